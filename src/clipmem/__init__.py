@@ -1,0 +1,1 @@
+"""clipmem: memorization in CLIP-style image-text models."""

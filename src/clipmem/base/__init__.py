@@ -1,0 +1,1 @@
+"""What every other room may use: errors, the random-number tree, recipes, the registry. No torch, opens no files."""

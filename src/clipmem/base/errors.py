@@ -1,0 +1,48 @@
+"""Errors that say what, got, expected and what to do, in one line.
+
+A user's mistake raises an `InputError` (exit code 2); a run that failed for another reason raises a `RunError`
+(exit code 1). Both are `ClipmemError`, and each also has a parent from the standard library, so that code which
+catches `ValueError` or `RuntimeError` goes on working.
+"""
+
+
+class ClipmemError(Exception):
+    """Base of every error that clipmem raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(ClipmemError, ValueError):
+    """The input is wrong: a recipe, a path, a table, an argument.
+
+    Args:
+        what: What is wrong, naming the thing (`"[split] candidate"`).
+        got: The value that was found, as text.
+        expected: What would have been right.
+        todo: What the user can do about it: a full sentence.
+
+    Example:
+        >>> str(InputError("[train] epochs", got="0", expected="a whole number ≥ 1", todo="Set train.epochs to 1 or more."))
+        '[train] epochs: got 0, expected a whole number ≥ 1. Set train.epochs to 1 or more.'
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, got: str = "", expected: str = "", todo: str = "") -> None:
+        self.what, self.got, self.expected, self.todo = what, got, expected, todo
+        middle = ", ".join(part for part in (f"got {got}" if got else "", f"expected {expected}" if expected else "") if part)
+        text = f"{what}: {middle}" if middle else what
+        super().__init__(f"{text.rstrip('.')}. {todo}" if todo else text)
+
+
+class RunError(ClipmemError, RuntimeError):
+    """The run failed although its input was right: a full disk, a NaN loss, a broken run folder."""
+
+
+def shorten(value: object, limit: int = 80) -> str:
+    """Render `value` for an error message: its repr, cut in the middle when longer than `limit` characters."""
+    text = repr(value)
+    if len(text) <= limit:
+        return text
+    half = (limit - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
