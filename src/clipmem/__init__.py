@@ -1,1 +1,54 @@
-"""clipmem: memorization in CLIP-style image-text models."""
+"""clipmem: measure, localize, mitigate and show memorization in CLIP-style image-text models.
+
+`import clipmem` is instant: torch is imported when something needs it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from clipmem._version import __version__
+
+if TYPE_CHECKING:  # for type checkers and editors only; at run time the names below are loaded when first used
+    from clipmem import functional
+    from clipmem.base.errors import ClipmemError, InputError, RunError
+    from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
+    from clipmem.study.api import load_run, run
+    from clipmem.study.loaded import Run
+
+_HOMES = {
+    "ClipmemError": "clipmem.base.errors",
+    "InputError": "clipmem.base.errors",
+    "RunError": "clipmem.base.errors",
+    "Recipe": "clipmem.base.recipes",
+    "dump_recipe": "clipmem.base.recipes",
+    "load_recipe": "clipmem.base.recipes",
+    "Run": "clipmem.study.loaded",
+    "load_run": "clipmem.study.api",
+    "run": "clipmem.study.api",
+}
+
+__all__ = [
+    "ClipmemError",
+    "InputError",
+    "Recipe",
+    "Run",
+    "RunError",
+    "__version__",
+    "dump_recipe",
+    "functional",
+    "load_recipe",
+    "load_run",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "functional":
+        return importlib.import_module("clipmem.functional")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'clipmem' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,1 +1,1 @@
-""""""
+"""Encoder passes: pictures and captions to arrays on disk, once for each model."""

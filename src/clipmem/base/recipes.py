@@ -1,0 +1,270 @@
+"""Recipes: everything that decides a study's result, in one frozen, validated model that reads and writes TOML.
+
+What does not change the result (how many processes, progress bars) is not in a recipe: a run folder refuses another
+recipe, and must not refuse another number of workers.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clipmem.base.errors import InputError, shorten
+from clipmem.base.suggest import did_you_mean
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    # strict: `epochs = "40"` or `epochs = 40.5` is a mistake, not a number to round
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataSection(_Section):
+    """`[data]`: where the pairs come from."""
+
+    source: str = Field("emoji", description="Name of a data source: `emoji` (shipped) or `parquet`.")
+    path: str = Field("", description="File or folder of the source; empty for the shipped one.")
+    image_column: str = Field("image", description="parquet: bytes, or a struct of bytes and path.")
+    caption_column: str = Field("captions", description="parquet: text, or a list of texts.")
+    group_column: str = Field("", description="parquet: pairs that share it never straddle roles.")
+    label_column: str = Field("", description="parquet: a class label, shown in reports.")
+
+
+class SplitSection(_Section):
+    """`[split]`: who trains on what (four-way protocol)."""
+
+    shared: Count = Field(1300, description="Pairs that f and g both train on.")
+    candidate: Count = Field(200, description="Pairs that only f trains on: the ones that are measured.")
+    independent: Count = Field(200, description="Pairs that only g trains on: the candidates' mirror.")
+    external: Annotated[int, Field(ge=2)] = Field(200, description="Pairs nobody trains on: bank and control.")
+    planted: Size = Field(0, description="Candidates that get each other's captions: known wrong ones.")
+    near_duplicates: bool = Field(True, description="Keep near-duplicate pictures in one role.")
+    seed: Size = Field(0, description="Seed of the split.")
+
+    @model_validator(mode="after")
+    def _mirror(self) -> "SplitSection":
+        if self.candidate != self.independent:
+            raise ValueError(
+                f"candidate = {self.candidate} and independent = {self.independent} differ; "
+                "f and g must train on equally many pairs: make them equal"
+            )
+        if self.planted == 1 or self.planted > self.candidate:
+            raise ValueError(
+                f"planted = {self.planted} of {self.candidate} candidates; "
+                "captions are exchanged among the planted pairs: use 0, or 2 up to the number of candidates"
+            )
+        return self
+
+
+class ModelSection(_Section):
+    """`[model]`: the architecture of f and g."""
+
+    name: str = Field("clipmem-tiny", description="open_clip model name, shipped name, or path of a JSON config.")
+
+
+class TrainSection(_Section):
+    """`[train]`: how f and g are trained; one section for both, since they may differ in data only."""
+
+    seeds: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)] = Field(
+        (0, 1), description="One f and one g for each seed."
+    )
+    epochs: Count = Field(40, description="Passes over the training pairs.")
+    batch_size: Annotated[int, Field(ge=2)] = Field(128, description="Pairs in a batch.")
+    lr: Positive = Field(1e-3, description="Peak learning rate.")
+    beta1: Fraction = Field(0.9, description="AdamW's first beta.")
+    beta2: Fraction = Field(0.98, description="AdamW's second beta.")
+    eps: Positive = Field(1e-6, description="AdamW's epsilon.")
+    weight_decay: NonNegative = Field(0.2, description="Decay of matrices; gains, biases and the scale have none.")
+    warmup: Fraction = Field(0.1, description="Share of the steps in which the rate rises linearly.")
+    grad_clip: NonNegative = Field(1.0, description="Largest gradient norm; 0 = no clipping.")
+    captions: Count = Field(1, description="Captions used of each pair; a presentation draws one of them.")
+    crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
+        (0.9, 1.0), description="Area share of the random crop (RandomResizedCrop); (1, 1) = none."
+    )
+    crop_ratio: Annotated[tuple[Positive, Positive], Field(strict=False)] = Field(
+        (0.75, 1.3333333333333333), description="Aspect ratio of the random crop."
+    )
+    flip: Fraction = Field(0.0, description="Probability of a horizontal flip.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="bf16 autocast, or not; auto = where the processor computes in bf16."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "TrainSection":
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds = {list(self.seeds)} has a seed twice; every seed is one pair of models: name each once")
+        for name, (low, high) in (("crop_scale", self.crop_scale), ("crop_ratio", self.crop_ratio)):
+            if not 0 < low <= high:
+                raise ValueError(f"{name} = {[low, high]} is not a range; use [low, high] with 0 < low <= high")
+        return self
+
+
+class EmbedSection(_Section):
+    """`[embed]`: what of each pair is embedded."""
+
+    views: Size = Field(0, description="Random image views of a pair; 0 = the picture as it is.")
+    batch_size: Count = Field(256, description="Pictures or captions in a forward pass.")
+
+
+class ScoreSection(_Section):
+    """`[score]`: how alignment becomes a score and an interval."""
+
+    weight: NonNegative = Field(1.0, description="w of the alignment score: how much the bank's similarity counts.")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="Level of every interval.")
+    draws: Annotated[int, Field(ge=100)] = Field(2000, description="Bootstrap draws.")
+
+
+class Recipe(_Section):
+    """A whole study. `load(dump(recipe)) == recipe`.
+
+    Example:
+        >>> load_recipe('[train]\\nepochs = 3').train.epochs
+        3
+    """
+
+    protocol: Literal["four-way"] = Field("four-way", description="How f and g come about.")
+    data: DataSection = DataSection()  # pyright: ignore[reportCallIssue]
+    split: SplitSection = SplitSection()  # pyright: ignore[reportCallIssue]
+    model: ModelSection = ModelSection()  # pyright: ignore[reportCallIssue]
+    train: TrainSection = TrainSection()  # pyright: ignore[reportCallIssue]
+    embed: EmbedSection = EmbedSection()  # pyright: ignore[reportCallIssue]
+    score: ScoreSection = ScoreSection()  # pyright: ignore[reportCallIssue]
+
+
+def load_recipe(text: str, settings: Sequence[str] = (), *, origin: str = "recipe") -> Recipe:
+    """Read a recipe from TOML text, then apply settings such as `train.lr=1e-4`.
+
+    Args:
+        text: The TOML document; what it leaves out has its default.
+        settings: `section.key=value`, value in TOML (bare words are taken as text).
+        origin: Where the text came from, for messages.
+
+    Raises:
+        InputError: The text is not TOML, a key is unknown (near ones are named), or a value is out of range.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(origin, got=f"text that is not TOML ({error})", todo="Mend that line; `clipmem init` writes a right one.") from error
+    for setting in settings:
+        _apply(document, setting)
+    return recipe_from(document, origin=origin)
+
+
+def recipe_from(document: Mapping[str, Any], *, origin: str = "recipe") -> Recipe:
+    """Validate plain data (parsed TOML) as a recipe; see `load_recipe` for the errors."""
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        raise _explain(error, origin) from None
+
+
+def dump_recipe(recipe: Recipe, *, comments: bool = False) -> str:
+    """Write a recipe as TOML with every value spelled out.
+
+    Args:
+        recipe: The recipe.
+        comments: Add each key's description, as `clipmem init` does.
+    """
+    lines = [f'protocol = "{recipe.protocol}"']
+    for section_name, section in _sections(recipe):
+        lines += ["", f"[{section_name}]"]
+        for key, field in type(section).model_fields.items():
+            line = f"{key} = {_toml(getattr(section, key))}"
+            lines.append(f"{line:<40}# {field.description}" if comments else line)
+    return "\n".join(lines) + "\n"
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as `section.key` → plain value, in order: what two recipes are compared by."""
+    flat: dict[str, Any] = {"protocol": recipe.protocol}
+    for name, section in _sections(recipe):
+        for key, value in section.model_dump(mode="json").items():
+            flat[f"{name}.{key}"] = value
+    return flat
+
+
+def differences(left: Recipe, right: Recipe) -> list[tuple[str, Any, Any]]:
+    """List the keys in which two recipes differ, with both values."""
+    a, b = flatten(left), flatten(right)
+    return [(key, a[key], b[key]) for key in a if a[key] != b[key]]
+
+
+def _sections(recipe: Recipe) -> Iterator[tuple[str, _Section]]:
+    for name in type(recipe).model_fields:
+        value = getattr(recipe, name)
+        if isinstance(value, _Section):
+            yield name, value
+
+
+def _toml(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case str():
+            return _toml_text(value)
+        case tuple() | list():
+            return f"[{', '.join(_toml(item) for item in value)}]"  # pyright: ignore[reportUnknownVariableType]
+        case _:
+            raise TypeError(f"no TOML form for {type(value).__name__}")
+
+
+def _toml_text(value: str) -> str:
+    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    # TOML allows no raw control characters in a basic string
+    return '"' + "".join(escapes.get(c, c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}") for c in value) + '"'
+
+
+def _apply(document: dict[str, Any], setting: str) -> None:
+    path, separator, value = setting.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise InputError(f"--set {shorten(setting)}", expected="section.key=value", todo="For example: --set train.lr=1e-4.")
+    try:
+        parsed: object = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()  # a bare word, as shells hand them over
+    place = document
+    for key in keys[:-1]:
+        place = place.setdefault(key, {})
+        if not isinstance(place, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"--set {shorten(setting)}", got=f"{key!r} is not a section", todo="Use section.key=value.")
+    place[keys[-1]] = parsed
+
+
+def _known_keys(location: Sequence[str | int]) -> list[str]:
+    if len(location) <= 1:
+        return list(Recipe.model_fields)
+    field = Recipe.model_fields.get(str(location[0]))
+    section = field.annotation if field else None
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+
+
+def _explain(error: ValidationError, origin: str) -> InputError:
+    problem = error.errors()[0]
+    location = problem["loc"]
+    section = f"[{location[0]}] " if len(location) > 1 else ""
+    key = ".".join(str(part) for part in location[1:] or location)
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        return InputError(
+            f"{origin}: unknown key {section}{key}{more}",
+            todo=did_you_mean(str(location[-1]), _known_keys(location), kind="key"),
+        )
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if problem["type"] == "value_error":  # our own rules carry the whole sentence
+        return InputError(f"{origin}: [{key}] {message}{more}.")
+    return InputError(
+        f"{origin}: {section}{key}{more}",
+        got=shorten(problem["input"]),
+        expected=message[:1].lower() + message[1:],
+        todo="`clipmem init` prints every key with its meaning.",
+    )

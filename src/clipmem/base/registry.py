@@ -1,0 +1,61 @@
+"""Registries: a name for each data source (later: score, detector, mitigation), so that a new one is one new file."""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from clipmem.base.errors import InputError
+from clipmem.base.suggest import did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Named things of one kind: those that modules register, then those of installed packages' entry points.
+
+    Args:
+        kind: What one such thing is called ("data source"); the entry-point group is `clipmem.<kind_with_underscores>`.
+        base: The class that everything registered must be a subclass of.
+
+    Raises:
+        ValueError: On registering a name twice, or something that is not a subclass of `base`.
+    """
+
+    def __init__(self, kind: str, base: type[T]) -> None:
+        self.kind, self._base = kind, base
+        self._items: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Return a class decorator that registers the class under `name`."""
+
+        def add(item: type[T]) -> type[T]:
+            if name in self._items:
+                raise ValueError(f"{self.kind} {name!r} is registered twice: {self._items[name]} and {item}")
+            if not issubclass(item, self._base):
+                raise TypeError(f"{self.kind} {name!r}: {item} is not a subclass of {self._base}")
+            self._items[name] = item
+            return item
+
+        return add
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, sorted."""
+        return iter(sorted({*self._items, *self._plugins()}))
+
+    def __getitem__(self, name: str) -> type[T]:
+        """Return what is registered under `name`.
+
+        Raises:
+            InputError: Nothing is; the message names near ones.
+        """
+        if name in self._items:
+            return self._items[name]
+        plugins = self._plugins()
+        if name in plugins:
+            return self.register(name)(plugins[name].load())
+        raise InputError(
+            f"{self.kind} {name!r}", got="an unknown name", todo=did_you_mean(name, self, kind=self.kind)
+        )
+
+    def _plugins(self):  # noqa: ANN202
+        return {point.name: point for point in entry_points(group=f"clipmem.{self.kind.replace(' ', '_')}")}

@@ -1,0 +1,75 @@
+"""From encoded pictures to uint8 squares, with checks on the header before any pixel is decoded.
+
+Geometry is open_clip's: shortest side to `size` (bicubic), centre crop. Transparent pictures are put on white.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from clipmem.base.errors import InputError, shorten
+
+FORMATS = ("WEBP", "PNG", "JPEG", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 256 * 2**20
+
+
+def decode(data: bytes, size: int, *, name: str = "picture") -> UInt8[np.ndarray, "size size 3"]:
+    """Decode one picture.
+
+    Args:
+        data: The encoded picture.
+        size: Side of the square, in pixels.
+        name: What to call the picture in a message.
+
+    Returns:
+        RGB values, shape (size, size, 3).
+
+    Raises:
+        InputError: The bytes are not a picture of a known format, are truncated, or are too many.
+    """
+    if len(data) > MAX_BYTES:
+        raise InputError(name, got=f"{len(data):,} bytes", expected=f"at most {MAX_BYTES:,}", todo="Remove that picture.")
+    try:
+        with warnings.catch_warnings():
+            # our own, lower cap is checked below, from the header
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            if picture.width * picture.height > MAX_PIXELS:
+                raise InputError(
+                    name,
+                    got=f"{picture.width} x {picture.height} pixels",
+                    expected=f"at most {MAX_PIXELS:,} in all",
+                    todo="Scale it down or remove it.",
+                )
+            return np.asarray(_square(_on_white(ImageOps.exif_transpose(picture)), size))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            name,
+            got=f"{len(data):,} bytes that do not decode ({shorten(str(error))})",
+            expected=f"a picture: {', '.join(FORMATS)}",
+            todo="Remove or mend that picture.",
+        ) from error
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _square(picture: Image.Image, size: int) -> Image.Image:
+    short = min(picture.size)
+    if short != size:
+        # as torchvision's Resize: the long side is truncated, not rounded
+        width, height = (size if side == short else int(size * side / short) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((picture.width - size) / 2), round((picture.height - size) / 2)
+    return picture.crop((left, top, left + size, top + size))

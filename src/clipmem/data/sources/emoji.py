@@ -1,0 +1,74 @@
+"""The shipped data: emoji as several artists drew them, each with several captions.
+
+A pair is one emoji: its picture by the first vendor in `VENDORS` that drew it, and its captions. The other vendors'
+pictures are image variants. The group key is the concept, so that the same thing in another skin or facing the other
+way never sits in another role.
+"""
+
+import functools
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+
+import polars as pl
+
+from clipmem.base.recipes import DataSection
+from clipmem.data.sources.base import SOURCES, Source
+from clipmem.store.hashing import pair_uid
+
+VENDORS = ("noto", "twemoji", "fluent-flat", "noto-v1", "emojione", "fxemoji")
+
+
+@functools.cache
+def _table() -> pl.DataFrame:
+    with as_file(files("clipmem.data") / "assets" / "emoji.parquet") as path:
+        return pl.read_parquet(path)
+
+
+@SOURCES.register("emoji")
+class EmojiSource(Source):
+    """The 1,914 emoji that ship in the package (see `data/assets/README.md`)."""
+
+    def __init__(self, section: DataSection) -> None:
+        super().__init__(section)
+        table = _table()
+        self._bytes = dict(zip(table["id"], table["image"].struct.field("bytes"), strict=True))
+
+    def pairs(self) -> pl.DataFrame:
+        """Return one pair an emoji; `label` is its Unicode group and `sublabel` its subgroup."""
+        order = pl.col("vendor").replace_strict({vendor: rank for rank, vendor in enumerate(VENDORS)})
+        grouped = (
+            _table()
+            .sort("unicode", order)
+            .group_by("unicode", maintain_order=True)
+            .agg(
+                pl.col("id").first().alias("image"),
+                pl.col("id").slice(1).alias("variants"),
+                pl.col("captions", "group", "subgroup", "concept", "license", "attribution").first(),
+            )
+        )
+        uids = [
+            pair_uid(self._bytes[image], captions)
+            for image, captions in zip(grouped["image"], grouped["captions"], strict=True)
+        ]
+        return grouped.select(
+            pl.Series("uid", uids),
+            pl.col("unicode").alias("key"),
+            "image",
+            "captions",
+            "variants",
+            pl.col("concept").alias("group"),
+            pl.col("group").alias("label"),
+            pl.col("subgroup").alias("sublabel"),
+            pl.format("{} ({})", "attribution", "license").alias("credit"),
+        ).sort("uid")
+
+    def read(self, references: Sequence[str]) -> list[bytes]:
+        """Return the WebP bytes of the pictures with these ids."""
+        return [self._bytes[reference] for reference in references]
+
+    def credits(self) -> list[str]:
+        """Return the artists' attributions with their licences."""
+        return [
+            *self.pairs()["credit"].unique().sort(),
+            "Captions: Unicode CLDR (Unicode-3.0), emojibase, emojilib, gemoji, emoji-datasource (MIT), WordNet 3.0.",
+        ]

@@ -1,0 +1,376 @@
+"""The four-way split: which pairs both models see, only f, only g, or neither; and the planted captions.
+
+f trains on shared + candidate, g on shared + independent, external is the bank and the control. Two rules
+make "g did not see it" true: whole groups only (pairs that show the same thing stay together), and candidate
+and independent of one size (f and g train equally long). The split depends on the seed and on the content
+(uids and who shares a group), never on the order of the rows or on what the groups are called.
+
+When not to trust it: it keeps apart what `groups` keeps together and knows nothing else. Near-duplicates
+without a group key must be found first (`duplicates.duplicate_groups`).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float64, Int64
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from clipmem.base.errors import InputError, shorten
+from clipmem.base.random import generator
+
+ROLES = ("shared", "candidate", "independent", "external")
+LARGE = (
+    0.1  # a group above this part of a role does not go there if it can be helped: one subject would fill it
+)
+_DRAWS = 200  # a derangement needs e = 2.7 draws on average
+_NODES = 10_000  # branches that the exact search may open before it gives up
+
+
+def assign_roles(
+    uids: Sequence[str], groups: Sequence[str], sizes: Mapping[str, int], *, seed: int
+) -> list[str | None]:
+    """Give pairs their roles: exactly `sizes`, whole groups only, at random.
+
+    Groups come in a seeded random order and fill shared, then candidate, independent and external; a group
+    that does not fit is passed over. A group larger than a tenth of candidate, independent or external goes
+    to shared or nowhere. Only if the sizes are missed that way, larger groups are let in; and if they are
+    missed again, an integer program finds the assignment closest to the random one that meets them, if there
+    is one.
+
+    Args:
+        uids: One a pair, all different.
+        groups: One group name a pair: equal names stay together.
+        sizes: Pairs wanted in "shared", "candidate", "independent" and "external"; candidate = independent.
+        seed: Root seed.
+
+    Returns:
+        The role of each pair, in the order of `uids`; None for pairs that are left over and not used.
+
+    Raises:
+        InputError: If the sizes ask for more pairs than there are, if whole groups do not add up to them, if
+            candidate and independent differ, or if uids repeat.
+
+    Example:
+        >>> sizes = {"shared": 2, "candidate": 1, "independent": 1, "external": 1}
+        >>> roles = assign_roles(list("abcde"), ["g", "g", "x", "y", "z"], sizes, seed=0)
+        >>> roles[0] == roles[1] == "shared", sorted(roles[2:])
+        (True, ['candidate', 'external', 'independent'])
+    """
+    _check_pairs(uids, groups)
+    wanted = _check_sizes(sizes, len(uids))
+    members: dict[str, list[int]] = {}
+    for i in sorted(range(len(uids)), key=uids.__getitem__):
+        members.setdefault(groups[i], []).append(i)
+    # Groups are in the order of their smallest uid: neither row order nor group names reach the random order.
+    blocks = list(members.values())
+    order = generator(seed, "split").permutation(len(blocks)).tolist()
+    lengths = [len(blocks[b]) for b in order]
+    filled = _fill(lengths, wanted, LARGE)
+    if filled is None:
+        filled = _fill(lengths, wanted, 1.0) or _solve(lengths, wanted)
+    if filled is None:
+        groups_text = f"{len(uids)} pairs in {len(blocks)} groups, the largest of {max(lengths)}"
+        raise InputError(
+            "[split] sizes",
+            got=f"{_listed(wanted)} of {groups_text}",
+            expected="sizes that whole groups add up to",
+            todo="Change the sizes or leave more pairs over: a group is never divided.",
+        )
+    roles: list[str | None] = [None] * len(uids)
+    for b, role in zip(order, filled, strict=True):
+        for i in blocks[b]:
+            roles[i] = role
+    return roles
+
+
+def _fill(lengths: Sequence[int], wanted: Mapping[str, int], large: float) -> list[str | None] | None:
+    """Fill role after role greedily; None if one of them is missed."""
+    roles, left = _greedy(lengths, wanted, large)
+    return roles if not any(left.values()) else None
+
+
+def _greedy(
+    lengths: Sequence[int], wanted: Mapping[str, int], large: float
+) -> tuple[list[str | None], dict[str, int]]:
+    roles: list[str | None] = [None] * len(lengths)
+    left = dict(wanted)
+    for role in ROLES:
+        limit = wanted[role] if role == "shared" else max(1, int(large * wanted[role]))
+        for b, length in enumerate(lengths):
+            if roles[b] is None and length <= min(limit, left[role]):
+                roles[b] = role
+                left[role] -= length
+    return roles, left
+
+
+def _solve(lengths: Sequence[int], wanted: Mapping[str, int]) -> list[str | None] | None:
+    """Meet the sizes exactly where the greedy filling cannot.
+
+    With s_j the different group sizes, c_j how many groups have each, and x_jr how many of those go to role
+    r: sum_j s_j x_jr = wanted_r, sum_r x_jr ≤ c_j, x whole; among those, the least sum_jr s_j |x_jr -
+        greedy_jr|.
+    """
+    greedy, _ = _greedy(lengths, wanted, 1.0)
+    have = Counter(zip(lengths, greedy, strict=True))
+    count = Counter(lengths)
+    kinds, roles = np.array(sorted(count)), len(ROLES)
+    q = len(kinds)
+    near = np.array([[have[int(s), role] for role in ROLES] for s in kinds], dtype=np.float64).ravel()
+    target = np.array([wanted[role] for role in ROLES], dtype=np.float64)
+    limit = np.array([count[int(s)] for s in kinds], dtype=np.float64)
+    # The unknowns are x (kind by kind, role by role), then the distances |x - near|.
+    eye = np.eye(q * roles)
+    by_role = np.hstack([np.kron(kinds, np.eye(roles)), np.zeros((roles, q * roles))])
+    by_kind = np.hstack([np.kron(np.eye(q), np.ones(roles)), np.zeros((q, q * roles))])
+    solution = milp(
+        np.concatenate([np.zeros(q * roles), np.repeat(kinds, roles).astype(np.float64)]),
+        integrality=np.repeat([1, 0], q * roles),
+        bounds=Bounds(0, np.inf),
+        constraints=[
+            _between(by_role, target, target),
+            _between(by_kind, np.zeros(q), limit),
+            _between(np.hstack([eye, -eye]), np.full(q * roles, -np.inf), near),
+            _between(np.hstack([-eye, -eye]), np.full(q * roles, -np.inf), -near),
+        ],
+        options={"node_limit": _NODES},
+    )
+    if solution.x is None:
+        return None
+    x = np.rint(solution.x[: q * roles]).astype(int).reshape(q, roles)
+    # Groups of one size change places freely: those that keep their greedy role go first, then the random
+    # order decides.
+    quota = {(int(s), role): int(x[j, r]) for j, s in enumerate(kinds) for r, role in enumerate(ROLES)}
+    result: list[str | None] = [None] * len(lengths)
+    for b, (length, role) in enumerate(zip(lengths, greedy, strict=True)):
+        if role is not None and quota[length, role] > 0:
+            result[b] = role
+            quota[length, role] -= 1
+    for b, length in enumerate(lengths):
+        role = next((r for r in ROLES if quota[length, r] > 0), None)
+        if result[b] is None and role is not None:
+            result[b] = role
+            quota[length, role] -= 1
+    return result
+
+
+def _between(
+    matrix: Float64[np.ndarray, "row column"],
+    low: Float64[np.ndarray, " row"],
+    high: Float64[np.ndarray, " row"],
+) -> LinearConstraint:
+    """Say low ≤ matrix @ x ≤ high."""
+    # scipy takes arrays as bounds but shows type checkers `float`.
+    return LinearConstraint(matrix, low, high)  # pyright: ignore[reportArgumentType]
+
+
+def plant_captions(
+    candidates: Sequence[str], n: int, *, seed: int, captions: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, str]:
+    """Let n of the candidates train with each other's captions: planted errors that a score has to find.
+
+    The n are a uniform draw, and so is the derangement (permutation without a fixed point) among them: draw
+    permutations until one has no fixed point. Conditioning a uniform draw keeps it uniform; Sattolo's
+    algorithm would give single cycles only. With `captions`, a draw that gives a pair a text equal to its own
+    first caption is rejected too. If that fails 200 times (few different texts), a valid assignment is built
+    and mixed by swaps, which is only nearly uniform.
+
+    Args:
+        candidates: Uids of the candidates, all different.
+        n: How many get another's captions: 0, or 2 to the number of candidates.
+        seed: Root seed.
+        captions: Captions of each candidate, first one first, to compare by text (case and spacing do not
+            count).
+
+    Returns:
+        uid → uid of the pair whose captions it trains with, sorted by uid; n entries.
+
+    Raises:
+        InputError: If n is 1, negative or more than there are candidates; if a candidate has no captions; if
+            too many candidates share a first caption for n of them to get a different one.
+
+    Example:
+        >>> planted = plant_captions(["a", "b", "c", "d"], 3, seed=0)
+        >>> sorted(planted) == sorted(planted.values()), any(uid == other for uid, other in planted.items())
+        (True, False)
+    """
+    pool = sorted(candidates)
+    if not (n == 0 or 2 <= n <= len(pool)):
+        raise InputError(
+            "[split] planted",
+            got=f"{n} with {len(pool)} candidates",
+            expected=f"0, or 2 to {len(pool)}" if len(pool) > 1 else "0",
+            todo="Set it to 0, or to 2 or more: one pair alone has nobody to swap with."
+            if n == 1
+            else "Plant fewer pairs or ask for more candidates.",
+        )
+    texts = _first_captions(pool, captions)
+    limit = n // 2
+    if sum(min(count, limit) for count in Counter(texts).values()) < n:
+        text, count = Counter(texts).most_common(1)[0]
+        raise InputError(
+            "[split] planted",
+            got=f"{n} with {count} of {len(pool)} candidates captioned {shorten(text)}",
+            expected="captions that differ, so that each planted pair gets a wrong one",
+            todo="Plant fewer pairs or use data with more different captions.",
+        )
+    rng = generator(seed, "plant")
+    kinds = np.unique(np.array(texts, dtype=np.str_), return_inverse=True)[1]
+    for _ in range(_DRAWS):
+        chosen = rng.permutation(len(pool))[:n]
+        given = chosen[rng.permutation(n)]
+        if bool((kinds[chosen] != kinds[given]).all()):
+            break
+    else:
+        chosen, given = _mixed(kinds, n, rng)
+    return {pool[i]: pool[j] for i, j in sorted(zip(chosen.tolist(), given.tolist(), strict=True))}
+
+
+def _mixed(
+    kinds: Int64[np.ndarray, " n"], n: int, rng: np.random.Generator
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Build a valid assignment and mix it, for candidates with few different captions.
+
+    Choose at most n // 2 of a kind, sort by kind, shift by the size m of the largest kind: as m ≤ n - m, no
+    position meets its own kind. Then random swaps that keep it valid, 20 a pair.
+    """
+    taken: Counter[int] = Counter()
+    chosen: list[int] = []
+    for i in rng.permutation(len(kinds)).tolist():
+        if len(chosen) < n and taken[int(kinds[i])] < n // 2:
+            chosen.append(i)
+            taken[int(kinds[i])] += 1
+    pairs = np.array(sorted(chosen, key=lambda i: int(kinds[i])))
+    given = np.roll(pairs, -max(taken.values()))
+    for a, b in rng.integers(0, n, size=(20 * n, 2)).tolist():
+        if kinds[pairs[a]] != kinds[given[b]] and kinds[pairs[b]] != kinds[given[a]]:
+            given[[a, b]] = given[[b, a]]
+    return pairs, given
+
+
+def split_table(
+    uids: Sequence[str],
+    groups: Sequence[str],
+    sizes: Mapping[str, int],
+    *,
+    planted: int,
+    seed: int,
+    captions: Mapping[str, Sequence[str]] | None = None,
+) -> pl.DataFrame:
+    """Make the table of splits.parquet: roles and planted captions of the pairs that are used.
+
+    Args:
+        uids: One a pair, all different.
+        groups: One group name a pair.
+        sizes: Pairs wanted in each of the four roles.
+        planted: How many candidates train with each other's captions.
+        seed: Root seed.
+        captions: Captions of each pair, to make sure that planted ones differ (see `plant_captions`).
+
+    Returns:
+        Columns uid, role, group, planted, captions_from (the pair's own uid where not planted), sorted by
+        uid. Pairs that no role needed are left out.
+
+    Raises:
+        InputError: As `assign_roles` and `plant_captions`.
+
+    Example:
+        >>> sizes = {"shared": 1, "candidate": 2, "independent": 2, "external": 1}
+        >>> table = split_table(list("fedcba"), list("123456"), sizes, planted=2, seed=0)
+        >>> table["uid"].to_list(), table["planted"].sum()
+        (['a', 'b', 'c', 'd', 'e', 'f'], 2)
+    """
+    roles = assign_roles(uids, groups, sizes, seed=seed)
+    swapped = plant_captions(
+        [uid for uid, role in zip(uids, roles, strict=True) if role == "candidate"],
+        planted,
+        seed=seed,
+        captions=captions,
+    )
+    table = pl.DataFrame(
+        {
+            "uid": list(uids),
+            "role": roles,
+            "group": list(groups),
+            "planted": [uid in swapped for uid in uids],
+            "captions_from": [swapped.get(uid, uid) for uid in uids],
+        },
+        schema={
+            "uid": pl.String,
+            "role": pl.String,
+            "group": pl.String,
+            "planted": pl.Boolean,
+            "captions_from": pl.String,
+        },
+    )
+    return table.filter(pl.col("role").is_not_null()).sort("uid")
+
+
+def _check_pairs(uids: Sequence[str], groups: Sequence[str]) -> None:
+    if len(groups) != len(uids):
+        raise InputError(
+            "groups",
+            got=f"{len(groups)}",
+            expected=f"one for each of the {len(uids)} pairs",
+            todo="Give one group a pair.",
+        )
+    if len(set(uids)) != len(uids):
+        uid, count = Counter(uids).most_common(1)[0]
+        raise InputError(
+            "uids",
+            got=f"{shorten(uid)} {count} times",
+            expected="each uid once",
+            todo="Remove the repeated pairs.",
+        )
+
+
+def _check_sizes(sizes: Mapping[str, int], n: int) -> dict[str, int]:
+    if set(sizes) != set(ROLES):
+        got = ", ".join(sorted(sizes)) or "none"
+        raise InputError(
+            "[split] sizes", got=got, expected=", ".join(ROLES), todo="Give each of the four roles a size."
+        )
+    wanted = {role: sizes[role] for role in ROLES}
+    if min(wanted.values()) < 0:
+        raise InputError(
+            "[split] sizes",
+            got=_listed(wanted),
+            expected="whole numbers ≥ 0",
+            todo="Set each size to 0 or more.",
+        )
+    if wanted["candidate"] != wanted["independent"]:
+        raise InputError(
+            "[split] sizes",
+            got=f"candidate {wanted['candidate']}, independent {wanted['independent']}",
+            expected="candidate and independent of one size",
+            todo="f and g must train on equally many pairs: set both to the same number.",
+        )
+    total = sum(wanted.values())
+    if total > n:
+        raise InputError(
+            "[split] sizes",
+            got=f"{_listed(wanted)} = {total} pairs, with {n} pairs in the data",
+            expected=f"at most {n} together",
+            todo="Ask for fewer pairs or add data.",
+        )
+    return wanted
+
+
+def _first_captions(pool: Sequence[str], captions: Mapping[str, Sequence[str]] | None) -> list[str]:
+    """Return the first caption of each pair, folded for comparison; without captions, the uid: all differ."""
+    if captions is None:
+        return list(pool)
+    missing = [uid for uid in pool if not captions.get(uid)]
+    if missing:
+        raise InputError(
+            "captions",
+            got=f"none for {shorten(missing[0])} and {len(missing) - 1} more",
+            expected="one or more for each candidate",
+            todo="Leave pairs without a caption out before the split.",
+        )
+    return [" ".join(captions[uid][0].split()).casefold() for uid in pool]
+
+
+def _listed(wanted: Mapping[str, int]) -> str:
+    return ", ".join(f"{role} {size}" for role, size in wanted.items())

@@ -1,0 +1,118 @@
+"""CLIPMem: how much better a pair is aligned by models that trained on it than by models that did not.
+
+CLIPMem(I, T) = mean over seeds of A(f; I, T) - mean over seeds of A(g; I, T) (design, section 2), where f saw
+the pair, g did not, and nothing else differs.
+
+Do not trust it when f and g differ in anything else than the pair (another pipeline, other shared data, other
+steps), when a near-duplicate of the pair was in the data of g, or with one seed: two models are a noisy
+ruler. Put the noise floor (`noise_floor`) beside it. The range-normalised score never compares two studies.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from clipmem.base.errors import InputError
+
+
+def _check_alignments(name: str, values: Tensor) -> None:
+    if values.shape[0] == 0:
+        raise InputError(name, got="no seed", expected="at least one seed", todo="Score at least one model.")
+    wrong = ~torch.isfinite(values).all(dim=0)
+    if bool(wrong.any()):
+        first = int(torch.nonzero(wrong)[0])
+        raise InputError(
+            name,
+            got=f"{int(wrong.sum())} pairs that are not finite, the first is pair {first}",
+            expected="finite scores",
+            todo="Look at the embeddings of that pair.",
+        )
+
+
+def clipmem(target: Float[Tensor, "seed n"], reference: Float[Tensor, "other_seed n"]) -> Float[Tensor, "n"]:
+    """Subtract the mean alignment under the reference models from that under the target models.
+
+    CLIPMem = mean_k A(f_k) - mean_k A(g_k). Higher is more memorized. Range: ±2 (1 + 2w)
+    for the weight w of the alignment, so [-6, 6] for w = 1. Swapping the arguments negates it.
+
+    Args:
+        target: Alignment of each pair under the models f that trained on it, one row a seed, shape (seed, n).
+        reference: Alignment under the models g that did not, shape (other_seed, n); the numbers of seeds may
+            differ.
+
+    Returns:
+        CLIPMem of each pair, float64, shape (n,).
+
+    Raises:
+        InputError: A side has no seed, the sides have different numbers of pairs, or an alignment is not
+            finite.
+
+    Example:
+        >>> target, reference = torch.tensor([[0.75, 0.5], [0.25, 0.5]]), torch.tensor([[0.0, 0.5]])
+        >>> clipmem(target, reference).tolist()
+        [0.5, 0.0]
+    """
+    if target.shape[1] != reference.shape[1]:
+        raise InputError(
+            "alignments",
+            got=f"{target.shape[1]} pairs for the target and {reference.shape[1]} for the reference",
+            expected="the same pairs",
+            todo="Join both on the pairs' uid first.",
+        )
+    _check_alignments("target", target)
+    _check_alignments("reference", reference)
+    return target.double().mean(dim=0) - reference.double().mean(dim=0)
+
+
+def range_normalise(
+    values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]
+) -> tuple[Float[Tensor, "n"], float]:
+    """Divide scores by the range that they have over the candidates: the published scale.
+
+    clipmem_norm = clipmem / (max_C clipmem - min_C clipmem) (design, section 2). It is only divided, never
+    shifted: 0 stays 0. The result depends on the set of pairs and on its two most extreme scores, so it never
+    compares two studies.
+
+    Args:
+        values: Score of every pair, finite, shape (n,).
+        candidates: Which pairs are candidates, shape (n,).
+
+    Returns:
+        The normalised scores, float64, shape (n,), and the normaliser, > 0.
+
+    Raises:
+        InputError: There is no candidate, all candidates have the same score, a score is not finite, or
+            lengths differ.
+
+    Example:
+        >>> candidates = torch.tensor([True, True, False])
+        >>> scores, normaliser = range_normalise(torch.tensor([1.0, 3.0, 8.0]), candidates)
+        >>> scores.tolist(), normaliser
+        ([0.5, 1.5, 4.0], 2.0)
+    """
+    if len(candidates) != len(values):
+        raise InputError(
+            "candidates",
+            got=f"{len(candidates)} values for {len(values)} scores",
+            expected="one value a score",
+            todo="Mark every pair as candidate or not.",
+        )
+    if not bool(candidates.any()):
+        raise InputError(
+            "candidates",
+            got="none",
+            expected="at least two",
+            todo="The range is taken over the candidates: mark them.",
+        )
+    _check_alignments("values", values.unsqueeze(0))
+    values = values.double()
+    chosen = values[candidates]
+    normaliser = float(chosen.max() - chosen.min())
+    if normaliser == 0:
+        raise InputError(
+            "candidates",
+            got=f"the same score {float(chosen[0]):.6g} for all {len(chosen)}",
+            expected="scores that differ",
+            todo="Use the raw scores: there is no range to divide by.",
+        )
+    return values / normaliser, normaliser

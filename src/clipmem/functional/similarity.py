@@ -1,0 +1,173 @@
+"""Unit vectors and pair means: what every score is built from.
+
+A pair has one or more image views and one or more captions. The alignment score is bilinear, so it needs only
+the mean of the pair's unit image embeddings (ū) and the mean of its unit caption embeddings (v̄).
+
+Do not normalise ū and v̄ again: their length is part of the score (views that disagree have a short mean).
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clipmem.base.errors import InputError
+
+_BLOCK = 4096  # rows held in float64 at a time
+
+
+def _largest_entries(x: Float[Tensor, "*batch d"], name: str) -> Float[Tensor, "*batch"]:
+    """Return max |x| of each row; raise when a row is zero or not finite, and so has no direction."""
+    if x.shape[-1] == 0:
+        raise InputError(
+            name,
+            got=f"shape {tuple(x.shape)}",
+            expected="at least one column",
+            todo="Check the embedding width.",
+        )
+    largest = torch.linalg.vector_norm(x.detach(), ord=float("inf"), dim=-1)
+    infinite = ~torch.isfinite(largest)
+    zero = largest == 0
+    bad = infinite | zero
+    if bool(bad.any()):
+        first, zeros, infinites = torch.nonzero(bad)[0].tolist(), int(zero.sum()), int(infinite.sum())
+        raise InputError(
+            name,
+            got=f"{zeros} zero and {infinites} not finite rows of {bad.numel()}, the first at index {first}",
+            expected="finite rows that are not all zero",
+            todo="Look at the model and the input behind that row: it has no direction.",
+        )
+    return largest
+
+
+def _unit(x: Float[Tensor, "*batch d"], name: str) -> Float[Tensor, "*batch d"]:
+    """Return the rows at length 1, in float64; dividing by the largest entry first keeps squares finite."""
+    scaled = x.double() / _largest_entries(x, name).double().unsqueeze(-1)
+    return scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+
+
+def normalize(x: Float[Tensor, "*batch d"], *, name: str = "embeddings") -> Float[Tensor, "*batch d"]:
+    """Bring every row to Euclidean length 1.
+
+    x / ||x||_2 over the last axis (design, section 2: "embeddings are L2-normalised").
+
+    Args:
+        x: Embeddings, any number of leading axes, any finite values, shape (*batch, d).
+        name: What to call them in an error.
+
+    Returns:
+        The unit rows, shape and dtype of `x`; the arithmetic is float64. Gradients pass through.
+
+    Raises:
+        InputError: A row is zero or not finite; the message has the count and the first index.
+
+    Example:
+        >>> normalize(torch.tensor([[3.0, 4.0]]))
+        tensor([[0.6000, 0.8000]])
+    """
+    return _unit(x, name).to(x.dtype)
+
+
+def caption_counts(text_pair: Int[Tensor, "m"], n: int) -> Int[Tensor, "n"]:
+    """Count the captions of each of `n` pairs.
+
+    Args:
+        text_pair: The pair of each caption row, in [0, n), any order, shape (m,).
+        n: Number of pairs.
+
+    Returns:
+        Captions a pair, all at least 1, shape (n,).
+
+    Raises:
+        InputError: An index is out of range, or a pair has no caption.
+
+    Example:
+        >>> caption_counts(torch.tensor([1, 0, 1]), 2)
+        tensor([1, 2])
+    """
+    outside = (text_pair < 0) | (text_pair >= n)
+    if bool(outside.any()):
+        row = int(torch.nonzero(outside)[0])
+        raise InputError(
+            "text_pair",
+            got=f"{int(text_pair[row])} in row {row}",
+            expected=f"pair indices from 0 to {n - 1}",
+            todo="Give each caption row the index of its pair among the image rows.",
+        )
+    counts = torch.bincount(text_pair.long(), minlength=n)
+    if bool((counts == 0).any()):
+        empty = torch.nonzero(counts == 0)[:, 0]
+        raise InputError(
+            "text_pair",
+            got=f"{empty.numel()} of {n} pairs without a caption, the first is pair {int(empty[0])}",
+            expected="at least one caption row a pair",
+            todo="Leave those pairs out, or add their captions.",
+        )
+    return counts
+
+
+def _check_pair_shapes(image: Tensor, text: Tensor, text_pair: Tensor) -> None:
+    if image.shape[-1] != text.shape[-1]:
+        raise InputError(
+            "embedding widths",
+            got=f"{image.shape[-1]} for images and {text.shape[-1]} for captions",
+            expected="one width",
+            todo="Take both from the same model, after its projections.",
+        )
+    if len(text_pair) != len(text):
+        raise InputError(
+            "text_pair",
+            got=f"{len(text_pair)} indices for {len(text)} caption rows",
+            expected="one index a caption row",
+            todo="Give each caption row the index of its pair.",
+        )
+
+
+def pair_means(
+    image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, "m"]
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """Average the unit embeddings of each pair's views and of each pair's captions.
+
+    ū_i = mean_a image_ia / ||image_ia||,  v̄_i = mean_k text_ik / ||text_ik|| (design, section 2, "Alignment
+    score").
+
+    Args:
+        image: Image embeddings, not necessarily normalised, shape (n, view, d), at least one view.
+        text: Caption embeddings, not necessarily normalised, shape (m, d).
+        text_pair: The pair of each caption row, in [0, n), any order, shape (m,).
+
+    Returns:
+        (ū, v̄), float64, each of shape (n, d), lengths in [0, 1].
+
+    Raises:
+        InputError: Widths differ, there is no view, a pair has no caption, an index is out of range, or a row
+            is zero or not finite.
+
+    Example:
+        >>> image = torch.tensor([[[2.0, 0.0], [0.0, 2.0]]])
+        >>> u, v = pair_means(image, torch.tensor([[0.0, 3.0]]), torch.tensor([0]))
+        >>> u.tolist(), v.tolist()
+        ([[0.5, 0.5]], [[0.0, 1.0]])
+    """
+    _check_pair_shapes(image, text, text_pair)
+    n, views, d = image.shape
+    if views == 0:
+        raise InputError(
+            "image embeddings",
+            got="no view",
+            expected="at least one view a pair",
+            todo="Embed each image once or more.",
+        )
+    counts = caption_counts(text_pair, n)
+    _largest_entries(
+        image, "image embeddings"
+    )  # here, before the blocks, so that an error counts over all rows
+    _largest_entries(text, "caption embeddings")
+    image_mean = torch.empty(n, d, dtype=torch.float64, device=image.device)
+    for start in range(0, n, _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        image_mean[rows] = _unit(image[rows], "image embeddings").mean(dim=1)
+    text_sum = torch.zeros(n, d, dtype=torch.float64, device=text.device)
+    for start in range(0, len(text), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        text_sum.index_add_(0, text_pair[rows].long(), _unit(text[rows], "caption embeddings"))
+    return image_mean, text_sum / counts.unsqueeze(-1)

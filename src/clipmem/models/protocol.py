@@ -1,0 +1,46 @@
+"""`DualEncoder`: what training, embedding and scoring need of a model, whichever library it comes from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class DualEncoder(Protocol):
+    """An image tower and a text tower with one embedding space.
+
+    `image_size` is the side in pixels of the pictures that the image tower takes; `mean` and `std` are the channel
+    statistics by which pixels in [0, 1] must be normalised first.
+    """
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def module(self) -> nn.Module:
+        """The underlying model: its parameters are what is trained and hashed."""
+        ...
+
+    def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "n length"]:
+        """Turn captions into token ids, padded with 0 to the longest caption given."""
+        ...
+
+    def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
+        """Embed normalised pictures; the embeddings are not normalised."""
+        ...
+
+    def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+        """Embed captions; the embeddings are not normalised."""
+        ...
+
+    def logit_scale(self) -> Float[Tensor, ""]:
+        """The factor by which similarities become logits (already exponentiated)."""
+        ...
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write config and weights so that the model's own library loads the folder; return the files."""
+        ...

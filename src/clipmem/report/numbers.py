@@ -1,0 +1,122 @@
+"""How numbers look in a report: one place, so that the page and the terminal say the same.
+
+Scores carry three decimals and a sign, shares one decimal in per cent. A number that does not exist is written "n/a",
+never 0. Rounding is for reading only: take numbers for further work from `summary.json` and `scores.parquet`.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+MISSING = "n/a"
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def plain(value: float | None, digits: int = 3) -> str:
+    """Write a number with a fixed count of decimals.
+
+    Example:
+        >>> plain(0.12345), plain(-1.0, 1), plain(None), plain(-0.0001)
+        ('0.123', '-1.0', 'n/a', '0.000')
+    """
+    if value is None or not _known(value):
+        return MISSING
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """Write a score: always with its sign, except for what rounds to zero.
+
+    Example:
+        >>> signed(0.5), signed(-0.25), signed(0.0001)
+        ('+0.500', '-0.250', '0.000')
+    """
+    text = plain(value, digits)
+    return text if text == MISSING or text.startswith("-") or float(text) == 0 else f"+{text}"
+
+
+def interval(entry: Mapping[str, Any], sign: bool = False, digits: int = 3) -> str:
+    """Write the interval of a summary entry, from its keys `low` and `high`.
+
+    Example:
+        >>> interval({"low": 0.1, "high": 0.25}), interval({"low": None, "high": None})
+        ('[0.100, 0.250]', 'no interval')
+    """
+    low, high = entry.get("low"), entry.get("high")
+    if not (_known(low) and _known(high)):
+        return "no interval"
+    write = signed if sign else plain
+    return f"[{write(low, digits)}, {write(high, digits)}]"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Write a share in [0, 1] in per cent, without the sign.
+
+    Example:
+        >>> percent(0.125), percent(None)
+        ('12.5', 'n/a')
+    """
+    return plain(None if value is None else 100 * value, digits)
+
+
+def percent_interval(entry: Mapping[str, Any]) -> str:
+    """Write the interval of a share in [0, 1] in per cent.
+
+    Example:
+        >>> percent_interval({"low": 0.1, "high": 0.25})
+        '[10.0, 25.0]'
+    """
+    scaled = {key: 100 * entry[key] if _known(entry.get(key)) else None for key in ("low", "high")}
+    return interval(scaled, digits=1)
+
+
+def p_value(value: float | None) -> str:
+    """Write a p-value; below 0.0001 only that it is below.
+
+    Example:
+        >>> p_value(0.0312), p_value(1e-20), p_value(None)
+        ('0.0312', '< 0.0001', 'n/a')
+    """
+    if value is not None and _known(value) and value < 1e-4:
+        return "< 0.0001"
+    return plain(value, 4)
+
+
+def level(confidence: float) -> str:
+    """Write a confidence level.
+
+    Example:
+        >>> level(0.95), level(0.999)
+        ('95 %', '99.9 %')
+    """
+    return f"{100 * confidence:.6g} %"
+
+
+def duration(seconds: float) -> str:
+    """Write a time so that it can be read: seconds, minutes or hours.
+
+    Example:
+        >>> duration(3.21), duration(75), duration(7384)
+        ('3.2 s', '1 min 15 s', '2 h 3 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def excludes_zero(entry: Mapping[str, Any]) -> bool:
+    """Say whether an entry's interval lies on one side of 0; False where there is no interval.
+
+    Example:
+        >>> excludes_zero({"low": 0.1, "high": 0.2}), excludes_zero({"low": -0.1, "high": 0.2})
+        (True, False)
+    """
+    low, high = entry.get("low"), entry.get("high")
+    return bool(_known(low) and _known(high) and (low > 0 or high < 0))

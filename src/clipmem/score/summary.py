@@ -1,0 +1,124 @@
+"""What the score tables say, as numbers with intervals: roles, tests, noise floor, stability, planted pairs."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from clipmem.functional import (
+    auroc,
+    bootstrap_mean,
+    compare_groups,
+    noise_floor,
+    precision_at_n,
+    roc_curve,
+    spearman,
+    top_overlap,
+)
+
+ROLES = ("shared", "candidate", "independent", "external")
+_COMPARED = (("candidate", "external"), ("candidate", "shared"), ("independent", "external"))
+
+
+class Scored:
+    """The score tables as arrays, rows in the order of the split table.
+
+    Args:
+        splits: Table `splits`.
+        scores: Table `scores`.
+        seed_scores: Table `seed_scores`.
+    """
+
+    def __init__(self, splits: pl.DataFrame, scores: pl.DataFrame, seed_scores: pl.DataFrame) -> None:
+        self.role = splits["role"].to_numpy()
+        self.planted = splits["planted"].to_numpy()
+        self.group = np.unique(splits["group"].to_numpy(), return_inverse=True)[1].astype(np.int64)
+        self.clipmem = scores["clipmem"].to_numpy()
+        self.seeds: list[int] = sorted(seed_scores["seed"].unique().to_list())
+        by_seed = [seed_scores.filter(pl.col("seed") == seed) for seed in self.seeds]
+        self.f = np.stack([table["f"].to_numpy() for table in by_seed])
+        self.g = np.stack([table["g"].to_numpy() for table in by_seed])
+
+    def of(self, role: str) -> np.ndarray:
+        """Tell which pairs have the role."""
+        return self.role == role
+
+
+def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[str, Any]:
+    """Mean, bootstrap interval (over groups and seeds), sd and median of each role's scores."""
+    summary: dict[str, Any] = {}
+    for role in ROLES:
+        where = scored.of(role)
+        differences = scored.f[:, where] - scored.g[:, where]
+        interval = bootstrap_mean(differences, scored.group[where], seed=seed, draws=draws, confidence=confidence)
+        values = scored.clipmem[where]
+        summary[role] = {
+            "n": int(where.sum()),
+            **interval._asdict(),
+            "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
+            "median": float(np.median(values)),
+        }
+    return summary
+
+
+def tests(scored: Scored, *, confidence: float) -> list[dict[str, Any]]:
+    """Compare roles by Welch's and Mann and Whitney's tests, with effect sizes."""
+    return [
+        {"a": a, "b": b, **compare_groups(scored.clipmem[scored.of(a)], scored.clipmem[scored.of(b)], confidence)._asdict()}
+        for a, b in _COMPARED
+    ]
+
+
+def floor(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[str, Any] | None:
+    """Compare f with f of another seed on the candidates: what a score is worth by chance."""
+    where = scored.of("candidate")
+    result = noise_floor(scored.f[:, where], scored.group[where], seed=seed, draws=draws, confidence=confidence)
+    return None if result is None else result._asdict()
+
+
+def stability(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+    """Compare the candidates' order between single seeds: mean over pairs of seeds."""
+    where = scored.of("candidate")
+    single = scored.f[:, where] - scored.g[:, where]
+    couples = list(combinations(range(len(single)), 2))
+    if not couples:
+        return None
+    ranks = [spearman(single[a], single[b], confidence) for a, b in couples]
+    return {
+        **{end: _mean([getattr(rank, end) for rank in ranks]) for end in ("spearman", "low", "high")},
+        "top10_overlap": float(np.mean([top_overlap(single[a], single[b], 0.1) for a, b in couples])),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Average what is defined; None when nothing is (fewer than four candidates, or all scores equal)."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def planted(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+    """Say how well the score finds the candidates that were given wrong captions.
+
+    Beside it, the plain alternative: low alignment under g alone, which never saw the pair.
+    """
+    where = scored.of("candidate")
+    wrong, values = scored.planted[where], scored.clipmem[where]
+    if not wrong.any() or wrong.all():
+        return None
+    found = auroc(values, wrong, confidence)
+    fpr, tpr = roc_curve(values, wrong)[:2]
+    reference = auroc(-scored.g[:, where].mean(axis=0), wrong, confidence)
+    return {
+        "n": int(wrong.sum()),
+        "rest": int((~wrong).sum()),
+        "auroc": found.mean,
+        "low": found.low,
+        "high": found.high,
+        "mean_planted": float(values[wrong].mean()),
+        "mean_rest": float(values[~wrong].mean()),
+        "precision_at_n": precision_at_n(values, wrong, int(wrong.sum())),
+        "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
+        "reference_alignment_auroc": {"auroc": reference.mean, "low": reference.low, "high": reference.high},
+    }

@@ -1,0 +1,79 @@
+"""Writes that are there whole or not at all.
+
+Bytes go to a temporary file in the same folder, are flushed to the disk, and take the final name in one rename. A
+process killed at any moment leaves the old file, or the new one, or a stray `.tmp` that nobody reads; never half a file.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from clipmem.base.errors import InputError, RunError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turn an operating-system error while writing `path` into one clear message.
+
+    Raises:
+        RunError: The disk or the quota is full, or another error of the device (exit code 1).
+        InputError: The place cannot be written: no permission, read-only, a file where a folder must be (exit code 2).
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in _FULL:
+            raise RunError(
+                f"could not write {path}: {reason}. Nothing half-written was kept. "
+                "Free some space and run the same command again: it goes on where it stopped."
+            ) from error
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) or error.errno == errno.EROFS:
+            raise InputError(
+                f"cannot write {path}", got=reason, expected="a writable folder", todo="Choose another --out DIR."
+            ) from error
+        raise RunError(f"could not write {path}: {reason}. Nothing half-written was kept.") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents; say so in one line when that is impossible (see `explain_write_errors`)."""
+    with explain_write_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file for writing that appears under its name only when the block ends without an error.
+
+    Args:
+        path: The final name. Its folder is created.
+
+    Raises:
+        RunError: The disk is full (nothing is left under the final name).
+        InputError: The place cannot be written.
+    """
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explain_write_errors(path):
+        try:
+            with temporary.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        except BaseException:
+            # also on Ctrl-C: the temporary file is of no use to anybody
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically (see `atomic_file`)."""
+    with atomic_file(path) as stream:
+        stream.write(data)

@@ -1,0 +1,56 @@
+"""Content hashes: the identity of pairs, files, recipes and data sets."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+_UID_BYTES = 16
+
+
+def pair_uid(image: bytes, captions: Sequence[str]) -> str:
+    """Hash a pair's content: the encoded image and its captions in order.
+
+    Each part is preceded by its length, so that no two different pairs give the same bytes.
+
+    Args:
+        image: The encoded picture, as stored in the source.
+        captions: The captions, in the source's order.
+
+    Returns:
+        32 hexadecimal digits (128 bits of SHA-256).
+
+    Example:
+        >>> pair_uid(b"x", ["ab"]) == pair_uid(b"x", ["a", "b"])
+        False
+    """
+    digest = hashlib.sha256()
+    # a caption may hold a lone surrogate (broken JSON in the wild): hash it rather than fail
+    for part in (image, *(caption.encode("utf-8", "surrogatepass") for caption in captions)):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()[: 2 * _UID_BYTES]
+
+
+def data_fingerprint(uids: Iterable[str]) -> str:
+    """Hash a data set: the sorted uids of its pairs, so that the order of rows does not matter."""
+    digest = hashlib.sha256()
+    for uid in sorted(uids):
+        digest.update(uid.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def canonical_json(value: object) -> str:
+    """Render plain data as JSON in one way only (sorted keys, no spaces), fit for hashing."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def json_sha256(value: object) -> str:
+    """Hash plain data through `canonical_json`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

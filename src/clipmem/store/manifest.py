@@ -1,0 +1,124 @@
+"""The manifest: with what and on what a run folder was made. A newer format than ours is refused."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import clipmem
+from clipmem._version import __version__
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import Recipe, flatten
+from clipmem.store.folder import RunFolder
+from clipmem.store.hashing import json_sha256
+
+FORMAT = 1
+_PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scipy", "polars", "pillow", "safetensors")
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Hash a recipe's values, so that spelling and comments do not matter."""
+    return json_sha256(flatten(recipe))
+
+
+def build(
+    recipe: Recipe,
+    *,
+    data_sha256: str,
+    command: str,
+    user_set: Sequence[str],
+    execution: dict[str, Any],
+) -> dict[str, Any]:
+    """Describe a run: versions, machine, recipe and data hashes, and which values the user passed.
+
+    Args:
+        recipe: The resolved recipe.
+        data_sha256: Fingerprint of the source's pairs.
+        command: The command line, as a user would type it.
+        user_set: The settings that the user passed.
+        execution: What was resolved for this machine: device, precision, threads.
+    """
+    return {
+        "format": FORMAT,
+        "clipmem": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "recipe_sha256": recipe_hash(recipe),
+        "data_sha256": data_sha256,
+        "user_set": list(user_set),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        **execution,
+        "git": _git(),
+    }
+
+
+def read(folder: RunFolder) -> dict[str, Any]:
+    """Read the manifest of a run folder.
+
+    Raises:
+        InputError: It is missing, or its format is newer than this version of clipmem reads.
+    """
+    manifest = folder.read_json("manifest.json")
+    if manifest.get("format", 0) > FORMAT:
+        raise InputError(
+            f"run folder {folder.path}",
+            got=f"format {manifest['format']}, made by clipmem {manifest.get('clipmem')}",
+            expected=f"format {FORMAT} or older (this is clipmem {__version__})",
+            todo="Update clipmem.",
+        )
+    return manifest
+
+
+def check_data(folder: RunFolder, data_sha256: str) -> None:
+    """Refuse a folder that was made with other data.
+
+    Raises:
+        InputError: The fingerprints differ; both are shown.
+    """
+    there = read(folder)["data_sha256"]
+    if there != data_sha256:
+        raise InputError(
+            f"run folder {folder.path} was made with other data",
+            got=f"fingerprint {there[:16]} there, {data_sha256[:16]} now",
+            todo="Choose another --out DIR, or put the original data back.",
+        )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git() -> dict[str, Any] | None:
+    """Return commit and dirtiness when clipmem runs from a checkout of its own, else None."""
+    root = Path(clipmem.__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(  # noqa: S603
+            ["git", "-C", str(root), "rev-parse", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        status = subprocess.run(  # noqa: S603
+            ["git", "-C", str(root), "status", "--porcelain"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "dirty": bool(status.strip())}

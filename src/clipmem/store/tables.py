@@ -1,0 +1,114 @@
+"""The tables of a run folder: one schema a name, checked when written and when read.
+
+A table is Parquet with a declared schema and a declared order of rows. Everything joins on `uid`.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from clipmem.base.errors import InputError, shorten
+from clipmem.store.atomic import atomic_write
+
+_UID = {"uid": pl.String}
+SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
+    "pairs": {
+        **_UID,
+        "key": pl.String,
+        "image": pl.String,
+        "captions": pl.List(pl.String),
+        "variants": pl.List(pl.String),
+        "group": pl.String,
+        "label": pl.String,
+        "sublabel": pl.String,
+        "credit": pl.String,
+    },
+    "splits": {
+        **_UID,
+        "role": pl.String,
+        "group": pl.String,
+        "planted": pl.Boolean,
+        "captions_from": pl.String,
+    },
+    "scores": {
+        **_UID,
+        "role": pl.String,
+        "planted": pl.Boolean,
+        "clipmem": pl.Float64,
+        "clipmem_norm": pl.Float64,
+        "stderr": pl.Float64,
+        "low": pl.Float64,
+        "high": pl.Float64,
+        "f_positive": pl.Float64,
+        "f_image_bank": pl.Float64,
+        "f_text_bank": pl.Float64,
+        "g_positive": pl.Float64,
+        "g_image_bank": pl.Float64,
+        "g_text_bank": pl.Float64,
+    },
+    "seed_scores": {**_UID, "seed": pl.Int64, "f": pl.Float64, "g": pl.Float64},
+}
+
+
+def write_table(path: Path, name: str, table: pl.DataFrame) -> None:
+    """Write a table of the run folder, refusing columns that are not the schema's.
+
+    Args:
+        path: The file to write, atomically.
+        name: A key of `SCHEMAS`.
+        table: The rows; columns in any order.
+    """
+    atomic_write(path, table_bytes(name, table))
+
+
+def table_bytes(name: str, table: pl.DataFrame) -> bytes:
+    """Render a table as Parquet bytes with the columns of `SCHEMAS[name]`, in their order."""
+    schema = SCHEMAS[name]
+    if set(table.columns) != set(schema):
+        missing, extra = sorted(set(schema) - set(table.columns)), sorted(set(table.columns) - set(schema))
+        raise InputError(
+            f"table {name!r}",
+            got=f"columns missing {missing}, unknown {extra}",
+            expected=f"the columns {list(schema)}",
+            todo="Give exactly these columns.",
+        )
+    stream = io.BytesIO()
+    table.select([pl.col(column).cast(dtype) for column, dtype in schema.items()]).write_parquet(
+        stream, compression="zstd", statistics=False
+    )
+    return stream.getvalue()
+
+
+def read_table(path: Path, name: str) -> pl.DataFrame:
+    """Read a table of the run folder and check its columns.
+
+    Raises:
+        InputError: The file is missing, is not Parquet, or lacks a column of `SCHEMAS[name]`.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"table {name!r}",
+            got=f"no file {path}",
+            expected="a run folder in which that stage is finished",
+            todo="Run `clipmem run RECIPE.toml --out DIR` on it first: finished stages are not repeated.",
+        )
+    try:
+        table = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(
+            f"table {name!r}",
+            got=f"{path} is not readable as Parquet ({shorten(str(error))})",
+            expected="a file that clipmem wrote",
+            todo="Delete it and run the study again: only that stage is repeated.",
+        ) from error
+    missing = [column for column in SCHEMAS[name] if column not in table.columns]
+    if missing:
+        raise InputError(
+            f"table {name!r} in {path}",
+            got=f"columns {table.columns}",
+            expected=f"also {missing}",
+            todo="Make the folder again with this version of clipmem.",
+        )
+    return table

@@ -1,0 +1,4 @@
+"""A study: its stages in order, the engine that trains its models, and a finished run read back.
+
+The only room that knows all the others.
+"""

@@ -1,0 +1,62 @@
+"""What a study resolves for the machine it runs on: device, precision, threads. Kept in the manifest for resuming."""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import Recipe
+from clipmem.train.numerics import resolve_precision
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How models are computed. The number of threads is part of it because it changes the order of additions.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        precision: `fp32` or `bf16`.
+        threads: Threads of one training process.
+        workers: Training processes at a time; does not change any result.
+    """
+
+    device: str
+    precision: str
+    threads: int
+    workers: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for the manifest."""
+        return asdict(self)
+
+
+def cores() -> int:
+    """Count the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def resolve(recipe: Recipe, *, device: str = "auto") -> Execution:
+    """Choose for this machine: as many models at a time as there are cores, the cores shared among them.
+
+    Two processes of one thread are faster than one of two: a small model's operations are too short to share.
+
+    Raises:
+        InputError: The device is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in {"cpu", "cuda"} or (device == "cuda" and not torch.cuda.is_available()):
+        raise InputError(
+            f"device {device!r}", got="no such device here", expected="cpu, or cuda where there is one", todo="Use auto."
+        )
+    models = 2 * len(recipe.train.seeds)
+    workers = min(models, cores()) if device == "cpu" else 1
+    precision = resolve_precision(recipe.train.precision, device)
+    return Execution(device, precision, max(1, cores() // workers), workers)
+
+
+def from_manifest(manifest: dict[str, Any]) -> Execution:
+    """Read back what a run folder was begun with, so that what is left is computed alike."""
+    return Execution(manifest["device"], manifest["precision"], manifest["threads"], manifest["workers"])

@@ -1,0 +1,116 @@
+"""A finished run, read back: tables, summary, pictures and models. Imports no torch until a model is asked for."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import Recipe
+from clipmem.data.sources import open_source
+from clipmem.data.sources.base import Source
+from clipmem.report.gallery import gallery_uids
+from clipmem.store import manifest
+from clipmem.store.folder import RunFolder
+
+STAGES = ("decode", "plan", "train", "embed", "score", "evaluate", "report")
+
+
+class Run:
+    """A finished study in a run folder; what `clipmem.run` and `clipmem.load_run` return.
+
+    Args:
+        path: The run folder.
+
+    Raises:
+        InputError: The folder is no run folder, is unfinished, or was made by a newer clipmem.
+
+    Attributes:
+        path: The run folder.
+        recipe: The recipe it was made with.
+        manifest: Versions, machine, hashes.
+        summary: `summary.json`.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._folder = RunFolder(path)
+        self.path = self._folder.path
+        self.recipe: Recipe = self._folder.recipe()
+        self.manifest: dict[str, Any] = manifest.read(self._folder)
+        self.summary: dict[str, Any] = self._folder.read_json("summary.json")
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{role} {values['n']}" for role, values in self.summary["roles"].items())
+        return f"Run({str(self.path)!r}: {sizes}; seeds {self.summary['seeds']})"
+
+    @property
+    def report(self) -> Path:
+        """The report's path."""
+        return self.path / "report" / "index.html"
+
+    @cached_property
+    def pairs(self) -> pl.DataFrame:
+        """All pairs of the data: uid, captions, labels, group, credit."""
+        return self._folder.read("pairs")
+
+    @cached_property
+    def splits(self) -> pl.DataFrame:
+        """Role, group and planted captions of each pair used."""
+        return self._folder.read("splits")
+
+    @cached_property
+    def scores(self) -> pl.DataFrame:
+        """One row a pair: clipmem with its interval, and the parts of both models' alignment."""
+        return self._folder.read("scores")
+
+    @cached_property
+    def seed_scores(self) -> pl.DataFrame:
+        """One row a pair and seed: alignment under f and under g."""
+        return self._folder.read("seed_scores")
+
+    def top(self, k: int = 10, *, role: str = "candidate") -> pl.DataFrame:
+        """Return the `k` most memorized pairs of a role, with the captions they were trained with.
+
+        Args:
+            k: How many, at least 1.
+            role: `candidate` (measured), `independent`, `shared` or `external`.
+        """
+        captions = self.pairs.select(pl.col("uid").alias("captions_from"), "captions")
+        return (
+            self.scores.filter(pl.col("role") == role)
+            .join(self.splits.select("uid", "captions_from"), on="uid")
+            .join(captions, on="captions_from")
+            .sort("clipmem", "uid", descending=[True, False])
+            .head(k)
+            .select("uid", "clipmem", "stderr", "low", "high", "planted", "captions")
+        )
+
+    def images(self, uids: list[str]) -> dict[str, bytes]:
+        """Return the encoded pictures of pairs, from the source that the recipe names."""
+        return _images(self.pairs, open_source(self.recipe.data), uids)
+
+    def model(self, side: str, seed: int) -> Any:
+        """Load the model `f` or `g` of a seed (imports torch and open_clip)."""
+        from clipmem.models.openclip import load  # heavy, and not needed to read results
+
+        return load(self._folder.model_dir(side, seed))
+
+
+def _images(pairs: pl.DataFrame, source: Source, uids: list[str]) -> dict[str, bytes]:
+    reference = dict(zip(pairs["uid"], pairs["image"], strict=True))
+    unknown = [uid for uid in uids if uid not in reference]
+    if unknown:
+        raise InputError(f"uid {unknown[0]!r}", got="no such pair in this run", todo="Take uids from run.scores.")
+    return dict(zip(uids, source.read([reference[uid] for uid in uids]), strict=True))
+
+
+def gallery_images(folder: RunFolder, source: Source) -> dict[str, bytes]:
+    """Return the pictures that the report's gallery shows."""
+    return _images(folder.read("pairs"), source, gallery_uids(folder.path))
+
+
+def seconds_of(folder: RunFolder) -> dict[str, float]:
+    """Return how long each finished stage took, in the order of the stages."""
+    seconds = folder.seconds()
+    return {stage: seconds[stage] for stage in STAGES if stage in seconds}

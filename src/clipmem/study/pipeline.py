@@ -1,0 +1,241 @@
+"""The stages of a study in order: decode, plan, train, embed, score, evaluate, report.
+
+Each writes its outputs, then its marker; a finished one is not repeated. Nothing here computes a score: a stage
+fetches, calls the room that knows, and writes.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.errors import InputError
+from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.random import derive_seed
+from clipmem.base.recipes import Recipe, dump_recipe
+from clipmem.data.cache import build_cache, open_cache
+from clipmem.data.duplicates import duplicate_groups
+from clipmem.data.sources import open_source
+from clipmem.data.sources.base import Source
+from clipmem.data.splits import split_table
+from clipmem.embed import passes
+from clipmem.evaluate.external import retrieval
+from clipmem.models import openclip
+from clipmem.report.page import write_report
+from clipmem.score import four_way, summary
+from clipmem.store import manifest
+from clipmem.store.folder import SIDES, RunFolder
+from clipmem.store.hashing import data_fingerprint
+from clipmem.study import engine, execution, materials
+from clipmem.study.loaded import gallery_images, seconds_of
+from clipmem.train.numerics import threads
+from clipmem.train.paired import check_paired
+
+
+@dataclass
+class Study:
+    """A study being made.
+
+    Attributes:
+        recipe: What is to be made.
+        folder: Where.
+        reporter: Who is told.
+        command: The command line, for the manifest.
+        user_set: The settings that the user passed, for the manifest.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    recipe: Recipe
+    folder: RunFolder
+    reporter: Reporter = field(default_factory=Quiet)
+    command: str = ""
+    user_set: Sequence[str] = ()
+    device: str = "auto"
+
+    def run(self) -> None:
+        """Make every stage that is not finished (see the errors of `clipmem.run`)."""
+        # before the folder is touched: names and sizes that cannot work must leave nothing behind
+        config = openclip.model_config(self.recipe.model.name)
+        source = open_source(self.recipe.data)
+        pairs = source.pairs()
+        self._check_size(pairs.height)
+        self.folder.claim(self.recipe, dump_recipe(self.recipe))
+        with self.folder.locked():
+            how = self._begin(pairs)
+            size = config["vision_cfg"]["image_size"]
+            self._stage("decode", lambda: self._decode(pairs, source, size if isinstance(size, int) else size[0]))
+            self._stage("plan", lambda: self._plan(pairs))
+            self._stage("train", lambda: self._train(how))
+            self._stage("embed", lambda: self._embed(how))
+            self._stage("score", self._score)
+            self._stage("evaluate", self._evaluate)
+            self._stage("report", lambda: write_summary_and_report(self.folder, source))
+
+    def _stage(self, name: str, work: Callable[[], list[Path]]) -> None:
+        if self.folder.is_done(name):
+            self.reporter.end(name, self.folder.seconds()[name], skipped=True)
+            return
+        started = time.monotonic()
+        outputs = work()
+        seconds = time.monotonic() - started
+        self.folder.finish(name, outputs, seconds)
+        self.reporter.end(name, seconds)
+
+    def _check_size(self, there: int) -> None:
+        split = self.recipe.split
+        asked = split.shared + split.candidate + split.independent + split.external
+        if asked > there:
+            raise InputError(
+                "[split]",
+                got=f"{asked:,} pairs asked for (shared {split.shared:,} + candidate {split.candidate:,} + independent "
+                f"{split.independent:,} + external {split.external:,}), {there:,} in the data",
+                expected=f"at most {there:,} in all",
+                todo="Make the roles smaller, for example with --set split.shared=N.",
+            )
+
+    def _begin(self, pairs: pl.DataFrame) -> execution.Execution:
+        """Write the manifest, or check it against the data; return how the models are computed."""
+        fingerprint = data_fingerprint(pairs["uid"])
+        if (self.folder.path / "manifest.json").is_file():
+            manifest.check_data(self.folder, fingerprint)
+            return execution.from_manifest(manifest.read(self.folder))
+        how = execution.resolve(self.recipe, device=self.device)
+        described = manifest.build(
+            self.recipe,
+            data_sha256=fingerprint,
+            command=self.command,
+            user_set=self.user_set,
+            execution=how.as_dict(),
+        )
+        self.folder.write_json("manifest.json", described)
+        return how
+
+    def _decode(self, pairs: pl.DataFrame, source: Source, size: int) -> list[Path]:
+        self.reporter.begin("decode", pairs.height, "pictures")
+        cache = self.folder.path / materials.CACHE
+        build_cache(cache, pairs["image"].to_list(), source.read, size=size, progress=self.reporter.advance)
+        return [cache, self.folder.write("pairs", pairs)]
+
+    def _plan(self, pairs: pl.DataFrame) -> list[Path]:
+        self.reporter.begin("plan", 1, "split")
+        split = self.recipe.split
+        groups = pairs["group"].to_list()
+        if split.near_duplicates:
+            groups = duplicate_groups(open_cache(self.folder.path / materials.CACHE), keys=groups)
+        k = self.recipe.train.captions
+        table = split_table(
+            pairs["uid"].to_list(),
+            groups,
+            {role: getattr(split, role) for role in summary.ROLES},
+            planted=split.planted,
+            seed=split.seed,
+            captions={uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)},
+        )
+        return [self.folder.write("splits", table)]
+
+    def _models(self) -> list[engine.Task]:
+        return [engine.Task(side, seed) for seed in self.recipe.train.seeds for side in SIDES]
+
+    def _train(self, how: execution.Execution) -> list[Path]:
+        missing = [task for task in self._models() if not self.folder.is_done(f"train-{task.side}-seed-{task.seed}")]
+        train, split = self.recipe.train, self.recipe.split
+        pairs = split.shared + split.candidate
+        steps = -(-pairs // train.batch_size)
+        self.reporter.begin("train", pairs * train.epochs * len(missing), "pairs")
+        engine.train_all(
+            self.folder.path,
+            missing,
+            how,
+            progress=lambda done, note: self.reporter.advance(round(done * pairs / steps), note),
+        )
+        for seed in train.seeds:
+            check_paired({side: self._record(side, seed) for side in SIDES})
+        return [self.folder.model_dir(task.side, task.seed) / "record.json" for task in self._models()]
+
+    def _record(self, side: str, seed: int) -> Mapping[str, object]:
+        directory = self.folder.model_dir(side, seed).relative_to(self.folder.path)
+        return self.folder.read_json(str(directory / "record.json"))
+
+    def _embed(self, how: execution.Execution) -> list[Path]:
+        material = materials.load(self.folder, self.recipe)
+        self.reporter.begin("embed", len(material.rows) * len(self._models()), "pairs")
+        files: list[Path] = []
+        for task in self._models():
+            encoder = openclip.load(self.folder.model_dir(task.side, task.seed))
+            with threads(how.threads * how.workers):
+                embedded = passes.embed(
+                    encoder,
+                    material.pixels,
+                    material.rows,
+                    material.captions,
+                    material.splits["uid"].to_list(),
+                    self.recipe.embed,
+                    self.recipe.train,
+                    device=how.device,
+                    progress=self.reporter.advance,
+                )
+            files += passes.save(embedded, self.folder.embedding_dir(task.side, task.seed))
+        return files
+
+    def _embeddings(self) -> dict[str, dict[int, passes.Embeddings]]:
+        return {
+            side: {seed: passes.load(self.folder.embedding_dir(side, seed)) for seed in self.recipe.train.seeds}
+            for side in SIDES
+        }
+
+    def _score(self) -> list[Path]:
+        self.reporter.begin("score", 1, "table")
+        splits = self.folder.read("splits")
+        external = (splits["role"] == "external").to_numpy()
+        parts = {
+            side: {seed: four_way.parts_of(one, external) for seed, one in by_seed.items()}
+            for side, by_seed in self._embeddings().items()
+        }
+        settings = self.recipe.score
+        made = four_way.score(splits, parts, weight=settings.weight, confidence=settings.confidence)
+        return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores)]
+
+    def _evaluate(self) -> list[Path]:
+        self.reporter.begin("evaluate", 1, "model set")
+        splits = self.folder.read("splits")
+        settings = self.recipe.score
+        found = retrieval(
+            self._embeddings(),
+            (splits["role"] == "external").to_numpy(),
+            np.unique(splits["group"].to_numpy(), return_inverse=True)[1],
+            seed=derive_seed(self.recipe.split.seed, "retrieval"),
+            draws=settings.draws,
+            confidence=settings.confidence,
+        )
+        return [self.folder.write_json("evaluate/retrieval.json", found)]
+
+
+def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
+    """Write `summary.json` and the report page from the finished tables of a run folder."""
+    started = time.monotonic()
+    recipe, splits = folder.recipe(), folder.read("splits")
+    scored = summary.Scored(splits, folder.read("scores"), folder.read("seed_scores"))
+    seed, level, draws = recipe.split.seed, recipe.score.confidence, recipe.score.draws
+    candidates = scored.clipmem[scored.of("candidate")]
+    document = {
+        "format": 1,
+        "protocol": recipe.protocol,
+        "seeds": scored.seeds,
+        "weight": recipe.score.weight,
+        "confidence": level,
+        "roles": summary.roles(scored, seed=derive_seed(seed, "roles"), draws=draws, confidence=level),
+        "normaliser": float(candidates.max() - candidates.min()),
+        "tests": summary.tests(scored, confidence=level),
+        "noise_floor": summary.floor(scored, seed=derive_seed(seed, "floor"), draws=draws, confidence=level),
+        "stability": summary.stability(scored, confidence=level),
+        "planted": summary.planted(scored, confidence=level),
+        "retrieval": folder.read_json("evaluate/retrieval.json"),
+        "seconds": seconds_of(folder),
+    }
+    folder.write_json("summary.json", document)
+    page = write_report(folder.path, gallery_images(folder, source), credits=source.credits())
+    document["seconds"] = {**document["seconds"], "report": round(time.monotonic() - started, 3)}
+    return [folder.write_json("summary.json", document), page]

@@ -1,0 +1,64 @@
+"""f and g from one plan: same initial weights, same steps, same slots for the shared pairs; only the data differs.
+
+Both models train on `shared + own` pairs, own being the candidates for f and the independents for g. A *slot* is a
+place in the training set: slot k is the k-th shared pair in both, or the k-th own pair of each. The order of slots is
+drawn once for both, so that a shared pair is in the same batch of the same step in f and in g.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from clipmem.base.errors import RunError
+from clipmem.base.random import derive_seed
+
+OWN_ROLE = {"f": "candidate", "g": "independent"}
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What one model trains on.
+
+    Attributes:
+        side: `f` or `g`.
+        seed: The seed of this pair of models.
+        uids: The pair in each slot: first the shared ones, then the model's own.
+        shared: Number of shared slots.
+    """
+
+    side: str
+    seed: int
+    uids: tuple[str, ...]
+    shared: int
+
+    @property
+    def init_seed(self) -> int:
+        """Seed of the initial weights: the same for f and g."""
+        return derive_seed(self.seed, "init")
+
+
+def training_set(splits: pl.DataFrame, side: str, seed: int) -> TrainingSet:
+    """Build the training set of one model from the split table."""
+    by_role = {role: splits.filter(pl.col("role") == role)["uid"].sort().to_list() for role in ("shared", OWN_ROLE[side])}
+    shared, own = by_role["shared"], by_role[OWN_ROLE[side]]
+    return TrainingSet(side, seed, (*shared, *own), len(shared))
+
+
+def check_paired(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check, from what both trainings recorded, that f and g differ in their own pairs and in nothing else.
+
+    Args:
+        records: The `record.json` of `f` and of `g` of one seed.
+
+    Raises:
+        RunError: Initial weights, number of steps, order of the shared pairs, or settings differ.
+    """
+    f, g = records["f"], records["g"]
+    for key in ("init_sha256", "steps", "shared_order_sha256", "settings_sha256"):
+        if f[key] != g[key]:
+            raise RunError(
+                f"f and g of seed {f['seed']} are not comparable: {key} is {f[key]} for f and {g[key]} for g. "
+                "Delete both model folders and run again."
+            )

@@ -1,0 +1,42 @@
+"""Who is shown when: the order of pairs, the batches, and the learning rate. Pure functions of recipe and seed."""
+
+import math
+
+import numpy as np
+from jaxtyping import Int
+
+from clipmem.base.random import generator
+
+
+def epoch_batches(n: int, batch_size: int, *, seed: int, epoch: int) -> list[Int[np.ndarray, " size"]]:
+    """Cut one epoch's random order of `n` slots into batches.
+
+    The epoch has ceil(n / batch_size) batches whose sizes differ by at most one, so that every pair is shown exactly
+    once an epoch: a dropped last batch would show some pairs less often than others.
+
+    Args:
+        n: Number of slots.
+        batch_size: Largest size of a batch.
+        seed: Seed of the model pair.
+        epoch: Number of the epoch, from 0.
+
+    Returns:
+        The batches, each an array of slots.
+    """
+    order = generator(seed, "order", epoch).permutation(n)
+    return np.array_split(order, math.ceil(n / batch_size))
+
+
+def learning_rate(step: int, steps: int, *, peak: float, warmup: float) -> float:
+    """Rise linearly over the first `warmup * steps` steps, then fall along a half cosine to 0.
+
+    Args:
+        step: Number of the step, from 0.
+        steps: Number of steps in all.
+        peak: Highest rate.
+        warmup: Share of the steps in which the rate rises.
+    """
+    rise = round(warmup * steps)
+    if step < rise:
+        return peak * (step + 1) / rise
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))

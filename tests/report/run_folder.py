@@ -1,0 +1,249 @@
+"""Build a run folder with plausible numbers: the files that a report reads, nothing trained."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from PIL import Image, ImageDraw
+
+from clipmem.base.random import generator
+from clipmem.store.tables import write_table
+
+# f and g of a role: mean and sd of the alignment
+ALIGNED = {
+    "shared": ((0.92, 0.05), (0.91, 0.05)),
+    "candidate": ((0.91, 0.06), (0.30, 0.22)),
+    "independent": ((0.33, 0.20), (0.90, 0.06)),
+    "external": ((0.31, 0.20), (0.32, 0.20)),
+}
+SIZES = {"shared": 24, "candidate": 60, "independent": 20, "external": 20}
+
+
+@dataclass(frozen=True)
+class Built:
+    """A run folder, the pictures of its pairs, and what it was made of."""
+
+    folder: Path
+    images: Mapping[str, bytes]
+    summary: Mapping[str, Any]
+    scores: pl.DataFrame
+    pairs: pl.DataFrame
+    splits: pl.DataFrame
+
+
+def picture(number: int) -> bytes:
+    """Draw a small PNG that differs with `number`."""
+    image = Image.new("RGB", (32, 32), (number * 37 % 256, number * 91 % 256, number * 53 % 256))
+    ImageDraw.Draw(image).ellipse((6, 6, 26, 26), fill=(255 - number % 256, 200, 40))
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def entry(values: np.ndarray) -> dict[str, float]:
+    half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
+    mean = float(values.mean())
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def auroc(score: np.ndarray, positive: np.ndarray) -> float:
+    wins = [(a > b) + 0.5 * (a == b) for a in score[positive] for b in score[~positive]]
+    return float(np.mean(wins))
+
+
+def make_tables(
+    seeds: Sequence[int], planted: int, sizes: Mapping[str, int], captions: Sequence[Sequence[str]] | None
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return pairs, splits and scores."""
+    rng = generator(5, "report")
+    roles = [role for role, size in sizes.items() for _ in range(size)]
+    uids = [f"{number:032x}" for number in rng.permutation(len(roles)) + 1]
+    texts = captions or [[f"a thing number {i}", f"thing {i}", f"one of many things, {i}", f"another {i}"] for i in range(len(roles))]
+    chosen = {uid for uid, role in zip(uids, roles, strict=True) if role == "candidate"}
+    marked = [uid for uid in uids if uid in chosen][:planted]
+    source = dict(zip(marked, marked[1:] + marked[:1], strict=True))
+    pairs = pl.DataFrame(
+        {
+            "uid": uids,
+            "key": [f"key-{i}" for i in range(len(roles))],
+            "image": [f"data#{i}" for i in range(len(roles))],
+            "captions": [list(texts[i]) for i in range(len(roles))],
+            "variants": [[] for _ in roles],
+            "group": [f"g{i}" for i in range(len(roles))],
+            "label": ["things"] * len(roles),
+            "sublabel": ["small things"] * len(roles),
+            "credit": [f"Artist {i % 3}, CC-BY-4.0" for i in range(len(roles))],
+        },
+        schema_overrides={"variants": pl.List(pl.String)},
+    )
+    splits = pl.DataFrame(
+        {
+            "uid": uids,
+            "role": roles,
+            "group": pairs["group"],
+            "planted": [uid in source for uid in uids],
+            "captions_from": [source.get(uid, uid) for uid in uids],
+        }
+    )
+    return pairs, splits, make_scores(uids, roles, set(source), seeds)
+
+
+def make_scores(uids: Sequence[str], roles: Sequence[str], marked: set[str], seeds: Sequence[int]) -> pl.DataFrame:
+    rng = generator(6, "scores")
+    rows: list[dict[str, Any]] = []
+    for uid, role in zip(uids, roles, strict=True):
+        (f_mean, f_sd), (g_mean, g_sd) = ALIGNED[role]
+        f, g = rng.normal(f_mean, f_sd), rng.normal(g_mean - 0.3 * (uid in marked), g_sd)
+        f_bank, g_bank = rng.normal(0, 0.05, 2), rng.normal(0, 0.05, 2)
+        score = float((f - f_bank.sum()) - (g - g_bank.sum()))
+        error = float(abs(rng.normal(0.05, 0.02)) + 0.01) if len(seeds) > 1 else None
+        rows.append(
+            {
+                "uid": uid,
+                "role": role,
+                "planted": uid in marked,
+                "clipmem": score,
+                "stderr": error,
+                "low": None if error is None else score - 2 * error,
+                "high": None if error is None else score + 2 * error,
+                **{"f_positive": f, "f_image_bank": f_bank[0], "f_text_bank": f_bank[1]},
+                **{"g_positive": g, "g_image_bank": g_bank[0], "g_text_bank": g_bank[1]},
+            }
+        )
+    floats = {name: pl.Float64 for name in ("stderr", "low", "high")}
+    table = pl.DataFrame(rows, schema_overrides=floats, infer_schema_length=None)
+    span = candidate_span(table)
+    return table.with_columns(clipmem_norm=pl.col("clipmem") / span)
+
+
+def candidate_span(scores: pl.DataFrame) -> float:
+    values = scores.filter(pl.col("role") == "candidate")["clipmem"].to_numpy()
+    return float(values.max() - values.min())
+
+
+def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
+    """Make a summary whose means and AUROCs are those of the scores; intervals are normal approximations."""
+    by_role = {role: scores.filter(pl.col("role") == role)["clipmem"].to_numpy() for role in SIZES}
+    roles = {
+        role: {"n": len(v), **entry(v), "sd": float(v.std(ddof=1)), "median": float(np.median(v))} for role, v in by_role.items()
+    }
+    tests = []
+    for other in ("external", "shared", "independent"):
+        a, b = by_role["candidate"], by_role[other]
+        difference = float(a.mean() - b.mean())
+        tests.append(
+            {
+                **{"a": "candidate", "b": other, "difference": difference, "low": difference - 0.1, "high": difference + 0.1},
+                **{"welch_t": 11.52, "welch_df": 61.4, "welch_p": 3.1e-17, "mannwhitney_u": 1712.0, "mannwhitney_p": 0.0213},
+                **{"hedges_g": 2.41, "superiority": 0.953},
+            }
+        )
+    two = len(seeds) > 1
+    recall = {"mean": 0.25, "low": 0.2, "high": 0.3}
+    side = {f"{way}_retrieval_recall@{k}": recall for way in ("image", "text") for k in (1, 5, 10)}
+    side |= {f"{way}_retrieval_median_rank": {"mean": 21.5, "low": 18.0, "high": 26.0} for way in ("image", "text")}
+    return {
+        "format": 1,
+        "protocol": "four-way",
+        "seeds": list(seeds),
+        "weight": 1.0,
+        "confidence": 0.95,
+        "roles": roles,
+        "normaliser": candidate_span(scores),
+        "tests": tests,
+        "noise_floor": {"seed_pairs": 1, "mean": 0.004, "low": -0.017, "high": 0.025, "sd": 0.081, "mean_abs": 0.062} if two else None,
+        "stability": {"spearman": 0.671, "low": 0.55, "high": 0.77, "top10_overlap": 0.5} if two else None,
+        "planted": make_planted(scores),
+        "retrieval": {
+            "n": 20,
+            "f": side,
+            "g": {**side, "image_retrieval_recall@1": {"mean": 0.2345, "low": 0.2, "high": 0.3}},
+            "chance": {"recall@1": 0.05, "recall@5": 0.25, "recall@10": 0.5},
+        },
+        "seconds": {"plan": 0.4, "decode": 3.1, "train": 412.0, "embed": 20.0, "score": 1.2, "evaluate": 2.2, "report": 1.0},
+    }
+
+
+def make_planted(scores: pl.DataFrame) -> dict[str, Any] | None:
+    rows = scores.filter(pl.col("role") == "candidate")
+    marked, score = rows["planted"].to_numpy(), rows["clipmem"].to_numpy()
+    if not marked.any():
+        return None
+    aligned = rows.select(pl.col("g_positive") - pl.col("g_image_bank") - pl.col("g_text_bank")).to_series().to_numpy()
+    order = np.argsort(-score)
+    found, flagged = np.cumsum(marked[order]) / marked.sum(), np.cumsum(~marked[order]) / (~marked).sum()
+    ours, theirs = auroc(score, marked), auroc(-aligned, marked)
+    return {
+        "n": int(marked.sum()),
+        "rest": int((~marked).sum()),
+        **{"auroc": ours, "low": ours - 0.07, "high": min(1.0, ours + 0.05)},
+        "mean_planted": float(score[marked].mean()),
+        "mean_rest": float(score[~marked].mean()),
+        "precision_at_n": float(marked[order][: marked.sum()].mean()),
+        "roc": {"fpr": [0.0, *flagged.tolist()], "tpr": [0.0, *found.tolist()]},
+        "reference_alignment_auroc": {"auroc": theirs, "low": theirs - 0.06, "high": min(1.0, theirs + 0.04)},
+    }
+
+
+RECIPE = """# a small study
+[data]
+source = "emoji"
+[split]
+candidate = 60
+planted = 8
+[model]
+name = "tiny"
+width = 64
+[train]
+epochs = 4
+batch = 32
+lr = 1e-3
+[score]
+seeds = 2
+"""
+
+
+def build_run(
+    folder: Path,
+    *,
+    seeds: Sequence[int] = (0, 1),
+    planted: int = 8,
+    sizes: Mapping[str, int] = SIZES,
+    captions: Sequence[Sequence[str]] | None = None,
+    steps: int = 40,
+) -> Built:
+    """Write the files of a finished run into `folder`."""
+    pairs, splits, scores = make_tables(seeds, planted, sizes, captions)
+    summary = make_summary(scores, seeds)
+    folder.mkdir(parents=True)
+    for name, table in (("pairs", pairs), ("splits", splits), ("scores", scores)):
+        write_table(folder / f"{name}.parquet", name, table)
+    (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    manifest = {
+        **{"format": 1, "clipmem": "0.1.0", "created": "2026-01-02T03:04:05Z", "command": "clipmem run study.toml --out study"},
+        **{"recipe_sha256": "ab" * 32, "data_sha256": "cd" * 32, "user_set": ["train.epochs"]},
+        **{"packages": {"torch": "2.9.1", "open_clip_torch": "3.3.0"}, "python": "3.11.7", "platform": "Linux"},
+        **{"processor": "x86_64", "cores": 2, "device": "cpu", "precision": "float32"},
+        "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": True},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    for side in ("f", "g"):
+        for seed in seeds:
+            write_log(folder / "models" / side / f"seed-{seed}" / "log.jsonl", steps, generator(seed, side))
+    images = {uid: picture(number) for number, uid in enumerate(pairs["uid"].to_list())}
+    return Built(folder, images, summary, scores, pairs, splits)
+
+
+def write_log(path: Path, steps: int, rng: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True)
+    lines = []
+    for step in range(steps):
+        loss = 3.4 * float(np.exp(-4 * step / steps)) + 0.15 + float(rng.normal(0, 0.06))
+        lines.append(json.dumps({"step": step, "epoch": step * 4 // steps, "loss": loss, "lr": 1e-3, "logit_scale": 14.3}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

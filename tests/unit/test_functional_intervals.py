@@ -1,0 +1,218 @@
+"""Intervals over seeds and pairs: coverage, edges, errors."""
+
+import inspect
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from clipmem.base.errors import InputError
+from clipmem.functional import Interval, bootstrap_mean, noise_floor, seed_interval
+from clipmem.functional.intervals import VariancePrior, variance_prior
+
+
+def draw_differences(rng, *, seeds, n, prior_df):
+    """Score differences around 0 whose variances come from an inverse-gamma prior of scale 0.04."""
+    variances = 0.04 * prior_df / rng.chisquare(prior_df, size=n)
+    return rng.normal(size=(seeds, n)) * np.sqrt(variances)
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+@pytest.mark.parametrize("prior_df", [3.0, 8.0])
+def test_seed_interval_covers(seeds, prior_df):
+    rng = np.random.default_rng(seeds)
+    interval = seed_interval(draw_differences(rng, seeds=seeds, n=20_000, prior_df=prior_df))
+    covered = np.mean((interval.low <= 0) & (interval.high >= 0))
+    assert 0.93 <= covered <= 0.97
+
+
+def test_seed_interval_is_narrower_than_a_plain_t():
+    differences = draw_differences(np.random.default_rng(0), seeds=2, n=5000, prior_df=8.0)
+    plain = stats.t.ppf(0.975, 1) * differences.std(axis=0, ddof=1) / np.sqrt(2)
+    moderated = seed_interval(differences)
+    assert np.mean(moderated.high - moderated.low) / 2 < 0.5 * np.mean(plain)
+
+
+def test_seed_interval_of_equal_variances_is_normal():
+    differences = np.random.default_rng(0).normal(size=(3, 50_000))
+    interval = seed_interval(differences)
+    covered = np.mean((interval.low <= 0) & (interval.high >= 0))
+    assert abs(covered - 0.95) < 0.005
+    assert np.allclose(interval.stderr, 1 / np.sqrt(3), rtol=0.02)
+
+
+def test_one_seed_gives_nan():
+    interval = seed_interval(np.array([[0.1, 0.2]]))
+    assert all(np.isnan(part).all() and part.shape == (2,) for part in interval)
+
+
+def test_identical_seeds_give_zero_width_not_nan():
+    row = np.array([0.1, 0.7, -0.3])
+    interval = seed_interval(np.stack([row, row, row]))
+    assert interval.stderr.tolist() == [0.0, 0.0, 0.0]
+    assert np.allclose(interval.low, row, rtol=0, atol=1e-15)
+    assert np.array_equal(interval.low, interval.high)
+
+
+@pytest.mark.parametrize("zeros", [1, 6, 9])
+def test_some_zero_variances_are_shrunk_to_the_others(zeros):
+    differences = np.random.default_rng(1).normal(size=(2, 10))
+    differences[:, :zeros] = 0.1
+    interval = seed_interval(differences)
+    assert all(np.isfinite(part).all() for part in interval)
+    assert (interval.stderr > 0).all()
+
+
+def test_one_pair_falls_back_to_the_plain_t():
+    values = np.array([0.1, 0.4, 0.3])
+    interval = seed_interval(values[:, None])
+    stderr = values.std(ddof=1) / np.sqrt(3)
+    low, high = stats.t.interval(0.95, 2, loc=values.mean(), scale=stderr)
+    assert np.allclose(
+        [interval.stderr[0], interval.low[0], interval.high[0]], [stderr, low, high], rtol=1e-12
+    )
+
+
+def test_two_pairs_have_no_more_degrees_of_freedom_than_their_data():
+    interval = seed_interval(np.array([[0.0, 5.0], [2.0, 7.0]]))  # one common variance, 2; an infinite prior
+    assert interval.stderr == pytest.approx([1.0, 1.0])
+    assert interval.high == pytest.approx(np.array([1.0, 6.0]) + stats.t.ppf(0.975, 2))
+
+
+def test_seed_interval_of_no_pairs():
+    assert seed_interval(np.empty((3, 0))).low.shape == (0,)
+
+
+def test_confidence_widens():
+    differences = np.random.default_rng(0).normal(size=(3, 5))
+    narrow, wide = seed_interval(differences, 0.5), seed_interval(differences, 0.99)
+    assert ((wide.high - wide.low) > (narrow.high - narrow.low)).all()
+
+
+def test_variance_prior_finds_what_made_the_variances():
+    rng = np.random.default_rng(3)
+    true_df, scale, df = 6.0, 0.25, 2
+    variances = scale * true_df / rng.chisquare(true_df, size=200_000) * rng.chisquare(df, size=200_000) / df
+    prior = variance_prior(variances, df)
+    assert abs(prior.df - true_df) < 0.3
+    assert abs(prior.variance - scale) < 0.005
+
+
+def test_variance_prior_solves_the_moment_equations():
+    variances, df = np.array([0.1, 4.0, 0.02, 1.0, 9.0]), 3
+    prior, logs = variance_prior(variances, df), np.log(np.array([0.1, 4.0, 0.02, 1.0, 9.0]))
+    spread = special.polygamma(1, df / 2) + special.polygamma(1, prior.df / 2)
+    mean = (
+        np.log(prior.variance)
+        + (special.digamma(df / 2) - np.log(df / 2))
+        - (special.digamma(prior.df / 2) - np.log(prior.df / 2))
+    )
+    assert np.isclose(logs.var(ddof=1), spread, rtol=1e-8)
+    assert np.isclose(logs.mean(), mean, rtol=1e-8)
+
+
+def test_variance_prior_edges():
+    assert variance_prior(np.array([1.0]), 2) == VariancePrior(0.0, 0.0)
+    assert variance_prior(np.zeros(4), 2) == VariancePrior(0.0, 0.0)
+    assert variance_prior(np.array([2.0, 4.0]), 100).df == pytest.approx(8.4, rel=0.2)
+    assert variance_prior(np.array([3.0, 3.0, 3.0]), 2) == VariancePrior(np.inf, 3.0)
+
+
+def test_bootstrap_agrees_with_the_standard_error_of_a_mean():
+    values = np.random.default_rng(0).normal(size=(1, 400))
+    interval = bootstrap_mean(values, np.arange(400), seed=0, draws=4000)
+    assert interval.mean == pytest.approx(values.mean(), abs=1e-15)
+    expected = 2 * 1.96 * values.std() / np.sqrt(400)
+    assert interval.high - interval.low == pytest.approx(expected, rel=0.06)
+
+
+def test_bootstrap_resamples_groups_not_pairs():
+    values = np.repeat(np.random.default_rng(0).normal(size=40), 25)[None]
+    clustered = bootstrap_mean(values, np.repeat(np.arange(40), 25), seed=0)
+    independent = bootstrap_mean(values, np.arange(1000), seed=0)
+    ratio = (clustered.high - clustered.low) / (independent.high - independent.low)
+    assert ratio == pytest.approx(5.0, rel=0.15)
+
+
+def test_bootstrap_resamples_seeds():
+    values = np.array([0.0, 1.0, 2.0, 3.0])[:, None] + np.zeros((1, 50))
+    interval = bootstrap_mean(values, np.arange(50), seed=0, draws=4000)
+    expected = 2 * 1.96 * np.std([0, 1, 2, 3]) / 2
+    assert interval.high - interval.low == pytest.approx(expected, rel=0.1)
+
+
+def test_bootstrap_is_the_same_for_the_same_seed_and_any_piece_size(monkeypatch):
+    values, groups = np.random.default_rng(0).normal(size=(3, 60)), np.arange(60) // 2
+    first = bootstrap_mean(values, groups, seed=5)
+    assert bootstrap_mean(values, groups, seed=5) == first
+    assert bootstrap_mean(values, groups, seed=6) != first
+    assert bootstrap_mean(values, groups * 7 - 3, seed=5) == first
+    monkeypatch.setattr("clipmem.functional.intervals._CELLS", 100)
+    assert bootstrap_mean(values, groups, seed=5) == pytest.approx(first, rel=1e-12)
+
+
+def test_one_group_has_no_interval():
+    assert bootstrap_mean(np.array([[1.0, 2.0]]), np.array([4, 4]), seed=0) == Interval(1.5, None, None)
+
+
+def test_noise_floor_by_hand():
+    floor = noise_floor(np.array([[0.5, 0.2], [0.4, 0.4], [0.1, 0.1]]), np.array([0, 1]), seed=0)
+    differences = np.array([[0.1, -0.2], [0.4, 0.1], [0.3, 0.3]])
+    assert floor is not None
+    assert floor.seed_pairs == 3
+    assert floor.mean == pytest.approx(differences.mean(), abs=1e-15)
+    assert floor.mean_abs == pytest.approx(np.abs(differences).mean(), abs=1e-15)
+    assert floor.sd == pytest.approx(np.sqrt(differences.var(axis=1).mean()), abs=1e-15)
+    assert floor.low <= floor.mean <= floor.high
+
+
+def test_noise_floor_signs_follow_the_order_of_the_seeds():
+    target, groups = np.random.default_rng(0).normal(size=(3, 30)), np.arange(30)
+    forward, backward = noise_floor(target, groups, seed=1), noise_floor(target[::-1], groups, seed=1)
+    assert forward is not None
+    assert backward is not None
+    assert backward.mean == pytest.approx(-forward.mean, abs=1e-14)
+    assert backward.sd == pytest.approx(forward.sd, rel=1e-12)
+    assert backward.mean_abs == pytest.approx(forward.mean_abs, rel=1e-12)
+    assert noise_floor(target, groups, seed=2) != forward
+
+
+def test_one_seed_has_no_noise_floor():
+    assert noise_floor(np.array([[0.5, 0.2]]), np.array([0, 1]), seed=0) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: seed_interval(np.array([[0.0, np.nan], [np.inf, 0.0]])),
+            "differences: got 2 of 4 values not finite, the first at index [0, 1], expected finite numbers."
+            " Leave those pairs out, or look at why they have no score.",
+        ),
+        (
+            lambda: seed_interval(np.empty((0, 3))),
+            "differences: got no seed, expected at least one seed. Train at least one pair of models.",
+        ),
+        (
+            lambda: seed_interval(np.zeros((2, 3)), confidence=1.0),
+            "confidence: got 1.0, expected a number between 0 and 1. Use 0.95.",
+        ),
+        (
+            lambda: bootstrap_mean(np.empty((2, 0)), np.empty(0, dtype=int), seed=0),
+            "values: got no value, expected at least one. Check which pairs were selected.",
+        ),
+        (
+            lambda: inspect.unwrap(bootstrap_mean)(np.zeros((1, 3)), np.zeros(2, dtype=int), seed=0),
+            "values and groups: got 3 and 2 values, expected one value a pair in both."
+            " Join both on the pairs' uid first.",
+        ),
+        (
+            lambda: bootstrap_mean(np.zeros((1, 3)), np.arange(3), seed=0, draws=0),
+            "draws: got 0, expected a whole number >= 1. Use 2000.",
+        ),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(InputError) as error:
+        call()
+    assert str(error.value) == message

@@ -1,0 +1,68 @@
+"""Credit travels with the pictures: what the shipped file says about its sources stands in NOTICE."""
+
+from importlib import resources
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def credits_of_pictures():
+    with resources.as_file(resources.files("clipmem.data") / "assets" / "emoji.parquet") as path:
+        return pl.read_parquet(
+            path, columns=["vendor", "artist", "license", "attribution", "caption_sources"]
+        )
+
+
+@pytest.fixture(scope="module")
+def notice():
+    return (ROOT / "NOTICE").read_text(encoding="utf-8")
+
+
+def test_each_vendor_has_its_credit_and_licence(credits_of_pictures, notice):
+    rows = credits_of_pictures.group_by("vendor", "artist", "license", "attribution").len().rows()
+    assert len(rows) == 6
+    for vendor, artist, licence, attribution, count in rows:
+        start = notice.index(f"\nvendor {vendor}: {count:,} pictures\n")
+        entry = notice[start : notice.index("\n\n", start)]
+        assert f"Artist:       {artist}\n" in entry
+        assert f"Credit:       {attribution}\n" in entry
+        assert f"Licence:      {licence} (" in entry
+        assert "Changes made: rasterised to 64\u00d764 on white" in entry
+
+
+def test_nobody_is_credited_who_is_not_in_the_file(credits_of_pictures, notice):
+    named = {
+        line.removeprefix("vendor ").split(":")[0]
+        for line in notice.splitlines()
+        if line.startswith("vendor ")
+    }
+    assert named == set(credits_of_pictures["vendor"])
+
+
+def test_each_caption_source_is_credited(credits_of_pictures, notice):
+    captions = notice[notice.index("2. CAPTIONS") : notice.index("3. LICENCE TEXTS")]
+    sources = set(credits_of_pictures["caption_sources"].explode())
+    missing = {
+        source for source in sources if source not in captions and f"{source.split('-')[0]}-*" not in captions
+    } - {source for source in sources if source.startswith("vendor-name-")}
+    assert not missing
+    assert "vendor-name-*" in captions
+
+
+def test_licence_texts_are_whole(notice):
+    for part in (
+        "UNICODE LICENSE V3",
+        "Copyright © 2004-2024 Unicode, Inc.",
+        "WordNet 3.0 Copyright 2006 by Princeton University.  All rights reserved.",
+        "LICENSEE agrees to preserve same.",
+        "Permission is hereby granted, free of charge, to any person obtaining a copy",
+        "https://creativecommons.org/licenses/by/4.0/",
+    ):
+        assert part in notice
+    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in licence
+    assert "END OF TERMS AND CONDITIONS" in licence
