@@ -92,6 +92,17 @@ def test_parts_of_members_leave_themselves_out(size):
     assert np.allclose(np.stack(found, axis=1), expected, rtol=0, atol=1e-14)
 
 
+def test_members_may_be_scored_on_other_views_than_those_in_the_bank():
+    size = {"n": 5, "views": 2, "d": 3, "most_captions": 3}
+    bank, again = make_pairs(5, **size), make_pairs(6, **size)
+    found = alignment_parts(*again.means(), *bank.means(), member=torch.arange(5))
+    expected = [
+        reference.alignment_parts(again.views[i], again.captions[i], bank.views, bank.captions, member=i)
+        for i in range(5)
+    ]
+    assert np.allclose(np.stack(found, axis=1), expected, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize(("seeds", "other_seeds", "n"), [(1, 1, 1), (3, 2, 7), (1, 4, 5)])
 def test_clipmem(seeds, other_seeds, n):
     rng = np.random.default_rng(0)

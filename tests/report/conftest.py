@@ -1,7 +1,6 @@
 """A run folder as a finished study leaves it, small and synthetic, for the tests of the report."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from run_folder import Built, build_run
@@ -27,5 +26,3 @@ def two_seeds(build: Callable[..., Built]) -> Built:
 def one_seed(build: Callable[..., Built]) -> Built:
     """One seed, nothing planted. Shared by many tests: read it, do not change it."""
     return build(seeds=(3,), planted=0)
-
-

@@ -63,7 +63,10 @@ def make_tables(
     rng = generator(5, "report")
     roles = [role for role, size in sizes.items() for _ in range(size)]
     uids = [f"{number:032x}" for number in rng.permutation(len(roles)) + 1]
-    texts = captions or [[f"a thing number {i}", f"thing {i}", f"one of many things, {i}", f"another {i}"] for i in range(len(roles))]
+    texts = captions or [
+        [f"a thing number {i}", f"thing {i}", f"one of many things, {i}", f"another {i}"]
+        for i in range(len(roles))
+    ]
     chosen = {uid for uid, role in zip(uids, roles, strict=True) if role == "candidate"}
     marked = [uid for uid in uids if uid in chosen][:planted]
     source = dict(zip(marked, marked[1:] + marked[:1], strict=True))
@@ -93,7 +96,9 @@ def make_tables(
     return pairs, splits, make_scores(uids, roles, set(source), seeds)
 
 
-def make_scores(uids: Sequence[str], roles: Sequence[str], marked: set[str], seeds: Sequence[int]) -> pl.DataFrame:
+def make_scores(
+    uids: Sequence[str], roles: Sequence[str], marked: set[str], seeds: Sequence[int]
+) -> pl.DataFrame:
     rng = generator(6, "scores")
     rows: list[dict[str, Any]] = []
     for uid, role in zip(uids, roles, strict=True):
@@ -111,11 +116,15 @@ def make_scores(uids: Sequence[str], roles: Sequence[str], marked: set[str], see
                 "stderr": error,
                 "low": None if error is None else score - 2 * error,
                 "high": None if error is None else score + 2 * error,
-                **{"f_positive": f, "f_image_bank": f_bank[0], "f_text_bank": f_bank[1]},
-                **{"g_positive": g, "g_image_bank": g_bank[0], "g_text_bank": g_bank[1]},
+                "f_positive": f,
+                "f_image_bank": f_bank[0],
+                "f_text_bank": f_bank[1],
+                "g_positive": g,
+                "g_image_bank": g_bank[0],
+                "g_text_bank": g_bank[1],
             }
         )
-    floats = {name: pl.Float64 for name in ("stderr", "low", "high")}
+    floats = dict.fromkeys(("stderr", "low", "high"), pl.Float64)
     table = pl.DataFrame(rows, schema_overrides=floats, infer_schema_length=None)
     span = candidate_span(table)
     return table.with_columns(clipmem_norm=pl.col("clipmem") / span)
@@ -130,7 +139,8 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
     """Make a summary whose means and AUROCs are those of the scores; intervals are normal approximations."""
     by_role = {role: scores.filter(pl.col("role") == role)["clipmem"].to_numpy() for role in SIZES}
     roles = {
-        role: {"n": len(v), **entry(v), "sd": float(v.std(ddof=1)), "median": float(np.median(v))} for role, v in by_role.items()
+        role: {"n": len(v), **entry(v), "sd": float(v.std(ddof=1)), "median": float(np.median(v))}
+        for role, v in by_role.items()
     }
     tests = []
     for other in ("external", "shared", "independent"):
@@ -138,15 +148,26 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
         difference = float(a.mean() - b.mean())
         tests.append(
             {
-                **{"a": "candidate", "b": other, "difference": difference, "low": difference - 0.1, "high": difference + 0.1},
-                **{"welch_t": 11.52, "welch_df": 61.4, "welch_p": 3.1e-17, "mannwhitney_u": 1712.0, "mannwhitney_p": 0.0213},
-                **{"hedges_g": 2.41, "superiority": 0.953},
+                "a": "candidate",
+                "b": other,
+                "difference": difference,
+                "low": difference - 0.1,
+                "high": difference + 0.1,
+                "welch_t": 11.52,
+                "welch_df": 61.4,
+                "welch_p": 3.1e-17,
+                "mannwhitney_u": 1712.0,
+                "mannwhitney_p": 0.0213,
+                "hedges_g": 2.41,
+                "superiority": 0.953,
             }
         )
     two = len(seeds) > 1
     recall = {"mean": 0.25, "low": 0.2, "high": 0.3}
     side = {f"{way}_retrieval_recall@{k}": recall for way in ("image", "text") for k in (1, 5, 10)}
-    side |= {f"{way}_retrieval_median_rank": {"mean": 21.5, "low": 18.0, "high": 26.0} for way in ("image", "text")}
+    side |= {
+        f"{way}_retrieval_median_rank": {"mean": 21.5, "low": 18.0, "high": 26.0} for way in ("image", "text")
+    }
     return {
         "format": 1,
         "protocol": "four-way",
@@ -156,7 +177,16 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
         "roles": roles,
         "normaliser": candidate_span(scores),
         "tests": tests,
-        "noise_floor": {"seed_pairs": 1, "mean": 0.004, "low": -0.017, "high": 0.025, "sd": 0.081, "mean_abs": 0.062} if two else None,
+        "noise_floor": {
+            "seed_pairs": 1,
+            "mean": 0.004,
+            "low": -0.017,
+            "high": 0.025,
+            "sd": 0.081,
+            "mean_abs": 0.062,
+        }
+        if two
+        else None,
         "stability": {"spearman": 0.671, "low": 0.55, "high": 0.77, "top10_overlap": 0.5} if two else None,
         "planted": make_planted(scores),
         "retrieval": {
@@ -165,7 +195,15 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
             "g": {**side, "image_retrieval_recall@1": {"mean": 0.2345, "low": 0.2, "high": 0.3}},
             "chance": {"recall@1": 0.05, "recall@5": 0.25, "recall@10": 0.5},
         },
-        "seconds": {"plan": 0.4, "decode": 3.1, "train": 412.0, "embed": 20.0, "score": 1.2, "evaluate": 2.2, "report": 1.0},
+        "seconds": {
+            "plan": 0.4,
+            "decode": 3.1,
+            "train": 412.0,
+            "embed": 20.0,
+            "score": 1.2,
+            "evaluate": 2.2,
+            "report": 1.0,
+        },
     }
 
 
@@ -174,14 +212,20 @@ def make_planted(scores: pl.DataFrame) -> dict[str, Any] | None:
     marked, score = rows["planted"].to_numpy(), rows["clipmem"].to_numpy()
     if not marked.any():
         return None
-    aligned = rows.select(pl.col("g_positive") - pl.col("g_image_bank") - pl.col("g_text_bank")).to_series().to_numpy()
+    aligned = (
+        rows.select(pl.col("g_positive") - pl.col("g_image_bank") - pl.col("g_text_bank"))
+        .to_series()
+        .to_numpy()
+    )
     order = np.argsort(-score)
     found, flagged = np.cumsum(marked[order]) / marked.sum(), np.cumsum(~marked[order]) / (~marked).sum()
     ours, theirs = auroc(score, marked), auroc(-aligned, marked)
     return {
         "n": int(marked.sum()),
         "rest": int((~marked).sum()),
-        **{"auroc": ours, "low": ours - 0.07, "high": min(1.0, ours + 0.05)},
+        "auroc": ours,
+        "low": ours - 0.07,
+        "high": min(1.0, ours + 0.05),
         "mean_planted": float(score[marked].mean()),
         "mean_rest": float(score[~marked].mean()),
         "precision_at_n": float(marked[order][: marked.sum()].mean()),
@@ -226,10 +270,20 @@ def build_run(
     (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     manifest = {
-        **{"format": 1, "clipmem": "0.1.0", "created": "2026-01-02T03:04:05Z", "command": "clipmem run study.toml --out study"},
-        **{"recipe_sha256": "ab" * 32, "data_sha256": "cd" * 32, "user_set": ["train.epochs"]},
-        **{"packages": {"torch": "2.9.1", "open_clip_torch": "3.3.0"}, "python": "3.11.7", "platform": "Linux"},
-        **{"processor": "x86_64", "cores": 2, "device": "cpu", "precision": "float32"},
+        "format": 1,
+        "clipmem": "0.1.0",
+        "created": "2026-01-02T03:04:05Z",
+        "command": "clipmem run study.toml --out study",
+        "recipe_sha256": "ab" * 32,
+        "data_sha256": "cd" * 32,
+        "user_set": ["train.epochs"],
+        "packages": {"torch": "2.9.1", "open_clip_torch": "3.3.0"},
+        "python": "3.11.7",
+        "platform": "Linux",
+        "processor": "x86_64",
+        "cores": 2,
+        "device": "cpu",
+        "precision": "float32",
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": True},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
@@ -245,5 +299,9 @@ def write_log(path: Path, steps: int, rng: np.random.Generator) -> None:
     lines = []
     for step in range(steps):
         loss = 3.4 * float(np.exp(-4 * step / steps)) + 0.15 + float(rng.normal(0, 0.06))
-        lines.append(json.dumps({"step": step, "epoch": step * 4 // steps, "loss": loss, "lr": 1e-3, "logit_scale": 14.3}))
+        lines.append(
+            json.dumps(
+                {"step": step, "epoch": step * 4 // steps, "loss": loss, "lr": 1e-3, "logit_scale": 14.3}
+            )
+        )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

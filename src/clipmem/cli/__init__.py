@@ -1,1 +1,27 @@
-""""""
+"""The command line: one file a subcommand. `main` is what the `clipmem` script calls."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 the run failed, 2 the input is wrong.
+
+    Args:
+        arguments: What follows the program's name; by default `sys.argv[1:]`.
+    """
+    from clipmem.base.errors import ClipmemError
+    from clipmem.cli.app import app
+
+    try:
+        app(sys.argv[1:] if arguments is None else list(arguments))
+    except ClipmemError as error:
+        print(f"clipmem: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `clipmem … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("clipmem: stopped. Run the same command again: it goes on where it stopped.", file=sys.stderr)  # noqa: T201
+        sys.exit(130)

@@ -39,22 +39,25 @@ def decode(data: bytes, size: int, *, name: str = "picture") -> UInt8[np.ndarray
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
             if picture.width * picture.height > MAX_PIXELS:
-                raise InputError(
-                    name,
-                    got=f"{picture.width} x {picture.height} pixels",
-                    expected=f"at most {MAX_PIXELS:,} in all",
-                    todo="Scale it down or remove it.",
-                )
-            return np.asarray(_square(_on_white(ImageOps.exif_transpose(picture)), size))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
+                raise _too_large(name, f"{picture.width} x {picture.height} pixels")
+            return np.array(_square(_on_white(ImageOps.exif_transpose(picture)), size))
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:  # far above the cap: Pillow itself stops at the header
+        raise _too_large(name, str(error)) from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise InputError(
             name,
             got=f"{len(data):,} bytes that do not decode ({shorten(str(error))})",
             expected=f"a picture: {', '.join(FORMATS)}",
             todo="Remove or mend that picture.",
         ) from error
+
+
+def _too_large(name: str, got: str) -> InputError:
+    return InputError(
+        name, got=got, expected=f"at most {MAX_PIXELS:,} pixels in all", todo="Scale it down or remove it."
+    )
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

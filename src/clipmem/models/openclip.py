@@ -29,7 +29,7 @@ from clipmem.base.suggest import did_you_mean
 from clipmem.models.vocabulary import Vocabulary
 from clipmem.store.atomic import atomic_write, make_folder
 
-SHIPPED = ("clipmem-tiny",)
+SHIPPED = ("clipmem-tiny", "clipmem-micro")
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 
 

@@ -1,4 +1,5 @@
-"""Reports of a run folder: a page that opens offline, and tables for the terminal. Tables in, files out, no torch.
+"""Reports of a run folder: a page that opens offline, tables for the terminal. No torch.
 
-`clipmem.report.page` draws figures and so loads matplotlib; `clipmem.report.terminal` and `clipmem.report.gallery` do not.
+`clipmem.report.page` draws figures and so loads matplotlib; `clipmem.report.terminal` and
+`clipmem.report.gallery` do not.
 """

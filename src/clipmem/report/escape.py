@@ -1,13 +1,15 @@
-"""Make hostile text visible: captions, keys and credits come from the internet and may hold anything.
+r"""Make hostile text visible: captions, keys and credits come from the internet and may hold anything.
 
-`visible` is the one door through which such text goes before it is shown, on the page and in the terminal. It does not
-escape HTML or terminal markup: the template engine (autoescape) and `rich.text.Text` (which reads no markup) do that.
-Do not use it to store text: it is not reversible where the text itself holds a written-out escape such as `\\u202e`.
+`visible` is the one door through which such text goes before it is shown, on the page and in the terminal.
+It does not escape HTML or terminal markup: the template engine (autoescape) and `rich.text.Text` (which
+reads no markup) do that. Do not use it to store text: it is not reversible where the text itself holds a
+written-out escape such as `\u202e`.
 """
 
 _PICTURES = 0x2400  # the block "Control Pictures": U+2400 + c is the picture of the C0 control c
-# What reorders, hides or breaks the text around it: bidi marks, embeddings, overrides and isolates, line and paragraph
-# separators, the byte-order mark, annotation controls, and the two code points that are never characters.
+# What reorders, hides or breaks the text around it: bidi marks, embeddings, overrides and isolates, line and
+# paragraph separators, the byte-order mark, annotation controls, and the two code points that are never
+# characters.
 _HIDDEN = (
     *(0x061C, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF),
     *range(0x202A, 0x202F),
@@ -26,8 +28,9 @@ CAPTION_LIMIT = 240
 def visible(text: str, limit: int | None = None) -> str:
     r"""Replace what a reader cannot see, or what would act on the screen, by a visible form.
 
-    C0 controls become their control pictures (ESC is `␛`, a newline `␊`), DEL `␡`; C1 controls, bidi controls,
-    separators and lone surrogates become `\u` and four digits. Everything else stays, emoji and their joiners too.
+    C0 controls become their control pictures (ESC is `␛`, a newline `␊`), DEL `␡`; C1 controls, bidi
+    controls, separators and lone surrogates become `\u` and four digits. Everything else stays, emoji and
+    their joiners too.
 
     Args:
         text: Any text, also one that is not valid Unicode.

@@ -1,7 +1,7 @@
 """The figures of a report, as SVG text: role distributions, the ROC of planted pairs, training curves.
 
-Each is drawn twice, `wide` and `narrow`, because a figure shrunk to a phone has unreadable text; the page shows the one
-that fits. No figure relies on colour alone: rows are labelled, f is solid and g dashed.
+Each is drawn twice, `wide` and `narrow`, because a figure shrunk to a phone has unreadable text; the page
+shows the one that fits. No figure relies on colour alone: rows are labelled, f is solid and g dashed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,9 @@ from clipmem.report.svg import CANDIDATE, EXTERNAL, INDEPENDENT, INK, LINE, SHAR
 
 SIZES = {"wide": 860, "narrow": 360}
 COLORS = {"candidate": CANDIDATE, "independent": INDEPENDENT, "shared": SHARED, "external": EXTERNAL}
-_MARKS = 250  # at most so many points of a role are drawn: a file with 65,000 marks opens slowly and shows no more
+_MARKS = (
+    250  # at most so many points of a role are drawn: a file with 65,000 marks opens slowly and shows no more
+)
 _CURVE_POINTS = 300
 
 Numbers = NDArray[np.float64]
@@ -27,7 +29,8 @@ Numbers = NDArray[np.float64]
 def density(values: Numbers, grid: Numbers) -> Numbers:
     """Estimate a density with a Gaussian kernel of Silverman's width.
 
-        p(x) = 1/(n h) sum_i phi((x - x_i) / h),  h = 0.9 min(sd, IQR / 1.34) n^(-1/5)    (Silverman 1986, eq. 3.31)
+        p(x) = 1/(n h) sum_i phi((x - x_i) / h),  h = 0.9 min(sd, IQR / 1.34) n^(-1/5)    (Silverman 1986,
+        eq. 3.31)
 
     Values are counted into the grid's cells first, so that the cost is that of the grid, not of n.
 
@@ -41,7 +44,9 @@ def density(values: Numbers, grid: Numbers) -> Numbers:
     if values.size < 2:
         return np.zeros_like(grid)
     quartiles = np.quantile(values, [0.25, 0.75])
-    spread = min(float(values.std(ddof=1)), float(quartiles[1] - quartiles[0]) / 1.34) or float(values.std(ddof=1))
+    spread = min(float(values.std(ddof=1)), float(quartiles[1] - quartiles[0]) / 1.34) or float(
+        values.std(ddof=1)
+    )
     cell = float(grid[1] - grid[0])
     # no kernel narrower than a cell: it would fall between the grid's points
     width = max(0.9 * spread * values.size**-0.2, cell)
@@ -131,10 +136,20 @@ def _role_row(axes: Axes, row: int, role: str, values: Numbers, grid: Numbers, p
     shape = density(values, grid)
     if shape.max() > 0:
         top = row + 0.5 * shape / shape.max()
-        axes.fill_between(grid, row, top, where=(shape > 1e-3 * shape.max()).tolist(), color=color, alpha=0.22, linewidth=0)
+        axes.fill_between(
+            grid, row, top, where=(shape > 1e-3 * shape.max()).tolist(), color=color, alpha=0.22, linewidth=0
+        )
         axes.plot(grid, np.where(shape > 1e-3 * shape.max(), top, np.nan), color=color, linewidth=1.6)
     marks = _marks(values)
-    axes.plot(marks, np.full(marks.size, row - 0.17), "|", color=color, markersize=9, markeredgewidth=0.8, alpha=0.55)
+    axes.plot(
+        marks,
+        np.full(marks.size, row - 0.17),
+        "|",
+        color=color,
+        markersize=9,
+        markeredgewidth=0.8,
+        alpha=0.55,
+    )
     if planted.size:
         shown = _marks(planted)
         axes.plot(shown, np.full(shown.size, row - 0.285), "^", color=INK, markersize=5, markeredgewidth=0)
@@ -173,7 +188,7 @@ def roc_figure(scores: pl.DataFrame, summary: Mapping[str, Any], size: str) -> s
     is_planted = rows["planted"].to_numpy()
     side = 400 if size == "wide" else 360
     with Sketch(f"roc-{size}", side, side) as sketch:
-        axes = sketch.figure.add_axes((0.14, 0.13, 0.84, 0.85))
+        axes = sketch.figure.add_axes((0.14, 0.13, 0.79, 0.80))
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (1, 3)))
         if is_planted.any() and not is_planted.all():
             false, true = roc_points(rows["low_alignment"].to_numpy(), is_planted)
@@ -200,8 +215,12 @@ def roc_figure(scores: pl.DataFrame, summary: Mapping[str, Any], size: str) -> s
             fontsize=12,
         )
         legend.set_zorder(5)
-        title = f"ROC curve: CLIPMem finds planted pairs with AUROC {plain(planted['auroc'])} {interval(planted)}"
-        return sketch.svg(f"{title}; low alignment under g alone with {plain(reference['auroc'])} {interval(reference)}.")
+        title = (
+            f"ROC curve: CLIPMem finds planted pairs with AUROC {plain(planted['auroc'])} {interval(planted)}"
+        )
+        return sketch.svg(
+            f"{title}; low alignment under g alone with {plain(reference['auroc'])} {interval(reference)}."
+        )
 
 
 def curves_figure(logs: Sequence[TrainingLog], size: str) -> str:
@@ -222,7 +241,8 @@ def curves_figure(logs: Sequence[TrainingLog], size: str) -> str:
             mean = smooth(log.loss, max(1, log.loss.size // 40))
             axes.plot(log.step[::every], log.loss[::every], color=color, linewidth=0.7, alpha=0.25)
             axes.plot(log.step[::every], mean[::every], color=color, linewidth=1.8, linestyle=style)
-        # the largest losses are the first few steps: the axis starts at 0 and covers what the moving mean covers
+        # the largest losses are the first few steps: the axis starts at 0 and covers what the moving mean
+        # covers
         finite = np.concatenate([smooth(log.loss, max(1, log.loss.size // 40)) for log in logs])
         finite = finite[np.isfinite(finite)]
         if finite.size:
@@ -231,9 +251,21 @@ def curves_figure(logs: Sequence[TrainingLog], size: str) -> str:
         axes.set_ylabel("training loss")
         sides = [side for side in ("f", "g") if any(log.side == side for log in logs)]
         handles = [
-            axes.plot([], [], color=CANDIDATE if s == "f" else INDEPENDENT, linewidth=1.8, linestyle="-" if s == "f" else "--")[0]
+            axes.plot(
+                [],
+                [],
+                color=CANDIDATE if s == "f" else INDEPENDENT,
+                linewidth=1.8,
+                linestyle="-" if s == "f" else "--",
+            )[0]
             for s in sides
         ]
         names = {"f": "f, the target", "g": "g, the reference"}
-        axes.legend(handles=handles, labels=[names[side] for side in sides], loc="upper right", fontsize=12, handlelength=2.6)
+        axes.legend(
+            handles=handles,
+            labels=[names[side] for side in sides],
+            loc="upper right",
+            fontsize=12,
+            handlelength=2.6,
+        )
         return sketch.svg(f"Training loss of {len(logs)} models over their steps.")

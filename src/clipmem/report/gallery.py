@@ -1,6 +1,7 @@
 """Choose the candidates that a report shows with their pictures: the most and the least memorized.
 
-The order is that of the score alone. Neighbours in it differ by less than their error: read the gallery as a group.
+The order is that of the score alone. Neighbours in it differ by less than their error: read the gallery as a
+group.
 """
 
 import base64
@@ -100,10 +101,10 @@ def gallery_uids(run_dir: Path) -> list[str]:
 
 
 def picture_uri(data: bytes | None) -> str | None:
-    """Render encoded picture bytes as a `data:` address, by their first bytes; None for any other format.
+    r"""Render encoded picture bytes as a `data:` address, by their first bytes; None for any other format.
 
     Example:
-        >>> picture_uri(b"\\xff\\xd8\\xff\\xe0")
+        >>> picture_uri(b"\xff\xd8\xff\xe0")
         'data:image/jpeg;base64,/9j/4A=='
         >>> picture_uri(b"<svg onload=x>") is None
         True
@@ -126,7 +127,9 @@ def captions_sources(splits: pl.DataFrame) -> dict[str, str]:
     return dict(splits.select("uid", "captions_from").iter_rows())
 
 
-def trained_captions(uid: str, captions: Mapping[str, Sequence[str]], sources: Mapping[str, str]) -> list[str]:
+def trained_captions(
+    uid: str, captions: Mapping[str, Sequence[str]], sources: Mapping[str, str]
+) -> list[str]:
     """Return the captions that a pair was trained with: another pair's if it was planted.
 
     Raises:
@@ -162,7 +165,10 @@ def make_cards(
     captions, sources = captions_by_uid(pairs), captions_sources(splits)
     about = {row["uid"]: row for row in pairs.select("uid", "key", "label").iter_rows(named=True)}
     ranks = {uid: rank for rank, uid in enumerate(ranked["uid"].to_list(), start=1)}
-    ends = [0.0, *(float(v) for name in ("clipmem", "low", "high") for v in ranked[name].drop_nulls().drop_nans())]
+    ends = [
+        0.0,
+        *(float(v) for name in ("clipmem", "low", "high") for v in ranked[name].drop_nulls().drop_nans()),
+    ]
     cards: list[Card] = []
     for row in rows.iter_rows(named=True):
         uid = str(row["uid"])
@@ -190,7 +196,9 @@ def make_cards(
 
 
 def _shown(captions: Sequence[str], count: int = _CAPTIONS_SHOWN) -> Captions:
-    return Captions(tuple(visible(caption, CAPTION_LIMIT) for caption in captions[:count]), max(0, len(captions) - count))
+    return Captions(
+        tuple(visible(caption, CAPTION_LIMIT) for caption in captions[:count]), max(0, len(captions) - count)
+    )
 
 
 def _strip(row: Mapping[str, Any], start: float, end: float) -> Strip:

@@ -1,34 +1,37 @@
 """How numbers look in a report: one place, so that the page and the terminal say the same.
 
-Scores carry three decimals and a sign, shares one decimal in per cent. A number that does not exist is written "n/a",
-never 0. Rounding is for reading only: take numbers for further work from `summary.json` and `scores.parquet`.
+Scores carry three decimals and a sign, shares one decimal in per cent. A number that does not exist is
+written "n/a", never 0. Rounding is for reading only: take numbers for further work from `summary.json` and
+`scores.parquet`.
 """
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 MISSING = "n/a"
+Number = float | int
+"""A number of a JSON file: 1.0 may have been written as 1."""
 
 
-def _known(value: float | None) -> bool:
+def _known(value: Number | None) -> TypeGuard[Number]:
     return value is not None and math.isfinite(value)
 
 
-def plain(value: float | None, digits: int = 3) -> str:
+def plain(value: Number | None, digits: int = 3) -> str:
     """Write a number with a fixed count of decimals.
 
     Example:
         >>> plain(0.12345), plain(-1.0, 1), plain(None), plain(-0.0001)
         ('0.123', '-1.0', 'n/a', '0.000')
     """
-    if value is None or not _known(value):
+    if not _known(value):
         return MISSING
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def signed(value: float | None, digits: int = 3) -> str:
+def signed(value: Number | None, digits: int = 3) -> str:
     """Write a score: always with its sign, except for what rounds to zero.
 
     Example:
@@ -53,7 +56,7 @@ def interval(entry: Mapping[str, Any], sign: bool = False, digits: int = 3) -> s
     return f"[{write(low, digits)}, {write(high, digits)}]"
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def percent(value: Number | None, digits: int = 1) -> str:
     """Write a share in [0, 1] in per cent, without the sign.
 
     Example:
@@ -74,19 +77,19 @@ def percent_interval(entry: Mapping[str, Any]) -> str:
     return interval(scaled, digits=1)
 
 
-def p_value(value: float | None) -> str:
+def p_value(value: Number | None) -> str:
     """Write a p-value; below 0.0001 only that it is below.
 
     Example:
         >>> p_value(0.0312), p_value(1e-20), p_value(None)
         ('0.0312', '< 0.0001', 'n/a')
     """
-    if value is not None and _known(value) and value < 1e-4:
+    if _known(value) and value < 1e-4:
         return "< 0.0001"
     return plain(value, 4)
 
 
-def level(confidence: float) -> str:
+def level(confidence: Number) -> str:
     """Write a confidence level.
 
     Example:
@@ -96,7 +99,7 @@ def level(confidence: float) -> str:
     return f"{100 * confidence:.6g} %"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: Number) -> str:
     """Write a time so that it can be read: seconds, minutes or hours.
 
     Example:

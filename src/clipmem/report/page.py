@@ -1,8 +1,8 @@
-"""Write the report: one HTML file that opens offline, loads nothing, runs nothing, prints, and reads on a phone.
+"""Write the report: one HTML file that opens offline, loads nothing, runs nothing, and prints.
 
-The page shows what the run folder's files say and computes nothing but orders and roundings. Made twice from the same
-files it has the same bytes. Everything from the data goes through `visible` and the engine's autoescape, both set for
-the whole environment: a template cannot forget them.
+The page shows what the run folder's files say and computes nothing but orders and roundings. Made twice from
+the same files it has the same bytes. Everything from the data goes through `visible` and the engine's
+autoescape, both set for the whole environment: a template cannot forget them.
 """
 
 import re
@@ -24,21 +24,28 @@ from clipmem.store.atomic import atomic_write
 
 _TEST_MEANINGS = {
     "Difference": "Mean of the first role minus mean of the second, with its interval.",
-    "Welch": "Are the two means equal? A t-test that lets the two variances differ; small p: hardly.",
-    "Mann-Whitney": "Does one role tend to score higher? Uses ranks only, so a few extreme pairs do not decide it.",
-    "Hedges g": "The difference in units of the pooled sd, corrected for small samples. 0.2 is small, 0.8 large.",
-    "Superiority": "The chance that a random pair of the first role scores above one of the second. 0.5: no difference.",
+    "Welch": "Are the two means equal? The test lets the variances differ; a small p says they are not.",
+    "Mann-Whitney": "Does one role tend to score higher? By ranks, so a few extreme pairs do not decide it.",
+    "Hedges g": "The difference in pooled sd, corrected for small samples. 0.2 is small, 0.8 large.",
+    "Superiority": "The chance that a pair of the first role scores above one of the second; 0.5: like a "
+    "coin.",
 }
 _MACHINE = ("device", "processor", "platform")
 
 
-def write_report(run_dir: Path, images: Mapping[str, bytes], *, credits: Sequence[str] = ()) -> Path:  # noqa: A002
+def write_report(
+    run_dir: Path,
+    images: Mapping[str, bytes],
+    *,
+    credits: Sequence[str] = (),  # noqa: A002  the name of the public argument
+) -> Path:
     """Write `report/index.html` of a run folder, atomically.
 
     Args:
         run_dir: A run folder whose summary is finished.
-        images: Encoded pictures (PNG, JPEG or WebP) by uid, at least those of `gallery_uids`. They are embedded as they
-            are: give thumbnails. A pair without one, or with another format, is shown without a picture.
+        images: Encoded pictures (PNG, JPEG or WebP) by uid, at least those of `gallery_uids`. They are
+            embedded as they are: give thumbnails. A pair without one, or with another format, is shown
+            without a picture.
         credits: Who made the pictures and captions, one line each, beside the credits of the pairs shown.
 
     Returns:
@@ -55,32 +62,42 @@ def write_report(run_dir: Path, images: Mapping[str, bytes], *, credits: Sequenc
 
 def render(run: RunFiles, images: Mapping[str, bytes], credit_lines: Sequence[str] = ()) -> str:
     """Render the page of a run as text (see `write_report`)."""
-    return environment().get_template("page.html").render(
-        style=Markup(template_text("page.css")),  # noqa: S704  our own file
-        summary=run.summary,
-        manifest=run.manifest,
-        headline=wording.headline(run.summary),
-        found=wording.what_was_found(run.summary),
-        trust=wording.trust(run.summary),
-        roles=[role for role in ROLES if role in run.summary["roles"]],
-        floor=wording.noise_floor(run.summary),
-        stability=wording.stability(run.summary),
-        verdict=wording.planted_verdict(run.summary["planted"]) if run.summary["planted"] else "",
-        meanings=_TEST_MEANINGS,
-        facts=_facts(run),
-        curves=[_curve(log) for log in run.logs],
-        seconds=_stages(run.summary.get("seconds") or {}),
-        recipe_lines=run.recipe_text.splitlines(),
-        folder=run.folder.name,
-        **_figures(run),
-        **_gallery(run, images, credit_lines),
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            style=Markup(template_text("page.css")),  # noqa: S704  our own file
+            summary=run.summary,
+            manifest=run.manifest,
+            headline=wording.headline(run.summary),
+            found=wording.what_was_found(run.summary),
+            trust=wording.trust(run.summary),
+            roles=[role for role in ROLES if role in run.summary["roles"]],
+            floor=wording.noise_floor(run.summary),
+            stability=wording.stability(run.summary),
+            verdict=wording.planted_verdict(run.summary["planted"]) if run.summary["planted"] else "",
+            meanings=_TEST_MEANINGS,
+            expected=wording.EXPECTED,
+            trained_by=wording.TRAINED_BY,
+            facts=_facts(run),
+            curves=[_curve(log) for log in run.logs],
+            seconds=_stages(run.summary.get("seconds") or {}),
+            recipe_lines=run.recipe_text.splitlines(),
+            folder=run.folder.name,
+            **_figures(run),
+            **_gallery(run, images, credit_lines),
+        )
     )
 
 
 def _figures(run: RunFiles) -> dict[str, list[Markup]]:
     """Draw every figure in both sizes; matplotlib escapes its text, so the SVG is markup as it is."""
     sizes = ("wide", "narrow")
-    drawn = {"roles_figure": [roles_figure(run.scores, run.summary, size) for size in sizes], "roc_figure": [], "curves_figure": []}
+    drawn = {
+        "roles_figure": [roles_figure(run.scores, run.summary, size) for size in sizes],
+        "roc_figure": [],
+        "curves_figure": [],
+    }
     if run.summary["planted"]:
         drawn["roc_figure"] = [roc_figure(run.scores, run.summary, size) for size in sizes]
     if run.logs:
@@ -93,7 +110,9 @@ def _gallery(run: RunFiles, images: Mapping[str, bytes], credit_lines: Sequence[
     ranked = ranked_candidates(run.scores)
     most, least = pick(ranked)
     shown = {*most["uid"], *least["uid"]}
-    named = {credit for uid, credit in run.pairs.select("uid", "credit").iter_rows() if uid in shown and credit}
+    named = {
+        credit for uid, credit in run.pairs.select("uid", "credit").iter_rows() if uid in shown and credit
+    }
     return {
         "most": make_cards(most, ranked, run.pairs, run.splits, images),
         "least": make_cards(least, ranked, run.pairs, run.splits, images),
@@ -128,7 +147,10 @@ def _numbers(values: Sequence[int]) -> str:
 def _flat(value: object) -> str:
     """Write a recipe value on one line: `name ViT-B-32, depth 12`."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} ({_flat(v)})" if isinstance(v, Mapping) else f"{key} {_flat(v)}" for key, v in value.items())
+        return ", ".join(
+            f"{key} ({_flat(v)})" if isinstance(v, Mapping) else f"{key} {_flat(v)}"
+            for key, v in value.items()
+        )
     if isinstance(value, list):
         return "[" + ", ".join(_flat(entry) for entry in value) + "]"
     return str(value)
@@ -164,8 +186,8 @@ def typeset(text: str) -> str:
     """Give the numbers of our own text a true minus, and keep an interval on one line.
 
     Example:
-        >>> typeset("-0.036 [-0.072, +0.001]") == "\N{MINUS SIGN}0.036 [\N{MINUS SIGN}0.072,\N{NO-BREAK SPACE}+0.001]"
-        True
+        >>> typeset("-0.5 [-0.6, -0.4]").encode("ascii", "namereplace").decode().count("MINUS SIGN")
+        3
     """
     text = re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", text)
     return re.sub(r"(\[[^\[\], ]+), (?=[^\[\], ]+\])", "\\1,\N{NO-BREAK SPACE}", text)
@@ -181,7 +203,7 @@ def _typeset_filter(write: Callable[..., str]) -> Callable[..., str]:
 
 @cache
 def environment() -> jinja2.Environment:
-    """Return the template engine of the report: autoescape and `visible` always on, an undefined name is an error."""
+    """Return the template engine: autoescape and `visible` always on, an undefined name is an error."""
     engine = jinja2.Environment(
         loader=jinja2.FunctionLoader(template_text),
         autoescape=True,
@@ -201,6 +223,4 @@ def environment() -> jinja2.Environment:
     ):
         engine.filters[write.__name__] = _typeset_filter(write)
     engine.filters["typeset"] = typeset
-    engine.globals["expected"] = wording.EXPECTED
-    engine.globals["trained_by"] = wording.TRAINED_BY
     return engine

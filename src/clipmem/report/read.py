@@ -1,6 +1,7 @@
 """Read the files of a finished run folder that a report needs: tables and JSON in, nothing computed.
 
-Not a way to load models or embeddings, and no check that the folder is of one piece: the manifest's owner does that.
+Not a way to load models or embeddings, and no check that the folder is of one piece: the manifest's owner
+does that.
 """
 
 import json
@@ -62,7 +63,9 @@ def read_run(folder: Path) -> RunFiles:
     try:
         recipe = tomllib.loads(recipe_text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{folder / 'recipe.toml'}", got=shorten(str(error)), expected="TOML", todo=_AGAIN) from error
+        raise InputError(
+            f"{folder / 'recipe.toml'}", got=shorten(str(error)), expected="TOML", todo=_AGAIN
+        ) from error
     return RunFiles(
         folder=folder,
         recipe_text=recipe_text,
@@ -96,7 +99,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     if not path.is_file():
-        raise InputError(f"report of {path.parent}", got=f"no file {path.name}", expected="a finished run folder", todo=_AGAIN)
+        raise InputError(
+            f"report of {path.parent}",
+            got=f"no file {path.name}",
+            expected="a finished run folder",
+            todo=_AGAIN,
+        )
     return path.read_text(encoding="utf-8")
 
 
@@ -124,7 +132,7 @@ def _versioned(path: Path) -> dict[str, Any]:
 
 
 def _logs(models: Path) -> tuple[TrainingLog, ...]:
-    """Read every `models/SIDE/seed-K/log.jsonl`, ordered by side and seed; a folder without models has none."""
+    """Read every `models/SIDE/seed-K/log.jsonl`, by side and seed; a folder without models has none."""
     logs: list[TrainingLog] = []
     for path in models.glob("*/seed-*/log.jsonl"):
         match = re.fullmatch(r"seed-(\d+)", path.parent.name)
@@ -135,7 +143,8 @@ def _logs(models: Path) -> tuple[TrainingLog, ...]:
         if not steps:
             continue
         step, epoch, loss = (
-            np.array([_number(entry, key, path) for entry in steps], dtype=np.float64) for key in ("step", "epoch", "loss")
+            np.array([_number(entry, key, path) for entry in steps], dtype=np.float64)
+            for key in ("step", "epoch", "loss")
         )
         logs.append(TrainingLog(path.parent.parent.name, int(match[1]), step, epoch, loss))
     return tuple(sorted(logs, key=lambda log: (log.side, log.seed)))

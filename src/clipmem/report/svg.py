@@ -1,8 +1,8 @@
-"""Turn a matplotlib figure into SVG that can be put into a page: same bytes each time, colours left to the page.
+"""Turn a matplotlib figure into SVG for a page: the same bytes each time, colours left to the page.
 
-Colours are tokens: `INK` and its like are drawn as fixed hex values and then become CSS variables, so that one figure
-serves a light page, a dark page and a print. Text stays text (it can be read aloud and selected) in the page's font.
-The result needs the page's style sheet: on its own it has no colours.
+Colours are tokens: `INK` and its like are drawn as fixed hex values and then become CSS variables, so that
+one figure serves a light page, a dark page and a print. Text stays text (it can be read aloud and selected)
+in the page's font. The result needs the page's style sheet: on its own it has no colours.
 """
 
 import html
@@ -48,8 +48,8 @@ _STYLE = {
 class Sketch:
     """A figure of a size in CSS pixels, drawn under the report's style and rendered as SVG.
 
-    Use it as a context: the style holds while the figure is drawn and rendered, and matplotlib's settings are put back
-    afterwards, whatever they were.
+    Use it as a context: the style holds while the figure is drawn and rendered, and matplotlib's settings
+    are put back afterwards, whatever they were.
 
     Args:
         name: A short name, unique in the page: it prefixes every id.
@@ -95,12 +95,10 @@ def embed(text: str, name: str, title: str) -> str:
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = text.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
-    text = re.sub(r"(font: [^;\"]*?)(?:'DejaVu Sans'|DejaVu Sans)[^;\"]*", r"\1var(--sans)", text)
+    text = re.sub(r"(font(?:-family)?: [^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1var(--sans)", text)
     for color, variable in _VARIABLES.items():
         text = text.replace(color, f"var({variable})")
     box = re.search(r'viewBox="([^"]*)"', text)
     head = f'<svg class="figure {name.split("-")[-1]}" role="img" viewBox="{box[1] if box else "0 0 1 1"}">'
     head += f"<title>{html.escape(title)}</title>"
     return re.sub(r"<svg\b[^>]*>", lambda _: head, text, count=1).strip()
-
-

@@ -1,7 +1,8 @@
-"""The report in a terminal: short tables that fit 100 columns, plain lines where the output is not a terminal.
+"""The report in a terminal: short tables that fit 100 columns, plain lines where the output is not a
+terminal.
 
-Captions are made visible and given to rich as `Text`, which reads no markup: a caption can neither colour the screen nor
-move the cursor. Draws no figure and loads no plotting library.
+Captions are made visible and given to rich as `Text`, which reads no markup: a caption can neither colour
+the screen nor move the cursor. Draws no figure and loads no plotting library.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,12 @@ from clipmem.store.tables import read_table
 
 WIDTH = 100
 _CAPTION = 160
-_STYLE: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "box": box.SIMPLE_HEAD, "pad_edge": False}
+_STYLE: dict[str, Any] = {
+    "title_justify": "left",
+    "title_style": "bold",
+    "box": box.SIMPLE_HEAD,
+    "pad_edge": False,
+}
 
 
 def roles_table(summary: Mapping[str, Any]) -> Table:
@@ -39,13 +45,19 @@ def roles_table(summary: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for role in (role for role in ROLES if role in summary["roles"]):
         entry = summary["roles"][role]
-        cells = (f"{entry['n']:,}", signed(entry["mean"]), interval(entry, sign=True), plain(entry["sd"]), signed(entry["median"]))
+        cells = (
+            f"{entry['n']:,}",
+            signed(entry["mean"]),
+            interval(entry, sign=True),
+            plain(entry["sd"]),
+            signed(entry["median"]),
+        )
         table.add_row(role, TRAINED_BY[role], *(Text(cell) for cell in cells))
     return table
 
 
 def top_table(scores: pl.DataFrame, pairs: pl.DataFrame, splits: pl.DataFrame, k: int = 10) -> Table:
-    """Tabulate the `k` most memorized candidates: rank, score ± error, the caption trained with, planted or not.
+    """Tabulate the `k` most memorized candidates: rank, score ± error, caption trained with, planted.
 
     Args:
         scores: The table `scores`.
@@ -80,13 +92,14 @@ def planted_line(summary: Mapping[str, Any]) -> str:
         return "Planted pairs: none planted."
     reference = planted["reference_alignment_auroc"]
     return (
-        f"Planted pairs ({planted['n']:,}): CLIPMem finds them with AUROC {plain(planted['auroc'])} {interval(planted)}; "
-        f"low alignment under g alone with {plain(reference['auroc'])} {interval(reference)}. Chance is 0.5."
+        f"Planted pairs ({planted['n']:,}): CLIPMem finds them with AUROC {plain(planted['auroc'])} "
+        f"{interval(planted)}; low alignment under g alone with {plain(reference['auroc'])} "
+        f"{interval(reference)}. Chance is 0.5."
     )
 
 
 def print_summary(run_dir: Path, console: Console, *, k: int = 10) -> None:
-    """Print what a run found: roles, the most memorized pairs, planted pairs, noise floor, where the report is.
+    """Print what a run found: roles, most memorized pairs, planted pairs, noise floor, the report's path.
 
     Args:
         run_dir: A run folder whose summary is finished.

@@ -1,7 +1,7 @@
 """The report's sentences, made from the numbers of `summary.json` alone.
 
-Every sentence that judges (found, not found, better, worse) is bound to an interval here, so that no report claims more
-than its numbers do.
+Every sentence that judges (found, not found, better, worse) is bound to an interval here, so that no report
+claims more than its numbers do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,25 +34,30 @@ def what_was_found(summary: Mapping[str, Any]) -> list[str]:
     candidate = roles["candidate"]
     verdict = "which excludes 0" if excludes_zero(candidate) else "which does not exclude 0"
     sentences = [
-        f"The {candidate['n']:,} candidates, which the target model f trained on and the reference model g did not, score "
-        f"{signed(candidate['mean'])} on average ({confidence} interval {interval(candidate, sign=True)}, {verdict})."
+        f"The {candidate['n']:,} candidates, which the target model f trained on and the reference model "
+        f"g did not, score {signed(candidate['mean'])} on average ({confidence} interval "
+        f"{interval(candidate, sign=True)}, {verdict})."
     ]
     if "external" in roles:
         external = roles["external"]
-        verdict = "This interval excludes 0, so part of the score comes from something else than training on the pair"
-        if not excludes_zero(external):
-            verdict = "as it should be, this does not differ from 0"
-        joined = f"; {verdict}." if verdict.startswith("as") else f". {verdict}."
+        verdict = "; as it should be, the interval holds 0."
+        if excludes_zero(external):
+            verdict = ". This interval excludes 0: part of the score comes from something else than training on the pair."
         sentences.append(
-            f"The {external['n']:,} external pairs, which neither model trained on, score {signed(external['mean'])} "
-            f"{interval(external, sign=True)}{joined}"
+            f"The {external['n']:,} external pairs, which neither model trained on, score "
+            f"{signed(external['mean'])} {interval(external, sign=True)}{verdict}"
         )
     planted = summary["planted"]
     if planted:
-        how = "better than chance" if planted["low"] is not None and planted["low"] > 0.5 else "not shown to be better than chance"
+        how = (
+            "better than chance"
+            if planted["low"] is not None and planted["low"] > 0.5
+            else "not shown to be better than chance"
+        )
         sentences.append(
-            f"{planted['n']:,} of the candidates were planted: trained with another pair's captions. Ranking by CLIPMem finds "
-            f"them with an AUROC of {plain(planted['auroc'])} {interval(planted)}, {how} (0.5)."
+            f"{planted['n']:,} of the candidates were planted: trained with another pair's captions. "
+            f"Ranking by CLIPMem finds them with an AUROC of {plain(planted['auroc'])} "
+            f"{interval(planted)}, {how} (0.5)."
         )
     return sentences
 
@@ -61,29 +66,35 @@ def trust(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Say what the number means, its range, and when not to trust it: pairs of a heading and a text."""
     seeds, weight = len(summary["seeds"]), float(summary["weight"])
     bound = plain(2 * (1 + 2 * weight), 1).removesuffix(".0")
-    count = {1: "This run has one seed, so no score has an error", 2: "This run has two seeds, so the errors are rough themselves"}
+    count = {
+        1: "This run has one seed, so no score has an error",
+        2: "This run has two seeds, so the errors are rough themselves",
+    }
     noisy = count.get(seeds, f"This run has {seeds} seeds")
     return [
         (
             "What it means",
-            "How much better f aligns a picture with its caption than g does, each measured against pairs that neither trained "
-            "on. 0: training on the pair changed nothing. Higher: f aligns it only because it saw exactly this pair.",
+            "How much better f aligns a picture with its caption than g does, each measured against "
+            "pairs that neither trained on. 0: training on the pair changed nothing. Higher: f aligns it "
+            "only because it saw exactly this pair.",
         ),
         (
             "Its range",
-            f"By its formula within ±{bound} (bank weight {weight:g}). In practice a fraction of that; how large depends on the "
-            "data, the length of training and the bank, so compare with the other roles of this run, not with a fixed threshold.",
+            f"By its formula within ±{bound} (bank weight {weight:g}). In practice a fraction of that; "
+            "how large depends on the data, the length of training and the bank, so compare with the "
+            "other roles of this run, not with a fixed threshold.",
         ),
         (
             "When not to trust it",
-            f"{noisy}: trust the mean of a role and the ends of the ranking more than the place of one pair. Intervals of means "
-            "are over pairs; they do not say how another training run would come out. Near-duplicates of a candidate among "
-            "what g saw make its score too low.",
+            f"{noisy}: trust the mean of a role and the ends of the ranking more than the place of one "
+            "pair. Intervals of means are over pairs; they do not say how another training run would "
+            f"come out. Near-duplicates of a candidate among what g saw make its score too low.",
         ),
         (
             "The normalised column",
-            f"clipmem_norm is the score divided by {plain(summary['normaliser'])}, the span of this run's candidates. It orders the "
-            "pairs of this run as the score does, and never compares two studies.",
+            f"clipmem_norm is the score divided by {plain(summary['normaliser'])}, the span of this "
+            "run's candidates. It orders the pairs of this run as the score does, and never compares "
+            "two studies.",
         ),
     ]
 
@@ -95,9 +106,10 @@ def noise_floor(summary: Mapping[str, Any]) -> str:
         return "Noise floor: not known, it needs two seeds (f of one seed is compared with f of another)."
     pairs = "one pair" if floor["seed_pairs"] == 1 else f"{floor['seed_pairs']:,} pairs"
     return (
-        f"Noise floor: the candidates' score when f is compared with f of another seed instead of g (both saw the pair, so the "
-        f"truth is 0; {pairs} of seeds): mean {signed(floor['mean'])} {interval(floor, sign=True)}, "
-        f"sd {plain(floor['sd'])}, mean size {plain(floor['mean_abs'])}. A single pair's score of that size is noise."
+        "Noise floor: the candidates' score when f is compared with f of another seed instead of g "
+        f"(both saw the pair, so the truth is 0; {pairs} of seeds): mean {signed(floor['mean'])} "
+        f"{interval(floor, sign=True)}, sd {plain(floor['sd'])}, mean size {plain(floor['mean_abs'])}. A "
+        "single pair's score of that size is noise."
     )
 
 
@@ -107,35 +119,43 @@ def stability(summary: Mapping[str, Any]) -> str:
     if stable is None:
         return "Seed stability: not known, it needs two seeds."
     return (
-        f"Seed stability: two single seeds order the candidates alike to a rank correlation of {plain(stable['spearman'])} "
-        f"{interval(stable)}; their top tenths share {plain(100 * stable['top10_overlap'], 0)} % of the pairs."
+        "Seed stability: two single seeds order the candidates alike to a rank correlation of "
+        f"{plain(stable['spearman'])} {interval(stable)}; their top tenths share "
+        f"{plain(100 * stable['top10_overlap'], 0)} % of the pairs."
     )
 
 
 def planted_verdict(planted: Mapping[str, Any]) -> str:
     """Compare CLIPMem honestly with the simplest rival: low alignment under g alone."""
     reference = planted["reference_alignment_auroc"]
-    ours, theirs = f"{plain(planted['auroc'])} {interval(planted)}", f"{plain(reference['auroc'])} {interval(reference)}"
+    ours, theirs = (
+        f"{plain(planted['auroc'])} {interval(planted)}",
+        f"{plain(reference['auroc'])} {interval(reference)}",
+    )
     apart = None not in (planted["low"], planted["high"], reference["low"], reference["high"]) and (
         planted["low"] > reference["high"] or reference["low"] > planted["high"]
     )
     if apart and reference["auroc"] > planted["auroc"]:
         return (
-            f"Low alignment under g alone finds the planted pairs better ({theirs}) than CLIPMem does ({ours}); the intervals do "
-            "not overlap. To find wrong captions, a model that never saw the pair is the better detector here; CLIPMem says what "
-            "f did with them."
+            f"Low alignment under g alone finds the planted pairs better ({theirs}) than CLIPMem does "
+            f"({ours}); the intervals do not overlap. To find wrong captions, a model that never saw the "
+            f"pair is the better detector here; CLIPMem says what f did with them."
         )
     if apart:
         return (
-            f"CLIPMem finds the planted pairs better ({ours}) than low alignment under g alone does ({theirs}); the intervals do "
-            "not overlap."
+            f"CLIPMem finds the planted pairs better ({ours}) than low alignment under g alone does "
+            f"({theirs}); the intervals do not overlap."
         )
     names = ("CLIPMem", "low alignment under g alone")
     higher = names[reference["auroc"] > planted["auroc"]]
-    equal = " The numbers are equal." if reference["auroc"] == planted["auroc"] else f" The higher number is that of {higher}."
+    equal = (
+        " The numbers are equal."
+        if reference["auroc"] == planted["auroc"]
+        else f" The higher number is that of {higher}."
+    )
     return (
-        f"CLIPMem ({ours}) and low alignment under g alone ({theirs}) cannot be told apart as detectors of planted pairs: their "
-        f"intervals overlap.{equal}"
+        f"CLIPMem ({ours}) and low alignment under g alone ({theirs}) cannot be told apart as detectors "
+        f"of planted pairs: their intervals overlap.{equal}"
     )
 
 

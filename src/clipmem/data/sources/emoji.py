@@ -48,7 +48,7 @@ class EmojiSource(Source):
         )
         uids = [
             pair_uid(self._bytes[image], captions)
-            for image, captions in zip(grouped["image"], grouped["captions"], strict=True)
+            for image, captions in zip(grouped["image"], grouped["captions"].to_list(), strict=True)
         ]
         return grouped.select(
             pl.Series("uid", uids),

@@ -1,0 +1,21 @@
+"""The application: which subcommands there are. Heavy imports stay inside the commands, so that help is instant."""
+
+from cyclopts import App
+
+from clipmem._version import __version__
+from clipmem.cli.demo import demo
+from clipmem.cli.doctor import doctor
+from clipmem.cli.init import init
+from clipmem.cli.report import report
+from clipmem.cli.run import run
+
+app = App(
+    name="clipmem",
+    help="Measure and show memorization in CLIP-style image-text models.",
+    help_epilogue="Exit codes: 0 done, 1 the run failed, 2 the input is wrong. Start with: clipmem demo --quick",
+    version=__version__,
+    # main() turns a wrong command line into exit code 2, like every other wrong input
+    exit_on_error=True,
+)
+for command in (demo, init, run, report, doctor):
+    app.command(command)

@@ -1,0 +1,59 @@
+"""`clipmem doctor`: what is installed, and a tiny study from end to end."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_PACKAGES = (
+    "clipmem", "torch", "torchvision", "open_clip_torch", "numpy", "scipy", "scikit-learn", "polars", "pyarrow",
+    "pillow", "pydantic", "cyclopts", "rich", "matplotlib", "jinja2", "safetensors",
+)  # fmt: skip
+_TINY = [
+    "model.name=clipmem-micro", "split.shared=60", "split.candidate=20", "split.independent=20", "split.external=20", "split.planted=4",
+    "train.epochs=2", "train.seeds=[0]", "train.batch_size=40", "score.draws=200",
+]  # fmt: skip
+
+
+def doctor() -> None:
+    """Say what is installed and run a tiny study from end to end; exit 1 when something is broken."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table("package", "version", title="installed", title_justify="left", box=None)
+    for name in _PACKAGES:
+        table.add_row(name, _version(name))
+    console.print(table)
+    console.print(f"\npython {platform.python_version()} on {platform.platform()}", highlight=False)
+    import torch
+
+    from clipmem.study import api, execution
+
+    how = execution.resolve(api.find_recipe("demo"))
+    console.print(
+        f"computing on {how.device} in {how.precision}: {how.workers} models at a time, {how.threads} threads each, "
+        f"{execution.cores()} cores"
+        + (f", {torch.cuda.get_device_name()}" if how.device == "cuda" else ""),
+        highlight=False,
+    )
+    for name in ("OMP_NUM_THREADS", "OMP_PROC_BIND"):
+        if name in os.environ:
+            console.print(f"note: {name}={os.environ[name]} is set; training sets its own number", highlight=False)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        run = api.run("quick", Path(folder) / "run", settings=_TINY)
+        seconds = time.monotonic() - started
+    stages = ", ".join(f"{stage} {took:.1f} s" for stage, took in run.summary["seconds"].items())
+    console.print(f"tiny study: done in {seconds:.1f} s ({stages})", highlight=False)
+    sys.stdout.write("all is well\n")
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"

@@ -1,0 +1,18 @@
+"""`clipmem report`: the summary and the page again, from finished tables."""
+
+from pathlib import Path
+
+
+def report(folder: Path, /) -> None:
+    """Write the summary and the report of a run folder again, from its tables, and print both.
+
+    Args:
+        folder: The folder of a finished run.
+    """
+    from rich.console import Console
+
+    from clipmem.report.terminal import print_summary
+    from clipmem.study import api
+
+    api.report(folder)
+    print_summary(folder, Console())

@@ -1,0 +1,36 @@
+"""`clipmem run`: a study of one's own."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def run(
+    recipe: Path,
+    /,
+    *,
+    out: Path | None = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Make the study of a recipe: split, train f and g, embed, score, evaluate, report.
+
+    Finished stages are not repeated: run the same command again after a stop. A folder that was made with another
+    recipe or other data is refused.
+
+    Args:
+        recipe: A TOML file (`clipmem init` writes one), or a shipped one: demo, quick.
+        out: The run folder; by default runs/NAME, NAME being the recipe's.
+        set_: Change a value: --set train.lr=1e-4. May be given several times.
+        device: Where to compute.
+    """
+    from clipmem.cli.terminal import run_and_show
+
+    out = out or Path("runs") / recipe.stem
+    command = " ".join(
+        ["clipmem run", shlex.quote(str(recipe)), *(f"--set {shlex.quote(item)}" for item in set_), f"--out {shlex.quote(str(out))}"]
+    )
+    shipped = str(recipe) if str(recipe) in {"demo", "quick"} and not recipe.exists() else recipe
+    run_and_show(shipped, out, settings=set_, command=command, device=device)

@@ -1,0 +1,104 @@
+"""Progress and results on a terminal, and plain lines where there is none."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from clipmem.report.terminal import print_summary
+from clipmem.study import api
+
+_LINE_EVERY = 15.0
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        unit = task.fields.get("unit", "")
+        return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else f"- {unit}/s", style="progress.data.speed")
+
+
+class TerminalReporter:
+    """Shows stages: one bar with rate and time left on a terminal, a line now and then elsewhere.
+
+    Args:
+        console: Where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._stage, self._unit = "", ""
+        self._total, self._done = 0, 0
+        self._since = self._said = 0.0
+
+    def begin(self, stage: str, total: int, unit: str) -> None:
+        """Show a new bar, or a line."""
+        self._close()
+        self._stage, self._unit, self._total, self._done = stage, unit, total, 0
+        self._since = self._said = time.monotonic()
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description:<9}"),
+                BarColumn(bar_width=30),
+                TextColumn("{task.percentage:>3.0f} %"),
+                _Rate(),
+                TimeRemainingColumn(compact=True),
+                TextColumn("left  {task.fields[note]}"),
+                console=self._console,
+                transient=True,
+                # rates over half a minute: several models report in bursts
+                speed_estimate_period=30,
+            )
+            self._progress.add_task(stage, total=total, unit=unit, note="")
+            self._progress.start()
+
+    def advance(self, amount: int, note: str = "") -> None:
+        """Move the bar, or print a line when the last one is a while ago."""
+        self._done += amount
+        if self._progress is not None:
+            task = self._progress.task_ids[0]
+            self._progress.update(task, advance=amount, note=note)
+            return
+        now = time.monotonic()
+        if now - self._said >= _LINE_EVERY and self._done:
+            rate = self._done / (now - self._since)
+            left = (self._total - self._done) / rate
+            self._line(
+                f"{self._stage:<9} {100 * self._done / self._total:3.0f} %  {rate:,.0f} {self._unit}/s  "
+                f"{left:.0f} s left  {note}"
+            )
+            self._said = now
+
+    def end(self, stage: str, seconds: float, *, skipped: bool = False) -> None:
+        """Say how long the stage took."""
+        self._close()
+        self._line(f"{stage:<9} {'done before' if skipped else f'{seconds:.1f} s'}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    def _close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def __enter__(self) -> "TerminalReporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+
+def run_and_show(
+    recipe: str | Path, out: Path, *, settings: Sequence[str], command: str, device: str = "auto"
+) -> None:
+    """Make a study with progress on stderr, then print its tables and the report's path on stdout."""
+    progress = Console(stderr=True)
+    with TerminalReporter(progress) as reporter:
+        api.run(recipe, out, settings=settings, device=device, reporter=reporter, command=command)
+    print_summary(out, Console())

@@ -1,0 +1,57 @@
+"""Small real things for tests: a study that runs in seconds, and pictures and Parquet files made on the spot."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from clipmem.base.recipes import Recipe, load_recipe
+
+TINY_STUDY = """
+[split]
+shared = 60
+candidate = 20
+independent = 20
+external = 20
+planted = 4
+
+[model]
+name = "clipmem-micro"
+
+[train]
+seeds = [0, 1]
+epochs = 2
+batch_size = 32
+
+[score]
+draws = 200
+"""
+
+
+def tiny_recipe(*settings: str) -> Recipe:
+    """Return a whole study that takes seconds: 100 training pairs, two seeds, two epochs, the smallest model."""
+    return load_recipe(TINY_STUDY, settings)
+
+
+def picture(seed: int, *, size: int = 32, form: str = "PNG") -> bytes:
+    """Return an encoded picture: coloured rectangles that depend on the seed."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((size, size, 3), 255, dtype=np.uint8)
+    for _ in range(6):
+        top, left = rng.integers(0, size - 4, size=2)
+        height, width = rng.integers(4, size // 2, size=2)
+        pixels[top : top + height, left : left + width] = rng.integers(0, 256, size=3)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, form)
+    return stream.getvalue()
+
+
+def write_parquet(path: Path, n: int, *, captions: Sequence[Sequence[str]] | None = None) -> Path:
+    """Write `n` pairs as Parquet with the columns image (struct of bytes and path) and captions."""
+    rows = [{"bytes": picture(seed), "path": f"{seed}.png"} for seed in range(n)]
+    texts = captions or [[f"thing number {seed}", f"number {seed}"] for seed in range(n)]
+    pl.DataFrame({"image": rows, "captions": [list(own) for own in texts]}).write_parquet(path)
+    return path

@@ -1,0 +1,86 @@
+"""The small computations behind the figures, against slow loops."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from run_folder import Built
+
+from clipmem.base.random import generator
+from clipmem.report.figures import curves_figure, density, roc_points, roles_figure, smooth
+from clipmem.report.read import TrainingLog
+from clipmem.report.svg import embed
+
+
+def test_density_is_the_kernel_sum_up_to_the_grid() -> None:
+    values = generator(1, "density").normal(0.3, 0.5, 80)
+    grid = np.linspace(-3, 4, 1401)
+    quartiles = np.quantile(values, [0.25, 0.75])
+    width = 0.9 * min(values.std(ddof=1), (quartiles[1] - quartiles[0]) / 1.34) * 80**-0.2
+    slow = [
+        sum(math.exp(-0.5 * ((x - v) / width) ** 2) for v in values) / (80 * width * math.sqrt(2 * math.pi))
+        for x in grid
+    ]
+    np.testing.assert_allclose(density(values, grid), slow, atol=2e-3)
+    assert density(values, grid).sum() * (grid[1] - grid[0]) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("values", [[], [0.3], [0.3, 0.3, 0.3]])
+def test_density_of_what_has_no_spread_is_zero(values: list[float]) -> None:
+    assert not density(np.array(values), np.linspace(0, 1, 11)).any()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2).filter(
+        lambda rows: len({b for _, b in rows}) == 2
+    )
+)
+def test_roc_has_the_area_of_the_pair_count(rows: list[tuple[int, bool]]) -> None:
+    score, positive = np.array([float(s) for s, _ in rows]), np.array([p for _, p in rows])
+    false, true = roc_points(score, positive)
+    area = sum((false[i + 1] - false[i]) * (true[i + 1] + true[i]) / 2 for i in range(len(false) - 1))
+    wins = [(a > b) + 0.5 * (a == b) for a in score[positive] for b in score[~positive]]
+    assert area == pytest.approx(sum(wins) / len(wins))
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=30), st.integers(1, 40))
+def test_smooth_is_the_mean_of_the_neighbours(values: list[float], window: int) -> None:
+    half = min(window, len(values)) // 2
+    slow = []
+    for i in range(len(values)):
+        near = values[max(0, i - half) : i + half + 1]
+        slow.append(sum(near) / len(near))
+    np.testing.assert_allclose(smooth(np.array(values), window), slow, atol=1e-9)
+
+
+def test_ids_of_two_figures_do_not_meet() -> None:
+    file = '<?xml?><svg viewBox="0 0 1 1"><path id="a"/><use xlink:href="#a"/><g clip-path="url(#a)"/></svg>'
+    svg = embed(file, "name", 'a "title" <b>')
+    assert 'id="name-a"' in svg
+    assert 'href="#name-a"' in svg
+    assert "url(#name-a)" in svg
+    assert "<title>a &quot;title&quot; &lt;b&gt;</title>" in svg
+    assert "xlink" not in svg
+
+
+def test_a_large_role_is_not_drawn_mark_by_mark(two_seeds: Built) -> None:
+    few = roles_figure(
+        two_seeds.scores.sample(1_000, with_replacement=True, seed=1), two_seeds.summary, "wide"
+    )
+    many = roles_figure(
+        two_seeds.scores.sample(50_000, with_replacement=True, seed=1), two_seeds.summary, "wide"
+    )
+    assert len(many) < 1.5 * len(few)
+
+
+def test_both_models_are_drawn_and_told_apart_by_line_style() -> None:
+    step = np.arange(50.0)
+    logs = [TrainingLog(side, 0, step, step // 10, 3.0 - step / 20) for side in ("f", "g")]
+    svg = curves_figure(logs, "wide")
+    assert len(re.findall(r"stroke-dasharray", svg)) >= 2
+    assert "f, the target" in svg
+    assert "g, the reference" in svg

@@ -1,0 +1,447 @@
+"""The page: complete, the same each time, self-contained, safe."""
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from run_folder import Built
+
+from clipmem.base.errors import InputError
+from clipmem.report.gallery import gallery_uids
+from clipmem.report.page import template_text, typeset, write_report
+from clipmem.store.tables import write_table
+
+Build = Callable[..., Built]
+VOID = {"meta", "img", "br"}
+LOADING = {
+    "src",
+    "href",
+    "xlink:href",
+    "srcset",
+    "poster",
+    "data",
+    "action",
+    "background",
+    "formaction",
+    "ping",
+}
+
+
+class Outline(HTMLParser):
+    """Checks that tags nest, and collects what the tests look at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        if self.stack and self.stack[-1] not in ("style", "script"):
+            self.text.append(data)
+
+    def words(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.text)).replace("\N{MINUS SIGN}", "-")
+
+
+def outline(path: Path) -> Outline:
+    page = Outline()
+    page.feed(path.read_text(encoding="utf-8"))
+    page.close()
+    assert page.stack == []
+    return page
+
+
+@pytest.fixture(scope="module")
+def page(two_seeds: Built) -> Outline:
+    return outline(write_report(two_seeds.folder, two_seeds.images, credits=["The Gallery <of> Things"]))
+
+
+@pytest.fixture(scope="module")
+def bare(one_seed: Built) -> Outline:
+    return outline(write_report(one_seed.folder, {}))
+
+
+def sections(page: Outline) -> list[str]:
+    return [attrs["id"] for tag, attrs in page.tags if tag == "section"]
+
+
+def test_it_is_written_where_it_belongs_and_nothing_else_is(build: Build) -> None:
+    built = build(seeds=(0, 1))
+    before = {path for path in built.folder.rglob("*") if path.is_file()}
+    assert write_report(built.folder, built.images) == built.folder / "report" / "index.html"
+    after = {path for path in built.folder.rglob("*") if path.is_file()}
+    assert after - before == {built.folder / "report" / "index.html"}
+
+
+def test_sections_come_in_order(page: Outline, bare: Outline) -> None:
+    order = [
+        "meaning",
+        "run",
+        "distributions",
+        "roles",
+        "gallery",
+        "planted",
+        "retrieval",
+        "training",
+        "reproduce",
+        "credits",
+    ]
+    assert sections(page) == order
+    assert sections(bare) == order
+
+
+def test_every_link_has_its_target_and_ids_are_unique(page: Outline) -> None:
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    targets = {
+        attrs[name][1:] for _, attrs in page.tags for name in ("href",) if attrs.get(name, "").startswith("#")
+    }
+    assert targets <= set(ids)
+    clips = set(re.findall(r"url\(#([^)]*)\)", " ".join(v for _, attrs in page.tags for v in attrs.values())))
+    assert clips <= set(ids)
+    assert clips
+
+
+def test_nothing_is_loaded_and_nothing_runs(two_seeds: Built, page: Outline) -> None:
+    assert not {tag for tag, _ in page.tags} & {
+        "script",
+        "link",
+        "iframe",
+        "object",
+        "embed",
+        "form",
+        "base",
+        "foreignobject",
+    }
+    for tag, attrs in page.tags:
+        assert not [name for name in attrs if name.startswith("on")], (tag, attrs)
+        for name in LOADING & set(attrs):
+            assert attrs[name].startswith(("data:image/", "#")), (tag, name, attrs[name][:40])
+    text = (two_seeds.folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert not re.findall(r"https?://", text)
+    policy = next(
+        attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+
+
+def test_same_files_give_the_same_bytes_in_another_process_too(build: Build, tmp_path: Path) -> None:
+    built = build(seeds=(0, 1))
+    first = write_report(built.folder, built.images).read_bytes()
+    assert write_report(built.folder, dict(reversed(built.images.items()))).read_bytes() == first
+    copy = tmp_path / built.folder.name
+    shutil.copytree(built.folder, copy)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for uid, data in built.images.items():
+        (pictures / uid).write_bytes(data)
+    program = (
+        "import sys, pathlib, matplotlib; matplotlib.rcParams['lines.linewidth'] = 9\n"
+        "from clipmem.report.page import write_report\n"
+        "write_report(pathlib.Path(sys.argv[1]), {p.name: p.read_bytes() for p in "
+        "pathlib.Path(sys.argv[2]).iterdir()})\nassert matplotlib.rcParams['lines.linewidth'] == 9\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program, str(copy), str(pictures)], check=True, env={"PYTHONHASHSEED": "7"}
+    )
+    assert (copy / "report" / "index.html").read_bytes() == first
+
+
+def test_the_numbers_of_the_summary_are_there_with_their_intervals(two_seeds: Built, page: Outline) -> None:
+    words = page.words()
+    for entry in two_seeds.summary["roles"].values():
+        assert f"{entry['mean']:+.3f} [{entry['low']:+.3f}, {entry['high']:+.3f}]" in words
+        assert f"{entry['sd']:.3f}" in words
+    for test in two_seeds.summary["tests"]:
+        assert f"{test['difference']:+.3f} [{test['low']:+.3f}, {test['high']:+.3f}]" in words
+    assert "11.52 (61.4)< 0.00011712.00.02132.410.953" in words
+    planted = two_seeds.summary["planted"]
+    for entry in (planted, planted["reference_alignment_auroc"]):
+        assert f"{entry['auroc']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]" in words
+    assert "mean +0.004 [-0.017, +0.025], sd 0.081, mean size 0.062" in words
+    assert "rank correlation of 0.671 [0.550, 0.770]; their top tenths share 50 % of the pairs" in words
+    assert "25.0 [20.0, 30.0]" in words
+    assert "two seeds (0, 1)" in words
+    assert "7 min 20 s" in words
+    assert "23.4 [20.0, 30.0]" in words or "23.5 [20.0, 30.0]" in words
+
+
+def test_one_seed_and_nothing_planted_is_said(bare: Outline) -> None:
+    words = bare.words()
+    assert "Noise floor: not known, it needs two seeds" in words
+    assert "Seed stability: not known, it needs two seeds." in words
+    assert "This run has one seed, so no score has an error" in words
+    assert words.count("one seed: no error") == 48
+    assert "None planted." in words
+    assert "no picture" in words
+    assert not [1 for _, attrs in bare.tags if attrs.get("class") == "badge"]
+    assert not [1 for tag, attrs in bare.tags if tag == "svg" and attrs["class"].startswith("figure roc")]
+
+
+def test_the_gallery_has_the_extremes_in_order(two_seeds: Built, page: Outline) -> None:
+    rows = two_seeds.scores.filter(pl.col("role") == "candidate")
+    scores = sorted(rows["clipmem"].to_list(), reverse=True)
+    shown = re.findall(r"rank (\d+) ([+-]\d\.\d{3})", page.words())
+    expected = [(i + 1, scores[i]) for i in range(24)] + [(60 - i, scores[-1 - i]) for i in range(24)]
+    assert [(int(rank), float(score)) for rank, score in shown] == [
+        (rank, round(score, 3)) for rank, score in expected
+    ]
+    by_score = dict(zip(rows["clipmem"].to_list(), rows["uid"].to_list(), strict=True))
+    assert gallery_uids(two_seeds.folder) == [by_score[score] for _, score in expected]
+
+
+def test_a_planted_pair_shows_the_captions_it_was_trained_with_and_its_own(two_seeds: Built) -> None:
+    text = (two_seeds.folder / "report" / "index.html").read_text(encoding="utf-8")
+    captions = dict(two_seeds.pairs.select("uid", "captions").iter_rows())
+    cards = dict(zip(gallery_uids(two_seeds.folder), text.split('<li class="card')[1:], strict=True))
+    seen = 0
+    for uid, planted, source in two_seeds.splits.select("uid", "planted", "captions_from").iter_rows():
+        card = cards.get(uid)
+        if card is None:
+            continue
+        trained, _, own = card.partition("Its own caption")
+        assert f"<bdi>{captions[source][0]}</bdi>" in trained
+        assert f"<bdi>{captions[source][2]}</bdi>" in trained
+        assert "and 1 more" in trained
+        assert (f"<bdi>{captions[uid][0]}</bdi>" in own) == planted
+        assert ('class="badge"' in card) == planted
+        seen += planted
+    assert seen >= 4
+
+
+def test_pictures_are_embedded_with_the_type_of_their_bytes(build: Build) -> None:
+    built = build(seeds=(0,), planted=0)
+    kinds = [
+        b"\xff\xd8\xff\xe0rest",
+        b"RIFF\x00\x00\x00\x00WEBPrest",
+        b"\x89PNG\r\n\x1a\nrest",
+        b"<svg onload=x>",
+        b"",
+    ]
+    uids = gallery_uids(built.folder)
+    page = outline(write_report(built.folder, dict(zip(uids, kinds, strict=False))))
+    pictures = [attrs["src"][:16] for tag, attrs in page.tags if tag == "img"]
+    assert pictures == ["data:image/jpeg;", "data:image/webp;", "data:image/png;b"]
+    assert page.words().count("no picture") == 45
+
+
+def test_every_picture_and_figure_has_a_text_and_every_heading_cell_a_scope(page: Outline) -> None:
+    assert all(attrs["alt"] for tag, attrs in page.tags if tag == "img")
+    assert all(attrs.get("scope") for tag, attrs in page.tags if tag == "th")
+    figures = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert len(figures) == 6
+    assert all(attrs["role"] == "img" for attrs in figures)
+    assert [tag for tag, _ in page.tags].count("title") == 1 + 6
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+def test_figures_take_their_colours_from_the_page(two_seeds: Built) -> None:
+    text = (two_seeds.folder / "report" / "index.html").read_text(encoding="utf-8")
+    for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
+        assert "#0102" not in svg
+        assert not re.findall(r"(?:fill|stroke): #[0-9a-f]{6}", svg)
+        assert "var(--ink)" in svg
+        assert "<metadata" not in svg
+        assert "<style" not in svg
+        assert "DejaVu" not in svg
+
+
+def test_print_and_schemes_are_styled() -> None:
+    css = template_text("page.css")
+    printed = css[css.index("@media print") :]
+    assert "break-inside: avoid" in printed
+    assert "break-before: page" in printed
+    # dark colours are for screens only: paper stays white
+    assert re.search(r"@media screen and \(prefers-color-scheme: dark\)", css)
+    assert css.count("prefers-color-scheme") == 1
+    assert css.count("{") == css.count("}")
+
+
+def _luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_contrasts_with_its_ground(scheme: int) -> None:
+    """WCAG 2.2, 1.4.3: (L1 + 0.05) / (L2 + 0.05) >= 4.5."""
+    blocks = re.findall(r":root \{(.*?)\}", template_text("page.css"), flags=re.DOTALL)
+    colors = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", blocks[scheme]))
+    for ground in ("paper", "wash"):
+        for ink in ("ink", "soft", "candidate", "independent", "shared", "external"):
+            dark, light = sorted((_luminance(colors[ground]), _luminance(colors[ink])))
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (ground, ink)
+
+
+HOSTILE = "</bdi><script>alert(1)</script><img src=x onerror=y> \x1b[31m\x00\u202e {{ 7*7 }} \ufeff"
+
+
+def test_hostile_text_in_every_file_stays_text(build: Build) -> None:
+    built = build(seeds=(0, 1), captions=[[HOSTILE, "W" * 5000]] * 124)
+    pairs = built.pairs.with_columns(
+        pl.lit(HOSTILE).alias(name) for name in ("key", "label", "sublabel", "credit", "image")
+    )
+    write_table(built.folder / "pairs.parquet", "pairs", pairs)
+    manifest = json.loads((built.folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest |= dict.fromkeys(
+        ("command", "platform", "python", "created", "device", "precision", "clipmem"), HOSTILE
+    )
+    manifest["packages"] = {HOSTILE: HOSTILE}
+    (built.folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (built.folder / "recipe.toml").write_text(
+        "# </pre><script>alert(1)</script> \u202e\n[model]\nname = '<b>'\n", encoding="utf-8"
+    )
+    clean = {tag for tag, _ in outline(write_report(build(seeds=(0, 1)).folder, {})).tags}
+    path = write_report(built.folder, built.images, credits=[HOSTILE])
+    page = outline(path)
+    assert {tag for tag, _ in page.tags} <= clean | {"img"}
+    assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
+    text = path.read_text(encoding="utf-8")
+    assert "alert(1)" in text
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff]", text)
+    assert "\N{SYMBOL FOR ESCAPE}[31m\N{SYMBOL FOR NULL}\\u202e {{ 7*7 }} \\ufeff" in page.words()
+    assert "… (5,000 characters)" in text
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 47])
+def test_few_candidates_are_shown_once_each(build: Build, n: int) -> None:
+    built = build(
+        seeds=(0, 1), planted=0, sizes={"shared": 3, "candidate": max(n, 2), "independent": 3, "external": 3}
+    )
+    scores = built.scores.with_columns(
+        clipmem=pl.when((pl.col("role") == "candidate") & (pl.int_range(pl.len()) >= 3 + n))
+        .then(np.nan)
+        .otherwise("clipmem")
+    )
+    write_table(built.folder / "scores.parquet", "scores", scores)
+    uids = gallery_uids(built.folder)
+    assert len(uids) == len(set(uids)) == n
+    page = outline(write_report(built.folder, built.images))
+    assert ("No further candidates." in page.words()) == (n == 1)
+
+
+def test_equal_scores_are_drawn_and_ordered_by_uid(build: Build) -> None:
+    built = build(seeds=(0, 1))
+    write_table(
+        built.folder / "scores.parquet",
+        "scores",
+        built.scores.with_columns(clipmem=pl.lit(0.0), low=0.0, high=0.0),
+    )
+    uids = gallery_uids(built.folder)
+    assert uids[:24] == sorted(uids)[:24]
+    outline(write_report(built.folder, built.images))
+
+
+def test_a_folder_without_training_logs_has_no_curves(build: Build) -> None:
+    built = build(seeds=(0, 1))
+    shutil.rmtree(built.folder / "models")
+    assert "This folder has no training logs." in outline(write_report(built.folder, {})).words()
+
+
+def _broken(build: Build, name: str, text: str | None) -> Path:
+    folder = build(seeds=(0,), planted=0).folder
+    if text is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+AGAIN = "Run the study again on this folder: finished stages are not repeated."
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "summary.json",
+            None,
+            f"report of {{folder}}: got no file summary.json, expected a finished run folder. {AGAIN}",
+        ),
+        (
+            "manifest.json",
+            None,
+            f"report of {{folder}}: got no file manifest.json, expected a finished run folder. {AGAIN}",
+        ),
+        (
+            "recipe.toml",
+            None,
+            f"report of {{folder}}: got no file recipe.toml, expected a finished run folder. {AGAIN}",
+        ),
+        ("summary.json", "{", f"{{folder}}/summary.json: got '{{{{', expected JSON. {AGAIN}"),
+        ("summary.json", "[1]", f"{{folder}}/summary.json: got [1], expected a JSON object. {AGAIN}"),
+        (
+            "summary.json",
+            '{"format": 2}',
+            "format of {folder}/summary.json: got 2, expected a whole number ≤ 1. Install a newer "
+            "clipmem to read this folder.",
+        ),
+        (
+            "summary.json",
+            '{"format": 1, "roles": {"shared": {}}}',
+            "{folder}/summary.json: got roles ['shared'], expected the role 'candidate' among them. "
+            "Score a study whose split has candidates.",
+        ),
+        (
+            "models/f/seed-0/log.jsonl",
+            '{"step": 0, "epoch": 0, "loss": 1.0}\n{"step": 1, "epo',
+            f"{{folder}}/models/f/seed-0/log.jsonl line 2: got "
+            f'\'{{{{"step": 1, "epo\', expected JSON. {AGAIN}',
+        ),
+        (
+            "models/f/seed-0/log.jsonl",
+            '{"step": 0, "epoch": 0}',
+            f"{{folder}}/models/f/seed-0/log.jsonl: got loss = None, expected a number. {AGAIN}",
+        ),
+    ],
+)
+def test_a_folder_that_is_not_finished_is_refused_in_one_line(
+    build: Build, name: str, text: str | None, message: str
+) -> None:
+    folder = _broken(build, name, text)
+    with pytest.raises(InputError) as caught:
+        write_report(folder, {})
+    assert str(caught.value) == message.format(folder=folder)
+    assert not (folder / "report").exists()
+
+
+def test_tables_that_do_not_belong_together_are_refused(build: Build) -> None:
+    built = build(seeds=(0,), planted=0)
+    splits = built.splits.with_columns(captions_from=pl.lit("nobody"))
+    write_table(built.folder / "splits.parquet", "splits", splits)
+    message = (
+        "splits.parquet column captions_from: got 'nobody', expected the uid of a pair in pairs.parquet. "
+        "Make the run folder again: its tables do not belong together."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        write_report(built.folder, {})
+
+
+def test_typeset_leaves_words_alone() -> None:
+    assert typeset("four-way, 2-3 of f-1, key-1") == "four-way, 2-3 of f-1, key-1"
+    assert typeset("(-1.5)") == "(\N{MINUS SIGN}1.5)"

@@ -1,0 +1,150 @@
+"""Errors, the random-number tree, recipes and the registry."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipmem.base.errors import ClipmemError, InputError, RunError, shorten
+from clipmem.base.random import derive_seed, generator, uniform
+from clipmem.base.recipes import Recipe, differences, dump_recipe, flatten, load_recipe, recipe_from
+from clipmem.base.registry import Registry
+from clipmem.base.suggest import did_you_mean
+
+
+def test_errors_have_standard_parents_and_exit_codes():
+    assert issubclass(InputError, ValueError)
+    assert InputError.exit_code == 2
+    assert issubclass(RunError, RuntimeError)
+    assert RunError.exit_code == 1
+    assert issubclass(InputError, ClipmemError)
+    assert str(InputError("a", got="b", expected="c", todo="Do d.")) == "a: got b, expected c. Do d."
+    assert str(InputError("a")) == "a"
+    assert str(InputError("a", todo="Do d.")) == "a. Do d."
+
+
+def test_shorten_keeps_both_ends():
+    assert shorten("x" * 10) == repr("x" * 10)
+    text = shorten("a" * 100 + "b" * 100, limit=21)
+    assert len(text) == 21
+    assert text.startswith("'aaa")
+    assert text.endswith("bbb'")
+
+
+# ---- random numbers
+
+
+def test_streams_differ_by_root_and_name():
+    seeds = {derive_seed(root, *names) for root in (0, 1) for names in ((), ("a",), ("b",), ("a", 1), ("a", "1"))}
+    assert len(seeds) == 10
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert generator(3, "x").integers(1 << 30) == generator(3, "x").integers(1 << 30)
+
+
+def test_derived_seeds_are_the_same_for_ever():
+    # a change here would change every study: it needs a new format version and a line in the changelog
+    assert derive_seed(0, "init") == 2797632981193840420
+    drawn = uniform(np.array([1, 2**63], dtype=np.uint64), seed=5, draws=2)
+    assert drawn.tolist() == [[0.3490480406264971, 0.720863849982092], [0.5873099091597077, 0.6245630921958443]]
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20), st.integers(0, 2**63 - 1), st.randoms())
+def test_uniform_depends_on_key_and_seed_only(keys, seed, shuffler):
+    array = np.array(keys, dtype=np.uint64)
+    drawn = uniform(array, seed, 5)
+    assert ((drawn >= 0) & (drawn < 1)).all()
+    order = list(range(len(keys)))
+    shuffler.shuffle(order)
+    np.testing.assert_array_equal(uniform(array[order], seed, 5), drawn[order])
+    np.testing.assert_array_equal(uniform(array, seed, 3), drawn[:, :3])
+
+
+def test_uniform_is_uniform_and_uncorrelated():
+    drawn = uniform(np.arange(20_000, dtype=np.uint64), seed=11, draws=4)
+    counts = np.stack([np.histogram(column, bins=20, range=(0, 1))[0] for column in drawn.T])
+    chi_square = ((counts - 1000) ** 2 / 1000).sum(axis=1)
+    assert (chi_square < 50).all()  # 19 degrees of freedom: P(> 50) is 1e-4
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.03
+    neighbours = np.corrcoef(drawn[:-1, 0], drawn[1:, 0])[0, 1]
+    assert abs(neighbours) < 0.03
+
+
+# ---- recipes
+
+
+def test_recipe_survives_toml():
+    recipe = load_recipe("[train]\nseeds = [3, 4, 5]\nlr = 1e-5\n[data]\npath = 'a \"b\" \\\\ ü\\t'\n")
+    assert load_recipe(dump_recipe(recipe)) == recipe
+    assert load_recipe(dump_recipe(recipe, comments=True)) == recipe
+    assert recipe_from(recipe.model_dump()) == recipe
+
+
+@settings(max_examples=50)
+@given(st.text(max_size=30), st.floats(1e-12, 1e3), st.integers(1, 10**9), st.booleans())
+def test_recipe_survives_toml_whatever_it_holds(text, lr, epochs, near):
+    text = text.encode("utf-8", "replace").decode()
+    recipe = recipe_from(
+        {"data": {"path": text}, "train": {"lr": lr, "epochs": epochs}, "split": {"near_duplicates": near}}
+    )
+    assert load_recipe(dump_recipe(recipe, comments=True)) == recipe
+
+
+def test_settings_are_applied_in_order():
+    recipe = load_recipe("[train]\nlr = 1.0", ["train.lr=1e-4", "train.seeds=[7]", "data.path=a/b c", "train.lr=2e-4"])
+    assert (recipe.train.lr, recipe.train.seeds, recipe.data.path) == (2e-4, (7,), "a/b c")
+
+
+def test_differences_name_both_sides():
+    assert differences(Recipe(), load_recipe("", ["train.lr=5.0"])) == [("train.lr", 0.001, 5.0)]
+    assert list(flatten(Recipe()))[:2] == ["protocol", "data.source"]
+
+
+@pytest.mark.parametrize(
+    ("text", "set_", "message"),
+    [
+        ("[train]\nepoch = 3", [], "recipe: unknown key [train] epoch. Did you mean 'epochs'?"),
+        ("[trian]\nx = 1", [], "recipe: unknown key trian. Did you mean 'train'?"),
+        ("[train]\nepochs = 0", [], "recipe: [train] epochs: got 0, expected greater than or equal to 1. "
+         "`clipmem init` prints every key with its meaning."),
+        ("[train]\nepochs = '40'", [], "recipe: [train] epochs: got '40', expected a valid integer. "
+         "`clipmem init` prints every key with its meaning."),
+        ("[split]\ncandidate = 3", [], "recipe: [split] candidate = 3 and independent = 200 differ; "
+         "f and g must train on equally many pairs: make them equal."),
+        ("[split]\nplanted = 1", [], "recipe: [split] planted = 1 of 200 candidates; captions are exchanged among "
+         "the planted pairs: use 0, or 2 up to the number of candidates."),
+        ("[train]\nseeds = [1, 1]", [], "recipe: [train] seeds = [1, 1] has a seed twice; every seed is one pair of "
+         "models: name each once."),
+        ("[train]\ncrop_scale = [1.0, 0.5]", [], "recipe: [train] crop_scale = [1.0, 0.5] is not a range; "
+         "use [low, high] with 0 < low <= high."),
+        ("", ["lr"], "--set 'lr': expected section.key=value. For example: --set train.lr=1e-4."),
+        ("train = 3", ["train.lr=1"], "--set 'train.lr=1': got 'train' is not a section. Use section.key=value."),
+        ("x =", [], "recipe: got text that is not TOML (Invalid value (at end of document)). "
+         "Mend that line; `clipmem init` writes a right one."),
+    ],
+)  # fmt: skip
+def test_wrong_recipes_are_explained(text, set_, message):
+    with pytest.raises(InputError) as error:
+        load_recipe(text, set_)
+    assert str(error.value) == message
+
+
+# ---- names
+
+
+def test_near_names_are_suggested():
+    assert did_you_mean("epoch", ["epochs", "lr"]) == "Did you mean 'epochs'?"
+    assert did_you_mean("zzz", ["b", "a"], kind="key") == "Known keys: a, b."
+
+
+def test_registry_rejects_duplicates_and_strangers():
+    registry: Registry[Exception] = Registry("odd thing", Exception)
+    registry.register("value")(ValueError)
+    with pytest.raises(ValueError, match="'value' is registered twice"):
+        registry.register("value")(KeyError)
+    with pytest.raises(TypeError, match="not a subclass"):
+        registry.register("int")(int)  # type: ignore[arg-type]
+    assert registry["value"] is ValueError
+    assert list(registry) == ["value"]
+    with pytest.raises(InputError) as error:
+        registry["valu"]
+    assert str(error.value) == "odd thing 'valu': got an unknown name. Did you mean 'value'?"
