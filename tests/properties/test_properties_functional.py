@@ -39,9 +39,7 @@ def studies(draw):
     return image, torch.randn(len(text_pair), d, generator=rng, dtype=torch.float64) + 0.3, text_pair
 
 
-scores = st.lists(st.integers(-5, 5), min_size=2, max_size=30).map(
-    lambda xs: np.array(xs, dtype=np.float64) / 4
-)
+scores = st.lists(st.integers(-5, 5), min_size=2, max_size=30).map(lambda xs: np.array(xs, dtype=np.float64) / 4)
 
 
 def own_bank_scores(image, text, text_pair, weight=1.0):
@@ -73,9 +71,7 @@ def test_scaling_any_row_changes_nothing(study, scale, seed):
 def test_rotating_both_sides_changes_nothing(study, seed):
     image, text, text_pair = study
     d = image.shape[-1]
-    rotation = torch.linalg.qr(
-        torch.randn(d, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    ).Q
+    rotation = torch.linalg.qr(torch.randn(d, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).Q
     rotated = own_bank_scores(image @ rotation, text @ rotation, text_pair)
     torch.testing.assert_close(rotated, own_bank_scores(*study), rtol=0, atol=1e-12)
 
@@ -160,9 +156,7 @@ def test_swapping_the_groups_mirrors_every_comparison(a, b):
     assert forward.difference == -backward.difference
     assert forward.superiority == pytest.approx(1 - backward.superiority, abs=1e-15)
     assert forward.mannwhitney_p == pytest.approx(backward.mannwhitney_p, rel=1e-9)
-    assert forward.welch_p == (
-        None if backward.welch_p is None else pytest.approx(backward.welch_p, rel=1e-9)
-    )
+    assert forward.welch_p == (None if backward.welch_p is None else pytest.approx(backward.welch_p, rel=1e-9))
     if forward.hedges_g is not None:
         assert forward.hedges_g == pytest.approx(-hedges_g(b, a), rel=1e-12)
     assert all(value is None or np.isfinite(value) for value in forward)

@@ -80,9 +80,7 @@ def test_parts_of_members_leave_themselves_out(size):
     n = size["n"]
     # Bank pairs in reverse order, then pairs from outside.
     member = list(reversed(range(n))) + [-1] * n
-    means = [
-        torch.cat([own.flip(0), other]) for own, other in zip(bank.means(), outside.means(), strict=True)
-    ]
+    means = [torch.cat([own.flip(0), other]) for own, other in zip(bank.means(), outside.means(), strict=True)]
     found = alignment_parts(*means, *bank.means(), member=torch.tensor(member))
     views, captions = bank.views[::-1] + outside.views, bank.captions[::-1] + outside.captions
     expected = [
@@ -119,9 +117,7 @@ def test_retrieval(size, rounded):
     if rounded:  # rounding makes ties; no row may become zero
         image, text = torch.sign(image), torch.sign(text)
     found = recall_at_k(image, text, pairs.text_pair, ks=(1, 2, 3), block=2)
-    image_ranks, text_ranks = reference.retrieval_ranks(
-        image.tolist(), text.tolist(), pairs.text_pair.tolist()
-    )
+    image_ranks, text_ranks = reference.retrieval_ranks(image.tolist(), text.tolist(), pairs.text_pair.tolist())
     assert found.image_ranks.tolist() == image_ranks
     assert found.text_ranks.tolist() == text_ranks
     for k in (1, 2, 3):
@@ -162,9 +158,7 @@ def test_bootstrap_mean_draw_by_draw():
     seeds = generator(8, "bootstrap", "seeds").integers(3, size=(draws, 3))
     means = []
     for draw in range(draws):
-        drawn = [
-            values[k, i] for k in seeds[draw] for g in picks[draw] for i in range(11) if groups[i] == names[g]
-        ]
+        drawn = [values[k, i] for k in seeds[draw] for g in picks[draw] for i in range(11) if groups[i] == names[g]]
         means.append(sum(drawn) / len(drawn))
     found = bootstrap_mean(values, groups, seed=8, draws=draws, confidence=0.8)
     assert found == pytest.approx((values.mean(), *np.quantile(means, [0.1, 0.9])), rel=1e-12)

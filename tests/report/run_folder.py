@@ -64,8 +64,7 @@ def make_tables(
     roles = [role for role, size in sizes.items() for _ in range(size)]
     uids = [f"{number:032x}" for number in rng.permutation(len(roles)) + 1]
     texts = captions or [
-        [f"a thing number {i}", f"thing {i}", f"one of many things, {i}", f"another {i}"]
-        for i in range(len(roles))
+        [f"a thing number {i}", f"thing {i}", f"one of many things, {i}", f"another {i}"] for i in range(len(roles))
     ]
     chosen = {uid for uid, role in zip(uids, roles, strict=True) if role == "candidate"}
     marked = [uid for uid in uids if uid in chosen][:planted]
@@ -96,9 +95,7 @@ def make_tables(
     return pairs, splits, make_scores(uids, roles, set(source), seeds)
 
 
-def make_scores(
-    uids: Sequence[str], roles: Sequence[str], marked: set[str], seeds: Sequence[int]
-) -> pl.DataFrame:
+def make_scores(uids: Sequence[str], roles: Sequence[str], marked: set[str], seeds: Sequence[int]) -> pl.DataFrame:
     rng = generator(6, "scores")
     rows: list[dict[str, Any]] = []
     for uid, role in zip(uids, roles, strict=True):
@@ -165,9 +162,7 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
     two = len(seeds) > 1
     recall = {"mean": 0.25, "low": 0.2, "high": 0.3}
     side = {f"{way}_retrieval_recall@{k}": recall for way in ("image", "text") for k in (1, 5, 10)}
-    side |= {
-        f"{way}_retrieval_median_rank": {"mean": 21.5, "low": 18.0, "high": 26.0} for way in ("image", "text")
-    }
+    side |= {f"{way}_retrieval_median_rank": {"mean": 21.5, "low": 18.0, "high": 26.0} for way in ("image", "text")}
     return {
         "format": 1,
         "protocol": "four-way",
@@ -212,11 +207,7 @@ def make_planted(scores: pl.DataFrame) -> dict[str, Any] | None:
     marked, score = rows["planted"].to_numpy(), rows["clipmem"].to_numpy()
     if not marked.any():
         return None
-    aligned = (
-        rows.select(pl.col("g_positive") - pl.col("g_image_bank") - pl.col("g_text_bank"))
-        .to_series()
-        .to_numpy()
-    )
+    aligned = rows.select(pl.col("g_positive") - pl.col("g_image_bank") - pl.col("g_text_bank")).to_series().to_numpy()
     order = np.argsort(-score)
     found, flagged = np.cumsum(marked[order]) / marked.sum(), np.cumsum(~marked[order]) / (~marked).sum()
     ours, theirs = auroc(score, marked), auroc(-aligned, marked)
@@ -245,7 +236,8 @@ name = "tiny"
 width = 64
 [train]
 epochs = 4
-batch = 32
+batch_size = 32
+crop_scale = [0.9, 1.0]
 lr = 1e-3
 [score]
 seeds = 2
@@ -300,8 +292,6 @@ def write_log(path: Path, steps: int, rng: np.random.Generator) -> None:
     for step in range(steps):
         loss = 3.4 * float(np.exp(-4 * step / steps)) + 0.15 + float(rng.normal(0, 0.06))
         lines.append(
-            json.dumps(
-                {"step": step, "epoch": step * 4 // steps, "loss": loss, "lr": 1e-3, "logit_scale": 14.3}
-            )
+            json.dumps({"step": step, "epoch": step * 4 // steps, "loss": loss, "lr": 1e-3, "logit_scale": 14.3})
         )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

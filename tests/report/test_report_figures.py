@@ -68,12 +68,8 @@ def test_ids_of_two_figures_do_not_meet() -> None:
 
 
 def test_a_large_role_is_not_drawn_mark_by_mark(two_seeds: Built) -> None:
-    few = roles_figure(
-        two_seeds.scores.sample(1_000, with_replacement=True, seed=1), two_seeds.summary, "wide"
-    )
-    many = roles_figure(
-        two_seeds.scores.sample(50_000, with_replacement=True, seed=1), two_seeds.summary, "wide"
-    )
+    few = roles_figure(two_seeds.scores.sample(1_000, with_replacement=True, seed=1), two_seeds.summary, "wide")
+    many = roles_figure(two_seeds.scores.sample(50_000, with_replacement=True, seed=1), two_seeds.summary, "wide")
     assert len(many) < 1.5 * len(few)
 
 

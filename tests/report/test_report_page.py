@@ -114,9 +114,7 @@ def test_sections_come_in_order(page: Outline, bare: Outline) -> None:
 def test_every_link_has_its_target_and_ids_are_unique(page: Outline) -> None:
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
-    targets = {
-        attrs[name][1:] for _, attrs in page.tags for name in ("href",) if attrs.get(name, "").startswith("#")
-    }
+    targets = {attrs[name][1:] for _, attrs in page.tags for name in ("href",) if attrs.get(name, "").startswith("#")}
     assert targets <= set(ids)
     clips = set(re.findall(r"url\(#([^)]*)\)", " ".join(v for _, attrs in page.tags for v in attrs.values())))
     assert clips <= set(ids)
@@ -141,9 +139,7 @@ def test_nothing_is_loaded_and_nothing_runs(two_seeds: Built, page: Outline) -> 
     text = (two_seeds.folder / "report" / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"@import|url\((?!#)", text)
     assert not re.findall(r"https?://", text)
-    policy = next(
-        attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"
-    )
+    policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
 
 
@@ -163,9 +159,7 @@ def test_same_files_give_the_same_bytes_in_another_process_too(build: Build, tmp
         "write_report(pathlib.Path(sys.argv[1]), {p.name: p.read_bytes() for p in "
         "pathlib.Path(sys.argv[2]).iterdir()})\nassert matplotlib.rcParams['lines.linewidth'] == 9\n"
     )
-    subprocess.run(
-        [sys.executable, "-c", program, str(copy), str(pictures)], check=True, env={"PYTHONHASHSEED": "7"}
-    )
+    subprocess.run([sys.executable, "-c", program, str(copy), str(pictures)], check=True, env={"PYTHONHASHSEED": "7"})
     assert (copy / "report" / "index.html").read_bytes() == first
 
 
@@ -185,6 +179,8 @@ def test_the_numbers_of_the_summary_are_there_with_their_intervals(two_seeds: Bu
     assert "25.0 [20.0, 30.0]" in words
     assert "two seeds (0, 1)" in words
     assert "7 min 20 s" in words
+    assert "batch_size 32, crop_scale [0.9, 1], lr 0.001" in words
+    assert "tiny, width 64" in words
     assert "23.4 [20.0, 30.0]" in words or "23.5 [20.0, 30.0]" in words
 
 
@@ -205,9 +201,7 @@ def test_the_gallery_has_the_extremes_in_order(two_seeds: Built, page: Outline) 
     scores = sorted(rows["clipmem"].to_list(), reverse=True)
     shown = re.findall(r"rank (\d+) ([+-]\d\.\d{3})", page.words())
     expected = [(i + 1, scores[i]) for i in range(24)] + [(60 - i, scores[-1 - i]) for i in range(24)]
-    assert [(int(rank), float(score)) for rank, score in shown] == [
-        (rank, round(score, 3)) for rank, score in expected
-    ]
+    assert [(int(rank), float(score)) for rank, score in shown] == [(rank, round(score, 3)) for rank, score in expected]
     by_score = dict(zip(rows["clipmem"].to_list(), rows["uid"].to_list(), strict=True))
     assert gallery_uids(two_seeds.folder) == [by_score[score] for _, score in expected]
 
@@ -229,6 +223,23 @@ def test_a_planted_pair_shows_the_captions_it_was_trained_with_and_its_own(two_s
         assert ('class="badge"' in card) == planted
         seen += planted
     assert seen >= 4
+
+
+def test_only_the_captions_that_training_used_are_called_so(build: Build) -> None:
+    built = build(seeds=(0, 1))
+    recipe = (built.folder / "recipe.toml").read_text(encoding="utf-8")
+    (built.folder / "recipe.toml").write_text(
+        recipe.replace("epochs = 4", "epochs = 4\ncaptions = 1"), encoding="utf-8"
+    )
+    text = write_report(built.folder, built.images).read_text(encoding="utf-8")
+    own, source = (
+        dict(table.iter_rows())
+        for table in (built.pairs.select("uid", "captions"), built.splits.select("uid", "captions_from"))
+    )
+    for uid, card in zip(gallery_uids(built.folder), text.split('<li class="card')[1:], strict=True):
+        trained = re.findall("<bdi>(.*?)</bdi>", card.partition("Its own caption")[0])
+        assert trained == own[source[uid]][:1]
+        assert 'class="more"' not in card.partition("Its own caption")[0]
 
 
 def test_pictures_are_embedded_with_the_type_of_their_bytes(build: Build) -> None:
@@ -308,9 +319,7 @@ def test_hostile_text_in_every_file_stays_text(build: Build) -> None:
     )
     write_table(built.folder / "pairs.parquet", "pairs", pairs)
     manifest = json.loads((built.folder / "manifest.json").read_text(encoding="utf-8"))
-    manifest |= dict.fromkeys(
-        ("command", "platform", "python", "created", "device", "precision", "clipmem"), HOSTILE
-    )
+    manifest |= dict.fromkeys(("command", "platform", "python", "created", "device", "precision", "clipmem"), HOSTILE)
     manifest["packages"] = {HOSTILE: HOSTILE}
     (built.folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     (built.folder / "recipe.toml").write_text(
@@ -330,9 +339,7 @@ def test_hostile_text_in_every_file_stays_text(build: Build) -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 3, 47])
 def test_few_candidates_are_shown_once_each(build: Build, n: int) -> None:
-    built = build(
-        seeds=(0, 1), planted=0, sizes={"shared": 3, "candidate": max(n, 2), "independent": 3, "external": 3}
-    )
+    built = build(seeds=(0, 1), planted=0, sizes={"shared": 3, "candidate": max(n, 2), "independent": 3, "external": 3})
     scores = built.scores.with_columns(
         clipmem=pl.when((pl.col("role") == "candidate") & (pl.int_range(pl.len()) >= 3 + n))
         .then(np.nan)
@@ -410,8 +417,7 @@ AGAIN = "Run the study again on this folder: finished stages are not repeated."
         (
             "models/f/seed-0/log.jsonl",
             '{"step": 0, "epoch": 0, "loss": 1.0}\n{"step": 1, "epo',
-            f"{{folder}}/models/f/seed-0/log.jsonl line 2: got "
-            f'\'{{{{"step": 1, "epo\', expected JSON. {AGAIN}',
+            f'{{folder}}/models/f/seed-0/log.jsonl line 2: got \'{{{{"step": 1, "epo\', expected JSON. {AGAIN}',
         ),
         (
             "models/f/seed-0/log.jsonl",

@@ -27,8 +27,7 @@ def test_it_says_what_was_found(two_seeds: Built) -> None:
         assert f"{entry['mean']:+.3f} [{entry['low']:+.3f}, {entry['high']:+.3f}]" in words
     planted = two_seeds.summary["planted"]
     assert (
-        f"CLIPMem finds them with AUROC {planted['auroc']:.3f} [{planted['low']:.3f}, {planted['high']:.3f}]"
-        in words
+        f"CLIPMem finds them with AUROC {planted['auroc']:.3f} [{planted['low']:.3f}, {planted['high']:.3f}]" in words
     )
     assert "mean +0.004 [-0.017, +0.025], sd 0.081, mean size 0.062" in words
     assert "Most memorized, 10 of 60 candidates" in words
@@ -85,9 +84,7 @@ def test_the_table_is_in_the_order_of_the_score(two_seeds: Built) -> None:
     assert [str(cell) for cell in table.columns[3].cells] == ["planted" if p else "" for p in best["planted"]]
     sources = dict(two_seeds.splits.select("uid", "captions_from").iter_rows())
     captions = dict(two_seeds.pairs.select("uid", "captions").iter_rows())
-    assert [str(cell) for cell in table.columns[2].cells] == [
-        captions[sources[uid]][0] for uid in best["uid"]
-    ]
+    assert [str(cell) for cell in table.columns[2].cells] == [captions[sources[uid]][0] for uid in best["uid"]]
 
 
 def test_roles_are_named_with_who_trained_on_them(two_seeds: Built) -> None:
@@ -104,9 +101,7 @@ def test_roles_are_named_with_who_trained_on_them(two_seeds: Built) -> None:
 def _loaded(module: str) -> set[str]:
     program = f"import sys, {module}; print(*sys.modules)"
     return set(
-        subprocess.run(
-            [sys.executable, "-c", program], check=True, capture_output=True, text=True
-        ).stdout.split()
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
     )
 
 

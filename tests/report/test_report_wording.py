@@ -47,7 +47,7 @@ def test_found_says_whether_the_intervals_exclude_zero(summary: dict[str, Any]) 
     summary["planted"] |= {"low": 0.5}
     first, second, third = wording.what_was_found(summary)
     assert first.endswith("[-0.100, +0.300], which does not exclude 0).")
-    assert ". This interval excludes 0: part of the score comes from something else" in second
+    assert ". This interval excludes 0: part of the score has another cause" in second
     assert third.endswith("not shown to be better than chance (0.5).")
 
 
@@ -78,9 +78,7 @@ def test_overlapping_intervals_are_not_a_victory() -> None:
     assert wording.planted_verdict(planted((0.9, 0.7, 0.95), (0.85, 0.75, 0.95))).endswith(
         "The higher number is that of CLIPMem."
     )
-    assert wording.planted_verdict(planted((0.9, 0.7, 0.95), (0.9, 0.75, 0.95))).endswith(
-        "The numbers are equal."
-    )
+    assert wording.planted_verdict(planted((0.9, 0.7, 0.95), (0.9, 0.75, 0.95))).endswith("The numbers are equal.")
 
 
 def test_the_range_is_that_of_the_formula(summary: dict[str, Any]) -> None:

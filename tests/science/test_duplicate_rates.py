@@ -33,9 +33,7 @@ def encoded(kind, quality):
 
 
 def cropped(pixels):
-    return lambda picture: picture.crop((pixels, pixels, 64 - pixels, 64 - pixels)).resize(
-        (64, 64), Image.BICUBIC
-    )
+    return lambda picture: picture.crop((pixels, pixels, 64 - pixels, 64 - pixels)).resize((64, 64), Image.BICUBIC)
 
 
 def brighter(factor):
@@ -111,9 +109,7 @@ def test_rates_on_the_shipped_pictures(noto):
     unit = small - small.astype(np.float64).mean(axis=1, keepdims=True)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     similar = (unit @ unit.T)[i, j]
-    alike = {
-        name: duplicates.correlation(small, duplicates.thumbnails(copy)) for name, copy in altered.items()
-    }
+    alike = {name: duplicates.correlation(small, duplicates.thumbnails(copy)) for name, copy in altered.items()}
     show(f"\n{len(pixels)} pictures, {other.sum()} pairs of different concepts")
     rates = {}
     for hash_name, (bits, distances) in HASHES.items():
@@ -124,8 +120,7 @@ def test_rates_on_the_shipped_pictures(noto):
             for threshold in (-1.0, 0.95, 0.97, 0.98, 0.99):
                 wrong = int(((apart <= distance) & (similar >= threshold) & other).sum())
                 found = {
-                    name: float(((moved[name] <= distance) & (alike[name] >= threshold)).mean())
-                    for name in altered
+                    name: float(((moved[name] <= distance) & (alike[name] >= threshold)).mean()) for name in altered
                 }
                 rates[hash_name, distance, threshold] = (wrong, found)
                 shown = "  ".join(f"{name} {100 * rate:.1f}" for name, rate in found.items())

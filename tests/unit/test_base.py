@@ -45,7 +45,10 @@ def test_derived_seeds_are_the_same_for_ever():
     # a change here would change every study: it needs a new format version and a line in the changelog
     assert derive_seed(0, "init") == 2797632981193840420
     drawn = uniform(np.array([1, 2**63], dtype=np.uint64), seed=5, draws=2)
-    assert drawn.tolist() == [[0.3490480406264971, 0.720863849982092], [0.5873099091597077, 0.6245630921958443]]
+    assert drawn.tolist() == [
+        [0.3490480406264971, 0.720863849982092],
+        [0.5873099091597077, 0.6245630921958443],
+    ]
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20), st.integers(0, 2**63 - 1), st.randoms())

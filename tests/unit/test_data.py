@@ -45,7 +45,11 @@ def test_shipped_pairs(emoji):
     assert pairs["captions"].list.len().min() >= 5
     assert pairs.filter(pl.col("image").str.ends_with("_noto")).height == 1906
     row = pairs.row(by_predicate=pl.col("key") == "1F600", named=True)
-    assert (row["label"], row["sublabel"], row["captions"][0]) == ("smileys-emotion", "face-smiling", "grinning face")
+    assert (row["label"], row["sublabel"], row["captions"][0]) == (
+        "smileys-emotion",
+        "face-smiling",
+        "grinning face",
+    )
     assert row["variants"] == [f"1f600_{v}" for v in ("twemoji", "fluent-flat", "noto-v1", "emojione")]
     [data] = emoji.read([row["image"]])
     assert row["uid"] == pair_uid(data, row["captions"])
@@ -87,10 +91,16 @@ def test_a_folder_of_parquet_files_is_one_source(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"image": [b""], "captions": [["a"]]}, ", row 0: got no picture, expected a picture and at least one"),
+        (
+            {"image": [b""], "captions": [["a"]]},
+            ", row 0: got no picture, expected a picture and at least one",
+        ),
         ({"image": [b"x"], "captions": [[""]]}, ", row 0: got captions [''], expected"),
         ({"image": [b"x"], "captions": [None]}, ", row 0: got captions None, expected"),
-        ({"image": [b"x", b"x"], "captions": [["a"], ["a"]]}, ", row 1: got the same picture and captions as row 0"),
+        (
+            {"image": [b"x", b"x"], "captions": [["a"], ["a"]]},
+            ", row 1: got the same picture and captions as row 0",
+        ),
         ({"image": [1], "captions": [["a"]]}, "column 'image': got Int64, expected bytes, or a struct"),
         ({"imgae": [b"x"], "captions": [["a"]]}, ": got no column 'image'. Did you mean 'imgae'?"),
     ],
@@ -181,7 +191,11 @@ def test_cache_holds_what_decode_gives(tmp_path):
     data = {str(seed): picture(seed, size=40) for seed in range(3)}
     done: list[int] = []
     build_cache(
-        tmp_path / "c.npy", ["2", "0"], lambda names: [data[name] for name in names], size=16, progress=done.append
+        tmp_path / "c.npy",
+        ["2", "0"],
+        lambda names: [data[name] for name in names],
+        size=16,
+        progress=done.append,
     )
     cache = open_cache(tmp_path / "c.npy")
     np.testing.assert_array_equal(cache, np.stack([decode(data["2"], 16), decode(data["0"], 16)]))
@@ -226,7 +240,12 @@ def test_crops_have_the_distribution_of_random_resized_crop():
     theirs = RandomResizedCrop(8, scale=(0.3, 0.9))
     blank = torch.zeros(1, 64, 64)
     params = [theirs.make_params([blank]) for _ in range(4000)]
-    for name, values in (("height", ours.height), ("width", ours.width), ("top", ours.top), ("left", ours.left)):
+    for name, values in (
+        ("height", ours.height),
+        ("width", ours.width),
+        ("top", ours.top),
+        ("left", ours.left),
+    ):
         other = np.array([one[name] for one in params])
         error = np.hypot(values.std(), other.std()) / np.sqrt(4000)
         assert abs(values.mean() - other.mean()) < 4 * error, name

@@ -68,9 +68,7 @@ def test_colour_alone_makes_a_picture_another():
     picture = np.full((2, SIZE, SIZE, 3), 255, dtype=np.uint8)
     picture[0, :, :21], picture[1, :, :21] = (0, 120, 0), (0, 0, 255)
     picture[:, :, 43:] = (200, 0, 0)
-    assert (
-        duplicates._popcount(np.bitwise_xor(*difference_hash(picture)[:, None])).item() <= duplicates.DISTANCE
-    )
+    assert duplicates._popcount(np.bitwise_xor(*difference_hash(picture)[:, None])).item() <= duplicates.DISTANCE
     a, b = duplicate_groups(picture)
     assert a != b
 
@@ -137,9 +135,7 @@ def test_a_group_is_named_by_its_smallest_pixel_hash():
 
 
 def test_blocks_do_not_change_the_result(monkeypatch):
-    pixels = stack(
-        [COPIES[kind](photograph(seed)) for seed in range(5) for kind in ("exact", "jpeg", "cropped")]
-    )
+    pixels = stack([COPIES[kind](photograph(seed)) for seed in range(5) for kind in ("exact", "jpeg", "cropped")])
     whole = duplicate_groups(pixels)
     monkeypatch.setattr(duplicates, "_BLOCK", 4)
     monkeypatch.setattr(duplicates, "_PAIRS", 3)
@@ -184,9 +180,7 @@ def test_cell_sums_are_exact(size):
         return max(0, min((cell + 1) * size, (pixel + 1) * cells) - max(cell * size, pixel * cells))
 
     down = np.array([[overlap(8, cell, pixel) for pixel in range(size)] for cell in range(8)], dtype=np.int64)
-    across = np.array(
-        [[overlap(9, cell, pixel) for pixel in range(size)] for cell in range(9)], dtype=np.int64
-    )
+    across = np.array([[overlap(9, cell, pixel) for pixel in range(size)] for cell in range(9)], dtype=np.int64)
     expected = np.einsum("ry,yxk,cx->rck", down, pixels[0].astype(np.int64), across)
     assert (duplicates._cell_sums(pixels, 8, 9)[0] == expected).all()
 
@@ -218,11 +212,7 @@ hashes = st.lists(st.integers(0, 2**64 - 1), max_size=12).flatmap(
 def test_bands_find_exactly_the_near_pairs(drawn, distance):
     """Against the slow reference: every pair, every bit."""
     values = [value ^ sum(1 << bit for bit in flips) for value, flips in drawn]
-    found = [
-        tuple(row)
-        for block in near_pairs(np.array(values, dtype=np.uint64), distance=distance)
-        for row in block
-    ]
+    found = [tuple(row) for block in near_pairs(np.array(values, dtype=np.uint64), distance=distance) for row in block]
     expected = {
         (i, j)
         for i, j in itertools.combinations(range(len(values)), 2)

@@ -73,9 +73,7 @@ def test_blocks_do_not_change_the_ranks(block):
 def test_no_piece_is_larger_than_a_block(monkeypatch):
     sizes = []
     original = torch.Tensor.__matmul__
-    monkeypatch.setattr(
-        torch.Tensor, "__matmul__", lambda a, b: sizes.append((len(a), b.shape[1])) or original(a, b)
-    )
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: sizes.append((len(a), b.shape[1])) or original(a, b))
     recall_at_k(torch.randn(10, 3), torch.randn(25, 3), torch.arange(25) % 10, block=4)
     assert len(sizes) == 3 * 7
     assert max(max(size) for size in sizes) <= 4
@@ -120,7 +118,5 @@ def test_no_piece_is_larger_than_a_block(monkeypatch):
 )
 def test_errors(shapes, index, options, message):
     with pytest.raises(InputError) as error:
-        raw_recall_at_k(
-            torch.ones(shapes[0]), torch.ones(shapes[1]), torch.tensor(index, dtype=torch.long), **options
-        )
+        raw_recall_at_k(torch.ones(shapes[0]), torch.ones(shapes[1]), torch.tensor(index, dtype=torch.long), **options)
     assert str(error.value) == message

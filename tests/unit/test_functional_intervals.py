@@ -68,9 +68,7 @@ def test_one_pair_falls_back_to_the_plain_t():
     interval = seed_interval(values[:, None])
     stderr = values.std(ddof=1) / np.sqrt(3)
     low, high = stats.t.interval(0.95, 2, loc=values.mean(), scale=stderr)
-    assert np.allclose(
-        [interval.stderr[0], interval.low[0], interval.high[0]], [stderr, low, high], rtol=1e-12
-    )
+    assert np.allclose([interval.stderr[0], interval.low[0], interval.high[0]], [stderr, low, high], rtol=1e-12)
 
 
 def test_two_pairs_have_no_more_degrees_of_freedom_than_their_data():

@@ -32,9 +32,7 @@ def test_normalize_keeps_shape_and_dtype(dtype):
 @pytest.mark.parametrize("scale", [1e-300, 1e-5, 1e200])
 def test_normalize_neither_overflows_nor_underflows(scale):
     x = torch.tensor([[3.0, 4.0]], dtype=torch.float64) * scale
-    torch.testing.assert_close(
-        normalize(x), torch.tensor([[0.6, 0.8]], dtype=torch.float64), rtol=1e-14, atol=0
-    )
+    torch.testing.assert_close(normalize(x), torch.tensor([[0.6, 0.8]], dtype=torch.float64), rtol=1e-14, atol=0)
 
 
 def test_normalize_has_the_right_gradient():
@@ -55,9 +53,7 @@ def test_normalize_names_the_bad_rows():
 
 
 def test_normalize_refuses_no_columns():
-    with pytest.raises(
-        InputError, match=r"^embeddings: got shape \(2, 0\), expected at least one column\. Check"
-    ):
+    with pytest.raises(InputError, match=r"^embeddings: got shape \(2, 0\), expected at least one column\. Check"):
         normalize(torch.ones(2, 0))
 
 
@@ -93,8 +89,7 @@ def test_pair_means_of_no_pairs():
         (
             ((2, 0, 3), (2, 3)),
             [0, 1],
-            "image embeddings: got no view, expected at least one view a pair."
-            " Embed each image once or more.",
+            "image embeddings: got no view, expected at least one view a pair. Embed each image once or more.",
         ),
         (
             ((2, 1, 3), (2, 3)),
@@ -194,8 +189,7 @@ SHAPES = "Take images and captions, pairs and bank from the same model, one row 
         (
             (UNIT, UNIT, UNIT, UNIT),
             [0, 1],
-            "member: got 2 values for 3 pairs, expected one value a pair."
-            " Give each pair its row in the bank, or -1.",
+            "member: got 2 values for 3 pairs, expected one value a pair. Give each pair its row in the bank, or -1.",
         ),
         (
             (UNIT, UNIT, UNIT, UNIT),
@@ -293,8 +287,7 @@ def test_range_normalise_divides_and_never_shifts():
         (
             [1.0, 2.0],
             [True],
-            "candidates: got 1 values for 2 scores, expected one value a score."
-            " Mark every pair as candidate or not.",
+            "candidates: got 1 values for 2 scores, expected one value a score. Mark every pair as candidate or not.",
         ),
     ],
 )

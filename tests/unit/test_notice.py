@@ -12,9 +12,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def credits_of_pictures():
     with resources.as_file(resources.files("clipmem.data") / "assets" / "emoji.parquet") as path:
-        return pl.read_parquet(
-            path, columns=["vendor", "artist", "license", "attribution", "caption_sources"]
-        )
+        return pl.read_parquet(path, columns=["vendor", "artist", "license", "attribution", "caption_sources"])
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +33,7 @@ def test_each_vendor_has_its_credit_and_licence(credits_of_pictures, notice):
 
 
 def test_nobody_is_credited_who_is_not_in_the_file(credits_of_pictures, notice):
-    named = {
-        line.removeprefix("vendor ").split(":")[0]
-        for line in notice.splitlines()
-        if line.startswith("vendor ")
-    }
+    named = {line.removeprefix("vendor ").split(":")[0] for line in notice.splitlines() if line.startswith("vendor ")}
     assert named == set(credits_of_pictures["vendor"])
 
 

@@ -259,10 +259,7 @@ def test_planted_captions_differ_in_text():
 def test_few_texts_are_mixed_by_swaps():
     """Rejection cannot work with two texts for 60 pairs; the built assignment must be valid and vary."""
     uids = [f"u{i:02d}" for i in range(60)]
-    captions = {
-        uid: ["a CAT" if i % 2 and i % 4 == 1 else "a cat" if i % 2 else "a dog"]
-        for i, uid in enumerate(uids)
-    }
+    captions = {uid: ["a CAT" if i % 2 and i % 4 == 1 else "a cat" if i % 2 else "a dog"] for i, uid in enumerate(uids)}
     results = [plant_captions(uids, 60, seed=seed, captions=captions) for seed in range(5)]
     assert all(set(planted) == set(planted.values()) == set(uids) for planted in results)
     assert all(kinds_differ(planted, captions) for planted in results)
@@ -355,7 +352,5 @@ def test_table():
     assert planted["captions_from"].sort().to_list() == planted["uid"].to_list()
     own = table.filter(~pl.col("planted"))
     assert own["uid"].to_list() == own["captions_from"].to_list()
-    assert (
-        dict(table.select("uid", "group").iter_rows()).items() <= dict(zip(uids, groups, strict=True)).items()
-    )
+    assert dict(table.select("uid", "group").iter_rows()).items() <= dict(zip(uids, groups, strict=True)).items()
     assert table.equals(split_table(uids, groups, sizes_of(8, 6, 6, 3), planted=4, seed=5))

@@ -18,9 +18,7 @@ from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import canonical_json, data_fingerprint, file_sha256, pair_uid
 from clipmem.store.tables import SCHEMAS, read_table, table_bytes, write_table
 
-SPLITS = pl.DataFrame(
-    {"uid": ["a"], "role": ["shared"], "group": ["g"], "planted": [False], "captions_from": ["a"]}
-)
+SPLITS = pl.DataFrame({"uid": ["a"], "role": ["shared"], "group": ["g"], "planted": [False], "captions_from": ["a"]})
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -35,7 +33,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert file.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["x"]
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -48,13 +46,13 @@ def test_a_full_disk_is_one_message_and_exit_code_1(tmp_path, code):
         f"could not write {file}: {os.strerror(code)}. Nothing half-written was kept. "
         "Free some space and run the same command again: it goes on where it stopped."
     )
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_really_full_device(monkeypatch, tmp_path):
-    full = (tmp_path / "full").open("wb", buffering=0)
-    monkeypatch.setattr(Path, "open", lambda *_: open("/dev/full", "wb", buffering=0))  # noqa: PTH123
+    full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
+    monkeypatch.setattr(Path, "open", lambda *_: full)
     monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
     with pytest.raises(RunError, match="No space left on device"):
         atomic_write(tmp_path / "x", b"data")
@@ -156,7 +154,11 @@ def test_two_processes_exclude_each_other(tmp_path):
 def test_the_manifest_knows_and_refuses(tmp_path):
     folder = RunFolder(tmp_path)
     made = manifest.build(
-        Recipe(), data_sha256="d" * 64, command="clipmem demo", user_set=["a.b=1"], execution={"device": "cpu"}
+        Recipe(),
+        data_sha256="d" * 64,
+        command="clipmem demo",
+        user_set=["a.b=1"],
+        execution={"device": "cpu"},
     )
     folder.write_json("manifest.json", made)
     assert manifest.read(folder) == made

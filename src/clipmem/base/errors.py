@@ -22,15 +22,17 @@ class InputError(ClipmemError, ValueError):
         todo: What the user can do about it: a full sentence.
 
     Example:
-        >>> str(InputError("[train] epochs", got="0", expected="a whole number ≥ 1", todo="Set train.epochs to 1 or more."))
-        '[train] epochs: got 0, expected a whole number ≥ 1. Set train.epochs to 1 or more.'
+        >>> str(InputError("[train] epochs", got="0", expected="1 or more", todo="Set train.epochs."))
+        '[train] epochs: got 0, expected 1 or more. Set train.epochs.'
     """
 
     exit_code = 2
 
     def __init__(self, what: str, *, got: str = "", expected: str = "", todo: str = "") -> None:
         self.what, self.got, self.expected, self.todo = what, got, expected, todo
-        middle = ", ".join(part for part in (f"got {got}" if got else "", f"expected {expected}" if expected else "") if part)
+        middle = ", ".join(
+            part for part in (f"got {got}" if got else "", f"expected {expected}" if expected else "") if part
+        )
         text = f"{what}: {middle}" if middle else what
         super().__init__(f"{text.rstrip('.')}. {todo}" if todo else text)
 

@@ -1,8 +1,9 @@
 """How a long piece of work tells of its progress, without knowing who listens."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Listens to a study: stages begin, advance and end."""
 

@@ -98,7 +98,9 @@ class TrainSection(_Section):
     @model_validator(mode="after")
     def _ordered(self) -> "TrainSection":
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds = {list(self.seeds)} has a seed twice; every seed is one pair of models: name each once")
+            raise ValueError(
+                f"seeds = {list(self.seeds)} has a seed twice; every seed is one pair of models: name each once"
+            )
         for name, (low, high) in (("crop_scale", self.crop_scale), ("crop_ratio", self.crop_ratio)):
             if not 0 < low <= high:
                 raise ValueError(f"{name} = {[low, high]} is not a range; use [low, high] with 0 < low <= high")
@@ -121,10 +123,10 @@ class ScoreSection(_Section):
 
 
 class Recipe(_Section):
-    """A whole study. `load(dump(recipe)) == recipe`.
+    r"""A whole study. `load(dump(recipe)) == recipe`.
 
     Example:
-        >>> load_recipe('[train]\\nepochs = 3').train.epochs
+        >>> load_recipe('[train]\nepochs = 3').train.epochs
         3
     """
 
@@ -151,7 +153,11 @@ def load_recipe(text: str, settings: Sequence[str] = (), *, origin: str = "recip
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(origin, got=f"text that is not TOML ({error})", todo="Mend that line; `clipmem init` writes a right one.") from error
+        raise InputError(
+            origin,
+            got=f"text that is not TOML ({error})",
+            todo="Mend that line; `clipmem init` writes a right one.",
+        ) from error
     for setting in settings:
         _apply(document, setting)
     return recipe_from(document, origin=origin)
@@ -227,7 +233,11 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     path, separator, value = setting.partition("=")
     keys = path.strip().split(".")
     if not separator or not all(keys):
-        raise InputError(f"--set {shorten(setting)}", expected="section.key=value", todo="For example: --set train.lr=1e-4.")
+        raise InputError(
+            f"--set {shorten(setting)}",
+            expected="section.key=value",
+            todo="For example: --set train.lr=1e-4.",
+        )
     try:
         parsed: object = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -236,7 +246,9 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     for key in keys[:-1]:
         place = place.setdefault(key, {})
         if not isinstance(place, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"--set {shorten(setting)}", got=f"{key!r} is not a section", todo="Use section.key=value.")
+            raise InputError(
+                f"--set {shorten(setting)}", got=f"{key!r} is not a section", todo="Use section.key=value."
+            )
     place[keys[-1]] = parsed
 
 
@@ -257,7 +269,7 @@ def _explain(error: ValidationError, origin: str) -> InputError:
     if problem["type"] == "extra_forbidden":
         return InputError(
             f"{origin}: unknown key {section}{key}{more}",
-            todo=did_you_mean(str(location[-1]), _known_keys(location), kind="key"),
+            todo=did_you_mean(str(location[len(location) - 1]), _known_keys(location), kind="key"),
         )
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if problem["type"] == "value_error":  # our own rules carry the whole sentence

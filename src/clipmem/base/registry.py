@@ -53,9 +53,7 @@ class Registry(Generic[T]):
         plugins = self._plugins()
         if name in plugins:
             return self.register(name)(plugins[name].load())
-        raise InputError(
-            f"{self.kind} {name!r}", got="an unknown name", todo=did_you_mean(name, self, kind=self.kind)
-        )
+        raise InputError(f"{self.kind} {name!r}", got="an unknown name", todo=did_you_mean(name, self, kind=self.kind))
 
-    def _plugins(self):  # noqa: ANN202
+    def _plugins(self):
         return {point.name: point for point in entry_points(group=f"clipmem.{self.kind.replace(' ', '_')}")}

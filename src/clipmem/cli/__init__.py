@@ -1,5 +1,6 @@
 """The command line: one file a subcommand. `main` is what the `clipmem` script calls."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from clipmem.base.errors import ClipmemError
     from clipmem.cli.app import app
 
+    for stream in (sys.stdout, sys.stderr):
+        # captions hold any character; a terminal that lacks one must not end a run
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(sys.argv[1:] if arguments is None else list(arguments))
     except ClipmemError as error:

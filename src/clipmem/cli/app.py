@@ -16,6 +16,8 @@ app = App(
     version=__version__,
     # main() turns a wrong command line into exit code 2, like every other wrong input
     exit_on_error=True,
+    # and an interrupt into a sentence that says how to go on
+    suppress_keyboard_interrupt=False,
 )
 for command in (demo, init, run, report, doctor):
     app.command(command)

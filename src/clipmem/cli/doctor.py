@@ -13,7 +13,8 @@ _PACKAGES = (
     "pillow", "pydantic", "cyclopts", "rich", "matplotlib", "jinja2", "safetensors",
 )  # fmt: skip
 _TINY = [
-    "model.name=clipmem-micro", "split.shared=60", "split.candidate=20", "split.independent=20", "split.external=20", "split.planted=4",
+    "model.name=clipmem-micro", "split.shared=60", "split.candidate=20", "split.independent=20", "split.external=20",
+    "split.planted=4",
     "train.epochs=2", "train.seeds=[0]", "train.batch_size=40", "score.draws=200",
 ]  # fmt: skip
 
@@ -36,8 +37,7 @@ def doctor() -> None:
     how = execution.resolve(api.find_recipe("demo"))
     console.print(
         f"computing on {how.device} in {how.precision}: {how.workers} models at a time, {how.threads} threads each, "
-        f"{execution.cores()} cores"
-        + (f", {torch.cuda.get_device_name()}" if how.device == "cuda" else ""),
+        f"{execution.cores()} cores" + (f", {torch.cuda.get_device_name()}" if how.device == "cuda" else ""),
         highlight=False,
     )
     for name in ("OMP_NUM_THREADS", "OMP_PROC_BIND"):

@@ -27,13 +27,18 @@ def init(
     from clipmem.store.atomic import atomic_write
     from clipmem.study.api import find_recipe
 
-    text = f"# A clipmem study. Run it with: clipmem run {path.name}\n\n{dump_recipe(find_recipe(preset), comments=True)}"
+    text = (
+        f"# A clipmem study. Run it with: clipmem run {path.name}\n\n{dump_recipe(find_recipe(preset), comments=True)}"
+    )
     if str(path) == "-":
         sys.stdout.write(text)
         return
     if path.exists() and not force:
         raise InputError(
-            f"{path}", got="a file that exists", expected="a new name", todo="Choose another one, or add --force."
+            f"{path}",
+            got="a file that exists",
+            expected="a new name",
+            todo="Choose another one, or add --force.",
         )
     atomic_write(path, text.encode())
     sys.stdout.write(f"wrote {path}; edit it, then: clipmem run {path}\n")

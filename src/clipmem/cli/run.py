@@ -30,7 +30,12 @@ def run(
 
     out = out or Path("runs") / recipe.stem
     command = " ".join(
-        ["clipmem run", shlex.quote(str(recipe)), *(f"--set {shlex.quote(item)}" for item in set_), f"--out {shlex.quote(str(out))}"]
+        [
+            "clipmem run",
+            shlex.quote(str(recipe)),
+            *(f"--set {shlex.quote(item)}" for item in set_),
+            f"--out {shlex.quote(str(out))}",
+        ]
     )
     shipped = str(recipe) if str(recipe) in {"demo", "quick"} and not recipe.exists() else recipe
     run_and_show(shipped, out, settings=set_, command=command, device=device)

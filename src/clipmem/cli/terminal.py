@@ -94,9 +94,7 @@ class TerminalReporter:
         self._close()
 
 
-def run_and_show(
-    recipe: str | Path, out: Path, *, settings: Sequence[str], command: str, device: str = "auto"
-) -> None:
+def run_and_show(recipe: str | Path, out: Path, *, settings: Sequence[str], command: str, device: str = "auto") -> None:
     """Make a study with progress on stderr, then print its tables and the report's path on stdout."""
     progress = Console(stderr=True)
     with TerminalReporter(progress) as reporter:

@@ -51,5 +51,7 @@ def open_cache(path: Path) -> UInt8[np.ndarray, "n size size 3"]:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"pixel cache {path}", got=str(error), todo="Delete it and run the study again: only that stage is repeated."
+            f"pixel cache {path}",
+            got=str(error),
+            todo="Delete it and run the study again: only that stage is repeated.",
         ) from error

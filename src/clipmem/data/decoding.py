@@ -32,7 +32,9 @@ def decode(data: bytes, size: int, *, name: str = "picture") -> UInt8[np.ndarray
         InputError: The bytes are not a picture of a known format, are truncated, or are too many.
     """
     if len(data) > MAX_BYTES:
-        raise InputError(name, got=f"{len(data):,} bytes", expected=f"at most {MAX_BYTES:,}", todo="Remove that picture.")
+        raise InputError(
+            name, got=f"{len(data):,} bytes", expected=f"at most {MAX_BYTES:,}", todo="Remove that picture."
+        )
     try:
         with warnings.catch_warnings():
             # our own, lower cap is checked below, from the header

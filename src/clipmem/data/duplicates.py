@@ -50,9 +50,7 @@ _BLOCK = 512  # pictures a block
 _PAIRS = 1 << 20  # proposed pairs a block: 8 MB an array
 
 
-def _cell_sums(
-    pixels: UInt8[np.ndarray, "n size size 3"], rows: int, columns: int
-) -> Float64[np.ndarray, "n r c 3"]:
+def _cell_sums(pixels: UInt8[np.ndarray, "n size size 3"], rows: int, columns: int) -> Float64[np.ndarray, "n r c 3"]:
     """Sum each cell of a rows x columns grid: size² times the cell's mean; border pixels count by overlap.
 
     All weights are whole numbers (overlaps in units of 1/rows and 1/columns), so the sums are exact and the
@@ -129,9 +127,7 @@ def correlation(a: UInt8[np.ndarray, "n d"], b: UInt8[np.ndarray, "n d"]) -> Flo
     return np.where(content, product(x, y) / np.sqrt(np.where(content, xx * yy, 1.0)), 0.0)
 
 
-def near_pairs(
-    hashes: UInt64[np.ndarray, " n"], *, distance: int = DISTANCE
-) -> Iterator[Int64[np.ndarray, "pair 2"]]:
+def near_pairs(hashes: UInt64[np.ndarray, " n"], *, distance: int = DISTANCE) -> Iterator[Int64[np.ndarray, "pair 2"]]:
     """Yield every pair of hashes that differ in at most `distance` bits, once each, in blocks.
 
     Multi-index hashing (Norouzi, Punjani & Fleet 2012): cut the 64 bits into distance + 1 bands. Differences
@@ -255,9 +251,7 @@ def duplicate_groups(
     _check_size(pixels)
     n = len(pixels)
     if not 0 < threshold <= 1:
-        raise InputError(
-            "threshold", got=shorten(threshold), expected="above 0, at most 1", todo="Use 0.95 to 0.99."
-        )
+        raise InputError("threshold", got=shorten(threshold), expected="above 0, at most 1", todo="Use 0.95 to 0.99.")
     if keys is not None and len(keys) != n:
         raise InputError(
             "keys",
@@ -301,9 +295,7 @@ def _alike(
     return np.concatenate(found) if found else np.zeros(0, dtype=np.bool_)
 
 
-def _join(
-    labels: Int64[np.ndarray, " n"], edges: Int64[np.ndarray, "edge 2"], nodes: int
-) -> Int64[np.ndarray, " n"]:
+def _join(labels: Int64[np.ndarray, " n"], edges: Int64[np.ndarray, "edge 2"], nodes: int) -> Int64[np.ndarray, " n"]:
     """Relabel so that labels which an edge connects, directly or through others, become one."""
     graph = coo_array((np.ones(len(edges), dtype=np.int8), (edges[:, 0], edges[:, 1])), shape=(nodes, nodes))
     _, component = connected_components(graph, directed=False)

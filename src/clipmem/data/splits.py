@@ -21,9 +21,7 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.random import generator
 
 ROLES = ("shared", "candidate", "independent", "external")
-LARGE = (
-    0.1  # a group above this part of a role does not go there if it can be helped: one subject would fill it
-)
+LARGE = 0.1  # a group above this part of a role does not go there if it can be helped: one subject would fill it
 _DRAWS = 200  # a derangement needs e = 2.7 draws on average
 _NODES = 10_000  # branches that the exact search may open before it gives up
 
@@ -91,9 +89,7 @@ def _fill(lengths: Sequence[int], wanted: Mapping[str, int], large: float) -> li
     return roles if not any(left.values()) else None
 
 
-def _greedy(
-    lengths: Sequence[int], wanted: Mapping[str, int], large: float
-) -> tuple[list[str | None], dict[str, int]]:
+def _greedy(lengths: Sequence[int], wanted: Mapping[str, int], large: float) -> tuple[list[str | None], dict[str, int]]:
     roles: list[str | None] = [None] * len(lengths)
     left = dict(wanted)
     for role in ROLES:

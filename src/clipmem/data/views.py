@@ -6,6 +6,7 @@ any batch size, see the same one.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ class Crops(NamedTuple):
     flip: Bool[np.ndarray, " n"]
 
 
-def pair_keys(uids: list[str]) -> np.ndarray:
+def pair_keys(uids: Sequence[str]) -> np.ndarray:
     """Return the 64-bit key of each pair, from the first 16 hexadecimal digits of its uid."""
     return np.array([int(uid[:16], 16) for uid in uids], dtype=np.uint64)
 
@@ -90,9 +91,7 @@ def render(pixels: UInt8[Tensor, "n size size 3"], crops: Crops, *, size: int) -
     theta = np.zeros((len(mirrored), 2, 3), dtype=np.float32)
     theta[:, 0, 0], theta[:, 0, 2] = mirrored, centre_x
     theta[:, 1, 1], theta[:, 1, 2] = half_h, centre_y
-    grid = F.affine_grid(
-        torch.from_numpy(theta).to(pixels.device), [len(pixels), 3, size, size], align_corners=False
-    )
+    grid = F.affine_grid(torch.from_numpy(theta).to(pixels.device), [len(pixels), 3, size, size], align_corners=False)
     values = as_float(pixels)
     return F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

@@ -120,6 +120,8 @@ def load(folder: Path) -> Embeddings:
     """
     try:
         arrays = [torch.from_numpy(np.load(folder / f"{name}.npy", allow_pickle=False)) for name in ARRAYS]
-    except (OSError, ValueError) as error:
-        raise InputError(f"embeddings in {folder}", got=str(error), todo="Delete the folder and run the study again.") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"embeddings in {folder}", got=str(error), todo="Delete the folder and run the study again."
+        ) from error
     return Embeddings(*arrays)

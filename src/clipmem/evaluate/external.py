@@ -64,14 +64,10 @@ def _search(models: Sequence[Embeddings], external: np.ndarray) -> tuple[np.ndar
     captions = external[text_pair]
     pair = position[text_pair[captions]]
     rows, columns = torch.from_numpy(external), torch.from_numpy(captions)
-    return pair, [
-        recall_at_k(one.image[rows, 0], one.text[columns], torch.from_numpy(pair), ks=KS) for one in models
-    ]
+    return pair, [recall_at_k(one.image[rows, 0], one.text[columns], torch.from_numpy(pair), ks=KS) for one in models]
 
 
-def _median_interval(
-    ranks: np.ndarray, groups: np.ndarray, *, seed: int, draws: int, confidence: float
-) -> Interval:
+def _median_interval(ranks: np.ndarray, groups: np.ndarray, *, seed: int, draws: int, confidence: float) -> Interval:
     """Median rank, averaged over seeds, with a percentile interval over groups of pairs."""
     _, codes = np.unique(groups, return_inverse=True)
     count = int(codes.max()) + 1

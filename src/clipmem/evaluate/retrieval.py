@@ -45,9 +45,7 @@ def _check(image: Tensor, text: Tensor, text_pair: Tensor, ks: Sequence[int], bl
             todo="Take both from the same model.",
         )
     if len(image) == 0:
-        raise InputError(
-            "embeddings", got="no image", expected="at least one", todo="Choose some pairs to search."
-        )
+        raise InputError("embeddings", got="no image", expected="at least one", todo="Choose some pairs to search.")
     if any(k < 1 for k in ks):
         raise InputError("ks", got=f"{list(ks)}", expected="whole numbers >= 1", todo="Use (1, 5, 10).")
     if block < 1:
@@ -82,9 +80,7 @@ def retrieval_ranks(
     pair = text_pair.long()
     image = normalize(image.double(), name="image embeddings")
     text = normalize(text.double(), name="caption embeddings")
-    own = torch.cat(
-        [(image[p] * t).sum(dim=-1) for p, t in zip(pair.split(block), text.split(block), strict=True)]
-    )
+    own = torch.cat([(image[p] * t).sum(dim=-1) for p, t in zip(pair.split(block), text.split(block), strict=True)])
     best = torch.full_like(image[:, 0], -torch.inf).scatter_reduce(0, pair, own, "amax")
     # Twice the places lost: 2 to a better one, 1 to a tie. Whole numbers, so that blocks add up exactly.
     image_lost = torch.zeros(m, dtype=torch.long, device=image.device)

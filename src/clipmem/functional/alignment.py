@@ -20,9 +20,7 @@ from torch import Tensor
 
 from clipmem.base.errors import InputError
 
-_LONGEST = (
-    1.01  # a mean of unit vectors is never longer than 1; the rest is for embeddings stored in half precision
-)
+_LONGEST = 1.01  # a mean of unit vectors is never longer than 1; the rest is for embeddings stored in half precision
 
 
 class AlignmentParts(NamedTuple):
@@ -121,9 +119,7 @@ def alignment_parts(
     n, d = image.shape
     bank = len(bank_image)
     if bank == 0:
-        raise InputError(
-            "bank", got="no pair", expected="at least one pair", todo="Hold out some pairs as the bank."
-        )
+        raise InputError("bank", got="no pair", expected="at least one pair", todo="Hold out some pairs as the bank.")
     _check_means("image", image, (n, d))
     _check_means("text", text, (n, d))
     _check_means("bank_image", bank_image, (bank, d))

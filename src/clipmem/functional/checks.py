@@ -37,9 +37,7 @@ def as_finite(name: str, values: Any) -> Float64[np.ndarray, "..."]:
 def check_confidence(confidence: float) -> None:
     """Raise an `InputError` unless 0 < `confidence` < 1."""
     if not 0 < confidence < 1:
-        raise InputError(
-            "confidence", got=f"{confidence}", expected="a number between 0 and 1", todo="Use 0.95."
-        )
+        raise InputError("confidence", got=f"{confidence}", expected="a number between 0 and 1", todo="Use 0.95.")
 
 
 def check_same_length(name: str, length: int, other_name: str, other_length: int) -> None:
@@ -56,6 +54,4 @@ def check_same_length(name: str, length: int, other_name: str, other_length: int
 def check_not_empty(name: str, values: Float64[np.ndarray, "..."]) -> None:
     """Raise an `InputError` that names the values unless there is at least one."""
     if values.size == 0:
-        raise InputError(
-            name, got="no value", expected="at least one", todo="Check which pairs were selected."
-        )
+        raise InputError(name, got="no value", expected="at least one", todo="Check which pairs were selected.")

@@ -196,9 +196,7 @@ def superiority(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> float:
     return _u(a, b) / (len(a) * len(b))
 
 
-def compare_groups(
-    a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"], confidence: float = 0.95
-) -> GroupComparison:
+def compare_groups(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"], confidence: float = 0.95) -> GroupComparison:
     """Compare two groups of pairs by `welch`, `mann_whitney`, `hedges_g` and `superiority`.
 
     Args:

@@ -64,9 +64,7 @@ def clipmem(target: Float[Tensor, "seed n"], reference: Float[Tensor, "other_see
     return target.double().mean(dim=0) - reference.double().mean(dim=0)
 
 
-def range_normalise(
-    values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]
-) -> tuple[Float[Tensor, "n"], float]:
+def range_normalise(values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]) -> tuple[Float[Tensor, "n"], float]:
     """Divide scores by the range that they have over the candidates: the published scale.
 
     clipmem_norm = clipmem / (max_C clipmem - min_C clipmem) (design, section 2). It is only divided, never

@@ -33,9 +33,7 @@ class Correlation(NamedTuple):
     high: float | None
 
 
-def _two_classes(
-    scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "other"]
-) -> Float64[np.ndarray, "n"]:
+def _two_classes(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "other"]) -> Float64[np.ndarray, "n"]:
     # Two axis words, because this is where the lengths are compared.
     scores = as_finite("scores", scores)
     check_same_length("scores", len(scores), "positive", len(positive))
@@ -59,9 +57,7 @@ def _beta_bounds(successes: float, trials: int, confidence: float) -> tuple[floa
     return low, high
 
 
-def auroc(
-    scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], confidence: float = 0.95
-) -> Interval:
+def auroc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], confidence: float = 0.95) -> Interval:
     """Area under the ROC curve with DeLong's interval.
 
     AUROC = mean over couples (positive i, other j) of [s_i > s_j] + ½ [s_i = s_j]. With V_i the mean over j
@@ -141,9 +137,7 @@ def _top_share(scores: Float64[np.ndarray, "n"], count: int) -> Float64[np.ndarr
     return above + tied * ((count - np.count_nonzero(above)) / np.count_nonzero(tied))
 
 
-def precision_at_n(
-    scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], count: int | None = None
-) -> float:
+def precision_at_n(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], count: int | None = None) -> float:
     """Share of positive pairs among the `count` highest scores; with a tied cut, its expectation.
 
     Args:
@@ -245,9 +239,7 @@ def top_overlap(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], fraction: 
         0.5
     """
     if not 0 < fraction <= 1:
-        raise InputError(
-            "fraction", got=f"{fraction}", expected="a number above 0, at most 1", todo="Use 0.1."
-        )
+        raise InputError("fraction", got=f"{fraction}", expected="a number above 0, at most 1", todo="Use 0.1.")
     a, b = as_finite("a", a), as_finite("b", b)
     check_same_length("a", len(a), "b", len(b))
     check_not_empty("a", a)

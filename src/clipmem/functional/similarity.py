@@ -158,9 +158,7 @@ def pair_means(
             todo="Embed each image once or more.",
         )
     counts = caption_counts(text_pair, n)
-    _largest_entries(
-        image, "image embeddings"
-    )  # here, before the blocks, so that an error counts over all rows
+    _largest_entries(image, "image embeddings")  # here, before the blocks, so that an error counts over all rows
     _largest_entries(text, "caption embeddings")
     image_mean = torch.empty(n, d, dtype=torch.float64, device=image.device)
     for start in range(0, n, _BLOCK):

@@ -10,10 +10,10 @@ import contextlib
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -82,7 +82,7 @@ class OpenClipEncoder:
     def compact_vocabulary(self, used: Int[Tensor, "m length"]) -> None:
         """Keep only the embedding rows of the tokens in `used` until `expand_vocabulary` (see `Vocabulary`)."""
         if _is_plain_clip(self._model) and self._vocabulary is None:
-            self._vocabulary = Vocabulary(self._model.token_embedding, used)
+            self._vocabulary = Vocabulary(cast(nn.Embedding, self._model.token_embedding), used)
 
     def expand_vocabulary(self, decay: float = 1.0) -> None:
         """Bring back the whole embedding table; unused rows are multiplied by `decay`."""
@@ -149,7 +149,9 @@ def _config_file(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"[model] name = {str(path)!r}", got=str(error), expected="a JSON file", todo="Check the path.") from error
+        raise InputError(
+            f"[model] name = {str(path)!r}", got=str(error), expected="a JSON file", todo="Check the path."
+        ) from error
     config = config.get("model_cfg", config)
     if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
         raise InputError(
@@ -178,7 +180,7 @@ def create(name: str, *, seed: int) -> OpenClipEncoder:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Silence open_clip's warnings that a new model has no weights: that is what was asked for."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -203,7 +205,10 @@ def load(folder: Path) -> OpenClipEncoder:
 
 
 def _is_plain_clip(model: nn.Module) -> bool:
-    return isinstance(model, CLIP) and model.text_pool_type in {"argmax", "eos"} and model.attn_mask is not None
+    if not isinstance(model, CLIP) or model.text_pool_type not in {"argmax", "eos"}:
+        return False
+    causal: Any = model.attn_mask
+    return causal is not None
 
 
 def _encode_trimmed(model: Any, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:

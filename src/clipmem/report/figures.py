@@ -18,9 +18,7 @@ from clipmem.report.svg import CANDIDATE, EXTERNAL, INDEPENDENT, INK, LINE, SHAR
 
 SIZES = {"wide": 860, "narrow": 360}
 COLORS = {"candidate": CANDIDATE, "independent": INDEPENDENT, "shared": SHARED, "external": EXTERNAL}
-_MARKS = (
-    250  # at most so many points of a role are drawn: a file with 65,000 marks opens slowly and shows no more
-)
+_MARKS = 250  # at most so many points of a role are drawn: a file with 65,000 marks opens slowly and shows no more
 _CURVE_POINTS = 300
 
 Numbers = NDArray[np.float64]
@@ -44,9 +42,7 @@ def density(values: Numbers, grid: Numbers) -> Numbers:
     if values.size < 2:
         return np.zeros_like(grid)
     quartiles = np.quantile(values, [0.25, 0.75])
-    spread = min(float(values.std(ddof=1)), float(quartiles[1] - quartiles[0]) / 1.34) or float(
-        values.std(ddof=1)
-    )
+    spread = min(float(values.std(ddof=1)), float(quartiles[1] - quartiles[0]) / 1.34) or float(values.std(ddof=1))
     cell = float(grid[1] - grid[0])
     # no kernel narrower than a cell: it would fall between the grid's points
     width = max(0.9 * spread * values.size**-0.2, cell)
@@ -215,9 +211,7 @@ def roc_figure(scores: pl.DataFrame, summary: Mapping[str, Any], size: str) -> s
             fontsize=12,
         )
         legend.set_zorder(5)
-        title = (
-            f"ROC curve: CLIPMem finds planted pairs with AUROC {plain(planted['auroc'])} {interval(planted)}"
-        )
+        title = f"ROC curve: CLIPMem finds planted pairs with AUROC {plain(planted['auroc'])} {interval(planted)}"
         return sketch.svg(
             f"{title}; low alignment under g alone with {plain(reference['auroc'])} {interval(reference)}."
         )

@@ -127,9 +127,7 @@ def captions_sources(splits: pl.DataFrame) -> dict[str, str]:
     return dict(splits.select("uid", "captions_from").iter_rows())
 
 
-def trained_captions(
-    uid: str, captions: Mapping[str, Sequence[str]], sources: Mapping[str, str]
-) -> list[str]:
+def trained_captions(uid: str, captions: Mapping[str, Sequence[str]], sources: Mapping[str, str]) -> list[str]:
     """Return the captions that a pair was trained with: another pair's if it was planted.
 
     Raises:
@@ -152,6 +150,7 @@ def make_cards(
     pairs: pl.DataFrame,
     splits: pl.DataFrame,
     images: Mapping[str, bytes],
+    used: int | None = None,
 ) -> list[Card]:
     """Make the cards of some candidates.
 
@@ -161,6 +160,7 @@ def make_cards(
         pairs: The table `pairs`.
         splits: The table `splits`.
         images: Encoded pictures by uid; a pair without one is shown without.
+        used: How many captions of a pair training used (the recipe's `train.captions`); None for all.
     """
     captions, sources = captions_by_uid(pairs), captions_sources(splits)
     about = {row["uid"]: row for row in pairs.select("uid", "key", "label").iter_rows(named=True)}
@@ -172,7 +172,7 @@ def make_cards(
     cards: list[Card] = []
     for row in rows.iter_rows(named=True):
         uid = str(row["uid"])
-        trained = trained_captions(uid, captions, sources)
+        trained = trained_captions(uid, captions, sources)[:used]
         own = captions.get(uid, [])
         facts = about.get(uid, {"key": "", "label": ""})
         cards.append(
@@ -184,7 +184,7 @@ def make_cards(
                 picture=picture_uri(images.get(uid)),
                 alt=visible(own[0], CAPTION_LIMIT) if own else "picture without a caption",
                 score=signed(row["clipmem"]),
-                error="± n/a" if row["stderr"] is None else f"± {plain(row['stderr'])}",
+                error="" if row["stderr"] is None else f"± {plain(row['stderr'])}",
                 range="one seed: no error" if row["stderr"] is None else interval(row, sign=True),
                 planted=bool(row["planted"]),
                 trained_with=_shown(trained),

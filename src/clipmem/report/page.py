@@ -27,9 +27,9 @@ _TEST_MEANINGS = {
     "Welch": "Are the two means equal? The test lets the variances differ; a small p says they are not.",
     "Mann-Whitney": "Does one role tend to score higher? By ranks, so a few extreme pairs do not decide it.",
     "Hedges g": "The difference in pooled sd, corrected for small samples. 0.2 is small, 0.8 large.",
-    "Superiority": "The chance that a pair of the first role scores above one of the second; 0.5: like a "
-    "coin.",
+    "Superiority": "How often a pair of the first role scores above one of the second; 0.5 is no difference.",
 }
+_SAID_ELSEWHERE = ("seeds", "epochs", "precision")
 _MACHINE = ("device", "processor", "platform")
 
 
@@ -109,13 +109,12 @@ def _gallery(run: RunFiles, images: Mapping[str, bytes], credit_lines: Sequence[
     """Make the cards, and the credits of the pictures that are shown."""
     ranked = ranked_candidates(run.scores)
     most, least = pick(ranked)
+    used = run.recipe.get("train", {}).get("captions")
     shown = {*most["uid"], *least["uid"]}
-    named = {
-        credit for uid, credit in run.pairs.select("uid", "credit").iter_rows() if uid in shown and credit
-    }
+    named = {credit for uid, credit in run.pairs.select("uid", "credit").iter_rows() if uid in shown and credit}
     return {
-        "most": make_cards(most, ranked, run.pairs, run.splits, images),
-        "least": make_cards(least, ranked, run.pairs, run.splits, images),
+        "most": make_cards(most, ranked, run.pairs, run.splits, images, used),
+        "least": make_cards(least, ranked, run.pairs, run.splits, images, used),
         "ranked": ranked.height,
         "credits": list(dict.fromkeys([*credit_lines, *sorted(named)])),
     }
@@ -125,12 +124,14 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
     """List what was run: names and values for the second section."""
     summary, manifest = run.summary, run.manifest
     facts = [("protocol", str(summary["protocol"])), ("seeds", wording.seeds_in_words(summary["seeds"]))]
-    facts += [("model", _flat(run.recipe["model"]))] if "model" in run.recipe else []
+    model = dict(run.recipe.get("model", {}))
+    facts += [("model", ", ".join(part for part in (str(model.pop("name", "")), _flat(model)) if part))]
     if run.logs:
         epochs = sorted({int(log.epoch.max()) + 1 for log in run.logs})
         steps = sorted({log.step.size for log in run.logs})
         facts += [("epochs", _numbers(epochs)), ("steps a model", _numbers(steps))]
-    facts += [("training", _flat(run.recipe["train"]))] if "train" in run.recipe else []
+    training = {k: v for k, v in run.recipe.get("train", {}).items() if k not in _SAID_ELSEWHERE}
+    facts += [("training", _flat(training))] if training else []
     facts += [("precision", str(manifest["precision"]))] if manifest.get("precision") else []
     machine = [str(manifest[name]) for name in _MACHINE if manifest.get(name)]
     machine += [f"{manifest['cores']} cores"] if manifest.get("cores") else []
@@ -145,12 +146,13 @@ def _numbers(values: Sequence[int]) -> str:
 
 
 def _flat(value: object) -> str:
-    """Write a recipe value on one line: `name ViT-B-32, depth 12`."""
+    """Write a recipe value on one line: `batch_size 128, crop_scale [0.9, 1]`."""
     if isinstance(value, Mapping):
         return ", ".join(
-            f"{key} ({_flat(v)})" if isinstance(v, Mapping) else f"{key} {_flat(v)}"
-            for key, v in value.items()
+            f"{key} ({_flat(v)})" if isinstance(v, Mapping) else f"{key} {_flat(v)}" for key, v in value.items()
         )
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, list):
         return "[" + ", ".join(_flat(entry) for entry in value) + "]"
     return str(value)

@@ -63,9 +63,7 @@ def read_run(folder: Path) -> RunFiles:
     try:
         recipe = tomllib.loads(recipe_text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(
-            f"{folder / 'recipe.toml'}", got=shorten(str(error)), expected="TOML", todo=_AGAIN
-        ) from error
+        raise InputError(f"{folder / 'recipe.toml'}", got=shorten(str(error)), expected="TOML", todo=_AGAIN) from error
     return RunFiles(
         folder=folder,
         recipe_text=recipe_text,

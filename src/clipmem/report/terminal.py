@@ -1,5 +1,4 @@
-"""The report in a terminal: short tables that fit 100 columns, plain lines where the output is not a
-terminal.
+"""The report in a terminal: tables that fit 100 columns, plain lines where there is no terminal.
 
 Captions are made visible and given to rich as `Text`, which reads no markup: a caption can neither colour
 the screen nor move the cursor. Draws no figure and loads no plotting library.

@@ -15,6 +15,12 @@ EXPECTED = {
     "shared": "about 0: both trained on them",
     "external": "about 0: neither trained on them; the control and the bank",
 }
+# what a two-way bootstrap over pairs and seeds can and cannot say
+_INTERVALS = {
+    1: "Intervals of means come from resampling pairs; with one seed they say nothing about another training run.",
+    2: "Intervals of means come from resampling pairs and seeds; with fewer than about five seeds they are "
+    "too narrow for what another training run would give.",
+}
 TRAINED_BY = {"candidate": "f only", "independent": "g only", "shared": "f and g", "external": "neither"}
 
 
@@ -42,7 +48,7 @@ def what_was_found(summary: Mapping[str, Any]) -> list[str]:
         external = roles["external"]
         verdict = "; as it should be, the interval holds 0."
         if excludes_zero(external):
-            verdict = ". This interval excludes 0: part of the score comes from something else than training on the pair."
+            verdict = ". This interval excludes 0: part of the score has another cause than training on the pair."
         sentences.append(
             f"The {external['n']:,} external pairs, which neither model trained on, score "
             f"{signed(external['mean'])} {interval(external, sign=True)}{verdict}"
@@ -87,8 +93,8 @@ def trust(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         (
             "When not to trust it",
             f"{noisy}: trust the mean of a role and the ends of the ranking more than the place of one "
-            "pair. Intervals of means are over pairs; they do not say how another training run would "
-            f"come out. Near-duplicates of a candidate among what g saw make its score too low.",
+            f"pair. {_INTERVALS[min(seeds, 2)]} Near-duplicates of a candidate among what g saw make its "
+            "score too low.",
         ),
         (
             "The normalised column",

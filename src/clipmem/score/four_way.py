@@ -75,7 +75,11 @@ def score(
     candidates = torch.from_numpy((splits["role"] == "candidate").to_numpy())
     norm, normaliser = range_normalise(values, candidates)
     interval = seed_interval((aligned["f"] - aligned["g"]).numpy(), confidence)
-    columns: dict[str, np.ndarray] = {"clipmem": values.numpy(), "clipmem_norm": norm.numpy(), **interval._asdict()}
+    columns: dict[str, np.ndarray] = {
+        "clipmem": values.numpy(),
+        "clipmem_norm": norm.numpy(),
+        **interval._asdict(),
+    }
     for side in ("f", "g"):
         for name in PARTS:
             stacked = torch.stack([getattr(parts[side][seed], name) for seed in seeds])

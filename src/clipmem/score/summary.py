@@ -66,7 +66,11 @@ def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[s
 def tests(scored: Scored, *, confidence: float) -> list[dict[str, Any]]:
     """Compare roles by Welch's and Mann and Whitney's tests, with effect sizes."""
     return [
-        {"a": a, "b": b, **compare_groups(scored.clipmem[scored.of(a)], scored.clipmem[scored.of(b)], confidence)._asdict()}
+        {
+            "a": a,
+            "b": b,
+            **compare_groups(scored.clipmem[scored.of(a)], scored.clipmem[scored.of(b)], confidence)._asdict(),
+        }
         for a, b in _COMPARED
     ]
 
@@ -79,7 +83,11 @@ def floor(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[s
 
 
 def stability(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
-    """Compare the candidates' order between single seeds: mean over pairs of seeds."""
+    """Compare the candidates' order between single seeds.
+
+    `spearman`, `low` and `high` are averages over the pairs of seeds: what to expect of one seed against another,
+    with the interval that a single such comparison has.
+    """
     where = scored.of("candidate")
     single = scored.f[:, where] - scored.g[:, where]
     couples = list(combinations(range(len(single)), 2))

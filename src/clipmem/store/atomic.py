@@ -1,13 +1,14 @@
 """Writes that are there whole or not at all.
 
 Bytes go to a temporary file in the same folder, are flushed to the disk, and take the final name in one rename. A
-process killed at any moment leaves the old file, or the new one, or a stray `.tmp` that nobody reads; never half a file.
+process killed at any moment leaves the old file, or the new one, or a stray
+`.tmp` that nobody reads; never half a file.
 """
 
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +18,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextlib.contextmanager
-def explain_write_errors(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Generator[None]:
     """Turn an operating-system error while writing `path` into one clear message.
 
     Raises:
@@ -35,7 +36,10 @@ def explain_write_errors(path: Path) -> Iterator[None]:
             ) from error
         if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) or error.errno == errno.EROFS:
             raise InputError(
-                f"cannot write {path}", got=reason, expected="a writable folder", todo="Choose another --out DIR."
+                f"cannot write {path}",
+                got=reason,
+                expected="a writable folder",
+                todo="Choose another --out DIR.",
             ) from error
         raise RunError(f"could not write {path}: {reason}. Nothing half-written was kept.") from error
 
@@ -48,7 +52,7 @@ def make_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path) -> Generator[IO[bytes]]:
     """Open a binary file for writing that appears under its name only when the block ends without an error.
 
     Args:

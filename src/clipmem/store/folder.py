@@ -7,7 +7,7 @@ sizes of the outputs they name, never off "the last command". One process at a t
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ class RunFolder:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(
-                f"{path}", got=f"text that is not JSON ({error})", todo="Delete the file and run the study again."
+                f"{path}",
+                got=f"text that is not JSON ({error})",
+                todo="Delete the file and run the study again.",
             ) from error
 
     def write_json(self, name: str, value: object) -> Path:
@@ -163,7 +165,7 @@ class RunFolder:
         return {file.stem: json.loads(file.read_text(encoding="utf-8"))["seconds"] for file in markers}
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Generator[None]:
         """Hold the folder for this process; the lock goes with the process, however it ends.
 
         Raises:

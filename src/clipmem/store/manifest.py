@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import clipmem
 from clipmem._version import __version__
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe, flatten
@@ -103,7 +102,7 @@ def _processor() -> str:
 
 def _git() -> dict[str, Any] | None:
     """Return commit and dirtiness when clipmem runs from a checkout of its own, else None."""
-    root = Path(clipmem.__file__).parents[2]
+    root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None
     try:

@@ -64,9 +64,9 @@ def run(
         InputError: The recipe is wrong, asks for more pairs than there are, or the folder holds another study.
         RunError: The study failed: disk full, a loss that is not finite, a worker that died.
     """
-    from clipmem.study.pipeline import Study  # imports torch
-
     resolved, folder = find_recipe(recipe, settings), RunFolder(out)
+    from clipmem.study.pipeline import Study  # imports torch, which takes seconds: not before the recipe is right
+
     shown = recipe if isinstance(recipe, str | Path) else "recipe"
     Study(
         resolved,

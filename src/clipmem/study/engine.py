@@ -74,7 +74,7 @@ def train_all(
     tasks: Sequence[Task],
     how: Execution,
     *,
-    progress: Callable[[int, str], object] = lambda *_: None,
+    progress: Callable[[int, str], object] = lambda done, note: None,  # noqa: ARG005
 ) -> None:
     """Train the models of `tasks`, `how.workers` at a time.
 

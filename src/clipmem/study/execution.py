@@ -49,7 +49,10 @@ def resolve(recipe: Recipe, *, device: str = "auto") -> Execution:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device not in {"cpu", "cuda"} or (device == "cuda" and not torch.cuda.is_available()):
         raise InputError(
-            f"device {device!r}", got="no such device here", expected="cpu, or cuda where there is one", todo="Use auto."
+            f"device {device!r}",
+            got="no such device here",
+            expected="cpu, or cuda where there is one",
+            todo="Use auto.",
         )
     models = 2 * len(recipe.train.seeds)
     workers = min(models, cores()) if device == "cpu" else 1

@@ -76,7 +76,9 @@ class Run:
             k: How many, at least 1.
             role: `candidate` (measured), `independent`, `shared` or `external`.
         """
-        captions = self.pairs.select(pl.col("uid").alias("captions_from"), "captions")
+        captions = self.pairs.select(
+            pl.col("uid").alias("captions_from"), pl.col("captions").list.head(self.recipe.train.captions)
+        )
         return (
             self.scores.filter(pl.col("role") == role)
             .join(self.splits.select("uid", "captions_from"), on="uid")

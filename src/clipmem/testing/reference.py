@@ -69,9 +69,7 @@ def alignment(
     weight: float = 1.0,
 ) -> float:
     """Alignment of one pair: positive - w (image_bank + text_bank); arguments as for `alignment_parts`."""
-    positive, image_bank, text_bank = alignment_parts(
-        views, captions, bank_views, bank_captions, member=member
-    )
+    positive, image_bank, text_bank = alignment_parts(views, captions, bank_views, bank_captions, member=member)
     return positive - weight * (image_bank + text_bank)
 
 

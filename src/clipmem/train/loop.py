@@ -67,7 +67,7 @@ def train(
     folder: Path,
     precision: str,
     device: str = "cpu",
-    progress: Callable[[int, int, float, float], object] = lambda *_: None,
+    progress: Callable[[int, int, float, float], object] = lambda step, steps, loss, rate: None,  # noqa: ARG005
 ) -> list[Path]:
     """Train one model and write it.
 
@@ -219,7 +219,13 @@ def state_hash(module: nn.Module) -> str:
 
 
 def _record(
-    encoder: OpenClipEncoder, plan: TrainingSet, settings: TrainSection, *, steps: int, precision: str, device: str
+    encoder: OpenClipEncoder,
+    plan: TrainingSet,
+    settings: TrainSection,
+    *,
+    steps: int,
+    precision: str,
+    device: str,
 ) -> dict[str, Any]:
     """Describe the training so that f's and g's can be compared (see `paired.check_paired`)."""
     n, order = len(plan.uids), hashlib.sha256()
@@ -240,9 +246,7 @@ def _record(
     }
 
 
-def _write(
-    encoder: OpenClipEncoder, folder: Path, record: dict[str, Any], log: list[dict[str, Any]]
-) -> list[Path]:
+def _write(encoder: OpenClipEncoder, folder: Path, record: dict[str, Any], log: list[dict[str, Any]]) -> list[Path]:
     encoder.module.to("cpu")
     record = {**record, "final_sha256": state_hash(encoder.module)}
     files = encoder.save(folder)

@@ -1,7 +1,7 @@
 """How numbers are computed: precision, attention kernel, denormals, threads. Each choice was measured."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Literal
 
 import torch
@@ -24,7 +24,7 @@ def resolve_precision(setting: Literal["auto", "fp32", "bf16"], device: str) -> 
 
 
 @contextlib.contextmanager
-def computing(precision: str, device: str, *, tokens: int) -> Iterator[None]:
+def computing(precision: str, device: str, *, tokens: int) -> Generator[None]:
     """Run a forward pass with autocast as asked and the attention kernel that is fastest for `tokens` tokens."""
     with contextlib.ExitStack() as stack:
         if precision == "bf16":
@@ -35,7 +35,7 @@ def computing(precision: str, device: str, *, tokens: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Generator[None]:
     """Compute with `count` threads inside the block; the process's own setting comes back after it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

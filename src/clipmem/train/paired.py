@@ -41,7 +41,9 @@ class TrainingSet:
 
 def training_set(splits: pl.DataFrame, side: str, seed: int) -> TrainingSet:
     """Build the training set of one model from the split table."""
-    by_role = {role: splits.filter(pl.col("role") == role)["uid"].sort().to_list() for role in ("shared", OWN_ROLE[side])}
+    by_role = {
+        role: splits.filter(pl.col("role") == role)["uid"].sort().to_list() for role in ("shared", OWN_ROLE[side])
+    }
     shared, own = by_role["shared"], by_role[OWN_ROLE[side]]
     return TrainingSet(side, seed, (*shared, *own), len(shared))
 

@@ -31,13 +31,20 @@ class ParquetSource(Source):
 
     def _load(self) -> pl.DataFrame:
         section = self.section
-        wanted = {section.image_column, section.caption_column, section.group_column, section.label_column} - {""}
+        wanted = {
+            section.image_column,
+            section.caption_column,
+            section.group_column,
+            section.label_column,
+        } - {""}
         try:
             names = pl.read_parquet_schema(self._files[0])
             for column in sorted(wanted):
                 if column not in names:
                     raise InputError(
-                        f"{self._files[0]}", got=f"no column {column!r}", todo=did_you_mean(column, names, kind="column")
+                        f"{self._files[0]}",
+                        got=f"no column {column!r}",
+                        todo=did_you_mean(column, names, kind="column"),
                     )
             table = pl.concat([pl.read_parquet(file, columns=sorted(wanted)) for file in self._files])
         except (pl.exceptions.PolarsError, OSError) as error:
@@ -73,7 +80,10 @@ class ParquetSource(Source):
                     expected="a picture and at least one caption, none of them empty",
                     todo="Remove or mend that row.",
                 )
-        uids = [pair_uid(image, captions) for image, captions in zip(table["bytes"], table["captions"].to_list(), strict=True)]
+        uids = [
+            pair_uid(image, captions)
+            for image, captions in zip(table["bytes"], table["captions"].to_list(), strict=True)
+        ]
         seen: dict[str, int] = {}
         for row, uid in enumerate(uids):
             if uid in seen:

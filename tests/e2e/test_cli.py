@@ -1,0 +1,136 @@
+"""The command line: instant help, messages, exit codes, and that every command does what it says."""
+
+import resource
+import subprocess
+import sys
+import time
+
+import pytest
+
+import clipmem
+from clipmem.base.recipes import dump_recipe, load_recipe
+from clipmem.testing.tiny import tiny_recipe
+
+
+def clip(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "clipmem", *map(str, arguments)], capture_output=True, text=True, check=False, **options
+    )
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    file = tmp_path / "study.toml"
+    file.write_text(dump_recipe(tiny_recipe("train.seeds=[0]", "train.epochs=1")))
+    return file
+
+
+def test_help_is_instant_and_imports_no_torch():
+    code = "import sys, clipmem.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+    probe = (
+        "assert not {'torch', 'open_clip', 'polars', 'matplotlib', 'scipy'} & set(sys.modules), sys.modules.keys()\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code + probe], capture_output=True, text=True, check=True).stdout
+    for command in ("demo", "init", "run", "report", "doctor"):
+        assert command in shown
+    # the probe itself must be able to fail
+    assert subprocess.run(
+        [sys.executable, "-c", "import sys, polars\n" + probe], capture_output=True, check=False
+    ).returncode
+    times = []
+    for _ in range(5):
+        started = time.monotonic()
+        assert clip("--help").returncode == 0
+        times.append(time.monotonic() - started)
+    assert min(times) <= 0.5
+    assert clip("--version").stdout.strip() == clipmem.__version__
+
+
+def test_init_writes_a_recipe_that_reads_back(tmp_path):
+    file = tmp_path / "mine.toml"
+    done = clip("init", file)
+    assert (done.returncode, done.stdout) == (0, f"wrote {file}; edit it, then: clipmem run {file}\n")
+    assert load_recipe(file.read_text()).split.planted == 20
+    again = clip("init", file)
+    assert again.returncode == 2
+    assert again.stderr == (
+        f"clipmem: {file}: got a file that exists, expected a new name. Choose another one, or add --force.\n"
+    )
+    assert clip("init", file, "--preset", "quick", "--force").returncode == 0
+    assert load_recipe(file.read_text()).train.seeds == (0,)
+    assert load_recipe(clip("init", "-").stdout) == load_recipe(clip("init", "-", "--preset", "demo").stdout)
+
+
+def test_run_then_report(recipe, tmp_path):
+    out = tmp_path / "a run"
+    done = clip("run", recipe, "--set", "train.lr=2e-3", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "CLIPMem by role" in done.stdout
+    assert "Most memorized, 10 of 20 candidates" in done.stdout
+    assert done.stdout.replace("\n", "").endswith(f"Report: {out}/report/index.html")
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 100
+    for stage in ("decode", "plan", "train", "embed", "score", "evaluate", "report"):
+        assert f"\n{stage}" in "\n" + done.stderr
+    run = clipmem.load_run(out)
+    assert run.recipe.train.lr == 2e-3
+    assert run.manifest["user_set"] == ["train.lr=2e-3"]
+    assert run.manifest["command"] == f"clipmem run {recipe} --set train.lr=2e-3 --out '{out}'"
+    page = (out / "report" / "index.html").read_bytes()
+    (out / "report" / "index.html").unlink()
+    again = clip("report", out)
+    assert again.returncode == 0, again.stderr
+    assert (out / "report" / "index.html").read_bytes() == page
+    assert clip("run", recipe, "--set", "train.lr=2e-3", "--out", out).stderr.count("done before") == 7
+
+
+def test_wrong_input_is_one_line_and_exit_code_2(recipe, tmp_path):
+    missing = clip("run", tmp_path / "none.toml")
+    assert missing.returncode == 2
+    assert missing.stderr == (
+        f"clipmem: recipe {tmp_path / 'none.toml'}: got No such file or directory, expected a TOML file, 'demo' or "
+        "'quick'. `clipmem init` writes one to start from.\n"
+    )
+    unknown = clip("run", recipe, "--set", "train.epoch=3")
+    assert unknown.returncode == 2
+    assert unknown.stderr == f"clipmem: {recipe}: unknown key [train] epoch. Did you mean 'epochs'?\n"
+    too_many = clip("run", recipe, "--set", "split.external=9999", "--out", tmp_path / "x")
+    assert too_many.returncode == 2
+    assert "1,914 in the data" in too_many.stderr
+    assert not (tmp_path / "x").exists()
+    not_a_run = clip("report", tmp_path)
+    assert not_a_run.returncode == 2
+    assert "no recipe.toml in it" in not_a_run.stderr
+    assert clip("rnu").returncode == 2
+    assert clip("demo", "--seeds", "0").returncode == 2
+
+
+def test_a_place_that_cannot_be_written_is_exit_code_2(recipe, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = clip("run", recipe, "--out", tmp_path / "file" / "run")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"clipmem: cannot write {tmp_path / 'file' / 'run'}: got Not a directory, expected a writable folder. "
+        "Choose another --out DIR."
+    )
+
+
+@pytest.mark.parametrize("limit", [100_000, 3_000_000], ids=["first table", "weights of a model"])
+def test_a_disk_that_fills_up_is_exit_code_1_and_leaves_nothing_half_done(recipe, tmp_path, limit):
+    out = tmp_path / "run"
+    done = clip(
+        "run", recipe, "--out", out, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"clipmem: could not write {out}")
+    assert "Nothing half-written was kept. Free some space and run the same command again" in last
+    assert not list(out.rglob("*.tmp"))
+    again = clip("run", recipe, "--out", out)
+    assert again.returncode == 0, again.stderr
+
+
+def test_doctor_runs_a_study():
+    done = clip("doctor")
+    assert done.returncode == 0, done.stderr
+    assert "tiny study: done in" in done.stdout
+    assert done.stdout.endswith("all is well\n")

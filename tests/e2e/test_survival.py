@@ -1,0 +1,85 @@
+"""Killed at any moment, a study that is run again ends with the bytes of an undisturbed one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from clipmem.base.recipes import dump_recipe
+from clipmem.store.folder import RunFolder
+from clipmem.testing.tiny import tiny_recipe
+from tests.e2e.test_study import contents
+
+STUDY = ("train.seeds=[0]", "train.epochs=3")
+
+
+def start(recipe, out):
+    return subprocess.Popen(
+        [sys.executable, "-m", "clipmem", "run", str(recipe), "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    recipe = folder / "study.toml"
+    recipe.write_text(dump_recipe(tiny_recipe(*STUDY)))
+    process = start(recipe, folder / "run")
+    complaints = process.communicate()[1]
+    assert process.returncode == 0, complaints
+    return recipe, contents(folder / "run")
+
+
+# the stage whose marker must be there before the kill, and how long after it
+@pytest.mark.parametrize(
+    ("after", "delay"),
+    [
+        (None, 1.0),
+        ("decode", 0.0),
+        ("plan", 0.3),
+        ("plan", 3.0),
+        ("train-f-seed-0", 0.1),
+        ("train", 0.05),
+        ("embed", 0.0),
+    ],
+)
+def test_killed_and_run_again(undisturbed, tmp_path, after, delay):
+    recipe, expected = undisturbed
+    out = tmp_path / "run"
+    process = start(recipe, out)
+    deadline = time.monotonic() + 120
+    while after and not RunFolder(out).marker(after).is_file():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    again = start(recipe, out)
+    complaints = again.communicate()[1]
+    assert again.returncode == 0, complaints
+    found = {name: data for name, data in contents(out).items() if not name.endswith(".tmp")}
+    assert found == expected
+
+
+def test_an_interrupt_ends_the_workers_and_says_how_to_go_on(undisturbed, tmp_path):
+    recipe, _ = undisturbed
+    out = tmp_path / "run"
+    process = start(recipe, out)
+    while not RunFolder(out).marker("plan").is_file():
+        time.sleep(0.005)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    complaints = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "stopped. Run the same command again: it goes on where it stopped." in complaints
+    assert "Traceback" not in complaints
+    alive = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(out) not in alive

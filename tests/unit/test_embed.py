@@ -1,0 +1,173 @@
+"""Encoder passes: the same embeddings in any batches, views that belong to the pair, and arrays on disk."""
+
+import copy
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from clipmem.base.errors import InputError
+from clipmem.base.random import derive_seed
+from clipmem.base.recipes import EmbedSection, TrainSection
+from clipmem.data.decoding import decode
+from clipmem.data.views import as_float, draw_crops, normalise_pixels, pair_keys, render
+from clipmem.embed import passes
+from clipmem.models import openclip
+from clipmem.models.openclip import OpenClipEncoder
+from clipmem.testing.tiny import picture
+
+N = 7
+PIXELS = np.stack([decode(picture(k), size=32, name=str(k)) for k in range(N)])
+UIDS = [f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(N)]
+CAPTIONS = [[f"thing number {k}" + " and more" * j for j in range(k % 3 + 1)] for k in range(N)]
+CROPS = TrainSection(crop_scale=(0.3, 0.9), flip=0.5)
+
+
+@pytest.fixture(scope="module")
+def micro():
+    encoder = openclip.create("clipmem-micro", seed=7)
+    encoder.module.eval()
+    return encoder
+
+
+def embedded(encoder, rows=range(N), *, views=0, batch_size=256, crops=CROPS, **changes):
+    rows = list(rows)
+    settings = EmbedSection(views=views, batch_size=batch_size)
+    captions, uids = [CAPTIONS[k] for k in rows], [UIDS[k] for k in rows]
+    return passes.embed(encoder, PIXELS, np.array(rows), captions, uids, settings, crops, **changes)
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("views", [0, 1, 3])
+def test_shapes(micro, views):
+    found = embedded(micro, views=views)
+    m = sum(map(len, CAPTIONS))
+    assert found.image.shape == (N, max(1, views), 32)
+    assert found.text.shape == (m, 32)
+    assert found.text_pair.tolist() == [k for k in range(N) for _ in CAPTIONS[k]]
+    assert found.image.dtype == found.text.dtype == torch.float32
+    assert found.text_pair.dtype == torch.int64
+    assert not found.image.requires_grad
+
+
+def test_no_views_is_the_plain_picture(micro):
+    found = embedded(micro, views=0)
+    with torch.inference_mode():
+        plain = micro.encode_image(normalise_pixels(as_float(torch.from_numpy(PIXELS)), micro.mean, micro.std))
+        close(found.image[:, 0], plain)
+        for k, own in enumerate(CAPTIONS):
+            close(found.text[found.text_pair == k], micro.encode_text(micro.tokenize(own)))
+    assert plain.std(dim=0).min() > 1e-4  # the pictures are told apart
+
+
+def test_views_are_those_of_the_pair_and_the_view(micro):
+    found = embedded(micro, views=3)
+    for view in range(3):
+        crops = draw_crops(
+            pair_keys(UIDS),
+            seed=derive_seed(0, "embed view", view),
+            size=32,
+            scale=CROPS.crop_scale,
+            ratio=CROPS.crop_ratio,
+            flip=CROPS.flip,
+        )
+        with torch.inference_mode():
+            pixels = render(torch.from_numpy(PIXELS), crops, size=32)
+            close(found.image[:, view], micro.encode_image(normalise_pixels(pixels, micro.mean, micro.std)))
+    differences = (found.image[:, 0] - found.image[:, 1]).abs().amax(dim=1)
+    assert differences.min() > 1e-3  # views do differ
+    close(embedded(micro, views=2).image, found.image[:, :2])  # and do not depend on how many there are
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 256])
+@pytest.mark.parametrize("views", [0, 2])
+def test_any_batch_size_gives_the_same(micro, batch_size, views):
+    whole, split = embedded(micro, views=views), embedded(micro, views=views, batch_size=batch_size)
+    close(whole.image, split.image)
+    close(whole.text, split.text)
+    assert torch.equal(whole.text_pair, split.text_pair)
+
+
+def test_any_order_gives_the_same(micro):
+    order = [4, 2, 6, 0, 5]
+    whole, some = embedded(micro, views=2), embedded(micro, order, views=2, batch_size=2)
+    close(some.image, whole.image[order])
+    for place, k in enumerate(order):
+        close(some.text[some.text_pair == place], whole.text[whole.text_pair == k])
+
+
+def test_rows_choose_the_pictures(micro):
+    # the same picture under another uid has other crops, but the same plain view
+    rows, captions = np.array([3, 3]), [["a"], ["b"]]
+    plain = passes.embed(micro, PIXELS, rows, captions, UIDS[:2], EmbedSection(views=0), CROPS)
+    close(plain.image[0], plain.image[1])
+    close(plain.image[0], embedded(micro).image[3])
+    cropped = passes.embed(micro, PIXELS, rows, captions, UIDS[:2], EmbedSection(views=1), CROPS)
+    assert (cropped.image[0] - cropped.image[1]).abs().max() > 1e-3
+
+
+def test_model_is_left_in_evaluation_mode_and_unchanged(micro):
+    encoder = OpenClipEncoder(copy.deepcopy(micro.module), micro._config, micro._tokenizer)
+    encoder.module.train()
+    before, random_state = {k: v.clone() for k, v in encoder.module.state_dict().items()}, torch.get_rng_state()
+    embedded(encoder, views=1)
+    assert not encoder.module.training
+    assert all(torch.equal(before[name], value) for name, value in encoder.module.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_progress_counts_every_pair_once(micro):
+    done = []
+    embedded(micro, batch_size=3, progress=done.append)
+    assert done == [3, 3, 1]
+
+
+# ---- on disk
+
+
+def test_save_and_load(micro, tmp_path):
+    found = embedded(micro, views=2)
+    folder = tmp_path / "embeddings" / "f" / "seed-0"
+    files = passes.save(found, folder)
+    assert [file.name for file in files] == ["image.npy", "text.npy", "text_pair.npy"]
+    assert sorted(path.name for path in folder.iterdir()) == ["image.npy", "text.npy", "text_pair.npy"]
+    loaded = passes.load(folder)
+    for a, b in zip(found, loaded, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+
+
+def broken(folder, name):
+    with pytest.raises(InputError) as caught:
+        passes.load(folder)
+    message = str(caught.value)
+    start, end = f"embeddings in {folder}: got ", ". Delete the folder and run the study again."
+    assert re.fullmatch(re.escape(start) + r".+" + re.escape(end), message), message
+    assert message.count("\n") == 0
+    return message.removeprefix(start).removesuffix(end)
+
+
+@pytest.mark.parametrize("name", passes.ARRAYS)
+def test_missing_file(micro, tmp_path, name):
+    passes.save(embedded(micro), tmp_path)
+    (tmp_path / f"{name}.npy").unlink()
+    assert broken(tmp_path, name) == f"[Errno 2] No such file or directory: '{tmp_path / name}.npy'"
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, -4])
+@pytest.mark.parametrize("name", passes.ARRAYS)
+def test_truncated_file(micro, tmp_path, name, keep):
+    file = tmp_path / f"{name}.npy"
+    passes.save(embedded(micro), tmp_path)
+    file.write_bytes(file.read_bytes()[:keep])
+    broken(tmp_path, name)
+
+
+def test_pickles_are_not_read(micro, tmp_path):
+    passes.save(embedded(micro), tmp_path)
+    np.save(tmp_path / "text.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    assert "allow_pickle=False" in broken(tmp_path, "text")
