@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipmem.base.errors import InputError, RunError
+from clipmem.base.random import derive_seed
 from clipmem.base.recipes import TrainSection
 from clipmem.data.decoding import decode
-from clipmem.data.views import as_float, normalise_pixels, pair_keys
+from clipmem.data.views import as_float, draw_crops, normalise_pixels, pair_keys, render
 from clipmem.models import openclip
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.testing.tiny import picture
@@ -211,6 +212,55 @@ def test_both_trainings_record_the_same(splits, fresh, tmp_path):
         check_paired(other)
 
 
+def spy_on(encoder, monkeypatch):
+    """Collect the pictures and token ids of every step."""
+    seen = []
+    image, text = encoder.encode_image, encoder.encode_text
+    monkeypatch.setattr(encoder, "encode_image", lambda pixels: [seen.append([pixels.clone()]), image(pixels)][1])
+    monkeypatch.setattr(encoder, "encode_text", lambda tokens: [seen[-1].append(tokens.clone()), text(tokens)][1])
+    return seen
+
+
+def test_f_and_g_see_the_same_of_the_shared_pairs(splits, fresh, tmp_path, monkeypatch):
+    row, seen = {uid(k): k for k in range(N)}, {}
+    settings = section(batch_size=5, crop_scale=(0.3, 0.9), flip=0.5, epochs=3)
+    for side in ("f", "g"):
+        plan, encoder = training_set(splits, side, 3), fresh()
+        seen[side] = spy_on(encoder, monkeypatch)
+        data = data_of([row[one] for one in plan.uids])
+        train(encoder, data, plan, settings, folder=tmp_path / side, precision="fp32")
+    steps = [(epoch, batch) for epoch in range(3) for batch in epoch_batches(14, 5, seed=3, epoch=epoch)]
+    assert len(steps) == len(seen["f"]) == len(seen["g"]) == 9
+    crop = {"size": 32, "scale": (0.3, 0.9), "ratio": settings.crop_ratio, "flip": 0.5}
+    for (epoch, batch), (f_pixels, f_tokens), (g_pixels, g_tokens) in zip(steps, seen["f"], seen["g"], strict=True):
+        shared = torch.from_numpy(batch < plan.shared)
+        length = min(f_tokens.shape[1], g_tokens.shape[1])
+        assert torch.equal(f_pixels[shared], g_pixels[shared])
+        uids = [plan.uids[slot] for slot in batch]  # g's; every view is that of the pair in this epoch
+        crops = draw_crops(pair_keys(uids), seed=derive_seed(3, "view", epoch), **crop)
+        views = render(torch.from_numpy(PIXELS[[row[one] for one in uids]]), crops, size=32)
+        assert torch.equal(g_pixels, normalise_pixels(views, encoder.mean, encoder.std))
+        assert torch.equal(f_tokens[shared, :length], g_tokens[shared, :length])
+        assert not any(torch.equal(a, b) for a, b in zip(f_pixels[~shared], g_pixels[~shared], strict=True))
+
+
+def test_every_picture_comes_with_a_caption_of_its_own(fresh, tmp_path, monkeypatch):
+    encoder = fresh()
+    seen = spy_on(encoder, monkeypatch)
+    rows = [9, 4, 0, 13, 2, 7, 11]  # slots are not rows
+    run(encoder, tmp_path, rows=rows, settings=section(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), epochs=8))
+    whole = normalise_pixels(as_float(torch.from_numpy(PIXELS)), encoder.mean, encoder.std)
+    found = Counter()
+    for pixels, tokens in seen:
+        for picture_seen, caption_seen in zip(pixels, tokens, strict=True):
+            k = int((whole - picture_seen).abs().amax(dim=(1, 2, 3)).argmin())
+            assert torch.allclose(whole[k], picture_seen, atol=1e-4)
+            own = [row[row != 0].tolist() for row in encoder.tokenize(CAPTIONS[k])]
+            found[k, own.index(caption_seen[caption_seen != 0].tolist())] += 1
+    assert set(found) == {(k, caption) for k in rows for caption in (0, 1)}
+    assert all(found[k, 0] + found[k, 1] == 8 for k in rows)
+
+
 def record_of(encoder, **changes):
     how = {"steps": 4, "precision": "fp32", "device": "cpu"}
     plan = {
@@ -373,11 +423,23 @@ def test_weight_decay_groups(micro):
     assert {(g["betas"], g["eps"]) for g in optimizer.param_groups} == {((0.9, 0.98), 1e-6)}
 
 
+def test_unused_token_rows_are_decayed_as_if_they_had_been_trained(micro, fresh, tmp_path):
+    encoder = fresh()
+    run(encoder, tmp_path, settings=section(weight_decay=0.4, lr=5e-3))
+    before, after = (one.module.token_embedding.weight.detach() for one in (micro, encoder))
+    unused = torch.ones(len(before), dtype=torch.bool)
+    unused[encoder.tokenize([text for own in CAPTIONS for text in own]).flatten()] = False
+    assert unused.sum() > 49000
+    product = math.prod(1 - entry["lr"] * 0.4 for entry in log_of(tmp_path))
+    assert product < 0.995
+    torch.testing.assert_close(after[unused], before[unused] * product, rtol=1e-6, atol=1e-9)
+
+
 def test_logit_scale_stays_below_100(fresh, tmp_path):
     encoder = fresh()
     with torch.no_grad():
-        encoder.module.logit_scale.fill_(math.log(100))
-    run(encoder, tmp_path, settings=section(lr=0.5, warmup=0.0, grad_clip=0.0))
+        encoder.module.logit_scale.fill_(math.log(150))  # a step of 1e-3 does not bring it down
+    run(encoder, tmp_path)
     assert max(entry["logit_scale"] for entry in log_of(tmp_path)) <= 100.001
 
 

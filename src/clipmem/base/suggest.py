@@ -17,7 +17,9 @@ def did_you_mean(name: str, known: Iterable[str], *, kind: str = "name") -> str:
         "Did you mean 'epochs'?"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.6)
+    # both sides in lower case: "vit-b-32" is ViT-B-32
+    by_lower = {known_name.lower(): known_name for known_name in names}
+    near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=2, cutoff=0.6)]
     if near:
         return f"Did you mean {' or '.join(map(repr, near))}?"
     return f"Known {kind}s: {', '.join(names)}."

@@ -124,4 +124,12 @@ def load(folder: Path) -> Embeddings:
         raise InputError(
             f"embeddings in {folder}", got=str(error), todo="Delete the folder and run the study again."
         ) from error
-    return Embeddings(*arrays)
+    found = Embeddings(*arrays)
+    if len(found.text) != len(found.text_pair) or found.image.ndim != 3:
+        raise InputError(
+            f"embeddings in {folder}",
+            got=f"shapes {[tuple(array.shape) for array in arrays]}",
+            expected="(n, view, d), (m, d) and (m,)",
+            todo="Delete the folder and run the study again.",
+        )
+    return found

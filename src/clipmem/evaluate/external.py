@@ -80,7 +80,9 @@ def _median_interval(ranks: np.ndarray, groups: np.ndarray, *, seed: int, draws:
     medians = np.zeros(draws)
     for row in ranks:
         order = np.argsort(row, kind="stable")
-        reached = np.cumsum(times[:, order], axis=1) * 2 >= total
-        medians += row[order][reached.argmax(axis=1)] / len(ranks)
+        half = np.cumsum(times[:, order], axis=1) * 2
+        # the mean of lower and upper median, as np.median takes it
+        lower, upper = (half >= total).argmax(axis=1), (half > total).argmax(axis=1)
+        medians += (row[order][lower] + row[order][upper]) / 2 / len(ranks)
     low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(mean, float(low), float(high))

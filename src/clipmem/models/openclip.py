@@ -21,10 +21,11 @@ from jaxtyping import Float, Int
 from open_clip.loss import ClipLoss
 from open_clip.model import CLIP
 from open_clip.transformer import text_global_pool
+from safetensors import SafetensorError
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, shorten
 from clipmem.base.suggest import did_you_mean
 from clipmem.models.vocabulary import Vocabulary
 from clipmem.store.atomic import atomic_write, make_folder
@@ -53,6 +54,13 @@ class OpenClipEncoder:
         self._vocabulary: Vocabulary | None = None
 
     @property
+    def tokens(self) -> int:
+        """Length of the longer of the two towers' sequences; of a tower that is not a transformer, of the text's."""
+        vision: Any = self._model.visual
+        patches = getattr(vision, "grid_size", (0, 0))
+        return max(patches[0] * patches[1] + 1, int(self._config["text_cfg"].get("context_length", 77)))
+
+    @property
     def module(self) -> nn.Module:
         """The open_clip model."""
         return self._model
@@ -68,10 +76,9 @@ class OpenClipEncoder:
     def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
         """Embed captions; exact on trimmed ones (see the module's text)."""
         tokens = trim(tokens)
-        if self._vocabulary is not None:
-            tokens = self._vocabulary.compact(tokens)
         if _is_plain_clip(self._model):
-            return _encode_trimmed(self._model, tokens)
+            rows = tokens if self._vocabulary is None else self._vocabulary.compact(tokens)
+            return _encode_trimmed(self._model, tokens, rows)
         length = int(self._config["text_cfg"].get("context_length", 77))
         return self._model.encode_text(nn.functional.pad(tokens, (0, length - tokens.shape[1])))  # pyright: ignore[reportCallIssue]
 
@@ -128,7 +135,8 @@ def model_config(name: str) -> dict[str, Any]:
         return json.loads((files("clipmem.models") / "configs" / f"{name}.json").read_text(encoding="utf-8"))
     if name.endswith(".json"):
         return _config_file(Path(name))
-    config = open_clip.get_model_config(name)
+    # "hf-hub:..." would be fetched, "local-dir:..." opened: neither is a name
+    config = None if ":" in name else open_clip.get_model_config(name)
     if config is None:
         raise InputError(
             f"[model] name = {name!r}",
@@ -152,11 +160,11 @@ def _config_file(path: Path) -> dict[str, Any]:
         raise InputError(
             f"[model] name = {str(path)!r}", got=str(error), expected="a JSON file", todo="Check the path."
         ) from error
-    config = config.get("model_cfg", config)
-    if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
+    config = config.get("model_cfg", config) if isinstance(config, dict) else config
+    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
         raise InputError(
             f"[model] name = {str(path)!r}",
-            got=f"keys {sorted(config)}",
+            got=f"keys {sorted(config)}" if isinstance(config, dict) else f"a JSON {type(config).__name__}",
             expected="embed_dim, vision_cfg and text_cfg",
             todo="Start from a file of open_clip's model_configs folder.",
         )
@@ -199,8 +207,18 @@ def load(folder: Path) -> OpenClipEncoder:
     missing = [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
     if missing:
         raise InputError(f"model folder {folder}", got=f"no {' and no '.join(missing)}", todo="Run the study again.")
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
-    model = open_clip.create_model(f"local-dir:{folder}")
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
+        # the weights are drawn before they are read: that must not move the caller's random numbers
+        with torch.random.fork_rng(devices=[]):
+            model = open_clip.create_model(f"local-dir:{folder}")
+    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"model folder {folder}",
+            got=f"files that do not load ({shorten(str(error))})",
+            expected="what clipmem wrote",
+            todo="Delete the folder and run the study again: only that model is trained again.",
+        ) from error
     return OpenClipEncoder(model, config, open_clip.get_tokenizer(f"local-dir:{folder}"))
 
 
@@ -211,12 +229,13 @@ def _is_plain_clip(model: nn.Module) -> bool:
     return causal is not None
 
 
-def _encode_trimmed(model: Any, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+def _encode_trimmed(model: Any, tokens: Int[Tensor, "n length"], rows: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+    """Embed trimmed captions; `rows` are the tokens' rows of the embedding table, which may be a compact one."""
     length = tokens.shape[1]
     dtype = model.transformer.get_cast_dtype()
-    x = model.token_embedding(tokens).to(dtype) + model.positional_embedding[:length].to(dtype)
+    x = model.token_embedding(rows).to(dtype) + model.positional_embedding[:length].to(dtype)
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
-    # only the end-of-text position is projected: pool first
+    # only the end-of-text position is projected: pool first, and by the token ids: `eos` looks for one of them
     x = text_global_pool(x, tokens, model.text_pool_type, eos_token_id=getattr(model, "text_eos_id", None))
     projection = model.text_projection
     if projection is None:

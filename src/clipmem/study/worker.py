@@ -21,6 +21,8 @@ def train_one(folder: RunFolder, side: str, seed: int) -> None:
     started = time.monotonic()
     recipe, how = folder.recipe(), execution.from_manifest(manifest.read(folder))
     torch.set_num_threads(how.threads)
+    # this process is ours: AdamW's moments decay into denormals, which are many times slower on CPUs
+    torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(mode=how.device == "cpu")
     material = materials.load(folder, recipe)
     plan = training_set(material.splits, side, seed)

@@ -4,10 +4,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -100,35 +100,57 @@ def train(
         )
     steps = settings.epochs * batches_per_epoch
     record = _record(encoder, plan, settings, steps=steps, precision=precision, device=device)
-    tokens, offsets, counts = _tokenize(encoder, data.captions)
-    encoder.compact_vocabulary(tokens)
-    encoder.module.to(device).train()
-    optimizer = _optimizer(encoder.module, settings)
-    report, log, decay = _Progress(progress), [], 1.0
-    keys = pair_keys(list(plan.uids))
-    torch.set_flush_denormal(True)  # AdamW's moments decay into denormals, which are many times slower on CPUs
-    step = 0
-    for epoch in range(settings.epochs):
-        draws = _draw_epoch(keys, counts, plan.seed, epoch, settings, size=data.pixels.shape[1])
-        for batch in epoch_batches(n, settings.batch_size, seed=plan.seed, epoch=epoch):
+    texts = _tokenize(encoder, data.captions)
+    encoder.compact_vocabulary(texts.tokens)
+    decay = 1.0
+    log: list[dict[str, Any]] = []
+    report = _Progress(progress)
+    try:
+        encoder.module.to(device).train()
+        optimizer = _optimizer(encoder.module, settings)
+        for step, epoch, pixels, tokens in _batches(encoder, data, texts, plan, settings, device):
             rate = learning_rate(step, steps, peak=settings.lr, warmup=settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            pixels = _views(data, batch, draws.crops, encoder, device)
-            texts = tokens[offsets[batch] + draws.caption[batch]].to(device)
-            loss = _step(encoder, optimizer, pixels, texts, settings, precision, device)
+            loss = _step(encoder, optimizer, pixels, tokens, settings, precision, device)
             decay *= 1 - rate * settings.weight_decay
-            step += 1
             if not math.isfinite(loss):
                 raise RunError(
-                    f"training {plan.side}, seed {plan.seed}: the loss is {loss} at step {step} of {steps}. "
+                    f"training {plan.side}, seed {plan.seed}: the loss is {loss} at step {step + 1} of {steps}. "
                     "Try a smaller train.lr, a longer train.warmup, or train.precision = 'fp32'."
                 )
             scale = encoder.logit_scale().item()
-            log.append({"step": step, "epoch": epoch, "loss": loss, "lr": rate, "logit_scale": scale})
-            report(step, steps, loss, len(batch))
-    encoder.expand_vocabulary(decay)
+            log.append({"step": step + 1, "epoch": epoch, "loss": loss, "lr": rate, "logit_scale": scale})
+            report(step + 1, steps, loss, len(pixels))
+    finally:
+        encoder.expand_vocabulary(decay)
     return _write(encoder, folder, record, log)
+
+
+class _Texts(NamedTuple):
+    """All captions of a training set as tokens; those of slot k are the rows offsets[k] to offsets[k] + counts[k]."""
+
+    tokens: Int[Tensor, "m length"]
+    offsets: Int[np.ndarray, " n"]
+    counts: Int[np.ndarray, " n"]
+
+
+def _batches(
+    encoder: OpenClipEncoder,
+    data: TrainingData,
+    texts: _Texts,
+    plan: TrainingSet,
+    settings: TrainSection,
+    device: str,
+) -> Iterator[tuple[int, int, Float[Tensor, "n 3 size size"], Int[Tensor, "n length"]]]:
+    """Yield every step's number, epoch, pictures and captions."""
+    keys, step = pair_keys(plan.uids), 0
+    for epoch in range(settings.epochs):
+        draws = _draw_epoch(keys, texts.counts, plan.seed, epoch, settings, size=data.pixels.shape[1])
+        for batch in epoch_batches(len(keys), settings.batch_size, seed=plan.seed, epoch=epoch):
+            rows = texts.offsets[batch] + draws.caption[batch]
+            yield step, epoch, _views(data, batch, draws.crops, encoder, device), texts.tokens[rows].to(device)
+            step += 1
 
 
 @dataclass(frozen=True)
@@ -170,7 +192,7 @@ def _step(
     precision: str,
     device: str,
 ) -> float:
-    with computing(precision, device, tokens=pixels.shape[-1]):
+    with computing(precision, device, tokens=encoder.tokens):
         image, text = encoder.encode_image(pixels), encoder.encode_text(texts)
     # the loss in float32: bf16 has 3 digits, too few for a softmax over similarities
     loss = contrastive_loss(
@@ -201,12 +223,10 @@ def _optimizer(module: nn.Module, settings: TrainSection) -> torch.optim.Optimiz
     )
 
 
-def _tokenize(
-    encoder: OpenClipEncoder, captions: Sequence[Sequence[str]]
-) -> tuple[Int[Tensor, "m length"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    counts = np.array([len(texts) for texts in captions], dtype=np.int64)
+def _tokenize(encoder: OpenClipEncoder, captions: Sequence[Sequence[str]]) -> _Texts:
+    counts = np.array([len(own) for own in captions], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-    return encoder.tokenize([text for texts in captions for text in texts]), offsets, counts
+    return _Texts(encoder.tokenize([text for own in captions for text in own]), offsets, counts)
 
 
 def state_hash(module: nn.Module) -> str:

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# Below this many tokens, plain matrix products beat the blocked attention kernel on CPUs (its backward pass takes a
-# third of a tiny model's step). See `benchmarks/`.
-_SHORT = 256
+# Up to about this many tokens, plain matrix products beat the blocked attention kernel on CPUs: at 65 tokens its
+# backward pass took a third of a tiny model's step. Longer sequences were not measured and keep torch's choice.
+_SHORT = 100
 
 
 def resolve_precision(setting: Literal["auto", "fp32", "bf16"], device: str) -> Literal["fp32", "bf16"]:
