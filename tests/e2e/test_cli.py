@@ -134,3 +134,26 @@ def test_doctor_runs_a_study():
     assert done.returncode == 0, done.stderr
     assert "tiny study: done in" in done.stdout
     assert done.stdout.endswith("all is well\n")
+
+
+def test_localize_writes_its_tables_and_the_report_again(recipe, tmp_path):
+    out = tmp_path / "run"
+    assert clip("run", recipe, "--out", out).returncode == 0
+    done = clip("localize", out, "--views", "2", "--pairs", "8")
+    assert done.returncode == 0, done.stderr
+    for name in ("units", "layers", "towers"):
+        assert (out / "localize" / f"{name}.parquet").is_file()
+    assert "Towers" in done.stdout
+    assert "UnitMem" in (out / "report" / "index.html").read_text(encoding="utf-8")
+    not_a_run = clip("localize", tmp_path)
+    assert not_a_run.returncode == 2
+    assert "no recipe.toml in it" in not_a_run.stderr
+
+
+def test_localize_refuses_other_protocols(recipe, tmp_path):
+    recipe.write_text(recipe.read_text().replace('protocol = "four-way"', 'protocol = "subsample"'))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.toml").write_text(recipe.read_text())
+    done = clip("localize", tmp_path / "run")
+    assert done.returncode == 2
+    assert "got protocol 'subsample', expected a four-way study" in done.stderr

@@ -191,12 +191,12 @@ def test_a_loss_that_is_not_finite_stops_the_study(tmp_path):
 
 
 def test_execution_is_resolved_and_kept():
-    how = execution.resolve(tiny_recipe("train.precision=fp32"), device="cpu")
+    how = execution.resolve(tiny_recipe("train.precision=fp32"), models=4, device="cpu")
     assert (how.device, how.precision) == ("cpu", "fp32")
     assert how.workers * how.threads <= max(execution.cores(), how.workers)
     assert execution.from_manifest({**how.as_dict(), "other": 1}) == how
     with pytest.raises(InputError, match="device 'tpu': got no such device here"):
-        execution.resolve(tiny_recipe(), device="tpu")
+        execution.resolve(tiny_recipe(), models=4, device="tpu")
 
 
 def test_run_reads_back(finished):

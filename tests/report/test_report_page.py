@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from outline import Outline, outline
 from run_folder import Built
 
 from clipmem.base.errors import InputError
@@ -21,7 +21,6 @@ from clipmem.report.page import template_text, typeset, write_report
 from clipmem.store.tables import write_table
 
 Build = Callable[..., Built]
-VOID = {"meta", "img", "br"}
 LOADING = {
     "src",
     "href",
@@ -34,42 +33,6 @@ LOADING = {
     "formaction",
     "ping",
 }
-
-
-class Outline(HTMLParser):
-    """Checks that tags nest, and collects what the tests look at."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stack: list[str] = []
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.stack.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.stack.pop() == tag, f"</{tag}> closes something else"
-
-    def handle_data(self, data: str) -> None:
-        if self.stack and self.stack[-1] not in ("style", "script"):
-            self.text.append(data)
-
-    def words(self) -> str:
-        return re.sub(r"\s+", " ", "".join(self.text)).replace("\N{MINUS SIGN}", "-")
-
-
-def outline(path: Path) -> Outline:
-    page = Outline()
-    page.feed(path.read_text(encoding="utf-8"))
-    page.close()
-    assert page.stack == []
-    return page
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests.scoring import score
 
 from clipmem.embed.passes import Embeddings
-from clipmem.score import four_way, summary
+from clipmem.score import summary
+from clipmem.score.alignments import parts_of
 from clipmem.score.summary import Scored
 
 D = 64
@@ -58,12 +60,12 @@ def study(*, pull_f, pull_g, noise, seeds=(0, 1), root=0):
     external = ROLE == "external"
     parts = {
         side: {
-            s: four_way.parts_of(model(image, text, pull=pull, noise=noise, seed=1000 * root + 10 * s + k), external)
+            s: parts_of(model(image, text, pull=pull, noise=noise, seed=1000 * root + 10 * s + k), external)
             for s in seeds
         }
         for k, (side, pull) in enumerate((("f", pull_f), ("g", pull_g)))
     }
-    made = four_way.score(SPLITS, parts, weight=1.0, confidence=0.95)
+    made = score(SPLITS, parts, weight=1.0, confidence=0.95)
     return Scored(SPLITS, made.scores, made.seed_scores)
 
 
@@ -109,12 +111,10 @@ def test_intervals_over_seeds_cover_zero_when_nothing_differs():
     image, text = world(0)
     external, seeds = ROLE == "external", range(3)
     parts = {
-        side: {
-            s: four_way.parts_of(model(image, text, pull=NONE, noise=0.02, seed=10 * s + k), external) for s in seeds
-        }
+        side: {s: parts_of(model(image, text, pull=NONE, noise=0.02, seed=10 * s + k), external) for s in seeds}
         for k, side in enumerate("fg")
     }
-    table = four_way.score(SPLITS, parts, weight=1.0, confidence=0.9).scores
+    table = score(SPLITS, parts, weight=1.0, confidence=0.9).scores
     inside = ((table["low"] <= 0) & (table["high"] >= 0)).mean()
     # 90 % of 460 pairs that share their models only: within 4 standard errors
     assert abs(inside - 0.9) < 4 * math.sqrt(0.9 * 0.1 / N)

@@ -8,11 +8,13 @@ import polars as pl
 import pytest
 import torch
 from scipy import stats
+from tests.scoring import score
 
 from clipmem.base.errors import InputError
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate import external as external_retrieval
-from clipmem.score import four_way, summary
+from clipmem.score import alignments, summary
+from clipmem.score.protocol import PARTS
 from clipmem.score.summary import Scored
 from clipmem.testing import reference
 
@@ -57,11 +59,13 @@ def models(seeds, *, views=2):
 
 
 def parts_of(made, external=EXTERNAL):
-    return {side: {s: four_way.parts_of(one, external) for s, one in by_seed.items()} for side, by_seed in made.items()}
+    return {
+        side: {s: alignments.parts_of(one, external) for s, one in by_seed.items()} for side, by_seed in made.items()
+    }
 
 
 def scored(made, *, weight=1.0, confidence=0.95, splits=SPLITS):
-    return four_way.score(splits, parts_of(made), weight=weight, confidence=confidence)
+    return score(splits, parts_of(made), weight=weight, confidence=confidence)
 
 
 def loop_parts(one):
@@ -98,7 +102,7 @@ def test_scores_are_the_equation(seeds, views, weight):
     assert table["uid"].to_list() == SPLITS["uid"].to_list()
     assert table["role"].to_list() == SPLITS["role"].to_list()
     assert table["clipmem"].to_list() == pytest.approx(expected, abs=1e-10)
-    for side, (k, name) in itertools.product("fg", enumerate(four_way.PARTS)):
+    for side, (k, name) in itertools.product("fg", enumerate(PARTS)):
         means = [math.fsum(loops[side][seed][i][k] for seed in seeds) / len(seeds) for i in range(N)]
         assert table[f"{side}_{name}"].to_list() == pytest.approx(means, abs=1e-10)
     candidates = [value for value, role in zip(expected, SPLITS["role"], strict=True) if role == "candidate"]
@@ -154,11 +158,11 @@ def test_equal_models_differ_by_nothing():
 
 def test_external_pairs_are_scored_against_the_others():
     one = embeddings(1)
-    parts = four_way.parts_of(one, EXTERNAL)
+    parts = alignments.parts_of(one, EXTERNAL)
     for k in np.flatnonzero(EXTERNAL):
         others = EXTERNAL.copy()
         others[k] = False
-        without = four_way.parts_of(one, others)
+        without = alignments.parts_of(one, others)
         for a, b in zip(parts, without, strict=True):
             assert a[k].item() == pytest.approx(b[k].item(), abs=1e-12)
     # and a bank pair counts for the pairs outside it
@@ -176,7 +180,7 @@ def test_permuting_rows_permutes_scores():
 
     moved = {side: {seed: permuted(one) for seed, one in by_seed.items()} for side, by_seed in made.items()}
     a = scored(made)
-    b = four_way.score(SPLITS[order], parts_of(moved, EXTERNAL[order]), weight=1.0, confidence=0.95)
+    b = score(SPLITS[order], parts_of(moved, EXTERNAL[order]), weight=1.0, confidence=0.95)
     for column in a.scores.columns:
         left, right = a.scores[column].to_numpy()[order], b.scores[column].to_numpy()
         if left.dtype == object or column in ("uid", "role", "planted"):

@@ -23,6 +23,7 @@ from clipmem.testing.tiny import picture
 from clipmem.train import loop
 from clipmem.train.loop import TrainingData, state_hash, train
 from clipmem.train.numerics import computing, resolve_precision, threads
+from clipmem.train.objectives.clip import Clip
 from clipmem.train.paired import TrainingSet, check_paired, training_set
 from clipmem.train.schedule import epoch_batches, learning_rate
 
@@ -143,13 +144,13 @@ def test_draws_depend_on_seed_epoch_and_pair_only():
     whole, order = draws(keys, counts), np.random.default_rng(0).permutation(60)[:31]
     some = draws(keys[order], counts[order])
     assert np.array_equal(whole.caption[order], some.caption)
-    for a, b in zip(whole.crops, some.crops, strict=True):
+    for a, b in zip(whole.crops[0], some.crops[0], strict=True):
         assert np.array_equal(a[order], b)
     assert (whole.caption < counts).all()
     assert (whole.caption[counts == 1] == 0).all()
     for other in (draws(keys, counts, seed=1), draws(keys, counts, epoch=1)):
         assert not np.array_equal(whole.caption, other.caption)
-        assert not np.array_equal(whole.crops.left, other.crops.left)
+        assert not np.array_equal(whole.crops[0].left, other.crops[0].left)
 
 
 def test_tokens_of_each_slot(micro):
@@ -269,7 +270,7 @@ def record_of(encoder, **changes):
         **{k: v for k, v in changes.items() if k in ("rows", "shared", "seed")},
     }
     settings = section(**{k: v for k, v in changes.items() if k in ("lr", "batch_size", "epochs")})
-    return loop._record(encoder, plan_of(plan.pop("rows"), **plan), settings, **how)
+    return loop._record(encoder, Clip(), plan_of(plan.pop("rows"), **plan), settings, **how)
 
 
 def test_record_tells_orders_apart(micro):
@@ -409,7 +410,7 @@ def test_grad_clip(fresh, tmp_path, monkeypatch):
 
 
 def test_weight_decay_groups(micro):
-    optimizer = loop._optimizer(micro.module, section(weight_decay=0.3))
+    optimizer = loop._optimizer(micro.module.named_parameters(), section(weight_decay=0.3))
     of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     named = dict(micro.module.named_parameters())
     assert len(of) == len(named) == sum(len(group["params"]) for group in optimizer.param_groups)

@@ -74,6 +74,10 @@ class TrainSection(_Section):
     seeds: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)] = Field(
         (0, 1), description="One f and one g for each seed."
     )
+    objective: Literal["clip", "siglip", "supervised", "simclr"] = Field(
+        "clip", description="The loss; supervised needs labels, simclr sees two views of each picture and no captions."
+    )
+    simclr_temperature: Positive = Field(0.1, description="simclr: t of NT-Xent; smaller looks at nearer pictures.")
     epochs: Count = Field(40, description="Passes over the training pairs.")
     batch_size: Annotated[int, Field(ge=2)] = Field(128, description="Pairs in a batch.")
     lr: Positive = Field(1e-3, description="Peak learning rate.")
@@ -107,6 +111,22 @@ class TrainSection(_Section):
         return self
 
 
+class SubsampleSection(_Section):
+    """`[subsample]`: the models of the subsample protocol."""
+
+    models: Annotated[int, Field(ge=4)] = Field(16, description="How many models; each costs one training.")
+    fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.7, description="Share of the pool (all pairs but the external ones) that each model trains on."
+    )
+
+
+class LeaveOneOutSection(_Section):
+    """`[leave_one_out]`: the pairs that are left out, one a model and seed."""
+
+    pairs: Count = Field(30, description="How many candidates, a third of them planted ones where there are any.")
+    uids: Annotated[tuple[str, ...], Field(strict=False)] = Field((), description="Exactly these, instead.")
+
+
 class EmbedSection(_Section):
     """`[embed]`: what of each pair is embedded."""
 
@@ -117,6 +137,9 @@ class EmbedSection(_Section):
 class ScoreSection(_Section):
     """`[score]`: how alignment becomes a score and an interval."""
 
+    alignment: Literal["clip", "cmc", "sslmem-image", "sslmem-text"] = Field(
+        "clip", description="What is compared between models."
+    )
     weight: NonNegative = Field(1.0, description="w of the alignment score: how much the bank's similarity counts.")
     confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="Level of every interval.")
     draws: Annotated[int, Field(ge=100)] = Field(2000, description="Bootstrap draws.")
@@ -130,13 +153,27 @@ class Recipe(_Section):
         3
     """
 
-    protocol: Literal["four-way"] = Field("four-way", description="How f and g come about.")
+    protocol: Literal["four-way", "subsample", "leave-one-out"] = Field(
+        "four-way", description="How f and g come about."
+    )
     data: DataSection = DataSection()  # pyright: ignore[reportCallIssue]
     split: SplitSection = SplitSection()  # pyright: ignore[reportCallIssue]
     model: ModelSection = ModelSection()  # pyright: ignore[reportCallIssue]
     train: TrainSection = TrainSection()  # pyright: ignore[reportCallIssue]
+    subsample: SubsampleSection = SubsampleSection()  # pyright: ignore[reportCallIssue]
+    leave_one_out: LeaveOneOutSection = LeaveOneOutSection()  # pyright: ignore[reportCallIssue]
     embed: EmbedSection = EmbedSection()  # pyright: ignore[reportCallIssue]
     score: ScoreSection = ScoreSection()  # pyright: ignore[reportCallIssue]
+
+    @model_validator(mode="after")
+    def _both_towers(self) -> "Recipe":
+        objective, alignment = self.train.objective, self.score.alignment
+        if objective in {"supervised", "simclr"} and alignment != "sslmem-image":
+            raise ValueError(
+                f"objective = {objective!r} trains no text tower, and alignment = {alignment!r} needs one; "
+                "set score.alignment = 'sslmem-image' and embed.views = 6"
+            )
+        return self
 
 
 def load_recipe(text: str, settings: Sequence[str] = (), *, origin: str = "recipe") -> Recipe:
@@ -273,7 +310,7 @@ def _explain(error: ValidationError, origin: str) -> InputError:
         )
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if problem["type"] == "value_error":  # our own rules carry the whole sentence
-        return InputError(f"{origin}: [{key}] {message}{more}.")
+        return InputError(f"{origin}: {f'[{key}] ' if key else ''}{message}{more}.")
     return InputError(
         f"{origin}: {section}{key}{more}",
         got=shorten(problem["input"]),

@@ -6,6 +6,7 @@ from clipmem._version import __version__
 from clipmem.cli.demo import demo
 from clipmem.cli.doctor import doctor
 from clipmem.cli.init import init
+from clipmem.cli.localize import localize
 from clipmem.cli.report import report
 from clipmem.cli.run import run
 
@@ -19,5 +20,5 @@ app = App(
     # and an interrupt into a sentence that says how to go on
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, report, doctor):
+for command in (demo, init, run, localize, report, doctor):
     app.command(command)

@@ -34,7 +34,7 @@ def doctor() -> None:
 
     from clipmem.study import api, execution
 
-    how = execution.resolve(api.find_recipe("demo"))
+    how = execution.resolve(api.find_recipe("demo"), models=4)
     console.print(
         f"computing on {how.device} in {how.precision}: {how.workers} models at a time, {how.threads} threads each, "
         f"{execution.cores()} cores" + (f", {torch.cuda.get_device_name()}" if how.device == "cuda" else ""),

@@ -10,6 +10,22 @@ raises `InputError`.
 """
 
 from clipmem.functional.alignment import AlignmentParts, alignment, alignment_parts
+from clipmem.functional.cmc import (
+    cmc,
+    cmc_modalities,
+)
+from clipmem.functional.confidence import (
+    class_correct,
+    class_probability,
+    label_memorization,
+)
+from clipmem.functional.dejavu import (
+    DejaVu,
+    TopGaps,
+    dejavu,
+    predict_objects,
+    recall_area,
+)
 from clipmem.functional.hypothesis_tests import (
     GroupComparison,
     MannWhitney,
@@ -28,7 +44,31 @@ from clipmem.functional.intervals import (
     noise_floor,
     seed_interval,
 )
+from clipmem.functional.layermem import (
+    LayerMem,
+    layer_distances,
+    layermem,
+)
+from clipmem.functional.measures import (
+    Measure,
+    get_measure,
+)
 from clipmem.functional.memorization import clipmem, range_normalise
+from clipmem.functional.multiple import (
+    benjamini_hochberg,
+    holm,
+)
+from clipmem.functional.nearest import (
+    Neighbours,
+    nearest,
+)
+from clipmem.functional.paired import (
+    PairedTest,
+    paired_test,
+)
+from clipmem.functional.quantile_sketch import (
+    LogHistogram,
+)
 from clipmem.functional.ranking import (
     Correlation,
     RocCurve,
@@ -38,35 +78,93 @@ from clipmem.functional.ranking import (
     spearman,
     top_overlap,
 )
+from clipmem.functional.resampling import (
+    BootstrapInterval,
+    InOutMeans,
+    ModelInterval,
+    bootstrap_models,
+    bootstrap_models_mean,
+    in_out_means,
+    jackknife_models,
+)
 from clipmem.functional.similarity import normalize, pair_means
+from clipmem.functional.sslmem import (
+    sslmem,
+    text_view_distance,
+    view_distance,
+)
+from clipmem.functional.unitmem import (
+    ClassMemState,
+    UnitMem,
+    UnitMemState,
+    nonnegative,
+    unitmem,
+)
 
 __all__ = [
     "AlignmentParts",
+    "BootstrapInterval",
+    "ClassMemState",
     "Correlation",
+    "DejaVu",
     "GroupComparison",
+    "InOutMeans",
     "Interval",
+    "LayerMem",
+    "LogHistogram",
     "MannWhitney",
+    "Measure",
+    "ModelInterval",
+    "Neighbours",
     "NoiseFloor",
+    "PairedTest",
     "RocCurve",
     "SeedInterval",
+    "TopGaps",
+    "UnitMem",
+    "UnitMemState",
     "Welch",
     "alignment",
     "alignment_parts",
     "auroc",
+    "benjamini_hochberg",
     "bootstrap_mean",
+    "bootstrap_models",
+    "bootstrap_models_mean",
+    "class_correct",
+    "class_probability",
     "clipmem",
+    "cmc",
+    "cmc_modalities",
     "compare_groups",
+    "dejavu",
+    "get_measure",
     "hedges_g",
+    "holm",
+    "in_out_means",
+    "jackknife_models",
+    "label_memorization",
+    "layer_distances",
+    "layermem",
     "mann_whitney",
+    "nearest",
     "noise_floor",
+    "nonnegative",
     "normalize",
     "pair_means",
+    "paired_test",
     "precision_at_n",
+    "predict_objects",
     "range_normalise",
+    "recall_area",
     "roc_curve",
     "seed_interval",
     "spearman",
+    "sslmem",
     "superiority",
+    "text_view_distance",
     "top_overlap",
+    "unitmem",
+    "view_distance",
     "welch",
 ]

@@ -18,7 +18,7 @@ from typing import Any, cast
 import open_clip
 import torch
 from jaxtyping import Float, Int
-from open_clip.loss import ClipLoss
+from open_clip.loss import ClipLoss, SigLipLoss
 from open_clip.model import CLIP
 from open_clip.transformer import text_global_pool
 from safetensors import SafetensorError
@@ -116,6 +116,13 @@ def contrastive_loss(
 ) -> Float[Tensor, ""]:
     """Return open_clip's `ClipLoss`: for normalised u, v and scale s, (CE(s u vᵀ, i) + CE(s v uᵀ, i)) / 2."""
     return ClipLoss()(image, text, scale)
+
+
+def sigmoid_loss(
+    image: Float[Tensor, "n d"], text: Float[Tensor, "n d"], scale: Float[Tensor, ""], bias: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """Return open_clip's `SigLipLoss`: for normalised u, v, -1/n Σ_ij log sigmoid(±(s u_i·v_j + b)), + where i = j."""
+    return SigLipLoss()(image, text, scale, bias)
 
 
 def trim(tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:

@@ -15,11 +15,22 @@ from numpy.typing import NDArray
 from clipmem.report.numbers import interval, plain, signed
 from clipmem.report.read import ROLES, TrainingLog
 from clipmem.report.svg import CANDIDATE, EXTERNAL, INDEPENDENT, INK, LINE, SHARED, SOFT, Sketch
+from clipmem.report.words import CURVE_NAMES, curve_group, measure_of, words_of
 
 SIZES = {"wide": 860, "narrow": 360}
 COLORS = {"candidate": CANDIDATE, "independent": INDEPENDENT, "shared": SHARED, "external": EXTERNAL}
 _MARKS = 250  # at most so many points of a role are drawn: a file with 65,000 marks opens slowly and shows no more
 _CURVE_POINTS = 300
+_FAINT_CURVES = 24  # with more models than these the losses as logged are a blot
+_DASHED = (0, (5, 2.5))
+_CURVES: dict[str, tuple[str, Any]] = {
+    "f": (CANDIDATE, "-"),
+    "g": (INDEPENDENT, _DASHED),
+    "without": (INDEPENDENT, _DASHED),
+    "r": (CANDIDATE, "-"),
+    "other": (INK, (0, (1, 2))),
+}
+_LEGEND = {"f": "-", "r": "-"}
 
 Numbers = NDArray[np.float64]
 
@@ -101,7 +112,7 @@ def roles_figure(scores: pl.DataFrame, summary: Mapping[str, Any], size: str) ->
         summary: The summary of the run.
         size: A key of `SIZES`.
     """
-    roles = [role for role in ROLES if role in summary["roles"]]
+    roles, score = [role for role in ROLES if role in summary["roles"]], measure_of(summary).score
     finite = scores.filter(pl.col("clipmem").is_finite())
     values = {role: finite.filter(pl.col("role") == role)["clipmem"].to_numpy() for role in roles}
     everything = np.concatenate([*values.values(), np.zeros(1)])
@@ -121,9 +132,9 @@ def roles_figure(scores: pl.DataFrame, summary: Mapping[str, Any], size: str) ->
             _role_labels(axes, row, role, summary["roles"][role], wide)
         axes.spines["left"].set_visible(False)
         axes.set_yticks([])
-        axes.set_xlabel("CLIPMem, not normalised")
+        axes.set_xlabel(f"{score}, not normalised")
         means = ", ".join(f"{role} {signed(summary['roles'][role]['mean'])}" for role in roles)
-        return sketch.svg(f"Distribution of CLIPMem in each role. Means: {means}.")
+        return sketch.svg(f"Distribution of {score} in each role. Means: {means}.")
 
 
 def _role_row(axes: Axes, row: int, role: str, values: Numbers, grid: Numbers, planted: Numbers) -> None:
@@ -169,7 +180,7 @@ def _role_labels(axes: Axes, row: int, role: str, entry: Mapping[str, Any], wide
 
 
 def roc_figure(scores: pl.DataFrame, summary: Mapping[str, Any], size: str) -> str:
-    """Draw how well CLIPMem, and low alignment under g alone, find the planted pairs among the candidates.
+    """Draw how well the score, and low alignment without the pair, find the planted pairs among the candidates.
 
     Args:
         scores: The table `scores`.
@@ -177,6 +188,7 @@ def roc_figure(scores: pl.DataFrame, summary: Mapping[str, Any], size: str) -> s
         size: A key of `SIZES`.
     """
     planted, weight = summary["planted"], float(summary["weight"])
+    words, measure = words_of(summary), measure_of(summary)
     reference = planted["reference_alignment_auroc"]
     aligned = pl.col("g_positive") - weight * (pl.col("g_image_bank") + pl.col("g_text_bank"))
     rows = scores.filter(pl.col("role") == "candidate").select("planted", low_alignment=-aligned)
@@ -203,17 +215,19 @@ def roc_figure(scores: pl.DataFrame, summary: Mapping[str, Any], size: str) -> s
                 axes.plot([], [], color=SOFT, linewidth=1, linestyle=(0, (1, 3)))[0],
             ],
             labels=[
-                f"CLIPMem, AUROC {plain(planted['auroc'])}",
-                f"low alignment under g, {plain(reference['auroc'])}",
+                f"{measure.score}, AUROC {plain(planted['auroc'])}",
+                f"{measure.rival}{words.reference_short[0]}, {plain(reference['auroc'])}",
                 "chance, 0.500",
             ],
             loc="lower right",
             fontsize=12,
         )
         legend.set_zorder(5)
-        title = f"ROC curve: CLIPMem finds planted pairs with AUROC {plain(planted['auroc'])} {interval(planted)}"
+        title = (
+            f"ROC curve: {measure.score} finds planted pairs with AUROC {plain(planted['auroc'])} {interval(planted)}"
+        )
         return sketch.svg(
-            f"{title}; low alignment under g alone with {plain(reference['auroc'])} {interval(reference)}."
+            f"{title}; {measure.rival} {words.reference} with {plain(reference['auroc'])} {interval(reference)}."
         )
 
 
@@ -229,12 +243,16 @@ def curves_figure(logs: Sequence[TrainingLog], size: str) -> str:
         axes = sketch.figure.add_axes((0.075, 0.155, 0.905, 0.82) if wide else (0.13, 0.18, 0.85, 0.8))
         axes.grid(axis="y", color=LINE, linewidth=1)
         axes.set_axisbelow(True)
+        # with many models each gets fewer points, and only its moving mean: a file of megabytes shows no more
+        points = max(_CURVE_POINTS // 5, min(_CURVE_POINTS, _CURVE_POINTS * _FAINT_CURVES // len(logs)))
         for log in logs:
-            color, style = (CANDIDATE, "-") if log.side == "f" else (INDEPENDENT, (0, (5, 2.5)))
-            every = max(1, -(-log.loss.size // _CURVE_POINTS))
+            color, style = _CURVES[curve_group(log.side)]
+            every = max(1, -(-log.loss.size // points))
             mean = smooth(log.loss, max(1, log.loss.size // 40))
-            axes.plot(log.step[::every], log.loss[::every], color=color, linewidth=0.7, alpha=0.25)
-            axes.plot(log.step[::every], mean[::every], color=color, linewidth=1.8, linestyle=style)
+            if len(logs) <= _FAINT_CURVES:
+                axes.plot(log.step[::every], log.loss[::every], color=color, linewidth=0.7, alpha=0.25)
+            width = 1.8 if len(logs) <= _FAINT_CURVES else 1.0
+            axes.plot(log.step[::every], mean[::every], color=color, linewidth=width, linestyle=style)
         # the largest losses are the first few steps: the axis starts at 0 and covers what the moving mean
         # covers
         finite = np.concatenate([smooth(log.loss, max(1, log.loss.size // 40)) for log in logs])
@@ -243,21 +261,14 @@ def curves_figure(logs: Sequence[TrainingLog], size: str) -> str:
             axes.set_ylim(0, 1.08 * max(float(finite.max()), 1e-9))
         axes.set_xlabel("step")
         axes.set_ylabel("training loss")
-        sides = [side for side in ("f", "g") if any(log.side == side for log in logs)]
+        groups = [group for group in CURVE_NAMES if any(curve_group(log.side) == group for log in logs)]
         handles = [
-            axes.plot(
-                [],
-                [],
-                color=CANDIDATE if s == "f" else INDEPENDENT,
-                linewidth=1.8,
-                linestyle="-" if s == "f" else "--",
-            )[0]
-            for s in sides
+            axes.plot([], [], color=_CURVES[group][0], linewidth=1.8, linestyle=_LEGEND.get(group, "--"))[0]
+            for group in groups
         ]
-        names = {"f": "f, the target", "g": "g, the reference"}
         axes.legend(
             handles=handles,
-            labels=[names[side] for side in sides],
+            labels=[CURVE_NAMES[group] for group in groups],
             loc="upper right",
             fontsize=12,
             handlelength=2.6,

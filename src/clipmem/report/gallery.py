@@ -14,6 +14,7 @@ import polars as pl
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.report.escape import CAPTION_LIMIT, visible
+from clipmem.report.localized import unit_owners
 from clipmem.report.numbers import interval, plain, signed
 from clipmem.store.tables import read_table
 
@@ -94,10 +95,11 @@ def gallery_uids(run_dir: Path) -> list[str]:
         run_dir: A run folder with `scores.parquet`.
 
     Returns:
-        At most 48 uids of candidates: the most memorized, then the least.
+        Each uid once: at most 48 candidates, the most memorized, then the least; then the pairs that the shown units
+        respond to, where the run was localized.
     """
     most, least = pick(ranked_candidates(read_table(run_dir / "scores.parquet", "scores")))
-    return [*most["uid"].to_list(), *least["uid"].to_list()]
+    return list(dict.fromkeys([*most["uid"].to_list(), *least["uid"].to_list(), *unit_owners(run_dir)]))
 
 
 def picture_uri(data: bytes | None) -> str | None:
@@ -151,6 +153,7 @@ def make_cards(
     splits: pl.DataFrame,
     images: Mapping[str, bytes],
     used: int | None = None,
+    no_error: str = "one seed",
 ) -> list[Card]:
     """Make the cards of some candidates.
 
@@ -161,6 +164,7 @@ def make_cards(
         splits: The table `splits`.
         images: Encoded pictures by uid; a pair without one is shown without.
         used: How many captions of a pair training used (the recipe's `train.captions`); None for all.
+        no_error: Why a score without an error has none.
     """
     captions, sources = captions_by_uid(pairs), captions_sources(splits)
     about = {row["uid"]: row for row in pairs.select("uid", "key", "label").iter_rows(named=True)}
@@ -185,7 +189,7 @@ def make_cards(
                 alt=visible(own[0], CAPTION_LIMIT) if own else "picture without a caption",
                 score=signed(row["clipmem"]),
                 error="" if row["stderr"] is None else f"± {plain(row['stderr'])}",
-                range="one seed: no error" if row["stderr"] is None else interval(row, sign=True),
+                range=f"{no_error}: no error" if row["stderr"] is None else interval(row, sign=True),
                 planted=bool(row["planted"]),
                 trained_with=_shown(trained),
                 own=_shown(own, 1),

@@ -7,19 +7,33 @@ autoescape, both set for the whole environment: a template cannot forget them.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cache, wraps
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import polars as pl
 from markupsafe import Markup
 
-from clipmem.report import numbers, wording
-from clipmem.report.escape import visible
+from clipmem.report import localized, numbers, wording
+from clipmem.report.escape import CAPTION_LIMIT, visible
 from clipmem.report.figures import curves_figure, roc_figure, roles_figure
-from clipmem.report.gallery import make_cards, pick, ranked_candidates
+from clipmem.report.gallery import (
+    Card,
+    captions_by_uid,
+    captions_sources,
+    make_cards,
+    pick,
+    picture_uri,
+    ranked_candidates,
+    trained_captions,
+)
+from clipmem.report.in_and_out import SHOWN, in_and_out, model_counts
+from clipmem.report.layer_figures import layermem_figure, unitmem_figure
 from clipmem.report.read import ROLES, RunFiles, TrainingLog, read_run
+from clipmem.report.words import CURVE_NAMES, SUBSAMPLE, curve_group, measure_of, words_of
 from clipmem.store.atomic import atomic_write
 
 _TEST_MEANINGS = {
@@ -29,6 +43,7 @@ _TEST_MEANINGS = {
     "Hedges g": "The difference in pooled sd, corrected for small samples. 0.2 is small, 0.8 large.",
     "Superiority": "How often a pair of the first role scores above one of the second; 0.5 is no difference.",
 }
+_CURVE_ROWS = 24
 _SAID_ELSEWHERE = ("seeds", "epochs", "precision")
 _MACHINE = ("device", "processor", "platform")
 
@@ -62,6 +77,8 @@ def write_report(
 
 def render(run: RunFiles, images: Mapping[str, bytes], credit_lines: Sequence[str] = ()) -> str:
     """Render the page of a run as text (see `write_report`)."""
+    words, measure = words_of(run.summary), measure_of(run.summary)
+    in_halves = words is SUBSAMPLE
     return (
         environment()
         .get_template("page.html")
@@ -75,17 +92,22 @@ def render(run: RunFiles, images: Mapping[str, bytes], credit_lines: Sequence[st
             roles=[role for role in ROLES if role in run.summary["roles"]],
             floor=wording.noise_floor(run.summary),
             stability=wording.stability(run.summary),
-            verdict=wording.planted_verdict(run.summary["planted"]) if run.summary["planted"] else "",
+            verdict=wording.planted_verdict(run.summary["planted"], words, measure) if run.summary["planted"] else "",
             meanings=_TEST_MEANINGS,
-            expected=wording.EXPECTED,
-            trained_by=wording.TRAINED_BY,
+            words=words,
+            measure=measure,
+            in_halves=in_halves,
+            more_style=Markup(template_text("more.css")) if in_halves or run.localized else "",  # noqa: S704
+            extra_sections=_extra_sections(run, in_halves),
             facts=_facts(run),
-            curves=[_curve(log) for log in run.logs],
+            **_curve_table(run),
+            **_retrieval(run.summary),
             seconds=_stages(run.summary.get("seconds") or {}),
             recipe_lines=run.recipe_text.splitlines(),
             folder=run.folder.name,
             **_figures(run),
             **_gallery(run, images, credit_lines),
+            **_localized(run, images),
         )
     )
 
@@ -110,20 +132,105 @@ def _gallery(run: RunFiles, images: Mapping[str, bytes], credit_lines: Sequence[
     ranked = ranked_candidates(run.scores)
     most, least = pick(ranked)
     used = run.recipe.get("train", {}).get("captions")
+    words = words_of(run.summary)
+    how = (ranked, run.pairs, run.splits, images, used, words.no_error)
     shown = {*most["uid"], *least["uid"]}
     named = {credit for uid, credit in run.pairs.select("uid", "credit").iter_rows() if uid in shown and credit}
     return {
-        "most": make_cards(most, ranked, run.pairs, run.splits, images, used),
-        "least": make_cards(least, ranked, run.pairs, run.splits, images, used),
-        "ranked": ranked.height,
+        "most": make_cards(most, *how),
+        "least": make_cards(least, *how),
+        "gallery_intro": wording.gallery_intro(run.summary, ranked.height),
+        **_in_and_out(run, make_cards(most.head(SHOWN), *how)),
         "credits": list(dict.fromkeys([*credit_lines, *sorted(named)])),
+    }
+
+
+def _in_and_out(run: RunFiles, cards: list[Card]) -> dict[str, Any]:
+    """Show the models behind the largest scores, where the protocol has models with and without a pair."""
+    if run.seed_scores is None:
+        return {}
+    shown = in_and_out(cards, run.seed_scores, _axis_name(run))
+    return {
+        "shown_in_and_out": [replace(one, svg=Markup(one.svg)) for one in shown],  # noqa: S704
+        "counts": model_counts(run.seed_scores, run.scores),
+    }
+
+
+def _axis_name(run: RunFiles) -> str:
+    return "alignment" if measure_of(run.summary).banked else "minus the mean distance"
+
+
+def _extra_sections(run: RunFiles, in_halves: bool) -> list[tuple[str, str]]:
+    """Name the sections that only some runs have, for the navigation."""
+    found = run.localized
+    some = [("in-and-out", "In and out")] if in_halves else []
+    some += [("units", "Units")] if found.units is not None or found.layers is not None else []
+    some += [("layers", "Layers")] if found.layers is not None else []
+    return some + ([("towers", "Towers")] if found.towers is not None else [])
+
+
+def _localized(run: RunFiles, images: Mapping[str, bytes]) -> dict[str, Any]:
+    """Draw and tabulate what `localize` found, where it was run."""
+    found = run.localized
+    if not found:
+        return {"localized": False}
+    drawn: dict[str, list[Markup]] = {"unitmem_figure": [], "layermem_figure": []}
+    pairs = 0
+    if found.layers is not None:
+        for size in ("wide", "narrow"):
+            drawn["unitmem_figure"].append(Markup(unitmem_figure(found.layers, size)))  # noqa: S704
+            drawn["layermem_figure"].append(Markup(layermem_figure(found.layers, "candidate", size)))  # noqa: S704
+        pairs = int(found.layers.filter(pl.col("role") == "candidate")["n"].max() or 0)  # pyright: ignore[reportArgumentType]
+    present = [role for role in ROLES if role in run.summary["roles"]]
+    towers = localized.tower_rows(found, present) if found.towers is not None else []
+    return {
+        "localized": True,
+        **drawn,
+        "layer_pairs": pairs,
+        "layer_sentences": [] if found.layers is None else localized.layer_sentences(found.layers),
+        "top_units": [] if found.units is None else _units(run, found.units, images),
+        "several_seeds": found.units is not None and found.units["seed"].n_unique() > 1,
+        "tower_rows": towers,
+        "tower_sentences": localized.tower_sentences(found, towers, run.summary["confidence"]),
+        "towers_reliable": localized.is_reliable(found),
+        "tower_fits": localized.fits(found),
+    }
+
+
+def _units(run: RunFiles, units: pl.DataFrame, images: Mapping[str, bytes]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Give the units with the largest UnitMem, by tower, the picture and caption of the pair each responds to."""
+    captions, sources = captions_by_uid(run.pairs), captions_sources(run.splits)
+    planted = set(run.splits.filter(pl.col("planted"))["uid"])
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for unit in localized.top_units(units):
+        trained = trained_captions(unit.uid, captions, sources)
+        rows.setdefault(unit.tower, []).append(
+            {
+                **asdict(unit),
+                "picture": picture_uri(images.get(unit.uid)),
+                "caption": visible(trained[0], CAPTION_LIMIT) if trained else "",
+                "planted": unit.uid in planted,
+            }
+        )
+    return list(rows.items())
+
+
+def _retrieval(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Find the models that retrieval was measured on, in the order of the table's columns."""
+    found = summary["retrieval"]
+    sides = [side for side in words_of(summary).columns if side in found]
+    return {
+        "sides": sides,
+        "has_median_rank": all(f"{way}_retrieval_median_rank" in found[s] for s in sides for way in ("image", "text")),
     }
 
 
 def _facts(run: RunFiles) -> list[tuple[str, str]]:
     """List what was run: names and values for the second section."""
     summary, manifest = run.summary, run.manifest
-    facts = [("protocol", str(summary["protocol"])), ("seeds", wording.seeds_in_words(summary["seeds"]))]
+    facts = [("protocol", str(summary["protocol"])), *wording.who_trained(summary, run.recipe)]
+    if summary.get("alignment", "clip") != "clip":
+        facts.append(("alignment", str(summary["alignment"])))
     model = dict(run.recipe.get("model", {}))
     facts += [("model", ", ".join(part for part in (str(model.pop("name", "")), _flat(model)) if part))]
     if run.logs:
@@ -136,7 +243,7 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
     machine = [str(manifest[name]) for name in _MACHINE if manifest.get(name)]
     machine += [f"{manifest['cores']} cores"] if manifest.get("cores") else []
     facts += [("machine", ", ".join(machine))] if machine else []
-    facts += [("bank weight w", f"{float(summary['weight']):g}")]
+    facts += [("bank weight w", f"{float(summary['weight']):g}")] if measure_of(summary).banked else []
     seconds = summary.get("seconds") or {}
     return [*facts, ("duration", numbers.duration(sum(seconds.values())))] if seconds else facts
 
@@ -160,6 +267,26 @@ def _flat(value: object) -> str:
 
 def _stages(seconds: Mapping[str, float]) -> list[tuple[str, str]]:
     return [(stage, numbers.duration(float(value))) for stage, value in seconds.items()]
+
+
+def _curve_table(run: RunFiles) -> dict[str, Any]:
+    """Tabulate the losses: a row a model, or with many models, as other protocols have, a row a kind of model."""
+    curves = [_curve(log) for log in run.logs]
+    if len(curves) <= _CURVE_ROWS or run.summary["protocol"] == "four-way":
+        return {"curves": curves, "grouped": False}
+    groups: dict[str, list[TrainingLog]] = {}
+    for log in run.logs:
+        groups.setdefault(curve_group(log.side), []).append(log)
+    rows: list[dict[str, str]] = []
+    for group, logs in groups.items():
+        ends = {
+            name: sorted(float(log.loss[log.epoch == getattr(log.epoch, end)()].mean()) for log in logs)
+            for name, end in (("first", "min"), ("last", "max"))
+        }
+        spans = {name: f"{numbers.plain(some[0])} to {numbers.plain(some[-1])}" for name, some in ends.items()}
+        steps = _numbers(sorted({log.loss.size for log in logs}))
+        rows.append({"side": CURVE_NAMES[group], "seed": f"{len(logs):,}", "steps": steps, **spans})
+    return {"curves": rows, "grouped": True}
 
 
 def _curve(log: TrainingLog) -> dict[str, str]:

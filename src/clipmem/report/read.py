@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.report.localized import Localized, read_localized
 from clipmem.store.tables import read_table
 
 FORMAT = 1
@@ -26,7 +27,10 @@ _AGAIN = "Run the study again on this folder: finished stages are not repeated."
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """The log of one model: side "f" or "g", its seed, and one entry a step, each of shape (steps,)."""
+    """The log of one model, one entry a step, each of shape (steps,).
+
+    `side` is the name of the folder under `models`: "f", "g", "r" or "without-" and a uid's start.
+    """
 
     side: str
     seed: int
@@ -47,6 +51,8 @@ class RunFiles:
     pairs: pl.DataFrame
     splits: pl.DataFrame
     scores: pl.DataFrame
+    seed_scores: pl.DataFrame | None  # of a subsample study only: the others' pages do not show single models
+    localized: Localized
     logs: tuple[TrainingLog, ...]
 
 
@@ -64,15 +70,19 @@ def read_run(folder: Path) -> RunFiles:
         recipe = tomllib.loads(recipe_text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{folder / 'recipe.toml'}", got=shorten(str(error)), expected="TOML", todo=_AGAIN) from error
+    summary = read_summary(folder)
+    in_and_out = summary.get("protocol") == "subsample"
     return RunFiles(
         folder=folder,
         recipe_text=recipe_text,
         recipe=recipe,
         manifest=_versioned(folder / "manifest.json"),
-        summary=read_summary(folder),
+        summary=summary,
         pairs=read_table(folder / "pairs.parquet", "pairs"),
         splits=read_table(folder / "splits.parquet", "splits"),
         scores=read_table(folder / "scores.parquet", "scores"),
+        seed_scores=read_table(folder / "seed_scores.parquet", "seed_scores") if in_and_out else None,
+        localized=read_localized(folder),
         logs=_logs(folder / "models"),
     )
 

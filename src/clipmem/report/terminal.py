@@ -16,9 +16,11 @@ from rich.text import Text
 
 from clipmem.report.escape import visible
 from clipmem.report.gallery import captions_by_uid, captions_sources, ranked_candidates, trained_captions
+from clipmem.report.localized import layer_sentences, read_localized, top_units, tower_rows, tower_sentences
 from clipmem.report.numbers import interval, level, plain, signed
 from clipmem.report.read import ROLES, read_summary
-from clipmem.report.wording import TRAINED_BY, noise_floor
+from clipmem.report.wording import noise_floor, rival, stability
+from clipmem.report.words import FOUR_WAY, SUBSAMPLE, measure_of, words_of
 from clipmem.store.tables import read_table
 
 WIDTH = 100
@@ -37,7 +39,7 @@ def roles_table(summary: Mapping[str, Any]) -> Table:
     Args:
         summary: The content of `summary.json`.
     """
-    table = Table(title=f"CLIPMem by role, {level(summary['confidence'])} intervals", **_STYLE)
+    table = Table(title=f"{measure_of(summary).score} by role, {level(summary['confidence'])} intervals", **_STYLE)
     table.add_column("role")
     table.add_column("trained on by")
     for name in ("n", "mean", "interval", "sd", "median"):
@@ -51,11 +53,13 @@ def roles_table(summary: Mapping[str, Any]) -> Table:
             plain(entry["sd"]),
             signed(entry["median"]),
         )
-        table.add_row(role, TRAINED_BY[role], *(Text(cell) for cell in cells))
+        table.add_row(role, words_of(summary).trained_by[role], *(Text(cell) for cell in cells))
     return table
 
 
-def top_table(scores: pl.DataFrame, pairs: pl.DataFrame, splits: pl.DataFrame, k: int = 10) -> Table:
+def top_table(
+    scores: pl.DataFrame, pairs: pl.DataFrame, splits: pl.DataFrame, k: int = 10, no_error: str = FOUR_WAY.no_error
+) -> Table:
     """Tabulate the `k` most memorized candidates: rank, score ± error, caption trained with, planted.
 
     Args:
@@ -63,6 +67,7 @@ def top_table(scores: pl.DataFrame, pairs: pl.DataFrame, splits: pl.DataFrame, k
         pairs: The table `pairs`.
         splits: The table `splits`.
         k: How many rows, at least 1.
+        no_error: What to say where a score has no error.
     """
     ranked = ranked_candidates(scores)
     captions, sources = captions_by_uid(pairs), captions_sources(splits)
@@ -74,7 +79,7 @@ def top_table(scores: pl.DataFrame, pairs: pl.DataFrame, splits: pl.DataFrame, k
     table.add_column("planted", no_wrap=True)
     for rank, row in enumerate(ranked.head(k).iter_rows(named=True), start=1):
         trained = trained_captions(str(row["uid"]), captions, sources)
-        error = "one seed" if row["stderr"] is None else f"± {plain(row['stderr'])}"
+        error = no_error if row["stderr"] is None else f"± {plain(row['stderr'])}"
         table.add_row(
             str(rank),
             Text(f"{signed(row['clipmem'])} {error}"),
@@ -89,10 +94,10 @@ def planted_line(summary: Mapping[str, Any]) -> str:
     planted = summary["planted"]
     if not planted:
         return "Planted pairs: none planted."
-    reference = planted["reference_alignment_auroc"]
+    reference, measure = planted["reference_alignment_auroc"], measure_of(summary)
     return (
-        f"Planted pairs ({planted['n']:,}): CLIPMem finds them with AUROC {plain(planted['auroc'])} "
-        f"{interval(planted)}; low alignment under g alone with {plain(reference['auroc'])} "
+        f"Planted pairs ({planted['n']:,}): {measure.score} finds them with AUROC {plain(planted['auroc'])} "
+        f"{interval(planted)}; {rival(words_of(summary), measure)} with {plain(reference['auroc'])} "
         f"{interval(reference)}. Chance is 0.5."
     )
 
@@ -114,8 +119,34 @@ def print_summary(run_dir: Path, console: Console, *, k: int = 10) -> None:
     where = f"Report: {page}" if page.is_file() else "Report: not written yet."
     width = min(WIDTH, console.width)
     console.print(roles_table(summary), width=width)
-    console.print(top_table(tables["scores"], tables["pairs"], tables["splits"], k), width=width)
-    for line in (planted_line(summary), noise_floor(summary)):
+    no_error = words_of(summary).no_error
+    console.print(top_table(tables["scores"], tables["pairs"], tables["splits"], k, no_error), width=width)
+    # without a noise floor the agreement of halves is what says how far single scores can be trusted
+    noise = stability(summary) if words_of(summary) is SUBSAMPLE else noise_floor(summary)
+    for line in (planted_line(summary), noise):
         console.print(Text(line), width=width)
     # a path is never broken into lines: it is there to be copied
     console.print(Text(visible(where)), soft_wrap=True)
+
+
+def print_localized(run_dir: Path, console: Console) -> None:
+    """Print what `localize` found, each number with its interval, and the report's path.
+
+    Args:
+        run_dir: A localized run folder.
+        console: Where to print. At most 100 of its columns are used.
+
+    Raises:
+        InputError: A file of the folder is missing or cannot be read.
+    """
+    summary, found = read_summary(run_dir), read_localized(run_dir)
+    rows = tower_rows(found, [role for role in ROLES if role in summary["roles"]])
+    lines = ["Towers", *tower_sentences(found, rows, float(summary["confidence"]))]
+    if found.layers is not None:
+        lines += ["", "Layers (LayerMem)", *layer_sentences(found.layers)]
+    if found.units is not None:
+        lines += ["", "Units (UnitMem) that respond most to one pair"]
+        lines += [f"{plain(unit.unitmem)}  {unit.tower} tower, {unit.place}" for unit in top_units(found.units, 5)]
+    lines += ["", f"Report: {run_dir / 'report' / 'index.html'}"]
+    for line in lines:
+        console.print(Text(visible(line)), width=min(WIDTH, console.width), soft_wrap=line.startswith("Report: "))

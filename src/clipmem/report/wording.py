@@ -8,20 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clipmem.report.numbers import excludes_zero, interval, level, plain, signed
-
-EXPECTED = {
-    "candidate": "above 0: f trained on them, g did not",
-    "independent": "below 0, the candidates' mirror: g trained on them, f did not",
-    "shared": "about 0: both trained on them",
-    "external": "about 0: neither trained on them; the control and the bank",
-}
-# what a two-way bootstrap over pairs and seeds can and cannot say
-_INTERVALS = {
-    1: "Intervals of means come from resampling pairs; with one seed they say nothing about another training run.",
-    2: "Intervals of means come from resampling pairs and seeds; with fewer than about five seeds they are "
-    "too narrow for what another training run would give.",
-}
-TRAINED_BY = {"candidate": "f only", "independent": "g only", "shared": "f and g", "external": "neither"}
+from clipmem.report.words import FOUR_WAY, LEAVE_ONE_OUT, SUBSAMPLE, Measure, Words, measure_of, words_of
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -30,19 +17,18 @@ def headline(summary: Mapping[str, Any]) -> str:
     if candidate["low"] is None or not excludes_zero(candidate):
         return "No memorization shown on average"
     if candidate["mean"] > 0:
-        return "The model memorized pairs it was trained on"
+        return words_of(summary).memorized
     return "The candidates score below 0: check this run"
 
 
 def what_was_found(summary: Mapping[str, Any]) -> list[str]:
     """Say the main numbers in plain words, one sentence each, every number with its interval."""
     roles, confidence = summary["roles"], level(summary["confidence"])
-    candidate = roles["candidate"]
+    candidate, words = roles["candidate"], words_of(summary)
     verdict = "which excludes 0" if excludes_zero(candidate) else "which does not exclude 0"
     sentences = [
-        f"The {candidate['n']:,} candidates, which the target model f trained on and the reference model "
-        f"g did not, score {signed(candidate['mean'])} on average ({confidence} interval "
-        f"{interval(candidate, sign=True)}, {verdict})."
+        f"The {candidate['n']:,} candidates, {words.candidates}, score "
+        f"{signed(candidate['mean'])} on average ({confidence} interval {interval(candidate, sign=True)}, {verdict})."
     ]
     if "external" in roles:
         external = roles["external"]
@@ -50,7 +36,7 @@ def what_was_found(summary: Mapping[str, Any]) -> list[str]:
         if excludes_zero(external):
             verdict = ". This interval excludes 0: part of the score has another cause than training on the pair."
         sentences.append(
-            f"The {external['n']:,} external pairs, which neither model trained on, score "
+            f"The {external['n']:,} external pairs, {words.external}, score "
             f"{signed(external['mean'])} {interval(external, sign=True)}{verdict}"
         )
     planted = summary["planted"]
@@ -60,9 +46,10 @@ def what_was_found(summary: Mapping[str, Any]) -> list[str]:
             if planted["low"] is not None and planted["low"] > 0.5
             else "not shown to be better than chance"
         )
+        were = "was" if planted["n"] == 1 else "were"
         sentences.append(
-            f"{planted['n']:,} of the candidates were planted: trained with another pair's captions. "
-            f"Ranking by CLIPMem finds them with an AUROC of {plain(planted['auroc'])} "
+            f"{planted['n']:,} of the candidates {were} planted: trained with another pair's captions. "
+            f"Ranking by {measure_of(summary).score} finds them with an AUROC of {plain(planted['auroc'])} "
             f"{interval(planted)}, {how} (0.5)."
         )
     return sentences
@@ -71,30 +58,26 @@ def what_was_found(summary: Mapping[str, Any]) -> list[str]:
 def trust(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Say what the number means, its range, and when not to trust it: pairs of a heading and a text."""
     seeds, weight = len(summary["seeds"]), float(summary["weight"])
-    bound = plain(2 * (1 + 2 * weight), 1).removesuffix(".0")
-    count = {
-        1: "This run has one seed, so no score has an error",
-        2: "This run has two seeds, so the errors are rough themselves",
-    }
-    noisy = count.get(seeds, f"This run has {seeds} seeds")
+    words, measure = words_of(summary), measure_of(summary)
+    noisy = words.noisy.get(seeds, words.noisy[0]).format(n=seeds)
+    intervals = words.intervals.get(seeds, words.intervals[0])
+    bound = plain(2 * (1 + 2 * weight), 1).removesuffix(".0") if measure.banked else "2"
+    bank = f"(bank weight {weight:g})" if measure.banked else "(no bank takes part)"
+    depends = (
+        "the data, the length of training and the bank" if measure.banked else "the data and the length of training"
+    )
     return [
-        (
-            "What it means",
-            "How much better f aligns a picture with its caption than g does, each measured against "
-            "pairs that neither trained on. 0: training on the pair changed nothing. Higher: f aligns it "
-            "only because it saw exactly this pair.",
-        ),
+        ("What it means", measure.meaning.format(compared=words.compared) or words.meaning),
         (
             "Its range",
-            f"By its formula within ±{bound} (bank weight {weight:g}). In practice a fraction of that; "
-            "how large depends on the data, the length of training and the bank, so compare with the "
+            f"By its formula within ±{bound} {bank}. In practice a fraction of that; "
+            f"how large depends on {depends}, so compare with the "
             "other roles of this run, not with a fixed threshold.",
         ),
         (
             "When not to trust it",
             f"{noisy}: trust the mean of a role and the ends of the ranking more than the place of one "
-            f"pair. {_INTERVALS[min(seeds, 2)]} Near-duplicates of a candidate among what g saw make its "
-            "score too low.",
+            f"pair. {intervals} {words.duplicates}",
         ),
         (
             "The normalised column",
@@ -107,32 +90,77 @@ def trust(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def noise_floor(summary: Mapping[str, Any]) -> str:
     """Say how large scores come out when nothing was left out: f against f of another seed."""
-    floor = summary["noise_floor"]
+    floor, words = summary["noise_floor"], words_of(summary)
+    if words is SUBSAMPLE:
+        return (
+            "Noise floor: no two models of this protocol had the same pairs, so there is none. The control takes its "
+            "place: pairs that no model had, counted as if some had."
+        )
     if floor is None:
         return "Noise floor: not known, it needs two seeds (f of one seed is compared with f of another)."
     pairs = "one pair" if floor["seed_pairs"] == 1 else f"{floor['seed_pairs']:,} pairs"
+    instead, size = "g", "A single pair's score of that size is noise."
+    if words is LEAVE_ONE_OUT:
+        instead = "the model without the pair"
+        size = (
+            "A score here should have less noise than that, as each retrained model keeps the start and order of f, "
+            "which another seed changes; the control shows how much."
+        )
     return (
-        "Noise floor: the candidates' score when f is compared with f of another seed instead of g "
+        f"Noise floor: the candidates' score when f is compared with f of another seed instead of {instead} "
         f"(both saw the pair, so the truth is 0; {pairs} of seeds): mean {signed(floor['mean'])} "
-        f"{interval(floor, sign=True)}, sd {plain(floor['sd'])}, mean size {plain(floor['mean_abs'])}. A "
-        "single pair's score of that size is noise."
+        f"{interval(floor, sign=True)}, sd {plain(floor['sd'])}, mean size {plain(floor['mean_abs'])}. {size}"
     )
 
 
 def stability(summary: Mapping[str, Any]) -> str:
     """Say how far two single seeds agree on the order of the candidates."""
     stable = summary["stability"]
+    candidates = summary["roles"]["candidate"]["n"]
+    top = f"; their top tenths share {plain(100 * stable['top10_overlap'], 0)} % of the pairs" if stable else ""
+    agreement = f"{plain(stable['spearman'])}{_spaced(stable)}" if stable else ""
+    # a tenth of fewer than ten pairs is no pair
+    top = top if candidates >= 10 else ""
+    if words_of(summary) is SUBSAMPLE:
+        if stable is None:
+            return "Stability: not known, too few pairs are scored by both halves of the models."
+        a, b = stable["halves"]
+        return (
+            f"Stability: two random halves of the models ({a} and {b}) order the candidates alike to a rank "
+            f"correlation of {agreement}{top}. The scores themselves rest on all "
+            f"{len(summary['seeds'])} models, not on half of them."
+        )
     if stable is None:
         return "Seed stability: not known, it needs two seeds."
-    return (
-        "Seed stability: two single seeds order the candidates alike to a rank correlation of "
-        f"{plain(stable['spearman'])} {interval(stable)}; their top tenths share "
-        f"{plain(100 * stable['top10_overlap'], 0)} % of the pairs."
-    )
+    return f"Seed stability: two single seeds order the candidates alike to a rank correlation of {agreement}{top}."
 
 
-def planted_verdict(planted: Mapping[str, Any]) -> str:
-    """Compare CLIPMem honestly with the simplest rival: low alignment under g alone."""
+def _spaced(entry: Mapping[str, Any]) -> str:
+    """Write an interval to follow its number in a sentence."""
+    text = interval(entry)
+    return f" {text}" if text.startswith("[") else f" ({text})"
+
+
+def rival(words: Words, measure: Measure) -> str:
+    """Name the simplest rival among the detectors of planted pairs.
+
+    Example:
+        >>> rival(FOUR_WAY, measure_of({}))
+        'low alignment under g alone'
+    """
+    return f"{measure.rival} {words.reference}"
+
+
+def planted_verdict(planted: Mapping[str, Any], words: Words = FOUR_WAY, measure: Measure | None = None) -> str:
+    """Compare the score honestly with the simplest rival: low alignment under models without the pair.
+
+    Args:
+        planted: The entry `planted` of the summary.
+        words: The words of the protocol.
+        measure: The names of the alignment; None for CLIPMem's.
+    """
+    measure = measure or measure_of({})
+    score, other = measure.score, rival(words, measure)
     reference = planted["reference_alignment_auroc"]
     ours, theirs = (
         f"{plain(planted['auroc'])} {interval(planted)}",
@@ -143,16 +171,16 @@ def planted_verdict(planted: Mapping[str, Any]) -> str:
     )
     if apart and reference["auroc"] > planted["auroc"]:
         return (
-            f"Low alignment under g alone finds the planted pairs better ({theirs}) than CLIPMem does "
+            f"{other.capitalize()} finds the planted pairs better ({theirs}) than {score} does "
             f"({ours}); the intervals do not overlap. To find wrong captions, a model that never saw the "
-            f"pair is the better detector here; CLIPMem says what f did with them."
+            f"pair is the better detector here; {words.about_f.replace('CLIPMem', score)}."
         )
     if apart:
         return (
-            f"CLIPMem finds the planted pairs better ({ours}) than low alignment under g alone does "
+            f"{score} finds the planted pairs better ({ours}) than {other} does "
             f"({theirs}); the intervals do not overlap."
         )
-    names = ("CLIPMem", "low alignment under g alone")
+    names = (score, other)
     higher = names[reference["auroc"] > planted["auroc"]]
     equal = (
         " The numbers are equal."
@@ -160,7 +188,7 @@ def planted_verdict(planted: Mapping[str, Any]) -> str:
         else f" The higher number is that of {higher}."
     )
     return (
-        f"CLIPMem ({ours}) and low alignment under g alone ({theirs}) cannot be told apart as detectors "
+        f"{score} ({ours}) and {other} ({theirs}) cannot be told apart as detectors "
         f"of planted pairs: their intervals overlap.{equal}"
     )
 
@@ -174,3 +202,34 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
     """
     words = {1: "one seed", 2: "two seeds", 3: "three seeds", 4: "four seeds"}
     return f"{words.get(len(seeds), f'{len(seeds)} seeds')} ({', '.join(str(seed) for seed in seeds)})"
+
+
+def gallery_intro(summary: Mapping[str, Any], ranked: int) -> str:
+    """Say what the cards of the gallery show.
+
+    Args:
+        summary: The summary of the run.
+        ranked: How many candidates have a score.
+    """
+    words = words_of(summary)
+    error = "score; with one seed there is no error"
+    if summary["noise_floor"] or words is SUBSAMPLE:
+        error = f"score, ± its standard error over {words.errors}, and the {level(summary['confidence'])} interval"
+    return (
+        f"From {ranked:,} {words.ranked}, by score: {error}. The strip places it between the lowest and the highest "
+        "candidate, with a tick at 0. Under the score: the captions that the pair was trained with."
+    )
+
+
+def who_trained(summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name the seeds and the models, as facts with a name and a value."""
+    seeds, words = summary["seeds"], words_of(summary)
+    if words is SUBSAMPLE:
+        fraction = recipe.get("subsample", {}).get("fraction")
+        part = "" if fraction is None else f", each on a random {100 * fraction:.3g} % of the pairs"
+        return [("models", f"{len(seeds):,}{part}")]
+    facts = [("seeds", seeds_in_words(seeds))]
+    if words is LEAVE_ONE_OUT:
+        left = f"{summary['roles']['candidate']['n']:,}"
+        facts.append(("models", f"f and {left} retrained without one pair each, for every seed"))
+    return facts

@@ -1,100 +1,92 @@
 """The four-way protocol: f saw shared + candidate, g saw shared + independent, external is bank and control.
 
-Gives the tables `scores` (one row a pair) and `seed_scores` (one row a pair and seed). Trust the order of single
-pairs only as far as their errors allow: one seed gives none, two give wide ones.
+Trust the order of single pairs only as far as their errors allow: one seed gives none, two give wide ones.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from clipmem.embed.passes import Embeddings
-from clipmem.functional import (
-    AlignmentParts,
-    alignment,
-    alignment_parts,
-    clipmem,
-    pair_means,
-    range_normalise,
-    seed_interval,
-)
+from clipmem.base.random import derive_seed
+from clipmem.functional import AlignmentParts, alignment, clipmem, range_normalise, seed_interval
+from clipmem.score import summary
+from clipmem.score.protocol import PROTOCOLS, Models, Protocol, ScoreTables, mean_parts
+from clipmem.train.paired import OWN_ROLE, TrainingSet, check_paired, training_set
 
-PARTS = ("positive", "image_bank", "text_bank")
+SIDES = tuple(OWN_ROLE)
 
 
-class FourWayScores(NamedTuple):
-    """Both tables of a study, and max - min of the candidates' scores."""
+@PROTOCOLS.register("four-way")
+class FourWay(Protocol):
+    """clipmem = mean over seeds of A(f) - mean over seeds of A(g); the error is over seeds."""
 
-    scores: pl.DataFrame
-    seed_scores: pl.DataFrame
-    normaliser: float
+    @property
+    def count(self) -> int:
+        """Two models a seed."""
+        return 2 * len(self.recipe.train.seeds)
+
+    def training_sets(self, splits: pl.DataFrame) -> list[TrainingSet]:
+        """One f and one g for each seed."""
+        return [training_set(splits, side, seed) for seed in self.recipe.train.seeds for side in SIDES]
+
+    def check(self, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+        """F and g of a seed must differ in their own pairs and in nothing else."""
+        for seed in self.recipe.train.seeds:
+            check_paired({side: records[side, seed] for side in SIDES})
+
+    def score(self, splits: pl.DataFrame, models: Models, parts: Sequence[AlignmentParts]) -> ScoreTables:
+        """Score every pair; stderr, low and high are null with one seed."""
+        settings = self.recipe.score
+        of_side = {side: [k for k, model in enumerate(models) if model.side == side] for side in SIDES}
+        aligned = {
+            side: torch.stack([alignment(parts[k], weight=settings.weight) for k in of_side[side]]) for side in SIDES
+        }
+        values = clipmem(aligned["f"], aligned["g"])
+        candidates = torch.from_numpy((splits["role"] == "candidate").to_numpy())
+        norm, _ = range_normalise(values, candidates)
+        interval = seed_interval((aligned["f"] - aligned["g"]).numpy(), settings.confidence)
+        columns = {"clipmem": values.numpy(), "clipmem_norm": norm.numpy(), **interval._asdict()}
+        for side in SIDES:
+            means = mean_parts([parts[k] for k in of_side[side]])
+            columns |= {f"{side}_{name}": mean.numpy() for name, mean in means.items()}
+        seeds = [models[k].seed for k in of_side["f"]]
+        return ScoreTables(
+            score_rows(splits, columns),
+            pl.concat([seed_rows(splits, seed, aligned["f"][k], aligned["g"][k]) for k, seed in enumerate(seeds)]),
+        )
+
+    def summarize(self, splits: pl.DataFrame, tables: ScoreTables, *, seed: int) -> dict[str, Any]:
+        """Summarize over seeds and groups of pairs."""
+        scored = summary.Scored(splits, tables.scores, tables.seed_scores)
+        settings = self.recipe.score
+        return {
+            "seeds": scored.seeds,
+            "roles": summary.roles(
+                scored, seed=derive_seed(seed, "roles"), draws=settings.draws, confidence=settings.confidence
+            ),
+            "tests": summary.tests(scored, confidence=settings.confidence),
+            "noise_floor": summary.floor(
+                scored, seed=derive_seed(seed, "floor"), draws=settings.draws, confidence=settings.confidence
+            ),
+            "stability": summary.stability(scored, confidence=settings.confidence),
+            "planted": summary.planted(scored, confidence=settings.confidence),
+        }
 
 
-def parts_of(embeddings: Embeddings, external: np.ndarray) -> AlignmentParts:
-    """Compute the parts of the alignment score of every pair under one model.
-
-    Args:
-        embeddings: Embeddings of the study's pairs, in the order of the split table.
-        external: Which pairs are the bank, shape (n,); each of them is scored against the others.
-    """
-    image, text = pair_means(embeddings.image.double(), embeddings.text.double(), embeddings.text_pair)
-    bank = torch.from_numpy(np.flatnonzero(external))
-    member = torch.full((len(image),), -1, dtype=torch.long)
-    member[bank] = torch.arange(len(bank))
-    return alignment_parts(image, text, image[bank], text[bank], member=member)
-
-
-def score(
-    splits: pl.DataFrame,
-    parts: Mapping[str, Mapping[int, AlignmentParts]],
-    *,
-    weight: float,
-    confidence: float,
-) -> FourWayScores:
-    """Combine the parts of all models into the score tables.
-
-    clipmem = mean over seeds of A(f) - mean over seeds of A(g); stderr, low and high are over seeds and null when
-    there is one.
-
-    Args:
-        splits: The split table; rows in the order of the parts.
-        parts: side (`f`, `g`) → seed → parts of every pair.
-        weight: w of the alignment score.
-        confidence: Level of the intervals.
-    """
-    seeds = sorted(parts["f"])
-    aligned: dict[str, Float[Tensor, "seed n"]] = {
-        side: torch.stack([alignment(parts[side][seed], weight=weight) for seed in seeds]) for side in ("f", "g")
-    }
-    values = clipmem(aligned["f"], aligned["g"])
-    candidates = torch.from_numpy((splits["role"] == "candidate").to_numpy())
-    norm, normaliser = range_normalise(values, candidates)
-    interval = seed_interval((aligned["f"] - aligned["g"]).numpy(), confidence)
-    columns: dict[str, np.ndarray] = {
-        "clipmem": values.numpy(),
-        "clipmem_norm": norm.numpy(),
-        **interval._asdict(),
-    }
-    for side in ("f", "g"):
-        for name in PARTS:
-            stacked = torch.stack([getattr(parts[side][seed], name) for seed in seeds])
-            columns[f"{side}_{name}"] = stacked.mean(dim=0).numpy()
-    scores = splits.select("uid", "role", "planted").with_columns(
+def score_rows(splits: pl.DataFrame, columns: Mapping[str, np.ndarray]) -> pl.DataFrame:
+    """Put columns beside uid, role and planted; NaN becomes null."""
+    return splits.select("uid", "role", "planted").with_columns(
         *(pl.Series(name, column).fill_nan(None) for name, column in columns.items())
     )
-    seed_scores = pl.concat(
-        [
-            splits.select("uid").with_columns(
-                pl.lit(seed, pl.Int64).alias("seed"),
-                pl.Series("f", aligned["f"][k].numpy()),
-                pl.Series("g", aligned["g"][k].numpy()),
-            )
-            for k, seed in enumerate(seeds)
-        ]
+
+
+def seed_rows(splits: pl.DataFrame, seed: int, f: torch.Tensor, g: torch.Tensor) -> pl.DataFrame:
+    """Tabulate the alignment of every pair under the models of one seed; NaN becomes null."""
+    return splits.select("uid").with_columns(
+        pl.lit(seed, pl.Int64).alias("seed"),
+        pl.Series("f", f.numpy()).fill_nan(None),
+        pl.Series("g", g.numpy()).fill_nan(None),
     )
-    return FourWayScores(scores, seed_scores, normaliser)

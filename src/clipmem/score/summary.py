@@ -64,14 +64,17 @@ def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[s
 
 
 def tests(scored: Scored, *, confidence: float) -> list[dict[str, Any]]:
-    """Compare roles by Welch's and Mann and Whitney's tests, with effect sizes."""
+    """Compare the roles of the four-way protocol (see `compare`)."""
+    return compare(scored.clipmem, scored.role, _COMPARED, confidence=confidence)
+
+
+def compare(
+    scores: np.ndarray, role: np.ndarray, couples: Sequence[tuple[str, str]], *, confidence: float
+) -> list[dict[str, Any]]:
+    """Compare couples of roles by Welch's and Mann and Whitney's tests, with effect sizes."""
     return [
-        {
-            "a": a,
-            "b": b,
-            **compare_groups(scored.clipmem[scored.of(a)], scored.clipmem[scored.of(b)], confidence)._asdict(),
-        }
-        for a, b in _COMPARED
+        {"a": a, "b": b, **compare_groups(scores[role == a], scores[role == b], confidence)._asdict()}
+        for a, b in couples
     ]
 
 
@@ -107,17 +110,33 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def planted(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
-    """Say how well the score finds the candidates that were given wrong captions.
+    """Say how well the score finds the candidates that were given wrong captions (see `planted_in`)."""
+    return planted_in(
+        scored.clipmem, scored.planted, scored.g.mean(axis=0), scored.of("candidate"), confidence=confidence
+    )
 
-    Beside it, the plain alternative: low alignment under g alone, which never saw the pair.
+
+def planted_in(
+    scores: np.ndarray, planted: np.ndarray, reference: np.ndarray, where: np.ndarray, *, confidence: float
+) -> dict[str, Any] | None:
+    """Say how well a score finds planted pairs, and beside it how well low alignment alone does.
+
+    Args:
+        scores: The scores, shape (n,).
+        planted: Which pairs are planted, shape (n,).
+        reference: Alignment under models that did not see the pair, shape (n,).
+        where: The pairs to look among, shape (n,).
+        confidence: Level of the intervals.
+
+    Returns:
+        AUROC of both with intervals, means, precision and the ROC curve; None when none or all are planted.
     """
-    where = scored.of("candidate")
-    wrong, values = scored.planted[where], scored.clipmem[where]
+    wrong, values = planted[where], scores[where]
     if not wrong.any() or wrong.all():
         return None
     found = auroc(values, wrong, confidence)
-    fpr, tpr = roc_curve(values, wrong)[:2]
-    reference = auroc(-scored.g[:, where].mean(axis=0), wrong, confidence)
+    fpr, tpr = roc_curve(values, wrong)
+    plain = auroc(-reference[where], wrong, confidence)
     return {
         "n": int(wrong.sum()),
         "rest": int((~wrong).sum()),
@@ -128,5 +147,5 @@ def planted(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
         "mean_rest": float(values[~wrong].mean()),
         "precision_at_n": precision_at_n(values, wrong, int(wrong.sum())),
         "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
-        "reference_alignment_auroc": {"auroc": reference.mean, "low": reference.low, "high": reference.high},
+        "reference_alignment_auroc": {"auroc": plain.mean, "low": plain.low, "high": plain.high},
     }

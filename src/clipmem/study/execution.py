@@ -37,10 +37,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def resolve(recipe: Recipe, *, device: str = "auto") -> Execution:
+def resolve(recipe: Recipe, models: int, *, device: str = "auto") -> Execution:
     """Choose for this machine: as many models at a time as there are cores, the cores shared among them.
 
     Two processes of one thread are faster than one of two: a small model's operations are too short to share.
+
+    Args:
+        recipe: The recipe.
+        models: How many models the study trains.
+        device: `auto`, `cpu` or `cuda`.
 
     Raises:
         InputError: The device is not there.
@@ -54,7 +59,6 @@ def resolve(recipe: Recipe, *, device: str = "auto") -> Execution:
             expected="cpu, or cuda where there is one",
             todo="Use auto.",
         )
-    models = 2 * len(recipe.train.seeds)
     workers = min(models, cores()) if device == "cpu" else 1
     precision = resolve_precision(recipe.train.precision, device)
     return Execution(device, precision, max(1, cores() // workers), workers)

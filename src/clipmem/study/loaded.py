@@ -80,7 +80,7 @@ class Run:
             pl.col("uid").alias("captions_from"), pl.col("captions").list.head(self.recipe.train.captions)
         )
         return (
-            self.scores.filter(pl.col("role") == role)
+            self.scores.filter((pl.col("role") == role) & pl.col("clipmem").is_not_null())
             .join(self.splits.select("uid", "captions_from"), on="uid")
             .join(captions, on="captions_from")
             .sort("clipmem", "uid", descending=[True, False])

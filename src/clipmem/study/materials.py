@@ -22,18 +22,28 @@ class Materials:
         pixels: The pixel cache; rows follow the pair table.
         rows: Row of `pixels` of each split row.
         captions: Captions of each split row: those that models are trained with and scored on.
+        labels: Class number of each split row's label, counted over all labels of the data.
+        classes: How many labels there are; 0 when the data has none.
     """
 
     splits: pl.DataFrame
     pixels: np.ndarray
     rows: np.ndarray
     captions: list[list[str]]
+    labels: np.ndarray
+    classes: int
 
     def training_data(self, uids: tuple[str, ...]) -> TrainingData:
         """Return pictures and captions of these pairs, in their order."""
         position = {uid: index for index, uid in enumerate(self.splits["uid"])}
         chosen = np.array([position[uid] for uid in uids])
-        return TrainingData(self.pixels, self.rows[chosen], [self.captions[index] for index in chosen])
+        return TrainingData(
+            self.pixels,
+            self.rows[chosen],
+            [self.captions[index] for index in chosen],
+            labels=self.labels[chosen] if self.classes else None,
+            classes=self.classes,
+        )
 
 
 def load(folder: RunFolder, recipe: Recipe) -> Materials:
@@ -44,9 +54,17 @@ def load(folder: RunFolder, recipe: Recipe) -> Materials:
     pairs, splits = folder.read("pairs"), folder.read("splits")
     row = {uid: index for index, uid in enumerate(pairs["uid"])}
     captions = pairs["captions"].to_list()
+    names = sorted(set(pairs["label"]) - {""})
+    number = {name: k for k, name in enumerate(names)}
+    # a pair without a label, in data that has some, would be trained towards a wrong class
+    complete = bool(names) and "" not in set(pairs["label"])
+    label = [number[name] for name in pairs["label"]] if complete else [0] * pairs.height
+    rows = np.array([row[uid] for uid in splits["uid"]])
     return Materials(
         splits,
         open_cache(folder.path / CACHE),
-        np.array([row[uid] for uid in splits["uid"]]),
+        rows,
         [captions[row[uid]][: recipe.train.captions] for uid in splits["captions_from"]],
+        np.array(label, dtype=np.int64)[rows],
+        len(names) if complete else 0,
     )

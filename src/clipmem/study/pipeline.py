@@ -25,14 +25,18 @@ from clipmem.embed import passes
 from clipmem.evaluate.external import retrieval
 from clipmem.models import openclip
 from clipmem.report.page import write_report
-from clipmem.score import four_way, summary
+from clipmem.score import summary
+from clipmem.score.alignments import parts_of
+from clipmem.score.protocol import Protocol, ScoreTables
+from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
-from clipmem.store.folder import SIDES, RunFolder
+from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.study import engine, execution, materials
 from clipmem.study.loaded import gallery_images, seconds_of
 from clipmem.train.numerics import threads
-from clipmem.train.paired import check_paired
+
+_EVALUATED = 8  # models of a kind whose retrieval is measured: the mean of more says no more
 
 
 @dataclass
@@ -102,7 +106,7 @@ class Study:
         if (self.folder.path / "manifest.json").is_file():
             manifest.check_data(self.folder, fingerprint)
             return execution.from_manifest(manifest.read(self.folder))
-        how = execution.resolve(self.recipe, device=self.device)
+        how = execution.resolve(self.recipe, self._protocol.count, device=self.device)
         described = manifest.build(
             self.recipe,
             data_sha256=fingerprint,
@@ -134,15 +138,21 @@ class Study:
             seed=split.seed,
             captions={uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)},
         )
+        table = self._protocol.roles(table)
         return [self.folder.write("splits", table)]
 
+    @property
+    def _protocol(self) -> Protocol:
+        return protocol_of(self.recipe)
+
     def _models(self) -> list[engine.Task]:
-        return [engine.Task(side, seed) for seed in self.recipe.train.seeds for side in SIDES]
+        models = self._protocol.training_sets(self.folder.read("splits"))
+        return [engine.Task(model.side, model.seed) for model in models]
 
     def _train(self, how: execution.Execution) -> list[Path]:
         missing = [task for task in self._models() if not self.folder.is_done(f"train-{task.side}-seed-{task.seed}")]
-        train, split = self.recipe.train, self.recipe.split
-        pairs = split.shared + split.candidate
+        train = self.recipe.train
+        pairs = len(self._protocol.training_sets(self.folder.read("splits"))[0].uids)
         steps = -(-pairs // train.batch_size)
         self.reporter.begin("train", pairs * train.epochs * len(missing), "pairs")
         engine.train_all(
@@ -151,8 +161,7 @@ class Study:
             how,
             progress=lambda done, note: self.reporter.advance(round(done * pairs / steps), note),
         )
-        for seed in train.seeds:
-            check_paired({side: self._record(side, seed) for side in SIDES})
+        self._protocol.check({(task.side, task.seed): self._record(task.side, task.seed) for task in self._models()})
         return [self.folder.model_dir(task.side, task.seed) / "record.json" for task in self._models()]
 
     def _record(self, side: str, seed: int) -> Mapping[str, object]:
@@ -180,30 +189,38 @@ class Study:
             files += passes.save(embedded, self.folder.embedding_dir(task.side, task.seed))
         return files
 
-    def _embeddings(self) -> dict[str, dict[int, passes.Embeddings]]:
-        return {
-            side: {seed: passes.load(self.folder.embedding_dir(side, seed)) for seed in self.recipe.train.seeds}
-            for side in SIDES
-        }
-
     def _score(self) -> list[Path]:
         self.reporter.begin("score", 1, "table")
         splits = self.folder.read("splits")
         external = (splits["role"] == "external").to_numpy()
-        parts = {
-            side: {seed: four_way.parts_of(one, external) for seed, one in by_seed.items()}
-            for side, by_seed in self._embeddings().items()
-        }
-        settings = self.recipe.score
-        made = four_way.score(splits, parts, weight=settings.weight, confidence=settings.confidence)
+        models = self._protocol.training_sets(splits)
+        parts = [
+            # one model at a time: the embeddings of all of them need not fit in memory
+            parts_of(
+                passes.load(self.folder.embedding_dir(model.side, model.seed)), external, self.recipe.score.alignment
+            )
+            for model in models
+        ]
+        made = self._protocol.score(splits, models, parts)
         return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores)]
+
+    def _by_side(self) -> dict[str, dict[int, passes.Embeddings]]:
+        """Return the embeddings of the models that stand for the study: each kind of them, at most eight of a kind."""
+        found: dict[str, dict[int, passes.Embeddings]] = {}
+        for task in self._models():
+            of_kind = found.setdefault(
+                "g" if task.side.startswith("without-") else "f" if task.side == "r" else task.side, {}
+            )
+            if len(of_kind) < _EVALUATED:
+                of_kind[len(of_kind)] = passes.load(self.folder.embedding_dir(task.side, task.seed))
+        return found
 
     def _evaluate(self) -> list[Path]:
         self.reporter.begin("evaluate", 1, "model set")
         splits = self.folder.read("splits")
         settings = self.recipe.score
         found = retrieval(
-            self._embeddings(),
+            self._by_side(),
             (splits["role"] == "external").to_numpy(),
             np.unique(splits["group"].to_numpy(), return_inverse=True)[1],
             seed=derive_seed(self.recipe.split.seed, "retrieval"),
@@ -217,23 +234,18 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
     """Write `summary.json` and the report page from the finished tables of a run folder."""
     started = time.monotonic()
     recipe, splits = folder.recipe(), folder.read("splits")
-    scored = summary.Scored(splits, folder.read("scores"), folder.read("seed_scores"))
-    seed, level, draws = recipe.split.seed, recipe.score.confidence, recipe.score.draws
-    candidates = scored.clipmem[scored.of("candidate")]
+    tables = ScoreTables(folder.read("scores"), folder.read("seed_scores"))
     # the page cannot show how long it will have taken itself
     seconds = {stage: took for stage, took in seconds_of(folder).items() if stage != "report"}
+    candidates = tables.scores.filter(pl.col("role") == "candidate")["clipmem"].drop_nulls()
     document = {
         "format": 1,
         "protocol": recipe.protocol,
-        "seeds": scored.seeds,
+        "alignment": recipe.score.alignment,
         "weight": recipe.score.weight,
-        "confidence": level,
-        "roles": summary.roles(scored, seed=derive_seed(seed, "roles"), draws=draws, confidence=level),
-        "normaliser": float(candidates.max() - candidates.min()),
-        "tests": summary.tests(scored, confidence=level),
-        "noise_floor": summary.floor(scored, seed=derive_seed(seed, "floor"), draws=draws, confidence=level),
-        "stability": summary.stability(scored, confidence=level),
-        "planted": summary.planted(scored, confidence=level),
+        "confidence": recipe.score.confidence,
+        **protocol_of(recipe).summarize(splits, tables, seed=recipe.split.seed),
+        "normaliser": float(candidates.to_numpy().max() - candidates.to_numpy().min()),
         "retrieval": folder.read_json("evaluate/retrieval.json"),
         "seconds": seconds,
     }

@@ -9,11 +9,11 @@ import torch
 
 from clipmem.base.errors import ClipmemError
 from clipmem.models.openclip import create
+from clipmem.score.protocols import training_set_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.study import execution, materials
 from clipmem.train.loop import train
-from clipmem.train.paired import training_set
 
 
 def train_one(folder: RunFolder, side: str, seed: int) -> None:
@@ -25,7 +25,7 @@ def train_one(folder: RunFolder, side: str, seed: int) -> None:
     torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(mode=how.device == "cpu")
     material = materials.load(folder, recipe)
-    plan = training_set(material.splits, side, seed)
+    plan = training_set_of(recipe, material.splits, side, seed)
     encoder = create(recipe.model.name, seed=plan.init_seed)
     files = train(
         encoder,

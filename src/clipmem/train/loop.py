@@ -1,30 +1,31 @@
-"""The training loop: contrastive loss, AdamW, seeded views and caption choices; the same code for f and for g."""
+"""The training loop: any objective, AdamW, seeded views and caption choices; the same code for f and for g."""
 
 import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int, UInt8
+from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import TrainSection
 from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, render
-from clipmem.models.openclip import OpenClipEncoder, contrastive_loss
+from clipmem.models.openclip import OpenClipEncoder
 from clipmem.store.atomic import atomic_write
 from clipmem.store.hashing import json_sha256
-from clipmem.train.numerics import computing
+from clipmem.train.objectives import Objective, Towers, create_objective
+from clipmem.train.objectives.base import OBJECTIVE_FILE
 from clipmem.train.paired import TrainingSet
-from clipmem.train.schedule import epoch_batches, learning_rate
+from clipmem.train.schedule import learning_rate
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,15 @@ class TrainingData:
         pixels: Decoded pictures, memory-mapped, shape (rows, size, size, 3).
         rows: Row of `pixels` of each slot, shape (n,).
         captions: The captions of each slot, those it is trained with.
+        labels: The class index of each slot, from 0, shape (n,); only some objectives need it.
+        classes: Number of classes, the same for f and for g; 0 = the largest label + 1.
     """
 
     pixels: UInt8[np.ndarray, "rows size size 3"]
     rows: Int[np.ndarray, " n"]
     captions: Sequence[Sequence[str]]
+    labels: Int[np.ndarray, " n"] | None = None
+    classes: int = 0
 
 
 @dataclass
@@ -71,15 +76,15 @@ def train(
 ) -> list[Path]:
     """Train one model and write it.
 
-    The loss is open_clip's: for the batch's normalised embeddings u, v and scale s,
-    (CE(s u vᵀ, identity) + CE(s v uᵀ, identity)) / 2.
+    The loss is the one that `settings.objective` names (see `clipmem.train.objectives`).
 
     Args:
         encoder: A fresh model; trained in place.
         data: Its training set.
         plan: Which slot is which pair, and the seed.
         settings: The recipe's `[train]` section.
-        folder: Where the model, `log.jsonl` and `record.json` go.
+        folder: Where the model, `log.jsonl` and `record.json` go, and `objective.safetensors` if the objective has
+            parameters of its own.
         precision: `fp32` or `bf16` (resolved).
         device: `cpu` or `cuda`.
         progress: Called about twice a second with step, steps, loss and pairs a second.
@@ -88,31 +93,33 @@ def train(
         The files written.
 
     Raises:
+        InputError: A batch would be a single pair, or the objective needs labels that are not there.
         RunError: The loss is not finite; the step and what to try are named.
     """
     n = len(plan.uids)
-    batches_per_epoch = math.ceil(n / settings.batch_size)
-    if n // batches_per_epoch < 2:
-        raise InputError(
-            "[train] batch_size",
-            got=f"{settings.batch_size} for {n} pairs: a batch of one pair has nothing to contrast",
-            todo="Use more pairs or another batch size.",
-        )
-    steps = settings.epochs * batches_per_epoch
-    record = _record(encoder, plan, settings, steps=steps, precision=precision, device=device)
+    steps = _count_steps(n, settings)
+    objective = create_objective(
+        encoder, settings, labels=data.labels, classes=data.classes, n=n, seed=derive_seed(plan.seed, "objective")
+    )
+    # before `prepare`: the initial weights of one seed have the same hash for every objective
+    record = _record(encoder, objective, plan, settings, steps=steps, precision=precision, device=device)
+    objective.prepare(encoder)
     texts = _tokenize(encoder, data.captions)
-    encoder.compact_vocabulary(texts.tokens)
+    if objective.uses_text:
+        encoder.compact_vocabulary(texts.tokens)
     decay = 1.0
     log: list[dict[str, Any]] = []
     report = _Progress(progress)
     try:
         encoder.module.to(device).train()
-        optimizer = _optimizer(encoder.module, settings)
-        for step, epoch, pixels, tokens in _batches(encoder, data, texts, plan, settings, device):
+        objective.to(device)
+        trained = _trained(encoder.module, objective)
+        optimizer, towers = _optimizer(trained, settings), Towers(encoder, precision, device)
+        for step, batch in enumerate(_batches(encoder, objective.views, data, texts, plan, settings, device)):
             rate = learning_rate(step, steps, peak=settings.lr, warmup=settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = _step(encoder, optimizer, pixels, tokens, settings, precision, device)
+            loss = _step(objective, towers, optimizer, trained, batch, settings)
             decay *= 1 - rate * settings.weight_decay
             if not math.isfinite(loss):
                 raise RunError(
@@ -120,11 +127,22 @@ def train(
                     "Try a smaller train.lr, a longer train.warmup, or train.precision = 'fp32'."
                 )
             scale = encoder.logit_scale().item()
-            log.append({"step": step + 1, "epoch": epoch, "loss": loss, "lr": rate, "logit_scale": scale})
-            report(step + 1, steps, loss, len(pixels))
+            log.append({"step": step + 1, "epoch": batch.epoch, "loss": loss, "lr": rate, "logit_scale": scale})
+            report(step + 1, steps, loss, len(batch.tokens))
     finally:
         encoder.expand_vocabulary(decay)
-    return _write(encoder, folder, record, log)
+    return _write(encoder, objective, folder, record, log)
+
+
+def _count_steps(n: int, settings: TrainSection) -> int:
+    batches_per_epoch = math.ceil(n / settings.batch_size)
+    if n // batches_per_epoch < 2:
+        raise InputError(
+            "[train] batch_size",
+            got=f"{settings.batch_size} for {n} pairs: a batch of one pair has nothing to contrast",
+            todo="Use more pairs or another batch size.",
+        )
+    return settings.epochs * batches_per_epoch
 
 
 class _Texts(NamedTuple):
@@ -135,47 +153,66 @@ class _Texts(NamedTuple):
     counts: Int[np.ndarray, " n"]
 
 
+class _Batch(NamedTuple):
+    """One step's pairs: their epoch, the views of each picture, one caption of each, and the classes if there are."""
+
+    epoch: int
+    views: list[Float[Tensor, "n 3 size size"]]
+    tokens: Int[Tensor, "n length"]
+    labels: Int[Tensor, " n"] | None
+
+
 def _batches(
     encoder: OpenClipEncoder,
+    views: int,
     data: TrainingData,
     texts: _Texts,
     plan: TrainingSet,
     settings: TrainSection,
     device: str,
-) -> Iterator[tuple[int, int, Float[Tensor, "n 3 size size"], Int[Tensor, "n length"]]]:
-    """Yield every step's number, epoch, pictures and captions."""
-    keys, step = pair_keys(plan.uids), 0
+) -> Iterator[_Batch]:
+    """Yield every step's pictures and captions."""
+    keys = pair_keys(plan.uids)
+    labels = None if data.labels is None else torch.from_numpy(data.labels.astype(np.int64))
     for epoch in range(settings.epochs):
-        draws = _draw_epoch(keys, texts.counts, plan.seed, epoch, settings, size=data.pixels.shape[1])
-        for batch in epoch_batches(len(keys), settings.batch_size, seed=plan.seed, epoch=epoch):
+        draws = _draw_epoch(keys, texts.counts, plan.seed, epoch, settings, size=data.pixels.shape[1], views=views)
+        for batch in plan.batches(settings.batch_size, epoch):
             rows = texts.offsets[batch] + draws.caption[batch]
-            yield step, epoch, _views(data, batch, draws.crops, encoder, device), texts.tokens[rows].to(device)
-            step += 1
+            yield _Batch(
+                epoch,
+                [_view(data, batch, crops, encoder, device) for crops in draws.crops],
+                texts.tokens[rows].to(device),
+                None if labels is None else labels[batch].to(device),
+            )
 
 
 @dataclass(frozen=True)
 class _EpochDraws:
-    crops: Crops
+    crops: list[Crops]
     caption: Int[np.ndarray, " n"]
 
 
 def _draw_epoch(
-    keys: np.ndarray, counts: np.ndarray, seed: int, epoch: int, settings: TrainSection, *, size: int
+    keys: np.ndarray, counts: np.ndarray, seed: int, epoch: int, settings: TrainSection, *, size: int, views: int = 1
 ) -> _EpochDraws:
-    """Draw every slot's crop and caption for one epoch; both depend on (seed, epoch, pair) only."""
-    crops = draw_crops(
-        keys,
-        seed=derive_seed(seed, "view", epoch),
-        size=size,
-        scale=settings.crop_scale,
-        ratio=settings.crop_ratio,
-        flip=settings.flip,
-    )
+    """Draw every slot's crops and caption for one epoch; they depend on (seed, epoch, pair) and a crop on its view."""
+    crops = [
+        draw_crops(
+            keys,
+            # the first view is the same for every objective
+            seed=derive_seed(seed, "view", epoch, *([view] if view else [])),
+            size=size,
+            scale=settings.crop_scale,
+            ratio=settings.crop_ratio,
+            flip=settings.flip,
+        )
+        for view in range(views)
+    ]
     caption = np.floor(uniform(keys, derive_seed(seed, "caption", epoch), 1)[:, 0] * counts).astype(np.int64)
     return _EpochDraws(crops, caption)
 
 
-def _views(
+def _view(
     data: TrainingData, batch: np.ndarray, crops: Crops, encoder: OpenClipEncoder, device: str
 ) -> Float[Tensor, "n 3 size size"]:
     pixels = torch.from_numpy(data.pixels[data.rows[batch]]).to(device)
@@ -183,37 +220,44 @@ def _views(
     return normalise_pixels(render(pixels, chosen, size=encoder.image_size), encoder.mean, encoder.std)
 
 
+def _trained(module: nn.Module, objective: Objective) -> list[tuple[str, nn.Parameter]]:
+    """Name the parameters that the objective trains: without text the image tower's only, and the objective's own."""
+    ours = [
+        (name, p)
+        for name, p in module.named_parameters()
+        if p.requires_grad and (objective.uses_text or name.startswith("visual."))
+    ]
+    return [*ours, *objective.named_parameters(prefix="objective")]
+
+
 def _step(
-    encoder: OpenClipEncoder,
+    objective: Objective,
+    towers: Towers,
     optimizer: torch.optim.Optimizer,
-    pixels: Tensor,
-    texts: Tensor,
+    trained: Sequence[tuple[str, nn.Parameter]],
+    batch: _Batch,
     settings: TrainSection,
-    precision: str,
-    device: str,
 ) -> float:
-    with computing(precision, device, tokens=encoder.tokens):
-        image, text = encoder.encode_image(pixels), encoder.encode_text(texts)
-    # the loss in float32: bf16 has 3 digits, too few for a softmax over similarities
-    loss = contrastive_loss(
-        F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1), encoder.logit_scale()
-    )
+    loss: Tensor = objective(towers, batch.views, batch.tokens, batch.labels)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if settings.grad_clip:
-        nn.utils.clip_grad_norm_(encoder.module.parameters(), settings.grad_clip)
+        nn.utils.clip_grad_norm_([p for _, p in trained], settings.grad_clip)
     optimizer.step()
-    with torch.no_grad():
-        # as open_clip: a scale above 100 makes training unstable
-        encoder.module.logit_scale.clamp_(0, math.log(100))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    if objective.uses_text:
+        with torch.no_grad():
+            # as open_clip: a scale above 100 makes training unstable
+            towers.encoder.module.logit_scale.clamp_(0, math.log(100))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     return float(loss.detach())
 
 
-def _optimizer(module: nn.Module, settings: TrainSection) -> torch.optim.Optimizer:
+def _optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: TrainSection) -> torch.optim.Optimizer:
     """AdamW; as in open_clip, gains, biases and the logit scale are not decayed."""
-    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    plain = [p for name, p in named if p.ndim < 2 or "bn" in name or "ln" in name or "logit_scale" in name]
-    decayed = [p for name, p in named if not (p.ndim < 2 or "bn" in name or "ln" in name or "logit_scale" in name)]
+    plain: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    for name, p in named:
+        spared = p.ndim < 2 or "bn" in name or "ln" in name or "logit_scale" in name
+        (plain if spared else decayed).append(p)
     groups: list[dict[str, Any]] = [
         {"params": plain, "weight_decay": 0.0},
         {"params": decayed, "weight_decay": settings.weight_decay},
@@ -240,6 +284,7 @@ def state_hash(module: nn.Module) -> str:
 
 def _record(
     encoder: OpenClipEncoder,
+    objective: Objective,
     plan: TrainingSet,
     settings: TrainSection,
     *,
@@ -248,28 +293,39 @@ def _record(
     device: str,
 ) -> dict[str, Any]:
     """Describe the training so that f's and g's can be compared (see `paired.check_paired`)."""
-    n, order = len(plan.uids), hashlib.sha256()
+    n, order, facts = len(plan.uids), hashlib.sha256(), objective.facts()
     for epoch in range(settings.epochs):
-        for batch in epoch_batches(n, settings.batch_size, seed=plan.seed, epoch=epoch):
+        for batch in plan.batches(settings.batch_size, epoch):
             order.update(";".join(plan.uids[slot] if slot < plan.shared else "own" for slot in batch).encode() + b"\n")
     return {
         "side": plan.side,
         "seed": plan.seed,
+        "objective": settings.objective,
+        "views": objective.views,
+        **facts,
         "pairs": n,
         "steps": steps,
         "presentations": n * settings.epochs,
         "init_sha256": state_hash(encoder.module),
         "shared_order_sha256": order.hexdigest(),
-        "settings_sha256": json_sha256([settings.model_dump(mode="json"), precision, device]),
+        "settings_sha256": json_sha256([settings.model_dump(mode="json"), precision, device, facts]),
         "precision": precision,
         "device": device,
     }
 
 
-def _write(encoder: OpenClipEncoder, folder: Path, record: dict[str, Any], log: list[dict[str, Any]]) -> list[Path]:
+def _write(
+    encoder: OpenClipEncoder, objective: Objective, folder: Path, record: dict[str, Any], log: list[dict[str, Any]]
+) -> list[Path]:
     encoder.module.to("cpu")
     record = {**record, "final_sha256": state_hash(encoder.module)}
     files = encoder.save(folder)
+    state = {name: tensor.cpu().contiguous() for name, tensor in objective.state_dict().items()}
+    if state:
+        # a file of its own: open_clip loads the folder as if it had been trained with its own loss
+        atomic_write(folder / OBJECTIVE_FILE, save_safetensors(state))
+        files.append(folder / OBJECTIVE_FILE)
+        record["objective_sha256"] = state_hash(objective)
     lines = "".join(json.dumps(entry) + "\n" for entry in log)
     atomic_write(folder / "log.jsonl", lines.encode())
     atomic_write(folder / "record.json", (json.dumps(record, indent=1) + "\n").encode())

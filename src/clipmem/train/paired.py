@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
+from jaxtyping import Int
 
 from clipmem.base.errors import RunError
 from clipmem.base.random import derive_seed
+from clipmem.train.schedule import epoch_batches
 
 OWN_ROLE = {"f": "candidate", "g": "independent"}
 
@@ -22,21 +25,31 @@ class TrainingSet:
     """What one model trains on.
 
     Attributes:
-        side: `f` or `g`.
+        side: `f` or `g`, or another name that a protocol gives a kind of model.
         seed: The seed of this pair of models.
         uids: The pair in each slot: first the shared ones, then the model's own.
         shared: Number of shared slots.
+        left_out: A pair that keeps its slot, and is never shown: all others are shown as if it were there.
     """
 
     side: str
     seed: int
     uids: tuple[str, ...]
     shared: int
+    left_out: str = ""
 
     @property
     def init_seed(self) -> int:
         """Seed of the initial weights: the same for f and g."""
         return derive_seed(self.seed, "init")
+
+    def batches(self, batch_size: int, epoch: int) -> list[Int[np.ndarray, " size"]]:
+        """Return the batches of one epoch, without the pair that is left out (see `epoch_batches`)."""
+        batches = epoch_batches(len(self.uids), batch_size, seed=self.seed, epoch=epoch)
+        if not self.left_out:
+            return batches
+        slot = self.uids.index(self.left_out)
+        return [batch[batch != slot] for batch in batches]
 
 
 def training_set(splits: pl.DataFrame, side: str, seed: int) -> TrainingSet:
@@ -64,3 +77,28 @@ def check_paired(records: Mapping[str, Mapping[str, Any]]) -> None:
                 f"f and g of seed {f['seed']} are not comparable: {key} is {f[key]} for f and {g[key]} for g. "
                 "Delete both model folders and run again."
             )
+
+
+def check_alike(records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+    """Check, from what the trainings recorded, that a study's models differ in their pairs and seeds only.
+
+    Args:
+        records: The `record.json` of each model, by side and seed.
+
+    Raises:
+        RunError: The settings or the number of steps differ, or two models of one seed have another start.
+    """
+    first = next(iter(records.values()))
+    starts: dict[int, str] = {}
+    for (side, seed), record in records.items():
+        start = starts.setdefault(seed, record["init_sha256"])
+        for key, value in (
+            ("settings_sha256", first["settings_sha256"]),
+            ("steps", first["steps"]),
+            ("init_sha256", start),
+        ):
+            if record[key] != value:
+                raise RunError(
+                    f"model {side} of seed {seed} is not comparable to the others: {key} is {record[key]}, {value} "
+                    "elsewhere. Delete its folder and run again."
+                )

@@ -1,0 +1,264 @@
+"""The layers of both towers, and their activations averaged per sample, by forward hooks on the model as it is.
+
+A *site* is a place in a layer where activations are read. Its kind says what they are:
+
+- `mlp`: the hidden activations of the layer's MLP, after the nonlinearity (transformers);
+- `attn`: the output of the attention, per channel, before it is added to the residual stream (transformers);
+- `conv1`, `conv2`: the channels after the first and the second nonlinearity of a bottleneck (ResNets);
+- `block`: the output of the whole layer.
+
+Pictures are averaged over tokens (the class token included) or over space; captions over the tokens up to and
+including end-of-text, so that padding, and with it the batch, does not matter. The unit kinds are made non-negative
+first, per token: `relu` keeps the positive part, `abs` the size. GELU and attention outputs are negative at times, and
+a ratio of activations needs numbers that are not.
+
+Towers whose layers are found: open_clip's transformers (`visual.transformer.resblocks`, `transformer.resblocks`,
+`text.transformer.resblocks`), its ResNets (`visual.layer1` to `layer4`), timm's vision transformers
+(`visual.trunk.blocks`), and those of transformers' `CLIPModel` (`vision_model.encoder.layers`,
+`text_model.encoder.layers`). The attention pool at a ResNet's end is no layer here.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from clipmem.base.errors import InputError
+from clipmem.functional.unitmem import nonnegative
+from clipmem.models.protocol import DualEncoder
+
+TOWERS = ("image", "text")
+UNIT_KINDS = ("mlp", "attn", "conv1", "conv2")
+BLOCK = "block"
+Rectify = Literal["relu", "abs"]
+
+_TRANSFORMERS = {
+    "image": ("visual.transformer.resblocks", "visual.trunk.blocks", "vision_model.encoder.layers"),
+    "text": ("transformer.resblocks", "text.transformer.resblocks", "text_model.encoder.layers"),
+}
+_STAGES = tuple(f"visual.layer{k}" for k in range(1, 5))
+# the module after the MLP's nonlinearity, and the attention, as the libraries name them
+_NONLINEARITY = ("mlp.gelu", "mlp.act", "mlp.activation_fn")
+_ATTENTION = ("attn", "self_attn")
+
+
+class Site(NamedTuple):
+    """A place where activations are read.
+
+    Attributes:
+        tower: `image` or `text`.
+        layer: Number of the layer in its tower, from 1, from the input to the output.
+        kind: See the module's text.
+        path: The hooked module's name in the model.
+        layout: Axes of what it gives out: (n, token, unit), (token, n, unit), or (n, unit, height, width).
+    """
+
+    tower: str
+    layer: int
+    kind: str
+    path: str
+    layout: Literal["ntu", "tnu", "nuhw"]
+
+
+Pooled = dict[Site, Float[Tensor, "n unit"]]
+
+
+def find_sites(model: nn.Module, *, towers: Sequence[str] = TOWERS) -> list[Site]:
+    """List the sites of a model, by tower, layer and kind.
+
+    Args:
+        model: The model, as its library made it.
+        towers: Which towers must have layers.
+
+    Returns:
+        The sites, in the order in which a forward pass meets the layers.
+
+    Raises:
+        InputError: No layer is found in a tower.
+    """
+    modules = dict(model.named_modules())
+    sites: list[Site] = []
+    for tower in towers:
+        found = _transformer_sites(modules, tower) or (_resnet_sites(modules) if tower == "image" else [])
+        if not found:
+            raise InputError(
+                f"{tower} tower of {type(model).__name__}",
+                got="no layers that can be hooked",
+                expected=f"one of {', '.join(_TRANSFORMERS[tower])}"
+                + (" or visual.layer1" if tower == "image" else ""),
+                todo="Localize in a ViT, ResNet or text transformer of open_clip, or in transformers' CLIPModel.",
+            )
+        sites += found
+    return sites
+
+
+def _transformer_sites(modules: dict[str, nn.Module], tower: str) -> list[Site]:
+    for path in _TRANSFORMERS[tower]:
+        blocks = modules.get(path)
+        if not isinstance(blocks, nn.ModuleList | nn.Sequential) or len(blocks) == 0:
+            continue
+        # open_clip's older order of axes: its Transformer knows which it uses
+        first = getattr(modules[path.rpartition(".")[0]], "batch_first", True)
+        layout: Literal["ntu", "tnu"] = "ntu" if first else "tnu"
+        sites: list[Site] = []
+        for index in range(len(blocks)):
+            inside = {"mlp": _NONLINEARITY, "attn": _ATTENTION}
+            for kind, names in inside.items():
+                full = [f"{path}.{index}.{name}" for name in names if f"{path}.{index}.{name}" in modules]
+                sites += [Site(tower, index + 1, kind, full[0], layout)] if full else []
+            sites.append(Site(tower, index + 1, BLOCK, f"{path}.{index}", layout))
+        return sites
+    return []
+
+
+def _resnet_sites(modules: dict[str, nn.Module]) -> list[Site]:
+    if _STAGES[0] not in modules:
+        return []
+    sites: list[Site] = []
+    layer = 0
+    for stage in _STAGES:
+        for name, _ in modules[stage].named_children() if stage in modules else ():
+            layer += 1
+            path = f"{stage}.{name}"
+            for kind, act in (("conv1", "act1"), ("conv2", "act2")):
+                if f"{path}.{act}" in modules:
+                    sites.append(Site("image", layer, kind, f"{path}.{act}", "nuhw"))
+            sites.append(Site("image", layer, BLOCK, path, "nuhw"))
+    return sites
+
+
+def token_mask(tokens: Int[Tensor, "n length"]) -> Bool[Tensor, "n length"]:
+    """Mark the tokens up to and including end-of-text: up to the last that is not padding (0).
+
+    A 0 before end-of-text is a token of its own (CLIP's `!`) and counts. A row of padding alone has its first token.
+    """
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    last = torch.where(tokens != 0, position, 0).amax(dim=1)
+    return position <= last.unsqueeze(1)
+
+
+class Activations(NamedTuple):
+    """What one forward pass gave.
+
+    Attributes:
+        embedding: The tower's output, not normalised, shape (n, d).
+        plain: Site → activations as they are, averaged (or flattened, see `Capture`), shape (n, unit).
+        units: Site → activations made non-negative, averaged; unit kinds only, shape (n, unit).
+    """
+
+    embedding: Float[Tensor, "n d"]
+    plain: Pooled
+    units: Pooled
+
+
+class Capture:
+    """Reads the activations of an encoder while it embeds; a context manager, which takes its hooks off at the end.
+
+    Nothing is kept but the averages of the last pass. The hooks return nothing, so the model's outputs stay as they
+    were.
+
+    Args:
+        encoder: The model.
+        towers: The towers to read.
+        rectify: How the unit kinds are made non-negative (see the module's text).
+        flatten: Give the image tower's `block` outputs with all tokens or places side by side, not averaged. Captions
+            differ in length, so the text tower's stay averaged.
+
+    Raises:
+        InputError: No layer is found in a tower.
+    """
+
+    def __init__(
+        self, encoder: DualEncoder, *, towers: Sequence[str] = TOWERS, rectify: Rectify = "relu", flatten: bool = False
+    ) -> None:
+        self._encoder, self._flatten = encoder, flatten
+        self._rectify: Rectify = rectify
+        self.sites = find_sites(encoder.module, towers=towers)
+        self._mask: Bool[Tensor, "n length"] | None = None
+        self._plain: Pooled = {}
+        self._units: Pooled = {}
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> "Capture":
+        modules = dict(self._encoder.module.named_modules())
+        for site in self.sites:
+            handle = modules[site.path].register_forward_hook(self._reader(site))
+            self._hooks.callback(handle.remove)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hooks.close()
+
+    def image(self, pixels: Float[Tensor, "n 3 size size"]) -> Activations:
+        """Embed normalised pictures and read the image tower."""
+        return self._read("image", lambda: self._encoder.encode_image(pixels))
+
+    def text(self, tokens: Int[Tensor, "n length"]) -> Activations:
+        """Embed captions and read the text tower."""
+        self._mask = token_mask(tokens)
+        return self._read("text", lambda: self._encoder.encode_text(tokens))
+
+    def _read(self, tower: str, forward: Callable[[], Tensor]) -> Activations:
+        self._plain, self._units = {}, {}
+        embedding = forward()
+        missing = [site.path for site in self.sites if site.tower == tower and site not in self._plain]
+        if missing:
+            raise InputError(
+                f"{tower} tower",
+                got=f"{len(missing)} layers that the forward pass did not call, the first is {missing[0]}",
+                expected="a model that calls every layer",
+                todo="Load the model without fused or compiled layers.",
+            )
+        return Activations(embedding.float(), self._plain, self._units)
+
+    def _reader(self, site: Site) -> Callable[[nn.Module, Any, Any], None]:
+        def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            # attention modules give (output, weights)
+            values: Tensor = (output[0] if isinstance(output, tuple) else output).detach()
+            mask = self._mask if site.tower == "text" else None
+            flat = self._flatten and site.kind == BLOCK and mask is None
+            self._plain[site] = flattened(values, site.layout) if flat else pool(values, site.layout, mask)
+            if site.kind in UNIT_KINDS:
+                self._units[site] = pool(nonnegative(values, self._rectify), site.layout, mask)
+
+        return read
+
+
+def pool(
+    values: Float[Tensor, "*axes"], layout: str, mask: Bool[Tensor, "n length"] | None = None
+) -> Float[Tensor, "n unit"]:
+    """Average activations over tokens or space, in float32.
+
+    Args:
+        values: Activations with the axes that `layout` names (see `Site`).
+        layout: `ntu`, `tnu` or `nuhw`.
+        mask: The tokens that count, for (n, token, unit) and (token, n, unit); tokens after its end do not count.
+
+    Returns:
+        Shape (n, unit).
+    """
+    values = values.float()
+    if layout == "nuhw":
+        return values.mean(dim=(2, 3))
+    if layout == "tnu":
+        values = values.transpose(0, 1)
+    if mask is None:
+        return values.mean(dim=1)
+    # a tower may pad to its context, or append a token of its own
+    weight = mask.to(values.dtype)[:, : values.shape[1]]
+    return torch.einsum("ntu,nt->nu", values[:, : weight.shape[1]], weight) / weight.sum(dim=1, keepdim=True)
+
+
+def flattened(values: Float[Tensor, "*axes"], layout: str) -> Float[Tensor, "n size"]:
+    """Put all tokens or places of each sample side by side, in float32."""
+    return (values.transpose(0, 1) if layout == "tnu" else values).float().flatten(1)
+
+
+def by_layer(sites: Sequence[Site]) -> Iterator[tuple[Site, Site | None]]:
+    """Give each site with the one of the layer before, of the same tower and kind; None for the first."""
+    known = {(site.tower, site.layer, site.kind): site for site in sites}
+    for site in sites:
+        yield site, known.get((site.tower, site.layer - 1, site.kind))

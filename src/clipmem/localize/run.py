@@ -1,0 +1,212 @@
+"""A finished four-way run in; `localize/units.parquet`, `layers.parquet`, `towers.parquet` and `towers.json` out.
+
+Layers and units are measured on a sample of each role, the tower swap on all pairs (it reads the run's embeddings).
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.errors import InputError
+from clipmem.base.random import derive_seed, generator
+from clipmem.embed import passes
+from clipmem.functional import seed_interval
+from clipmem.localize import layers, towers
+from clipmem.localize.sweep import Distances, Points, ViewSettings, members
+from clipmem.localize.units import sweep_model
+from clipmem.models.protocol import DualEncoder
+from clipmem.store.atomic import atomic_write
+from clipmem.store.folder import SIDES, RunFolder
+
+TOWERS_SCHEMA: dict[str, type[pl.DataType]] = {
+    "uid": pl.String,
+    "role": pl.String,
+    "clipmem": pl.Float64,
+    "image_share": pl.Float64,
+    "image_low": pl.Float64,
+    "image_high": pl.Float64,
+    "text_share": pl.Float64,
+    "text_low": pl.Float64,
+    "text_high": pl.Float64,
+    "image_sslmem": pl.Float64,
+    "text_sslmem": pl.Float64,
+    "reliable": pl.Boolean,
+}
+
+
+@dataclass(frozen=True)
+class LocalizeSettings:
+    """How a run is localized.
+
+    Attributes:
+        views: The views of the pass.
+        unit_role: The role that UnitMem is taken over.
+        pairs_per_role: Most pairs of a role that are passed through the models (a seeded sample).
+        weight: w of the alignment.
+        confidence: Level of the intervals.
+        draws: Bootstrap draws.
+        seed: Seed of the sample, the bootstrap and the noise.
+    """
+
+    views: ViewSettings = field(default_factory=ViewSettings)
+    unit_role: str = "candidate"
+    pairs_per_role: int = 1000
+    weight: float = 1.0
+    confidence: float = 0.95
+    draws: int = 2000
+    seed: int = 0
+
+
+def localize(
+    folder: RunFolder,
+    points: Points,
+    seeds: Sequence[int],
+    load_encoder: Callable[[str, int], DualEncoder],
+    settings: LocalizeSettings,
+    *,
+    device: str = "cpu",
+    progress: Callable[[int], object] = lambda _: None,
+) -> list[Path]:
+    """Localize the memorization of a finished four-way run and write the tables.
+
+    Args:
+        folder: The run folder, with its embeddings.
+        points: All pairs of the run, in the order of the split table, which is that of the embeddings.
+        seeds: The run's seeds.
+        load_encoder: Gives the model of a side (`f`, `g`) and a seed.
+        settings: See `LocalizeSettings`.
+        device: `cpu` or `cuda`.
+        progress: Called with the number of pairs done in a tower since the last call; in all `work(points, seeds,
+            settings)`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: The run has no pair of `unit_role`, its embeddings do not fit the points, or a model has no
+            layers that can be hooked.
+    """
+    if settings.unit_role not in points.roles:
+        raise InputError(
+            "unit_role",
+            got=repr(settings.unit_role),
+            expected=f"one of {sorted(set(points.roles))}",
+            todo="Choose a role of the run.",
+        )
+    means = _means(folder, points, seeds)
+    sample = sample_points(points, settings)
+    chosen = members(sample, settings.unit_role)
+    distances: dict[str, dict[int, Distances]] = {side: {} for side in SIDES}
+    frames: list[pl.DataFrame] = []
+    for seed in seeds:
+        for side in SIDES:
+            frame, distances[side][seed] = sweep_model(
+                load_encoder(side, seed),
+                sample,
+                settings.views,
+                chosen=chosen,
+                side=side,
+                seed=seed,
+                device=device,
+                progress=progress,
+            )
+            frames.append(frame)
+    units = pl.concat(frames)
+    layer_rows = layers.layer_table(
+        sample,
+        distances,
+        units,
+        unit_role=settings.unit_role,
+        seed=derive_seed(settings.seed, "localize layers"),
+        draws=settings.draws,
+        confidence=settings.confidence,
+    )
+    sslmem = {tower: layers.tower_sslmem(distances, sample.uids, tower) for tower in ("image", "text")}
+    return [
+        _write(folder, "units", units),
+        _write(folder, "layers", layer_rows),
+        *_write_towers(folder, points, means, sslmem, settings),
+    ]
+
+
+def work(points: Points, seeds: Sequence[int], settings: LocalizeSettings) -> int:
+    """Return how many pairs `localize` will report to `progress` in all."""
+    return len(sample_points(points, settings).uids) * len(seeds) * len(SIDES) * 2
+
+
+def sample_points(points: Points, settings: LocalizeSettings) -> Points:
+    """Draw at most `pairs_per_role` pairs of each role; they stay in the order of the points."""
+    kept: list[int] = []
+    for role in dict.fromkeys(points.roles):
+        own = np.flatnonzero(members(points, role))
+        stream = generator(settings.seed, "localize sample", role)
+        kept += stream.permutation(own)[: settings.pairs_per_role].tolist()
+    return points.take(sorted(kept))
+
+
+def _means(folder: RunFolder, points: Points, seeds: Sequence[int]) -> dict[str, dict[int, towers.Means]]:
+    found = {
+        side: {seed: towers.means_of(passes.load(folder.embedding_dir(side, seed))) for seed in seeds} for side in SIDES
+    }
+    for side, by_seed in found.items():
+        for seed, one in by_seed.items():
+            if len(one.image) != len(points.uids):
+                raise InputError(
+                    f"embeddings of {side}, seed {seed}",
+                    got=f"{len(one.image)} pairs",
+                    expected=f"{len(points.uids)}, one a row of the split table",
+                    todo="Run the study again.",
+                )
+    return found
+
+
+def _write_towers(
+    folder: RunFolder,
+    points: Points,
+    means: Mapping[str, Mapping[int, towers.Means]],
+    sslmem: Mapping[str, Mapping[str, float | None]],
+    settings: LocalizeSettings,
+) -> list[Path]:
+    found = towers.split(means["f"], means["g"], points.roles, weight=settings.weight)
+    width = next(iter(means["f"].values())).image.shape[1]
+    judged = towers.reliability(found, points.roles, width)
+    columns: dict[str, Any] = {
+        "uid": list(points.uids),
+        "role": list(points.roles),
+        "clipmem": found.clipmem.mean(axis=0),
+        "reliable": [judged.reliable] * len(points.uids),
+    }
+    for tower, values in (("image", found.image), ("text", found.text)):
+        interval = seed_interval(values, settings.confidence)
+        columns[f"{tower}_share"] = values.mean(axis=0)
+        columns[f"{tower}_low"], columns[f"{tower}_high"] = interval.low, interval.high
+        columns[f"{tower}_sslmem"] = [sslmem[tower].get(uid) for uid in points.uids]
+    table = pl.DataFrame({name: pl.Series(name, columns[name], dtype) for name, dtype in TOWERS_SCHEMA.items()})
+    table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
+    how: dict[str, Any] = {"draws": settings.draws, "confidence": settings.confidence}
+    document = towers.summarise(
+        found, judged, points.roles, points.groups, seed=derive_seed(settings.seed, "localize towers"), **how
+    )
+    document["noise"] = towers.noise_table(
+        means["f"],
+        means["g"],
+        points.roles,
+        points.groups,
+        weight=settings.weight,
+        seed=derive_seed(settings.seed, "localize noise"),
+        **how,
+    )
+    return [_write(folder, "towers", table), folder.write_json("localize/towers.json", document)]
+
+
+def _write(folder: RunFolder, name: str, table: pl.DataFrame) -> Path:
+    stream = io.BytesIO()
+    table.write_parquet(stream, compression="zstd", statistics=False)
+    path = folder.path / "localize" / f"{name}.parquet"
+    atomic_write(path, stream.getvalue())
+    return path

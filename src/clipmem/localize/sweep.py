@@ -1,0 +1,292 @@
+"""One pass of one model over pairs and views, which gives all that units and layers are judged by.
+
+Block by block: the clean input, then each view; what stays of a block is a unit's mean over the views (added to the
+unit and class states, then dropped) and one distance a pair and site. No activation is kept. Memory is that of the
+model, of one block of `batch_size` inputs, and of the states; beside those a pair costs 8 bytes a site.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int, UInt8
+from torch import Tensor
+
+from clipmem.base.errors import InputError
+from clipmem.base.random import derive_seed
+from clipmem.base.recipes import TrainSection
+from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render
+from clipmem.localize.edits import text_views
+from clipmem.localize.hooks import TOWERS, Activations, Capture, Rectify, Site
+from clipmem.models.protocol import DualEncoder
+
+
+@dataclass(frozen=True)
+class Points:
+    """The pairs that are looked at, one entry a pair.
+
+    Attributes:
+        uids: The pairs.
+        roles: The role of each.
+        groups: The group of each (near-duplicates), for intervals.
+        labels: The class of each, for ClassMem; empty where it has none.
+        pixels: Decoded pictures, memory-mapped, shape (rows, size, size, 3).
+        rows: Row of `pixels` of each pair.
+        captions: The captions of each, at least one; the first is the clean one.
+    """
+
+    uids: Sequence[str]
+    roles: Sequence[str]
+    groups: Sequence[str]
+    labels: Sequence[str]
+    pixels: UInt8[np.ndarray, "rows size size 3"]
+    rows: Int[np.ndarray, " n"]
+    captions: Sequence[Sequence[str]]
+
+    def __post_init__(self) -> None:
+        n = len(self.uids)
+        for name in ("roles", "groups", "labels", "rows", "captions"):
+            if len(getattr(self, name)) != n:
+                raise InputError(
+                    f"points: {name}",
+                    got=f"{len(getattr(self, name))} entries",
+                    expected=f"{n}, one a pair",
+                    todo="Take all columns from the same table.",
+                )
+        if n == 0:
+            raise InputError("points", got="no pair", expected="at least two pairs", todo="Check the roles asked for.")
+        bare = [uid for uid, own in zip(self.uids, self.captions, strict=True) if len(own) == 0]
+        if bare:
+            raise InputError(
+                "points: captions",
+                got=f"{len(bare)} pairs without a caption, the first is {bare[0]}",
+                expected="at least one caption a pair",
+                todo="Leave those pairs out.",
+            )
+
+    def take(self, index: Sequence[int] | Int[np.ndarray, " m"]) -> "Points":
+        """Return some of the pairs, in the order of `index`."""
+        kept = [int(i) for i in index]
+        uids, roles, groups, labels = (
+            [column[i] for i in kept] for column in (self.uids, self.roles, self.groups, self.labels)
+        )
+        return Points(uids, roles, groups, labels, self.pixels, self.rows[kept], [self.captions[i] for i in kept])
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """The views of the pass.
+
+    Attributes:
+        image_views: Random crops of a picture (the published unit code takes 10); 0: the picture as it is.
+        text_views: Most text views of a pair: other captions, or seeded caption edits; 0: the caption as it is.
+        dropout: Share of words that an edit drops.
+        crop_scale: Area share of the crops.
+        crop_ratio: Aspect ratio of the crops.
+        flip: Probability of a mirror image.
+        rectify: How activations are made non-negative for UnitMem (see `localize.hooks`).
+        flatten: Compare the image tower's layer outputs with all tokens side by side (the published script), not
+            averaged; the text tower's are always averaged.
+        batch_size: Inputs in a forward pass.
+        seed: Seed of the caption edits.
+    """
+
+    image_views: int = 10
+    text_views: int = 10
+    dropout: float = 0.2
+    crop_scale: tuple[float, float] = (0.9, 1.0)
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    flip: float = 0.0
+    rectify: Rectify = "relu"
+    flatten: bool = False
+    batch_size: int = 64
+    seed: int = 0
+
+    @staticmethod
+    def from_training(train: TrainSection, *, views: int = 10, batch_size: int = 64) -> "ViewSettings":
+        """Crop and flip as in training, with `views` views of pictures and of captions."""
+        return ViewSettings(
+            image_views=views,
+            text_views=views,
+            crop_scale=train.crop_scale,
+            crop_ratio=train.crop_ratio,
+            flip=train.flip,
+            batch_size=batch_size,
+        )
+
+
+class Block(NamedTuple):
+    """What a block of pairs gave in one tower.
+
+    Attributes:
+        first: Index of its first pair among the points.
+        units: Site → mean activation of each unit over the views, shape (rows, unit).
+        distances: Site, or the tower's name for its embedding → L of each pair: mean distance of the views from the
+            clean input, both at length 1; NaN where a pair has no view, shape (rows,).
+    """
+
+    first: int
+    units: dict[Site, Tensor]
+    distances: dict[Site | str, Tensor]
+
+
+def blocks(
+    encoder: DualEncoder,
+    points: Points,
+    settings: ViewSettings,
+    *,
+    towers: Sequence[str] = TOWERS,
+    device: str = "cpu",
+    progress: Callable[[int], object] = lambda _: None,
+) -> Iterator[tuple[str, Block]]:
+    """Pass the points and their views through a model, block by block, and give each block's averages.
+
+    Views are drawn by (pair, view) alone: the same for f and g, for every seed and for any batch size; the crops are
+    those of the study's embeddings. Where a pair has no text view (a caption of one letter), its units are those of the
+    clean caption.
+
+    Args:
+        encoder: The model; put into eval mode on `device`.
+        points: The pairs.
+        settings: The views.
+        towers: Which towers are passed.
+        device: `cpu` or `cuda`.
+        progress: Called with the number of pairs done in a tower since the last call.
+
+    Yields:
+        The tower's name and the block; blocks of a tower come in the order of the points.
+
+    Raises:
+        InputError: A tower has no layers that can be hooked.
+    """
+    encoder.module.to(device).eval()
+    with Capture(encoder, towers=towers, rectify=settings.rectify, flatten=settings.flatten) as capture:
+        crops = _crops(points, settings) if "image" in towers else []
+        for tower in towers:
+            for first in range(0, len(points.uids), settings.batch_size):
+                index = np.arange(first, min(first + settings.batch_size, len(points.uids)))
+                with torch.inference_mode():
+                    if tower == "image":
+                        passes = _image_passes(capture, encoder, points, index, crops, device)
+                    else:
+                        passes = _text_passes(capture, encoder, points, index, settings, device)
+                    block = _reduce(tower, first, len(index), passes)
+                yield tower, block
+                progress(len(index))
+
+
+def _crops(points: Points, settings: ViewSettings) -> list[Crops]:
+    keys = pair_keys(points.uids)
+    return [
+        draw_crops(
+            keys,
+            seed=derive_seed(0, "embed view", view),
+            size=points.pixels.shape[1],
+            scale=settings.crop_scale,
+            ratio=settings.crop_ratio,
+            flip=settings.flip,
+        )
+        for view in range(settings.image_views)
+    ]
+
+
+def _image_passes(
+    capture: Capture,
+    encoder: DualEncoder,
+    points: Points,
+    index: Int[np.ndarray, " rows"],
+    crops: Sequence[Crops],
+    device: str,
+) -> Iterator[tuple[Tensor, Activations]]:
+    batch = torch.from_numpy(np.ascontiguousarray(points.pixels[points.rows[index]])).to(device)
+    owner = torch.arange(len(index), device=device)
+    yield owner, capture.image(normalise_pixels(as_float(batch), encoder.mean, encoder.std))
+    for view in crops:
+        values = render(batch, Crops(*(drawn[index] for drawn in view)), size=encoder.image_size)
+        yield owner, capture.image(normalise_pixels(values, encoder.mean, encoder.std))
+
+
+def _text_passes(
+    capture: Capture,
+    encoder: DualEncoder,
+    points: Points,
+    index: Int[np.ndarray, " rows"],
+    settings: ViewSettings,
+    device: str,
+) -> Iterator[tuple[Tensor, Activations]]:
+    chosen = [
+        text_views(
+            points.captions[i],
+            points.uids[i],
+            count=settings.text_views,
+            dropout=settings.dropout,
+            seed=settings.seed,
+        )
+        for i in map(int, index)
+    ]
+    clean = encoder.tokenize([text for text, _ in chosen]).to(device)
+    yield torch.arange(len(index), device=device), capture.text(clean)
+    texts = [text for _, views in chosen for text in views]
+    owner = torch.tensor([row for row, (_, views) in enumerate(chosen) for _ in views], dtype=torch.long, device=device)
+    for start in range(0, len(texts), settings.batch_size):
+        rows = slice(start, start + settings.batch_size)
+        yield owner[rows], capture.text(encoder.tokenize(texts[rows]).to(device))
+
+
+def _reduce(tower: str, first: int, rows: int, passes: Iterator[tuple[Tensor, Activations]]) -> Block:
+    """Average the units over the views and the distances of the views from the clean input, one pass at a time."""
+    _, clean = next(passes)
+    origin: dict[Site | str, Tensor] = {place: _unit(values) for place, values in _outputs(tower, clean)}
+    fallback = clean.units
+    units = {site: torch.zeros_like(values) for site, values in clean.units.items()}
+    total = {place: values.new_zeros(rows) for place, values in origin.items()}
+    count = torch.zeros(rows, dtype=torch.float64, device=clean.embedding.device)
+    for owner, seen in passes:
+        count.index_add_(0, owner, torch.ones(len(owner), dtype=count.dtype, device=count.device))
+        for site, values in seen.units.items():
+            units[site].index_add_(0, owner, values)
+        for place, values in _outputs(tower, seen):
+            total[place].index_add_(0, owner, torch.linalg.vector_norm(_unit(values) - origin[place][owner], dim=-1))
+    some = (count > 0).unsqueeze(1)
+    for site, values in units.items():
+        mean = values / count.clamp(min=1).to(values.dtype).unsqueeze(1)
+        units[site] = torch.where(some, mean, fallback[site]).cpu()
+    # 0 / 0 is the NaN that says "no view"
+    return Block(first, units, {place: (values / count).cpu() for place, values in total.items()})
+
+
+def _outputs(tower: str, seen: Activations) -> Iterator[tuple[Site | str, Tensor]]:
+    yield tower, seen.embedding
+    yield from seen.plain.items()
+
+
+def _unit(values: Tensor) -> Tensor:
+    """Bring rows to length 1; a row of zeros (a layer that is dead on an input) stays zero."""
+    values = values.double()
+    length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+    return values / torch.where(length > 0, length, 1.0)
+
+
+@dataclass
+class Distances:
+    """L(m; x) of every pair in every site and in both towers' embeddings, under one model.
+
+    Attributes:
+        values: Site, or a tower's name for its embedding → L, NaN where a pair has no view, shape (n,).
+    """
+
+    n: int
+    values: dict[Site | str, Float64[np.ndarray, " n"]] = field(default_factory=dict)
+
+    def add(self, block: Block) -> None:
+        """Put a block's distances in place."""
+        for place, distances in block.distances.items():
+            row = self.values.setdefault(place, np.full(self.n, np.nan))
+            row[block.first : block.first + len(distances)] = distances.numpy()
+
+
+def members(points: Points, role: str) -> Bool[np.ndarray, " n"]:
+    """Mark the pairs of a role."""
+    return np.array([own == role for own in points.roles])

@@ -1,0 +1,83 @@
+"""What a protocol is: which models there are, who trains on what, and how their alignments become scores.
+
+One file a protocol, registered in `PROTOCOLS`. The stages of a study know this class and nothing else; scores never
+depend on which protocol made the models.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clipmem.base.recipes import Recipe
+from clipmem.base.registry import Registry
+from clipmem.functional import AlignmentParts
+from clipmem.train.paired import TrainingSet
+
+PARTS = ("positive", "image_bank", "text_bank")
+Models = Sequence[TrainingSet]
+
+
+class ScoreTables(NamedTuple):
+    """A study's score tables, rows of `scores` sorted by uid (see `clipmem.store.tables`)."""
+
+    scores: pl.DataFrame
+    seed_scores: pl.DataFrame
+
+
+class Protocol(ABC):
+    """How f and g come about.
+
+    Args:
+        recipe: The recipe of the study.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def roles(self, splits: pl.DataFrame) -> pl.DataFrame:
+        """Adapt the four-way split table to this protocol; by default it stays as it is."""
+        return splits
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """How many models the study trains."""
+
+    @abstractmethod
+    def training_sets(self, splits: pl.DataFrame) -> list[TrainingSet]:
+        """Return what each model of the study trains on, in the order in which they are trained."""
+
+    @abstractmethod
+    def check(self, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+        """Check from the training records, by side and seed, that the models are comparable.
+
+        Raises:
+            RunError: They are not.
+        """
+
+    @abstractmethod
+    def score(self, splits: pl.DataFrame, models: Models, parts: Sequence[AlignmentParts]) -> ScoreTables:
+        """Combine the models' alignments into score tables.
+
+        Args:
+            splits: The split table; the rows of every part follow it.
+            models: The models.
+            parts: The alignment parts of all pairs under each model.
+        """
+
+    @abstractmethod
+    def summarize(self, splits: pl.DataFrame, tables: ScoreTables, *, seed: int) -> dict[str, Any]:
+        """Say what the tables show: roles, tests, noise floor, stability, planted pairs (see `summary.json`)."""
+
+
+PROTOCOLS: Registry[Protocol] = Registry("protocol", Protocol)  # pyright: ignore[reportAbstractUsage]
+
+
+def mean_parts(parts: Sequence[AlignmentParts]) -> dict[str, Float[Tensor, " n"]]:
+    """Average each part over models."""
+    return {name: torch.stack([getattr(one, name) for one in parts]).mean(dim=0) for name in PARTS}

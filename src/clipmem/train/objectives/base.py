@@ -1,0 +1,180 @@
+"""What an objective is: a loss on one batch, and the parameters that it needs beside the model's.
+
+All objectives share the image tower, the pictures, the order of the batches and the number of epochs. Two things differ
+between them, and a comparison must say so: an objective with two views puts every picture through the image tower
+twice a presentation, and one that uses no text leaves the text tower at its initial weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import TrainSection
+from clipmem.base.registry import Registry
+from clipmem.models.openclip import OpenClipEncoder
+from clipmem.train.numerics import computing
+
+OBJECTIVE_FILE = "objective.safetensors"
+
+
+@dataclass(frozen=True)
+class Towers:
+    """A model as an objective sees it: passes in the training's precision, embeddings in float32.
+
+    The loss stays in float32: bf16 has 3 digits, too few for a softmax over similarities.
+
+    Attributes:
+        encoder: The model.
+        precision: `fp32` or `bf16`.
+        device: `cpu` or `cuda`.
+    """
+
+    encoder: OpenClipEncoder
+    precision: str
+    device: str
+
+    def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
+        """Embed normalised pictures; the embeddings are not normalised."""
+        with computing(self.precision, self.device, tokens=self.encoder.tokens):
+            image = self.encoder.encode_image(pixels)
+        return image.float()
+
+    def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+        """Embed captions; the embeddings are not normalised."""
+        with computing(self.precision, self.device, tokens=self.encoder.tokens):
+            text = self.encoder.encode_text(tokens)
+        return text.float()
+
+    def logit_scale(self) -> Float[Tensor, ""]:
+        """The exponentiated logit scale."""
+        return self.encoder.logit_scale()
+
+
+class Objective(nn.Module):
+    """A loss, and its own parameters (a head, a bias): those of this `nn.Module`.
+
+    Class attributes say what an objective needs:
+        needs_labels: Every pair must have a class index.
+        uses_text: The text tower and the logit scale are trained; otherwise nothing outside the image tower is touched.
+        views: Random views of each picture in a batch, 1 or more.
+    """
+
+    needs_labels: ClassVar[bool] = False
+    uses_text: ClassVar[bool] = True
+    views: ClassVar[int] = 1
+
+    @classmethod
+    def create(cls, encoder: OpenClipEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Objective":  # noqa: ARG003
+        """Make the objective for a model.
+
+        Args:
+            encoder: The model that will be trained.
+            settings: The recipe's `[train]` section.
+            classes: Number of classes; 0 without labels.
+            seed: Seed of the objective's own initial parameters.
+        """
+        return cls()
+
+    def prepare(self, encoder: OpenClipEncoder) -> None:
+        """Set what this objective starts otherwise in the model itself; by default nothing."""
+
+    def facts(self) -> dict[str, int]:
+        """Return what must be the same for f and g and is not in the settings; goes into `record.json`."""
+        return {}
+
+    def forward(
+        self,
+        encoder: Towers,
+        views: Sequence[Float[Tensor, "n 3 size size"]],
+        tokens: Int[Tensor, "n length"],
+        labels: Int[Tensor, " n"] | None,
+    ) -> Float[Tensor, ""]:
+        """Return the loss of one batch.
+
+        Args:
+            encoder: The model.
+            views: Normalised pictures, one tensor a view, all of the same pairs in the same order.
+            tokens: One caption of each pair.
+            labels: The class index of each pair, or None.
+        """
+        raise NotImplementedError
+
+
+OBJECTIVES: Registry[Objective] = Registry("objective", Objective)
+
+
+def create_objective(
+    encoder: OpenClipEncoder,
+    settings: TrainSection,
+    *,
+    labels: Int[np.ndarray, " n"] | None,
+    classes: int,
+    n: int,
+    seed: int,
+) -> Objective:
+    """Make the objective that a recipe's `[train]` section names.
+
+    Args:
+        encoder: The model that will be trained.
+        settings: The `[train]` section.
+        labels: The class index of each pair, shape (n,), or None.
+        classes: Number of classes; 0 = the largest label + 1.
+        n: Number of pairs.
+        seed: Seed of the objective's own initial parameters.
+
+    Raises:
+        InputError: The objective needs labels and there are none, or they are not class indices.
+    """
+    chosen = OBJECTIVES[settings.objective]
+    count = _class_count(settings.objective, labels, classes, n) if chosen.needs_labels else 0
+    return chosen.create(encoder, settings, classes=count, seed=seed)
+
+
+def _class_count(name: str, labels: np.ndarray | None, classes: int, n: int) -> int:
+    if labels is None:
+        raise InputError(
+            f"[train] objective = {name!r}",
+            got="pairs without labels",
+            expected="a class index for every pair",
+            todo="Set data.label_column, or choose another objective.",
+        )
+    if len(labels) != n:
+        raise InputError(
+            "labels", got=f"{len(labels)} for {n} pairs", expected="one a pair", todo="Give every pair its class index."
+        )
+    low, high = int(labels.min()), int(labels.max())
+    count = classes or high + 1
+    if low < 0 or high >= count:
+        raise InputError(
+            "labels",
+            got=f"values from {low} to {high}",
+            expected=f"class indices from 0 to {count - 1}",
+            todo="Number the classes from 0, and leave out pairs without a class.",
+        )
+    if count < 2:
+        raise InputError(
+            "labels", got="one class", expected="two or more", todo="Choose a column that tells pairs apart."
+        )
+    return count
+
+
+def embedding_width(encoder: OpenClipEncoder) -> int:
+    """Return d, the width of the embeddings, from a pass of one empty picture.
+
+    The pass is one of evaluation, so that it moves neither the random numbers nor a batch norm's averages.
+    """
+    before = encoder.module.training
+    device = next(encoder.module.parameters()).device
+    try:
+        encoder.module.eval()
+        with torch.inference_mode():
+            empty = torch.zeros(1, 3, encoder.image_size, encoder.image_size, device=device)
+            return encoder.encode_image(empty).shape[1]
+    finally:
+        encoder.module.train(before)

@@ -1,0 +1,29 @@
+"""CLIP (Radford et al. 2021): each picture must find its caption among the batch's, and each caption its picture."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clipmem.models.openclip import contrastive_loss
+from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
+
+
+@OBJECTIVES.register("clip")
+class Clip(Objective):
+    """InfoNCE in both directions, open_clip's `ClipLoss`.
+
+    For the batch's normalised embeddings u, v and scale s, (CE(s u vᵀ, identity) + CE(s v uᵀ, identity)) / 2.
+    """
+
+    def forward(
+        self,
+        encoder: Towers,
+        views: Sequence[Float[Tensor, "n 3 size size"]],
+        tokens: Int[Tensor, "n length"],
+        labels: Int[Tensor, " n"] | None,  # noqa: ARG002
+    ) -> Float[Tensor, ""]:
+        """Return the loss of one batch."""
+        image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
+        return contrastive_loss(F.normalize(image, dim=-1), F.normalize(text, dim=-1), encoder.logit_scale())

@@ -1,0 +1,47 @@
+"""SigLIP (Zhai et al. 2023): for every picture and every caption of a batch, whether they belong together."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clipmem.models.openclip import OpenClipEncoder, sigmoid_loss
+from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
+
+START_SCALE, START_BIAS = 10.0, -10.0
+
+
+@OBJECTIVES.register("siglip")
+class SigLip(Objective):
+    """The pairwise sigmoid loss, open_clip's `SigLipLoss`.
+
+    For the batch's normalised embeddings u, v, scale s and bias b, -1/n Σ_i Σ_j log sigmoid(z_ij (s u_i·v_j + b)), z_ij
+    being 1 for i = j and -1 otherwise (Zhai et al. 2023, equation 1). As there, s starts at 10 and b at -10.
+
+    The bias is this objective's, also for a model that has a `logit_bias` of its own: that one is not trained. It does
+    not change which caption is nearest.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logit_bias = nn.Parameter(torch.tensor(START_BIAS))
+
+    def prepare(self, encoder: OpenClipEncoder) -> None:
+        """Start the model's logit scale at 10."""
+        with torch.no_grad():
+            encoder.module.logit_scale.fill_(math.log(START_SCALE))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+
+    def forward(
+        self,
+        encoder: Towers,
+        views: Sequence[Float[Tensor, "n 3 size size"]],
+        tokens: Int[Tensor, "n length"],
+        labels: Int[Tensor, " n"] | None,  # noqa: ARG002
+    ) -> Float[Tensor, ""]:
+        """Return the loss of one batch."""
+        image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
+        u, v = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        return sigmoid_loss(u, v, encoder.logit_scale(), self.logit_bias)

@@ -1,0 +1,73 @@
+"""SimCLR (Chen et al. 2020) on the pictures alone: two random views of a picture must find each other in the batch.
+
+How hard that is depends on the views. They are this package's: crop and flip of the recipe, no colour distortion and no
+blur, and the recipe's default crop is far milder than SimCLR's (crop_scale = [0.08, 1.0], flip = 0.5). With mild views
+the task is easy, and little is learned from it.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clipmem.base.recipes import TrainSection
+from clipmem.models.openclip import OpenClipEncoder
+from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
+
+
+@OBJECTIVES.register("simclr")
+class SimClr(Objective):
+    """NT-Xent on the image embeddings (see `nt_xent`).
+
+    The image tower ends in a linear projection; it is the projection head. Chen et al. use a two-layer one and
+    find it better than a linear one (their section 4.2), but then the tower would not be the same for all objectives.
+
+    Args:
+        temperature: t, above 0.
+    """
+
+    uses_text: ClassVar[bool] = False
+    views: ClassVar[int] = 2
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    @classmethod
+    def create(cls, encoder: OpenClipEncoder, settings: TrainSection, *, classes: int, seed: int) -> "SimClr":  # noqa: ARG003
+        """Make the objective with the recipe's temperature."""
+        return cls(settings.simclr_temperature)
+
+    def forward(
+        self,
+        encoder: Towers,
+        views: Sequence[Float[Tensor, "n 3 size size"]],
+        tokens: Int[Tensor, "n length"],  # noqa: ARG002
+        labels: Int[Tensor, " n"] | None,  # noqa: ARG002
+    ) -> Float[Tensor, ""]:
+        """Return the loss of one batch."""
+        # one pass: where a tower has batch norm, both views share its averages, as in SimCLR
+        first, second = encoder.encode_image(torch.cat(list(views))).chunk(2)
+        return nt_xent(F.normalize(first, dim=-1), F.normalize(second, dim=-1), self.temperature)
+
+
+def nt_xent(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"], temperature: float) -> Float[Tensor, ""]:
+    """Normalised temperature-scaled cross entropy.
+
+    With z the 2n normalised embeddings of both views, l(i, j) = -log(exp(z_i·z_j / t) / Σ_{k≠i} exp(z_i·z_k / t));
+    the loss is the mean of l over the 2n ordered pairs of two views of one picture (Chen et al. 2020, equation 1).
+
+    Args:
+        first: Normalised embeddings of the first views, shape (n, d).
+        second: Those of the second views, same order.
+        temperature: t, above 0.
+    """
+    n = len(first)
+    z = torch.cat([first, second])
+    itself = torch.eye(2 * n, dtype=torch.bool, device=z.device)
+    logits = (z @ z.T / temperature).masked_fill(itself, -torch.inf)
+    partner = torch.arange(2 * n, device=z.device).roll(n)
+    return F.cross_entropy(logits, partner)

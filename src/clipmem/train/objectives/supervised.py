@@ -1,0 +1,75 @@
+"""Supervised classification: a linear head on the image embedding tells the pair's class."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from clipmem.base.random import uniform
+from clipmem.base.recipes import TrainSection
+from clipmem.models.openclip import OpenClipEncoder
+from clipmem.train.objectives.base import OBJECTIVE_FILE, OBJECTIVES, Objective, Towers, embedding_width
+
+
+@OBJECTIVES.register("supervised")
+class Supervised(Objective):
+    """Cross entropy of a linear head: for embeddings e, -1/n Σ_i log softmax(W e_i + b)[label_i].
+
+    The embeddings are not normalised. As torch's linear layers, W starts uniform in ±1/√d; b starts at 0. A class's row
+    depends on the seed and the class alone, not on how many classes there are.
+
+    Args:
+        width: d, the width of the embeddings.
+        classes: Number of classes.
+        seed: Seed of W.
+    """
+
+    needs_labels: ClassVar[bool] = True
+    uses_text: ClassVar[bool] = False
+
+    def __init__(self, width: int, classes: int, *, seed: int) -> None:
+        super().__init__()
+        drawn = uniform(np.arange(classes, dtype=np.uint64), seed, width)
+        # parameters of our own: `nn.Linear` would draw from the global random state
+        self.weight = nn.Parameter(torch.from_numpy(((2 * drawn - 1) / math.sqrt(width)).astype(np.float32)))
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    @classmethod
+    def create(cls, encoder: OpenClipEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Supervised":  # noqa: ARG003
+        """Make a head for a model and a number of classes."""
+        return cls(embedding_width(encoder), classes, seed=seed)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Supervised":
+        """Read the trained head from a model folder."""
+        state = load_file(folder / OBJECTIVE_FILE)
+        classes, width = state["weight"].shape
+        head = cls(width, classes, seed=0)
+        head.load_state_dict(state)
+        return head
+
+    def facts(self) -> dict[str, int]:
+        """Return the number of classes."""
+        return {"classes": len(self.bias)}
+
+    def logits(self, image: Float[Tensor, "n d"]) -> Float[Tensor, "n class"]:
+        """Score every class for image embeddings (not normalised)."""
+        return F.linear(image, self.weight, self.bias)
+
+    def forward(
+        self,
+        encoder: Towers,
+        views: Sequence[Float[Tensor, "n 3 size size"]],
+        tokens: Int[Tensor, "n length"],  # noqa: ARG002
+        labels: Int[Tensor, " n"] | None,
+    ) -> Float[Tensor, ""]:
+        """Return the loss of one batch."""
+        # `create_objective` has refused data without labels
+        return F.cross_entropy(self.logits(encoder.encode_image(views[0])), cast(Tensor, labels))

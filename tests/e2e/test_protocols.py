@@ -1,0 +1,42 @@
+"""Studies of the other protocols, tiny but real: they run, resume model by model, and read back."""
+
+import polars as pl
+import pytest
+
+import clipmem
+from clipmem.store.folder import RunFolder
+from clipmem.testing.tiny import tiny_recipe
+from tests.e2e.test_study import contents
+
+STUDIES = {
+    "subsample": ("protocol=subsample", "subsample.models=6", "train.epochs=1"),
+    "leave-one-out": ("protocol=leave-one-out", "leave_one_out.pairs=2", "train.epochs=1", "train.seeds=[0]"),
+}
+
+
+@pytest.fixture(scope="module", params=sorted(STUDIES))
+def study(request, tmp_path_factory):
+    recipe = tiny_recipe(*STUDIES[request.param])
+    return clipmem.run(recipe, tmp_path_factory.mktemp("study") / "run")
+
+
+def test_it_runs_and_reads_back(study):
+    assert set(study.summary["roles"]) == {"candidate", "external"}
+    assert study.report.is_file()
+    top = study.top(2)
+    assert top["clipmem"].null_count() == 0
+    assert set(study.scores["role"].unique()) == {"candidate", "external"}
+    assert study.scores.filter(pl.col("clipmem").is_not_null()).height >= 20
+
+
+def test_models_that_are_there_are_not_trained_again(study):
+    folder = RunFolder(study.path)
+    before = contents(study.path)
+    weights = sorted(study.path.glob("models/*/seed-*/open_clip_model.safetensors"))
+    times = [file.stat().st_mtime_ns for file in weights[1:]]
+    weights[0].unlink()
+    for stage in ("train", "embed", "score", "evaluate", "report"):
+        folder.marker(stage).unlink()
+    clipmem.run(study.recipe, study.path)
+    assert contents(study.path) == before
+    assert [file.stat().st_mtime_ns for file in weights[1:]] == times

@@ -1,0 +1,43 @@
+"""Read a page for the tests: tags that must nest, and the words that a reader sees."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+VOID = {"meta", "img", "br"}
+
+
+class Outline(HTMLParser):
+    """Checks that tags nest, and collects what the tests look at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        if self.stack and self.stack[-1] not in ("style", "script"):
+            self.text.append(data)
+
+    def words(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.text)).replace("\N{MINUS SIGN}", "-")
+
+
+def outline(path: Path) -> Outline:
+    page = Outline()
+    page.feed(path.read_text(encoding="utf-8"))
+    page.close()
+    assert page.stack == []
+    return page

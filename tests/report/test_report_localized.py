@@ -1,0 +1,188 @@
+"""The sections of a localized run: units, layers, towers. Shown where their tables are, with their intervals."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+import pytest
+from other_runs import add_localize
+from outline import Outline, outline
+from run_folder import Built
+
+from clipmem.base.errors import InputError
+from clipmem.report.gallery import gallery_uids
+from clipmem.report.layer_figures import layermem_figure, unitmem_figure
+from clipmem.report.localized import layer_sentences, top_units
+from clipmem.report.page import write_report
+
+Build = Callable[..., Built]
+
+
+@pytest.fixture(scope="module")
+def localized(build: Build) -> tuple[Built, dict[str, Any]]:
+    built = build(seeds=(0, 1))
+    return built, add_localize(built)
+
+
+@pytest.fixture(scope="module")
+def page(localized: tuple[Built, dict[str, Any]]) -> Outline:
+    return outline(write_report(localized[0].folder, localized[0].images))
+
+
+def sections(page: Outline) -> set[str]:
+    return {attrs["id"] for tag, attrs in page.tags if tag == "section"}
+
+
+def test_the_sections_are_there_and_can_be_reached(page: Outline) -> None:
+    assert {"units", "layers", "towers"} <= sections(page)
+    links = [attrs["href"][1:] for tag, attrs in page.tags if tag == "a"]
+    assert {"units", "layers", "towers"} <= set(links)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert set(links) <= set(ids)
+    assert all(attrs.get("scope") for tag, attrs in page.tags if tag == "th")
+
+
+def test_a_run_that_was_not_localized_has_none_of_it(two_seeds: Built) -> None:
+    path = write_report(two_seeds.folder, two_seeds.images)
+    assert not {"units", "layers", "towers"} & sections(outline(path))
+    assert ".thumb" not in path.read_text(encoding="utf-8")
+
+
+def test_each_table_is_shown_without_the_others(build: Build) -> None:
+    for name, shown in (("units", {"units"}), ("layers", {"units", "layers"}), ("towers", {"towers"})):
+        built = build(seeds=(0, 1))
+        add_localize(built)
+        for other in {"units", "layers", "towers"} - {name}:
+            (built.folder / "localize" / f"{other}.parquet").unlink()
+        page = outline(write_report(built.folder, built.images))
+        assert sections(page) & {"units", "layers", "towers"} == shown
+        ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+        assert {attrs["href"][1:] for tag, attrs in page.tags if tag == "a"} <= ids
+
+
+def test_units_come_by_tower_and_value_with_the_pair_that_owns_them(
+    localized: tuple[Built, dict[str, Any]], page: Outline
+) -> None:
+    built, found = localized
+    captions, sources = (
+        dict(table.iter_rows())
+        for table in (built.pairs.select("uid", "captions"), built.splits.select("uid", "captions_from"))
+    )
+    rows = [row for row in found["units"].iter_rows(named=True) if row["side"] == "f" and row["unitmem"] is not None]
+    expected = [
+        row
+        for tower in ("image", "text")
+        for row in sorted((r for r in rows if r["tower"] == tower), key=lambda r: -r["unitmem"])[:6]
+    ]
+    shown = top_units(found["units"])
+    assert [(unit.tower, unit.unitmem, unit.uid) for unit in shown] == [
+        (row["tower"], row["unitmem"], row["uid"]) for row in expected
+    ]
+    text = page.words()
+    for row in expected:
+        kind = {"attn": "attention", "mlp": "MLP"}[row["kind"]]
+        assert captions[sources[row["uid"]]][0] in text
+        assert f"layer {row['layer']}, {kind}, unit {row['unit']}{row['unitmem']:.3f}" in text
+    uids = gallery_uids(built.folder)
+    assert len(uids) == len(set(uids))
+    assert {row["uid"] for row in expected} <= set(uids)
+    assert len([attrs for tag, attrs in page.tags if tag == "img"]) == 48 + 12
+
+
+def test_figures_name_their_last_values(localized: tuple[Built, dict[str, Any]]) -> None:
+    layers = localized[1]["layers"]
+    for size in ("wide", "narrow"):
+        svg = unitmem_figure(layers, size)
+        assert "In the last layer: image attn 0.580, image mlp 0.580, text attn 0.560, text mlp 0.560." in svg
+        assert svg.count("the same under g") == 1
+        assert len(re.findall("stroke-dasharray", svg)) >= 2
+        svg = layermem_figure(layers, "candidate", size)
+        assert "In the last layer: image +0.100, text +0.090." in svg
+        for name in ("block", "attention", "MLP", "embedding", "control, block", "difference", "emb."):
+            assert f">{name}<" in svg, name
+
+
+def test_figures_are_drawn_of_one_layer_and_of_nothing(localized: tuple[Built, dict[str, Any]]) -> None:
+    layers = localized[1]["layers"]
+    for some in (layers.filter(pl.col("layer") == 1), layers.clear()):
+        for size in ("wide", "narrow"):
+            assert unitmem_figure(some, size).startswith("<svg")
+            assert layermem_figure(some, "candidate", size).startswith("<svg")
+
+
+def test_layers_are_judged_beside_the_control(localized: tuple[Built, dict[str, Any]]) -> None:
+    layers: pl.DataFrame = localized[1]["layers"]
+    first, second = layer_sentences(layers)
+    assert first == (
+        "In the last layer of the image tower: candidates +0.100 [+0.090, +0.110], control 0.000 [-0.010, +0.010]; "
+        "the candidates lie above the control."
+    )
+    assert "text tower: candidates +0.090" in second
+    shifted = layers.with_columns(
+        pl.when(pl.col("role") == "external").then(pl.col(name) + 0.095).otherwise(name).alias(name)
+        for name in ("layermem", "low", "high")
+    )
+    assert all("overlap, so this is no sign of memorization" in sentence for sentence in layer_sentences(shifted))
+    assert layer_sentences(layers.filter(pl.col("role") == "candidate")) == []
+
+
+def test_shares_are_said_with_intervals(page: Outline) -> None:
+    text = page.words()
+    assert (
+        "mean score of +0.655 [+0.576, +0.740], the image tower holds +0.049 [+0.032, +0.067] and the text tower "
+        "+0.607 [+0.524, +0.697] (95 % intervals). The text tower's part is 93 %." in text
+    )
+    assert "0.91 on held-out shared pairs" in text
+    assert "cannot be read" not in text
+
+
+def test_shares_that_are_not_reliable_are_not_quoted(build: Build) -> None:
+    built = build(seeds=(0, 1))
+    add_localize(built, reliable=False, reason="the image map explains <0.2> of the variance")
+    text = write_report(built.folder, built.images).read_text(encoding="utf-8")
+    words = outline(built.folder / "report" / "index.html").words()
+    assert "cannot be read in this run: the image map explains <0.2> of the variance." in words
+    assert "explains &lt;0.2&gt; of" in text
+    assert "the image tower holds" not in words
+    assert "Shares of the towers: not reliable" in words
+
+
+def test_without_the_document_means_have_no_interval(build: Build) -> None:
+    built = build(seeds=(0, 1))
+    add_localize(built, document=False)
+    mean = built.scores.filter(pl.col("role") == "candidate")["clipmem"].mean()
+    words = outline(write_report(built.folder, built.images)).words()
+    assert f"mean score of {mean:+.3f} no interval" in words
+
+
+def test_a_table_of_another_make_is_refused_in_one_line(build: Build) -> None:
+    built = build(seeds=(0, 1))
+    found = add_localize(built)
+    path = built.folder / "localize" / "towers.parquet"
+    found["towers"].drop("reliable").write_parquet(path)
+    columns = ["uid", "role", "clipmem", "image_share", "text_share"]
+    message = f"{path}: got columns {columns}, expected also ['reliable']. Run `clipmem localize` on this folder again."
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        write_report(built.folder, {})
+    path.write_bytes(b"no")
+    with pytest.raises(InputError, match="expected Parquet"):
+        write_report(built.folder, {})
+    path.unlink()
+    (built.folder / "localize" / "towers.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match="expected JSON"):
+        write_report(built.folder, {})
+
+
+def test_the_same_tables_give_the_same_bytes(localized: tuple[Built, dict[str, Any]]) -> None:
+    built, found = localized
+    first = write_report(built.folder, built.images).read_bytes()
+    for name in ("units", "layers", "towers"):
+        found[name].sample(fraction=1, shuffle=True, seed=3).write_parquet(
+            built.folder / "localize" / f"{name}.parquet"
+        )
+    document = json.dumps(dict(reversed(found["document"].items())))
+    (built.folder / "localize" / "towers.json").write_text(document, encoding="utf-8")
+    assert write_report(built.folder, built.images).read_bytes() == first

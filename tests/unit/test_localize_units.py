@@ -1,0 +1,249 @@
+"""Units and layers: loop references over single inputs, and what must not matter: batches, order, number of pairs."""
+
+import gc
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from clipmem.base.errors import InputError
+from clipmem.base.random import derive_seed
+from clipmem.data.decoding import decode
+from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render
+from clipmem.localize.edits import text_views
+from clipmem.localize.hooks import UNIT_KINDS, Capture
+from clipmem.localize.layers import layer_table, tower_sslmem
+from clipmem.localize.sweep import Distances, Points, ViewSettings, blocks
+from clipmem.localize.units import UNITS_SCHEMA, UnitTracker, sweep_model
+from clipmem.models import openclip
+from clipmem.testing.tiny import picture
+
+N = 9
+VIEWS = ViewSettings(image_views=3, text_views=3, crop_scale=(0.3, 0.9), flip=0.5, batch_size=4)
+
+
+def points(n=N):
+    uids = [f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(n)]
+    return Points(
+        uids=uids,
+        roles=["candidate" if k % 3 else "external" for k in range(n)],
+        groups=[f"g{k // 2}" for k in range(n)],
+        labels=["", *["xyz"[k % 3] for k in range(1, n)]],
+        pixels=np.stack([decode(picture(k), size=32, name=str(k)) for k in range(n)]),
+        rows=np.arange(n),
+        captions=[["a", *([] if k % 2 else [f"thing {k}", "more"])] if k % 4 < 2 else [f"a big {k}"] for k in range(n)],
+    )
+
+
+@pytest.fixture(scope="module")
+def models():
+    made = {side: openclip.create("clipmem-micro", seed=seed) for side, seed in (("f", 1), ("g", 2))}
+    for encoder in made.values():
+        encoder.module.eval()
+    return made
+
+
+def single(encoder, pts, k, tower):
+    """Activations of the clean input of one pair and of each of its views, one input at a time."""
+    with torch.no_grad(), Capture(encoder, towers=[tower]) as capture:
+        if tower == "text":
+            clean, views = text_views(pts.captions[k], pts.uids[k], count=3)
+            return [capture.text(encoder.tokenize([text])) for text in [clean, *views]]
+        batch = torch.from_numpy(pts.pixels[[k]])
+        images = [as_float(batch)]
+        for view in range(3):
+            crop = draw_crops(
+                pair_keys([pts.uids[k]]), seed=derive_seed(0, "embed view", view), size=32,
+                scale=(0.3, 0.9), ratio=(0.75, 4 / 3), flip=0.5,
+            )  # fmt: skip
+            images.append(render(batch, Crops(*crop), size=32))
+        return [capture.image(normalise_pixels(image, encoder.mean, encoder.std)) for image in images]
+
+
+def direction(seen, site):
+    values = (seen.embedding if site == "embedding" else seen.plain[site])[0].double().numpy()
+    return values / np.linalg.norm(values)
+
+
+def reference(encoder, pts, tower):
+    """(layer, kind) → mean activation over views [pair, unit]; (layer, kind) or 'embedding' → L [pair]."""
+    mu, distance = {}, {}
+    for k in range(len(pts.uids)):
+        clean, *views = single(encoder, pts, k, tower)
+        for site in clean.units:
+            rows = [seen.units[site][0].double().numpy() for seen in (views or [clean])]
+            mu.setdefault((site.layer, site.kind), []).append(sum(rows) / len(rows))
+        for site in [*clean.plain, "embedding"]:
+            lengths = [np.linalg.norm(direction(seen, site) - direction(clean, site)) for seen in views]
+            place = site if site == "embedding" else (site.layer, site.kind)
+            distance.setdefault(place, []).append(sum(lengths) / len(lengths) if lengths else np.nan)
+    return {p: np.stack(v) for p, v in mu.items()}, {p: np.array(v) for p, v in distance.items()}
+
+
+def ratio(values, rest):
+    """UnitMem of one column by the equation, and the row of its largest value."""
+    top = max(range(len(values)), key=lambda i: values[i])
+    others = [value for i, value in enumerate(values) if i != top]
+    low = float(np.mean(others)) if rest == "mean" else float(np.median(others))
+    return (values[top] - low) / (values[top] + low), top, values[top], low
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_units_and_distances_equal_loops(models, tower):
+    pts = points()
+    chosen = np.array([role == "candidate" for role in pts.roles])
+    table, distances = sweep_model(models["f"], pts, VIEWS, chosen=chosen, side="f", seed=5, towers=[tower])
+    mu, expected = reference(models["f"], pts, tower)
+    assert table.schema == UNITS_SCHEMA
+    assert set(table["side"]) == {"f"}
+    assert set(table["seed"]) == {5}
+    owners = np.flatnonzero(chosen)
+    for (layer, kind), values in mu.items():
+        rows = table.filter((pl.col("layer") == layer) & (pl.col("kind") == kind)).sort("unit")
+        assert rows.height == values.shape[1]
+        for row in rows.iter_rows(named=True):
+            column = values[owners, row["unit"]]
+            if column.max() == 0:
+                assert (row["unitmem"], row["uid"]) == (None, None)
+                continue
+            value, _, high, low = ratio(column, "mean")
+            assert row["unitmem"] == pytest.approx(value, abs=1e-4)
+            assert (row["mu_max"], row["mu_rest"]) == pytest.approx((high, low), abs=1e-5)
+            assert row["unitmem_median"] == pytest.approx(ratio(column, "median")[0], abs=2e-4)
+            assert column[[pts.uids[i] for i in owners].index(row["uid"])] == pytest.approx(high, abs=1e-6)
+            classes = {pts.labels[i] for i in owners} - {""}
+            present = {c: np.mean([values[i, row["unit"]] for i in owners if pts.labels[i] == c]) for c in classes}
+            assert row["classmem"] == pytest.approx(ratio(list(present.values()), "mean")[0], abs=1e-4)
+            # two classes may tie (the same caption in both): any of the largest will do
+            assert present[row["label"]] == pytest.approx(max(present.values()), abs=1e-6)
+    for place, values in distances.values.items():
+        name = "embedding" if isinstance(place, str) else (place.layer, place.kind)
+        np.testing.assert_allclose(values, expected[name], atol=1e-5)
+    if tower == "text":  # the caption "a" has no edit
+        assert np.isnan(distances.values["text"]).tolist() == [own == ["a"] for own in pts.captions]
+
+
+def test_nothing_depends_on_the_batch_or_on_the_other_pairs(models):
+    pts = points()
+    whole = sweep_model(models["f"], pts, VIEWS, chosen=None)
+    again = sweep_model(models["f"], pts, VIEWS, chosen=None)
+    assert whole[0].equals(again[0])
+    other = sweep_model(models["f"], pts, ViewSettings(**{**vars(VIEWS), "batch_size": 64}), chosen=None)
+    for name in ("unitmem", "unitmem_median", "classmem", "mu_max", "mu_rest"):
+        np.testing.assert_allclose(whole[0][name].to_numpy(), other[0][name].to_numpy(), atol=2e-4)
+    few = sweep_model(models["f"], pts.take([7, 2, 5]), VIEWS, chosen=None)
+    for place, values in few[1].values.items():
+        np.testing.assert_allclose(values, whole[1].values[place][[7, 2, 5]], atol=1e-5)
+
+
+def test_no_views_take_the_clean_input(models):
+    pts = points()
+    settings = ViewSettings(image_views=0, text_views=0, batch_size=4)
+    table, distances = sweep_model(models["f"], pts, settings, chosen=None)
+    assert table["unitmem"].null_count() < table.height
+    assert all(np.isnan(values).all() for values in distances.values.values())
+
+
+def test_one_class_or_none_has_no_classmem(models):
+    pts = points(4)
+    same = Points(pts.uids, pts.roles, pts.groups, ["x", "x", "", "x"], pts.pixels, pts.rows, pts.captions)
+    table, _ = sweep_model(models["f"], same, VIEWS, chosen=None, towers=["image"])
+    assert table["classmem"].null_count() == table.height
+    assert table["label"].null_count() == table.height
+
+
+def test_a_dead_unit_has_no_value_and_no_owner():
+    encoder = openclip.create("clipmem-micro", seed=0)
+    with torch.no_grad():
+        fc = encoder.module.visual.transformer.resblocks[0].mlp.c_fc
+        fc.weight[3], fc.bias[3] = 0, -50.0
+    table, _ = sweep_model(encoder, points(4), VIEWS, chosen=None, towers=["image"])
+    row = table.filter((pl.col("layer") == 1) & (pl.col("kind") == "mlp") & (pl.col("unit") == 3)).row(0, named=True)
+    assert (row["unitmem"], row["unitmem_median"], row["classmem"], row["uid"]) == (None, None, None, None)
+    assert row["mu_max"] == 0
+
+
+def largest_live_bytes(encoder, n):
+    """Bytes of all live tensors other than the model's, at the worst end of a block, with the states that are kept."""
+    pts = points(n)
+    gc.collect()
+    own = {id(t) for t in (*encoder.module.parameters(), *encoder.module.buffers())}
+    tracker, peak = UnitTracker(pts, np.ones(n, dtype=bool), hold_bytes=0), 0
+    for _, block in blocks(encoder, pts, VIEWS, towers=["image"]):
+        tracker.add(block)
+        # a list of them would keep them alive until the next block
+        live = (t for t in gc.get_objects() if issubclass(type(t), torch.Tensor) and id(t) not in own)
+        peak = max(peak, sum(t.numel() * t.element_size() for t in live))
+    return peak
+
+
+def test_memory_does_not_grow_with_the_pairs(models):
+    few, many = largest_live_bytes(models["f"], 8), largest_live_bytes(models["f"], 40)
+    _, block = next(blocks(models["f"], points(2), VIEWS, towers=["image"]))
+    activations = (40 - 8) * 4 * sum(values.shape[1] for values in block.units.values())
+    assert many - few < 0.1 * activations
+
+
+def test_wrong_points():
+    pts = points(3)
+    with pytest.raises(InputError, match=r"^points: labels: got 2 entries, expected 3, one a pair\. Take all columns"):
+        Points(pts.uids, pts.roles, pts.groups, pts.labels[:2], pts.pixels, pts.rows, pts.captions)
+    with pytest.raises(InputError, match=r"^points: captions: got 1 pairs without a caption, the first is "):
+        Points(pts.uids, pts.roles, pts.groups, pts.labels, pts.pixels, pts.rows, [["a"], [], ["b"]])
+    with pytest.raises(InputError, match=r"^points: got no pair"):
+        pts.take([])
+    with pytest.raises(InputError, match=r"^pairs for UnitMem: got 1, expected at least two\. UnitMem compares a pair"):
+        UnitTracker(pts, np.array([True, False, False]))
+
+
+# ---- layers
+
+
+def test_layer_table_equals_loops(models):
+    pts, chosen = points(), np.array([role == "candidate" for role in points().roles])
+    frames, distances = [], {"f": {}, "g": {}}
+    for side, encoder in models.items():
+        frame, distances[side][0] = sweep_model(encoder, pts, VIEWS, chosen=chosen, side=side, seed=0)
+        frames.append(frame)
+    units = pl.concat(frames)
+    table = layer_table(pts, distances, units, unit_role="candidate", seed=3, draws=200)
+    loops = {(s, t): reference(models[s], pts, t)[1] for s in "fg" for t in ("image", "text")}
+    assert table.height == 2 * ((2 * 3 + 1) + (1 * 3 + 1))
+    for row in table.iter_rows(named=True):
+        own = [i for i, role in enumerate(pts.roles) if role == row["role"]]
+        place = "embedding" if row["kind"] == "embedding" else (row["layer"], row["kind"])
+        score = [loops["g", row["tower"]][place][i] - loops["f", row["tower"]][place][i] for i in own]
+        score = [value for value in score if np.isfinite(value)]
+        assert row["n"] == len(score)
+        assert row["layermem"] == pytest.approx(np.mean(score), abs=1e-5)
+        assert row["low"] <= row["layermem"] <= row["high"]
+        if row["kind"] in UNIT_KINDS and row["role"] == "candidate":
+            for side, name in (("f", "unitmem"), ("g", "reference_unitmem")):
+                inside = units.filter(
+                    (pl.col("side") == side) & (pl.col("tower") == row["tower"])
+                    & (pl.col("layer") == row["layer"]) & (pl.col("kind") == row["kind"])
+                )  # fmt: skip
+                assert row["n_units"] == inside.height
+                assert row[f"{name}_mean"] == pytest.approx(inside["unitmem"].mean())
+                assert row[f"{name}_low"] < row[f"{name}_mean"] < row[f"{name}_high"]
+        else:
+            assert row["unitmem_mean"] is None
+    by_layer = {(r["role"], r["tower"], r["kind"], r["layer"]): r for r in table.iter_rows(named=True)}
+    for (role, tower, kind, layer), row in by_layer.items():
+        if layer == 1 or kind == "embedding":
+            assert row["delta"] is None
+        else:
+            step = row["layermem"] - by_layer[role, tower, kind, layer - 1]["layermem"]
+            assert row["delta"] == pytest.approx(step)
+    assert table.equals(layer_table(pts, distances, units, unit_role="candidate", seed=3, draws=200))
+    sslmem = tower_sslmem(distances, pts.uids, "text")
+    assert [sslmem[uid] is None for uid in pts.uids] == [own == ["a"] for own in pts.captions]
+
+
+def test_a_role_without_any_view_has_null_layermem():
+    pts = points(2)
+    distances = Distances(2, {"image": np.array([np.nan, 0.5])})
+    both = {"f": {0: distances}, "g": {0: distances}}
+    table = layer_table(pts, both, pl.DataFrame(schema=UNITS_SCHEMA), unit_role="candidate", seed=0, draws=100)
+    assert table.select("role", "n", "layermem").rows() == [("external", 0, None), ("candidate", 1, 0.0)]

@@ -1,0 +1,234 @@
+"""Protocols: who trains on what, and scores against loops written from the equations."""
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from clipmem.base.errors import InputError, RunError
+from clipmem.functional import AlignmentParts
+from clipmem.score.protocols import PROTOCOLS, protocol_of, training_set_of
+from clipmem.score.subsample import halves, matrices, two_way_interval
+from clipmem.testing.tiny import tiny_recipe
+from clipmem.train.paired import TrainingSet, check_alike
+from clipmem.train.schedule import epoch_batches
+
+UIDS = [f"{k:032x}" for k in range(40)]
+ROLES = ["shared"] * 16 + ["candidate"] * 8 + ["independent"] * 8 + ["external"] * 8
+
+
+def splits():
+    return pl.DataFrame(
+        {
+            "uid": UIDS,
+            "role": ROLES,
+            "group": UIDS,
+            "planted": [16 <= k < 20 for k in range(40)],
+            "captions_from": UIDS,
+        }
+    )
+
+
+def random_parts(count, n=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return [AlignmentParts(*(torch.from_numpy(rng.normal(size=n)) for _ in range(3))) for _ in range(count)]
+
+
+def test_all_protocols_are_registered():
+    assert set(PROTOCOLS) == {"four-way", "leave-one-out", "subsample"}
+    for name in PROTOCOLS:
+        recipe = tiny_recipe(f"protocol={name}", "leave_one_out.pairs=3", "subsample.models=5")
+        protocol = protocol_of(recipe)
+        models = protocol.training_sets(protocol.roles(splits()))
+        assert len(models) == protocol.count
+        assert len({(model.side, model.seed) for model in models}) == len(models)
+        for model in models:
+            assert training_set_of(recipe, protocol.roles(splits()), model.side, model.seed) == model
+            assert not set(model.uids) & set(UIDS[32:])  # nobody trains on the bank
+
+
+# ---- subsample
+
+
+@pytest.fixture
+def subsample():
+    return protocol_of(tiny_recipe("protocol=subsample", "subsample.models=7", "subsample.fraction=0.6"))
+
+
+def test_every_model_has_its_share_and_another_draw(subsample):
+    models = subsample.training_sets(subsample.roles(splits()))
+    assert {len(model.uids) for model in models} == {round(0.6 * 32)}
+    assert len({model.uids for model in models}) == 7
+    assert len({model.init_seed for model in models}) == 7
+    assert subsample.training_sets(subsample.roles(splits())) == models
+    times = np.mean([[uid in model.uids for uid in UIDS[:32]] for model in models])
+    assert times == pytest.approx(19 / 32)
+
+
+def test_subsample_scores_are_in_minus_out(subsample):
+    table = subsample.roles(splits())
+    models, parts = subsample.training_sets(table), random_parts(7)
+    made = subsample.score(table, models, parts)
+    for row, uid in enumerate(UIDS[:32]):
+        values = [float(one.positive[row] - one.image_bank[row] - one.text_bank[row]) for one in parts]
+        inside = [value for value, model in zip(values, models, strict=True) if uid in model.uids]
+        outside = [value for value, model in zip(values, models, strict=True) if uid not in model.uids]
+        got = made.scores.row(row, named=True)
+        if not inside or not outside:
+            assert got["clipmem"] is None
+            continue
+        assert got["clipmem"] == pytest.approx(sum(inside) / len(inside) - sum(outside) / len(outside), abs=1e-12)
+        positive = [float(one.positive[row]) for one, m in zip(parts, models, strict=True) if uid in m.uids]
+        assert got["f_positive"] == pytest.approx(sum(positive) / len(positive), abs=1e-12)
+        assert got["low"] < got["clipmem"] < got["high"]
+    seeds = made.seed_scores.filter(pl.col("uid") == UIDS[3])
+    assert seeds["f"].is_not_null().to_list() == [UIDS[3] in model.uids for model in models]
+    assert (seeds["f"].is_null() != seeds["g"].is_null()).all()
+
+
+def test_the_placebo_of_the_external_pairs_has_nothing_to_do_with_training(subsample):
+    table = subsample.roles(splits())
+    models = subsample.training_sets(table)
+    member = subsample.membership(table, models)
+    assert member[:, 32:].sum(axis=1).tolist() == [round(0.6 * 8)] * 7
+    np.testing.assert_array_equal(member, subsample.membership(table, models))
+
+
+def test_tables_read_back_as_matrices(subsample):
+    table = subsample.roles(splits())
+    models, parts = subsample.training_sets(table), random_parts(7)
+    made = subsample.score(table, models, parts)
+    values, member = matrices(table, made.seed_scores.sample(fraction=1, shuffle=True, seed=1))
+    np.testing.assert_array_equal(member, subsample.membership(table, models))
+    expected = np.stack([(one.positive - one.image_bank - one.text_bank).numpy() for one in parts])
+    np.testing.assert_allclose(values, expected, atol=1e-12)
+
+
+def test_subsample_summary_finds_what_is_planted(subsample):
+    table = subsample.roles(splits())
+    models = subsample.training_sets(table)
+    parts = []
+    for k, model in enumerate(models):
+        rng = np.random.default_rng(k)
+        seen = np.array([uid in model.uids for uid in UIDS])
+        planted = table["planted"].to_numpy()
+        positive = seen * (0.5 + 0.3 * planted + np.linspace(0, 0.2, 40)) + 0.02 * rng.normal(size=40)
+        nothing = torch.zeros(40, dtype=torch.float64)
+        parts.append(AlignmentParts(torch.from_numpy(positive), nothing, nothing.clone()))
+    made = subsample.score(table, models, parts)
+    found = subsample.summarize(table, made, seed=0)
+    assert found["planted"]["auroc"] == 1.0
+    candidate, external = found["roles"]["candidate"], found["roles"]["external"]
+    assert candidate["low"] < candidate["mean"] < candidate["high"]
+    assert candidate["low"] > 0.4
+    assert external["low"] < 0 < external["high"]
+    assert found["stability"]["spearman"] > 0.2
+    assert found["tests"][0]["superiority"] == 1.0
+
+
+def test_the_interval_of_a_mean_covers_models_and_pairs():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for trial in range(60):
+        member = rng.random((12, 30)) < 0.5
+        by_model, by_pair = rng.normal(scale=0.1, size=(12, 1)), rng.normal(scale=0.2, size=30)
+        values = member * (0.5 + by_pair) + by_model + rng.normal(scale=0.1, size=(12, 30))
+        ok = member.any(axis=0) & (~member).any(axis=0)
+        made = two_way_interval(
+            values[:, ok], member[:, ok], np.arange(ok.sum()), seed=trial, draws=200, confidence=0.95
+        )
+        hits += made["low"] <= 0.5 <= made["high"]
+    assert hits >= 51  # 60 * 0.95 = 57; P(< 51) is about 0.5 %
+
+
+def test_halves_need_enough_models():
+    member = np.array([[True] * 20, [False] * 20])
+    assert halves(np.zeros((2, 20)), member, np.ones(20, dtype=bool), seed=0, confidence=0.95) is None
+
+
+# ---- leave-one-out
+
+
+def leave_one_out(*settings):
+    return protocol_of(tiny_recipe("protocol=leave-one-out", "leave_one_out.pairs=4", *settings))
+
+
+def test_the_pairs_left_out_are_candidates_a_third_planted():
+    chosen = leave_one_out().left_out(splits())
+    assert len(chosen) == len(set(chosen)) == 4
+    assert set(chosen) <= set(UIDS[16:24])
+    assert len(set(chosen) & set(UIDS[16:20])) == 1
+    listed = leave_one_out(f"leave_one_out.uids=['{UIDS[17]}', '{UIDS[22]}']")
+    assert listed.left_out(splits()) == [UIDS[17], UIDS[22]]
+    assert listed.count == 2 * 3
+    with pytest.raises(InputError) as error:
+        leave_one_out(f"leave_one_out.uids=['{UIDS[0]}']").left_out(splits())
+    assert str(error.value) == (
+        f"[leave_one_out] uids: got {UIDS[0]}, expected uids of candidates. See splits.parquet."
+    )
+    with pytest.raises(InputError, match="got 9 of 8 candidates, expected at most 8"):
+        leave_one_out("leave_one_out.pairs=9").left_out(splits())
+
+
+def test_the_others_are_shown_as_if_the_pair_were_there():
+    models = leave_one_out().training_sets(splits())
+    whole, without = models[0], next(model for model in models if model.left_out and model.seed == models[0].seed)
+    assert without.uids == whole.uids
+    assert without.init_seed == whole.init_seed
+    slot = whole.uids.index(without.left_out)
+    for epoch in range(3):
+        full, less = whole.batches(5, epoch), without.batches(5, epoch)
+        assert [batch.tolist() for batch in full] == [
+            batch.tolist() for batch in epoch_batches(24, 5, seed=whole.seed, epoch=epoch)
+        ]
+        assert [[k for k in batch.tolist() if k != slot] for batch in full] == [batch.tolist() for batch in less]
+
+
+def test_leave_one_out_scores_are_differences():
+    protocol = leave_one_out()
+    models = protocol.training_sets(splits())
+    parts = random_parts(len(models))
+    made = protocol.score(splits(), models, parts)
+    values = {
+        (model.side, model.seed): one.positive - one.image_bank - one.text_bank
+        for model, one in zip(models, parts, strict=True)
+    }
+    left = {model.left_out: model.side for model in models if model.left_out}
+    assert made.scores["uid"].to_list() == sorted([*left, *UIDS[32:]])
+    for row in made.scores.iter_rows(named=True):
+        at = UIDS.index(row["uid"])
+        sides = [left[row["uid"]]] if row["uid"] in left else list(left.values())
+        differences = [
+            float(values["f", seed][at]) - sum(float(values[side, seed][at]) for side in sides) / len(sides)
+            for seed in (0, 1)
+        ]
+        assert row["clipmem"] == pytest.approx(sum(differences) / 2, abs=1e-12)
+        assert math.isfinite(row["stderr"])
+    whole = (pl.col("f_positive") - pl.col("f_image_bank") - pl.col("f_text_bank")) - (
+        pl.col("g_positive") - pl.col("g_image_bank") - pl.col("g_text_bank")
+    )
+    assert made.scores.select((whole - pl.col("clipmem")).abs().max()).item() < 1e-12
+    found = protocol.summarize(splits(), made, seed=0)
+    assert found["roles"]["candidate"]["n"] == 4
+    assert found["planted"]["n"] == 1
+
+
+# ---- both
+
+
+def test_models_that_are_not_alike_are_refused():
+    record = {"settings_sha256": "s", "steps": 3, "init_sha256": "i"}
+    check_alike({("f", 0): record, ("r", 1): {**record, "init_sha256": "j"}})
+    with pytest.raises(RunError) as error:
+        check_alike({("f", 0): record, ("g", 0): {**record, "init_sha256": "j"}})
+    assert str(error.value) == (
+        "model g of seed 0 is not comparable to the others: init_sha256 is j, i elsewhere. "
+        "Delete its folder and run again."
+    )
+
+
+def test_a_training_set_without_a_pair_left_out_is_whole():
+    plan = TrainingSet("f", 3, tuple(UIDS[:10]), 4)
+    assert np.sort(np.concatenate(plan.batches(4, 0))).tolist() == list(range(10))
