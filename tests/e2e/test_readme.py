@@ -1,0 +1,77 @@
+"""What the README says is run: its example, its commands, and the marks that CI reads."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import clipmem
+from clipmem.base.recipes import load_recipe
+from clipmem.study.api import find_recipe
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
+    [example] = blocks("python")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("{'n': 100, 'mean': ")
+    assert len(printed) == 8
+    assert printed[6].startswith("Interval(mean=")
+    assert printed[7] == "torch.Size([1, 128])"
+    roles = clipmem.load_run("my-run").summary["roles"]
+    # what the README promises of any sound run, on the short setting
+    assert roles["candidate"]["low"] > 0 > roles["independent"]["high"]
+    assert abs(roles["shared"]["mean"]) < 0.1
+    assert abs(roles["external"]["mean"]) < 0.1
+
+
+def test_the_commands_exist():
+    shown = subprocess.run(
+        [sys.executable, "-m", "clipmem", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    used = set(re.findall(r"^clipmem (\w+)", "".join(blocks("sh")), flags=re.MULTILINE))
+    assert used == {"init", "run", "report", "doctor"}
+    assert all(f" {command} " in shown for command in used)
+    settings = re.findall(r"--set (\S+=[^\s`]+)", README)
+    assert len(settings) == 3
+    load_recipe("", settings)
+
+
+def test_ci_finds_its_commands():
+    for mark in ("main", "test"):
+        [command] = re.findall(rf"<!-- ci: {mark} -->\n```sh\n(python3 .*)\n```", README)
+        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install")
+
+
+@pytest.mark.parametrize("name", ["demo", "quick"])
+def test_shipped_recipes_are_what_the_readme_says(name):
+    recipe = find_recipe(name)
+    assert recipe.data.source == "emoji"
+    assert len(recipe.train.seeds) == {"demo": 2, "quick": 1}[name]
+
+
+def test_links_of_the_readme_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("https://"):
+            assert (ROOT / target).is_file(), target
+
+
+def test_no_file_is_longer_than_500_lines():
+    long = {
+        str(file.relative_to(ROOT)): count
+        for folder in ("src", "tests")
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in {".py", ".html", ".css", ".toml"}
+        if (count := len(file.read_text(encoding="utf-8").splitlines())) > 500
+    }
+    assert not long
