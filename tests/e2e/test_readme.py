@@ -40,7 +40,7 @@ def test_the_commands_exist():
         [sys.executable, "-m", "clipmem", "--help"], capture_output=True, text=True, check=True
     ).stdout
     used = set(re.findall(r"^clipmem (\w+)", "".join(blocks("sh")), flags=re.MULTILINE))
-    assert used == {"init", "run", "report", "doctor"}
+    assert used == {"init", "run", "localize", "report", "doctor"}
     assert all(f" {command} " in shown for command in used)
     settings = re.findall(r"--set (\S+=[^\s`]+)", README)
     assert len(settings) == 3

@@ -398,7 +398,8 @@ def test_recipe_and_registry_name_the_same_objectives(micro):
     assert tuple(OBJECTIVES) == NAMES
     assert TrainSection().objective == "clip"
     for name in NAMES:
-        assert load_recipe("", [f"train.objective={name}"]).train.objective == name
+        settings = [f"train.objective={name}", "score.alignment=sslmem-image"]
+        assert load_recipe("", settings).train.objective == name
         assert type(objective_for(name, micro)) is OBJECTIVES[name]
     assert objective_for("simclr", micro).temperature == 0.1
     assert SimClr(0.3).temperature == 0.3
