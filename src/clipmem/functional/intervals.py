@@ -57,7 +57,7 @@ class NoiseFloor(NamedTuple):
     mean_abs: float
 
 
-def _inverse_trigamma(x: float) -> float:
+def inverse_trigamma(x: float) -> float:
     """Solve trigamma(y) = x for y > 0 by Newton's method on 1/trigamma (Smyth 2004, appendix)."""
     if x > 1e7:
         return x**-0.5
@@ -101,7 +101,7 @@ def variance_prior(variances: Float[np.ndarray, "n"], df: int) -> VariancePrior:
     excess = float(logs.var(ddof=1)) - float(special.polygamma(1, df / 2))
     if excess <= 0:
         return VariancePrior(np.inf, float(variances.mean()))
-    prior_df = 2 * _inverse_trigamma(excess)
+    prior_df = 2 * inverse_trigamma(excess)
     log_variance = float(logs.mean()) + float(special.digamma(prior_df / 2)) - np.log(prior_df / 2)
     return VariancePrior(prior_df, float(np.exp(log_variance)))
 

@@ -38,7 +38,7 @@ from scipy import special, stats
 from clipmem.base.errors import InputError
 from clipmem.base.random import generator
 from clipmem.functional.checks import as_finite, check_confidence
-from clipmem.functional.intervals import Interval
+from clipmem.functional.intervals import Interval, inverse_trigamma
 
 _CELLS = 2_000_000  # resampled scores held at a time
 
@@ -138,18 +138,6 @@ def in_out_means(values: Float[np.ndarray, "model n"], member: Bool[np.ndarray, 
     return InOutMeans(inside.mean - outside.mean, inside.mean, outside.mean, *counts)
 
 
-def _inverse_trigamma(x: float) -> float:
-    """Solve trigamma(y) = x for y > 0 by Newton's method on 1/trigamma (Smyth 2004, appendix)."""
-    y = 0.5 + 1 / x
-    for _ in range(60):
-        value = float(special.polygamma(1, y))
-        step = value * (1 - value / x) / float(special.polygamma(2, y))
-        y += step
-        if -step / y < 1e-10:
-            break
-    return y
-
-
 def _moderate(side: _Side) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
     """Return each pair's variance shrunk towards that of all pairs, and its degrees of freedom (Smyth 2004).
 
@@ -170,7 +158,7 @@ def _moderate(side: _Side) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray
         prior, prior_df = float(variances @ own / own.sum()), np.inf
         shrunk = np.where(side.models > 0, prior, np.nan)
     else:
-        prior_df = 2 * _inverse_trigamma(excess)
+        prior_df = 2 * inverse_trigamma(excess)
         prior = float(np.exp(logs.mean() + special.digamma(prior_df / 2) - np.log(prior_df / 2)))
         mixed = (prior_df * prior + df * np.where(known, side.variance, 0.0)) / (prior_df + df)
         shrunk = np.where(side.models > 0, mixed, np.nan)
