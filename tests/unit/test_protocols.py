@@ -37,9 +37,10 @@ def random_parts(count, n=40, seed=0):
 
 
 def test_all_protocols_are_registered():
-    assert set(PROTOCOLS) == {"four-way", "leave-one-out", "subsample"}
+    assert set(PROTOCOLS) == {"four-way", "given", "leave-one-out", "subsample"}
     for name in PROTOCOLS:
-        recipe = tiny_recipe(f"protocol={name}", "leave_one_out.pairs=3", "subsample.models=5")
+        models = ["given.target=['a', 'b']", "given.reference=['c', 'd']"] if name == "given" else []
+        recipe = tiny_recipe(f"protocol={name}", "leave_one_out.pairs=3", "subsample.models=5", *models)
         protocol = protocol_of(recipe)
         models = protocol.training_sets(protocol.roles(splits()))
         assert len(models) == protocol.count
@@ -197,15 +198,25 @@ def test_leave_one_out_scores_are_differences():
     }
     left = {model.left_out: model.side for model in models if model.left_out}
     assert made.scores["uid"].to_list() == sorted([*left, *UIDS[32:]])
+    used = {}
     for row in made.scores.iter_rows(named=True):
         at = UIDS.index(row["uid"])
+        # an external pair is scored against one of the retrained models, as a pair left out is
         sides = [left[row["uid"]]] if row["uid"] in left else list(left.values())
         differences = [
-            float(values["f", seed][at]) - sum(float(values[side, seed][at]) for side in sides) / len(sides)
-            for seed in (0, 1)
+            sum(float(values["f", seed][at]) - float(values[side, seed][at]) for seed in (0, 1)) / 2 for side in sides
         ]
-        assert row["clipmem"] == pytest.approx(sum(differences) / 2, abs=1e-12)
+        near = [side for side, one in zip(sides, differences, strict=True) if abs(row["clipmem"] - one) < 1e-12]
+        assert len(near) == 1
+        used[row["uid"]] = near[0]
         assert math.isfinite(row["stderr"])
+    # which one depends on the pair, and on no other
+    assert len({used[uid] for uid in UIDS[32:]}) > 1
+    fewer = splits().filter(pl.col("role").ne("external") | pl.col("uid").is_in(UIDS[34:]))
+    kept = [k for k in range(40) if k not in (32, 33)]
+    again = protocol.score(fewer, models, [AlignmentParts(*(part[kept] for part in one)) for one in parts])
+    same = made.scores.filter(pl.col("uid").is_in(again.scores["uid"].to_list()))
+    assert same["clipmem"].to_list() == again.scores["clipmem"].to_list()
     whole = (pl.col("f_positive") - pl.col("f_image_bank") - pl.col("f_text_bank")) - (
         pl.col("g_positive") - pl.col("g_image_bank") - pl.col("g_text_bank")
     )

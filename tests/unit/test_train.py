@@ -213,6 +213,17 @@ def test_both_trainings_record_the_same(splits, fresh, tmp_path):
         check_paired(other)
 
 
+def test_a_pair_left_out_is_not_counted(fresh, tmp_path, monkeypatch):
+    rows = list(range(14))
+    plan = TrainingSet("without", 3, tuple(uid(k) for k in rows), 14, left_out=uid(9))
+    encoder = fresh()
+    seen = spy_on(encoder, monkeypatch)
+    train(encoder, data_of(rows), plan, section(batch_size=5), folder=tmp_path, precision="fp32")
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["pairs"] == 13
+    assert record["presentations"] == sum(len(pictures) for pictures, _ in seen) == 26
+
+
 def spy_on(encoder, monkeypatch):
     """Collect the pictures and token ids of every step."""
     seen = []

@@ -47,20 +47,6 @@ class SplitSection(_Section):
     near_duplicates: bool = Field(True, description="Keep near-duplicate pictures in one role.")
     seed: Size = Field(0, description="Seed of the split.")
 
-    @model_validator(mode="after")
-    def _mirror(self) -> "SplitSection":
-        if self.candidate != self.independent:
-            raise ValueError(
-                f"candidate = {self.candidate} and independent = {self.independent} differ; "
-                "f and g must train on equally many pairs: make them equal"
-            )
-        if self.planted == 1 or self.planted > self.candidate:
-            raise ValueError(
-                f"planted = {self.planted} of {self.candidate} candidates; "
-                "captions are exchanged among the planted pairs: use 0, or 2 up to the number of candidates"
-            )
-        return self
-
 
 class ModelSection(_Section):
     """`[model]`: the architecture of f and g."""
@@ -127,6 +113,20 @@ class LeaveOneOutSection(_Section):
     uids: Annotated[tuple[str, ...], Field(strict=False)] = Field((), description="Exactly these, instead.")
 
 
+class GivenSection(_Section):
+    """`[given]`: two models, or several pairs of models, that exist already; nothing is trained."""
+
+    target: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), description="Folders of the models that saw the candidates; transformers:FOLDER for that library's."
+    )
+    reference: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), description="Folders of the models that did not, each to be compared with the target in its place."
+    )
+    roles: str = Field(
+        "", description="Parquet or CSV: uid, role[, planted, captions_from]; none: split.external are drawn."
+    )
+
+
 class EmbedSection(_Section):
     """`[embed]`: what of each pair is embedded."""
 
@@ -153,7 +153,7 @@ class Recipe(_Section):
         3
     """
 
-    protocol: Literal["four-way", "subsample", "leave-one-out"] = Field(
+    protocol: Literal["four-way", "subsample", "leave-one-out", "given"] = Field(
         "four-way", description="How f and g come about."
     )
     data: DataSection = DataSection()  # pyright: ignore[reportCallIssue]
@@ -162,11 +162,52 @@ class Recipe(_Section):
     train: TrainSection = TrainSection()  # pyright: ignore[reportCallIssue]
     subsample: SubsampleSection = SubsampleSection()  # pyright: ignore[reportCallIssue]
     leave_one_out: LeaveOneOutSection = LeaveOneOutSection()  # pyright: ignore[reportCallIssue]
+    given: GivenSection = GivenSection()  # pyright: ignore[reportCallIssue]
     embed: EmbedSection = EmbedSection()  # pyright: ignore[reportCallIssue]
     score: ScoreSection = ScoreSection()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")
+    def _mirror(self) -> "Recipe":
+        split = self.split
+        if self.protocol == "given":  # of [split] it uses `external` and the seed only
+            return self
+        if split.candidate != split.independent:
+            raise ValueError(
+                f"[split] candidate = {split.candidate} and independent = {split.independent} differ; "
+                "f and g must train on equally many pairs: make them equal"
+            )
+        if split.planted == 1 or split.planted > split.candidate:
+            raise ValueError(
+                f"[split] planted = {split.planted} of {split.candidate} candidates; "
+                "captions are exchanged among the planted pairs: use 0, or 2 up to the number of candidates"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _given_models(self) -> "Recipe":
+        target, reference = self.given.target, self.given.reference
+        if self.protocol != "given":
+            if target or reference:
+                raise ValueError(
+                    f"[given] names models and protocol = {self.protocol!r} trains its own; set protocol = 'given'"
+                )
+            return self
+        if not target:
+            raise ValueError(
+                "[given] target names no model; give the folder of the model that saw the candidates, as "
+                "target = ['FOLDER'], and of one that did not, as reference = ['FOLDER']"
+            )
+        if len(target) != len(reference):
+            raise ValueError(
+                f"[given] has {len(target)} of target and {len(reference)} of reference; "
+                "each target is compared with the reference in its place: give equally many"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _both_towers(self) -> "Recipe":
+        if self.protocol == "given":  # nothing is trained: the objective is not used
+            return self
         objective, alignment = self.train.objective, self.score.alignment
         if objective in {"supervised", "simclr"} and alignment != "sslmem-image":
             raise ValueError(

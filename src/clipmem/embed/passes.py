@@ -17,7 +17,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import EmbedSection, TrainSection
 from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render
-from clipmem.models.openclip import OpenClipEncoder
+from clipmem.models.protocol import DualEncoder
 from clipmem.store.atomic import atomic_file
 
 ARRAYS = ("image", "text", "text_pair")
@@ -32,7 +32,7 @@ class Embeddings(NamedTuple):
 
 
 def embed(
-    encoder: OpenClipEncoder,
+    encoder: DualEncoder,
     pixels: UInt8[np.ndarray, "rows size size 3"],
     rows: Int[np.ndarray, " n"],
     captions: Sequence[Sequence[str]],
@@ -94,7 +94,7 @@ def embed(
 
 
 def _image_pass(
-    encoder: OpenClipEncoder, batch: UInt8[Tensor, "n size size 3"], view: Crops | None, block: np.ndarray
+    encoder: DualEncoder, batch: UInt8[Tensor, "n size size 3"], view: Crops | None, block: np.ndarray
 ) -> Float[Tensor, "n d"]:
     if view is None:
         values = as_float(batch)

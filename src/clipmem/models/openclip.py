@@ -219,7 +219,7 @@ def load(folder: Path) -> OpenClipEncoder:
         # the weights are drawn before they are read: that must not move the caller's random numbers
         with torch.random.fork_rng(devices=[]):
             model = open_clip.create_model(f"local-dir:{folder}")
-    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"model folder {folder}",
             got=f"files that do not load ({shorten(str(error))})",

@@ -4,6 +4,7 @@ Models come from a config or from a local folder with safetensors weights; nothi
 by the folder's own tokenizer; without one, by a callable that is given.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,7 @@ def load(
             own = library.AutoTokenizer.from_pretrained(folder, local_files_only=True)
             longest = model.config.text_config.max_position_embeddings
             tokenizer = lambda texts: own(list(texts), truncation=True, max_length=longest)["input_ids"]  # noqa: E731
+        statistics = _statistics(folder)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"model folder {folder}",
@@ -143,4 +145,18 @@ def load(
             expected="a CLIPModel with safetensors weights, and its tokenizer",
             todo="Save it with save_pretrained of the model and of the tokenizer.",
         ) from error
-    return TransformersEncoder(model.eval(), tokenizer)
+    return TransformersEncoder(model.eval(), tokenizer, **statistics)
+
+
+def _statistics(folder: Path) -> dict[str, tuple[float, float, float]]:
+    """Read by which means and deviations the folder's own preprocessor normalises pictures, where it says so."""
+    file = folder / "preprocessor_config.json"
+    if not file.is_file():
+        return {}
+    config = json.loads(file.read_text(encoding="utf-8"))
+    found: dict[str, tuple[float, float, float]] = {}
+    for name, key in (("mean", "image_mean"), ("std", "image_std")):
+        if key in config:
+            red, green, blue = config[key]
+            found[name] = (float(red), float(green), float(blue))
+    return found

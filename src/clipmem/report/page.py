@@ -30,10 +30,11 @@ from clipmem.report.gallery import (
     ranked_candidates,
     trained_captions,
 )
+from clipmem.report.given_models import given_models
 from clipmem.report.in_and_out import SHOWN, in_and_out, model_counts
 from clipmem.report.layer_figures import layermem_figure, unitmem_figure
 from clipmem.report.read import ROLES, RunFiles, TrainingLog, read_run
-from clipmem.report.words import CURVE_NAMES, SUBSAMPLE, curve_group, measure_of, words_of
+from clipmem.report.words import CURVE_NAMES, GIVEN, SUBSAMPLE, curve_group, measure_of, words_of
 from clipmem.store.atomic import atomic_write
 
 _TEST_MEANINGS = {
@@ -228,18 +229,22 @@ def _retrieval(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _facts(run: RunFiles) -> list[tuple[str, str]]:
     """List what was run: names and values for the second section."""
     summary, manifest = run.summary, run.manifest
-    facts = [("protocol", str(summary["protocol"])), *wording.who_trained(summary, run.recipe)]
+    given = words_of(summary) is GIVEN
+    who = given_models(manifest) if given else wording.who_trained(summary, run.recipe)
+    facts = [("protocol", str(summary["protocol"])), *who]
     if summary.get("alignment", "clip") != "clip":
         facts.append(("alignment", str(summary["alignment"])))
-    model = dict(run.recipe.get("model", {}))
-    facts += [("model", ", ".join(part for part in (str(model.pop("name", "")), _flat(model)) if part))]
+    if not given:
+        model = dict(run.recipe.get("model", {}))
+        facts += [("model", ", ".join(part for part in (str(model.pop("name", "")), _flat(model)) if part))]
     if run.logs:
         epochs = sorted({int(log.epoch.max()) + 1 for log in run.logs})
         steps = sorted({log.step.size for log in run.logs})
         facts += [("epochs", _numbers(epochs)), ("steps a model", _numbers(steps))]
     training = {k: v for k, v in run.recipe.get("train", {}).items() if k not in _SAID_ELSEWHERE}
-    facts += [("training", _flat(training))] if training else []
-    facts += [("precision", str(manifest["precision"]))] if manifest.get("precision") else []
+    if not given:  # of [train], given models leave only the captions and the crops of views in use
+        facts += [("training", _flat(training))] if training else []
+        facts += [("precision", str(manifest["precision"]))] if manifest.get("precision") else []
     machine = [str(manifest[name]) for name in _MACHINE if manifest.get(name)]
     machine += [f"{manifest['cores']} cores"] if manifest.get("cores") else []
     facts += [("machine", ", ".join(machine))] if machine else []

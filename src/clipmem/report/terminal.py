@@ -20,7 +20,7 @@ from clipmem.report.localized import layer_sentences, read_localized, top_units,
 from clipmem.report.numbers import interval, level, plain, signed
 from clipmem.report.read import ROLES, read_summary
 from clipmem.report.wording import noise_floor, rival, stability
-from clipmem.report.words import FOUR_WAY, SUBSAMPLE, measure_of, words_of
+from clipmem.report.words import FOUR_WAY, SUBSAMPLE, Words, measure_of, words_of
 from clipmem.store.tables import read_table
 
 WIDTH = 100
@@ -58,7 +58,7 @@ def roles_table(summary: Mapping[str, Any]) -> Table:
 
 
 def top_table(
-    scores: pl.DataFrame, pairs: pl.DataFrame, splits: pl.DataFrame, k: int = 10, no_error: str = FOUR_WAY.no_error
+    scores: pl.DataFrame, pairs: pl.DataFrame, splits: pl.DataFrame, k: int = 10, words: Words = FOUR_WAY
 ) -> Table:
     """Tabulate the `k` most memorized candidates: rank, score ± error, caption trained with, planted.
 
@@ -67,7 +67,7 @@ def top_table(
         pairs: The table `pairs`.
         splits: The table `splits`.
         k: How many rows, at least 1.
-        no_error: What to say where a score has no error.
+        words: The words of the protocol.
     """
     ranked = ranked_candidates(scores)
     captions, sources = captions_by_uid(pairs), captions_sources(splits)
@@ -75,11 +75,11 @@ def top_table(
     table = Table(title=title, **_STYLE)
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("score ± error", justify="right", no_wrap=True)
-    table.add_column("caption trained with", overflow="ellipsis", no_wrap=True)
+    table.add_column(f"caption {words.captions}", overflow="ellipsis", no_wrap=True)
     table.add_column("planted", no_wrap=True)
     for rank, row in enumerate(ranked.head(k).iter_rows(named=True), start=1):
         trained = trained_captions(str(row["uid"]), captions, sources)
-        error = no_error if row["stderr"] is None else f"± {plain(row['stderr'])}"
+        error = words.no_error if row["stderr"] is None else f"± {plain(row['stderr'])}"
         table.add_row(
             str(rank),
             Text(f"{signed(row['clipmem'])} {error}"),
@@ -119,11 +119,11 @@ def print_summary(run_dir: Path, console: Console, *, k: int = 10) -> None:
     where = f"Report: {page}" if page.is_file() else "Report: not written yet."
     width = min(WIDTH, console.width)
     console.print(roles_table(summary), width=width)
-    no_error = words_of(summary).no_error
-    console.print(top_table(tables["scores"], tables["pairs"], tables["splits"], k, no_error), width=width)
+    words = words_of(summary)
+    console.print(top_table(tables["scores"], tables["pairs"], tables["splits"], k, words), width=width)
     # without a noise floor the agreement of halves is what says how far single scores can be trusted
-    noise = stability(summary) if words_of(summary) is SUBSAMPLE else noise_floor(summary)
-    for line in (planted_line(summary), noise):
+    noise = stability(summary) if words is SUBSAMPLE else noise_floor(summary)
+    for line in filter(None, (planted_line(summary), noise, words.caveat)):
         console.print(Text(line), width=width)
     # a path is never broken into lines: it is there to be copied
     console.print(Text(visible(where)), soft_wrap=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clipmem.report.numbers import excludes_zero, interval, level, plain, signed
-from clipmem.report.words import FOUR_WAY, LEAVE_ONE_OUT, SUBSAMPLE, Measure, Words, measure_of, words_of
+from clipmem.report.words import FOUR_WAY, GIVEN, LEAVE_ONE_OUT, SUBSAMPLE, Measure, Words, measure_of, words_of
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -18,7 +18,7 @@ def headline(summary: Mapping[str, Any]) -> str:
         return "No memorization shown on average"
     if candidate["mean"] > 0:
         return words_of(summary).memorized
-    return "The candidates score below 0: check this run"
+    return words_of(summary).below
 
 
 def what_was_found(summary: Mapping[str, Any]) -> list[str]:
@@ -48,11 +48,11 @@ def what_was_found(summary: Mapping[str, Any]) -> list[str]:
         )
         were = "was" if planted["n"] == 1 else "were"
         sentences.append(
-            f"{planted['n']:,} of the candidates {were} planted: trained with another pair's captions. "
+            f"{planted['n']:,} of the candidates {were} planted: {words.planted}. "
             f"Ranking by {measure_of(summary).score} finds them with an AUROC of {plain(planted['auroc'])} "
             f"{interval(planted)}, {how} (0.5)."
         )
-    return sentences
+    return [*sentences, words.caveat] if words.caveat else sentences
 
 
 def trust(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -96,6 +96,8 @@ def noise_floor(summary: Mapping[str, Any]) -> str:
             "Noise floor: no two models of this protocol had the same pairs, so there is none. The control takes its "
             "place: pairs that no model had, counted as if some had."
         )
+    if words is GIVEN:
+        return _floor_of_given(floor)
     if floor is None:
         return "Noise floor: not known, it needs two seeds (f of one seed is compared with f of another)."
     pairs = "one pair" if floor["seed_pairs"] == 1 else f"{floor['seed_pairs']:,} pairs"
@@ -110,6 +112,19 @@ def noise_floor(summary: Mapping[str, Any]) -> str:
         f"Noise floor: the candidates' score when f is compared with f of another seed instead of {instead} "
         f"(both saw the pair, so the truth is 0; {pairs} of seeds): mean {signed(floor['mean'])} "
         f"{interval(floor, sign=True)}, sd {plain(floor['sd'])}, mean size {plain(floor['mean_abs'])}. {size}"
+    )
+
+
+def _floor_of_given(floor: Mapping[str, Any] | None) -> str:
+    """Say the same of given models: whether two targets trained on the same pairs is not known."""
+    if floor is None:
+        return "Noise floor: not known, it needs two targets (one is compared with another)."
+    pairs = "one pair" if floor["seed_pairs"] == 1 else f"{floor['seed_pairs']:,} pairs"
+    return (
+        "Noise floor: the candidates' score when a target is compared with another target instead of its reference "
+        f"({pairs} of targets): mean {signed(floor['mean'])} {interval(floor, sign=True)}, sd {plain(floor['sd'])}, "
+        f"mean size {plain(floor['mean_abs'])}. If all targets trained on these pairs, the truth is 0 and a single "
+        "pair's score of that size is noise."
     )
 
 
@@ -129,6 +144,13 @@ def stability(summary: Mapping[str, Any]) -> str:
             f"Stability: two random halves of the models ({a} and {b}) order the candidates alike to a rank "
             f"correlation of {agreement}{top}. The scores themselves rest on all "
             f"{len(summary['seeds'])} models, not on half of them."
+        )
+    if words_of(summary) is GIVEN:
+        if stable is None:
+            return "Stability: not known, it needs two targets and two references."
+        return (
+            "Stability: two single pairs of target and reference order the candidates alike to a rank correlation of "
+            f"{agreement}{top}."
         )
     if stable is None:
         return "Seed stability: not known, it needs two seeds."
@@ -212,12 +234,12 @@ def gallery_intro(summary: Mapping[str, Any], ranked: int) -> str:
         ranked: How many candidates have a score.
     """
     words = words_of(summary)
-    error = "score; with one seed there is no error"
+    error = f"score; with {words.no_error} there is no error"
     if summary["noise_floor"] or words is SUBSAMPLE:
         error = f"score, ± its standard error over {words.errors}, and the {level(summary['confidence'])} interval"
     return (
         f"From {ranked:,} {words.ranked}, by score: {error}. The strip places it between the lowest and the highest "
-        "candidate, with a tick at 0. Under the score: the captions that the pair was trained with."
+        f"candidate, with a tick at 0. Under the score: the captions that the pair was {words.captions}."
     )
 
 

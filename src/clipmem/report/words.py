@@ -34,6 +34,13 @@ class Words:
         retrieval: What retrieval shows, after "... one of 200 pairs ".
         columns: Key of `summary.retrieval` → heading.
         curves: How the lines of the training figure are to be read.
+        below: Headline when the candidates score below 0.
+        caveat: What must be said beside every result; "" for nothing.
+        captions: What the captions shown are, after "the captions that the pair was ".
+        planted: What was done to planted pairs, after "4 candidates were ".
+        not_planted: And to the other candidates, after "16 ".
+        floor: Name of the noise floor, what is compared, and what it needs where there is none.
+        no_logs: What to say where there are no training logs.
     """
 
     memorized: str
@@ -56,6 +63,13 @@ class Words:
     retrieval: str
     columns: Mapping[str, str]
     curves: str
+    below: str = "The candidates score below 0: check this run"
+    caveat: str = ""
+    captions: str = "trained with"
+    planted: str = "trained with another pair's captions"
+    not_planted: str = "with their own"
+    floor: tuple[str, str, str] = ("seed noise, mean size", "f against f of another seed", "needs two seeds")
+    no_logs: str = "This folder has no training logs."
 
 
 _SEEDS = {
@@ -148,8 +162,8 @@ LEAVE_ONE_OUT = Words(
     trained_by={"candidate": "f, and all retrained models but one", "external": "no model"},
     expected={
         "candidate": "above 0: f trained on the pair, the model retrained without it did not",
-        "external": "about 0: no model trained on them; f against the mean of all retrained models, so they scatter "
-        "less than a single pair left out; the control and the bank",
+        "external": "about 0: no model trained on them; f against one of the retrained models, drawn for each pair, so "
+        "they scatter as a pair left out does by chance; the control and the bank",
     },
     distributions="Scores of the pairs left out and of the control",
     ranked="pairs left out",
@@ -165,7 +179,64 @@ LEAVE_ONE_OUT = Words(
     curves="Solid is f, dashed are the models retrained without one pair. They start alike and see the same batches, "
     "so they should lie on each other.",
 )
-_PROTOCOLS = {"four-way": FOUR_WAY, "subsample": SUBSAMPLE, "leave-one-out": LEAVE_ONE_OUT}
+GIVEN = Words(
+    memorized="The target aligns the candidates better than the reference does",
+    below="The candidates score below 0: the reference aligns them better than the target does",
+    caveat="Target and reference were given. That they differ in their training pairs only is the user's word and "
+    "cannot be checked: every other difference between them counts as memorization here.",
+    candidates="which the target trained on and the reference did not, as the user says",
+    external="which no model trained on, as the user says",
+    meaning="How much better the target aligns a picture with its caption than the reference does, each measured "
+    "against the external pairs. If the models differ in their training pairs only, 0 says that training on the pair "
+    "changed nothing, and more that the target aligns it only because it saw exactly this pair. Of any two models it "
+    "says no more than how much better one aligns the pair.",
+    compared="target with reference",
+    noisy={
+        1: "This run has one target and one reference, so no score has an error",
+        2: "This run has two targets and two references, so the errors are rough themselves",
+        0: "This run has {n} targets and {n} references",
+    },
+    intervals={
+        1: "Intervals of means come from resampling pairs; with one target and one reference they say nothing about "
+        "other models.",
+        0: "Intervals of means come from resampling pairs and models; with fewer than about five of each they are too "
+        "narrow for what other models would give.",
+    },
+    duplicates="Whatever else differs between target and reference (architecture, other data, length of training) is "
+    "in the score, and the external pairs show how much of it only as far as they are like the candidates. The bank "
+    "must be unseen: what a model trained on there, and near-duplicates of candidates in the reference's data, bend "
+    "the scores.",
+    trained_by={
+        "candidate": "target only",
+        "independent": "reference only",
+        "shared": "both",
+        "external": "neither",
+    },
+    expected={
+        "candidate": "above 0: the target trained on them, the reference did not",
+        "independent": "below 0: the reference trained on them, the target did not",
+        "shared": "about 0: both trained on them; another value is another difference between the models",
+        "external": "about 0: neither trained on them; another value is another difference between the models; the "
+        "control and the bank",
+    },
+    distributions="Scores by role",
+    ranked="candidates",
+    errors="pairs of models",
+    no_error="one pair of models",
+    reference="under the reference alone",
+    reference_short=("\nunder the reference", "the reference"),
+    about_f="CLIPMem says what the target did with them",
+    retrieval="that no model trained on, as the user says. Where target and reference differ here, they differ in more "
+    "than a few training pairs. A model near chance aligns nothing but its training pairs, and its scores say little.",
+    columns={"f": "target", "g": "reference"},
+    curves="",
+    captions="scored with",
+    planted="called planted in the roles file, which says that their captions are wrong",
+    not_planted="were not",
+    floor=("noise between targets, mean size", "one target against another", "needs two targets"),
+    no_logs="Nothing was trained in this run: the models were given.",
+)
+_PROTOCOLS = {"four-way": FOUR_WAY, "subsample": SUBSAMPLE, "leave-one-out": LEAVE_ONE_OUT, "given": GIVEN}
 CURVE_NAMES = {
     "f": "f, the target",
     "g": "g, the reference",

@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
+from clipmem.data.splits import ROLES, split_table
 from clipmem.functional import AlignmentParts
 from clipmem.train.paired import TrainingSet
 
@@ -34,7 +36,12 @@ class Protocol(ABC):
 
     Args:
         recipe: The recipe of the study.
+
+    Attributes:
+        trains: Whether the study trains its models; if not, they are there already.
     """
+
+    trains = True
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -43,10 +50,45 @@ class Protocol(ABC):
         """Adapt the four-way split table to this protocol; by default it stays as it is."""
         return splits
 
+    def check_pairs(self, pairs: pl.DataFrame) -> None:
+        """Check, before anything is written, that the data have the pairs that the recipe asks for.
+
+        Raises:
+            InputError: They have not.
+        """
+        split, there = self.recipe.split, pairs.height
+        asked = split.shared + split.candidate + split.independent + split.external
+        if asked > there:
+            raise InputError(
+                "[split]",
+                got=f"{asked:,} pairs asked for (shared {split.shared:,} + candidate {split.candidate:,} + independent "
+                f"{split.independent:,} + external {split.external:,}), {there:,} in the data",
+                expected=f"at most {there:,} in all",
+                todo="Make the roles smaller, for example with --set split.shared=N.",
+            )
+
+    def split(self, pairs: pl.DataFrame, groups: Sequence[str]) -> pl.DataFrame:
+        """Make the split table: by default the four-way split, adapted by `roles`.
+
+        Args:
+            pairs: The table `pairs`.
+            groups: Group of each pair: pairs of one group are kept in one role.
+        """
+        split, k = self.recipe.split, self.recipe.train.captions
+        table = split_table(
+            pairs["uid"].to_list(),
+            groups,
+            {role: getattr(split, role) for role in ROLES},
+            planted=split.planted,
+            seed=split.seed,
+            captions={uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)},
+        )
+        return self.roles(table)
+
     @property
     @abstractmethod
     def count(self) -> int:
-        """How many models the study trains."""
+        """How many models the study has."""
 
     @abstractmethod
     def training_sets(self, splits: pl.DataFrame) -> list[TrainingSet]:

@@ -3,11 +3,11 @@
 import polars as pl
 
 from clipmem.base.recipes import Recipe
-from clipmem.score import four_way, leave_one_out, subsample
+from clipmem.score import four_way, given, leave_one_out, subsample
 from clipmem.score.protocol import PROTOCOLS, Protocol
 from clipmem.train.paired import TrainingSet
 
-__all__ = ["PROTOCOLS", "four_way", "leave_one_out", "protocol_of", "subsample", "training_set_of"]
+__all__ = ["PROTOCOLS", "four_way", "given", "leave_one_out", "protocol_of", "subsample", "training_set_of"]
 
 
 def protocol_of(recipe: Recipe) -> Protocol:

@@ -47,10 +47,12 @@ class Scored:
 
 
 def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[str, Any]:
-    """Mean, bootstrap interval (over groups and seeds), sd and median of each role's scores."""
+    """Mean, bootstrap interval (over groups and seeds), sd and median of the scores of each role that there is."""
     summary: dict[str, Any] = {}
     for role in ROLES:
         where = scored.of(role)
+        if not where.any():  # of given models nobody need know which pairs were shared
+            continue
         differences = scored.f[:, where] - scored.g[:, where]
         interval = bootstrap_mean(differences, scored.group[where], seed=seed, draws=draws, confidence=confidence)
         values = scored.clipmem[where]
@@ -64,8 +66,9 @@ def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[s
 
 
 def tests(scored: Scored, *, confidence: float) -> list[dict[str, Any]]:
-    """Compare the roles of the four-way protocol (see `compare`)."""
-    return compare(scored.clipmem, scored.role, _COMPARED, confidence=confidence)
+    """Compare the roles of the four-way protocol, those that there are (see `compare`)."""
+    couples = [couple for couple in _COMPARED if all(scored.of(role).any() for role in couple)]
+    return compare(scored.clipmem, scored.role, couples, confidence=confidence)
 
 
 def compare(

@@ -93,10 +93,14 @@ class Run:
         return _images(self.pairs, open_source(self.recipe.data), uids)
 
     def model(self, side: str, seed: int) -> Any:
-        """Load the model `f` or `g` of a seed (imports torch and open_clip)."""
-        from clipmem.models.openclip import load  # heavy, and not needed to read results
+        """Load the model `f` or `g` of a seed (imports torch and open_clip); of given models, target or reference.
 
-        return load(self._folder.model_dir(side, seed))
+        Raises:
+            InputError: There is no such model, or it is not as it was when it was scored.
+        """
+        from clipmem.study.models import open_models  # heavy, and not needed to read results
+
+        return open_models(self.recipe, self._folder, self.manifest).load(side, seed)
 
 
 def _images(pairs: pl.DataFrame, source: Source, uids: list[str]) -> dict[str, bytes]:

@@ -1,16 +1,30 @@
 """What the stages read: the rows of the split table with each pair's picture row and captions."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
+from jaxtyping import UInt8
 
 from clipmem.base.recipes import Recipe
 from clipmem.data.cache import open_cache
 from clipmem.store.folder import RunFolder
 from clipmem.train.loop import TrainingData
 
+# the pictures at the study's first size: the only one, unless models of several sizes are given
 CACHE = "cache/pixels.npy"
+
+
+def cache_file(folder: RunFolder, size: int, *, first: int) -> Path:
+    """Return where the pictures of side `size` lie, `first` being the study's first size."""
+    return folder.path / (CACHE if size == first else f"cache/pixels-{size}.npy")
+
+
+def pixels(folder: RunFolder, size: int) -> UInt8[np.ndarray, "n size size 3"]:
+    """Open the pixel cache for a model that takes pictures of side `size`."""
+    found = open_cache(folder.path / CACHE)
+    return found if found.shape[1] == size else open_cache(cache_file(folder, size, first=found.shape[1]))
 
 
 @dataclass(frozen=True)

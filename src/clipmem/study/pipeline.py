@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from clipmem.base.errors import InputError
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe, dump_recipe
@@ -20,12 +19,9 @@ from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
-from clipmem.data.splits import split_table
 from clipmem.embed import passes
 from clipmem.evaluate.external import retrieval
-from clipmem.models import openclip
 from clipmem.report.page import write_report
-from clipmem.score import summary
 from clipmem.score.alignments import parts_of
 from clipmem.score.protocol import Protocol, ScoreTables
 from clipmem.score.protocols import protocol_of
@@ -34,6 +30,7 @@ from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.study import engine, execution, materials
 from clipmem.study.loaded import gallery_images, seconds_of
+from clipmem.study.models import StudyModels, open_models
 from clipmem.train.numerics import threads
 
 _EVALUATED = 8  # models of a kind whose retrieval is measured: the mean of more says no more
@@ -62,18 +59,20 @@ class Study:
     def run(self) -> None:
         """Make every stage that is not finished (see the errors of `clipmem.run`)."""
         # before the folder is touched: names and sizes that cannot work must leave nothing behind
-        config = openclip.model_config(self.recipe.model.name)
+        models = open_models(self.recipe, self.folder)
         source = open_source(self.recipe.data)
         pairs = source.pairs()
-        self._check_size(pairs.height)
+        self._protocol.check_pairs(pairs)
+        if not (self.folder.path / "manifest.json").is_file():
+            models.describe()
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
-            how = self._begin(pairs)
-            size = config["vision_cfg"]["image_size"]
-            self._stage("decode", lambda: self._decode(pairs, source, size if isinstance(size, int) else size[0]))
+            how = self._begin(pairs, models)
+            self._stage("decode", lambda: self._decode(pairs, source, models.sizes))
             self._stage("plan", lambda: self._plan(pairs))
-            self._stage("train", lambda: self._train(how))
-            self._stage("embed", lambda: self._embed(how))
+            if self._protocol.trains:
+                self._stage("train", lambda: self._train(how))
+            self._stage("embed", lambda: self._embed(how, models))
             self._stage("score", self._score)
             self._stage("evaluate", self._evaluate)
             self._stage("report", lambda: write_summary_and_report(self.folder, source))
@@ -88,23 +87,12 @@ class Study:
         self.folder.finish(name, outputs, seconds)
         self.reporter.end(name, seconds)
 
-    def _check_size(self, there: int) -> None:
-        split = self.recipe.split
-        asked = split.shared + split.candidate + split.independent + split.external
-        if asked > there:
-            raise InputError(
-                "[split]",
-                got=f"{asked:,} pairs asked for (shared {split.shared:,} + candidate {split.candidate:,} + independent "
-                f"{split.independent:,} + external {split.external:,}), {there:,} in the data",
-                expected=f"at most {there:,} in all",
-                todo="Make the roles smaller, for example with --set split.shared=N.",
-            )
-
-    def _begin(self, pairs: pl.DataFrame) -> execution.Execution:
-        """Write the manifest, or check it against the data; return how the models are computed."""
+    def _begin(self, pairs: pl.DataFrame, models: StudyModels) -> execution.Execution:
+        """Write the manifest, or check it against data and models; return how the models are computed."""
         fingerprint = data_fingerprint(pairs["uid"])
         if (self.folder.path / "manifest.json").is_file():
             manifest.check_data(self.folder, fingerprint)
+            models.check(manifest.read(self.folder))
             return execution.from_manifest(manifest.read(self.folder))
         how = execution.resolve(self.recipe, self._protocol.count, device=self.device)
         described = manifest.build(
@@ -114,32 +102,22 @@ class Study:
             user_set=self.user_set,
             execution=how.as_dict(),
         )
-        self.folder.write_json("manifest.json", described)
+        self.folder.write_json("manifest.json", described | models.describe())
         return how
 
-    def _decode(self, pairs: pl.DataFrame, source: Source, size: int) -> list[Path]:
-        self.reporter.begin("decode", pairs.height, "pictures")
-        cache = self.folder.path / materials.CACHE
-        build_cache(cache, pairs["image"].to_list(), source.read, size=size, progress=self.reporter.advance)
-        return [cache, self.folder.write("pairs", pairs)]
+    def _decode(self, pairs: pl.DataFrame, source: Source, sizes: Sequence[int]) -> list[Path]:
+        self.reporter.begin("decode", pairs.height * len(sizes), "pictures")
+        caches = [materials.cache_file(self.folder, size, first=sizes[0]) for size in sizes]
+        for cache, size in zip(caches, sizes, strict=True):
+            build_cache(cache, pairs["image"].to_list(), source.read, size=size, progress=self.reporter.advance)
+        return [*caches, self.folder.write("pairs", pairs)]
 
     def _plan(self, pairs: pl.DataFrame) -> list[Path]:
         self.reporter.begin("plan", 1, "split")
-        split = self.recipe.split
         groups = pairs["group"].to_list()
-        if split.near_duplicates:
+        if self.recipe.split.near_duplicates:
             groups = duplicate_groups(open_cache(self.folder.path / materials.CACHE), keys=groups)
-        k = self.recipe.train.captions
-        table = split_table(
-            pairs["uid"].to_list(),
-            groups,
-            {role: getattr(split, role) for role in summary.ROLES},
-            planted=split.planted,
-            seed=split.seed,
-            captions={uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)},
-        )
-        table = self._protocol.roles(table)
-        return [self.folder.write("splits", table)]
+        return [self.folder.write("splits", self._protocol.split(pairs, groups))]
 
     @property
     def _protocol(self) -> Protocol:
@@ -168,16 +146,16 @@ class Study:
         directory = self.folder.model_dir(side, seed).relative_to(self.folder.path)
         return self.folder.read_json(str(directory / "record.json"))
 
-    def _embed(self, how: execution.Execution) -> list[Path]:
+    def _embed(self, how: execution.Execution, models: StudyModels) -> list[Path]:
         material = materials.load(self.folder, self.recipe)
         self.reporter.begin("embed", len(material.rows) * len(self._models()), "pairs")
         files: list[Path] = []
         for task in self._models():
-            encoder = openclip.load(self.folder.model_dir(task.side, task.seed))
+            encoder = models.load(task.side, task.seed)
             with threads(how.threads * how.workers):
                 embedded = passes.embed(
                     encoder,
-                    material.pixels,
+                    materials.pixels(self.folder, encoder.image_size),
                     material.rows,
                     material.captions,
                     material.splits["uid"].to_list(),

@@ -293,19 +293,20 @@ def _record(
     device: str,
 ) -> dict[str, Any]:
     """Describe the training so that f's and g's can be compared (see `paired.check_paired`)."""
-    n, order, facts = len(plan.uids), hashlib.sha256(), objective.facts()
+    n, order, facts, shown = len(plan.uids), hashlib.sha256(), objective.facts(), 0
     for epoch in range(settings.epochs):
         for batch in plan.batches(settings.batch_size, epoch):
             order.update(";".join(plan.uids[slot] if slot < plan.shared else "own" for slot in batch).encode() + b"\n")
+            shown += len(batch)
     return {
         "side": plan.side,
         "seed": plan.seed,
         "objective": settings.objective,
         "views": objective.views,
         **facts,
-        "pairs": n,
+        "pairs": n - bool(plan.left_out),  # it keeps its slot, and is never shown
         "steps": steps,
-        "presentations": n * settings.epochs,
+        "presentations": shown,
         "init_sha256": state_hash(encoder.module),
         "shared_order_sha256": order.hexdigest(),
         "settings_sha256": json_sha256([settings.model_dump(mode="json"), precision, device, facts]),

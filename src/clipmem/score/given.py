@@ -1,0 +1,73 @@
+"""The given protocol: models that exist already, each target compared with the reference in its place.
+
+score(pair) = mean over targets of A(target) - mean over references of A(reference): the arithmetic of four-way, where f
+is the target and g the reference. Nothing is trained, so nothing is known of how the models came about. Not to be
+trusted further than the user's word: whatever else differs between the models (architecture, other data, length of
+training) counts as memorization here, and the bank, the external pairs, must be unseen by all of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from clipmem.base.errors import InputError
+from clipmem.data.roles import read_roles
+from clipmem.data.splits import assign_roles
+from clipmem.score.four_way import SIDES, FourWay
+from clipmem.score.protocol import PROTOCOLS
+from clipmem.train.paired import TrainingSet
+
+
+@PROTOCOLS.register("given")
+class Given(FourWay):
+    """F is a target, g a reference; a seed is a place in the lists of both."""
+
+    trains = False
+
+    @property
+    def count(self) -> int:
+        """One target and one reference a place."""
+        return 2 * len(self.recipe.given.target)
+
+    def training_sets(self, splits: pl.DataFrame) -> list[TrainingSet]:  # noqa: ARG002
+        """Name the models; which pairs they were trained on is not known."""
+        return [TrainingSet(side, k, (), 0) for k in range(len(self.recipe.given.target)) for side in SIDES]
+
+    def check(self, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+        """Nothing was recorded: there is nothing to check."""
+
+    def check_pairs(self, pairs: pl.DataFrame) -> None:
+        """The roles file must fit the data, or there must be more pairs than go to the bank.
+
+        Raises:
+            InputError: They do not.
+        """
+        external = self.recipe.split.external
+        if self.recipe.given.roles:
+            self._roles(pairs["uid"])
+        elif external >= pairs.height:
+            raise InputError(
+                "[split] external",
+                got=f"{external:,} of {pairs.height:,} pairs in the data",
+                expected=f"at most {pairs.height - 1:,}: the others are the candidates",
+                todo="Make the bank smaller, for example with --set split.external=N.",
+            )
+
+    def split(self, pairs: pl.DataFrame, groups: Sequence[str]) -> pl.DataFrame:
+        """Read the roles file; without one, draw whole groups for the bank, and measure all other pairs."""
+        uids = pairs["uid"].to_list()
+        grouped = pl.DataFrame({"uid": uids, "group": list(groups)})
+        if self.recipe.given.roles:
+            return self._roles(pairs["uid"]).join(grouped, on="uid", maintain_order="left")
+        sizes = {"shared": 0, "candidate": 0, "independent": 0, "external": self.recipe.split.external}
+        drawn = assign_roles(uids, groups, sizes, seed=self.recipe.split.seed)
+        return grouped.with_columns(
+            pl.Series("role", [role or "candidate" for role in drawn]),
+            pl.lit(value=False).alias("planted"),
+            pl.col("uid").alias("captions_from"),
+        ).sort("uid")
+
+    def _roles(self, uids: pl.Series) -> pl.DataFrame:
+        return read_roles(Path(self.recipe.given.roles), frozenset(uids.to_list()))

@@ -1,0 +1,182 @@
+"""Where a study's models come from: trained ones lie in its run folder, given ones where the user has them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from clipmem.base.errors import InputError, shorten
+from clipmem.base.recipes import Recipe
+from clipmem.models import given, openclip
+from clipmem.models.protocol import DualEncoder
+from clipmem.store.folder import RunFolder
+from clipmem.store.hashing import file_sha256
+
+LISTS = {"f": "target", "g": "reference"}
+
+
+class StudyModels(ABC):
+    """The models of a study."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Say what the manifest says of them.
+
+        Raises:
+            InputError: One of them cannot work: there is no such architecture, or a given model does not load.
+        """
+
+    @property
+    @abstractmethod
+    def sizes(self) -> list[int]:
+        """Sides of the pictures that the models take, in pixels, each once, the smallest first."""
+
+    def check(self, manifest: Mapping[str, Any]) -> None:  # noqa: B027  models of a run folder are checked by its markers
+        """Check that they are the models of which the manifest of a run folder speaks.
+
+        Raises:
+            InputError: They are not; both sides are shown.
+        """
+
+    @abstractmethod
+    def load(self, side: str, seed: int) -> DualEncoder:
+        """Load the model of a side and seed."""
+
+
+class TrainedModels(StudyModels):
+    """Models that the study trains."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
+        self._name, self._folder = recipe.model.name, folder
+
+    def describe(self) -> dict[str, Any]:
+        """Add nothing: the recipe says it all, if there is an architecture of that name."""
+        openclip.model_config(self._name)
+        return {}
+
+    @property
+    def sizes(self) -> list[int]:
+        """The one size of the architecture."""
+        size: int | list[int] = openclip.model_config(self._name)["vision_cfg"]["image_size"]
+        return [size if isinstance(size, int) else size[0]]
+
+    def load(self, side: str, seed: int) -> DualEncoder:
+        """Load a model of the run folder."""
+        return openclip.load(self._folder.model_dir(side, seed))
+
+
+class GivenModels(StudyModels):
+    """Models that exist already.
+
+    Args:
+        names: `target`, `reference` → the addresses of the models, one after the other.
+        roles: The roles file; "" for none.
+        folder: The run folder, named in messages.
+
+    Raises:
+        InputError: A model is not there.
+    """
+
+    def __init__(self, names: Mapping[str, list[str]], roles: str, folder: RunFolder) -> None:
+        self._models = {kind: [given.find(name) for name in names[kind]] for kind in LISTS.values()}
+        self._roles, self._folder = roles, folder
+        self._known: Mapping[str, Any] | None = None
+
+    @cached_property
+    def _content(self) -> dict[str, dict[str, str]]:
+        """Return what lies at each address, by address: one model may stand in several places."""
+        every = {model.address: model for models in self._models.values() for model in models}
+        return {address: given.content(model) for address, model in every.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Say address, content and size of each; loads each once, so that one which does not load is found early."""
+        self._known = self._known or self._inspect()
+        return {"given": self._known}
+
+    def _inspect(self) -> dict[str, Any]:
+        facts: dict[str, dict[str, Any]] = {}
+        for model in (model for models in self._models.values() for model in models):
+            if model.address not in facts:
+                encoder = given.load(model)
+                parameters = sum(p.numel() for p in encoder.module.parameters())
+                facts[model.address] = {"image_size": encoder.image_size, "parameters": parameters}
+        entries = {
+            kind: [
+                {
+                    "name": model.name,
+                    "address": model.address,
+                    **facts[model.address],
+                    "files": self._content[model.address],
+                }
+                for model in models
+            ]
+            for kind, models in self._models.items()
+        }
+        return {**entries, "roles": self._roles_content()}
+
+    def _roles_content(self) -> dict[str, str] | None:
+        return {"name": self._roles, "sha256": file_sha256(Path(self._roles))} if self._roles else None
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sizes of all models."""
+        known = self.describe()["given"]
+        return sorted({entry["image_size"] for kind in LISTS.values() for entry in known[kind]})
+
+    def check(self, manifest: Mapping[str, Any]) -> None:
+        """Compare the content of every model, and of the roles file, with what the run folder was made with."""
+        known = manifest["given"]
+        for kind, models in self._models.items():
+            for k, (model, entry) in enumerate(zip(models, known[kind], strict=True)):
+                self._compare(f"{kind} {k}, {model.name}", entry["files"], self._content[model.address])
+        if self._roles:
+            now = self._roles_content() or {}
+            self._compare("roles", {self._roles: known["roles"]["sha256"]}, {self._roles: now["sha256"]})
+        self._known = known
+
+    def _compare(self, what: str, there: Mapping[str, str], now: Mapping[str, str]) -> None:
+        for name in sorted({*there, *now}):
+            if there.get(name) != now.get(name):
+                shown = [side.get(name, "")[:16] or "none" for side in (there, now)]
+                raise InputError(
+                    f"run folder {self._folder.path} was made with other files ({what})",
+                    got=f"{name} with SHA-256 {shown[0]} there, {shown[1]} now",
+                    todo="Choose another --out DIR, or put the original files back.",
+                )
+
+    def load(self, side: str, seed: int) -> DualEncoder:
+        """Load a target (side `f`) or a reference (side `g`)."""
+        models = self._models.get(LISTS.get(side, ""), [])
+        if not 0 <= seed < len(models):
+            raise InputError(
+                f"model {shorten(side)}, seed {seed}",
+                got="no such model in this run",
+                expected=f"side 'f' (a target) or 'g' (a reference), seed 0 to {len(self._models['target']) - 1}",
+                todo="A seed is a place in the lists of [given].",
+            )
+        return given.load(models[seed])
+
+
+def open_models(recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None) -> StudyModels:
+    """Return the models of a study, before or after it was made.
+
+    Args:
+        recipe: The recipe.
+        folder: The run folder.
+        manifest: The manifest of a finished run: given models are then looked for where they were at that time,
+            whatever the working directory is now, and must be as they were.
+
+    Raises:
+        InputError: There is no such architecture, or a given model is missing or changed.
+    """
+    if recipe.protocol != "given":
+        return TrainedModels(recipe, folder)
+    section = recipe.given
+    if manifest is None:
+        return GivenModels({"target": [*section.target], "reference": [*section.reference]}, section.roles, folder)
+    known = manifest["given"]
+    addresses = {kind: [entry["address"] for entry in known[kind]] for kind in LISTS.values()}
+    models = GivenModels(addresses, "", folder)
+    models.check(manifest)
+    return models

@@ -1,0 +1,320 @@
+"""Given models: how they are found, what a roles file may hold, who is the bank, and the exact text of every error."""
+
+import json
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import nn
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import EmbedSection, TrainSection, dump_recipe, load_recipe
+from clipmem.data.roles import read_roles
+from clipmem.embed import passes
+from clipmem.models import given, openclip
+from clipmem.models.protocol import DualEncoder
+from clipmem.score.protocols import protocol_of
+from clipmem.store.hashing import file_sha256
+from clipmem.testing.tiny import tiny_recipe
+
+UIDS = [f"{k:032x}" for k in range(10)]
+KNOWN = frozenset(UIDS)
+ROLES = ["shared", "shared", "candidate", "candidate", "candidate", "independent", "external", "external", "external"]
+MODELS = ("protocol=given", "given.target=['a']", "given.reference=['b']")
+
+
+def refused(call, *arguments, **named):
+    with pytest.raises(InputError) as error:
+        call(*arguments, **named)
+    return str(error.value)
+
+
+# ---- the recipe
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["protocol=given"],
+            "recipe: [given] target names no model; give the folder of the model that saw the candidates, as "
+            "target = ['FOLDER'], and of one that did not, as reference = ['FOLDER'].",
+        ),
+        (
+            ["protocol=given", "given.target=['a', 'b']", "given.reference=['c']"],
+            "recipe: [given] has 2 of target and 1 of reference; "
+            "each target is compared with the reference in its place: give equally many.",
+        ),
+        (
+            ["given.target=['a']"],
+            "recipe: [given] names models and protocol = 'four-way' trains its own; set protocol = 'given'.",
+        ),
+        (
+            [*MODELS, "split.external=1"],
+            "recipe: [split] external: got 1, expected greater than or equal to 2. "
+            "`clipmem init` prints every key with its meaning.",
+        ),
+    ],
+)
+def test_recipes_that_are_refused(settings, message):
+    assert refused(load_recipe, "", settings) == message
+
+
+def test_what_given_does_not_use_is_not_checked():
+    unused = ["split.candidate=3", "split.planted=1", "train.objective='supervised'"]
+    recipe = load_recipe("", [*MODELS, *unused])
+    assert recipe.given.target == ("a",)
+    assert load_recipe(dump_recipe(recipe)) == recipe
+    with pytest.raises(InputError, match="candidate = 3 and independent = 200 differ"):
+        load_recipe("", unused)
+
+
+# ---- finding and loading
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "micro"
+    openclip.create("clipmem-micro", seed=1).save(folder)
+    return folder
+
+
+def test_a_model_is_found_by_a_relative_path_and_known_by_content(saved, monkeypatch):
+    monkeypatch.chdir(saved.parent)
+    found = given.find("micro")
+    assert found == ("micro", "open_clip", saved)
+    assert given.find(found.address) == (str(saved), "open_clip", saved)
+    assert given.content(found) == {
+        name: file_sha256(saved / name) for name in ("open_clip_config.json", "open_clip_model.safetensors")
+    }
+    loaded = given.load(found)
+    assert isinstance(loaded, DualEncoder)
+    assert loaded.image_size == 32
+
+
+EXPECTED = "a folder with open_clip_config.json and open_clip_model.safetensors, or transformers:FOLDER"
+
+
+def test_models_that_are_not_there(tmp_path):
+    path = "Check the path: a relative one starts at the working directory."
+    assert refused(given.find, "no/where") == f"[given] 'no/where': got no such folder, expected {EXPECTED}. {path}"
+    (tmp_path / "weights.pt").touch()
+    name = str(tmp_path / "weights.pt")
+    assert refused(given.find, name).endswith(f": got a file, expected {EXPECTED}. {path}")
+    (tmp_path / "open_clip_config.json").touch()
+    assert refused(given.find, str(tmp_path)).endswith(
+        f": got a folder with no open_clip_model.safetensors, expected {EXPECTED}. "
+        "Weights must be safetensors: save the model in that form beside its config."
+    )
+    (tmp_path / "config.json").touch()
+    assert refused(given.find, str(tmp_path)).endswith(f"If transformers saved it, write 'transformers:{tmp_path}'.")
+    assert refused(given.find, f"transformers:{tmp_path}").endswith(
+        ": got a folder with no *.safetensors, expected config.json and safetensors weights. "
+        "Save the model with save_pretrained."
+    )
+    (tmp_path / "config.json").unlink()
+    assert "a folder with no config.json and no *.safetensors" in refused(given.find, f"transformers:{tmp_path}")
+
+
+def test_a_broken_model_is_not_called_one_of_ours(saved, tmp_path):
+    (tmp_path / "open_clip_config.json").write_bytes((saved / "open_clip_config.json").read_bytes())
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"broken")
+    message = refused(given.load, given.find(str(tmp_path)))
+    assert message.startswith("[given] ")
+    assert message.endswith(", expected a model that clipmem or open_clip saved. Check that its files are whole.")
+    assert "Delete" not in message
+    config = json.loads((saved / "open_clip_config.json").read_text())
+    config["model_cfg"]["no_such_argument"] = 1
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    assert "no_such_argument" in refused(given.load, given.find(str(tmp_path)))
+
+
+def test_without_the_extra_a_model_of_transformers_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / name).touch()
+    assert refused(given.load, given.find(f"transformers:{tmp_path}")) == (
+        "transformers models: got no package transformers, expected the extra hf. "
+        "Install it: pip install 'clipmem[hf]'."
+    )
+    assert set(given.content(given.find(f"transformers:{tmp_path}"))) == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+
+
+# ---- any encoder
+
+
+class Plain:
+    """A dual encoder of no library: two linear maps, and captions told apart by their letters."""
+
+    image_size, mean, std = 4, (0.5, 0.4, 0.3), (0.5, 0.5, 0.5)
+
+    def __init__(self):
+        self.module = nn.ModuleDict({"image": nn.Linear(48, 5), "text": nn.EmbeddingBag(256, 5, padding_idx=0)})
+
+    def tokenize(self, captions):
+        rows = [torch.tensor(list(text.encode())) for text in captions]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    def encode_image(self, pixels):
+        return self.module["image"](pixels.flatten(1))
+
+    def encode_text(self, tokens):
+        return self.module["text"](tokens)
+
+    def logit_scale(self):
+        return torch.tensor(1.0)
+
+    def save(self, folder):
+        return []
+
+
+def test_any_dual_encoder_is_embedded():
+    encoder, rng = Plain(), np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
+    captions = [["one"], ["two", "three"], ["four"]]
+    found = passes.embed(encoder, pixels, np.arange(3), captions, UIDS[:3], EmbedSection(batch_size=2), TrainSection())
+    for k in range(3):
+        values = (pixels[k].transpose(2, 0, 1) / 255 - np.array(Plain.mean)[:, None, None]) / 0.5
+        expected = encoder.encode_image(torch.tensor(values, dtype=torch.float32)[None])[0]
+        torch.testing.assert_close(found.image[k, 0], expected, atol=1e-5, rtol=1e-5)
+    assert found.text_pair.tolist() == [0, 1, 1, 2]
+    torch.testing.assert_close(found.text[2], encoder.encode_text(encoder.tokenize(["three"]))[0])
+
+
+# ---- the roles file
+
+
+def write(path, **columns):
+    table = pl.DataFrame({"uid": UIDS[: len(ROLES)], "role": ROLES} | columns)
+    table = table.select(name for name in table.columns if table[name].dtype != pl.Null)
+    table.write_csv(path) if path.suffix == ".csv" else table.write_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["roles.parquet", "roles.csv"])
+def test_roles_are_read(tmp_path, name):
+    source = [None] * 9
+    source[2], source[3] = UIDS[3], UIDS[2]
+    wrong = [k in (2, 3) for k in range(9)]
+    table = read_roles(write(tmp_path / name, planted=wrong, captions_from=source, other=["x"] * 9), KNOWN)
+    assert table.columns == ["uid", "role", "planted", "captions_from"]
+    assert table["uid"].to_list() == UIDS[:9]  # the tenth pair takes no part
+    assert table["role"].to_list() == ROLES
+    assert table["planted"].to_list() == wrong
+    assert table["captions_from"].to_list() == [*UIDS[:2], UIDS[3], UIDS[2], *UIDS[4:9]]
+    plain = read_roles(write(tmp_path / name), KNOWN)
+    assert plain["planted"].to_list() == [False] * 9
+    assert plain["captions_from"].to_list() == UIDS[:9]
+
+
+WRONG = {
+    "unknown role": (
+        {"role": ["shared", "candidates", *ROLES[2:]]},
+        ", row 2: got role 'candidates', expected one of shared, candidate, independent, external. "
+        "Did you mean 'candidate'?",
+    ),
+    "no role": (
+        {"role": [None, *ROLES[1:]]},
+        ", row 1: got no role, expected one of shared, candidate, independent, external. "
+        "Known roles: candidate, external, independent, shared.",
+    ),
+    "unknown uid": (
+        {"uid": ["x1", *UIDS[1:9]]},
+        ", row 1: got uid 'x1', expected the uid of a pair of the data, each once. "
+        "A uid is a hash of picture and captions: take it from pairs.parquet of a run on the same data.",
+    ),
+    "no uid": (
+        {"uid": [*UIDS[:8], None]},
+        ", row 9: got no uid, expected the uid of a pair of the data, each once. "
+        "A uid is a hash of picture and captions: take it from pairs.parquet of a run on the same data.",
+    ),
+    "uid twice": (
+        {"uid": [*UIDS[:8], UIDS[0]]},
+        f", row 9: got uid '{UIDS[0]}' again, expected the uid of a pair of the data, each once. "
+        "A uid is a hash of picture and captions: take it from pairs.parquet of a run on the same data.",
+    ),
+    "no external": (
+        {"role": [*ROLES[:6], "external", "shared", "shared"]},
+        ": got shared 4, candidate 3, independent 1, external 1, expected at least 2 external pairs, which no model "
+        "trained on, and 1 candidate. The external pairs are the bank that every score is measured against.",
+    ),
+    "no candidate": (
+        {"role": ["shared"] * 6 + ["external"] * 3},
+        ": got shared 6, candidate 0, independent 0, external 3, expected at least 2 external pairs, which no model "
+        "trained on, and 1 candidate. The external pairs are the bank that every score is measured against.",
+    ),
+    "captions of nobody": (
+        {"captions_from": ["x9", *UIDS[1:9]]},
+        ": got captions_from 'x9', expected uids of the data. Name the pair whose captions it has, or leave it empty.",
+    ),
+    "planted is no truth": (
+        {"planted": ["true", "perhaps", *["false"] * 7]},
+        ", row 2: got planted 'perhaps', expected true or false. Mend that row.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["roles.parquet", "roles.csv"])
+@pytest.mark.parametrize("case", list(WRONG))
+def test_roles_that_are_refused(tmp_path, case, name):
+    columns, message = WRONG[case]
+    path = write(tmp_path / name, **columns)
+    assert refused(read_roles, path, KNOWN) == f"[given] roles, {path}{message}"
+
+
+def test_a_roles_file_that_does_not_read(tmp_path):
+    todo = "Check the path: a relative one starts at the working directory."
+    expected = "expected a Parquet or CSV file with the columns uid and role"
+    path = tmp_path / "roles.parquet"
+    assert refused(read_roles, path, KNOWN) == f"[given] roles, {path}: got no such file, {expected}. {todo}"
+    path.write_text("uid")
+    assert refused(read_roles, path, KNOWN).startswith(f"[given] roles, {path}: got a file that does not read (")
+    pl.DataFrame({"uid": UIDS}).write_parquet(path)
+    assert refused(read_roles, path, KNOWN) == (
+        f"[given] roles, {path}: got columns ['uid'], expected also ['role']. "
+        "One row a pair: its uid, as in pairs.parquet of a run, and its role."
+    )
+
+
+# ---- the protocol
+
+
+PAIRS = pl.DataFrame({"uid": UIDS, "captions": [["a"]] * 10})
+
+
+def test_without_roles_a_bank_of_whole_groups_is_drawn():
+    groups = ["twins", *map(str, range(1, 9)), "twins"]
+    drawn = [
+        protocol_of(tiny_recipe(*MODELS, "split.external=4", f"split.seed={seed}")).split(PAIRS, groups)
+        for seed in range(8)
+    ]
+    for table in drawn:
+        assert table["role"].value_counts().sort("role").rows() == [("candidate", 6), ("external", 4)]
+        assert table.filter(pl.col("group") == "twins")["role"].n_unique() == 1
+        assert table["uid"].to_list() == table["captions_from"].to_list() == UIDS
+        assert not table["planted"].any()
+    assert len({tuple(table["role"]) for table in drawn}) > 1
+    assert drawn[3].equals(protocol_of(tiny_recipe(*MODELS, "split.external=4", "split.seed=3")).split(PAIRS, groups))
+
+
+def test_the_bank_must_leave_candidates():
+    protocol = protocol_of(tiny_recipe(*MODELS, "split.external=10"))
+    assert refused(protocol.check_pairs, PAIRS) == (
+        "[split] external: got 10 of 10 pairs in the data, expected at most 9: the others are the candidates. "
+        "Make the bank smaller, for example with --set split.external=N."
+    )
+    protocol_of(tiny_recipe(*MODELS, "split.external=9", "split.shared=1000")).check_pairs(PAIRS)
+
+
+def test_roles_are_checked_against_the_data_before_anything_is_made(tmp_path):
+    path = write(tmp_path / "roles.csv")
+    protocol = protocol_of(tiny_recipe(*MODELS, f"given.roles={path}"))
+    protocol.check_pairs(PAIRS)
+    assert protocol.split(PAIRS, UIDS)["role"].to_list() == ROLES
+    assert "got uid" in refused(protocol.check_pairs, PAIRS.head(8))
