@@ -106,7 +106,7 @@ def test_models_of_two_sizes_read_their_own_pictures(world, mixed):
     assert widths[0] != widths[1]
 
 
-def test_one_pair_of_models_has_no_error(mixed):
+def test_one_pair_of_models_has_no_error(world, mixed):
     for column in ("stderr", "low", "high"):
         assert mixed.scores[column].null_count() == 40
     assert mixed.summary["noise_floor"] is None
