@@ -34,6 +34,7 @@ class DataSection(_Section):
     caption_column: str = Field("captions", description="parquet: text, or a list of texts.")
     group_column: str = Field("", description="parquet: pairs that share it never straddle roles.")
     label_column: str = Field("", description="parquet: a class label, shown in reports.")
+    object_column: str = Field("", description="parquet: objects in the picture, a list of texts or text with commas.")
 
 
 class SplitSection(_Section):
@@ -145,6 +146,23 @@ class ScoreSection(_Section):
     draws: Annotated[int, Field(ge=100)] = Field(2000, description="Bootstrap draws.")
 
 
+class DejavuSection(_Section):
+    """`[dejavu]`: Déjà Vu memorization, measured where pairs have objects."""
+
+    objects: str = Field("", description="Parquet with uid and objects, instead of the data's own; empty = those.")
+    neighbours: Count = Field(10, description="k: public pictures whose objects are the prediction.")
+    top: Size = Field(0, description="Most frequent objects of the neighbours that are predicted; 0 = all of them.")
+    ranking: Literal["gap", "correct", "distance"] = Field(
+        "gap", description="What puts a pair at the top: objects right under f less g, under f, or the nearest picture."
+    )
+    fractions: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, strict=False)] = Field(
+        (0.001, 0.01, 0.1), description="Shares of the pairs whose gaps at the top are shown."
+    )
+    text_embeddings: str = Field(
+        "", description="Text-only vectors for the one-model test: parquet (uid, embedding) or npy; empty = TF-IDF."
+    )
+
+
 class Recipe(_Section):
     r"""A whole study. `load(dump(recipe)) == recipe`.
 
@@ -165,6 +183,7 @@ class Recipe(_Section):
     given: GivenSection = GivenSection()  # pyright: ignore[reportCallIssue]
     embed: EmbedSection = EmbedSection()  # pyright: ignore[reportCallIssue]
     score: ScoreSection = ScoreSection()  # pyright: ignore[reportCallIssue]
+    dejavu: DejavuSection = DejavuSection()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")
     def _mirror(self) -> "Recipe":

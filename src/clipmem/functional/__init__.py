@@ -26,6 +26,11 @@ from clipmem.functional.dejavu import (
     predict_objects,
     recall_area,
 )
+from clipmem.functional.dejavu_intervals import (
+    DejaVuIntervals,
+    TopIntervals,
+    dejavu_intervals,
+)
 from clipmem.functional.hypothesis_tests import (
     GroupComparison,
     MannWhitney,
@@ -107,6 +112,7 @@ __all__ = [
     "ClassMemState",
     "Correlation",
     "DejaVu",
+    "DejaVuIntervals",
     "GroupComparison",
     "InOutMeans",
     "Interval",
@@ -121,6 +127,7 @@ __all__ = [
     "RocCurve",
     "SeedInterval",
     "TopGaps",
+    "TopIntervals",
     "UnitMem",
     "UnitMemState",
     "Welch",
@@ -138,6 +145,7 @@ __all__ = [
     "cmc_modalities",
     "compare_groups",
     "dejavu",
+    "dejavu_intervals",
     "get_measure",
     "hedges_g",
     "holm",

@@ -18,9 +18,9 @@ their images are the prediction. Nothing else changes (`nearest`, then the funct
 When not to trust it: it sees only objects that the label list knows, depends on how rich the public set is, and
 every x > 0 of "top" selects pairs by the same data that it then averages, so the top gaps are above 0 for two
 unrelated models as well: show those of g against another g beside them. All gaps are differences of two models: 0
-is "no more than g". The authors' code leaves out pairs without an object; so does this. Its AUC is a sum over 100
-bins that lies above the area by up to a hundredth of the range of recalls; here the area is exact, which makes it
-the mean recall (`recall_area` has both).
+is "no more than g"; `dejavu_intervals` says how sure each is. The authors' code leaves out pairs without an object; so
+does this. Its AUC is a sum over 100 bins that lies above the area by up to a hundredth of the range of recalls; here
+the area is exact, which makes it the mean recall (`recall_area` has both).
 """
 
 from typing import Literal, NamedTuple
@@ -62,6 +62,9 @@ class DejaVu(NamedTuple):
         recall_sign: The same for recall; its mean is `recall_gap`.
         recall_difference: recall(f) - recall(g); its mean is `auc_gap`.
         extra: Objects right under f less objects right under g, whole numbers: the score of each pair.
+        precision: Precision of each of them under f and under g, shape (2, kept).
+        recall: The same for recall.
+        order: Which of them stand at the top by the ranking, first ones first: numbers from 0 to kept - 1.
     """
 
     precision_gap: float
@@ -73,6 +76,9 @@ class DejaVu(NamedTuple):
     recall_sign: Float64[np.ndarray, "kept"]
     recall_difference: Float64[np.ndarray, "kept"]
     extra: Int[np.ndarray, "kept"]
+    precision: Float64[np.ndarray, "side kept"]
+    recall: Float64[np.ndarray, "side kept"]
+    order: Int[np.ndarray, "kept"]
 
 
 def predict_objects(
@@ -275,4 +281,7 @@ def dejavu(
         recall_sign,
         difference,
         extra,
+        np.stack([precision_f, precision_g]),
+        np.stack([recall_f, recall_g]),
+        order,
     )

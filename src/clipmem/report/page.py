@@ -17,7 +17,8 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from clipmem.report import localized, numbers, wording
+from clipmem.report import dejavu, localized, numbers, wording
+from clipmem.report.dejavu_figure import gaps_figure
 from clipmem.report.escape import CAPTION_LIMIT, visible
 from clipmem.report.figures import curves_figure, roc_figure, roles_figure
 from clipmem.report.gallery import (
@@ -109,6 +110,7 @@ def render(run: RunFiles, images: Mapping[str, bytes], credit_lines: Sequence[st
             **_figures(run),
             **_gallery(run, images, credit_lines),
             **_localized(run, images),
+            **dejavu.section(run.summary),
         )
     )
 
@@ -121,6 +123,8 @@ def _figures(run: RunFiles) -> dict[str, list[Markup]]:
         "roc_figure": [],
         "curves_figure": [],
     }
+    if "two_model" in (dejavu.measured(run.summary) or {}):
+        drawn["dejavu_figure"] = [gaps_figure(run.summary, size) for size in sizes]
     if run.summary["planted"]:
         drawn["roc_figure"] = [roc_figure(run.scores, run.summary, size) for size in sizes]
     if run.logs:
@@ -167,7 +171,8 @@ def _extra_sections(run: RunFiles, in_halves: bool) -> list[tuple[str, str]]:
     some = [("in-and-out", "In and out")] if in_halves else []
     some += [("units", "Units")] if found.units is not None or found.layers is not None else []
     some += [("layers", "Layers")] if found.layers is not None else []
-    return some + ([("towers", "Towers")] if found.towers is not None else [])
+    some += [("towers", "Towers")] if found.towers is not None else []
+    return some + ([("dejavu", "Déjà Vu")] if dejavu.measured(run.summary) else [])
 
 
 def _localized(run: RunFiles, images: Mapping[str, bytes]) -> dict[str, Any]:

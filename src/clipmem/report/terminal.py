@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clipmem.report import dejavu
 from clipmem.report.escape import visible
 from clipmem.report.gallery import captions_by_uid, captions_sources, ranked_candidates, trained_captions
 from clipmem.report.localized import layer_sentences, read_localized, top_units, tower_rows, tower_sentences
@@ -123,8 +124,9 @@ def print_summary(run_dir: Path, console: Console, *, k: int = 10) -> None:
     console.print(top_table(tables["scores"], tables["pairs"], tables["splits"], k, words), width=width)
     # without a noise floor the agreement of halves is what says how far single scores can be trusted
     noise = stability(summary) if words is SUBSAMPLE else noise_floor(summary)
-    for line in filter(None, (planted_line(summary), noise, words.caveat)):
-        console.print(Text(line), width=width)
+    memories = " ".join(dejavu.sentences(summary)) if dejavu.measured(summary) else ""
+    for line in filter(None, (planted_line(summary), noise, memories, words.caveat)):
+        console.print(Text(visible(line)), width=width)
     # a path is never broken into lines: it is there to be copied
     console.print(Text(visible(where)), soft_wrap=True)
 

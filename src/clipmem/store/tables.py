@@ -24,6 +24,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "label": pl.String,
         "sublabel": pl.String,
         "credit": pl.String,
+        "objects": pl.List(pl.String),
     },
     "splits": {
         **_UID,
@@ -49,7 +50,31 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "g_text_bank": pl.Float64,
     },
     "seed_scores": {**_UID, "seed": pl.Int64, "f": pl.Float64, "g": pl.Float64},
+    # means over seeds, null where a pair has no object; `_text` is the reference of the one-model test
+    "evaluate/dejavu": {
+        **_UID,
+        "role": pl.String,
+        "objects": pl.Int64,
+        "extra": pl.Float64,
+        "precision_f": pl.Float64,
+        "precision_g": pl.Float64,
+        "recall_f": pl.Float64,
+        "recall_g": pl.Float64,
+        "extra_text": pl.Float64,
+        "precision_text": pl.Float64,
+        "recall_text": pl.Float64,
+    },
 }
+
+# columns that a table may lack, when it was written before they were there or by a source that has nothing to say
+_EMPTY_IF_MISSING: Mapping[str, tuple[str, ...]] = {"pairs": ("objects",)}
+
+
+def _completed(name: str, table: pl.DataFrame) -> pl.DataFrame:
+    """Give every row an empty list in the columns that `name` may lack."""
+    missing = [column for column in _EMPTY_IF_MISSING.get(name, ()) if column not in table.columns]
+    empty = [pl.Series(column, [[]] * table.height, dtype=pl.List(pl.String)) for column in missing]
+    return table.with_columns(empty) if empty else table
 
 
 def write_table(path: Path, name: str, table: pl.DataFrame) -> None:
@@ -65,7 +90,7 @@ def write_table(path: Path, name: str, table: pl.DataFrame) -> None:
 
 def table_bytes(name: str, table: pl.DataFrame) -> bytes:
     """Render a table as Parquet bytes with the columns of `SCHEMAS[name]`, in their order."""
-    schema = SCHEMAS[name]
+    schema, table = SCHEMAS[name], _completed(name, table)
     if set(table.columns) != set(schema):
         missing, extra = sorted(set(schema) - set(table.columns)), sorted(set(table.columns) - set(schema))
         raise InputError(
@@ -103,6 +128,7 @@ def read_table(path: Path, name: str) -> pl.DataFrame:
             expected="a file that clipmem wrote",
             todo="Delete it and run the study again: only that stage is repeated.",
         ) from error
+    table = _completed(name, table)
     missing = [column for column in SCHEMAS[name] if column not in table.columns]
     if missing:
         raise InputError(

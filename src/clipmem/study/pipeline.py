@@ -28,7 +28,7 @@ from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
-from clipmem.study import engine, execution, materials
+from clipmem.study import dejavu, engine, execution, materials
 from clipmem.study.loaded import gallery_images, seconds_of
 from clipmem.study.models import StudyModels, open_models
 from clipmem.train.numerics import threads
@@ -61,7 +61,7 @@ class Study:
         # before the folder is touched: names and sizes that cannot work must leave nothing behind
         models = open_models(self.recipe, self.folder)
         source = open_source(self.recipe.data)
-        pairs = source.pairs()
+        pairs = dejavu.prepare(source.pairs(), self.recipe)
         self._protocol.check_pairs(pairs)
         if not (self.folder.path / "manifest.json").is_file():
             models.describe()
@@ -205,7 +205,11 @@ class Study:
             draws=settings.draws,
             confidence=settings.confidence,
         )
-        return [self.folder.write_json("evaluate/retrieval.json", found)]
+        tasks = [(task.side, task.seed) for task in self._models()]
+        return [
+            self.folder.write_json("evaluate/retrieval.json", found),
+            *dejavu.evaluate(self.folder, self.recipe, tasks),
+        ]
 
 
 def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
@@ -225,6 +229,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         **protocol_of(recipe).summarize(splits, tables, seed=recipe.split.seed),
         "normaliser": float(candidates.to_numpy().max() - candidates.to_numpy().min()),
         "retrieval": folder.read_json("evaluate/retrieval.json"),
+        **dejavu.summary_of(folder),
         "seconds": seconds,
     }
     folder.write_json("summary.json", document)

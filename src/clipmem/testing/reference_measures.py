@@ -11,6 +11,7 @@ from statistics import median
 from clipmem.testing.reference import similarity
 
 Row = Sequence[float]
+Objects = set[int] | set[str]
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -81,7 +82,7 @@ def nearest(query: Row, public: Sequence[Row], k: int) -> list[int]:
 
 
 def dejavu_gaps(
-    true: Sequence[set[int]], target: Sequence[set[int]], reference: Sequence[set[int]]
+    true: Sequence[Objects], target: Sequence[Objects], reference: Sequence[Objects]
 ) -> tuple[float, float, float]:
     """Return the population precision, population recall and AUC gaps, pair by pair, area by its rectangles."""
     rates: list[list[tuple[float, float]]] = []

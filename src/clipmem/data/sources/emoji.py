@@ -6,6 +6,7 @@ way never sits in another role.
 """
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 
@@ -15,6 +16,8 @@ from clipmem.base.recipes import DataSection
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.store.hashing import pair_uid
 
+# An object that only one or two emoji have can hardly be found among the public pictures: it is no label.
+COMMON = 3
 VENDORS = ("noto", "twemoji", "fluent-flat", "noto-v1", "emojione", "fxemoji")
 
 
@@ -22,6 +25,24 @@ VENDORS = ("noto", "twemoji", "fluent-flat", "noto-v1", "emojione", "fxemoji")
 def _table() -> pl.DataFrame:
     with as_file(files("clipmem.data") / "assets" / "emoji.parquet") as path:
         return pl.read_parquet(path)
+
+
+def _objects(emoji: pl.DataFrame) -> pl.Series:
+    """Name what is in each picture: its Unicode group and subgroup, and its keywords that at least three emoji have.
+
+    The keywords are those of the dictionaries (CLDR, emojibase, emojilib) in small letters, not the words of a caption.
+    As with the categories of COCO, an object may stand in the caption that a model trains on (the emoji's name) or not:
+    what the caption tells, f and g both know, and only their difference counts.
+    """
+    words = [sorted({word.lower() for word in own}) for own in emoji["keywords"].to_list()]
+    times = Counter(word for own in words for word in own)
+    return pl.Series(
+        "objects",
+        [
+            [f"group:{group}", f"subgroup:{subgroup}", *(word for word in own if times[word] >= COMMON)]
+            for group, subgroup, own in zip(emoji["group"], emoji["subgroup"], words, strict=True)
+        ],
+    )
 
 
 @SOURCES.register("emoji")
@@ -43,7 +64,7 @@ class EmojiSource(Source):
             .agg(
                 pl.col("id").first().alias("image"),
                 pl.col("id").slice(1).alias("variants"),
-                pl.col("captions", "group", "subgroup", "concept", "license", "attribution").first(),
+                pl.col("captions", "keywords", "group", "subgroup", "concept", "license", "attribution").first(),
             )
         )
         uids = [
@@ -60,6 +81,7 @@ class EmojiSource(Source):
             pl.col("group").alias("label"),
             pl.col("subgroup").alias("sublabel"),
             pl.format("{} ({})", "attribution", "license").alias("credit"),
+            _objects(grouped),
         ).sort("uid")
 
     def read(self, references: Sequence[str]) -> list[bytes]:

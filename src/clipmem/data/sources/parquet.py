@@ -8,6 +8,7 @@ import polars as pl
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.recipes import DataSection
 from clipmem.base.suggest import did_you_mean
+from clipmem.data.objects import object_lists
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.store.hashing import pair_uid
 
@@ -36,6 +37,7 @@ class ParquetSource(Source):
             section.caption_column,
             section.group_column,
             section.label_column,
+            section.object_column,
         } - {""}
         try:
             names = pl.read_parquet_schema(self._files[0])
@@ -62,11 +64,13 @@ class ParquetSource(Source):
         captions = pl.col(section.caption_column)
         if table.schema[section.caption_column] == pl.String:
             captions = captions.reshape((-1, 1)).cast(pl.List(pl.String))
+        objects = object_lists(table[section.object_column]) if section.object_column else None
         return table.select(
             image.alias("bytes"),
             captions.alias("captions"),
             (pl.col(section.group_column).cast(pl.String) if section.group_column else pl.lit("")).alias("group"),
             (pl.col(section.label_column).cast(pl.String) if section.label_column else pl.lit("")).alias("label"),
+            pl.Series("objects", [[]] * table.height if objects is None else objects, dtype=pl.List(pl.String)),
         )
 
     def pairs(self) -> pl.DataFrame:
@@ -107,6 +111,7 @@ class ParquetSource(Source):
                 "label": table["label"].fill_null(""),
                 "sublabel": pl.Series([""] * table.height),
                 "credit": pl.Series([""] * table.height),
+                "objects": table["objects"],
             }
         ).sort("uid")
 

@@ -1,0 +1,37 @@
+"""Déjà Vu of one finished study for several numbers of neighbours and of predicted objects: how much hangs on them.
+
+    python experiments/dejavu/compare.py clipmem-demo
+
+Reads the embeddings of the run folder, trains nothing and writes nothing. One line a setting.
+"""
+
+import sys
+
+from clipmem.store.folder import RunFolder
+from clipmem.study.dejavu import couples, measure_run
+
+SETTINGS = ((1, 0), (5, 0), (10, 0), (20, 0), (50, 0), (10, 5), (10, 10), (10, 20), (50, 10))
+
+
+def shown(entry: dict[str, float], value: str = "mean", form: str = "+.3f") -> str:
+    return f"{entry[value]:{form}} [{entry['low']:{form}}, {entry['high']:{form}}]"
+
+
+def main() -> None:
+    folder = RunFolder(sys.argv[1])
+    recipe = folder.recipe()
+    seeds = couples([(side, seed) for side in ("f", "g") for seed in recipe.train.seeds])
+    print("k, top: AUC gap of candidates | not planted | independent | shared | Spearman with CLIPMem | planted, AUROC")
+    for neighbours, top in SETTINGS:
+        section = recipe.dejavu.model_copy(update={"neighbours": neighbours, "top": top})
+        found = measure_run(folder, recipe.model_copy(update={"dejavu": section}), seeds).document["two_model"]
+        roles = found["roles"]
+        names = [name for name in ("candidate", "candidate, not planted", "independent", "shared") if name in roles]
+        cells = [shown(roles[name]["auc_gap"]) for name in names]
+        cells.append(shown(found["clipmem"], "spearman"))
+        cells += [shown(found["planted"], "auroc", ".3f")] if found["planted"] else []
+        print(f"{neighbours}, {top or 'all'}: {' | '.join(cells)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

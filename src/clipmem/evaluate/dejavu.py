@@ -1,0 +1,337 @@
+"""Déjà Vu memorization of a study: f against g (two-model test), and f against text alone (one-model test).
+
+The queries are the captions that a pair was trained with, the public set is the pictures of the external pairs, which
+no model saw. The objects in the k public pictures nearest to a caption are the prediction (`clipmem.functional.dejavu`
+has the formulas, after Jayaraman, Guo & Chaudhuri, NeurIPS 2024). Candidates are what is measured: f saw them, g did
+not. Independent pairs are their mirror (only g saw them, so the population gaps change their sign), shared pairs the
+control (both saw them, about 0). Every gap is averaged over seeds, with a bootstrap interval over near-duplicate groups
+of pairs and over seeds. A pair with several captions or views is its mean unit embedding.
+
+The top gaps have one more control, `floor`: g against the g of another seed on the candidates. Neither saw them, and
+whatever is above 0 there is made by choosing the top.
+
+When not to trust it: a prediction can only name what the public pictures have, and 200 of them are few (the paper takes
+millions). 0.1 % of 200 pairs is one pair. The one-model test measures the text-only reference as well as f: compare its
+candidates with its independent pairs, which f did not see either.
+
+On the shipped emoji it finds little of what CLIPMem finds (rank correlation 0.22 [0.08, 0.35]), and without the
+planted pairs no gap of the candidates lies clearly above 0. Planted wrong captions it finds about as well as CLIPMem
+does (AUROC 0.76 [0.62, 0.86]). The numbers and their commands are in docs/dejavu.md.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Bool, Float64, Int
+from torch import Tensor
+
+from clipmem.base.random import derive_seed
+from clipmem.base.recipes import DejavuSection
+from clipmem.embed.passes import Embeddings
+from clipmem.evaluate.text_only import TextNeighbours
+from clipmem.functional import DejaVu, auroc, dejavu, dejavu_intervals, nearest, normalize, predict_objects, spearman
+
+MEASURED = ("candidate", "independent", "shared")
+NOT_PLANTED = "candidate, not planted"
+_CELLS = 4_000_000  # predicted objects counted at a time
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The pairs of a study with the objects in their pictures; every row follows the split table.
+
+    Attributes:
+        uids: The pairs.
+        role: Role of each.
+        group: Near-duplicate group of each, any integers.
+        objects: Objects in the picture of each, in any order.
+        planted: Which have another pair's captions.
+        clipmem: CLIPMem of each; NaN where it has none.
+    """
+
+    uids: Sequence[str]
+    role: np.ndarray
+    group: Int[np.ndarray, " n"]
+    objects: Sequence[Sequence[str]]
+    planted: Bool[np.ndarray, " n"]
+    clipmem: Float64[np.ndarray, " n"]
+
+    def where(self, name: str) -> Bool[np.ndarray, " n"]:
+        """Tell which pairs have a role, or are candidates with their own captions (`NOT_PLANTED`)."""
+        return (self.role == "candidate") & ~self.planted if name == NOT_PLANTED else self.role == name
+
+
+class Statistics(NamedTuple):
+    """How intervals are made: level, bootstrap draws, seed of the draws."""
+
+    confidence: float
+    draws: int
+    seed: int
+
+
+class Measured(NamedTuple):
+    """What `evaluate/dejavu.json` holds beside its settings, and the rows of `evaluate/dejavu.parquet`."""
+
+    document: dict[str, Any]
+    pairs: pl.DataFrame
+
+
+class _Guess(NamedTuple):
+    """Objects predicted for the pairs of a role, and the distance of each caption's nearest public picture."""
+
+    objects: Bool[Tensor, "n object"]
+    distance: Float64[np.ndarray, " n"]
+
+    def of(self, kept: Bool[np.ndarray, " n"]) -> "_Guess":
+        """Return the guesses of some of the pairs."""
+        return _Guess(self.objects[torch.from_numpy(kept)], self.distance[kept])
+
+
+def object_matrix(objects: Sequence[Sequence[str]]) -> tuple[Bool[Tensor, "n object"], list[str]]:
+    """Say which object is in which picture; the columns are the names in alphabetical order.
+
+    Example:
+        >>> object_matrix([["cat"], ["sofa", "cat"]])[0].tolist()
+        [[True, False], [True, True]]
+    """
+    names = sorted({name for own in objects for name in own})
+    column = {name: place for place, name in enumerate(names)}
+    matrix = torch.zeros(len(objects), len(names), dtype=torch.bool)
+    for row, own in enumerate(objects):
+        matrix[row, [column[name] for name in own]] = True
+    return matrix, names
+
+
+def _captions(model: Embeddings) -> Float64[Tensor, "n d"]:
+    """Return the sum of each pair's unit caption embeddings: the direction of their mean."""
+    unit = normalize(model.text.double(), name="caption embeddings")
+    total = torch.zeros(len(model.image), unit.shape[1], dtype=torch.float64)
+    return total.index_add_(0, model.text_pair.long(), unit)
+
+
+def _images(model: Embeddings, public: Bool[np.ndarray, " n"]) -> Float64[Tensor, "p d"]:
+    return normalize(model.image[torch.from_numpy(public)].double(), name="image embeddings").sum(dim=1)
+
+
+def _predict(
+    rows: Int[Tensor, "q k"], objects: Bool[Tensor, "p object"], settings: DejavuSection
+) -> Bool[Tensor, "q object"]:
+    """Predict the objects of some queries at a time, so that the counts of all are never held."""
+    step = max(1, _CELLS // max(1, objects.shape[1]))
+    return torch.cat([predict_objects(part, objects, top=settings.top or None) for part in rows.split(step)])
+
+
+def _by_model(
+    model: Embeddings, labelled: Labelled, public: Bool[Tensor, "p object"], settings: DejavuSection
+) -> dict[str, _Guess]:
+    """Predict the objects of every measured pair under one model."""
+    captions, images = _captions(model), _images(model, labelled.role == "external")
+    found: dict[str, _Guess] = {}
+    for role in MEASURED:
+        where = torch.from_numpy(labelled.role == role)
+        near = nearest(captions[where], images, settings.neighbours)
+        found[role] = _Guess(_predict(near.rows, public, settings), 1 - near.similarity[:, 0].numpy())
+    return found
+
+
+def _by_text(
+    text: TextNeighbours, labelled: Labelled, public: Bool[Tensor, "p object"], settings: DejavuSection
+) -> dict[str, Bool[Tensor, "n object"]]:
+    """Predict from the nearest public captions; where there is none, a picture without objects stands in."""
+    padded = torch.cat([public, torch.zeros(1, public.shape[1], dtype=torch.bool)])
+    rows, role = torch.from_numpy(text.rows), labelled.role[labelled.role != "external"]
+    return {name: _predict(rows[torch.from_numpy(role == name)], padded, settings) for name in MEASURED}
+
+
+def measure(
+    models: Sequence[tuple[Callable[[], Embeddings], Callable[[], Embeddings]]],
+    labelled: Labelled,
+    text: TextNeighbours,
+    settings: DejavuSection,
+    statistics: Statistics,
+) -> Measured:
+    """Measure Déjà Vu memorization over the seeds of a study.
+
+    Args:
+        models: For each seed how to read the embeddings of f and those of g; one model is held at a time.
+        labelled: The pairs, with external ones among them, and at least one candidate with an object.
+        text: The nearest public captions of all pairs that are not external, in their order.
+        settings: The recipe's `[dejavu]` section; `neighbours` at most the number of external pairs.
+        statistics: How intervals are made.
+
+    Returns:
+        The two-model test, its floor and the one-model test, each gap with its interval, and one row a measured pair.
+
+    Raises:
+        InputError: There are fewer public pictures than neighbours, or no candidate has an object.
+    """
+    every, names = object_matrix(labelled.objects)
+    public = every[torch.from_numpy(labelled.role == "external")]
+    by_f: list[dict[str, _Guess]] = []
+    by_g: list[dict[str, _Guess]] = []
+    for load_f, load_g in models:
+        by_f.append(_by_model(load_f(), labelled, public, settings))
+        by_g.append(_by_model(load_g(), labelled, public, settings))
+    by_text = _by_text(text, labelled, public, settings)
+    two: dict[str, list[DejaVu]] = {}
+    one: dict[str, list[DejaVu]] = {}
+    for name in (*MEASURED, NOT_PLANTED):
+        where = labelled.where(name)
+        own = every[torch.from_numpy(where)]
+        planted = labelled.planted[labelled.role == "candidate"]
+        if (name == NOT_PLANTED and not planted.any()) or (name != "candidate" and not bool(own.any())):
+            continue  # without a candidate that has an object, `dejavu` says so
+        role = "candidate" if name == NOT_PLANTED else name
+        kept = where[labelled.role == role]
+        guesses = [of_f[role].of(kept) for of_f in by_f]
+        others = [of_g[role].of(kept).objects for of_g in by_g]
+        text_objects = by_text[role][torch.from_numpy(kept)]
+        two[name] = [_compare(own, f, g, settings) for f, g in zip(guesses, others, strict=True)]
+        one[name] = [_compare(own, f, text_objects, settings) for f in guesses]
+    document = {
+        "public": len(public),
+        "objects": _about_objects(every, public, labelled, names),
+        "two_model": _test(two, labelled, statistics),
+        "floor": _floor(every, by_g, labelled, settings, statistics),
+        "one_model": {**_test(one, labelled, statistics), "without_neighbour": text.lonely},
+    }
+    return Measured(document, _rows(labelled, every, two, one))
+
+
+def _compare(
+    own: Bool[Tensor, "n object"], target: _Guess, reference: Bool[Tensor, "n object"], settings: DejavuSection
+) -> DejaVu:
+    return dejavu(
+        own,
+        target.objects,
+        reference,
+        fractions=settings.fractions,
+        ranking=settings.ranking,
+        distance=target.distance,
+    )
+
+
+def _about_objects(
+    every: Bool[Tensor, "n object"], public: Bool[Tensor, "p object"], labelled: Labelled, names: Sequence[str]
+) -> dict[str, Any]:
+    own = every[torch.from_numpy(labelled.role == "candidate")]
+    return {
+        "names": len(names),
+        "candidate_mean": float(own.sum(dim=1).double().mean()),
+        # the largest recall that anybody could reach
+        "in_public": float((own & public.any(dim=0)).sum() / max(1, int(own.sum()))),
+    }
+
+
+def _test(found: Mapping[str, Sequence[DejaVu]], labelled: Labelled, statistics: Statistics) -> dict[str, Any]:
+    """Put the gaps of every role into plain data, and say what the extra objects of the candidates find."""
+    roles: dict[str, Any] = {}
+    for role, seeds in found.items():
+        where = labelled.where(role)
+        rates = np.stack([np.stack([one.precision, one.recall]) for one in seeds]).mean(axis=(0, 3))
+        roles[role] = {
+            "n": len(seeds[0].kept),
+            "without_objects": int(where.sum()) - len(seeds[0].kept),
+            "precision": {"f": float(rates[0, 0]), "reference": float(rates[0, 1])},
+            "recall": {"f": float(rates[1, 0]), "reference": float(rates[1, 1])},
+            **_gaps(seeds, labelled.group[where], statistics, role),
+        }
+    return {"roles": roles, **_agreement(found["candidate"], labelled, statistics)}
+
+
+def _gaps(seeds: Sequence[DejaVu], groups: np.ndarray, statistics: Statistics, name: str) -> dict[str, Any]:
+    sure = dejavu_intervals(
+        seeds,
+        groups,
+        seed=derive_seed(statistics.seed, name),
+        draws=statistics.draws,
+        confidence=statistics.confidence,
+    )
+    return {
+        **{gap: getattr(sure, gap)._asdict() for gap in ("precision_gap", "recall_gap", "auc_gap")},
+        "top": [
+            {
+                "fraction": top.fraction,
+                "pairs": top.pairs,
+                **{kind: getattr(top, kind)._asdict() for kind in ("precision", "recall", "f_score")},
+            }
+            for top in sure.top
+        ],
+    }
+
+
+def _agreement(seeds: Sequence[DejaVu], labelled: Labelled, statistics: Statistics) -> dict[str, Any]:
+    """Compare the candidates' extra objects with CLIPMem, and with which of them are planted."""
+    kept = np.flatnonzero(labelled.role == "candidate")[seeds[0].kept]
+    extra = np.mean([one.extra for one in seeds], axis=0)
+    scored = np.isfinite(labelled.clipmem[kept])
+    ranks = None
+    if scored.any():
+        ranks = spearman(extra[scored], labelled.clipmem[kept][scored], statistics.confidence)._asdict()
+    wrong = labelled.planted[kept]
+    planted = None
+    if wrong.any() and not wrong.all():
+        found = auroc(extra, wrong, statistics.confidence)
+        planted = {"n": int(wrong.sum()), "auroc": found.mean, "low": found.low, "high": found.high}
+    return {"extra_mean": float(extra.mean()), "clipmem": ranks, "planted": planted}
+
+
+def _floor(
+    every: Bool[Tensor, "n object"],
+    by_g: Sequence[Mapping[str, _Guess]],
+    labelled: Labelled,
+    settings: DejavuSection,
+    statistics: Statistics,
+) -> dict[str, Any] | None:
+    """Gaps at the top of g against the g of the next seed, on the candidates; None with one seed.
+
+    Their population gaps are 0 on average by symmetry, and are left out.
+    """
+    if len(by_g) == 1:
+        return None
+    where = labelled.role == "candidate"
+    own = every[torch.from_numpy(where)]
+    guesses = [one["candidate"] for one in by_g]
+    # as many comparisons as seeds, each model once on each side
+    others = [*guesses[1:], guesses[0]]
+    couples = [_compare(own, one, other.objects, settings) for one, other in zip(guesses, others, strict=True)]
+    return {"top": _gaps(couples, labelled.group[where], statistics, "floor")["top"]}
+
+
+def _rows(
+    labelled: Labelled,
+    every: Bool[Tensor, "n object"],
+    two: Mapping[str, Sequence[DejaVu]],
+    one: Mapping[str, Sequence[DejaVu]],
+) -> pl.DataFrame:
+    """Return one row a measured pair, sorted by uid, with means over seeds; null where a pair has no object."""
+    count = every.sum(dim=1).numpy()
+    tables: list[pl.DataFrame] = []
+    for role in (name for name in two if name != NOT_PLANTED):
+        seeds = two[role]
+        rows = np.flatnonzero(labelled.role == role)
+        columns: dict[str, np.ndarray] = {}
+        for name, found in (("", seeds), ("_text", one[role])):
+            values = {f"extra{name}": np.mean([each.extra for each in found], axis=0)}
+            for kind in ("precision", "recall"):
+                rates = np.mean([getattr(each, kind) for each in found], axis=0)
+                if not name:
+                    values[f"{kind}_f"] = rates[0]
+                values[f"{kind}{name or '_g'}"] = rates[1]
+            for column, kept_values in values.items():
+                columns[column] = np.full(len(rows), np.nan)
+                columns[column][seeds[0].kept] = kept_values
+        tables.append(
+            pl.DataFrame(
+                {
+                    "uid": [labelled.uids[row] for row in rows.tolist()],
+                    "role": [role] * len(rows),
+                    "objects": count[rows],
+                }
+            ).with_columns(pl.Series(column, values).fill_nan(None) for column, values in columns.items())
+        )
+    return pl.concat(tables).sort("uid")

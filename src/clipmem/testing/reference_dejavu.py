@@ -1,0 +1,119 @@
+"""Slow references of a study's Déjà Vu memorization: captions, nearest pictures, objects, gaps, tops, text neighbours.
+
+As `clipmem.testing.reference`: plain loops for tests, also yours; no code in common with `clipmem.functional` or
+`clipmem.evaluate`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from math import fsum, log, sqrt
+
+from clipmem.testing.reference_measures import dejavu_gaps, nearest
+
+Row = Sequence[float]
+
+
+def _mean_unit(rows: Sequence[Row]) -> list[float]:
+    """Mean of the rows after each is divided by its length."""
+    units = [[value / sqrt(fsum(x * x for x in row)) for value in row] for row in rows]
+    return [fsum(column) / len(units) for column in zip(*units, strict=True)]
+
+
+def predicted_objects(neighbours: Sequence[int], objects: Sequence[set[str]], top: int | None = None) -> set[str]:
+    """Objects of the neighbours: all, or the most frequent; equal ones by the nearer neighbour, then by name."""
+    count = Counter(name for row in neighbours for name in objects[row])
+    first = {name: min(rank for rank, row in enumerate(neighbours) if name in objects[row]) for name in count}
+    return set(sorted(count, key=lambda name: (-count[name], first[name], name))[:top])
+
+
+def dejavu_study(
+    target: tuple[Sequence[Sequence[Row]], Sequence[Sequence[Row]]],
+    reference: tuple[Sequence[Sequence[Row]], Sequence[Sequence[Row]]],
+    true: Sequence[set[str]],
+    public: Sequence[set[str]],
+    k: int,
+    top: int | None = None,
+) -> tuple[float, float, float]:
+    """Population precision, population recall and AUC gap of f and g, from their embeddings on.
+
+    Args:
+        target: Under f, the captions of each pair and the views of each public picture.
+        reference: The same under g.
+        true: Objects in the picture of each pair.
+        public: Objects in each public picture.
+        k: Neighbours.
+        top: How many objects are predicted; None: all.
+
+    Returns:
+        The three gaps.
+    """
+    guesses: list[list[set[str]]] = []
+    for captions, images in (target, reference):
+        pictures = [_mean_unit(views) for views in images]
+        near = [nearest(_mean_unit(own), pictures, k) for own in captions]
+        guesses.append([predicted_objects(rows, public, top) for rows in near])
+    return dejavu_gaps(true, guesses[0], guesses[1])
+
+
+def top_gaps(copies: Sequence[tuple[float, float, float, float]], fraction: float) -> tuple[float, float, float]:
+    """Gaps of mean precision, mean recall and F-score over the first pairs of a ranking.
+
+    Args:
+        copies: Precision of f and g, recall of f and g, of every pair in the order of the ranking; a pair that was
+            drawn several times stands there several times.
+        fraction: Share of the pairs.
+
+    Returns:
+        The three gaps.
+    """
+    size = max(1, int(len(copies) * fraction))
+    p_f, p_g, r_f, r_g = (fsum(column) / size for column in zip(*copies[:size], strict=True))
+
+    def f_score(precision: float, recall: float) -> float:
+        return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+    return p_f - p_g, r_f - r_g, f_score(p_f, r_f) - f_score(p_g, r_g)
+
+
+def text_neighbours(query: Sequence[str], public: Sequence[Sequence[str]], k: int) -> list[int]:
+    """Rows of the public pairs whose captions share most runs of 2 to 4 characters with a pair's, by TF-IDF.
+
+    A run lies inside a word with a space on either side; idf = ln((1 + P) / (1 + P_r)) + 1; captions are unit vectors,
+    a pair the unit vector of their mean. Pairs without a common run are left out.
+    """
+
+    def runs(caption: str) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for word in caption.lower().split():
+            padded = f" {word} "
+            for length in (2, 3, 4):
+                # a word shorter than a run is counted once, whole
+                for start in range(max(1, len(padded) - length + 1)):
+                    found[padded[start : start + length]] += 1
+                if len(padded) <= length:
+                    break
+        return found
+
+    captions = [caption for own in public for caption in own]
+    documents = Counter(run for caption in captions for run in runs(caption))
+    for run in documents:
+        documents[run] = sum(1 for caption in captions if run in runs(caption))
+
+    def vector(own: Sequence[str]) -> dict[str, float]:
+        mean: dict[str, float] = {}
+        for caption in own:
+            weights = {
+                run: times * (log((1 + len(captions)) / (1 + documents[run])) + 1)
+                for run, times in runs(caption).items()
+                if documents[run]
+            }
+            length = sqrt(fsum(weight**2 for weight in weights.values()))
+            for run, weight in weights.items():
+                mean[run] = mean.get(run, 0.0) + weight / length / len(own)
+        length = sqrt(fsum(weight**2 for weight in mean.values())) or 1.0
+        return {run: weight / length for run, weight in mean.items()}
+
+    asked = vector(query)
+    cosines = [fsum(asked.get(run, 0.0) * weight for run, weight in vector(own).items()) for own in public]
+    order = sorted(range(len(public)), key=lambda row: (-round(cosines[row], 12), row))[:k]
+    return [row for row in order if cosines[row] > 0]

@@ -1,0 +1,158 @@
+"""Déjà Vu of a study against loops written from its equations: gaps, tops of bootstrap draws, text neighbours."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from clipmem.base.random import generator
+from clipmem.base.recipes import DejavuSection
+from clipmem.embed.passes import Embeddings
+from clipmem.evaluate import dejavu as stage
+from clipmem.evaluate.text_only import tfidf_neighbours, vector_neighbours
+from clipmem.functional import dejavu, dejavu_intervals
+from clipmem.testing import reference_dejavu as loops
+
+ROLES = ["candidate"] * 11 + ["external"] * 9 + ["independent"] * 5 + ["shared"] * 4
+
+
+def study(seed, views=2):
+    """Pairs with 1 to 3 captions each, in shuffled roles, and their embeddings under one model."""
+    rng = np.random.default_rng(seed)
+    n = len(ROLES)
+    counts = np.array([1 + i % 3 for i in range(n)])
+    pair = np.repeat(np.arange(n), counts)
+    image = torch.from_numpy(rng.normal(size=(n, views, 6))).float()
+    return Embeddings(image, torch.from_numpy(rng.normal(size=(len(pair), 6))).float(), torch.from_numpy(pair))
+
+
+def labels(seed):
+    rng = np.random.default_rng(seed)
+    names = [f"object {i}" for i in range(8)]
+    objects = [[name for name in names if rng.random() < 0.3] for _ in ROLES]
+    objects[3] = []  # a candidate that does not count
+    role = np.array(ROLES)[np.random.default_rng(99).permutation(len(ROLES))]
+    planted = (role == "candidate") & (np.cumsum(role == "candidate") <= 3)
+    return stage.Labelled(
+        [f"{i:032x}" for i in range(len(ROLES))],
+        role,
+        np.arange(len(ROLES)) // 2,
+        objects,
+        planted,
+        rng.normal(size=len(ROLES)),
+    )
+
+
+def in_lists(model, where):
+    captions = [model.text[model.text_pair == row].double().tolist() for row in np.flatnonzero(where)]
+    return captions, model.image[torch.from_numpy(where)].double().tolist()
+
+
+@pytest.mark.parametrize(("k", "top"), [(1, 0), (4, 0), (9, 2), (3, 1)])
+def test_the_stage_equals_its_loops(k, top):
+    labelled, models = labels(1), [(study(2), study(3)), (study(4), study(5))]
+    settings = DejavuSection(neighbours=k, top=top, fractions=(0.1, 0.5))
+    others = int((labelled.role != "external").sum())
+    text = stage.TextNeighbours(np.random.default_rng(0).integers(0, 9, size=(others, k)), 0)
+    found = stage.measure(
+        [(lambda f=f: f, lambda g=g: g) for f, g in models],
+        labelled,
+        text,
+        settings,
+        stage.Statistics(0.9, 200, 7),
+    )
+    public = labelled.role == "external"
+    public_objects = [set(own) for own, is_public in zip(labelled.objects, public, strict=True) if is_public]
+    text_row = np.cumsum(~public) - 1
+    for name in (*stage.MEASURED, stage.NOT_PLANTED):
+        where = labelled.where(name)
+        true = [set(labelled.objects[row]) for row in np.flatnonzero(where)]
+        gaps, text_gaps = [], []
+        for f, g in models:
+            sides = [(in_lists(model, where)[0], in_lists(model, public)[1]) for model in (f, g)]
+            gaps.append(loops.dejavu_study(*sides, true, public_objects, k, top or None))
+            by_text = [
+                loops.predicted_objects(text.rows[text_row[row]].tolist(), public_objects, top or None)
+                for row in np.flatnonzero(where)
+            ]
+            pictures = [loops._mean_unit(own) for own in sides[0][1]]
+            by_f = [
+                loops.predicted_objects(loops.nearest(loops._mean_unit(own), pictures, k), public_objects, top or None)
+                for own in sides[0][0]
+            ]
+            text_gaps.append(loops.dejavu_gaps(true, by_f, by_text))
+        for test, expected in (("two_model", gaps), ("one_model", text_gaps)):
+            entry = found.document[test]["roles"][name]
+            ours = [entry[gap]["mean"] for gap in ("precision_gap", "recall_gap", "auc_gap")]
+            assert ours == pytest.approx(np.mean(expected, axis=0).tolist(), abs=1e-12)
+            assert entry["n"] + entry["without_objects"] == where.sum()
+    rows = found.pairs
+    assert rows["uid"].to_list() == sorted(np.array(labelled.uids)[~public])
+    by_uid = dict(rows.select("uid", "extra").iter_rows())
+    for uid, own in zip(labelled.uids, labelled.objects, strict=True):
+        assert uid not in by_uid or (by_uid[uid] is None) == (not own)
+
+
+def random_result(seed, n=23):
+    rng = np.random.default_rng(seed)
+    true, f, g = (torch.from_numpy(rng.random((n, 7)) < p) for p in (0.5, 0.5, 0.4))
+    true[5] = False
+    true[6, 0] = True
+    return dejavu(true, f, g, fractions=(0.05, 0.3, 1.0))
+
+
+@pytest.mark.parametrize("groups", [np.arange(23), np.arange(23) // 4])
+def test_tops_of_the_bootstrap_are_ranked_again(groups):
+    found = [random_result(1), random_result(1)._replace(order=random_result(1).order[::-1]), random_result(1)]
+    found[2] = found[2]._replace(precision=found[2].precision[::-1], recall=found[2].recall * 0.5)
+    draws, kept = 60, found[0].kept
+    codes = np.unique(groups[kept], return_inverse=True)[1]
+    count = codes.max() + 1
+    picks = generator(4, "bootstrap", "groups").integers(count, size=(draws, count))
+    chosen = generator(4, "bootstrap", "seeds").integers(3, size=(draws, 3))
+    sure = dejavu_intervals(found, groups, seed=4, draws=draws, confidence=0.8)
+    for index, fraction in enumerate((0.05, 0.3, 1.0)):
+        drawn = []
+        for groups_drawn, seeds_drawn in zip(picks.tolist(), chosen.tolist(), strict=True):
+            of_seeds = []
+            for seed in seeds_drawn:
+                one = found[seed]
+                copies = []
+                for row in one.order.tolist():
+                    rates = (*one.precision[:, row].tolist(), *one.recall[:, row].tolist())
+                    copies += [rates] * groups_drawn.count(codes[row])
+                of_seeds.append(loops.top_gaps(copies, fraction))
+            drawn.append(np.mean(of_seeds, axis=0))
+        low, high = np.quantile(drawn, [0.1, 0.9], axis=0)
+        for kind, name in enumerate(("precision", "recall", "f_score")):
+            entry = getattr(sure.top[index], name)
+            assert (entry.low, entry.high) == pytest.approx((low[kind], high[kind]), abs=1e-12)
+            assert entry.mean == pytest.approx(np.mean([getattr(one.top[index], name) for one in found]))
+
+
+def test_tops_do_not_depend_on_how_many_columns_are_looked_at(monkeypatch):
+    found = [random_result(3, n=400)]
+    before = dejavu_intervals(found, np.arange(400), seed=1, draws=300).top
+    module = sys.modules["clipmem.functional.dejavu_intervals"]  # the function of that name hides it
+    monkeypatch.setattr(module, "_CELLS", 4000)  # a few draws at a time
+    monkeypatch.setattr(module, "_SPARE", -30)  # often too few: looks again
+    assert dejavu_intervals(found, np.arange(400), seed=1, draws=300).top == before
+
+
+WORDS = ["red", "car", "cart", "a", "dogs", "dog", "sun", "moonlight", "Car,"]
+
+
+@pytest.mark.parametrize("block", [2, 1024])
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_text_neighbours(k, block):
+    rng = np.random.default_rng(k)
+    captions = [[" ".join(rng.choice(WORDS, rng.integers(1, 4))) for _ in range(1 + i % 2)] for i in range(11)]
+    queries, public = [*captions[:5], ["xyz qq"]], captions[5:]
+    found = tfidf_neighbours(queries, public, k, block=block)
+    for query, rows in zip(queries, found.rows.tolist(), strict=True):
+        expected = loops.text_neighbours(query, public, k)
+        assert rows == expected + [len(public)] * (k - len(expected))
+    assert found.lonely == 1
+    # a user's vectors go the way of `nearest`
+    assert vector_neighbours(np.eye(3), np.eye(3), 1).rows.tolist() == [[0], [1], [2]]

@@ -1,0 +1,244 @@
+"""Objects of pairs and the files that `[dejavu]` names: what is read, and the exact text where it cannot be."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import DataSection, Recipe, dump_recipe, load_recipe
+from clipmem.data.objects import object_lists, with_objects
+from clipmem.data.sources import open_source
+from clipmem.evaluate.text_only import read_vectors, tfidf_neighbours
+from clipmem.store.tables import read_table, write_table
+from clipmem.study.dejavu import couples, why_not
+from clipmem.testing.tiny import picture, write_parquet
+
+PAIRS = pl.DataFrame({"uid": ["a" * 32, "b" * 32], "objects": [["cat"], []]})
+
+
+def message(call):
+    with pytest.raises(InputError) as error:
+        call()
+    return str(error.value)
+
+
+# ---- labels of the sources
+
+
+def test_objects_of_the_emoji():
+    pairs = open_source(DataSection()).pairs()
+    row = pairs.row(by_predicate=pl.col("key") == "1F600", named=True)
+    assert {"group:smileys-emotion", "subgroup:face-smiling", "face", "smile"} <= set(row["objects"])
+    times = pairs["objects"].explode().value_counts()
+    words = times.filter(~pl.col("objects").str.contains("group:"))
+    assert words["count"].min() == 3  # an object that no other emoji has could never be found
+    assert pairs["objects"].list.n_unique().to_list() == pairs["objects"].list.len().to_list()
+    assert all(word == word.lower() for word in words["objects"])
+
+
+def test_objects_of_a_parquet_column(tmp_path):
+    pictures = [picture(0), picture(1), picture(2)]
+    for name, column in (
+        ("list", [["cat", " sofa ", "cat"], None, []]),
+        ("text", ["cat,sofa, cat", None, " , "]),
+    ):
+        path = tmp_path / f"{name}.parquet"
+        pl.DataFrame({"image": pictures, "captions": ["x", "y", "z"], "things": column}).write_parquet(path)
+        section = DataSection(source="parquet", path=str(path), object_column="things")
+        assert open_source(section).pairs().sort("key")["objects"].to_list() == [["cat", "sofa"], [], []]
+    assert object_lists(pl.Series("objects", [None, None])) == [[], []]
+
+
+def test_without_a_column_no_pair_has_an_object(tmp_path):
+    path = str(write_parquet(tmp_path / "a.parquet", 3))
+    pairs = open_source(DataSection(source="parquet", path=path)).pairs()
+    assert pairs["objects"].to_list() == [[], [], []]
+    missing = DataSection(source="parquet", path=path, object_column="caption")
+    assert message(lambda: open_source(missing)) == f"{path}: got no column 'caption'. Did you mean 'captions'?"
+    assert message(lambda: object_lists(pl.Series("things", [1, 2]))) == (
+        "column 'things': got Int64, expected lists of text, or text with commas between the objects. "
+        "Turn the objects into text."
+    )
+
+
+def test_a_pair_table_of_before_is_readable(tmp_path):
+    pairs = open_source(DataSection(source="parquet", path=str(write_parquet(tmp_path / "a.parquet", 2)))).pairs()
+    old, new = tmp_path / "old.parquet", tmp_path / "new.parquet"
+    pairs.drop("objects").write_parquet(old)
+    assert read_table(old, "pairs")["objects"].to_list() == [[], []]
+    write_table(new, "pairs", pairs.drop("objects"))
+    assert pl.read_parquet(new).schema["objects"] == pl.List(pl.String)
+
+
+# ---- a user's own objects
+
+
+def test_a_file_of_objects_stands_in_place_of_the_sources(tmp_path):
+    path = tmp_path / "objects.parquet"
+    pl.DataFrame({"uid": ["b" * 32], "objects": ["dog, ball"]}).write_parquet(path)
+    assert with_objects(PAIRS, str(path))["objects"].to_list() == [[], ["dog", "ball"]]
+    assert with_objects(PAIRS, "").equals(PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (
+            {"id": ["a"], "objects": [["x"]]},
+            "[dejavu] objects: got no column 'uid' in PATH, expected the columns ['uid', 'objects']. "
+            "Did you mean 'id'?",
+        ),
+        (
+            {"uid": ["a" * 32], "labels": [["x"]]},
+            "[dejavu] objects: got no column 'objects' in PATH, expected the columns ['uid', 'objects']. "
+            "Known columns: labels, uid.",
+        ),
+        (
+            {"uid": ["a" * 32, "c" * 32, None], "objects": [["x"], ["y"], ["z"]]},
+            f"[dejavu] objects: got uid '{'c' * 32}' (2 of 3 rows), which no pair has, expected uids of the data's "
+            "pairs. Take them from pairs.parquet of a run folder of these data.",
+        ),
+        (
+            {"uid": ["a" * 32] * 2, "objects": [["x"], ["y"]]},
+            f"[dejavu] objects: got uid '{'a' * 32}' in 2 rows, expected one row a pair. Join its rows into one.",
+        ),
+        (
+            {"uid": ["a" * 32], "objects": [""]},
+            "[dejavu] objects: got no object in the 1 rows of PATH, expected an object in at least one. Fill its "
+            "column 'objects', or set dejavu.objects to an empty text.",
+        ),
+    ],
+)
+def test_wrong_files_of_objects_are_named(tmp_path, columns, expected):
+    path = tmp_path / "objects.parquet"
+    pl.DataFrame(columns).write_parquet(path)
+    assert message(lambda: with_objects(PAIRS, str(path))) == expected.replace("PATH", str(path))
+
+
+def test_files_that_are_no_parquet_are_named(tmp_path):
+    path = tmp_path / "none.parquet"
+    assert message(lambda: with_objects(PAIRS, str(path))) == (
+        f"[dejavu] objects: got '{path}': no such file, expected a Parquet file with the columns ['uid', 'objects']. "
+        "Check the path."
+    )
+    path.write_text("no")
+    assert "not readable as Parquet" in message(lambda: with_objects(PAIRS, str(path)))
+
+
+# ---- a user's text embeddings
+
+
+def test_text_embeddings_follow_the_pairs(tmp_path):
+    uids = PAIRS["uid"].to_list()
+    table, array = tmp_path / "v.parquet", tmp_path / "v.npy"
+    for dtype in (pl.List(pl.Float32), pl.Array(pl.Float32, 2)):
+        vectors = pl.Series("embedding", [[0, 2], [1, 0]], dtype=dtype)
+        pl.DataFrame({"uid": uids[::-1], "embedding": vectors}).write_parquet(table)
+        assert read_vectors(str(table), uids).tolist() == [[1, 0], [0, 2]]
+    np.save(array, np.array([[1, 0], [0, 2]], dtype=np.float16))
+    assert read_vectors(str(array), uids).tolist() == [[1, 0], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "expected"),
+    [
+        (
+            {"uid": ["a" * 32], "embedding": [[1.0]]},
+            f"got no vector for 1 of 2 pairs, the first of them '{'b' * 32}', expected one vector a pair. Embed the "
+            "captions of all pairs.",
+        ),
+        (
+            {"uid": ["a" * 32, "b" * 32], "embedding": [[1.0], [1.0, 2.0]]},
+            "got vectors of several widths, expected one width. Embed all captions by one model.",
+        ),
+        (
+            {"uid": ["a" * 32, "b" * 32], "embedding": ["x", "y"]},
+            "got column 'embedding' of String, expected lists of numbers. Write it as those.",
+        ),
+        (
+            {"uid": ["a" * 32, "b" * 32], "embedding": [[0.0], [None]]},
+            "got 2 vectors in PATH that are 0 or not finite, expected finite vectors, none of them 0. Embed those "
+            "captions again.",
+        ),
+        (
+            np.ones((3, 2)),
+            "got an array of shape (3, 2) in PATH, expected (2, d): a row a pair, in the order of pairs.parquet. Write "
+            "it so, or as Parquet with uid and embedding.",
+        ),
+    ],
+)
+def test_wrong_text_embeddings_are_named(tmp_path, vectors, expected):
+    path = tmp_path / ("v.npy" if isinstance(vectors, np.ndarray) else "v.parquet")
+    if isinstance(vectors, np.ndarray):
+        np.save(path, vectors)
+    else:
+        pl.DataFrame(vectors).write_parquet(path)
+    text = message(lambda: read_vectors(str(path), PAIRS["uid"].to_list()))
+    assert text == "[dejavu] text_embeddings: " + expected.replace("PATH", str(path))
+
+
+def test_a_broken_array_is_named(tmp_path):
+    (tmp_path / "v.npy").write_bytes(b"no")
+    assert "expected an array in .npy. Check the path." in message(lambda: read_vectors(str(tmp_path / "v.npy"), ["a"]))
+
+
+def test_more_neighbours_than_public_captions():
+    assert message(lambda: tfidf_neighbours([["a"]], [["a"], ["b"]], 3)) == (
+        "k: got 3, expected a whole number from 1 to 2. Ask for fewer neighbours."
+    )
+
+
+# ---- the recipe, and where it is not defined
+
+
+def test_the_section_is_written_and_read():
+    recipe = load_recipe('[dejavu]\nneighbours = 5\nfractions = [0.05]\nobjects = "a.parquet"')
+    assert load_recipe(dump_recipe(recipe)) == recipe
+    assert load_recipe(dump_recipe(Recipe())).dejavu.fractions == (0.001, 0.01, 0.1)
+    assert message(lambda: load_recipe("[dejavu]\nneighbours = 0")) == (
+        "recipe: [dejavu] neighbours: got 0, expected greater than or equal to 1. "
+        "`clipmem init` prints every key with its meaning."
+    )
+    assert "fractions.0 (1 more): got 2.0, expected less than or equal to 1." in message(
+        lambda: load_recipe("[dejavu]\nfractions = [2.0]")
+    )
+
+
+BOTH = [("f", 0), ("g", 0)]
+ROLE = np.array(["candidate", "external", "external"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "tasks", "objects", "reason"),
+    [
+        (["dejavu.neighbours=2"], BOTH, [["x"], ["x"], []], ""),
+        (
+            ["protocol=subsample"],
+            [("r", 0), ("r", 1)],
+            [["x"]] * 3,
+            "not defined for protocol 'subsample': it compares one f, which saw all candidates, with one g, which saw "
+            "none",
+        ),
+        (
+            ["train.objective=simclr", "score.alignment=sslmem-image"],
+            BOTH,
+            [["x"]] * 3,
+            "objective 'simclr' trains no text tower, and captions are the queries",
+        ),
+        (
+            [],
+            BOTH,
+            [["x"]] * 3,
+            "dejavu.neighbours = 10 is more than the 2 public pictures (external pairs); set it to 2 or less",
+        ),
+        (["dejavu.neighbours=1"], BOTH, [[], ["x"], []], "no candidate pair has an object"),
+        (["dejavu.neighbours=1"], BOTH, [["x"], [], []], "no external pair has an object"),
+    ],
+)
+def test_where_it_is_not_defined_it_says_why(settings, tasks, objects, reason):
+    assert why_not(load_recipe("", settings), tasks, ROLE, objects) == reason
+
+
+def test_seeds_are_paired():
+    assert couples([("f", 2), ("g", 1), ("f", 1), ("g", 2), ("g", 5)]) == [(1, 1), (2, 2)]
+    assert couples([("f", 4), ("f", 3), ("g", 7)]) == [(3, 7)]
