@@ -229,7 +229,7 @@ def _attend(q: Tensor, k: Tensor, packing: Packing, shape: Shape, *, last: bool)
 
 def _attend_backward(d_p: Tensor, q: Tensor, k: Tensor, p: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
     # the softmax's own backward kernel is many times slower in bf16 than in float32
-    d_s = torch._softmax_backward_data(d_p.float(), p.float(), -1, torch.float32)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    d_s = torch.ops.aten._softmax_backward_data(d_p.float(), p.float(), -1, torch.float32)
     d_s = d_s.mul_(q.shape[-1] ** -0.5).to(shape.dtype)
     return torch.bmm(d_s, k), torch.bmm(d_s.transpose(1, 2), q)
 

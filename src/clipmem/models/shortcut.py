@@ -184,7 +184,7 @@ def _kind(block: Any) -> tuple[int, float, Activation] | None:
         return None
     if not (_plain_norm(block.ln_1) and _plain_norm(block.ln_2)) or block.ln_1.eps != block.ln_2.eps:
         return None
-    if any(tensor is None or tensor.dtype != torch.float32 for tensor in _weights(block)):
+    if len(list(mlp.parameters())) != 4 or any(t.dtype != torch.float32 for t in _weights(block)):
         return None
     activation: Activation | None = None
     if type(mlp.gelu) is nn.GELU:
