@@ -95,6 +95,7 @@ def test_a_checkpoint_interval_that_is_no_number(planned):
     told, _ = process.communicate()
     assert process.returncode == 2
     assert json.loads(told) == {
-        "error": "environment variable CLIPMEM_CHECKPOINT_SECONDS: got 'often', expected a number of seconds. Unset it.",
+        "error": "environment variable CLIPMEM_CHECKPOINT_SECONDS: got 'often', expected a number of seconds. "
+        "Unset it.",
         "exit_code": 2,
     }
