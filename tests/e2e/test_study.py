@@ -166,11 +166,18 @@ def test_unknown_models_leave_nothing_behind(tmp_path):
 
 def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path, monkeypatch):
     real = engine.subprocess.Popen
+    # the worker as it is, but for one model
+    program = (
+        "import sys; from clipmem.study import worker; real = worker.train_one\n"
+        "def dying(folder, side, seed, stop):\n"
+        "    if (side, seed) == ('g', 1): print('boom', file=sys.stderr); sys.exit(3)\n"
+        "    real(folder, side, seed, stop)\n"
+        "worker.train_one = dying; sys.exit(worker.main(sys.argv[1:]))"
+    )
 
     def dying(command, **options):
-        if command[-2:] == ["g", "1"]:
-            command = [sys.executable, "-c", "import sys; print('boom', file=sys.stderr); sys.exit(3)"]
-        return real(command, **options)
+        assert command[1:3] == ["-m", "clipmem.study.worker"]
+        return real([command[0], "-c", program, *command[3:]], **options)
 
     monkeypatch.setattr(engine.subprocess, "Popen", dying)
     with pytest.raises(RunError) as error:

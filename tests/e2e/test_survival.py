@@ -13,16 +13,18 @@ from clipmem.store.folder import RunFolder
 from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.test_study import contents
 
-STUDY = ("train.seeds=[0]", "train.epochs=3")
+STUDY = ("train.seeds=[0]", "train.epochs=12")
+CHECKPOINT = "models/*/*/checkpoint.safetensors"
 
 
-def start(recipe, out):
+def start(recipe, out, every=60):
     return subprocess.Popen(
         [sys.executable, "-m", "clipmem", "run", str(recipe), "--out", str(out)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
         text=True,
+        env={**os.environ, "CLIPMEM_CHECKPOINT_SECONDS": str(every)},
     )
 
 
@@ -67,6 +69,51 @@ def test_killed_and_run_again(undisturbed, tmp_path, after, delay):
     assert again.returncode == 0, complaints
     found = {name: data for name, data in contents(out).items() if not name.endswith(".tmp")}
     assert found == expected
+
+
+def wait_for_a_checkpoint(process, out):
+    deadline = time.monotonic() + 300
+    while not list(out.glob(CHECKPOINT)):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.4])
+def test_killed_between_checkpoints_and_run_again(undisturbed, tmp_path, delay):
+    recipe, expected = undisturbed
+    out = tmp_path / "run"
+    process = start(recipe, out, every=0)
+    wait_for_a_checkpoint(process, out)
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    again = start(recipe, out)
+    complaints = again.communicate()[1]
+    assert again.returncode == 0, complaints
+    assert contents(out) == expected  # without a checkpoint, or a half-written one
+
+
+def test_ctrl_c_at_a_terminal_keeps_the_state_and_the_run_goes_on(undisturbed, tmp_path):
+    recipe, expected = undisturbed
+    out = tmp_path / "run"
+    process = start(recipe, out, every=0)
+    wait_for_a_checkpoint(process, out)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    complaints = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert complaints.strip().splitlines()[-1] == (
+        "clipmem: stopped. Run the same command again: it goes on where it stopped."
+    )
+    assert "Traceback" not in complaints
+    assert list(out.glob(CHECKPOINT))
+    alive = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(out) not in alive
+    again = start(recipe, out)
+    complaints = again.communicate()[1]
+    assert again.returncode == 0, complaints
+    assert "train     bound by " in complaints
+    assert contents(out) == expected
 
 
 def test_an_interrupt_ends_the_workers_and_says_how_to_go_on(undisturbed, tmp_path):

@@ -15,6 +15,10 @@ class Reporter(Protocol):
         """`amount` more units are done; `note` is a short extra (a loss)."""
         ...
 
+    def note(self, text: str) -> None:
+        """One line about the stage that is ending, for example what it was bound by."""
+        ...
+
     def end(self, stage: str, seconds: float, *, skipped: bool = False) -> None:
         """The stage is over; `skipped` says that it was finished by an earlier run."""
         ...
@@ -27,6 +31,9 @@ class Quiet:
         """Say nothing."""
 
     def advance(self, amount: int, note: str = "") -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
         """Say nothing."""
 
     def end(self, stage: str, seconds: float, *, skipped: bool = False) -> None:

@@ -74,6 +74,11 @@ class TerminalReporter:
             )
             self._said = now
 
+    def note(self, text: str) -> None:
+        """Print a line of its own."""
+        self._close()
+        self._line(text)
+
     def end(self, stage: str, seconds: float, *, skipped: bool = False) -> None:
         """Say how long the stage took."""
         self._close()

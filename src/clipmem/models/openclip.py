@@ -1,4 +1,4 @@
-"""The open_clip adapter: the only module that imports open_clip.
+"""The open_clip adapter: with `clipmem.models.shortcut` the only module that imports open_clip.
 
 It uses open_clip's model layer, tokenizers and configs. Its own part is the text pass on trimmed captions: open_clip's
 `CLIP.encode_text` refuses input shorter than the context, and most of a 77-token context is padding. With a causal
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.suggest import did_you_mean
+from clipmem.models.shortcut import image_pass, text_pass
 from clipmem.models.vocabulary import Vocabulary
 from clipmem.store.atomic import atomic_write, make_folder
 
@@ -71,6 +72,9 @@ class OpenClipEncoder:
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
         """Embed normalised pictures."""
+        embedded = image_pass(self._model, pixels)
+        if embedded is not None:
+            return embedded
         return self._model.encode_image(pixels)  # pyright: ignore[reportCallIssue]
 
     def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
@@ -78,7 +82,8 @@ class OpenClipEncoder:
         tokens = trim(tokens)
         if _is_plain_clip(self._model):
             rows = tokens if self._vocabulary is None else self._vocabulary.compact(tokens)
-            return _encode_trimmed(self._model, tokens, rows)
+            embedded = text_pass(self._model, tokens, rows)
+            return _encode_trimmed(self._model, tokens, rows) if embedded is None else embedded
         length = int(self._config["text_cfg"].get("context_length", 77))
         return self._model.encode_text(nn.functional.pad(tokens, (0, length - tokens.shape[1])))  # pyright: ignore[reportCallIssue]
 

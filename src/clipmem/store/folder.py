@@ -7,7 +7,7 @@ sizes of the outputs they name, never off "the last command". One process at a t
 import contextlib
 import fcntl
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +151,16 @@ class RunFolder:
             for name, output in outputs.items()
         )
 
-    def finish(self, stage: str, outputs: Sequence[Path], seconds: float) -> None:
-        """Write a stage's marker, after its outputs: their sizes and hashes, and how long it took."""
+    def finish(
+        self, stage: str, outputs: Sequence[Path], seconds: float, measured: Mapping[str, float] | None = None
+    ) -> None:
+        """Write a stage's marker, after its outputs: their sizes and hashes, how long it took, what else was timed."""
         described = {
             str(path.relative_to(self.path)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
             for path in sorted(outputs)
         }
-        self.write_json(f"stages/{stage}.json", {"stage": stage, "seconds": round(seconds, 3), "outputs": described})
+        took = {"seconds": round(seconds, 3), **(measured or {})}
+        self.write_json(f"stages/{stage}.json", {"stage": stage, **took, "outputs": described})
 
     def seconds(self) -> dict[str, float]:
         """Return how long each finished stage took."""

@@ -4,6 +4,7 @@ A separate interpreter, not a fork: thread pools of torch do not survive a fork,
 `clipmem.run` without a `__main__` guard must not start itself again.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -11,13 +12,16 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from clipmem.base.errors import InputError, RunError
 from clipmem.study.execution import Execution
+
+_PATIENCE = 300.0  # seconds that a worker may take for its last step and its checkpoint
 
 
 @dataclass(frozen=True)
@@ -28,22 +32,61 @@ class Task:
     seed: int
 
 
-class _Process:
-    """A running worker: its messages go to the queue, its complaints to a file."""
+@dataclass
+class Spent:
+    """Where the time of all training processes went, in seconds.
 
-    def __init__(self, folder: Path, task: Task, how: Execution, messages: "queue.Queue[tuple[_Process, Any]]") -> None:
-        self.task, self.done = task, 0
+    Attributes:
+        compute: Forward and backward passes and optimizer steps.
+        data: Making batches.
+        total: Lives of the processes, summed; the rest is start-up, reading and writing.
+    """
+
+    compute: float = 0.0
+    data: float = 0.0
+    total: float = 0.0
+
+    def sentence(self) -> str:
+        """Say what the training was bound by."""
+        other = max(0.0, self.total - self.compute - self.data)
+        shares = {"computing": self.compute, "making batches": self.data, "start-up and files": other}
+        whole = max(sum(shares.values()), 1e-9)
+        shown = [
+            f"{name} {100 * shares[name] / whole:.0f} %" for name in sorted(shares, key=lambda name: -shares[name])
+        ]
+        return f"bound by {shown[0]}; {shown[1]}, {shown[2]}"
+
+
+class _Process:
+    """A running worker: it asks for tasks, its messages go to the queue, its complaints to a file."""
+
+    def __init__(self, folder: Path, how: Execution, messages: "queue.Queue[tuple[_Process, Any]]") -> None:
+        self.task: Task | None = None
+        self.done, self.began = 0, time.monotonic()
         self.complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         environment = {**os.environ, "OMP_NUM_THREADS": str(how.threads), "MKL_NUM_THREADS": str(how.threads)}
         self.process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "clipmem.study.worker", str(folder), task.side, str(task.seed)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "clipmem.study.worker", str(folder)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.complaints,
             env=environment,
             text=True,
         )
         threading.Thread(target=self._listen, args=(messages,), daemon=True).start()
+
+    def give(self, task: Task | None) -> None:
+        """Hand the next task over; None = there is none, and the worker ends."""
+        self.task, self.done = task, 0
+        stream = self.process.stdin
+        if stream:
+            # a worker that has just died is met when its output ends
+            with contextlib.suppress(BrokenPipeError):
+                if task:
+                    stream.write(json.dumps(asdict(task)) + "\n")
+                    stream.flush()
+                else:
+                    stream.close()
 
     def _listen(self, messages: "queue.Queue[tuple[_Process, Any]]") -> None:
         stream = self.process.stdout
@@ -53,13 +96,24 @@ class _Process:
                 messages.put((self, json.loads(line)))
         messages.put((self, None))
 
-    def stop(self) -> None:
-        """End the process if it still runs, and let go of its files."""
+    def ask_to_stop(self) -> None:
+        """Ask the process to end after its step; it keeps a checkpoint."""
         if self.process.poll() is None:
             self.process.terminate()
+
+    def stop(self) -> None:
+        """End the process if it still runs, and let go of its files."""
+        self.ask_to_stop()
+        try:
+            self.process.wait(timeout=_PATIENCE)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            # a second Ctrl-C: the last checkpoint must do
+            self.process.kill()
             self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
         self.complaints.close()
 
     def tail(self) -> str:
@@ -75,8 +129,8 @@ def train_all(
     how: Execution,
     *,
     progress: Callable[[int, str], object] = lambda done, note: None,  # noqa: ARG005
-) -> None:
-    """Train the models of `tasks`, `how.workers` at a time.
+) -> Spent:
+    """Train the models of `tasks`, `how.workers` at a time; a worker that is done with one gets the next.
 
     Args:
         folder: A planned run folder.
@@ -84,41 +138,58 @@ def train_all(
         how: What was resolved for this machine.
         progress: Called with the number of steps done since the last call, and a note.
 
+    Returns:
+        Where the time went.
+
     Raises:
         InputError: A worker found its input wrong.
-        RunError: A worker failed; the others are ended. Finished models stay.
+        RunError: A worker failed; the others are ended. Finished models stay, unfinished ones have a checkpoint.
     """
-    waiting, running = list(tasks), list[_Process]()
+    waiting, running, spent = list(tasks), list[_Process](), Spent()
     messages: queue.Queue[tuple[_Process, Any]] = queue.Queue()
     failure: dict[str, Any] = {}
     try:
-        while waiting or running:
-            while waiting and len(running) < how.workers:
-                running.append(_Process(folder, waiting.pop(0), how, messages))
+        running += [_Process(folder, how, messages) for _ in range(min(how.workers, len(tasks)))]
+        while running:
             worker, message = messages.get()
             if message is None:
                 running.remove(worker)
                 code, tail = worker.process.wait(), worker.tail()
+                spent.total += time.monotonic() - worker.began
                 worker.stop()
                 if code:
                     _fail(worker.task, code, tail, failure)
             elif "error" in message:
                 failure = message
+            elif "ready" in message:
+                worker.give(waiting.pop(0) if waiting else None)
+            elif "done" in message:
+                spent.compute += message["compute_seconds"]
+                spent.data += message["data_seconds"]
             else:
-                progress(message["step"] - worker.done, f"loss {message['loss']:.2f}")
+                progress(message["step"] - worker.done, _note(message))
                 worker.done = message["step"]
     finally:
+        # all are asked before the first is waited for
+        for worker in running:
+            worker.ask_to_stop()
         for worker in running:
             worker.stop()
+    return spent
 
 
-def _fail(task: Task, code: int, tail: str, failure: dict[str, Any]) -> None:
+def _note(message: dict[str, Any]) -> str:
+    return f"loss {message['loss']:.2f}, {message['rate']:,.0f} pairs/s a model, data {100 * message['data']:.0f} %"
+
+
+def _fail(task: Task | None, code: int, tail: str, failure: dict[str, Any]) -> None:
     if failure.get("exit_code") == InputError.exit_code:
         raise InputError(failure["error"])
     if failure:
         raise RunError(failure["error"])
     reason = f"signal {-code}" if code < 0 else f"exit code {code}"
+    what = f"training {task.side}, seed {task.seed}," if task else "a training process without a model"
     raise RunError(
-        f"training {task.side}, seed {task.seed}, ended with {reason}{': ' + tail if tail else ''}. "
+        f"{what} ended with {reason}{': ' + tail if tail else ''}. "
         "Run the same command again: finished models are not trained again."
     )

@@ -31,6 +31,7 @@ from clipmem.store.hashing import data_fingerprint
 from clipmem.study import dejavu, engine, execution, materials
 from clipmem.study.loaded import gallery_images, seconds_of
 from clipmem.study.models import StudyModels, open_models
+from clipmem.train import checkpoint
 from clipmem.train.numerics import threads
 
 _EVALUATED = 8  # models of a kind whose retrieval is measured: the mean of more says no more
@@ -133,12 +134,15 @@ class Study:
         pairs = len(self._protocol.training_sets(self.folder.read("splits"))[0].uids)
         steps = -(-pairs // train.batch_size)
         self.reporter.begin("train", pairs * train.epochs * len(missing), "pairs")
-        engine.train_all(
+        spent = engine.train_all(
             self.folder.path,
             missing,
             how,
             progress=lambda done, note: self.reporter.advance(round(done * pairs / steps), note),
         )
+        if missing:
+            self.reporter.note(f"train     {spent.sentence()}")
+        checkpoint.sweep(self.folder.path / "models")
         self._protocol.check({(task.side, task.seed): self._record(task.side, task.seed) for task in self._models()})
         return [self.folder.model_dir(task.side, task.seed) / "record.json" for task in self._models()]
 

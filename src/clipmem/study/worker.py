@@ -1,58 +1,143 @@
-"""One training process: `python -m clipmem.study.worker DIR SIDE SEED`. Talks JSON lines to the engine."""
+"""A training process: `python -m clipmem.study.worker DIR [SIDE SEED]...`. Talks JSON lines to the engine.
+
+It trains the models that are named, in order. With none named it asks for one after another: it writes
+`{"ready": true}` and reads `{"side": ..., "seed": ...}` from its input, until that ends. Torch is imported once for
+all of them, and nothing of one training is left for the next: each has its own model and its own random state.
+
+SIGTERM and SIGINT (Ctrl-C goes to the whole process group) end it after the step that it is in, with a checkpoint.
+"""
 
 import json
+import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch.utils import deterministic
 
-from clipmem.base.errors import ClipmemError
+from clipmem.base.errors import ClipmemError, InputError
 from clipmem.models.openclip import create
 from clipmem.score.protocols import training_set_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.study import execution, materials
-from clipmem.train.loop import train
+from clipmem.train.checkpoint import CHECKPOINT_FILE, EVERY, Checkpoints, TrainingStopped
+from clipmem.train.loop import Timing, train
+
+STOPPED = 130
+EVERY_VARIABLE = "CLIPMEM_CHECKPOINT_SECONDS"
 
 
-def train_one(folder: RunFolder, side: str, seed: int) -> None:
-    """Train one model of a planned study, write it, and then its marker."""
-    started = time.monotonic()
+class _Stop:
+    """Remembers that this process was asked to end; while it waits for a task it ends at once."""
+
+    def __init__(self) -> None:
+        self.asked, self.waiting = False, False
+
+    def install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    def _receive(self, *_: object) -> None:
+        self.asked = True
+        if self.waiting:
+            raise TrainingStopped
+
+
+def train_one(folder: RunFolder, side: str, seed: int, stop: _Stop | None = None) -> None:
+    """Train one model of a planned study, write it, and then its marker.
+
+    Raises:
+        TrainingStopped: The process was asked to end; a checkpoint is written.
+    """
+    started, timing, stop = time.monotonic(), Timing(), stop or _Stop()
     recipe, how = folder.recipe(), execution.from_manifest(manifest.read(folder))
     torch.set_num_threads(how.threads)
     # this process is ours: AdamW's moments decay into denormals, which are many times slower on CPUs
     torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(mode=how.device == "cpu")
+    # deterministic mode also fills all new memory with NaN, for those who read it unwritten: 4 % of a step
+    deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     material = materials.load(folder, recipe)
     plan = training_set_of(recipe, material.splits, side, seed)
     encoder = create(recipe.model.name, seed=plan.init_seed)
+    directory = folder.model_dir(side, seed)
+    checkpoints = Checkpoints(directory / CHECKPOINT_FILE, _every(), lambda: stop.asked)
+
+    def tell(step: int, steps: int, loss: float, rate: float) -> None:
+        try:
+            _say(step=step, steps=steps, loss=loss, rate=rate, data=timing.data_share)
+        except BrokenPipeError:
+            # nobody is left to train for: keep what there is
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+            stop.asked = True
+
     files = train(
         encoder,
         material.training_data(plan.uids),
         plan,
         recipe.train,
-        folder=folder.model_dir(side, seed),
+        folder=directory,
         precision=how.precision,
         device=how.device,
-        progress=lambda step, steps, loss, rate: _say(step=step, steps=steps, loss=loss, rate=rate),
+        progress=tell,
+        checkpoints=checkpoints,
+        timing=timing,
     )
-    folder.finish(f"train-{side}-seed-{seed}", files, time.monotonic() - started)
+    spent = {"data_seconds": round(timing.data, 3), "compute_seconds": round(timing.compute, 3)}
+    measured = {"pairs_per_second": round(timing.rate, 1), **spent}
+    folder.finish(f"train-{side}-seed-{seed}", files, time.monotonic() - started, measured)
+    checkpoints.file.unlink(missing_ok=True)
+    _say(done=True, **spent)
+
+
+def _every() -> float:
+    """Return the seconds between two checkpoints."""
+    text = os.environ.get(EVERY_VARIABLE, "")
+    try:
+        return float(text or EVERY)
+    except ValueError:
+        raise InputError(
+            f"environment variable {EVERY_VARIABLE}", got=repr(text), expected="a number of seconds", todo="Unset it."
+        ) from None
 
 
 def _say(**message: object) -> None:
-    # a broken pipe ends this process too: nobody is left to train for
     print(json.dumps(message), flush=True)  # noqa: T201
+
+
+def _tasks(named: list[str], stop: _Stop) -> Iterator[tuple[str, int]]:
+    if named:
+        yield from ((side, int(seed)) for side, seed in zip(named[::2], named[1::2], strict=True))
+        return
+    while True:
+        stop.waiting = True
+        _say(ready=True)
+        line = "" if stop.asked else sys.stdin.readline()
+        stop.waiting = False
+        if not line.strip():
+            return
+        task = json.loads(line)
+        yield task["side"], task["seed"]
 
 
 def main(arguments: list[str]) -> int:
     """Run the process; a known error is passed on as a JSON line."""
-    path, side, seed = arguments
+    stop, folder = _Stop(), RunFolder(Path(arguments[0]))
+    stop.install()
     try:
-        train_one(RunFolder(Path(path)), side, int(seed))
+        for side, seed in _tasks(arguments[1:], stop):
+            train_one(folder, side, seed, stop)
+            if stop.asked:
+                return STOPPED
     except ClipmemError as error:
         _say(error=str(error), exit_code=error.exit_code)
         return error.exit_code
+    except TrainingStopped:
+        return STOPPED
     except BrokenPipeError:
         return 1
     return 0

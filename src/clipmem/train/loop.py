@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from clipmem import _version
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import TrainSection
@@ -22,6 +23,7 @@ from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, r
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.store.atomic import atomic_write
 from clipmem.store.hashing import json_sha256
+from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
 from clipmem.train.objectives import Objective, Towers, create_objective
 from clipmem.train.objectives.base import OBJECTIVE_FILE
 from clipmem.train.paired import TrainingSet
@@ -45,6 +47,31 @@ class TrainingData:
     captions: Sequence[Sequence[str]]
     labels: Int[np.ndarray, " n"] | None = None
     classes: int = 0
+
+
+@dataclass
+class Timing:
+    """Where a training's time went, in seconds; it is filled while the training runs.
+
+    Attributes:
+        data: Making batches: cutting and scaling views, picking captions.
+        compute: Forward, backward, optimizer.
+        pairs: Pairs shown, those of an earlier run of the same training not included.
+    """
+
+    data: float = 0.0
+    compute: float = 0.0
+    pairs: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Pairs a second."""
+        return self.pairs / max(self.data + self.compute, 1e-9)
+
+    @property
+    def data_share(self) -> float:
+        """Share of the time in which data were made, from 0 to 1."""
+        return self.data / max(self.data + self.compute, 1e-9)
 
 
 @dataclass
@@ -73,6 +100,8 @@ def train(
     precision: str,
     device: str = "cpu",
     progress: Callable[[int, int, float, float], object] = lambda step, steps, loss, rate: None,  # noqa: ARG005
+    checkpoints: Checkpoints | None = None,
+    timing: Timing | None = None,
 ) -> list[Path]:
     """Train one model and write it.
 
@@ -88,6 +117,9 @@ def train(
         precision: `fp32` or `bf16` (resolved).
         device: `cpu` or `cuda`.
         progress: Called about twice a second with step, steps, loss and pairs a second.
+        checkpoints: Where the state is kept now and then, and taken from if it is there; by default nowhere. The
+            file stays: whoever has the finished model removes it.
+        timing: Filled with where the time went.
 
     Returns:
         The files written.
@@ -95,7 +127,28 @@ def train(
     Raises:
         InputError: A batch would be a single pair, or the objective needs labels that are not there.
         RunError: The loss is not finite; the step and what to try are named.
+        TrainingStopped: `checkpoints.stop` said so; the state is written.
     """
+    with torch.random.fork_rng(devices=[]):
+        # layers that draw, such as patch dropout, must not depend on what the process drew before
+        torch.manual_seed(derive_seed(plan.seed, "layers"))
+        return _train(
+            encoder, data, plan, settings, folder, precision, device, progress, checkpoints, timing or Timing()
+        )
+
+
+def _train(
+    encoder: OpenClipEncoder,
+    data: TrainingData,
+    plan: TrainingSet,
+    settings: TrainSection,
+    folder: Path,
+    precision: str,
+    device: str,
+    progress: Callable[[int, int, float, float], object],
+    checkpoints: Checkpoints | None,
+    timing: Timing,
+) -> list[Path]:
     n = len(plan.uids)
     steps = _count_steps(n, settings)
     objective = create_objective(
@@ -107,31 +160,68 @@ def train(
     texts = _tokenize(encoder, data.captions)
     if objective.uses_text:
         encoder.compact_vocabulary(texts.tokens)
-    decay = 1.0
-    log: list[dict[str, Any]] = []
     report = _Progress(progress)
+    encoder.module.to(device).train()
+    objective.to(device)
+    trained = _trained(encoder.module, objective)
+    optimizer, towers = _optimizer(trained, settings), Towers(encoder, precision, device)
+    state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts))
     try:
-        encoder.module.to(device).train()
-        objective.to(device)
-        trained = _trained(encoder.module, objective)
-        optimizer, towers = _optimizer(trained, settings), Towers(encoder, precision, device)
-        for step, batch in enumerate(_batches(encoder, objective.views, data, texts, plan, settings, device)):
-            rate = learning_rate(step, steps, peak=settings.lr, warmup=settings.warmup)
+        if checkpoints:
+            state.load(checkpoints.file)
+        batches = _batches(encoder, objective.views, data, texts, plan, settings, device, first=state.step)
+        for batch in _timed(batches, timing):
+            rate = learning_rate(state.step, steps, peak=settings.lr, warmup=settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss = _step(objective, towers, optimizer, trained, batch, settings)
-            decay *= 1 - rate * settings.weight_decay
+            state.decay *= 1 - rate * settings.weight_decay
+            state.step += 1
             if not math.isfinite(loss):
                 raise RunError(
-                    f"training {plan.side}, seed {plan.seed}: the loss is {loss} at step {step + 1} of {steps}. "
+                    f"training {plan.side}, seed {plan.seed}: the loss is {loss} at step {state.step} of {steps}. "
                     "Try a smaller train.lr, a longer train.warmup, or train.precision = 'fp32'."
                 )
             scale = encoder.logit_scale().item()
-            log.append({"step": step + 1, "epoch": batch.epoch, "loss": loss, "lr": rate, "logit_scale": scale})
-            report(step + 1, steps, loss, len(batch.tokens))
+            state.log.append({"step": state.step, "epoch": batch.epoch, "loss": loss, "lr": rate, "logit_scale": scale})
+            report(state.step, steps, loss, len(batch.tokens))
+            if checkpoints:
+                _keep(state, checkpoints, steps)
     finally:
-        encoder.expand_vocabulary(decay)
-    return _write(encoder, objective, folder, record, log)
+        encoder.expand_vocabulary(state.decay)
+    return _write(encoder, objective, folder, record, state.log)
+
+
+def _keep(state: State, checkpoints: Checkpoints, steps: int) -> None:
+    """Write a checkpoint when it is time, or when the training is to stop; after the last step there is no need."""
+    stop = checkpoints.stop()
+    if state.step < steps and (stop or checkpoints.due()):
+        state.save(checkpoints.file)
+        checkpoints.written()
+        if stop:
+            raise TrainingStopped
+
+
+def _timed(batches: Iterator["_Batch"], timing: Timing) -> Iterator["_Batch"]:
+    """Pass batches on, and count the time until each was there and until the next was asked for."""
+    while True:
+        began = time.monotonic()
+        batch = next(batches, None)
+        there = time.monotonic()
+        timing.data += there - began
+        if batch is None:
+            return
+        yield batch
+        timing.compute += time.monotonic() - there
+        timing.pairs += len(batch.tokens)
+
+
+def _identity(record: dict[str, Any], data: TrainingData, plan: TrainingSet, texts: "_Texts") -> str:
+    """Hash all that decides a training bit by bit, so that a checkpoint of another one is not taken up."""
+    numbers = [data.rows, texts.tokens.numpy(), texts.counts, *([] if data.labels is None else [data.labels])]
+    described = [hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest() for values in numbers]
+    software = [_version.__version__, torch.__version__, torch.get_num_threads()]
+    return json_sha256([record, list(plan.uids), plan.left_out, list(data.pixels.shape), described, software])
 
 
 def _count_steps(n: int, settings: TrainSection) -> int:
@@ -170,13 +260,16 @@ def _batches(
     plan: TrainingSet,
     settings: TrainSection,
     device: str,
+    *,
+    first: int = 0,
 ) -> Iterator[_Batch]:
-    """Yield every step's pictures and captions."""
+    """Yield every step's pictures and captions, from step `first` on."""
     keys = pair_keys(plan.uids)
     labels = None if data.labels is None else torch.from_numpy(data.labels.astype(np.int64))
-    for epoch in range(settings.epochs):
+    per_epoch = math.ceil(len(plan.uids) / settings.batch_size)
+    for epoch in range(first // per_epoch, settings.epochs):
         draws = _draw_epoch(keys, texts.counts, plan.seed, epoch, settings, size=data.pixels.shape[1], views=views)
-        for batch in plan.batches(settings.batch_size, epoch):
+        for batch in plan.batches(settings.batch_size, epoch)[max(0, first - epoch * per_epoch) :]:
             rows = texts.offsets[batch] + draws.caption[batch]
             yield _Batch(
                 epoch,

@@ -7,7 +7,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipmem.models.openclip import contrastive_loss
+from clipmem.train.blocked import blocked_contrastive_loss
 from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
+
+# Above this batch the loss is made in blocks: here the whole matrix of logits, its softmax and its gradient take
+# some 300 MB, four times as much at twice the batch
+LARGE = 4096
 
 
 @OBJECTIVES.register("clip")
@@ -26,4 +31,5 @@ class Clip(Objective):
     ) -> Float[Tensor, ""]:
         """Return the loss of one batch."""
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
-        return contrastive_loss(F.normalize(image, dim=-1), F.normalize(text, dim=-1), encoder.logit_scale())
+        loss = contrastive_loss if len(image) <= LARGE else blocked_contrastive_loss
+        return loss(F.normalize(image, dim=-1), F.normalize(text, dim=-1), encoder.logit_scale())
