@@ -32,9 +32,11 @@ from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
-from clipmem.study import engine, execution, materials
+from clipmem.study import execution, materials
+from clipmem.study.engine import Task
+from clipmem.study.engines import Engine
+from clipmem.study.engines.local import LocalEngine
 from clipmem.study.loaded import gallery_images, seconds_of
-from clipmem.train.numerics import threads
 
 _EVALUATED = 8  # models of a kind whose retrieval is measured: the mean of more says no more
 
@@ -50,6 +52,7 @@ class Study:
         command: The command line, for the manifest.
         user_set: The settings that the user passed, for the manifest.
         device: `auto`, `cpu` or `cuda`.
+        engine: Who trains and embeds.
     """
 
     recipe: Recipe
@@ -58,6 +61,7 @@ class Study:
     command: str = ""
     user_set: Sequence[str] = ()
     device: str = "auto"
+    engine: Engine = field(default_factory=LocalEngine)
 
     def run(self) -> None:
         """Make every stage that is not finished (see the errors of `clipmem.run`)."""
@@ -106,7 +110,7 @@ class Study:
         if (self.folder.path / "manifest.json").is_file():
             manifest.check_data(self.folder, fingerprint)
             return execution.from_manifest(manifest.read(self.folder))
-        how = execution.resolve(self.recipe, self._protocol.count, device=self.device)
+        how = self.engine.fit(execution.resolve(self.recipe, self._protocol.count, device=self.device))
         described = manifest.build(
             self.recipe,
             data_sha256=fingerprint,
@@ -145,9 +149,9 @@ class Study:
     def _protocol(self) -> Protocol:
         return protocol_of(self.recipe)
 
-    def _models(self) -> list[engine.Task]:
+    def _models(self) -> list[Task]:
         models = self._protocol.training_sets(self.folder.read("splits"))
-        return [engine.Task(model.side, model.seed) for model in models]
+        return [Task(model.side, model.seed) for model in models]
 
     def _train(self, how: execution.Execution) -> list[Path]:
         missing = [task for task in self._models() if not self.folder.is_done(f"train-{task.side}-seed-{task.seed}")]
@@ -155,8 +159,8 @@ class Study:
         pairs = len(self._protocol.training_sets(self.folder.read("splits"))[0].uids)
         steps = -(-pairs // train.batch_size)
         self.reporter.begin("train", pairs * train.epochs * len(missing), "pairs")
-        engine.train_all(
-            self.folder.path,
+        self.engine.train(
+            self.folder,
             missing,
             how,
             progress=lambda done, note: self.reporter.advance(round(done * pairs / steps), note),
@@ -169,25 +173,9 @@ class Study:
         return self.folder.read_json(str(directory / "record.json"))
 
     def _embed(self, how: execution.Execution) -> list[Path]:
-        material = materials.load(self.folder, self.recipe)
-        self.reporter.begin("embed", len(material.rows) * len(self._models()), "pairs")
-        files: list[Path] = []
-        for task in self._models():
-            encoder = openclip.load(self.folder.model_dir(task.side, task.seed))
-            with threads(how.threads * how.workers):
-                embedded = passes.embed(
-                    encoder,
-                    material.pixels,
-                    material.rows,
-                    material.captions,
-                    material.splits["uid"].to_list(),
-                    self.recipe.embed,
-                    self.recipe.train,
-                    device=how.device,
-                    progress=self.reporter.advance,
-                )
-            files += passes.save(embedded, self.folder.embedding_dir(task.side, task.seed))
-        return files
+        models = self._models()
+        self.reporter.begin("embed", self.folder.read("splits").height * len(models), "pairs")
+        return self.engine.embed(self.folder, models, how, progress=self.reporter.advance)
 
     def _score(self) -> list[Path]:
         self.reporter.begin("score", 1, "table")

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,11 +14,27 @@ from clipmem.score.protocols import training_set_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.study import execution, materials
+from clipmem.train.distributed import ALONE, World
 from clipmem.train.loop import train
 
 
-def train_one(folder: RunFolder, side: str, seed: int) -> None:
-    """Train one model of a planned study, write it, and then its marker."""
+def _say(**message: object) -> None:
+    # a broken pipe ends this process too: nobody is left to train for
+    print(json.dumps(message), flush=True)  # noqa: T201
+
+
+def train_one(
+    folder: RunFolder, side: str, seed: int, *, say: Callable[..., None] = _say, world: World = ALONE
+) -> None:
+    """Train one model of a planned study, write it, and then its marker.
+
+    Args:
+        folder: The run folder.
+        side: The model's side.
+        seed: The model's seed.
+        say: Told of the progress: step, steps, loss and rate, by name.
+        world: The processes that train this model together; the first of them writes.
+    """
     started = time.monotonic()
     recipe, how = folder.recipe(), execution.from_manifest(manifest.read(folder))
     torch.set_num_threads(how.threads)
@@ -35,14 +52,11 @@ def train_one(folder: RunFolder, side: str, seed: int) -> None:
         folder=folder.model_dir(side, seed),
         precision=how.precision,
         device=how.device,
-        progress=lambda step, steps, loss, rate: _say(step=step, steps=steps, loss=loss, rate=rate),
+        progress=lambda step, steps, loss, rate: say(step=step, steps=steps, loss=loss, rate=rate),
+        world=world,
     )
-    folder.finish(f"train-{side}-seed-{seed}", files, time.monotonic() - started)
-
-
-def _say(**message: object) -> None:
-    # a broken pipe ends this process too: nobody is left to train for
-    print(json.dumps(message), flush=True)  # noqa: T201
+    if world.rank == 0:
+        folder.finish(f"train-{side}-seed-{seed}", files, time.monotonic() - started)
 
 
 def main(arguments: list[str]) -> int:

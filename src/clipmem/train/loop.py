@@ -22,6 +22,7 @@ from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, r
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.store.atomic import atomic_write
 from clipmem.store.hashing import json_sha256
+from clipmem.train.distributed import ALONE, World, check_world
 from clipmem.train.objectives import Objective, Towers, create_objective
 from clipmem.train.objectives.base import OBJECTIVE_FILE
 from clipmem.train.paired import TrainingSet
@@ -73,6 +74,7 @@ def train(
     precision: str,
     device: str = "cpu",
     progress: Callable[[int, int, float, float], object] = lambda step, steps, loss, rate: None,  # noqa: ARG005
+    world: World = ALONE,
 ) -> list[Path]:
     """Train one model and write it.
 
@@ -88,6 +90,7 @@ def train(
         precision: `fp32` or `bf16` (resolved).
         device: `cpu` or `cuda`.
         progress: Called about twice a second with step, steps, loss and pairs a second.
+        world: The processes that train this model together; the first of them writes.
 
     Returns:
         The files written.
@@ -101,8 +104,9 @@ def train(
     objective = create_objective(
         encoder, settings, labels=data.labels, classes=data.classes, n=n, seed=derive_seed(plan.seed, "objective")
     )
+    check_world(world, encoder.module, smallest=_smallest(n, settings) - bool(plan.left_out))
     # before `prepare`: the initial weights of one seed have the same hash for every objective
-    record = _record(encoder, objective, plan, settings, steps=steps, precision=precision, device=device)
+    record = _record(encoder, objective, plan, settings, steps=steps, precision=precision, device=device, world=world)
     objective.prepare(encoder)
     texts = _tokenize(encoder, data.captions)
     if objective.uses_text:
@@ -114,12 +118,13 @@ def train(
         encoder.module.to(device).train()
         objective.to(device)
         trained = _trained(encoder.module, objective)
-        optimizer, towers = _optimizer(trained, settings), Towers(encoder, precision, device)
-        for step, batch in enumerate(_batches(encoder, objective.views, data, texts, plan, settings, device)):
+        optimizer, towers = _optimizer(trained, settings), Towers(encoder, precision, device, world)
+        compute = world.loss_function(objective, trained)
+        for step, batch in enumerate(_batches(encoder, objective.views, data, texts, plan, settings, device, world)):
             rate = learning_rate(step, steps, peak=settings.lr, warmup=settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = _step(objective, towers, optimizer, trained, batch, settings)
+            loss = _step(objective, compute, towers, optimizer, trained, batch, settings)
             decay *= 1 - rate * settings.weight_decay
             if not math.isfinite(loss):
                 raise RunError(
@@ -128,15 +133,19 @@ def train(
                 )
             scale = encoder.logit_scale().item()
             log.append({"step": step + 1, "epoch": batch.epoch, "loss": loss, "lr": rate, "logit_scale": scale})
-            report(step + 1, steps, loss, len(batch.tokens))
+            report(step + 1, steps, loss, batch.pairs)
     finally:
         encoder.expand_vocabulary(decay)
-    return _write(encoder, objective, folder, record, log)
+    return _write(encoder, objective, folder, record, log) if world.rank == 0 else []
+
+
+def _smallest(n: int, settings: TrainSection) -> int:
+    return n // math.ceil(n / settings.batch_size)
 
 
 def _count_steps(n: int, settings: TrainSection) -> int:
     batches_per_epoch = math.ceil(n / settings.batch_size)
-    if n // batches_per_epoch < 2:
+    if _smallest(n, settings) < 2:
         raise InputError(
             "[train] batch_size",
             got=f"{settings.batch_size} for {n} pairs: a batch of one pair has nothing to contrast",
@@ -154,9 +163,10 @@ class _Texts(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """One step's pairs: their epoch, the views of each picture, one caption of each, and the classes if there are."""
+    """This process's share of a step: the views of each picture, one caption of each, and the classes if there are."""
 
     epoch: int
+    pairs: int  # of all processes
     views: list[Float[Tensor, "n 3 size size"]]
     tokens: Int[Tensor, "n length"]
     labels: Int[Tensor, " n"] | None
@@ -170,16 +180,19 @@ def _batches(
     plan: TrainingSet,
     settings: TrainSection,
     device: str,
+    world: World,
 ) -> Iterator[_Batch]:
     """Yield every step's pictures and captions."""
     keys = pair_keys(plan.uids)
     labels = None if data.labels is None else torch.from_numpy(data.labels.astype(np.int64))
     for epoch in range(settings.epochs):
         draws = _draw_epoch(keys, texts.counts, plan.seed, epoch, settings, size=data.pixels.shape[1], views=views)
-        for batch in plan.batches(settings.batch_size, epoch):
+        for whole in plan.batches(settings.batch_size, epoch):
+            batch = world.share(whole)
             rows = texts.offsets[batch] + draws.caption[batch]
             yield _Batch(
                 epoch,
+                len(whole),
                 [_view(data, batch, crops, encoder, device) for crops in draws.crops],
                 texts.tokens[rows].to(device),
                 None if labels is None else labels[batch].to(device),
@@ -232,13 +245,14 @@ def _trained(module: nn.Module, objective: Objective) -> list[tuple[str, nn.Para
 
 def _step(
     objective: Objective,
+    compute: Callable[..., Tensor],
     towers: Towers,
     optimizer: torch.optim.Optimizer,
     trained: Sequence[tuple[str, nn.Parameter]],
     batch: _Batch,
     settings: TrainSection,
 ) -> float:
-    loss: Tensor = objective(towers, batch.views, batch.tokens, batch.labels)
+    loss = compute(towers, batch.views, batch.tokens, batch.labels)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if settings.grad_clip:
@@ -248,7 +262,7 @@ def _step(
         with torch.no_grad():
             # as open_clip: a scale above 100 makes training unstable
             towers.encoder.module.logit_scale.clamp_(0, math.log(100))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    return float(loss.detach())
+    return float(towers.world.mean(loss.detach()))
 
 
 def _optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: TrainSection) -> torch.optim.Optimizer:
@@ -291,6 +305,7 @@ def _record(
     steps: int,
     precision: str,
     device: str,
+    world: World,
 ) -> dict[str, Any]:
     """Describe the training so that f's and g's can be compared (see `paired.check_paired`)."""
     n, order, facts = len(plan.uids), hashlib.sha256(), objective.facts()
@@ -308,7 +323,10 @@ def _record(
         "presentations": n * settings.epochs,
         "init_sha256": state_hash(encoder.module),
         "shared_order_sha256": order.hexdigest(),
-        "settings_sha256": json_sha256([settings.model_dump(mode="json"), precision, device, facts]),
+        "settings_sha256": json_sha256(
+            # sums of several processes round otherwise: such a model is no twin of one that was trained alone
+            [settings.model_dump(mode="json"), precision, device, facts, *([world.size] if world.size > 1 else [])]
+        ),
         "precision": precision,
         "device": device,
     }

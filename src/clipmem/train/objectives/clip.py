@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipmem.models.openclip import contrastive_loss
+from clipmem.train.distributed import contrastive_share
 from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
 
 
@@ -26,4 +27,7 @@ class Clip(Objective):
     ) -> Float[Tensor, ""]:
         """Return the loss of one batch."""
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
-        return contrastive_loss(F.normalize(image, dim=-1), F.normalize(text, dim=-1), encoder.logit_scale())
+        u, v = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        if encoder.world.size > 1:
+            return contrastive_share(u, v, encoder.logit_scale(), encoder.world)
+        return contrastive_loss(u, v, encoder.logit_scale())

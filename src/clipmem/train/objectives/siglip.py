@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clipmem.models.openclip import OpenClipEncoder, sigmoid_loss
+from clipmem.train.distributed import sigmoid_share
 from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
 
 START_SCALE, START_BIAS = 10.0, -10.0
@@ -44,4 +45,6 @@ class SigLip(Objective):
         """Return the loss of one batch."""
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
         u, v = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        if encoder.world.size > 1:
+            return sigmoid_share(u, v, encoder.logit_scale(), self.logit_bias, encoder.world)
         return sigmoid_loss(u, v, encoder.logit_scale(), self.logit_bias)

@@ -72,4 +72,8 @@ class Supervised(Objective):
     ) -> Float[Tensor, ""]:
         """Return the loss of one batch."""
         # `create_objective` has refused data without labels
-        return F.cross_entropy(self.logits(encoder.encode_image(views[0])), cast(Tensor, labels))
+        logits = self.logits(encoder.encode_image(views[0]))
+        if encoder.world.size > 1:
+            counts = encoder.world.counts(len(logits), logits.device)
+            return F.cross_entropy(logits, cast(Tensor, labels), reduction="sum") / sum(counts)
+        return F.cross_entropy(logits, cast(Tensor, labels))
