@@ -5,6 +5,7 @@ Rows follow the split table. Every score, probe and map reads these; nothing is 
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,46 @@ class Embeddings(NamedTuple):
     text_pair: Int[Tensor, " m"]
 
 
+class Part(NamedTuple):
+    """Whole forward passes of an embedding: these pictures and these captions, both from row to row."""
+
+    pictures: tuple[int, int]
+    captions: tuple[int, int]
+
+
+def parts(n: int, m: int, batch_size: int, count: int) -> list[Part]:
+    """Cut an embedding into parts that give the same bytes as the whole: no forward pass is cut in two.
+
+    Args:
+        n: Number of pictures, 1 or more.
+        m: Number of captions, 1 or more.
+        batch_size: Pictures or captions in a forward pass.
+        count: How many parts; fewer when there are fewer passes.
+
+    Example:
+        >>> parts(5, 9, 2, 2)
+        [Part(pictures=(0, 2), captions=(0, 4)), Part(pictures=(2, 5), captions=(4, 9))]
+    """
+    passes = [-(-rows // batch_size) for rows in (n, m)]
+    count = min(count, *passes)
+    cuts = [
+        [min(rows, of * k // count * batch_size) for k in range(count + 1)]
+        for rows, of in zip((n, m), passes, strict=True)
+    ]
+    return [
+        Part(own, captions)
+        for own, captions in zip(
+            *(list(pairwise(places)) for places in cuts),
+            strict=True,
+        )
+    ]
+
+
+def join(embedded: Sequence[Embeddings]) -> Embeddings:
+    """Put the parts of an embedding together, in their order."""
+    return Embeddings(*(torch.cat(list(arrays)) for arrays in zip(*embedded, strict=True)))
+
+
 def embed(
     encoder: OpenClipEncoder,
     pixels: UInt8[np.ndarray, "rows size size 3"],
@@ -41,6 +82,7 @@ def embed(
     crops: TrainSection,
     *,
     device: str = "cpu",
+    part: Part | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Embeddings:
     """Embed pictures and captions with one model.
@@ -57,6 +99,7 @@ def embed(
         settings: The recipe's `[embed]` section.
         crops: The recipe's `[train]` section: views are cropped and flipped as in training.
         device: `cpu` or `cuda`.
+        part: Embed this part only (see `parts`); by default everything.
         progress: Called with the number of pairs done since the last call.
 
     Returns:
@@ -66,6 +109,7 @@ def embed(
     keys = pair_keys(uids)
     texts = [text for own in captions for text in own]
     text_pair = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
+    part = part or Part((0, len(rows)), (0, len(texts)))
     views: list[Crops | None] = [None]
     if settings.views:
         views = [
@@ -81,16 +125,16 @@ def embed(
         ]
     with torch.inference_mode():
         image: list[Tensor] = []
-        for start in range(0, len(rows), settings.batch_size):
-            block = np.arange(start, min(start + settings.batch_size, len(rows)))
+        for start in range(*part.pictures, settings.batch_size):
+            block = np.arange(start, min(start + settings.batch_size, part.pictures[1]))
             batch = torch.from_numpy(pixels[rows[block]]).to(device)
             image.append(torch.stack([_image_pass(encoder, batch, view, block) for view in views], dim=1))
             progress(len(block))
         text: list[Tensor] = []
-        for start in range(0, len(texts), settings.batch_size):
-            tokens = encoder.tokenize(texts[start : start + settings.batch_size]).to(device)
+        for start in range(*part.captions, settings.batch_size):
+            tokens = encoder.tokenize(texts[start : min(start + settings.batch_size, part.captions[1])]).to(device)
             text.append(encoder.encode_text(tokens).float().cpu())
-    return Embeddings(torch.cat(image), torch.cat(text), torch.from_numpy(text_pair))
+    return Embeddings(torch.cat(image), torch.cat(text), torch.from_numpy(text_pair[slice(*part.captions)]))
 
 
 def _image_pass(

@@ -206,19 +206,27 @@ def _own_rows(own: Tensor, counts: Sequence[int], world: World) -> Tensor:
     return torch.arange(start, start + len(own), device=own.device)
 
 
-def check_world(world: World, module: nn.Module, *, smallest: int) -> None:
+def check_world(world: World, module: nn.Module, *, objective: str, shares: bool, smallest: int) -> None:
     """Refuse what would not be exact on several processes.
 
     Args:
         world: The processes.
         module: The model.
+        objective: Name of the objective.
+        shares: Whether it can return a share of its loss.
         smallest: Pairs of the smallest batch.
 
     Raises:
-        InputError: A process would have no pair of some batch, or the model has batch norm.
+        InputError: The objective has no shares, some process would have no pair of a batch, or there is batch norm.
     """
     if world.size == 1:
         return
+    if not shares:
+        raise InputError(
+            f"[train] objective = {objective!r} on {world.size} processes",
+            got="a loss that cannot be computed in shares",
+            todo="Train it in one process: run without torchrun.",
+        )
     if smallest < world.size:
         raise InputError(
             "[train] batch_size",
@@ -226,7 +234,7 @@ def check_world(world: World, module: nn.Module, *, smallest: int) -> None:
             expected="a pair or more for each process",
             todo="Use larger batches, or fewer processes.",
         )
-    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):  # noqa: SLF001
+    if any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for part in module.modules()):
         raise InputError(
             f"a model with batch norm on {world.size} processes",
             got="averages over each process's own rows",
@@ -239,7 +247,11 @@ def check_world(world: World, module: nn.Module, *, smallest: int) -> None:
 
 
 @contextlib.contextmanager
-def connected(world: World, store: dist.Store, device: str) -> Generator[None]:
+def connected(
+    world: World,
+    store: dist.Store,  # pyright: ignore[reportPrivateImportUsage]
+    device: str,
+) -> Generator[None]:
     """Connect the processes for training inside the block: gloo on CPUs, NCCL on GPUs.
 
     Args:

@@ -104,7 +104,13 @@ def train(
     objective = create_objective(
         encoder, settings, labels=data.labels, classes=data.classes, n=n, seed=derive_seed(plan.seed, "objective")
     )
-    check_world(world, encoder.module, smallest=_smallest(n, settings) - bool(plan.left_out))
+    check_world(
+        world,
+        encoder.module,
+        objective=settings.objective,
+        shares=objective.shares,
+        smallest=_smallest(n, settings) - bool(plan.left_out),
+    )
     # before `prepare`: the initial weights of one seed have the same hash for every objective
     record = _record(encoder, objective, plan, settings, steps=steps, precision=precision, device=device, world=world)
     objective.prepare(encoder)

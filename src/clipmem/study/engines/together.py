@@ -33,7 +33,7 @@ class _Team:
     """A process's place among those of torchrun, and the store that they share."""
 
     world: World
-    store: dist.Store
+    store: dist.Store  # pyright: ignore[reportPrivateImportUsage]
     connection: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     connected: bool = False
 
@@ -42,7 +42,8 @@ class _Team:
         with self._as_before(), self._explained(side, seed):
             if not self.connected:
                 device = manifest.read(folder)["device"]
-                self.connection.enter_context(connected(self.world, dist.PrefixStore("group", self.store), device))
+                store = dist.PrefixStore("group", self.store)  # pyright: ignore[reportPrivateImportUsage]
+                self.connection.enter_context(connected(self.world, store, device))
                 self.connected = True
             train_one(folder, side, seed, say=say, world=self.world)
 
@@ -114,10 +115,11 @@ class TogetherEngine(LocalEngine):
 
 
 def _team() -> _Team:
-    store, rank, size = next(iter(dist.rendezvous("env://")))
+    store, rank, size = next(iter(dist.rendezvous("env://")))  # pyright: ignore[reportPrivateImportUsage]
     # what an earlier try of these processes has left in the store is not for us
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return _Team(World(rank, size), dist.PrefixStore(f"clipmem/{attempt}", store))
+    ours = dist.PrefixStore(f"clipmem/{attempt}", store)  # pyright: ignore[reportPrivateImportUsage]
+    return _Team(World(rank, size), ours)
 
 
 @contextlib.contextmanager
@@ -154,10 +156,14 @@ def follow() -> None:
                 return
             number += 1
             try:
-                team.train(RunFolder(Path(message["folder"])), message["side"], message["seed"], lambda **_: None)
+                team.train(RunFolder(Path(message["folder"])), message["side"], message["seed"], _silent)
             except ClipmemError as error:
                 _leave_it_to_the_first(team, error)
                 raise
+
+
+def _silent(**message: object) -> None:
+    """Say nothing: the first process tells of the progress."""
 
 
 def _leave_it_to_the_first(team: _Team, error: ClipmemError) -> None:

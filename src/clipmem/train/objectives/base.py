@@ -66,11 +66,13 @@ class Objective(nn.Module):
         needs_labels: Every pair must have a class index.
         uses_text: The text tower and the logit scale are trained; otherwise nothing outside the image tower is touched.
         views: Random views of each picture in a batch, 1 or more.
+        shares: On several processes it returns this one's share of the loss.
     """
 
     needs_labels: ClassVar[bool] = False
     uses_text: ClassVar[bool] = True
     views: ClassVar[int] = 1
+    shares: ClassVar[bool] = False
 
     @classmethod
     def create(cls, encoder: OpenClipEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Objective":  # noqa: ARG003

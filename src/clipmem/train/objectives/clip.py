@@ -1,6 +1,7 @@
 """CLIP (Radford et al. 2021): each picture must find its caption among the batch's, and each caption its picture."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
@@ -17,6 +18,8 @@ class Clip(Objective):
 
     For the batch's normalised embeddings u, v and scale s, (CE(s u vᵀ, identity) + CE(s v uᵀ, identity)) / 2.
     """
+
+    shares: ClassVar[bool] = True
 
     def forward(
         self,

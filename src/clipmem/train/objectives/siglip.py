@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -25,6 +26,8 @@ class SigLip(Objective):
     The bias is this objective's, also for a model that has a `logit_bias` of its own: that one is not trained. It does
     not change which caption is nearest.
     """
+
+    shares: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -32,6 +32,7 @@ class SimClr(Objective):
 
     uses_text: ClassVar[bool] = False
     views: ClassVar[int] = 2
+    shares: ClassVar[bool] = True
 
     def __init__(self, temperature: float) -> None:
         super().__init__()

@@ -33,6 +33,7 @@ class Supervised(Objective):
 
     needs_labels: ClassVar[bool] = True
     uses_text: ClassVar[bool] = False
+    shares: ClassVar[bool] = True
 
     def __init__(self, width: int, classes: int, *, seed: int) -> None:
         super().__init__()
