@@ -5,7 +5,6 @@ Rows follow the split table. Every score, probe and map reads these; nothing is 
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,43 +32,39 @@ class Embeddings(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Whole forward passes of an embedding: these pictures and these captions, both from row to row."""
+    """One of `count` parts of an embedding. Together they give the same bytes: no forward pass is cut in two."""
 
-    pictures: tuple[int, int]
-    captions: tuple[int, int]
+    index: int
+    count: int
+
+    def rows(self, total: int, batch_size: int) -> tuple[int, int]:
+        """Return the first row of this part and the row after its last.
+
+        Args:
+            total: Rows of the whole: pictures, or captions.
+            batch_size: Rows of a forward pass.
+
+        Example:
+            >>> [Part(index, 2).rows(9, 2) for index in range(2)]
+            [(0, 4), (4, 9)]
+        """
+        count = -(-total // batch_size)
+        start, end = (count * k // self.count * batch_size for k in (self.index, self.index + 1))
+        return min(start, total), min(end, total)
 
 
-def parts(n: int, m: int, batch_size: int, count: int) -> list[Part]:
-    """Cut an embedding into parts that give the same bytes as the whole: no forward pass is cut in two.
+WHOLE = Part(0, 1)
 
-    Args:
-        n: Number of pictures, 1 or more.
-        m: Number of captions, 1 or more.
-        batch_size: Pictures or captions in a forward pass.
-        count: How many parts; fewer when there are fewer passes.
 
-    Example:
-        >>> parts(5, 9, 2, 2)
-        [Part(pictures=(0, 2), captions=(0, 4)), Part(pictures=(2, 5), captions=(4, 9))]
-    """
-    passes = [-(-rows // batch_size) for rows in (n, m)]
-    count = min(count, *passes)
-    cuts = [
-        [min(rows, of * k // count * batch_size) for k in range(count + 1)]
-        for rows, of in zip((n, m), passes, strict=True)
-    ]
-    return [
-        Part(own, captions)
-        for own, captions in zip(
-            *(list(pairwise(places)) for places in cuts),
-            strict=True,
+def join(parts: Sequence[Embeddings]) -> Embeddings:
+    """Put all parts of an embedding together, in their order."""
+    # a part of few captions may have none of them, and then no width
+    return Embeddings(
+        *(
+            torch.cat([array for array in arrays if len(array)] or list(arrays[:1]))
+            for arrays in zip(*parts, strict=True)
         )
-    ]
-
-
-def join(embedded: Sequence[Embeddings]) -> Embeddings:
-    """Put the parts of an embedding together, in their order."""
-    return Embeddings(*(torch.cat(list(arrays)) for arrays in zip(*embedded, strict=True)))
+    )
 
 
 def embed(
@@ -82,7 +77,7 @@ def embed(
     crops: TrainSection,
     *,
     device: str = "cpu",
-    part: Part | None = None,
+    part: Part = WHOLE,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Embeddings:
     """Embed pictures and captions with one model.
@@ -99,7 +94,7 @@ def embed(
         settings: The recipe's `[embed]` section.
         crops: The recipe's `[train]` section: views are cropped and flipped as in training.
         device: `cpu` or `cuda`.
-        part: Embed this part only (see `parts`); by default everything.
+        part: Embed this part only; by default everything.
         progress: Called with the number of pairs done since the last call.
 
     Returns:
@@ -109,7 +104,6 @@ def embed(
     keys = pair_keys(uids)
     texts = [text for own in captions for text in own]
     text_pair = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
-    part = part or Part((0, len(rows)), (0, len(texts)))
     views: list[Crops | None] = [None]
     if settings.views:
         views = [
@@ -125,16 +119,24 @@ def embed(
         ]
     with torch.inference_mode():
         image: list[Tensor] = []
-        for start in range(*part.pictures, settings.batch_size):
-            block = np.arange(start, min(start + settings.batch_size, part.pictures[1]))
+        for start in range(*part.rows(len(rows), settings.batch_size), settings.batch_size):
+            block = np.arange(start, min(start + settings.batch_size, len(rows)))
             batch = torch.from_numpy(pixels[rows[block]]).to(device)
             image.append(torch.stack([_image_pass(encoder, batch, view, block) for view in views], dim=1))
             progress(len(block))
-        text: list[Tensor] = []
-        for start in range(*part.captions, settings.batch_size):
-            tokens = encoder.tokenize(texts[start : min(start + settings.batch_size, part.captions[1])]).to(device)
-            text.append(encoder.encode_text(tokens).float().cpu())
-    return Embeddings(torch.cat(image), torch.cat(text), torch.from_numpy(text_pair[slice(*part.captions)]))
+        text = _text_passes(encoder, texts, settings.batch_size, device, part)
+    own = slice(*part.rows(len(texts), settings.batch_size))
+    return Embeddings(torch.cat(image), text, torch.from_numpy(text_pair[own]))
+
+
+def _text_passes(
+    encoder: OpenClipEncoder, texts: Sequence[str], batch_size: int, device: str, part: Part
+) -> Float[Tensor, "m d"]:
+    found: list[Tensor] = []
+    for start in range(*part.rows(len(texts), batch_size), batch_size):
+        tokens = encoder.tokenize(texts[start : start + batch_size]).to(device)
+        found.append(encoder.encode_text(tokens).float().cpu())
+    return torch.cat(found)
 
 
 def _image_pass(

@@ -157,8 +157,8 @@ class RayEngine:
         """Embed blocks of pairs of all models, as many at a time as there is room for; write each model's here."""
         recipe = folder.recipe()
         material = materials.load(folder, recipe)
-        n, m = len(material.rows), sum(map(len, material.captions))
-        parts = passes.parts(n, m, recipe.embed.batch_size, -(-n // (_PASSES * recipe.embed.batch_size)))
+        count = -(-len(material.rows) // (_PASSES * recipe.embed.batch_size))
+        parts = [passes.Part(index, count) for index in range(count)]
         remote = self.ray.remote(_embed)
         options = {
             **self._needs(how, how.threads * how.workers),
@@ -167,12 +167,12 @@ class RayEngine:
         }
         running, place = dict[Any, str](), dict[Any, tuple[engine.Task, int]]()
         for task in tasks:
-            for k, part in enumerate(parts):
+            for part in parts:
                 reference = remote.options(**options, name=f"embed {task.side} seed {task.seed}").remote(
                     str(folder.path.resolve()), task.side, task.seed, part, self.board
                 )
                 running[reference] = f"embedding with {task.side}, seed {task.seed}"
-                place[reference] = (task, k)
+                place[reference] = (task, part.index)
         found: dict[engine.Task, dict[int, passes.Embeddings]] = {task: {} for task in tasks}
         files: dict[engine.Task, list[Path]] = {}
         for reference, answer in self._finished(running, lambda count, _: progress(count)):
