@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = (
     "clipmem", "torch", "torchvision", "open_clip_torch", "numpy", "scipy", "scikit-learn", "polars", "pyarrow",
-    "pillow", "pydantic", "cyclopts", "rich", "matplotlib", "jinja2", "safetensors", "ray",
+    "pillow", "pydantic", "cyclopts", "rich", "matplotlib", "jinja2", "safetensors",
 )  # fmt: skip
 _TINY = [
     "model.name=clipmem-micro", "split.shared=60", "split.candidate=20", "split.independent=20", "split.external=20",
@@ -41,6 +41,8 @@ def doctor(*, speed: Annotated[bool, Parameter(negative="")] = False) -> None:
     table = Table("package", "version", title="installed", title_justify="left", box=None)
     for name in _PACKAGES:
         table.add_row(name, _version(name))
+    ray = _version("ray")
+    table.add_row("ray", "not installed: only --engine ray needs it" if ray == "missing" else ray)
     console.print(table)
     console.print(f"\npython {platform.python_version()} on {platform.platform()}", highlight=False)
     import torch

@@ -88,6 +88,7 @@ class _Board:
 
     def put(self, task: Any, done: int, note: str) -> None:
         """Write how far a task is."""
+        self._done.pop(task, None)  # the last one to write stands last
         self._done[task] = (done, note)
 
     def read(self) -> dict[Any, tuple[int, str]]:
@@ -143,8 +144,9 @@ class RayEngine:
             ): f"training {task.side}, seed {task.seed}"
             for task in tasks
         }
-        for _ in self._finished(running, progress):
-            pass
+        with contextlib.closing(self._finished(running, progress)) as finished:
+            for _ in finished:
+                pass
 
     def embed(
         self,
@@ -175,13 +177,15 @@ class RayEngine:
                 place[reference] = (task, part.index)
         found: dict[engine.Task, dict[int, passes.Embeddings]] = {task: {} for task in tasks}
         files: dict[engine.Task, list[Path]] = {}
-        for reference, answer in self._finished(running, lambda count, _: progress(count)):
-            task, k = place[reference]
-            # copied: what comes out of Ray's memory is read-only, and stays there as long as somebody looks at it
-            found[task][k] = passes.Embeddings(*(torch.from_numpy(np.array(array)) for array in answer["arrays"]))
-            if len(found[task]) == len(parts):
-                whole = passes.join([one for _, one in sorted(found.pop(task).items())])
-                files[task] = passes.save(whole, folder.embedding_dir(task.side, task.seed))
+        # closed at once when a write fails: afterwards Ray is gone, and asking it for anything starts another
+        with contextlib.closing(self._finished(running, lambda count, _: progress(count))) as finished:
+            for reference, answer in finished:
+                task, k = place[reference]
+                # copied: what comes out of Ray's memory is read-only, and stays there as long as somebody looks at it
+                found[task][k] = passes.Embeddings(*(torch.from_numpy(np.array(array)) for array in answer["arrays"]))
+                if len(found[task]) == len(parts):
+                    whole = passes.join([one for _, one in sorted(found.pop(task).items())])
+                    files[task] = passes.save(whole, folder.embedding_dir(task.side, task.seed))
         return [file for task in tasks for file in files[task]]
 
     def _needs(self, how: execution.Execution, threads: int) -> dict[str, Any]:
