@@ -5,6 +5,7 @@ Rows follow the split table. Every score, probe and map reads these; nothing is 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,8 @@ class Embeddings(NamedTuple):
     text_pair: Int[Tensor, " m"]
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """One of `count` parts of an embedding. Together they give the same bytes: no forward pass is cut in two."""
 
     index: int
