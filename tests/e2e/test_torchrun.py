@@ -22,7 +22,7 @@ OBJECTIVES = ("clip", "siglip", "simclr", "supervised")
 
 def start(processes, *arguments):
     return subprocess.Popen(
-        [*TORCHRUN, f"--nproc-per-node={processes}", "--master-port=0", *map(str, arguments)],
+        [*TORCHRUN, "--standalone", f"--nproc-per-node={processes}", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

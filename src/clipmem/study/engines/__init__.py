@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from clipmem.base.errors import InputError
 from clipmem.base.suggest import did_you_mean
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NAMES = ("local", "ray")
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Trains models and embeds pairs of a planned run folder."""
 
