@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -24,6 +25,22 @@ def stage_of(folder):
     return stages[-1].stem if stages else "nothing"
 
 
+def killed(recipe, out, rng, duration):
+    """Start a study and kill it at a uniformly random moment; one that ended before gives the next duration."""
+    for attempt in range(10):
+        folder = out.with_name(f"{out.name}-{attempt}")
+        moment, started = rng.uniform(0, duration), time.monotonic()
+        process = start(recipe, folder)
+        try:
+            process.communicate(timeout=moment)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return moment, folder
+        duration = time.monotonic() - started
+    raise AssertionError("every study had ended before it was killed")
+
+
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments(tmp_path, capsys):
     recipe = tmp_path / "study.toml"
@@ -34,18 +51,12 @@ def test_twenty_kills_at_random_moments(tmp_path, capsys):
     assert process.returncode == 0, complaints
     duration = time.monotonic() - started
     expected = contents(tmp_path / "undisturbed")
-    moments = np.random.default_rng(SEED).uniform(0, duration, size=KILLS)
+    rng = np.random.default_rng(SEED)
     alike = 0
     with capsys.disabled():
         sys.stdout.write(f"\nundisturbed: {duration:.1f} s\n")
-    for number, moment in enumerate(moments, start=1):
-        out = tmp_path / f"run-{number}"
-        process = start(recipe, out)
-        time.sleep(moment)
-        running = process.poll() is None
-        if running:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    for number in range(1, KILLS + 1):
+        moment, out = killed(recipe, tmp_path / f"run-{number}", rng, duration)
         after = stage_of(RunFolder(out))
         again = start(recipe, out)
         complaints = again.communicate()[1]
@@ -55,8 +66,7 @@ def test_twenty_kills_at_random_moments(tmp_path, capsys):
         alike += same
         with capsys.disabled():  # one line a kill, at once: the whole takes minutes
             sys.stdout.write(
-                f"kill {number:2} at {moment:5.1f} s{'' if running else ' (had ended)'}, after {after}: "
-                f"{'same bytes' if same else 'OTHER BYTES'}\n"
+                f"kill {number:2} at {moment:5.1f} s, after {after}: {'same bytes' if same else 'OTHER BYTES'}\n"
             )
             sys.stdout.flush()
     assert alike == KILLS

@@ -76,14 +76,16 @@ class Study:
             size = config["vision_cfg"]["image_size"]
             self._stage("decode", lambda: self._decode(pairs, source, size if isinstance(size, int) else size[0]))
             self._stage("plan", lambda: self._plan(pairs))
-            self._stage("train", lambda: self._train(how))
+            # a model that has vanished is trained again as long as somebody still needs it
+            complete = self.folder.is_done("embed") or not self._missing()
+            self._stage("train", lambda: self._train(how), complete=complete)
             self._stage("embed", lambda: self._embed(how))
             self._stage("score", self._score)
             self._stage("evaluate", self._evaluate)
             self._stage("report", lambda: write_summary_and_report(self.folder, source))
 
-    def _stage(self, name: str, work: Callable[[], list[Path]]) -> None:
-        if self.folder.is_done(name):
+    def _stage(self, name: str, work: Callable[[], list[Path]], *, complete: bool = True) -> None:
+        if complete and self.folder.is_done(name):
             self.reporter.end(name, self.folder.seconds()[name], skipped=True)
             return
         started = time.monotonic()
@@ -153,8 +155,11 @@ class Study:
         models = self._protocol.training_sets(self.folder.read("splits"))
         return [Task(model.side, model.seed) for model in models]
 
+    def _missing(self) -> list[Task]:
+        return [task for task in self._models() if not self.folder.is_done(f"train-{task.side}-seed-{task.seed}")]
+
     def _train(self, how: execution.Execution) -> list[Path]:
-        missing = [task for task in self._models() if not self.folder.is_done(f"train-{task.side}-seed-{task.seed}")]
+        missing = self._missing()
         train = self.recipe.train
         pairs = len(self._protocol.training_sets(self.folder.read("splits"))[0].uids)
         steps = -(-pairs // train.batch_size)

@@ -8,6 +8,7 @@ there, and only the names of models and embeddings travel. A task whose process 
 import contextlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,14 +255,18 @@ def connect(name: str) -> Generator[RayEngine]:
     ray = _import_ray()
     local = name == "ray" and not os.environ.get("RAY_ADDRESS")
     where: dict[str, Any] = (
-        {"num_cpus": execution.cores(), "include_dashboard": False}
+        # without an address Ray would join whatever cluster was last started on this machine
+        {"address": "local", "num_cpus": execution.cores(), "include_dashboard": False}
         if local
         else {}
         if name == "ray"
         else {"address": name}
     )
     try:
-        ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=local, **where)
+        with warnings.catch_warnings():
+            # that nobody answers is said below, in one line
+            warnings.simplefilter("ignore")
+            ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=local, **where)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
         raise InputError(
             f"--engine {name}",
