@@ -136,6 +136,16 @@ def test_doctor_runs_a_study():
     assert done.stdout.endswith("all is well\n")
 
 
+@pytest.mark.slow
+def test_doctor_measures_the_machine():
+    done = clip("doctor", "--speed")
+    assert done.returncode == 0, done.stderr
+    shown = " ".join(done.stdout.split())
+    for line in ("fp32, 1 process", "bf16, 1 process", "decode, once a study", "embed, both towers", "train ViT-B-32"):
+        assert line in shown
+    assert "one epoch of ViT-B-32 over 70,000 pairs" in shown
+
+
 def test_localize_writes_its_tables_and_the_report_again(recipe, tmp_path):
     out = tmp_path / "run"
     assert clip("run", recipe, "--out", out).returncode == 0

@@ -7,6 +7,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _PACKAGES = (
     "clipmem", "torch", "torchvision", "open_clip_torch", "numpy", "scipy", "scikit-learn", "polars", "pyarrow",
@@ -19,15 +25,24 @@ _TINY = [
 ]  # fmt: skip
 
 
-def doctor() -> None:
-    """Say what is installed and run a tiny study from end to end; exit 1 when something is broken."""
+def doctor(*, speed: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Say what is installed and run a tiny study from end to end; exit 1 when something is broken.
+
+    Args:
+        speed: Measure this machine instead, in about a minute: training, decoding, embedding, and what studies take.
+    """
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
+    if speed:
+        _show_speed(console)
+        return
     table = Table("package", "version", title="installed", title_justify="left", box=None)
     for name in _PACKAGES:
         table.add_row(name, _version(name))
+    ray = _version("ray")
+    table.add_row("ray", "not installed: only --engine ray needs it" if ray == "missing" else ray)
     console.print(table)
     console.print(f"\npython {platform.python_version()} on {platform.platform()}", highlight=False)
     import torch
@@ -50,6 +65,38 @@ def doctor() -> None:
     stages = ", ".join(f"{stage} {took:.1f} s" for stage, took in run.summary["seconds"].items())
     console.print(f"tiny study: done in {seconds:.1f} s ({stages})", highlight=False)
     sys.stdout.write("all is well\n")
+
+
+def _show_speed(console: "Console") -> None:
+    from rich.table import Table
+
+    from clipmem.study import execution
+    from clipmem.study.speed import in_words, measure
+
+    found = measure(say=lambda what: console.print(f"measuring: {what} ...", highlight=False))
+    table = Table("what", "a second", "", "against", "ratio", box=None)
+    for column in (1, 4):
+        table.columns[column].justify = "right"
+    for row in found.rates:
+        ratio = f"{row.ratio:.2f}" if row.against else ""
+        table.add_row(
+            row.what, f"{row.rate:,.0f}" if row.rate >= 10 else f"{row.rate:.1f}", row.unit, row.against, ratio
+        )
+    console.print()
+    console.print(table)
+    console.print(
+        f"\nestimates from these few seconds: the trainings of clipmem demo take {in_words(found.demo)}, one epoch of "
+        f"ViT-B-32 over 70,000 pairs {in_words(found.vit_epoch)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if found.load > 0.5:
+        console.print(
+            f"note: before this, {found.load:.1f} processes wanted the {execution.cores()} cores; without them it is "
+            "faster",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _version(name: str) -> str:

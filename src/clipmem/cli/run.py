@@ -14,6 +14,7 @@ def run(
     out: Path | None = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    engine: str = "local",
 ) -> None:
     """Make the study of a recipe: split, train f and g, embed, score, evaluate, report.
 
@@ -25,6 +26,8 @@ def run(
         out: The run folder; by default runs/NAME, NAME being the recipe's.
         set_: Change a value: --set train.lr=1e-4. May be given several times.
         device: Where to compute.
+        engine: Who computes: local, ray (tasks on this machine or on the cluster of RAY_ADDRESS), or ray://HEAD:PORT.
+            The results have the same bytes.
     """
     from clipmem.cli.terminal import run_and_show
 
@@ -35,7 +38,8 @@ def run(
             shlex.quote(str(recipe)),
             *(f"--set {shlex.quote(item)}" for item in set_),
             f"--out {shlex.quote(str(out))}",
+            *([] if engine == "local" else [f"--engine {engine}"]),
         ]
     )
     shipped = str(recipe) if str(recipe) in {"demo", "quick"} and not recipe.exists() else recipe
-    run_and_show(shipped, out, settings=set_, command=command, device=device)
+    run_and_show(shipped, out, settings=set_, command=command, device=device, engine=engine)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from clipmem.report.terminal import print_summary
 from clipmem.study import api
+from clipmem.study.engines import is_first
 
 _LINE_EVERY = 15.0
 
@@ -99,9 +100,20 @@ class TerminalReporter:
         self._close()
 
 
-def run_and_show(recipe: str | Path, out: Path, *, settings: Sequence[str], command: str, device: str = "auto") -> None:
+def run_and_show(
+    recipe: str | Path,
+    out: Path,
+    *,
+    settings: Sequence[str],
+    command: str,
+    device: str = "auto",
+    engine: str = "local",
+) -> None:
     """Make a study with progress on stderr, then print its tables and the report's path on stdout."""
+    if not is_first():  # one of many processes under torchrun: the first one does the talking
+        api.run(recipe, out, settings=settings, device=device)
+        return
     progress = Console(stderr=True)
     with TerminalReporter(progress) as reporter:
-        api.run(recipe, out, settings=settings, device=device, reporter=reporter, command=command)
+        api.run(recipe, out, settings=settings, device=device, engine=engine, reporter=reporter, command=command)
     print_summary(out, Console())

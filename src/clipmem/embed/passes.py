@@ -5,6 +5,7 @@ Rows follow the split table. Every score, probe and map reads these; nothing is 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,43 @@ class Embeddings(NamedTuple):
     text_pair: Int[Tensor, " m"]
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of `count` parts of an embedding. Together they give the same bytes: no forward pass is cut in two."""
+
+    index: int
+    count: int
+
+    def rows(self, total: int, batch_size: int) -> tuple[int, int]:
+        """Return the first row of this part and the row after its last.
+
+        Args:
+            total: Rows of the whole: pictures, or captions.
+            batch_size: Rows of a forward pass.
+
+        Example:
+            >>> [Part(index, 2).rows(9, 2) for index in range(2)]
+            [(0, 4), (4, 9)]
+        """
+        count = -(-total // batch_size)
+        start, end = (count * k // self.count * batch_size for k in (self.index, self.index + 1))
+        return min(start, total), min(end, total)
+
+
+WHOLE = Part(0, 1)
+
+
+def join(parts: Sequence[Embeddings]) -> Embeddings:
+    """Put all parts of an embedding together, in their order."""
+    # a part of few captions may have none of them, and then no width
+    return Embeddings(
+        *(
+            torch.cat([array for array in arrays if len(array)] or list(arrays[:1]))
+            for arrays in zip(*parts, strict=True)
+        )
+    )
+
+
 def embed(
     encoder: DualEncoder,
     pixels: UInt8[np.ndarray, "rows size size 3"],
@@ -41,6 +79,7 @@ def embed(
     crops: TrainSection,
     *,
     device: str = "cpu",
+    part: Part = WHOLE,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Embeddings:
     """Embed pictures and captions with one model.
@@ -57,6 +96,7 @@ def embed(
         settings: The recipe's `[embed]` section.
         crops: The recipe's `[train]` section: views are cropped and flipped as in training.
         device: `cpu` or `cuda`.
+        part: Embed this part only; by default everything.
         progress: Called with the number of pairs done since the last call.
 
     Returns:
@@ -81,16 +121,24 @@ def embed(
         ]
     with torch.inference_mode():
         image: list[Tensor] = []
-        for start in range(0, len(rows), settings.batch_size):
+        for start in range(*part.rows(len(rows), settings.batch_size), settings.batch_size):
             block = np.arange(start, min(start + settings.batch_size, len(rows)))
             batch = torch.from_numpy(pixels[rows[block]]).to(device)
             image.append(torch.stack([_image_pass(encoder, batch, view, block) for view in views], dim=1))
             progress(len(block))
-        text: list[Tensor] = []
-        for start in range(0, len(texts), settings.batch_size):
-            tokens = encoder.tokenize(texts[start : start + settings.batch_size]).to(device)
-            text.append(encoder.encode_text(tokens).float().cpu())
-    return Embeddings(torch.cat(image), torch.cat(text), torch.from_numpy(text_pair))
+        text = _text_passes(encoder, texts, settings.batch_size, device, part)
+    own = slice(*part.rows(len(texts), settings.batch_size))
+    return Embeddings(torch.cat(image), text, torch.from_numpy(text_pair[own]))
+
+
+def _text_passes(
+    encoder: DualEncoder, texts: Sequence[str], batch_size: int, device: str, part: Part
+) -> Float[Tensor, "m d"]:
+    found: list[Tensor] = []
+    for start in range(*part.rows(len(texts), batch_size), batch_size):
+        tokens = encoder.tokenize(texts[start : start + batch_size]).to(device)
+        found.append(encoder.encode_text(tokens).float().cpu())
+    return torch.cat(found)
 
 
 def _image_pass(

@@ -9,6 +9,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, load_recipe, recipe_from
 from clipmem.store.folder import RunFolder
+from clipmem.study.engines import check_name, is_first, open_engine
 from clipmem.study.loaded import Run
 
 SHIPPED_RECIPES = ("demo", "quick")
@@ -47,6 +48,7 @@ def run(
     *,
     settings: Sequence[str] = (),
     device: str = "auto",
+    engine: str = "local",
     reporter: Reporter | None = None,
     command: str = "",
 ) -> Run:
@@ -57,6 +59,7 @@ def run(
         out: The run folder. If it holds the same study unfinished, the study goes on there.
         settings: Changes to a recipe read from a file or a name, for example `["train.lr=1e-4"]`.
         device: `auto`, `cpu` or `cuda`.
+        engine: Who trains and embeds: `local`, `ray` or `ray://HEAD:PORT` (see `clipmem.study.engines`).
         reporter: Who is told of the progress; nobody by default.
         command: What to write into the manifest as the command; by default this call.
 
@@ -64,18 +67,26 @@ def run(
         InputError: The recipe is wrong, asks for more pairs than there are, or the folder holds another study.
         RunError: The study failed: disk full, a loss that is not finite, a worker that died.
     """
+    if not is_first():  # under torchrun the first process makes the study
+        from clipmem.study.engines.together import follow
+
+        follow()
+        return Run(out)
+    check_name(engine)
     resolved, folder = find_recipe(recipe, settings), RunFolder(out)
     from clipmem.study.pipeline import Study  # imports torch, which takes seconds: not before the recipe is right
 
     shown = recipe if isinstance(recipe, str | Path) else "recipe"
-    Study(
-        resolved,
-        folder,
-        reporter=reporter or Quiet(),
-        command=command or f"clipmem.run({str(shown)!r}, {str(out)!r})",
-        user_set=settings,
-        device=device,
-    ).run()
+    with open_engine(engine) as chosen:
+        Study(
+            resolved,
+            folder,
+            reporter=reporter or Quiet(),
+            command=command or f"clipmem.run({str(shown)!r}, {str(out)!r})",
+            user_set=settings,
+            device=device,
+            engine=chosen,
+        ).run()
     return Run(folder.path)
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -45,6 +45,11 @@ class Spent:
     compute: float = 0.0
     data: float = 0.0
     total: float = 0.0
+
+    def add(self, model: Mapping[str, float]) -> None:
+        """Add what one model's training spent (see `worker.train_one`)."""
+        self.compute += model["compute_seconds"]
+        self.data += model["data_seconds"]
 
     def sentence(self) -> str:
         """Say what the training was bound by."""
@@ -164,10 +169,9 @@ def train_all(
             elif "ready" in message:
                 worker.give(waiting.pop(0) if waiting else None)
             elif "done" in message:
-                spent.compute += message["compute_seconds"]
-                spent.data += message["data_seconds"]
+                spent.add(message)
             else:
-                progress(message["step"] - worker.done, _note(message))
+                progress(message["step"] - worker.done, note(message))
                 worker.done = message["step"]
     finally:
         # all are asked before the first is waited for
@@ -178,7 +182,8 @@ def train_all(
     return spent
 
 
-def _note(message: dict[str, Any]) -> str:
+def note(message: Mapping[str, Any]) -> str:
+    """Word what a worker says of its progress."""
     return f"loss {message['loss']:.2f}, {message['rate']:,.0f} pairs/s a model, data {100 * message['data']:.0f} %"
 
 

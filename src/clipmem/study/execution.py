@@ -20,12 +20,14 @@ class Execution:
         precision: `fp32` or `bf16`.
         threads: Threads of one training process.
         workers: Training processes at a time; does not change any result.
+        processes: Processes that train one model together (torchrun); another number rounds otherwise.
     """
 
     device: str
     precision: str
     threads: int
     workers: int
+    processes: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for the manifest."""
@@ -66,4 +68,10 @@ def resolve(recipe: Recipe, models: int, *, device: str = "auto") -> Execution:
 
 def from_manifest(manifest: dict[str, Any]) -> Execution:
     """Read back what a run folder was begun with, so that what is left is computed alike."""
-    return Execution(manifest["device"], manifest["precision"], manifest["threads"], manifest["workers"])
+    return Execution(
+        manifest["device"],
+        manifest["precision"],
+        manifest["threads"],
+        manifest["workers"],
+        manifest.get("processes", 1),
+    )

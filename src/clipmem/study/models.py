@@ -158,7 +158,9 @@ class GivenModels(StudyModels):
         return given.load(models[seed])
 
 
-def open_models(recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None) -> StudyModels:
+def open_models(
+    recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None, *, verify: bool = True
+) -> StudyModels:
     """Return the models of a study, before or after it was made.
 
     Args:
@@ -166,6 +168,7 @@ def open_models(recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] |
         folder: The run folder.
         manifest: The manifest of a finished run: given models are then looked for where they were at that time,
             whatever the working directory is now, and must be as they were.
+        verify: Compare given models with what the manifest says of them.
 
     Raises:
         InputError: There is no such architecture, or a given model is missing or changed.
@@ -178,5 +181,6 @@ def open_models(recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] |
     known = manifest["given"]
     addresses = {kind: [entry["address"] for entry in known[kind]] for kind in LISTS.values()}
     models = GivenModels(addresses, "", folder)
-    models.check(manifest)
+    if verify:
+        models.check(manifest)
     return models

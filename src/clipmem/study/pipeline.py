@@ -28,11 +28,13 @@ from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
-from clipmem.study import dejavu, engine, execution, materials
+from clipmem.study import dejavu, execution, materials
+from clipmem.study.engine import Task
+from clipmem.study.engines import Engine
+from clipmem.study.engines.local import LocalEngine
 from clipmem.study.loaded import gallery_images, seconds_of
 from clipmem.study.models import StudyModels, open_models
 from clipmem.train import checkpoint
-from clipmem.train.numerics import threads
 
 _EVALUATED = 8  # models of a kind whose retrieval is measured: the mean of more says no more
 
@@ -48,6 +50,7 @@ class Study:
         command: The command line, for the manifest.
         user_set: The settings that the user passed, for the manifest.
         device: `auto`, `cpu` or `cuda`.
+        engine: Who trains and embeds.
     """
 
     recipe: Recipe
@@ -56,6 +59,7 @@ class Study:
     command: str = ""
     user_set: Sequence[str] = ()
     device: str = "auto"
+    engine: Engine = field(default_factory=LocalEngine)
 
     def run(self) -> None:
         """Make every stage that is not finished (see the errors of `clipmem.run`)."""
@@ -72,14 +76,16 @@ class Study:
             self._stage("decode", lambda: self._decode(pairs, source, models.sizes))
             self._stage("plan", lambda: self._plan(pairs))
             if self._protocol.trains:
-                self._stage("train", lambda: self._train(how))
-            self._stage("embed", lambda: self._embed(how, models))
+                # a model that has vanished is trained again as long as somebody still needs it
+                complete = self.folder.is_done("embed") or not self._missing()
+                self._stage("train", lambda: self._train(how), complete=complete)
+            self._stage("embed", lambda: self._embed(how))
             self._stage("score", self._score)
             self._stage("evaluate", self._evaluate)
             self._stage("report", lambda: write_summary_and_report(self.folder, source))
 
-    def _stage(self, name: str, work: Callable[[], list[Path]]) -> None:
-        if self.folder.is_done(name):
+    def _stage(self, name: str, work: Callable[[], list[Path]], *, complete: bool = True) -> None:
+        if complete and self.folder.is_done(name):
             self.reporter.end(name, self.folder.seconds()[name], skipped=True)
             return
         started = time.monotonic()
@@ -95,7 +101,7 @@ class Study:
             manifest.check_data(self.folder, fingerprint)
             models.check(manifest.read(self.folder))
             return execution.from_manifest(manifest.read(self.folder))
-        how = execution.resolve(self.recipe, self._protocol.count, device=self.device)
+        how = self.engine.fit(execution.resolve(self.recipe, self._protocol.count, device=self.device))
         described = manifest.build(
             self.recipe,
             data_sha256=fingerprint,
@@ -124,18 +130,21 @@ class Study:
     def _protocol(self) -> Protocol:
         return protocol_of(self.recipe)
 
-    def _models(self) -> list[engine.Task]:
+    def _models(self) -> list[Task]:
         models = self._protocol.training_sets(self.folder.read("splits"))
-        return [engine.Task(model.side, model.seed) for model in models]
+        return [Task(model.side, model.seed) for model in models]
+
+    def _missing(self) -> list[Task]:
+        return [task for task in self._models() if not self.folder.is_done(f"train-{task.side}-seed-{task.seed}")]
 
     def _train(self, how: execution.Execution) -> list[Path]:
-        missing = [task for task in self._models() if not self.folder.is_done(f"train-{task.side}-seed-{task.seed}")]
+        missing = self._missing()
         train = self.recipe.train
         pairs = len(self._protocol.training_sets(self.folder.read("splits"))[0].uids)
         steps = -(-pairs // train.batch_size)
         self.reporter.begin("train", pairs * train.epochs * len(missing), "pairs")
-        spent = engine.train_all(
-            self.folder.path,
+        spent = self.engine.train(
+            self.folder,
             missing,
             how,
             progress=lambda done, note: self.reporter.advance(round(done * pairs / steps), note),
@@ -150,26 +159,10 @@ class Study:
         directory = self.folder.model_dir(side, seed).relative_to(self.folder.path)
         return self.folder.read_json(str(directory / "record.json"))
 
-    def _embed(self, how: execution.Execution, models: StudyModels) -> list[Path]:
-        material = materials.load(self.folder, self.recipe)
-        self.reporter.begin("embed", len(material.rows) * len(self._models()), "pairs")
-        files: list[Path] = []
-        for task in self._models():
-            encoder = models.load(task.side, task.seed)
-            with threads(how.threads * how.workers):
-                embedded = passes.embed(
-                    encoder,
-                    materials.pixels(self.folder, encoder.image_size),
-                    material.rows,
-                    material.captions,
-                    material.splits["uid"].to_list(),
-                    self.recipe.embed,
-                    self.recipe.train,
-                    device=how.device,
-                    progress=self.reporter.advance,
-                )
-            files += passes.save(embedded, self.folder.embedding_dir(task.side, task.seed))
-        return files
+    def _embed(self, how: execution.Execution) -> list[Path]:
+        models = self._models()
+        self.reporter.begin("embed", self.folder.read("splits").height * len(models), "pairs")
+        return self.engine.embed(self.folder, models, how, progress=self.reporter.advance)
 
     def _score(self) -> list[Path]:
         self.reporter.begin("score", 1, "table")

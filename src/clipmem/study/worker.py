@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -25,19 +25,21 @@ from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.study import execution, materials
 from clipmem.train.checkpoint import CHECKPOINT_FILE, EVERY, Checkpoints, TrainingStopped
+from clipmem.train.distributed import ALONE, World
 from clipmem.train.loop import Timing, train
 
 STOPPED = 130
 EVERY_VARIABLE = "CLIPMEM_CHECKPOINT_SECONDS"
 
 
-class _Stop:
+class Stop:
     """Remembers that this process was asked to end; while it waits for a task it ends at once."""
 
     def __init__(self) -> None:
         self.asked, self.waiting = False, False
 
     def install(self) -> None:
+        """Listen to SIGTERM and SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
@@ -47,13 +49,36 @@ class _Stop:
             raise TrainingStopped
 
 
-def train_one(folder: RunFolder, side: str, seed: int, stop: _Stop | None = None) -> None:
+def _say(**message: object) -> None:
+    print(json.dumps(message), flush=True)  # noqa: T201
+
+
+def train_one(
+    folder: RunFolder,
+    side: str,
+    seed: int,
+    *,
+    stop: Stop | None = None,
+    say: Callable[..., None] = _say,
+    world: World = ALONE,
+) -> dict[str, float]:
     """Train one model of a planned study, write it, and then its marker.
+
+    Args:
+        folder: The run folder.
+        side: The model's side.
+        seed: The model's seed.
+        stop: Asked after every step whether to end.
+        say: Told of the progress: step, steps, loss, rate and the share of time in which data were made, by name.
+        world: The processes that train this model together; the first of them writes.
+
+    Returns:
+        `compute_seconds` and `data_seconds`: where the time went.
 
     Raises:
         TrainingStopped: The process was asked to end; a checkpoint is written.
     """
-    started, timing, stop = time.monotonic(), Timing(), stop or _Stop()
+    started, timing, stop = time.monotonic(), Timing(), stop or Stop()
     recipe, how = folder.recipe(), execution.from_manifest(manifest.read(folder))
     torch.set_num_threads(how.threads)
     # this process is ours: AdamW's moments decay into denormals, which are many times slower on CPUs
@@ -69,7 +94,7 @@ def train_one(folder: RunFolder, side: str, seed: int, stop: _Stop | None = None
 
     def tell(step: int, steps: int, loss: float, rate: float) -> None:
         try:
-            _say(step=step, steps=steps, loss=loss, rate=rate, data=timing.data_share)
+            say(step=step, steps=steps, loss=loss, rate=rate, data=timing.data_share)
         except BrokenPipeError:
             # nobody is left to train for: keep what there is
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
@@ -86,12 +111,15 @@ def train_one(folder: RunFolder, side: str, seed: int, stop: _Stop | None = None
         progress=tell,
         checkpoints=checkpoints,
         timing=timing,
+        world=world,
     )
     spent = {"data_seconds": round(timing.data, 3), "compute_seconds": round(timing.compute, 3)}
-    measured = {"pairs_per_second": round(timing.rate, 1), **spent}
-    folder.finish(f"train-{side}-seed-{seed}", files, time.monotonic() - started, measured)
-    checkpoints.file.unlink(missing_ok=True)
-    _say(done=True, **spent)
+    if world.rank == 0:
+        measured = {"pairs_per_second": round(timing.rate, 1), **spent}
+        folder.finish(f"train-{side}-seed-{seed}", files, time.monotonic() - started, measured)
+        checkpoints.file.unlink(missing_ok=True)
+        say(done=True, **spent)
+    return spent
 
 
 def _every() -> float:
@@ -105,11 +133,7 @@ def _every() -> float:
         ) from None
 
 
-def _say(**message: object) -> None:
-    print(json.dumps(message), flush=True)  # noqa: T201
-
-
-def _tasks(named: list[str], stop: _Stop) -> Iterator[tuple[str, int]]:
+def _tasks(named: list[str], stop: Stop) -> Iterator[tuple[str, int]]:
     if named:
         yield from ((side, int(seed)) for side, seed in zip(named[::2], named[1::2], strict=True))
         return
@@ -126,11 +150,11 @@ def _tasks(named: list[str], stop: _Stop) -> Iterator[tuple[str, int]]:
 
 def main(arguments: list[str]) -> int:
     """Run the process; a known error is passed on as a JSON line."""
-    stop, folder = _Stop(), RunFolder(Path(arguments[0]))
+    stop, folder = Stop(), RunFolder(Path(arguments[0]))
     stop.install()
     try:
         for side, seed in _tasks(arguments[1:], stop):
-            train_one(folder, side, seed, stop)
+            train_one(folder, side, seed, stop=stop)
             if stop.asked:
                 return STOPPED
     except ClipmemError as error:

@@ -24,6 +24,7 @@ from clipmem.models.openclip import OpenClipEncoder
 from clipmem.store.atomic import atomic_write
 from clipmem.store.hashing import json_sha256
 from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
+from clipmem.train.distributed import ALONE, World, check_world
 from clipmem.train.objectives import Objective, Towers, create_objective
 from clipmem.train.objectives.base import OBJECTIVE_FILE
 from clipmem.train.paired import TrainingSet
@@ -102,6 +103,7 @@ def train(
     progress: Callable[[int, int, float, float], object] = lambda step, steps, loss, rate: None,  # noqa: ARG005
     checkpoints: Checkpoints | None = None,
     timing: Timing | None = None,
+    world: World = ALONE,
 ) -> list[Path]:
     """Train one model and write it.
 
@@ -120,6 +122,7 @@ def train(
         checkpoints: Where the state is kept now and then, and taken from if it is there; by default nowhere. The
             file stays: whoever has the finished model removes it.
         timing: Filled with where the time went.
+        world: The processes that train this model together; the first of them writes.
 
     Returns:
         The files written.
@@ -133,7 +136,7 @@ def train(
         # layers that draw, such as patch dropout, must not depend on what the process drew before
         torch.manual_seed(derive_seed(plan.seed, "layers"))
         return _train(
-            encoder, data, plan, settings, folder, precision, device, progress, checkpoints, timing or Timing()
+            encoder, data, plan, settings, folder, precision, device, progress, checkpoints, timing or Timing(), world
         )
 
 
@@ -148,14 +151,22 @@ def _train(
     progress: Callable[[int, int, float, float], object],
     checkpoints: Checkpoints | None,
     timing: Timing,
+    world: World,
 ) -> list[Path]:
     n = len(plan.uids)
     steps = _count_steps(n, settings)
     objective = create_objective(
         encoder, settings, labels=data.labels, classes=data.classes, n=n, seed=derive_seed(plan.seed, "objective")
     )
+    check_world(
+        world,
+        encoder.module,
+        objective=settings.objective,
+        shares=objective.shares,
+        smallest=_smallest(n, settings) - bool(plan.left_out),
+    )
     # before `prepare`: the initial weights of one seed have the same hash for every objective
-    record = _record(encoder, objective, plan, settings, steps=steps, precision=precision, device=device)
+    record = _record(encoder, objective, plan, settings, steps=steps, precision=precision, device=device, world=world)
     objective.prepare(encoder)
     texts = _tokenize(encoder, data.captions)
     if objective.uses_text:
@@ -164,17 +175,18 @@ def _train(
     encoder.module.to(device).train()
     objective.to(device)
     trained = _trained(encoder.module, objective)
-    optimizer, towers = _optimizer(trained, settings), Towers(encoder, precision, device)
+    optimizer, towers = _optimizer(trained, settings), Towers(encoder, precision, device, world)
+    compute = world.loss_function(objective, trained)
     state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts))
     try:
         if checkpoints:
             state.load(checkpoints.file)
-        batches = _batches(encoder, objective.views, data, texts, plan, settings, device, first=state.step)
+        batches = _batches(encoder, objective.views, data, texts, plan, settings, device, world, first=state.step)
         for batch in _timed(batches, timing):
             rate = learning_rate(state.step, steps, peak=settings.lr, warmup=settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = _step(objective, towers, optimizer, trained, batch, settings)
+            loss = _step(objective, compute, towers, optimizer, trained, batch, settings)
             state.decay *= 1 - rate * settings.weight_decay
             state.step += 1
             if not math.isfinite(loss):
@@ -184,12 +196,13 @@ def _train(
                 )
             scale = encoder.logit_scale().item()
             state.log.append({"step": state.step, "epoch": batch.epoch, "loss": loss, "lr": rate, "logit_scale": scale})
-            report(state.step, steps, loss, len(batch.tokens))
-            if checkpoints:
+            report(state.step, steps, loss, batch.pairs)
+            # all processes have the same state, and all of them read it
+            if checkpoints and world.rank == 0:
                 _keep(state, checkpoints, steps)
     finally:
         encoder.expand_vocabulary(state.decay)
-    return _write(encoder, objective, folder, record, state.log)
+    return _write(encoder, objective, folder, record, state.log) if world.rank == 0 else []
 
 
 def _keep(state: State, checkpoints: Checkpoints, steps: int) -> None:
@@ -213,7 +226,7 @@ def _timed(batches: Iterator["_Batch"], timing: Timing) -> Iterator["_Batch"]:
             return
         yield batch
         timing.compute += time.monotonic() - there
-        timing.pairs += len(batch.tokens)
+        timing.pairs += batch.pairs
 
 
 def _identity(record: dict[str, Any], data: TrainingData, plan: TrainingSet, texts: "_Texts") -> str:
@@ -224,9 +237,13 @@ def _identity(record: dict[str, Any], data: TrainingData, plan: TrainingSet, tex
     return json_sha256([record, list(plan.uids), plan.left_out, list(data.pixels.shape), described, software])
 
 
+def _smallest(n: int, settings: TrainSection) -> int:
+    return n // math.ceil(n / settings.batch_size)
+
+
 def _count_steps(n: int, settings: TrainSection) -> int:
     batches_per_epoch = math.ceil(n / settings.batch_size)
-    if n // batches_per_epoch < 2:
+    if _smallest(n, settings) < 2:
         raise InputError(
             "[train] batch_size",
             got=f"{settings.batch_size} for {n} pairs: a batch of one pair has nothing to contrast",
@@ -244,9 +261,10 @@ class _Texts(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """One step's pairs: their epoch, the views of each picture, one caption of each, and the classes if there are."""
+    """This process's share of a step: the views of each picture, one caption of each, and the classes if there are."""
 
     epoch: int
+    pairs: int  # of all processes
     views: list[Float[Tensor, "n 3 size size"]]
     tokens: Int[Tensor, "n length"]
     labels: Int[Tensor, " n"] | None
@@ -260,6 +278,7 @@ def _batches(
     plan: TrainingSet,
     settings: TrainSection,
     device: str,
+    world: World,
     *,
     first: int = 0,
 ) -> Iterator[_Batch]:
@@ -269,10 +288,12 @@ def _batches(
     per_epoch = math.ceil(len(plan.uids) / settings.batch_size)
     for epoch in range(first // per_epoch, settings.epochs):
         draws = _draw_epoch(keys, texts.counts, plan.seed, epoch, settings, size=data.pixels.shape[1], views=views)
-        for batch in plan.batches(settings.batch_size, epoch)[max(0, first - epoch * per_epoch) :]:
+        for whole in plan.batches(settings.batch_size, epoch)[max(0, first - epoch * per_epoch) :]:
+            batch = world.share(whole)
             rows = texts.offsets[batch] + draws.caption[batch]
             yield _Batch(
                 epoch,
+                len(whole),
                 [_view(data, batch, crops, encoder, device) for crops in draws.crops],
                 texts.tokens[rows].to(device),
                 None if labels is None else labels[batch].to(device),
@@ -325,13 +346,14 @@ def _trained(module: nn.Module, objective: Objective) -> list[tuple[str, nn.Para
 
 def _step(
     objective: Objective,
+    compute: Callable[..., Tensor],
     towers: Towers,
     optimizer: torch.optim.Optimizer,
     trained: Sequence[tuple[str, nn.Parameter]],
     batch: _Batch,
     settings: TrainSection,
 ) -> float:
-    loss: Tensor = objective(towers, batch.views, batch.tokens, batch.labels)
+    loss = compute(towers, batch.views, batch.tokens, batch.labels)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if settings.grad_clip:
@@ -341,7 +363,7 @@ def _step(
         with torch.no_grad():
             # as open_clip: a scale above 100 makes training unstable
             towers.encoder.module.logit_scale.clamp_(0, math.log(100))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    return float(loss.detach())
+    return float(towers.world.mean(loss.detach()))
 
 
 def _optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: TrainSection) -> torch.optim.Optimizer:
@@ -384,6 +406,7 @@ def _record(
     steps: int,
     precision: str,
     device: str,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Describe the training so that f's and g's can be compared (see `paired.check_paired`)."""
     n, order, facts, shown = len(plan.uids), hashlib.sha256(), objective.facts(), 0
@@ -402,7 +425,10 @@ def _record(
         "presentations": shown,
         "init_sha256": state_hash(encoder.module),
         "shared_order_sha256": order.hexdigest(),
-        "settings_sha256": json_sha256([settings.model_dump(mode="json"), precision, device, facts]),
+        "settings_sha256": json_sha256(
+            # sums of several processes round otherwise: such a model is no twin of one that was trained alone
+            [settings.model_dump(mode="json"), precision, device, facts, *([world.size] if world.size > 1 else [])]
+        ),
         "precision": precision,
         "device": device,
     }

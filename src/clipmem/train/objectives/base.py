@@ -18,6 +18,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import TrainSection
 from clipmem.base.registry import Registry
 from clipmem.models.openclip import OpenClipEncoder
+from clipmem.train.distributed import ALONE, World
 from clipmem.train.numerics import computing
 
 OBJECTIVE_FILE = "objective.safetensors"
@@ -33,11 +34,13 @@ class Towers:
         encoder: The model.
         precision: `fp32` or `bf16`.
         device: `cpu` or `cuda`.
+        world: The processes that train it together.
     """
 
     encoder: OpenClipEncoder
     precision: str
     device: str
+    world: World = ALONE
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
         """Embed normalised pictures; the embeddings are not normalised."""
@@ -63,11 +66,13 @@ class Objective(nn.Module):
         needs_labels: Every pair must have a class index.
         uses_text: The text tower and the logit scale are trained; otherwise nothing outside the image tower is touched.
         views: Random views of each picture in a batch, 1 or more.
+        shares: On several processes it returns this one's share of the loss.
     """
 
     needs_labels: ClassVar[bool] = False
     uses_text: ClassVar[bool] = True
     views: ClassVar[int] = 1
+    shares: ClassVar[bool] = False
 
     @classmethod
     def create(cls, encoder: OpenClipEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Objective":  # noqa: ARG003
@@ -95,7 +100,7 @@ class Objective(nn.Module):
         tokens: Int[Tensor, "n length"],
         labels: Int[Tensor, " n"] | None,
     ) -> Float[Tensor, ""]:
-        """Return the loss of one batch.
+        """Return the loss of one batch; on several processes, this one's share (see `clipmem.train.distributed`).
 
         Args:
             encoder: The model.

@@ -1,6 +1,7 @@
 """CLIP (Radford et al. 2021): each picture must find its caption among the batch's, and each caption its picture."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from clipmem.models.openclip import contrastive_loss
 from clipmem.train.blocked import blocked_contrastive_loss
+from clipmem.train.distributed import contrastive_share
 from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
 
 # Above this batch the loss is made in blocks: here the whole matrix of logits, its softmax and its gradient take
@@ -22,6 +24,8 @@ class Clip(Objective):
     For the batch's normalised embeddings u, v and scale s, (CE(s u vᵀ, identity) + CE(s v uᵀ, identity)) / 2.
     """
 
+    shares: ClassVar[bool] = True
+
     def forward(
         self,
         encoder: Towers,
@@ -31,5 +35,8 @@ class Clip(Objective):
     ) -> Float[Tensor, ""]:
         """Return the loss of one batch."""
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
-        loss = contrastive_loss if len(image) <= LARGE else blocked_contrastive_loss
-        return loss(F.normalize(image, dim=-1), F.normalize(text, dim=-1), encoder.logit_scale())
+        u, v = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        if encoder.world.size > 1:
+            return contrastive_share(u, v, encoder.logit_scale(), encoder.world)
+        loss = contrastive_loss if len(u) <= LARGE else blocked_contrastive_loss
+        return loss(u, v, encoder.logit_scale())

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clipmem.models.openclip import OpenClipEncoder, sigmoid_loss
+from clipmem.train.distributed import sigmoid_share
 from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
 
 START_SCALE, START_BIAS = 10.0, -10.0
@@ -24,6 +26,8 @@ class SigLip(Objective):
     The bias is this objective's, also for a model that has a `logit_bias` of its own: that one is not trained. It does
     not change which caption is nearest.
     """
+
+    shares: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,4 +48,6 @@ class SigLip(Objective):
         """Return the loss of one batch."""
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
         u, v = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        if encoder.world.size > 1:
+            return sigmoid_share(u, v, encoder.logit_scale(), self.logit_bias, encoder.world)
         return sigmoid_loss(u, v, encoder.logit_scale(), self.logit_bias)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clipmem.base.recipes import TrainSection
 from clipmem.models.openclip import OpenClipEncoder
+from clipmem.train.distributed import nt_xent_share
 from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
 
 
@@ -31,6 +32,7 @@ class SimClr(Objective):
 
     uses_text: ClassVar[bool] = False
     views: ClassVar[int] = 2
+    shares: ClassVar[bool] = True
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
@@ -51,7 +53,10 @@ class SimClr(Objective):
         """Return the loss of one batch."""
         # one pass: where a tower has batch norm, both views share its averages, as in SimCLR
         first, second = encoder.encode_image(torch.cat(list(views))).chunk(2)
-        return nt_xent(F.normalize(first, dim=-1), F.normalize(second, dim=-1), self.temperature)
+        u, v = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
+        if encoder.world.size > 1:
+            return nt_xent_share(u, v, self.temperature, encoder.world)
+        return nt_xent(u, v, self.temperature)
 
 
 def nt_xent(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"], temperature: float) -> Float[Tensor, ""]:

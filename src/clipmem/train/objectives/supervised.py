@@ -33,6 +33,7 @@ class Supervised(Objective):
 
     needs_labels: ClassVar[bool] = True
     uses_text: ClassVar[bool] = False
+    shares: ClassVar[bool] = True
 
     def __init__(self, width: int, classes: int, *, seed: int) -> None:
         super().__init__()
@@ -72,4 +73,8 @@ class Supervised(Objective):
     ) -> Float[Tensor, ""]:
         """Return the loss of one batch."""
         # `create_objective` has refused data without labels
-        return F.cross_entropy(self.logits(encoder.encode_image(views[0])), cast(Tensor, labels))
+        logits = self.logits(encoder.encode_image(views[0]))
+        if encoder.world.size > 1:
+            counts = encoder.world.counts(len(logits), logits.device)
+            return F.cross_entropy(logits, cast(Tensor, labels), reduction="sum") / sum(counts)
+        return F.cross_entropy(logits, cast(Tensor, labels))

@@ -1,0 +1,179 @@
+"""One model on many processes: what `torchrun -m clipmem run` does. The first process makes the study, the rest help.
+
+Only the first decodes, plans, embeds, scores and writes. It tells the others which model comes next through torchrun's
+own store; they wait there for as long as its other stages take. The folder must be on a disk that all machines see.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from clipmem.base.errors import ClipmemError, RunError
+from clipmem.store import manifest
+from clipmem.store.folder import RunFolder
+from clipmem.study import engine, execution
+from clipmem.study.engines.local import LocalEngine, check_processes
+from clipmem.study.worker import train_one
+from clipmem.train.distributed import World, connected
+
+_POLL, _GRACE = 0.1, 5.0
+_SAID = "said"  # set by the first process when it ends with an error: it has said why
+
+
+@dataclass
+class _Team:
+    """A process's place among those of torchrun, and the store that they share."""
+
+    world: World
+    store: dist.Store  # pyright: ignore[reportPrivateImportUsage]
+    connection: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    connected: bool = False
+
+    def train(self, folder: RunFolder, side: str, seed: int, say: Callable[..., None]) -> dict[str, float]:
+        """Train one model together with the others; all of them must call it."""
+        with self._as_before(), self._explained(side, seed):
+            if not self.connected:
+                device = manifest.read(folder)["device"]
+                store = dist.PrefixStore("group", self.store)  # pyright: ignore[reportPrivateImportUsage]
+                self.connection.enter_context(connected(self.world, store, device))
+                self.connected = True
+            return train_one(folder, side, seed, say=say, world=self.world)
+
+    @contextlib.contextmanager
+    def _as_before(self) -> Generator[None]:
+        """Training sets how this whole process computes; the stages after it compute as they do without torchrun."""
+        count, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(count)
+            torch.set_flush_denormal(False)
+            torch.use_deterministic_algorithms(exact)
+
+    @contextlib.contextmanager
+    def _explained(self, side: str, seed: int) -> Generator[None]:
+        """Say in one line when another process is gone: the collectives raise what they please."""
+        try:
+            yield
+        except ClipmemError:
+            raise
+        except RuntimeError as error:
+            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+                raise
+            raise RunError(
+                f"training {side}, seed {seed}: process {self.world.rank} lost another one of {self.world.size}. "
+                "Run the same command again: finished models are not trained again."
+            ) from error
+
+
+class TogetherEngine(LocalEngine):
+    """The first process's engine: trains one model after another with all processes; embeds alone."""
+
+    def __init__(self, team: _Team) -> None:
+        self._team, self._count = team, 0
+
+    def fit(self, how: execution.Execution) -> execution.Execution:
+        """Share the cores among the processes of this machine."""
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        threads = max(1, execution.cores() // here)
+        return replace(how, threads=threads, workers=here, processes=self._team.world.size)
+
+    def train(
+        self,
+        folder: RunFolder,
+        tasks: Sequence[engine.Task],
+        how: execution.Execution,
+        *,
+        progress: Callable[[int, str], object],
+    ) -> engine.Spent:
+        """Train the models of `tasks` one after another, each on all processes."""
+        check_processes(folder, tasks, how, self._team.world.size)
+        spent, began = engine.Spent(), time.monotonic()
+        for task in tasks:
+            self.tell(folder=str(folder.path.resolve()), side=task.side, seed=task.seed)
+            done = 0
+
+            def say(**message: Any) -> None:
+                nonlocal done
+                if "step" in message:
+                    progress(message["step"] - done, engine.note(message))
+                    done = message["step"]
+
+            spent.add(self._team.train(folder, task.side, task.seed, say))
+        # of the first process: the others do the same at the same time
+        spent.total = time.monotonic() - began
+        return spent
+
+    def tell(self, **message: object) -> None:
+        """Tell the other processes what comes next."""
+        self._team.store.set(f"next/{self._count}", json.dumps(message))
+        self._count += 1
+
+
+def _team() -> _Team:
+    store, rank, size = next(iter(dist.rendezvous("env://")))  # pyright: ignore[reportPrivateImportUsage]
+    # what an earlier try of these processes has left in the store is not for us
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    ours = dist.PrefixStore(f"clipmem/{attempt}", store)  # pyright: ignore[reportPrivateImportUsage]
+    return _Team(World(rank, size), ours)
+
+
+@contextlib.contextmanager
+def opened() -> Generator[TogetherEngine]:
+    """Give the first process its engine; when the block ends, the other processes end too."""
+    team = _team()
+    chosen = TogetherEngine(team)
+    try:
+        with team.connection:
+            yield chosen
+            chosen.tell(end=True)
+    except BaseException:
+        team.store.set(_SAID, "1")
+        raise
+
+
+def follow() -> None:
+    """Be one of the other processes: train what the first one says, until it has finished the study.
+
+    Raises:
+        ClipmemError: This process alone failed. An error of the first process ends this one without a word.
+    """
+    team = _team()
+    number = 0
+    with team.connection:
+        while True:
+            key = f"next/{number}"
+            while not team.store.check([key]):
+                if team.store.check([_SAID]):
+                    raise SystemExit(0)  # the first process's exit code is the one that counts
+                time.sleep(_POLL)
+            message = json.loads(team.store.get(key))
+            if "end" in message:
+                return
+            number += 1
+            try:
+                team.train(RunFolder(Path(message["folder"])), message["side"], message["seed"], _silent)
+            except ClipmemError as error:
+                _leave_it_to_the_first(team, error)
+                raise
+
+
+def _silent(**message: object) -> None:
+    """Say nothing: the first process tells of the progress."""
+
+
+def _leave_it_to_the_first(team: _Team, error: ClipmemError) -> None:
+    """Wait whether the first process says the same; the launcher ends this one when that has happened."""
+    until = time.monotonic() + _GRACE
+    while time.monotonic() < until:
+        if team.store.check([_SAID]):
+            raise SystemExit(error.exit_code)
+        time.sleep(_POLL)

@@ -1,0 +1,274 @@
+"""One model on many processes: each has its rows of every batch, all have the same weights after every step.
+
+Batches, views and captions are addressed by pair, so every process computes the whole order by itself and takes its
+slice. An objective returns its process's *share* of the loss: the shares of all processes add up to the loss of the
+whole batch, also when the batch does not divide evenly. Embeddings are gathered with their gradient: a caption of one
+process is contrasted with the pictures of all others, and gets the gradient of each.
+
+The sums are taken in another order than in one process: losses agree to rounding (1e-4 in fp32), not to the bit. A
+model with batch norm is refused: its averages would be over a process's own rows.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from clipmem.base.errors import InputError
+
+# a process may wait for another one's whole data stage: the launcher ends all when one dies
+_PATIENCE = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train one model together; `ALONE` is the one of a single process.
+
+    Attributes:
+        rank: This process, from 0.
+        size: How many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, batch: Int[np.ndarray, " size"]) -> Int[np.ndarray, " own"]:
+        """Return this process's rows of a batch: consecutive ones, counts that differ by at most one.
+
+        Args:
+            batch: The slots of the whole batch.
+
+        Example:
+            >>> [World(rank, 3).share(np.arange(7)).tolist() for rank in range(3)]
+            [[0, 1, 2], [3, 4], [5, 6]]
+        """
+        return batch if self.size == 1 else np.array_split(batch, self.size)[self.rank]
+
+    def counts(self, own: int, device: torch.device) -> list[int]:
+        """Return how many rows of a batch each process has, `own` being this one's."""
+        if self.size == 1:
+            return [own]
+        mine = torch.tensor([own], device=device)
+        every = [torch.zeros_like(mine) for _ in range(self.size)]
+        dist.all_gather(every, mine)
+        return [int(count) for count in every]
+
+    def gather(self, own: Float[Tensor, "own d"], counts: Sequence[int]) -> Float[Tensor, "n d"]:
+        """Return the rows of all processes in the order of their ranks; the gradient finds its way back.
+
+        Args:
+            own: This process's rows.
+            counts: How many rows each process has.
+        """
+        return own if self.size == 1 else _Gather.apply(own, tuple(counts), self.rank)  # pyright: ignore[reportReturnType]
+
+    def loss_function(
+        self, objective: Callable[..., Tensor], trained: Sequence[tuple[str, nn.Parameter]]
+    ) -> Callable[..., Tensor]:
+        """Return what to call for the loss: after its backward pass the gradients are those of the whole batch.
+
+        Args:
+            objective: Gives this process's share of the loss.
+            trained: The parameters that it trains.
+        """
+        return objective if self.size == 1 else DistributedDataParallel(_Shares(objective, trained, self.size))
+
+    def mean(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """Return the loss of the whole batch from what `loss_function` gave to each process."""
+        if self.size == 1:
+            return loss
+        total = loss.clone()
+        dist.all_reduce(total)
+        return total / self.size
+
+
+ALONE = World()
+
+
+class _Gather(torch.autograd.Function):
+    """All rows of all processes; backwards, the sum of what all processes found for one's own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
+        ctx.start, ctx.count = sum(counts[:rank]), len(own)
+        # the collective wants equal sizes
+        padded = F.pad(own.detach(), (0, 0, 0, max(counts) - len(own))).contiguous()
+        every = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(every, padded)
+        return torch.cat([rows[:count] for rows, count in zip(every, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total[ctx.start : ctx.start + ctx.count], None, None
+
+
+class _Shares(nn.Module):
+    """An objective as DDP wants it: a module whose parameters are exactly those that the objective trains."""
+
+    def __init__(
+        self, objective: Callable[..., Tensor], trained: Sequence[tuple[str, nn.Parameter]], size: int
+    ) -> None:
+        super().__init__()
+        self._objective, self._size = [objective], size  # in a list: its other parameters are not DDP's business
+        for name, parameter in trained:
+            # a model's own bias is used by no objective, and DDP would wait for its gradient
+            if name != "logit_bias":
+                self.register_parameter(name.replace(".", "/"), parameter)
+
+    def forward(self, *batch: Any) -> Tensor:
+        """Return the share times the number of processes: DDP averages, and shares are to be added."""
+        return self._objective[0](*batch) * self._size
+
+
+def contrastive_share(
+    image: Float[Tensor, "own d"], text: Float[Tensor, "own d"], scale: Float[Tensor, ""], world: World
+) -> Float[Tensor, ""]:
+    """Return this process's share of CLIP's loss.
+
+    With u, v all n rows of all processes and R this process's: Σ_{i in R} (CE(s u_i·v_j over j, i) +
+    CE(s v_i·u_j over j, i)) / 2n; summed over processes it is the loss of Radford et al. 2021, figure 3.
+
+    Args:
+        image: Normalised embeddings of this process's pictures.
+        text: Normalised embeddings of their captions.
+        scale: s.
+        world: The processes.
+    """
+    counts = world.counts(len(image), image.device)
+    images, texts = world.gather(image, counts), world.gather(text, counts)
+    own = _own_rows(image, counts, world)
+    one = F.cross_entropy(scale * image @ texts.T, own, reduction="sum")
+    other = F.cross_entropy(scale * text @ images.T, own, reduction="sum")
+    return (one + other) / (2 * len(images))
+
+
+def sigmoid_share(
+    image: Float[Tensor, "own d"],
+    text: Float[Tensor, "own d"],
+    scale: Float[Tensor, ""],
+    bias: Float[Tensor, ""],
+    world: World,
+) -> Float[Tensor, ""]:
+    """Return this process's share of SigLIP's loss.
+
+    With v all n captions of all processes and R this process's rows: -1/n Σ_{i in R} Σ_j log sigmoid(z_ij (s u_i·v_j +
+    b)); summed over processes it is equation 1 of Zhai et al. 2023.
+
+    Args:
+        image: Normalised embeddings of this process's pictures.
+        text: Normalised embeddings of their captions.
+        scale: s.
+        bias: b.
+        world: The processes.
+    """
+    counts = world.counts(len(image), image.device)
+    texts = world.gather(text, counts)
+    logits = scale * image @ texts.T + bias
+    signs = -torch.ones_like(logits)
+    signs[torch.arange(len(image), device=image.device), _own_rows(image, counts, world)] = 1
+    return -F.logsigmoid(signs * logits).sum() / len(texts)
+
+
+def nt_xent_share(
+    first: Float[Tensor, "own d"], second: Float[Tensor, "own d"], temperature: float, world: World
+) -> Float[Tensor, ""]:
+    """Return this process's share of NT-Xent (see `clipmem.train.objectives.simclr.nt_xent`).
+
+    Args:
+        first: Normalised embeddings of the first views of this process's pictures.
+        second: Those of the second views.
+        temperature: t, above 0.
+        world: The processes.
+    """
+    counts = world.counts(len(first), first.device)
+    z = torch.cat([world.gather(first, counts), world.gather(second, counts)])
+    n, own = sum(counts), _own_rows(first, counts, world)
+    rows = torch.cat([own, own + n])
+    logits = torch.cat([first, second]) @ z.T / temperature
+    logits = logits.scatter(1, rows[:, None], -torch.inf)  # a view is never its own partner
+    return F.cross_entropy(logits, (rows + n) % (2 * n), reduction="sum") / (2 * n)
+
+
+def _own_rows(own: Tensor, counts: Sequence[int], world: World) -> Tensor:
+    start = sum(counts[: world.rank])
+    return torch.arange(start, start + len(own), device=own.device)
+
+
+def check_world(world: World, module: nn.Module, *, objective: str, shares: bool, smallest: int) -> None:
+    """Refuse what would not be exact on several processes.
+
+    Args:
+        world: The processes.
+        module: The model.
+        objective: Name of the objective.
+        shares: Whether it can return a share of its loss.
+        smallest: Pairs of the smallest batch.
+
+    Raises:
+        InputError: The objective has no shares, some process would have no pair of a batch, or there is batch norm.
+    """
+    if world.size == 1:
+        return
+    if not shares:
+        raise InputError(
+            f"[train] objective = {objective!r} on {world.size} processes",
+            got="a loss that cannot be computed in shares",
+            todo="Train it in one process: run without torchrun.",
+        )
+    if smallest < world.size:
+        raise InputError(
+            "[train] batch_size",
+            got=f"batches of {smallest} pairs for {world.size} processes",
+            expected="a pair or more for each process",
+            todo="Use larger batches, or fewer processes.",
+        )
+    if any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for part in module.modules()):
+        raise InputError(
+            f"a model with batch norm on {world.size} processes",
+            got="averages over each process's own rows",
+            expected="a model without batch norm, such as a ViT",
+            todo="Train it in one process: run without torchrun.",
+        )
+
+
+# ---- under torchrun
+
+
+@contextlib.contextmanager
+def connected(
+    world: World,
+    store: dist.Store,  # pyright: ignore[reportPrivateImportUsage]
+    device: str,
+) -> Generator[None]:
+    """Connect the processes for training inside the block: gloo on CPUs, NCCL on GPUs.
+
+    Args:
+        world: The processes; all of them must enter.
+        store: The store they share.
+        device: `cpu` or `cuda`.
+    """
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group(
+        "nccl" if device == "cuda" else "gloo",
+        store=store,
+        rank=world.rank,
+        world_size=world.size,
+        timeout=_PATIENCE,
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,137 @@
+"""A study by Ray tasks on this machine: the bytes of the local engine, also when a task's process is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from clipmem.base.recipes import dump_recipe
+from clipmem.store.folder import RunFolder
+from clipmem.testing.tiny import tiny_recipe
+from tests.e2e.test_study import contents
+
+pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install 'clipmem[ray]'")
+
+# 120 pairs in passes of 6: more than one Ray task a model
+STUDY = ("train.seeds=[0]", "train.epochs=30", "embed.batch_size=6", "embed.views=2")
+# Ray runs tasks at niceness 15: on a busy machine a test would wait for minutes
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
+    "RAY_worker_niceness": "0"
+}
+
+
+def start(recipe, out, *more):
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "clipmem", "run", str(recipe), "--out", str(out), *more],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("local")
+    recipe = folder / "study.toml"
+    recipe.write_text(dump_recipe(tiny_recipe(*STUDY)))
+    process = start(recipe, folder / "run")
+    complaints = process.communicate()[1]
+    assert process.returncode == 0, complaints
+    return recipe, contents(folder / "run")
+
+
+def status(pid):
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, ""
+    return next(int(line.split()[1]) for line in lines if line.startswith("PPid:")), title
+
+
+def descends(pid, ancestor):
+    while pid > 1:
+        pid = status(pid)[0]
+        if pid == ancestor:
+            return True
+    return False
+
+
+def task_of(process, title):
+    """Return the process in which the Ray task of that name runs, 0 if there is none now."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and status(int(entry.name))[1] == title and descends(int(entry.name), process.pid):
+            return int(entry.name)
+    return 0
+
+
+def wait_for(process, condition, seconds=240):
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return found
+
+
+def test_ray_gives_the_bytes_of_the_local_engine(local, tmp_path):
+    recipe, expected = local
+    out = tmp_path / "run"
+    process = start(recipe, out, "--engine", "ray")
+    complaints = process.communicate()[1]
+    assert process.returncode == 0, complaints
+    assert contents(out) == expected
+    assert "train " in complaints
+    assert RunFolder(out).read_json("manifest.json")["command"].endswith("--engine ray")
+
+
+@pytest.mark.parametrize(("task", "marker"), [("train f seed 0", "train-f-seed-0"), ("embed g seed 0", "embed")])
+def test_a_killed_ray_worker_costs_a_retry(local, tmp_path, task, marker):
+    recipe, expected = local
+    out = tmp_path / "run"
+    process = start(recipe, out, "--engine", "ray")
+    first = wait_for(process, lambda: task_of(process, f"ray::{task}"))
+    time.sleep(0.5)
+    # the kill hits a task at work: it has not finished
+    assert not RunFolder(out).is_done(marker)
+    os.kill(first, signal.SIGKILL)
+    second = wait_for(process, lambda: task_of(process, f"ray::{task}"))
+    assert second != first
+    complaints = process.communicate()[1]
+    assert process.returncode == 0, complaints
+    assert contents(out) == expected
+
+
+def test_killed_with_its_ray_and_run_again_locally(local, tmp_path):
+    recipe, expected = local
+    out = tmp_path / "run"
+    process = start(recipe, out, "--engine", "ray")
+    task = wait_for(process, lambda: task_of(process, "ray::train f seed 0"))
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    until = time.monotonic() + 60
+    while status(task)[1].startswith("ray::"):  # nobody goes on working on the folder
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    again = start(recipe, out)
+    complaints = again.communicate()[1]
+    assert again.returncode == 0, complaints
+    assert {name: data for name, data in contents(out).items() if not name.endswith(".tmp")} == expected
+
+
+def test_wrong_addresses(local, tmp_path):
+    recipe, _ = local
+    process = start(recipe, tmp_path / "run", "--engine", "ray://127.0.0.1:1")
+    complaints = process.communicate()[1]
+    assert process.returncode == 2
+    last = complaints.strip().splitlines()[-1]
+    assert last.startswith("clipmem: --engine ray://127.0.0.1:1: got no Ray there (")
+    assert last.endswith(
+        "expected the address of a running Ray. Check it, or use --engine ray to start one on this machine."
+    )
+    assert "Traceback" not in complaints

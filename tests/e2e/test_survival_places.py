@@ -1,0 +1,214 @@
+"""Folders that are in use, full, read-only, or lose a file in the middle; and a loss that is not finite."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import clipmem
+from clipmem.base.errors import InputError
+from clipmem.base.progress import Quiet
+from clipmem.base.recipes import dump_recipe
+from clipmem.store.folder import RunFolder
+from clipmem.testing.tiny import tiny_recipe, write_parquet
+from tests.e2e.test_cli import clip
+from tests.e2e.test_study import contents
+
+STUDY = ("train.seeds=[0]", "train.epochs=2")
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    file = tmp_path / "study.toml"
+    file.write_text(dump_recipe(tiny_recipe(*STUDY)))
+    return file
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small file system of our own: mount, and again with other options."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(options):
+        return subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, text=True, check=False
+        )
+
+    done = mount("size=64k") if sys.platform == "linux" else None
+    if done is None or done.returncode:
+        pytest.skip("mounting a small file system needs Linux and the rights of root")
+    try:
+        yield place, lambda options: mount(f"remount,{options}")
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_two_processes_on_one_folder(recipe, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "clipmem", "run", str(recipe), "--out", str(out)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 240
+    while not RunFolder(out).marker("decode").is_file():
+        assert first.poll() is None, first.stderr.read()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)  # it holds the folder for as long as we like
+    try:
+        second = clip("run", recipe, "--out", out)
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert second.returncode == 1
+    assert second.stderr.splitlines()[-1] == (
+        f"clipmem: another clipmem process works on {out}. Wait for it to end, or choose another --out DIR."
+    )
+    complaints = first.communicate()[1]
+    assert first.returncode == 0, complaints
+    assert clip("run", recipe, "--out", out).stderr.count("done before") == 7
+
+
+# full while pictures are decoded, tables written, a model written
+@pytest.mark.parametrize("size", ["256k", "1m", "8m"])
+def test_a_full_disk_says_so_and_a_second_run_completes(recipe, tmp_path, disk, size):
+    place, remount = disk
+    expected = clip("run", recipe, "--out", tmp_path / "roomy")
+    assert expected.returncode == 0, expected.stderr
+    out = place / "run"
+    assert remount(f"size={size}").returncode == 0
+    full = clip("run", recipe, "--out", out)
+    assert full.returncode == 1, full.stderr
+    last = full.stderr.splitlines()[-1]
+    assert last.startswith(f"clipmem: could not write {out}/")
+    assert last.endswith(
+        "No space left on device. Nothing half-written was kept. Free some space and run the same command again: it "
+        "goes on where it stopped."
+    )
+    assert "Traceback" not in full.stderr
+    assert not list(out.rglob("*.tmp"))
+    assert remount("size=256m").returncode == 0
+    again = clip("run", recipe, "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert contents(out) == contents(tmp_path / "roomy")
+
+
+def test_a_read_only_disk(recipe, disk):
+    place, remount = disk
+    assert remount("size=256m,ro").returncode == 0
+    fresh = clip("run", recipe, "--out", place / "run")
+    assert (fresh.returncode, fresh.stderr) == (
+        2,
+        f"clipmem: cannot write {place / 'run'}: got Read-only file system, expected a writable folder. "
+        "Choose another --out DIR.\n",
+    )
+    assert remount("rw").returncode == 0
+    assert clip("run", recipe, "--out", place / "run").returncode == 0
+    assert remount("ro").returncode == 0
+    finished = clip("run", recipe, "--out", place / "run")
+    assert finished.returncode == 2
+    assert finished.stderr.startswith(f"clipmem: cannot write {place / 'run' / '.lock'}: got Read-only file system")
+    # reading it needs no writing
+    assert len(clipmem.load_run(place / "run").scores) == 120
+
+
+def test_a_folder_without_the_right_to_write(recipe, tmp_path):
+    if os.access("/", os.W_OK) and os.geteuid() == 0:
+        pytest.skip("root may write everywhere; the read-only disk is tested instead")
+    (tmp_path / "locked").mkdir(mode=0o555)
+    done = clip("run", recipe, "--out", tmp_path / "locked" / "run")
+    assert done.returncode == 2
+    assert f"cannot write {tmp_path / 'locked' / 'run'}: got Permission denied" in done.stderr
+
+
+class Saboteur(Quiet):
+    """Does something when a stage begins."""
+
+    def __init__(self, stage, act):
+        self.stage, self.act = stage, act
+
+    def begin(self, stage, total, unit):
+        if stage == self.stage:
+            self.act()
+
+
+def parquet_recipe(folder, shards=2):
+    """Pairs in several Parquet files."""
+    (folder / "pairs").mkdir()
+    import polars as pl
+
+    whole = pl.read_parquet(write_parquet(folder / "all.parquet", 130))
+    for shard in range(shards):
+        whole.gather_every(shards, shard).write_parquet(folder / "pairs" / f"{shard}.parquet")
+    return tiny_recipe(
+        *STUDY, "data.source=parquet", f"data.path={folder / 'pairs'}", "split.near_duplicates=false", "split.planted=0"
+    )
+
+
+def test_a_shard_that_is_gone_when_a_study_goes_on(tmp_path):
+    recipe, out = parquet_recipe(tmp_path), tmp_path / "run"
+
+    class Stop(Exception):
+        pass
+
+    def stop():
+        raise Stop
+
+    with pytest.raises(Stop):
+        clipmem.run(recipe, out, reporter=Saboteur("train", stop))
+    gone = tmp_path / "pairs" / "1.parquet"
+    kept = gone.read_bytes()
+    gone.unlink()
+    with pytest.raises(InputError) as caught:
+        clipmem.run(recipe, out)
+    # half of the pairs are not enough
+    assert "pairs asked for" in str(caught.value)
+    assert "65 in the data" in str(caught.value)
+    gone.write_bytes(kept[: len(kept) // 2])
+    with pytest.raises(InputError) as caught:
+        clipmem.run(recipe, out)
+    assert "not readable as Parquet" in str(caught.value)
+    gone.write_bytes(kept)
+    assert clipmem.run(recipe, out).summary["roles"]["candidate"]["n"] == 20
+
+
+def test_pictures_that_vanish_before_they_are_decoded_or_trained_on(tmp_path):
+    recipe, out = parquet_recipe(tmp_path), tmp_path / "run"
+    cache = out / "cache" / "pixels.npy"
+    with pytest.raises(InputError) as caught:
+        clipmem.run(recipe, out, reporter=Saboteur("train", cache.unlink))
+    assert str(caught.value) == (
+        f"pixel cache {cache}: got [Errno 2] No such file or directory: '{cache}'. "
+        "Delete it and run the study again: only that stage is repeated."
+    )
+    run = clipmem.run(recipe, out)
+    assert contents(out) == contents(clipmem.run(recipe, tmp_path / "undisturbed").path)
+    assert run.summary["roles"]["candidate"]["n"] == 20
+
+
+def test_a_model_that_vanishes_before_it_embeds(tmp_path):
+    out = tmp_path / "run"
+    weights = out / "models" / "g" / "seed-0" / "open_clip_model.safetensors"
+    with pytest.raises(InputError) as caught:
+        clipmem.run(tiny_recipe(*STUDY), out, reporter=Saboteur("embed", weights.unlink))
+    assert str(caught.value) == (
+        f"model folder {weights.parent}: got no open_clip_model.safetensors. Run the study again."
+    )
+    clipmem.run(tiny_recipe(*STUDY), out)
+    assert contents(out) == contents(clipmem.run(tiny_recipe(*STUDY), tmp_path / "undisturbed").path)
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_what_to_try(recipe, tmp_path):
+    out = tmp_path / "run"
+    done = clip("run", recipe, "--out", out, "--set", "train.lr=1e30", "--set", "train.warmup=0")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("clipmem: training ")
+    assert ": the loss is nan at step " in last
+    assert last.endswith("Try a smaller train.lr, a longer train.warmup, or train.precision = 'fp32'.")
+    assert "Traceback" not in done.stderr
+    # nothing of it passes for a trained model
+    assert not list(Path(out).rglob("*.safetensors"))
+    assert not RunFolder(out).is_done("train")

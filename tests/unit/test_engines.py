@@ -1,0 +1,109 @@
+"""Engines: their names, what they refuse, and that parts of an embedding are those of the whole."""
+
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import load_recipe
+from clipmem.data.decoding import decode
+from clipmem.embed import passes
+from clipmem.models import openclip
+from clipmem.store.folder import RunFolder
+from clipmem.study import engines
+from clipmem.study.engine import Task
+from clipmem.study.engines import cluster, local
+from clipmem.study.execution import Execution, from_manifest
+from clipmem.study.speed import in_words
+from clipmem.testing.tiny import picture
+
+HOW = Execution("cpu", "fp32", 1, 2)
+
+
+def message(call, *arguments):
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+def test_engines_are_known_by_name(monkeypatch):
+    for name in ("local", "ray", "ray://head:10001"):
+        engines.check_name(name)
+    assert message(engines.check_name, "rya") == (
+        "--engine rya: got no engine of that name, expected local, ray or ray://HEAD:PORT. Did you mean 'ray'?"
+    )
+    assert engines.is_first()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert not engines.is_first()
+    assert message(engines.check_name, "ray") == (
+        "--engine ray under torchrun: got two ways to share the work, expected one of them. "
+        "Leave --engine away to train one model on many processes, or start without torchrun."
+    )
+
+
+def test_ray_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError) as caught, cluster.connect("ray"):
+        pass
+    assert str(caught.value) == (
+        "--engine ray: got Ray is not installed, expected the extra `ray`. Install it: pip install 'clipmem[ray]'."
+    )
+
+
+def test_a_study_is_not_finished_with_other_processes(tmp_path):
+    folder, tasks = RunFolder(tmp_path), [Task("f", 0)]
+    local.check_processes(folder, tasks, HOW, 1)
+    local.check_processes(folder, [], HOW, 2)  # nothing is left to train
+    assert message(local.check_processes, folder, tasks, HOW, 2) == (
+        f"run folder {tmp_path}: got a study begun with 1 processes a model, 2 now, expected the same number: models "
+        "of one study are computed alike. Run it without torchrun, or choose another --out DIR."
+    )
+
+
+def test_folders_from_before_there_were_engines_are_read():
+    there = HOW.as_dict()
+    assert from_manifest(there) == HOW
+    del there["processes"]
+    assert from_manifest(there) == HOW
+
+
+@given(total=st.integers(0, 300), batch_size=st.integers(1, 40), count=st.integers(1, 30))
+def test_parts_are_whole_passes_and_cover_everything_once(total, batch_size, count):
+    ranges = [passes.Part(index, count).rows(total, batch_size) for index in range(count)]
+    assert ranges[0][0] == 0
+    assert ranges[-1][1] == total
+    assert all(after[0] == before[1] for before, after in pairwise(ranges))
+    assert all(start % batch_size == 0 or start == total for start, _ in ranges)
+    if count <= -(-total // batch_size):
+        assert all(start < end for start, end in ranges)
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_parts_have_the_bytes_of_the_whole(views):
+    n = 11
+    pixels = np.stack([decode(picture(k), size=32, name=str(k)) for k in range(n)])
+    captions = [[f"thing {k}" + " and more" * (k % 5), *(["again"] * (k % 3))] for k in range(n)]
+    uids = [f"{k:032x}" for k in range(n)]
+    recipe = load_recipe("", ["embed.batch_size=2", f"embed.views={views}"])
+    encoder = openclip.create("clipmem-micro", seed=0)
+
+    def embed(part):
+        return passes.embed(encoder, pixels, np.arange(n), captions, uids, recipe.embed, recipe.train, part=part)
+
+    joined = passes.join([embed(passes.Part(index, 3)) for index in range(3)])
+    for whole, of_parts in zip(embed(passes.WHOLE), joined, strict=True):
+        assert torch.equal(whole, of_parts)
+        assert whole.dtype == of_parts.dtype
+
+
+def test_estimates_have_no_more_digits_than_they_deserve():
+    assert [in_words(s) for s in (0.42, 9.96, 59.0, 600.0, 36e3, 9e5)] == [
+        "0.42 s", "10 s", "59 s", "10 min", "10 h", "10 days",
+    ]  # fmt: skip
