@@ -278,7 +278,7 @@ def _batches(
     plan: TrainingSet,
     settings: TrainSection,
     device: str,
-    world: World,
+    world: World = ALONE,
     *,
     first: int = 0,
 ) -> Iterator[_Batch]:
