@@ -186,7 +186,7 @@ def _batches(
     plan: TrainingSet,
     settings: TrainSection,
     device: str,
-    world: World,
+    world: World = ALONE,
 ) -> Iterator[_Batch]:
     """Yield every step's pictures and captions."""
     keys = pair_keys(plan.uids)
@@ -311,7 +311,7 @@ def _record(
     steps: int,
     precision: str,
     device: str,
-    world: World,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Describe the training so that f's and g's can be compared (see `paired.check_paired`)."""
     n, order, facts = len(plan.uids), hashlib.sha256(), objective.facts()
