@@ -74,11 +74,11 @@ def _show_speed(console: "Console") -> None:
     from clipmem.study.speed import in_words, measure
 
     found = measure(say=lambda what: console.print(f"measuring: {what} ...", highlight=False))
-    table = Table("what", "a second", "", "against", "ratio", box=None)
+    table = Table("what", "a second", "", "against", "ratio", title="clipmem-tiny", title_justify="left", box=None)
     for column in (1, 4):
         table.columns[column].justify = "right"
     for row in found.rates:
-        ratio = f"{row.ratio:.2f}" if row.against else ""
+        ratio = f"{row.ratio:.2f}" if row.ratio >= 0.1 else f"{row.ratio:.1g}"
         table.add_row(
             row.what, f"{row.rate:,.0f}" if row.rate >= 10 else f"{row.rate:.1f}", row.unit, row.against, ratio
         )
