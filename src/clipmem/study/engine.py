@@ -46,7 +46,7 @@ class Spent:
     data: float = 0.0
     total: float = 0.0
 
-    def add(self, model: Mapping[str, float]) -> None:
+    def add(self, model: Mapping[str, Any]) -> None:
         """Add what one model's training spent (see `worker.train_one`)."""
         self.compute += model["compute_seconds"]
         self.data += model["data_seconds"]
