@@ -3,6 +3,9 @@
 A protocol computes a measure under single models ("per model": alignment, distance, probability) and turns those
 values into memorization, the difference between models that saw the pair and models that did not. `sign` says which
 way round. Never put two measures on one axis: their ranges and units differ. Compare their ranks.
+
+Not every measure finds wrong captions: `finds_wrong_captions` says which ranked planted ones above the rest. SSLMem and
+confidence did not; confidence cannot, since image-label training sees no caption.
 """
 
 from dataclasses import dataclass
@@ -76,7 +79,7 @@ _DECLARED = (
         needs=("clean image", "image views"),
         equation="L = mean_a || m(I) - m(I_a) ||; L(g) - L(f)",
         source="Wang et al., ICLR 2024 (SSLMem)",
-        finds_wrong_captions=True,
+        finds_wrong_captions=False,
     ),
     Measure(
         name="sslmem_text",
@@ -87,7 +90,7 @@ _DECLARED = (
         needs=("captions", "caption variants"),
         equation="L = mean_k || m(T) - m(T_k) ||; L(g) - L(f)",
         source="Wang et al., ICLR 2024 (SSLMem), for captions",
-        finds_wrong_captions=True,
+        finds_wrong_captions=False,
     ),
     Measure(
         name="confidence",
@@ -98,7 +101,7 @@ _DECLARED = (
         needs=("labels", "class head"),
         equation="p = softmax(logits)_y; p(in) - p(out)",
         source="Feldman 2020; Feldman & Zhang 2020",
-        finds_wrong_captions=True,
+        finds_wrong_captions=False,
     ),
 )
 
