@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 import clipmem
-from clipmem.functional import auroc, spearman
+from clipmem.functional import auroc, spearman, top_overlap
 
 HERE = Path(__file__).parent
 RUNS = ("leave-one-out", "four-way", "subsample-short", "subsample-long")
@@ -44,7 +44,7 @@ def joined(table: pl.DataFrame, left: str, right: str) -> pl.DataFrame:
 
 
 def agreement(table: pl.DataFrame, left: str, right: str) -> dict[str, object]:
-    """Rank correlation of two runs, and how often the left one's intervals hold the right one's scores."""
+    """Rank correlation and top-tenth overlap of two runs; how often the left one's intervals hold the other's score."""
     both = joined(table, left, right)
     a, b = both["clipmem"].to_numpy(), both["clipmem_truth"].to_numpy()
     rank = spearman(a, b)
@@ -59,6 +59,7 @@ def agreement(table: pl.DataFrame, left: str, right: str) -> dict[str, object]:
         "spearman": rank.spearman,
         "low": rank.low,
         "high": rank.high,
+        "top10_overlap": top_overlap(a, b, 0.1),
         "mean_difference": float(np.mean(a - b)),
         "covers_score": float(np.mean(inside.to_numpy())),
         "covers_with_both_errors": float(np.mean(covered)),

@@ -10,6 +10,14 @@ from tests.e2e.test_study import contents
 
 STUDIES = {
     "subsample": ("protocol=subsample", "subsample.models=6", "train.epochs=1"),
+    "subsample, confidence": (
+        *("protocol=subsample", "subsample.models=6", "train.epochs=1"),
+        *("train.objective=supervised", "score.alignment=confidence"),
+    ),
+    "leave-one-out, confidence": (
+        *("protocol=leave-one-out", "leave_one_out.pairs=2", "train.epochs=1", "train.seeds=[0]"),
+        *("train.objective=supervised", "score.alignment=confidence", "embed.views=2"),
+    ),
     "leave-one-out": ("protocol=leave-one-out", "leave_one_out.pairs=2", "train.epochs=1", "train.seeds=[0]"),
 }
 

@@ -153,8 +153,10 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
                 "welch_t": 11.52,
                 "welch_df": 61.4,
                 "welch_p": 3.1e-17,
+                "welch_p_holm": 9.3e-17,
                 "mannwhitney_u": 1712.0,
                 "mannwhitney_p": 0.0213,
+                "mannwhitney_p_holm": 0.0639,
                 "hedges_g": 2.41,
                 "superiority": 0.953,
             }
@@ -172,6 +174,20 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
         "roles": roles,
         "normaliser": candidate_span(scores),
         "tests": tests,
+        "paired": {
+            "role": "candidate",
+            "seeds": 2,
+            "difference": 0.412,
+            "low": -0.031,
+            "high": 0.855,
+            "t": 11.8,
+            "df": 1,
+            "p": 0.0537,
+            "wilcoxon_p": 0.5,
+            "effect": None,
+        }
+        if two
+        else None,
         "noise_floor": {
             "seed_pairs": 1,
             "mean": 0.004,
@@ -182,7 +198,9 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
         }
         if two
         else None,
-        "stability": {"spearman": 0.671, "low": 0.55, "high": 0.77, "top10_overlap": 0.5} if two else None,
+        "stability": {"spearman": 0.671, "low": 0.55, "high": 0.77, "top1_overlap": 0.25, "top10_overlap": 0.5}
+        if two
+        else None,
         "planted": make_planted(scores),
         "retrieval": {
             "n": 20,

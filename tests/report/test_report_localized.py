@@ -14,7 +14,7 @@ from run_folder import Built
 from clipmem.base.errors import InputError
 from clipmem.report.gallery import gallery_uids
 from clipmem.report.layer_figures import layermem_figure, unitmem_figure
-from clipmem.report.localized import layer_sentences, top_units
+from clipmem.report.localized import control_sentence, layer_sentences, top_units
 from clipmem.report.page import write_report
 
 Build = Callable[..., Built]
@@ -111,6 +111,27 @@ def test_figures_are_drawn_of_one_layer_and_of_nothing(localized: tuple[Built, d
         for size in ("wide", "narrow"):
             assert unitmem_figure(some, size).startswith("<svg")
             assert layermem_figure(some, "candidate", size).startswith("<svg")
+
+
+def test_all_layers_are_tested_as_one_family(localized: tuple[Built, dict[str, Any]]) -> None:
+    layers: pl.DataFrame = localized[1]["layers"]
+    assert control_sentence(layers) == ""  # a table of an earlier version
+    candidate = pl.col("role") == "candidate"
+    tested = layers.with_columns(
+        pl.when(candidate).then(0.25).alias("control_difference"), pl.when(candidate).then(0.2).alias("control_p_holm")
+    )
+    n = layers.filter(candidate).height
+    assert control_sentence(tested) == (
+        f"Candidates against control at every place of both towers ({n} tests by Welch over pairs, one family): 0 "
+        "differ with p below 0.05 after Holm's correction."
+    )
+    one = candidate & (pl.col("tower") == "text") & (pl.col("layer") == 1) & (pl.col("kind") == "block")
+    found = tested.with_columns(pl.when(one).then(0.0123).otherwise("control_p_holm").alias("control_p_holm"))
+    assert control_sentence(found).endswith(
+        ": 1 differ with p below 0.05 after Holm's correction; the clearest: text tower, block of layer 1 (+0.250, p "
+        "0.0123)."
+    )
+    assert control_sentence(tested.filter(~candidate)) == ""
 
 
 def test_layers_are_judged_beside_the_control(localized: tuple[Built, dict[str, Any]]) -> None:

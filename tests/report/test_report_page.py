@@ -133,7 +133,12 @@ def test_the_numbers_of_the_summary_are_there_with_their_intervals(two_seeds: Bu
         assert f"{entry['sd']:.3f}" in words
     for test in two_seeds.summary["tests"]:
         assert f"{test['difference']:+.3f} [{test['low']:+.3f}, {test['high']:+.3f}]" in words
-    assert "11.52 (61.4)< 0.00011712.00.02132.410.953" in words
+    assert "11.52 (61.4)< 0.00011712.00.06392.410.953" in words  # the p are those adjusted for the number of tests
+    assert "Adjusted for the number of comparisons in this table" in words
+    assert (
+        "the candidates' mean is +0.412 [-0.031, +0.855] higher under f than under g of the same seed; t test p 0.0537,"
+        " Wilcoxon p 0.5000 over 2 seeds (Wilcoxon's cannot fall below 0.5000 with so few)"
+    ) in words
     planted = two_seeds.summary["planted"]
     for entry in (planted, planted["reference_alignment_auroc"]):
         assert f"{entry['auroc']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]" in words
@@ -151,6 +156,7 @@ def test_one_seed_and_nothing_planted_is_said(bare: Outline) -> None:
     words = bare.words()
     assert "Noise floor: not known, it needs two seeds" in words
     assert "Seed stability: not known, it needs two seeds." in words
+    assert "Paired test over seeds: not known, it needs two seeds." in words
     assert "This run has one seed, so no score has an error" in words
     assert words.count("one seed: no error") == 48
     assert "None planted." in words

@@ -189,6 +189,24 @@ def test_few_pairs_have_no_top_tenth_and_no_interval(leave_one_out: Built) -> No
     assert wording.stability(summary).endswith("rank correlation of 0.500 (no interval).")
 
 
+def test_the_paired_test_names_what_f_is_paired_with(two_seeds: Built) -> None:
+    summary = dict(two_seeds.summary)
+    left_out = summary | {"protocol": "leave-one-out"}
+    assert "under the models without them of the same seed;" in wording.paired(left_out)
+    assert wording.paired(summary | {"protocol": "subsample", "paired": None}) == ""
+    found = summary["paired"] | {"effect": 1.234, "seeds": 5}
+    assert "of the same seed, 1.23 of its own sd over seeds; t test" in wording.paired(summary | {"paired": found})
+    del summary["paired"]  # a summary of an earlier version
+    assert wording.paired(summary) == ""
+
+
+def test_the_top_hundredth_is_named_where_it_is_more_than_one_pair(two_seeds: Built) -> None:
+    summary = json.loads(json.dumps(two_seeds.summary))
+    assert "top hundredths" not in wording.stability(summary)
+    summary["roles"]["candidate"]["n"] = 200
+    assert "top tenths share 50 % of the pairs, their top hundredths 25 %." in wording.stability(summary)
+
+
 @pytest.mark.parametrize(
     ("alignment", "score", "meaning", "bound"),
     [
@@ -196,6 +214,7 @@ def test_few_pairs_have_no_top_tenth_and_no_interval(leave_one_out: Built) -> No
         ("cmc", "CMC memorization", "aligns a picture with its caption", "±6 (bank weight 1)"),
         ("sslmem-image", "SSLMem, image tower", "f with g, by the mean distance", "±2 (no bank takes part)"),
         ("sslmem-text", "SSLMem, text tower", "holds its captions", "±2 (no bank takes part)"),
+        ("confidence", "Confidence memorization", "it cannot see a wrong caption", "±1 (no bank takes part)"),
     ],
 )
 def test_a_score_of_another_alignment_is_called_by_its_name(

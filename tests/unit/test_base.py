@@ -115,6 +115,8 @@ def test_differences_name_both_sides():
          "f and g must train on equally many pairs: make them equal."),
         ("[train]\nobjective = 'simclr'", [], "recipe: objective = 'simclr' trains no text tower, and alignment = "
          "'clip' needs one; set score.alignment = 'sslmem-image' and embed.views = 6."),
+        ("[score]\nalignment = 'confidence'", [], "recipe: alignment = 'confidence' needs a class head, and "
+         "objective = 'clip' trains none; set train.objective = 'supervised'."),
         ("[split]\nplanted = 1", [], "recipe: [split] planted = 1 of 200 candidates; captions are exchanged among "
          "the planted pairs: use 0, or 2 up to the number of candidates."),
         ("[train]\nseeds = [1, 1]", [], "recipe: [train] seeds = [1, 1] has a seed twice; every seed is one pair of "

@@ -11,6 +11,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import EmbedSection, TrainSection
 from clipmem.data.decoding import decode
+from clipmem.data.edits import caption_edits
 from clipmem.data.views import as_float, draw_crops, normalise_pixels, pair_keys, render
 from clipmem.embed import passes
 from clipmem.models import openclip
@@ -31,9 +32,9 @@ def micro():
     return encoder
 
 
-def embedded(encoder, rows=range(N), *, views=0, batch_size=256, crops=CROPS, **changes):
+def embedded(encoder, rows=range(N), *, views=0, batch_size=256, crops=CROPS, caption_edits=0, **changes):
     rows = list(rows)
-    settings = EmbedSection(views=views, batch_size=batch_size)
+    settings = EmbedSection(views=views, batch_size=batch_size, caption_edits=caption_edits)
     captions, uids = [CAPTIONS[k] for k in rows], [UIDS[k] for k in rows]
     return passes.embed(encoder, PIXELS, np.array(rows), captions, uids, settings, crops, **changes)
 
@@ -136,9 +137,40 @@ def test_save_and_load(micro, tmp_path):
     assert [file.name for file in files] == ["image.npy", "text.npy", "text_pair.npy"]
     assert sorted(path.name for path in folder.iterdir()) == ["image.npy", "text.npy", "text_pair.npy"]
     loaded = passes.load(folder)
-    for a, b in zip(found, loaded, strict=True):
+    assert loaded.text_edits is loaded.text_edits_pair is None
+    for a, b in zip(found[:3], loaded[:3], strict=True):
         assert a.dtype == b.dtype
         assert torch.equal(a, b)
+
+
+def test_caption_edits_are_embedded_for_the_pairs_with_one_caption(micro, tmp_path):
+    found, plain = embedded(micro, caption_edits=3, batch_size=4), embedded(micro)
+    for a, b in zip(found[:3], plain[:3], strict=True):
+        close(a, b)
+    expected = {k: caption_edits(own[0], UIDS[k], count=3) for k, own in enumerate(CAPTIONS) if len(own) == 1}
+    assert sorted(expected) == [0, 3, 6]
+    assert found.text_edits_pair.tolist() == [k for k, texts in expected.items() for _ in texts]
+    with torch.inference_mode():
+        for k, texts in expected.items():
+            close(found.text_edits[found.text_edits_pair == k], micro.encode_text(micro.tokenize(texts)))
+    files = passes.save(found, tmp_path)
+    assert [file.name for file in files[3:]] == ["text_edits.npy", "text_edits_pair.npy"]
+    loaded = passes.load(tmp_path)
+    assert torch.equal(found.text_edits, loaded.text_edits)
+    assert torch.equal(found.text_edits_pair, loaded.text_edits_pair)
+    (tmp_path / "text_edits_pair.npy").unlink()
+    assert "No such file" in broken(tmp_path, "text_edits_pair")
+    np.save(tmp_path / "text_edits_pair.npy", np.zeros(2, dtype=np.int64), allow_pickle=False)
+    with pytest.raises(InputError, match=r"expected \(n, view, d\), \(m, d\) and \(m,\), and of edits \(k, d\) and"):
+        passes.load(tmp_path)
+
+
+def test_where_nothing_is_edited_the_edits_are_empty(micro, tmp_path):
+    captions = [["a cat", "the cat"], ["a", "b"]]
+    found = passes.embed(micro, PIXELS, np.arange(2), captions, UIDS[:2], EmbedSection(caption_edits=2), CROPS)
+    assert found.text_edits.shape == (0, 32)
+    passes.save(found, tmp_path)
+    assert passes.load(tmp_path).text_edits_pair.dtype == torch.int64
 
 
 def broken(folder, name):

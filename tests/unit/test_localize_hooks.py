@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clipmem.base.errors import InputError
-from clipmem.localize.edits import caption_edits, text_views
+from clipmem.data.edits import caption_edits, text_views
 from clipmem.localize.hooks import Capture, find_sites, pool, token_mask
 from clipmem.models import openclip
 

@@ -6,12 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from scipy import stats
 
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.data.decoding import decode
+from clipmem.data.edits import text_views
 from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render
-from clipmem.localize.edits import text_views
 from clipmem.localize.hooks import UNIT_KINDS, Capture
 from clipmem.localize.layers import layer_table, tower_sslmem
 from clipmem.localize.sweep import Distances, Points, ViewSettings, blocks
@@ -229,6 +230,21 @@ def test_layer_table_equals_loops(models):
                 assert row[f"{name}_low"] < row[f"{name}_mean"] < row[f"{name}_high"]
         else:
             assert row["unitmem_mean"] is None
+    family = []
+    for row in table.iter_rows(named=True):
+        if row["role"] != "candidate":
+            assert row["control_difference"] is row["control_p"] is row["control_p_holm"] is None
+            continue
+        place = "embedding" if row["kind"] == "embedding" else (row["layer"], row["kind"])
+        f, g = (np.array(loops[side, row["tower"]][place]) for side in "fg")
+        two = {role: (g - f)[np.array(pts.roles) == role] for role in ("candidate", "external")}
+        a, b = (values[np.isfinite(values)] for values in two.values())
+        assert row["control_difference"] == pytest.approx(a.mean() - b.mean(), abs=1e-5)
+        assert row["control_p"] == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue, abs=1e-3)
+        family.append(row)
+    family.sort(key=lambda row: row["control_p"])
+    steps = np.maximum.accumulate([min(1.0, (len(family) - k) * row["control_p"]) for k, row in enumerate(family)])
+    assert [row["control_p_holm"] for row in family] == pytest.approx(steps)
     by_layer = {(r["role"], r["tower"], r["kind"], r["layer"]): r for r in table.iter_rows(named=True)}
     for (role, tower, kind, layer), row in by_layer.items():
         if layer == 1 or kind == "embedding":

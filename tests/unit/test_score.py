@@ -257,6 +257,38 @@ def test_tests():
         assert row["hedges_g"] == pytest.approx(j * (a.mean() - b.mean()) / pooled)
 
 
+def test_the_tests_are_adjusted_as_one_family_each():
+    found = summary.tests(tables((0, 1))[0], confidence=0.9)
+    for name in ("welch_p", "mannwhitney_p"):
+        raw = sorted(row[name] for row in found)
+        # Holm: the smallest of three counts thrice, the next twice, and none falls below the one before
+        steps = np.maximum.accumulate([min(1.0, (3 - k) * p) for k, p in enumerate(raw)])
+        assert sorted(row[f"{name}_holm"] for row in found) == pytest.approx(steps)
+        assert all(row[f"{name}_holm"] >= row[name] for row in found)
+
+
+def test_a_test_without_p_is_left_out_of_the_family():
+    scores, role = np.array([1.0, 1.0, 0.0, 0.0, 0.5, 0.7]), np.array(["a", "a", "b", "b", "c", "c"])
+    constant, other = summary.compare(scores, role, (("a", "b"), ("a", "c")), confidence=0.95)
+    assert constant["welch_p"] is constant["welch_p_holm"] is None
+    assert other["welch_p_holm"] == other["welch_p"]
+
+
+def test_paired():
+    one, splits, f, g = tables((0, 1, 2))
+    where = (splits["role"] == "candidate").to_numpy()
+    found = summary.paired(one, confidence=0.9)
+    a, b = f[:, where].mean(axis=1), g[:, where].mean(axis=1)
+    test = stats.ttest_rel(a, b)
+    interval = test.confidence_interval(0.9)
+    assert (found["role"], found["seeds"]) == ("candidate", 3)
+    assert found["difference"] == pytest.approx((a - b).mean())
+    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
+    assert (found["t"], found["p"]) == pytest.approx((test.statistic, test.pvalue))
+    assert found["wilcoxon_p"] == pytest.approx(stats.wilcoxon(a - b).pvalue)
+    assert summary.paired(tables((0,))[0], confidence=0.9) is None
+
+
 def test_floor():
     one, splits, f, _ = tables((0, 1, 2))
     found = summary.floor(one, seed=0, draws=300, confidence=0.9)
@@ -277,6 +309,7 @@ def test_stability():
     couples = list(itertools.combinations(own, 2))
     assert found["spearman"] == pytest.approx(np.mean([stats.spearmanr(a, b).statistic for a, b in couples]))
     assert found["low"] < found["spearman"] < found["high"]
+    assert found["top1_overlap"] == pytest.approx(np.mean([a.argmax() == b.argmax() for a, b in couples]))
     assert found["top10_overlap"] == pytest.approx(np.mean([a.argmax() == b.argmax() for a, b in couples]))
     assert summary.stability(tables((0,))[0], confidence=0.9) is None
 

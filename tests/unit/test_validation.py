@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from clipmem.functional.measures import MEASURES
+from clipmem.score.alignments import ALIGNMENTS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -18,5 +21,46 @@ def test_the_stored_scores_give_the_documented_numbers(tmp_path):
     text = (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")
     for row in result["agreement"]:
         assert f"| {row['run']} | {row['against']} | {row['pairs']:,} | {row['spearman']:.3f} |" in text
+        assert f"{row['high']:.3f} | {100 * row['top10_overlap']:.0f} % | {row['mean_difference']:+.3f} |" in text
     for row in result["planted"]:
         assert f"| {row['auroc']:.3f} | {row['low']:.3f} to {row['high']:.3f} |" in text
+
+
+def run_stored(tmp_path, script, *needed):
+    folder = ROOT / "experiments" / "validation"
+    for name in (script, *needed):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    subprocess.run([sys.executable, tmp_path / script, "--stored"], check=True, capture_output=True)
+    written = script.replace("intervals.py", "coverage.json").replace(".py", ".json")
+    result = json.loads((tmp_path / written).read_text())
+    assert result == json.loads((folder / written).read_text())
+    return result, (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")
+
+
+def test_the_stored_scores_give_the_documented_coverage(tmp_path):
+    result, text = run_stored(tmp_path, "intervals.py", "compare.py", "scores.parquet", "coverage.parquet")
+    for row in result["own protocol"]:
+        spread = f"{100 * row['least']:.0f} to {100 * row['most']:.0f} %"
+        name = row["run"].removeprefix("coverage-")
+        assert f"| {name} | {100 * row['claimed']:.0f} % | {100 * row['covered']:.0f} % | {spread} |" in text
+    for row in result["leave-one-out"]:
+        cells = [f"{row['shift']:+.3f}", f"{row['error_sd']:.3f}", f"{row['between_sd']:.3f}"]
+        cells += [
+            f"{100 * row[f'{kind}_{level:g}']:.0f} %" for kind in ("plain", "widened") for level in (0.5, 0.8, 0.95)
+        ]
+        assert f"| {row['run']} | {' | '.join(cells)} |" in text
+    for row in result["shared out"]:
+        assert f"| {row['run']} | {row['component_sd']:.3f} | {row['low']:.3f} to {row['high']:.3f} |" in text
+
+
+def test_the_stored_scores_give_the_documented_measures_and_their_declarations(tmp_path):
+    rows, text = run_stored(tmp_path, "measures.py", "measures.parquet")
+    declared = {measure.alignment: measure for measure in MEASURES.values()}
+    assert [row["measure"] for row in rows] == list(ALIGNMENTS)
+    for row in rows:
+        area = f"{row['auroc']:.3f} | {row['low']:.3f} to {row['high']:.3f}"
+        alone = f"{row['g_alone']:.3f} | {row['g_alone_low']:.3f} to {row['g_alone_high']:.3f}"
+        verdict = "yes" if row["finds_wrong_captions"] else "no"
+        assert f"| {row['measure']} | {area} | {verdict} | {alone} |" in text
+        # what a measure declares about itself is what was measured
+        assert declared[row["measure"]].finds_wrong_captions is row["finds_wrong_captions"]

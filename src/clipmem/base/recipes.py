@@ -132,14 +132,15 @@ class EmbedSection(_Section):
     """`[embed]`: what of each pair is embedded."""
 
     views: Size = Field(0, description="Random image views of a pair; 0 = the picture as it is.")
+    caption_edits: Size = Field(0, description="Seeded edits of the caption of a pair that has one, for sslmem-text.")
     batch_size: Count = Field(256, description="Pictures or captions in a forward pass.")
 
 
 class ScoreSection(_Section):
     """`[score]`: how alignment becomes a score and an interval."""
 
-    alignment: Literal["clip", "cmc", "sslmem-image", "sslmem-text"] = Field(
-        "clip", description="What is compared between models."
+    alignment: Literal["clip", "cmc", "sslmem-image", "sslmem-text", "confidence"] = Field(
+        "clip", description="What is compared between models; confidence needs train.objective = 'supervised'."
     )
     weight: NonNegative = Field(1.0, description="w of the alignment score: how much the bank's similarity counts.")
     confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="Level of every interval.")
@@ -224,11 +225,20 @@ class Recipe(_Section):
         return self
 
     @model_validator(mode="after")
-    def _both_towers(self) -> "Recipe":
+    def _towers_and_heads(self) -> "Recipe":
         if self.protocol == "given":  # nothing is trained: the objective is not used
+            if self.score.alignment == "confidence":
+                raise ValueError(
+                    "alignment = 'confidence' needs class heads, and given models have none; choose another one"
+                )
             return self
         objective, alignment = self.train.objective, self.score.alignment
-        if objective in {"supervised", "simclr"} and alignment != "sslmem-image":
+        if alignment == "confidence" and objective != "supervised":
+            raise ValueError(
+                f"alignment = 'confidence' needs a class head, and objective = {objective!r} trains none; "
+                "set train.objective = 'supervised'"
+            )
+        if objective in {"supervised", "simclr"} and alignment not in {"sslmem-image", "confidence"}:
             raise ValueError(
                 f"objective = {objective!r} trains no text tower, and alignment = {alignment!r} needs one; "
                 "set score.alignment = 'sslmem-image' and embed.views = 6"

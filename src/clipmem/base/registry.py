@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from clipmem.base.errors import InputError
 from clipmem.base.suggest import did_you_mean
 
 T = TypeVar("T")
+Registered = TypeVar("Registered")
 
 
 class Registry(Generic[T]):
@@ -25,15 +26,16 @@ class Registry(Generic[T]):
         self.kind, self._base = kind, base
         self._items: dict[str, type[T]] = {}
 
-    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+    def register(self, name: str) -> Callable[[type[Registered]], type[Registered]]:
         """Return a class decorator that registers the class under `name`."""
 
-        def add(item: type[T]) -> type[T]:
+        def add(item: type[Registered]) -> type[Registered]:
             if name in self._items:
                 raise ValueError(f"{self.kind} {name!r} is registered twice: {self._items[name]} and {item}")
-            if not issubclass(item, self._base):
+            plain: type[Any] = item
+            if not issubclass(plain, self._base):
                 raise TypeError(f"{self.kind} {name!r}: {item} is not a subclass of {self._base}")
-            self._items[name] = item
+            self._items[name] = plain
             return item
 
         return add

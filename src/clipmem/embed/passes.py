@@ -1,6 +1,7 @@
 """One model's embeddings of all pairs of a study, in float32, as `.npy` arrays.
 
-`image.npy` has shape (n, view, d), `text.npy` (m, d) with `text_pair.npy` (m,) naming the pair of each caption.
+`image.npy` has shape (n, view, d), `text.npy` (m, d) with `text_pair.npy` (m,) naming the pair of each caption. Where
+caption edits are asked for, `text_edits.npy` and `text_edits_pair.npy` hold those of the pairs with one caption.
 Rows follow the split table. Every score, probe and map reads these; nothing is embedded twice.
 """
 
@@ -17,19 +18,23 @@ from torch import Tensor
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import EmbedSection, TrainSection
+from clipmem.data.edits import edits_of_single
 from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render
 from clipmem.models.protocol import DualEncoder
 from clipmem.store.atomic import atomic_file
 
 ARRAYS = ("image", "text", "text_pair")
+EDIT_ARRAYS = ("text_edits", "text_edits_pair")
 
 
 class Embeddings(NamedTuple):
-    """Embeddings of a study's pairs under one model, not normalised."""
+    """Embeddings of a study's pairs under one model, not normalised; the edits are None where none were asked for."""
 
     image: Float[Tensor, "n view d"]
     text: Float[Tensor, "m d"]
     text_pair: Int[Tensor, " m"]
+    text_edits: Float[Tensor, "k d"] | None = None
+    text_edits_pair: Int[Tensor, " k"] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,12 @@ WHOLE = Part(0, 1)
 
 def join(parts: Sequence[Embeddings]) -> Embeddings:
     """Put all parts of an embedding together, in their order."""
-    # a part of few captions may have none of them, and then no width
-    return Embeddings(
-        *(
-            torch.cat([array for array in arrays if len(array)] or list(arrays[:1]))
-            for arrays in zip(*parts, strict=True)
-        )
-    )
+    joined: list[Tensor | None] = []
+    for arrays in zip(*parts, strict=True):
+        there = [array for array in arrays if array is not None]
+        # a part of few captions may have none of them, and then no width
+        joined.append(torch.cat([array for array in there if len(array)] or there[:1]) if there else None)
+    return Embeddings(*joined)  # pyright: ignore[reportArgumentType]
 
 
 def embed(
@@ -85,7 +89,8 @@ def embed(
     """Embed pictures and captions with one model.
 
     With `views = 0` a pair has one view, the picture as it is. With `views = A` it has A random crops, drawn from
-    (pair, view) alone: the same for f and g, for every seed, and for any batch size.
+    (pair, view) alone: the same for f and g, for every seed, and for any batch size. With `caption_edits = K` a pair
+    that has one caption also has up to K seeded edits of it, drawn from (pair, edit) alone.
 
     Args:
         encoder: The model.
@@ -100,7 +105,7 @@ def embed(
         progress: Called with the number of pairs done since the last call.
 
     Returns:
-        image (n, max(1, A), d), text (m, d), text_pair (m,).
+        image (n, max(1, A), d), text (m, d), text_pair (m,); with K > 0 also text_edits (k, d), text_edits_pair (k,).
     """
     encoder.module.to(device).eval()
     keys = pair_keys(uids)
@@ -127,8 +132,14 @@ def embed(
             image.append(torch.stack([_image_pass(encoder, batch, view, block) for view in views], dim=1))
             progress(len(block))
         text = _text_passes(encoder, texts, settings.batch_size, device, part)
-    own = slice(*part.rows(len(texts), settings.batch_size))
-    return Embeddings(torch.cat(image), text, torch.from_numpy(text_pair[own]))
+        own = slice(*part.rows(len(texts), settings.batch_size))
+        found = Embeddings(torch.cat(image), text, torch.from_numpy(text_pair[own]))
+        if not settings.caption_edits:
+            return found
+        edits, owner = edits_of_single(captions, uids, count=settings.caption_edits)
+        own = slice(*part.rows(len(edits), settings.batch_size))
+        edited = _text_passes(encoder, edits, settings.batch_size, device, part) if edits[own] else text[:0]
+    return found._replace(text_edits=edited, text_edits_pair=torch.tensor(owner[own], dtype=torch.long))
 
 
 def _text_passes(
@@ -153,9 +164,13 @@ def _image_pass(
 
 def save(embeddings: Embeddings, folder: Path) -> list[Path]:
     """Write the arrays of `embeddings` into `folder`, each atomically; return the files."""
-    files = [folder / f"{name}.npy" for name in ARRAYS]
-    for file, values in zip(files, embeddings, strict=True):
-        with atomic_file(file) as stream:
+    files: list[Path] = []
+    for name in (*ARRAYS, *EDIT_ARRAYS):
+        values: Tensor | None = getattr(embeddings, name)
+        if values is None:
+            continue
+        files.append(folder / f"{name}.npy")
+        with atomic_file(files[-1]) as stream:
             np.save(stream, values.numpy(), allow_pickle=False)
     return files
 
@@ -167,17 +182,22 @@ def load(folder: Path) -> Embeddings:
         InputError: A file is missing or broken.
     """
     try:
-        arrays = [torch.from_numpy(np.load(folder / f"{name}.npy", allow_pickle=False)) for name in ARRAYS]
+        # an older folder, and one without caption edits, has neither of their arrays
+        edited = any((folder / f"{name}.npy").is_file() for name in EDIT_ARRAYS)
+        names = (*ARRAYS, *EDIT_ARRAYS) if edited else ARRAYS
+        arrays = [torch.from_numpy(np.load(folder / f"{name}.npy", allow_pickle=False)) for name in names]
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
             f"embeddings in {folder}", got=str(error), todo="Delete the folder and run the study again."
         ) from error
     found = Embeddings(*arrays)
-    if len(found.text) != len(found.text_pair) or found.image.ndim != 3:
+    edits = 0 if found.text_edits is None else len(found.text_edits)
+    edit_pairs = 0 if found.text_edits_pair is None else len(found.text_edits_pair)
+    if len(found.text) != len(found.text_pair) or edits != edit_pairs or found.image.ndim != 3:
         raise InputError(
             f"embeddings in {folder}",
             got=f"shapes {[tuple(array.shape) for array in arrays]}",
-            expected="(n, view, d), (m, d) and (m,)",
+            expected="(n, view, d), (m, d) and (m,), and of edits (k, d) and (k,)",
             todo="Delete the folder and run the study again.",
         )
     return found

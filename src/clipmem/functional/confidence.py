@@ -7,6 +7,9 @@ probability of the true class, a smoother number that needs fewer models.
 Do not compare it with CLIPMem's size: it is a difference of probabilities. It sees only what the class label can
 show; a memorized caption that names the right class is invisible to it. A head trained on top of a frozen encoder
 measures that head too: it must not have seen the pair either.
+
+It is no detector of wrong captions: image-label training sees no caption at all, so a wrong one cannot show (on the
+shipped data the AUROC's interval holds 0.5; docs/validation.md, "Planted wrong captions").
 """
 
 from typing import Any

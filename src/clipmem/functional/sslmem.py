@@ -12,6 +12,9 @@ never compares two studies.
 Do not read it as memorization of a *pair*: a tower can hold an image still because the image is easy. Captions of a
 pair that say different things make L of the text tower large under every model; only the difference means
 something. A view that is equal to the clean input adds 0 under both models and so dilutes the score.
+
+It is no detector of wrong captions: on the shipped data it did not rank planted ones above the rest, in neither tower
+(docs/validation.md, "Planted wrong captions": both AUROC intervals hold 0.5). For that, take an alignment.
 """
 
 import torch

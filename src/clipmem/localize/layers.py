@@ -16,7 +16,7 @@ import polars as pl
 from jaxtyping import Float64, Int
 
 from clipmem.base.random import derive_seed
-from clipmem.functional import Interval, bootstrap_mean
+from clipmem.functional import Interval, bootstrap_mean, holm, welch
 from clipmem.localize.hooks import TOWERS, UNIT_KINDS, Site, by_layer
 from clipmem.localize.sweep import Distances, Points
 
@@ -40,6 +40,9 @@ LAYERS_SCHEMA: dict[str, type[pl.DataType]] = {
     "reference_unitmem_mean": pl.Float64,
     "reference_unitmem_low": pl.Float64,
     "reference_unitmem_high": pl.Float64,
+    "control_difference": pl.Float64,
+    "control_p": pl.Float64,
+    "control_p_holm": pl.Float64,
 }
 _NONE: tuple[None, None, None] = (None, None, None)
 
@@ -96,7 +99,9 @@ def layer_table(
     Returns:
         One row a role, tower, layer and kind, and one a tower for its embedding (kind `embedding`, the layer after the
         last: the tower's SSLMem). `low` to `high` is for layermem, over seeds and groups of pairs; `unitmem_*` is under
-        f, `reference_unitmem_*` under g, over seeds and units. delta is null in the first layer.
+        f, `reference_unitmem_*` under g, over seeds and units. delta is null in the first layer. `control_*`, in the
+        candidates' rows: layermem minus that of the external pairs, Welch's p over pairs, and that p adjusted by Holm;
+        the family is all rows of the candidates, of both towers.
     """
     groups = np.unique(np.array(points.groups), return_inverse=True)[1]
     roles = np.array(points.roles)
@@ -119,7 +124,36 @@ def layer_table(
             if tower in scores:
                 last = max((site.layer for site in inside), default=0)
                 rows.append(_row(role, tower, last + 1, EMBEDDING, average.pairs(scores[tower][:, own]), _NONE))
-    return pl.DataFrame(rows, schema=LAYERS_SCHEMA)
+    return _against_control(pl.DataFrame(rows, schema=LAYERS_SCHEMA), scores, roles)
+
+
+def _against_control(
+    table: pl.DataFrame,
+    scores: Mapping[Site | str, Float64[np.ndarray, "seed n"]],
+    roles: np.ndarray,
+) -> pl.DataFrame:
+    """Test the candidates against the external pairs at every place, seeds averaged: the control has the same models.
+
+    That is what takes the models' own offset out. The test takes pairs as independent.
+    """
+    means: dict[tuple[str, int, str], Float64[np.ndarray, " n"]] = {}
+    for place, values in scores.items():
+        if isinstance(place, Site):
+            means[place.tower, place.layer, place.kind] = values.mean(axis=0)
+    columns: dict[str, list[float | None]] = {name: [] for name in ("control_difference", "control_p")}
+    for row in table.iter_rows(named=True):
+        values = scores[row["tower"]].mean(axis=0) if row["kind"] == EMBEDDING else None
+        values = means[row["tower"], row["layer"], row["kind"]] if values is None else values
+        there = np.isfinite(values)
+        a, b = values[there & (roles == "candidate")], values[there & (roles == "external")]
+        found = welch(a, b) if row["role"] == "candidate" and len(a) and len(b) else None
+        columns["control_difference"].append(None if found is None else found.difference)
+        columns["control_p"].append(None if found is None else found.p)
+    adjusted = holm(np.array([np.nan if p is None else p for p in columns["control_p"]]))
+    return table.with_columns(
+        *(pl.Series(name, values, pl.Float64) for name, values in columns.items()),
+        pl.Series("control_p_holm", adjusted, pl.Float64).fill_nan(None),
+    )
 
 
 def _scores(distances: Mapping[str, Mapping[int, Distances]]) -> dict[Site | str, Float64[np.ndarray, "seed n"]]:

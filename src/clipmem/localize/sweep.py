@@ -17,8 +17,8 @@ from torch import Tensor
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import TrainSection
+from clipmem.data.edits import text_views
 from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render
-from clipmem.localize.edits import text_views
 from clipmem.localize.hooks import TOWERS, Activations, Capture, Rectify, Site
 from clipmem.models.protocol import DualEncoder
 

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.report.numbers import excludes_zero, interval, level, percent, plain, signed
+from clipmem.report.numbers import excludes_zero, interval, level, p_value, percent, plain, signed
 
 TOWERS = ("image", "text")
 KIND_NAMES = {"attn": "attention", "mlp": "MLP", "block": "block", "embedding": "embedding"}
@@ -197,6 +197,32 @@ def layer_sentences(layers: pl.DataFrame) -> list[str]:
             f"{_with_interval(control)}; {verdict}."
         )
     return sentences
+
+
+def control_sentence(layers: pl.DataFrame, below: float = 0.05) -> str:
+    """Say where the candidates' LayerMem differs from the control's when all places are tested at once.
+
+    Args:
+        layers: The table `layers`; one of an earlier version, without these tests, gives no sentence.
+        below: Adjusted p-values below this count; all others do not.
+    """
+    if "control_p_holm" not in layers.columns:
+        return ""
+    tested = layers.filter(pl.col("control_p_holm").is_not_null())
+    if tested.is_empty():
+        return ""
+    found = tested.filter(pl.col("control_p_holm") < below)
+    places = [
+        f"{row['tower']} tower, {KIND_NAMES.get(row['kind'], row['kind'])}"
+        + ("" if row["kind"] == "embedding" else f" of layer {row['layer']}")
+        + f" ({signed(row['control_difference'])}, p {p_value(row['control_p_holm'])})"
+        for row in found.sort("control_p_holm").head(4).iter_rows(named=True)
+    ]
+    first = "; the clearest: " + ", ".join(places) if places else ""
+    return (
+        f"Candidates against control at every place of both towers ({tested.height} tests by Welch over pairs, one "
+        f"family): {found.height} differ with p below {below:g} after Holm's correction{first}."
+    )
 
 
 def fits(found: Localized) -> list[tuple[str, str]]:

@@ -42,6 +42,8 @@ _TEST_MEANINGS = {
     "Difference": "Mean of the first role minus mean of the second, with its interval.",
     "Welch": "Are the two means equal? The test lets the variances differ; a small p says they are not.",
     "Mann-Whitney": "Does one role tend to score higher? By ranks, so a few extreme pairs do not decide it.",
+    "p (Holm)": "Adjusted for the number of comparisons in this table, each test by itself: read it as if there were "
+    "one. The p of each comparison alone are in summary.json.",
     "Hedges g": "The difference in pooled sd, corrected for small samples. 0.2 is small, 0.8 large.",
     "Superiority": "How often a pair of the first role scores above one of the second; 0.5 is no difference.",
 }
@@ -94,6 +96,7 @@ def render(run: RunFiles, images: Mapping[str, bytes], credit_lines: Sequence[st
             roles=[role for role in ROLES if role in run.summary["roles"]],
             floor=wording.noise_floor(run.summary),
             stability=wording.stability(run.summary),
+            paired=wording.paired(run.summary),
             verdict=wording.planted_verdict(run.summary["planted"], words, measure) if run.summary["planted"] else "",
             meanings=_TEST_MEANINGS,
             words=words,
@@ -162,7 +165,7 @@ def _in_and_out(run: RunFiles, cards: list[Card]) -> dict[str, Any]:
 
 
 def _axis_name(run: RunFiles) -> str:
-    return "alignment" if measure_of(run.summary).banked else "minus the mean distance"
+    return measure_of(run.summary).axis
 
 
 def _extra_sections(run: RunFiles, in_halves: bool) -> list[tuple[str, str]]:
@@ -194,6 +197,7 @@ def _localized(run: RunFiles, images: Mapping[str, bytes]) -> dict[str, Any]:
         **drawn,
         "layer_pairs": pairs,
         "layer_sentences": [] if found.layers is None else localized.layer_sentences(found.layers),
+        "control_sentence": "" if found.layers is None else localized.control_sentence(found.layers),
         "top_units": [] if found.units is None else _units(run, found.units, images),
         "several_seeds": found.units is not None and found.units["seed"].n_unique() > 1,
         "tower_rows": towers,

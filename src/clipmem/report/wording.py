@@ -7,7 +7,7 @@ claims more than its numbers do.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clipmem.report.numbers import excludes_zero, interval, level, plain, signed
+from clipmem.report.numbers import excludes_zero, interval, level, p_value, plain, signed
 from clipmem.report.words import FOUR_WAY, GIVEN, LEAVE_ONE_OUT, SUBSAMPLE, Measure, Words, measure_of, words_of
 
 
@@ -61,7 +61,7 @@ def trust(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     words, measure = words_of(summary), measure_of(summary)
     noisy = words.noisy.get(seeds, words.noisy[0]).format(n=seeds)
     intervals = words.intervals.get(seeds, words.intervals[0])
-    bound = plain(2 * (1 + 2 * weight), 1).removesuffix(".0") if measure.banked else "2"
+    bound = plain(2 * (1 + 2 * weight), 1).removesuffix(".0") if measure.banked else measure.bound
     bank = f"(bank weight {weight:g})" if measure.banked else "(no bank takes part)"
     depends = (
         "the data, the length of training and the bank" if measure.banked else "the data and the length of training"
@@ -128,11 +128,34 @@ def _floor_of_given(floor: Mapping[str, Any] | None) -> str:
     )
 
 
+def paired(summary: Mapping[str, Any]) -> str:
+    """Say what the test over seeds found: the candidates' mean under f against that under the model without them."""
+    if words_of(summary) is SUBSAMPLE or "paired" not in summary:
+        return ""
+    found = summary["paired"]
+    if found is None:
+        return "Paired test over seeds: not known, it needs two seeds."
+    words = words_of(summary)
+    f = "the target" if words is GIVEN else "f"
+    other = {LEAVE_ONE_OUT: "the models without them", GIVEN: "the reference"}.get(words, "g")
+    same = "in its place" if words is GIVEN else "of the same seed"
+    effect = "" if found["effect"] is None else f", {plain(found['effect'], 2)} of its own sd over seeds"
+    return (
+        f"Paired test over seeds: the candidates' mean is {signed(found['difference'])} "
+        f"{interval(found, sign=True)} higher under {f} than under {other} {same}{effect}; "
+        f"t test p {p_value(found['p'])}, Wilcoxon p {p_value(found['wilcoxon_p'])} over {found['seeds']} seeds "
+        f"(Wilcoxon's cannot fall below {plain(2 / 2 ** found['seeds'], 4)} with so few). This interval is over seeds "
+        "alone, for these pairs."
+    )
+
+
 def stability(summary: Mapping[str, Any]) -> str:
     """Say how far two single seeds agree on the order of the candidates."""
     stable = summary["stability"]
     candidates = summary["roles"]["candidate"]["n"]
     top = f"; their top tenths share {plain(100 * stable['top10_overlap'], 0)} % of the pairs" if stable else ""
+    if stable and candidates >= 100 and "top1_overlap" in stable:
+        top += f", their top hundredths {plain(100 * stable['top1_overlap'], 0)} %"
     agreement = f"{plain(stable['spearman'])}{_spaced(stable)}" if stable else ""
     # a tenth of fewer than ten pairs is no pair
     top = top if candidates >= 10 else ""

@@ -255,12 +255,16 @@ class Measure:
         rival: The simplest detector of planted pairs, before "under g alone".
         meaning: What the score measures; "" for alignment between picture and caption. `{compared}` is the protocol's.
         banked: Whether the bank, and so its weight, takes part.
+        bound: The largest possible size of a score in which no bank takes part.
+        axis: What one model gives a pair, for the axis of a figure.
     """
 
     score: str
     rival: str
     meaning: str = ""
     banked: bool = True
+    bound: str = "2"
+    axis: str = "alignment"
 
 
 _STILL = (
@@ -276,12 +280,24 @@ _MEASURES = {
         "large view distance",
         _STILL.replace("{what}", "its picture").replace("{views}", "crops of the picture"),
         banked=False,
+        axis="minus the mean distance",
     ),
     "sslmem-text": Measure(
         "SSLMem, text tower",
         "large caption distance",
         _STILL.replace("{what}", "its captions").replace("{views}", "the captions"),
         banked=False,
+        axis="minus the mean distance",
+    ),
+    "confidence": Measure(
+        "Confidence memorization",
+        "low class probability",
+        "How much more probability a model that trained on the picture gives its class than one that did not: "
+        "{compared}, by the class head on the image tower. It knows labels and no captions, so it cannot see a wrong "
+        "caption. 0: training on the picture changed nothing. Higher: its class is known because it was trained on.",
+        banked=False,
+        bound="1",
+        axis="class probability",
     ),
 }
 

@@ -68,6 +68,7 @@ class FourWay(Protocol):
                 scored, seed=derive_seed(seed, "roles"), draws=settings.draws, confidence=settings.confidence
             ),
             "tests": summary.tests(scored, confidence=settings.confidence),
+            "paired": summary.paired(scored, confidence=settings.confidence),
             "noise_floor": summary.floor(
                 scored, seed=derive_seed(seed, "floor"), draws=settings.draws, confidence=settings.confidence
             ),

@@ -132,6 +132,7 @@ class LeaveOneOut(Protocol):
             "tests": summary.compare(
                 scored.clipmem, scored.role, (("candidate", "external"),), confidence=settings.confidence
             ),
+            "paired": summary.paired(scored, confidence=settings.confidence),
             "noise_floor": summary.floor(scored, seed=seed, draws=settings.draws, confidence=settings.confidence),
             "stability": summary.stability(scored, confidence=settings.confidence),
             "planted": summary.planted(scored, confidence=settings.confidence),

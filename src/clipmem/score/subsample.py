@@ -116,6 +116,7 @@ class Subsample(Protocol):
                 for name in ("candidate", "external")
             },
             "tests": summary.compare(score[kept], role[kept], (("candidate", "external"),), confidence=level),
+            "paired": None,  # no model has a twin that differs in the pairs alone
             "noise_floor": None,
             "stability": halves(values, member, kept & (role == "candidate"), seed=seed, confidence=level),
             "planted": summary.planted_in(
@@ -191,7 +192,7 @@ def halves(
     rank = spearman(a[both], b[both], confidence)
     return {
         **rank._asdict(),
-        "top10_overlap": top_overlap(a[both], b[both], 0.1),
+        **{name: top_overlap(a[both], b[both], share) for name, share in summary.TOPS.items()},
         "halves": [len(part) for part in np.array_split(order, 2)],
     }
 

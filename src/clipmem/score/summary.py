@@ -11,7 +11,9 @@ from clipmem.functional import (
     auroc,
     bootstrap_mean,
     compare_groups,
+    holm,
     noise_floor,
+    paired_test,
     precision_at_n,
     roc_curve,
     spearman,
@@ -19,6 +21,7 @@ from clipmem.functional import (
 )
 
 ROLES = ("shared", "candidate", "independent", "external")
+TOPS = {"top1_overlap": 0.01, "top10_overlap": 0.1}
 _COMPARED = (("candidate", "external"), ("candidate", "shared"), ("independent", "external"))
 
 
@@ -74,11 +77,31 @@ def tests(scored: Scored, *, confidence: float) -> list[dict[str, Any]]:
 def compare(
     scores: np.ndarray, role: np.ndarray, couples: Sequence[tuple[str, str]], *, confidence: float
 ) -> list[dict[str, Any]]:
-    """Compare couples of roles by Welch's and Mann and Whitney's tests, with effect sizes."""
-    return [
+    """Compare couples of roles by Welch's and Mann and Whitney's tests, with effect sizes.
+
+    `welch_p_holm` and `mannwhitney_p_holm` are adjusted by Holm for the number of couples, each test by itself.
+    """
+    rows: list[dict[str, Any]] = [
         {"a": a, "b": b, **compare_groups(scores[role == a], scores[role == b], confidence)._asdict()}
         for a, b in couples
     ]
+    for name in ("welch_p", "mannwhitney_p"):
+        adjusted = holm(np.array([np.nan if row[name] is None else row[name] for row in rows]))
+        for row, p in zip(rows, adjusted.tolist(), strict=True):
+            row[f"{name}_holm"] = None if np.isnan(p) else p
+    return rows
+
+
+def paired(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+    """Test the candidates' mean under f against that under g, one number a seed: None with one seed.
+
+    f and g of a seed share their start and the order of what both saw, so the seed's part cancels in the difference.
+    """
+    where = scored.of("candidate")
+    if len(scored.seeds) < 2:
+        return None
+    found = paired_test(scored.f[:, where].mean(axis=1), scored.g[:, where].mean(axis=1), confidence)
+    return {"role": "candidate", "seeds": len(scored.seeds), **found._asdict()}
 
 
 def floor(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[str, Any] | None:
@@ -91,8 +114,9 @@ def floor(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[s
 def stability(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
     """Compare the candidates' order between single seeds.
 
-    `spearman`, `low` and `high` are averages over the pairs of seeds: what to expect of one seed against another,
-    with the interval that a single such comparison has.
+    `top1_overlap` and `top10_overlap` are the shares of pairs that two seeds both put into the top hundredth and tenth
+    (below 150 candidates the top hundredth is one pair). `spearman`, `low` and `high` are averages over the pairs of
+    seeds: what to expect of one seed against another, with the interval that a single such comparison has.
     """
     where = scored.of("candidate")
     single = scored.f[:, where] - scored.g[:, where]
@@ -102,7 +126,10 @@ def stability(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
     ranks = [spearman(single[a], single[b], confidence) for a, b in couples]
     return {
         **{end: _mean([getattr(rank, end) for rank in ranks]) for end in ("spearman", "low", "high")},
-        "top10_overlap": float(np.mean([top_overlap(single[a], single[b], 0.1) for a, b in couples])),
+        **{
+            name: float(np.mean([top_overlap(single[a], single[b], share) for a, b in couples]))
+            for name, share in TOPS.items()
+        },
     }
 
 

@@ -22,7 +22,7 @@ from clipmem.data.sources.base import Source
 from clipmem.embed import passes
 from clipmem.evaluate.external import retrieval
 from clipmem.report.page import write_report
-from clipmem.score.alignments import parts_of
+from clipmem.score.alignments import Head, check_views, parts_of
 from clipmem.score.protocol import Protocol, ScoreTables
 from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
@@ -35,6 +35,7 @@ from clipmem.study.engines.local import LocalEngine
 from clipmem.study.loaded import gallery_images, seconds_of
 from clipmem.study.models import StudyModels, open_models
 from clipmem.train import checkpoint
+from clipmem.train.objectives.supervised import Supervised
 
 _EVALUATED = 8  # models of a kind whose retrieval is measured: the mean of more says no more
 
@@ -124,7 +125,11 @@ class Study:
         groups = pairs["group"].to_list()
         if self.recipe.split.near_duplicates:
             groups = duplicate_groups(open_cache(self.folder.path / materials.CACHE), keys=groups)
-        return [self.folder.write("splits", self._protocol.split(pairs, groups))]
+        table = self._protocol.split(pairs, groups)
+        k = self.recipe.train.captions
+        captions = {uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)}
+        check_views(self.recipe, [captions[uid] for uid in table["captions_from"]], table["uid"].to_list())
+        return [self.folder.write("splits", table)]
 
     @property
     def _protocol(self) -> Protocol:
@@ -169,15 +174,26 @@ class Study:
         splits = self.folder.read("splits")
         external = (splits["role"] == "external").to_numpy()
         models = self._protocol.training_sets(splits)
+        material, name = materials.load(self.folder, self.recipe), self.recipe.score.alignment
         parts = [
             # one model at a time: the embeddings of all of them need not fit in memory
             parts_of(
-                passes.load(self.folder.embedding_dir(model.side, model.seed)), external, self.recipe.score.alignment
+                passes.load(self.folder.embedding_dir(model.side, model.seed)),
+                external,
+                name,
+                labels=material.labels if material.classes else None,
+                head=self._head(model.side, model.seed),
             )
             for model in models
         ]
         made = self._protocol.score(splits, models, parts)
         return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores)]
+
+    def _head(self, side: str, seed: int) -> Head | None:
+        """Return what makes class scores of a model's image embeddings, where it was trained with such a head."""
+        if self.recipe.train.objective != "supervised":
+            return None
+        return Supervised.load(self.folder.model_dir(side, seed)).requires_grad_(requires_grad=False).logits
 
     def _by_side(self) -> dict[str, dict[int, passes.Embeddings]]:
         """Return the embeddings of the models that stand for the study: each kind of them, at most eight of a kind."""

@@ -67,7 +67,12 @@ def _embed(path: str, side: str, seed: int, part: passes.Part, board: Any) -> di
         embedded = embed_model(folder, engine.Task(side, seed), part=part, progress=progress)
     except ClipmemError as error:
         return {"error": str(error), "exit_code": error.exit_code}
-    return {"arrays": [array.numpy() for array in embedded]}
+    return {"arrays": [None if array is None else array.numpy() for array in embedded]}
+
+
+def _own(array: np.ndarray | None) -> Any:
+    """Copy what comes out of Ray's memory: it is read-only there."""
+    return None if array is None else torch.from_numpy(np.array(array))
 
 
 class _Board:
@@ -172,8 +177,7 @@ class RayEngine:
         with contextlib.closing(self._finished(running, lambda count, _: progress(count))) as finished:
             for reference, answer in finished:
                 task, k = place[reference]
-                # copied: what comes out of Ray's memory is read-only, and stays there as long as somebody looks at it
-                found[task][k] = passes.Embeddings(*(torch.from_numpy(np.array(array)) for array in answer["arrays"]))
+                found[task][k] = passes.Embeddings(*(_own(array) for array in answer["arrays"]))
                 if len(found[task]) == len(parts):
                     whole = passes.join([one for _, one in sorted(found.pop(task).items())])
                     files[task] = passes.save(whole, folder.embedding_dir(task.side, task.seed))

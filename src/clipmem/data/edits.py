@@ -89,6 +89,36 @@ def _dropped(words: list[str], drawn: np.ndarray, dropout: float) -> list[str]:
     return [word for word, gone in zip(words, goes, strict=True) if not gone]
 
 
+def edits_of_single(
+    captions: Sequence[Sequence[str]], uids: Sequence[str], *, count: int, dropout: float = 0.2, seed: int = 0
+) -> tuple[list[str], list[int]]:
+    """Edit the caption of every pair that has one only.
+
+    Args:
+        captions: The captions of each pair, at least one.
+        uids: The pairs.
+        count: How many edits of a caption at most.
+        dropout: See `caption_edits`.
+        seed: Seed of the edits.
+
+    Returns:
+        The edits, and the index of each one's pair; none for pairs with several captions, and none where a caption is
+        too short to be edited.
+
+    Example:
+        >>> edits_of_single([["a cat", "the cat"], ["ox"]], ["00" * 16, "01" * 16], count=1)[1]
+        [1]
+    """
+    edits: list[str] = []
+    owner: list[int] = []
+    for index, (own, uid) in enumerate(zip(captions, uids, strict=True)):
+        if len(own) == 1:
+            made = caption_edits(own[0], uid, count=count, dropout=dropout, seed=seed)
+            edits += made
+            owner += [index] * len(made)
+    return edits, owner
+
+
 def text_views(
     captions: Sequence[str], uid: str, *, count: int, dropout: float = 0.2, seed: int = 0
 ) -> tuple[str, list[str]]:

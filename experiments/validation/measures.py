@@ -1,0 +1,100 @@
+"""Which measures find wrong captions? Prints the table of docs/validation.md and writes measures.json.
+
+    for r in measures measures-supervised; do
+        clipmem run experiments/validation/$r.toml --out runs/$r
+    done
+    python experiments/validation/measures.py runs
+    python experiments/validation/measures.py --stored     # the same table from measures.parquet
+
+A measure's memorization of a pair is its mean over seeds under f less that under g. All but `confidence` are taken from
+the stored embeddings of one study; `confidence` needs the other, which was trained on the same pairs with their labels.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+import clipmem
+from clipmem.embed import passes
+from clipmem.functional import alignment, auroc
+from clipmem.score.alignments import ALIGNMENTS, parts_of
+from clipmem.store.folder import RunFolder
+from clipmem.study import materials
+from clipmem.train.objectives.supervised import Supervised
+
+HERE = Path(__file__).parent
+
+
+def collect(folder: Path) -> pl.DataFrame:
+    """Score the candidates by every measure, from the embeddings of both studies."""
+    return pl.concat(
+        [
+            scores(RunFolder(folder / ("measures-supervised" if name == "confidence" else "measures")), name)
+            for name in ALIGNMENTS
+        ]
+    )
+
+
+def scores(folder: RunFolder, name: str) -> pl.DataFrame:
+    """Compute one measure's memorization of the candidates."""
+    recipe = clipmem.load_run(folder.path).recipe
+    material = materials.load(folder, recipe)
+    external = (material.splits["role"] == "external").to_numpy()
+    values = {side: [] for side in "fg"}
+    for side, found in values.items():
+        for seed in recipe.train.seeds:
+            head = None
+            if recipe.train.objective == "supervised":
+                head = Supervised.load(folder.model_dir(side, seed)).requires_grad_(requires_grad=False).logits
+            embeddings = passes.load(folder.embedding_dir(side, seed))
+            parts = parts_of(embeddings, external, name, labels=material.labels, head=head)
+            found.append(alignment(parts, weight=recipe.score.weight))
+    f, g = (torch.stack(found).mean(dim=0).numpy() for found in values.values())
+    return (
+        material.splits.select("uid", "role", "planted")
+        .with_columns(pl.lit(name).alias("measure"), pl.Series("score", f - g), pl.Series("without", g))
+        .filter(pl.col("role") == "candidate")
+        .drop("role")
+    )
+
+
+def found(table: pl.DataFrame, name: str) -> dict[str, object]:
+    """AUROC of the planted pairs among the candidates, by the measure and by low values of g alone."""
+    own = table.filter(pl.col("measure") == name)
+    wrong = own["planted"].to_numpy()
+    area, alone = auroc(own["score"].to_numpy(), wrong), auroc(-own["without"].to_numpy(), wrong)
+    score = own["score"].to_numpy()
+    return {
+        "measure": name,
+        "planted": int(wrong.sum()),
+        "rest": int((~wrong).sum()),
+        "mean": float(score.mean()),
+        "mean_planted": float(np.mean(score[wrong])),
+        "auroc": area.mean,
+        "low": area.low,
+        "high": area.high,
+        "g_alone": alone.mean,
+        "g_alone_low": alone.low,
+        "g_alone_high": alone.high,
+        "finds_wrong_captions": area.low > 0.5,
+    }
+
+
+def main() -> None:
+    """Print and write the table."""
+    stored = HERE / "measures.parquet"
+    if sys.argv[1] != "--stored":
+        collect(Path(sys.argv[1])).write_parquet(stored)
+    table = pl.read_parquet(stored)
+    rows = [found(table, name) for name in table["measure"].unique(maintain_order=True)]
+    (HERE / "measures.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=180, float_precision=3, tbl_formatting="ASCII_MARKDOWN"):
+        print(pl.DataFrame(rows))
+
+
+if __name__ == "__main__":
+    main()
