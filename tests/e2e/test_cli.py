@@ -3,7 +3,6 @@
 import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -37,11 +36,13 @@ def test_help_is_instant_and_imports_no_torch():
     assert subprocess.run(
         [sys.executable, "-c", "import sys, polars\n" + probe], capture_output=True, check=False
     ).returncode
+    # processor time: on a busy machine the clock tells of the others
     times = []
     for _ in range(5):
-        started = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert clip("--help").returncode == 0
-        times.append(time.monotonic() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
     assert min(times) <= 0.5
     assert clip("--version").stdout.strip() == clipmem.__version__
 

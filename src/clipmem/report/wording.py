@@ -137,7 +137,7 @@ def paired(summary: Mapping[str, Any]) -> str:
         return "Paired test over seeds: not known, it needs two seeds."
     words = words_of(summary)
     f = "the target" if words is GIVEN else "f"
-    other = {LEAVE_ONE_OUT: "the models without them", GIVEN: "the reference"}.get(words, "g")
+    other = "the models without them" if words is LEAVE_ONE_OUT else "the reference" if words is GIVEN else "g"
     same = "in its place" if words is GIVEN else "of the same seed"
     effect = "" if found["effect"] is None else f", {plain(found['effect'], 2)} of its own sd over seeds"
     return (

@@ -176,11 +176,12 @@ def _train(
     objective.to(device)
     trained = _trained(encoder.module, objective)
     optimizer, towers = _optimizer(trained, settings), Towers(encoder, precision, device, world)
-    compute = world.loss_function(objective, trained)
     state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts))
     try:
         if checkpoints:
             state.load(checkpoints.file)
+        # after the state is there: it spreads that of the first process
+        compute = world.loss_function(objective, trained)
         batches = _batches(encoder, objective.views, data, texts, plan, settings, device, world, first=state.step)
         for batch in _timed(batches, timing):
             rate = learning_rate(state.step, steps, peak=settings.lr, warmup=settings.warmup)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.utils import deterministic
 
 from clipmem.base.errors import ClipmemError, RunError
 from clipmem.store import manifest
@@ -51,12 +52,14 @@ class _Team:
     def _as_before(self) -> Generator[None]:
         """Training sets how this whole process computes; the stages after it compute as they do without torchrun."""
         count, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+        fills = deterministic.fill_uninitialized_memory
         try:
             yield
         finally:
             torch.set_num_threads(count)
             torch.set_flush_denormal(False)
             torch.use_deterministic_algorithms(exact)
+            deterministic.fill_uninitialized_memory = fills  # pyright: ignore[reportAttributeAccessIssue]
 
     @contextlib.contextmanager
     def _explained(self, side: str, seed: int) -> Generator[None]:
