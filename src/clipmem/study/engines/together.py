@@ -52,7 +52,7 @@ class _Team:
     def _as_before(self) -> Generator[None]:
         """Training sets how this whole process computes; the stages after it compute as they do without torchrun."""
         count, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-        fills = deterministic.fill_uninitialized_memory
+        fills = deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
         try:
             yield
         finally:
