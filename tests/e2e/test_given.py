@@ -128,7 +128,6 @@ def test_one_pair_of_models_has_no_error(world, mixed):
         "one seed",
         "f against f",
         "steps a model",
-        str(mixed.path),
     ):
         assert unsaid not in page, unsaid
 
