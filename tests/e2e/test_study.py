@@ -169,9 +169,9 @@ def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path, monkeypat
     # the worker as it is, but for one model
     program = (
         "import sys; from clipmem.study import worker; real = worker.train_one\n"
-        "def dying(folder, side, seed, stop):\n"
+        "def dying(folder, side, seed, **rest):\n"
         "    if (side, seed) == ('g', 1): print('boom', file=sys.stderr); sys.exit(3)\n"
-        "    real(folder, side, seed, stop)\n"
+        "    return real(folder, side, seed, **rest)\n"
         "worker.train_one = dying; sys.exit(worker.main(sys.argv[1:]))"
     )
 
