@@ -72,7 +72,7 @@ def log_of(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-# ---- schedule
+# ---- draws
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 7])
