@@ -123,6 +123,10 @@ def test_differences_name_both_sides():
          "models: name each once."),
         ("[train]\ncrop_scale = [1.0, 0.5]", [], "recipe: [train] crop_scale = [1.0, 0.5] is not a range; "
          "use [low, high] with 0 < low <= high."),
+        ("[localize]\ncrop = 'own'\ncrop_scale = [0.9, 0.5]", [], "recipe: [localize] crop_scale = [0.9, 0.5] is not "
+         "a range; use [low, high] with 0 < low <= high."),
+        ("[localize]\nflip = 0.5", [], "recipe: [localize] flip is set and crop = 'train' does not use it; "
+         "set crop = 'own', or leave it out."),
         ("", ["lr"], "--set 'lr': expected section.key=value. For example: --set train.lr=1e-4."),
         ("train = 3", ["train.lr=1"], "--set 'train.lr=1': got 'train' is not a section. Use section.key=value."),
         ("x =", [], "recipe: got text that is not TOML (Invalid value (at end of document)). "

@@ -313,7 +313,9 @@ def test_localize_writes_its_tables(tmp_path):
     done = []
     load = lambda side, seed: models[side, seed]  # noqa: E731
     files = localize(folder, pts, [0, 3], load, settings, progress=done.append)
-    assert [file.name for file in files] == ["units.parquet", "layers.parquet", "towers.parquet", "towers.json"]
+    assert [file.name for file in files] == [
+        *("units.parquet", "layers.parquet", "towers.parquet", "towers.json", "settings.json")
+    ]
     assert sum(done) == work(pts, [0, 3], settings) == 24 * 2 * 2 * 2
     units, layers, shares = (pl.read_parquet(file) for file in files[:3])
     assert set(units.select("side", "seed").unique().rows()) == {("f", 0), ("f", 3), ("g", 0), ("g", 3)}

@@ -13,6 +13,7 @@ import torch
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import TrainSection
+from clipmem.data.colour import distort
 from clipmem.data.decoding import decode
 from clipmem.data.views import as_float, draw_crops, normalise_pixels, pair_keys, render
 from clipmem.models import openclip
@@ -203,6 +204,29 @@ def test_f_and_g_see_the_same_of_the_shared_pairs(splits, fresh, tmp_path, monke
         assert torch.equal(g_pixels, normalise_pixels(views, encoder.mean, encoder.std))
         assert torch.equal(f_tokens[shared, :length], g_tokens[shared, :length])
         assert not any(torch.equal(a, b) for a, b in zip(f_pixels[~shared], g_pixels[~shared], strict=True))
+
+
+def test_colours_are_those_of_the_pair_the_epoch_and_the_view(splits, fresh, tmp_path, monkeypatch):
+    row = {uid(k): k for k in range(N)}
+    colours = {"colour": 1.0, "grayscale": 0.3, "blur": 0.5}
+    settings = section(
+        objective="simclr", batch_size=5, epochs=2, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), **colours
+    )
+    plan, encoder = training_set(splits, "f", 3), fresh()
+    seen, embed = [], encoder.encode_image
+    monkeypatch.setattr(encoder, "encode_image", lambda pixels: [seen.append(pixels.clone()), embed(pixels)][1])
+    train(encoder, data_of([row[one] for one in plan.uids]), plan, settings, folder=tmp_path, precision="fp32")
+    steps = [(epoch, batch) for epoch in range(2) for batch in epoch_batches(14, 5, seed=3, epoch=epoch)]
+    how = {"strength": 1.0, "grey": 0.3, "blur": 0.5}
+    for (epoch, batch), pixels in zip(steps, seen, strict=True):
+        uids = [plan.uids[slot] for slot in batch]
+        clean = as_float(torch.from_numpy(PIXELS[[row[one] for one in uids]]))
+        for view, shown in enumerate(pixels.chunk(2)):
+            seed = derive_seed(3, "colour", epoch, view)
+            expected = normalise_pixels(distort(clean, pair_keys(uids), seed=seed, **how), encoder.mean, encoder.std)
+            # the whole picture as a crop is itself but for rounding
+            assert torch.allclose(shown, expected, atol=1e-3)
+            assert not torch.allclose(shown, normalise_pixels(clean, encoder.mean, encoder.std), atol=0.1)
 
 
 def test_every_picture_comes_with_a_caption_of_its_own(fresh, tmp_path, monkeypatch):

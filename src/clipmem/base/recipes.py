@@ -82,6 +82,11 @@ class TrainSection(_Section):
         (0.75, 1.3333333333333333), description="Aspect ratio of the random crop."
     )
     flip: Fraction = Field(0.0, description="Probability of a horizontal flip.")
+    colour: Annotated[float, Field(ge=0, le=2)] = Field(
+        0.0, description="Strength of SimCLR's colour jitter (it uses 1, or 0.5 for small pictures); 0 = none."
+    )
+    grayscale: Fraction = Field(0.0, description="Probability of a grey picture (SimCLR: 0.2).")
+    blur: Fraction = Field(0.0, description="Probability of a blurred picture (SimCLR: 0.5, small pictures 0).")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="bf16 autocast, or not; auto = where the processor computes in bf16."
     )
@@ -92,10 +97,14 @@ class TrainSection(_Section):
             raise ValueError(
                 f"seeds = {list(self.seeds)} has a seed twice; every seed is one pair of models: name each once"
             )
-        for name, (low, high) in (("crop_scale", self.crop_scale), ("crop_ratio", self.crop_ratio)):
-            if not 0 < low <= high:
-                raise ValueError(f"{name} = {[low, high]} is not a range; use [low, high] with 0 < low <= high")
+        _check_ranges(self)
         return self
+
+
+def _check_ranges(section: "TrainSection | LocalizeSection") -> None:
+    for name, (low, high) in (("crop_scale", section.crop_scale), ("crop_ratio", section.crop_ratio)):
+        if not 0 < low <= high:
+            raise ValueError(f"{name} = {[low, high]} is not a range; use [low, high] with 0 < low <= high")
 
 
 class SubsampleSection(_Section):
@@ -134,6 +143,33 @@ class EmbedSection(_Section):
     views: Size = Field(0, description="Random image views of a pair; 0 = the picture as it is.")
     caption_edits: Size = Field(0, description="Seeded edits of the caption of a pair that has one, for sslmem-text.")
     batch_size: Count = Field(256, description="Pictures or captions in a forward pass.")
+
+
+class LocalizeSection(_Section):
+    """`[localize]`: the pairs and views of `clipmem localize`; runs are compared over the same ones only."""
+
+    views: Count = Field(10, description="Image views, and at most as many text views, of each pair.")
+    pairs: Count = Field(1000, description="At most this many pairs of each role, drawn at random.")
+    crop: Literal["train", "own"] = Field(
+        "train", description="Crops as in [train], or by the three keys below: the same for runs trained otherwise."
+    )
+    crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
+        (0.9, 1.0), description="Area share of the crop, with crop = 'own'."
+    )
+    crop_ratio: Annotated[tuple[Positive, Positive], Field(strict=False)] = Field(
+        (0.75, 1.3333333333333333), description="Aspect ratio of the crop, with crop = 'own'."
+    )
+    flip: Fraction = Field(0.0, description="Probability of a horizontal flip, with crop = 'own'.")
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> "LocalizeSection":
+        _check_ranges(self)
+        own = [
+            k for k in ("crop_scale", "crop_ratio", "flip") if getattr(self, k) != type(self).model_fields[k].default
+        ]
+        if own and self.crop == "train":
+            raise ValueError(f"{own[0]} is set and crop = 'train' does not use it; set crop = 'own', or leave it out")
+        return self
 
 
 class ScoreSection(_Section):
@@ -185,6 +221,7 @@ class Recipe(_Section):
     embed: EmbedSection = EmbedSection()  # pyright: ignore[reportCallIssue]
     score: ScoreSection = ScoreSection()  # pyright: ignore[reportCallIssue]
     dejavu: DejavuSection = DejavuSection()  # pyright: ignore[reportCallIssue]
+    localize: LocalizeSection = LocalizeSection()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")
     def _mirror(self) -> "Recipe":

@@ -12,18 +12,20 @@ def localize(
     folder: Path,
     /,
     *,
-    views: Annotated[int, Parameter(validator=_POSITIVE)] = 10,
-    pairs: Annotated[int, Parameter(validator=_POSITIVE)] = 1000,
+    views: Annotated[int | None, Parameter(validator=_POSITIVE)] = None,
+    pairs: Annotated[int | None, Parameter(validator=_POSITIVE)] = None,
+    beside: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
 ) -> None:
     """Localize the memorization of a finished study: towers, layers and units.
 
     Writes localize/units.parquet, layers.parquet and towers.parquet into the run folder, and the report again with
-    them in it.
+    them in it. What was measured over the same pairs and views is not measured again.
 
     Args:
         folder: The folder of a finished four-way run.
-        views: Image views, and at most as many text views, of each pair.
-        pairs: At most this many pairs of each role, drawn at random.
+        views: Image views, and at most as many text views, of each pair; by default the recipe's [localize].
+        pairs: At most this many pairs of each role, drawn at random; by default the recipe's [localize].
+        beside: Folders of other localized runs that differ in their objective, to be laid beside this one.
     """
     from rich.console import Console
 
@@ -32,5 +34,5 @@ def localize(
     from clipmem.study.localizing import localize_run
 
     with TerminalReporter(Console(stderr=True)) as reporter:
-        localize_run(folder, views=views, pairs=pairs, reporter=reporter)
+        localize_run(folder, views=views, pairs=pairs, beside=beside, reporter=reporter)
     print_localized(folder, Console())

@@ -1,28 +1,36 @@
 """A finished four-way run in; `localize/units.parquet`, `layers.parquet`, `towers.parquet` and `towers.json` out.
 
 Layers and units are measured on a sample of each role, the tower swap on all pairs (it reads the run's embeddings).
+`localize/settings.json` says over which points and views: values of two runs compare only where these are the same.
+A tower that was never trained is left out, and with it the tower swap: f and g hold the same text tower then, and the
+swap would call everything the image tower's.
 """
 
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from clipmem._version import __version__
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed, generator
 from clipmem.embed import passes
 from clipmem.functional import seed_interval
 from clipmem.localize import layers, towers
+from clipmem.localize.hooks import TOWERS
 from clipmem.localize.sweep import Distances, Points, ViewSettings, members
 from clipmem.localize.units import sweep_model
 from clipmem.models.protocol import DualEncoder
 from clipmem.store.atomic import atomic_write
 from clipmem.store.folder import SIDES, RunFolder
+from clipmem.store.hashing import json_sha256
 
+SETTINGS_FILE = "localize/settings.json"
 TOWERS_SCHEMA: dict[str, type[pl.DataType]] = {
     "uid": pl.String,
     "role": pl.String,
@@ -51,6 +59,7 @@ class LocalizeSettings:
         confidence: Level of the intervals.
         draws: Bootstrap draws.
         seed: Seed of the sample, the bootstrap and the noise.
+        untrained_text: Why the text tower is left out, in words; "" where it was trained.
     """
 
     views: ViewSettings = field(default_factory=ViewSettings)
@@ -60,6 +69,12 @@ class LocalizeSettings:
     confidence: float = 0.95
     draws: int = 2000
     seed: int = 0
+    untrained_text: str = ""
+
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """The towers that are passed."""
+        return TOWERS[:1] if self.untrained_text else TOWERS
 
 
 def localize(
@@ -112,6 +127,7 @@ def localize(
                 chosen=chosen,
                 side=side,
                 seed=seed,
+                towers=settings.towers,
                 device=device,
                 progress=progress,
             )
@@ -126,17 +142,37 @@ def localize(
         draws=settings.draws,
         confidence=settings.confidence,
     )
-    sslmem = {tower: layers.tower_sslmem(distances, sample.uids, tower) for tower in ("image", "text")}
-    return [
-        _write(folder, "units", units),
-        _write(folder, "layers", layer_rows),
-        *_write_towers(folder, points, means, sslmem, settings),
-    ]
+    sslmem = {tower: layers.tower_sslmem(distances, sample.uids, tower) for tower in settings.towers}
+    files = [_write(folder, "units", units), _write(folder, "layers", layer_rows)]
+    if settings.untrained_text:
+        for name in ("towers.parquet", "towers.json"):  # of an older version, which swapped any towers
+            (folder.path / "localize" / name).unlink(missing_ok=True)
+    else:
+        files += _write_towers(folder, points, means, sslmem, settings)
+    return [*files, folder.write_json(SETTINGS_FILE, describe(points, settings))]
+
+
+def describe(points: Points, settings: LocalizeSettings) -> dict[str, Any]:
+    """Say over which points and views a run is localized, as plain data: what `settings.json` holds.
+
+    Args:
+        points: All pairs of the run.
+        settings: See `LocalizeSettings`.
+    """
+    document = {
+        "format": 1,
+        "clipmem": __version__,
+        **asdict(settings),
+        "towers": settings.towers,
+        "points": len(sample_points(points, settings).uids),
+        "points_sha256": json_sha256(list(sample_points(points, settings).uids)),
+    }
+    return json.loads(json.dumps(document))
 
 
 def work(points: Points, seeds: Sequence[int], settings: LocalizeSettings) -> int:
     """Return how many pairs `localize` will report to `progress` in all."""
-    return len(sample_points(points, settings).uids) * len(seeds) * len(SIDES) * 2
+    return len(sample_points(points, settings).uids) * len(seeds) * len(SIDES) * len(settings.towers)
 
 
 def sample_points(points: Points, settings: LocalizeSettings) -> Points:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
-from clipmem.base.recipes import TrainSection
+from clipmem.base.recipes import LocalizeSection, TrainSection
 from clipmem.data.edits import text_views
 from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render
 from clipmem.localize.hooks import TOWERS, Activations, Capture, Rectify, Site
@@ -105,14 +105,18 @@ class ViewSettings:
     seed: int = 0
 
     @staticmethod
-    def from_training(train: TrainSection, *, views: int = 10, batch_size: int = 64) -> "ViewSettings":
-        """Crop and flip as in training, with `views` views of pictures and of captions."""
+    def from_recipe(section: LocalizeSection, train: TrainSection, *, batch_size: int = 64) -> "ViewSettings":
+        """Take the views of `[localize]`, with its own crop and flip or those of training.
+
+        Colours are never changed: a view must be what every model is asked to count as the same picture.
+        """
+        crops = section if section.crop == "own" else train
         return ViewSettings(
-            image_views=views,
-            text_views=views,
-            crop_scale=train.crop_scale,
-            crop_ratio=train.crop_ratio,
-            flip=train.flip,
+            image_views=section.views,
+            text_views=section.views,
+            crop_scale=crops.crop_scale,
+            crop_ratio=crops.crop_ratio,
+            flip=crops.flip,
             batch_size=batch_size,
         )
 

@@ -30,12 +30,17 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class Localized:
-    """The tables of `localize/`, each None where it is not there, and `towers.json`, {} where it is not."""
+    """The tables of `localize/`, each None where it is not there, and its JSON documents, {} where they are not.
+
+    `document` is `towers.json`, `settings` and `beside` are the files of these names.
+    """
 
     units: pl.DataFrame | None
     layers: pl.DataFrame | None
     towers: pl.DataFrame | None
     document: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    beside: Mapping[str, Any]
 
     def __bool__(self) -> bool:
         return any(table is not None for table in (self.units, self.layers, self.towers))
@@ -62,14 +67,17 @@ def read_localized(folder: Path) -> Localized:
         InputError: A file cannot be read, or lacks a column.
     """
     tables = {name: _table(folder / "localize" / f"{name}.parquet", names) for name, names in _COLUMNS.items()}
-    path = folder / "localize" / "towers.json"
-    document: dict[str, Any] = {}
-    if path.is_file():
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}", got=shorten(str(error), 40), expected="JSON", todo=_AGAIN) from error
-    return Localized(tables["units"], tables["layers"], tables["towers"], document)
+    documents = (_document(folder / "localize" / f"{name}.json") for name in ("towers", "settings", "beside"))
+    return Localized(tables["units"], tables["layers"], tables["towers"], *documents)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}", got=shorten(str(error), 40), expected="JSON", todo=_AGAIN) from error
 
 
 def _table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame | None:
@@ -149,6 +157,9 @@ def tower_sentences(found: Localized, rows: list[dict[str, Any]], confidence: fl
         rows: The rows of `tower_rows`.
         confidence: Level of the intervals.
     """
+    skipped = left_out(found)
+    if skipped:
+        return [skipped]
     if not is_reliable(found):
         reason = found.document.get("reason") or "the fit that they rest on is poor"
         return [
@@ -171,6 +182,12 @@ def tower_sentences(found: Localized, rows: list[dict[str, Any]], confidence: fl
     return sentences
 
 
+def left_out(found: Localized) -> str:
+    """Say that the text tower, and with it the tower swap, was left out, and why; "" where it was not."""
+    reason = found.settings.get("untrained_text")
+    return f"The text tower and the tower swap are left out: {reason}." if reason else ""
+
+
 def layer_sentences(layers: pl.DataFrame) -> list[str]:
     """Judge, for each tower, the last layer's LayerMem of the candidates beside that of the control.
 
@@ -182,6 +199,8 @@ def layer_sentences(layers: pl.DataFrame) -> list[str]:
     sentences: list[str] = []
     for tower in TOWERS:
         own = layers.filter((pl.col("tower") == tower) & (pl.col("kind") == main))
+        if not own.height:  # a tower that was left out
+            continue
         last = own.filter(pl.col("layer") == own["layer"].max())
         by_role = {row["role"]: {**row, "mean": row["layermem"]} for row in last.iter_rows(named=True)}
         candidate, control = by_role.get("candidate"), by_role.get("external")

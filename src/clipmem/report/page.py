@@ -17,7 +17,8 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from clipmem.report import dejavu, localized, numbers, wording
+from clipmem.report import beside, dejavu, localized, numbers, wording
+from clipmem.report.beside_figure import beside_figure
 from clipmem.report.dejavu_figure import gaps_figure
 from clipmem.report.escape import CAPTION_LIMIT, visible
 from clipmem.report.figures import curves_figure, roc_figure, roles_figure
@@ -173,6 +174,7 @@ def _extra_sections(run: RunFiles, in_halves: bool) -> list[tuple[str, str]]:
     found = run.localized
     some = [("in-and-out", "In and out")] if in_halves else []
     some += [("units", "Units")] if found.units is not None or found.layers is not None else []
+    some += [("beside", "Beside")] if found.beside else []
     some += [("layers", "Layers")] if found.layers is not None else []
     some += [("towers", "Towers")] if found.towers is not None else []
     return some + ([("dejavu", "Déjà Vu")] if dejavu.measured(run.summary) else [])
@@ -194,6 +196,8 @@ def _localized(run: RunFiles, images: Mapping[str, bytes]) -> dict[str, Any]:
     towers = localized.tower_rows(found, present) if found.towers is not None else []
     return {
         "localized": True,
+        "left_out": localized.left_out(found),
+        **_beside(found.beside),
         **drawn,
         "layer_pairs": pairs,
         "layer_sentences": [] if found.layers is None else localized.layer_sentences(found.layers),
@@ -204,6 +208,18 @@ def _localized(run: RunFiles, images: Mapping[str, bytes]) -> dict[str, Any]:
         "tower_sentences": localized.tower_sentences(found, towers, run.summary["confidence"]),
         "towers_reliable": localized.is_reliable(found),
         "tower_fits": localized.fits(found),
+    }
+
+
+def _beside(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw and say what the runs beside this one show, where there are any."""
+    if not document:
+        return {"beside_figure": []}
+    return {
+        "beside_figure": [Markup(beside_figure(document, size)) for size in ("wide", "narrow")],  # noqa: S704
+        "beside_answers": [*beside.answer_sentences(document), *beside.trained_sentences(document)],
+        "beside_notes": beside.note_sentences(document),
+        "beside_rows": beside.difference_rows(document),
     }
 
 

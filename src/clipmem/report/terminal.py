@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipmem.report import dejavu
+from clipmem.report.beside import answer_sentences, note_sentences, trained_sentences
 from clipmem.report.escape import visible
 from clipmem.report.gallery import captions_by_uid, captions_sources, ranked_candidates, trained_captions
 from clipmem.report.localized import layer_sentences, read_localized, top_units, tower_rows, tower_sentences
@@ -149,6 +150,9 @@ def print_localized(run_dir: Path, console: Console) -> None:
     if found.units is not None:
         lines += ["", "Units (UnitMem) that respond most to one pair"]
         lines += [f"{plain(unit.unitmem)}  {unit.tower} tower, {unit.place}" for unit in top_units(found.units, 5)]
+    if found.beside:
+        lines += ["", "Beside each other (UnitMem by layer)", *answer_sentences(found.beside)]
+        lines += [*trained_sentences(found.beside), *note_sentences(found.beside)]
     lines += ["", f"Report: {run_dir / 'report' / 'index.html'}"]
     for line in lines:
         console.print(Text(visible(line)), width=min(WIDTH, console.width), soft_wrap=line.startswith("Report: "))

@@ -1,40 +1,53 @@
 """`clipmem localize`: layers, units and towers of a finished four-way study, and the report again with them in it."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from clipmem.base.errors import InputError
 from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.recipes import Recipe
 from clipmem.data.cache import open_cache
 from clipmem.data.sources import open_source
-from clipmem.localize.run import LocalizeSettings, localize, work
+from clipmem.localize.run import SETTINGS_FILE, LocalizeSettings, describe, localize, work
 from clipmem.localize.sweep import Points, ViewSettings
 from clipmem.models import openclip
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.study import execution, materials
+from clipmem.study.beside import forget_beside, write_beside
 from clipmem.study.pipeline import write_summary_and_report
 from clipmem.train.numerics import threads
+from clipmem.train.objectives import OBJECTIVES
 
 
 def localize_run(
-    path: Path | str, *, views: int = 10, pairs: int = 1000, reporter: Reporter | None = None
+    path: Path | str,
+    *,
+    views: int | None = None,
+    pairs: int | None = None,
+    beside: Sequence[Path | str] = (),
+    reporter: Reporter | None = None,
 ) -> list[Path]:
     """Measure where a finished study's memorization sits and write `localize/` and the report.
 
+    A folder that was already localized over the same points and views is not measured again.
+
     Args:
         path: The run folder of a four-way study.
-        views: Image views, and at most as many text views, of each pair.
-        pairs: At most this many pairs of each role go through the models; a seeded sample.
+        views: Image views, and at most as many text views, of each pair; None: the recipe's `[localize]`.
+        pairs: At most this many pairs of each role go through the models, a seeded sample; None: the recipe's.
+        beside: Folders of other localized runs, whose UnitMem by layer is laid beside this one's (see
+            `study.beside`).
         reporter: Who is told of the progress.
 
     Returns:
         The files written.
 
     Raises:
-        InputError: The folder is not a finished run of the four-way protocol.
+        InputError: The folder is not a finished run of the four-way protocol, or a run of `beside` does not compare.
     """
     reporter, folder = reporter or Quiet(), RunFolder(path)
     recipe = folder.recipe()
@@ -47,36 +60,58 @@ def localize_run(
         )
     folder.read_json("summary.json")  # says what to do when the run is not finished
     with folder.locked():
-        started = time.monotonic()
-        points = _points(folder)
-        settings = LocalizeSettings(
-            views=ViewSettings.from_training(recipe.train, views=views),
-            pairs_per_role=pairs,
-            weight=recipe.score.weight,
-            confidence=recipe.score.confidence,
-            draws=recipe.score.draws,
-            seed=recipe.split.seed,
-        )
-        how = execution.from_manifest(manifest.read(folder))
-        reporter.begin("localize", work(points, recipe.train.seeds, settings), "pairs")
-        with threads(how.threads * how.workers):
-            files = localize(
-                folder,
-                points,
-                recipe.train.seeds,
-                lambda side, seed: openclip.load(folder.model_dir(side, seed)),
-                settings,
-                device=how.device,
-                progress=reporter.advance,
-            )
-        folder.finish("localize", files, time.monotonic() - started)
-        reporter.end("localize", time.monotonic() - started)
+        settings = settings_of(recipe, views=views, pairs=pairs)
+        files = _measure(folder, recipe, settings, reporter)
+        if beside:
+            files += write_beside(folder, [RunFolder(other) for other in beside])
         outputs = write_summary_and_report(folder, open_source(recipe.data))
         folder.finish("report", outputs, folder.read_json("summary.json")["seconds"]["report"])
     return [*files, *outputs]
 
 
-def _points(folder: RunFolder) -> Points:
+def settings_of(recipe: Recipe, *, views: int | None = None, pairs: int | None = None) -> LocalizeSettings:
+    """Return how a recipe's runs are localized, with other views or pairs if they are given."""
+    section = recipe.localize.model_copy(update={} if views is None else {"views": views})
+    objective = recipe.train.objective
+    return LocalizeSettings(
+        views=ViewSettings.from_recipe(section, recipe.train),
+        pairs_per_role=section.pairs if pairs is None else pairs,
+        weight=recipe.score.weight,
+        confidence=recipe.score.confidence,
+        draws=recipe.score.draws,
+        seed=recipe.split.seed,
+        untrained_text=""
+        if OBJECTIVES[objective].uses_text
+        else f"objective {objective!r} trains no text tower: f and g hold the same initial one",
+    )
+
+
+def _measure(folder: RunFolder, recipe: Recipe, settings: LocalizeSettings, reporter: Reporter) -> list[Path]:
+    started, points = time.monotonic(), points_of(folder)
+    known = folder.is_done("localize") and (folder.path / SETTINGS_FILE).is_file()
+    if known and folder.read_json(SETTINGS_FILE) == describe(points, settings):
+        reporter.end("localize", folder.seconds()["localize"], skipped=True)
+        return []
+    forget_beside(folder)  # it was made from the values that are now replaced
+    how = execution.from_manifest(manifest.read(folder))
+    reporter.begin("localize", work(points, recipe.train.seeds, settings), "pairs")
+    with threads(how.threads * how.workers):
+        files = localize(
+            folder,
+            points,
+            recipe.train.seeds,
+            lambda side, seed: openclip.load(folder.model_dir(side, seed)),
+            settings,
+            device=how.device,
+            progress=reporter.advance,
+        )
+    folder.finish("localize", files, time.monotonic() - started)
+    reporter.end("localize", time.monotonic() - started)
+    return files
+
+
+def points_of(folder: RunFolder) -> Points:
+    """Read all pairs of a run, in the order of its split table."""
     recipe, splits = folder.recipe(), folder.read("splits")
     material = materials.load(folder, recipe)
     pairs = splits.select(pl.col("uid"), pl.col("captions_from")).join(

@@ -19,6 +19,7 @@ from clipmem import _version
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import TrainSection
+from clipmem.data.colour import distort
 from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, render
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.store.atomic import atomic_write
@@ -295,7 +296,12 @@ def _batches(
             yield _Batch(
                 epoch,
                 len(whole),
-                [_view(data, batch, crops, encoder, device) for crops in draws.crops],
+                [
+                    _view(
+                        data, batch, crops, encoder, device, keys, derive_seed(plan.seed, "colour", epoch, k), settings
+                    )
+                    for k, crops in enumerate(draws.crops)
+                ],
                 texts.tokens[rows].to(device),
                 None if labels is None else labels[batch].to(device),
             )
@@ -328,11 +334,20 @@ def _draw_epoch(
 
 
 def _view(
-    data: TrainingData, batch: np.ndarray, crops: Crops, encoder: OpenClipEncoder, device: str
+    data: TrainingData,
+    batch: np.ndarray,
+    crops: Crops,
+    encoder: OpenClipEncoder,
+    device: str,
+    keys: np.ndarray,
+    seed: int,
+    settings: TrainSection,
 ) -> Float[Tensor, "n 3 size size"]:
     pixels = torch.from_numpy(data.pixels[data.rows[batch]]).to(device)
     chosen = Crops(*(values[batch] for values in crops))
-    return normalise_pixels(render(pixels, chosen, size=encoder.image_size), encoder.mean, encoder.std)
+    values = render(pixels, chosen, size=encoder.image_size)
+    how = {"strength": settings.colour, "grey": settings.grayscale, "blur": settings.blur}
+    return normalise_pixels(distort(values, keys[batch], seed=seed, **how), encoder.mean, encoder.std)
 
 
 def _trained(module: nn.Module, objective: Objective) -> list[tuple[str, nn.Parameter]]:

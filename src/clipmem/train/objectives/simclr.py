@@ -1,8 +1,8 @@
 """SimCLR (Chen et al. 2020) on the pictures alone: two random views of a picture must find each other in the batch.
 
-How hard that is depends on the views. They are this package's: crop and flip of the recipe, no colour distortion and no
-blur, and the recipe's default crop is far milder than SimCLR's (crop_scale = [0.08, 1.0], flip = 0.5). With mild views
-the task is easy, and little is learned from it.
+How hard that is depends on the views. The recipe's defaults are far milder than SimCLR's: with them the task is easy,
+and little is learned from it. SimCLR's own for small pictures are train.crop_scale = [0.08, 1.0], flip = 0.5,
+colour = 0.5 and grayscale = 0.2 (their appendices A and B.9); for photographs colour = 1.0 and blur = 0.5.
 """
 
 from collections.abc import Sequence

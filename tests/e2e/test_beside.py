@@ -1,0 +1,170 @@
+"""Three paradigms, tiny but real: trained, localized over the same views, laid beside each other; and the refusals."""
+
+import json
+import re
+import shutil
+import tomllib
+
+import polars as pl
+import pytest
+
+import clipmem
+from clipmem.base.errors import InputError
+from clipmem.localize.beside import CURVES_SCHEMA
+from clipmem.store.folder import RunFolder
+from clipmem.study.localizing import localize_run
+from clipmem.testing.tiny import tiny_recipe
+from tests.e2e.test_cli import clip
+
+OWN = ("localize.crop=own", "localize.views=2", "localize.pairs=8")
+ONE_TOWER = ("score.alignment=sslmem-image", "embed.views=2")
+STUDIES = {
+    "clip": (),
+    "supervised": ("train.objective=supervised", *ONE_TOWER),
+    "simclr": ("train.objective=simclr", "train.crop_scale=[0.3, 1.0]", "train.colour=0.5", *ONE_TOWER),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("paradigms")
+    for name, settings in STUDIES.items():
+        clipmem.run(tiny_recipe(*settings, *OWN), root / name)
+        localize_run(root / name)
+    return root
+
+
+@pytest.fixture
+def copied(runs, tmp_path):
+    for name in STUDIES:
+        shutil.copytree(runs / name, tmp_path / name)
+    return tmp_path
+
+
+def test_a_text_tower_that_was_not_trained_is_left_out_with_its_reason(runs):
+    for name in ("supervised", "simclr"):
+        folder = runs / name
+        assert set(pl.read_parquet(folder / "localize" / "units.parquet")["tower"]) == {"image"}
+        assert set(pl.read_parquet(folder / "localize" / "layers.parquet")["tower"]) == {"image"}
+        assert not list((folder / "localize").glob("towers.*"))
+        reason = f"objective '{name}' trains no text tower: f and g hold the same initial one"
+        settings = json.loads((folder / "localize" / "settings.json").read_text())
+        assert (settings["towers"], settings["untrained_text"]) == (["image"], reason)
+        text = clip("localize", folder).stdout
+        said = f"The text tower and the tower swap are left out: {reason}."
+        assert said in " ".join(text.split())
+        page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+        assert said.replace("'", "&#39;") in page
+        assert 'id="towers"' not in page
+    assert set(pl.read_parquet(runs / "clip" / "localize" / "units.parquet")["tower"]) == {"image", "text"}
+    assert (runs / "clip" / "localize" / "towers.parquet").is_file()
+
+
+def test_all_three_are_localized_over_the_same_pairs_and_views(runs):
+    found = [json.loads((runs / name / "localize" / "settings.json").read_text()) for name in STUDIES]
+    for name in ("views", "points_sha256", "unit_role"):
+        assert found[0][name] == found[1][name] == found[2][name]
+    views = found[2]["views"]  # not those that SimCLR was trained with
+    assert (views["crop_scale"], views["flip"], views["image_views"]) == ([0.9, 1.0], 0.0, 2)
+
+
+def test_beside_writes_the_curves_and_the_answer_into_the_page(copied):
+    before = {file: file.stat().st_mtime_ns for file in (copied / "clip" / "localize").glob("*.parquet")}
+    done = clip("localize", copied / "clip", "--beside", copied / "supervised", copied / "simclr")
+    assert done.returncode == 0, done.stderr
+    # not measured again
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    curves = pl.read_parquet(copied / "clip" / "localize" / "beside.parquet")
+    assert curves.schema == CURVES_SCHEMA
+    assert curves["run"].unique(maintain_order=True).to_list() == ["CLIP", "supervised", "SimCLR"]
+    units = pl.read_parquet(copied / "simclr" / "localize" / "units.parquet")
+    own = units.filter(
+        (pl.col("side") == "g") & (pl.col("seed") == 1) & (pl.col("kind") == "mlp") & (pl.col("layer") == 2)
+    )
+    row = curves.filter(
+        (pl.col("run") == "SimCLR")
+        & (pl.col("side") == "g")
+        & (pl.col("seed") == 1)
+        & (pl.col("kind") == "mlp")
+        & (pl.col("layer") == 2)
+    )
+    assert row["unitmem"].item() == pytest.approx(own["unitmem"].mean())
+    document = json.loads((copied / "clip" / "localize" / "beside.json").read_text())
+    assert len(document["between"]) == 4
+    assert [run["presentations"] for run in document["runs"]] == [160, 160, 160]
+    assert [run["views_a_presentation"] for run in document["runs"]] == [1, 1, 2]
+    assert document["runs"][1]["differs"] == {}
+    assert document["runs"][2]["differs"] == {"train.crop_scale": [[0.9, 1.0], [0.3, 1.0]], "train.colour": [0.0, 0.5]}
+    for name in ("supervised", "simclr"):  # the page stands alone
+        shutil.rmtree(copied / name)
+    assert clip("report", copied / "clip").returncode == 0
+    page = (copied / "clip" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Does CLIP lie between supervised and SimCLR in MLP units?" in page
+    assert "Does CLIP lie between supervised and SimCLR in MLP units?" in " ".join(done.stdout.split())
+    assert "SimCLR differs from CLIP in train.crop_scale" in page
+    # measured over other views, the old comparison is no more
+    assert clip("localize", copied / "clip", "--views", "3").returncode == 0
+    assert not list((copied / "clip" / "localize").glob("beside.*"))
+
+
+def refused(root, message, *others):
+    with pytest.raises(InputError) as error:
+        localize_run(root / "clip", beside=[root / name for name in others or ("supervised",)])
+    assert re.fullmatch(message, str(error.value).replace(str(root), "ROOT")), str(error.value)
+    assert not (root / "clip" / "localize" / "beside.json").exists()
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_runs_that_do_not_compare_are_refused(copied):
+    folder, other = RunFolder(copied / "supervised"), copied / "supervised"
+    refused(copied, r"--beside: got ROOT/clip twice, expected other runs, each once\. Leave it out\.", "clip")
+    kept = {name: (other / name).read_bytes() for name in ("manifest.json", "splits.parquet", "recipe.toml")}
+    edit(other / "manifest.json", data_sha256="0" * 64)
+    refused(
+        copied,
+        r"run folder ROOT/supervised: other data: got 0{16}, expected [0-9a-f]{16}, as in ROOT/clip\. Runs compare "
+        r"only where this is the same: train it again with this setting\.",
+    )
+    (other / "manifest.json").write_bytes(kept["manifest.json"])
+    folder.write("splits", folder.read("splits").with_columns(planted=~pl.col("planted")))
+    refused(copied, r"run folder ROOT/supervised: other split: got 120 pairs, \w+, expected 120 pairs, \w+, as in .*")
+    (other / "splits.parquet").write_bytes(kept["splits.parquet"])
+    text = kept["recipe.toml"].decode()
+    assert tomllib.loads(text)["train"]["seeds"] == [0, 1]
+    (other / "recipe.toml").write_text(text.replace("clipmem-micro", "clipmem-tiny"))
+    refused(copied, r".*: other architecture: got clipmem-tiny, expected clipmem-micro, as in ROOT/clip\..*")
+    (other / "recipe.toml").write_text(text.replace("seeds = [0, 1]", "seeds = [0]"))
+    refused(copied, r".*: other seeds: got \[0\], expected \[0, 1\], as in ROOT/clip\..*")
+    (other / "recipe.toml").write_bytes(kept["recipe.toml"])
+    record = other / "models" / "f" / "seed-0" / "record.json"
+    edit(record, presentations=80)
+    refused(copied, r".*: other presentations of pairs a model: got 80, expected 160, as in ROOT/clip\..*")
+    edit(record, presentations=160)
+    localize_run(other, pairs=6)
+    refused(
+        copied,
+        r".*: other pairs of UnitMem: got \w{16}, expected \w{16}, as in .*\. Localize both with the same --pairs\.",
+    )
+    localize_run(other, views=3)
+    refused(
+        copied,
+        r".*: other views: got \{'image_views': 3, 'text_views': 3\}, expected \{'image_views': 2, 'text_views': 2\}, "
+        r"as in ROOT/clip\. Localize both over the same views: set \[localize\] crop = 'own' in both recipes, or the "
+        r"same --views\.",
+    )
+    (other / "stages" / "localize.json").unlink()
+    refused(
+        copied,
+        r"run folder ROOT/supervised: got a run that is not localized, expected localize/ in it, with settings\.json\. "
+        r"Run `clipmem localize ROOT/supervised` first\.",
+    )
+    shutil.copytree(copied / "clip", copied / "more" / "clip")
+    refused(
+        copied,
+        r"--beside: got runs of one objective whose folders have the same name: \['CLIP \(clip\)', 'CLIP \(clip\)'\], "
+        r"expected names that tell them apart\. Rename a folder\.",
+        "more/clip",
+    )
