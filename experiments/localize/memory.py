@@ -1,0 +1,119 @@
+"""How much memory UnitMem takes beside the model: one pass of a model over emoji pairs and their views.
+
+    python experiments/localize/memory.py --write       # ViT-B-32, 1,000 pairs, 10 views: also writes memory.json
+    python experiments/localize/memory.py --model clipmem-tiny --pairs 50 --views 2     # the same in seconds
+
+The model has random weights: memory and time do not depend on them. `extra_mib` is the peak of the process's resident
+memory minus what it held when the model was loaded: the pass, its states, and the pages of the pixel cache it read.
+Where building the model needed more than the pass, the peak is that of building, so the number is never too small.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from clipmem.base.recipes import DataSection
+from clipmem.data.cache import build_cache, open_cache
+from clipmem.data.sources import open_source
+from clipmem.localize.sweep import Points, ViewSettings
+from clipmem.localize.units import sweep_model
+from clipmem.models import openclip
+
+HERE = Path(__file__).parent
+MIB = 2**20
+
+
+def resident() -> float:
+    """Return what the process holds now, in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / MIB
+
+
+def peak() -> float:
+    """Return the most that the process ever held, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def emoji_points(cache: Path, pairs: int, size: int) -> Points:
+    """Take the first pairs of the shipped data, decoded at the model's size."""
+    source = open_source(DataSection())  # pyright: ignore[reportCallIssue]
+    table = source.pairs().head(pairs)
+    build_cache(cache, table["image"].to_list(), source.read, size=size)
+    return Points(
+        uids=table["uid"].to_list(),
+        roles=["candidate"] * table.height,
+        groups=table["group"].to_list(),
+        labels=table["label"].to_list(),
+        pixels=open_cache(cache),
+        rows=table.with_row_index()["index"].cast(int).to_numpy(),
+        captions=table["captions"].to_list(),
+    )
+
+
+def measure(name: str, pairs: int, views: int) -> dict[str, object]:
+    """Pass the model over the pairs and say what it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        size = openclip.model_config(name)["vision_cfg"]["image_size"]
+        points = emoji_points(Path(folder) / "pixels.npy", pairs, size)
+        encoder = openclip.create(name, seed=0)
+        pictures = 0
+
+        def count(_module: nn.Module, inputs: tuple[torch.Tensor, ...], _output: object) -> None:
+            nonlocal pictures
+            pictures += len(inputs[0])
+
+        encoder.module.visual.register_forward_hook(count)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+        loaded, building = resident(), peak()
+        done = {"pairs": 0}
+
+        def progress(number: int) -> None:
+            done["pairs"] += number
+            print(f"{done['pairs']} of {2 * pairs} pairs, {peak() - loaded:.0f} MiB", file=sys.stderr, flush=True)
+
+        started = time.monotonic()
+        settings = ViewSettings(image_views=views, text_views=views)
+        units, _ = sweep_model(encoder, points, settings, chosen=None, progress=progress)
+        seconds = time.monotonic() - started
+    return {
+        "model": name,
+        "parameters": sum(values.numel() for values in encoder.module.parameters()),
+        "pairs": pairs,
+        "views": views,
+        "threads": torch.get_num_threads(),
+        "units": units.height,
+        "pictures_per_pair": pictures / pairs,
+        "loaded_mib": round(loaded, 1),
+        "building_peak_mib": round(building, 1),
+        "peak_mib": round(peak(), 1),
+        "extra_mib": round(peak() - loaded, 1),
+        "seconds": round(seconds, 1),
+    }
+
+
+def main() -> None:
+    """Print what it took as JSON."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="ViT-B-32")
+    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--views", type=int, default=10)
+    parser.add_argument("--write", action="store_true", help="write memory.json beside this file")
+    asked = parser.parse_args()
+    found = measure(asked.model, asked.pairs, asked.views)
+    text = json.dumps(found, indent=1) + "\n"
+    print(text, end="")
+    if asked.write:
+        (HERE / "memory.json").write_text(text, encoding="utf-8")
+    # one pass: each pair's picture as it is, then each view, and never again
+    if found["pictures_per_pair"] != 1 + asked.views or peak() - float(str(found["loaded_mib"])) >= 1024:
+        sys.exit("more than one pass, or 1 GiB and more beside the model")
+
+
+if __name__ == "__main__":
+    main()
