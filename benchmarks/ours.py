@@ -1,0 +1,43 @@
+"""Train one model as a study's worker does and print the rate.
+
+`python ours.py FOLDER SIZE PAIRS coco|short MODEL BATCH EPOCHS PRECISION`
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import workload
+
+from clipmem.base.recipes import TrainSection
+from clipmem.models.openclip import create
+from clipmem.train.loop import TrainingData, train
+from clipmem.train.paired import TrainingSet
+
+
+def main(folder: str, size: str, pairs: str, coco: str, model: str, batch: str, epochs: str, precision: str) -> None:
+    """Train and print `RATE pairs/s`, measured from the first report to the last."""
+    data = workload.emoji(Path(folder), size=int(size), pairs=int(pairs), coco=coco == "coco")
+    torch.set_flush_denormal(True)
+    torch.use_deterministic_algorithms(mode=True)
+    settings = TrainSection.model_validate({"batch_size": int(batch), "epochs": int(epochs), "lr": 1e-3})
+    said: list[tuple[int, float]] = []
+    with tempfile.TemporaryDirectory() as out:
+        train(
+            create(model, seed=0),
+            TrainingData(data.pixels, np.arange(len(data.uids)), [[text] for text in data.captions]),
+            TrainingSet("f", 0, tuple(data.uids), len(data.uids)),
+            settings,
+            folder=Path(out),
+            precision=precision,
+            progress=lambda step, *_: said.append((step, time.perf_counter())),
+        )
+    (first, began), (last, ended) = said[0], said[-1]
+    print(f"RATE {(last - first) * int(batch) / (ended - began)}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

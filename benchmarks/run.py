@@ -1,0 +1,56 @@
+"""Benchmarks, every claim a ratio measured in turn on one machine: `python benchmarks/run.py --suite training`.
+
+Needs the `bench` extra (open_clip's trainer wants pandas and webdataset): `pip install -e ".[bench]"`.
+Leave the machine alone while it runs. `load_before` in the JSON tells whether it was.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from timing import Row, machine
+
+SUITES = ("startup", "data", "training", "scoring", "memory", "study")
+
+
+def table(rows: list[Row]) -> str:
+    """Lay rows out in at most 100 columns."""
+    lines = [f"{'case':<58} {'against':<9} {'ratio':>7} {'least':>7} {'most':>7}"]
+    for row in rows:
+        lines.append(f"{row.case[:58]:<58} {row.against:<9} {row.ratio:>7.2f} {row.low:>7.2f} {row.high:>7.2f}")
+        lines.append(f"  {row.ours:,.4g} against {row.theirs:,.4g} {row.unit}, median of {row.rounds}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the suites that are asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--suite", choices=[*SUITES, "all"], default="all", help="which one")
+    parser.add_argument("--json", type=Path, help="write the rows here, with hardware and versions")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each pair of figures is measured (3)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
+    parser.add_argument("--before", default="", help="suite study: an earlier commit to compare with")
+    chosen = parser.parse_args()
+    described, rows = machine(), []
+    if chosen.device == "cuda" and not described["gpu"]:
+        parser.exit(2, "benchmarks: --device cuda: no such device here; use cpu\n")
+    for name in SUITES if chosen.suite == "all" else (chosen.suite,):
+        with tempfile.TemporaryDirectory() as folder:
+            module = importlib.import_module(f"suites.{name}")
+            found: list[Row] = module.measure(
+                Path(folder), device=chosen.device, rounds=chosen.rounds, before=chosen.before
+            )
+        print(table(found), flush=True)
+        rows += found
+    if chosen.json:
+        document = {"machine": described, "rows": [row.as_dict() for row in rows]}
+        chosen.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The suites, one file each: `measure(folder, device, rounds, before)` gives rows."""

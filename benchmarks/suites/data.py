@@ -1,0 +1,96 @@
+"""Pictures a second that reach the model: our cache and batch-wise views against decoding each one each time."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from open_clip_train.data import CsvDataset
+from timing import Row, in_turn, seconds
+from torch.utils.data import DataLoader
+from workload import Workload, emoji
+
+from clipmem.base.recipes import TrainSection
+from clipmem.data.cache import build_cache
+from clipmem.data.views import draw_crops, normalise_pixels, pair_keys, render
+from clipmem.models.openclip import OpenClipEncoder, create
+
+BATCH = 128
+
+
+def measure(folder: Path, *, device: str, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+    """Compare one epoch's batches, one thread each, and the decoding itself."""
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    for size, pairs in ((64, 1500), (224, 400)):
+        data = emoji(folder / f"data-{size}", size=size, pairs=pairs, coco=size == 224)
+        encoder = create("clipmem-tiny" if size == 64 else "ViT-B-32", seed=0)
+        rows.append(
+            in_turn(
+                "data",
+                f"batches of views and tokens at {size} px, one thread",
+                "open_clip",
+                lambda data=data, encoder=encoder: len(data.uids) / seconds(lambda: _ours(data, encoder)),
+                lambda data=data, size=size: len(data.uids) / seconds(lambda: _theirs(data, size)),
+                unit="pairs/s",
+                rounds=rounds,
+                more_is_better=True,
+            )
+        )
+    data = emoji(folder / "data-64", size=64, pairs=1500)
+    rows.append(
+        in_turn(
+            "data",
+            "decoding once into the cache, against Pillow alone",
+            "bare",
+            lambda: 1500 / seconds(lambda: _decode(data, folder)),
+            lambda: 1500 / seconds(lambda: _pillow(data)),
+            unit="pictures/s",
+            rounds=rounds,
+            more_is_better=True,
+        )
+    )
+    return rows
+
+
+def _ours(data: Workload, encoder: OpenClipEncoder) -> None:
+    settings = TrainSection.model_validate({})
+    tokens = encoder.tokenize(data.captions)  # once a run: charged to a single epoch here
+    pixels = data.pixels
+    crops = draw_crops(
+        pair_keys(data.uids), seed=0, size=data.size, scale=settings.crop_scale, ratio=settings.crop_ratio, flip=0
+    )
+    for start in range(0, len(data.uids), BATCH):
+        chosen = np.arange(start, min(start + BATCH, len(data.uids)))
+        batch = render(torch.from_numpy(pixels[chosen]), type(crops)(*(c[chosen] for c in crops)), size=data.size)
+        normalise_pixels(batch, encoder.mean, encoder.std)
+        assert len(tokens[chosen]) == len(chosen)  # noqa: S101
+
+
+def _theirs(data: Workload, size: int) -> None:
+    """open_clip's CSV data set and training transform in its own loader, in this process."""
+    transform = open_clip.image_transform(size, is_train=True, aug_cfg={"scale": (0.9, 1.0)})
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    dataset = CsvDataset(str(data.csv), transform, "filepath", "title", sep="\t", tokenizer=tokenizer)
+    for images, texts in DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=0):
+        assert len(images) == len(texts)  # noqa: S101
+
+
+def _files(data: Workload) -> list[str]:
+    with data.csv.open(encoding="utf-8") as stream:
+        return [row["filepath"] for row in csv.DictReader(stream, delimiter="\t")]
+
+
+def _decode(data: Workload, folder: Path) -> None:
+    build_cache(
+        folder / "again.npy", _files(data), lambda paths: [Path(path).read_bytes() for path in paths], size=data.size
+    )
+
+
+def _pillow(data: Workload) -> None:
+    from PIL import Image
+
+    for path in _files(data):
+        with Image.open(path) as picture:
+            picture.convert("RGB").resize((data.size, data.size), Image.Resampling.BICUBIC)

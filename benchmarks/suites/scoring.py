@@ -1,0 +1,160 @@
+"""Scores of two models that exist: blocks and stored embeddings against one pair, one view at a time."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from timing import Row, in_turn, seconds
+from torch import Tensor
+from workload import Workload, emoji
+
+from clipmem.base.recipes import EmbedSection, TrainSection
+from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, render
+from clipmem.embed import passes
+from clipmem.functional import alignment
+from clipmem.models.openclip import OpenClipEncoder, create
+from clipmem.score.alignments import parts_of
+
+VIEWS = 5
+
+
+def measure(folder: Path, *, device: str, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+    """Score with f and g of two sizes; the loop is run on some pairs and counted a pair."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    rows: list[Row] = []
+    for model, size, pairs, looped in (("clipmem-tiny", 64, 1900, 60), ("ViT-B-32", 224, 96, 8)):
+        data = emoji(folder / f"score-{size}", size=size, pairs=pairs)
+        models = [create(model, seed=seed) for seed in (0, 1)]
+        external = np.arange(pairs) >= pairs - pairs // 10
+        work = _Work(data, models, external, folder)
+        case = f"{model}, {VIEWS} views"
+        rows += [
+            in_turn(
+                "scoring", f"{case}: embed and score", "loop",
+                lambda work=work, pairs=pairs: pairs / seconds(work.first),
+                lambda work=work, looped=looped: looped / seconds(lambda: work.loop(looped)),
+                unit="pairs/s", rounds=rounds, more_is_better=True,
+            ),
+            in_turn(
+                "scoring", f"{case}: embed and score, in all", "bare",
+                lambda work=work: seconds(work.first), lambda work=work: seconds(work.bare),
+                unit="s", rounds=rounds, more_is_better=False,
+            ),
+            in_turn(
+                "scoring", f"{case}: again, from the stored embeddings", "before",
+                lambda work=work: seconds(work.second), lambda work=work: seconds(work.first),
+                unit="s", rounds=rounds, more_is_better=False,
+            ),
+        ]  # fmt: skip
+    return rows
+
+
+class _Work:
+    """The same scores, four ways."""
+
+    def __init__(self, data: Workload, models: list[OpenClipEncoder], external: np.ndarray, folder: Path) -> None:
+        self.data, self.models, self.external, self.folder = data, models, external, folder
+        for model in models:
+            model.module.eval()
+        self.views = [
+            draw_crops(pair_keys(data.uids), seed=view, size=data.size, scale=(0.9, 1.0), ratio=(0.75, 4 / 3), flip=0)
+            for view in range(VIEWS)
+        ]
+        self._batches: list[tuple[list[Tensor], Tensor]] | None = None
+
+    def first(self) -> None:
+        """Embed every pair with both models, keep the embeddings, and score."""
+        settings = EmbedSection.model_validate({"views": VIEWS})
+        crops = TrainSection.model_validate({})
+        aligned: list[Tensor] = []
+        for k, model in enumerate(self.models):
+            made = passes.embed(
+                model,
+                self.data.pixels,
+                np.arange(len(self.data.uids)),
+                [[text] for text in self.data.captions],
+                self.data.uids,
+                settings,
+                crops,
+            )
+            passes.save(made, self.folder / f"embeddings-{self.data.size}-{k}")
+            aligned.append(alignment(parts_of(made, self.external)))
+        assert torch.isfinite(aligned[0] - aligned[1]).all()  # noqa: S101
+
+    def second(self) -> None:
+        """Score from the stored embeddings."""
+        stored = [passes.load(self.folder / f"embeddings-{self.data.size}-{k}") for k in range(2)]
+        f, g = (alignment(parts_of(one, self.external)) for one in stored)
+        assert torch.isfinite(f - g).all()  # noqa: S101
+
+    def bare(self) -> None:
+        """Forward passes alone, both models, on batches that are in memory."""
+        if self._batches is None:
+            self._batches = [self._batch(start) for start in range(0, len(self.data.uids), 256)]
+        with torch.inference_mode():
+            for model in self.models:
+                for views, tokens in self._batches:
+                    for view in views:
+                        model.encode_image(view)
+                    model.encode_text(tokens)
+
+    def _batch(self, start: int) -> tuple[list[Tensor], Tensor]:
+        rows = np.arange(start, min(start + 256, len(self.data.uids)))
+        encoder = self.models[0]
+        pixels = torch.from_numpy(self.data.pixels[rows])
+        views = [
+            normalise_pixels(
+                render(pixels, Crops(*(drawn[rows] for drawn in view)), size=encoder.image_size),
+                encoder.mean,
+                encoder.std,
+            )
+            for view in self.views
+        ]
+        return views, encoder.tokenize([self.data.captions[k] for k in rows])
+
+    def loop(self, pairs: int) -> None:
+        """The scripts of this field: batch size 1, open_clip's public calls, the bank's embeddings made once before."""
+        bank = _bank(self)
+        transform = open_clip.image_transform(self.data.size, is_train=True, aug_cfg={"scale": (0.9, 1.0)})
+        length = self.models[0].module.context_length
+        tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=length)
+        with torch.no_grad():
+            for k in range(pairs):
+                for model, (images, texts) in zip(self.models, bank, strict=True):
+                    _score_one(model.module, Image.fromarray(self.data.pixels[k]), self.data.captions[k], transform,
+                               tokenizer, images, texts)  # fmt: skip
+
+
+_BANKS: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+
+def _bank(work: _Work) -> list[tuple[Tensor, Tensor]]:
+    """Embed the bank once; not charged to the loop."""
+    if id(work) not in _BANKS:
+        width = [model.encode_text(model.tokenize(["a"])).shape[1] for model in work.models]
+        n = int(work.external.sum())
+        _BANKS[id(work)] = [
+            tuple(torch.nn.functional.normalize(torch.randn(n, d), dim=-1) for _ in range(2)) for d in width
+        ]
+    return _BANKS[id(work)]
+
+
+def _score_one(
+    model: torch.nn.Module,
+    picture: Image.Image,
+    caption: str,
+    transform: Callable[[Image.Image], Tensor],
+    tokenizer: Callable[[list[str]], Tensor],
+    images: Tensor,
+    texts: Tensor,
+) -> float:
+    text = model.encode_text(tokenizer([caption]), normalize=True)  # pyright: ignore[reportCallIssue]
+    total = 0.0
+    for _ in range(VIEWS):
+        image = model.encode_image(transform(picture).unsqueeze(0), normalize=True)  # pyright: ignore[reportCallIssue]
+        total += float((image @ text.T).item() - (image @ texts.T).mean().item())
+    return total / VIEWS - float((images @ text.T).mean().item())

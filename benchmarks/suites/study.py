@@ -1,0 +1,49 @@
+"""The demo's wall time now, and as it was at an earlier commit (`--before REV`)."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from timing import Row, in_turn, seconds
+
+ROOT = Path(__file__).parents[2]
+
+
+def measure(folder: Path, *, device: str, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+    """Run `clipmem demo` from two source trees in turn; prints the mean score of both."""
+    if not before:
+        print("study: skipped, there is nothing to compare with; give --before REV, a commit of this repository")
+        return []
+    tree = folder / "before"
+    subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--detach", str(tree), before], check=True)  # noqa: S603, S607
+    try:
+        return [
+            in_turn(
+                "study",
+                f"clipmem demo, against {before}",
+                "before",
+                lambda: seconds(lambda: _demo(ROOT / "src")),
+                lambda: seconds(lambda: _demo(tree / "src")),
+                unit="s",
+                rounds=rounds,
+                more_is_better=False,
+            )
+        ]
+    finally:
+        subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], check=True)  # noqa: S603, S607
+
+
+def _demo(source: Path) -> None:
+    with tempfile.TemporaryDirectory() as out:
+        environment = {**os.environ, "PYTHONPATH": str(source)}
+        words = [sys.executable, "-m", "clipmem", "demo", "--out", f"{out}/run"]
+        subprocess.run(words, check=True, capture_output=True, env=environment)  # noqa: S603
+        summary = json.loads(Path(out, "run", "summary.json").read_text())
+    candidate, planted = summary["roles"]["candidate"], summary["planted"]
+    print(
+        f"{source}: candidates {candidate['mean']:+.3f} [{candidate['low']:+.3f}, {candidate['high']:+.3f}], "
+        f"planted AUROC {planted['auroc']:.3f} [{planted['low']:.3f}, {planted['high']:.3f}]"
+    )

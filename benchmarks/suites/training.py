@@ -1,0 +1,154 @@
+"""Training: pairs a second of the whole machine, against open_clip's trainer and against the bare passes."""
+
+import os
+import re
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from timing import Row, in_turn, output, script
+from torch import Tensor
+from workload import Workload, emoji
+
+from clipmem.base.recipes import TrainSection
+from clipmem.data.views import draw_crops, normalise_pixels, pair_keys, render
+from clipmem.models.openclip import OpenClipEncoder, contrastive_loss, create
+from clipmem.train.numerics import computing, resolve_precision
+
+HERE = Path(__file__).parent.parent
+_RATE = re.compile(r"^RATE ([0-9.e+]+)$", re.MULTILINE)
+
+
+def measure(folder: Path, *, device: str, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+    """Compare on the demo's model, and on ViT-B-32 with captions of COCO's length."""
+    config = str(files("clipmem.models") / "configs" / "clipmem-tiny.json")
+    tiny = emoji(folder / "tiny", size=64, pairs=1500)
+    large = emoji(folder / "large", size=224, pairs=192, coco=True)
+    return [
+        *_against(folder / "tiny", tiny, "demo recipe", "clipmem-tiny", config, 128, (10, 4), rounds, coco=False),
+        _bare(tiny, "demo recipe", "clipmem-tiny", 128, rounds),
+        *_against(folder / "large", large, "ViT-B-32, 224 px", "ViT-B-32", "ViT-B-32", 32, (3, 2), rounds, coco=True),
+    ]
+
+
+def _rates(processes: list[str]) -> float:
+    return sum(float(_RATE.findall(text)[-1]) for text in processes)
+
+
+def _ours(folder: Path, data: Workload, model: str, batch: int, epochs: int, coco: str) -> Callable[[], float]:
+    """Two models side by side, one thread each: how a study trains on two cores."""
+    cores = len(os.sched_getaffinity(0))
+    precision = resolve_precision("auto", "cpu")
+
+    def run() -> float:
+        words = [str(HERE / "ours.py"), str(folder), str(data.size), str(len(data.uids)), coco, model, str(batch)]
+        return _rates([output(p) for p in [script(*words, str(epochs), precision, threads=1) for _ in range(cores)]])
+
+    return run
+
+
+def _theirs(data: Workload, config: str, batch: int, epochs: int) -> dict[str, Callable[[], float]]:
+    """Both precisions; one process with all threads and a loader for each core, or a process a core."""
+    cores = len(os.sched_getaffinity(0))
+
+    def run(precision: str, processes: int, workers: int) -> Callable[[], float]:
+        words = [str(HERE / "peer.py"), str(data.csv), config, str(batch), str(epochs), precision, str(workers)]
+        threads = max(1, cores // processes)
+        return lambda: _rates([output(p) for p in [script(*words, threads=threads) for _ in range(processes)]])
+
+    return {
+        f"{precision}, {processes} process{'es' * (processes > 1)}": run(precision, processes, workers)
+        for precision in ("fp32", "amp_bf16")
+        for processes, workers in ((1, cores), (cores, 0))
+    }
+
+
+def _against(
+    folder: Path,
+    data: Workload,
+    case: str,
+    model: str,
+    config: str,
+    batch: int,
+    epochs: tuple[int, int],
+    rounds: int,
+    *,
+    coco: bool,
+) -> list[Row]:
+    ours = _ours(folder, data, model, batch, epochs[0], "coco" if coco else "short")
+    ways = _theirs(data, config, batch, epochs[1])
+    return [
+        in_turn(
+            "training",
+            f"{case}: a study's models, open_clip at its best of {len(ways)}",
+            "open_clip",
+            ours,
+            list(ways.values()),
+            unit="pairs/s",
+            rounds=rounds,
+            more_is_better=True,
+        )
+    ]
+
+
+def _bare(data: Workload, case: str, model: str, batch: int, rounds: int) -> Row:
+    """One process of one thread: the loop against forward and backward passes of batches that are in memory."""
+    precision = resolve_precision("auto", "cpu")
+    words = [
+        str(HERE / "suites" / "bare.py"),
+        str(data.cache.parent),
+        str(len(data.uids)),
+        model,
+        str(batch),
+        precision,
+    ]
+    ours = [str(HERE / "ours.py"), str(data.cache.parent), str(data.size), str(len(data.uids)), "short", model]
+    return in_turn(
+        "training",
+        f"{case}: the loop, one process",
+        "bare",
+        lambda: _rates([output(script(*ours, str(batch), "8", precision, threads=1))]),
+        lambda: _rates([output(script(*words, threads=1))]),
+        unit="pairs/s",
+        rounds=rounds,
+        more_is_better=True,
+    )
+
+
+def prepared(encoder: OpenClipEncoder, data: Workload, batch: int, batches: int) -> list[tuple[Tensor, Tensor]]:
+    """Make normalised views and trimmed captions of some batches, in memory."""
+    settings = TrainSection.model_validate({})
+    made: list[tuple[Tensor, Tensor]] = []
+    for k in range(batches):
+        rows = slice(k * batch, (k + 1) * batch)
+        crops = draw_crops(
+            pair_keys(data.uids[rows]),
+            seed=0,
+            size=data.size,
+            scale=settings.crop_scale,
+            ratio=settings.crop_ratio,
+            flip=0,
+        )
+        pixels = render(torch.from_numpy(data.pixels[rows].copy()), crops, size=encoder.image_size)
+        made.append((normalise_pixels(pixels, encoder.mean, encoder.std), encoder.tokenize(data.captions[rows])))
+    return made
+
+
+def passes(encoder: OpenClipEncoder, batch: tuple[Tensor, Tensor], precision: str) -> None:
+    """One forward and one backward pass."""
+    with computing(precision, "cpu", tokens=encoder.tokens):
+        image, text = encoder.encode_image(batch[0]), encoder.encode_text(batch[1])
+    loss = contrastive_loss(
+        torch.nn.functional.normalize(image.float(), dim=-1),
+        torch.nn.functional.normalize(text.float(), dim=-1),
+        encoder.logit_scale(),
+    )
+    loss.backward()
+
+
+def bare_encoder(model: str) -> OpenClipEncoder:
+    """A fresh model in training mode."""
+    encoder = create(model, seed=0)
+    encoder.module.train()
+    return encoder

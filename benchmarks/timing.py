@@ -1,0 +1,153 @@
+"""Two things measured in turn, and their ratio: the only kind of number that a shared machine gives honestly."""
+
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any, Literal
+
+Against = Literal["open_clip", "loop", "bare", "before"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Attributes:
+        suite: Which suite it belongs to.
+        case: What was done.
+        against: `open_clip` (its own trainer), `loop` (one pair, one view at a time), `bare` (the same passes on
+            tensors in memory, or an empty interpreter), `before` (an earlier state of this project, or a first run).
+        ratio: Median over the rounds of how many times faster (or smaller) clipmem is; below 1 it is slower.
+        low: Least ratio of a round.
+        high: Largest ratio of a round.
+        ours: Median of clipmem's own figure.
+        theirs: Median of the other's.
+        unit: Unit of both.
+        rounds: How many rounds.
+    """
+
+    suite: str
+    case: str
+    against: Against
+    ratio: float
+    low: float
+    high: float
+    ours: float
+    theirs: float
+    unit: str
+    rounds: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields."""
+        return asdict(self)
+
+
+def in_turn(
+    suite: str,
+    case: str,
+    against: Against,
+    ours: Callable[[], float],
+    theirs: Callable[[], float] | Sequence[Callable[[], float]],
+    *,
+    unit: str,
+    rounds: int,
+    more_is_better: bool,
+) -> Row:
+    """Measure both in every round, the order changing from round to round, and keep each round's ratio.
+
+    Of several ways in which the other can be run, the best of each round counts: it is compared at its best.
+    """
+    ways = [theirs] if callable(theirs) else list(theirs)
+    a: list[float] = []
+    b: list[float] = []
+    for index in range(rounds):
+        if index % 2:
+            other = [way() for way in ways]
+            own = ours()
+        else:
+            own = ours()
+            other = [way() for way in ways]
+        a.append(own)
+        b.append(max(other) if more_is_better else min(other))
+    ratios = [x / y if more_is_better else y / x for x, y in zip(a, b, strict=True)]
+    return Row(
+        suite,
+        case,
+        against,
+        statistics.median(ratios),
+        min(ratios),
+        max(ratios),
+        statistics.median(a),
+        statistics.median(b),
+        unit,
+        rounds,
+    )
+
+
+def seconds(work: Callable[[], object], *, repeats: int = 1) -> float:
+    """Return how long `work` takes, the least of `repeats`."""
+    best = math.inf
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def machine() -> dict[str, Any]:
+    """Say what was measured on."""
+    import torch
+
+    model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
+    names = ("clipmem", "torch", "open_clip_torch", "numpy", "polars", "pyarrow")
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "bf16": bool(torch.cpu._is_avx512_bf16_supported()),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in names},
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as stream:  # noqa: PTH123
+            return stream.read().splitlines()
+    except OSError:
+        return []
+
+
+def script(*arguments: str, threads: int | None = None) -> subprocess.Popen[str]:
+    """Start this interpreter on something, with its output piped."""
+    environment = dict(os.environ)
+    if threads:
+        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+
+
+def output(process: subprocess.Popen[str]) -> str:
+    """Wait for a script and return what it printed.
+
+    Raises:
+        RuntimeError: It failed; its last lines are the message.
+    """
+    text, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{process.args} ended with {process.returncode}:\n" + "\n".join(text.splitlines()[-15:]))
+    return text

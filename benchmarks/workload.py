@@ -1,0 +1,91 @@
+"""What is measured: the shipped emoji as files, as a table, and with captions of another length."""
+
+import csv
+import io
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clipmem.base.recipes import DataSection
+from clipmem.data.cache import build_cache, open_cache
+from clipmem.data.sources import open_source
+
+COCO_WORDS = (8, 14)  # COCO's captions have 10.5 words on average; nearly all have 8 to 14
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Pairs as both sides read them.
+
+    Attributes:
+        csv: open_clip's table: columns filepath and title, separated by tabs.
+        pixels: The pixel cache.
+        captions: One caption a pair.
+        uids: The pairs.
+        size: Side of the pictures.
+    """
+
+    csv: Path
+    cache: Path
+    captions: list[str]
+    uids: list[str]
+    size: int
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The decoded pictures."""
+        return open_cache(self.cache)
+
+
+def emoji(folder: Path, *, size: int, pairs: int, coco: bool = False) -> Workload:
+    """Write the first `pairs` emoji as picture files with a CSV, and as a pixel cache.
+
+    Args:
+        folder: Where.
+        size: Side of the cache's pictures; the files are as they ship.
+        pairs: How many; beyond 1,914 they start again.
+        coco: As COCO's: captions joined from words until they are as long, and files that are JPEGs of 640 x 480.
+    """
+    source = open_source(DataSection.model_validate({}))
+    table = source.pairs()
+    rows = [k % table.height for k in range(pairs)]
+    captions = [own[0] for own in table["captions"].to_list()]
+    if coco:
+        words = " ".join(captions).split()
+        stream = random.Random(0)  # noqa: S311
+        captions = [" ".join(stream.sample(words, stream.randint(*COCO_WORDS))) for _ in captions]
+    encoded = source.read(table["image"].to_list())[:pairs]
+    if coco:
+        encoded = [_photograph(data) for data in encoded]
+    folder.mkdir(parents=True, exist_ok=True)
+    files = folder / "files"
+    files.mkdir(exist_ok=True)
+    suffix = "jpg" if coco else "webp"
+    for k, data in enumerate(encoded):
+        (files / f"{k}.{suffix}").write_bytes(data)
+    cache = folder / "pixels.npy"
+    build_cache(cache, [str(k) for k in rows], lambda block: [encoded[int(k)] for k in block], size=size)
+    with (folder / "train.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, delimiter="\t")
+        writer.writerow(["filepath", "title"])
+        writer.writerows((files / f"{k}.{suffix}", captions[k]) for k in rows)
+    return Workload(
+        folder / "train.csv",
+        cache,
+        [captions[k] for k in rows],
+        [f"{index:032x}" for index in range(pairs)],
+        size,
+    )
+
+
+def _photograph(data: bytes) -> bytes:
+    """Make a JPEG of COCO's usual size: what is drawn does not matter for speed, how many pixels are decoded does."""
+    with Image.open(io.BytesIO(data)) as picture:
+        white = Image.new("RGBA", picture.size, "white")
+        scaled = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB").resize((640, 480))
+    encoded = io.BytesIO()
+    scaled.save(encoded, "JPEG", quality=90)
+    return encoded.getvalue()
