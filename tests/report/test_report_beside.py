@@ -71,8 +71,9 @@ def document(answers: dict[str, list[str]], **changes: Any) -> dict[str, Any]:
         (["yes", "yes"], "Yes: yes in layers 1 to 2, that is in all of them."),
         (["no above", "no above"], "No: no (above both) in layers 1 to 2, that is in all of them."),
         (["no above", "no below"], "No: no (above both) in layer 1; no (below both) in layer 2."),
-        (["yes", "no below"], "Partly: yes in layer 1; no (below both) in layer 2."),
-        (["yes", "inconclusive"], "Partly: yes in layer 1; not decided in layer 2."),
+        (["yes", "no below"], "In part: yes in layer 1; no (below both) in layer 2."),
+        (["yes", "inconclusive"], "In part: yes in layer 1; not decided in layer 2."),
+        (["no above", "inconclusive"], "Nowhere shown: no (above both) in layer 1; not decided in layer 2."),
         (["inconclusive", "inconclusive"], "Not decided: not decided in layers 1 to 2, that is in all of them."),
     ],
 )
@@ -89,7 +90,7 @@ def test_no_answer_without_the_three() -> None:
 def test_kinds_are_answered_apart_and_training_beside() -> None:
     found = document({"attn": ["yes", "yes"], "mlp": ["no above", "inconclusive"]})
     first, second = answer_sentences(found)
-    assert "in MLP units? Partly: no (above both) in layer 1; not decided in layer 2." in first
+    assert "in MLP units? Nowhere shown: no (above both) in layer 1; not decided in layer 2." in first
     assert "in attention outputs? Yes" in second
     for row in found["trained"]:
         if row["run"] == "CLIP" and row["layer"] == 2:

@@ -32,16 +32,17 @@ def answer_sentences(document: Mapping[str, Any]) -> list[str]:
             words = _ANSWERS[row["answer"]] + (f" ({row['side']} both)" if row["side"] else "")
             parts.setdefault(words, []).append(row["layer"])
         said = "; ".join(f"{words} in {_layers(at)}" for words, at in parts.items())
-        total = {answer: sum(row["answer"] == answer for row in rows) for answer in _ANSWERS}
-        verdict = "partly"
-        for answer in ("yes", "no"):
-            verdict = answer if total[answer] == len(rows) else verdict
-        verdict = "not decided" if total["inconclusive"] == len(rows) else verdict
-        said = said if verdict == "partly" or len(parts) > 1 else f"{said}, that is in all of them"
-        sentences.append(
-            f"Does CLIP lie between supervised and SimCLR in {KINDS.get(kind, kind)}? {verdict.capitalize()}: {said}."
-        )
+        verdict = _verdict({row["answer"] for row in rows})
+        said = said if len(parts) > 1 else f"{said}, that is in all of them"
+        sentences.append(f"Does CLIP lie between supervised and SimCLR in {KINDS.get(kind, kind)}? {verdict}: {said}.")
     return sentences
+
+
+def _verdict(answers: set[str]) -> str:
+    """Sum up the answers of the layers; "In part" needs a layer in which CLIP is shown to lie between."""
+    if len(answers) == 1:
+        return {"yes": "Yes", "no": "No", "inconclusive": "Not decided"}[answers.pop()]
+    return "In part" if "yes" in answers else "Nowhere shown"
 
 
 def trained_sentences(document: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,230 @@
+"""UnitMem by layer of CLIP, supervised and SimCLR on the emoji: prints the tables of docs/paradigms.md.
+
+    for r in clip supervised simclr; do
+        clipmem run experiments/paradigms/$r.toml --out runs/$r
+        clipmem localize runs/$r
+    done
+    clipmem localize runs/clip --beside runs/supervised runs/simclr     # the same answer in the report
+    python experiments/paradigms/compare.py runs
+
+The curves (mean UnitMem of each layer, one row a model) and what the models learned are in `curves.parquet` and
+`learned.parquet` beside this file; `--stored` prints the same tables and draws the figure from there, without any run.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from clipmem.base.random import derive_seed
+from clipmem.data.cache import open_cache
+from clipmem.data.views import as_float, normalise_pixels
+from clipmem.functional import paired_test
+from clipmem.localize.beside import compare_curves, curves_of
+from clipmem.localize.run import sample_points
+from clipmem.localize.sweep import members
+from clipmem.localize.units import sweep_model
+from clipmem.models import openclip
+from clipmem.report.beside import answer_sentences, difference_rows, trained_sentences
+from clipmem.report.beside_figure import beside_figure
+from clipmem.report.numbers import interval
+from clipmem.report.page import template_text
+from clipmem.store.folder import RunFolder
+from clipmem.study.beside import NAMES
+from clipmem.study.localizing import points_of, settings_of
+from clipmem.train.objectives.supervised import Supervised
+
+HERE = Path(__file__).parent
+RUNS = ("clip", "supervised", "simclr")
+NEIGHBOURS = 5
+WHAT = {
+    "neighbours": "label of unseen pairs by 5 neighbours",
+    "largest_class": "share of the largest class",
+    "head_trained_on": "label by the head, trained on",
+    "head_external": "label by the head, unseen",
+    "first_loss": "loss, first epoch",
+    "last_loss": "loss, last epoch",
+}
+
+
+def collect(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Gather the curves of all runs, and what their models learned, beside towers that were not trained."""
+    curves = [
+        curves_of(pl.read_parquet(folder / name / "localize" / "units.parquet"), run=NAMES[name], objective=name)
+        for name in RUNS
+    ]
+    first = RunFolder(folder / RUNS[0])
+    learned: list[dict[str, object]] = []
+    for seed in first.recipe().train.seeds:
+        untrained = openclip.create(first.recipe().model.name, seed=derive_seed(seed, "init"))
+        curves.append(curve_of_untrained(first, untrained, seed))
+        learned.append({"run": "untrained", "seed": seed, **accuracy(first, untrained, None)})
+        for name in RUNS:
+            study = RunFolder(folder / name)
+            place = study.model_dir("f", seed)
+            head = Supervised.load(place) if name == "supervised" else None
+            learned.append(
+                {
+                    "run": NAMES[name],
+                    "seed": seed,
+                    **accuracy(study, openclip.load(place), head),
+                    **losses(place),
+                }
+            )
+    return pl.concat(curves), pl.DataFrame(learned, infer_schema_length=None)
+
+
+def curve_of_untrained(study: RunFolder, encoder: openclip.OpenClipEncoder, seed: int) -> pl.DataFrame:
+    """UnitMem of a tower at its initial weights, over the same pictures and views."""
+    settings = settings_of(study.recipe())
+    points = sample_points(points_of(study), settings)
+    points = points.take(np.flatnonzero(members(points, "candidate")))
+    units, _ = sweep_model(encoder, points, settings.views, chosen=None, side="f", seed=seed, towers=["image"])
+    return curves_of(units, run="untrained", objective="none")
+
+
+def accuracy(study: RunFolder, encoder: openclip.OpenClipEncoder, head: Supervised | None) -> dict[str, float | None]:
+    """Labels of the external pairs (which no model saw) by their nearest shared pairs; and by the head, if any."""
+    pairs, splits = study.read("pairs").with_row_index("row"), study.read("splits")
+    table = splits.select("uid", "role").join(pairs.select("uid", "row", "label"), on="uid", maintain_order="left")
+    names = sorted(set(pairs["label"]))
+    label = torch.tensor([names.index(own) for own in table["label"]])
+    pixels = open_cache(study.path / "cache" / "pixels.npy")
+    encoder.module.eval()
+    with torch.inference_mode():
+        blocks = [
+            encoder.encode_image(
+                normalise_pixels(as_float(torch.from_numpy(pixels[rows])), encoder.mean, encoder.std)
+            ).float()
+            for rows in np.array_split(table["row"].to_numpy(), 20)
+        ]
+        embedded = torch.cat(blocks)
+        scored = head.logits(embedded).argmax(dim=1) if head else None
+    role = table["role"].to_numpy()
+    shared, external, candidate = (torch.from_numpy(role == own) for own in ("shared", "external", "candidate"))
+    unit = torch.nn.functional.normalize(embedded, dim=1)
+    near = (unit[external] @ unit[shared].T).topk(NEIGHBOURS).indices
+    votes = torch.nn.functional.one_hot(label[shared][near], len(names)).sum(dim=1)
+    return {
+        "neighbours": float((votes.argmax(dim=1) == label[external]).float().mean()),
+        "largest_class": float(torch.bincount(label[external]).max() / external.sum()),
+        "head_trained_on": float((scored == label)[shared | candidate].float().mean()) if scored is not None else None,
+        "head_external": float((scored == label)[external].float().mean()) if scored is not None else None,
+    }
+
+
+def losses(place: Path) -> dict[str, float]:
+    """Mean loss of the first and of the last epoch."""
+    steps = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
+    last = max(step["epoch"] for step in steps)
+    return {
+        name: float(np.mean([step["loss"] for step in steps if step["epoch"] == epoch]))
+        for name, epoch in (("first_loss", 0), ("last_loss", last))
+    }
+
+
+def mean_rows(table: pl.DataFrame, name: str) -> list[dict[str, object]]:
+    """Mean over seeds of a column of `learned`, with Student's interval."""
+    rows = []
+    for run in table["run"].unique(maintain_order=True):
+        values = table.filter(pl.col("run") == run)[name].drop_nulls().to_numpy()
+        if len(values):
+            found = paired_test(values, np.zeros_like(values))
+            rows.append({"run": run, "what": name, "mean": found.difference, "low": found.low, "high": found.high})
+    return rows
+
+
+def gained(table: pl.DataFrame) -> list[dict[str, object]]:
+    """Each run's accuracy by neighbours less that of the tower it started from, paired by seed."""
+    by_run = {
+        run: table.filter(pl.col("run") == run).sort("seed")["neighbours"].to_numpy() for run in set(table["run"])
+    }
+    tests = {name: paired_test(by_run[NAMES[name]], by_run["untrained"]) for name in RUNS}
+    return [
+        {"run": NAMES[name], "difference": test.difference, "low": test.low, "high": test.high, "p": test.p}
+        for name, test in tests.items()
+    ]
+
+
+def standalone(svg: str) -> str:
+    """Give the report's figure colours of its own and a white ground: a file that any viewer shows."""
+    light = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", template_text("page.css").split("@media")[0]))
+    svg = re.sub(r"var\(--sans\)", "sans-serif", svg)
+    svg = re.sub(r"var\(--([a-z]+)\)", lambda found: light[found[1]], svg)
+    box = re.search(r'viewBox="([^"]*)"', svg)[1].split()
+    ground = f'<rect width="{box[2]}" height="{box[3]}" fill="#ffffff"/>'
+    svg = re.sub(r"</title>", lambda found: found[0] + ground, svg, count=1)
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+
+
+def main() -> None:
+    """Print and write the comparison."""
+    if sys.argv[1] != "--stored":
+        curves, learned = collect(Path(sys.argv[1]))
+        curves.write_parquet(HERE / "curves.parquet")
+        learned.write_parquet(HERE / "learned.parquet")
+    curves, learned = (pl.read_parquet(HERE / f"{name}.parquet") for name in ("curves", "learned"))
+    trained = curves.filter(pl.col("run") != "untrained")
+    untrained = curves.filter(pl.col("run") == "untrained")
+    result = {
+        **compare_curves(trained),
+        "untrained": untrained.group_by("kind", "layer").agg(pl.col("unitmem").mean()).sort("kind", "layer").to_dicts(),
+        "between_by_median": compare_curves(trained, value="unitmem_median")["between"],
+        "learned": [row for name in learned.columns[2:] for row in mean_rows(learned, name)],
+        "gained": gained(learned),
+        "runs": [{"run": NAMES[name], "objective": name} for name in RUNS],
+    }
+    (HERE / "paradigms.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print_tables(result)
+    if "docs" in sys.argv[2:]:
+        image = HERE.parents[1] / "docs" / "images" / "paradigms.svg"
+        image.write_text(standalone(beside_figure(result, "wide")), encoding="utf-8")
+
+
+def print_tables(result: dict[str, object]) -> None:
+    """Print the tables of docs/paradigms.md."""
+    for line in markdown(result):
+        print(line)
+
+
+def markdown(result: dict[str, object]) -> list[str]:
+    """Write the tables of docs/paradigms.md as lines."""
+    runs = [NAMES[name] for name in RUNS]
+    mean = {(row["run"], row["side"], row["kind"], row["layer"]): row for row in result["curves"]}
+    start = {(row["kind"], row["layer"]): row["unitmem"] for row in result["untrained"]}
+    answer = {(row["kind"], row["layer"]): " ".join([row["answer"], row["side"]]).strip() for row in result["between"]}
+    lines = ["", f"| units | layer | untrained | {' | '.join(runs)} | between? |", "| --- " * (len(runs) + 4) + "|"]
+    for kind, layer in sorted(answer, reverse=True, key=lambda place: (place[0], -place[1])):
+        cells = [
+            f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+            for row in (mean[run, "f", kind, layer] for run in runs)
+        ]
+        lines.append(f"| {kind} | {layer} | {start[kind, layer]:.3f} | {' | '.join(cells)} | {answer[kind, layer]} |")
+    lines += ["", "| units, layer | runs | difference | 95 % interval | p (Holm) |", "| --- " * 5 + "|"]
+    lines += [
+        f"| {row['kind']}, {row['layer']} | {row['couple']} | {row['difference']} | {row['interval']} | {row['p']} |"
+        for row in difference_rows(result)
+    ]
+    lines += ["", "| units | layer | " + " | ".join(f"{run}: f less g" for run in runs) + " |", "| --- " * 5 + "|"]
+    gain = {(row["run"], row["kind"], row["layer"]): row for row in result["trained"]}
+    for kind, layer in sorted(answer, reverse=True, key=lambda place: (place[0], -place[1])):
+        cells = [
+            f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]{' *' * (row['p_holm'] <= 0.05)}"
+            for row in (gain[run, kind, layer] for run in runs)
+        ]
+        lines.append(f"| {kind} | {layer} | {' | '.join(cells)} |")
+    lines += ["", "| run | what | mean over seeds | 95 % interval |", "| --- " * 4 + "|"]
+    for row in result["learned"]:
+        lines.append(f"| {row['run']} | {WHAT[row['what']]} | {row['mean']:.3f} | {interval(row)} |")
+    lines += ["", "| run | label of unseen pairs, less an untrained tower | 95 % interval | p |", "| --- " * 4 + "|"]
+    for row in result["gained"]:
+        lines.append(f"| {row['run']} | {row['difference']:+.3f} | {interval(row, sign=True)} | {row['p']:.3f} |")
+    return [*lines, "", *answer_sentences(result), *trained_sentences(result)]
+
+
+if __name__ == "__main__":
+    main()

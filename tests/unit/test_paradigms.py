@@ -1,0 +1,59 @@
+"""The tables and the figure of docs/paradigms.md are those that the stored curves give."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "experiments" / "paradigms"
+
+
+@pytest.fixture(scope="module")
+def compare():
+    spec = importlib.util.spec_from_file_location("paradigms_compare", FOLDER / "compare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_stored_curves_give_the_documented_numbers(tmp_path, compare):
+    for name in ("compare.py", "curves.parquet", "learned.parquet"):
+        (tmp_path / name).write_bytes((FOLDER / name).read_bytes())
+    command = [sys.executable, tmp_path / "compare.py", "--stored"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    result = json.loads((tmp_path / "paradigms.json").read_text())
+    assert result == json.loads((FOLDER / "paradigms.json").read_text())
+    text = (ROOT / "docs" / "paradigms.md").read_text(encoding="utf-8")
+    lines = [line for line in done.stdout.splitlines() if line]
+    assert len(lines) > 50
+    flat = " ".join(text.split())
+    for line in lines:
+        assert " ".join(line.split()) in flat
+
+
+def test_the_figure_is_the_one_of_the_stored_curves(compare):
+    result = json.loads((FOLDER / "paradigms.json").read_text())
+    figure = (ROOT / "docs" / "images" / "paradigms.svg").read_text(encoding="utf-8")
+    assert len(figure) < 60_000
+    assert "var(" not in figure
+    for sentence in compare.answer_sentences(result):
+        assert sentence in figure
+
+
+def test_the_recipes_differ_in_the_objective_and_in_simclrs_views_only():
+    from clipmem.base.recipes import flatten, load_recipe
+
+    recipes = {
+        path.stem: flatten(load_recipe(path.read_text(encoding="utf-8"))) for path in sorted(FOLDER.glob("*.toml"))
+    }
+    scoring = ("score.", "embed.")
+    for name, expected in {
+        "supervised": {"train.objective"},
+        "simclr": {"train.objective", "train.crop_scale", "train.flip", "train.colour", "train.grayscale"},
+    }.items():
+        different = {key for key, value in recipes["clip"].items() if recipes[name][key] != value}
+        assert {key for key in different if not key.startswith(scoring)} == expected
