@@ -85,20 +85,25 @@ def test_parts_are_whole_passes_and_cover_everything_once(total, batch_size, cou
         assert all(start < end for start, end in ranges)
 
 
-@pytest.mark.parametrize("views", [0, 2])
-def test_parts_have_the_bytes_of_the_whole(views):
+@pytest.mark.parametrize(("views", "edits"), [(0, 0), (2, 3)])
+def test_parts_have_the_bytes_of_the_whole(views, edits):
     n = 11
     pixels = np.stack([decode(picture(k), size=32, name=str(k)) for k in range(n)])
     captions = [[f"thing {k}" + " and more" * (k % 5), *(["again"] * (k % 3))] for k in range(n)]
     uids = [f"{k:032x}" for k in range(n)]
-    recipe = load_recipe("", ["embed.batch_size=2", f"embed.views={views}"])
+    recipe = load_recipe("", ["embed.batch_size=2", f"embed.views={views}", f"embed.caption_edits={edits}"])
     encoder = openclip.create("clipmem-micro", seed=0)
 
     def embed(part):
         return passes.embed(encoder, pixels, np.arange(n), captions, uids, recipe.embed, recipe.train, part=part)
 
     joined = passes.join([embed(passes.Part(index, 3)) for index in range(3)])
-    for whole, of_parts in zip(embed(passes.WHOLE), joined, strict=True):
+    found = embed(passes.WHOLE)
+    assert (found.text_edits is None) == (edits == 0)
+    for whole, of_parts in zip(found, joined, strict=True):
+        if whole is None:
+            assert of_parts is None
+            continue
         assert torch.equal(whole, of_parts)
         assert whole.dtype == of_parts.dtype
 

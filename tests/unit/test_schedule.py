@@ -50,10 +50,3 @@ def test_learning_rate_rises_then_falls(steps, warmup, peak):
     assert rates[top] == pytest.approx(peak)
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
-
-
-# ---- caption choice and views
-
-
-def draws(keys, counts, *, seed=0, epoch=0):
-    return loop._draw_epoch(keys, counts, seed, epoch, section(), size=32)

@@ -73,7 +73,11 @@ def log_of(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-# ---- draws
+# ---- caption choice and views
+
+
+def draws(keys, counts, *, seed=0, epoch=0):
+    return loop._draw_epoch(keys, counts, seed, epoch, section(), size=32)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 7])
