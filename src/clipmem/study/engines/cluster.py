@@ -285,6 +285,6 @@ def _import_ray() -> Any:
         )
     # a library reports nothing about its users
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]  an extra
 
     return ray
