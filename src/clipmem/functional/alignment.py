@@ -20,7 +20,7 @@ from torch import Tensor
 
 from clipmem.base.errors import InputError
 
-_LONGEST = 1.01  # a mean of unit vectors is never longer than 1; the rest is for embeddings stored in half precision
+LONGEST = 1.01  # a mean of unit vectors is never longer than 1; the rest is for embeddings stored in half precision
 
 
 class AlignmentParts(NamedTuple):
@@ -46,7 +46,7 @@ def _check_means(name: str, means: Tensor, shape: tuple[int, ...]) -> None:
             todo="Take images and captions, pairs and bank from the same model, one row a pair.",
         )
     # Written so that NaN is caught too: no comparison with NaN holds.
-    wrong = ~(torch.linalg.vector_norm(means.double(), dim=-1) <= _LONGEST)
+    wrong = ~(torch.linalg.vector_norm(means.double(), dim=-1) <= LONGEST)
     if bool(wrong.any()):
         first = int(torch.nonzero(wrong)[0])
         raise InputError(
@@ -57,29 +57,52 @@ def _check_means(name: str, means: Tensor, shape: tuple[int, ...]) -> None:
         )
 
 
-def _check_member(member: Tensor, n: int, bank: int) -> None:
+class MemberWords(NamedTuple):
+    """How messages name the held-out pairs: the argument, where a pair's row is, a row, another pair, what to do."""
+
+    argument: str
+    place: str
+    row: str
+    another: str
+    todo: str
+
+
+_BANK = MemberWords(
+    "bank",
+    "in the bank",
+    "a bank row",
+    "another pair in the bank",
+    "Enlarge the bank: a pair is never in its own bank.",
+)
+
+
+def check_member(member: Int[Tensor, "rows"], n: int, bank: int, words: MemberWords = _BANK) -> None:
+    """Check which of n pairs are which of the held-out pairs.
+
+    Args:
+        member: Row of each pair among the held-out pairs, -1 for those that are not among them.
+        n: Number of pairs.
+        bank: Number of held-out pairs.
+        words: How to name them.
+
+    Raises:
+        InputError: There is not one value a pair, a row is out of range, or a pair would be compared with itself alone.
+    """
+    todo = f"Give each pair its row {words.place}, or -1."
     if len(member) != n:
-        raise InputError(
-            "member",
-            got=f"{len(member)} values for {n} pairs",
-            expected="one value a pair",
-            todo="Give each pair its row in the bank, or -1.",
-        )
+        raise InputError("member", got=f"{len(member)} values for {n} pairs", expected="one value a pair", todo=todo)
     outside = (member < -1) | (member >= bank)
     if bool(outside.any()):
         row = int(torch.nonzero(outside)[0])
         raise InputError(
             "member",
             got=f"{int(member[row])} for pair {row}",
-            expected=f"-1, or a bank row from 0 to {bank - 1}",
-            todo="Give each pair its row in the bank, or -1.",
+            expected=f"-1, or {words.row} from 0 to {bank - 1}",
+            todo=todo,
         )
     if bank == 1 and bool((member >= 0).any()):
         raise InputError(
-            "bank",
-            got="one pair, which is itself to be scored",
-            expected="another pair in the bank",
-            todo="Enlarge the bank: a pair is never in its own bank.",
+            words.argument, got="one pair, which is itself to be scored", expected=words.another, todo=words.todo
         )
 
 
@@ -128,7 +151,7 @@ def alignment_parts(
     image_bank = image @ bank_text.double().mean(dim=0)
     text_bank = text @ bank_image.double().mean(dim=0)
     if member is not None:
-        _check_member(member, n, bank)
+        check_member(member, n, bank)
         inside = torch.nonzero(member >= 0)[:, 0]
         own = member[inside].long()
         own_text = (image[inside] * bank_text[own].double()).sum(dim=-1)

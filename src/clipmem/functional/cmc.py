@@ -19,13 +19,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipmem.base.errors import InputError
-
-_LONGEST = 1.01  # as in alignment.py: a mean of unit vectors is never longer than 1; the rest is for half precision
+from clipmem.functional.alignment import LONGEST, MemberWords, check_member
 
 
 def _check_rows(name: str, rows: Float[Tensor, "modality n d"]) -> None:
     # Written so that NaN is caught too: no comparison with NaN holds.
-    wrong = ~(torch.linalg.vector_norm(rows.double(), dim=-1) <= _LONGEST)
+    wrong = ~(torch.linalg.vector_norm(rows.double(), dim=-1) <= LONGEST)
     if bool(wrong.any()):
         modality, row = torch.nonzero(wrong)[0].tolist()
         raise InputError(
@@ -37,30 +36,13 @@ def _check_rows(name: str, rows: Float[Tensor, "modality n d"]) -> None:
         )
 
 
-def _check_member(member: Int[Tensor, "rows"], n: int, bank: int) -> None:
-    if len(member) != n:
-        raise InputError(
-            "member",
-            got=f"{len(member)} values for {n} pairs",
-            expected="one value a pair",
-            todo="Give each pair its row among the held-out pairs, or -1.",
-        )
-    outside = (member < -1) | (member >= bank)
-    if bool(outside.any()):
-        row = int(torch.nonzero(outside)[0])
-        raise InputError(
-            "member",
-            got=f"{int(member[row])} for pair {row}",
-            expected=f"-1, or a row from 0 to {bank - 1}",
-            todo="Give each pair its row among the held-out pairs, or -1.",
-        )
-    if bank == 1 and bool((member >= 0).any()):
-        raise InputError(
-            "held_out",
-            got="one pair, which is itself to be scored",
-            expected="another held-out pair",
-            todo="Hold out more pairs: a pair is never compared with itself.",
-        )
+_HELD_OUT = MemberWords(
+    "held_out",
+    "among the held-out pairs",
+    "a row",
+    "another held-out pair",
+    "Hold out more pairs: a pair is never compared with itself.",
+)
 
 
 def _check_shapes(pair: Tensor, held_out: Tensor) -> None:
@@ -126,7 +108,7 @@ def cmc_modalities(
     other = held_out.double().sum(dim=0)
     outside = total @ other.mean(dim=0)
     if member is not None:
-        _check_member(member, n, bank)
+        check_member(member, n, bank, _HELD_OUT)
         inside = torch.nonzero(member >= 0)[:, 0]
         if inside.numel():
             itself = (total[inside] * other[member[inside].long()]).sum(dim=-1)
