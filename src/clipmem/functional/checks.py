@@ -40,6 +40,12 @@ def check_confidence(confidence: float) -> None:
         raise InputError("confidence", got=f"{confidence}", expected="a number between 0 and 1", todo="Use 0.95.")
 
 
+def check_draws(draws: int) -> None:
+    """Raise an `InputError` unless there is at least one bootstrap draw."""
+    if draws < 1:
+        raise InputError("draws", got=f"{draws}", expected="a whole number >= 1", todo="Use 2000.")
+
+
 def check_same_length(name: str, length: int, other_name: str, other_length: int) -> None:
     """Raise an `InputError` that names both unless the lengths are equal."""
     if length != other_length:

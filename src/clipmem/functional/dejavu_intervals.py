@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from clipmem.base.errors import InputError
-from clipmem.base.random import generator
+from clipmem.base.random import bootstrap_counts, generator
 from clipmem.functional.checks import check_confidence, check_same_length
 from clipmem.functional.dejavu import DejaVu
 from clipmem.functional.intervals import Interval, bootstrap_mean
@@ -70,8 +70,7 @@ def _draws(codes: Int[np.ndarray, "kept"], seed: int, draws: int) -> Iterator[In
     step = max(1, _CELLS // len(codes))
     for start in range(0, draws, step):
         rows = min(step, draws - start)
-        picks = stream.integers(count, size=(rows, count)) + np.arange(rows)[:, None] * count
-        yield np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count)[:, codes]
+        yield bootstrap_counts(stream, rows, count)[:, codes]
 
 
 def _top_rates(

@@ -17,8 +17,8 @@ from jaxtyping import Float, Float64, Int
 from scipy import special, stats
 
 from clipmem.base.errors import InputError
-from clipmem.base.random import derive_seed, generator
-from clipmem.functional.checks import as_finite, check_confidence, check_not_empty, check_same_length
+from clipmem.base.random import bootstrap_counts, derive_seed, generator
+from clipmem.functional.checks import as_finite, check_confidence, check_draws, check_not_empty, check_same_length
 
 _CELLS = 2_000_000  # resampled groups held at a time
 
@@ -209,8 +209,7 @@ def bootstrap_mean(
     check_not_empty("values", values)
     seeds, n = values.shape
     check_same_length("values", n, "groups", len(groups))
-    if draws < 1:
-        raise InputError("draws", got=f"{draws}", expected="a whole number >= 1", todo="Use 2000.")
+    check_draws(draws)
     sums, sizes = _group_sums(values, groups)
     count = len(sizes)
     mean = float(values.mean())
@@ -221,9 +220,7 @@ def bootstrap_mean(
     step = max(1, _CELLS // count)
     for start in range(0, draws, step):
         rows = min(step, draws - start)
-        # How often each group was drawn: a histogram of every row, made by one bincount over shifted indices.
-        picks = group_stream.integers(count, size=(rows, count)) + np.arange(rows)[:, None] * count
-        times = np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count)
+        times = bootstrap_counts(group_stream, rows, count)
         by_seed = times @ sums.T
         drawn = seed_stream.integers(seeds, size=(rows, seeds))
         totals = np.take_along_axis(by_seed, drawn, axis=1).sum(axis=1)

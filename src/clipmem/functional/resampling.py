@@ -36,8 +36,8 @@ from jaxtyping import Bool, Float, Float64, Int
 from scipy import special, stats
 
 from clipmem.base.errors import InputError
-from clipmem.base.random import generator
-from clipmem.functional.checks import as_finite, check_confidence
+from clipmem.base.random import bootstrap_counts, generator
+from clipmem.functional.checks import as_finite, check_confidence, check_draws
 from clipmem.functional.intervals import Interval, inverse_trigamma
 
 _CELLS = 2_000_000  # resampled scores held at a time
@@ -238,18 +238,12 @@ def _draws(
     step = max(1, _CELLS // max(n, 1))
     for start in range(0, draws, step):
         rows = min(step, draws - start)
-        picks = stream.integers(models, size=(rows, models)) + np.arange(rows)[:, None] * models
-        times = np.bincount(picks.ravel(), minlength=rows * models).reshape(rows, models).astype(np.float64)
+        times = bootstrap_counts(stream, rows, models).astype(np.float64)
         means: list[Any] = []
         for total, count in zip(sums, (inside, outside), strict=True):
             drawn = times @ count
             means.append(np.divide(times @ total, drawn, out=np.full_like(drawn, np.nan), where=drawn > 0))
         yield means[0] - means[1]
-
-
-def _check_draws(draws: int) -> None:
-    if draws < 1:
-        raise InputError("draws", got=f"{draws}", expected="a whole number >= 1", todo="Use 2000.")
 
 
 def bootstrap_models(
@@ -286,7 +280,7 @@ def bootstrap_models(
         ([1.0], [1.0], True)
     """
     check_confidence(confidence)
-    _check_draws(draws)
+    check_draws(draws)
     values = _checked(values, member)
     n = values.shape[1]
     low, high, usable = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n)
@@ -336,7 +330,7 @@ def bootstrap_models_mean(
         Interval(mean=0.75, low=0.75, high=0.75)
     """
     check_confidence(confidence)
-    _check_draws(draws)
+    check_draws(draws)
     score = in_out_means(values, member).score
     defined = ~np.isnan(score)
     if not defined.any():
