@@ -1,4 +1,4 @@
-"""Embedding with one model of a study, whole or a part: what every engine does, wherever it does it."""
+"""Embedding with the models of a study, whole or a part: what every engine does, wherever it does it."""
 
 from collections.abc import Callable
 
@@ -10,34 +10,45 @@ from clipmem.study.engine import Task
 from clipmem.study.models import open_models
 
 
-def embed_model(
-    folder: RunFolder,
-    task: Task,
-    *,
-    part: passes.Part = passes.WHOLE,
-    progress: Callable[[int], object] = lambda _: None,
-) -> passes.Embeddings:
-    """Embed all pairs of a trained run folder, or a part of them, with one model.
+class Embedder:
+    """Embeds the pairs of a trained run folder; what all models share is read once.
 
     Args:
         folder: The run folder.
-        task: The model.
-        part: Which part.
-        progress: Called with the number of pairs done since the last call.
     """
-    recipe, known = folder.recipe(), manifest.read(folder)
-    material = materials.load(folder, recipe)
-    # given models were compared with the manifest when the study began
-    encoder = open_models(recipe, folder, known, verify=False).load(task.side, task.seed)
-    return passes.embed(
-        encoder,
-        materials.pixels(folder, encoder.image_size),
-        material.rows,
-        material.captions,
-        material.splits["uid"].to_list(),
-        recipe.embed,
-        recipe.train,
-        device=execution.from_manifest(known).device,
-        part=part,
-        progress=progress,
-    )
+
+    def __init__(self, folder: RunFolder) -> None:
+        known = manifest.read(folder)
+        self._folder, self._recipe = folder, folder.recipe()
+        self._device = execution.from_manifest(known).device
+        self._material = materials.load(folder, self._recipe)
+        # given models were compared with the manifest when the study began
+        self._models = open_models(self._recipe, folder, known, verify=False)
+
+    def embed(
+        self,
+        task: Task,
+        *,
+        part: passes.Part = passes.WHOLE,
+        progress: Callable[[int], object] = lambda _: None,
+    ) -> passes.Embeddings:
+        """Embed all pairs, or a part of them, with one model.
+
+        Args:
+            task: The model.
+            part: Which part.
+            progress: Called with the number of pairs done since the last call.
+        """
+        encoder = self._models.load(task.side, task.seed)
+        return passes.embed(
+            encoder,
+            materials.pixels(self._folder, encoder.image_size),
+            self._material.rows,
+            self._material.captions,
+            self._material.splits["uid"].to_list(),
+            self._recipe.embed,
+            self._recipe.train,
+            device=self._device,
+            part=part,
+            progress=progress,
+        )

@@ -4,8 +4,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import polars as pl
-
 from clipmem.base.errors import InputError
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe
@@ -114,17 +112,15 @@ def points_of(folder: RunFolder) -> Points:
     """Read all pairs of a run, in the order of its split table."""
     recipe, splits = folder.recipe(), folder.read("splits")
     material = materials.load(folder, recipe)
-    pairs = splits.select(pl.col("uid"), pl.col("captions_from")).join(
-        folder.read("pairs").select("uid", "label"), on="uid", maintain_order="left"
-    )
-    everything = dict(zip(*folder.read("pairs").select("uid", "captions").get_columns(), strict=True))
+    pairs = folder.read("pairs")
+    label, captions = (dict(pairs.select("uid", name).iter_rows()) for name in ("label", "captions"))
     return Points(
         uids=splits["uid"].to_list(),
         roles=splits["role"].to_list(),
         groups=splits["group"].to_list(),
-        labels=pairs["label"].to_list(),
+        labels=[label[uid] for uid in splits["uid"]],
         pixels=open_cache(folder.path / materials.CACHE),
         rows=material.rows,
         # a model may have seen the first caption only: the others are views of it that it did not see
-        captions=[list(everything[uid]) for uid in splits["captions_from"]],
+        captions=[captions[uid] for uid in splits["captions_from"]],
     )

@@ -36,6 +36,7 @@ from clipmem.study.loaded import gallery_images, seconds_of
 from clipmem.study.models import StudyModels, open_models
 from clipmem.train import checkpoint
 from clipmem.train.objectives.supervised import Supervised
+from clipmem.train.paired import TrainingSet
 
 _EVALUATED = 8  # models of a kind whose retrieval is measured: the mean of more says no more
 
@@ -78,7 +79,7 @@ class Study:
             self._stage("plan", lambda: self._plan(pairs))
             if self._protocol.trains:
                 # a model that has vanished is trained again as long as somebody still needs it
-                complete = self.folder.is_done("embed") or not self._missing()
+                complete = self.folder.is_done("embed") or not self._missing(self._sets())
                 self._stage("train", lambda: self._train(how), complete=complete)
             self._stage("embed", lambda: self._embed(how))
             self._stage("score", self._score)
@@ -135,17 +136,19 @@ class Study:
     def _protocol(self) -> Protocol:
         return protocol_of(self.recipe)
 
-    def _models(self) -> list[Task]:
-        models = self._protocol.training_sets(self.folder.read("splits"))
-        return [Task(model.side, model.seed) for model in models]
+    def _sets(self) -> list[TrainingSet]:
+        return self._protocol.training_sets(self.folder.read("splits"))
 
-    def _missing(self) -> list[Task]:
-        return [task for task in self._models() if not self.folder.is_done(f"train-{task.side}-seed-{task.seed}")]
+    def _models(self) -> list[Task]:
+        return [Task(model.side, model.seed) for model in self._sets()]
+
+    def _missing(self, models: Sequence[TrainingSet]) -> list[Task]:
+        tasks = [Task(model.side, model.seed) for model in models]
+        return [task for task in tasks if not self.folder.is_done(f"train-{task.side}-seed-{task.seed}")]
 
     def _train(self, how: execution.Execution) -> list[Path]:
-        missing = self._missing()
-        train = self.recipe.train
-        pairs = len(self._protocol.training_sets(self.folder.read("splits"))[0].uids)
+        models = self._sets()
+        missing, train, pairs = self._missing(models), self.recipe.train, len(models[0].uids)
         steps = -(-pairs // train.batch_size)
         self.reporter.begin("train", pairs * train.epochs * len(missing), "pairs")
         spent = self.engine.train(
@@ -157,8 +160,8 @@ class Study:
         if missing:
             self.reporter.note(f"train     {spent.sentence()}")
         checkpoint.sweep(self.folder.path / "models")
-        self._protocol.check({(task.side, task.seed): self._record(task.side, task.seed) for task in self._models()})
-        return [self.folder.model_dir(task.side, task.seed) / "record.json" for task in self._models()]
+        self._protocol.check({(one.side, one.seed): self._record(one.side, one.seed) for one in models})
+        return [self.folder.model_dir(one.side, one.seed) / "record.json" for one in models]
 
     def _record(self, side: str, seed: int) -> Mapping[str, object]:
         directory = self.folder.model_dir(side, seed).relative_to(self.folder.path)
@@ -174,14 +177,14 @@ class Study:
         splits = self.folder.read("splits")
         external = (splits["role"] == "external").to_numpy()
         models = self._protocol.training_sets(splits)
-        material, name = materials.load(self.folder, self.recipe), self.recipe.score.alignment
+        labels = self._labels()
         parts = [
             # one model at a time: the embeddings of all of them need not fit in memory
             parts_of(
                 passes.load(self.folder.embedding_dir(model.side, model.seed)),
                 external,
-                name,
-                labels=material.labels if material.classes else None,
+                self.recipe.score.alignment,
+                labels=labels,
                 head=self._head(model.side, model.seed),
             )
             for model in models
@@ -189,16 +192,25 @@ class Study:
         made = self._protocol.score(splits, models, parts)
         return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores)]
 
+    @property
+    def _has_heads(self) -> bool:
+        return self.recipe.train.objective == "supervised"
+
+    def _labels(self) -> np.ndarray | None:
+        """Return the pairs' classes, where models were trained on them."""
+        material = materials.load(self.folder, self.recipe) if self._has_heads else None
+        return material.labels if material and material.classes else None
+
     def _head(self, side: str, seed: int) -> Head | None:
         """Return what makes class scores of a model's image embeddings, where it was trained with such a head."""
-        if self.recipe.train.objective != "supervised":
+        if not self._has_heads:
             return None
         return Supervised.load(self.folder.model_dir(side, seed)).requires_grad_(requires_grad=False).logits
 
-    def _by_side(self) -> dict[str, dict[int, passes.Embeddings]]:
+    def _by_side(self, models: Sequence[Task]) -> dict[str, dict[int, passes.Embeddings]]:
         """Return the embeddings of the models that stand for the study: each kind of them, at most eight of a kind."""
         found: dict[str, dict[int, passes.Embeddings]] = {}
-        for task in self._models():
+        for task in models:
             of_kind = found.setdefault(
                 "g" if task.side.startswith("without-") else "f" if task.side == "r" else task.side, {}
             )
@@ -208,20 +220,19 @@ class Study:
 
     def _evaluate(self) -> list[Path]:
         self.reporter.begin("evaluate", 1, "model set")
-        splits = self.folder.read("splits")
+        splits, models = self.folder.read("splits"), self._models()
         settings = self.recipe.score
         found = retrieval(
-            self._by_side(),
+            self._by_side(models),
             (splits["role"] == "external").to_numpy(),
             np.unique(splits["group"].to_numpy(), return_inverse=True)[1],
             seed=derive_seed(self.recipe.split.seed, "retrieval"),
             draws=settings.draws,
             confidence=settings.confidence,
         )
-        tasks = [(task.side, task.seed) for task in self._models()]
         return [
             self.folder.write_json("evaluate/retrieval.json", found),
-            *dejavu.evaluate(self.folder, self.recipe, tasks),
+            *dejavu.evaluate(self.folder, self.recipe, [(task.side, task.seed) for task in models]),
         ]
 
 

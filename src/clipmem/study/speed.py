@@ -18,10 +18,8 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.data.cache import build_cache
 from clipmem.data.sources import open_source
-from clipmem.data.splits import split_table
 from clipmem.embed import passes
 from clipmem.models import openclip
-from clipmem.score import summary
 from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
@@ -152,9 +150,7 @@ def _planned(folder: RunFolder, recipe: Recipe) -> tuple[float, float]:
     build_cache(folder.path / materials.CACHE, references, source.read, size=size)
     seconds = time.monotonic() - started
     folder.write("pairs", pairs)
-    sizes = {role: getattr(recipe.split, role) for role in summary.ROLES}
-    table = split_table(pairs["uid"].to_list(), pairs["group"].to_list(), sizes, planted=0, seed=0)
-    folder.write("splits", protocol_of(recipe).roles(table))
+    folder.write("splits", protocol_of(recipe).split(pairs, pairs["group"].to_list()))
     return len(references) / seconds, sum(map(len, source.read(references))) / 1e6 / seconds
 
 

@@ -23,7 +23,7 @@ from clipmem.embed import passes
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.study import engine, execution
-from clipmem.study.embedding import embed_model
+from clipmem.study.embedding import Embedder
 from clipmem.study.engines.local import check_processes
 
 RETRIES = 3
@@ -64,7 +64,7 @@ def _embed(path: str, side: str, seed: int, part: passes.Part, board: Any) -> di
         board.put.remote((side, seed, part), done, "")
 
     try:
-        embedded = embed_model(folder, engine.Task(side, seed), part=part, progress=progress)
+        embedded = Embedder(folder).embed(engine.Task(side, seed), part=part, progress=progress)
     except ClipmemError as error:
         return {"error": str(error), "exit_code": error.exit_code}
     return {"arrays": [None if array is None else array.numpy() for array in embedded]}

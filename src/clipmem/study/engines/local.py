@@ -7,7 +7,7 @@ from clipmem.base.errors import InputError
 from clipmem.embed import passes
 from clipmem.store.folder import RunFolder
 from clipmem.study import engine
-from clipmem.study.embedding import embed_model
+from clipmem.study.embedding import Embedder
 from clipmem.study.execution import Execution
 from clipmem.train.numerics import threads
 
@@ -35,10 +35,10 @@ class LocalEngine:
         self, folder: RunFolder, tasks: Sequence[engine.Task], how: Execution, *, progress: Callable[[int], object]
     ) -> list[Path]:
         """Embed with one model after another, on all cores."""
-        files: list[Path] = []
+        embedder, files = Embedder(folder), list[Path]()
         for task in tasks:
             with threads(how.threads * how.workers):
-                embedded = embed_model(folder, task, progress=progress)
+                embedded = embedder.embed(task, progress=progress)
             files += passes.save(embedded, folder.embedding_dir(task.side, task.seed))
         return files
 
