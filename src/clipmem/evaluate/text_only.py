@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float64, Int
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.data.objects import known_uids, read_columns
+from clipmem.data.user_tables import known_uids, read_columns
 from clipmem.functional import nearest
 
 TFIDF = "TF-IDF of 2 to 4 characters, fitted on the public captions"
