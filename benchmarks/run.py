@@ -33,18 +33,13 @@ def main() -> None:
     parser.add_argument("--suite", choices=[*SUITES, "all"], default="all", help="which one")
     parser.add_argument("--json", type=Path, help="write the rows here, with hardware and versions")
     parser.add_argument("--rounds", type=int, default=3, help="how often each pair of figures is measured (3)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
     parser.add_argument("--before", default="", help="suite study: an earlier commit to compare with")
     chosen = parser.parse_args()
     described, rows = machine(), []
-    if chosen.device == "cuda" and not described["gpu"]:
-        parser.exit(2, "benchmarks: --device cuda: no such device here; use cpu\n")
     for name in SUITES if chosen.suite == "all" else (chosen.suite,):
         with tempfile.TemporaryDirectory() as folder:
             module = importlib.import_module(f"suites.{name}")
-            found: list[Row] = module.measure(
-                Path(folder), device=chosen.device, rounds=chosen.rounds, before=chosen.before
-            )
+            found: list[Row] = module.measure(Path(folder), rounds=chosen.rounds, before=chosen.before)
         print(table(found), flush=True)
         rows += found
     if chosen.json:

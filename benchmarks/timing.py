@@ -6,11 +6,12 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 Against = Literal["open_clip", "loop", "bare", "before"]
 
@@ -127,27 +128,37 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def script(*arguments: str, threads: int | None = None) -> subprocess.Popen[str]:
-    """Start this interpreter on something, with its output piped."""
+@dataclass
+class Script:
+    """A running script and the file that it prints to: a full pipe would hold it up while another one is read."""
+
+    process: subprocess.Popen[bytes]
+    printed: IO[bytes]
+
+
+def script(*arguments: str, threads: int | None = None) -> Script:
+    """Start this interpreter on something, and keep what it prints."""
     environment = dict(os.environ)
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
+    printed = tempfile.TemporaryFile()  # noqa: SIM115
+    words = [sys.executable, *arguments]
+    return Script(
+        subprocess.Popen(words, stdout=printed, stderr=subprocess.STDOUT, env=environment),  # noqa: S603
+        printed,
     )
 
 
-def output(process: subprocess.Popen[str]) -> str:
+def output(one: Script) -> str:
     """Wait for a script and return what it printed.
 
     Raises:
         RuntimeError: It failed; its last lines are the message.
     """
-    text, _ = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"{process.args} ended with {process.returncode}:\n" + "\n".join(text.splitlines()[-15:]))
+    code = one.process.wait()
+    with one.printed as stream:
+        stream.seek(0)
+        text = stream.read().decode(errors="replace")
+    if code:
+        raise RuntimeError(f"{one.process.args} ended with {code}:\n" + "\n".join(text.splitlines()[-15:]))
     return text

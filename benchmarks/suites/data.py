@@ -19,7 +19,7 @@ from clipmem.models.openclip import OpenClipEncoder, create
 BATCH = 128
 
 
-def measure(folder: Path, *, device: str, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
     """Compare one epoch's batches, one thread each, and the decoding itself."""
     torch.set_num_threads(1)
     rows: list[Row] = []

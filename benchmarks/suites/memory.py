@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from PIL import Image
-from timing import Row, script
+from timing import Row, output, script
 
 SIZES = (1_000, 10_000, 100_000)
 _SETTINGS = (
@@ -19,7 +19,7 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def measure(folder: Path, *, device: str, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
     """Run `clipmem run` on 1,000, 10,000 and 100,000 synthetic pairs, an epoch of one seed each."""
     found = [_study(folder, n) for n in SIZES]
     (folder / "scale.json").write_text(json.dumps(found, indent=1))
@@ -66,14 +66,13 @@ def _study(folder: Path, n: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory(dir=folder) as out:
         words = [word for setting in settings for word in ("--set", setting)]
         started = time.perf_counter()
-        process = script("-m", "clipmem", "run", "quick", *words, "--out", f"{out}/run")
+        running = script("-m", "clipmem", "run", "quick", *words, "--out", f"{out}/run")
         peak = 0.0
-        while process.poll() is None:
-            peak = max(peak, _tree_mib(process.pid))
+        while running.process.poll() is None:
+            peak = max(peak, _tree_mib(running.process.pid))
             time.sleep(0.1)
         took = time.perf_counter() - started
-        if process.returncode:
-            raise RuntimeError(process.communicate()[0][-2000:])
+        output(running)
         stages = json.loads(Path(out, "run", "summary.json").read_text())["seconds"]
     return {"pairs": n, "seconds": took, "mib": peak, "stages": stages}
 

@@ -21,7 +21,7 @@ from clipmem.score.alignments import parts_of
 VIEWS = 5
 
 
-def measure(folder: Path, *, device: str, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
     """Score with f and g of two sizes; the loop is run on some pairs and counted a pair."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -64,7 +64,13 @@ class _Work:
             draw_crops(pair_keys(data.uids), seed=view, size=data.size, scale=(0.9, 1.0), ratio=(0.75, 4 / 3), flip=0)
             for view in range(VIEWS)
         ]
-        self._batches: list[tuple[list[Tensor], Tensor]] | None = None
+        n, width = int(external.sum()), models[0].encode_text(models[0].tokenize(["a"])).shape[1]
+        # made here, so that no timing has it
+        self.batches = [self._batch(start) for start in range(0, len(data.uids), 256)]
+        # stands for the bank's embeddings, which a script makes once for all pairs: not charged to the loop
+        self.banks = [
+            tuple(torch.nn.functional.normalize(torch.randn(n, width), dim=-1) for _ in range(2)) for _ in models
+        ]
 
     def first(self) -> None:
         """Embed every pair with both models, keep the embeddings, and score."""
@@ -93,11 +99,9 @@ class _Work:
 
     def bare(self) -> None:
         """Forward passes alone, both models, on batches that are in memory."""
-        if self._batches is None:
-            self._batches = [self._batch(start) for start in range(0, len(self.data.uids), 256)]
         with torch.inference_mode():
             for model in self.models:
-                for views, tokens in self._batches:
+                for views, tokens in self.batches:
                     for view in views:
                         model.encode_image(view)
                     model.encode_text(tokens)
@@ -117,30 +121,15 @@ class _Work:
         return views, encoder.tokenize([self.data.captions[k] for k in rows])
 
     def loop(self, pairs: int) -> None:
-        """The scripts of this field: batch size 1, open_clip's public calls, the bank's embeddings made once before."""
-        bank = _bank(self)
+        """The scripts of this field: batch size 1, open_clip's public calls, the bank embedded before."""
         transform = open_clip.image_transform(self.data.size, is_train=True, aug_cfg={"scale": (0.9, 1.0)})
         length = self.models[0].module.context_length
         tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=length)
         with torch.no_grad():
             for k in range(pairs):
-                for model, (images, texts) in zip(self.models, bank, strict=True):
+                for model, (images, texts) in zip(self.models, self.banks, strict=True):
                     _score_one(model.module, Image.fromarray(self.data.pixels[k]), self.data.captions[k], transform,
                                tokenizer, images, texts)  # fmt: skip
-
-
-_BANKS: dict[int, list[tuple[Tensor, Tensor]]] = {}
-
-
-def _bank(work: _Work) -> list[tuple[Tensor, Tensor]]:
-    """Embed the bank once; not charged to the loop."""
-    if id(work) not in _BANKS:
-        width = [model.encode_text(model.tokenize(["a"])).shape[1] for model in work.models]
-        n = int(work.external.sum())
-        _BANKS[id(work)] = [
-            tuple(torch.nn.functional.normalize(torch.randn(n, d), dim=-1) for _ in range(2)) for d in width
-        ]
-    return _BANKS[id(work)]
 
 
 def _score_one(

@@ -12,7 +12,7 @@ from timing import Row, in_turn, seconds
 ROOT = Path(__file__).parents[2]
 
 
-def measure(folder: Path, *, device: str, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:
     """Run `clipmem demo` from two source trees in turn; prints the mean score of both."""
     if not before:
         print("study: skipped, there is nothing to compare with; give --before REV, a commit of this repository")

@@ -20,15 +20,15 @@ HERE = Path(__file__).parent.parent
 _RATE = re.compile(r"^RATE ([0-9.e+]+)$", re.MULTILINE)
 
 
-def measure(folder: Path, *, device: str, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
     """Compare on the demo's model, and on ViT-B-32 with captions of COCO's length."""
     config = str(files("clipmem.models") / "configs" / "clipmem-tiny.json")
     tiny = emoji(folder / "tiny", size=64, pairs=1500)
     large = emoji(folder / "large", size=224, pairs=192, coco=True)
     return [
-        *_against(folder / "tiny", tiny, "demo recipe", "clipmem-tiny", config, 128, (10, 4), rounds, coco=False),
+        _against(folder / "tiny", tiny, "demo recipe", "clipmem-tiny", config, 128, (10, 4), rounds, coco=False),
         _bare(tiny, "demo recipe", "clipmem-tiny", 128, rounds),
-        *_against(folder / "large", large, "ViT-B-32, 224 px", "ViT-B-32", "ViT-B-32", 32, (3, 2), rounds, coco=True),
+        _against(folder / "large", large, "ViT-B-32, 224 px", "ViT-B-32", "ViT-B-32", 32, (3, 2), rounds, coco=True),
     ]
 
 
@@ -48,7 +48,7 @@ def _ours(folder: Path, data: Workload, model: str, batch: int, epochs: int, coc
     return run
 
 
-def _theirs(data: Workload, config: str, batch: int, epochs: int) -> dict[str, Callable[[], float]]:
+def _theirs(data: Workload, config: str, batch: int, epochs: int) -> list[Callable[[], float]]:
     """Both precisions; one process with all threads and a loader for each core, or a process a core."""
     cores = len(os.sched_getaffinity(0))
 
@@ -57,11 +57,11 @@ def _theirs(data: Workload, config: str, batch: int, epochs: int) -> dict[str, C
         threads = max(1, cores // processes)
         return lambda: _rates([output(p) for p in [script(*words, threads=threads) for _ in range(processes)]])
 
-    return {
-        f"{precision}, {processes} process{'es' * (processes > 1)}": run(precision, processes, workers)
+    return [
+        run(precision, processes, workers)
         for precision in ("fp32", "amp_bf16")
         for processes, workers in ((1, cores), (cores, 0))
-    }
+    ]
 
 
 def _against(
@@ -75,21 +75,18 @@ def _against(
     rounds: int,
     *,
     coco: bool,
-) -> list[Row]:
-    ours = _ours(folder, data, model, batch, epochs[0], "coco" if coco else "short")
+) -> Row:
     ways = _theirs(data, config, batch, epochs[1])
-    return [
-        in_turn(
-            "training",
-            f"{case}: a study's models, open_clip at its best of {len(ways)}",
-            "open_clip",
-            ours,
-            list(ways.values()),
-            unit="pairs/s",
-            rounds=rounds,
-            more_is_better=True,
-        )
-    ]
+    return in_turn(
+        "training",
+        f"{case}: a study's models, open_clip at its best of {len(ways)}",
+        "open_clip",
+        _ours(folder, data, model, batch, epochs[0], "coco" if coco else "short"),
+        ways,
+        unit="pairs/s",
+        rounds=rounds,
+        more_is_better=True,
+    )
 
 
 def _bare(data: Workload, case: str, model: str, batch: int, rounds: int) -> Row:
