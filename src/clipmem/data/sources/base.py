@@ -7,6 +7,7 @@ import polars as pl
 
 from clipmem.base.recipes import DataSection
 from clipmem.base.registry import Registry
+from clipmem.data.quarantine import Problem
 
 
 class Source(ABC):
@@ -14,10 +15,14 @@ class Source(ABC):
 
     Args:
         section: The recipe's `[data]` section.
+
+    Attributes:
+        problems: The records that `pairs` left out; complete once it has returned.
     """
 
     def __init__(self, section: DataSection) -> None:
         self.section = section
+        self.problems: list[Problem] = []
 
     @abstractmethod
     def pairs(self) -> pl.DataFrame:
