@@ -2,16 +2,14 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from clipmem.base.recipes import dump_recipe
 from clipmem.store.folder import RunFolder
-from clipmem.testing.tiny import tiny_recipe
+from tests.e2e import running
 from tests.e2e.test_study import contents
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install 'clipmem[ray]'")
@@ -24,25 +22,12 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "RAY
 }
 
 
-def start(recipe, out, *more):
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "clipmem", "run", str(recipe), "--out", str(out), *more],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    )
+start = partial(running.start, python=("-W", "error"), environment=ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("local")
-    recipe = folder / "study.toml"
-    recipe.write_text(dump_recipe(tiny_recipe(*STUDY)))
-    process = start(recipe, folder / "run")
-    complaints = process.communicate()[1]
-    assert process.returncode == 0, complaints
-    return recipe, contents(folder / "run")
+    return running.undisturbed_study(tmp_path_factory.mktemp("local"), STUDY, start)
 
 
 def status(pid):
@@ -96,8 +81,8 @@ def test_a_killed_ray_worker_costs_a_retry(local, tmp_path, task, marker):
     out = tmp_path / "run"
     process = start(recipe, out, "--engine", "ray")
     first = wait_for(process, lambda: task_of(process, f"ray::{task}"))
-    time.sleep(0.5)
-    # the kill hits a task at work: it has not finished
+    os.kill(first, signal.SIGSTOP)
+    # the kill hits a task at work: stopped as soon as it was seen, it has not finished
     assert not RunFolder(out).is_done(marker)
     os.kill(first, signal.SIGKILL)
     second = wait_for(process, lambda: task_of(process, f"ray::{task}"))

@@ -3,40 +3,21 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
-from clipmem.base.recipes import dump_recipe
 from clipmem.store.folder import RunFolder
-from clipmem.testing.tiny import tiny_recipe
+from tests.e2e.running import ends_well, start, undisturbed_study
 from tests.e2e.test_study import contents
 
 STUDY = ("train.seeds=[0]", "train.epochs=12")
 CHECKPOINT = "models/*/*/checkpoint.safetensors"
 
 
-def start(recipe, out, every=60):
-    return subprocess.Popen(
-        [sys.executable, "-m", "clipmem", "run", str(recipe), "--out", str(out)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        text=True,
-        env={**os.environ, "CLIPMEM_CHECKPOINT_SECONDS": str(every)},
-    )
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    recipe = folder / "study.toml"
-    recipe.write_text(dump_recipe(tiny_recipe(*STUDY)))
-    process = start(recipe, folder / "run")
-    complaints = process.communicate()[1]
-    assert process.returncode == 0, complaints
-    return recipe, contents(folder / "run")
+    return undisturbed_study(tmp_path_factory.mktemp("undisturbed"), STUDY)
 
 
 # the stage whose marker must be there before the kill, and how long after it
@@ -64,9 +45,7 @@ def test_killed_and_run_again(undisturbed, tmp_path, after, delay):
     time.sleep(delay)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    again = start(recipe, out)
-    complaints = again.communicate()[1]
-    assert again.returncode == 0, complaints
+    ends_well(start(recipe, out))
     found = {name: data for name, data in contents(out).items() if not name.endswith(".tmp")}
     assert found == expected
 
@@ -88,9 +67,7 @@ def test_killed_between_checkpoints_and_run_again(undisturbed, tmp_path, delay):
     time.sleep(delay)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    again = start(recipe, out)
-    complaints = again.communicate()[1]
-    assert again.returncode == 0, complaints
+    ends_well(start(recipe, out))
     assert contents(out) == expected  # without a checkpoint, or a half-written one
 
 
@@ -109,9 +86,7 @@ def test_ctrl_c_at_a_terminal_keeps_the_state_and_the_run_goes_on(undisturbed, t
     assert list(out.glob(CHECKPOINT))
     alive = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(out) not in alive
-    again = start(recipe, out)
-    complaints = again.communicate()[1]
-    assert again.returncode == 0, complaints
+    ends_well(start(recipe, out))
     assert "train     bound by " in complaints
     assert contents(out) == expected
 

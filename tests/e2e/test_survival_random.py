@@ -12,8 +12,8 @@ import pytest
 from clipmem.base.recipes import dump_recipe
 from clipmem.store.folder import RunFolder
 from clipmem.testing.tiny import tiny_recipe
+from tests.e2e.running import ends_well, start
 from tests.e2e.test_study import contents
-from tests.e2e.test_survival import start
 
 KILLS = int(os.environ.get("CLIPMEM_KILLS", "20"))
 SEED = int(os.environ.get("CLIPMEM_KILLS_SEED", "0"))
@@ -46,9 +46,7 @@ def test_twenty_kills_at_random_moments(tmp_path, capsys):
     recipe = tmp_path / "study.toml"
     recipe.write_text(dump_recipe(tiny_recipe("train.seeds=[0]", "train.epochs=10")))
     started = time.monotonic()
-    process = start(recipe, tmp_path / "undisturbed")
-    complaints = process.communicate()[1]
-    assert process.returncode == 0, complaints
+    ends_well(start(recipe, tmp_path / "undisturbed"))
     duration = time.monotonic() - started
     expected = contents(tmp_path / "undisturbed")
     rng = np.random.default_rng(SEED)
@@ -58,9 +56,7 @@ def test_twenty_kills_at_random_moments(tmp_path, capsys):
     for number in range(1, KILLS + 1):
         moment, out = killed(recipe, tmp_path / f"run-{number}", rng, duration)
         after = stage_of(RunFolder(out))
-        again = start(recipe, out)
-        complaints = again.communicate()[1]
-        assert again.returncode == 0, complaints
+        ends_well(start(recipe, out))
         found = {name: data for name, data in contents(out).items() if not name.endswith(".tmp")}
         same = found == expected
         alike += same

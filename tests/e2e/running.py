@@ -1,0 +1,34 @@
+"""Studies in processes of their own: started, waited for, and made once to compare others with."""
+
+import os
+import subprocess
+import sys
+
+from clipmem.base.recipes import dump_recipe
+from clipmem.testing.tiny import tiny_recipe
+from tests.e2e.test_study import contents
+
+
+def start(recipe, out, *more, every=60, python=(), environment=None):
+    """Start `clipmem run` in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, *python, "-m", "clipmem", "run", str(recipe), "--out", str(out), *more],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+        env={**(environment or os.environ), "CLIPMEM_CHECKPOINT_SECONDS": str(every)},
+    )
+
+
+def ends_well(process):
+    complaints = process.communicate()[1]
+    assert process.returncode == 0, complaints
+
+
+def undisturbed_study(folder, settings, start=start):
+    """Make a tiny study; return its recipe's file and the contents of its folder."""
+    recipe = folder / "study.toml"
+    recipe.write_text(dump_recipe(tiny_recipe(*settings)))
+    ends_well(start(recipe, folder / "run"))
+    return recipe, contents(folder / "run")
