@@ -64,7 +64,7 @@ def _ours(data: Workload, encoder: OpenClipEncoder) -> None:
     for start in range(0, len(data.uids), BATCH):
         chosen = np.arange(start, min(start + BATCH, len(data.uids)))
         batch = render(torch.from_numpy(pixels[chosen]), type(crops)(*(c[chosen] for c in crops)), size=data.size)
-        normalise_pixels(batch, encoder.mean, encoder.std)
+        normalise_pixels(batch, encoder.mean, encoder.std, in_place=True)
         assert len(tokens[chosen]) == len(chosen)  # noqa: S101
 
 

@@ -91,6 +91,10 @@ class TrainSection(_Section):
         "auto", description="bf16 autocast, or not; auto = where the processor computes in bf16."
     )
 
+    compile: Literal["off", "on"] = Field(
+        "off", description="on: torch.compile for the towers; needs a C++ compiler, a GPU or long trainings to pay."
+    )
+
     @model_validator(mode="after")
     def _ordered(self) -> "TrainSection":
         if len(set(self.seeds)) != len(self.seeds):
