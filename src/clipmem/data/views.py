@@ -19,8 +19,9 @@ from clipmem.base.random import uniform
 from clipmem.data.transfer import send
 
 _TRIES = 10
-# Bytes of a block of pictures between the two passes: as much as one core's second-level cache holds
-_SCRATCH = 2**19
+# Bytes of a block of pictures between the two passes: small enough for a core's cache, and enough pictures of 64 pixels
+# for one operation
+_SCRATCH = 2**20
 
 
 class Crops(NamedTuple):

@@ -17,7 +17,7 @@ class Execution:
 
     Attributes:
         device: `cpu` or `cuda`.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `tf32` or `bf16`.
         threads: Threads of one training process.
         workers: Training processes at a time; does not change any result.
         processes: Processes that train one model together (torchrun); another number rounds otherwise.

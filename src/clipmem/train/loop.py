@@ -28,7 +28,7 @@ from clipmem.store.hashing import json_sha256
 from clipmem.train.ahead import made_ahead
 from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
 from clipmem.train.distributed import ALONE, World, check_world
-from clipmem.train.numerics import check_compiler
+from clipmem.train.numerics import check_compiler, multiplying
 from clipmem.train.objectives import Objective, Towers, create_objective
 from clipmem.train.objectives.base import OBJECTIVE_FILE
 from clipmem.train.paired import TrainingSet
@@ -121,7 +121,7 @@ def train(
         settings: The recipe's `[train]` section.
         folder: Where the model, `log.jsonl` and `record.json` go, and `objective.safetensors` if the objective has
             parameters of its own.
-        precision: `fp32` or `bf16` (resolved).
+        precision: `fp32`, `tf32` or `bf16` (resolved).
         device: `cpu` or `cuda`.
         progress: Called about twice a second with step, steps, loss and pairs a second.
         checkpoints: Where the state is kept now and then, and taken from if it is there; by default nowhere. The
@@ -139,7 +139,7 @@ def train(
         RunError: The loss is not finite; the step and what to try are named.
         TrainingStopped: `checkpoints.stop` said so; the state is written.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), multiplying(precision, device):
         # layers that draw, such as patch dropout, must not depend on what the process drew before
         torch.manual_seed(derive_seed(plan.seed, "layers"))
         return _train(

@@ -14,11 +14,23 @@ from clipmem.base.errors import InputError
 # Up to about this many tokens, plain matrix products beat the blocked attention kernel on CPUs: at 65 tokens its
 # backward pass took a third of a tiny model's step. Longer sequences were not measured and keep torch's choice.
 _SHORT = 100
+Precision = Literal["fp32", "tf32", "bf16"]
 _COMPILERS = {"cpu": ("g++", "clang++"), "cuda": ("gcc", "clang", "cc")}
 
 
-def resolve_precision(setting: Literal["auto", "fp32", "bf16"], device: str) -> Literal["fp32", "bf16"]:
-    """Turn `auto` into `bf16` where the processor computes in it, else `fp32`."""
+def resolve_precision(setting: Precision | Literal["auto"], device: str) -> Precision:
+    """Turn `auto` into `bf16` where the device computes in it, else `fp32`.
+
+    Raises:
+        InputError: `tf32` on a device that has no such numbers.
+    """
+    if setting == "tf32" and device != "cuda":
+        raise InputError(
+            "[train] precision = 'tf32'",
+            got=f"device {device}",
+            expected="a GPU: tf32 is how its matrix units take float32",
+            todo="Use auto, fp32 or bf16.",
+        )
     if setting != "auto":
         return setting
     if device == "cuda":
@@ -53,6 +65,31 @@ def computing(precision: str, device: str, *, tokens: int) -> Generator[None]:
         if device == "cpu" and tokens <= _SHORT:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
+
+
+@contextlib.contextmanager
+def multiplying(precision: str, device: str) -> Generator[None]:
+    """Multiply float32 matrices on a GPU in full inside the block, or with `tf32` at its 10 bits of mantissa.
+
+    It holds for forward and backward passes, and comes back as it was. torch takes convolutions in tf32 unless told not
+    to: with `fp32` a GPU would otherwise not agree with a CPU. On CPUs nothing is changed.
+
+    Args:
+        precision: `fp32`, `tf32` or `bf16`; with the last, what autocast leaves in float32 is multiplied in full.
+        device: `cpu` or `cuda`.
+    """
+    if device != "cuda":
+        yield
+        return
+    short = precision == "tf32"
+    before, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if short else "highest")
+    torch.backends.cudnn.allow_tf32 = short
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 @contextlib.contextmanager
