@@ -16,12 +16,14 @@ from torch.utils import deterministic
 from clipmem.base.recipes import TrainSection
 from clipmem.models.openclip import create
 from clipmem.train.loop import TrainingData, train
+from clipmem.train.numerics import keep_memory
 from clipmem.train.paired import TrainingSet
 
 
 def as_in_a_study(device: str) -> None:
     """Set this process as a study sets its training processes (`clipmem.study.worker`)."""
     torch.set_flush_denormal(True)
+    keep_memory()
     torch.use_deterministic_algorithms(mode=device == "cpu")
     deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -16,6 +16,7 @@ from clipmem.data.cache import build_cache
 from clipmem.data.transfer import send
 from clipmem.data.views import draw_crops, normalise_pixels, pair_keys, render
 from clipmem.models.openclip import OpenClipEncoder, create
+from clipmem.train.numerics import keep_memory
 
 BATCH = 128
 
@@ -23,6 +24,7 @@ BATCH = 128
 def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
     """Compare one epoch's batches, one thread each, and the decoding itself."""
     torch.set_num_threads(1)
+    keep_memory()  # as a study's training processes
     rows: list[Row] = []
     for size, pairs in ((64, 1500), (224, 400)):
         data = emoji(folder / f"data-{size}", size=size, pairs=pairs, coco=size == 224)

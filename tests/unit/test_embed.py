@@ -203,3 +203,24 @@ def test_pickles_are_not_read(micro, tmp_path):
     passes.save(embedded(micro), tmp_path)
     np.save(tmp_path / "text.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     assert "allow_pickle=False" in broken(tmp_path, "text")
+
+
+def test_captions_of_about_one_length_share_a_pass(micro, monkeypatch):
+    captions = [["x" * (7 * k % 11 + 1) + " " + "word " * (7 * k % 11)] for k in range(45)]
+    texts = [own[0] for own in captions]
+    encoder = OpenClipEncoder(micro.module, micro._config, micro._tokenizer)
+    passed, encode = [], encoder.encode_text
+    monkeypatch.setattr(encoder, "encode_text", lambda tokens: [passed.append(tokens.clone()), encode(tokens)][1])
+    uids = [f"{k:032x}" for k in range(45)]
+    found = passes.embed(encoder, PIXELS, np.zeros(45, dtype=int), captions, uids, EmbedSection(batch_size=5), CROPS)
+    with torch.inference_mode():
+        for k, text in enumerate(texts):  # in the order of the pairs, not of the passes
+            close(found.text[k], encode(micro.tokenize([text]))[0])
+    assert found.text_pair.tolist() == list(range(45))
+    lengths = [batch.shape[1] for batch in passed]
+    # eight batches are sorted together, the rest is a window of its own
+    assert lengths[:8] == sorted(lengths[:8])
+    assert lengths[0] < lengths[7]
+    assert len(lengths) == 9
+    as_given = sum(micro.tokenize(texts[start : start + 5]).shape[1] for start in range(0, 45, 5))
+    assert sum(lengths) < 0.8 * as_given

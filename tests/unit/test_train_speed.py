@@ -2,6 +2,9 @@
 
 import copy
 import json
+import platform
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -97,22 +100,69 @@ def test_ctrl_c_while_batches_are_made_ahead(fresh, tmp_path, monkeypatch):
     assert not makers()
 
 
-def test_compiled_towers_train_alike(fresh, tmp_path, monkeypatch):
-    real = OpenClipEncoder.compile
-    # the compiler that changes nothing: what is compiled, and that the rest fits it, is the same
-    monkeypatch.setattr(OpenClipEncoder, "compile", lambda self: real(self, backend="aot_eager"))
-    monkeypatch.setattr(loop, "check_compiler", lambda *_: None)
-    losses = {}
-    for setting in ("off", "on"):
-        train(fresh(), DATA, PLAN, section(compile=setting), folder=tmp_path / setting, precision="fp32")
-        losses[setting] = losses_of(tmp_path / setting)
-        names = set(openclip.load(tmp_path / setting).module.state_dict())
-        assert not [name for name in names if "_orig_mod" in name]
-    assert losses["on"] == pytest.approx(losses["off"], rel=1e-4)
-    records = [json.loads((tmp_path / setting / "record.json").read_text()) for setting in ("off", "on")]
+_COMPILED = """
+import sys
+from pathlib import Path
+import numpy as np
+from clipmem.base.recipes import TrainSection
+from clipmem.models import openclip
+from clipmem.train import loop
+from clipmem.train.paired import TrainingSet
+folder, real = Path(sys.argv[1]), openclip.OpenClipEncoder.compile
+openclip.OpenClipEncoder.compile = lambda self: real(self, backend=sys.argv[2])
+loop.check_compiler = lambda *_: None
+pixels = np.random.default_rng(0).integers(0, 256, (18, 32, 32, 3), dtype=np.uint8)
+captions = [["thing number " + "one " * (k % 4)] for k in range(18)]
+uids = tuple(f"{k:032x}" for k in range(18))
+for setting in ("off", "on"):
+    settings = TrainSection(epochs=2, batch_size=5, compile=setting)
+    data = loop.TrainingData(pixels, np.arange(18), captions)
+    plan = TrainingSet("f", 0, uids, 18)
+    encoder = openclip.create("clipmem-micro", seed=7)
+    loop.train(encoder, data, plan, settings, folder=folder / setting, precision="fp32")
+"""
+
+
+# `aot_eager` compiles as `inductor` does, up to the code: what is compiled, and that the rest fits it, is the same
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_towers_train_alike(tmp_path, backend):
+    # in a process of its own: here all functions check their shapes, which is not to be compiled
+    subprocess.run([sys.executable, "-c", _COMPILED, str(tmp_path), backend], check=True, timeout=600)
+    off, on = tmp_path / "off", tmp_path / "on"
+    assert losses_of(on) == pytest.approx(losses_of(off), rel=1e-4)
+    assert len(losses_of(on)) == 8
+    names = [set(openclip.load(folder).module.state_dict()) for folder in (off, on)]
+    assert names[0] == names[1]
+    records = [json.loads((folder / "record.json").read_text()) for folder in (off, on)]
     assert records[0]["init_sha256"] == records[1]["init_sha256"]
     # one of each would not be comparable: f and g share the setting
     assert records[0]["settings_sha256"] != records[1]["settings_sha256"]
+
+
+_FAULTS = """
+import resource, torch
+from clipmem.train.numerics import keep_memory
+kept = KEEP and keep_memory()
+def faults():
+    for _ in range(5):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+faults()
+print(int(kept), -faults() + faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps memory when it is told to")
+def test_memory_is_kept_for_the_next_step():
+    found = []
+    for keep in (True, False):
+        program = _FAULTS.replace("KEEP", str(keep))
+        done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+        found.append([int(number) for number in done.stdout.split()])
+    (kept, few), (not_kept, many) = found
+    assert (kept, not_kept) == (1, 0)
+    assert few < 100  # of 5 times 16,384 pages
+    assert many > 1000
 
 
 @pytest.mark.parametrize(("device", "names"), [("cpu", "g++, clang++"), ("cuda", "gcc, clang, cc")])

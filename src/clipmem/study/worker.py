@@ -28,6 +28,7 @@ from clipmem.study import execution, materials
 from clipmem.train.checkpoint import CHECKPOINT_FILE, EVERY, Checkpoints, TrainingStopped
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.loop import Timing, train
+from clipmem.train.numerics import keep_memory
 
 STOPPED = 130
 EVERY_VARIABLE = "CLIPMEM_CHECKPOINT_SECONDS"
@@ -157,6 +158,7 @@ def main(arguments: list[str]) -> int:
     """Run the process; a known error is passed on as a JSON line."""
     stop, folder = Stop(), RunFolder(Path(arguments[0]))
     stop.install()
+    keep_memory()
     try:
         for side, seed, ahead in _tasks(arguments[1:], stop):
             train_one(folder, side, seed, stop=stop, ahead=ahead)

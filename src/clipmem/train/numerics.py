@@ -1,6 +1,7 @@
 """How numbers are computed: precision, attention kernel, compiler, denormals, threads. Each choice was measured."""
 
 import contextlib
+import ctypes
 import os
 import shutil
 from collections.abc import Generator
@@ -15,6 +16,7 @@ from clipmem.base.errors import InputError
 # backward pass took a third of a tiny model's step. Longer sequences were not measured and keep torch's choice.
 _SHORT = 100
 Precision = Literal["fp32", "tf32", "bf16"]
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names of malloc.h
 _COMPILERS = {"cpu": ("g++", "clang++"), "cuda": ("gcc", "clang", "cc")}
 
 
@@ -90,6 +92,23 @@ def multiplying(precision: str, device: str) -> Generator[None]:
     finally:
         torch.set_float32_matmul_precision(before)
         torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def keep_memory() -> bool:
+    """Let this process keep the memory that it frees; for processes that do nothing but train.
+
+    The C library gives large blocks back to the system and fetches them anew for every batch; each page of them then
+    costs a fault. For 128 views at 224 pixels that takes as long as making them. The process holds on to its largest
+    need until it ends, which for a training is that of every step.
+
+    Returns:
+        Whether the C library can do that (glibc can).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 @contextlib.contextmanager
