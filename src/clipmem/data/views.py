@@ -110,7 +110,7 @@ def render(pixels: UInt8[Tensor, "n size size 3"], crops: Crops, *, size: int) -
     views = torch.empty((n, 3, size, size), device=pixels.device)
     for start in range(0, n, few):
         block = slice(start, start + few)
-        table = pixels[block].to(torch.float32).view(-1, side * 3)
+        table = pixels[block].to(torch.float32).reshape(-1, side * 3)
         mixed = _mix(table, rows[block], row_shares[block]).view(-1, size, side * 3)
         table = mixed.transpose(1, 2).reshape(-1, 3 * size)
         mixed = _mix(table, columns[block], column_shares[block]).view(-1, size, 3, size)
