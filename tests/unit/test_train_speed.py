@@ -9,16 +9,18 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import TrainSection
 from clipmem.data.decoding import decode
+from clipmem.data.transfer import send
 from clipmem.models import openclip
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.testing.tiny import picture
 from clipmem.train import loop
 from clipmem.train.loop import TrainingData, train
-from clipmem.train.numerics import check_compiler
+from clipmem.train.numerics import check_compiler, multiplying, resolve_precision
 from clipmem.train.paired import TrainingSet
 
 N = 18
@@ -181,3 +183,37 @@ def test_no_compiler(monkeypatch, tmp_path, device, names):
     compiler.touch(mode=0o755)
     monkeypatch.setenv("CXX", "mine")
     check_compiler("on", device)
+
+
+@pytest.mark.parametrize(("precision", "matrices", "convolutions"), [
+    ("fp32", "highest", False), ("tf32", "high", True), ("bf16", "highest", False),
+])  # fmt: skip
+def test_float32_on_a_gpu_is_multiplied_in_full_unless_asked(precision, matrices, convolutions):
+    def now():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    before = now()
+    with multiplying(precision, "cuda"):
+        assert now() == (matrices, convolutions)
+    assert now() == before
+    with pytest.raises(KeyError), multiplying("tf32", "cuda"):
+        raise KeyError
+    assert now() == before
+    with multiplying("fp32", "cpu"):  # on CPUs it is none of our business
+        assert now() == before
+
+
+def test_tf32_is_for_gpus():
+    assert resolve_precision("tf32", "cuda") == "tf32"
+    with pytest.raises(InputError) as caught:
+        resolve_precision("tf32", "cpu")
+    assert str(caught.value) == (
+        "[train] precision = 'tf32': got device cpu, expected a GPU: tf32 is how its matrix units take float32. "
+        "Use auto, fp32 or bf16."
+    )
+
+
+def test_sending_to_the_processor_copies_nothing():
+    tensor = torch.arange(5)
+    assert send(tensor, "cpu") is tensor
+    assert send(tensor, torch.device("cpu")) is tensor
