@@ -1,6 +1,6 @@
 """Train one model as a study's worker does and print the rate.
 
-`python ours.py FOLDER SIZE PAIRS coco|short MODEL BATCH EPOCHS PRECISION`
+`python ours.py FOLDER SIZE PAIRS coco|short MODEL BATCH EPOCHS PRECISION [cpu|cuda]`
 """
 
 import sys
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import workload
+from torch.utils import deterministic
 
 from clipmem.base.recipes import TrainSection
 from clipmem.models.openclip import create
@@ -18,11 +19,27 @@ from clipmem.train.loop import TrainingData, train
 from clipmem.train.paired import TrainingSet
 
 
-def main(folder: str, size: str, pairs: str, coco: str, model: str, batch: str, epochs: str, precision: str) -> None:
+def as_in_a_study(device: str) -> None:
+    """Set this process as a study sets its training processes (`clipmem.study.worker`)."""
+    torch.set_flush_denormal(True)
+    torch.use_deterministic_algorithms(mode=device == "cpu")
+    deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def main(
+    folder: str,
+    size: str,
+    pairs: str,
+    coco: str,
+    model: str,
+    batch: str,
+    epochs: str,
+    precision: str,
+    device: str = "cpu",
+) -> None:
     """Train and print `RATE pairs/s`, measured from the first report to the last."""
     data = workload.emoji(Path(folder), size=int(size), pairs=int(pairs), coco=coco == "coco")
-    torch.set_flush_denormal(True)
-    torch.use_deterministic_algorithms(mode=True)
+    as_in_a_study(device)
     settings = TrainSection.model_validate({"batch_size": int(batch), "epochs": int(epochs), "lr": 1e-3})
     said: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory() as out:
@@ -33,6 +50,8 @@ def main(folder: str, size: str, pairs: str, coco: str, model: str, batch: str, 
             settings,
             folder=Path(out),
             precision=precision,
+            device=device,
+            ahead=2 if device == "cuda" else 0,
             progress=lambda step, *_: said.append((step, time.perf_counter())),
         )
     (first, began), (last, ended) = said[0], said[-1]

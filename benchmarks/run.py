@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import torch
 from timing import Row, machine
 
 SUITES = ("startup", "data", "training", "scoring", "memory", "study")
@@ -33,13 +34,18 @@ def main() -> None:
     parser.add_argument("--suite", choices=[*SUITES, "all"], default="all", help="which one")
     parser.add_argument("--json", type=Path, help="write the rows here, with hardware and versions")
     parser.add_argument("--rounds", type=int, default=3, help="how often each pair of figures is measured (3)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what to train and embed on (cpu)")
     parser.add_argument("--before", default="", help="suite study: an earlier commit to compare with")
     chosen = parser.parse_args()
-    described, rows = machine(), []
+    if chosen.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no such device here")
+    described, rows = machine() | {"device": chosen.device}, []
     for name in SUITES if chosen.suite == "all" else (chosen.suite,):
         with tempfile.TemporaryDirectory() as folder:
             module = importlib.import_module(f"suites.{name}")
-            found: list[Row] = module.measure(Path(folder), rounds=chosen.rounds, before=chosen.before)
+            found: list[Row] = module.measure(
+                Path(folder), rounds=chosen.rounds, before=chosen.before, device=chosen.device
+            )
         print(table(found), flush=True)
         rows += found
     if chosen.json:

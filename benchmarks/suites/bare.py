@@ -1,4 +1,4 @@
-"""The bare limit of training: `python bare.py FOLDER PAIRS MODEL BATCH PRECISION` prints `RATE pairs/s`."""
+"""The bare limit of training: `python bare.py FOLDER PAIRS MODEL BATCH PRECISION [cpu|cuda]` prints `RATE pairs/s`."""
 
 import sys
 import time
@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import torch
+from ours import as_in_a_study
 from workload import emoji
 
 from suites.training import bare_encoder, passes, prepared
@@ -14,18 +14,18 @@ from suites.training import bare_encoder, passes, prepared
 _SECONDS = 12.0
 
 
-def main(folder: str, pairs: str, model: str, batch: str, precision: str) -> None:
+def main(folder: str, pairs: str, model: str, batch: str, precision: str, device: str = "cpu") -> None:
     """Run forward and backward passes on batches in memory for some seconds."""
-    torch.set_flush_denormal(True)
-    torch.use_deterministic_algorithms(mode=True)
+    as_in_a_study(device)
     encoder, size = bare_encoder(model), int(batch)
     data = emoji(Path(folder), size=encoder.image_size, pairs=int(pairs))
-    batches = prepared(encoder, data, size, 8)
+    batches = [tuple(one.to(device) for one in batch) for batch in prepared(encoder, data, size, 8)]
+    encoder.module.to(device)
     done, began = -2, 0.0
     while True:
         if done == 0:
             began = time.perf_counter()
-        passes(encoder, batches[done % len(batches)], precision)
+        passes(encoder, batches[done % len(batches)], precision, device)
         encoder.module.zero_grad(set_to_none=True)
         done += 1
         if done > 3 and time.perf_counter() - began > _SECONDS:

@@ -13,13 +13,14 @@ from workload import Workload, emoji
 
 from clipmem.base.recipes import TrainSection
 from clipmem.data.cache import build_cache
+from clipmem.data.transfer import send
 from clipmem.data.views import draw_crops, normalise_pixels, pair_keys, render
 from clipmem.models.openclip import OpenClipEncoder, create
 
 BATCH = 128
 
 
-def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
     """Compare one epoch's batches, one thread each, and the decoding itself."""
     torch.set_num_threads(1)
     rows: list[Row] = []
@@ -31,7 +32,7 @@ def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: AR
                 "data",
                 f"batches of views and tokens at {size} px, one thread",
                 "open_clip",
-                lambda data=data, encoder=encoder: len(data.uids) / seconds(lambda: _ours(data, encoder)),
+                lambda data=data, encoder=encoder: len(data.uids) / seconds(lambda: _ours(data, encoder, device)),
                 lambda data=data, size=size: len(data.uids) / seconds(lambda: _theirs(data, size)),
                 unit="pairs/s",
                 rounds=rounds,
@@ -54,7 +55,7 @@ def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: AR
     return rows
 
 
-def _ours(data: Workload, encoder: OpenClipEncoder) -> None:
+def _ours(data: Workload, encoder: OpenClipEncoder, device: str) -> None:
     settings = TrainSection.model_validate({})
     tokens = encoder.tokenize(data.captions)  # once a run: charged to a single epoch here
     pixels = data.pixels
@@ -63,9 +64,12 @@ def _ours(data: Workload, encoder: OpenClipEncoder) -> None:
     )
     for start in range(0, len(data.uids), BATCH):
         chosen = np.arange(start, min(start + BATCH, len(data.uids)))
-        batch = render(torch.from_numpy(pixels[chosen]), type(crops)(*(c[chosen] for c in crops)), size=data.size)
-        normalise_pixels(batch, encoder.mean, encoder.std)
+        picked = send(torch.from_numpy(pixels[chosen]), device)
+        batch = render(picked, type(crops)(*(c[chosen] for c in crops)), size=data.size)
+        normalise_pixels(batch, encoder.mean, encoder.std, in_place=True)
         assert len(tokens[chosen]) == len(chosen)  # noqa: S101
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def _theirs(data: Workload, size: int) -> None:

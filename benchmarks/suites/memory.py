@@ -19,7 +19,7 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
     """Run `clipmem run` on 1,000, 10,000 and 100,000 synthetic pairs, an epoch of one seed each."""
     found = [_study(folder, n) for n in SIZES]
     (folder / "scale.json").write_text(json.dumps(found, indent=1))

@@ -21,7 +21,7 @@ from clipmem.score.alignments import parts_of
 VIEWS = 5
 
 
-def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
     """Score with f and g of two sizes; the loop is run on some pairs and counted a pair."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -30,7 +30,7 @@ def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: AR
         data = emoji(folder / f"score-{size}", size=size, pairs=pairs)
         models = [create(model, seed=seed) for seed in (0, 1)]
         external = np.arange(pairs) >= pairs - pairs // 10
-        work = _Work(data, models, external, folder)
+        work = _Work(data, models, external, folder, device)
         case = f"{model}, {VIEWS} views"
         rows += [
             in_turn(
@@ -56,20 +56,24 @@ def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: AR
 class _Work:
     """The same scores, four ways."""
 
-    def __init__(self, data: Workload, models: list[OpenClipEncoder], external: np.ndarray, folder: Path) -> None:
+    def __init__(
+        self, data: Workload, models: list[OpenClipEncoder], external: np.ndarray, folder: Path, device: str
+    ) -> None:
         self.data, self.models, self.external, self.folder = data, models, external, folder
+        self.device = device
         for model in models:
-            model.module.eval()
+            model.module.to(device).eval()
         self.views = [
             draw_crops(pair_keys(data.uids), seed=view, size=data.size, scale=(0.9, 1.0), ratio=(0.75, 4 / 3), flip=0)
             for view in range(VIEWS)
         ]
-        n, width = int(external.sum()), models[0].encode_text(models[0].tokenize(["a"])).shape[1]
+        n, width = int(external.sum()), models[0].encode_text(models[0].tokenize(["a"]).to(device)).shape[1]
         # made here, so that no timing has it
         self.batches = [self._batch(start) for start in range(0, len(data.uids), 256)]
         # stands for the bank's embeddings, which a script makes once for all pairs: not charged to the loop
         self.banks = [
-            tuple(torch.nn.functional.normalize(torch.randn(n, width), dim=-1) for _ in range(2)) for _ in models
+            tuple(torch.nn.functional.normalize(torch.randn(n, width), dim=-1).to(device) for _ in range(2))
+            for _ in models
         ]
 
     def first(self) -> None:
@@ -86,6 +90,7 @@ class _Work:
                 self.data.uids,
                 settings,
                 crops,
+                device=self.device,
             )
             passes.save(made, self.folder / f"embeddings-{self.data.size}-{k}")
             aligned.append(alignment(parts_of(made, self.external)))
@@ -105,6 +110,8 @@ class _Work:
                     for view in views:
                         model.encode_image(view)
                     model.encode_text(tokens)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
     def _batch(self, start: int) -> tuple[list[Tensor], Tensor]:
         rows = np.arange(start, min(start + 256, len(self.data.uids)))
@@ -118,7 +125,8 @@ class _Work:
             )
             for view in self.views
         ]
-        return views, encoder.tokenize([self.data.captions[k] for k in rows])
+        tokens = encoder.tokenize([self.data.captions[k] for k in rows])
+        return [view.to(self.device) for view in views], tokens.to(self.device)
 
     def loop(self, pairs: int) -> None:
         """The scripts of this field: batch size 1, open_clip's public calls, the bank embedded before."""
@@ -141,9 +149,10 @@ def _score_one(
     images: Tensor,
     texts: Tensor,
 ) -> float:
-    text = model.encode_text(tokenizer([caption]), normalize=True)  # pyright: ignore[reportCallIssue]
+    device = images.device
+    text = model.encode_text(tokenizer([caption]).to(device), normalize=True)  # pyright: ignore[reportCallIssue]
     total = 0.0
     for _ in range(VIEWS):
-        image = model.encode_image(transform(picture).unsqueeze(0), normalize=True)  # pyright: ignore[reportCallIssue]
+        image = model.encode_image(transform(picture).unsqueeze(0).to(device), normalize=True)  # pyright: ignore[reportCallIssue]
         total += float((image @ text.T).item() - (image @ texts.T).mean().item())
     return total / VIEWS - float((images @ text.T).mean().item())

@@ -11,7 +11,7 @@ def _run(*arguments: str) -> float:
     return seconds(lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True))  # noqa: S603
 
 
-def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
     """Compare whole processes."""
     return [
         in_turn(

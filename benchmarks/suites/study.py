@@ -12,7 +12,7 @@ from timing import Row, in_turn, seconds
 ROOT = Path(__file__).parents[2]
 
 
-def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:
+def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:
     """Run `clipmem demo` from two source trees in turn; prints the mean score of both."""
     if not before:
         print("study: skipped, there is nothing to compare with; give --before REV, a commit of this repository")
@@ -25,8 +25,8 @@ def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:
                 "study",
                 f"clipmem demo, against {before}",
                 "before",
-                lambda: seconds(lambda: _demo(ROOT / "src")),
-                lambda: seconds(lambda: _demo(tree / "src")),
+                lambda: seconds(lambda: _demo(ROOT / "src", device)),
+                lambda: seconds(lambda: _demo(tree / "src", device)),
                 unit="s",
                 rounds=rounds,
                 more_is_better=False,
@@ -36,10 +36,11 @@ def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:
         subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], check=True)  # noqa: S603, S607
 
 
-def _demo(source: Path) -> None:
+def _demo(source: Path, device: str) -> None:
     with tempfile.TemporaryDirectory() as out:
         environment = {**os.environ, "PYTHONPATH": str(source)}
-        words = [sys.executable, "-m", "clipmem", "demo", "--out", f"{out}/run"]
+        study = ["demo"] if device == "cpu" else ["run", "demo", "--device", device]
+        words = [sys.executable, "-m", "clipmem", *study, "--out", f"{out}/run"]
         subprocess.run(words, check=True, capture_output=True, env=environment)  # noqa: S603
         summary = json.loads(Path(out, "run", "summary.json").read_text())
     candidate, planted = summary["roles"]["candidate"], summary["planted"]

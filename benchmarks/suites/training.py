@@ -22,15 +22,37 @@ _TRIED = 4  # batches of a first try, the first two of which do not count
 _RATE = re.compile(r"^RATE ([0-9.e+]+)$", re.MULTILINE)
 
 
-def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
     """Compare on the demo's model, and on ViT-B-32 with captions of COCO's length."""
     config = str(files("clipmem.models") / "configs" / "clipmem-tiny.json")
     tiny = emoji(folder / "tiny", size=64, pairs=1500)
     large = emoji(folder / "large", size=224, pairs=96, coco=True)
     return [
-        _against(folder / "tiny", tiny, "demo recipe", "clipmem-tiny", config, 128, (10, 2), rounds, coco=False),
-        _bare(tiny, "demo recipe", "clipmem-tiny", 128, rounds),
-        _against(folder / "large", large, "ViT-B-32, 224 px", "ViT-B-32", "ViT-B-32", 32, (2, 2), rounds, coco=True),
+        _against(
+            folder / "tiny",
+            tiny,
+            "demo recipe",
+            "clipmem-tiny",
+            config,
+            128,
+            (10, 2),
+            rounds,
+            coco=False,
+            device=device,
+        ),
+        _bare(tiny, "demo recipe", "clipmem-tiny", 128, rounds, device),
+        _against(
+            folder / "large",
+            large,
+            "ViT-B-32, 224 px",
+            "ViT-B-32",
+            "ViT-B-32",
+            32,
+            (2, 2),
+            rounds,
+            coco=True,
+            device=device,
+        ),
     ]
 
 
@@ -38,19 +60,23 @@ def _rates(processes: list[str]) -> float:
     return sum(float(_RATE.findall(text)[-1]) for text in processes)
 
 
-def _ours(folder: Path, data: Workload, model: str, batch: int, epochs: int, coco: str) -> Callable[[], float]:
-    """Two models side by side, one thread each: how a study trains on two cores."""
-    cores = len(os.sched_getaffinity(0))
-    precision = resolve_precision("auto", "cpu")
+def _ours(
+    folder: Path, data: Workload, model: str, batch: int, epochs: int, coco: str, device: str
+) -> Callable[[], float]:
+    """A model a core side by side, one thread each, or one on a GPU: how a study trains."""
+    cores = len(os.sched_getaffinity(0)) if device == "cpu" else 1
+    threads = 1 if device == "cpu" else len(os.sched_getaffinity(0))
+    precision = resolve_precision("auto", device)
 
     def run() -> float:
         words = [str(HERE / "ours.py"), str(folder), str(data.size), str(len(data.uids)), coco, model, str(batch)]
-        return _rates([output(p) for p in [script(*words, str(epochs), precision, threads=1) for _ in range(cores)]])
+        running = [script(*words, str(epochs), precision, device, threads=threads) for _ in range(cores)]
+        return _rates([output(p) for p in running])
 
     return run
 
 
-def _theirs(data: Workload, config: str, batch: int, epochs: int) -> list[Callable[[], float]]:
+def _theirs(data: Workload, config: str, batch: int, epochs: int, device: str) -> list[Callable[[], float]]:
     """Both precisions; one process with all threads and a loader for each core, or a process a core.
 
     Both are tried on a few batches first, and those clearly slower than the best take no further part. bf16 takes
@@ -59,14 +85,15 @@ def _theirs(data: Workload, config: str, batch: int, epochs: int) -> list[Callab
     cores = len(os.sched_getaffinity(0))
 
     def run(table: Path, epochs: int, precision: str, processes: int, workers: int) -> float:
-        words = [str(HERE / "peer.py"), str(table), config, str(batch), str(epochs), precision, str(workers)]
+        words = [str(HERE / "peer.py"), str(table), config, str(batch), str(epochs), precision, str(workers), device]
         threads = max(1, cores // processes)
         return _rates([output(p) for p in [script(*words, threads=threads) for _ in range(processes)]])
 
+    precisions = ("fp32", "amp_bf16") if resolve_precision("auto", device) == "bf16" else ("fp32",)
     ways = [
         (precision, processes, workers)
-        for precision in (("fp32", "amp_bf16") if resolve_precision("auto", "cpu") == "bf16" else ("fp32",))
-        for processes, workers in ((1, cores), (cores, 0))
+        for precision in precisions
+        for processes, workers in (((1, cores), (cores, 0)) if device == "cpu" else ((1, cores), (1, 0)))
     ]
     short = _head(data.csv, rows=_TRIED * batch)
     rates = [run(short, 1, *way) for way in ways]
@@ -96,13 +123,14 @@ def _against(
     rounds: int,
     *,
     coco: bool,
+    device: str,
 ) -> Row:
-    ways = _theirs(data, config, batch, epochs[1])
+    ways = _theirs(data, config, batch, epochs[1], device)
     return in_turn(
         "training",
         f"{case}: a study's models, open_clip at its best",
         "open_clip",
-        _ours(folder, data, model, batch, epochs[0], "coco" if coco else "short"),
+        _ours(folder, data, model, batch, epochs[0], "coco" if coco else "short", device),
         ways,
         unit="pairs/s",
         rounds=rounds,
@@ -110,9 +138,9 @@ def _against(
     )
 
 
-def _bare(data: Workload, case: str, model: str, batch: int, rounds: int) -> Row:
+def _bare(data: Workload, case: str, model: str, batch: int, rounds: int, device: str) -> Row:
     """One process of one thread: the loop against forward and backward passes of batches that are in memory."""
-    precision = resolve_precision("auto", "cpu")
+    precision = resolve_precision("auto", device)
     words = [
         str(HERE / "suites" / "bare.py"),
         str(data.cache.parent),
@@ -120,13 +148,14 @@ def _bare(data: Workload, case: str, model: str, batch: int, rounds: int) -> Row
         model,
         str(batch),
         precision,
+        device,
     ]
     ours = [str(HERE / "ours.py"), str(data.cache.parent), str(data.size), str(len(data.uids)), "short", model]
     return in_turn(
         "training",
         f"{case}: the loop, one process",
         "bare",
-        lambda: _rates([output(script(*ours, str(batch), "8", precision, threads=1))]),
+        lambda: _rates([output(script(*ours, str(batch), "8", precision, device, threads=1))]),
         lambda: _rates([output(script(*words, threads=1))]),
         unit="pairs/s",
         rounds=rounds,
@@ -153,9 +182,9 @@ def prepared(encoder: OpenClipEncoder, data: Workload, batch: int, batches: int)
     return made
 
 
-def passes(encoder: OpenClipEncoder, batch: tuple[Tensor, Tensor], precision: str) -> None:
+def passes(encoder: OpenClipEncoder, batch: tuple[Tensor, ...], precision: str, device: str) -> None:
     """One forward and one backward pass."""
-    with computing(precision, "cpu", tokens=encoder.tokens):
+    with computing(precision, device, tokens=encoder.tokens):
         image, text = encoder.encode_image(batch[0]), encoder.encode_text(batch[1])
     loss = contrastive_loss(
         torch.nn.functional.normalize(image.float(), dim=-1),
@@ -163,6 +192,7 @@ def passes(encoder: OpenClipEncoder, batch: tuple[Tensor, Tensor], precision: st
         encoder.logit_scale(),
     )
     loss.backward()
+    loss.item()  # waits for a GPU, as a loop that reports its loss
 
 
 def bare_encoder(model: str) -> OpenClipEncoder:

@@ -87,8 +87,12 @@ class TrainSection(_Section):
     )
     grayscale: Fraction = Field(0.0, description="Probability of a grey picture (SimCLR: 0.2).")
     blur: Fraction = Field(0.0, description="Probability of a blurred picture (SimCLR: 0.5, small pictures 0).")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="bf16 autocast, or not; auto = where the processor computes in bf16."
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
+        "auto", description="bf16 autocast, or not; auto = where the device computes in bf16; tf32: GPUs only."
+    )
+
+    compile: Literal["off", "on"] = Field(
+        "off", description="on: torch.compile for the towers; needs a C++ compiler, a GPU or long trainings to pay."
     )
 
     @model_validator(mode="after")

@@ -12,12 +12,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Float64, Int, UInt8
 from torch import Tensor
 
 from clipmem.base.random import uniform
+from clipmem.data.transfer import send
 
 _TRIES = 10
+# Bytes of a block of pictures between the two passes: small enough for a core's cache, and enough pictures of 64 pixels
+# for one operation
+_SCRATCH = 2**20
 
 
 class Crops(NamedTuple):
@@ -72,7 +76,17 @@ def draw_crops(
 
 
 def render(pixels: UInt8[Tensor, "n size size 3"], crops: Crops, *, size: int) -> Float[Tensor, "n 3 out out"]:
-    """Cut the crops out of a batch and scale them to `size` (bilinear), in one pass.
+    """Cut the crops out of a batch and scale them to `size`, bilinearly.
+
+    Pixel (i, j) of a view lies at row y = top + (i + 1/2) height / size - 1/2 of its picture, at column x likewise (for
+    a mirrored view, that of pixel size - 1 - j), both moved into the picture where they fall outside. With the
+    fractions a of y and b of x, its value is
+    (1 - a) ((1 - b) p[y, x] + b p[y, x + 1]) + a ((1 - b) p[y + 1, x] + b p[y + 1, x + 1]), y and x rounded down: what
+    `torch.nn.functional.grid_sample` gives for this box (bilinear, border, align_corners=False).
+
+    Rows are mixed first, then columns: each of the two passes is a sum of two rows of a matrix with weights, which
+    torch computes in one go as an embedding bag. Pictures are done few at a time, so that what lies between the passes
+    stays in the processor's cache. A view depends on its own picture and crop alone, bit by bit.
 
     Args:
         pixels: Decoded pictures, shape (n, size, size, 3).
@@ -82,22 +96,51 @@ def render(pixels: UInt8[Tensor, "n size size 3"], crops: Crops, *, size: int) -
     Returns:
         Values in [0, 1], shape (n, 3, size, size).
     """
-    side = pixels.shape[1]
-    # the crop's box in grid_sample's coordinates, where -1 and 1 are the picture's edges
-    half_w, half_h = crops.width / side, crops.height / side
-    centre_x = (2 * crops.left + crops.width) / side - 1
-    centre_y = (2 * crops.top + crops.height) / side - 1
-    mirrored = np.where(crops.flip, -half_w, half_w)
-    # written out: torch's `affine_grid` multiplies matrices of three columns and takes longer than the sampling itself
-    place = (2 * np.arange(size) + 1) / size - 1
-    x, y = (
-        torch.from_numpy((half[:, None] * place + centre[:, None]).astype(np.float32)).to(pixels.device)
-        for half, centre in ((mirrored, centre_x), (half_h, centre_y))
+    n, side = len(pixels), pixels.shape[1]
+    rows, row_shares = _taps(crops.top, crops.height, side, size)
+    columns, column_shares = _taps(crops.left, crops.width, side, size, mirrored=crops.flip)
+    # the first pass also brings the values to [0, 1]
+    row_shares, column_shares = (
+        send(torch.from_numpy(shares.astype(np.float32)), pixels.device) for shares in (row_shares / 255, column_shares)
     )
-    shape = (len(pixels), size, size)
-    grid = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], dim=-1)
-    values = as_float(pixels)
-    return F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    few = max(1, _SCRATCH // (12 * side * max(side, size))) if pixels.device.type == "cpu" else max(1, n)
+    # the row at which each picture begins in the matrix of its block
+    begin = (np.arange(n) % few * side)[:, None, None]
+    rows, columns = (send(torch.from_numpy(taps + begin), pixels.device) for taps in (rows, columns))
+    views = torch.empty((n, 3, size, size), device=pixels.device)
+    for start in range(0, n, few):
+        block = slice(start, start + few)
+        table = pixels[block].to(torch.float32).view(-1, side * 3)
+        mixed = _mix(table, rows[block], row_shares[block]).view(-1, size, side * 3)
+        table = mixed.transpose(1, 2).reshape(-1, 3 * size)
+        mixed = _mix(table, columns[block], column_shares[block]).view(-1, size, 3, size)
+        views[block].copy_(mixed.permute(0, 2, 3, 1))
+    return views
+
+
+def _taps(
+    start: Int[np.ndarray, " n"],
+    extent: Int[np.ndarray, " n"],
+    side: int,
+    size: int,
+    *,
+    mirrored: Bool[np.ndarray, " n"] | None = None,
+) -> tuple[Int[np.ndarray, "n out 2"], Float64[np.ndarray, "n out 2"]]:
+    """Find the two pixels that each pixel of a view lies between, along one axis, and their shares in it."""
+    place = start[:, None] + (np.arange(size) + 0.5) * (extent[:, None] / size) - 0.5
+    if mirrored is not None:
+        place = np.where(mirrored[:, None], place[:, ::-1], place)
+    place = place.clip(0, side - 1)
+    low = np.floor(place).astype(np.int64)
+    share = place - low
+    return np.stack([low, np.minimum(low + 1, side - 1)], axis=-1), np.stack([1 - share, share], axis=-1)
+
+
+def _mix(
+    table: Float[Tensor, "rows width"], taps: Int[Tensor, "n out 2"], shares: Float[Tensor, "n out 2"]
+) -> Float[Tensor, "mixed width"]:
+    """Return, for every place of every picture, the sum of its two rows of `table` with their shares."""
+    return F.embedding_bag(taps.view(-1, 2), table, per_sample_weights=shares.view(-1, 2), mode="sum")
 
 
 def as_float(pixels: UInt8[Tensor, "n size size 3"]) -> Float[Tensor, "n 3 size size"]:
@@ -106,9 +149,20 @@ def as_float(pixels: UInt8[Tensor, "n size size 3"]) -> Float[Tensor, "n 3 size 
 
 
 def normalise_pixels(
-    pixels: Float[Tensor, "n 3 size size"], mean: tuple[float, float, float], std: tuple[float, float, float]
+    pixels: Float[Tensor, "n 3 size size"],
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    *,
+    in_place: bool = False,
 ) -> Float[Tensor, "n 3 size size"]:
-    """Apply a model's channel means and standard deviations to pixels in [0, 1]."""
+    """Apply a model's channel means and standard deviations to pixels in [0, 1].
+
+    Args:
+        pixels: Values in [0, 1], shape (n, 3, size, size).
+        mean: A mean for each channel.
+        std: A standard deviation for each channel, above 0.
+        in_place: Write the result over `pixels`. At 224 pixels, fresh memory costs more than the arithmetic.
+    """
     shift = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1)
     scale = torch.tensor(std, device=pixels.device).view(1, 3, 1, 1)
-    return (pixels - shift).div_(scale)
+    return (pixels.sub_(shift) if in_place else pixels - shift).div_(scale)

@@ -19,6 +19,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import EmbedSection, TrainSection
 from clipmem.data.edits import edits_of_single
+from clipmem.data.transfer import send
 from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render
 from clipmem.models.protocol import DualEncoder
 from clipmem.store.atomic import atomic_file
@@ -128,7 +129,7 @@ def embed(
         image: list[Tensor] = []
         for start in range(*part.rows(len(rows), settings.batch_size), settings.batch_size):
             block = np.arange(start, min(start + settings.batch_size, len(rows)))
-            batch = torch.from_numpy(pixels[rows[block]]).to(device)
+            batch = send(torch.from_numpy(pixels[rows[block]]), device)
             image.append(torch.stack([_image_pass(encoder, batch, view, block) for view in views], dim=1))
             progress(len(block))
         text = _text_passes(encoder, texts, settings.batch_size, device, part)
@@ -159,7 +160,7 @@ def _image_pass(
         values = as_float(batch)
     else:
         values = render(batch, Crops(*(drawn[block] for drawn in view)), size=encoder.image_size)
-    return encoder.encode_image(normalise_pixels(values, encoder.mean, encoder.std)).float().cpu()
+    return encoder.encode_image(normalise_pixels(values, encoder.mean, encoder.std, in_place=True)).float().cpu()
 
 
 def save(embeddings: Embeddings, folder: Path) -> list[Path]:

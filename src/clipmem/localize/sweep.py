@@ -209,7 +209,7 @@ def _image_passes(
     yield owner, capture.image(normalise_pixels(as_float(batch), encoder.mean, encoder.std))
     for view in crops:
         values = render(batch, Crops(*(drawn[index] for drawn in view)), size=encoder.image_size)
-        yield owner, capture.image(normalise_pixels(values, encoder.mean, encoder.std))
+        yield owner, capture.image(normalise_pixels(values, encoder.mean, encoder.std, in_place=True))
 
 
 def _text_passes(

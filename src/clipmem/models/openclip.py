@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -53,6 +53,7 @@ class OpenClipEncoder:
         self.std: tuple[float, float, float] = tuple(preprocess["std"])
         self._preprocess = preprocess
         self._vocabulary: Vocabulary | None = None
+        self._compiled: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None
 
     @property
     def tokens(self) -> int:
@@ -72,6 +73,8 @@ class OpenClipEncoder:
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
         """Embed normalised pictures."""
+        if self._compiled:
+            return self._compiled[0](pixels)
         embedded = image_pass(self._model, pixels)
         if embedded is not None:
             return embedded
@@ -82,10 +85,26 @@ class OpenClipEncoder:
         tokens = trim(tokens)
         if _is_plain_clip(self._model):
             rows = tokens if self._vocabulary is None else self._vocabulary.compact(tokens)
+            if self._compiled:
+                return self._compiled[1](self._model, tokens, rows)
             embedded = text_pass(self._model, tokens, rows)
             return _encode_trimmed(self._model, tokens, rows) if embedded is None else embedded
         length = int(self._config["text_cfg"].get("context_length", 77))
         return self._model.encode_text(nn.functional.pad(tokens, (0, length - tokens.shape[1])))  # pyright: ignore[reportCallIssue]
+
+    def compile(self, *, backend: str = "inductor") -> None:
+        """Compute with open_clip's own passes, compiled by torch, from now on; `clipmem.models.shortcut` is not used.
+
+        The passes are compiled, not the module: names of weights, hooks and what is saved stay as they are. A text
+        tower that is not computed on trimmed captions is not compiled.
+
+        Args:
+            backend: torch's name of the compiler.
+        """
+        self._compiled = (
+            torch.compile(self._model.encode_image, backend=backend),  # pyright: ignore[reportCallIssue, reportArgumentType]
+            torch.compile(_encode_trimmed, backend=backend),
+        )
 
     def logit_scale(self) -> Float[Tensor, ""]:
         """The exponentiated logit scale."""

@@ -35,7 +35,9 @@ class Vocabulary:
         Raises:
             IndexError: A token is not among those in use.
         """
-        rows = self._position.to(tokens.device)[tokens]
+        # on a GPU it stays there: copied for every batch, it would hold up the device
+        self._position = self._position.to(tokens.device)
+        rows = self._position[tokens]
         if bool((rows < 0).any()):
             raise IndexError("a token that is not in the compact vocabulary; expand it first")
         return rows

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from clipmem.base.errors import InputError, RunError
-from clipmem.study.execution import Execution
+from clipmem.study.execution import Execution, batches_ahead
 
 _PATIENCE = 300.0  # seconds that a worker may take for its last step and its checkpoint
 
@@ -80,15 +80,15 @@ class _Process:
         )
         threading.Thread(target=self._listen, args=(messages,), daemon=True).start()
 
-    def give(self, task: Task | None) -> None:
-        """Hand the next task over; None = there is none, and the worker ends."""
+    def give(self, task: Task | None, ahead: int) -> None:
+        """Hand the next task over, with the number of batches to make ahead; None = there is none: the worker ends."""
         self.task, self.done = task, 0
         stream = self.process.stdin
         if stream:
             # a worker that has just died is met when its output ends
             with contextlib.suppress(BrokenPipeError):
                 if task:
-                    stream.write(json.dumps(asdict(task)) + "\n")
+                    stream.write(json.dumps({**asdict(task), "ahead": ahead}) + "\n")
                     stream.flush()
                 else:
                     stream.close()
@@ -153,8 +153,10 @@ def train_all(
     waiting, running, spent = list(tasks), list[_Process](), Spent()
     messages: queue.Queue[tuple[_Process, Any]] = queue.Queue()
     failure: dict[str, Any] = {}
+    processes = min(how.workers, len(tasks))
+    ahead = batches_ahead(how, processes)
     try:
-        running += [_Process(folder, how, messages) for _ in range(min(how.workers, len(tasks)))]
+        running += [_Process(folder, how, messages) for _ in range(processes)]
         while running:
             worker, message = messages.get()
             if message is None:
@@ -167,7 +169,7 @@ def train_all(
             elif "error" in message:
                 failure = message
             elif "ready" in message:
-                worker.give(waiting.pop(0) if waiting else None)
+                worker.give(waiting.pop(0) if waiting else None, ahead)
             elif "done" in message:
                 spent.add(message)
             else:

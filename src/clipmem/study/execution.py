@@ -8,7 +8,7 @@ import torch
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe
-from clipmem.train.numerics import resolve_precision
+from clipmem.train.numerics import check_compiler, resolve_precision
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Execution:
 
     Attributes:
         device: `cpu` or `cuda`.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `tf32` or `bf16`.
         threads: Threads of one training process.
         workers: Training processes at a time; does not change any result.
         processes: Processes that train one model together (torchrun); another number rounds otherwise.
@@ -50,7 +50,7 @@ def resolve(recipe: Recipe, models: int, *, device: str = "auto") -> Execution:
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        InputError: The device is not there.
+        InputError: The device is not there, or the models are to be compiled and there is no compiler.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -63,7 +63,23 @@ def resolve(recipe: Recipe, models: int, *, device: str = "auto") -> Execution:
         )
     workers = min(models, cores()) if device == "cpu" else 1
     precision = resolve_precision(recipe.train.precision, device)
+    check_compiler(recipe.train.compile, device)
     return Execution(device, precision, max(1, cores() // workers), workers)
+
+
+def batches_ahead(how: Execution, processes: int) -> int:
+    """Return how many batches each of `processes` training processes makes in advance, in a thread of its own.
+
+    On a GPU 2: the processor has nothing else to do. On CPUs 1 where every process has a core for that thread which no
+    process computes on, else 0: on two cores with two training processes there is none.
+
+    Args:
+        how: What was resolved for this machine.
+        processes: Training processes that run at the same time.
+    """
+    if how.device == "cuda":
+        return 2
+    return int(cores() - processes * how.threads >= processes)
 
 
 def from_manifest(manifest: dict[str, Any]) -> Execution:

@@ -1,8 +1,9 @@
 """A training process: `python -m clipmem.study.worker DIR [SIDE SEED]...`. Talks JSON lines to the engine.
 
 It trains the models that are named, in order. With none named it asks for one after another: it writes
-`{"ready": true}` and reads `{"side": ..., "seed": ...}` from its input, until that ends. Torch is imported once for
-all of them, and nothing of one training is left for the next: each has its own model and its own random state.
+`{"ready": true}` and reads `{"side": ..., "seed": ..., "ahead": ...}` from its input, until that ends. Torch is
+imported once for all of them, and nothing of one training is left for the next: each has its own model and its own
+random state.
 
 SIGTERM and SIGINT (Ctrl-C goes to the whole process group) end it after the step that it is in, with a checkpoint.
 """
@@ -61,6 +62,7 @@ def train_one(
     stop: Stop | None = None,
     say: Callable[..., None] = _say,
     world: World = ALONE,
+    ahead: int = 0,
 ) -> dict[str, float]:
     """Train one model of a planned study, write it, and then its marker.
 
@@ -71,6 +73,7 @@ def train_one(
         stop: Asked after every step whether to end.
         say: Told of the progress: step, steps, loss, rate and the share of time in which data were made, by name.
         world: The processes that train this model together; the first of them writes.
+        ahead: Batches made in advance (see `execution.batches_ahead`); on a GPU there are always some.
 
     Returns:
         `compute_seconds` and `data_seconds`: where the time went.
@@ -112,6 +115,7 @@ def train_one(
         checkpoints=checkpoints,
         timing=timing,
         world=world,
+        ahead=ahead or execution.batches_ahead(how, 1) * (how.device == "cuda"),
     )
     spent = {"data_seconds": round(timing.data, 3), "compute_seconds": round(timing.compute, 3)}
     if world.rank == 0:
@@ -133,9 +137,10 @@ def _every() -> float:
         ) from None
 
 
-def _tasks(named: list[str], stop: Stop) -> Iterator[tuple[str, int]]:
+def _tasks(named: list[str], stop: Stop) -> Iterator[tuple[str, int, int]]:
+    """Give side, seed and the number of batches to make ahead of one training after another."""
     if named:
-        yield from ((side, int(seed)) for side, seed in zip(named[::2], named[1::2], strict=True))
+        yield from ((side, int(seed), 0) for side, seed in zip(named[::2], named[1::2], strict=True))
         return
     while True:
         stop.waiting = True
@@ -145,7 +150,7 @@ def _tasks(named: list[str], stop: Stop) -> Iterator[tuple[str, int]]:
         if not line.strip():
             return
         task = json.loads(line)
-        yield task["side"], task["seed"]
+        yield task["side"], task["seed"], task.get("ahead", 0)
 
 
 def main(arguments: list[str]) -> int:
@@ -153,8 +158,8 @@ def main(arguments: list[str]) -> int:
     stop, folder = Stop(), RunFolder(Path(arguments[0]))
     stop.install()
     try:
-        for side, seed in _tasks(arguments[1:], stop):
-            train_one(folder, side, seed, stop=stop)
+        for side, seed, ahead in _tasks(arguments[1:], stop):
+            train_one(folder, side, seed, stop=stop, ahead=ahead)
             if stop.asked:
                 return STOPPED
     except ClipmemError as error:

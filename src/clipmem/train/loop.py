@@ -20,12 +20,15 @@ from clipmem.base.errors import InputError, RunError
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import TrainSection
 from clipmem.data.colour import distort
+from clipmem.data.transfer import send
 from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, render
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.store.atomic import atomic_write
 from clipmem.store.hashing import json_sha256
+from clipmem.train.ahead import made_ahead
 from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
 from clipmem.train.distributed import ALONE, World, check_world
+from clipmem.train.numerics import check_compiler, multiplying
 from clipmem.train.objectives import Objective, Towers, create_objective
 from clipmem.train.objectives.base import OBJECTIVE_FILE
 from clipmem.train.paired import TrainingSet
@@ -56,7 +59,7 @@ class Timing:
     """Where a training's time went, in seconds; it is filled while the training runs.
 
     Attributes:
-        data: Making batches: cutting and scaling views, picking captions.
+        data: Making batches: cutting and scaling views, picking captions; of those made ahead, waiting for them.
         compute: Forward, backward, optimizer.
         pairs: Pairs shown, those of an earlier run of the same training not included.
     """
@@ -105,6 +108,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     timing: Timing | None = None,
     world: World = ALONE,
+    ahead: int = 0,
 ) -> list[Path]:
     """Train one model and write it.
 
@@ -117,27 +121,40 @@ def train(
         settings: The recipe's `[train]` section.
         folder: Where the model, `log.jsonl` and `record.json` go, and `objective.safetensors` if the objective has
             parameters of its own.
-        precision: `fp32` or `bf16` (resolved).
+        precision: `fp32`, `tf32` or `bf16` (resolved).
         device: `cpu` or `cuda`.
         progress: Called about twice a second with step, steps, loss and pairs a second.
         checkpoints: Where the state is kept now and then, and taken from if it is there; by default nowhere. The
             file stays: whoever has the finished model removes it.
         timing: Filled with where the time went.
         world: The processes that train this model together; the first of them writes.
+        ahead: Batches that a thread makes in advance (see `clipmem.train.ahead`); does not change the result.
 
     Returns:
         The files written.
 
     Raises:
-        InputError: A batch would be a single pair, or the objective needs labels that are not there.
+        InputError: A batch would be a single pair, the objective needs labels that are not there, or there is no
+            compiler and `settings.compile` wants one.
         RunError: The loss is not finite; the step and what to try are named.
         TrainingStopped: `checkpoints.stop` said so; the state is written.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), multiplying(precision, device):
         # layers that draw, such as patch dropout, must not depend on what the process drew before
         torch.manual_seed(derive_seed(plan.seed, "layers"))
         return _train(
-            encoder, data, plan, settings, folder, precision, device, progress, checkpoints, timing or Timing(), world
+            encoder,
+            data,
+            plan,
+            settings,
+            folder,
+            precision,
+            device,
+            progress,
+            checkpoints,
+            timing or Timing(),
+            world,
+            ahead,
         )
 
 
@@ -153,6 +170,7 @@ def _train(
     checkpoints: Checkpoints | None,
     timing: Timing,
     world: World,
+    ahead: int,
 ) -> list[Path]:
     n = len(plan.uids)
     steps = _count_steps(n, settings)
@@ -175,6 +193,9 @@ def _train(
     report = _Progress(progress)
     encoder.module.to(device).train()
     objective.to(device)
+    if settings.compile == "on":
+        check_compiler(settings.compile, device)
+        encoder.compile()
     trained = _trained(encoder.module, objective)
     optimizer, towers = _optimizer(trained, settings), Towers(encoder, precision, device, world)
     state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts))
@@ -184,7 +205,7 @@ def _train(
         # after the state is there: it spreads that of the first process
         compute = world.loss_function(objective, trained)
         batches = _batches(encoder, objective.views, data, texts, plan, settings, device, world, first=state.step)
-        for batch in _timed(batches, timing):
+        for batch in _timed(made_ahead(batches, depth=ahead), timing):
             rate = learning_rate(state.step, steps, peak=settings.lr, warmup=settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -302,8 +323,8 @@ def _batches(
                     )
                     for k, crops in enumerate(draws.crops)
                 ],
-                texts.tokens[rows].to(device),
-                None if labels is None else labels[batch].to(device),
+                send(texts.tokens[rows], device),
+                None if labels is None else send(labels[batch], device),
             )
 
 
@@ -343,11 +364,11 @@ def _view(
     seed: int,
     settings: TrainSection,
 ) -> Float[Tensor, "n 3 size size"]:
-    pixels = torch.from_numpy(data.pixels[data.rows[batch]]).to(device)
+    pixels = send(torch.from_numpy(data.pixels[data.rows[batch]]), device)
     chosen = Crops(*(values[batch] for values in crops))
     values = render(pixels, chosen, size=encoder.image_size)
     how = {"strength": settings.colour, "grey": settings.grayscale, "blur": settings.blur}
-    return normalise_pixels(distort(values, keys[batch], seed=seed, **how), encoder.mean, encoder.std)
+    return normalise_pixels(distort(values, keys[batch], seed=seed, **how), encoder.mean, encoder.std, in_place=True)
 
 
 def _trained(module: nn.Module, objective: Objective) -> list[tuple[str, nn.Parameter]]:

@@ -1,19 +1,36 @@
-"""How numbers are computed: precision, attention kernel, denormals, threads. Each choice was measured."""
+"""How numbers are computed: precision, attention kernel, compiler, denormals, threads. Each choice was measured."""
 
 import contextlib
+import os
+import shutil
 from collections.abc import Generator
 from typing import Literal
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from clipmem.base.errors import InputError
+
 # Up to about this many tokens, plain matrix products beat the blocked attention kernel on CPUs: at 65 tokens its
 # backward pass took a third of a tiny model's step. Longer sequences were not measured and keep torch's choice.
 _SHORT = 100
+Precision = Literal["fp32", "tf32", "bf16"]
+_COMPILERS = {"cpu": ("g++", "clang++"), "cuda": ("gcc", "clang", "cc")}
 
 
-def resolve_precision(setting: Literal["auto", "fp32", "bf16"], device: str) -> Literal["fp32", "bf16"]:
-    """Turn `auto` into `bf16` where the processor computes in it, else `fp32`."""
+def resolve_precision(setting: Precision | Literal["auto"], device: str) -> Precision:
+    """Turn `auto` into `bf16` where the device computes in it, else `fp32`.
+
+    Raises:
+        InputError: `tf32` on a device that has no such numbers.
+    """
+    if setting == "tf32" and device != "cuda":
+        raise InputError(
+            "[train] precision = 'tf32'",
+            got=f"device {device}",
+            expected="a GPU: tf32 is how its matrix units take float32",
+            todo="Use auto, fp32 or bf16.",
+        )
     if setting != "auto":
         return setting
     if device == "cuda":
@@ -21,6 +38,22 @@ def resolve_precision(setting: Literal["auto", "fp32", "bf16"], device: str) -> 
     # emulated bf16 (no AMX, no AVX512-BF16 instructions) is slower than fp32
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return "bf16" if supported() else "fp32"
+
+
+def check_compiler(setting: Literal["off", "on"], device: str) -> None:
+    """Check that `train.compile` can work here: on CPUs torch compiles C++, on GPUs its kernels' launchers.
+
+    Raises:
+        InputError: It is on, and there is no compiler.
+    """
+    wanted = [os.environ["CXX"]] if "CXX" in os.environ else _COMPILERS[device]
+    if setting == "on" and not any(shutil.which(name) for name in wanted):
+        raise InputError(
+            "[train] compile = 'on'",
+            got=f"no compiler here (looked for {', '.join(wanted)})",
+            expected="a C++ compiler on the PATH, or named by the environment variable CXX",
+            todo="Install one (Debian, Ubuntu: apt-get install g++), or set train.compile = 'off'.",
+        )
 
 
 @contextlib.contextmanager
@@ -32,6 +65,31 @@ def computing(precision: str, device: str, *, tokens: int) -> Generator[None]:
         if device == "cpu" and tokens <= _SHORT:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
+
+
+@contextlib.contextmanager
+def multiplying(precision: str, device: str) -> Generator[None]:
+    """Multiply float32 matrices on a GPU in full inside the block, or with `tf32` at its 10 bits of mantissa.
+
+    It holds for forward and backward passes, and comes back as it was. torch takes convolutions in tf32 unless told not
+    to: with `fp32` a GPU would otherwise not agree with a CPU. On CPUs nothing is changed.
+
+    Args:
+        precision: `fp32`, `tf32` or `bf16`; with the last, what autocast leaves in float32 is multiplied in full.
+        device: `cpu` or `cuda`.
+    """
+    if device != "cuda":
+        yield
+        return
+    short = precision == "tf32"
+    before, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if short else "highest")
+    torch.backends.cudnn.allow_tf32 = short
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ class Towers:
 
     Attributes:
         encoder: The model.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `tf32` or `bf16`.
         device: `cpu` or `cuda`.
         world: The processes that train it together.
     """
