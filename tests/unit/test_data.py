@@ -155,7 +155,7 @@ def test_orientation_in_exif_is_obeyed():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "picture: got 0 bytes that do not decode"),
+        (b"", "picture: got 0 bytes, expected a picture. Remove or mend that picture."),
         (b"GIF89a nonsense", "picture: got 15 bytes that do not decode"),
         (picture(0)[:-40], "picture: got"),
         (encoded(Image.new("RGB", (4, 4)), "PPM"), "expected a picture: WEBP, PNG, JPEG, GIF, BMP, TIFF"),

@@ -108,6 +108,7 @@ def run_and_show(
     command: str,
     device: str = "auto",
     engine: str = "local",
+    strict: bool = False,
 ) -> None:
     """Make a study with progress on stderr, then print its tables and the report's path on stdout."""
     if not is_first():  # one of many processes under torchrun: the first one does the talking
@@ -115,5 +116,14 @@ def run_and_show(
         return
     progress = Console(stderr=True)
     with TerminalReporter(progress) as reporter:
-        api.run(recipe, out, settings=settings, device=device, engine=engine, reporter=reporter, command=command)
+        api.run(
+            recipe,
+            out,
+            settings=settings,
+            device=device,
+            engine=engine,
+            reporter=reporter,
+            command=command,
+            strict=strict,
+        )
     print_summary(out, Console())
