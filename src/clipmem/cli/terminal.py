@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from clipmem.report.escape import visible
 from clipmem.report.terminal import print_summary
 from clipmem.study import api
 from clipmem.study.engines import is_first
@@ -86,7 +87,8 @@ class TerminalReporter:
         self._line(f"{stage:<9} {'done before' if skipped else f'{seconds:.1f} s'}")
 
     def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+        # reasons may quote the data
+        self._console.print(visible(text), markup=False, highlight=False)
 
     def _close(self) -> None:
         if self._progress is not None:

@@ -42,21 +42,23 @@ def reasons_of(table: pl.DataFrame) -> dict[str, int]:
 
 
 def summarize(table: pl.DataFrame, used: int) -> dict[str, Any]:
-    """Say what the summary of a study says: records read, left out, and why.
+    """Say what the summary of a study says: how many pairs are used, how many records left out, and why.
+
+    A caption of a pair that has others is a record too: without it the pair is still used.
 
     Args:
         table: The table `quarantine`.
         used: How many pairs are left.
     """
-    return {"read": used + table.height, "left_out": table.height, "reasons": reasons_of(table)}
+    return {"used": used, "left_out": table.height, "reasons": reasons_of(table)}
 
 
 def left_out_sentence(counts: Mapping[str, Any]) -> str:
     """Word what `summarize` counts; empty when nothing was left out.
 
     Example:
-        >>> left_out_sentence({"read": 1000, "left_out": 12, "reasons": {"truncated picture": 7, "empty file": 5}})
-        '12 of 1,000 records left out: 7 truncated picture, 5 empty file'
+        >>> left_out_sentence({"used": 988, "left_out": 12, "reasons": {"truncated picture": 7, "empty file": 5}})
+        '12 records left out, 988 pairs used: 7 truncated picture, 5 empty file'
     """
     if not counts["left_out"]:
         return ""
@@ -64,7 +66,8 @@ def left_out_sentence(counts: Mapping[str, Any]) -> str:
     named = [f"{count:,} {reason}" for reason, count in reasons[:_NAMED]]
     rest = sum(count for _, count in reasons[_NAMED:])
     named += [f"{rest:,} for other reasons"] if rest else []
-    return f"{counts['left_out']:,} of {counts['read']:,} records left out: {', '.join(named)}"
+    left_out = f"{counts['left_out']:,} record{'s' * (counts['left_out'] > 1)} left out"
+    return f"{left_out}, {counts['used']:,} pairs used: {', '.join(named)}"
 
 
 def stop_at(problem: Problem) -> InputError:

@@ -66,7 +66,15 @@ def decode_pairs(
         references = [image for place, image in enumerate(pairs["image"]) if place not in broken]
         # what decodes at one size decodes at all of them
         first = leave_out if not caches else None
-        build_cache(cache, references, source.read, size=size, progress=reporter.advance, left_out=first)
+        build_cache(
+            cache,
+            references,
+            source.read,
+            size=size,
+            progress=reporter.advance,
+            order=source.storage_order(references),
+            left_out=first,
+        )
         caches.append(cache)
     left = pairs.filter(~pl.int_range(pl.len()).is_in(list(broken))) if broken else pairs
     table = quarantine_table([*source.problems, *broken.values()])
