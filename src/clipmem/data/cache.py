@@ -19,6 +19,7 @@ def build_cache(
     read: Callable[[Sequence[str]], Sequence[bytes]],
     *,
     size: int,
+    order: Sequence[int] | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Decode pictures block by block and write them as one `.npy` file, atomically.
@@ -28,16 +29,21 @@ def build_cache(
         references: The pictures, in the order of the rows.
         read: Gives the encoded bytes of references, as `Source.read`.
         size: Side of the square, in pixels.
+        order: The positions in the order in which they are read, as `Source.storage_order`; the rows' own without it.
         progress: Called with the number of pictures done since the last call.
     """
     shape = (len(references), size, size, 3)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with atomic_file(path) as stream:
         np.lib.format.write_array_header_1_0(stream, header)
+        begin, row_bytes = stream.tell(), size * size * 3
+        positions = range(len(references)) if order is None else order
         for start in range(0, len(references), _BLOCK):
-            block = references[start : start + _BLOCK]
-            for reference, data in zip(block, read(block), strict=True):
-                stream.write(np.ascontiguousarray(decode(data, size, name=f"picture {reference!r}")).tobytes())
+            block = positions[start : start + _BLOCK]
+            for row, data in zip(block, read([references[row] for row in block]), strict=True):
+                stream.seek(begin + row * row_bytes)
+                name = f"picture {references[row]!r}"
+                stream.write(np.ascontiguousarray(decode(data, size, name=name)).tobytes())
             progress(len(block))
 
 

@@ -117,8 +117,10 @@ class Study:
     def _decode(self, pairs: pl.DataFrame, source: Source, sizes: Sequence[int]) -> list[Path]:
         self.reporter.begin("decode", pairs.height * len(sizes), "pictures")
         caches = [materials.cache_file(self.folder, size, first=sizes[0]) for size in sizes]
+        references = pairs["image"].to_list()
+        order = source.storage_order(references)
         for cache, size in zip(caches, sizes, strict=True):
-            build_cache(cache, pairs["image"].to_list(), source.read, size=size, progress=self.reporter.advance)
+            build_cache(cache, references, source.read, size=size, order=order, progress=self.reporter.advance)
         return [*caches, self.folder.write("pairs", pairs)]
 
     def _plan(self, pairs: pl.DataFrame) -> list[Path]:
