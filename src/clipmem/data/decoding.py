@@ -1,9 +1,9 @@
 """From encoded pictures to uint8 squares, with checks on the header before any pixel is decoded.
 
 Geometry and arithmetic are open_clip's own preprocessing (shortest side to `size`, bicubic, centre crop): opaque RGB,
-RGBA and grey pictures give the same bytes, CMYK the same within 32 of 255 levels, for open_clip converts after it has
-scaled. Four things differ on purpose: orientation in EXIF is obeyed, transparent parts show white, palettes and bitmaps
-are scaled as colours and not by the nearest index, and 16-bit grey is scaled to 8 bits, not clipped.
+RGBA, CMYK and grey pictures give the same bytes. Four things differ on purpose: orientation in EXIF is obeyed,
+transparent parts show white, palettes and bitmaps are scaled as colours and not by the nearest index, and 16-bit grey is
+scaled to 8 bits, not clipped.
 
 When not to trust it: colour profiles are ignored, as open_clip does. A picture that was cut off after its last pixel
 decodes, and nothing is said.
@@ -52,7 +52,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# what Pillow's readers raise on broken files, seen by changing bytes at random (tests/properties/test_properties_decoding.py)
+# what Pillow's readers raise on broken files (bytes changed at random, as in tests/properties)
 _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error,
     OverflowError, MemoryError, AttributeError, NotImplementedError, ZeroDivisionError, RuntimeError,
@@ -100,7 +100,7 @@ def decode(data: bytes, size: int, *, name: str = "picture") -> UInt8[np.ndarray
             warnings.simplefilter("ignore")
             picture = _opened(data, name)
             picture.load()
-            return np.array(_square(_upright(_rgb(picture, name), picture), size))
+            return np.array(_square(_upright(_colours(picture, name), picture), size).convert("RGB"))
     except DecodeError:
         raise
     except _BROKEN as error:
@@ -199,8 +199,10 @@ def _is_cut_off(data: bytes, form: str) -> bool:
     return form in ends and ends[form] not in data[-64:]
 
 
-def _rgb(picture: Image.Image, name: str) -> Image.Image:
-    """Turn any mode into RGB, what is transparent into white."""
+def _colours(picture: Image.Image, name: str) -> Image.Image:
+    """Turn any mode into one that can be scaled, what is transparent into white."""
+    if picture.mode == "CMYK":  # open_clip scales the four inks, and then mixes them
+        return picture
     if picture.mode in {"I", "F"} or picture.mode.startswith("I;16"):
         return _from_wide_grey(picture, name)
     if picture.has_transparency_data:

@@ -8,7 +8,7 @@ record stands in its column `key` and is never used as a path. Pictures that do 
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from clipmem.base.errors import InputError
 from clipmem.data.decoding import DecodeError, decode, read_header
-from clipmem.data.quarantine import Problem
+from clipmem.data.quarantine import Problem, source_name
 from clipmem.data.sources.base import Source
 from clipmem.store.atomic import atomic_file, make_folder
 
@@ -91,7 +91,7 @@ def _items(
             try:
                 decode(data, 32)
             except DecodeError as error:
-                problems.append(Problem(source.section.path or source.section.source, row["key"], error.reason))
+                problems.append(Problem(source_name(source.section), row["key"], error.reason))
                 continue
             yield Item(number, row, data, _ENDINGS[read_header(data).format])
             number += 1

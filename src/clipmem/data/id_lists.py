@@ -33,7 +33,7 @@ def csv_cell(text: str) -> str:
         ("'=cmd()", 'a=b', "' +1", 'a\\x00b')
     """
     # controls are written out, line breaks and tabs stay: the cell is quoted
-    shown = "".join(c if c >= " " and c != "\x7f" or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    shown = "".join(c if (c >= " " and c != "\x7f") or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
     return f"'{shown}" if text.startswith(_FORMULA) or shown.lstrip().startswith(_FORMULA) else shown
 
 

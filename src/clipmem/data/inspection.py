@@ -1,9 +1,9 @@
 """What lies in a data set: counts, captions, sizes, duplicates and problems, from one pass and a sample.
 
 Every record is read once, as a study reads it: pairs, captions, problems and equal pictures are counted over all of
-them. Sizes are read from the headers of a sample, and fewer pictures still are decoded; every figure says of how many it
-is. The samples are runs of neighbours at even distances, for a run of neighbours is one read on the disk. When not to
-trust it: what is rare may miss the samples, and near-duplicates far apart always do. `full` looks at everything.
+them. Sizes are read from the headers of a sample, and fewer pictures still are decoded; every figure says of how many
+it is. The samples are runs of neighbours at even distances, for a run of neighbours is one read on the disk. When not
+to trust it: what is rare may miss the samples, and so do most near-duplicates. `full` looks at everything.
 """
 
 import time
@@ -17,9 +17,10 @@ import polars as pl
 
 from clipmem.data.decoding import DecodeError, Header, decode, read_header
 from clipmem.data.duplicates import duplicate_groups
-from clipmem.data.quarantine import Problem
+from clipmem.data.quarantine import Problem, source_name
 from clipmem.data.sources.base import RecordSource, Source
 from clipmem.data.sources.records import Record, collect
+from clipmem.store.hashing import begin_uid
 
 HEADERS, DECODED, RUN = 4096, 1024, 64  # pictures in the samples, and how many neighbours stand together
 PIXELS = 256_000_000  # no more are decoded in all, unless everything is
@@ -52,7 +53,7 @@ class Looked:
 
 
 def inspect_source(
-    source: Source, *, full: bool = False, progress: Callable[[int, int], object] = lambda done, of: None
+    source: Source, *, full: bool = False, progress: Callable[[int, int], object] = lambda _done, _of: None
 ) -> tuple[dict[str, Any], Looked]:
     """Look through a source.
 
@@ -121,9 +122,7 @@ def _contents(source: Source, pairs: pl.DataFrame) -> Iterator[bytes]:
 
 
 def _short(data: bytes) -> bytes:
-    import hashlib
-
-    return hashlib.sha256(data).digest()[:12]
+    return begin_uid(data).digest()[:12]
 
 
 def runs(n: int, most: int, *, run: int = RUN) -> list[int]:
@@ -172,7 +171,7 @@ def look_at(
                 if len(small) < MOST_COMPARED:
                     small.append(square)
             except DecodeError as error:
-                looked.broken[row] = Problem(source.section.path or source.section.source, keys[row], error.reason)
+                looked.broken[row] = Problem(source_name(source.section), keys[row], error.reason)
             looked.tried += 1
         progress(min(start + _BLOCK, len(chosen)), len(chosen))
     if small:

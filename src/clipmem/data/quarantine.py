@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from clipmem.base.errors import InputError
+from clipmem.base.recipes import DataSection
 
 _NAMED = 6  # reasons that a sentence lists
 
@@ -68,6 +69,11 @@ def left_out_sentence(counts: Mapping[str, Any]) -> str:
     named += [f"{rest:,} for other reasons"] if rest else []
     left_out = f"{counts['left_out']:,} record{'s' * (counts['left_out'] > 1)} left out"
     return f"{left_out}, {counts['used']:,} pairs used: {', '.join(named)}"
+
+
+def source_name(section: DataSection) -> str:
+    """Name the data as a recipe does: their path, or the source where they have none."""
+    return section.path or ("emoji" if section.source in {"", "auto"} else section.source)
 
 
 def stop_at(problem: Problem) -> InputError:

@@ -102,7 +102,9 @@ def _twins(found: Mapping[str, int]) -> str:
 
 
 def _problems(reasons: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title="Records left out", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title="Records left out", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     table.add_column("records", justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")
     table.add_column("for example", overflow="fold")

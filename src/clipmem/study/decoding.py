@@ -13,10 +13,9 @@ import polars as pl
 
 from clipmem.base.errors import InputError
 from clipmem.base.progress import Reporter
-from clipmem.base.recipes import DataSection
 from clipmem.data.cache import build_cache
 from clipmem.data.decoding import DecodeError
-from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, stop_at, summarize
+from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, source_name, stop_at, summarize
 from clipmem.data.sources.base import Source
 from clipmem.store.folder import RunFolder
 from clipmem.study import materials
@@ -120,11 +119,6 @@ def check_strict(folder: RunFolder) -> None:
 def records_of(folder: RunFolder) -> dict[str, Any]:
     """Return the entry `records` of a run's summary: how many were read and left out, and why."""
     return {"records": summarize(_table(folder), folder.read("pairs").height)}
-
-
-def source_name(section: DataSection) -> str:
-    """Name the data as the recipe does: their path, or the source where they have none."""
-    return section.path or section.source
 
 
 def _table(folder: RunFolder) -> pl.DataFrame:

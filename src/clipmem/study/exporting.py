@@ -38,8 +38,7 @@ def export(
     Raises:
         InputError: As `export_pairs`.
     """
-    shipped = path == "emoji" and not source and not Path(path).exists()
-    section = data_section("" if shipped else path, source="emoji" if shipped else source, settings=settings)
+    section = data_section(path, source=source, settings=settings)
     told = reporter or Quiet()
     told.begin("export", 0, "pairs")
     written, problems = export_pairs(open_source(section), out, to, shard=shard, progress=told.advance)

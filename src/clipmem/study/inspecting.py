@@ -6,15 +6,17 @@ no more. Other work on the machine makes them too large.
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection, load_recipe
 from clipmem.data.inspection import Looked, inspect_source, usable
-from clipmem.data.sources import SOURCES, detect, open_source
+from clipmem.data.sources import detect, open_source
 
 FORMAT = 1
 MODEL = "clipmem-tiny"
+SHIPPED = "emoji"
 
 
 def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -> DataSection:
@@ -30,6 +32,8 @@ def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -
                 todo="`clipmem init -` shows the keys of [data].",
             )  # fmt: skip
     section = load_recipe("", settings, origin="--set").data
+    if path == SHIPPED and source in {"", SHIPPED} and not Path(path).exists():
+        path, source = "", SHIPPED
     return section.model_copy(update={"path": path, "source": source or "auto"})
 
 
@@ -41,12 +45,12 @@ def inspect(
     full: bool = False,
     cost: bool = True,
     model: str = MODEL,
-    progress: Callable[[int, int], object] = lambda done, of: None,
+    progress: Callable[[int, int], object] = lambda _done, _of: None,
 ) -> dict[str, Any]:
     """Say what lies at a path, as plain data.
 
     Args:
-        path: What a recipe's `data.path` would be.
+        path: What a recipe's `data.path` would be; `emoji` for the shipped pairs.
         source: The data source; found out when empty.
         settings: Changes to `[data]`, for example `data.image_column=png`.
         full: Decode every picture, not a sample.
@@ -62,11 +66,9 @@ def inspect(
     """
     section = data_section(path, source=source, settings=settings)
     reason = "named by you"
-    if not source:
+    if section.source == "auto":
         found = detect(path, section)
         section, reason = section.model_copy(update={"source": found.format, "path": found.path}), found.reason
-    elif source not in SOURCES:
-        SOURCES[source]  # its message names near ones
     opened = open_source(section)
     started = time.monotonic()
     facts, looked = inspect_source(opened, full=full, progress=progress)
@@ -120,8 +122,8 @@ def estimate(facts: dict[str, Any], looked: Looked, model: str) -> dict[str, Any
         "decode_seconds": round(pairs / decoded, 1),
         "train_seconds": round(models * train.epochs * pairs * share / trained, 1),
         "assumed": (
-            f"{pairs:,} pairs; a four-way study with {len(train.seeds)} seeds ({models} models) of {train.epochs} epochs, "
-            f"each on {100 * share:.0f} % of the pairs, as in the recipe 'demo'; {model} at {side} pixels, one model "
-            f"after the other on this machine's {how.device}, in {how.precision}"
+            f"{pairs:,} pairs; a four-way study of {len(train.seeds)} seeds ({models} models) and {train.epochs} "
+            f"epochs, each on {100 * share:.0f} % of the pairs, as in the recipe 'demo'; {model} at {side} pixels, "
+            f"one model after the other on this machine's {how.device}, in {how.precision}"
         ),
     }

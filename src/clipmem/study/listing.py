@@ -1,4 +1,4 @@
-"""`clipmem data ids`: lists of pairs by score, from a finished run or from any table with uids and a column of numbers."""
+"""`clipmem data ids`: lists of pairs by score, from a finished run or any table with uids and a column of numbers."""
 
 from pathlib import Path
 
@@ -43,7 +43,9 @@ def select_ids(
     if role:
         known = _of_role(known, role, scores)
     falling = bottom is None
-    ranked = known.filter(pl.col(by).is_not_null() & pl.col(by).is_not_nan()).sort(by, "uid", descending=[falling, False])
+    ranked = known.filter(pl.col(by).is_not_null() & pl.col(by).is_not_nan()).sort(
+        by, "uid", descending=[falling, False]
+    )
     asked = top if top is not None else bottom
     if asked is not None and asked > ranked.height:
         raise InputError(
