@@ -85,7 +85,7 @@ def test_exactly_the_broken_ones_are_listed(studies):
     assert studies["mixed"].summary["records"] == {
         "used": GOOD,
         "left_out": 5,
-        "reasons": {reason: 1 for reason in sorted(expected.values())},
+        "reasons": dict.fromkeys(sorted(expected.values()), 1),
     }
 
 
@@ -107,8 +107,8 @@ def test_strict_stops_at_the_first_with_exit_code_2(studies, tmp_path):
     done = clip("run", recipe, "--strict", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        f"clipmem: {only_pixels}, record '3': got truncated picture, expected a record that can be used. Mend or remove "
-        "it, or leave out --strict: the study then goes on without it and lists it."
+        f"clipmem: {only_pixels}, record '3': got truncated picture, expected a record that can be used. Mend or "
+        "remove it, or leave out --strict: the study then goes on without it and lists it."
     )
     assert not RunFolder(tmp_path / "run").is_done("decode")
     # problems that the source sees stop it before the folder is made

@@ -2,8 +2,8 @@
 
 Geometry and arithmetic are open_clip's own preprocessing (shortest side to `size`, bicubic, centre crop): opaque RGB,
 RGBA, CMYK and grey pictures give the same bytes. Four things differ on purpose: orientation in EXIF is obeyed,
-transparent parts show white, palettes and bitmaps are scaled as colours and not by the nearest index, and 16-bit grey is
-scaled to 8 bits, not clipped.
+transparent parts show white, palettes and bitmaps are scaled as colours and not by the nearest index, and 16-bit grey
+is scaled to 8 bits, not clipped.
 
 When not to trust it: colour profiles are ignored, as open_clip does. A picture that was cut off after its last pixel
 decodes, and nothing is said.
