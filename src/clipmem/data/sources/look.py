@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources.records import looks_like_a_picture
 
@@ -63,6 +66,14 @@ class Look:
             return None
 
     @cached_property
+    def columns(self) -> list[str]:
+        """The columns of a Parquet file; none where it is no such file."""
+        try:
+            return list(pq.read_schema(self.path).names)
+        except (pa.ArrowException, OSError):
+            return []
+
+    @cached_property
     def files(self) -> list[str]:
         """Names of a folder's files, with those of its sub-folders, in order; at most 20,000 of them."""
         return list(itertools.islice(self.all_files(), _MANY))
@@ -96,6 +107,8 @@ class Look:
             return "one picture"
         if self.head.startswith(b"\x1f\x8b"):
             return "a file compressed with gzip"
+        if self.head.startswith(b"PAR1"):
+            return f"Parquet with the columns {self.columns[:6]}" if self.columns else "Parquet that cannot be read"
         if isinstance(self.document, dict):
             return f"JSON with the keys {[str(key) for key in list(self.document)[:6]]}"
         if self.document is not None:

@@ -9,8 +9,8 @@ of the picture's bytes, so that each is read again with one seek. Beside `NAME.t
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import polars as pl
 
@@ -42,7 +42,7 @@ class _Sample:
     texts: dict[str, bytes] = field(default_factory=dict)
     reason: str = ""
 
-    def add(self, stream: IO[bytes], member: Member, kind: str) -> None:
+    def add(self, stream: BufferedReader, member: Member, kind: str) -> None:
         if member.problem or member.size > (_MOST_TEXT if kind in _TEXTS else MAX_BYTES):
             self.reason = self.reason or member.problem or MANY_BYTES
             return
@@ -172,7 +172,7 @@ class WebdatasetSource(RecordSource):
         """Return the bytes of these members; each tar is opened once."""
         found: dict[int, bytes] = {}
         order = self.storage_order(references)
-        stream: IO[bytes] | None = None
+        stream: BufferedReader | None = None
         opened = ""
         try:
             for position in order:
@@ -237,7 +237,7 @@ def _place(reference: str) -> tuple[str, int, int]:
     return shard, int(offset), int(size)
 
 
-def _open(path: Path, reference: str) -> IO[bytes]:
+def _open(path: Path, reference: str) -> BufferedReader:
     try:
         return path.open("rb")
     except OSError as error:
