@@ -169,6 +169,14 @@ def parquet_struct(folder: Path, pairs: Pairs) -> Path:
     return folder
 
 
+def parquet_labels(folder: Path, pairs: Pairs) -> Path:
+    folder.mkdir(parents=True)
+    rows = [{"bytes": data, "path": name} for name, data, _ in pairs]
+    table = pl.DataFrame({"image": rows, "caption": [captions for _, _, captions in pairs], "kind": ["x"] * len(pairs)})
+    table.write_parquet(folder / "test-00000-of-00001.parquet")
+    return folder
+
+
 def parquet_rows(folder: Path, pairs: Pairs) -> Path:
     """One row a caption, the picture again in each."""
     folder.mkdir(parents=True)

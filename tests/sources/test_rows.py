@@ -191,6 +191,6 @@ def test_splits_by_the_names_of_files(tmp_path):
     with pytest.raises(InputError) as error:
         open_source(DataSection(path=str(tmp_path), split="tset"))
     assert str(error.value) == (
-        "[data] split: got 'tset', which no Parquet file is named by, expected files as train-00000-of-00004.parquet, or "
-        "a folder of that name. Did you mean 'test'?"
+        "[data] split: got 'tset', which no Parquet file is named by, expected files as train-00000-of-00004.parquet, "
+        "or a folder of that name. Did you mean 'test'?"
     )

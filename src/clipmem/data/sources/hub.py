@@ -104,8 +104,9 @@ def prepared(name: str, config: str) -> Path | None:
         InputError: There are several configurations and none is named, or not that one.
     """
     folder = cache_folder() / name.replace("/", "___")
-    found = sorted(folder.glob("*/*/*/dataset_info.json"), key=lambda path: (path.stat().st_mtime, path))
-    configs = sorted({path.parents[2].name for path in found})
+    found = sorted(folder.glob("*/**/dataset_info.json"), key=lambda path: (path.stat().st_mtime, path))
+    config_of = {path: path.relative_to(folder).parts[0] for path in found}
+    configs = sorted(set(config_of.values()))
     if found and ((config and config not in configs) or (not config and len(configs) > 1)):
         raise InputError(
             "[data] path",
@@ -113,7 +114,7 @@ def prepared(name: str, config: str) -> Path | None:
             expected=f"one of the configurations {configs}",
             todo=f"Write hf-hub:{name}:{configs[0]}, for example.",
         )
-    return next((path for path in reversed(found) if not config or path.parents[2].name == config), None)
+    return next((path for path in reversed(found) if config in {"", config_of[path]}), None)
 
 
 def downloaded(name: str) -> Path | None:

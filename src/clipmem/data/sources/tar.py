@@ -50,7 +50,8 @@ def members(stream: BufferedIOBase) -> Iterator[Member]:
     Between two members the caller may read from the stream as it likes.
 
     Raises:
-        TarError: A header is broken or cut off, or a member ends after the file.
+        TarError: A header is broken, a member ends after the file, or the file ends before the tar does; members
+            before that have been yielded.
     """
     end, offset = stream.seek(0, os.SEEK_END), 0
     extended: dict[str, str] = {}
@@ -84,8 +85,8 @@ def members(stream: BufferedIOBase) -> Iterator[Member]:
             yield Member(name, begin, size, problem)
         # links carry no bytes, whatever size they give
         offset = begin + (0 if kind in {b"1", b"2", b"3", b"4", b"5", b"6"} else _padded(size))
-    if 0 < end - offset < BLOCK:
-        raise TarError(f"the header at byte {offset:,} is cut off")
+    if end:
+        raise TarError("the end of the tar is missing")
 
 
 def _checksum_is_right(header: bytes) -> bool:

@@ -25,7 +25,7 @@ from clipmem.data.sources.records import MANY_BYTES, NO_CAPTION, NO_PICTURE, Rec
 from clipmem.data.sources.shards import find_shards, is_list
 from clipmem.data.sources.tar import Member, TarError, is_tar, members
 
-BROKEN_TAR = "not a tar from here on"
+BROKEN_TAR = "a tar that is broken or cut off"
 FEWER = "fewer pictures than its statistics say"
 _KINDS = tuple(name[1:] for name in PICTURES)
 _TEXTS = ("txt", "json")
