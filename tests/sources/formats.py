@@ -119,6 +119,7 @@ def karpathy(folder: Path, pairs: Pairs) -> Path:
         }
         for k, (name, _, captions) in enumerate(pairs)
     ]
+    folder.mkdir(exist_ok=True)
     (folder / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
     return folder / "dataset_coco.json"
 

@@ -11,6 +11,7 @@ from clipmem.base.recipes import DataSection
 from clipmem.data.sources import detect, open_source
 from clipmem.data.sources.emoji import EmojiSource
 from clipmem.testing.tiny import picture
+from tests.sources import formats
 from tests.sources.formats import coco, csv_file, some_pairs, write_csv
 
 FORMATS = (
@@ -138,3 +139,13 @@ def test_the_folder_of_pictures_can_be_named(tmp_path):
         "[data] image_root: got 'nowhere', where there is no folder, expected the folder that the paths of the "
         "pictures start from. Mend it, or leave it empty: the folders around data.path are searched then."
     )
+
+
+def test_large_json_is_told_by_its_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("clipmem.data.sources.look._PARSED", 300)
+    for name in ("coco", "karpathy"):
+        path = formats.FORMATS[name][1](tmp_path / name, some_pairs())
+        assert path.stat().st_size > 300
+        assert detect(str(path)).format == name
+        path.write_text(path.read_text().replace("caption", "bbox").replace("sentences", "boxes"))
+        assert "JSON of 0 MiB that begins '{\"" in message(path)

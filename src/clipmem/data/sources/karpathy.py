@@ -29,6 +29,8 @@ class KarpathySource(FileSource):
     @classmethod
     def recognise(cls, look: Look) -> str:
         """A JSON object with images, of which the first has sentences."""
+        if '"sentences"' in look.large_json and '"images"' in look.large_json:
+            return "JSON with images that have sentences"
         images = look.document.get("images") if isinstance(look.document, dict) else None
         first = images[0] if isinstance(images, list) and images else None
         return "JSON with images that have sentences" if isinstance(first, dict) and "sentences" in first else ""

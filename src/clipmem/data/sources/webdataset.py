@@ -30,6 +30,7 @@ FEWER = "fewer pictures than its statistics say"
 _KINDS = tuple(name[1:] for name in PICTURES)
 _TEXTS = ("txt", "json")
 _MOST_TEXT = 16 * 2**20
+_BUFFER = 1 << 18
 
 
 @dataclass
@@ -96,7 +97,7 @@ class WebdatasetSource(RecordSource):
     def _samples(self, shard: str) -> Iterator[_Sample]:
         """Yield the samples of a shard; those whose members do not stand together come last."""
         loose: dict[str, _Sample] = {}
-        with (self._base / shard).open("rb") as stream:
+        with (self._base / shard).open("rb", buffering=_BUFFER) as stream:
             current = _Sample("")
             try:
                 for member in members(stream):
