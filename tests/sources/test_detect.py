@@ -149,3 +149,13 @@ def test_large_json_is_told_by_its_ends(tmp_path, monkeypatch):
         assert detect(str(path)).format == name
         path.write_text(path.read_text().replace("caption", "bbox").replace("sentences", "boxes"))
         assert "JSON of 0 MiB that begins '{\"" in message(path)
+
+
+def test_a_split_where_there_are_none(tmp_path):
+    path = csv_file(tmp_path, some_pairs())
+    with pytest.raises(InputError) as error:
+        open_source(DataSection(path=str(path), split="train"))
+    assert str(error.value) == (
+        "[data] split: got 'train' with source 'csv', which has no splits, expected an empty text. Leave it out, and "
+        "give the file or folder of that split as data.path."
+    )

@@ -2,7 +2,7 @@
 
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources import coco, csv_table, emoji, flickr, hub, imagefolder, karpathy, parquet, saved, webdataset
-from clipmem.data.sources.base import SOURCES, Source
+from clipmem.data.sources.base import SOURCES, Source, open_named
 from clipmem.data.sources.detect import Detection, detect
 
 __all__ = [
@@ -18,8 +18,8 @@ def open_source(section: DataSection) -> Source:
         InputError: The name is unknown, the path holds no known format, or the source cannot read it.
     """
     if section.source not in {"", "auto"}:
-        return SOURCES[section.source](section)
+        return open_named(section)
     if not section.path:
         return emoji.EmojiSource(section)
     found = detect(section.path, section)
-    return SOURCES[found.format](section.model_copy(update={"source": found.format, "path": found.path}))
+    return open_named(section.model_copy(update={"source": found.format, "path": found.path}))

@@ -17,7 +17,7 @@ import polars as pl
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.recipes import DataSection
 from clipmem.base.suggest import did_you_mean
-from clipmem.data.sources.base import SOURCES, Source
+from clipmem.data.sources.base import SOURCES, Source, open_named
 from clipmem.data.sources.detect import detect
 from clipmem.data.sources.look import Look
 from clipmem.data.sources.row_files import ArrowRows
@@ -30,6 +30,8 @@ _NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?")
 @SOURCES.register("hub")
 class HubSource(Source):
     """A data set by its name; with several configurations, `hf-hub:OWNER/NAME:CONFIGURATION`."""
+
+    has_splits = True
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
@@ -73,7 +75,7 @@ def _open(section: DataSection) -> Source:
         return RowSource(section, [ArrowRows(file) for file in files], info.parent)
     if folder is not None:
         found = detect(str(folder), section)
-        return SOURCES[found.format](section.model_copy(update={"source": found.format, "path": found.path}))
+        return open_named(section.model_copy(update={"source": found.format, "path": found.path}))
     raise InputError(
         f"data set {name!r}",
         got=f"nothing of it in {cache_folder()} or {hub_folder()}",

@@ -22,6 +22,8 @@ from clipmem.data.sources.records import listed_captions
 class KarpathySource(FileSource):
     """Pictures with `sentences` and a `split` each."""
 
+    has_splits = True
+
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
         self._file = need_file(section, "a JSON file of Karpathy's splits")

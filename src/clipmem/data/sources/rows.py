@@ -21,7 +21,7 @@ from clipmem.base.recipes import DataSection
 from clipmem.data.objects import object_lists
 from clipmem.data.sources.base import RecordSource
 from clipmem.data.sources.columns import Columns, find_columns
-from clipmem.data.sources.files import find_root
+from clipmem.data.sources.files import find_root, named_root
 from clipmem.data.sources.records import Record, examine, listed_captions, problem, read_file
 from clipmem.data.sources.row_files import RowFile
 
@@ -134,8 +134,9 @@ class RowSource(RecordSource):
     @cached_property
     def _root(self) -> str:
         """The folder that paths of pictures start from."""
-        if self.section.image_root:
-            return self.section.image_root
+        named = named_root(self.section)
+        if named:
+            return str(named)
         for file in self._files:
             for _, batch in file.batches([self._columns.image]):
                 values = [value for value in batch.column(0).to_pylist() if value]
