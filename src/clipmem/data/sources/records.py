@@ -5,7 +5,6 @@ used becomes a `Problem` and the others go on. Whether a picture decodes is not 
 looked at.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,7 @@ import pyarrow as pa
 from clipmem.base.errors import InputError, shorten
 from clipmem.data.decoding import MAX_BYTES
 from clipmem.data.quarantine import Problem
-from clipmem.store.hashing import begin_uid, finish_uid
+from clipmem.store.hashing import PictureHash
 from clipmem.store.tables import SCHEMAS
 
 MAX_CAPTION = 100_000
@@ -54,7 +53,7 @@ class Record:
         source: File or shard, for messages.
         key: Which record of it.
         reference: What `Source.read` finds the picture by.
-        picture: The begun hash of its bytes (see `examine`), or the reason why there are none.
+        picture: The hash of its bytes (see `examine`), or the reason why there are none.
         captions: Captions as found; they need not be text.
         caption_keys: Which record each caption comes from, where they come from several.
         group: Its group, or empty for one of its own.
@@ -65,7 +64,7 @@ class Record:
     source: str
     key: str
     reference: str
-    picture: "hashlib._Hash | str"
+    picture: PictureHash | str
     captions: Sequence[object]
     caption_keys: Sequence[str] = ()
     group: str = ""
@@ -78,15 +77,15 @@ def looks_like_a_picture(data: bytes) -> bool:
     return data.startswith(_FIRST_BYTES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
 
 
-def examine(data: bytes | None) -> "hashlib._Hash | str":
-    """Begin the uid of a picture, or say why the bytes are none."""
+def examine(data: bytes | None) -> PictureHash | str:
+    """Hash a picture, or say why the bytes are none."""
     if data is None:
         return NO_PICTURE
     if not data:
         return EMPTY
     if len(data) > MAX_BYTES:
         return MANY_BYTES
-    return begin_uid(data) if looks_like_a_picture(data) else UNKNOWN
+    return PictureHash(data) if looks_like_a_picture(data) else UNKNOWN
 
 
 def read_file(path: Path, *, most: int = MAX_BYTES) -> bytes | str:
@@ -102,8 +101,8 @@ def read_file(path: Path, *, most: int = MAX_BYTES) -> bytes | str:
         return NO_FILE
 
 
-def examine_file(path: Path) -> "hashlib._Hash | str":
-    """Begin the uid of a picture in a file, or say why it cannot be used."""
+def examine_file(path: Path) -> PictureHash | str:
+    """Hash the picture in a file, or say why it cannot be used."""
     data = read_file(path)
     return data if isinstance(data, str) else examine(data)
 
@@ -202,7 +201,7 @@ def _row(record: Record, seen: set[str], problems: list[Problem]) -> tuple[objec
     captions = _good_captions(record, problems)
     if not captions:
         return None
-    uid = finish_uid(record.picture, captions)
+    uid = record.picture.uid(captions)
     if uid in seen:
         problems.append(problem(record.source, record.key, DUPLICATE))
         return None
