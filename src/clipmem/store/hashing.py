@@ -24,7 +24,12 @@ def pair_uid(image: bytes, captions: Sequence[str]) -> str:
         >>> pair_uid(b"x", ["ab"]) == pair_uid(b"x", ["a", "b"])
         False
     """
-    return PictureHash(image).uid(captions)
+    return begin_uid(image).uid(captions)
+
+
+def begin_uid(image: bytes) -> "PictureHash":
+    """Hash the picture of a pair; its captions follow when they are known."""
+    return PictureHash(image)
 
 
 class PictureHash:
@@ -34,7 +39,7 @@ class PictureHash:
         image: The encoded picture, as stored in the source.
 
     Example:
-        >>> PictureHash(b"x").uid(["a", "b"]) == pair_uid(b"x", ["a", "b"])
+        >>> begin_uid(b"x").uid(["a", "b"]) == pair_uid(b"x", ["a", "b"])
         True
     """
 
@@ -44,7 +49,7 @@ class PictureHash:
         self._digest = hashlib.sha256(len(image).to_bytes(8, "little"))
         self._digest.update(image)
 
-    def picture(self) -> bytes:
+    def digest(self) -> bytes:
         """Return the hash of the picture alone."""
         return self._digest.digest()
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from clipmem.base.errors import InputError, shorten
 from clipmem.data.decoding import MAX_BYTES
 from clipmem.data.quarantine import Problem
-from clipmem.store.hashing import PictureHash
+from clipmem.store.hashing import PictureHash, begin_uid
 from clipmem.store.tables import SCHEMAS
 
 MAX_CAPTION = 100_000
@@ -85,7 +85,7 @@ def examine(data: bytes | None) -> PictureHash | str:
         return EMPTY
     if len(data) > MAX_BYTES:
         return MANY_BYTES
-    return PictureHash(data) if looks_like_a_picture(data) else UNKNOWN
+    return begin_uid(data) if looks_like_a_picture(data) else UNKNOWN
 
 
 def read_file(path: Path, *, most: int = MAX_BYTES) -> bytes | str:

@@ -61,7 +61,7 @@ class RowSource(RecordSource):
             if path not in shared:
                 yield record
                 continue
-            state = record.picture if isinstance(record.picture, str) else record.picture.picture()
+            state = record.picture if isinstance(record.picture, str) else record.picture.digest()
             first = together.setdefault((path, state), record)
             if first is not record:
                 first.captions = [*first.captions, *record.captions]
