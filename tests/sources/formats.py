@@ -119,6 +119,7 @@ def karpathy(folder: Path, pairs: Pairs) -> Path:
         }
         for k, (name, _, captions) in enumerate(pairs)
     ]
+    folder.mkdir(exist_ok=True)
     (folder / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
     return folder / "dataset_coco.json"
 
@@ -166,6 +167,14 @@ def parquet_struct(folder: Path, pairs: Pairs) -> Path:
     rows = [{"bytes": data, "path": name} for name, data, _ in pairs]
     table = pl.DataFrame({"image": rows, "captions": [captions for _, _, captions in pairs]})
     table.write_parquet(folder / "train-00000-of-00001.parquet", row_group_size=2)
+    return folder
+
+
+def parquet_labels(folder: Path, pairs: Pairs) -> Path:
+    folder.mkdir(parents=True)
+    rows = [{"bytes": data, "path": name} for name, data, _ in pairs]
+    table = pl.DataFrame({"image": rows, "caption": [captions for _, _, captions in pairs], "kind": ["x"] * len(pairs)})
+    table.write_parquet(folder / "test-00000-of-00001.parquet")
     return folder
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
+from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.base.registry import Registry
 from clipmem.data.quarantine import Problem
@@ -19,8 +20,11 @@ class Source(ABC):
         section: The recipe's `[data]` section.
 
     Attributes:
+        has_splits: Whether `data.split` means something here.
         problems: The records that `pairs` left out; complete once it has returned.
     """
+
+    has_splits = False
 
     def __init__(self, section: DataSection) -> None:
         self.section = section
@@ -72,6 +76,23 @@ class RecordSource(Source):
         """Return the usable pairs, sorted by uid; without a group of its own every pair is one."""
         self.problems.clear()
         return collect(self.records(), self.problems, what=repr(self.section.path))
+
+
+def open_named(section: DataSection) -> Source:
+    """Open the source that `section.source` names.
+
+    Raises:
+        InputError: The name is unknown, a split is asked for where there are none, or the source cannot read its path.
+    """
+    kind = SOURCES[section.source]
+    if section.split and not kind.has_splits:
+        raise InputError(
+            "[data] split",
+            got=f"{section.split!r} with source {section.source!r}, which has no splits",
+            expected="an empty text",
+            todo="Leave it out, and give the file or folder of that split as data.path.",
+        )
+    return kind(section)
 
 
 SOURCES: Registry[Source] = Registry("data source", Source)  # pyright: ignore[reportAbstractUsage]

@@ -25,6 +25,8 @@ class CocoSource(FileSource):
     def recognise(cls, look: Look) -> str:
         """A JSON object with images and annotations, of which the first has a caption."""
         document = look.document
+        if all(f'"{key}"' in look.large_json for key in ("images", "file_name", "image_id", "caption")):
+            return "JSON with images, and annotations that are captions"
         if not isinstance(document, dict) or not isinstance(document.get("images"), list):
             return ""
         annotations = document.get("annotations")

@@ -1,5 +1,6 @@
 """Which column of a table is the picture and which the caption: the recipe's names, or those that people use."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -53,7 +54,11 @@ def chosen(names: Iterable[str], wanted: str, key: str, usual: Iterable[str]) ->
         >>> chosen(["filepath", "Title"], "captions", "caption_column", CAPTIONS)
         'Title'
     """
-    there = list(names)
+    return _chosen(tuple(names), wanted, key, tuple(usual))
+
+
+@functools.lru_cache(maxsize=256)
+def _chosen(there: tuple[str, ...], wanted: str, key: str, usual: tuple[str, ...]) -> str:
     if wanted in there:
         return wanted
     if wanted != DataSection.model_fields[key].default:

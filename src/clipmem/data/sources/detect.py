@@ -13,7 +13,7 @@ from clipmem.data.sources.base import SOURCES
 from clipmem.data.sources.look import PICTURES, Look
 
 # sources of installed packages come after these
-ORDER = ("saved", "webdataset", "imagefolder", "parquet", "coco", "karpathy", "csv", "flickr", "jsonl")
+ORDER = ("hub", "saved", "webdataset", "imagefolder", "parquet", "coco", "karpathy", "csv", "flickr", "jsonl")
 _TABLES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".token")
 _MOST_FILES = 40
 

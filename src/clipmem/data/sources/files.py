@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipmem.base.errors import InputError
+from clipmem.base.recipes import DataSection
 from clipmem.data.sources.base import RecordSource
 from clipmem.data.sources.records import NO_PATH, Record, examine_file, problem, read_file
 
@@ -70,18 +71,7 @@ class FileSource(RecordSource):
 
     def _root(self, paths: Sequence[str]) -> str:
         """Return the folder that the rows' paths start from, seen from `base`."""
-        if self.section.image_root:
-            root = Path(self.section.image_root)
-            if not root.is_dir():
-                raise InputError(
-                    "[data] image_root",
-                    got=f"{self.section.image_root!r}, where there is no folder",
-                    expected="the folder that the paths of the pictures start from",
-                    todo="Mend it, or leave it empty: the folders around data.path are searched then.",
-                )
-            found = root
-        else:
-            found = find_root(paths, self.base)
+        found = named_root(self.section) or find_root(paths, self.base)
         return posixpath.normpath(os.path.relpath(found, self.base).replace(os.sep, "/"))
 
     def read(self, references: Sequence[str]) -> list[bytes]:
@@ -124,6 +114,25 @@ def _bytes_of(base: Path, reference: str) -> bytes:
             todo="Put it back, or start a study in another run folder.",
         )
     return data
+
+
+def named_root(section: DataSection) -> Path | None:
+    """Return the folder that `data.image_root` names, or None when it is empty.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    if not section.image_root:
+        return None
+    root = Path(section.image_root)
+    if not root.is_dir():
+        raise InputError(
+            "[data] image_root",
+            got=f"{section.image_root!r}, where there is no folder",
+            expected="the folder that the paths of the pictures start from",
+            todo="Mend it, or leave it empty: the folders around data.path are searched then.",
+        )
+    return root
 
 
 def find_root(paths: Sequence[str], base: Path) -> Path:

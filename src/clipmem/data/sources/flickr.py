@@ -16,7 +16,7 @@ from clipmem.data.sources.records import problem
 from clipmem.data.sources.text_tables import open_text, split_line
 
 BROKEN_LINE = "a line without a picture and a caption"
-_NAME = r"[^\t,|#]+\.(?:jpe?g|png|webp|gif|bmp|tiff?)"
+_NAME = r"[^\t,|#:]+\.(?:jpe?g|png|webp|gif|bmp|tiff?)"
 # one line of Flickr30k's results.csv lacks its second bar
 _DIALECTS = {
     "NAME#NUMBER, a tab, CAPTION": re.compile(rf"(?P<path>{_NAME})#\d+\t(?P<caption>.*)", re.I | re.S),

@@ -30,6 +30,8 @@ _NO_CAPTIONS = ("readme", "license", "notice")
 class ImageFolderSource(FileSource):
     """Pictures and their captions in one folder."""
 
+    has_splits = True
+
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
         path = Path(section.path)

@@ -22,6 +22,8 @@ from clipmem.data.sources.records import listed_captions
 class KarpathySource(FileSource):
     """Pictures with `sentences` and a `split` each."""
 
+    has_splits = True
+
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
         self._file = need_file(section, "a JSON file of Karpathy's splits")
@@ -29,6 +31,8 @@ class KarpathySource(FileSource):
     @classmethod
     def recognise(cls, look: Look) -> str:
         """A JSON object with images, of which the first has sentences."""
+        if '"sentences"' in look.large_json and '"images"' in look.large_json:
+            return "JSON with images that have sentences"
         images = look.document.get("images") if isinstance(look.document, dict) else None
         first = images[0] if isinstance(images, list) and images else None
         return "JSON with images that have sentences" if isinstance(first, dict) and "sentences" in first else ""

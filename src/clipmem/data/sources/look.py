@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources.records import looks_like_a_picture
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _HEAD = 1 << 16
+_PARSED = 32 * 2**20  # COCO has files of half a gigabyte beside its captions
 _MANY = 20_000  # names of a folder that are looked at
 
 
@@ -54,13 +58,34 @@ class Look:
 
     @cached_property
     def document(self) -> object:
-        """A JSON file, parsed; None where it is not one JSON value."""
-        if not self.head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
+        """A JSON file of at most 32 MiB, parsed; None where it is larger, or is not one JSON value."""
+        if not self._may_be_json or self.large_json:
             return None
         try:
             return json.loads(self.path.read_text(encoding="utf-8-sig"))
         except (ValueError, RecursionError):
             return None
+
+    @property
+    def _may_be_json(self) -> bool:
+        return self.head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"["))
+
+    @cached_property
+    def large_json(self) -> str:
+        """The first and the last 64 KiB of a JSON file that is too large to be parsed only to see what it is."""
+        if not self._may_be_json or self.path.stat().st_size <= _PARSED:
+            return ""
+        with self.path.open("rb") as stream:
+            stream.seek(-min(_HEAD, self.path.stat().st_size), os.SEEK_END)
+            return (self.head + stream.read()).decode("utf-8", "replace")
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """The columns of a Parquet file; none where it is no such file."""
+        try:
+            return list(pq.read_schema(self.path).names)
+        except (pa.ArrowException, OSError):
+            return []
 
     @cached_property
     def files(self) -> list[str]:
@@ -96,6 +121,10 @@ class Look:
             return "one picture"
         if self.head.startswith(b"\x1f\x8b"):
             return "a file compressed with gzip"
+        if self.head.startswith(b"PAR1"):
+            return f"Parquet with the columns {self.columns[:6]}" if self.columns else "Parquet that cannot be read"
+        if self.large_json:
+            return f"JSON of {self.path.stat().st_size // 2**20:,} MiB that begins {self.large_json[:60]!r}"
         if isinstance(self.document, dict):
             return f"JSON with the keys {[str(key) for key in list(self.document)[:6]]}"
         if self.document is not None:

@@ -20,6 +20,8 @@ from clipmem.data.sources.rows import RowSource, is_picture_type
 class ParquetSource(RowSource):
     """One Parquet file, or a folder of them (read in the order of their names); one row a pair."""
 
+    has_splits = True
+
     def __init__(self, section: DataSection) -> None:
         path = Path(section.path)
         files = _files(path) if path.is_dir() else [path]

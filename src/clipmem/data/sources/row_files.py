@@ -48,8 +48,8 @@ class ParquetRows(RowFile):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            # without a buffer the whole column of a row group would be read at once
-            self._file = pq.ParquetFile(path, buffer_size=_BUFFER)
+            # without these two the whole column of a row group would be read at once
+            self._file = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path}", got=f"not readable as Parquet ({shorten(str(error))})") from error
         self._groups = [self._file.metadata.row_group(k) for k in range(self._file.num_row_groups)]

@@ -21,9 +21,10 @@ from clipmem.base.recipes import DataSection
 from clipmem.data.objects import object_lists
 from clipmem.data.sources.base import RecordSource
 from clipmem.data.sources.columns import Columns, find_columns
-from clipmem.data.sources.files import find_root
+from clipmem.data.sources.files import find_root, named_root
 from clipmem.data.sources.records import Record, examine, listed_captions, problem, read_file
 from clipmem.data.sources.row_files import RowFile
+from clipmem.store.hashing import PictureHash
 
 BROKEN = "not readable from here on"
 _STATUS = "status"  # img2dataset's: why a row has no picture
@@ -50,10 +51,11 @@ class RowSource(RecordSource):
             find_columns(file.schema.names, section, what=f"{file.path}")
         _check_image(files[0].schema.field(self._columns.image))
         self._cursor: _Cursor | None = None
+        self._latest: tuple[str, PictureHash | str] = ("", "")
 
     def records(self) -> Iterator[Record]:
         """Yield one record a row, then those that several rows share."""
-        shared = self._shared_paths()
+        shared, self._latest = self._shared_paths(), ("", "")
         together: dict[tuple[str, bytes | str], Record] = {}
         for path, record in self._rows():
             if path not in shared:
@@ -97,7 +99,7 @@ class RowSource(RecordSource):
                     yield from self._batch(file, batch, row, begin, names)
                     row += batch.num_rows
             except (pa.ArrowException, OSError):
-                self.problems.append(problem(file.path.name, f"{row}", BROKEN))
+                self.problems.append(problem(self._name(file), f"{row}", BROKEN))
 
     def _batch(
         self, file: RowFile, batch: pa.RecordBatch, first: int, begin: int, names: Sequence[str]
@@ -108,17 +110,32 @@ class RowSource(RecordSource):
         objects = _objects(batch, columns)
         status = batch.column(_STATUS).to_pylist() if _STATUS in batch.schema.names else [None] * batch.num_rows
         for k in range(batch.num_rows):
-            data, path = self._picture(images[k].as_py())
-            begun = data if isinstance(data, str) else examine(data)
-            if data is None and isinstance(status[k], str):
-                begun = f"img2dataset: {status[k]}"
+            path, picture = self._examined(images[k].as_py(), status[k])
             own = listed_captions(captions[k])
             key = f"{first + k}"
             keys = [key if len(own) == 1 else f"{key}, caption {number + 1}" for number in range(len(own))]
             yield (
                 path,
-                Record(file.path.name, key, f"{begin + first + k}", begun, own, keys, groups[k], labels[k], objects[k]),
+                Record(
+                    self._name(file), key, f"{begin + first + k}", picture, own, keys, groups[k], labels[k], objects[k]
+                ),
             )
+
+    def _examined(self, value: object, status: object) -> tuple[str, PictureHash | str]:
+        """Return the path of a row's picture, and its hash or the reason why there is none."""
+        alone = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else value
+        if isinstance(alone, str) and alone == self._latest[0]:  # a row a caption: the file is read once
+            return self._latest
+        data, path = self._picture(value)
+        picture = data if isinstance(data, str) else examine(data)
+        if data is None and isinstance(status, str):
+            picture = f"img2dataset: {status}"
+        if isinstance(alone, str):
+            self._latest = path, picture
+        return path, picture
+
+    def _name(self, file: RowFile) -> str:
+        return file.path.relative_to(self._base).as_posix()
 
     def _picture(self, value: object) -> tuple[bytes | str | None, str]:
         """Return a picture's bytes, or the reason why there are none, and its path."""
@@ -134,8 +151,9 @@ class RowSource(RecordSource):
     @cached_property
     def _root(self) -> str:
         """The folder that paths of pictures start from."""
-        if self.section.image_root:
-            return self.section.image_root
+        named = named_root(self.section)
+        if named:
+            return str(named)
         for file in self._files:
             for _, batch in file.batches([self._columns.image]):
                 values = [value for value in batch.column(0).to_pylist() if value]

@@ -17,6 +17,8 @@ from clipmem.data.sources.rows import RowSource
 class SavedSource(RowSource):
     """A saved data set, or several splits of one; `data.split` takes one of them."""
 
+    has_splits = True
+
     def __init__(self, section: DataSection) -> None:
         path = Path(section.path)
         files = [path] if section.path and path.is_file() else arrow_files(path, section.split)

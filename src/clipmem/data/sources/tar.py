@@ -7,7 +7,8 @@ that are no plain files are named and passed over, and no member is read before 
 
 import os
 from collections.abc import Iterator
-from typing import IO, NamedTuple
+from io import BufferedIOBase
+from typing import NamedTuple
 
 BLOCK = 512
 _MOST_HEADER = 1 << 20
@@ -43,13 +44,14 @@ def is_tar(head: bytes) -> bool:
     return len(head) >= BLOCK and any(head[:BLOCK]) and _checksum_is_right(head[:BLOCK])
 
 
-def members(stream: IO[bytes]) -> Iterator[Member]:
+def members(stream: BufferedIOBase) -> Iterator[Member]:
     """Yield the members of a tar, folders left out.
 
     Between two members the caller may read from the stream as it likes.
 
     Raises:
-        TarError: A header is broken or cut off, or a member ends after the file.
+        TarError: A header is broken, a member ends after the file, or the file ends before the tar does; members
+            before that have been yielded.
     """
     end, offset = stream.seek(0, os.SEEK_END), 0
     extended: dict[str, str] = {}
@@ -83,6 +85,8 @@ def members(stream: IO[bytes]) -> Iterator[Member]:
             yield Member(name, begin, size, problem)
         # links carry no bytes, whatever size they give
         offset = begin + (0 if kind in {b"1", b"2", b"3", b"4", b"5", b"6"} else _padded(size))
+    if end:
+        raise TarError("the end of the tar is missing")
 
 
 def _checksum_is_right(header: bytes) -> bool:
@@ -146,7 +150,7 @@ def _pax(data: bytes) -> dict[str, str]:
     return found
 
 
-def _after_sparse_map(stream: IO[bytes], header: bytes, begin: int) -> int:
+def _after_sparse_map(stream: BufferedIOBase, header: bytes, begin: int) -> int:
     """Return where the bytes of a sparse member begin: after the blocks that go on with its map."""
     more = header[482] != 0
     while more:

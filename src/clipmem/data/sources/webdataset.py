@@ -9,8 +9,8 @@ of the picture's bytes, so that each is read again with one seek. Beside `NAME.t
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import polars as pl
 
@@ -25,11 +25,12 @@ from clipmem.data.sources.records import MANY_BYTES, NO_CAPTION, NO_PICTURE, Rec
 from clipmem.data.sources.shards import find_shards, is_list
 from clipmem.data.sources.tar import Member, TarError, is_tar, members
 
-BROKEN_TAR = "not a tar from here on"
+BROKEN_TAR = "a tar that is broken or cut off"
 FEWER = "fewer pictures than its statistics say"
 _KINDS = tuple(name[1:] for name in PICTURES)
 _TEXTS = ("txt", "json")
 _MOST_TEXT = 16 * 2**20
+_BUFFER = 1 << 18
 
 
 @dataclass
@@ -42,7 +43,7 @@ class _Sample:
     texts: dict[str, bytes] = field(default_factory=dict)
     reason: str = ""
 
-    def add(self, stream: IO[bytes], member: Member, kind: str) -> None:
+    def add(self, stream: BufferedReader, member: Member, kind: str) -> None:
         if member.problem or member.size > (_MOST_TEXT if kind in _TEXTS else MAX_BYTES):
             self.reason = self.reason or member.problem or MANY_BYTES
             return
@@ -96,7 +97,7 @@ class WebdatasetSource(RecordSource):
     def _samples(self, shard: str) -> Iterator[_Sample]:
         """Yield the samples of a shard; those whose members do not stand together come last."""
         loose: dict[str, _Sample] = {}
-        with (self._base / shard).open("rb") as stream:
+        with (self._base / shard).open("rb", buffering=_BUFFER) as stream:
             current = _Sample("")
             try:
                 for member in members(stream):
@@ -172,7 +173,7 @@ class WebdatasetSource(RecordSource):
         """Return the bytes of these members; each tar is opened once."""
         found: dict[int, bytes] = {}
         order = self.storage_order(references)
-        stream: IO[bytes] | None = None
+        stream: BufferedReader | None = None
         opened = ""
         try:
             for position in order:
@@ -237,7 +238,7 @@ def _place(reference: str) -> tuple[str, int, int]:
     return shard, int(offset), int(size)
 
 
-def _open(path: Path, reference: str) -> IO[bytes]:
+def _open(path: Path, reference: str) -> BufferedReader:
     try:
         return path.open("rb")
     except OSError as error:
