@@ -27,6 +27,7 @@ PIXELS = 256_000_000  # no more are decoded in all, unless everything is
 MOST_COMPARED = 65_536  # pictures whose thumbnails are held for near-duplicates
 _SIDE = 64  # of the pictures that are compared: what the rates in `duplicates` were measured at
 _SAMPLES, _EXAMPLES, _BLOCK = 5, 3, 64
+_DIGEST = 12  # bytes of a hash by which equal pictures are counted
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Looked:
         seconds: Time spent decoding.
         tried: How many pictures were decoded or found not to.
         near: Group names of the decoded pictures that were compared.
+        contents: How often each content was read.
     """
 
     headers: dict[int, Header] = field(default_factory=dict)
@@ -50,6 +52,7 @@ class Looked:
     seconds: float = 0.0
     tried: int = 0
     near: list[str] = field(default_factory=list)
+    contents: Counter[bytes] = field(default_factory=Counter)
 
 
 def inspect_source(
@@ -72,6 +75,7 @@ def inspect_source(
     pairs = _pairs(source, digests)
     order = source.storage_order(pairs["image"].to_list())
     looked = look_at(source, pairs, order, full=full, progress=progress)
+    digests = digests or looked.contents
     captions = pairs["captions"]
     counted = pl.DataFrame({"captions": captions.list.len()}).group_by("captions").len().sort("captions")
     problems = [*source.problems, *looked.broken.values()]
@@ -99,30 +103,18 @@ def inspect_source(
 
 
 def _pairs(source: Source, digests: Counter[bytes]) -> pl.DataFrame:
-    """Return the pairs of a source, and count its pictures by their content on the way."""
+    """Return the pairs of a source, and count its pictures by their content on the way, where it gives records."""
     if not isinstance(source, RecordSource):
-        pairs = source.pairs()
-        digests.update(_short(data) for data in _contents(source, pairs))
-        return pairs
+        return source.pairs()
 
     def watched() -> Iterator[Record]:
         for record in source.records():
             if not isinstance(record.picture, str):
-                digests[record.picture.digest()[:12]] += 1
+                digests[record.picture.digest()[:_DIGEST]] += 1
             yield record
 
     source.problems.clear()
     return collect(watched(), source.problems, what=repr(source.section.path))
-
-
-def _contents(source: Source, pairs: pl.DataFrame) -> Iterator[bytes]:
-    references = pairs["image"].to_list()
-    for start in range(0, len(references), _BLOCK):
-        yield from source.read(references[start : start + _BLOCK])
-
-
-def _short(data: bytes) -> bytes:
-    return begin_uid(data).digest()[:12]
 
 
 def runs(n: int, most: int, *, run: int = RUN) -> list[int]:
@@ -159,6 +151,7 @@ def look_at(
         block = chosen[start : start + _BLOCK]
         for row, data in zip(block, source.read([references[row] for row in block]), strict=True):
             looked.sizes.append(len(data))
+            looked.contents[begin_uid(data).digest()[:_DIGEST]] += 1
             try:
                 header = looked.headers[row] = read_header(data)
                 if row not in decode_these or (pixels >= PIXELS and not full):

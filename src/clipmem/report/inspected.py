@@ -75,7 +75,9 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     problems = document["problems"]
     tried = _of(problems["decoded"], problems["of"], "pictures")
-    rows.append(("problems", f"{problems['left_out']:,} records left out ({tried} decoded)"))
+    rows.append(
+        ("problems", f"{problems['left_out']:,} record{'s' * (problems['left_out'] != 1)} left out ({tried} decoded)")
+    )
     return rows
 
 
