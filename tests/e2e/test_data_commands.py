@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipmem.base.recipes import DataSection
+from clipmem.base.recipes import DataSection, dump_recipe
 from clipmem.data import inspection
 from clipmem.data.sources import detect, open_source
 from clipmem.study.exporting import export
 from clipmem.study.inspecting import inspect
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import picture, tiny_recipe
 from tests.e2e.test_cli import clip
 
 HOSTILE = [
@@ -284,3 +284,30 @@ def test_a_list_that_cannot_be_made_is_one_line(finished, tmp_path, arguments, m
     with pytest.raises(InputError) as error:
         write_list(finished.path, tmp_path / options.get("out", "a.txt"), **choice)
     assert message.replace("140", f"{total}") in str(error.value)
+
+
+# ---- hostile captions through a whole study
+
+
+def test_a_study_of_hostile_captions_harms_no_output(tmp_path):
+    captions = [f"{HOSTILE[k % len(HOSTILE)]} {k}" if k % 3 else HOSTILE[k % len(HOSTILE)] for k in range(124)]
+    path = tmp_path / "hostile.parquet"
+    rows = {"image": [picture(k) for k in range(124)], "captions": captions, "kind": captions}
+    pl.DataFrame(rows).write_parquet(path)
+    recipe = tmp_path / "study.toml"
+    settings = ["train.seeds=[0]", "train.epochs=1", f"data.path={str(path)!r}", "data.label_column=kind"]
+    recipe.write_text(dump_recipe(tiny_recipe(*settings)))
+    done = clip("run", recipe, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert harmless(done.stdout + done.stderr)
+    page = (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
+    assert harmless(page)
+    assert "<script" not in page
+    stored = pl.read_parquet(tmp_path / "run" / "pairs.parquet")
+    assert sorted(text for texts in stored["captions"].to_list() for text in texts) == sorted(captions)
+    listed = clip("data", "ids", tmp_path / "run", "--out", tmp_path / "all.csv")
+    assert listed.returncode == 0, listed.stderr
+    table = list(csv.DictReader(io.StringIO((tmp_path / "all.csv").read_bytes().decode(), newline="")))
+    assert len(table) == 120
+    assert not [row for row in table if row["captions"].startswith(("=", "+", "-", "@"))]
+    assert any(row["captions"].startswith("'=cmd()") for row in table)

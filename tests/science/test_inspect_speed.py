@@ -9,11 +9,11 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from tests.sources.formats import add_member
 
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources import open_source
 from clipmem.study.inspecting import inspect
-from tests.sources.formats import add_member
 
 PAIRS = int(os.environ.get("CLIPMEM_INSPECTED", "100000"))
 
@@ -45,7 +45,8 @@ def test_an_inspection_takes_about_as_long_as_reading_once(tmp_path):
     ours = time.process_time() - started
     size = sum(path.stat().st_size for path in tmp_path.glob("*.tar"))
     sys.stdout.write(
-        f"\n{PAIRS:,} pairs, {size / 1e9:.2f} GB: read once {once:.1f} s, inspect {ours:.1f} s, ratio {ours / once:.2f}\n"
+        f"\n{PAIRS:,} pairs, {size / 1e9:.2f} GB: read once {once:.1f} s, inspect {ours:.1f} s, "
+        f"ratio {ours / once:.2f}\n"
     )
     assert found["pairs"] == PAIRS
     assert found["duplicates"]["exact"] == {"groups": 0, "pictures": 0, "of": PAIRS}

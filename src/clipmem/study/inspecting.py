@@ -65,7 +65,7 @@ def inspect(
         InputError: The path holds nothing that can be used.
     """
     section = data_section(path, source=source, settings=settings)
-    reason = "named by you"
+    reason = "named by you" if section.source != SHIPPED else "the pairs in the package"
     if section.source == "auto":
         found = detect(path, section)
         section, reason = section.model_copy(update={"source": found.format, "path": found.path}), found.reason
