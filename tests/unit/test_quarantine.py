@@ -30,7 +30,7 @@ def test_the_cache_has_the_bytes_of_one_without_the_broken_pictures(tmp_path, br
     found = cache(tmp_path / "a.npy", data, order, left_out=lambda place, error: met.update({place: error.reason}))
     kept = {name: found for name, found in good.items() if int(name) not in broken}
     assert found == cache(tmp_path / "b.npy", kept)
-    assert met == dict.fromkeys(sorted(broken), "not a picture of a known format") or set(met) == broken
+    assert met == dict.fromkeys(broken, "not a picture of a known format")
     np.testing.assert_array_equal(open_cache(tmp_path / "a.npy"), np.stack([decode(one, 16) for one in kept.values()]))
 
 

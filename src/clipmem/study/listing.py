@@ -88,7 +88,9 @@ def _table(scores: Path, by: str) -> pl.DataFrame:
             what, got=f"column {by!r} of {table.schema[by]}", expected="numbers", todo="Name another one with --by."
         )
     kept = [name for name in ("uid", "role", by) if name in table.columns]
-    return table.select(dict.fromkeys(kept)).with_columns(pl.col("uid").cast(pl.String), pl.col(by).cast(pl.Float64))
+    return table.select(list(dict.fromkeys(kept))).with_columns(
+        pl.col("uid").cast(pl.String), pl.col(by).cast(pl.Float64)
+    )
 
 
 def _with_captions(scores: Path, table: pl.DataFrame) -> pl.DataFrame:
