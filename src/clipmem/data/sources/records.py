@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.data.decoding import MAX_BYTES
+from clipmem.data.decoding import EMPTY, MANY_BYTES, MAX_BYTES, UNKNOWN
 from clipmem.data.quarantine import Problem
 from clipmem.store.hashing import PictureHash, begin_uid
 from clipmem.store.tables import SCHEMAS
@@ -28,9 +28,6 @@ NO_PATH = "no picture path"
 NO_FILE = "no such picture file"
 NO_PICTURE = "no picture"
 NOT_A_FILE = "not a regular file"
-EMPTY = "empty file"
-MANY_BYTES = "too many bytes"
-UNKNOWN = "not a picture of a known format"
 NO_CAPTION = "no caption"
 EMPTY_CAPTION = "empty caption"
 NAN_CAPTION = "caption is NaN"
