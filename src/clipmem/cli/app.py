@@ -3,6 +3,7 @@
 from cyclopts import App
 
 from clipmem._version import __version__
+from clipmem.cli.data import data
 from clipmem.cli.demo import demo
 from clipmem.cli.doctor import doctor
 from clipmem.cli.init import init
@@ -22,3 +23,4 @@ app = App(
 )
 for command in (demo, init, run, localize, report, doctor):
     app.command(command)
+app.command(data)

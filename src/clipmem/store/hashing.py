@@ -24,12 +24,44 @@ def pair_uid(image: bytes, captions: Sequence[str]) -> str:
         >>> pair_uid(b"x", ["ab"]) == pair_uid(b"x", ["a", "b"])
         False
     """
-    digest = hashlib.sha256()
-    # a caption may hold a lone surrogate (broken JSON in the wild): hash it rather than fail
-    for part in (image, *(caption.encode("utf-8", "surrogatepass") for caption in captions)):
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.hexdigest()[: 2 * _UID_BYTES]
+    return begin_uid(image).uid(captions)
+
+
+def begin_uid(image: bytes) -> "PictureHash":
+    """Hash the picture of a pair; its captions follow when they are known."""
+    return PictureHash(image)
+
+
+class PictureHash:
+    """The part of `pair_uid` that needs a picture's bytes; they need not be kept until the captions are known.
+
+    Args:
+        image: The encoded picture, as stored in the source.
+
+    Example:
+        >>> begin_uid(b"x").uid(["a", "b"]) == pair_uid(b"x", ["a", "b"])
+        True
+    """
+
+    __slots__ = ("_digest",)
+
+    def __init__(self, image: bytes) -> None:
+        self._digest = hashlib.sha256(len(image).to_bytes(8, "little"))
+        self._digest.update(image)
+
+    def digest(self) -> bytes:
+        """Return the hash of the picture alone."""
+        return self._digest.digest()
+
+    def uid(self, captions: Sequence[str]) -> str:
+        """Return the uid of the picture with these captions."""
+        digest = self._digest.copy()
+        for caption in captions:
+            # a caption may hold a lone surrogate (broken JSON in the wild): hash it rather than fail
+            part = caption.encode("utf-8", "surrogatepass")
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+        return digest.hexdigest()[: 2 * _UID_BYTES]
 
 
 def data_fingerprint(uids: Iterable[str]) -> str:

@@ -1,0 +1,180 @@
+"""Data sets of Hugging Face's hub by name, `hf-hub:OWNER/NAME`: those that are on this machine already.
+
+Two places are looked in: what `datasets` has prepared (`load_dataset`), and files that `huggingface-cli download` has
+fetched. Nothing is downloaded unless `data.download` says so, and then by `datasets` (extra `hf`). Code in a data set
+is never run.
+"""
+
+import importlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from clipmem.base.errors import InputError, shorten
+from clipmem.base.recipes import DataSection
+from clipmem.base.suggest import did_you_mean
+from clipmem.data.sources.base import SOURCES, Source, open_named
+from clipmem.data.sources.detect import detect
+from clipmem.data.sources.look import Look
+from clipmem.data.sources.row_files import ArrowRows
+from clipmem.data.sources.rows import RowSource
+
+PREFIXES = ("hf-hub:", "hf://datasets/")
+_NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?")
+
+
+@SOURCES.register("hub")
+class HubSource(Source):
+    """A data set by its name; with several configurations, `hf-hub:OWNER/NAME:CONFIGURATION`."""
+
+    has_splits = True
+
+    def __init__(self, section: DataSection) -> None:
+        super().__init__(section)
+        self._source = _open(section)
+        self.problems = self._source.problems
+
+    @classmethod
+    def recognise(cls, look: Look) -> str:
+        """A name that begins with hf-hub:."""
+        return "a name on Hugging Face's hub" if look.text.startswith(PREFIXES) else ""
+
+    def pairs(self) -> pl.DataFrame:
+        """Return the pairs of the data set."""
+        return self._source.pairs()
+
+    def read(self, references: Sequence[str]) -> list[bytes]:
+        """Return the encoded pictures behind references."""
+        return self._source.read(references)
+
+    def storage_order(self, references: Sequence[str]) -> list[int]:
+        """Return the order in which the pictures lie on the disk."""
+        return self._source.storage_order(references)
+
+
+def _open(section: DataSection) -> Source:
+    text = section.path
+    for prefix in PREFIXES:
+        text = text.removeprefix(prefix)
+    match = _NAME.fullmatch(text)
+    if match is None:
+        raise InputError(
+            "[data] path", got=f"{section.path!r}", expected="hf-hub:OWNER/NAME", todo="Mend the data set's name."
+        )
+    name, config = match["name"], match["config"] or ""
+    info = prepared(name, config)
+    folder = None if info else downloaded(name)
+    if info is None and folder is None and section.download:
+        info = _fetch(name, config)
+    if info is not None:
+        files = arrow_files_of(info, section.split)
+        return RowSource(section, [ArrowRows(file) for file in files], info.parent)
+    if folder is not None:
+        found = detect(str(folder), section)
+        return open_named(section.model_copy(update={"source": found.format, "path": found.path}))
+    raise InputError(
+        f"data set {name!r}",
+        got=f"nothing of it in {cache_folder()} or {hub_folder()}",
+        expected="a data set that is on this machine",
+        todo="Set data.download = true (needs `pip install 'clipmem[hf]'` and the internet), or copy it there.",
+    )
+
+
+def cache_folder() -> Path:
+    """Return where `datasets` keeps what it has prepared."""
+    return Path(os.environ.get("HF_DATASETS_CACHE") or _home() / "datasets")
+
+
+def hub_folder() -> Path:
+    """Return where downloaded files of the hub are kept."""
+    return Path(os.environ.get("HF_HUB_CACHE") or _home() / "hub")
+
+
+def _home() -> Path:
+    own = os.environ.get("HF_HOME")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+
+
+def prepared(name: str, config: str) -> Path | None:
+    """Return the description of a data set that `datasets` has prepared, the newest one of a configuration.
+
+    Raises:
+        InputError: There are several configurations and none is named, or not that one.
+    """
+    folder = cache_folder() / name.replace("/", "___")
+    found = sorted(folder.glob("*/**/dataset_info.json"), key=lambda path: (path.stat().st_mtime, path))
+    config_of = {path: path.relative_to(folder).parts[0] for path in found}
+    configs = sorted(set(config_of.values()))
+    if found and ((config and config not in configs) or (not config and len(configs) > 1)):
+        raise InputError(
+            "[data] path",
+            got=f"hf-hub:{name}{f':{config}' if config else ''}",
+            expected=f"one of the configurations {configs}",
+            todo=f"Write hf-hub:{name}:{configs[0]}, for example.",
+        )
+    return next((path for path in reversed(found) if config in {"", config_of[path]}), None)
+
+
+def downloaded(name: str) -> Path | None:
+    """Return the newest snapshot of a data set's files, or None."""
+    snapshots = (hub_folder() / f"datasets--{name.replace('/', '--')}" / "snapshots").glob("*/")
+    return max(snapshots, key=lambda path: (path.stat().st_mtime, path), default=None)
+
+
+def arrow_files_of(info: Path, split: str) -> list[Path]:
+    """Return the Arrow files of a prepared data set.
+
+    Args:
+        info: Its `dataset_info.json`.
+        split: One split, or empty for all of them.
+
+    Raises:
+        InputError: There is no such split, or a file is missing.
+    """
+    try:
+        described = json.loads(info.read_text(encoding="utf-8"))
+        splits = {str(name): len(one.get("shard_lengths") or [0]) for name, one in described["splits"].items()}
+        stem = str(described.get("dataset_name") or described.get("builder_name"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{info}", got=f"not readable ({shorten(str(error))})", todo="Prepare it again.") from error
+    if split and split not in splits:
+        raise InputError(
+            "[data] split", got=f"{split!r}", expected=f"one of {list(splits)}",
+            todo=did_you_mean(split, splits, kind="split"),
+        )  # fmt: skip
+    files: list[Path] = []
+    for name, shards in splits.items():
+        if not split or name == split:
+            ends = [""] if shards == 1 else [f"-{k:05d}-of-{shards:05d}" for k in range(shards)]
+            files += [info.parent / f"{stem}-{name}{end}.arrow" for end in ends]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise InputError(f"{info.parent}", got=f"no file {missing[0]!r}", todo="Prepare the data set again.")
+    return files
+
+
+def _fetch(name: str, config: str) -> Path | None:
+    """Let `datasets` download and prepare a data set; return its description."""
+    try:
+        library = importlib.import_module("datasets")
+    except ImportError as error:
+        raise InputError(
+            f"data set {name!r}",
+            got="no package 'datasets' to download it with",
+            expected="the extra hf",
+            todo="Run `pip install 'clipmem[hf]'`.",
+        ) from error
+    try:
+        library.load_dataset_builder(name, config or None, cache_dir=str(cache_folder())).download_and_prepare()
+    except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
+        raise InputError(
+            f"data set {name!r}",
+            got=f"no download ({type(error).__name__}: {shorten(str(error))})",
+            expected="a data set of the hub that this machine may fetch",
+            todo="Check the name and the connection.",
+        ) from error
+    return prepared(name, config)

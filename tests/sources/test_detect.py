@@ -1,0 +1,161 @@
+"""Detection: what is told, and the exact text when nothing fits."""
+
+import gzip
+import json
+
+import polars as pl
+import pytest
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import DataSection
+from clipmem.data.sources import detect, open_source
+from clipmem.data.sources.emoji import EmojiSource
+from clipmem.testing.tiny import picture
+from tests.sources import formats
+from tests.sources.formats import coco, csv_file, some_pairs, write_csv
+
+FORMATS = (
+    "expected an image folder, CSV, JSON lines, COCO or Karpathy JSON, Flickr's text, tars, Parquet, or a folder that "
+    "datasets has saved. "
+)
+COLUMNS = "expected a column of pictures (such as image or filepath) and one of captions (such as caption or title). "
+SET = "Set data.image_column and data.caption_column, or data.source; docs/data.md shows every format."
+
+
+def message(path, **settings):
+    with pytest.raises(InputError) as error:
+        detect(str(path), DataSection(**settings))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("a.txt", b"", f"an empty file, {FORMATS}{SET}"),
+        ("a.png", picture(0), f"one picture, {FORMATS}{SET}"),
+        ("a.tar.gz", gzip.compress(b"x" * 600), f"a file compressed with gzip, {FORMATS}{SET}"),
+        (
+            "a.json",
+            b'{"images": [], "annotations": []}',
+            f"JSON with the keys ['images', 'annotations'], {FORMATS}{SET}",
+        ),
+        ("b.json", b"[1, 2]", f"a JSON list, {FORMATS}{SET}"),
+        ("c.json", b"[" * 100_000, f"text that begins '{'[' * 60}', {FORMATS}{SET}"),
+        ("a.csv", b"url,caption\nhttp://x/a.jpg,b\n", f"text that begins 'url,caption', {COLUMNS}{SET}"),
+        ("a.bin", bytes(range(256)) * 4, f"a file of an unknown kind, {FORMATS}{SET}"),
+    ],
+)
+def test_files_that_are_no_data_set(tmp_path, name, content, text):
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert message(path) == f"[data] path: got {str(path)!r}, {text}"
+
+
+def test_paths_where_nothing_is(tmp_path):
+    path = tmp_path / "none"
+    assert message(path) == (
+        f"[data] path: got {str(path)!r}, no such file or folder, {FORMATS}"
+        "Check the path; a data set of Hugging Face's hub is written hf-hub:OWNER/NAME."
+    )
+    path.mkdir()
+    assert message(path) == f"[data] path: got {str(path)!r}, an empty folder, {FORMATS}{SET}"
+
+
+def test_pictures_without_captions(tmp_path):
+    for k in range(3):
+        (tmp_path / f"{k}.png").write_bytes(picture(k))
+    (tmp_path / "notes.pdf").write_bytes(b"x")
+    assert message(tmp_path) == (
+        f"[data] path: got {str(tmp_path)!r}, a folder with 3 .png, 1 .pdf, expected captions with them: metadata.csv "
+        f"(file_name, caption), or a .txt or .json beside each. {SET}"
+    )
+
+
+def test_parquet_of_other_columns(tmp_path):
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"url": ["x"], "caption": ["y"]}).write_parquet(path)
+    assert (
+        message(path) == f"[data] path: got {str(path)!r}, Parquet with the columns ['url', 'caption'], {COLUMNS}{SET}"
+    )
+    # the caption is the one that the recipe names
+    pl.DataFrame({"image": [picture(0)], "alt": ["y"]}).write_parquet(path)
+    assert "Parquet with the columns ['image', 'alt']" in message(path)
+    assert detect(str(path), DataSection(caption_column="alt")).reason == "Parquet with 'image' and 'alt'"
+
+
+def test_a_folder_with_one_table_of_captions_is_that_table(tmp_path):
+    path = coco(tmp_path, some_pairs())
+    found = detect(str(tmp_path))
+    assert found == ("coco", str(path), "JSON with images, and annotations that are captions")
+    assert open_source(DataSection(path=str(tmp_path))).pairs().height == 6
+    other = path.with_name("captions_val2017.json")
+    other.write_bytes(path.read_bytes())
+    assert message(tmp_path) == (
+        f"[data] path: got {str(tmp_path)!r}, a folder with 2 data sets: {path}, {other}, expected one of them. "
+        "Set data.path to the file that you mean."
+    )
+
+
+def test_annotations_of_other_kinds_are_not_captions(tmp_path):
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps({"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "bbox": []}]}))
+    assert "JSON with the keys ['images', 'annotations']" in message(path)
+
+
+def test_nothing_is_the_shipped_emoji():
+    assert isinstance(open_source(DataSection()), EmojiSource)
+    assert isinstance(open_source(DataSection(source="")), EmojiSource)
+    with pytest.raises(InputError) as error:
+        open_source(DataSection(source="emoji", path="a.csv"))
+    assert str(error.value) == (
+        "[data] path: got 'a.csv' with source 'emoji', which ships in the package, expected no path. "
+        "Set data.source to 'auto': it tells what the path holds."
+    )
+
+
+def test_data_without_a_usable_pair(tmp_path):
+    path = write_csv(tmp_path / "a.csv", ("image", "caption"), [("none.jpg", b"", ["a", "b"]), ("no.jpg", b"", ["c"])])
+    with pytest.raises(InputError) as error:
+        open_source(DataSection(path=str(path))).pairs()
+    assert str(error.value) == (
+        f"[data] path: got {str(path)!r} without a usable pair (2 x no such picture file, the first 'none.jpg'), "
+        "expected at least one picture with a caption. Check data.path, data.image_root and the columns; docs/data.md "
+        "has an example of every format."
+    )
+
+
+def test_the_folder_of_pictures_can_be_named(tmp_path):
+    path = csv_file(tmp_path / "a", some_pairs())
+    moved = tmp_path / "far" / "away" / "indeed"
+    moved.mkdir(parents=True)
+    table = path.rename(moved / "pairs.csv")
+    with pytest.raises(InputError, match="6 x no such picture file"):
+        open_source(DataSection(path=str(table))).pairs()
+    source = open_source(DataSection(path=str(table), image_root=str(tmp_path / "a")))
+    assert source.pairs().height == len(source.read(source.pairs()["image"].to_list())) == 6
+    with pytest.raises(InputError) as error:
+        open_source(DataSection(path=str(table), image_root="nowhere")).pairs()
+    assert str(error.value) == (
+        "[data] image_root: got 'nowhere', where there is no folder, expected the folder that the paths of the "
+        "pictures start from. Mend it, or leave it empty: the folders around data.path are searched then."
+    )
+
+
+def test_large_json_is_told_by_its_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("clipmem.data.sources.look._PARSED", 300)
+    for name in ("coco", "karpathy"):
+        path = formats.FORMATS[name][1](tmp_path / name, some_pairs())
+        assert path.stat().st_size > 300
+        assert detect(str(path)).format == name
+        path.write_text(path.read_text().replace("caption", "bbox").replace("sentences", "boxes"))
+        assert "JSON of 0 MiB that begins '{\"" in message(path)
+
+
+def test_a_split_where_there_are_none(tmp_path):
+    path = csv_file(tmp_path, some_pairs())
+    with pytest.raises(InputError) as error:
+        open_source(DataSection(path=str(path), split="train"))
+    assert str(error.value) == (
+        "[data] split: got 'train' with source 'csv', which has no splits, expected an empty text. Leave it out, and "
+        "give the file or folder of that split as data.path."
+    )

@@ -1,0 +1,92 @@
+"""Leaving records out: gaps in the pixel cache, roles of pairs that are gone, and the words for it."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import DataSection
+from clipmem.data.cache import build_cache, open_cache
+from clipmem.data.decoding import decode
+from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, source_name, stop_at, summarize
+from clipmem.data.roles import read_roles
+from clipmem.testing.tiny import picture
+
+
+def cache(path, data, order=None, *, left_out=None, size=16):
+    build_cache(
+        path, list(data), lambda names: [data[name] for name in names], size=size, order=order, left_out=left_out
+    )
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("broken", [{0}, {11}, {0, 1, 2}, {9, 10, 11}, {0, 5, 6, 11}, set(range(12)) - {4}, set()])
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_the_cache_has_the_bytes_of_one_without_the_broken_pictures(tmp_path, broken, seed):
+    good = {str(k): picture(k) for k in range(12)}
+    data = {name: b"no picture" if int(name) in broken else found for name, found in good.items()}
+    order = None if seed is None else np.random.default_rng(seed).permutation(12).tolist()
+    met = {}
+    found = cache(tmp_path / "a.npy", data, order, left_out=lambda place, error: met.update({place: error.reason}))
+    kept = {name: found for name, found in good.items() if int(name) not in broken}
+    assert found == cache(tmp_path / "b.npy", kept)
+    assert met == dict.fromkeys(broken, "not a picture of a known format")
+    np.testing.assert_array_equal(open_cache(tmp_path / "a.npy"), np.stack([decode(one, 16) for one in kept.values()]))
+
+
+def test_a_cache_that_nothing_may_be_left_out_of_stops_at_the_first(tmp_path):
+    with pytest.raises(InputError, match="picture 'b': got 1 bytes that do not decode"):
+        cache(tmp_path / "a.npy", {"a": picture(0), "b": b"x"})
+    assert not list(tmp_path.iterdir())
+
+
+def roles_file(path, rows):
+    pl.DataFrame(rows, schema=["uid", "role", "captions_from"], orient="row").write_parquet(path)
+    return path
+
+
+def test_roles_of_pairs_that_do_not_decode_are_passed_over(tmp_path):
+    rows = [
+        ("a", "candidate", None),
+        ("b", "candidate", "gone"),
+        ("c", "candidate", "a"),
+        ("d", "external", None),
+        ("e", "external", None),
+        ("gone", "external", None),
+    ]
+    path = roles_file(tmp_path / "roles.parquet", rows)
+    left = frozenset("abcde")
+    found = read_roles(path, left, others="leave out")
+    # b would train with the captions of a pair that takes no part
+    assert found["uid"].to_list() == ["a", "c", "d", "e"]
+    assert found["captions_from"].to_list() == ["a", "a", "d", "e"]
+    with pytest.raises(InputError, match="got uid 'gone'"):
+        read_roles(path, left)
+    with pytest.raises(InputError, match="got shared 0, candidate 2, independent 0, external 1, expected at least 2"):
+        read_roles(path, left - {"e"}, others="leave out")
+
+
+def test_the_words():
+    table = quarantine_table(
+        [
+            Problem("s", "2", "truncated picture"),
+            Problem("s", "1", "truncated picture"),
+            Problem("r", "9", "empty file"),
+        ]
+    )
+    assert table.rows() == [("r", "9", "empty file"), ("s", "1", "truncated picture"), ("s", "2", "truncated picture")]
+    counts = summarize(table, 5)
+    assert counts == {"used": 5, "left_out": 3, "reasons": {"truncated picture": 2, "empty file": 1}}
+    assert left_out_sentence(counts) == "3 records left out, 5 pairs used: 2 truncated picture, 1 empty file"
+    assert left_out_sentence(summarize(quarantine_table([]), 5)) == ""
+    many = {"used": 1, "left_out": 9, "reasons": {f"reason {k}": 1 for k in range(9)}}
+    assert left_out_sentence(many).endswith("1 reason 5, 3 for other reasons")
+    assert str(stop_at(Problem("a.tar", "k", "empty file"))) == (
+        "a.tar, record 'k': got empty file, expected a record that can be used. Mend or remove it, or leave out "
+        "--strict: the study then goes on without it and lists it."
+    )
+
+
+def test_data_without_a_path_are_the_shipped_ones():
+    assert source_name(DataSection(path="x.csv")) == "x.csv"
+    assert source_name(DataSection()) == source_name(DataSection(source="emoji")) == "emoji"
