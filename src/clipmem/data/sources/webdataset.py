@@ -97,7 +97,7 @@ class WebdatasetSource(RecordSource):
     def _samples(self, shard: str) -> Iterator[_Sample]:
         """Yield the samples of a shard; those whose members do not stand together come last."""
         loose: dict[str, _Sample] = {}
-        with (self._base / shard).open("rb", buffering=_BUFFER) as stream:
+        with BufferedReader((self._base / shard).open("rb", buffering=0), _BUFFER) as stream:
             current = _Sample("")
             try:
                 for member in members(stream):
@@ -213,11 +213,11 @@ def split_name(name: str) -> tuple[str, str]:
 def captions_of(texts: dict[str, bytes], section: DataSection) -> tuple[list[object], dict[str, object]]:
     """Return the captions of a pair's texts, and the values of its JSON."""
     found = json_captions(texts["json"], section) if "json" in texts else None
-    captions, values = found or ([], {})
+    captions: list[object] = found[0] if found else []
     if "txt" in texts and len(captions) < 2:
         text = decode_text(texts["txt"])
         captions = [text.removesuffix("\n").removesuffix("\r")]
-    return captions, dict(values)
+    return captions, dict(found[1]) if found else {}
 
 
 def _put_aside(sample: _Sample, loose: dict[str, _Sample]) -> None:
