@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from timing import Row, machine
 
-SUITES = ("startup", "data", "training", "scoring", "memory", "study")
+SUITES = ("startup", "data", "training", "scoring", "embeddings", "memory", "study")
 
 
 def table(rows: list[Row]) -> str:
