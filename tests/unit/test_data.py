@@ -93,19 +93,16 @@ def test_a_folder_of_parquet_files_is_one_source(tmp_path):
     [
         (
             {"image": [b""], "captions": [["a"]]},
-            ", row 0: got no picture, expected a picture and at least one",
+            " without a usable pair (1 x empty file, the first '0'), expected at least one picture with a caption.",
         ),
-        ({"image": [b"x"], "captions": [[""]]}, ", row 0: got captions [''], expected"),
-        ({"image": [b"x"], "captions": [None]}, ", row 0: got captions None, expected"),
-        (
-            {"image": [b"x", b"x"], "captions": [["a"], ["a"]]},
-            ", row 1: got the same picture and captions as row 0",
-        ),
-        ({"image": [1], "captions": [["a"]]}, "column 'image': got Int64, expected bytes, or a struct"),
+        ({"image": [picture(0)], "captions": [[""]]}, " without a usable pair (1 x empty caption, the first '0')"),
+        ({"image": [picture(0)], "captions": [None]}, " without a usable pair (1 x no caption, the first '0')"),
+        ({"image": [None, b"x"], "captions": [["a"], ["a"]]}, " (1 x no picture, 1 x not a picture of a known format,"),
+        ({"image": [1], "captions": [["a"]]}, "column 'image': got int64, expected bytes, a struct with a field"),
         ({"imgae": [b"x"], "captions": [["a"]]}, ": got no column 'image'. Did you mean 'imgae'?"),
     ],
 )
-def test_broken_rows_are_named(tmp_path, columns, message):
+def test_data_without_a_usable_row_are_refused(tmp_path, columns, message):
     path = tmp_path / "a.parquet"
     pl.DataFrame(columns, schema_overrides={"captions": pl.List(pl.String)}).write_parquet(path)
     with pytest.raises(InputError) as error:
@@ -155,7 +152,7 @@ def test_orientation_in_exif_is_obeyed():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "picture: got 0 bytes that do not decode"),
+        (b"", "picture: got 0 bytes, expected a picture. Remove or mend that picture."),
         (b"GIF89a nonsense", "picture: got 15 bytes that do not decode"),
         (picture(0)[:-40], "picture: got"),
         (encoded(Image.new("RGB", (4, 4)), "PPM"), "expected a picture: WEBP, PNG, JPEG, GIF, BMP, TIFF"),

@@ -28,13 +28,18 @@ class _Section(BaseModel):
 class DataSection(_Section):
     """`[data]`: where the pairs come from."""
 
-    source: str = Field("emoji", description="Name of a data source: `emoji` (shipped) or `parquet`.")
-    path: str = Field("", description="File or folder of the source; empty for the shipped one.")
-    image_column: str = Field("image", description="parquet: bytes, or a struct of bytes and path.")
-    caption_column: str = Field("captions", description="parquet: text, or a list of texts.")
-    group_column: str = Field("", description="parquet: pairs that share it never straddle roles.")
-    label_column: str = Field("", description="parquet: a class label, shown in reports.")
-    object_column: str = Field("", description="parquet: objects in the picture, a list of texts or text with commas.")
+    source: str = Field(
+        "auto", description="A data source; auto = what `path` holds, or the shipped emoji without one."
+    )
+    path: str = Field("", description="File, folder or shards of the source; empty for the shipped one.")
+    image_root: str = Field("", description="Folder that picture paths start from; empty = found near `path`.")
+    split: str = Field("", description="Use this split only, where the source has some; empty = all of them.")
+    download: bool = Field(False, description="hub: fetch the data set if it is not on this machine.")
+    image_column: str = Field("image", description="tables: bytes, a struct of bytes and path, or a path.")
+    caption_column: str = Field("captions", description="tables: text, or a list of texts.")
+    group_column: str = Field("", description="tables: pairs that share it never straddle roles.")
+    label_column: str = Field("", description="tables: a class label, shown in reports.")
+    object_column: str = Field("", description="tables: objects in the picture, a list of texts or text with commas.")
 
 
 class SplitSection(_Section):

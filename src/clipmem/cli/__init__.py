@@ -22,7 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(sys.argv[1:] if arguments is None else list(arguments))
     except ClipmemError as error:
-        print(f"clipmem: {error}", file=sys.stderr)  # noqa: T201
+        from clipmem.report.escape import visible
+
+        # a message may quote the data: names of files, keys, captions
+        print(f"clipmem: {visible(str(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `clipmem … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,6 +3,7 @@
 from cyclopts import App
 
 from clipmem._version import __version__
+from clipmem.cli.data import data
 from clipmem.cli.demo import demo
 from clipmem.cli.doctor import doctor
 from clipmem.cli.embed import embed
@@ -24,3 +25,4 @@ app = App(
 )
 for command in (demo, init, run, score, embed, localize, report, doctor):
     app.command(command)
+app.command(data)

@@ -15,6 +15,7 @@ def run(
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
     device: Literal["auto", "cpu", "cuda"] = "auto",
     engine: str = "local",
+    strict: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Make the study of a recipe: split, train f and g, embed, score, evaluate, report.
 
@@ -28,6 +29,8 @@ def run(
         device: Where to compute.
         engine: Who computes: local, ray (tasks on this machine or on the cluster of RAY_ADDRESS), or ray://HEAD:PORT.
             The results have the same bytes.
+        strict: Stop at the first record that cannot be used. By default such records are left out, counted, and listed
+            in quarantine.parquet.
     """
     from clipmem.cli.terminal import run_and_show
 
@@ -39,7 +42,8 @@ def run(
             *(f"--set {shlex.quote(item)}" for item in set_),
             f"--out {shlex.quote(str(out))}",
             *([] if engine == "local" else [f"--engine {engine}"]),
+            *(["--strict"] if strict else []),
         ]
     )
     shipped = str(recipe) if str(recipe) in {"demo", "quick"} and not recipe.exists() else recipe
-    run_and_show(shipped, out, settings=set_, command=command, device=device, engine=engine)
+    run_and_show(shipped, out, settings=set_, command=command, device=device, engine=engine, strict=strict)

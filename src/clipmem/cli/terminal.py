@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from clipmem.report.escape import visible
 from clipmem.report.terminal import print_summary
 from clipmem.study import api
 from clipmem.study.engines import is_first
@@ -86,7 +87,8 @@ class TerminalReporter:
         self._line(f"{stage:<9} {'done before' if skipped else f'{seconds:.1f} s'}")
 
     def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+        # reasons may quote the data
+        self._console.print(visible(text), markup=False, highlight=False)
 
     def _close(self) -> None:
         if self._progress is not None:
@@ -108,6 +110,7 @@ def run_and_show(
     command: str,
     device: str = "auto",
     engine: str = "local",
+    strict: bool = False,
 ) -> None:
     """Make a study with progress on stderr, then print its tables and the report's path on stdout."""
     if not is_first():  # one of many processes under torchrun: the first one does the talking
@@ -115,5 +118,14 @@ def run_and_show(
         return
     progress = Console(stderr=True)
     with TerminalReporter(progress) as reporter:
-        api.run(recipe, out, settings=settings, device=device, engine=engine, reporter=reporter, command=command)
+        api.run(
+            recipe,
+            out,
+            settings=settings,
+            device=device,
+            engine=engine,
+            reporter=reporter,
+            command=command,
+            strict=strict,
+        )
     print_summary(out, Console())

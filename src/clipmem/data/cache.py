@@ -1,13 +1,15 @@
 """The pixel cache: every picture of a study decoded once, in one memory-mapped uint8 array that all models read."""
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
 
 from clipmem.base.errors import InputError
-from clipmem.data.decoding import decode
+from clipmem.data.decoding import DecodeError, decode
 from clipmem.store.atomic import atomic_file
 
 _BLOCK = 512
@@ -20,6 +22,8 @@ def build_cache(
     *,
     size: int,
     progress: Callable[[int], object] = lambda _: None,
+    order: Sequence[int] | None = None,
+    left_out: Callable[[int, DecodeError], object] | None = None,
 ) -> None:
     """Decode pictures block by block and write them as one `.npy` file, atomically.
 
@@ -29,16 +33,58 @@ def build_cache(
         read: Gives the encoded bytes of references, as `Source.read`.
         size: Side of the square, in pixels.
         progress: Called with the number of pictures done since the last call.
+        order: The positions in the order in which they are read (see `Source.storage_order`); the file is the same.
+        left_out: Called with the position of a picture that does not decode, and why: it gets no row. None: the first
+            such picture is an error.
+
+    Raises:
+        DecodeError: A picture does not decode, and `left_out` is None.
     """
-    shape = (len(references), size, size, 3)
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    places = range(len(references)) if order is None else order
+    row, broken = size * size * 3, set[int]()
     with atomic_file(path) as stream:
-        np.lib.format.write_array_header_1_0(stream, header)
-        for start in range(0, len(references), _BLOCK):
-            block = references[start : start + _BLOCK]
-            for reference, data in zip(block, read(block), strict=True):
-                stream.write(np.ascontiguousarray(decode(data, size, name=f"picture {reference!r}")).tobytes())
+        begin = stream.write(_header(len(references), size))
+        for start in range(0, len(places), _BLOCK):
+            block = places[start : start + _BLOCK]
+            for place, data in zip(block, read([references[place] for place in block]), strict=True):
+                try:
+                    pixels = decode(data, size, name=f"picture {references[place]!r}")
+                except DecodeError as error:
+                    if left_out is None:
+                        raise
+                    left_out(place, error)
+                    broken.add(place)
+                    continue
+                stream.seek(begin + place * row)
+                stream.write(np.ascontiguousarray(pixels).tobytes())
             progress(len(block))
+        if broken:
+            _close_gaps(stream, [place for place in range(len(references)) if place not in broken], begin, row)
+            stream.seek(0)
+            stream.write(_header(len(references) - len(broken), size))
+
+
+def _close_gaps(stream: IO[bytes], kept: Sequence[int], begin: int, row: int) -> None:
+    """Move the rows that are kept to the front, in their order, and cut the file after them."""
+    stream.flush()
+    with Path(stream.name).open("rb") as old:
+        for number, place in enumerate(kept):
+            if number != place:
+                old.seek(begin + place * row)
+                pixels = old.read(row)
+                stream.seek(begin + number * row)
+                stream.write(pixels)
+                # a row is read by the other stream before it is written over, and never after
+    stream.flush()
+    stream.truncate(begin + len(kept) * row)
+
+
+def _header(n: int, size: int) -> bytes:
+    """Return the header of the cache file; numpy makes it equally long for every `n`."""
+    stream = io.BytesIO()
+    shape = (n, size, size, 3)
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return stream.getvalue()
 
 
 def open_cache(path: Path) -> UInt8[np.ndarray, "n size size 3"]:

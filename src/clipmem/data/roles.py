@@ -4,6 +4,7 @@ Nobody checks whether it is true: a pair called external that a model did train 
 """
 
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
@@ -14,13 +15,15 @@ from clipmem.data.splits import ROLES
 _TRUTH = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 
-def read_roles(path: Path, uids: frozenset[str]) -> pl.DataFrame:
+def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "leave out"] = "refuse") -> pl.DataFrame:
     """Read the roles of pairs from a Parquet or CSV file.
 
     Args:
         path: The file: columns uid and role; planted (is its caption known to be wrong?) and captions_from (the uid of
             the pair whose captions it has) if there are such pairs; others are not read.
         uids: The pairs of the data. Those without a row take no part.
+        others: What to do with rows whose uid, or whose `captions_from`, is none of `uids`: a pair whose picture does
+            not decode is one that had been there when the file was checked.
 
     Returns:
         Columns uid, role, planted, captions_from, sorted by uid.
@@ -39,6 +42,8 @@ def read_roles(path: Path, uids: frozenset[str]) -> pl.DataFrame:
             expected=f"also {missing}",
             todo="One row a pair: its uid, as in pairs.parquet of a run, and its role.",
         )
+    if others == "leave out":
+        table = table.filter(pl.col("uid").is_in(list(uids)))
     _check_uids(table["uid"], uids, where)
     for row, role in enumerate(table["role"], start=1):
         if role not in ROLES:
@@ -54,14 +59,17 @@ def read_roles(path: Path, uids: frozenset[str]) -> pl.DataFrame:
         for own, given in zip(table["uid"], _optional(table, "captions_from"), strict=True)
     ]
     unknown = [uid for uid in source if uid not in uids]
-    if unknown:
+    made = table.select("uid", "role").with_columns(planted=pl.Series(planted), captions_from=pl.Series(source))
+    if others == "leave out":
+        made = made.filter(pl.col("captions_from").is_in(list(uids)))
+    elif unknown:
         raise InputError(
             where,
             got=f"captions_from {shorten(unknown[0])}",
             expected="uids of the data",
             todo="Name the pair whose captions it has, or leave it empty.",
         )
-    counts = {role: int((table["role"] == role).sum()) for role in ROLES}
+    counts = {role: int((made["role"] == role).sum()) for role in ROLES}
     if counts["external"] < 2 or not counts["candidate"]:
         raise InputError(
             where,
@@ -69,11 +77,7 @@ def read_roles(path: Path, uids: frozenset[str]) -> pl.DataFrame:
             expected="at least 2 external pairs, which no model trained on, and 1 candidate",
             todo="The external pairs are the bank that every score is measured against.",
         )
-    return (
-        table.select("uid", "role")
-        .with_columns(planted=pl.Series(planted), captions_from=pl.Series(source))
-        .sort("uid")
-    )
+    return made.sort("uid")
 
 
 def _read(path: Path) -> pl.DataFrame:

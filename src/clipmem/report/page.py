@@ -17,6 +17,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
+from clipmem.data.quarantine import left_out_sentence
 from clipmem.report import beside, dejavu, localized, numbers, wording
 from clipmem.report.beside_figure import beside_figure
 from clipmem.report.dejavu_figure import gaps_figure
@@ -274,6 +275,8 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
     machine += [f"{manifest['cores']} cores"] if manifest.get("cores") else []
     facts += [("machine", ", ".join(machine))] if machine else []
     facts += [("bank weight w", f"{float(summary['weight']):g}")] if measure_of(summary).banked else []
+    left_out = left_out_sentence(summary["records"]) if "records" in summary else ""
+    facts += [("data", f"{left_out} (listed in quarantine.parquet)")] if left_out else []
     seconds = summary.get("seconds") or {}
     return [*facts, ("duration", numbers.duration(sum(seconds.values())))] if seconds else facts
 

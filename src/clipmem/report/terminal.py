@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clipmem.data.quarantine import left_out_sentence
 from clipmem.report import dejavu
 from clipmem.report.beside import answer_sentences, note_sentences, trained_sentences
 from clipmem.report.escape import visible
@@ -104,6 +105,12 @@ def planted_line(summary: Mapping[str, Any]) -> str:
     )
 
 
+def left_out_line(summary: Mapping[str, Any]) -> str:
+    """Say how many records were left out, and why; empty when none was."""
+    sentence = left_out_sentence(summary["records"]) if "records" in summary else ""
+    return f"{sentence}. They are listed in quarantine.parquet." if sentence else ""
+
+
 def print_summary(run_dir: Path, console: Console, *, k: int = 10) -> None:
     """Print what a run found: roles, most memorized pairs, planted pairs, noise floor, the report's path.
 
@@ -126,7 +133,7 @@ def print_summary(run_dir: Path, console: Console, *, k: int = 10) -> None:
     # without a noise floor the agreement of halves is what says how far single scores can be trusted
     noise = stability(summary) if words is SUBSAMPLE else noise_floor(summary)
     memories = " ".join(dejavu.sentences(summary)) if dejavu.measured(summary) else ""
-    for line in filter(None, (planted_line(summary), noise, memories, words.caveat)):
+    for line in filter(None, (planted_line(summary), noise, memories, words.caveat, left_out_line(summary))):
         console.print(Text(visible(line)), width=width)
     # a path is never broken into lines: it is there to be copied
     console.print(Text(visible(where)), soft_wrap=True)

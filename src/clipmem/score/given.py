@@ -8,7 +8,7 @@ training) counts as memorization here, and the bank, the external pairs, must be
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -44,9 +44,20 @@ class Given(FourWay):
         Raises:
             InputError: They do not.
         """
+        self._check(pairs, "refuse")
+
+    def check_usable(self, pairs: pl.DataFrame) -> None:
+        """Check the same of what decodes; rows of the roles file that name other pairs were right before.
+
+        Raises:
+            InputError: Too few pairs are left.
+        """
+        self._check(pairs, "leave out")
+
+    def _check(self, pairs: pl.DataFrame, others: Literal["refuse", "leave out"]) -> None:
         external = self.recipe.split.external
         if self.recipe.given.roles:
-            self._roles(pairs["uid"])
+            self._roles(pairs["uid"], others)
         elif external >= pairs.height:
             raise InputError(
                 "[split] external",
@@ -60,7 +71,8 @@ class Given(FourWay):
         uids = pairs["uid"].to_list()
         grouped = pl.DataFrame({"uid": uids, "group": list(groups)})
         if self.recipe.given.roles:
-            return self._roles(pairs["uid"]).join(grouped, on="uid", maintain_order="left")
+            # `check_pairs` has seen them all: those that are gone now are the ones whose pictures do not decode
+            return self._roles(pairs["uid"], "leave out").join(grouped, on="uid", maintain_order="left")
         sizes = {"shared": 0, "candidate": 0, "independent": 0, "external": self.recipe.split.external}
         drawn = assign_roles(uids, groups, sizes, seed=self.recipe.split.seed)
         return grouped.with_columns(
@@ -69,5 +81,5 @@ class Given(FourWay):
             pl.col("uid").alias("captions_from"),
         ).sort("uid")
 
-    def _roles(self, uids: pl.Series) -> pl.DataFrame:
-        return read_roles(Path(self.recipe.given.roles), frozenset(uids.to_list()))
+    def _roles(self, uids: pl.Series, others: Literal["refuse", "leave out"] = "refuse") -> pl.DataFrame:
+        return read_roles(Path(self.recipe.given.roles), frozenset(uids.to_list()), others=others)

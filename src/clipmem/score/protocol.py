@@ -67,6 +67,14 @@ class Protocol(ABC):
                 todo="Make the roles smaller, for example with --set split.shared=N.",
             )
 
+    def check_usable(self, pairs: pl.DataFrame) -> None:
+        """Check again, once pictures that do not decode have been left out; by default as `check_pairs`.
+
+        Raises:
+            InputError: Too few pairs are left.
+        """
+        self.check_pairs(pairs)
+
     def split(self, pairs: pl.DataFrame, groups: Sequence[str]) -> pl.DataFrame:
         """Make the split table: by default the four-way split, adapted by `roles`.
 

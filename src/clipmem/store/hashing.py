@@ -24,9 +24,27 @@ def pair_uid(image: bytes, captions: Sequence[str]) -> str:
         >>> pair_uid(b"x", ["ab"]) == pair_uid(b"x", ["a", "b"])
         False
     """
-    digest = hashlib.sha256()
-    # a caption may hold a lone surrogate (broken JSON in the wild): hash it rather than fail
-    for part in (image, *(caption.encode("utf-8", "surrogatepass") for caption in captions)):
+    return finish_uid(begin_uid(image), captions)
+
+
+def begin_uid(image: bytes) -> "hashlib._Hash":
+    """Hash the picture of a pair: the part of `pair_uid` that needs its bytes; `finish_uid` does the rest."""
+    digest = hashlib.sha256(len(image).to_bytes(8, "little"))
+    digest.update(image)
+    return digest
+
+
+def finish_uid(begun: "hashlib._Hash", captions: Sequence[str]) -> str:
+    """Return the uid of a picture (see `begin_uid`, which is left as it was) with captions.
+
+    Example:
+        >>> finish_uid(begin_uid(b"x"), ["a", "b"]) == pair_uid(b"x", ["a", "b"])
+        True
+    """
+    digest = begun.copy()
+    for caption in captions:
+        # a caption may hold a lone surrogate (broken JSON in the wild): hash it rather than fail
+        part = caption.encode("utf-8", "surrogatepass")
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()[: 2 * _UID_BYTES]

@@ -26,6 +26,8 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "credit": pl.String,
         "objects": pl.List(pl.String),
     },
+    # records that take no part: they have no uid where their captions or their picture are missing
+    "quarantine": {"source": pl.String, "key": pl.String, "reason": pl.String},
     "splits": {
         **_UID,
         "role": pl.String,

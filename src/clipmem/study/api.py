@@ -51,6 +51,7 @@ def run(
     engine: str = "local",
     reporter: Reporter | None = None,
     command: str = "",
+    strict: bool = False,
 ) -> Run:
     """Make a study, or what is left of it, and return it.
 
@@ -62,6 +63,8 @@ def run(
         engine: Who trains and embeds: `local`, `ray` or `ray://HEAD:PORT` (see `clipmem.study.engines`).
         reporter: Who is told of the progress; nobody by default.
         command: What to write into the manifest as the command; by default this call.
+        strict: Stop at the first record that cannot be used; by default such records are left out, counted, and listed
+            in `quarantine.parquet`.
 
     Raises:
         InputError: The recipe is wrong, asks for more pairs than there are, or the folder holds another study.
@@ -86,6 +89,7 @@ def run(
             user_set=settings,
             device=device,
             engine=chosen,
+            strict=strict,
         ).run()
     return Run(folder.path)
 

@@ -15,7 +15,7 @@ import polars as pl
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe, dump_recipe
-from clipmem.data.cache import build_cache, open_cache
+from clipmem.data.cache import open_cache
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
@@ -28,7 +28,7 @@ from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
-from clipmem.study import dejavu, execution, materials
+from clipmem.study import decoding, dejavu, execution, materials
 from clipmem.study.engine import Task
 from clipmem.study.engines import Engine
 from clipmem.study.engines.local import LocalEngine
@@ -53,6 +53,7 @@ class Study:
         user_set: The settings that the user passed, for the manifest.
         device: `auto`, `cpu` or `cuda`.
         engine: Who trains and embeds.
+        strict: Stop at the first record that cannot be used, instead of listing it in `quarantine.parquet`.
     """
 
     recipe: Recipe
@@ -62,6 +63,7 @@ class Study:
     user_set: Sequence[str] = ()
     device: str = "auto"
     engine: Engine = field(default_factory=LocalEngine)
+    strict: bool = False
 
     def run(self) -> None:
         """Make every stage that is not finished (see the errors of `clipmem.run`)."""
@@ -69,14 +71,16 @@ class Study:
         models = open_models(self.recipe, self.folder)
         source = open_source(self.recipe.data)
         pairs = dejavu.prepare(source.pairs(), self.recipe)
-        self._protocol.check_pairs(pairs)
+        decoding.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
         if not (self.folder.path / "manifest.json").is_file():
             models.describe()
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
             how = self._begin(pairs, models)
             self._stage("decode", lambda: self._decode(pairs, source, models.sizes))
-            self._stage("plan", lambda: self._plan(pairs))
+            if self.strict:
+                decoding.check_strict(self.folder)
+            self._stage("plan", self._plan)
             if self._protocol.trains:
                 # a model that has vanished is trained again as long as somebody still needs it
                 complete = self.folder.is_done("embed") or not self._missing(self._sets())
@@ -115,14 +119,19 @@ class Study:
         return how
 
     def _decode(self, pairs: pl.DataFrame, source: Source, sizes: Sequence[int]) -> list[Path]:
-        self.reporter.begin("decode", pairs.height * len(sizes), "pictures")
-        caches = [materials.cache_file(self.folder, size, first=sizes[0]) for size in sizes]
-        for cache, size in zip(caches, sizes, strict=True):
-            build_cache(cache, pairs["image"].to_list(), source.read, size=size, progress=self.reporter.advance)
-        return [*caches, self.folder.write("pairs", pairs)]
+        return decoding.decode_pairs(
+            self.folder,
+            pairs,
+            source,
+            sizes,
+            reporter=self.reporter,
+            check=self._protocol.check_usable,
+            strict=self.strict,
+        )
 
-    def _plan(self, pairs: pl.DataFrame) -> list[Path]:
+    def _plan(self) -> list[Path]:
         self.reporter.begin("plan", 1, "split")
+        pairs = self.folder.read("pairs")
         groups = pairs["group"].to_list()
         if self.recipe.split.near_duplicates:
             groups = duplicate_groups(open_cache(self.folder.path / materials.CACHE), keys=groups)
@@ -254,6 +263,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         "normaliser": float(candidates.to_numpy().max() - candidates.to_numpy().min()),
         "retrieval": folder.read_json("evaluate/retrieval.json"),
         **dejavu.summary_of(folder),
+        **decoding.records_of(folder),
         "seconds": seconds,
     }
     folder.write_json("summary.json", document)

@@ -95,7 +95,7 @@ def measure(*, device: str = "auto", say: Callable[[str], object] = lambda _: No
         say("embedding")
         embedded = _embedding(folder, best)
     say(f"a step of {_VIT}")
-    vit = _large_model(best)
+    vit = training_rate(_VIT, best, _VIT_PAIRS)
     rates = [
         _train_rate(precision, workers, trained)
         for precision, workers in sorted(trained, key=lambda key: (key[1], key[0] != "fp32"))
@@ -217,16 +217,16 @@ def _embedding(folder: RunFolder, how: execution.Execution) -> float:
         return once(len(uids))
 
 
-def _large_model(how: execution.Execution) -> float:
-    """Return pairs a second of forward and backward passes of ViT-B-32 at 224 pixels, on all cores."""
-    encoder = openclip.create(_VIT, seed=0)
+def training_rate(name: str, how: execution.Execution, pairs: int = 64) -> float:
+    """Return pairs a second of forward and backward passes of an architecture, on all cores, batches of `pairs`."""
+    encoder = openclip.create(name, seed=0)
     encoder.module.to(how.device).train()
     settings = load_recipe("").train
-    objective = create_objective(encoder, settings, labels=None, classes=0, n=_VIT_PAIRS, seed=0).to(how.device)
+    objective = create_objective(encoder, settings, labels=None, classes=0, n=pairs, seed=0).to(how.device)
     pixels = torch.from_numpy(
-        np.random.default_rng(0).normal(size=(_VIT_PAIRS, 3, encoder.image_size, encoder.image_size)).astype(np.float32)
+        np.random.default_rng(0).normal(size=(pairs, 3, encoder.image_size, encoder.image_size)).astype(np.float32)
     ).to(how.device)
-    tokens = encoder.tokenize([_CAPTION] * _VIT_PAIRS).to(how.device)
+    tokens = encoder.tokenize([_CAPTION] * pairs).to(how.device)
     towers = Towers(encoder, how.precision, how.device)
 
     def step(n: int) -> float:
@@ -238,7 +238,7 @@ def _large_model(how: execution.Execution) -> float:
 
     with threads(how.threads * how.workers):
         step(2)  # the first pass allocates
-        return step(_VIT_PAIRS)
+        return step(pairs)
 
 
 def in_words(seconds: float) -> str:

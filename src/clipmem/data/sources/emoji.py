@@ -12,6 +12,7 @@ from importlib.resources import as_file, files
 
 import polars as pl
 
+from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.store.hashing import pair_uid
@@ -51,6 +52,13 @@ class EmojiSource(Source):
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
+        if section.path:
+            raise InputError(
+                "[data] path",
+                got=f"{section.path!r} with source 'emoji', which ships in the package",
+                expected="no path",
+                todo="Set data.source to 'auto': it tells what the path holds.",
+            )
         table = _table()
         self._bytes = dict(zip(table["id"], table["image"].struct.field("bytes"), strict=True))
 

@@ -1,121 +1,78 @@
-"""Parquet with pictures in it, as Hugging Face `datasets` writes it: bytes, or a struct of bytes and path."""
+"""Parquet with pictures in it, as Hugging Face `datasets` and img2dataset write it, or with the paths of pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.base.suggest import did_you_mean
-from clipmem.data.objects import object_lists
-from clipmem.data.sources.base import SOURCES, Source
-from clipmem.store.hashing import pair_uid
+from clipmem.data.sources.base import SOURCES
+from clipmem.data.sources.columns import CAPTIONS, IMAGES, chosen
+from clipmem.data.sources.look import Look
+from clipmem.data.sources.row_files import ParquetRows
+from clipmem.data.sources.rows import RowSource, is_picture_type
 
 
 @SOURCES.register("parquet")
-class ParquetSource(Source):
+class ParquetSource(RowSource):
     """One Parquet file, or a folder of them (read in the order of their names); one row a pair."""
 
     def __init__(self, section: DataSection) -> None:
-        super().__init__(section)
         path = Path(section.path)
-        self._files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not section.path or not self._files or not all(file.is_file() for file in self._files):
+        files = _files(path) if path.is_dir() else [path]
+        if not section.path or not files or not all(file.is_file() for file in files):
             raise InputError(
                 "[data] path",
                 got=f"{section.path!r}, where there is no Parquet file",
                 expected="a .parquet file, or a folder that holds some",
                 todo="Set data.path.",
             )
-        self._table = self._load()
+        if section.split:
+            files = _of_split(files, section.split)
+        super().__init__(section, [ParquetRows(file) for file in files], path if path.is_dir() else path.parent)
 
-    def _load(self) -> pl.DataFrame:
-        section = self.section
-        wanted = {
-            section.image_column,
-            section.caption_column,
-            section.group_column,
-            section.label_column,
-            section.object_column,
-        } - {""}
-        try:
-            names = pl.read_parquet_schema(self._files[0])
-            for column in sorted(wanted):
-                if column not in names:
-                    raise InputError(
-                        f"{self._files[0]}",
-                        got=f"no column {column!r}",
-                        todo=did_you_mean(column, names, kind="column"),
-                    )
-            table = pl.concat([pl.read_parquet(file, columns=sorted(wanted)) for file in self._files])
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InputError(f"{section.path}", got=f"not readable as Parquet ({shorten(str(error))})") from error
-        image = pl.col(section.image_column)
-        if table.schema[section.image_column] != pl.Binary:
-            if not isinstance(table.schema[section.image_column], pl.Struct):
-                raise InputError(
-                    f"column {section.image_column!r}",
-                    got=f"{table.schema[section.image_column]}",
-                    expected="bytes, or a struct with a field 'bytes'",
-                    todo="Set data.image_column.",
-                )
-            image = image.struct.field("bytes")
-        captions = pl.col(section.caption_column)
-        if table.schema[section.caption_column] == pl.String:
-            captions = captions.reshape((-1, 1)).cast(pl.List(pl.String))
-        objects = object_lists(table[section.object_column]) if section.object_column else None
-        return table.select(
-            image.alias("bytes"),
-            captions.alias("captions"),
-            (pl.col(section.group_column).cast(pl.String) if section.group_column else pl.lit("")).alias("group"),
-            (pl.col(section.label_column).cast(pl.String) if section.label_column else pl.lit("")).alias("label"),
-            pl.Series("objects", [[]] * table.height if objects is None else objects, dtype=pl.List(pl.String)),
+    @classmethod
+    def recognise(cls, look: Look) -> str:
+        """A Parquet file with a picture and a caption column, or a folder with some."""
+        if look.is_dir:
+            named = look.with_suffix(".parquet")
+            columns = picture_columns(look.path / named[0], look.section) if named else ()
+            return f"a folder with {len(named):,} Parquet files that have {_listed(columns)}" if columns else ""
+        columns = picture_columns(look.path, look.section) if look.head.startswith(b"PAR1") else ()
+        return f"Parquet with {_listed(columns)}" if columns else ""
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.parquet")) or sorted(folder.rglob("*.parquet"))
+
+
+def _of_split(files: Sequence[Path], split: str) -> list[Path]:
+    """Keep the files of a split: Hugging Face names them `train-00000-of-00004.parquet`, or puts them in a folder."""
+    names = [{file.name.split("-")[0].removesuffix(".parquet"), file.parent.name} for file in files]
+    found = [file for file, own in zip(files, names, strict=True) if split in own]
+    if not found:
+        raise InputError(
+            "[data] split",
+            got=f"{split!r}, which no Parquet file is named by",
+            expected="files as train-00000-of-00004.parquet, or a folder of that name",
+            todo=did_you_mean(split, set().union(*names), kind="split"),
         )
+    return found
 
-    def pairs(self) -> pl.DataFrame:
-        """Return one pair a row; without a group column every pair is a group of its own."""
-        table = self._table
-        for row, (image, captions) in enumerate(zip(table["bytes"], table["captions"].to_list(), strict=True)):
-            if not image or not captions or any(not (caption or "").strip() for caption in captions):
-                raise InputError(
-                    f"{self.section.path}, row {row}",
-                    got="no picture" if not image else f"captions {shorten(captions)}",
-                    expected="a picture and at least one caption, none of them empty",
-                    todo="Remove or mend that row.",
-                )
-        uids = [
-            pair_uid(image, captions)
-            for image, captions in zip(table["bytes"], table["captions"].to_list(), strict=True)
-        ]
-        seen: dict[str, int] = {}
-        for row, uid in enumerate(uids):
-            if uid in seen:
-                raise InputError(
-                    f"{self.section.path}, row {row}",
-                    got=f"the same picture and captions as row {seen[uid]}",
-                    expected="every pair once",
-                    todo="Remove one of them.",
-                )
-            seen[uid] = row
-        rows = pl.Series("row", range(table.height))
-        uid = pl.Series("uid", uids)
-        return pl.DataFrame(
-            {
-                "uid": uid,
-                "key": rows.cast(pl.String),
-                "image": rows.cast(pl.String),
-                "captions": table["captions"],
-                "variants": pl.Series([[]] * table.height, dtype=pl.List(pl.String)),
-                "group": table["group"] if self.section.group_column else uid,
-                "label": table["label"].fill_null(""),
-                "sublabel": pl.Series([""] * table.height),
-                "credit": pl.Series([""] * table.height),
-                "objects": table["objects"],
-            }
-        ).sort("uid")
 
-    def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the encoded pictures of these rows."""
-        column = self._table["bytes"]
-        return [column[int(reference)] for reference in references]
+def picture_columns(path: Path, section: DataSection) -> tuple[str, ...]:
+    """Return the picture and the caption column of a Parquet file; nothing where one is missing."""
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError):
+        return ()
+    image = chosen(schema.names, section.image_column, "image_column", IMAGES)
+    captions = chosen(schema.names, section.caption_column, "caption_column", CAPTIONS)
+    return (image, captions) if image and captions and is_picture_type(schema.field(image).type) else ()
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return " and ".join(repr(column) for column in columns)

@@ -1,0 +1,104 @@
+r"""Lists of uids as files: plain text, Parquet, CSV, and DataComp's `.npy`.
+
+The `.npy` is a sorted array of dtype `u8,u8`: a uid of 32 hexadecimal digits as two 64-bit numbers, its first 16 digits
+and its last, as DataComp's resharder takes them (its README, "Selecting samples"). CSV is meant for spreadsheets: cells
+that one would take for a formula are made harmless, so a caption read back from CSV may differ from the pair's own.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Shaped
+
+from clipmem.base.errors import InputError, shorten
+from clipmem.store.atomic import atomic_write
+
+ENDINGS = (".txt", ".parquet", ".npy", ".csv")
+DATACOMP = np.dtype("u8,u8")
+_UID = re.compile(r"[0-9a-f]{32}")
+# what a spreadsheet takes for the beginning of a formula; tab and carriage return are skipped by some before it
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def csv_cell(text: str) -> str:
+    r"""Make a text harmless in a spreadsheet: an apostrophe before what would be a formula, no NUL, no bare escape.
+
+    Example:
+        >>> csv_cell("=cmd()"), csv_cell("a=b"), csv_cell(" +1"), csv_cell("a\x00b")
+        ("'=cmd()", 'a=b', "' +1", 'a\\x00b')
+    """
+    # controls are written out, line breaks and tabs stay: the cell is quoted
+    shown = "".join(c if (c >= " " and c != "\x7f") or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    return f"'{shown}" if text.startswith(_FORMULA) or shown.lstrip().startswith(_FORMULA) else shown
+
+
+def datacomp_array(uids: Sequence[str]) -> Shaped[np.ndarray, " n"]:
+    """Return uids as DataComp's sorted array of two 64-bit numbers each, every uid once.
+
+    Raises:
+        InputError: A uid has not 32 hexadecimal digits.
+
+    Example:
+        >>> datacomp_array(["f" * 16 + "0" * 15 + "1", "0" * 32]).tolist()
+        [(0, 0), (18446744073709551615, 1)]
+    """
+    for uid in uids:
+        if not _UID.fullmatch(uid):
+            raise InputError(
+                f"uid {shorten(uid)}", got="a uid of another form", expected="32 hexadecimal digits",
+                todo="Write .txt or .parquet instead.",
+            )  # fmt: skip
+    return np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in sorted(set(uids))], dtype=DATACOMP)
+
+
+def write_ids(path: Path, table: pl.DataFrame) -> Path:
+    """Write a list of uids; the ending of the name says how.
+
+    Args:
+        path: `.txt` (one uid a line, in the order of the table), `.parquet` (the table), `.csv` (the table, for
+            spreadsheets) or `.npy` (DataComp's, sorted).
+        table: A column `uid`, and others.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: The name ends otherwise, or the place cannot be written.
+    """
+    if path.suffix not in ENDINGS:
+        raise InputError(
+            f"--out {path}", got=f"a name that ends in {path.suffix or 'nothing'!r}", expected=", ".join(ENDINGS),
+            todo="Choose the form by the ending of the name.",
+        )  # fmt: skip
+    uids: list[str] = table["uid"].to_list()
+    stream = io.BytesIO()
+    if path.suffix == ".txt":
+        stream.write("".join(f"{uid}\n" for uid in uids).encode())
+    elif path.suffix == ".npy":
+        np.save(stream, datacomp_array(uids), allow_pickle=False)
+    elif path.suffix == ".parquet":
+        table.write_parquet(stream, compression="zstd", statistics=False)
+    else:
+        stream.write(_csv(table).encode())
+    atomic_write(path, stream.getvalue())
+    return path
+
+
+def _csv(table: pl.DataFrame) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(table.columns)
+    for row in table.iter_rows():
+        writer.writerow([_cell(value) for value in row])
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, list):
+        value = " | ".join(map(str, value))
+    return csv_cell(value) if isinstance(value, str) else value

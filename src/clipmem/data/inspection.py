@@ -1,0 +1,250 @@
+"""What lies in a data set: counts, captions, sizes, duplicates and problems, from one pass and a sample.
+
+Every record is read once, as a study reads it: pairs, captions, problems and equal pictures are counted over all of
+them. Sizes are read from the headers of a sample, and fewer pictures still are decoded; every figure says of how many
+it is. The samples are runs of neighbours at even distances, for a run of neighbours is one read on the disk. When not
+to trust it: what is rare may miss the samples, and so do most near-duplicates. `full` looks at everything.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from clipmem.data.decoding import DecodeError, Header, decode, read_header
+from clipmem.data.duplicates import duplicate_groups
+from clipmem.data.quarantine import Problem, source_name
+from clipmem.data.sources.base import RecordSource, Source
+from clipmem.data.sources.records import Record, collect
+from clipmem.store.hashing import begin_uid
+
+HEADERS, DECODED, RUN = 4096, 1024, 64  # pictures in the samples, and how many neighbours stand together
+PIXELS = 256_000_000  # no more are decoded in all, unless everything is
+MOST_COMPARED = 65_536  # pictures whose thumbnails are held for near-duplicates
+_SIDE = 64  # of the pictures that are compared: what the rates in `duplicates` were measured at
+_SAMPLES, _EXAMPLES, _BLOCK = 5, 3, 64
+
+
+@dataclass
+class Looked:
+    """What was seen of the pictures that were looked at.
+
+    Attributes:
+        headers: Header of each picture whose header reads, by row of the pair table.
+        sizes: Encoded bytes of each picture that was read.
+        decoded: Rows that decode.
+        broken: Problem of each row that does not.
+        seconds: Time spent decoding.
+        tried: How many pictures were decoded or found not to.
+        near: Group names of the decoded pictures that were compared.
+    """
+
+    headers: dict[int, Header] = field(default_factory=dict)
+    sizes: list[int] = field(default_factory=list)
+    decoded: list[int] = field(default_factory=list)
+    broken: dict[int, Problem] = field(default_factory=dict)
+    seconds: float = 0.0
+    tried: int = 0
+    near: list[str] = field(default_factory=list)
+
+
+def inspect_source(
+    source: Source, *, full: bool = False, progress: Callable[[int, int], object] = lambda _done, _of: None
+) -> tuple[dict[str, Any], Looked]:
+    """Look through a source.
+
+    Args:
+        source: An opened source.
+        full: Read every header and decode every picture.
+        progress: Called with the number of pictures looked at in the sample, and of how many.
+
+    Returns:
+        The facts, plain data for JSON, and what was seen of the pictures.
+
+    Raises:
+        InputError: The source cannot be read, or no record of it can be used.
+    """
+    digests: Counter[bytes] = Counter()
+    pairs = _pairs(source, digests)
+    order = source.storage_order(pairs["image"].to_list())
+    looked = look_at(source, pairs, order, full=full, progress=progress)
+    captions = pairs["captions"]
+    counted = pl.DataFrame({"captions": captions.list.len()}).group_by("captions").len().sort("captions")
+    problems = [*source.problems, *looked.broken.values()]
+    facts = {
+        "pairs": pairs.height,
+        "captions": {
+            "total": int(captions.list.len().sum()),
+            "per_pair": {str(k): n for k, n in counted.iter_rows()},
+            "words": _quantiles(captions.explode().str.split(" ").list.len()),
+            "characters": _quantiles(captions.explode().str.len_chars()),
+        },
+        "labels": pairs["label"].filter(pairs["label"] != "").n_unique(),
+        "pictures": _pictures(looked, pairs.height),
+        "samples": _samples(pairs, looked),
+        "duplicates": _duplicates(digests, looked),
+        "problems": {
+            "left_out": len(problems),
+            "decoded": looked.tried,
+            "of": pairs.height,
+            "undecodable": len(looked.broken),
+            "reasons": _reasons(problems),
+        },
+    }
+    return facts, looked
+
+
+def _pairs(source: Source, digests: Counter[bytes]) -> pl.DataFrame:
+    """Return the pairs of a source, and count its pictures by their content on the way."""
+    if not isinstance(source, RecordSource):
+        pairs = source.pairs()
+        digests.update(_short(data) for data in _contents(source, pairs))
+        return pairs
+
+    def watched() -> Iterator[Record]:
+        for record in source.records():
+            if not isinstance(record.picture, str):
+                digests[record.picture.digest()[:12]] += 1
+            yield record
+
+    source.problems.clear()
+    return collect(watched(), source.problems, what=repr(source.section.path))
+
+
+def _contents(source: Source, pairs: pl.DataFrame) -> Iterator[bytes]:
+    references = pairs["image"].to_list()
+    for start in range(0, len(references), _BLOCK):
+        yield from source.read(references[start : start + _BLOCK])
+
+
+def _short(data: bytes) -> bytes:
+    return begin_uid(data).digest()[:12]
+
+
+def runs(n: int, most: int, *, run: int = RUN) -> list[int]:
+    """Choose at most `most` of `n` places: runs of neighbours, the runs at even distances; all of them if few.
+
+    Example:
+        >>> runs(12, 4, run=2), runs(3, 4, run=2)
+        ([0, 1, 6, 7], [0, 1, 2])
+    """
+    if n <= most:
+        return list(range(n))
+    count = max(1, most // run)
+    return [place for k in range(count) for place in range(k * n // count, k * n // count + run)]
+
+
+def look_at(
+    source: Source,
+    pairs: pl.DataFrame,
+    order: Sequence[int],
+    *,
+    full: bool,
+    progress: Callable[[int, int], object],
+) -> Looked:
+    """Read the headers of a sample of the pictures, decode some of them and compare those."""
+    looked, n = Looked(), pairs.height
+    chosen = [order[place] for place in (range(n) if full else runs(n, HEADERS))]
+    decode_these = set(chosen if full else [order[place] for place in runs(n, DECODED)])
+    # where samples are small parts of the data, the runs of the one need not lie in those of the other
+    chosen = list(dict.fromkeys([*chosen, *(place for place in order if place in decode_these)]))
+    references, keys = pairs["image"].to_list(), pairs["key"].to_list()
+    small: list[np.ndarray] = []
+    pixels = 0
+    for start in range(0, len(chosen), _BLOCK):
+        block = chosen[start : start + _BLOCK]
+        for row, data in zip(block, source.read([references[row] for row in block]), strict=True):
+            looked.sizes.append(len(data))
+            try:
+                header = looked.headers[row] = read_header(data)
+                if row not in decode_these or (pixels >= PIXELS and not full):
+                    continue
+                pixels += header.width * header.height
+                started = time.perf_counter()
+                square = decode(data, _SIDE)
+                looked.seconds += time.perf_counter() - started
+                looked.decoded.append(row)
+                if len(small) < MOST_COMPARED:
+                    small.append(square)
+            except DecodeError as error:
+                looked.broken[row] = Problem(source_name(source.section), keys[row], error.reason)
+            looked.tried += 1
+        progress(min(start + _BLOCK, len(chosen)), len(chosen))
+    if small:
+        looked.near = duplicate_groups(np.stack(small))
+    return looked
+
+
+def _pictures(looked: Looked, n: int) -> dict[str, Any]:
+    headers = list(looked.headers.values())
+    return {
+        "read": len(looked.sizes),
+        "of": n,
+        "formats": dict(sorted(Counter(header.format for header in headers).items(), key=lambda item: -item[1])),
+        "width": _quantiles(pl.Series([header.width for header in headers])),
+        "height": _quantiles(pl.Series([header.height for header in headers])),
+        "bytes": _quantiles(pl.Series(looked.sizes)),
+    }
+
+
+def _quantiles(values: pl.Series) -> dict[str, float] | None:
+    """Smallest, median, 95 % and largest value; None of nothing."""
+    if not len(values):
+        return None
+    found = np.quantile(values.to_numpy(), [0, 0.5, 0.95, 1], method="nearest").tolist()
+    return dict(zip(("min", "median", "p95", "max"), (int(value) for value in found), strict=True))
+
+
+def _samples(pairs: pl.DataFrame, looked: Looked) -> list[dict[str, Any]]:
+    """Show five pairs that decode, at even distances in the order of their uids."""
+    rows = sorted(looked.decoded)
+    chosen = [rows[k * len(rows) // _SAMPLES] for k in range(_SAMPLES)] if len(rows) > _SAMPLES else rows
+    found: list[dict[str, Any]] = []
+    for row in chosen:
+        pair = pairs.row(row, named=True)
+        header = looked.headers[row]
+        found.append(
+            {
+                "uid": pair["uid"],
+                "key": pair["key"],
+                "captions": pair["captions"][:_EXAMPLES],
+                "more_captions": max(0, len(pair["captions"]) - _EXAMPLES),
+                **header._asdict(),
+            }
+        )
+    return found
+
+
+def _duplicates(digests: Counter[bytes], looked: Looked) -> dict[str, Any]:
+    """Count pictures that are the same as another, byte by byte, and those that nearly are."""
+    same = [times for times in digests.values() if times > 1]
+    near = [times for times in Counter(looked.near).values() if times > 1]
+    return {
+        "exact": {"groups": len(same), "pictures": sum(same), "of": sum(digests.values())},
+        "near": {"groups": len(near), "pictures": sum(near), "of": len(looked.near)},
+    }
+
+
+def _reasons(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    """Count problems by reason, the most frequent first, with some examples of each."""
+    by_reason: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_reason.setdefault(problem.reason, []).append(problem)
+    return [
+        {
+            "reason": reason,
+            "count": len(some),
+            "examples": [{"source": one.source, "key": one.key} for one in some[:_EXAMPLES]],
+        }
+        for reason, some in sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
+
+
+def usable(facts: Mapping[str, Any]) -> bool:
+    """Tell whether a study could use the data: a picture of those that were tried decodes."""
+    problems = facts["problems"]
+    return problems["decoded"] > problems["undecodable"]

@@ -1,0 +1,112 @@
+"""Which column of a table is the picture and which the caption: the recipe's names, or those that people use."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import DataSection
+from clipmem.base.suggest import did_you_mean
+
+# open_clip's first names are filepath and title, img2dataset's jpg and caption, Hugging Face's image and text
+IMAGES = (
+    "image",
+    "filepath",
+    "image_path",
+    "file_name",
+    "filename",
+    "path",
+    "img",
+    "picture",
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+)
+CAPTIONS = ("captions", "caption", "title", "text", "sentences", "txt")
+
+
+class Columns(NamedTuple):
+    """The columns of a table that are read; empty where there is none."""
+
+    image: str
+    captions: str
+    group: str = ""
+    label: str = ""
+    objects: str = ""
+
+    @property
+    def used(self) -> list[str]:
+        """Every column that is read, once."""
+        return list(dict.fromkeys(name for name in self if name))
+
+
+def chosen(names: Iterable[str], wanted: str, key: str, usual: Iterable[str]) -> str:
+    """Return the column that a recipe names, or without a choice the first usual one; empty if there is none.
+
+    Args:
+        names: The table's columns.
+        wanted: The recipe's value.
+        key: The recipe's key, of which the default leaves the choice to us.
+        usual: The usual names, the likeliest first; capital letters do not count.
+
+    Example:
+        >>> chosen(["filepath", "Title"], "captions", "caption_column", CAPTIONS)
+        'Title'
+    """
+    there = list(names)
+    if wanted in there:
+        return wanted
+    if wanted != DataSection.model_fields[key].default:
+        return ""
+    by_lower = {name.lower(): name for name in reversed(there)}
+    return next((by_lower[name] for name in usual if name in by_lower), "")
+
+
+def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Columns:
+    """Return the columns of a table that a recipe asks for.
+
+    Args:
+        names: The table's columns.
+        section: The recipe's `[data]` section.
+        what: The table's name, for messages.
+
+    Raises:
+        InputError: There is no column for the picture or the caption, or a named one is missing.
+    """
+    there = list(names)
+    found = Columns(
+        chosen(there, section.image_column, "image_column", IMAGES),
+        chosen(there, section.caption_column, "caption_column", CAPTIONS),
+        section.group_column,
+        section.label_column,
+        section.object_column,
+    )
+    missing = [
+        wanted
+        for wanted, name in ((section.caption_column, found.captions), (section.image_column, found.image))
+        if not name
+    ]
+    missing += [name for name in (found.group, found.label, found.objects) if name and name not in there]
+    if missing:
+        raise InputError(
+            what, got=f"no column {missing[0]!r}", todo=did_you_mean(missing[0], there, kind="column")
+        )  # fmt: skip
+    return found
+
+
+def text_of(row: Mapping[str, object], name: str) -> str:
+    """Return a group or label as text; empty where the row has none."""
+    value = row.get(name) if name else None
+    return "" if value is None else str(value)
+
+
+def objects_of(row: Mapping[str, object], name: str) -> list[str]:
+    """Return the objects of a row: a list of texts, or one text with commas between them.
+
+    Example:
+        >>> objects_of({"things": "cat, sofa,cat"}, "things")
+        ['cat', 'sofa']
+    """
+    value = row.get(name) if name else None
+    items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
+    return list(dict.fromkeys(text for item in items if (text := str("" if item is None else item).strip())))

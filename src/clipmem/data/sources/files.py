@@ -1,0 +1,165 @@
+"""Sources whose pictures are files of their own: rows that name a path, and where those paths start from.
+
+Rows with the same path are one pair. Paths are looked for from the table's own folder, from the working folder, then in
+the folders around; `data.image_root` says it outright. The search looks at a sample of the names: where two folders
+hold pictures of the same names, the one with more of them is taken, and only `data.image_root` can tell better.
+"""
+
+import os
+import posixpath
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from clipmem.base.errors import InputError
+from clipmem.data.sources.base import RecordSource
+from clipmem.data.sources.records import NO_PATH, Record, examine_file, problem, read_file
+
+_SAMPLE = 20
+_FOLDERS = 2000  # that are searched for the pictures
+
+
+class Row(NamedTuple):
+    """One line of a table of captions.
+
+    Attributes:
+        source: The file in which it stands.
+        key: Which record of it.
+        path: The picture's path as written; it need not be text.
+        captions: Captions as found.
+        group: Its group, or empty.
+        label: Its class, or empty.
+        objects: What is in the picture.
+    """
+
+    source: str
+    key: str
+    path: object
+    captions: Sequence[object]
+    group: str = ""
+    label: str = ""
+    objects: Sequence[str] = ()
+
+
+class FileSource(RecordSource):
+    """A table of captions beside files of pictures. References are paths from the table's folder, or whole paths."""
+
+    @property
+    def base(self) -> Path:
+        """The folder that references start from: the one that `data.path` is, or lies in."""
+        path = Path(self.section.path)
+        return path if path.is_dir() else path.parent
+
+    @abstractmethod
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows in the source's order."""
+
+    def records(self) -> Iterator[Record]:
+        """Yield one record a picture, with the captions of all its rows."""
+        grouped: dict[str, list[Row]] = {}
+        for row in self.rows():
+            if isinstance(row.path, str) and row.path.strip():
+                grouped.setdefault(posixpath.normpath(row.path), []).append(row)
+            else:
+                self.problems.append(problem(row.source, row.key, NO_PATH))
+        root = self._root(list(grouped))
+        for path, rows in grouped.items():
+            reference = posixpath.normpath(posixpath.join(root, path))
+            yield _joined(rows, path, reference, self.base / reference)
+
+    def _root(self, paths: Sequence[str]) -> str:
+        """Return the folder that the rows' paths start from, seen from `base`."""
+        if self.section.image_root:
+            root = Path(self.section.image_root)
+            if not root.is_dir():
+                raise InputError(
+                    "[data] image_root",
+                    got=f"{self.section.image_root!r}, where there is no folder",
+                    expected="the folder that the paths of the pictures start from",
+                    todo="Mend it, or leave it empty: the folders around data.path are searched then.",
+                )
+            found = root
+        else:
+            found = find_root(paths, self.base)
+        return posixpath.normpath(os.path.relpath(found, self.base).replace(os.sep, "/"))
+
+    def read(self, references: Sequence[str]) -> list[bytes]:
+        """Return the bytes of these files."""
+        return [_bytes_of(self.base, reference) for reference in references]
+
+    def storage_order(self, references: Sequence[str]) -> list[int]:
+        """Return the order of the paths."""
+        return sorted(range(len(references)), key=references.__getitem__)
+
+
+def _joined(rows: Sequence[Row], path: str, reference: str, file: Path) -> Record:
+    first = rows[0]
+    captions: list[object] = []
+    keys: list[str] = []
+    for row in rows:
+        captions += row.captions
+        alone = len(row.captions) == 1
+        keys += [row.key if alone else f"{row.key}, caption {k + 1}" for k in range(len(row.captions))]
+    return Record(
+        first.source,
+        path,
+        reference,
+        examine_file(file),
+        captions,
+        keys,
+        group=first.group,
+        label=first.label,
+        objects=first.objects,
+    )
+
+
+def _bytes_of(base: Path, reference: str) -> bytes:
+    data = read_file(base / reference)
+    if isinstance(data, str):
+        raise InputError(
+            f"picture {reference!r}",
+            got=data,
+            expected=f"the file that was in {base} when the pairs were listed",
+            todo="Put it back, or start a study in another run folder.",
+        )
+    return data
+
+
+def find_root(paths: Sequence[str], base: Path) -> Path:
+    """Return the folder from which most of a sample of paths lead to files; `base` when none does.
+
+    Args:
+        paths: Paths as a table writes them.
+        base: The table's folder. It comes first, then the working folder, then all that lie in `base` and in its
+            parent, two levels deep.
+    """
+    step = max(1, len(paths) // _SAMPLE)
+    sample = [path for path in paths[::step][:_SAMPLE] if "\0" not in path]
+
+    def there(folder: Path) -> int:
+        return sum((folder / path).is_file() for path in sample)
+
+    for near in (base, Path()):
+        if there(near):
+            return near
+    around = list(_folders_around(base))
+    best = max(around, key=there, default=base)
+    return best if there(best) else base
+
+
+def _folders_around(base: Path) -> Iterator[Path]:
+    level, left = [base, base.absolute().parent], _FOLDERS
+    yield level[1]
+    for _ in range(2):
+        level = [inside for folder in level for inside in _folders_in(folder)][:left]
+        yield from level
+        left -= len(level)
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(folder / entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+    except OSError:
+        return []

@@ -1,0 +1,105 @@
+"""Files of rows, read in small batches from any row on: Parquet by row group, Arrow files as they lie in memory."""
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipmem.base.errors import InputError, shorten
+
+_BATCH_BYTES = 8 * 2**20
+_BATCH_ROWS = 1024
+_BUFFER = 1 << 20
+
+
+class RowFile(ABC):
+    """A file with rows and columns.
+
+    Attributes:
+        path: Where it is.
+        schema: Its columns.
+        rows: How many rows it has.
+    """
+
+    path: Path
+    schema: pa.Schema
+    rows: int
+
+    @abstractmethod
+    def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield (first row, rows) in order; the first batch ends after row `start`."""
+
+    @abstractmethod
+    def block(self, row: int) -> int:
+        """Return the first row of the part that is read from its beginning to reach `row`."""
+
+
+class ParquetRows(RowFile):
+    """A Parquet file. A column is read page by page, so that memory holds a batch even of one huge row group.
+
+    Raises:
+        InputError: The file is not Parquet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # without a buffer the whole column of a row group would be read at once
+            self._file = pq.ParquetFile(path, buffer_size=_BUFFER)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{path}", got=f"not readable as Parquet ({shorten(str(error))})") from error
+        self._groups = [self._file.metadata.row_group(k) for k in range(self._file.num_row_groups)]
+        self._ends = list(accumulate(group.num_rows for group in self._groups))
+        self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
+
+    def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield batches of about 8 MiB, at most 1,024 rows each."""
+        for number in range(bisect_right(self._ends, start), len(self._groups)):
+            group = self._groups[number]
+            row = self._ends[number] - group.num_rows
+            size = max(1, min(_BATCH_ROWS, _BATCH_BYTES * group.num_rows // max(1, group.total_byte_size)))
+            for batch in self._file.iter_batches(size, row_groups=[number], columns=list(columns), use_threads=False):
+                if row + batch.num_rows > start:
+                    yield row, batch
+                row += batch.num_rows
+
+    def block(self, row: int) -> int:
+        """Return the first row of the row group."""
+        number = bisect_right(self._ends, row)
+        return self._ends[number] - self._groups[number].num_rows
+
+
+class ArrowRows(RowFile):
+    """A file of Arrow record batches (stream or file), as Hugging Face `datasets` saves them; mapped, not read.
+
+    Raises:
+        InputError: The file is not Arrow.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            source = pa.memory_map(str(path))
+            is_file = source.read(6) == b"ARROW1"
+            source.seek(0)
+            table = (pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)).read_all()
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{path}", got=f"not readable as Arrow ({shorten(str(error))})") from error
+        self._table: pa.Table = table
+        self.schema, self.rows = table.schema, table.num_rows
+
+    def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield batches of at most 1,024 rows."""
+        names = list(dict.fromkeys(column.split(".")[0] for column in columns))
+        row = start
+        for batch in self._table.select(names).slice(start).to_batches(max_chunksize=_BATCH_ROWS):
+            yield row, batch
+            row += batch.num_rows
+
+    def block(self, row: int) -> int:
+        """Return the row itself: any is reached at once."""
+        return row

@@ -1,0 +1,253 @@
+"""Sources whose pictures stand in rows of a table: as bytes, as a struct of bytes and path, or as the path of a file.
+
+No more than a batch of rows is in memory. `pairs` reads the rows once; `read` goes forward from where it stands, and
+reads a part again only when it is asked for something behind it, so that `storage_order` costs one pass in all. Rows
+are one pair each, unless they name the same path with the same picture: then their captions belong to one pair.
+"""
+
+import json
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import DataSection
+from clipmem.data.objects import object_lists
+from clipmem.data.sources.base import RecordSource
+from clipmem.data.sources.columns import Columns, find_columns
+from clipmem.data.sources.files import find_root
+from clipmem.data.sources.records import Record, examine, listed_captions, problem, read_file
+from clipmem.data.sources.row_files import RowFile
+
+BROKEN = "not readable from here on"
+_STATUS = "status"  # img2dataset's: why a row has no picture
+
+
+class RowSource(RecordSource):
+    """A table in one or more files of one form.
+
+    Args:
+        section: The recipe's `[data]` section.
+        files: The files, in order.
+        base: The folder that paths of pictures start from, or near which they are looked for.
+
+    Raises:
+        InputError: A column is missing, or the picture's is of a wrong type.
+    """
+
+    def __init__(self, section: DataSection, files: Sequence[RowFile], base: Path) -> None:
+        super().__init__(section)
+        self._files, self._base = files, base
+        self._begins = [0, *accumulate(file.rows for file in files)]
+        self._columns = find_columns(files[0].schema.names, section, what=f"{files[0].path}")
+        for file in files[1:]:
+            find_columns(file.schema.names, section, what=f"{file.path}")
+        _check_image(files[0].schema.field(self._columns.image))
+        self._cursor: _Cursor | None = None
+
+    def records(self) -> Iterator[Record]:
+        """Yield one record a row, then those that several rows share."""
+        shared = self._shared_paths()
+        together: dict[tuple[str, bytes | str], Record] = {}
+        for path, record in self._rows():
+            if path not in shared:
+                yield record
+                continue
+            state = record.picture if isinstance(record.picture, str) else record.picture.digest()
+            first = together.setdefault((path, state), record)
+            if first is not record:
+                first.captions = [*first.captions, *record.captions]
+                first.caption_keys = [*first.caption_keys, *record.caption_keys]
+        yield from together.values()
+
+    def _shared_paths(self) -> set[str]:
+        """Return the paths that more than one row names, without reading a picture."""
+        name = self._columns.image
+        counts: Counter[str] = Counter()
+        for file in self._files:
+            kind = file.schema.field(name).type
+            if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
+                column = f"{name}.path"
+            elif _is_text(kind):
+                column = name
+            else:
+                continue
+            try:
+                for _, batch in file.batches([column]):
+                    values = batch.column(0)
+                    paths = values.field("path") if pa.types.is_struct(values.type) else values
+                    counts.update(path for path in paths.to_pylist() if path)
+            except (pa.ArrowException, OSError):  # told where the rows are read
+                continue
+        return {path for path, times in counts.items() if times > 1}
+
+    def _rows(self) -> Iterator[tuple[str, Record]]:
+        for begin, file in zip(self._begins, self._files, strict=False):
+            names = label_names(file.schema, self._columns.label)
+            columns = self._columns.used + [_STATUS] * (_STATUS in file.schema.names)
+            row = 0
+            try:
+                for row, batch in file.batches(list(dict.fromkeys(columns))):
+                    yield from self._batch(file, batch, row, begin, names)
+                    row += batch.num_rows
+            except (pa.ArrowException, OSError):
+                self.problems.append(problem(file.path.name, f"{row}", BROKEN))
+
+    def _batch(
+        self, file: RowFile, batch: pa.RecordBatch, first: int, begin: int, names: Sequence[str]
+    ) -> Iterator[tuple[str, Record]]:
+        columns = self._columns
+        images, captions = batch.column(columns.image), batch.column(columns.captions).to_pylist()
+        groups, labels = _texts(batch, columns.group), _texts(batch, columns.label, names)
+        objects = _objects(batch, columns)
+        status = batch.column(_STATUS).to_pylist() if _STATUS in batch.schema.names else [None] * batch.num_rows
+        for k in range(batch.num_rows):
+            data, path = self._picture(images[k].as_py())
+            begun = data if isinstance(data, str) else examine(data)
+            if data is None and isinstance(status[k], str):
+                begun = f"img2dataset: {status[k]}"
+            own = listed_captions(captions[k])
+            key = f"{first + k}"
+            keys = [key if len(own) == 1 else f"{key}, caption {number + 1}" for number in range(len(own))]
+            yield (
+                path,
+                Record(file.path.name, key, f"{begin + first + k}", begun, own, keys, groups[k], labels[k], objects[k]),
+            )
+
+    def _picture(self, value: object) -> tuple[bytes | str | None, str]:
+        """Return a picture's bytes, or the reason why there are none, and its path."""
+        if isinstance(value, dict):
+            data, path = value.get("bytes"), value.get("path")
+        else:
+            data, path = (value, None) if isinstance(value, bytes) else (None, value)
+        path = path if isinstance(path, str) else ""
+        if data is None and path:
+            return read_file(Path(posixpath.join(self._root, path))), path
+        return data, path
+
+    @cached_property
+    def _root(self) -> str:
+        """The folder that paths of pictures start from."""
+        if self.section.image_root:
+            return self.section.image_root
+        for file in self._files:
+            for _, batch in file.batches([self._columns.image]):
+                values = [value for value in batch.column(0).to_pylist() if value]
+                paths = [value["path"] if isinstance(value, dict) else value for value in values]
+                return str(find_root([path for path in paths if isinstance(path, str)], self._base))
+        return str(self._base)
+
+    def read(self, references: Sequence[str]) -> list[bytes]:
+        """Return the encoded pictures of these rows."""
+        found: dict[int, bytes] = {}
+        for position in self.storage_order(references):
+            data, _ = self._picture(self._value(int(references[position])))
+            if not isinstance(data, bytes):
+                raise InputError(
+                    f"picture of row {references[position]}",
+                    got=data or "none",
+                    expected="the data that were there when the pairs were listed",
+                    todo="Put them back, or start a study in another run folder.",
+                )
+            found[position] = data
+        return [found[position] for position in range(len(references))]
+
+    def _value(self, row: int) -> object:
+        number = next((k for k, end in enumerate(self._begins[1:]) if row < end), -1)
+        if number < 0:
+            raise InputError(
+                f"picture of row {row}", got=f"{self._begins[-1]:,} rows", expected="the data of the study",
+                todo="Put back the files that are gone.",
+            )  # fmt: skip
+        if self._cursor is None or self._cursor.file is not self._files[number]:
+            self._cursor = _Cursor(self._files[number], self._columns.image)
+        return self._cursor.value(row - self._begins[number])
+
+    def storage_order(self, references: Sequence[str]) -> list[int]:
+        """Return the order of the rows."""
+        return sorted(range(len(references)), key=lambda k: int(references[k]))
+
+
+class _Cursor:
+    """Reads single values of a column; forward ones go on from where it stands."""
+
+    def __init__(self, file: RowFile, column: str) -> None:
+        self.file, self._column = file, column
+        self._batches: Iterator[tuple[int, pa.RecordBatch]] = iter(())
+        self._first, self._values = 0, pa.nulls(0)
+
+    def value(self, row: int) -> object:
+        end = self._first + len(self._values)
+        if not self._first <= row < end:
+            if row < self._first or not end or self.file.block(row) > end:
+                self._batches = self.file.batches([self._column], row)
+            for first, batch in self._batches:
+                self._first, self._values = first, batch.column(0)
+                if row < first + batch.num_rows:
+                    break
+        return self._values[row - self._first].as_py()
+
+
+def label_names(schema: pa.Schema, column: str) -> list[str]:
+    """Return the names of a column of class numbers, where `datasets` has written them into the schema.
+
+    Example:
+        >>> features = {"info": {"features": {"kind": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+        >>> told = pa.schema([("kind", pa.int64())], metadata={"huggingface": json.dumps(features)})
+        >>> label_names(told, "kind")
+        ['cat', 'dog']
+    """
+    try:
+        described: object = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except (ValueError, RecursionError):
+        return []
+    for key in ("info", "features", column, "names"):
+        described = described.get(key) if isinstance(described, Mapping) else None
+    return [str(name) for name in described] if isinstance(described, list) else []
+
+
+def _texts(batch: pa.RecordBatch, column: str, names: Sequence[str] = ()) -> list[str]:
+    if not column:
+        return [""] * batch.num_rows
+    values = batch.column(column).to_pylist()
+    return [
+        names[value] if isinstance(value, int) and 0 <= value < len(names) else "" if value is None else str(value)
+        for value in values
+    ]
+
+
+def _objects(batch: pa.RecordBatch, columns: Columns) -> list[list[str]]:
+    if not columns.objects:
+        return [[] for _ in range(batch.num_rows)]
+    return object_lists(pl.Series(columns.objects, batch.column(columns.objects)))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def is_picture_type(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type can hold pictures."""
+    if pa.types.is_struct(kind):
+        return any(kind.field(k).name in {"bytes", "path"} for k in range(kind.num_fields))
+    return _is_text(kind) or _is_bytes(kind)
+
+
+def _check_image(field: pa.Field) -> None:
+    if not is_picture_type(field.type):
+        raise InputError(
+            f"column {field.name!r}",
+            got=f"{field.type}",
+            expected="bytes, a struct with a field 'bytes' or 'path', or a path as text",
+            todo="Set data.image_column.",
+        )

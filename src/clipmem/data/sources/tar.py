@@ -1,0 +1,164 @@
+"""Members of a tar file, by their headers: names, places and sizes. Nothing is ever extracted.
+
+Python's own reader is not used, since it believes what headers say: it expands sparse members, reads extended headers
+of any length into memory, and guesses on after broken ones. Here a header with a wrong checksum ends the file, members
+that are no plain files are named and passed over, and no member is read before its size is known.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import IO, NamedTuple
+
+BLOCK = 512
+_MOST_HEADER = 1 << 20
+_PLAIN = (b"0", b"\0", b"7")
+_KINDS = {
+    b"1": "hard link", b"2": "symbolic link", b"3": "device", b"4": "device", b"6": "pipe", b"S": "sparse member",
+}  # fmt: skip
+_SPARSE = ("GNU.sparse.major", "GNU.sparse.size", "GNU.sparse.realsize", "GNU.sparse.map")
+
+
+class Member(NamedTuple):
+    """One member of a tar file.
+
+    Attributes:
+        name: Its name, as written; lone surrogates stand for bytes that are not UTF-8.
+        offset: Where its bytes begin.
+        size: How many there are.
+        problem: Why it is no plain file, or empty.
+    """
+
+    name: str
+    offset: int
+    size: int
+    problem: str = ""
+
+
+class TarError(ValueError):
+    """The file is not a tar from some byte on."""
+
+
+def is_tar(head: bytes) -> bool:
+    """Tell whether bytes begin with the header of a tar member."""
+    return len(head) >= BLOCK and any(head[:BLOCK]) and _checksum_is_right(head[:BLOCK])
+
+
+def members(stream: IO[bytes]) -> Iterator[Member]:
+    """Yield the members of a tar, folders left out.
+
+    Between two members the caller may read from the stream as it likes.
+
+    Raises:
+        TarError: A header is broken or cut off, or a member ends after the file.
+    """
+    end, offset = stream.seek(0, os.SEEK_END), 0
+    extended: dict[str, str] = {}
+    everywhere: dict[str, str] = {}
+    while offset + BLOCK <= end:
+        stream.seek(offset)
+        header = stream.read(BLOCK)
+        if not any(header):  # two blocks of zeros end a tar, and one is enough for us
+            return
+        if not _checksum_is_right(header):
+            raise TarError(f"no tar header at byte {offset:,}")
+        kind, size = header[156:157], _number(header[124:136])
+        begin = offset + BLOCK
+        if kind in {b"x", b"g", b"L", b"K"}:
+            if size > _MOST_HEADER or begin + size > end:
+                raise TarError(f"a header of {size:,} bytes at byte {offset:,}")
+            found = _extension(kind, stream.read(size))
+            (everywhere if kind == b"g" else extended).update(found)
+            offset = begin + _padded(size)
+            continue
+        known = {**everywhere, **extended}
+        extended = {}
+        size = _whole(known["size"], offset) if "size" in known else size
+        if kind == b"S":
+            begin = _after_sparse_map(stream, header, begin)
+        problem = _problem(kind, known)
+        name = known.get("path") or _name(header)
+        if begin + size > end and not problem.endswith("link"):
+            raise TarError(f"member {name!r} is cut off")
+        if kind != b"5" and not name.endswith("/"):
+            yield Member(name, begin, size, problem)
+        # links carry no bytes, whatever size they give
+        offset = begin + (0 if kind in {b"1", b"2", b"3", b"4", b"5", b"6"} else _padded(size))
+
+
+def _checksum_is_right(header: bytes) -> bool:
+    try:
+        written = _number(header[148:156])
+    except TarError:
+        return False
+    return sum(header) - sum(header[148:156]) + 8 * 32 == written
+
+
+def _number(field: bytes) -> int:
+    """Read a number: octal digits, or base 256 where the first bit is set."""
+    if field[0] & 0x80:
+        value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
+        if field[0] & 0x40:
+            raise TarError("a negative size")
+        return value
+    digits = field.strip(b" \0").split(b"\0")[0]
+    try:
+        return int(digits or b"0", 8)
+    except ValueError:
+        raise TarError("a number that is not octal") from None
+
+
+def _whole(text: str, offset: int) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise TarError(f"a size of {text!r} before byte {offset:,}")
+    return int(text)
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def _text(data: bytes) -> str:
+    return data.split(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _name(header: bytes) -> str:
+    prefix = _text(header[345:500]) if header[257:262] == b"ustar" and header[262:263] != b" " else ""
+    name = _text(header[:100])
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _extension(kind: bytes, data: bytes) -> dict[str, str]:
+    if kind == b"L":
+        return {"path": _text(data)}
+    return {} if kind == b"K" else _pax(data)
+
+
+def _pax(data: bytes) -> dict[str, str]:
+    """Read the records of an extended header, each `LENGTH KEY=VALUE` and a line end, the length counting all of it."""
+    found: dict[str, str] = {}
+    while data:
+        length, separator, _ = data.partition(b" ")
+        if not separator or not length.isdigit() or not len(length) + 2 <= int(length) <= len(data):
+            raise TarError("a broken extended header")
+        key, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
+        found[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
+        data = data[int(length) :].lstrip(b"\0")
+    return found
+
+
+def _after_sparse_map(stream: IO[bytes], header: bytes, begin: int) -> int:
+    """Return where the bytes of a sparse member begin: after the blocks that go on with its map."""
+    more = header[482] != 0
+    while more:
+        stream.seek(begin)
+        block = stream.read(BLOCK)
+        if len(block) < BLOCK:
+            raise TarError("a sparse map that is cut off")
+        begin, more = begin + BLOCK, block[504] != 0
+    return begin
+
+
+def _problem(kind: bytes, known: dict[str, str]) -> str:
+    if kind in _PLAIN:
+        return "sparse member" if any(key in known for key in _SPARSE) else ""
+    return "" if kind == b"5" else _KINDS.get(kind, "member of an unknown kind")

@@ -1,0 +1,126 @@
+"""The stage `decode`: every picture once into the pixel cache; records that cannot be used are listed, not fatal.
+
+The scores of a study over data with broken records are those of a study over the good ones alone: what is left out is
+left out before anything is drawn. The fingerprint of the data in the manifest still covers all pairs that the source
+gave, broken pictures too: data that were mended are other data.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from clipmem.base.errors import InputError
+from clipmem.base.progress import Reporter
+from clipmem.data.cache import build_cache
+from clipmem.data.decoding import DecodeError
+from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, source_name, stop_at, summarize
+from clipmem.data.sources.base import Source
+from clipmem.store.folder import RunFolder
+from clipmem.study import materials
+
+TABLE = "quarantine"
+
+
+def decode_pairs(
+    folder: RunFolder,
+    pairs: pl.DataFrame,
+    source: Source,
+    sizes: Sequence[int],
+    *,
+    reporter: Reporter,
+    check: Callable[[pl.DataFrame], object],
+    strict: bool = False,
+) -> list[Path]:
+    """Decode the pictures of all pairs at every size, and write the tables of what is left and what is not.
+
+    Args:
+        folder: The run folder.
+        pairs: The source's pairs, with the columns of the `pairs` table.
+        source: The source, whose own problems are listed too.
+        sizes: Sides of the pictures, in pixels.
+        reporter: Who is told.
+        check: Refuses pairs that are too few for the study; called with those that are left.
+        strict: Stop at the first picture that does not decode.
+
+    Returns:
+        The files written: the caches, `pairs.parquet`, `quarantine.parquet`.
+
+    Raises:
+        InputError: A picture does not decode and `strict` is set, or too few pairs are left.
+    """
+    reporter.begin("decode", pairs.height * len(sizes), "pictures")
+    broken: dict[int, Problem] = {}
+    where, keys = source_name(source.section), pairs["key"].to_list()
+
+    def leave_out(place: int, error: DecodeError) -> None:
+        broken[place] = Problem(where, keys[place], error.reason)
+        if strict:
+            raise stop_at(broken[place]) from error
+
+    caches: list[Path] = []
+    for size in sizes:
+        cache = materials.cache_file(folder, size, first=sizes[0])
+        references = [image for place, image in enumerate(pairs["image"]) if place not in broken]
+        # what decodes at one size decodes at all of them
+        first = leave_out if not caches else None
+        build_cache(
+            cache,
+            references,
+            source.read,
+            size=size,
+            progress=reporter.advance,
+            order=source.storage_order(references),
+            left_out=first,
+        )
+        caches.append(cache)
+    left = pairs.filter(~pl.int_range(pl.len()).is_in(list(broken))) if broken else pairs
+    table = quarantine_table([*source.problems, *broken.values()])
+    sentence = left_out_sentence(summarize(table, left.height))
+    check_left(left, check, sentence)
+    if sentence:
+        reporter.note(f"decode    {sentence} (see {TABLE}.parquet)")
+    return [*caches, folder.write("pairs", left), folder.write(TABLE, table)]
+
+
+def check_source(source: Source, pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], *, strict: bool) -> None:
+    """Check, before anything is written, that a source gave enough pairs, and with `strict` no problem.
+
+    Raises:
+        InputError: It did not.
+    """
+    if strict and source.problems:
+        raise stop_at(source.problems[0])
+    check_left(pairs, check, left_out_sentence(summarize(quarantine_table(source.problems), pairs.height)))
+
+
+def check_left(pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], sentence: str) -> None:
+    """Check pairs, and say in the error what was left out of them."""
+    try:
+        check(pairs)
+    except InputError as error:
+        if not sentence:
+            raise
+        got = f"{error.got} ({sentence})"
+        raise InputError(error.what, got=got, expected=error.expected, todo=error.todo) from error
+
+
+def check_strict(folder: RunFolder) -> None:
+    """Refuse a decoded run folder that has left records out.
+
+    Raises:
+        InputError: It has.
+    """
+    for row in _table(folder).iter_rows():
+        raise stop_at(Problem(*row))
+
+
+def records_of(folder: RunFolder) -> dict[str, Any]:
+    """Return the entry `records` of a run's summary: how many were read and left out, and why."""
+    return {"records": summarize(_table(folder), folder.read("pairs").height)}
+
+
+def _table(folder: RunFolder) -> pl.DataFrame:
+    """Read the quarantine; folders of older versions have none, and had stopped at the first problem."""
+    return folder.read(TABLE) if folder.table_path(TABLE).is_file() else quarantine_table([])

@@ -1,0 +1,129 @@
+"""`clipmem data inspect`: detect the format, look through the data, and estimate what a study of them would cost.
+
+The costs are products of rates that this machine shows in a few seconds and of counts; they tell minutes from days and
+no more. Other work on the machine makes them too large.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import DataSection, load_recipe
+from clipmem.data.inspection import Looked, inspect_source, usable
+from clipmem.data.sources import detect, open_source
+
+FORMAT = 1
+MODEL = "clipmem-tiny"
+SHIPPED = "emoji"
+
+
+def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -> DataSection:
+    """Return the `[data]` section of a command line: path, source, and settings such as `data.image_column=png`.
+
+    Raises:
+        InputError: A setting is not one of `[data]`, or has a wrong value.
+    """
+    for setting in settings:
+        if not setting.startswith("data."):
+            raise InputError(
+                f"--set {setting}", got="a setting of another section", expected="data.KEY=VALUE",
+                todo="`clipmem init -` shows the keys of [data].",
+            )  # fmt: skip
+    section = load_recipe("", settings, origin="--set").data
+    if path == SHIPPED and source in {"", SHIPPED} and not Path(path).exists():
+        path, source = "", SHIPPED
+    return section.model_copy(update={"path": path, "source": source or "auto"})
+
+
+def inspect(
+    path: str,
+    *,
+    source: str = "",
+    settings: Sequence[str] = (),
+    full: bool = False,
+    cost: bool = True,
+    model: str = MODEL,
+    progress: Callable[[int, int], object] = lambda _done, _of: None,
+) -> dict[str, Any]:
+    """Say what lies at a path, as plain data.
+
+    Args:
+        path: What a recipe's `data.path` would be; `emoji` for the shipped pairs.
+        source: The data source; found out when empty.
+        settings: Changes to `[data]`, for example `data.image_column=png`.
+        full: Decode every picture, not a sample.
+        cost: Measure this machine and estimate what a study would cost.
+        model: The architecture of that study.
+        progress: Called with the number of pictures looked at, and of how many.
+
+    Returns:
+        The document that `--json` prints; its key `usable` says whether a study could use the data.
+
+    Raises:
+        InputError: The path holds nothing that can be used.
+    """
+    section = data_section(path, source=source, settings=settings)
+    reason = "named by you"
+    if section.source == "auto":
+        found = detect(path, section)
+        section, reason = section.model_copy(update={"source": found.format, "path": found.path}), found.reason
+    opened = open_source(section)
+    started = time.monotonic()
+    facts, looked = inspect_source(opened, full=full, progress=progress)
+    seconds = time.monotonic() - started
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "path": path,
+        "source": section.source,
+        "opened": section.path,
+        "why": reason,
+        "usable": usable(facts),
+        **facts,
+        "seconds": round(seconds, 3),
+    }
+    if cost and document["usable"]:
+        document["cost"] = estimate(facts, looked, model)
+    return document
+
+
+def estimate(facts: dict[str, Any], looked: Looked, model: str) -> dict[str, Any]:
+    """Estimate a four-way study with the settings of the shipped recipe: decoding, cache and training.
+
+    decoding = pairs / (pictures decoded a second); cache = pairs * side² * 3 bytes;
+    training = models * epochs * (pairs of each) / (pairs trained a second), one model after the other.
+
+    Args:
+        facts: What `inspect_source` found.
+        looked: What it saw of the pictures.
+        model: The architecture.
+    """
+    from clipmem.models import openclip  # imports torch
+    from clipmem.study import api, execution, speed
+
+    demo = api.find_recipe("demo")
+    size = openclip.model_config(model)["vision_cfg"]["image_size"]
+    side = size if isinstance(size, int) else size[0]
+    how = execution.resolve(demo, 1)
+    split, train = demo.split, demo.train
+    used = split.shared + split.candidate + split.independent + split.external
+    share = (split.shared + split.candidate) / used
+    pairs = round(facts["pairs"] * (1 - facts["problems"]["undecodable"] / facts["problems"]["decoded"]))
+    models = 2 * len(train.seeds)
+    decoded = len(looked.decoded) / max(looked.seconds, 1e-9)
+    trained = speed.training_rate(model, how)
+    return {
+        "model": model,
+        "device": how.device,
+        "decoded_per_second": round(decoded, 1),
+        "trained_per_second": round(trained, 1),
+        "cache_bytes": pairs * side * side * 3,
+        "decode_seconds": round(pairs / decoded, 1),
+        "train_seconds": round(models * train.epochs * pairs * share / trained, 1),
+        "assumed": (
+            f"{pairs:,} pairs; a four-way study of {len(train.seeds)} seeds ({models} models) and {train.epochs} "
+            f"epochs, each on {100 * share:.0f} % of the pairs, as in the recipe 'demo'; {model} at {side} pixels, "
+            f"one model after the other on this machine's {how.device}, in {how.precision}"
+        ),
+    }

@@ -1,0 +1,286 @@
+"""`clipmem data`: what is said of a data set, other formats with the same uids and bytes, lists of uids."""
+
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipmem.base.recipes import DataSection
+from clipmem.data import inspection
+from clipmem.data.sources import detect, open_source
+from clipmem.study.exporting import export
+from clipmem.study.inspecting import inspect
+from clipmem.testing.tiny import picture
+from tests.e2e.test_cli import clip
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\x1b[31mred\x1b[2J\x1b]0;title\x07",
+    "=cmd()|' /C calc'!A0",
+    "\u202egnp.exe\u202c \u200f",
+    "word " * 10_000,
+    "nul\x00 and bell\x07",
+    "[bold red]markup[/]",
+    "a\nb\r\nc\n",
+    "\ufeffmark",
+    "{{ 7 * 7 }}",
+]
+
+
+def hostile_pairs(path):
+    """Pairs whose captions would do harm, one picture that does not decode, and one that stands there twice."""
+    captions = [[text] for text in HOSTILE] + [["a plain one", "another"], ["a"], ["b"]]
+    images = [picture(k) for k in range(len(captions))]
+    images[-1] = images[-2]
+    rows = pl.DataFrame({"image": [*images, picture(99)[:90]], "captions": [*captions, ["cut"]]})
+    rows.write_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    return hostile_pairs(tmp_path_factory.mktemp("data") / "hostile.parquet")
+
+
+def harmless(text):
+    """Nothing in it can move a cursor, colour a screen, or turn the direction of writing."""
+    return not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]", text)
+
+
+# ---- inspect
+
+
+def test_inspect_says_what_lies_there(hostile):
+    done = clip("data", "inspect", hostile)
+    assert done.returncode == 0, done.stderr
+    assert harmless(done.stdout)
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    shown = " ".join(done.stdout.split())
+    for text in (
+        "format parquet (Parquet with 'image' and 'captions')",
+        "pairs 14",
+        "captions 15; pairs by number of captions: 1: 13, 2: 1",
+        "pictures PNG 14 (all 14 headers)",
+        "width 32 to 32, median 32, 95 % below 32 pixels",
+        "duplicates exact: 2 of 14 pictures in 1 group",
+        "problems 1 records left out (all 14 pictures decoded)",
+        "1 truncated picture",
+        "A study of it: decoding",
+        "a pixel cache of",
+        "pairs trained a second",
+    ):
+        assert text in shown, text
+
+
+def test_inspect_as_json_is_the_same_document(hostile):
+    done = clip("data", "inspect", hostile, "--json", "--no-cost")
+    assert done.returncode == 0, done.stderr
+    assert harmless(done.stdout)
+    found = json.loads(done.stdout)
+    here = inspect(str(hostile), cost=False)
+    assert {**found, "seconds": 0} == {**here, "seconds": 0}
+    assert found["captions"]["words"]["max"] >= 10_000
+    assert [len(one["captions"]) for one in found["samples"]] == [1] * 5 or len(found["samples"]) == 5
+    [problem] = found["problems"]["reasons"]
+    assert (problem["reason"], problem["count"]) == ("truncated picture", 1)
+    assert problem["examples"] == [{"source": str(hostile), "key": "13"}]
+    assert found["duplicates"]["exact"] == {"groups": 1, "pictures": 2, "of": 14}
+    assert found["usable"] is True
+
+
+def test_inspect_of_the_shipped_pairs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = inspect("emoji", cost=False)
+    assert (found["pairs"], found["source"]) == (1914, "emoji")
+    assert found["pictures"]["formats"] == {"WEBP": 1914}
+    assert found["problems"]["decoded"] == inspection.DECODED
+    assert len(found["samples"]) == 5
+    assert found["duplicates"]["near"]["pictures"] > 0
+
+
+def test_a_sample_is_said_to_be_one_and_full_looks_at_all(tmp_path, monkeypatch):
+    n = 40
+    images = [picture(k)[: 80 if k == 30 else None] for k in range(n)]
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"image": images, "captions": [f"thing {k}" for k in range(n)]}).write_parquet(path)
+    for name, value in (("HEADERS", 16), ("DECODED", 8), ("RUN", 4)):
+        monkeypatch.setattr(inspection, name, value)
+    monkeypatch.setattr(inspection.runs, "__kwdefaults__", {"run": 4})
+    found = inspect(str(path), cost=False)
+    assert (found["pictures"]["read"], found["pictures"]["of"]) == (16, 40)
+    assert found["problems"]["decoded"] <= 9
+    full = inspect(str(path), cost=False, full=True)
+    assert (full["problems"]["decoded"], full["problems"]["undecodable"]) == (40, 1)
+    assert full["problems"]["reasons"][0]["examples"] == [{"source": str(path), "key": "30"}]
+
+
+def test_every_record_is_read_once_and_few_a_second_time(tmp_path, monkeypatch):
+    export(str(numbered(tmp_path / "a.parquet", 300)), tmp_path / "tars", "webdataset", shard=100)
+    source = open_source(DataSection(source="auto", path=str(tmp_path / "tars")))
+    monkeypatch.setattr(inspection, "HEADERS", 64)
+    monkeypatch.setattr(inspection, "DECODED", 64)
+    passes, second = [], []
+    records, read = source.records, source.read
+    source.records = lambda: (passes.append(1), records())[1]
+    source.read = lambda references: (second.extend(references), read(references))[1]
+    facts, _ = inspection.inspect_source(source)
+    assert len(passes) == 1
+    assert len(second) == 64
+    assert facts["pairs"] == facts["duplicates"]["exact"]["of"] == 300
+
+
+def numbered(path, n):
+    rows = {"image": [picture(k, size=16) for k in range(n)], "captions": [f"thing {k}" for k in range(n)]}
+    pl.DataFrame(rows).write_parquet(path)
+    return path
+
+
+def test_inspect_exits_with_2_when_the_data_cannot_be_used(tmp_path):
+    nothing = clip("data", "inspect", tmp_path)
+    assert nothing.returncode == 2
+    assert nothing.stderr.startswith("clipmem: [data] path: got ")
+    pl.DataFrame({"image": [picture(1)[:90]], "captions": ["cut"]}).write_parquet(tmp_path / "cut.parquet")
+    broken = clip("data", "inspect", tmp_path / "cut.parquet")
+    assert broken.returncode == 2
+    assert "1 truncated picture" in " ".join(broken.stdout.split())
+    assert broken.stderr.splitlines()[-1] == (
+        f"clipmem: {tmp_path / 'cut.parquet'}: got no picture that decodes, of 1, expected pictures. See the reasons "
+        "above."
+    )
+    other = clip("data", "inspect", tmp_path, "--set", "train.lr=1")
+    assert other.returncode == 2
+    assert other.stderr.splitlines()[-1] == (
+        "clipmem: --set train.lr=1: got a setting of another section, expected data.KEY=VALUE. `clipmem init -` shows "
+        "the keys of [data]."
+    )
+
+
+def test_a_message_that_quotes_the_data_moves_no_cursor(tmp_path):
+    name = tmp_path / "\x1b[31mred\u202e.parquet"
+    name.write_bytes(b"nothing")
+    done = clip("data", "inspect", name)
+    assert done.returncode == 2
+    assert harmless(done.stderr)
+
+
+# ---- export
+
+
+@pytest.mark.parametrize("to", ["webdataset", "parquet", "imagefolder"])
+def test_exported_pairs_have_the_same_uids_pictures_and_captions(hostile, tmp_path, to):
+    sentence = export(str(hostile), tmp_path / "out", to, shard=5)
+    beside = tmp_path / "out-quarantine.parquet"
+    assert sentence == (
+        f"wrote 13 pairs to {tmp_path / 'out'}; 1 record left out, 13 pairs used: 1 truncated picture (see {beside})"
+    )
+    assert pl.read_parquet(beside)["key"].to_list() == ["13"]
+    assert detect(str(tmp_path / "out")).format == to
+    first, second = (open_source(DataSection(source="auto", path=str(path))) for path in (hostile, tmp_path / "out"))
+    before, after = first.pairs(), second.pairs()
+    before = before.filter(pl.col("captions").list.first() != "cut")
+    assert after["uid"].to_list() == before["uid"].to_list()
+    assert after["captions"].to_list() == before["captions"].to_list()
+    assert second.read(after["image"].to_list()) == first.read(before["image"].to_list())
+    assert not second.problems
+    export(str(hostile), tmp_path / "again", to, shard=5)
+    assert contents(tmp_path / "again") == contents(tmp_path / "out")
+    assert len(contents(tmp_path / "out")) == {"webdataset": 3, "parquet": 3, "imagefolder": 14}[to]
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_labels_and_groups_survive(tmp_path):
+    columns = {"group_column": "who", "label_column": "kind", "object_column": "things"}
+    pl.DataFrame(
+        {
+            "image": [picture(k) for k in range(3)],
+            "captions": ["a", "b", "c"],
+            "who": ["x", "x", "y"],
+            "kind": ["cat", "", "dog"],
+            "things": ["sofa, cat", None, "dog"],
+        }
+    ).write_parquet(tmp_path / "a.parquet")
+    settings = [f"data.{key}={value}" for key, value in columns.items()]
+    before = open_source(DataSection(source="auto", path=str(tmp_path / "a.parquet"), **columns)).pairs()
+    back = {"group_column": "group", "label_column": "label", "object_column": "objects"}
+    for to in ("webdataset", "parquet"):
+        export(str(tmp_path / "a.parquet"), tmp_path / to, to, settings=settings)
+        after = open_source(DataSection(source="auto", path=str(tmp_path / to), **back)).pairs()
+        for name in ("uid", "group", "label", "objects"):
+            assert after[name].to_list() == before[name].to_list(), (to, name)
+
+
+def test_export_refuses_a_folder_with_something_in_it(hostile, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    done = clip("data", "export", hostile, "--to", "parquet", "--out", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"clipmem: {tmp_path}: got something that is there, expected a new or empty folder. Choose another --out DIR."
+    )
+    fresh = clip("data", "export", hostile, "--to", "parquet", "--out", tmp_path / "new")
+    assert fresh.returncode == 0, fresh.stderr
+    assert fresh.stdout.startswith(f"wrote 13 pairs to {tmp_path / 'new'}; 1 record left out")
+
+
+# ---- ids
+
+
+def test_lists_of_a_run(finished, tmp_path):
+    ranked = finished.scores.filter(role="candidate").sort("clipmem", "uid", descending=[True, False])
+    for name in ("ids.txt", "ids.parquet", "ids.npy", "ids.csv"):
+        done = clip("data", "ids", finished.path, "--top", "5", "--role", "candidate", "--out", tmp_path / name)
+        assert (done.returncode, done.stdout) == (0, f"wrote 5 uids to {tmp_path / name}\n")
+    expected = ranked["uid"].head(5).to_list()
+    assert (tmp_path / "ids.txt").read_text().splitlines() == expected
+    table = pl.read_parquet(tmp_path / "ids.parquet")
+    assert table["uid"].to_list() == expected
+    assert table["clipmem"].to_list() == ranked["clipmem"].head(5).to_list()
+    stored = np.load(tmp_path / "ids.npy", allow_pickle=False)
+    assert stored.dtype == np.dtype("u8,u8")
+    assert [f"{high:016x}{low:016x}" for high, low in stored.tolist()] == sorted(expected)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "ids.csv").read_text())))
+    assert [row["uid"] for row in rows] == expected
+    rest = clip(
+        "data", "ids", finished.path, "--top", "5", "--role", "candidate", "--rest", "--out", tmp_path / "r.txt"
+    )
+    assert rest.stdout == f"wrote {finished.scores.height - 5} uids to {tmp_path / 'r.txt'}\n"
+    kept = (tmp_path / "r.txt").read_text().splitlines()
+    assert sorted([*kept, *expected]) == sorted(finished.scores["uid"])
+
+
+def test_lists_of_any_table_of_scores(tmp_path):
+    uids = [f"{k:032x}" for k in range(4)]
+    pl.DataFrame({"uid": uids, "mine": [2, 9, 9, None]}).write_parquet(tmp_path / "s.parquet")
+    done = clip("data", "ids", tmp_path / "s.parquet", "--by", "mine", "--out", tmp_path / "a.txt")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.txt").read_text().splitlines() == [uids[1], uids[2], uids[0]]
+    clip("data", "ids", tmp_path / "s.parquet", "--by", "mine", "--bottom", "1", "--out", tmp_path / "b.txt")
+    assert (tmp_path / "b.txt").read_text() == uids[0] + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--by", "clipmen"], "got no column 'clipmen'. Did you mean 'clipmem'?"),
+        (["--role", "candidat"], "--role 'candidat': got no pair of that role. Did you mean 'candidate'?"),
+        (["--top", "999"], "--top 999: got 140 pairs with a score, expected at most 140. Ask for fewer."),
+        (["--top", "1", "--bottom", "1"], "--top and --bottom: got both, expected one of them. Make two lists."),
+        (["--out", "x.doc"], "got a name that ends in '.doc', expected .txt, .parquet, .npy, .csv."),
+    ],
+)
+def test_a_list_that_cannot_be_made_is_one_line(finished, tmp_path, arguments, message):
+    from clipmem.base.errors import InputError
+    from clipmem.study.listing import write_list
+
+    options = dict(zip((name.strip("-") for name in arguments[::2]), arguments[1::2], strict=True))
+    choice = {name: int(value) if value.isdigit() else value for name, value in options.items() if name != "out"}
+    total = finished.scores.height
+    with pytest.raises(InputError) as error:
+        write_list(finished.path, tmp_path / options.get("out", "a.txt"), **choice)
+    assert message.replace("140", f"{total}") in str(error.value)

@@ -1,0 +1,179 @@
+"""Broken records cost a line each, never the run; the rest is scored as if they had never been there."""
+
+import io
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+import clipmem
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import dump_recipe
+from clipmem.store.folder import RunFolder
+from clipmem.study.loaded import STAGES
+from clipmem.testing.tiny import picture, tiny_recipe
+from tests.e2e.test_cli import clip
+from tests.e2e.test_survival_places import Saboteur
+
+GOOD = 128
+SETTINGS = ("train.seeds=[0]", "train.epochs=1", "data.source=parquet", "embed.views=0")
+
+
+def bomb() -> bytes:
+    """A picture whose header says 20,000 x 20,000."""
+    stream = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+BROKEN = {
+    3: (picture(900)[:120], "a cut picture", "truncated picture"),
+    17: (b"", "an empty file", "empty file"),
+    40: (b"<html>404</html>", "an error page", "not a picture of a known format"),
+    77: (bomb(), "a bomb", "too many pixels"),
+    99: (picture(901), "", "empty caption"),
+}
+
+
+def write(path, broken):
+    """Write good records, and the broken ones between them."""
+    rows = [(picture(seed), f"thing number {seed}") for seed in range(GOOD)]
+    for place in sorted(broken):
+        rows.insert(place, broken[place][:2])
+    pl.DataFrame({"image": [data for data, _ in rows], "captions": [text for _, text in rows]}).write_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """A study of good and broken records, and one of the good ones alone."""
+    folder = tmp_path_factory.mktemp("quarantine")
+    made = {}
+    for name, broken in (("mixed", BROKEN), ("good", {})):
+        path = write(folder / f"{name}.parquet", broken)
+        made[name] = clipmem.run(tiny_recipe(*SETTINGS, f"data.path={str(path)!r}"), folder / name)
+    return made
+
+
+def files(run):
+    """Bytes of everything that numbers are in; what names the data or was timed is left out."""
+    kinds = ("*.safetensors", "*.npy", "*scores.parquet", "splits.parquet")
+    return {str(p.relative_to(run.path)): p.read_bytes() for kind in kinds for p in sorted(run.path.rglob(kind))}
+
+
+def test_the_rest_has_the_bytes_of_a_study_without_the_broken_ones(studies):
+    mixed, good = files(studies["mixed"]), files(studies["good"])
+    assert set(mixed) == set(good)
+    assert "cache/pixels.npy" in mixed
+    assert [name for name in mixed if mixed[name] != good[name]] == []
+    pair_tables = [studies[name].pairs.drop("key", "image") for name in ("mixed", "good")]
+    assert pair_tables[0].equals(pair_tables[1])
+    without = ("seconds", "records")
+    a, b = ({k: v for k, v in studies[name].summary.items() if k not in without} for name in ("mixed", "good"))
+    assert a == b
+
+
+def test_exactly_the_broken_ones_are_listed(studies):
+    listed = pl.read_parquet(studies["mixed"].path / "quarantine.parquet")
+    assert listed.columns == ["source", "key", "reason"]
+    expected = {str(place): reason for place, (_, _, reason) in BROKEN.items()}
+    assert dict(zip(listed["key"], listed["reason"], strict=True)) == expected
+    assert all(source.endswith("mixed.parquet") for source in listed["source"])
+    assert pl.read_parquet(studies["good"].path / "quarantine.parquet").height == 0
+    assert studies["mixed"].summary["records"] == {
+        "used": GOOD,
+        "left_out": 5,
+        "reasons": {reason: 1 for reason in sorted(expected.values())},
+    }
+
+
+def test_the_count_is_shown_in_the_terminal_and_in_the_report(studies):
+    shown = clip("report", studies["mixed"].path)
+    sentence = (
+        "5 records left out, 128 pairs used: 1 empty caption, 1 empty file, 1 not a picture of a known format, "
+        "1 too many pixels, 1 truncated picture"
+    )
+    assert f"{sentence}. They are listed in quarantine.parquet." in " ".join(shown.stdout.split())
+    assert f"{sentence} (listed in quarantine.parquet)" in (studies["mixed"].path / "report" / "index.html").read_text()
+    assert "left out" not in clip("report", studies["good"].path).stdout
+
+
+def test_strict_stops_at_the_first_with_exit_code_2(studies, tmp_path):
+    only_pixels = write(tmp_path / "cut.parquet", {3: BROKEN[3]})
+    recipe = tmp_path / "study.toml"
+    recipe.write_text(dump_recipe(tiny_recipe(*SETTINGS, f"data.path={str(only_pixels)!r}")))
+    done = clip("run", recipe, "--strict", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"clipmem: {only_pixels}, record '3': got truncated picture, expected a record that can be used. Mend or remove "
+        "it, or leave out --strict: the study then goes on without it and lists it."
+    )
+    assert not RunFolder(tmp_path / "run").is_done("decode")
+    # problems that the source sees stop it before the folder is made
+    mixed = studies["mixed"]
+    with pytest.raises(InputError, match="record '17': got empty file"):
+        clipmem.run(mixed.recipe, tmp_path / "none", strict=True)
+    assert not (tmp_path / "none").exists()
+    # a folder that was decoded without --strict is not accepted by it afterwards
+    there = tmp_path / "there"
+    with pytest.raises(InputError, match="stop here"):
+        clipmem.run(tiny_recipe(*SETTINGS, f"data.path={str(only_pixels)!r}"), there, reporter=Saboteur("plan", stop))
+    with pytest.raises(InputError, match="record '3': got truncated picture"):
+        clipmem.run(tiny_recipe(*SETTINGS, f"data.path={str(only_pixels)!r}"), there, strict=True)
+
+
+def stop():
+    raise InputError("stop here")
+
+
+def test_too_few_that_are_left_is_said_with_the_reason(tmp_path):
+    broken = {place: (picture(900 + place)[:120], f"cut {place}", "") for place in range(10)}
+    path = write(tmp_path / "few.parquet", broken)
+    settings = (*SETTINGS, f"data.path={str(path)!r}", "split.shared=75")  # 135 of 138, and 128 decode
+    with pytest.raises(InputError) as error:
+        clipmem.run(tiny_recipe(*settings), tmp_path / "run")
+    assert str(error.value) == (
+        "[split]: got 135 pairs asked for (shared 75 + candidate 20 + independent 20 + external 20), 128 in the data "
+        "(10 records left out, 128 pairs used: 10 truncated picture), expected at most 128 in all. Make the roles "
+        "smaller, for example with --set split.shared=N."
+    )
+
+
+def test_a_study_that_was_stopped_goes_on_with_the_same_pairs(studies, tmp_path):
+    mixed = studies["mixed"]
+    with pytest.raises(InputError, match="stop here"):
+        clipmem.run(mixed.recipe, tmp_path / "run", reporter=Saboteur("embed", stop))
+    again = clipmem.run(mixed.recipe, tmp_path / "run")
+    assert files(again) == files(mixed)
+    for name in ("pairs", "quarantine"):
+        assert (again.path / f"{name}.parquet").read_bytes() == (mixed.path / f"{name}.parquet").read_bytes()
+    assert set(json.loads((again.path / "summary.json").read_text())["seconds"]) == set(STAGES)
+
+
+def test_mended_data_are_other_data(studies, tmp_path):
+    run, path = studies["mixed"], tmp_path / "data.parquet"
+    recipe = tiny_recipe(*SETTINGS, f"data.path={str(path)!r}")
+    write(path, {3: BROKEN[3]})
+    with pytest.raises(InputError, match="stop here"):
+        clipmem.run(recipe, tmp_path / "run", reporter=Saboteur("plan", stop))
+    write(path, {3: (picture(900), *BROKEN[3][1:])})
+    with pytest.raises(InputError, match="was made with other data"):
+        clipmem.run(recipe, tmp_path / "run")
+    assert run.manifest["data_sha256"] != studies["good"].manifest["data_sha256"]
+
+
+def test_pixels_of_several_sizes_leave_out_the_same_pictures(tmp_path):
+    from clipmem.base.progress import Quiet
+    from clipmem.data.sources import open_source
+    from clipmem.study.decoding import decode_pairs
+
+    path = write(tmp_path / "data.parquet", BROKEN)
+    source = open_source(tiny_recipe(*SETTINGS, f"data.path={str(path)!r}").data)
+    folder = RunFolder(tmp_path / "run")
+    outputs = decode_pairs(folder, source.pairs(), source, [16, 24], reporter=Quiet(), check=lambda _: None)
+    small, large = (np.load(file, mmap_mode="r") for file in outputs[:2])
+    assert small.shape == (GOOD, 16, 16, 3)
+    assert large.shape == (GOOD, 24, 24, 3)
+    assert folder.read("pairs").height == GOOD
