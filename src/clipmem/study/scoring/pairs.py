@@ -19,6 +19,7 @@ from clipmem.embed.layout import Layout
 from clipmem.study.scoring.parts import QUARANTINE, read_quarantine
 
 Data = str | Path | DataSection | Source
+_OF_DATA = {"image", "image_path", "filepath", "file_name", "caption", "captions", "title", "text"}
 COLUMNS = ("uid", "key", "image", "captions")
 
 
@@ -174,7 +175,7 @@ def draw(uids: pl.Series, size: int, seed: int) -> list[str]:
 
 
 def listed_uids(path: Path) -> list[str] | None:
-    """Read a list of uids: a .txt file with one a line, or a table with the column `uid` and without pictures.
+    """Read a list of uids: a .txt file with one a line, or a table with the column `uid` and no pictures or captions.
 
     Of a table with roles, such as `splits.parquet` of a run, the external pairs count.
 
@@ -189,10 +190,12 @@ def listed_uids(path: Path) -> list[str] | None:
         return None
     try:
         if ending == ".txt":
-            return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            # a data set in a text file has captions in it
+            return None if any(re.search(r"[\s,]", line) for line in lines) else lines
         table = pl.read_csv(path, infer_schema=False) if ending == ".csv" else pl.scan_parquet(path)
         names = table.collect_schema().names()
-        if "uid" not in names or "image" in names:
+        if "uid" not in names or _OF_DATA & set(names):
             return None
         wanted = table.lazy().select(pl.col("uid", *(["role"] if "role" in names else [])).cast(pl.String)).collect()
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
