@@ -12,7 +12,7 @@ import polars as pl
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.recipes import DataSection
-from clipmem.data.quarantine import Problem
+from clipmem.data.quarantine import Problem, source_name
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.embed.layout import Layout
@@ -66,7 +66,7 @@ class Pairs:
         return self.layout.captions(np.array([place[uid] for uid in uids], dtype=np.int64))
 
 
-def open_data(data: Data, argument: str) -> Source:
+def open_data(data: Data) -> Source:
     """Open the source behind a path, `emoji` (the shipped pairs), a `[data]` section, or a source.
 
     Raises:
@@ -76,16 +76,8 @@ def open_data(data: Data, argument: str) -> Source:
         return data
     if isinstance(data, DataSection):
         return open_source(data)
-    if str(data) == "emoji":
-        return open_source(DataSection())  # pyright: ignore[reportCallIssue]
-    if not Path(data).exists():
-        raise InputError(
-            f"{argument} {data}",
-            got="no such file or folder",
-            expected="a data set, or the word emoji",
-            todo="Check the path: a relative one starts at the working directory.",
-        )
-    return open_source(DataSection.model_validate({"source": "parquet", "path": str(data)}))
+    path = "" if str(data) == "emoji" and not Path(data).exists() else str(data)
+    return open_source(DataSection.model_validate({"path": path}))
 
 
 def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
@@ -99,33 +91,16 @@ def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
     Raises:
         InputError: There is no pair, or the source refuses them.
     """
-    source = open_data(data, argument)
+    source = open_data(data)
     table = source.pairs()
-    name = str(data) if isinstance(data, str | Path) else source.section.path or source.section.source
+    name = str(data) if isinstance(data, str | Path) else source_name(source.section)
     if not table.height:
-        raise InputError(
-            f"{argument} {name}",
-            got=f"no pair ({len(source.problems):,} records left out)" if source.problems else "no pair",
-            expected="at least one pair",
-            todo="Check the path.",
-        )
+        raise InputError(f"{argument} {name}", got="no pair", expected="at least one pair", todo="Check the path.")
     # forwards through the files: a source reads neighbours together
-    places = table["image"].to_list()
-    order = sorted(range(table.height), key=lambda row: natural(places[row]))
-    table = table[order].select(COLUMNS)
+    table = table[source.storage_order(table["image"].to_list())].select(COLUMNS)
     if captions is not None:
         table = table.with_columns(pl.col("captions").list.head(captions))
     return Pairs(name, table, source, problems=list(source.problems))
-
-
-def natural(text: str) -> list[str | int]:
-    """Return a key that sorts numbers in texts by their value.
-
-    Example:
-        >>> sorted(["b10", "b9", "a"], key=natural)
-        ['a', 'b9', 'b10']
-    """
-    return [int(part) if k % 2 else part for k, part in enumerate(re.split(r"([0-9]{1,18})", text))]
 
 
 def stored_pairs(layout: Layout) -> Pairs:

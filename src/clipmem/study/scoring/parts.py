@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from clipmem.base.errors import InputError, RunError, shorten
-from clipmem.data.quarantine import Problem
-from clipmem.store.atomic import atomic_file, atomic_write, make_folder
+from clipmem.data.quarantine import Problem, quarantine_table
+from clipmem.store.atomic import atomic_write, make_folder
+from clipmem.store.tables import write_table
 
 _SHOWN = 6
 QUARANTINE = "quarantine.parquet"
@@ -146,9 +147,7 @@ def cut(total: int, size: int, word: str) -> Iterator[tuple[str, range]]:
 
 def write_quarantine(path: Path, problems: Sequence[Problem]) -> None:
     """Write the records that were left out: source, key, reason."""
-    columns = [pl.Series(name, [one[k] for one in problems], dtype=pl.String) for k, name in enumerate(Problem._fields)]
-    with atomic_file(path) as stream:
-        pl.DataFrame(columns).write_parquet(stream)
+    write_table(path, "quarantine", quarantine_table(problems))
 
 
 def read_quarantine(path: Path) -> list[Problem]:

@@ -17,7 +17,7 @@ import torch
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import EmbedSection
-from clipmem.data.decoding import decode
+from clipmem.data.decoding import DecodeError, decode
 from clipmem.data.quarantine import Problem
 from clipmem.embed.layout import Layout, is_layout
 from clipmem.embed.means import Means, encode, unit_means
@@ -29,7 +29,6 @@ from clipmem.train.numerics import computing
 NOT_THERE = "not among the embeddings"
 NO_DIRECTION = "an embedding without a direction: zero, or not finite"
 NOT_READ = "a picture that cannot be read"
-NOT_DECODED = "a picture that does not decode, or is too large"
 _READ = 64  # encoded pictures held at a time: photographs have megabytes
 _LONG = 1000  # tokens of a model that does not say: the attention kernel stays torch's choice
 
@@ -314,8 +313,8 @@ def _read(
         else:
             try:
                 pictures = [decode(one, size, name=f"picture {key!r}") for size in sizes]
-            except InputError as error:
-                problems.append(Problem(pairs.name, key, getattr(error, "reason", NOT_DECODED)))
+            except DecodeError as error:
+                problems.append(Problem(pairs.name, key, error.reason))
         found.append(pictures)
     return found, problems
 
