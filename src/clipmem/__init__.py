@@ -4,6 +4,8 @@
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from clipmem._version import __version__
@@ -14,6 +16,7 @@ if TYPE_CHECKING:  # for type checkers and editors only; at run time the names b
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
     from clipmem.study.api import load_run, run
     from clipmem.study.loaded import Run
+    from clipmem.study.scoring.api import score
 
 _HOMES = {
     "ClipmemError": "clipmem.base.errors",
@@ -25,6 +28,7 @@ _HOMES = {
     "Run": "clipmem.study.loaded",
     "load_run": "clipmem.study.api",
     "run": "clipmem.study.api",
+    "score": "clipmem.study.scoring.api",
 }
 
 __all__ = [
@@ -39,6 +43,7 @@ __all__ = [
     "load_recipe",
     "load_run",
     "run",
+    "score",
 ]
 
 
@@ -52,3 +57,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Keeps `clipmem.score` the function, though a room has that name, which the import system would put there."""
+
+    @property
+    def score(self) -> Any:
+        return __getattr__("score")
+
+    @score.setter
+    def score(self, _: ModuleType) -> None:
+        """`from clipmem.score import ...` finds the room in `sys.modules`."""
+
+
+sys.modules[__name__].__class__ = _Package

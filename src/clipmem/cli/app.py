@@ -6,10 +6,12 @@ from clipmem._version import __version__
 from clipmem.cli.data import data
 from clipmem.cli.demo import demo
 from clipmem.cli.doctor import doctor
+from clipmem.cli.embed import embed
 from clipmem.cli.init import init
 from clipmem.cli.localize import localize
 from clipmem.cli.report import report
 from clipmem.cli.run import run
+from clipmem.cli.score import score
 
 app = App(
     name="clipmem",
@@ -21,6 +23,6 @@ app = App(
     # and an interrupt into a sentence that says how to go on
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, localize, report, doctor):
+for command in (demo, init, run, score, embed, localize, report, doctor):
     app.command(command)
 app.command(data)

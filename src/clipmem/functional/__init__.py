@@ -9,7 +9,13 @@ it got. What is undefined is None as a single number and NaN in an array; the do
 raises `InputError`.
 """
 
-from clipmem.functional.alignment import AlignmentParts, alignment, alignment_parts
+from clipmem.functional.alignment import (
+    AlignmentParts,
+    BankMeans,
+    alignment,
+    alignment_parts,
+    alignment_parts_against,
+)
 from clipmem.functional.cmc import (
     cmc,
     cmc_modalities,
@@ -108,6 +114,7 @@ from clipmem.functional.unitmem import (
 
 __all__ = [
     "AlignmentParts",
+    "BankMeans",
     "BootstrapInterval",
     "ClassMemState",
     "Correlation",
@@ -133,6 +140,7 @@ __all__ = [
     "Welch",
     "alignment",
     "alignment_parts",
+    "alignment_parts_against",
     "auroc",
     "benjamini_hochberg",
     "bootstrap_mean",

@@ -15,7 +15,7 @@ from math import isfinite
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clipmem.base.errors import InputError
@@ -160,6 +160,72 @@ def alignment_parts(
             image_bank[inside] = (bank * image_bank[inside] - own_text) / (bank - 1)
             text_bank[inside] = (bank * text_bank[inside] - own_image) / (bank - 1)
     return AlignmentParts((image * text).sum(dim=-1), image_bank, text_bank)
+
+
+class BankMeans(NamedTuple):
+    """A bank as far as a score needs it, whatever its size.
+
+    Attributes:
+        image: ī, the mean over the bank's pairs of ū, shape (d,).
+        text: t̄, the mean of v̄, shape (d,).
+        pairs: How many pairs it has.
+    """
+
+    image: Float[Tensor, "d"]
+    text: Float[Tensor, "d"]
+    pairs: int
+
+
+def alignment_parts_against(
+    image: Float[Tensor, "n d"],
+    text: Float[Tensor, "n d"],
+    bank: BankMeans,
+    *,
+    inside: Bool[Tensor, "n"] | None = None,
+) -> AlignmentParts:
+    """Compute the parts of the alignment score against a bank of which only the means are known, in O(n d).
+
+    The parts are those of `alignment_parts`. A pair inside the bank is left out of it: its own row there is the pair
+    itself, so ū·t̄ becomes (N ū·t̄ - ū·v̄) / (N - 1), and ī·v̄ likewise. Each row is computed by itself: the result is
+    bitwise the same however the pairs are cut into blocks.
+
+    Args:
+        image: ū of the pairs, from `pair_means`, shape (n, d).
+        text: v̄ of the pairs, shape (n, d).
+        bank: ī, t̄ and the number of pairs N of the bank, under the same model.
+        inside: Which pairs are in the bank, shape (n,). None: no pair is.
+
+    Returns:
+        The parts, float64, each in [-1, 1], shape (n,).
+
+    Raises:
+        InputError: The bank is empty, or empty once the pair itself is left out; shapes differ; a row is longer than
+            1 or not finite.
+
+    Example:
+        >>> east, north = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> bank = BankMeans(image=north[0], text=east[0], pairs=5)
+        >>> [part.item() for part in alignment_parts_against(east, east, bank)]
+        [1.0, 1.0, 0.0]
+    """
+    n, d = image.shape
+    if bank.pairs == 0:
+        raise InputError("bank", got="no pair", expected="at least one pair", todo="Hold out some pairs as the bank.")
+    _check_means("image", image, (n, d))
+    _check_means("text", text, (n, d))
+    _check_means("bank means", torch.stack([bank.image, bank.text]), (2, d))
+    image, text = image.double(), text.double()
+    # not a matrix product: how that adds up a row depends on how many rows there are
+    positive = (image * text).sum(dim=-1)
+    image_bank = (image * bank.text.double()).sum(dim=-1)
+    text_bank = (text * bank.image.double()).sum(dim=-1)
+    if inside is not None:
+        check_member(torch.where(inside, 0, -1), n, bank.pairs)
+        left = [(bank.pairs * part - positive) / max(bank.pairs - 1, 1) for part in (image_bank, text_bank)]
+        image_bank, text_bank = (
+            torch.where(inside, without, part) for without, part in zip(left, (image_bank, text_bank), strict=True)
+        )
+    return AlignmentParts(positive, image_bank, text_bank)
 
 
 def alignment(parts: AlignmentParts, *, weight: float = 1.0) -> Float[Tensor, "n"]:

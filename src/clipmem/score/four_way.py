@@ -39,23 +39,8 @@ class FourWay(Protocol):
 
     def score(self, splits: pl.DataFrame, models: Models, parts: Sequence[AlignmentParts]) -> ScoreTables:
         """Score every pair; stderr, low and high are null with one seed."""
-        settings = self.recipe.score
-        of_side = {side: [k for k, model in enumerate(models) if model.side == side] for side in SIDES}
-        aligned = {
-            side: torch.stack([alignment(parts[k], weight=settings.weight) for k in of_side[side]]) for side in SIDES
-        }
-        values = clipmem(aligned["f"], aligned["g"])
-        candidates = torch.from_numpy((splits["role"] == "candidate").to_numpy())
-        norm, _ = range_normalise(values, candidates)
-        interval = seed_interval((aligned["f"] - aligned["g"]).numpy(), settings.confidence)
-        columns = {"clipmem": values.numpy(), "clipmem_norm": norm.numpy(), **interval._asdict()}
-        for side in SIDES:
-            means = mean_parts([parts[k] for k in of_side[side]])
-            columns |= {f"{side}_{name}": mean.numpy() for name, mean in means.items()}
-        seeds = [models[k].seed for k in of_side["f"]]
-        return ScoreTables(
-            score_rows(splits, columns),
-            pl.concat([seed_rows(splits, seed, aligned["f"][k], aligned["g"][k]) for k, seed in enumerate(seeds)]),
+        return score_tables(
+            splits, models, parts, weight=self.recipe.score.weight, confidence=self.recipe.score.confidence
         )
 
     def summarize(self, splits: pl.DataFrame, tables: ScoreTables, *, seed: int) -> dict[str, Any]:
@@ -75,6 +60,45 @@ class FourWay(Protocol):
             "stability": summary.stability(scored, confidence=settings.confidence),
             "planted": summary.planted(scored, confidence=settings.confidence),
         }
+
+
+def score_tables(
+    splits: pl.DataFrame,
+    models: Models,
+    parts: Sequence[AlignmentParts],
+    *,
+    weight: float = 1.0,
+    confidence: float = 0.95,
+    norm: bool = True,
+) -> ScoreTables:
+    """Subtract the alignments under the models g from those under the models f.
+
+    Args:
+        splits: uid, role and planted of each pair; the rows of every part follow it.
+        models: The models: equally many f and g.
+        parts: The alignment parts of all pairs under each model.
+        weight: w of the alignment, >= 0.
+        confidence: Level of the intervals, between 0 and 1.
+        norm: Compute `clipmem_norm`, which needs candidates that differ; without, it is null.
+
+    Raises:
+        InputError: There is no range of the candidates to divide by, or an alignment is not finite.
+    """
+    of_side = {side: [k for k, model in enumerate(models) if model.side == side] for side in SIDES}
+    aligned = {side: torch.stack([alignment(parts[k], weight=weight) for k in of_side[side]]) for side in SIDES}
+    values = clipmem(aligned["f"], aligned["g"])
+    candidates = torch.from_numpy((splits["role"] == "candidate").to_numpy())
+    scaled = range_normalise(values, candidates)[0] if norm else torch.full_like(values, torch.nan)
+    interval = seed_interval((aligned["f"] - aligned["g"]).numpy(), confidence)
+    columns = {"clipmem": values.numpy(), "clipmem_norm": scaled.numpy(), **interval._asdict()}
+    for side in SIDES:
+        means = mean_parts([parts[k] for k in of_side[side]])
+        columns |= {f"{side}_{name}": mean.numpy() for name, mean in means.items()}
+    seeds = [models[k].seed for k in of_side["f"]]
+    return ScoreTables(
+        score_rows(splits, columns),
+        pl.concat([seed_rows(splits, seed, aligned["f"][k], aligned["g"][k]) for k, seed in enumerate(seeds)]),
+    )
 
 
 def score_rows(splits: pl.DataFrame, columns: Mapping[str, np.ndarray]) -> pl.DataFrame:

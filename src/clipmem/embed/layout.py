@@ -1,0 +1,290 @@
+"""Embeddings on disk as clip-retrieval lays them out, written and read block by block.
+
+A folder holds parts: `img_emb/img_emb_K.npy` and `text_emb/text_emb_K.npy`, arrays of shape (rows, d), and
+`metadata/metadata_K.parquet` with a row for each, columns `image_path` and `caption`. K may have leading zeros. Rows
+may be float16, float32 or float64.
+
+What clipmem writes has also the column `uid`, and `clipmem.json` beside the folders. A row is then the *mean* of the
+unit embeddings of a pair's views, or captions, and its length is part of the score: it is not normalised again. Rows of
+other writers are normalised. Where there is no `uid`, a pair is known by its `image_path` and `caption`: do not mix
+such folders with data that have uids of their own.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Int
+
+from clipmem.base.errors import InputError, shorten
+from clipmem.embed.means import Means, unit_means
+from clipmem.store.atomic import atomic_file, atomic_write
+from clipmem.store.hashing import file_sha256, json_sha256, pair_uid
+
+CARD = "clipmem.json"
+FORMAT = 1
+_FOLDERS = {"image": "img_emb", "text": "text_emb"}
+_TODO = "Write such a folder with `clipmem embed`, or with clip-retrieval's inference, images and texts both."
+
+
+class _Part(NamedTuple):
+    image: Path
+    text: Path
+    metadata: Path
+    rows: int
+
+
+def is_layout(path: Path) -> bool:
+    """Tell whether a folder has folders of embeddings; `Layout` says what one of them alone lacks."""
+    return any((path / name).is_dir() for name in _FOLDERS.values())
+
+
+def part_files(folder: Path, k: int, digits: int) -> tuple[Path, Path, Path]:
+    """Name the three files of part `k`: image embeddings, text embeddings, metadata."""
+    number = f"{k:0{digits}d}"
+    return (
+        folder / "img_emb" / f"img_emb_{number}.npy",
+        folder / "text_emb" / f"text_emb_{number}.npy",
+        folder / "metadata" / f"metadata_{number}.parquet",
+    )
+
+
+def write_part(folder: Path, k: int, digits: int, means: Means, metadata: pl.DataFrame) -> None:
+    """Write part `k`, the metadata last: where that file is, the part is whole.
+
+    Args:
+        folder: The folder.
+        k: Which part.
+        digits: How many digits its number has.
+        means: ū and v̄ of its pairs, all of them usable.
+        metadata: uid, image_path, caption and captions of each pair, same order.
+    """
+    image, text, table = part_files(folder, k, digits)
+    for file, values in ((image, means.image), (text, means.text)):
+        with atomic_file(file) as stream:
+            np.save(stream, values.cpu().numpy(), allow_pickle=False)
+    with atomic_file(table) as stream:
+        metadata.write_parquet(stream, compression="zstd", statistics=False)
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Write `clipmem.json`: with what the folder was made."""
+    text = json.dumps({"format": FORMAT, "rows": "means", **card}, indent=1, allow_nan=False, ensure_ascii=False)
+    atomic_write(folder / CARD, (text + "\n").encode("utf-8", "surrogatepass"))
+
+
+def read_card(folder: Path) -> dict[str, Any] | None:
+    """Read `clipmem.json`, or return None where there is none.
+
+    Raises:
+        InputError: It is not JSON, or a newer clipmem wrote it.
+    """
+    file = folder / CARD
+    if not file.is_file():
+        return None
+    try:
+        card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        newer = card["format"] > FORMAT
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file}", got="not what clipmem wrote", todo="Delete the folder and embed the pairs again."
+        ) from error
+    if newer:
+        raise InputError(
+            f"{file}", got=f"format {card['format']}", expected=f"format {FORMAT} or older", todo="Update clipmem."
+        )
+    return card
+
+
+class Layout:
+    """A folder of embeddings, opened for reading. Arrays are memory-mapped while a block is read, and no longer.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        InputError: Parts are missing, or do not belong together.
+
+    Attributes:
+        folder: The folder.
+        width: d.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._card = read_card(folder)
+        self._parts = self._find()
+        self._starts = np.cumsum([0, *(part.rows for part in self._parts)])
+        self.width = _shape(self._parts[0].image)[1]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def _find(self) -> list[_Part]:
+        numbered = {kind: _numbered(self.folder / name, name, "npy") for kind, name in _FOLDERS.items()}
+        tables = _numbered(self.folder / "metadata", "metadata", "parquet")
+        if not numbered["image"] or not (set(numbered["image"]) == set(numbered["text"]) == set(tables)):
+            counts = (len(numbered["image"]), len(numbered["text"]), len(tables))
+            raise InputError(
+                f"embeddings in {self.folder}",
+                got="parts {} of img_emb, {} of text_emb and {} of metadata".format(*counts),
+                expected="the same numbered parts in all three",
+                todo=_TODO,
+            )
+        if self._card is not None and len(tables) != self._card.get("parts"):
+            raise InputError(
+                f"embeddings in {self.folder}",
+                got=f"{len(tables)} of {self._card.get('parts')} parts",
+                expected="all of them",
+                todo="Run the command that made the folder again: it goes on where it stopped.",
+            )
+        parts = [self._part(k, numbered["image"][k], numbered["text"][k], tables[k]) for k in sorted(tables)]
+        parts = [part for part in parts if part.rows]
+        if not parts:
+            raise InputError(f"embeddings in {self.folder}", got="no pair", expected="at least one pair", todo=_TODO)
+        widths = sorted({_shape(part.image)[1] for part in parts})
+        if len(widths) > 1:
+            raise InputError(
+                f"embeddings in {self.folder}", got=f"widths {widths}", expected="one width", todo="Take one model."
+            )
+        return parts
+
+    def _part(self, k: int, image: Path, text: Path, metadata: Path) -> _Part:
+        rows, shapes = _rows(metadata), [_shape(file) for file in (image, text)]
+        if shapes[0] != shapes[1] or shapes[0][0] != rows:
+            raise InputError(
+                f"embeddings in {self.folder}, part {k}",
+                got=f"shapes {shapes[0]} and {shapes[1]}, {rows} rows of metadata",
+                expected="one shape, and a row of metadata for each row",
+                todo=_TODO,
+            )
+        return _Part(image, text, metadata, rows)
+
+    @cached_property
+    def uids(self) -> pl.Series:
+        """The pair of each row."""
+        return pl.concat([_uids(part.metadata) for part in self._parts])
+
+    def captions(self, rows: Int[np.ndarray, " k"]) -> list[list[str]]:
+        """Return the captions of some rows."""
+        found: dict[int, list[str]] = {}
+        for part, local in self._split(rows):
+            table = _metadata(self._parts[part].metadata, ("captions", "caption"))
+            for row in local:
+                own = table["captions"][int(row)].to_list() if "captions" in table.columns else None
+                alone = [table["caption"][int(row)] or ""] if "caption" in table.columns else []
+                found[int(self._starts[part] + row)] = own or alone
+        return [found[int(row)] for row in rows]
+
+    def read(self, rows: Int[np.ndarray, " k"]) -> Means:
+        """Read ū and v̄ of some rows, in their order."""
+        order = np.argsort(rows, kind="stable")
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        blocks = [
+            [_take(getattr(self._parts[part], kind), local) for part, local in self._split(rows[order])]
+            for kind in _FOLDERS
+        ]
+        image, text = (torch.from_numpy(np.concatenate(arrays)[back]) for arrays in blocks)
+        if self._card is None:
+            return unit_means(image[:, None], text, torch.arange(len(rows)))
+        ok = torch.isfinite(image).all(dim=1) & torch.isfinite(text).all(dim=1)
+        return Means(image.float(), text.float(), ok)
+
+    def _split(self, rows: Int[np.ndarray, " k"]) -> list[tuple[int, np.ndarray]]:
+        """Return (part, rows counted in it) for each part that holds some of the sorted rows."""
+        part = np.searchsorted(self._starts, rows, side="right") - 1
+        return [(int(k), rows[part == k] - self._starts[k]) for k in np.unique(part)]
+
+    def content(self) -> str:
+        """Hash everything that a score depends on: arrays and metadata of all parts."""
+        return json_sha256(
+            [
+                [part.rows, *(file_sha256(file) for file in (part.image, part.text, part.metadata))]
+                for part in self._parts
+            ]
+        )
+
+
+def _numbered(folder: Path, name: str, ending: str) -> dict[int, Path]:
+    """Return the parts of one kind by their number."""
+    found: dict[int, Path] = {}
+    for file in sorted(folder.glob(f"{name}_*.{ending}")):
+        number = re.fullmatch(rf"{name}_(\d+)\.{ending}", file.name)
+        if number and int(number[1]) in found:
+            raise InputError(
+                f"embeddings in {folder.parent}",
+                got=f"{found[int(number[1])].name} and {file.name}",
+                expected="each number once",
+                todo="They are of two writers: keep one.",
+            )
+        if number:
+            found[int(number[1])] = file
+    return found
+
+
+def _shape(file: Path) -> tuple[int, ...]:
+    array = _open(file)
+    if array.ndim != 2 or not array.shape[1] or array.dtype.kind != "f":
+        raise InputError(
+            f"{file}",
+            got=f"an array of {array.dtype} with shape {array.shape}",
+            expected="numbers with a point, shape (rows, d)",
+            todo=_TODO,
+        )
+    return array.shape
+
+
+def _open(file: Path) -> np.ndarray:
+    try:
+        # an empty array cannot be mapped
+        return np.load(file, mmap_mode="r" if file.stat().st_size > 1024 else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"{file}", got=f"not readable as .npy ({shorten(str(error))})", expected="an array", todo=_TODO
+        ) from error
+
+
+def _take(file: Path, rows: np.ndarray) -> np.ndarray:
+    array = _open(file)
+    together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)  # as nearly always
+    array = array[rows[0] : rows[-1] + 1] if together else array[rows]
+    return np.array(array, dtype=np.float64 if array.dtype == np.float64 else np.float32)
+
+
+def _rows(file: Path) -> int:
+    return _scanned(file, lambda: pl.scan_parquet(file).select(pl.len()).collect().item())
+
+
+def _metadata(file: Path, columns: Sequence[str]) -> pl.DataFrame:
+    def read() -> pl.DataFrame:
+        there = pl.read_parquet_schema(file)
+        return pl.read_parquet(file, columns=[name for name in columns if name in there])
+
+    return _scanned(file, read)
+
+
+def _scanned(file: Path, read: Any) -> Any:
+    try:
+        return read()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(
+            f"{file}", got=f"not readable as Parquet ({shorten(str(error))})", expected="metadata", todo=_TODO
+        ) from error
+
+
+def _uids(file: Path) -> pl.Series:
+    table = _metadata(file, ("uid", "image_path", "caption"))
+    if "uid" in table.columns:
+        return table["uid"].cast(pl.String).fill_null("")
+    if not table.columns:
+        raise InputError(f"{file}", got="neither of the columns image_path and caption", expected="both", todo=_TODO)
+    texts = table.select(pl.all().cast(pl.String).fill_null(""))
+    keys = [pair_uid(row[0].encode("utf-8", "surrogatepass"), row[1:]) for row in texts.iter_rows()]
+    return pl.Series("uid", keys, dtype=pl.String)

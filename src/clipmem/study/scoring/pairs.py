@@ -1,0 +1,231 @@
+"""The pairs to be scored and the bank they are scored against, whatever they come from."""
+
+import hashlib
+import heapq
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.errors import InputError, shorten
+from clipmem.base.recipes import DataSection
+from clipmem.data.quarantine import Problem, source_name
+from clipmem.data.sources import open_source
+from clipmem.data.sources.base import Source
+from clipmem.embed.layout import Layout
+from clipmem.study.scoring.parts import QUARANTINE, read_quarantine
+
+Data = str | Path | DataSection | Source
+_OF_DATA = {"image", "image_path", "filepath", "file_name", "caption", "captions", "title", "text"}
+COLUMNS = ("uid", "key", "image", "captions")
+
+
+@dataclass
+class Pairs:
+    """Some pairs, in the order in which they are read.
+
+    Attributes:
+        name: What they are called in messages.
+        table: uid, and where pictures are read also key, image and captions.
+        source: Reads their pictures; None for stored embeddings and arrays.
+        layout: Knows their captions, where the table does not.
+        problems: The records that are not among them.
+    """
+
+    name: str
+    table: pl.DataFrame
+    source: Source | None = None
+    layout: Layout | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.table.height
+
+    def only(self, uids: Sequence[str], name: str) -> "Pairs":
+        """Return those of these uids."""
+        chosen = self.table.filter(pl.col("uid").is_in(list(uids)))
+        return Pairs(name, chosen, self.source, self.layout)
+
+    def keys(self) -> pl.Series:
+        """Return what a pair is called in the list of those left out."""
+        return self.table["key"] if "key" in self.table.columns else self.table["uid"]
+
+    def captions(self, uids: Sequence[str]) -> list[list[str]]:
+        """Return the captions of some of the pairs; none where nobody knows them."""
+        if "captions" in self.table.columns:
+            chosen = self.table.filter(pl.col("uid").is_in(list(uids)))
+            found = dict(zip(chosen["uid"], chosen["captions"].to_list(), strict=True))
+            return [found[uid] for uid in uids]
+        if self.layout is None:
+            return [[] for _ in uids]
+        rows = self.layout.uids.to_frame("uid").with_row_index("row").filter(pl.col("uid").is_in(list(uids)))
+        place = dict(rows.unique("uid", keep="first", maintain_order=True).select("uid", "row").iter_rows())
+        return self.layout.captions(np.array([place[uid] for uid in uids], dtype=np.int64))
+
+
+def open_data(data: Data) -> Source:
+    """Open the source behind a path, `emoji` (the shipped pairs), a `[data]` section, or a source.
+
+    Raises:
+        InputError: There is nothing at the path, or the source cannot read it.
+    """
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, DataSection):
+        return open_source(data)
+    path = "" if str(data) == "emoji" and not Path(data).exists() else str(data)
+    return open_source(DataSection.model_validate({"path": path}))
+
+
+def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
+    """Read which pairs a data set has.
+
+    Args:
+        data: See `open_data`.
+        captions: Use this many captions of each pair at most; None for all.
+        argument: Which argument it is, for messages.
+
+    Raises:
+        InputError: There is no pair, or the source refuses them.
+    """
+    source = open_data(data)
+    table = source.pairs()
+    name = str(data) if isinstance(data, str | Path) else source_name(source.section)
+    if not table.height:
+        raise InputError(f"{argument} {name}", got="no pair", expected="at least one pair", todo="Check the path.")
+    # forwards through the files: a source reads neighbours together
+    table = table[source.storage_order(table["image"].to_list())].select(COLUMNS)
+    if captions is not None:
+        table = table.with_columns(pl.col("captions").list.head(captions))
+    return Pairs(name, table, source, problems=list(source.problems))
+
+
+def stored_pairs(layout: Layout) -> Pairs:
+    """Return the pairs of stored embeddings; one that stands there twice counts once.
+
+    Raises:
+        InputError: There is none.
+    """
+    name, uids = str(layout.folder), layout.uids
+    first = uids.is_first_distinct()
+    if not len(uids):
+        raise InputError(f"embeddings in {name}", got="no pair", expected="at least one pair", todo="Check the path.")
+    left = read_quarantine(layout.folder / QUARANTINE)
+    again = [*left, *(Problem(name, uid, "the same pair again") for uid in uids.filter(~first))]
+    return Pairs(name, uids.filter(first).to_frame("uid"), layout=layout, problems=again)
+
+
+def draw(uids: pl.Series, size: int, seed: int) -> list[str]:
+    """Draw the bank from the data: the pairs whose uid hashes lowest, so that the order of the records plays no part.
+
+    Args:
+        uids: The pairs.
+        size: How many to draw; at least one is left to be measured.
+        seed: Seed of the draw.
+
+    Raises:
+        InputError: The data have too few pairs.
+    """
+    if not 2 <= size < len(uids):
+        few = len(uids) < 3
+        raise InputError(
+            "--bank-size",
+            got=f"{size:,} of {len(uids):,} pair{'' if len(uids) == 1 else 's'} in the data",
+            expected="--bank with held-out pairs" if few else f"2 to {len(uids) - 1:,}: the others are measured",
+            todo="A bank is drawn from the data only where there are three pairs or more."
+            if few
+            else "Set it, or give pairs that no model trained on with --bank.",
+        )
+    start = hashlib.blake2b(f"bank/{seed}/".encode(), digest_size=16)
+
+    def place(uid: str) -> bytes:
+        digest = start.copy()
+        digest.update(uid.encode("utf-8", "surrogatepass"))
+        return digest.digest()
+
+    return heapq.nsmallest(size, uids, key=place)
+
+
+def listed_uids(path: Path) -> list[str] | None:
+    """Read a list of uids: a .txt file with one a line, or a table with the column `uid` and no pictures or captions.
+
+    Of a table with roles, such as `splits.parquet` of a run, the external pairs count.
+
+    Returns:
+        The uids, or None where the path is no such list but a data set.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    ending = path.suffix.lower()
+    if not path.is_file() or ending not in {".txt", ".csv", ".parquet"}:
+        return None
+    try:
+        if ending == ".txt":
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            # a data set in a text file has captions in it
+            return None if any(re.search(r"[\s,]", line) for line in lines) else lines
+        table = pl.read_csv(path, infer_schema=False) if ending == ".csv" else pl.scan_parquet(path)
+        names = table.collect_schema().names()
+        if "uid" not in names or _OF_DATA & set(names):
+            return None
+        wanted = table.lazy().select(pl.col("uid", *(["role"] if "role" in names else [])).cast(pl.String)).collect()
+    except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
+        raise InputError(
+            f"--bank {path}", got=f"not readable ({shorten(str(error))})", expected="uids, or a data set"
+        ) from error
+    if "role" in names:
+        wanted = wanted.filter(pl.col("role") == "external")
+    return wanted["uid"].drop_nulls().to_list()
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The held-out pairs.
+
+    Attributes:
+        pairs: Their pairs.
+        drawn: Whether they were drawn from the data, which nobody says were held out.
+    """
+
+    pairs: Pairs
+    drawn: bool
+
+    def check(self, data: Pairs) -> None:
+        """Check that every pair of the data has somebody to be compared with.
+
+        Raises:
+            InputError: The bank is empty, or is one pair that is itself among the data.
+        """
+        if not len(self.pairs):
+            raise InputError(
+                f"--bank {self.pairs.name}", got="no pair", expected="at least one pair", todo="Check the path."
+            )
+        if len(self.pairs) == 1 and self.pairs.table["uid"][0] in data.table["uid"]:
+            raise InputError(
+                f"--bank {self.pairs.name}",
+                got="one pair, which is itself to be scored",
+                expected="another pair in the bank",
+                todo="Enlarge the bank: a pair is never in its own bank.",
+            )
+
+
+def bank_of_uids(uids: Sequence[str], data: Pairs, name: str) -> Bank:
+    """Return the bank of some pairs of the data.
+
+    Raises:
+        InputError: The data do not have one of them.
+    """
+    known = set(data.table["uid"])
+    unknown = [uid for uid in uids if uid not in known]
+    if unknown:
+        raise InputError(
+            f"--bank {name}",
+            got=f"uid {shorten(unknown[0])} ({len(unknown):,} of {len(uids):,}), which no pair of the data has",
+            expected="uids of the data's pairs",
+            todo="Take them from a table of scores of the same data.",
+        )
+    return Bank(data.only(uids, name), drawn=False)

@@ -1,0 +1,331 @@
+"""One model of a comparison as scoring sees it: it gives the mean embeddings of a block of pairs.
+
+A side is a model that embeds pictures, embeddings on disk, or arrays. All give the same numbers for the same
+embeddings.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import EmbedSection
+from clipmem.data.decoding import DecodeError, decode
+from clipmem.data.quarantine import Problem
+from clipmem.embed.layout import Layout, is_layout
+from clipmem.embed.means import Means, encode, unit_means
+from clipmem.models import given
+from clipmem.models.protocol import DualEncoder
+from clipmem.study.scoring.pairs import Pairs
+from clipmem.train.numerics import computing
+
+NOT_THERE = "not among the embeddings"
+NO_DIRECTION = "an embedding without a direction: zero, or not finite"
+NOT_READ = "a picture that cannot be read"
+_READ = 64  # encoded pictures held at a time: photographs have megabytes
+_LONG = 1000  # tokens of a model that does not say: the attention kernel stays torch's choice
+
+
+class Block(NamedTuple):
+    """Some pairs that are next: their rows in the table of `pairs`, captions, and pictures at each size asked for."""
+
+    pairs: Pairs
+    rows: np.ndarray
+    uids: list[str]
+    captions: list[list[str]]
+    pixels: dict[int, np.ndarray]
+
+    def kept(self, ok: np.ndarray) -> "Block":
+        """Return the pairs that are `ok`."""
+        if ok.all():
+            return self
+        where = np.flatnonzero(ok)
+        captions = [self.captions[k] for k in where] if self.captions else []
+        pixels = {size: values[where] for size, values in self.pixels.items()}
+        return Block(self.pairs, self.rows[where], [self.uids[k] for k in where], captions, pixels)
+
+
+class Side(ABC):
+    """A model of the comparison.
+
+    Attributes:
+        name: The address, as the user wrote it.
+    """
+
+    name: str
+
+    @property
+    def size(self) -> int | None:
+        """Side of the pictures that it wants; None where it wants none."""
+        return None
+
+    @abstractmethod
+    def content(self) -> dict[str, Any]:
+        """Hash what decides its embeddings."""
+
+    def has(self, block: Block) -> np.ndarray:
+        """Tell which pairs of a block it has embeddings of."""
+        return np.ones(len(block.rows), dtype=bool)
+
+    @abstractmethod
+    def means(self, block: Block) -> Means:
+        """Return ū and v̄ of the pairs of a block, all of which it has."""
+
+
+class ModelSide(Side):
+    """A model that embeds.
+
+    Args:
+        address: Where it is (see `clipmem.models.given`).
+        settings: Views and batch size.
+        device: `cpu` or `cuda`.
+        precision: `fp32` or `bf16`.
+
+    Raises:
+        InputError: There is no model.
+    """
+
+    def __init__(self, address: str, settings: EmbedSection, *, device: str, precision: str) -> None:
+        self.name = address
+        self._found = given.find(address)
+        self._settings, self._device, self._precision = settings, device, precision
+
+    @cached_property
+    def _encoder(self) -> DualEncoder:
+        return given.load(self._found)
+
+    @property
+    def size(self) -> int | None:
+        """Side of its pictures."""
+        return self._encoder.image_size
+
+    def content(self) -> dict[str, Any]:
+        """Hash its files."""
+        return given.content(self._found)
+
+    def means(self, block: Block) -> Means:
+        """Embed the pairs."""
+        encoder, pixels = self._encoder, block.pixels[self._encoder.image_size]
+        with computing(self._precision, self._device, tokens=getattr(encoder, "tokens", _LONG)):
+            return encode(encoder, pixels, block.captions, block.uids, self._settings, device=self._device)
+
+
+class KnownSide(Side):
+    """Embeddings that are there already, found by the pairs' uids."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, np.ndarray] = {}
+
+    @property
+    @abstractmethod
+    def uids(self) -> pl.Series:
+        """The pair of each row; the first row of a pair counts."""
+
+    def rows(self, pairs: Pairs) -> np.ndarray:
+        """Return the row of each of the pairs, -1 where there is none."""
+        if id(pairs) not in self._places:
+            there = self.uids.to_frame("uid").with_row_index("row").unique("uid", keep="first", maintain_order=True)
+            found = pairs.table.select("uid").join(there, on="uid", how="left", maintain_order="left")
+            self._places[id(pairs)] = found["row"].cast(pl.Int64).fill_null(-1).to_numpy()
+        return self._places[id(pairs)]
+
+    def has(self, block: Block) -> np.ndarray:
+        """Tell which pairs have a row."""
+        return self.rows(block.pairs)[block.rows] >= 0
+
+
+class StoredSide(KnownSide):
+    """Embeddings on disk, in one folder or in several that are looked through in turn.
+
+    Args:
+        name: The address, as the user wrote it.
+        folders: The folders.
+
+    Raises:
+        InputError: One cannot be read, or their widths differ.
+    """
+
+    def __init__(self, name: str, folders: Sequence[Path]) -> None:
+        super().__init__()
+        self.name = name
+        self.layouts = [Layout(folder) for folder in folders]
+        self._check()
+
+    def _check(self) -> None:
+        widths = [layout.width for layout in self.layouts]
+        if len(set(widths)) > 1:
+            raise InputError(
+                f"embeddings in {self.name}",
+                got=f"widths {widths}",
+                expected="one width",
+                todo="Take them from one model.",
+            )
+
+    def add(self, folder: Path) -> None:
+        """Look through another folder too."""
+        self.layouts.append(Layout(folder))
+        self._check()
+
+    def content(self) -> dict[str, Any]:
+        """Hash the arrays and the metadata."""
+        return {"embeddings": [layout.content() for layout in self.layouts]}
+
+    @property
+    def uids(self) -> pl.Series:
+        """The pair of each row, counted through all folders."""
+        return pl.concat([layout.uids for layout in self.layouts])
+
+    def means(self, block: Block) -> Means:
+        """Read the pairs' rows."""
+        rows, start = self.rows(block.pairs)[block.rows], 0
+        found: list[tuple[np.ndarray, Means]] = []
+        for layout in self.layouts:
+            here = np.flatnonzero((rows >= start) & (rows < start + len(layout)))
+            if len(here):
+                found.append((here, layout.read(rows[here] - start)))
+            start += len(layout)
+        if len(found) == 1:
+            return found[0][1]
+        back = torch.from_numpy(np.argsort(np.concatenate([here for here, _ in found])))
+        return Means(*(torch.cat(values)[back] for values in zip(*(means for _, means in found), strict=True)))
+
+
+class ArraySide(KnownSide):
+    """Embeddings in memory.
+
+    Args:
+        name: What to call it.
+        uids: The pair of each row of pictures; None numbers them.
+        image: Shape (n, d) or (n, view, d), numpy or torch.
+        text: Shape (n, d), or (m, d) with `text_pair`.
+        text_pair: The pair of each caption row; by default the k-th row is of the k-th pair.
+
+    Raises:
+        InputError: Shapes do not belong together.
+    """
+
+    def __init__(self, name: str, uids: Sequence[str] | None, image: Any, text: Any, text_pair: Any = None) -> None:
+        super().__init__()
+        self.name = name
+        self._image, self._text = torch.as_tensor(image), torch.as_tensor(text)
+        if self._image.ndim == 2:
+            self._image = self._image.unsqueeze(1)
+        n = len(self._image)
+        owner = np.arange(len(self._text)) if text_pair is None else np.asarray(text_pair)
+        shapes = self._image.ndim == 3 and self._text.ndim == 2 and self._image.shape[-1] == self._text.shape[1]
+        counts = np.bincount(owner, minlength=n) if len(owner) and owner.min() >= 0 else np.zeros(n, dtype=np.int64)
+        if not shapes or len(owner) != len(self._text) or len(counts) != n or not counts.all():
+            raise InputError(
+                f"{name} embeddings",
+                got=f"pictures of shape {tuple(np.shape(image))}, captions of shape {tuple(np.shape(text))}",
+                expected="(n, d) or (n, view, d), and (n, d), or (m, d) with the pair of each row as the third",
+                todo="Give every pair a picture and a caption, both from one model.",
+            )
+        self._order, self._starts = np.argsort(owner, kind="stable"), np.concatenate([[0], np.cumsum(counts)])
+
+        self._uids = [str(row) for row in range(n)] if uids is None else list(uids)
+
+    def __len__(self) -> int:
+        return len(self._image)
+
+    @property
+    def uids(self) -> pl.Series:
+        """The pair of each row."""
+        return pl.Series(self._uids, dtype=pl.String)
+
+    def content(self) -> dict[str, Any]:
+        """Hash the arrays."""
+        digest = hashlib.sha256(np.ascontiguousarray(self._order).tobytes())
+        for values in (self._image, self._text):
+            digest.update(f"{values.dtype}{tuple(values.shape)}".encode())
+            digest.update(np.ascontiguousarray(values.detach().cpu().numpy()).data)
+        return {"arrays": digest.hexdigest()}
+
+    def means(self, block: Block) -> Means:
+        """Take the pairs' rows."""
+        rows = self.rows(block.pairs)[block.rows]
+        counts = np.diff(self._starts)[rows]
+        chosen = [self._order[self._starts[row] : self._starts[row + 1]] for row in rows]
+        text = self._text[torch.from_numpy(np.concatenate(chosen))] if chosen else self._text[:0]
+        image = self._image[torch.from_numpy(rows)]
+        image, text = (
+            values.detach().cpu().to(torch.promote_types(values.dtype, torch.float32)) for values in (image, text)
+        )
+        return unit_means(image, text, torch.from_numpy(np.repeat(np.arange(len(rows)), counts)))
+
+
+def open_side(address: str, settings: EmbedSection, *, device: str, precision: str) -> Side:
+    """Return the side behind an address: a folder of embeddings, or a model.
+
+    Raises:
+        InputError: There is neither.
+    """
+    folder = Path(address).expanduser()
+    if folder.is_dir() and is_layout(folder):
+        return StoredSide(address, [folder])
+    return ModelSide(address, settings, device=device, precision=precision)
+
+
+def read_block(pairs: Pairs, rows: np.ndarray, sizes: Sequence[int]) -> tuple[Block, list[Problem]]:
+    """Read the pairs in some rows, and decode their pictures at each of the sizes.
+
+    Returns:
+        The pairs whose pictures decode, and why the others do not.
+    """
+    table = pairs.table[rows]
+    uids = table["uid"].to_list()
+    if not sizes or pairs.source is None:
+        return Block(pairs, rows, uids, [], {}), []
+    encoded, problems = _read(pairs, table, sizes)
+    ok = np.array([pictures is not None for pictures in encoded])
+    whole = [pictures for pictures in encoded if pictures is not None]
+    pixels = {
+        size: np.stack([pictures[k] for pictures in whole]) if whole else np.zeros((0, size, size, 3), dtype=np.uint8)
+        for k, size in enumerate(sizes)
+    }
+    where = np.flatnonzero(ok)
+    captions = table["captions"].to_list()
+    block = Block(pairs, rows[where], [uids[k] for k in where], [captions[k] for k in where], pixels)
+    return block, problems
+
+
+def _read(
+    pairs: Pairs, table: pl.DataFrame, sizes: Sequence[int]
+) -> tuple[list[list[np.ndarray] | None], list[Problem]]:
+    """Return each picture at each size, or None for one that does not decode."""
+    found: list[list[np.ndarray] | None] = []
+    problems: list[Problem] = []
+    references = table["image"].to_list()
+    encoded = (
+        one for start in range(0, len(references), _READ) for one in _bytes(pairs, references[start : start + _READ])
+    )
+    for key, one in zip(table["key"], encoded, strict=True):
+        pictures: list[np.ndarray] | None = None
+        if one is None:
+            problems.append(Problem(pairs.name, key, NOT_READ))
+        else:
+            try:
+                pictures = [decode(one, size, name=f"picture {key!r}") for size in sizes]
+            except DecodeError as error:
+                problems.append(Problem(pairs.name, key, error.reason))
+        found.append(pictures)
+    return found, problems
+
+
+def _bytes(pairs: Pairs, references: list[str]) -> list[bytes | None]:
+    """Read encoded pictures; None for one that cannot be read."""
+    if pairs.source is None:
+        raise TypeError("these pairs have no pictures")
+    try:
+        return list(pairs.source.read(references))
+    except (InputError, OSError):
+        if len(references) == 1:
+            return [None]
+        return [one for reference in references for one in _bytes(pairs, [reference])]

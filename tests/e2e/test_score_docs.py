@@ -1,0 +1,55 @@
+"""The commands and the Python example of docs/score.md, run as they stand, on the smallest model."""
+
+import contextlib
+import re
+import shlex
+from pathlib import Path
+
+import polars as pl
+
+import clipmem
+from clipmem.cli import main
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "score.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+def run(command, *more):
+    words = [*shlex.split(command), *more]
+    assert words[0] == "clipmem"
+    with contextlib.suppress(SystemExit):
+        main(words[1:])
+
+
+def test_the_commands_and_the_example_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    [example, stored] = blocks("sh")
+    twins, scores = example.splitlines()
+    run(twins, "--set", "model.name=clipmem-micro", "--set", "train.epochs=1", "--set", "score.draws=100")
+    capsys.readouterr()
+    run(scores)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "1,914 pairs scored against a bank of 100 (from twins/splits.parquet)." in shown
+    for command in stored.splitlines():
+        run(command)
+    ours = pl.read_parquet("scores.parquet")
+    again = pl.read_parquet("stored.parquet")
+    assert again.select("uid", "role").equals(ours.select("uid", "role"))
+    assert (again["clipmem"] - ours["clipmem"]).abs().max() < 1e-6
+    twins = clipmem.load_run("twins").scores.filter(planted=False)  # those scored with their own captions
+    both = ours.join(twins, on="uid", suffix="_there")
+    assert both.height == twins.height
+    assert (both["clipmem"] - both["clipmem_there"]).abs().max() < 1e-6
+    [python] = blocks("python")
+    exec(compile(python, "score.md", "exec"), {})
+    assert "shape: (3, 2)" in capsys.readouterr().out
+
+
+def test_the_files_it_names_are_there():
+    named = set(re.findall(r"tests/\w+/\w+\.py", PAGE))
+    assert len(named) == 2
+    assert all((ROOT / name).is_file() for name in named)
