@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipmem.base.errors import InputError
+from clipmem.base.pictures import Interpolation, ResizeMode
 from clipmem.data.decoding import decode
 from clipmem.store.atomic import atomic_file
 
@@ -19,6 +20,8 @@ def build_cache(
     read: Callable[[Sequence[str]], Sequence[bytes]],
     *,
     size: int,
+    resize_mode: ResizeMode = "shortest",
+    interpolation: Interpolation = "bicubic",
     progress: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Decode pictures block by block and write them as one `.npy` file, atomically.
@@ -28,6 +31,8 @@ def build_cache(
         references: The pictures, in the order of the rows.
         read: Gives the encoded bytes of references, as `Source.read`.
         size: Side of the square, in pixels.
+        resize_mode: What happens to the longer side (see `Geometry`).
+        interpolation: How pixels are weighed in scaling.
         progress: Called with the number of pictures done since the last call.
     """
     shape = (len(references), size, size, 3)
@@ -37,7 +42,14 @@ def build_cache(
         for start in range(0, len(references), _BLOCK):
             block = references[start : start + _BLOCK]
             for reference, data in zip(block, read(block), strict=True):
-                stream.write(np.ascontiguousarray(decode(data, size, name=f"picture {reference!r}")).tobytes())
+                square = decode(
+                    data,
+                    size,
+                    name=f"picture {reference!r}",
+                    resize_mode=resize_mode,
+                    interpolation=interpolation,
+                )
+                stream.write(np.ascontiguousarray(square).tobytes())
             progress(len(block))
 
 

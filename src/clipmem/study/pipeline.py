@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from clipmem.base.pictures import Geometry
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe, dump_recipe
@@ -75,7 +76,7 @@ class Study:
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
             how = self._begin(pairs, models)
-            self._stage("decode", lambda: self._decode(pairs, source, models.sizes))
+            self._stage("decode", lambda: self._decode(pairs, source, models.geometries))
             self._stage("plan", lambda: self._plan(pairs))
             if self._protocol.trains:
                 # a model that has vanished is trained again as long as somebody still needs it
@@ -114,11 +115,19 @@ class Study:
         self.folder.write_json("manifest.json", described | models.describe())
         return how
 
-    def _decode(self, pairs: pl.DataFrame, source: Source, sizes: Sequence[int]) -> list[Path]:
-        self.reporter.begin("decode", pairs.height * len(sizes), "pictures")
-        caches = [materials.cache_file(self.folder, size, first=sizes[0]) for size in sizes]
-        for cache, size in zip(caches, sizes, strict=True):
-            build_cache(cache, pairs["image"].to_list(), source.read, size=size, progress=self.reporter.advance)
+    def _decode(self, pairs: pl.DataFrame, source: Source, geometries: Sequence[Geometry]) -> list[Path]:
+        self.reporter.begin("decode", pairs.height * len(geometries), "pictures")
+        caches = [materials.cache_file(self.folder, geometry, first=geometries[0]) for geometry in geometries]
+        for cache, geometry in zip(caches, geometries, strict=True):
+            build_cache(
+                cache,
+                pairs["image"].to_list(),
+                source.read,
+                size=geometry.size,
+                resize_mode=geometry.resize_mode,
+                interpolation=geometry.interpolation,
+                progress=self.reporter.advance,
+            )
         return [*caches, self.folder.write("pairs", pairs)]
 
     def _plan(self, pairs: pl.DataFrame) -> list[Path]:
