@@ -268,7 +268,7 @@ def _notice_activation(model: GivenModel, settings: dict[str, Any], checkpoint: 
 
 
 def _from_run_folder(weights: Path) -> list[str]:
-    """Look into the settings that open_clip's trainer writes: RUN/params.txt, where RUN/checkpoints/ has the weights."""
+    """Look into what the trainer of open_clip writes beside its weights: RUN/params.txt for RUN/checkpoints/."""
     try:
         lines = (weights.parent.parent / "params.txt").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):

@@ -12,11 +12,12 @@ When not to trust it: SigLIP 2 of the NaFlex kind (`siglip2` in its config) take
 squares. transformers crops an odd overhang one pixel further to the left or top than torchvision.
 """
 
+import contextlib
 import json
 import math
 import pickle
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -215,8 +216,7 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
     tokenizers.refuse_code(folder, what)
     kind = _kind(folder)
     try:
-        with hub.offline(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of sentencepiece
+        with hub.offline(), _quiet(library):
             model = _load_model(library, folder, kind)
             if tokenizer is None:
                 tokenizer = _load_tokenizer(library, folder, kind, model.config.text_config.max_position_embeddings)
@@ -236,6 +236,21 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
             todo="Save it with save_pretrained of the model and of the tokenizer.",
         ) from error
     return TransformersEncoder(model.float().eval(), tokenizer, _pictures(_read_pictures(folder), model.config, what))
+
+
+@contextlib.contextmanager
+def _quiet(library: Any) -> Generator[None]:
+    """Silence the library's progress bars, and warnings of what it imports."""
+    talk = library.utils.logging
+    before = talk.is_progress_bar_enabled()
+    talk.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        if before:
+            talk.enable_progress_bar()
 
 
 def _reason(error: BaseException) -> str:

@@ -8,6 +8,7 @@ changed on purpose load like any others.
 
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,8 +115,8 @@ def _read_safetensors(path: Path) -> object:
 
 
 def _read_torch(path: Path) -> object:
-    archive = zipfile.is_zipfile(path)
-    if archive and _is_program(path):
+    names = _archive(path)
+    if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
         raise InputError(
             f"checkpoint {path}",
             got="a TorchScript program",
@@ -124,8 +125,10 @@ def _read_torch(path: Path) -> object:
             "ViT-B-32-quickgelu/openai, or save the model's state_dict.",
         )
     try:
-        # mapped, not read: of a training checkpoint two thirds are the optimizer's
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it is about to refuse
+            # mapped, not read: of a training checkpoint two thirds are the optimizer's
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=bool(names))
     except pickle.UnpicklingError as error:
         raise InputError(
             f"checkpoint {path}",
@@ -149,12 +152,15 @@ def _first_line(error: BaseException) -> str:
     return shorten((told or lines or [type(error).__name__])[0].replace("WeightsUnpickler error: ", ""), 160)
 
 
-def _is_program(path: Path) -> bool:
+def _archive(path: Path) -> list[str]:
+    """List what is in a zip archive; nothing, if the file is none. torch.load says what is wrong with a broken one."""
     try:
+        if not zipfile.is_zipfile(path):
+            return []
         with zipfile.ZipFile(path) as archive:
-            return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, LookupError, struct.error, OverflowError):
-        return False  # torch.load says what is wrong with it
+            return archive.namelist()
+    except _BROKEN:
+        return []
 
 
 def _choose(path: Path, found: Mapping[Any, Any], *, averaged: bool) -> dict[str, Tensor]:
