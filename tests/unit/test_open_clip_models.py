@@ -17,6 +17,7 @@ from tests.unit.test_models import CAPTIONS, PLAIN, variant
 from tests.unit.test_transformers_models import png
 from tests.unit.test_weights import evil_files
 
+import clipmem
 from clipmem.base.errors import ClipmemWarning, InputError
 from clipmem.base.pictures import Geometry
 from clipmem.data.decoding import decode
@@ -24,6 +25,7 @@ from clipmem.data.views import as_float, normalise_pixels
 from clipmem.models import given, openclip
 from clipmem.models.protocol import geometry_of
 from clipmem.store.hashing import file_sha256, json_sha256
+from clipmem.testing.tiny import tiny_recipe, write_parquet
 
 MICRO = "clipmem-micro"
 
@@ -251,7 +253,7 @@ def test_pictures_are_made_as_open_clip_makes_them(tmp_path, mode, interpolation
     assert geometry_of(encoder) == Geometry(16, mode, interpolation)
     transform = image_transform_v2(PreprocessCfg(size=16, **wanted), is_train=False)
     rng = np.random.default_rng(0)
-    for shape in ((16, 16), (40, 24), (25, 60), (7, 9), (16, 31), (300, 2), (1, 1)):
+    for shape in ((16, 16), (40, 24), (25, 60), (7, 9), (16, 31), (300, 20), (1, 1)):
         picture = Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8))
         square = decode(png(picture), 16, resize_mode=mode, interpolation=interpolation)
         found = normalise_pixels(as_float(torch.from_numpy(square)[None]), encoder.mean, encoder.std)[0]
@@ -283,6 +285,21 @@ def test_a_json_config_says_what_pictures_it_wants(tmp_path):
     assert openclip.geometry_of_config(str(path)) == geometry_of(openclip.create(str(path), seed=0))
     assert openclip.geometry_of_config(str(path)) == Geometry(16, "squash")
     assert openclip.geometry_of_config(MICRO) == Geometry(32)
+
+
+def test_a_study_of_a_model_whose_tokenizer_is_not_here_does_not_begin(tmp_path):
+    write_parquet(tmp_path / "pairs.parquet", 40)
+    recipe = tiny_recipe("model.name=ViT-B-16-SigLIP", "data.source=parquet", f"data.path={tmp_path}/pairs.parquet")
+    with pytest.raises(InputError) as error:
+        clipmem.run(recipe, tmp_path / "run")
+    assert str(error.value).startswith(
+        "[model] name = 'ViT-B-16-SigLIP': its tokenizer: got no tokenizer.json or spiece.model or "
+    )
+    assert str(error.value).endswith(
+        "nothing is fetched unless asked for. Set CLIPMEM_DOWNLOAD=1 to fetch it, or run: "
+        "hf download timm/ViT-B-16-SigLIP."
+    )
+    assert not (tmp_path / "run").exists()
 
 
 # ---- checkpoints
@@ -372,7 +389,8 @@ def test_a_folder_with_weights_that_are_no_safetensors(tmp_path):
     torch.save(model.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
     found = given.find(f"local-dir:{tmp_path}")
     assert set(given.content(found)) == {"open_clip_config.json", "open_clip_pytorch_model.bin"}
-    assert all(torch.equal(v, given.load(found).module.state_dict()[k]) for k, v in model.state_dict().items())
+    loaded = given.load(found).module.state_dict()
+    assert all(torch.equal(v, loaded[k]) for k, v in model.state_dict().items())
 
 
 # ---- QuickGELU
@@ -499,9 +517,8 @@ def test_a_repository_in_the_cache(tmp_path, transformers):
     assert refused(name, find=False).startswith(f"model '{name}': its text tower: got no config.json of the hub")
     put("some/tower", tower / "config.json")
     encoder = given.load(given.find(name))
-    texts = open_clip.get_tokenizer(f"local-dir:{shutil.copytree(tower, tmp_path / 'x') and _beside(tmp_path)}")(
-        CAPTIONS
-    )
+    shutil.copy(tmp_path / "model" / "open_clip_config.json", tower)
+    texts = open_clip.get_tokenizer(f"local-dir:{tower}")(CAPTIONS)
     with torch.inference_mode():
         found = encoder.encode_text(encoder.tokenize(CAPTIONS))
         torch.testing.assert_close(found, model.encode_text(texts), rtol=0, atol=1e-5)

@@ -46,7 +46,7 @@ def configs(library, kind, words):
     if kind == "siglip":
         vision = {**TOWER, "image_size": 32, "patch_size": 16}
         return library.SiglipConfig(text_config=text, vision_config=vision)
-    return library.Siglip2Config(text_config=text, vision_config={**TOWER, "patch_size": 8, "num_patches": 9})
+    return library.Siglip2Config(text_config=text, vision_config={**TOWER, "patch_size": 16, "num_patches": 9})
 
 
 def build(library, folder, kind, tokenizer, named):
@@ -67,7 +67,7 @@ def build(library, folder, kind, tokenizer, named):
                 size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
             ),
             "siglip": lambda: library.SiglipImageProcessor(size=square),
-            "siglip2": lambda: library.Siglip2ImageProcessor(patch_size=8, max_num_patches=16),
+            "siglip2": lambda: library.Siglip2ImageProcessor(),
         }[kind]()
         pictures.save_pretrained(folder)
     return folder
@@ -135,13 +135,14 @@ def test_embeddings_equal_the_library_s_own(library, folders, name):
     encoder = given.load(given.find(f"transformers:{folders[name]}"))
     assert isinstance(encoder, DualEncoder)
     assert not encoder.module.training
-    text, image = by_hand(library, folders[name], CAPTIONS, squares(32))
+    pictures = squares(encoder.image_size)
+    text, image = by_hand(library, folders[name], CAPTIONS, pictures)
     with torch.no_grad():
         found = encoder.encode_text(encoder.tokenize(CAPTIONS))
         alone = torch.cat([encoder.encode_text(encoder.tokenize([one])) for one in CAPTIONS])
     torch.testing.assert_close(found, text, rtol=0, atol=1e-5)
     torch.testing.assert_close(alone, text, rtol=0, atol=1e-5)
-    torch.testing.assert_close(ours(encoder, squares(32)), image, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours(encoder, pictures), image, rtol=0, atol=1e-5)
     assert text.std() > 0.05
     assert image.std() > 0.05
     assert len({tuple(row) for row in text.round(decimals=4).tolist()}) == len(CAPTIONS)
@@ -151,7 +152,7 @@ def test_what_each_kind_wants_of_pictures(folders):
     found = {name: given.load(given.find(f"transformers:{folder}")) for name, folder in folders.items()}
     assert geometry_of(found["CLIP"]) == Geometry(32, "shortest", "bicubic")
     assert geometry_of(found["SigLIP"]) == geometry_of(found["SigLIP 2"]) == Geometry(32, "squash", "bicubic")
-    assert geometry_of(found["SigLIP 2, NaFlex"]) == Geometry(32, "squash", "bilinear")
+    assert geometry_of(found["SigLIP 2, NaFlex"]) == Geometry(256, "squash", "bilinear")
     assert found["CLIP"].mean[0] == pytest.approx(0.4815, abs=1e-4)
     assert found["SigLIP"].mean == found["SigLIP"].std == (0.5, 0.5, 0.5)
 

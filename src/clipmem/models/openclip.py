@@ -232,6 +232,16 @@ def settings_of(name: str) -> dict[str, Any]:
     return {"model_cfg": config, "preprocess_cfg": {}}
 
 
+def check(name: str) -> None:
+    """Check that a model of that name can be made, without building it.
+
+    Raises:
+        InputError: There is no such model, its pictures are not square, or its tokenizer is not on this machine.
+    """
+    geometry_of_config(name)
+    tokenizers.find(model_config(name)["text_cfg"], what=f"[model] name = {name!r}")
+
+
 def geometry_of_config(name: str) -> Geometry:
     """Return how the pictures of an architecture are made, without building it.
 

@@ -240,13 +240,13 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
 
 @contextlib.contextmanager
 def _quiet(library: Any) -> Generator[None]:
-    """Silence the library's progress bars, and warnings of what it imports."""
+    """Silence the library's progress bars, and the warnings of what it imports and reads."""
     talk = library.utils.logging
     before = talk.is_progress_bar_enabled()
     talk.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore")
             yield
     finally:
         if before:

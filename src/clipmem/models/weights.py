@@ -146,10 +146,10 @@ def _read_torch(path: Path) -> object:
 
 
 def _first_line(error: BaseException) -> str:
-    # torch's own advice is to load it all the same
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if "WeightsUnpickler error" in line or "Unsupported" in line]
-    return shorten((told or lines or [type(error).__name__])[0].replace("WeightsUnpickler error: ", ""), 160)
+    # what went wrong stands behind torch's advice to load it all the same
+    told = str(error).rpartition("WeightsUnpickler error:")[2]
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    return shorten((lines or [type(error).__name__])[0], 160)
 
 
 def _archive(path: Path) -> list[str]:

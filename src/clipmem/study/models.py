@@ -52,8 +52,8 @@ class TrainedModels(StudyModels):
         self._name, self._folder = recipe.model.name, folder
 
     def describe(self) -> dict[str, Any]:
-        """Add nothing: the recipe says it all, if there is an architecture of that name."""
-        openclip.model_config(self._name)
+        """Add nothing: the recipe says it all, if there is an architecture of that name and its tokenizer."""
+        openclip.check(self._name)
         return {}
 
     @property
