@@ -11,6 +11,7 @@ An architecture's name comes before a folder's: `ViT-B-32/openai` is the tag in 
 `./ViT-B-32/openai` the folder.
 """
 
+import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -78,8 +79,8 @@ def parse(text: str) -> Address:
         return _hub(text)
     found = _checkpoint(text) or _tag(text)
     if found is None and text:
-        path = _absolute(text)
-        if path.is_dir():
+        path = _absolute(text, text)
+        if _is_folder(path):
             return Address("folder", path)
     if found is None:
         raise _unknown(text)
@@ -91,14 +92,28 @@ def wrong(text: str, got: str, todo: str, expected: str = EXPECTED) -> InputErro
     return InputError(f"model {shorten(text)}", got=got, expected=expected, todo=todo)
 
 
-def _absolute(path: str) -> Path:
-    return Path(path).expanduser().resolve()
+def _absolute(text: str, path: str) -> Path:
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, nobody's home, a NUL byte
+        raise wrong(text, f"no path ({error})", _CHECK) from error
+
+
+# as `Path` has them, but False for names that are too long
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _folder(text: str, path: str) -> Path:
-    folder = _absolute(path)
-    if not path or not folder.is_dir():
-        raise wrong(text, "a file" if path and folder.is_file() else "no such folder", _CHECK)
+    folder = _absolute(text, path)
+    if not path or not _is_folder(folder):
+        raise wrong(text, "a file" if path and _is_file(folder) else "no such folder", _CHECK)
     return folder
 
 
@@ -115,14 +130,14 @@ def _checkpoint(text: str) -> Address | None:
         name, rest = text[:at], text[at + 1 :]
         if not openclip.is_architecture(name):
             continue
-        averaged = rest.endswith(AVERAGED) and not Path(rest).expanduser().is_file()
-        path = _absolute(rest.removesuffix(AVERAGED) if averaged else rest)
-        if not rest or not path.is_file():
-            got = "a folder" if path.is_dir() and rest else "no such file"
+        averaged = rest.endswith(AVERAGED) and not _is_file(_absolute(text, rest))
+        path = _absolute(text, rest.removesuffix(AVERAGED) if averaged else rest)
+        if not rest or not _is_file(path):
+            got = "a folder" if _is_folder(path) and rest else "no such file"
             todo = f"{_CHECK} {_inside(path)}" if got == "a folder" else _CHECK
             raise wrong(text, f"{got} behind @", todo.strip())
         # a JSON config is a file too, and must be found from everywhere
-        own = str(_absolute(name)) if name.endswith(".json") else name
+        own = str(_absolute(text, name)) if name.endswith(".json") else name
         return Address("checkpoint", path, own, averaged=averaged)
     return None
 
@@ -151,17 +166,16 @@ def _unknown(text: str) -> InputError:
     before, at, _ = text.partition("@")
     if text in known:
         tags = openclip.tags(text)
-        names = f"{text}/TAG, TAG being one of {', '.join(tags)}" if tags else "NAME@CHECKPOINT"
-        return wrong(text, "an architecture without weights", f"Write {text}@CHECKPOINT or {names}."
-                     if tags else f"Write {text}@CHECKPOINT.")  # fmt: skip
+        other = f" or {text}/TAG, TAG being one of {', '.join(tags)}" if tags else ""
+        return wrong(text, "an architecture without weights", f"Write {text}@CHECKPOINT{other}.")
     if slash and name in known:
         tags = openclip.tags(name)
         todo = did_you_mean(tag, tags, kind="tag") if tags else f"{name} has no pretrained tags."
         return wrong(text, f"no pretrained tag {shorten(tag)} of {name}, and no such folder", todo)
     if at and "/" not in before:
         return wrong(text, f"no architecture {shorten(before)}", did_you_mean(before, known, kind="architecture"))
-    path = _absolute(text)
-    if text and path.is_file():
+    path = _absolute(text, text)
+    if text and _is_file(path):
         return wrong(text, "a file", f"Say which architecture it is of: NAME@{text}.")
     near = did_you_mean(name, known) if slash and "/" not in tag else ""
     return wrong(text, "no such folder", near if near.startswith("Did you mean") else _CHECK)
