@@ -99,10 +99,8 @@ def _absolute(text: str, path: str) -> Path:
         raise wrong(text, f"no path ({error})", _CHECK) from error
 
 
-# as `Path` has them, but False for names that are too long
-
-
 def _is_folder(path: Path) -> bool:
+    # not the method of `Path`, which raises on a name that is too long
     return os.path.isdir(path)  # noqa: PTH112
 
 

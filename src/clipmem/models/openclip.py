@@ -187,7 +187,7 @@ def tags(name: str) -> list[str]:
 
 def pretrained(name: str, tag: str) -> Pretrained | None:
     """Look a pretrained tag up; None: the architecture has no such tag."""
-    known = open_clip.get_pretrained_cfg(name, tag)
+    known = cast(dict[str, Any], open_clip.get_pretrained_cfg(name, tag))
     if not known or not known.get("hf_hub"):
         return None
     repository, _, file = known["hf_hub"].rpartition("/")
@@ -274,7 +274,7 @@ def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
             expected="resize_mode shortest, squash or longest (filled with black), interpolation bicubic or bilinear",
             todo="Mend the model's config.",
         )
-    return Geometry(sides.pop(), mode, cast(Interpolation, weighed))
+    return Geometry(sides.pop(), cast(ResizeMode, mode), cast(Interpolation, weighed))
 
 
 def _three(values: Any) -> tuple[float, float, float]:
@@ -382,16 +382,12 @@ def _fill(model: Any, state: dict[str, Tensor], *, resize: bool) -> None:
 def _tokenizer(text: Mapping[str, Any], source: Path | None) -> Any:
     """Make the tokenizer that `open_clip.get_tokenizer` makes, from local files, without code of others."""
     length = int(text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
-    settings = dict(text.get("tokenizer_kwargs") or {})
+    settings: dict[str, Any] = dict(text.get("tokenizer_kwargs") or {})
     if source is None:
         return open_clip.SimpleTokenizer(context_length=length, **settings)
+    settings |= {"tokenizer_mode": text.get("tokenizer_mode"), "trust_remote_code": False, "local_files_only": True}
     with hub.offline():
-        return HFTokenizer(
-            str(source),
-            context_length=length,
-            tokenizer_mode=text.get("tokenizer_mode"),
-            **(settings | {"trust_remote_code": False, "local_files_only": True}),
-        )
+        return HFTokenizer(str(source), context_length=length, **settings)
 
 
 @contextlib.contextmanager
