@@ -18,7 +18,7 @@ from tests.unit.test_transformers_models import png
 from tests.unit.test_weights import evil_files
 
 import clipmem
-from clipmem.base.errors import ClipmemWarning, InputError
+from clipmem.base.errors import ClipmemWarning, InputError, shorten
 from clipmem.base.pictures import Geometry
 from clipmem.data.decoding import decode
 from clipmem.data.views import as_float, normalise_pixels
@@ -147,7 +147,9 @@ def test_siglip_with_its_own_tokenizer(transformers, tmp_path, kind):
     for name in tokens_of(folder):
         (folder / name).unlink()
     message = refused(str(folder), find=False)
-    assert message.startswith(f"model '{folder}': got no tokenizer in {folder}, expected one of tokenizer.json, ")
+    assert message.startswith(
+        f"model {shorten(str(folder))}: got no tokenizer in {folder}, expected one of tokenizer.json, "
+    )
     assert message.endswith("The model was trained with that of timm/some-siglip: put its files into the folder.")
 
 
@@ -214,14 +216,14 @@ def test_a_tokenizer_that_would_run_code(transformers, tmp_path):
     text = {**SIGLIP_TEXT, "vocab_size": words, "hf_tokenizer_name": "x/y"}
     write_folder(folder, variant(custom_text=True, text_cfg=text))
     assert refused(str(folder), find=False) == (
-        f"model '{folder}': got tokenizer_config.json with auto_map, which names code of the model's own, expected "
+        f"model {shorten(str(folder))}: got tokenizer_config.json with auto_map, which names code of the model's own, expected "
         "classes that transformers has. Code that comes with a model is never run. If the library has the class, "
         "remove that key."
     )
     trusting = {**text, "tokenizer_kwargs": {"trust_remote_code": True}}
     write_folder(folder, variant(custom_text=True, text_cfg=trusting))
     assert refused(str(folder), find=False) == (
-        f"model '{folder}': got a config with tokenizer_kwargs.trust_remote_code, expected a tokenizer that "
+        f"model {shorten(str(folder))}: got a config with tokenizer_kwargs.trust_remote_code, expected a tokenizer that "
         "transformers knows. Code that comes with a model is never run: remove that key."
     )
     assert not mark.exists()
@@ -264,8 +266,8 @@ def test_pictures_that_are_no_squares(tmp_path):
     odd = variant(vision_cfg={**PLAIN["vision_cfg"], "image_size": [16, 24]})
     write_folder(tmp_path, odd)
     assert refused(str(tmp_path), find=False) == (
-        f"model '{tmp_path}': got pictures of 16 x 24 pixels, expected a model that clipmem or open_clip saved. "
-        "Check that its files are whole."
+        f"model {shorten(str(tmp_path))}: got pictures of 16 x 24 pixels, expected squares. "
+        "Models of other pictures are not supported."
     )
     square = variant(vision_cfg={**PLAIN["vision_cfg"], "image_size": [16, 16]})
     write_folder(tmp_path, square)
@@ -367,7 +369,7 @@ def test_a_checkpoint_of_a_json_config(tmp_path, monkeypatch):
 def test_weights_of_another_architecture(tmp_path, micro):
     path = save_run(tmp_path, micro)
     message = refused(f"clipmem-tiny@{path}", find=False)
-    assert message.startswith(f"model 'clipmem-tiny@{path}'"[:40])
+    assert message.startswith(f"model {shorten(f'clipmem-tiny@{path}')}: ")
     assert "got files that do not load (" in message
     assert message.endswith(
         ", expected weights of clipmem-tiny. Check that the name is that of the training run; a JSON config can stand "

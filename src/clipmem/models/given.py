@@ -117,9 +117,10 @@ def load(model: GivenModel) -> DualEncoder:
     """
     if model.library == "transformers":
         return transformers.load(model.folder)
+    what, named = f"model {shorten(model.name)}", model.parsed.kind == "checkpoint"
     parts = _parts(model.parsed, model.name, model.folder)
     checkpoint = read_checkpoint(model.weights, averaged=model.parsed.averaged)
-    if model.parsed.kind == "checkpoint":
+    if named:
         _notice_activation(model, parts.settings, checkpoint)
     try:
         encoder = openclip.assemble(
@@ -128,18 +129,17 @@ def load(model: GivenModel) -> DualEncoder:
             tokenizer=parts.tokenizer,
             text_tower=parts.text_tower,
             # position embeddings of another size mean another config: scaled ones would be another model
-            resize=model.parsed.kind != "checkpoint",
+            resize=not named,
         )
+    except InputError as error:  # the adapter does not know which model it is
+        raise InputError(what, got=error.got, expected=error.expected, todo=error.todo) from error
     except openclip.BROKEN as error:
-        got = error.got if isinstance(error, InputError) else f"files that do not load ({_reason(error)})"
         raise InputError(
-            f"model {shorten(model.name)}",
-            got=got,
-            expected=f"weights of {model.parsed.name}"
-            if model.parsed.kind == "checkpoint"
-            else "a model that clipmem or open_clip saved",
+            what,
+            got=f"files that do not load ({_reason(error)})",
+            expected=f"weights of {model.parsed.name}" if named else "a model that clipmem or open_clip saved",
             todo="Check that the name is that of the training run; a JSON config can stand in its place."
-            if model.parsed.kind == "checkpoint"
+            if named
             else "Check that its files are whole.",
         ) from error
     encoder.module.eval()
