@@ -1,5 +1,6 @@
 """Studies of models that exist already: the numbers of a four-way run again, other architectures, what is refused."""
 
+import io
 import json
 import re
 import shlex
@@ -12,9 +13,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 
 import clipmem
-from clipmem.base.errors import InputError
+from clipmem.base.errors import ClipmemWarning, InputError
 from clipmem.data.cache import open_cache
 from clipmem.data.views import as_float, normalise_pixels
 from clipmem.embed import passes
@@ -198,8 +200,9 @@ def test_changed_roles_are_refused(world, mixed, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("target", "settings", "message"),
     [
-        ("nowhere", (), r"^\[given\] 'nowhere': got no such folder, expected a folder with"),
-        ("broken", (), r"^\[given\] 'broken': got files that do not load"),
+        ("nowhere", (), r"^model 'nowhere': got no such folder, expected a folder of open_clip, "),
+        ("broken", (), r"^checkpoint .*broken/open_clip_model\.safetensors: got a file that does not load"),
+        ("ViT-B-32/openai", (), r"Write ViT-B-32-quickgelu/openai\."),
         ("small", ("split.external=40",), r"^\[split\] external: got 40 of 40 pairs in the data"),
         ("small", ("given.roles=none.csv",), r"^\[given\] roles, none\.csv: got no such file"),
     ],
@@ -232,6 +235,80 @@ def test_the_example_of_the_docs_runs(tmp_path):
     assert "is the user's word and cannot be checked" in " ".join(done.stdout.split())
     twins, audit = clipmem.load_run(tmp_path / "twins"), clipmem.load_run(tmp_path / "audit")
     np.testing.assert_allclose(audit.scores["clipmem"], twins.scores["clipmem"], rtol=0, atol=1e-6)
+
+
+def test_models_of_every_address_in_one_study(world, tmp_path, monkeypatch):
+    """A checkpoint of a trainer with its averaged weights, and a model that squashes pictures of the same size."""
+    place = copied(world, tmp_path)
+    monkeypatch.chdir(place)
+    state = openclip.load(place / "small").module.state_dict()
+    averaged = openclip.create("clipmem-micro", seed=7).module.state_dict()
+    name = "2024_01_01-model_ViT-B-32-quickgelu"
+    torch.save({"epoch": 1, "name": name, "state_dict": state, "state_dict_ema": averaged}, place / "epoch_1.pt")
+    squash = openclip.create("clipmem-micro", seed=2).save(place / "squash")[0]
+    document = json.loads(squash.read_text())
+    document["preprocess_cfg"] |= {"resize_mode": "squash", "interpolation": "bilinear"}
+    squash.write_text(json.dumps(document))
+    wide = pl.read_parquet("pairs.parquet")
+    wide.with_columns(image=pl.col("image").map_elements(widened, return_dtype=pl.Binary)).write_parquet("wide.parquet")
+    targets = ["clipmem-micro@epoch_1.pt", "clipmem-micro@epoch_1.pt#ema"]
+    settings = [*DATA[:1], "data.path=wide.parquet", *DATA[2:]]
+    with pytest.warns(ClipmemWarning, match="says that it was trained with QuickGELU"):
+        run = clipmem.run(recipe_of(targets, ["small", "local-dir:squash"], *settings), tmp_path / "run")
+    known = run.manifest["given"]
+    assert [entry["address"] for entry in known["target"]] == [
+        f"clipmem-micro@{place}/epoch_1.pt{x}" for x in ("", "#ema")
+    ]
+    assert set(known["target"][1]["files"]) == {"config of clipmem-micro", "epoch_1.pt#ema"}
+    assert [entry["resize_mode"] for entry in known["reference"]] == ["shortest", "squash"]
+    assert sorted(file.name for file in (run.path / "cache").iterdir()) == [
+        "pixels-32-squash-bilinear.npy",
+        "pixels.npy",
+    ]
+    expected = {}
+    for seed, (encoder, cache) in enumerate([("small", "pixels.npy"), ("squash", "pixels-32-squash-bilinear.npy")]):
+        model = openclip.load(place / encoder)
+        model.module.eval()
+        row = {uid: k for k, uid in enumerate(run.pairs["uid"])}
+        values = as_float(torch.from_numpy(open_cache(run.path / "cache" / cache)[[row[u] for u in run.splits["uid"]]]))
+        with torch.inference_mode():
+            expected[seed] = model.encode_image(normalise_pixels(values, model.mean, model.std))
+        found = passes.load(run.path / "embeddings" / "g" / f"seed-{seed}").image[:, 0]
+        torch.testing.assert_close(found, expected[seed], rtol=0, atol=1e-5)
+    # the first target and the first reference have the same weights
+    same = [passes.load(run.path / "embeddings" / side / "seed-0").image for side in "fg"]
+    assert torch.equal(*same)
+    with pytest.warns(ClipmemWarning):
+        again = clipmem.load_run(run.path).model("f", 0)
+    assert state_hash(again.module) == state_hash(openclip.load(place / "small").module)
+
+
+def widened(data):
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    stream = io.BytesIO()
+    picture.resize((picture.width * 2, picture.height)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_a_warning_is_a_line_on_the_command_line(world, tmp_path):
+    place = copied(world, tmp_path)
+    weights = place / "epoch_1-quickgelu.pt"
+    torch.save({"state_dict": openclip.load(place / "small").module.state_dict()}, weights)
+    (place / "given.toml").write_text(
+        f'protocol = "given"\n[data]\nsource = "parquet"\npath = "pairs.parquet"\n[split]\nexternal = 6\n'
+        f'[given]\ntarget = ["clipmem-micro@{weights.name}"]\nreference = ["small"]\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "clipmem", "run", "given.toml", "--set", "train.captions=2", "--out", "run"],
+        cwd=place, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (
+        "clipmem: warning: model 'clipmem-micro@epoch_1-quickgelu.pt': 'epoch_1-quickgelu.pt' says that it was trained "
+        "with QuickGELU, which clipmem-micro does not have. If so, its embeddings are wrong: name "
+        "clipmem-micro-quickgelu instead.\n"
+    ) in done.stderr
+    assert "stacklevel" not in done.stderr
 
 
 def test_localize_wants_a_four_way_study(mixed):

@@ -1,19 +1,24 @@
-"""Given models: how they are found, what a roles file may hold, who is the bank, and the exact text of every error."""
+"""Given models: how they are addressed, what a roles file may hold, who is the bank, the exact text of every error."""
 
+import contextlib
 import json
 import sys
 
+import hypothesis
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import settings
+from hypothesis import strategies as st
 from torch import nn
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, shorten
 from clipmem.base.recipes import EmbedSection, TrainSection, dump_recipe, load_recipe
 from clipmem.data.roles import read_roles
 from clipmem.embed import passes
 from clipmem.models import given, openclip
+from clipmem.models.address import parse
 from clipmem.models.protocol import DualEncoder
 from clipmem.score.protocols import protocol_of
 from clipmem.store.hashing import file_sha256
@@ -84,8 +89,9 @@ def saved(tmp_path_factory):
 def test_a_model_is_found_by_a_relative_path_and_known_by_content(saved, monkeypatch):
     monkeypatch.chdir(saved.parent)
     found = given.find("micro")
-    assert found == ("micro", "open_clip", saved)
-    assert given.find(found.address) == (str(saved), "open_clip", saved)
+    assert found[:4] == ("micro", "open_clip", saved, saved / "open_clip_model.safetensors")
+    assert found.address == str(saved)
+    assert given.find(found.address)[1:] == given.find("local-dir:micro")[1:] == found[1:]
     assert given.content(found) == {
         name: file_sha256(saved / name) for name in ("open_clip_config.json", "open_clip_model.safetensors")
     }
@@ -94,19 +100,94 @@ def test_a_model_is_found_by_a_relative_path_and_known_by_content(saved, monkeyp
     assert loaded.image_size == 32
 
 
-EXPECTED = "a folder with open_clip_config.json and open_clip_model.safetensors, or transformers:FOLDER"
+EXPECTED = (
+    "a folder of open_clip, NAME/TAG, NAME@CHECKPOINT, local-dir:FOLDER, hf-hub:OWNER/NAME, or transformers:FOLDER"
+)
+PATH = "Check the path: a relative one starts at the working directory."
 
 
-def test_models_that_are_not_there(tmp_path):
-    path = "Check the path: a relative one starts at the working directory."
-    assert refused(given.find, "no/where") == f"[given] 'no/where': got no such folder, expected {EXPECTED}. {path}"
-    (tmp_path / "weights.pt").touch()
-    name = str(tmp_path / "weights.pt")
-    assert refused(given.find, name).endswith(f": got a file, expected {EXPECTED}. {path}")
+@pytest.mark.parametrize(
+    ("name", "got", "todo"),
+    [
+        ("no/where", "no such folder", PATH),
+        ("", "no such folder", PATH),
+        ("local-dir:", "no such folder", PATH),
+        ("local-dir:no/where", "no such folder", PATH),
+        ("transformers:weights.pt", "a file", PATH),
+        ("weights.pt", "a file", "Say which architecture it is of: NAME@weights.pt."),
+        ("ViT-B-23/openai", "no such folder", "Did you mean 'ViT-B-32' or 'ViT-B-32-256'?"),
+        (
+            "RN101-quickgelu/opnai",
+            "no pretrained tag 'opnai' of RN101-quickgelu, and no such folder",
+            "Did you mean 'openai'?",
+        ),
+        ("ViT-M-16/x", "no pretrained tag 'x' of ViT-M-16, and no such folder", "ViT-M-16 has no pretrained tags."),
+        (
+            "RN101",
+            "an architecture without weights",
+            "Write RN101@CHECKPOINT or RN101/TAG, TAG being one of openai, yfcc15m.",
+        ),
+        ("clipmem-micro", "an architecture without weights", "Write clipmem-micro@CHECKPOINT."),
+        ("clipmem-micr@weights.pt", "no architecture 'clipmem-micr'", "Did you mean 'clipmem-micro'?"),
+        ("clipmem-micro@none.pt", "no such file behind @", PATH),
+        ("clipmem-micro@", "no such file behind @", PATH),
+        ("clipmem-micro@run", "a folder behind @", f"{PATH} Name one of its files: epoch_1.pt, epoch_2.pt."),
+        ("x" * 300, "no such folder", PATH),
+        ("~nobody-of-that-name/x", "no path (Could not determine home directory.)", PATH),
+        ("a\0b", "no path (embedded null byte)", PATH),
+        ("hf-hub:laion", "a repository 'laion'", "Copy the name from the repository's page."),
+        ("hf-hub:a/b/c", "a repository 'a/b/c'", "Copy the name from the repository's page."),
+    ],
+)
+def test_addresses_of_nothing(tmp_path, monkeypatch, name, got, todo):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    for file in ("weights.pt", "run/epoch_1.pt", "run/epoch_2.pt", "run/log.txt"):
+        (tmp_path / file).touch()
+    assert refused(given.find, name) == f"model {shorten(name)}: got {got}, expected {EXPECTED}. {todo}"
+
+
+def test_an_architecture_s_tag_comes_before_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    openclip.create("clipmem-micro", seed=1).save(tmp_path / "ViT-B-32-quickgelu" / "openai")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert "of the hub repository" in refused(given.find, "ViT-B-32-quickgelu/openai")
+    assert given.find("./ViT-B-32-quickgelu/openai").parsed.kind == "folder"
+
+
+def test_a_folder_whose_path_has_an_at(tmp_path, monkeypatch):
+    folder = tmp_path / "clipmem-micro@home"
+    openclip.create("clipmem-micro", seed=1).save(folder)
+    found = given.find(str(folder))
+    assert found.address == f"local-dir:{folder}"
+    assert given.find(found.address).folder == folder
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hf-hub:a/b", "ViT-B-32-quickgelu/openai", "RN50/openai"],
+)
+def test_an_address_is_read_back_from_what_it_says(text):
+    parsed = parse(text)
+    assert str(parsed) == text
+    assert parse(str(parsed)) == parsed
+
+
+@settings(max_examples=200, deadline=None)
+@hypothesis.given(st.text(max_size=30))
+def test_any_text_is_an_address_or_an_input_error(text):
+    with contextlib.suppress(InputError):
+        assert parse(str(parse(text))) == parse(text)
+    for prefix in ("local-dir:", "hf-hub:", "transformers:", "RN50/", "RN50@", "clipmem-micro@"):
+        with contextlib.suppress(InputError):
+            parse(prefix + text)
+
+
+def test_folders_that_lack_something(tmp_path):
     (tmp_path / "open_clip_config.json").touch()
     assert refused(given.find, str(tmp_path)).endswith(
-        f": got a folder with no open_clip_model.safetensors, expected {EXPECTED}. "
-        "Weights must be safetensors: save the model in that form beside its config."
+        f": got a folder with no weights, expected {EXPECTED}. "
+        "Weights lie beside the config, named open_clip_model.safetensors for example."
     )
     (tmp_path / "config.json").touch()
     assert refused(given.find, str(tmp_path)).endswith(f"If transformers saved it, write 'transformers:{tmp_path}'.")
@@ -116,19 +197,30 @@ def test_models_that_are_not_there(tmp_path):
     )
     (tmp_path / "config.json").unlink()
     assert "a folder with no config.json and no *.safetensors" in refused(given.find, f"transformers:{tmp_path}")
+    (tmp_path / "open_clip_config.json").unlink()
+    (tmp_path / "epoch_1.pt").touch()
+    assert refused(given.find, str(tmp_path)).endswith(
+        f": got a folder with no open_clip_config.json, expected {EXPECTED}. "
+        f"Weights do not say what they are of: write NAME@{tmp_path}/epoch_1.pt."
+    )
 
 
 def test_a_broken_model_is_not_called_one_of_ours(saved, tmp_path):
     (tmp_path / "open_clip_config.json").write_bytes((saved / "open_clip_config.json").read_bytes())
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"broken")
     message = refused(given.load, given.find(str(tmp_path)))
-    assert message.startswith("[given] ")
-    assert message.endswith(", expected a model that clipmem or open_clip saved. Check that its files are whole.")
-    assert "Delete" not in message
+    assert message.startswith(f"checkpoint {tmp_path}/open_clip_model.safetensors: got a file that does not load (")
+    assert message.endswith("), expected safetensors. Check that the file is whole.")
+    (tmp_path / "open_clip_model.safetensors").write_bytes((saved / "open_clip_model.safetensors").read_bytes())
     config = json.loads((saved / "open_clip_config.json").read_text())
     config["model_cfg"]["no_such_argument"] = 1
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    assert "no_such_argument" in refused(given.load, given.find(str(tmp_path)))
+    message = refused(given.load, given.find(str(tmp_path)))
+    assert "no_such_argument" in message
+    assert message.endswith(", expected a model that clipmem or open_clip saved. Check that its files are whole.")
+    for text in ("{", "[]", '{"model_cfg": {"embed_dim": 3}}', '{"model_cfg": {"vision_cfg": 1, "text_cfg": {}}}'):
+        (tmp_path / "open_clip_config.json").write_text(text)
+        assert "got files that do not load (open_clip_config.json: " in refused(given.load, given.find(str(tmp_path)))
 
 
 def test_without_the_extra_a_model_of_transformers_is_one_line(tmp_path, monkeypatch):
@@ -152,7 +244,8 @@ def test_without_the_extra_a_model_of_transformers_is_one_line(tmp_path, monkeyp
 class Plain:
     """A dual encoder of no library: two linear maps, and captions told apart by their letters."""
 
-    image_size, mean, std = 4, (0.5, 0.4, 0.3), (0.5, 0.5, 0.5)
+    image_size, resize_mode, interpolation = 4, "shortest", "bicubic"
+    mean, std = (0.5, 0.4, 0.3), (0.5, 0.5, 0.5)
 
     def __init__(self):
         self.module = nn.ModuleDict({"image": nn.Linear(48, 5), "text": nn.EmbeddingBag(256, 5, padding_idx=0)})

@@ -78,13 +78,12 @@ def test_a_saved_folder_loads(encoder, tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
     pixels = torch.randn(2, 3, 32, 32)
     assert torch.equal(again.encode_image(pixels), encoder.encode_image(pixels))
-    with pytest.raises(InputError, match=r"got no tokenizer, expected one of tokenizer\.json, vocab\.json\. Save the"):
+    with pytest.raises(InputError, match=r"got no tokenizer, expected one of tokenizer\.json, .*\. Save the "):
         adapter.load(tmp_path / "model")
 
 
-def test_a_folder_without_safetensors_is_refused(encoder, tmp_path):
+def test_a_folder_without_weights_is_refused(encoder, tmp_path):
     encoder.save(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").unlink()
-    torch.save(encoder.module.state_dict(), tmp_path / "model" / "pytorch_model.bin")
     with pytest.raises(InputError, match=r"files that do not load"):
         adapter.load(tmp_path / "model", tokens)

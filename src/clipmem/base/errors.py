@@ -41,6 +41,10 @@ class RunError(ClipmemError, RuntimeError):
     """The run failed although its input was right: a full disk, a NaN loss, a broken run folder."""
 
 
+class ClipmemWarning(UserWarning):
+    """Something may be other than the user thinks, and cannot be known: the command line prints it as one line."""
+
+
 def shorten(value: object, limit: int = 80) -> str:
     """Render `value` for an error message: its repr, cut in the middle when longer than `limit` characters."""
     text = repr(value)

@@ -136,10 +136,10 @@ class GivenSection(_Section):
     """`[given]`: two models, or several pairs of models, that exist already; nothing is trained."""
 
     target: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        (), description="Folders of the models that saw the candidates; transformers:FOLDER for that library's."
+        (), description="Models that saw the candidates, by their addresses (docs/models.md), such as FOLDER."
     )
     reference: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        (), description="Folders of the models that did not, each to be compared with the target in its place."
+        (), description="Models that did not, each to be compared with the target in its place."
     )
     roles: str = Field(
         "", description="Parquet or CSV: uid, role[, planted, captions_from]; none: split.external are drawn."

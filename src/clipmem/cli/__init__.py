@@ -3,7 +3,9 @@
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -12,13 +14,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: What follows the program's name; by default `sys.argv[1:]`.
     """
-    from clipmem.base.errors import ClipmemError
+    from clipmem.base.errors import ClipmemError, ClipmemWarning
     from clipmem.cli.app import app
 
     for stream in (sys.stdout, sys.stderr):
         # captions hold any character; a terminal that lacks one must not end a run
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    show = warnings.showwarning
+
+    def show_ours(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, ClipmemWarning):  # as a line to read, without a place in the code
+            print(f"clipmem: warning: {message}", file=sys.stderr)  # noqa: T201
+        else:
+            show(message, category, *place)
+
+    warnings.showwarning = show_ours
     try:
         app(sys.argv[1:] if arguments is None else list(arguments))
     except ClipmemError as error:
@@ -33,3 +44,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("clipmem: stopped. Run the same command again: it goes on where it stopped.", file=sys.stderr)  # noqa: T201
         sys.exit(130)
+    finally:
+        warnings.showwarning = show

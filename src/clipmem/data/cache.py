@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipmem.base.errors import InputError
+from clipmem.base.pictures import Interpolation, ResizeMode
 from clipmem.data.decoding import DecodeError, decode
 from clipmem.store.atomic import atomic_file
 
@@ -21,6 +22,8 @@ def build_cache(
     read: Callable[[Sequence[str]], Sequence[bytes]],
     *,
     size: int,
+    resize_mode: ResizeMode = "shortest",
+    interpolation: Interpolation = "bicubic",
     progress: Callable[[int], object] = lambda _: None,
     order: Sequence[int] | None = None,
     left_out: Callable[[int, DecodeError], object] | None = None,
@@ -32,6 +35,8 @@ def build_cache(
         references: The pictures, in the order of the rows.
         read: Gives the encoded bytes of references, as `Source.read`.
         size: Side of the square, in pixels.
+        resize_mode: What happens to the longer side (see `Geometry`).
+        interpolation: How pixels are weighed in scaling.
         progress: Called with the number of pictures done since the last call.
         order: The positions in the order in which they are read (see `Source.storage_order`); the file is the same.
         left_out: Called with the position of a picture that does not decode, and why: it gets no row. None: the first
@@ -48,7 +53,13 @@ def build_cache(
             block = places[start : start + _BLOCK]
             for place, data in zip(block, read([references[place] for place in block]), strict=True):
                 try:
-                    pixels = decode(data, size, name=f"picture {references[place]!r}")
+                    pixels = decode(
+                        data,
+                        size,
+                        name=f"picture {references[place]!r}",
+                        resize_mode=resize_mode,
+                        interpolation=interpolation,
+                    )
                 except DecodeError as error:
                     if left_out is None:
                         raise

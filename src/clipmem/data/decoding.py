@@ -1,9 +1,9 @@
 """From encoded pictures to uint8 squares, with checks on the header before any pixel is decoded.
 
-Geometry and arithmetic are open_clip's own preprocessing (shortest side to `size`, bicubic, centre crop): opaque RGB,
-RGBA, CMYK and grey pictures give the same bytes. Four things differ on purpose: orientation in EXIF is obeyed,
-transparent parts show white, palettes and bitmaps are scaled as colours and not by the nearest index, and 16-bit grey
-is scaled to 8 bits, not clipped.
+Geometry and arithmetic are open_clip's own preprocessing (unless told otherwise, shortest side to `size`, bicubic,
+centre crop): opaque RGB, RGBA, CMYK and grey pictures give the same bytes. Four things differ on purpose: orientation
+in EXIF is obeyed, transparent parts show white, palettes and bitmaps are scaled as colours and not by the nearest
+index, and 16-bit grey is scaled to 8 bits, not clipped.
 
 When not to trust it: colour profiles are ignored, as open_clip does. A picture that was cut off after its last pixel
 decodes, and nothing is said.
@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.pictures import Geometry, Interpolation, ResizeMode
 
 FORMATS = ("WEBP", "PNG", "JPEG", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
@@ -79,13 +80,22 @@ class Header(NamedTuple):
     height: int
 
 
-def decode(data: bytes, size: int, *, name: str = "picture") -> UInt8[np.ndarray, "size size 3"]:
+def decode(
+    data: bytes,
+    size: int,
+    *,
+    name: str = "picture",
+    resize_mode: ResizeMode = "shortest",
+    interpolation: Interpolation = "bicubic",
+) -> UInt8[np.ndarray, "size size 3"]:
     """Decode one picture.
 
     Args:
         data: The encoded picture.
         size: Side of the square, in pixels.
         name: What to call the picture in a message.
+        resize_mode: What happens to the longer side (see `Geometry`).
+        interpolation: How pixels are weighed in scaling.
 
     Returns:
         RGB values, shape (size, size, 3). Of an animation, the first frame.
@@ -94,13 +104,14 @@ def decode(data: bytes, size: int, *, name: str = "picture") -> UInt8[np.ndarray
         DecodeError: The bytes are not a picture of a known format, are truncated or damaged, or are too many.
     """
     _check_bytes(data, name)
+    geometry = Geometry(size, resize_mode, interpolation)
     try:
         with warnings.catch_warnings():
             # Pillow warns of broken EXIF and of its own, higher cap: what matters is raised
             warnings.simplefilter("ignore")
             picture = _opened(data, name)
             picture.load()
-            return np.array(_square(_upright(_colours(picture, name), picture), size).convert("RGB"))
+            return np.array(_square(_upright(_colours(picture, name), picture), geometry).convert("RGB"))
     except DecodeError:
         raise
     except _BROKEN as error:
@@ -239,11 +250,21 @@ def _upright(pixels: Image.Image, picture: Image.Image) -> Image.Image:
     return pixels if turn is None else pixels.transpose(turn)
 
 
-def _square(picture: Image.Image, size: int) -> Image.Image:
+def _square(picture: Image.Image, geometry: Geometry) -> Image.Image:
+    size, mode, _ = geometry
+    weighed = Image.Resampling[geometry.interpolation.upper()]
+    if mode == "squash":
+        return picture if picture.size == (size, size) else picture.resize((size, size), weighed)
+    if mode == "longest":
+        ratio = max(picture.size) / size
+        picture = picture.resize((max(1, round(picture.width / ratio)), max(1, round(picture.height / ratio))), weighed)
+        square = Image.new(picture.mode, (size, size))
+        square.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
+        return square
     short = min(picture.size)
     if short != size:
         # as torchvision's Resize: the long side is truncated, not rounded
         width, height = (size if side == short else int(size * side / short) for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        picture = picture.resize((width, height), weighed)
     left, top = round((picture.width - size) / 2), round((picture.height - size) / 2)
     return picture.crop((left, top, left + size, top + size))

@@ -1,22 +1,25 @@
 """Models that a user has already: found by their address, known by their content, loaded by their own library.
 
-An address is a folder that clipmem or open_clip saved, or `transformers:FOLDER`. Nothing is fetched. What a model is
-trained on cannot be read off its files: that is the user's word.
+`clipmem.models.address` has the forms of an address. Nothing is fetched unless asked for, no code that comes with a
+model is run, and weights that are no safetensors are read as weights only. What a model is trained on cannot be read
+off its files: that is the user's word.
 """
 
+import json
+import re
+import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from clipmem.base.errors import InputError, shorten
-from clipmem.models import openclip, transformers
+from clipmem.base.errors import ClipmemWarning, InputError, shorten
+from clipmem.models import address, hub, openclip, tokenizers, transformers
+from clipmem.models.address import Address
 from clipmem.models.protocol import DualEncoder
-from clipmem.store.hashing import file_sha256
+from clipmem.models.weights import Checkpoint, find_weights, read_checkpoint
+from clipmem.store.hashing import file_sha256, json_sha256
 
-TRANSFORMERS = "transformers:"
-_OPEN_CLIP_FILES = (openclip.CONFIG_FILE, openclip.WEIGHTS_FILE)
-# beside config and weights, the files of a folder that change what the model computes
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
-_EXPECTED = f"a folder with {openclip.CONFIG_FILE} and {openclip.WEIGHTS_FILE}, or {TRANSFORMERS}FOLDER"
+TRANSFORMERS = address.TRANSFORMERS
+_QUICK_GELU = re.compile(r"quick[-_]?gelu", re.IGNORECASE)
 
 
 class GivenModel(NamedTuple):
@@ -25,86 +28,250 @@ class GivenModel(NamedTuple):
     Attributes:
         name: The address, as the user wrote it.
         library: `open_clip` or `transformers`.
-        folder: Its folder, absolute.
+        folder: The folder that its weights lie in, absolute.
+        weights: Its weight file; of transformers, one of several.
+        parsed: The address, taken apart.
     """
 
     name: str
     library: str
     folder: Path
+    weights: Path
+    parsed: Address
 
     @property
     def address(self) -> str:
         """The address with an absolute path, which means the same in every working directory."""
-        return f"{TRANSFORMERS if self.library == 'transformers' else ''}{self.folder}"
+        return str(self.parsed)
 
 
-def find(name: str) -> GivenModel:
+class _Parts(NamedTuple):
+    """What open_clip needs beside the weights: configs, and folders of what comes from transformers."""
+
+    settings: dict[str, Any]
+    tokenizer: Path | None
+    text_tower: Path | None
+
+
+def find(name: str, *, download: bool | None = None) -> GivenModel:
     """Find a model by its address; only looks which files there are.
 
     Args:
-        name: A folder, relative to the working directory or absolute, or `transformers:` and a folder.
+        name: The address (see `clipmem.models.address`); paths are relative to the working directory or absolute.
+        download: Fetch files that are not on this machine, for pretrained tags and hub repositories; None: if the
+            environment variable CLIPMEM_DOWNLOAD says so.
 
     Raises:
-        InputError: There is no such folder, or it lacks the config or safetensors weights.
+        InputError: There is no such model, or files of it are missing; or a pretrained tag was trained with another
+            activation function than the architecture has.
+        RunError: Fetching failed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = openclip.create("clipmem-micro", seed=0).save(Path(folder))
+        ...     model = load(find(folder))
+        >>> model.image_size
+        32
     """
-    library = "transformers" if name.startswith(TRANSFORMERS) else "open_clip"
-    folder = Path(name.removeprefix(TRANSFORMERS)).expanduser().resolve()
-    if not folder.is_dir():
-        raise InputError(
-            f"[given] {shorten(name)}",
-            got="a file" if folder.is_file() else "no such folder",
-            expected=_EXPECTED,
-            todo="Check the path: a relative one starts at the working directory.",
-        )
-    if library == "transformers":
-        missing = [] if (folder / "config.json").is_file() else ["config.json"]
-        missing += [] if any(folder.glob("*.safetensors")) else ["*.safetensors"]
-        todo = "Save the model with save_pretrained."
-    else:
-        missing = [file for file in _OPEN_CLIP_FILES if not (folder / file).is_file()]
-        todo = "Weights must be safetensors: save the model in that form beside its config."
-        if missing and (folder / "config.json").is_file():
-            todo = f"If transformers saved it, write '{TRANSFORMERS}{name}'."
-    if missing:
-        raise InputError(
-            f"[given] {shorten(name)}",
-            got=f"a folder with no {' and no '.join(missing)}",
-            expected="config.json and safetensors weights" if library == "transformers" else _EXPECTED,
-            todo=todo,
-        )
-    return GivenModel(name, library, folder)
+    parsed = address.parse(name)
+    allowed = hub.may_download() if download is None else download
+    if parsed.kind == "transformers":
+        return GivenModel(name, "transformers", parsed.path, transformers.find_weights(parsed.path, name), parsed)
+    weights = _weights(parsed, name, allowed)
+    if allowed:
+        _parts(parsed, name, weights.parent, download=True)  # with the weights, so that later steps need no network
+    return GivenModel(name, "open_clip", weights.parent, weights, parsed)
 
 
 def content(model: GivenModel) -> dict[str, str]:
-    """Hash the files that decide what a model computes: weights, config and tokenizer.
+    """Hash what decides what a model computes: weights, config and tokenizer.
 
     Returns:
-        File name → SHA-256, by name.
+        File name → SHA-256, by name. An architecture that is named stands there too, with the hash of its config.
     """
-    if model.library == "open_clip":
-        files = [model.folder / name for name in _OPEN_CLIP_FILES]
+    if model.library == "transformers":
+        files, found = transformers.files_of(model.folder), {}
     else:
-        files = [model.folder / name for name in ("config.json", "preprocessor_config.json")]
-        files += model.folder.glob("*.safetensors")
-    files += [model.folder / name for name in _TOKENIZER]
-    return {file.name: file_sha256(file) for file in sorted(files) if file.is_file()}
+        parts = _parts(model.parsed, model.name, model.folder)
+        config = model.folder / openclip.CONFIG_FILE
+        named = model.parsed.kind in {"tag", "checkpoint"}
+        found = {f"config of {Path(model.parsed.name).name}": json_sha256(parts.settings)} if named else {}
+        files = [model.weights, *([] if named else [config])]
+        files += tokenizers.files_of(parts.tokenizer) if parts.tokenizer else []
+        files += [parts.text_tower / "config.json"] if parts.text_tower else []
+    suffix = address.AVERAGED if model.parsed.averaged else ""
+    found |= {file.name + (suffix if file == model.weights else ""): file_sha256(file) for file in files}
+    return dict(sorted(found.items()))
 
 
 def load(model: GivenModel) -> DualEncoder:
-    """Load a model with its own library.
+    """Load a model with its own library, in float32 and ready to embed.
 
     Raises:
         InputError: The files do not load, or the model needs the extra `hf` and it is not installed.
+
+    Warns:
+        ClipmemWarning: The checkpoint seems to be of a QuickGELU model, and the architecture is another.
     """
     if model.library == "transformers":
         return transformers.load(model.folder)
+    what, named = f"model {shorten(model.name)}", model.parsed.kind == "checkpoint"
+    parts = _parts(model.parsed, model.name, model.folder)
+    checkpoint = read_checkpoint(model.weights, averaged=model.parsed.averaged)
+    if named:
+        _notice_activation(model, parts.settings, checkpoint)
     try:
-        return openclip.load(model.folder)
-    except InputError as error:
-        # the adapter speaks of models of a run, which can be trained again: nobody should delete their own
+        encoder = openclip.assemble(
+            parts.settings,
+            checkpoint.state,
+            tokenizer=parts.tokenizer,
+            text_tower=parts.text_tower,
+            # position embeddings of another size mean another config: scaled ones would be another model
+            resize=not named,
+        )
+    except InputError as error:  # the adapter does not know which model it is
+        raise InputError(what, got=error.got, expected=error.expected, todo=error.todo) from error
+    except openclip.BROKEN as error:
         raise InputError(
-            f"[given] {shorten(model.name)}",
-            got=error.got,
-            expected="a model that clipmem or open_clip saved",
-            todo="Check that its files are whole.",
+            what,
+            got=f"files that do not load ({_reason(error)})",
+            expected=f"weights of {model.parsed.name}" if named else "a model that clipmem or open_clip saved",
+            todo="Check that the name is that of the training run; a JSON config can stand in its place."
+            if named
+            else "Check that its files are whole.",
         ) from error
+    encoder.module.eval()
+    return encoder
+
+
+def _reason(error: BaseException) -> str:
+    # torch lists every parameter that does not fit, a line each
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[1] if len(lines) > 1 and lines[0].startswith("Error(s) in loading") else (lines or [""])[0]
+    return shorten(first, 160)
+
+
+def _weights(parsed: Address, name: str, allowed: bool) -> Path:
+    """Find the weight file of a model of open_clip."""
+    what = f"model {shorten(name)}"
+    match parsed.kind:
+        case "checkpoint":
+            return parsed.path
+        case "tag":
+            known = openclip.pretrained(parsed.name, parsed.tag)
+            if known is None:
+                raise address.wrong(name, "no such tag", "Check the address.")
+            _refuse_activation(parsed, name, known)
+            return hub.get(known.repository, known.files, what=what, download=allowed)
+        case "hub":
+            folder = hub.get(parsed.name, [openclip.CONFIG_FILE], what=what, download=allowed).parent
+            weights = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+            found = hub.get(parsed.name, weights, what=what, download=allowed)
+            if found.parent != folder:
+                raise InputError(
+                    what,
+                    got=f"config and weights of two versions in {folder.parent}",
+                    expected="both of one",
+                    todo=f"Fetch it again: hf download {parsed.name}.",
+                )
+            return found
+        case _:
+            return _weights_of_folder(parsed.path, name)
+
+
+def _weights_of_folder(folder: Path, name: str) -> Path:
+    found = find_weights(folder)
+    missing = [] if (folder / openclip.CONFIG_FILE).is_file() else [openclip.CONFIG_FILE]
+    missing += [] if found else ["weights"]
+    if missing or found is None:
+        todo = f"Weights lie beside the config, named {openclip.WEIGHTS_FILE} for example."
+        if (folder / "config.json").is_file():
+            todo = f"If transformers saved it, write '{TRANSFORMERS}{name.removeprefix(address.LOCAL)}'."
+        elif found:
+            todo = f"Weights do not say what they are of: write NAME@{name.removeprefix(address.LOCAL)}/{found.name}."
+        raise address.wrong(name, f"a folder with no {' and no '.join(missing)}", todo)
+    return found
+
+
+def _parts(parsed: Address, name: str, folder: Path, *, download: bool = False) -> _Parts:
+    """Read the configs of a model of open_clip, and find what it takes from transformers."""
+    what = f"model {shorten(name)}"
+    if parsed.kind in {"tag", "checkpoint"}:
+        settings = openclip.settings_of(parsed.name)
+        known = openclip.pretrained(parsed.name, parsed.tag) if parsed.kind == "tag" else None
+        settings = {**settings, "preprocess_cfg": known.preprocess if known else settings["preprocess_cfg"]}
+    else:
+        settings = _read_config(folder / openclip.CONFIG_FILE, what)
+    text = settings["model_cfg"]["text_cfg"]
+    # open_clip looks for the tokenizer of a local folder in that folder, and for others where the config says
+    own = folder if parsed.kind == "folder" and text.get("hf_tokenizer_name") else None
+    return _Parts(
+        settings,
+        tokenizers.find(text, what=what, folder=own, download=download),
+        tokenizers.find_text_tower(text, what=what, download=download),
+    )
+
+
+def _read_config(path: Path, what: str) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        config = document["model_cfg"]
+        whole = all(isinstance(config[key], dict) for key in ("vision_cfg", "text_cfg")) and "embed_dim" in config
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise _bad_config(path, what, str(error) or type(error).__name__) from error
+    if not whole:
+        raise _bad_config(path, what, f"keys {sorted(config)}")
+    return {"model_cfg": config, "preprocess_cfg": document.get("preprocess_cfg") or {}}
+
+
+def _bad_config(path: Path, what: str, reason: str) -> InputError:
+    return InputError(
+        what,
+        got=f"files that do not load ({path.name}: {shorten(reason)})",
+        expected="a model that clipmem or open_clip saved",
+        todo="Check that its files are whole.",
+    )
+
+
+def _refuse_activation(parsed: Address, name: str, known: openclip.Pretrained) -> None:
+    """Refuse weights that were trained with QuickGELU where the architecture has another activation.
+
+    open_clip only warns, and gives embeddings of a model that nobody has trained.
+    """
+    if known.quick_gelu and not openclip.model_config(parsed.name).get("quick_gelu"):
+        raise address.wrong(
+            name,
+            f"an architecture without QuickGELU, and weights trained with it ({parsed.tag})",
+            f"Write {parsed.name}-quickgelu/{parsed.tag}.",
+            expected="the activation that the weights were trained with",
+        )
+
+
+def _notice_activation(model: GivenModel, settings: dict[str, Any], checkpoint: Checkpoint) -> None:
+    """Warn where names say that a checkpoint was trained with QuickGELU; where nothing says so it cannot be known."""
+    if settings["model_cfg"].get("quick_gelu"):
+        return
+    told = [part for part in (model.weights.name, checkpoint.run) if _QUICK_GELU.search(part)]
+    told += _from_run_folder(model.weights)
+    if told:
+        named = model.parsed.name
+        better = "one with quick_gelu: true" if named.endswith(".json") else f"{named}-quickgelu"
+        warnings.warn(
+            ClipmemWarning(
+                f"model {shorten(model.name)}: {told[0]!r} says that it was trained with QuickGELU, which "
+                f"{Path(named).name} does not have. If so, its embeddings are wrong: name {better} instead."
+            ),
+            stacklevel=3,
+        )
+
+
+def _from_run_folder(weights: Path) -> list[str]:
+    """Look into what the trainer of open_clip writes beside its weights: RUN/params.txt for RUN/checkpoints/."""
+    try:
+        lines = (weights.parent.parent / "params.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+    wanted = [line for line in lines if re.match(r"force_quick_gelu: True|(model|name): .*quick[-_]?gelu", line)]
+    return [f"params.txt: {line}" for line in wanted[:1]]

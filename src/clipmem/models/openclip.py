@@ -3,36 +3,63 @@
 It uses open_clip's model layer, tokenizers and configs. Its own part is the text pass on trimmed captions: open_clip's
 `CLIP.encode_text` refuses input shorter than the context, and most of a 77-token context is padding. With a causal
 text tower that is read out at the end-of-text token, what follows that token cannot change the embedding, so the
-trimmed pass is exact.
+trimmed pass is exact. Other text towers (SigLIP's sees all tokens and is read out at the last) get the whole context.
+
+Weights are read by `clipmem.models.weights`, not by open_clip, whose reader has a way around `weights_only`. Nothing is
+fetched here.
 """
 
 import contextlib
 import json
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import open_clip
 import torch
 from jaxtyping import Float, Int
+from open_clip.convert import convert_state_dict
 from open_clip.loss import ClipLoss, SigLipLoss
-from open_clip.model import CLIP
+from open_clip.model import CLIP, convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
+from open_clip.tokenizer import HFTokenizer
+from open_clip.transform import PreprocessCfg
 from open_clip.transformer import text_global_pool
-from safetensors import SafetensorError
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.pictures import Geometry, Interpolation, ResizeMode
 from clipmem.base.suggest import did_you_mean
+from clipmem.models import hub, tokenizers
 from clipmem.models.shortcut import image_pass, text_pass
 from clipmem.models.vocabulary import Vocabulary
+from clipmem.models.weights import read_checkpoint
 from clipmem.store.atomic import atomic_write, make_folder
 
 SHIPPED = ("clipmem-tiny", "clipmem-micro")
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
+# what open_clip and the libraries below it raise on files that are no model, or not of this architecture
+BROKEN = (ValueError, LookupError, TypeError, RuntimeError, AttributeError, OSError, AssertionError, ImportError)
+
+
+class Pretrained(NamedTuple):
+    """A pretrained tag of an architecture, as open_clip lists it.
+
+    Attributes:
+        repository: The hub repository that has the weights.
+        files: Names that the weights may have there, the best first.
+        preprocess: What the weights want of pictures.
+        quick_gelu: They were trained with QuickGELU; None: open_clip does not say.
+    """
+
+    repository: str
+    files: tuple[str, ...]
+    preprocess: dict[str, Any]
+    quick_gelu: bool | None
 
 
 class OpenClipEncoder:
@@ -46,11 +73,13 @@ class OpenClipEncoder:
 
     def __init__(self, model: nn.Module, config: Mapping[str, Any], tokenizer: Any) -> None:
         self._model, self._config, self._tokenizer = model, config, tokenizer
-        size: int | tuple[int, int] = model.visual.image_size  # pyright: ignore[reportAssignmentType, reportAttributeAccessIssue]
-        self.image_size: int = size if isinstance(size, int) else size[0]
         preprocess: dict[str, Any] = model.visual.preprocess_cfg  # pyright: ignore[reportAssignmentType, reportAttributeAccessIssue]
-        self.mean: tuple[float, float, float] = tuple(preprocess["mean"])
-        self.std: tuple[float, float, float] = tuple(preprocess["std"])
+        geometry = _geometry(model.visual.image_size, preprocess)  # pyright: ignore[reportAttributeAccessIssue]
+        self.image_size: int = geometry.size
+        self.resize_mode: ResizeMode = geometry.resize_mode
+        self.interpolation: Interpolation = geometry.interpolation
+        self.mean: tuple[float, float, float] = _three(preprocess["mean"])
+        self.std: tuple[float, float, float] = _three(preprocess["std"])
         self._preprocess = preprocess
         self._vocabulary: Vocabulary | None = None
         self._compiled: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None
@@ -132,7 +161,11 @@ class OpenClipEncoder:
         state = {name: tensor.contiguous() for name, tensor in self._model.state_dict().items()}
         atomic_write(folder / WEIGHTS_FILE, save_safetensors(state))
         atomic_write(folder / CONFIG_FILE, (json.dumps(config, indent=1) + "\n").encode())
-        return [folder / CONFIG_FILE, folder / WEIGHTS_FILE]
+        written = [folder / CONFIG_FILE, folder / WEIGHTS_FILE]
+        if isinstance(self._tokenizer, HFTokenizer):  # open_clip looks for it in the folder
+            self._tokenizer.save_pretrained(folder)
+            written += tokenizers.files_of(folder)
+        return written
 
 
 def contrastive_loss(
@@ -156,14 +189,52 @@ def trim(tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
     return tokens[:, :longest]
 
 
+def is_architecture(name: str) -> bool:
+    """Tell whether `model_config` has a config of that name (a JSON file need not exist)."""
+    return name in SHIPPED or name.endswith(".json") or name in open_clip.list_models()
+
+
+def architectures() -> list[str]:
+    """Return the names of all architectures."""
+    return [*SHIPPED, *open_clip.list_models()]
+
+
+def tags(name: str) -> list[str]:
+    """Return the pretrained tags of an architecture."""
+    return list(open_clip.list_pretrained_tags_by_model(name))
+
+
+def pretrained(name: str, tag: str) -> Pretrained | None:
+    """Look a pretrained tag up; None: the architecture has no such tag."""
+    known = cast(dict[str, Any], open_clip.get_pretrained_cfg(name, tag))
+    if not known or not known.get("hf_hub"):
+        return None
+    repository, _, file = known["hf_hub"].rpartition("/")
+    file = file or "open_clip_pytorch_model.bin"
+    stem = file.rpartition(".")[0]
+    safe = "open_clip_model.safetensors" if file == "open_clip_pytorch_model.bin" else f"{stem}.safetensors"
+    preprocess = {key: known[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in known}
+    return Pretrained(repository, tuple(dict.fromkeys([safe, file])), preprocess, known.get("quick_gelu"))
+
+
 def model_config(name: str) -> dict[str, Any]:
     """Find a model's config: shipped with clipmem, built into open_clip, or a JSON file.
 
     Raises:
         InputError: There is no such model (near names are shown), or the file is not such a config.
     """
+    return settings_of(name)["model_cfg"]
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Find a model's config as `model_config` does, and beside it what a JSON file says of pictures.
+
+    Returns:
+        `model_cfg`, and `preprocess_cfg`, which is empty unless a JSON file has it.
+    """
     if name in SHIPPED:
-        return json.loads((files("clipmem.models") / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+        shipped = files("clipmem.models") / "configs" / f"{name}.json"
+        return {"model_cfg": json.loads(shipped.read_text(encoding="utf-8")), "preprocess_cfg": {}}
     if name.endswith(".json"):
         return _config_file(Path(name))
     # "hf-hub:..." would be fetched, "local-dir:..." opened: neither is a name
@@ -175,13 +246,63 @@ def model_config(name: str) -> dict[str, Any]:
             expected="a name of open_clip, a shipped one, or a JSON config",
             todo=did_you_mean(name, SHIPPED, kind="shipped model")
             if not _near(name)
-            else did_you_mean(name, [*SHIPPED, *open_clip.list_models()]),
+            else did_you_mean(name, architectures()),
         )
-    return config
+    return {"model_cfg": config, "preprocess_cfg": {}}
+
+
+def check(name: str) -> None:
+    """Check that a model of that name can be made, without building it.
+
+    Raises:
+        InputError: There is no such model, its pictures are not square, or its tokenizer is not on this machine.
+    """
+    geometry_of_config(name)
+    tokenizers.find(model_config(name)["text_cfg"], what=f"[model] name = {name!r}")
+
+
+def geometry_of_config(name: str) -> Geometry:
+    """Return how the pictures of an architecture are made, without building it.
+
+    Raises:
+        InputError: There is no such model, or its pictures are not square.
+    """
+    settings = settings_of(name)
+    return _geometry(settings["model_cfg"]["vision_cfg"].get("image_size", 224), settings["preprocess_cfg"])
+
+
+def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
+    sides = {int(side) for side in size} if isinstance(size, list | tuple) else {int(size)}
+    if len(sides) != 1:
+        raise InputError(
+            "model",
+            got=f"pictures of {' x '.join(str(side) for side in size)} pixels",
+            expected="squares",
+            todo="Models of other pictures are not supported.",
+        )
+    usual = PreprocessCfg()
+    mode = preprocess.get("resize_mode") or usual.resize_mode
+    # as open_clip reads it: what is meant for training only is bicubic otherwise
+    weighed = {"random": "bicubic"}.get(preprocess.get("interpolation") or usual.interpolation)
+    weighed = weighed or preprocess.get("interpolation") or usual.interpolation
+    wrong = mode not in {"shortest", "squash", "longest"} or weighed not in {"bicubic", "bilinear"}
+    if wrong or (mode == "longest" and preprocess.get("fill_color")):
+        raise InputError(
+            "model",
+            got=f"preprocess_cfg with {dict(preprocess)}",
+            expected="resize_mode shortest, squash or longest (filled with black), interpolation bicubic or bilinear",
+            todo="Mend the model's config.",
+        )
+    return Geometry(sides.pop(), cast(ResizeMode, mode), cast(Interpolation, weighed))
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = values if isinstance(values, list | tuple) else (values,) * 3
+    return float(red), float(green), float(blue)
 
 
 def _near(name: str) -> bool:
-    return "Did you mean" in did_you_mean(name, [*SHIPPED, *open_clip.list_models()])
+    return "Did you mean" in did_you_mean(name, architectures())
 
 
 def _config_file(path: Path) -> dict[str, Any]:
@@ -191,6 +312,7 @@ def _config_file(path: Path) -> dict[str, Any]:
         raise InputError(
             f"[model] name = {str(path)!r}", got=str(error), expected="a JSON file", todo="Check the path."
         ) from error
+    preprocess = config.get("preprocess_cfg") or {} if isinstance(config, dict) else {}
     config = config.get("model_cfg", config) if isinstance(config, dict) else config
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
         raise InputError(
@@ -199,7 +321,7 @@ def _config_file(path: Path) -> dict[str, Any]:
             expected="embed_dim, vision_cfg and text_cfg",
             todo="Start from a file of open_clip's model_configs folder.",
         )
-    return config
+    return {"model_cfg": config, "preprocess_cfg": preprocess}
 
 
 def create(name: str, *, seed: int) -> OpenClipEncoder:
@@ -208,14 +330,83 @@ def create(name: str, *, seed: int) -> OpenClipEncoder:
     Args:
         name: See `model_config`.
         seed: Seed of the initial weights; the global random state is left as it was.
+
+    Raises:
+        InputError: There is no such model, or its tokenizer is not on this machine.
     """
-    config = model_config(name)
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]), _quiet():
-        (Path(folder) / CONFIG_FILE).write_text(json.dumps({"model_cfg": config}), encoding="utf-8")
+    settings = settings_of(name)
+    source = tokenizers.find(settings["model_cfg"]["text_cfg"], what=f"[model] name = {name!r}")
+    model = _build(settings, settings["model_cfg"], seed=seed)
+    return OpenClipEncoder(model, settings["model_cfg"], _tokenizer(settings["model_cfg"]["text_cfg"], source))
+
+
+def assemble(
+    settings: Mapping[str, Any],
+    state: dict[str, Tensor],
+    *,
+    tokenizer: Path | None = None,
+    text_tower: Path | None = None,
+    resize: bool = True,
+) -> OpenClipEncoder:
+    """Build a model and fill in weights, as open_clip does.
+
+    Args:
+        settings: Its `model_cfg` and `preprocess_cfg`.
+        state: Its weights.
+        tokenizer: Folder of the tokenizer, for a model that does not have open_clip's own.
+        text_tower: Folder with the config of a text tower from transformers.
+        resize: Scale position embeddings of another size of picture or length of caption, as open_clip does; otherwise
+            they do not fit.
+
+    Raises:
+        ValueError, RuntimeError, ...: One of `BROKEN`: the config or the weights do not make a model.
+    """
+    config: dict[str, Any] = json.loads(json.dumps(settings["model_cfg"]))
+    if text_tower is not None:
+        config["text_cfg"]["hf_model_name"] = str(text_tower)
+    model = _build(settings, config, seed=0)
+    _fill(model, state, resize=resize)
+    return OpenClipEncoder(model, settings["model_cfg"], _tokenizer(config["text_cfg"], tokenizer))
+
+
+def _build(settings: Mapping[str, Any], config: Mapping[str, Any], *, seed: int) -> nn.Module:
+    # the weights are drawn even where others are filled in: that must not move the caller's random numbers
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]), _quiet(), hub.offline():
+        document = {"model_cfg": config, "preprocess_cfg": settings.get("preprocess_cfg") or {}}
+        (Path(folder) / CONFIG_FILE).write_text(json.dumps(document), encoding="utf-8")
         torch.manual_seed(seed)
-        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
-        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-    return OpenClipEncoder(model, config, tokenizer)
+        return open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
+
+
+def _fill(model: Any, state: dict[str, Tensor], *, resize: bool) -> None:
+    """Load weights with the conversions of `open_clip.load_checkpoint`, which reads files in its own way."""
+    state = dict(convert_state_dict(model, state))
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    for name in ("logit_scale", "logit_bias"):
+        own = getattr(model, name)
+        if own is not None and name in state:
+            state[name] = state[name].reshape(own.shape)
+    if model.logit_bias is not None and "logit_bias" not in state and "logit_scale" in state:
+        state["logit_bias"] = torch.zeros_like(state["logit_scale"])
+    ids = "text.transformer.embeddings.position_ids"
+    if ids not in model.state_dict():
+        state.pop(ids, None)
+    if resize:
+        resize_pos_embed(state, model)
+        resize_text_pos_embed(state, model)
+    model.load_state_dict(state, strict=True)
+
+
+def _tokenizer(text: Mapping[str, Any], source: Path | None) -> Any:
+    """Make the tokenizer that `open_clip.get_tokenizer` makes, from local files, without code of others."""
+    length = int(text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
+    settings: dict[str, Any] = dict(text.get("tokenizer_kwargs") or {})
+    if source is None:
+        return open_clip.SimpleTokenizer(context_length=length, **settings)
+    settings |= {"tokenizer_mode": text.get("tokenizer_mode"), "trust_remote_code": False, "local_files_only": True}
+    with hub.offline():
+        return HFTokenizer(str(source), context_length=length, **settings)
 
 
 @contextlib.contextmanager
@@ -224,7 +415,9 @@ def _quiet() -> Generator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)
 
@@ -239,23 +432,24 @@ def load(folder: Path) -> OpenClipEncoder:
     if missing:
         raise InputError(f"model folder {folder}", got=f"no {' and no '.join(missing)}", todo="Run the study again.")
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["model_cfg"]
-        # the weights are drawn before they are read: that must not move the caller's random numbers
-        with torch.random.fork_rng(devices=[]):
-            model = open_clip.create_model(f"local-dir:{folder}")
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        own = folder if settings["model_cfg"]["text_cfg"].get("hf_tokenizer_name") else None
+        return assemble(settings, read_checkpoint(folder / WEIGHTS_FILE).state, tokenizer=own)
+    except BROKEN as error:
+        reason = error.got if isinstance(error, InputError) else f"files that do not load ({shorten(str(error))})"
         raise InputError(
             f"model folder {folder}",
-            got=f"files that do not load ({shorten(str(error))})",
+            got=reason,
             expected="what clipmem wrote",
             todo="Delete the folder and run the study again: only that model is trained again.",
         ) from error
-    return OpenClipEncoder(model, config, open_clip.get_tokenizer(f"local-dir:{folder}"))
 
 
 def _is_plain_clip(model: nn.Module) -> bool:
     if not isinstance(model, CLIP) or model.text_pool_type not in {"argmax", "eos"}:
         return False
+    if model.text_pool_type == "eos" and model.text_eos_id == 0:
+        return False  # 0 is then no padding
     causal: Any = model.attn_mask
     return causal is not None
 

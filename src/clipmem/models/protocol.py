@@ -7,16 +7,21 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from clipmem.base.pictures import Geometry, Interpolation, ResizeMode
+
 
 @runtime_checkable
 class DualEncoder(Protocol):
     """An image tower and a text tower with one embedding space.
 
-    `image_size` is the side in pixels of the pictures that the image tower takes; `mean` and `std` are the channel
-    statistics by which pixels in [0, 1] must be normalised first.
+    `image_size` is the side in pixels of the pictures that the image tower takes, `resize_mode` and `interpolation` say
+    how they are made (see `Geometry`); `mean` and `std` are the channel statistics by which pixels in [0, 1] must be
+    normalised first.
     """
 
     image_size: int
+    resize_mode: ResizeMode
+    interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -26,7 +31,7 @@ class DualEncoder(Protocol):
         ...
 
     def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "n length"]:
-        """Turn captions into token ids, padded with 0 to the longest caption given."""
+        """Turn captions into the rows that `encode_text` takes: token ids, padded as the text tower needs it."""
         ...
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
@@ -44,3 +49,8 @@ class DualEncoder(Protocol):
     def save(self, folder: Path) -> list[Path]:
         """Write config and weights so that the model's own library loads the folder; return the files."""
         ...
+
+
+def geometry_of(encoder: DualEncoder) -> Geometry:
+    """Return how the pictures of a model are made from any picture."""
+    return Geometry(encoder.image_size, encoder.resize_mode, encoder.interpolation)

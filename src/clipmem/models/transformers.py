@@ -1,30 +1,68 @@
-"""The adapter for transformers' `CLIPModel`: the only module that imports transformers (the extra `hf`).
+"""The adapter for transformers' CLIP, SigLIP and SigLIP 2: the only module that imports transformers (the extra `hf`).
 
-Models come from a config or from a local folder with safetensors weights; nothing is fetched. Captions are tokenized
-by the folder's own tokenizer; without one, by a callable that is given.
+Models come from a config or from a local folder; nothing is fetched, no code that comes with a model is run, and
+weights that are no safetensors are read as weights only. Captions are tokenized by the folder's own tokenizer; without
+one, by a callable that is given.
+
+CLIP's text tower is causal and read out at end-of-text, so that padding changes nothing. SigLIP's sees all tokens and
+is read out at the last one: captions are padded to its whole context, and padding takes part unless the folder's
+tokenizer marks it as masked. A mask has no place of its own in a row of token ids: a masked id i is written as -1 - i.
+
+When not to trust it: SigLIP 2 of the NaFlex kind (`siglip2` in its config) takes pictures of any shape; here it gets
+squares. transformers crops an odd overhang one pixel further to the left or top than torchvision.
 """
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+import pickle
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.pictures import Geometry, Interpolation, ResizeMode
+from clipmem.models import hub, tokenizers
 from clipmem.store.atomic import make_folder
 
-_TOKENIZER = ("tokenizer.json", "vocab.json")
-# the statistics of OpenAI's CLIP: what every published CLIPModel was trained with, unless its folder says otherwise
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
+# by the `model_type` of a config: the class, and what its pictures are like unless the folder says otherwise
+_CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Siglip2Model"}
+_OPENAI = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
+_HALVES = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+_PICTURES: dict[str, dict[str, Any]] = {
+    "clip": {**_OPENAI, "resample": 3, "do_center_crop": True},
+    "siglip": {**_HALVES, "resample": 3, "do_center_crop": False},
+    "siglip2": {**_HALVES, "resample": 2, "do_center_crop": False, "max_num_patches": 256},
+}
+# Pillow's numbers
+_INTERPOLATIONS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
+_BROKEN = (
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError, ImportError),
+    *(pickle.UnpicklingError, SafetensorError),
+)
+
+
+class Pictures(NamedTuple):
+    """How a model's pictures are made, and the statistics by which they are normalised."""
+
+    geometry: Geometry
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 def _library() -> Any:
     # here, not at the top: the package is not a dependency, and importing it takes seconds
     try:
-        import transformers  # pyright: ignore[reportMissingImports]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of what it imports
+            import transformers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(
             "transformers models",
@@ -36,127 +74,320 @@ def _library() -> Any:
 
 
 class TransformersEncoder:
-    """A `DualEncoder` on transformers' CLIPModel.
+    """A `DualEncoder` on transformers' CLIPModel, SiglipModel or Siglip2Model.
 
     Args:
         model: The model.
-        tokenizer: Turns captions into rows of token ids, each with its start and end tokens, cut to the context.
-        mean: Channel means of normalised pictures.
-        std: Channel standard deviations.
+        tokenizer: Turns captions into rows of token ids: for CLIP each with its start and end tokens, cut to the
+            context; for SigLIP padded to the context, -1 - i for a masked id i.
+        pictures: How pictures are made; None: as usual for the kind of model.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Callable[[Sequence[str]], Sequence[Sequence[int]]],
-        *,
-        mean: tuple[float, float, float] = _MEAN,
-        std: tuple[float, float, float] = _STD,
-    ) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Tokenize, pictures: Pictures | None = None) -> None:
         self._model: Any = model
         self._tokenizer = tokenizer
-        self.image_size: int = self._model.config.vision_config.image_size
-        self.mean, self.std = mean, std
+        pictures = pictures or _pictures({}, self._model.config)
+        self.image_size: int = pictures.geometry.size
+        self.resize_mode: ResizeMode = pictures.geometry.resize_mode
+        self.interpolation: Interpolation = pictures.geometry.interpolation
+        self.mean, self.std = pictures.mean, pictures.std
 
     @property
     def module(self) -> nn.Module:
-        """The CLIPModel."""
+        """The model of transformers."""
         return self._model
 
     def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "n length"]:
-        """Turn captions into token ids, padded with 0 after end-of-text to the longest one."""
+        """Turn captions into token ids; CLIP's are padded with 0 after end-of-text to the longest one."""
         rows = [torch.tensor(list(row), dtype=torch.long) for row in self._tokenizer(captions)]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
         """Embed normalised pictures."""
+        if self._model.config.model_type == "siglip2":
+            patches, mask, shapes = _patches(pixels, self._model.config.vision_config.patch_size)
+            # by place: the name of the mask depends on the library's version
+            return self._model.vision_model(patches, mask, shapes).pooler_output
         pooled = self._model.vision_model(pixel_values=pixels).pooler_output
-        return self._model.visual_projection(pooled)
+        return self._model.visual_projection(pooled) if hasattr(self._model, "visual_projection") else pooled
 
     def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
-        """Embed captions; the tower is causal and read out at end-of-text, so padding changes nothing."""
-        pooled = self._model.text_model(input_ids=tokens).pooler_output
-        return self._model.text_projection(pooled)
+        """Embed captions."""
+        seen = tokens >= 0
+        ids = torch.where(seen, tokens, -1 - tokens)
+        mask = None if bool(seen.all()) else seen.long()
+        pooled = self._model.text_model(input_ids=ids, attention_mask=mask).pooler_output
+        return self._model.text_projection(pooled) if hasattr(self._model, "text_projection") else pooled
 
     def logit_scale(self) -> Float[Tensor, ""]:
         """The exponentiated logit scale."""
-        return self._model.logit_scale.exp()
+        return self._model.logit_scale.exp().reshape(())
 
     def save(self, folder: Path) -> list[Path]:
-        """Write config and weights (safetensors) as `CLIPModel.from_pretrained` reads them."""
+        """Write config and weights (safetensors) as `from_pretrained` reads them."""
         make_folder(folder)
         self._model.save_pretrained(folder, safe_serialization=True)
         return sorted(file for file in folder.iterdir() if file.suffix in {".json", ".safetensors"})
 
 
-def create(
-    config: Mapping[str, Any], tokenizer: Callable[[Sequence[str]], Sequence[Sequence[int]]], *, seed: int
-) -> TransformersEncoder:
+def _patches(pixels: Float[Tensor, "n 3 size size"], side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut squares as NaFlex models take them: rows of (n, patch, side * side * 3), a mask of ones, rows and columns."""
+    n, channels, height, width = pixels.shape
+    rows, columns = height // side, width // side
+    cut = pixels.reshape(n, channels, rows, side, columns, side).permute(0, 2, 4, 3, 5, 1)
+    shapes = torch.tensor([[rows, columns]], device=pixels.device).expand(n, 2)
+    mask = torch.ones((n, rows * columns), dtype=torch.int32, device=pixels.device)
+    return cut.reshape(n, rows * columns, side * side * channels), mask, shapes
+
+
+def create(config: Mapping[str, Any], tokenizer: Tokenize, *, seed: int) -> TransformersEncoder:
     """Create a model with fresh weights that depend on the seed alone.
 
     Args:
-        config: What `CLIPConfig` takes: `text_config`, `vision_config`, `projection_dim`.
+        config: What the kind's config class takes: `text_config`, `vision_config`, and for CLIP `projection_dim`;
+            `model_type` is clip, siglip or siglip2, clip by default.
         tokenizer: See `TransformersEncoder`.
         seed: Seed of the initial weights; the global random state is left as it was.
     """
     library = _library()
+    kind = config.get("model_type", "clip")
+    settings = {key: value for key, value in config.items() if key != "model_type"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = library.CLIPModel(library.CLIPConfig(**config))
+        made = getattr(library, _CLASSES[kind].replace("Model", "Config"))(**settings)
+        model = getattr(library, _CLASSES[kind])(made)
     return TransformersEncoder(model.eval(), tokenizer)
 
 
-def load(
-    folder: Path, tokenizer: Callable[[Sequence[str]], Sequence[Sequence[int]]] | None = None
-) -> TransformersEncoder:
-    """Load a model from a local folder; nothing is fetched, and weights that are not safetensors are refused.
+def find_weights(folder: Path, name: str) -> Path:
+    """Return the first weight file of a folder, safetensors before others.
+
+    Raises:
+        InputError: The folder has no config or no weights.
+    """
+    weights = _weights(folder)
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    missing += [] if weights else ["*.safetensors"]
+    if missing:
+        raise InputError(
+            f"model {shorten(name)}",
+            got=f"a folder with no {' and no '.join(missing)}",
+            expected="config.json and safetensors weights",
+            todo="Save the model with save_pretrained.",
+        )
+    return weights[0]
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files of a folder that decide what its model computes."""
+    weights = _weights(folder)
+    names = ("config.json", "preprocessor_config.json", "processor_config.json")
+    indexes = [Path(f"{weights[0].name.split('-')[0].split('.')[0]}{weights[0].suffix}.index.json")] if weights else []
+    files = [folder / name for name in (*names, *indexes) if (folder / name).is_file()]
+    return [*files, *weights, *tokenizers.files_of(folder)]
+
+
+def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder:
+    """Load a model from a local folder, in float32; nothing is fetched.
 
     Args:
-        folder: A folder with `config.json` and safetensors weights.
+        folder: A folder with `config.json` and weights: safetensors, or `pytorch_model.bin`, read as weights only.
         tokenizer: See `TransformersEncoder`; None: the folder's own.
 
     Raises:
-        InputError: The folder has no such model, or no tokenizer and none was given.
+        InputError: The folder has no such model, or no tokenizer and none was given; or it would run code.
     """
+    what = f"model folder {folder}"
     if not (folder / "config.json").is_file():
-        raise InputError(f"model folder {folder}", got="no config.json", todo="Give a folder saved by transformers.")
+        raise InputError(what, got="no config.json", todo="Give a folder saved by transformers.")
     library = _library()
-    if tokenizer is None and not any((folder / name).is_file() for name in _TOKENIZER):
+    if tokenizer is None and not any((folder / name).is_file() for name in tokenizers.VOCABULARIES):
         # without these files the library makes an empty tokenizer, and says nothing
         raise InputError(
-            f"model folder {folder}",
+            what,
             got="no tokenizer",
-            expected=f"one of {', '.join(_TOKENIZER)}",
+            expected=f"one of {', '.join(tokenizers.VOCABULARIES)}",
             todo="Save the tokenizer into it with save_pretrained, or give one.",
         )
+    tokenizers.refuse_code(folder, what)
+    kind = _kind(folder)
     try:
-        # the weights are drawn before they are read: that must not move the caller's random numbers
-        with torch.random.fork_rng(devices=[]):
-            model = library.CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        if tokenizer is None:
-            own = library.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            longest = model.config.text_config.max_position_embeddings
-            tokenizer = lambda texts: own(list(texts), truncation=True, max_length=longest)["input_ids"]  # noqa: E731
-        statistics = _statistics(folder)
-    except (OSError, ValueError, RuntimeError) as error:
+        with hub.offline(), _quiet(library):
+            model = _load_model(library, folder, kind)
+            if tokenizer is None:
+                tokenizer = _load_tokenizer(library, folder, kind, model.config.text_config.max_position_embeddings)
+    except ImportError as error:
         raise InputError(
-            f"model folder {folder}",
-            got=f"files that do not load ({shorten(str(error))})",
-            expected="a CLIPModel with safetensors weights, and its tokenizer",
+            what,
+            got=f"a tokenizer that needs another package ({shorten(' '.join(str(error).split()))})",
+            expected="the extra hf",
+            todo="Install it: pip install 'clipmem[hf]'.",
+        ) from error
+    except _BROKEN as error:
+        got = error.got if isinstance(error, InputError) else f"files that do not load ({_reason(error)})"
+        raise InputError(
+            what,
+            got=got,
+            expected=f"a {_CLASSES[kind]} and its tokenizer",
             todo="Save it with save_pretrained of the model and of the tokenizer.",
         ) from error
-    return TransformersEncoder(model.eval(), tokenizer, **statistics)
+    return TransformersEncoder(model.float().eval(), tokenizer, _pictures(_read_pictures(folder), model.config, what))
 
 
-def _statistics(folder: Path) -> dict[str, tuple[float, float, float]]:
-    """Read by which means and deviations the folder's own preprocessor normalises pictures, where it says so."""
-    file = folder / "preprocessor_config.json"
-    if not file.is_file():
-        return {}
-    config = json.loads(file.read_text(encoding="utf-8"))
-    found: dict[str, tuple[float, float, float]] = {}
-    for name, key in (("mean", "image_mean"), ("std", "image_std")):
-        if key in config:
-            red, green, blue = config[key]
-            found[name] = (float(red), float(green), float(blue))
-    return found
+@contextlib.contextmanager
+def _quiet(library: Any) -> Generator[None]:
+    """Silence the library's progress bars, and the warnings of what it imports and reads."""
+    talk = library.utils.logging
+    before = talk.is_progress_bar_enabled()
+    talk.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if before:
+            talk.enable_progress_bar()
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return shorten((lines or [type(error).__name__])[0])
+
+
+def _kind(folder: Path) -> str:
+    try:
+        document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = document.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"model folder {folder}",
+            got=f"files that do not load (config.json: {shorten(str(error))})",
+            expected="a config of transformers",
+            todo="Save it with save_pretrained of the model and of the tokenizer.",
+        ) from error
+    if kind not in _CLASSES:
+        raise InputError(
+            f"model folder {folder}",
+            got=f"model_type {shorten(kind)} in its config.json",
+            expected=f"one of {', '.join(_CLASSES)}",
+            todo="Other models of transformers are not supported.",
+        )
+    return str(kind)
+
+
+def _load_model(library: Any, folder: Path, kind: str) -> Any:
+    safe = any(folder.glob("*.safetensors"))
+    # the weights are drawn before they are read: that must not move the caller's random numbers
+    with torch.random.fork_rng(devices=[]):
+        model, told = getattr(library, _CLASSES[kind]).from_pretrained(
+            folder, local_files_only=True, use_safetensors=safe, weights_only=True, output_loading_info=True
+        )
+    missing = sorted(told["missing_keys"])
+    if missing:
+        # the library draws them at random, and only logs it
+        raise ValueError(f"the weights lack {len(missing)} parameters: {missing[0]}")
+    return model
+
+
+def _load_tokenizer(library: Any, folder: Path, kind: str, longest: int) -> Tokenize:
+    own = library.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+    def clip(texts: Sequence[str]) -> Sequence[Sequence[int]]:
+        return own(list(texts), truncation=True, max_length=longest)["input_ids"]
+
+    def siglip(texts: Sequence[str]) -> Sequence[Sequence[int]]:
+        made = own(list(texts), padding="max_length", truncation=True, max_length=longest)
+        ids, masks = made["input_ids"], made.get("attention_mask")
+        if masks is None:
+            return ids
+        return [[i if m else -1 - i for i, m in zip(*row, strict=True)] for row in zip(ids, masks, strict=True)]
+
+    return clip if kind == "clip" else siglip
+
+
+def _read_pictures(folder: Path) -> dict[str, Any]:
+    """Read what a folder says of pictures, as the library finds it: in the processor's config, else in its own."""
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        try:
+            document = json.loads((folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"model folder {folder}",
+                got=f"files that do not load ({name}: {shorten(str(error))})",
+                expected="JSON",
+                todo="Save it with save_pretrained of the processor.",
+            ) from error
+        if name.startswith("processor"):
+            document = document.get("image_processor")
+        if isinstance(document, dict):
+            return cast(dict[str, Any], document)
+    return {}
+
+
+def _pictures(told: Mapping[str, Any], config: Any, what: str = "model") -> Pictures:
+    """Work out how a model's pictures are made.
+
+    Args:
+        told: What its folder says of them.
+        config: The model's config.
+        what: The model, as a message starts.
+
+    Raises:
+        InputError: They are made in a way that there is not here.
+    """
+    kind = str(config.model_type)
+    settings = {**_PICTURES[kind], **told}
+    rescaled = settings.get("do_rescale", True) and math.isclose(settings.get("rescale_factor", 1 / 255), 1 / 255)
+    interpolation = _INTERPOLATIONS.get(settings["resample"])
+    if interpolation is None or not rescaled or not settings.get("do_resize", True):
+        shown = {k: settings.get(k) for k in ("do_resize", "resample", "do_rescale", "rescale_factor") if k in settings}
+        raise _unsupported(what, str(shown), "resample 2 (bilinear) or 3 (bicubic), values divided by 255")
+    if kind == "siglip2":
+        patch = int(config.vision_config.patch_size)
+        geometry = Geometry(patch * math.isqrt(int(settings["max_num_patches"])), "squash", interpolation)
+    else:
+        size = config.vision_config.image_size
+        geometry = Geometry(int(size), _mode(settings, kind, size, what), interpolation)
+    if not settings.get("do_normalize", True):
+        return Pictures(geometry, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    mean, std = (_three(settings[key]) for key in ("image_mean", "image_std"))
+    return Pictures(geometry, mean, std)
+
+
+def _mode(settings: Mapping[str, Any], kind: str, size: Any, what: str) -> ResizeMode:
+    """Tell what happens to the longer side; the result must be the square that the model takes."""
+    usual: ResizeMode = "shortest" if kind == "clip" else "squash"
+    if "size" not in settings and "crop_size" not in settings and isinstance(size, int):
+        return usual
+    scaled, cropped = settings.get("size"), settings.get("crop_size")
+    if isinstance(scaled, int):
+        scaled = {"shortest_edge": scaled} if kind == "clip" else {"height": scaled, "width": scaled}
+    if isinstance(cropped, int):
+        cropped = {"height": cropped, "width": cropped}
+    square = {"height": size, "width": size}
+    crops = bool(settings["do_center_crop"])
+    if _same(scaled, square) and (not crops or cropped is None or _same(cropped, square)):
+        return "squash"
+    if _same(scaled, {"shortest_edge": size}) and crops and (cropped is None or _same(cropped, square)):
+        return "shortest"
+    got = f"pictures scaled to {scaled}" + (f" and cropped to {cropped}" if crops else "") + f" for a model of {size}"
+    raise _unsupported(what, got, "squares of the model's size, cut from pictures scaled to it")
+
+
+def _same(told: Any, wanted: Mapping[str, int]) -> bool:
+    return isinstance(told, Mapping) and {k: v for k, v in told.items() if v is not None} == wanted
+
+
+def _unsupported(what: str, got: str, expected: str) -> InputError:
+    return InputError(what, got=got, expected=expected, todo="Pictures cannot be made for this model here.")
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = values if isinstance(values, list | tuple) else (values,) * 3
+    return float(red), float(green), float(blue)

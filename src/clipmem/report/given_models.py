@@ -1,7 +1,10 @@
 """What a report says of given models: their names, sizes and weights, from the manifest."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_WEIGHTS = re.compile(r"\.(safetensors|pt|pth|bin|ckpt)(#ema)?$")
 
 
 def given_models(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -18,7 +21,7 @@ def given_models(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     for kind in ("target", "reference"):
         for k, model in enumerate(manifest["given"][kind]):
-            weights = [f"{name} {sha[:16]}" for name, sha in model["files"].items() if name.endswith(".safetensors")]
+            weights = [f"{name} {sha[:16]}" for name, sha in model["files"].items() if _WEIGHTS.search(name)]
             parts = [f"{model['parameters']:,} parameters", f"pictures of {model['image_size']} pixels", *weights[:1]]
             parts += [f"and {len(weights) - 1} more weight files"] if len(weights) > 1 else []
             facts.append((f"{kind} {k}", f"{model['name']}: {', '.join(parts)}"))

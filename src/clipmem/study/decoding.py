@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from clipmem.base.errors import InputError
+from clipmem.base.pictures import Geometry
 from clipmem.base.progress import Reporter
 from clipmem.data.cache import build_cache
 from clipmem.data.decoding import DecodeError
@@ -27,19 +28,19 @@ def decode_pairs(
     folder: RunFolder,
     pairs: pl.DataFrame,
     source: Source,
-    sizes: Sequence[int],
+    geometries: Sequence[Geometry],
     *,
     reporter: Reporter,
     check: Callable[[pl.DataFrame], object],
     strict: bool = False,
 ) -> list[Path]:
-    """Decode the pictures of all pairs at every size, and write the tables of what is left and what is not.
+    """Decode the pictures of all pairs in every geometry, and write the tables of what is left and what is not.
 
     Args:
         folder: The run folder.
         pairs: The source's pairs, with the columns of the `pairs` table.
         source: The source, whose own problems are listed too.
-        sizes: Sides of the pictures, in pixels.
+        geometries: How pictures become the squares that the models take.
         reporter: Who is told.
         check: Refuses pairs that are too few for the study; called with those that are left.
         strict: Stop at the first picture that does not decode.
@@ -50,7 +51,7 @@ def decode_pairs(
     Raises:
         InputError: A picture does not decode and `strict` is set, or too few pairs are left.
     """
-    reporter.begin("decode", pairs.height * len(sizes), "pictures")
+    reporter.begin("decode", pairs.height * len(geometries), "pictures")
     broken: dict[int, Problem] = {}
     where, keys = source_name(source.section), pairs["key"].to_list()
 
@@ -60,16 +61,18 @@ def decode_pairs(
             raise stop_at(broken[place]) from error
 
     caches: list[Path] = []
-    for size in sizes:
-        cache = materials.cache_file(folder, size, first=sizes[0])
+    for geometry in geometries:
+        cache = materials.cache_file(folder, geometry, first=geometries[0])
         references = [image for place, image in enumerate(pairs["image"]) if place not in broken]
-        # what decodes at one size decodes at all of them
+        # what decodes in one geometry decodes in all of them
         first = leave_out if not caches else None
         build_cache(
             cache,
             references,
             source.read,
-            size=size,
+            size=geometry.size,
+            resize_mode=geometry.resize_mode,
+            interpolation=geometry.interpolation,
             progress=reporter.advance,
             order=source.storage_order(references),
             left_out=first,

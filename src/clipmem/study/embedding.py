@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from clipmem.embed import passes
+from clipmem.models.protocol import geometry_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.study import execution, materials
@@ -42,7 +43,7 @@ class Embedder:
         encoder = self._models.load(task.side, task.seed)
         return passes.embed(
             encoder,
-            materials.pixels(self._folder, encoder.image_size),
+            materials.pixels(self._folder, geometry_of(encoder), first=self._models.geometries[0]),
             self._material.rows,
             self._material.captions,
             self._material.splits["uid"].to_list(),

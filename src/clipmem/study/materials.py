@@ -7,24 +7,24 @@ import numpy as np
 import polars as pl
 from jaxtyping import UInt8
 
+from clipmem.base.pictures import Geometry
 from clipmem.base.recipes import Recipe
 from clipmem.data.cache import open_cache
 from clipmem.store.folder import RunFolder
 from clipmem.train.loop import TrainingData
 
-# the pictures at the study's first size: the only one, unless models of several sizes are given
+# the pictures in the study's first geometry: the only one, unless models of several are given
 CACHE = "cache/pixels.npy"
 
 
-def cache_file(folder: RunFolder, size: int, *, first: int) -> Path:
-    """Return where the pictures of side `size` lie, `first` being the study's first size."""
-    return folder.path / (CACHE if size == first else f"cache/pixels-{size}.npy")
+def cache_file(folder: RunFolder, geometry: Geometry, *, first: Geometry) -> Path:
+    """Return where the pictures of a geometry lie, `first` being the study's first."""
+    return folder.path / (CACHE if geometry == first else f"cache/pixels-{geometry.name}.npy")
 
 
-def pixels(folder: RunFolder, size: int) -> UInt8[np.ndarray, "n size size 3"]:
-    """Open the pixel cache for a model that takes pictures of side `size`."""
-    found = open_cache(folder.path / CACHE)
-    return found if found.shape[1] == size else open_cache(cache_file(folder, size, first=found.shape[1]))
+def pixels(folder: RunFolder, geometry: Geometry, *, first: Geometry) -> UInt8[np.ndarray, "n size size 3"]:
+    """Open the pixel cache for a model that takes pictures of a geometry, `first` being the study's first."""
+    return open_cache(cache_file(folder, geometry, first=first))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.pictures import Geometry
 from clipmem.base.recipes import Recipe
 from clipmem.models import given, openclip
 from clipmem.models.protocol import DualEncoder
@@ -29,8 +30,8 @@ class StudyModels(ABC):
 
     @property
     @abstractmethod
-    def sizes(self) -> list[int]:
-        """Sides of the pictures that the models take, in pixels, each once, the smallest first."""
+    def geometries(self) -> list[Geometry]:
+        """How the pictures that the models take are made, each once, the smallest first."""
 
     def check(self, manifest: Mapping[str, Any]) -> None:  # noqa: B027  models of a run folder are checked by its markers
         """Check that they are the models of which the manifest of a run folder speaks.
@@ -51,15 +52,14 @@ class TrainedModels(StudyModels):
         self._name, self._folder = recipe.model.name, folder
 
     def describe(self) -> dict[str, Any]:
-        """Add nothing: the recipe says it all, if there is an architecture of that name."""
-        openclip.model_config(self._name)
+        """Add nothing: the recipe says it all, if there is an architecture of that name and its tokenizer."""
+        openclip.check(self._name)
         return {}
 
     @property
-    def sizes(self) -> list[int]:
-        """The one size of the architecture."""
-        size: int | list[int] = openclip.model_config(self._name)["vision_cfg"]["image_size"]
-        return [size if isinstance(size, int) else size[0]]
+    def geometries(self) -> list[Geometry]:
+        """The one geometry of the architecture."""
+        return [openclip.geometry_of_config(self._name)]
 
     def load(self, side: str, seed: int) -> DualEncoder:
         """Load a model of the run folder."""
@@ -73,15 +73,22 @@ class GivenModels(StudyModels):
         names: `target`, `reference` → the addresses of the models, one after the other.
         roles: The roles file; "" for none.
         folder: The run folder, named in messages.
+        known: What the manifest of a finished run says of them.
 
     Raises:
         InputError: A model is not there.
     """
 
-    def __init__(self, names: Mapping[str, list[str]], roles: str, folder: RunFolder) -> None:
+    def __init__(
+        self,
+        names: Mapping[str, list[str]],
+        roles: str,
+        folder: RunFolder,
+        known: Mapping[str, Any] | None = None,
+    ) -> None:
         self._models = {kind: [given.find(name) for name in names[kind]] for kind in LISTS.values()}
         self._roles, self._folder = roles, folder
-        self._known: Mapping[str, Any] | None = None
+        self._known = known
 
     @cached_property
     def _content(self) -> dict[str, dict[str, str]]:
@@ -99,8 +106,12 @@ class GivenModels(StudyModels):
         for model in (model for models in self._models.values() for model in models):
             if model.address not in facts:
                 encoder = given.load(model)
-                parameters = sum(p.numel() for p in encoder.module.parameters())
-                facts[model.address] = {"image_size": encoder.image_size, "parameters": parameters}
+                facts[model.address] = {
+                    "image_size": encoder.image_size,
+                    "resize_mode": encoder.resize_mode,
+                    "interpolation": encoder.interpolation,
+                    "parameters": sum(p.numel() for p in encoder.module.parameters()),
+                }
         entries = {
             kind: [
                 {
@@ -119,10 +130,10 @@ class GivenModels(StudyModels):
         return {"name": self._roles, "sha256": file_sha256(Path(self._roles))} if self._roles else None
 
     @property
-    def sizes(self) -> list[int]:
-        """The sizes of all models."""
+    def geometries(self) -> list[Geometry]:
+        """The geometries of all models."""
         known = self.describe()["given"]
-        return sorted({entry["image_size"] for kind in LISTS.values() for entry in known[kind]})
+        return sorted({_geometry(entry) for kind in LISTS.values() for entry in known[kind]})
 
     def check(self, manifest: Mapping[str, Any]) -> None:
         """Compare the content of every model, and of the roles file, with what the run folder was made with."""
@@ -158,6 +169,11 @@ class GivenModels(StudyModels):
         return given.load(models[seed])
 
 
+def _geometry(entry: Mapping[str, Any]) -> Geometry:
+    # manifests of earlier versions know the size only: pictures were then made in one way
+    return Geometry(entry["image_size"], entry.get("resize_mode", "shortest"), entry.get("interpolation", "bicubic"))
+
+
 def open_models(
     recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None, *, verify: bool = True
 ) -> StudyModels:
@@ -180,7 +196,7 @@ def open_models(
         return GivenModels({"target": [*section.target], "reference": [*section.reference]}, section.roles, folder)
     known = manifest["given"]
     addresses = {kind: [entry["address"] for entry in known[kind]] for kind in LISTS.values()}
-    models = GivenModels(addresses, "", folder)
+    models = GivenModels(addresses, "", folder, known)
     if verify:
         models.check(manifest)
     return models

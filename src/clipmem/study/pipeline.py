@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from clipmem.base.pictures import Geometry
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe, dump_recipe
@@ -77,7 +78,7 @@ class Study:
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
             how = self._begin(pairs, models)
-            self._stage("decode", lambda: self._decode(pairs, source, models.sizes))
+            self._stage("decode", lambda: self._decode(pairs, source, models.geometries))
             if self.strict:
                 decoding.check_strict(self.folder)
             self._stage("plan", self._plan)
@@ -118,12 +119,12 @@ class Study:
         self.folder.write_json("manifest.json", described | models.describe())
         return how
 
-    def _decode(self, pairs: pl.DataFrame, source: Source, sizes: Sequence[int]) -> list[Path]:
+    def _decode(self, pairs: pl.DataFrame, source: Source, geometries: Sequence[Geometry]) -> list[Path]:
         return decoding.decode_pairs(
             self.folder,
             pairs,
             source,
-            sizes,
+            geometries,
             reporter=self.reporter,
             check=self._protocol.check_usable,
             strict=self.strict,

@@ -54,7 +54,7 @@ def compare(
     chosen.check(pairs)
     if kept is not None:
         sides = _embed(sides, kept, pairs, chosen, settings, reporter)
-    block = settings.block or (DECODED if any(side.size for kind in LISTS for side in sides[kind]) else STORED)
+    block = settings.block or (DECODED if any(side.geometry for kind in LISTS for side in sides[kind]) else STORED)
     return Comparison(sides["target"], sides["reference"], pairs, chosen, block, settings.weight, settings.confidence)
 
 

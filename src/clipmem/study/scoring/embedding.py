@@ -67,13 +67,13 @@ def embed_into(
     ]
     started = time.monotonic()
     reporter.begin("embed", sum(len(rows) for _, rows in waiting), "pairs")
-    sizes = sorted({side.size for side in sides if side.size is not None}) if waiting else []
+    geometries = sorted({side.geometry for side in sides if side.geometry is not None}) if waiting else []
     for k, rows in waiting:
         problems: list[Problem] = []
         found: list[list[Means]] = []
         kept: list[np.ndarray] = []
         for start in range(rows.start, rows.stop, block):
-            one, bad = read_block(pairs, np.arange(start, min(start + block, rows.stop)), sizes)
+            one, bad = read_block(pairs, np.arange(start, min(start + block, rows.stop)), geometries)
             one, means, more = usable_means(sides, one)
             problems += bad + more
             kept.append(one.rows)

@@ -162,9 +162,9 @@ class Scorer:
 
     def _chunks(self, pairs: Pairs, rows: range) -> Iterator[tuple[Block, list[Means], list[Problem]]]:
         """Yield the pairs of a block in pieces: float64 copies of a whole one would be too large to stay in place."""
-        sizes = sorted({side.size for side in self._what.sides if side.size is not None})
+        geometries = sorted({side.geometry for side in self._what.sides if side.geometry is not None})
         for start in range(rows.start, rows.stop, CHUNK):
-            block, problems = read_block(pairs, np.arange(start, min(start + CHUNK, rows.stop)), sizes)
+            block, problems = read_block(pairs, np.arange(start, min(start + CHUNK, rows.stop)), geometries)
             block, means, more = usable_means(self._what.sides, block)
             yield block, means, problems + more
 

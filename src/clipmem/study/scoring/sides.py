@@ -16,13 +16,14 @@ import polars as pl
 import torch
 
 from clipmem.base.errors import InputError
+from clipmem.base.pictures import Geometry
 from clipmem.base.recipes import EmbedSection
 from clipmem.data.decoding import DecodeError, decode
 from clipmem.data.quarantine import Problem
 from clipmem.embed.layout import Layout, is_layout
 from clipmem.embed.means import Means, encode, unit_means
 from clipmem.models import given
-from clipmem.models.protocol import DualEncoder
+from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.study.scoring.pairs import Pairs
 from clipmem.train.numerics import computing
 
@@ -34,13 +35,13 @@ _LONG = 1000  # tokens of a model that does not say: the attention kernel stays 
 
 
 class Block(NamedTuple):
-    """Some pairs that are next: their rows in the table of `pairs`, captions, and pictures at each size asked for."""
+    """Pairs that are next: their rows in the table of `pairs`, captions, and pictures in each geometry asked for."""
 
     pairs: Pairs
     rows: np.ndarray
     uids: list[str]
     captions: list[list[str]]
-    pixels: dict[int, np.ndarray]
+    pixels: dict[Geometry, np.ndarray]
 
     def kept(self, ok: np.ndarray) -> "Block":
         """Return the pairs that are `ok`."""
@@ -48,7 +49,7 @@ class Block(NamedTuple):
             return self
         where = np.flatnonzero(ok)
         captions = [self.captions[k] for k in where] if self.captions else []
-        pixels = {size: values[where] for size, values in self.pixels.items()}
+        pixels = {geometry: values[where] for geometry, values in self.pixels.items()}
         return Block(self.pairs, self.rows[where], [self.uids[k] for k in where], captions, pixels)
 
 
@@ -62,8 +63,8 @@ class Side(ABC):
     name: str
 
     @property
-    def size(self) -> int | None:
-        """Side of the pictures that it wants; None where it wants none."""
+    def geometry(self) -> Geometry | None:
+        """How it wants pictures; None where it wants none."""
         return None
 
     @abstractmethod
@@ -102,9 +103,9 @@ class ModelSide(Side):
         return given.load(self._found)
 
     @property
-    def size(self) -> int | None:
-        """Side of its pictures."""
-        return self._encoder.image_size
+    def geometry(self) -> Geometry | None:
+        """How it takes pictures."""
+        return geometry_of(self._encoder)
 
     def content(self) -> dict[str, Any]:
         """Hash its files."""
@@ -112,7 +113,7 @@ class ModelSide(Side):
 
     def means(self, block: Block) -> Means:
         """Embed the pairs."""
-        encoder, pixels = self._encoder, block.pixels[self._encoder.image_size]
+        encoder, pixels = self._encoder, block.pixels[geometry_of(self._encoder)]
         with computing(self._precision, self._device, tokens=getattr(encoder, "tokens", _LONG)):
             return encode(encoder, pixels, block.captions, block.uids, self._settings, device=self._device)
 
@@ -273,22 +274,24 @@ def open_side(address: str, settings: EmbedSection, *, device: str, precision: s
     return ModelSide(address, settings, device=device, precision=precision)
 
 
-def read_block(pairs: Pairs, rows: np.ndarray, sizes: Sequence[int]) -> tuple[Block, list[Problem]]:
-    """Read the pairs in some rows, and decode their pictures at each of the sizes.
+def read_block(pairs: Pairs, rows: np.ndarray, geometries: Sequence[Geometry]) -> tuple[Block, list[Problem]]:
+    """Read the pairs in some rows, and decode their pictures in each of the geometries.
 
     Returns:
         The pairs whose pictures decode, and why the others do not.
     """
     table = pairs.table[rows]
     uids = table["uid"].to_list()
-    if not sizes or pairs.source is None:
+    if not geometries or pairs.source is None:
         return Block(pairs, rows, uids, [], {}), []
-    encoded, problems = _read(pairs, table, sizes)
+    encoded, problems = _read(pairs, table, geometries)
     ok = np.array([pictures is not None for pictures in encoded])
     whole = [pictures for pictures in encoded if pictures is not None]
     pixels = {
-        size: np.stack([pictures[k] for pictures in whole]) if whole else np.zeros((0, size, size, 3), dtype=np.uint8)
-        for k, size in enumerate(sizes)
+        geometry: np.stack([pictures[k] for pictures in whole])
+        if whole
+        else np.zeros((0, geometry.size, geometry.size, 3), dtype=np.uint8)
+        for k, geometry in enumerate(geometries)
     }
     where = np.flatnonzero(ok)
     captions = table["captions"].to_list()
@@ -297,9 +300,9 @@ def read_block(pairs: Pairs, rows: np.ndarray, sizes: Sequence[int]) -> tuple[Bl
 
 
 def _read(
-    pairs: Pairs, table: pl.DataFrame, sizes: Sequence[int]
+    pairs: Pairs, table: pl.DataFrame, geometries: Sequence[Geometry]
 ) -> tuple[list[list[np.ndarray] | None], list[Problem]]:
-    """Return each picture at each size, or None for one that does not decode."""
+    """Return each picture in each geometry, or None for one that does not decode."""
     found: list[list[np.ndarray] | None] = []
     problems: list[Problem] = []
     references = table["image"].to_list()
@@ -312,7 +315,16 @@ def _read(
             problems.append(Problem(pairs.name, key, NOT_READ))
         else:
             try:
-                pictures = [decode(one, size, name=f"picture {key!r}") for size in sizes]
+                pictures = [
+                    decode(
+                        one,
+                        geometry.size,
+                        name=f"picture {key!r}",
+                        resize_mode=geometry.resize_mode,
+                        interpolation=geometry.interpolation,
+                    )
+                    for geometry in geometries
+                ]
             except DecodeError as error:
                 problems.append(Problem(pairs.name, key, error.reason))
         found.append(pictures)

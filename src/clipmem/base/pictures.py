@@ -1,0 +1,36 @@
+"""How a picture becomes the square that a model takes: size, what happens to the longer side, how pixels are weighed.
+
+Models differ in it, so every cache of decoded pictures is made for one geometry.
+"""
+
+from typing import Literal, NamedTuple
+
+ResizeMode = Literal["shortest", "squash", "longest"]
+Interpolation = Literal["bicubic", "bilinear"]
+
+
+class Geometry(NamedTuple):
+    """One way to make squares, in open_clip's words.
+
+    Attributes:
+        size: Side of the square, in pixels.
+        resize_mode: `shortest` scales the shorter side to `size` and crops the centre; `squash` scales both sides to
+            `size`; `longest` scales the longer side to `size` and fills up with black.
+        interpolation: How pixels are weighed in scaling.
+
+    Example:
+        >>> Geometry(224), Geometry(224, "squash").name
+        (Geometry(size=224, resize_mode='shortest', interpolation='bicubic'), '224-squash')
+    """
+
+    size: int
+    resize_mode: ResizeMode = "shortest"
+    interpolation: Interpolation = "bicubic"
+
+    @property
+    def name(self) -> str:
+        """A short name, fit for a file: what is usual is left out."""
+        parts = [str(self.size)]
+        parts += [self.resize_mode] if self.resize_mode != "shortest" else []
+        parts += [self.interpolation] if self.interpolation != "bicubic" else []
+        return "-".join(parts)

@@ -1,0 +1,179 @@
+"""The language in which a user says which model is meant.
+
+    FOLDER, local-dir:FOLDER      a folder of open_clip
+    NAME/TAG                      an architecture of open_clip with one of its pretrained tags
+    NAME@CHECKPOINT               an architecture, or a JSON config, with weights from a file; with #ema behind it, the
+                                  averaged ones
+    hf-hub:OWNER/NAME             a repository of open_clip on the Hugging Face hub
+    transformers:FOLDER           a folder of transformers
+
+An architecture's name comes before a folder's: `ViT-B-32/openai` is the tag in every working directory, and
+`./ViT-B-32/openai` the folder.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from clipmem.base.errors import InputError, shorten
+from clipmem.base.suggest import did_you_mean
+from clipmem.models import openclip
+
+TRANSFORMERS, LOCAL, HUB, AVERAGED = "transformers:", "local-dir:", "hf-hub:", "#ema"
+EXPECTED = f"a folder of open_clip, NAME/TAG, NAME@CHECKPOINT, {LOCAL}FOLDER, {HUB}OWNER/NAME, or {TRANSFORMERS}FOLDER"
+_CHECK = "Check the path: a relative one starts at the working directory."
+
+
+class Address(NamedTuple):
+    """An address, taken apart.
+
+    Attributes:
+        kind: Which form it has.
+        path: The folder or the checkpoint, absolute.
+        name: The architecture, the path of its JSON config, or the hub repository.
+        tag: The pretrained tag.
+        averaged: The checkpoint's averaged weights are meant.
+    """
+
+    kind: Literal["folder", "tag", "checkpoint", "hub", "transformers"]
+    path: Path = Path()
+    name: str = ""
+    tag: str = ""
+    averaged: bool = False
+
+    def __str__(self) -> str:
+        """Write it so that it means the same in every working directory."""
+        match self.kind:
+            case "folder":
+                return f"{LOCAL if '@' in str(self.path) else ''}{self.path}"
+            case "tag":
+                return f"{self.name}/{self.tag}"
+            case "checkpoint":
+                return f"{self.name}@{self.path}{AVERAGED if self.averaged else ''}"
+            case "hub":
+                return f"{HUB}{self.name}"
+            case "transformers":
+                return f"{TRANSFORMERS}{self.path}"
+
+
+def parse(text: str) -> Address:
+    """Take an address apart.
+
+    Args:
+        text: What the user wrote.
+
+    Raises:
+        InputError: It has none of the forms, or what it names is not there.
+
+    Example:
+        >>> parse("ViT-B-32-quickgelu/OpenAI")[2:]
+        ('ViT-B-32-quickgelu', 'openai', False)
+        >>> str(parse("hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"))
+        'hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K'
+    """
+    if text.startswith(TRANSFORMERS):
+        return Address("transformers", _folder(text, text.removeprefix(TRANSFORMERS)))
+    if text.startswith(LOCAL):
+        return Address("folder", _folder(text, text.removeprefix(LOCAL)))
+    if text.startswith(HUB):
+        return _hub(text)
+    found = _checkpoint(text) or _tag(text)
+    if found is None and text:
+        path = _absolute(text, text)
+        if _is_folder(path):
+            return Address("folder", path)
+    if found is None:
+        raise _unknown(text)
+    return found
+
+
+def wrong(text: str, got: str, todo: str, expected: str = EXPECTED) -> InputError:
+    """Say what is wrong with an address."""
+    return InputError(f"model {shorten(text)}", got=got, expected=expected, todo=todo)
+
+
+def _absolute(text: str, path: str) -> Path:
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, nobody's home, a NUL byte
+        raise wrong(text, f"no path ({error})", _CHECK) from error
+
+
+def _is_folder(path: Path) -> bool:
+    # not the method of `Path`, which raises on a name that is too long
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def _folder(text: str, path: str) -> Path:
+    folder = _absolute(text, path)
+    if not path or not _is_folder(folder):
+        raise wrong(text, "a file" if path and _is_file(folder) else "no such folder", _CHECK)
+    return folder
+
+
+def _hub(text: str) -> Address:
+    name = text.removeprefix(HUB)
+    owner, slash, own = name.partition("/")
+    if not (owner and slash and own) or "/" in own:
+        raise wrong(text, f"a repository {shorten(name)}", "Copy the name from the repository's page.")
+    return Address("hub", name=name)
+
+
+def _checkpoint(text: str) -> Address | None:
+    for at in (k for k, letter in enumerate(text) if letter == "@"):
+        name, rest = text[:at], text[at + 1 :]
+        if not openclip.is_architecture(name):
+            continue
+        averaged = rest.endswith(AVERAGED) and not _is_file(_absolute(text, rest))
+        path = _absolute(text, rest.removesuffix(AVERAGED) if averaged else rest)
+        if not rest or not _is_file(path):
+            got = "a folder" if _is_folder(path) and rest else "no such file"
+            todo = f"{_CHECK} {_inside(path)}" if got == "a folder" else _CHECK
+            raise wrong(text, f"{got} behind @", todo.strip())
+        # a JSON config is a file too, and must be found from everywhere
+        own = str(_absolute(text, name)) if name.endswith(".json") else name
+        return Address("checkpoint", path, own, averaged=averaged)
+    return None
+
+
+def _inside(folder: Path) -> str:
+    files = sorted(file.name for file in folder.iterdir() if file.suffix in {".pt", ".pth", ".safetensors", ".bin"})
+    return f"Name one of its files: {', '.join(files[:5])}." if files else ""
+
+
+def _tag(text: str) -> Address | None:
+    name, slash, tag = text.partition("/")
+    if not slash or openclip.pretrained(name, tag) is None:
+        return None
+    # in the one spelling that open_clip lists
+    return Address("tag", name=name, tag=next(known for known in openclip.tags(name) if _clean(known) == _clean(tag)))
+
+
+def _clean(tag: str) -> str:
+    return tag.lower().replace("-", "_")
+
+
+def _unknown(text: str) -> InputError:
+    """Say what an address that names nothing was probably meant to be."""
+    known = openclip.architectures()
+    name, slash, tag = text.partition("/")
+    before, at, _ = text.partition("@")
+    if text in known:
+        tags = openclip.tags(text)
+        other = f" or {text}/TAG, TAG being one of {', '.join(tags)}" if tags else ""
+        return wrong(text, "an architecture without weights", f"Write {text}@CHECKPOINT{other}.")
+    if slash and name in known:
+        tags = openclip.tags(name)
+        todo = did_you_mean(tag, tags, kind="tag") if tags else f"{name} has no pretrained tags."
+        return wrong(text, f"no pretrained tag {shorten(tag)} of {name}, and no such folder", todo)
+    if at and "/" not in before:
+        return wrong(text, f"no architecture {shorten(before)}", did_you_mean(before, known, kind="architecture"))
+    path = _absolute(text, text)
+    if text and _is_file(path):
+        return wrong(text, "a file", f"Say which architecture it is of: NAME@{text}.")
+    near = did_you_mean(name, known) if slash and "/" not in tag else ""
+    return wrong(text, "no such folder", near if near.startswith("Did you mean") else _CHECK)

@@ -1,0 +1,132 @@
+"""Files of the Hugging Face hub: those on this machine, and others only where fetching was asked for.
+
+The only module that imports huggingface_hub. It looks into the library's own cache, so that what was fetched by other
+programs is found. Libraries that look for files by themselves are called within `offline`, which makes every request of
+theirs fail at once.
+"""
+
+import contextlib
+import os
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from clipmem.base.errors import InputError, RunError, shorten
+
+DOWNLOAD = "CLIPMEM_DOWNLOAD"
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def may_download() -> bool:
+    """Tell whether the user asked for downloads by the environment variable CLIPMEM_DOWNLOAD."""
+    return os.environ.get(DOWNLOAD, "").lower() in {"1", "true", "yes", "on"}
+
+
+def cache_folder() -> Path:
+    """Return the hub's cache, as its own library finds it, read anew at every call."""
+    if "HF_HUB_CACHE" in os.environ:
+        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+    if "HF_HOME" in os.environ:
+        return Path(os.environ["HF_HOME"]).expanduser() / "hub"
+    return Path(constants.HF_HUB_CACHE)
+
+
+@contextlib.contextmanager
+def offline() -> Generator[None]:
+    """Let no library ask the hub for anything; environment and settings are put back afterwards."""
+    before = {name: os.environ.get(name) for name in _OFFLINE}
+    setting = constants.HF_HUB_OFFLINE
+    os.environ.update(dict.fromkeys(_OFFLINE, "1"))
+    constants.HF_HUB_OFFLINE = True  # read from the environment once, when the library was imported
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = setting
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def cached(repository: str, name: str) -> Path | None:
+    """Return a file of a repository if it is on this machine."""
+    try:
+        found = huggingface_hub.try_to_load_from_cache(repository, name, cache_dir=cache_folder())
+    except HFValidationError as error:
+        raise InputError(
+            f"hub repository {shorten(repository)}",
+            got=shorten(str(error)),
+            expected="OWNER/NAME",
+            todo="Copy the name from the repository's page.",
+        ) from error
+    return Path(found) if isinstance(found, str) else None
+
+
+def get(repository: str, names: Sequence[str], *, what: str, download: bool) -> Path:
+    """Return the first of some files of a repository.
+
+    Args:
+        repository: OWNER/NAME.
+        names: Files that would do, the best first.
+        what: What they are needed for, as a message starts.
+        download: Fetch one that is not on this machine.
+
+    Raises:
+        InputError: None is on this machine, and nothing may be fetched; or the repository has none of them.
+        RunError: Fetching failed.
+    """
+    found = next((file for name in names if (file := cached(repository, name))), None)
+    if found is None and download:
+        found = _fetch(repository, names, what)
+    if found is None:
+        raise InputError(
+            what,
+            got=f"no {' or '.join(names)} of the hub repository {repository} in {cache_folder()}",
+            expected="files that are on this machine: nothing is fetched unless asked for",
+            todo=f"Set {DOWNLOAD}=1 to fetch it, or run: hf download {repository}.",
+        )
+    return found
+
+
+def get_optional(repository: str, names: Sequence[str], *, what: str, download: bool) -> list[Path]:
+    """Return those of some files that there are."""
+    found: list[Path] = []
+    for name in names:
+        file = cached(repository, name) or (_fetch(repository, [name], what) if download else None)
+        found += [file] if file else []
+    return found
+
+
+def _fetch(repository: str, names: Sequence[str], what: str) -> Path | None:
+    for name in names:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repository, name, cache_dir=cache_folder()))
+        except LocalEntryNotFoundError as error:  # the hub was not reached
+            raise _failed(name, repository, error) from error
+        except EntryNotFoundError:
+            continue
+        except RepositoryNotFoundError as error:
+            raise InputError(
+                what,
+                got=f"no hub repository {repository}, or a private one",
+                expected="a repository that you may read",
+                todo="Check the name; for a private one, run: hf auth login.",
+            ) from error
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            raise _failed(name, repository, error) from error
+    return None
+
+
+def _failed(name: str, repository: str, error: Exception) -> RunError:
+    reason = " ".join(str(error).split())
+    return RunError(f"could not fetch {name} of {repository}: {shorten(reason, 200)}. Try again: what came is kept.")

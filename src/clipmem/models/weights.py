@@ -1,0 +1,206 @@
+"""Weights of a checkpoint file, read without running anything that is in it.
+
+safetensors holds tensors and nothing else. A file of `torch.save` is a pickle, which is a program: it is read by
+`torch.load(weights_only=True)`, which builds tensors and plain containers and refuses everything else. There is no
+other way in, so that a file which needs one is refused. That says nothing about the numbers: weights that somebody has
+changed on purpose load like any others.
+"""
+
+import pickle
+import struct
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from clipmem.base.errors import InputError, shorten
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+# where a folder's weights are, as open_clip looks for them: the first that is there
+_USUAL = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+_PLAIN = ("state_dict", "model_state_dict", "model")
+_AVERAGED = ("state_dict_ema", "ema_state_dict", "model_ema", "ema")
+# what torch.load raises on bytes that are no checkpoint: the file is somebody else's, so that any of them may come
+_BROKEN = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, OSError, RuntimeError, ValueError),
+    *(TypeError, AttributeError, LookupError, OverflowError, MemoryError, AssertionError, NotImplementedError),
+)
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        state: Parameter name → tensor, without the prefixes that training engines add.
+        run: The name of the training run, where the file has it; "" otherwise.
+    """
+
+    state: dict[str, Tensor]
+    run: str = ""
+
+
+def find_weights(folder: Path) -> Path | None:
+    """Choose a folder's weight file as open_clip does: by its usual names, safetensors first; None: there is none.
+
+    Raises:
+        InputError: There are several, none of a usual name.
+    """
+    for name in _USUAL:
+        if (folder / name).is_file():
+            return folder / name
+    for suffixes in ({".safetensors"}, {".bin", ".pth", ".pt"}):
+        found = sorted(file for file in folder.glob("*") if file.suffix in suffixes and file.is_file())
+        if len(found) > 1:
+            raise InputError(
+                f"model folder {folder}",
+                got=f"several weight files: {', '.join(file.name for file in found[:5])}",
+                expected=f"one of them, or one named {_USUAL[0]}",
+                todo="Name the file that is meant as open_clip does, or write ARCHITECTURE@FILE.",
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
+    """Read weights from safetensors, a bare state dict, or a training checkpoint of open_clip's trainer.
+
+    Args:
+        path: The file.
+        averaged: Take the running average of the weights (EMA) that some trainers keep beside them.
+
+    Raises:
+        InputError: The file does not load, would have to run code, or holds no such weights.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(
+            f"checkpoint {path}",
+            got=f"a file of type {path.suffix or 'without a name'}",
+            expected=f"one of {', '.join(SUFFIXES)}",
+            todo="Save the model's state_dict as safetensors.",
+        )
+    found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if not isinstance(found, Mapping):
+        raise _no_weights(path, f"a {type(found).__name__}")
+    state = _choose(path, cast(Mapping[Any, Any], found), averaged=averaged)
+    run = found.get("name")
+    return Checkpoint(state, run if isinstance(run, str) else "")
+
+
+def _read_safetensors(path: Path) -> object:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError) as error:
+        raise InputError(
+            f"checkpoint {path}",
+            got=f"a file that does not load ({shorten(str(error))})",
+            expected="safetensors",
+            todo="Check that the file is whole.",
+        ) from error
+
+
+def _read_torch(path: Path) -> object:
+    names = _archive(path)
+    if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
+        raise InputError(
+            f"checkpoint {path}",
+            got="a TorchScript program",
+            expected="weights alone",
+            todo="It would run code, and was not loaded. Take the weights of the pretrained tag, such as "
+            "ViT-B-32-quickgelu/openai, or save the model's state_dict.",
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it is about to refuse
+            # mapped, not read: of a training checkpoint two thirds are the optimizer's
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=bool(names))
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"checkpoint {path}",
+            got=f"a pickle that holds more than weights ({_first_line(error)})",
+            expected="tensors, numbers and text only",
+            todo="It could run code; nothing of it was run. Save the model's state_dict alone, best as safetensors.",
+        ) from error
+    except _BROKEN as error:
+        raise InputError(
+            f"checkpoint {path}",
+            got=f"a file that does not load ({_first_line(error)})",
+            expected="a file that torch.save wrote",
+            todo="Check that the file is whole.",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    # what went wrong stands behind torch's advice to load it all the same
+    told = str(error).rpartition("WeightsUnpickler error:")[2]
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    return shorten((lines or [type(error).__name__])[0], 160)
+
+
+def _archive(path: Path) -> list[str]:
+    """List what is in a zip archive; nothing, if the file is none. torch.load says what is wrong with a broken one."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return []
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except _BROKEN:
+        return []
+
+
+def _choose(path: Path, found: Mapping[Any, Any], *, averaged: bool) -> dict[str, Tensor]:
+    wanted, other = (_AVERAGED, _PLAIN) if averaged else (_PLAIN, _AVERAGED)
+    for key in wanted:
+        if isinstance(found.get(key), Mapping):
+            return _bare(path, found[key])
+    if not averaged and found and all(isinstance(value, Tensor) for value in found.values()):
+        return _bare(path, found)
+    if any(isinstance(found.get(key), Mapping) for key in other):
+        raise InputError(
+            f"checkpoint {path}",
+            got="no averaged weights (EMA)" if averaged else "averaged weights (EMA) only",
+            expected=f"one of {', '.join(wanted)}",
+            todo="Leave out #ema: the file has the weights themselves."
+            if averaged
+            else "Add #ema to the address: the averaged weights are then taken.",
+        )
+    raise _no_weights(path, f"keys {[str(key) for key in list(found)[:5]]}")
+
+
+def _no_weights(path: Path, got: str) -> InputError:
+    return InputError(
+        f"checkpoint {path}",
+        got=got,
+        expected="a state dict (parameter names and tensors), or a training checkpoint with one in state_dict",
+        todo="Save the model's state_dict.",
+    )
+
+
+def _bare(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Take away what training engines add: `module.` (DistributedDataParallel), `_orig_mod.` (compile), a count."""
+    named = {str(name): value for name, value in state.items()}
+    named = {name: value for name, value in named.items() if name != "n_averaged"}
+    while named:
+        prefix = next((p for p in ("module.", "_orig_mod.") if all(name.startswith(p) for name in named)), None)
+        if prefix is None:
+            break
+        named = {name.removeprefix(prefix): value for name, value in named.items()}
+    wrong = [name for name, value in named.items() if not isinstance(value, Tensor)]
+    if wrong or not named:
+        raise _no_weights(path, f"{wrong[0]!r} that is no tensor" if wrong else "an empty state dict")
+    return named
