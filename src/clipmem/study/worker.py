@@ -20,6 +20,7 @@ import torch
 from torch.utils import deterministic
 
 from clipmem.base.errors import ClipmemError, InputError
+from clipmem.mitigate.base import Training, hooks_of
 from clipmem.models.openclip import create
 from clipmem.score.protocols import training_set_of
 from clipmem.store import manifest
@@ -117,6 +118,7 @@ def train_one(
         timing=timing,
         world=world,
         ahead=ahead or execution.batches_ahead(how, 1) * (how.device == "cuda"),
+        hooks=hooks_of(Training(recipe, plan, folder, material.splits)),
     )
     spent = {"data_seconds": round(timing.data, 3), "compute_seconds": round(timing.compute, 3)}
     if world.rank == 0:

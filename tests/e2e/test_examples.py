@@ -1,0 +1,49 @@
+"""The examples run as they stand, with their quick flag, and the noise in them does something."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+LINE = re.compile(r"(\d+) steps; loss ([0-9.]+) at the start, ([0-9.]+) at the end")
+LOUD = 2.0  # logits with a standard deviation of 28: no loss without noise is near the one with it
+
+
+def run(name, *arguments):
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / name, "--quick", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    steps, first, last = LINE.search(done.stdout).groups()
+    return int(steps), float(first), float(last)
+
+
+def test_plain_loop(finished, monkeypatch):
+    steps, first, _ = run("plain_loop.py", "--std", LOUD, "--remove", finished.path, "--count", 3)
+    assert steps == 4
+    assert first > 15
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import plain_loop
+
+    with torch.random.fork_rng(devices=[]):
+        losses = plain_loop.main(["--quick", "--std", "0"])
+    assert len(losses) == 4
+    assert 3 < losses[0] < 8  # log 64 = 4.2 at chance
+
+
+def test_open_clip_trainer():
+    for package in ("pandas", "webdataset"):
+        pytest.importorskip(package, reason="open_clip's trainer needs the extra `bench`: pip install 'clipmem[bench]'")
+    steps, first, _ = run("open_clip_trainer.py", "--std", LOUD)
+    assert steps == 4
+    assert first > 15
