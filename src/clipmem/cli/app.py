@@ -5,6 +5,7 @@ from cyclopts import App
 from clipmem._version import __version__
 from clipmem.cli.demo import demo
 from clipmem.cli.doctor import doctor
+from clipmem.cli.evaluate import evaluate
 from clipmem.cli.init import init
 from clipmem.cli.localize import localize
 from clipmem.cli.report import report
@@ -20,5 +21,5 @@ app = App(
     # and an interrupt into a sentence that says how to go on
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, localize, report, doctor):
+for command in (demo, init, run, localize, evaluate, report, doctor):
     app.command(command)
