@@ -198,7 +198,7 @@ def test_a_class_without_a_name_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(InputError) as error:
         clipmem.run(tiny_recipe(f"evaluate.classnames={names}"), tmp_path / "run")
     assert str(error.value).startswith(
-        "class names: got none for label 'activities' (8 of 9 labels have none), expected a name for every label of the data."
+        "class names: got none for label 'activities' (8 of 9 labels have none), expected a name for every label"
     )
     assert not (tmp_path / "run").exists()
 
