@@ -135,6 +135,18 @@ def test_a_labelled_source_and_the_models_of_a_run(finished, tmp_path, capsys):
     assert read(run, "again") == found
 
 
+def test_a_folder_of_classes(finished, tmp_path):
+    for k in range(24):
+        file = tmp_path / "pictures" / ("cat", "dog", "cow")[k % 3] / f"{k}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(picture(2000 + k))
+    model = str(finished.path / "models" / "g" / "seed-0")
+    evaluate(model=(model,), data=tmp_path / "pictures", source="classfolder", out=tmp_path / "u.json")
+    found = json.loads((tmp_path / "u.json").read_text())
+    assert (found["classes"], found["n"]["labelled"]) == (["cat", "cow", "dog"], 24)
+    assert found["skipped"] == {"retrieval": "the captions are the labels, which several pictures share"}
+
+
 def test_models_by_address_and_captions(finished, tmp_path, capsys):
     data = labelled(tmp_path / "p.parquet", columns=("label", "captions"))
     model = str(finished.path / "models" / "f" / "seed-0")
