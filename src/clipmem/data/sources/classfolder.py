@@ -2,8 +2,8 @@
 
 The label of a picture is its folder, and so is its caption, with spaces for `-` and `_`: fit for zero-shot
 classification and linear probes, not for training on pairs or for retrieval. A label such as `n01440764` is no name;
-`[evaluate] classnames` gives it one. Sub-folders of a class belong to it; hidden files and files that are no pictures by
-their ending are passed over.
+`[evaluate] classnames` gives it one. Sub-folders of a class belong to it; hidden files, and files that are no pictures
+by their ending, are passed over.
 """
 
 from collections import defaultdict
