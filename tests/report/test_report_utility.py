@@ -69,8 +69,8 @@ def test_the_page_shows_it(build):
     page = outline(write_report(built.folder, built.images))
     words = page.words().replace("\N{NO-BREAK SPACE}", " ")
     for text in (
-        "zero-shot accuracy 45.8 [38.8, 52.2] 42.0 no interval 11.1",
-        "linear probe recall by class 51.7 [44.9, 58.7] 51.7 [44.9, 58.7] 11.1",
+        "zero-shot accuracy45.8 [38.8, 52.2]42.0 no interval11.1",
+        "linear probe recall by class51.7 [44.9, 58.7]51.7 [44.9, 58.7]11.1",
         "190 of 200 pairs have one of 9 classes (label).",
         "a class is the mean of its names in “{}”, “a <b>{}</b>”.",
         "trained on 1,300 pairs (shared pairs); always naming the class that is commonest among them would be right "
