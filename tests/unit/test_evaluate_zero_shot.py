@@ -134,8 +134,8 @@ def test_a_class_that_is_none_of_the_columns_is_never_found():
         ),
         (
             lambda: raw_embeddings(torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 0]), 1),
-            "class embeddings: got 1 zero and 0 not finite rows of 1, the first at index 0, expected finite rows that "
-            "are not all zero. Look at the model and the input behind that row: it has no direction.",
+            "class embeddings: got 1 zero and 0 not finite rows of 1, the first at index [0], expected finite rows "
+            "that are not all zero. Look at the model and the input behind that row: it has no direction.",
         ),
         (
             lambda: raw_ranks(torch.ones(2, 3), torch.ones(2, 4), np.array([0, 1])),
