@@ -135,7 +135,7 @@ def test_a_folder_of_classes(finished, tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(picture(2000 + k))
     model = str(finished.path / "models" / "g" / "seed-0")
-    evaluate(model=(model,), data=tmp_path / "pictures", source="classfolder", out=tmp_path / "u.json")
+    evaluate(model=(model,), data=tmp_path / "pictures", out=tmp_path / "u.json")
     found = json.loads((tmp_path / "u.json").read_text())
     assert (found["classes"], found["n"]["labelled"]) == (["cat", "cow", "dog"], 24)
     assert found["skipped"] == {"retrieval": "the captions are the labels, which several pictures share"}

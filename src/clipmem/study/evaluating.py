@@ -70,12 +70,14 @@ def data_section(
 ) -> DataSection | None:
     """Return a recipe's `[data]` for a command's options; None where neither a path nor a source is given.
 
-    Parquet has its labels in the column `label` unless another is named, and its labels for captions where no column of
+    Without a source, a folder that holds no Parquet file is one of classes (`classfolder`). Parquet has its labels in the column `label` unless another is named, and its labels for captions where no column of
     captions is.
     """
     if path is None and not source:
         return None
-    source = source or "parquet"
+    if not source:
+        folder = path is not None and path.is_dir() and not any(path.glob("*.parquet"))
+        source = "classfolder" if folder else "parquet"
     if source == "parquet":
         label = label or "label"
         caption = caption or label
