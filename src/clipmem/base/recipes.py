@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.evaluating import EvaluateSection
 from clipmem.base.mitigations import MitigateSection
 from clipmem.base.section import Count, Fraction, NonNegative, Positive, Size
 from clipmem.base.section import Section as _Section
@@ -223,6 +224,7 @@ class Recipe(_Section):
     score: ScoreSection = ScoreSection()  # pyright: ignore[reportCallIssue]
     dejavu: DejavuSection = DejavuSection()  # pyright: ignore[reportCallIssue]
     localize: LocalizeSection = LocalizeSection()  # pyright: ignore[reportCallIssue]
+    evaluate: EvaluateSection = EvaluateSection()  # pyright: ignore[reportCallIssue]
     mitigate: MitigateSection = MitigateSection()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from clipmem.cli.data import data
 from clipmem.cli.demo import demo
 from clipmem.cli.doctor import doctor
 from clipmem.cli.embed import embed
+from clipmem.cli.evaluate import evaluate
 from clipmem.cli.init import init
 from clipmem.cli.localize import localize
 from clipmem.cli.report import report
@@ -23,6 +24,6 @@ app = App(
     # and an interrupt into a sentence that says how to go on
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, score, embed, localize, report, doctor):
+for command in (demo, init, run, score, embed, evaluate, localize, report, doctor):
     app.command(command)
 app.command(data)

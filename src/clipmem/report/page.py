@@ -18,7 +18,7 @@ import polars as pl
 from markupsafe import Markup
 
 from clipmem.data.quarantine import left_out_sentence
-from clipmem.report import beside, dejavu, localized, numbers, wording
+from clipmem.report import beside, dejavu, localized, numbers, utility, wording
 from clipmem.report.beside_figure import beside_figure
 from clipmem.report.dejavu_figure import gaps_figure
 from clipmem.report.escape import CAPTION_LIMIT, visible
@@ -116,6 +116,7 @@ def render(run: RunFiles, images: Mapping[str, bytes], credit_lines: Sequence[st
             **_gallery(run, images, credit_lines),
             **_localized(run, images),
             **dejavu.section(run.summary),
+            **utility.section(run.summary),
         )
     )
 

@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from clipmem.data.quarantine import left_out_sentence
-from clipmem.report import dejavu
+from clipmem.report import dejavu, utility
 from clipmem.report.beside import answer_sentences, note_sentences, trained_sentences
 from clipmem.report.escape import visible
 from clipmem.report.gallery import captions_by_uid, captions_sources, ranked_candidates, trained_captions
 from clipmem.report.localized import layer_sentences, read_localized, top_units, tower_rows, tower_sentences
-from clipmem.report.numbers import interval, level, plain, signed
+from clipmem.report.numbers import interval, level, percent, percent_interval, plain, signed
 from clipmem.report.read import ROLES, read_summary
 from clipmem.report.wording import noise_floor, rival, stability
 from clipmem.report.words import FOUR_WAY, SUBSAMPLE, Words, measure_of, words_of
@@ -28,6 +28,7 @@ from clipmem.store.tables import read_table
 
 WIDTH = 100
 _CAPTION = 160
+_COLUMN = 22
 TABLE_STYLE: dict[str, Any] = {
     "title_justify": "left",
     "title_style": "bold",
@@ -92,6 +93,45 @@ def top_table(
     return table
 
 
+def utility_table(found: Mapping[str, Any], columns: Mapping[str, str], confidence: float, pairs: str) -> Table:
+    """Tabulate what models can do: one row a measure, a column a kind of model, and chance.
+
+    Args:
+        found: The entry `utility` of a summary, or what `clipmem evaluate` wrote.
+        columns: Key of the kinds of models → heading, in order.
+        confidence: Level of the intervals.
+        pairs: What the pairs are, after "200 ".
+    """
+    title = f"Utility on {found['n']['test']:,} {pairs}, in per cent, {level(confidence)} intervals"
+    table = Table(title=title, **TABLE_STYLE)
+    table.add_column("measure")
+    for name in (*columns.values(), "chance"):
+        table.add_column(Text(visible(name)), justify="right", no_wrap=True)
+    for key, name in utility.rows_of(found, utility.SHORT):
+        entries = [found["metrics"][side][key] for side in columns]
+        cells = [f"{percent(entry['mean'])} {percent_interval(entry)}" for entry in entries]
+        table.add_row(name, *(Text(cell) for cell in (*cells, percent(found["chance"].get(key)))))
+    return table
+
+
+def print_utility(document: Mapping[str, Any], file: Path, console: Console) -> None:
+    """Print what `clipmem evaluate` found, and where it wrote it.
+
+    Args:
+        document: The document.
+        file: Where it lies.
+        console: Where to print. At most 100 of its columns are used.
+    """
+    width = min(WIDTH, console.width)
+    # of a path the end tells models apart
+    columns = {side: side if len(side) <= _COLUMN else f"…{side[1 - _COLUMN :]}" for side in document["metrics"]}
+    if utility.rows_of(document, utility.SHORT):
+        console.print(utility_table(document, columns, document["confidence"], "pairs"), width=width)
+    for line in (*utility.skipped_sentences(document), *utility.sentences(document)):
+        console.print(Text(visible(line)), width=width)
+    console.print(Text(visible(f"Written: {file}")), soft_wrap=True)
+
+
 def planted_line(summary: Mapping[str, Any]) -> str:
     """Say in one line how well planted pairs are found, beside low alignment under g alone."""
     planted = summary["planted"]
@@ -129,11 +169,17 @@ def print_summary(run_dir: Path, console: Console, *, k: int = 10) -> None:
     width = min(WIDTH, console.width)
     console.print(roles_table(summary), width=width)
     words = words_of(summary)
+    told = utility.measured(summary)
     console.print(top_table(tables["scores"], tables["pairs"], tables["splits"], k, words), width=width)
+    if told and utility.rows_of(told, utility.SHORT):
+        columns = {side: words.columns[side] for side in utility.sides_of(summary)}
+        console.print(utility_table(told, columns, summary["confidence"], "external pairs"), width=width)
     # without a noise floor the agreement of halves is what says how far single scores can be trusted
     noise = stability(summary) if words is SUBSAMPLE else noise_floor(summary)
     memories = " ".join(dejavu.sentences(summary)) if dejavu.measured(summary) else ""
-    for line in filter(None, (planted_line(summary), noise, memories, words.caveat, left_out_line(summary))):
+    skipped = " ".join(utility.skipped_sentences(told)) if told else ""
+    lines = (skipped, planted_line(summary), noise, memories, words.caveat, left_out_line(summary))
+    for line in filter(None, lines):
         console.print(Text(visible(line)), width=width)
     # a path is never broken into lines: it is there to be copied
     console.print(Text(visible(where)), soft_wrap=True)

@@ -1,13 +1,25 @@
 """Data sources, one file a format. Import `open_source`; a new format is one new file here and one line below."""
 
 from clipmem.base.recipes import DataSection
-from clipmem.data.sources import coco, csv_table, emoji, flickr, hub, imagefolder, karpathy, parquet, saved, webdataset
+from clipmem.data.sources import (
+    classfolder,
+    coco,
+    csv_table,
+    emoji,
+    flickr,
+    hub,
+    imagefolder,
+    karpathy,
+    parquet,
+    saved,
+    webdataset,
+)
 from clipmem.data.sources.base import SOURCES, Source, open_named
 from clipmem.data.sources.detect import Detection, detect
 
 __all__ = [
-    "SOURCES", "Detection", "Source", "coco", "csv_table", "detect", "emoji", "flickr", "hub", "imagefolder",
-    "karpathy", "open_source", "parquet", "saved", "webdataset",
+    "SOURCES", "Detection", "Source", "classfolder", "coco", "csv_table", "detect", "emoji", "flickr", "hub",
+    "imagefolder", "karpathy", "open_source", "parquet", "saved", "webdataset",
 ]  # fmt: skip
 
 
