@@ -3,6 +3,7 @@
 from cyclopts import App
 
 from clipmem._version import __version__
+from clipmem.cli.compare import compare
 from clipmem.cli.demo import demo
 from clipmem.cli.doctor import doctor
 from clipmem.cli.init import init
@@ -20,5 +21,5 @@ app = App(
     # and an interrupt into a sentence that says how to go on
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, localize, report, doctor):
+for command in (demo, init, run, localize, compare, report, doctor):
     app.command(command)

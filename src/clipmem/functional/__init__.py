@@ -105,10 +105,16 @@ from clipmem.functional.unitmem import (
     nonnegative,
     unitmem,
 )
+from clipmem.functional.verdict import (
+    Claim,
+    all_hold,
+    verdict,
+)
 
 __all__ = [
     "AlignmentParts",
     "BootstrapInterval",
+    "Claim",
     "ClassMemState",
     "Correlation",
     "DejaVu",
@@ -133,6 +139,7 @@ __all__ = [
     "Welch",
     "alignment",
     "alignment_parts",
+    "all_hold",
     "auroc",
     "benjamini_hochberg",
     "bootstrap_mean",
@@ -173,6 +180,7 @@ __all__ = [
     "text_view_distance",
     "top_overlap",
     "unitmem",
+    "verdict",
     "view_distance",
     "welch",
 ]

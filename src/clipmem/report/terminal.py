@@ -27,7 +27,7 @@ from clipmem.store.tables import read_table
 
 WIDTH = 100
 _CAPTION = 160
-_STYLE: dict[str, Any] = {
+TABLE_STYLE: dict[str, Any] = {
     "title_justify": "left",
     "title_style": "bold",
     "box": box.SIMPLE_HEAD,
@@ -41,7 +41,7 @@ def roles_table(summary: Mapping[str, Any]) -> Table:
     Args:
         summary: The content of `summary.json`.
     """
-    table = Table(title=f"{measure_of(summary).score} by role, {level(summary['confidence'])} intervals", **_STYLE)
+    table = Table(title=f"{measure_of(summary).score} by role, {level(summary['confidence'])} intervals", **TABLE_STYLE)
     table.add_column("role")
     table.add_column("trained on by")
     for name in ("n", "mean", "interval", "sd", "median"):
@@ -74,7 +74,7 @@ def top_table(
     ranked = ranked_candidates(scores)
     captions, sources = captions_by_uid(pairs), captions_sources(splits)
     title = f"Most memorized, {min(k, ranked.height)} of {ranked.height:,} candidates"
-    table = Table(title=title, **_STYLE)
+    table = Table(title=title, **TABLE_STYLE)
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("score ± error", justify="right", no_wrap=True)
     table.add_column(f"caption {words.captions}", overflow="ellipsis", no_wrap=True)
