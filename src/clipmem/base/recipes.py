@@ -8,9 +8,11 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.evaluating import EvaluateSection
+from clipmem.base.section import Section as _Section
 from clipmem.base.suggest import did_you_mean
 
 Positive = Annotated[float, Field(gt=0)]
@@ -18,11 +20,6 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=0)]
-
-
-class _Section(BaseModel):
-    # strict: `epochs = "40"` or `epochs = 40.5` is a mistake, not a number to round
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class DataSection(_Section):
@@ -222,6 +219,7 @@ class Recipe(_Section):
     score: ScoreSection = ScoreSection()  # pyright: ignore[reportCallIssue]
     dejavu: DejavuSection = DejavuSection()  # pyright: ignore[reportCallIssue]
     localize: LocalizeSection = LocalizeSection()  # pyright: ignore[reportCallIssue]
+    evaluate: EvaluateSection = EvaluateSection()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")
     def _mirror(self) -> "Recipe":

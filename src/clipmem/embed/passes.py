@@ -142,6 +142,15 @@ def embed(
     return found._replace(text_edits=edited, text_edits_pair=torch.tensor(owner[own], dtype=torch.long))
 
 
+def embed_texts(
+    encoder: DualEncoder, texts: Sequence[str], *, batch_size: int, device: str = "cpu"
+) -> Float[Tensor, "m d"]:
+    """Embed texts that belong to no pair, such as the prompts of classes; float32, not normalised."""
+    encoder.module.to(device).eval()
+    with torch.inference_mode():
+        return _text_passes(encoder, texts, batch_size, device, WHOLE)
+
+
 def _text_passes(
     encoder: DualEncoder, texts: Sequence[str], batch_size: int, device: str, part: Part
 ) -> Float[Tensor, "m d"]:

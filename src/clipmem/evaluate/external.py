@@ -1,17 +1,24 @@
-"""Retrieval on the external pairs, which no model of a study trained on: what the models are good for."""
+"""Retrieval on the external pairs, which no model of a study trained on: what the models are good for.
+
+When not to trust it: recall depends on how many pairs are searched; among 200 it is far higher than among the 5,000 of
+COCO. Compare models over the same pairs only. Near-duplicates among the external pairs take each other's place.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 
 from clipmem.base.random import generator
 from clipmem.embed.passes import Embeddings
+from clipmem.evaluate.over_seeds import entry
 from clipmem.evaluate.retrieval import Retrieval, recall_at_k
 from clipmem.functional import Interval, bootstrap_mean
 
 KS = (1, 5, 10)
+_ROUNDING = 1e-12
 
 
 def retrieval(
@@ -34,10 +41,17 @@ def retrieval(
         confidence: Level of the intervals.
 
     Returns:
-        `n`, `chance`, and for `f` and `g` each metric's mean over seeds with its interval.
+        `n`, `captions`, `chance` of each metric, and for `f` and `g` each metric's mean over seeds with its interval
+        and its value `by_seed`.
     """
     n = int(external.sum())
-    summary: dict[str, Any] = {"n": n, "chance": {f"recall@{k}": min(1.0, k / n) for k in KS}}
+    first = next(iter(next(iter(embeddings.values())).values()))
+    captions = np.bincount(first.text_pair.numpy(), minlength=len(external))[external]
+    summary: dict[str, Any] = {
+        "n": n,
+        "captions": int(captions.sum()),
+        "chance": {**{f"recall@{k}": min(1.0, k / n) for k in KS}, **chance(captions)},
+    }
     for side, by_seed in embeddings.items():
         pair, found = _search(list(by_seed.values()), external)
         of_image, of_text = groups[external], groups[external][pair]
@@ -50,11 +64,45 @@ def retrieval(
             for k in KS:
                 hits = (values <= k).astype(np.float64)
                 interval = bootstrap_mean(hits, group, seed=seed, draws=draws, confidence=confidence)
-                metrics[f"{name}_recall@{k}"] = interval._asdict()
+                metrics[f"{name}_recall@{k}"] = entry(interval, hits.mean(axis=1).tolist())
             median = _median_interval(values, group, seed=seed, draws=draws, confidence=confidence)
-            metrics[f"{name}_median_rank"] = median._asdict()
+            metrics[f"{name}_median_rank"] = entry(median, np.median(values, axis=1).tolist())
         summary[side] = metrics
     return summary
+
+
+def chance(captions: Int[np.ndarray, "n"]) -> dict[str, float]:
+    """Return what a random order of pictures and captions is expected to reach.
+
+    Image retrieval: recall@k = k / n, median rank (n + 1) / 2. Text retrieval of a picture with K of all m captions:
+    the best of K is among the first k with the probability 1 - Π_{j<k} (m - K - j) / (m - j), averaged over pictures;
+    so with several captions it is more than k / n.
+
+    Args:
+        captions: How many captions each picture has, >= 1, shape (n,).
+
+    Example:
+        >>> chance(np.array([1, 1]))["text_retrieval_recall@1"], chance(np.array([2, 1]))["text_retrieval_recall@1"]
+        (0.5, 0.5)
+        >>> round(chance(np.array([2, 2]))["text_retrieval_recall@5"], 4)
+        1.0
+    """
+    n, m = len(captions), int(captions.sum())
+    sizes, times = np.unique(captions, return_counts=True)
+    missed = np.ones(len(sizes))
+    found = [0.0]  # after k places
+    while len(found) <= max(KS) or found[-1] <= 0.5:
+        place = len(found) - 1
+        missed = missed * np.maximum(m - sizes - place, 0) / max(m - place, 1)
+        found.append(float(1 - missed @ times / n))
+    within = np.array(found)
+    median = (int((within >= 0.5 - _ROUNDING).argmax()) + int((within > 0.5 + _ROUNDING).argmax())) / 2
+    return {
+        **{f"image_retrieval_recall@{k}": min(1.0, k / n) for k in KS},
+        "image_retrieval_median_rank": (n + 1) / 2,
+        **{f"text_retrieval_recall@{k}": found[k] for k in KS},
+        "text_retrieval_median_rank": median,
+    }
 
 
 def _search(models: Sequence[Embeddings], external: np.ndarray) -> tuple[np.ndarray, list[Retrieval]]:

@@ -13,14 +13,12 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe, dump_recipe
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.embed import passes
-from clipmem.evaluate.external import retrieval
 from clipmem.report.page import write_report
 from clipmem.score.alignments import Head, check_views, parts_of
 from clipmem.score.protocol import Protocol, ScoreTables
@@ -28,7 +26,7 @@ from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
-from clipmem.study import dejavu, execution, materials
+from clipmem.study import dejavu, execution, materials, utility
 from clipmem.study.engine import Task
 from clipmem.study.engines import Engine
 from clipmem.study.engines.local import LocalEngine
@@ -37,8 +35,6 @@ from clipmem.study.models import StudyModels, open_models
 from clipmem.train import checkpoint
 from clipmem.train.objectives.supervised import Supervised
 from clipmem.train.paired import TrainingSet
-
-_EVALUATED = 8  # models of a kind whose retrieval is measured: the mean of more says no more
 
 
 @dataclass
@@ -69,6 +65,7 @@ class Study:
         models = open_models(self.recipe, self.folder)
         source = open_source(self.recipe.data)
         pairs = dejavu.prepare(source.pairs(), self.recipe)
+        utility.prepare(pairs, self.recipe)
         self._protocol.check_pairs(pairs)
         if not (self.folder.path / "manifest.json").is_file():
             models.describe()
@@ -207,31 +204,11 @@ class Study:
             return None
         return Supervised.load(self.folder.model_dir(side, seed)).requires_grad_(requires_grad=False).logits
 
-    def _by_side(self, models: Sequence[Task]) -> dict[str, dict[int, passes.Embeddings]]:
-        """Return the embeddings of the models that stand for the study: each kind of them, at most eight of a kind."""
-        found: dict[str, dict[int, passes.Embeddings]] = {}
-        for task in models:
-            of_kind = found.setdefault(
-                "g" if task.side.startswith("without-") else "f" if task.side == "r" else task.side, {}
-            )
-            if len(of_kind) < _EVALUATED:
-                of_kind[len(of_kind)] = passes.load(self.folder.embedding_dir(task.side, task.seed))
-        return found
-
     def _evaluate(self) -> list[Path]:
         self.reporter.begin("evaluate", 1, "model set")
-        splits, models = self.folder.read("splits"), self._models()
-        settings = self.recipe.score
-        found = retrieval(
-            self._by_side(models),
-            (splits["role"] == "external").to_numpy(),
-            np.unique(splits["group"].to_numpy(), return_inverse=True)[1],
-            seed=derive_seed(self.recipe.split.seed, "retrieval"),
-            draws=settings.draws,
-            confidence=settings.confidence,
-        )
+        models = self._models()
         return [
-            self.folder.write_json("evaluate/retrieval.json", found),
+            *utility.evaluate(self.folder, self.recipe, models),
             *dejavu.evaluate(self.folder, self.recipe, [(task.side, task.seed) for task in models]),
         ]
 
@@ -253,6 +230,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         **protocol_of(recipe).summarize(splits, tables, seed=recipe.split.seed),
         "normaliser": float(candidates.to_numpy().max() - candidates.to_numpy().min()),
         "retrieval": folder.read_json("evaluate/retrieval.json"),
+        **utility.summary_of(folder),
         **dejavu.summary_of(folder),
         "seconds": seconds,
     }

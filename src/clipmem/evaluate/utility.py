@@ -1,0 +1,284 @@
+"""Utility of a set of models on one set of test pairs: zero-shot classification, linear probe, retrieval.
+
+Every number is kept by seed, with its mean and interval (`over_seeds`), and beside what chance reaches. The document
+is the same for the external pairs of a study and for any labelled source.
+
+When not to trust it: what a metric is worth hangs on the test pairs. On 200 of them an accuracy has an interval of
+about ±7 points. Pairs of another domain than the training pairs measure the step between domains. See docs/utility.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clipmem.base.errors import InputError
+from clipmem.base.evaluating import EvaluateSection
+from clipmem.base.random import derive_seed
+from clipmem.embed.passes import Embeddings
+from clipmem.evaluate import external
+from clipmem.evaluate.classification import chance
+from clipmem.evaluate.linear_probe import Probe, linear_probe
+from clipmem.evaluate.over_seeds import Statistics, classification_entries
+from clipmem.evaluate.prompts import Prompts
+from clipmem.evaluate.zero_shot import class_embeddings, zero_shot_ranks
+
+FORMAT = 1
+TASKS = ("zero_shot", "linear_probe", "retrieval")
+FEATURES = "unit length, then mean 0 and standard deviation 1 of each coordinate over the fitted pairs"
+
+
+@dataclass(frozen=True)
+class TestPairs:
+    """What models are tested on, and what a probe is trained on; rows are those of the embeddings.
+
+    Attributes:
+        labels: Class of each pair by its place in `prompts.classes`; -1 where it has none.
+        groups: Group of each pair, any integers.
+        test: Which pairs are tested on.
+        train: Which pairs the probe is trained on; none of them a test pair.
+        prompts: The classes and their prompts; None where pairs have no labels.
+        why: Task → why it is not measured.
+    """
+
+    __test__ = False  # no test, whatever pytest thinks of the name
+
+    labels: Int[np.ndarray, "n"]
+    groups: Int[np.ndarray, "n"]
+    test: Bool[np.ndarray, "n"]
+    train: Bool[np.ndarray, "n"]
+    prompts: Prompts | None
+    why: dict[str, str]
+
+    @property
+    def tested(self) -> Bool[np.ndarray, "n"]:
+        """The test pairs that have a label."""
+        return self.test & (self.labels >= 0)
+
+    @property
+    def trained(self) -> Bool[np.ndarray, "n"]:
+        """The pairs of the probe that have a label."""
+        return self.train & (self.labels >= 0)
+
+
+@dataclass
+class Measured:
+    """What was measured of one model, until all are summarised; small: no embedding of a training pair is kept."""
+
+    seed: int
+    presentations: int | None
+    test: Embeddings
+    zero_shot: Float[np.ndarray, "n"] | None = None
+    probe: Probe | None = None
+
+
+@dataclass
+class Utility:
+    """Collects models one after the other, then summarises them.
+
+    Attributes:
+        pairs: The test pairs.
+        settings: The recipe's `[evaluate]` section.
+        statistics: How intervals are made.
+        models: Side → its models.
+    """
+
+    pairs: TestPairs
+    settings: EvaluateSection
+    statistics: Statistics
+    models: dict[str, list[Measured]] = field(default_factory=dict[str, list[Measured]])
+
+    def add(
+        self,
+        side: str,
+        seed: int,
+        embeddings: Embeddings,
+        prompts: Float[Tensor, "m d"] | None,
+        *,
+        presentations: int | None = None,
+    ) -> None:
+        """Measure one model.
+
+        Args:
+            side: Its side: `f`, `g`, or another name.
+            seed: Its seed.
+            embeddings: Its embeddings of all pairs; the first view of each picture is used.
+            prompts: Its embeddings of the prompts; None where zero-shot classification is not measured.
+            presentations: How many pairs it was shown in training, where that is known.
+
+        Raises:
+            InputError: An embedding is zero or not finite.
+        """
+        pairs = self.pairs
+        found = Measured(seed, presentations, only(embeddings, pairs.test))
+        image = embeddings.image[:, 0]
+        rows = torch.from_numpy(pairs.tested)
+        if prompts is not None and pairs.prompts is not None:
+            names = pairs.prompts
+            classes = class_embeddings(prompts, torch.tensor(names.prompt_class), len(names.classes))
+            found.zero_shot = zero_shot_ranks(image[rows], classes, pairs.labels[pairs.tested])
+        if "linear_probe" not in pairs.why:
+            found.probe = linear_probe(
+                image[torch.from_numpy(pairs.trained)].numpy(),
+                pairs.labels[pairs.trained],
+                pairs.groups[pairs.trained],
+                image[rows].numpy(),
+                pairs.labels[pairs.tested],
+                grid=self.settings.probe_c,
+                share=self.settings.probe_validation,
+                seed=derive_seed(self.statistics.seed, "probe"),
+            )
+        self.models.setdefault(side, []).append(found)
+
+    def retrieval(self) -> dict[str, Any]:
+        """Summarise retrieval among the test pairs (see `external.retrieval`)."""
+        return external.retrieval(
+            {side: {k: one.test for k, one in enumerate(models)} for side, models in self.models.items()},
+            np.ones(int(self.pairs.test.sum()), dtype=np.bool_),
+            self.pairs.groups[self.pairs.test],
+            **self.statistics._replace(seed=derive_seed(self.statistics.seed, "retrieval"))._asdict(),
+        )
+
+    def document(self, retrieval: dict[str, Any] | None) -> dict[str, Any]:
+        """Summarise all models.
+
+        Args:
+            retrieval: What `retrieval` returned; None where it is not measured.
+
+        Returns:
+            `format`, `seeds`, `presentations` and `metrics` by side, `chance`, `n`, `skipped`, and what classes,
+            prompts and probe were.
+        """
+        pairs = self.pairs
+        metrics: dict[str, dict[str, Any]] = {}
+        for side, models in self.models.items():
+            metrics[side] = {
+                **self._classification("zero_shot", [one.zero_shot for one in models]),
+                **self._classification("linear_probe", [one.probe.ranks if one.probe else None for one in models]),
+                **(retrieval[side] if retrieval else {}),
+            }
+        classes = pairs.prompts.classes if pairs.prompts else []
+        by_chance: dict[str, float] = {}
+        for task in ("zero_shot", "linear_probe"):
+            if task not in pairs.why:
+                by_chance |= {f"{task}_{name}": value for name, value in chance(len(classes)).items()}
+        if retrieval:
+            by_chance |= {name: value for name, value in retrieval["chance"].items() if "_" in name}
+        return {
+            "format": FORMAT,
+            "confidence": self.statistics.confidence,
+            "draws": self.statistics.draws,
+            "seeds": {side: [one.seed for one in models] for side, models in self.models.items()},
+            "presentations": {side: [one.presentations for one in models] for side, models in self.models.items()},
+            "n": {
+                "test": int(pairs.test.sum()),
+                "labelled": int(pairs.tested.sum()),
+                "captions": retrieval["captions"] if retrieval else None,
+                "probe_train": int(pairs.trained.sum()),
+                "classes": len(classes),
+                "classes_in_test": len(np.unique(pairs.labels[pairs.tested])),
+            },
+            "metrics": metrics,
+            "chance": by_chance,
+            "skipped": pairs.why,
+            "classes": classes,
+            "templates": pairs.prompts.templates if pairs.prompts else [],
+            "prompts": len(pairs.prompts.texts) if pairs.prompts else 0,
+            "probe": None if "linear_probe" in pairs.why else self._probe(),
+        }
+
+    def _classification(self, task: str, ranks: Sequence[Any]) -> dict[str, Any]:
+        known = [one for one in ranks if one is not None]
+        if task in self.pairs.why or not known or self.pairs.prompts is None:
+            return {}
+        where = self.pairs.tested
+        found = classification_entries(
+            np.stack(known),
+            self.pairs.labels[where],
+            self.pairs.groups[where],
+            len(self.pairs.prompts.classes),
+            self.statistics._replace(seed=derive_seed(self.statistics.seed, task)),
+        )
+        return {f"{task}_{name}": value for name, value in found.items()}
+
+    def _probe(self) -> dict[str, Any]:
+        """Describe the probes: what they were fitted to, C and whether they converged, and the commonest class."""
+        pairs = self.pairs
+        train, test = pairs.labels[pairs.trained], pairs.labels[pairs.tested]
+        commonest = int(np.bincount(train).argmax())
+        probes = {side: [one.probe for one in models if one.probe] for side, models in self.models.items()}
+        return {
+            "features": FEATURES,
+            "grid": [*self.settings.probe_c],
+            "validation": self.settings.probe_validation,
+            "c": {side: [probe.c for probe in own] for side, own in probes.items()},
+            "converged": all(probe.converged for own in probes.values() for probe in own),
+            "test_of_unseen_classes": int((~np.isin(test, train)).sum()),
+            "commonest_class_acc1": float((test == commonest).mean()),
+        }
+
+
+def only(embeddings: Embeddings, kept: Bool[np.ndarray, "n"]) -> Embeddings:
+    """Return the embeddings of some pairs, pictures in their first view, as copies that let go of the others."""
+    place = torch.from_numpy(np.cumsum(kept) - 1)
+    pair = embeddings.text_pair.long()
+    captions = torch.from_numpy(kept)[pair]
+    return Embeddings(
+        embeddings.image[torch.from_numpy(kept), :1].clone(), embeddings.text[captions].clone(), place[pair[captions]]
+    )
+
+
+def why_not(
+    labels: Int[np.ndarray, "n"],
+    groups: Int[np.ndarray, "n"],
+    test: Bool[np.ndarray, "n"],
+    train: Bool[np.ndarray, "n"],
+    classes: int,
+    *,
+    unlabelled: str,
+    text: str = "",
+) -> dict[str, str]:
+    """Say which tasks cannot be measured, and why.
+
+    Args:
+        labels: Class of each pair, -1 where it has none.
+        groups: Group of each pair.
+        test: Which pairs are tested on.
+        train: Which pairs the probe is trained on.
+        classes: How many classes there are.
+        unlabelled: What to say where no test pair has a label.
+        text: Why the text tower is of no use; "" where it is.
+    """
+    reason = ""
+    if not (test & (labels >= 0)).any():
+        reason = unlabelled
+    elif classes < 2:
+        reason = "there is one class only, and nothing to tell apart"
+    why = {"zero_shot": reason or text, "linear_probe": reason, "retrieval": text}
+    known = train & (labels >= 0)
+    if not reason and len(np.unique(labels[known])) < 2:
+        why["linear_probe"] = f"{int(known.sum())} pairs to train on have fewer than 2 classes"
+    elif not reason and len(np.unique(groups[known])) < 2:
+        why["linear_probe"] = "the pairs to train on are one group, and C needs another to be chosen on"
+    return {task: said for task, said in why.items() if said}
+
+
+def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> Int[np.ndarray, "n"]:
+    """Number labels by their place in `classes`; -1 where a label is empty.
+
+    Raises:
+        InputError: A label is no class.
+
+    Example:
+        >>> class_numbers(["b", "", "a"], ["a", "b"]).tolist()
+        [1, -1, 0]
+    """
+    place = {name: k for k, name in enumerate(classes)}
+    unknown = [label for label in labels if label and label not in place]
+    if unknown:
+        raise InputError("labels", got=repr(unknown[0]), expected=f"one of {len(classes)} classes", todo="Name it.")
+    return np.array([place[label] if label else -1 for label in labels], dtype=np.int64)

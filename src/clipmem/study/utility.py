@@ -1,0 +1,168 @@
+"""Utility in a study: its part of the stage `evaluate`, on the external pairs, which no model trained on.
+
+A probe is trained on the shared pairs, which every model of a four-way study trained on; where there are none it is
+trained on all pairs that are not external, and the document says so. Pairs without a label take no part in
+classification; where none has one, retrieval alone is measured, and the document says why.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.recipes import Recipe
+from clipmem.embed import passes
+from clipmem.evaluate.over_seeds import Statistics
+from clipmem.evaluate.prompts import Prompts, make_prompts, read_classnames, shipped
+from clipmem.evaluate.utility import TestPairs, Utility, class_numbers, why_not
+from clipmem.store import manifest
+from clipmem.store.folder import RunFolder
+from clipmem.study import execution
+from clipmem.study.engine import Task
+from clipmem.study.models import open_models
+from clipmem.train.numerics import threads
+from clipmem.train.objectives import OBJECTIVES
+
+DOCUMENT, RETRIEVAL = "evaluate/utility.json", "evaluate/retrieval.json"
+# models of a kind that stand for all of them, where they are not twins: the mean of more says no more
+_EVALUATED = 8
+
+
+def prepare(pairs: pl.DataFrame, recipe: Recipe) -> None:
+    """Check the names of classes that `[evaluate]` gives, before models are trained.
+
+    Raises:
+        InputError: The file cannot be used, or a label has no name in it.
+    """
+    prompts_of(pairs, recipe)
+
+
+def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
+    """Return the classes of a study's pairs with their prompts; None where pairs have no labels, or are to have none.
+
+    Raises:
+        InputError: The file of class names cannot be used, or a label has no name in it.
+    """
+    settings = recipe.evaluate
+    if settings.labels == "none":
+        return None
+    names, templates = shipped(recipe.data.source, settings.labels)
+    if settings.classnames:
+        names = read_classnames(Path(settings.classnames))
+    labels: list[str] = pairs[settings.labels].fill_null("").to_list()
+    if not any(labels):
+        return None
+    return make_prompts(labels, names, settings.templates or templates)
+
+
+def evaluate(folder: RunFolder, recipe: Recipe, tasks: Sequence[Task]) -> list[Path]:
+    """Measure retrieval, zero-shot classification and the linear probe of a scored study.
+
+    Args:
+        folder: The run folder, up to its embeddings.
+        recipe: Its recipe.
+        tasks: Side and seed of every model.
+
+    Returns:
+        The files written.
+    """
+    known = manifest.read(folder)
+    how, models = execution.from_manifest(known), open_models(recipe, folder, known, verify=False)
+    test = _pairs(folder, recipe)
+    statistics = Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed)
+    utility = Utility(test, recipe.evaluate, statistics)
+    with threads(how.threads * how.workers):
+        for task in tasks:
+            side = kind_of(task)
+            if side != task.side and len(utility.models.get(side, [])) >= _EVALUATED:
+                continue
+            prompts = None
+            if test.prompts and "zero_shot" not in test.why:
+                prompts = passes.embed_texts(
+                    models.load(task.side, task.seed),
+                    test.prompts.texts,
+                    batch_size=recipe.embed.batch_size,
+                    device=how.device,
+                )
+            embeddings = passes.load(folder.embedding_dir(task.side, task.seed))
+            record = folder.model_dir(task.side, task.seed) / "record.json"
+            shown = None
+            if record.is_file():  # of given models nobody knows
+                shown = folder.read_json(str(record.relative_to(folder.path)))["presentations"]
+            utility.add(side, task.seed, embeddings, prompts, presentations=shown)
+        return _write(folder, recipe, utility)
+
+
+def kind_of(task: Task) -> str:
+    """Say which side a model stands for: `f`, which saw the candidates, or `g`.
+
+    Example:
+        >>> kind_of(Task("g", 0)), kind_of(Task("r", 3)), kind_of(Task("without-ab12", 0))
+        ('g', 'f', 'g')
+    """
+    return "g" if task.side.startswith("without-") else "f" if task.side == "r" else task.side
+
+
+def _pairs(folder: RunFolder, recipe: Recipe) -> TestPairs:
+    """Return the test pairs of a study, with the reason for every task that is not measured."""
+    splits, pairs = folder.read("splits"), folder.read("pairs")
+    prompts = prompts_of(pairs, recipe)
+    label = dict(zip(pairs["uid"], pairs[_column(recipe)].fill_null(""), strict=True)) if prompts else {}
+    labels = class_numbers([label.get(uid, "") for uid in splits["uid"]], prompts.classes if prompts else [])
+    groups = np.unique(splits["group"].to_numpy(), return_inverse=True)[1].astype(np.int64)
+    role = splits["role"].to_numpy()
+    test, shared = role == "external", role == "shared"
+    train = shared if shared.any() else ~test
+    objective = recipe.train.objective
+    untrained = recipe.protocol != "given" and not OBJECTIVES[objective].uses_text
+    why = why_not(
+        labels,
+        groups,
+        test,
+        train,
+        len(prompts.classes) if prompts else 0,
+        unlabelled=(
+            "[evaluate] labels = 'none'" if recipe.evaluate.labels == "none" else "no external pair has a label"
+        ),
+        text=f"objective {objective!r} trains no text tower" if untrained else "",
+    )
+    return TestPairs(labels, groups, test, train, prompts, why)
+
+
+def _column(recipe: Recipe) -> str:
+    return "label" if recipe.evaluate.labels == "none" else recipe.evaluate.labels
+
+
+def _write(folder: RunFolder, recipe: Recipe, utility: Utility) -> list[Path]:
+    retrieval, splits = utility.retrieval(), folder.read("splits")
+    shared = bool((splits["role"] == "shared").any())
+    document = {
+        **utility.document(None if "retrieval" in utility.pairs.why else retrieval),
+        "pairs": "external pairs of the study, which no model trained on",
+        "labels": recipe.evaluate.labels,
+        "probe_pairs": "shared pairs" if shared else "all pairs that are not external",
+    }
+    return [folder.write_json(RETRIEVAL, retrieval), folder.write_json(DOCUMENT, document)]
+
+
+def summary_of(folder: RunFolder) -> dict[str, Any]:
+    """Return the entry `utility` of `summary.json`: all but the values by seed; nothing where it was not measured."""
+    if not (folder.path / DOCUMENT).is_file():
+        return {}
+    document = folder.read_json(DOCUMENT)
+    metrics = {
+        side: {name: {key: value[key] for key in ("mean", "low", "high")} for name, value in own.items()}
+        for side, own in document["metrics"].items()
+    }
+    kept = ("seeds", "presentations", "n", "chance", "skipped", "labels", "probe_pairs")
+    commonest = (document["probe"] or {}).get("commonest_class_acc1")
+    return {
+        "utility": {
+            **{key: document[key] for key in kept},
+            "templates": document["templates"],
+            "commonest_class_acc1": commonest,
+            "metrics": metrics,
+        }
+    }
