@@ -12,14 +12,10 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.evaluating import EvaluateSection
+from clipmem.base.mitigations import MitigateSection
+from clipmem.base.section import Count, Fraction, NonNegative, Positive, Size
 from clipmem.base.section import Section as _Section
 from clipmem.base.suggest import did_you_mean
-
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Size = Annotated[int, Field(ge=0)]
 
 
 class DataSection(_Section):
@@ -220,6 +216,7 @@ class Recipe(_Section):
     dejavu: DejavuSection = DejavuSection()  # pyright: ignore[reportCallIssue]
     localize: LocalizeSection = LocalizeSection()  # pyright: ignore[reportCallIssue]
     evaluate: EvaluateSection = EvaluateSection()  # pyright: ignore[reportCallIssue]
+    mitigate: MitigateSection = MitigateSection()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")
     def _mirror(self) -> "Recipe":
@@ -280,6 +277,13 @@ class Recipe(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _mitigations(self) -> "Recipe":
+        conflict = self.mitigate.conflict(protocol=self.protocol, objective=self.train.objective)
+        if conflict:
+            raise ValueError(conflict)
+        return self
+
 
 def load_recipe(text: str, settings: Sequence[str] = (), *, origin: str = "recipe") -> Recipe:
     """Read a recipe from TOML text, then apply settings such as `train.lr=1e-4`.
@@ -323,9 +327,9 @@ def dump_recipe(recipe: Recipe, *, comments: bool = False) -> str:
     lines = [f'protocol = "{recipe.protocol}"']
     for section_name, section in _sections(recipe):
         lines += ["", f"[{section_name}]"]
-        for key, field in type(section).model_fields.items():
+        for key, field in _own_fields(section).items():
             line = f"{key} = {_toml(getattr(section, key))}"
-            lines.append(f"{line:<40}# {field.description}" if comments else line)
+            lines.append(f"{line:<39} # {field.description}" if comments else line)
     return "\n".join(lines) + "\n"
 
 
@@ -333,7 +337,7 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as `section.key` → plain value, in order: what two recipes are compared by."""
     flat: dict[str, Any] = {"protocol": recipe.protocol}
     for name, section in _sections(recipe):
-        for key, value in section.model_dump(mode="json").items():
+        for key, value in section.model_dump(mode="json", include=set(_own_fields(section))).items():
             flat[f"{name}.{key}"] = value
     return flat
 
@@ -344,11 +348,20 @@ def differences(left: Recipe, right: Recipe) -> list[tuple[str, Any, Any]]:
     return [(key, a[key], b[key]) for key in a if a[key] != b[key]]
 
 
-def _sections(recipe: Recipe) -> Iterator[tuple[str, _Section]]:
-    for name in type(recipe).model_fields:
-        value = getattr(recipe, name)
+def _sections(parent: _Section, path: str = "") -> Iterator[tuple[str, _Section]]:
+    """Yield all tables with their dotted names, a table before those in it; those without keys are left out."""
+    for name in type(parent).model_fields:
+        value = getattr(parent, name)
         if isinstance(value, _Section):
-            yield name, value
+            if _own_fields(value):
+                yield f"{path}{name}", value
+            yield from _sections(value, f"{path}{name}.")
+
+
+def _own_fields(section: _Section) -> dict[str, Any]:
+    """Return the fields that are keys, not tables."""
+    fields = type(section).model_fields.items()
+    return {name: field for name, field in fields if not isinstance(getattr(section, name), _Section)}
 
 
 def _toml(value: object) -> str:
@@ -394,28 +407,34 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     place[keys[-1]] = parsed
 
 
-def _known_keys(location: Sequence[str | int]) -> list[str]:
-    if len(location) <= 1:
-        return list(Recipe.model_fields)
-    field = Recipe.model_fields.get(str(location[0]))
-    section = field.annotation if field else None
-    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+def _table_at(location: Sequence[str | int]) -> tuple[int, type[BaseModel]]:
+    """Follow a place in a recipe as far as it names tables; return how far that is, and the last table."""
+    table: type[BaseModel] = Recipe
+    for depth, name in enumerate(location):
+        field = table.model_fields.get(str(name))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return depth, table
+        table = inner
+    return len(location), table
 
 
 def _explain(error: ValidationError, origin: str) -> InputError:
     problem = error.errors()[0]
-    location = problem["loc"]
-    section = f"[{location[0]}] " if len(location) > 1 else ""
-    key = ".".join(str(part) for part in location[1:] or location)
+    location = [str(part) for part in problem["loc"]]
+    depth, table = _table_at(location[:-1])
+    section = f"[{'.'.join(location[:depth])}] " if depth else ""
+    key = ".".join(location[depth:])
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
         return InputError(
             f"{origin}: unknown key {section}{key}{more}",
-            todo=did_you_mean(str(location[len(location) - 1]), _known_keys(location), kind="key"),
+            todo=did_you_mean(location[-1], table.model_fields, kind="key"),
         )
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if problem["type"] == "value_error":  # our own rules carry the whole sentence
-        return InputError(f"{origin}: {f'[{key}] ' if key else ''}{message}{more}.")
+        where = f"[{'.'.join(location)}] " if location else ""
+        return InputError(f"{origin}: {where}{message}{more}.")
     return InputError(
         f"{origin}: {section}{key}{more}",
         got=shorten(problem["input"]),

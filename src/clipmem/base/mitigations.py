@@ -1,0 +1,246 @@
+"""The recipe's `[mitigate.*]` sections: what lowers memorization, one section each, all off by default.
+
+Everything that a mitigation changes stands here, so that a run and the same run with a mitigation have recipes that
+differ in one section, and can be laid beside each other. What each one does is in `clipmem.mitigate`.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from clipmem.base.section import Count, Fraction, NonNegative, Positive, Section, Size
+
+Place = Literal["post", "pre", "post-scaled"]
+
+
+class NoiseSection(Section):
+    """`[mitigate.text_noise]` and `[mitigate.image_noise]`: Gaussian noise on the embeddings of one tower."""
+
+    std: NonNegative = Field(0.0, description="Standard deviation of the noise in each dimension; 0 = none.")
+    place: Place = Field(
+        "post", description="post: added to the unit vector; pre: before it is normalised; post-scaled: std / sqrt(d)."
+    )
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return self.std > 0
+
+
+class CaptionsSection(Section):
+    """`[mitigate.captions]`: several captions a pair in training; what is scored stays as `train.captions` says."""
+
+    count: Size = Field(
+        0, description="Captions of each pair that training draws from, one a presentation; 0 = as train.captions."
+    )
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return self.count > 0
+
+
+class CaptionVariantsSection(Section):
+    """`[mitigate.caption_variants]`: other wordings of a caption, shown in its place now and then."""
+
+    kinds: Annotated[
+        tuple[Literal["dropout", "reorder", "synonyms", "templates"], ...], Field(strict=False)
+    ] = Field((), description="Any of dropout, reorder, synonyms (extra `wordnet`) and templates, in turn; [] = none.")
+    provider: str = Field(
+        "", description="Rewriter of captions: transformers:FOLDER, a local language model (extra `hf`); empty = none."
+    )
+    count: Count = Field(4, description="Variants of each caption, at most.")
+    probability: Fraction = Field(0.5, description="Probability that a presentation shows a variant.")
+    dropout: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="Share of words that dropout leaves out.")
+    templates: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
+        ("a picture of {}", "an image of {}", "this shows {}", "{} in a picture"),
+        description="What templates makes of a caption, which takes the place of {}.",
+    )
+    seed: Size = Field(0, description="Seed of the variants.")
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return bool(self.kinds or self.provider) and self.probability > 0
+
+    @model_validator(mode="after")
+    def _usable(self) -> "CaptionVariantsSection":
+        if len(set(self.kinds)) != len(self.kinds):
+            raise ValueError(f"kinds = {list(self.kinds)} has a kind twice; name each once")
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise ValueError(f"template {template!r} does not have {{}} once; it says where the caption goes")
+        return self
+
+
+class ImageVariantsSection(Section):
+    """`[mitigate.image_variants]`: other pictures of a pair, shown in its picture's place now and then."""
+
+    probability: Fraction = Field(0.0, description="Probability that a presentation shows a variant; 0 = never.")
+    source: Literal["given", "augment", "generated"] = Field(
+        "given", description="given: the data's other pictures of a pair; augment: stronger crops and colours."
+    )
+    count: Size = Field(
+        0, description="given: pictures used of each pair, 0 = all; generated: pictures made of each pair."
+    )
+    provider: str = Field("", description="generated: who makes them: diffusers:FOLDER, a local pipeline.")
+    crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
+        (0.3, 1.0), description="augment: area share of the crop."
+    )
+    colour: Annotated[float, Field(ge=0, le=2)] = Field(0.5, description="augment: strength of the colour jitter.")
+    seed: Size = Field(0, description="generated: seed of the pictures.")
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return self.probability > 0
+
+    @model_validator(mode="after")
+    def _usable(self) -> "ImageVariantsSection":
+        low, high = self.crop_scale
+        if not 0 < low <= high:
+            raise ValueError(
+                f"crop_scale = {[low, high]} is not a range; use [low, high] with 0 < low <= high"
+            )
+        if self.source == "generated" and self.active and not (self.provider and self.count):
+            raise ValueError("source = 'generated' needs provider = 'diffusers:FOLDER' and a count of 1 or more")
+        if self.provider and self.source != "generated":
+            raise ValueError(f"provider is set and source = {self.source!r} does not use it; set source = 'generated'")
+        return self
+
+
+class TextMaskingSection(Section):
+    """`[mitigate.text_masking]`: words left out at random, anew in every presentation."""
+
+    probability: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Probability that a token of a caption is left out; 0 = none."
+    )
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return self.probability > 0
+
+
+class WeightDecaySection(Section):
+    """`[mitigate.weight_decay]`: a control: more weight decay than `train.weight_decay`."""
+
+    factor: NonNegative = Field(1.0, description="train.weight_decay is multiplied by it; 1 = as it is.")
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return self.factor != 1
+
+
+class EarlyStoppingSection(Section):
+    """`[mitigate.early_stopping]`: a control: the same training, ended early."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Share of the steps that are made; the rates are those of the whole training. 1 = all."
+    )
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return self.share < 1
+
+
+class RemoveSection(Section):
+    """`[mitigate.remove]`: pairs taken out before training."""
+
+    count: Size = Field(0, description="Pairs taken out of those that f trains on, the worst first; 0 = none.")
+    by: Literal["clipmem", "similarity", "random", "g-alignment", "file"] = Field(
+        "clipmem", description="The worst: highest CLIPMem, lowest similarity under f, lowest alignment under g, ..."
+    )
+    scores: str = Field("", description="Run folder or scores.parquet of the parent; by = 'file': any uid, score.")
+    seed: Size = Field(0, description="Seed of by = 'random'.")
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return self.count > 0
+
+    @model_validator(mode="after")
+    def _usable(self) -> "RemoveSection":
+        if self.active and self.by != "random" and not self.scores:
+            raise ValueError(f"by = {self.by!r} needs scores; give the run folder that measured them")
+        if self.by == "random" and self.scores:
+            raise ValueError("scores is set and by = 'random' does not use it; leave it out")
+        return self
+
+
+class RegroupSection(Section):
+    """`[mitigate.regroup]`: the most memorized pairs in batches of their own (after MultiMem)."""
+
+    share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of an epoch's batches that hold the most memorized pairs and nobody else; 0 = none."
+    )
+    every: Count = Field(1, description="Every how many epochs they are put together.")
+    by: Literal["scores", "loss"] = Field(
+        "scores", description="Who is memorized: by CLIPMem of a parent, or by the loss of each pair so far."
+    )
+    scores: str = Field("", description="by = 'scores': run folder or scores.parquet of the parent.")
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything."""
+        return self.share > 0
+
+    @model_validator(mode="after")
+    def _usable(self) -> "RegroupSection":
+        if self.active and self.by == "scores" and not self.scores:
+            raise ValueError("by = 'scores' needs scores; give the run folder that measured them, or set by = 'loss'")
+        if self.scores and self.by != "scores":
+            raise ValueError(f"scores is set and by = {self.by!r} does not use it; leave it out")
+        return self
+
+
+class MitigateSection(Section):
+    """`[mitigate.*]`."""
+
+    text_noise: NoiseSection = NoiseSection()  # pyright: ignore[reportCallIssue]
+    image_noise: NoiseSection = NoiseSection()  # pyright: ignore[reportCallIssue]
+    captions: CaptionsSection = CaptionsSection()  # pyright: ignore[reportCallIssue]
+    caption_variants: CaptionVariantsSection = CaptionVariantsSection()  # pyright: ignore[reportCallIssue]
+    image_variants: ImageVariantsSection = ImageVariantsSection()  # pyright: ignore[reportCallIssue]
+    text_masking: TextMaskingSection = TextMaskingSection()  # pyright: ignore[reportCallIssue]
+    weight_decay: WeightDecaySection = WeightDecaySection()  # pyright: ignore[reportCallIssue]
+    early_stopping: EarlyStoppingSection = EarlyStoppingSection()  # pyright: ignore[reportCallIssue]
+    remove: RemoveSection = RemoveSection()  # pyright: ignore[reportCallIssue]
+    regroup: RegroupSection = RegroupSection()  # pyright: ignore[reportCallIssue]
+
+    def active(self) -> Iterator[str]:
+        """Yield the names of those that change anything."""
+        for name in type(self).model_fields:
+            if getattr(self, name).active:
+                yield name
+
+    def conflict(self, *, protocol: str, objective: str) -> str:
+        """Say what of it cannot work in a study of this protocol and objective; "" when all can.
+
+        Args:
+            protocol: The recipe's `protocol`.
+            objective: Its `train.objective`.
+        """
+        words = {"text_noise", "captions", "caption_variants", "text_masking"}
+        for name in self.active():
+            if protocol == "given":
+                return f"[mitigate.{name}] is set and protocol = 'given' trains nothing; leave it out"
+            if objective in {"supervised", "simclr"} and name in words:
+                return (
+                    f"[mitigate.{name}] is set and objective = {objective!r} trains no text tower; leave it out, or "
+                    "set train.objective = 'clip'"
+                )
+            if objective == "supervised" and name == "image_noise":
+                return (
+                    "[mitigate.image_noise] is set and objective = 'supervised' does not normalise its embeddings; "
+                    "leave it out, or set train.objective = 'clip'"
+                )
+            if objective not in {"clip", "siglip"} and name == "regroup" and self.regroup.by == "loss":
+                return (
+                    f"[mitigate.regroup] by = 'loss' compares pictures with captions, and objective = {objective!r} "
+                    "does not; set by = 'scores'"
+                )
+        return ""
