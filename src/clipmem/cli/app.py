@@ -9,6 +9,7 @@ from clipmem.cli.doctor import doctor
 from clipmem.cli.init import init
 from clipmem.cli.localize import localize
 from clipmem.cli.report import report
+from clipmem.cli.reproduce import reproduce
 from clipmem.cli.run import run
 
 app = App(
@@ -21,5 +22,5 @@ app = App(
     # and an interrupt into a sentence that says how to go on
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, localize, compare, report, doctor):
+for command in (demo, init, run, localize, compare, reproduce, report, doctor):
     app.command(command)

@@ -32,6 +32,8 @@ from clipmem.models.vocabulary import Vocabulary
 from clipmem.store.atomic import atomic_write, make_folder
 
 SHIPPED = ("clipmem-tiny", "clipmem-micro")
+# clipmem-tiny with towers of other widths, for `clipmem reproduce --figure model-size`
+GRID = tuple(f"clipmem-i{image}-t{text}" for image in (64, 128, 192) for text in (64, 128, 192) if image * text != 16384)
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 
 
@@ -143,7 +145,7 @@ def model_config(name: str) -> dict[str, Any]:
     Raises:
         InputError: There is no such model (near names are shown), or the file is not such a config.
     """
-    if name in SHIPPED:
+    if name in SHIPPED or name in GRID:
         return json.loads((files("clipmem.models") / "configs" / f"{name}.json").read_text(encoding="utf-8"))
     if name.endswith(".json"):
         return _config_file(Path(name))

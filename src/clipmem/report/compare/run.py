@@ -107,14 +107,17 @@ def utility_by_seed(document: Mapping[str, Any], side: str, seeds: list[int]) ->
         seeds: The seeds, in the order wanted.
 
     Returns:
-        Metric → values; metrics that lack a value for a seed are left out.
+        Metric → values; {} where a seed was not measured (of many seeds only the first eight are).
     """
-    found: dict[str, list[float]] = {}
-    for name, entry in document.get(side, {}).items():
-        by_seed = entry.get("by_seed") if isinstance(entry, dict) else None
-        if by_seed and all(by_seed.get(str(seed)) is not None for seed in seeds):
-            found[name] = [float(by_seed[str(seed)]) for seed in seeds]
-    return found
+    there = document.get("seeds", {}).get(side, [])
+    if not set(seeds) <= set(there):
+        return {}
+    place = [there.index(seed) for seed in seeds]
+    return {
+        name: [float(entry["by_seed"][k]) for k in place]
+        for name, entry in document["metrics"].get(side, {}).items()
+        if entry.get("by_seed") is not None
+    }
 
 
 def read_compared(path: Path) -> ComparedRun:
