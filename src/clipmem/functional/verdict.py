@@ -50,8 +50,10 @@ def verdict(low: float | None, high: float | None, claim: Claim) -> Answer:
         InputError: low is above high, an end or the size is not a number, or a claim of "zero" has no margin.
 
     Example:
-        >>> verdict(0.1, 0.3, Claim("above")), verdict(-0.1, 0.02, Claim("above", 0.05)), verdict(-0.1, 0.2, Claim("above"))
-        ('yes', 'no', 'inconclusive')
+        >>> verdict(0.1, 0.3, Claim("above")), verdict(-0.1, 0.2, Claim("above"))
+        ('yes', 'inconclusive')
+        >>> verdict(-0.1, 0.02, Claim("above", 0.05)), verdict(-0.1, 0.02, Claim("zero", 0.2))
+        ('no', 'yes')
     """
     _check(low, high, claim)
     if low is None or high is None:

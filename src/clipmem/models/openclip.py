@@ -33,7 +33,9 @@ from clipmem.store.atomic import atomic_write, make_folder
 
 SHIPPED = ("clipmem-tiny", "clipmem-micro")
 # clipmem-tiny with towers of other widths, for `clipmem reproduce --figure model-size`
-GRID = tuple(f"clipmem-i{image}-t{text}" for image in (64, 128, 192) for text in (64, 128, 192) if image * text != 16384)
+GRID = tuple(
+    f"clipmem-i{image}-t{text}" for image in (64, 128, 192) for text in (64, 128, 192) if image * text != 16384
+)
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 
 

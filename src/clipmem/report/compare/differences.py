@@ -1,8 +1,8 @@
 """The arithmetic of a comparison: every run against the baseline, seed by seed, and which runs nothing beats.
 
-With m_k the measure of a run and b_k that of the baseline under seed k, the difference is the mean of m_k - b_k with its
-t interval over seeds (see `functional.paired`): the same seed has the same initial weights and order of pairs in both,
-so that what the seed does to both cancels. Cost is a ratio, exp of the mean of log m_r - log b_r over the models r.
+With m_k the measure of a run and b_k that of the baseline under seed k, the difference is the mean of m_k - b_k with
+its t interval over seeds (see `functional.paired`): the same seed has the same initial weights and order of pairs in
+both, so that what the seed does to both cancels. Cost is a ratio: exp of the mean of log m_r - log b_r over models r.
 
 Intervals are not corrected for their number; `p_holm` is, over all differences of memorization and utility that are
 shown together. Do not read intervals of cost as more than the scatter of this machine's minutes: models that were
@@ -34,8 +34,8 @@ class Point(NamedTuple):
 def front(points: Sequence[Point]) -> list[str]:
     """Name the runs that no other run beats: none has less memorization without less utility, or the reverse.
 
-    A run beats another if its memorization is not higher and its utility not lower, and one of them is better. Judged by
-    the means alone: two runs within each other's intervals may change places.
+    A run beats another if its memorization is not higher and its utility not lower, and one of them is better. Judged
+    by the means alone: two runs within each other's intervals may change places.
 
     Args:
         points: The runs.
@@ -71,7 +71,7 @@ def compare(runs: Sequence[ComparedRun], *, measure: str = "clipmem", confidence
     adjusted = holm(np.array([np.nan if row["p"] is None else row["p"] for row in rows]))
     for row, p in zip(rows, adjusted.tolist(), strict=True):
         row["p_holm"] = None if np.isnan(p) else p
-    machines = {json_of(run) for run in runs}
+    machines = {_machine(run) for run in runs}
     utilities = [name for name in _utilities(runs) if not name.endswith(LOWER_IS_BETTER)]
     return {
         "format": 1,
@@ -87,7 +87,7 @@ def compare(runs: Sequence[ComparedRun], *, measure: str = "clipmem", confidence
     }
 
 
-def json_of(run: ComparedRun) -> tuple[str, ...]:
+def _machine(run: ComparedRun) -> tuple[str, ...]:
     """Return what a run was computed on; times of runs compare only where it is the same."""
     return tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE)
 
@@ -102,9 +102,7 @@ def _memorization(run: ComparedRun, uids: set[str], measure: str) -> list[float]
     return [value / run.normaliser for value in values] if measure == "clipmem_norm" else values
 
 
-def _differences(
-    baseline: ComparedRun, run: ComparedRun, measure: str, confidence: float
-) -> list[dict[str, Any]]:
+def _differences(baseline: ComparedRun, run: ComparedRun, measure: str, confidence: float) -> list[dict[str, Any]]:
     candidates, external = common(baseline, run), common(baseline, run, "external")
     groups = {
         measure: candidates,
@@ -198,9 +196,7 @@ def _memory(run: ComparedRun, key: tuple[str, int]) -> float | None:
 _COSTS = {"training seconds a model": _seconds, "pairs/s a model": _rate, "peak memory, MiB": _memory}
 
 
-def _describe(
-    baseline: ComparedRun, run: ComparedRun, measure: str, utilities: Sequence[str]
-) -> dict[str, Any]:
+def _describe(baseline: ComparedRun, run: ComparedRun, measure: str, utilities: Sequence[str]) -> dict[str, Any]:
     candidates = run.uids("candidate")
     return {
         "run": run.name,
@@ -224,9 +220,7 @@ def _front_of(
     ]
     for run in runs[1:]:
         by_name = {row["measure"]: row for row in rows if row["run"] == run.name}
-        places.append(
-            {"run": run.name, "memorization": _place(by_name[measure]), "utility": _place(by_name[utility])}
-        )
+        places.append({"run": run.name, "memorization": _place(by_name[measure]), "utility": _place(by_name[utility])})
     points = [Point(one["run"], one["memorization"]["difference"], one["utility"]["difference"]) for one in places]
     best = front(points)
     return {"points": [one | {"front": one["run"] in best} for one in places], "front": best}

@@ -166,9 +166,7 @@ def _check_presentations(baseline: ComparedRun, other: ComparedRun) -> None:
             "After a removal either the presentations in all or the passes over each pair must be the same: "
             "set train.epochs so that one of them is."
         )
-    raise _refusal(
-        baseline, other, "number of presentations", _shown(other), _shown(baseline), reason
-    )
+    raise _refusal(baseline, other, "number of presentations", _shown(other), _shown(baseline), reason)
 
 
 def _shown(run: ComparedRun) -> str:
@@ -193,7 +191,7 @@ def notes(baseline: ComparedRun, runs: Sequence[ComparedRun]) -> list[str]:
         gone = removed(baseline, run)
         if run.pairs < baseline.pairs:
             how = (
-                f"as many presentations in all, so each of them was shown {passes(run) / passes(baseline):.3g} times as often"
+                f"as many presentations in all, so each was shown {passes(run) / passes(baseline):.3g} times as often"
                 if run.presentations == baseline.presentations
                 else f"each shown as often, so {baseline.presentations - run.presentations:,} fewer presentations"
             )

@@ -26,7 +26,7 @@ MOST_PANELS = 3
 def panels_of(document: Mapping[str, Any]) -> list[str]:
     """Choose the utilities that are drawn: at most three, probe and zero-shot first."""
     there = list(document["pareto"])
-    return sorted(there, key=lambda name: (PREFERRED.index(name) if name in PREFERRED else len(PREFERRED)))[:MOST_PANELS]
+    return sorted(there, key=lambda name: PREFERRED.index(name) if name in PREFERRED else len(PREFERRED))[:MOST_PANELS]
 
 
 def pareto_figure(document: Mapping[str, Any], size: str) -> str:

@@ -37,7 +37,8 @@ def cost_cells(row: Mapping[str, Any]) -> dict[str, str]:
     """Write a cost: measure, baseline, run, ratio and its interval.
 
     Example:
-        >>> cost_cells({"run": "a", "measure": "s", "baseline": 10, "mean": 20, "ratio": 2.0, "low": None, "high": None})
+        >>> row = {"run": "a", "measure": "s", "baseline": 10, "mean": 20, "ratio": 2.0}
+        >>> cost_cells(row | {"low": None, "high": None})
         {'run': 'a', 'measure': 's', 'baseline': '10.0', 'mean': '20.0', 'ratio': '2.00', 'interval': 'no interval'}
     """
     return {
@@ -71,9 +72,11 @@ def answer_sentences(document: Mapping[str, Any]) -> list[str]:
         rows = [row for row in document["differences"] if row["run"] == run["run"]]
         memory = next(row for row in rows if row["measure"] == document["measure"])
         parts = [f"memorization {_went(memory)}"]
-        for name in document["pareto"]:
-            if name in SHORT:
-                parts.append(f"{SHORT[name]} {_went(next(row for row in rows if row['measure'] == name))}")
+        parts += [
+            f"{SHORT[name]} {_went(next(row for row in rows if row['measure'] == name))}"
+            for name in document["pareto"]
+            if name in SHORT
+        ]
         said.append(f"{run['run']} against {document['baseline']}: {', '.join(parts)}.")
     return said
 

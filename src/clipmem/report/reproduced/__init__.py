@@ -1,1 +1,1 @@
-"""The page and the tables of `clipmem reproduce`: what was claimed, what came out, and the published curve beside it."""
+"""The page and the tables of `clipmem reproduce`: claims, what came out, and the published curves beside it."""

@@ -42,7 +42,7 @@ def finding_figure(document: Mapping[str, Any], size: str) -> str:
     height = _HEIGHT[size] * rows + foot
     with Sketch(f"finding-{document['finding']}-{size}", SIZES[size], height) as sketch:
         for k, panel in enumerate(panels):
-            _panel(_place(sketch, k, columns, rows, foot, size), panel, styles)
+            _panel(_place(sketch, k, columns, rows, foot), panel, styles)
         if names:
             handles = [
                 Line2D([], [], color=color, linestyle=dashes, marker=mark, markersize=5.5, linewidth=1.8)
@@ -58,7 +58,7 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _place(sketch: Sketch, k: int, columns: int, rows: int, foot: int, size: str) -> Axes:
+def _place(sketch: Sketch, k: int, columns: int, rows: int, foot: int) -> Axes:
     left, right, top, bottom = 66, 12, 30, 50
     width, high = sketch.width / columns, (sketch.height - foot) / rows
     row, column = divmod(k, columns)
@@ -92,9 +92,7 @@ def _panel(axes: Axes, panel: Mapping[str, Any], styles: Mapping[str, tuple[str,
 
 def _line(axes: Axes, line: Mapping[str, Any], style: tuple[str, Any, str]) -> None:
     color, dashes, mark = style
-    axes.plot(
-        line["x"], line["mean"], color=color, linestyle=dashes, marker=mark, markersize=5.5, linewidth=1.8
-    )
+    axes.plot(line["x"], line["mean"], color=color, linestyle=dashes, marker=mark, markersize=5.5, linewidth=1.8)
     for x, low, high in zip(line["x"], line["low"], line["high"], strict=False):
         if low is not None and high is not None:
             axes.plot([x, x], [low, high], color=color, linewidth=1.4)

@@ -1,4 +1,4 @@
-"""The page of a reproduction: verdicts, effects and figures, from `findings.json` alone. Opens offline, loads nothing."""
+"""The page of a reproduction: verdicts, effects and figures, from `findings.json` alone. Opens offline."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -37,7 +37,11 @@ def summary_sentence(document: Mapping[str, Any]) -> str:
         >>> summary_sentence({"findings": found, "seeds": [0, 1], "scale": "tiny"})
         'Of 3 findings, at scale tiny over 2 seeds: 2 hold (a, c), 1 does not (b).'
     """
-    verbs = {"yes": ("holds", "hold"), "no": ("does not", "do not"), "inconclusive": ("is not decided", "are not decided")}
+    verbs = {
+        "yes": ("holds", "hold"),
+        "no": ("does not", "do not"),
+        "inconclusive": ("is not decided", "are not decided"),
+    }
     parts: list[str] = []
     for answer in ANSWERS:
         titles = [one["title"] for one in document["findings"] if one["holds"] == answer]

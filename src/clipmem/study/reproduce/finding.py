@@ -42,6 +42,7 @@ class Effect:
         claim: What was claimed of it, in words.
         seeds: Over how many seeds.
         counts: Whether the finding's verdict rests on it; the others are shown beside.
+        part: Which of several ways it belongs to, where one way that holds is enough; "" where all must.
     """
 
     measure: str
@@ -52,6 +53,7 @@ class Effect:
     claim: str
     seeds: int
     counts: bool = True
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,15 @@ class Finding(ABC):
         """Return the figure's parts, ours first and the published ones after them."""
 
     def holds(self, effects: Sequence[Effect]) -> Answer:
-        """Join the verdicts of the effects that count."""
-        return all_hold(one.holds for one in effects if one.counts)
+        """Join the verdicts of the effects that count; of several ways (parts) one that holds is enough."""
+        counted = [one for one in effects if one.counts]
+        ways = [
+            all_hold(one.holds for one in counted if one.part == part)
+            for part in dict.fromkeys(one.part for one in counted)
+        ]
+        if "yes" in ways:
+            return "yes"
+        return "no" if set(ways) == {"no"} else "inconclusive"
 
 
 FINDINGS: Registry[Finding] = Registry("finding", Finding)  # pyright: ignore[reportAbstractUsage]
@@ -213,7 +222,5 @@ def mitigated(
         if values and plain:
             # one utility decides, the one that was published: the others are shown beside it
             decides = counts and metric == "linear_probe_acc1"
-            found.append(
-                results.effect(f"{name}: change of {words}", values, plain, ABOVE, "above 0", counts=decides)
-            )
+            found.append(results.effect(f"{name}: change of {words}", values, plain, ABOVE, "above 0", counts=decides))
     return found

@@ -147,7 +147,9 @@ def unique(base: Recipe, wanted: Iterable[tuple[str, Wanted]]) -> dict[str, Want
     names: dict[str, Wanted] = {}
     for name, run in found.values():
         if name in names:
-            raise InputError(f"run {name!r}", got="two runs of that name", todo="Report this: it is a mistake in clipmem.")
+            raise InputError(
+                f"run {name!r}", got="two runs of that name", todo="Report this: it is a mistake in clipmem."
+            )
         names[name] = run
     return names
 

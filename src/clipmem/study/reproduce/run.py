@@ -130,8 +130,8 @@ def _estimate(maker: Maker, runs: dict[str, Any]) -> str:
     if not found.runs:
         return f"all {len(runs)} runs are there"
     return (
-        f"{found.runs} of {len(runs)} runs to make, {found.models} models: about {duration(found.seconds)}, from a short "
-        f"run here just now ({found.rate:,.0f} pairs/s a model, {found.overhead:.0f} s a run beside training)"
+        f"{found.runs} of {len(runs)} runs to make, {found.models} models: about {duration(found.seconds)}, from a "
+        f"short run here just now ({found.rate:,.0f} pairs/s a model, {found.overhead:.0f} s a run beside training)"
     )
 
 

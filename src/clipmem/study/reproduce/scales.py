@@ -32,7 +32,8 @@ class Scale:
         removal: Changes to the base study that leave many candidates to remove; they replace the roles' sizes.
         removed: Numbers of pairs removed, as shares of the candidates, 0 first.
         planted: Shares of candidates with wrong captions in the removal study.
-        widths: Widths of the towers in the grid of sizes, the base's among them; () where there is no grid.
+        widths: Widths of the towers in the grid of sizes, 128 among them; () where there is no grid.
+        grid: Changes to the base study for the grid, whose models may need another training.
         epochs: Passes of the one-pass finding, 1 first.
         shared: Numbers of shared pairs of the data-size finding, smallest first.
         views: Image views of the SSLMem run.
@@ -49,6 +50,7 @@ class Scale:
     removed: tuple[float, ...]
     planted: tuple[float, ...]
     widths: tuple[int, ...]
+    grid: tuple[str, ...]
     epochs: tuple[int, ...]
     shared: tuple[int, ...]
     views: int = 5
@@ -77,17 +79,25 @@ SCALES = {
         Scale(
             name="tiny",
             recipe="demo",
-            settings=(*_sizes(240, 60, 120), "train.epochs=10", "train.batch_size=64", "score.draws=400"),
+            settings=(
+                *_sizes(160, 60, 100),
+                "model.name=clipmem-micro",
+                "train.epochs=20",
+                "train.batch_size=32",
+                "train.lr=2e-3",
+                "score.draws=400",
+            ),
             seeds=2,
             captions=(1, 5),
             noise=(0.0, 0.05, 0.15, 0.30),
             images=(0.15,),
-            removal=_sizes(120, 120, 120),
+            removal=_sizes(100, 120, 100),
             removed=(0.0, 0.2, 0.6),
             planted=(0.0, 0.2),
             widths=(64, 128),
+            grid=("train.epochs=6", "train.lr=1e-3"),
             epochs=(1, 5),
-            shared=(80, 240),
+            shared=(40, 160),
             views=2,
         ),
         Scale(
@@ -102,6 +112,7 @@ SCALES = {
             removed=(0.0, 0.02, 0.05, 0.1, 0.2, 0.4),
             planted=(0.0, 0.05, 0.2),
             widths=(64, 128, 192),
+            grid=(),
             epochs=(1, 2, 5, 12),
             shared=(160, 325, 650, 1300),
         ),
@@ -117,6 +128,7 @@ SCALES = {
             removed=(0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64),
             planted=(0.0, 0.05, 0.2),
             widths=(),
+            grid=(),
             epochs=(1, 10),
             shared=(8_000, 16_000, 32_000, 65_000),
         ),

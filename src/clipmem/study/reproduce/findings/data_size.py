@@ -23,8 +23,8 @@ class DataSize(Finding):
     claim = "The more pairs there are to train on, the less a pair is memorized."
     published = ""
     limits = (
-        "Not published: the claim is what is commonly expected. Each pair is shown as often, so that more pairs also mean "
-        "more steps. Another size draws other candidates, so that a seed shares no pairs, only the initial weights."
+        "Not published: the claim is what is commonly expected. Each pair is shown as often, so that more pairs also "
+        "mean more steps. Another size draws other candidates: a seed shares the initial weights, and no pairs."
     )
 
     def runs(self, context: Context) -> Mapping[str, Wanted]:

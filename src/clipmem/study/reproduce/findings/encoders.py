@@ -6,8 +6,6 @@ on either tower, and the share of each tower in CLIPMem by exchanging the towers
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from clipmem.embed import passes
 from clipmem.localize import towers
 from clipmem.report.compare.run import ComparedRun
@@ -56,7 +54,8 @@ def tower_shares(run: ComparedRun) -> dict[str, list[float]]:
     found = towers.split(means["f"], means["g"], run.splits["role"].to_list(), weight=run.recipe.score.weight)
     where = (run.splits["role"] == "candidate").to_numpy()
     return {
-        tower: values[:, where].mean(axis=1).tolist() for tower, values in (("text", found.text), ("image", found.image))
+        tower: values[:, where].mean(axis=1).tolist()
+        for tower, values in (("text", found.text), ("image", found.image))
     }
 
 
@@ -93,11 +92,17 @@ class Encoders(Finding):
         base, texts, images, both, text_noise, image_noise = runs
         of = results.memorization
         shares = tower_shares(results[BASE])
-        found = [
-            results.effect("CLIPMem with captions augmented less that with images augmented", of(texts), of(images), BELOW, "below 0"),
-            results.effect(f"CLIPMem with text noise {BEST} less that with image noise {BEST}", of(text_noise), of(image_noise), BELOW, "below 0"),
-            results.effect("share of the text tower in CLIPMem less that of the image tower", shares["text"], shares["image"], ABOVE, "above 0"),
-        ]  # fmt: skip
+        tests = (
+            ("CLIPMem with captions augmented less that with images augmented", of(texts), of(images), BELOW),
+            (
+                f"CLIPMem with text noise {BEST} less that with image noise {BEST}",
+                of(text_noise),
+                of(image_noise),
+                BELOW,
+            ),
+            ("share of the text tower in CLIPMem less that of the image tower", shares["text"], shares["image"], ABOVE),
+        )
+        found = [results.effect(said, a, b, claim, f"{claim.side} 0") for said, a, b, claim in tests]
         for name, run in (("captions", texts), ("images", images), ("images and captions", both)):
             found += mitigated(results, base, run, f"{name} augmented", counts=False)
         return found
@@ -108,13 +113,28 @@ class Encoders(Finding):
         order = [runs[0], runs[2], runs[1], runs[3]]
         ticks, x = ["1+1", "5+1", "1+5", "5+5"], range(4)
         label = "images + captions"
-        panels = [Panel("memorization", label, "CLIPMem", [results.series("", x, [results.memorization(run) for run in order])], ticks=ticks)]
+        panels = [
+            Panel(
+                "memorization",
+                label,
+                "CLIPMem",
+                [results.series("", x, [results.memorization(run) for run in order])],
+                ticks=ticks,
+            )
+        ]
         probe = results.series("", x, [results.utility(run, "linear_probe_acc1") for run in order])
         if probe.x:
             panels.append(Panel("linear probe", label, "linear probe", [probe], ticks=ticks))
         for k, name in enumerate(("CLIPMem, normalised", "linear probe, ImageNet")):
             values = [own[k] for own in PUBLISHED.values()]
             panels.append(
-                Panel("published", label, name, [Series("COCO", [float(at) for at in x], values)], published=True, ticks=ticks)
+                Panel(
+                    "published",
+                    label,
+                    name,
+                    [Series("COCO", [float(at) for at in x], values)],
+                    published=True,
+                    ticks=ticks,
+                )
             )
         return panels

@@ -49,8 +49,8 @@ class Layers(Finding):
         f"self-supervised {UNITMEM['simclr'][-1]} (±{ERROR}). In layers 2 to 8 CLIP lies below both."
     )
     limits = (
-        "SimCLR stands for the published DINO-like model, one class a picture for several labels. UnitMem depends on how "
-        "many pairs it is taken over: heights do not compare. docs/paradigms.md has the longer story."
+        "SimCLR stands for the published DINO-like model, one class a picture for several labels. UnitMem depends on "
+        "how many pairs it is taken over: heights do not compare. docs/paradigms.md has the longer story."
     )
 
     def runs(self, context: Context) -> Mapping[str, Wanted]:  # noqa: ARG002

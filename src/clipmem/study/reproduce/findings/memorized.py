@@ -74,7 +74,7 @@ def _judged(run: ComparedRun) -> dict[str, dict[str, float]]:
 
 
 def _by_seed(run: ComparedRun, uids: list[str]) -> list[Float64[np.ndarray, "n"]]:
-    found: list[Float64[np.ndarray, "n"]] = []
+    found: list[Float64[np.ndarray, n]] = []
     for seed in run.seeds:
         rows = run.seed_scores.filter(run.seed_scores["seed"] == seed)
         own = dict(zip(rows["uid"], (rows["f"] - rows["g"]).to_list(), strict=True))
@@ -87,7 +87,9 @@ class Memorized(Finding):
     """Who is memorized most."""
 
     title = "Which pairs are memorized"
-    claim = "Wrong, vague or imprecise captions and atypical pictures are memorized most; clear and precise pairs least."
+    claim = (
+        "Wrong, vague or imprecise captions and atypical pictures are memorized most; clear and precise pairs least."
+    )
     published = "Shown as pictures; no number was published."
     limits = "Rare words and distance of pixels stand in for what people would call vague and atypical."
 

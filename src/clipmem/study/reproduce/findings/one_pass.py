@@ -21,7 +21,9 @@ class OnePass(Finding):
 
     title = "One pass"
     claim = "Pairs are memorized even if each is seen once."
-    published = "YFCC100M was trained in one pass (not certain), and memorized pairs are shown; no number can be read off."
+    published = (
+        "YFCC100M was trained in one pass (not certain), and memorized pairs are shown; no number can be read off."
+    )
     limits = (
         "One pass over these few pairs is a short training as well: few presentations and few repeats cannot be told "
         f"apart. Batches of {_BATCH} instead of the base's."

@@ -20,10 +20,12 @@ class Tradeoff(Finding):
 
     title = "Memorization against utility"
     claim = "Mitigations that lower memorization improve utility: there is no price."
-    published = "5 captions: CLIPMem -3.7 %, probe +1.8 points; noise 0.15: -4.8 %, +2.2 points (from findings 6 and 7)."
+    published = (
+        "5 captions: CLIPMem -3.7 %, probe +1.8 points; noise 0.15: -4.8 %, +2.2 points (from findings 6 and 7)."
+    )
     limits = (
-        "“Unlike in supervised and self-supervised learning” is not tested. Each mitigation is held against the same base "
-        "run, so that their verdicts are not independent."
+        "“Unlike in supervised and self-supervised learning” is not tested. Each mitigation is held against the same "
+        "base run, so that their verdicts are not independent."
     )
 
     def runs(self, context: Context) -> Mapping[str, Wanted]:
@@ -40,9 +42,7 @@ class Tradeoff(Finding):
     def effects(self, context: Context, results: Results) -> list[Effect]:
         """Change of CLIPMem and of utility under each mitigation."""
         runs = self.runs(context)
-        return [
-            one for name, run in list(runs.items())[1:] for one in mitigated(results, BASE, run, name)
-        ]
+        return [one for name, run in list(runs.items())[1:] for one in mitigated(results, BASE, run, name)]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
         """One point a mitigation: change of memorization across, change of utility up."""
