@@ -50,6 +50,11 @@ def test_what_was_trained_before_in_the_process_changes_nothing(finished, planne
     assert all(0 <= m["data"] <= 1 and m["rate"] > 0 for m in messages if "step" in m)
     marker = json.loads(RunFolder(planned).marker("train-f-seed-0").read_text())
     assert marker["pairs_per_second"] > 0
+    record = json.loads((RunFolder(planned).model_dir("f", 0) / "record.json").read_text())
+    assert marker["pairs"] == record["presentations"] == 2 * 80
+    # interpreter and torch alone are some 200 MB
+    assert 1e8 < marker["peak_memory_bytes"] < 4e9
+    assert marker["seconds"] >= marker["compute_seconds"] > 0
 
 
 def test_tasks_from_the_input_until_it_ends(finished, planned):

@@ -23,7 +23,7 @@ class EvaluateSection(Section):
         (), description="Sentences with {} for a class name, as 'a photo of a {}.'; empty = those of the data source."
     )
     probe_c: Annotated[tuple[_Strength, ...], Field(min_length=1, strict=False)] = Field(
-        (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0),
+        (0.001, 0.01, 0.1, 1.0),
         description="C of the linear probe (the larger, the less it is held back); the best on validation is taken.",
     )
     probe_validation: Annotated[float, Field(gt=0, lt=1)] = Field(

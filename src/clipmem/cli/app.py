@@ -6,6 +6,7 @@ from clipmem._version import __version__
 from clipmem.cli.compare import compare
 from clipmem.cli.demo import demo
 from clipmem.cli.doctor import doctor
+from clipmem.cli.evaluate import evaluate
 from clipmem.cli.init import init
 from clipmem.cli.localize import localize
 from clipmem.cli.report import report
@@ -22,5 +23,5 @@ app = App(
     # and an interrupt into a sentence that says how to go on
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, localize, compare, reproduce, report, doctor):
+for command in (demo, init, run, localize, evaluate, compare, reproduce, report, doctor):
     app.command(command)

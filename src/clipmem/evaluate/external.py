@@ -94,7 +94,7 @@ def chance(captions: Int[np.ndarray, "n"]) -> dict[str, float]:
     while len(found) <= max(KS) or found[-1] <= 0.5:
         place = len(found) - 1
         missed = missed * np.maximum(m - sizes - place, 0) / max(m - place, 1)
-        found.append(float(1 - missed @ times / n))
+        found.append(round(float(1 - missed @ times / n), 12))
     within = np.array(found)
     median = (int((within >= 0.5 - _ROUNDING).argmax()) + int((within > 0.5 + _ROUNDING).argmax())) / 2
     return {

@@ -40,7 +40,7 @@ class TestPairs:
         labels: Class of each pair by its place in `prompts.classes`; -1 where it has none.
         groups: Group of each pair, any integers.
         test: Which pairs are tested on.
-        train: Which pairs the probe is trained on; none of them a test pair.
+        train: Which pairs the probe is trained on; it is tested on the test pairs that are none of them.
         prompts: The classes and their prompts; None where pairs have no labels.
         why: Task → why it is not measured.
     """
@@ -58,6 +58,11 @@ class TestPairs:
     def tested(self) -> Bool[np.ndarray, "n"]:
         """The test pairs that have a label."""
         return self.test & (self.labels >= 0)
+
+    @property
+    def probed(self) -> Bool[np.ndarray, "n"]:
+        """The test pairs of the probe."""
+        return self.tested & ~self.train
 
     @property
     def trained(self) -> Bool[np.ndarray, "n"]:
@@ -116,18 +121,18 @@ class Utility:
         pairs = self.pairs
         found = Measured(seed, presentations, only(embeddings, pairs.test))
         image = embeddings.image[:, 0]
-        rows = torch.from_numpy(pairs.tested)
         if prompts is not None and pairs.prompts is not None:
             names = pairs.prompts
             classes = class_embeddings(prompts, torch.tensor(names.prompt_class), len(names.classes))
+            rows = torch.from_numpy(pairs.tested)
             found.zero_shot = zero_shot_ranks(image[rows], classes, pairs.labels[pairs.tested])
         if "linear_probe" not in pairs.why:
             found.probe = linear_probe(
                 image[torch.from_numpy(pairs.trained)].numpy(),
                 pairs.labels[pairs.trained],
                 pairs.groups[pairs.trained],
-                image[rows].numpy(),
-                pairs.labels[pairs.tested],
+                image[torch.from_numpy(pairs.probed)].numpy(),
+                pairs.labels[pairs.probed],
                 grid=self.settings.probe_c,
                 share=self.settings.probe_validation,
                 seed=derive_seed(self.statistics.seed, "probe"),
@@ -157,8 +162,10 @@ class Utility:
         metrics: dict[str, dict[str, Any]] = {}
         for side, models in self.models.items():
             metrics[side] = {
-                **self._classification("zero_shot", [one.zero_shot for one in models]),
-                **self._classification("linear_probe", [one.probe.ranks if one.probe else None for one in models]),
+                **self._classification("zero_shot", [one.zero_shot for one in models], pairs.tested),
+                **self._classification(
+                    "linear_probe", [one.probe.ranks if one.probe else None for one in models], pairs.probed
+                ),
                 **(retrieval[side] if retrieval else {}),
             }
         classes = pairs.prompts.classes if pairs.prompts else []
@@ -179,6 +186,7 @@ class Utility:
                 "labelled": int(pairs.tested.sum()),
                 "captions": retrieval["captions"] if retrieval else None,
                 "probe_train": int(pairs.trained.sum()),
+                "probe_test": int(pairs.probed.sum()),
                 "classes": len(classes),
                 "classes_in_test": len(np.unique(pairs.labels[pairs.tested])),
             },
@@ -191,11 +199,10 @@ class Utility:
             "probe": None if "linear_probe" in pairs.why else self._probe(),
         }
 
-    def _classification(self, task: str, ranks: Sequence[Any]) -> dict[str, Any]:
+    def _classification(self, task: str, ranks: Sequence[Any], where: Bool[np.ndarray, "n"]) -> dict[str, Any]:
         known = [one for one in ranks if one is not None]
         if task in self.pairs.why or not known or self.pairs.prompts is None:
             return {}
-        where = self.pairs.tested
         found = classification_entries(
             np.stack(known),
             self.pairs.labels[where],
@@ -208,7 +215,7 @@ class Utility:
     def _probe(self) -> dict[str, Any]:
         """Describe the probes: what they were fitted to, C and whether they converged, and the commonest class."""
         pairs = self.pairs
-        train, test = pairs.labels[pairs.trained], pairs.labels[pairs.tested]
+        train, test = pairs.labels[pairs.trained], pairs.labels[pairs.probed]
         commonest = int(np.bincount(train).argmax())
         probes = {side: [one.probe for one in models if one.probe] for side, models in self.models.items()}
         return {
@@ -264,6 +271,8 @@ def why_not(
         why["linear_probe"] = f"{int(known.sum())} pairs to train on have fewer than 2 classes"
     elif not reason and len(np.unique(groups[known])) < 2:
         why["linear_probe"] = "the pairs to train on are one group, and C needs another to be chosen on"
+    elif not reason and not (test & ~train & (labels >= 0)).any():
+        why["linear_probe"] = "no labelled pair is left to test on"
     return {task: said for task, said in why.items() if said}
 
 

@@ -17,7 +17,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from clipmem.report import beside, dejavu, localized, numbers, wording
+from clipmem.report import beside, dejavu, localized, numbers, utility, wording
 from clipmem.report.beside_figure import beside_figure
 from clipmem.report.dejavu_figure import gaps_figure
 from clipmem.report.escape import CAPTION_LIMIT, visible
@@ -115,6 +115,7 @@ def render(run: RunFiles, images: Mapping[str, bytes], credit_lines: Sequence[st
             **_gallery(run, images, credit_lines),
             **_localized(run, images),
             **dejavu.section(run.summary),
+            **utility.section(run.summary),
         )
     )
 

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipmem.report import dejavu
+from clipmem.report import dejavu, utility
 from clipmem.report.beside import answer_sentences, note_sentences, trained_sentences
 from clipmem.report.escape import visible
 from clipmem.report.gallery import captions_by_uid, captions_sources, ranked_candidates, trained_captions
 from clipmem.report.localized import layer_sentences, read_localized, top_units, tower_rows, tower_sentences
-from clipmem.report.numbers import interval, level, plain, signed
+from clipmem.report.numbers import interval, level, percent, percent_interval, plain, signed
 from clipmem.report.read import ROLES, read_summary
 from clipmem.report.wording import noise_floor, rival, stability
 from clipmem.report.words import FOUR_WAY, SUBSAMPLE, Words, measure_of, words_of
@@ -27,12 +27,14 @@ from clipmem.store.tables import read_table
 
 WIDTH = 100
 _CAPTION = 160
-TABLE_STYLE: dict[str, Any] = {
+_COLUMN = 40
+_STYLE: dict[str, Any] = {
     "title_justify": "left",
     "title_style": "bold",
     "box": box.SIMPLE_HEAD,
     "pad_edge": False,
 }
+TABLE_STYLE = _STYLE  # for the tables of comparisons and reproductions
 
 
 def roles_table(summary: Mapping[str, Any]) -> Table:
@@ -41,7 +43,7 @@ def roles_table(summary: Mapping[str, Any]) -> Table:
     Args:
         summary: The content of `summary.json`.
     """
-    table = Table(title=f"{measure_of(summary).score} by role, {level(summary['confidence'])} intervals", **TABLE_STYLE)
+    table = Table(title=f"{measure_of(summary).score} by role, {level(summary['confidence'])} intervals", **_STYLE)
     table.add_column("role")
     table.add_column("trained on by")
     for name in ("n", "mean", "interval", "sd", "median"):
@@ -74,7 +76,7 @@ def top_table(
     ranked = ranked_candidates(scores)
     captions, sources = captions_by_uid(pairs), captions_sources(splits)
     title = f"Most memorized, {min(k, ranked.height)} of {ranked.height:,} candidates"
-    table = Table(title=title, **TABLE_STYLE)
+    table = Table(title=title, **_STYLE)
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("score ± error", justify="right", no_wrap=True)
     table.add_column(f"caption {words.captions}", overflow="ellipsis", no_wrap=True)
@@ -89,6 +91,44 @@ def top_table(
             "planted" if row["planted"] else "",
         )
     return table
+
+
+def utility_table(found: Mapping[str, Any], columns: Mapping[str, str], confidence: float, pairs: str) -> Table:
+    """Tabulate what models can do: one row a measure, a column a kind of model, and chance.
+
+    Args:
+        found: The entry `utility` of a summary, or what `clipmem evaluate` wrote.
+        columns: Key of the kinds of models → heading, in order.
+        confidence: Level of the intervals.
+        pairs: What the pairs are, after "200 ".
+    """
+    title = f"Utility on {found['n']['test']:,} {pairs}, in per cent, {level(confidence)} intervals"
+    table = Table(title=title, **_STYLE)
+    table.add_column("measure")
+    for name in (*columns.values(), "chance"):
+        table.add_column(Text(visible(name, _COLUMN)), justify="right", no_wrap=True)
+    for key, name in utility.rows_of(found, utility.SHORT):
+        entries = [found["metrics"][side][key] for side in columns]
+        cells = [f"{percent(entry['mean'])} {percent_interval(entry)}" for entry in entries]
+        table.add_row(name, *(Text(cell) for cell in (*cells, percent(found["chance"].get(key)))))
+    return table
+
+
+def print_utility(document: Mapping[str, Any], file: Path, console: Console) -> None:
+    """Print what `clipmem evaluate` found, and where it wrote it.
+
+    Args:
+        document: The document.
+        file: Where it lies.
+        console: Where to print. At most 100 of its columns are used.
+    """
+    width = min(WIDTH, console.width)
+    columns = {side: side for side in document["metrics"]}
+    if utility.rows_of(document, utility.SHORT):
+        console.print(utility_table(document, columns, document["confidence"], "pairs"), width=width)
+    for line in (*utility.skipped_sentences(document), *utility.sentences(document)):
+        console.print(Text(visible(line)), width=width)
+    console.print(Text(visible(f"Written: {file}")), soft_wrap=True)
 
 
 def planted_line(summary: Mapping[str, Any]) -> str:
@@ -122,11 +162,16 @@ def print_summary(run_dir: Path, console: Console, *, k: int = 10) -> None:
     width = min(WIDTH, console.width)
     console.print(roles_table(summary), width=width)
     words = words_of(summary)
+    told = utility.measured(summary)
     console.print(top_table(tables["scores"], tables["pairs"], tables["splits"], k, words), width=width)
+    if told and utility.rows_of(told, utility.SHORT):
+        columns = {side: words.columns[side] for side in utility.sides_of(summary)}
+        console.print(utility_table(told, columns, summary["confidence"], "external pairs"), width=width)
     # without a noise floor the agreement of halves is what says how far single scores can be trusted
     noise = stability(summary) if words is SUBSAMPLE else noise_floor(summary)
     memories = " ".join(dejavu.sentences(summary)) if dejavu.measured(summary) else ""
-    for line in filter(None, (planted_line(summary), noise, memories, words.caveat)):
+    left_out = " ".join(utility.skipped_sentences(told)) if told else ""
+    for line in filter(None, (left_out, planted_line(summary), noise, memories, words.caveat)):
         console.print(Text(visible(line)), width=width)
     # a path is never broken into lines: it is there to be copied
     console.print(Text(visible(where)), soft_wrap=True)

@@ -58,7 +58,7 @@ def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
 
 
 def evaluate(folder: RunFolder, recipe: Recipe, tasks: Sequence[Task]) -> list[Path]:
-    """Measure retrieval, zero-shot classification and the linear probe of a scored study.
+    """Measure retrieval, zero-shot classification and the linear probe of a scored study, and write them.
 
     Args:
         folder: The run folder, up to its embeddings.
@@ -68,16 +68,28 @@ def evaluate(folder: RunFolder, recipe: Recipe, tasks: Sequence[Task]) -> list[P
     Returns:
         The files written.
     """
+    document, retrieval = measure(folder, recipe, tasks)
+    return [folder.write_json(RETRIEVAL, retrieval), folder.write_json(DOCUMENT, document)]
+
+
+def measure(folder: RunFolder, recipe: Recipe, tasks: Sequence[Task]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measure the models of a study on its external pairs, and write nothing.
+
+    Args:
+        folder: The run folder, up to its embeddings.
+        recipe: Its recipe; another `[evaluate]` section measures the same models in another way.
+        tasks: Side and seed of every model.
+
+    Returns:
+        What `evaluate/utility.json` and `evaluate/retrieval.json` hold. Retrieval is there also where it means
+        nothing, because no text tower was trained.
+    """
     known = manifest.read(folder)
     how, models = execution.from_manifest(known), open_models(recipe, folder, known, verify=False)
-    test = _pairs(folder, recipe)
-    statistics = Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed)
-    utility = Utility(test, recipe.evaluate, statistics)
+    test, splits = _pairs(folder, recipe), folder.read("splits")
+    utility = Utility(test, recipe.evaluate, Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed))
     with threads(how.threads * how.workers):
-        for task in tasks:
-            side = kind_of(task)
-            if side != task.side and len(utility.models.get(side, [])) >= _EVALUATED:
-                continue
+        for task in chosen(tasks):
             prompts = None
             if test.prompts and "zero_shot" not in test.why:
                 prompts = passes.embed_texts(
@@ -87,12 +99,41 @@ def evaluate(folder: RunFolder, recipe: Recipe, tasks: Sequence[Task]) -> list[P
                     device=how.device,
                 )
             embeddings = passes.load(folder.embedding_dir(task.side, task.seed))
-            record = folder.model_dir(task.side, task.seed) / "record.json"
-            shown = None
-            if record.is_file():  # of given models nobody knows
-                shown = folder.read_json(str(record.relative_to(folder.path)))["presentations"]
-            utility.add(side, task.seed, embeddings, prompts, presentations=shown)
-        return _write(folder, recipe, utility)
+            shown = presentations(folder, task)
+            utility.add(kind_of(task), task.seed, embeddings, prompts, presentations=shown)
+        retrieval = utility.retrieval()
+        document = {
+            **utility.document(None if "retrieval" in test.why else retrieval),
+            "pairs": "external pairs of the study, which no model trained on",
+            "labels": recipe.evaluate.labels,
+            "probe_pairs": "shared pairs" if (splits["role"] == "shared").any() else "all pairs that are not external",
+        }
+    return document, retrieval
+
+
+def chosen(tasks: Sequence[Task]) -> list[Task]:
+    """Return the models that stand for a study: all f and g, at most eight of those that are no twins.
+
+    Example:
+        >>> [task.seed for task in chosen([Task("r", k) for k in range(20)])]
+        [0, 1, 2, 3, 4, 5, 6, 7]
+    """
+    counts: dict[str, int] = {}
+    found: list[Task] = []
+    for task in tasks:
+        kind = kind_of(task)
+        counts[kind] = counts.get(kind, 0) + 1
+        if kind == task.side or counts[kind] <= _EVALUATED:
+            found.append(task)
+    return found
+
+
+def presentations(folder: RunFolder, task: Task) -> int | None:
+    """Return how many pairs a model was shown in training; None for given models, of which nobody knows."""
+    record = folder.model_dir(task.side, task.seed) / "record.json"
+    if not record.is_file():
+        return None
+    return int(folder.read_json(str(record.relative_to(folder.path)))["presentations"])
 
 
 def kind_of(task: Task) -> str:
@@ -115,8 +156,6 @@ def _pairs(folder: RunFolder, recipe: Recipe) -> TestPairs:
     role = splits["role"].to_numpy()
     test, shared = role == "external", role == "shared"
     train = shared if shared.any() else ~test
-    objective = recipe.train.objective
-    untrained = recipe.protocol != "given" and not OBJECTIVES[objective].uses_text
     why = why_not(
         labels,
         groups,
@@ -126,25 +165,21 @@ def _pairs(folder: RunFolder, recipe: Recipe) -> TestPairs:
         unlabelled=(
             "[evaluate] labels = 'none'" if recipe.evaluate.labels == "none" else "no external pair has a label"
         ),
-        text=f"objective {objective!r} trains no text tower" if untrained else "",
+        text=untrained_text(recipe),
     )
     return TestPairs(labels, groups, test, train, prompts, why)
 
 
+def untrained_text(recipe: Recipe) -> str:
+    """Say why the text tower of a study's models is of no use; "" where it was trained."""
+    objective = recipe.train.objective
+    if recipe.protocol == "given" or OBJECTIVES[objective].uses_text:
+        return ""
+    return f"objective {objective!r} trains no text tower"
+
+
 def _column(recipe: Recipe) -> str:
     return "label" if recipe.evaluate.labels == "none" else recipe.evaluate.labels
-
-
-def _write(folder: RunFolder, recipe: Recipe, utility: Utility) -> list[Path]:
-    retrieval, splits = utility.retrieval(), folder.read("splits")
-    shared = bool((splits["role"] == "shared").any())
-    document = {
-        **utility.document(None if "retrieval" in utility.pairs.why else retrieval),
-        "pairs": "external pairs of the study, which no model trained on",
-        "labels": recipe.evaluate.labels,
-        "probe_pairs": "shared pairs" if shared else "all pairs that are not external",
-    }
-    return [folder.write_json(RETRIEVAL, retrieval), folder.write_json(DOCUMENT, document)]
 
 
 def summary_of(folder: RunFolder) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from clipmem.score.protocols import training_set_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.study import execution, materials
+from clipmem.study.cost import PeakMemory
 from clipmem.train.checkpoint import CHECKPOINT_FILE, EVERY, Checkpoints, TrainingStopped
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.loop import Timing, train
@@ -81,6 +82,7 @@ def train_one(
     started, timing, stop = time.monotonic(), Timing(), stop or Stop()
     recipe, how = folder.recipe(), execution.from_manifest(manifest.read(folder))
     torch.set_num_threads(how.threads)
+    memory = PeakMemory(how.device)
     # this process is ours: AdamW's moments decay into denormals, which are many times slower on CPUs
     torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(mode=how.device == "cpu")
@@ -115,7 +117,13 @@ def train_one(
     )
     spent = {"data_seconds": round(timing.data, 3), "compute_seconds": round(timing.compute, 3)}
     if world.rank == 0:
-        measured = {"pairs_per_second": round(timing.rate, 1), **spent}
+        # pairs: those of this process, fewer than the record's presentations after a stop
+        measured = {
+            "pairs": timing.pairs,
+            "pairs_per_second": round(timing.rate, 1),
+            **spent,
+            **memory.measured(),
+        }
         folder.finish(f"train-{side}-seed-{seed}", files, time.monotonic() - started, measured)
         checkpoints.file.unlink(missing_ok=True)
         say(done=True, **spent)

@@ -1,0 +1,74 @@
+"""`clipmem evaluate`: zero-shot classification, linear probe and retrieval of finished models."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def evaluate(
+    folder: Path | None = None,
+    /,
+    *,
+    model: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
+    data: Path | None = None,
+    source: str = "",
+    label_column: str | None = None,
+    caption_column: str | None = None,
+    image_column: str | None = None,
+    labels: Literal["", "label", "sublabel"] = "",
+    classnames: Path | None = None,
+    templates: Path | None = None,
+    name: str = "",
+    out: Path | None = None,
+) -> None:
+    """Measure what models can do: zero-shot classification, linear probe, retrieval.
+
+    With a run folder alone: on the external pairs of that study, which no model trained on. With --data: on any
+    labelled pictures. Writes evaluate/NAME.json into the folder and prints a table. Models without a run are named by
+    --model, and need --data.
+
+    Args:
+        folder: The folder of a finished run.
+        model: Folders of models, or transformers:FOLDER, instead of a run.
+        data: The pairs to test on.
+        source: Their format, a name as in a recipe's data.source; by default parquet.
+        label_column: Their column of labels.
+        caption_column: Their column of captions; without it the labels are the captions, and retrieval is left out.
+        image_column: Their column of pictures.
+        labels: Classes: label, or the finer sublabel of emoji; by default as in the recipe.
+        classnames: JSON or CSV with the names of the classes.
+        templates: Text or JSON with sentences that have {} in the place of the name.
+        name: Name of the document; by default external, or that of the data.
+        out: With --model: the file to write; by default NAME.json here.
+    """
+    from rich.console import Console
+
+    from clipmem.cli.terminal import TerminalReporter
+    from clipmem.report.terminal import print_utility
+    from clipmem.study.evaluating import check_choice, data_section, evaluate_given, evaluate_run
+
+    section = data_section(data, source, label=label_column, caption=caption_column, image=image_column)
+    check_choice(folder, model, section)
+    with TerminalReporter(Console(stderr=True)) as reporter:
+        if folder is not None:
+            found = evaluate_run(
+                folder,
+                data=section,
+                labels=labels,
+                classnames=classnames,
+                templates=templates,
+                name=name,
+                reporter=reporter,
+            )
+        else:
+            found = evaluate_given(
+                model,
+                section,
+                out or Path(f"{name or 'utility'}.json"),
+                labels=labels,
+                classnames=classnames,
+                templates=templates,
+                reporter=reporter,
+            )
+    print_utility(found.document, found.file, Console())

@@ -1,0 +1,363 @@
+"""`clipmem evaluate`: what models can do, on a study's own external pairs or on any labelled source.
+
+A source is given as in a recipe's `[data]`. Zero-shot classification and retrieval take all of its pairs; a probe is
+trained on about 60 % of them, by whole groups of near-duplicates, C being chosen on a fifth of those, and tested on the
+rest. Without a caption column its labels are its captions, and retrieval is not measured.
+
+When not to trust it: pairs that a model was trained on are left out only where their uid says so (same picture bytes,
+same captions). The same picture in another file, or with other captions, is not recognised.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.errors import InputError
+from clipmem.base.evaluating import EvaluateSection
+from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.random import derive_seed
+from clipmem.base.recipes import DataSection, Recipe
+from clipmem.data.cache import build_cache, open_cache
+from clipmem.data.duplicates import duplicate_groups
+from clipmem.data.sources import open_source
+from clipmem.data.sources.base import Source
+from clipmem.embed import passes
+from clipmem.evaluate.linear_probe import validation_part
+from clipmem.evaluate.over_seeds import Statistics
+from clipmem.evaluate.prompts import Prompts, read_templates
+from clipmem.evaluate.utility import TestPairs, Utility, class_numbers, why_not
+from clipmem.models import given
+from clipmem.models.protocol import DualEncoder
+from clipmem.score.protocols import protocol_of
+from clipmem.store import manifest
+from clipmem.store.atomic import atomic_write
+from clipmem.store.folder import RunFolder
+from clipmem.store.hashing import data_fingerprint
+from clipmem.study import execution, utility
+from clipmem.study.engine import Task
+from clipmem.study.models import open_models
+from clipmem.train.numerics import threads
+
+_TRAIN_SHARE = 0.6
+_RESERVED = ("utility", "retrieval", "dejavu")
+
+
+class Evaluated(NamedTuple):
+    """What was measured, and the file that holds it."""
+
+    document: dict[str, Any]
+    file: Path
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model to evaluate: its kind and seed, how it is loaded, and how many pairs it was shown."""
+
+    side: str
+    seed: int
+    load: Callable[[], DualEncoder]
+    presentations: int | None = None
+
+
+def data_section(
+    path: Path | None, source: str, *, label: str | None, caption: str | None, image: str | None
+) -> DataSection | None:
+    """Return a recipe's `[data]` for a command's options; None where neither a path nor a source is given.
+
+    Parquet has its labels in the column `label` unless another is named, and its labels for captions where no column of
+    captions is.
+    """
+    if path is None and not source:
+        return None
+    source = source or "parquet"
+    if source == "parquet":
+        label = label or "label"
+        caption = caption or label
+    columns = {"label_column": label, "caption_column": caption, "image_column": image}
+    given_columns = {key: value for key, value in columns.items() if value is not None}
+    return DataSection.model_validate({"source": source, "path": str(path or ""), **given_columns})
+
+
+def check_choice(folder: Path | None, models: Sequence[str], data: DataSection | None) -> None:
+    """Check that a command names a run or models, and data for models.
+
+    Raises:
+        InputError: It names neither, or both, or models without data.
+    """
+    if (folder is None) == (not models):
+        raise InputError(
+            "clipmem evaluate",
+            got="neither a run folder nor --model" if folder is None else "a run folder and --model",
+            expected="one of them",
+            todo="For example: clipmem evaluate runs/mine, or clipmem evaluate --model FOLDER --data PATH.",
+        )
+    if models and data is None:
+        raise InputError(
+            "--model",
+            got="no --data",
+            expected="pairs to test on: a model alone has none",
+            todo="Add --data PATH, or --source emoji.",
+        )
+
+
+def settings_with(
+    section: EvaluateSection, *, labels: str = "", classnames: Path | None = None, templates: Path | None = None
+) -> EvaluateSection:
+    """Return a recipe's `[evaluate]` section with a command's changes.
+
+    Raises:
+        InputError: The file of templates cannot be used.
+    """
+    changes: dict[str, Any] = {"labels": labels} if labels else {}
+    if classnames:
+        changes["classnames"] = str(classnames)
+    if templates:
+        changes["templates"] = tuple(read_templates(templates))
+    return section.model_copy(update=changes)
+
+
+def evaluate_run(
+    path: Path | str,
+    *,
+    data: DataSection | None = None,
+    labels: str = "",
+    classnames: Path | None = None,
+    templates: Path | None = None,
+    name: str = "",
+    reporter: Reporter | None = None,
+) -> Evaluated:
+    """Evaluate the models of a finished run, and write `evaluate/NAME.json` into its folder.
+
+    Args:
+        path: The run folder.
+        data: The source to test on; None: the study's own external pairs.
+        labels: `label` or `sublabel`; "": as in the recipe's `[evaluate]`, as all that follows.
+        classnames: File with the names of classes.
+        templates: File with templates.
+        name: Name of the document; by default `external`, or the name of the source's file or folder.
+        reporter: Who is told of the progress.
+
+    Returns:
+        The document, and where it lies.
+
+    Raises:
+        InputError: The folder is no finished run, the source or a file cannot be read, or the name is taken.
+    """
+    folder = RunFolder(path)
+    recipe = folder.recipe()
+    folder.read_json("summary.json")  # says what to do when the run is not finished
+    settings = settings_with(recipe.evaluate, labels=labels, classnames=classnames, templates=templates)
+    name = _checked_name(name or (Path(data.path).stem or data.source if data else "external"))
+    changed = recipe.model_copy(update={"evaluate": settings})
+    tasks = [Task(one.side, one.seed) for one in protocol_of(recipe).training_sets(folder.read("splits"))]
+    with folder.locked():
+        if data is None:
+            document, _ = utility.measure(folder, changed, tasks)
+        else:
+            splits = folder.read("splits")
+            trained = frozenset(splits.filter(pl.col("role") != "external")["uid"])
+            how = execution.from_manifest(manifest.read(folder))
+            document = evaluate_source(
+                _models_of(folder, recipe, tasks),
+                changed.model_copy(update={"data": data}),
+                left_out=trained,
+                device=how.device,
+                count=how.threads * how.workers,
+                reporter=reporter,
+                untrained=utility.untrained_text(recipe),
+            )
+        return Evaluated(document, folder.write_json(f"evaluate/{name}.json", document))
+
+
+def evaluate_given(
+    addresses: Sequence[str],
+    data: DataSection | None,
+    out: Path,
+    *,
+    labels: str = "",
+    classnames: Path | None = None,
+    templates: Path | None = None,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Evaluated:
+    """Evaluate models by their address on a source, and write a JSON document.
+
+    Args:
+        addresses: Folders of models (see `clipmem.models.given`).
+        data: The source to test on.
+        out: The file to write.
+        labels: `label` or `sublabel`; "" for `label`.
+        classnames: File with the names of classes.
+        templates: File with templates.
+        device: `auto`, `cpu` or `cuda`.
+        reporter: Who is told of the progress.
+
+    Raises:
+        InputError: A model, the source or a file cannot be read.
+    """
+    check_choice(None, addresses, data)
+    found = [given.find(address) for address in addresses]
+    if len(set(addresses)) < len(addresses):
+        raise InputError("--model", got="the same model twice", expected="each once", todo="Name it once.")
+    settings = settings_with(EvaluateSection(), labels=labels, classnames=classnames, templates=templates)  # pyright: ignore[reportCallIssue]
+    recipe = Recipe(data=data or DataSection(), evaluate=settings)  # pyright: ignore[reportCallIssue]
+    how = execution.resolve(recipe, 1, device=device)
+    models = [_Model(one.name, 0, _loader(one)) for one in found]
+    document = evaluate_source(
+        models, recipe, left_out=frozenset(), device=how.device, count=how.threads, reporter=reporter
+    )
+    atomic_write(out, (json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    return Evaluated(document, out)
+
+
+def _loader(model: given.GivenModel) -> Callable[[], DualEncoder]:
+    return lambda: given.load(model)
+
+
+def _models_of(folder: RunFolder, recipe: Recipe, tasks: Sequence[Task]) -> list[_Model]:
+    """Return the models of a run that stand for it."""
+    models = open_models(recipe, folder, manifest.read(folder))
+
+    def loader(task: Task) -> Callable[[], DualEncoder]:
+        return lambda: models.load(task.side, task.seed)
+
+    return [
+        _Model(utility.kind_of(task), task.seed, loader(task), utility.presentations(folder, task))
+        for task in utility.chosen(tasks)
+    ]
+
+
+def _checked_name(name: str) -> str:
+    if name in _RESERVED or not name or any(c in name for c in "/\\\0") or name.startswith("."):
+        raise InputError(
+            "--name",
+            got=repr(name),
+            expected=f"a file name that is not one of {', '.join(_RESERVED)}",
+            todo="Give another --name.",
+        )
+    return name
+
+
+def evaluate_source(
+    models: Sequence[_Model],
+    recipe: Recipe,
+    *,
+    left_out: frozenset[str],
+    device: str,
+    count: int,
+    reporter: Reporter | None = None,
+    untrained: str = "",
+) -> dict[str, Any]:
+    """Evaluate models on the source that `recipe.data` names.
+
+    Args:
+        models: The models; one is held at a time.
+        recipe: Its sections `[data]`, `[evaluate]`, `[embed] batch_size`, `[score]` and the seed of `[split]` are used.
+        left_out: Uids of pairs that a model was trained on.
+        device: `cpu` or `cuda`.
+        count: Threads.
+        reporter: Who is told of the progress.
+        untrained: Why the models' text towers are of no use; "" where they are.
+
+    Returns:
+        The document, as in `evaluate/utility.json`.
+
+    Raises:
+        InputError: The source cannot be read, has too few pairs, or a class has no name.
+    """
+    reporter, source = reporter or Quiet(), open_source(recipe.data)
+    every = source.pairs()
+    pairs = every.filter(~pl.col("uid").is_in(sorted(left_out)))
+    if pairs.height < 2:
+        raise InputError(
+            f"--data {recipe.data.path or recipe.data.source}",
+            got=f"{pairs.height} pairs that no model trained on, of {every.height}",
+            expected="at least 2",
+            todo="Test on other pairs.",
+        )
+    prompts = utility.prompts_of(pairs, recipe)
+    statistics = Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed)
+    utilities: Utility | None = None
+    with tempfile.TemporaryDirectory() as scratch, threads(count):
+        pixels = _Pixels(Path(scratch), pairs, source)
+        reporter.begin("evaluate", pairs.height * len(models), "pairs")
+        for model in models:
+            encoder = model.load()
+            decoded = pixels.of(encoder.image_size)
+            if utilities is None:
+                test = _test_pairs(pairs, prompts, decoded, recipe, untrained)
+                utilities = Utility(test, recipe.evaluate, statistics)
+            embeddings = passes.embed(
+                encoder,
+                decoded,
+                np.arange(pairs.height),
+                pairs["captions"].to_list(),
+                pairs["uid"].to_list(),
+                recipe.embed.model_copy(update={"views": 0, "caption_edits": 0}),
+                recipe.train,
+                device=device,
+                progress=reporter.advance,
+            )
+            texts = None
+            if prompts and "zero_shot" not in utilities.pairs.why:
+                texts = passes.embed_texts(encoder, prompts.texts, batch_size=recipe.embed.batch_size, device=device)
+            utilities.add(model.side, model.seed, embeddings, texts, presentations=model.presentations)
+    if utilities is None:
+        raise InputError("models", got="none", expected="at least one", todo="Name a model.")
+    retrieval = None if "retrieval" in utilities.pairs.why else utilities.retrieval()
+    return {
+        **utilities.document(retrieval),
+        "pairs": recipe.data.path or recipe.data.source,
+        "labels": recipe.evaluate.labels,
+        "probe_pairs": f"{100 * _TRAIN_SHARE:.0f} % of these pairs, by groups",
+        "data": {**recipe.data.model_dump(), "fingerprint": data_fingerprint(pairs["uid"])},
+        "left_out": every.height - pairs.height,
+    }
+
+
+class _Pixels:
+    """Decodes a source's pictures once for each size that a model takes."""
+
+    def __init__(self, folder: Path, pairs: pl.DataFrame, source: Source) -> None:
+        self._folder, self._pairs, self._source = folder, pairs, source
+
+    def of(self, size: int) -> np.ndarray:
+        file = self._folder / f"{size}.npy"
+        if not file.is_file():
+            build_cache(file, self._pairs["image"].to_list(), self._source.read, size=size)
+        return open_cache(file)
+
+
+def _test_pairs(
+    pairs: pl.DataFrame, prompts: Prompts | None, decoded: np.ndarray, recipe: Recipe, untrained: str
+) -> TestPairs:
+    """Divide a source: all pairs are tested on; the probe is trained on some groups and tested on the others."""
+    names = duplicate_groups(decoded, keys=pairs["group"].to_list())
+    groups = np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
+    column = "label" if recipe.evaluate.labels == "none" else recipe.evaluate.labels
+    labels = class_numbers(
+        pairs[column].fill_null("").to_list() if prompts else [""] * pairs.height, prompts.classes if prompts else []
+    )
+    test = np.ones(pairs.height, dtype=np.bool_)
+    train = ~test
+    if len(np.unique(groups)) > 1:
+        train = validation_part(groups, _TRAIN_SHARE, seed=derive_seed(recipe.split.seed, "probe training"))
+    why = why_not(
+        labels,
+        groups,
+        test,
+        train,
+        len(prompts.classes) if prompts else 0,
+        unlabelled="the source has no labels: name a label column",
+        text=untrained,
+    )
+    captions, classes = pairs["captions"].to_list(), len(set(labels.tolist()) - {-1})
+    if classes and len({tuple(own) for own in captions}) <= min(classes, pairs.height - 1):
+        why.setdefault("retrieval", "the captions are the labels, which several pictures share")
+    return TestPairs(labels, groups, test, train, prompts, why)

@@ -1,0 +1,250 @@
+"""Utility in a tiny study, and `clipmem evaluate` on runs, sources and models: files, numbers, errors."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from rich.console import Console
+
+import clipmem
+from clipmem.base.errors import InputError
+from clipmem.cli.evaluate import evaluate
+from clipmem.embed import passes
+from clipmem.evaluate.classification import classification_metrics
+from clipmem.evaluate.prompts import shipped
+from clipmem.report.terminal import print_summary
+from clipmem.testing.tiny import picture, tiny_recipe
+
+METRICS = {
+    *(f"{task}_{name}" for task in ("zero_shot", "linear_probe") for name in ("acc1", "acc5", "mean_per_class_recall")),
+    *(f"{way}_retrieval_{name}" for way in ("image", "text") for name in ("recall@1", "recall@5", "recall@10")),
+    *(f"{way}_retrieval_median_rank" for way in ("image", "text")),
+}
+
+
+def read(run, name="utility"):
+    return json.loads((run / "evaluate" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_the_study_measures_f_and_g(finished):
+    found = read(finished.path)
+    assert found["format"] == 1
+    assert found["seeds"] == {"f": [0, 1], "g": [0, 1]}
+    assert found["presentations"] == {"f": [160, 160], "g": [160, 160]}
+    assert found["skipped"] == {}
+    assert found["n"] | {"classes_in_test": 0} == {
+        "test": 20, "labelled": 20, "captions": 20, "probe_train": 60, "probe_test": 20, "classes": 9,
+        "classes_in_test": 0,
+    }  # fmt: skip
+    assert set(found["metrics"]) == {"f", "g"}
+    for metrics in (*found["metrics"].values(), found["chance"]):
+        assert set(metrics) == METRICS
+    assert found["chance"]["zero_shot_acc1"] == pytest.approx(1 / 9)
+    for entry in found["metrics"]["f"].values():
+        assert set(entry) == {"mean", "low", "high", "by_seed"}
+        assert len(entry["by_seed"]) == 2
+    retrieval = read(finished.path, "retrieval")
+    assert retrieval["f"]["image_retrieval_recall@5"] == found["metrics"]["f"]["image_retrieval_recall@5"]
+
+
+def test_zero_shot_is_that_of_the_saved_model(finished):
+    found, model = read(finished.path), finished.model("g", 1)
+    stored = passes.load(finished.path / "embeddings" / "g" / "seed-1").image[:, 0].double()
+    label = dict(zip(finished.pairs["uid"], finished.pairs["label"], strict=True))
+    labels = np.array([found["classes"].index(label[uid]) for uid in finished.splits["uid"]])
+    where = (finished.splits["role"] == "external").to_numpy()
+    names, templates = shipped("emoji", "label")
+    with torch.inference_mode():
+        classes = []
+        for name in found["classes"]:
+            texts = [template.replace("{}", one) for one in names[name] for template in templates]
+            unit = torch.nn.functional.normalize(model.encode_text(model.tokenize(texts)).double(), dim=1)
+            classes.append(torch.nn.functional.normalize(unit.mean(dim=0), dim=0))
+        scores = torch.nn.functional.normalize(stored[where], dim=1) @ torch.stack(classes).T
+    true = scores[torch.arange(20), torch.from_numpy(labels[where])]
+    ranks = 1 + (scores > true[:, None] + 1e-9).sum(dim=1).double()
+    for name, value in classification_metrics(ranks.numpy(), labels[where], 9).items():
+        assert found["metrics"]["g"][f"zero_shot_{name}"]["by_seed"][1] == pytest.approx(value)
+
+
+def test_summary_terminal_and_page_show_it(finished):
+    utility = finished.summary["utility"]
+    assert utility["metrics"]["f"]["linear_probe_acc1"].keys() == {"mean", "low", "high"}
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_summary(finished.path, console)
+    text = console.export_text()
+    assert "Utility on 20 external pairs, in per cent, 95 % intervals" in text
+    row = next(line for line in text.splitlines() if "linear probe accuracy" in line)
+    assert f"{100 * utility['metrics']['f']['linear_probe_acc1']['mean']:.1f} [" in row
+    assert row.split()[-1] == "11.1"
+    assert 'id="utility"' in finished.report.read_text(encoding="utf-8")
+
+
+def test_one_pairs_values_cannot_be_told_from_an_untrained_model(finished):
+    # two epochs on 80 pairs teach next to nothing: the interval of zero-shot accuracy holds chance
+    entry = finished.summary["utility"]["metrics"]["f"]["zero_shot_acc1"]
+    assert entry["low"] <= 1 / 9 + 0.15
+
+
+def labelled(path, n=40, classes=3, *, columns=("label",)):
+    rows = [{"bytes": picture(1000 + k), "path": f"{k}.png"} for k in range(n)]
+    table = {"image": rows}
+    if "label" in columns:
+        table["label"] = [f"n{k % classes}" for k in range(n)]
+    if "captions" in columns:
+        table["captions"] = [[f"thing {k}", f"number {k}"] for k in range(n)]
+    pl.DataFrame(table).write_parquet(path)
+    return path
+
+
+def test_a_labelled_source_and_the_models_of_a_run(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished.path, run)
+    data, names, templates = labelled(tmp_path / "pictures.parquet"), tmp_path / "n.json", tmp_path / "t.txt"
+    names.write_text('{"n0": ["heart"], "n1": "flag", "n2": ["dog", "cat"], "n3": "car"}')
+    templates.write_text("a {}\nthe {c}\n")
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
+    evaluate(run, data=data, classnames=names, templates=templates)
+    found = read(run, "pictures")
+    assert (found["classes"], found["templates"], found["prompts"]) == (
+        ["n0", "n1", "n2", "n3"],
+        ["a {}", "the {c}"],
+        10,
+    )
+    assert found["n"]["classes"] == 4
+    assert found["n"]["classes_in_test"] == 3
+    assert found["n"]["labelled"] == 40
+    assert found["n"]["probe_train"] + found["n"]["probe_test"] == 40
+    assert found["n"]["probe_train"] >= 24
+    assert found["seeds"] == {"f": [0, 1], "g": [0, 1]}
+    assert "acc5" not in str(found["metrics"])
+    assert found["skipped"] == {"retrieval": "the captions are the labels, which several pictures share"}
+    assert not [name for name in found["metrics"]["f"] if "retrieval" in name]
+    assert {file: file.read_bytes() for file in before} == before
+    shown = capsys.readouterr().out
+    assert "Utility on 40 pairs, in per cent, 95 % intervals" in shown
+    assert "Retrieval was not measured: the captions are the labels, which several pictures share." in shown
+    assert f"Written: {run / 'evaluate' / 'pictures.json'}" in shown
+    evaluate(run, data=data, classnames=names, templates=templates, name="again")
+    assert read(run, "again") == found
+
+
+def test_models_by_address_and_captions(finished, tmp_path, capsys):
+    data = labelled(tmp_path / "p.parquet", columns=("label", "captions"))
+    model = str(finished.path / "models" / "f" / "seed-0")
+    evaluate(model=(model,), data=data, caption_column="captions", out=tmp_path / "u.json")
+    found = json.loads((tmp_path / "u.json").read_text())
+    assert (found["skipped"], found["presentations"]) == ({}, {model: [None]})
+    assert found["n"]["captions"] == 80
+    # three classes called by their labels: chance is a third
+    assert found["chance"]["zero_shot_acc1"] == pytest.approx(1 / 3)
+    assert found["chance"]["text_retrieval_recall@1"] > found["chance"]["image_retrieval_recall@1"]
+    assert "Written:" in capsys.readouterr().out
+
+
+def test_pairs_that_a_model_trained_on_are_left_out(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished.path, run)
+    evaluate(run, source="emoji", labels="sublabel", name="rest")
+    found = read(run, "rest")
+    assert found["left_out"] == 100
+    assert found["n"]["test"] == 1914 - 100
+    assert found["n"]["classes"] == 98
+    assert found["labels"] == "sublabel"
+
+
+def test_the_external_pairs_by_other_classes(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished.path, run)
+    evaluate(run, labels="sublabel")
+    found, usual = read(run, "external"), read(run)
+    assert found["n"]["classes"] == 98
+    assert found["n"]["test"] == 20
+    same = "image_retrieval_recall@5"
+    assert found["metrics"]["f"][same] == usual["metrics"]["f"][same]
+    evaluate(run, labels="label")
+    assert read(run, "external") == usual
+
+
+def test_without_labels_a_study_has_retrieval_alone(tmp_path):
+    from clipmem.testing.tiny import write_parquet
+
+    settings = ["data.source=parquet", f"data.path={tmp_path / 'p.parquet'}", "split.shared=10", "split.planted=0"]
+    settings += [f"split.{role}=4" for role in ("candidate", "independent", "external")]
+    settings += ["train.seeds=[0]", "train.epochs=1", "train.batch_size=7"]
+    write_parquet(tmp_path / "p.parquet", 30)
+    run = clipmem.run(tiny_recipe(*settings), tmp_path / "run")
+    found = read(run.path)
+    assert found["skipped"] == dict.fromkeys(("zero_shot", "linear_probe"), "no external pair has a label")
+    assert {name.split("_")[1] for name in found["metrics"]["f"]} == {"retrieval"}
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_summary(run.path, console)
+    text = " ".join(console.export_text().split())
+    assert "Zero-shot classification was not measured: no external pair has a label." in text
+    assert "The linear probe was not measured: no external pair has a label." in text
+    page = run.report.read_text(encoding="utf-8")
+    assert "Zero-shot classification was not measured" in page
+
+
+def test_a_class_without_a_name_is_refused_before_anything_is_trained(tmp_path):
+    names = tmp_path / "names.json"
+    names.write_text('{"flags": "flag"}')
+    with pytest.raises(InputError) as error:
+        clipmem.run(tiny_recipe(f"evaluate.classnames={names}"), tmp_path / "run")
+    assert str(error.value).startswith(
+        "class names: got none for label 'activities' (8 of 9 labels have none), expected a name for every label"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_a_text_tower_has_a_probe_alone(tmp_path):
+    settings = ["train.objective=simclr", "score.alignment=sslmem-image", "embed.views=2", "train.seeds=[0]"]
+    run = clipmem.run(tiny_recipe(*settings), tmp_path / "run")
+    found = read(run.path)
+    assert found["skipped"] == dict.fromkeys(("zero_shot", "retrieval"), "objective 'simclr' trains no text tower")
+    assert {name.removeprefix("linear_probe_") for name in found["metrics"]["f"]} == {
+        "acc1", "acc5", "mean_per_class_recall",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            [],
+            "clipmem: clipmem evaluate: got neither a run folder nor --model, expected one of them. "
+            "For example: clipmem evaluate runs/mine, or clipmem evaluate --model FOLDER --data PATH.",
+        ),
+        (
+            ["--model", "m"],
+            "clipmem: --model: got no --data, expected pairs to test on: a model alone has none. "
+            "Add --data PATH, or --source emoji.",
+        ),
+        (
+            ["RUN", "--name", "utility"],
+            "clipmem: --name: got 'utility', expected a file name that is not one of utility, retrieval, dejavu. "
+            "Give another --name.",
+        ),
+        (
+            ["RUN", "--name", "a/b"],
+            "clipmem: --name: got 'a/b', expected a file name that is not one of utility, retrieval, dejavu. "
+            "Give another --name.",
+        ),
+    ],
+)
+def test_errors_of_the_command(finished, arguments, message):
+    arguments = [str(finished.path) if one == "RUN" else one for one in arguments]
+    done = subprocess.run([sys.executable, "-m", "clipmem", "evaluate", *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.strip() == message
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(InputError, match=r"got no such folder, expected a folder that `clipmem run`"):
+        evaluate(tmp_path / "none")

@@ -1,0 +1,176 @@
+"""Prompts: names in templates, files that users give, what ships for the emoji, errors."""
+
+import pytest
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import DataSection, dump_recipe, load_recipe
+from clipmem.data.sources import open_source
+from clipmem.evaluate.prompts import (
+    TEMPLATES,
+    check_templates,
+    make_prompts,
+    read_classnames,
+    read_templates,
+    shipped,
+)
+
+
+def test_every_name_stands_in_every_template():
+    found = make_prompts(
+        ["b", "a", "", "b"], {"a": ["cat", "tom"], "b": ["dog"], "c": ["cow"]}, ["{}", "the {c}, a {}"]
+    )
+    assert found.classes == ["a", "b", "c"]
+    assert found.texts == [
+        "cat",
+        "the cat, a cat",
+        "tom",
+        "the tom, a tom",
+        "dog",
+        "the dog, a dog",
+        "cow",
+        "the cow, a cow",
+    ]
+    assert found.prompt_class == [0, 0, 0, 0, 1, 1, 2, 2]
+
+
+def test_without_names_a_label_is_its_own():
+    assert make_prompts(["hot-dog", "ice_cream", ""], None, ["a {}"]).texts == ["a hot dog", "a ice cream"]
+
+
+def test_a_template_is_text_and_no_program():
+    texts = make_prompts(["a"], {"a": ["{0}"]}, ["{} {c.__class__} {x} {{}}"]).texts
+    assert texts == ["{0} {c.__class__} {x} {{0}}"]
+
+
+def test_files(tmp_path):
+    lines, as_json = tmp_path / "t.txt", tmp_path / "t.json"
+    lines.write_text("a {}\n\nthe {c}\n")
+    as_json.write_text('["a {}", "the {c}"]')
+    assert read_templates(lines) == read_templates(as_json) == ["a {}", "the {c}"]
+    names, table = tmp_path / "n.json", tmp_path / "n.csv"
+    names.write_text('{"n01": "tench", "n02": ["a, b", "c"]}')
+    table.write_text('label,name,more\nn01,tench,1\nn02,"a, b",2\nn02,c,3\n')
+    assert read_classnames(names) == read_classnames(table) == {"n01": ["tench"], "n02": ["a, b", "c"]}
+
+
+@pytest.mark.parametrize("labels", ["label", "sublabel"])
+def test_the_emoji_have_names_for_all_their_classes(labels):
+    names, templates = shipped("emoji", labels)
+    there = open_source(DataSection())  # pyright: ignore[reportCallIssue]
+    assert set(names) == set(there.pairs()[labels])
+    assert check_templates(templates, "shipped") == ["{}", "a {}", "emoji of a {}"]
+    # a name of two classes could tell neither from the other
+    every = [name for own in names.values() for name in own]
+    assert all(len(own) == len(set(own)) for own in names.values())
+    if labels == "label":
+        assert len(every) == len(set(every))
+
+
+def test_other_sources_have_plain_sentences():
+    assert shipped("parquet", "label") == (None, TEMPLATES)
+
+
+def test_the_section_reads_back():
+    recipe = load_recipe('[evaluate]\ntemplates = ["a {}", "{c}"]\nlabels = "sublabel"\nprobe_c = [0.5]')
+    assert load_recipe(dump_recipe(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'templates = ["a photo"]',
+            "recipe: [evaluate] templates has 'a photo', where no class name can stand; write {} in its place.",
+        ),
+        (
+            "probe_c = [1.0, 0.1]",
+            "recipe: [evaluate] probe_c = [1.0, 0.1] does not rise; write each value once, smallest first.",
+        ),
+        (
+            "probe_validation = 1.0",
+            "recipe: [evaluate] probe_validation: got 1.0, expected less than 1. "
+            "`clipmem init` prints every key with its meaning.",
+        ),
+        ("lables = 'none'", "recipe: unknown key [evaluate] lables. Did you mean 'labels'?"),
+    ],
+)
+def test_errors_of_the_section(text, message):
+    with pytest.raises(InputError) as error:
+        load_recipe(f"[evaluate]\n{text}")
+    assert str(error.value) == message
+
+
+def test_errors_of_prompts():
+    with pytest.raises(InputError) as error:
+        make_prompts(["cats", "dogs"], {"cat": ["cat"]}, ["{}"])
+    assert str(error.value) == (
+        "class names: got none for label 'cats' (2 of 2 labels have none), expected a name for every label of the "
+        "data. Did you mean 'cat'?"
+    )
+    with pytest.raises(InputError) as error:
+        make_prompts([""], None, ["{}"])
+    assert str(error.value) == (
+        "prompts: got no class, expected at least one. Give labels, or a template such as 'a photo of a {}.'."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.txt", "a photo\n", "templates {}: got 'a photo', expected sentences with {{}} or {{c}} where the class name"
+         " stands. For example: a photo of a {{}}."),
+        ("t.txt", "\n", "templates {}: got no template, expected at least one. For example: a photo of a {{}}."),
+        ("t.json", '"a {}"', "templates {}: got 'a {{}}', expected a list of texts. As in [\"a photo of a {{}}.\"]."),
+        ("t.json", "[1]", "templates {}: got 1, expected sentences with {{}} or {{c}} where the class name stands. "
+         "For example: a photo of a {{}}."),
+        ("t.txt", None, "templates {}: got no such file, expected one template a line, or a JSON list. "
+         "Check the path: a relative one starts at the working directory."),
+    ],
+)  # fmt: skip
+def test_errors_of_templates(tmp_path, name, text, message):
+    file = tmp_path / name
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(InputError) as error:
+        read_templates(file)
+    assert str(error.value) == message.format(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("n.json", "[]", 'class names {}: got [], expected an object: label -> name, or names. As in {{"n01440764": '
+         '"tench"}}.'),
+        ("n.json", '{"a": []}', "class names {}: got [] for label 'a', expected a name, or a list of names. "
+         "Name every class."),
+        ("n.json", '{"a": ["x", 1]}', "class names {}: got ['x', 1] for label 'a', expected a name, or a list of names."
+         " Name every class."),
+        ("n.csv", "label,name\na,\n", "class names {}: got [''] for label 'a', expected a name, or a list of names. "
+         "Name every class."),
+        ("n.csv", None, "class names {}: got no such file, expected CSV with the columns label and name. "
+         "Check the path: a relative one starts at the working directory."),
+    ],
+)  # fmt: skip
+def test_errors_of_class_names(tmp_path, name, text, message):
+    file = tmp_path / name
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(InputError) as error:
+        read_classnames(file)
+    assert str(error.value) == message.format(file)
+
+
+def test_files_that_do_not_read(tmp_path):
+    broken = tmp_path / "n.json"
+    broken.write_text("{")
+    with pytest.raises(
+        InputError, match=r"^class names .*n\.json: got text that is not JSON \(.*\)\. Mend the file\.$"
+    ):
+        read_classnames(broken)
+    broken.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"got a file that does not read \(.*utf-8.*\), expected a JSON object"):
+        read_classnames(broken)
+    columns = tmp_path / "n.csv"
+    columns.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"got a file that does not read \(.*label.*\)"):
+        read_classnames(columns)
