@@ -23,7 +23,7 @@ from clipmem.store.folder import RunFolder
 from clipmem.study.localizing import localize_run
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe, write_parquet
-from clipmem.train.loop import state_hash
+from clipmem.train.record import state_hash
 from tests.e2e.test_study import contents
 
 

@@ -18,7 +18,7 @@ from clipmem.store.tables import SCHEMAS
 from clipmem.study import engine, execution
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe, write_parquet
-from clipmem.train.loop import state_hash
+from clipmem.train.record import state_hash
 
 
 def test_the_files_that_others_rely_on(finished):

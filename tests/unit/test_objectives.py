@@ -21,13 +21,14 @@ from clipmem.models import openclip
 from clipmem.models.openclip import OpenClipEncoder, sigmoid_loss
 from clipmem.testing.tiny import picture
 from clipmem.train import loop
-from clipmem.train.loop import TrainingData, state_hash, train
+from clipmem.train.loop import TrainingData, train
 from clipmem.train.objectives import OBJECTIVES, Towers, create_objective
 from clipmem.train.objectives.base import embedding_width
 from clipmem.train.objectives.siglip import SigLip
 from clipmem.train.objectives.simclr import SimClr, nt_xent
 from clipmem.train.objectives.supervised import Supervised
 from clipmem.train.paired import TrainingSet
+from clipmem.train.record import describe, state_hash
 
 N = 12
 NAMES = ("clip", "siglip", "simclr", "supervised")
@@ -311,7 +312,7 @@ def test_number_of_classes_is_part_of_the_settings_hash(micro):
     def settings_hash(classes):
         objective = Supervised(4, classes, seed=0)
         plan = TrainingSet("f", 0, UIDS, N)
-        record = loop._record(micro, objective, plan, section("supervised"), steps=1, precision="fp32", device="cpu")
+        record = describe(micro, objective, plan, section("supervised"), steps=1, precision="fp32", device="cpu")
         return record["settings_sha256"]
 
     assert settings_hash(3) == settings_hash(3) != settings_hash(4)

@@ -20,10 +20,11 @@ from clipmem.models import openclip
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.testing.tiny import picture
 from clipmem.train import loop
-from clipmem.train.loop import TrainingData, state_hash, train
+from clipmem.train.loop import TrainingData, train
 from clipmem.train.numerics import computing, resolve_precision, threads
 from clipmem.train.objectives.clip import Clip
 from clipmem.train.paired import TrainingSet, check_paired, training_set
+from clipmem.train.record import describe, state_hash
 from clipmem.train.schedule import epoch_batches, learning_rate
 
 N = 18
@@ -258,7 +259,7 @@ def record_of(encoder, **changes):
         **{k: v for k, v in changes.items() if k in ("rows", "shared", "seed")},
     }
     settings = section(**{k: v for k, v in changes.items() if k in ("lr", "batch_size", "epochs")})
-    return loop._record(encoder, Clip(), plan_of(plan.pop("rows"), **plan), settings, **how)
+    return describe(encoder, Clip(), plan_of(plan.pop("rows"), **plan), settings, **how)
 
 
 def test_record_tells_orders_apart(micro):

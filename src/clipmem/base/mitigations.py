@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from clipmem.base.section import Count, Fraction, NonNegative, Positive, Section, Size
+from clipmem.base.section import Count, Fraction, NonNegative, Section, Size
 
 Place = Literal["post", "pre", "post-scaled"]
 
@@ -44,9 +44,9 @@ class CaptionsSection(Section):
 class CaptionVariantsSection(Section):
     """`[mitigate.caption_variants]`: other wordings of a caption, shown in its place now and then."""
 
-    kinds: Annotated[
-        tuple[Literal["dropout", "reorder", "synonyms", "templates"], ...], Field(strict=False)
-    ] = Field((), description="Any of dropout, reorder, synonyms (extra `wordnet`) and templates, in turn; [] = none.")
+    kinds: Annotated[tuple[Literal["dropout", "reorder", "synonyms", "templates"], ...], Field(strict=False)] = Field(
+        (), description="Any of dropout, reorder, synonyms (extra `wordnet`) and templates, in turn; [] = none."
+    )
     provider: str = Field(
         "", description="Rewriter of captions: transformers:FOLDER, a local language model (extra `hf`); empty = none."
     )
@@ -100,9 +100,7 @@ class ImageVariantsSection(Section):
     def _usable(self) -> "ImageVariantsSection":
         low, high = self.crop_scale
         if not 0 < low <= high:
-            raise ValueError(
-                f"crop_scale = {[low, high]} is not a range; use [low, high] with 0 < low <= high"
-            )
+            raise ValueError(f"crop_scale = {[low, high]} is not a range; use [low, high] with 0 < low <= high")
         if self.source == "generated" and self.active and not (self.provider and self.count):
             raise ValueError("source = 'generated' needs provider = 'diffusers:FOLDER' and a count of 1 or more")
         if self.provider and self.source != "generated":
@@ -178,10 +176,7 @@ class RegroupSection(Section):
         0.0, description="Share of an epoch's batches that hold the most memorized pairs and nobody else; 0 = none."
     )
     every: Count = Field(1, description="Every how many epochs they are put together.")
-    by: Literal["scores", "loss"] = Field(
-        "scores", description="Who is memorized: by CLIPMem of a parent, or by the loss of each pair so far."
-    )
-    scores: str = Field("", description="by = 'scores': run folder or scores.parquet of the parent.")
+    scores: str = Field("", description="Run folder or scores.parquet of the parent, whose CLIPMem says who they are.")
 
     @property
     def active(self) -> bool:
@@ -190,10 +185,8 @@ class RegroupSection(Section):
 
     @model_validator(mode="after")
     def _usable(self) -> "RegroupSection":
-        if self.active and self.by == "scores" and not self.scores:
-            raise ValueError("by = 'scores' needs scores; give the run folder that measured them, or set by = 'loss'")
-        if self.scores and self.by != "scores":
-            raise ValueError(f"scores is set and by = {self.by!r} does not use it; leave it out")
+        if self.active and not self.scores:
+            raise ValueError("share is set and needs scores; give the run folder that measured them")
         return self
 
 
@@ -237,10 +230,5 @@ class MitigateSection(Section):
                 return (
                     "[mitigate.image_noise] is set and objective = 'supervised' does not normalise its embeddings; "
                     "leave it out, or set train.objective = 'clip'"
-                )
-            if objective not in {"clip", "siglip"} and name == "regroup" and self.regroup.by == "loss":
-                return (
-                    f"[mitigate.regroup] by = 'loss' compares pictures with captions, and objective = {objective!r} "
-                    "does not; set by = 'scores'"
                 )
         return ""

@@ -50,6 +50,12 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "g_text_bank": pl.Float64,
     },
     "seed_scores": {**_UID, "seed": pl.Int64, "f": pl.Float64, "g": pl.Float64},
+    # pairs taken out before training; rank is null for one that went with another
+    "removed": {**_UID, "role": pl.String, "rank": pl.Int64, "badness": pl.Float64, "went_with": pl.String},
+    "mitigate/regroup": {**_UID, "badness": pl.Float64},
+    "mitigate/caption_variants": {**_UID, "caption": pl.String, "kind": pl.String, "variant": pl.String},
+    # where each other picture of a pair stands in `cache/variants.npy`
+    "mitigate/image_variants": {**_UID, "row": pl.Int64, "reference": pl.String},
     # means over seeds, null where a pair has no object; `_text` is the reference of the one-model test
     "evaluate/dejavu": {
         **_UID,

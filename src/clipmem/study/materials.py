@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from clipmem.base.recipes import Recipe
 from clipmem.data.cache import open_cache
+from clipmem.mitigate.base import captions_in_training
 from clipmem.store.folder import RunFolder
 from clipmem.train.loop import TrainingData
 
@@ -35,7 +36,8 @@ class Materials:
         splits: The split table.
         pixels: The pixel cache; rows follow the pair table.
         rows: Row of `pixels` of each split row.
-        captions: Captions of each split row: those that models are trained with and scored on.
+        captions: Captions of each split row: those that models are scored on.
+        trained: Captions of each split row: those that models are trained with (see `captions_in_training`).
         labels: Class number of each split row's label, counted over all labels of the data.
         classes: How many labels there are; 0 when the data has none.
     """
@@ -44,6 +46,7 @@ class Materials:
     pixels: np.ndarray
     rows: np.ndarray
     captions: list[list[str]]
+    trained: list[list[str]]
     labels: np.ndarray
     classes: int
 
@@ -54,7 +57,7 @@ class Materials:
         return TrainingData(
             self.pixels,
             self.rows[chosen],
-            [self.captions[index] for index in chosen],
+            [self.trained[index] for index in chosen],
             labels=self.labels[chosen] if self.classes else None,
             classes=self.classes,
         )
@@ -63,7 +66,8 @@ class Materials:
 def load(folder: RunFolder, recipe: Recipe) -> Materials:
     """Read a planned run folder.
 
-    A planted pair has the captions of the pair named in `captions_from`. The first `train.captions` of each are used.
+    A planted pair has the captions of the pair named in `captions_from`. The first `train.captions` of each are used;
+    training uses the first `mitigate.captions.count`, where that is set.
     """
     pairs, splits = folder.read("pairs"), folder.read("splits")
     row = {uid: index for index, uid in enumerate(pairs["uid"])}
@@ -79,6 +83,7 @@ def load(folder: RunFolder, recipe: Recipe) -> Materials:
         open_cache(folder.path / CACHE),
         rows,
         [captions[row[uid]][: recipe.train.captions] for uid in splits["captions_from"]],
+        [captions[row[uid]][: captions_in_training(recipe)] for uid in splits["captions_from"]],
         np.array(label, dtype=np.int64)[rows],
         len(names) if complete else 0,
     )

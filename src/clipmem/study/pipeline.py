@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.embed import passes
+from clipmem.mitigate.base import Preparation, prepare
 from clipmem.report.page import write_report
 from clipmem.score.alignments import Head, check_views, parts_of
 from clipmem.score.protocol import Protocol, ScoreTables
@@ -26,7 +28,7 @@ from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
-from clipmem.study import dejavu, execution, materials, utility
+from clipmem.study import dejavu, execution, materials, mitigating, utility
 from clipmem.study.engine import Task
 from clipmem.study.engines import Engine
 from clipmem.study.engines.local import LocalEngine
@@ -67,13 +69,14 @@ class Study:
         pairs = dejavu.prepare(source.pairs(), self.recipe)
         utility.prepare(pairs, self.recipe)
         self._protocol.check_pairs(pairs)
+        parents = mitigating.find_parents(self.recipe, self.folder, pairs["uid"])
         if not (self.folder.path / "manifest.json").is_file():
             models.describe()
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
-            how = self._begin(pairs, models)
+            how = self._begin(pairs, models, mitigating.describe(parents))
             self._stage("decode", lambda: self._decode(pairs, source, models.sizes))
-            self._stage("plan", lambda: self._plan(pairs))
+            self._stage("plan", lambda: self._plan(pairs, source, models.sizes[0], parents))
             if self._protocol.trains:
                 # a model that has vanished is trained again as long as somebody still needs it
                 complete = self.folder.is_done("embed") or not self._missing(self._sets())
@@ -93,7 +96,7 @@ class Study:
         self.folder.finish(name, outputs, seconds)
         self.reporter.end(name, seconds)
 
-    def _begin(self, pairs: pl.DataFrame, models: StudyModels) -> execution.Execution:
+    def _begin(self, pairs: pl.DataFrame, models: StudyModels, parents: Mapping[str, Any]) -> execution.Execution:
         """Write the manifest, or check it against data and models; return how the models are computed."""
         fingerprint = data_fingerprint(pairs["uid"])
         if (self.folder.path / "manifest.json").is_file():
@@ -108,7 +111,7 @@ class Study:
             user_set=self.user_set,
             execution=how.as_dict(),
         )
-        self.folder.write_json("manifest.json", described | models.describe())
+        self.folder.write_json("manifest.json", described | models.describe() | parents)
         return how
 
     def _decode(self, pairs: pl.DataFrame, source: Source, sizes: Sequence[int]) -> list[Path]:
@@ -118,16 +121,17 @@ class Study:
             build_cache(cache, pairs["image"].to_list(), source.read, size=size, progress=self.reporter.advance)
         return [*caches, self.folder.write("pairs", pairs)]
 
-    def _plan(self, pairs: pl.DataFrame) -> list[Path]:
+    def _plan(self, pairs: pl.DataFrame, source: Source, size: int, parents: mitigating.Parents) -> list[Path]:
         self.reporter.begin("plan", 1, "split")
         groups = pairs["group"].to_list()
         if self.recipe.split.near_duplicates:
             groups = duplicate_groups(open_cache(self.folder.path / materials.CACHE), keys=groups)
-        table = self._protocol.split(pairs, groups)
+        table, removed = mitigating.take_out(self.recipe, self.folder, self._protocol.split(pairs, groups), parents)
         k = self.recipe.train.captions
         captions = {uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)}
         check_views(self.recipe, [captions[uid] for uid in table["captions_from"]], table["uid"].to_list())
-        return [self.folder.write("splits", table)]
+        made = prepare(Preparation(self.recipe, self.folder, pairs, table, size, source.read))
+        return [self.folder.write("splits", table), *removed, *made]
 
     @property
     def _protocol(self) -> Protocol:
@@ -147,7 +151,8 @@ class Study:
         models = self._sets()
         missing, train, pairs = self._missing(models), self.recipe.train, len(models[0].uids)
         steps = -(-pairs // train.batch_size)
-        self.reporter.begin("train", pairs * train.epochs * len(missing), "pairs")
+        share = self.recipe.mitigate.early_stopping.share
+        self.reporter.begin("train", round(share * pairs * train.epochs) * len(missing), "pairs")
         spent = self.engine.train(
             self.folder,
             missing,

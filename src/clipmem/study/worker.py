@@ -19,6 +19,7 @@ import torch
 from torch.utils import deterministic
 
 from clipmem.base.errors import ClipmemError, InputError
+from clipmem.mitigate.base import Training, hooks_of
 from clipmem.models.openclip import create
 from clipmem.score.protocols import training_set_of
 from clipmem.store import manifest
@@ -114,6 +115,7 @@ def train_one(
         checkpoints=checkpoints,
         timing=timing,
         world=world,
+        hooks=hooks_of(Training(recipe, plan, folder, material.splits)),
     )
     spent = {"data_seconds": round(timing.data, 3), "compute_seconds": round(timing.compute, 3)}
     if world.rank == 0:

@@ -18,7 +18,8 @@ from clipmem.base.recipes import TrainSection
 from clipmem.data.views import Crops
 
 Kind = Literal["image", "text"]
-Batches = list[Int[np.ndarray, " size"]]
+# sizes differ by one: the axis has no name
+Batches = list[Int[np.ndarray, " _"]]
 
 
 class Moment(NamedTuple):

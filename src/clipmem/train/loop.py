@@ -1,18 +1,17 @@
 """The training loop: any objective, AdamW, seeded views and caption choices; the same code for f and for g."""
 
 import hashlib
-import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
-from safetensors.torch import save as save_safetensors
+from jaxtyping import Float, Int, UInt8, UInt64
 from torch import Tensor, nn
 
 from clipmem import _version
@@ -22,14 +21,16 @@ from clipmem.base.recipes import TrainSection
 from clipmem.data.colour import distort
 from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, render
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.store.atomic import atomic_write
 from clipmem.store.hashing import json_sha256
 from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
 from clipmem.train.distributed import ALONE, World, check_world
+from clipmem.train.hooks import NO_HOOKS, Hooks, Moment
 from clipmem.train.objectives import Objective, Towers, create_objective
-from clipmem.train.objectives.base import OBJECTIVE_FILE
 from clipmem.train.paired import TrainingSet
+from clipmem.train.record import describe, write
 from clipmem.train.schedule import learning_rate
+
+_ALL_STEPS = range(sys.maxsize)
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     timing: Timing | None = None,
     world: World = ALONE,
+    hooks: Hooks = NO_HOOKS,
 ) -> list[Path]:
     """Train one model and write it.
 
@@ -124,6 +126,7 @@ def train(
             file stays: whoever has the finished model removes it.
         timing: Filled with where the time went.
         world: The processes that train this model together; the first of them writes.
+        hooks: What this training does otherwise (see `clipmem.train.hooks`).
 
     Returns:
         The files written.
@@ -137,7 +140,18 @@ def train(
         # layers that draw, such as patch dropout, must not depend on what the process drew before
         torch.manual_seed(derive_seed(plan.seed, "layers"))
         return _train(
-            encoder, data, plan, settings, folder, precision, device, progress, checkpoints, timing or Timing(), world
+            encoder,
+            data,
+            plan,
+            hooks.settings(settings),
+            folder,
+            precision,
+            device,
+            progress,
+            checkpoints,
+            timing or Timing(),
+            world,
+            hooks,
         )
 
 
@@ -153,9 +167,11 @@ def _train(
     checkpoints: Checkpoints | None,
     timing: Timing,
     world: World,
+    hooks: Hooks,
 ) -> list[Path]:
     n = len(plan.uids)
     steps = _count_steps(n, settings)
+    last = hooks.last_step(steps)
     objective = create_objective(
         encoder, settings, labels=data.labels, classes=data.classes, n=n, seed=derive_seed(plan.seed, "objective")
     )
@@ -167,44 +183,50 @@ def _train(
         smallest=_smallest(n, settings) - bool(plan.left_out),
     )
     # before `prepare`: the initial weights of one seed have the same hash for every objective
-    record = _record(encoder, objective, plan, settings, steps=steps, precision=precision, device=device, world=world)
+    record = describe(
+        encoder, objective, plan, settings, steps=last, precision=precision, device=device, world=world, hooks=hooks
+    )
     objective.prepare(encoder)
-    texts = _tokenize(encoder, data.captions)
+    texts = _tokenize(encoder, data.captions, hooks.captions(data.captions, plan.uids))
     if objective.uses_text:
         encoder.compact_vocabulary(texts.tokens)
     report = _Progress(progress)
     encoder.module.to(device).train()
     objective.to(device)
     trained = _trained(encoder.module, objective)
-    optimizer, towers = _optimizer(trained, settings), Towers(encoder, precision, device, world)
-    state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts))
+    optimizer, towers = _optimizer(trained, settings), Towers(encoder, precision, device, world, hooks)
+    state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts, hooks))
     try:
         if checkpoints:
             state.load(checkpoints.file)
         # after the state is there: it spreads that of the first process
         compute = world.loss_function(objective, trained)
-        batches = _batches(encoder, objective.views, data, texts, plan, settings, device, world, first=state.step)
+        steps_left = range(state.step, last)
+        batches = _batches(encoder, objective.views, data, texts, plan, settings, device, world, steps_left, hooks)
         for batch in _timed(batches, timing):
             rate = learning_rate(state.step, steps, peak=settings.lr, warmup=settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = _step(objective, compute, towers, optimizer, trained, batch, settings)
+            now = replace(towers, moment=batch.moment)
+            loss = _step(objective, compute, now, optimizer, trained, batch, settings)
             state.decay *= 1 - rate * settings.weight_decay
             state.step += 1
             if not math.isfinite(loss):
                 raise RunError(
-                    f"training {plan.side}, seed {plan.seed}: the loss is {loss} at step {state.step} of {steps}. "
+                    f"training {plan.side}, seed {plan.seed}: the loss is {loss} at step {state.step} of {last}. "
                     "Try a smaller train.lr, a longer train.warmup, or train.precision = 'fp32'."
                 )
             scale = encoder.logit_scale().item()
-            state.log.append({"step": state.step, "epoch": batch.epoch, "loss": loss, "lr": rate, "logit_scale": scale})
-            report(state.step, steps, loss, batch.pairs)
+            state.log.append(
+                {"step": state.step, "epoch": batch.moment.epoch, "loss": loss, "lr": rate, "logit_scale": scale}
+            )
+            report(state.step, last, loss, batch.pairs)
             # all processes have the same state, and all of them read it
             if checkpoints and world.rank == 0:
-                _keep(state, checkpoints, steps)
+                _keep(state, checkpoints, last)
     finally:
         encoder.expand_vocabulary(state.decay)
-    return _write(encoder, objective, folder, record, state.log) if world.rank == 0 else []
+    return write(encoder, objective, folder, record, state.log) if world.rank == 0 else []
 
 
 def _keep(state: State, checkpoints: Checkpoints, steps: int) -> None:
@@ -231,12 +253,15 @@ def _timed(batches: Iterator["_Batch"], timing: Timing) -> Iterator["_Batch"]:
         timing.pairs += batch.pairs
 
 
-def _identity(record: dict[str, Any], data: TrainingData, plan: TrainingSet, texts: "_Texts") -> str:
+def _identity(
+    record: dict[str, Any], data: TrainingData, plan: TrainingSet, texts: "_Texts", hooks: Hooks = NO_HOOKS
+) -> str:
     """Hash all that decides a training bit by bit, so that a checkpoint of another one is not taken up."""
     numbers = [data.rows, texts.tokens.numpy(), texts.counts, *([] if data.labels is None else [data.labels])]
     described = [hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest() for values in numbers]
     software = [_version.__version__, torch.__version__, torch.get_num_threads()]
-    return json_sha256([record, list(plan.uids), plan.left_out, list(data.pixels.shape), described, software])
+    hooked = [hooks.facts(), hooks.content()]
+    return json_sha256([record, list(plan.uids), plan.left_out, list(data.pixels.shape), described, software, hooked])
 
 
 def _smallest(n: int, settings: TrainSection) -> int:
@@ -255,7 +280,7 @@ def _count_steps(n: int, settings: TrainSection) -> int:
 
 
 class _Texts(NamedTuple):
-    """All captions of a training set as tokens; those of slot k are the rows offsets[k] to offsets[k] + counts[k]."""
+    """All texts of a training set as tokens, captions first: those of slot k are the counts[k] rows from offsets[k]."""
 
     tokens: Int[Tensor, "m length"]
     offsets: Int[np.ndarray, " n"]
@@ -265,7 +290,7 @@ class _Texts(NamedTuple):
 class _Batch(NamedTuple):
     """This process's share of a step: the views of each picture, one caption of each, and the classes if there are."""
 
-    epoch: int
+    moment: Moment
     pairs: int  # of all processes
     views: list[Float[Tensor, "n 3 size size"]]
     tokens: Int[Tensor, "n length"]
@@ -281,28 +306,30 @@ def _batches(
     settings: TrainSection,
     device: str,
     world: World = ALONE,
-    *,
-    first: int = 0,
+    steps: range = _ALL_STEPS,
+    hooks: Hooks = NO_HOOKS,
 ) -> Iterator[_Batch]:
-    """Yield every step's pictures and captions, from step `first` on."""
+    """Yield the pictures and captions of these steps."""
     keys = pair_keys(plan.uids)
     labels = None if data.labels is None else torch.from_numpy(data.labels.astype(np.int64))
     per_epoch = math.ceil(len(plan.uids) / settings.batch_size)
-    for epoch in range(first // per_epoch, settings.epochs):
+    for epoch in range(steps.start // per_epoch, min(settings.epochs, -(-steps.stop // per_epoch))):
         draws = _draw_epoch(keys, texts.counts, plan.seed, epoch, settings, size=data.pixels.shape[1], views=views)
-        for whole in plan.batches(settings.batch_size, epoch)[max(0, first - epoch * per_epoch) :]:
+        laid = hooks.batches(plan.batches(settings.batch_size, epoch), epoch)
+        for step, whole in enumerate(laid, start=epoch * per_epoch):
+            if step not in steps:
+                continue
             batch = world.share(whole)
-            rows = texts.offsets[batch] + draws.caption[batch]
+            moment = Moment(plan.seed, epoch, step, batch, keys[batch])
+            rows = texts.offsets[batch] + hooks.choose(draws.caption[batch], moment)
             yield _Batch(
-                epoch,
+                moment,
                 len(whole),
                 [
-                    _view(
-                        data, batch, crops, encoder, device, keys, derive_seed(plan.seed, "colour", epoch, k), settings
-                    )
-                    for k, crops in enumerate(draws.crops)
+                    _view(data, draws.crops[view], view, encoder, device, moment, settings, hooks)
+                    for view in range(views)
                 ],
-                texts.tokens[rows].to(device),
+                hooks.tokens(texts.tokens[rows], moment).to(device),
                 None if labels is None else labels[batch].to(device),
             )
 
@@ -329,25 +356,32 @@ def _draw_epoch(
         )
         for view in range(views)
     ]
-    caption = np.floor(uniform(keys, derive_seed(seed, "caption", epoch), 1)[:, 0] * counts).astype(np.int64)
-    return _EpochDraws(crops, caption)
+    return _EpochDraws(crops, draw_captions(keys, counts, seed=seed, epoch=epoch))
+
+
+def draw_captions(
+    keys: UInt64[np.ndarray, " n"], counts: Int[np.ndarray, " n"], *, seed: int, epoch: int
+) -> Int[np.ndarray, " n"]:
+    """Draw which caption of each pair an epoch shows: uniform over its `counts` captions, by (seed, epoch, pair)."""
+    return np.floor(uniform(keys, derive_seed(seed, "caption", epoch), 1)[:, 0] * counts).astype(np.int64)
 
 
 def _view(
     data: TrainingData,
-    batch: np.ndarray,
-    crops: Crops,
+    drawn: Crops,
+    view: int,
     encoder: OpenClipEncoder,
     device: str,
-    keys: np.ndarray,
-    seed: int,
+    moment: Moment,
     settings: TrainSection,
+    hooks: Hooks,
 ) -> Float[Tensor, "n 3 size size"]:
-    pixels = torch.from_numpy(data.pixels[data.rows[batch]]).to(device)
-    chosen = Crops(*(values[batch] for values in crops))
-    values = render(pixels, chosen, size=encoder.image_size)
+    pixels = torch.from_numpy(data.pixels[data.rows[moment.slots]]).to(device)
+    crops = Crops(*(values[moment.slots] for values in drawn))
+    values = hooks.pictures(render(pixels, crops, size=encoder.image_size), pixels, crops, moment, view)
     how = {"strength": settings.colour, "grey": settings.grayscale, "blur": settings.blur}
-    return normalise_pixels(distort(values, keys[batch], seed=seed, **how), encoder.mean, encoder.std)
+    seed = derive_seed(moment.seed, "colour", moment.epoch, view)
+    return normalise_pixels(distort(values, moment.keys, seed=seed, **how), encoder.mean, encoder.std)
 
 
 def _trained(module: nn.Module, objective: Objective) -> list[tuple[str, nn.Parameter]]:
@@ -398,71 +432,11 @@ def _optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: TrainSection
     )
 
 
-def _tokenize(encoder: OpenClipEncoder, captions: Sequence[Sequence[str]]) -> _Texts:
-    counts = np.array([len(own) for own in captions], dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-    return _Texts(encoder.tokenize([text for own in captions for text in own]), offsets, counts)
-
-
-def state_hash(module: nn.Module) -> str:
-    """Hash a model's parameters and buffers, names and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _record(
-    encoder: OpenClipEncoder,
-    objective: Objective,
-    plan: TrainingSet,
-    settings: TrainSection,
-    *,
-    steps: int,
-    precision: str,
-    device: str,
-    world: World = ALONE,
-) -> dict[str, Any]:
-    """Describe the training so that f's and g's can be compared (see `paired.check_paired`)."""
-    n, order, facts, shown = len(plan.uids), hashlib.sha256(), objective.facts(), 0
-    for epoch in range(settings.epochs):
-        for batch in plan.batches(settings.batch_size, epoch):
-            order.update(";".join(plan.uids[slot] if slot < plan.shared else "own" for slot in batch).encode() + b"\n")
-            shown += len(batch)
-    return {
-        "side": plan.side,
-        "seed": plan.seed,
-        "objective": settings.objective,
-        "views": objective.views,
-        **facts,
-        "pairs": n - bool(plan.left_out),  # it keeps its slot, and is never shown
-        "steps": steps,
-        "presentations": shown,
-        "init_sha256": state_hash(encoder.module),
-        "shared_order_sha256": order.hexdigest(),
-        "settings_sha256": json_sha256(
-            # sums of several processes round otherwise: such a model is no twin of one that was trained alone
-            [settings.model_dump(mode="json"), precision, device, facts, *([world.size] if world.size > 1 else [])]
-        ),
-        "precision": precision,
-        "device": device,
-    }
-
-
-def _write(
-    encoder: OpenClipEncoder, objective: Objective, folder: Path, record: dict[str, Any], log: list[dict[str, Any]]
-) -> list[Path]:
-    encoder.module.to("cpu")
-    record = {**record, "final_sha256": state_hash(encoder.module)}
-    files = encoder.save(folder)
-    state = {name: tensor.cpu().contiguous() for name, tensor in objective.state_dict().items()}
-    if state:
-        # a file of its own: open_clip loads the folder as if it had been trained with its own loss
-        atomic_write(folder / OBJECTIVE_FILE, save_safetensors(state))
-        files.append(folder / OBJECTIVE_FILE)
-        record["objective_sha256"] = state_hash(objective)
-    lines = "".join(json.dumps(entry) + "\n" for entry in log)
-    atomic_write(folder / "log.jsonl", lines.encode())
-    atomic_write(folder / "record.json", (json.dumps(record, indent=1) + "\n").encode())
-    return [*files, folder / "log.jsonl", folder / "record.json"]
+def _tokenize(
+    encoder: OpenClipEncoder, captions: Sequence[Sequence[str]], texts: Sequence[Sequence[str]] | None = None
+) -> _Texts:
+    """Tokenize all `texts` of each pair, of which its captions are the first; by default they are all."""
+    texts = captions if texts is None else texts
+    counts, every = (np.array([len(own) for own in kind], dtype=np.int64) for kind in (captions, texts))
+    offsets = np.concatenate([[0], np.cumsum(every)[:-1]]).astype(np.int64)
+    return _Texts(encoder.tokenize([text for own in texts for text in own]), offsets, counts)

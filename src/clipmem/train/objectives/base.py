@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from clipmem.base.recipes import TrainSection
 from clipmem.base.registry import Registry
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.train.distributed import ALONE, World
+from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment
 from clipmem.train.numerics import computing
 
 OBJECTIVE_FILE = "objective.safetensors"
@@ -35,12 +37,16 @@ class Towers:
         precision: `fp32` or `bf16`.
         device: `cpu` or `cuda`.
         world: The processes that train it together.
+        hooks: What changes embeddings on their way to the loss.
+        moment: Where the training is; without it no hook is called.
     """
 
     encoder: OpenClipEncoder
     precision: str
     device: str
     world: World = ALONE
+    hooks: Hooks = NO_HOOKS
+    moment: Moment | None = None
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
         """Embed normalised pictures; the embeddings are not normalised."""
@@ -53,6 +59,19 @@ class Towers:
         with computing(self.precision, self.device, tokens=self.encoder.tokens):
             text = self.encoder.encode_text(tokens)
         return text.float()
+
+    def unit(self, kind: Kind, raw: Float[Tensor, "n d"], view: int = 0) -> Float[Tensor, "n d"]:
+        """Normalise embeddings, and let the hooks change them before and after.
+
+        Args:
+            kind: Which tower they are from.
+            raw: What `encode_image` or `encode_text` gave.
+            view: Number of the view, from 0: each has its own noise.
+        """
+        if self.moment is None:
+            return F.normalize(raw, dim=-1)
+        unit = F.normalize(self.hooks.embedding(kind, raw, self.moment, view), dim=-1)
+        return self.hooks.unit(kind, unit, self.moment, view)
 
     def logit_scale(self) -> Float[Tensor, ""]:
         """The exponentiated logit scale."""

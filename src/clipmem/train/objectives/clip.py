@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -35,7 +34,7 @@ class Clip(Objective):
     ) -> Float[Tensor, ""]:
         """Return the loss of one batch."""
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
-        u, v = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        u, v = encoder.unit("image", image), encoder.unit("text", text)
         if encoder.world.size > 1:
             return contrastive_share(u, v, encoder.logit_scale(), encoder.world)
         loss = contrastive_loss if len(u) <= LARGE else blocked_contrastive_loss

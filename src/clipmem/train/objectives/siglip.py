@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -47,7 +46,7 @@ class SigLip(Objective):
     ) -> Float[Tensor, ""]:
         """Return the loss of one batch."""
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
-        u, v = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+        u, v = encoder.unit("image", image), encoder.unit("text", text)
         if encoder.world.size > 1:
             return sigmoid_share(u, v, encoder.logit_scale(), self.logit_bias, encoder.world)
         return sigmoid_loss(u, v, encoder.logit_scale(), self.logit_bias)

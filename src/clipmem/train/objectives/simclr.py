@@ -53,7 +53,7 @@ class SimClr(Objective):
         """Return the loss of one batch."""
         # one pass: where a tower has batch norm, both views share its averages, as in SimCLR
         first, second = encoder.encode_image(torch.cat(list(views))).chunk(2)
-        u, v = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
+        u, v = encoder.unit("image", first), encoder.unit("image", second, view=1)
         if encoder.world.size > 1:
             return nt_xent_share(u, v, self.temperature, encoder.world)
         return nt_xent(u, v, self.temperature)

@@ -1,0 +1,32 @@
+"""Mitigations: what lowers memorization in training, one file each, as hooks of our loop and as parts for another's.
+
+The names below are for a training loop of your own; a study takes mitigations from its recipe's `[mitigate.*]`.
+"""
+
+from clipmem.mitigate import captions, controls, masking, noise, regroup, remove
+from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training, hooks_of, prepare
+from clipmem.mitigate.captions import CaptionSampling, sample_captions
+from clipmem.mitigate.masking import drop_tokens
+from clipmem.mitigate.noise import ImageEmbeddingNoise, TextEmbeddingNoise
+from clipmem.mitigate.remove import removal_list
+
+__all__ = [
+    "MITIGATIONS",
+    "CaptionSampling",
+    "ImageEmbeddingNoise",
+    "Mitigation",
+    "Preparation",
+    "TextEmbeddingNoise",
+    "Training",
+    "captions",
+    "controls",
+    "drop_tokens",
+    "hooks_of",
+    "masking",
+    "noise",
+    "prepare",
+    "regroup",
+    "removal_list",
+    "remove",
+    "sample_captions",
+]

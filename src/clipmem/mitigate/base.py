@@ -1,0 +1,114 @@
+"""What a mitigation is: a training hook that a recipe's section describes, by the name of that section.
+
+One file a mitigation, or one for a few that share a formula, registered in `MITIGATIONS`; `hooks_of` makes those that a
+recipe sets. What has to be made once for all models (variants of captions and pictures) is made by `prepare`, in the
+study's plan stage, and read by each training.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.recipes import Recipe
+from clipmem.base.registry import Registry
+from clipmem.store.folder import RunFolder
+from clipmem.train.hooks import Hook, Hooks
+from clipmem.train.paired import TrainingSet
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training that a mitigation is made for.
+
+    Attributes:
+        recipe: The recipe of the study.
+        plan: Which slot is which pair, and the seed.
+        folder: The run folder, of which the plan stage is finished.
+        splits: Its split table.
+    """
+
+    recipe: Recipe
+    plan: TrainingSet
+    folder: RunFolder
+    splits: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a mitigation may use to prepare itself, once for all models of a study.
+
+    Attributes:
+        recipe: The recipe of the study.
+        folder: Where outputs go, below `mitigate/`.
+        pairs: The table `pairs`.
+        splits: The split table.
+        size: Side of the pictures in pixels.
+        read: Gives the encoded pictures of references, as `Source.read`.
+    """
+
+    recipe: Recipe
+    folder: RunFolder
+    pairs: pl.DataFrame
+    splits: pl.DataFrame
+    size: int
+    read: Callable[[Sequence[str]], Sequence[bytes]]
+
+    def captions(self) -> Mapping[str, list[str]]:
+        """Return the captions that each pair of the study is trained with, by uid."""
+        texts = dict(zip(self.pairs["uid"], self.pairs["captions"].to_list(), strict=True))
+        count = captions_in_training(self.recipe)
+        rows = self.splits.select("uid", "captions_from").iter_rows()
+        return {uid: texts[source][:count] for uid, source in rows}
+
+
+class Mitigation(Hook):
+    """A hook that a section of the recipe describes.
+
+    Class attributes:
+        name: The section, `[mitigate.NAME]`.
+    """
+
+    name: ClassVar[str] = ""
+
+    @classmethod
+    def prepare(cls, given: Preparation) -> list[Path]:  # noqa: ARG003
+        """Write what all trainings of a study need; return the files. By default nothing."""
+        return []
+
+    @classmethod
+    def create(cls, training: Training) -> "Mitigation":
+        """Make the hook for one training."""
+        raise NotImplementedError
+
+
+MITIGATIONS: Registry[Mitigation] = Registry("mitigation", Mitigation)
+
+
+def captions_in_training(recipe: Recipe) -> int:
+    """Return how many captions of each pair training draws from.
+
+    `train.captions` says which captions the study uses, in training and in scores. `mitigate.captions.count` changes
+    the training alone: scores of a run with it are taken on the same captions as those of the run without it.
+    """
+    return recipe.mitigate.captions.count or recipe.train.captions
+
+
+def hooks_of(training: Training) -> Hooks:
+    """Make the hooks of all mitigations that the recipe sets, in the order of its sections."""
+    names = [name for name in training.recipe.mitigate.active() if name in set(MITIGATIONS)]
+    return Hooks(tuple(MITIGATIONS[name].create(training) for name in names))
+
+
+def prepare(given: Preparation) -> list[Path]:
+    """Prepare all mitigations that the recipe sets; return the files written."""
+    names = [name for name in given.recipe.mitigate.active() if name in set(MITIGATIONS)]
+    return [file for name in names for file in MITIGATIONS[name].prepare(given)]
+
+
+def slots_of(uids: Sequence[str], values: Mapping[str, float]) -> np.ndarray:
+    """Lay values by uid out by slot; NaN where there is none."""
+    return np.array([values.get(uid, np.nan) for uid in uids], dtype=np.float64)

@@ -1,0 +1,110 @@
+"""Several captions a pair: each presentation shows one of them, drawn uniformly.
+
+With K captions, the one of pair i in epoch e is floor(K u(seed, e, i)), u uniform in [0, 1): every caption is shown in
+1/K of the presentations, and there are as many presentations as with one caption (Wang et al. 2025, section 5, compare
+at equal presentations). The recipe's `train.captions` and `mitigate.captions.count` both draw with this rule.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt64
+
+from clipmem.base.errors import InputError
+from clipmem.mitigate.base import MITIGATIONS, Mitigation, Training, captions_in_training
+from clipmem.train.loop import draw_captions
+
+T = TypeVar("T")
+
+
+def sample_captions(
+    captions: Sequence[Sequence[T]], keys: UInt64[np.ndarray, " n"], *, epoch: int, seed: int = 0
+) -> list[T]:
+    """Choose one caption of each pair for an epoch.
+
+    Args:
+        captions: The captions of each pair, at least one.
+        keys: One 64-bit number a pair, shape (n,): the same number, the same draws.
+        epoch: The epoch.
+        seed: Seed of the draws.
+
+    Returns:
+        One caption of each pair.
+
+    Raises:
+        InputError: A pair has no caption.
+
+    Example:
+        >>> sample_captions([["a cat"], ["a dog", "the dog"]], np.array([5, 6], dtype=np.uint64), epoch=3)[0]
+        'a cat'
+    """
+    counts = np.array([len(own) for own in captions], dtype=np.int64)
+    if len(counts) and not counts.all():
+        raise InputError(
+            f"captions of pair {int(counts.argmin())}", got="none", expected="one or more", todo="Leave the pair out."
+        )
+    return [own[k] for own, k in zip(captions, draw_captions(keys, counts, seed=seed, epoch=epoch), strict=True)]
+
+
+@runtime_checkable
+class _Pairs(Protocol):
+    """A map-style data set."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class CaptionSampling(Generic[T]):
+    """A map-style data set whose items are (image, one of its captions), for `torch.utils.data.DataLoader`.
+
+    Call `set_epoch` before each epoch, as with torch's `DistributedSampler`; with persistent workers, make the loader
+    anew instead: they have copies of the data set.
+
+    Args:
+        pairs: A data set whose items are (image, captions), captions a sequence of texts or of token tensors.
+        seed: Seed of the draws.
+        keys: One 64-bit number an item; by default its index.
+
+    Example:
+        >>> data = CaptionSampling([("picture 0", ["a cat", "the cat"])], seed=1)
+        >>> data.set_epoch(2)
+        >>> data[0] in {("picture 0", "a cat"), ("picture 0", "the cat")}
+        True
+    """
+
+    def __init__(self, pairs: _Pairs, *, seed: int = 0, keys: UInt64[np.ndarray, " n"] | None = None) -> None:
+        self._pairs, self._seed, self._epoch = pairs, seed, 0
+        self._keys = np.arange(len(pairs), dtype=np.uint64) if keys is None else keys
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew for this epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> tuple[Any, T]:
+        image, captions = self._pairs[index]
+        [chosen] = sample_captions([captions], self._keys[index : index + 1], epoch=self._epoch, seed=self._seed)
+        return image, chosen
+
+
+@MITIGATIONS.register("captions")
+class Captions(Mitigation):
+    """`[mitigate.captions]`: the loop draws; this hook tells that more captions were there to draw from."""
+
+    name = "captions"
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    @classmethod
+    def create(cls, training: Training) -> "Captions":
+        """Make it for a training."""
+        return cls(captions_in_training(training.recipe))
+
+    def facts(self) -> dict[str, Any]:
+        """Return how many captions a pair has at most."""
+        return {"count": self._count}

@@ -1,0 +1,187 @@
+"""Gaussian noise on the embeddings of one tower, in training only: text noise, and image noise as its control.
+
+Where the noise goes is a choice, and the published work does not say which was meant (Wang et al. 2025, section 5):
+
+    post         v' = v/|v| + std ε             the unit vector plus noise; v' is not normalised again
+    pre          v' = (v + std ε) / |v + std ε|  std is in the units of the raw embedding, whatever its length is
+    post-scaled  v' = v/|v| + (std / √d) ε       the noise has length std, about, in any width d
+
+with ε standard normal in each of the d dimensions. The noise of `post` has length std √d: 3.4 for 0.15 in 512
+dimensions, against a vector of length 1. Values of one place say nothing about another, nor across widths.
+"""
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, UInt64
+from scipy.special import ndtri
+from torch import Tensor, nn
+
+from clipmem.base.errors import InputError
+from clipmem.base.mitigations import NoiseSection
+from clipmem.base.random import derive_seed, uniform
+from clipmem.mitigate.base import MITIGATIONS, Mitigation, Training
+from clipmem.train.hooks import Kind, Moment
+
+PLACES = ("post", "pre", "post-scaled")
+
+
+def gaussian(keys: UInt64[np.ndarray, " n"], seed: int, width: int) -> Float64[np.ndarray, "n d"]:
+    """Draw standard normal numbers that depend on (seed, key, dimension) only.
+
+    Each is the normal quantile of one uniform number of `clipmem.base.random.uniform`.
+
+    Args:
+        keys: One 64-bit key a row, shape (n,).
+        seed: Seed of the stream.
+        width: d, numbers of each row.
+
+    Returns:
+        The numbers, shape (n, d).
+
+    Example:
+        >>> keys = np.arange(3, dtype=np.uint64)
+        >>> bool((gaussian(keys, 1, 4)[1:] == gaussian(keys[1:], 1, 4)).all())
+        True
+    """
+    # half a step up: a uniform number may be 0, a quantile of 0 is infinite
+    return ndtri(uniform(keys, seed, width) + 2.0**-54)
+
+
+class EmbeddingNoise(nn.Module):
+    """Add Gaussian noise to embeddings while training, and nothing in evaluation, as dropout does.
+
+    x + s ε, s = std, or std / √d with `post-scaled`. The module only adds: with place `pre` call it on what the tower
+    gives, and normalise after it; with the others call it on the normalised embeddings, and do not normalise again.
+
+    Rows are told apart by `keys` and presentations by `step`. With keys that belong to pairs, a pair has the same noise
+    whatever batch or process it is in. Without keys, a row's number is its key and `step` counts the calls (it is a
+    buffer, and so in the state dict); give each process another seed then, for their rows have the same numbers.
+
+    Args:
+        std: Standard deviation, 0 or more.
+        place: `post`, `pre` or `post-scaled`.
+        seed: Seed of the noise.
+
+    Raises:
+        InputError: std is negative or not finite, or the place is unknown.
+
+    Example:
+        >>> noise = TextEmbeddingNoise(0.15, seed=3)
+        >>> v = nn.functional.normalize(torch.ones(2, 8), dim=-1)
+        >>> bool((noise(v) != v).any()), bool((noise.eval()(v) == v).all())
+        (True, True)
+    """
+
+    kind: ClassVar[Kind] = "text"
+
+    def __init__(self, std: float, place: str = "post", seed: int = 0) -> None:
+        super().__init__()
+        if not (math.isfinite(std) and std >= 0):
+            raise InputError(f"{type(self).__name__} std", got=f"{std}", expected="0 or more", todo="0 is no noise.")
+        if place not in PLACES:
+            raise InputError(
+                f"{type(self).__name__} place", got=repr(place), expected=" or ".join(PLACES), todo="Choose one."
+            )
+        self.std, self.place, self.seed = float(std), place, seed
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"std={self.std}, place={self.place!r}, seed={self.seed}"
+
+    def scale(self, width: int) -> float:
+        """Return s, the standard deviation in each of `width` dimensions."""
+        return self.std / math.sqrt(width) if self.place == "post-scaled" else self.std
+
+    def forward(
+        self,
+        embeddings: Float[Tensor, "n d"],
+        keys: UInt64[np.ndarray, " n"] | None = None,
+        step: int | None = None,
+        view: int = 0,
+    ) -> Float[Tensor, "n d"]:
+        """Return the embeddings with noise; in evaluation or with std 0, the embeddings.
+
+        Args:
+            embeddings: Shape (n, d).
+            keys: One 64-bit number a row, shape (n,); by default 0 to n - 1.
+            step: Which presentation it is; by default calls are counted.
+            view: Which view of the pair; each has noise of its own.
+
+        Returns:
+            Shape (n, d), of the type and on the device of the embeddings.
+        """
+        if not self.training or self.std == 0:
+            return embeddings
+        if step is None:
+            counter: Tensor = self.step  # pyright: ignore[reportAssignmentType]
+            step = int(counter)
+            counter += 1
+        n, width = embeddings.shape
+        rows = np.arange(n, dtype=np.uint64) if keys is None else keys
+        drawn = gaussian(rows, derive_seed(self.seed, f"{self.kind} noise", step, *([view] if view else [])), width)
+        noise = torch.from_numpy((self.scale(width) * drawn).astype(np.float32))
+        return embeddings + noise.to(embeddings.device, embeddings.dtype)
+
+
+class TextEmbeddingNoise(EmbeddingNoise):
+    """Gaussian noise on text embeddings (see `EmbeddingNoise`).
+
+    Example:
+        >>> TextEmbeddingNoise(0.15, "post-scaled").scale(100)
+        0.015
+    """
+
+    kind = "text"
+
+
+class ImageEmbeddingNoise(EmbeddingNoise):
+    """Gaussian noise on image embeddings (see `EmbeddingNoise`): the control of text noise."""
+
+    kind = "image"
+
+
+class _Noise(Mitigation):
+    """Noise in our own loop: keys are the pairs', the seed is that of the pair of models."""
+
+    module: ClassVar[type[EmbeddingNoise]]
+
+    def __init__(self, section: NoiseSection, seed: int) -> None:
+        self._section, self._noise = section, self.module(section.std, section.place, seed)
+
+    @classmethod
+    def create(cls, training: Training) -> "_Noise":
+        """Make it for a training."""
+        return cls(getattr(training.recipe.mitigate, cls.name), training.plan.seed)
+
+    def facts(self) -> dict[str, Any]:
+        """Return std and place."""
+        return self._section.model_dump(mode="json")
+
+    def embedding(self, kind: Kind, raw: Tensor, moment: Moment, view: int) -> Tensor:
+        """Add noise before the normalisation."""
+        return self._added(kind, raw, moment, view) if self._section.place == "pre" else raw
+
+    def unit(self, kind: Kind, unit: Tensor, moment: Moment, view: int) -> Tensor:
+        """Add noise after the normalisation."""
+        return unit if self._section.place == "pre" else self._added(kind, unit, moment, view)
+
+    def _added(self, kind: Kind, embeddings: Tensor, moment: Moment, view: int) -> Tensor:
+        return self._noise(embeddings, moment.keys, moment.step, view) if kind == self.module.kind else embeddings
+
+
+@MITIGATIONS.register("text_noise")
+class TextNoise(_Noise):
+    """`[mitigate.text_noise]`."""
+
+    name, module = "text_noise", TextEmbeddingNoise
+
+
+@MITIGATIONS.register("image_noise")
+class ImageNoise(_Noise):
+    """`[mitigate.image_noise]`."""
+
+    name, module = "image_noise", ImageEmbeddingNoise

@@ -1,0 +1,123 @@
+"""Removal: the n worst pairs of those that f trains on are taken out, and the models are trained without them.
+
+It edits the split, before any training: a removed pair leaves the study, is neither trained on nor scored, and stands
+in `removed.parquet` with its rank and score. So that f and g stay fair (as many pairs, the same slots), a removed
+candidate takes with it the independent pair of its slot: the one that stands where it stood when both roles are sorted
+by uid, which says nothing of either's content. A removed shared pair leaves both models. External pairs stay: the bank
+of the run and of its parent are the same.
+
+When not to trust it: under the four-way protocol shared pairs have a CLIPMem of about 0, for both models saw them, and
+"the n highest of f's pairs" are nearly all candidates. For removals from the whole training set, score it with the
+subsample protocol first.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.errors import InputError
+from clipmem.base.mitigations import RemoveSection
+from clipmem.base.random import generator
+from clipmem.mitigate.parent import By, Parent, read_parent
+
+TABLE = "removed"
+_LEFT = 2
+
+
+def removal_list(scores: str | Path, count: int, *, by: By = "clipmem") -> list[str]:
+    """Return the uids of the `count` worst pairs of a run, the worst first: for a training loop of one's own.
+
+    Only the pairs that f trained on come in question.
+
+    Args:
+        scores: A run folder or its `scores.parquet`; with `by = "file"` a table with the columns uid and score.
+        count: How many, from 1 to the number of such pairs.
+        by: What makes a pair bad (see `clipmem.mitigate.parent.read_parent`).
+
+    Raises:
+        InputError: The scores are not readable, or there are fewer pairs.
+
+    Example:
+        >>> removal_list("runs/demo", 50)  # doctest: +SKIP
+    """
+    pool = read_parent(str(scores), by, "removal_list").table
+    if by != "file":
+        pool = pool.filter(pl.col("role").is_in(["shared", "candidate"]))
+    _check_count(count, pool.height, "removal_list count")
+    return _worst(pool, count)["uid"].to_list()
+
+
+def take_out(splits: pl.DataFrame, section: RemoveSection, parent: Parent | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Take pairs out of a split.
+
+    Args:
+        splits: The split table.
+        section: The recipe's `[mitigate.remove]`.
+        parent: The scores; None with `by = 'random'`.
+
+    Returns:
+        The split table without them, and the table `removed`: uid, role, rank from 1 (null for an independent pair that
+        went with its candidate), badness, and the candidate it went with ("" for others), by rank.
+
+    Raises:
+        InputError: Fewer of f's pairs have a score than are to be removed, or too few pairs would be left.
+    """
+    mine = splits.filter(pl.col("role").is_in(["shared", "candidate"])).select("uid", "role")
+    if parent is None:
+        drawn = generator(section.seed, "remove").permutation(mine.height).astype(np.float64)
+        pool = mine.sort("uid").with_columns(badness=pl.Series(-drawn))
+    else:
+        pool = mine.join(parent.table.select("uid", "badness"), on="uid")
+    _check_count(section.count, pool.height, "[mitigate.remove] count")
+    gone = _worst(pool, section.count).select(
+        "uid", "role", "badness", rank=pl.int_range(1, section.count + 1, dtype=pl.Int64), went_with=pl.lit("")
+    )
+    removed = pl.concat([gone, _mirrors(splits, gone)], how="vertical")
+    kept = splits.filter(~pl.col("uid").is_in(removed["uid"].implode()))
+    left = {role: int((kept["role"] == role).sum()) for role in set(splits["role"])}
+    short = sorted(role for role, n in left.items() if n < _LEFT)
+    if short:
+        raise InputError(
+            "[mitigate.remove] count",
+            got=f"{section.count}, which leaves {left[short[0]]} {short[0]} pairs",
+            expected=f"at least {_LEFT} of each role to stay",
+            todo="Remove fewer.",
+        )
+    return kept, removed
+
+
+def _worst(pool: pl.DataFrame, count: int) -> pl.DataFrame:
+    """Return the `count` rows of the highest badness, equal ones by uid."""
+    return pool.sort("badness", "uid", descending=[True, False]).head(count)
+
+
+def _mirrors(splits: pl.DataFrame, gone: pl.DataFrame) -> pl.DataFrame:
+    """Return the independent pairs that go with removed candidates: those of the same place in their role."""
+    candidates, independent = (
+        splits.filter(pl.col("role") == role)["uid"].sort().to_list() for role in ("candidate", "independent")
+    )
+    pairs = dict(zip(candidates, independent, strict=False)) if len(candidates) == len(independent) else {}
+    couples = [
+        (uid, pairs[uid]) for uid, role in gone.select("uid", "role").iter_rows() if role == "candidate" and pairs
+    ]
+    return pl.DataFrame(
+        {
+            "uid": [mirror for _, mirror in couples],
+            "role": ["independent"] * len(couples),
+            "badness": [None] * len(couples),
+            "rank": [None] * len(couples),
+            "went_with": [uid for uid, _ in couples],
+        },
+        schema=gone.schema,
+    )
+
+
+def _check_count(count: int, there: int, what: str) -> None:
+    if not 1 <= count <= there:
+        raise InputError(
+            what,
+            got=f"{count} of {there} pairs that f trains on and that have a score",
+            expected=f"1 to {there}",
+            todo="Remove fewer, or score more pairs.",
+        )

@@ -1,0 +1,96 @@
+"""What a training leaves behind: the model, `log.jsonl`, and `record.json`, by which f and g are compared."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_safetensors
+from torch import nn
+
+from clipmem.base.recipes import TrainSection
+from clipmem.models.openclip import OpenClipEncoder
+from clipmem.store.atomic import atomic_write
+from clipmem.store.hashing import json_sha256
+from clipmem.train.distributed import ALONE, World
+from clipmem.train.hooks import NO_HOOKS, Hooks
+from clipmem.train.objectives import Objective
+from clipmem.train.objectives.base import OBJECTIVE_FILE
+from clipmem.train.paired import TrainingSet
+
+
+def state_hash(module: nn.Module) -> str:
+    """Hash a model's parameters and buffers, names and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def describe(
+    encoder: OpenClipEncoder,
+    objective: Objective,
+    plan: TrainingSet,
+    settings: TrainSection,
+    *,
+    steps: int,
+    precision: str,
+    device: str,
+    world: World = ALONE,
+    hooks: Hooks = NO_HOOKS,
+) -> dict[str, Any]:
+    """Describe the training so that f's and g's can be compared (see `paired.check_paired`)."""
+    n, order, facts, shown, step = len(plan.uids), hashlib.sha256(), objective.facts(), 0, 0
+    mitigated = {"mitigate": hooks.facts()} if hooks.all else {}
+    for epoch in range(settings.epochs):
+        for batch in plan.batches(settings.batch_size, epoch):
+            order.update(";".join(plan.uids[slot] if slot < plan.shared else "own" for slot in batch).encode() + b"\n")
+            shown += len(batch) if step < steps else 0
+            step += 1
+    return {
+        "side": plan.side,
+        "seed": plan.seed,
+        "objective": settings.objective,
+        "views": objective.views,
+        **facts,
+        **mitigated,
+        "pairs": n - bool(plan.left_out),  # it keeps its slot, and is never shown
+        "steps": steps,
+        "presentations": shown,
+        "init_sha256": state_hash(encoder.module),
+        "shared_order_sha256": order.hexdigest(),
+        "settings_sha256": json_sha256(
+            # sums of several processes round otherwise: such a model is no twin of one that was trained alone
+            [
+                settings.model_dump(mode="json"),
+                precision,
+                device,
+                facts,
+                *mitigated.values(),
+                *([world.size] if world.size > 1 else []),
+            ]
+        ),
+        "precision": precision,
+        "device": device,
+    }
+
+
+def write(
+    encoder: OpenClipEncoder, objective: Objective, folder: Path, record: dict[str, Any], log: list[dict[str, Any]]
+) -> list[Path]:
+    """Write the model, its log and its record into a folder; return the files."""
+    encoder.module.to("cpu")
+    record = {**record, "final_sha256": state_hash(encoder.module)}
+    files = encoder.save(folder)
+    state = {name: tensor.cpu().contiguous() for name, tensor in objective.state_dict().items()}
+    if state:
+        # a file of its own: open_clip loads the folder as if it had been trained with its own loss
+        atomic_write(folder / OBJECTIVE_FILE, save_safetensors(state))
+        files.append(folder / OBJECTIVE_FILE)
+        record["objective_sha256"] = state_hash(objective)
+    lines = "".join(json.dumps(entry) + "\n" for entry in log)
+    atomic_write(folder / "log.jsonl", lines.encode())
+    atomic_write(folder / "record.json", (json.dumps(record, indent=1) + "\n").encode())
+    return [*files, folder / "log.jsonl", folder / "record.json"]

@@ -1,0 +1,235 @@
+"""Noise on embeddings: its level, its streams, that zero is nothing, and open_clip's own loss with it."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from open_clip.loss import ClipLoss
+from scipy import stats
+from scipy.special import ndtri
+from tests.unit.test_train import N, data_of, plan_of, section, uid
+
+from clipmem.base.errors import InputError
+from clipmem.base.mitigations import NoiseSection
+from clipmem.base.random import derive_seed, uniform
+from clipmem.data.views import pair_keys
+from clipmem.mitigate.noise import ImageEmbeddingNoise, ImageNoise, TextEmbeddingNoise, TextNoise, gaussian
+from clipmem.models import openclip
+from clipmem.train.hooks import Hook, Hooks, Moment
+from clipmem.train.loop import train
+from clipmem.train.objectives import Towers
+from clipmem.train.objectives.clip import Clip
+from clipmem.train.objectives.simclr import SimClr, nt_xent
+
+KEYS = pair_keys([uid(k) for k in range(400)])
+PLACES = ("post", "pre", "post-scaled")
+
+
+def hooked(hook, std, place="post", seed=0):
+    return hook(NoiseSection(std=std, place=place), seed)
+
+
+def moment(keys, step=0, seed=0):
+    return Moment(seed, 0, step, np.arange(len(keys)), keys)
+
+
+# ---- the numbers
+
+
+def test_gaussian_is_the_quantile_of_each_uniform_number():
+    drawn = uniform(KEYS[:5], 3, 7)
+    for row, own in enumerate(gaussian(KEYS[:5], 3, 7)):
+        for column, value in enumerate(own):
+            assert value == pytest.approx(float(stats.norm.ppf(drawn[row, column])), abs=1e-9)
+
+
+def test_gaussian_is_standard_normal_and_independent():
+    z = gaussian(KEYS, 11, 64)
+    n = z.size
+    assert abs(z.mean()) < 4 / math.sqrt(n)
+    assert abs(z.var() - 1) < 4 * math.sqrt(2 / n)
+    assert stats.kstest(z.ravel(), "norm").pvalue > 1e-3
+    between = np.corrcoef(z)  # pairs
+    assert abs(between[~np.eye(len(z), dtype=bool)].mean()) < 0.01
+    across = np.corrcoef(z.T)  # dimensions
+    assert np.abs(across[~np.eye(64, dtype=bool)]).max() < 5 / math.sqrt(400)
+    other = gaussian(KEYS, 12, 64)
+    assert abs(np.corrcoef(z.ravel(), other.ravel())[0, 1]) < 4 / math.sqrt(n)
+
+
+def test_gaussian_is_finite_where_the_uniform_number_is_zero():
+    assert math.isfinite(ndtri(0.0 + 2.0**-54))
+
+
+@pytest.mark.parametrize("width", [4, 64, 512])
+@pytest.mark.parametrize("place", PLACES)
+def test_level_of_the_noise(place, width):
+    noise, std = TextEmbeddingNoise(0.15, place, seed=5), 0.15
+    v = F.normalize(torch.randn(400, width, generator=torch.Generator().manual_seed(0)), dim=-1)
+    added = (noise(v, KEYS, 3) - v).double()
+    scale = std / math.sqrt(width) if place == "post-scaled" else std
+    count = added.numel()
+    assert abs(float(added.mean())) < 4 * scale / math.sqrt(count)
+    assert float(added.std()) == pytest.approx(scale, rel=4 / math.sqrt(2 * count))
+    # E |noise|^2 = d scale^2, and noise is not aligned with the vector: E |v'|^2 = 1 + d scale^2
+    expected = 1 + width * scale**2
+    spread = math.sqrt((4 * scale**2 + 2 * width * scale**4) / 400)
+    assert float((v.double() + added).square().sum(1).mean()) == pytest.approx(expected, abs=4 * spread)
+
+
+def test_published_noise_is_longer_than_the_vector():
+    assert 0.15 * math.sqrt(512) == pytest.approx(3.39, abs=0.01)
+    assert TextEmbeddingNoise(0.15, "post-scaled").scale(512) * math.sqrt(512) == pytest.approx(0.15)
+
+
+# ---- the streams
+
+
+def test_noise_depends_on_seed_step_pair_view_and_tower_only():
+    noise, v = TextEmbeddingNoise(0.1, seed=1), torch.zeros(400, 16)
+    whole = noise(v, KEYS, 7)
+    order = np.random.default_rng(0).permutation(400)[:31]
+    assert torch.equal(noise(v[:31], KEYS[order], 7), whole[order])
+    assert torch.equal(TextEmbeddingNoise(0.1, seed=1)(v, KEYS, 7), whole)
+    for other in (
+        noise(v, KEYS, 8),
+        noise(v, KEYS, 7, view=1),
+        TextEmbeddingNoise(0.1, seed=2)(v, KEYS, 7),
+        ImageEmbeddingNoise(0.1, seed=1)(v, KEYS, 7),
+    ):
+        assert abs(float(torch.corrcoef(torch.stack([other.ravel(), whole.ravel()]))[0, 1])) < 0.06
+
+
+def test_calls_are_counted_where_no_step_is_given_and_the_count_is_state():
+    noise, v = TextEmbeddingNoise(0.1), torch.zeros(3, 4)
+    first, second = noise(v), noise(v)
+    assert not torch.equal(first, second)
+    again = TextEmbeddingNoise(0.1)
+    again.load_state_dict({"step": torch.tensor(1)})
+    assert torch.equal(again(v), second)
+    rows = np.arange(3, dtype=np.uint64)
+    assert torch.equal(first, noise(v, rows, 0))
+
+
+def test_nothing_in_evaluation_or_with_zero():
+    v = torch.randn(3, 4)
+    assert TextEmbeddingNoise(0.0)(v) is v
+    assert TextEmbeddingNoise(0.3).eval()(v) is v
+
+
+def test_gradient_passes_unchanged():
+    v = torch.randn(3, 4, requires_grad=True)
+    (TextEmbeddingNoise(0.2)(v) * torch.arange(12.0).view(3, 4)).sum().backward()
+    assert torch.equal(v.grad, torch.arange(12.0).view(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"std": -0.1}, "TextEmbeddingNoise std: got -0.1, expected 0 or more. 0 is no noise."),
+        ({"std": math.nan}, "TextEmbeddingNoise std: got nan, expected 0 or more. 0 is no noise."),
+        (
+            {"std": 0.1, "place": "before"},
+            "TextEmbeddingNoise place: got 'before', expected post or pre or post-scaled. Choose one.",
+        ),
+    ],
+)
+def test_wrong_arguments_are_explained(arguments, message):
+    with pytest.raises(InputError) as caught:
+        TextEmbeddingNoise(**arguments)
+    assert str(caught.value) == message
+
+
+# ---- in the loop
+
+
+def slow(raw, place, std, keys, seed, step, kind="text"):
+    """The three equations of the module, one number at a time."""
+    n, d = raw.shape
+    out = torch.empty(n, d, dtype=torch.float64)
+    for i in range(n):
+        u = uniform(keys[i : i + 1], derive_seed(seed, f"{kind} noise", step), d)[0]
+        row = [float(x) for x in raw[i]]
+        noise = [float(stats.norm.ppf(x)) for x in u]
+        length = math.sqrt(math.fsum(x * x for x in row))
+        if place == "pre":
+            row = [x + std * e for x, e in zip(row, noise, strict=True)]
+            length = math.sqrt(math.fsum(x * x for x in row))
+            out[i] = torch.tensor([x / length for x in row], dtype=torch.float64)
+        else:
+            s = std / math.sqrt(d) if place == "post-scaled" else std
+            out[i] = torch.tensor([x / length + s * e for x, e in zip(row, noise, strict=True)], dtype=torch.float64)
+    return out
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_hook_follows_the_equations(place, kind):
+    hook, raw = hooked(TextNoise if kind == "text" else ImageNoise, 0.2, place, seed=9), torch.randn(5, 6) * 3
+    towers = Towers(None, "fp32", "cpu", hooks=Hooks((hook,)), moment=moment(KEYS[:5], step=4, seed=9))
+    assert torch.allclose(towers.unit(kind, raw).double(), slow(raw, place, 0.2, KEYS, 9, 4, kind), atol=1e-5)
+    other = "image" if kind == "text" else "text"
+    assert torch.equal(towers.unit(other, raw), F.normalize(raw, dim=-1))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return openclip.create("clipmem-micro", seed=7)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_open_clips_loss_with_our_noise_is_our_loss(encoder, place):
+    """A user's loop of open_clip's features and loss with the noise between, and our objective with the hook."""
+    model = encoder.module.train()
+    keys, tokens = KEYS[:9], encoder.tokenize([f"thing number {k}" for k in range(9)])
+    pixels = torch.randn(9, 3, encoder.image_size, encoder.image_size, generator=torch.Generator().manual_seed(3))
+    noise, theirs, loss = TextEmbeddingNoise(0.15, place, seed=2), ClipLoss(), Clip()
+    padded = F.pad(tokens, (0, model.context_length - tokens.shape[1]))
+    for step in range(3):
+        hooks = Hooks((hooked(TextNoise, 0.15, place, seed=2),))
+        towers = Towers(encoder, "fp32", "cpu", hooks=hooks, moment=moment(keys, step, seed=2))
+        ours = loss(towers, [pixels], tokens, None)
+        image, text = model.encode_image(pixels, normalize=True), model.encode_text(padded)
+        text = (
+            F.normalize(noise(text, keys, step), dim=-1)
+            if place == "pre"
+            else noise(F.normalize(text, dim=-1), keys, step)
+        )
+        assert float(ours.detach()) == pytest.approx(
+            float(theirs(image, text, model.logit_scale.exp()).detach()), abs=2e-5
+        )
+
+
+def test_two_views_have_noise_of_their_own(encoder):
+    views = [torch.randn(4, 3, encoder.image_size, encoder.image_size) for _ in range(2)]
+    hooks = Hooks((hooked(ImageNoise, 0.3),))
+    towers = Towers(encoder, "fp32", "cpu", hooks=hooks, moment=moment(KEYS[:4]))
+    first, second = towers.encode_image(torch.cat(views)).chunk(2)
+    noise = ImageEmbeddingNoise(0.3)
+    u = noise(F.normalize(first, dim=-1), KEYS[:4], 0)
+    v = noise(F.normalize(second, dim=-1), KEYS[:4], 0, view=1)
+    loss = SimClr(0.1)
+    expected = nt_xent(u, v, 0.1)
+    assert float(loss(towers, views, torch.zeros(4, 1, dtype=torch.long), None)) == pytest.approx(float(expected))
+
+
+def fit(folder, hooks):
+    encoder = openclip.create("clipmem-micro", seed=7)
+    train(encoder, data_of(range(N)), plan_of(range(N)), section(), folder=folder, precision="fp32", hooks=Hooks(hooks))
+    return json.loads((folder / "record.json").read_text()), (folder / "log.jsonl").read_text()
+
+
+def test_zero_is_bitwise_no_mitigation_and_more_is_not(tmp_path):
+    plain, log = fit(tmp_path / "plain", ())
+    zero, log_of_zero = fit(tmp_path / "zero", (hooked(TextNoise, 0.0), hooked(ImageNoise, 0.0), Hook()))
+    some, _ = fit(tmp_path / "some", (hooked(TextNoise, 0.1),))
+    again, _ = fit(tmp_path / "again", (hooked(TextNoise, 0.1),))
+    assert (zero["final_sha256"], log_of_zero) == (plain["final_sha256"], log)
+    assert some["final_sha256"] == again["final_sha256"] != plain["final_sha256"]
+    assert "mitigate" not in plain
+    assert some["mitigate"] == {"text_noise": {"std": 0.1, "place": "post"}}
+    assert some["settings_sha256"] != plain["settings_sha256"]
+    assert some["presentations"] == plain["presentations"] == 2 * N
