@@ -195,7 +195,10 @@ def notes(baseline: ComparedRun, runs: Sequence[ComparedRun]) -> list[str]:
                 if run.presentations == baseline.presentations
                 else f"each shown as often, so {baseline.presentations - run.presentations:,} fewer presentations"
             )
-            said.append(f"{run.name} trained on {baseline.pairs - run.pairs:,} pairs fewer: {how}.")
+            said.append(
+                f"{run.name} trained on {baseline.pairs - run.pairs:,} pairs fewer: {how}. A seed shares the initial "
+                f"weights with {baseline.name}, not the order of pairs."
+            )
         if gone & baseline.uids("candidate"):
             both = common(baseline, run)
             said.append(

@@ -13,19 +13,21 @@ from clipmem.report.escape import visible
 from clipmem.report.numbers import level
 from clipmem.report.terminal import TABLE_STYLE, WIDTH
 
-_NAME = 24
-_LEFT = {"run", "measure"}
+_NAME = 60
 
 
 def _table(title: str, names: Mapping[str, str], rows: list[dict[str, str]]) -> Table:
+    """Tabulate rows under the name of their run; names of measures give way where there is too little room."""
     table = Table(title=title, **TABLE_STYLE)
     for key, name in names.items():
-        table.add_column(name, justify="left" if key in _LEFT else "right", no_wrap=True, overflow="ellipsis")
+        words = key == "measure"
+        table.add_column(name, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     last = ""
     for row in rows:
-        cells = {**row, "run": "" if row["run"] == last else visible(row["run"], _NAME)}
-        last = row["run"]
-        table.add_row(*(Text(cells[key]) for key in names))
+        if row["run"] != last:
+            table.add_row(Text(visible(row["run"], _NAME), style="bold"))
+            last = row["run"]
+        table.add_row(*(Text(row[key]) for key in names))
     return table
 
 
@@ -43,11 +45,11 @@ def print_compared(document: Mapping[str, Any], page: Path, console: Console) ->
         console.print(Text(visible(line)), width=width)
     console.print()
     title = f"Differences over paired seeds, {level(document['confidence'])} intervals"
-    names = {"run": "run", "measure": "measure", "baseline": "baseline", "mean": "run", "difference": "difference"}
+    names = {"measure": "measure", "baseline": "baseline", "mean": "run", "difference": "difference"}
     names |= {"interval": "interval", "p": "p (Holm)"}
     console.print(_table(title, names, [difference_cells(row) for row in document["differences"]]), width=width)
     if document["cost"]:
-        names = {"run": "run", "measure": "cost", "baseline": "baseline", "mean": "run", "ratio": "ratio"}
+        names = {"measure": "cost", "baseline": "baseline", "mean": "run", "ratio": "ratio"}
         rows = [cost_cells(row) for row in document["cost"]]
         console.print(_table("Cost", names | {"interval": "interval"}, rows), width=width)
     fronts = [
