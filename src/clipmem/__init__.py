@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clipmem._version import __version__
 
 if TYPE_CHECKING:  # for type checkers and editors only; at run time the names below are loaded when first used
-    from clipmem import functional
+    from clipmem import functional, mitigate
     from clipmem.base.errors import ClipmemError, InputError, RunError
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
     from clipmem.study.api import load_run, run
@@ -38,13 +38,14 @@ __all__ = [
     "functional",
     "load_recipe",
     "load_run",
+    "mitigate",
     "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "functional":
-        return importlib.import_module("clipmem.functional")
+    if name in {"functional", "mitigate"}:
+        return importlib.import_module(f"clipmem.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'clipmem' has no attribute {name!r}")

@@ -88,7 +88,7 @@ def test_masking_frequency_streams_and_zero():
     assert torch.equal(once[7:9], drop_tokens(tokens[7:9], KEYS[7:9], probability=p, seed=1, step=0))
     assert not torch.equal(once, drop_tokens(tokens, KEYS, probability=p, seed=1, step=1))
     assert not torch.equal(once, drop_tokens(tokens, KEYS, probability=p, seed=2, step=0))
-    assert drop_tokens(tokens, KEYS, probability=0, seed=1, step=0) is tokens
+    assert drop_tokens(tokens, KEYS, probability=0.0, seed=1, step=0) is tokens
     with pytest.raises(InputError) as caught:
         drop_tokens(tokens, KEYS, probability=1.0, seed=1, step=0)
     assert str(caught.value) == ("probability: got 1.0, expected 0 to below 1. A caption without words says nothing.")

@@ -18,8 +18,9 @@ from clipmem.base.random import derive_seed, uniform
 from clipmem.data.views import pair_keys
 from clipmem.mitigate.noise import ImageEmbeddingNoise, ImageNoise, TextEmbeddingNoise, TextNoise, gaussian
 from clipmem.models import openclip
+from clipmem.train.checkpoint import Checkpoints, TrainingStopped
 from clipmem.train.hooks import Hook, Hooks, Moment
-from clipmem.train.loop import train
+from clipmem.train.loop import Timing, train
 from clipmem.train.objectives import Towers
 from clipmem.train.objectives.clip import Clip
 from clipmem.train.objectives.simclr import SimClr, nt_xent
@@ -167,9 +168,9 @@ def slow(raw, place, std, keys, seed, step, kind="text"):
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", ["text", "image"])
-def test_hook_follows_the_equations(place, kind):
+def test_hook_follows_the_equations(encoder, place, kind):
     hook, raw = hooked(TextNoise if kind == "text" else ImageNoise, 0.2, place, seed=9), torch.randn(5, 6) * 3
-    towers = Towers(None, "fp32", "cpu", hooks=Hooks((hook,)), moment=moment(KEYS[:5], step=4, seed=9))
+    towers = Towers(encoder, "fp32", "cpu", hooks=Hooks((hook,)), moment=moment(KEYS[:5], step=4, seed=9))
     assert torch.allclose(towers.unit(kind, raw).double(), slow(raw, place, 0.2, KEYS, 9, 4, kind), atol=1e-5)
     other = "image" if kind == "text" else "text"
     assert torch.equal(towers.unit(other, raw), F.normalize(raw, dim=-1))
@@ -233,3 +234,36 @@ def test_zero_is_bitwise_no_mitigation_and_more_is_not(tmp_path):
     assert some["mitigate"] == {"text_noise": {"std": 0.1, "place": "post"}}
     assert some["settings_sha256"] != plain["settings_sha256"]
     assert some["presentations"] == plain["presentations"] == 2 * N
+
+
+def test_a_checkpoint_of_another_noise_is_not_taken_up(tmp_path):
+    def go(std, stop_after=None):
+        seen = []
+
+        def stop():
+            seen.append(1)
+            return len(seen) == stop_after
+
+        timing = Timing()
+        train(
+            openclip.create("clipmem-micro", seed=7),
+            data_of(range(N)),
+            plan_of(range(N)),
+            section(),
+            folder=tmp_path / "model",
+            precision="fp32",
+            checkpoints=Checkpoints(tmp_path / "checkpoint", 1e9, stop),
+            timing=timing,
+            hooks=Hooks((hooked(TextNoise, std),)),
+        )
+        return timing.pairs, (tmp_path / "model" / "record.json").read_text()
+
+    with pytest.raises(TrainingStopped):
+        go(0.1, stop_after=4)
+    shown, other = go(0.2)
+    assert shown == 2 * N
+    shown, gone_on = go(0.1)
+    assert shown == N - 6  # the steps that were missing
+    (tmp_path / "checkpoint").unlink()
+    assert go(0.1) == (2 * N, gone_on)
+    assert gone_on != other

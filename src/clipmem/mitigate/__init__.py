@@ -3,7 +3,7 @@
 The names below are for a training loop of your own; a study takes mitigations from its recipe's `[mitigate.*]`.
 """
 
-from clipmem.mitigate import captions, controls, masking, noise, regroup, remove
+from clipmem.mitigate import caption_variants, captions, controls, image_variants, masking, noise, regroup, remove
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training, hooks_of, prepare
 from clipmem.mitigate.captions import CaptionSampling, sample_captions
 from clipmem.mitigate.masking import drop_tokens
@@ -18,10 +18,12 @@ __all__ = [
     "Preparation",
     "TextEmbeddingNoise",
     "Training",
+    "caption_variants",
     "captions",
     "controls",
     "drop_tokens",
     "hooks_of",
+    "image_variants",
     "masking",
     "noise",
     "prepare",

@@ -65,8 +65,19 @@ class Hook:
         """Return after how many of `steps` steps the training ends."""
         return steps
 
-    def captions(self, captions: Sequence[Sequence[str]], uids: Sequence[str]) -> list[list[str]]:  # noqa: ARG002
-        """Return the texts that each pair brings along beside its captions, after those of the hooks before."""
+    def captions(
+        self,
+        captions: Sequence[Sequence[str]],
+        uids: Sequence[str],  # noqa: ARG002
+        first: Sequence[int],  # noqa: ARG002
+    ) -> list[list[str]]:
+        """Return texts that each pair brings along beside its captions; called once, before training.
+
+        Args:
+            captions: The captions of each pair.
+            uids: The pairs.
+            first: The number that the first of these texts has among its pair's: after those of the hooks before.
+        """
         return [[] for _ in captions]
 
     def choose(self, chosen: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:  # noqa: ARG002
@@ -146,7 +157,7 @@ class Hooks:
         """Return the texts of each pair: its captions, then those of each hook."""
         texts = [list(own) for own in captions]
         for hook in self.all:
-            for own, more in zip(texts, hook.captions(captions, uids), strict=True):
+            for own, more in zip(texts, hook.captions(captions, uids, [len(own) for own in texts]), strict=True):
                 own += more
         return texts
 

@@ -14,7 +14,7 @@ from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 Place = Literal["pre", "post", "post-scaled"]
 NOISE_LEVELS = (0.0, 0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
 # the base study's layers are laid beside those of other objectives: over views that all of them can be asked about
-_LOCALIZED = ("localize.crop=own", "localize.pairs=100")
+_LOCALIZED = ("localize.crop=own",)
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ SCALES = {
                 "train.batch_size=32",
                 "train.lr=2e-3",
                 "score.draws=400",
+                "localize.views=3",
+                "localize.pairs=30",
             ),
             seeds=2,
             captions=(1, 5),
@@ -103,7 +105,7 @@ SCALES = {
         Scale(
             name="laptop",
             recipe="demo",
-            settings=(*_sizes(1300, 200, 200), "train.epochs=36"),
+            settings=(*_sizes(1300, 200, 200), "train.epochs=36", "localize.pairs=200"),
             seeds=5,
             captions=(1, 2, 3, 4, 5),
             noise=NOISE_LEVELS,

@@ -1,0 +1,35 @@
+"""The data of both examples: the first emoji that ship with clipmem, each with its picture and several captions."""
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image
+
+from clipmem.base.recipes import DataSection
+from clipmem.data.sources import open_source
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair: its uid (a hash of picture and captions), its picture as it ships, and its captions."""
+
+    uid: str
+    picture: bytes
+    captions: list[str]
+
+    def image(self) -> Image.Image:
+        """Decode the picture; transparent parts become white."""
+        found = Image.open(io.BytesIO(self.picture)).convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", found.size, "white"), found).convert("RGB")
+
+
+def emoji(count: int, *, leave_out: frozenset[str] = frozenset()) -> list[Pair]:
+    """Return the first `count` pairs whose uid is not in `leave_out`."""
+    source = open_source(DataSection.model_validate({}))
+    table = source.pairs()
+    kept = table.filter(~table["uid"].is_in(list(leave_out))).head(count)
+    pictures = source.read(kept["image"].to_list())
+    return [
+        Pair(uid, picture, captions)
+        for uid, picture, captions in zip(kept["uid"], pictures, kept["captions"].to_list(), strict=True)
+    ]

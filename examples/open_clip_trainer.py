@@ -1,0 +1,123 @@
+"""open_clip's own trainer with clipmem's mitigations: text noise, several captions, pairs left out.
+
+    python examples/open_clip_trainer.py [--quick] [--std 0.15] [--captions 5] [--remove RUN --count 50]
+
+`open_clip_train.main` of the installed release does everything (it needs `pip install 'clipmem[bench]'`). Three names
+of it are replaced before it starts: `create_loss`, so that the loss sees text features with noise; `CsvDataset`, so
+that a row may have several captions; `DataInfo`, so that the data set is told the epoch. Its text features are
+normalised already, so the noise is of the kind `post` or `post-scaled`. With several processes, give each another seed.
+"""
+
+import argparse
+import csv
+import json
+import re
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import open_clip_train.data
+import open_clip_train.main
+from emoji_pairs import emoji
+from open_clip_train.data import CsvDataset, DataInfo
+from torch import nn
+
+from clipmem.mitigate import TextEmbeddingNoise, removal_list, sample_captions
+
+BETWEEN = " || "  # between the captions in a row of the CSV
+
+
+class NoisyLoss(nn.Module):
+    """open_clip's loss, of text features with noise."""
+
+    def __init__(self, loss, noise):
+        super().__init__()
+        self.loss, self.noise = loss, noise
+
+    def forward(self, image_features, text_features, *more, **named):
+        """Add the noise, and leave the rest to open_clip."""
+        return self.loss(image_features, self.noise(text_features), *more, **named)
+
+
+class SeveralCaptions(CsvDataset):
+    """A CSV whose captions are lists: each epoch shows one of each."""
+
+    epoch = 0
+
+    def __getitem__(self, index):
+        """Put one of the row's captions in the place of all."""
+        image, _ = super().__getitem__(index)
+        captions = str(self.captions[index]).split(BETWEEN)
+        [caption] = sample_captions([captions], np.array([index], dtype=np.uint64), epoch=self.epoch)
+        return image, self.tokenize([caption])[0]
+
+
+class ToldInfo(DataInfo):
+    """Tells the data set which epoch begins; the loader's workers start after that."""
+
+    def set_epoch(self, epoch):
+        """Tell the sampler, and the data set."""
+        super().set_epoch(epoch)
+        self.dataloader.dataset.epoch = epoch
+
+
+def patch(std, place="post", seed=0):
+    """Replace the three names; call before `open_clip_train.main.main`."""
+    create_loss = open_clip.create_loss
+    open_clip_train.main.create_loss = lambda args: NoisyLoss(create_loss(args), TextEmbeddingNoise(std, place, seed))
+    open_clip_train.data.CsvDataset = SeveralCaptions
+    open_clip_train.data.DataInfo = ToldInfo
+
+
+def write_data(folder, pairs, captions):
+    """Write picture files and open_clip's CSV."""
+    table = folder / "train.csv"
+    with table.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, delimiter="\t")
+        writer.writerow(["filepath", "title"])
+        for pair in pairs:
+            file = folder / f"{pair.uid}.png"
+            pair.image().save(file)
+            writer.writerow([file, BETWEEN.join(pair.captions[:captions])])
+    return table
+
+
+def train(*, pairs=512, epochs=10, batch=64, std=0.15, captions=5, leave_out=frozenset()):
+    """Train, and return the losses that the trainer's log tells."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        table = write_data(folder, emoji(pairs, leave_out=leave_out), captions)
+        config = (files("clipmem.models") / "configs" / "clipmem-micro.json").read_text(encoding="utf-8")
+        (folder / "clipmem-micro.json").write_text(json.dumps(json.loads(config)))
+        open_clip.add_model_config(folder / "clipmem-micro.json")
+        patch(std)
+        open_clip_train.main.main([
+            "--train-data", str(table), "--dataset-type", "csv", "--csv-img-key", "filepath",
+            "--csv-caption-key", "title", "--model", "clipmem-micro", "--batch-size", str(batch),
+            "--epochs", str(epochs), "--precision", "fp32", "--workers", "0", "--device", "cpu", "--lr", "1e-3",
+            "--warmup", "2", "--log-every-n-steps", "1", "--save-frequency", "0", "--logs", place, "--name", "run",
+        ])  # fmt: skip
+        log = (folder / "run" / "out.log").read_text(encoding="utf-8")
+    return [float(found) for found in re.findall(r"Contrastive_loss: ([0-9.]+)", log)]
+
+
+def main(arguments=None):
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="128 pairs, two epochs: seconds")
+    parser.add_argument("--std", type=float, default=0.15, help="noise on the text embeddings; 0 = none")
+    parser.add_argument("--captions", type=int, default=5, help="captions of each pair")
+    parser.add_argument("--remove", default="", help="a finished clipmem run whose most memorized pairs are left out")
+    parser.add_argument("--count", type=int, default=50, help="how many")
+    chosen = parser.parse_args(arguments)
+    worst = frozenset(removal_list(chosen.remove, chosen.count)) if chosen.remove else frozenset()
+    size = {"pairs": 128, "epochs": 2} if chosen.quick else {}
+    losses = train(std=chosen.std, captions=chosen.captions, leave_out=worst, **size)
+    print(f"{len(losses)} steps; loss {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")
+    return losses
+
+
+if __name__ == "__main__":
+    main()

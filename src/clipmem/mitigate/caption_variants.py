@@ -1,0 +1,153 @@
+"""Caption variants: now and then a presentation shows another wording of its caption.
+
+First a caption of the pair is drawn, as ever. With probability p one of its m variants then takes its place, each with
+probability p / m; a caption without variants is always itself. Variants are made once, before training, and written to
+`mitigate/caption_variants.parquet`: f, g and all seeds have the same ones. The number of presentations does not change.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float64, Int
+
+from clipmem.base.mitigations import CaptionVariantsSection
+from clipmem.base.random import derive_seed, uniform
+from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
+from clipmem.mitigate.kept import keep
+from clipmem.mitigate.providers import Provider, open_provider
+from clipmem.mitigate.wordings import WORDINGS, make_variants
+from clipmem.train.hooks import Moment
+
+TABLE = "mitigate/caption_variants"
+_SETTING = "[mitigate.caption_variants] provider"
+
+
+def variants_of(captions: Sequence[str], section: CaptionVariantsSection) -> dict[str, list[tuple[str, str]]]:
+    """Make the variants of captions.
+
+    Args:
+        captions: The captions; equal ones have equal variants.
+        section: The recipe's `[mitigate.caption_variants]`.
+
+    Returns:
+        (kind, variant) of each caption, at most `count`, the kinds in turn and the provider last.
+
+    Raises:
+        InputError: What a kind or the provider needs is not installed.
+
+    Example:
+        >>> section = CaptionVariantsSection(kinds=("reorder",), count=3)
+        >>> variants_of(["red, green", "a cat"], section)
+        {'red, green': [('reorder', 'green, red')], 'a cat': []}
+    """
+    makers: dict[str, Callable[[str, int, int], str]] = {
+        name: WORDINGS[name](section).variant for name in section.kinds
+    }
+    provider = open_provider(section.provider, _SETTING) if section.provider else None
+    content = provider.content() if provider else ""
+    made: dict[str, list[tuple[str, str]]] = {}
+    for caption in dict.fromkeys(captions):
+        kinds = dict(makers)
+        if provider:
+            kinds["provider"] = _taken_from(_asked(provider, content, caption, section))
+        made[caption] = make_variants(caption, kinds, count=section.count, seed=section.seed)
+    return made
+
+
+def _asked(provider: Provider, content: str, caption: str, section: CaptionVariantsSection) -> list[str]:
+    # some will be equal or empty: more are asked for than are wanted
+    count, seed = 2 * section.count, derive_seed(section.seed, "provider")
+
+    def make() -> bytes:
+        return json.dumps(list(provider.rewrite(caption, count=count, seed=seed)), ensure_ascii=False).encode()
+
+    return json.loads(keep("captions", [content, caption, count, seed], make))
+
+
+def _taken_from(texts: Sequence[str]) -> Callable[[str, int, int], str]:
+    return lambda caption, number, seed: texts[number] if number < len(texts) else ""  # noqa: ARG005
+
+
+def choose_variant(
+    u: Float64[np.ndarray, " n"], counts: Int[np.ndarray, " n"], probability: float
+) -> Int[np.ndarray, " n"]:
+    """Choose between a caption and its m variants: itself if u >= p or m = 0, else variant floor(m u / p).
+
+    Args:
+        u: Uniform numbers in [0, 1), shape (n,).
+        counts: m of each caption, shape (n,).
+        probability: p, above 0.
+
+    Returns:
+        -1 for the caption itself, else the number of its variant, shape (n,).
+
+    Example:
+        >>> choose_variant(np.array([0.9, 0.1, 0.3]), np.array([2, 2, 2]), 0.4).tolist()
+        [-1, 0, 1]
+    """
+    number = np.minimum(np.floor(counts * u / probability).astype(np.int64), counts - 1)
+    return np.where(u < probability, number, -1)
+
+
+@MITIGATIONS.register("caption_variants")
+class CaptionVariants(Mitigation):
+    """`[mitigate.caption_variants]`.
+
+    Args:
+        section: The section.
+        variants: The variants of each (uid, caption).
+        seed: Seed of the pair of models.
+    """
+
+    name = "caption_variants"
+
+    def __init__(self, section: CaptionVariantsSection, variants: dict[tuple[str, str], list[str]], seed: int) -> None:
+        self._section, self._variants, self._seed = section, variants, seed
+
+    @classmethod
+    def prepare(cls, given: Preparation) -> list[Path]:
+        """Make the variants of all captions that are trained with."""
+        external = set(given.splits.filter(pl.col("role") == "external")["uid"])
+        captions = {uid: own for uid, own in given.captions().items() if uid not in external}
+        section = given.recipe.mitigate.caption_variants
+        made = variants_of([text for own in captions.values() for text in own], section)
+        rows = [(uid, text, *one) for uid, own in captions.items() for text in dict.fromkeys(own) for one in made[text]]
+        table = pl.DataFrame(rows, schema=["uid", "caption", "kind", "variant"], orient="row")
+        return [given.folder.write(TABLE, table)]
+
+    @classmethod
+    def create(cls, training: Training) -> "CaptionVariants":
+        """Make it for a training."""
+        variants: dict[tuple[str, str], list[str]] = {}
+        for uid, caption, _, text in training.folder.read(TABLE).iter_rows():
+            variants.setdefault((uid, caption), []).append(text)
+        return cls(training.recipe.mitigate.caption_variants, variants, training.plan.seed)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the settings."""
+        return self._section.model_dump(mode="json")
+
+    def captions(self, captions: Sequence[Sequence[str]], uids: Sequence[str], first: Sequence[int]) -> list[list[str]]:
+        """Bring the variants of all captions of each pair."""
+        own = [
+            [self._variants.get((uid, text), []) for text in texts] for uid, texts in zip(uids, captions, strict=True)
+        ]
+        counts = [[len(texts) for texts in pair] for pair in own]
+        # the place of a caption's first variant among the pair's texts; captions of all pairs in one row
+        self._starts = np.concatenate(
+            [start + np.cumsum([0, *pair[:-1]]) for start, pair in zip(first, counts, strict=True)]
+        ).astype(np.int64)
+        self._counts = np.array([count for pair in counts for count in pair], dtype=np.int64)
+        self._row = np.cumsum([0, *(len(pair) for pair in counts[:-1])])
+        return [[text for texts in pair for text in texts] for pair in own]
+
+    def choose(self, chosen: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:
+        """Put a variant in the place of some captions."""
+        row = self._row[moment.slots] + chosen
+        u = uniform(moment.keys, derive_seed(self._seed, "caption variant", moment.epoch), 1)[:, 0]
+        number = choose_variant(u, self._counts[row], self._section.probability)
+        return np.where(number < 0, chosen, self._starts[row] + number)

@@ -1,0 +1,182 @@
+"""Image variants: now and then a presentation shows another picture of its pair.
+
+With probability p, drawn by (seed, epoch, pair), the pair's picture is replaced:
+
+    given      by one of the data's other pictures of the pair (`variants` of the pair table), uniformly
+    generated  by one of `count` pictures that a provider draws of the pair's first caption, uniformly
+    augment    by a stronger crop of its own picture, and with a colour jitter
+
+A given or generated picture is cut by the crop that the pair's own would have had. Those pictures are decoded once,
+into `cache/variants.npy`; `mitigate/image_variants.parquet` says whose each row is. A pair without any is always
+itself. The number of presentations does not change.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Float64, Int, UInt8
+from torch import Tensor
+
+from clipmem.base.mitigations import ImageVariantsSection
+from clipmem.base.random import derive_seed, uniform
+from clipmem.base.recipes import TrainSection
+from clipmem.data.cache import build_cache, open_cache
+from clipmem.data.colour import distort
+from clipmem.data.views import Crops, draw_crops, render
+from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
+from clipmem.mitigate.caption_variants import choose_variant
+from clipmem.mitigate.kept import keep
+from clipmem.mitigate.providers import ImageProvider, open_image_provider
+from clipmem.store.folder import RunFolder
+from clipmem.train.hooks import Moment
+
+TABLE = "mitigate/image_variants"
+CACHE = "cache/variants.npy"
+_SETTING = "[mitigate.image_variants] provider"
+
+
+@MITIGATIONS.register("image_variants")
+class ImageVariants(Mitigation):
+    """`[mitigate.image_variants]`.
+
+    Args:
+        section: The section.
+        train: The recipe's `[train]`: aspect ratio and mirroring of crops are the same.
+        pixels: The other pictures, shape (rows, side, side, 3); none with `augment`.
+        rows: The rows of each slot.
+        seed: Seed of the pair of models.
+    """
+
+    name = "image_variants"
+
+    def __init__(
+        self,
+        section: ImageVariantsSection,
+        train: TrainSection,
+        pixels: UInt8[np.ndarray, "rows side side 3"] | None,
+        rows: Sequence[Sequence[int]],
+        seed: int,
+    ) -> None:
+        self._section, self._train, self._pixels, self._seed = section, train, pixels, seed
+        self._counts = np.array([len(own) for own in rows], dtype=np.int64)
+        self._rows = np.array([row for own in rows for row in own], dtype=np.int64)
+        self._first = np.concatenate([[0], np.cumsum(self._counts)[:-1]]).astype(np.int64)
+
+    @classmethod
+    def prepare(cls, given: Preparation) -> list[Path]:
+        """Decode or draw the other pictures of all pairs that are trained with."""
+        section = given.recipe.mitigate.image_variants
+        if section.source == "augment":
+            return []
+        trained = set(given.splits.filter(pl.col("role") != "external")["uid"])
+        if section.source == "given":
+            known = zip(given.pairs["uid"], given.pairs["variants"].to_list(), strict=True)
+            owners = [(uid, one) for uid, own in known if uid in trained for one in own[: section.count or None]]
+            read = given.read
+        else:
+            owners, read = _drawn({uid: own for uid, own in given.captions().items() if uid in trained}, section)
+        table = pl.DataFrame(owners, schema=["uid", "reference"], orient="row").with_row_index("row")
+        cache = given.folder.path / CACHE
+        build_cache(cache, table["reference"].to_list(), read, size=given.size)
+        return [cache, given.folder.write(TABLE, table)]
+
+    @classmethod
+    def create(cls, training: Training) -> "ImageVariants":
+        """Make it for a training."""
+        recipe, plan = training.recipe, training.plan
+        section = recipe.mitigate.image_variants
+        if section.source == "augment":
+            return cls(section, recipe.train, None, [[] for _ in plan.uids], plan.seed)
+        return cls(section, recipe.train, *_of_slots(training.folder, plan.uids), plan.seed)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the settings."""
+        return self._section.model_dump(mode="json")
+
+    def content(self) -> str:
+        """Say which rows of how many pictures the slots have."""
+        shape = None if self._pixels is None else self._pixels.shape
+        return f"{shape} {self._rows.tolist()} {self._counts.tolist()}"
+
+    def pictures(
+        self,
+        values: Float[Tensor, "n 3 size size"],
+        pixels: UInt8[Tensor, "n side side 3"],
+        crops: Crops,
+        moment: Moment,
+        view: int,
+    ) -> Float[Tensor, "n 3 size size"]:
+        """Replace some pictures of a batch."""
+        u = self._uniform(moment, view)
+        if self._pixels is None:
+            return self._augmented(values, pixels, np.flatnonzero(u < self._section.probability), moment, view)
+        number = choose_variant(u, self._counts[moment.slots], self._section.probability)
+        places = np.flatnonzero(number >= 0)
+        if not len(places):
+            return values
+        rows = self._rows[self._first[moment.slots[places]] + number[places]]
+        others = torch.from_numpy(self._pixels[rows]).to(values.device)
+        return _put(values, places, render(others, _some(crops, places), size=values.shape[-1]))
+
+    def _uniform(self, moment: Moment, view: int) -> Float64[np.ndarray, " n"]:
+        return uniform(moment.keys, derive_seed(self._seed, "image variant", moment.epoch, view), 1)[:, 0]
+
+    def _augmented(
+        self, values: Tensor, pixels: Tensor, places: Int[np.ndarray, " some"], moment: Moment, view: int
+    ) -> Tensor:
+        if not len(places):
+            return values
+        keys = moment.keys[places]
+        crops = draw_crops(
+            keys,
+            seed=derive_seed(self._seed, "strong view", moment.epoch, view),
+            size=pixels.shape[1],
+            scale=self._section.crop_scale,
+            ratio=self._train.crop_ratio,
+            flip=self._train.flip,
+        )
+        strong = render(pixels[torch.from_numpy(places)], crops, size=values.shape[-1])
+        seed = derive_seed(self._seed, "strong colour", moment.epoch, view)
+        return _put(values, places, distort(strong, keys, seed=seed, strength=self._section.colour, grey=0.0, blur=0.0))
+
+
+def _some(crops: Crops, places: Int[np.ndarray, " some"]) -> Crops:
+    return Crops(*(one[places] for one in crops))
+
+
+def _put(values: Tensor, places: Int[np.ndarray, " some"], others: Tensor) -> Tensor:
+    changed = values.clone()
+    changed[torch.from_numpy(places).to(values.device)] = others
+    return changed
+
+
+def _of_slots(folder: RunFolder, uids: Sequence[str]) -> tuple[np.ndarray, list[list[int]]]:
+    rows: dict[str, list[int]] = {}
+    for uid, row in folder.read(TABLE).select("uid", "row").iter_rows():
+        rows.setdefault(uid, []).append(row)
+    return open_cache(folder.path / CACHE), [rows.get(uid, []) for uid in uids]
+
+
+def _drawn(
+    captions: dict[str, list[str]], section: ImageVariantsSection
+) -> tuple[list[tuple[str, str]], Callable[[Sequence[str]], list[bytes]]]:
+    """Return who has which drawn picture, named NUMBER:UID, and what reads them."""
+    provider = open_image_provider(section.provider, _SETTING)
+    content = provider.content()
+
+    def read(references: Sequence[str]) -> list[bytes]:
+        return [_kept(provider, content, reference, captions, section.seed) for reference in references]
+
+    return [(uid, f"{number}:{uid}") for uid in captions for number in range(section.count)], read
+
+
+def _kept(provider: ImageProvider, content: str, reference: str, captions: dict[str, list[str]], seed: int) -> bytes:
+    number, _, uid = reference.partition(":")
+    caption = captions[uid][0]
+    return keep(
+        "pictures", [content, caption, int(number), seed], lambda: provider.draw(caption, int(number), seed=seed)
+    )

@@ -1,0 +1,36 @@
+"""What providers have made, kept by content: the same model, input and seed are not asked twice, in any run.
+
+The files lie in `$CLIPMEM_CACHE`, or else in `clipmem` below `$XDG_CACHE_HOME` or `~/.cache`. Deleting them costs time
+and changes nothing.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from clipmem.store.atomic import atomic_write, make_folder
+from clipmem.store.hashing import json_sha256
+
+
+def cache_folder() -> Path:
+    """Return the folder of what is kept."""
+    own = os.environ.get("CLIPMEM_CACHE", "")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipmem"
+
+
+def keep(kind: str, key: object, make: Callable[[], bytes]) -> bytes:
+    """Return what is kept under a key, or make it and keep it.
+
+    Args:
+        kind: Folder of such things.
+        key: Plain data that says all that decides the result.
+        make: Makes it.
+    """
+    digest = json_sha256(key)
+    file = cache_folder() / kind / digest[:2] / digest
+    if file.is_file():
+        return file.read_bytes()
+    made = make()
+    make_folder(file.parent)
+    atomic_write(file, made)
+    return made

@@ -1,0 +1,179 @@
+"""Ways to say a caption otherwise, one class each: words left out, tags reordered, synonyms, templates.
+
+A kind makes variants of one caption from (caption, seed) alone. A new one is one class here, or in a file of its own,
+and one line in `WORDINGS`. None knows the picture: leaving a word out or a synonym of another sense can make a right
+caption wrong. How often that happens to your captions, `mitigate/caption_variants.parquet` shows.
+"""
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from clipmem.base.errors import InputError
+from clipmem.base.mitigations import CaptionVariantsSection
+from clipmem.base.random import generator
+from clipmem.base.registry import Registry
+
+_SEPARATORS = (",", ";", "|")
+
+
+class Wording(ABC):
+    """A kind of variants.
+
+    Args:
+        section: The recipe's `[mitigate.caption_variants]`.
+    """
+
+    def __init__(self, section: CaptionVariantsSection) -> None:
+        self.section = section
+
+    @abstractmethod
+    def variant(self, caption: str, number: int, seed: int) -> str:
+        """Return variant `number` of a caption; "" or the caption itself where there is none.
+
+        Args:
+            caption: The caption.
+            number: Which variant, from 0: each is another draw.
+            seed: Seed of the draws.
+        """
+
+
+WORDINGS: Registry[Wording] = Registry("wording", Wording)  # pyright: ignore[reportAbstractUsage]
+
+
+@WORDINGS.register("dropout")
+class Dropout(Wording):
+    """Each word is left out with probability `dropout`; one goes and one stays in any case."""
+
+    def variant(self, caption: str, number: int, seed: int) -> str:
+        """Leave words out."""
+        words, stream = caption.split(), generator(seed, "dropout", number, caption)
+        if len(words) < 2:
+            return ""
+        goes = stream.random(len(words)) < self.section.dropout
+        if not goes.any():
+            goes[stream.integers(len(words))] = True
+        if goes.all():
+            goes[stream.integers(len(words))] = False
+        return " ".join(word for word, gone in zip(words, goes, strict=True) if not gone)
+
+
+@WORDINGS.register("reorder")
+class Reorder(Wording):
+    """The tags of a caption (what commas, semicolons or bars part) in another order; a sentence is left as it is."""
+
+    def variant(self, caption: str, number: int, seed: int) -> str:
+        """Reorder tags: a uniform draw."""
+        mark = next((mark for mark in _SEPARATORS if mark in caption), "")
+        tags = [tag.strip() for tag in caption.split(mark)] if mark else []
+        tags = [tag for tag in tags if tag]
+        if len(tags) < 2:
+            return ""
+        order = generator(seed, "reorder", number, caption).permutation(len(tags))
+        glue = f" {mark} " if mark == "|" else f"{mark} "
+        return glue.join(tags[k] for k in order)
+
+
+@WORDINGS.register("templates")
+class Templates(Wording):
+    """The caption in a sentence; with as many variants as templates each is used once, in a drawn order."""
+
+    def variant(self, caption: str, number: int, seed: int) -> str:
+        """Put the caption into a template."""
+        templates = self.section.templates
+        order = generator(seed, "templates", caption).permutation(len(templates))
+        return templates[order[number % len(templates)]].replace("{}", caption)
+
+
+@WORDINGS.register("synonyms")
+class Synonyms(Wording):
+    """One word is replaced by another of a WordNet synset that it is in; all such words are equally likely.
+
+    Single words only, in their base form, of any sense: WordNet does not know which one is meant.
+
+    Raises:
+        InputError: The package `wn` or an English lexicon for it is not installed.
+    """
+
+    def __init__(self, section: CaptionVariantsSection) -> None:
+        super().__init__(section)
+        self._lexicon = _open_wordnet()
+        self._known: dict[str, list[str]] = {}
+
+    def variant(self, caption: str, number: int, seed: int) -> str:
+        """Replace a word."""
+        words = caption.split()
+        choices = [(k, other) for k, word in enumerate(words) for other in self._others(word)]
+        if not choices:
+            return ""
+        place, other = choices[generator(seed, "synonyms", number, caption).integers(len(choices))]
+        return " ".join([*words[:place], other, *words[place + 1 :]])
+
+    def _others(self, word: str) -> list[str]:
+        """Return the synonyms of a word, sorted; a word with punctuation at its ends is unknown."""
+        key = word.lower()
+        if key not in self._known:
+            found = {lemma.lower() for synset in self._lexicon.synsets(key) for lemma in synset.lemmas()}
+            self._known[key] = sorted(lemma for lemma in found if lemma != key and lemma.isalpha())
+        return self._known[key]
+
+
+def _open_wordnet() -> Any:
+    if importlib.util.find_spec("wn") is None:
+        raise InputError(
+            "[mitigate.caption_variants] kinds: synonyms",
+            got="no package wn",
+            expected="the extra wordnet",
+            todo="Install it: pip install 'clipmem[wordnet]'.",
+        )
+    import wn  # pyright: ignore[reportMissingImports]  an extra, and slow to import
+
+    lexicons = list(wn.lexicons(lang="en"))
+    if not lexicons:
+        raise InputError(
+            "[mitigate.caption_variants] kinds: synonyms",
+            got=f"no English lexicon in {wn.config.data_directory}",
+            expected="one, such as the Open English WordNet",
+            todo="Fetch it once, with the network: python -m wn download oewn:2024",
+        )
+    return wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
+
+
+def make_variants(
+    caption: str, kinds: Mapping[str, Callable[[str, int, int], str]], *, count: int, seed: int
+) -> list[tuple[str, str]]:
+    """Make up to `count` different variants of a caption, the kinds taking turns.
+
+    A kind that gives nothing new in 8 tries in a row is left out from then on.
+
+    Args:
+        caption: The caption.
+        kinds: Each kind's `variant`, by name, in the order of their turns.
+        count: How many at most.
+        seed: Seed of the draws.
+
+    Returns:
+        (kind, variant), none equal to the caption or to another one (case and spacing do not count).
+
+    Example:
+        >>> make_variants("a cat", {"loud": lambda text, number, seed: text + "!" * number}, count=2, seed=0)
+        [('loud', 'a cat!'), ('loud', 'a cat!!')]
+    """
+    seen, made = {_folded(caption)}, list[tuple[str, str]]()
+    tried, turns = dict.fromkeys(kinds, 0), list(kinds)
+    while turns and len(made) < count:
+        name = turns.pop(0)
+        for _ in range(8):
+            text = kinds[name](caption, tried[name], seed)
+            tried[name] += 1
+            if text and _folded(text) not in seen:
+                seen.add(_folded(text))
+                made.append((name, text))
+                turns.append(name)
+                break
+    return made
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.lower().split())

@@ -1,0 +1,457 @@
+"""Variants of captions and pictures: what they are, how often they are shown, and that f, g and all batches agree."""
+
+import json
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from tests.unit.test_train import PIXELS, N, data_of, plan_of, section, uid
+
+from clipmem.base.errors import InputError
+from clipmem.base.mitigations import CaptionVariantsSection, ImageVariantsSection
+from clipmem.base.random import derive_seed, uniform
+from clipmem.base.recipes import load_recipe
+from clipmem.data.colour import distort
+from clipmem.data.decoding import decode
+from clipmem.data.views import draw_crops, pair_keys, render
+from clipmem.mitigate import kept, providers, wordings
+from clipmem.mitigate.caption_variants import CaptionVariants, choose_variant, variants_of
+from clipmem.mitigate.image_variants import ImageVariants
+from clipmem.mitigate.wordings import WORDINGS, make_variants
+from clipmem.models import openclip
+from clipmem.train.hooks import Hooks, Moment
+from clipmem.train.loop import train
+
+KEYS = pair_keys([uid(k) for k in range(400)])
+TAGS = "red, round, fruit, food"
+
+
+def moment(slots, epoch=0, seed=0):
+    slots = np.asarray(slots)
+    return Moment(seed, epoch, epoch, slots, KEYS[slots])
+
+
+def words(*kinds, **changes):
+    return CaptionVariantsSection(kinds=kinds, **changes)
+
+
+def wording(kind, **changes):
+    return WORDINGS[kind](words(kind, **changes))
+
+
+# ---- wordings
+
+
+def test_dropout_leaves_out_words_as_often_as_it_says():
+    caption, dropped = " ".join(f"w{k}" for k in range(20)), Counter()
+    made = wording("dropout", dropout=0.3)
+    for number in range(2000):
+        left = made.variant(caption, number, 0).split()
+        assert left == [word for word in caption.split() if word in left]
+        dropped.update(set(caption.split()) - set(left))
+    spread = math.sqrt(2000 * 0.3 * 0.7)
+    assert all(abs(dropped[word] - 600) < 5 * spread for word in caption.split())
+    assert all(wording("dropout", dropout=0.99).variant("a b", k, 0) in {"a", "b"} for k in range(50))
+    assert wording("dropout").variant("alone", 0, 0) == ""
+
+
+def test_reorder_is_a_uniform_permutation_of_tags():
+    seen = Counter(wording("reorder").variant("a, b, c", number, 1) for number in range(3000))
+    assert len(seen) == 6
+    assert all(abs(count - 500) < 5 * math.sqrt(3000 / 6 * 5 / 6) for count in seen.values())
+    assert wording("reorder").variant("a cat on a mat", 0, 0) == ""
+    assert sorted(wording("reorder").variant("x |y", 1, 0).split(" | ")) == ["x", "y"]
+
+
+def test_templates_are_each_used_once_before_one_comes_again():
+    made = wording("templates")
+    texts = [made.variant("{} cat", number, 0) for number in range(8)]
+    assert texts[:4] == texts[4:]
+    assert set(texts) == {"a picture of {} cat", "an image of {} cat", "this shows {} cat", "{} cat in a picture"}
+
+
+def lexicon(folder):
+    """A WordNet of two synsets, in the format that `wn` reads."""
+    file = folder / "tiny.xml"
+    entry = (
+        '<LexicalEntry id="t-{w}"><Lemma writtenForm="{w}" partOfSpeech="n"/>'
+        '<Sense id="t-{w}-1" synset="t-{s}-n"/></LexicalEntry>'
+    )
+    words_of = {"1": ("car", "auto", "automobile"), "2": ("dog", "hot dog")}
+    entries = "".join(entry.format(w=word.replace(" ", "_"), s=s) for s, own in words_of.items() for word in own)
+    file.write_text(
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        '<!DOCTYPE LexicalResource SYSTEM "http://globalwordnet.github.io/schemas/WN-LMF-1.1.dtd">\n'
+        '<LexicalResource xmlns:dc="https://globalwordnet.github.io/schemas/dc/">'
+        '<Lexicon id="tiny" label="Tiny" language="en" email="nobody@example.org" license="CC0" version="1">'
+        f'{entries}<Synset id="t-1-n" ili="" partOfSpeech="n"/><Synset id="t-2-n" ili="" partOfSpeech="n"/>'
+        "</Lexicon></LexicalResource>"
+    )
+    return file
+
+
+@pytest.fixture
+def wordnet(tmp_path, monkeypatch):
+    wn = pytest.importorskip("wn", reason="needs the extra wordnet")
+    before = wn.config.data_directory
+    wn.config.data_directory = tmp_path / "wn"
+    yield wn
+    wn.config.data_directory = before
+
+
+def test_synonyms_come_from_wordnet(wordnet, tmp_path):
+    wordnet.add(lexicon(tmp_path), progress_handler=None)
+    made = wording("synonyms")
+    seen = Counter(made.variant("a red Car", number, 0) for number in range(400))
+    assert set(seen) == {"a red auto", "a red automobile"}
+    assert all(abs(count - 200) < 5 * 10 for count in seen.values())
+    assert made.variant("a dog", 0, 0) == ""  # its only synonym is no single word
+
+
+def test_without_wordnet_it_is_said_how_to_get_it(wordnet, tmp_path):
+    with pytest.raises(InputError) as caught:
+        wording("synonyms")
+    assert str(caught.value) == (
+        f"[mitigate.caption_variants] kinds: synonyms: got no English lexicon in {tmp_path / 'wn'}, expected one, such "
+        "as the Open English WordNet. Fetch it once, with the network: python -m wn download oewn:2024"
+    )
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(wordings.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError) as caught:
+        wording("synonyms")
+    assert str(caught.value) == (
+        "[mitigate.caption_variants] kinds: synonyms: got no package wn, expected the extra wordnet. "
+        "Install it: pip install 'clipmem[wordnet]'."
+    )
+
+
+def test_variants_are_different_take_turns_and_follow_the_caption_alone():
+    settings = words("dropout", "reorder", "templates", count=6)
+    made = variants_of([TAGS, "a cat", "one"], settings)
+    assert [kind for kind, _ in made[TAGS]] == ["dropout", "reorder", "templates"] * 2
+    for caption, own in made.items():
+        texts = [text.lower() for _, text in own]
+        assert len({caption, *texts}) == len(texts) + 1
+    assert [kind for kind, _ in made["one"]] == ["templates"] * 4
+    assert variants_of(["a cat"], settings)["a cat"] == made["a cat"]
+    more = variants_of([TAGS], words("dropout", "reorder", "templates", count=3))
+    assert more[TAGS] == made[TAGS][:3]
+    assert (
+        variants_of([TAGS], words("dropout", "reorder", count=6, seed=1))[TAGS]
+        != variants_of([TAGS], words("dropout", "reorder", count=6))[TAGS]
+    )
+
+
+def test_a_kind_that_repeats_itself_ends():
+    assert make_variants("a", {"same": lambda text, number, seed: "A "}, count=3, seed=0) == []
+
+
+# ---- how often
+
+
+@pytest.mark.parametrize("probability", [0.25, 1.0])
+def test_choice_against_the_slow_loop(probability):
+    rng = np.random.default_rng(0)
+    u, counts = rng.random(500), rng.integers(0, 4, 500)
+    for k, number in enumerate(choose_variant(u, counts, probability)):
+        expected = -1
+        if counts[k] and u[k] < probability:
+            expected = next(
+                v for v in range(counts[k]) if u[k] < probability * (v + 1) / counts[k] or v == counts[k] - 1
+            )
+        assert number == expected
+
+
+def test_captions_and_variants_are_shown_as_often_as_they_say():
+    n, captions, p = 400, ["c0", "c1"], 0.6
+    uids = [uid(k) for k in range(n)]
+    variants = {(one, "c0"): ["c0 a", "c0 b", "c0 c"] for one in uids}  # the other caption has none
+    hook = CaptionVariants(words("dropout", probability=p), variants, seed=3)
+    texts = Hooks((hook,)).captions([captions] * n, uids)
+    assert texts[5] == ["c0", "c1", "c0 a", "c0 b", "c0 c"]
+    seen = Counter()
+    for epoch in range(50):
+        chosen = np.arange(n) % 2
+        rows = hook.choose(chosen, moment(np.arange(n), epoch))
+        assert (rows[1::2] == 1).all()
+        seen.update(texts[k][row] for k, row in enumerate(rows) if k % 2 == 0)
+        some = np.array([7, 8, 300])
+        assert hook.choose(chosen[some], moment(some, epoch)).tolist() == rows[some].tolist()
+    total = 50 * n // 2
+    assert abs(seen["c0"] - total * (1 - p)) < 5 * math.sqrt(total * p * (1 - p))
+    for text in ("c0 a", "c0 b", "c0 c"):
+        assert abs(seen[text] - total * p / 3) < 5 * math.sqrt(total * p / 3 * (1 - p / 3))
+
+
+def test_texts_of_several_hooks_stand_one_after_the_other():
+    first, second = (
+        CaptionVariants(words("dropout", probability=1.0), {(uid(0), "a"): own, (uid(1), "b"): own[:1]}, seed=1)
+        for own in (["x", "y"], ["z"])
+    )
+    texts = Hooks((first, second)).captions([["a"], ["a", "b"]], [uid(0), uid(1)])
+    assert texts == [["a", "x", "y", "z"], ["a", "b", "x", "z"]]
+    assert texts[0][second.choose(np.array([0]), moment([0]))[0]] == "z"
+    assert texts[1][second.choose(np.array([1]), moment([1]))[0]] == "z"
+    assert texts[1][first.choose(np.array([0]), moment([1]))[0]] == "a"
+
+
+# ---- pictures
+
+
+def views(n, moment_, size=32):
+    pixels = torch.from_numpy(PIXELS[np.arange(n) % N])
+    crops = draw_crops(moment_.keys, seed=5, size=32, scale=(0.5, 1.0), ratio=(0.75, 4 / 3), flip=0.5)
+    return render(pixels, crops, size=size), pixels, crops
+
+
+def hook_of(source, n, probability=0.4, **changes):
+    others = 255 - PIXELS[:7]
+    rows = [[k % 7, (k + 1) % 7] if k % 3 else [] for k in range(n)]
+    settings = ImageVariantsSection(probability=probability, source=source, **changes)
+    return ImageVariants(settings, section(), None if source == "augment" else others, rows, seed=2), others, rows
+
+
+def test_given_pictures_against_the_slow_loop():
+    hook, others, rows = hook_of("given", 60)
+    here = moment(np.arange(60), epoch=4)
+    values, pixels, crops = views(60, here)
+    found, before = hook.pictures(values, pixels, crops, here, 0), values.clone()
+    replaced = 0
+    for k in range(60):
+        u = uniform(KEYS[k : k + 1], derive_seed(2, "image variant", 4, 0), 1)[0, 0]
+        expected = before[k]
+        if rows[k] and u < 0.4:
+            replaced += 1
+            picture = torch.from_numpy(others[rows[k][int(2 * u / 0.4)]])[None]
+            expected = render(picture, type(crops)(*(one[k : k + 1] for one in crops)), size=32)[0]
+        assert torch.allclose(found[k], expected, atol=1e-6)
+    assert 5 < replaced < 30
+    assert torch.equal(values, before)
+
+
+def test_augmented_pictures_against_the_slow_loop():
+    hook, _, _ = hook_of("augment", 40, crop_scale=(0.1, 0.3), colour=1.0)
+    here = moment(np.arange(40), epoch=1)
+    values, pixels, crops = views(40, here)
+    found = hook.pictures(values, pixels, crops, here, 1)
+    for k in range(40):
+        key = KEYS[k : k + 1]
+        u = uniform(key, derive_seed(2, "image variant", 1, 1), 1)[0, 0]
+        expected = values[k : k + 1]
+        if u < 0.4:
+            seed = derive_seed(2, "strong view", 1, 1)
+            strong = draw_crops(key, seed=seed, size=32, scale=(0.1, 0.3), ratio=section().crop_ratio, flip=0.0)
+            assert strong.height * strong.width <= 0.35 * 32 * 32
+            expected = render(pixels[k : k + 1], strong, size=32)
+            expected = distort(
+                expected, key, seed=derive_seed(2, "strong colour", 1, 1), strength=1.0, grey=0.0, blur=0.0
+            )
+        assert torch.allclose(found[k : k + 1], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("source", ["given", "augment"])
+def test_pictures_are_replaced_as_often_as_they_say_in_any_batch(source):
+    hook, _, rows = hook_of(source, 300)
+    share, times = 0, 0
+    for epoch in range(8):
+        here = moment(np.arange(300), epoch)
+        values, pixels, crops = views(300, here, size=8)
+        found = hook.pictures(values, pixels, crops, here, 0)
+        changed = (found != values).flatten(1).any(1).numpy()
+        able = np.array([bool(own) or source == "augment" for own in rows])
+        assert not changed[~able].any()
+        share, times = share + changed[able].sum(), times + able.sum()
+        some = np.array([3, 40, 41, 299])
+        part = hook.pictures(
+            values[some], pixels[some], type(crops)(*(one[some] for one in crops)), moment(some, epoch), 0
+        )
+        assert torch.allclose(part, found[some], atol=1e-6)
+    assert abs(share - 0.4 * times) < 5 * math.sqrt(times * 0.4 * 0.6) + 0.01 * times
+
+
+def test_never_is_bitwise_no_mitigation(tmp_path):
+    def final(name, *hooks):
+        encoder = openclip.create("clipmem-micro", seed=7)
+        train(
+            encoder, data_of(range(N)), plan_of(range(N)), section(), folder=tmp_path / name, precision="fp32",
+            hooks=Hooks(hooks),
+        )  # fmt: skip
+        return (tmp_path / name / "open_clip_model.safetensors").read_bytes()
+
+    plain = final("plain")
+    never = ImageVariants(ImageVariantsSection(source="augment"), section(), None, [[]] * N, 0)
+    unworded = CaptionVariants(words("dropout"), {}, 0)  # no caption has variants
+    assert final("never", never, unworded) == plain
+    some, _, _ = hook_of("given", N)
+    assert final("some", some) != plain
+
+
+# ---- providers
+
+
+def tiny_language_model(folder):
+    transformers = pytest.importorskip("transformers", reason="needs the extra hf")
+    tokenizers = pytest.importorskip("tokenizers", reason="needs the extra hf")
+    vocabulary = ["<end>", "<unknown>", *"abcdefghijklmnopqrstuvwxyz", ":", "."]
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({c: k for k, c in enumerate(vocabulary)}, "<unknown>"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="<end>", unk_token="<unknown>", pad_token="<end>"
+    )
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=len(vocabulary), n_positions=256, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLIPMEM_CACHE", str(tmp_path / "kept"))
+    return tmp_path / "kept"
+
+
+def test_a_local_language_model_rewrites_captions_once(tmp_path, cache, monkeypatch):
+    model = tiny_language_model(tmp_path / "model")
+    settings = CaptionVariantsSection(provider=f"transformers:{model}", count=3)
+    state = torch.get_rng_state()
+    made = variants_of(["a red cat", "a dog"], settings)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(own and {kind for kind, _ in own} == {"provider"} for own in made.values())
+    assert made["a red cat"] != made["a dog"]
+    assert len([file for file in cache.rglob("*") if file.is_file()]) == 2
+    asked = []
+    monkeypatch.setattr(providers.TransformersProvider, "rewrite", lambda *_, **__: asked.append(1) or [])
+    assert variants_of(["a dog", "a red cat"], settings) == made
+    assert not asked  # both are kept
+    variants_of(["a dog"], settings.model_copy(update={"seed": 1}))
+    assert asked
+
+
+@pytest.mark.parametrize(
+    ("provider", "message"),
+    [
+        ("transformers", "[mitigate.caption_variants] provider: got 'transformers', expected KIND:ADDRESS. "
+         "For example: transformers:models/my-model."),
+        ("transformer:x", "caption provider 'transformer': got an unknown name. Did you mean 'transformers'?"),
+        ("transformers:none", "language model 'none': got no such folder, expected a folder that transformers' "
+         "save_pretrained wrote. Download the model first; nothing is fetched here."),
+    ],
+)  # fmt: skip
+def test_unusable_providers_are_explained(provider, message):
+    pytest.importorskip("transformers", reason="needs the extra hf")
+    with pytest.raises(InputError) as caught:
+        variants_of(["a"], CaptionVariantsSection(provider=provider))
+    assert str(caught.value) == message
+
+
+def test_without_diffusers_it_is_said_what_to_install(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(InputError) as caught:
+        providers.open_image_provider("diffusers:somewhere", "[mitigate.image_variants] provider")
+    assert str(caught.value) == (
+        "a diffusion pipeline: got no package diffusers, expected it beside the extra hf. "
+        "Install both: pip install diffusers 'clipmem[hf]'."
+    )
+
+
+def test_what_is_kept_is_found_again_and_places(cache, monkeypatch):
+    made = []
+    for _ in range(2):
+        assert kept.keep("things", ["a", 1], lambda: made.append(1) or b"x") == b"x"
+    assert len(made) == 1
+    assert kept.keep("things", ["a", 2], lambda: b"y") == b"y"
+    monkeypatch.delenv("CLIPMEM_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert str(kept.cache_folder()) == "/somewhere/clipmem"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("caption_variants]\ntemplates = ['a picture']",
+         "recipe: [mitigate.caption_variants] template 'a picture' does "
+         "not have {} once; it says where the caption goes."),
+        ("caption_variants]\nkinds = ['dropout', 'dropout']", "recipe: [mitigate.caption_variants] kinds = ['dropout', "
+         "'dropout'] has a kind twice; name each once."),
+        ("image_variants]\nsource = 'generated'\nprobability = 0.5", "recipe: [mitigate.image_variants] source = "
+         "'generated' needs provider = 'diffusers:FOLDER' and a count of 1 or more."),
+        ("image_variants]\nprovider = 'diffusers:x'", "recipe: [mitigate.image_variants] provider is set and source = "
+         "'given' does not use it; set source = 'generated'."),
+        ("remove]\ncount = 3", "recipe: [mitigate.remove] by = 'clipmem' needs scores; give the run folder that "
+         "measured them."),
+        ("regroup]\nshare = 0.3", "recipe: [mitigate.regroup] share is set and needs scores; give the run folder that "
+         "measured them."),
+        ("text_noise]\nstdd = 0.3", "recipe: unknown key [mitigate.text_noise] stdd. Did you mean 'std'?"),
+        ("text_noize]\nstd = 0.3", "recipe: unknown key [mitigate] text_noize. Did you mean 'text_noise'?"),
+        ("early_stopping]\nshare = 0.0", "recipe: [mitigate.early_stopping] share: got 0.0, expected greater than 0. "
+         "`clipmem init` prints every key with its meaning."),
+        ("text_noise]\nstd = 0.1\n[train]\nobjective = 'simclr'\n[score]\nalignment = 'sslmem-image'",
+         "recipe: [mitigate.text_noise] is set and objective = 'simclr' trains no text tower; leave it out, or set "
+         "train.objective = 'clip'."),
+        ("image_noise]\nstd = 0.1\n[train]\nobjective = 'supervised'\n[score]\nalignment = 'sslmem-image'",
+         "recipe: [mitigate.image_noise] is set and objective = 'supervised' does not normalise its embeddings; leave "
+         "it out, or set train.objective = 'clip'."),
+    ],
+)  # fmt: skip
+def test_wrong_sections_are_explained(text, message):
+    with pytest.raises(InputError) as caught:
+        load_recipe(f"[mitigate.{text}")
+    assert str(caught.value) == message
+
+
+def tiny_pipeline(folder):
+    """A latent diffusion pipeline with random weights: 16 pixels, a few thousand parameters."""
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install diffusers")
+    transformers = pytest.importorskip("transformers", reason="needs the extra hf")
+    letters = [f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz"] + [*"abcdefghijklmnopqrstuvwxyz"]
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters]
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({token: k for k, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    torch.manual_seed(0)
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(tokens), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=16, bos_token_id=0, eos_token_id=1, pad_token_id=1, projection_dim=8,
+    )  # fmt: skip
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=diffusers.AutoencoderKL(
+            block_out_channels=(8,), norm_num_groups=4, latent_channels=4, sample_size=16,
+            down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",),
+        ),
+        text_encoder=transformers.CLIPTextModel(config),
+        tokenizer=transformers.CLIPTokenizer(
+            str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16
+        ),
+        unet=diffusers.UNet2DConditionModel(
+            block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1, sample_size=16, cross_attention_dim=8,
+            attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        ),
+        scheduler=diffusers.DDIMScheduler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.save_pretrained(folder / "pipeline", safe_serialization=True)
+    return folder / "pipeline"
+
+
+@pytest.mark.filterwarnings("ignore")  # what diffusers and transformers say to each other
+def test_a_local_pipeline_draws_pictures_of_captions(tmp_path):
+    found = providers.open_image_provider(f"diffusers:{tiny_pipeline(tmp_path / 'tiny')}", "provider")
+    state = torch.get_rng_state()
+    one = found.draw("a cat", 0, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert decode(one, 16).shape == (16, 16, 3)
+    assert found.draw("a cat", 0, seed=3) == one
+    assert (
+        len({one, found.draw("a cat", 1, seed=3), found.draw("a dog", 0, seed=3), found.draw("a cat", 0, seed=4)}) == 4
+    )
+    assert len(found.content()) == 64
