@@ -44,8 +44,8 @@ def pareto_figure(document: Mapping[str, Any], size: str) -> str:
         figure = sketch.figure
         axes = figure.subplots(len(names) // columns, columns, squeeze=False).ravel()
         figure.subplots_adjust(
-            left=(0.075 if columns > 1 else 0.19), right=0.985, bottom=0.17 if size == "wide" else 0.07,
-            top=0.9 if size == "wide" else 0.965, wspace=0.34, hspace=0.42,
+            left=(0.095 if columns > 1 else 0.23), right=0.985, bottom=0.17 if size == "wide" else 0.22 / len(names),
+            top=0.9 if size == "wide" else 0.965, wspace=0.36, hspace=0.42,
         )  # fmt: skip
         for k, (panel, name) in enumerate(zip(axes, names, strict=True)):
             _panel(panel, document["pareto"][name], numbers, name)

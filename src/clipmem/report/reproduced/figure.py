@@ -75,7 +75,8 @@ def _panel(axes: Axes, panel: Mapping[str, Any], styles: Mapping[str, tuple[str,
     axes.grid(axis="y", color=LINE, linewidth=1)
     axes.set_axisbelow(True)
     for k, line in enumerate(panel["series"]):
-        _line(axes, line, styles.get(line["name"], _STYLES[k % len(_STYLES)]))
+        color, dashes, mark = styles.get(line["name"], _STYLES[k % len(_STYLES)])
+        _line(axes, line, (color, dashes if panel["joined"] else "none", mark))
     if panel["title"] not in ("published",) and any(value < 0 for line in panel["series"] for value in line["mean"]):
         axes.axhline(0, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_title(panel["title"], loc="left", size=13, weight="bold", parse_math=False)

@@ -69,7 +69,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of a figure. Published panels have a scale of their own: only order and shape compare with ours."""
+    """A part of a figure. Published panels have a scale of their own: only order and shape compare with ours.
+
+    `ticks` are names instead of numbers at 0, 1, ...; where these have no order the points are not `joined`.
+    """
 
     title: str
     xlabel: str
@@ -77,6 +80,7 @@ class Panel:
     series: list[Series]
     published: bool = False
     ticks: list[str] = field(default_factory=list[str])
+    joined: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""

@@ -68,6 +68,6 @@ class Distributions(Finding):
         ours = results.series("mean", range(len(ROLES)), [run.memorization(run.uids(role)) for role in ROLES])
         there = Series("candidates, normalised", [0.0], [PUBLISHED["candidate"]])
         return [
-            Panel("here", "role", "CLIPMem", [ours], ticks=list(ROLES)),
-            Panel("published", "role", "CLIPMem, normalised", [there], published=True, ticks=list(ROLES)),
+            Panel("here", "role", "CLIPMem", [ours], ticks=list(ROLES), joined=False),
+            Panel("published", "role", "CLIPMem, normalised", [there], published=True, ticks=list(ROLES), joined=False),
         ]

@@ -5,6 +5,7 @@ on either tower, and the share of each tower in CLIPMem by exchanging the towers
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from clipmem.embed import passes
 from clipmem.localize import towers
@@ -112,29 +113,15 @@ class Encoders(Finding):
         runs = list(self.runs(context).values())
         order = [runs[0], runs[2], runs[1], runs[3]]
         ticks, x = ["1+1", "5+1", "1+5", "5+5"], range(4)
+        how: dict[str, Any] = {"ticks": ticks, "joined": False}
         label = "images + captions"
-        panels = [
-            Panel(
-                "memorization",
-                label,
-                "CLIPMem",
-                [results.series("", x, [results.memorization(run) for run in order])],
-                ticks=ticks,
-            )
-        ]
+        memory = results.series("", x, [results.memorization(run) for run in order])
+        panels = [Panel("memorization", label, "CLIPMem", [memory], **how)]
         probe = results.series("", x, [results.utility(run, "linear_probe_acc1") for run in order])
         if probe.x:
-            panels.append(Panel("linear probe", label, "linear probe", [probe], ticks=ticks))
+            panels.append(Panel("linear probe", label, "linear probe", [probe], **how))
         for k, name in enumerate(("CLIPMem, normalised", "linear probe, ImageNet")):
             values = [own[k] for own in PUBLISHED.values()]
-            panels.append(
-                Panel(
-                    "published",
-                    label,
-                    name,
-                    [Series("COCO", [float(at) for at in x], values)],
-                    published=True,
-                    ticks=ticks,
-                )
-            )
+            there = [Series("COCO", [float(at) for at in x], values)]
+            panels.append(Panel("published", label, name, there, published=True, **how))
         return panels
