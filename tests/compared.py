@@ -4,8 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 
 from clipmem.base.recipes import dump_recipe, load_recipe
+from clipmem.embed import passes
+from clipmem.embed.passes import Embeddings
 from clipmem.store.folder import RunFolder
 
 SIZES = {"shared": 6, "candidate": 8, "independent": 8, "external": 6}
@@ -96,3 +99,32 @@ def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, with
     for stage, seconds in (("train", 10.0), ("report", 5.0)):
         folder.finish(stage, [], seconds)
     return folder.path
+
+
+def add_contents(path, seed=0):
+    """Add what some findings look at beside scores: captions, pictures, embeddings and the units of one layer pair."""
+    folder, rng = RunFolder(Path(path)), np.random.default_rng(seed)
+    splits = folder.read("splits")
+    uids = splits["uid"].to_list()
+    texts = [[f"a {('red', 'blue')[k % 2]} thing", f"number {k}"] for k in range(len(uids))]
+    empty = {name: [""] * len(uids) for name in ("key", "image", "group", "label", "sublabel", "credit")}
+    none = {name: pl.Series(name, [[]] * len(uids), dtype=pl.List(pl.String)) for name in ("variants", "objects")}
+    folder.write("pairs", pl.DataFrame({"uid": uids, "captions": texts, **empty, **none}))
+    (folder.path / "cache").mkdir()
+    np.save(folder.path / "cache" / "pixels.npy", rng.integers(0, 256, (len(uids), 32, 32, 3), dtype=np.uint8))
+    seeds = folder.recipe().train.seeds
+    for side in "fg":
+        for k in seeds:
+            arrays = Embeddings(
+                torch.from_numpy(rng.normal(size=(len(uids), 1, 4)).astype(np.float32)),
+                torch.from_numpy(rng.normal(size=(len(uids), 4)).astype(np.float32)),
+                torch.arange(len(uids)),
+            )
+            passes.save(folder.embedding_dir(side, k), arrays)
+    units = [
+        {"side": side, "seed": k, "tower": "image", "layer": layer, "kind": "mlp", "unit": unit,
+         "unitmem": rng.random(), "unitmem_median": rng.random()}
+        for side in "fg" for k in seeds for layer in (1, 2) for unit in range(3)
+    ]  # fmt: skip
+    (folder.path / "localize").mkdir()
+    pl.DataFrame(units).write_parquet(folder.path / "localize" / "units.parquet")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.compared import build
+from tests.compared import add_contents, build
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import differences, dump_recipe, flatten, load_recipe
@@ -240,6 +240,53 @@ def test_one_of_several_ways_is_enough():
     assert finding.holds([effect("yes"), effect("no", counts=False)]) == "yes"
     assert finding.holds([effect("yes"), effect("inconclusive")]) == "inconclusive"
     assert finding.holds([]) == "inconclusive"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Results of the tiny scale from folders that are written when they are asked for."""
+    root, known = tmp_path_factory.mktemp("made"), {}
+    base = context("tiny").base
+
+    def opened(wanted):
+        key = wanted.key(base)
+        if key not in known:
+            split = wanted.recipe(base).split
+            settings = [one for one in wanted.settings if not one.startswith(("split.", "train.epochs"))]
+            path = build(root / key, *settings, noise=len(known), planted=2 if split.planted else 0)
+            add_contents(path, len(known))
+            known[key] = read_compared(path)
+        return known[key]
+
+    return Results(opened, 0.95)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_every_finding_turns_runs_into_effects_and_a_figure(made, name):
+    where, finding = context("tiny"), FINDINGS[name]()
+    effects = finding.effects(where, made)
+    assert any(one.counts for one in effects)
+    for one in effects:
+        assert one.low <= one.estimate <= one.high or one.measure.endswith("least CLIPMem")
+        assert one.holds in {"yes", "no", "inconclusive"}
+        assert one.seeds == 3
+    assert len({one.measure for one in effects}) == len(effects)
+    assert finding.holds(effects) in {"yes", "no", "inconclusive"}
+    panels = [panel.as_dict() for panel in finding.panels(where, made)]
+    assert any(line["x"] for panel in panels for line in panel["series"])
+    told = {"finding": name, "title": finding.title, "claim": finding.claim, "holds": "yes", "panels": panels}
+    assert finding_figure(told, "narrow").startswith("<svg")
+    assert [panel["published"] for panel in panels] == sorted(panel["published"] for panel in panels)
+
+
+def test_exchanged_captions_are_compared_with_the_same_pairs(made):
+    where = context("tiny")
+    effects = {one.measure: one for one in FINDINGS["planted"]().effects(where, made)}
+    run, base = made[Wanted(("split.planted=6",))], made[Wanted()]
+    wrong = {"c00", "c01"}
+    assert run.planted == wrong
+    shift = np.subtract(run.memorization(wrong), base.memorization(wrong)).mean()
+    assert effects["exchanged pairs: CLIPMem less that with their own captions"].estimate == pytest.approx(shift)
 
 
 # ---- what is refused

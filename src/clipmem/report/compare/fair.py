@@ -35,28 +35,32 @@ class _Rule(NamedTuple):
     reason: str
 
 
+def _data(run: ComparedRun) -> str:
+    return str(run.manifest["data_sha256"])[:16]
+
+
+def _alignment(run: ComparedRun) -> str:
+    return f"{run.recipe.score.alignment} with weight {run.recipe.score.weight:g}"
+
+
+def _views(run: ComparedRun) -> str:
+    return f"{run.recipe.embed.views} views, {run.recipe.embed.caption_edits} caption edits"
+
+
+def _evaluation(run: ComparedRun) -> dict[str, Any]:
+    return {key: value for key, value in flatten(run.recipe).items() if key.startswith("evaluate.")}
+
+
+def _seeds(run: ComparedRun) -> list[int]:
+    return run.seeds
+
+
 _RULES = (
-    _Rule(
-        "data",
-        lambda run: run.manifest["data_sha256"][:16],
-        "Scores depend on the pairs: run both recipes on the same data.",
-    ),
-    _Rule(
-        "alignment",
-        lambda run: f"{run.recipe.score.alignment} with weight {run.recipe.score.weight:g}",
-        "They are on other scales: set [score] alignment and weight alike.",
-    ),
-    _Rule(
-        "views of the alignment",
-        lambda run: f"{run.recipe.embed.views} views, {run.recipe.embed.caption_edits} caption edits",
-        "An alignment over more views is another measure: set [embed] alike.",
-    ),
-    _Rule(
-        "evaluation",
-        lambda run: {key: value for key, value in flatten(run.recipe).items() if key.startswith("evaluate.")},
-        "Utility measured otherwise is another measure: set [evaluate] alike.",
-    ),
-    _Rule("seeds", lambda run: run.seeds, "Runs are compared seed by seed: train both with the same train.seeds."),
+    _Rule("data", _data, "Scores depend on the pairs: run both recipes on the same data."),
+    _Rule("alignment", _alignment, "They are on other scales: set [score] alignment and weight alike."),
+    _Rule("views of the alignment", _views, "An alignment over more views is another measure: set [embed] alike."),
+    _Rule("evaluation", _evaluation, "Utility measured otherwise is another measure: set [evaluate] alike."),
+    _Rule("seeds", _seeds, "Runs are compared seed by seed: train both with the same train.seeds."),
 )
 
 

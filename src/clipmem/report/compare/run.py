@@ -21,7 +21,7 @@ UTILITY_FILE = "evaluate/utility.json"
 _STAGES = ("decode", "plan", "train", "embed", "score", "evaluate")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ComparedRun:
     """A finished four-way run.
 

@@ -217,10 +217,14 @@ def mitigated(
     scale = abs(float(before.mean())) or 1.0
     found = [
         results.effect(
-            f"{name}: relative change of CLIPMem", (after / scale).tolist(), (before / scale).tolist(), Claim("below", size),
-            f"below 0 (published -{100 * size:.1f} %)" if size else "below 0", counts=counts,
+            f"{name}: relative change of CLIPMem",
+            (after / scale).tolist(),
+            (before / scale).tolist(),
+            Claim("below", size),
+            f"below 0 (published -{100 * size:.1f} %)" if size else "below 0",
+            counts=counts,
         )
-    ]  # fmt: skip
+    ]
     for metric, words in UTILITIES.items():
         values, plain = results.utility(run, metric), results.utility(base, metric)
         if values and plain:

@@ -56,7 +56,7 @@ class Maker:
         self, out: Path, base: Recipe, *, device: str = "auto", engine: str = "local", reporter: Reporter | None = None
     ) -> None:
         self._out, self._base = out, base
-        self._how = {"device": device, "engine": engine, "reporter": reporter or Quiet()}
+        self._device, self._engine, self._reporter = device, engine, reporter or Quiet()
         self._opened: dict[str, ComparedRun] = {}
 
     def place(self, wanted: Wanted) -> Path:
@@ -77,11 +77,16 @@ class Maker:
         """
         folder = self.place(wanted)
         if not RunFolder(folder).is_done("report"):
-            api.run(wanted.recipe(self._base, self.place), folder, command="clipmem reproduce", **self._how)
+            self._run(wanted.recipe(self._base, self.place), folder, self._reporter)
         if wanted.localize:
             from clipmem.study.localizing import localize_run
 
-            localize_run(folder, reporter=self._how["reporter"])
+            localize_run(folder, reporter=self._reporter)
+
+    def _run(self, recipe: Recipe, folder: Path, reporter: Reporter) -> None:
+        api.run(
+            recipe, folder, device=self._device, engine=self._engine, reporter=reporter, command="clipmem reproduce"
+        )
 
     def open(self, wanted: Wanted) -> ComparedRun:
         """Read a finished run; each is read once."""
@@ -111,7 +116,7 @@ class Maker:
             return Estimate(0, 0, 0.0, 0.0, 0.0)
         folder = self._out / "probe"
         if not RunFolder(folder).is_done("report"):
-            api.run(Wanted(_PROBE).recipe(self._base), folder, **{**self._how, "reporter": Quiet()})
+            self._run(Wanted(_PROBE).recipe(self._base), folder, Quiet())
         probe = read_compared(folder)
         rate = min(float(marker["pairs_per_second"]) for marker in probe.markers.values())
         spent = RunFolder(folder).seconds()

@@ -50,7 +50,7 @@ class Wanted:
 
     def key(self, base: Recipe) -> str:
         """Return the name of its folder: what differs in it, and the start of the hash of its recipe."""
-        return _key(self, base)
+        return _key(self, dump_recipe(base))
 
     @property
     def slug(self) -> str:
@@ -61,6 +61,6 @@ class Wanted:
 
 
 @cache
-def _key(wanted: Wanted, base: Recipe) -> str:
+def _key(wanted: Wanted, base: str) -> str:
     """Return a run's key; kept, because a recipe takes some milliseconds to check and a finding asks many times."""
-    return f"{wanted.slug}-{json_sha256(flatten(wanted.recipe(base)))[:10]}"
+    return f"{wanted.slug}-{json_sha256(flatten(wanted.recipe(load_recipe(base))))[:10]}"

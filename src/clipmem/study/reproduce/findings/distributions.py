@@ -51,7 +51,7 @@ class Distributions(Finding):
         means = {role: run.memorization(run.uids(role)) for role in ROLES}
         margin = Claim("zero", ABOUT * abs(float(np.mean(means["candidate"]))) or 1e-9)
         mirror = np.add(means["candidate"], means["independent"])
-        apart = (separation(results[wanted[name]]) for name in ("base", "sslmem-image"))
+        plain, alone = (separation(results[wanted[name]]) for name in ("base", "sslmem-image"))
         about = f"within ±{margin.size:.3f}"
         return [
             results.effect("CLIPMem of candidates", means["candidate"], None, ABOVE, "above 0"),
@@ -59,7 +59,7 @@ class Distributions(Finding):
             results.effect("candidates plus independent pairs", mirror.tolist(), None, margin, about),
             results.effect("CLIPMem of shared pairs", means["shared"], None, margin, about),
             results.effect("CLIPMem of external pairs", means["external"], None, margin, about),
-            results.effect("separation by CLIPMem less that by SSLMem (image)", *apart, ABOVE, "above 0"),
+            results.effect("separation by CLIPMem less that by SSLMem (image)", plain, alone, ABOVE, "above 0"),
         ]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:  # noqa: ARG002

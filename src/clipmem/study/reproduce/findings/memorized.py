@@ -73,8 +73,8 @@ def _judged(run: ComparedRun) -> dict[str, dict[str, float]]:
     }
 
 
-def _by_seed(run: ComparedRun, uids: list[str]) -> list[Float64[np.ndarray, "n"]]:
-    found: list[Float64[np.ndarray, n]] = []
+def _by_seed(run: ComparedRun, uids: list[str]) -> list[np.ndarray]:
+    found = list[np.ndarray]()
     for seed in run.seeds:
         rows = run.seed_scores.filter(run.seed_scores["seed"] == seed)
         own = dict(zip(rows["uid"], (rows["f"] - rows["g"]).to_list(), strict=True))
@@ -114,7 +114,7 @@ class Memorized(Finding):
         found: dict[str, list[float]] = {}
         for name, judged in _judged(run).items():
             values = np.array([judged[uid] for uid in right])
-            found[name] = [spearman(scores, values).mean or 0.0 for scores in _by_seed(run, right)]
+            found[name] = [spearman(scores, values).spearman or 0.0 for scores in _by_seed(run, right)]
         return found
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
