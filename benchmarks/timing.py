@@ -77,6 +77,7 @@ def in_turn(
             other = [way() for way in ways]
         a.append(own)
         b.append(max(other) if more_is_better else min(other))
+        print(f"  {case}, round {index + 1}: {a[-1]:,.4g} against {b[-1]:,.4g} {unit}", flush=True)
     ratios = [x / y if more_is_better else y / x for x, y in zip(a, b, strict=True)]
     return Row(
         suite,

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,13 +23,15 @@ _SETTINGS = (
 def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
     """Run `clipmem run` on 1,000, 10,000 and 100,000 synthetic pairs, an epoch of one seed each."""
     found = [_study(folder, n) for n in SIZES]
-    (folder / "scale.json").write_text(json.dumps(found, indent=1))
-    small, middle, large = found
-    rows = [
-        _row("time a pair, 10,000 against 100,000 pairs (1 = linear)", middle["seconds"] / middle["pairs"],
-             large["seconds"] / large["pairs"], "s"),
-        _row("peak memory, 1,000 against 100,000 pairs (1 = flat)", small["mib"], large["mib"], "MiB"),
-    ]  # fmt: skip
+    rows: list[Row] = []
+    for small, large in ((0, 1), (1, 2)):
+        few, many = found[small], found[large]
+        sizes = f"{few['pairs']:,} against {many['pairs']:,} pairs"
+        rows += [
+            _row(f"time a pair, {sizes} (1 = linear)", few["seconds"] / few["pairs"],
+                 many["seconds"] / many["pairs"], "s"),
+            _row(f"peak memory, {sizes} (1 = flat)", few["mib"], many["mib"], "MiB"),
+        ]  # fmt: skip
     for one in found:
         stages = ", ".join(f"{stage} {took:.1f}" for stage, took in one["stages"].items())
         print(f"{one['pairs']:>7,} pairs: {one['seconds']:.1f} s, peak {one['mib']:.0f} MiB ({stages})")
@@ -56,7 +59,7 @@ def _pairs(path: Path, n: int) -> None:
     pl.concat(frames).write_parquet(path, row_group_size=1000)
 
 
-def _study(folder: Path, n: int) -> dict[str, object]:
+def _study(folder: Path, n: int) -> dict[str, Any]:
     table = folder / f"pairs-{n}.parquet"
     if not table.is_file():
         _pairs(table, n)

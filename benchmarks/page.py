@@ -1,0 +1,96 @@
+"""The tables of docs/benchmarks.md and its plot, from stored results: `python benchmarks/page.py`.
+
+Results are the JSON files that `run.py --json` wrote into `benchmarks/results/`, one a suite.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE, PLOT = ROOT / "benchmarks" / "results", ROOT / "docs" / "benchmarks.md", ROOT / "docs/images/scale.svg"
+_BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PEERS = {"open_clip": "open_clip", "loop": "one pair at a time", "bare": "bare", "before": "before"}
+
+
+def table(document: Mapping[str, Any]) -> str:
+    """Lay the rows of one suite out as Markdown, with the machine below."""
+    lines = [
+        "| case | against | ratio | range | clipmem | other | unit |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in document["rows"]:
+        spread = f"{row['low']:.2f} to {row['high']:.2f}" if row["rounds"] > 1 else "one round"
+        lines.append(
+            f"| {row['case']} | {_PEERS[row['against']]} | **{row['ratio']:.2f}** | {spread} | "
+            f"{row['ours']:,.4g} | {row['theirs']:,.4g} | {row['unit']} |"
+        )
+    return "\n".join([*lines, "", _machine(document["machine"])])
+
+
+def _machine(found: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items() if name != "clipmem")
+    bf16 = "bf16" if found["bf16"] else "no bf16"
+    place = found["gpu"] or f"{found['processor']}, {found['cores']} cores, {bf16}"
+    return f"{place}; Python {found['python']}, {versions}; load before {found['load_before']:.1f}."
+
+
+def page(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Put the tables between the page's marks; a suite without results keeps what stands there."""
+    return _BLOCK.sub(
+        lambda found: f"{found[1]}\n{table(results[found[2]])}\n\n{found[3]}" if found[2] in results else found[0],
+        text,
+    )
+
+
+def stored() -> dict[str, dict[str, Any]]:
+    """Read the stored results, by suite."""
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("*.json"))}
+
+
+def points(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
+    """Return what the suite `memory` measured by number of pairs: seconds a pair, and MiB."""
+    found: dict[str, dict[int, float]] = {"s": {}, "MiB": {}}
+    for row in rows:
+        few, many = (int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", row["case"])[:2])
+        found[row["unit"]] |= {few: row["theirs"], many: row["ours"]}
+    return {unit: dict(sorted(values.items())) for unit, values in found.items()}
+
+
+def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Draw time and memory against the number of pairs, both axes logarithmic."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams |= {"svg.hashsalt": "clipmem", "svg.fonttype": "none"}
+    from matplotlib import pyplot as plt
+
+    measured = points(rows)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    n, seconds = list(measured["s"]), [n * took for n, took in measured["s"].items()]
+    left.loglog(n, seconds, "o-", label="measured")
+    left.loglog(n, [seconds[-1] * k / n[-1] for k in n], "--", color="grey", label="linear")
+    left.set(xlabel="pairs", ylabel="seconds of a study", title="Time")
+    left.legend(frameon=False)
+    right.semilogx(list(measured["MiB"]), list(measured["MiB"].values()), "o-")
+    right.set(xlabel="pairs", ylabel="MiB, all processes", title="Peak memory", ylim=(0, None))
+    file.parent.mkdir(exist_ok=True)
+    figure.savefig(file, metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    """Write the page and the plot."""
+    results = stored()
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+    if "memory" in results:
+        plot(results["memory"]["rows"], PLOT)
+
+
+if __name__ == "__main__":
+    main()
