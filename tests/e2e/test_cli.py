@@ -30,7 +30,7 @@ def test_help_is_instant_and_imports_no_torch():
         "assert not {'torch', 'open_clip', 'polars', 'matplotlib', 'scipy'} & set(sys.modules), sys.modules.keys()\n"
     )
     shown = subprocess.run([sys.executable, "-c", code + probe], capture_output=True, text=True, check=True).stdout
-    for command in ("demo", "init", "run", "localize", "compare", "reproduce", "report", "doctor"):
+    for command in ("demo", "init", "run", "localize", "evaluate", "compare", "reproduce", "report", "doctor"):
         assert command in shown
     # the probe itself must be able to fail
     assert subprocess.run(

@@ -32,7 +32,8 @@ def evaluate(
         folder: The folder of a finished run.
         model: Folders of models, or transformers:FOLDER, instead of a run.
         data: The pairs to test on.
-        source: Their format, a name as in a recipe's data.source; by default parquet.
+        source: Their format, a name as in a recipe's data.source; by default parquet, or classfolder for a folder
+            without Parquet files.
         label_column: Their column of labels.
         caption_column: Their column of captions; without it the labels are the captions, and retrieval is left out.
         image_column: Their column of pictures.

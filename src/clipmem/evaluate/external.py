@@ -76,7 +76,7 @@ def chance(captions: Int[np.ndarray, "n"]) -> dict[str, float]:
 
     Image retrieval: recall@k = k / n, median rank (n + 1) / 2. Text retrieval of a picture with K of all m captions:
     the best of K is among the first k with the probability 1 - Π_{j<k} (m - K - j) / (m - j), averaged over pictures;
-    so with several captions it is more than k / n.
+    k / n where each has one.
 
     Args:
         captions: How many captions each picture has, >= 1, shape (n,).

@@ -76,11 +76,13 @@ def _fit(features: Any, labels: Int[np.ndarray, "n"], c: float, warm: Any = None
 
     classes = np.unique(labels)
     if len(classes) == 1:  # nothing to tell apart: scikit-learn refuses
-        return _Fitted(lambda x: np.zeros((len(x), 1)), classes, True)
+        return _Fitted(_same_score, classes, True)
     model: Any = LogisticRegression(tol=_TOLERANCE, max_iter=_ITERATIONS, warm_start=True) if warm is None else warm
     model.set_params(C=c)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", ConvergenceWarning)
+        # a few pictures of many classes are few pictures, and no regression
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         model.fit(features, labels)
     coefficients, intercept = model.coef_.copy(), model.intercept_.copy()
 
@@ -89,6 +91,10 @@ def _fit(features: Any, labels: Int[np.ndarray, "n"], c: float, warm: Any = None
         return np.hstack([-values, values]) if len(classes) == 2 else values
 
     return _Fitted(scores, classes, not any(issubclass(one.category, ConvergenceWarning) for one in said))
+
+
+def _same_score(x: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n 1"]:
+    return np.zeros((len(x), 1))
 
 
 def unit_rows(features: Float[np.ndarray, "n d"], name: str) -> Float64[np.ndarray, "n d"]:

@@ -116,9 +116,7 @@ def read_templates(path: Path) -> list[str]:
     text = _read(path, where, "one template a line, or a JSON list")
     found: Any = _json(text, where) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
     if not isinstance(found, list):
-        raise InputError(
-            where, got=shorten(found), expected="a list of texts", todo='For example: ["a photo of a {}."]'
-        )
+        raise InputError(where, got=shorten(found), expected="a list of texts", todo='As in ["a photo of a {}."].')
     return check_templates(found, where)
 
 
@@ -141,7 +139,7 @@ def read_classnames(path: Path) -> dict[str, list[str]]:
             where,
             got=shorten(found),
             expected="an object: label -> name, or names",
-            todo='For example: {"n01440764": "tench"}',
+            todo='As in {"n01440764": "tench"}.',
         )
     names = {label: [own] if isinstance(own, str) else own for label, own in found.items()}
     for label, own in names.items():

@@ -27,7 +27,7 @@ from clipmem.store.tables import read_table
 
 WIDTH = 100
 _CAPTION = 160
-_COLUMN = 40
+_COLUMN = 22
 _STYLE: dict[str, Any] = {
     "title_justify": "left",
     "title_style": "bold",
@@ -106,7 +106,7 @@ def utility_table(found: Mapping[str, Any], columns: Mapping[str, str], confiden
     table = Table(title=title, **_STYLE)
     table.add_column("measure")
     for name in (*columns.values(), "chance"):
-        table.add_column(Text(visible(name, _COLUMN)), justify="right", no_wrap=True)
+        table.add_column(Text(visible(name)), justify="right", no_wrap=True)
     for key, name in utility.rows_of(found, utility.SHORT):
         entries = [found["metrics"][side][key] for side in columns]
         cells = [f"{percent(entry['mean'])} {percent_interval(entry)}" for entry in entries]
@@ -123,7 +123,8 @@ def print_utility(document: Mapping[str, Any], file: Path, console: Console) -> 
         console: Where to print. At most 100 of its columns are used.
     """
     width = min(WIDTH, console.width)
-    columns = {side: side for side in document["metrics"]}
+    # of a path the end tells models apart
+    columns = {side: side if len(side) <= _COLUMN else f"…{side[1 - _COLUMN :]}" for side in document["metrics"]}
     if utility.rows_of(document, utility.SHORT):
         console.print(utility_table(document, columns, document["confidence"], "pairs"), width=width)
     for line in (*utility.skipped_sentences(document), *utility.sentences(document)):

@@ -74,11 +74,16 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     if "linear_probe" not in found["skipped"]:
         said.append(
             f"The linear probe was trained on {n['probe_train']:,} pairs ({found['probe_pairs']}); always naming the "
-            f"class that is commonest among them would be right {percent(found['commonest_class_acc1'])} % of the time."
+            f"class that is commonest among them would be right {percent(_commonest(found))} % of the time."
         )
     if n["test"] < _FEW:
         said.append(f"With {n['test']:,} pairs intervals are wide: small differences mean nothing.")
     return said
+
+
+def _commonest(found: Mapping[str, Any]) -> float | None:
+    """Return the accuracy of always naming the commonest class, from a summary or from the document itself."""
+    return (found.get("probe") or found)["commonest_class_acc1"]
 
 
 def chance_sentence(summary: Mapping[str, Any]) -> str:

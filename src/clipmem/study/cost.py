@@ -35,9 +35,9 @@ class PeakMemory:
 
     def measured(self) -> dict[str, float]:
         """Return `peak_memory_bytes`, and `peak_device_bytes` (allocated by torch) where the device is cuda."""
-        found: dict[str, float] = {"peak_memory_bytes": self._resident()}
+        found: dict[str, float] = {"peak_memory_bytes": float(self._resident())}
         if self._cuda:
-            found["peak_device_bytes"] = torch.cuda.max_memory_allocated()
+            found["peak_device_bytes"] = float(torch.cuda.max_memory_allocated())
         return found
 
     def _resident(self) -> int:

@@ -70,12 +70,14 @@ def data_section(
 ) -> DataSection | None:
     """Return a recipe's `[data]` for a command's options; None where neither a path nor a source is given.
 
-    Parquet has its labels in the column `label` unless another is named, and its labels for captions where no column of
+    Without a source, a folder that holds no Parquet file is one of classes (`classfolder`). Parquet has its labels in the column `label` unless another is named, and its labels for captions where no column of
     captions is.
     """
     if path is None and not source:
         return None
-    source = source or "parquet"
+    if not source:
+        folder = path is not None and path.is_dir() and not any(path.glob("*.parquet"))
+        source = "classfolder" if folder else "parquet"
     if source == "parquet":
         label = label or "label"
         caption = caption or label
@@ -137,9 +139,9 @@ def evaluate_run(
     Args:
         path: The run folder.
         data: The source to test on; None: the study's own external pairs.
-        labels: `label` or `sublabel`; "": as in the recipe's `[evaluate]`, as all that follows.
-        classnames: File with the names of classes.
-        templates: File with templates.
+        labels: `label` or `sublabel`; "": as in the recipe's `[evaluate]`, or `label` with `data`.
+        classnames: File with the names of classes; None: as in the recipe, or none with `data`.
+        templates: File with templates; None: as in the recipe.
         name: Name of the document; by default `external`, or the name of the source's file or folder.
         reporter: Who is told of the progress.
 
@@ -152,7 +154,10 @@ def evaluate_run(
     folder = RunFolder(path)
     recipe = folder.recipe()
     folder.read_json("summary.json")  # says what to do when the run is not finished
-    settings = settings_with(recipe.evaluate, labels=labels, classnames=classnames, templates=templates)
+    section = recipe.evaluate
+    if data:  # names and classes of the study's own pairs are not those of others
+        section = section.model_copy(update={"classnames": "", "labels": "label"})
+    settings = settings_with(section, labels=labels, classnames=classnames, templates=templates)
     name = _checked_name(name or (Path(data.path).stem or data.source if data else "external"))
     changed = recipe.model_copy(update={"evaluate": settings})
     tasks = [Task(one.side, one.seed) for one in protocol_of(recipe).training_sets(folder.read("splits"))]

@@ -48,7 +48,9 @@ def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
     settings = recipe.evaluate
     if settings.labels == "none":
         return None
-    names, templates = shipped(recipe.data.source, settings.labels)
+    # a source that is told by its path, and no path: the emoji
+    own = recipe.data.source if recipe.data.path or recipe.data.source != "auto" else "emoji"
+    names, templates = shipped(own, settings.labels)
     if settings.classnames:
         names = read_classnames(Path(settings.classnames))
     labels: list[str] = pairs[settings.labels].fill_null("").to_list()

@@ -121,7 +121,7 @@ def train_one(
     if world.rank == 0:
         # pairs: those of this process, fewer than the record's presentations after a stop
         measured = {
-            "pairs": timing.pairs,
+            "pairs": float(timing.pairs),
             "pairs_per_second": round(timing.rate, 1),
             **spent,
             **memory.measured(),

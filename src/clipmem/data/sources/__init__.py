@@ -1,10 +1,10 @@
 """Data sources, one file a format. Import `open_source`; a new format is one new file here and one line below."""
 
 from clipmem.base.recipes import DataSection
-from clipmem.data.sources import emoji, parquet
+from clipmem.data.sources import classfolder, emoji, parquet
 from clipmem.data.sources.base import SOURCES, Source
 
-__all__ = ["SOURCES", "Source", "emoji", "open_source", "parquet"]
+__all__ = ["SOURCES", "Source", "classfolder", "emoji", "open_source", "parquet"]
 
 
 def open_source(section: DataSection) -> Source:
