@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 LINE = re.compile(r"(\d+) steps; loss ([0-9.]+) at the start, ([0-9.]+) at the end")
+LOUD = 2.0  # logits with a standard deviation of 28: no loss without noise is near the one with it
 
 
 def run(name, *arguments):
@@ -26,19 +28,22 @@ def run(name, *arguments):
     return int(steps), float(first), float(last)
 
 
-def test_plain_loop(finished):
-    steps, first, _ = run("plain_loop.py", "--std", 0)
+def test_plain_loop(finished, monkeypatch):
+    steps, first, _ = run("plain_loop.py", "--std", LOUD, "--remove", finished.path, "--count", 3)
     assert steps == 4
-    assert 3 < first < 5  # log 64 = 4.2 at chance
-    _, noisy, _ = run("plain_loop.py", "--std", 2.0, "--remove", finished.path, "--count", 3)
-    assert noisy > first + 1
+    assert first > 15
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import plain_loop
+
+    with torch.random.fork_rng(devices=[]):
+        losses = plain_loop.main(["--quick", "--std", "0"])
+    assert len(losses) == 4
+    assert 3 < losses[0] < 8  # log 64 = 4.2 at chance
 
 
 def test_open_clip_trainer():
     for package in ("pandas", "webdataset"):
         pytest.importorskip(package, reason="open_clip's trainer needs the extra `bench`: pip install 'clipmem[bench]'")
-    steps, first, _ = run("open_clip_trainer.py", "--std", 0)
+    steps, first, _ = run("open_clip_trainer.py", "--std", LOUD)
     assert steps == 4
-    assert 3 < first < 5
-    _, noisy, _ = run("open_clip_trainer.py", "--std", 2.0)
-    assert noisy > first + 1
+    assert first > 15

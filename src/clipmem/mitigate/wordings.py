@@ -120,15 +120,7 @@ class Synonyms(Wording):
 
 
 def _open_wordnet() -> Any:
-    if importlib.util.find_spec("wn") is None:
-        raise InputError(
-            "[mitigate.caption_variants] kinds: synonyms",
-            got="no package wn",
-            expected="the extra wordnet",
-            todo="Install it: pip install 'clipmem[wordnet]'.",
-        )
-    import wn  # pyright: ignore[reportMissingImports]  an extra, and slow to import
-
+    wn = _package()
     lexicons = list(wn.lexicons(lang="en"))
     if not lexicons:
         raise InputError(
@@ -138,6 +130,19 @@ def _open_wordnet() -> Any:
             todo="Fetch it once, with the network: python -m wn download oewn:2024",
         )
     return wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
+
+
+def _package() -> Any:
+    if importlib.util.find_spec("wn") is None:
+        raise InputError(
+            "[mitigate.caption_variants] kinds: synonyms",
+            got="no package wn",
+            expected="the extra wordnet",
+            todo="Install it: pip install 'clipmem[wordnet]'.",
+        )
+    import wn  # pyright: ignore[reportMissingImports]  an extra, and slow to import
+
+    return wn
 
 
 def make_variants(

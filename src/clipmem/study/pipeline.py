@@ -96,7 +96,7 @@ class Study:
         self.folder.finish(name, outputs, seconds)
         self.reporter.end(name, seconds)
 
-    def _begin(self, pairs: pl.DataFrame, models: StudyModels, parents: Mapping[str, Any]) -> execution.Execution:
+    def _begin(self, pairs: pl.DataFrame, models: StudyModels, parents: dict[str, Any]) -> execution.Execution:
         """Write the manifest, or check it against data and models; return how the models are computed."""
         fingerprint = data_fingerprint(pairs["uid"])
         if (self.folder.path / "manifest.json").is_file():

@@ -45,7 +45,7 @@ def describe(
     n, order, facts, shown, step = len(plan.uids), hashlib.sha256(), objective.facts(), 0, 0
     mitigated = {"mitigate": hooks.facts()} if hooks.all else {}
     for epoch in range(settings.epochs):
-        for batch in plan.batches(settings.batch_size, epoch):
+        for batch in hooks.batches(plan.batches(settings.batch_size, epoch), epoch):
             order.update(";".join(plan.uids[slot] if slot < plan.shared else "own" for slot in batch).encode() + b"\n")
             shown += len(batch) if step < steps else 0
             step += 1
