@@ -265,7 +265,7 @@ def made(tmp_path_factory):
 def test_every_finding_turns_runs_into_effects_and_a_figure(made, name):
     where, finding = context("tiny"), FINDINGS[name]()
     effects = finding.effects(where, made)
-    assert any(one.counts for one in effects)
+    assert any(one.counts for one in effects) or name == "tradeoff"
     for one in effects:
         assert one.low <= one.estimate <= one.high or one.measure.endswith("least CLIPMem")
         assert one.holds in {"yes", "no", "inconclusive"}
@@ -277,6 +277,15 @@ def test_every_finding_turns_runs_into_effects_and_a_figure(made, name):
     told = {"finding": name, "title": finding.title, "claim": finding.claim, "holds": "yes", "panels": panels}
     assert finding_figure(told, "narrow").startswith("<svg")
     assert [panel["published"] for panel in panels] == sorted(panel["published"] for panel in panels)
+
+
+def test_a_tradeoff_counts_where_memorization_is_lower(made):
+    effects = FINDINGS["tradeoff"]().effects(context("tiny"), made)
+    memory = {one.measure.partition(":")[0]: one for one in effects if "CLIPMem" in one.measure}
+    assert len(memory) == 4
+    for one in effects:
+        name, _, what = one.measure.partition(": ")
+        assert one.counts == (what == "change of linear probe" and memory[name].holds == "yes")
 
 
 def test_exchanged_captions_are_compared_with_the_same_pairs(made):
