@@ -30,7 +30,9 @@ def test_help_is_instant_and_imports_no_torch():
         "assert not {'torch', 'open_clip', 'polars', 'matplotlib', 'scipy'} & set(sys.modules), sys.modules.keys()\n"
     )
     shown = subprocess.run([sys.executable, "-c", code + probe], capture_output=True, text=True, check=True).stdout
-    commands = ("demo", "init", "run", "score", "embed", "evaluate", "localize", "report", "doctor", "data")
+    commands = (
+        "demo", "init", "run", "score", "embed", "evaluate", "localize", "compare", "reproduce", "report", "doctor", "data"
+    )  # fmt: skip
     for command in commands:
         assert command in shown
     # the probe itself must be able to fail

@@ -3,6 +3,7 @@
 from cyclopts import App
 
 from clipmem._version import __version__
+from clipmem.cli.compare import compare
 from clipmem.cli.data import data
 from clipmem.cli.demo import demo
 from clipmem.cli.doctor import doctor
@@ -11,6 +12,7 @@ from clipmem.cli.evaluate import evaluate
 from clipmem.cli.init import init
 from clipmem.cli.localize import localize
 from clipmem.cli.report import report
+from clipmem.cli.reproduce import reproduce
 from clipmem.cli.run import run
 from clipmem.cli.score import score
 
@@ -24,6 +26,6 @@ app = App(
     # and an interrupt into a sentence that says how to go on
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, score, embed, evaluate, localize, report, doctor):
+for command in (demo, init, run, score, embed, evaluate, localize, compare, reproduce, report, doctor):
     app.command(command)
 app.command(data)

@@ -23,7 +23,8 @@ def run(
     recipe or other data is refused.
 
     Args:
-        recipe: A TOML file (`clipmem init` writes one), or a shipped one: demo, quick.
+        recipe: A TOML file (`clipmem init` writes one), or a shipped one: demo, quick, and for GPU machines
+            coco-vit-b-32, coco-vit-b-16, cc3m-vit-b-32, cc3m-vit-b-16.
         out: The run folder; by default runs/NAME, NAME being the recipe's.
         set_: Change a value: --set train.lr=1e-4. May be given several times.
         device: Where to compute.
@@ -33,6 +34,7 @@ def run(
             in quarantine.parquet.
     """
     from clipmem.cli.terminal import run_and_show
+    from clipmem.study.api import SHIPPED_RECIPES
 
     out = out or Path("runs") / recipe.stem
     command = " ".join(
@@ -45,5 +47,5 @@ def run(
             *(["--strict"] if strict else []),
         ]
     )
-    shipped = str(recipe) if str(recipe) in {"demo", "quick"} and not recipe.exists() else recipe
+    shipped = str(recipe) if str(recipe) in SHIPPED_RECIPES and not recipe.exists() else recipe
     run_and_show(shipped, out, settings=set_, command=command, device=device, engine=engine, strict=strict)

@@ -111,11 +111,17 @@ from clipmem.functional.unitmem import (
     nonnegative,
     unitmem,
 )
+from clipmem.functional.verdict import (
+    Claim,
+    all_hold,
+    verdict,
+)
 
 __all__ = [
     "AlignmentParts",
     "BankMeans",
     "BootstrapInterval",
+    "Claim",
     "ClassMemState",
     "Correlation",
     "DejaVu",
@@ -141,6 +147,7 @@ __all__ = [
     "alignment",
     "alignment_parts",
     "alignment_parts_against",
+    "all_hold",
     "auroc",
     "benjamini_hochberg",
     "bootstrap_mean",
@@ -181,6 +188,7 @@ __all__ = [
     "text_view_distance",
     "top_overlap",
     "unitmem",
+    "verdict",
     "view_distance",
     "welch",
 ]

@@ -41,6 +41,10 @@ from clipmem.models.weights import read_checkpoint
 from clipmem.store.atomic import atomic_write, make_folder
 
 SHIPPED = ("clipmem-tiny", "clipmem-micro")
+# clipmem-tiny with towers of other widths, for `clipmem reproduce --figure model-size`
+GRID = tuple(
+    f"clipmem-i{image}-t{text}" for image in (64, 128, 192) for text in (64, 128, 192) if image * text != 16384
+)
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 # what open_clip and the libraries below it raise on files that are no model, or not of this architecture
 BROKEN = (ValueError, LookupError, TypeError, RuntimeError, AttributeError, OSError, AssertionError, ImportError)
@@ -232,7 +236,7 @@ def settings_of(name: str) -> dict[str, Any]:
     Returns:
         `model_cfg`, and `preprocess_cfg`, which is empty unless a JSON file has it.
     """
-    if name in SHIPPED:
+    if name in SHIPPED or name in GRID:
         shipped = files("clipmem.models") / "configs" / f"{name}.json"
         return {"model_cfg": json.loads(shipped.read_text(encoding="utf-8")), "preprocess_cfg": {}}
     if name.endswith(".json"):

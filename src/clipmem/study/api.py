@@ -12,7 +12,8 @@ from clipmem.store.folder import RunFolder
 from clipmem.study.engines import check_name, is_first, open_engine
 from clipmem.study.loaded import Run
 
-SHIPPED_RECIPES = ("demo", "quick")
+PUBLISHED_RECIPES = ("coco-vit-b-32", "coco-vit-b-16", "cc3m-vit-b-32", "cc3m-vit-b-16")
+SHIPPED_RECIPES = ("demo", "quick", *PUBLISHED_RECIPES)
 
 
 def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Sequence[str] = ()) -> Recipe:

@@ -1,0 +1,1 @@
+"""The page and the tables of `clipmem reproduce`: claims, what came out, and the published curves beside it."""

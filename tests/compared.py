@@ -1,0 +1,130 @@
+"""Finished run folders with chosen numbers, for tests of comparisons: every file that is read, and nothing trained."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from clipmem.base.recipes import dump_recipe, load_recipe
+from clipmem.embed import passes
+from clipmem.embed.passes import Embeddings
+from clipmem.store.folder import RunFolder
+
+SIZES = {"shared": 6, "candidate": 8, "independent": 8, "external": 6}
+PAIRS = SIZES["shared"] + SIZES["candidate"]
+EPOCHS = 4
+METRICS = {"linear_probe_acc1": 0.5, "zero_shot_acc1": 0.4, "image_retrieval_median_rank": 3.0}
+
+
+def split_of(planted=2, without=()):
+    """A split table: uids are numbers, roles in blocks, the first candidates planted."""
+    rows = []
+    for role, size in SIZES.items():
+        for k in range(size):
+            uid = f"{role[0]}{k:02d}"
+            wrong = role == "candidate" and k < planted
+            other = f"c{(k + 1) % planted:02d}" if wrong else uid
+            rows.append({"uid": uid, "role": role, "group": uid, "planted": wrong, "captions_from": other})
+    return pl.DataFrame(rows).filter(~pl.col("uid").is_in(list(without))).sort("uid")
+
+
+def scores_of(splits, seeds, effect, noise):
+    """Alignment by pair and seed: f sees candidates, and what they gain is `effect` and a seed's own noise."""
+    rng = np.random.default_rng(noise)
+    rows = []
+    for seed in seeds:
+        shift = 0.1 * seed  # what a seed does to every run alike
+        for uid, role in splits.select("uid", "role").iter_rows():
+            gain = {"candidate": effect, "independent": -effect}.get(role, 0.0)
+            f, g = rng.normal(gain + shift, 0.05), rng.normal(0, 0.05)
+            rows.append({"uid": uid, "seed": seed, "f": f, "g": g})
+    return pl.DataFrame(rows)
+
+
+def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, without=(), utility=0.0, data="d" * 64,
+          epochs=EPOCHS, rate=1000.0, memory=2**30, processor="a processor", start="start", protocol="four-way",
+          metrics=METRICS, presentations=None):  # fmt: skip
+    """Write a run folder.
+
+    Args:
+        path: Where.
+        settings: Changes to the recipe.
+        effect: CLIPMem of candidates, before noise.
+        seeds: The seeds.
+        noise: Seed of the noise in scores and utility.
+        planted: How many candidates have another's captions.
+        without: Pairs that were removed.
+        utility: Added to each metric.
+        data: The data's fingerprint.
+        epochs: Passes over the pairs.
+        rate: Pairs a second of a training.
+        memory: Peak memory of a training in bytes; None = not measured.
+        processor: The machine.
+        start: Stands for the initial weights.
+        protocol: The recipe's protocol.
+        metrics: Utility metrics and their level; None = no utility was measured.
+        presentations: Presentations of a model, where they are not passes times pairs.
+    """
+    folder, splits = RunFolder(Path(path)), split_of(planted, without)
+    sizes = [f"split.{role}={size}" for role, size in SIZES.items()]
+    recipe = load_recipe("", [
+        *sizes, f"train.seeds={list(seeds)}", f"train.epochs={epochs}", f"split.planted={planted}",
+        f"protocol={protocol}", *settings,
+    ])  # fmt: skip
+    folder.claim(recipe, dump_recipe(recipe))
+    folder.write_json("manifest.json", {
+        "format": 1, "data_sha256": data, "recipe_sha256": "r" * 64, "processor": processor, "cores": 2,
+    })  # fmt: skip
+    folder.write("splits", splits)
+    folder.write("seed_scores", scores_of(splits, seeds, effect, noise))
+    folder.write_json("summary.json", {"format": 1, "normaliser": 1.0 + effect})
+    own = PAIRS - len([uid for uid in without if uid[0] in "sc"])
+    for side in "fg":
+        for seed in seeds:
+            record = {"pairs": own, "presentations": presentations or own * epochs, "init_sha256": f"{start} {seed}"}
+            file = folder.write_json(f"models/{side}/seed-{seed}/record.json", record)
+            # no two trainings take the same time
+            measured = {"pairs_per_second": rate * (1 + 0.01 * seed + 0.02 * (side == "g"))}
+            measured |= {} if memory is None else {"peak_memory_bytes": memory + seed}
+            folder.finish(f"train-{side}-seed-{seed}", [file], 1.0, measured)
+    if metrics is not None:
+        rng = np.random.default_rng(noise + 100)
+        by_seed = {
+            name: {"by_seed": (level + utility + 0.01 * np.array(seeds) + rng.normal(0, 0.01, len(seeds))).tolist()}
+            for name, level in metrics.items()
+        }
+        document = {"format": 1, "seeds": {"f": list(seeds)}, "metrics": {"f": by_seed}}
+        folder.write_json("evaluate/utility.json", document)
+    for stage, seconds in (("train", 10.0), ("report", 5.0)):
+        folder.finish(stage, [], seconds)
+    return folder.path
+
+
+def add_contents(path, seed=0):
+    """Add what some findings look at beside scores: captions, pictures, embeddings and the units of one layer pair."""
+    folder, rng = RunFolder(Path(path)), np.random.default_rng(seed)
+    splits = folder.read("splits")
+    uids = splits["uid"].to_list()
+    texts = [[f"a {('red', 'blue')[k % 2]} thing", f"number {k}"] for k in range(len(uids))]
+    empty = {name: [""] * len(uids) for name in ("key", "image", "group", "label", "sublabel", "credit")}
+    none = {name: pl.Series(name, [[]] * len(uids), dtype=pl.List(pl.String)) for name in ("variants", "objects")}
+    folder.write("pairs", pl.DataFrame({"uid": uids, "captions": texts, **empty, **none}))
+    (folder.path / "cache").mkdir()
+    np.save(folder.path / "cache" / "pixels.npy", rng.integers(0, 256, (len(uids), 32, 32, 3), dtype=np.uint8))
+    seeds = folder.recipe().train.seeds
+    for side in "fg":
+        for k in seeds:
+            arrays = Embeddings(
+                torch.from_numpy(rng.normal(size=(len(uids), 1, 4)).astype(np.float32)),
+                torch.from_numpy(rng.normal(size=(len(uids), 4)).astype(np.float32)),
+                torch.arange(len(uids)),
+            )
+            passes.save(folder.embedding_dir(side, k), arrays)
+    units = [
+        {"side": side, "seed": k, "tower": "image", "layer": layer, "kind": "mlp", "unit": unit,
+         "unitmem": rng.random(), "unitmem_median": rng.random()}
+        for side in "fg" for k in seeds for layer in (1, 2) for unit in range(3)
+    ]  # fmt: skip
+    (folder.path / "localize").mkdir()
+    pl.DataFrame(units).write_parquet(folder.path / "localize" / "units.parquet")

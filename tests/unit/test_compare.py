@@ -1,0 +1,298 @@
+"""Comparisons: arithmetic against slow references, and the exact text of every refusal."""
+
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+from tests.compared import METRICS, SIZES, build
+
+from clipmem.base.errors import InputError
+from clipmem.functional import holm
+from clipmem.report.compare.page import compare_runs, render, write_compared
+from clipmem.report.compare.rows import answer_sentences
+from clipmem.report.compare.terminal import print_compared
+
+SEEDS = (0, 1, 2)
+T_975 = {2: 4.302652729911275}  # t quantile of two degrees of freedom
+
+
+@pytest.fixture
+def runs(tmp_path):
+    build(tmp_path / "plain")
+    build(tmp_path / "noisy", "mitigate.text_noise.std=0.15", effect=0.5, noise=2, utility=0.05, rate=500.0)
+    return tmp_path
+
+
+def difference(document, measure, run="noisy"):
+    [row] = [row for row in document["differences"] if (row["run"], row["measure"]) == (run, measure)]
+    return row
+
+
+def slow_mean(folder, seed, uids):
+    """Mean of A(f) - A(g) over pairs, a pair at a time."""
+    table = pl.read_parquet(folder / "seed_scores.parquet")
+    values = [row["f"] - row["g"] for row in table.iter_rows(named=True) if row["seed"] == seed and row["uid"] in uids]
+    assert len(values) == len(uids)
+    return math.fsum(values) / len(values)
+
+
+def slow_paired(values, base):
+    """Mean difference and its t interval, from the definition."""
+    d = [a - b for a, b in zip(values, base, strict=True)]
+    mean = math.fsum(d) / len(d)
+    sd = math.sqrt(math.fsum((x - mean) ** 2 for x in d) / (len(d) - 1))
+    half = T_975[len(d) - 1] * sd / math.sqrt(len(d))
+    return mean, mean - half, mean + half
+
+
+def test_differences_are_paired_by_seed(runs):
+    document = compare_runs([runs / "plain", runs / "noisy"])
+    candidates = {f"c{k:02d}" for k in range(SIZES["candidate"])}
+    groups = {
+        "clipmem": candidates,
+        "clipmem planted": {"c00", "c01"},
+        "clipmem control": {f"e{k:02d}" for k in range(SIZES["external"])},
+    }
+    for measure, uids in groups.items():
+        values, base = ([slow_mean(runs / name, seed, uids) for seed in SEEDS] for name in ("noisy", "plain"))
+        row = difference(document, measure)
+        np.testing.assert_allclose(row["values"], values, atol=1e-12)
+        found = row["difference"], row["low"], row["high"]
+        np.testing.assert_allclose(found, slow_paired(values, base), atol=1e-12)
+        assert (row["n"], row["seeds"], row["kind"]) == (len(uids), 3, "memorization")
+    for metric in METRICS:
+        there = [
+            json.loads((runs / name / "evaluate" / "utility.json").read_text())["metrics"]["f"][metric]["by_seed"]
+            for name in ("noisy", "plain")
+        ]
+        row = difference(document, metric)
+        np.testing.assert_allclose([row["difference"], row["low"], row["high"]], slow_paired(*there), atol=1e-12)
+    p = np.array([row["p"] for row in document["differences"]])
+    np.testing.assert_array_equal([row["p_holm"] for row in document["differences"]], holm(p))
+
+
+def test_a_run_against_its_own_copy_does_not_differ(tmp_path):
+    for name in ("plain", "copy"):
+        build(tmp_path / name)
+    document = compare_runs([tmp_path / "plain", tmp_path / "copy"])
+    assert {row["difference"] for row in document["differences"]} == {0.0}
+    assert {(row["low"], row["p_holm"]) for row in document["differences"]} == {(None, None)}
+    assert document["pareto"]["linear_probe_acc1"]["front"] == ["plain", "copy"]
+
+
+def test_cost_is_a_ratio_over_models(runs):
+    document = compare_runs([runs / "plain", runs / "noisy"])
+    cost = {row["measure"]: row for row in document["cost"]}
+    assert cost["pairs/s a model"]["ratio"] == pytest.approx(0.5)
+    assert cost["training seconds a model"]["ratio"] == pytest.approx(2.0)
+    assert cost["peak memory, MiB"]["mean"] == pytest.approx(1024, abs=1e-3)
+    assert cost["seconds of all stages"]["ratio"] == 1.0  # the report's seconds are not among them
+    rates = [1000.0 * (1 + 0.01 * seed + 0.02 * g) for g in (0, 1) for seed in SEEDS]
+    assert cost["pairs/s a model"]["baseline"] == pytest.approx(sum(rates) / 6)
+    build(runs / "elsewhere", processor="another")
+    document = compare_runs([runs / "plain", runs / "elsewhere"])
+    assert document["cost"] == []
+    said = "Cost is not compared: the runs were not computed on the same machine in the same way."
+    assert said in document["notes"]
+    build(runs / "older", memory=None)
+    names = {row["measure"] for row in compare_runs([runs / "plain", runs / "older"])["cost"]}
+    assert names == {"training seconds a model", "pairs/s a model", "seconds of all stages"}
+
+
+def test_the_front_and_what_differs(runs):
+    build(runs / "worse", "mitigate.captions.count=3", effect=0.9, noise=3, utility=-0.2)
+    document = compare_runs([runs / name for name in ("plain", "noisy", "worse")])
+    assert document["pareto"]["linear_probe_acc1"]["front"] == ["noisy"]
+    assert "image_retrieval_median_rank" not in document["pareto"]  # lower is better there
+    assert document["runs"][2]["differs"] == {"mitigate.captions.count": [0, 3]}
+    place = document["pareto"]["zero_shot_acc1"]["points"][0]
+    assert place == {
+        "run": "plain",
+        "memorization": {"difference": 0.0, "low": None, "high": None},
+        "utility": {"difference": 0.0, "low": None, "high": None},
+        "front": False,
+    }
+
+
+def test_removed_pairs_are_left_out_of_both_sides(runs):
+    build(runs / "fewer", "mitigate.remove.count=2", "mitigate.remove.by=random", without=("c06", "c07", "i06", "i07"))
+    document = compare_runs([runs / "plain", runs / "fewer"])
+    both = {f"c{k:02d}" for k in range(6)}
+    row = difference(document, "clipmem", "fewer")
+    assert row["n"] == 6
+    assert row["baseline_values"] == pytest.approx([slow_mean(runs / "plain", seed, both) for seed in SEEDS])
+    assert document["notes"][:2] == [
+        "fewer trained on 2 pairs fewer: each shown as often, so 8 fewer presentations. A seed shares the initial "
+        "weights with plain, not the order of pairs.",
+        "fewer is compared with plain over the 6 candidates that both trained on.",
+    ]
+    build(runs / "longer", presentations=56, without=("c06", "c07", "i06", "i07"))
+    assert compare_runs([runs / "plain", runs / "longer"])["notes"][0] == (
+        "longer trained on 2 pairs fewer: as many presentations in all, so each was shown 1.17 times as often. A seed "
+        "shares the initial weights with plain, not the order of pairs."
+    )
+
+
+def test_notes_say_what_else_a_comparison_rests_on(runs):
+    build(runs / "other", "train.captions=2", start="elsewhere", seeds=(0,), metrics=None)
+    build(runs / "one", seeds=(0,))
+    assert compare_runs([runs / "one", runs / "other"])["notes"] == [
+        "other starts from other weights, so that a seed shares the order of pairs only.",
+        "other is scored over 2 captions a pair where there are so many, one over 1: a mean over other captions is "
+        "part of the difference.",
+        "Utility is not compared: other has no evaluate/utility.json. A clipmem that measures utility must make the "
+        "run.",
+        "One seed gives no interval: differences may be the seed's.",
+    ]
+
+
+REFUSED = [
+    (
+        {"data": "e" * 64},
+        "run folder ROOT/other: other data: got eeeeeeeeeeeeeeee, expected dddddddddddddddd, as in ROOT/plain. Scores "
+        "depend on the pairs: run both recipes on the same data.",
+    ),
+    (
+        {"settings": ["score.weight=0.5"]},
+        "run folder ROOT/other: other alignment: got clip with weight 0.5, expected clip with weight 1, as in "
+        "ROOT/plain. They are on other scales: set [score] alignment and weight alike.",
+    ),
+    (
+        {"settings": ["embed.views=3"]},
+        "run folder ROOT/other: other views of the alignment: got 3 views, 0 caption edits, expected 0 views, 0 "
+        "caption edits, as in ROOT/plain. An alignment over more views is another measure: set [embed] alike.",
+    ),
+    (
+        {"settings": ["evaluate.labels=sublabel"]},
+        "run folder ROOT/other: other evaluation: got {'evaluate.labels': 'sublabel'}, expected {'evaluate.labels': "
+        "'label'}, as in ROOT/plain. Utility measured otherwise is another measure: set [evaluate] alike.",
+    ),
+    (
+        {"seeds": (0, 1)},
+        "run folder ROOT/other: other seeds: got [0, 1], expected [0, 1, 2], as in ROOT/plain. Runs are compared seed "
+        "by seed: train both with the same train.seeds.",
+    ),
+    (
+        {"epochs": 5},
+        "run folder ROOT/other: other number of presentations: got 70 a model (14 pairs, 5 times each), expected 56 a "
+        "model (14 pairs, 4 times each), as in ROOT/plain. Training longer changes both memorization and utility: set "
+        "train.epochs so that both are shown as often.",
+    ),
+    (
+        {"epochs": 6, "without": ("c07", "i07")},
+        "run folder ROOT/other: other number of presentations: got 78 a model (13 pairs, 6 times each), expected 56 a "
+        "model (14 pairs, 4 times each), as in ROOT/plain. After a removal either the presentations in all or the "
+        "passes over each pair must be the same: set train.epochs so that one of them is.",
+    ),
+    (
+        {"protocol": "subsample"},
+        "run folder ROOT/other: got protocol 'subsample', expected 'four-way'. Runs are compared seed by seed, and "
+        "only this protocol trains one f and one g for each seed.",
+    ),
+    (
+        {"without": [f"c{k:02d}" for k in range(8)], "presentations": 56},
+        "run folder ROOT/other: other candidates: got none of the 8 candidates, expected some that both trained on, as "
+        "in ROOT/plain. Nothing is left to compare memorization over: remove fewer pairs.",
+    ),
+]
+
+
+def refused(root, *arguments, **settings):
+    with pytest.raises(InputError) as error:
+        compare_runs(*arguments, **settings)
+    return str(error.value).replace(str(root), "ROOT")
+
+
+@pytest.mark.parametrize(("change", "text"), REFUSED)
+def test_unfair_comparisons_are_refused(tmp_path, change, text):
+    build(tmp_path / "plain")
+    settings = change.pop("settings", ())
+    build(tmp_path / "other", *settings, **change)
+    assert refused(tmp_path, [tmp_path / "plain", tmp_path / "other"]) == text
+
+
+@pytest.mark.parametrize("change", [{"planted": 4}, {"without": ("e00",)}])
+def test_another_split_is_refused(tmp_path, change):
+    build(tmp_path / "plain")
+    build(tmp_path / "other", **change)
+    text = refused(tmp_path, [tmp_path / "plain", tmp_path / "other"])
+    assert text.startswith("run folder ROOT/other: other split: got ")
+    assert ", expected 28 pairs, " in text
+    assert text.endswith("f and g of both must train on the same pairs and captions: set [split] alike.")
+
+
+def test_the_published_scale_needs_one_normaliser(runs):
+    pair = [runs / "plain", runs / "noisy"]
+    assert refused(runs, pair, measure="clipmem_norm") == (
+        "run folder ROOT/noisy: other normaliser of clipmem_norm: got 1.5, expected 1.6, as in ROOT/plain. It is the "
+        "range of each run's own candidates: compare clipmem, which has no normaliser."
+    )
+    build(runs / "same", noise=5)
+    plain = difference(compare_runs([pair[0], runs / "same"]), "clipmem", "same")
+    norm = difference(compare_runs([pair[0], runs / "same"], measure="clipmem_norm"), "clipmem_norm", "same")
+    assert norm["difference"] == pytest.approx(plain["difference"] / 1.6)
+    assert refused(runs, pair, measure="sslmem") == (
+        "measure: got 'sslmem', expected 'clipmem' or 'clipmem_norm'. Choose one of the two."
+    )
+
+
+def test_what_is_no_comparison(runs):
+    assert refused(runs, [runs / "plain"]) == (
+        "clipmem compare: got 1 run folder, expected two or more, the baseline first. Name the run without mitigation, "
+        "then those with."
+    )
+    assert refused(runs, [runs / "plain", runs / "noisy", runs / "plain"]) == (
+        "clipmem compare: got ROOT/plain twice, expected each run once. Leave one of them out."
+    )
+    build(runs / "more" / "plain")
+    assert refused(runs, [runs / "plain", runs / "more" / "plain"]) == (
+        "clipmem compare: got two folders of the name 'plain', expected names that tell runs apart. Rename a folder."
+    )
+    (runs / "noisy" / "stages" / "report.json").unlink()
+    assert refused(runs, [runs / "plain", runs / "noisy"]) == (
+        "run folder ROOT/noisy: got a run that is not finished, expected a run whose stages are done. Run `clipmem run "
+        "RECIPE.toml --out ROOT/noisy` again: it goes on where it stopped."
+    )
+
+
+def printed(document, width):
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_compared(document, Path("out/index.html"), console)
+    return console.export_text()
+
+
+def test_files_page_and_terminal(runs, tmp_path):
+    hostile = runs / "<b>$x_1$"
+    build(hostile, "mitigate.captions.count=5", effect=0.4, noise=4, utility=0.1)
+    out = tmp_path / "out"
+    document = write_compared([runs / "plain", runs / "noisy", hostile], out)
+    assert json.loads((out / "compare.json").read_text()) == document
+    table = pl.read_parquet(out / "compare.parquet")
+    assert table.height == len(document["differences"]) + len(document["cost"])
+    assert set(table["kind"]) == {"memorization", "utility", "cost"}
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert page == render(document)
+    assert "<b>$x_1$" not in page
+    assert "&lt;b&gt;$x_1$" in page
+    assert "<script" not in page
+    assert "http://" not in page.replace("http://www.w3.org/", "")
+    assert page.count("<svg") == 2
+    [said] = [line for line in answer_sentences(document) if line.startswith("noisy")]
+    assert said.startswith("noisy against plain: memorization lower (-0.")
+    text = printed(document, width=140)
+    assert max(len(line) for line in text.splitlines() if not line.startswith("Page: ")) <= 100
+    for width in (80, 100):
+        row = next(line for line in printed(document, width).splitlines() if "clipmem control" in line)
+        assert "]" in row  # the interval is whole
+    assert "On the Pareto front by linear_probe_acc1: " in text
+    # again, with the same bytes
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    write_compared([runs / "plain", runs / "noisy", hostile], out)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    with pytest.raises(InputError, match="got a folder that holds other files, expected a new folder"):
+        write_compared([runs / "plain", runs / "noisy"], runs)
