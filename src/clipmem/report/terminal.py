@@ -35,7 +35,6 @@ TABLE_STYLE: dict[str, Any] = {
     "box": box.SIMPLE_HEAD,
     "pad_edge": False,
 }
-TABLE_STYLE = _STYLE  # for the tables of comparisons and reproductions
 
 
 def roles_table(summary: Mapping[str, Any]) -> Table:
