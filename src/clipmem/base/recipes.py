@@ -90,7 +90,7 @@ class TrainSection(_Section):
     )
 
     compile: Literal["off", "on"] = Field(
-        "off", description="on: torch.compile for the towers; needs a C++ compiler, a GPU or long trainings to pay."
+        "off", description="on: open_clip's passes by torch.compile, instead of clipmem's own; needs a C++ compiler."
     )
 
     @model_validator(mode="after")
