@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import polars as pl
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -48,6 +48,7 @@ def document(text):
 @given(ANY)
 @example("\x1b[2J\x1b[31m[bold]x[/bold]")
 @example("word " * 10_000)
+@settings(deadline=None)  # the longest text takes half a second
 def test_an_inspection_shows_text_and_fits_100_columns(text):
     stream = io.StringIO()
     console = Console(file=stream, width=200, force_terminal=False, color_system=None)

@@ -10,7 +10,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -180,7 +180,10 @@ def _write_parquet(out: Path, items: Iterator[Item], shard: int) -> int:
     written, schema = 0, pa.schema(list(_COLUMNS.items()))
     for number, blocks in _grouped(items, shard):
         # pictures are compressed already
-        with atomic_file(out / f"{number:05d}.parquet") as stream, _writer(stream, schema) as writer:
+        with (
+            atomic_file(out / f"{number:05d}.parquet") as stream,
+            pq.ParquetWriter(stream, schema, compression="none", write_statistics=False) as writer,
+        ):
             for block in blocks:
                 rows = [
                     {**item.row, "image": {"bytes": item.picture, "path": f"{item.number:09d}.{item.ending}"}}
@@ -189,10 +192,6 @@ def _write_parquet(out: Path, items: Iterator[Item], shard: int) -> int:
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 written += len(rows)
     return written
-
-
-def _writer(stream: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(stream, schema, compression="none", write_statistics=False)
 
 
 def _write_folder(out: Path, items: Iterator[Item], shard: int) -> int:

@@ -117,7 +117,7 @@ def _pairs(source: Source, digests: Counter[bytes]) -> pl.DataFrame:
     return collect(watched(), source.problems, what=repr(source.section.path))
 
 
-def runs(n: int, most: int, *, run: int = RUN) -> list[int]:
+def runs(n: int, most: int, *, run: int) -> list[int]:
     """Choose at most `most` of `n` places: runs of neighbours, the runs at even distances; all of them if few.
 
     Example:
@@ -126,8 +126,9 @@ def runs(n: int, most: int, *, run: int = RUN) -> list[int]:
     """
     if n <= most:
         return list(range(n))
-    count = max(1, most // run)
-    return [place for k in range(count) for place in range(k * n // count, k * n // count + run)]
+    length = min(run, most)
+    begins = [k * n // (most // length) for k in range(most // length)]
+    return [place for begin in begins for place in range(begin, begin + length)]
 
 
 def look_at(
@@ -140,8 +141,8 @@ def look_at(
 ) -> Looked:
     """Read the headers of a sample of the pictures, decode some of them and compare those."""
     looked, n = Looked(), pairs.height
-    chosen = [order[place] for place in (range(n) if full else runs(n, HEADERS))]
-    decode_these = set(chosen if full else [order[place] for place in runs(n, DECODED)])
+    chosen = [order[place] for place in (range(n) if full else runs(n, HEADERS, run=RUN))]
+    decode_these = set(chosen if full else [order[place] for place in runs(n, DECODED, run=RUN)])
     # where samples are small parts of the data, the runs of the one need not lie in those of the other
     chosen = list(dict.fromkeys([*chosen, *(place for place in order if place in decode_these)]))
     references, keys = pairs["image"].to_list(), pairs["key"].to_list()
@@ -184,7 +185,7 @@ def _pictures(looked: Looked, n: int) -> dict[str, Any]:
     }
 
 
-def _quantiles(values: pl.Series) -> dict[str, float] | None:
+def _quantiles(values: pl.Series) -> dict[str, int] | None:
     """Smallest, median, 95 % and largest value; None of nothing."""
     if not len(values):
         return None

@@ -16,7 +16,7 @@ _CAPTION, _NAME, _REASONS = 160, 80, 12
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1))
 
 
-def in_bytes(number: float) -> str:
+def in_bytes(number: int | float) -> str:
     """Write a number of bytes with the unit that fits.
 
     Example:
@@ -89,7 +89,7 @@ def _of(some: int, of: int, what: str) -> str:
     return f"all {of:,} {what}" if some >= of else f"{some:,} of {of:,} {what}"
 
 
-def _spread(values: Mapping[str, float] | None, write: Any = "{:,}".format) -> str:
+def _spread(values: Mapping[str, int] | None, write: Any = "{:,}".format) -> str:
     if values is None:
         return "none"
     low, middle, high, top = (write(values[name]) for name in ("min", "median", "p95", "max"))
