@@ -16,7 +16,10 @@ WIDTH, PART, LIMIT = 512, 50_000, 2048.0
 
 
 def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
-    """Run `clipmem score` on float16 embeddings of 100,000 and of 1,000,000 pairs in clip-retrieval's layout."""
+    """Run `clipmem score` on float16 embeddings of 100,000 and of 1,000,000 pairs in clip-retrieval's layout.
+
+    A ratio of 1 is linear; above 1, the fixed start-up counts less for many pairs.
+    """
     found: list[dict[str, float]] = []
     for pairs in SIZES:
         for name, shift in (("target", 1), ("reference", 2)):
@@ -26,9 +29,12 @@ def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: AR
             shutil.rmtree(folder / name)
     small, large = found
     for one in found:
-        print(f"{one['pairs']:>9,.0f} pairs: {one['seconds']:.1f} s, peak {one['mib']:.0f} MiB")
+        print(
+            f"{one['pairs']:>9,.0f} pairs: {one['seconds']:.1f} s of a processor, {one['clock']:.1f} s by the clock, "
+            f"peak {one['mib']:.0f} MiB"
+        )
     return [
-        _row("time a pair, 100,000 against 1,000,000 pairs (1 = linear)", small["seconds"] / small["pairs"],
+        _row("processor time a pair, 100,000 against 1,000,000 pairs", small["seconds"] / small["pairs"],
              large["seconds"] / large["pairs"], "s"),
         _row("2 GiB against the peak memory of 1,000,000 pairs", LIMIT, large["mib"], "MiB"),
     ]  # fmt: skip
@@ -68,11 +74,13 @@ def _score(folder: Path, pairs: int) -> dict[str, float]:
         file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
     )
     _, status, used = os.wait4(child, 0)
-    seconds = time.perf_counter() - started
+    clock = time.perf_counter() - started
     rows = pl.scan_parquet(out).select(pl.len()).collect().item() if out.is_file() else 0
     if status or rows != pairs:
         raise RuntimeError(f"clipmem score ended with {status} and {rows} rows")
     about = json.loads(out.with_suffix(".json").read_text())
     if about["bank"]["pairs"] != 1000:
         raise RuntimeError(f"a bank of {about['bank']['pairs']} pairs")
-    return {"pairs": float(pairs), "seconds": seconds, "mib": used.ru_maxrss / 1024}
+    # on a busy machine the clock tells of the others
+    seconds = used.ru_utime + used.ru_stime
+    return {"pairs": float(pairs), "seconds": seconds, "clock": clock, "mib": used.ru_maxrss / 1024}
