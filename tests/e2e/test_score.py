@@ -280,8 +280,7 @@ def test_what_the_terminal_says(world, tmp_path, capsys, monkeypatch):
         ),
         (
             ["--data", "nowhere"],
-            "--data nowhere: got no such file or folder, expected a data set, or the word emoji. Check the path: "
-            "a relative one starts at the working directory.",
+            "[data] path: got 'nowhere', no such file or folder, expected ",
         ),
         (
             ["--data", "{w}/pairs.parquet"],
@@ -290,12 +289,11 @@ def test_what_the_terminal_says(world, tmp_path, capsys, monkeypatch):
         ),
         (
             ["--data", "{w}/pairs.parquet", "--bank", "{w}/none"],
-            "--bank {w}/none: got no such file or folder, expected a data set, or the word emoji. Check the "
-            "path: a relative one starts at the working directory.",
+            "[data] path: got '{w}/none', no such file or folder, expected ",
         ),
         (
             ["--data", "{w}/empty.parquet"],
-            "--data {w}/empty.parquet: got no pair, expected at least one pair. Check the path.",
+            "[data] path: got '{w}/empty.parquet' without a usable pair ",
         ),
         (
             ["--data", "{w}/one.parquet"],
