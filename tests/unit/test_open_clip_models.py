@@ -216,15 +216,15 @@ def test_a_tokenizer_that_would_run_code(transformers, tmp_path):
     text = {**SIGLIP_TEXT, "vocab_size": words, "hf_tokenizer_name": "x/y"}
     write_folder(folder, variant(custom_text=True, text_cfg=text))
     assert refused(str(folder), find=False) == (
-        f"model {shorten(str(folder))}: got tokenizer_config.json with auto_map, which names code of the model's own, expected "
-        "classes that transformers has. Code that comes with a model is never run. If the library has the class, "
-        "remove that key."
+        f"model {shorten(str(folder))}: got tokenizer_config.json with auto_map, which names code of the model's "
+        "own, expected classes that transformers has. Code that comes with a model is never run. If the library has "
+        "the class, remove that key."
     )
     trusting = {**text, "tokenizer_kwargs": {"trust_remote_code": True}}
     write_folder(folder, variant(custom_text=True, text_cfg=trusting))
     assert refused(str(folder), find=False) == (
-        f"model {shorten(str(folder))}: got a config with tokenizer_kwargs.trust_remote_code, expected a tokenizer that "
-        "transformers knows. Code that comes with a model is never run: remove that key."
+        f"model {shorten(str(folder))}: got a config with tokenizer_kwargs.trust_remote_code, expected a tokenizer "
+        "that transformers knows. Code that comes with a model is never run: remove that key."
     )
     assert not mark.exists()
 
