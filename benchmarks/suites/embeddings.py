@@ -15,7 +15,7 @@ SIZES = (100_000, 1_000_000)
 WIDTH, PART, LIMIT = 512, 50_000, 2048.0
 
 
-def measure(folder: Path, *, rounds: int, before: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
     """Run `clipmem score` on float16 embeddings of 100,000 and of 1,000,000 pairs in clip-retrieval's layout.
 
     A ratio of 1 is linear; above 1, the fixed start-up counts less for many pairs.
