@@ -160,6 +160,12 @@ def test_without_labels_there_is_retrieval_alone():
             {"linear_probe": "the pairs to train on are one group, and C needs another to be chosen on"},
         ),
         ({"train": np.ones(N, dtype=bool)}, C, "", {"linear_probe": "no labelled pair is left to test on"}),
+        (
+            {"labels": np.arange(N)},
+            N,
+            "",
+            {"linear_probe": "30 pairs to train on have 30 classes, fewer than two pairs a class"},
+        ),
     ],
 )
 def test_what_is_not_measured_says_why(changes, classes, text, expected):

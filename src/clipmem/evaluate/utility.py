@@ -267,8 +267,13 @@ def why_not(
         reason = "there is one class only, and nothing to tell apart"
     why = {"zero_shot": reason or text, "linear_probe": reason, "retrieval": text}
     known = train & (labels >= 0)
-    if not reason and len(np.unique(labels[known])) < 2:
+    trained = len(np.unique(labels[known]))
+    if not reason and trained < 2:
         why["linear_probe"] = f"{int(known.sum())} pairs to train on have fewer than 2 classes"
+    elif not reason and 2 * trained > known.sum():  # a column of names or numbers of pairs, or far too few pairs
+        why["linear_probe"] = (
+            f"{int(known.sum())} pairs to train on have {trained} classes, fewer than two pairs a class"
+        )
     elif not reason and len(np.unique(groups[known])) < 2:
         why["linear_probe"] = "the pairs to train on are one group, and C needs another to be chosen on"
     elif not reason and not (test & ~train & (labels >= 0)).any():

@@ -70,8 +70,8 @@ def data_section(
 ) -> DataSection | None:
     """Return a recipe's `[data]` for a command's options; None where neither a path nor a source is given.
 
-    Without a source, a folder that holds no Parquet file is one of classes (`classfolder`). Parquet has its labels in the column `label` unless another is named, and its labels for captions where no column of
-    captions is.
+    Without a source, a folder that holds no Parquet file is one of classes (`classfolder`). Parquet has its labels in
+    the column `label` unless another is named, and its labels for captions where no column of captions is.
     """
     if path is None and not source:
         return None
