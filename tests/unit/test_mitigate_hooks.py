@@ -13,9 +13,9 @@ from tests.unit.test_train import N, data_of, plan_of, section, uid
 from clipmem.base.errors import InputError
 from clipmem.base.mitigations import RegroupSection, RemoveSection
 from clipmem.base.random import derive_seed, uniform
-from clipmem.base.recipes import load_recipe
+from clipmem.base.recipes import differences, dump_recipe, load_recipe
 from clipmem.data.views import pair_keys
-from clipmem.mitigate import MITIGATIONS, CaptionSampling, removal_list, sample_captions
+from clipmem.mitigate import MITIGATIONS, CaptionSampling, Training, hooks_of, removal_list, sample_captions
 from clipmem.mitigate.base import captions_in_training
 from clipmem.mitigate.controls import EarlyStopping, WeightDecay
 from clipmem.mitigate.masking import TextMasking, drop_tokens
@@ -23,8 +23,10 @@ from clipmem.mitigate.parent import Parent
 from clipmem.mitigate.regroup import Regroup, regroup
 from clipmem.mitigate.remove import take_out
 from clipmem.models import openclip
+from clipmem.store.folder import RunFolder
 from clipmem.train.hooks import Hooks
 from clipmem.train.loop import train
+from clipmem.train.paired import training_set
 from clipmem.train.schedule import epoch_batches
 
 KEYS = pair_keys([uid(k) for k in range(300)])
@@ -348,3 +350,64 @@ def test_masking_in_the_loop_is_the_function(tmp_path):
     plain, _ = fit(tmp_path / "b")
     assert masked["final_sha256"] != plain["final_sha256"]
     assert masked["mitigate"] == {"text_masking": {"probability": 0.5}}
+
+
+# ---- sections
+
+
+def test_nested_sections_survive_toml_and_are_told_apart():
+    settings = [
+        "mitigate.text_noise.std=0.15",
+        "mitigate.text_noise.place=post-scaled",
+        "mitigate.caption_variants.kinds=['dropout', 'templates']",
+        "mitigate.caption_variants.templates=['a {} \"b\"']",
+        "mitigate.image_variants.crop_scale=[0.2, 0.9]",
+        "mitigate.remove.count=5",
+        "mitigate.remove.by=random",
+    ]
+    recipe = load_recipe("", settings)
+    assert list(recipe.mitigate.active()) == ["text_noise", "caption_variants", "remove"]
+    for comments in (False, True):
+        assert load_recipe(dump_recipe(recipe, comments=comments)) == recipe
+    changed = {key: now for key, _, now in differences(load_recipe(""), recipe)}
+    assert changed == {
+        "mitigate.text_noise.std": 0.15,
+        "mitigate.text_noise.place": "post-scaled",
+        "mitigate.caption_variants.kinds": ["dropout", "templates"],
+        "mitigate.caption_variants.templates": ['a {} "b"'],
+        "mitigate.image_variants.crop_scale": [0.2, 0.9],
+        "mitigate.remove.count": 5,
+        "mitigate.remove.by": "random",
+    }
+    assert "\n[mitigate.text_noise]\nstd = 0.15  " in dump_recipe(recipe, comments=True)
+
+
+def test_nothing_is_on_by_default():
+    assert not list(load_recipe("").mitigate.active())
+
+
+@pytest.mark.parametrize("name", ["text_noise.std=0.1", "remove.count=3", "weight_decay.factor=2.0"])
+def test_given_models_cannot_be_mitigated(name):
+    settings = ["protocol=given", "given.target=['a']", "given.reference=['b']", f"mitigate.{name}"]
+    if name.startswith("remove"):
+        settings.append("mitigate.remove.by=random")
+    with pytest.raises(InputError) as caught:
+        load_recipe("", settings)
+    assert str(caught.value) == (
+        f"recipe: [mitigate.{name.split('.')[0]}] is set and protocol = 'given' trains nothing; leave it out."
+    )
+
+
+def test_f_and_g_group_the_same_slots(tmp_path):
+    splits = table(shared=10, candidate=4, independent=4, external=2)
+    recipe = load_recipe("", ["mitigate.regroup.share=0.4", "mitigate.regroup.scores=x"])
+    folder = RunFolder(tmp_path)
+    uids = splits["uid"].to_list()
+    folder.write("mitigate/regroup", pl.DataFrame({"uid": uids, "badness": [float(k) for k in range(len(uids))]}))
+    plans = [training_set(splits, side, 1) for side in ("f", "g")]
+    f, g = (hooks_of(Training(recipe, plan, folder, splits)) for plan in plans)
+    for epoch in range(4):
+        batches = plans[0].batches(5, epoch)
+        laid = [[batch.tolist() for batch in hooks.batches(batches, epoch)] for hooks in (f, g)]
+        assert laid[0] == laid[1] != [batch.tolist() for batch in batches]
+    assert f.facts() == g.facts() == {"regroup": {"share": 0.4, "every": 1, "scores": "x"}}

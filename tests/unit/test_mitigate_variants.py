@@ -5,6 +5,7 @@ import math
 from collections import Counter
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from tests.unit.test_train import PIXELS, N, data_of, plan_of, section, uid
@@ -16,11 +17,13 @@ from clipmem.base.recipes import load_recipe
 from clipmem.data.colour import distort
 from clipmem.data.decoding import decode
 from clipmem.data.views import draw_crops, pair_keys, render
-from clipmem.mitigate import kept, providers, wordings
+from clipmem.mitigate import Preparation, Training, kept, providers, wordings
 from clipmem.mitigate.caption_variants import CaptionVariants, choose_variant, variants_of
 from clipmem.mitigate.image_variants import ImageVariants
 from clipmem.mitigate.wordings import WORDINGS, make_variants
 from clipmem.models import openclip
+from clipmem.store.folder import RunFolder
+from clipmem.testing.tiny import picture
 from clipmem.train.hooks import Hooks, Moment
 from clipmem.train.loop import train
 
@@ -455,3 +458,27 @@ def test_a_local_pipeline_draws_pictures_of_captions(tmp_path):
         len({one, found.draw("a cat", 1, seed=3), found.draw("a dog", 0, seed=3), found.draw("a cat", 0, seed=4)}) == 4
     )
     assert len(found.content()) == 64
+
+
+def test_pictures_that_do_not_decode_are_listed_and_never_shown(tmp_path):
+    pictures = {"a": picture(1), "broken": b"no picture", "b": picture(2), "c": picture(3)}
+    recipe = load_recipe("[mitigate.image_variants]\nprobability = 1.0")
+    uids = [uid(0), uid(1), uid(2)]
+    pairs = pl.DataFrame({"uid": uids, "captions": [["x"]] * 3, "variants": [["a", "broken"], ["b"], ["c"]]})
+    splits = pl.DataFrame({"uid": uids, "role": ["shared", "candidate", "external"], "captions_from": uids})
+    folder = RunFolder(tmp_path)
+    given = Preparation(recipe, folder, pairs, splits, 32, lambda names: [pictures[name] for name in names])
+    assert ImageVariants.prepare(given) == [
+        tmp_path / "cache/variants.npy",
+        tmp_path / "mitigate/image_variants.parquet",
+    ]
+    table = folder.read("mitigate/image_variants")
+    assert table["reference"].to_list() == ["a", "broken", "b"]
+    assert table["row"].to_list() == [0, None, 1]
+    assert [bool(problem) for problem in table["problem"]] == [False, True, False]
+    cache = np.load(tmp_path / "cache/variants.npy")
+    assert np.array_equal(cache, np.stack([decode(pictures[name], 32) for name in "ab"]))
+    hook = ImageVariants.create(Training(recipe, plan_of(range(2)), folder, splits))
+    values, pixels, crops = views(2, moment([0, 1]))
+    shown = hook.pictures(values, pixels, crops, moment([0, 1]), 0)
+    assert torch.allclose(shown, render(torch.from_numpy(cache), crops, size=32))

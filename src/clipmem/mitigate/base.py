@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import polars as pl
 
 from clipmem.base.recipes import Recipe
@@ -86,6 +85,7 @@ class Mitigation(Hook):
 
 
 MITIGATIONS: Registry[Mitigation] = Registry("mitigation", Mitigation)
+_SPLIT_EDITS = {"remove"}  # done before any training: no hook
 
 
 def captions_in_training(recipe: Recipe) -> int:
@@ -99,16 +99,11 @@ def captions_in_training(recipe: Recipe) -> int:
 
 def hooks_of(training: Training) -> Hooks:
     """Make the hooks of all mitigations that the recipe sets, in the order of its sections."""
-    names = [name for name in training.recipe.mitigate.active() if name in set(MITIGATIONS)]
+    names = [name for name in training.recipe.mitigate.active() if name not in _SPLIT_EDITS]
     return Hooks(tuple(MITIGATIONS[name].create(training) for name in names))
 
 
 def prepare(given: Preparation) -> list[Path]:
     """Prepare all mitigations that the recipe sets; return the files written."""
-    names = [name for name in given.recipe.mitigate.active() if name in set(MITIGATIONS)]
+    names = [name for name in given.recipe.mitigate.active() if name not in _SPLIT_EDITS]
     return [file for name in names for file in MITIGATIONS[name].prepare(given)]
-
-
-def slots_of(uids: Sequence[str], values: Mapping[str, float]) -> np.ndarray:
-    """Lay values by uid out by slot; NaN where there is none."""
-    return np.array([values.get(uid, np.nan) for uid in uids], dtype=np.float64)

@@ -7,8 +7,8 @@ With probability p, drawn by (seed, epoch, pair), the pair's picture is replaced
     augment    by a stronger crop of its own picture, and with a colour jitter
 
 A given or generated picture is cut by the crop that the pair's own would have had. Those pictures are decoded once,
-into `cache/variants.npy`; `mitigate/image_variants.parquet` says whose each row is. A pair without any is always
-itself. The number of presentations does not change.
+into `cache/variants.npy`; `mitigate/image_variants.parquet` says whose each row is, and which ones do not decode and
+are never shown. A pair without any is always itself. The number of presentations does not change.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,11 +21,13 @@ import torch
 from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 
+from clipmem.base.errors import InputError
 from clipmem.base.mitigations import ImageVariantsSection
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import TrainSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.colour import distort
+from clipmem.data.decoding import decode
 from clipmem.data.views import Crops, draw_crops, render
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
 from clipmem.mitigate.caption_variants import choose_variant
@@ -36,6 +38,7 @@ from clipmem.train.hooks import Moment
 
 TABLE = "mitigate/image_variants"
 CACHE = "cache/variants.npy"
+_BLOCK = 512
 _SETTING = "[mitigate.image_variants] provider"
 
 
@@ -79,9 +82,12 @@ class ImageVariants(Mitigation):
             read = given.read
         else:
             owners, read = _drawn({uid: own for uid, own in given.captions().items() if uid in trained}, section)
-        table = pl.DataFrame(owners, schema=["uid", "reference"], orient="row").with_row_index("row")
+        table = pl.DataFrame(owners, schema=["uid", "reference"], orient="row")
+        table = table.with_columns(problem=pl.Series(_problems(table["reference"].to_list(), read, given.size)))
+        usable = pl.col("problem") == ""
+        table = table.with_columns(row=pl.when(usable).then(usable.cast(pl.Int64).cum_sum() - 1))
         cache = given.folder.path / CACHE
-        build_cache(cache, table["reference"].to_list(), read, size=given.size)
+        build_cache(cache, table.filter(usable)["reference"].to_list(), read, size=given.size)
         return [cache, given.folder.write(TABLE, table)]
 
     @classmethod
@@ -144,6 +150,21 @@ class ImageVariants(Mitigation):
         return _put(values, places, distort(strong, keys, seed=seed, strength=self._section.colour, grey=0.0, blur=0.0))
 
 
+def _problems(references: Sequence[str], read: Callable[[Sequence[str]], Sequence[bytes]], size: int) -> list[str]:
+    """Say of each picture why it does not decode; "" where it does."""
+    found: list[str] = []
+    for start in range(0, len(references), _BLOCK):
+        block = references[start : start + _BLOCK]
+        for reference, data in zip(block, read(block), strict=True):
+            try:
+                decode(data, size, name=f"picture {reference!r}")
+            except InputError as error:
+                found.append(str(error))
+            else:
+                found.append("")
+    return found
+
+
 def _some(crops: Crops, places: Int[np.ndarray, " some"]) -> Crops:
     return Crops(*(one[places] for one in crops))
 
@@ -156,7 +177,7 @@ def _put(values: Tensor, places: Int[np.ndarray, " some"], others: Tensor) -> Te
 
 def _of_slots(folder: RunFolder, uids: Sequence[str]) -> tuple[np.ndarray, list[list[int]]]:
     rows: dict[str, list[int]] = {}
-    for uid, row in folder.read(TABLE).select("uid", "row").iter_rows():
+    for uid, row in folder.read(TABLE).select("uid", "row").drop_nulls().iter_rows():
         rows.setdefault(uid, []).append(row)
     return open_cache(folder.path / CACHE), [rows.get(uid, []) for uid in uids]
 

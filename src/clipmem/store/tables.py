@@ -54,8 +54,8 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     "removed": {**_UID, "role": pl.String, "rank": pl.Int64, "badness": pl.Float64, "went_with": pl.String},
     "mitigate/regroup": {**_UID, "badness": pl.Float64},
     "mitigate/caption_variants": {**_UID, "caption": pl.String, "kind": pl.String, "variant": pl.String},
-    # where each other picture of a pair stands in `cache/variants.npy`
-    "mitigate/image_variants": {**_UID, "row": pl.Int64, "reference": pl.String},
+    # where each other picture of a pair stands in `cache/variants.npy`; null for one that does not decode
+    "mitigate/image_variants": {**_UID, "row": pl.Int64, "reference": pl.String, "problem": pl.String},
     # means over seeds, null where a pair has no object; `_text` is the reference of the one-model test
     "evaluate/dejavu": {
         **_UID,
