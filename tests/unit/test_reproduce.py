@@ -253,6 +253,7 @@ def made(tmp_path_factory):
         if key not in known:
             split = wanted.recipe(base).split
             settings = [one for one in wanted.settings if not one.startswith(("split.", "train.epochs"))]
+            settings += ["mitigate.remove.scores=parent"] if wanted.parent else []
             path = build(root / key, *settings, noise=len(known), planted=2 if split.planted else 0)
             add_contents(path, len(known))
             known[key] = read_compared(path)
