@@ -1,6 +1,9 @@
 """What Hugging Face `datasets` itself writes: saved folders and its cache; skipped without that library."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -147,4 +150,34 @@ def test_what_is_not_on_this_machine_is_named(home, monkeypatch):
         uids("hf-hub:a b/../c")
     assert str(error.value) == (
         "[data] path: got 'hf-hub:a b/../c', expected hf-hub:OWNER/NAME. Mend the data set's name."
+    )
+
+
+FETCH = """
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import DataSection
+from clipmem.data.sources import open_source
+try:
+    open_source(DataSection(path="hf-hub:somebody/none", download=True))
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_download_that_fails_is_one_line(datasets, home):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", FETCH], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.startswith("data set 'somebody/none': got no download (ConnectionError: ")
+    assert done.stdout.endswith(
+        ", expected a data set of the hub that this machine may fetch. Check the name and the connection.\n"
+    )
+
+
+def test_a_download_without_the_extra_names_it(home, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)  # as where it is not installed
+    with pytest.raises(InputError) as error:
+        uids("hf-hub:somebody/none", download=True)
+    assert str(error.value) == (
+        "data set 'somebody/none': got no package 'datasets' to download it with, expected the extra hf. "
+        "Run `pip install 'clipmem[hf]'`."
     )

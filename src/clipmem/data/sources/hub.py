@@ -9,17 +9,16 @@ import importlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import polars as pl
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.recipes import DataSection
 from clipmem.base.suggest import did_you_mean
-from clipmem.data.sources.base import SOURCES, Source, open_named
+from clipmem.data.sources.base import SOURCES, RecordSource, open_named
 from clipmem.data.sources.detect import detect
 from clipmem.data.sources.look import Look
+from clipmem.data.sources.records import Record
 from clipmem.data.sources.row_files import ArrowRows
 from clipmem.data.sources.rows import RowSource
 
@@ -28,7 +27,7 @@ _NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?")
 
 
 @SOURCES.register("hub")
-class HubSource(Source):
+class HubSource(RecordSource):
     """A data set by its name; with several configurations, `hf-hub:OWNER/NAME:CONFIGURATION`."""
 
     has_splits = True
@@ -43,9 +42,9 @@ class HubSource(Source):
         """A name that begins with hf-hub:."""
         return "a name on Hugging Face's hub" if look.text.startswith(PREFIXES) else ""
 
-    def pairs(self) -> pl.DataFrame:
-        """Return the pairs of the data set."""
-        return self._source.pairs()
+    def records(self) -> Iterator[Record]:
+        """Yield the records of the data set as its own format gives them."""
+        return self._source.records()
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         """Return the encoded pictures behind references."""
@@ -56,7 +55,7 @@ class HubSource(Source):
         return self._source.storage_order(references)
 
 
-def _open(section: DataSection) -> Source:
+def _open(section: DataSection) -> RecordSource:
     text = section.path
     for prefix in PREFIXES:
         text = text.removeprefix(prefix)
@@ -75,7 +74,9 @@ def _open(section: DataSection) -> Source:
         return RowSource(section, [ArrowRows(file) for file in files], info.parent)
     if folder is not None:
         found = detect(str(folder), section)
-        return open_named(section.model_copy(update={"source": found.format, "path": found.path}))
+        source = open_named(section.model_copy(update={"source": found.format, "path": found.path}))
+        if isinstance(source, RecordSource):
+            return source
     raise InputError(
         f"data set {name!r}",
         got=f"nothing of it in {cache_folder()} or {hub_folder()}",

@@ -227,7 +227,7 @@ def _frame(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
     # through Arrow: polars takes lists of lists ten times as long
     columns = zip(*rows, strict=True) if rows else [[] for _ in _ARROW]
     table = pa.table([pa.array(values, field.type) for values, field in zip(columns, _ARROW, strict=True)], _ARROW)
-    return pl.DataFrame(table).cast(dict(SCHEMAS["pairs"]))
+    return pl.DataFrame(table, schema=dict(SCHEMAS["pairs"]))
 
 
 def _counted(problems: Sequence[Problem], *, most: int = 3) -> str:

@@ -1,5 +1,8 @@
 """Files of rows, read in small batches from any row on: Parquet by row group, Arrow files as they lie in memory."""
 
+# pyarrow has no types
+# pyright: reportUnknownParameterType=false
+
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence

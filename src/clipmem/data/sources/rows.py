@@ -5,6 +5,9 @@ reads a part again only when it is asked for something behind it, so that `stora
 are one pair each, unless they name the same path with the same picture: then their captions belong to one pair.
 """
 
+# pyarrow has no types
+# pyright: reportUnknownParameterType=false
+
 import json
 import posixpath
 from collections import Counter

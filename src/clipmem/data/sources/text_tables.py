@@ -8,7 +8,7 @@ import contextlib
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,7 +37,7 @@ def text_encoding(head: bytes) -> str:
 
 
 @contextlib.contextmanager
-def open_text(path: Path) -> Iterator[Iterator[str]]:
+def open_text(path: Path) -> Generator[Iterator[str]]:
     """Open a text file by lines; bytes that are not text become lone surrogates, which no caption may have."""
     with path.open("rb") as stream:
         encoding = text_encoding(stream.read(2))
@@ -151,7 +151,7 @@ def _parquet_rows(path: Path, source: str, section: DataSection) -> Iterator[Row
                 number += 1
 
 
-def _row(row: dict[str, object], source: str, key: str, columns: Columns, captions: list[object]) -> Row:
+def _row(row: Mapping[str, object], source: str, key: str, columns: Columns, captions: Sequence[object]) -> Row:
     return Row(
         source,
         key,
@@ -164,7 +164,7 @@ def _row(row: dict[str, object], source: str, key: str, columns: Columns, captio
 
 
 @contextlib.contextmanager
-def _long_fields() -> Iterator[None]:
+def _long_fields() -> Generator[None]:
     """Let a field of any length through Python's reader; over-long captions are listed, not an error."""
     before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:

@@ -35,28 +35,41 @@ _BUFFER = 1 << 18
 
 @dataclass
 class _Sample:
-    """What has been seen of one pair: the picture's member, its bytes while they are at hand, and its texts."""
+    """What has been seen of one pair: its members, and their bytes while they are at hand."""
 
     key: str
     picture: Member | None = None
-    data: bytes | None = None
-    texts: dict[str, bytes] = field(default_factory=dict)
+    texts: dict[str, Member] = field(default_factory=dict)
+    data: dict[int, bytes] = field(default_factory=dict)
     reason: str = ""
 
     def add(self, stream: BufferedReader, member: Member, kind: str) -> None:
         if member.problem or member.size > (_MOST_TEXT if kind in _TEXTS else MAX_BYTES):
             self.reason = self.reason or member.problem or MANY_BYTES
-            return
-        stream.seek(member.offset)
-        if kind in _TEXTS:
-            self.texts[kind] = stream.read(member.size)
+        elif kind in _TEXTS:
+            self.texts[kind] = member
+            self._read(stream, member)
         elif self.picture is None:
-            self.picture, self.data = member, stream.read(member.size)
+            self.picture = member
+            self._read(stream, member)
 
-    def merge(self, other: "_Sample") -> None:
-        self.picture = self.picture or other.picture
-        self.texts = {**other.texts, **self.texts}
-        self.reason = self.reason or other.reason
+    def _read(self, stream: BufferedReader, member: Member) -> None:
+        stream.seek(member.offset)
+        self.data[member.offset] = stream.read(member.size)
+
+    def put_aside(self, loose: "dict[str, _Sample]") -> None:
+        """Keep the places of an incomplete sample, not its bytes: the rest may come later."""
+        self.data.clear()
+        before = loose.setdefault(self.key, self)
+        before.picture = before.picture or self.picture
+        before.texts = {**self.texts, **before.texts}
+        before.reason = before.reason or self.reason
+
+    def read_again(self, stream: BufferedReader) -> None:
+        """Read the members of a sample that has turned out to be complete."""
+        if self.picture is not None and self.complete:
+            for member in (self.picture, *self.texts.values()):
+                self._read(stream, member)
 
     @property
     def complete(self) -> bool:
@@ -97,8 +110,8 @@ class WebdatasetSource(RecordSource):
     def _samples(self, shard: str) -> Iterator[_Sample]:
         """Yield the samples of a shard; those whose members do not stand together come last."""
         loose: dict[str, _Sample] = {}
-        with (self._base / shard).open("rb", buffering=_BUFFER) as stream:
-            current = _Sample("")
+        with BufferedReader((self._base / shard).open("rb", buffering=0), _BUFFER) as stream:
+            current: _Sample | None = None
             try:
                 for member in members(stream):
                     key, kind = split_name(member.name)
@@ -106,33 +119,38 @@ class WebdatasetSource(RecordSource):
                         if member.problem:
                             self.problems.append(problem(shard, member.name, member.problem))
                         continue
-                    if key != current.key:
-                        if current.complete:
+                    if current is None or key != current.key:
+                        if current is not None and current.complete:
                             yield current
-                        else:
-                            _put_aside(current, loose)
+                        elif current is not None:
+                            current.put_aside(loose)
                         current = _Sample(key)
                     current.add(stream, member, kind)
             except TarError as error:
                 self.problems.append(problem(shard, str(error), BROKEN_TAR))
-            _put_aside(current, loose)
+            if current is not None:
+                current.put_aside(loose)
             for sample in loose.values():
-                if sample.picture and sample.texts:
-                    stream.seek(sample.picture.offset)
-                    sample.data = stream.read(sample.picture.size)
+                sample.read_again(stream)
                 yield sample
+                sample.data.clear()
 
     def _record(self, shard: str, sample: _Sample) -> Record:
-        captions, values = captions_of(sample.texts, self.section)
-        picture = sample.reason if not sample.complete else ""
-        if not picture and sample.picture is None:
-            picture = NO_PICTURE
-        place = f"{sample.picture.offset}+{sample.picture.size}" if sample.picture else ""
+        captions: list[object] = []
+        values: dict[str, object] = {}
+        place = ""
+        if sample.picture is not None and sample.complete:
+            texts = {kind: sample.data[member.offset] for kind, member in sample.texts.items()}
+            captions, values = captions_of(texts, self.section)
+            picture = examine(sample.data[sample.picture.offset])
+            place = f"{sample.picture.offset}+{sample.picture.size}"
+        else:
+            picture = sample.reason or (NO_PICTURE if sample.picture is None else NO_CAPTION)
         return Record(
             shard,
             sample.key,
             f"{shard}@{place}",
-            picture or (examine(sample.data) if sample.texts else NO_CAPTION),
+            picture,
             captions,
             group=text_of(values, self.section.group_column),
             label=text_of(values, self.section.label_column),
@@ -213,21 +231,11 @@ def split_name(name: str) -> tuple[str, str]:
 def captions_of(texts: dict[str, bytes], section: DataSection) -> tuple[list[object], dict[str, object]]:
     """Return the captions of a pair's texts, and the values of its JSON."""
     found = json_captions(texts["json"], section) if "json" in texts else None
-    captions, values = found or ([], {})
+    captions: list[object] = found[0] if found else []
     if "txt" in texts and len(captions) < 2:
         text = decode_text(texts["txt"])
         captions = [text.removesuffix("\n").removesuffix("\r")]
-    return captions, dict(values)
-
-
-def _put_aside(sample: _Sample, loose: dict[str, _Sample]) -> None:
-    if not sample.key and sample.picture is None and not sample.texts:
-        return
-    sample.data = None  # its place is known
-    if sample.key in loose:
-        loose[sample.key].merge(sample)
-    else:
-        loose[sample.key] = sample
+    return captions, dict(found[1]) if found else {}
 
 
 def _place(reference: str) -> tuple[str, int, int]:
