@@ -40,7 +40,9 @@ def test_the_commands_exist():
         [sys.executable, "-m", "clipmem", "--help"], capture_output=True, text=True, check=True
     ).stdout
     used = set(re.findall(r"^clipmem (\w+)", "".join(blocks("sh")), flags=re.MULTILINE))
-    assert used == {"init", "run", "localize", "report", "doctor"}
+    assert used == {
+        "data", "init", "run", "localize", "report", "doctor", "score", "embed", "evaluate", "compare", "reproduce"
+    }  # fmt: skip
     assert all(f" {command} " in shown for command in used)
     settings = re.findall(r"--set (\S+=[^\s`]+)", README)
     assert len(settings) == 3
