@@ -3,15 +3,12 @@
 import subprocess
 import sys
 import tarfile
-import time
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clipmem.base.recipes import DataSection
-from clipmem.data.sources import open_source
 from tests.sources.formats import add_member
 
 PEAK = """
@@ -22,6 +19,27 @@ source = open_source(DataSection(path=sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert source.pairs().height == int(sys.argv[2])
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+# in a process of its own: here every call is checked for its types
+SPEED = """
+import sys, tarfile, time
+from pathlib import Path
+from clipmem.base.recipes import DataSection
+from clipmem.data.sources import open_source
+bare, ours = [], []
+for _ in range(3):
+    started = time.process_time()
+    for path in sorted(Path(sys.argv[1]).glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                tar.extractfile(member).read()
+    bare.append(time.process_time() - started)
+    started = time.process_time()
+    assert open_source(DataSection(path=sys.argv[1])).pairs().height == 20_000
+    ours.append(time.process_time() - started)
+print(min(ours), min(bare))
 """
 
 
@@ -36,22 +54,10 @@ def test_tars_are_listed_at_the_speed_of_reading_them(tmp_path):
                 add_member(tar, f"{key}.jpg", b"\xff\xd8\xff" + rng.bytes(10_000))
                 add_member(tar, f"{key}.txt", f"caption {key}".encode())
                 add_member(tar, f"{key}.json", f'{{"caption": "caption {key}", "key": "{key}"}}'.encode())
-    bare, ours = [], []
-    for _ in range(3):
-        started = time.process_time()
-        for path in sorted(tmp_path.glob("*.tar")):
-            with tarfile.open(path) as tar:
-                for member in tar:
-                    found = tar.extractfile(member)
-                    assert found is not None
-                    found.read()
-        bare.append(time.process_time() - started)
-        started = time.process_time()
-        source = open_source(DataSection(path=str(tmp_path)))
-        assert source.pairs().height == 20_000
-        ours.append(time.process_time() - started)
-    sys.stdout.write(f"ours / tarfile: {min(ours) / min(bare):.2f} ({min(ours):.2f} s, {min(bare):.2f} s)\n")
-    assert min(ours) < 1.2 * min(bare)
+    done = subprocess.run([sys.executable, "-c", SPEED, str(tmp_path)], capture_output=True, text=True, check=True)
+    ours, bare = map(float, done.stdout.split())
+    sys.stdout.write(f"ours / tarfile: {ours / bare:.2f} ({ours:.2f} s, {bare:.2f} s)\n")
+    assert ours < 1.2 * bare
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ of the picture's bytes, so that each is read again with one seek. Beside `NAME.t
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from io import BufferedReader
+from io import BufferedIOBase, BufferedReader
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -43,7 +43,7 @@ class _Sample:
     data: dict[int, bytes] = field(default_factory=dict)
     reason: str = ""
 
-    def add(self, stream: BufferedReader, member: Member, kind: str) -> None:
+    def add(self, stream: BufferedIOBase, member: Member, kind: str) -> None:
         if member.problem or member.size > (_MOST_TEXT if kind in _TEXTS else MAX_BYTES):
             self.reason = self.reason or member.problem or MANY_BYTES
         elif kind in _TEXTS:
@@ -53,7 +53,7 @@ class _Sample:
             self.picture = member
             self._read(stream, member)
 
-    def _read(self, stream: BufferedReader, member: Member) -> None:
+    def _read(self, stream: BufferedIOBase, member: Member) -> None:
         stream.seek(member.offset)
         self.data[member.offset] = stream.read(member.size)
 
@@ -65,7 +65,7 @@ class _Sample:
         before.texts = {**self.texts, **before.texts}
         before.reason = before.reason or self.reason
 
-    def read_again(self, stream: BufferedReader) -> None:
+    def read_again(self, stream: BufferedIOBase) -> None:
         """Read the members of a sample that has turned out to be complete."""
         if self.picture is not None and self.complete:
             for member in (self.picture, *self.texts.values()):
