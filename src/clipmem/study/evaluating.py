@@ -8,6 +8,7 @@ When not to trust it: pairs that a model was trained on are left out only where 
 same captions). The same picture in another file, or with other captions, is not recognised.
 """
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
+from clipmem.data.sources.detect import detect
 from clipmem.embed import passes
 from clipmem.evaluate.linear_probe import validation_part
 from clipmem.evaluate.over_seeds import Statistics
@@ -45,6 +47,7 @@ from clipmem.study.models import open_models
 from clipmem.train.numerics import threads
 
 _TRAIN_SHARE = 0.6
+_TABLES = ("parquet", "csv", "jsonl", "imagefolder", "saved", "hub")
 _RESERVED = ("utility", "retrieval", "dejavu")
 
 
@@ -70,20 +73,42 @@ def data_section(
 ) -> DataSection | None:
     """Return a recipe's `[data]` for a command's options; None where neither a path nor a source is given.
 
-    Without a source, a folder that holds no Parquet file is one of classes (`classfolder`). Parquet has its labels in
-    the column `label` unless another is named, and its labels for captions where no column of captions is.
+    Without a source the format is told by content (see `detect`); a folder of which nothing else can be said is one of
+    classes (`classfolder`). Tables have their labels in the column `label` unless another is named, and their labels
+    for captions where there are no captions.
+
+    Raises:
+        InputError: Nothing can be said of what lies at the path.
     """
     if path is None and not source:
         return None
-    if not source:
-        folder = path is not None and path.is_dir() and not any(path.glob("*.parquet"))
-        source = "classfolder" if folder else "parquet"
-    if source == "parquet":
-        label = label or "label"
-        caption = caption or label
     columns = {"label_column": label, "caption_column": caption, "image_column": image}
-    given_columns = {key: value for key, value in columns.items() if value is not None}
-    return DataSection.model_validate({"source": source, "path": str(path or ""), **given_columns})
+    known = {key: value for key, value in columns.items() if value is not None} | {"path": str(path or "")}
+    if source:
+        of_table = {"label_column": label or "label", "caption_column": caption or label or "label"}
+        more = of_table if source == "parquet" else {}
+        return DataSection.model_validate({**known, **more, "source": source})
+    return _detected(known)
+
+
+def _detected(known: dict[str, str]) -> DataSection:
+    """Tell the format: a table with captions, one with labels for captions, other data, else a folder of classes."""
+    label = known.get("label_column", "label")
+    tried = DataSection.model_validate({**known, "label_column": label, "source": "auto"})
+    alone = tried.model_copy(update={"caption_column": label})
+    found: list[DataSection] = []
+    for section in (tried,) if "caption_column" in known else (tried, alone):
+        with contextlib.suppress(InputError):
+            told = detect(section.path, section)
+            # other formats have labels in no column
+            own = section.label_column if told.format in _TABLES else known.get("label_column", "")
+            found.append(section.model_copy(update={"source": told.format, "path": told.path, "label_column": own}))
+    if found:
+        return next((one for one in found if one.source in _TABLES), found[0])
+    if Path(tried.path).is_dir():
+        return DataSection.model_validate({"source": "classfolder", "path": tried.path})
+    detect(tried.path, tried)  # raises, and says what lies there
+    return tried
 
 
 def check_choice(folder: Path | None, models: Sequence[str], data: DataSection | None) -> None:
