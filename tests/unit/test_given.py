@@ -115,7 +115,7 @@ PATH = "Check the path: a relative one starts at the working directory."
         ("local-dir:no/where", "no such folder", PATH),
         ("transformers:weights.pt", "a file", PATH),
         ("weights.pt", "a file", "Say which architecture it is of: NAME@weights.pt."),
-        ("ViT-B-23/openai", "no such folder", "Did you mean 'ViT-B-32' or 'ViT-B-32-256'?"),
+        ("ViT-B-23/openai", "no such folder", "Did you mean 'ViT-B-32' or 'ViT-S-32'?"),
         (
             "RN101-quickgelu/opnai",
             "no pretrained tag 'opnai' of RN101-quickgelu, and no such folder",
@@ -128,7 +128,11 @@ PATH = "Check the path: a relative one starts at the working directory."
             "Write RN101@CHECKPOINT or RN101/TAG, TAG being one of openai, yfcc15m.",
         ),
         ("clipmem-micro", "an architecture without weights", "Write clipmem-micro@CHECKPOINT."),
-        ("clipmem-micr@weights.pt", "no architecture 'clipmem-micr'", "Did you mean 'clipmem-micro'?"),
+        (
+            "clipmem-micr@weights.pt",
+            "no architecture 'clipmem-micr'",
+            "Did you mean 'clipmem-micro' or 'clipmem-tiny'?",
+        ),
         ("clipmem-micro@none.pt", "no such file behind @", PATH),
         ("clipmem-micro@", "no such file behind @", PATH),
         ("clipmem-micro@run", "a folder behind @", f"{PATH} Name one of its files: epoch_1.pt, epoch_2.pt."),
