@@ -1,0 +1,51 @@
+"""docs/benchmarks.md shows the stored results and nothing else."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def page():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import page
+
+    return page
+
+
+def test_the_page_shows_the_stored_results(page):
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert page.page(text, page.stored()) == text
+
+
+def test_a_row_is_shown(page):
+    row = {
+        "suite": "data", "case": "batches", "against": "open_clip", "ratio": 2.345, "low": 2.0, "high": 3.0,
+        "ours": 1234.5, "theirs": 526.4, "unit": "pairs/s", "rounds": 3,
+    }  # fmt: skip
+    machine = {
+        "processor": "P", "cores": 2, "bf16": False, "gpu": None, "python": "3.11", "versions": {"torch": "2"},
+        "load_before": 0.04,
+    }  # fmt: skip
+    marked = "x\n<!-- results: data -->\nold\n<!-- end -->\ny"
+    shown = page.page(marked, {"data": {"rows": [row], "machine": machine}})
+    assert "| batches | open_clip | **2.35** | 2.00 to 3.00 | 1,234 | 526.4 | pairs/s |" in shown
+    assert "P, 2 cores, no bf16; Python 3.11, torch 2; load before 0.0." in shown
+    assert "old" not in shown
+    assert page.page(marked, {}) == marked
+
+
+def test_the_plot_is_of_the_rows(page):
+    def row(case, ours, theirs, unit):
+        return {"case": case, "ours": ours, "theirs": theirs, "unit": unit}
+
+    rows = [
+        row("time a pair, 1,000 against 10,000 pairs (1 = linear)", 0.002, 0.005, "s"),
+        row("time a pair, 10,000 against 100,000 pairs (1 = linear)", 0.001, 0.002, "s"),
+        row("peak memory, 1,000 against 10,000 pairs (1 = flat)", 600.0, 500.0, "MiB"),
+    ]
+    found = page.points(rows)
+    assert found == {"s": {1000: 0.005, 10000: 0.002, 100000: 0.001}, "MiB": {1000: 500.0, 10000: 600.0}}
