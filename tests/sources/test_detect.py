@@ -33,7 +33,7 @@ def message(path, **settings):
     [
         ("a.txt", b"", f"an empty file, {FORMATS}{SET}"),
         ("a.png", picture(0), f"one picture, {FORMATS}{SET}"),
-        ("a.tar.gz", gzip.compress(b"x" * 600), f"a file compressed with gzip, {FORMATS}{SET}"),
+        ("a.tar.gz", gzip.compress(b"x" * 600, mtime=0), f"a file compressed with gzip, {FORMATS}{SET}"),
         (
             "a.json",
             b'{"images": [], "annotations": []}',
