@@ -120,7 +120,7 @@ def add_contents(path, seed=0):
                 torch.from_numpy(rng.normal(size=(len(uids), 4)).astype(np.float32)),
                 torch.arange(len(uids)),
             )
-            passes.save(folder.embedding_dir(side, k), arrays)
+            passes.save(arrays, folder.embedding_dir(side, k))
     units = [
         {"side": side, "seed": k, "tower": "image", "layer": layer, "kind": "mlp", "unit": unit,
          "unitmem": rng.random(), "unitmem_median": rng.random()}

@@ -290,7 +290,7 @@ def test_a_json_config_says_what_pictures_it_wants(tmp_path):
 
 
 def test_a_study_of_a_model_whose_tokenizer_is_not_here_does_not_begin(tmp_path):
-    write_parquet(tmp_path / "pairs.parquet", 40)
+    write_parquet(tmp_path / "pairs.parquet", 120)
     recipe = tiny_recipe("model.name=ViT-B-16-SigLIP", "data.source=parquet", f"data.path={tmp_path}/pairs.parquet")
     with pytest.raises(InputError) as error:
         clipmem.run(recipe, tmp_path / "run")

@@ -364,6 +364,7 @@ def document(holds="yes"):
         "ylabel": "CLIPMem",
         "series": [line],
         "published": False,
+        "joined": True,
         "ticks": [],
     }
     there = {**panel, "title": "published", "published": True, "series": [{**line, "low": [], "high": []}]}

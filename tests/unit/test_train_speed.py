@@ -126,7 +126,8 @@ for setting in ("off", "on"):
 
 
 # `aot_eager` compiles as `inductor` does, up to the code: what is compiled, and that the rest fits it, is the same
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_towers_train_alike(tmp_path, backend):
     # in a process of its own: here all functions check their shapes, which is not to be compiled
     subprocess.run([sys.executable, "-c", _COMPILED, str(tmp_path), backend], check=True, timeout=600)

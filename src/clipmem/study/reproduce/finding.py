@@ -129,7 +129,7 @@ class Results:
         answer = verdict(low, high, claim)
         return Effect(measure, found.difference, low, high, answer, said, len(own), counts)
 
-    def series(self, name: str, x: Sequence[float], values: Sequence[Sequence[float]]) -> Series:
+    def series(self, name: str, x: Sequence[float | int], values: Sequence[Sequence[float]]) -> Series:
         """Make a curve of means over seeds with their t intervals, leaving out what was not measured."""
         known = [(at, self.effect("", own, None, ABOVE, "")) for at, own in zip(x, values, strict=True) if len(own)]
         return Series(

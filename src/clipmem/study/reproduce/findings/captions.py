@@ -65,10 +65,10 @@ class Captions(Finding):
 def sweep_panels(
     results: Results,
     xlabel: str,
-    x: tuple[float, ...],
+    x: tuple[float | int, ...],
     runs: Mapping[str, list[Wanted]],
     published: Mapping[str, tuple[float, ...]],
-    published_x: tuple[float, ...] = (1, 2, 3, 4, 5),
+    published_x: tuple[float | int, ...] = (1, 2, 3, 4, 5),
     metrics: tuple[str, ...] = ("linear_probe_acc1", "image_retrieval_recall@5"),
 ) -> list[Panel]:
     """Draw memorization and utility of one or several sweeps, and the published curves in panels of their own.
