@@ -167,8 +167,7 @@ def _text_passes(
     found: list[Tensor] = []
     first, end = _text_rows(part, len(texts), batch_size)
     for window in range(first, end, batch_size * _WINDOW):
-        rows = np.arange(window, min(window + batch_size * _WINDOW, end))
-        rows = rows[np.argsort([len(texts[row]) for row in rows], kind="stable")]
+        rows = sorted(range(window, min(window + batch_size * _WINDOW, end)), key=lambda row: len(texts[row]))
         passed: list[Tensor] = []
         for start in range(0, len(rows), batch_size):
             tokens = send(encoder.tokenize([texts[row] for row in rows[start : start + batch_size]]), device)

@@ -9,7 +9,7 @@ global random state, or that reads what the training changes.
 import queue
 import threading
 from collections.abc import Generator, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -85,7 +85,7 @@ def _make(
         made.put(_End(error))
 
 
-def _drain(made: "queue.Queue[object]") -> None:
+def _drain(made: "queue.Queue[Any]") -> None:
     """Let go of what waits, so that a thread that waits for a free place finds one and ends."""
     try:
         while True:
