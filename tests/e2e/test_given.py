@@ -250,7 +250,8 @@ def test_models_of_every_address_in_one_study(world, tmp_path, monkeypatch):
     document["preprocess_cfg"] |= {"resize_mode": "squash", "interpolation": "bilinear"}
     squash.write_text(json.dumps(document))
     wide = pl.read_parquet("pairs.parquet")
-    wide.with_columns(image=pl.col("image").map_elements(widened, return_dtype=pl.Binary)).write_parquet("wide.parquet")
+    pictures = [widened(one["bytes"] if isinstance(one, dict) else one) for one in wide["image"]]
+    wide.with_columns(image=pl.Series(pictures, dtype=pl.Binary)).write_parquet("wide.parquet")
     targets = ["clipmem-micro@epoch_1.pt", "clipmem-micro@epoch_1.pt#ema"]
     settings = [*DATA[:1], "data.path=wide.parquet", *DATA[2:]]
     with pytest.warns(ClipmemWarning, match="says that it was trained with QuickGELU"):
@@ -293,7 +294,7 @@ def widened(data):
 def test_a_warning_is_a_line_on_the_command_line(world, tmp_path):
     place = copied(world, tmp_path)
     weights = place / "epoch_1-quickgelu.pt"
-    torch.save({"state_dict": openclip.load(place / "small").module.state_dict()}, weights)
+    torch.save({"state_dict": openclip.create("clipmem-micro", seed=7).module.state_dict()}, weights)
     (place / "given.toml").write_text(
         f'protocol = "given"\n[data]\nsource = "parquet"\npath = "pairs.parquet"\n[split]\nexternal = 6\n'
         f'[given]\ntarget = ["clipmem-micro@{weights.name}"]\nreference = ["small"]\n'

@@ -165,6 +165,7 @@ def test_mended_data_are_other_data(studies, tmp_path):
 
 
 def test_pixels_of_several_sizes_leave_out_the_same_pictures(tmp_path):
+    from clipmem.base.pictures import Geometry
     from clipmem.base.progress import Quiet
     from clipmem.data.sources import open_source
     from clipmem.study.decoding import decode_pairs
@@ -172,7 +173,9 @@ def test_pixels_of_several_sizes_leave_out_the_same_pictures(tmp_path):
     path = write(tmp_path / "data.parquet", BROKEN)
     source = open_source(tiny_recipe(*SETTINGS, f"data.path={str(path)!r}").data)
     folder = RunFolder(tmp_path / "run")
-    outputs = decode_pairs(folder, source.pairs(), source, [16, 24], reporter=Quiet(), check=lambda _: None)
+    outputs = decode_pairs(
+        folder, source.pairs(), source, [Geometry(16), Geometry(24)], reporter=Quiet(), check=lambda _: None
+    )
     small, large = (np.load(file, mmap_mode="r") for file in outputs[:2])
     assert small.shape == (GOOD, 16, 16, 3)
     assert large.shape == (GOOD, 24, 24, 3)
