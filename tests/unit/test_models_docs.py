@@ -9,7 +9,8 @@ import open_clip
 import pytest
 import torch
 from tests.unit.test_models import PLAIN
-from tests.unit.test_open_clip_models import put, write_folder
+from tests.unit.test_open_clip_hub import put
+from tests.unit.test_open_clip_models import write_folder
 
 from clipmem.models import given, openclip
 
