@@ -12,6 +12,7 @@ from tests.unit.test_train import PIXELS, N, data_of, plan_of, section, uid
 
 from clipmem.base.errors import InputError
 from clipmem.base.mitigations import CaptionVariantsSection, ImageVariantsSection
+from clipmem.base.pictures import Geometry
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import load_recipe
 from clipmem.data.colour import distort
@@ -467,7 +468,7 @@ def test_pictures_that_do_not_decode_are_listed_and_never_shown(tmp_path):
     pairs = pl.DataFrame({"uid": uids, "captions": [["x"]] * 3, "variants": [["a", "broken"], ["b"], ["c"]]})
     splits = pl.DataFrame({"uid": uids, "role": ["shared", "candidate", "external"], "captions_from": uids})
     folder = RunFolder(tmp_path)
-    given = Preparation(recipe, folder, pairs, splits, 32, lambda names: [pictures[name] for name in names])
+    given = Preparation(recipe, folder, pairs, splits, Geometry(32), lambda names: [pictures[name] for name in names])
     assert ImageVariants.prepare(given) == [
         tmp_path / "cache/variants.npy",
         tmp_path / "mitigate/image_variants.parquet",

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import polars as pl
 
+from clipmem.base.pictures import Geometry
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
 from clipmem.store.folder import RunFolder
@@ -45,7 +46,7 @@ class Preparation:
         folder: Where outputs go, below `mitigate/`.
         pairs: The table `pairs`.
         splits: The split table.
-        size: Side of the pictures in pixels.
+        geometry: How pictures become the squares that the models take.
         read: Gives the encoded pictures of references, as `Source.read`.
     """
 
@@ -53,7 +54,7 @@ class Preparation:
     folder: RunFolder
     pairs: pl.DataFrame
     splits: pl.DataFrame
-    size: int
+    geometry: Geometry
     read: Callable[[Sequence[str]], Sequence[bytes]]
 
     def captions(self) -> Mapping[str, list[str]]:

@@ -21,13 +21,12 @@ import torch
 from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 
-from clipmem.base.errors import InputError
 from clipmem.base.mitigations import ImageVariantsSection
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import TrainSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.colour import distort
-from clipmem.data.decoding import decode
+from clipmem.data.decoding import DecodeError
 from clipmem.data.views import Crops, draw_crops, render
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
 from clipmem.mitigate.caption_variants import choose_variant
@@ -38,7 +37,6 @@ from clipmem.train.hooks import Moment
 
 TABLE = "mitigate/image_variants"
 CACHE = "cache/variants.npy"
-_BLOCK = 512
 _SETTING = "[mitigate.image_variants] provider"
 
 
@@ -83,11 +81,24 @@ class ImageVariants(Mitigation):
         else:
             owners, read = _drawn({uid: own for uid, own in given.captions().items() if uid in trained}, section)
         table = pl.DataFrame(owners, schema=["uid", "reference"], orient="row")
-        table = table.with_columns(problem=pl.Series(_problems(table["reference"].to_list(), read, given.size)))
+        cache, problems = given.folder.path / CACHE, [""] * table.height
+
+        def leave_out(place: int, error: DecodeError) -> None:
+            problems[place] = str(error)
+
+        build_cache(
+            cache,
+            table["reference"].to_list(),
+            read,
+            size=given.geometry.size,
+            resize_mode=given.geometry.resize_mode,
+            interpolation=given.geometry.interpolation,
+            left_out=leave_out,
+        )
         usable = pl.col("problem") == ""
-        table = table.with_columns(row=pl.when(usable).then(usable.cast(pl.Int64).cum_sum() - 1))
-        cache = given.folder.path / CACHE
-        build_cache(cache, table.filter(usable)["reference"].to_list(), read, size=given.size)
+        table = table.with_columns(problem=pl.Series(problems, dtype=pl.String)).with_columns(
+            row=pl.when(usable).then(usable.cast(pl.Int64).cum_sum() - 1)
+        )
         return [cache, given.folder.write(TABLE, table)]
 
     @classmethod
@@ -148,21 +159,6 @@ class ImageVariants(Mitigation):
         strong = render(pixels[torch.from_numpy(places)], crops, size=values.shape[-1])
         seed = derive_seed(self._seed, "strong colour", moment.epoch, view)
         return _put(values, places, distort(strong, keys, seed=seed, strength=self._section.colour, grey=0.0, blur=0.0))
-
-
-def _problems(references: Sequence[str], read: Callable[[Sequence[str]], Sequence[bytes]], size: int) -> list[str]:
-    """Say of each picture why it does not decode; "" where it does."""
-    found: list[str] = []
-    for start in range(0, len(references), _BLOCK):
-        block = references[start : start + _BLOCK]
-        for reference, data in zip(block, read(block), strict=True):
-            try:
-                decode(data, size, name=f"picture {reference!r}")
-            except InputError as error:
-                found.append(str(error))
-            else:
-                found.append("")
-    return found
 
 
 def _some(crops: Crops, places: Int[np.ndarray, " some"]) -> Crops:

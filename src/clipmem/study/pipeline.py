@@ -81,7 +81,7 @@ class Study:
             self._stage("decode", lambda: self._decode(pairs, source, models.geometries))
             if self.strict:
                 decoding.check_strict(self.folder)
-            self._stage("plan", lambda: self._plan(source, models.geometries[0].size, parents))
+            self._stage("plan", lambda: self._plan(source, models.geometries[0], parents))
             if self._protocol.trains:
                 # a model that has vanished is trained again as long as somebody still needs it
                 complete = self.folder.is_done("embed") or not self._missing(self._sets())
@@ -130,7 +130,7 @@ class Study:
             strict=self.strict,
         )
 
-    def _plan(self, source: Source, size: int, parents: mitigating.Parents) -> list[Path]:
+    def _plan(self, source: Source, geometry: Geometry, parents: mitigating.Parents) -> list[Path]:
         self.reporter.begin("plan", 1, "split")
         pairs = self.folder.read("pairs")
         groups = pairs["group"].to_list()
@@ -140,7 +140,7 @@ class Study:
         k = self.recipe.train.captions
         captions = {uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)}
         check_views(self.recipe, [captions[uid] for uid in table["captions_from"]], table["uid"].to_list())
-        made = prepare(Preparation(self.recipe, self.folder, pairs, table, size, source.read))
+        made = prepare(Preparation(self.recipe, self.folder, pairs, table, geometry, source.read))
         return [self.folder.write("splits", table), *removed, *made]
 
     @property
