@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from clipmem.base.recipes import DataSection
@@ -69,6 +69,11 @@ def test_hostile_captions_in_flickr_text(name, tmp_path):
 @pytest.mark.parametrize("name", ["imagefolder-jsonl", "webdataset", "parquet-struct", "saved", "coco"])
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(captions=st.lists(texts, min_size=1, max_size=4))
+@example(captions=["0\n"])  # a line break of its own, where a webdataset's text file may have one too
+@example(captions=["0\r\n"])
+@example(captions=["0\r"])
+@example(captions=["\ufeff0"])
+@example(captions=["0\x00"])
 def test_any_captions(name, captions):
     with tempfile.TemporaryDirectory() as folder:
         round_trip(name, captions, Path(folder))

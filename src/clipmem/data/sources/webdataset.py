@@ -232,9 +232,11 @@ def captions_of(texts: dict[str, bytes], section: DataSection) -> tuple[list[obj
     """Return the captions of a pair's texts, and the values of its JSON."""
     found = json_captions(texts["json"], section) if "json" in texts else None
     captions: list[object] = found[0] if found else []
-    if "txt" in texts and len(captions) < 2:
-        text = decode_text(texts["txt"])
-        captions = [text.removesuffix("\n").removesuffix("\r")]
+    # a text file may have a byte order mark or end its only line: where the JSON says that these are the caption's own,
+    # they stay
+    same = [str(caption).encode("utf-8", "surrogatepass") for caption in captions] == [texts.get("txt")]
+    if "txt" in texts and len(captions) < 2 and not same:
+        captions = [decode_text(texts["txt"]).removesuffix("\n").removesuffix("\r")]
     return captions, dict(found[1]) if found else {}
 
 
