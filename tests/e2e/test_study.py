@@ -15,7 +15,7 @@ from clipmem.base.errors import InputError, RunError
 from clipmem.embed import passes
 from clipmem.store.folder import RunFolder
 from clipmem.store.tables import SCHEMAS
-from clipmem.study import engine, execution
+from clipmem.study import execution, workers
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from clipmem.train.record import state_hash
@@ -165,7 +165,8 @@ def test_unknown_models_leave_nothing_behind(tmp_path):
 
 
 def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path, monkeypatch):
-    real = engine.subprocess.Popen
+    monkeypatch.setattr(workers, "_idle", None)  # a process of its own, not one that the tests keep
+    real = workers.subprocess.Popen
     # the worker as it is, but for one model
     program = (
         "import sys; from clipmem.study import worker; real = worker.train_one\n"
@@ -180,7 +181,7 @@ def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path, monkeypat
             command = [command[0], "-c", program, *command[3:]]
         return real(command, **options)
 
-    monkeypatch.setattr(engine.subprocess, "Popen", dying)
+    monkeypatch.setattr(workers.subprocess, "Popen", dying)
     with pytest.raises(RunError) as error:
         clipmem.run(tiny_recipe(), tmp_path / "run")
     assert str(error.value) == (

@@ -12,9 +12,9 @@ import pytest
 from clipmem.store.folder import RunFolder
 
 
-def begin(out, *arguments, **environment):
+def begin(*arguments, **environment):
     return subprocess.Popen(
-        [sys.executable, "-m", "clipmem.study.worker", str(out), *arguments],
+        [sys.executable, "-m", "clipmem.study.worker", *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -58,9 +58,9 @@ def test_what_was_trained_before_in_the_process_changes_nothing(finished, planne
 
 
 def test_tasks_from_the_input_until_it_ends(finished, planned):
-    process = begin(planned)
+    process = begin()
     assert json.loads(process.stdout.readline()) == {"ready": True}
-    process.stdin.write('{"side": "f", "seed": 1}\n')
+    process.stdin.write(json.dumps({"folder": str(planned), "side": "f", "seed": 1}) + "\n")
     process.stdin.flush()
     lines = [json.loads(process.stdout.readline())]
     while "ready" not in lines[-1]:
@@ -75,7 +75,7 @@ def test_tasks_from_the_input_until_it_ends(finished, planned):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_while_it_waits(planned, number):
-    process = begin(planned)
+    process = begin()
     process.stdout.readline()
     process.send_signal(number)
     _, complaints = process.communicate(timeout=60)
@@ -83,9 +83,9 @@ def test_asked_to_stop_while_it_waits(planned, number):
 
 
 def test_asked_to_stop_in_a_training(finished, planned):
-    process = begin(planned)
+    process = begin()
     process.stdout.readline()
-    process.stdin.write('{"side": "f", "seed": 0}\n')
+    process.stdin.write(json.dumps({"folder": str(planned), "side": "f", "seed": 0}) + "\n")
     process.stdin.flush()
     process.send_signal(signal.SIGTERM)  # met while it works on the task, or at the latest while it waits again
     _, complaints = process.communicate(timeout=120)

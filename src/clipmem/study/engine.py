@@ -1,35 +1,16 @@
-"""The local engine: trains a study's models in processes of their own, several at a time.
+"""The local engine: trains a study's models in processes of their own, several at a time (see `workers`)."""
 
-A separate interpreter, not a fork: thread pools of torch do not survive a fork, and a script that calls
-`clipmem.run` without a `__main__` guard must not start itself again.
-"""
-
-import contextlib
-import json
-import os
 import queue
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from clipmem.base.errors import InputError, RunError
+from clipmem.study import workers
 from clipmem.study.execution import Execution, batches_ahead
-
-_PATIENCE = 300.0  # seconds that a worker may take for its last step and its checkpoint
-
-
-@dataclass(frozen=True)
-class Task:
-    """One model to train."""
-
-    side: str
-    seed: int
+from clipmem.study.workers import Task
 
 
 @dataclass
@@ -62,72 +43,6 @@ class Spent:
         return f"bound by {shown[0]}; {shown[1]}, {shown[2]}"
 
 
-class _Process:
-    """A running worker: it asks for tasks, its messages go to the queue, its complaints to a file."""
-
-    def __init__(self, folder: Path, how: Execution, messages: "queue.Queue[tuple[_Process, Any]]") -> None:
-        self.task: Task | None = None
-        self.done, self.began = 0, time.monotonic()
-        self.complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        environment = {**os.environ, "OMP_NUM_THREADS": str(how.threads), "MKL_NUM_THREADS": str(how.threads)}
-        self.process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "clipmem.study.worker", str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.complaints,
-            env=environment,
-            text=True,
-        )
-        threading.Thread(target=self._listen, args=(messages,), daemon=True).start()
-
-    def give(self, task: Task | None, ahead: int) -> None:
-        """Hand the next task over, with the number of batches to make ahead; None = there is none: the worker ends."""
-        self.task, self.done = task, 0
-        stream = self.process.stdin
-        if stream:
-            # a worker that has just died is met when its output ends
-            with contextlib.suppress(BrokenPipeError):
-                if task:
-                    stream.write(json.dumps({**asdict(task), "ahead": ahead}) + "\n")
-                    stream.flush()
-                else:
-                    stream.close()
-
-    def _listen(self, messages: "queue.Queue[tuple[_Process, Any]]") -> None:
-        stream = self.process.stdout
-        for line in stream or ():
-            # a library may print a line of its own
-            if line.startswith("{"):
-                messages.put((self, json.loads(line)))
-        messages.put((self, None))
-
-    def ask_to_stop(self) -> None:
-        """Ask the process to end after its step; it keeps a checkpoint."""
-        if self.process.poll() is None:
-            self.process.terminate()
-
-    def stop(self) -> None:
-        """End the process if it still runs, and let go of its files."""
-        self.ask_to_stop()
-        try:
-            self.process.wait(timeout=_PATIENCE)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            # a second Ctrl-C: the last checkpoint must do
-            self.process.kill()
-            self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-        self.complaints.close()
-
-    def tail(self) -> str:
-        """Return the last lines that the process wrote to stderr."""
-        self.complaints.seek(0)
-        lines = self.complaints.read().decode(errors="replace").strip().splitlines()
-        return " | ".join(lines[-3:])[-600:]
-
-
 def train_all(
     folder: Path,
     tasks: Sequence[Task],
@@ -150,13 +65,13 @@ def train_all(
         InputError: A worker found its input wrong.
         RunError: A worker failed; the others are ended. Finished models stay, unfinished ones have a checkpoint.
     """
-    waiting, running, spent = list(tasks), list[_Process](), Spent()
-    messages: queue.Queue[tuple[_Process, Any]] = queue.Queue()
+    waiting, running, spent = list(tasks), list[workers.Worker](), Spent()
+    messages: workers.Messages = queue.Queue()
     failure: dict[str, Any] = {}
     processes = min(how.workers, len(tasks))
     ahead = batches_ahead(how, processes)
     try:
-        running += [_Process(folder, how, messages) for _ in range(processes)]
+        running += workers.take(processes, how.threads, messages)
         while running:
             worker, message = messages.get()
             if message is None:
@@ -168,8 +83,13 @@ def train_all(
                     _fail(worker.task, code, tail, failure)
             elif "error" in message:
                 failure = message
+            elif "ready" in message and waiting:
+                worker.give(folder, waiting.pop(0), ahead)
+            elif "ready" in message and workers.give_back(worker):
+                running.remove(worker)
+                spent.total += time.monotonic() - worker.began
             elif "ready" in message:
-                worker.give(waiting.pop(0) if waiting else None, ahead)
+                worker.dismiss()
             elif "done" in message:
                 spent.add(message)
             else:

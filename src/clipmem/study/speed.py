@@ -23,7 +23,7 @@ from clipmem.models import openclip
 from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
-from clipmem.study import api, engine, execution, materials
+from clipmem.study import api, engine, execution, materials, workers
 from clipmem.train.numerics import threads
 from clipmem.train.objectives import Towers, create_objective
 
@@ -166,7 +166,7 @@ def _training(folder: RunFolder, how: execution.Execution) -> float:
     batch = n / -(-n // recipe.train.batch_size)
     clock = _Clock()
     try:
-        tasks = [engine.Task(model.side, model.seed) for model in models[: how.workers]]
+        tasks = [workers.Task(model.side, model.seed) for model in models[: how.workers]]
         engine.train_all(folder.path, tasks, how, progress=clock)
     except _EnoughError:
         return clock.steps * batch / clock.seconds

@@ -20,8 +20,8 @@ from clipmem.evaluate.utility import TestPairs, Utility, class_numbers, why_not
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.study import execution
-from clipmem.study.engine import Task
 from clipmem.study.models import open_models
+from clipmem.study.workers import Task
 from clipmem.train.numerics import threads
 from clipmem.train.objectives import OBJECTIVES
 

@@ -1,9 +1,9 @@
-"""A training process: `python -m clipmem.study.worker DIR [SIDE SEED]...`. Talks JSON lines to the engine.
+"""A training process: `python -m clipmem.study.worker [DIR SIDE SEED [SIDE SEED]...]`. Talks JSON lines to the engine.
 
-It trains the models that are named, in order. With none named it asks for one after another: it writes
-`{"ready": true}` and reads `{"side": ..., "seed": ..., "ahead": ...}` from its input, until that ends. Torch is
-imported once for all of them, and nothing of one training is left for the next: each has its own model and its own
-random state.
+It trains the models of a run folder that are named, in order. With none named it asks for one after another: it writes
+`{"ready": true}` and reads `{"folder": ..., "side": ..., "seed": ..., "ahead": ...}` from its input, until that ends.
+Torch is imported once for all of them, of other studies too, and nothing of one training is left for the next: each has
+its own model and its own random state.
 
 SIGTERM and SIGINT (Ctrl-C goes to the whole process group) end it after the step that it is in, with a checkpoint.
 """
@@ -148,10 +148,11 @@ def _every() -> float:
         ) from None
 
 
-def _tasks(named: list[str], stop: Stop) -> Iterator[tuple[str, int, int]]:
-    """Give side, seed and the number of batches to make ahead of one training after another."""
+def _tasks(named: list[str], stop: Stop) -> Iterator[tuple[RunFolder, str, int, int]]:
+    """Give run folder, side, seed and the number of batches to make ahead of one training after another."""
     if named:
-        yield from ((side, int(seed), 0) for side, seed in zip(named[::2], named[1::2], strict=True))
+        folder, models = RunFolder(Path(named[0])), named[1:]
+        yield from ((folder, side, int(seed), 0) for side, seed in zip(models[::2], models[1::2], strict=True))
         return
     while True:
         stop.waiting = True
@@ -161,16 +162,16 @@ def _tasks(named: list[str], stop: Stop) -> Iterator[tuple[str, int, int]]:
         if not line.strip():
             return
         task = json.loads(line)
-        yield task["side"], task["seed"], task.get("ahead", 0)
+        yield RunFolder(Path(task["folder"])), task["side"], task["seed"], task.get("ahead", 0)
 
 
 def main(arguments: list[str]) -> int:
     """Run the process; a known error is passed on as a JSON line."""
-    stop, folder = Stop(), RunFolder(Path(arguments[0]))
+    stop = Stop()
     stop.install()
     keep_memory()
     try:
-        for side, seed, ahead in _tasks(arguments[1:], stop):
+        for folder, side, seed, ahead in _tasks(arguments, stop):
             train_one(folder, side, seed, stop=stop, ahead=ahead)
             if stop.asked:
                 return STOPPED

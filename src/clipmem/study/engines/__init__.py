@@ -18,8 +18,9 @@ from clipmem.base.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from clipmem.store.folder import RunFolder
-    from clipmem.study.engine import Spent, Task
+    from clipmem.study.engine import Spent
     from clipmem.study.execution import Execution
+    from clipmem.study.workers import Task
 
 NAMES = ("local", "ray")
 

@@ -22,7 +22,7 @@ from clipmem.base.errors import ClipmemError, InputError, RunError
 from clipmem.embed import passes
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
-from clipmem.study import engine, execution
+from clipmem.study import engine, execution, workers
 from clipmem.study.embedding import Embedder
 from clipmem.study.engines.local import check_processes
 
@@ -64,7 +64,7 @@ def _embed(path: str, side: str, seed: int, part: passes.Part, board: Any) -> di
         board.put.remote((side, seed, part), done, "")
 
     try:
-        embedded = Embedder(folder).embed(engine.Task(side, seed), part=part, progress=progress)
+        embedded = Embedder(folder).embed(workers.Task(side, seed), part=part, progress=progress)
     except ClipmemError as error:
         return {"error": str(error), "exit_code": error.exit_code}
     return {"arrays": [None if array is None else array.numpy() for array in embedded]}
@@ -119,7 +119,7 @@ class RayEngine:
     def train(
         self,
         folder: RunFolder,
-        tasks: Sequence[engine.Task],
+        tasks: Sequence[workers.Task],
         how: execution.Execution,
         *,
         progress: Callable[[int, str], object],
@@ -148,7 +148,7 @@ class RayEngine:
     def embed(
         self,
         folder: RunFolder,
-        tasks: Sequence[engine.Task],
+        tasks: Sequence[workers.Task],
         how: execution.Execution,
         *,
         progress: Callable[[int], object],
@@ -163,7 +163,7 @@ class RayEngine:
             # Ray gives processes of another environment: not those that have trained, which flush denormals
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(how.threads * how.workers), "CLIPMEM_TASK": "embed"}},
         }
-        running, place = dict[Any, str](), dict[Any, tuple[engine.Task, int]]()
+        running, place = dict[Any, str](), dict[Any, tuple[workers.Task, int]]()
         for task in tasks:
             for part in parts:
                 reference = remote.options(**options, name=f"embed {task.side} seed {task.seed}").remote(
@@ -171,8 +171,8 @@ class RayEngine:
                 )
                 running[reference] = f"embedding with {task.side}, seed {task.seed}"
                 place[reference] = (task, part.index)
-        found: dict[engine.Task, dict[int, passes.Embeddings]] = {task: {} for task in tasks}
-        files: dict[engine.Task, list[Path]] = {}
+        found: dict[workers.Task, dict[int, passes.Embeddings]] = {task: {} for task in tasks}
+        files: dict[workers.Task, list[Path]] = {}
         # closed at once when a write fails: afterwards Ray is gone, and asking it for anything starts another
         with contextlib.closing(self._finished(running, lambda count, _: progress(count))) as finished:
             for reference, answer in finished:

@@ -6,7 +6,7 @@ from pathlib import Path
 from clipmem.base.errors import InputError
 from clipmem.embed import passes
 from clipmem.store.folder import RunFolder
-from clipmem.study import engine
+from clipmem.study import engine, workers
 from clipmem.study.embedding import Embedder
 from clipmem.study.execution import Execution
 from clipmem.train.numerics import threads
@@ -22,7 +22,7 @@ class LocalEngine:
     def train(
         self,
         folder: RunFolder,
-        tasks: Sequence[engine.Task],
+        tasks: Sequence[workers.Task],
         how: Execution,
         *,
         progress: Callable[[int, str], object],
@@ -32,7 +32,7 @@ class LocalEngine:
         return engine.train_all(folder.path, tasks, how, progress=progress)
 
     def embed(
-        self, folder: RunFolder, tasks: Sequence[engine.Task], how: Execution, *, progress: Callable[[int], object]
+        self, folder: RunFolder, tasks: Sequence[workers.Task], how: Execution, *, progress: Callable[[int], object]
     ) -> list[Path]:
         """Embed with one model after another, on all cores."""
         embedder, files = Embedder(folder), list[Path]()
@@ -43,7 +43,7 @@ class LocalEngine:
         return files
 
 
-def check_processes(folder: RunFolder, tasks: Sequence[engine.Task], how: Execution, now: int) -> None:
+def check_processes(folder: RunFolder, tasks: Sequence[workers.Task], how: Execution, now: int) -> None:
     """Refuse to train the rest of a study on another number of processes a model than its first models.
 
     Raises:

@@ -20,7 +20,7 @@ from torch.utils import deterministic
 from clipmem.base.errors import ClipmemError, RunError
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
-from clipmem.study import engine, execution
+from clipmem.study import engine, execution, workers
 from clipmem.study.engines.local import LocalEngine, check_processes
 from clipmem.study.worker import train_one
 from clipmem.train.distributed import World, connected
@@ -92,7 +92,7 @@ class TogetherEngine(LocalEngine):
     def train(
         self,
         folder: RunFolder,
-        tasks: Sequence[engine.Task],
+        tasks: Sequence[workers.Task],
         how: execution.Execution,
         *,
         progress: Callable[[int, str], object],
