@@ -18,7 +18,7 @@ from clipmem.report.published import UNITMEM
 from clipmem.report.reproduced.figure import finding_figure
 from clipmem.report.reproduced.page import render, summary_sentence
 from clipmem.study.api import PUBLISHED_RECIPES, find_recipe
-from clipmem.study.reproduce.finding import FINDINGS, Context, Effect, Results, mitigated
+from clipmem.study.reproduce.finding import ABOVE, FINDINGS, Context, Effect, Results, mitigated
 from clipmem.study.reproduce.findings import ORDER, captions, encoders, removal, text_noise
 from clipmem.study.reproduce.findings.distributions import separation
 from clipmem.study.reproduce.findings.memorized import atypicality, rarity
@@ -268,7 +268,7 @@ def test_every_finding_turns_runs_into_effects_and_a_figure(made, name):
     effects = finding.effects(where, made)
     assert any(one.counts for one in effects) or name == "tradeoff"
     for one in effects:
-        assert one.low <= one.estimate <= one.high or one.measure.endswith("least CLIPMem")
+        assert one.low is None or one.low <= one.estimate <= one.high or one.measure.endswith("least CLIPMem")
         assert one.holds in {"yes", "no", "inconclusive"}
         assert one.seeds == 3
     assert len({one.measure for one in effects}) == len(effects)
@@ -413,3 +413,19 @@ def test_flattened_recipes_of_a_scale_differ_where_they_should():
     tiny, laptop = (flatten(SCALES[name].base()) for name in ("tiny", "laptop"))
     assert tiny["localize.crop"] == laptop["localize.crop"] == "own"
     assert tiny["split.planted"] == laptop["split.planted"] == 0
+
+
+def test_coarse_values_that_coincide_over_seeds_are_no_certainty():
+    effect = Results(lambda _: None, 0.95).effect("m", [0.25, 0.25], None, ABOVE, "above 0")
+    assert (effect.estimate, effect.low, effect.high, effect.holds) == (0.25, None, None, "inconclusive")
+
+
+def test_an_interval_over_seeds_is_widened_by_that_over_pairs():
+    results = Results(lambda _: None, 0.95)
+    effect = results.effect("m", [0.2, 0.3, 0.4], None, ABOVE, "above 0")
+    assert effect.holds == "yes"
+    wide = results.widened(effect, -0.1, 0.35, ABOVE)
+    assert (wide.low, wide.high, wide.holds) == (-0.1, effect.high, "inconclusive")
+    within = results.widened(effect, 0.25, 0.35, ABOVE)
+    assert within == effect
+    assert results.widened(effect, None, None, ABOVE).holds == "inconclusive"

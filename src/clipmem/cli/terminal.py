@@ -69,7 +69,7 @@ class TerminalReporter:
         now = time.monotonic()
         if now - self._said >= _LINE_EVERY and self._done:
             rate = self._done / (now - self._since)
-            left = (self._total - self._done) / rate
+            left = max(0, self._total - self._done) / rate
             self._line(
                 f"{self._stage:<9} {100 * self._done / self._total:3.0f} %  {rate:,.0f} {self._unit}/s  "
                 f"{left:.0f} s left  {note}"

@@ -6,7 +6,7 @@ so that its verdict can be taken again from the folders.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class Effect:
     Attributes:
         measure: What was measured, in words.
         estimate: Its mean over seeds.
-        low: Lower end of the interval; None with one seed.
+        low: Lower end of the interval; None with one seed, or where all seeds agree to the last digit.
         high: Upper end.
         holds: The verdict.
         claim: What was claimed of it, in words.
@@ -123,11 +123,25 @@ class Results:
         """Measure the mean of `values` less `base` over paired seeds (less 0 without a base) and judge it."""
         own = np.asarray(values, dtype=np.float64)
         found = paired_test(own, np.zeros_like(own) if base is None else np.asarray(base), self.confidence)
-        low, high = found.low, found.high
-        if low is None and len(own) > 1:  # all differences equal
-            low = high = found.difference
-        answer = verdict(low, high, claim)
-        return Effect(measure, found.difference, low, high, answer, said, len(own), counts)
+        # differences that are all equal have no interval: a few coarse values that coincide are no certainty
+        answer = verdict(found.low, found.high, claim)
+        return Effect(measure, found.difference, found.low, found.high, answer, said, len(own), counts)
+
+    def widened(self, effect: Effect, low: float | None, high: float | None, claim: Claim) -> Effect:
+        """Widen an effect's interval by another source of uncertainty and judge it again.
+
+        The interval over seeds is of these pairs, that over pairs of these models. What covers both contains both.
+
+        Args:
+            effect: The effect, with its interval over seeds.
+            low: Lower end of the interval over pairs; None where there is none: the effect has none either.
+            high: Its upper end.
+            claim: What is claimed.
+        """
+        ends = (effect.low, effect.high, low, high)
+        known = [end for end in ends if end is not None]
+        least, most = (min(known), max(known)) if len(known) == len(ends) else (None, None)
+        return replace(effect, low=least, high=most, holds=verdict(least, most, claim))
 
     def series(self, name: str, x: Sequence[float | int], values: Sequence[Sequence[float]]) -> Series:
         """Make a curve of means over seeds with their t intervals, leaving out what was not measured."""

@@ -98,24 +98,33 @@ class Memorized(Finding):
         return {"exchanged": exchanged(context)}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """AUROC of wrong captions less 0.5; rank correlations with both stand-ins among the other candidates."""
+        """AUROC of wrong captions less 0.5; rank correlations with both stand-ins among the other candidates.
+
+        Their intervals contain that over seeds and that over pairs.
+        """
         run = results[exchanged(context)]
         candidates = sorted(run.uids("candidate"))
         wrong = np.array([uid in run.planted for uid in candidates])
-        found = [auroc(scores, wrong, results.confidence).mean - 0.5 for scores in _by_seed(run, candidates)]
-        effects = [results.effect("AUROC of wrong captions by CLIPMem, less 0.5", found, None, ABOVE, "above 0")]
-        for name, ranks in self._correlations(run).items():
-            said = f"rank correlation of CLIPMem with {name}, among right captions"
-            effects.append(results.effect(said, ranks, None, ABOVE, "above 0"))
-        return effects
+        seeds = _by_seed(run, candidates)
+        found = [auroc(scores, wrong, results.confidence).mean - 0.5 for scores in seeds]
+        effect = results.effect("AUROC of wrong captions by CLIPMem, less 0.5", found, None, ABOVE, "above 0")
+        # the wrong captions are few
+        pairs = auroc(np.mean(seeds, axis=0), wrong, results.confidence)
+        low, high = (None if end is None else end - 0.5 for end in (pairs.low, pairs.high))
+        effects = [results.widened(effect, low, high, ABOVE)]
+        return effects + self._correlations(run, results)
 
-    def _correlations(self, run: ComparedRun) -> dict[str, list[float]]:
+    def _correlations(self, run: ComparedRun, results: Results) -> list[Effect]:
         right = sorted(run.uids("candidate") - run.planted)
-        found: dict[str, list[float]] = {}
+        seeds, effects = _by_seed(run, right), list[Effect]()
         for name, judged in _judged(run).items():
             values = np.array([judged[uid] for uid in right])
-            found[name] = [spearman(scores, values).spearman or 0.0 for scores in _by_seed(run, right)]
-        return found
+            found = [spearman(scores, values).spearman or 0.0 for scores in seeds]
+            said = f"rank correlation of CLIPMem with {name}, among right captions"
+            effect = results.effect(said, found, None, ABOVE, "above 0")
+            pairs = spearman(np.mean(seeds, axis=0), values, results.confidence)
+            effects.append(results.widened(effect, pairs.low, pairs.high, ABOVE))
+        return effects
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
         """CLIPMem of each quarter of the candidates by both stand-ins."""
