@@ -1,4 +1,7 @@
-"""Three paradigms, tiny but real: trained, localized over the same views, laid beside each other; and the refusals."""
+"""Three paradigms, tiny but real: trained, localized over the same views, laid beside each other; and the refusals.
+
+Takes minutes: `pytest -m slow tests/e2e/test_beside.py`.
+"""
 
 import json
 import re
@@ -16,6 +19,7 @@ from clipmem.study.localizing import localize_run
 from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.test_cli import clip
 
+pytestmark = pytest.mark.slow
 OWN = ("localize.crop=own", "localize.views=2", "localize.pairs=8")
 ONE_TOWER = ("score.alignment=sslmem-image", "embed.views=2")
 STUDIES = {

@@ -217,6 +217,7 @@ def test_what_cannot_work_leaves_nothing_behind(world, tmp_path, monkeypatch, ta
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_example_of_the_docs_runs(tmp_path):
     text = (Path(__file__).parents[2] / "docs" / "given.md").read_text(encoding="utf-8")
     [recipe] = re.findall(r"<!-- file: given\.toml -->\n```toml\n(.*?)```", text, flags=re.DOTALL)

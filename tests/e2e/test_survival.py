@@ -1,4 +1,7 @@
-"""Killed at any moment, a study that is run again ends with the bytes of an undisturbed one."""
+"""Killed at any moment, a study that is run again ends with the bytes of an undisturbed one.
+
+Most moments are `slow`: `pytest -m slow tests/e2e/test_survival.py`.
+"""
 
 import os
 import signal
@@ -24,13 +27,13 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize(
     ("after", "delay"),
     [
-        (None, 1.0),
-        ("decode", 0.0),
-        ("plan", 0.3),
-        ("plan", 3.0),
+        pytest.param(None, 1.0, marks=pytest.mark.slow),
+        pytest.param("decode", 0.0, marks=pytest.mark.slow),
+        pytest.param("plan", 0.3, marks=pytest.mark.slow),
+        pytest.param("plan", 3.0, marks=pytest.mark.slow),
         ("train-f-seed-0", 0.1),
-        ("train", 0.05),
-        ("embed", 0.0),
+        pytest.param("train", 0.05, marks=pytest.mark.slow),
+        pytest.param("embed", 0.0, marks=pytest.mark.slow),
     ],
 )
 def test_killed_and_run_again(undisturbed, tmp_path, after, delay):
@@ -58,7 +61,7 @@ def wait_for_a_checkpoint(process, out):
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.4])
+@pytest.mark.parametrize("delay", [pytest.param(0.0, marks=pytest.mark.slow), 0.4])
 def test_killed_between_checkpoints_and_run_again(undisturbed, tmp_path, delay):
     recipe, expected = undisturbed
     out = tmp_path / "run"
@@ -91,6 +94,7 @@ def test_ctrl_c_at_a_terminal_keeps_the_state_and_the_run_goes_on(undisturbed, t
     assert contents(out) == expected
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_the_workers_and_says_how_to_go_on(undisturbed, tmp_path):
     recipe, _ = undisturbed
     out = tmp_path / "run"

@@ -72,7 +72,9 @@ def test_two_processes_on_one_folder(recipe, tmp_path):
 
 
 # full while pictures are decoded, tables written, a model written
-@pytest.mark.parametrize("size", ["256k", "1m", "8m"])
+@pytest.mark.parametrize(
+    "size", [pytest.param("256k", marks=pytest.mark.slow), "1m", pytest.param("8m", marks=pytest.mark.slow)]
+)
 def test_a_full_disk_says_so_and_a_second_run_completes(recipe, tmp_path, disk, size):
     place, remount = disk
     expected = clip("run", recipe, "--out", tmp_path / "roomy")
@@ -188,6 +190,7 @@ def test_pictures_that_vanish_before_they_are_decoded_or_trained_on(tmp_path):
     assert run.summary["roles"]["candidate"]["n"] == 20
 
 
+@pytest.mark.slow
 def test_a_model_that_vanishes_before_it_embeds(tmp_path):
     out = tmp_path / "run"
     weights = out / "models" / "g" / "seed-0" / "open_clip_model.safetensors"

@@ -94,6 +94,7 @@ def test_a_study_by_torchrun(recipe, tmp_path):
     assert names[0] == names[1]
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_study_is_trained_alike(recipe, tmp_path):
     out = tmp_path / "run"
     assert run(2, "-m", "clipmem", "run", recipe, "--out", out)[0] == 0
@@ -144,6 +145,7 @@ def test_too_many_processes_for_a_batch(recipe, tmp_path):
     ) in complaints
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_all_and_a_second_run_goes_on(recipe, tmp_path):
     out = tmp_path / "run"
     arguments = ("-m", "clipmem", "run", recipe, "--out", out, "--set", "train.epochs=60")

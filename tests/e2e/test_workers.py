@@ -20,13 +20,14 @@ def fresh(monkeypatch):
     monkeypatch.setattr(workers, "_idle", None)
 
 
-def test_kept_processes_train_the_next_study_and_change_nothing_in_it(fresh, tmp_path):
+def test_kept_processes_train_the_next_study_and_change_nothing_in_it(fresh, tmp_path, monkeypatch):
     with workers.kept():
         clipmem.run(tiny_recipe(*ONE, "train.epochs=1", "model.name=clipmem-micro"), tmp_path / "other")
         first = {worker.process.pid for worker in workers._idle}
         assert first
         with workers.kept():  # inside another block it changes nothing
-            clipmem.run(tiny_recipe(*ONE), tmp_path / "kept")
+            monkeypatch.chdir(tmp_path)  # nor is its folder looked for where they were started
+            clipmem.run(tiny_recipe(*ONE), "kept")
         kept = list(workers._idle)
         assert {worker.process.pid for worker in kept} == first
         assert all(worker.process.poll() is None for worker in kept)
@@ -37,6 +38,7 @@ def test_kept_processes_train_the_next_study_and_change_nothing_in_it(fresh, tmp
     assert contents(tmp_path / "kept") == contents(tmp_path / "new")
 
 
+@pytest.mark.slow
 def test_a_process_that_died_while_it_was_kept_is_replaced(fresh, tmp_path):
     with workers.kept():
         clipmem.run(tiny_recipe(*ONE), tmp_path / "one")
@@ -60,6 +62,7 @@ def test_a_process_that_dies_as_it_is_taken_is_met(fresh):
         worker.stop()
 
 
+@pytest.mark.slow
 def test_a_study_that_fails_ends_its_processes_and_the_next_has_new_ones(fresh, tmp_path):
     with workers.kept():
         with pytest.raises(RunError, match="loss is nan"):

@@ -128,6 +128,7 @@ def fit(encoder, pts, rows, tower, steps, seed=0):
 
 
 @pytest.mark.parametrize("tower", ["image", "text"])
+@pytest.mark.slow
 def test_one_tower_of_a_real_model_trained_on(tower):
     """G is trained on the shared pairs; f is g with one tower trained on, with the candidates too: the share is its."""
     pts = small_points()

@@ -1,8 +1,8 @@
 """A training process: `python -m clipmem.study.worker [DIR SIDE SEED [SIDE SEED]...]`. Talks JSON lines to the engine.
 
 It trains the models of a run folder that are named, in order. With none named it asks for one after another: it writes
-`{"ready": true}` and reads `{"folder": ..., "side": ..., "seed": ..., "ahead": ...}` from its input, until that ends.
-Torch is imported once for all of them, of other studies too, and nothing of one training is left for the next: each has
+`{"ready": true}` and reads `{"directory": ..., "folder": ..., "side": ..., "seed": ..., "ahead": ...}` from its input,
+until that ends; relative paths start at the directory. Torch is imported once for all of them, of other studies too, and nothing of one training is left for the next: each has
 its own model and its own random state.
 
 SIGTERM and SIGINT (Ctrl-C goes to the whole process group) end it after the step that it is in, with a checkpoint.
@@ -162,6 +162,7 @@ def _tasks(named: list[str], stop: Stop) -> Iterator[tuple[RunFolder, str, int, 
         if not line.strip():
             return
         task = json.loads(line)
+        os.chdir(task.get("directory", "."))
         yield RunFolder(Path(task["folder"])), task["side"], task["seed"], task.get("ahead", 0)
 
 

@@ -78,7 +78,9 @@ class Worker:
         if stream:
             # a worker that has just died is met when its output ends
             with contextlib.suppress(BrokenPipeError):
-                stream.write(json.dumps({"folder": str(folder), **asdict(task), "ahead": ahead}) + "\n")
+                # a kept process may have been started elsewhere, and a recipe may hold relative paths
+                where = {"directory": str(Path.cwd()), "folder": str(folder)}
+                stream.write(json.dumps({**where, **asdict(task), "ahead": ahead}) + "\n")
                 stream.flush()
 
     def dismiss(self) -> None:
