@@ -2,8 +2,8 @@
 
 It trains the models of a run folder that are named, in order. With none named it asks for one after another: it writes
 `{"ready": true}` and reads `{"directory": ..., "folder": ..., "side": ..., "seed": ..., "ahead": ...}` from its input,
-until that ends; relative paths start at the directory. Torch is imported once for all of them, of other studies too, and
-nothing of one training is left for the next: each has its own model and its own random state.
+until that ends; relative paths start at the directory. Torch is imported once for all of them, those of other studies
+too, and nothing of one training is left for the next: each has its own model and its own random state.
 
 SIGTERM and SIGINT (Ctrl-C goes to the whole process group) end it after the step that it is in, with a checkpoint.
 """
