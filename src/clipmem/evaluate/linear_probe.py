@@ -23,6 +23,8 @@ from clipmem.functional.checks import as_finite, check_same_length
 
 _ITERATIONS = 1000
 _TOLERANCE = 1e-4
+# multiplications of a step from which threads gain: below, waiting for each other makes them ten times slower
+_WORTH_THREADS = 2e7
 
 
 class Probe(NamedTuple):
@@ -73,13 +75,15 @@ def fit(
 def _fit(features: Any, labels: Int[np.ndarray, "n"], c: float, warm: Any = None) -> _Fitted:
     from sklearn.exceptions import ConvergenceWarning  # slow to import, and only needed here
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits  # sees what is loaded: after it
 
     classes = np.unique(labels)
     if len(classes) == 1:  # nothing to tell apart: scikit-learn refuses
         return _Fitted(_same_score, classes, True)
     model: Any = LogisticRegression(tol=_TOLERANCE, max_iter=_ITERATIONS, warm_start=True) if warm is None else warm
     model.set_params(C=c)
-    with warnings.catch_warnings(record=True) as said:
+    small = features.size * len(classes) < _WORTH_THREADS
+    with warnings.catch_warnings(record=True) as said, threadpool_limits(1 if small else None, user_api="blas"):
         warnings.simplefilter("always", ConvergenceWarning)
         # a few pictures of many classes are few pictures, and no regression
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
