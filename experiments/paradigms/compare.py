@@ -12,7 +12,6 @@ The curves (mean UnitMem of each layer, one row a model) and what the models lea
 """
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from clipmem.models import openclip
 from clipmem.report.beside import answer_sentences, difference_rows, trained_sentences
 from clipmem.report.beside_figure import beside_figure
 from clipmem.report.numbers import interval
-from clipmem.report.page import template_text
+from clipmem.report.standalone import standalone
 from clipmem.store.folder import RunFolder
 from clipmem.study.beside import NAMES
 from clipmem.study.localizing import points_of, settings_of
@@ -148,17 +147,6 @@ def gained(table: pl.DataFrame) -> list[dict[str, object]]:
         {"run": NAMES[name], "difference": test.difference, "low": test.low, "high": test.high, "p": test.p}
         for name, test in tests.items()
     ]
-
-
-def standalone(svg: str) -> str:
-    """Give the report's figure colours of its own and a white ground: a file that any viewer shows."""
-    light = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", template_text("page.css").split("@media")[0]))
-    svg = re.sub(r"var\(--sans\)", "sans-serif", svg)
-    svg = re.sub(r"var\(--([a-z]+)\)", lambda found: light[found[1]], svg)
-    box = re.search(r'viewBox="([^"]*)"', svg)[1].split()
-    ground = f'<rect width="{box[2]}" height="{box[3]}" fill="#ffffff"/>'
-    svg = re.sub(r"</title>", lambda found: found[0] + ground, svg, count=1)
-    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
 
 
 def main() -> None:
