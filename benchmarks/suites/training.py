@@ -56,7 +56,8 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]
     ]
 
 
-def _rates(processes: list[str]) -> float:
+def rates(processes: list[str]) -> float:
+    """Add the rates that processes printed."""
     return sum(float(_RATE.findall(text)[-1]) for text in processes)
 
 
@@ -71,7 +72,7 @@ def _ours(
     def run() -> float:
         words = [str(HERE / "ours.py"), str(folder), str(data.size), str(len(data.uids)), coco, model, str(batch)]
         running = [script(*words, str(epochs), precision, device, threads=threads) for _ in range(cores)]
-        return _rates([output(p) for p in running])
+        return rates([output(p) for p in running])
 
     return run
 
@@ -87,7 +88,7 @@ def _theirs(data: Workload, config: str, batch: int, epochs: int, device: str) -
     def run(table: Path, epochs: int, precision: str, processes: int, workers: int) -> float:
         words = [str(HERE / "peer.py"), str(table), config, str(batch), str(epochs), precision, str(workers), device]
         threads = max(1, cores // processes)
-        return _rates([output(p) for p in [script(*words, threads=threads) for _ in range(processes)]])
+        return rates([output(p) for p in [script(*words, threads=threads) for _ in range(processes)]])
 
     precisions = ("fp32", "amp_bf16") if resolve_precision("auto", device) == "bf16" else ("fp32",)
     ways = [
@@ -96,11 +97,11 @@ def _theirs(data: Workload, config: str, batch: int, epochs: int, device: str) -
         for processes, workers in (((1, cores), (cores, 0)) if device == "cpu" else ((1, cores), (1, 0)))
     ]
     short = _head(data.csv, rows=_TRIED * batch)
-    rates = [run(short, 1, *way) for way in ways]
-    for (precision, processes, workers), rate in zip(ways, rates, strict=True):
+    tried = [run(short, 1, *way) for way in ways]
+    for (precision, processes, workers), rate in zip(ways, tried, strict=True):
         threads = max(1, cores // processes)
         print(f"open_clip {precision}, {processes} x {threads} threads, {workers} loaders: {rate:.1f} pairs/s")
-    best = [way for way, rate in zip(ways, rates, strict=True) if rate > 0.95 * max(rates)]
+    best = [way for way, rate in zip(ways, tried, strict=True) if rate > 0.95 * max(tried)]
     return [lambda way=way: run(data.csv, epochs, *way) for way in best]
 
 
@@ -155,8 +156,8 @@ def _bare(data: Workload, case: str, model: str, batch: int, rounds: int, device
         "training",
         f"{case}: the loop, one process",
         "bare",
-        lambda: _rates([output(script(*ours, str(batch), "8", precision, device, threads=1))]),
-        lambda: _rates([output(script(*words, threads=1))]),
+        lambda: rates([output(script(*ours, str(batch), "8", precision, device, threads=1))]),
+        lambda: rates([output(script(*words, threads=1))]),
         unit="pairs/s",
         rounds=rounds,
         more_is_better=True,

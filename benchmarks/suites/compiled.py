@@ -1,0 +1,28 @@
+"""What `train.compile` gains over clipmem's own passes: the default is off where it gains nothing."""
+
+from pathlib import Path
+
+from timing import Row, in_turn, output, script
+from workload import emoji
+
+from clipmem.train.numerics import resolve_precision
+from suites.training import HERE, rates
+
+
+def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
+    """Train the demo's model in one process of one thread, as it is and compiled; the compiler's time is left out."""
+    emoji(folder, size=64, pairs=1500)
+    words = [str(HERE / "ours.py"), str(folder), "64", "1500", "short", "clipmem-tiny", "128", "6"]
+    words += [resolve_precision("auto", device), device]
+    return [
+        in_turn(
+            "compiled",
+            "demo recipe, one process: train.compile off against on",
+            "open_clip",
+            lambda: rates([output(script(*words, "off", threads=1))]),
+            lambda: rates([output(script(*words, "on", threads=1))]),
+            unit="pairs/s",
+            rounds=rounds,
+            more_is_better=True,
+        )
+    ]
