@@ -106,7 +106,7 @@ SCALES = {
             name="laptop",
             recipe="demo",
             settings=(
-                *_sizes(600, 200, 500),
+                *_sizes(500, 150, 500),
                 "model.name=clipmem-i64-t64",
                 "train.epochs=24",
                 "localize.pairs=200",
@@ -121,7 +121,7 @@ SCALES = {
             widths=(64, 128),
             grid=(),
             epochs=(1, 2, 5, 12),
-            shared=(75, 150, 300, 600),
+            shared=(60, 125, 250, 500),
         ),
         Scale(
             name="published",
