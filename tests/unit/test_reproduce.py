@@ -429,3 +429,10 @@ def test_an_interval_over_seeds_is_widened_by_that_over_pairs():
     within = results.widened(effect, 0.25, 0.35, ABOVE)
     assert within == effect
     assert results.widened(effect, None, None, ABOVE).holds == "inconclusive"
+
+
+def test_settings_that_change_nothing_name_the_base_study():
+    base = scale_of("laptop").base()
+    same = Wanted((f"split.shared={base.split.shared}", f"model.name={base.model.name}"))
+    assert same.key(base) == Wanted().key(base)
+    assert Wanted(("split.shared=60",)).key(base).startswith("shared-60-")

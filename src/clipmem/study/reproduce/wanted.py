@@ -63,4 +63,7 @@ class Wanted:
 @cache
 def _key(wanted: Wanted, base: str) -> str:
     """Return a run's key; kept, because a recipe takes some milliseconds to check and a finding asks many times."""
-    return f"{wanted.slug}-{json_sha256(flatten(wanted.recipe(load_recipe(base))))[:10]}"
+    own, plain = flatten(wanted.recipe(load_recipe(base))), flatten(load_recipe(base))
+    # settings that change nothing name the base study itself
+    slug = Wanted().slug if own == plain else wanted.slug
+    return f"{slug}-{json_sha256(own)[:10]}"
