@@ -88,7 +88,8 @@ class TerminalReporter:
 
     def _line(self, text: str) -> None:
         # reasons may quote the data
-        self._console.print(visible(text), markup=False, highlight=False)
+        # a line of progress stays one line in a log file, however long
+        self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def _close(self) -> None:
         if self._progress is not None:
