@@ -31,7 +31,8 @@ def test_one_figure_is_made_resumed_and_its_runs_compared(tmp_path):
         assert set(row) == ROW
         assert row["finding"] == "captions"
         assert row["holds"] in {"yes", "no", "inconclusive"}
-        assert row["low"] <= row["estimate"] <= row["high"]
+        # two seeds may agree to the last digit in a coarse metric: no interval then
+        assert row["low"] is None or row["low"] <= row["estimate"] <= row["high"]
         assert (row["seeds"], row["seconds"] > 0) == (2, True)
     page = (out / "index.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 2
