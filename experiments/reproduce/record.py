@@ -88,11 +88,8 @@ def section(one: dict[str, object], scale: str) -> str:
     lines += ["| effect | estimate | 95 % interval | claimed | holds |", "| --- | --- | --- | --- | --- |"]
     for effect in one["effects"]:
         beside = "" if effect["counts"] else " (beside)"
-        ends = interval(effect["low"], effect["high"]) if effect["low"] is not None else "none"
-        lines.append(
-            f"| {effect['measure']} | {signed(effect['estimate'])} | {ends} | {effect['claim']} | "
-            f"{effect['holds']}{beside} |"
-        )
+        found = f"{signed(effect['estimate'])} | {interval(effect, sign=True)}"
+        lines.append(f"| {effect['measure']} | {found} | {effect['claim']} | {effect['holds']}{beside} |")
     lines += [
         "",
         f"`clipmem reproduce --scale {scale} --figure {one['finding']}`; its runs took {duration(one['seconds'])}.",

@@ -175,4 +175,7 @@ def kept() -> Generator[None]:
         for worker in ended:
             worker.dismiss()
         for worker in ended:
+            # they end by themselves: asked to stop on its way out, a process would report that it was interrupted
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(timeout=_PATIENCE)
             worker.stop()

@@ -1,6 +1,6 @@
 """Finding 1: candidates score clearly above 0, independent pairs are their mirror, shared and external lie about 0."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -28,6 +28,12 @@ def separation(run: ComparedRun) -> list[float]:
     return found
 
 
+def about_zero(candidates: Sequence[float]) -> tuple[Claim, str]:
+    """Return the claim "about 0", in units of the candidates' CLIPMem by seed, and its words."""
+    claim = Claim("zero", ABOUT * abs(float(np.mean(candidates))) or 1e-9)
+    return claim, f"within ±{claim.size:.3f}"
+
+
 @FINDINGS.register("distributions")
 class Distributions(Finding):
     """Where the four roles lie."""
@@ -49,10 +55,9 @@ class Distributions(Finding):
         """The four means, the mirror, and the separation by CLIPMem less that by SSLMem."""
         run, wanted = results[BASE], self.runs(context)
         means = {role: run.memorization(run.uids(role)) for role in ROLES}
-        margin = Claim("zero", ABOUT * abs(float(np.mean(means["candidate"]))) or 1e-9)
+        margin, about = about_zero(means["candidate"])
         mirror = np.add(means["candidate"], means["independent"])
         plain, alone = (separation(results[wanted[name]]) for name in ("base", "sslmem-image"))
-        about = f"within ±{margin.size:.3f}"
         return [
             results.effect("CLIPMem of candidates", means["candidate"], None, ABOVE, "above 0"),
             results.effect("CLIPMem of independent pairs", means["independent"], None, BELOW, "below 0"),

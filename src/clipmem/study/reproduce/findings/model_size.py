@@ -56,7 +56,7 @@ class ModelSize(Finding):
             for metric, words in UTILITIES.items():
                 a, b = results.utility(high, metric), results.utility(low, metric)
                 if a and b:
-                    found.append(results.effect(f"{said}: {words}", a, b, ABOVE, "shown beside", counts=False))
+                    found.append(results.effect(f"{said}: {words}", a, b, ABOVE, "above 0", counts=False))
         return found
 
     def panels(self, context: Context, results: Results) -> list[Panel]:

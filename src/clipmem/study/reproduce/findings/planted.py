@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from clipmem.study.reproduce.finding import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results
-from clipmem.study.reproduce.findings.distributions import BASE
+from clipmem.study.reproduce.findings.distributions import BASE, about_zero
 from clipmem.study.reproduce.wanted import Wanted
 
 SHARE = 0.1
@@ -39,9 +39,12 @@ class Planted(Finding):
             "exchanged pairs less the other candidates of the same run",
             run.memorization(wrong), run.memorization(right), ABOVE, "above 0",
         )  # fmt: skip
+        # nothing published: the exchange should leave the other pairs as they are
+        without = base.memorization(right)
+        margin, words = about_zero(without)
         left = results.effect(
             "the other candidates: CLIPMem less that without exchanges",
-            run.memorization(right), base.memorization(right), ABOVE, "shown beside", counts=False,
+            run.memorization(right), without, margin, words, counts=False,
         )  # fmt: skip
         return [shift, apart, left]
 
