@@ -71,10 +71,9 @@ def test_two_processes_on_one_folder(recipe, tmp_path):
     assert clip("run", recipe, "--out", out).stderr.count("done before") == 7
 
 
-# full while pictures are decoded, tables written, a model written
-@pytest.mark.parametrize(
-    "size", [pytest.param("256k", marks=pytest.mark.slow), "1m", pytest.param("8m", marks=pytest.mark.slow)]
-)
+# full while pictures are decoded, tables written, a model written; test_cli has a shorter one
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["256k", "1m", "8m"])
 def test_a_full_disk_says_so_and_a_second_run_completes(recipe, tmp_path, disk, size):
     place, remount = disk
     expected = clip("run", recipe, "--out", tmp_path / "roomy")
@@ -107,7 +106,7 @@ def test_a_read_only_disk(recipe, disk):
         "Choose another --out DIR.\n",
     )
     assert remount("rw").returncode == 0
-    assert clip("run", recipe, "--out", place / "run").returncode == 0
+    clipmem.run(recipe, place / "run")
     assert remount("ro").returncode == 0
     finished = clip("run", recipe, "--out", place / "run")
     assert finished.returncode == 2

@@ -45,7 +45,7 @@ def measure(models, *, studies, n, draws):
     return table
 
 
-@pytest.mark.parametrize("models", [8, 16, 32])
+@pytest.mark.parametrize("models", [8, pytest.param(16, marks=pytest.mark.slow), 32])
 def test_coverage(models):
     table = measure(models, studies=300, n=150, draws=400)
     sys.stdout.write(
