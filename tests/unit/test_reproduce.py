@@ -365,6 +365,7 @@ def document(holds="yes"):
         "series": [line],
         "published": False,
         "joined": True,
+        "optimum": "lowest",
         "ticks": [],
     }
     there = {**panel, "title": "published", "published": True, "series": [{**line, "low": [], "high": []}]}
@@ -436,3 +437,20 @@ def test_settings_that_change_nothing_name_the_base_study():
     same = Wanted((f"split.shared={base.split.shared}", f"model.name={base.model.name}"))
     assert same.key(base) == Wanted().key(base)
     assert Wanted(("split.shared=60",)).key(base).startswith("shared-60-")
+
+
+def test_a_ring_marks_the_optimum_of_each_curve():
+    one = document()["findings"][0]
+    ringed = finding_figure(one, "wide").count("<use ")
+    curves = sum(len(panel["series"]) for panel in one["panels"])
+    for panel in one["panels"]:
+        panel["optimum"] = ""
+    assert finding_figure(one, "wide").count("<use ") == ringed - curves
+
+
+def test_a_published_curve_of_its_own_has_a_style_of_its_own():
+    one = document()["findings"][0]
+    same = finding_figure(one, "wide").count("var(--soft)")
+    [there] = [panel for panel in one["panels"] if panel["published"]]
+    there["series"] = [{**line, "name": "COCO"} for line in there["series"]]
+    assert finding_figure(one, "wide").count("var(--soft)") > same

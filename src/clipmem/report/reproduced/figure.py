@@ -22,8 +22,11 @@ _STYLES: tuple[tuple[str, Any, str], ...] = (
     (SHARED, (0, (3, 2, 1, 2)), "D"),
     (INK, (0, (1, 3)), "x"),
 )
+_THEIRS = (SOFT, (0, (3, 2, 1, 2)), "D")  # a published curve that none of ours is named after
+_APART = 0.012  # of the axis: curves of a panel lie that far apart, so that their intervals do not hide each other
 _HEIGHT = {"wide": 250, "narrow": 250}
 _LEGEND = 24
+_OPTIMA = {"lowest": min, "highest": max}
 
 
 def finding_figure(document: Mapping[str, Any], size: str) -> str:
@@ -36,8 +39,8 @@ def finding_figure(document: Mapping[str, Any], size: str) -> str:
     panels = document["panels"]
     columns = min(len(panels), 3 if len(panels) != 4 else 2) if size == "wide" else 1
     rows = math.ceil(len(panels) / columns)
-    names = list(dict.fromkeys(line["name"] for panel in panels for line in panel["series"] if line["name"]))
-    styles = {name: _STYLES[k % len(_STYLES)] for k, name in enumerate(names)}
+    styles = _styles(panels)
+    names = [name for name in styles if name]
     foot = _LEGEND * math.ceil(len(names) / (3 if size == "wide" else 1)) + 10 if names else 0
     height = _HEIGHT[size] * rows + foot
     with Sketch(f"finding-{document['finding']}-{size}", SIZES[size], height) as sketch:
@@ -46,12 +49,23 @@ def finding_figure(document: Mapping[str, Any], size: str) -> str:
         if names:
             handles = [
                 Line2D([], [], color=color, linestyle=dashes, marker=mark, markersize=5.5, linewidth=1.8)
-                for color, dashes, mark in styles.values()
+                for color, dashes, mark in (styles[name] for name in names)
             ]
-            labels = [_plain(name) for name in styles]
+            labels = [_plain(name) for name in names]
             ncols = min(3, len(names)) if size == "wide" else 1
             sketch.figure.legend(handles=handles, labels=labels, loc="lower center", ncols=ncols, fontsize=12)
         return sketch.svg(f"{document['title']}. {document['claim']} Holds: {document['holds']}.")
+
+
+def _styles(panels: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, Any, str]]:
+    """Give each curve's name a style: ours in turn, published ones that of ours of the same name, or their own."""
+    lines = [(line["name"], panel["published"]) for panel in panels for line in panel["series"]]
+    ours = dict.fromkeys(name for name, published in lines if not published)
+    theirs = [name for name in dict.fromkeys(name for name, published in lines if published) if name not in ours]
+    styles = {name: _STYLES[k % len(_STYLES)] for k, name in enumerate(ours)}
+    for k, name in enumerate(theirs):
+        styles[name] = _THEIRS if len(theirs) == 1 else _STYLES[(len(ours) + k) % len(_STYLES)]
+    return styles
 
 
 def _plain(text: str) -> str:
@@ -74,9 +88,16 @@ def _place(sketch: Sketch, k: int, columns: int, rows: int, foot: int) -> Axes:
 def _panel(axes: Axes, panel: Mapping[str, Any], styles: Mapping[str, tuple[str, Any, str]]) -> None:
     axes.grid(axis="y", color=LINE, linewidth=1)
     axes.set_axisbelow(True)
+    places = [x for line in panel["series"] for x in line["x"]]
+    apart = _APART * (max(places) - min(places)) if places else 0.0
     for k, line in enumerate(panel["series"]):
-        color, dashes, mark = styles.get(line["name"], _STYLES[k % len(_STYLES)])
-        _line(axes, line, (color, dashes if panel["joined"] else "none", mark))
+        color, dashes, mark = styles[line["name"]]
+        shift = (k - (len(panel["series"]) - 1) / 2) * apart
+        _line(axes, line, (color, dashes if panel["joined"] else "none", mark), shift)
+        if (pick := _OPTIMA.get(panel.get("optimum", ""))) and line["mean"]:
+            best = line["mean"].index(pick(line["mean"]))
+            place = line["x"][best] + shift
+            axes.plot(place, line["mean"][best], "o", color=color, fillstyle="none", markersize=12, markeredgewidth=1.4)
     if panel["title"] not in ("published",) and any(value < 0 for line in panel["series"] for value in line["mean"]):
         axes.axhline(0, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_title(panel["title"], loc="left", size=13, weight="bold", parse_math=False)
@@ -91,10 +112,11 @@ def _panel(axes: Axes, panel: Mapping[str, Any], styles: Mapping[str, tuple[str,
         axes.margins(x=0.08)
 
 
-def _line(axes: Axes, line: Mapping[str, Any], style: tuple[str, Any, str]) -> None:
+def _line(axes: Axes, line: Mapping[str, Any], style: tuple[str, Any, str], shift: float) -> None:
     color, dashes, mark = style
-    axes.plot(line["x"], line["mean"], color=color, linestyle=dashes, marker=mark, markersize=5.5, linewidth=1.8)
-    for x, low, high in zip(line["x"], line["low"], line["high"], strict=False):
+    places = [x + shift for x in line["x"]]
+    axes.plot(places, line["mean"], color=color, linestyle=dashes, marker=mark, markersize=5.5, linewidth=1.8)
+    for x, low, high in zip(places, line["low"], line["high"], strict=False):
         if low is not None and high is not None:
             axes.plot([x, x], [low, high], color=color, linewidth=1.4)
 

@@ -71,7 +71,8 @@ class Series:
 class Panel:
     """A part of a figure. Published panels have a scale of their own: only order and shape compare with ours.
 
-    `ticks` are names instead of numbers at 0, 1, ...; where these have no order the points are not `joined`.
+    `ticks` are names instead of numbers at 0, 1, ...; where these have no order the points are not `joined`. The
+    `optimum` of each curve, its "lowest" or "highest" point, has a ring.
     """
 
     title: str
@@ -81,6 +82,7 @@ class Panel:
     published: bool = False
     ticks: list[str] = field(default_factory=list[str])
     joined: bool = True
+    optimum: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
