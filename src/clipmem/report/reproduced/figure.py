@@ -89,7 +89,7 @@ def _panel(axes: Axes, panel: Mapping[str, Any], styles: Mapping[str, tuple[str,
     axes.grid(axis="y", color=LINE, linewidth=1)
     axes.set_axisbelow(True)
     places = [x for line in panel["series"] for x in line["x"]]
-    apart = _APART * (max(places) - min(places)) if places else 0.0
+    apart = _APART * (max(places) - min(places)) if places and not panel["published"] else 0.0
     for k, line in enumerate(panel["series"]):
         color, dashes, mark = styles[line["name"]]
         shift = (k - (len(panel["series"]) - 1) / 2) * apart
