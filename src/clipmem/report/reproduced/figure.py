@@ -94,10 +94,9 @@ def _panel(axes: Axes, panel: Mapping[str, Any], styles: Mapping[str, tuple[str,
         color, dashes, mark = styles[line["name"]]
         shift = (k - (len(panel["series"]) - 1) / 2) * apart
         _line(axes, line, (color, dashes if panel["joined"] else "none", mark), shift)
-        if (pick := _OPTIMA.get(panel.get("optimum", ""))) and line["mean"]:
-            best = line["mean"].index(pick(line["mean"]))
-            place = line["x"][best] + shift
-            axes.plot(place, line["mean"][best], "o", color=color, fillstyle="none", markersize=12, markeredgewidth=1.4)
+        if panel["optimum"] and line["mean"]:
+            value, place = _OPTIMA[panel["optimum"]](zip(line["mean"], line["x"], strict=True))
+            axes.plot(place + shift, value, "o", color=color, fillstyle="none", markersize=12, markeredgewidth=1.4)
     if panel["title"] not in ("published",) and any(value < 0 for line in panel["series"] for value in line["mean"]):
         axes.axhline(0, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_title(panel["title"], loc="left", size=13, weight="bold", parse_math=False)
