@@ -62,12 +62,13 @@ def test_inspect_says_what_lies_there(hostile):
     shown = " ".join(done.stdout.split())
     for text in (
         "format parquet (Parquet with 'image' and 'captions')",
+        "records 14 records read: 14 pairs, 0 left out",
         "pairs 14",
         "captions 15; pairs by number of captions: 1: 13, 2: 1",
         "pictures PNG 14 (all 14 headers)",
         "width 32 to 32, median 32, 95 % below 32 pixels",
         "duplicates exact: 2 of 14 pictures in 1 group",
-        "problems 1 record left out (all 14 pictures decoded)",
+        "problems 1 record listed (all 14 pictures decoded)",
         "1 truncated picture",
         "A study of it: decoding",
         "a pixel cache of",

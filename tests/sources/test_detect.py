@@ -155,7 +155,6 @@ def test_a_split_where_there_are_none(tmp_path):
     path = csv_file(tmp_path, some_pairs())
     with pytest.raises(InputError) as error:
         open_source(DataSection(path=str(path), split="train"))
-    assert str(error.value) == (
-        "[data] split: got 'train' with source 'csv', which has no splits, expected an empty text. Leave it out, and "
-        "give the file or folder of that split as data.path."
-    )
+    assert (error.value.what, error.value.expected) == ("[data] split", "the default, ''")
+    assert "'train' with the source 'csv'" in error.value.got
+    assert "data.caption_column" in error.value.todo

@@ -102,13 +102,37 @@ def test_a_hidden_level_of_sixteen_bit_grey_shows_white():
     assert decode(data, 2)[:, 1].tolist() == [[156] * 3] * 2
 
 
-def test_thirty_two_bits_have_no_known_scale():
-    wide = np.linspace(0, 2**31 - 1, 64).reshape(8, 8).astype(np.int32)
-    for values, shown in ((wide, "mode I, from 0 to 2.14748e+09"), (np.zeros((8, 8), np.float32), "mode F, from 0 to")):
+def tiff(values, bits, sample_format):
+    """An uncompressed little-endian gray TIFF, with any bits in a sample."""
+    height, width = values.shape
+    tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 200), (277, 3, 1)]
+    tags += [(278, 4, height), (279, 4, values.nbytes), (339, 3, sample_format)]
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", t, k, 1, v) for t, k, v in tags)
+    return head.ljust(200, b"\0") + values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("values", "bits", "sample_format"),
+    [
+        (np.arange(64, dtype=np.int32) * 1000, 32, 2),  # all of them within 16 bits
+        (np.linspace(0, 2**31 - 1, 64).astype(np.int32), 32, 2),
+        (np.arange(64, dtype=np.uint32), 32, 1),
+        (np.zeros(64, np.float32), 32, 3),
+        (np.arange(64, dtype=np.int16), 16, 2),
+        (np.zeros(48, np.uint16), 12, 1),
+    ],
+)
+def test_samples_without_a_known_scale_are_refused_by_the_header(values, bits, sample_format):
+    data = tiff(values.reshape(8, -1), bits, sample_format)
+    for look in (read_header, lambda data: decode(data, 8)):
         with pytest.raises(DecodeError) as error:
-            decode(encoded(Image.fromarray(values), "TIFF"), 8)
+            look(data)
         assert error.value.reason == "samples without a known scale"
-        assert shown in str(error.value)
+        assert error.value.expected == "8 bits, or 16 without a sign, in a sample"
+
+
+def test_the_same_tiff_of_sixteen_bits_is_read():
+    assert decode(tiff(np.full((8, 8), 25700, np.uint16), 16, 1), 8).max() == 100
 
 
 def test_palettes_are_scaled_as_colours():

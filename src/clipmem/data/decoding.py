@@ -43,6 +43,7 @@ _FIRST = {
     b"MM\x00*": "TIFF",
 }
 _TILE_SIDES = (322, 323)  # TIFF tags: a tile may be larger than its picture
+_BITS_PER_SAMPLE = 258
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -111,7 +112,7 @@ def decode(
             warnings.simplefilter("ignore")
             picture = _opened(data, name)
             picture.load()
-            return np.array(_square(_upright(_colours(picture, name), picture), geometry).convert("RGB"))
+            return np.array(_square(_upright(_colours(picture), picture), geometry).convert("RGB"))
     except DecodeError:
         raise
     except _BROKEN as error:
@@ -152,12 +153,22 @@ def _check_bytes(data: bytes, name: str) -> None:
 
 
 def _opened(data: bytes, name: str) -> Image.Image:
-    """Open a picture, which reads its header only, and refuse one that would be too large."""
+    """Open a picture, which reads its header only, and refuse one too large, or whose samples have no known scale."""
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:  # far above the cap: Pillow itself stops at the header
         raise _too_large(name, str(error)) from error
     tags = getattr(picture, "tag_v2", {})
+    bits = tags.get(_BITS_PER_SAMPLE, (16,)) if picture.mode.startswith("I;16") else ()
+    wide = picture.mode in {"I", "F"} and picture.format != "PNG"  # PNG has 16 bits in whatever mode they are read
+    if wide or (bits and tuple(bits) != (16,)):
+        raise DecodeError(
+            name,
+            SCALE,
+            got=f"gray of mode {picture.mode}{f' with {bits[0]} bits' if bits else ''}",
+            expected="8 bits, or 16 without a sign, in a sample",
+            todo="Save it with 8 bits in a sample.",
+        )
     tile = [int(tags.get(tag, 0)) for tag in _TILE_SIDES]
     for what, (width, height) in (("pixels", picture.size), ("pixels in a tile", tile)):
         if width * height > MAX_PIXELS:
@@ -210,12 +221,12 @@ def _is_cut_off(data: bytes, form: str) -> bool:
     return form in ends and ends[form] not in data[-64:]
 
 
-def _colours(picture: Image.Image, name: str) -> Image.Image:
+def _colours(picture: Image.Image) -> Image.Image:
     """Turn any mode into one that can be scaled, what is transparent into white."""
     if picture.mode == "CMYK":  # open_clip scales the four inks, and then mixes them
         return picture
-    if picture.mode in {"I", "F"} or picture.mode.startswith("I;16"):
-        return _from_wide_grey(picture, name)
+    if picture.mode.startswith("I"):
+        return _from_wide_grey(picture)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
@@ -223,17 +234,9 @@ def _colours(picture: Image.Image, name: str) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _from_wide_grey(picture: Image.Image, name: str) -> Image.Image:
+def _from_wide_grey(picture: Image.Image) -> Image.Image:
     """Scale 16-bit grey to 8 bits: v * 255 / 65535, rounded. Pillow's own conversion would clip at 255."""
     values = np.asarray(picture)
-    if picture.mode == "F" or (picture.mode == "I" and (values.min() < 0 or values.max() > 0xFFFF)):
-        raise DecodeError(
-            name,
-            SCALE,
-            got=f"grey of mode {picture.mode}, from {values.min():g} to {values.max():g}",
-            expected="8 or 16 bits a sample",
-            todo="Save it with 8 bits a sample.",
-        )
     grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
     hidden = picture.info.get("transparency")
     if isinstance(hidden, int):

@@ -8,7 +8,7 @@ to trust it: what is rare may miss the samples, and so do most near-duplicates. 
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from clipmem.data.decoding import DecodeError, Header, decode, read_header
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.quarantine import Problem, source_name
 from clipmem.data.sources.base import RecordSource, Source
-from clipmem.data.sources.records import Record, collect
+from clipmem.data.sources.records import Record
 from clipmem.store.hashing import begin_uid
 
 HEADERS, DECODED, RUN = 4096, 1024, 64  # pictures in the samples, and how many neighbours stand together
@@ -80,6 +80,7 @@ def inspect_source(
     counted = pl.DataFrame({"captions": captions.list.len()}).group_by("captions").len().sort("captions")
     problems = [*source.problems, *looked.broken.values()]
     facts = {
+        "records": source.ledger.facts(),
         "pairs": pairs.height,
         "captions": {
             "total": int(captions.list.len().sum()),
@@ -107,14 +108,11 @@ def _pairs(source: Source, digests: Counter[bytes]) -> pl.DataFrame:
     if not isinstance(source, RecordSource):
         return source.pairs()
 
-    def watched() -> Iterator[Record]:
-        for record in source.records():
-            if not isinstance(record.picture, str):
-                digests[record.picture.digest()[:_DIGEST]] += 1
-            yield record
+    def watch(record: Record) -> None:
+        if not isinstance(record.picture, str):
+            digests[record.picture.digest()[:_DIGEST]] += 1
 
-    source.problems.clear()
-    return collect(watched(), source.problems, what=repr(source.section.path))
+    return source.pairs(watch)
 
 
 def runs(n: int, most: int, *, run: int) -> list[int]:

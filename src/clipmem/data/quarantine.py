@@ -1,16 +1,17 @@
 """What was left out of a study and why: one `Problem` a record that could not be used, and how to say it.
 
-A source collects the problems that it meets while it reads its pairs; decoding adds the pictures that fail. A study
-writes all of them to `quarantine.parquet` and goes on with the rest.
+A source keeps a `Ledger` while it reads its pairs: every record is in a pair, merged into one, or listed with a reason.
+Decoding adds the pictures that fail. A study writes all problems to `quarantine.parquet` and goes on with the rest.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, RunError
 from clipmem.base.recipes import DataSection
 
 _NAMED = 6  # reasons that a sentence lists
@@ -30,9 +31,100 @@ class Problem(NamedTuple):
     reason: str
 
 
+@dataclass
+class Ledger:
+    """What became of every record that a source has read: read = pairs + merged + left_out.
+
+    A record is what the format counts in: a row, a line, an annotation, an image with the text beside it, the members
+    of one key in a tar. The source counts it in `read` before anything is decided about it.
+
+    Attributes:
+        problems: What is listed, in the order in which it was met.
+        read: Records read.
+        pairs: Records that became a pair.
+        merged: Further records of an image that has one already.
+        left_out: Records that take no part; each is listed.
+        unnamed: Images in the folders of the data that no record names, where that is known.
+        ignored: Files and members that are no records, by what they are.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    read: int = 0
+    pairs: int = 0
+    merged: int = 0
+    left_out: int = 0
+    unnamed: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def clear(self) -> None:
+        """Begin again, in place: who holds the list of problems keeps it."""
+        self.problems.clear()
+        self.ignored.clear()
+        self.read = self.pairs = self.merged = self.left_out = self.unnamed = 0
+
+    def leave_out(self, source: str, key: str, reason: str, *, records: int = 1) -> None:
+        """List a record that takes no part; `records` of them where one entry stands for several."""
+        self.left_out += records
+        self.note(source, key, reason)
+
+    def note(self, source: str, key: str, reason: str) -> None:
+        """List what is no record of its own: one caption of several, a value, a file."""
+        self.problems.append(Problem(*map(_storable, (source, key, reason))))
+
+    def check(self, name: str) -> None:
+        """Check that every record is accounted for.
+
+        Raises:
+            RunError: It is not.
+        """
+        if self.read != self.pairs + self.merged + self.left_out:
+            raise RunError(
+                f"{name}: got {self.read:,} records, of which {self.pairs:,} are pairs, {self.merged:,} merged and "
+                f"{self.left_out:,} left out, expected every record in one of the three. This is a bug in clipmem; "
+                "please report it."
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """Return the counts as plain data."""
+        names = ("read", "pairs", "merged", "left_out", "unnamed")
+        ignored = dict(sorted(self.ignored.items(), key=lambda item: (-item[1], item[0])))
+        return {**{name: getattr(self, name) for name in names}, "ignored": ignored}
+
+
+def records_sentence(counts: Mapping[str, Any]) -> str:
+    """Word the counts of a `Ledger`.
+
+    Example:
+        >>> records_sentence({"read": 9, "pairs": 5, "merged": 3, "left_out": 1, "unnamed": 2, "ignored": {".pdf": 1}})
+        '9 records read: 5 pairs, 3 merged into the pair of their image, 1 left out; 2 images that no record names'
+    """
+    merged = f", {counts['merged']:,} merged into the pair of their image" if counts["merged"] else ""
+    more = f"; {_times(counts['unnamed'], 'image')} that no record names" if counts["unnamed"] else ""
+    read, pairs = _times(counts["read"], "record"), _times(counts["pairs"], "pair")
+    return f"{read} read: {pairs}{merged}, {counts['left_out']:,} left out{more}"
+
+
+def ignored_sentence(counts: Mapping[str, int]) -> str:
+    """Word how many files or members are no records; empty when there are none.
+
+    Example:
+        >>> ignored_sentence({".cls": 12, ".npy": 1})
+        '13 other files or members ignored: .cls 12, .npy 1'
+    """
+    kinds = [f"{kind} {count:,}" for kind, count in list(counts.items())[:_NAMED]]
+    kinds += [f"other kinds {sum(list(counts.values())[_NAMED:]):,}"] if len(counts) > _NAMED else []
+    total = sum(counts.values())
+    what = "file or member" if total == 1 else "files or members"
+    return f"{total:,} other {what} ignored: {', '.join(kinds)}" if total else ""
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
 def quarantine_table(problems: Iterable[Problem]) -> pl.DataFrame:
-    """Make the table `quarantine`: source, key and reason of each problem, sorted, each once."""
-    rows = sorted({Problem(*map(_storable, problem)) for problem in problems})
+    """Make the table `quarantine`: source, key and reason of each problem, sorted; records may share a key."""
+    rows = sorted(Problem(*map(_storable, problem)) for problem in problems)
     return pl.DataFrame(rows, schema={"source": pl.String, "key": pl.String, "reason": pl.String}, orient="row")
 
 

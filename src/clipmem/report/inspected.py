@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clipmem.data.quarantine import ignored_sentence, records_sentence
 from clipmem.report.escape import visible
 from clipmem.report.numbers import duration
 from clipmem.report.terminal import WIDTH
@@ -59,10 +60,13 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     shown = several if len(several) <= 8 else [*several[:7], f"more: {_rest(captions['per_pair'], 7):,}"]
     rows = [
         ("format", f"{document['source']} ({document['why']})"),
+        ("records", records_sentence(document["records"])),
         ("pairs", f"{document['pairs']:,}"),
         ("captions", f"{captions['total']:,}; pairs by number of captions: {', '.join(shown)}"),
         ("words", _spread(captions["words"])),
     ]
+    ignored = ignored_sentence(document["records"]["ignored"])
+    rows += [("ignored", ignored)] if ignored else []
     rows += [("labels", f"{document['labels']:,} different")] if document["labels"] else []
     read = _of(pictures["read"], pictures["of"], "headers")
     formats = ", ".join(f"{name} {count:,}" for name, count in pictures["formats"].items())
@@ -76,7 +80,7 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     problems = document["problems"]
     tried = _of(problems["decoded"], problems["of"], "pictures")
     rows.append(
-        ("problems", f"{problems['left_out']:,} record{'s' * (problems['left_out'] != 1)} left out ({tried} decoded)")
+        ("problems", f"{problems['left_out']:,} record{'s' * (problems['left_out'] != 1)} listed ({tried} decoded)")
     )
     return rows
 
@@ -105,7 +109,7 @@ def _twins(found: Mapping[str, int]) -> str:
 
 def _problems(reasons: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(
-        title="Records left out", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        title="Listed, and left out", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
     table.add_column("records", justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")

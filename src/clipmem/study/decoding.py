@@ -16,7 +16,16 @@ from clipmem.base.pictures import Geometry
 from clipmem.base.progress import Reporter
 from clipmem.data.cache import build_cache
 from clipmem.data.decoding import DecodeError
-from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, source_name, stop_at, summarize
+from clipmem.data.quarantine import (
+    Problem,
+    ignored_sentence,
+    left_out_sentence,
+    quarantine_table,
+    records_sentence,
+    source_name,
+    stop_at,
+    summarize,
+)
 from clipmem.data.sources.base import Source
 from clipmem.store.folder import RunFolder
 from clipmem.study import materials
@@ -78,6 +87,11 @@ def decode_pairs(
             left_out=first,
         )
         caches.append(cache)
+    if source.ledger.read:
+        reporter.note(f"decode    {records_sentence(source.ledger.facts())}")
+    ignored = ignored_sentence(source.ledger.facts()["ignored"])
+    if ignored:
+        reporter.note(f"decode    {ignored}")
     left = pairs.filter(~pl.int_range(pl.len()).is_in(list(broken))) if broken else pairs
     table = quarantine_table([*source.problems, *broken.values()])
     sentence = left_out_sentence(summarize(table, left.height))

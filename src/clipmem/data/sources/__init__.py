@@ -32,6 +32,6 @@ def open_source(section: DataSection) -> Source:
     if section.source not in {"", "auto"}:
         return open_named(section)
     if not section.path:
-        return emoji.EmojiSource(section)
+        return open_named(section.model_copy(update={"source": "emoji"}))
     found = detect(section.path, section)
     return open_named(section.model_copy(update={"source": found.format, "path": found.path}))

@@ -1,14 +1,15 @@
 """What every data source gives: a table of pairs, the bytes of its pictures, and whom to credit."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 import polars as pl
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.base.registry import Registry
-from clipmem.data.quarantine import Problem
+from clipmem.data.quarantine import Ledger, Problem
 from clipmem.data.sources.look import Look
 from clipmem.data.sources.records import Record, collect
 
@@ -20,15 +21,20 @@ class Source(ABC):
         section: The recipe's `[data]` section.
 
     Attributes:
-        has_splits: Whether `data.split` means something here.
-        problems: The records that `pairs` left out; complete once it has returned.
+        uses: The keys of `[data]` that mean something here, besides `source` and `path`.
+        ledger: What became of the records; complete once `pairs` has returned.
     """
 
-    has_splits = False
+    uses: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, section: DataSection) -> None:
         self.section = section
-        self.problems: list[Problem] = []
+        self.ledger = Ledger()
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What `pairs` left out; complete once it has returned."""
+        return self.ledger.problems
 
     @classmethod
     def recognise(cls, look: Look) -> str:  # noqa: ARG003
@@ -69,29 +75,41 @@ class RecordSource(Source):
     def records(self) -> Iterator[Record]:
         """Yield the records in the source's order, holding the bytes of few pictures at a time.
 
-        Records that have no place in the table at all are listed in `problems` here.
+        Each is counted in `ledger.read` when it is read; those that have no place in the table at all are listed in
+        `ledger` here.
         """
 
-    def pairs(self) -> pl.DataFrame:
-        """Return the usable pairs, sorted by uid; without a group of its own every pair is one."""
-        self.problems.clear()
-        return collect(self.records(), self.problems, what=repr(self.section.path))
+    def pairs(self, watch: Callable[[Record], object] = lambda _: None) -> pl.DataFrame:
+        """Return the usable pairs, sorted by uid; without a group of its own every pair is one.
+
+        Args:
+            watch: Called with every record on the way.
+
+        Raises:
+            InputError: The data cannot be read, or no record of them can be used.
+            RunError: A record is lost without a word.
+        """
+        self.ledger.clear()
+        return collect(self.records(), self.ledger, what=repr(self.section.path), watch=watch)
 
 
 def open_named(section: DataSection) -> Source:
     """Open the source that `section.source` names.
 
     Raises:
-        InputError: The name is unknown, a split is asked for where there are none, or the source cannot read its path.
+        InputError: The name is unknown, a key is set that the source has no use for, or it cannot read its path.
     """
     kind = SOURCES[section.source]
-    if section.split and not kind.has_splits:
-        raise InputError(
-            "[data] split",
-            got=f"{section.split!r} with source {section.source!r}, which has no splits",
-            expected="an empty text",
-            todo="Leave it out, and give the file or folder of that split as data.path.",
-        )
+    for name, field in DataSection.model_fields.items():
+        value = getattr(section, name)
+        if value != field.default and name not in {"source", "path", *kind.uses}:
+            uses = ", ".join(f"data.{key}" for key in DataSection.model_fields if key in kind.uses) or "no other key"
+            raise InputError(
+                f"[data] {name}",
+                got=f"{value!r} with the source {section.source!r}, which has no use for it",
+                expected=f"the default, {field.default!r}",
+                todo=f"Remove data.{name}: besides data.path, {section.source!r} uses {uses}.",
+            )
     return kind(section)
 
 

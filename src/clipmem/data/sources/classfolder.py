@@ -2,38 +2,33 @@
 
 The label of a picture is its folder, and so is its caption, with spaces for `-` and `_`: fit for zero-shot
 classification and linear probes, not for training on pairs or for retrieval. A label such as `n01440764` is no name;
-`[evaluate] classnames` gives it one. Sub-folders of a class belong to it; hidden files, and files that are no pictures
-by their ending, are passed over.
+`[evaluate] classnames` gives it one. Sub-folders of a class belong to it; hidden files are passed over, and files that
+are no pictures by their ending counted.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import polars as pl
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
-from clipmem.data.sources.base import SOURCES, Source
-from clipmem.store.hashing import pair_uid
+from clipmem.data.sources.base import SOURCES, RecordSource
+from clipmem.data.sources.look import PICTURES, Look
+from clipmem.data.sources.records import Part, Record, examine_file
 
-ENDINGS = frozenset({".webp", ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff"})
+LOOSE = "picture in no class folder"
 
 
 @SOURCES.register("classfolder")
-class ClassFolderSource(Source):
+class ClassFolderSource(RecordSource):
     """A folder of classes, each a folder of pictures."""
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
         self._root = Path(section.path)
-        classes = sorted(one for one in self._root.iterdir() if one.is_dir()) if self._root.is_dir() else []
-        self._pictures: dict[str, list[str]] = defaultdict(list)
-        for folder in (one for one in classes if not one.name.startswith(".")):
-            for file in sorted(folder.rglob("*")):
-                if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file():
-                    self._pictures[folder.name].append(file.relative_to(self._root).as_posix())
-        if not section.path or not self._pictures:
+        folders = sorted(one for one in self._root.iterdir() if one.is_dir()) if self._root.is_dir() else []
+        # a class may be a link to a folder that lies elsewhere
+        self._classes = {one.name: Look(str(one)) for one in folders if not one.name.startswith(".")}
+        if not section.path or not any(one.with_suffix(*PICTURES) for one in self._classes.values()):
             raise InputError(
                 "[data] path",
                 got=f"{section.path!r}, where there is no folder of pictures in a folder",
@@ -41,42 +36,31 @@ class ClassFolderSource(Source):
                 todo="Set data.path to the folder that holds the classes.",
             )
 
-    def pairs(self) -> pl.DataFrame:
-        """Return one pair a picture; the same picture twice in a class is one pair.
+    def records(self) -> Iterator[Record]:
+        """Yield one record a picture.
 
         Raises:
-            InputError: A picture cannot be read, or stands in two classes.
+            InputError: A picture stands in two classes.
         """
-        rows: dict[str, tuple[str, str]] = {}
-        seen: dict[str, str] = {}
-        for label, references in self._pictures.items():
-            for reference in references:
-                [data] = self.read([reference])
-                uid, picture = pair_uid(data, [_name(label)]), pair_uid(data, [])
-                if seen.setdefault(picture, label) != label:
+        seen: dict[bytes, str] = {}
+        for label, look in self._classes.items():
+            files = list(look.all_files())
+            names = [name for name in files if name.lower().endswith(PICTURES)]
+            for reference in (f"{label}/{name}" for name in names):
+                self.ledger.read += 1
+                picture = examine_file(self._root / reference)
+                if not isinstance(picture, str) and seen.setdefault(picture.digest(), label) != label:
                     raise InputError(
                         f"{self.section.path}, {reference}",
-                        got=f"the same picture in the classes {seen[picture]!r} and {label!r}",
+                        got=f"the same picture in the classes {seen[picture.digest()]!r} and {label!r}",
                         expected="every picture in one class",
                         todo="Remove one of them.",
                     )
-                rows.setdefault(uid, (reference, label))
-        references, labels = [row[0] for row in rows.values()], [row[1] for row in rows.values()]
-        uids = pl.Series("uid", list(rows))
-        return pl.DataFrame(
-            {
-                "uid": uids,
-                "key": references,
-                "image": references,
-                "captions": [[_name(label)] for label in labels],
-                "variants": pl.Series([[]] * len(rows), dtype=pl.List(pl.String)),
-                "group": uids,
-                "label": labels,
-                "sublabel": pl.Series([""] * len(rows)),
-                "credit": pl.Series([""] * len(rows)),
-                "objects": pl.Series([[]] * len(rows), dtype=pl.List(pl.String)),
-            }
-        ).sort("uid")
+                yield Record(reference, reference, reference, picture, [Part(reference, [_name(label)])], label=label)
+            look.count_others(self.ledger, files, set(names))
+        for file in sorted(self._root.iterdir()):
+            if file.name[0] != "." and file.name.lower().endswith(PICTURES) and file.is_file():
+                self.ledger.note(file.name, file.name, LOOSE)
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         """Return the bytes of these files."""

@@ -1,5 +1,6 @@
 """COCO captions: one JSON file with `images` and `annotations`, the pictures in a folder beside it."""
 
+import json
 from collections.abc import Iterator
 
 from clipmem.base.recipes import DataSection
@@ -8,14 +9,16 @@ from clipmem.data.sources.csv_table import need_file
 from clipmem.data.sources.files import FileSource, Row
 from clipmem.data.sources.json_document import as_objects, load_json, wrong_json
 from clipmem.data.sources.look import Look
-from clipmem.data.sources.records import problem
 
 NO_IMAGE = "annotation of a picture that is not in the list"
+SAME_ID = "id of an earlier picture"
 
 
 @SOURCES.register("coco")
 class CocoSource(FileSource):
     """`captions_train2017.json` and its like; one pair a picture, with its captions in the order of the file."""
+
+    uses = frozenset({"image_root"})
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
@@ -42,15 +45,26 @@ class CocoSource(FileSource):
         document = load_json(self._file)
         if not isinstance(document, dict) or not {"images", "annotations"} <= set(document):
             raise wrong_json(self._file, "an object with the lists 'images' and 'annotations'")
-        names = {image.get("id"): image.get("file_name") for image in as_objects(document["images"], self._file)}
+        names: dict[str, object] = {}
+        for image in as_objects(document["images"], self._file):
+            if _id(image.get("id")) in names:
+                self.ledger.read += 1
+                self.ledger.leave_out(self._file.name, f"image {image.get('file_name')}", SAME_ID)
+            names.setdefault(_id(image.get("id")), image.get("file_name"))
         without = dict(names)
         for number, annotation in enumerate(as_objects(document["annotations"], self._file)):
             key = f"annotation {annotation.get('id', number)}"
-            image = annotation.get("image_id")
+            image = _id(annotation.get("image_id"))
+            self.ledger.read += 1
             if image not in names:
-                self.problems.append(problem(self._file.name, key, NO_IMAGE))
+                self.ledger.leave_out(self._file.name, key, NO_IMAGE)
                 continue
             without.pop(image, None)
             yield Row(self._file.name, key, names[image], [annotation.get("caption")])
         for image, name in without.items():
+            self.ledger.read += 1
             yield Row(self._file.name, f"image {image}", name, [])
+
+
+def _id(value: object) -> str:
+    return json.dumps(value)  # 1 and "1" are two ids, and any value may be one

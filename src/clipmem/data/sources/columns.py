@@ -24,6 +24,7 @@ IMAGES = (
     "webp",
 )
 CAPTIONS = ("captions", "caption", "title", "text", "sentences", "txt")
+KEYS = frozenset(name for name in DataSection.model_fields if name.endswith("_column"))
 
 
 class Columns(NamedTuple):
@@ -67,6 +68,66 @@ def _chosen(there: tuple[str, ...], wanted: str, key: str, usual: tuple[str, ...
     return next((by_lower[name] for name in usual if name in by_lower), "")
 
 
+def recognised(names: Iterable[str], section: DataSection) -> tuple[str, str]:
+    """Return the picture and the caption column by which a table is recognised; empty where there is none.
+
+    A column that a recipe names and that is not there does not make it another format: `find_columns` refuses it.
+    """
+    there = tuple(names)
+    image, captions = (
+        chosen(there, wanted, key, usual) or chosen(there, DataSection.model_fields[key].default, key, usual)
+        for wanted, key, usual in (
+            (section.image_column, "image_column", IMAGES),
+            (section.caption_column, "caption_column", CAPTIONS),
+        )
+    )
+    return image, captions
+
+
+def named_columns(section: DataSection) -> dict[str, str]:
+    """Return the columns that a recipe names itself, by their keys."""
+    found = {key: str(getattr(section, key)) for key in DataSection.model_fields if key in KEYS}
+    return {key: name for key, name in found.items() if name != DataSection.model_fields[key].default}
+
+
+def no_such_column(key: str, name: str, there: Iterable[str], *, what: str) -> InputError:
+    """Make the error for a column that a recipe names and that is not there."""
+    known = sorted(set(there))
+    suggested = did_you_mean(name, known, kind="name") if known else "There is nothing that has columns."
+    return InputError(
+        f"[data] {key}", got=f"{name!r}, which is not in {what}", todo=f"{suggested} Else remove data.{key}."
+    )
+
+
+class KeysSeen:
+    """Which of the names in a recipe occur in data whose records each have keys of their own (JSON beside pictures).
+
+    Args:
+        section: The recipe's `[data]` section.
+    """
+
+    def __init__(self, section: DataSection) -> None:
+        self._missing = named_columns(section)
+        self._known: set[str] = set()
+
+    def see(self, names: Iterable[str]) -> None:
+        """Note the keys of a record. A picture is never named by one."""
+        if self._missing:
+            self._known.update(names)
+            self._missing = {
+                key: name for key, name in self._missing.items() if name not in self._known or key == "image_column"
+            }
+
+    def check(self, what: str) -> None:
+        """Refuse a name that no record had.
+
+        Raises:
+            InputError: There is one.
+        """
+        for key, name in self._missing.items():
+            raise no_such_column(key, name, self._known - {name}, what=what)
+
+
 def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Columns:
     """Return the columns of a table that a recipe asks for.
 
@@ -96,6 +157,11 @@ def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Co
         raise InputError(
             what, got=f"no column {missing[0]!r}", todo=did_you_mean(missing[0], there, kind="column")
         )  # fmt: skip
+    twice = next((name for name in found.used if there.count(name) > 1), "")
+    if twice:
+        raise InputError(
+            what, got=f"{there.count(twice)} columns {twice!r}", expected="one", todo="Give them different names."
+        )
     return found
 
 
@@ -113,5 +179,5 @@ def objects_of(row: Mapping[str, object], name: str) -> list[str]:
         ['cat', 'sofa']
     """
     value = row.get(name) if name else None
-    items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
+    items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     return list(dict.fromkeys(text for item in items if (text := str("" if item is None else item).strip())))

@@ -7,7 +7,7 @@ from pathlib import Path
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources.base import SOURCES
-from clipmem.data.sources.columns import CAPTIONS, IMAGES, chosen
+from clipmem.data.sources.columns import KEYS, recognised
 from clipmem.data.sources.files import FileSource, Row
 from clipmem.data.sources.look import Look
 from clipmem.data.sources.text_tables import SEPARATORS, header_columns, table_rows
@@ -34,6 +34,7 @@ def need_file(section: DataSection, kind: str) -> Path:
 class CsvSource(FileSource):
     """A table with a header; commas, tabs, semicolons or bars between the columns."""
 
+    uses = KEYS | {"image_root"}
     form = ".csv"
 
     def __init__(self, section: DataSection) -> None:
@@ -46,12 +47,13 @@ class CsvSource(FileSource):
         found = header_columns(look.lines[0], look.section) if look.is_file and look.lines else None
         if found is None:
             return ""
-        separator, columns = found
-        return f"a header with {columns.image!r} and {columns.captions!r}, separated by {SEPARATORS[separator]}"
+        separator, names = found
+        image, caption = recognised(names, look.section)
+        return f"a header with {image!r} and {caption!r}, separated by {SEPARATORS[separator]}"
 
     def rows(self) -> Iterator[Row]:
         """Yield one row a line."""
-        return table_rows(self._file, self._file.name, self.section, self.problems, form=self.form)
+        return table_rows(self._file, self._file.name, self.section, self.ledger, form=self.form)
 
 
 @SOURCES.register("jsonl")
@@ -63,9 +65,7 @@ class JsonLinesSource(CsvSource):
     @classmethod
     def recognise(cls, look: Look) -> str:
         """A text file whose first line is a JSON object with a picture and a caption."""
-        row = first_object(look)
-        image = chosen(row, look.section.image_column, "image_column", IMAGES)
-        caption = chosen(row, look.section.caption_column, "caption_column", CAPTIONS)
+        image, caption = recognised(first_object(look), look.section)
         return f"lines of JSON with {image!r} and {caption!r}" if image and caption else ""
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources.base import SOURCES
+from clipmem.data.sources.columns import named_columns, no_such_column
 from clipmem.data.sources.look import PICTURES, Look
 
 # sources of installed packages come after these
@@ -56,6 +57,10 @@ def detect(path: str, section: DataSection | None = None) -> Detection:
             expected="one of them",
             todo="Set data.path to the file that you mean.",
         )
+    names = look.names
+    for key, name in named_columns(look.section).items():
+        if names and name not in names:
+            raise no_such_column(key, name, names, what=path)
     raise InputError("[data] path", got=f"{path!r}, {look.describe()}", expected=_expected(look), todo=_todo(look))
 
 

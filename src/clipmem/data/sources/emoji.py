@@ -14,6 +14,7 @@ import polars as pl
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
+from clipmem.data.quarantine import Ledger
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.store.hashing import pair_uid
 
@@ -79,6 +80,8 @@ class EmojiSource(Source):
             pair_uid(self._bytes[image], captions)
             for image, captions in zip(grouped["image"], grouped["captions"].to_list(), strict=True)
         ]
+        read, pairs = _table().height, grouped.height
+        self.ledger = Ledger(read=read, pairs=pairs, merged=read - pairs)
         return grouped.select(
             pl.Series("uid", uids),
             pl.col("unicode").alias("key"),

@@ -15,7 +15,16 @@ from typing import NamedTuple
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources.base import RecordSource
-from clipmem.data.sources.records import NO_PATH, Record, examine_file, problem, read_file
+from clipmem.data.sources.look import PICTURES
+from clipmem.data.sources.records import (
+    NO_PATH,
+    OTHER_VALUES,
+    Part,
+    Record,
+    examine_file,
+    loses_values,
+    read_file,
+)
 
 _SAMPLE = 20
 _FOLDERS = 2000  # that are searched for the pictures
@@ -32,6 +41,7 @@ class Row(NamedTuple):
         group: Its group, or empty.
         label: Its class, or empty.
         objects: What is in the picture.
+        why: Why it has no captions, where that is known.
     """
 
     source: str
@@ -41,6 +51,7 @@ class Row(NamedTuple):
     group: str = ""
     label: str = ""
     objects: Sequence[str] = ()
+    why: str = ""
 
 
 class FileSource(RecordSource):
@@ -54,7 +65,7 @@ class FileSource(RecordSource):
 
     @abstractmethod
     def rows(self) -> Iterator[Row]:
-        """Yield the rows in the source's order."""
+        """Yield the rows in the source's order; each is counted in `ledger.read`, and so is one that is listed."""
 
     def records(self) -> Iterator[Record]:
         """Yield one record a picture, with the captions of all its rows."""
@@ -63,11 +74,36 @@ class FileSource(RecordSource):
             if isinstance(row.path, str) and row.path.strip():
                 grouped.setdefault(posixpath.normpath(row.path), []).append(row)
             else:
-                self.problems.append(problem(row.source, row.key, NO_PATH))
+                self.ledger.leave_out(row.source, row.key, NO_PATH)
         root = self._root(list(grouped))
+        references = {path: posixpath.normpath(posixpath.join(root, path)) for path in grouped}
+        self.ledger.unnamed = self._unnamed(set(references.values()))
         for path, rows in grouped.items():
-            reference = posixpath.normpath(posixpath.join(root, path))
-            yield _joined(rows, path, reference, self.base / reference)
+            yield self._joined(rows, path, references[path])
+
+    def _unnamed(self, references: set[str]) -> int:
+        """Count the pictures beside those that rows name; a split leaves the others out on purpose."""
+        folders = {posixpath.dirname(reference) for reference in references}
+        if self.section.split or len(folders) > _FOLDERS:
+            return 0
+        found = (posixpath.join(folder, name) for folder in folders for name in _pictures_in(self.base / folder))
+        return sum(posixpath.normpath(name) not in references for name in found)
+
+    def _joined(self, rows: Sequence[Row], path: str, reference: str) -> Record:
+        first = rows[0]
+        for row in rows[1:]:
+            if loses_values((first.group, first.label, first.objects), (row.group, row.label, row.objects)):
+                self.ledger.note(row.source, row.key, OTHER_VALUES)
+        return Record(
+            first.source,
+            path,
+            reference,
+            examine_file(self.base / reference),
+            [Part(row.key, row.captions, row.why) for row in rows],
+            group=first.group,
+            label=first.label,
+            objects=first.objects,
+        )
 
     def _root(self, paths: Sequence[str]) -> str:
         """Return the folder that the rows' paths start from, seen from `base`."""
@@ -81,27 +117,6 @@ class FileSource(RecordSource):
     def storage_order(self, references: Sequence[str]) -> list[int]:
         """Return the order of the paths."""
         return sorted(range(len(references)), key=references.__getitem__)
-
-
-def _joined(rows: Sequence[Row], path: str, reference: str, file: Path) -> Record:
-    first = rows[0]
-    captions: list[object] = []
-    keys: list[str] = []
-    for row in rows:
-        captions += row.captions
-        alone = len(row.captions) == 1
-        keys += [row.key if alone else f"{row.key}, caption {k + 1}" for k in range(len(row.captions))]
-    return Record(
-        first.source,
-        path,
-        reference,
-        examine_file(file),
-        captions,
-        keys,
-        group=first.group,
-        label=first.label,
-        objects=first.objects,
-    )
 
 
 def _bytes_of(base: Path, reference: str) -> bytes:
@@ -171,4 +186,12 @@ def _folders_in(folder: Path) -> list[Path]:
         with os.scandir(folder) as entries:
             return sorted(folder / entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
     except OSError:
+        return []
+
+
+def _pictures_in(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [one.name for one in entries if one.name[0] != "." and one.name.lower().endswith(PICTURES)]
+    except (OSError, ValueError):
         return []

@@ -16,6 +16,7 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.recipes import DataSection
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.sources.base import SOURCES, RecordSource, open_named
+from clipmem.data.sources.columns import KEYS
 from clipmem.data.sources.detect import detect
 from clipmem.data.sources.look import Look
 from clipmem.data.sources.records import Record
@@ -30,12 +31,12 @@ _NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?")
 class HubSource(RecordSource):
     """A data set by its name; with several configurations, `hf-hub:OWNER/NAME:CONFIGURATION`."""
 
-    has_splits = True
+    uses = KEYS | {"image_root", "split", "download"}
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
         self._source = _open(section)
-        self.problems = self._source.problems
+        self.ledger = self._source.ledger
 
     @classmethod
     def recognise(cls, look: Look) -> str:
@@ -74,7 +75,7 @@ def _open(section: DataSection) -> RecordSource:
         return RowSource(section, [ArrowRows(file) for file in files], info.parent)
     if folder is not None:
         found = detect(str(folder), section)
-        source = open_named(section.model_copy(update={"source": found.format, "path": found.path}))
+        source = open_named(section.model_copy(update={"source": found.format, "path": found.path, "download": False}))
         if isinstance(source, RecordSource):
             return source
     raise InputError(

@@ -5,6 +5,7 @@ text counts where the JSON gives none. Sub-folders belong to it.
 """
 
 import json
+import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -12,16 +13,18 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.sources.base import SOURCES
-from clipmem.data.sources.columns import CAPTIONS, chosen, objects_of, text_of
+from clipmem.data.sources.columns import CAPTIONS, KEYS, KeysSeen, chosen, objects_of, text_of
 from clipmem.data.sources.files import FileSource, Row
 from clipmem.data.sources.look import PICTURES, Look
-from clipmem.data.sources.records import listed_captions, problem, read_file
+from clipmem.data.sources.records import listed_captions, read_file
 from clipmem.data.sources.text_tables import table_rows, text_encoding
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 NOT_LISTED = "picture that the metadata does not name"
 NO_PICTURE_BESIDE = "no picture of that name beside it"
 BROKEN_JSON = "JSON that is not an object"
+TEXT_BESIDE_JSON = ".txt beside a .json that has other captions"
+TEXTS = (".txt", ".json")
 _MOST_TEXT = 16 * 2**20
 _NO_CAPTIONS = ("readme", "license", "notice")
 
@@ -30,7 +33,7 @@ _NO_CAPTIONS = ("readme", "license", "notice")
 class ImageFolderSource(FileSource):
     """Pictures and their captions in one folder."""
 
-    has_splits = True
+    uses = KEYS | {"split"}
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
@@ -77,6 +80,9 @@ class ImageFolderSource(FileSource):
     def _root(self, paths: object) -> str:  # noqa: ARG002
         return "."
 
+    def _unnamed(self, references: set[str]) -> int:  # noqa: ARG002
+        return 0  # they are listed: the folder is the data set
+
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the metadata files, or one row a picture."""
         look = Look(str(self._folder / self.section.split))
@@ -84,54 +90,74 @@ class ImageFolderSource(FileSource):
         files = [f"{inside}{name}" for name in look.all_files()]
         tables = [name for name in files if PurePosixPath(name).name in METADATA]
         pictures = [name for name in files if name.lower().endswith(PICTURES)]
+        texts = [] if tables else [name for name in files if name.lower().endswith(TEXTS) and _may_be_caption(name)]
         if tables:
             yield from self._listed(tables, pictures)
         else:
-            yield from self._beside(files, pictures)
+            yield from self._beside(texts, pictures)
+        look.count_others(self.ledger, files, {*tables, *pictures, *texts})
 
     def _listed(self, tables: list[str], pictures: list[str]) -> Iterator[Row]:
         named: set[str] = set()
         for table in tables:
             folder = PurePosixPath(table).parent
-            for row in table_rows(self._folder / table, table, self.section, self.problems):
+            for row in table_rows(self._folder / table, table, self.section, self.ledger):
                 if isinstance(row.path, str) and row.path.strip():
-                    row = row._replace(path=str(folder / row.path))
+                    row = row._replace(path=posixpath.normpath(str(folder / row.path)))
                     named.add(str(row.path))
                 yield row
-        self.problems += [problem(name, name, NOT_LISTED) for name in pictures if name not in named]
-
-    def _beside(self, files: list[str], pictures: list[str]) -> Iterator[Row]:
-        there = set(files)
-        stems = {_stem(name) for name in pictures}
         for name in pictures:
-            texts = [f"{_stem(name)}{ending}" for ending in (".json", ".txt")]
-            row = Row(name, name, name, [])
-            for text in texts:
-                if text in there and not row.captions:
-                    row = self._with_text(row, text)
-            yield row
-        for name in files:
-            if name.lower().endswith((".txt", ".json")) and _stem(name) not in stems and _may_be_caption(name):
-                self.problems.append(problem(name, name, NO_PICTURE_BESIDE))
+            if name not in named:
+                self.ledger.note(name, name, NOT_LISTED)
 
-    def _with_text(self, row: Row, name: str) -> Row:
+    def _beside(self, texts: list[str], pictures: list[str]) -> Iterator[Row]:
+        beside: dict[str, list[str]] = {}
+        for name in sorted(texts, key=lambda name: (PurePosixPath(name).suffix.lower(), name)):  # JSON comes first
+            beside.setdefault(_stem(name), []).append(name)
+        keys = KeysSeen(self.section)
+        for name in pictures:
+            self.ledger.read += 1
+            row = Row(name, name, name, [])
+            for text in beside.get(_stem(name), ()):
+                row = self._with_text(row, text, keys)
+            yield row
+        keys.check(f"the JSON beside the pictures of {self.section.path}")
+        stems = {_stem(name) for name in pictures}
+        for name in texts:
+            if _stem(name) not in stems:
+                self.ledger.read += 1
+                self.ledger.leave_out(name, name, NO_PICTURE_BESIDE)
+
+    def _with_text(self, row: Row, name: str, keys: KeysSeen) -> Row:
+        """Add what a file beside a picture says; the first that has captions counts."""
         data = read_file(self._folder / name, most=_MOST_TEXT)
         if isinstance(data, str):
-            self.problems.append(problem(name, name, f"caption file: {data}"))
-            return row
-        if name.endswith(".txt"):
-            return row._replace(captions=caption_lines(data))
+            return self._without(row, name, f"caption file: {data}")
+        if name.lower().endswith(".txt"):
+            captions = caption_lines(data)
+            if row.captions:
+                self.ledger.ignored.update([TEXT_BESIDE_JSON] * (captions != row.captions))
+                return row
+            if row.why:  # the reason is listed although the picture has captions after all
+                self.ledger.note(row.source, row.key, row.why)
+            return row._replace(captions=captions)
         found = json_captions(data, self.section)
         if found is None:
-            self.problems.append(problem(name, name, BROKEN_JSON))
-            return row
+            return self._without(row, name, BROKEN_JSON)
         captions, values = found
+        keys.see(values)
         return row._replace(
             captions=captions,
             group=text_of(values, self.section.group_column),
             label=text_of(values, self.section.label_column),
             objects=objects_of(values, self.section.object_column),
         )
+
+    def _without(self, row: Row, name: str, reason: str) -> Row:
+        if row.captions or row.why:
+            self.ledger.note(name, name, reason)
+            return row
+        return row._replace(why=reason)
 
 
 def caption_lines(data: bytes) -> list[object]:

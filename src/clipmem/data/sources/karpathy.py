@@ -22,7 +22,7 @@ from clipmem.data.sources.records import listed_captions
 class KarpathySource(FileSource):
     """Pictures with `sentences` and a `split` each."""
 
-    has_splits = True
+    uses = frozenset({"image_root", "split"})
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
@@ -53,7 +53,9 @@ class KarpathySource(FileSource):
             )  # fmt: skip
         for number, image in enumerate(found):
             if wanted and _split(image) != wanted and not (wanted == "train" and _split(image) == "restval"):
+                self.ledger.ignored["image of another split"] += 1
                 continue
+            self.ledger.read += 1
             name, folder = image.get("filename"), image.get("filepath")
             path = posixpath.join(folder, name) if isinstance(folder, str) and isinstance(name, str) else name
             key = f"image {image.get('imgid', number)}"

@@ -3,8 +3,9 @@
 import itertools
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipmem.base.recipes import DataSection
+from clipmem.data.quarantine import Ledger
 from clipmem.data.sources.records import looks_like_a_picture
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -30,12 +32,14 @@ class Look:
     Attributes:
         text: The path as written; it may be a list of shards, which no file has as its name.
         path: The path.
+        closed: Folders that `all_files` has not looked into, each with the reason.
     """
 
     def __init__(self, text: str, section: DataSection | None = None) -> None:
         self.text, self.path = text, Path(text)
         self.section = section or DataSection.model_validate({})
         self.is_file, self.is_dir = self.path.is_file(), self.path.is_dir()
+        self.closed: list[tuple[str, str]] = []
 
     @cached_property
     def head(self) -> bytes:
@@ -88,16 +92,43 @@ class Look:
             return []
 
     @cached_property
+    def names(self) -> list[str]:
+        """The columns of a table: of Parquet, of the object in a first line of JSON, or of a header; else none."""
+        if self.columns or not self.lines or self.document is not None:
+            return self.columns
+        try:
+            row = json.loads(self.lines[0])
+        except (ValueError, RecursionError):
+            row = re.split(r"[,\t;|]", self.lines[0])
+        names = row if isinstance(row, dict | list) and len(row) > 1 else ()
+        return [str(name).strip() for name in names]
+
+    @cached_property
     def files(self) -> list[str]:
         """Names of a folder's files, with those of its sub-folders, in order; at most 20,000 of them."""
         return list(itertools.islice(self.all_files(), _MANY))
 
     def all_files(self) -> Iterator[str]:
         """Yield the names of all files in a folder and its sub-folders, without hidden ones, in order."""
-        for folder, names, files in os.walk(self.path):
+        self.closed = []
+
+        def fails(error: OSError) -> None:
+            self.closed.append((str(error.filename), "folder that cannot be read"))
+
+        for folder, names, files in os.walk(self.path, onerror=fails):
             names[:] = sorted(name for name in names if name[0] != ".")
             inside = Path(folder).relative_to(self.path).as_posix()
+            linked = [Path(folder) / name for name in names if (Path(folder) / name).is_symlink()]
+            self.closed += [(str(one), "link to a folder, not followed") for one in linked]
             yield from (name if inside == "." else f"{inside}/{name}" for name in sorted(files) if name[0] != ".")
+
+    def count_others(self, ledger: Ledger, names: Iterable[str], used: Container[str]) -> None:
+        """Count those of a folder's files that a source has no use for, by their endings, and list closed folders."""
+        for name in names:
+            if name not in used:
+                ledger.ignored[PurePosixPath(name).suffix.lower() or "without an ending"] += 1
+        for name, reason in self.closed:
+            ledger.note(name, name, reason)
 
     @cached_property
     def suffixes(self) -> Counter[str]:

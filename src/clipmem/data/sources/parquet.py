@@ -1,6 +1,6 @@
 """Parquet with pictures in it, as Hugging Face `datasets` and img2dataset write it, or with the paths of pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,8 +10,9 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.sources.base import SOURCES
-from clipmem.data.sources.columns import CAPTIONS, IMAGES, chosen
+from clipmem.data.sources.columns import KEYS, recognised
 from clipmem.data.sources.look import Look
+from clipmem.data.sources.records import Record
 from clipmem.data.sources.row_files import ParquetRows
 from clipmem.data.sources.rows import RowSource, is_picture_type
 
@@ -20,7 +21,7 @@ from clipmem.data.sources.rows import RowSource, is_picture_type
 class ParquetSource(RowSource):
     """One Parquet file, or a folder of them (read in the order of their names); one row a pair."""
 
-    has_splits = True
+    uses = KEYS | {"image_root", "split"}
 
     def __init__(self, section: DataSection) -> None:
         path = Path(section.path)
@@ -35,6 +36,14 @@ class ParquetSource(RowSource):
         if section.split:
             files = _of_split(files, section.split)
         super().__init__(section, [ParquetRows(file) for file in files], path if path.is_dir() else path.parent)
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records of the files, and count the other files of the folder."""
+        yield from super().records()
+        if Path(self.section.path).is_dir():
+            used = {file.path.relative_to(self._base).as_posix() for file in self._files}
+            look = Look(self.section.path)
+            look.count_others(self.ledger, look.all_files(), used)
 
     @classmethod
     def recognise(cls, look: Look) -> str:
@@ -71,9 +80,10 @@ def picture_columns(path: Path, section: DataSection) -> tuple[str, ...]:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError):
         return ()
-    image = chosen(schema.names, section.image_column, "image_column", IMAGES)
-    captions = chosen(schema.names, section.caption_column, "caption_column", CAPTIONS)
-    return (image, captions) if image and captions and is_picture_type(schema.field(image).type) else ()
+    image, captions = recognised(schema.names, section)
+    # a column that the recipe names is refused with its type where the rows are read
+    fits = image == section.image_column or (bool(image) and is_picture_type(schema.field(image).type))
+    return (image, captions) if image and captions and fits else ()
 
 
 def _listed(columns: Sequence[str]) -> str:

@@ -7,16 +7,17 @@ looked at.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.data.decoding import EMPTY, MANY_BYTES, MAX_BYTES, UNKNOWN
-from clipmem.data.quarantine import Problem
+from clipmem.data.quarantine import Ledger, Problem
 from clipmem.store.hashing import PictureHash, begin_uid
 from clipmem.store.tables import SCHEMAS
 
@@ -36,23 +37,37 @@ NOT_UNICODE = "caption is not valid Unicode"
 LONG_CAPTION = f"caption of more than {MAX_CAPTION:,} characters"
 NAME_NOT_UNICODE = "name is not valid Unicode"
 DUPLICATE = "same picture and captions as an earlier record"
+OTHER_VALUES = "group, label or objects other than in the first record of its picture"
 
 _LISTS = ("captions", "variants", "objects")
 _ARROW = pa.schema([(name, pa.list_(pa.string()) if name in _LISTS else pa.string()) for name in SCHEMAS["pairs"]])
 _FIRST_BYTES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*")
 
 
+class Part(NamedTuple):
+    """What one record of the data gives to a pair.
+
+    Attributes:
+        key: Which record it is.
+        captions: Captions as found; they need not be text.
+        why: Why there are none, where that is known.
+    """
+
+    key: str
+    captions: Sequence[object]
+    why: str = ""
+
+
 @dataclass(slots=True)
 class Record:
-    """One picture with its captions, as a source holds them.
+    """One picture with its captions, as a source holds them; several records of the data where they name one picture.
 
     Attributes:
         source: File or shard, for messages.
         key: Which record of it.
         reference: What `Source.read` finds the picture by.
         picture: The hash of its bytes (see `examine`), or the reason why there are none.
-        captions: Captions as found; they need not be text.
-        caption_keys: Which record each caption comes from, where they come from several.
+        parts: The records of the data that it is made of, at least one.
         group: Its group, or empty for one of its own.
         label: Its class, or empty.
         objects: What is in it.
@@ -62,8 +77,7 @@ class Record:
     key: str
     reference: str
     picture: PictureHash | str
-    captions: Sequence[object]
-    caption_keys: Sequence[str] = ()
+    parts: Sequence[Part]
     group: str = ""
     label: str = ""
     objects: Sequence[str] = field(default_factory=list)
@@ -107,16 +121,18 @@ def examine_file(path: Path) -> PictureHash | str:
 def listed_captions(value: object) -> list[object]:
     """Return the captions of a value that is one, or a list of them, or of dictionaries with one.
 
+    What is no caption in a list is returned as it is, so that it is listed.
+
     Example:
-        >>> listed_captions("a"), listed_captions([{"raw": "a", "tokens": ["a"]}, "b"]), listed_captions(None)
-        (['a'], ['a', 'b'], [])
+        >>> listed_captions("a"), listed_captions([{"raw": "a", "tokens": ["a"]}, "b", None]), listed_captions(None)
+        (['a'], ['a', 'b', None], [])
     """
     if value is None:
         return []
     if isinstance(value, dict):
         return listed_captions(next((value[name] for name in ("raw", "caption", "text") if name in value), None))
     if isinstance(value, list | tuple):
-        return [one for item in value for one in (listed_captions(item) if isinstance(item, dict) else [item])]
+        return [one for item in value for one in (isinstance(item, dict) and listed_captions(item)) or [item]]
     return [value]
 
 
@@ -147,80 +163,96 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def problem(source: str, key: str, reason: str) -> Problem:
-    """Make a `Problem` whose texts any table can hold."""
-    return Problem(*(text.encode("utf-8", "backslashreplace").decode() for text in (source, key, reason)))
+def loses_values(first: tuple[str, str, Sequence[str]], other: tuple[str, str, Sequence[str]]) -> bool:
+    """Tell whether a further record of a picture has a group, a label or objects that are not those of the first."""
+    return any(value and value != kept for kept, value in zip(first, other, strict=True))
 
 
-def collect(records: Iterable[Record], problems: list[Problem], *, what: str) -> pl.DataFrame:
+def collect(
+    records: Iterable[Record], ledger: Ledger, *, what: str, watch: Callable[[Record], object] = lambda _: None
+) -> pl.DataFrame:
     """Check records and make the pairs table of the good ones, sorted by uid.
 
     Captions stand in order of appearance, exact duplicates of one picture once. Of pairs with the same picture and
     captions the first is kept.
 
     Args:
-        records: The records, in the source's order.
-        problems: Where what is left out is listed.
+        records: The records, in the source's order; what they are read from counts them in the ledger.
+        ledger: What becomes of them.
         what: The data's name, for messages.
+        watch: Called with every record on the way.
 
     Raises:
         InputError: No record can be used.
+        RunError: A record is in no pair and not listed.
     """
     seen: set[str] = set()
     chunks: list[pl.DataFrame] = []
     rows: list[tuple[object, ...]] = []
     for record in records:
-        row = _row(record, seen, problems)
+        watch(record)
+        row = _row(record, seen, ledger)
         if row is not None:
             rows.append(row)
         if len(rows) == _CHUNK:
             chunks.append(_frame(rows))
             rows = []
     chunks.append(_frame(rows))
+    ledger.check(what)
     table = pl.concat(chunks).sort("uid")
     if not table.height:
         raise InputError(
             "[data] path",
-            got=f"{what} without a usable pair ({_counted(problems)})",
+            got=f"{what} without a usable pair ({_counted(ledger.problems)})",
             expected="at least one picture with a caption",
             todo="Check data.path, data.image_root and the columns; docs/data.md has an example of every format.",
         )
     return table
 
 
-def _row(record: Record, seen: set[str], problems: list[Problem]) -> tuple[object, ...] | None:
+def _row(record: Record, seen: set[str], ledger: Ledger) -> tuple[object, ...] | None:
     if isinstance(record.picture, str):
-        problems.append(problem(record.source, record.key, record.picture))
-        return None
+        return _leave_out(record, record.picture, len(record.parts), ledger)
     if not is_unicode(record.key + record.reference):
-        problems.append(problem(record.source, record.key, NAME_NOT_UNICODE))
+        return _leave_out(record, NAME_NOT_UNICODE, len(record.parts), ledger)
+    good = [own for part in record.parts if (own := _good_captions(part, record, ledger))]
+    if not good:
         return None
-    captions = _good_captions(record, problems)
-    if not captions:
-        return None
+    captions = list(dict.fromkeys(caption for own in good for caption in own))
     uid = record.picture.uid(captions)
     if uid in seen:
-        problems.append(problem(record.source, record.key, DUPLICATE))
-        return None
+        return _leave_out(record, DUPLICATE, len(good), ledger)
     seen.add(uid)
+    ledger.pairs += 1
+    ledger.merged += len(good) - 1
     return (
         uid, record.key, record.reference, captions, [], record.group or uid, record.label, "", "", list(record.objects)
     )  # fmt: skip
 
 
-def _good_captions(record: Record, problems: list[Problem]) -> list[str]:
-    if not record.captions:
-        problems.append(problem(record.source, record.key, NO_CAPTION))
+def _leave_out(record: Record, reason: str, parts: int, ledger: Ledger) -> None:
+    """List a picture once, however many records name it: the further ones are merged with the first."""
+    ledger.leave_out(record.source, record.key, reason)
+    ledger.merged += parts - 1
+
+
+def _good_captions(part: Part, record: Record, ledger: Ledger) -> list[str]:
+    """Return the captions of a part that can be used; a part without one is left out."""
+    key = record.key if len(record.parts) == 1 else part.key
+    if not part.captions:
+        ledger.leave_out(record.source, key, part.why or NO_CAPTION)
         return []
-    good: dict[str, None] = {}
-    for number, caption in enumerate(record.captions):
+    good: list[str] = []
+    listed: list[tuple[str, str]] = []
+    for number, caption in enumerate(part.captions, 1):
         reason = caption_problem(caption)
-        if not reason:
-            good[str(caption)] = None
-            continue
-        key = record.key if len(record.captions) == 1 else f"{record.key}, caption {number + 1}"
-        problems.append(problem(record.source, record.caption_keys[number] if record.caption_keys else key, reason))
-    return list(good)
+        if reason:
+            listed.append((part.key if len(part.captions) == 1 else f"{part.key}, caption {number}", reason))
+        else:
+            good.append(str(caption))
+    for place, (which, reason) in enumerate(listed):
+        (ledger.note if good or place else ledger.leave_out)(record.source, which, reason)
+    return good
 
 
 def _frame(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:

@@ -8,6 +8,7 @@ are one pair each, unless they name the same path with the same picture: then th
 # pyarrow has no types
 # pyright: reportUnknownParameterType=false
 
+import contextlib
 import json
 import posixpath
 from collections import Counter
@@ -25,7 +26,7 @@ from clipmem.data.objects import object_lists
 from clipmem.data.sources.base import RecordSource
 from clipmem.data.sources.columns import Columns, find_columns
 from clipmem.data.sources.files import find_root, named_root
-from clipmem.data.sources.records import Record, examine, listed_captions, problem, read_file
+from clipmem.data.sources.records import OTHER_VALUES, Part, Record, examine, listed_captions, loses_values, read_file
 from clipmem.data.sources.row_files import RowFile
 from clipmem.store.hashing import PictureHash
 
@@ -51,8 +52,22 @@ class RowSource(RecordSource):
         self._begins = [0, *accumulate(file.rows for file in files)]
         self._columns = find_columns(files[0].schema.names, section, what=f"{files[0].path}")
         for file in files[1:]:
-            find_columns(file.schema.names, section, what=f"{file.path}")
-        _check_image(files[0].schema.field(self._columns.image))
+            found = find_columns(file.schema.names, section, what=f"{file.path}")
+            if found != self._columns:
+                raise InputError(
+                    f"{file.path}",
+                    got=f"the columns {found.used}",
+                    expected=f"those of the first file, {self._columns.used}",
+                    todo="Set data.image_column and data.caption_column to names that all files have.",
+                )  # fmt: skip
+        for file in files:
+            kind = _check_image(file.schema.field(self._columns.image))
+            if section.image_root and _is_bytes(kind):
+                raise InputError(
+                    "[data] image_root", got=f"{section.image_root!r}, and {file.path} holds the pictures themselves",
+                    expected="a column with paths", todo="Remove data.image_root, or set data.image_column.",
+                )  # fmt: skip
+        named_root(section)
         self._cursor: _Cursor | None = None
         self._latest: tuple[str, PictureHash | str] = ("", "")
 
@@ -67,8 +82,11 @@ class RowSource(RecordSource):
             state = record.picture if isinstance(record.picture, str) else record.picture.digest()
             first = together.setdefault((path, state), record)
             if first is not record:
-                first.captions = [*first.captions, *record.captions]
-                first.caption_keys = [*first.caption_keys, *record.caption_keys]
+                if loses_values(
+                    (first.group, first.label, first.objects), (record.group, record.label, record.objects)
+                ):
+                    self.ledger.note(record.source, record.key, OTHER_VALUES)
+                first.parts = [*first.parts, *record.parts]
         yield from together.values()
 
     def _shared_paths(self) -> set[str]:
@@ -96,13 +114,15 @@ class RowSource(RecordSource):
         for begin, file in zip(self._begins, self._files, strict=False):
             names = label_names(file.schema, self._columns.label)
             columns = self._columns.used + [_STATUS] * (_STATUS in file.schema.names)
-            row = 0
-            try:
+            done = 0
+            self.ledger.read += file.rows
+            with contextlib.suppress(pa.ArrowException, OSError):
                 for row, batch in file.batches(list(dict.fromkeys(columns))):
-                    yield from self._batch(file, batch, row, begin, names)
-                    row += batch.num_rows
-            except (pa.ArrowException, OSError):
-                self.problems.append(problem(self._name(file), f"{row}", BROKEN))
+                    for found in self._batch(file, batch, row, begin, names):
+                        done += 1
+                        yield found
+            if done < file.rows:
+                self.ledger.leave_out(self._name(file), f"{done}", BROKEN, records=file.rows - done)
 
     def _batch(
         self, file: RowFile, batch: pa.RecordBatch, first: int, begin: int, names: Sequence[str]
@@ -116,12 +136,10 @@ class RowSource(RecordSource):
             path, picture = self._examined(images[k].as_py(), status[k])
             own = listed_captions(captions[k])
             key = f"{first + k}"
-            keys = [key if len(own) == 1 else f"{key}, caption {number + 1}" for number in range(len(own))]
+            reference, parts = f"{begin + first + k}", [Part(key, own)]
             yield (
                 path,
-                Record(
-                    self._name(file), key, f"{begin + first + k}", picture, own, keys, groups[k], labels[k], objects[k]
-                ),
+                Record(self._name(file), key, reference, picture, parts, groups[k], labels[k], objects[k]),
             )
 
     def _examined(self, value: object, status: object) -> tuple[str, PictureHash | str]:
@@ -264,7 +282,7 @@ def is_picture_type(kind: pa.DataType) -> bool:
     return _is_text(kind) or _is_bytes(kind)
 
 
-def _check_image(field: pa.Field) -> None:
+def _check_image(field: pa.Field) -> pa.DataType:
     if not is_picture_type(field.type):
         raise InputError(
             f"column {field.name!r}",
@@ -272,3 +290,4 @@ def _check_image(field: pa.Field) -> None:
             expected="bytes, a struct with a field 'bytes' or 'path', or a path as text",
             todo="Set data.image_column.",
         )
+    return field.type

@@ -8,6 +8,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.sources.base import SOURCES
+from clipmem.data.sources.columns import KEYS
 from clipmem.data.sources.look import Look
 from clipmem.data.sources.row_files import ArrowRows
 from clipmem.data.sources.rows import RowSource
@@ -17,7 +18,7 @@ from clipmem.data.sources.rows import RowSource
 class SavedSource(RowSource):
     """A saved data set, or several splits of one; `data.split` takes one of them."""
 
-    has_splits = True
+    uses = KEYS | {"image_root", "split"}
 
     def __init__(self, section: DataSection) -> None:
         path = Path(section.path)

@@ -1,34 +1,38 @@
 """Rows of small tables of captions: CSV with any usual separator, JSON lines, and Parquet without pictures.
 
-A line that cannot be read is listed and the next one read. What pandas reads as missing in open_clip's own loader (an
-empty cell, nan) is no caption here either; words such as "None" are captions.
+A line that cannot be read is listed and the next one read; so is a row whose quote is never closed, or closed only
+after further rows. What pandas reads as missing in open_clip's own loader (an empty cell, nan) is no caption here
+either; words such as "None" are captions. When not to trust it: that a quote goes over further rows is seen by their
+paths, which end as those of pictures do, by a quote that stands where none may, or by the end of the file.
 """
 
 import contextlib
 import csv
 import json
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.recipes import DataSection
-from clipmem.data.quarantine import Problem
-from clipmem.data.sources.columns import CAPTIONS, IMAGES, Columns, chosen, find_columns, objects_of, text_of
+from clipmem.data.quarantine import Ledger
+from clipmem.data.sources.columns import Columns, find_columns, objects_of, recognised, text_of
 from clipmem.data.sources.files import Row
-from clipmem.data.sources.records import listed_captions, problem
+from clipmem.data.sources.look import PICTURES
+from clipmem.data.sources.records import listed_captions
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 BROKEN_LINE = "a line that is not JSON"
-BROKEN_ROW = "a row that is not CSV"
+OPEN_QUOTE = "a quote that is not closed"
+FEW_CELLS = "fewer cells than columns"
+MANY_CELLS = "more cells than columns"
 _NAN = {"nan", "NaN"}
-
-T = TypeVar("T")
+_MOST_LINES = 1000  # of one row
 
 
 def text_encoding(head: bytes) -> str:
@@ -50,32 +54,85 @@ def split_line(line: str, separator: str) -> list[str]:
     return next(csv.reader([line], delimiter=separator), [])
 
 
-def header_columns(line: str, section: DataSection) -> tuple[str, Columns] | None:
-    r"""Return separator and columns of a CSV header; None where no separator gives a picture and a caption.
+def csv_lines(
+    stream: Iterator[str], separator: str, is_row: Callable[[str], bool], *, first: int = 1
+) -> Iterator[tuple[int, str, list[str] | None]]:
+    """Yield the rows of a CSV file, blank lines left out: number of the first line, text, and cells.
+
+    A quoted cell may go over several lines. Where it would swallow a row, or does not end, the cells are None, and what
+    follows the first line is read on its own.
+
+    Args:
+        stream: The lines.
+        separator: What stands between cells.
+        is_row: Tells whether a line is a row by itself, and no part of a cell.
+        first: The number of the first line.
+    """
+    ahead: deque[str] = deque()
+    number = first
+    while line := ahead.popleft() if ahead else next(stream, ""):
+        cells, is_open = _cells(line, separator)
+        more: list[str] = []
+        while is_open and len(more) < _MOST_LINES and (following := ahead.popleft() if ahead else next(stream, "")):
+            more.append(following)
+            if is_row(following):
+                break
+            if following.count('"') % 2:
+                cells = _strict_cells(line + "".join(more), separator)
+                break
+        if is_open and cells is None:
+            ahead.extendleft(reversed(more))
+            more = []
+        if line.strip("\r\n"):
+            yield number, line + "".join(more), cells
+        number += 1 + len(more)
+
+
+def _cells(line: str, separator: str) -> tuple[list[str] | None, bool]:
+    """Split a line; None, and true, where a quote is still open at its end."""
+    asked = False
+
+    def lines() -> Iterator[str]:
+        nonlocal asked
+        yield line
+        asked = True  # for more of this row
+
+    try:
+        cells = next(csv.reader(lines(), delimiter=separator), [])
+    except csv.Error:
+        return None, False
+    return (None, True) if asked else (cells, False)
+
+
+def _strict_cells(text: str, separator: str) -> list[str] | None:
+    try:
+        return next(csv.reader([text], delimiter=separator, strict=True))
+    except csv.Error:
+        return None
+
+
+def header_columns(line: str, section: DataSection) -> tuple[str, list[str]] | None:
+    r"""Return separator and names of a CSV header; None where no separator gives a picture and a caption.
 
     Example:
         >>> header_columns("filepath\ttitle", DataSection())
-        ('\t', Columns(image='filepath', captions='title', group='', label='', objects=''))
+        ('\t', ['filepath', 'title'])
     """
     for separator in SEPARATORS:
         names = [name.strip() for name in split_line(line, separator)]
-        image = chosen(names, section.image_column, "image_column", IMAGES)
-        captions = chosen(names, section.caption_column, "caption_column", CAPTIONS)
-        if image and captions:
-            return separator, find_columns(names, section, what="header")
+        if all(recognised(names, section)):
+            return separator, names
     return None
 
 
-def table_rows(
-    path: Path, source: str, section: DataSection, problems: list[Problem], *, form: str = ""
-) -> Iterator[Row]:
+def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *, form: str = "") -> Iterator[Row]:
     """Yield the rows of a table in a file.
 
     Args:
         path: The file.
         source: What to call it in problems.
         section: The recipe's `[data]` section.
-        problems: Where lines that cannot be read are listed.
+        ledger: Counts the rows, and lists those that cannot be read.
         form: ".jsonl", ".parquet", or another for CSV; the ending of the file's name unless given.
 
     Raises:
@@ -84,68 +141,75 @@ def table_rows(
     try:
         match form or path.suffix.lower():
             case ".jsonl":
-                yield from _jsonl_rows(path, source, section, problems)
+                yield from _jsonl_rows(path, source, section, ledger)
             case ".parquet":
-                yield from _parquet_rows(path, source, section)
+                yield from _parquet_rows(path, source, section, ledger)
             case _:
-                yield from csv_rows(path, source, section, problems)
+                yield from csv_rows(path, source, section, ledger)
     except (OSError, UnicodeError, pa.ArrowException) as error:
         raise InputError(f"{path}", got=f"not readable ({shorten(str(error))})", todo="Check the file.") from error
 
 
-def csv_rows(path: Path, source: str, section: DataSection, problems: list[Problem]) -> Iterator[Row]:
+def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Row]:
     """Yield the rows of a CSV file; where the last column is the caption, unquoted separators are part of it."""
-    with open_text(path) as stream, _long_fields():
+    with open_text(path) as stream, long_fields():
         header = next(stream, "").rstrip("\r\n")
-        found = header_columns(header, section)
-        if found is None:
-            names = split_line(header, "\t" if "\t" in header else ",")
-            find_columns(names, section, what=f"{path}")  # tells which column is missing
+        separator, names = header_columns(header, section) or (
+            None,
+            split_line(header, "\t" if "\t" in header else ","),
+        )
+        columns = find_columns(names, section, what=f"{path}")
+        if separator is None:
             raise InputError(f"{path}", got=f"the header {shorten(header)}", expected="a picture and a caption column")
-        separator, columns = found
-        names = [name.strip() for name in split_line(header, separator)]
-        caption_last = columns.captions == names[-1]
-        reader = csv.reader(stream, delimiter=separator)
-        while True:
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error:
-                problems.append(problem(source, f"line {reader.line_num + 1}", BROKEN_ROW))
+        image, last = names.index(columns.image), len(names) - 1
+
+        def is_row(line: str) -> bool:
+            cells = split_line(line, separator)
+            return len(cells) > last and cells[image].strip().lower().endswith(PICTURES)
+
+        for number, _, cells in csv_lines(stream, separator, is_row, first=2):
+            key, reason = f"line {number}", ""
+            ledger.read += 1
+            if cells is None:
+                reason = OPEN_QUOTE
+            elif len(cells) <= last:
+                reason = FEW_CELLS
+            elif columns.captions == names[-1]:
+                cells[last:] = [separator.join(cells[last:])]
+            elif any(cells[last + 1 :]):
+                reason = MANY_CELLS
+            if cells is None or reason:
+                ledger.leave_out(source, key, reason)
                 continue
-            if not cells:
-                continue
-            if len(cells) > len(names) and caption_last:
-                cells[len(names) - 1 :] = [separator.join(cells[len(names) - 1 :])]
             row = dict(zip(names, cells, strict=False))
-            caption = row.get(columns.captions)
-            row_captions = [float("nan") if caption in _NAN else caption]
-            yield _row(row, source, f"line {reader.line_num + 1}", columns, row_captions)
+            caption = row[columns.captions]
+            yield _row(row, source, key, columns, [float("nan") if caption in _NAN else caption])
 
 
-def _jsonl_rows(path: Path, source: str, section: DataSection, problems: list[Problem]) -> Iterator[Row]:
+def _jsonl_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Row]:
     with open_text(path) as stream:
         columns = None
         for number, line in enumerate(stream, 1):
-            if not line.strip():
+            if not line.strip("\r\n"):
                 continue
+            ledger.read += 1
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
-                problems.append(problem(source, f"line {number}", BROKEN_LINE))
+                ledger.leave_out(source, f"line {number}", BROKEN_LINE)
                 continue
             columns = columns or find_columns(row, section, what=f"{path}, line {number}")
             yield _row(row, source, f"line {number}", columns, listed_captions(row.get(columns.captions)))
 
 
-def _parquet_rows(path: Path, source: str, section: DataSection) -> Iterator[Row]:
+def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Row]:
     with pq.ParquetFile(path) as file:
         columns = find_columns(file.schema_arrow.names, section, what=f"{path}")
         number = 0
         for batch in file.iter_batches(1000, columns=columns.used):
+            ledger.read += batch.num_rows
             for row in batch.to_pylist():
                 yield _row(row, source, f"row {number}", columns, listed_captions(row[columns.captions]))
                 number += 1
@@ -164,7 +228,7 @@ def _row(row: Mapping[str, object], source: str, key: str, columns: Columns, cap
 
 
 @contextlib.contextmanager
-def _long_fields() -> Generator[None]:
+def long_fields() -> Generator[None]:
     """Let a field of any length through Python's reader; over-long captions are listed, not an error."""
     before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:

@@ -1,16 +1,22 @@
 """Tars of pictures and captions, as img2dataset writes them and open_clip trains from (webdataset).
 
-Members with one name up to the first dot are one pair. `.json` with a list `captions` holds several captions; else
-`.txt` is one caption, all of it; else the JSON's `caption`. Tars are read once, in order; a reference holds the place
-of the picture's bytes, so that each is read again with one seek. Beside `NAME.tar`, img2dataset leaves `NAME.parquet`
-(records whose status is not "success" take no part, and are listed) and `NAME_stats.json` (how many there must be).
+Members with one name up to the first dot are one pair. Where pictures and texts have further dots in their names and no
+member of that key has none (`photo.v2.png` and `photo.v2.txt`), it is the name up to the last one. `.json` with a list
+`captions` holds several captions; else `.txt` is one caption, all of it; else the JSON's `caption`. A key of the JSON
+that `data.caption_column` names comes before all of them. A picture or text in no pair is listed; members of other
+kinds are counted.
+
+Tars are read once, in order; a reference holds the place of the picture's bytes, so that each is read again with one
+seek. Beside `NAME.tar`, img2dataset leaves `NAME.parquet` (records whose status is not "success" take no part, and are
+listed) and `NAME_stats.json` (how many there must be).
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BufferedIOBase, BufferedReader
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import polars as pl
 
@@ -18,15 +24,17 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.data.decoding import MAX_BYTES
 from clipmem.data.sources.base import SOURCES, RecordSource
-from clipmem.data.sources.columns import objects_of, text_of
-from clipmem.data.sources.imagefolder import decode_text, json_captions
+from clipmem.data.sources.columns import KEYS, KeysSeen, named_columns, objects_of, text_of
+from clipmem.data.sources.imagefolder import BROKEN_JSON, TEXT_BESIDE_JSON, decode_text, json_captions
 from clipmem.data.sources.look import PICTURES, Look
-from clipmem.data.sources.records import MANY_BYTES, NO_CAPTION, NO_PICTURE, Record, examine, problem
+from clipmem.data.sources.records import MANY_BYTES, NO_CAPTION, NO_PICTURE, Part, Record, examine, listed_captions
 from clipmem.data.sources.shards import find_shards, is_list
 from clipmem.data.sources.tar import Member, TarError, is_tar, members
 
 BROKEN_TAR = "a tar that is broken or cut off"
 FEWER = "fewer pictures than its statistics say"
+SECOND = "second picture or text of that kind under its key"
+EXTRA = "picture or text beside the pair of its key"
 _KINDS = tuple(name[1:] for name in PICTURES)
 _TEXTS = ("txt", "json")
 _MOST_TEXT = 16 * 2**20
@@ -35,40 +43,61 @@ _BUFFER = 1 << 18
 
 @dataclass
 class _Sample:
-    """What has been seen of one pair: its members, and their bytes while they are at hand."""
+    """What has been seen of one pair: its members, and their bytes while they are at hand.
+
+    `spare` are pictures and texts that have no place in it, `dotted` those of which it shows later whether they have.
+    """
 
     key: str
     picture: Member | None = None
     texts: dict[str, Member] = field(default_factory=dict)
     data: dict[int, bytes] = field(default_factory=dict)
     reason: str = ""
+    spare: list[tuple[Member, str]] = field(default_factory=list)
+    dotted: list[Member] = field(default_factory=list)
 
-    def add(self, stream: BufferedIOBase, member: Member, kind: str) -> None:
+    def add(self, member: Member, kind: str, stream: BufferedIOBase | None = None) -> None:
+        """Take a member in, and read it where a stream is given."""
         if member.problem or member.size > (_MOST_TEXT if kind in _TEXTS else MAX_BYTES):
             self.reason = self.reason or member.problem or MANY_BYTES
-        elif kind in _TEXTS:
-            self.texts[kind] = member
-            self._read(stream, member)
-        elif self.picture is None:
+            return
+        if self.picture is not None if kind in _KINDS else kind in self.texts:
+            self.spare.append((member, SECOND))
+            return
+        if kind in _KINDS:
             self.picture = member
+        else:
+            self.texts[kind] = member
+        if stream is not None:
             self._read(stream, member)
 
     def _read(self, stream: BufferedIOBase, member: Member) -> None:
         stream.seek(member.offset)
         self.data[member.offset] = stream.read(member.size)
 
-    def put_aside(self, loose: "dict[str, _Sample]") -> None:
-        """Keep the places of an incomplete sample, not its bytes: the rest may come later."""
-        self.data.clear()
-        before = loose.setdefault(self.key, self)
-        before.picture = before.picture or self.picture
-        before.texts = {**self.texts, **before.texts}
-        before.reason = before.reason or self.reason
+    def parted(self) -> "list[_Sample]":
+        """Return the sample; one for each name up to the last dot where it has members with further dots only."""
+        if self.picture or self.texts or self.reason or not self.dotted:
+            self.spare += [(member, EXTRA) for member in self.dotted]
+            return [self]
+        found: dict[str, _Sample] = {}
+        for member in self.dotted:
+            stem, _, kind = member.name.rpartition(".")
+            found.setdefault(stem, _Sample(stem)).add(member, kind.lower())
+        return list(found.values())
 
-    def read_again(self, stream: BufferedIOBase) -> None:
-        """Read the members of a sample that has turned out to be complete."""
-        if self.picture is not None and self.complete:
-            for member in (self.picture, *self.texts.values()):
+    def join(self, other: "_Sample") -> None:
+        """Take in what stands of the same pair elsewhere in the tar."""
+        members = [*other.texts.items(), *(((_KINDS[0], other.picture),) if other.picture else ())]
+        for kind, member in members:
+            self.add(member, kind)
+        self.spare += other.spare
+        self.reason = self.reason or other.reason
+
+    def read_missing(self, stream: BufferedIOBase) -> None:
+        """Read the members that are not at hand."""
+        for member in (self.picture, *self.texts.values()):
+            if member is not None and member.offset not in self.data:
                 self._read(stream, member)
 
     @property
@@ -79,6 +108,8 @@ class _Sample:
 @SOURCES.register("webdataset")
 class WebdatasetSource(RecordSource):
     """A tar, a folder of tars, a range or a list of them; never extracted."""
+
+    uses = KEYS - {"image_column"}
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
@@ -98,14 +129,30 @@ class WebdatasetSource(RecordSource):
 
     def records(self) -> Iterator[Record]:
         """Yield one record a pair, shard by shard."""
+        keys = KeysSeen(self.section)
         for name in self._shards:
             failed = self._failed(name)
             pictures = 0
             for sample in self._samples(name):
                 pictures += sample.picture is not None
-                if sample.key not in failed:
-                    yield self._record(name, sample)
+                for member, reason in sample.spare:
+                    self.ledger.read += 1
+                    self.ledger.leave_out(name, member.name, reason)
+                if sample.key in failed:
+                    self.ledger.read -= 1  # the table's row is that record
+                else:
+                    yield self._record(name, sample, keys)
             self._check_stats(name, pictures)
+        keys.check(f"the JSON of the tars of {self.section.path}")
+        if self._base != Path():
+            self._count_others()
+
+    def _count_others(self) -> None:
+        """Count the files of the folder that are neither tars nor img2dataset's beside one."""
+        look = Look(self.section.path)
+        stems = {name.removesuffix(".tar") for name in self._shards}
+        used = {f"{stem}{end}" for stem in stems for end in (".tar", ".parquet", "_stats.json")}
+        look.count_others(self.ledger, look.all_files(), used)
 
     def _samples(self, shard: str) -> Iterator[_Sample]:
         """Yield the samples of a shard; those whose members do not stand together come last."""
@@ -115,33 +162,56 @@ class WebdatasetSource(RecordSource):
             try:
                 for member in members(stream):
                     key, kind = split_name(member.name)
-                    if kind not in _KINDS and kind not in _TEXTS:
-                        if member.problem:
-                            self.problems.append(problem(shard, member.name, member.problem))
+                    last = kind.rpartition(".")[2]
+                    if last not in _KINDS and last not in _TEXTS:
+                        self._ignore(shard, member, last)
                         continue
                     if current is None or key != current.key:
-                        if current is not None and current.complete:
-                            yield current
-                        elif current is not None:
-                            current.put_aside(loose)
+                        if current is not None:
+                            yield from self._closed(current, loose, stream)
                         current = _Sample(key)
-                    current.add(stream, member, kind)
+                    if last == kind:
+                        current.add(member, kind, stream)
+                    else:
+                        current.dotted.append(member)
             except TarError as error:
-                self.problems.append(problem(shard, str(error), BROKEN_TAR))
+                self.ledger.note(shard, str(error), BROKEN_TAR)
             if current is not None:
-                current.put_aside(loose)
+                yield from self._closed(current, loose, stream)
             for sample in loose.values():
-                sample.read_again(stream)
+                if sample.complete:
+                    sample.read_missing(stream)
                 yield sample
                 sample.data.clear()
 
-    def _record(self, shard: str, sample: _Sample) -> Record:
-        captions: list[object] = []
-        values: dict[str, object] = {}
+    def _closed(self, sample: _Sample, loose: dict[str, _Sample], stream: BufferedIOBase) -> Iterator[_Sample]:
+        """Yield what is complete of a sample whose members have passed; keep the places, not the bytes, of the rest."""
+        for one in sample.parted():
+            self.ledger.read += 1
+            if one.complete:
+                one.read_missing(stream)
+                yield one
+            one.data.clear()
+            if not one.complete and loose.setdefault(one.key, one) is not one:
+                self.ledger.read -= 1
+                loose[one.key].join(one)
+
+    def _ignore(self, shard: str, member: Member, kind: str) -> None:
+        if member.problem:
+            self.ledger.note(shard, member.name, member.problem)
+        else:
+            self.ledger.ignored[f".{kind}" if kind else "without an ending"] += 1
+
+    def _record(self, shard: str, sample: _Sample, keys: KeysSeen) -> Record:
+        texts = Texts()
         place = ""
         if sample.picture is not None and sample.complete:
-            texts = {kind: sample.data[member.offset] for kind, member in sample.texts.items()}
-            captions, values = captions_of(texts, self.section)
+            texts = captions_of({k: sample.data[one.offset] for k, one in sample.texts.items()}, self.section)
+            keys.see(texts.values)
+            self.ledger.ignored.update([TEXT_BESIDE_JSON] * texts.unused)
+            for reason in (BROKEN_JSON * (texts.broken and bool(texts.captions)), sample.reason):
+                if reason:
+                    self.ledger.note(shard, sample.key, reason)
             picture = examine(sample.data[sample.picture.offset])
             place = f"{sample.picture.offset}+{sample.picture.size}"
         else:
@@ -151,10 +221,10 @@ class WebdatasetSource(RecordSource):
             sample.key,
             f"{shard}@{place}",
             picture,
-            captions,
-            group=text_of(values, self.section.group_column),
-            label=text_of(values, self.section.label_column),
-            objects=objects_of(values, self.section.object_column),
+            [Part(sample.key, texts.captions, BROKEN_JSON if texts.broken else "")],
+            group=text_of(texts.values, self.section.group_column),
+            label=text_of(texts.values, self.section.label_column),
+            objects=objects_of(texts.values, self.section.object_column),
         )
 
     def _failed(self, shard: str) -> set[str]:
@@ -167,13 +237,13 @@ class WebdatasetSource(RecordSource):
                 return set()
             rows = pl.read_parquet(table, columns=["key", "status"]).filter(pl.col("status") != "success")
         except (pl.exceptions.PolarsError, OSError):
-            self.problems.append(problem(table.name, "", "img2dataset's table is not readable"))
+            self.ledger.note(table.name, "", "img2dataset's table is not readable")
             return set()
         keys = rows["key"].cast(pl.String).to_list()
         where = str(PurePosixPath(shard).with_suffix(".parquet"))
-        self.problems += [
-            problem(where, str(key), f"img2dataset: {status}") for key, status in zip(keys, rows["status"], strict=True)
-        ]
+        self.ledger.read += rows.height
+        for key, status in zip(keys, rows["status"], strict=True):
+            self.ledger.leave_out(where, str(key), f"img2dataset: {status}")
         return set(keys)
 
     def _check_stats(self, shard: str, found: int) -> None:
@@ -185,7 +255,7 @@ class WebdatasetSource(RecordSource):
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return
         if isinstance(expected, int) and found < expected:
-            self.problems.append(problem(shard, f"{found:,} of {expected:,}", FEWER))
+            self.ledger.note(shard, f"{found:,} of {expected:,}", FEWER)
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         """Return the bytes of these members; each tar is opened once."""
@@ -228,16 +298,40 @@ def split_name(name: str) -> tuple[str, str]:
     return folder + slash + stem, kind.lower()
 
 
-def captions_of(texts: dict[str, bytes], section: DataSection) -> tuple[list[object], dict[str, object]]:
+class Texts(NamedTuple):
+    """What the texts of a pair say.
+
+    Attributes:
+        captions: Its captions.
+        values: The values of its JSON, and its text as `txt`.
+        broken: Whether there is JSON that is no object.
+        unused: Whether its text is none of the captions.
+    """
+
+    captions: Sequence[object] = ()
+    values: Mapping[str, object] = {}
+    broken: bool = False
+    unused: bool = False
+
+
+def captions_of(texts: dict[str, bytes], section: DataSection) -> Texts:
     """Return the captions of a pair's texts, and the values of its JSON."""
     found = json_captions(texts["json"], section) if "json" in texts else None
     captions: list[object] = found[0] if found else []
+    values: dict[str, object] = dict(found[1]) if found else {}
+    broken = "json" in texts and found is None
+    if "txt" not in texts:
+        return Texts(captions, values, broken)
+    text = decode_text(texts["txt"]).removesuffix("\n").removesuffix("\r")
     # a text file may have a byte order mark or end its only line: where the JSON says that these are the caption's own,
     # they stay
-    same = [str(caption).encode("utf-8", "surrogatepass") for caption in captions] == [texts.get("txt")]
-    if "txt" in texts and len(captions) < 2 and not same:
-        captions = [decode_text(texts["txt"]).removesuffix("\n").removesuffix("\r")]
-    return captions, dict(found[1]) if found else {}
+    same = [str(caption).encode("utf-8", "surrogatepass") for caption in captions] == [texts["txt"]]
+    values.setdefault("txt", text)
+    if "caption_column" in named_columns(section):
+        captions = listed_captions(values.get(section.caption_column))
+    elif len(captions) < 2 and not same:
+        captions = [text]
+    return Texts(captions, values, broken, unused=not same and bool(captions) and text not in captions)
 
 
 def _place(reference: str) -> tuple[str, int, int]:

@@ -147,7 +147,7 @@ def cut(total: int, size: int, word: str) -> Iterator[tuple[str, range]]:
 
 def write_quarantine(path: Path, problems: Sequence[Problem]) -> None:
     """Write the records that were left out: source, key, reason."""
-    write_table(path, "quarantine", quarantine_table(problems))
+    write_table(path, "quarantine", quarantine_table(dict.fromkeys(problems)))  # the bank may be the data
 
 
 def read_quarantine(path: Path) -> list[Problem]:
