@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -241,8 +243,8 @@ def test_names_with_further_dots_are_pairs_unless_they_stand_beside_one(tmp_path
     found, problems, ledger = opened(shard(tmp_path / "a.tar", members))
     assert found == {"photo.v1": ["two"], "photo.v2": ["one"], "000": ["three"], "two": ["four"]}
     assert problems == [
-        ("000.seg.png", "picture or text beside the pair of its key"),
-        ("two.png", "second picture or text of that kind under its key"),
+        ("000.seg.png", "image or text beside the pair of its key"),
+        ("two.png", "second image or text of that kind under its key"),
     ]
     assert counts(ledger) == (6, 4, 0, 2)
     assert ledger.facts()["ignored"] == {".cls": 1, ".npy": 1, "without an ending": 1}
@@ -285,7 +287,7 @@ def test_members_of_one_key_in_two_places_and_twice(tmp_path):
     ]
     found, problems, ledger = opened(shard(tmp_path / "a.tar", [*members, ("b.png", PICTURES[2])]))
     assert found == {"a": ["one"], "b": ["two"]}
-    second = "second picture or text of that kind under its key"
+    second = "second image or text of that kind under its key"
     assert problems == [("a.txt", second), ("b.png", second)]
     assert counts(ledger) == (4, 2, 0, 2)
 
@@ -409,7 +411,7 @@ def test_values_that_a_merged_row_would_lose_are_listed(folder):
     path.write_text("image,caption,kind\n0.jpg,a,cat\n0.jpg,b,dog\n0.jpg,c,\n")
     found, problems, ledger = opened(path, label_column="kind")
     assert found == {"0.jpg": ["a", "b", "c"]}
-    assert problems == [("line 3", "group, label or objects other than in the first record of its picture")]
+    assert problems == [("line 3", "group, label or objects other than in the first record of its image")]
     assert counts(ledger) == (3, 1, 2, 0)
     assert records_sentence(ledger.facts()) == (
         "3 records read: 1 pair, 2 merged into the pair of their image, 0 left out; 3 images that no record names"
@@ -431,7 +433,7 @@ def test_pictures_of_coco_with_one_id(folder):
     (folder / "a.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     found, problems, ledger = opened(folder / "a.json")
     assert found == {"0.jpg": ["a"], "2.jpg": ["b"]}
-    assert problems == [("image 1.jpg", "id of an earlier picture")]
+    assert problems == [("image 1.jpg", "id of an earlier image")]
     assert (counts(ledger), ledger.unnamed) == ((3, 2, 0, 1), 2)
 
 
@@ -441,6 +443,29 @@ def test_parquet_files_of_other_columns_and_pages_that_are_broken(tmp_path):
     error = refused(tmp_path)
     assert error.what.endswith("1.parquet")
     assert "jpg" in error.got
+
+
+def test_bytes_that_are_no_text_are_listed_in_tables_too(folder):
+    def texts(*values):
+        return pa.Array.from_buffers(pa.string(), len(values), pa.array(values).buffers())
+
+    where = {"image_path": texts(b"0.jpg", b"1.jpg", b"2.jpg"), "kind": texts(b"x", b"y", b"caf\xe9")}
+    captions = texts(b"one", b"caf\xe9", b"two")
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), captions)
+    (folder / "set").mkdir()
+    (folder / "metadata").mkdir()
+    for column in (captions, lists):
+        pq.write_table(pa.table({**where, "text": column}), folder / "set" / "a.parquet")
+        found, problems, ledger = opened(folder / "set" / "a.parquet", label_column="kind")
+        assert found == {"0": ["one"]}
+        assert [key for key, _ in problems] == ["1", "2"]
+        assert counts(ledger) == (3, 1, 0, 2)
+        pq.write_table(pa.table({**where, "text": column}), folder / "metadata.parquet")
+        found, problems, ledger = opened(folder, source="imagefolder", label_column="kind")
+        assert found == {"0.jpg": ["one"]}
+        assert counts(ledger) == (3, 1, 0, 2)
+    (folder / "a.csv").write_bytes(b"image,caption,kind\n0.jpg,a,caf\xe9\n1.jpg,b,x\n")
+    assert list(opened(folder / "a.csv", label_column="kind")[0]) == ["1.jpg"]
 
 
 def test_links_to_folders_are_listed(tmp_path):
@@ -467,7 +492,7 @@ def test_pictures_of_a_class_folder_that_stand_twice_or_in_no_class(tmp_path):
     assert problems == [
         ("cat/again.png", "same picture and captions as an earlier record"),
         ("cat/page.png", "not a picture of a known format"),
-        ("loose.png", "picture in no class folder"),
+        ("loose.png", "image in no class folder"),
     ]
     assert (counts(ledger), ledger.ignored) == ((4, 2, 0, 2), {".pdf": 1})
 

@@ -5,11 +5,16 @@ import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError
+from clipmem.base.pictures import Geometry
+from clipmem.base.progress import Quiet
 from clipmem.base.recipes import DataSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.decoding import decode
 from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, source_name, stop_at, summarize
 from clipmem.data.roles import read_roles
+from clipmem.data.sources import open_source
+from clipmem.store.folder import RunFolder
+from clipmem.study.decoding import decode_pairs
 from clipmem.testing.tiny import picture
 
 
@@ -90,3 +95,35 @@ def test_the_words():
 def test_data_without_a_path_are_the_shipped_ones():
     assert source_name(DataSection(path="x.csv")) == "x.csv"
     assert source_name(DataSection()) == source_name(DataSection(source="emoji")) == "emoji"
+
+
+class Notes(Quiet):
+    """Keeps what a stage says."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
+def test_the_decode_stage_says_what_became_of_every_record(tmp_path):
+    for k in range(3):
+        (tmp_path / f"{k}.png").write_bytes(picture(k))
+    (tmp_path / "cut.png").write_bytes(picture(9)[:90])
+    path = tmp_path / "pairs.csv"
+    path.write_text("image,caption\n0.png,a\n0.png,b\n1.png,c\ngone.png,d\ncut.png,e\n")
+    source, reporter = open_source(DataSection(path=str(path))), Notes()
+    geometries = [Geometry(16)]
+    pairs = source.pairs()
+    decode_pairs(RunFolder(tmp_path), pairs, source, geometries, reporter=reporter, check=lambda _: None)
+    assert reporter.said == [
+        "decode    5 records read: 3 pairs, 1 merged into the pair of their image, 1 left out; "
+        "1 image that no record names",
+        "decode    2 records left out, 2 pairs used: 1 no such picture file, 1 truncated picture "
+        "(see quarantine.parquet)",
+    ]
+
+
+def test_records_of_one_key_are_counted_each():
+    assert quarantine_table([Problem("a", "1", "x")] * 2).height == 2

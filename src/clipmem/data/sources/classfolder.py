@@ -15,7 +15,7 @@ from clipmem.data.sources.base import SOURCES, RecordSource
 from clipmem.data.sources.look import PICTURES, Look
 from clipmem.data.sources.records import Part, Record, examine_file
 
-LOOSE = "picture in no class folder"
+LOOSE = "image in no class folder"
 
 
 @SOURCES.register("classfolder")

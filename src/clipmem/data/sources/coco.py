@@ -11,7 +11,7 @@ from clipmem.data.sources.json_document import as_objects, load_json, wrong_json
 from clipmem.data.sources.look import Look
 
 NO_IMAGE = "annotation of a picture that is not in the list"
-SAME_ID = "id of an earlier picture"
+SAME_ID = "id of an earlier image"
 
 
 @SOURCES.register("coco")

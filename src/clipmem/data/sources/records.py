@@ -35,9 +35,9 @@ NAN_CAPTION = "caption is NaN"
 NOT_TEXT = "caption is not text"
 NOT_UNICODE = "caption is not valid Unicode"
 LONG_CAPTION = f"caption of more than {MAX_CAPTION:,} characters"
-NAME_NOT_UNICODE = "name is not valid Unicode"
+NAME_NOT_UNICODE = "name, group, label or object is not valid Unicode"
 DUPLICATE = "same picture and captions as an earlier record"
-OTHER_VALUES = "group, label or objects other than in the first record of its picture"
+OTHER_VALUES = "group, label or objects other than in the first record of its image"
 
 _LISTS = ("captions", "variants", "objects")
 _ARROW = pa.schema([(name, pa.list_(pa.string()) if name in _LISTS else pa.string()) for name in SCHEMAS["pairs"]])
@@ -213,7 +213,7 @@ def collect(
 def _row(record: Record, seen: set[str], ledger: Ledger) -> tuple[object, ...] | None:
     if isinstance(record.picture, str):
         return _leave_out(record, record.picture, len(record.parts), ledger)
-    if not is_unicode(record.key + record.reference):
+    if not is_unicode("".join((record.key, record.reference, record.group, record.label, *record.objects))):
         return _leave_out(record, NAME_NOT_UNICODE, len(record.parts), ledger)
     good = [own for part in record.parts if (own := _good_captions(part, record, ledger))]
     if not good:

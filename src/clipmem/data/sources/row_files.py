@@ -106,3 +106,23 @@ class ArrowRows(RowFile):
     def block(self, row: int) -> int:
         """Return the row itself: any is reached at once."""
         return row
+
+
+def values_of(column: pa.Array) -> list[object]:
+    """Return the values of a column; bytes that are no text become lone surrogates, which no caption may have."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        return [value_of(scalar) for scalar in column]
+
+
+def value_of(scalar: pa.Scalar) -> object:
+    """Return one value of a column, as `values_of`."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        if isinstance(scalar, pa.StructScalar):
+            return {name: value_of(one) for name, one in scalar.items()}
+        if isinstance(scalar, pa.ListScalar):
+            return [value_of(one) for one in scalar.values]
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape")

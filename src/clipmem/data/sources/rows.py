@@ -27,7 +27,7 @@ from clipmem.data.sources.base import RecordSource
 from clipmem.data.sources.columns import Columns, find_columns
 from clipmem.data.sources.files import find_root, named_root
 from clipmem.data.sources.records import OTHER_VALUES, Part, Record, examine, listed_captions, loses_values, read_file
-from clipmem.data.sources.row_files import RowFile
+from clipmem.data.sources.row_files import RowFile, value_of, values_of
 from clipmem.store.hashing import PictureHash
 
 BROKEN = "not readable from here on"
@@ -105,7 +105,7 @@ class RowSource(RecordSource):
                 for _, batch in file.batches([column]):
                     values = batch.column(0)
                     paths = values.field("path") if pa.types.is_struct(values.type) else values
-                    counts.update(path for path in paths.to_pylist() if path)
+                    counts.update(path for path in values_of(paths) if isinstance(path, str) and path)
             except (pa.ArrowException, OSError):  # told where the rows are read
                 continue
         return {path for path, times in counts.items() if times > 1}
@@ -128,12 +128,12 @@ class RowSource(RecordSource):
         self, file: RowFile, batch: pa.RecordBatch, first: int, begin: int, names: Sequence[str]
     ) -> Iterator[tuple[str, Record]]:
         columns = self._columns
-        images, captions = batch.column(columns.image), batch.column(columns.captions).to_pylist()
+        images, captions = batch.column(columns.image), values_of(batch.column(columns.captions))
         groups, labels = _texts(batch, columns.group), _texts(batch, columns.label, names)
         objects = _objects(batch, columns)
         status = batch.column(_STATUS).to_pylist() if _STATUS in batch.schema.names else [None] * batch.num_rows
         for k in range(batch.num_rows):
-            path, picture = self._examined(images[k].as_py(), status[k])
+            path, picture = self._examined(value_of(images[k]), status[k])
             own = listed_captions(captions[k])
             key = f"{first + k}"
             reference, parts = f"{begin + first + k}", [Part(key, own)]
@@ -177,7 +177,7 @@ class RowSource(RecordSource):
             return str(named)
         for file in self._files:
             for _, batch in file.batches([self._columns.image]):
-                values = [value for value in batch.column(0).to_pylist() if value]
+                values = [value for value in values_of(batch.column(0)) if value]
                 paths = [value["path"] if isinstance(value, dict) else value for value in values]
                 return str(find_root([path for path in paths if isinstance(path, str)], self._base))
         return str(self._base)
@@ -230,7 +230,7 @@ class _Cursor:
                 self._first, self._values = first, batch.column(0)
                 if row < first + batch.num_rows:
                     break
-        return self._values[row - self._first].as_py()
+        return value_of(self._values[row - self._first])
 
 
 def label_names(schema: pa.Schema, column: str) -> list[str]:
@@ -254,7 +254,7 @@ def label_names(schema: pa.Schema, column: str) -> list[str]:
 def _texts(batch: pa.RecordBatch, column: str, names: Sequence[str] = ()) -> list[str]:
     if not column:
         return [""] * batch.num_rows
-    values = batch.column(column).to_pylist()
+    values = values_of(batch.column(column))
     return [
         names[value] if isinstance(value, int) and 0 <= value < len(names) else "" if value is None else str(value)
         for value in values

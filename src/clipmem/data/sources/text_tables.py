@@ -24,6 +24,7 @@ from clipmem.data.sources.columns import Columns, find_columns, objects_of, reco
 from clipmem.data.sources.files import Row
 from clipmem.data.sources.look import PICTURES
 from clipmem.data.sources.records import listed_captions
+from clipmem.data.sources.row_files import values_of
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -210,7 +211,8 @@ def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger)
         number = 0
         for batch in file.iter_batches(1000, columns=columns.used):
             ledger.read += batch.num_rows
-            for row in batch.to_pylist():
+            rows = zip(*(values_of(batch.column(name)) for name in columns.used), strict=True)
+            for row in (dict(zip(columns.used, values, strict=True)) for values in rows):
                 yield _row(row, source, f"row {number}", columns, listed_captions(row[columns.captions]))
                 number += 1
 

@@ -33,8 +33,8 @@ from clipmem.data.sources.tar import Member, TarError, is_tar, members
 
 BROKEN_TAR = "a tar that is broken or cut off"
 FEWER = "fewer pictures than its statistics say"
-SECOND = "second picture or text of that kind under its key"
-EXTRA = "picture or text beside the pair of its key"
+SECOND = "second image or text of that kind under its key"
+EXTRA = "image or text beside the pair of its key"
 _KINDS = tuple(name[1:] for name in PICTURES)
 _TEXTS = ("txt", "json")
 _MOST_TEXT = 16 * 2**20
