@@ -1,0 +1,110 @@
+"""Small seeded studies of every protocol, alignment, objective and mitigation, and of every data format."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import clipmem
+from clipmem.base.recipes import DataSection
+from clipmem.data.sources import open_source
+from clipmem.models import openclip
+from clipmem.report.compare.page import write_compared
+from clipmem.study import workers
+from clipmem.study.localizing import localize_run
+from clipmem.study.reproduce.run import reproduce
+from clipmem.testing.tiny import tiny_recipe, write_parquet
+from tests.golden.digest import Digest, of_folder, of_table
+from tests.sources.formats import FORMATS, some_pairs
+
+_ALWAYS = ("train.precision=fp32",)
+_ONE = ("train.seeds=[0]",)
+_SUPERVISED = "train.objective=supervised"
+_SIMCLR = ("train.objective=simclr", "score.alignment=sslmem-image", "embed.views=3")
+
+STUDIES: dict[str, tuple[str, ...]] = {
+    "four-way": (),
+    "subsample": ("protocol=subsample", "subsample.models=6"),
+    "leave-one-out": ("protocol=leave-one-out", "leave_one_out.pairs=3"),
+    "alignment cmc": ("score.alignment=cmc", *_ONE),
+    "alignment sslmem-image": ("score.alignment=sslmem-image", "embed.views=3", *_ONE),
+    "alignment sslmem-text": ("score.alignment=sslmem-text", "train.captions=3", *_ONE),
+    "alignment confidence": ("score.alignment=confidence", _SUPERVISED, *_ONE),
+    "objective siglip": ("train.objective=siglip", *_ONE),
+    "objective supervised": (_SUPERVISED, "score.alignment=sslmem-image", "embed.views=3", *_ONE),
+    "objective simclr": (*_SIMCLR, *_ONE),
+    "subsample, confidence": ("protocol=subsample", "subsample.models=6", _SUPERVISED, "score.alignment=confidence"),
+    "augmented": ("train.flip=0.5", "train.colour=0.5", "train.grayscale=0.2", "train.crop_scale=[0.5,1.0]", *_ONE),
+    "several captions, views": ("train.captions=3", "embed.views=2", *_ONE),
+    "text noise, post": ("mitigate.text_noise.std=0.1", *_ONE),
+    "text noise, pre": ("mitigate.text_noise.std=0.1", "mitigate.text_noise.place=pre", *_ONE),
+    "text noise, post-scaled": ("mitigate.text_noise.std=0.1", "mitigate.text_noise.place=post-scaled", *_ONE),
+    "image noise": ("mitigate.image_noise.std=0.1", *_ONE),
+    "captions": ("mitigate.captions.count=3",),
+    "caption variants": ('mitigate.caption_variants.kinds=["dropout", "reorder", "templates"]', *_ONE),
+    "image variants": ("mitigate.image_variants.probability=0.5", *_ONE),
+    "image variants, augmented": (
+        "mitigate.image_variants.probability=0.5", "mitigate.image_variants.source=augment", *_ONE,
+    ),
+    "text masking": ("mitigate.text_masking.probability=0.2",),
+    "weight decay": ("mitigate.weight_decay.factor=2.0", *_ONE),
+    "early stopping": ("mitigate.early_stopping.share=0.7", *_ONE),
+    "removal, random": ("mitigate.remove.count=5", "mitigate.remove.by=random", *_ONE),
+}  # fmt: skip
+# these read a parent's folder: its place stands for {}
+CHILDREN: dict[str, tuple[str, ...]] = {
+    **{
+        f"removal, {by}": ("mitigate.remove.count=5", f"mitigate.remove.by={by}", "mitigate.remove.scores={}")
+        for by in ("clipmem", "similarity", "g-alignment")
+    },
+    "regrouping": ("mitigate.regroup.share=0.4", "mitigate.regroup.scores={}"),
+    "given": (
+        "protocol=given",
+        'given.target=["{}/models/f/seed-0", "{}/models/f/seed-1"]',
+        'given.reference=["{}/models/g/seed-0", "{}/models/g/seed-1"]',
+        "given.roles={}/splits.parquet",
+    ),
+}
+
+
+def compute(folder: Path, told: Callable[[str], object] = lambda _: None) -> dict[str, Digest]:
+    """Make all of them below a folder and return the digest of each."""
+    found: dict[str, Digest] = {}
+    parent = folder / "four-way"
+    children = {name: tuple(one.replace("{}", str(parent)) for one in settings) for name, settings in CHILDREN.items()}
+    with workers.kept():
+        for name, settings in (STUDIES | children).items():
+            told(name)
+            run = clipmem.run(tiny_recipe(*_ALWAYS, *settings), folder / name)
+            found[name] = of_folder(run.path)
+        told("localized")
+        localize_run(parent, views=3, pairs=12)
+        found["localized"] = of_folder(parent)
+        told("reproduced")
+        reproduce(folder / "reproduced", figures=["planted"], seeds=2, settings=_ALWAYS)
+        found["reproduced"] = {**_NOTHING, "numbers": of_folder(folder / "reproduced")["numbers"]}
+    told("compared")
+    write_compared([parent, folder / "captions", folder / "text masking"], folder / "compared")
+    found["compared"] = of_folder(folder / "compared")
+    told("scored, formats")
+    return found | {"scored": scored(folder), "formats": formats(folder / "formats")}
+
+
+_NOTHING: Digest = {"tables": {}, "numbers": [], "weights": {}}
+
+
+def scored(folder: Path) -> Digest:
+    """Score pairs with two checkpoints."""
+    for seed in (1, 2):
+        openclip.create("clipmem-micro", seed=seed).save(folder / f"model-{seed}")
+    pairs = write_parquet(folder / "pairs.parquet", 120)
+    table = clipmem.score(folder / "model-1", folder / "model-2", pairs, bank_size=30)
+    return {**_NOTHING, "tables": {"scores": of_table(table)}}
+
+
+def formats(folder: Path) -> Digest:
+    """Read the same pairs from every format."""
+    found: dict[str, Digest] = {}
+    for name, (source, write) in FORMATS.items():
+        path = write(folder / name, some_pairs(12))
+        section = DataSection.model_validate({"source": source, "path": str(path)})
+        found[name] = of_table(open_source(section).pairs().select("uid", "captions"))
+    return {**_NOTHING, "tables": found}
