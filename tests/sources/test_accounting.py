@@ -17,6 +17,7 @@ from clipmem.base.recipes import DataSection
 from clipmem.data.quarantine import ignored_sentence, records_sentence
 from clipmem.data.sources import SOURCES, open_source
 from clipmem.data.sources.csv_table import CsvSource
+from clipmem.study.inspecting import data_section
 from clipmem.testing.tiny import picture
 from tests.sources import formats
 from tests.sources.test_tar import shard
@@ -500,3 +501,13 @@ def test_pictures_of_a_class_folder_that_stand_twice_or_in_no_class(tmp_path):
 def test_the_shipped_pairs():
     ledger = opened("")[2]
     assert ledger.read == ledger.pairs + ledger.merged > ledger.pairs == 1914
+
+
+def test_path_and_source_of_a_command_line_are_obeyed_or_refused():
+    assert data_section("a.tar", settings=["data.source='parquet'"]).source == "parquet"
+    assert data_section("a.tar", source="webdataset").source == "webdataset"
+    assert data_section("a.tar").source == data_section("a.tar", settings=["data.source='auto'"]).source == "auto"
+    for key, options in (("path", {}), ("source", {"source": "csv"})):
+        with pytest.raises(InputError) as error:
+            data_section("a.tar", settings=[f"data.{key}='jsonl'"], **options)
+        assert error.value.what == f"--set data.{key}"

@@ -32,7 +32,14 @@ def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -
                 todo="`clipmem init -` shows the keys of [data].",
             )  # fmt: skip
     section = load_recipe("", settings, origin="--set").data
-    if path == SHIPPED and source in {"", SHIPPED} and not Path(path).exists():
+    for key, asked, given in (("path", section.path, path), ("source", section.source, source or section.source)):
+        if asked not in {"", "auto", given}:
+            raise InputError(
+                f"--set data.{key}", got=f"{asked!r} beside {given!r}", expected="one of them",
+                todo=f"Remove --set data.{key}.",
+            )  # fmt: skip
+    source = source or section.source
+    if path == SHIPPED and source in {"", "auto", SHIPPED} and not Path(path).exists():
         path, source = "", SHIPPED
     return section.model_copy(update={"path": path, "source": source or "auto"})
 
