@@ -68,7 +68,7 @@ def test_inspect_says_what_lies_there(hostile):
         "pictures PNG 14 (all 14 headers)",
         "width 32 to 32, median 32, 95 % below 32 pixels",
         "duplicates exact: 2 of 14 pictures in 1 group",
-        "problems 1 record listed (all 14 pictures decoded)",
+        "problems 1 listed (all 14 pictures decoded)",
         "1 truncated picture",
         "A study of it: decoding",
         "a pixel cache of",

@@ -237,6 +237,7 @@ def test_names_with_further_dots_are_pairs_unless_they_stand_beside_one(tmp_path
         ("000.cls", b"3"),
         ("000.mask.npy", b"3"),
         ("README", b"3"),
+        ("x.\x1b[31mred", b"3"),
         ("two.jpg", PICTURES[4]),
         ("two.png", PICTURES[5]),
         ("two.txt", b"four"),
@@ -248,8 +249,10 @@ def test_names_with_further_dots_are_pairs_unless_they_stand_beside_one(tmp_path
         ("two.png", "second image or text of that kind under its key"),
     ]
     assert counts(ledger) == (6, 4, 0, 2)
-    assert ledger.facts()["ignored"] == {".cls": 1, ".npy": 1, "without an ending": 1}
-    assert ignored_sentence(ledger.facts()["ignored"]).startswith("3 other files or members ignored: .cls 1, .npy 1")
+    assert ledger.facts()["ignored"] == {".cls": 1, ".npy": 1, "without a usual ending": 2}
+    assert ignored_sentence(ledger.facts()["ignored"]).startswith(
+        "4 other files or members ignored: without a usual ending 2, .cls 1"
+    )
     # pictures first, then texts: the same pairs
     apart = sorted(members, key=lambda one: one[0].endswith(".txt"))
     again = opened(shard(tmp_path / "b.tar", apart))

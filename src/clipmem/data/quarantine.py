@@ -15,6 +15,7 @@ from clipmem.base.errors import InputError, RunError
 from clipmem.base.recipes import DataSection
 
 _NAMED = 6  # reasons that a sentence lists
+_ENDING = 12  # characters of a usual one
 
 
 class Problem(NamedTuple):
@@ -70,6 +71,12 @@ class Ledger:
     def note(self, source: str, key: str, reason: str) -> None:
         """List what is no record of its own: one caption of several, a value, a file."""
         self.problems.append(Problem(*map(_storable, (source, key, reason))))
+
+    def ignore(self, name: str) -> None:
+        """Count a file or member that is no record, by its ending; names are hostile text, and endings any number."""
+        _, dot, ending = name.rpartition(".")
+        usual = dot and ending.isascii() and ending.isalnum() and len(ending) <= _ENDING
+        self.ignored[f".{ending.lower()}" if usual else "without a usual ending"] += 1
 
     def check(self, name: str) -> None:
         """Check that every record is accounted for.

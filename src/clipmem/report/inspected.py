@@ -79,9 +79,7 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     problems = document["problems"]
     tried = _of(problems["decoded"], problems["of"], "pictures")
-    rows.append(
-        ("problems", f"{problems['left_out']:,} record{'s' * (problems['left_out'] != 1)} listed ({tried} decoded)")
-    )
+    rows.append(("problems", f"{problems['left_out']:,} listed ({tried} decoded)"))
     return rows
 
 

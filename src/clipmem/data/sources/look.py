@@ -126,7 +126,7 @@ class Look:
         """Count those of a folder's files that a source has no use for, by their endings, and list closed folders."""
         for name in names:
             if name not in used:
-                ledger.ignored[PurePosixPath(name).suffix.lower() or "without an ending"] += 1
+                ledger.ignore(name)
         for name, reason in self.closed:
             ledger.note(name, name, reason)
 

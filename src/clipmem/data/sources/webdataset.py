@@ -164,7 +164,7 @@ class WebdatasetSource(RecordSource):
                     key, kind = split_name(member.name)
                     last = kind.rpartition(".")[2]
                     if last not in _KINDS and last not in _TEXTS:
-                        self._ignore(shard, member, last)
+                        self._ignore(shard, member)
                         continue
                     if current is None or key != current.key:
                         if current is not None:
@@ -196,11 +196,11 @@ class WebdatasetSource(RecordSource):
                 self.ledger.read -= 1
                 loose[one.key].join(one)
 
-    def _ignore(self, shard: str, member: Member, kind: str) -> None:
+    def _ignore(self, shard: str, member: Member) -> None:
         if member.problem:
             self.ledger.note(shard, member.name, member.problem)
         else:
-            self.ledger.ignored[f".{kind}" if kind else "without an ending"] += 1
+            self.ledger.ignore(member.name)
 
     def _record(self, shard: str, sample: _Sample, keys: KeysSeen) -> Record:
         texts = Texts()
