@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clipmem.base.errors import InputError
-from clipmem.models import openclip
+from clipmem.models import names, openclip
 from clipmem.models.openclip import CONFIG_FILE, WEIGHTS_FILE, OpenClipEncoder, contrastive_loss, trim
 from clipmem.models.protocol import DualEncoder
 
@@ -276,7 +276,7 @@ def test_compact_vocabulary_changes_no_embedding(tmp_path, kind):
 
 
 def test_shipped_and_built_in_configs():
-    for name in openclip.SHIPPED:
+    for name in names.SHIPPED:
         assert {"embed_dim", "vision_cfg", "text_cfg"} <= set(openclip.model_config(name))
     assert openclip.model_config("ViT-B-32") == open_clip.get_model_config("ViT-B-32")
     changed = openclip.model_config("ViT-B-32")
