@@ -105,11 +105,13 @@ def test_differences_name_both_sides():
 @pytest.mark.parametrize(
     ("text", "set_", "message"),
     [
-        ("[train]\nepoch = 3", [], "recipe: unknown key [train] epoch. Did you mean 'epochs'?"),
-        ("[trian]\nx = 1", [], "recipe: unknown key trian. Did you mean 'train'?"),
-        ("[train]\nepochs = 0", [], "recipe: [train] epochs: got 0, expected greater than or equal to 1. "
+        ("[train]\nepoch = 3", [], "recipe: [train] epoch: got an unknown key, expected a key of [train]. "
+         "Did you mean 'epochs'?"),
+        ("[trian]\nx = 1", [], "recipe: trian: got an unknown key, expected a key of the recipe. "
+         "Did you mean 'train'?"),
+        ("[train]\nepochs = 0", [], "recipe: [train] epochs: got 0, expected 1 or more. "
          "`clipmem init` prints every key with its meaning."),
-        ("[train]\nepochs = '40'", [], "recipe: [train] epochs: got '40', expected a valid integer. "
+        ("[train]\nepochs = '40'", [], "recipe: [train] epochs: got '40', expected a whole number. "
          "`clipmem init` prints every key with its meaning."),
         ("[split]\ncandidate = 3", [], "recipe: [split] candidate = 3 and independent = 200 differ; "
          "f and g must train on equally many pairs: make them equal."),
@@ -127,10 +129,11 @@ def test_differences_name_both_sides():
          "a range; use [low, high] with 0 < low <= high."),
         ("[localize]\nflip = 0.5", [], "recipe: [localize] flip is set and crop = 'train' does not use it; "
          "set crop = 'own', or leave it out."),
-        ("", ["lr"], "--set 'lr': expected section.key=value. For example: --set train.lr=1e-4."),
-        ("train = 3", ["train.lr=1"], "--set 'train.lr=1': got 'train' is not a section. Use section.key=value."),
-        ("x =", [], "recipe: got text that is not TOML (Invalid value (at end of document)). "
-         "Mend that line; `clipmem init` writes a right one."),
+        ("", ["lr"], "--set 'lr': got no =, expected section.key=value. For example: --set train.lr=1e-4."),
+        ("train = 3", ["train.lr=1"], "--set 'train.lr=1': got 'train' is not a section, "
+         "expected section.key=value. Use section.key=value."),
+        ("x =", [], "recipe: got text that is not TOML (Invalid value (at end of document)), expected a TOML "
+         "document. Fix that line; `clipmem init` writes a correct file."),
     ],
 )  # fmt: skip
 def test_wrong_recipes_are_explained(text, set_, message):

@@ -65,7 +65,7 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Input
         return InputError(
             f"{origin}: {section}{key}{more}",
             got="an unknown key",
-            expected=f"a key of {section.strip() or 'a recipe'}",
+            expected=f"a key of {section.strip() or 'the recipe'}",
             todo=did_you_mean(location[-1], table.model_fields, kind="key"),
         )
     if problem["type"] == "value_error":  # our own rules carry the whole sentence

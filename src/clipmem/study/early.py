@@ -4,10 +4,11 @@ Each command calls these first. They look at names and at what lies at paths, an
 from the data or by loading a model is refused later.
 """
 
+import contextlib
 import ctypes
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,16 +114,18 @@ def check_file(path: str | Path, what: str) -> None:
             raise PermissionError(13, "Permission denied")
 
 
-def checked_data(section: DataSection) -> DataSection:
-    """Return a `[data]` section whose paths some file system could hold.
+@contextlib.contextmanager
+def opening(section: DataSection) -> Generator[None]:
+    """Check the paths of a `[data]` section, and explain what goes wrong while its source is found and opened.
 
     Raises:
-        InputError: One cannot be.
+        InputError: A path cannot be one, or what lies there cannot be read.
     """
     for part in section.path.split("::"):  # a list of shards is no path
         checked_path(part, "[data] path")
     checked_path(section.image_root, "[data] image_root")
-    return section
+    with reading(f"[data] path {section.path}", expected="a file or folder that can be read"):
+        yield
 
 
 def check_source(section: DataSection) -> "Source":
@@ -133,8 +136,7 @@ def check_source(section: DataSection) -> "Source":
     """
     from clipmem.data.sources import open_source  # imports polars and pyarrow
 
-    checked_data(section)
-    with reading(f"[data] path {section.path}", expected="a file or folder that can be read"):
+    with opening(section):
         return open_source(section)
 
 
@@ -158,7 +160,7 @@ def check_there(path: str, source: str = "") -> None:
         from clipmem.data.sources import SOURCES  # imports polars and pyarrow
 
         _ = SOURCES[source]
-    section = checked_data(DataSection.model_validate({"path": path, "source": source or "auto"}))
+    section = DataSection.model_validate({"path": path, "source": source or "auto"})
     # names of shards, and of the hub, are no paths
     if path and path != "emoji" and not os.path.exists(path):  # noqa: PTH110  Path raises on a long list of shards
         check_source(section)

@@ -12,7 +12,7 @@ from typing import Any
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection, load_recipe
 from clipmem.data.inspection import Looked, inspect_source, usable
-from clipmem.data.sources import detect, open_source
+from clipmem.data.sources import detect
 from clipmem.models.names import model_config
 from clipmem.study import early
 
@@ -66,14 +66,15 @@ def inspect(
     Raises:
         InputError: The path holds nothing that can be used.
     """
-    section = early.checked_data(data_section(path, source=source, settings=settings))
+    section = data_section(path, source=source, settings=settings)
     if cost:
         model_config(model)  # before the data are read
     reason = "named by you" if section.source != SHIPPED else "the pairs in the package"
     if section.source == "auto":
-        found = detect(path, section)
+        with early.opening(section):
+            found = detect(path, section)
         section, reason = section.model_copy(update={"source": found.format, "path": found.path}), found.reason
-    opened = open_source(section)
+    opened = early.check_source(section)
     started = time.monotonic()
     facts, looked = inspect_source(opened, full=full, progress=progress)
     seconds = time.monotonic() - started

@@ -227,7 +227,7 @@ class ArraySide(KnownSide):
             owner = _tensor(f"{name} pairs of captions", text_pair).cpu().numpy()
         whole = shapes and owner.ndim == 1 and owner.dtype.kind in "iu" and len(owner) == len(self._text)
         # a number of a pair that is not there would make an array as long as it is large
-        known = whole and len(owner) > 0 and 0 <= owner.min() <= owner.max() < n
+        known = whole and (not len(owner) or 0 <= owner.min() <= owner.max() < n)
         counts = np.bincount(owner, minlength=n) if known else np.zeros(n, dtype=np.int64)
         if not known or not counts.all():
             raise InputError(
