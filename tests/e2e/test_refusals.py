@@ -22,7 +22,7 @@ GIVEN = ["--set", 'protocol="given"', "--set", 'given.reference=["."]', "--set"]
 CASES = {
     # names
     "recipe": (["run", "quik"], "Did you mean 'quick'?"),
-    "recipe in this folder": (["run", "mien.toml"], "Did you mean 'mine.toml'?"),
+    "recipe in this folder": (["run", "mien.toml"], "Did you mean 'mine.toml'"),
     "engine": (["run", "quick", "--engine", "rya"], "Did you mean 'ray'?"),
     "device": (["run", "quick", "--device", "cpi"], "Did you mean 'cpu'?"),
     "architecture": ([*SET, "model.name=ViT-B-33"], "'ViT-B-32'"),

@@ -1,14 +1,20 @@
 """Errors, the random-number tree, recipes and the registry."""
 
+import errno
+import math
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipmem.base.errors import ClipmemError, InputError, RunError, shorten
+from clipmem.base.paths import as_os_error, as_write_error, checked_path
 from clipmem.base.random import derive_seed, generator, uniform
 from clipmem.base.recipes import Recipe, differences, dump_recipe, flatten, load_recipe, recipe_from
 from clipmem.base.registry import Registry
+from clipmem.base.section import Section
 from clipmem.base.suggest import did_you_mean
 
 
@@ -161,4 +167,110 @@ def test_registry_rejects_duplicates_and_strangers():
     assert list(registry) == ["value"]
     with pytest.raises(InputError) as error:
         registry["valu"]
-    assert str(error.value) == "odd thing 'valu': got an unknown name. Did you mean 'value'?"
+    assert (
+        str(error.value)
+        == "odd thing 'valu': got an unknown name, expected the name of an existing odd thing. Did you mean 'value'?"
+    )
+
+
+# ---- hostile input
+
+
+def _walk(model=Recipe, at=()):
+    """Yield where every key and every table of a recipe is."""
+    for name, field in model.model_fields.items():
+        yield (*at, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _walk(field.annotation, (*at, name))
+
+
+WRONG = [
+    *("text", "", "\0", True, math.nan, math.inf, -1, 1.5, 10**400, 10**5000, None, b"x"),
+    *([], {}, {"x": 1}, ["text"], [math.nan], [-1], [1, [2]], [1, 2, 3], [10**5000]),
+]
+PYDANTIC = ("validation", "Input should", "unable to parse", "valid string", "instance", "valid ", "tuple", "Section")
+
+
+def test_no_sentence_of_pydantic_reaches_a_user():
+    refused = 0
+    for place in _walk():
+        for value in WRONG:
+            document = value
+            for name in reversed(place):
+                document = {name: document}
+            try:
+                recipe_from(document)
+            except InputError as error:
+                refused += 1
+                where = (place, type(value), str(error))
+                assert not any(words in str(error) for words in PYDANTIC), where
+                assert len(str(error)) < 600, where
+                # a sentence of our own about several keys has no single value
+                assert (error.got and error.expected != "another value") or not error.todo, where
+                assert bool(error.got) == bool(error.expected), where
+    assert refused > 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "todo"),
+    [
+        ("train.epochs = 'x'", "a whole number", ""),
+        ("train.epochs = 1.5", "a whole number", ""),
+        (f"train.epochs = {10**400}", "a whole number of at most 64 bits", ""),
+        ("train.epochs = 0", "1 or more", ""),
+        ("train.lr = 0", "more than 0", ""),
+        ("train.lr = nan", "a finite number", ""),
+        ("train.lr = true", "a number", ""),
+        ("train.flip = 2", "at most 1", ""),
+        ("score.confidence = 1.0", "less than 1", ""),
+        ("train.seeds = []", "a list of 1 or more values", ""),
+        ("train.seeds = 1", "a list", ""),
+        ("train.crop_scale = [1]", "a list of more values", ""),
+        ("train.crop_scale = [1, 1, 1]", "a list of at most 2 values", ""),
+        ("data.path = 1", "text", ""),
+        ('data.path = "a\\u0000b"', "text without the character NUL", ""),
+        ("data.download = 1", "true or false", ""),
+        ("train = 1", "a table of keys", ""),
+        ("train.objective = 'siglp'", "'clip', 'siglip', 'supervised' or 'simclr'", "Did you mean 'siglip'"),
+        ("protocol = 'four-wya'", "'four-way', 'subsample', 'leave-one-out' or 'given'", "Did you mean 'four-way'?"),
+        ("train.epoch = 1", "a key of [train]", "Did you mean 'epochs'?"),
+        ("x = [" * 1000, "a TOML document", ""),
+        ("x = " + "[" * 100_000, "a TOML document", ""),
+        ("x = " + "9" * 5000, "a TOML document", ""),
+    ],
+)
+def test_expected_is_said_in_our_words(text, expected, todo):
+    with pytest.raises(InputError) as error:
+        load_recipe(text)
+    assert error.value.expected == expected
+    assert error.value.got
+    assert error.value.todo.startswith(todo)
+
+
+def test_near_names_of_huge_names_are_found_at_once():
+    name, known = "x" * 100_000, ["y" * 100_000, *(f"column_{k}" * 20_000 for k in range(50)), "epochs"]
+    started = time.process_time()
+    assert len(did_you_mean(name, known)) < 10_000
+    assert did_you_mean("epoch", known) == "Did you mean 'epochs'?"
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 256, "/".join("x" * 200 for _ in range(30)), "\ud800"])
+def test_paths_that_no_file_system_holds_are_refused(path):
+    with pytest.raises(InputError) as error:
+        checked_path(path, "--out")
+    assert error.value.what.startswith("--out ")
+    assert error.value.got
+    assert checked_path("x" * 255, "--out").name == "x" * 255
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOENT, InputError), (errno.ENAMETOOLONG, InputError), (errno.ELOOP, InputError), (errno.EROFS, InputError),
+     (errno.ENOSPC, RunError), (errno.EIO, RunError), (errno.EMFILE, RunError)],
+)  # fmt: skip
+def test_errors_of_the_system_are_the_users_or_the_machines(number, kind, tmp_path):
+    error = OSError(number, "reason", str(tmp_path))
+    for explained in (as_write_error(error, tmp_path), as_os_error(error)):
+        assert type(explained) is kind
+        assert "reason" in str(explained)

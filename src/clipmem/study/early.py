@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, shorten
 from clipmem.base.paths import checked_path, reading
 from clipmem.base.recipes import DataSection, Recipe
 from clipmem.base.suggest import did_you_mean
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from clipmem.data.sources.base import Source
 
 DEVICES = ("auto", "cpu", "cuda")
+_NO_PATH = re.compile(r"::|\{|^[\w-]+:")
 
 
 def check_study(recipe: Recipe, out: Path, *, device: str) -> None:
@@ -124,8 +125,25 @@ def opening(section: DataSection) -> Generator[None]:
     for part in section.path.split("::"):  # a list of shards is no path
         checked_path(part, "[data] path")
     checked_path(section.image_root, "[data] image_root")
+    _look_for(section)
     with reading(f"[data] path {section.path}", expected="a file or folder that can be read"):
         yield
+
+
+def _look_for(section: DataSection) -> None:
+    """Refuse a path where nothing lies, without the sources, whose import takes most of a second.
+
+    Names of shards and of the hub are no paths, and a source that is named may take other names.
+    """
+    path = section.path
+    there = os.path.exists(path)  # noqa: PTH110  the method of Path raises on a list of shards that is long
+    if path and section.source in {"", "auto"} and not there and not _NO_PATH.search(path):
+        raise InputError(
+            "[data] path",
+            got=f"{shorten(path)}, no such file or folder",
+            expected="a file, a folder, or names of shards",
+            todo="Check the path; a data set of Hugging Face's hub is written hf-hub:OWNER/NAME.",
+        )
 
 
 def check_source(section: DataSection) -> "Source":
@@ -134,9 +152,9 @@ def check_source(section: DataSection) -> "Source":
     Raises:
         InputError: There is nothing at the path, or nothing that the source can read.
     """
-    from clipmem.data.sources import open_source  # imports polars and pyarrow
-
     with opening(section):
+        from clipmem.data.sources import open_source  # imports polars and pyarrow
+
         return open_source(section)
 
 
@@ -161,8 +179,7 @@ def check_there(path: str, source: str = "") -> None:
 
         _ = SOURCES[source]
     section = DataSection.model_validate({"path": path, "source": source or "auto"})
-    # names of shards, and of the hub, are no paths
-    if path and path != "emoji" and not os.path.exists(path):  # noqa: PTH110  Path raises on a long list of shards
+    if path and path != "emoji" and not os.path.exists(path):  # noqa: PTH110  see _look_for
         check_source(section)
 
 
