@@ -89,7 +89,13 @@ def test_recipe_survives_toml():
 
 
 @settings(max_examples=50)
-@given(st.text(max_size=30), st.floats(1e-12, 1e3), st.integers(1, 10**9), st.booleans())
+# no path and no name can hold NUL
+@given(
+    st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=30),
+    st.floats(1e-12, 1e3),
+    st.integers(1, 10**9),
+    st.booleans(),
+)
 def test_recipe_survives_toml_whatever_it_holds(text, lr, epochs, near):
     text = text.encode("utf-8", "replace").decode()
     recipe = recipe_from(
@@ -188,11 +194,11 @@ WRONG = [
     *("text", "", "\0", True, math.nan, math.inf, -1, 1.5, 10**400, 10**5000, None, b"x"),
     *([], {}, {"x": 1}, ["text"], [math.nan], [-1], [1, [2]], [1, 2, 3], [10**5000]),
 ]
-PYDANTIC = ("validation", "Input should", "unable to parse", "valid string", "instance", "valid ", "tuple", "Section")
+PYDANTIC = ("after validation", "Input should", "unable to parse", "a valid", "instance of", "tuple", "Section")
 
 
 def test_no_sentence_of_pydantic_reaches_a_user():
-    refused = 0
+    refused = []
     for place in _walk():
         for value in WRONG:
             document = value
@@ -201,14 +207,15 @@ def test_no_sentence_of_pydantic_reaches_a_user():
             try:
                 recipe_from(document)
             except InputError as error:
-                refused += 1
-                where = (place, type(value), str(error))
-                assert not any(words in str(error) for words in PYDANTIC), where
-                assert len(str(error)) < 600, where
-                # a sentence of our own about several keys has no single value
-                assert (error.got and error.expected != "another value") or not error.todo, where
-                assert bool(error.got) == bool(error.expected), where
-    assert refused > 1000
+                refused.append((place, value, error))
+    assert len(refused) > 1000
+    for place, value, error in refused:
+        where = (place, type(value), str(error))
+        assert not any(words in str(error) for words in PYDANTIC), where
+        assert len(str(error)) < 600, where
+        # a sentence of our own about several keys has no single value
+        assert (error.got and error.expected != "another value") or not error.todo, where
+        assert bool(error.got) == bool(error.expected), where
 
 
 @pytest.mark.parametrize(

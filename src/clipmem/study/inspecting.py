@@ -76,7 +76,8 @@ def inspect(
         section, reason = section.model_copy(update={"source": found.format, "path": found.path}), found.reason
     opened = early.check_source(section)
     started = time.monotonic()
-    facts, looked = inspect_source(opened, full=full, progress=progress)
+    with early.opening(section):
+        facts, looked = inspect_source(opened, full=full, progress=progress)
     seconds = time.monotonic() - started
     document: dict[str, Any] = {
         "format": FORMAT,

@@ -100,7 +100,8 @@ def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
         InputError: There is no pair, or the source refuses them.
     """
     source = open_data(data)
-    table = source.pairs()
+    with early.opening(source.section):
+        table = source.pairs()
     name = str(data) if isinstance(data, str | Path) else source_name(source.section)
     if not table.height:
         raise InputError(f"{argument} {name}", got="no pair", expected="at least one pair", todo="Check the path.")
