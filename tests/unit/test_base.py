@@ -88,14 +88,11 @@ def test_recipe_survives_toml():
     assert recipe_from(recipe.model_dump()) == recipe
 
 
+_TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=30)  # no setting can hold NUL
+
+
 @settings(max_examples=50)
-# no path and no name can hold NUL
-@given(
-    st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=30),
-    st.floats(1e-12, 1e3),
-    st.integers(1, 10**9),
-    st.booleans(),
-)
+@given(_TEXT, st.floats(1e-12, 1e3), st.integers(1, 10**9), st.booleans())
 def test_recipe_survives_toml_whatever_it_holds(text, lr, epochs, near):
     text = text.encode("utf-8", "replace").decode()
     recipe = recipe_from(
