@@ -172,10 +172,7 @@ def test_wrong_input_is_refused_before_torch(refused, name):
     "arguments",
     [
         ["run", "none.toml"],
-        ["run", "quick", "--set", "model.name=none"],
         ["run", "quick", "--set", "data.path=none", "--set", "data.source=auto"],
-        ["score", "--out", "s.parquet", "--target", "none", "--reference", "none"],
-        ["data", "inspect", "none"],
         ["localize", "none"],
     ],
     ids=" ".join,

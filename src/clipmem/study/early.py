@@ -218,15 +218,12 @@ def check_choice(folder: Path | None, models: Sequence[str], *, data: bool) -> N
         )
 
 
-def check_run(path: str | Path) -> Recipe:
-    """Return the recipe of a finished run.
+def check_run(path: str | Path) -> None:
+    """Check that a folder is a run folder; whether what is needed of it is finished, the command says.
 
     Raises:
-        InputError: The folder is no run folder, or one that is not finished.
+        InputError: It is none.
     """
     from clipmem.store.folder import RunFolder  # imports polars
 
-    folder = RunFolder(path)
-    recipe = folder.recipe()
-    folder.read_json("summary.json")
-    return recipe
+    RunFolder(path).recipe()
