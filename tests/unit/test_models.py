@@ -310,6 +310,12 @@ def test_unknown_name(name, todo):
     )
 
 
+def test_architectures_are_those_of_open_clip_and_the_shipped_ones():
+    assert sorted(names.architectures()) == sorted([*names.SHIPPED, *open_clip.list_models()])
+    for name in open_clip.list_models():
+        assert names.model_config(name) == open_clip.get_model_config(name)
+
+
 def test_unknown_name_near_a_built_in_one():
     with pytest.raises(InputError) as caught:
         openclip.model_config("ViT-B-33")
