@@ -9,7 +9,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.paths import as_read_error, checked_path
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, load_recipe, recipe_from
-from clipmem.base.suggest import did_you_mean, near_names
+from clipmem.base.suggest import near_names
 from clipmem.study import early
 from clipmem.study.engines import check_name, is_first, open_engine
 
@@ -47,14 +47,16 @@ def _recipe_text(path: Path) -> str:
             raise InputError(f"recipe {path}", got=f"more than {_MOST:,} bytes", expected=expected, todo=todo)
         return content.decode("utf-8-sig")  # editors of some systems put a mark in front
     except (OSError, UnicodeDecodeError) as error:
-        near = [] if path.exists() else near_names(str(path), _recipes_at(path.parent))
-        todo = did_you_mean(str(path), near) if near else todo
+        # without the ending, which all of them share
+        known = {} if path.exists() else _recipes_at(path.parent)
+        near = [known[name] for name in near_names(path.stem, known)]
+        todo = f"Did you mean {' or '.join(map(repr, near))}?" if near else todo
         raise as_read_error(error, f"recipe {path}", expected=expected, todo=todo) from error
 
 
-def _recipes_at(folder: Path) -> list[str]:
-    """Return the names of the shipped recipes, and the TOML files of a folder."""
-    return [*SHIPPED_RECIPES, *(str(file) for file in folder.glob("*.toml"))]
+def _recipes_at(folder: Path) -> dict[str, str]:
+    """Return the shipped recipes and the TOML files of a folder: name without ending → what to write."""
+    return {**{name: name for name in SHIPPED_RECIPES}, **{file.stem: str(file) for file in folder.glob("*.toml")}}
 
 
 def run(
