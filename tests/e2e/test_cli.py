@@ -96,7 +96,9 @@ def test_wrong_input_is_one_line_and_exit_code_2(recipe, tmp_path):
     )
     unknown = clip("run", recipe, "--set", "train.epoch=3")
     assert unknown.returncode == 2
-    assert unknown.stderr == f"clipmem: {recipe}: unknown key [train] epoch. Did you mean 'epochs'?\n"
+    assert unknown.stderr == (
+        f"clipmem: {recipe}: [train] epoch: got an unknown key, expected a key of [train]. Did you mean 'epochs'?\n"
+    )
     too_many = clip("run", recipe, "--set", "split.external=9999", "--out", tmp_path / "x")
     assert too_many.returncode == 2
     assert "1,914 in the data" in too_many.stderr

@@ -277,8 +277,16 @@ def test_lists_of_any_table_of_scores(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--by", "clipmen"], "got no column 'clipmen'. Did you mean 'clipmem' or 'clipmem_norm'?"),
-        (["--role", "candidat"], "--role 'candidat': got no pair of that role. Did you mean 'candidate'?"),
+        (
+            ["--by", "clipmen"],
+            "got no column 'clipmen', expected uids, and a column of numbers. "
+            "Did you mean 'clipmem' or 'clipmem_norm'?",
+        ),
+        (
+            ["--role", "candidat"],
+            "--role 'candidat': got no pair of that role, "
+            "expected candidate, external, independent, shared. Did you mean 'candidate'?",
+        ),
         (["--top", "999"], "--top 999: got 140 pairs with a score, expected at most 140. Ask for fewer."),
         (["--top", "1", "--bottom", "1"], "--top and --bottom: got both, expected one of them. Make two lists."),
         (["--out", "x.doc"], "got a name that ends in '.doc', expected .txt, .parquet, .npy, .csv."),

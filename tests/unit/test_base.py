@@ -1,14 +1,20 @@
 """Errors, the random-number tree, recipes and the registry."""
 
+import errno
+import math
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipmem.base.errors import ClipmemError, InputError, RunError, shorten
+from clipmem.base.paths import as_os_error, as_write_error, checked_path
 from clipmem.base.random import derive_seed, generator, uniform
 from clipmem.base.recipes import Recipe, differences, dump_recipe, flatten, load_recipe, recipe_from
 from clipmem.base.registry import Registry
+from clipmem.base.section import Section
 from clipmem.base.suggest import did_you_mean
 
 
@@ -82,8 +88,11 @@ def test_recipe_survives_toml():
     assert recipe_from(recipe.model_dump()) == recipe
 
 
+_TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=30)  # no setting can hold NUL
+
+
 @settings(max_examples=50)
-@given(st.text(max_size=30), st.floats(1e-12, 1e3), st.integers(1, 10**9), st.booleans())
+@given(_TEXT, st.floats(1e-12, 1e3), st.integers(1, 10**9), st.booleans())
 def test_recipe_survives_toml_whatever_it_holds(text, lr, epochs, near):
     text = text.encode("utf-8", "replace").decode()
     recipe = recipe_from(
@@ -105,11 +114,13 @@ def test_differences_name_both_sides():
 @pytest.mark.parametrize(
     ("text", "set_", "message"),
     [
-        ("[train]\nepoch = 3", [], "recipe: unknown key [train] epoch. Did you mean 'epochs'?"),
-        ("[trian]\nx = 1", [], "recipe: unknown key trian. Did you mean 'train'?"),
-        ("[train]\nepochs = 0", [], "recipe: [train] epochs: got 0, expected greater than or equal to 1. "
+        ("[train]\nepoch = 3", [], "recipe: [train] epoch: got an unknown key, expected a key of [train]. "
+         "Did you mean 'epochs'?"),
+        ("[trian]\nx = 1", [], "recipe: trian: got an unknown key, expected a key of the recipe. "
+         "Did you mean 'train'?"),
+        ("[train]\nepochs = 0", [], "recipe: [train] epochs: got 0, expected 1 or more. "
          "`clipmem init` prints every key with its meaning."),
-        ("[train]\nepochs = '40'", [], "recipe: [train] epochs: got '40', expected a valid integer. "
+        ("[train]\nepochs = '40'", [], "recipe: [train] epochs: got '40', expected a whole number. "
          "`clipmem init` prints every key with its meaning."),
         ("[split]\ncandidate = 3", [], "recipe: [split] candidate = 3 and independent = 200 differ; "
          "f and g must train on equally many pairs: make them equal."),
@@ -127,10 +138,11 @@ def test_differences_name_both_sides():
          "a range; use [low, high] with 0 < low <= high."),
         ("[localize]\nflip = 0.5", [], "recipe: [localize] flip is set and crop = 'train' does not use it; "
          "set crop = 'own', or leave it out."),
-        ("", ["lr"], "--set 'lr': expected section.key=value. For example: --set train.lr=1e-4."),
-        ("train = 3", ["train.lr=1"], "--set 'train.lr=1': got 'train' is not a section. Use section.key=value."),
-        ("x =", [], "recipe: got text that is not TOML (Invalid value (at end of document)). "
-         "Mend that line; `clipmem init` writes a right one."),
+        ("", ["lr"], "--set 'lr': got no =, expected section.key=value. For example: --set train.lr=1e-4."),
+        ("train = 3", ["train.lr=1"], "--set 'train.lr=1': got 'train' is not a section, "
+         "expected section.key=value. Use section.key=value."),
+        ("x =", [], "recipe: got text that is not TOML (Invalid value (at end of document)), expected a TOML "
+         "document. Fix that line; `clipmem init` writes a correct file."),
     ],
 )  # fmt: skip
 def test_wrong_recipes_are_explained(text, set_, message):
@@ -158,4 +170,111 @@ def test_registry_rejects_duplicates_and_strangers():
     assert list(registry) == ["value"]
     with pytest.raises(InputError) as error:
         registry["valu"]
-    assert str(error.value) == "odd thing 'valu': got an unknown name. Did you mean 'value'?"
+    assert (
+        str(error.value)
+        == "odd thing 'valu': got an unknown name, expected the name of an existing odd thing. Did you mean 'value'?"
+    )
+
+
+# ---- hostile input
+
+
+def _walk(model=Recipe, at=()):
+    """Yield where every key and every table of a recipe is."""
+    for name, field in model.model_fields.items():
+        yield (*at, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _walk(field.annotation, (*at, name))
+
+
+WRONG = [
+    *("text", "", "\0", True, math.nan, math.inf, -1, 1.5, 10**400, 10**5000, None, b"x"),
+    *([], {}, {"x": 1}, ["text"], [math.nan], [-1], [1, [2]], [1, 2, 3], [10**5000]),
+]
+PYDANTIC = ("after validation", "Input should", "unable to parse", "a valid", "instance of", "tuple", "Section")
+
+
+def test_no_sentence_of_pydantic_reaches_a_user():
+    refused = []
+    for place in _walk():
+        for value in WRONG:
+            document = value
+            for name in reversed(place):
+                document = {name: document}
+            try:
+                recipe_from(document)
+            except InputError as error:
+                refused.append((place, value, error))
+    assert len(refused) > 1000
+    for place, value, error in refused:
+        where = (place, type(value), str(error))
+        assert not any(words in str(error) for words in PYDANTIC), where
+        assert len(str(error)) < 600, where
+        # a sentence of our own about several keys has no single value
+        assert (error.got and error.expected != "another value") or not error.todo, where
+        assert bool(error.got) == bool(error.expected), where
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "todo"),
+    [
+        ("train.epochs = 'x'", "a whole number", ""),
+        ("train.epochs = 1.5", "a whole number", ""),
+        (f"train.epochs = {10**400}", "a whole number of at most 64 bits", ""),
+        ("train.epochs = 0", "1 or more", ""),
+        ("train.lr = 0", "more than 0", ""),
+        ("train.lr = nan", "a finite number", ""),
+        ("train.lr = true", "a number", ""),
+        ("train.flip = 2", "at most 1", ""),
+        ("score.confidence = 1.0", "less than 1", ""),
+        ("train.seeds = []", "a list of 1 or more values", ""),
+        ("train.seeds = 1", "a list", ""),
+        ("train.crop_scale = [1]", "a list of more values", ""),
+        ("train.crop_scale = [1, 1, 1]", "a list of at most 2 values", ""),
+        ("data.path = 1", "text", ""),
+        ('data.path = "a\\u0000b"', "text without the character NUL", ""),
+        ("data.download = 1", "true or false", ""),
+        ("train = 1", "a table of keys", ""),
+        ("train.objective = 'siglp'", "'clip', 'siglip', 'supervised' or 'simclr'", "Did you mean 'siglip'"),
+        ("protocol = 'four-wya'", "'four-way', 'subsample', 'leave-one-out' or 'given'", "Did you mean 'four-way'?"),
+        ("train.epoch = 1", "a key of [train]", "Did you mean 'epochs'?"),
+        ("x = [" * 1000, "a TOML document", ""),
+        ("x = " + "[" * 100_000, "a TOML document", ""),
+        ("x = " + "9" * 5000, "a TOML document", ""),
+    ],
+)
+def test_expected_is_said_in_our_words(text, expected, todo):
+    with pytest.raises(InputError) as error:
+        load_recipe(text)
+    assert error.value.expected == expected
+    assert error.value.got
+    assert error.value.todo.startswith(todo)
+
+
+def test_near_names_of_huge_names_are_found_at_once():
+    name, known = "x" * 100_000, ["y" * 100_000, *(f"column_{k}" * 20_000 for k in range(50)), "epochs"]
+    started = time.process_time()
+    assert len(did_you_mean(name, known)) < 10_000
+    assert did_you_mean("epoch", known) == "Did you mean 'epochs'?"
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 256, "/".join("x" * 200 for _ in range(30)), "\ud800"])
+def test_paths_that_no_file_system_holds_are_refused(path):
+    with pytest.raises(InputError) as error:
+        checked_path(path, "--out")
+    assert error.value.what.startswith("--out ")
+    assert error.value.got
+    assert checked_path("x" * 255, "--out").name == "x" * 255
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOENT, InputError), (errno.ENAMETOOLONG, InputError), (errno.ELOOP, InputError), (errno.EROFS, InputError),
+     (errno.ENOSPC, RunError), (errno.EIO, RunError), (errno.EMFILE, RunError)],
+)  # fmt: skip
+def test_errors_of_the_system_are_the_users_or_the_machines(number, kind, tmp_path):
+    error = OSError(number, "reason", str(tmp_path))
+    for explained in (as_write_error(error, tmp_path), as_os_error(error)):
+        assert type(explained) is kind
+        assert "reason" in str(explained)

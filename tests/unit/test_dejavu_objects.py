@@ -196,10 +196,9 @@ def test_the_section_is_written_and_read():
     assert load_recipe(dump_recipe(recipe)) == recipe
     assert load_recipe(dump_recipe(Recipe())).dejavu.fractions == (0.001, 0.01, 0.1)
     assert message(lambda: load_recipe("[dejavu]\nneighbours = 0")) == (
-        "recipe: [dejavu] neighbours: got 0, expected greater than or equal to 1. "
-        "`clipmem init` prints every key with its meaning."
+        "recipe: [dejavu] neighbours: got 0, expected 1 or more. `clipmem init` prints every key with its meaning."
     )
-    assert "fractions.0 (1 more): got 2.0, expected less than or equal to 1." in message(
+    assert "fractions.0 (1 more): got 2.0, expected at most 1." in message(
         lambda: load_recipe("[dejavu]\nfractions = [2.0]")
     )
 

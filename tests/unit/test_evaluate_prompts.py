@@ -91,7 +91,10 @@ def test_the_section_reads_back():
             "recipe: [evaluate] probe_validation: got 1.0, expected less than 1. "
             "`clipmem init` prints every key with its meaning.",
         ),
-        ("lables = 'none'", "recipe: unknown key [evaluate] lables. Did you mean 'labels'?"),
+        (
+            "lables = 'none'",
+            "recipe: [evaluate] lables: got an unknown key, expected a key of [evaluate]. Did you mean 'labels'?",
+        ),
     ],
 )
 def test_errors_of_the_section(text, message):

@@ -58,8 +58,7 @@ def refused(call, *arguments, **named):
         ),
         (
             [*MODELS, "split.external=1"],
-            "recipe: [split] external: got 1, expected greater than or equal to 2. "
-            "`clipmem init` prints every key with its meaning.",
+            "recipe: [split] external: got 1, expected 2 or more. `clipmem init` prints every key with its meaning.",
         ),
     ],
 )

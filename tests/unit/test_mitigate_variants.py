@@ -394,9 +394,11 @@ def test_what_is_kept_is_found_again_and_places(cache, monkeypatch):
          "measured them."),
         ("regroup]\nshare = 0.3", "recipe: [mitigate.regroup] share is set and needs scores; give the run folder that "
          "measured them."),
-        ("text_noise]\nstdd = 0.3", "recipe: unknown key [mitigate.text_noise] stdd. Did you mean 'std'?"),
-        ("text_noize]\nstd = 0.3", "recipe: unknown key [mitigate] text_noize. Did you mean 'text_noise'?"),
-        ("early_stopping]\nshare = 0.0", "recipe: [mitigate.early_stopping] share: got 0.0, expected greater than 0. "
+        ("text_noise]\nstdd = 0.3", "recipe: [mitigate.text_noise] stdd: got an unknown key, expected a key of "
+         "[mitigate.text_noise]. Did you mean 'std'?"),
+        ("text_noize]\nstd = 0.3", "recipe: [mitigate] text_noize: got an unknown key, expected a key of "
+         "[mitigate]. Did you mean 'text_noise'?"),
+        ("early_stopping]\nshare = 0.0", "recipe: [mitigate.early_stopping] share: got 0.0, expected more than 0. "
          "`clipmem init` prints every key with its meaning."),
         ("text_noise]\nstd = 0.1\n[train]\nobjective = 'simclr'\n[score]\nalignment = 'sslmem-image'",
          "recipe: [mitigate.text_noise] is set and objective = 'simclr' trains no text tower; leave it out, or set "

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clipmem.base.errors import InputError
-from clipmem.models import openclip
+from clipmem.models import names, openclip
 from clipmem.models.openclip import CONFIG_FILE, WEIGHTS_FILE, OpenClipEncoder, contrastive_loss, trim
 from clipmem.models.protocol import DualEncoder
 
@@ -276,7 +276,7 @@ def test_compact_vocabulary_changes_no_embedding(tmp_path, kind):
 
 
 def test_shipped_and_built_in_configs():
-    for name in openclip.SHIPPED:
+    for name in names.SHIPPED:
         assert {"embed_dim", "vision_cfg", "text_cfg"} <= set(openclip.model_config(name))
     assert openclip.model_config("ViT-B-32") == open_clip.get_model_config("ViT-B-32")
     changed = openclip.model_config("ViT-B-32")
@@ -308,6 +308,12 @@ def test_unknown_name(name, todo):
         f"[model] name = {name!r}: got no model of that name, "
         f"expected a name of open_clip, a shipped one, or a JSON config. {todo}"
     )
+
+
+def test_architectures_are_those_of_open_clip_and_the_shipped_ones():
+    assert sorted(names.architectures()) == sorted([*names.SHIPPED, *open_clip.list_models()])
+    for name in open_clip.list_models():
+        assert names.model_config(name) == open_clip.get_model_config(name)
 
 
 def test_unknown_name_near_a_built_in_one():

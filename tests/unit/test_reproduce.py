@@ -12,7 +12,7 @@ from tests.compared import add_contents, build
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import differences, dump_recipe, flatten, load_recipe
 from clipmem.functional import Claim, paired_test
-from clipmem.models.openclip import GRID, model_config
+from clipmem.models.names import GRID, model_config
 from clipmem.report.compare.run import read_compared
 from clipmem.report.published import UNITMEM
 from clipmem.report.reproduced.figure import finding_figure

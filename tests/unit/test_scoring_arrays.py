@@ -273,20 +273,20 @@ def test_a_finished_table_is_not_made_again_and_other_settings_are_refused(tmp_p
         (
             (arrays(1), "folder"),
             {},
-            "reference: got arrays and addresses, expected one or the other. Embed them all first.",
+            "reference: got an address beside arrays, expected (image, text) or (image, text, pair) for each model. "
+            "Embed the pairs with every model first, or give addresses only.",
         ),
         (
             ((arrays(1)[0], arrays(1, d=5)[1]), arrays(2)),
             {},
-            "target 0 embeddings: got pictures of shape (23, 6), captions of shape (23, 5), expected (n, d) or "
-            "(n, view, d), and (n, d), or (m, d) with the pair of each row as the third. Give every pair a "
-            "picture and a caption, both from one model.",
+            "target 0 embeddings: got images of shape (23, 6), captions of shape (23, 5), expected (n, d) or "
+            "(n, view, d), and (n, d), or (m, d) with the pair of each row as the third. Give every pair an "
+            "image and a caption, both from one model.",
         ),
         (
             (arrays(1), arrays(2)),
             {"views": -1},
-            "score: [embed] views: got -1, expected greater than or equal to 0. `clipmem init` prints every key "
-            "with its meaning.",
+            "score: [embed] views: got -1, expected 0 or more. `clipmem init` prints every key with its meaning.",
         ),
         (
             (arrays(1), arrays(2)),

@@ -109,7 +109,8 @@ def test_a_folder_of_another_recipe_is_refused_with_both_sides(tmp_path):
         folder.claim(other, dump_recipe(other))
     assert str(error.value) == (
         f"run folder {folder.path} was made with another recipe: got split.seed = 0 there, 4 now; "
-        "train.lr = 0.001 there, 0.5 now. Choose another --out DIR, or delete the folder to make it anew."
+        "train.lr = 0.001 there, 0.5 now, expected the recipe that it was made with. "
+        "Choose another --out DIR, or delete the folder to make it anew."
     )
 
 

@@ -47,7 +47,14 @@ class ClipmemWarning(UserWarning):
 
 def shorten(value: object, limit: int = 80) -> str:
     """Render `value` for an error message: its repr, cut in the middle when longer than `limit` characters."""
-    text = repr(value)
+    try:
+        return shorten_text(repr(value), limit)
+    except ValueError:  # an integer of more digits than Python writes
+        return f"<{type(value).__name__} that is too long to show>"
+
+
+def shorten_text(text: str, limit: int = 80) -> str:
+    """Cut a text in the middle when it is longer than `limit` characters."""
     if len(text) <= limit:
         return text
     half = (limit - 1) // 2

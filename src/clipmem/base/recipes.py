@@ -8,14 +8,14 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import InputError, shorten, shorten_text
 from clipmem.base.evaluating import EvaluateSection
+from clipmem.base.explain import explain
 from clipmem.base.mitigations import MitigateSection
 from clipmem.base.section import Count, Fraction, NonNegative, Positive, Size
 from clipmem.base.section import Section as _Section
-from clipmem.base.suggest import did_you_mean
 
 
 class DataSection(_Section):
@@ -306,16 +306,28 @@ def load_recipe(text: str, settings: Sequence[str] = (), *, origin: str = "recip
         InputError: The text is not TOML, a key is unknown (near ones are named), or a value is out of range.
     """
     try:
-        document = tomllib.loads(text)
+        document = _parsed(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(
             origin,
-            got=f"text that is not TOML ({error})",
-            todo="Mend that line; `clipmem init` writes a right one.",
+            got=f"text that is not TOML ({shorten_text(str(error), 160)})",
+            expected="a TOML document",
+            todo="Fix that line; `clipmem init` writes a correct file.",
         ) from error
     for setting in settings:
         _apply(document, setting)
     return recipe_from(document, origin=origin)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Parse TOML; what Python's parser raises on numbers of thousands of digits and on deep nesting is no TOML too."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        got = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+        raise tomllib.TOMLDecodeError(got) from error
 
 
 def recipe_from(document: Mapping[str, Any], *, origin: str = "recipe") -> Recipe:
@@ -323,7 +335,7 @@ def recipe_from(document: Mapping[str, Any], *, origin: str = "recipe") -> Recip
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        raise _explain(error, origin) from None
+        raise explain(error, origin, Recipe) from None
 
 
 def dump_recipe(recipe: Recipe, *, comments: bool = False) -> str:
@@ -399,11 +411,12 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     if not separator or not all(keys):
         raise InputError(
             f"--set {shorten(setting)}",
+            got="no section.key before an =" if separator else "no =",
             expected="section.key=value",
             todo="For example: --set train.lr=1e-4.",
         )
     try:
-        parsed: object = tomllib.loads(f"value = {value}")["value"]
+        parsed: object = _parsed(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()  # a bare word, as shells hand them over
     place = document
@@ -411,42 +424,9 @@ def _apply(document: dict[str, Any], setting: str) -> None:
         place = place.setdefault(key, {})
         if not isinstance(place, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(
-                f"--set {shorten(setting)}", got=f"{key!r} is not a section", todo="Use section.key=value."
+                f"--set {shorten(setting)}",
+                got=f"{shorten(key)} is not a section",
+                expected="section.key=value",
+                todo="Use section.key=value.",
             )
     place[keys[-1]] = parsed
-
-
-def _table_at(location: Sequence[str | int]) -> tuple[int, type[BaseModel]]:
-    """Follow a place in a recipe as far as it names tables; return how far that is, and the last table."""
-    table: type[BaseModel] = Recipe
-    for depth, name in enumerate(location):
-        field = table.model_fields.get(str(name))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return depth, table
-        table = inner
-    return len(location), table
-
-
-def _explain(error: ValidationError, origin: str) -> InputError:
-    problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"]]
-    depth, table = _table_at(location[:-1])
-    section = f"[{'.'.join(location[:depth])}] " if depth else ""
-    key = ".".join(location[depth:])
-    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        return InputError(
-            f"{origin}: unknown key {section}{key}{more}",
-            todo=did_you_mean(location[-1], table.model_fields, kind="key"),
-        )
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if problem["type"] == "value_error":  # our own rules carry the whole sentence
-        where = f"[{'.'.join(location)}] " if location else ""
-        return InputError(f"{origin}: {where}{message}{more}.")
-    return InputError(
-        f"{origin}: {section}{key}{more}",
-        got=shorten(problem["input"]),
-        expected=message[:1].lower() + message[1:],
-        todo="`clipmem init` prints every key with its meaning.",
-    )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, shorten
 from clipmem.base.suggest import did_you_mean
 
 T = TypeVar("T")
@@ -55,7 +55,12 @@ class Registry(Generic[T]):
         plugins = self._plugins()
         if name in plugins:
             return self.register(name)(plugins[name].load())
-        raise InputError(f"{self.kind} {name!r}", got="an unknown name", todo=did_you_mean(name, self, kind=self.kind))
+        raise InputError(
+            f"{self.kind} {shorten(name)}",
+            got="an unknown name",
+            expected=f"the name of an existing {self.kind}",
+            todo=did_you_mean(name, self, kind=self.kind),
+        )
 
     def _plugins(self):
         return {point.name: point for point in entry_points(group=f"clipmem.{self.kind.replace(' ', '_')}")}

@@ -3,6 +3,28 @@
 import difflib
 from collections.abc import Iterable
 
+from clipmem.base.errors import shorten_text
+
+_LONGEST = 200  # characters of a name that is compared: the cost grows with the square
+_SHOWN = 40  # names of a list
+
+
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return at most two known names that are near a name, the nearest first; case does not count.
+
+    Args:
+        name: What the user wrote.
+        known: The names that exist.
+
+    Example:
+        >>> near_names("vit-b-32", ["ViT-B-32", "RN50"])
+        ['ViT-B-32']
+    """
+    if len(name) > _LONGEST:
+        return []
+    by_lower = {one.lower(): one for one in sorted(known) if len(one) <= _LONGEST}
+    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=2, cutoff=0.6)]
+
 
 def did_you_mean(name: str, known: Iterable[str], *, kind: str = "name") -> str:
     """Return a sentence that suggests what was meant: the nearest known name, or the list of all.
@@ -17,9 +39,9 @@ def did_you_mean(name: str, known: Iterable[str], *, kind: str = "name") -> str:
         "Did you mean 'epochs'?"
     """
     names = sorted(known)
-    # both sides in lower case: "vit-b-32" is ViT-B-32
-    by_lower = {known_name.lower(): known_name for known_name in names}
-    near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=2, cutoff=0.6)]
+    near = near_names(name, names)
     if near:
         return f"Did you mean {' or '.join(map(repr, near))}?"
-    return f"Known {kind}s: {', '.join(names)}."
+    shown = [shorten_text(one) for one in names[:_SHOWN]]
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return f"Known {kind}s: {', '.join(shown)}{more}."

@@ -5,7 +5,14 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from inspect import Parameter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+    from clipmem.base.errors import ClipmemError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -14,8 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: What follows the program's name; by default `sys.argv[1:]`.
     """
+    from cyclopts import CycloptsError
+
     from clipmem.base.errors import ClipmemError, ClipmemWarning
+    from clipmem.base.paths import as_os_error
     from clipmem.cli.app import app
+    from clipmem.cli.errors import TRACEBACK, report_bug, wrong_command_line
 
     for stream in (sys.stdout, sys.stderr):
         # captions hold any character; a terminal that lacks one must not end a run
@@ -30,19 +41,48 @@ def main(arguments: Sequence[str] | None = None) -> None:
             show(message, category, *place)
 
     warnings.showwarning = show_ours
+    if arguments is None:  # a program that calls this handles what is unexpected itself
+        sys.excepthook = report_bug
     try:
-        app(sys.argv[1:] if arguments is None else list(arguments))
+        _run(app, sys.argv[1:] if arguments is None else list(arguments))
+    except CycloptsError as error:
+        _end(wrong_command_line(error, app))
     except ClipmemError as error:
-        from clipmem.report.escape import visible
-
-        # a message may quote the data: names of files, keys, captions
-        print(f"clipmem: {visible(str(error))}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
+        _end(error)
     except BrokenPipeError:  # `clipmem … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
         print("clipmem: stopped. Run the same command again: it goes on where it stopped.", file=sys.stderr)  # noqa: T201
         sys.exit(130)
+    except OSError as error:
+        # of a file: the place is wrong, or the machine is in trouble; anything else is a bug
+        if error.filename is None or os.environ.get(TRACEBACK):
+            raise
+        _end(as_os_error(error))
     finally:
         warnings.showwarning = show
+
+
+def _run(app: "App", arguments: list[str]) -> None:
+    """Parse a command line, check every path in it, and run the command."""
+    from clipmem.base.paths import checked_path
+
+    command, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
+    for name, value in bound.arguments.items():
+        keyword = bound.signature.parameters[name].kind is Parameter.KEYWORD_ONLY
+        what = f"--{name.strip('_').replace('_', '-')}" if keyword else name
+        for one in value if isinstance(value, tuple) else (value,):
+            # a text may name data, a model or a key, and be longer than a path
+            if isinstance(one, Path) or (isinstance(one, str) and "\0" in one):
+                checked_path(one, what)
+    command(*bound.args, **bound.kwargs)
+
+
+def _end(error: "ClipmemError") -> NoReturn:
+    """Print an error as one line, and exit."""
+    from clipmem.report.escape import visible
+
+    # a message may quote the data: names of files, keys, captions
+    print(f"clipmem: {visible(str(error))}", file=sys.stderr)  # noqa: T201
+    sys.exit(error.exit_code)

@@ -28,6 +28,10 @@ def compare(
     """
     from rich.console import Console
 
+    from clipmem.study import early
+
+    for folder in (baseline, *others):
+        early.check_run(folder)
     from clipmem.report.compare.page import PAGE, write_compared
     from clipmem.report.compare.terminal import print_compared
 

@@ -42,6 +42,9 @@ def inspect(
 
     from rich.console import Console
 
+    from clipmem.study import early
+
+    early.check_there(path, source)
     from clipmem.base.errors import InputError
     from clipmem.cli.terminal import TerminalReporter
     from clipmem.report.inspected import print_inspection
@@ -98,6 +101,9 @@ def export(
     """
     from rich.console import Console
 
+    from clipmem.study import early
+
+    early.check_there(path, source)
     from clipmem.cli.terminal import TerminalReporter
     from clipmem.study.exporting import export as write
 

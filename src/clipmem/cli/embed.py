@@ -37,6 +37,13 @@ def embed(
     """
     from rich.console import Console
 
+    from clipmem.store.atomic import check_place
+    from clipmem.study import early
+
+    early.check_device(device)
+    early.check_models([model])
+    early.check_data(data)
+    check_place(out)
     from clipmem.cli.terminal import TerminalReporter
     from clipmem.study.scoring.api import embed_pairs
     from clipmem.study.scoring.settings import Settings

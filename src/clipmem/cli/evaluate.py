@@ -45,12 +45,21 @@ def evaluate(
     """
     from rich.console import Console
 
+    from clipmem.study import early
+
+    early.check_choice(folder, model, data=bool(data or source))
+    if folder is not None:
+        early.check_run(folder)
+    early.check_models(model)
+    early.check_there(str(data or ""), source)
+    for what, path in (("--classnames", classnames), ("--templates", templates)):
+        if path is not None:
+            early.check_file(path, what)
     from clipmem.cli.terminal import TerminalReporter
     from clipmem.report.terminal import print_utility
-    from clipmem.study.evaluating import check_choice, data_section, evaluate_given, evaluate_run
+    from clipmem.study.evaluating import data_section, evaluate_given, evaluate_run
 
     section = data_section(data, source, label=label_column, caption=caption_column, image=image_column)
-    check_choice(folder, model, section)
     with TerminalReporter(Console(stderr=True)) as reporter:
         if folder is not None:
             found = evaluate_run(

@@ -29,6 +29,10 @@ def localize(
     """
     from rich.console import Console
 
+    from clipmem.study import early
+
+    for run in (folder, *beside):
+        early.check_run(run)
     from clipmem.cli.terminal import TerminalReporter
     from clipmem.report.terminal import print_localized
     from clipmem.study.localizing import localize_run

@@ -11,8 +11,9 @@ def report(folder: Path, /) -> None:
     """
     from rich.console import Console
 
-    from clipmem.report.terminal import print_summary
     from clipmem.study import api
 
     api.report(folder)
+    from clipmem.report.terminal import print_summary
+
     print_summary(folder, Console())

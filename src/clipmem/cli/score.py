@@ -45,13 +45,23 @@ def score(
     """
     from rich.console import Console
 
+    from clipmem.study import early
+
+    early.check_scores(out)
+    early.check_device(device)
+    early.check_models([*target, *reference])
+    if data is not None:
+        early.check_data(data)
+    if bank is not None:
+        early.check_there(bank)
+    if embeddings is not None and not target:
+        early.check_file(embeddings, "--embeddings")
     from clipmem.cli.terminal import TerminalReporter
     from clipmem.report.scored import print_scored
     from clipmem.study.scoring.comparison import compare
-    from clipmem.study.scoring.files import check_out, finish
+    from clipmem.study.scoring.files import finish
     from clipmem.study.scoring.settings import Settings
 
-    check_out(out)
     settings = Settings(views, captions, precision, batch_size, bank_size, device=device).checked()
     with TerminalReporter(Console(stderr=True)) as reporter:
         addresses = {"target": target, "reference": reference}

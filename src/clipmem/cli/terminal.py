@@ -9,7 +9,6 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from clipmem.report.escape import visible
-from clipmem.report.terminal import print_summary
 from clipmem.study import api
 from clipmem.study.engines import is_first
 
@@ -117,8 +116,7 @@ def run_and_show(
     if not is_first():  # one of many processes under torchrun: the first one does the talking
         api.run(recipe, out, settings=settings, device=device)
         return
-    progress = Console(stderr=True)
-    with TerminalReporter(progress) as reporter:
+    with TerminalReporter(Console(stderr=True)) as reporter:
         api.run(
             recipe,
             out,
@@ -129,4 +127,6 @@ def run_and_show(
             command=command,
             strict=strict,
         )
+    from clipmem.report.terminal import print_summary
+
     print_summary(out, Console())

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.suggest import did_you_mean
-from clipmem.models import openclip
+from clipmem.base.suggest import did_you_mean, near_names
+from clipmem.models import names
 
 TRANSFORMERS, LOCAL, HUB, AVERAGED = "transformers:", "local-dir:", "hf-hub:", "#ema"
 EXPECTED = f"a folder of open_clip, NAME/TAG, NAME@CHECKPOINT, {LOCAL}FOLDER, {HUB}OWNER/NAME, or {TRANSFORMERS}FOLDER"
@@ -126,7 +126,7 @@ def _hub(text: str) -> Address:
 def _checkpoint(text: str) -> Address | None:
     for at in (k for k, letter in enumerate(text) if letter == "@"):
         name, rest = text[:at], text[at + 1 :]
-        if not openclip.is_architecture(name):
+        if not names.is_architecture(name):
             continue
         averaged = rest.endswith(AVERAGED) and not _is_file(_absolute(text, rest))
         path = _absolute(text, rest.removesuffix(AVERAGED) if averaged else rest)
@@ -147,27 +147,37 @@ def _inside(folder: Path) -> str:
 
 def _tag(text: str) -> Address | None:
     name, slash, tag = text.partition("/")
-    if not slash or openclip.pretrained(name, tag) is None:
+    if not slash or not names.is_architecture(name):
+        return None
+    from clipmem.models import openclip  # imports torch: only where there can be a tag
+
+    if openclip.pretrained(name, tag) is None:
         return None
     # in the one spelling that open_clip lists
-    return Address("tag", name=name, tag=next(known for known in openclip.tags(name) if _clean(known) == _clean(tag)))
+    return Address("tag", name=name, tag=next(known for known in _tags(name) if _clean(known) == _clean(tag)))
 
 
 def _clean(tag: str) -> str:
     return tag.lower().replace("-", "_")
 
 
+def _tags(name: str) -> list[str]:
+    from clipmem.models import openclip  # imports torch
+
+    return openclip.tags(name)
+
+
 def _unknown(text: str) -> InputError:
     """Say what an address that names nothing was probably meant to be."""
-    known = openclip.architectures()
+    known = names.architectures()
     name, slash, tag = text.partition("/")
     before, at, _ = text.partition("@")
     if text in known:
-        tags = openclip.tags(text)
+        tags = _tags(text)
         other = f" or {text}/TAG, TAG being one of {', '.join(tags)}" if tags else ""
         return wrong(text, "an architecture without weights", f"Write {text}@CHECKPOINT{other}.")
     if slash and name in known:
-        tags = openclip.tags(name)
+        tags = _tags(name)
         todo = did_you_mean(tag, tags, kind="tag") if tags else f"{name} has no pretrained tags."
         return wrong(text, f"no pretrained tag {shorten(tag)} of {name}, and no such folder", todo)
     if at and "/" not in before:
@@ -175,5 +185,5 @@ def _unknown(text: str) -> InputError:
     path = _absolute(text, text)
     if text and _is_file(path):
         return wrong(text, "a file", f"Say which architecture it is of: NAME@{text}.")
-    near = did_you_mean(name, known) if slash and "/" not in tag else ""
-    return wrong(text, "no such folder", near if near.startswith("Did you mean") else _CHECK)
+    near = near_names(name, known) if "/" not in tag else []
+    return wrong(text, "no such folder", did_you_mean(name, near) if near else _CHECK)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipmem.base.errors import ClipmemWarning, InputError, shorten
-from clipmem.models import address, hub, openclip, tokenizers, transformers
+from clipmem.models import address, hub, names, openclip, tokenizers, transformers
 from clipmem.models.address import Address
 from clipmem.models.protocol import DualEncoder
 from clipmem.models.weights import Checkpoint, find_weights, read_checkpoint
@@ -199,7 +199,7 @@ def _parts(parsed: Address, name: str, folder: Path, *, download: bool = False) 
     """Read the configs of a model of open_clip, and find what it takes from transformers."""
     what = f"model {shorten(name)}"
     if parsed.kind in {"tag", "checkpoint"}:
-        settings = openclip.settings_of(parsed.name)
+        settings = names.settings_of(parsed.name)
         known = openclip.pretrained(parsed.name, parsed.tag) if parsed.kind == "tag" else None
         settings = {**settings, "preprocess_cfg": known.preprocess if known else settings["preprocess_cfg"]}
     else:
@@ -240,7 +240,7 @@ def _refuse_activation(parsed: Address, name: str, known: openclip.Pretrained) -
 
     open_clip only warns, and gives embeddings of a model that nobody has trained.
     """
-    if known.quick_gelu and not openclip.model_config(parsed.name).get("quick_gelu"):
+    if known.quick_gelu and not names.model_config(parsed.name).get("quick_gelu"):
         raise address.wrong(
             name,
             f"an architecture without QuickGELU, and weights trained with it ({parsed.tag})",

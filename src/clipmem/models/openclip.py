@@ -15,7 +15,6 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -33,18 +32,13 @@ from torch import Tensor, nn
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.pictures import Geometry, Interpolation, ResizeMode
-from clipmem.base.suggest import did_you_mean
 from clipmem.models import hub, tokenizers
+from clipmem.models.names import model_config, settings_of
 from clipmem.models.shortcut import image_pass, text_pass
 from clipmem.models.vocabulary import Vocabulary
 from clipmem.models.weights import read_checkpoint
 from clipmem.store.atomic import atomic_write, make_folder
 
-SHIPPED = ("clipmem-tiny", "clipmem-micro")
-# clipmem-tiny with towers of other widths, for `clipmem reproduce --figure model-size`
-GRID = tuple(
-    f"clipmem-i{image}-t{text}" for image in (64, 128, 192) for text in (64, 128, 192) if image * text != 16384
-)
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 # what open_clip and the libraries below it raise on files that are no model, or not of this architecture
 BROKEN = (ValueError, LookupError, TypeError, RuntimeError, AttributeError, OSError, AssertionError, ImportError)
@@ -193,16 +187,6 @@ def trim(tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
     return tokens[:, :longest]
 
 
-def is_architecture(name: str) -> bool:
-    """Tell whether `model_config` has a config of that name (a JSON file need not exist)."""
-    return name in SHIPPED or name.endswith(".json") or name in open_clip.list_models()
-
-
-def architectures() -> list[str]:
-    """Return the names of all architectures."""
-    return [*SHIPPED, *open_clip.list_models()]
-
-
 def tags(name: str) -> list[str]:
     """Return the pretrained tags of an architecture."""
     return list(open_clip.list_pretrained_tags_by_model(name))
@@ -219,40 +203,6 @@ def pretrained(name: str, tag: str) -> Pretrained | None:
     safe = "open_clip_model.safetensors" if file == "open_clip_pytorch_model.bin" else f"{stem}.safetensors"
     preprocess = {key: known[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in known}
     return Pretrained(repository, tuple(dict.fromkeys([safe, file])), preprocess, known.get("quick_gelu"))
-
-
-def model_config(name: str) -> dict[str, Any]:
-    """Find a model's config: shipped with clipmem, built into open_clip, or a JSON file.
-
-    Raises:
-        InputError: There is no such model (near names are shown), or the file is not such a config.
-    """
-    return settings_of(name)["model_cfg"]
-
-
-def settings_of(name: str) -> dict[str, Any]:
-    """Find a model's config as `model_config` does, and beside it what a JSON file says of pictures.
-
-    Returns:
-        `model_cfg`, and `preprocess_cfg`, which is empty unless a JSON file has it.
-    """
-    if name in SHIPPED or name in GRID:
-        shipped = files("clipmem.models") / "configs" / f"{name}.json"
-        return {"model_cfg": json.loads(shipped.read_text(encoding="utf-8")), "preprocess_cfg": {}}
-    if name.endswith(".json"):
-        return _config_file(Path(name))
-    # "hf-hub:..." would be fetched, "local-dir:..." opened: neither is a name
-    config = None if ":" in name else open_clip.get_model_config(name)
-    if config is None:
-        raise InputError(
-            f"[model] name = {name!r}",
-            got="no model of that name",
-            expected="a name of open_clip, a shipped one, or a JSON config",
-            todo=did_you_mean(name, SHIPPED, kind="shipped model")
-            if not _near(name)
-            else did_you_mean(name, architectures()),
-        )
-    return {"model_cfg": config, "preprocess_cfg": {}}
 
 
 def check(name: str) -> None:
@@ -303,29 +253,6 @@ def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
 def _three(values: Any) -> tuple[float, float, float]:
     red, green, blue = values if isinstance(values, list | tuple) else (values,) * 3
     return float(red), float(green), float(blue)
-
-
-def _near(name: str) -> bool:
-    return "Did you mean" in did_you_mean(name, architectures())
-
-
-def _config_file(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"[model] name = {str(path)!r}", got=str(error), expected="a JSON file", todo="Check the path."
-        ) from error
-    preprocess = config.get("preprocess_cfg") or {} if isinstance(config, dict) else {}
-    config = config.get("model_cfg", config) if isinstance(config, dict) else config
-    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
-        raise InputError(
-            f"[model] name = {str(path)!r}",
-            got=f"keys {sorted(config)}" if isinstance(config, dict) else f"a JSON {type(config).__name__}",
-            expected="embed_dim, vision_cfg and text_cfg",
-            todo="Start from a file of open_clip's model_configs folder.",
-        )
-    return {"model_cfg": config, "preprocess_cfg": preprocess}
 
 
 def create(name: str, *, seed: int) -> OpenClipEncoder:

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from clipmem.base.errors import InputError, RunError
+from clipmem.base.paths import checked_path, reading
 from clipmem.base.recipes import Recipe, differences, load_recipe
 from clipmem.store.atomic import atomic_write, explain_write_errors, make_folder
 from clipmem.store.hashing import file_sha256
@@ -30,7 +31,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self.path = checked_path(path, "run folder")
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
@@ -65,8 +66,9 @@ class RunFolder:
                 todo="Run `clipmem run RECIPE.toml --out DIR` on it first.",
             )
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            with reading(f"{path}", expected="a file that clipmem wrote"):
+                return json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, RecursionError) as error:
             raise InputError(
                 f"{path}",
                 got=f"text that is not JSON ({error})",
@@ -97,11 +99,19 @@ class RunFolder:
             dump: Its TOML text, written when the folder is new.
 
         Raises:
+            InputError: As `check_claim`.
+        """
+        if self.check_claim(recipe):
+            atomic_write(self.path / "recipe.toml", dump.encode())
+
+    def check_claim(self, recipe: Recipe) -> bool:
+        """Check that the folder is this recipe's, or can become it; return whether it is new.
+
+        Raises:
             InputError: The folder was made with another recipe (both sides are shown), or holds other files.
         """
-        file = self.path / "recipe.toml"
-        if file.is_file():
-            there = load_recipe(file.read_text(encoding="utf-8"), origin=str(file))
+        if (self.path / "recipe.toml").is_file():
+            there = self.recipe()
             different = differences(there, recipe)
             if different:
                 shown = "; ".join(f"{key} = {a!r} there, {b!r} now" for key, a, b in different[:6])
@@ -109,9 +119,10 @@ class RunFolder:
                 raise InputError(
                     f"run folder {self.path} was made with another recipe",
                     got=f"{shown}{more}",
+                    expected="the recipe that it was made with",
                     todo="Choose another --out DIR, or delete the folder to make it anew.",
                 )
-            return
+            return False
         if self.path.is_dir() and any(self.path.iterdir()):
             raise InputError(
                 f"run folder {self.path}",
@@ -119,8 +130,7 @@ class RunFolder:
                 expected="a new folder, or one that clipmem made",
                 todo="Choose another --out DIR.",
             )
-        make_folder(self.path)
-        atomic_write(file, dump.encode())
+        return True
 
     def recipe(self) -> Recipe:
         """Read the folder's recipe."""
@@ -132,7 +142,9 @@ class RunFolder:
                 expected="a folder that `clipmem run` or `clipmem demo` made",
                 todo="Check the path.",
             )
-        return load_recipe(file.read_text(encoding="utf-8"), origin=str(file))
+        with reading(f"{file}", expected="the recipe that clipmem wrote"):
+            text = file.read_text(encoding="utf-8")
+        return load_recipe(text, origin=str(file))
 
     # ---- stages
 
@@ -145,7 +157,7 @@ class RunFolder:
         file = self.marker(stage)
         if not file.is_file():
             return False
-        outputs: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["outputs"]
+        outputs: dict[str, dict[str, Any]] = self.read_json(f"stages/{stage}.json")["outputs"]
         return all(
             (self.path / name).is_file() and (self.path / name).stat().st_size == output["bytes"]
             for name, output in outputs.items()
@@ -165,7 +177,7 @@ class RunFolder:
     def seconds(self) -> dict[str, float]:
         """Return how long each finished stage took."""
         markers = sorted((self.path / "stages").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
-        return {file.stem: json.loads(file.read_text(encoding="utf-8"))["seconds"] for file in markers}
+        return {file.stem: self.read_json(f"stages/{file.name}")["seconds"] for file in markers}
 
     @contextlib.contextmanager
     def locked(self) -> Generator[None]:

@@ -41,7 +41,7 @@ from clipmem.store import manifest
 from clipmem.store.atomic import atomic_write
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
-from clipmem.study import execution, utility
+from clipmem.study import early, execution, utility
 from clipmem.study.engine import Task
 from clipmem.study.models import open_models
 from clipmem.train.numerics import threads
@@ -109,28 +109,6 @@ def _detected(known: dict[str, str]) -> DataSection:
         return DataSection.model_validate({"source": "classfolder", "path": tried.path})
     detect(tried.path, tried)  # raises, and says what lies there
     return tried
-
-
-def check_choice(folder: Path | None, models: Sequence[str], data: DataSection | None) -> None:
-    """Check that a command names a run or models, and data for models.
-
-    Raises:
-        InputError: It names neither, or both, or models without data.
-    """
-    if (folder is None) == (not models):
-        raise InputError(
-            "clipmem evaluate",
-            got="neither a run folder nor --model" if folder is None else "a run folder and --model",
-            expected="one of them",
-            todo="For example: clipmem evaluate runs/mine, or clipmem evaluate --model FOLDER --data PATH.",
-        )
-    if models and data is None:
-        raise InputError(
-            "--model",
-            got="no --data",
-            expected="pairs to test on: a model alone has none",
-            todo="Add --data PATH, or --source emoji.",
-        )
 
 
 def settings_with(
@@ -231,7 +209,7 @@ def evaluate_given(
     Raises:
         InputError: A model, the source or a file cannot be read.
     """
-    check_choice(None, addresses, data)
+    early.check_choice(None, addresses, data=data is not None)
     found = [given.find(address) for address in addresses]
     if len(set(addresses)) < len(addresses):
         raise InputError("--model", got="the same model twice", expected="each once", todo="Name it once.")

@@ -6,8 +6,8 @@ from pathlib import Path
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.quarantine import left_out_sentence, quarantine_table, summarize
-from clipmem.data.sources import open_source
 from clipmem.store.tables import write_table
+from clipmem.study import early
 from clipmem.study.inspecting import data_section
 
 
@@ -41,7 +41,7 @@ def export(
     section = data_section(path, source=source, settings=settings)
     told = reporter or Quiet()
     told.begin("export", 0, "pairs")
-    written, problems = export_pairs(open_source(section), out, to, shard=shard, progress=told.advance)
+    written, problems = export_pairs(early.check_source(section), out, to, shard=shard, progress=told.advance)
     sentence = f"wrote {written:,} pairs to {out}"
     if not problems:
         return sentence

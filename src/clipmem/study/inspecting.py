@@ -12,7 +12,9 @@ from typing import Any
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection, load_recipe
 from clipmem.data.inspection import Looked, inspect_source, usable
-from clipmem.data.sources import detect, open_source
+from clipmem.data.sources import detect
+from clipmem.models.names import model_config
+from clipmem.study import early
 
 FORMAT = 1
 MODEL = "clipmem-tiny"
@@ -72,13 +74,17 @@ def inspect(
         InputError: The path holds nothing that can be used.
     """
     section = data_section(path, source=source, settings=settings)
+    if cost:
+        model_config(model)  # before the data are read
     reason = "named by you" if section.source != SHIPPED else "the pairs in the package"
     if section.source == "auto":
-        found = detect(path, section)
+        with early.opening(section):
+            found = detect(path, section)
         section, reason = section.model_copy(update={"source": found.format, "path": found.path}), found.reason
-    opened = open_source(section)
+    opened = early.check_source(section)
     started = time.monotonic()
-    facts, looked = inspect_source(opened, full=full, progress=progress)
+    with early.opening(section):
+        facts, looked = inspect_source(opened, full=full, progress=progress)
     seconds = time.monotonic() - started
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -106,11 +112,10 @@ def estimate(facts: dict[str, Any], looked: Looked, model: str) -> dict[str, Any
         looked: What it saw of the pictures.
         model: The architecture.
     """
-    from clipmem.models import openclip  # imports torch
-    from clipmem.study import api, execution, speed
+    from clipmem.study import api, execution, speed  # imports torch
 
     demo = api.find_recipe("demo")
-    size = openclip.model_config(model)["vision_cfg"]["image_size"]
+    size = model_config(model)["vision_cfg"]["image_size"]
     side = size if isinstance(size, int) else size[0]
     how = execution.resolve(demo, 1)
     split, train = demo.split, demo.train

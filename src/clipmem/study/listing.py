@@ -8,6 +8,7 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.id_lists import write_ids
 from clipmem.store.folder import RunFolder
+from clipmem.study.loaded import check_role
 
 
 def select_ids(
@@ -82,7 +83,12 @@ def _table(scores: Path, by: str) -> pl.DataFrame:
             ) from error
     for column in ("uid", by):
         if column not in table.columns:
-            raise InputError(what, got=f"no column {column!r}", todo=did_you_mean(column, table.columns, kind="column"))
+            raise InputError(
+                what,
+                got=f"no column {shorten(column)}",
+                expected="uids, and a column of numbers",
+                todo=did_you_mean(column, table.columns, kind="column"),
+            )
     if not table.schema[by].is_numeric():
         raise InputError(
             what, got=f"column {by!r} of {table.schema[by]}", expected="numbers", todo="Name another one with --by."
@@ -102,10 +108,12 @@ def _with_captions(scores: Path, table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _of_role(table: pl.DataFrame, role: str, scores: Path) -> pl.DataFrame:
-    roles = sorted(set(table["role"].to_list())) if "role" in table.columns else []
-    if role not in roles:
+    if "role" not in table.columns:
         raise InputError(
-            f"--role {role!r}", got="no pair of that role" if roles else f"no column 'role' in {scores}",
-            todo=did_you_mean(role, roles, kind="role") if roles else "Leave it out.",
-        )  # fmt: skip
+            f"--role {shorten(role)}",
+            got=f"no column 'role' in {scores}",
+            expected="a table that has one",
+            todo="Omit --role.",
+        )
+    check_role(role, table["role"], "--role")
     return table.filter(pl.col("role") == role)

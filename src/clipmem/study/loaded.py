@@ -6,8 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, shorten
 from clipmem.base.recipes import Recipe
+from clipmem.base.suggest import did_you_mean
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.report.gallery import gallery_uids
@@ -75,7 +76,13 @@ class Run:
         Args:
             k: How many, at least 1.
             role: `candidate` (measured), `independent`, `shared` or `external`.
+
+        Raises:
+            InputError: k is not 1 or more, or no pair has that role.
         """
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError("k", got=shorten(k), expected="a whole number, 1 or more", todo="Ask for 10, say.")
+        check_role(role, self.scores["role"], "role")
         captions = self.pairs.select(
             pl.col("uid").alias("captions_from"), pl.col("captions").list.head(self.recipe.train.captions)
         )
@@ -89,7 +96,18 @@ class Run:
         )
 
     def images(self, uids: list[str]) -> dict[str, bytes]:
-        """Return the encoded pictures of pairs, from the source that the recipe names."""
+        """Return the encoded pictures of pairs, from the source that the recipe names.
+
+        Raises:
+            InputError: No uid is given, or one that no pair of the run has.
+        """
+        if isinstance(uids, str) or not len(uids):
+            raise InputError(
+                "uids",
+                got=shorten(uids) if len(uids) else "none",
+                expected="a list of one uid or more",
+                todo="Take uids from run.scores.",
+            )
         return _images(self.pairs, open_source(self.recipe.data), uids)
 
     def model(self, side: str, seed: int) -> Any:
@@ -103,11 +121,37 @@ class Run:
         return open_models(self.recipe, self._folder, self.manifest).load(side, seed)
 
 
+def check_role(role: str, roles: pl.Series, what: str) -> None:
+    """Check that some pair has a role.
+
+    Args:
+        role: The role asked for.
+        roles: The role of each pair.
+        what: Which argument it is, for the message.
+
+    Raises:
+        InputError: None has.
+    """
+    known = roles.unique().sort().to_list()
+    if role not in known:
+        raise InputError(
+            f"{what} {shorten(role)}",
+            got="no pair of that role",
+            expected=", ".join(known),
+            todo=did_you_mean(str(role), known, kind="role"),
+        )
+
+
 def _images(pairs: pl.DataFrame, source: Source, uids: list[str]) -> dict[str, bytes]:
     reference = dict(zip(pairs["uid"], pairs["image"], strict=True))
     unknown = [uid for uid in uids if uid not in reference]
     if unknown:
-        raise InputError(f"uid {unknown[0]!r}", got="no such pair in this run", todo="Take uids from run.scores.")
+        raise InputError(
+            f"uid {shorten(unknown[0])}",
+            got="no such pair in this run",
+            expected="a uid of run.pairs",
+            todo="Take uids from run.scores.",
+        )
     return dict(zip(uids, source.read([reference[uid] for uid in uids]), strict=True))
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import InputError, shorten, shorten_text
 from clipmem.base.pictures import Geometry
 from clipmem.base.recipes import Recipe
 from clipmem.models import given, openclip
@@ -62,7 +62,19 @@ class TrainedModels(StudyModels):
         return [openclip.geometry_of_config(self._name)]
 
     def load(self, side: str, seed: int) -> DualEncoder:
-        """Load a model of the run folder."""
+        """Load a model of the run folder.
+
+        Raises:
+            InputError: The study trained no such model.
+        """
+        if not self._folder.marker(f"train-{side}-seed-{seed}").is_file():
+            known = [path.stem.removeprefix("train-") for path in self._folder.marker("").parent.glob("train-*-seed-*")]
+            raise InputError(
+                f"model {shorten(side)}, seed {shorten(seed)}",
+                got="no such model in this run",
+                expected=shorten_text(", ".join(sorted(known)), 160) or "a run with trained models",
+                todo="Choose a side and a seed of the run.",
+            )
         return openclip.load(self._folder.model_dir(side, seed))
 
 
@@ -159,9 +171,9 @@ class GivenModels(StudyModels):
     def load(self, side: str, seed: int) -> DualEncoder:
         """Load a target (side `f`) or a reference (side `g`)."""
         models = self._models.get(LISTS.get(side, ""), [])
-        if not 0 <= seed < len(models):
+        if seed not in range(len(models)):
             raise InputError(
-                f"model {shorten(side)}, seed {seed}",
+                f"model {shorten(side)}, seed {shorten(seed)}",
                 got="no such model in this run",
                 expected=f"side 'f' (a target) or 'g' (a reference), seed 0 to {len(self._models['target']) - 1}",
                 todo="A seed is a place in the lists of [given].",

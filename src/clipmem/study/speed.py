@@ -20,6 +20,7 @@ from clipmem.data.cache import build_cache
 from clipmem.data.sources import open_source
 from clipmem.embed import passes
 from clipmem.models import openclip
+from clipmem.models.names import model_config
 from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
@@ -145,7 +146,7 @@ def _planned(folder: RunFolder, recipe: Recipe) -> tuple[float, float]:
     pairs = source.pairs()
     folder.claim(recipe, dump_recipe(recipe))
     references = pairs["image"].to_list()
-    size = openclip.model_config(recipe.model.name)["vision_cfg"]["image_size"]
+    size = model_config(recipe.model.name)["vision_cfg"]["image_size"]
     started = time.monotonic()
     build_cache(folder.path / materials.CACHE, references, source.read, size=size)
     seconds = time.monotonic() - started

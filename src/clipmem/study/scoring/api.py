@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, shorten
 from clipmem.base.progress import Reporter
 from clipmem.data.quarantine import Problem
 from clipmem.store.hashing import data_fingerprint
@@ -97,7 +97,7 @@ def score(
     if any(isinstance(one, tuple) for models in lists.values() for one in models):
         comparison = compare_arrays(lists, pairs, bank, chosen)
     else:
-        addresses = {kind: [str(one) for one in models] for kind, models in lists.items()}
+        addresses = {kind: [_address(kind, one) for one in models] for kind, models in lists.items()}
         comparison = compare(addresses, pairs, bank, chosen, embeddings=embeddings, reporter=reporter)  # pyright: ignore[reportArgumentType]
     if out is not None:
         return finish(comparison, chosen, Path(out), reporter).scores
@@ -107,6 +107,17 @@ def score(
 
 def _several(models: Any) -> list[Any]:
     return list(models) if isinstance(models, list) else [models]
+
+
+def _address(kind: str, model: Any) -> str:
+    if not isinstance(model, str | Path):
+        raise InputError(
+            kind,
+            got=shorten(model),
+            expected="an address, (image, text) or (image, text, pair), or a list of such",
+            todo="Put the arrays of one model into a tuple.",
+        )
+    return str(model)
 
 
 def embed_pairs(

@@ -1,6 +1,7 @@
 """A comparison of embeddings that are in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,21 @@ def compare_arrays(lists: Mapping[str, list[Any]], uids: Any, bank: Any, setting
         InputError: Arrays, uids or bank do not belong together.
     """
     sides: dict[str, list[Side]] = {}
-    names = None if uids is None else [str(uid) for uid in uids]
+    names = None if uids is None else _names(uids)
     for kind, models in lists.items():
-        if not all(isinstance(one, tuple) for one in models):
+        wrong = [one for one in models if not (isinstance(one, tuple) and len(one) in {2, 3})]
+        if wrong:
             raise InputError(
-                kind, got="arrays and addresses", expected="one or the other", todo="Embed them all first."
+                kind,
+                got="an address beside arrays"
+                if isinstance(wrong[0], str | Path)
+                else f"a {type(wrong[0]).__name__} of {len(wrong[0])}"
+                if hasattr(wrong[0], "__len__")
+                else shorten(wrong[0]),
+                expected="(image, text) or (image, text, pair) for each model",
+                todo="Embed the pairs with every model first, or give addresses only.",
             )
-        sides[kind] = [ArraySide(f"{kind} {k}", names, *one[:3]) for k, one in enumerate(models)]
+        sides[kind] = [ArraySide(f"{kind} {k}", names, *one) for k, one in enumerate(models)]
     check_lists({kind: len(models) for kind, models in sides.items()})
     counts = sorted({len(side) for models in sides.values() for side in models if isinstance(side, ArraySide)})
     names = [str(row) for row in range(counts[0])] if names is None else names
@@ -51,12 +60,27 @@ def compare_arrays(lists: Mapping[str, list[Any]], uids: Any, bank: Any, setting
     return Comparison(sides["target"], sides["reference"], pairs, chosen, block, settings.weight, settings.confidence)
 
 
+def _names(uids: Any) -> list[str]:
+    """Return a list of uids as text."""
+    if isinstance(uids, str | bytes | Path) or not isinstance(uids, Iterable) or getattr(uids, "ndim", 1) != 1:
+        raise InputError(
+            "uids",
+            got=shorten(uids),
+            expected="a list of uids: with arrays, pairs and bank are no data sets",
+            todo="Omit uids to number the pairs.",
+        )
+    return [str(uid) for uid in uids]
+
+
 def _array_bank(bank: Any, pairs: Pairs, settings: Settings) -> Bank:
     if bank is None:
         return Bank(pairs.only(draw(pairs.table["uid"], settings.bank_size, settings.seed), "drawn"), drawn=True)
-    asked = np.asarray(bank)
+    try:
+        asked = np.asarray(bank)
+    except ValueError:  # ragged
+        asked = np.zeros((1, 1))
     if asked.dtype.kind in "OUS":
-        return bank_of_uids([str(uid) for uid in asked], pairs, "of uids")
+        return bank_of_uids(_names(bank), pairs, "of uids")
     rows = np.flatnonzero(asked) if asked.dtype == bool or not asked.size else asked
     wrong = asked.ndim != 1 or rows.dtype.kind not in "iu" or (asked.dtype == bool and len(asked) != len(pairs))
     if wrong or (len(rows) and not 0 <= rows.min() <= rows.max() < len(pairs)):

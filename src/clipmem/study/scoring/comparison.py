@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.errors import InputError
+from clipmem.base.paths import checked_path
 from clipmem.base.progress import Reporter
 from clipmem.embed.layout import is_layout
 from clipmem.store.hashing import data_fingerprint
@@ -43,7 +44,7 @@ def compare(
     Raises:
         InputError: Something is missing, or does not belong together.
     """
-    kept = None if embeddings is None else Path(embeddings)
+    kept = None if embeddings is None else checked_path(embeddings, "--embeddings")
     if kept is not None and not any(addresses.values()):
         addresses, bank = _kept(kept), bank if bank is not None else _kept_bank(kept)
         kept = None
@@ -117,7 +118,7 @@ def _pairs_and_bank(sides: Sequence[Side], data: Data | None, bank: Any, setting
         return pairs, Bank(pairs.only(draw(there, settings.bank_size, settings.seed), "drawn"), drawn=True)
     if isinstance(bank, Sequence) and not isinstance(bank, str):
         return pairs, bank_of_uids([str(uid) for uid in bank], pairs, "of uids")
-    path = Path(bank) if isinstance(bank, str | Path) else None
+    path = checked_path(bank, "--bank") if isinstance(bank, str | Path) else None
     if path is not None and path.is_dir() and is_layout(path):
         if len(stored) < len(sides):
             raise InputError(

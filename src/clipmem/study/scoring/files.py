@@ -20,6 +20,7 @@ from clipmem.store.atomic import atomic_write
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint, file_sha256
 from clipmem.store.tables import read_table, table_bytes
+from clipmem.study import early
 from clipmem.study.scoring.comparison import LISTS
 from clipmem.study.scoring.job import Comparison, Result, Scorer
 from clipmem.study.scoring.pairs import Pairs
@@ -47,18 +48,6 @@ class Scored:
     quarantine: Path | None
 
 
-def check_out(out: Path) -> None:
-    """Check the name of the table to write.
-
-    Raises:
-        InputError: It does not end in .parquet.
-    """
-    if out.suffix.lower() != ".parquet":
-        raise InputError(
-            "--out", got=f"{out}", expected="a name that ends in .parquet", todo="Scores are written as Parquet."
-        )
-
-
 def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Reporter | None = None) -> Scored:
     """Make a comparison into files, or return the one that is there.
 
@@ -71,7 +60,7 @@ def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Repo
     Raises:
         InputError: `out` was made with something else.
     """
-    check_out(out)
+    early.check_scores(out)
     about_file, listed = out.with_suffix(".json"), out.with_suffix(".quarantine.parquet")
     folder = PartsFolder(out.with_suffix(".parts"))
     job = _job(comparison, settings)

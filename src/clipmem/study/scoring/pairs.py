@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.paths import checked_path
 from clipmem.base.recipes import DataSection
 from clipmem.data.quarantine import Problem, source_name
-from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.embed.layout import Layout
+from clipmem.study import early
 from clipmem.study.scoring.parts import QUARANTINE, read_quarantine
 
 Data = str | Path | DataSection | Source
@@ -74,10 +75,17 @@ def open_data(data: Data) -> Source:
     """
     if isinstance(data, Source):
         return data
-    if isinstance(data, DataSection):
-        return open_source(data)
-    path = "" if str(data) == "emoji" and not Path(data).exists() else str(data)
-    return open_source(DataSection.model_validate({"path": path}))
+    if not isinstance(data, DataSection):
+        if not isinstance(data, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                "data",
+                got=shorten(data),
+                expected="a path, 'emoji', a [data] section or a source",
+                todo="With models at addresses, name the data that they are to embed.",
+            )
+        path = "" if str(data) == "emoji" and not Path(data).exists() else str(data)
+        data = DataSection.model_validate({"path": path})
+    return early.check_source(data)
 
 
 def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
@@ -92,7 +100,8 @@ def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
         InputError: There is no pair, or the source refuses them.
     """
     source = open_data(data)
-    table = source.pairs()
+    with early.opening(source.section):
+        table = source.pairs()
     name = str(data) if isinstance(data, str | Path) else source_name(source.section)
     if not table.height:
         raise InputError(f"{argument} {name}", got="no pair", expected="at least one pair", todo="Check the path.")
@@ -160,7 +169,7 @@ def listed_uids(path: Path) -> list[str] | None:
     Raises:
         InputError: The file cannot be read.
     """
-    ending = path.suffix.lower()
+    ending = checked_path(path, "--bank").suffix.lower()
     if not path.is_file() or ending not in {".txt", ".csv", ".parquet"}:
         return None
     try:

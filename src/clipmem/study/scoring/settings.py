@@ -1,12 +1,18 @@
 """What decides scores besides models, pairs and bank."""
 
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any, Literal
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, shorten
 from clipmem.base.recipes import EmbedSection, recipe_from
 from clipmem.study import execution
 from clipmem.study.scoring.sides import Side, open_side
+
+
+def _plain(value: object) -> object:
+    """Return numbers of other libraries as Python's own, and all else as it is, to be refused."""
+    return float(value) if isinstance(value, Real) else value
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,15 @@ class Settings:
             {
                 "embed": {"views": self.views, "batch_size": self.batch_size},
                 "train": {"captions": 1 if self.captions is None else self.captions, "precision": self.precision},
-                "score": {"weight": float(self.weight), "confidence": float(self.confidence)},
+                "score": {"weight": _plain(self.weight), "confidence": _plain(self.confidence)},
             },
             origin="score",
         )
-        if self.block is not None and self.block < 1:
-            raise InputError("block", got=f"{self.block}", expected="1 or more", todo="Leave it out.")
+        whole = {"bank_size": (self.bank_size, 0), "seed": (self.seed, None), "block": (self.block, 1)}
+        for name, (value, least) in whole.items():
+            if value is not None and not (isinstance(value, Integral) and (least is None or value >= least)):
+                expected = "a whole number" if least is None else f"a whole number, {least} or more"
+                raise InputError(name, got=shorten(value), expected=expected, todo="Omit it for the default.")
         return replace(self, device=execution.resolve(recipe, 1, device=self.device).device)
 
     @property

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
 from clipmem.base.errors import InputError
+from clipmem.base.paths import checked_path
 from clipmem.base.pictures import Geometry
 from clipmem.base.recipes import EmbedSection
 from clipmem.data.decoding import DecodeError, decode
@@ -215,19 +217,25 @@ class ArraySide(KnownSide):
     def __init__(self, name: str, uids: Sequence[str] | None, image: Any, text: Any, text_pair: Any = None) -> None:
         super().__init__()
         self.name = name
-        self._image, self._text = torch.as_tensor(image), torch.as_tensor(text)
+        self._image, self._text = _tensor(f"{name} images", image), _tensor(f"{name} captions", text)
         if self._image.ndim == 2:
             self._image = self._image.unsqueeze(1)
-        n = len(self._image)
-        owner = np.arange(len(self._text)) if text_pair is None else np.asarray(text_pair)
-        shapes = self._image.ndim == 3 and self._text.ndim == 2 and self._image.shape[-1] == self._text.shape[1]
-        counts = np.bincount(owner, minlength=n) if len(owner) and owner.min() >= 0 else np.zeros(n, dtype=np.int64)
-        if not shapes or len(owner) != len(self._text) or len(counts) != n or not counts.all():
+        shapes = self._image.ndim == 3 and self._text.ndim == 2 and self._image.shape[-1] == self._text.shape[1] > 0
+        n = len(self._image) if shapes else 0
+        owner = np.arange(len(self._text) if shapes else 0)
+        if text_pair is not None:
+            owner = _tensor(f"{name} pairs of captions", text_pair).cpu().numpy()
+        whole = shapes and owner.ndim == 1 and owner.dtype.kind in "iu" and len(owner) == len(self._text)
+        # a number of a pair that is not there would make an array as long as it is large
+        known = whole and (not len(owner) or 0 <= owner.min() <= owner.max() < n)
+        counts = np.bincount(owner, minlength=n) if known else np.zeros(n, dtype=np.int64)
+        if not known or not counts.all():
             raise InputError(
                 f"{name} embeddings",
-                got=f"pictures of shape {tuple(np.shape(image))}, captions of shape {tuple(np.shape(text))}",
+                got=f"images of shape {tuple(np.shape(image))}, captions of shape {tuple(np.shape(text))}"
+                + ("" if text_pair is None else f", their pairs of shape {tuple(owner.shape)}"),
                 expected="(n, d) or (n, view, d), and (n, d), or (m, d) with the pair of each row as the third",
-                todo="Give every pair a picture and a caption, both from one model.",
+                todo="Give every pair an image and a caption, both from one model.",
             )
         self._order, self._starts = np.argsort(owner, kind="stable"), np.concatenate([[0], np.cumsum(counts)])
 
@@ -262,13 +270,41 @@ class ArraySide(KnownSide):
         return unit_means(image, text, torch.from_numpy(np.repeat(np.arange(len(rows)), counts)))
 
 
+def _tensor(name: str, values: Any) -> Tensor:
+    """Return numbers as a tensor.
+
+    Raises:
+        InputError: They are no array of real numbers.
+    """
+    try:
+        array = values if isinstance(values, Tensor) else np.asarray(values)
+    except ValueError:
+        array, reason = None, f"a {type(values).__name__} whose parts have several lengths"
+    else:
+        reason = " ".join(dict.fromkeys((str(getattr(array, "layout", "")), str(array.dtype)))).strip()
+    real = isinstance(array, np.ndarray) and array.dtype.kind in "fiu" and array.dtype != np.longdouble
+    if isinstance(array, Tensor):
+        real = array.layout == torch.strided and array.dtype != torch.bool and not array.is_complex()
+    if array is None or not real:
+        raise InputError(
+            name,
+            got=reason,
+            expected="an array of real numbers, numpy, torch, or nested lists of one length",
+            todo="Give embeddings as the model returns them.",
+        )
+    # torch knows the machine's own order of bytes only
+    return (
+        array if isinstance(array, Tensor) else torch.as_tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
+    )
+
+
 def open_side(address: str, settings: EmbedSection, *, device: str, precision: str) -> Side:
     """Return the side behind an address: a folder of embeddings, or a model.
 
     Raises:
         InputError: There is neither.
     """
-    folder = Path(address).expanduser()
+    folder = checked_path(address, "model").expanduser()
     if folder.is_dir() and is_layout(folder):
         return StoredSide(address, [folder])
     return ModelSide(address, settings, device=device, precision=precision)

@@ -1,0 +1,86 @@
+"""What is wrong with a recipe, in our words: pydantic's sentences are for programmers."""
+
+import re
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ValidationError
+
+from clipmem.base.errors import InputError, shorten, shorten_text
+from clipmem.base.suggest import did_you_mean, near_names
+
+
+def _table_at(root: type[BaseModel], location: Sequence[str | int]) -> tuple[int, type[BaseModel]]:
+    """Follow a place in a recipe as far as it names tables; return how far that is, and the last table."""
+    table = root
+    for depth, name in enumerate(location):
+        field = table.model_fields.get(str(name))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return depth, table
+        table = inner
+    return len(location), table
+
+
+# what pydantic calls an error → what would have been right, in our words
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_too_large": "a whole number of at most 64 bits",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "nul": "text without the character NUL",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "model_type": "a table of keys",
+    "dict_type": "a table of keys",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "string_too_short": "text of {min_length} or more characters",
+    "too_short": "a list of {min_length} or more values",
+    "too_long": "a list of at most {max_length} values",
+    "missing": "a list of more values",
+    "literal_error": "{expected}",
+}
+
+
+def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> InputError:
+    """Say what is wrong with a document: the first problem, and how many more there are.
+
+    Args:
+        error: What pydantic found.
+        origin: Where the document came from.
+        root: The model that it was to be.
+    """
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    depth, table = _table_at(root, location[:-1])
+    section = f"[{'.'.join(location[:depth])}] " if depth else ""
+    key = ".".join(shorten_text(part) for part in location[depth:])
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    context = problem.get("ctx", {})
+    if problem["type"] == "extra_forbidden":
+        return InputError(
+            f"{origin}: {section}{key}{more}",
+            got="an unknown key",
+            expected=f"a key of {section.strip() or 'the recipe'}",
+            todo=did_you_mean(location[-1], table.model_fields, kind="key"),
+        )
+    if problem["type"] == "value_error":  # our own rules carry the whole sentence
+        where = f"[{'.'.join(location)}] " if location else ""
+        own = context.get("error")
+        if isinstance(own, InputError):
+            return InputError(f"{origin}: {where}{own.what}{more}", got=own.got, expected=own.expected, todo=own.todo)
+        return InputError(f"{origin}: {where}{problem['msg'].removeprefix('Value error, ')}{more}.")
+    value, todo = problem["input"], "`clipmem init` prints every key with its meaning."
+    if problem["type"] == "literal_error" and isinstance(value, str):
+        near = near_names(value, re.findall("'([^']*)'", str(context["expected"])))
+        todo = f"Did you mean {' or '.join(map(repr, near))}?" if near else todo
+    return InputError(
+        f"{origin}: {section}{key}{more}",
+        got=shorten(value),
+        expected=_EXPECTED.get(problem["type"], "another value").format_map(context),
+        todo=todo,
+    )

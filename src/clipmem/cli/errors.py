@@ -1,0 +1,90 @@
+"""What the command line says of what went wrong: a wrong command line, and an error that nobody expected."""
+
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import get_args
+
+from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, ValidationError
+
+from clipmem.base.errors import InputError, shorten, shorten_text
+from clipmem.base.suggest import did_you_mean, near_names
+
+TRACEBACK = "CLIPMEM_TRACEBACK"
+
+
+def wrong_command_line(error: CycloptsError, app: App) -> InputError:
+    """Say in the four parts of an error what is wrong with a command line."""
+    chain = list(error.command_chain or ())
+    todo = f"`{' '.join(['clipmem', *chain])} --help` shows the options."
+    argument, token = error.argument, getattr(error, "token", None)
+    name = argument.name if argument else ""
+    # the names of positional arguments are shown as in --help
+    name = name if name.startswith("-") else name.upper()
+    match error:
+        case UnknownOptionError():
+            option = error.token.keyword or error.token.value
+            known = [one for argument in error.argument_collection for one in argument.names if one.startswith("--")]
+            return InputError(
+                " ".join([*chain, shorten_text(option)]),
+                got="an unknown option",
+                expected="an option of this command",
+                todo=did_you_mean(option, known) if near_names(option, known) else todo,
+            )
+        case MissingArgumentError():
+            what = " ".join([*chain, getattr(error, "keyword", None) or name])
+            return InputError(what, got="no value", expected="a value", todo=todo)
+        case CoercionError() if argument and token:
+            choices = [str(one) for one in get_args(error.target_type)]
+            return InputError(
+                " ".join([*chain, name]),
+                got=shorten(token.value),
+                expected=", ".join(choices) or _TYPES.get(error.target_type, "another value"),
+                todo=did_you_mean(token.value, choices) if near_names(token.value, choices) else todo,
+            )
+        case ValidationError() if argument:
+            bounds = str(error.exception_message).removeprefix("Must be ").rstrip(".")
+            value = argument.tokens[0].value if argument.tokens else argument.value
+            return InputError(" ".join([*chain, name]), got=shorten(value), expected=f"a value {bounds}", todo=todo)
+        case _ if error.target is None and error.unused_tokens:
+            for one in chain:
+                app = app[one]
+            known = [one for one in app if not one.startswith("-")]
+            return InputError(
+                " ".join([*chain, shorten_text(error.unused_tokens[0])]),
+                got="an unknown command",
+                expected=f"one of {', '.join(known)}",
+                todo=did_you_mean(error.unused_tokens[0], known, kind="command"),
+            )
+        case _:
+            got = shorten_text(str(error).rstrip("."), 200)
+            return InputError(" ".join(["clipmem", *chain]), got=got, expected="a command line as in --help", todo=todo)
+
+
+_TYPES: dict[object, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in one line that something unexpected happened, and where the traceback is: `sys.excepthook` of `main`."""
+    from clipmem.report.escape import visible
+
+    lines = "".join(traceback.format_exception(kind, error, trace))
+    if os.environ.get(TRACEBACK):
+        sys.stderr.write(lines)
+        place = "above"
+    else:
+        try:
+            with tempfile.NamedTemporaryFile(
+                "w", encoding="utf-8", errors="backslashreplace", prefix="clipmem-", suffix=".txt", delete=False
+            ) as stream:
+                stream.write(lines)
+            place = f"in {Path(stream.name)}"
+        except OSError:
+            place = f"shown with {TRACEBACK}=1"
+    told = visible(shorten_text(" ".join(f"{kind.__name__}: {error}".split()), 300))
+    print(  # noqa: T201
+        f"clipmem: This is a bug in clipmem; please report it. {told} (the traceback is {place})", file=sys.stderr
+    )

@@ -1,0 +1,93 @@
+"""The architectures that a name can mean, and their configs, without torch and without importing open_clip.
+
+open_clip's own configs are JSON files in its package: they are read there, so that a wrong name is refused at once.
+Configs that a program adds with `open_clip.add_model_config` are not among them; give the path of the JSON file.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from clipmem.base.errors import InputError, shorten
+from clipmem.base.paths import checked_path, reading
+from clipmem.base.suggest import did_you_mean, near_names
+
+SHIPPED = ("clipmem-tiny", "clipmem-micro")
+# clipmem-tiny with towers of other widths, for `clipmem reproduce --figure model-size`
+GRID = tuple(
+    f"clipmem-i{image}-t{text}" for image in (64, 128, 192) for text in (64, 128, 192) if image * text != 16384
+)
+
+
+@cache
+def _of_open_clip() -> Mapping[str, Path]:
+    """Find open_clip's config files: name → file."""
+    spec = find_spec("open_clip")  # looks for the package, and does not import it
+    folders = (spec.submodule_search_locations if spec else None) or []
+    found = [file for folder in folders for file in Path(folder, "model_configs").glob("*.json")]
+    return {file.stem: file for file in sorted(found)}
+
+
+def is_architecture(name: str) -> bool:
+    """Tell whether `model_config` has a config of that name (a JSON file need not exist)."""
+    return name in SHIPPED or name.endswith(".json") or name in _of_open_clip()
+
+
+def architectures() -> list[str]:
+    """Return the names of all architectures."""
+    return [*SHIPPED, *_of_open_clip()]
+
+
+def model_config(name: str) -> dict[str, Any]:
+    """Find a model's config: shipped with clipmem, built into open_clip, or a JSON file.
+
+    Raises:
+        InputError: There is no such model (near names are shown), or the file is not such a config.
+    """
+    return settings_of(name)["model_cfg"]
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Find a model's config as `model_config` does, and beside it what a JSON file says of pictures.
+
+    Returns:
+        `model_cfg`, and `preprocess_cfg`, which is empty unless a JSON file has it.
+    """
+    if name in SHIPPED or name in GRID:
+        shipped = files("clipmem.models") / "configs" / f"{name}.json"
+        return {"model_cfg": json.loads(shipped.read_text(encoding="utf-8")), "preprocess_cfg": {}}
+    if name.endswith(".json"):
+        return _config_file(name)
+    if name in _of_open_clip():
+        return {"model_cfg": json.loads(_of_open_clip()[name].read_text(encoding="utf-8")), "preprocess_cfg": {}}
+    near = near_names(name, architectures())
+    raise InputError(
+        f"[model] name = {shorten(name)}",
+        got="no model of that name",
+        expected="a name of open_clip, a shipped one, or a JSON config",
+        todo=did_you_mean(name, architectures() if near else SHIPPED, kind="shipped model"),
+    )
+
+
+def _config_file(name: str) -> dict[str, Any]:
+    what = f"[model] name = {shorten(name)}"
+    with reading(what, expected="a JSON file"):
+        text = checked_path(name, "[model] name =").read_text(encoding="utf-8")
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(what, got=str(error), expected="a JSON file", todo="Check the path.") from error
+    preprocess = config.get("preprocess_cfg") or {} if isinstance(config, dict) else {}
+    config = config.get("model_cfg", config) if isinstance(config, dict) else config
+    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
+        raise InputError(
+            what,
+            got=f"keys {shorten(sorted(config))}" if isinstance(config, dict) else f"a JSON {type(config).__name__}",
+            expected="embed_dim, vision_cfg and text_cfg",
+            todo="Start from a file of open_clip's model_configs folder.",
+        )
+    return {"model_cfg": config, "preprocess_cfg": preprocess}
