@@ -112,6 +112,7 @@ def run_and_show(
     device: str = "auto",
     engine: str = "local",
     strict: bool = False,
+    allow_long: bool = False,
 ) -> None:
     """Make a study with progress on stderr, then print its tables and the report's path on stdout."""
     if not is_first():  # one of many processes under torchrun: the first one does the talking
@@ -128,5 +129,6 @@ def run_and_show(
             reporter=reporter,
             command=command,
             strict=strict,
+            allow_long=allow_long,
         )
     print_summary(out, Console())
