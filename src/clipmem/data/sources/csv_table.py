@@ -7,7 +7,7 @@ from pathlib import Path
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources.base import SOURCES
-from clipmem.data.sources.columns import CAPTIONS, IMAGES, chosen
+from clipmem.data.sources.columns import CAPTIONS, IMAGES, Columns, chosen
 from clipmem.data.sources.files import FileSource, Row
 from clipmem.data.sources.look import Look
 from clipmem.data.sources.text_tables import SEPARATORS, header_columns, table_rows
@@ -48,6 +48,13 @@ class CsvSource(FileSource):
             return ""
         separator, columns = found
         return f"a header with {columns.image!r} and {columns.captions!r}, separated by {SEPARATORS[separator]}"
+
+    @property
+    def columns(self) -> Columns | None:
+        """The columns that the header names."""
+        lines = Look(str(self._file), self.section).lines
+        found = header_columns(lines[0], self.section) if lines else None
+        return found[1] if found else None
 
     def rows(self) -> Iterator[Row]:
         """Yield one row a line."""
