@@ -45,7 +45,7 @@ def test_the_commands_exist():
     }  # fmt: skip
     assert all(f" {command} " in shown for command in used)
     settings = re.findall(r"--set (\S+=[^\s`]+)", README)
-    assert len(settings) == 3
+    assert len(settings) == 4
     load_recipe("", settings)
 
 
