@@ -3,6 +3,7 @@
 The sizes are a start, not advice on statistics: more candidates make narrower intervals. Imports no torch.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -186,7 +187,7 @@ def _fitting(uids: list[str], groups: list[str], usable: int) -> dict[str, int]:
             asked = int(0.9 * asked)
             continue
         return sizes
-    largest = max(groups.count(name) for name in groups[:1000]) if asked < usable else 1
+    largest = max(Counter(groups).values()) if asked < usable else 1
     grouped = f", in groups that are too large to divide, such as one of {largest:,}" if largest > 1 else ""
     raise InputError(
         "--data",
