@@ -8,6 +8,7 @@ import pytest
 
 import clipmem
 from clipmem.base.recipes import dump_recipe, load_recipe
+from clipmem.study.api import find_recipe
 from clipmem.testing.tiny import tiny_recipe
 
 
@@ -53,8 +54,11 @@ def test_help_is_instant_and_imports_no_torch():
 def test_init_writes_a_recipe_that_reads_back(tmp_path):
     file = tmp_path / "mine.toml"
     done = clip("init", file)
-    assert (done.returncode, done.stdout) == (0, f"wrote {file}; edit it, then: clipmem run {file}\n")
-    assert load_recipe(file.read_text()).split.planted == 20
+    assert done.returncode == 0
+    assert done.stdout.endswith(f"Wrote {file}. Edit it if you like, then: clipmem run {file}\n")
+    # what is to be changed for data of one's own is unset, and nobody's captions are exchanged
+    assert load_recipe(file.read_text()) == load_recipe("")
+    assert (load_recipe("").data.source, load_recipe("").data.path, load_recipe("").split.planted) == ("auto", "", 0)
     again = clip("init", file)
     assert again.returncode == 2
     assert again.stderr == (
@@ -62,7 +66,10 @@ def test_init_writes_a_recipe_that_reads_back(tmp_path):
     )
     assert clip("init", file, "--preset", "quick", "--force").returncode == 0
     assert load_recipe(file.read_text()).train.seeds == (0,)
-    assert load_recipe(clip("init", "-").stdout) == load_recipe(clip("init", "-", "--preset", "demo").stdout)
+    printed = clip("init", "-", "--preset", "demo", "--set", "train.epochs=3")
+    assert load_recipe(printed.stdout) == find_recipe("demo", ["train.epochs=3"])
+    assert "# Passes over the training pairs" in printed.stdout
+    assert clip("init", "-", "--preset", "demo", "--protocol", "subsample").returncode == 2
 
 
 def test_run_then_report(recipe, tmp_path):

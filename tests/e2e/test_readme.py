@@ -41,11 +41,11 @@ def test_the_commands_exist():
     ).stdout
     used = set(re.findall(r"^clipmem (\w+)", "".join(blocks("sh")), flags=re.MULTILINE))
     assert used == {
-        "data", "init", "run", "localize", "report", "doctor", "score", "embed", "evaluate", "compare", "reproduce"
+        "data", "init", "run", "localize", "report", "score", "embed", "evaluate", "compare", "reproduce"
     }  # fmt: skip
     assert all(f" {command} " in shown for command in used)
     settings = re.findall(r"--set (\S+=[^\s`]+)", README)
-    assert len(settings) == 3
+    assert len(settings) == 4
     load_recipe("", settings)
 
 

@@ -15,7 +15,7 @@ from clipmem.base.errors import InputError, RunError
 from clipmem.embed import passes
 from clipmem.store.folder import RunFolder
 from clipmem.store.tables import SCHEMAS
-from clipmem.study import execution, workers
+from clipmem.study import execution, forecast, workers
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from clipmem.train.record import state_hash
@@ -36,6 +36,11 @@ def test_the_files_that_others_rely_on(finished):
     assert 0 <= summary["planted"]["auroc"] <= 1
     assert list(summary["seconds"]) == ["decode", "plan", "train", "embed", "score", "evaluate", "report"]
     assert summary["retrieval"]["n"] == 20
+
+
+def test_a_study_that_was_begun_resumes_without_consent(finished, monkeypatch):
+    monkeypatch.setattr(forecast, "check", lambda *_: pytest.fail("asked"))
+    assert clipmem.run(finished.recipe, finished.path).scores.equals(finished.scores)
 
 
 def test_open_clip_loads_a_trained_model_as_it_is(finished):

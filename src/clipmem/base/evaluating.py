@@ -4,9 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from clipmem.base.section import Section
+from clipmem.base.section import Positive, Section
 
-_Strength = Annotated[float, Field(gt=0)]
 _Template = Annotated[str, Field(min_length=1)]
 
 
@@ -22,7 +21,7 @@ class EvaluateSection(Section):
     templates: Annotated[tuple[_Template, ...], Field(strict=False)] = Field(
         (), description="Sentences with {} for a class name, as 'a photo of a {}.'; empty = those of the data source."
     )
-    probe_c: Annotated[tuple[_Strength, ...], Field(min_length=1, strict=False)] = Field(
+    probe_c: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=100, strict=False)] = Field(
         (0.001, 0.01, 0.1, 1.0),
         description="C of the linear probe (the larger, the less it is held back); the best on validation is taken.",
     )

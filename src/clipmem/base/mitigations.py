@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from clipmem.base.section import Count, Fraction, NonNegative, Section, Size
+from clipmem.base.section import Count, Fraction, NonNegative, OptionalViews, Section, Seed, Size, Views
 
 Place = Literal["post", "pre", "post-scaled"]
 
@@ -31,7 +31,7 @@ class NoiseSection(Section):
 class CaptionsSection(Section):
     """`[mitigate.captions]`: several captions a pair in training; what is scored stays as `train.captions` says."""
 
-    count: Size = Field(
+    count: OptionalViews = Field(
         0, description="Captions of each pair that training draws from, one a presentation; 0 = as train.captions."
     )
 
@@ -50,14 +50,14 @@ class CaptionVariantsSection(Section):
     provider: str = Field(
         "", description="Rewriter of captions: transformers:FOLDER, a local language model (extra `hf`); empty = none."
     )
-    count: Count = Field(4, description="Variants of each caption, at most.")
+    count: Views = Field(4, description="Variants of each caption, at most.")
     probability: Fraction = Field(0.5, description="Probability that a presentation shows a variant.")
     dropout: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="Share of words that dropout leaves out.")
     templates: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
         ("a picture of {}", "an image of {}", "this shows {}", "{} in a picture"),
         description="What templates makes of a caption, which takes the place of {}.",
     )
-    seed: Size = Field(0, description="Seed of the variants.")
+    seed: Seed = Field(0, description="Seed of the variants.")
 
     @property
     def active(self) -> bool:
@@ -81,7 +81,7 @@ class ImageVariantsSection(Section):
     source: Literal["given", "augment", "generated"] = Field(
         "given", description="given: the data's other pictures of a pair; augment: stronger crops and colours."
     )
-    count: Size = Field(
+    count: OptionalViews = Field(
         0, description="given: pictures used of each pair, 0 = all; generated: pictures made of each pair."
     )
     provider: str = Field("", description="generated: who makes them: diffusers:FOLDER, a local pipeline.")
@@ -89,7 +89,7 @@ class ImageVariantsSection(Section):
         (0.3, 1.0), description="augment: area share of the crop."
     )
     colour: Annotated[float, Field(ge=0, le=2)] = Field(0.5, description="augment: strength of the colour jitter.")
-    seed: Size = Field(0, description="generated: seed of the pictures.")
+    seed: Seed = Field(0, description="generated: seed of the pictures.")
 
     @property
     def active(self) -> bool:
@@ -153,7 +153,7 @@ class RemoveSection(Section):
         "clipmem", description="The worst: highest CLIPMem, lowest similarity under f, lowest alignment under g, ..."
     )
     scores: str = Field("", description="Run folder or scores.parquet of the parent; by = 'file': any uid, score.")
-    seed: Size = Field(0, description="Seed of by = 'random'.")
+    seed: Seed = Field(0, description="Seed of by = 'random'.")
 
     @property
     def active(self) -> bool:

@@ -14,7 +14,18 @@ from clipmem.base.errors import InputError, shorten, shorten_text
 from clipmem.base.evaluating import EvaluateSection
 from clipmem.base.explain import explain
 from clipmem.base.mitigations import MitigateSection
-from clipmem.base.section import Count, Fraction, NonNegative, Positive, Size
+from clipmem.base.section import (
+    MOST_PAIRS,
+    Count,
+    Fraction,
+    NonNegative,
+    OptionalViews,
+    PairCount,
+    Positive,
+    Seed,
+    Size,
+    Views,
+)
 from clipmem.base.section import Section as _Section
 
 
@@ -38,13 +49,17 @@ class DataSection(_Section):
 class SplitSection(_Section):
     """`[split]`: who trains on what (four-way protocol)."""
 
-    shared: Count = Field(1300, description="Pairs that f and g both train on.")
-    candidate: Count = Field(200, description="Pairs that only f trains on: the ones that are measured.")
-    independent: Count = Field(200, description="Pairs that only g trains on: the candidates' mirror.")
-    external: Annotated[int, Field(ge=2)] = Field(200, description="Pairs nobody trains on: bank and control.")
-    planted: Size = Field(0, description="Candidates that get each other's captions: known wrong ones.")
+    shared: PairCount = Field(1300, description="Pairs that f and g both train on.")
+    candidate: PairCount = Field(200, description="Pairs that only f trains on: the ones that are measured.")
+    independent: PairCount = Field(200, description="Pairs that only g trains on: the candidates' mirror.")
+    external: Annotated[int, Field(ge=2, le=MOST_PAIRS)] = Field(
+        200, description="Pairs nobody trains on: bank and control."
+    )
+    planted: Annotated[int, Field(ge=0, le=MOST_PAIRS)] = Field(
+        0, description="Candidates that get each other's captions: known wrong ones."
+    )
     near_duplicates: bool = Field(True, description="Keep near-duplicate pictures in one role.")
-    seed: Size = Field(0, description="Seed of the split.")
+    seed: Seed = Field(0, description="Seed of the split.")
 
 
 class ModelSection(_Section):
@@ -56,15 +71,19 @@ class ModelSection(_Section):
 class TrainSection(_Section):
     """`[train]`: how f and g are trained; one section for both, since they may differ in data only."""
 
-    seeds: Annotated[tuple[Size, ...], Field(min_length=1, strict=False)] = Field(
-        (0, 1), description="One f and one g for each seed."
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000, strict=False)] = Field(
+        (0, 1), description="One f and one g for each seed; at most 1,000: each is two trainings."
     )
     objective: Literal["clip", "siglip", "supervised", "simclr"] = Field(
         "clip", description="The loss; supervised needs labels, simclr sees two views of each picture and no captions."
     )
     simclr_temperature: Positive = Field(0.1, description="simclr: t of NT-Xent; smaller looks at nearer pictures.")
-    epochs: Count = Field(40, description="Passes over the training pairs.")
-    batch_size: Annotated[int, Field(ge=2)] = Field(128, description="Pairs in a batch.")
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        40, description="Passes over the training pairs; the published studies take 100, and 100,000 are the most."
+    )
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
+        128, description="Pairs in a batch, all in memory at once; at most 1,000,000."
+    )
     lr: Positive = Field(1e-3, description="Peak learning rate.")
     beta1: Fraction = Field(0.9, description="AdamW's first beta.")
     beta2: Fraction = Field(0.98, description="AdamW's second beta.")
@@ -72,7 +91,9 @@ class TrainSection(_Section):
     weight_decay: NonNegative = Field(0.2, description="Decay of matrices; gains, biases and the scale have none.")
     warmup: Fraction = Field(0.1, description="Share of the steps in which the rate rises linearly.")
     grad_clip: NonNegative = Field(1.0, description="Largest gradient norm; 0 = no clipping.")
-    captions: Count = Field(1, description="Captions used of each pair; a presentation draws one of them.")
+    captions: Views = Field(
+        1, description="Captions used of each pair, at most 1,000; a presentation draws one of them."
+    )
     crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
         (0.9, 1.0), description="Area share of the random crop (RandomResizedCrop); (1, 1) = none."
     )
@@ -112,7 +133,9 @@ def _check_ranges(section: "TrainSection | LocalizeSection") -> None:
 class SubsampleSection(_Section):
     """`[subsample]`: the models of the subsample protocol."""
 
-    models: Annotated[int, Field(ge=4)] = Field(16, description="How many models; each costs one training.")
+    models: Annotated[int, Field(ge=4, le=10_000)] = Field(
+        16, description="How many models, at most 10,000; each costs one training."
+    )
     fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.7, description="Share of the pool (all pairs but the external ones) that each model trains on."
     )
@@ -121,8 +144,12 @@ class SubsampleSection(_Section):
 class LeaveOneOutSection(_Section):
     """`[leave_one_out]`: the pairs that are left out, one a model and seed."""
 
-    pairs: Count = Field(30, description="How many candidates, a third of them planted ones where there are any.")
-    uids: Annotated[tuple[str, ...], Field(strict=False)] = Field((), description="Exactly these, instead.")
+    pairs: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        30, description="How many candidates, a third of them planted ones where there are any; each is a training."
+    )
+    uids: Annotated[tuple[str, ...], Field(max_length=10_000, strict=False)] = Field(
+        (), description="Exactly these, instead."
+    )
 
 
 class GivenSection(_Section):
@@ -142,15 +169,19 @@ class GivenSection(_Section):
 class EmbedSection(_Section):
     """`[embed]`: what of each pair is embedded."""
 
-    views: Size = Field(0, description="Random image views of a pair; 0 = the picture as it is.")
-    caption_edits: Size = Field(0, description="Seeded edits of the caption of a pair that has one, for sslmem-text.")
+    views: OptionalViews = Field(
+        0, description="Random image views of a pair, each one more pass; 0 = the picture as it is; at most 1,000."
+    )
+    caption_edits: OptionalViews = Field(
+        0, description="Seeded edits of the caption of a pair that has one, for sslmem-text; at most 1,000."
+    )
     batch_size: Count = Field(256, description="Pictures or captions in a forward pass.")
 
 
 class LocalizeSection(_Section):
     """`[localize]`: the pairs and views of `clipmem localize`; runs are compared over the same ones only."""
 
-    views: Count = Field(10, description="Image views, and at most as many text views, of each pair.")
+    views: Views = Field(10, description="Image views, and at most as many text views, of each pair; at most 1,000.")
     pairs: Count = Field(1000, description="At most this many pairs of each role, drawn at random.")
     crop: Literal["train", "own"] = Field(
         "train", description="Crops as in [train], or by the three keys below: the same for runs trained otherwise."
@@ -182,7 +213,9 @@ class ScoreSection(_Section):
     )
     weight: NonNegative = Field(1.0, description="w of the alignment score: how much the bank's similarity counts.")
     confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="Level of every interval.")
-    draws: Annotated[int, Field(ge=100)] = Field(2000, description="Bootstrap draws.")
+    draws: Annotated[int, Field(ge=100, le=1_000_000)] = Field(
+        2000, description="Bootstrap draws; more than 1,000,000 change no digit that is shown."
+    )
 
 
 class DejavuSection(_Section):
@@ -194,9 +227,9 @@ class DejavuSection(_Section):
     ranking: Literal["gap", "correct", "distance"] = Field(
         "gap", description="What puts a pair at the top: objects right under f less g, under f, or the nearest picture."
     )
-    fractions: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, strict=False)] = Field(
-        (0.001, 0.01, 0.1), description="Shares of the pairs whose gaps at the top are shown."
-    )
+    fractions: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, max_length=100, strict=False)
+    ] = Field((0.001, 0.01, 0.1), description="Shares of the pairs whose gaps at the top are shown.")
     text_embeddings: str = Field(
         "", description="Text-only vectors for the one-model test: parquet (uid, embedding) or npy; empty = TF-IDF."
     )

@@ -1,15 +1,27 @@
-"""What every section of a recipe is: frozen, strict, no unknown keys; and the kinds of numbers in them."""
+"""What every section of a recipe is: frozen, strict, no unknown keys; and the kinds of numbers in them.
+
+Every number has a largest value, far above any use, so that a slip such as `epochs = 1e26` is refused before anything
+is read. Below it, `clipmem run` estimates time, memory and disk space.
+"""
 
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+NonNegative = Annotated[float, Field(ge=0, le=1e6)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Size = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Size = Annotated[int, Field(ge=0, le=1_000_000)]
+# the largest published image-text data have 5.85 billion pairs
+MOST_PAIRS = 10_000_000_000
+PairCount = Annotated[int, Field(ge=1, le=MOST_PAIRS)]
+# each is one more forward pass of a pair, or one more text that is kept of it
+Views = Annotated[int, Field(ge=1, le=1000)]
+OptionalViews = Annotated[int, Field(ge=0, le=1000)]
+# tables hold seeds in 64 bits
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class Section(BaseModel):

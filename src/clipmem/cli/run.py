@@ -16,6 +16,7 @@ def run(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     engine: str = "local",
     strict: Annotated[bool, Parameter(negative="")] = False,
+    yes: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Make the study of a recipe: split, train f and g, embed, score, evaluate, report.
 
@@ -32,6 +33,8 @@ def run(
             The results have the same bytes.
         strict: Stop at the first record that cannot be used. By default such records are left out, counted, and listed
             in quarantine.parquet.
+        yes: Begin also a study that would take more than a day, or more memory or disk space than there is. One that
+            was begun resumes without it.
     """
     from clipmem.cli.terminal import run_and_show
     from clipmem.study.api import SHIPPED_RECIPES
@@ -45,7 +48,10 @@ def run(
             f"--out {shlex.quote(str(out))}",
             *([] if engine == "local" else [f"--engine {engine}"]),
             *(["--strict"] if strict else []),
+            *(["--yes"] if yes else []),
         ]
     )
     shipped = str(recipe) if str(recipe) in SHIPPED_RECIPES and not recipe.exists() else recipe
-    run_and_show(shipped, out, settings=set_, command=command, device=device, engine=engine, strict=strict)
+    run_and_show(
+        shipped, out, settings=set_, command=command, device=device, engine=engine, strict=strict, allow_long=yes
+    )

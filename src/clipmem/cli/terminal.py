@@ -111,6 +111,7 @@ def run_and_show(
     device: str = "auto",
     engine: str = "local",
     strict: bool = False,
+    allow_long: bool = False,
 ) -> None:
     """Make a study with progress on stderr, then print its tables and the report's path on stdout."""
     if not is_first():  # one of many processes under torchrun: the first one does the talking
@@ -126,6 +127,7 @@ def run_and_show(
             reporter=reporter,
             command=command,
             strict=strict,
+            allow_long=allow_long,
         )
     from clipmem.report.terminal import print_summary
 

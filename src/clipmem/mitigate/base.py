@@ -75,6 +75,14 @@ class Mitigation(Hook):
     name: ClassVar[str] = ""
 
     @classmethod
+    def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
+        """Check that the pairs of the source have what this mitigation draws from; by default it needs nothing.
+
+        Raises:
+            InputError: They have not.
+        """
+
+    @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:  # noqa: ARG003
         """Write what all trainings of a study need; return the files. By default nothing."""
         return []
@@ -100,11 +108,23 @@ def captions_in_training(recipe: Recipe) -> int:
 
 def hooks_of(training: Training) -> Hooks:
     """Make the hooks of all mitigations that the recipe sets, in the order of its sections."""
-    names = [name for name in training.recipe.mitigate.active() if name not in _SPLIT_EDITS]
-    return Hooks(tuple(MITIGATIONS[name].create(training) for name in names))
+    return Hooks(tuple(mitigation.create(training) for mitigation in _mitigations(training.recipe)))
 
 
 def prepare(given: Preparation) -> list[Path]:
     """Prepare all mitigations that the recipe sets; return the files written."""
-    names = [name for name in given.recipe.mitigate.active() if name not in _SPLIT_EDITS]
-    return [file for name in names for file in MITIGATIONS[name].prepare(given)]
+    return [file for mitigation in _mitigations(given.recipe) for file in mitigation.prepare(given)]
+
+
+def check(recipe: Recipe, pairs: pl.DataFrame) -> None:
+    """Check the pairs of the source against all mitigations that the recipe sets.
+
+    Raises:
+        InputError: One of them has nothing to draw from.
+    """
+    for mitigation in _mitigations(recipe):
+        mitigation.check(recipe, pairs)
+
+
+def _mitigations(recipe: Recipe) -> list[type[Mitigation]]:
+    return [MITIGATIONS[name] for name in recipe.mitigate.active() if name not in _SPLIT_EDITS]

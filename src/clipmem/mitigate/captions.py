@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import polars as pl
 from jaxtyping import UInt64
 
 from clipmem.base.errors import InputError
+from clipmem.base.recipes import Recipe
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Training, captions_in_training
 from clipmem.train.loop import draw_captions
 
@@ -99,6 +101,17 @@ class Captions(Mitigation):
 
     def __init__(self, count: int) -> None:
         self._count = count
+
+    @classmethod
+    def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
+        """Check that some pair has a second caption, where more than one is asked for."""
+        if captions_in_training(recipe) > 1 and not (pairs["captions"].list.len() > 1).any():
+            raise InputError(
+                "[mitigate.captions] count",
+                got=f"{captions_in_training(recipe)} with {pairs.height:,} pairs of one caption each",
+                expected="pairs with several captions",
+                todo="Use data with several captions of an image, or [mitigate.caption_variants], which makes them.",
+            )
 
     @classmethod
     def create(cls, training: Training) -> "Captions":

@@ -21,9 +21,10 @@ import torch
 from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 
+from clipmem.base.errors import InputError
 from clipmem.base.mitigations import ImageVariantsSection
 from clipmem.base.random import derive_seed, uniform
-from clipmem.base.recipes import TrainSection
+from clipmem.base.recipes import Recipe, TrainSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.colour import distort
 from clipmem.data.decoding import DecodeError
@@ -66,6 +67,17 @@ class ImageVariants(Mitigation):
         self._counts = np.array([len(own) for own in rows], dtype=np.int64)
         self._rows = np.array([row for own in rows for row in own], dtype=np.int64)
         self._first = np.concatenate([[0], np.cumsum(self._counts)[:-1]]).astype(np.int64)
+
+    @classmethod
+    def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
+        """Check that some pair has another image, where the data's own are to be shown."""
+        if recipe.mitigate.image_variants.source == "given" and not (pairs["variants"].list.len() > 0).any():
+            raise InputError(
+                "[mitigate.image_variants] source = 'given'",
+                got=f"{pairs.height:,} pairs, none with another image",
+                expected="data with several images of a pair",
+                todo="Set mitigate.image_variants.source to 'augment', which needs no other images.",
+            )
 
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:

@@ -271,6 +271,18 @@ def create(name: str, *, seed: int) -> OpenClipEncoder:
     return OpenClipEncoder(model, settings["model_cfg"], _tokenizer(settings["model_cfg"]["text_cfg"], source))
 
 
+def outline(name: str) -> nn.Module:
+    """Build a model without weights (on torch's device `meta`): its layers and shapes, in no time and no memory.
+
+    Raises:
+        InputError: There is no such model, or its tokenizer is not on this machine.
+    """
+    settings = settings_of(name)
+    tokenizers.find(settings["model_cfg"]["text_cfg"], what=f"[model] name = {name!r}")
+    with torch.device("meta"):
+        return _build(settings, settings["model_cfg"], seed=0, device="meta").requires_grad_(requires_grad=False).eval()
+
+
 def assemble(
     settings: Mapping[str, Any],
     state: dict[str, Tensor],
@@ -300,13 +312,13 @@ def assemble(
     return OpenClipEncoder(model, settings["model_cfg"], _tokenizer(config["text_cfg"], tokenizer))
 
 
-def _build(settings: Mapping[str, Any], config: Mapping[str, Any], *, seed: int) -> nn.Module:
+def _build(settings: Mapping[str, Any], config: Mapping[str, Any], *, seed: int, device: str = "cpu") -> nn.Module:
     # the weights are drawn even where others are filled in: that must not move the caller's random numbers
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]), _quiet(), hub.offline():
         document = {"model_cfg": config, "preprocess_cfg": settings.get("preprocess_cfg") or {}}
         (Path(folder) / CONFIG_FILE).write_text(json.dumps(document), encoding="utf-8")
         torch.manual_seed(seed)
-        return open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
+        return open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False, device=device)
 
 
 def _fill(model: Any, state: dict[str, Tensor], *, resize: bool) -> None:

@@ -38,6 +38,15 @@ class Given(FourWay):
     def check(self, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
         """Nothing was recorded: there is nothing to check."""
 
+    @property
+    def trained_pairs(self) -> int:
+        """None: the models exist already."""
+        return 0
+
+    def used_pairs(self, pairs: pl.DataFrame) -> int:
+        """Return how many the roles file names; without one, all."""
+        return self._roles(pairs["uid"], "leave out").height if self.recipe.given.roles else pairs.height
+
     def check_pairs(self, pairs: pl.DataFrame) -> None:
         """The roles file must fit the data, or there must be more pairs than go to the bank.
 

@@ -32,6 +32,33 @@ class LeaveOneOut(Protocol):
         settings = self.recipe.leave_one_out
         return len(self.recipe.train.seeds) * (1 + (len(settings.uids) or settings.pairs))
 
+    def check_pairs(self, pairs: pl.DataFrame) -> None:
+        """Check too that there are as many candidates as are to be left out, and that those named are in the data.
+
+        Raises:
+            InputError: There are not, or one of them is not.
+        """
+        super().check_pairs(pairs)
+        self._check_count(self.recipe.split.candidate)
+        unknown = sorted(set(self.recipe.leave_one_out.uids) - set(pairs["uid"]))
+        if unknown:
+            raise InputError(
+                "[leave_one_out] uids",
+                got=unknown[0],
+                expected="uids of the data",
+                todo="`clipmem data ids` lists the uids of a finished run.",
+            )
+
+    def _check_count(self, candidates: int) -> None:
+        settings = self.recipe.leave_one_out
+        if not settings.uids and settings.pairs > candidates:
+            raise InputError(
+                "[leave_one_out] pairs",
+                got=f"{settings.pairs:,} of {candidates:,} candidates",
+                expected=f"at most {candidates:,}",
+                todo="Set leave_one_out.pairs to fewer, or split.candidate and split.independent to more.",
+            )
+
     def left_out(self, splits: pl.DataFrame) -> list[str]:
         """Return the pairs to leave out: those the recipe lists, or as many candidates as it asks for, at random."""
         settings = self.recipe.leave_one_out
@@ -43,13 +70,7 @@ class LeaveOneOut(Protocol):
                     "[leave_one_out] uids", got=unknown[0], expected="uids of candidates", todo="See splits.parquet."
                 )
             return sorted(settings.uids)
-        if settings.pairs > len(pool):
-            raise InputError(
-                "[leave_one_out] pairs",
-                got=f"{settings.pairs} of {len(pool)} candidates",
-                expected=f"at most {len(pool)}",
-                todo="Ask for fewer pairs.",
-            )
+        self._check_count(len(pool))
         planted = splits.filter(pl.col("planted"))["uid"].sort().to_list()
         rest = [uid for uid in pool if uid not in set(planted)]
         stream = generator(self.recipe.split.seed, "leave one out")

@@ -56,8 +56,7 @@ class Protocol(ABC):
         Raises:
             InputError: They have not.
         """
-        split, there = self.recipe.split, pairs.height
-        asked = split.shared + split.candidate + split.independent + split.external
+        split, there, asked = self.recipe.split, pairs.height, self.used_pairs(pairs)
         if asked > there:
             raise InputError(
                 "[split]",
@@ -66,6 +65,11 @@ class Protocol(ABC):
                 expected=f"at most {there:,} in all",
                 todo="Make the roles smaller, for example with --set split.shared=N.",
             )
+
+    def used_pairs(self, pairs: pl.DataFrame) -> int:  # noqa: ARG002
+        """Return how many of the data's pairs the study uses: by default as many as the four roles ask for."""
+        split = self.recipe.split
+        return split.shared + split.candidate + split.independent + split.external
 
     def check_usable(self, pairs: pl.DataFrame) -> None:
         """Check again, once pictures that do not decode have been left out; by default as `check_pairs`.
@@ -97,6 +101,11 @@ class Protocol(ABC):
     @abstractmethod
     def count(self) -> int:
         """How many models the study has."""
+
+    @property
+    def trained_pairs(self) -> int:
+        """How many pairs each model trains on: by default f's, the shared ones and the candidates."""
+        return self.recipe.split.shared + self.recipe.split.candidate
 
     @abstractmethod
     def training_sets(self, splits: pl.DataFrame) -> list[TrainingSet]:

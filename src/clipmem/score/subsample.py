@@ -35,6 +35,12 @@ class Subsample(Protocol):
         """`subsample.models`."""
         return self.recipe.subsample.models
 
+    @property
+    def trained_pairs(self) -> int:
+        """A fraction of the pool: of all pairs but the external ones."""
+        split = self.recipe.split
+        return round(self.recipe.subsample.fraction * (split.shared + split.candidate + split.independent))
+
     def roles(self, splits: pl.DataFrame) -> pl.DataFrame:
         """Make every pair of the pool a candidate: all of them are measured."""
         pool = pl.when(pl.col("role") == "external").then("role").otherwise(pl.lit("candidate"))

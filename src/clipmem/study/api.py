@@ -69,6 +69,7 @@ def run(
     reporter: Reporter | None = None,
     command: str = "",
     strict: bool = False,
+    allow_long: bool = False,
 ) -> "Run":
     """Make a study, or what is left of it, and return it.
 
@@ -82,9 +83,12 @@ def run(
         command: What to write into the manifest as the command; by default this call.
         strict: Stop at the first record that cannot be used; by default such records are left out, counted, and listed
             in `quarantine.parquet`.
+        allow_long: Begin also a study that would take more than a day, or more memory or disk space than there is
+            (see `clipmem.study.forecast`). One that was begun resumes without it.
 
     Raises:
-        InputError: The recipe is wrong, asks for more pairs than there are, or the folder holds another study.
+        InputError: The recipe is wrong, asks for more pairs than there are or for what they do not have, the study
+            takes too much and `allow_long` is not set, or the folder holds another study.
         RunError: The study failed: disk full, a loss that is not finite, a worker that died.
     """
     if not is_first():  # under torchrun the first process makes the study
@@ -110,6 +114,7 @@ def run(
             device=device,
             engine=chosen,
             strict=strict,
+            allow_long=allow_long,
         ).run()
     return load_run(place)
 

@@ -46,6 +46,20 @@ def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -
     return section.model_copy(update={"path": path, "source": source or "auto"})
 
 
+def find_data(path: str, *, source: str = "", settings: Sequence[str] = ()) -> tuple[DataSection, str]:
+    """Return the `[data]` section of a command line with the source that was found, and why it is that one.
+
+    Raises:
+        InputError: The path holds nothing that is known, or a setting is wrong.
+    """
+    section = data_section(path, source=source, settings=settings)
+    if section.source != "auto":
+        return section, "named by you" if section.source != SHIPPED else "the pairs in the package"
+    with early.opening(section):
+        found = detect(path, section)
+    return section.model_copy(update={"source": found.format, "path": found.path}), found.reason
+
+
 def inspect(
     path: str,
     *,
@@ -73,14 +87,9 @@ def inspect(
     Raises:
         InputError: The path holds nothing that can be used.
     """
-    section = data_section(path, source=source, settings=settings)
     if cost:
         model_config(model)  # before the data are read
-    reason = "named by you" if section.source != SHIPPED else "the pairs in the package"
-    if section.source == "auto":
-        with early.opening(section):
-            found = detect(path, section)
-        section, reason = section.model_copy(update={"source": found.format, "path": found.path}), found.reason
+    section, reason = find_data(path, source=source, settings=settings)
     opened = early.check_source(section)
     started = time.monotonic()
     with early.opening(section):
@@ -102,7 +111,7 @@ def inspect(
 
 
 def estimate(facts: dict[str, Any], looked: Looked, model: str) -> dict[str, Any]:
-    """Estimate a four-way study with the settings of the shipped recipe: decoding, cache and training.
+    """Estimate the four-way study that `clipmem init --data` writes for these pairs: decoding, cache and training.
 
     decoding = pairs / (pictures decoded a second); cache = pairs * side² * 3 bytes;
     training = models * epochs * (pairs of each) / (pairs trained a second), one model after the other.
@@ -112,17 +121,17 @@ def estimate(facts: dict[str, Any], looked: Looked, model: str) -> dict[str, Any
         looked: What it saw of the pictures.
         model: The architecture.
     """
-    from clipmem.study import api, execution, speed  # imports torch
+    from clipmem.study import execution, speed, starting  # imports torch
 
-    demo = api.find_recipe("demo")
+    recipe = load_recipe("")
     size = model_config(model)["vision_cfg"]["image_size"]
     side = size if isinstance(size, int) else size[0]
-    how = execution.resolve(demo, 1)
-    split, train = demo.split, demo.train
-    used = split.shared + split.candidate + split.independent + split.external
-    share = (split.shared + split.candidate) / used
+    how = execution.resolve(recipe, 1)
     pairs = round(facts["pairs"] * (1 - facts["problems"]["undecodable"] / facts["problems"]["decoded"]))
-    models = 2 * len(train.seeds)
+    sizes = starting.sizes_of(pairs)
+    each = sizes["shared"] + sizes["candidate"]
+    epochs = starting.training_of(each)[1]
+    models = 2 * len(recipe.train.seeds)
     decoded = len(looked.decoded) / max(looked.seconds, 1e-9)
     trained = speed.training_rate(model, how)
     return {
@@ -132,10 +141,10 @@ def estimate(facts: dict[str, Any], looked: Looked, model: str) -> dict[str, Any
         "trained_per_second": round(trained, 1),
         "cache_bytes": pairs * side * side * 3,
         "decode_seconds": round(pairs / decoded, 1),
-        "train_seconds": round(models * train.epochs * pairs * share / trained, 1),
+        "train_seconds": round(models * epochs * each / trained, 1),
         "assumed": (
-            f"{pairs:,} pairs; a four-way study of {len(train.seeds)} seeds ({models} models) and {train.epochs} "
-            f"epochs, each on {100 * share:.0f} % of the pairs, as in the recipe 'demo'; {model} at {side} pixels, "
-            f"one model after the other on this machine's {how.device}, in {how.precision}"
+            f"{pairs:,} pairs; a four-way study of {len(recipe.train.seeds)} seeds ({models} models) and {epochs} "
+            f"epochs of {each:,} pairs, as `clipmem init --data` writes it; {model} at {side} pixels, one model after "
+            f"the other on this machine's {how.device}, in {how.precision}"
         ),
     }

@@ -29,7 +29,7 @@ from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
-from clipmem.study import decoding, dejavu, execution, materials, mitigating, utility
+from clipmem.study import decoding, dejavu, execution, forecast, materials, mitigating, needs, utility
 from clipmem.study.engine import Task
 from clipmem.study.engines import Engine
 from clipmem.study.engines.local import LocalEngine
@@ -53,6 +53,7 @@ class Study:
         device: `auto`, `cpu` or `cuda`.
         engine: Who trains and embeds.
         strict: Stop at the first record that cannot be used, instead of listing it in `quarantine.parquet`.
+        allow_long: Begin also what takes more than a day, or more memory or disk space than there is.
     """
 
     recipe: Recipe
@@ -63,6 +64,7 @@ class Study:
     device: str = "auto"
     engine: Engine = field(default_factory=LocalEngine)
     strict: bool = False
+    allow_long: bool = False
 
     def run(self) -> None:
         """Make every stage that is not finished (see the errors of `clipmem.run`)."""
@@ -72,9 +74,12 @@ class Study:
         pairs = dejavu.prepare(source.pairs(), self.recipe)
         utility.prepare(pairs, self.recipe)
         decoding.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
+        needs.check(self.recipe, self._protocol, pairs)
         parents = mitigating.find_parents(self.recipe, self.folder, pairs["uid"])
         if not (self.folder.path / "manifest.json").is_file():
             models.describe()
+            if self._protocol.trains and not self.allow_long:
+                forecast.check(self.recipe, self._protocol, pairs, self._resolve(), self.folder.path)
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
             how = self._begin(pairs, models, mitigating.describe(parents))
@@ -108,7 +113,7 @@ class Study:
             manifest.check_data(self.folder, fingerprint)
             models.check(manifest.read(self.folder))
             return execution.from_manifest(manifest.read(self.folder))
-        how = self.engine.fit(execution.resolve(self.recipe, self._protocol.count, device=self.device))
+        how = self._resolve()
         described = manifest.build(
             self.recipe,
             data_sha256=fingerprint,
@@ -118,6 +123,9 @@ class Study:
         )
         self.folder.write_json("manifest.json", described | models.describe() | parents)
         return how
+
+    def _resolve(self) -> execution.Execution:
+        return self.engine.fit(execution.resolve(self.recipe, self._protocol.count, device=self.device))
 
     def _decode(self, pairs: pl.DataFrame, source: Source, geometries: Sequence[Geometry]) -> list[Path]:
         return decoding.decode_pairs(

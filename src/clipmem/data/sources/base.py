@@ -10,6 +10,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.base.registry import Registry
 from clipmem.data.quarantine import Ledger, Problem
+from clipmem.data.sources.columns import Columns
 from clipmem.data.sources.look import Look
 from clipmem.data.sources.records import Record, collect
 
@@ -40,6 +41,11 @@ class Source(ABC):
     def recognise(cls, look: Look) -> str:  # noqa: ARG003
         """Say why what lies at a path is of this format, or nothing when it is not (see `detect`)."""
         return ""
+
+    @property
+    def columns(self) -> Columns | None:
+        """The columns that are read, where the source is one table; by default it is none."""
+        return None
 
     @abstractmethod
     def pairs(self) -> pl.DataFrame:

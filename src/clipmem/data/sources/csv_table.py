@@ -7,7 +7,7 @@ from pathlib import Path
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources.base import SOURCES
-from clipmem.data.sources.columns import KEYS, recognised
+from clipmem.data.sources.columns import KEYS, Columns, find_columns, recognised
 from clipmem.data.sources.files import FileSource, Row
 from clipmem.data.sources.look import Look
 from clipmem.data.sources.text_tables import SEPARATORS, header_columns, table_rows
@@ -51,6 +51,16 @@ class CsvSource(FileSource):
         image, caption = recognised(names, look.section)
         return f"a header with {image!r} and {caption!r}, separated by {SEPARATORS[separator]}"
 
+    @property
+    def columns(self) -> Columns | None:
+        """The columns that the first line names."""
+        names = self._names(Look(str(self._file), self.section))
+        return find_columns(names, self.section, what=str(self._file)) if names else None
+
+    def _names(self, look: Look) -> list[str]:
+        found = header_columns(look.lines[0], self.section) if look.lines else None
+        return found[1] if found else []
+
     def rows(self) -> Iterator[Row]:
         """Yield one row a line."""
         return table_rows(self._file, self._file.name, self.section, self.ledger, form=self.form)
@@ -67,6 +77,9 @@ class JsonLinesSource(CsvSource):
         """A text file whose first line is a JSON object with a picture and a caption."""
         image, caption = recognised(first_object(look), look.section)
         return f"lines of JSON with {image!r} and {caption!r}" if image and caption else ""
+
+    def _names(self, look: Look) -> list[str]:
+        return list(first_object(look))
 
 
 def first_object(look: Look) -> dict[str, object]:

@@ -71,6 +71,11 @@ class RowSource(RecordSource):
         self._cursor: _Cursor | None = None
         self._latest: tuple[str, PictureHash | str] = ("", "")
 
+    @property
+    def columns(self) -> Columns:
+        """The columns of all files."""
+        return self._columns
+
     def records(self) -> Iterator[Record]:
         """Yield one record a row, then those that several rows share."""
         shared, self._latest = self._shared_paths(), ("", "")

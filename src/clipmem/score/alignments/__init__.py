@@ -28,13 +28,14 @@ ALIGNMENTS: Mapping[str, Alignment] = {
 }
 
 
-def check_views(recipe: Recipe, captions: Sequence[Sequence[str]], uids: Sequence[str]) -> None:
+def check_views(recipe: Recipe, captions: Sequence[Sequence[str]], uids: Sequence[str], *, spare: int = 0) -> None:
     """Check before any training that the views which the recipe's alignment compares will be there.
 
     Args:
         recipe: The recipe.
         captions: The captions of each pair that are used.
         uids: The pairs.
+        spare: How many of the pairs the study does without; as many may lack a view.
 
     Raises:
         InputError: They will not: the same errors as those of `parts_of`.
@@ -43,7 +44,8 @@ def check_views(recipe: Recipe, captions: Sequence[Sequence[str]], uids: Sequenc
         sslmem_image.check(max(1, recipe.embed.views))
     if recipe.score.alignment == "sslmem-text":
         edited = set(edits_of_single(captions, uids, count=recipe.embed.caption_edits)[1])
-        sslmem_text.check(sum(len(own) < 2 and index not in edited for index, own in enumerate(captions)))
+        bare = sum(len(own) < 2 and index not in edited for index, own in enumerate(captions))
+        sslmem_text.check(bare if bare > spare else 0)
 
 
 def parts_of(

@@ -85,7 +85,14 @@ class Maker:
 
     def _run(self, recipe: Recipe, folder: Path, reporter: Reporter) -> None:
         api.run(
-            recipe, folder, device=self._device, engine=self._engine, reporter=reporter, command="clipmem reproduce"
+            recipe,
+            folder,
+            device=self._device,
+            engine=self._engine,
+            reporter=reporter,
+            command="clipmem reproduce",
+            # `reproduce` has said how long everything takes
+            allow_long=True,
         )
 
     def open(self, wanted: Wanted) -> ComparedRun:
