@@ -2,15 +2,15 @@
 
     python experiments/validation/balanced.py simulate      # "Balanced draws", first table: about a minute
     python experiments/validation/balanced.py runs BEFORE AFTER
-    python experiments/validation/balanced.py --stored      # the second table, from balanced.parquet and scores.parquet
+    python experiments/validation/balanced.py --stored      # the second table, from balanced.parquet
 
 *Simulated*: planted scores, x_ri = base_i + truth_i [i in D_r] + influence of other pairs in D_r + noise. The noise
 differs by pair and is larger without the pair than with it, as in `tests/science/test_interval_coverage.py`; half of
 its variance is shared by all pairs of a model. Both draws get the same truth, base, influences and noise, so the
 comparison is paired.
 
-*Runs*: two runs of `subsample-short.toml`, BEFORE by the last commit without `balanced_draw` (it drew each model's part
-by itself), AFTER by this version.
+*Runs*: two runs of `coverage-subsample.toml`, BEFORE by the last commit without `balanced_draw` (which drew
+each model's part by itself), AFTER by this version.
 """
 
 import json
@@ -24,7 +24,7 @@ from scipy import stats
 
 import clipmem
 from clipmem.base.random import generator
-from clipmem.functional import in_out_means, jackknife_models, spearman
+from clipmem.functional import in_out_means, jackknife_models
 from clipmem.score.subsample import balanced_draw, matrices
 
 HERE = Path(__file__).parent
@@ -169,12 +169,6 @@ def of_run(table: pl.DataFrame, name: str) -> dict[str, object]:
     whole, models = of_models(values, member), np.arange(len(values))
     without = np.array([of_models(values[models != r], member[models != r]) for r in models])
     error = np.sqrt((len(models) - 1) * without.var(axis=0))
-    truth = (
-        pl.read_parquet(HERE / "scores.parquet")
-        .filter((pl.col("run") == "leave-one-out") & (pl.col("role") == "candidate"))
-        .join(pl.DataFrame({"uid": own["uid"], "score": score}), on="uid")
-    )
-    rank = spearman(truth["score"].to_numpy(), truth["clipmem"].to_numpy())
     inside = member.sum(axis=0)
     return {
         "run": name,
@@ -189,10 +183,6 @@ def of_run(table: pl.DataFrame, name: str) -> dict[str, object]:
         "halves_stderr": error[0],
         "variance": whole[1],
         "variance_stderr": error[1],
-        "truth_pairs": truth.height,
-        "truth": rank.spearman,
-        "truth_low": rank.low,
-        "truth_high": rank.high,
     }
 
 
