@@ -4,10 +4,10 @@
     python experiments/validation/balanced.py runs BEFORE AFTER
     python experiments/validation/balanced.py --stored      # the second table, from balanced.parquet
 
-*Simulated*: planted scores, x_ri = base_i + truth_i [i in D_r] + influence of other pairs in D_r + noise. The noise
-differs by pair and is larger without the pair than with it, as in `tests/science/test_interval_coverage.py`; half of
-its variance is shared by all pairs of a model. Both draws get the same truth, base, influences and noise, so the
-comparison is paired.
+*Simulated*: planted scores, x_ri = base_i + truth_i [i in D_r] + influence of other pairs in D_r + noise. The noise is
+as large as in the runs of the second table (sd 0.12 with the pair and without it, the influences included), differs by
+pair, and half of its variance is shared by all pairs of a model. Both draws get the same truth, base, influences and
+noise, so the comparison is paired.
 
 *Runs*: two runs of `coverage-subsample.toml`, BEFORE by the last commit without `balanced_draw` (which drew
 each model's part by itself), AFTER by this version.
@@ -29,8 +29,8 @@ from clipmem.score.subsample import balanced_draw, matrices
 
 HERE = Path(__file__).parent
 RUNS = ("independent", "balanced")
-STUDIES, N, NEIGHBOURS = 200, 300, 5
-SPLITS = 20
+STUDIES, N, NEIGHBOURS = 100, 300, 5
+SPLITS = 100
 
 
 class Study(NamedTuple):
@@ -40,7 +40,7 @@ class Study(NamedTuple):
     truth: np.ndarray
     influence: np.ndarray  # of pair j on pair i, shape (n, n), mostly 0
     noise: np.ndarray  # of sd 1, shape (model, n)
-    sd_out: np.ndarray
+    noise_sd: np.ndarray  # of each pair
 
 
 def plant(seed: int, models: int) -> Study:
@@ -48,7 +48,7 @@ def plant(seed: int, models: int) -> Study:
     rng = generator(seed, "study")
     influence = np.zeros((N, N))
     for i in range(N):
-        influence[i, rng.choice(N, NEIGHBOURS, replace=False)] = 0.1 * rng.normal(size=NEIGHBOURS)
+        influence[i, rng.choice(N, NEIGHBOURS, replace=False)] = 0.05 * rng.normal(size=NEIGHBOURS)
     np.fill_diagonal(influence, 0)
     shared, own = rng.normal(size=(models, 1)), rng.normal(size=(models, N))
     return Study(
@@ -56,7 +56,7 @@ def plant(seed: int, models: int) -> Study:
         rng.normal(0.5, 0.2, N),
         influence,
         (shared + own) / np.sqrt(2),
-        0.3 * np.exp(0.3 * rng.normal(size=N)),
+        0.1 * np.exp(0.3 * rng.normal(size=N)),
     )
 
 
@@ -71,8 +71,7 @@ def draw(kind: str, seed: int, models: int, fraction: float) -> np.ndarray:
 
 def observe(study: Study, member: np.ndarray) -> np.ndarray:
     """Give the alignment of each pair under each model."""
-    noise = study.noise * np.where(member, 0.05, study.sd_out)
-    return study.base + study.truth * member + member @ study.influence.T + noise
+    return study.base + study.truth * member + member @ study.influence.T + study.noise * study.noise_sd
 
 
 def split_half(values: np.ndarray, member: np.ndarray, splits: int) -> tuple[float, float]:
@@ -141,17 +140,16 @@ def collect(folders: list[str]) -> pl.DataFrame:
         run = clipmem.load_run(folder)
         pool = run.splits.filter(pl.col("role") == "candidate").sort("uid")
         values, member = matrices(pool, run.seed_scores.join(pool.select("uid"), on="uid", how="semi"))
-        tables.append(
-            pl.DataFrame(
-                {"uid": pool["uid"], "value": values.T.astype(np.float32), "member": member.T},
-                schema={
-                    "uid": pl.String,
-                    "value": pl.Array(pl.Float32, len(values)),
-                    "member": pl.Array(pl.Boolean, len(values)),
-                },
-            ).with_columns(pl.lit(name).alias("run"))
-        )
+        tables.append(tabulate(name, pool, values, member))
     return pl.concat(tables)
+
+
+def tabulate(name: str, pool: pl.DataFrame, values: np.ndarray, member: np.ndarray) -> pl.DataFrame:
+    """Put one run's alignments and memberships in a table, a row a pair."""
+    models = len(values)
+    columns = {"value": values.T.astype(np.float32), "member": member.T}
+    kinds = {"value": pl.Array(pl.Float32, models), "member": pl.Array(pl.Boolean, models)}
+    return pool.select(pl.lit(name).alias("run"), "uid", "group").hstack(pl.DataFrame(columns, schema=kinds))
 
 
 def of_models(values: np.ndarray, member: np.ndarray) -> np.ndarray:
@@ -162,46 +160,64 @@ def of_models(values: np.ndarray, member: np.ndarray) -> np.ndarray:
 
 
 def of_run(table: pl.DataFrame, name: str) -> dict[str, object]:
-    """Say what one run gives; the intervals are from a jackknife over its models."""
-    own = table.filter(pl.col("run") == name).sort("uid")
+    """Say what one run gives; the errors are from a jackknife over its models. Pairs without near-duplicates only."""
+    whole = table.filter(pl.col("run") == name).sort("uid")
+    own = whole.filter(pl.len().over("group") == 1)
     values, member = own["value"].to_numpy().T.astype(np.float64), own["member"].to_numpy().T
-    score = in_out_means(values, member).score
-    whole, models = of_models(values, member), np.arange(len(values))
+    models = np.arange(len(values))
+    found = of_models(values, member)
     without = np.array([of_models(values[models != r], member[models != r]) for r in models])
     error = np.sqrt((len(models) - 1) * without.var(axis=0))
-    inside = member.sum(axis=0)
+    everybody = whole["member"].to_numpy().T
+    inside, sizes = everybody.sum(axis=0), everybody.sum(axis=1)
     return {
         "run": name,
         "models": len(models),
-        "pairs": len(score),
-        "unscored": int((~np.isfinite(score)).sum()),
+        "pairs": whole.height,
+        "single": own.height,
+        "unscored": int(((inside == 0) | (inside == len(models))).sum()),
         "in_least": int(inside.min()),
         "in_most": int(inside.max()),
-        "size_least": int(member.sum(axis=1).min()),
-        "size_most": int(member.sum(axis=1).max()),
-        "halves": whole[0],
+        "size_least": int(sizes.min()),
+        "size_most": int(sizes.max()),
+        "halves": found[0],
         "halves_stderr": error[0],
-        "variance": whole[1],
+        "variance": found[1],
         "variance_stderr": error[1],
     }
 
 
-def compared(rows: list[dict[str, object]]) -> dict[str, object]:
-    """Give the difference of the split-half agreements and the ratio of the variances, with 95 % intervals."""
+def compared(table: pl.DataFrame, rows: list[dict[str, object]]) -> dict[str, float]:
+    """Compare both runs: difference of split-half agreements, ratio of variances, mean scores; with 95 % intervals."""
     before, after = ({key: value for key, value in row.items() if isinstance(value, float)} for row in rows)
     change = after["halves"] - before["halves"]
-    error = np.hypot(before["halves_stderr"], after["halves_stderr"])
     ratio = np.log(after["variance"] / before["variance"])
-    of_ratio = np.hypot(*(row["variance_stderr"] / row["variance"] for row in (before, after)))
+    errors = (
+        np.hypot(before["halves_stderr"], after["halves_stderr"]),
+        np.hypot(*(row["variance_stderr"] / row["variance"] for row in (before, after))),
+    )
     z = stats.norm.ppf(0.975)
-    return {
+    document = {
         "halves_change": change,
-        "halves_low": change - z * error,
-        "halves_high": change + z * error,
+        "halves_low": change - z * errors[0],
+        "halves_high": change + z * errors[0],
         "variance_ratio": np.exp(ratio),
-        "ratio_low": np.exp(ratio - z * of_ratio),
-        "ratio_high": np.exp(ratio + z * of_ratio),
+        "ratio_low": np.exp(ratio - z * errors[1]),
+        "ratio_high": np.exp(ratio + z * errors[1]),
     }
+    scores: list[pl.DataFrame] = []
+    for name in RUNS:
+        own = table.filter(pl.col("run") == name).sort("uid")
+        score = in_out_means(own["value"].to_numpy().T.astype(np.float64), own["member"].to_numpy().T).score
+        scores.append(own.select("uid", "group", pl.len().over("group").alias("size"), pl.Series(name, score)))
+    both = scores[0].join(scores[1].select("uid", "balanced"), on="uid").filter(pl.col("independent").is_finite())
+    for kind, chosen in (("single", pl.col("size") == 1), ("grouped", pl.col("size") > 1)):
+        groups = both.filter(chosen).group_by("group").agg(pl.col(RUNS).mean()).sort("group")
+        centre, low, high = interval_of((groups["balanced"] - groups["independent"]).to_numpy()).tolist()
+        document |= {f"{kind}_groups": float(groups.height), f"{kind}_change": centre}
+        document |= {f"{kind}_low": low, f"{kind}_high": high}
+        document |= {f"{kind}_{name}": float(groups[name].to_numpy().mean()) for name in RUNS}
+    return document
 
 
 def main() -> None:
@@ -213,8 +229,9 @@ def main() -> None:
     else:
         if sys.argv[1] == "runs":
             collect(sys.argv[2:]).write_parquet(stored, compression_level=19)
-        rows = [of_run(pl.read_parquet(stored), name) for name in RUNS]
-        made = {"runs": rows, "compared": [compared(rows)]}
+        table = pl.read_parquet(stored)
+        rows = [of_run(table, name) for name in RUNS]
+        made = {"runs": rows, "compared": [compared(table, rows)]}
     file.write_text(json.dumps(document | made, indent=1) + "\n", encoding="utf-8")
     for name, rows in made.items():
         print(f"\n{name}")

@@ -1,6 +1,5 @@
 """Studies of the other protocols, tiny but real: they run, resume model by model, and read back."""
 
-import json
 import shutil
 
 import polars as pl
@@ -68,9 +67,8 @@ def test_near_duplicates_of_the_pool_are_in_the_same_models(study):
 def test_models_that_another_version_drew_are_not_scored(study, tmp_path):
     folder = RunFolder(shutil.copytree(study.path, tmp_path / "run"))
     record = folder.path / "models" / "r" / "seed-0" / "record.json"
-    earlier = json.loads(record.read_text())
-    del earlier["uids_sha256"]
-    record.write_text(json.dumps(earlier))
+    # as a record of an earlier version, which does not name its pairs; of the same size, so that it counts as whole
+    record.write_bytes(record.read_bytes().replace(b'"uids_sha256"', b'"unknown_key"'))
     folder.marker("score").unlink()
     with pytest.raises(RunError):
         clipmem.run(study.recipe, folder.path)
