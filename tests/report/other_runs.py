@@ -12,6 +12,7 @@ import polars as pl
 from run_folder import Built, build_run, entry, write_log
 
 from clipmem.base.random import generator
+from clipmem.score.subsample import balanced_draw
 from clipmem.store.tables import write_table
 
 SIZES = {"candidate": 60, "external": 20}
@@ -35,15 +36,16 @@ def _made_over(
     return replace(built, summary=summary, scores=scores)
 
 
-def build_subsample(folder: Path, *, models: int = 8, fraction: float = 0.7, planted: int = 8) -> Built:
-    """Build a folder of the protocol "subsample"; the first candidate was in all models and has no score."""
+def build_subsample(
+    folder: Path, *, models: int = 8, fraction: float = 0.7, planted: int = 8, earlier: bool = False
+) -> Built:
+    """Build a folder of the protocol "subsample"; of an earlier version: the first candidate has no score."""
     built = build_run(folder, seeds=range(models), planted=planted, sizes=SIZES_FOUR)
     rng = generator(8, "subsample")
-    member = rng.random((models, built.scores.height)) < fraction
-    member[0], member[1] = True, False  # every pair but the first has a model on both sides
     scores, role = built.scores, built.scores["role"].to_list()
-    first = role.index("candidate")
-    member[:, first] = True
+    member = balanced_draw(np.ones(scores.height, dtype=np.int64), models, round(fraction * models), rng)
+    if earlier:  # all models trained on it
+        member[:, role.index("candidate")] = True
     gain = np.array([0.6 if one == "candidate" else 0.0 for one in role])
     values = rng.normal(0.3, 0.05, member.shape) + gain * member
     with np.errstate(invalid="ignore"):

@@ -1,7 +1,8 @@
 """How often the intervals over models hold the true in/out difference: the table in `clipmem.functional.resampling`.
 
 Planted truth: x_ri = base_i + truth_i [i in D_r] + noise. A model's shift, shared by all its pairs, is half of the
-noise's variance. In-noise has sd 0.05, out-noise an sd of 0.3 on average, scattered by pair (log-normal). p = 1/2.
+noise's variance. In-noise has sd 0.05, out-noise an sd of 0.3 on average, scattered by pair (log-normal). The draw is
+that of the protocol, balanced, with p = 1/2.
 Run `pytest tests/science/test_interval_coverage.py -s` to print the table.
 """
 
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 
 from clipmem.base.random import generator
-from clipmem.functional import bootstrap_models, bootstrap_models_mean, in_out_means, jackknife_models
+from clipmem.functional import bootstrap_models, bootstrap_models_mean, jackknife_models
+from clipmem.score.subsample import balanced_draw
 
 
 def study(seed, models, n):
     rng = generator(seed, "study")
-    member = rng.random((models, n)) < 0.5
+    member = balanced_draw(np.ones(n, dtype=np.int64), models, models // 2, rng)
     truth = rng.normal(0.5, 0.2, n)
     out_sd = 0.3 * np.exp(0.3 * rng.normal(size=n))
     shift, own = rng.normal(size=(models, 1)), rng.normal(size=(models, n))
@@ -28,16 +30,13 @@ def measure(models, *, studies, n, draws):
     found = {name: [] for name in ("jackknife", "moderated", "bootstrap", "mean")}
     for seed in range(studies):
         values, member, truth = study(seed, models, n)
-        counts = np.minimum(member.sum(0), (~member).sum(0))
-        some = counts >= 2
         for name in ("jackknife", "moderated"):
             interval = jackknife_models(values, member, variance=name)
-            found[name].append((interval.low[some], interval.high[some], truth[some]))
+            found[name].append((interval.low, interval.high, truth))
         drawn = bootstrap_models(values, member, seed=seed, draws=draws)
-        found["bootstrap"].append((drawn.low[some], drawn.high[some], truth[some]))
-        scored = ~np.isnan(in_out_means(values, member).score)
+        found["bootstrap"].append((drawn.low, drawn.high, truth))
         mean = bootstrap_models_mean(values, member, seed=seed, draws=draws)
-        found["mean"].append(([mean.low], [mean.high], [truth[scored].mean()]))
+        found["mean"].append(([mean.low], [mean.high], [truth.mean()]))
     table = {}
     for name, parts in found.items():
         low, high, truth = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from clipmem.base.errors import InputError, RunError
+from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.functional import AlignmentParts
 from clipmem.score.protocols import PROTOCOLS, protocol_of, training_set_of
-from clipmem.score.subsample import halves, matrices, two_way_interval
+from clipmem.score.subsample import balanced_draw, halves, matrices, two_way_interval
 from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.paired import TrainingSet, check_alike
 from clipmem.train.schedule import epoch_batches
@@ -58,28 +59,106 @@ def subsample():
     return protocol_of(tiny_recipe("protocol=subsample", "subsample.models=7", "subsample.fraction=0.6"))
 
 
-def test_every_model_has_its_share_and_another_draw(subsample):
+def test_every_pair_is_in_as_many_models_and_every_model_as_large(subsample):
     models = subsample.training_sets(subsample.roles(splits()))
-    assert {len(model.uids) for model in models} == {round(0.6 * 32)}
+    assert sorted(len(model.uids) for model in models) == [18] * 5 + [19] * 2  # 32 pairs, each 4 times
     assert len({model.uids for model in models}) == 7
     assert len({model.init_seed for model in models}) == 7
-    assert subsample.training_sets(subsample.roles(splits())) == models
-    times = np.mean([[uid in model.uids for uid in UIDS[:32]] for model in models])
-    assert times == pytest.approx(19 / 32)
+    assert [sum(uid in model.uids for model in models) for uid in UIDS[:32]] == [4] * 32
+    # neither the order of the rows nor the names of the groups decide
+    table = splits().sample(fraction=1, shuffle=True, seed=1).with_columns(group=pl.lit("g") + pl.col("uid").reverse())
+    assert subsample.training_sets(subsample.roles(table)) == models
+    other = protocol_of(load_recipe(dump_recipe(subsample.recipe), ["split.seed=1"]))
+    assert other.training_sets(subsample.roles(splits())) != models
+
+
+def test_near_duplicates_are_in_or_out_together(subsample):
+    groups = [UIDS[k - k % 3] if k < 12 else UIDS[k] for k in range(40)]
+    groups[38] = groups[39]  # external ones, for the placebo
+    table = subsample.roles(splits().with_columns(group=pl.Series(groups)))
+    models = subsample.training_sets(table)
+    member = subsample.membership(table, models)
+    for name in set(groups):
+        [of_group] = np.unique(member[:, [k for k in range(40) if groups[k] == name]], axis=1).T
+        assert of_group.sum() == 4
+    assert {len(model.uids) for model in models} == {18, 19}
+
+
+def test_models_of_different_sizes_train_for_as_many_steps(subsample):
+    models = subsample.training_sets(subsample.roles(splits()))
+    # 18 and 19 pairs: two batches of at most 9 or three, if each model counted by itself
+    assert {model.batch_count(9) for model in models} == {3}
+    for model in models:
+        batches = model.batches(9, epoch=1)
+        assert len(batches) == 3
+        assert sorted(np.concatenate(batches).tolist()) == list(range(len(model.uids)))
+        assert {len(batch) for batch in batches} <= {6, 7}
+
+
+@pytest.mark.parametrize(("models", "fraction", "times"), [(8, 0.05, 0), (8, 0.95, 8)])
+def test_a_fraction_that_gives_all_models_or_none_is_refused(models, fraction, times):
+    protocol = protocol_of(
+        tiny_recipe("protocol=subsample", f"subsample.models={models}", f"subsample.fraction={fraction}")
+    )
+    with pytest.raises(InputError) as error:
+        protocol.check_pairs(splits())
+    assert error.value.what == "[subsample] fraction"
+    assert error.value.got == f"{fraction} of 8 models, which is {times} of them for each pair"
+    assert error.value.expected == "1 to 7 of 8 models"
+
+
+def test_models_that_trained_on_other_pairs_are_refused(subsample):
+    models = subsample.training_sets(subsample.roles(splits()))
+    alike = {"settings_sha256": "s", "steps": 3, "init_sha256": "i"}
+    records = {(one.side, one.seed): alike | {"uids_sha256": one.uids_sha256} for one in models}
+    subsample.check(models, records)
+    for other in (alike, alike | {"uids_sha256": models[1].uids_sha256}):  # a record of an earlier version has none
+        with pytest.raises(RunError):
+            subsample.check(models, records | {("r", 0): other})
+
+
+SIZES = {
+    "pairs": np.ones(60, dtype=np.int64),
+    "groups": np.array([1] * 50 + [2] * 6 + [3, 4, 9]),
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize(("models", "times"), [(8, 4), (16, 11), (5, 1), (5, 4)])
+def test_the_balanced_draw_is_random_in_all_else(sizes, models, times):
+    groups, draws = len(sizes), 400
+    drawn = np.stack([balanced_draw(sizes, models, times, np.random.default_rng(seed)) for seed in range(draws)])
+    assert (drawn.sum(axis=1) == times).all()
+    totals = drawn @ sizes
+    spread = totals.max(axis=1) - totals.min(axis=1)
+    assert spread.max() <= sizes.max() // 4 + 1  # of pairs: one
+    assert (spread <= 1).mean() > 0.99
+    # each group is in each model equally often: 4.5 standard errors
+    share = times / models
+    error = np.sqrt(share * (1 - share) / draws)
+    assert np.abs(drawn.mean(axis=0) - share).max() < 4.5 * error
+    # couples of groups are in the same models as often as if each had been drawn by itself, and vary as much
+    single = sizes == 1
+    member = drawn[:, :, single].astype(np.float64)
+    together = np.einsum("dri,drj->dij", member, member)[:, *np.triu_indices(int(single.sum()), 1)]
+    variance = times * share * (1 - share) * (models - times) / (models - 1)
+    # within what drawing without replacement, and making room for large groups, does
+    assert abs(together.mean() - times * share) < 1.5 * times * (1 - share) / groups
+    assert together.var() == pytest.approx(variance, rel=0.06)
+    # nobody's company is fixed: the mean over draws of every couple, 5 standard errors
+    assert np.abs(together.mean(axis=0) - together.mean()).max() < 5 * np.sqrt(variance / draws)
 
 
 def test_subsample_scores_are_in_minus_out(subsample):
     table = subsample.roles(splits())
     models, parts = subsample.training_sets(table), random_parts(7)
     made = subsample.score(table, models, parts)
+    assert made.scores["clipmem"].null_count() == 0
     for row, uid in enumerate(UIDS[:32]):
         values = [float(one.positive[row] - one.image_bank[row] - one.text_bank[row]) for one in parts]
         inside = [value for value, model in zip(values, models, strict=True) if uid in model.uids]
         outside = [value for value, model in zip(values, models, strict=True) if uid not in model.uids]
         got = made.scores.row(row, named=True)
-        if not inside or not outside:
-            assert got["clipmem"] is None
-            continue
         assert got["clipmem"] == pytest.approx(sum(inside) / len(inside) - sum(outside) / len(outside), abs=1e-12)
         positive = [float(one.positive[row]) for one, m in zip(parts, models, strict=True) if uid in m.uids]
         assert got["f_positive"] == pytest.approx(sum(positive) / len(positive), abs=1e-12)
@@ -93,7 +172,8 @@ def test_the_placebo_of_the_external_pairs_has_nothing_to_do_with_training(subsa
     table = subsample.roles(splits())
     models = subsample.training_sets(table)
     member = subsample.membership(table, models)
-    assert member[:, 32:].sum(axis=1).tolist() == [round(0.6 * 8)] * 7
+    assert member[:, 32:].sum(axis=0).tolist() == [4] * 8
+    assert set(member[:, 32:].sum(axis=1).tolist()) == {4, 5}
     np.testing.assert_array_equal(member, subsample.membership(table, models))
 
 
@@ -133,20 +213,33 @@ def test_the_interval_of_a_mean_covers_models_and_pairs():
     rng = np.random.default_rng(0)
     hits = 0
     for trial in range(60):
-        member = rng.random((12, 30)) < 0.5
+        member = balanced_draw(np.ones(30, dtype=np.int64), 12, 6, rng)
         by_model, by_pair = rng.normal(scale=0.1, size=(12, 1)), rng.normal(scale=0.2, size=30)
         values = member * (0.5 + by_pair) + by_model + rng.normal(scale=0.1, size=(12, 30))
-        ok = member.any(axis=0) & (~member).any(axis=0)
-        made = two_way_interval(
-            values[:, ok], member[:, ok], np.arange(ok.sum()), seed=trial, draws=200, confidence=0.95
-        )
+        made = two_way_interval(values, member, np.arange(30), seed=trial, draws=200, confidence=0.95)
         hits += made["low"] <= 0.5 <= made["high"]
     assert hits >= 51  # 60 * 0.95 = 57; P(< 51) is about 0.5 %
 
 
-def test_halves_need_enough_models():
+def test_a_pair_in_all_models_is_a_bug_and_not_a_missing_score(subsample):
+    table = subsample.roles(splits())
+    models = [TrainingSet("r", k, tuple(UIDS[:1]), 0) for k in range(7)]
+    with pytest.raises(RunError):
+        subsample.score(table, models, random_parts(7))
+
+
+def test_halves_need_ten_pairs_that_both_score():
     member = np.array([[True] * 20, [False] * 20])
     assert halves(np.zeros((2, 20)), member, np.ones(20, dtype=bool), seed=0, confidence=0.95) is None
+    # six models: a pair that one model has can be in one half only; the rest are in one model of either half
+    for scored in (9, 10):
+        member = np.zeros((6, 20), dtype=bool)
+        member[:, :scored] = np.arange(6)[:, None] < 4
+        member[0] = True
+        values = np.random.default_rng(0).normal(size=(6, 20))
+        found = halves(values, member, np.ones(20, dtype=bool), seed=0, confidence=0.95)
+        assert (found is None) == (scored < 10)
+    assert found["unscored"] == 10
 
 
 # ---- leave-one-out

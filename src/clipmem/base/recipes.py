@@ -137,7 +137,9 @@ class SubsampleSection(_Section):
         16, description="How many models, at most 10,000; each costs one training."
     )
     fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.7, description="Share of the pool (all pairs but the external ones) that each model trains on."
+        0.7,
+        description="Share of the models that train on each pair of the pool (all pairs but the external ones), to the "
+        "nearest whole model; each model trains on the same share of the pool.",
     )
 
 

@@ -6,7 +6,6 @@ model can be told from one that every model with it aligns.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -31,7 +30,7 @@ class InAndOut:
     svg: str
 
 
-def model_counts(seed_scores: pl.DataFrame, scores: pl.DataFrame) -> dict[str, Any]:
+def model_counts(seed_scores: pl.DataFrame, scores: pl.DataFrame) -> dict[str, int]:
     """Count, over the candidates, the models that had a pair.
 
     Args:
@@ -39,8 +38,7 @@ def model_counts(seed_scores: pl.DataFrame, scores: pl.DataFrame) -> dict[str, A
         scores: The table `scores`.
 
     Returns:
-        models; least, median and most of the models that had a pair; unscored, the candidates that all models had or
-        none had.
+        models; least and most of the models that had a pair, which are equal since the draw is balanced.
     """
     candidates = scores.filter(pl.col("role") == "candidate")
     own = seed_scores.join(candidates.select("uid"), on="uid", how="semi")
@@ -48,9 +46,7 @@ def model_counts(seed_scores: pl.DataFrame, scores: pl.DataFrame) -> dict[str, A
     return {
         "models": seed_scores["seed"].n_unique(),
         "least": int(counts.min() or 0),  # pyright: ignore[reportArgumentType]  a column of whole numbers
-        "median": f"{counts.median() or 0:g}",
         "most": int(counts.max() or 0),  # pyright: ignore[reportArgumentType]
-        "unscored": int(candidates["clipmem"].fill_null(float("nan")).is_nan().sum()),
     }
 
 

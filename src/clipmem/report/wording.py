@@ -163,9 +163,11 @@ def stability(summary: Mapping[str, Any]) -> str:
         if stable is None:
             return "Stability: not known, too few pairs are scored by both halves of the models."
         a, b = stable["halves"]
+        lost = stable.get("unscored", 0)  # summaries of earlier versions do not say
+        left_out = f" ({lost:,} of {candidates:,} pairs left out, which a half has in all or in none of its models)"
         return (
             f"Stability: two random halves of the models ({a} and {b}) order the candidates alike to a rank "
-            f"correlation of {agreement}{top}. The scores themselves rest on all "
+            f"correlation of {agreement}{top}{left_out if lost else ''}. The scores themselves rest on all "
             f"{len(summary['seeds'])} models, not on half of them."
         )
     if words_of(summary) is GIVEN:
@@ -271,7 +273,7 @@ def who_trained(summary: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[t
     seeds, words = summary["seeds"], words_of(summary)
     if words is SUBSAMPLE:
         fraction = recipe.get("subsample", {}).get("fraction")
-        part = "" if fraction is None else f", each on a random {100 * fraction:.3g} % of the pairs"
+        part = "" if fraction is None else f", each on a random part, about {100 * fraction:.3g} %, of the pairs"
         return [("models", f"{len(seeds):,}{part}")]
     facts = [("seeds", seeds_in_words(seeds))]
     if words is LEAVE_ONE_OUT:

@@ -127,7 +127,8 @@ SUBSAMPLE = Words(
         0: "Intervals of means come from resampling models and pairs. The models are few beside the pairs, and the "
         "models that had one pair had many others as well: that is the noise in every single score."
     },
-    duplicates="Near-duplicates of a pair make its score too low: models without the pair often had its duplicate.",
+    duplicates="Near-duplicates that were found are in or out together, and score as one; those that were not found "
+    "make a score too low: models without the pair often had its duplicate.",
     trained_by={"candidate": "a random part of the models", "external": "no model"},
     expected={
         "candidate": "above 0: models that had a pair align it better than models that had not",

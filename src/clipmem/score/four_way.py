@@ -32,7 +32,7 @@ class FourWay(Protocol):
         """One f and one g for each seed."""
         return [training_set(splits, side, seed) for seed in self.recipe.train.seeds for side in SIDES]
 
-    def check(self, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+    def check(self, models: Models, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:  # noqa: ARG002
         """F and g of a seed must differ in their own pairs and in nothing else."""
         for seed in self.recipe.train.seeds:
             check_paired({side: records[side, seed] for side in SIDES})

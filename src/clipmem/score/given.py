@@ -16,7 +16,7 @@ from clipmem.base.errors import InputError
 from clipmem.data.roles import read_roles
 from clipmem.data.splits import assign_roles
 from clipmem.score.four_way import SIDES, FourWay
-from clipmem.score.protocol import PROTOCOLS
+from clipmem.score.protocol import PROTOCOLS, Models
 from clipmem.train.paired import TrainingSet
 
 
@@ -35,7 +35,7 @@ class Given(FourWay):
         """Name the models; which pairs they were trained on is not known."""
         return [TrainingSet(side, k, (), 0) for k in range(len(self.recipe.given.target)) for side in SIDES]
 
-    def check(self, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+    def check(self, models: Models, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
         """Nothing was recorded: there is nothing to check."""
 
     @property

@@ -87,7 +87,7 @@ class LeaveOneOut(Protocol):
             for one in whole
         ]
 
-    def check(self, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+    def check(self, models: Models, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:  # noqa: ARG002
         """All models must have the same settings, and those of a seed the same start and steps."""
         check_alike(records)
 

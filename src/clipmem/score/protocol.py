@@ -112,8 +112,12 @@ class Protocol(ABC):
         """Return what each model of the study trains on, in the order in which they are trained."""
 
     @abstractmethod
-    def check(self, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
-        """Check from the training records, by side and seed, that the models are comparable.
+    def check(self, models: Models, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+        """Check from the training records that the models are comparable.
+
+        Args:
+            models: The models.
+            records: The `record.json` of each model, by side and seed.
 
         Raises:
             RunError: They are not.

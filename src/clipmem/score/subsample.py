@@ -1,11 +1,16 @@
-"""The subsample protocol (Feldman & Zhang 2020): R models, each on a random part of the pairs; every pair is scored.
+"""The subsample protocol (after Feldman & Zhang 2020): R models on random parts of the pairs; every pair is scored.
 
-score(pair) = mean A over the models that had it - mean A over those that had not. It costs R models for all pairs
-together, where leaving out one pair at a time costs a model a pair. The pool is all pairs but the external ones, which
-are the bank; as a control, each external pair gets a placebo membership (as if drawn, though no model saw it),
+score(pair) = mean A over the models that trained on it - mean A over those that did not. It costs R models for all
+pairs together, where leaving out one pair at a time costs a model a pair. The pool is all pairs but the external ones,
+which are the bank; as a control, each external pair gets a placebo membership (as if drawn, though no model saw it),
 under which its score must be about 0.
 
-Not to be trusted with few models: with R = 8 and p = 0.7 a pair is missing from two or three.
+Feldman & Zhang draw each model's part by itself. Here the draw is balanced: each pair is in exactly k = round(p R)
+models, so every pair has a score and all scores rest on equally many models, and the models' sizes are equal to within
+a pair. Near-duplicates (one group of the split table) are in or out together: a model that trained on a copy of a pair
+did see it, and the score of such a pair is that of its group.
+
+Not to be trusted with few models: with R = 8 and p = 0.7 a pair is missing from two.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +20,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from clipmem.base.errors import InputError, RunError
 from clipmem.base.random import derive_seed, generator
 from clipmem.functional import AlignmentParts, alignment, range_normalise, spearman, top_overlap
 from clipmem.functional.resampling import in_out_means, jackknife_models
@@ -39,7 +45,35 @@ class Subsample(Protocol):
     def trained_pairs(self) -> int:
         """A fraction of the pool: of all pairs but the external ones."""
         split = self.recipe.split
-        return round(self.recipe.subsample.fraction * (split.shared + split.candidate + split.independent))
+        pool = split.shared + split.candidate + split.independent
+        return round(pool * self.times / self.count)
+
+    @property
+    def times(self) -> int:
+        """k, the number of models that train on each pair: `subsample.fraction` of them, to the nearest whole model.
+
+        Raises:
+            InputError: No model would train on a pair, or all would.
+        """
+        settings = self.recipe.subsample
+        times = round(settings.fraction * settings.models)
+        if not 0 < times < settings.models:
+            raise InputError(
+                "[subsample] fraction",
+                got=f"{settings.fraction:g} of {settings.models} models, which is {times} of them for each pair",
+                expected=f"1 to {settings.models - 1} of {settings.models} models",
+                todo="Set subsample.fraction nearer to 0.5, or set subsample.models to more models.",
+            )
+        return times
+
+    def check_pairs(self, pairs: pl.DataFrame) -> None:
+        """Check that a pair can be in some models and out of others, and that the data have enough pairs.
+
+        Raises:
+            InputError: It cannot, or they have not.
+        """
+        _ = self.times
+        super().check_pairs(pairs)
 
     def roles(self, splits: pl.DataFrame) -> pl.DataFrame:
         """Make every pair of the pool a candidate: all of them are measured."""
@@ -47,19 +81,30 @@ class Subsample(Protocol):
         return splits.with_columns(pool.alias("role"))
 
     def training_sets(self, splits: pl.DataFrame) -> list[TrainingSet]:
-        """Draw each model's part of the pool: round(fraction * pool) pairs, without replacement."""
-        pool = np.array(splits.filter(pl.col("role") == "candidate")["uid"].sort().to_list())
-        settings = self.recipe.subsample
-        count = round(settings.fraction * len(pool))
-        models: list[TrainingSet] = []
-        for k in range(settings.models):
-            drawn = generator(self.recipe.split.seed, "subsample", k).permutation(len(pool))[:count]
-            models.append(TrainingSet(SIDE, k, tuple(pool[np.sort(drawn)].tolist()), 0))
-        return models
+        """Draw each model's part of the pool; all models have as many steps as the largest."""
+        uids, member = self._draw(splits, "candidate", "subsample")
+        largest = int(member.sum(axis=1).max())
+        return [TrainingSet(SIDE, k, tuple(uids[had].tolist()), 0, largest=largest) for k, had in enumerate(member)]
 
-    def check(self, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
-        """All models must have the same settings and number of steps."""
+    def _draw(self, splits: pl.DataFrame, role: str, stream: str) -> tuple[np.ndarray, np.ndarray]:
+        """Draw who is in which model: the role's uids, sorted, and the memberships, shape (model, n)."""
+        rows = splits.filter(pl.col("role") == role).sort("uid").with_row_index()
+        # groups are numbered by their smallest uid: neither row order nor group names reach the draw
+        group = rows.select(pl.col("index").min().over("group").rank("dense") - 1).to_series().to_numpy()
+        drawn = balanced_draw(
+            np.bincount(group), self.count, self.times, generator(self.recipe.split.seed, stream, "balanced")
+        )
+        return rows["uid"].to_numpy(), drawn[:, group]
+
+    def check(self, models: Models, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+        """All models must have the same settings and number of steps, and the pairs that this version draws."""
         check_alike(records)
+        for model in models:
+            if records[model.side, model.seed].get("uids_sha256") != model.uids_sha256:
+                raise RunError(
+                    f"model {model.side} of seed {model.seed} was trained on other pairs than this version of clipmem "
+                    "draws. Finish the study with the version that began it, or run it again in a new folder."
+                )
 
     def score(self, splits: pl.DataFrame, models: Models, parts: Sequence[AlignmentParts]) -> ScoreTables:
         """Score every pair, with the standard error of in and out means, moderated over the pairs."""
@@ -67,13 +112,17 @@ class Subsample(Protocol):
         member = self.membership(splits, models)
         values = torch.stack([alignment(one, weight=settings.weight) for one in parts]).numpy()
         means = in_out_means(values, member)
+        if not np.isfinite(means.score).all():
+            raise RunError(
+                f"{int((~np.isfinite(means.score)).sum())} pairs are in all models of this study or in none. "
+                "This is a bug in clipmem; please report it."
+            )
         error = jackknife_models(values, member, confidence=settings.confidence, variance="moderated")
-        candidates = (splits["role"] == "candidate").to_numpy() & np.isfinite(means.score)
-        scored = torch.from_numpy(np.nan_to_num(means.score))
-        norm, _ = range_normalise(scored, torch.from_numpy(candidates))
+        candidates = (splits["role"] == "candidate").to_numpy()
+        norm, _ = range_normalise(torch.from_numpy(means.score), torch.from_numpy(candidates))
         columns = {
             "clipmem": means.score,
-            "clipmem_norm": np.where(np.isfinite(means.score), norm.numpy(), np.nan),
+            "clipmem_norm": norm.numpy(),
             "stderr": error.stderr,
             "low": error.low,
             "high": error.high,
@@ -93,43 +142,37 @@ class Subsample(Protocol):
         return ScoreTables(score_rows(splits, columns), pl.concat(rows))
 
     def membership(self, splits: pl.DataFrame, models: Models) -> np.ndarray:
-        """Say which model had which pair, shape (model, n); for external pairs a placebo draw of the same size."""
+        """Say which model had which pair, shape (model, n); for external pairs a placebo, drawn in the same way."""
+        external, placebo = self._draw(splits, "external", "placebo")
+        seen = [set(model.uids).union(external[placebo[model.seed]].tolist()) for model in models]
         uids = splits["uid"].to_list()
-        external = np.flatnonzero((splits["role"] == "external").to_numpy())
-        member = np.zeros((len(models), len(uids)), dtype=np.bool_)
-        for k, model in enumerate(models):
-            had = set(model.uids)
-            member[k] = [uid in had for uid in uids]
-            drawn = generator(self.recipe.split.seed, "placebo", model.seed).permutation(len(external))
-            member[k, external[drawn[: round(self.recipe.subsample.fraction * len(external))]]] = True
-        return member
+        return np.array([[uid in own for uid in uids] for own in seen])
 
     def summarize(self, splits: pl.DataFrame, tables: ScoreTables, *, seed: int) -> dict[str, Any]:
         """Summarize over models and groups of pairs."""
         values, member = matrices(splits, tables.seed_scores)
-        score = tables.scores["clipmem"].fill_null(np.nan).to_numpy()
+        score = tables.scores["clipmem"].to_numpy()
         role, level = splits["role"].to_numpy(), self.recipe.score.confidence
-        kept = np.isfinite(score)
         return {
             "seeds": sorted(tables.seed_scores["seed"].unique().to_list()),
             "roles": {
                 name: {
-                    "n": int((kept & (role == name)).sum()),
-                    **self._role(values, member, splits, kept & (role == name), seed),
-                    "sd": float(score[kept & (role == name)].std(ddof=1)),
-                    "median": float(np.median(score[kept & (role == name)])),
+                    "n": int((role == name).sum()),
+                    **self._role(values, member, splits, role == name, seed),
+                    "sd": float(score[role == name].std(ddof=1)),
+                    "median": float(np.median(score[role == name])),
                 }
                 for name in ("candidate", "external")
             },
-            "tests": summary.compare(score[kept], role[kept], (("candidate", "external"),), confidence=level),
+            "tests": summary.compare(score, role, (("candidate", "external"),), confidence=level),
             "paired": None,  # no model has a twin that differs in the pairs alone
             "noise_floor": None,
-            "stability": halves(values, member, kept & (role == "candidate"), seed=seed, confidence=level),
+            "stability": halves(values, member, role == "candidate", seed=seed, confidence=level),
             "planted": summary.planted_in(
                 score,
                 splits["planted"].to_numpy(),
                 _out(values, member),
-                kept & (role == "candidate"),
+                role == "candidate",
                 confidence=level,
             ),
         }
@@ -142,6 +185,48 @@ class Subsample(Protocol):
         return two_way_interval(
             values[:, where], member[:, where], groups, seed=seed, draws=settings.draws, confidence=settings.confidence
         )
+
+
+def balanced_draw(sizes: np.ndarray, models: int, times: int, stream: np.random.Generator) -> np.ndarray:
+    """Draw for each group the models that train on it: exactly `times` of them, all models about equally large.
+
+    Each group's models are a uniform draw, independent of the other groups'. Then groups move, at random, from larger
+    to smaller models until the sizes differ by at most one pair, or until no group that the largest model has and the
+    smallest has not is small enough to bring the two nearer (where groups are large, rarely). That changes few
+    memberships (0.6 % of those of 1,700 pairs in 16 models) and treats all models alike, so each group's models, looked
+    at alone, are still a uniform draw.
+
+    Args:
+        sizes: Pairs in each group, shape (group,).
+        models: R, the number of models.
+        times: k, the number of models that each group is in, 0 < k < R.
+        stream: Where the random numbers come from.
+
+    Returns:
+        Which model trains on which group, shape (model, group).
+
+    Example:
+        >>> drawn = balanced_draw(np.ones(10, dtype=int), 4, 2, np.random.default_rng(0))
+        >>> drawn.sum(axis=0).tolist(), drawn.sum(axis=1).tolist()
+        ([2, 2, 2, 2, 2, 2, 2, 2, 2, 2], [5, 5, 5, 5])
+    """
+    member = stream.permuted(np.tile(np.arange(models) < times, (len(sizes), 1)), axis=1).T.copy()
+    totals = member @ sizes
+    goal = totals.mean()
+    while True:
+        large, small = int(totals.argmax()), int(totals.argmin())
+        gap = int(totals[large] - totals[small])
+        # a group of `gap` pairs or more would only turn the two round
+        movable = np.flatnonzero(member[large] & ~member[small] & (sizes < gap))
+        if gap <= 1 or len(movable) == 0:
+            # argmax and argmin prefer the first of equal models: no model's number may matter
+            return member[stream.permutation(models)]
+        movable = stream.permutation(movable)
+        surplus = min(totals[large] - goal, goal - totals[small])
+        moved = movable[: max(1, int(np.searchsorted(sizes[movable].cumsum(), surplus, side="right")))]
+        member[large, moved], member[small, moved] = False, True
+        totals[large] -= sizes[moved].sum()
+        totals[small] += sizes[moved].sum()
 
 
 def matrices(splits: pl.DataFrame, seed_scores: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +243,8 @@ def two_way_interval(
 ) -> dict[str, float]:
     """Mean score of some pairs with a percentile interval that resamples models and groups of pairs.
 
-    A draw in which a pair has no model on one side leaves that pair out.
+    Every pair has models on both sides, but a resample of the models may have none on one side of a pair: that resample
+    leaves the pair out.
 
     Args:
         values: Alignments, shape (model, n).
@@ -189,7 +275,22 @@ def two_way_interval(
 def halves(
     values: np.ndarray, member: np.ndarray, where: np.ndarray, *, seed: int, confidence: float
 ) -> dict[str, Any] | None:
-    """Compare the order that two random halves of the models give: None when a half cannot score three pairs."""
+    """Compare the order that two random halves of the models give.
+
+    The draw is balanced over all models, not over half of them: a pair with few models on a side may have none there in
+    a half. Such pairs are left out and counted in `unscored`.
+
+    Args:
+        values: Alignments, shape (model, n).
+        member: Which model had which pair, shape (model, n).
+        where: The pairs to compare, shape (n,).
+        seed: Seed of the halves.
+        confidence: Level of the interval.
+
+    Returns:
+        Rank correlation with its interval, overlaps of the tops, numbers of models and `unscored`; None when fewer than
+        ten pairs have a score in both halves.
+    """
     order = generator(derive_seed(seed, "halves"), "order").permutation(len(values))
     a, b = (in_out_means(values[part], member[part]).score for part in np.array_split(order, 2))
     both = where & np.isfinite(a) & np.isfinite(b)
@@ -200,6 +301,7 @@ def halves(
         **rank._asdict(),
         **{name: top_overlap(a[both], b[both], share) for name, share in summary.TOPS.items()},
         "halves": [len(part) for part in np.array_split(order, 2)],
+        "unscored": int((where & ~both).sum()),
     }
 
 

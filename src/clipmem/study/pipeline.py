@@ -168,7 +168,7 @@ class Study:
     def _train(self, how: execution.Execution) -> list[Path]:
         models = self._sets()
         missing, train, pairs = self._missing(models), self.recipe.train, len(models[0].uids)
-        steps = -(-pairs // train.batch_size)
+        steps = models[0].batch_count(train.batch_size)
         share = self.recipe.mitigate.early_stopping.share
         self.reporter.begin("train", round(share * pairs * train.epochs) * len(missing), "pairs")
         spent = self.engine.train(
@@ -180,8 +180,11 @@ class Study:
         if missing:
             self.reporter.note(f"train     {spent.sentence()}")
         checkpoint.sweep(self.folder.path / "models")
-        self._protocol.check({(one.side, one.seed): self._record(one.side, one.seed) for one in models})
+        self._check(models)
         return [self.folder.model_dir(one.side, one.seed) / "record.json" for one in models]
+
+    def _check(self, models: Sequence[TrainingSet]) -> None:
+        self._protocol.check(models, {(one.side, one.seed): self._record(one.side, one.seed) for one in models})
 
     def _record(self, side: str, seed: int) -> Mapping[str, object]:
         directory = self.folder.model_dir(side, seed).relative_to(self.folder.path)
@@ -197,6 +200,8 @@ class Study:
         splits = self.folder.read("splits")
         external = (splits["role"] == "external").to_numpy()
         models = self._protocol.training_sets(splits)
+        if self._protocol.trains and not self._missing(models):
+            self._check(models)  # they may have been trained by another version
         labels = self._labels()
         parts = [
             # one model at a time: the embeddings of all of them need not fit in memory

@@ -178,7 +178,7 @@ def _train(
     hooks: Hooks,
 ) -> list[Path]:
     n = len(plan.uids)
-    steps = _count_steps(n, settings)
+    steps = _count_steps(plan, settings)
     last = hooks.last_step(steps)
     objective = create_objective(
         encoder, settings, labels=data.labels, classes=data.classes, n=n, seed=derive_seed(plan.seed, "objective")
@@ -188,7 +188,7 @@ def _train(
         encoder.module,
         objective=settings.objective,
         shares=objective.shares,
-        smallest=_smallest(n, settings) - bool(plan.left_out),
+        smallest=_smallest(plan, settings) - bool(plan.left_out),
     )
     # before `prepare`: the initial weights of one seed have the same hash for every objective
     record = describe(
@@ -275,19 +275,18 @@ def _identity(
     return json_sha256([record, list(plan.uids), plan.left_out, list(data.pixels.shape), described, software, hooked])
 
 
-def _smallest(n: int, settings: TrainSection) -> int:
-    return n // math.ceil(n / settings.batch_size)
+def _smallest(plan: TrainingSet, settings: TrainSection) -> int:
+    return len(plan.uids) // plan.batch_count(settings.batch_size)
 
 
-def _count_steps(n: int, settings: TrainSection) -> int:
-    batches_per_epoch = math.ceil(n / settings.batch_size)
-    if _smallest(n, settings) < 2:
+def _count_steps(plan: TrainingSet, settings: TrainSection) -> int:
+    if _smallest(plan, settings) < 2:
         raise InputError(
             "[train] batch_size",
-            got=f"{settings.batch_size} for {n} pairs: a batch of one pair has nothing to contrast",
+            got=f"{settings.batch_size} for {len(plan.uids)} pairs: a batch of one pair has nothing to contrast",
             todo="Use more pairs or another batch size.",
         )
-    return settings.epochs * batches_per_epoch
+    return settings.epochs * plan.batch_count(settings.batch_size)
 
 
 class _Texts(NamedTuple):
@@ -323,7 +322,7 @@ def _batches(
     """Yield the pictures and captions of these steps."""
     keys = pair_keys(plan.uids)
     labels = None if data.labels is None else torch.from_numpy(data.labels.astype(np.int64))
-    per_epoch = math.ceil(len(plan.uids) / settings.batch_size)
+    per_epoch = plan.batch_count(settings.batch_size)
     for epoch in range(steps.start // per_epoch, min(settings.epochs, -(-steps.stop // per_epoch))):
         draws = _draw_epoch(keys, texts.counts, plan.seed, epoch, settings, size=data.pixels.shape[1], views=views)
         laid = hooks.batches(plan.batches(settings.batch_size, epoch), epoch)

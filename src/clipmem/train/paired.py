@@ -5,6 +5,7 @@ place in the training set: slot k is the k-th shared pair in both, or the k-th o
 drawn once for both, so that a shared pair is in the same batch of the same step in f and in g.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from jaxtyping import Int
 
 from clipmem.base.errors import RunError
 from clipmem.base.random import derive_seed
+from clipmem.store.hashing import json_sha256
 from clipmem.train.schedule import epoch_batches
 
 OWN_ROLE = {"f": "candidate", "g": "independent"}
@@ -30,6 +32,8 @@ class TrainingSet:
         uids: The pair in each slot: first the shared ones, then the model's own.
         shared: Number of shared slots.
         left_out: A pair that keeps its slot, and is never shown: all others are shown as if it were there.
+        largest: Slots of the study's largest model, where the models' sizes differ: all of them have as many batches an
+            epoch as that one. 0: as many as this model needs.
     """
 
     side: str
@@ -37,15 +41,25 @@ class TrainingSet:
     uids: tuple[str, ...]
     shared: int
     left_out: str = ""
+    largest: int = 0
 
     @property
     def init_seed(self) -> int:
         """Seed of the initial weights: the same for f and g."""
         return derive_seed(self.seed, "init")
 
+    @property
+    def uids_sha256(self) -> str:
+        """Hash of the pairs that the model trains on."""
+        return json_sha256(list(self.uids))
+
+    def batch_count(self, batch_size: int) -> int:
+        """Return how many batches an epoch has."""
+        return math.ceil(max(len(self.uids), self.largest) / batch_size)
+
     def batches(self, batch_size: int, epoch: int) -> list[Int[np.ndarray, " size"]]:
         """Return the batches of one epoch, without the pair that is left out (see `epoch_batches`)."""
-        batches = epoch_batches(len(self.uids), batch_size, seed=self.seed, epoch=epoch)
+        batches = epoch_batches(len(self.uids), batch_size, seed=self.seed, epoch=epoch, largest=self.largest)
         if not self.left_out:
             return batches
         slot = self.uids.index(self.left_out)

@@ -57,6 +57,7 @@ def describe(
         **facts,
         **mitigated,
         "pairs": n - bool(plan.left_out),  # it keeps its slot, and is never shown
+        "uids_sha256": plan.uids_sha256,
         "steps": steps,
         "presentations": shown,
         "init_sha256": state_hash(encoder.module),

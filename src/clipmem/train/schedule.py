@@ -8,23 +8,27 @@ from jaxtyping import Int
 from clipmem.base.random import generator
 
 
-def epoch_batches(n: int, batch_size: int, *, seed: int, epoch: int) -> list[Int[np.ndarray, " size"]]:
+def epoch_batches(
+    n: int, batch_size: int, *, seed: int, epoch: int, largest: int = 0
+) -> list[Int[np.ndarray, " size"]]:
     """Cut one epoch's random order of `n` slots into batches.
 
     The epoch has ceil(n / batch_size) batches whose sizes differ by at most one, so that every pair is shown exactly
-    once an epoch: a dropped last batch would show some pairs less often than others.
+    once an epoch: a dropped last batch would show some pairs less often than others. Models of different sizes have
+    the same number of steps when all of them are cut into the batches of the largest.
 
     Args:
         n: Number of slots.
         batch_size: Largest size of a batch.
         seed: Seed of the model pair.
         epoch: Number of the epoch, from 0.
+        largest: Slots of the study's largest model: there are as many batches as it needs. 0: as many as `n` needs.
 
     Returns:
         The batches, each an array of slots.
     """
     order = generator(seed, "order", epoch).permutation(n)
-    return np.array_split(order, math.ceil(n / batch_size))
+    return np.array_split(order, math.ceil(max(n, largest) / batch_size))
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warmup: float) -> float:
