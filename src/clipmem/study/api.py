@@ -9,7 +9,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, load_recipe, recipe_from
 from clipmem.store.folder import RunFolder
-from clipmem.study.engines import check_name, is_first, open_engine
+from clipmem.study.engines import check_name, is_first, open_engine, watch_launcher
 from clipmem.study.loaded import Run
 
 PUBLISHED_RECIPES = ("coco-vit-b-32", "coco-vit-b-16", "cc3m-vit-b-32", "cc3m-vit-b-16")
@@ -71,6 +71,7 @@ def run(
         InputError: The recipe is wrong, asks for more pairs than there are, or the folder holds another study.
         RunError: The study failed: disk full, a loss that is not finite, a worker that died.
     """
+    watch_launcher()
     if not is_first():  # under torchrun the first process makes the study
         from clipmem.study.engines.together import follow
 
