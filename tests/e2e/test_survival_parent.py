@@ -136,7 +136,7 @@ def test_a_step_that_takes_long_is_not_waited_for():
 
 @pytest.mark.slow
 def test_ten_moments_of_a_study(tmp_path, capsys):
-    recipe = recipe_of(tmp_path, "train.seeds=[0]", "train.epochs=300", "embed.views=40", "embed.batch_size=8")
+    recipe = recipe_of(tmp_path, "train.seeds=[0]", "train.epochs=60", "embed.views=10")
     began = time.monotonic()
     ends_well(start(recipe, tmp_path / "undisturbed"))
     duration, rng, met = time.monotonic() - began, np.random.default_rng(0), []

@@ -44,4 +44,6 @@ if __name__ == "__main__":
     watch(int(sys.argv[1]))
     from clipmem.study.worker import main
 
-    sys.exit(main([]))
+    code = main([])
+    # nothing is left to be written, and taking torch apart takes seconds in which the thread no longer watches
+    os._exit(code)
