@@ -50,15 +50,19 @@ def descendants(pid):
     return found
 
 
-def all_end_with(process, known=frozenset()):
+def title(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def all_end_with(process, wanted=lambda title: True):
     """Kill a process alone, not its group; all that descend from it must end. Returns how many there were."""
-    below = descendants(process.pid) | known
+    below = {one for one in descendants(process.pid) if wanted(title(one[0]))}
     os.kill(process.pid, signal.SIGKILL)
     until = time.monotonic() + PATIENCE
     process.wait()
     while left := below & living().keys():
         if time.monotonic() > until:
-            names = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid, _ in left]
+            names = [title(pid) for pid, _ in left]
             for pid, _ in left:
                 os.kill(pid, signal.SIGKILL)
             raise AssertionError(f"still alive after {PATIENCE} s: {names}")
@@ -86,8 +90,8 @@ def begin(tmp_path):
     """Start a study of these settings; whatever a failed test leaves of it is killed."""
     begun = []
 
-    def start_one(*settings, **options):
-        begun.append(start(recipe_of(tmp_path, *settings), tmp_path / "run", **options))
+    def start_one(*settings, more=(), **options):
+        begun.append(start(recipe_of(tmp_path, *settings), tmp_path / "run", *more, **options))
         return begun[0]
 
     yield start_one
@@ -132,6 +136,39 @@ def test_a_step_that_takes_long_is_not_waited_for():
     assert all_end_with(parent) == 1
     parent.stdout.close()
     parent.stdout.close()
+
+
+def threads(pid):
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["start-up", "training"])
+def test_processes_of_torchrun_end_with_it(tmp_path, moment):
+    recipe, out = recipe_of(tmp_path, *LONG), tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    process = subprocess.Popen(
+        [*command, "-m", "clipmem", "run", str(recipe), "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CLIPMEM_CHECKPOINT_SECONDS": "1"},
+    )
+    wait_for(process, lambda: len(descendants(process.pid)) == 2)
+    # a process that has a second thread watches; torch has more
+    wait_for(process, lambda: all(threads(pid) > 1 for pid, _ in descendants(process.pid)))
+    if moment == "training":
+        wait_for(process, lambda: list(out.glob("models/f/*/checkpoint.safetensors")))
+    assert all_end_with(process) == 2
+
+
+@pytest.mark.slow
+def test_tasks_of_ray_end_with_the_command(begin, tmp_path):
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    process = begin(*LONG, more=("--engine", "ray"), every=1)
+    wait_for(process, lambda: list(tmp_path.glob("run/models/*/*/checkpoint.safetensors")))
+    # Ray's own agents take some seconds more
+    assert all_end_with(process, lambda title: title.startswith("ray::train ")) >= 1
 
 
 @pytest.mark.slow
