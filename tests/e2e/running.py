@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+from clipmem.base.progress import Quiet
 from clipmem.base.recipes import dump_recipe
 from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.test_study import contents
@@ -34,3 +35,14 @@ def undisturbed_study(folder, settings, start=start):
     recipe.write_text(dump_recipe(tiny_recipe(*settings)))
     ends_well(start(recipe, folder / "run"))
     return recipe, contents(folder / "run")
+
+
+class Saboteur(Quiet):
+    """Does something when a stage begins."""
+
+    def __init__(self, stage, act):
+        self.stage, self.act = stage, act
+
+    def begin(self, stage, total, unit):
+        if stage == self.stage:
+            self.act()

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from clipmem.store.folder import RunFolder
+from clipmem.study.loaded import STAGES
 from tests.e2e.running import ends_well, start, undisturbed_study
 from tests.e2e.test_study import contents
 
@@ -91,6 +92,30 @@ def test_ctrl_c_at_a_terminal_keeps_the_state_and_the_run_goes_on(undisturbed, t
     assert str(out) not in alive
     complaints = ends_well(start(recipe, out))
     assert "train     bound by " in complaints
+    assert contents(out) == expected
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_every_stage_in_turn(undisturbed, tmp_path):
+    recipe, expected = undisturbed
+    out = tmp_path / "run"
+    for before in (None, *STAGES[:-1]):
+        process, told = start(recipe, out), ""
+        if before is None:
+            while not (out / "manifest.json").is_file():
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.002)
+        while before and not told.startswith(before):
+            told = process.stderr.readline()
+            assert told, f"{before} never ended"
+        os.killpg(process.pid, signal.SIGINT)
+        complaints = process.communicate(timeout=120)[1]
+        assert process.returncode == 130, complaints
+        assert complaints.count("\n") == 1
+        assert complaints.startswith("clipmem: stopped. ")
+        assert sum(RunFolder(out).is_done(stage) for stage in STAGES) == (STAGES.index(before) + 1 if before else 0)
+        assert not list(out.rglob("*.tmp"))
+    ends_well(start(recipe, out))
     assert contents(out) == expected
 
 

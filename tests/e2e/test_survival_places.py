@@ -1,4 +1,4 @@
-"""Folders that are in use, full, read-only, or lose a file in the middle; and a loss that is not finite."""
+"""Folders that are in use, read-only, or lose a file in the middle; and a loss that is not finite."""
 
 import os
 import signal
@@ -11,10 +11,10 @@ import pytest
 
 import clipmem
 from clipmem.base.errors import InputError
-from clipmem.base.progress import Quiet
 from clipmem.base.recipes import dump_recipe
 from clipmem.store.folder import RunFolder
 from clipmem.testing.tiny import tiny_recipe, write_parquet
+from tests.e2e.running import Saboteur
 from tests.e2e.test_cli import clip
 from tests.e2e.test_study import contents
 
@@ -26,26 +26,6 @@ def recipe(tmp_path):
     file = tmp_path / "study.toml"
     file.write_text(dump_recipe(tiny_recipe(*STUDY)))
     return file
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """A small file system of our own: mount, and again with other options."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def mount(options):
-        return subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, text=True, check=False
-        )
-
-    done = mount("size=64k") if sys.platform == "linux" else None
-    if done is None or done.returncode:
-        pytest.skip("mounting a small file system needs Linux and the rights of root")
-    try:
-        yield place, lambda options: mount(f"remount,{options}")
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_two_processes_on_one_folder(recipe, tmp_path):
@@ -69,31 +49,6 @@ def test_two_processes_on_one_folder(recipe, tmp_path):
     complaints = first.communicate()[1]
     assert first.returncode == 0, complaints
     assert clip("run", recipe, "--out", out).stderr.count("done before") == 7
-
-
-# full while pictures are decoded, tables written, a model written; test_cli has a shorter one
-@pytest.mark.slow
-@pytest.mark.parametrize("size", ["256k", "1m", "8m"])
-def test_a_full_disk_says_so_and_a_second_run_completes(recipe, tmp_path, disk, size):
-    place, remount = disk
-    expected = clip("run", recipe, "--out", tmp_path / "roomy")
-    assert expected.returncode == 0, expected.stderr
-    out = place / "run"
-    assert remount(f"size={size}").returncode == 0
-    full = clip("run", recipe, "--out", out)
-    assert full.returncode == 1, full.stderr
-    last = full.stderr.splitlines()[-1]
-    assert last.startswith(f"clipmem: could not write {out}/")
-    assert last.endswith(
-        "No space left on device. Nothing half-written was kept. Free some space and run the same command again: it "
-        "goes on where it stopped."
-    )
-    assert "Traceback" not in full.stderr
-    assert not list(out.rglob("*.tmp"))
-    assert remount("size=256m").returncode == 0
-    again = clip("run", recipe, "--out", out)
-    assert again.returncode == 0, again.stderr
-    assert contents(out) == contents(tmp_path / "roomy")
 
 
 def test_a_read_only_disk(recipe, disk):
@@ -122,17 +77,6 @@ def test_a_folder_without_the_right_to_write(recipe, tmp_path):
     done = clip("run", recipe, "--out", tmp_path / "locked" / "run")
     assert done.returncode == 2
     assert f"cannot write {tmp_path / 'locked' / 'run'}: got Permission denied" in done.stderr
-
-
-class Saboteur(Quiet):
-    """Does something when a stage begins."""
-
-    def __init__(self, stage, act):
-        self.stage, self.act = stage, act
-
-    def begin(self, stage, total, unit):
-        if stage == self.stage:
-            self.act()
 
 
 def parquet_recipe(folder, shards=2):

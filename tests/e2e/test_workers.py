@@ -14,12 +14,6 @@ from tests.e2e.test_study import contents
 ONE = ("train.seeds=[0]",)
 
 
-@pytest.fixture
-def fresh(monkeypatch):
-    """As if no process were kept yet."""
-    monkeypatch.setattr(workers, "_idle", None)
-
-
 def test_kept_processes_train_the_next_study_and_change_nothing_in_it(fresh, tmp_path, monkeypatch):
     with workers.kept():
         clipmem.run(tiny_recipe(*ONE, "train.epochs=1", "model.name=clipmem-micro"), tmp_path / "other")

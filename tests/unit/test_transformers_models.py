@@ -6,6 +6,7 @@ import pickle
 import shutil
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from PIL import Image
@@ -14,11 +15,12 @@ from tests.unit.test_weights import Evil
 
 from clipmem.base.errors import InputError
 from clipmem.base.pictures import Geometry
+from clipmem.cli import main
 from clipmem.data.decoding import decode
 from clipmem.data.views import as_float, normalise_pixels
 from clipmem.models import given
 from clipmem.models.protocol import DualEncoder, geometry_of
-from clipmem.store.hashing import file_sha256
+from clipmem.store.hashing import file_sha256, pair_uid
 
 CAPTIONS = [
     "a photo of the red cat",
@@ -49,13 +51,13 @@ def configs(library, kind, words):
     return library.Siglip2Config(text_config=text, vision_config={**TOWER, "patch_size": 16, "num_patches": 9})
 
 
-def build(library, folder, kind, tokenizer, named):
+def build(library, folder, kind, tokenizer, named, seed=5):
     """Save a model of random weights with its tokenizer and processor."""
     folder.mkdir()
     words = getattr(tokens, tokenizer)(folder, **named)
     config = configs(library, kind, words)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
+        torch.manual_seed(seed)
         model = getattr(library, type(config).__name__.replace("Config", "Model"))(config).eval()
         for parameter in model.parameters():  # biases and norms are trivial in a fresh model
             torch.nn.init.normal_(parameter, std=0.3)
@@ -146,6 +148,72 @@ def test_embeddings_equal_the_library_s_own(library, folders, name):
     assert text.std() > 0.05
     assert image.std() > 0.05
     assert len({tuple(row) for row in text.round(decimals=4).tolist()}) == len(CAPTIONS)
+
+
+@pytest.fixture(scope="module")
+def scored(library, folders, tmp_path_factory):
+    """Pairs scored by the command with two CLIPs; gives both folders, pictures, captions and the table by pair."""
+    place = tmp_path_factory.mktemp("scored")
+    models = folders["CLIP"], build(library, place / "other", *KINDS["CLIP"], seed=6)
+    pictures = squares(32, 12)
+    captions = [f"{'red ' * (k % 3)}cat number {k}" for k in range(12)]
+    images = [png(picture) for picture in pictures]
+    for name, rows in (("pairs", slice(8)), ("bank", slice(8, 12))):
+        pl.DataFrame({"image": images[rows], "captions": [[one] for one in captions[rows]]}).write_parquet(
+            place / f"{name}.parquet"
+        )
+    arguments = ["score", "--target", f"transformers:{models[0]}", "--reference", f"transformers:{models[1]}"]
+    arguments += ["--data", f"{place / 'pairs.parquet'}", "--bank", f"{place / 'bank.parquet'}"]
+    main_ends([*arguments, "--out", f"{place / 'scores.parquet'}"])
+    table = {row["uid"]: row for row in pl.read_parquet(place / "scores.parquet").to_dicts()}
+    return models, pictures, captions, [table[pair_uid(images[k], [captions[k]])] for k in range(8)]
+
+
+def main_ends(arguments):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code in (0, None)
+
+
+def test_scores_of_the_command_equal_the_library_s_features(library, scored):
+    models, pictures, captions, rows = scored
+    aligned = []
+    for folder, side in zip(models, "fg", strict=True):
+        text, image = (
+            torch.nn.functional.normalize(one.double()) for one in by_hand(library, folder, captions, pictures)
+        )
+        similar = image @ text.T
+        positive, image_bank, text_bank = similar[:8, :8].diag(), similar[:8, 8:].mean(1), similar[8:, :8].mean(0)
+        for name, own in (("positive", positive), ("image_bank", image_bank), ("text_bank", text_bank)):
+            np.testing.assert_allclose([row[f"{side}_{name}"] for row in rows], own, rtol=0, atol=1e-5)
+        aligned.append(positive - image_bank - text_bank)
+    expected = (aligned[0] - aligned[1]).numpy()
+    assert np.abs(expected).max() > 0.05
+    np.testing.assert_allclose([row["clipmem"] for row in rows], expected, rtol=0, atol=1e-5)
+
+
+def test_similarity_is_the_clip_score_of_torchmetrics(library, scored):
+    metrics = pytest.importorskip("torchmetrics.functional.multimodal", reason="the extra bench is not installed")
+    models, pictures, captions, rows = scored
+
+    class Features(library.CLIPModel):
+        """Gives features as tensors, as the library did until version 5."""
+
+        def get_image_features(self, *arguments):
+            return tensor(super().get_image_features(*arguments))
+
+        def get_text_features(self, *arguments):
+            return tensor(super().get_text_features(*arguments))
+
+    processor = library.AutoProcessor.from_pretrained(models[0], local_files_only=True)
+    for folder, side in zip(models, "fg", strict=True):
+        model = Features.from_pretrained(folder, local_files_only=True).eval()
+        ours = [row[f"{side}_positive"] for row in rows]
+        assert max(map(abs, ours)) > 0.01
+        for k, similarity in enumerate(ours):
+            pixels = torch.from_numpy(np.array(pictures[k])).permute(2, 0, 1)
+            theirs = metrics.clip_score(pixels, captions[k], lambda model=model: (model, processor))
+            assert theirs.item() == pytest.approx(100 * max(similarity, 0), abs=1e-3)
 
 
 def test_what_each_kind_wants_of_pictures(folders):

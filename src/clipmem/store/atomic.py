@@ -6,13 +6,17 @@ process killed at any moment leaves the old file, or the new one, or a stray
 """
 
 import contextlib
+import errno
 import os
-import tempfile
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
-from clipmem.base.paths import as_write_error
+from clipmem.base.errors import InputError, RunError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PROBE = 1 << 16
 
 
 @contextlib.contextmanager
@@ -21,13 +25,34 @@ def explain_write_errors(path: Path) -> Generator[None]:
 
     Raises:
         RunError: The disk or the quota is full, or another error of the device (exit code 1).
-        InputError: The place cannot be written: no permission, read-only, a file where a folder must be, a place that
-            takes no folders (exit code 2).
+        InputError: The place cannot be written: no permission, read-only, a file where a folder must be (exit code 2).
     """
     try:
         yield
     except OSError as error:
-        raise as_write_error(error, path) from error
+        reason = error.strerror or str(error)
+        if error.errno in _FULL:
+            raise RunError(
+                f"could not write {path}: {reason}{_room(path, error)}. Nothing half-written was kept. "
+                "Free some space and run the same command again: it resumes where it stopped."
+            ) from error
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) or error.errno == errno.EROFS:
+            raise InputError(
+                f"cannot write {path}",
+                got=reason,
+                expected="a writable folder",
+                todo="Choose another --out DIR.",
+            ) from error
+        raise RunError(f"could not write {path}: {reason}. Nothing half-written was kept.") from error
+
+
+def _room(path: Path, error: OSError) -> str:
+    """Say how much of the disk is free, the half-written file being gone; a quota has numbers of its own."""
+    there = next((folder for folder in path.parents if folder.is_dir()), None)
+    if error.errno != errno.ENOSPC or there is None:
+        return ""
+    disk = shutil.disk_usage(there)
+    return f", {disk.free / 1e6:,.2f} of {disk.total / 1e6:,.2f} MB free"
 
 
 def make_folder(path: Path) -> Path:
@@ -35,18 +60,6 @@ def make_folder(path: Path) -> Path:
     with explain_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def check_place(path: Path) -> None:
-    """Check that a folder can be made at `path`, or written to if it is there, and leave nothing behind.
-
-    Raises:
-        InputError: It cannot (see `explain_write_errors`).
-    """
-    with explain_write_errors(path):
-        # made, not asked for: permission bits tell nothing of /proc or of a read-only file system
-        there = next((folder for folder in (path, *path.parents) if folder.exists()), Path())
-        Path(tempfile.mkdtemp(prefix=".clipmem-", dir=there)).rmdir()
 
 
 @contextlib.contextmanager
@@ -65,7 +78,11 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
     with explain_write_errors(path):
         try:
             with temporary.open("wb") as stream:
-                yield stream
+                try:
+                    yield stream
+                except Exception:
+                    _ask_again(stream)
+                    raise
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)
@@ -73,6 +90,14 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
             # also on Ctrl-C: the temporary file is of no use to anybody
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _ask_again(stream: IO[bytes]) -> None:
+    """Raise the system's error if nothing more can be written: numpy drops its number, polars raises another class."""
+    if not stream.closed:
+        stream.seek(0, os.SEEK_END)
+        stream.write(bytes(_PROBE))
+        stream.flush()
 
 
 def atomic_write(path: Path, data: bytes) -> None:

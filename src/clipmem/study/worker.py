@@ -5,7 +5,8 @@ It trains the models of a run folder that are named, in order. With none named i
 until that ends; relative paths start at the directory. Torch is imported once for all of them, those of other studies
 too, and nothing of one training is left for the next: each has its own model and its own random state.
 
-SIGTERM and SIGINT (Ctrl-C goes to the whole process group) end it after the step that it is in, with a checkpoint.
+SIGTERM and SIGINT (Ctrl-C goes to the whole process group) end it after the step that it is in, with a checkpoint; so
+does the end of the engine's process (see `child`, by which engines start it).
 """
 
 import json

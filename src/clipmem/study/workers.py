@@ -50,8 +50,8 @@ class Worker:
         self._messages: queue.Queue[tuple[Worker, Any]] | None = None
         self.complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "clipmem.study.worker"],
+        self.process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "clipmem.study.child", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.complaints,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from clipmem.base.errors import InputError
 from clipmem.base.suggest import did_you_mean
+from clipmem.study import child
 
 if TYPE_CHECKING:
     from clipmem.store.folder import RunFolder
@@ -127,6 +128,12 @@ def open_engine(name: str) -> Generator[Engine]:
 def launched() -> bool:
     """Tell whether torchrun started this process as one of several."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def watch_launcher() -> None:
+    """Under torchrun, end this process once torchrun is gone: killed, it cannot end its processes itself."""
+    if launched():
+        child.watch(os.getppid())
 
 
 def is_first() -> bool:
