@@ -66,13 +66,19 @@ def as_read_error(
     return InputError(what, got=got, expected=expected, todo=todo)
 
 
-def as_write_error(error: OSError, path: Path) -> ClipmemError:
-    """Say of an error while writing: the disk is full or the device broken (RunError), or the place is wrong."""
+def as_write_error(error: OSError, path: Path, *, room: str = "") -> ClipmemError:
+    """Say of an error while writing: the disk is full or the device broken (RunError), or the place is wrong.
+
+    Args:
+        error: The error.
+        path: What was to be written.
+        room: How much of the disk is free, where that matters.
+    """
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return RunError(
-            f"could not write {path}: {reason}. Nothing half-written was kept. "
-            "Free some space and run the same command again: it goes on where it stopped."
+            f"could not write {path}: {reason}{room}. Nothing half-written was kept. "
+            "Free some space and run the same command again: it resumes where it stopped."
         )
     if error.errno is None or error.errno in _DEVICE:
         return RunError(f"could not write {path}: {reason}. Nothing half-written was kept.")

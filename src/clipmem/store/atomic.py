@@ -9,13 +9,13 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
-from clipmem.base.errors import InputError, RunError
+from clipmem.base.paths import as_write_error
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PROBE = 1 << 16
 
 
@@ -25,25 +25,13 @@ def explain_write_errors(path: Path) -> Generator[None]:
 
     Raises:
         RunError: The disk or the quota is full, or another error of the device (exit code 1).
-        InputError: The place cannot be written: no permission, read-only, a file where a folder must be (exit code 2).
+        InputError: The place cannot be written: no permission, read-only, a file where a folder must be, a place that
+            takes no folders (exit code 2).
     """
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in _FULL:
-            raise RunError(
-                f"could not write {path}: {reason}{_room(path, error)}. Nothing half-written was kept. "
-                "Free some space and run the same command again: it resumes where it stopped."
-            ) from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) or error.errno == errno.EROFS:
-            raise InputError(
-                f"cannot write {path}",
-                got=reason,
-                expected="a writable folder",
-                todo="Choose another --out DIR.",
-            ) from error
-        raise RunError(f"could not write {path}: {reason}. Nothing half-written was kept.") from error
+        raise as_write_error(error, path, room=_room(path, error)) from error
 
 
 def _room(path: Path, error: OSError) -> str:
@@ -60,6 +48,18 @@ def make_folder(path: Path) -> Path:
     with explain_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def check_place(path: Path) -> None:
+    """Check that a folder can be made at `path`, or written to if it is there, and leave nothing behind.
+
+    Raises:
+        InputError: It cannot (see `explain_write_errors`).
+    """
+    with explain_write_errors(path):
+        # made, not asked for: permission bits tell nothing of /proc or of a read-only file system
+        there = next((folder for folder in (path, *path.parents) if folder.exists()), Path())
+        Path(tempfile.mkdtemp(prefix=".clipmem-", dir=there)).rmdir()
 
 
 @contextlib.contextmanager

@@ -3,17 +3,22 @@
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipmem.base.errors import InputError
+from clipmem.base.paths import as_read_error, checked_path
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, load_recipe, recipe_from
-from clipmem.store.folder import RunFolder
+from clipmem.base.suggest import near_names
+from clipmem.study import early
 from clipmem.study.engines import check_name, is_first, open_engine, watch_launcher
-from clipmem.study.loaded import Run
+
+if TYPE_CHECKING:  # the tables of a run need polars: not before the recipe is right
+    from clipmem.study.loaded import Run
 
 PUBLISHED_RECIPES = ("coco-vit-b-32", "coco-vit-b-16", "cc3m-vit-b-32", "cc3m-vit-b-16")
 SHIPPED_RECIPES = ("demo", "quick", *PUBLISHED_RECIPES)
+_MOST = 2**20  # bytes of a recipe: a file of more is none
 
 
 def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Sequence[str] = ()) -> Recipe:
@@ -29,18 +34,29 @@ def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Seque
     if recipe in SHIPPED_RECIPES:
         text = (files("clipmem") / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
         return load_recipe(text, settings, origin=f"recipe {recipe!r}")
-    path = Path(recipe)
+    path = checked_path(recipe, "recipe")
+    return load_recipe(_recipe_text(path), settings, origin=str(path))
+
+
+def _recipe_text(path: Path) -> str:
+    expected, todo = "a TOML file, 'demo' or 'quick'", "`clipmem init` writes one to start from."
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            content = stream.read(_MOST + 1)
+        if len(content) > _MOST:
+            raise InputError(f"recipe {path}", got=f"more than {_MOST:,} bytes", expected=expected, todo=todo)
+        return content.decode("utf-8-sig")  # editors of some systems put a mark in front
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InputError(
-            f"recipe {path}",
-            got=str(reason),
-            expected="a TOML file, 'demo' or 'quick'",
-            todo="`clipmem init` writes one to start from.",
-        ) from error
-    return load_recipe(text, settings, origin=str(path))
+        # without the ending, which all of them share
+        known = {} if path.exists() else _recipes_at(path.parent)
+        near = [known[name] for name in near_names(path.stem, known)]
+        todo = f"Did you mean {' or '.join(map(repr, near))}?" if near else todo
+        raise as_read_error(error, f"recipe {path}", expected=expected, todo=todo) from error
+
+
+def _recipes_at(folder: Path) -> dict[str, str]:
+    """Return the shipped recipes and the TOML files of a folder: name without ending → what to write."""
+    return {**{name: name for name in SHIPPED_RECIPES}, **{file.stem: str(file) for file in folder.glob("*.toml")}}
 
 
 def run(
@@ -53,7 +69,8 @@ def run(
     reporter: Reporter | None = None,
     command: str = "",
     strict: bool = False,
-) -> Run:
+    allow_long: bool = False,
+) -> "Run":
     """Make a study, or what is left of it, and return it.
 
     Args:
@@ -66,9 +83,12 @@ def run(
         command: What to write into the manifest as the command; by default this call.
         strict: Stop at the first record that cannot be used; by default such records are left out, counted, and listed
             in `quarantine.parquet`.
+        allow_long: Begin also a study that would take more than a day, or more memory or disk space than there is
+            (see `clipmem.study.forecast`). One that was begun resumes without it.
 
     Raises:
-        InputError: The recipe is wrong, asks for more pairs than there are, or the folder holds another study.
+        InputError: The recipe is wrong, asks for more pairs than there are or for what they do not have, the study
+            takes too much and `allow_long` is not set, or the folder holds another study.
         RunError: The study failed: disk full, a loss that is not finite, a worker that died.
     """
     watch_launcher()
@@ -76,32 +96,38 @@ def run(
         from clipmem.study.engines.together import follow
 
         follow()
-        return Run(out)
+        return load_run(out)
     check_name(engine)
-    resolved, folder = find_recipe(recipe, settings), RunFolder(out)
-    from clipmem.study.pipeline import Study  # imports torch, which takes seconds: not before the recipe is right
+    resolved, place = find_recipe(recipe, settings), checked_path(out, "--out")
+    early.check_study(resolved, place, device=device)
+    # imports torch, which takes seconds: not before the recipe is right
+    from clipmem.store.folder import RunFolder
+    from clipmem.study.pipeline import Study
 
     shown = recipe if isinstance(recipe, str | Path) else "recipe"
     with open_engine(engine) as chosen:
         Study(
             resolved,
-            folder,
+            RunFolder(place),
             reporter=reporter or Quiet(),
             command=command or f"clipmem.run({str(shown)!r}, {str(out)!r})",
             user_set=settings,
             device=device,
             engine=chosen,
             strict=strict,
+            allow_long=allow_long,
         ).run()
-    return Run(folder.path)
+    return load_run(place)
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | Path) -> "Run":
     """Read a finished run folder; imports no torch.
 
     Raises:
         InputError: It is not the folder of a finished run, or a newer clipmem made it.
     """
+    from clipmem.study.loaded import Run
+
     return Run(path)
 
 
@@ -111,13 +137,14 @@ def report(path: str | Path) -> Path:
     Raises:
         InputError: The folder is not a run folder whose scores are finished.
     """
-    from clipmem.data.sources import open_source
-    from clipmem.study.pipeline import write_summary_and_report
+    from clipmem.store.folder import RunFolder
 
     folder = RunFolder(path)
-    recipe = folder.recipe()
+    source = early.check_source(folder.recipe().data)
+    from clipmem.study.pipeline import write_summary_and_report  # imports torch
+
     with folder.locked():
-        outputs = write_summary_and_report(folder, open_source(recipe.data))
+        outputs = write_summary_and_report(folder, source)
         if folder.is_done("evaluate"):
             folder.finish("report", outputs, folder.read_json("summary.json")["seconds"]["report"])
     return outputs[-1]
