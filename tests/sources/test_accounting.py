@@ -514,3 +514,12 @@ def test_path_and_source_of_a_command_line_are_obeyed_or_refused():
         with pytest.raises(InputError) as error:
             data_section("a.tar", settings=[f"data.{key}='jsonl'"], **options)
         assert error.value.what == f"--set data.{key}"
+
+
+def test_paths_that_no_file_can_have_are_listed(folder):
+    path = folder / "pairs.csv"
+    path.write_text(f"image,caption\n{'x' * 10_000}.jpg,a\nx\0.jpg,b\n0.jpg,c\n")
+    found, problems, ledger = opened(path)
+    assert found == {"0.jpg": ["c"]}
+    assert [reason for _, reason in problems] == ["no such picture file"] * 2
+    assert counts(ledger) == (3, 1, 0, 2)

@@ -159,10 +159,10 @@ def find_root(paths: Sequence[str], base: Path) -> Path:
             parent, two levels deep.
     """
     step = max(1, len(paths) // _SAMPLE)
-    sample = [path for path in paths[::step][:_SAMPLE] if "\0" not in path]
+    sample = paths[::step][:_SAMPLE]
 
     def there(folder: Path) -> int:
-        return sum((folder / path).is_file() for path in sample)
+        return sum(_is_file(folder / path) for path in sample)
 
     for near in (base, Path()):
         if there(near):
@@ -170,6 +170,13 @@ def find_root(paths: Sequence[str], base: Path) -> Path:
     around = list(_folders_around(base))
     best = max(around, key=there, default=base)
     return best if there(best) else base
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a path with a NUL, or longer than the system allows
+        return False
 
 
 def _folders_around(base: Path) -> Iterator[Path]:
