@@ -66,10 +66,11 @@ CASES = {
     "place without folders": (["run", "quick", "--out", "/proc/new"], "cannot write /proc/new"),
     "place of scores": (["score", "--out", "/proc/s.parquet", "--target", ".", "--reference", "."], "cannot write"),
     "place of embeddings": (["embed", "--model", ".", "--data", "emoji", "--out", "/proc/new"], "cannot write"),
-    "folder as recipe": (["run", "."], "Is a directory"),
+    "folder as recipe": (["run", "."], "not a regular file"),
     "folder as scores": (["data", "ids", ".", "--out", "a.txt"], "no recipe.toml"),
     "other ending": ([*PAIR, "--target", ".", "--out", "s.csv"], "--out"),
     # recipes that are none
+    "empty": (["run", "empty.toml"], "a file without any key"),
     "binary": (["run", "binary.toml"], "not UTF-8"),
     "deep": (["run", "deep.toml"], "nested too deeply"),
     "large": (["run", "large.toml"], "more than 1,048,576 bytes"),
@@ -139,6 +140,7 @@ def refused(tmp_path_factory):
     (folder / "mine.toml").write_text(dump_recipe(tiny_recipe()))
     (folder / "run").mkdir()
     (folder / "run" / "recipe.toml").write_text(dump_recipe(tiny_recipe()))
+    (folder / "empty.toml").write_text("# nothing\n\n")
     (folder / "binary.toml").write_bytes(bytes(range(256)))
     (folder / "deep.toml").write_text("a = " + "[" * 100_000)
     (folder / "large.toml").write_text("#" * 10_000_000)

@@ -41,11 +41,17 @@ def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Seque
 def _recipe_text(path: Path) -> str:
     expected, todo = "a TOML file, 'demo' or 'quick'", "`clipmem init` writes one to start from."
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise InputError(f"recipe {path}", got="not a regular file", expected=expected, todo=todo)
         with path.open("rb") as stream:
             content = stream.read(_MOST + 1)
         if len(content) > _MOST:
             raise InputError(f"recipe {path}", got=f"more than {_MOST:,} bytes", expected=expected, todo=todo)
-        return content.decode("utf-8-sig")  # editors of some systems put a mark in front
+        text = content.decode("utf-8-sig")  # editors of some systems put a mark in front
+        # a file that was emptied by mistake must not start the default study
+        if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
+            raise InputError(f"recipe {path}", got="a file without any key", expected=expected, todo=todo)
+        return text
     except (OSError, UnicodeDecodeError) as error:
         # without the ending, which all of them share
         known = {} if path.exists() else _recipes_at(path.parent)
