@@ -1,6 +1,6 @@
 """Bare environments: no HOME, the C locale, captions in any script; and folders that another clipmem wrote.
 
-Libraries keep what is theirs: matplotlib a list of fonts in the user's cache, torch an empty folder in the temporary one.
+Libraries keep what is theirs: matplotlib a list of fonts in the user's cache, torch an empty temporary folder.
 """
 
 import json
