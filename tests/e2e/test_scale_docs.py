@@ -25,7 +25,7 @@ def clipmem_part(line):
 
 
 def test_there_are_commands():
-    assert len(LINES) == 9
+    assert len(LINES) == 11
     assert len(IN_TABLE) == 3
     assert sum(clipmem_part(line) is not None for line in LINES + IN_TABLE) == 9
 

@@ -4,6 +4,7 @@ Most moments are `slow`: `pytest -m slow tests/e2e/test_survival.py`.
 """
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -105,7 +106,7 @@ def test_ctrl_c_in_every_stage_in_turn(undisturbed, tmp_path):
             while not (out / "manifest.json").is_file():
                 assert process.poll() is None, process.stderr.read()
                 time.sleep(0.002)
-        while before and not told.startswith(before):
+        while before and not re.match(rf"{before} +([0-9.]+ s|done before)$", told):
             told = process.stderr.readline()
             assert told, f"{before} never ended"
         os.killpg(process.pid, signal.SIGINT)
