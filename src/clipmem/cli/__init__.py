@@ -21,6 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: What follows the program's name; by default `sys.argv[1:]`.
     """
+    try:
+        _main(arguments)
+    except KeyboardInterrupt:
+        print("clipmem: stopped. Run the same command again: it resumes where it stopped.", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     from cyclopts import CycloptsError
 
     from clipmem.base.errors import ClipmemError, ClipmemWarning
@@ -52,9 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `clipmem … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("clipmem: stopped. Run the same command again: it goes on where it stopped.", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
     except OSError as error:
         # of a file: the place is wrong, or the machine is in trouble; anything else is a bug
         if error.filename is None or os.environ.get(TRACEBACK):

@@ -63,8 +63,8 @@ class Protocol(ABC):
                 got=f"{asked:,} pairs asked for (shared {split.shared:,} + candidate {split.candidate:,} + independent "
                 f"{split.independent:,} + external {split.external:,}), {there:,} in the data",
                 expected=f"at most {there:,} in all",
-                todo="Write a recipe with roles that fit by `clipmem init FILE --data PATH`, or set smaller ones, for example "
-                "with --set split.shared=N.",
+                todo="Let `clipmem init FILE --data PATH` write a recipe with roles that fit, or set smaller ones, "
+                "for example with --set split.shared=N.",
             )
 
     def used_pairs(self, pairs: pl.DataFrame) -> int:  # noqa: ARG002

@@ -48,16 +48,16 @@ def _recipe_text(path: Path) -> str:
         if len(content) > _MOST:
             raise InputError(f"recipe {path}", got=f"more than {_MOST:,} bytes", expected=expected, todo=todo)
         text = content.decode("utf-8-sig")  # editors of some systems put a mark in front
-        # a file that was emptied by mistake must not start the default study
-        if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
-            raise InputError(f"recipe {path}", got="a file without any key", expected=expected, todo=todo)
-        return text
     except (OSError, UnicodeDecodeError) as error:
         # without the ending, which all of them share
         known = {} if path.exists() else _recipes_at(path.parent)
         near = [known[name] for name in near_names(path.stem, known)]
         todo = f"Did you mean {' or '.join(map(repr, near))}?" if near else todo
         raise as_read_error(error, f"recipe {path}", expected=expected, todo=todo) from error
+    # a file that was emptied by mistake must not start the default study
+    if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
+        raise InputError(f"recipe {path}", got="a file without any key", expected=expected, todo=todo)
+    return text
 
 
 def _recipes_at(folder: Path) -> dict[str, str]:
