@@ -30,7 +30,7 @@ from clipmem.score.subsample import balanced_draw, matrices
 HERE = Path(__file__).parent
 RUNS = ("independent", "balanced")
 STUDIES, N, NEIGHBOURS = 100, 300, 5
-SPLITS = 100
+SPLITS = 40
 
 
 class Study(NamedTuple):
@@ -187,6 +187,24 @@ def of_run(table: pl.DataFrame, name: str) -> dict[str, object]:
     }
 
 
+def at_equal_counts(values: np.ndarray, member: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Give the variance of a score if each pair were in k models, over that at the counts drawn, with a 95 % interval.
+
+    Both from the variances s_in² and s_out² of the same real models, over pairs with two models on each side: the ratio
+    of mean(s_in²/k + s_out²/(R - k)) to mean(s_in²/a + s_out²/b). Percentile bootstrap over pairs.
+    """
+    models, inside = len(values), member.sum(axis=0)
+    some = (inside > 1) & (inside < models - 1)
+    values, member, inside = values[:, some], member[:, some], inside[some]
+    k = round(float(member.mean() * models))
+    sides = [np.where(mask, values, np.nan) for mask in (member, ~member)]
+    s_in, s_out = (np.nanvar(side, axis=0, ddof=1) for side in sides)
+    now, before = s_in / k + s_out / (models - k), s_in / inside + s_out / (models - inside)
+    drawn = generator(seed, "pairs").integers(len(now), size=(2000, len(now)))
+    ratios = now[drawn].mean(axis=1) / before[drawn].mean(axis=1)
+    return np.array([now.mean() / before.mean(), *np.quantile(ratios, [0.025, 0.975])])
+
+
 def compared(table: pl.DataFrame, rows: list[dict[str, object]]) -> dict[str, float]:
     """Compare both runs: difference of split-half agreements, ratio of variances, mean scores; with 95 % intervals."""
     before, after = ({key: value for key, value in row.items() if isinstance(value, float)} for row in rows)
@@ -205,6 +223,9 @@ def compared(table: pl.DataFrame, rows: list[dict[str, object]]) -> dict[str, fl
         "ratio_low": np.exp(ratio - z * errors[1]),
         "ratio_high": np.exp(ratio + z * errors[1]),
     }
+    first = table.filter(pl.col("run") == RUNS[0]).sort("uid")
+    counts = at_equal_counts(first["value"].to_numpy().T.astype(np.float64), first["member"].to_numpy().T)
+    document |= dict(zip(("counts_ratio", "counts_low", "counts_high"), counts.tolist(), strict=True))
     scores: list[pl.DataFrame] = []
     for name in RUNS:
         own = table.filter(pl.col("run") == name).sort("uid")

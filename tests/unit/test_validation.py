@@ -10,6 +10,7 @@ from tests.close import alike
 from clipmem.functional.measures import MEASURES
 from clipmem.score.alignments import ALIGNMENTS
 
+GROUPED = ("grouped_low", "grouped_high")
 ROOT = Path(__file__).parents[2]
 
 
@@ -53,6 +54,28 @@ def test_the_stored_scores_give_the_documented_coverage(tmp_path):
         assert f"| {row['run']} | {' | '.join(cells)} |" in text
     for row in result["shared out"]:
         assert f"| {row['run']} | {row['component_sd']:.3f} | {row['low']:.3f} to {row['high']:.3f} |" in text
+
+
+def test_the_stored_runs_and_planted_studies_give_the_documented_gain_of_balanced_draws(tmp_path):
+    result, text = run_stored(tmp_path, "balanced.py", "balanced.json", "balanced.parquet")
+    for row in result["simulated"]:
+        ratios = [
+            f"{row[f'ratio_{kind}']:.2f} [{row[f'ratio_{kind}_low']:.2f}, {row[f'ratio_{kind}_high']:.2f}]"
+            for kind in ("independent", "same_share")
+        ]
+        changes = [f"{row[f'{name}_independent']:.3f} → {row[f'{name}_balanced']:.3f}" for name in ("truth", "halves")]
+        changes += [f"{100 * row['lost_independent']:.0f} % → {100 * row['lost_balanced']:.0f} %"]
+        changes += [f"{100 * row['covers_independent']:.1f} % → {100 * row['covers_balanced']:.1f} %"]
+        cells = [row["models"], row["fraction"], row["times"], f"{100 * row['unscored_independent']:.1f} %"]
+        assert f"| {' | '.join(str(cell) for cell in [*cells, *ratios, *changes])} |" in text
+    for row in result["runs"]:
+        models = f"{row['in_least']} to {row['in_most']} of {row['models']}"
+        cells = [f"{row[name]:.4f} ± {row[f'{name}_stderr']:.4f}" for name in ("halves", "variance")]
+        assert f"| {row['run']} | {models} | {row['unscored']} | {' | '.join(cells)} |" in text
+    [found] = result["compared"]
+    for name, low, high in (("halves_change", "halves_low", "halves_high"), ("grouped_change", *GROUPED)):
+        assert f"{found[name]:+.3f} [{found[low]:+.3f}, {found[high]:+.3f}]" in text
+    assert f"{found['variance_ratio']:.2f} [{found['ratio_low']:.2f}, {found['ratio_high']:.2f}]" in text
 
 
 def test_the_stored_scores_give_the_documented_measures_and_their_declarations(tmp_path):

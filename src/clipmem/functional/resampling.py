@@ -20,9 +20,10 @@ is shared by all its pairs):
     16    0.948 (0.47)    0.946 (0.43)    0.898 (0.38)    0.903 (0.16)
     32    0.952 (0.31)    0.953 (0.30)    0.927 (0.28)    0.943 (0.12)
 
-The figures are good to about 0.005 (0.04 in the last column). So `variance="moderated"` is the narrowest that about holds what it claims; a pair's own few numbers
-("jackknife") do too, in a wider interval. The percentile bootstrap is too narrow, at 32 models still a little:
-do not show it as 95 %. Numbers again: `pytest tests/science/test_interval_coverage.py -s`.
+The figures are good to about 0.005 (0.04 in the last column). So `variance="moderated"` is the narrowest that about
+holds what it claims; a pair's own few numbers ("jackknife") do too, in a wider interval. The percentile bootstrap is
+too narrow, at 32 models still a little: do not show it as 95 %. Numbers again:
+`pytest tests/science/test_interval_coverage.py -s`.
 
 Numpy float64 arrays. A pair that no model had, or that all had, has NaN everywhere (null in a table), and so has
 the standard error of a pair with only one model on a side, which says nothing about that side's spread; the counts
