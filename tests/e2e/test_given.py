@@ -204,7 +204,7 @@ def test_changed_roles_are_refused(world, mixed, tmp_path, monkeypatch):
         ("broken", (), r"^checkpoint .*broken/open_clip_model\.safetensors: got a file that does not load"),
         ("ViT-B-32/openai", (), r"Write ViT-B-32-quickgelu/openai\."),
         ("small", ("split.external=40",), r"^\[split\] external: got 40 of 40 pairs in the data"),
-        ("small", ("given.roles=none.csv",), r"^\[given\] roles, none\.csv: got no such file"),
+        ("small", ("given.roles=none.csv",), r"^\[given\] roles none\.csv: got No such file"),
     ],
 )
 def test_what_cannot_work_leaves_nothing_behind(world, tmp_path, monkeypatch, target, settings, message):

@@ -182,8 +182,8 @@ def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path, monkeypat
     )
 
     def dying(command, **options):
-        if command[1:3] == ["-m", "clipmem.study.worker"]:
-            command = [command[0], "-c", program, *command[3:]]
+        if command[1:3] == ["-m", "clipmem.study.child"]:
+            command = [command[0], "-c", program]
         return real(command, **options)
 
     monkeypatch.setattr(workers.subprocess, "Popen", dying)
@@ -199,7 +199,10 @@ def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path, monkeypat
 
 def test_a_loss_that_is_not_finite_stops_the_study(tmp_path):
     with pytest.raises(RunError) as error:
-        clipmem.run(tiny_recipe("train.lr=1e30", "train.seeds=[0]", "train.warmup=0.0"), tmp_path / "run")
+        clipmem.run(
+            tiny_recipe("train.lr=1e6", "train.weight_decay=1e6", "train.seeds=[0]", "train.warmup=0.0"),
+            tmp_path / "run",
+        )
     assert "the loss is nan at step" in str(error.value)
     assert "Try a smaller train.lr" in str(error.value)
 

@@ -85,7 +85,7 @@ def test_ctrl_c_at_a_terminal_keeps_the_state_and_the_run_goes_on(undisturbed, t
     complaints = process.communicate(timeout=120)[1]
     assert process.returncode == 130
     assert complaints.strip().splitlines()[-1] == (
-        "clipmem: stopped. Run the same command again: it goes on where it stopped."
+        "clipmem: stopped. Run the same command again: it resumes where it stopped."
     )
     assert "Traceback" not in complaints
     assert list(out.glob(CHECKPOINT))
@@ -131,7 +131,7 @@ def test_an_interrupt_ends_the_workers_and_says_how_to_go_on(undisturbed, tmp_pa
     process.send_signal(signal.SIGINT)
     complaints = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert "stopped. Run the same command again: it goes on where it stopped." in complaints
+    assert "stopped. Run the same command again: it resumes where it stopped." in complaints
     assert "Traceback" not in complaints
     alive = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(out) not in alive

@@ -125,7 +125,9 @@ def test_a_loss_that_is_not_finite_is_said_once(recipe, tmp_path):
         "--out",
         tmp_path / "run",
         "--set",
-        "train.lr=1e30",
+        "train.lr=1e6",
+        "--set",
+        "train.weight_decay=1e6",
         "--set",
         "train.warmup=0",
     )

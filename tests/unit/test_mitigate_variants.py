@@ -343,7 +343,8 @@ def test_a_local_language_model_rewrites_captions_once(tmp_path, cache, monkeypa
     [
         ("transformers", "[mitigate.caption_variants] provider: got 'transformers', expected KIND:ADDRESS. "
          "For example: transformers:models/my-model."),
-        ("transformer:x", "caption provider 'transformer': got an unknown name. Did you mean 'transformers'?"),
+        ("transformer:x", "caption provider 'transformer': got an unknown name, expected the name of an existing "
+         "caption provider. Did you mean 'transformers'?"),
         ("transformers:none", "language model 'none': got no such folder, expected a folder that transformers' "
          "save_pretrained wrote. Download the model first; nothing is fetched here."),
     ],

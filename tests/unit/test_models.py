@@ -349,10 +349,9 @@ def test_broken_config_file(tmp_path, text, got, expected):
         path.write_text(text)
     with pytest.raises(InputError) as caught:
         openclip.model_config(str(path))
-    message = str(caught.value)
-    assert message.startswith(f"[model] name = {str(path)!r}: got ")
-    assert got in message
-    assert f"expected {expected}. " in message
+    assert caught.value.what.startswith("[model] name = ")
+    assert got in caught.value.got
+    assert caught.value.expected == expected
 
 
 # ---- loss

@@ -9,6 +9,7 @@ import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.score.protocols import protocol_of
+from clipmem.store.folder import RunFolder
 from clipmem.study import forecast, needs
 from clipmem.study.execution import Execution
 from clipmem.testing.tiny import tiny_recipe, write_parquet
@@ -172,10 +173,13 @@ def test_consent_is_asked_for_before_anything_is_written(monkeypatch, tmp_path):
     def refuse(*_):
         raise InputError("time of the study")
 
+    def claimed(*_):
+        raise InputError("the folder")
+
     monkeypatch.setattr(forecast, "check", refuse)
-    (tmp_path / "file").touch()
-    place = tmp_path / "file" / "run"  # cannot be written: what comes after the forecast
+    monkeypatch.setattr(RunFolder, "claim", claimed)  # the first that is written, after the forecast
     with pytest.raises(InputError, match="time of the study"):
-        clipmem.run(tiny_recipe(), place)
-    with pytest.raises(InputError, match="cannot write"):
-        clipmem.run(tiny_recipe(), place, allow_long=True)
+        clipmem.run(tiny_recipe(), tmp_path / "run")
+    with pytest.raises(InputError, match="the folder"):
+        clipmem.run(tiny_recipe(), tmp_path / "run", allow_long=True)
+    assert not (tmp_path / "run").exists()

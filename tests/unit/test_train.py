@@ -355,7 +355,7 @@ def test_training_leaves_the_random_state_alone(fresh, tmp_path):
 
 def test_loss_that_is_not_finite(fresh, tmp_path):
     with pytest.raises(RunError) as caught:
-        run(fresh(), tmp_path, side="g", seed=4, settings=section(lr=1e30, warmup=0.0, epochs=3))
+        run(fresh(), tmp_path, side="g", seed=4, settings=section(lr=1e6, weight_decay=1e6, warmup=0.0, epochs=3))
     message = str(caught.value)
     assert message.startswith("training g, seed 4: the loss is nan at step 2 of 9. ")
     assert message.endswith("Try a smaller train.lr, a longer train.warmup, or train.precision = 'fp32'.")

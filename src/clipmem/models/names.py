@@ -1,11 +1,12 @@
 """The architectures that a name can mean, and their configs, without torch and without importing open_clip.
 
 open_clip's own configs are JSON files in its package: they are read there, so that a wrong name is refused at once.
-Configs that a program adds with `open_clip.add_model_config` are not among them; give the path of the JSON file.
+Once a program has imported open_clip, its register is asked: it has those of `open_clip.add_model_config` too.
 """
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -23,8 +24,19 @@ GRID = tuple(
 )
 
 
+def _of_open_clip() -> Sequence[str]:
+    """Return the names of open_clip's configs."""
+    library = sys.modules.get("open_clip")
+    return library.list_models() if library else list(_files())
+
+
+def _config(name: str) -> dict[str, Any]:
+    library = sys.modules.get("open_clip")
+    return library.get_model_config(name) if library else json.loads(_files()[name].read_text(encoding="utf-8"))
+
+
 @cache
-def _of_open_clip() -> Mapping[str, Path]:
+def _files() -> Mapping[str, Path]:
     """Find open_clip's config files: name → file."""
     spec = find_spec("open_clip")  # looks for the package, and does not import it
     folders = (spec.submodule_search_locations if spec else None) or []
@@ -63,7 +75,7 @@ def settings_of(name: str) -> dict[str, Any]:
     if name.endswith(".json"):
         return _config_file(name)
     if name in _of_open_clip():
-        return {"model_cfg": json.loads(_of_open_clip()[name].read_text(encoding="utf-8")), "preprocess_cfg": {}}
+        return {"model_cfg": _config(name), "preprocess_cfg": {}}
     near = near_names(name, architectures())
     raise InputError(
         f"[model] name = {shorten(name)}",
