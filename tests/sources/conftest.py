@@ -1,0 +1,13 @@
+"""A folder of images that tables of the tests name."""
+
+import pytest
+
+from clipmem.testing.tiny import picture
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four JPEGs: 0.jpg to 3.jpg."""
+    for k in range(4):
+        (tmp_path / f"{k}.jpg").write_bytes(picture(k, form="JPEG"))
+    return tmp_path
