@@ -30,7 +30,7 @@ def _weights() -> bytes:
     from clipmem.models.openclip import create
 
     torch.set_num_threads(1)
-    return save({name: value.contiguous() for name, value in create(_MODEL, seed=0).model.state_dict().items()})
+    return save({name: value.contiguous() for name, value in create(_MODEL, seed=0).module.state_dict().items()})
 
 
 def _pickled() -> bytes:

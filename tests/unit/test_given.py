@@ -208,6 +208,19 @@ def test_folders_that_lack_something(tmp_path):
     )
 
 
+def test_weights_that_are_nan_are_refused(tmp_path):
+    encoder = openclip.create("clipmem-micro", seed=1)
+    name, weight = list(encoder.module.named_parameters())[3]
+    weight.data.view(-1)[0] = torch.nan
+    encoder.save(tmp_path / "nan")
+    with pytest.raises(InputError) as error:
+        given.load(given.find(str(tmp_path / "nan")))
+    assert error.value.got == f"NaN in 1 of its weights, the first {name}"
+    weight.data.view(-1)[0] = -torch.inf  # a mask may hold it
+    encoder.save(tmp_path / "inf")
+    given.load(given.find(str(tmp_path / "inf")))
+
+
 def test_a_broken_model_is_not_called_one_of_ours(saved, tmp_path):
     (tmp_path / "open_clip_config.json").write_bytes((saved / "open_clip_config.json").read_bytes())
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"broken")

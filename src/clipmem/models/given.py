@@ -110,13 +110,24 @@ def load(model: GivenModel) -> DualEncoder:
     """Load a model with its own library, in float32 and ready to embed.
 
     Raises:
-        InputError: The files do not load, or the model needs the extra `hf` and it is not installed.
+        InputError: The files do not load, weights are NaN, or the model needs the extra `hf` and it is not installed.
 
     Warns:
         ClipmemWarning: The checkpoint seems to be of a QuickGELU model, and the architecture is another.
     """
-    if model.library == "transformers":
-        return transformers.load(model.folder)
+    encoder = transformers.load(model.folder) if model.library == "transformers" else _load_open_clip(model)
+    broken = [name for name, weight in encoder.module.named_parameters() if bool(weight.isnan().any())]
+    if broken:
+        raise InputError(
+            f"model {shorten(model.name)}",
+            got=f"NaN in {len(broken):,} of its weights, the first {broken[0]}",
+            expected="numbers: every embedding of such a model is NaN",
+            todo="Take a checkpoint from before the training diverged.",
+        )
+    return encoder
+
+
+def _load_open_clip(model: GivenModel) -> DualEncoder:
     what, named = f"model {shorten(model.name)}", model.parsed.kind == "checkpoint"
     parts = _parts(model.parsed, model.name, model.folder)
     checkpoint = read_checkpoint(model.weights, averaged=model.parsed.averaged)
