@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipmem.base.errors import ClipmemWarning, InputError, shorten
+from clipmem.base.paths import reading
 from clipmem.models import address, hub, names, openclip, tokenizers, transformers
 from clipmem.models.address import Address
 from clipmem.models.protocol import DualEncoder
@@ -102,7 +103,8 @@ def content(model: GivenModel) -> dict[str, str]:
         files += tokenizers.files_of(parts.tokenizer) if parts.tokenizer else []
         files += [parts.text_tower / "config.json"] if parts.text_tower else []
     suffix = address.AVERAGED if model.parsed.averaged else ""
-    found |= {file.name + (suffix if file == model.weights else ""): file_sha256(file) for file in files}
+    with reading(f"model {shorten(model.name)}", expected="files that can be read"):
+        found |= {file.name + (suffix if file == model.weights else ""): file_sha256(file) for file in files}
     return dict(sorted(found.items()))
 
 

@@ -86,6 +86,8 @@ class Look:
     @cached_property
     def columns(self) -> list[str]:
         """The columns of a Parquet file; none where it is no such file."""
+        if not self.head.startswith(b"PAR1"):  # a pipe is no file, and would be waited for
+            return []
         try:
             return list(pq.read_schema(self.path).names)
         except (pa.ArrowException, OSError):
