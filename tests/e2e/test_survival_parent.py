@@ -23,7 +23,7 @@ PATIENCE = 5.0  # seconds until the last one must be gone
 MOMENTS = 10
 # a training that takes longer than any test
 LONG = ("train.seeds=[0]", "train.epochs=20000")
-# one whose order of batches alone takes minutes to make: no step, and so no word, comes before
+# as many epochs as a recipe may have: the order of batches alone takes long to make, and nothing is said before
 ABSURD = ("train.seeds=[0]", "train.epochs=100000")
 
 
