@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
+
 import clipmem
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources import open_source
@@ -83,7 +85,8 @@ def compute(folder: Path, told: Callable[[str], object] = lambda _: None) -> dic
         found["reproduced"] = {**_NOTHING, "numbers": of_folder(folder / "reproduced")["numbers"]}
     told("compared")
     write_compared([parent, folder / "captions", folder / "text masking"], folder / "compared")
-    found["compared"] = of_folder(folder / "compared")
+    differences = pl.read_parquet(folder / "compared" / "compare.parquet").filter(pl.col("kind") != "cost")
+    found["compared"] = {**_NOTHING, "tables": {"differences": of_table(differences)}}
     told("scored, formats")
     return found | {"scored": scored(folder), "formats": formats(folder / "formats")}
 
