@@ -103,3 +103,13 @@ def test_without_data_the_defaults_run_on_the_shipped_pairs():
     assert (recipe.protocol, recipe.train.epochs, recipe.data.source) == ("leave-one-out", 2, "auto")
     assert open_source(recipe.data).pairs().height == 1914
     assert preset("quick").recipe.split.planted == 10
+
+
+def test_the_notes_tell_what_the_recipe_holds(tmp_path):
+    path = write_parquet(tmp_path / "pairs.parquet", 60)
+    begun = start(str(path), settings=["train.epochs=1", "split.shared=10"])
+    told = " ".join(begun.notes)
+    assert begun.recipe.train.epochs == 1
+    assert "1 epoch in batches of 8, as set" in told
+    assert "shared 10," in told
+    assert "60, 0 records left out" in told

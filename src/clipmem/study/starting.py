@@ -101,6 +101,7 @@ def start(
     ]
     recipe = load_recipe("", [*chosen, *(one for one in settings if one not in own)], origin="--set")
     recipe = recipe.model_copy(update={"data": section.model_copy(update=named)})
+    drawn = {role: int(getattr(recipe.split, role)) for role in ROLES}
     captions = pairs["captions"].list.len()
     left_out = opened.ledger.left_out + len(looked.broken)
     per_pair = " to ".join(f"{n}" for n in sorted({int(captions.min() or 1), int(captions.max() or 1)}))  # pyright: ignore[reportArgumentType]
@@ -110,14 +111,24 @@ def start(
             f"data      {section.source} ({reason})",
             f"pairs     {pairs.height:,}, {left_out:,} records left out; {looked.tried:,} images were decoded",
             f"captions  {per_pair} a pair; train.captions = 1 uses the first one, in training and in the scores",
-            f"roles     {', '.join(f'{role} {size:,}' for role, size in sizes.items())}: the proportions of the demo; "
-            f"{pairs.height - sum(sizes.values()):,} pairs are spare, for images",
+            f"roles     {', '.join(f'{role} {size:,}' for role, size in drawn.items())}; "
+            f"{pairs.height - sum(drawn.values()):,} pairs are spare, for images",
             "          that do not decode and for near-duplicates, which are kept in one role",
-            f"training  {epochs} epochs in batches of {batch}: about as many steps as the demo's models take, in "
-            f"{_EPOCHS[0]} to {_EPOCHS[1]} epochs;",
-            "          more epochs memorize more (the published studies take 100)",
+            *_training_notes(recipe, (batch, epochs)),
         ],
     )
+
+
+def _training_notes(recipe: Recipe, ruled: tuple[int, int]) -> list[str]:
+    """Say how long the models train, and why unless the user set it."""
+    batch, epochs = recipe.train.batch_size, recipe.train.epochs
+    passes = f"training  {epochs} {'epoch' if epochs == 1 else 'epochs'} in batches of {batch}"
+    if (batch, epochs) != ruled:
+        return [f"{passes}, as set"]
+    return [
+        f"{passes}: about as many steps as the demo's models take, in {_EPOCHS[0]} to {_EPOCHS[1]} epochs;",
+        "          more epochs memorize more (the published studies take 100)",
+    ]
 
 
 def sizes_of(usable: int) -> dict[str, int]:
