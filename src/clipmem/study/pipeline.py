@@ -29,7 +29,7 @@ from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
-from clipmem.study import decoding, dejavu, execution, forecast, materials, mitigating, needs, utility
+from clipmem.study import decoding, dejavu, early, execution, forecast, materials, mitigating, needs, utility
 from clipmem.study.engine import Task
 from clipmem.study.engines import Engine
 from clipmem.study.engines.local import LocalEngine
@@ -71,7 +71,8 @@ class Study:
         # before the folder is touched: names and sizes that cannot work must leave nothing behind
         models = open_models(self.recipe, self.folder)
         source = open_source(self.recipe.data)
-        pairs = dejavu.prepare(source.pairs(), self.recipe)
+        with early.opening(self.recipe.data):
+            pairs = dejavu.prepare(source.pairs(), self.recipe)
         utility.prepare(pairs, self.recipe)
         decoding.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
         needs.check(self.recipe, self._protocol, pairs)
