@@ -258,7 +258,7 @@ for call in calls:
     try:
         told = ["no error", repr(eval(call))]
     except clipmem.InputError as error:
-        told = [error.what, error.got, error.expected, error.todo]
+        told = [error.what, error.got, error.expected, error.hint]
     except BaseException as error:
         told = ["another error", repr(error)]
     print(json.dumps(told))

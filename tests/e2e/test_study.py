@@ -159,7 +159,7 @@ def test_more_pairs_than_there_are(tmp_path):
     assert error.value.got == (
         "4,060 pairs asked for (shared 4,000 + candidate 20 + independent 20 + external 20), 1,914 in the data"
     )
-    assert "clipmem init FILE --data PATH" in error.value.todo
+    assert "clipmem init FILE --data PATH" in error.value.hint
     assert not (tmp_path / "run").exists()
 
 

@@ -135,7 +135,6 @@ def test_a_step_that_takes_long_is_not_waited_for():
     assert parent.stdout.readline() == "at work\n"
     assert all_end_with(parent) == 1
     parent.stdout.close()
-    parent.stdout.close()
 
 
 def threads(pid):
@@ -180,9 +179,14 @@ def test_ten_moments_of_a_study(tmp_path, capsys):
     for k in range(MOMENTS):
         out = tmp_path / f"run-{k}"
         moment = duration * (k + rng.random()) / (MOMENTS + 1)
-        process = start(recipe, out)
-        time.sleep(moment)
-        assert process.poll() is None, process.stderr.read()
+        began, process = time.monotonic(), start(recipe, out)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moment)
+        if process.poll() is not None:  # the machine was busier during the undisturbed run
+            ends_well(process)
+            duration = time.monotonic() - began
+            met.append(0)
+            continue
         count = all_end_with(process)
         met.append(count)
         with capsys.disabled():

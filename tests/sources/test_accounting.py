@@ -307,7 +307,7 @@ def test_an_unknown_header_is_refused(folder, header, comma):
     assert header in refused(path).got
     error = refused(path, source="flickr")
     assert header in error.got
-    assert "data.image_column" in error.todo
+    assert "data.image_column" in error.hint
 
 
 def test_a_first_line_that_is_no_row_of_tabs_is_listed(folder):

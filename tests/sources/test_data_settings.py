@@ -29,11 +29,11 @@ def test_every_setting_is_used_or_refused(name, tmp_path, monkeypatch):
                 error = refused(path, source=source, **{key: value})
                 assert error.what == f"[data] {key}"
                 assert repr(value) in error.got
-                assert f"Remove data.{key}" in error.todo
+                assert f"Remove data.{key}" in error.hint
             elif key.endswith("_column"):
                 error = refused(path, source=source, **{key: value})
                 assert "nope" in error.got
-                assert error.todo
+                assert error.hint
 
 
 def test_a_column_that_only_one_format_could_have_is_named(folder):
@@ -41,7 +41,7 @@ def test_a_column_that_only_one_format_could_have_is_named(folder):
     path.write_text("foo,bar\n0.jpg,a cat\n1.jpg,a dog\n")
     error = refused(path, image_column="foo", caption_column="baz")
     assert (error.what, error.got) == ("[data] caption_column", f"'baz', which is not in {path}")
-    assert "Did you mean 'bar'?" in error.todo
+    assert "Did you mean 'bar'?" in error.hint
     assert opened(path, image_column="foo", caption_column="bar")[0] == {"0.jpg": ["a cat"], "1.jpg": ["a dog"]}
     pl.DataFrame({"foo": [PICTURES[0]], "bar": ["x"]}).write_parquet(folder / "a.parquet")
     assert refused(folder / "a.parquet", image_column="foo", caption_column="baz").what == "[data] caption_column"

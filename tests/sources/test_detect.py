@@ -157,4 +157,4 @@ def test_a_split_where_there_are_none(tmp_path):
         open_source(DataSection(path=str(path), split="train"))
     assert (error.value.what, error.value.expected) == ("[data] split", "the default, ''")
     assert "'train' with the source 'csv'" in error.value.got
-    assert "data.caption_column" in error.value.todo
+    assert "data.caption_column" in error.value.hint

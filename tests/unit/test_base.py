@@ -24,9 +24,9 @@ def test_errors_have_standard_parents_and_exit_codes():
     assert issubclass(RunError, RuntimeError)
     assert RunError.exit_code == 1
     assert issubclass(InputError, ClipmemError)
-    assert str(InputError("a", got="b", expected="c", todo="Do d.")) == "a: got b, expected c. Do d."
+    assert str(InputError("a", got="b", expected="c", hint="Do d.")) == "a: got b, expected c. Do d."
     assert str(InputError("a")) == "a"
-    assert str(InputError("a", todo="Do d.")) == "a. Do d."
+    assert str(InputError("a", hint="Do d.")) == "a. Do d."
 
 
 def test_shorten_keeps_both_ends():
@@ -211,12 +211,12 @@ def test_no_sentence_of_pydantic_reaches_a_user():
         assert not any(words in str(error) for words in PYDANTIC), where
         assert len(str(error)) < 600, where
         # a sentence of our own about several keys has no single value
-        assert (error.got and error.expected != "another value") or not error.todo, where
+        assert (error.got and error.expected != "another value") or not error.hint, where
         assert bool(error.got) == bool(error.expected), where
 
 
 @pytest.mark.parametrize(
-    ("text", "expected", "todo"),
+    ("text", "expected", "hint"),
     [
         ("train.epochs = 'x'", "a whole number", ""),
         ("train.epochs = 1.5", "a whole number", ""),
@@ -243,12 +243,12 @@ def test_no_sentence_of_pydantic_reaches_a_user():
         ("x = " + "9" * 5000, "a TOML document", ""),
     ],
 )
-def test_expected_is_said_in_our_words(text, expected, todo):
+def test_expected_is_said_in_our_words(text, expected, hint):
     with pytest.raises(InputError) as error:
         load_recipe(text)
     assert error.value.expected == expected
     assert error.value.got
-    assert error.value.todo.startswith(todo)
+    assert error.value.hint.startswith(hint)
 
 
 def test_near_names_of_huge_names_are_found_at_once():

@@ -106,7 +106,7 @@ PATH = "Check the path: a relative one starts at the working directory."
 
 
 @pytest.mark.parametrize(
-    ("name", "got", "todo"),
+    ("name", "got", "hint"),
     [
         ("no/where", "no such folder", PATH),
         ("", "no such folder", PATH),
@@ -142,12 +142,12 @@ PATH = "Check the path: a relative one starts at the working directory."
         ("hf-hub:a/b/c", "a repository 'a/b/c'", "Copy the name from the repository's page."),
     ],
 )
-def test_addresses_of_nothing(tmp_path, monkeypatch, name, got, todo):
+def test_addresses_of_nothing(tmp_path, monkeypatch, name, got, hint):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     for file in ("weights.pt", "run/epoch_1.pt", "run/epoch_2.pt", "run/log.txt"):
         (tmp_path / file).touch()
-    assert refused(given.find, name) == f"model {shorten(name)}: got {got}, expected {EXPECTED}. {todo}"
+    assert refused(given.find, name) == f"model {shorten(name)}: got {got}, expected {EXPECTED}. {hint}"
 
 
 def test_an_architecture_s_tag_comes_before_a_folder(tmp_path, monkeypatch):
@@ -378,10 +378,10 @@ def test_roles_that_are_refused(tmp_path, case, name):
 
 
 def test_a_roles_file_that_does_not_read(tmp_path):
-    todo = "Check the path: a relative one starts at the working directory."
+    hint = "Check the path: a relative one starts at the working directory."
     expected = "expected a Parquet or CSV file with the columns uid and role"
     path = tmp_path / "roles.parquet"
-    assert refused(read_roles, path, KNOWN) == f"[given] roles, {path}: got no such file, {expected}. {todo}"
+    assert refused(read_roles, path, KNOWN) == f"[given] roles, {path}: got no such file, {expected}. {hint}"
     path.write_text("uid")
     assert refused(read_roles, path, KNOWN).startswith(f"[given] roles, {path}: got a file that does not read (")
     pl.DataFrame({"uid": UIDS}).write_parquet(path)

@@ -50,7 +50,7 @@ def test_absurd_numbers_are_refused_at_once(key, value):
     assert key.split(".")[-1] in caught.value.what
     assert str(value) in caught.value.got
     assert caught.value.expected
-    assert caught.value.todo
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("key", ["train.seeds", "evaluate.probe_c", "dejavu.fractions"])

@@ -294,19 +294,19 @@ def test_config_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "todo"),
+    ("name", "hint"),
     [
         ("clipmem-tinny", "Did you mean 'clipmem-tiny' or 'clipmem-micro'?"),
         ("no such thing", "Known shipped models: clipmem-micro, clipmem-tiny."),
         ("", "Known shipped models: clipmem-micro, clipmem-tiny."),
     ],
 )
-def test_unknown_name(name, todo):
+def test_unknown_name(name, hint):
     with pytest.raises(InputError) as caught:
         openclip.model_config(name)
     assert str(caught.value) == (
         f"[model] name = {name!r}: got no model of that name, "
-        f"expected a name of open_clip, a shipped one, or a JSON config. {todo}"
+        f"expected a name of open_clip, a shipped one, or a JSON config. {hint}"
     )
 
 

@@ -32,7 +32,7 @@ def pairs(n=120, *, captions=1, label="", variants=0):
 def refused(recipe, table):
     with pytest.raises(InputError) as caught:
         needs.check(recipe, protocol_of(recipe), table)
-    assert caught.value.todo
+    assert caught.value.hint
     return caught.value
 
 
@@ -45,7 +45,7 @@ def test_supervised_needs_a_label_for_every_pair(labelled):
     error = refused(tiny_recipe(*SUPERVISED), table)
     assert error.what == "[train] objective = 'supervised'"
     assert error.got.startswith(f"{120 - labelled} of 120 pairs without a label")
-    assert "data.label_column" in error.todo
+    assert "data.label_column" in error.hint
 
 
 def test_supervised_needs_two_labels():
@@ -117,8 +117,8 @@ def test_what_is_surely_long_is_refused_at_once(monkeypatch):
         check(long)
     assert (caught.value.what, caught.value.expected) == ("time of the study", "at most a day")
     assert "at least" in caught.value.got
-    assert "--yes" in caught.value.todo
-    assert "allow_long=True" in caught.value.todo
+    assert "--yes" in caught.value.hint
+    assert "allow_long=True" in caught.value.hint
 
 
 def test_what_is_surely_short_is_not_measured(monkeypatch):

@@ -411,7 +411,7 @@ def test_unknown_objective():
         load_recipe('[train]\nobjective = "clib"')
     assert caught.value.got == "'clib'"
     assert caught.value.expected == "'clip', 'siglip', 'supervised' or 'simclr'"
-    assert "'clip'" in caught.value.todo
+    assert "'clip'" in caught.value.hint
     with pytest.raises(InputError):
         load_recipe("[train]\nsimclr_temperature = 0.0")
 

@@ -19,22 +19,22 @@ class InputError(ClipmemError, ValueError):
         what: What is wrong, naming the thing (`"[split] candidate"`).
         got: The value that was found, as text.
         expected: What would have been right.
-        todo: What the user can do about it: a full sentence.
+        hint: An instruction: what the user can do about it, a full sentence.
 
     Example:
-        >>> str(InputError("[train] epochs", got="0", expected="1 or more", todo="Set train.epochs."))
+        >>> str(InputError("[train] epochs", got="0", expected="1 or more", hint="Set train.epochs."))
         '[train] epochs: got 0, expected 1 or more. Set train.epochs.'
     """
 
     exit_code = 2
 
-    def __init__(self, what: str, *, got: str = "", expected: str = "", todo: str = "") -> None:
-        self.what, self.got, self.expected, self.todo = what, got, expected, todo
+    def __init__(self, what: str, *, got: str = "", expected: str = "", hint: str = "") -> None:
+        self.what, self.got, self.expected, self.hint = what, got, expected, hint
         middle = ", ".join(
             part for part in (f"got {got}" if got else "", f"expected {expected}" if expected else "") if part
         )
         text = f"{what}: {middle}" if middle else what
-        super().__init__(f"{text.rstrip('.')}. {todo}" if todo else text)
+        super().__init__(f"{text.rstrip('.')}. {hint}" if hint else text)
 
 
 class RunError(ClipmemError, RuntimeError):

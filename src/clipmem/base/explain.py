@@ -66,21 +66,21 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Input
             f"{origin}: {section}{key}{more}",
             got="an unknown key",
             expected=f"a key of {section.strip() or 'the recipe'}",
-            todo=did_you_mean(location[-1], table.model_fields, kind="key"),
+            hint=did_you_mean(location[-1], table.model_fields, kind="key"),
         )
     if problem["type"] == "value_error":  # our own rules carry the whole sentence
         where = f"[{'.'.join(location)}] " if location else ""
         own = context.get("error")
         if isinstance(own, InputError):
-            return InputError(f"{origin}: {where}{own.what}{more}", got=own.got, expected=own.expected, todo=own.todo)
+            return InputError(f"{origin}: {where}{own.what}{more}", got=own.got, expected=own.expected, hint=own.hint)
         return InputError(f"{origin}: {where}{problem['msg'].removeprefix('Value error, ')}{more}.")
-    value, todo = problem["input"], "`clipmem init` prints every key with its meaning."
+    value, hint = problem["input"], "`clipmem init` prints every key with its meaning."
     if problem["type"] == "literal_error" and isinstance(value, str):
         near = near_names(value, re.findall("'([^']*)'", str(context["expected"])))
-        todo = f"Did you mean {' or '.join(map(repr, near))}?" if near else todo
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else hint
     return InputError(
         f"{origin}: {section}{key}{more}",
         got=shorten(value),
         expected=_EXPECTED.get(problem["type"], "another value").format_map(context),
-        todo=todo,
+        hint=hint,
     )

@@ -46,13 +46,13 @@ def checked_path(path: str | Path, what: str) -> Path:
             f"{what} {shorten(str(path))}",
             got=got,
             expected=f"at most {_NAME} bytes a name and {_PATH:,} in all, without NUL",
-            todo="Check the path.",
+            hint="Check the path.",
         )
     return Path(path)
 
 
 def as_read_error(
-    error: OSError | UnicodeDecodeError, what: str, *, expected: str, todo: str = "Check the path."
+    error: OSError | UnicodeDecodeError, what: str, *, expected: str, hint: str = "Check the path."
 ) -> InputError:
     """Say of an error while reading what a user named: what, and why it cannot be read.
 
@@ -60,10 +60,10 @@ def as_read_error(
         error: The error.
         what: The thing that was read.
         expected: What would have been right.
-        todo: What the user can do about it.
+        hint: What the user can do about it.
     """
     got = (error.strerror or str(error)) if isinstance(error, OSError) else "bytes that are not UTF-8 text"
-    return InputError(what, got=got, expected=expected, todo=todo)
+    return InputError(what, got=got, expected=expected, hint=hint)
 
 
 def as_write_error(error: OSError, path: Path, *, room: str = "") -> ClipmemError:
@@ -86,7 +86,7 @@ def as_write_error(error: OSError, path: Path, *, room: str = "") -> ClipmemErro
         f"cannot write {shorten_text(str(path), _NAME)}",
         got=reason,
         expected="a writable folder",
-        todo="Choose another --out DIR.",
+        hint="Choose another --out DIR.",
     )
 
 
@@ -95,13 +95,13 @@ def as_os_error(error: OSError) -> ClipmemError:
     reason, path = error.strerror or str(error), shorten_text(str(error.filename), _NAME)
     if error.errno is None or error.errno in _DEVICE | _FULL:
         return RunError(f"{path}: {reason}.")
-    return InputError(path, got=reason, expected="a path that can be used so", todo="Check the path.")
+    return InputError(path, got=reason, expected="a path that can be used so", hint="Check the path.")
 
 
 @contextlib.contextmanager
-def reading(what: str, *, expected: str, todo: str = "Check the path.") -> Generator[None]:
+def reading(what: str, *, expected: str, hint: str = "Check the path.") -> Generator[None]:
     """Turn an error while reading what a user named into an `InputError` (see `as_read_error`)."""
     try:
         yield
     except (OSError, UnicodeDecodeError) as error:
-        raise as_read_error(error, what, expected=expected, todo=todo) from error
+        raise as_read_error(error, what, expected=expected, hint=hint) from error

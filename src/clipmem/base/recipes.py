@@ -347,7 +347,7 @@ def load_recipe(text: str, settings: Sequence[str] = (), *, origin: str = "recip
             origin,
             got=f"text that is not TOML ({shorten_text(str(error), 160)})",
             expected="a TOML document",
-            todo="Fix that line; `clipmem init` writes a correct file.",
+            hint="Fix that line; `clipmem init` writes a correct file.",
         ) from error
     for setting in settings:
         _apply(document, setting)
@@ -448,7 +448,7 @@ def _apply(document: dict[str, Any], setting: str) -> None:
             f"--set {shorten(setting)}",
             got="no section.key before an =" if separator else "no =",
             expected="section.key=value",
-            todo="For example: --set train.lr=1e-4.",
+            hint="For example: --set train.lr=1e-4.",
         )
     try:
         parsed: object = _parsed(f"value = {value}")["value"]
@@ -462,6 +462,6 @@ def _apply(document: dict[str, Any], setting: str) -> None:
                 f"--set {shorten(setting)}",
                 got=f"{shorten(key)} is not a section",
                 expected="section.key=value",
-                todo="Use section.key=value.",
+                hint="Use section.key=value.",
             )
     place[keys[-1]] = parsed

@@ -59,7 +59,7 @@ class Registry(Generic[T]):
             f"{self.kind} {shorten(name)}",
             got="an unknown name",
             expected=f"the name of an existing {self.kind}",
-            todo=did_you_mean(name, self, kind=self.kind),
+            hint=did_you_mean(name, self, kind=self.kind),
         )
 
     def _plugins(self):

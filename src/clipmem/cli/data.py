@@ -72,7 +72,7 @@ def inspect(
             f"{path}",
             got=f"no picture that decodes, of {tried:,}",
             expected="pictures",
-            todo="See the reasons above.",
+            hint="See the reasons above.",
         )
 
 

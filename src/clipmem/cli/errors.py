@@ -19,7 +19,7 @@ TRACEBACK = "CLIPMEM_TRACEBACK"
 def wrong_command_line(error: CycloptsError, app: App) -> InputError:
     """Say in the four parts of an error what is wrong with a command line."""
     chain = list(error.command_chain or ())
-    todo = f"`{' '.join(['clipmem', *chain])} --help` shows the options."
+    hint = f"`{' '.join(['clipmem', *chain])} --help` shows the options."
     argument, token = error.argument, getattr(error, "token", None)
     name = argument.name if argument else ""
     # the names of positional arguments are shown as in --help
@@ -32,23 +32,23 @@ def wrong_command_line(error: CycloptsError, app: App) -> InputError:
                 " ".join([*chain, shorten_text(option)]),
                 got="an unknown option",
                 expected="an option of this command",
-                todo=did_you_mean(option, known) if near_names(option, known) else todo,
+                hint=did_you_mean(option, known) if near_names(option, known) else hint,
             )
         case MissingArgumentError():
             what = " ".join([*chain, getattr(error, "keyword", None) or name])
-            return InputError(what, got="no value", expected="a value", todo=todo)
+            return InputError(what, got="no value", expected="a value", hint=hint)
         case CoercionError() if argument and token:
             choices = [str(one) for one in get_args(error.target_type)]
             return InputError(
                 " ".join([*chain, name]),
                 got=shorten(token.value),
                 expected=", ".join(choices) or _TYPES.get(error.target_type, "another value"),
-                todo=did_you_mean(token.value, choices) if near_names(token.value, choices) else todo,
+                hint=did_you_mean(token.value, choices) if near_names(token.value, choices) else hint,
             )
         case ValidationError() if argument:
             bounds = str(error.exception_message).removeprefix("Must be ").rstrip(".")
             value = argument.tokens[0].value if argument.tokens else argument.value
-            return InputError(" ".join([*chain, name]), got=shorten(value), expected=f"a value {bounds}", todo=todo)
+            return InputError(" ".join([*chain, name]), got=shorten(value), expected=f"a value {bounds}", hint=hint)
         case _ if error.target is None and error.unused_tokens:
             for one in chain:
                 app = app[one]
@@ -57,11 +57,11 @@ def wrong_command_line(error: CycloptsError, app: App) -> InputError:
                 " ".join([*chain, shorten_text(error.unused_tokens[0])]),
                 got="an unknown command",
                 expected=f"one of {', '.join(known)}",
-                todo=did_you_mean(error.unused_tokens[0], known, kind="command"),
+                hint=did_you_mean(error.unused_tokens[0], known, kind="command"),
             )
         case _:
             got = shorten_text(str(error).rstrip("."), 200)
-            return InputError(" ".join(["clipmem", *chain]), got=got, expected="a command line as in --help", todo=todo)
+            return InputError(" ".join(["clipmem", *chain]), got=got, expected="a command line as in --help", hint=hint)
 
 
 _TYPES: dict[object, str] = {int: "a whole number", float: "a number", bool: "true or false"}

@@ -45,14 +45,14 @@ def init(
             f"{path}",
             got="a file that exists",
             expected="a new name",
-            todo="Choose another one, or add --force.",
+            hint="Choose another one, or add --force.",
         )
     if preset and (data or source or protocol != "four-way"):
         raise InputError(
             f"--preset {preset}",
             got="--data, --source or --protocol with it",
             expected="a preset alone",
-            todo="Omit --preset to start from your data.",
+            hint="Omit --preset to start from your data.",
         )
     if data:
         begun = starting.start(data, protocol=protocol, source=source, settings=set_)

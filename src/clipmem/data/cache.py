@@ -110,5 +110,5 @@ def open_cache(path: Path) -> UInt8[np.ndarray, "n size size 3"]:
         raise InputError(
             f"pixel cache {path}",
             got=str(error),
-            todo="Delete it and run the study again: only that stage is repeated.",
+            hint="Delete it and run the study again: only that stage is repeated.",
         ) from error

@@ -68,8 +68,8 @@ class DecodeError(InputError):
         reason: What is wrong, in a few words that are the same for every picture with that problem.
     """
 
-    def __init__(self, name: str, reason: str, *, got: str, expected: str = "", todo: str) -> None:
-        super().__init__(name, got=got, expected=expected, todo=todo)
+    def __init__(self, name: str, reason: str, *, got: str, expected: str = "", hint: str) -> None:
+        super().__init__(name, got=got, expected=expected, hint=hint)
         self.reason = reason
 
 
@@ -145,10 +145,10 @@ def read_header(data: bytes, *, name: str = "picture") -> Header:
 
 def _check_bytes(data: bytes, name: str) -> None:
     if not data:
-        raise DecodeError(name, EMPTY, got="0 bytes", expected="a picture", todo="Remove or mend that picture.")
+        raise DecodeError(name, EMPTY, got="0 bytes", expected="a picture", hint="Remove or mend that picture.")
     if len(data) > MAX_BYTES:
         raise DecodeError(
-            name, MANY_BYTES, got=f"{len(data):,} bytes", expected=f"at most {MAX_BYTES:,}", todo="Remove that picture."
+            name, MANY_BYTES, got=f"{len(data):,} bytes", expected=f"at most {MAX_BYTES:,}", hint="Remove that picture."
         )
 
 
@@ -167,7 +167,7 @@ def _opened(data: bytes, name: str) -> Image.Image:
             SCALE,
             got=f"gray of mode {picture.mode}{f' with {bits[0]} bits' if bits else ''}",
             expected="8 bits, or 16 without a sign, in a sample",
-            todo="Save it with 8 bits in a sample.",
+            hint="Save it with 8 bits in a sample.",
         )
     tile = [int(tags.get(tag, 0)) for tag in _TILE_SIDES]
     for what, (width, height) in (("pixels", picture.size), ("pixels in a tile", tile)):
@@ -182,7 +182,7 @@ def _too_large(name: str, got: str) -> DecodeError:
         MANY_PIXELS,
         got=got,
         expected=f"at most {MAX_PIXELS:,} pixels in all",
-        todo="Scale it down or remove it.",
+        hint="Scale it down or remove it.",
     )
 
 
@@ -197,7 +197,7 @@ def _broken(data: bytes, name: str, error: BaseException) -> DecodeError:
         reason,
         got=f"{len(data):,} bytes that do not decode ({shorten(str(error))})",
         expected=f"a picture: {', '.join(FORMATS)}",
-        todo="Remove or mend that picture.",
+        hint="Remove or mend that picture.",
     )
 
 

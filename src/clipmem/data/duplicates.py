@@ -153,7 +153,7 @@ def near_pairs(hashes: UInt64[np.ndarray, " n"], *, distance: int = DISTANCE) ->
             "distance",
             got=str(distance),
             expected="0 to 31 of 64 bits",
-            todo="Use 4 to 10 for near-duplicates.",
+            hint="Use 4 to 10 for near-duplicates.",
         )
     edges = [64 * band // (distance + 1) for band in range(distance + 2)]
     masks = [np.uint64((1 << high) - (1 << low)) for low, high in pairwise(edges)]
@@ -251,13 +251,13 @@ def duplicate_groups(
     _check_size(pixels)
     n = len(pixels)
     if not 0 < threshold <= 1:
-        raise InputError("threshold", got=shorten(threshold), expected="above 0, at most 1", todo="Use 0.95 to 0.99.")
+        raise InputError("threshold", got=shorten(threshold), expected="above 0, at most 1", hint="Use 0.95 to 0.99.")
     if keys is not None and len(keys) != n:
         raise InputError(
             "keys",
             got=f"{len(keys)}",
             expected=f"one for each of the {n} pictures",
-            todo="Give one key a picture.",
+            hint="Give one key a picture.",
         )
     blocks = [pixels[start : start + _BLOCK] for start in range(0, n, _BLOCK)]
     names = np.array(
@@ -305,4 +305,4 @@ def _join(labels: Int64[np.ndarray, " n"], edges: Int64[np.ndarray, "edge 2"], n
 def _check_size(pixels: UInt8[np.ndarray, "n size size 3"]) -> None:
     if pixels.shape[1] < THUMBNAIL:
         size = f"{pixels.shape[1]} x {pixels.shape[2]}"
-        raise InputError("pictures", got=size, expected="16 x 16 or larger", todo="Decode at a larger size.")
+        raise InputError("pictures", got=size, expected="16 x 16 or larger", hint="Decode at a larger size.")

@@ -61,10 +61,10 @@ def export_pairs(
         InputError: The format is unknown, the folder has something in it, or the source cannot be read.
     """
     if to not in FORMATS:
-        raise InputError(f"--to {to!r}", got="an unknown format", expected=", ".join(FORMATS), todo="Name one of them.")
+        raise InputError(f"--to {to!r}", got="an unknown format", expected=", ".join(FORMATS), hint="Name one of them.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(
-            f"{out}", got="something that is there", expected="a new or empty folder", todo="Choose another --out DIR."
+            f"{out}", got="something that is there", expected="a new or empty folder", hint="Choose another --out DIR."
         )
     pairs = source.pairs()
     make_folder(out)

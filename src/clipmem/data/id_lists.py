@@ -51,7 +51,7 @@ def datacomp_array(uids: Sequence[str]) -> Shaped[np.ndarray, " n"]:
         if not _UID.fullmatch(uid):
             raise InputError(
                 f"uid {shorten(uid)}", got="a uid of another form", expected="32 hexadecimal digits",
-                todo="Write .txt or .parquet instead.",
+                hint="Write .txt or .parquet instead.",
             )  # fmt: skip
     return np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in sorted(set(uids))], dtype=DATACOMP)
 
@@ -73,7 +73,7 @@ def write_ids(path: Path, table: pl.DataFrame) -> Path:
     if path.suffix not in ENDINGS:
         raise InputError(
             f"--out {path}", got=f"a name that ends in {path.suffix or 'nothing'!r}", expected=", ".join(ENDINGS),
-            todo="Choose the form by the ending of the name.",
+            hint="Choose the form by the ending of the name.",
         )  # fmt: skip
     uids: list[str] = table["uid"].to_list()
     stream = io.BytesIO()

@@ -42,7 +42,7 @@ def object_lists(column: pl.Series) -> list[list[str]]:
             f"column {column.name!r}",
             got=f"{column.dtype}",
             expected="lists of text, or text with commas between the objects",
-            todo="Turn the objects into text.",
+            hint="Turn the objects into text.",
         )
     return [list(dict.fromkeys(text for item in row or () if (text := (item or "").strip()))) for row in rows]
 
@@ -72,7 +72,7 @@ def with_objects(pairs: pl.DataFrame, path: str) -> pl.DataFrame:
             "[dejavu] objects",
             got=f"no object in the {len(objects):,} rows of {path}",
             expected="an object in at least one",
-            todo="Fill its column 'objects', or set dejavu.objects to an empty text.",
+            hint="Fill its column 'objects', or set dejavu.objects to an empty text.",
         )
     column = pl.Series("objects", [objects.get(uid, []) for uid in pairs["uid"]], dtype=pl.List(pl.String))
     return pairs.with_columns(column)

@@ -181,7 +181,7 @@ def stop_at(problem: Problem) -> InputError:
         f"{problem.source}, record {problem.key!r}",
         got=problem.reason,
         expected="a record that can be used",
-        todo="Mend or remove it, or leave out --strict: the study then goes on without it and lists it.",
+        hint="Mend or remove it, or leave out --strict: the study then goes on without it and lists it.",
     )
 
 

@@ -40,7 +40,7 @@ def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "l
             where,
             got=f"columns {table.columns}",
             expected=f"also {missing}",
-            todo="One row a pair: its uid, as in pairs.parquet of a run, and its role.",
+            hint="One row a pair: its uid, as in pairs.parquet of a run, and its role.",
         )
     if others == "leave out":
         table = table.filter(pl.col("uid").is_in(list(uids)))
@@ -51,7 +51,7 @@ def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "l
                 f"{where}, row {row}",
                 got=f"role {role!r}" if role else "no role",
                 expected=f"one of {', '.join(ROLES)}",
-                todo=did_you_mean(role or "", ROLES, kind="role"),
+                hint=did_you_mean(role or "", ROLES, kind="role"),
             )
     planted = [_truth(value, row, where) for row, value in enumerate(_optional(table, "planted"), start=1)]
     source = [
@@ -67,7 +67,7 @@ def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "l
             where,
             got=f"captions_from {shorten(unknown[0])}",
             expected="uids of the data",
-            todo="Name the pair whose captions it has, or leave it empty.",
+            hint="Name the pair whose captions it has, or leave it empty.",
         )
     counts = {role: int((made["role"] == role).sum()) for role in ROLES}
     if counts["external"] < 2 or not counts["candidate"]:
@@ -75,7 +75,7 @@ def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "l
             where,
             got=", ".join(f"{role} {count}" for role, count in counts.items()),
             expected="at least 2 external pairs, which no model trained on, and 1 candidate",
-            todo="The external pairs are the bank that every score is measured against.",
+            hint="The external pairs are the bank that every score is measured against.",
         )
     return made.sort("uid")
 
@@ -91,7 +91,7 @@ def _read(path: Path) -> pl.DataFrame:
             f"[given] roles, {path}",
             got="no such file" if not path.exists() else f"a file that does not read ({shorten(str(error))})",
             expected="a Parquet or CSV file with the columns uid and role",
-            todo="Check the path: a relative one starts at the working directory.",
+            hint="Check the path: a relative one starts at the working directory.",
         ) from error
 
 
@@ -111,7 +111,7 @@ def _check_uids(column: pl.Series, uids: frozenset[str], where: str) -> None:
             f"{where}, row {row}",
             got=got,
             expected="the uid of a pair of the data, each once",
-            todo="A uid is a hash of picture and captions: take it from pairs.parquet of a run on the same data.",
+            hint="A uid is a hash of picture and captions: take it from pairs.parquet of a run on the same data.",
         )
 
 
@@ -121,6 +121,6 @@ def _truth(value: object, row: int, where: str) -> bool:
     text = str(value).casefold()
     if text not in _TRUTH:
         raise InputError(
-            f"{where}, row {row}", got=f"planted {shorten(value)}", expected="true or false", todo="Mend that row."
+            f"{where}, row {row}", got=f"planted {shorten(value)}", expected="true or false", hint="Mend that row."
         )
     return _TRUTH[text]

@@ -74,7 +74,7 @@ def assign_roles(
             "[split] sizes",
             got=f"{_listed(wanted)} of {groups_text}",
             expected="sizes that whole groups add up to",
-            todo="Change the sizes or leave more pairs over: a group is never divided.",
+            hint="Change the sizes or leave more pairs over: a group is never divided.",
         )
     roles: list[str | None] = [None] * len(uids)
     for b, role in zip(order, filled, strict=True):
@@ -197,7 +197,7 @@ def plant_captions(
             "[split] planted",
             got=f"{n} with {len(pool)} candidates",
             expected=f"0, or 2 to {len(pool)}" if len(pool) > 1 else "0",
-            todo="Set it to 0, or to 2 or more: one pair alone has nobody to swap with."
+            hint="Set it to 0, or to 2 or more: one pair alone has nobody to swap with."
             if n == 1
             else "Plant fewer pairs or ask for more candidates.",
         )
@@ -209,7 +209,7 @@ def plant_captions(
             "[split] planted",
             got=f"{n} with {count} of {len(pool)} candidates captioned {shorten(text)}",
             expected="captions that differ, so that each planted pair gets a wrong one",
-            todo="Plant fewer pairs or use data with more different captions.",
+            hint="Plant fewer pairs or use data with more different captions.",
         )
     rng = generator(seed, "plant")
     kinds = np.unique(np.array(texts, dtype=np.str_), return_inverse=True)[1]
@@ -309,7 +309,7 @@ def _check_pairs(uids: Sequence[str], groups: Sequence[str]) -> None:
             "groups",
             got=f"{len(groups)}",
             expected=f"one for each of the {len(uids)} pairs",
-            todo="Give one group a pair.",
+            hint="Give one group a pair.",
         )
     if len(set(uids)) != len(uids):
         uid, count = Counter(uids).most_common(1)[0]
@@ -317,7 +317,7 @@ def _check_pairs(uids: Sequence[str], groups: Sequence[str]) -> None:
             "uids",
             got=f"{shorten(uid)} {count} times",
             expected="each uid once",
-            todo="Remove the repeated pairs.",
+            hint="Remove the repeated pairs.",
         )
 
 
@@ -325,7 +325,7 @@ def _check_sizes(sizes: Mapping[str, int], n: int) -> dict[str, int]:
     if set(sizes) != set(ROLES):
         got = ", ".join(sorted(sizes)) or "none"
         raise InputError(
-            "[split] sizes", got=got, expected=", ".join(ROLES), todo="Give each of the four roles a size."
+            "[split] sizes", got=got, expected=", ".join(ROLES), hint="Give each of the four roles a size."
         )
     wanted = {role: sizes[role] for role in ROLES}
     if min(wanted.values()) < 0:
@@ -333,14 +333,14 @@ def _check_sizes(sizes: Mapping[str, int], n: int) -> dict[str, int]:
             "[split] sizes",
             got=_listed(wanted),
             expected="whole numbers ≥ 0",
-            todo="Set each size to 0 or more.",
+            hint="Set each size to 0 or more.",
         )
     if wanted["candidate"] != wanted["independent"]:
         raise InputError(
             "[split] sizes",
             got=f"candidate {wanted['candidate']}, independent {wanted['independent']}",
             expected="candidate and independent of one size",
-            todo="f and g must train on equally many pairs: set both to the same number.",
+            hint="f and g must train on equally many pairs: set both to the same number.",
         )
     total = sum(wanted.values())
     if total > n:
@@ -348,7 +348,7 @@ def _check_sizes(sizes: Mapping[str, int], n: int) -> dict[str, int]:
             "[split] sizes",
             got=f"{_listed(wanted)} = {total} pairs, with {n} pairs in the data",
             expected=f"at most {n} together",
-            todo="Ask for fewer pairs or add data.",
+            hint="Ask for fewer pairs or add data.",
         )
     return wanted
 
@@ -363,7 +363,7 @@ def _first_captions(pool: Sequence[str], captions: Mapping[str, Sequence[str]] |
             "captions",
             got=f"none for {shorten(missing[0])} and {len(missing) - 1} more",
             expected="one or more for each candidate",
-            todo="Leave pairs without a caption out before the split.",
+            hint="Leave pairs without a caption out before the split.",
         )
     return [" ".join(captions[uid][0].split()).casefold() for uid in pool]
 

@@ -29,7 +29,7 @@ def read_columns(path: Path, what: str, columns: Sequence[str]) -> pl.DataFrame:
                     f"{what}",
                     got=f"no column {column!r} in {path}",
                     expected=f"the columns {list(columns)}",
-                    todo=did_you_mean(column, names, kind="column"),
+                    hint=did_you_mean(column, names, kind="column"),
                 )
         return pl.read_parquet(path, columns=list(columns))
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -38,7 +38,7 @@ def read_columns(path: Path, what: str, columns: Sequence[str]) -> pl.DataFrame:
             f"{what}",
             got=f"{str(path)!r}: {found}",
             expected=f"a Parquet file with the columns {list(columns)}",
-            todo="Check the path.",
+            hint="Check the path.",
         ) from error
 
 
@@ -55,12 +55,12 @@ def known_uids(table: pl.DataFrame, known: Sequence[str], what: str) -> list[str
             what,
             got=f"uid {shorten(strangers[0])} ({len(strangers):,} of {len(uids):,} rows), which no pair has",
             expected="uids of the data's pairs",
-            todo="Take them from pairs.parquet of a run folder of these data.",
+            hint="Take them from pairs.parquet of a run folder of these data.",
         )
     twice = [uid for uid, times in Counter(uids).items() if times > 1]
     if twice:
         raise InputError(
             what, got=f"uid {shorten(twice[0])} in {Counter(uids)[twice[0]]} rows", expected="one row a pair",
-            todo="Join its rows into one.",
+            hint="Join its rows into one.",
         )  # fmt: skip
     return uids

@@ -93,11 +93,11 @@ def read_card(folder: Path) -> dict[str, Any] | None:
         newer = card["format"] > FORMAT
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{file}", got="not what clipmem wrote", todo="Delete the folder and embed the pairs again."
+            f"{file}", got="not what clipmem wrote", hint="Delete the folder and embed the pairs again."
         ) from error
     if newer:
         raise InputError(
-            f"{file}", got=f"format {card['format']}", expected=f"format {FORMAT} or older", todo="Update clipmem."
+            f"{file}", got=f"format {card['format']}", expected=f"format {FORMAT} or older", hint="Update clipmem."
         )
     return card
 
@@ -135,23 +135,23 @@ class Layout:
                 f"embeddings in {self.folder}",
                 got="parts {} of img_emb, {} of text_emb and {} of metadata".format(*counts),
                 expected="the same numbered parts in all three",
-                todo=_TODO,
+                hint=_TODO,
             )
         if self._card is not None and len(tables) != self._card.get("parts"):
             raise InputError(
                 f"embeddings in {self.folder}",
                 got=f"{len(tables)} of {self._card.get('parts')} parts",
                 expected="all of them",
-                todo="Run the command that made the folder again: it goes on where it stopped.",
+                hint="Run the command that made the folder again: it goes on where it stopped.",
             )
         parts = [self._part(k, numbered["image"][k], numbered["text"][k], tables[k]) for k in sorted(tables)]
         parts = [part for part in parts if part.rows]
         if not parts:
-            raise InputError(f"embeddings in {self.folder}", got="no pair", expected="at least one pair", todo=_TODO)
+            raise InputError(f"embeddings in {self.folder}", got="no pair", expected="at least one pair", hint=_TODO)
         widths = sorted({_shape(part.image)[1] for part in parts})
         if len(widths) > 1:
             raise InputError(
-                f"embeddings in {self.folder}", got=f"widths {widths}", expected="one width", todo="Take one model."
+                f"embeddings in {self.folder}", got=f"widths {widths}", expected="one width", hint="Take one model."
             )
         return parts
 
@@ -162,7 +162,7 @@ class Layout:
                 f"embeddings in {self.folder}, part {k}",
                 got=f"shapes {shapes[0]} and {shapes[1]}, {rows} rows of metadata",
                 expected="one shape, and a row of metadata for each row",
-                todo=_TODO,
+                hint=_TODO,
             )
         return _Part(image, text, metadata, rows)
 
@@ -222,7 +222,7 @@ def _numbered(folder: Path, name: str, ending: str) -> dict[int, Path]:
                 f"embeddings in {folder.parent}",
                 got=f"{found[int(number[1])].name} and {file.name}",
                 expected="each number once",
-                todo="They are of two writers: keep one.",
+                hint="They are of two writers: keep one.",
             )
         if number:
             found[int(number[1])] = file
@@ -236,7 +236,7 @@ def _shape(file: Path) -> tuple[int, ...]:
             f"{file}",
             got=f"an array of {array.dtype} with shape {array.shape}",
             expected="numbers with a point, shape (rows, d)",
-            todo=_TODO,
+            hint=_TODO,
         )
     return array.shape
 
@@ -247,7 +247,7 @@ def _open(file: Path) -> np.ndarray:
         return np.load(file, mmap_mode="r" if file.stat().st_size > 1024 else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
-            f"{file}", got=f"not readable as .npy ({shorten(str(error))})", expected="an array", todo=_TODO
+            f"{file}", got=f"not readable as .npy ({shorten(str(error))})", expected="an array", hint=_TODO
         ) from error
 
 
@@ -275,7 +275,7 @@ def _scanned(file: Path, read: Any) -> Any:
         return read()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(
-            f"{file}", got=f"not readable as Parquet ({shorten(str(error))})", expected="metadata", todo=_TODO
+            f"{file}", got=f"not readable as Parquet ({shorten(str(error))})", expected="metadata", hint=_TODO
         ) from error
 
 
@@ -284,7 +284,7 @@ def _uids(file: Path) -> pl.Series:
     if "uid" in table.columns:
         return table["uid"].cast(pl.String).fill_null("")
     if not table.columns:
-        raise InputError(f"{file}", got="neither of the columns image_path and caption", expected="both", todo=_TODO)
+        raise InputError(f"{file}", got="neither of the columns image_path and caption", expected="both", hint=_TODO)
     texts = table.select(pl.all().cast(pl.String).fill_null(""))
     keys = [pair_uid(row[0].encode("utf-8", "surrogatepass"), row[1:]) for row in texts.iter_rows()]
     return pl.Series("uid", keys, dtype=pl.String)

@@ -216,7 +216,7 @@ def load(folder: Path) -> Embeddings:
         arrays = [torch.from_numpy(np.load(folder / f"{name}.npy", allow_pickle=False)) for name in names]
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
-            f"embeddings in {folder}", got=str(error), todo="Delete the folder and run the study again."
+            f"embeddings in {folder}", got=str(error), hint="Delete the folder and run the study again."
         ) from error
     found = Embeddings(*arrays)
     edits = 0 if found.text_edits is None else len(found.text_edits)
@@ -226,6 +226,6 @@ def load(folder: Path) -> Embeddings:
             f"embeddings in {folder}",
             got=f"shapes {[tuple(array.shape) for array in arrays]}",
             expected="(n, view, d), (m, d) and (m,), and of edits (k, d) and (k,)",
-            todo="Delete the folder and run the study again.",
+            hint="Delete the folder and run the study again.",
         )
     return found

@@ -60,7 +60,7 @@ def check_labels(labels: Int[np.ndarray, "n"], classes: int, *, lowest: int = 0)
             "labels",
             got=f"{int(labels[row])} in row {row}",
             expected=f"class numbers from 0 to {classes - 1}",
-            todo="Number the classes from 0 on.",
+            hint="Number the classes from 0 on.",
         )
 
 

@@ -112,7 +112,7 @@ def unit_rows(features: Float[np.ndarray, "n d"], name: str) -> Float64[np.ndarr
     if (length == 0).any():
         row = int(np.flatnonzero(length[:, 0] == 0)[0])
         raise InputError(
-            name, got=f"row {row} is zero", expected="rows with a direction", todo="Look at the picture behind it."
+            name, got=f"row {row} is zero", expected="rows with a direction", hint="Look at the picture behind it."
         )
     return values / length
 
@@ -156,7 +156,7 @@ def validation_part(groups: Int[np.ndarray, "n"], share: float, *, seed: int) ->
             "groups",
             got=f"{len(names)} group of pairs",
             expected="at least 2, to fit on one part and choose C on the other",
-            todo="Use more pairs.",
+            hint="Use more pairs.",
         )
     order = generator(seed, "validation").permutation(len(names))
     before = np.cumsum(sizes[order]) - sizes[order]
@@ -212,7 +212,7 @@ def linear_probe(
             "labels",
             got=f"{len(np.unique(labels))} class among {len(labels)} training pairs",
             expected="at least 2",
-            todo="Choose pairs of several classes.",
+            hint="Choose pairs of several classes.",
         )
     train, test = unit_rows(train, "training embeddings"), unit_rows(test, "test embeddings")
     held = validation_part(groups, share, seed=seed)

@@ -66,14 +66,14 @@ def make_prompts(labels: Sequence[str], names: Mapping[str, Sequence[str]] | Non
             _NAMES,
             got=f"none for label {shorten(missing[0])} ({len(missing):,} of {len(there):,} labels have none)",
             expected="a name for every label of the data",
-            todo=did_you_mean(missing[0], names, kind="label"),
+            hint=did_you_mean(missing[0], names, kind="label"),
         )
     if not names or not templates:
         raise InputError(
             "prompts",
             got="no class" if not names else "no template",
             expected="at least one",
-            todo="Give labels, or a template such as 'a photo of a {}.'.",
+            hint="Give labels, or a template such as 'a photo of a {}.'.",
         )
     classes = sorted(names)
     prompts = [
@@ -99,10 +99,10 @@ def check_templates(templates: Sequence[Any], where: str) -> list[str]:
                 where,
                 got=shorten(template),
                 expected="sentences with {} or {c} where the class name stands",
-                todo="For example: a photo of a {}.",
+                hint="For example: a photo of a {}.",
             )
     if not templates:
-        raise InputError(where, got="no template", expected="at least one", todo="For example: a photo of a {}.")
+        raise InputError(where, got="no template", expected="at least one", hint="For example: a photo of a {}.")
     return [*templates]
 
 
@@ -116,7 +116,7 @@ def read_templates(path: Path) -> list[str]:
     text = _read(path, where, "one template a line, or a JSON list")
     found: Any = _json(text, where) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
     if not isinstance(found, list):
-        raise InputError(where, got=shorten(found), expected="a list of texts", todo='As in ["a photo of a {}."].')
+        raise InputError(where, got=shorten(found), expected="a list of texts", hint='As in ["a photo of a {}."].')
     return check_templates(found, where)
 
 
@@ -139,7 +139,7 @@ def read_classnames(path: Path) -> dict[str, list[str]]:
             where,
             got=shorten(found),
             expected="an object: label -> name, or names",
-            todo='As in {"n01440764": "tench"}.',
+            hint='As in {"n01440764": "tench"}.',
         )
     names = {label: [own] if isinstance(own, str) else own for label, own in found.items()}
     for label, own in names.items():
@@ -148,7 +148,7 @@ def read_classnames(path: Path) -> dict[str, list[str]]:
                 where,
                 got=f"{shorten(own)} for label {shorten(label)}",
                 expected="a name, or a list of names",
-                todo="Name every class.",
+                hint="Name every class.",
             )
     return names
 
@@ -177,7 +177,7 @@ def _unreadable(path: Path, where: str, error: Exception, expected: str) -> Inpu
         where,
         got=f"a file that does not read ({shorten(str(error))})" if path.is_file() else "no such file",
         expected=expected,
-        todo="Check the path: a relative one starts at the working directory.",
+        hint="Check the path: a relative one starts at the working directory.",
     )
 
 
@@ -185,7 +185,7 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise InputError(where, got=f"text that is not JSON ({error})", todo="Mend the file.") from error
+        raise InputError(where, got=f"text that is not JSON ({error})", hint="Mend the file.") from error
 
 
 @functools.cache

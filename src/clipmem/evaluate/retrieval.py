@@ -42,14 +42,14 @@ def _check(image: Tensor, text: Tensor, text_pair: Tensor, ks: Sequence[int], bl
             "embeddings",
             got=f"images {tuple(image.shape)}, captions {tuple(text.shape)}, {len(text_pair)} pair indices",
             expected="one width, and one pair index a caption",
-            todo="Take both from the same model.",
+            hint="Take both from the same model.",
         )
     if len(image) == 0:
-        raise InputError("embeddings", got="no image", expected="at least one", todo="Choose some pairs to search.")
+        raise InputError("embeddings", got="no image", expected="at least one", hint="Choose some pairs to search.")
     if any(k < 1 for k in ks):
-        raise InputError("ks", got=f"{list(ks)}", expected="whole numbers >= 1", todo="Use (1, 5, 10).")
+        raise InputError("ks", got=f"{list(ks)}", expected="whole numbers >= 1", hint="Use (1, 5, 10).")
     if block < 1:
-        raise InputError("block", got=f"{block}", expected="a whole number >= 1", todo="Use 1024.")
+        raise InputError("block", got=f"{block}", expected="a whole number >= 1", hint="Use 1024.")
 
 
 def retrieval_ranks(

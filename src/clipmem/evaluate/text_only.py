@@ -66,7 +66,7 @@ def tfidf_neighbours(
     """
     if not 1 <= k <= len(public):
         raise InputError(
-            "k", got=f"{k}", expected=f"a whole number from 1 to {len(public)}", todo="Ask for fewer neighbours."
+            "k", got=f"{k}", expected=f"a whole number from 1 to {len(public)}", hint="Ask for fewer neighbours."
         )
     from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import, and only needed here
 
@@ -131,7 +131,7 @@ def read_vectors(path: str, uids: Sequence[str]) -> Float64[np.ndarray, "n d"]:
             _SETTING,
             got=f"no vector for {len(missing):,} of {len(uids):,} pairs, the first of them {shorten(missing[0])}",
             expected="one vector a pair",
-            todo="Embed the captions of all pairs.",
+            hint="Embed the captions of all pairs.",
         )
     row = {uid: place for place, uid in enumerate(named)}
     column = table["embedding"]
@@ -142,12 +142,12 @@ def read_vectors(path: str, uids: Sequence[str]) -> Float64[np.ndarray, "n d"]:
             _SETTING,
             got=f"column 'embedding' of {column.dtype}",
             expected="lists of numbers",
-            todo="Write it as those.",
+            hint="Write it as those.",
         )
     widths = column.list.len().unique()
     if len(widths) != 1 or column.null_count():
         raise InputError(
-            _SETTING, got="vectors of several widths", expected="one width", todo="Embed all captions by one model."
+            _SETTING, got="vectors of several widths", expected="one width", hint="Embed all captions by one model."
         )
     values = column.explode().cast(pl.Float64).fill_null(float("nan")).to_numpy().reshape(len(named), -1)
     return _checked(values[[row[uid] for uid in uids]], path)
@@ -158,14 +158,14 @@ def _npy(file: Path, pairs: int) -> np.ndarray:
         values = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
-            _SETTING, got=f"{str(file)!r}: {shorten(str(error))}", expected="an array in .npy", todo="Check the path."
+            _SETTING, got=f"{str(file)!r}: {shorten(str(error))}", expected="an array in .npy", hint="Check the path."
         ) from error
     if values.ndim != 2 or len(values) != pairs:
         raise InputError(
             _SETTING,
             got=f"an array of shape {values.shape} in {file}",
             expected=f"({pairs}, d): a row a pair, in the order of pairs.parquet",
-            todo="Write it so, or as Parquet with uid and embedding.",
+            hint="Write it so, or as Parquet with uid and embedding.",
         )
     return values
 
@@ -178,6 +178,6 @@ def _checked(values: np.ndarray, path: str) -> Float64[np.ndarray, "n d"]:
             _SETTING,
             got=f"{int(bad.sum())} vectors in {path} that are 0 or not finite",
             expected="finite vectors, none of them 0",
-            todo="Embed those captions again.",
+            hint="Embed those captions again.",
         )
     return values

@@ -294,5 +294,5 @@ def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> Int[np.ndarr
     place = {name: k for k, name in enumerate(classes)}
     unknown = [label for label in labels if label and label not in place]
     if unknown:
-        raise InputError("labels", got=repr(unknown[0]), expected=f"one of {len(classes)} classes", todo="Name it.")
+        raise InputError("labels", got=repr(unknown[0]), expected=f"one of {len(classes)} classes", hint="Name it.")
     return np.array([place[label] if label else -1 for label in labels], dtype=np.int64)

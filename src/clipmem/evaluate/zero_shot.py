@@ -49,7 +49,7 @@ def class_embeddings(
             "prompts",
             got=f"{len(text)} embeddings and {len(prompt_class)} classes",
             expected="one class a prompt",
-            todo="Give the class of each prompt.",
+            hint="Give the class of each prompt.",
         )
     check_labels(prompt_class.cpu().numpy(), classes)
     number = torch.bincount(prompt_class.long(), minlength=classes)
@@ -59,7 +59,7 @@ def class_embeddings(
             "prompts",
             got=f"none for class {empty} of {classes}",
             expected="at least one a class",
-            todo="Name every class.",
+            hint="Name every class.",
         )
     unit = normalize(text.double(), name="prompt embeddings")
     total = torch.zeros(classes, text.shape[1], dtype=torch.float64, device=text.device)
@@ -99,10 +99,10 @@ def zero_shot_ranks(
             "embeddings",
             got=f"images {tuple(image.shape)}, classes {tuple(classes.shape)}, {len(labels)} labels",
             expected="one width, and one label an image",
-            todo="Take both from the same model.",
+            hint="Take both from the same model.",
         )
     if block < 1:
-        raise InputError("block", got=f"{block}", expected="a whole number >= 1", todo="Use 1024.")
+        raise InputError("block", got=f"{block}", expected="a whole number >= 1", hint="Use 1024.")
     check_labels(labels, len(classes))
     image = normalize(image.double(), name="image embeddings")
     classes = normalize(classes.double(), name="class embeddings")

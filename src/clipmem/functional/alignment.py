@@ -43,7 +43,7 @@ def _check_means(name: str, means: Tensor, shape: tuple[int, ...]) -> None:
             name,
             got=f"shape {tuple(means.shape)}",
             expected=f"shape {shape}",
-            todo="Take images and captions, pairs and bank from the same model, one row a pair.",
+            hint="Take images and captions, pairs and bank from the same model, one row a pair.",
         )
     # Written so that NaN is caught too: no comparison with NaN holds.
     wrong = ~(torch.linalg.vector_norm(means.double(), dim=-1) <= LONGEST)
@@ -53,7 +53,7 @@ def _check_means(name: str, means: Tensor, shape: tuple[int, ...]) -> None:
             name,
             got=f"{int(wrong.sum())} of {len(means)} rows not finite or longer than 1, first row {first}",
             expected="means of unit vectors",
-            todo="Make them with clipmem.functional.pair_means.",
+            hint="Make them with clipmem.functional.pair_means.",
         )
 
 
@@ -64,7 +64,7 @@ class MemberWords(NamedTuple):
     place: str
     row: str
     another: str
-    todo: str
+    hint: str
 
 
 _BANK = MemberWords(
@@ -88,9 +88,9 @@ def check_member(member: Int[Tensor, "rows"], n: int, bank: int, words: MemberWo
     Raises:
         InputError: There is not one value a pair, a row is out of range, or a pair would be compared with itself alone.
     """
-    todo = f"Give each pair its row {words.place}, or -1."
+    hint = f"Give each pair its row {words.place}, or -1."
     if len(member) != n:
-        raise InputError("member", got=f"{len(member)} values for {n} pairs", expected="one value a pair", todo=todo)
+        raise InputError("member", got=f"{len(member)} values for {n} pairs", expected="one value a pair", hint=hint)
     outside = (member < -1) | (member >= bank)
     if bool(outside.any()):
         row = int(torch.nonzero(outside)[0])
@@ -98,11 +98,11 @@ def check_member(member: Int[Tensor, "rows"], n: int, bank: int, words: MemberWo
             "member",
             got=f"{int(member[row])} for pair {row}",
             expected=f"-1, or {words.row} from 0 to {bank - 1}",
-            todo=todo,
+            hint=hint,
         )
     if bank == 1 and bool((member >= 0).any()):
         raise InputError(
-            words.argument, got="one pair, which is itself to be scored", expected=words.another, todo=words.todo
+            words.argument, got="one pair, which is itself to be scored", expected=words.another, hint=words.hint
         )
 
 
@@ -142,7 +142,7 @@ def alignment_parts(
     n, d = image.shape
     bank = len(bank_image)
     if bank == 0:
-        raise InputError("bank", got="no pair", expected="at least one pair", todo="Hold out some pairs as the bank.")
+        raise InputError("bank", got="no pair", expected="at least one pair", hint="Hold out some pairs as the bank.")
     _check_means("image", image, (n, d))
     _check_means("text", text, (n, d))
     _check_means("bank_image", bank_image, (bank, d))
@@ -210,7 +210,7 @@ def alignment_parts_against(
     """
     n, d = image.shape
     if bank.pairs == 0:
-        raise InputError("bank", got="no pair", expected="at least one pair", todo="Hold out some pairs as the bank.")
+        raise InputError("bank", got="no pair", expected="at least one pair", hint="Hold out some pairs as the bank.")
     _check_means("image", image, (n, d))
     _check_means("text", text, (n, d))
     _check_means("bank means", torch.stack([bank.image, bank.text]), (2, d))
@@ -249,7 +249,7 @@ def alignment(parts: AlignmentParts, *, weight: float = 1.0) -> Float[Tensor, "n
             "weight",
             got=f"{weight}",
             expected="a finite number >= 0",
-            todo="Use 1, the weight of the definition.",
+            hint="Use 1, the weight of the definition.",
         )
     positive, image_bank, text_bank = (part.double() for part in parts)
     return positive - weight * (image_bank + text_bank)

@@ -29,7 +29,7 @@ def as_finite(name: str, values: Any) -> Float64[np.ndarray, "..."]:
             name,
             got=f"{int(wrong.sum())} of {array.size} values not finite, the first at index {first}",
             expected="finite numbers",
-            todo="Leave those pairs out, or look at why they have no score.",
+            hint="Leave those pairs out, or look at why they have no score.",
         )
     return array
 
@@ -37,13 +37,13 @@ def as_finite(name: str, values: Any) -> Float64[np.ndarray, "..."]:
 def check_confidence(confidence: float) -> None:
     """Raise an `InputError` unless 0 < `confidence` < 1."""
     if not 0 < confidence < 1:
-        raise InputError("confidence", got=f"{confidence}", expected="a number between 0 and 1", todo="Use 0.95.")
+        raise InputError("confidence", got=f"{confidence}", expected="a number between 0 and 1", hint="Use 0.95.")
 
 
 def check_draws(draws: int) -> None:
     """Raise an `InputError` unless there is at least one bootstrap draw."""
     if draws < 1:
-        raise InputError("draws", got=f"{draws}", expected="a whole number >= 1", todo="Use 2000.")
+        raise InputError("draws", got=f"{draws}", expected="a whole number >= 1", hint="Use 2000.")
 
 
 def check_same_length(name: str, length: int, other_name: str, other_length: int) -> None:
@@ -53,11 +53,11 @@ def check_same_length(name: str, length: int, other_name: str, other_length: int
             f"{name} and {other_name}",
             got=f"{length} and {other_length} values",
             expected="one value a pair in both",
-            todo="Join both on the pairs' uid first.",
+            hint="Join both on the pairs' uid first.",
         )
 
 
 def check_not_empty(name: str, values: Float64[np.ndarray, "..."]) -> None:
     """Raise an `InputError` that names the values unless there is at least one."""
     if values.size == 0:
-        raise InputError(name, got="no value", expected="at least one", todo="Check which pairs were selected.")
+        raise InputError(name, got="no value", expected="at least one", hint="Check which pairs were selected.")

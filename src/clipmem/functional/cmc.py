@@ -32,7 +32,7 @@ def _check_rows(name: str, rows: Float[Tensor, "modality n d"]) -> None:
             got=f"{int(wrong.sum())} of {wrong.numel()} rows not finite or longer than 1, the first in modality"
             f" {modality}, row {row}",
             expected="means of unit vectors",
-            todo="Make them with clipmem.functional.pair_means.",
+            hint="Make them with clipmem.functional.pair_means.",
         )
 
 
@@ -51,18 +51,18 @@ def _check_shapes(pair: Tensor, held_out: Tensor) -> None:
             "held_out",
             got=f"{held_out.shape[0]} modalities of width {held_out.shape[2]}",
             expected=f"{pair.shape[0]} modalities of width {pair.shape[2]}, as for the pairs",
-            todo="Take pairs and held-out pairs from the same model.",
+            hint="Take pairs and held-out pairs from the same model.",
         )
     if pair.shape[0] < 2:
         raise InputError(
             "pair",
             got=f"{pair.shape[0]} modalities",
             expected="at least two",
-            todo="CMC compares modalities: stack, for example, the image and the caption means.",
+            hint="CMC compares modalities: stack, for example, the image and the caption means.",
         )
     if held_out.shape[1] == 0:
         raise InputError(
-            "held_out", got="no pair", expected="at least one pair", todo="Hold out some pairs as the bank."
+            "held_out", got="no pair", expected="at least one pair", hint="Hold out some pairs as the bank."
         )
 
 
@@ -153,6 +153,6 @@ def cmc(
                 name,
                 got=f"shape {tuple(one.shape)}",
                 expected=f"shape {tuple(other.shape)}",
-                todo="Take images and captions from the same model, one row a pair.",
+                hint="Take images and captions from the same model, one row a pair.",
             )
     return cmc_modalities(torch.stack([image, text]), torch.stack([bank_image, bank_text]), member=member)

@@ -30,7 +30,7 @@ def _check(logits: Tensor, label: Tensor) -> None:
             "label",
             got=f"{len(label)} labels for {n} rows",
             expected="one label a row",
-            todo="Give each row its class.",
+            hint="Give each row its class.",
         )
     outside = (label < 0) | (label >= classes)
     if bool(outside.any()):
@@ -39,7 +39,7 @@ def _check(logits: Tensor, label: Tensor) -> None:
             "label",
             got=f"{int(label[row])} in row {row}",
             expected=f"classes from 0 to {classes - 1}",
-            todo="Number the classes as the model's outputs.",
+            hint="Number the classes as the model's outputs.",
         )
     wrong = ~torch.isfinite(logits).all(dim=1)
     if bool(wrong.any()):
@@ -47,7 +47,7 @@ def _check(logits: Tensor, label: Tensor) -> None:
             "logits",
             got=f"{int(wrong.sum())} of {n} rows not finite, the first is row {int(torch.nonzero(wrong)[0])}",
             expected="finite numbers",
-            todo="Look at the model and the input behind that row.",
+            hint="Look at the model and the input behind that row.",
         )
 
 
@@ -127,6 +127,6 @@ def label_memorization(
             got=f"{int(outside.sum())} of {values.size} values outside [0, 1], the first at index"
             f" {np.argwhere(outside)[0].tolist()}",
             expected="probabilities",
-            todo="Make them with clipmem.functional.class_probability.",
+            hint="Make them with clipmem.functional.class_probability.",
         )
     return in_out_means(values, member).score

@@ -112,10 +112,10 @@ def predict_objects(
             "neighbours",
             got=f"{int(neighbours[tuple(where)])} at index {where.tolist()}",
             expected=f"rows from 0 to {len(objects) - 1}",
-            todo="Find them among the public images that the objects belong to.",
+            hint="Find them among the public images that the objects belong to.",
         )
     if top is not None and top < 1:
-        raise InputError("top", got=f"{top}", expected="a whole number >= 1, or None", todo="Use 10, or None for all.")
+        raise InputError("top", got=f"{top}", expected="a whole number >= 1, or None", hint="Use 10, or None for all.")
     q, k = neighbours.shape
     count = torch.zeros(q, objects.shape[1], dtype=torch.int64, device=objects.device)
     first = torch.full_like(count, k)
@@ -165,12 +165,12 @@ def recall_area(recall: Float[np.ndarray, "n"], *, bins: int | None = None) -> f
             "recall",
             got=f"values from {recall.min():.6g} to {recall.max():.6g}",
             expected="values from 0 to 1",
-            todo="Give shares of the objects.",
+            hint="Give shares of the objects.",
         )
     if bins is None:
         return float(recall.mean())
     if bins < 1:
-        raise InputError("bins", got=f"{bins}", expected="a whole number >= 1, or None", todo="Use 100, or None.")
+        raise InputError("bins", got=f"{bins}", expected="a whole number >= 1, or None", hint="Use 100, or None.")
     counts, edges = np.histogram(recall, bins)
     beyond = counts[::-1].cumsum()[::-1] / len(recall)
     return float(edges[0] + beyond @ np.diff(edges))
@@ -185,7 +185,7 @@ def _ranked(
     if by == "distance":
         if distance is None:
             raise InputError(
-                "distance", got="none", expected="one a pair", todo="Give the distance of each caption's nearest image."
+                "distance", got="none", expected="one a pair", hint="Give the distance of each caption's nearest image."
             )
         return np.argsort(distance, kind="stable")
     return np.argsort(-(right if by == "correct" else extra), kind="stable")
@@ -202,14 +202,14 @@ def _check_objects(true: Tensor, target: Tensor, reference: Tensor) -> None:
                 name,
                 got=f"shape {tuple(predicted.shape)}",
                 expected=f"shape {tuple(true.shape)}, that of the true objects",
-                todo="Predict the same objects for the same pairs.",
+                hint="Predict the same objects for the same pairs.",
             )
     if not bool(true.any()):
         raise InputError(
             "true objects",
             got=f"no object in {len(true)} pairs",
             expected="at least one pair with an object",
-            todo="Check the labels: pairs without an object do not count.",
+            hint="Check the labels: pairs without an object do not count.",
         )
 
 
@@ -252,11 +252,11 @@ def dejavu(
     _check_objects(true, target, reference)
     if ranking not in ("gap", "correct", "distance"):
         raise InputError(
-            "ranking", got=repr(ranking), expected="'gap', 'correct' or 'distance'", todo="Choose one of them."
+            "ranking", got=repr(ranking), expected="'gap', 'correct' or 'distance'", hint="Choose one of them."
         )
     wrong = [fraction for fraction in fractions if not 0 < fraction <= 1]
     if wrong:
-        raise InputError("fractions", got=f"{wrong[0]}", expected="numbers above 0, at most 1", todo="Use 0.01.")
+        raise InputError("fractions", got=f"{wrong[0]}", expected="numbers above 0, at most 1", hint="Use 0.01.")
     kept = np.flatnonzero(true.cpu().numpy().any(axis=1))
     own, by_f, by_g = (objects.cpu().numpy()[kept] for objects in (true, target, reference))
     precision_f, recall_f, right_f = _rates(own, by_f)

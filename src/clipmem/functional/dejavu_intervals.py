@@ -48,7 +48,7 @@ class DejaVuIntervals(NamedTuple):
 def _checked(found: Sequence[DejaVu], groups: Int[np.ndarray, "n"]) -> Int[np.ndarray, "kept"]:
     """Return the group of each pair that counts."""
     if not found:
-        raise InputError("seeds", got="none", expected="one result a seed", todo="Compare at least one pair of models.")
+        raise InputError("seeds", got="none", expected="one result a seed", hint="Compare at least one pair of models.")
     kept = found[0].kept
     for one in found[1:]:
         if not np.array_equal(one.kept, kept):
@@ -56,7 +56,7 @@ def _checked(found: Sequence[DejaVu], groups: Int[np.ndarray, "n"]) -> Int[np.nd
                 "kept",
                 got=f"{len(one.kept)} pairs in one seed, {len(kept)} in the first",
                 expected="the same pairs in every seed",
-                todo="Give every seed the same true objects.",
+                hint="Give every seed the same true objects.",
             )
     if len(kept) and kept[-1] >= len(groups):
         check_same_length("pairs", int(kept[-1]) + 1, "groups", len(groups))

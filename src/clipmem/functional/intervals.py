@@ -141,7 +141,7 @@ def seed_interval(differences: Float[np.ndarray, "seed n"], confidence: float = 
             "differences",
             got="no seed",
             expected="at least one seed",
-            todo="Train at least one pair of models.",
+            hint="Train at least one pair of models.",
         )
     if seeds == 1:
         nan = np.full(n, np.nan)

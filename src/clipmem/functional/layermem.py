@@ -69,11 +69,11 @@ def layer_distances(
                 "layers",
                 got=f"{len(distance)} inputs in layer {len(rows)}",
                 expected=f"{len(rows[0])}, as in layer 0",
-                todo="Give every layer's output for the same inputs.",
+                hint="Give every layer's output for the same inputs.",
             )
         rows.append(distance)
     if not rows:
-        raise InputError("layers", got="no layer", expected="at least one", todo="Check which layers were selected.")
+        raise InputError("layers", got="no layer", expected="at least one", hint="Check which layers were selected.")
     return torch.stack(rows)
 
 
@@ -83,7 +83,7 @@ def _check(name: str, values: Tensor) -> None:
             name,
             got=f"shape {tuple(values.shape)}",
             expected="at least one layer and one input",
-            todo="Make it with clipmem.functional.layer_distances.",
+            hint="Make it with clipmem.functional.layer_distances.",
         )
     wrong = ~torch.isfinite(values)
     if bool(wrong.any()):
@@ -92,7 +92,7 @@ def _check(name: str, values: Tensor) -> None:
             name,
             got=f"{int(wrong.sum())} values not finite, the first in layer {layer}, input {row}",
             expected="finite numbers",
-            todo="Look at the outputs behind it.",
+            hint="Look at the outputs behind it.",
         )
 
 
@@ -126,7 +126,7 @@ def layermem(
             "reference",
             got=f"shape {tuple(reference.shape)}",
             expected=f"shape {tuple(target.shape)}, that of the target",
-            todo="Compare the same layers on the same inputs.",
+            hint="Compare the same layers on the same inputs.",
         )
     _check("target", target)
     _check("reference", reference)
@@ -141,7 +141,7 @@ def layermem(
                 f"layer {layer}",
                 got=f"the same score {float(score[layer, 0]):.6g} for all {score.shape[1]} inputs",
                 expected="scores that differ",
-                todo="Use the raw scores: there is no range to divide by.",
+                hint="Use the raw scores: there is no range to divide by.",
             )
         normaliser = torch.where(spread == 0, 1.0, spread)
         score = score / normaliser.unsqueeze(1)

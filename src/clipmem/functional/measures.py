@@ -126,6 +126,6 @@ def get_measure(name: str) -> Measure:
     """
     if name not in MEASURES:
         raise InputError(
-            "measure", got=repr(name), expected=f"one of {', '.join(MEASURES)}", todo="Choose one of the measures."
+            "measure", got=repr(name), expected=f"one of {', '.join(MEASURES)}", hint="Choose one of the measures."
         )
     return MEASURES[name]

@@ -17,7 +17,7 @@ from clipmem.base.errors import InputError
 
 def _check_alignments(name: str, values: Tensor) -> None:
     if values.shape[0] == 0:
-        raise InputError(name, got="no seed", expected="at least one seed", todo="Score at least one model.")
+        raise InputError(name, got="no seed", expected="at least one seed", hint="Score at least one model.")
     wrong = ~torch.isfinite(values).all(dim=0)
     if bool(wrong.any()):
         first = int(torch.nonzero(wrong)[0])
@@ -25,7 +25,7 @@ def _check_alignments(name: str, values: Tensor) -> None:
             name,
             got=f"{int(wrong.sum())} pairs that are not finite, the first is pair {first}",
             expected="finite scores",
-            todo="Look at the embeddings of that pair.",
+            hint="Look at the embeddings of that pair.",
         )
 
 
@@ -57,7 +57,7 @@ def clipmem(target: Float[Tensor, "seed n"], reference: Float[Tensor, "other_see
             "alignments",
             got=f"{target.shape[1]} pairs for the target and {reference.shape[1]} for the reference",
             expected="the same pairs",
-            todo="Join both on the pairs' uid first.",
+            hint="Join both on the pairs' uid first.",
         )
     _check_alignments("target", target)
     _check_alignments("reference", reference)
@@ -93,14 +93,14 @@ def range_normalise(values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]) -
             "candidates",
             got=f"{len(candidates)} values for {len(values)} scores",
             expected="one value a score",
-            todo="Mark every pair as candidate or not.",
+            hint="Mark every pair as candidate or not.",
         )
     if not bool(candidates.any()):
         raise InputError(
             "candidates",
             got="none",
             expected="at least two",
-            todo="The range is taken over the candidates: mark them.",
+            hint="The range is taken over the candidates: mark them.",
         )
     _check_alignments("values", values.unsqueeze(0))
     values = values.double()
@@ -111,6 +111,6 @@ def range_normalise(values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]) -
             "candidates",
             got=f"the same score {float(chosen[0]):.6g} for all {len(chosen)}",
             expected="scores that differ",
-            todo="Use the raw scores: there is no range to divide by.",
+            hint="Use the raw scores: there is no range to divide by.",
         )
     return values / normaliser, normaliser

@@ -26,7 +26,7 @@ def _family(p: Any) -> Float64[np.ndarray, "test"]:
             "p-values",
             got=f"{values[first]:.6g} at index {first}",
             expected="numbers from 0 to 1",
-            todo="Give the p-values of the tests, not their statistics.",
+            hint="Give the p-values of the tests, not their statistics.",
         )
     return values
 

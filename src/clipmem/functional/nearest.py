@@ -29,14 +29,14 @@ def _check(query: Tensor, public: Tensor, k: int, block: int) -> None:
             "embedding widths",
             got=f"{query.shape[1]} for queries and {public.shape[1]} for public points",
             expected="one width",
-            todo="Take both from the same model.",
+            hint="Take both from the same model.",
         )
     if not 1 <= k <= len(public):
         raise InputError(
-            "k", got=f"{k}", expected=f"a whole number from 1 to {len(public)}", todo="Ask for fewer neighbours."
+            "k", got=f"{k}", expected=f"a whole number from 1 to {len(public)}", hint="Ask for fewer neighbours."
         )
     if block < 1:
-        raise InputError("block", got=f"{block}", expected="a whole number >= 1", todo="Use 1024.")
+        raise InputError("block", got=f"{block}", expected="a whole number >= 1", hint="Use 1024.")
 
 
 def _best(similarity: Float64[Tensor, "q c"], index: Int[Tensor, "q c"], k: int) -> Neighbours:

@@ -53,7 +53,7 @@ class LogHistogram:
                 "quantile sketch",
                 got=f"relative error {relative_error}, values from {smallest} to {largest}",
                 expected="an error between 0 and 1, and 0 < smallest < largest",
-                todo="Use the defaults.",
+                hint="Use the defaults.",
             )
         self.relative_error, self.smallest, self.largest = relative_error, smallest, largest
         self._log_gamma = log((1 + relative_error) / (1 - relative_error))
@@ -86,7 +86,7 @@ class LogHistogram:
                 "quantile sketch",
                 got="another number of units, or other limits",
                 expected="two sketches that were made alike",
-                todo="Make both with the same arguments.",
+                hint="Make both with the same arguments.",
             )
         self._counts += other._counts.to(self._counts.device)
 
@@ -95,7 +95,7 @@ class LogHistogram:
         total = int(self._counts[0].sum()) if len(self._counts) else 0
         if len(self._counts) and not 0 <= rank < total:
             raise InputError(
-                "rank", got=f"{rank}", expected=f"a whole number from 0 to {total - 1}", todo="Add values first."
+                "rank", got=f"{rank}", expected=f"a whole number from 0 to {total - 1}", hint="Add values first."
             )
         index = (self._counts.cumsum(dim=1, dtype=torch.int64) <= rank).sum(dim=1)
         gamma = (1 + self.relative_error) / (1 - self.relative_error)

@@ -43,7 +43,7 @@ def _two_classes(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "oth
             "positive",
             got=f"{count} of {len(scores)} pairs",
             expected="at least one pair that is positive and one that is not",
-            todo="Without both kinds there is nothing to tell apart.",
+            hint="Without both kinds there is nothing to tell apart.",
         )
     return scores
 
@@ -163,7 +163,7 @@ def precision_at_n(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n
             "count",
             got=f"{count}",
             expected=f"a whole number from 1 to {len(scores)}",
-            todo="Look at fewer pairs, at least one.",
+            hint="Look at fewer pairs, at least one.",
         )
     return float(_top_share(scores, count)[positive].sum() / count)
 
@@ -239,7 +239,7 @@ def top_overlap(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], fraction: 
         0.5
     """
     if not 0 < fraction <= 1:
-        raise InputError("fraction", got=f"{fraction}", expected="a number above 0, at most 1", todo="Use 0.1.")
+        raise InputError("fraction", got=f"{fraction}", expected="a number above 0, at most 1", hint="Use 0.1.")
     a, b = as_finite("a", a), as_finite("b", b)
     check_same_length("a", len(a), "b", len(b))
     check_not_empty("a", a)

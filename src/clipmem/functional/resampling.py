@@ -89,11 +89,11 @@ def _checked(
             "member",
             got=f"shape {tuple(member.shape)}",
             expected=f"shape {tuple(values.shape)}, that of the values",
-            todo="Say for each model and pair whether the model trained on it.",
+            hint="Say for each model and pair whether the model trained on it.",
         )
     if len(values) == 0:
         raise InputError(
-            "values", got="no model", expected="at least one model", todo="Train and score some models first."
+            "values", got="no model", expected="at least one model", hint="Train and score some models first."
         )
     return values
 
@@ -208,7 +208,7 @@ def jackknife_models(
     values = _checked(values, member)
     if variance not in ("jackknife", "moderated"):
         raise InputError(
-            "variance", got=repr(variance), expected="'jackknife' or 'moderated'", todo="Choose one of the two."
+            "variance", got=repr(variance), expected="'jackknife' or 'moderated'", hint="Choose one of the two."
         )
     sides = _sides(values, member)
     score = sides[0].mean - sides[1].mean
@@ -340,7 +340,7 @@ def bootstrap_models_mean(
             "member",
             got=f"no pair of {len(score)} with models on both sides",
             expected="at least one",
-            todo="Train more models on random parts of the data.",
+            hint="Train more models on random parts of the data.",
         )
     values, chosen = as_finite("values", values)[:, defined], member[:, defined]
     means: list[float] = []

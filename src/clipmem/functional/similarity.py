@@ -22,7 +22,7 @@ def _largest_entries(x: Float[Tensor, "*batch d"], name: str) -> Float[Tensor, "
             name,
             got=f"shape {tuple(x.shape)}",
             expected="at least one column",
-            todo="Check the embedding width.",
+            hint="Check the embedding width.",
         )
     largest = torch.linalg.vector_norm(x.detach(), ord=float("inf"), dim=-1)
     infinite = ~torch.isfinite(largest)
@@ -34,7 +34,7 @@ def _largest_entries(x: Float[Tensor, "*batch d"], name: str) -> Float[Tensor, "
             name,
             got=f"{zeros} zero and {infinites} not finite rows of {bad.numel()}, the first at index {first}",
             expected="finite rows that are not all zero",
-            todo="Look at the model and the input behind that row: it has no direction.",
+            hint="Look at the model and the input behind that row: it has no direction.",
         )
     return largest
 
@@ -91,7 +91,7 @@ def caption_counts(text_pair: Int[Tensor, "m"], n: int) -> Int[Tensor, "n"]:
             "text_pair",
             got=f"{int(text_pair[row])} in row {row}",
             expected=f"pair indices from 0 to {n - 1}",
-            todo="Give each caption row the index of its pair among the image rows.",
+            hint="Give each caption row the index of its pair among the image rows.",
         )
     counts = torch.bincount(text_pair.long(), minlength=n)
     if bool((counts == 0).any()):
@@ -100,7 +100,7 @@ def caption_counts(text_pair: Int[Tensor, "m"], n: int) -> Int[Tensor, "n"]:
             "text_pair",
             got=f"{empty.numel()} of {n} pairs without a caption, the first is pair {int(empty[0])}",
             expected="at least one caption row a pair",
-            todo="Leave those pairs out, or add their captions.",
+            hint="Leave those pairs out, or add their captions.",
         )
     return counts
 
@@ -111,14 +111,14 @@ def _check_pair_shapes(image: Tensor, text: Tensor, text_pair: Tensor) -> None:
             "embedding widths",
             got=f"{image.shape[-1]} for images and {text.shape[-1]} for captions",
             expected="one width",
-            todo="Take both from the same model, after its projections.",
+            hint="Take both from the same model, after its projections.",
         )
     if len(text_pair) != len(text):
         raise InputError(
             "text_pair",
             got=f"{len(text_pair)} indices for {len(text)} caption rows",
             expected="one index a caption row",
-            todo="Give each caption row the index of its pair.",
+            hint="Give each caption row the index of its pair.",
         )
 
 
@@ -155,7 +155,7 @@ def pair_means(
             "image embeddings",
             got="no view",
             expected="at least one view a pair",
-            todo="Embed each image once or more.",
+            hint="Embed each image once or more.",
         )
     counts = caption_counts(text_pair, n)
     _largest_entries(image, "image embeddings")  # here, before the blocks, so that an error counts over all rows

@@ -34,7 +34,7 @@ def _check_width(clean: Tensor, other: Tensor, name: str) -> None:
             name,
             got=f"width {other.shape[-1]}",
             expected=f"width {clean.shape[-1]}, that of the clean embeddings",
-            todo="Take both from the same model.",
+            hint="Take both from the same model.",
         )
 
 
@@ -62,11 +62,11 @@ def view_distance(clean: Float[Tensor, "n d"], views: Float[Tensor, "n view d"])
             "views",
             got=f"those of {len(views)} inputs",
             expected=f"those of {len(clean)}, the clean embeddings",
-            todo="Give one row of views an input.",
+            hint="Give one row of views an input.",
         )
     _check_width(clean, views, "views")
     if views.shape[1] == 0:
-        raise InputError("views", got="no view", expected="at least one view an input", todo="Draw 5 views an input.")
+        raise InputError("views", got="no view", expected="at least one view an input", hint="Draw 5 views an input.")
     distance = torch.empty(len(clean), dtype=torch.float64, device=clean.device)
     for start in range(0, len(clean), _BLOCK):
         rows = slice(start, start + _BLOCK)
@@ -107,7 +107,7 @@ def text_view_distance(
             "text_pair",
             got=f"{len(text_pair)} indices for {len(text)} caption rows",
             expected="one index a caption row",
-            todo="Give each caption row the index of its pair.",
+            hint="Give each caption row the index of its pair.",
         )
     counts = caption_counts(text_pair, len(clean))
     origin = normalize(clean.double(), name="clean embeddings")

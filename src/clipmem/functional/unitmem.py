@@ -77,14 +77,14 @@ def nonnegative(activation: Float[Tensor, "*batch unit"], how: NonNegative) -> F
         [1.0, 2.0]
     """
     if how not in ("check", "relu", "abs"):
-        raise InputError("nonnegative", got=repr(how), expected="'check', 'relu' or 'abs'", todo="Choose one of them.")
+        raise InputError("nonnegative", got=repr(how), expected="'check', 'relu' or 'abs'", hint="Choose one of them.")
     infinite = int((~torch.isfinite(activation)).sum())
     if infinite:
         raise InputError(
             "activations",
             got=f"{infinite} of {activation.numel()} values not finite",
             expected="finite numbers",
-            todo="Look at the model and its input.",
+            hint="Look at the model and its input.",
         )
     negative = int((activation < 0).sum()) if how == "check" else 0
     if negative:
@@ -92,7 +92,7 @@ def nonnegative(activation: Float[Tensor, "*batch unit"], how: NonNegative) -> F
             "activations",
             got=f"{negative} of {activation.numel()} values below 0",
             expected="activations that are not negative",
-            todo="Choose nonnegative='relu' or 'abs' and say so with the result.",
+            hint="Choose nonnegative='relu' or 'abs' and say so with the result.",
         )
     if how == "abs":
         return activation.abs()
@@ -147,7 +147,7 @@ class UnitMemState:
     ) -> None:
         if median not in ("no", "auto", "exact", "sketch"):
             raise InputError(
-                "median", got=repr(median), expected="'no', 'auto', 'exact' or 'sketch'", todo="Choose one of them."
+                "median", got=repr(median), expected="'no', 'auto', 'exact' or 'sketch'", hint="Choose one of them."
             )
         self.units, self.points, self._median, self._hold_bytes = units, 0, median, hold_bytes
         self._how: NonNegative = nonnegative
@@ -178,7 +178,7 @@ class UnitMemState:
                     "activations",
                     got=f"row {start} a second time",
                     expected="each row once",
-                    todo="Give each block the number of its first row, and each block once.",
+                    hint="Give each block the number of its first row, and each block once.",
                 )
             if joined and start == joined[-1][1]:
                 joined[-1] = (joined[-1][0], stop)
@@ -205,7 +205,7 @@ class UnitMemState:
                     "median='exact'",
                     got=f"{size:,} bytes of activations",
                     expected=f"at most {self._hold_bytes:,}",
-                    todo="Use median='auto' or 'sketch', or raise hold_bytes.",
+                    hint="Use median='auto' or 'sketch', or raise hold_bytes.",
                 )
             self._sketch, blocks, self._held = LogHistogram(self.units, device=self.device), self._held, []
         for block in blocks:
@@ -224,10 +224,10 @@ class UnitMemState:
         """
         if block.shape[1] != self.units:
             raise InputError(
-                "activations", got=f"{block.shape[1]} units", expected=f"{self.units}", todo="Use one state a layer."
+                "activations", got=f"{block.shape[1]} units", expected=f"{self.units}", hint="Use one state a layer."
             )
         if first_row < 0:
-            raise InputError("first_row", got=f"{first_row}", expected="0 or more", todo="Count the points from 0.")
+            raise InputError("first_row", got=f"{first_row}", expected="0 or more", hint="Count the points from 0.")
         if len(block) == 0:
             return
         values = nonnegative(block.detach().to(self.device), self._how)
@@ -254,7 +254,7 @@ class UnitMemState:
                 "states",
                 got=f"(units, nonnegative, median, hold_bytes) {theirs}",
                 expected=f"{mine}",
-                todo="Make both states with the same arguments.",
+                hint="Make both states with the same arguments.",
             )
         self._claim(other._rows)
         self.points += other.points
@@ -294,16 +294,16 @@ class UnitMemState:
                 "activations",
                 got=f"{self.points} points",
                 expected="at least two",
-                todo="UnitMem compares a point with the others: give more.",
+                hint="UnitMem compares a point with the others: give more.",
             )
         if rest not in ("mean", "median"):
-            raise InputError("rest", got=repr(rest), expected="'mean' or 'median'", todo="Choose one of the two.")
+            raise InputError("rest", got=repr(rest), expected="'mean' or 'median'", hint="Choose one of the two.")
         if rest == "median" and self._median == "no":
             raise InputError(
                 "rest",
                 got="'median' of a state that keeps none",
                 expected="'mean'",
-                todo="Make the state with median='auto'.",
+                hint="Make the state with median='auto'.",
             )
         error, name = 0.0, str(rest)
         if rest == "mean":
@@ -390,14 +390,14 @@ class ClassMemState:
         classes, units = self._sum.shape
         if block.shape[1] != units:
             raise InputError(
-                "activations", got=f"{block.shape[1]} units", expected=f"{units}", todo="Use one state a layer."
+                "activations", got=f"{block.shape[1]} units", expected=f"{units}", hint="Use one state a layer."
             )
         if len(label) != len(block):
             raise InputError(
                 "label",
                 got=f"{len(label)} labels for {len(block)} points",
                 expected="one label a point",
-                todo="Give each point its class.",
+                hint="Give each point its class.",
             )
         outside = (label < 0) | (label >= classes)
         if bool(outside.any()):
@@ -406,7 +406,7 @@ class ClassMemState:
                 "label",
                 got=f"{int(label[row])} in row {row}",
                 expected=f"classes from 0 to {classes - 1}",
-                todo="Number the classes from 0.",
+                hint="Number the classes from 0.",
             )
         values = nonnegative(block.detach().to(self._sum.device), self._how).double()
         label = label.to(self._sum.device).long()
@@ -427,7 +427,7 @@ class ClassMemState:
                 "states",
                 got=f"shape {tuple(other._sum.shape)}, {other._how}",
                 expected=f"shape {tuple(self._sum.shape)}, {self._how}",
-                todo="Make both states with the same arguments.",
+                hint="Make both states with the same arguments.",
             )
         self._sum += other._sum.to(self._sum.device)
         self._count += other._count.to(self._sum.device)

@@ -88,19 +88,19 @@ def all_hold(answers: Iterable[Answer]) -> Answer:
 def _check(low: float | None, high: float | None, claim: Claim) -> None:
     for name, value in (("low", low), ("high", high), ("size", claim.size)):
         if value is not None and math.isnan(value):
-            raise InputError(name, got="nan", expected="a number", todo="Give None where there is no interval.")
+            raise InputError(name, got="nan", expected="a number", hint="Give None where there is no interval.")
     if claim.side not in ("above", "below", "zero"):
         raise InputError(
-            "side of the claim", got=repr(claim.side), expected="'above', 'below' or 'zero'", todo="Choose one of them."
+            "side of the claim", got=repr(claim.side), expected="'above', 'below' or 'zero'", hint="Choose one of them."
         )
     if claim.size < 0 or (claim.side == "zero" and claim.size == 0):
         raise InputError(
             "size of the claim",
             got=f"{claim.size:.6g} with side {claim.side!r}",
             expected="0 or more, and more than 0 with 'zero'",
-            todo="Give the size without its sign.",
+            hint="Give the size without its sign.",
         )
     if low is not None and high is not None and low > high:
         raise InputError(
-            "interval", got=f"[{low:.6g}, {high:.6g}]", expected="low <= high", todo="Exchange the two ends."
+            "interval", got=f"[{low:.6g}, {high:.6g}]", expected="low <= high", hint="Exchange the two ends."
         )

@@ -89,7 +89,7 @@ def find_sites(model: nn.Module, *, towers: Sequence[str] = TOWERS) -> list[Site
                 got="no layers that can be hooked",
                 expected=f"one of {', '.join(_TRANSFORMERS[tower])}"
                 + (" or visual.layer1" if tower == "image" else ""),
-                todo="Localize in a ViT, ResNet or text transformer of open_clip, or in transformers' CLIPModel.",
+                hint="Localize in a ViT, ResNet or text transformer of open_clip, or in transformers' CLIPModel.",
             )
         sites += found
     return sites
@@ -210,7 +210,7 @@ class Capture:
                 f"{tower} tower",
                 got=f"{len(missing)} layers that the forward pass did not call, the first is {missing[0]}",
                 expected="a model that calls every layer",
-                todo="Load the model without fused or compiled layers.",
+                hint="Load the model without fused or compiled layers.",
             )
         return Activations(embedding.float(), self._plain, self._units)
 

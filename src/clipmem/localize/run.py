@@ -111,7 +111,7 @@ def localize(
             "unit_role",
             got=repr(settings.unit_role),
             expected=f"one of {sorted(set(points.roles))}",
-            todo="Choose a role of the run.",
+            hint="Choose a role of the run.",
         )
     means = _means(folder, points, seeds)
     sample = sample_points(points, settings)
@@ -196,7 +196,7 @@ def _means(folder: RunFolder, points: Points, seeds: Sequence[int]) -> dict[str,
                     f"embeddings of {side}, seed {seed}",
                     got=f"{len(one.image)} pairs",
                     expected=f"{len(points.uids)}, one a row of the split table",
-                    todo="Run the study again.",
+                    hint="Run the study again.",
                 )
     return found
 

@@ -53,17 +53,17 @@ class Points:
                     f"points: {name}",
                     got=f"{len(getattr(self, name))} entries",
                     expected=f"{n}, one a pair",
-                    todo="Take all columns from the same table.",
+                    hint="Take all columns from the same table.",
                 )
         if n == 0:
-            raise InputError("points", got="no pair", expected="at least two pairs", todo="Check the roles asked for.")
+            raise InputError("points", got="no pair", expected="at least two pairs", hint="Check the roles asked for.")
         bare = [uid for uid, own in zip(self.uids, self.captions, strict=True) if len(own) == 0]
         if bare:
             raise InputError(
                 "points: captions",
                 got=f"{len(bare)} pairs without a caption, the first is {bare[0]}",
                 expected="at least one caption a pair",
-                todo="Leave those pairs out.",
+                hint="Leave those pairs out.",
             )
 
     def take(self, index: Sequence[int] | Int[np.ndarray, " m"]) -> "Points":

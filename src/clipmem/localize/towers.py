@@ -170,7 +170,7 @@ def swap(f: Means, g: Means, *, shared: np.ndarray, external: np.ndarray, weight
             "tower swap",
             got=f"{int(shared.sum())} shared and {int(external.sum())} external pairs",
             expected="two or more of both: the map is fitted on the ones and judged on the others",
-            todo="Use a four-way run.",
+            hint="Use a four-way run.",
         )
     turned = _turned(f, g, shared)
     fg, gf = _mixed(f, turned, external, weight)

@@ -57,7 +57,7 @@ class UnitTracker:
                 "pairs for UnitMem",
                 got=f"{int(chosen.sum())}",
                 expected="at least two",
-                todo="UnitMem compares a pair with the others: choose another role.",
+                hint="UnitMem compares a pair with the others: choose another role.",
             )
         self._points, self._chosen, self._hold_bytes = points, torch.from_numpy(chosen), hold_bytes
         self._place = np.cumsum(chosen) - 1

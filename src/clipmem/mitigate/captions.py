@@ -44,7 +44,7 @@ def sample_captions(
     counts = np.array([len(own) for own in captions], dtype=np.int64)
     if len(counts) and not counts.all():
         raise InputError(
-            f"captions of pair {int(counts.argmin())}", got="none", expected="one or more", todo="Leave the pair out."
+            f"captions of pair {int(counts.argmin())}", got="none", expected="one or more", hint="Leave the pair out."
         )
     return [own[k] for own, k in zip(captions, draw_captions(keys, counts, seed=seed, epoch=epoch), strict=True)]
 
@@ -110,7 +110,7 @@ class Captions(Mitigation):
                 "[mitigate.captions] count",
                 got=f"{captions_in_training(recipe)} with {pairs.height:,} pairs of one caption each",
                 expected="pairs with several captions",
-                todo="Use data with several captions of an image, or [mitigate.caption_variants], which makes them.",
+                hint="Use data with several captions of an image, or [mitigate.caption_variants], which makes them.",
             )
 
     @classmethod

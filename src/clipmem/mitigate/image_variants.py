@@ -76,7 +76,7 @@ class ImageVariants(Mitigation):
                 "[mitigate.image_variants] source = 'given'",
                 got=f"{pairs.height:,} pairs, none with another image",
                 expected="data with several images of a pair",
-                todo="Set mitigate.image_variants.source to 'augment', which needs no other images.",
+                hint="Set mitigate.image_variants.source to 'augment', which needs no other images.",
             )
 
     @classmethod

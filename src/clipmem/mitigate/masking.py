@@ -44,7 +44,7 @@ def drop_tokens(
     """
     if not 0 <= probability < 1:
         raise InputError(
-            "probability", got=f"{probability}", expected="0 to below 1", todo="A caption without words says nothing."
+            "probability", got=f"{probability}", expected="0 to below 1", hint="A caption without words says nothing."
         )
     if probability == 0 or tokens.numel() == 0:
         return tokens

@@ -80,10 +80,10 @@ class EmbeddingNoise(nn.Module):
     def __init__(self, std: float, place: str = "post", seed: int = 0) -> None:
         super().__init__()
         if not (math.isfinite(std) and std >= 0):
-            raise InputError(f"{type(self).__name__} std", got=f"{std}", expected="0 or more", todo="0 is no noise.")
+            raise InputError(f"{type(self).__name__} std", got=f"{std}", expected="0 or more", hint="0 is no noise.")
         if place not in PLACES:
             raise InputError(
-                f"{type(self).__name__} place", got=repr(place), expected=" or ".join(PLACES), todo="Choose one."
+                f"{type(self).__name__} place", got=repr(place), expected=" or ".join(PLACES), hint="Choose one."
             )
         self.std, self.place, self.seed = float(std), place, seed
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))

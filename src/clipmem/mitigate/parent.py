@@ -77,7 +77,7 @@ def read_parent(path: str, by: By, setting: str) -> Parent:
             f"{setting} scores, {file}",
             got=f"columns {table.columns}",
             expected=f"also {missing}",
-            todo=f"by = {by!r} needs them.",
+            hint=f"by = {by!r} needs them.",
         )
     # a CSV was read as text
     numbers = table.with_columns(pl.col(COLUMNS[by]).cast(pl.Float64, strict=False))
@@ -91,7 +91,7 @@ def read_parent(path: str, by: By, setting: str) -> Parent:
             f"{setting} scores, {file}",
             got=f"no value of {COLUMNS[by]}",
             expected="scores",
-            todo="Choose another file.",
+            hint="Choose another file.",
         )
     twice = found.filter(pl.col("uid").is_duplicated())["uid"]
     if len(twice):
@@ -99,7 +99,7 @@ def read_parent(path: str, by: By, setting: str) -> Parent:
             f"{setting} scores, {file}",
             got=f"uid {shorten(twice[0])} more than once",
             expected="one row a pair",
-            todo="Join its rows into one.",
+            hint="Join its rows into one.",
         )
     return Parent(path, found, {"path": path, "scores_sha256": file_sha256(file), **described})
 
@@ -129,7 +129,7 @@ def _read(file: Path, what: str) -> pl.DataFrame:
             f"{what} = {str(file)!r}",
             got="no such file" if not file.exists() else f"a file that does not read ({shorten(str(error))})",
             expected="a run folder, or a Parquet or CSV file",
-            todo="Check the path: a relative one starts at the working directory.",
+            hint="Check the path: a relative one starts at the working directory.",
         ) from error
 
 
@@ -145,7 +145,7 @@ def check_known(parent: Parent, uids: frozenset[str], setting: str) -> None:
             f"{setting} scores = {parent.path!r}",
             got=f"scores of {len(strangers):,} pairs that the data do not have, such as {shorten(strangers[0])}",
             expected="a run on the same data",
-            todo="A uid is a hash of picture and captions: the data, or the captions in them, are others.",
+            hint="A uid is a hash of picture and captions: the data, or the captions in them, are others.",
         )
 
 

@@ -115,5 +115,5 @@ def open_image_provider(name: str, setting: str) -> ImageProvider:
 def _parted(name: str, setting: str, example: str) -> tuple[str, str]:
     kind, colon, address = name.partition(":")
     if not colon or not address:
-        raise InputError(setting, got=shorten(name), expected="KIND:ADDRESS", todo=f"For example: {example}.")
+        raise InputError(setting, got=shorten(name), expected="KIND:ADDRESS", hint=f"For example: {example}.")
     return kind, address

@@ -53,7 +53,7 @@ def regroup(batches: Batches, badness: Float64[np.ndarray, " n"], *, share: floa
             "[mitigate.regroup] share",
             got="one batch an epoch",
             expected="two or more",
-            todo="Set train.batch_size to less than half of the training pairs.",
+            hint="Set train.batch_size to less than half of the training pairs.",
         )
     own = min(count - 1, max(1, round(share * count)))
     places = set(generator(seed, "regroup", epoch).permutation(count)[:own].tolist())

@@ -82,7 +82,7 @@ def take_out(splits: pl.DataFrame, section: RemoveSection, parent: Parent | None
             "[mitigate.remove] count",
             got=f"{section.count}, which leaves {left[short[0]]} {short[0]} pairs",
             expected=f"at least {_LEFT} of each role to stay",
-            todo="Remove fewer.",
+            hint="Remove fewer.",
         )
     return kept, removed
 
@@ -119,5 +119,5 @@ def _check_count(count: int, there: int, what: str) -> None:
             what,
             got=f"{count} of {there} pairs that f trains on and that have a score",
             expected=f"1 to {there}",
-            todo="Remove fewer, or score more pairs.",
+            hint="Remove fewer, or score more pairs.",
         )

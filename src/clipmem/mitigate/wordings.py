@@ -127,7 +127,7 @@ def _open_wordnet() -> Any:
             "[mitigate.caption_variants] kinds: synonyms",
             got=f"no English lexicon in {wn.config.data_directory}",
             expected="one, such as the Open English WordNet",
-            todo="Fetch it once, with the network: python -m wn download oewn:2024",
+            hint="Fetch it once, with the network: python -m wn download oewn:2024",
         )
     return wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
 
@@ -138,7 +138,7 @@ def _package() -> Any:
             "[mitigate.caption_variants] kinds: synonyms",
             got="no package wn",
             expected="the extra wordnet",
-            todo="Install it: pip install 'clipmem[wordnet]'.",
+            hint="Install it: pip install 'clipmem[wordnet]'.",
         )
     import wn  # pyright: ignore[reportMissingImports]  an extra, and slow to import
 

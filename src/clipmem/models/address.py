@@ -87,9 +87,9 @@ def parse(text: str) -> Address:
     return found
 
 
-def wrong(text: str, got: str, todo: str, expected: str = EXPECTED) -> InputError:
+def wrong(text: str, got: str, hint: str, expected: str = EXPECTED) -> InputError:
     """Say what is wrong with an address."""
-    return InputError(f"model {shorten(text)}", got=got, expected=expected, todo=todo)
+    return InputError(f"model {shorten(text)}", got=got, expected=expected, hint=hint)
 
 
 def _absolute(text: str, path: str) -> Path:
@@ -132,8 +132,8 @@ def _checkpoint(text: str) -> Address | None:
         path = _absolute(text, rest.removesuffix(AVERAGED) if averaged else rest)
         if not rest or not _is_file(path):
             got = "a folder" if _is_folder(path) and rest else "no such file"
-            todo = f"{_CHECK} {_inside(path)}" if got == "a folder" else _CHECK
-            raise wrong(text, f"{got} behind @", todo.strip())
+            hint = f"{_CHECK} {_inside(path)}" if got == "a folder" else _CHECK
+            raise wrong(text, f"{got} behind @", hint.strip())
         # a JSON config is a file too, and must be found from everywhere
         own = str(_absolute(text, name)) if name.endswith(".json") else name
         return Address("checkpoint", path, own, averaged=averaged)
@@ -178,8 +178,8 @@ def _unknown(text: str) -> InputError:
         return wrong(text, "an architecture without weights", f"Write {text}@CHECKPOINT{other}.")
     if slash and name in known:
         tags = _tags(name)
-        todo = did_you_mean(tag, tags, kind="tag") if tags else f"{name} has no pretrained tags."
-        return wrong(text, f"no pretrained tag {shorten(tag)} of {name}, and no such folder", todo)
+        hint = did_you_mean(tag, tags, kind="tag") if tags else f"{name} has no pretrained tags."
+        return wrong(text, f"no pretrained tag {shorten(tag)} of {name}, and no such folder", hint)
     if at and "/" not in before:
         return wrong(text, f"no architecture {shorten(before)}", did_you_mean(before, known, kind="architecture"))
     path = _absolute(text, text)

@@ -34,7 +34,7 @@ class DiffusionModel:
                 f"diffusion pipeline {str(folder)!r}",
                 got="no model_index.json in it" if folder.is_dir() else "no such folder",
                 expected="a folder that diffusers' save_pretrained wrote",
-                todo="Download the pipeline first; nothing is fetched here.",
+                hint="Download the pipeline first; nothing is fetched here.",
             )
         try:
             self._pipeline: Any = library.DiffusionPipeline.from_pretrained(
@@ -45,7 +45,7 @@ class DiffusionModel:
                 f"diffusion pipeline {str(folder)!r}",
                 got=f"files that do not load ({shorten(str(error))})",
                 expected="a text-to-image pipeline with safetensors weights",
-                todo="Save it with save_pretrained(FOLDER, safe_serialization=True).",
+                hint="Save it with save_pretrained(FOLDER, safe_serialization=True).",
             ) from error
         self._pipeline.set_progress_bar_config(disable=True)
         if torch.cuda.is_available():
@@ -86,6 +86,6 @@ def _library() -> Any:
             "a diffusion pipeline",
             got="no package diffusers",
             expected="it beside the extra hf",
-            todo="Install both: pip install diffusers 'clipmem[hf]'.",
+            hint="Install both: pip install diffusers 'clipmem[hf]'.",
         ) from error
     return diffusers

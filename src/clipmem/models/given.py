@@ -124,7 +124,7 @@ def load(model: GivenModel) -> DualEncoder:
             f"model {shorten(model.name)}",
             got=f"NaN in {len(broken):,} of its weights, the first {broken[0]}",
             expected="numbers: every embedding of such a model is NaN",
-            todo="Take a checkpoint from before the training diverged.",
+            hint="Take a checkpoint from before the training diverged.",
         )
     return encoder
 
@@ -145,13 +145,13 @@ def _load_open_clip(model: GivenModel) -> DualEncoder:
             resize=not named,
         )
     except InputError as error:  # the adapter does not know which model it is
-        raise InputError(what, got=error.got, expected=error.expected, todo=error.todo) from error
+        raise InputError(what, got=error.got, expected=error.expected, hint=error.hint) from error
     except openclip.BROKEN as error:
         raise InputError(
             what,
             got=f"files that do not load ({_reason(error)})",
             expected=f"weights of {model.parsed.name}" if named else "a model that clipmem or open_clip saved",
-            todo="Check that the name is that of the training run; a JSON config can stand in its place."
+            hint="Check that the name is that of the training run; a JSON config can stand in its place."
             if named
             else "Check that its files are whole.",
         ) from error
@@ -187,7 +187,7 @@ def _weights(parsed: Address, name: str, allowed: bool) -> Path:
                     what,
                     got=f"config and weights of two versions in {folder.parent}",
                     expected="both of one",
-                    todo=f"Fetch it again: hf download {parsed.name}.",
+                    hint=f"Fetch it again: hf download {parsed.name}.",
                 )
             return found
         case _:
@@ -199,12 +199,12 @@ def _weights_of_folder(folder: Path, name: str) -> Path:
     missing = [] if (folder / openclip.CONFIG_FILE).is_file() else [openclip.CONFIG_FILE]
     missing += [] if found else ["weights"]
     if missing or found is None:
-        todo = f"Weights lie beside the config, named {openclip.WEIGHTS_FILE} for example."
+        hint = f"Weights lie beside the config, named {openclip.WEIGHTS_FILE} for example."
         if (folder / "config.json").is_file():
-            todo = f"If transformers saved it, write '{TRANSFORMERS}{name.removeprefix(address.LOCAL)}'."
+            hint = f"If transformers saved it, write '{TRANSFORMERS}{name.removeprefix(address.LOCAL)}'."
         elif found:
-            todo = f"Weights do not say what they are of: write NAME@{name.removeprefix(address.LOCAL)}/{found.name}."
-        raise address.wrong(name, f"a folder with no {' and no '.join(missing)}", todo)
+            hint = f"Weights do not say what they are of: write NAME@{name.removeprefix(address.LOCAL)}/{found.name}."
+        raise address.wrong(name, f"a folder with no {' and no '.join(missing)}", hint)
     return found
 
 
@@ -244,7 +244,7 @@ def _bad_config(path: Path, what: str, reason: str) -> InputError:
         what,
         got=f"files that do not load ({path.name}: {shorten(reason)})",
         expected="a model that clipmem or open_clip saved",
-        todo="Check that its files are whole.",
+        hint="Check that its files are whole.",
     )
 
 

@@ -67,7 +67,7 @@ def cached(repository: str, name: str) -> Path | None:
             f"hub repository {shorten(repository)}",
             got=shorten(str(error)),
             expected="OWNER/NAME",
-            todo="Copy the name from the repository's page.",
+            hint="Copy the name from the repository's page.",
         ) from error
     return Path(found) if isinstance(found, str) else None
 
@@ -93,7 +93,7 @@ def get(repository: str, names: Sequence[str], *, what: str, download: bool) -> 
             what,
             got=f"no {' or '.join(names)} of the hub repository {repository} in {cache_folder()}",
             expected="files that are on this machine: nothing is fetched unless asked for",
-            todo=f"Set {DOWNLOAD}=1 to fetch it, or run: hf download {repository}.",
+            hint=f"Set {DOWNLOAD}=1 to fetch it, or run: hf download {repository}.",
         )
     return found
 
@@ -120,7 +120,7 @@ def _fetch(repository: str, names: Sequence[str], what: str) -> Path | None:
                 what,
                 got=f"no hub repository {repository}, or a private one",
                 expected="a repository that you may read",
-                todo="Check the name; for a private one, run: hf auth login.",
+                hint="Check the name; for a private one, run: hf auth login.",
             ) from error
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise _failed(name, repository, error) from error

@@ -36,7 +36,7 @@ class LanguageModel:
                 f"language model {str(folder)!r}",
                 got="no config.json in it" if folder.is_dir() else "no such folder",
                 expected="a folder that transformers' save_pretrained wrote",
-                todo="Download the model first; nothing is fetched here.",
+                hint="Download the model first; nothing is fetched here.",
             )
         try:
             config = library.AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -49,7 +49,7 @@ class LanguageModel:
                 f"language model {str(folder)!r}",
                 got=f"files that do not load ({shorten(str(error))})",
                 expected="config, tokenizer and safetensors weights of a text generation model",
-                todo="Save the model with save_pretrained(FOLDER), its tokenizer too.",
+                hint="Save the model with save_pretrained(FOLDER), its tokenizer too.",
             ) from error
         self._folder, self._decoder_only = folder, not config.is_encoder_decoder
 
@@ -105,6 +105,6 @@ def _library() -> Any:
             "a language model",
             got="no package transformers",
             expected="the extra hf",
-            todo="Install it: pip install 'clipmem[hf]'.",
+            hint="Install it: pip install 'clipmem[hf]'.",
         ) from error
     return transformers

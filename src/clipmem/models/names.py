@@ -81,7 +81,7 @@ def settings_of(name: str) -> dict[str, Any]:
         f"[model] name = {shorten(name)}",
         got="no model of that name",
         expected="a name of open_clip, a shipped one, or a JSON config",
-        todo=did_you_mean(name, architectures() if near else SHIPPED, kind="shipped model"),
+        hint=did_you_mean(name, architectures() if near else SHIPPED, kind="shipped model"),
     )
 
 
@@ -92,7 +92,7 @@ def _config_file(name: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(what, got=str(error), expected="a JSON file", todo="Check the path.") from error
+        raise InputError(what, got=str(error), expected="a JSON file", hint="Check the path.") from error
     preprocess = config.get("preprocess_cfg") or {} if isinstance(config, dict) else {}
     config = config.get("model_cfg", config) if isinstance(config, dict) else config
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
@@ -100,6 +100,6 @@ def _config_file(name: str) -> dict[str, Any]:
             what,
             got=f"keys {shorten(sorted(config))}" if isinstance(config, dict) else f"a JSON {type(config).__name__}",
             expected="embed_dim, vision_cfg and text_cfg",
-            todo="Start from a file of open_clip's model_configs folder.",
+            hint="Start from a file of open_clip's model_configs folder.",
         )
     return {"model_cfg": config, "preprocess_cfg": preprocess}

@@ -232,7 +232,7 @@ def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
             "model",
             got=f"pictures of {' x '.join(str(side) for side in size)} pixels",
             expected="squares",
-            todo="Models of other pictures are not supported.",
+            hint="Models of other pictures are not supported.",
         )
     usual = PreprocessCfg()
     mode = preprocess.get("resize_mode") or usual.resize_mode
@@ -245,7 +245,7 @@ def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
             "model",
             got=f"preprocess_cfg with {dict(preprocess)}",
             expected="resize_mode shortest, squash or longest (filled with black), interpolation bicubic or bilinear",
-            todo="Mend the model's config.",
+            hint="Mend the model's config.",
         )
     return Geometry(sides.pop(), cast(ResizeMode, mode), cast(Interpolation, weighed))
 
@@ -373,7 +373,7 @@ def load(folder: Path) -> OpenClipEncoder:
     """
     missing = [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
     if missing:
-        raise InputError(f"model folder {folder}", got=f"no {' and no '.join(missing)}", todo="Run the study again.")
+        raise InputError(f"model folder {folder}", got=f"no {' and no '.join(missing)}", hint="Run the study again.")
     try:
         settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         own = folder if settings["model_cfg"]["text_cfg"].get("hf_tokenizer_name") else None
@@ -384,7 +384,7 @@ def load(folder: Path) -> OpenClipEncoder:
             f"model folder {folder}",
             got=reason,
             expected="what clipmem wrote",
-            todo="Delete the folder and run the study again: only that model is trained again.",
+            hint="Delete the folder and run the study again: only that model is trained again.",
         ) from error
 
 

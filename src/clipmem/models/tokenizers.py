@@ -48,7 +48,7 @@ def find(
             what,
             got="a config with tokenizer_kwargs.trust_remote_code",
             expected="a tokenizer that transformers knows",
-            todo="Code that comes with a model is never run: remove that key.",
+            hint="Code that comes with a model is never run: remove that key.",
         )
     if not name:
         return None
@@ -59,7 +59,7 @@ def find(
             what,
             got=f"no tokenizer in {folder}",
             expected=f"one of {', '.join(VOCABULARIES)}",
-            todo=f"The model was trained with that of {name}: put its files into the folder.",
+            hint=f"The model was trained with that of {name}: put its files into the folder.",
         )
     refuse_code(folder, what)
     return folder
@@ -107,5 +107,5 @@ def refuse_code(folder: Path, what: str) -> None:
                 what,
                 got=f"{name} with auto_map, which names code of the model's own",
                 expected="classes that transformers has",
-                todo="Code that comes with a model is never run. If the library has the class, remove that key.",
+                hint="Code that comes with a model is never run. If the library has the class, remove that key.",
             )

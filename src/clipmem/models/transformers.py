@@ -68,7 +68,7 @@ def _library() -> Any:
             "transformers models",
             got="no package transformers",
             expected="the extra hf",
-            todo="Install it: pip install 'clipmem[hf]'.",
+            hint="Install it: pip install 'clipmem[hf]'.",
         ) from error
     return transformers
 
@@ -173,7 +173,7 @@ def find_weights(folder: Path, name: str) -> Path:
             f"model {shorten(name)}",
             got=f"a folder with no {' and no '.join(missing)}",
             expected="config.json and safetensors weights",
-            todo="Save the model with save_pretrained.",
+            hint="Save the model with save_pretrained.",
         )
     return weights[0]
 
@@ -203,7 +203,7 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
     """
     what = f"model folder {folder}"
     if not (folder / "config.json").is_file():
-        raise InputError(what, got="no config.json", todo="Give a folder saved by transformers.")
+        raise InputError(what, got="no config.json", hint="Give a folder saved by transformers.")
     library = _library()
     if tokenizer is None and not any((folder / name).is_file() for name in tokenizers.VOCABULARIES):
         # without these files the library makes an empty tokenizer, and says nothing
@@ -211,7 +211,7 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
             what,
             got="no tokenizer",
             expected=f"one of {', '.join(tokenizers.VOCABULARIES)}",
-            todo="Save the tokenizer into it with save_pretrained, or give one.",
+            hint="Save the tokenizer into it with save_pretrained, or give one.",
         )
     tokenizers.refuse_code(folder, what)
     kind = _kind(folder)
@@ -225,7 +225,7 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
             what,
             got=f"a tokenizer that needs another package ({shorten(' '.join(str(error).split()))})",
             expected="the extra hf",
-            todo="Install it: pip install 'clipmem[hf]'.",
+            hint="Install it: pip install 'clipmem[hf]'.",
         ) from error
     except _BROKEN as error:
         got = error.got if isinstance(error, InputError) else f"files that do not load ({_reason(error)})"
@@ -233,7 +233,7 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
             what,
             got=got,
             expected=f"a {_CLASSES[kind]} and its tokenizer",
-            todo="Save it with save_pretrained of the model and of the tokenizer.",
+            hint="Save it with save_pretrained of the model and of the tokenizer.",
         ) from error
     return TransformersEncoder(model.float().eval(), tokenizer, _pictures(_read_pictures(folder), model.config, what))
 
@@ -267,14 +267,14 @@ def _kind(folder: Path) -> str:
             f"model folder {folder}",
             got=f"files that do not load (config.json: {shorten(str(error))})",
             expected="a config of transformers",
-            todo="Save it with save_pretrained of the model and of the tokenizer.",
+            hint="Save it with save_pretrained of the model and of the tokenizer.",
         ) from error
     if kind not in _CLASSES:
         raise InputError(
             f"model folder {folder}",
             got=f"model_type {shorten(kind)} in its config.json",
             expected=f"one of {', '.join(_CLASSES)}",
-            todo="Other models of transformers are not supported.",
+            hint="Other models of transformers are not supported.",
         )
     return str(kind)
 
@@ -321,7 +321,7 @@ def _read_pictures(folder: Path) -> dict[str, Any]:
                 f"model folder {folder}",
                 got=f"files that do not load ({name}: {shorten(str(error))})",
                 expected="JSON",
-                todo="Save it with save_pretrained of the processor.",
+                hint="Save it with save_pretrained of the processor.",
             ) from error
         if name.startswith("processor"):
             document = document.get("image_processor")
@@ -385,7 +385,7 @@ def _same(told: Any, wanted: Mapping[str, int]) -> bool:
 
 
 def _unsupported(what: str, got: str, expected: str) -> InputError:
-    return InputError(what, got=got, expected=expected, todo="Pictures cannot be made for this model here.")
+    return InputError(what, got=got, expected=expected, hint="Pictures cannot be made for this model here.")
 
 
 def _three(values: Any) -> tuple[float, float, float]:

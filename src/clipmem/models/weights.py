@@ -70,7 +70,7 @@ def find_weights(folder: Path) -> Path | None:
                 f"model folder {folder}",
                 got=f"several weight files: {', '.join(file.name for file in found[:5])}",
                 expected=f"one of them, or one named {_USUAL[0]}",
-                todo="Name the file that is meant as open_clip does, or write ARCHITECTURE@FILE.",
+                hint="Name the file that is meant as open_clip does, or write ARCHITECTURE@FILE.",
             )
         if found:
             return found[0]
@@ -92,7 +92,7 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
             f"checkpoint {path}",
             got=f"a file of type {path.suffix or 'without a name'}",
             expected=f"one of {', '.join(SUFFIXES)}",
-            todo="Save the model's state_dict as safetensors.",
+            hint="Save the model's state_dict as safetensors.",
         )
     found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(found, Mapping):
@@ -110,7 +110,7 @@ def _read_safetensors(path: Path) -> object:
             f"checkpoint {path}",
             got=f"a file that does not load ({shorten(str(error))})",
             expected="safetensors",
-            todo="Check that the file is whole.",
+            hint="Check that the file is whole.",
         ) from error
 
 
@@ -121,7 +121,7 @@ def _read_torch(path: Path) -> object:
             f"checkpoint {path}",
             got="a TorchScript program",
             expected="weights alone",
-            todo="It would run code, and was not loaded. Take the weights of the pretrained tag, such as "
+            hint="It would run code, and was not loaded. Take the weights of the pretrained tag, such as "
             "ViT-B-32-quickgelu/openai, or save the model's state_dict.",
         )
     try:
@@ -134,14 +134,14 @@ def _read_torch(path: Path) -> object:
             f"checkpoint {path}",
             got=f"a pickle that holds more than weights ({_first_line(error)})",
             expected="tensors, numbers and text only",
-            todo="It could run code; nothing of it was run. Save the model's state_dict alone, best as safetensors.",
+            hint="It could run code; nothing of it was run. Save the model's state_dict alone, best as safetensors.",
         ) from error
     except _BROKEN as error:
         raise InputError(
             f"checkpoint {path}",
             got=f"a file that does not load ({_first_line(error)})",
             expected="a file that torch.save wrote",
-            todo="Check that the file is whole.",
+            hint="Check that the file is whole.",
         ) from error
 
 
@@ -175,7 +175,7 @@ def _choose(path: Path, found: Mapping[Any, Any], *, averaged: bool) -> dict[str
             f"checkpoint {path}",
             got="no averaged weights (EMA)" if averaged else "averaged weights (EMA) only",
             expected=f"one of {', '.join(wanted)}",
-            todo="Leave out #ema: the file has the weights themselves."
+            hint="Leave out #ema: the file has the weights themselves."
             if averaged
             else "Add #ema to the address: the averaged weights are then taken.",
         )
@@ -187,7 +187,7 @@ def _no_weights(path: Path, got: str) -> InputError:
         f"checkpoint {path}",
         got=got,
         expected="a state dict (parameter names and tensors), or a training checkpoint with one in state_dict",
-        todo="Save the model's state_dict.",
+        hint="Save the model's state_dict.",
     )
 
 

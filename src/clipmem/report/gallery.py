@@ -141,7 +141,7 @@ def trained_captions(uid: str, captions: Mapping[str, Sequence[str]], sources: M
             "splits.parquet column captions_from",
             got=shorten(source),
             expected="the uid of a pair in pairs.parquet",
-            todo="Make the run folder again: its tables do not belong together.",
+            hint="Make the run folder again: its tables do not belong together.",
         )
     return list(captions[source])
 

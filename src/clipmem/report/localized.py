@@ -77,7 +77,7 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}", got=shorten(str(error), 40), expected="JSON", todo=_AGAIN) from error
+        raise InputError(f"{path}", got=shorten(str(error), 40), expected="JSON", hint=_AGAIN) from error
 
 
 def _table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame | None:
@@ -86,10 +86,10 @@ def _table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame | None:
     try:
         table = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path}", got=shorten(str(error)), expected="Parquet", todo=_AGAIN) from error
+        raise InputError(f"{path}", got=shorten(str(error)), expected="Parquet", hint=_AGAIN) from error
     missing = [name for name in columns if name not in table.columns]
     if missing:
-        raise InputError(f"{path}", got=f"columns {table.columns}", expected=f"also {missing}", todo=_AGAIN)
+        raise InputError(f"{path}", got=f"columns {table.columns}", expected=f"also {missing}", hint=_AGAIN)
     return table
 
 

@@ -69,7 +69,7 @@ def read_run(folder: Path) -> RunFiles:
     try:
         recipe = tomllib.loads(recipe_text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{folder / 'recipe.toml'}", got=shorten(str(error)), expected="TOML", todo=_AGAIN) from error
+        raise InputError(f"{folder / 'recipe.toml'}", got=shorten(str(error)), expected="TOML", hint=_AGAIN) from error
     summary = read_summary(folder)
     in_and_out = summary.get("protocol") == "subsample"
     return RunFiles(
@@ -100,7 +100,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
             f"{path}",
             got=f"roles {sorted(summary.get('roles', {}))}",
             expected="the role 'candidate' among them",
-            todo="Score a study whose split has candidates.",
+            hint="Score a study whose split has candidates.",
         )
     return summary
 
@@ -111,7 +111,7 @@ def _text(path: Path) -> str:
             f"report of {path.parent}",
             got=f"no file {path.name}",
             expected="a finished run folder",
-            todo=_AGAIN,
+            hint=_AGAIN,
         )
     return path.read_text(encoding="utf-8")
 
@@ -120,9 +120,9 @@ def _json(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(where, got=shorten(text, 40), expected="JSON", todo=_AGAIN) from error
+        raise InputError(where, got=shorten(text, 40), expected="JSON", hint=_AGAIN) from error
     if not isinstance(value, dict):
-        raise InputError(where, got=shorten(value, 40), expected="a JSON object", todo=_AGAIN)
+        raise InputError(where, got=shorten(value, 40), expected="a JSON object", hint=_AGAIN)
     return value
 
 
@@ -134,7 +134,7 @@ def _versioned(path: Path) -> dict[str, Any]:
             f"format of {path}",
             got=shorten(version),
             expected=f"a whole number ≤ {FORMAT}",
-            todo="Install a newer clipmem to read this folder.",
+            hint="Install a newer clipmem to read this folder.",
         )
     return value
 
@@ -161,5 +161,5 @@ def _logs(models: Path) -> tuple[TrainingLog, ...]:
 def _number(entry: Mapping[str, Any], key: str, path: Path) -> float:
     value = entry.get(key)
     if not isinstance(value, int | float):
-        raise InputError(f"{path}", got=f"{key} = {shorten(value)}", expected="a number", todo=_AGAIN)
+        raise InputError(f"{path}", got=f"{key} = {shorten(value)}", expected="a number", hint=_AGAIN)
     return float(value)

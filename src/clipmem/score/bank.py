@@ -61,7 +61,7 @@ def add(sums: list[BankSums]) -> BankSums:
     """
     total = BankSums(*(torch.stack(values).sum(dim=0) for values in zip(*sums, strict=True)))
     if int(total.pairs) > MOST:
-        raise InputError("bank", got=f"{int(total.pairs):,} pairs", expected=f"at most {MOST:,}", todo="Take fewer.")
+        raise InputError("bank", got=f"{int(total.pairs):,} pairs", expected=f"at most {MOST:,}", hint="Take fewer.")
     return total
 
 

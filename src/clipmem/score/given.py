@@ -72,7 +72,7 @@ class Given(FourWay):
                 "[split] external",
                 got=f"{external:,} of {pairs.height:,} pairs in the data",
                 expected=f"at most {pairs.height - 1:,}: the others are the candidates",
-                todo="Make the bank smaller, for example with --set split.external=N.",
+                hint="Make the bank smaller, for example with --set split.external=N.",
             )
 
     def split(self, pairs: pl.DataFrame, groups: Sequence[str]) -> pl.DataFrame:

@@ -46,7 +46,7 @@ class LeaveOneOut(Protocol):
                 "[leave_one_out] uids",
                 got=unknown[0],
                 expected="uids of the data",
-                todo="`clipmem data ids` lists the uids of a finished run.",
+                hint="`clipmem data ids` lists the uids of a finished run.",
             )
 
     def _check_count(self, candidates: int) -> None:
@@ -56,7 +56,7 @@ class LeaveOneOut(Protocol):
                 "[leave_one_out] pairs",
                 got=f"{settings.pairs:,} of {candidates:,} candidates",
                 expected=f"at most {candidates:,}",
-                todo="Set leave_one_out.pairs to fewer, or split.candidate and split.independent to more.",
+                hint="Set leave_one_out.pairs to fewer, or split.candidate and split.independent to more.",
             )
 
     def left_out(self, splits: pl.DataFrame) -> list[str]:
@@ -67,7 +67,7 @@ class LeaveOneOut(Protocol):
             unknown = sorted(set(settings.uids) - set(pool))
             if unknown:
                 raise InputError(
-                    "[leave_one_out] uids", got=unknown[0], expected="uids of candidates", todo="See splits.parquet."
+                    "[leave_one_out] uids", got=unknown[0], expected="uids of candidates", hint="See splits.parquet."
                 )
             return sorted(settings.uids)
         self._check_count(len(pool))

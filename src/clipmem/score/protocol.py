@@ -63,7 +63,7 @@ class Protocol(ABC):
                 got=f"{asked:,} pairs asked for (shared {split.shared:,} + candidate {split.candidate:,} + independent "
                 f"{split.independent:,} + external {split.external:,}), {there:,} in the data",
                 expected=f"at most {there:,} in all",
-                todo="Let `clipmem init FILE --data PATH` write a recipe with roles that fit, or set smaller ones, "
+                hint="Let `clipmem init FILE --data PATH` write a recipe with roles that fit, or set smaller ones, "
                 "for example with --set split.shared=N.",
             )
 

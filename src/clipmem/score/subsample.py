@@ -62,7 +62,7 @@ class Subsample(Protocol):
                 "[subsample] fraction",
                 got=f"{settings.fraction:g} of {settings.models} models, which is {times} of them for each pair",
                 expected=f"1 to {settings.models - 1} of {settings.models} models",
-                todo="Set subsample.fraction nearer to 0.5, or set subsample.models to more models.",
+                hint="Set subsample.fraction nearer to 0.5, or set subsample.models to more models.",
             )
         return times
 

@@ -63,7 +63,7 @@ class RunFolder:
                 f"run folder {self.path}",
                 got=f"no {name} in it",
                 expected="the folder of a finished run",
-                todo="Run `clipmem run RECIPE.toml --out DIR` on it first.",
+                hint="Run `clipmem run RECIPE.toml --out DIR` on it first.",
             )
         try:
             with reading(f"{path}", expected="a file that clipmem wrote"):
@@ -72,7 +72,7 @@ class RunFolder:
             raise InputError(
                 f"{path}",
                 got=f"text that is not JSON ({error})",
-                todo="Delete the file and run the study again.",
+                hint="Delete the file and run the study again.",
             ) from error
 
     def write_json(self, name: str, value: object) -> Path:
@@ -120,7 +120,7 @@ class RunFolder:
                     f"run folder {self.path} was made with another recipe",
                     got=f"{shown}{more}",
                     expected="the recipe that it was made with",
-                    todo="Choose another --out DIR, or delete the folder to make it anew.",
+                    hint="Choose another --out DIR, or delete the folder to make it anew.",
                 )
             return False
         if self.path.is_dir() and any(self.path.iterdir()):
@@ -128,7 +128,7 @@ class RunFolder:
                 f"run folder {self.path}",
                 got="a folder that holds other files and no recipe.toml",
                 expected="a new folder, or one that clipmem made",
-                todo="Choose another --out DIR.",
+                hint="Choose another --out DIR.",
             )
         return True
 
@@ -140,7 +140,7 @@ class RunFolder:
                 f"{self.path}",
                 got="no recipe.toml in it" if self.path.is_dir() else "no such folder",
                 expected="a folder that `clipmem run` or `clipmem demo` made",
-                todo="Check the path.",
+                hint="Check the path.",
             )
         with reading(f"{file}", expected="the recipe that clipmem wrote"):
             text = file.read_text(encoding="utf-8")

@@ -71,7 +71,7 @@ def read(folder: RunFolder) -> dict[str, Any]:
             f"run folder {folder.path}",
             got=f"format {manifest['format']}, made by clipmem {manifest.get('clipmem')}",
             expected=f"format {FORMAT} or older (this is clipmem {__version__})",
-            todo="Update clipmem.",
+            hint="Update clipmem.",
         )
     return manifest
 
@@ -87,7 +87,7 @@ def check_data(folder: RunFolder, data_sha256: str) -> None:
         raise InputError(
             f"run folder {folder.path} was made with other data",
             got=f"fingerprint {there[:16]} there, {data_sha256[:16]} now",
-            todo="Choose another --out DIR, or put the original data back.",
+            hint="Choose another --out DIR, or put the original data back.",
         )
 
 

@@ -105,7 +105,7 @@ def table_bytes(name: str, table: pl.DataFrame) -> bytes:
             f"table {name!r}",
             got=f"columns missing {missing}, unknown {extra}",
             expected=f"the columns {list(schema)}",
-            todo="Give exactly these columns.",
+            hint="Give exactly these columns.",
         )
     stream = io.BytesIO()
     table.select([pl.col(column).cast(dtype) for column, dtype in schema.items()]).write_parquet(
@@ -125,7 +125,7 @@ def read_table(path: Path, name: str) -> pl.DataFrame:
             f"table {name!r}",
             got=f"no file {path}",
             expected="a run folder in which that stage is finished",
-            todo="Run `clipmem run RECIPE.toml --out DIR` on it first: finished stages are not repeated.",
+            hint="Run `clipmem run RECIPE.toml --out DIR` on it first: finished stages are not repeated.",
         )
     try:
         table = pl.read_parquet(path)
@@ -134,7 +134,7 @@ def read_table(path: Path, name: str) -> pl.DataFrame:
             f"table {name!r}",
             got=f"{path} is not readable as Parquet ({shorten(str(error))})",
             expected="a file that clipmem wrote",
-            todo="Delete it and run the study again: only that stage is repeated.",
+            hint="Delete it and run the study again: only that stage is repeated.",
         ) from error
     table = _completed(name, table)
     missing = [column for column in SCHEMAS[name] if column not in table.columns]
@@ -143,6 +143,6 @@ def read_table(path: Path, name: str) -> pl.DataFrame:
             f"table {name!r} in {path}",
             got=f"columns {table.columns}",
             expected=f"also {missing}",
-            todo="Make the folder again with this version of clipmem.",
+            hint="Make the folder again with this version of clipmem.",
         )
     return table

@@ -39,24 +39,24 @@ def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Seque
 
 
 def _recipe_text(path: Path) -> str:
-    expected, todo = "a TOML file, 'demo' or 'quick'", "`clipmem init` writes one to start from."
+    expected, hint = "a TOML file, 'demo' or 'quick'", "`clipmem init` writes one to start from."
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise InputError(f"recipe {path}", got="not a regular file", expected=expected, todo=todo)
+            raise InputError(f"recipe {path}", got="not a regular file", expected=expected, hint=hint)
         with path.open("rb") as stream:
             content = stream.read(_MOST + 1)
         if len(content) > _MOST:
-            raise InputError(f"recipe {path}", got=f"more than {_MOST:,} bytes", expected=expected, todo=todo)
+            raise InputError(f"recipe {path}", got=f"more than {_MOST:,} bytes", expected=expected, hint=hint)
         text = content.decode("utf-8-sig")  # editors of some systems put a mark in front
     except (OSError, UnicodeDecodeError) as error:
         # without the ending, which all of them share
         known = {} if path.exists() else _recipes_at(path.parent)
         near = [known[name] for name in near_names(path.stem, known)]
-        todo = f"Did you mean {' or '.join(map(repr, near))}?" if near else todo
-        raise as_read_error(error, f"recipe {path}", expected=expected, todo=todo) from error
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else hint
+        raise as_read_error(error, f"recipe {path}", expected=expected, hint=hint) from error
     # a file that was emptied by mistake must not start the default study
     if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
-        raise InputError(f"recipe {path}", got="a file without any key", expected=expected, todo=todo)
+        raise InputError(f"recipe {path}", got="a file without any key", expected=expected, hint=hint)
     return text
 
 

@@ -71,7 +71,7 @@ def write_beside(folder: RunFolder, others: Sequence[RunFolder]) -> list[Path]:
     for other in others:
         if any(other.path.resolve() == known.folder.path.resolve() for known in runs):
             raise InputError(
-                "--beside", got=f"{other.path} twice", expected="other runs, each once", todo="Leave it out."
+                "--beside", got=f"{other.path} twice", expected="other runs, each once", hint="Leave it out."
             )
         run = _open(other)
         _check(first, run)
@@ -116,7 +116,7 @@ def _open(folder: RunFolder) -> _Run:
             f"run folder {folder.path}",
             got="a run that is not localized",
             expected="localize/ in it, with settings.json",
-            todo=f"Run `clipmem localize {folder.path}` first.",
+            hint=f"Run `clipmem localize {folder.path}` first.",
         )
     model = folder.model_dir("f", recipe.train.seeds[0]).relative_to(folder.path)
     return _Run(folder, recipe, folder.read_json(str(model / "record.json")), folder.read_json(SETTINGS_FILE))
@@ -131,7 +131,7 @@ def _check(first: _Run, other: _Run) -> None:
                 f"run folder {other.folder.path}: other {name}",
                 got=got,
                 expected=f"{expected}, as in {first.folder.path}",
-                todo=_TODO.get(name, "Runs compare only where this is the same: train it again with this setting."),
+                hint=_TODO.get(name, "Runs compare only where this is the same: train it again with this setting."),
             )
 
 
@@ -163,7 +163,7 @@ def _names(runs: Sequence[_Run]) -> list[str]:
             "--beside",
             got=f"runs of one objective whose folders have the same name: {sorted(chosen)}",
             expected="names that tell them apart",
-            todo="Rename a folder.",
+            hint="Rename a folder.",
         )
     return chosen
 

@@ -120,7 +120,7 @@ def check_left(pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], sen
         if not sentence:
             raise
         got = f"{error.got} ({sentence})"
-        raise InputError(error.what, got=got, expected=error.expected, todo=error.todo) from error
+        raise InputError(error.what, got=got, expected=error.expected, hint=error.hint) from error
 
 
 def check_strict(folder: RunFolder) -> None:

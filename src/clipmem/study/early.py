@@ -66,11 +66,11 @@ def check_device(name: str) -> None:
             f"device {name!r}",
             got="an unknown name",
             expected="auto, cpu or cuda",
-            todo=did_you_mean(name, DEVICES, kind="device"),
+            hint=did_you_mean(name, DEVICES, kind="device"),
         )
     reason = _no_gpu() if name == "cuda" else ""
     if reason:
-        raise InputError(f"device {name!r}", got=reason, expected="cpu, or cuda where there is a GPU", todo="Use auto.")
+        raise InputError(f"device {name!r}", got=reason, expected="cpu, or cuda where there is a GPU", hint="Use auto.")
 
 
 def _no_gpu() -> str:
@@ -142,7 +142,7 @@ def _look_for(section: DataSection) -> None:
             "[data] path",
             got=f"{shorten(path)}, no such file or folder",
             expected="a file, a folder, or names of shards",
-            todo="Check the path; a data set of Hugging Face's hub is written hf-hub:OWNER/NAME.",
+            hint="Check the path; a data set of Hugging Face's hub is written hf-hub:OWNER/NAME.",
         )
 
 
@@ -191,7 +191,7 @@ def check_scores(out: Path) -> None:
     """
     if out.suffix.lower() != ".parquet":
         raise InputError(
-            "--out", got=f"{out}", expected="a name that ends in .parquet", todo="Scores are written as Parquet."
+            "--out", got=f"{out}", expected="a name that ends in .parquet", hint="Scores are written as Parquet."
         )
     check_place(checked_path(out, "--out").parent)
 
@@ -207,14 +207,14 @@ def check_choice(folder: Path | None, models: Sequence[str], *, data: bool) -> N
             "clipmem evaluate",
             got="neither a run folder nor --model" if folder is None else "a run folder and --model",
             expected="one of them",
-            todo="For example: clipmem evaluate runs/mine, or clipmem evaluate --model FOLDER --data PATH.",
+            hint="For example: clipmem evaluate runs/mine, or clipmem evaluate --model FOLDER --data PATH.",
         )
     if models and not data:
         raise InputError(
             "--model",
             got="no --data",
             expected="pairs to test on: a model alone has none",
-            todo="Add --data PATH, or --source emoji.",
+            hint="Add --data PATH, or --source emoji.",
         )
 
 

@@ -212,7 +212,7 @@ def evaluate_given(
     early.check_choice(None, addresses, data=data is not None)
     found = [given.find(address) for address in addresses]
     if len(set(addresses)) < len(addresses):
-        raise InputError("--model", got="the same model twice", expected="each once", todo="Name it once.")
+        raise InputError("--model", got="the same model twice", expected="each once", hint="Name it once.")
     settings = settings_with(EvaluateSection(), labels=labels, classnames=classnames, templates=templates)  # pyright: ignore[reportCallIssue]
     recipe = Recipe(data=data or DataSection(), evaluate=settings)  # pyright: ignore[reportCallIssue]
     how = execution.resolve(recipe, 1, device=device)
@@ -247,7 +247,7 @@ def _checked_name(name: str) -> str:
             "--name",
             got=repr(name),
             expected=f"a file name that is not one of {', '.join(_RESERVED)}",
-            todo="Give another --name.",
+            hint="Give another --name.",
         )
     return name
 
@@ -287,7 +287,7 @@ def evaluate_source(
             f"--data {recipe.data.path or recipe.data.source}",
             got=f"{pairs.height} pairs that no model trained on, of {every.height}",
             expected="at least 2",
-            todo="Test on other pairs.",
+            hint="Test on other pairs.",
         )
     prompts = utility.prompts_of(pairs, recipe)
     statistics = Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed)
@@ -317,7 +317,7 @@ def evaluate_source(
                 texts = passes.embed_texts(encoder, prompts.texts, batch_size=recipe.embed.batch_size, device=device)
             utilities.add(model.side, model.seed, embeddings, texts, presentations=model.presentations)
     if utilities is None:
-        raise InputError("models", got="none", expected="at least one", todo="Name a model.")
+        raise InputError("models", got="none", expected="at least one", hint="Name a model.")
     retrieval = None if "retrieval" in utilities.pairs.why else utilities.retrieval()
     return {
         **utilities.document(retrieval),

@@ -59,7 +59,7 @@ def resolve(recipe: Recipe, models: int, *, device: str = "auto") -> Execution:
             f"device {device!r}",
             got="no such device here",
             expected="cpu, or cuda where there is one",
-            todo="Use auto.",
+            hint="Use auto.",
         )
     workers = min(models, cores()) if device == "cpu" else 1
     precision = resolve_precision(recipe.train.precision, device)

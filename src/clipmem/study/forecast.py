@@ -113,7 +113,7 @@ def _check_time(
         got=f"{word} {speed.in_words(seconds)} on this machine's {how.device} for {work.models:,} models of "
         f"{recipe.model.name} over {train.epochs:,} epochs of {protocol.trained_pairs:,} pairs",
         expected="at most a day",
-        todo=f"Lower train.epochs, the number of models or the sizes in [split], or {_CONSENT}.",
+        hint=f"Lower train.epochs, the number of models or the sizes in [split], or {_CONSENT}.",
     )
 
 
@@ -156,7 +156,7 @@ def _check_space(
                 what,
                 got=f"{needed / 1e9:,.1f} GB or more",
                 expected=f"at most {there / 1e9:,.1f} GB, {which}",
-                todo=f"Lower the number of models, embed.views or the sizes in [split], or {_CONSENT}.",
+                hint=f"Lower the number of models, embed.views or the sizes in [split], or {_CONSENT}.",
             )
 
 

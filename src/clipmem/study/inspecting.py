@@ -31,14 +31,14 @@ def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -
         if not setting.startswith("data."):
             raise InputError(
                 f"--set {setting}", got="a setting of another section", expected="data.KEY=VALUE",
-                todo="`clipmem init -` shows the keys of [data].",
+                hint="`clipmem init -` shows the keys of [data].",
             )  # fmt: skip
     section = load_recipe("", settings, origin="--set").data
     for key, asked, given in (("path", section.path, path), ("source", section.source, source or section.source)):
         if asked not in {"", "auto", given}:
             raise InputError(
                 f"--set data.{key}", got=f"{asked!r} beside {given!r}", expected="one of them",
-                todo=f"Remove --set data.{key}.",
+                hint=f"Remove --set data.{key}.",
             )  # fmt: skip
     source = source or section.source
     if path == SHIPPED and source in {"", "auto", SHIPPED} and not Path(path).exists():

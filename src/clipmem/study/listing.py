@@ -38,7 +38,7 @@ def select_ids(
         InputError: There is no such table, column or role, or fewer pairs than asked for.
     """
     if top is not None and bottom is not None:
-        raise InputError("--top and --bottom", got="both", expected="one of them", todo="Make two lists.")
+        raise InputError("--top and --bottom", got="both", expected="one of them", hint="Make two lists.")
     table = _table(scores, by)
     known = _with_captions(scores, table)
     if role:
@@ -51,7 +51,7 @@ def select_ids(
     if asked is not None and asked > ranked.height:
         raise InputError(
             f"--{'top' if falling else 'bottom'} {asked:,}", got=f"{ranked.height:,} pairs with a score",
-            expected=f"at most {ranked.height:,}", todo="Ask for fewer.",
+            expected=f"at most {ranked.height:,}", hint="Ask for fewer.",
         )  # fmt: skip
     chosen = ranked if asked is None else ranked.head(asked)
     if not rest:
@@ -79,7 +79,7 @@ def _table(scores: Path, by: str) -> pl.DataFrame:
                 f"{scores}",
                 got="no such file" if not scores.exists() else f"not readable as Parquet ({shorten(str(error))})",
                 expected="a run folder, or a Parquet file with uids and scores",
-                todo="Check the path.",
+                hint="Check the path.",
             ) from error
     for column in ("uid", by):
         if column not in table.columns:
@@ -87,11 +87,11 @@ def _table(scores: Path, by: str) -> pl.DataFrame:
                 what,
                 got=f"no column {shorten(column)}",
                 expected="uids, and a column of numbers",
-                todo=did_you_mean(column, table.columns, kind="column"),
+                hint=did_you_mean(column, table.columns, kind="column"),
             )
     if not table.schema[by].is_numeric():
         raise InputError(
-            what, got=f"column {by!r} of {table.schema[by]}", expected="numbers", todo="Name another one with --by."
+            what, got=f"column {by!r} of {table.schema[by]}", expected="numbers", hint="Name another one with --by."
         )
     kept = [name for name in ("uid", "role", by) if name in table.columns]
     return table.select(list(dict.fromkeys(kept))).with_columns(
@@ -113,7 +113,7 @@ def _of_role(table: pl.DataFrame, role: str, scores: Path) -> pl.DataFrame:
             f"--role {shorten(role)}",
             got=f"no column 'role' in {scores}",
             expected="a table that has one",
-            todo="Omit --role.",
+            hint="Omit --role.",
         )
     check_role(role, table["role"], "--role")
     return table.filter(pl.col("role") == role)

@@ -81,7 +81,7 @@ class Run:
             InputError: k is not 1 or more, or no pair has that role.
         """
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError("k", got=shorten(k), expected="a whole number, 1 or more", todo="Ask for 10, say.")
+            raise InputError("k", got=shorten(k), expected="a whole number, 1 or more", hint="Ask for 10, say.")
         check_role(role, self.scores["role"], "role")
         captions = self.pairs.select(
             pl.col("uid").alias("captions_from"), pl.col("captions").list.head(self.recipe.train.captions)
@@ -106,7 +106,7 @@ class Run:
                 "uids",
                 got=shorten(uids) if len(uids) else "none",
                 expected="a list of one uid or more",
-                todo="Take uids from run.scores.",
+                hint="Take uids from run.scores.",
             )
         return _images(self.pairs, open_source(self.recipe.data), uids)
 
@@ -138,7 +138,7 @@ def check_role(role: str, roles: pl.Series, what: str) -> None:
             f"{what} {shorten(role)}",
             got="no pair of that role",
             expected=", ".join(known),
-            todo=did_you_mean(str(role), known, kind="role"),
+            hint=did_you_mean(str(role), known, kind="role"),
         )
 
 
@@ -150,7 +150,7 @@ def _images(pairs: pl.DataFrame, source: Source, uids: list[str]) -> dict[str, b
             f"uid {shorten(unknown[0])}",
             got="no such pair in this run",
             expected="a uid of run.pairs",
-            todo="Take uids from run.scores.",
+            hint="Take uids from run.scores.",
         )
     return dict(zip(uids, source.read([reference[uid] for uid in uids]), strict=True))
 

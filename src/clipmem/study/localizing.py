@@ -54,7 +54,7 @@ def localize_run(
             f"run folder {folder.path}",
             got=f"protocol {recipe.protocol!r}",
             expected="a four-way study: f and g that differ in their own pairs only",
-            todo="Localize the folder of such a study.",
+            hint="Localize the folder of such a study.",
         )
     folder.read_json("summary.json")  # says what to do when the run is not finished
     with folder.locked():

@@ -45,7 +45,7 @@ def _compare(folder: RunFolder, name: str, there: Mapping[str, Any], parent: Par
         raise InputError(
             f"run folder {folder.path} was made with other scores ([mitigate.{name}])",
             got=f"SHA-256 {there.get('scores_sha256', 'none')[:16]} there, {now[:16]} of {parent.path} now",
-            todo="Choose another --out DIR, or put the original scores back.",
+            hint="Choose another --out DIR, or put the original scores back.",
         )
 
 

@@ -73,7 +73,7 @@ class TrainedModels(StudyModels):
                 f"model {shorten(side)}, seed {shorten(seed)}",
                 got="no such model in this run",
                 expected=shorten_text(", ".join(sorted(known)), 160) or "a run with trained models",
-                todo="Choose a side and a seed of the run.",
+                hint="Choose a side and a seed of the run.",
             )
         return openclip.load(self._folder.model_dir(side, seed))
 
@@ -165,7 +165,7 @@ class GivenModels(StudyModels):
                 raise InputError(
                     f"run folder {self._folder.path} was made with other files ({what})",
                     got=f"{name} with SHA-256 {shown[0]} there, {shown[1]} now",
-                    todo="Choose another --out DIR, or put the original files back.",
+                    hint="Choose another --out DIR, or put the original files back.",
                 )
 
     def load(self, side: str, seed: int) -> DualEncoder:
@@ -176,7 +176,7 @@ class GivenModels(StudyModels):
                 f"model {shorten(side)}, seed {shorten(seed)}",
                 got="no such model in this run",
                 expected=f"side 'f' (a target) or 'g' (a reference), seed 0 to {len(self._models['target']) - 1}",
-                todo="A seed is a place in the lists of [given].",
+                hint="A seed is a place in the lists of [given].",
             )
         return given.load(models[seed])
 

@@ -42,12 +42,12 @@ def _check_labels(recipe: Recipe, labels: pl.Series) -> None:
             what,
             got=f"{bare:,} of {n:,} pairs without a label (data.label_column = {column!r})",
             expected="a label for every pair",
-            todo="Set data.label_column to a column that labels every pair, or choose another train.objective.",
+            hint="Set data.label_column to a column that labels every pair, or choose another train.objective.",
         )
     if labels.n_unique() < 2:
         raise InputError(
             what,
             got=f"the label {labels[0]!r} for all {n:,} pairs",
             expected="two labels or more",
-            todo="Set data.label_column to a column that tells pairs apart, or choose another train.objective.",
+            hint="Set data.label_column to a column that tells pairs apart, or choose another train.objective.",
         )

@@ -171,7 +171,7 @@ def _training(folder: RunFolder, how: execution.Execution) -> float:
         engine.train_all(folder.path, tasks, how, progress=clock)
     except _EnoughError:
         return clock.steps * batch / clock.seconds
-    raise InputError("clipmem doctor --speed", got="a training that ended at once", todo="Report this.")
+    raise InputError("clipmem doctor --speed", got="a training that ended at once", hint="Report this.")
 
 
 class _Clock:

@@ -204,5 +204,5 @@ def _fitting(uids: list[str], groups: list[str], usable: int) -> dict[str, int]:
         "--data",
         got=f"{usable:,} usable pairs{grouped}",
         expected=f"{FEWEST} or more for a study",
-        todo="Add pairs; `clipmem data inspect PATH` lists the records that were left out, and why.",
+        hint="Add pairs; `clipmem data inspect PATH` lists the records that were left out, and why.",
     )

@@ -145,7 +145,7 @@ def _every() -> float:
         return float(text or EVERY)
     except ValueError:
         raise InputError(
-            f"environment variable {EVERY_VARIABLE}", got=repr(text), expected="a number of seconds", todo="Unset it."
+            f"environment variable {EVERY_VARIABLE}", got=repr(text), expected="a number of seconds", hint="Unset it."
         ) from None
 
 

@@ -225,21 +225,21 @@ def check_world(world: World, module: nn.Module, *, objective: str, shares: bool
         raise InputError(
             f"[train] objective = {objective!r} on {world.size} processes",
             got="a loss that cannot be computed in shares",
-            todo="Train it in one process: run without torchrun.",
+            hint="Train it in one process: run without torchrun.",
         )
     if smallest < world.size:
         raise InputError(
             "[train] batch_size",
             got=f"batches of {smallest} pairs for {world.size} processes",
             expected="a pair or more for each process",
-            todo="Use larger batches, or fewer processes.",
+            hint="Use larger batches, or fewer processes.",
         )
     if any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for part in module.modules()):
         raise InputError(
             f"a model with batch norm on {world.size} processes",
             got="averages over each process's own rows",
             expected="a model without batch norm, such as a ViT",
-            todo="Train it in one process: run without torchrun.",
+            hint="Train it in one process: run without torchrun.",
         )
 
 

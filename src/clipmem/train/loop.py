@@ -284,7 +284,7 @@ def _count_steps(plan: TrainingSet, settings: TrainSection) -> int:
         raise InputError(
             "[train] batch_size",
             got=f"{settings.batch_size} for {len(plan.uids)} pairs: a batch of one pair has nothing to contrast",
-            todo="Use more pairs or another batch size.",
+            hint="Use more pairs or another batch size.",
         )
     return settings.epochs * plan.batch_count(settings.batch_size)
 

@@ -31,7 +31,7 @@ def resolve_precision(setting: Precision | Literal["auto"], device: str) -> Prec
             "[train] precision = 'tf32'",
             got=f"device {device}",
             expected="a GPU: tf32 is how its matrix units take float32",
-            todo="Use auto, fp32 or bf16.",
+            hint="Use auto, fp32 or bf16.",
         )
     if setting != "auto":
         return setting
@@ -54,7 +54,7 @@ def check_compiler(setting: Literal["off", "on"], device: str) -> None:
             "[train] compile = 'on'",
             got=f"no compiler here (looked for {', '.join(wanted)})",
             expected="a C++ compiler on the PATH, or named by the environment variable CXX",
-            todo="Install one (Debian, Ubuntu: apt-get install g++), or set train.compile = 'off'.",
+            hint="Install one (Debian, Ubuntu: apt-get install g++), or set train.compile = 'off'.",
         )
 
 

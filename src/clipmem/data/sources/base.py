@@ -114,7 +114,7 @@ def open_named(section: DataSection) -> Source:
                 f"[data] {name}",
                 got=f"{value!r} with the source {section.source!r}, which has no use for it",
                 expected=f"the default, {field.default!r}",
-                todo=f"Remove data.{name}: besides data.path, {section.source!r} uses {uses}.",
+                hint=f"Remove data.{name}: besides data.path, {section.source!r} uses {uses}.",
             )
     return kind(section)
 

@@ -33,7 +33,7 @@ class ClassFolderSource(RecordSource):
                 "[data] path",
                 got=f"{section.path!r}, where there is no folder of pictures in a folder",
                 expected="a folder with one folder of pictures a class",
-                todo="Set data.path to the folder that holds the classes.",
+                hint="Set data.path to the folder that holds the classes.",
             )
 
     def records(self) -> Iterator[Record]:
@@ -54,7 +54,7 @@ class ClassFolderSource(RecordSource):
                         f"{self.section.path}, {reference}",
                         got=f"the same picture in the classes {seen[picture.digest()]!r} and {label!r}",
                         expected="every picture in one class",
-                        todo="Remove one of them.",
+                        hint="Remove one of them.",
                     )
                 yield Record(reference, reference, reference, picture, [Part(reference, [_name(label)])], label=label)
             look.count_others(self.ledger, files, set(names))
@@ -73,7 +73,7 @@ class ClassFolderSource(RecordSource):
                     f"picture {reference!r}",
                     got=str(error.strerror),
                     expected=f"a file in {self.section.path}",
-                    todo="Put it back.",
+                    hint="Put it back.",
                 ) from error
         return found
 

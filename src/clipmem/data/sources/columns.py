@@ -95,7 +95,7 @@ def no_such_column(key: str, name: str, there: Iterable[str], *, what: str) -> I
     known = sorted(set(there))
     suggested = did_you_mean(name, known, kind="name") if known else "There is nothing that has columns."
     return InputError(
-        f"[data] {key}", got=f"{name!r}, which is not in {what}", todo=f"{suggested} Else remove data.{key}."
+        f"[data] {key}", got=f"{name!r}, which is not in {what}", hint=f"{suggested} Else remove data.{key}."
     )
 
 
@@ -155,12 +155,12 @@ def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Co
     missing += [name for name in (found.group, found.label, found.objects) if name and name not in there]
     if missing:
         raise InputError(
-            what, got=f"no column {missing[0]!r}", todo=did_you_mean(missing[0], there, kind="column")
+            what, got=f"no column {missing[0]!r}", hint=did_you_mean(missing[0], there, kind="column")
         )  # fmt: skip
     twice = next((name for name in found.used if there.count(name) > 1), "")
     if twice:
         raise InputError(
-            what, got=f"{there.count(twice)} columns {twice!r}", expected="one", todo="Give them different names."
+            what, got=f"{there.count(twice)} columns {twice!r}", expected="one", hint="Give them different names."
         )
     return found
 

@@ -25,7 +25,7 @@ def need_file(section: DataSection, kind: str) -> Path:
             "[data] path",
             got=f"{section.path!r}, where there is no file",
             expected=kind,
-            todo="Set data.path.",
+            hint="Set data.path.",
         )
     return path
 

@@ -55,13 +55,13 @@ def detect(path: str, section: DataSection | None = None) -> Detection:
             "[data] path",
             got=f"{path!r}, a folder with {len(inside)} data sets: {', '.join(one.path for one in inside[:4])}",
             expected="one of them",
-            todo="Set data.path to the file that you mean.",
+            hint="Set data.path to the file that you mean.",
         )
     names = look.names
     for key, name in named_columns(look.section).items():
         if names and name not in names:
             raise no_such_column(key, name, names, what=path)
-    raise InputError("[data] path", got=f"{path!r}, {look.describe()}", expected=_expected(look), todo=_todo(look))
+    raise InputError("[data] path", got=f"{path!r}, {look.describe()}", expected=_expected(look), hint=_todo(look))
 
 
 def _recognised(look: Look) -> Detection | None:

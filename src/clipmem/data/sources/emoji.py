@@ -58,7 +58,7 @@ class EmojiSource(Source):
                 "[data] path",
                 got=f"{section.path!r} with source 'emoji', which ships in the package",
                 expected="no path",
-                todo="Set data.source to 'auto': it tells what the path holds.",
+                hint="Set data.source to 'auto': it tells what the path holds.",
             )
         table = _table()
         self._bytes = dict(zip(table["id"], table["image"].struct.field("bytes"), strict=True))

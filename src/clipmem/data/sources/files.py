@@ -126,7 +126,7 @@ def _bytes_of(base: Path, reference: str) -> bytes:
             f"picture {reference!r}",
             got=data,
             expected=f"the file that was in {base} when the pairs were listed",
-            todo="Put it back, or start a study in another run folder.",
+            hint="Put it back, or start a study in another run folder.",
         )
     return data
 
@@ -145,7 +145,7 @@ def named_root(section: DataSection) -> Path | None:
             "[data] image_root",
             got=f"{section.image_root!r}, where there is no folder",
             expected="the folder that the paths of the pictures start from",
-            todo="Mend it, or leave it empty: the folders around data.path are searched then.",
+            hint="Mend it, or leave it empty: the folders around data.path are searched then.",
         )
     return root
 

@@ -84,7 +84,7 @@ class FlickrSource(FileSource):
             f"{self._file}",
             got=f"the first line {shorten(line)}",
             expected=f"{dialect}, or a header of usual names such as image,caption",
-            todo="Set data.source to csv, and data.image_column and data.caption_column to names of that line.",
+            hint="Set data.source to csv, and data.image_column and data.caption_column to names of that line.",
         )
 
 

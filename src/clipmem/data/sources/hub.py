@@ -63,7 +63,7 @@ def _open(section: DataSection) -> RecordSource:
     match = _NAME.fullmatch(text)
     if match is None:
         raise InputError(
-            "[data] path", got=f"{section.path!r}", expected="hf-hub:OWNER/NAME", todo="Mend the data set's name."
+            "[data] path", got=f"{section.path!r}", expected="hf-hub:OWNER/NAME", hint="Mend the data set's name."
         )
     name, config = match["name"], match["config"] or ""
     info = prepared(name, config)
@@ -82,7 +82,7 @@ def _open(section: DataSection) -> RecordSource:
         f"data set {name!r}",
         got=f"nothing of it in {cache_folder()} or {hub_folder()}",
         expected="a data set that is on this machine",
-        todo="Set data.download = true (needs `pip install 'clipmem[hf]'` and the internet), or copy it there.",
+        hint="Set data.download = true (needs `pip install 'clipmem[hf]'` and the internet), or copy it there.",
     )
 
 
@@ -116,7 +116,7 @@ def prepared(name: str, config: str) -> Path | None:
             "[data] path",
             got=f"hf-hub:{name}{f':{config}' if config else ''}",
             expected=f"one of the configurations {configs}",
-            todo=f"Write hf-hub:{name}:{configs[0]}, for example.",
+            hint=f"Write hf-hub:{name}:{configs[0]}, for example.",
         )
     return next((path for path in reversed(found) if config in {"", config_of[path]}), None)
 
@@ -142,11 +142,11 @@ def arrow_files_of(info: Path, split: str) -> list[Path]:
         splits = {str(name): len(one.get("shard_lengths") or [0]) for name, one in described["splits"].items()}
         stem = str(described.get("dataset_name") or described.get("builder_name"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{info}", got=f"not readable ({shorten(str(error))})", todo="Prepare it again.") from error
+        raise InputError(f"{info}", got=f"not readable ({shorten(str(error))})", hint="Prepare it again.") from error
     if split and split not in splits:
         raise InputError(
             "[data] split", got=f"{split!r}", expected=f"one of {list(splits)}",
-            todo=did_you_mean(split, splits, kind="split"),
+            hint=did_you_mean(split, splits, kind="split"),
         )  # fmt: skip
     files: list[Path] = []
     for name, shards in splits.items():
@@ -155,7 +155,7 @@ def arrow_files_of(info: Path, split: str) -> list[Path]:
             files += [info.parent / f"{stem}-{name}{end}.arrow" for end in ends]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        raise InputError(f"{info.parent}", got=f"no file {missing[0]!r}", todo="Prepare the data set again.")
+        raise InputError(f"{info.parent}", got=f"no file {missing[0]!r}", hint="Prepare the data set again.")
     return files
 
 
@@ -168,7 +168,7 @@ def _fetch(name: str, config: str) -> Path | None:
             f"data set {name!r}",
             got="no package 'datasets' to download it with",
             expected="the extra hf",
-            todo="Run `pip install 'clipmem[hf]'`.",
+            hint="Run `pip install 'clipmem[hf]'`.",
         ) from error
     try:
         library.load_dataset_builder(name, config or None, cache_dir=str(cache_folder())).download_and_prepare()
@@ -177,6 +177,6 @@ def _fetch(name: str, config: str) -> Path | None:
             f"data set {name!r}",
             got=f"no download ({type(error).__name__}: {shorten(str(error))})",
             expected="a data set of the hub that this machine may fetch",
-            todo="Check the name and the connection.",
+            hint="Check the name and the connection.",
         ) from error
     return prepared(name, config)

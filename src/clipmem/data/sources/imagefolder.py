@@ -46,7 +46,7 @@ class ImageFolderSource(FileSource):
                 "[data] path",
                 got=f"{section.path!r}, where there is no folder",
                 expected="a folder with pictures and their captions",
-                todo="Set data.path.",
+                hint="Set data.path.",
             )
         if section.split and not (path / section.split).is_dir():
             known = sorted(inside.name for inside in path.iterdir() if inside.is_dir())
@@ -54,7 +54,7 @@ class ImageFolderSource(FileSource):
                 "[data] split",
                 got=f"{section.split!r}, and {section.path} has no such folder",
                 expected="the name of a folder in it",
-                todo=did_you_mean(section.split, known, kind="folder"),
+                hint=did_you_mean(section.split, known, kind="folder"),
             )
 
     @classmethod

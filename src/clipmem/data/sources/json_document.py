@@ -16,14 +16,14 @@ def load_json(path: Path) -> object:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}", got=f"not readable as JSON ({shorten(str(error))})", todo="Check that it was copied whole."
+            f"{path}", got=f"not readable as JSON ({shorten(str(error))})", hint="Check that it was copied whole."
         ) from error
 
 
 def wrong_json(path: Path, expected: str) -> InputError:
     """Make the error for a JSON file of another kind."""
     return InputError(
-        f"{path}", got="JSON of another form", expected=expected, todo="Set data.source to auto: it tells what it is."
+        f"{path}", got="JSON of another form", expected=expected, hint="Set data.source to auto: it tells what it is."
     )
 
 

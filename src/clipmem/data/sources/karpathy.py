@@ -49,7 +49,7 @@ class KarpathySource(FileSource):
         if wanted and wanted not in splits:
             raise InputError(
                 "[data] split", got=f"{wanted!r}", expected=f"one of {sorted(splits)}",
-                todo=did_you_mean(wanted, splits, kind="split"),
+                hint=did_you_mean(wanted, splits, kind="split"),
             )  # fmt: skip
         for number, image in enumerate(found):
             if wanted and _split(image) != wanted and not (wanted == "train" and _split(image) == "restval"):

@@ -31,7 +31,7 @@ class ParquetSource(RowSource):
                 "[data] path",
                 got=f"{section.path!r}, where there is no Parquet file",
                 expected="a .parquet file, or a folder that holds some",
-                todo="Set data.path.",
+                hint="Set data.path.",
             )
         if section.split:
             files = _of_split(files, section.split)
@@ -69,7 +69,7 @@ def _of_split(files: Sequence[Path], split: str) -> list[Path]:
             "[data] split",
             got=f"{split!r}, which no Parquet file is named by",
             expected="files as train-00000-of-00004.parquet, or a folder of that name",
-            todo=did_you_mean(split, set().union(*names), kind="split"),
+            hint=did_you_mean(split, set().union(*names), kind="split"),
         )
     return found
 

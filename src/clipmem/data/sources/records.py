@@ -205,7 +205,7 @@ def collect(
             "[data] path",
             got=f"{what} without a usable pair ({_counted(ledger.problems)})",
             expected="at least one picture with a caption",
-            todo="Check data.path, data.image_root and the columns; docs/data.md has an example of every format.",
+            hint="Check data.path, data.image_root and the columns; docs/data.md has an example of every format.",
         )
     return table
 

@@ -58,14 +58,14 @@ class RowSource(RecordSource):
                     f"{file.path}",
                     got=f"the columns {found.used}",
                     expected=f"those of the first file, {self._columns.used}",
-                    todo="Set data.image_column and data.caption_column to names that all files have.",
+                    hint="Set data.image_column and data.caption_column to names that all files have.",
                 )  # fmt: skip
         for file in files:
             kind = _check_image(file.schema.field(self._columns.image))
             if section.image_root and _is_bytes(kind):
                 raise InputError(
                     "[data] image_root", got=f"{section.image_root!r}, and {file.path} holds the pictures themselves",
-                    expected="a column with paths", todo="Remove data.image_root, or set data.image_column.",
+                    expected="a column with paths", hint="Remove data.image_root, or set data.image_column.",
                 )  # fmt: skip
         named_root(section)
         self._cursor: _Cursor | None = None
@@ -197,7 +197,7 @@ class RowSource(RecordSource):
                     f"picture of row {references[position]}",
                     got=data or "none",
                     expected="the data that were there when the pairs were listed",
-                    todo="Put them back, or start a study in another run folder.",
+                    hint="Put them back, or start a study in another run folder.",
                 )
             found[position] = data
         return [found[position] for position in range(len(references))]
@@ -207,7 +207,7 @@ class RowSource(RecordSource):
         if number < 0:
             raise InputError(
                 f"picture of row {row}", got=f"{self._begins[-1]:,} rows", expected="the data of the study",
-                todo="Put back the files that are gone.",
+                hint="Put back the files that are gone.",
             )  # fmt: skip
         if self._cursor is None or self._cursor.file is not self._files[number]:
             self._cursor = _Cursor(self._files[number], self._columns.image)
@@ -293,6 +293,6 @@ def _check_image(field: pa.Field) -> pa.DataType:
             f"column {field.name!r}",
             got=f"{field.type}",
             expected="bytes, a struct with a field 'bytes' or 'path', or a path as text",
-            todo="Set data.image_column.",
+            hint="Set data.image_column.",
         )
     return field.type

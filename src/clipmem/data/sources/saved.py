@@ -64,7 +64,7 @@ def _of_one(folder: Path) -> list[Path]:
             f"{folder}",
             got="rows chosen by an index beside them",
             expected="a data set saved by datasets 2 or newer",
-            todo="Load it and save it again: datasets.load_from_disk(A).save_to_disk(B).",
+            hint="Load it and save it again: datasets.load_from_disk(A).save_to_disk(B).",
         )
     files = [folder / _plain(str(entry.get("filename")), folder) for entry in entries if isinstance(entry, dict)]
     missing = [file.name for file in files if not file.is_file()]
@@ -73,14 +73,14 @@ def _of_one(folder: Path) -> list[Path]:
             f"{folder}",
             got=f"no file {missing[0]!r} ({len(missing)} of {len(files)} are missing)" if missing else "no Arrow file",
             expected="every file that state.json names",
-            todo="Save the data set again.",
+            hint="Save the data set again.",
         )
     return files
 
 
 def _plain(name: str, folder: Path) -> str:
     if PurePosixPath(name).name != name or name in {"", ".", ".."}:
-        raise InputError(f"{folder}", got=f"the name {name!r}", expected="names of files in it", todo="Save it again.")
+        raise InputError(f"{folder}", got=f"the name {name!r}", expected="names of files in it", hint="Save it again.")
     return name
 
 
@@ -94,7 +94,7 @@ def _described(folder: Path, name: str) -> dict[str, object]:
             f"{folder}",
             got=f"no {name} that can be read",
             expected="a folder that datasets has saved (save_to_disk)",
-            todo="Set data.path to that folder.",
+            hint="Set data.path to that folder.",
         )
     return found
 
@@ -102,12 +102,12 @@ def _described(folder: Path, name: str) -> dict[str, object]:
 def _list(values: dict[str, object], key: str, folder: Path) -> Sequence[object]:
     found = values.get(key)
     if not isinstance(found, list):
-        raise InputError(f"{folder}", got=f"no list {key!r} in its description", todo="Save the data set again.")
+        raise InputError(f"{folder}", got=f"no list {key!r} in its description", hint="Save the data set again.")
     return found
 
 
 def _no_split(split: str, known: Sequence[str]) -> InputError:
     return InputError(
         "[data] split", got=f"{split!r}", expected=f"one of {list(known)}",
-        todo=did_you_mean(split, known, kind="split"),
+        hint=did_you_mean(split, known, kind="split"),
     )  # fmt: skip

@@ -40,7 +40,7 @@ def _expanded(text: str) -> list[str]:
                 "[data] path",
                 got=f"{text!r}, which is more than {MOST:,} shards",
                 expected="fewer",
-                todo="Make the range smaller.",
+                hint="Make the range smaller.",
             )
         names = [name.replace(found[0], option, 1) for name in names for option in options]
 
@@ -52,7 +52,7 @@ def _numbers(text: str, span: "re.Match[str]") -> Sequence[str]:
             "[data] path",
             got=f"the range {span[0]} in {text!r}",
             expected=f"the smaller number first, and at most {MOST:,} shards",
-            todo="Mend the range.",
+            hint="Mend the range.",
         )
     return [f"{number:0{len(span[1])}d}" for number in range(first, last + 1)]
 
@@ -81,7 +81,7 @@ def find_shards(text: str) -> tuple[Path, list[str]]:
             "[data] path",
             got=f"{text!r}, where there is no tar",
             expected="a tar, a folder with some, a range such as data/{0000..0123}.tar, or a list with ::",
-            todo="Set data.path.",
+            hint="Set data.path.",
         )
     missing = [name for name in names if not (base / name).is_file()]
     if missing:
@@ -89,6 +89,6 @@ def find_shards(text: str) -> tuple[Path, list[str]]:
             "[data] path",
             got=f"no file {missing[0]!r} ({len(missing):,} of {len(names):,} shards are missing)",
             expected="every shard that is named",
-            todo="Put it back, or mend the range.",
+            hint="Put it back, or mend the range.",
         )
     return base, names

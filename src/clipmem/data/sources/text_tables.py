@@ -148,7 +148,7 @@ def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *,
             case _:
                 yield from csv_rows(path, source, section, ledger)
     except (OSError, UnicodeError, pa.ArrowException) as error:
-        raise InputError(f"{path}", got=f"not readable ({shorten(str(error))})", todo="Check the file.") from error
+        raise InputError(f"{path}", got=f"not readable ({shorten(str(error))})", hint="Check the file.") from error
 
 
 def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Row]:

@@ -354,7 +354,7 @@ def _gone(reference: str, got: str) -> InputError:
         f"picture {reference!r}",
         got=got,
         expected="the tar that was there when the pairs were listed",
-        todo="Put it back, or start a study in another run folder.",
+        hint="Put it back, or start a study in another run folder.",
     )
 
 
@@ -367,5 +367,5 @@ def _check_is_tar(path: Path) -> None:
             f"{path}",
             got="a compressed tar" if packed else "a file that is not a tar",
             expected="a plain tar: pictures are compressed already, and only plain ones can be read at any place",
-            todo="Unpack it once (for example with gunzip)." if packed else "Leave it out of data.path.",
+            hint="Unpack it once (for example with gunzip)." if packed else "Leave it out of data.path.",
         )

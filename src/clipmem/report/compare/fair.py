@@ -99,7 +99,7 @@ def _refusal(
         f"run folder {other.folder.path}: other {name}",
         got=str(there),
         expected=f"{here}, as in {baseline.folder.path}",
-        todo=reason,
+        hint=reason,
     )
 
 

@@ -59,7 +59,7 @@ def compare_runs(
     runs = _read(folders)
     if measure not in MEASURES:
         raise InputError(
-            "measure", got=repr(measure), expected="'clipmem' or 'clipmem_norm'", todo="Choose one of the two."
+            "measure", got=repr(measure), expected="'clipmem' or 'clipmem_norm'", hint="Choose one of the two."
         )
     for run in runs[1:]:
         check_fair(runs[0], run, measure=measure)
@@ -89,7 +89,7 @@ def _check_out(out: Path) -> None:
             f"--out {out}",
             got="a folder that holds other files",
             expected="a new folder, or one that an earlier comparison made",
-            todo="Choose another --out DIR.",
+            hint="Choose another --out DIR.",
         )
 
 
@@ -99,7 +99,7 @@ def _read(folders: Sequence[Path]) -> list[ComparedRun]:
             "clipmem compare",
             got=f"{len(folders)} run folder{'s' * (len(folders) != 1)}",
             expected="two or more, the baseline first",
-            todo="Name the run without mitigation, then those with.",
+            hint="Name the run without mitigation, then those with.",
         )
     resolved = [folder.resolve() for folder in folders]
     twice = next((folder for k, folder in enumerate(resolved) if folder in resolved[:k]), None)
@@ -108,7 +108,7 @@ def _read(folders: Sequence[Path]) -> list[ComparedRun]:
             "clipmem compare",
             got=f"{folders[resolved.index(twice)]} twice",
             expected="each run once",
-            todo="Leave one of them out.",
+            hint="Leave one of them out.",
         )
     runs = [read_compared(folder) for folder in folders]
     names = [run.name for run in runs]
@@ -118,7 +118,7 @@ def _read(folders: Sequence[Path]) -> list[ComparedRun]:
             "clipmem compare",
             got=f"two folders of the name {name!r}",
             expected="names that tell runs apart",
-            todo="Rename a folder.",
+            hint="Rename a folder.",
         )
     return runs
 

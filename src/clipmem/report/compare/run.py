@@ -133,14 +133,14 @@ def read_compared(path: Path) -> ComparedRun:
             f"run folder {path}",
             got=f"protocol {recipe.protocol!r}",
             expected="'four-way'",
-            todo="Runs are compared seed by seed, and only this protocol trains one f and one g for each seed.",
+            hint="Runs are compared seed by seed, and only this protocol trains one f and one g for each seed.",
         )
     if not folder.is_done("report"):
         raise InputError(
             f"run folder {path}",
             got="a run that is not finished",
             expected="a run whose stages are done",
-            todo=f"Run `clipmem run RECIPE.toml --out {path}` again: it goes on where it stopped.",
+            hint=f"Run `clipmem run RECIPE.toml --out {path}` again: it goes on where it stopped.",
         )
     models = [(side, seed) for side in SIDES for seed in recipe.train.seeds]
     return ComparedRun(

@@ -20,14 +20,14 @@ def parts(context: Context) -> AlignmentParts:
             "score.alignment = 'confidence'",
             got="a model without a class head",
             expected="models trained with train.objective = 'supervised'",
-            todo="Train such models, or choose another alignment.",
+            hint="Train such models, or choose another alignment.",
         )
     if context.labels is None:
         raise InputError(
             "score.alignment = 'confidence'",
             got="pairs without labels",
             expected="a class for every pair",
-            todo="Set data.label_column.",
+            hint="Set data.label_column.",
         )
     image = context.embeddings.image
     n, views, width = image.shape

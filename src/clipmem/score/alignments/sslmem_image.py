@@ -12,7 +12,7 @@ def check(views: int) -> None:
             "[embed] views",
             got=f"{views} view of each picture",
             expected="2 or more for score.alignment = 'sslmem-image'",
-            todo="Set embed.views, for example to 6.",
+            hint="Set embed.views, for example to 6.",
         )
 
 

@@ -20,7 +20,7 @@ def check(bare: int) -> None:
             "[train] captions",
             got=f"{bare} pairs with one caption and no edit of it",
             expected="2 or more captions, or caption edits, for score.alignment = 'sslmem-text'",
-            todo="Set train.captions or embed.caption_edits, for example to 5; a caption of one letter has no edit.",
+            hint="Set train.captions or embed.caption_edits, for example to 5; a caption of one letter has no edit.",
         )
 
 

@@ -84,14 +84,14 @@ def check_name(name: str) -> None:
             f"--engine {name}",
             got="no engine of that name",
             expected="local, ray or ray://HEAD:PORT",
-            todo=did_you_mean(name, NAMES, kind="engine"),
+            hint=did_you_mean(name, NAMES, kind="engine"),
         )
     if launched() and name != "local":
         raise InputError(
             f"--engine {name} under torchrun",
             got="two ways to share the work",
             expected="one of them",
-            todo="Leave --engine away to train one model on many processes, or start without torchrun.",
+            hint="Leave --engine away to train one model on many processes, or start without torchrun.",
         )
 
 

@@ -266,7 +266,7 @@ def connect(name: str) -> Generator[RayEngine]:
             f"--engine {name}",
             got=f"no Ray there ({str(error).strip().splitlines()[0][:200]})",
             expected="the address of a running Ray",
-            todo="Check it, or use --engine ray to start one on this machine.",
+            hint="Check it, or use --engine ray to start one on this machine.",
         ) from error
     try:
         sizes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
@@ -281,7 +281,7 @@ def _import_ray() -> Any:
             "--engine ray",
             got="Ray is not installed",
             expected="the extra `ray`",
-            todo="Install it: pip install 'clipmem[ray]'.",
+            hint="Install it: pip install 'clipmem[ray]'.",
         )
     # a library reports nothing about its users
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -54,7 +54,7 @@ def check_processes(folder: RunFolder, tasks: Sequence[workers.Task], how: Execu
             f"run folder {folder.path}",
             got=f"a study begun with {how.processes} processes a model, {now} now",
             expected="the same number: models of one study are computed alike",
-            todo=f"Run it with torchrun --nproc-per-node {how.processes}."
+            hint=f"Run it with torchrun --nproc-per-node {how.processes}."
             if how.processes > 1
             else "Run it without torchrun, or choose another --out DIR.",
         )

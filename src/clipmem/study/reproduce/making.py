@@ -160,7 +160,7 @@ def unique(base: Recipe, wanted: Iterable[tuple[str, Wanted]]) -> dict[str, Want
     for name, run in found.values():
         if name in names:
             raise InputError(
-                f"run {name!r}", got="two runs of that name", todo="Report this: it is a mistake in clipmem."
+                f"run {name!r}", got="two runs of that name", hint="Report this: it is a mistake in clipmem."
             )
         names[name] = run
     return names

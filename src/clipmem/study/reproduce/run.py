@@ -100,7 +100,7 @@ _ROW = ("measure", "estimate", "low", "high", "holds", "seeds")
 def _names(figures: Sequence[str]) -> list[str]:
     for name in figures:
         if name not in ORDER:
-            raise InputError(f"--figure {name}", got="no such finding", todo=did_you_mean(name, ORDER, kind="finding"))
+            raise InputError(f"--figure {name}", got="no such finding", hint=did_you_mean(name, ORDER, kind="finding"))
     return [name for name in ORDER if name in figures or not figures]
 
 
@@ -114,7 +114,7 @@ def _claim(out: Path, what: dict[str, str]) -> None:
                 f"folder {out} holds another reproduction",
                 got=f"scale {there.get('scale')!r}, base recipe {str(there.get('recipe_sha256'))[:16]} there; "
                 f"scale {what['scale']!r}, base recipe {what['recipe_sha256'][:16]} now",
-                todo="Choose another --out DIR.",
+                hint="Choose another --out DIR.",
             )
         return
     if out.is_dir() and any(out.iterdir()):
@@ -122,7 +122,7 @@ def _claim(out: Path, what: dict[str, str]) -> None:
             f"--out {out}",
             got="a folder that holds other files",
             expected="a new folder, or one that an earlier reproduction made",
-            todo="Choose another --out DIR.",
+            hint="Choose another --out DIR.",
         )
     atomic_write(make_folder(out) / "reproduce.json", (json.dumps(what) + "\n").encode())
 

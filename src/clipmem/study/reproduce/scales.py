@@ -150,5 +150,5 @@ def scale_of(name: str) -> Scale:
         InputError: There is no such scale.
     """
     if name not in SCALES:
-        raise InputError("--scale", got=repr(name), expected=" or ".join(SCALES), todo="Start with tiny.")
+        raise InputError("--scale", got=repr(name), expected=" or ".join(SCALES), hint="Start with tiny.")
     return SCALES[name]

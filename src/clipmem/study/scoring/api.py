@@ -115,7 +115,7 @@ def _address(kind: str, model: Any) -> str:
             kind,
             got=shorten(model),
             expected="an address, (image, text) or (image, text, pair), or a list of such",
-            todo="Put the arrays of one model into a tuple.",
+            hint="Put the arrays of one model into a tuple.",
         )
     return str(model)
 
@@ -141,7 +141,7 @@ def embed_pairs(
     pairs = read_pairs(data, settings.captions, "--data")
     side = settings.side(model)
     if not isinstance(side, ModelSide):
-        raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", todo="Name a model.")
+        raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Name a model.")
     card = {**settings.made_with(), "data": data_fingerprint(pairs.table["uid"])}
     block = settings.block or DECODED
     problems = embed_into([side], [Path(out)], pairs, card, block=block, reporter=reporter)

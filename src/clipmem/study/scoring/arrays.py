@@ -40,7 +40,7 @@ def compare_arrays(lists: Mapping[str, list[Any]], uids: Any, bank: Any, setting
                 if hasattr(wrong[0], "__len__")
                 else shorten(wrong[0]),
                 expected="(image, text) or (image, text, pair) for each model",
-                todo="Embed the pairs with every model first, or give addresses only.",
+                hint="Embed the pairs with every model first, or give addresses only.",
             )
         sides[kind] = [ArraySide(f"{kind} {k}", names, *one) for k, one in enumerate(models)]
     check_lists({kind: len(models) for kind, models in sides.items()})
@@ -51,7 +51,7 @@ def compare_arrays(lists: Mapping[str, list[Any]], uids: Any, bank: Any, setting
             "pairs",
             got=f"{len(names)} uids, {len(set(names))} of them different, for arrays of {counts} pairs",
             expected="one pair or more, a uid for each, and the same pairs in all arrays",
-            todo="Leave uids out to number the pairs.",
+            hint="Leave uids out to number the pairs.",
         )
     pairs = Pairs("arrays", pl.DataFrame({"uid": names}, schema={"uid": pl.String}))
     chosen = _array_bank(bank, pairs, settings)
@@ -67,7 +67,7 @@ def _names(uids: Any) -> list[str]:
             "uids",
             got=shorten(uids),
             expected="a list of uids: with arrays, pairs and bank are no data sets",
-            todo="Omit uids to number the pairs.",
+            hint="Omit uids to number the pairs.",
         )
     return [str(uid) for uid in uids]
 
@@ -88,6 +88,6 @@ def _array_bank(bank: Any, pairs: Pairs, settings: Settings) -> Bank:
             "bank",
             got=f"{shorten(bank)}",
             expected=f"uids, row numbers from 0 to {len(pairs) - 1}, or a mask of {len(pairs)}",
-            todo="Say which of the pairs no model trained on.",
+            hint="Say which of the pairs no model trained on.",
         )
     return Bank(pairs.only(pairs.table["uid"].gather(np.unique(rows)).to_list(), "of rows"), drawn=False)

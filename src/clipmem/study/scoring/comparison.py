@@ -70,7 +70,7 @@ def check_lists(counts: Mapping[str, int]) -> None:
             "--target and --reference",
             got=f"{counts['target']} and {counts['reference']}",
             expected="at least one of each, and equally many",
-            todo="Each target is compared with the reference in its place.",
+            hint="Each target is compared with the reference in its place.",
         )
 
 
@@ -82,7 +82,7 @@ def _kept(folder: Path) -> dict[str, list[str]]:
             f"--embeddings {folder}",
             got="no target-0 and reference-0 in it",
             expected="a folder that `clipmem score --embeddings` filled",
-            todo="Name the models with --target and --reference.",
+            hint="Name the models with --target and --reference.",
         )
     return found
 
@@ -109,7 +109,7 @@ def _pairs_and_bank(sides: Sequence[Side], data: Data | None, bank: Any, setting
             "--data",
             got="no data",
             expected="the pairs to score",
-            todo="Only where every --target and --reference is a folder of embeddings can it be left out.",
+            hint="Only where every --target and --reference is a folder of embeddings can it be left out.",
         )
     if bank is None:
         # a pair that one of the models has no embedding of would be no use
@@ -125,7 +125,7 @@ def _pairs_and_bank(sides: Sequence[Side], data: Data | None, bank: Any, setting
                 f"--bank {path}",
                 got="a folder of embeddings",
                 expected="pairs with pictures, as a model is among --target and --reference",
-                todo="Give the bank's data, or folders of embeddings for all models.",
+                hint="Give the bank's data, or folders of embeddings for all models.",
             )
         _look_beside(stored, path)
         return pairs, Bank(stored_pairs(stored[0].layouts[-1]), drawn=False)
@@ -144,7 +144,7 @@ def _look_beside(stored: Sequence[StoredSide], bank: Path) -> None:
                 f"--bank {bank}",
                 got=f"no embeddings of the bank by {side.name}",
                 expected=f"a folder {own}",
-                todo="Embed the bank with every model, in folders named as those of the data.",
+                hint="Embed the bank with every model, in folders named as those of the data.",
             )
         side.add(own)
 

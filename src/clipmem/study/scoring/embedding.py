@@ -122,7 +122,7 @@ def _claim(folder: Path, card: Mapping[str, Any]) -> None:
             f"{folder}",
             got=f"a folder that holds other files and no {CARD}",
             expected="a new folder, or one that clipmem made",
-            todo="Choose another one.",
+            hint="Choose another one.",
         )
     if there is not None:
         known = {key: value for key, value in there.items() if key not in {"format", "rows"}}

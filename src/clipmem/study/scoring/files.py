@@ -99,15 +99,15 @@ def _finished(out: Path, about_file: Path, folder: PartsFolder, job: Mapping[str
     Raises:
         InputError: They were made with something else, or nobody says with what.
     """
-    todo = "Choose another --out, or delete that file and the .json beside it."
+    hint = "Choose another --out, or delete that file and the .json beside it."
     about = _said(about_file)
     if about is not None and out.is_file() and about["sha256"] == file_sha256(out):
-        refuse_other(f"{out} was made", about["job"], json.loads(json.dumps(job)), todo)
+        refuse_other(f"{out} was made", about["job"], json.loads(json.dumps(job)), hint)
         return about
     if folder.begun() is None:
         for file in (out, about_file):
             if file.exists() and (file == out or about is None):
-                raise InputError(f"{file}", got="a file that exists", expected="a new name", todo=todo)
+                raise InputError(f"{file}", got="a file that exists", expected="a new name", hint=hint)
     return None
 
 

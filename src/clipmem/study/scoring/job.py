@@ -132,7 +132,7 @@ class Scorer:
                 f"bank {self._what.bank.pairs.name}",
                 got=f"{len(self._what.bank.pairs):,} pairs, none of which can be used ({left_out[0].reason})",
                 expected="at least one",
-                todo="Check its pictures, or take another bank.",
+                hint="Check its pictures, or take another bank.",
             )
         means = [bank_means(one) for one in sums]
         inside = self._what.data.table["uid"].is_in(self._what.bank.pairs.table["uid"].implode()).to_numpy()
@@ -141,7 +141,7 @@ class Scorer:
                 f"bank {self._what.bank.pairs.name}",
                 got="one pair that can be used, which is itself to be scored",
                 expected="another pair in the bank",
-                todo="Enlarge the bank: a pair is never in its own bank.",
+                hint="Enlarge the bank: a pair is never in its own bank.",
             )
         self._each("score", self._what.data, "parquet", partial(self._score_block, bank=means, inside=inside))
         return self._join(sums, left_out)
@@ -224,7 +224,7 @@ class Scorer:
                 f"--data {what.data.name}",
                 got=f"{len(what.data):,} pairs, none of which can be used ({problems[0].reason})",
                 expected="at least one",
-                todo="Check its pictures.",
+                hint="Check its pictures.",
             )
         models = [TrainingSet(side, k, (), 0) for k in range(len(what.target)) for side in SIDES]
         places = [what.place(one) for pair in zip(what.target, what.reference, strict=True) for one in pair]

@@ -81,7 +81,7 @@ def open_data(data: Data) -> Source:
                 "data",
                 got=shorten(data),
                 expected="a path, 'emoji', a [data] section or a source",
-                todo="With models at addresses, name the data that they are to embed.",
+                hint="With models at addresses, name the data that they are to embed.",
             )
         path = "" if str(data) == "emoji" and not Path(data).exists() else str(data)
         data = DataSection.model_validate({"path": path})
@@ -104,7 +104,7 @@ def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
         table = source.pairs()
     name = str(data) if isinstance(data, str | Path) else source_name(source.section)
     if not table.height:
-        raise InputError(f"{argument} {name}", got="no pair", expected="at least one pair", todo="Check the path.")
+        raise InputError(f"{argument} {name}", got="no pair", expected="at least one pair", hint="Check the path.")
     # forwards through the files: a source reads neighbours together
     table = table[source.storage_order(table["image"].to_list())].select(COLUMNS)
     if captions is not None:
@@ -121,7 +121,7 @@ def stored_pairs(layout: Layout) -> Pairs:
     name, uids = str(layout.folder), layout.uids
     first = uids.is_first_distinct()
     if not len(uids):
-        raise InputError(f"embeddings in {name}", got="no pair", expected="at least one pair", todo="Check the path.")
+        raise InputError(f"embeddings in {name}", got="no pair", expected="at least one pair", hint="Check the path.")
     left = read_quarantine(layout.folder / QUARANTINE)
     again = [*left, *(Problem(name, uid, "the same pair again") for uid in uids.filter(~first))]
     return Pairs(name, uids.filter(first).to_frame("uid"), layout=layout, problems=again)
@@ -144,7 +144,7 @@ def draw(uids: pl.Series, size: int, seed: int) -> list[str]:
             "--bank-size",
             got=f"{size:,} of {len(uids):,} pair{'' if len(uids) == 1 else 's'} in the data",
             expected="--bank with held-out pairs" if few else f"2 to {len(uids) - 1:,}: the others are measured",
-            todo="A bank is drawn from the data only where there are three pairs or more."
+            hint="A bank is drawn from the data only where there are three pairs or more."
             if few
             else "Set it, or give pairs that no model trained on with --bank.",
         )
@@ -211,14 +211,14 @@ class Bank:
         """
         if not len(self.pairs):
             raise InputError(
-                f"--bank {self.pairs.name}", got="no pair", expected="at least one pair", todo="Check the path."
+                f"--bank {self.pairs.name}", got="no pair", expected="at least one pair", hint="Check the path."
             )
         if len(self.pairs) == 1 and self.pairs.table["uid"][0] in data.table["uid"]:
             raise InputError(
                 f"--bank {self.pairs.name}",
                 got="one pair, which is itself to be scored",
                 expected="another pair in the bank",
-                todo="Enlarge the bank: a pair is never in its own bank.",
+                hint="Enlarge the bank: a pair is never in its own bank.",
             )
 
 
@@ -235,6 +235,6 @@ def bank_of_uids(uids: Sequence[str], data: Pairs, name: str) -> Bank:
             f"--bank {name}",
             got=f"uid {shorten(unknown[0])} ({len(unknown):,} of {len(uids):,}), which no pair of the data has",
             expected="uids of the data's pairs",
-            todo="Take them from a table of scores of the same data.",
+            hint="Take them from a table of scores of the same data.",
         )
     return Bank(data.only(uids, name), drawn=False)

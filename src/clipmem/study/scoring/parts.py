@@ -37,14 +37,14 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def refuse_other(what: str, there: Mapping[str, Any], now: Mapping[str, Any], todo: str) -> None:
+def refuse_other(what: str, there: Mapping[str, Any], now: Mapping[str, Any], hint: str) -> None:
     """Refuse to mix work with other settings, models or data.
 
     Args:
         what: What was begun or made.
         there: With what.
         now: With what it would go on.
-        todo: What the user can do.
+        hint: What the user can do.
 
     Raises:
         InputError: They differ; both sides are shown.
@@ -56,7 +56,7 @@ def refuse_other(what: str, there: Mapping[str, Any], now: Mapping[str, Any], to
             f"{key} = {shorten(before.get(key), 24)} there, {shorten(after.get(key), 24)} now" for key in keys[:_SHOWN]
         )
         more = f" (and {len(keys) - _SHOWN} more)" if len(keys) > _SHOWN else ""
-        raise InputError(f"{what} with other settings", got=f"{shown}{more}", todo=todo)
+        raise InputError(f"{what} with other settings", got=f"{shown}{more}", hint=hint)
 
 
 class Done(NamedTuple):

@@ -61,7 +61,7 @@ class Settings:
         for name, (value, least) in whole.items():
             if value is not None and not (isinstance(value, Integral) and (least is None or value >= least)):
                 expected = "a whole number" if least is None else f"a whole number, {least} or more"
-                raise InputError(name, got=shorten(value), expected=expected, todo="Omit it for the default.")
+                raise InputError(name, got=shorten(value), expected=expected, hint="Omit it for the default.")
         return replace(self, device=execution.resolve(recipe, 1, device=self.device).device)
 
     @property

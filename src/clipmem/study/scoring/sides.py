@@ -168,7 +168,7 @@ class StoredSide(KnownSide):
                 f"embeddings in {self.name}",
                 got=f"widths {widths}",
                 expected="one width",
-                todo="Take them from one model.",
+                hint="Take them from one model.",
             )
 
     def add(self, folder: Path) -> None:
@@ -235,7 +235,7 @@ class ArraySide(KnownSide):
                 got=f"images of shape {tuple(np.shape(image))}, captions of shape {tuple(np.shape(text))}"
                 + ("" if text_pair is None else f", their pairs of shape {tuple(owner.shape)}"),
                 expected="(n, d) or (n, view, d), and (n, d), or (m, d) with the pair of each row as the third",
-                todo="Give every pair an image and a caption, both from one model.",
+                hint="Give every pair an image and a caption, both from one model.",
             )
         self._order, self._starts = np.argsort(owner, kind="stable"), np.concatenate([[0], np.cumsum(counts)])
 
@@ -290,7 +290,7 @@ def _tensor(name: str, values: Any) -> Tensor:
             name,
             got=reason,
             expected="an array of real numbers, numpy, torch, or nested lists of one length",
-            todo="Give embeddings as the model returns them.",
+            hint="Give embeddings as the model returns them.",
         )
     # torch knows the machine's own order of bytes only
     return (

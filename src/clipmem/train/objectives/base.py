@@ -166,11 +166,11 @@ def _class_count(name: str, labels: np.ndarray | None, classes: int, n: int) -> 
             f"[train] objective = {name!r}",
             got="pairs without labels",
             expected="a class index for every pair",
-            todo="Set data.label_column, or choose another objective.",
+            hint="Set data.label_column, or choose another objective.",
         )
     if len(labels) != n:
         raise InputError(
-            "labels", got=f"{len(labels)} for {n} pairs", expected="one a pair", todo="Give every pair its class index."
+            "labels", got=f"{len(labels)} for {n} pairs", expected="one a pair", hint="Give every pair its class index."
         )
     low, high = int(labels.min()), int(labels.max())
     count = classes or high + 1
@@ -179,11 +179,11 @@ def _class_count(name: str, labels: np.ndarray | None, classes: int, n: int) -> 
             "labels",
             got=f"values from {low} to {high}",
             expected=f"class indices from 0 to {count - 1}",
-            todo="Number the classes from 0, and leave out pairs without a class.",
+            hint="Number the classes from 0, and leave out pairs without a class.",
         )
     if count < 2:
         raise InputError(
-            "labels", got="one class", expected="two or more", todo="Choose a column that tells pairs apart."
+            "labels", got="one class", expected="two or more", hint="Choose a column that tells pairs apart."
         )
     return count
 

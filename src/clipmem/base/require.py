@@ -1,0 +1,60 @@
+"""Checks of what a user gave: one call where the check is made; each raises an `InputError` of four parts.
+
+`raise InputError` remains where a message needs values that exist only when the check fails.
+"""
+
+from collections.abc import Iterable
+
+from clipmem.base.errors import InputError, shorten, shorten_text
+from clipmem.base.suggest import did_you_mean
+
+
+def require(condition: object, what: str, got: str, expected: str, hint: str = "") -> None:
+    """Raise an `InputError` of these four parts unless the condition holds.
+
+    Example:
+        >>> require(3 > 0, "[train] epochs", "3", "1 or more", "Set train.epochs.")
+    """
+    if not condition:
+        raise InputError(what, got=got, expected=expected, hint=hint)
+
+
+def require_one_of(what: str, value: object, choices: Iterable[str], hint: str = "") -> None:
+    """Raise an `InputError` unless a value is one of the choices; the hint names near ones.
+
+    Example:
+        >>> require_one_of("--device", "cpu", ("auto", "cpu", "cuda"))
+    """
+    known = list(choices)
+    if value not in known:
+        raise InputError(
+            what, got=shorten(value), expected=", ".join(known), hint=hint or did_you_mean(str(value), known)
+        )
+
+
+def require_range(what: str, value: float, low: float | None = None, high: float | None = None, hint: str = "") -> None:
+    """Raise an `InputError` unless low <= value <= high; None is no bound, and NaN is outside every range.
+
+    Example:
+        >>> require_range("confidence", 0.95, 0, 1)
+    """
+    if not ((low is None or value >= low) and (high is None or value <= high)) or value != value:
+        bounds = {(True, False): f"{low} or more", (False, True): f"at most {high}", (True, True): f"{low} to {high}"}
+        raise InputError(what, got=shorten(value), expected=bounds[low is not None, high is not None], hint=hint)
+
+
+def require_columns(what: str, columns: Iterable[str], needed: Iterable[str], hint: str = "") -> None:
+    """Raise an `InputError` unless a table has the columns it needs.
+
+    Example:
+        >>> require_columns("scores.parquet", ["uid", "clipmem"], ["uid"])
+    """
+    there = list(columns)
+    missing = [name for name in needed if name not in there]
+    require(
+        not missing,
+        what,
+        f"the columns {', '.join(map(shorten_text, there[:40])) or 'none'}",
+        f"also {', '.join(missing)}",
+        hint or "Check that this is the right file.",
+    )
