@@ -3,10 +3,13 @@
 `raise InputError` remains where a message needs values that exist only when the check fails.
 """
 
+import math
 from collections.abc import Iterable
 
 from clipmem.base.errors import InputError, shorten, shorten_text
 from clipmem.base.suggest import did_you_mean
+
+Number = int | float  # the run-time checks of the tests do not take a whole number for a float
 
 
 def require(condition: object, what: str, got: str, expected: str, hint: str = "") -> None:
@@ -32,15 +35,20 @@ def require_one_of(what: str, value: object, choices: Iterable[str], hint: str =
         )
 
 
-def require_range(what: str, value: float, low: float | None = None, high: float | None = None, hint: str = "") -> None:
+def require_range(
+    what: str, value: Number, low: Number | None = None, high: Number | None = None, hint: str = ""
+) -> None:
     """Raise an `InputError` unless low <= value <= high; None is no bound, and NaN is outside every range.
 
     Example:
         >>> require_range("confidence", 0.95, 0, 1)
     """
-    if not ((low is None or value >= low) and (high is None or value <= high)) or value != value:
-        bounds = {(True, False): f"{low} or more", (False, True): f"at most {high}", (True, True): f"{low} to {high}"}
-        raise InputError(what, got=shorten(value), expected=bounds[low is not None, high is not None], hint=hint)
+    above, below = low is None or value >= low, high is None or value <= high
+    if not (above and below) or math.isnan(value):
+        expected = (
+            f"{low} to {high}" if None not in (low, high) else f"{low} or more" if high is None else f"at most {high}"
+        )
+        raise InputError(what, got=shorten(value), expected=expected, hint=hint)
 
 
 def require_columns(what: str, columns: Iterable[str], needed: Iterable[str], hint: str = "") -> None:
