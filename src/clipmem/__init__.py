@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # for type checkers and editors only; at run time the names b
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
     from clipmem.study.api import load_run, run
     from clipmem.study.loaded import Run
-    from clipmem.study.scoring.api import score
+    from clipmem.study.scoring import score
 
 _HOMES = {
     "ClipmemError": "clipmem.base.errors",
@@ -28,7 +28,7 @@ _HOMES = {
     "Run": "clipmem.study.loaded",
     "load_run": "clipmem.study.api",
     "run": "clipmem.study.api",
-    "score": "clipmem.study.scoring.api",
+    "score": "clipmem.study.scoring",
 }
 
 __all__ = [

@@ -28,7 +28,7 @@ from clipmem.data.quarantine import (
 )
 from clipmem.data.sources.base import Source
 from clipmem.store.folder import RunFolder
-from clipmem.study import materials
+from clipmem.study.plan import cache_file
 
 TABLE = "quarantine"
 
@@ -71,7 +71,7 @@ def decode_pairs(
 
     caches: list[Path] = []
     for geometry in geometries:
-        cache = materials.cache_file(folder, geometry, first=geometries[0])
+        cache = cache_file(folder, geometry, first=geometries[0])
         references = [image for place, image in enumerate(pairs["image"]) if place not in broken]
         # what decodes in one geometry decodes in all of them
         first = leave_out if not caches else None

@@ -13,6 +13,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,14 +37,12 @@ from clipmem.evaluate.prompts import Prompts, read_templates
 from clipmem.evaluate.utility import TestPairs, Utility, class_numbers, why_not
 from clipmem.models import given
 from clipmem.models.protocol import DualEncoder
-from clipmem.score.protocols import protocol_of
-from clipmem.store import manifest
 from clipmem.store.atomic import atomic_write
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.study import early, execution, utility
-from clipmem.study.engine import Task
 from clipmem.study.models import open_models
+from clipmem.study.plan import PlannedStudy
 from clipmem.train.numerics import threads
 
 _TRAIN_SHARE = 0.6
@@ -162,21 +161,17 @@ def evaluate_run(
         section = section.model_copy(update={"classnames": "", "labels": "label"})
     settings = settings_with(section, labels=labels, classnames=classnames, templates=templates)
     name = _checked_name(name or (Path(data.path).stem or data.source if data else "external"))
-    changed = recipe.model_copy(update={"evaluate": settings})
-    tasks = [Task(one.side, one.seed) for one in protocol_of(recipe).training_sets(folder.read("splits"))]
+    study = PlannedStudy(folder, recipe.model_copy(update={"evaluate": settings}))
     with folder.locked():
         if data is None:
-            document, _ = utility.measure(folder, changed, tasks)
+            document, _ = utility.measure(study)
         else:
-            splits = folder.read("splits")
-            trained = frozenset(splits.filter(pl.col("role") != "external")["uid"])
-            how = execution.from_manifest(manifest.read(folder))
             document = evaluate_source(
-                _models_of(folder, recipe, tasks),
-                changed.model_copy(update={"data": data}),
-                left_out=trained,
-                device=how.device,
-                count=how.threads * how.workers,
+                _models_of(study),
+                study.recipe.model_copy(update={"data": data}),
+                left_out=frozenset(study.splits.filter(pl.col("role") != "external")["uid"]),
+                device=study.how.device,
+                count=study.how.threads * study.how.workers,
                 reporter=reporter,
                 untrained=utility.untrained_text(recipe),
             )
@@ -216,7 +211,7 @@ def evaluate_given(
     settings = settings_with(EvaluateSection(), labels=labels, classnames=classnames, templates=templates)  # pyright: ignore[reportCallIssue]
     recipe = Recipe(data=data or DataSection(), evaluate=settings)  # pyright: ignore[reportCallIssue]
     how = execution.resolve(recipe, 1, device=device)
-    models = [_Model(one.name, 0, _loader(one)) for one in found]
+    models = [_Model(one.name, 0, partial(given.load, one)) for one in found]
     document = evaluate_source(
         models, recipe, left_out=frozenset(), device=how.device, count=how.threads, reporter=reporter
     )
@@ -224,20 +219,17 @@ def evaluate_given(
     return Evaluated(document, out)
 
 
-def _loader(model: given.GivenModel) -> Callable[[], DualEncoder]:
-    return lambda: given.load(model)
-
-
-def _models_of(folder: RunFolder, recipe: Recipe, tasks: Sequence[Task]) -> list[_Model]:
+def _models_of(study: PlannedStudy) -> list[_Model]:
     """Return the models of a run that stand for it."""
-    models = open_models(recipe, folder, manifest.read(folder))
-
-    def loader(task: Task) -> Callable[[], DualEncoder]:
-        return lambda: models.load(task.side, task.seed)
-
+    models = open_models(study.recipe, study.folder, study.manifest)  # given ones are compared with the manifest
     return [
-        _Model(utility.kind_of(task), task.seed, loader(task), utility.presentations(folder, task))
-        for task in utility.chosen(tasks)
+        _Model(
+            utility.kind_of(model),
+            model.seed,
+            partial(models.load, model.side, model.seed),
+            utility.presentations(study.folder, model),
+        )
+        for model in utility.chosen(study.models)
     ]
 
 

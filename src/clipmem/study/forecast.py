@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe
 from clipmem.models import openclip
-from clipmem.score.protocol import Protocol
+from clipmem.score.protocols import Protocol
 from clipmem.study import speed
 from clipmem.study.execution import Execution, cores
 

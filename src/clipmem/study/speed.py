@@ -24,7 +24,8 @@ from clipmem.models.names import model_config
 from clipmem.score.protocols import protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
-from clipmem.study import api, engine, execution, materials, workers
+from clipmem.study import api, execution, pool, work
+from clipmem.study.plan import CACHE, PlannedStudy
 from clipmem.train.numerics import threads
 from clipmem.train.objectives import Towers, create_objective
 
@@ -148,7 +149,7 @@ def _planned(folder: RunFolder, recipe: Recipe) -> tuple[float, float]:
     references = pairs["image"].to_list()
     size = model_config(recipe.model.name)["vision_cfg"]["image_size"]
     started = time.monotonic()
-    build_cache(folder.path / materials.CACHE, references, source.read, size=size)
+    build_cache(folder.path / CACHE, references, source.read, size=size)
     seconds = time.monotonic() - started
     folder.write("pairs", pairs)
     folder.write("splits", protocol_of(recipe).split(pairs, pairs["group"].to_list()))
@@ -162,13 +163,12 @@ def _training(folder: RunFolder, how: execution.Execution) -> float:
         "manifest.json",
         manifest.build(recipe, data_sha256="", command="", user_set=(), execution=how.as_dict()),
     )
-    models = protocol_of(recipe).training_sets(folder.read("splits"))
+    models = PlannedStudy(folder).models
     n = len(models[0].uids)
     batch = n / -(-n // recipe.train.batch_size)
     clock = _Clock()
     try:
-        tasks = [workers.Task(model.side, model.seed) for model in models[: how.workers]]
-        engine.train_all(folder.path, tasks, how, progress=clock)
+        pool.run(work.train_task, folder.path, models[: how.workers], how, progress=clock)
     except _EnoughError:
         return clock.steps * batch / clock.seconds
     raise InputError("clipmem doctor --speed", got="a training that ended at once", hint="Report this.")
@@ -194,18 +194,17 @@ class _Clock:
 
 
 def _embedding(folder: RunFolder, how: execution.Execution) -> float:
-    recipe = folder.recipe()
-    material = materials.load(folder, recipe)
+    study = PlannedStudy(folder)
+    recipe, uids = study.recipe, study.uids
     encoder = openclip.create(recipe.model.name, seed=0)
-    uids = material.splits["uid"].to_list()
 
     def once(n: int) -> float:
         started = time.monotonic()
         passes.embed(
             encoder,
-            material.pixels,
-            material.rows[:n],
-            material.captions[:n],
+            study.pixels(),
+            study.rows[:n],
+            study.captions[:n],
             uids[:n],
             recipe.embed,
             recipe.train,
