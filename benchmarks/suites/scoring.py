@@ -16,7 +16,7 @@ from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, r
 from clipmem.embed import passes
 from clipmem.functional import alignment
 from clipmem.models.openclip import OpenClipEncoder, create
-from clipmem.score.alignments import parts_of
+from clipmem.score.executor import parts_of
 from clipmem.study import execution
 from clipmem.train.numerics import threads
 

@@ -13,9 +13,8 @@ import torch
 import clipmem
 from clipmem.base.errors import InputError, RunError
 from clipmem.embed import passes
-from clipmem.store.folder import RunFolder
 from clipmem.store.tables import SCHEMAS
-from clipmem.study import execution, forecast, workers
+from clipmem.study import execution, forecast
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from clipmem.train.record import state_hash
@@ -167,34 +166,6 @@ def test_unknown_models_leave_nothing_behind(tmp_path):
     with pytest.raises(InputError, match=r"Did you mean 'clipmem-tiny'"):
         clipmem.run(tiny_recipe("model.name=clipmem-tin"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "_idle", None)  # a process of its own, not one that the tests keep
-    real = workers.subprocess.Popen
-    # the worker as it is, but for one model
-    program = (
-        "import sys; from clipmem.study import worker; real = worker.train_one\n"
-        "def dying(folder, side, seed, **rest):\n"
-        "    if (side, seed) == ('g', 1): print('boom', file=sys.stderr); sys.exit(3)\n"
-        "    return real(folder, side, seed, **rest)\n"
-        "worker.train_one = dying; sys.exit(worker.main(sys.argv[1:]))"
-    )
-
-    def dying(command, **options):
-        if command[1:3] == ["-m", "clipmem.study.child"]:
-            command = [command[0], "-c", program]
-        return real(command, **options)
-
-    monkeypatch.setattr(workers.subprocess, "Popen", dying)
-    with pytest.raises(RunError) as error:
-        clipmem.run(tiny_recipe(), tmp_path / "run")
-    assert str(error.value) == (
-        "training g, seed 1, ended with exit code 3: boom. "
-        "Run the same command again: finished models are not trained again."
-    )
-    assert RunFolder(tmp_path / "run").is_done("train-f-seed-0")
-    assert not RunFolder(tmp_path / "run").is_done("train")
 
 
 def test_a_loss_that_is_not_finite_stops_the_study(tmp_path):

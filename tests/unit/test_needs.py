@@ -10,8 +10,9 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.score.protocols import protocol_of
 from clipmem.store.folder import RunFolder
-from clipmem.study import forecast, needs
+from clipmem.study import forecast
 from clipmem.study.execution import Execution
+from clipmem.study.plan import check_needs
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 
 CPU = Execution("cpu", "fp32", 1, 2)
@@ -31,7 +32,7 @@ def pairs(n=120, *, captions=1, label="", variants=0):
 
 def refused(recipe, table):
     with pytest.raises(InputError) as caught:
-        needs.check(recipe, protocol_of(recipe), table)
+        check_needs(recipe, protocol_of(recipe), table)
     assert caught.value.hint
     return caught.value
 
@@ -51,7 +52,7 @@ def test_supervised_needs_a_label_for_every_pair(labelled):
 def test_supervised_needs_two_labels():
     assert "'cat'" in refused(tiny_recipe(*SUPERVISED), pairs(label="cat")).got
     several = pairs().with_columns(label=pl.Series([f"c{k % 2}" for k in range(120)]))
-    needs.check(tiny_recipe(*SUPERVISED), protocol_of(tiny_recipe(*SUPERVISED)), several)
+    check_needs(tiny_recipe(*SUPERVISED), protocol_of(tiny_recipe(*SUPERVISED)), several)
 
 
 def test_nothing_is_written_where_labels_are_missing(tmp_path):
@@ -65,20 +66,20 @@ def test_nothing_is_written_where_labels_are_missing(tmp_path):
 def test_text_views_are_missed_before_anything_is_written():
     recipe = tiny_recipe("score.alignment=sslmem-text", "train.captions=2")
     assert refused(recipe, pairs()).got.startswith("120 pairs")
-    needs.check(recipe, protocol_of(recipe), pairs(captions=2))
+    check_needs(recipe, protocol_of(recipe), pairs(captions=2))
     # ten pairs without a second caption may all be among the ten that no role takes; eleven may not
     some = pl.concat([pairs(120, captions=2), pairs(10)])
-    needs.check(recipe, protocol_of(recipe), some)
+    check_needs(recipe, protocol_of(recipe), some)
     assert refused(recipe, pl.concat([pairs(119, captions=2), pairs(11)])).got.startswith("11 pairs")
 
 
 def test_mitigations_need_what_they_show():
     several = tiny_recipe("mitigate.captions.count=3")
     assert refused(several, pairs()).what == "[mitigate.captions] count"
-    needs.check(several, protocol_of(several), pairs(captions=2))
+    check_needs(several, protocol_of(several), pairs(captions=2))
     images = tiny_recipe("mitigate.image_variants.probability=0.5")
     assert refused(images, pairs()).what == "[mitigate.image_variants] source = 'given'"
-    needs.check(images, protocol_of(images), pairs(variants=1))
+    check_needs(images, protocol_of(images), pairs(variants=1))
 
 
 def test_leave_one_out_needs_its_candidates():

@@ -176,13 +176,13 @@ class Job:
         """
         make_folder(self.path)
         lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            with explain_write_errors(self.path / ".lock"):
+        with explain_write_errors(self.path / ".lock"):
+            try:
                 lock.acquire()
-        except Timeout:
-            raise RunError(
-                f"another clipmem process works on {self.path}. Wait for it to end, or choose another --out DIR."
-            ) from None
+            except Timeout:
+                raise RunError(
+                    f"another clipmem process works on {self.path}. Wait for it to end, or choose another --out DIR."
+                ) from None
         try:
             yield
         finally:
