@@ -157,7 +157,7 @@ def train_one(
         measured = {"pairs": float(timing.pairs), "pairs_per_second": round(timing.rate, 1), **spent}
         took = time.monotonic() - started
         study.folder.finish(f"train-{side}-seed-{seed}", files, took, measured | memory.measured())
-        checkpoints.file.unlink(missing_ok=True)
+        checkpoints.remove()
     return spent
 
 
