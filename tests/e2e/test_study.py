@@ -12,9 +12,10 @@ import torch
 
 import clipmem
 from clipmem.base.errors import InputError, RunError
+from clipmem.base.machine import cores
 from clipmem.embed import passes
 from clipmem.store.tables import SCHEMAS
-from clipmem.study import execution, forecast
+from clipmem.study import execution, speed
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from clipmem.train.record import state_hash
@@ -38,7 +39,7 @@ def test_the_files_that_others_rely_on(finished):
 
 
 def test_a_study_that_was_begun_resumes_without_consent(finished, monkeypatch):
-    monkeypatch.setattr(forecast, "check", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(speed, "check_forecast", lambda *_: pytest.fail("asked"))
     assert clipmem.run(finished.recipe, finished.path).scores.equals(finished.scores)
 
 
@@ -181,7 +182,7 @@ def test_a_loss_that_is_not_finite_stops_the_study(tmp_path):
 def test_execution_is_resolved_and_kept():
     how = execution.resolve(tiny_recipe("train.precision=fp32"), models=4, device="cpu")
     assert (how.device, how.precision) == ("cpu", "fp32")
-    assert how.workers * how.threads <= max(execution.cores(), how.workers)
+    assert how.workers * how.threads <= max(cores(), how.workers)
     assert execution.from_manifest({**how.as_dict(), "other": 1}) == how
     with pytest.raises(InputError, match="device 'tpu': got no such device here"):
         execution.resolve(tiny_recipe(), models=4, device="tpu")

@@ -29,17 +29,6 @@ def unit_means(image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], tex
 
     ū = mean_a image_a / ||image_a||, v̄ = mean_k text_k / ||text_k|| (design, section 2), as `pair_means`.
 
-    Args:
-        image: Image embeddings, not necessarily normalised, shape (n, view, d).
-        text: Caption embeddings, shape (m, d).
-        text_pair: The pair of each caption row, shape (m,), at least one a pair.
-
-    Returns:
-        The means; a pair with a row that is zero or not finite is not ok, and its means stand for nothing.
-
-    Raises:
-        InputError: Widths differ, there is no view, or a pair has no caption.
-
     Example:
         >>> means = unit_means(torch.tensor([[[2.0, 0.0]], [[0.0, 0.0]]]), torch.ones(2, 2), torch.tensor([0, 1]))
         >>> means.ok.tolist(), means.image[0].tolist()

@@ -52,10 +52,6 @@ class Part:
     def rows(self, total: int, batch_size: int) -> tuple[int, int]:
         """Return the first row of this part and the row after its last.
 
-        Args:
-            total: Rows of the whole: pictures, or captions.
-            batch_size: Rows of a forward pass.
-
         Example:
             >>> [Part(index, 2).rows(9, 2) for index in range(2)]
             [(0, 4), (4, 9)]
@@ -96,21 +92,6 @@ def embed(
     With `views = 0` a pair has one view, the picture as it is. With `views = A` it has A random crops, drawn from
     (pair, view) alone: the same for f and g, for every seed, and for any batch size. With `caption_edits = K` a pair
     that has one caption also has up to K seeded edits of it, drawn from (pair, edit) alone.
-
-    Args:
-        encoder: The model.
-        pixels: Decoded pictures.
-        rows: Row of `pixels` of each pair, shape (n,).
-        captions: The captions of each pair that are to be scored.
-        uids: The pairs.
-        settings: The recipe's `[embed]` section.
-        crops: The recipe's `[train]` section: views are cropped and flipped as in training.
-        device: `cpu` or `cuda`.
-        part: Embed this part only; by default everything.
-        progress: Called with the number of pairs done since the last call.
-
-    Returns:
-        image (n, max(1, A), d), text (m, d), text_pair (m,); with K > 0 also text_edits (k, d), text_edits_pair (k,).
     """
     encoder.module.to(device).eval()
     keys = pair_keys(uids)
@@ -210,11 +191,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def load(folder: Path, rows: Int[np.ndarray, " k"] | None = None) -> Embeddings:
-    """Read what `save` wrote, of all pairs or of some rows.
-
-    Raises:
-        InputError: A file is missing or broken.
-    """
+    """Read what `save` wrote, of all pairs or of some rows."""
     try:
         # an older folder, and one without caption edits, has neither of their arrays
         edited = any((folder / f"{name}.npy").is_file() for name in EDIT_ARRAYS)

@@ -54,12 +54,6 @@ def bank_sums(
 ) -> BankSums:
     """Add up what a bank's sums hold over the pairs that are `ok`.
 
-    Args:
-        image: ū, lengths in [0, 1], shape (n, d).
-        text: v̄, shape (n, d).
-        positive: The alignment's positive part of each pair, shape (n,).
-        ok: Which pairs count, shape (n,).
-
     Example:
         >>> u = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
         >>> bank = bank_sums(u, u, torch.ones(2), torch.tensor([True, True])).means
@@ -73,11 +67,7 @@ def bank_sums(
 
 
 def add(sums: list[BankSums]) -> BankSums:
-    """Add up the sums of all blocks.
-
-    Raises:
-        InputError: The bank has more than 2^26 pairs.
-    """
+    """Add up the sums of all blocks."""
     total = BankSums(*(torch.stack(values).sum(dim=0) for values in zip(*sums, strict=True)))
     require(int(total.pairs) <= MOST, "bank", f"{int(total.pairs):,} pairs", f"at most {MOST:,}", "Take fewer.")
     return total

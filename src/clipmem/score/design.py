@@ -65,19 +65,7 @@ class Design:
 def combine(
     design: Design, splits: pl.DataFrame, parts: Sequence[AlignmentParts], *, weight: float, confidence: float
 ) -> ScoreTables:
-    """Combine the models' alignments into the score tables of the pairs that the design scores.
-
-    Args:
-        design: The design.
-        splits: uid, role and planted of each pair; the rows of every part follow it.
-        parts: The alignment parts of all pairs under each model.
-        weight: w of the alignment, >= 0.
-        confidence: Level of the intervals, between 0 and 1.
-
-    Raises:
-        InputError: An alignment is not finite.
-        RunError: A pair was seen by all models, or by none.
-    """
+    """Combine the models' alignments into the score tables of the pairs that the design scores."""
     rows, sign = splits.filter(pl.Series(design.scored)), design.sign[:, design.scored]
     if not rows.height:
         raise RunError("no pair has models that saw it and models that did not. This is a bug in clipmem; report it.")

@@ -69,11 +69,7 @@ class Pairs:
 
 
 def stored_pairs(layout: Layout) -> Pairs:
-    """Return the pairs of stored embeddings; one that stands there twice counts once.
-
-    Raises:
-        InputError: There is none.
-    """
+    """Return the pairs of stored embeddings; one that stands there twice counts once."""
     name, uids = str(layout.folder), layout.uids
     first = uids.is_first_distinct()
     if not len(uids):
@@ -84,16 +80,7 @@ def stored_pairs(layout: Layout) -> Pairs:
 
 
 def draw(uids: pl.Series, size: int, seed: int) -> list[str]:
-    """Draw the bank from the data: the pairs whose uid hashes lowest, so that the order of the records plays no part.
-
-    Args:
-        uids: The pairs.
-        size: How many to draw; at least one is left to be measured.
-        seed: Seed of the draw.
-
-    Raises:
-        InputError: The data have too few pairs.
-    """
+    """Draw the bank from the data: the pairs whose uid hashes lowest, whatever the order of the records."""
     if not 2 <= size < len(uids):
         few = len(uids) < 3
         raise InputError(
@@ -118,12 +105,6 @@ def listed_uids(path: Path) -> list[str] | None:
     """Read a list of uids: a .txt file with one a line, or a table with the column `uid` and no pictures or captions.
 
     Of a table with roles, such as `splits.parquet` of a run, the external pairs count.
-
-    Returns:
-        The uids, or None where the path is no such list but a data set.
-
-    Raises:
-        InputError: The file cannot be read.
     """
     ending = checked_path(path, "--bank").suffix.lower()
     if not path.is_file() or ending not in {".txt", ".csv", ".parquet"}:
@@ -160,11 +141,7 @@ class Bank:
     drawn: bool
 
     def check(self, data: Pairs) -> None:
-        """Check that every pair of the data has somebody to be compared with.
-
-        Raises:
-            InputError: The bank is empty, or is one pair that is itself among the data.
-        """
+        """Check that every pair of the data has somebody to be compared with."""
         require(len(self.pairs), f"--bank {self.pairs.name}", "no pair", "at least one pair", "Check the path.")
         own = len(self.pairs) == 1 and self.pairs.table["uid"][0] in data.table["uid"]
         self.check_own(len(self.pairs), own, "one pair, which is itself to be scored")
@@ -176,11 +153,7 @@ class Bank:
 
 
 def bank_of_uids(uids: Sequence[str], data: Pairs, name: str) -> Bank:
-    """Return the bank of some pairs of the data.
-
-    Raises:
-        InputError: The data do not have one of them.
-    """
+    """Return the bank of some pairs of the data."""
     known = set(data.table["uid"])
     unknown = [uid for uid in uids if uid not in known]
     if unknown:

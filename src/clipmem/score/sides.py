@@ -102,9 +102,6 @@ class ModelSide(Side):
         settings: Views and batch size.
         device: `cpu` or `cuda`.
         precision: `fp32` or `bf16`.
-
-    Raises:
-        InputError: There is no model.
     """
 
     def __init__(self, address: str, settings: EmbedSection, *, device: str, precision: str) -> None:
@@ -176,9 +173,6 @@ class StoredSide(KnownSide):
     Args:
         name: The address, as the user wrote it.
         folders: The folders.
-
-    Raises:
-        InputError: One cannot be read, or their widths differ.
     """
 
     def __init__(self, name: str, folders: Sequence[Path]) -> None:
@@ -238,9 +232,6 @@ class ArraySide(KnownSide):
         image: Shape (n, d) or (n, view, d), numpy or torch.
         text: Shape (n, d), or (m, d) with `text_pair`.
         text_pair: The pair of each caption row; by default the k-th row is of the k-th pair.
-
-    Raises:
-        InputError: Shapes do not belong together.
     """
 
     def __init__(self, name: str, uids: Sequence[str] | None, image: Any, text: Any, text_pair: Any = None) -> None:
@@ -301,11 +292,7 @@ class ArraySide(KnownSide):
 
 
 def _tensor(name: str, values: Any) -> Tensor:
-    """Return numbers as a tensor.
-
-    Raises:
-        InputError: They are no array of real numbers.
-    """
+    """Return numbers as a tensor."""
     try:
         array = values if isinstance(values, Tensor) else np.asarray(values)
     except ValueError:
@@ -329,11 +316,7 @@ def _tensor(name: str, values: Any) -> Tensor:
 
 
 def open_side(address: str, settings: EmbedSection, *, device: str, precision: str) -> Side:
-    """Return the side behind an address: a folder of embeddings, or a model.
-
-    Raises:
-        InputError: There is neither.
-    """
+    """Return the side behind an address: a folder of embeddings, or a model."""
     folder = checked_path(address, "model").expanduser()
     if folder.is_dir() and is_layout(folder):
         return StoredSide(address, [folder])
@@ -341,11 +324,7 @@ def open_side(address: str, settings: EmbedSection, *, device: str, precision: s
 
 
 def read_block(pairs: Pairs, rows: np.ndarray, geometries: Sequence[Geometry]) -> tuple[Block, list[Problem]]:
-    """Read the pairs in some rows, and decode their pictures in each of the geometries.
-
-    Returns:
-        The pairs whose pictures decode, and why the others do not.
-    """
+    """Read the pairs in some rows, and decode their pictures in each of the geometries."""
     table = pairs.table[rows]
     uids = table["uid"].to_list()
     labels = None if pairs.labels is None else pairs.labels[rows]

@@ -76,13 +76,7 @@ class Scored:
 
 
 def summarize(scored: Scored, settings: ScoreSection, *, seed: int) -> dict[str, Any]:
-    """Say what the tables show: the part of `summary.json` that comes from scores alone.
-
-    Args:
-        scored: The tables.
-        settings: The recipe's `[score]`: draws and confidence.
-        seed: Seed of the draws.
-    """
+    """Say what the tables show: the part of `summary.json` that comes from scores alone."""
     level = settings.confidence
     return {
         "seeds": scored.seeds,
@@ -208,18 +202,7 @@ def planted(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
 def planted_in(
     scores: np.ndarray, planted: np.ndarray, reference: np.ndarray, where: np.ndarray, *, confidence: float
 ) -> dict[str, Any] | None:
-    """Say how well a score finds planted pairs, and beside it how well low alignment alone does.
-
-    Args:
-        scores: The scores, shape (n,).
-        planted: Which pairs are planted, shape (n,).
-        reference: Alignment under models that did not see the pair, shape (n,).
-        where: The pairs to look among, shape (n,).
-        confidence: Level of the intervals.
-
-    Returns:
-        AUROC of both with intervals, means, precision and the ROC curve; None when none or all are planted.
-    """
+    """Say how well a score finds planted pairs, and beside it how well low alignment alone does."""
     wrong, values = planted[where], scores[where]
     if not wrong.any() or wrong.all():
         return None
@@ -247,14 +230,6 @@ def two_way_interval(
 
     Every pair has models on both sides, but a resample of the models may have none on one side of a pair: that resample
     leaves the pair out.
-
-    Args:
-        values: Alignments, shape (model, n).
-        member: Which model had which pair, shape (model, n).
-        groups: Group of each pair, whole numbers from 0, shape (n,).
-        seed: Seed of the draws.
-        draws: How many draws.
-        confidence: Level of the interval.
     """
     models, pairs = generator(seed, "models"), generator(seed, "groups")
     count = int(groups.max()) + 1
@@ -281,17 +256,6 @@ def halves(
 
     The draw is balanced over all models, not over half of them: a pair with few models on a side may have none there in
     a half. Such pairs are left out and counted in `unscored`.
-
-    Args:
-        values: Alignments, shape (model, n).
-        member: Which model had which pair, shape (model, n).
-        where: The pairs to compare, shape (n,).
-        seed: Seed of the halves.
-        confidence: Level of the interval.
-
-    Returns:
-        Rank correlation with its interval, overlaps of the tops, numbers of models and `unscored`; None when fewer than
-        ten pairs have a score in both halves.
     """
     order = generator(derive_seed(seed, "halves"), "order").permutation(len(values))
     a, b = (in_out_means(values[part], member[part]).score for part in np.array_split(order, 2))

@@ -47,20 +47,12 @@ class RunFolder(Job):
         return self.path / "embeddings" / side / f"seed-{seed}"
 
     def claim(self, recipe: Recipe, dump: str) -> None:
-        """Make the folder this recipe's, or check that it already is; `dump` is its TOML text.
-
-        Raises:
-            InputError: As `check_claim`.
-        """
+        """Make the folder this recipe's, or check that it already is; `dump` is its TOML text."""
         if self.check_claim(recipe):
             atomic_write(self.path / "recipe.toml", dump.encode())
 
     def check_claim(self, recipe: Recipe) -> bool:
-        """Check that the folder is this recipe's, or can become it; return whether it is new.
-
-        Raises:
-            InputError: The folder was made with another recipe (both sides are shown), or holds other files.
-        """
+        """Check that the folder is this recipe's, or can become it; return whether it is new."""
         if (self.path / "recipe.toml").is_file():
             what = f"run folder {self.path} was made with another recipe"
             hint = "Choose another --out DIR, or delete the folder to make it anew."

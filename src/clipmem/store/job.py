@@ -41,17 +41,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def refuse_other(what: str, there: Mapping[str, Any], now: Mapping[str, Any], hint: str) -> None:
-    """Refuse to mix work with other settings, models or data.
-
-    Args:
-        what: What exists, and how it came about ("run folder runs/a was made with another recipe").
-        there: The settings that it was made with.
-        now: The settings that it would be resumed with.
-        hint: What the user can do.
-
-    Raises:
-        InputError: They differ; both sides are shown.
-    """
+    """Refuse to mix work with other settings, models or data."""
     before, after = (flat(json.loads(json.dumps(one))) for one in (there, now))
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
     shown = "; ".join(
@@ -79,11 +69,7 @@ class Job:
     # ---- documents
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read a JSON document of the folder.
-
-        Raises:
-            InputError: It is missing or is not JSON.
-        """
+        """Read a JSON document of the folder."""
         path = self.path / name
         require(
             path.is_file(),
@@ -112,11 +98,7 @@ class Job:
         return self.read_json("job.json") if (self.path / "job.json").is_file() else None
 
     def resume(self, settings: Mapping[str, Any]) -> None:
-        """Begin the folder with these settings, or resume it.
-
-        Raises:
-            InputError: It was begun with others.
-        """
+        """Begin the folder with these settings, or resume it."""
         there = self.begun()
         if there is None:
             self.write_json("job.json", settings)
@@ -146,11 +128,7 @@ class Job:
         return self.facts(name) is not None
 
     def outputs(self, name: str) -> tuple[list[Path], dict[str, Any]]:
-        """Return the outputs and the facts of a piece that has been finished.
-
-        Raises:
-            RunError: Somebody has removed it meanwhile.
-        """
+        """Return the outputs and the facts of a piece that has been finished."""
         facts = self.facts(name)
         if facts is None:
             raise RunError(f"{self.path / name} has vanished. Run the same command again: it makes that part anew.")
@@ -169,11 +147,7 @@ class Job:
 
     @contextlib.contextmanager
     def locked(self) -> Generator[None]:
-        """Hold the folder for this process; the lock goes with the process, however it ends.
-
-        Raises:
-            RunError: Another process works on the folder.
-        """
+        """Hold the folder for this process; the lock goes with the process, however it ends."""
         make_folder(self.path)
         lock = FileLock(self.path / ".lock", timeout=0)
         with explain_write_errors(self.path / ".lock"):

@@ -22,11 +22,7 @@ _MOST = 2**20  # bytes of a recipe: a file of more is none
 
 
 def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Sequence[str] = ()) -> Recipe:
-    """Return the recipe that a name, a path, a mapping or a recipe stands for.
-
-    Raises:
-        InputError: There is no such file, or what it holds is no recipe.
-    """
+    """Return the recipe that a name, a path, a mapping or a recipe stands for."""
     if isinstance(recipe, Recipe):
         return recipe
     if isinstance(recipe, Mapping):
@@ -90,7 +86,7 @@ def run(
         strict: Stop at the first record that cannot be used; by default such records are left out, counted, and listed
             in `quarantine.parquet`.
         allow_long: Begin also a study that would take more than a day, or more memory or disk space than there is
-            (see `clipmem.study.forecast`). One that was begun resumes without it.
+            (see `clipmem.study.speed`). One that was begun resumes without it.
 
     Raises:
         InputError: The recipe is wrong, asks for more pairs than there are or for what they do not have, the study

@@ -28,9 +28,6 @@ def watch(parent: int) -> None:
     """End this process once `parent`, the process that started it, is gone.
 
     First as on SIGTERM: a training ends after its step, with a checkpoint. After 3 s at the latest it ends at once.
-
-    Args:
-        parent: The process id, as the parent knows it: asked for here, it would be another's if it has died already.
     """
     if sys.platform == "linux":
         # at once, and without the interpreter's lock, which the import of torch holds for seconds on a busy machine

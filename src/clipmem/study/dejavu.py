@@ -32,11 +32,7 @@ DOCUMENT, TABLE = "evaluate/dejavu.json", "evaluate/dejavu"
 
 
 def prepare(pairs: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
-    """Check the files that `[dejavu]` names, before models are trained, and return the pairs with their objects.
-
-    Raises:
-        InputError: A file cannot be used (see `with_objects` and `read_vectors`).
-    """
+    """Check the files that `[dejavu]` names, before models are trained, and return the pairs with their objects."""
     if recipe.dejavu.text_embeddings:
         read_vectors(recipe.dejavu.text_embeddings, pairs["uid"].to_list())
     return with_objects(pairs, recipe.dejavu.objects)
@@ -66,12 +62,7 @@ def evaluate(study: PlannedStudy) -> list[Path]:
 
 
 def measure_run(study: PlannedStudy, seeds: list[tuple[int, int]]) -> dejavu.Measured:
-    """Measure a scored study, and write nothing.
-
-    Args:
-        study: The study, up to its scores; another `[dejavu]` section measures the same models in another way.
-        seeds: Seed of f and seed of g of every comparison.
-    """
+    """Measure a scored study, and write nothing."""
     recipe, folder = study.recipe, study.folder
     labelled = dejavu.Labelled(
         study.uids, study.role, study.group, _objects(study), study.splits["planted"].to_numpy(), _clipmem(study)

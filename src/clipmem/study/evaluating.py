@@ -75,9 +75,6 @@ def data_section(
     Without a source the format is told by content (see `detect`); a folder of which nothing else can be said is one of
     classes (`classfolder`). Tables have their labels in the column `label` unless another is named, and their labels
     for captions where there are no captions.
-
-    Raises:
-        InputError: Nothing can be said of what lies at the path.
     """
     if path is None and not source:
         return None
@@ -113,11 +110,7 @@ def _detected(known: dict[str, str]) -> DataSection:
 def settings_with(
     section: EvaluateSection, *, labels: str = "", classnames: Path | None = None, templates: Path | None = None
 ) -> EvaluateSection:
-    """Return a recipe's `[evaluate]` section with a command's changes.
-
-    Raises:
-        InputError: The file of templates cannot be used.
-    """
+    """Return a recipe's `[evaluate]` section with a command's changes."""
     changes: dict[str, Any] = {"labels": labels} if labels else {}
     if classnames:
         changes["classnames"] = str(classnames)
@@ -136,23 +129,7 @@ def evaluate_run(
     name: str = "",
     reporter: Reporter | None = None,
 ) -> Evaluated:
-    """Evaluate the models of a finished run, and write `evaluate/NAME.json` into its folder.
-
-    Args:
-        path: The run folder.
-        data: The source to test on; None: the study's own external pairs.
-        labels: `label` or `sublabel`; "": as in the recipe's `[evaluate]`, or `label` with `data`.
-        classnames: File with the names of classes; None: as in the recipe, or none with `data`.
-        templates: File with templates; None: as in the recipe.
-        name: Name of the document; by default `external`, or the name of the source's file or folder.
-        reporter: Who is told of the progress.
-
-    Returns:
-        The document, and where it lies.
-
-    Raises:
-        InputError: The folder is no finished run, the source or a file cannot be read, or the name is taken.
-    """
+    """Evaluate the models of a finished run, and write `evaluate/NAME.json` into its folder."""
     folder = RunFolder(path)
     recipe = folder.recipe()
     folder.read_json("summary.json")  # says what to do when the run is not finished
@@ -189,21 +166,7 @@ def evaluate_given(
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> Evaluated:
-    """Evaluate models by their address on a source, and write a JSON document.
-
-    Args:
-        addresses: Folders of models (see `clipmem.models.given`).
-        data: The source to test on.
-        out: The file to write.
-        labels: `label` or `sublabel`; "" for `label`.
-        classnames: File with the names of classes.
-        templates: File with templates.
-        device: `auto`, `cpu` or `cuda`.
-        reporter: Who is told of the progress.
-
-    Raises:
-        InputError: A model, the source or a file cannot be read.
-    """
+    """Evaluate models by their address on a source, and write a JSON document."""
     early.check_choice(None, addresses, data=data is not None)
     found = [given.find(address) for address in addresses]
     if len(set(addresses)) < len(addresses):
@@ -254,23 +217,7 @@ def evaluate_source(
     reporter: Reporter | None = None,
     untrained: str = "",
 ) -> dict[str, Any]:
-    """Evaluate models on the source that `recipe.data` names.
-
-    Args:
-        models: The models; one is held at a time.
-        recipe: Its sections `[data]`, `[evaluate]`, `[embed] batch_size`, `[score]` and the seed of `[split]` are used.
-        left_out: Uids of pairs that a model was trained on.
-        device: `cpu` or `cuda`.
-        count: Threads.
-        reporter: Who is told of the progress.
-        untrained: Why the models' text towers are of no use; "" where they are.
-
-    Returns:
-        The document, as in `evaluate/utility.json`.
-
-    Raises:
-        InputError: The source cannot be read, has too few pairs, or a class has no name.
-    """
+    """Evaluate models on the source that `recipe.data` names."""
     reporter, source = reporter or Quiet(), open_source(recipe.data)
     every = source.pairs()
     pairs = every.filter(~pl.col("uid").is_in(sorted(left_out)))

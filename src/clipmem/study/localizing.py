@@ -30,20 +30,6 @@ def localize_run(
     """Measure where a finished study's memorization sits and write `localize/` and the report.
 
     A folder that was already localized over the same points and views is not measured again.
-
-    Args:
-        path: The run folder of a four-way study.
-        views: Image views, and at most as many text views, of each pair; None: the recipe's `[localize]`.
-        pairs: At most this many pairs of each role go through the models, a seeded sample; None: the recipe's.
-        beside: Folders of other localized runs, whose UnitMem by layer is laid beside this one's (see
-            `study.beside`).
-        reporter: Who is told of the progress.
-
-    Returns:
-        The files written.
-
-    Raises:
-        InputError: The folder is not a finished run of the four-way protocol, or a run of `beside` does not compare.
     """
     reporter, folder = reporter or Quiet(), RunFolder(path)
     recipe = folder.recipe()

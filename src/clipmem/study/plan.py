@@ -193,11 +193,7 @@ def cache_file(folder: RunFolder, geometry: Geometry | None, *, first: Geometry)
 
 
 def check_needs(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> None:
-    """Check the pairs of a source against what the recipe's objective, alignment and mitigations need of them.
-
-    Raises:
-        InputError: A need is not met.
-    """
+    """Check the pairs of a source against what the recipe's objective, alignment and mitigations need of them."""
     if protocol.trains and OBJECTIVES[recipe.train.objective].needs_labels:
         _check_labels(recipe, pairs["label"])
     used = [texts[: recipe.train.captions] for texts in pairs["captions"].to_list()]

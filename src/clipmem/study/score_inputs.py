@@ -66,11 +66,7 @@ class Settings:
     device: str = "auto"
 
     def checked(self) -> "Settings":
-        """Check the values, and return them with a device.
-
-        Raises:
-            InputError: One is out of range, or there is no such device.
-        """
+        """Check the values, and return them with a device."""
         _ = ALIGNMENTS[self.alignment]
         recipe = recipe_from(
             {
@@ -113,11 +109,7 @@ class Settings:
 
 
 def open_data(data: Data) -> Source:
-    """Open the source behind a path, `emoji` (the shipped pairs), a `[data]` section, or a source.
-
-    Raises:
-        InputError: There is nothing at the path, or the source cannot read it.
-    """
+    """Open the source behind a path, `emoji` (the shipped pairs), a `[data]` section, or a source."""
     if isinstance(data, Source):
         return data
     if not isinstance(data, DataSection):
@@ -134,16 +126,7 @@ def open_data(data: Data) -> Source:
 
 
 def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
-    """Read which pairs a data set has.
-
-    Args:
-        data: See `open_data`.
-        captions: Use this many captions of each pair at most; None for all.
-        argument: Which argument it is, for messages.
-
-    Raises:
-        InputError: There is no pair, or the source refuses them.
-    """
+    """Read which pairs a data set has."""
     source = open_data(data)
     with early.opening(source.section):
         table = source.pairs()
@@ -167,19 +150,7 @@ def compare(
     embeddings: str | Path | None = None,
     keep: Callable[[Path, dict[str, list[Side]], Pairs, Bank], dict[str, list[Side]]] | None = None,
 ) -> Comparison:
-    """Find models, pairs and bank.
-
-    Args:
-        addresses: `target` and `reference` → addresses of models or folders of embeddings; none: those of `embeddings`.
-        data: The pairs; None where embeddings are read.
-        bank: The held-out pairs; None draws them.
-        settings: The settings, checked.
-        embeddings: The folder that keeps embeddings.
-        keep: Embeds the pairs into that folder, and returns the sides that read them there.
-
-    Raises:
-        InputError: Something is missing, or does not belong together.
-    """
+    """Find models, pairs and bank."""
     kept = None if embeddings is None else checked_path(embeddings, "--embeddings")
     if kept is not None and not any(addresses.values()):
         addresses, bank = _kept(kept), bank if bank is not None else _kept_bank(kept)
@@ -196,11 +167,7 @@ def compare(
 
 
 def check_lists(counts: Mapping[str, int]) -> None:
-    """Check that there is a reference for each target.
-
-    Raises:
-        InputError: There is not, or there is no target.
-    """
+    """Check that there is a reference for each target."""
     require(
         counts["target"] and counts["target"] == counts["reference"],
         "--target and --reference",
@@ -286,17 +253,7 @@ def _look_beside(stored: Sequence[StoredSide], bank: Path) -> None:
 
 
 def compare_arrays(lists: Mapping[str, list[Any]], uids: Any, bank: Any, settings: Settings) -> Comparison:
-    """Make the comparison of embeddings in memory.
-
-    Args:
-        lists: `target` and `reference` → (image, text) or (image, text, text_pair), one for each model.
-        uids: The pairs' uids; None numbers them.
-        bank: uids, row numbers or a mask; None draws the bank.
-        settings: The settings, checked.
-
-    Raises:
-        InputError: Arrays, uids or bank do not belong together.
-    """
+    """Make the comparison of embeddings in memory."""
     sides: dict[str, list[Side]] = {}
     names = None if uids is None else _names(uids)
     for kind, models in lists.items():

@@ -185,21 +185,7 @@ def _address(kind: str, model: Any) -> str:
 def embed_pairs(
     model: str, data: Data, out: str | Path, settings: Settings, *, reporter: Reporter | None = None
 ) -> tuple[int, list[Problem]]:
-    """Embed pairs with one model into a folder of clip-retrieval's layout.
-
-    Args:
-        model: Its address.
-        data: The pairs.
-        out: The folder; one that holds the same unfinished is gone on with.
-        settings: The settings, checked.
-        reporter: Progress reporter.
-
-    Returns:
-        How many pairs were embedded, and the records that were left out.
-
-    Raises:
-        InputError: The model or the data is wrong, or the folder holds something else.
-    """
+    """Embed pairs with one model into a folder of clip-retrieval's layout."""
     pairs = read_pairs(data, settings.captions, "--data")
     side = settings.side(model)
     if not isinstance(side, ModelSide):
@@ -229,17 +215,7 @@ class Scored:
 
 
 def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Reporter | None = None) -> Scored:
-    """Make a comparison into files, or return the one that is there.
-
-    Args:
-        comparison: What to compare.
-        settings: With what.
-        out: The table of scores to write.
-        reporter: Progress reporter.
-
-    Raises:
-        InputError: `out` was made with something else.
-    """
+    """Make a comparison into files, or return the one that is there."""
     early.check_scores(out)
     about_file, listed = out.with_suffix(".json"), out.with_suffix(".quarantine.parquet")
     job = Job(out.with_suffix(".parts"))
@@ -289,11 +265,7 @@ def _made_with(comparison: Comparison, settings: Settings) -> dict[str, Any]:
 
 
 def _finished(out: Path, about_file: Path, folder: Job, made_with: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what an earlier call recorded of its scores, if they exist and were made with the same.
-
-    Raises:
-        InputError: They were made with something else, or nothing records how.
-    """
+    """Return what an earlier call recorded of its scores, if they exist and were made with the same."""
     hint = "Choose another --out, or delete that file and the .json beside it."
     about = _said(about_file)
     if about is not None and out.is_file() and about["sha256"] == file_sha256(out):
@@ -380,23 +352,7 @@ def embed_into(
     part: int = PART,
     reporter: Reporter | None = None,
 ) -> list[Problem]:
-    """Embed pairs with several models, each into a folder of its own, and resume an earlier call that was stopped.
-
-    Args:
-        sides: The models.
-        folders: A folder for each.
-        pairs: The pairs.
-        card: What decides the result besides the models, for `clipmem.json`.
-        block: Pairs decoded at a time.
-        part: Pairs in a part.
-        reporter: Progress reporter.
-
-    Returns:
-        The records left out.
-
-    Raises:
-        InputError: A folder holds something else.
-    """
+    """Embed pairs with several models, each into a folder of its own, and resume an earlier call that was stopped."""
     reporter = reporter or Quiet()
     parts = -(-len(pairs) // part)
     for side, folder in zip(sides, folders, strict=True):
@@ -453,11 +409,7 @@ def _metadata(pairs: Pairs, rows: np.ndarray) -> pl.DataFrame:
 
 
 def _claim(folder: Path, card: Mapping[str, Any]) -> None:
-    """Begin a folder of embeddings, or go on in it.
-
-    Raises:
-        InputError: It holds something else.
-    """
+    """Begin a folder of embeddings, or go on in it."""
     there = read_card(folder)
     require(
         there is not None or not (is_layout(folder) or (folder.is_dir() and any(folder.iterdir()))),

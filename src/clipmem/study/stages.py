@@ -36,7 +36,7 @@ from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.store.job import Job
-from clipmem.study import decoding, dejavu, early, execution, forecast, utility
+from clipmem.study import decoding, dejavu, early, execution, speed, utility
 from clipmem.study.engines import Engine
 from clipmem.study.engines.local import LocalEngine
 from clipmem.study.loaded import gallery_images, seconds_of
@@ -88,7 +88,7 @@ class Study:
         if not (self.folder.path / "manifest.json").is_file():
             models.describe()
             if self._protocol.trains and not self.allow_long:
-                forecast.check(self.recipe, self._protocol, pairs, self._resolve(), self.folder.path)
+                speed.check_forecast(self.recipe, self._protocol, pairs, self._resolve(), self.folder.path)
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
             self._begin(pairs, models, parents)
@@ -230,11 +230,7 @@ class Study:
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
-    """Read the parents that the recipe names; none once the plan is made, which keeps what is needed of them.
-
-    Raises:
-        InputError: A parent cannot be read, has other pairs, or is not the one that the folder was begun with.
-    """
+    """Read the parents that the recipe names; none once the plan is made, which keeps what is needed of them."""
     if folder.is_done("plan"):
         return {}
     parents, known = parents_of(recipe), frozenset(uids)

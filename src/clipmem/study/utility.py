@@ -28,20 +28,12 @@ _EVALUATED = 8
 
 
 def prepare(pairs: pl.DataFrame, recipe: Recipe) -> None:
-    """Check the names of classes that `[evaluate]` gives, before models are trained.
-
-    Raises:
-        InputError: The file cannot be used, or a label has no name in it.
-    """
+    """Check the names of classes that `[evaluate]` gives, before models are trained."""
     prompts_of(pairs, recipe)
 
 
 def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
-    """Return the classes of a study's pairs with their prompts; None where pairs have no labels, or are to have none.
-
-    Raises:
-        InputError: The file of class names cannot be used, or a label has no name in it.
-    """
+    """Return the classes of a study's pairs with their prompts; None where pairs have, or are to have, no labels."""
     settings = recipe.evaluate
     if settings.labels == "none":
         return None
@@ -63,15 +55,7 @@ def evaluate(study: PlannedStudy) -> list[Path]:
 
 
 def measure(study: PlannedStudy) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Measure the models of a study on its external pairs, and write nothing.
-
-    Args:
-        study: The study, up to its embeddings; another `[evaluate]` section measures the same models in another way.
-
-    Returns:
-        What `evaluate/utility.json` and `evaluate/retrieval.json` hold. Retrieval is there also where it means
-        nothing, because no text encoder was trained.
-    """
+    """Measure the models of a study on its external pairs, and write nothing."""
     recipe, how = study.recipe, study.how
     test = _pairs(study)
     utility = Utility(test, recipe.evaluate, Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed))

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch.utils import deterministic
 
+from clipmem.base import machine
 from clipmem.base.errors import InputError
 from clipmem.embed import passes
 from clipmem.mitigate.base import Training, hooks_of
 from clipmem.models.openclip import create
 from clipmem.store.folder import RunFolder
 from clipmem.study import child, execution
-from clipmem.study.cost import PeakMemory
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.pool import Board
 from clipmem.train.checkpoint import CHECKPOINT_FILE, EVERY, Checkpoints, TrainingStopped
@@ -110,25 +110,11 @@ def train_one(
     world: World = ALONE,
     ahead: int = 0,
 ) -> dict[str, float]:
-    """Train one model of a study, write it, and then its marker.
-
-    Args:
-        study: The study.
-        side: The model's side.
-        seed: The model's seed.
-        stop: Asked after every step whether to end.
-        say: Called with the number of steps done, and a note.
-        world: The processes that train this model together; the first of them writes.
-        ahead: Batches made in advance (see `execution.batches_ahead`); on a GPU there are always some.
-
-    Returns:
-        `compute_seconds` and `data_seconds`: where the time went.
-
-    Raises:
-        TrainingStopped: The process was asked to end; a checkpoint is written.
-    """
+    """Train one model of a study, write it, and then its marker."""
     started, timing, recipe, how = time.monotonic(), Timing(), study.recipe, study.how
-    memory = PeakMemory(how.device)
+    reset = machine.reset_peak_memory()
+    if how.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     plan, directory = study.model(side, seed), study.folder.model_dir(side, seed)
     with computing_alike(how.threads, how.device):
         checkpoints = Checkpoints(directory / CHECKPOINT_FILE, _every(), stop)
@@ -156,7 +142,11 @@ def train_one(
         # pairs: those of this process, fewer than the record's presentations after a stop
         measured = {"pairs": float(timing.pairs), "pairs_per_second": round(timing.rate, 1), **spent}
         took = time.monotonic() - started
-        study.folder.finish(f"train-{side}-seed-{seed}", files, took, measured | memory.measured())
+        peak = machine.peak_memory(since_reset=reset)
+        measured |= {} if peak is None else {"peak_memory_bytes": float(peak)}
+        if how.device == "cuda":
+            measured["peak_device_bytes"] = float(torch.cuda.max_memory_allocated())
+        study.folder.finish(f"train-{side}-seed-{seed}", files, took, measured)
         checkpoints.remove()
     return spent
 

@@ -135,12 +135,7 @@ class State:
     log: StepLog = field(default_factory=StepLog)
 
     def save(self, file: Path) -> None:
-        """Write the state atomically.
-
-        Raises:
-            RunError: The disk is full.
-            InputError: The place cannot be written.
-        """
+        """Write the state atomically."""
         tensors = {f"{kind}/{name}": tensor for kind, name, tensor in self._current()}
         for name, p in self.trained:
             tensors |= {f"optimizer/{name}/{key}": value for key, value in self.optimizer.state[p].items()}

@@ -116,32 +116,6 @@ def train(
     """Train one model and write it.
 
     The loss is the one that `settings.objective` names (see `clipmem.train.objectives`).
-
-    Args:
-        encoder: A fresh model; trained in place.
-        data: Its training set.
-        plan: Which slot is which pair, and the seed.
-        settings: The recipe's `[train]` section.
-        folder: Where the model, `log.jsonl` and `record.json` go, and `objective.safetensors` if the objective has
-            parameters of its own.
-        precision: `fp32`, `tf32` or `bf16` (resolved).
-        device: `cpu` or `cuda`.
-        progress: Called about twice a second with step, steps, loss and pairs a second.
-        checkpoints: Where the state is kept now and then, and taken from if it is there; by default nowhere. The
-            file stays: whoever has the finished model removes it.
-        timing: Filled with where the time went.
-        world: The processes that train this model together; the first of them writes.
-        ahead: Batches that a thread makes in advance (see `clipmem.train.ahead`); does not change the result.
-        hooks: What this training does otherwise (see `clipmem.train.hooks`).
-
-    Returns:
-        The files written.
-
-    Raises:
-        InputError: A batch would be a single pair, the objective needs labels that are not there, or there is no
-            compiler and `settings.compile` wants one.
-        RunError: The loss is not finite; the step and what to try are named.
-        TrainingStopped: `checkpoints.stop` said so; the state is written.
     """
     with torch.random.fork_rng(devices=[]), multiplying(precision, device):
         # layers that draw, such as patch dropout, must not depend on what the process drew before

@@ -26,11 +26,7 @@ class Confidence(Alignment):
     finds_wrong_captions = False
 
     def positive(self, pairs: Embedded) -> Float[Tensor, " n"]:
-        """Compute the mean probability over the views.
-
-        Raises:
-            InputError: The model has no class head, or the pairs have no labels.
-        """
+        """Compute the mean probability over the views."""
         if pairs.head is None or pairs.rows is None:
             raise InputError(
                 "score.alignment = 'confidence'",

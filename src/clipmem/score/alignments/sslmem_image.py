@@ -36,11 +36,7 @@ class SslmemImage(Alignment):
         _check(max(1, settings.views))
 
     def positive(self, pairs: Embedded) -> Float[Tensor, " n"]:
-        """Compute -L.
-
-        Raises:
-            InputError: Images have one view.
-        """
+        """Compute -L."""
         _check(pairs.rows.image.shape[1] if pairs.rows else 1)
         views = pairs.rows.image.double()  # pyright: ignore[reportOptionalMemberAccess]  checked above
         return -view_distance(views[:, 0], views[:, 1:])

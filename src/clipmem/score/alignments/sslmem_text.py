@@ -39,11 +39,7 @@ class SslmemText(Alignment):
         _check(bare if bare > spare else 0)
 
     def positive(self, pairs: Embedded) -> Float[Tensor, " n"]:
-        """Compute -L.
-
-        Raises:
-            InputError: A pair has neither a second caption nor an edit of its first.
-        """
+        """Compute -L."""
         rows = pairs.rows
         if rows is None:
             _check(len(pairs.image))

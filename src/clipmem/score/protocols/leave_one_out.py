@@ -29,11 +29,7 @@ class LeaveOneOut(Protocol):
         return len(self.recipe.train.seeds) * (1 + (len(settings.uids) or settings.pairs))
 
     def check_pairs(self, pairs: pl.DataFrame) -> None:
-        """Check too that there are as many candidates as are to be left out, and that those named are in the data.
-
-        Raises:
-            InputError: There are not, or one of them is not.
-        """
+        """Check too that there are as many candidates as are to be left out, and that those named are in the data."""
         super().check_pairs(pairs)
         self._check_count(self.recipe.split.candidate)
         unknown = sorted(set(self.recipe.leave_one_out.uids) - set(pairs["uid"]))

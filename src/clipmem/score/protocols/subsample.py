@@ -44,11 +44,7 @@ class Subsample(Protocol):
 
     @property
     def times(self) -> int:
-        """k, the number of models that train on each pair: `subsample.fraction` of them, to the nearest whole model.
-
-        Raises:
-            InputError: No model would train on a pair, or all would.
-        """
+        """k, the number of models that train on each pair: `subsample.fraction` of them, to the nearest whole model."""
         settings = self.recipe.subsample
         times = round(settings.fraction * settings.models)
         require(
@@ -61,11 +57,7 @@ class Subsample(Protocol):
         return times
 
     def check_pairs(self, pairs: pl.DataFrame) -> None:
-        """Check that a pair can be in some models and out of others, and that the data have enough pairs.
-
-        Raises:
-            InputError: It cannot, or they have not.
-        """
+        """Check that a pair can be in some models and out of others, and that the data have enough pairs."""
         _ = self.times
         super().check_pairs(pairs)
 
@@ -116,15 +108,6 @@ def balanced_draw(sizes: np.ndarray, models: int, times: int, stream: np.random.
     smallest has not is small enough to bring the two nearer (where groups are large, rarely). That changes few
     memberships (0.6 % of those of 1,700 pairs in 16 models) and treats all models alike, so each group's models, looked
     at alone, are still a uniform draw.
-
-    Args:
-        sizes: Pairs in each group, shape (group,).
-        models: R, the number of models.
-        times: k, the number of models that each group is in, 0 < k < R.
-        stream: Where the random numbers come from.
-
-    Returns:
-        Which model trains on which group, shape (model, group).
 
     Example:
         >>> drawn = balanced_draw(np.ones(10, dtype=int), 4, 2, np.random.default_rng(0))

@@ -45,11 +45,7 @@ class LocalEngine:
 
 
 def check_processes(study: PlannedStudy, models: Sequence[TrainingSet], now: int) -> None:
-    """Refuse to train the rest of a study on another number of processes a model than its first models.
-
-    Raises:
-        InputError: Their sums would round differently; f and g would no longer differ in their data only.
-    """
+    """Refuse to train the rest of a study on another number of processes a model than its first models."""
     begun = study.how.processes
     torchrun = f"Run it with torchrun --nproc-per-node {begun}."
     require(

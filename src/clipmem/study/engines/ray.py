@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from clipmem.base.errors import ClipmemError, InputError, RunError
+from clipmem.base.machine import cores
 from clipmem.embed import passes
 from clipmem.study import execution, pool, work
 from clipmem.study.engines.local import check_processes
@@ -118,12 +119,7 @@ class RayEngine:
     def _finished(
         self, running: dict[Any, str], board: pool.Board, progress: Callable[[int, str], object]
     ) -> list[dict[str, Any]]:
-        """Wait for all tasks, and tell of the progress meanwhile.
-
-        Raises:
-            InputError: A task found its input wrong.
-            RunError: A task failed, or its process died more often than it is started again. The others are ended.
-        """
+        """Wait for all tasks, and tell of the progress meanwhile."""
         waiting, answers = list(running), dict[Any, dict[str, Any]]()
         try:
             while waiting:
@@ -154,19 +150,12 @@ class RayEngine:
 
 @contextlib.contextmanager
 def connect(name: str) -> Generator[RayEngine]:
-    """Connect to Ray for the length of the block.
-
-    Args:
-        name: `ray` or `ray://HEAD:PORT`.
-
-    Raises:
-        InputError: Ray is not installed, or nobody answers at that address.
-    """
+    """Connect to Ray for the length of the block."""
     ray = _import_ray()
     local = name == "ray" and not os.environ.get("RAY_ADDRESS")
     where: dict[str, Any] = (
         # without an address Ray would join whatever cluster was last started on this machine
-        {"address": "local", "num_cpus": execution.cores(), "include_dashboard": False}
+        {"address": "local", "num_cpus": cores(), "include_dashboard": False}
         if local
         else {}
         if name == "ray"

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from clipmem.base.errors import ClipmemError, RunError
+from clipmem.base.machine import cores
 from clipmem.store.folder import RunFolder
 from clipmem.study import execution
 from clipmem.study.engines.local import LocalEngine, check_processes
@@ -71,7 +72,7 @@ class TorchrunEngine(LocalEngine):
     def fit(self, how: execution.Execution) -> execution.Execution:
         """Share the cores among the processes of this machine."""
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        threads = max(1, execution.cores() // here)
+        threads = max(1, cores() // here)
         return replace(how, threads=threads, workers=here, processes=self._team.world.size)
 
     def train(
@@ -123,11 +124,7 @@ def opened() -> Generator[TorchrunEngine]:
 
 
 def follow() -> None:
-    """Be one of the other processes: train what the first one says, until it has finished the study.
-
-    Raises:
-        ClipmemError: This process alone failed. An error of the first process ends this one without a word.
-    """
+    """Be one of the other processes: train what the first one says, until it has finished the study."""
     team = _team()
     number = 0
     with team.connection:
