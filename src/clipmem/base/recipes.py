@@ -177,7 +177,10 @@ class EmbedSection(_Section):
     caption_edits: OptionalViews = Field(
         0, description="Seeded edits of the caption of a pair that has one, for sslmem-text; at most 1,000."
     )
-    batch_size: Count = Field(256, description="Pictures or captions in a forward pass.")
+    batch_size: Count = Field(256, description="Images or captions in a forward pass.")
+    precision: Literal["train", "fp32", "bf16"] = Field(
+        "train", description="fp32, or bf16 autocast; train = as the models were trained, and fp32 for given ones."
+    )
 
 
 class LocalizeSection(_Section):

@@ -30,7 +30,7 @@ from clipmem.models import given
 from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.score.alignments import Embedded, Head
 from clipmem.score.pairs import Pairs
-from clipmem.train.numerics import computing
+from clipmem.train.numerics import LONG, computing
 from clipmem.train.objectives import class_head
 
 NOT_THERE = "not among the embeddings"
@@ -38,7 +38,6 @@ NO_DIRECTION = "an embedding without a direction: zero, or not finite"
 NOT_READ = "a picture that cannot be read"
 _READ = 64  # encoded pictures held at a time: photographs have megabytes
 _CROPS = TrainSection()  # pyright: ignore[reportCallIssue]  views as a study crops them by default
-_LONG = 1000  # tokens of a model that does not say: the attention kernel stays torch's choice
 
 
 class Block(NamedTuple):
@@ -129,7 +128,7 @@ class ModelSide(Side):
     def embedded(self, block: Block) -> Embedded:
         """Embed the pairs."""
         encoder, pixels = self._encoder, block.pixels[geometry_of(self._encoder)]
-        with computing(self._precision, self._device, tokens=getattr(encoder, "tokens", _LONG)):
+        with computing(self._precision, self._device, tokens=getattr(encoder, "tokens", LONG)):
             rows = passes.embed(
                 encoder,
                 pixels,

@@ -5,6 +5,7 @@ A stage takes a `PlannedStudy` and opens no table of the plan itself. What the r
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from clipmem.store.folder import RunFolder
 from clipmem.study import execution
 from clipmem.study.models import StudyModels, open_models
 from clipmem.train.loop import TrainingData
+from clipmem.train.numerics import LONG, computing
 from clipmem.train.objectives import OBJECTIVES, class_head
 from clipmem.train.paired import TrainingSet
 
@@ -173,18 +175,25 @@ class PlannedStudy:
     def embed(self, model: TrainingSet, *, part: passes.Part = passes.WHOLE, progress: Any) -> passes.Embeddings:
         """Embed all pairs, or a part of them, with one model; `progress` is called with the number of pairs done."""
         encoder = self.load(model)
-        return passes.embed(
-            encoder,
-            self.pixels(geometry_of(encoder)),
-            self.rows,
-            self.captions,
-            self.uids,
-            self.recipe.embed,
-            self.recipe.train,
-            device=self.how.device,
-            part=part,
-            progress=progress,
-        )
+        with self.computing(encoder):
+            return passes.embed(
+                encoder,
+                self.pixels(geometry_of(encoder)),
+                self.rows,
+                self.captions,
+                self.uids,
+                self.recipe.embed,
+                self.recipe.train,
+                device=self.how.device,
+                part=part,
+                progress=progress,
+            )
+
+    def computing(self, encoder: DualEncoder) -> AbstractContextManager[None]:
+        """Return the context in which embeddings are computed: in `embed.precision`."""
+        trained = self.how.precision if self.protocol.trains else "fp32"
+        precision = trained if self.recipe.embed.precision == "train" else self.recipe.embed.precision
+        return computing(precision, self.how.device, tokens=getattr(encoder, "tokens", LONG))
 
 
 def cache_file(folder: RunFolder, geometry: Geometry | None, *, first: Geometry) -> Path:

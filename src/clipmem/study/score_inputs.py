@@ -86,7 +86,9 @@ class Settings:
     @property
     def embed(self) -> EmbedSection:
         """The part of a recipe that says how pairs are embedded."""
-        return EmbedSection(views=self.views, caption_edits=self.caption_edits, batch_size=self.batch_size)
+        return EmbedSection.model_validate(
+            {"views": self.views, "caption_edits": self.caption_edits, "batch_size": self.batch_size}
+        )
 
     def side(self, address: str) -> Side:
         """Open a model or a folder of embeddings."""

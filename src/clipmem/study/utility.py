@@ -63,9 +63,11 @@ def measure(study: PlannedStudy) -> tuple[dict[str, Any], dict[str, Any]]:
         for model in chosen(study.models):
             prompts = None
             if test.prompts and "zero_shot" not in test.why:
-                prompts = passes.embed_texts(
-                    study.load(model), test.prompts.texts, batch_size=recipe.embed.batch_size, device=how.device
-                )
+                encoder = study.load(model)
+                with study.computing(encoder):
+                    prompts = passes.embed_texts(
+                        encoder, test.prompts.texts, batch_size=recipe.embed.batch_size, device=how.device
+                    )
             shown = presentations(study.folder, model)
             utility.add(kind_of(model), model.seed, study.embeddings(model), prompts, presentations=shown)
         retrieval = utility.retrieval()

@@ -15,6 +15,7 @@ from clipmem.base.errors import InputError
 # Up to about this many tokens, plain matrix products beat the blocked attention kernel on CPUs: at 65 tokens its
 # backward pass took a third of a tiny model's step. Longer sequences were not measured and keep torch's choice.
 _SHORT = 100
+LONG = 1000  # tokens of a model that does not tell: the attention kernel stays torch's choice
 Precision = Literal["fp32", "tf32", "bf16"]
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names of malloc.h
 _COMPILERS = {"cpu": ("g++", "clang++"), "cuda": ("gcc", "clang", "cc")}
