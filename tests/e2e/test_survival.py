@@ -92,7 +92,7 @@ def test_ctrl_c_at_a_terminal_keeps_the_state_and_the_run_goes_on(undisturbed, t
     alive = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(out) not in alive
     complaints = ends_well(start(recipe, out))
-    assert "train     bound by " in complaints
+    assert "% compute" in complaints
     assert contents(out) == expected
 
 
