@@ -6,12 +6,12 @@ import typing
 import numpy as np
 import pytest
 import torch
+from tests.declared import DECLARED
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import ScoreSection
 from clipmem.embed.passes import Embeddings
 from clipmem.functional import alignment
-from clipmem.functional.measures import MEASURES
 from clipmem.score.alignments import ALIGNMENTS, check_views, parts_of
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe
@@ -170,4 +170,4 @@ def test_every_alignment_has_a_test_here():
 def test_recipes_alignments_and_declarations_agree():
     choices = typing.get_args(ScoreSection.model_fields["alignment"].annotation)
     assert sorted(choices) == sorted(ALIGNMENTS)
-    assert sorted(measure.alignment for measure in MEASURES.values()) == sorted(ALIGNMENTS)
+    assert sorted(DECLARED) == sorted(ALIGNMENTS)

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 from scipy import stats
+from tests.reference import loops as reference
 from tests.scoring import score
 
 from clipmem.base.errors import InputError
@@ -16,7 +17,6 @@ from clipmem.evaluate import external as external_retrieval
 from clipmem.score import alignments, summary
 from clipmem.score.protocol import PARTS
 from clipmem.score.summary import Scored
-from clipmem.testing import reference
 
 ROLES = ["shared"] * 5 + ["candidate"] * 7 + ["independent"] * 6 + ["external"] * 5
 N, D = len(ROLES), 5

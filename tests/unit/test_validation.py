@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from tests.close import alike
+from tests.declared import DECLARED
 
-from clipmem.functional.measures import MEASURES
 from clipmem.score.alignments import ALIGNMENTS
 
 GROUPED = ("grouped_low", "grouped_high")
@@ -80,7 +80,6 @@ def test_the_stored_runs_and_planted_studies_give_the_documented_gain_of_balance
 
 def test_the_stored_scores_give_the_documented_measures_and_their_declarations(tmp_path):
     rows, text = run_stored(tmp_path, "measures.py", "measures.parquet")
-    declared = {measure.alignment: measure for measure in MEASURES.values()}
     assert [row["measure"] for row in rows] == list(ALIGNMENTS)
     for row in rows:
         area = f"{row['auroc']:.3f} | {row['low']:.3f} to {row['high']:.3f}"
@@ -88,4 +87,4 @@ def test_the_stored_scores_give_the_documented_measures_and_their_declarations(t
         verdict = "yes" if row["finds_wrong_captions"] else "no"
         assert f"| {row['measure']} | {area} | {verdict} | {alone} |" in text
         # what a measure declares about itself is what was measured
-        assert declared[row["measure"]].finds_wrong_captions is row["finds_wrong_captions"]
+        assert DECLARED[row["measure"]].finds_wrong_captions is row["finds_wrong_captions"]

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 from scipy import special, stats
 
-from clipmem.base.errors import InputError
+from clipmem.base.require import require, require_range
 from clipmem.functional.checks import as_finite, check_confidence, check_not_empty, check_same_length
 from clipmem.functional.intervals import Interval
 
@@ -38,13 +38,9 @@ def _two_classes(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "oth
     scores = as_finite("scores", scores)
     check_same_length("scores", len(scores), "positive", len(positive))
     count = int(np.count_nonzero(positive))
-    if count in (0, len(scores)):
-        raise InputError(
-            "positive",
-            got=f"{count} of {len(scores)} pairs",
-            expected="at least one pair that is positive and one that is not",
-            hint="Without both kinds there is nothing to tell apart.",
-        )
+    hint = "Without both kinds there is nothing to tell apart."
+    got = f"{count} of {len(scores)} pairs"
+    require(0 < count < len(scores), "positive", got, "at least one pair that is positive and one that is not", hint)
     return scores
 
 
@@ -158,13 +154,7 @@ def precision_at_n(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n
     """
     scores = _two_classes(scores, positive)
     count = int(np.count_nonzero(positive)) if count is None else count
-    if not 1 <= count <= len(scores):
-        raise InputError(
-            "count",
-            got=f"{count}",
-            expected=f"a whole number from 1 to {len(scores)}",
-            hint="Look at fewer pairs, at least one.",
-        )
+    require_range("count", count, 1, len(scores))
     return float(_top_share(scores, count)[positive].sum() / count)
 
 
@@ -238,8 +228,7 @@ def top_overlap(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], fraction: 
         >>> top_overlap(np.array([4.0, 3.0, 2.0, 1.0]), np.array([4.0, 1.0, 2.0, 3.0]), fraction=0.5)
         0.5
     """
-    if not 0 < fraction <= 1:
-        raise InputError("fraction", got=f"{fraction}", expected="a number above 0, at most 1", hint="Use 0.1.")
+    require(0 < fraction <= 1, "fraction", f"{fraction}", "a number above 0, at most 1", "Use 0.1.")
     a, b = as_finite("a", a), as_finite("b", b)
     check_same_length("a", len(a), "b", len(b))
     check_not_empty("a", a)

@@ -117,7 +117,7 @@ class Subsample(Protocol):
                 f"{int((~np.isfinite(means.score)).sum())} pairs are in all models of this study or in none. "
                 "This is a bug in clipmem; please report it."
             )
-        error = jackknife_models(values, member, confidence=settings.confidence, variance="moderated")
+        error = jackknife_models(values, member, confidence=settings.confidence)
         candidates = (splits["role"] == "candidate").to_numpy()
         norm, _ = range_normalise(torch.from_numpy(means.score), torch.from_numpy(candidates))
         columns = {

@@ -2,7 +2,7 @@
 
 Each gives `positive`, `image_bank` and `text_bank`, whose combination positive - w (image_bank + text_bank) is what the
 protocols compare between models; constants cancel in the comparison and are left out. A new alignment is one new file
-here, one line below, its name in the recipe's choices and its declaration in `clipmem.functional.measures`.
+here, one line below, and its name in the recipe's choices.
 """
 
 from collections.abc import Mapping, Sequence
