@@ -73,7 +73,8 @@ def _without(off: str) -> contextlib.AbstractContextManager[object]:
 
 
 def _step(
-    encoder: OpenClipEncoder, optimizer: torch.optim.Optimizer, pixels: torch.Tensor, tokens: torch.Tensor, precision: str
+    encoder: OpenClipEncoder, optimizer: torch.optim.Optimizer, pixels: torch.Tensor, tokens: torch.Tensor, precision:
+    str
 ) -> None:
     optimizer.zero_grad(set_to_none=True)
     with computing(precision, "cpu", tokens=encoder.tokens):

@@ -17,7 +17,6 @@ from clipmem.functional import (
     in_out_means,
     jackknife_models,
     nearest,
-    nonnegative,
     paired_test,
     predict_objects,
     text_view_distance,
@@ -78,12 +77,6 @@ def test_what_is_refused(act, what, got):
     with pytest.raises(InputError) as error:
         act()
     assert (error.value.what, error.value.got) == (what, got)
-
-
-def test_nonnegative_choices():
-    x = torch.tensor([[-2.0], [1.0]])
-    assert unitmem(nonnegative(x, "relu")).value.tolist() == [1.0]
-    assert unitmem(nonnegative(x, "abs")).argmax.tolist() == [0]
 
 
 def test_beyond_the_limit_the_median_is_the_sketch_whatever_the_blocks_and_says_so():

@@ -7,7 +7,7 @@ model and no reference.
 
 The equation is a number in [0, 1] only for activations that are not negative, as after a ReLU. GELU and attention
 outputs are negative at times: apply `nonnegative` to the activation itself, before any averaging (after averaging it
-means something else), and say with the result which choice was made. Do not compare two choices, nor mean with median.
+means something else). Do not compare values of mean and median.
 
 Do not read a high value as harm: a unit that knows one rare thing well looks the same. A unit that is silent but
 for one weak response scores 1; look at `mu_max` too. More points make mu_max larger and the value higher, so
@@ -24,7 +24,6 @@ from clipmem.base.require import require, require_one_of, require_range
 from clipmem.functional.checks import check_index, check_same_length
 from clipmem.functional.quantile_sketch import RELATIVE_ERROR, LogHistogram
 
-NonNegative = Literal["relu", "abs"]
 Rest = Literal["mean", "median"]
 
 
@@ -49,16 +48,16 @@ class UnitMem(NamedTuple):
     relative_error: float = 0.0
 
 
-def nonnegative(activation: Float[Tensor, "*batch unit"], how: NonNegative) -> Float[Tensor, "*batch unit"]:
-    """Make activations non-negative, before they are averaged over tokens and views: "relu" max(a, 0), or "abs" |a|.
+def nonnegative(activation: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch unit"]:
+    """Take the positive part max(a, 0) of activations, before they are averaged over tokens and views.
 
     Values that are not finite stay so; the states below refuse them.
 
     Example:
-        >>> nonnegative(torch.tensor([-1.0, 2.0]), "abs").tolist()
-        [1.0, 2.0]
+        >>> nonnegative(torch.tensor([-1.0, 2.0])).tolist()
+        [0.0, 2.0]
     """
-    return activation.abs() if how == "abs" else activation.clamp(min=0)
+    return activation.clamp(min=0)
 
 
 def _checked(block: Float[Tensor, "m other_unit"], units: int) -> Float[Tensor, "m unit"]:

@@ -17,19 +17,20 @@ import numpy as np
 import polars as pl
 
 from clipmem._version import __version__
-from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed, generator
+from clipmem.base.require import require, require_one_of
 from clipmem.embed import passes
 from clipmem.functional import seed_interval
 from clipmem.localize import layers, towers
 from clipmem.localize.hooks import TOWERS
 from clipmem.localize.sweep import Distances, Points, ViewSettings, members
-from clipmem.localize.units import sweep_model
+from clipmem.localize.units import CLASSMEM, UNITMEM, sweep_model
 from clipmem.models.protocol import DualEncoder
 from clipmem.store.atomic import atomic_write
 from clipmem.store.folder import SIDES, RunFolder
 from clipmem.store.hashing import json_sha256
 
+MEASURES = (UNITMEM, CLASSMEM, layers.LAYERMEM, towers.SHARE)
 SETTINGS_FILE = "localize/settings.json"
 TOWERS_SCHEMA: dict[str, type[pl.DataType]] = {
     "uid": pl.String,
@@ -106,13 +107,7 @@ def localize(
         InputError: The run has no pair of `unit_role`, its embeddings do not fit the points, or a model has no
             layers that can be hooked.
     """
-    if settings.unit_role not in points.roles:
-        raise InputError(
-            "unit_role",
-            got=repr(settings.unit_role),
-            expected=f"one of {sorted(set(points.roles))}",
-            hint="Choose a role of the run.",
-        )
+    require_one_of("unit_role", settings.unit_role, sorted(set(points.roles)), "Choose a role of the run.")
     means = _means(folder, points, seeds)
     sample = sample_points(points, settings)
     chosen = members(sample, settings.unit_role)
@@ -153,17 +148,13 @@ def localize(
 
 
 def describe(points: Points, settings: LocalizeSettings) -> dict[str, Any]:
-    """Say over which points and views a run is localized, as plain data: what `settings.json` holds.
-
-    Args:
-        points: All pairs of the run.
-        settings: See `LocalizeSettings`.
-    """
+    """Say over which points and views a run is localized, and what is measured: what `settings.json` holds."""
     document = {
         "format": 1,
         "clipmem": __version__,
         **asdict(settings),
         "towers": settings.towers,
+        "measures": [measure._asdict() for measure in MEASURES],
         "points": len(sample_points(points, settings).uids),
         "points_sha256": json_sha256(list(sample_points(points, settings).uids)),
     }
@@ -191,13 +182,9 @@ def _means(folder: RunFolder, points: Points, seeds: Sequence[int]) -> dict[str,
     }
     for side, by_seed in found.items():
         for seed, one in by_seed.items():
-            if len(one.image) != len(points.uids):
-                raise InputError(
-                    f"embeddings of {side}, seed {seed}",
-                    got=f"{len(one.image)} pairs",
-                    expected=f"{len(points.uids)}, one a row of the split table",
-                    hint="Run the study again.",
-                )
+            got, expected = f"{len(one.image)} pairs", f"{len(points.uids)}, one a row of the split table"
+            fits = len(one.image) == len(points.uids)
+            require(fits, f"embeddings of {side}, seed {seed}", got, expected, "Run the study again.")
     return found
 
 
@@ -225,7 +212,7 @@ def _write_towers(
     table = pl.DataFrame({name: pl.Series(name, columns[name], dtype) for name, dtype in TOWERS_SCHEMA.items()})
     table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
     how: dict[str, Any] = {"draws": settings.draws, "confidence": settings.confidence}
-    document = towers.summarise(
+    document = towers.summarize(
         found, judged, points.roles, points.groups, seed=derive_seed(settings.seed, "localize towers"), **how
     )
     document["noise"] = towers.noise_table(

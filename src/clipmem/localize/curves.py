@@ -1,21 +1,22 @@
-"""UnitMem by layer of several runs beside each other, and whether CLIP lies between the other paradigms.
+"""UnitMem by layer of several runs side by side, and whether CLIP lies between the other paradigms.
 
 A curve is the image tower's mean UnitMem over the units of a layer, one number a seed. Runs are compared seed by seed:
 models of one seed share initial weights, pairs and the order of batches, and differ in the objective (and in what else
 the recipes differ in, which the caller must say).
 
-Read with care. UnitMem says how much a unit answers one picture more than the others, and a unit can do so for a
-picture that its model never saw: beside f's curve stands g's, over the same pictures, which g did not train on. Only f
-less g is due to training on them. And values depend on how many pairs were passed, so they compare within one table and
-never with those of another set, the published ones included.
+Read with care. UnitMem says how much a unit answers one image more than the others, and a unit can do so for an
+image that its model never saw: beside f's curve stands g's, over the same images, which g did not train on. Only f
+minus g is due to training on them. And values depend on how many pairs were passed, so they compare within one table
+and never with those of another set, the published ones included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import polars as pl
+from jaxtyping import Float64
 
 from clipmem.functional import holm, paired_test
 
@@ -35,17 +36,10 @@ BETWEEN = ("clip", ("supervised", "simclr"))
 
 
 def curves_of(units: pl.DataFrame, *, run: str, objective: str) -> pl.DataFrame:
-    """Average UnitMem over the units of each layer of the image tower, for each model of a run.
+    """Average UnitMem over the units of each layer of the image tower, for each model of a run: `CURVES_SCHEMA`.
 
-    Args:
-        units: The table `units` of a localized run.
-        run: What to call the run.
-        objective: What it was trained for.
-
-    Returns:
-        One row a side, seed, kind and layer (see `CURVES_SCHEMA`). `n_units` counts the units that are not dead (0 for
-        every pair); the others have no UnitMem. `unitmem` has the mean of the other pairs, the published equation,
-        `unitmem_median` their median, the published code.
+    `n_units` counts the units that are not dead (0 for every pair); the others have no UnitMem. `unitmem` has the mean
+    of the other pairs, the published equation, `unitmem_median` their median, the published code.
     """
     image = units.filter(pl.col("tower") == "image")
     return (
@@ -75,34 +69,38 @@ def compare_curves(curves: pl.DataFrame, confidence: float = 0.95, value: str = 
     Returns:
         A JSON document:
         curves: mean, low and high over seeds (Student's t) of every run, side, kind and layer;
-        trained: f less g of every run, kind and layer, paired by seed, with `p` and Holm's `p_holm` over all of them;
-        differences: first less second run under f for every couple of runs, kind and layer, in the same form;
+        trained: f minus g of every run, kind and layer, paired by seed, with `p` and Holm's `p_holm` over all of them;
+        differences: first minus second run under f for every couple of runs, kind and layer, in the same form;
         between: for each kind and layer, whether CLIP lies between supervised and SimCLR (see `between`); empty unless
         each of the three is there once.
     """
     runs = curves["run"].unique(maintain_order=True).to_list()
-    places = curves.select("kind", "layer", "layers").unique().sort("kind", "layer").rows()
-    table = {key: own.sort("seed")[value].to_numpy() for key, own in _partition(curves)}
-    means = [
-        {**_place(place), "run": run, "side": side, **_mean(table[run, side, place[0], place[1]], confidence)}
-        for run in runs
-        for side in ("f", "g")
-        for place in places
-    ]
-    trained = [
-        {
-            **_place(place),
-            "run": run,
-            **_test(table[run, "f", *place[:2]], table[run, "g", *place[:2]], confidence),
-        }
-        for run in runs
-        for place in places
-    ]
-    differences = [
-        {**_place(place), "a": a, "b": b, **_test(table[a, "f", *place[:2]], table[b, "f", *place[:2]], confidence)}
-        for a, b in combinations(runs, 2)
-        for place in places
-    ]
+    places = curves.select("kind", "layer", "layers").unique().sort("kind", "layer").rows(named=True)
+    parts = curves.partition_by("run", "side", "kind", "layer", as_dict=True)
+    means: list[dict[str, Any]] = []
+    trained: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
+
+    def values_of(run: str, side: str, place: Mapping[str, Any]) -> Float64[np.ndarray, " seed"]:
+        return parts[run, side, place["kind"], place["layer"]].sort("seed")[value].to_numpy()
+
+    def test(a: Float64[np.ndarray, " seed"], b: Float64[np.ndarray, " seed"]) -> dict[str, Any]:
+        found = paired_test(a, b, confidence)
+        return {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p, "seeds": len(a)}
+
+    for run in runs:
+        f, g = ([values_of(run, side, place) for place in places] for side in ("f", "g"))
+        for side, own in (("f", f), ("g", g)):
+            for place, values in zip(places, own, strict=True):
+                # Student's interval of a mean is that of paired differences from 0
+                found = test(values, np.zeros_like(values))
+                ends = {"mean": found["difference"], "low": found["low"], "high": found["high"]}
+                means.append({**place, "run": run, "side": side, **ends, "seeds": len(values)})
+        trained += [{**place, "run": run, **test(a, b)} for place, a, b in zip(places, f, g, strict=True)]
+    for a, b in combinations(runs, 2):
+        differences += [
+            {**place, "a": a, "b": b, **test(values_of(a, "f", place), values_of(b, "f", place))} for place in places
+        ]
     for family in (trained, differences):
         _correct(family)
     document = {"confidence": confidence, "value": value, "curves": means, "trained": trained}
@@ -114,14 +112,10 @@ def compare_curves(curves: pl.DataFrame, confidence: float = 0.95, value: str = 
 def between(differences: Sequence[dict[str, Any]], name: dict[str, str], level: float) -> list[dict[str, Any]]:
     """Say for each kind and layer whether CLIP's UnitMem lies between that of supervised and of SimCLR.
 
-    Both differences (CLIP less supervised, CLIP less SimCLR) must be shown, at Holm's adjusted p <= `level`. `yes`:
+    Both differences (CLIP minus supervised, CLIP minus SimCLR) must be shown, at Holm's adjusted p <= `level`. `yes`:
     they have opposite signs. `no`: the same sign, and `side` says whether CLIP lies `above` or `below` both. Else
-    `inconclusive`: at least one is not shown to differ from 0.
-
-    Args:
-        differences: As `compare_curves` gives them.
-        name: Objective → name of its run; the three must be in it, else the result is empty.
-        level: Level of the tests, for example 0.05.
+    `inconclusive`: at least one is not shown to differ from 0. `name` maps objectives to names of runs; without all
+    three the result is empty.
 
     Example:
         >>> row = {"kind": "mlp", "layer": 1, "layers": 1, "p_holm": 0.01, "difference": 0.2}
@@ -142,32 +136,12 @@ def between(differences: Sequence[dict[str, Any]], name: dict[str, str], level: 
 
 
 def _sign(differences: Sequence[dict[str, Any]], place: tuple[str, int], first: str, second: str, level: float) -> int:
-    """Return the sign of first less second where it is shown, else 0."""
+    """Return the sign of first minus second where it is shown, else 0."""
     for row in differences:
         if (row["kind"], row["layer"]) == place and {row["a"], row["b"]} == {first, second}:
             shown = row["p_holm"] is not None and row["p_holm"] <= level
             return shown * int(np.sign(row["difference"])) * (1 if row["a"] == first else -1)
     return 0
-
-
-def _partition(curves: pl.DataFrame) -> list[tuple[tuple[str, str, str, int], pl.DataFrame]]:
-    parts = curves.partition_by("run", "side", "kind", "layer", as_dict=True)
-    return [((str(run), str(side), str(kind), int(layer)), own) for (run, side, kind, layer), own in parts.items()]
-
-
-def _place(place: tuple[str, int, int]) -> dict[str, Any]:
-    return dict(zip(("kind", "layer", "layers"), place, strict=True))
-
-
-def _mean(values: np.ndarray, confidence: float) -> dict[str, Any]:
-    # Student's interval of a mean is that of paired differences from 0
-    found = paired_test(values, np.zeros_like(values), confidence)
-    return {"mean": found.difference, "low": found.low, "high": found.high, "seeds": len(values)}
-
-
-def _test(a: np.ndarray, b: np.ndarray, confidence: float) -> dict[str, Any]:
-    found = paired_test(a, b, confidence)
-    return {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p, "seeds": len(a)}
 
 
 def _correct(rows: list[dict[str, Any]]) -> None:
