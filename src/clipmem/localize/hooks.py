@@ -72,12 +72,10 @@ def find_sites(model: nn.Module, *, towers: Sequence[str] = TOWERS) -> list[Site
         found = _transformer_sites(modules, tower) or (_resnet_sites(modules) if tower == "image" else [])
         if not found:
             known = (*_TRANSFORMERS[tower], *(_STAGES[:1] if tower == "image" else ()))
-            raise InputError(
-                f"{tower} tower of {type(model).__name__}",
-                got="no layers that can be hooked",
-                expected=f"one of {', '.join(known)}",
-                hint="Localize in a ViT, ResNet or text transformer of open_clip, or in transformers' CLIPModel.",
-            )
+            got = "no layers that can be hooked"
+            expected = f"one of {', '.join(known)}"
+            hint = "Localize in a ViT, ResNet or text transformer of open_clip, or in transformers' CLIPModel."
+            raise InputError(f"{tower} tower of {type(model).__name__}", got=got, expected=expected, hint=hint)
         sites += found
     return sites
 
@@ -179,12 +177,9 @@ class Capture:
         embedding = forward()
         missing = [site.path for site in self.sites if site.tower == tower and site not in self._plain]
         if missing:
-            raise InputError(
-                f"{tower} tower",
-                got=f"{len(missing)} layers that the forward pass did not call, the first is {missing[0]}",
-                expected="a model that calls every layer",
-                hint="Load the model without fused or compiled layers.",
-            )
+            got = f"{len(missing)} layers that the forward pass did not call, the first is {missing[0]}"
+            hint = "Load the model without fused or compiled layers."
+            raise InputError(f"{tower} tower", got=got, expected="a model that calls every layer", hint=hint)
         return Activations(embedding.float(), self._plain, self._units)
 
     def _reader(self, site: Site) -> Callable[[nn.Module, Any, Any], None]:
