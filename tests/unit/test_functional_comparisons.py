@@ -13,7 +13,6 @@ from clipmem.functional import (
     Welch,
     auroc,
     compare_groups,
-    hedges_g,
     precision_at_n,
     roc_curve,
     spearman,
@@ -21,6 +20,7 @@ from clipmem.functional import (
     top_overlap,
     welch,
 )
+from clipmem.functional.comparisons import hedges_g
 
 RNG = np.random.default_rng(7)
 A, B = RNG.normal(0.4, 1.0, size=23), RNG.normal(0.0, 2.0, size=31)

@@ -64,7 +64,7 @@ def micro():
 
 def hf_encoder():
     pytest.importorskip("transformers", reason="the extra hf is not installed")
-    from clipmem.models import transformers as adapter
+    from tests.tokens import clip_model
 
     config = {
         "projection_dim": 12,
@@ -77,7 +77,7 @@ def hf_encoder():
             "num_attention_heads": 2,
         },
     }  # fmt: skip
-    return adapter.create(config, hf_tokens, seed=0)
+    return clip_model(config, hf_tokens, seed=0)
 
 
 def hf_tokens(captions):

@@ -138,22 +138,7 @@ def hedges_g(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> float | No
     """Express the difference of means in pooled standard deviations, corrected for small groups.
 
     g = J (ā - b̄) / s, s² = [(n-1) s_a² + (m-1) s_b²] / v, v = n + m - 2, J = Γ(v/2) / (sqrt(v/2) Γ((v-1)/2))
-    (Hedges 1981).
-
-    Args:
-        a: Scores of the first group, shape (n,).
-        b: Scores of the second group, shape (m,).
-
-    Returns:
-        g, or None when it is undefined: both groups constant, or fewer than four scores in all (J needs v >
-        1).
-
-    Raises:
-        InputError: A group is empty or a score is not finite.
-
-    Example:
-        >>> round(hedges_g(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 2.0])), 4)
-        0.7979
+    (Hedges 1981). None where both groups are constant, or with fewer than four scores in all (J needs v > 1).
     """
     a, b = _two_groups(a, b)
     df = len(a) + len(b) - 2

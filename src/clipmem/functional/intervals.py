@@ -73,19 +73,12 @@ def _inverse_trigamma(x: float) -> float:
 
 
 def variance_prior(variances: Float[np.ndarray, "n"], df: Float[np.ndarray, "n"]) -> VariancePrior:
-    """Fit the prior of the variances to all pairs' variances by the moments of log s².
+    """Fit the prior of the variances, with df d_i >= 1 each, to all pairs' variances by the moments of log s².
 
     With e_i = log s_i² - digamma(d_i/2) + log(d_i/2): var(e) = mean trigamma(d_i/2) + trigamma(d0/2) and
-    mean(e) = log s0² - digamma(d0/2) + log(d0/2) (Smyth 2004, section 6.2; limma's fitFDist).
-
-    Args:
-        variances: Sample variance of each pair, >= 0, shape (n,). Zeros are raised to 1e-5 of the median (of
-            the mean when the median is zero), because log 0 would decide alone.
-        df: Degrees of freedom d_i of each variance, >= 1, shape (n,).
-
-    Returns:
-        The prior. Its df is 0 with fewer than two pairs (nothing to borrow from) and inf when the variances
-        scatter no more than chance makes them.
+    mean(e) = log s0² - digamma(d0/2) + log(d0/2) (Smyth 2004, section 6.2; limma's fitFDist). Zeros are raised to 1e-5
+    of the median (of the mean when the median is zero), because log 0 would decide alone. The prior's df is 0 with
+    fewer than two pairs (nothing to borrow from) and inf when the variances scatter no more than chance makes them.
 
     Example:
         >>> variance_prior(np.array([1.0, 1.0, 1.0]), np.full(3, 4.0))

@@ -21,16 +21,11 @@ from jaxtyping import Float64
 from clipmem.functional import holm, paired_test
 
 CURVES_SCHEMA: dict[str, type[pl.DataType]] = {
-    "run": pl.String,
-    "objective": pl.String,
-    "side": pl.String,
+    **dict.fromkeys(("run", "objective", "side"), pl.String),
     "seed": pl.Int64,
     "kind": pl.String,
-    "layer": pl.Int64,
-    "layers": pl.Int64,
-    "n_units": pl.Int64,
-    "unitmem": pl.Float64,
-    "unitmem_median": pl.Float64,
+    **dict.fromkeys(("layer", "layers", "n_units"), pl.Int64),
+    **dict.fromkeys(("unitmem", "unitmem_median"), pl.Float64),
 }
 BETWEEN = ("clip", ("supervised", "simclr"))
 
@@ -59,20 +54,12 @@ def curves_of(units: pl.DataFrame, *, run: str, objective: str) -> pl.DataFrame:
 
 
 def compare_curves(curves: pl.DataFrame, confidence: float = 0.95, value: str = "unitmem") -> dict[str, Any]:
-    """Compare the runs of a table of curves layer by layer.
+    """Compare the runs of a table of curves, with the same seeds, kinds and layers, by layer: a JSON document.
 
-    Args:
-        curves: Rows of `curves_of` of two or more runs, with the same seeds, kinds and layers.
-        confidence: Level of the intervals; 1 less it is the level of the tests.
-        value: `unitmem` or `unitmem_median`.
-
-    Returns:
-        A JSON document:
-        curves: mean, low and high over seeds (Student's t) of every run, side, kind and layer;
-        trained: f minus g of every run, kind and layer, paired by seed, with `p` and Holm's `p_holm` over all of them;
-        differences: first minus second run under f for every couple of runs, kind and layer, in the same form;
-        between: for each kind and layer, whether CLIP lies between supervised and SimCLR (see `between`); empty unless
-        each of the three is there once.
+    curves: mean, low and high over seeds (Student's t) of every run, side, kind and layer;
+    trained: f minus g of every run, kind and layer, paired by seed, with `p` and Holm's `p_holm` over all of them;
+    differences: first minus second run under f for every couple of runs, kind and layer, in the same form;
+    between: for each kind and layer, whether CLIP lies between supervised and SimCLR (see `between`).
     """
     runs = curves["run"].unique(maintain_order=True).to_list()
     places = curves.select("kind", "layer", "layers").unique().sort("kind", "layer").rows(named=True)

@@ -125,12 +125,9 @@ def token_mask(tokens: Int[Tensor, "n length"]) -> Bool[Tensor, "n length"]:
 
 
 class Activations(NamedTuple):
-    """What one forward pass gave.
+    """What one forward pass gave: the tower's output (not normalized), and site → averaged activations.
 
-    Attributes:
-        embedding: The tower's output, not normalised, shape (n, d).
-        plain: Site → activations as they are, averaged, shape (n, unit).
-        units: Site → activations made non-negative, averaged; unit kinds only, shape (n, unit).
+    `plain` has them as they are, `units` their positive part, of the unit kinds only; each of shape (n, unit).
     """
 
     embedding: Float[Tensor, "n d"]

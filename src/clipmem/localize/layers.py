@@ -23,27 +23,15 @@ from clipmem.localize.sweep import Distances, Points
 
 EMBEDDING = "embedding"
 LAYERS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "role": pl.String,
-    "tower": pl.String,
+    **dict.fromkeys(("role", "tower"), pl.String),
     "layer": pl.Int64,
     "kind": pl.String,
     "n": pl.Int64,
-    "layermem": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "delta": pl.Float64,
-    "delta_low": pl.Float64,
-    "delta_high": pl.Float64,
+    **dict.fromkeys(("layermem", "low", "high", "delta", "delta_low", "delta_high"), pl.Float64),
     "n_units": pl.Int64,
-    "unitmem_mean": pl.Float64,
-    "unitmem_low": pl.Float64,
-    "unitmem_high": pl.Float64,
-    "reference_unitmem_mean": pl.Float64,
-    "reference_unitmem_low": pl.Float64,
-    "reference_unitmem_high": pl.Float64,
-    "control_difference": pl.Float64,
-    "control_p": pl.Float64,
-    "control_p_holm": pl.Float64,
+    **dict.fromkeys(("unitmem_mean", "unitmem_low", "unitmem_high"), pl.Float64),
+    **dict.fromkeys(("reference_unitmem_mean", "reference_unitmem_low", "reference_unitmem_high"), pl.Float64),
+    **dict.fromkeys(("control_difference", "control_p", "control_p_holm"), pl.Float64),
 }
 LAYERMEM = Measure("layermem", "LayerMem", -2.0, 2.0, "the model that saw the input moves it less under augmentation")
 
@@ -66,21 +54,12 @@ def layer_table(
 ) -> pl.DataFrame:
     """Average LayerMem over the pairs of each role and UnitMem over the units of each layer, with intervals.
 
-    Args:
-        points: The pairs.
-        distances: Side (`f`, `g`) → seed → L of every pair at every site (see `sweep_model`).
-        units: The table of units, of both sides and all seeds.
-        unit_role: The role that UnitMem was taken over; in the rows of other roles UnitMem is null.
-        seed: Seed of the bootstrap.
-        draws: Draws of the bootstrap.
-        confidence: Level of the intervals.
-
-    Returns:
-        One row a role, tower, layer and kind, and one a tower for its embedding (kind `embedding`, the layer after the
-        last: the tower's SSLMem). `low` to `high` is for layermem, over seeds and groups of pairs; `unitmem_*` is under
-        f, `reference_unitmem_*` under g, over seeds and units; a unit that is dead under a seed is left out. delta is
-        null in the first layer. `control_*`, in the candidates' rows: layermem minus that of the external pairs,
-        Welch's p over pairs, and that p adjusted by Holm; the family is all rows of the candidates, of both towers.
+    One row a role, tower, layer and kind, and one a tower for its embedding (kind `embedding`, the layer after the
+    last: the tower's SSLMem). `low` to `high` is for layermem, over seeds and groups of pairs; `unitmem_*` is under f,
+    `reference_unitmem_*` under g, over seeds and units, in the rows of `unit_role` only; a unit that is dead under a
+    seed is left out. delta is null in the first layer. `control_*`, in the candidates' rows: layermem minus that of the
+    external pairs, Welch's p over pairs, and that p adjusted by Holm; the family is all rows of the candidates, of both
+    towers.
     """
 
     def average(

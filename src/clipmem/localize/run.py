@@ -33,34 +33,30 @@ from clipmem.store.hashing import json_sha256
 MEASURES = (UNITMEM, CLASSMEM, layers.LAYERMEM, towers.SHARE)
 SETTINGS_FILE = "localize/settings.json"
 TOWERS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "uid": pl.String,
-    "role": pl.String,
-    "clipmem": pl.Float64,
-    "image_share": pl.Float64,
-    "image_low": pl.Float64,
-    "image_high": pl.Float64,
-    "text_share": pl.Float64,
-    "text_low": pl.Float64,
-    "text_high": pl.Float64,
-    "image_sslmem": pl.Float64,
-    "text_sslmem": pl.Float64,
+    **dict.fromkeys(("uid", "role"), pl.String),
+    **dict.fromkeys(
+        (
+            "clipmem",
+            "image_share",
+            "image_low",
+            "image_high",
+            "text_share",
+            "text_low",
+            "text_high",
+            "image_sslmem",
+            "text_sslmem",
+        ),
+        pl.Float64,
+    ),
     "reliable": pl.Boolean,
 }
 
 
 @dataclass(frozen=True)
 class LocalizeSettings:
-    """How a run is localized.
+    """How a run is localized: over which views, which role's units, at most how many pairs of a role (a seeded sample).
 
-    Attributes:
-        views: The views of the pass.
-        unit_role: The role that UnitMem is taken over.
-        pairs_per_role: Most pairs of a role that are passed through the models (a seeded sample).
-        weight: w of the alignment.
-        confidence: Level of the intervals.
-        draws: Bootstrap draws.
-        seed: Seed of the sample, the bootstrap and the noise.
-        untrained_text: Why the text tower is left out, in words; "" where it was trained.
+    `untrained_text` says in words why the text tower is left out; "" where it was trained.
     """
 
     views: ViewSettings = field(default_factory=ViewSettings)
@@ -88,20 +84,10 @@ def localize(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> list[Path]:
-    """Localize the memorization of a finished four-way run and write the tables.
+    """Localize the memorization of a finished four-way run, with its embeddings, and write the tables.
 
-    Args:
-        folder: The run folder, with its embeddings.
-        points: All pairs of the run, in the order of the split table, which is that of the embeddings.
-        seeds: The run's seeds.
-        load_encoder: Gives the model of a side (`f`, `g`) and a seed.
-        settings: See `LocalizeSettings`.
-        device: `cpu` or `cuda`.
-        progress: Called with the number of pairs done in a tower since the last call; in all `work(points, seeds,
-            settings)`.
-
-    Returns:
-        The files written.
+    The points are all pairs of the run, in the order of the split table, which is that of the embeddings. `progress`
+    gets the number of pairs done in a tower since its last call.
 
     Raises:
         InputError: The run has no pair of `unit_role`, its embeddings do not fit the points, or a model has no

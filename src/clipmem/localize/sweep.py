@@ -27,14 +27,8 @@ from clipmem.models.protocol import DualEncoder
 class Points:
     """The pairs that are looked at, one entry a pair.
 
-    Attributes:
-        uids: The pairs.
-        roles: The role of each.
-        groups: The group of each (near-duplicates), for intervals.
-        labels: The class of each, for ClassMem; empty where it has none.
-        pixels: Decoded images, memory-mapped, shape (rows, size, size, 3).
-        rows: Row of `pixels` of each pair.
-        captions: The captions of each, at least one; the first is the clean one.
+    `groups` (near-duplicates) are for intervals, `labels` for ClassMem (empty where a pair has none); `pixels` are
+    decoded images, memory-mapped, and `rows` their rows; of the captions, at least one, the first is the clean one.
     """
 
     uids: Sequence[str]
@@ -68,15 +62,9 @@ class Points:
 class ViewSettings:
     """The views of the pass.
 
-    Attributes:
-        image_views: Random crops of an image (the published unit code takes 10); 0: the image as it is.
-        text_views: Most text views of a pair: other captions, or seeded caption edits; 0: the caption as it is.
-        dropout: Share of words that an edit drops.
-        crop_scale: Area share of the crops.
-        crop_ratio: Aspect ratio of the crops.
-        flip: Probability of a mirror image.
-        batch_size: Inputs in a forward pass.
-        seed: Seed of the caption edits.
+    Random crops of an image (the published unit code takes 10; 0: the image as it is) within area share, aspect ratio
+    and probability of a mirror image; at most so many text views: other captions, or seeded edits that drop a share of
+    words.
     """
 
     image_views: int = 10
@@ -110,14 +98,10 @@ Distances = dict[Site | str, Float64[np.ndarray, " n"]]
 
 
 class Block(NamedTuple):
-    """What a block of pairs gave in one tower.
+    """What a block of pairs, the first of which is number `first` of the points, gave in one tower.
 
-    Attributes:
-        first: Index of its first pair among the points.
-        pairs: How many it has.
-        units: Site → mean activation of each unit over the views, shape (rows, unit).
-        distances: Site, or the tower's name for its embedding → L of each pair: mean distance of the views from the
-            clean input, both at length 1; NaN where a pair has no view, shape (rows,).
+    `units` are mean activations over the views, shape (pairs, unit); `distances` L of each pair: the mean distance of
+    the views from the clean input, both at length 1; NaN where a pair has no view.
     """
 
     first: int

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
+from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
 from clipmem.base.random import derive_seed, generator
@@ -110,15 +111,15 @@ def means_of(embeddings: Embeddings) -> Means:
 def orthogonal_map(source: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> Float[Tensor, "d d"]:
     """Fit the orthogonal R that brings `source` nearest to `target` (Schönemann 1966).
 
-    R = argmin_{RᵀR = 1} || source R - target ||_F = U Vᵀ with U S Vᵀ = sourceᵀ target.
+    R = argmin_{RᵀR = 1} || source R - target ||_F = U Vᵀ with U S Vᵀ = sourceᵀ target (scipy's
+    `orthogonal_procrustes`).
 
     Example:
         >>> turned = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
         >>> orthogonal_map(torch.eye(2), turned).round().tolist() == turned.tolist()
         True
     """
-    left, _, right = torch.linalg.svd(source.double().T @ target.double())
-    return left @ right
+    return torch.from_numpy(orthogonal_procrustes(source.double().numpy(), target.double().numpy())[0])
 
 
 def explained(mapped: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> float:
@@ -151,18 +152,10 @@ def _against(means: Means, bank: Means, external: Bool[np.ndarray, " n"], weight
 
 
 def swap(f: Means, g: Means, *, shared: np.ndarray, external: np.ndarray, weight: float) -> Swap:
-    """Compute the four alignments of the tower swap.
+    """Compute the four alignments of the tower swap from the mean embeddings under f and g.
 
-    Args:
-        f: Mean embeddings under f.
-        g: Mean embeddings under g.
-        shared: Which pairs both models saw, shape (n,): the maps are fitted on them. Each of them is itself mapped by
-            the half that it is not in.
-        external: Which pairs neither saw, shape (n,): the bank.
-        weight: w of the alignment.
-
-    Returns:
-        The alignments and the fit.
+    The maps are fitted on the `shared` pairs, which both models saw; each of them is itself mapped by the half that it
+    is not in. The `external` pairs, which neither saw, are the bank.
 
     Raises:
         InputError: There are fewer than two shared pairs, or fewer than two external ones.
@@ -231,10 +224,8 @@ def shapley(found: Swap) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
 def split(f: Mapping[int, Means], g: Mapping[int, Means], roles: Sequence[str], *, weight: float) -> Split:
     """Swap the towers of f and g of each seed: seed → mean embeddings, whose rows follow `roles`."""
     names = np.array(roles)
-    swaps = [
-        swap(f[seed], g[seed], shared=names == "shared", external=names == "external", weight=weight)
-        for seed in sorted(f)
-    ]
+    shared, external = names == "shared", names == "external"
+    swaps = [swap(f[seed], g[seed], shared=shared, external=external, weight=weight) for seed in sorted(f)]
     shares = [shapley(found) for found in swaps]
     return Split(
         np.stack([(found.ff - found.gg).numpy() for found in swaps]),
@@ -316,22 +307,19 @@ def summarize(
     draws: int,
     confidence: float,
 ) -> dict[str, Any]:
-    """Average the shares over the pairs of each role, with intervals over seeds and groups of pairs.
+    """Average the shares over the pairs of each role, with intervals over seeds and groups of pairs: a JSON document.
 
-    Returns:
-        A JSON document: reliable, reason, the fit, and for each role clipmem, image_share, text_share,
-        text_minus_image (each with mean, low, high) and text_fraction = text / (image + text) of the means, null where
-        the interval of the mean CLIPMem holds 0: a share of nothing.
+    text_fraction = text / (image + text) of the means is null where the interval of the mean CLIPMem holds 0: a share
+    of nothing.
     """
     names, codes = np.array(roles), np.unique(np.array(groups), return_inverse=True)[1]
+    sizes = {name: getattr(judged, name) for name in ("shared_bias", "external_bias", "gap")}
     document: dict[str, Any] = {
         "reliable": judged.reliable,
         "reason": judged.reason,
         "image_r2": [fit._asdict() for fit in found.image_fit],
         "text_r2": [fit._asdict() for fit in found.text_fit],
-        "shared_bias": judged.shared_bias if np.isfinite(judged.shared_bias) else None,
-        "external_bias": judged.external_bias if np.isfinite(judged.external_bias) else None,
-        "gap": judged.gap if np.isfinite(judged.gap) else None,
+        **{name: size if np.isfinite(size) else None for name, size in sizes.items()},
         "roles": {},
     }
     values = {
@@ -344,13 +332,9 @@ def summarize(
         own = names == role
         row: dict[str, Any] = {"n": int(own.sum())}
         for name, table in values.items():
-            row[name] = bootstrap_mean(
-                table[:, own],
-                codes[own],
-                seed=derive_seed(seed, "shares", role),
-                draws=draws,
-                confidence=confidence,
-            )._asdict()
+            stream = derive_seed(seed, "shares", role)
+            mean = bootstrap_mean(table[:, own], codes[own], seed=stream, draws=draws, confidence=confidence)
+            row[name] = mean._asdict()
         low, high = row["clipmem"]["low"], row["clipmem"]["high"]
         clear = low is not None and (low > 0 or high < 0)
         row["text_fraction"] = row["text_share"]["mean"] / row["clipmem"]["mean"] if clear else None
@@ -370,33 +354,22 @@ def noise_table(
     confidence: float,
     levels: Sequence[float] = LEVELS,
 ) -> list[dict[str, Any]]:
-    """Average the fall under noise over the pairs of each role, under f and under g, for each tower and level.
-
-    Returns:
-        One row a tower, level and role: tower, std, role, and f and g with mean, low, high.
-    """
+    """Average the fall under noise over the pairs of each role, under f and g: one row a tower, level and role."""
     names, codes = np.array(roles), np.unique(np.array(groups), return_inverse=True)[1]
     external = names == "external"
     rows: list[dict[str, Any]] = []
     for tower in ("image", "text"):
         for std in levels:
+            how: dict[str, Any] = {"tower": tower, "std": std, "weight": weight, "seed": seed}
             falls = {
-                side: np.stack(
-                    [
-                        noise_fall(models[k], external, tower=tower, std=std, weight=weight, seed=seed).numpy()
-                        for k in sorted(models)
-                    ]
-                )
+                side: np.stack([noise_fall(models[k], external, **how).numpy() for k in sorted(models)])
                 for side, models in (("f", f), ("g", g))
             }
             for role in dict.fromkeys(roles):
-                own = names == role
-                stream = derive_seed(seed, "noise rows", tower, role)
-                averaged = {
-                    side: bootstrap_mean(
-                        values[:, own], codes[own], seed=stream, draws=draws, confidence=confidence
-                    )._asdict()
-                    for side, values in falls.items()
-                }
-                rows.append({"tower": tower, "std": std, "role": role, **averaged})
+                own, stream = names == role, derive_seed(seed, "noise rows", tower, role)
+                row: dict[str, Any] = {"tower": tower, "std": std, "role": role}
+                for side, values in falls.items():
+                    mean = bootstrap_mean(values[:, own], codes[own], seed=stream, draws=draws, confidence=confidence)
+                    row[side] = mean._asdict()
+                rows.append(row)
     return rows

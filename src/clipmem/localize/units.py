@@ -29,14 +29,8 @@ UNITS_SCHEMA: dict[str, type[pl.DataType]] = {
     "layer": pl.Int64,
     "kind": pl.String,
     "unit": pl.Int64,
-    "unitmem": pl.Float64,
-    "unitmem_median": pl.Float64,
-    "classmem": pl.Float64,
-    "mu_max": pl.Float64,
-    "mu_rest": pl.Float64,
-    "median_error": pl.Float64,
-    "uid": pl.String,
-    "label": pl.String,
+    **dict.fromkeys(("unitmem", "unitmem_median", "classmem", "mu_max", "mu_rest", "median_error"), pl.Float64),
+    **dict.fromkeys(("uid", "label"), pl.String),
 }
 
 
@@ -47,10 +41,8 @@ CLASSMEM = Measure("classmem", "ClassMem", 0.0, 1.0, "one class alone drives the
 class UnitTracker:
     """Takes in the blocks of one tower's pass and gives the table of its units.
 
-    Args:
-        points: The pairs of the pass.
-        chosen: Which of them UnitMem is over, shape (n,); at least two.
-        hold_bytes: Limit of the activations held for exact medians, over all units of the tower.
+    `chosen` says which pairs UnitMem is over; `hold_bytes` limits the activations held for exact medians, over all
+    units.
 
     Raises:
         InputError: Fewer than two pairs are chosen.
@@ -137,20 +129,9 @@ def sweep_model(
 ) -> tuple[pl.DataFrame, Distances]:
     """Pass one model over the points and their views once, and give its units and its distances.
 
-    Args:
-        encoder: The model.
-        points: The pairs.
-        settings: The views.
-        chosen: Which pairs UnitMem is over, shape (n,); None: all.
-        side: `f` or `g`, for the table.
-        seed: The model's seed, for the table.
-        towers: Which towers are passed.
-        device: `cpu` or `cuda`.
-        progress: Called with the number of pairs done in a tower since the last call.
-
-    Returns:
-        The table `units` (see `UNITS_SCHEMA`; values are null for a unit that is 0 for every pair, classmem is null
-        without two classes), and L of every pair at every site.
+    The units are a table (`UNITS_SCHEMA`; values are null for a unit that is 0 for every pair, classmem is null without
+    two classes) with the given side and seed, over the `chosen` pairs (None: all); the distances L of every pair at
+    every site.
 
     Raises:
         InputError: A tower has no layers that can be hooked, or fewer than two pairs are chosen.

@@ -16,7 +16,7 @@ from clipmem.base.paths import reading
 from clipmem.models import address, hub, names, openclip, tokenizers, transformers
 from clipmem.models.address import Address
 from clipmem.models.protocol import DualEncoder
-from clipmem.models.weights import Checkpoint, find_weights, read_checkpoint
+from clipmem.models.weights import Checkpoint, find_weights, read_checkpoint, reason
 from clipmem.store.hashing import file_sha256, json_sha256
 
 _QUICK_GELU = re.compile(r"quick[-_]?gelu", re.IGNORECASE)
@@ -125,7 +125,7 @@ def _load_open_clip(model: GivenModel) -> DualEncoder:
     except openclip.BROKEN as error:
         raise InputError(
             what,
-            got=f"files that do not load ({_reason(error)})",
+            got=f"files that do not load ({reason(error)})",
             expected=f"weights of {model.parsed.name}" if named else "a model that clipmem or open_clip saved",
             hint="Check that the name is that of the training run; a JSON config can stand in its place."
             if named
@@ -133,13 +133,6 @@ def _load_open_clip(model: GivenModel) -> DualEncoder:
         ) from error
     encoder.module.eval()
     return encoder
-
-
-def _reason(error: BaseException) -> str:
-    # torch lists every parameter that does not fit, a line each
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = lines[1] if len(lines) > 1 and lines[0].startswith("Error(s) in loading") else (lines or [""])[0]
-    return shorten(first, 160)
 
 
 def _weights(parsed: Address, name: str, allowed: bool) -> Path:

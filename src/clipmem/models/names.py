@@ -64,7 +64,7 @@ def model_config(name: str) -> dict[str, Any]:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Find a model's `model_cfg` as `model_config` does, and beside it the `preprocess_cfg` that a JSON file may have."""
+    """Find a model's `model_cfg` as `model_config` does, and the `preprocess_cfg` that a JSON file may have."""
     if name in SHIPPED or name in GRID:
         shipped = files("clipmem.models") / "configs" / f"{name}.json"
         return {"model_cfg": json.loads(shipped.read_text(encoding="utf-8")), "preprocess_cfg": {}}

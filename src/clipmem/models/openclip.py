@@ -262,17 +262,10 @@ def assemble(
     text_tower: Path | None = None,
     resize: bool = True,
 ) -> OpenClipEncoder:
-    """Build a model and fill in weights, as open_clip does.
+    """Build a model and fill in weights, as open_clip does; `tokenizer` and `text_tower` are folders, if it needs them.
 
-    Args:
-        settings: Its `model_cfg` and `preprocess_cfg`.
-        state: Its weights.
-        tokenizer: Folder of the tokenizer, for a model that does not have open_clip's own.
-        text_tower: Folder with the config of a text tower from transformers.
-        resize: Scale position embeddings of another size of image or length of caption, as open_clip does.
-
-    Raises:
-        ValueError, RuntimeError, ...: One of `BROKEN`: the config or the weights do not make a model.
+    `resize` scales position embeddings of another size of image or length of caption. Raises one of `BROKEN` where
+    config and weights do not make a model.
     """
     config: dict[str, Any] = json.loads(json.dumps(settings["model_cfg"]))
     if text_tower is not None:

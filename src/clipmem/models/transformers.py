@@ -30,6 +30,7 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.pictures import Geometry, Interpolation, ResizeMode
 from clipmem.models import extras, hub, tokenizers
 from clipmem.models.protocol import three
+from clipmem.models.weights import reason
 from clipmem.store.atomic import make_folder
 
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
@@ -123,21 +124,6 @@ def _patches(pixels: Float[Tensor, "n 3 size size"], side: int) -> tuple[Tensor,
     return cut.reshape(n, rows * columns, side * side * channels), mask, shapes
 
 
-def create(config: Mapping[str, Any], tokenizer: Tokenize, *, seed: int) -> TransformersEncoder:
-    """Create a model with fresh weights that depend on the seed alone; the global random state is left as it was.
-
-    `config` is what the kind's config class takes, and `model_type`: clip (the default), siglip or siglip2.
-    """
-    library = extras.library("transformers", "transformers models")
-    kind = config.get("model_type", "clip")
-    settings = {key: value for key, value in config.items() if key != "model_type"}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        made = getattr(library, _CLASSES[kind].replace("Model", "Config"))(**settings)
-        model = getattr(library, _CLASSES[kind])(made)
-    return TransformersEncoder(model.eval(), tokenizer)
-
-
 def find_weights(folder: Path, name: str) -> Path:
     """Return the first weight file of a folder, safetensors before others.
 
@@ -193,7 +179,7 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
         hint = "Install it: pip install 'clipmem[hf]'."
         raise InputError(what, got=got, expected="the extra hf", hint=hint) from error
     except _BROKEN as error:
-        got = error.got if isinstance(error, InputError) else f"files that do not load ({_reason(error)})"
+        got = error.got if isinstance(error, InputError) else f"files that do not load ({reason(error)})"
         hint = "Save it with save_pretrained of the model and of the tokenizer."
         raise InputError(what, got=got, expected=f"a {_CLASSES[kind]} and its tokenizer", hint=hint) from error
     return TransformersEncoder(
@@ -214,11 +200,6 @@ def _quiet(library: Any) -> Generator[None]:
     finally:
         if before:
             talk.enable_progress_bar()
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return shorten((lines or [type(error).__name__])[0])
 
 
 def _kind(folder: Path) -> str:

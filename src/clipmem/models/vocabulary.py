@@ -12,13 +12,9 @@ from torch import Tensor, nn
 
 
 class Vocabulary:
-    """Replaces an embedding's table by the rows in use, and back.
+    """Replaces an embedding's table by the rows of the token ids in `used`, and back.
 
     Ids keep their order, so that a read-out at the largest id (open_clip's `argmax` pooling) still finds end-of-text.
-
-    Args:
-        embedding: The embedding layer; its `weight` is replaced.
-        used: All token ids that will occur, any shape.
     """
 
     def __init__(self, embedding: nn.Embedding, used: Int[Tensor, "m length"]) -> None:

@@ -43,7 +43,7 @@ _BROKEN = (
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds: parameters by name, without the prefixes that training engines add, and the run's name."""
+    """What a checkpoint holds: parameters by name, without the prefixes of training engines, and the run's name."""
 
     state: dict[str, Tensor]
     run: str = ""
@@ -115,20 +115,22 @@ def _read_torch(path: Path) -> object:
             # mapped, not read: of a training checkpoint two thirds are the optimizer's
             return torch.load(path, map_location="cpu", weights_only=True, mmap=bool(names))
     except pickle.UnpicklingError as error:
-        got = f"a pickle that holds more than weights ({_first_line(error)})"
+        got = f"a pickle that holds more than weights ({reason(error)})"
         hint = "It could run code; nothing of it was run. Save the model's state_dict alone, best as safetensors."
         raise InputError(f"checkpoint {path}", got=got, expected="tensors, numbers and text only", hint=hint) from error
     except _BROKEN as error:
-        got = f"a file that does not load ({_first_line(error)})"
+        got = f"a file that does not load ({reason(error)})"
         hint = "Check that the file is whole."
         raise InputError(f"checkpoint {path}", got=got, expected="a file that torch.save wrote", hint=hint) from error
 
 
-def _first_line(error: BaseException) -> str:
-    # what went wrong stands behind torch's advice to load it all the same
+def reason(error: BaseException) -> str:
+    """Take the line that says what went wrong from what torch and the libraries below it raise."""
+    # it stands behind torch's advice to load it all the same, or behind the line before a list of parameters
     told = str(error).rpartition("WeightsUnpickler error:")[2]
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
-    return shorten((lines or [type(error).__name__])[0], 160)
+    lines = [line.strip() for line in told.splitlines() if line.strip()] or [type(error).__name__]
+    listed = len(lines) > 1 and lines[0].startswith("Error(s) in loading")
+    return shorten(lines[1 if listed else 0], 160)
 
 
 def _archive(path: Path) -> list[str]:
