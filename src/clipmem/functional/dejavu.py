@@ -154,8 +154,12 @@ def _ranked(
     return np.argsort(-(right if by == "correct" else extra), kind="stable")
 
 
-def _f_score(precision: float, recall: float) -> float:
-    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+def _gaps(rates: Float64[np.ndarray, "draw rate side"]) -> Float64[np.ndarray, "draw kind"]:
+    """Gaps of precision, recall and F-score from the mean precision and recall of f and of g."""
+    total = rates.sum(axis=1)
+    f_score = np.divide(2 * rates.prod(axis=1), total, out=np.zeros_like(total), where=total > 0)
+    means = np.concatenate([rates, f_score[:, None]], axis=1)
+    return means[..., 0] - means[..., 1]
 
 
 def dejavu(
@@ -198,9 +202,8 @@ def dejavu(
         got, hint = f"shape {tuple(predicted.shape)}", "Predict the same objects for the same pairs."
         require(predicted.shape == true.shape, name, got, f"shape {tuple(true.shape)}, that of the true objects", hint)
     hint = "Check the labels: pairs without an object do not count."
-    require(
-        bool(true.any()), "true objects", f"no object in {len(true)} pairs", "one pair or more with an object", hint
-    )
+    got = f"no object in {len(true)} pairs"
+    require(bool(true.any()), "true objects", got, "one pair or more with an object", hint)
     require_one_of("ranking", ranking, ("gap", "correct", "distance"))
     wrong = next((fraction for fraction in fractions if not 0 < fraction <= 1), None)
     require(wrong is None, "fractions", f"{wrong}", "numbers above 0, at most 1", "Use 0.01.")
@@ -211,27 +214,17 @@ def dejavu(
     extra = right_f - right_g
     near = None if distance is None else as_finite("distance", distance)[kept]
     order = _ranked(ranking, right_f, extra, near)
+    rates = np.stack([[precision_f, precision_g], [recall_f, recall_g]])
     tops: list[TopGaps] = []
     for fraction in fractions:
         top = order[: max(1, int(len(kept) * fraction))]
-        p_f, p_g, r_f, r_g = (float(x[top].mean()) for x in (precision_f, precision_g, recall_f, recall_g))
-        tops.append(TopGaps(fraction, len(top), p_f - p_g, r_f - r_g, _f_score(p_f, r_f) - _f_score(p_g, r_g)))
+        precision, recall, f_score = _gaps(rates[None, :, :, top].mean(axis=3))[0].tolist()
+        tops.append(TopGaps(fraction, len(top), precision, recall, f_score))
     precision_sign, recall_sign = np.sign(precision_f - precision_g), np.sign(recall_f - recall_g)
     difference = recall_f - recall_g
-    return DejaVu(
-        float(precision_sign.mean()),
-        float(recall_sign.mean()),
-        float(difference.mean()),
-        tuple(tops),
-        kept,
-        precision_sign,
-        recall_sign,
-        difference,
-        extra,
-        np.stack([precision_f, precision_g]),
-        np.stack([recall_f, recall_g]),
-        order,
-    )
+    gaps = [float(values.mean()) for values in (precision_sign, recall_sign, difference)]
+    signs = (precision_sign, recall_sign, difference, extra, rates[0], rates[1], order)
+    return DejaVu(gaps[0], gaps[1], gaps[2], tuple(tops), kept, *signs)
 
 
 class TopIntervals(NamedTuple):
@@ -280,14 +273,6 @@ def _top_rates(
     inside = np.clip(size[:, None] - (until - ranked), 0, ranked).astype(np.float64)
     values = np.concatenate([one.precision, one.recall])[:, order]
     return (inside @ values.T / size[:, None]).reshape(len(times), 2, 2)
-
-
-def _gaps(rates: Float64[np.ndarray, "draw rate side"]) -> Float64[np.ndarray, "draw kind"]:
-    """Gaps of precision, recall and F-score from the mean precision and recall of f and of g."""
-    total = rates.sum(axis=1)
-    f_score = np.divide(2 * rates.prod(axis=1), total, out=np.zeros_like(total), where=total > 0)
-    means = np.concatenate([rates, f_score[:, None]], axis=1)
-    return means[..., 0] - means[..., 1]
 
 
 def _drawn_tops(

@@ -6,7 +6,6 @@ A tower that was never trained is left out, and with it the tower swap: f and g 
 swap would call everything the image tower's.
 """
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,7 +25,7 @@ from clipmem.localize.hooks import TOWERS
 from clipmem.localize.sweep import Distances, Points, ViewSettings, members
 from clipmem.localize.units import CLASSMEM, UNITMEM, sweep_model
 from clipmem.models.protocol import DualEncoder
-from clipmem.store.atomic import atomic_write
+from clipmem.store.atomic import atomic_file
 from clipmem.store.folder import SIDES, RunFolder
 from clipmem.store.hashing import json_sha256
 
@@ -99,30 +98,17 @@ def localize(
     chosen = members(sample, settings.unit_role)
     distances: dict[str, dict[int, Distances]] = {side: {} for side in SIDES}
     frames: list[pl.DataFrame] = []
+    how: dict[str, Any] = {"towers": settings.towers, "device": device, "progress": progress, "chosen": chosen}
     for seed in seeds:
         for side in SIDES:
             frame, distances[side][seed] = sweep_model(
-                load_encoder(side, seed),
-                sample,
-                settings.views,
-                chosen=chosen,
-                side=side,
-                seed=seed,
-                towers=settings.towers,
-                device=device,
-                progress=progress,
+                load_encoder(side, seed), sample, settings.views, side=side, seed=seed, **how
             )
             frames.append(frame)
     units = pl.concat(frames)
-    layer_rows = layers.layer_table(
-        sample,
-        distances,
-        units,
-        unit_role=settings.unit_role,
-        seed=derive_seed(settings.seed, "localize layers"),
-        draws=settings.draws,
-        confidence=settings.confidence,
-    )
+    how = {"unit_role": settings.unit_role, "draws": settings.draws, "confidence": settings.confidence}
+    seed = derive_seed(settings.seed, "localize layers")
+    layer_rows = layers.layer_table(sample, distances, units, seed=seed, **how)
     sslmem = {tower: layers.tower_sslmem(distances, sample.uids, tower) for tower in settings.towers}
     files = [_write(folder, "units", units), _write(folder, "layers", layer_rows)]
     if settings.untrained_text:
@@ -163,14 +149,13 @@ def sample_points(points: Points, settings: LocalizeSettings) -> Points:
 
 
 def _means(folder: RunFolder, points: Points, seeds: Sequence[int]) -> dict[str, dict[int, towers.Means]]:
-    found = {
-        side: {seed: towers.means_of(passes.load(folder.embedding_dir(side, seed))) for seed in seeds} for side in SIDES
-    }
+    found: dict[str, dict[int, towers.Means]] = {side: {} for side in SIDES}
     for side, by_seed in found.items():
-        for seed, one in by_seed.items():
-            got, expected = f"{len(one.image)} pairs", f"{len(points.uids)}, one a row of the split table"
-            fits = len(one.image) == len(points.uids)
-            require(fits, f"embeddings of {side}, seed {seed}", got, expected, "Run the study again.")
+        for seed in seeds:
+            one = by_seed[seed] = towers.means_of(passes.load(folder.embedding_dir(side, seed)))
+            n, expected = len(one.image), f"{len(points.uids)}, one a row of the split table"
+            what = f"embeddings of {side}, seed {seed}"
+            require(n == len(points.uids), what, f"{n} pairs", expected, "Run the study again.")
     return found
 
 
@@ -198,24 +183,15 @@ def _write_towers(
     table = pl.DataFrame({name: pl.Series(name, columns[name], dtype) for name, dtype in TOWERS_SCHEMA.items()})
     table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
     how: dict[str, Any] = {"draws": settings.draws, "confidence": settings.confidence}
-    document = towers.summarize(
-        found, judged, points.roles, points.groups, seed=derive_seed(settings.seed, "localize towers"), **how
-    )
-    document["noise"] = towers.noise_table(
-        means["f"],
-        means["g"],
-        points.roles,
-        points.groups,
-        weight=settings.weight,
-        seed=derive_seed(settings.seed, "localize noise"),
-        **how,
-    )
+    seed = derive_seed(settings.seed, "localize towers")
+    document = towers.summarize(found, judged, points.roles, points.groups, seed=seed, **how)
+    how |= {"seed": derive_seed(settings.seed, "localize noise"), "weight": settings.weight}
+    document["noise"] = towers.noise_table(means["f"], means["g"], points.roles, points.groups, **how)
     return [_write(folder, "towers", table), folder.write_json("localize/towers.json", document)]
 
 
 def _write(folder: RunFolder, name: str, table: pl.DataFrame) -> Path:
-    stream = io.BytesIO()
-    table.write_parquet(stream, compression="zstd", statistics=False)
     path = folder.path / "localize" / f"{name}.parquet"
-    atomic_write(path, stream.getvalue())
+    with atomic_file(path) as stream:
+        table.write_parquet(stream, compression="zstd", statistics=False)
     return path

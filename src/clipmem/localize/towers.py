@@ -32,7 +32,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
-from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
 from clipmem.base.random import derive_seed, generator
@@ -111,15 +110,16 @@ def means_of(embeddings: Embeddings) -> Means:
 def orthogonal_map(source: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> Float[Tensor, "d d"]:
     """Fit the orthogonal R that brings `source` nearest to `target` (Schönemann 1966).
 
-    R = argmin_{RᵀR = 1} || source R - target ||_F = U Vᵀ with U S Vᵀ = sourceᵀ target (scipy's
-    `orthogonal_procrustes`).
+    R = argmin_{RᵀR = 1} || source R - target ||_F = U Vᵀ with U S Vᵀ = sourceᵀ target.
 
     Example:
         >>> turned = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
         >>> orthogonal_map(torch.eye(2), turned).round().tolist() == turned.tolist()
         True
     """
-    return torch.from_numpy(orthogonal_procrustes(source.double().numpy(), target.double().numpy())[0])
+    # not scipy's `orthogonal_procrustes`: fits of fewer pairs than dimensions would come out otherwise
+    left, _, right = torch.linalg.svd(source.double().T @ target.double())
+    return left @ right
 
 
 def explained(mapped: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> float:

@@ -99,7 +99,9 @@ class TransformersEncoder:
         """Embed captions."""
         seen = tokens >= 0
         ids = torch.where(seen, tokens, -1 - tokens)
-        mask = None if bool(seen.all()) else seen.long()
+        # CLIP's have none; looking whether others do would hold up a device
+        masked = self._model.config.model_type != "clip" and (tokens.device.type != "cpu" or not bool(seen.all()))
+        mask = seen.long() if masked else None
         pooled = self._model.text_model(input_ids=ids, attention_mask=mask).pooler_output
         return self._model.text_projection(pooled) if hasattr(self._model, "text_projection") else pooled
 
