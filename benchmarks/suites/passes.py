@@ -27,7 +27,7 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]
     for name, batch, precision, steps in (
         ("clipmem-tiny", 128, "fp32", 6),
         ("clipmem-tiny", 128, "bf16", 6),
-        ("clipmem-tiny", 32, "bf16", 12),
+        ("clipmem-tiny", 16, "bf16", 24),
     ):
         for case, off in (("own blocks", "blocks"), ("compact vocabulary", "vocabulary")):
             rows.append(
@@ -73,8 +73,11 @@ def _without(off: str) -> contextlib.AbstractContextManager[object]:
 
 
 def _step(
-    encoder: OpenClipEncoder, optimizer: torch.optim.Optimizer, pixels: torch.Tensor, tokens: torch.Tensor, precision:
-    str
+    encoder: OpenClipEncoder,
+    optimizer: torch.optim.Optimizer,
+    pixels: torch.Tensor,
+    tokens: torch.Tensor,
+    precision: str,
 ) -> None:
     optimizer.zero_grad(set_to_none=True)
     with computing(precision, "cpu", tokens=encoder.tokens):

@@ -1,14 +1,12 @@
 """The alignment score: how well a model matches an image with its captions, above anything else.
 
-A(m; I, T) = mean_{a,k} sim(m(I_a), m(T_k)) - w [ mean_{a,j} sim(m(I_a), m(t_j)) + mean_{k,j} sim(m(i_j),
-m(T_k)) ]
+A(m; I, T) = mean_{a,k} sim(m(I_a), m(T_k)) - w [ mean_{a,j} sim(m(I_a), m(t_j)) + mean_{k,j} sim(m(i_j), m(T_k)) ]
 
-with views I_a, captions T_k and a held-out bank of N pairs (i_j, t_j) that no compared model trained on
-(design, section 2).
+with views I_a, captions T_k and a held-out bank of N pairs (i_j, t_j) that no compared model trained on (design,
+section 2).
 
-Do not compare alignments of models that were given different banks, views or captions, and do not read a
-single alignment as memorization: an easy pair aligns under every model. Only the difference of two models
-says something.
+Do not compare alignments of models that were given different banks, views or captions, and do not read a single
+alignment as memorization: an easy pair aligns under every model. Only the difference of two models says something.
 """
 
 from math import isfinite

@@ -80,8 +80,8 @@ def _variance(values: Float64[np.ndarray, "n"]) -> float:
 def welch(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"], confidence: float = 0.95) -> Welch:
     """Test whether two means differ, without assuming equal variances.
 
-    t = (ā - b̄) / sqrt(s_a²/n + s_b²/m), with the degrees of freedom of Welch (1947) and Satterthwaite
-    (1946): (s_a²/n + s_b²/m)² / [ (s_a²/n)²/(n-1) + (s_b²/m)²/(m-1) ].
+    t = (ā - b̄) / sqrt(s_a²/n + s_b²/m), with the degrees of freedom of Welch (1947) and Satterthwaite (1946): (s_a²/n
+    + s_b²/m)² / [ (s_a²/n)²/(n-1) + (s_b²/m)²/(m-1) ].
 
     Args:
         a: Scores of the first group, shape (n,).
@@ -89,9 +89,8 @@ def welch(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"], confidence: floa
         confidence: Coverage of the interval of the difference.
 
     Returns:
-        The difference ā - b̄, its interval, t, df and the two-sided p-value. All but the difference are None
-        when a group has fewer than two scores, or when both groups are constant: nothing then says how sure
-        the difference is.
+        The difference ā - b̄, its interval, t, df and the two-sided p-value. All but the difference are None when a
+        group has fewer than two scores, or when both groups are constant: nothing then says how sure the difference is.
 
     Raises:
         InputError: A group is empty, a score is not finite, or the confidence is not between 0 and 1.
@@ -153,8 +152,7 @@ def hedges_g(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> float | No
 def superiority(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> float:
     """Probability that a score of `a` is higher than one of `b`, ties as a half.
 
-    P(a > b) + ½ P(a = b) = U / (n m) (Vargha & Delaney 2000). It is the AUROC of the score as a detector of
-    `a`.
+    P(a > b) + ½ P(a = b) = U / (n m) (Vargha & Delaney 2000). It is the AUROC of the score as a detector of `a`.
 
     Args:
         a: Scores of the first group, shape (n,).

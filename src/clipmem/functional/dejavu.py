@@ -60,21 +60,15 @@ class TopGaps(NamedTuple):
 
 
 class DejaVu(NamedTuple):
-    """Déjà Vu memorization of one pair of models.
+    """Déjà Vu memorization of one pair of models; `kept` are the rows of the pairs that count (they have an object).
 
     Attributes:
-        precision_gap: Population precision gap, in [-1, 1].
-        recall_gap: Population recall gap, in [-1, 1].
-        auc_gap: Area under P(recall >= t) of f less that of g, in [-1, 1].
+        precision_gap: Population precision gap, in [-1, 1]: the mean of `precision_sign`.
+        recall_gap: Population recall gap, in [-1, 1]: the mean of `recall_sign`.
+        auc_gap: Area under P(recall >= t) of f less that of g, in [-1, 1]: the mean of `recall_difference`.
         top: Gaps at the top, one entry a fraction.
-        kept: Rows of the pairs that count (they have an object), shape (kept,).
-        precision_sign: sign(precision(f) - precision(g)) of each of them; its mean is `precision_gap`, so
-            `bootstrap_mean(precision_sign[None], groups, seed=...)` gives its interval.
-        recall_sign: The same for recall; its mean is `recall_gap`.
-        recall_difference: recall(f) - recall(g); its mean is `auc_gap`.
         extra: Objects right under f less objects right under g, whole numbers: the score of each pair.
-        precision: Precision of each of them under f and under g, shape (2, kept).
-        recall: The same for recall.
+        precision: Precision of each of them under f and under g, shape (2, kept); `recall` likewise.
         order: Which of them stand at the top by the ranking, first ones first: numbers from 0 to kept - 1.
     """
 
@@ -323,19 +317,14 @@ def dejavu_intervals(
     Each draw takes as many groups as there are, with replacement, and as many seeds as there are, with replacement
     (when there are two or more). The limits of `bootstrap_mean` hold: too narrow with few groups or seeds.
 
-    Args:
-        found: One result of `dejavu` a seed, for the same pairs and fractions.
-        groups: Group of each of the n pairs, any integers, shape (n,); near-duplicates share one.
-        seed: Seed of the draws: the same seed gives the same intervals.
-        draws: How many draws, >= 1.
-        confidence: Coverage of the intervals, between 0 and 1.
+    `found` is one result of `dejavu` a seed, for the same pairs and fractions; `groups` is the group of each of the n
+    pairs, shape (n,). The other arguments are those of `bootstrap_mean`.
 
     Returns:
         Every gap with its interval; low and high are None with one group.
 
     Raises:
-        InputError: There is no seed, the seeds have other pairs, there are too few groups, or `draws` or `confidence`
-            is out of range.
+        InputError: As for `bootstrap_mean`; there is no seed, or the seeds have other pairs.
 
     Example:
         >>> true = torch.tensor([[True, True], [True, False]])

@@ -235,27 +235,17 @@ def noise_floor(
 ) -> NoiseFloor | None:
     """Compare target models of different seeds: what a score would be if f and g differed in the seed alone.
 
-    D_kl = A(f_k) - A(f_l) over all pairs of seeds k < l (design, section 2: "f against f' of another seed is
-    reported beside every mean").
-
-    `mean` is that of D over pairs and pairs of seeds; its sign hangs on the order of the seeds and means
-    nothing, so read only its size and whether the interval holds 0. `low` and `high` are for it, over groups
-    of pairs; the seeds stay as they are. `sd` and `mean_abs` do not depend on the order: sd is the spread of
-    D over the pairs about each seed pair's own mean (pooled), mean_abs is the mean of |D|. All are for one
+    D_kl = A(f_k) - A(f_l) over all pairs of seeds k < l (design, section 2). `mean` is that of D over pairs and pairs
+    of seeds; its sign hangs on the order of the seeds, so read only its size and whether the interval holds 0. `low`
+    and `high` are for it, over groups of pairs; the seeds stay as they are. `sd` is the spread of D over the pairs
+    about each seed pair's own mean (pooled), `mean_abs` the mean of |D|; neither depends on the order. All are for one
     model against one other; a mean over K seeds is about sqrt(K) times steadier.
 
-    Args:
-        target: Alignment of each pair under the model f of each seed, shape (seed, n).
-        groups: Group of each pair, any integers, shape (n,).
-        seed: Seed of the bootstrap.
-        draws: Draws of the bootstrap.
-        confidence: Coverage of the interval, between 0 and 1.
+    `target` is the alignment of each pair under the model f of each seed, shape (seed, n); the other arguments and the
+    errors are those of `bootstrap_mean`.
 
     Returns:
         The floor, or None with one seed. low and high are None with one group.
-
-    Raises:
-        InputError: As for `bootstrap_mean`.
 
     Example:
         >>> floor = noise_floor(np.array([[0.5, 0.2], [0.4, 0.4]]), np.array([0, 1]), seed=0)

@@ -25,20 +25,18 @@ def _check_alignments(name: str, values: Float[Tensor, "seed n"]) -> None:
 def clipmem(target: Float[Tensor, "seed n"], reference: Float[Tensor, "other_seed n"]) -> Float[Tensor, "n"]:
     """Subtract the mean alignment under the reference models from that under the target models.
 
-    CLIPMem = mean_k A(f_k) - mean_k A(g_k). Higher is more memorized. Range: ±2 (1 + 2w)
-    for the weight w of the alignment, so [-6, 6] for w = 1. Swapping the arguments negates it.
+    CLIPMem = mean_k A(f_k) - mean_k A(g_k). Higher is more memorized. Range: ±2 (1 + 2w) for the weight w of the
+    alignment, so [-6, 6] for w = 1. Swapping the arguments negates it.
 
     Args:
         target: Alignment of each pair under the models f that trained on it, one row a seed, shape (seed, n).
-        reference: Alignment under the models g that did not, shape (other_seed, n); the numbers of seeds may
-            differ.
+        reference: Alignment under the models g that did not, shape (other_seed, n); the numbers of seeds may differ.
 
     Returns:
         CLIPMem of each pair, float64, shape (n,).
 
     Raises:
-        InputError: A side has no seed, the sides have different numbers of pairs, or an alignment is not
-            finite.
+        InputError: A side has no seed, the sides have different numbers of pairs, or an alignment is not finite.
 
     Example:
         >>> target, reference = torch.tensor([[0.75, 0.5], [0.25, 0.5]]), torch.tensor([[0.0, 0.5]])
@@ -66,8 +64,7 @@ def range_normalise(values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]) -
         The normalised scores, float64, shape (n,), and the normaliser, > 0.
 
     Raises:
-        InputError: There is no candidate, all candidates have the same score, a score is not finite, or
-            lengths differ.
+        InputError: There is no candidate, all candidates have the same score, a score is not finite, or lengths differ.
 
     Example:
         >>> candidates = torch.tensor([True, True, False])

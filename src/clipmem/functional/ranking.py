@@ -56,13 +56,13 @@ def _beta_bounds(successes: float, trials: int, confidence: float) -> tuple[floa
 def auroc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], confidence: float = 0.95) -> Interval:
     """Area under the ROC curve with DeLong's interval.
 
-    AUROC = mean over couples (positive i, other j) of [s_i > s_j] + ½ [s_i = s_j]. With V_i the mean over j
-    and V_j the mean over i, its variance is var(V_i)/P + var(V_j)/Q (DeLong et al. 1988; by midranks, Sun &
-    Xu 2014). The interval is symmetric on the logit scale, so it stays within [0, 1].
+    AUROC = mean over couples (positive i, other j) of [s_i > s_j] + ½ [s_i = s_j]. With V_i the mean over j and V_j the
+    mean over i, its variance is var(V_i)/P + var(V_j)/Q (DeLong et al. 1988; by midranks, Sun & Xu 2014). The interval
+    is symmetric on the logit scale, so it stays within [0, 1].
 
-    Where DeLong's variance is 0 or undefined (perfect separation, all scores tied, a class of one), the
-    interval is that of Clopper & Pearson for a proportion among min(P, Q) trials: exact for that proportion,
-    and wider than need be for the AUROC.
+    Where DeLong's variance is 0 or undefined (perfect separation, all scores tied, a class of one), the interval is
+    that of Clopper & Pearson for a proportion among min(P, Q) trials: exact for that proportion, and wider than need be
+    for the AUROC.
 
     Args:
         scores: Higher means more likely positive, shape (n,).
@@ -73,8 +73,7 @@ def auroc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], confi
         The AUROC (as `mean`: it is one, over couples) in [0, 1], and its interval.
 
     Raises:
-        InputError: A class is empty, a score is not finite, lengths differ, or the confidence is not between
-            0 and 1.
+        InputError: A class is empty, a score is not finite, lengths differ, or the confidence is not between 0 and 1.
 
     Example:
         >>> auroc(np.array([0.9, 0.4, 0.5, 0.1]), np.array([True, True, False, False])).mean
@@ -139,8 +138,7 @@ def precision_at_n(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n
     Args:
         scores: Higher means more likely positive, shape (n,).
         positive: Which pairs are positive, shape (n,).
-        count: How many to look at, 1 to n. None: as many as there are positive pairs (then precision equals
-            recall).
+        count: How many to look at, 1 to n. None: as many as there are positive pairs (then precision equals recall).
 
     Returns:
         The precision in [0, 1].
@@ -161,9 +159,9 @@ def precision_at_n(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n
 def spearman(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], confidence: float = 0.95) -> Correlation:
     """Rank correlation of two scores of the same pairs, with an interval by Fisher's z.
 
-    rho = Pearson correlation of the midranks; interval = tanh(atanh rho ± z sqrt((1 + rho²/2) / (n - 3)))
-    (Bonett & Wright 2000). For |rho| = 1, where atanh is infinite, the inner bound is that of the next value
-    that two rankings of n without ties can have, 1 - 12/(n³ - n), and the outer bound is rho.
+    rho = Pearson correlation of the midranks; interval = tanh(atanh rho ± z sqrt((1 + rho²/2) / (n - 3))) (Bonett &
+    Wright 2000). For |rho| = 1, where atanh is infinite, the inner bound is that of the next value that two rankings of
+    n without ties can have, 1 - 12/(n³ - n), and the outer bound is rho.
 
     The interval is for pairs drawn at random. It does not cover training other models.
 
@@ -173,12 +171,11 @@ def spearman(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], confidence: f
         confidence: Coverage of the interval, between 0 and 1.
 
     Returns:
-        rho in [-1, 1] and its interval. rho is None when a score is constant; the interval is None then, and
-        below four pairs.
+        rho in [-1, 1] and its interval. rho is None when a score is constant; the interval is None then, and below four
+        pairs.
 
     Raises:
-        InputError: There is no pair, a score is not finite, lengths differ, or the confidence is not between
-            0 and 1.
+        InputError: There is no pair, a score is not finite, lengths differ, or the confidence is not between 0 and 1.
 
     Example:
         >>> spearman(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([1.0, 3.0, 2.0, 4.0, 5.0])).spearman

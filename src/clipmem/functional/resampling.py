@@ -21,9 +21,8 @@ The figures are good to about 0.005; again: `pytest tests/science/test_interval_
 alone hold as much in a wider interval (0.81, 0.47, 0.31); the percentile bootstrap over models is too narrow (0.84,
 0.90, 0.93).
 
-Numpy float64 arrays. A pair that no model had, or that all had, has NaN everywhere (null in a table), and so has
-the standard error of a pair with only one model on a side, which says nothing about that side's spread; the counts
-say why.
+Numpy float64 arrays. A pair that no model had, or that all had, has NaN everywhere (null in a table), and so has the
+standard error of a pair with only one model on a side, which says nothing about that side's spread; the counts say why.
 """
 
 from typing import Any, NamedTuple

@@ -83,20 +83,20 @@ def pair_means(
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
     """Average the unit embeddings of each pair's views and of each pair's captions.
 
-    ū_i = mean_a image_ia / ||image_ia||,  v̄_i = mean_k text_ik / ||text_ik|| (design, section 2, "Alignment
-    score").
+    ū_i = mean_a image_ia / ||image_ia||,  v̄_i = mean_k text_ik / ||text_ik|| (design, section 2, "Alignment score").
 
     Args:
-        image: Image embeddings, not necessarily normalized, shape (n, view, d), at least one view.
-        text: Caption embeddings, not necessarily normalized, shape (m, d).
+        image: Image embeddings, any length, shape (n, view, d), at least one view.
+        text: Caption embeddings, any length, shape (m, d).
         text_pair: The pair of each caption row, in [0, n), any order, shape (m,).
 
     Returns:
         (ū, v̄), float64, each of shape (n, d), lengths in [0, 1].
 
     Raises:
-        InputError: Widths differ, there is no view, a pair has no caption, an index is out of range, or a row
-            is zero or not finite.
+        InputError: Widths differ, there is no view, a pair has no caption, an index is out of range, or a row is zero
+        or
+            not finite.
 
     Example:
         >>> image = torch.tensor([[[2.0, 0.0], [0.0, 2.0]]])

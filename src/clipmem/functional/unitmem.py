@@ -28,16 +28,12 @@ Rest = Literal["mean", "median"]
 
 
 class UnitMem(NamedTuple):
-    """UnitMem of each unit, shape (unit,), and what it was made from.
+    """UnitMem of each unit, float64, shape (unit,), and what it was made from.
 
-    Attributes:
-        value: UnitMem in [0, 1], float64. 0 where `dead`: there is no response that anything could own.
-        mu_max: Largest activation of the unit over the points.
-        mu_rest: Mean or median activation over the other points.
-        argmax: Row of the point with the largest activation (the first of equals); -1 where `dead`.
-        dead: Whether the unit is 0 for every point (the equation is 0/0 there).
-        relative_error: Bound of the relative error of mu_rest: 0 but for a median from the sketch. UnitMem is then off
-            by at most half of it (plus 2 smallest / mu_max where mu_rest is below the sketch's smallest value, 1e-6).
+    `value` is in [0, 1], and 0 where `dead`: the unit is 0 for every point (0/0), and no response could be owned.
+    `argmax` is the row of the point with the largest activation (the first of equals), -1 where dead. `relative_error`
+    bounds that of mu_rest: 0 but for a median from the sketch. UnitMem is then off by at most half of it (plus 2
+    smallest / mu_max where mu_rest is below the sketch's smallest value, 1e-6).
     """
 
     value: Float64[Tensor, "unit"]

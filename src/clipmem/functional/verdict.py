@@ -70,10 +70,7 @@ def verdict(low: float | None, high: float | None, claim: Claim) -> Answer:
 
 
 def all_hold(answers: Iterable[Answer]) -> Answer:
-    """Join the answers of the parts of one finding: yes if all are, no if one is, otherwise inconclusive.
-
-    Returns:
-        The joint answer; "inconclusive" of no part at all.
+    """Join the answers of the parts of one finding: yes if all are, no if one is, otherwise (or of none) inconclusive.
 
     Example:
         >>> all_hold(["yes", "inconclusive"]), all_hold(["yes", "no", "inconclusive"])

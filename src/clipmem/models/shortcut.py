@@ -1,9 +1,8 @@
 """Which open_clip towers `clipmem.models.blocks` computes exactly, and their passes through it.
 
-Training steps of the demo's model are 1.51 times as fast with it in fp32 and 1.42 times in bf16
-(`python benchmarks/run.py --suite passes`). A tower that is built otherwise in any respect, or that somebody watches or
-changes by hooks, takes open_clip's own pass: `image_pass` and `text_pass` return None for it. With
-`clipmem.models.openclip`, the only module that imports open_clip.
+Training steps of the demo's model are 1.4 to 1.5 times as fast with it (`python benchmarks/run.py --suite passes`). A
+tower that is built otherwise in any respect, or that somebody watches or changes by hooks, takes open_clip's own pass:
+`image_pass` and `text_pass` return None for it. With `clipmem.models.openclip`, the only module that imports open_clip.
 """
 
 from typing import Any, cast

@@ -2,8 +2,8 @@
 
 A row that no caption uses has a zero gradient. AdamW keeps its moments at zero and only shrinks it by
 (1 - lr * weight_decay) a step, so that its final value is known without touching it: rows * product of the factors.
-A tiny model has 6 million such numbers and 1.5 million others: its steps are 1.45 times as fast in batches of 16 (1.29
-of 32, 1.11 of 128: `python benchmarks/run.py --suite passes`).
+A tiny model has 6 million such numbers and 1.5 million others: its steps are 1.5 times as fast in batches of 16, 1.1
+times in batches of 128 (`python benchmarks/run.py --suite passes`).
 """
 
 import torch

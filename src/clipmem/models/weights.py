@@ -24,14 +24,9 @@ from clipmem.base.errors import InputError, shorten
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # where a folder's weights are, as open_clip looks for them: the first that is there
 _USUAL = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
+    *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"),
+    *("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth"),
+    *("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
 )
 _PLAIN = ("state_dict", "model_state_dict", "model")
 _AVERAGED = ("state_dict_ema", "ema_state_dict", "model_ema", "ema")

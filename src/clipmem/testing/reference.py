@@ -3,8 +3,7 @@
 They are for tests, also yours: lay one beside the equation, then compare what you wrote with it. They share no code
 with `clipmem.functional`. Do not use them for work: they take pairs times bank pairs times captions.
 
-Rows are sequences of floats. A pair's images are a list of views, its captions a list of captions, each at
-least one.
+Rows are sequences of floats. A pair's images are a list of views, its captions a list of captions, each at least one.
 """
 
 from collections.abc import Sequence
@@ -34,18 +33,8 @@ def alignment_parts(
 ) -> tuple[float, float, float]:
     """Average the similarities of one pair: views with captions, views with the bank, the bank with captions.
 
-    positive = mean_{a,k} sim(I_a, T_k), image_bank = mean_{a,j} mean_k sim(I_a, t_jk), text_bank = mean_{k,j}
-    mean_a sim(i_ja, T_k), over the bank's pairs j other than `member` (design, section 2).
-
-    Args:
-        views: The pair's image embeddings, any length, shape (view, d).
-        captions: The pair's caption embeddings, shape (captions, d).
-        bank_views: For each bank pair its image embeddings.
-        bank_captions: For each bank pair its caption embeddings.
-        member: Row of the pair in the bank, or -1 when it is not in it.
-
-    Returns:
-        (positive, image_bank, text_bank), each in [-1, 1].
+    positive = mean_{a,k} sim(I_a, T_k), image_bank = mean_{a,j} mean_k sim(I_a, t_jk), text_bank = mean_{k,j} mean_a
+    sim(i_ja, T_k), over the bank's pairs j other than `member`, -1 for none (design, section 2); each in [-1, 1].
     """
     positive = _mean([similarity(view, caption) for view in views for caption in captions])
     bank = [j for j in range(len(bank_views)) if j != member]
