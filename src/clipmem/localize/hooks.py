@@ -61,11 +61,7 @@ Pooled = dict[Site, Float[Tensor, "n unit"]]
 
 
 def find_sites(model: nn.Module, *, towers: Sequence[str] = TOWERS) -> list[Site]:
-    """List the sites of a model, by tower, layer and kind, in the order in which a forward pass meets the layers.
-
-    Raises:
-        InputError: No layer is found in a tower.
-    """
+    """List the sites of a model, by tower, layer and kind, in the order in which a forward pass meets the layers."""
     modules = dict(model.named_modules())
     sites: list[Site] = []
     for tower in towers:

@@ -87,10 +87,6 @@ def localize(
 
     The points are all pairs of the run, in the order of the split table, which is that of the embeddings. `progress`
     gets the number of pairs done in a tower since its last call.
-
-    Raises:
-        InputError: The run has no pair of `unit_role`, its embeddings do not fit the points, or a model has no
-            layers that can be hooked.
     """
     require_one_of("unit_role", settings.unit_role, sorted(set(points.roles)), "Choose a role of the run.")
     means = _means(folder, points, seeds)

@@ -124,9 +124,6 @@ def blocks(
     Views are drawn by (pair, view) alone: the same for f and g, for every seed and for any batch size; the crops are
     those of the study's embeddings. Where a pair has no text view (a caption of one letter), its units are those of the
     clean caption.
-
-    Raises:
-        InputError: The tower has no layers that can be hooked, or an activation is not finite.
     """
     encoder.module.to(device).eval()
     with Capture(encoder, towers=[tower]) as capture:

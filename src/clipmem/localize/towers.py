@@ -156,9 +156,6 @@ def swap(f: Means, g: Means, *, shared: np.ndarray, external: np.ndarray, weight
 
     The maps are fitted on the `shared` pairs, which both models saw; each of them is itself mapped by the half that it
     is not in. The `external` pairs, which neither saw, are the bank.
-
-    Raises:
-        InputError: There are fewer than two shared pairs, or fewer than two external ones.
     """
     got = f"{int(shared.sum())} shared and {int(external.sum())} external pairs"
     enough = shared.sum() >= 2 and external.sum() >= 2
@@ -352,14 +349,13 @@ def noise_table(
     seed: int,
     draws: int,
     confidence: float,
-    levels: Sequence[float] = LEVELS,
 ) -> list[dict[str, Any]]:
     """Average the fall under noise over the pairs of each role, under f and g: one row a tower, level and role."""
     names, codes = np.array(roles), np.unique(np.array(groups), return_inverse=True)[1]
     external = names == "external"
     rows: list[dict[str, Any]] = []
     for tower in ("image", "text"):
-        for std in levels:
+        for std in LEVELS:
             how: dict[str, Any] = {"tower": tower, "std": std, "weight": weight, "seed": seed}
             falls = {
                 side: np.stack([noise_fall(models[k], external, **how).numpy() for k in sorted(models)])

@@ -43,9 +43,6 @@ class UnitTracker:
 
     `chosen` says which pairs UnitMem is over; `hold_bytes` limits the activations held for exact medians, over all
     units.
-
-    Raises:
-        InputError: Fewer than two pairs are chosen.
     """
 
     def __init__(self, points: Points, chosen: Bool[np.ndarray, " n"], *, hold_bytes: int = HOLD_BYTES) -> None:
@@ -132,9 +129,6 @@ def sweep_model(
     The units are a table (`UNITS_SCHEMA`; values are null for a unit that is 0 for every pair, classmem is null without
     two classes) with the given side and seed, over the `chosen` pairs (None: all); the distances L of every pair at
     every site.
-
-    Raises:
-        InputError: A tower has no layers that can be hooked, or fewer than two pairs are chosen.
     """
     n = len(points.uids)
     distances: Distances = {}

@@ -54,9 +54,6 @@ class Address(NamedTuple):
 def parse(text: str) -> Address:
     """Take an address apart.
 
-    Raises:
-        InputError: It has none of the forms, or what it names is not there.
-
     Example:
         >>> parse("ViT-B-32-quickgelu/OpenAI")[2:]
         ('ViT-B-32-quickgelu', 'openai', False)

@@ -46,11 +46,7 @@ def _hash(folder: Path, suffixes: set[str], *settings: object) -> str:
 
 
 class LanguageModel:
-    """A causal or sequence-to-sequence language model in a local folder, as `save_pretrained` writes it.
-
-    Raises:
-        InputError: transformers is not installed, or the folder does not load.
-    """
+    """A causal or sequence-to-sequence language model in a local folder, as `save_pretrained` writes it."""
 
     def __init__(self, folder: Path) -> None:
         transformers, what = library("transformers", "a language model"), f"language model {str(folder)!r}"
@@ -98,11 +94,7 @@ def _first_line(text: str) -> str:
 
 
 class DiffusionModel:
-    """A text-to-image pipeline in a local folder, as diffusers' `save_pretrained` writes it, weights as safetensors.
-
-    Raises:
-        InputError: diffusers is not installed, or the folder does not load.
-    """
+    """A text-to-image pipeline in a local folder, as diffusers' `save_pretrained` writes it, weights as safetensors."""
 
     def __init__(self, folder: Path) -> None:
         expected, install = "it beside the extra hf", "diffusers 'clipmem[hf]'"

@@ -70,12 +70,7 @@ def cached(repository: str, name: str) -> Path | None:
 
 
 def get(repository: str, names: Sequence[str], *, what: str, download: bool) -> Path:
-    """Return the first of some files of a repository, the best first; `download` fetches one that is not here.
-
-    Raises:
-        InputError: None is on this machine, and nothing may be fetched; or the repository has none of them.
-        RunError: Fetching failed.
-    """
+    """Return the first of some files of a repository, the best first; `download` fetches one that is not here."""
     found = next((file for name in names if (file := cached(repository, name))), None)
     if found is None and download:
         found = _fetch(repository, names, what)

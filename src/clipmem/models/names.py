@@ -55,11 +55,7 @@ def architectures() -> list[str]:
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """Find a model's config: shipped with clipmem, built into open_clip, or a JSON file.
-
-    Raises:
-        InputError: There is no such model (near names are shown), or the file is not such a config.
-    """
+    """Find a model's config: shipped with clipmem, built into open_clip, or a JSON file."""
     return settings_of(name)["model_cfg"]
 
 

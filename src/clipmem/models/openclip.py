@@ -193,21 +193,13 @@ def pretrained(name: str, tag: str) -> Pretrained | None:
 
 
 def check(name: str) -> None:
-    """Check that a model of that name can be made, without building it.
-
-    Raises:
-        InputError: There is no such model, its pictures are not square, or its tokenizer is not on this machine.
-    """
+    """Check that a model of that name can be made, without building it."""
     geometry_of_config(name)
     tokenizers.find(model_config(name)["text_cfg"], what=f"[model] name = {name!r}")
 
 
 def geometry_of_config(name: str) -> Geometry:
-    """Return how the pictures of an architecture are made, without building it.
-
-    Raises:
-        InputError: There is no such model, or its pictures are not square.
-    """
+    """Return how the pictures of an architecture are made, without building it."""
     settings = settings_of(name)
     return _geometry(settings["model_cfg"]["vision_cfg"].get("image_size", 224), settings["preprocess_cfg"])
 
@@ -243,11 +235,7 @@ def create(name: str, *, seed: int) -> OpenClipEncoder:
 
 
 def outline(name: str) -> nn.Module:
-    """Build a model without weights (on torch's device `meta`): its layers and shapes, in no time and no memory.
-
-    Raises:
-        InputError: There is no such model, or its tokenizer is not on this machine.
-    """
+    """Build a model without weights (on torch's device `meta`): its layers and shapes, in no time and no memory."""
     settings = settings_of(name)
     tokenizers.find(settings["model_cfg"]["text_cfg"], what=f"[model] name = {name!r}")
     with torch.device("meta"):
@@ -329,11 +317,7 @@ def _quiet() -> Generator[None]:
 
 
 def load(folder: Path) -> OpenClipEncoder:
-    """Load a model that `OpenClipEncoder.save` wrote.
-
-    Raises:
-        InputError: The folder lacks the config or the weights.
-    """
+    """Load a model that `OpenClipEncoder.save` wrote."""
     missing = [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
     require(
         not missing, f"model folder {folder}", f"no {' and no '.join(missing)}", "both files", "Run the study again."

@@ -32,9 +32,6 @@ def find(
 
     It must lie in `folder`, or, if that is None, where the config says: a folder or a hub repository, from which it is
     fetched if `download` (None: CLIPMEM_DOWNLOAD) says so.
-
-    Raises:
-        InputError: It is not there, or it would run code.
     """
     name = text.get("hf_tokenizer_name")
     if (text.get("tokenizer_kwargs") or {}).get("trust_remote_code"):
@@ -62,11 +59,7 @@ def _named(name: str, what: str, download: bool) -> Path:
 
 
 def find_text_tower(text: Mapping[str, Any], *, what: str, download: bool | None = None) -> Path | None:
-    """Find the folder with the config of a text tower that open_clip takes from transformers; None: it takes none.
-
-    Raises:
-        InputError: It is not there, or it would run code.
-    """
+    """Find the folder with the config of a text tower that open_clip takes from transformers; None: it takes none."""
     name = text.get("hf_model_name")
     if not name:
         return None
@@ -79,11 +72,7 @@ def find_text_tower(text: Mapping[str, Any], *, what: str, download: bool | None
 
 
 def refuse_code(folder: Path, what: str) -> None:
-    """Refuse a folder whose configs name classes of its own.
-
-    Raises:
-        InputError: One does.
-    """
+    """Refuse a folder whose configs name classes of its own."""
     for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
         try:
             document = json.loads((folder / name).read_text(encoding="utf-8"))

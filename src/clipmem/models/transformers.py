@@ -127,11 +127,7 @@ def _patches(pixels: Float[Tensor, "n 3 size size"], side: int) -> tuple[Tensor,
 
 
 def find_weights(folder: Path, name: str) -> Path:
-    """Return the first weight file of a folder, safetensors before others.
-
-    Raises:
-        InputError: The folder has no config or no weights.
-    """
+    """Return the first weight file of a folder, safetensors before others."""
     weights = _weights(folder)
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     missing += [] if weights else ["*.safetensors"]
@@ -156,11 +152,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder:
-    """Load a model from a local folder, in float32; nothing is fetched. Without a tokenizer, the folder's own is taken.
-
-    Raises:
-        InputError: The folder has no such model, or no tokenizer and none was given; or it would run code.
-    """
+    """Load a model from a local folder, in float32; nothing is fetched. `tokenizer` is by default its own."""
     what = f"model folder {folder}"
     if not (folder / "config.json").is_file():
         raise InputError(what, got="no config.json", hint="Give a folder saved by transformers.")
@@ -268,11 +260,7 @@ def _read_preprocessing(folder: Path) -> dict[str, Any]:
 
 
 def _preprocessing(told: Mapping[str, Any], config: Any, what: str = "model") -> _Preprocessing:
-    """Work out how a model's images are made, from what its folder says (`told`) and its config.
-
-    Raises:
-        InputError: They are made in a way that there is not here.
-    """
+    """Work out how a model's images are made, from what its folder says (`told`) and its config."""
     kind = str(config.model_type)
     settings = {**_IMAGES[kind], **told}
     rescaled = settings.get("do_rescale", True) and math.isclose(settings.get("rescale_factor", 1 / 255), 1 / 255)

@@ -45,11 +45,7 @@ class Checkpoint(NamedTuple):
 
 
 def find_weights(folder: Path) -> Path | None:
-    """Choose a folder's weight file as open_clip does: by its usual names, safetensors first; None: there is none.
-
-    Raises:
-        InputError: There are several, none of a usual name.
-    """
+    """Choose a folder's weight file as open_clip does: by its usual names, safetensors first; None: there is none."""
     for name in _USUAL:
         if (folder / name).is_file():
             return folder / name
@@ -69,9 +65,6 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
     """Read weights from safetensors, a bare state dict, or a training checkpoint of open_clip's trainer.
 
     `averaged` takes the running average of the weights (EMA) that some trainers keep beside them.
-
-    Raises:
-        InputError: The file does not load, would have to run code, or holds no such weights.
     """
     if path.suffix not in SUFFIXES:
         got = f"a file of type {path.suffix or 'without a name'}"
