@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from clipmem.base.errors import InputError
-from clipmem.base.require import require, require_range
+from clipmem.base.require import require
 
 _LONGEST = 1.01  # a mean of unit vectors is never longer than 1; the rest is for embeddings stored in half precision
 
@@ -21,7 +21,8 @@ def as_finite(name: str, values: Any) -> Float64[np.ndarray, "..."]:
         got = (
             f"{int(wrong.sum())} of {array.size} values not finite, the first at index {np.argwhere(wrong)[0].tolist()}"
         )
-        raise InputError(name, got=got, expected="finite numbers", hint="Leave out those pairs, or find out why.")
+        hint = "Leave those pairs out, or look at why they have no score."
+        raise InputError(name, got=got, expected="finite numbers", hint=hint)
     return array
 
 
@@ -32,13 +33,13 @@ def check_confidence(confidence: float) -> None:
 
 def check_draws(draws: int) -> None:
     """Raise an `InputError` unless there is at least one bootstrap draw."""
-    require_range("draws", draws, 1, hint="Use 2000.")
+    require(draws >= 1, "draws", f"{draws}", "a whole number >= 1", "Use 2000.")
 
 
 def check_same_length(name: str, length: int, other_name: str, other_length: int) -> None:
     """Raise an `InputError` that names both unless the lengths are equal."""
-    got = f"{length} and {other_length} values"
-    require(length == other_length, f"{name} and {other_name}", got, "one value a pair in both", "Join both on uid.")
+    got, hint = f"{length} and {other_length} values", "Join both on the pairs' uid first."
+    require(length == other_length, f"{name} and {other_name}", got, "one value a pair in both", hint)
 
 
 def check_not_empty(name: str, values: Float64[np.ndarray, "..."]) -> None:

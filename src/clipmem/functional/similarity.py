@@ -68,7 +68,7 @@ def caption_counts(text_pair: Int[Tensor, "m"], n: int, m: int) -> Int[Tensor, "
     if bool((counts == 0).any()):
         empty = torch.nonzero(counts == 0)[:, 0]
         got = f"{empty.numel()} of {n} pairs without a caption, the first is pair {int(empty[0])}"
-        hint = "Leave out those pairs, or add their captions."
+        hint = "Leave those pairs out, or add their captions."
         raise InputError("text_pair", got=got, expected="at least one caption row a pair", hint=hint)
     return counts
 
