@@ -2,11 +2,11 @@
 
 import pytest
 
-from clipmem.study import workers
+from clipmem.study import pool
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _training_processes():
     """Keep training processes from study to study, as `clipmem reproduce` does: starting them takes the most time."""
-    with workers.kept():
+    with pool.kept():
         yield

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from clipmem.score.four_way import FourWay
-from clipmem.testing.tiny import tiny_recipe
+from clipmem.score.design import combine
+from clipmem.score.protocols.four_way import twins
 from clipmem.train.paired import TrainingSet
 
 
@@ -17,10 +17,9 @@ class Scored(NamedTuple):
 
 def score(splits, parts, *, weight, confidence):
     """Score parts given as side → seed → AlignmentParts."""
-    recipe = tiny_recipe(
-        f"score.weight={float(weight)}", f"score.confidence={confidence}", f"train.seeds={sorted(parts['f'])}"
-    )
     models = [TrainingSet(side, seed, (), 0) for seed in sorted(parts["f"]) for side in "fg"]
-    made = FourWay(recipe).score(splits, models, [parts[model.side][model.seed] for model in models])
+    design = twins(models, splits.height)
+    every = [parts[model.side][model.seed] for model in models]
+    made = combine(design, splits, every, weight=weight, confidence=confidence)
     candidates = made.scores.filter(pl.col("role") == "candidate")["clipmem"]
     return Scored(*made, candidates.max() - candidates.min())

@@ -16,8 +16,7 @@ from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, r
 from clipmem.embed import passes
 from clipmem.functional import alignment
 from clipmem.models.openclip import OpenClipEncoder, create
-from clipmem.score.alignments import parts_of
-from clipmem.study import execution
+from clipmem.score.executor import parts_of
 from clipmem.train.numerics import threads
 
 VIEWS = 5
@@ -38,7 +37,7 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]
                 "scoring", f"{case}: embed and score", "loop",
                 lambda work=work, pairs=pairs: pairs / seconds(work.first),
                 lambda work=work, looped=looped: max(
-                    looped / seconds(lambda count=count: work.loop(looped, count)) for count in {1, execution.cores()}
+                    looped / seconds(lambda count=count: work.loop(looped, count)) for count in {1, machine.cores()}
                 ),
                 unit="pairs/s", rounds=rounds, more_is_better=True,
             ),

@@ -9,6 +9,7 @@ import sys
 
 from clipmem.store.folder import RunFolder
 from clipmem.study.dejavu import couples, measure_run
+from clipmem.study.plan import PlannedStudy
 
 SETTINGS = ((1, 0), (5, 0), (10, 0), (20, 0), (50, 0), (10, 5), (10, 10), (10, 20), (50, 10))
 
@@ -24,7 +25,9 @@ def main() -> None:
     print("k, top: AUC gap of candidates | not planted | independent | shared | Spearman with CLIPMem | planted, AUROC")
     for neighbours, top in SETTINGS:
         section = recipe.dejavu.model_copy(update={"neighbours": neighbours, "top": top})
-        found = measure_run(folder, recipe.model_copy(update={"dejavu": section}), seeds).document["two_model"]
+        found = measure_run(PlannedStudy(folder, recipe.model_copy(update={"dejavu": section})), seeds).document[
+            "two_model"
+        ]
         roles = found["roles"]
         names = [name for name in ("candidate", "candidate, not planted", "independent", "shared") if name in roles]
         cells = [shown(roles[name]["auc_gap"]) for name in names]

@@ -13,6 +13,7 @@ The curves (mean UnitMem of each layer, one row a model) and what the models lea
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,8 @@ from clipmem.report.standalone import standalone
 from clipmem.store.folder import RunFolder
 from clipmem.study.beside import NAMES
 from clipmem.study.localizing import points_of, settings_of
-from clipmem.train.objectives.supervised import Supervised
+from clipmem.study.plan import PlannedStudy
+from clipmem.train.objectives import class_head
 
 HERE = Path(__file__).parent
 RUNS = ("clip", "supervised", "simclr")
@@ -65,7 +67,7 @@ def collect(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         for name in RUNS:
             study = RunFolder(folder / name)
             place = study.model_dir("f", seed)
-            head = Supervised.load(place) if name == "supervised" else None
+            head = class_head(place)
             learned.append(
                 {
                     "run": NAMES[name],
@@ -80,13 +82,15 @@ def collect(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 def curve_of_untrained(study: RunFolder, encoder: openclip.OpenClipEncoder, seed: int) -> pl.DataFrame:
     """UnitMem of a tower at its initial weights, over the same pictures and views."""
     settings = settings_of(study.recipe())
-    points = sample_points(points_of(study), settings)
+    points = sample_points(points_of(PlannedStudy(study)), settings)
     points = points.take(np.flatnonzero(members(points, "candidate")))
     units, _ = sweep_model(encoder, points, settings.views, chosen=None, side="f", seed=seed, towers=["image"])
     return curves_of(units, run="untrained", objective="none")
 
 
-def accuracy(study: RunFolder, encoder: openclip.OpenClipEncoder, head: Supervised | None) -> dict[str, float | None]:
+def accuracy(
+    study: RunFolder, encoder: openclip.OpenClipEncoder, head: Callable[[torch.Tensor], torch.Tensor] | None
+) -> dict[str, float | None]:
     """Labels of the external pairs (which no model saw) by their nearest shared pairs; and by the head, if any."""
     pairs, splits = study.read("pairs").with_row_index("row"), study.read("splits")
     table = splits.select("uid", "role").join(pairs.select("uid", "row", "label"), on="uid", maintain_order="left")
@@ -102,7 +106,7 @@ def accuracy(study: RunFolder, encoder: openclip.OpenClipEncoder, head: Supervis
             for rows in np.array_split(table["row"].to_numpy(), 20)
         ]
         embedded = torch.cat(blocks)
-        scored = head.logits(embedded).argmax(dim=1) if head else None
+        scored = head(embedded).argmax(dim=1) if head else None
     role = table["role"].to_numpy()
     shared, external, candidate = (torch.from_numpy(role == own) for own in ("shared", "external", "candidate"))
     unit = torch.nn.functional.normalize(embedded, dim=1)

@@ -25,7 +25,9 @@ from scipy import stats
 import clipmem
 from clipmem.base.random import generator
 from clipmem.functional import in_out_means, jackknife_models
-from clipmem.score.subsample import balanced_draw, matrices
+from clipmem.score.design import ScoreTables
+from clipmem.score.protocols.subsample import balanced_draw
+from clipmem.score.summary import Scored
 
 HERE = Path(__file__).parent
 RUNS = ("independent", "balanced")
@@ -139,8 +141,9 @@ def collect(folders: list[str]) -> pl.DataFrame:
     for name, folder in zip(RUNS, folders, strict=True):
         run = clipmem.load_run(folder)
         pool = run.splits.filter(pl.col("role") == "candidate").sort("uid")
-        values, member = matrices(pool, run.seed_scores.join(pool.select("uid"), on="uid", how="semi"))
-        tables.append(tabulate(name, pool, values, member))
+        kept = (table.join(pool.select("uid"), on="uid", how="semi") for table in (run.scores, run.seed_scores))
+        scored = Scored(pool, ScoreTables(*kept))
+        tables.append(tabulate(name, pool, scored.values, scored.seen))
     return pl.concat(tables)
 
 

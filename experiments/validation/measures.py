@@ -18,13 +18,11 @@ import numpy as np
 import polars as pl
 import torch
 
-import clipmem
-from clipmem.embed import passes
 from clipmem.functional import alignment, auroc
-from clipmem.score.alignments import ALIGNMENTS, parts_of
+from clipmem.score.alignments import ALIGNMENTS
+from clipmem.score.executor import parts_of
 from clipmem.store.folder import RunFolder
-from clipmem.study import materials
-from clipmem.train.objectives.supervised import Supervised
+from clipmem.study.plan import PlannedStudy
 
 HERE = Path(__file__).parent
 
@@ -41,21 +39,16 @@ def collect(folder: Path) -> pl.DataFrame:
 
 def scores(folder: RunFolder, name: str) -> pl.DataFrame:
     """Compute one measure's memorization of the candidates."""
-    recipe = clipmem.load_run(folder.path).recipe
-    material = materials.load(folder, recipe)
-    external = (material.splits["role"] == "external").to_numpy()
+    study = PlannedStudy(folder)
     values = {side: [] for side in "fg"}
-    for side, found in values.items():
-        for seed in recipe.train.seeds:
-            head = None
-            if recipe.train.objective == "supervised":
-                head = Supervised.load(folder.model_dir(side, seed)).requires_grad_(requires_grad=False).logits
-            embeddings = passes.load(folder.embedding_dir(side, seed))
-            parts = parts_of(embeddings, external, name, labels=material.labels, head=head)
-            found.append(alignment(parts, weight=recipe.score.weight))
+    for model in study.models:
+        parts = parts_of(
+            study.embeddings(model), study.role == "external", name, labels=study.labels, head=study.head(model)
+        )
+        values[model.side].append(alignment(parts, weight=study.recipe.score.weight))
     f, g = (torch.stack(found).mean(dim=0).numpy() for found in values.values())
     return (
-        material.splits.select("uid", "role", "planted")
+        study.splits.select("uid", "role", "planted")
         .with_columns(pl.lit(name).alias("measure"), pl.Series("score", f - g), pl.Series("without", g))
         .filter(pl.col("role") == "candidate")
         .drop("role")

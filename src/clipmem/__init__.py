@@ -4,8 +4,6 @@
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from clipmem._version import __version__
@@ -16,7 +14,7 @@ if TYPE_CHECKING:  # for type checkers and editors only; at run time the names b
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
     from clipmem.study.api import load_run, run
     from clipmem.study.loaded import Run
-    from clipmem.study.scoring.api import score
+    from clipmem.study.scoring import score
 
 _HOMES = {
     "ClipmemError": "clipmem.base.errors",
@@ -28,7 +26,6 @@ _HOMES = {
     "Run": "clipmem.study.loaded",
     "load_run": "clipmem.study.api",
     "run": "clipmem.study.api",
-    "score": "clipmem.study.scoring.api",
 }
 
 __all__ = [
@@ -49,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"functional", "mitigate"}:
+    if name in {"functional", "mitigate", "score"}:
         return importlib.import_module(f"clipmem.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
@@ -58,18 +55,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """Keeps `clipmem.score` the function, though a room has that name, which the import system would put there."""
-
-    @property
-    def score(self) -> Any:
-        return __getattr__("score")
-
-    @score.setter
-    def score(self, _: ModuleType) -> None:
-        """`from clipmem.score import ...` finds the room in `sys.modules`."""
-
-
-sys.modules[__name__].__class__ = _Package

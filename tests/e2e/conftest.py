@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import clipmem
-from clipmem.study import workers
+from clipmem.study import pool
 from clipmem.testing.tiny import tiny_recipe
 
 
@@ -38,5 +38,8 @@ def disk(tmp_path):
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """As if no training process were kept yet: those of this test see its environment."""
-    monkeypatch.setattr(workers, "_idle", None)
+    """As if no process were kept yet: those of this test see its environment."""
+    monkeypatch.setattr(pool, "_kept", {})
+    monkeypatch.setattr(pool, "_keeping", 0)
+    yield
+    pool._end()

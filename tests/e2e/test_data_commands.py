@@ -12,8 +12,7 @@ import pytest
 from clipmem.base.recipes import DataSection, dump_recipe
 from clipmem.data import inspection
 from clipmem.data.sources import detect, open_source
-from clipmem.study.exporting import export
-from clipmem.study.inspecting import inspect
+from clipmem.study.data_commands import export, inspect
 from clipmem.testing.tiny import picture, tiny_recipe
 from tests.e2e.test_cli import clip
 
@@ -294,7 +293,7 @@ def test_lists_of_any_table_of_scores(tmp_path):
 )
 def test_a_list_that_cannot_be_made_is_one_line(finished, tmp_path, arguments, message):
     from clipmem.base.errors import InputError
-    from clipmem.study.listing import write_list
+    from clipmem.study.data_commands import write_list
 
     options = dict(zip((name.strip("-") for name in arguments[::2]), arguments[1::2], strict=True))
     choice = {name: int(value) if value.isdigit() else value for name, value in options.items() if name != "out"}

@@ -12,10 +12,10 @@ import torch
 
 import clipmem
 from clipmem.base.errors import InputError, RunError
+from clipmem.base.machine import cores
 from clipmem.embed import passes
-from clipmem.store.folder import RunFolder
 from clipmem.store.tables import SCHEMAS
-from clipmem.study import execution, forecast, workers
+from clipmem.study import execution, speed
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from clipmem.train.record import state_hash
@@ -39,7 +39,7 @@ def test_the_files_that_others_rely_on(finished):
 
 
 def test_a_study_that_was_begun_resumes_without_consent(finished, monkeypatch):
-    monkeypatch.setattr(forecast, "check", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(speed, "check_forecast", lambda *_: pytest.fail("asked"))
     assert clipmem.run(finished.recipe, finished.path).scores.equals(finished.scores)
 
 
@@ -169,34 +169,6 @@ def test_unknown_models_leave_nothing_behind(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_worker_that_dies_is_reported_and_the_rest_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "_idle", None)  # a process of its own, not one that the tests keep
-    real = workers.subprocess.Popen
-    # the worker as it is, but for one model
-    program = (
-        "import sys; from clipmem.study import worker; real = worker.train_one\n"
-        "def dying(folder, side, seed, **rest):\n"
-        "    if (side, seed) == ('g', 1): print('boom', file=sys.stderr); sys.exit(3)\n"
-        "    return real(folder, side, seed, **rest)\n"
-        "worker.train_one = dying; sys.exit(worker.main(sys.argv[1:]))"
-    )
-
-    def dying(command, **options):
-        if command[1:3] == ["-m", "clipmem.study.child"]:
-            command = [command[0], "-c", program]
-        return real(command, **options)
-
-    monkeypatch.setattr(workers.subprocess, "Popen", dying)
-    with pytest.raises(RunError) as error:
-        clipmem.run(tiny_recipe(), tmp_path / "run")
-    assert str(error.value) == (
-        "training g, seed 1, ended with exit code 3: boom. "
-        "Run the same command again: finished models are not trained again."
-    )
-    assert RunFolder(tmp_path / "run").is_done("train-f-seed-0")
-    assert not RunFolder(tmp_path / "run").is_done("train")
-
-
 def test_a_loss_that_is_not_finite_stops_the_study(tmp_path):
     with pytest.raises(RunError) as error:
         clipmem.run(
@@ -210,7 +182,7 @@ def test_a_loss_that_is_not_finite_stops_the_study(tmp_path):
 def test_execution_is_resolved_and_kept():
     how = execution.resolve(tiny_recipe("train.precision=fp32"), models=4, device="cpu")
     assert (how.device, how.precision) == ("cpu", "fp32")
-    assert how.workers * how.threads <= max(execution.cores(), how.workers)
+    assert how.workers * how.threads <= max(cores(), how.workers)
     assert execution.from_manifest({**how.as_dict(), "other": 1}) == how
     with pytest.raises(InputError, match="device 'tpu': got no such device here"):
         execution.resolve(tiny_recipe(), models=4, device="tpu")

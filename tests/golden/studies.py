@@ -10,7 +10,7 @@ from clipmem.base.recipes import DataSection
 from clipmem.data.sources import open_source
 from clipmem.models import openclip
 from clipmem.report.compare.page import write_compared
-from clipmem.study import workers
+from clipmem.study import pool
 from clipmem.study.localizing import localize_run
 from clipmem.study.reproduce.run import reproduce
 from clipmem.testing.tiny import tiny_recipe, write_parquet
@@ -72,7 +72,7 @@ def compute(folder: Path, told: Callable[[str], object] = lambda _: None) -> dic
     found: dict[str, Digest] = {}
     parent = folder / "four-way"
     children = {name: tuple(one.replace("{}", str(parent)) for one in settings) for name, settings in CHILDREN.items()}
-    with workers.kept():
+    with pool.kept():
         for name, settings in (STUDIES | children).items():
             told(name)
             run = clipmem.run(tiny_recipe(*_ALWAYS, *settings), folder / name)

@@ -12,7 +12,7 @@ import polars as pl
 from run_folder import Built, build_run, entry, write_log
 
 from clipmem.base.random import generator
-from clipmem.score.subsample import balanced_draw
+from clipmem.score.protocols.subsample import balanced_draw
 from clipmem.store.tables import write_table
 
 SIZES = {"candidate": 60, "external": 20}

@@ -13,7 +13,7 @@ from tests.sources.formats import add_member
 
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources import open_source
-from clipmem.study.inspecting import inspect
+from clipmem.study.data_commands import inspect
 
 PAIRS = int(os.environ.get("CLIPMEM_INSPECTED", "100000"))
 

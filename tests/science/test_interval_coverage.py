@@ -13,7 +13,7 @@ import pytest
 
 from clipmem.base.random import generator
 from clipmem.functional import jackknife_models
-from clipmem.score.subsample import balanced_draw
+from clipmem.score.protocols.subsample import balanced_draw
 
 
 def study(seed, models, n):

@@ -6,13 +6,13 @@ import typing
 import numpy as np
 import pytest
 import torch
-from tests.declared import DECLARED
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import ScoreSection
 from clipmem.embed.passes import Embeddings
 from clipmem.functional import alignment
-from clipmem.score.alignments import ALIGNMENTS, check_views, parts_of
+from clipmem.score.alignments import ALIGNMENTS
+from clipmem.score.executor import parts_of
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.objectives.supervised import Supervised
@@ -85,7 +85,7 @@ def test_what_is_missing_is_named():
     with pytest.raises(InputError) as error:
         parts_of(embeddings(views=1), EXTERNAL, "sslmem-image")
     assert str(error.value) == (
-        "[embed] views: got 1 view of each picture, expected 2 or more for score.alignment = 'sslmem-image'. "
+        "[embed] views: got 1 view of each image, expected 2 or more for score.alignment = 'sslmem-image'. "
         "Set embed.views, for example to 6."
     )
     with pytest.raises(InputError) as error:
@@ -107,6 +107,10 @@ def test_what_is_missing_is_named():
         "score.alignment = 'confidence': got pairs without labels, expected a class for every pair. "
         "Set data.label_column."
     )
+
+
+def check_views(recipe, captions, uids):
+    ALIGNMENTS[recipe.score.alignment]().check(recipe.embed, captions, uids)
 
 
 def test_views_are_checked_before_any_training():
@@ -170,4 +174,4 @@ def test_every_alignment_has_a_test_here():
 def test_recipes_alignments_and_declarations_agree():
     choices = typing.get_args(ScoreSection.model_fields["alignment"].annotation)
     assert sorted(choices) == sorted(ALIGNMENTS)
-    assert sorted(DECLARED) == sorted(ALIGNMENTS)
+    assert all(ALIGNMENTS[name].name == name and ALIGNMENTS[name].summary for name in ALIGNMENTS)

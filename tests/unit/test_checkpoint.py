@@ -12,7 +12,7 @@ from tests.unit.test_train import N, data_of, plan_of, section
 from clipmem.base.recipes import load_recipe
 from clipmem.models import openclip
 from clipmem.train import checkpoint, loop
-from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainingStopped, sweep
+from clipmem.train.checkpoint import CHECKPOINT_FILE, LOG_FILE, Checkpoints, StepLog, TrainingStopped, sweep
 from clipmem.train.loop import Timing, train
 
 SETTINGS = {"epochs": 5, "batch_size": 7}
@@ -41,7 +41,7 @@ def fit(folder, *, file=None, stop_after=None, every=1e9, encoder=None, seed=0, 
 
 
 def contents(folder):
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != CHECKPOINT_FILE}
+    return {file.name: file.read_bytes() for file in folder.iterdir() if not file.name.startswith("checkpoint.")}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_stopped_at_random_steps_and_gone_on(tmp_path, undisturbed, draw):
         with pytest.raises(TrainingStopped):
             fit(tmp_path, file=file, stop_after=steps)
         left, stops = left - steps, stops + 1
-        assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
+        assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT_FILE, LOG_FILE}
     timing = Timing()
     fit(tmp_path, file=file, timing=timing)
     assert timing.pairs == 6 * left  # only what was missing was shown
@@ -105,13 +105,18 @@ def test_layers_that_draw_go_on_in_their_own_stream(tmp_path):
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("damage", ["torn", "garbage", "empty", "no metadata", "folder"])
+@pytest.mark.parametrize("damage", ["torn", "garbage", "empty", "no metadata", "folder", "short log", "no log"])
 def test_a_broken_checkpoint_is_not_used(tmp_path, undisturbed, damage):
     file = tmp_path / CHECKPOINT_FILE
     with pytest.raises(TrainingStopped):
         fit(tmp_path, file=file, stop_after=5)
     whole = file.read_bytes()
-    if damage == "folder":
+    log = file.with_name(LOG_FILE)
+    if damage == "no log":
+        log.unlink()
+    elif damage == "short log":
+        log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+    elif damage == "folder":
         file.unlink()
         file.mkdir()
     elif damage == "no metadata":
@@ -145,10 +150,33 @@ def test_another_picture_is_another_training(tmp_path):
 def test_sweep_removes_checkpoints_only(tmp_path):
     folder = tmp_path / "models" / "f" / "seed-0"
     folder.mkdir(parents=True)
-    for name in (CHECKPOINT_FILE, f".{CHECKPOINT_FILE}.123.tmp", "record.json", "open_clip_model.safetensors"):
+    for name in (
+        CHECKPOINT_FILE,
+        LOG_FILE,
+        f".{CHECKPOINT_FILE}.123.tmp",
+        "record.json",
+        "open_clip_model.safetensors",
+    ):
         (folder / name).write_text("x")
     sweep(tmp_path / "models")
     assert sorted(file.name for file in folder.iterdir()) == ["open_clip_model.safetensors", "record.json"]
+
+
+def test_a_log_of_a_million_steps_is_saved_and_read_back(tmp_path):
+    log, file = StepLog(), tmp_path / LOG_FILE
+    log.entries = [{"step": k, "epoch": 0, "loss": 1.25, "lr": 1e-3, "logit_scale": 14.5} for k in range(1, 1_000_001)]
+    log.save(file)
+    log.add(torch.tensor(2.0), torch.tensor(15.0), step=1_000_001, epoch=0, lr=1e-3)
+    assert log.settle() is None
+    log.save(file)  # the new entry alone is appended
+    again = StepLog()
+    assert again.load(file, 1_000_001)
+    assert again.entries[-1] == {"step": 1_000_001, "epoch": 0, "loss": 2.0, "lr": 1e-3, "logit_scale": 15.0}
+    assert again.load(file, 999_999)  # a checkpoint from before the last append
+    assert len(again.entries) == 999_999
+    assert not again.load(file, 1_000_002)
+    again.add(torch.tensor(float("nan")), torch.tensor(15.0), step=7, epoch=0, lr=1e-3)
+    assert again.settle()["step"] == 7
 
 
 def test_where_the_time_goes(tmp_path):

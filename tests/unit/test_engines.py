@@ -14,10 +14,8 @@ from clipmem.base.recipes import load_recipe
 from clipmem.data.decoding import decode
 from clipmem.embed import passes
 from clipmem.models import openclip
-from clipmem.store.folder import RunFolder
 from clipmem.study import engines
-from clipmem.study.engine import Task
-from clipmem.study.engines import cluster, local
+from clipmem.study.engines import ray
 from clipmem.study.execution import Execution, from_manifest
 from clipmem.study.speed import in_words
 from clipmem.testing.tiny import picture
@@ -50,20 +48,10 @@ def test_engines_are_known_by_name(monkeypatch):
 
 def test_ray_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError) as caught, cluster.connect("ray"):
+    with pytest.raises(InputError) as caught, ray.connect("ray"):
         pass
     assert str(caught.value) == (
         "--engine ray: got Ray is not installed, expected the extra `ray`. Install it: pip install 'clipmem[ray]'."
-    )
-
-
-def test_a_study_is_not_finished_with_other_processes(tmp_path):
-    folder, tasks = RunFolder(tmp_path), [Task("f", 0)]
-    local.check_processes(folder, tasks, HOW, 1)
-    local.check_processes(folder, [], HOW, 2)  # nothing is left to train
-    assert message(local.check_processes, folder, tasks, HOW, 2) == (
-        f"run folder {tmp_path}: got a study begun with 1 processes a model, 2 now, expected the same number: models "
-        "of one study are computed alike. Run it without torchrun, or choose another --out DIR."
     )
 
 

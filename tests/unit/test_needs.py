@@ -10,8 +10,9 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.score.protocols import protocol_of
 from clipmem.store.folder import RunFolder
-from clipmem.study import forecast, needs
+from clipmem.study import speed
 from clipmem.study.execution import Execution
+from clipmem.study.plan import check_needs
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 
 CPU = Execution("cpu", "fp32", 1, 2)
@@ -31,7 +32,7 @@ def pairs(n=120, *, captions=1, label="", variants=0):
 
 def refused(recipe, table):
     with pytest.raises(InputError) as caught:
-        needs.check(recipe, protocol_of(recipe), table)
+        check_needs(recipe, protocol_of(recipe), table)
     assert caught.value.hint
     return caught.value
 
@@ -51,7 +52,7 @@ def test_supervised_needs_a_label_for_every_pair(labelled):
 def test_supervised_needs_two_labels():
     assert "'cat'" in refused(tiny_recipe(*SUPERVISED), pairs(label="cat")).got
     several = pairs().with_columns(label=pl.Series([f"c{k % 2}" for k in range(120)]))
-    needs.check(tiny_recipe(*SUPERVISED), protocol_of(tiny_recipe(*SUPERVISED)), several)
+    check_needs(tiny_recipe(*SUPERVISED), protocol_of(tiny_recipe(*SUPERVISED)), several)
 
 
 def test_nothing_is_written_where_labels_are_missing(tmp_path):
@@ -65,20 +66,20 @@ def test_nothing_is_written_where_labels_are_missing(tmp_path):
 def test_text_views_are_missed_before_anything_is_written():
     recipe = tiny_recipe("score.alignment=sslmem-text", "train.captions=2")
     assert refused(recipe, pairs()).got.startswith("120 pairs")
-    needs.check(recipe, protocol_of(recipe), pairs(captions=2))
+    check_needs(recipe, protocol_of(recipe), pairs(captions=2))
     # ten pairs without a second caption may all be among the ten that no role takes; eleven may not
     some = pl.concat([pairs(120, captions=2), pairs(10)])
-    needs.check(recipe, protocol_of(recipe), some)
+    check_needs(recipe, protocol_of(recipe), some)
     assert refused(recipe, pl.concat([pairs(119, captions=2), pairs(11)])).got.startswith("11 pairs")
 
 
 def test_mitigations_need_what_they_show():
     several = tiny_recipe("mitigate.captions.count=3")
     assert refused(several, pairs()).what == "[mitigate.captions] count"
-    needs.check(several, protocol_of(several), pairs(captions=2))
+    check_needs(several, protocol_of(several), pairs(captions=2))
     images = tiny_recipe("mitigate.image_variants.probability=0.5")
     assert refused(images, pairs()).what == "[mitigate.image_variants] source = 'given'"
-    needs.check(images, protocol_of(images), pairs(variants=1))
+    check_needs(images, protocol_of(images), pairs(variants=1))
 
 
 def test_leave_one_out_needs_its_candidates():
@@ -96,22 +97,22 @@ def test_leave_one_out_needs_its_candidates():
 
 
 def test_work_is_counted():
-    four = forecast.work_of(recipe := tiny_recipe("embed.views=3"), protocol_of(recipe), pairs(captions=2))
+    four = speed.work_of(recipe := tiny_recipe("embed.views=3"), protocol_of(recipe), pairs(captions=2))
     # two seeds of f and g, two epochs of 80 pairs; 120 pairs with three views and one caption
     assert (four.models, four.presentations, four.passes) == (4, 4 * 2 * 80, 4 * 120 * (3 + 1) / 2)
     assert four.steps == 4 * 2 * 3
     many = tiny_recipe("protocol=subsample", "subsample.models=10", "mitigate.early_stopping.share=0.5")
-    assert forecast.work_of(many, protocol_of(many), pairs()).presentations == 10 * 1 * 70
+    assert speed.work_of(many, protocol_of(many), pairs()).presentations == 10 * 1 * 70
     alone = tiny_recipe("protocol=leave-one-out", "leave_one_out.pairs=5")
-    assert forecast.work_of(alone, protocol_of(alone), pairs()).presentations == 12 * 2 * 80
+    assert speed.work_of(alone, protocol_of(alone), pairs()).presentations == 12 * 2 * 80
 
 
 def check(recipe, how=CPU, place=Path("/")):
-    forecast.check(recipe, protocol_of(recipe), pairs(2000), how, place)
+    speed.check_forecast(recipe, protocol_of(recipe), pairs(2000), how, place)
 
 
 def test_what_is_surely_long_is_refused_at_once(monkeypatch):
-    monkeypatch.setattr(forecast, "_rate", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(speed, "_rate", lambda *_: pytest.fail("measured"))
     long = load_recipe("", ["protocol=subsample", "subsample.models=10000", "train.epochs=100000"])
     with pytest.raises(InputError) as caught:
         check(long)
@@ -122,7 +123,7 @@ def test_what_is_surely_long_is_refused_at_once(monkeypatch):
 
 
 def test_what_is_surely_short_is_not_measured(monkeypatch):
-    monkeypatch.setattr(forecast, "_rate", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(speed, "_rate", lambda *_: pytest.fail("measured"))
     check(load_recipe(""))
     check(load_recipe("", ["model.name=ViT-B-32", "train.epochs=1"]))
 
@@ -130,9 +131,9 @@ def test_what_is_surely_short_is_not_measured(monkeypatch):
 @pytest.mark.parametrize("rate", [0.9, 1.1])
 def test_in_between_the_measured_rate_decides(monkeypatch, rate):
     recipe = load_recipe("", ["train.epochs=10000"])
-    work = forecast.work_of(recipe, protocol_of(recipe), pairs(2000))
-    needed = work.trained / forecast.LONGEST
-    monkeypatch.setattr(forecast.speed, "training_rate", lambda *_: rate * needed)
+    work = speed.work_of(recipe, protocol_of(recipe), pairs(2000))
+    needed = work.trained / speed.LONGEST
+    monkeypatch.setattr(speed, "training_rate", lambda *_: rate * needed)
     if rate > 1:
         check(recipe)
         return
@@ -143,27 +144,27 @@ def test_in_between_the_measured_rate_decides(monkeypatch, rate):
 
 def test_several_gpus_share_the_time(monkeypatch):
     recipe = load_recipe("", ["train.epochs=100000"])
-    needed = forecast.work_of(recipe, protocol_of(recipe), pairs(2000)).trained / forecast.LONGEST
-    monkeypatch.setattr(forecast.speed, "training_rate", lambda *_: 0.3 * needed)
+    needed = speed.work_of(recipe, protocol_of(recipe), pairs(2000)).trained / speed.LONGEST
+    monkeypatch.setattr(speed, "training_rate", lambda *_: 0.3 * needed)
     with pytest.raises(InputError):
         check(recipe, Execution("cuda", "bf16", 1, 1))
     check(recipe, Execution("cuda", "bf16", 1, 4, processes=4))
 
 
 def test_space_is_compared_with_what_the_machine_has(monkeypatch, tmp_path):
-    usage = forecast.shutil.disk_usage(tmp_path)
+    usage = speed.shutil.disk_usage(tmp_path)
     recipe = load_recipe("", ["embed.views=100"])
     # 2,000 images of 64 x 64 pixels; four models, 1,900 pairs, 100 views and a caption, 128 numbers of 4 bytes
     needed = 2000 * 64 * 64 * 3 + 4 * (1900 * 101 * 128 * 4 + 4 * 7_851_393)
-    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda _: usage._replace(free=needed))
+    monkeypatch.setattr(speed.shutil, "disk_usage", lambda _: usage._replace(free=needed))
     check(recipe, place=tmp_path / "not" / "there")
-    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
+    monkeypatch.setattr(speed.shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
     with pytest.raises(InputError) as caught:
         check(recipe, place=tmp_path / "not" / "there")
     assert caught.value.what == "disk space of the study"
     assert str(tmp_path) in caught.value.expected
-    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda _: usage._replace(free=10**18))
-    monkeypatch.setattr(forecast.os, "sysconf", lambda _: 10_000)
+    monkeypatch.setattr(speed.shutil, "disk_usage", lambda _: usage._replace(free=10**18))
+    monkeypatch.setattr(speed, "memory", lambda: 100_000_000)
     with pytest.raises(InputError) as caught:
         check(recipe)
     assert caught.value.what == "memory of the study"
@@ -176,7 +177,7 @@ def test_consent_is_asked_for_before_anything_is_written(monkeypatch, tmp_path):
     def claimed(*_):
         raise InputError("the folder")
 
-    monkeypatch.setattr(forecast, "check", refuse)
+    monkeypatch.setattr(speed, "check_forecast", refuse)
     monkeypatch.setattr(RunFolder, "claim", claimed)  # the first that is written, after the forecast
     with pytest.raises(InputError, match="time of the study"):
         clipmem.run(tiny_recipe(), tmp_path / "run")

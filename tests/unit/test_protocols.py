@@ -10,8 +10,10 @@ import torch
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.functional import AlignmentParts
-from clipmem.score.protocols import PROTOCOLS, protocol_of, training_set_of
-from clipmem.score.subsample import balanced_draw, halves, matrices, two_way_interval
+from clipmem.score.design import Design, combine
+from clipmem.score.protocols import PROTOCOLS, protocol_of
+from clipmem.score.protocols.subsample import balanced_draw
+from clipmem.score.summary import Scored, halves, summarize, two_way_interval
 from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.paired import TrainingSet, check_alike
 from clipmem.train.schedule import epoch_batches
@@ -37,17 +39,26 @@ def random_parts(count, n=40, seed=0):
     return [AlignmentParts(*(torch.from_numpy(rng.normal(size=n)) for _ in range(3))) for _ in range(count)]
 
 
+def scores(protocol, table, parts, design=None):
+    return combine(design or protocol.design(table), table, parts, weight=1.0, confidence=0.95)
+
+
+def summary_of(protocol, table, made):
+    return summarize(Scored(table, made), protocol.recipe.score, seed=0)
+
+
 def test_all_protocols_are_registered():
     assert set(PROTOCOLS) == {"four-way", "given", "leave-one-out", "subsample"}
     for name in PROTOCOLS:
         models = ["given.target=['a', 'b']", "given.reference=['c', 'd']"] if name == "given" else []
         recipe = tiny_recipe(f"protocol={name}", "leave_one_out.pairs=3", "subsample.models=5", *models)
         protocol = protocol_of(recipe)
-        models = protocol.training_sets(protocol.roles(splits()))
+        design = protocol.design(protocol.roles(splits()))
+        models = design.models
         assert len(models) == protocol.count
+        assert design.sign.shape == (len(models), 40)
         assert len({(model.side, model.seed) for model in models}) == len(models)
         for model in models:
-            assert training_set_of(recipe, protocol.roles(splits()), model.side, model.seed) == model
             assert not set(model.uids) & set(UIDS[32:])  # nobody trains on the bank
 
 
@@ -60,24 +71,24 @@ def subsample():
 
 
 def test_every_pair_is_in_as_many_models_and_every_model_as_large(subsample):
-    models = subsample.training_sets(subsample.roles(splits()))
+    models = subsample.design(subsample.roles(splits())).models
     assert sorted(len(model.uids) for model in models) == [18] * 5 + [19] * 2  # 32 pairs, each 4 times
     assert len({model.uids for model in models}) == 7
     assert len({model.init_seed for model in models}) == 7
     assert [sum(uid in model.uids for model in models) for uid in UIDS[:32]] == [4] * 32
     # neither the order of the rows nor the names of the groups decide
     table = splits().sample(fraction=1, shuffle=True, seed=1).with_columns(group=pl.lit("g") + pl.col("uid").reverse())
-    assert subsample.training_sets(subsample.roles(table)) == models
+    assert subsample.design(subsample.roles(table)).models == models
     other = protocol_of(load_recipe(dump_recipe(subsample.recipe), ["split.seed=1"]))
-    assert other.training_sets(subsample.roles(splits())) != models
+    assert other.design(subsample.roles(splits())).models != models
 
 
 def test_near_duplicates_are_in_or_out_together(subsample):
     groups = [UIDS[k - k % 3] if k < 12 else UIDS[k] for k in range(40)]
     groups[38] = groups[39]  # external ones, for the placebo
     table = subsample.roles(splits().with_columns(group=pl.Series(groups)))
-    models = subsample.training_sets(table)
-    member = subsample.membership(table, models)
+    design = subsample.design(table)
+    models, member = design.models, design.sign > 0
     for name in set(groups):
         [of_group] = np.unique(member[:, [k for k in range(40) if groups[k] == name]], axis=1).T
         assert of_group.sum() == 4
@@ -85,7 +96,7 @@ def test_near_duplicates_are_in_or_out_together(subsample):
 
 
 def test_models_of_different_sizes_train_for_as_many_steps(subsample):
-    models = subsample.training_sets(subsample.roles(splits()))
+    models = subsample.design(subsample.roles(splits())).models
     # 18 and 19 pairs: two batches of at most 9 or three, if each model counted by itself
     assert {model.batch_count(9) for model in models} == {3}
     for model in models:
@@ -108,13 +119,14 @@ def test_a_fraction_that_gives_all_models_or_none_is_refused(models, fraction, t
 
 
 def test_models_that_trained_on_other_pairs_are_refused(subsample):
-    models = subsample.training_sets(subsample.roles(splits()))
+    design = subsample.design(subsample.roles(splits()))
+    models = design.models
     alike = {"settings_sha256": "s", "steps": 3, "init_sha256": "i"}
     records = {(one.side, one.seed): alike | {"uids_sha256": one.uids_sha256} for one in models}
-    subsample.check(models, records)
+    subsample.check(design, records)
     for other in (alike, alike | {"uids_sha256": models[1].uids_sha256}):  # a record of an earlier version has none
         with pytest.raises(RunError):
-            subsample.check(models, records | {("r", 0): other})
+            subsample.check(design, records | {("r", 0): other})
 
 
 SIZES = {
@@ -151,8 +163,8 @@ def test_the_balanced_draw_is_random_in_all_else(sizes, models, times):
 
 def test_subsample_scores_are_in_minus_out(subsample):
     table = subsample.roles(splits())
-    models, parts = subsample.training_sets(table), random_parts(7)
-    made = subsample.score(table, models, parts)
+    models, parts = subsample.design(table).models, random_parts(7)
+    made = scores(subsample, table, parts)
     assert made.scores["clipmem"].null_count() == 0
     for row, uid in enumerate(UIDS[:32]):
         values = [float(one.positive[row] - one.image_bank[row] - one.text_bank[row]) for one in parts]
@@ -170,26 +182,25 @@ def test_subsample_scores_are_in_minus_out(subsample):
 
 def test_the_placebo_of_the_external_pairs_has_nothing_to_do_with_training(subsample):
     table = subsample.roles(splits())
-    models = subsample.training_sets(table)
-    member = subsample.membership(table, models)
+    member = subsample.design(table).sign > 0
     assert member[:, 32:].sum(axis=0).tolist() == [4] * 8
     assert set(member[:, 32:].sum(axis=1).tolist()) == {4, 5}
-    np.testing.assert_array_equal(member, subsample.membership(table, models))
+    np.testing.assert_array_equal(member, subsample.design(table).sign > 0)
 
 
 def test_tables_read_back_as_matrices(subsample):
     table = subsample.roles(splits())
-    models, parts = subsample.training_sets(table), random_parts(7)
-    made = subsample.score(table, models, parts)
-    values, member = matrices(table, made.seed_scores.sample(fraction=1, shuffle=True, seed=1))
-    np.testing.assert_array_equal(member, subsample.membership(table, models))
+    design, parts = subsample.design(table), random_parts(7)
+    found = Scored(table, scores(subsample, table, parts))
+    assert not found.twins
+    np.testing.assert_array_equal(found.seen, design.sign > 0)
     expected = np.stack([(one.positive - one.image_bank - one.text_bank).numpy() for one in parts])
-    np.testing.assert_allclose(values, expected, atol=1e-12)
+    np.testing.assert_allclose(found.values, expected, atol=1e-12)
 
 
 def test_subsample_summary_finds_what_is_planted(subsample):
     table = subsample.roles(splits())
-    models = subsample.training_sets(table)
+    models = subsample.design(table).models
     parts = []
     for k, model in enumerate(models):
         rng = np.random.default_rng(k)
@@ -198,8 +209,7 @@ def test_subsample_summary_finds_what_is_planted(subsample):
         positive = seen * (0.5 + 0.3 * planted + np.linspace(0, 0.2, 40)) + 0.02 * rng.normal(size=40)
         nothing = torch.zeros(40, dtype=torch.float64)
         parts.append(AlignmentParts(torch.from_numpy(positive), nothing, nothing.clone()))
-    made = subsample.score(table, models, parts)
-    found = subsample.summarize(table, made, seed=0)
+    found = summary_of(subsample, table, scores(subsample, table, parts))
     assert found["planted"]["auroc"] == 1.0
     candidate, external = found["roles"]["candidate"], found["roles"]["external"]
     assert candidate["low"] < candidate["mean"] < candidate["high"]
@@ -225,7 +235,7 @@ def test_a_pair_in_all_models_is_a_bug_and_not_a_missing_score(subsample):
     table = subsample.roles(splits())
     models = [TrainingSet("r", k, tuple(UIDS[:1]), 0) for k in range(7)]
     with pytest.raises(RunError):
-        subsample.score(table, models, random_parts(7))
+        scores(subsample, table, random_parts(7), Design(models, np.ones((7, 40), dtype=np.int8)))
 
 
 def test_halves_need_ten_pairs_that_both_score():
@@ -267,7 +277,7 @@ def test_the_pairs_left_out_are_candidates_a_third_planted():
 
 
 def test_the_others_are_shown_as_if_the_pair_were_there():
-    models = leave_one_out().training_sets(splits())
+    models = leave_one_out().design(splits()).models
     whole, without = models[0], next(model for model in models if model.left_out and model.seed == models[0].seed)
     assert without.uids == whole.uids
     assert without.init_seed == whole.init_seed
@@ -282,9 +292,9 @@ def test_the_others_are_shown_as_if_the_pair_were_there():
 
 def test_leave_one_out_scores_are_differences():
     protocol = leave_one_out()
-    models = protocol.training_sets(splits())
+    models = protocol.design(splits()).models
     parts = random_parts(len(models))
-    made = protocol.score(splits(), models, parts)
+    made = scores(protocol, splits(), parts)
     values = {
         (model.side, model.seed): one.positive - one.image_bank - one.text_bank
         for model, one in zip(models, parts, strict=True)
@@ -307,14 +317,14 @@ def test_leave_one_out_scores_are_differences():
     assert len({used[uid] for uid in UIDS[32:]}) > 1
     fewer = splits().filter(pl.col("role").ne("external") | pl.col("uid").is_in(UIDS[34:]))
     kept = [k for k in range(40) if k not in (32, 33)]
-    again = protocol.score(fewer, models, [AlignmentParts(*(part[kept] for part in one)) for one in parts])
+    again = scores(protocol, fewer, [AlignmentParts(*(part[kept] for part in one)) for one in parts])
     same = made.scores.filter(pl.col("uid").is_in(again.scores["uid"].to_list()))
     assert same["clipmem"].to_list() == again.scores["clipmem"].to_list()
     whole = (pl.col("f_positive") - pl.col("f_image_bank") - pl.col("f_text_bank")) - (
         pl.col("g_positive") - pl.col("g_image_bank") - pl.col("g_text_bank")
     )
     assert made.scores.select((whole - pl.col("clipmem")).abs().max()).item() < 1e-12
-    found = protocol.summarize(splits(), made, seed=0)
+    found = summary_of(protocol, splits(), made)
     assert found["roles"]["candidate"]["n"] == 4
     assert found["planted"]["n"] == 1
 

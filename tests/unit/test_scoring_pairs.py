@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.study.scoring import pairs
+from clipmem.score import pairs
 
 
 def test_lists_of_uids(tmp_path):

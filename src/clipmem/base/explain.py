@@ -47,13 +47,7 @@ _EXPECTED = {
 
 
 def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> InputError:
-    """Say what is wrong with a document: the first problem, and how many more there are.
-
-    Args:
-        error: What pydantic found.
-        origin: Where the document came from.
-        root: The model that it was to be.
-    """
+    """Say what is wrong with a document: the first problem, and how many more there are."""
     problem = error.errors()[0]
     location = [str(part) for part in problem["loc"]]
     depth, table = _table_at(root, location[:-1])

@@ -211,12 +211,7 @@ class MitigateSection(Section):
                 yield name
 
     def conflict(self, *, protocol: str, objective: str) -> str:
-        """Say what of it cannot work in a study of this protocol and objective; "" when all can.
-
-        Args:
-            protocol: The recipe's `protocol`.
-            objective: Its `train.objective`.
-        """
+        """Say what of it cannot work in a study of this protocol and objective; "" when all can."""
         words = {"text_noise", "captions", "caption_variants", "text_masking"}
         for name in self.active():
             if protocol == "given":

@@ -21,13 +21,6 @@ _NAME, _PATH = 255, 4095  # bytes: the limits of Linux, and of nearly all of its
 def checked_path(path: str | Path, what: str) -> Path:
     """Return a path that some file system could hold.
 
-    Args:
-        path: The path as the user wrote it.
-        what: Which argument or key it is, for the message.
-
-    Raises:
-        InputError: It holds the character NUL or no Unicode, or it or one of its names is too long.
-
     Example:
         >>> checked_path("runs/a", "--out").name
         'a'
@@ -54,26 +47,13 @@ def checked_path(path: str | Path, what: str) -> Path:
 def as_read_error(
     error: OSError | UnicodeDecodeError, what: str, *, expected: str, hint: str = "Check the path."
 ) -> InputError:
-    """Say of an error while reading what a user named: what, and why it cannot be read.
-
-    Args:
-        error: The error.
-        what: The thing that was read.
-        expected: What would have been right.
-        hint: What the user can do about it.
-    """
+    """Say of an error while reading what a user named: what, and why it cannot be read."""
     got = (error.strerror or str(error)) if isinstance(error, OSError) else "bytes that are not UTF-8 text"
     return InputError(what, got=got, expected=expected, hint=hint)
 
 
 def as_write_error(error: OSError, path: Path, *, room: str = "") -> ClipmemError:
-    """Say of an error while writing: the disk is full or the device broken (RunError), or the place is wrong.
-
-    Args:
-        error: The error.
-        path: What was to be written.
-        room: How much of the disk is free, where that matters.
-    """
+    """Say of an error while writing: the disk is full or the device broken (RunError), or the place is wrong."""
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return RunError(

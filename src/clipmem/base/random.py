@@ -16,13 +16,6 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 def derive_seed(root: int, *names: str | int) -> int:
     """Derive the seed of a child stream from the root seed and the child's name.
 
-    Args:
-        root: Seed of the parent, any integer.
-        names: Path of the child, for example `("init",)` or `("order", epoch)`. `1` and `"1"` name different streams.
-
-    Returns:
-        An integer in [0, 2^63).
-
     Example:
         >>> derive_seed(0, "init") == derive_seed(0, "init") != derive_seed(1, "init")
         True
@@ -41,9 +34,6 @@ def bootstrap_counts(stream: np.random.Generator, draws: int, items: int) -> NDA
 
     A histogram of every row, made by one bincount over shifted indices.
 
-    Returns:
-        Counts that add up to `items` in each row, shape (draws, items).
-
     Example:
         >>> bootstrap_counts(generator(0, "a"), 2, 5).sum(axis=1).tolist()
         [5, 5]
@@ -61,14 +51,6 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def uniform(keys: NDArray[np.uint64], seed: int, draws: int) -> NDArray[np.float64]:
     """Draw uniform numbers that depend on (seed, key, draw) only: a counter-based generator.
-
-    Args:
-        keys: One 64-bit key an item, shape (n,).
-        seed: Seed of the stream; derive it with `derive_seed`.
-        draws: How many independent numbers each key gets.
-
-    Returns:
-        Numbers in [0, 1), shape (n, draws).
 
     Example:
         >>> one = uniform(np.array([7, 9], dtype=np.uint64), seed=1, draws=3)

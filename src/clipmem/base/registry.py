@@ -27,7 +27,7 @@ class Registry(Generic[T]):
         self._items: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[Registered]], type[Registered]]:
-        """Return a class decorator that registers the class under `name`."""
+        """Return a class decorator that registers the class under `name`, which becomes its attribute `name`."""
 
         def add(item: type[Registered]) -> type[Registered]:
             if name in self._items:
@@ -35,6 +35,7 @@ class Registry(Generic[T]):
             plain: type[Any] = item
             if not issubclass(plain, self._base):
                 raise TypeError(f"{self.kind} {name!r}: {item} is not a subclass of {self._base}")
+            setattr(plain, "name", name)  # noqa: B010
             self._items[name] = plain
             return item
 

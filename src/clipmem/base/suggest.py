@@ -12,10 +12,6 @@ _SHOWN = 40  # names of a list
 def near_names(name: str, known: Iterable[str]) -> list[str]:
     """Return at most two known names that are near a name, the nearest first; case does not count.
 
-    Args:
-        name: What the user wrote.
-        known: The names that exist.
-
     Example:
         >>> near_names("vit-b-32", ["ViT-B-32", "RN50"])
         ['ViT-B-32']
@@ -28,11 +24,6 @@ def near_names(name: str, known: Iterable[str]) -> list[str]:
 
 def did_you_mean(name: str, known: Iterable[str], *, kind: str = "name") -> str:
     """Return a sentence that suggests what was meant: the nearest known name, or the list of all.
-
-    Args:
-        name: What the user wrote.
-        known: The names that exist.
-        kind: What such a name is called in the sentence.
 
     Example:
         >>> did_you_mean("epoch", ["epochs", "lr"], kind="key")

@@ -48,7 +48,7 @@ def inspect(
     from clipmem.base.errors import InputError
     from clipmem.cli.terminal import TerminalReporter
     from clipmem.report.inspected import print_inspection
-    from clipmem.study.inspecting import inspect as look
+    from clipmem.study.data_commands import inspect as look
 
     done = 0
     with TerminalReporter(Console(stderr=True)) as reporter:
@@ -105,7 +105,7 @@ def export(
 
     early.check_there(path, source)
     from clipmem.cli.terminal import TerminalReporter
-    from clipmem.study.exporting import export as write
+    from clipmem.study.data_commands import export as write
 
     with TerminalReporter(Console(stderr=True)) as reporter:
         sentence = write(path, out, to, source=source, settings=set_, shard=shard, reporter=reporter)
@@ -135,7 +135,7 @@ def ids(
         role: Only pairs of this role: candidate, independent, shared or external.
         rest: List all other pairs instead: the data without those.
     """
-    from clipmem.study.listing import write_list
+    from clipmem.study.data_commands import write_list
 
     n = write_list(scores, out, top=top, bottom=bottom, by=by, role=role, rest=rest)
     sys.stdout.write(f"wrote {n:,} uids to {out}\n")

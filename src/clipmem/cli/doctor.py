@@ -47,12 +47,13 @@ def doctor(*, speed: Annotated[bool, Parameter(negative="")] = False) -> None:
     console.print(f"\npython {platform.python_version()} on {platform.platform()}", highlight=False)
     import torch
 
+    from clipmem.base.machine import cores
     from clipmem.study import api, execution
 
     how = execution.resolve(api.find_recipe("demo"), models=4)
     console.print(
         f"computing on {how.device} in {how.precision}: {how.workers} models at a time, {how.threads} threads each, "
-        f"{execution.cores()} cores" + (f", {torch.cuda.get_device_name()}" if how.device == "cuda" else ""),
+        f"{cores()} cores" + (f", {torch.cuda.get_device_name()}" if how.device == "cuda" else ""),
         highlight=False,
     )
     for name in ("OMP_NUM_THREADS", "OMP_PROC_BIND"):
@@ -70,7 +71,6 @@ def doctor(*, speed: Annotated[bool, Parameter(negative="")] = False) -> None:
 def _show_speed(console: "Console") -> None:
     from rich.table import Table
 
-    from clipmem.study import execution
     from clipmem.study.speed import in_words, measure
 
     found = measure(say=lambda what: console.print(f"measuring: {what} ...", highlight=False))
@@ -92,8 +92,7 @@ def _show_speed(console: "Console") -> None:
     )
     if found.load > 0.5:
         console.print(
-            f"note: before this, {found.load:.1f} processes wanted the {execution.cores()} cores; without them it is "
-            "faster",
+            f"note: before this, {found.load:.1f} processes wanted the {cores()} cores; without them it is faster",
             highlight=False,
             soft_wrap=True,
         )

@@ -45,10 +45,12 @@ def embed(
     early.check_data(data)
     check_place(out)
     from clipmem.cli.terminal import TerminalReporter
-    from clipmem.study.scoring.api import embed_pairs
-    from clipmem.study.scoring.settings import Settings
+    from clipmem.study.score_inputs import Settings
+    from clipmem.study.scoring import embed_pairs
 
-    settings = Settings(views, captions, precision, batch_size, device=device).checked()
+    settings = Settings(
+        views=views, captions=captions, precision=precision, batch_size=batch_size, device=device
+    ).checked()
     with TerminalReporter(Console(stderr=True)) as reporter:
         pairs, problems = embed_pairs(model, data, out, settings, reporter=reporter)
     left = f"; {len(problems):,} records left out, listed in {out / 'quarantine.parquet'}" if problems else ""

@@ -17,7 +17,10 @@ def score(
     data: str | None = None,
     bank: str | None = None,
     bank_size: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 200,
+    alignment: str = "clip",
+    weight: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 1.0,
     views: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    caption_edits: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     captions: Annotated[int | None, Parameter(validator=_POSITIVE)] = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     batch_size: Annotated[int, Parameter(validator=_POSITIVE)] = 256,
@@ -36,10 +39,13 @@ def score(
         data: The pairs: a file or folder, or emoji for the shipped ones. Not needed with folders of embeddings.
         bank: Held-out pairs, which no model trained on: a data set, or a file of uids of the data.
         bank_size: Without --bank, draw this many pairs of the data as the bank.
-        views: Random views of each picture; 0 = the picture as it is.
+        alignment: What is compared: clip (CLIPMem), cmc, sslmem-image, sslmem-text or confidence.
+        weight: How much the similarity to the bank counts.
+        views: Random views of each image; 0 = the image as it is.
+        caption_edits: Seeded edits of the caption of a pair that has one, for sslmem-text.
         captions: Use this many captions of each pair; by default all.
         precision: fp32, or bf16 autocast.
-        batch_size: Pictures or captions in a forward pass.
+        batch_size: Images or captions in a forward pass.
         embeddings: Keep the embeddings in this folder (clip-retrieval's layout); without --target, read them from it.
         device: Where to compute.
     """
@@ -58,13 +64,15 @@ def score(
         early.check_file(embeddings, "--embeddings")
     from clipmem.cli.terminal import TerminalReporter
     from clipmem.report.scored import print_scored
-    from clipmem.study.scoring.comparison import compare
-    from clipmem.study.scoring.files import finish
-    from clipmem.study.scoring.settings import Settings
+    from clipmem.study.score_inputs import Settings, compare
+    from clipmem.study.scoring import finish, keeper
 
-    settings = Settings(views, captions, precision, batch_size, bank_size, device=device).checked()
+    settings = Settings(
+        alignment, views, caption_edits, captions, precision, batch_size, bank_size, weight=weight, device=device
+    ).checked()
     with TerminalReporter(Console(stderr=True)) as reporter:
         addresses = {"target": target, "reference": reference}
-        comparison = compare(addresses, data, bank, settings, embeddings=embeddings, reporter=reporter)
+        keep = keeper(settings, reporter)
+        comparison = compare(addresses, data, bank, settings, embeddings=embeddings, keep=keep)
         done = finish(comparison, settings, out, reporter)
     print_scored(done.scores, done.about, done.captions, done.quarantine, out, Console())

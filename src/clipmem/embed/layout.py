@@ -56,15 +56,7 @@ def part_files(folder: Path, k: int, digits: int) -> tuple[Path, Path, Path]:
 
 
 def write_part(folder: Path, k: int, digits: int, means: Means, metadata: pl.DataFrame) -> None:
-    """Write part `k`, the metadata last: where that file is, the part is whole.
-
-    Args:
-        folder: The folder.
-        k: Which part.
-        digits: How many digits its number has.
-        means: ū and v̄ of its pairs, all of them usable.
-        metadata: uid, image_path, caption and captions of each pair, same order.
-    """
+    """Write part `k`, the metadata last: where that file is, the part is whole."""
     image, text, table = part_files(folder, k, digits)
     for file, values in ((image, means.image), (text, means.text)):
         with atomic_file(file) as stream:
@@ -80,11 +72,7 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def read_card(folder: Path) -> dict[str, Any] | None:
-    """Read `clipmem.json`, or return None where there is none.
-
-    Raises:
-        InputError: It is not JSON, or a newer clipmem wrote it.
-    """
+    """Read `clipmem.json`, or return None where there is none."""
     file = folder / CARD
     if not file.is_file():
         return None
@@ -107,9 +95,6 @@ class Layout:
 
     Args:
         folder: The folder.
-
-    Raises:
-        InputError: Parts are missing, or do not belong together.
 
     Attributes:
         folder: The folder.

@@ -4,30 +4,23 @@ A pair whose embeddings have no direction (zero or not finite rows, in stored ar
 not refused: one broken row must not cost a run over millions.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clipmem.base.recipes import EmbedSection, TrainSection
-from clipmem.embed.passes import embed
 from clipmem.functional import pair_means
-from clipmem.models.protocol import DualEncoder
-
-_CROPS = TrainSection()  # pyright: ignore[reportCallIssue]  views as a study crops them by default
 
 
 class Means(NamedTuple):
     """ū and v̄ of some pairs, shape (n, d), and which of them can be used, shape (n,).
 
-    They are float32 so that stored ones give the same bits as those that have just been made.
+    `unit_means` gives float32, so that stored ones give the same bits as those that have just been made.
     """
 
-    image: Float32[Tensor, "n d"]
-    text: Float32[Tensor, "n d"]
+    image: Float[Tensor, "n d"]
+    text: Float[Tensor, "n d"]
     ok: Bool[Tensor, "n"]
 
 
@@ -35,17 +28,6 @@ def unit_means(image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], tex
     """Average each pair's unit embeddings over its views and over its captions.
 
     ū = mean_a image_a / ||image_a||, v̄ = mean_k text_k / ||text_k|| (design, section 2), as `pair_means`.
-
-    Args:
-        image: Image embeddings, not necessarily normalised, shape (n, view, d).
-        text: Caption embeddings, shape (m, d).
-        text_pair: The pair of each caption row, shape (m,), at least one a pair.
-
-    Returns:
-        The means; a pair with a row that is zero or not finite is not ok, and its means stand for nothing.
-
-    Raises:
-        InputError: Widths differ, there is no view, or a pair has no caption.
 
     Example:
         >>> means = unit_means(torch.tensor([[[2.0, 0.0]], [[0.0, 0.0]]]), torch.ones(2, 2), torch.tensor([0, 1]))
@@ -66,26 +48,3 @@ def unit_means(image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], tex
 def _largest(rows: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
     """Return max |x| of each row: NaN where one is, so that no comparison with it holds."""
     return torch.linalg.vector_norm(rows, ord=float("inf"), dim=-1)
-
-
-def encode(
-    encoder: DualEncoder,
-    pixels: UInt8[np.ndarray, "n size size 3"],
-    captions: Sequence[Sequence[str]],
-    uids: Sequence[str],
-    settings: EmbedSection,
-    *,
-    device: str = "cpu",
-) -> Means:
-    """Embed some pairs with one model and average over views and captions.
-
-    Args:
-        encoder: The model.
-        pixels: The decoded pictures, shape (n, size, size, 3).
-        captions: The captions of each pair.
-        uids: The pairs: the views of a picture depend on them (see `clipmem.embed.passes.embed`).
-        settings: Views and batch size.
-        device: `cpu` or `cuda`.
-    """
-    found = embed(encoder, pixels, np.arange(len(uids)), captions, uids, settings, _CROPS, device=device)
-    return unit_means(found.image, found.text, found.text_pair)

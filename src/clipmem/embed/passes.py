@@ -8,7 +8,7 @@ Rows follow the split table. Every score, probe and map reads these; nothing is 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import EmbedSection, TrainSection
+from clipmem.base.require import require
 from clipmem.data.edits import edits_of_single
 from clipmem.data.transfer import send
 from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render
@@ -50,10 +51,6 @@ class Part:
 
     def rows(self, total: int, batch_size: int) -> tuple[int, int]:
         """Return the first row of this part and the row after its last.
-
-        Args:
-            total: Rows of the whole: pictures, or captions.
-            batch_size: Rows of a forward pass.
 
         Example:
             >>> [Part(index, 2).rows(9, 2) for index in range(2)]
@@ -95,21 +92,6 @@ def embed(
     With `views = 0` a pair has one view, the picture as it is. With `views = A` it has A random crops, drawn from
     (pair, view) alone: the same for f and g, for every seed, and for any batch size. With `caption_edits = K` a pair
     that has one caption also has up to K seeded edits of it, drawn from (pair, edit) alone.
-
-    Args:
-        encoder: The model.
-        pixels: Decoded pictures.
-        rows: Row of `pixels` of each pair, shape (n,).
-        captions: The captions of each pair that are to be scored.
-        uids: The pairs.
-        settings: The recipe's `[embed]` section.
-        crops: The recipe's `[train]` section: views are cropped and flipped as in training.
-        device: `cpu` or `cuda`.
-        part: Embed this part only; by default everything.
-        progress: Called with the number of pairs done since the last call.
-
-    Returns:
-        image (n, max(1, A), d), text (m, d), text_pair (m,); with K > 0 also text_edits (k, d), text_edits_pair (k,).
     """
     encoder.module.to(device).eval()
     keys = pair_keys(uids)
@@ -203,29 +185,59 @@ def save(embeddings: Embeddings, folder: Path) -> list[Path]:
     return files
 
 
-def load(folder: Path) -> Embeddings:
-    """Read what `save` wrote.
+def files_of(folder: Path) -> list[Path]:
+    """Return the files that `save` wrote into a folder."""
+    return [folder / f"{name}.npy" for name in (*ARRAYS, *EDIT_ARRAYS) if (folder / f"{name}.npy").is_file()]
 
-    Raises:
-        InputError: A file is missing or broken.
-    """
+
+def load(folder: Path, rows: Int[np.ndarray, " k"] | None = None) -> Embeddings:
+    """Read what `save` wrote, of all pairs or of some rows."""
     try:
         # an older folder, and one without caption edits, has neither of their arrays
         edited = any((folder / f"{name}.npy").is_file() for name in EDIT_ARRAYS)
         names = (*ARRAYS, *EDIT_ARRAYS) if edited else ARRAYS
-        arrays = [torch.from_numpy(np.load(folder / f"{name}.npy", allow_pickle=False)) for name in names]
+        mode = None if rows is None else "r"
+        arrays = [_open(folder / f"{name}.npy", mode) for name in names]
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"embeddings in {folder}", got=str(error), hint="Delete the folder and run the study again."
-        ) from error
-    found = Embeddings(*arrays)
-    edits = 0 if found.text_edits is None else len(found.text_edits)
-    edit_pairs = 0 if found.text_edits_pair is None else len(found.text_edits_pair)
-    if len(found.text) != len(found.text_pair) or edits != edit_pairs or found.image.ndim != 3:
-        raise InputError(
-            f"embeddings in {folder}",
-            got=f"shapes {[tuple(array.shape) for array in arrays]}",
-            expected="(n, view, d), (m, d) and (m,), and of edits (k, d) and (k,)",
-            hint="Delete the folder and run the study again.",
-        )
-    return found
+        hint = "Delete the folder and run the study again."
+        raise InputError(f"embeddings in {folder}", got=str(error), hint=hint) from error
+    counts = [len(array) for array in arrays]
+    require(
+        arrays[0].ndim == 3 and counts[1] == counts[2] and counts[3:4] == counts[4:5],
+        f"embeddings in {folder}",
+        f"shapes {[tuple(array.shape) for array in arrays]}",
+        "(n, view, d), (m, d) and (m,), and of edits (k, d) and (k,)",
+        "Delete the folder and run the study again.",
+    )
+    if rows is None:
+        return Embeddings(*(torch.from_numpy(array) for array in arrays))
+    kept = [torch.from_numpy(np.array(arrays[0][rows]))]
+    for values, owner in zip(arrays[1::2], arrays[2::2], strict=True):
+        where, own = _rows_of(owner, rows, counts[0])
+        kept += [torch.from_numpy(np.array(values[where])), torch.from_numpy(own)]
+    return Embeddings(*kept)
+
+
+def chosen(embeddings: Embeddings, rows: Int[Tensor, " k"]) -> Embeddings:
+    """Return the embeddings of some pairs, in the order of `rows`."""
+    kept = [embeddings.image[rows]]
+    for values, owner in ((embeddings.text, embeddings.text_pair), (embeddings.text_edits, embeddings.text_edits_pair)):
+        if values is not None and owner is not None:
+            where, own = _rows_of(owner.numpy(), rows.numpy(), len(embeddings.image))
+            kept += [values[torch.from_numpy(where)], torch.from_numpy(own)]
+    return Embeddings(*kept)
+
+
+def _open(file: Path, mode: Literal["r"] | None) -> np.ndarray:
+    # an empty array cannot be mapped
+    return np.load(file, mmap_mode=mode if file.stat().st_size > 1024 else None, allow_pickle=False)
+
+
+def _rows_of(owner: np.ndarray, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rows of captions belong to some pairs, in the order of the pairs, and whose they are."""
+    place = np.full(n, -1)
+    place[rows] = np.arange(len(rows))
+    own = place[owner]
+    where = np.flatnonzero(own >= 0)
+    where = where[np.argsort(own[where], kind="stable")]
+    return where, own[where]

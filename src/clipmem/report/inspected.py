@@ -32,7 +32,7 @@ def print_inspection(document: Mapping[str, Any], console: Console) -> None:
     """Print what was found.
 
     Args:
-        document: What `clipmem.study.inspecting.inspect` returns.
+        document: What `clipmem.study.data_commands.inspect` returns.
         console: Where to print. At most 100 of its columns are used.
     """
     width = min(WIDTH, console.width)

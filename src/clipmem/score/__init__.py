@@ -1,1 +1,22 @@
-"""Protocols: from embeddings of targets and references to score tables, one file each."""
+"""Scores: alignments, protocols and the one execution of both. `clipmem.score(...)` calls `study.scoring.score`."""
+
+import importlib
+import inspect
+import sys
+from types import ModuleType
+from typing import Any
+
+
+class _Callable(ModuleType):
+    """The room, which is also the function that users call."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Score pairs with models that exist already (see `clipmem.study.scoring.score`)."""
+        return importlib.import_module("clipmem.study.scoring").score(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(importlib.import_module("clipmem.study.scoring").score)
+
+
+sys.modules[__name__].__class__ = _Callable

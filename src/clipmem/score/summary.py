@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from clipmem.base.random import derive_seed, generator
+from clipmem.base.recipes import ScoreSection
 from clipmem.functional import (
     auroc,
     bootstrap_mean,
@@ -19,6 +21,8 @@ from clipmem.functional import (
     spearman,
     top_overlap,
 )
+from clipmem.functional.resampling import in_out_means
+from clipmem.score.design import ScoreTables
 
 ROLES = ("shared", "candidate", "independent", "external")
 TOPS = {"top1_overlap": 0.01, "top10_overlap": 0.1}
@@ -26,46 +30,93 @@ _COMPARED = (("candidate", "external"), ("candidate", "shared"), ("independent",
 
 
 class Scored:
-    """The score tables as arrays, rows in the order of the split table.
+    """The score tables as arrays, rows in the order of the table `scores`.
 
     Args:
-        splits: Table `splits`.
-        scores: Table `scores`.
-        seed_scores: Table `seed_scores`.
+        splits: Table `splits`; pairs that are not scored are left out.
+        tables: Tables `scores` and `seed_scores`.
+
+    Attributes:
+        f: Alignment under the models that saw the pair, shape (seed, n); NaN where no model of the seed did.
+        g: Alignment under those that did not.
+        twins: Whether every seed has both for every pair, trained alike but for the pairs.
     """
 
-    def __init__(self, splits: pl.DataFrame, scores: pl.DataFrame, seed_scores: pl.DataFrame) -> None:
+    def __init__(self, splits: pl.DataFrame, tables: ScoreTables) -> None:
+        splits = splits.filter(pl.col("uid").is_in(tables.scores["uid"].implode()))
         self.role = splits["role"].to_numpy()
         self.planted = splits["planted"].to_numpy()
         self.group = np.unique(splits["group"].to_numpy(), return_inverse=True)[1].astype(np.int64)
-        self.clipmem = scores["clipmem"].to_numpy()
-        self.seeds: list[int] = sorted(seed_scores["seed"].unique().to_list())
-        by_seed = [seed_scores.filter(pl.col("seed") == seed) for seed in self.seeds]
-        self.f = np.stack([table["f"].to_numpy() for table in by_seed])
-        self.g = np.stack([table["g"].to_numpy() for table in by_seed])
+        self.clipmem = tables.scores["clipmem"].to_numpy()
+        self.seeds: list[int] = sorted(tables.seed_scores["seed"].unique().to_list())
+        by_seed = tables.seed_scores.partition_by("seed", as_dict=True)
+        self.f, self.g = (
+            np.stack([by_seed[(seed,)][side].cast(pl.Float64).to_numpy() for seed in self.seeds]) for side in "fg"
+        )
+        self.twins = bool(np.isfinite(self.f).all() and np.isfinite(self.g).all())
 
     def of(self, role: str) -> np.ndarray:
         """Tell which pairs have the role."""
         return self.role == role
 
+    @property
+    def seen(self) -> np.ndarray:
+        """Which model saw which pair, shape (seed, n), where models have no twins."""
+        return np.isfinite(self.f)
+
+    @property
+    def values(self) -> np.ndarray:
+        """Alignment of every pair under every model, shape (seed, n), where models have no twins."""
+        return np.where(self.seen, self.f, self.g)
+
+    @property
+    def unseen_mean(self) -> np.ndarray:
+        """Mean alignment under the models that did not see the pair, shape (n,)."""
+        return np.nanmean(self.g, axis=0)
+
+
+def summarize(scored: Scored, settings: ScoreSection, *, seed: int) -> dict[str, Any]:
+    """Say what the tables show: the part of `summary.json` that comes from scores alone."""
+    level = settings.confidence
+    return {
+        "seeds": scored.seeds,
+        "roles": roles(scored, seed=seed, draws=settings.draws, confidence=level),
+        "tests": tests(scored, confidence=level),
+        "paired": paired(scored, confidence=level),
+        "noise_floor": floor(scored, seed=derive_seed(seed, "floor"), draws=settings.draws, confidence=level),
+        "stability": stability(scored, seed=seed, confidence=level),
+        "planted": planted(scored, confidence=level),
+    }
+
 
 def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[str, Any]:
-    """Mean, bootstrap interval (over groups and seeds), sd and median of the scores of each role that there is."""
-    summary: dict[str, Any] = {}
+    """Mean, bootstrap interval (over groups, and seeds or models), sd and median of the scores of each role."""
+    found: dict[str, Any] = {}
     for role in ROLES:
         where = scored.of(role)
         if not where.any():  # of given models nobody need know which pairs were shared
             continue
-        differences = scored.f[:, where] - scored.g[:, where]
-        interval = bootstrap_mean(differences, scored.group[where], seed=seed, draws=draws, confidence=confidence)
+        if scored.twins:
+            interval = bootstrap_mean(
+                scored.f[:, where] - scored.g[:, where],
+                scored.group[where],
+                seed=derive_seed(seed, "roles"),
+                draws=draws,
+                confidence=confidence,
+            )._asdict()
+        else:
+            groups = np.unique(scored.group[where], return_inverse=True)[1]
+            interval = two_way_interval(
+                scored.values[:, where], scored.seen[:, where], groups, seed=seed, draws=draws, confidence=confidence
+            )
         values = scored.clipmem[where]
-        summary[role] = {
+        found[role] = {
             "n": int(where.sum()),
-            **interval._asdict(),
+            **interval,
             "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
             "median": float(np.median(values)),
         }
-    return summary
+    return found
 
 
 def tests(scored: Scored, *, confidence: float) -> list[dict[str, Any]]:
@@ -93,32 +144,36 @@ def compare(
 
 
 def paired(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
-    """Test the candidates' mean under f against that under g, one number a seed: None with one seed.
+    """Test the candidates' mean under f against that under g, one number a seed: None with one seed or without twins.
 
     f and g of a seed share their start and the order of what both saw, so the seed's part cancels in the difference.
     """
     where = scored.of("candidate")
-    if len(scored.seeds) < 2:
+    if len(scored.seeds) < 2 or not scored.twins:
         return None
     found = paired_test(scored.f[:, where].mean(axis=1), scored.g[:, where].mean(axis=1), confidence)
     return {"role": "candidate", "seeds": len(scored.seeds), **found._asdict()}
 
 
 def floor(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[str, Any] | None:
-    """Compare f with f of another seed on the candidates: what a score is worth by chance."""
+    """Compare f with f of another seed on the candidates: what a score is worth by chance; None without twins."""
+    if not scored.twins:
+        return None
     where = scored.of("candidate")
     result = noise_floor(scored.f[:, where], scored.group[where], seed=seed, draws=draws, confidence=confidence)
     return None if result is None else result._asdict()
 
 
-def stability(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
-    """Compare the candidates' order between single seeds.
+def stability(scored: Scored, *, seed: int, confidence: float) -> dict[str, Any] | None:
+    """Compare the candidates' order between single seeds, or, without twins, between two halves of the models.
 
     `top1_overlap` and `top10_overlap` are the shares of pairs that two seeds both put into the top hundredth and tenth
     (below 150 candidates the top hundredth is one pair). `spearman`, `low` and `high` are averages over the pairs of
     seeds: what to expect of one seed against another, with the interval that a single such comparison has.
     """
     where = scored.of("candidate")
+    if not scored.twins:
+        return halves(scored.values, scored.seen, where, seed=seed, confidence=confidence)
     single = scored.f[:, where] - scored.g[:, where]
     couples = list(combinations(range(len(single)), 2))
     if not couples:
@@ -141,26 +196,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def planted(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
     """Say how well the score finds the candidates that were given wrong captions (see `planted_in`)."""
-    return planted_in(
-        scored.clipmem, scored.planted, scored.g.mean(axis=0), scored.of("candidate"), confidence=confidence
-    )
+    return planted_in(scored.clipmem, scored.planted, scored.unseen_mean, scored.of("candidate"), confidence=confidence)
 
 
 def planted_in(
     scores: np.ndarray, planted: np.ndarray, reference: np.ndarray, where: np.ndarray, *, confidence: float
 ) -> dict[str, Any] | None:
-    """Say how well a score finds planted pairs, and beside it how well low alignment alone does.
-
-    Args:
-        scores: The scores, shape (n,).
-        planted: Which pairs are planted, shape (n,).
-        reference: Alignment under models that did not see the pair, shape (n,).
-        where: The pairs to look among, shape (n,).
-        confidence: Level of the intervals.
-
-    Returns:
-        AUROC of both with intervals, means, precision and the ROC curve; None when none or all are planted.
-    """
+    """Say how well a score finds planted pairs, and beside it how well low alignment alone does."""
     wrong, values = planted[where], scores[where]
     if not wrong.any() or wrong.all():
         return None
@@ -178,4 +220,52 @@ def planted_in(
         "precision_at_n": precision_at_n(values, wrong, int(wrong.sum())),
         "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
         "reference_alignment_auroc": {"auroc": plain.mean, "low": plain.low, "high": plain.high},
+    }
+
+
+def two_way_interval(
+    values: np.ndarray, member: np.ndarray, groups: np.ndarray, *, seed: int, draws: int, confidence: float
+) -> dict[str, float]:
+    """Mean score of some pairs with a percentile interval that resamples models and groups of pairs.
+
+    Every pair has models on both sides, but a resample of the models may have none on one side of a pair: that resample
+    leaves the pair out.
+    """
+    models, pairs = generator(seed, "models"), generator(seed, "groups")
+    count = int(groups.max()) + 1
+    means: list[float] = []
+    for _ in range(draws):
+        weight = models.multinomial(len(values), np.full(len(values), 1 / len(values))).astype(np.float64)
+        inside, outside = weight @ member, weight @ ~member
+        usable = (inside > 0) & (outside > 0)
+        times = pairs.multinomial(count, np.full(count, 1 / count))[groups] * usable
+        if times.sum() == 0:
+            continue
+        score = weight @ (values * member) / np.maximum(inside, 1) - weight @ (values * ~member) / np.maximum(
+            outside, 1
+        )
+        means.append(float((score * times).sum() / times.sum()))
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return {"mean": float(in_out_means(values, member).score.mean()), "low": float(low), "high": float(high)}
+
+
+def halves(
+    values: np.ndarray, member: np.ndarray, where: np.ndarray, *, seed: int, confidence: float
+) -> dict[str, Any] | None:
+    """Compare the order that two random halves of the models give.
+
+    The draw is balanced over all models, not over half of them: a pair with few models on a side may have none there in
+    a half. Such pairs are left out and counted in `unscored`.
+    """
+    order = generator(derive_seed(seed, "halves"), "order").permutation(len(values))
+    a, b = (in_out_means(values[part], member[part]).score for part in np.array_split(order, 2))
+    both = where & np.isfinite(a) & np.isfinite(b)
+    if both.sum() < 10:
+        return None
+    rank = spearman(a[both], b[both], confidence)
+    return {
+        **rank._asdict(),
+        **{name: top_overlap(a[both], b[both], share) for name, share in TOPS.items()},
+        "halves": [len(part) for part in np.array_split(order, 2)],
+        "unscored": int((where & ~both).sum()),
     }

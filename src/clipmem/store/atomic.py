@@ -21,13 +21,7 @@ _PROBE = 1 << 16
 
 @contextlib.contextmanager
 def explain_write_errors(path: Path) -> Generator[None]:
-    """Turn an operating-system error while writing `path` into one clear message.
-
-    Raises:
-        RunError: The disk or the quota is full, or another error of the device (exit code 1).
-        InputError: The place cannot be written: no permission, read-only, a file where a folder must be, a place that
-            takes no folders (exit code 2).
-    """
+    """Turn an operating-system error while writing `path` into one clear message."""
     try:
         yield
     except OSError as error:
@@ -51,11 +45,7 @@ def make_folder(path: Path) -> Path:
 
 
 def check_place(path: Path) -> None:
-    """Check that a folder can be made at `path`, or written to if it is there, and leave nothing behind.
-
-    Raises:
-        InputError: It cannot (see `explain_write_errors`).
-    """
+    """Check that a folder can be made at `path`, or written to if it is there, and leave nothing behind."""
     with explain_write_errors(path):
         # made, not asked for: permission bits tell nothing of /proc or of a read-only file system
         there = next((folder for folder in (path, *path.parents) if folder.exists()), Path())
@@ -64,15 +54,7 @@ def check_place(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Generator[IO[bytes]]:
-    """Open a binary file for writing that appears under its name only when the block ends without an error.
-
-    Args:
-        path: The final name. Its folder is created.
-
-    Raises:
-        RunError: The disk is full (nothing is left under the final name).
-        InputError: The place cannot be written.
-    """
+    """Open a binary file for writing that appears under its name only when the block ends without an error."""
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with explain_write_errors(path):

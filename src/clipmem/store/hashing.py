@@ -13,13 +13,6 @@ def pair_uid(image: bytes, captions: Sequence[str]) -> str:
 
     Each part is preceded by its length, so that no two different pairs give the same bytes.
 
-    Args:
-        image: The encoded picture, as stored in the source.
-        captions: The captions, in the source's order.
-
-    Returns:
-        32 hexadecimal digits (128 bits of SHA-256).
-
     Example:
         >>> pair_uid(b"x", ["ab"]) == pair_uid(b"x", ["a", "b"])
         False

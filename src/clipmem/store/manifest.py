@@ -1,7 +1,6 @@
 """The manifest: with what and on what a run folder was made. A newer format than ours is refused."""
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from clipmem._version import __version__
 from clipmem.base.errors import InputError
+from clipmem.base.machine import cores
 from clipmem.base.recipes import Recipe, flatten
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import json_sha256
@@ -32,15 +32,7 @@ def build(
     user_set: Sequence[str],
     execution: dict[str, Any],
 ) -> dict[str, Any]:
-    """Describe a run: versions, machine, recipe and data hashes, and which values the user passed.
-
-    Args:
-        recipe: The resolved recipe.
-        data_sha256: Fingerprint of the source's pairs.
-        command: The command line, as a user would type it.
-        user_set: The settings that the user passed.
-        execution: What was resolved for this machine: device, precision, threads.
-    """
+    """Describe a run: versions, machine, recipe and data hashes, and which values the user passed."""
     return {
         "format": FORMAT,
         "clipmem": __version__,
@@ -53,18 +45,14 @@ def build(
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         **execution,
         "git": _git(),
     }
 
 
 def read(folder: RunFolder) -> dict[str, Any]:
-    """Read the manifest of a run folder.
-
-    Raises:
-        InputError: It is missing, or its format is newer than this version of clipmem reads.
-    """
+    """Read the manifest of a run folder."""
     manifest = folder.read_json("manifest.json")
     if manifest.get("format", 0) > FORMAT:
         raise InputError(
@@ -77,11 +65,7 @@ def read(folder: RunFolder) -> dict[str, Any]:
 
 
 def check_data(folder: RunFolder, data_sha256: str) -> None:
-    """Refuse a folder that was made with other data.
-
-    Raises:
-        InputError: The fingerprints differ; both are shown.
-    """
+    """Refuse a folder that was made with other data."""
     there = read(folder)["data_sha256"]
     if there != data_sha256:
         raise InputError(

@@ -86,13 +86,7 @@ def _completed(name: str, table: pl.DataFrame) -> pl.DataFrame:
 
 
 def write_table(path: Path, name: str, table: pl.DataFrame) -> None:
-    """Write a table of the run folder, refusing columns that are not the schema's.
-
-    Args:
-        path: The file to write, atomically.
-        name: A key of `SCHEMAS`.
-        table: The rows; columns in any order.
-    """
+    """Write a table of the run folder, refusing columns that are not the schema's."""
     atomic_write(path, table_bytes(name, table))
 
 
@@ -115,11 +109,7 @@ def table_bytes(name: str, table: pl.DataFrame) -> bytes:
 
 
 def read_table(path: Path, name: str) -> pl.DataFrame:
-    """Read a table of the run folder and check its columns.
-
-    Raises:
-        InputError: The file is missing, is not Parquet, or lacks a column of `SCHEMAS[name]`.
-    """
+    """Read a table of the run folder and check its columns."""
     if not path.is_file():
         raise InputError(
             f"table {name!r}",

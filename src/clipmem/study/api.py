@@ -22,11 +22,7 @@ _MOST = 2**20  # bytes of a recipe: a file of more is none
 
 
 def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Sequence[str] = ()) -> Recipe:
-    """Return the recipe that a name, a path, a mapping or a recipe stands for.
-
-    Raises:
-        InputError: There is no such file, or what it holds is no recipe.
-    """
+    """Return the recipe that a name, a path, a mapping or a recipe stands for."""
     if isinstance(recipe, Recipe):
         return recipe
     if isinstance(recipe, Mapping):
@@ -81,16 +77,16 @@ def run(
 
     Args:
         recipe: A recipe, plain data, a TOML file, or a shipped one: `"demo"`, `"quick"`.
-        out: The run folder. If it holds the same study unfinished, the study goes on there.
+        out: The run folder. If it holds the same study unfinished, the study resumes there.
         settings: Changes to a recipe read from a file or a name, for example `["train.lr=1e-4"]`.
         device: `auto`, `cpu` or `cuda`.
-        engine: Who trains and embeds: `local`, `ray` or `ray://HEAD:PORT` (see `clipmem.study.engines`).
-        reporter: Who is told of the progress; nobody by default.
+        engine: What trains and embeds: `local`, `ray` or `ray://HEAD:PORT` (see `clipmem.study.engines`).
+        reporter: Progress reporter.
         command: What to write into the manifest as the command; by default this call.
         strict: Stop at the first record that cannot be used; by default such records are left out, counted, and listed
             in `quarantine.parquet`.
         allow_long: Begin also a study that would take more than a day, or more memory or disk space than there is
-            (see `clipmem.study.forecast`). One that was begun resumes without it.
+            (see `clipmem.study.speed`). One that was begun resumes without it.
 
     Raises:
         InputError: The recipe is wrong, asks for more pairs than there are or for what they do not have, the study
@@ -99,7 +95,7 @@ def run(
     """
     watch_launcher()
     if not is_first():  # under torchrun the first process makes the study
-        from clipmem.study.engines.together import follow
+        from clipmem.study.engines.torchrun import follow
 
         follow()
         return load_run(out)
@@ -108,7 +104,7 @@ def run(
     early.check_study(resolved, place, device=device)
     # imports torch, which takes seconds: not before the recipe is right
     from clipmem.store.folder import RunFolder
-    from clipmem.study.pipeline import Study
+    from clipmem.study.stages import Study
 
     shown = recipe if isinstance(recipe, str | Path) else "recipe"
     with open_engine(engine) as chosen:
@@ -147,7 +143,7 @@ def report(path: str | Path) -> Path:
 
     folder = RunFolder(path)
     source = early.check_source(folder.recipe().data)
-    from clipmem.study.pipeline import write_summary_and_report  # imports torch
+    from clipmem.study.stages import write_summary_and_report  # imports torch
 
     with folder.locked():
         outputs = write_summary_and_report(folder, source)

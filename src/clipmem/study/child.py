@@ -1,29 +1,33 @@
-"""A process that ends with the one that started it; `python -m clipmem.study.child PARENT` is a training process.
+"""What every process of the pool has: it ends with the process that started it, and stops when it is asked to.
 
-A process that is killed cannot end its children, and a child at work may not notice for minutes: a write to a broken
-pipe fails, but a long step, or the import of torch, writes nothing. A thread watches instead. It starts before anything
-heavy is imported: this module imports neither torch nor anything else that takes time.
+A process that is killed cannot end its children, and a child at work may not notice for minutes. A thread watches
+instead; it starts before anything heavy is imported: this module imports neither torch nor anything else that takes
+time.
 """
 
+import atexit
 import ctypes
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+STOP = "stop"  # a file of this name on the board asks all tasks to stop
+STOPPED = 130
 _PR_SET_PDEATHSIG = 1
 _POLL = 0.25
 _GRACE = 3.0  # seconds for the step at hand and its checkpoint
+_asked = threading.Event()
 
 
 def watch(parent: int) -> None:
     """End this process once `parent`, the process that started it, is gone.
 
     First as on SIGTERM: a training ends after its step, with a checkpoint. After 3 s at the latest it ends at once.
-
-    Args:
-        parent: The process id, as the parent knows it: asked for here, it would be another's if it has died already.
     """
     if sys.platform == "linux":
         # at once, and without the interpreter's lock, which the import of torch holds for seconds on a busy machine
@@ -35,15 +39,51 @@ def _wait_for_the_end(parent: int) -> None:
     # polled: a pipe's end would come late if another process had inherited it
     while os.getppid() == parent:
         time.sleep(_POLL)
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
     time.sleep(_GRACE)
     os._exit(1)
 
 
-if __name__ == "__main__":
-    watch(int(sys.argv[1]))
-    from clipmem.study.worker import main
+def _ask(*_: object) -> None:
+    _asked.set()
 
-    code = main([])
-    # nothing is left to be written, and taking torch apart takes seconds in which the thread no longer watches
-    os._exit(code)
+
+def begin(parent: int) -> None:
+    """Set up a process of the pool."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ask)
+    watch(parent)
+    # nothing is left to be written, and taking torch apart takes seconds
+    atexit.register(os._exit, 0)
+
+
+def begun(board: Path, side: str, seed: int) -> Path:
+    """Return the file that stands on the board while a task is at work."""
+    return board / f"{side}-{seed}.begun"
+
+
+def stop_asked(board: Path) -> bool:
+    """Tell whether this process, or all tasks of the board, were asked to stop."""
+    return _asked.is_set() or (board / STOP).exists()
+
+
+def call(task: Callable[..., dict[str, Any]], stderr: str, *, board: str, side: str, seed: int, **options: Any) -> Any:
+    """Run a task, with what it writes to stdout and stderr in a file, and its mark on the board."""
+    mark = begun(Path(board), side, seed)
+    mark.touch()
+    with Path(stderr).open("ab") as stream:
+        sys.stdout.flush()
+        before = [(number, os.dup(number)) for number in (1, 2)]
+        try:
+            for number, _ in before:
+                os.dup2(stream.fileno(), number)
+            found = task(board=Path(board), side=side, seed=seed, **options)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, old in before:
+                os.dup2(old, number)
+                os.close(old)
+    mark.unlink()
+    return found

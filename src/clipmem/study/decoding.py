@@ -28,7 +28,7 @@ from clipmem.data.quarantine import (
 )
 from clipmem.data.sources.base import Source
 from clipmem.store.folder import RunFolder
-from clipmem.study import materials
+from clipmem.study.plan import cache_file
 
 TABLE = "quarantine"
 
@@ -43,23 +43,7 @@ def decode_pairs(
     check: Callable[[pl.DataFrame], object],
     strict: bool = False,
 ) -> list[Path]:
-    """Decode the pictures of all pairs in every geometry, and write the tables of what is left and what is not.
-
-    Args:
-        folder: The run folder.
-        pairs: The source's pairs, with the columns of the `pairs` table.
-        source: The source, whose own problems are listed too.
-        geometries: How pictures become the squares that the models take.
-        reporter: Who is told.
-        check: Refuses pairs that are too few for the study; called with those that are left.
-        strict: Stop at the first picture that does not decode.
-
-    Returns:
-        The files written: the caches, `pairs.parquet`, `quarantine.parquet`.
-
-    Raises:
-        InputError: A picture does not decode and `strict` is set, or too few pairs are left.
-    """
+    """Decode the pictures of all pairs in every geometry, and write the tables of what is left and what is not."""
     reporter.begin("decode", pairs.height * len(geometries), "pictures")
     broken: dict[int, Problem] = {}
     where, keys = source_name(source.section), pairs["key"].to_list()
@@ -71,7 +55,7 @@ def decode_pairs(
 
     caches: list[Path] = []
     for geometry in geometries:
-        cache = materials.cache_file(folder, geometry, first=geometries[0])
+        cache = cache_file(folder, geometry, first=geometries[0])
         references = [image for place, image in enumerate(pairs["image"]) if place not in broken]
         # what decodes in one geometry decodes in all of them
         first = leave_out if not caches else None
@@ -102,11 +86,7 @@ def decode_pairs(
 
 
 def check_source(source: Source, pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], *, strict: bool) -> None:
-    """Check, before anything is written, that a source gave enough pairs, and with `strict` no problem.
-
-    Raises:
-        InputError: It did not.
-    """
+    """Check, before anything is written, that a source gave enough pairs, and with `strict` no problem."""
     if strict and source.problems:
         raise stop_at(source.problems[0])
     check_left(pairs, check, left_out_sentence(summarize(quarantine_table(source.problems), pairs.height)))
@@ -124,11 +104,7 @@ def check_left(pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], sen
 
 
 def check_strict(folder: RunFolder) -> None:
-    """Refuse a decoded run folder that has left records out.
-
-    Raises:
-        InputError: It has.
-    """
+    """Refuse a decoded run folder that has left records out."""
     for row in _table(folder).iter_rows():
         raise stop_at(Problem(*row))
 

@@ -26,72 +26,48 @@ from clipmem.evaluate.text_only import (
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import file_sha256
 from clipmem.store.tables import write_table
-from clipmem.study import materials
+from clipmem.study.plan import PlannedStudy
 
 DOCUMENT, TABLE = "evaluate/dejavu.json", "evaluate/dejavu"
 
 
 def prepare(pairs: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
-    """Check the files that `[dejavu]` names, before models are trained, and return the pairs with their objects.
-
-    Raises:
-        InputError: A file cannot be used (see `with_objects` and `read_vectors`).
-    """
+    """Check the files that `[dejavu]` names, before models are trained, and return the pairs with their objects."""
     if recipe.dejavu.text_embeddings:
         read_vectors(recipe.dejavu.text_embeddings, pairs["uid"].to_list())
     return with_objects(pairs, recipe.dejavu.objects)
 
 
-def evaluate(folder: RunFolder, recipe: Recipe, tasks: list[tuple[str, int]]) -> list[Path]:
-    """Measure Déjà Vu memorization of a scored study.
-
-    Args:
-        folder: The run folder, up to its scores.
-        recipe: Its recipe.
-        tasks: Side and seed of every model.
-
-    Returns:
-        The files written: none where no pair has an object.
-    """
-    splits = folder.read("splits")
-    own = _objects(folder, splits)
+def evaluate(study: PlannedStudy) -> list[Path]:
+    """Measure Déjà Vu memorization of a scored study; return the files written: none where no pair has an object."""
+    own = _objects(study)
     if not any(own):
         return []
-    settings, role = recipe.dejavu, splits["role"].to_numpy()
+    settings, folder = study.recipe.dejavu, study.folder
     head: dict[str, Any] = {
         "format": 1,
         "neighbours": settings.neighbours,
         "top": settings.top,
         "ranking": settings.ranking,
     }
-    reason = why_not(recipe, tasks, role, own)
+    models = [(model.side, model.seed) for model in study.models]
+    reason = why_not(study.recipe, models, study.role, own)
     if reason:
         return [folder.write_json(DOCUMENT, {**head, "skipped": reason})]
-    seeds = couples(tasks)
-    found = measure_run(folder, recipe, seeds)
+    seeds = couples(models)
+    found = measure_run(study, seeds)
     document: dict[str, Any] = {**head, "seeds": seeds, **found.document}
     write_table(folder.table_path(TABLE), TABLE, found.pairs)
     return [folder.write_json(DOCUMENT, document), folder.table_path(TABLE)]
 
 
-def measure_run(folder: RunFolder, recipe: Recipe, seeds: list[tuple[int, int]]) -> dejavu.Measured:
-    """Measure a scored study, and write nothing.
-
-    Args:
-        folder: The run folder, up to its scores.
-        recipe: Its recipe; another `[dejavu]` section measures the same models in another way.
-        seeds: Seed of f and seed of g of every comparison.
-    """
-    splits = folder.read("splits")
+def measure_run(study: PlannedStudy, seeds: list[tuple[int, int]]) -> dejavu.Measured:
+    """Measure a scored study, and write nothing."""
+    recipe, folder = study.recipe, study.folder
     labelled = dejavu.Labelled(
-        splits["uid"].to_list(),
-        splits["role"].to_numpy(),
-        np.unique(splits["group"].to_numpy(), return_inverse=True)[1],
-        _objects(folder, splits),
-        splits["planted"].to_numpy(),
-        _clipmem(folder, splits),
+        study.uids, study.role, study.group, _objects(study), study.splits["planted"].to_numpy(), _clipmem(study)
     )
-    neighbours, about = _text_neighbours(folder, recipe)
+    neighbours, about = _text_neighbours(study)
     found = dejavu.measure(
         [
             (partial(passes.load, folder.embedding_dir("f", f)), partial(passes.load, folder.embedding_dir("g", g)))
@@ -106,10 +82,10 @@ def measure_run(folder: RunFolder, recipe: Recipe, seeds: list[tuple[int, int]])
     return found
 
 
-def _objects(folder: RunFolder, splits: pl.DataFrame) -> list[list[str]]:
-    """Return the objects of each split row's own picture, whatever captions it was given."""
-    objects = dict(folder.read("pairs").select("uid", "objects").iter_rows())
-    return [list(objects[uid] or []) for uid in splits["uid"]]
+def _objects(study: PlannedStudy) -> list[list[str]]:
+    """Return the objects of each split row's own image, whatever captions it was given."""
+    objects = study.pairs["objects"].to_list()
+    return [list(objects[row] or []) for row in study.rows]
 
 
 def summary_of(folder: RunFolder) -> dict[str, Any]:
@@ -150,24 +126,21 @@ def couples(tasks: list[tuple[str, int]]) -> list[tuple[int, int]]:
     return common or list(zip(f, g, strict=False))
 
 
-def _clipmem(folder: RunFolder, splits: pl.DataFrame) -> np.ndarray:
-    scores = dict(folder.read("scores").select("uid", "clipmem").iter_rows())
-    return np.array([np.nan if scores.get(uid) is None else scores[uid] for uid in splits["uid"]], dtype=np.float64)
+def _clipmem(study: PlannedStudy) -> np.ndarray:
+    scores = dict(study.folder.read("scores").select("uid", "clipmem").iter_rows())
+    return np.array([np.nan if scores.get(uid) is None else scores[uid] for uid in study.uids], dtype=np.float64)
 
 
-def _text_neighbours(folder: RunFolder, recipe: Recipe) -> tuple[TextNeighbours, dict[str, Any]]:
+def _text_neighbours(study: PlannedStudy) -> tuple[TextNeighbours, dict[str, Any]]:
     """Find each measured pair's nearest public captions, and say by what."""
-    splits, settings = folder.read("splits"), recipe.dejavu
-    public = (splits["role"] == "external").to_numpy()
+    settings, public = study.recipe.dejavu, study.role == "external"
     if settings.text_embeddings:
-        pairs = folder.read("pairs")
-        row = {uid: place for place, uid in enumerate(pairs["uid"])}
-        vectors = read_vectors(settings.text_embeddings, pairs["uid"].to_list())
-        vectors = vectors[[row[uid] for uid in splits["captions_from"]]]
+        row = {uid: place for place, uid in enumerate(study.pairs["uid"])}
+        vectors = read_vectors(settings.text_embeddings, study.pairs["uid"].to_list())
+        vectors = vectors[[row[uid] for uid in study.splits["captions_from"]]]
         file = Path(settings.text_embeddings)
         about = {"name": "text embeddings", "file": file.name, "sha256": file_sha256(file)}
         return vector_neighbours(vectors[~public], vectors[public], settings.neighbours), about
-    captions = materials.load(folder, recipe).captions
-    asked = [own for own, is_public in zip(captions, public, strict=True) if not is_public]
-    there = [own for own, is_public in zip(captions, public, strict=True) if is_public]
+    asked = [own for own, is_public in zip(study.captions, public, strict=True) if not is_public]
+    there = [own for own, is_public in zip(study.captions, public, strict=True) if is_public]
     return tfidf_neighbours(asked, there, settings.neighbours), {"name": TFIDF}

@@ -28,11 +28,7 @@ _NO_PATH = re.compile(r"::|\{|^[\w-]+:")
 
 
 def check_study(recipe: Recipe, out: Path, *, device: str) -> None:
-    """Check the names and paths of a recipe, the run folder and the device.
-
-    Raises:
-        InputError: One of them cannot work; the run folder is as it was.
-    """
+    """Check the names and paths of a recipe, the run folder and the device."""
     check_device(device)
     given = (*recipe.given.target, *recipe.given.reference)
     if given:
@@ -56,11 +52,7 @@ def check_study(recipe: Recipe, out: Path, *, device: str) -> None:
 
 
 def check_device(name: str) -> None:
-    """Check that a device can be here, as far as that can be told without torch.
-
-    Raises:
-        InputError: There is no device of that name, or cuda is asked for and torch or the driver cannot have it.
-    """
+    """Check that a device can be here, as far as that can be told without torch."""
     if name not in DEVICES:
         raise InputError(
             f"device {name!r}",
@@ -93,21 +85,13 @@ def _no_gpu() -> str:
 
 
 def check_models(addresses: Iterable[str]) -> None:
-    """Check that there is something at the addresses of models, or of folders of embeddings.
-
-    Raises:
-        InputError: An address has no known form, or there is no such folder, file or architecture.
-    """
+    """Check that there is something at the addresses of models, or of folders of embeddings."""
     for one in addresses:
         address.parse(one)
 
 
 def check_file(path: str | Path, what: str) -> None:
-    """Check that a path leads to a file, or a folder, that can be read.
-
-    Raises:
-        InputError: It does not.
-    """
+    """Check that a path leads to a file, or a folder, that can be read."""
     place = checked_path(path, what)
     with reading(f"{what} {place}", expected="a file that can be read"):
         place.stat()
@@ -117,11 +101,7 @@ def check_file(path: str | Path, what: str) -> None:
 
 @contextlib.contextmanager
 def opening(section: DataSection) -> Generator[None]:
-    """Check the paths of a `[data]` section, and explain what goes wrong while its source is found and opened.
-
-    Raises:
-        InputError: A path cannot be one, or what lies there cannot be read.
-    """
+    """Check the paths of a `[data]` section, and explain what goes wrong while its source is found and opened."""
     for part in section.path.split("::"):  # a list of shards is no path
         checked_path(part, "[data] path")
     checked_path(section.image_root, "[data] image_root")
@@ -147,11 +127,7 @@ def _look_for(section: DataSection) -> None:
 
 
 def check_source(section: DataSection) -> "Source":
-    """Open the source behind a `[data]` section, without reading its pairs.
-
-    Raises:
-        InputError: There is nothing at the path, or nothing that the source can read.
-    """
+    """Open the source behind a `[data]` section, without reading its pairs."""
     with opening(section):
         from clipmem.data.sources import open_source  # imports polars and pyarrow
 
@@ -159,21 +135,13 @@ def check_source(section: DataSection) -> "Source":
 
 
 def check_data(path: str | Path) -> None:
-    """Check the path of a data set given to a command; `emoji` is the shipped one.
-
-    Raises:
-        InputError: There is nothing at the path, or nothing that can be read.
-    """
+    """Check the path of a data set given to a command; `emoji` is the shipped one."""
     if str(path) != "emoji" or Path(path).exists():
         check_source(DataSection.model_validate({"path": str(path)}))
 
 
 def check_there(path: str, source: str = "") -> None:
-    """Check that something lies at a path, whatever it is, and that a data source is known.
-
-    Raises:
-        InputError: Nothing does, or there is no such source.
-    """
+    """Check that something lies at a path, whatever it is, and that a data source is known."""
     if source:
         from clipmem.data.sources import SOURCES  # imports polars and pyarrow
 
@@ -184,11 +152,7 @@ def check_there(path: str, source: str = "") -> None:
 
 
 def check_scores(out: Path) -> None:
-    """Check the name of a table of scores to write, and its place.
-
-    Raises:
-        InputError: It does not end in .parquet, or cannot be written there.
-    """
+    """Check the name of a table of scores to write, and its place."""
     if out.suffix.lower() != ".parquet":
         raise InputError(
             "--out", got=f"{out}", expected="a name that ends in .parquet", hint="Scores are written as Parquet."
@@ -197,11 +161,7 @@ def check_scores(out: Path) -> None:
 
 
 def check_choice(folder: Path | None, models: Sequence[str], *, data: bool) -> None:
-    """Check that `clipmem evaluate` is told of a run or of models, and of data for models.
-
-    Raises:
-        InputError: It names neither, or both, or models without data.
-    """
+    """Check that `clipmem evaluate` is told of a run or of models, and of data for models."""
     if (folder is None) == (not models):
         raise InputError(
             "clipmem evaluate",
@@ -219,11 +179,7 @@ def check_choice(folder: Path | None, models: Sequence[str], *, data: bool) -> N
 
 
 def check_run(path: str | Path) -> None:
-    """Check that a folder is a run folder; whether what is needed of it is finished, the command says.
-
-    Raises:
-        InputError: It is none.
-    """
+    """Check that a folder is a run folder; whether what is needed of it is finished, the command says."""
     from clipmem.store.folder import RunFolder  # imports polars
 
     RunFolder(path).recipe()

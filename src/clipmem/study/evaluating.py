@@ -13,6 +13,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,14 +37,12 @@ from clipmem.evaluate.prompts import Prompts, read_templates
 from clipmem.evaluate.utility import TestPairs, Utility, class_numbers, why_not
 from clipmem.models import given
 from clipmem.models.protocol import DualEncoder
-from clipmem.score.protocols import protocol_of
-from clipmem.store import manifest
 from clipmem.store.atomic import atomic_write
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.study import early, execution, utility
-from clipmem.study.engine import Task
 from clipmem.study.models import open_models
+from clipmem.study.plan import PlannedStudy
 from clipmem.train.numerics import threads
 
 _TRAIN_SHARE = 0.6
@@ -76,9 +75,6 @@ def data_section(
     Without a source the format is told by content (see `detect`); a folder of which nothing else can be said is one of
     classes (`classfolder`). Tables have their labels in the column `label` unless another is named, and their labels
     for captions where there are no captions.
-
-    Raises:
-        InputError: Nothing can be said of what lies at the path.
     """
     if path is None and not source:
         return None
@@ -114,11 +110,7 @@ def _detected(known: dict[str, str]) -> DataSection:
 def settings_with(
     section: EvaluateSection, *, labels: str = "", classnames: Path | None = None, templates: Path | None = None
 ) -> EvaluateSection:
-    """Return a recipe's `[evaluate]` section with a command's changes.
-
-    Raises:
-        InputError: The file of templates cannot be used.
-    """
+    """Return a recipe's `[evaluate]` section with a command's changes."""
     changes: dict[str, Any] = {"labels": labels} if labels else {}
     if classnames:
         changes["classnames"] = str(classnames)
@@ -137,23 +129,7 @@ def evaluate_run(
     name: str = "",
     reporter: Reporter | None = None,
 ) -> Evaluated:
-    """Evaluate the models of a finished run, and write `evaluate/NAME.json` into its folder.
-
-    Args:
-        path: The run folder.
-        data: The source to test on; None: the study's own external pairs.
-        labels: `label` or `sublabel`; "": as in the recipe's `[evaluate]`, or `label` with `data`.
-        classnames: File with the names of classes; None: as in the recipe, or none with `data`.
-        templates: File with templates; None: as in the recipe.
-        name: Name of the document; by default `external`, or the name of the source's file or folder.
-        reporter: Who is told of the progress.
-
-    Returns:
-        The document, and where it lies.
-
-    Raises:
-        InputError: The folder is no finished run, the source or a file cannot be read, or the name is taken.
-    """
+    """Evaluate the models of a finished run, and write `evaluate/NAME.json` into its folder."""
     folder = RunFolder(path)
     recipe = folder.recipe()
     folder.read_json("summary.json")  # says what to do when the run is not finished
@@ -162,21 +138,17 @@ def evaluate_run(
         section = section.model_copy(update={"classnames": "", "labels": "label"})
     settings = settings_with(section, labels=labels, classnames=classnames, templates=templates)
     name = _checked_name(name or (Path(data.path).stem or data.source if data else "external"))
-    changed = recipe.model_copy(update={"evaluate": settings})
-    tasks = [Task(one.side, one.seed) for one in protocol_of(recipe).training_sets(folder.read("splits"))]
+    study = PlannedStudy(folder, recipe.model_copy(update={"evaluate": settings}))
     with folder.locked():
         if data is None:
-            document, _ = utility.measure(folder, changed, tasks)
+            document, _ = utility.measure(study)
         else:
-            splits = folder.read("splits")
-            trained = frozenset(splits.filter(pl.col("role") != "external")["uid"])
-            how = execution.from_manifest(manifest.read(folder))
             document = evaluate_source(
-                _models_of(folder, recipe, tasks),
-                changed.model_copy(update={"data": data}),
-                left_out=trained,
-                device=how.device,
-                count=how.threads * how.workers,
+                _models_of(study),
+                study.recipe.model_copy(update={"data": data}),
+                left_out=frozenset(study.splits.filter(pl.col("role") != "external")["uid"]),
+                device=study.how.device,
+                count=study.how.threads * study.how.workers,
                 reporter=reporter,
                 untrained=utility.untrained_text(recipe),
             )
@@ -194,21 +166,7 @@ def evaluate_given(
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> Evaluated:
-    """Evaluate models by their address on a source, and write a JSON document.
-
-    Args:
-        addresses: Folders of models (see `clipmem.models.given`).
-        data: The source to test on.
-        out: The file to write.
-        labels: `label` or `sublabel`; "" for `label`.
-        classnames: File with the names of classes.
-        templates: File with templates.
-        device: `auto`, `cpu` or `cuda`.
-        reporter: Who is told of the progress.
-
-    Raises:
-        InputError: A model, the source or a file cannot be read.
-    """
+    """Evaluate models by their address on a source, and write a JSON document."""
     early.check_choice(None, addresses, data=data is not None)
     found = [given.find(address) for address in addresses]
     if len(set(addresses)) < len(addresses):
@@ -216,7 +174,7 @@ def evaluate_given(
     settings = settings_with(EvaluateSection(), labels=labels, classnames=classnames, templates=templates)  # pyright: ignore[reportCallIssue]
     recipe = Recipe(data=data or DataSection(), evaluate=settings)  # pyright: ignore[reportCallIssue]
     how = execution.resolve(recipe, 1, device=device)
-    models = [_Model(one.name, 0, _loader(one)) for one in found]
+    models = [_Model(one.name, 0, partial(given.load, one)) for one in found]
     document = evaluate_source(
         models, recipe, left_out=frozenset(), device=how.device, count=how.threads, reporter=reporter
     )
@@ -224,20 +182,17 @@ def evaluate_given(
     return Evaluated(document, out)
 
 
-def _loader(model: given.GivenModel) -> Callable[[], DualEncoder]:
-    return lambda: given.load(model)
-
-
-def _models_of(folder: RunFolder, recipe: Recipe, tasks: Sequence[Task]) -> list[_Model]:
+def _models_of(study: PlannedStudy) -> list[_Model]:
     """Return the models of a run that stand for it."""
-    models = open_models(recipe, folder, manifest.read(folder))
-
-    def loader(task: Task) -> Callable[[], DualEncoder]:
-        return lambda: models.load(task.side, task.seed)
-
+    models = open_models(study.recipe, study.folder, study.manifest)  # given ones are compared with the manifest
     return [
-        _Model(utility.kind_of(task), task.seed, loader(task), utility.presentations(folder, task))
-        for task in utility.chosen(tasks)
+        _Model(
+            utility.kind_of(model),
+            model.seed,
+            partial(models.load, model.side, model.seed),
+            utility.presentations(study.folder, model),
+        )
+        for model in utility.chosen(study.models)
     ]
 
 
@@ -262,23 +217,7 @@ def evaluate_source(
     reporter: Reporter | None = None,
     untrained: str = "",
 ) -> dict[str, Any]:
-    """Evaluate models on the source that `recipe.data` names.
-
-    Args:
-        models: The models; one is held at a time.
-        recipe: Its sections `[data]`, `[evaluate]`, `[embed] batch_size`, `[score]` and the seed of `[split]` are used.
-        left_out: Uids of pairs that a model was trained on.
-        device: `cpu` or `cuda`.
-        count: Threads.
-        reporter: Who is told of the progress.
-        untrained: Why the models' text towers are of no use; "" where they are.
-
-    Returns:
-        The document, as in `evaluate/utility.json`.
-
-    Raises:
-        InputError: The source cannot be read, has too few pairs, or a class has no name.
-    """
+    """Evaluate models on the source that `recipe.data` names."""
     reporter, source = reporter or Quiet(), open_source(recipe.data)
     every = source.pairs()
     pairs = every.filter(~pl.col("uid").is_in(sorted(left_out)))

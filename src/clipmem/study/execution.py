@@ -1,13 +1,13 @@
 """What a study resolves for the machine it runs on: device, precision, threads. Kept in the manifest for resuming."""
 
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from clipmem.base.errors import InputError
+from clipmem.base.machine import cores
 from clipmem.base.recipes import Recipe
+from clipmem.base.require import require
 from clipmem.train.numerics import check_compiler, resolve_precision
 
 
@@ -34,33 +34,15 @@ class Execution:
         return asdict(self)
 
 
-def cores() -> int:
-    """Count the processor cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def resolve(recipe: Recipe, models: int, *, device: str = "auto") -> Execution:
     """Choose for this machine: as many models at a time as there are cores, the cores shared among them.
 
     Two processes of one thread are faster than one of two: a small model's operations are too short to share.
-
-    Args:
-        recipe: The recipe.
-        models: How many models the study trains.
-        device: `auto`, `cpu` or `cuda`.
-
-    Raises:
-        InputError: The device is not there, or the models are to be compiled and there is no compiler.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device not in {"cpu", "cuda"} or (device == "cuda" and not torch.cuda.is_available()):
-        raise InputError(
-            f"device {device!r}",
-            got="no such device here",
-            expected="cpu, or cuda where there is one",
-            hint="Use auto.",
-        )
+    there = device == "cpu" or (device == "cuda" and torch.cuda.is_available())
+    require(there, f"device {device!r}", "no such device here", "cpu, or cuda where there is one", "Use auto.")
     workers = min(models, cores()) if device == "cpu" else 1
     precision = resolve_precision(recipe.train.precision, device)
     check_compiler(recipe.train.compile, device)
@@ -72,10 +54,6 @@ def batches_ahead(how: Execution, processes: int) -> int:
 
     On a GPU 2: the processor has nothing else to do. On CPUs 1 where every process has a core for that thread which no
     process computes on, else 0: on two cores with two training processes there is none.
-
-    Args:
-        how: What was resolved for this machine.
-        processes: Training processes that run at the same time.
     """
     if how.device == "cuda":
         return 2

@@ -71,15 +71,7 @@ class Run:
         return self._folder.read("seed_scores")
 
     def top(self, k: int = 10, *, role: str = "candidate") -> pl.DataFrame:
-        """Return the `k` most memorized pairs of a role, with the captions they were trained with.
-
-        Args:
-            k: How many, at least 1.
-            role: `candidate` (measured), `independent`, `shared` or `external`.
-
-        Raises:
-            InputError: k is not 1 or more, or no pair has that role.
-        """
+        """Return the `k` most memorized pairs of a role, with the captions they were trained with."""
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError("k", got=shorten(k), expected="a whole number, 1 or more", hint="Ask for 10, say.")
         check_role(role, self.scores["role"], "role")
@@ -96,11 +88,7 @@ class Run:
         )
 
     def images(self, uids: list[str]) -> dict[str, bytes]:
-        """Return the encoded pictures of pairs, from the source that the recipe names.
-
-        Raises:
-            InputError: No uid is given, or one that no pair of the run has.
-        """
+        """Return the encoded pictures of pairs, from the source that the recipe names."""
         if isinstance(uids, str) or not len(uids):
             raise InputError(
                 "uids",
@@ -111,27 +99,14 @@ class Run:
         return _images(self.pairs, open_source(self.recipe.data), uids)
 
     def model(self, side: str, seed: int) -> Any:
-        """Load the model `f` or `g` of a seed (imports torch and open_clip); of given models, target or reference.
-
-        Raises:
-            InputError: There is no such model, or it is not as it was when it was scored.
-        """
+        """Load the model `f` or `g` of a seed (imports torch and open_clip); of given models, target or reference."""
         from clipmem.study.models import open_models  # heavy, and not needed to read results
 
         return open_models(self.recipe, self._folder, self.manifest).load(side, seed)
 
 
 def check_role(role: str, roles: pl.Series, what: str) -> None:
-    """Check that some pair has a role.
-
-    Args:
-        role: The role asked for.
-        roles: The role of each pair.
-        what: Which argument it is, for the message.
-
-    Raises:
-        InputError: None has.
-    """
+    """Check that some pair has a role."""
     known = roles.unique().sort().to_list()
     if role not in known:
         raise InputError(

@@ -7,16 +7,14 @@ from pathlib import Path
 from clipmem.base.errors import InputError
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe
-from clipmem.data.cache import open_cache
 from clipmem.data.sources import open_source
 from clipmem.localize.run import SETTINGS_FILE, LocalizeSettings, describe, localize, work
 from clipmem.localize.sweep import Points, ViewSettings
 from clipmem.models import openclip
-from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
-from clipmem.study import execution, materials
 from clipmem.study.beside import forget_beside, write_beside
-from clipmem.study.pipeline import write_summary_and_report
+from clipmem.study.plan import PlannedStudy
+from clipmem.study.stages import write_summary_and_report
 from clipmem.train.numerics import threads
 from clipmem.train.objectives import OBJECTIVES
 
@@ -32,20 +30,6 @@ def localize_run(
     """Measure where a finished study's memorization sits and write `localize/` and the report.
 
     A folder that was already localized over the same points and views is not measured again.
-
-    Args:
-        path: The run folder of a four-way study.
-        views: Image views, and at most as many text views, of each pair; None: the recipe's `[localize]`.
-        pairs: At most this many pairs of each role go through the models, a seeded sample; None: the recipe's.
-        beside: Folders of other localized runs, whose UnitMem by layer is laid beside this one's (see
-            `study.beside`).
-        reporter: Who is told of the progress.
-
-    Returns:
-        The files written.
-
-    Raises:
-        InputError: The folder is not a finished run of the four-way protocol, or a run of `beside` does not compare.
     """
     reporter, folder = reporter or Quiet(), RunFolder(path)
     recipe = folder.recipe()
@@ -85,13 +69,14 @@ def settings_of(recipe: Recipe, *, views: int | None = None, pairs: int | None =
 
 
 def _measure(folder: RunFolder, recipe: Recipe, settings: LocalizeSettings, reporter: Reporter) -> list[Path]:
-    started, points = time.monotonic(), points_of(folder)
+    started, study = time.monotonic(), PlannedStudy(folder)
+    points = points_of(study)
     known = folder.is_done("localize") and (folder.path / SETTINGS_FILE).is_file()
     if known and folder.read_json(SETTINGS_FILE) == describe(points, settings):
         reporter.end("localize", folder.seconds()["localize"], skipped=True)
         return []
     forget_beside(folder)  # it was made from the values that are now replaced
-    how = execution.from_manifest(manifest.read(folder))
+    how = study.how
     reporter.begin("localize", work(points, recipe.train.seeds, settings), "pairs")
     with threads(how.threads * how.workers):
         files = localize(
@@ -108,19 +93,16 @@ def _measure(folder: RunFolder, recipe: Recipe, settings: LocalizeSettings, repo
     return files
 
 
-def points_of(folder: RunFolder) -> Points:
-    """Read all pairs of a run, in the order of its split table."""
-    recipe, splits = folder.recipe(), folder.read("splits")
-    material = materials.load(folder, recipe)
-    pairs = folder.read("pairs")
-    label, captions = (dict(pairs.select("uid", name).iter_rows()) for name in ("label", "captions"))
+def points_of(study: PlannedStudy) -> Points:
+    """Return all pairs of a run, in the order of its split table."""
+    label = study.pairs["label"].to_list()
     return Points(
-        uids=splits["uid"].to_list(),
-        roles=splits["role"].to_list(),
-        groups=splits["group"].to_list(),
-        labels=[label[uid] for uid in splits["uid"]],
-        pixels=open_cache(folder.path / materials.CACHE),
-        rows=material.rows,
+        uids=study.uids,
+        roles=study.role.tolist(),
+        groups=study.splits["group"].to_list(),
+        labels=[label[row] for row in study.rows],
+        pixels=study.pixels(),
+        rows=study.rows,
         # a model may have seen the first caption only: the others are views of it that it did not see
-        captions=[captions[uid] for uid in splits["captions_from"]],
+        captions=study.all_captions(),
     )

@@ -22,11 +22,7 @@ class StudyModels(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Say what the manifest says of them.
-
-        Raises:
-            InputError: One of them cannot work: there is no such architecture, or a given model does not load.
-        """
+        """Say what the manifest says of them."""
 
     @property
     @abstractmethod
@@ -34,11 +30,7 @@ class StudyModels(ABC):
         """How the pictures that the models take are made, each once, the smallest first."""
 
     def check(self, manifest: Mapping[str, Any]) -> None:  # noqa: B027  models of a run folder are checked by its markers
-        """Check that they are the models of which the manifest of a run folder speaks.
-
-        Raises:
-            InputError: They are not; both sides are shown.
-        """
+        """Check that they are the models of which the manifest of a run folder speaks."""
 
     @abstractmethod
     def load(self, side: str, seed: int) -> DualEncoder:
@@ -62,11 +54,7 @@ class TrainedModels(StudyModels):
         return [openclip.geometry_of_config(self._name)]
 
     def load(self, side: str, seed: int) -> DualEncoder:
-        """Load a model of the run folder.
-
-        Raises:
-            InputError: The study trained no such model.
-        """
+        """Load a model of the run folder."""
         if not self._folder.marker(f"train-{side}-seed-{seed}").is_file():
             known = [path.stem.removeprefix("train-") for path in self._folder.marker("").parent.glob("train-*-seed-*")]
             raise InputError(
@@ -86,9 +74,6 @@ class GivenModels(StudyModels):
         roles: The roles file; "" for none.
         folder: The run folder, named in messages.
         known: What the manifest of a finished run says of them.
-
-    Raises:
-        InputError: A model is not there.
     """
 
     def __init__(
@@ -189,18 +174,7 @@ def _geometry(entry: Mapping[str, Any]) -> Geometry:
 def open_models(
     recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None, *, verify: bool = True
 ) -> StudyModels:
-    """Return the models of a study, before or after it was made.
-
-    Args:
-        recipe: The recipe.
-        folder: The run folder.
-        manifest: The manifest of a finished run: given models are then looked for where they were at that time,
-            whatever the working directory is now, and must be as they were.
-        verify: Compare given models with what the manifest says of them.
-
-    Raises:
-        InputError: There is no such architecture, or a given model is missing or changed.
-    """
+    """Return the models of a study, before or after it was made."""
     if recipe.protocol != "given":
         return TrainedModels(recipe, folder)
     section = recipe.given

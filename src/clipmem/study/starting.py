@@ -14,7 +14,7 @@ from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES, assign_roles
 from clipmem.report.escape import visible
 from clipmem.study.api import find_recipe
-from clipmem.study.inspecting import find_data
+from clipmem.study.data_commands import find_data
 
 FEWEST = 50  # pairs: four or five in each measured role tell nothing of a single pair, but show that all works
 _USED = 0.95
@@ -70,16 +70,6 @@ def start(
     """Look through data and write a recipe for them.
 
     Every record is read once, and a sample of the images is decoded (see `clipmem.data.inspection`).
-
-    Args:
-        path: What `data.path` would be.
-        protocol: The recipe's protocol.
-        source: The data source; found out when empty.
-        settings: Changes to the recipe, for example `data.caption_column=text` or `train.epochs=1`.
-        progress: Called with the number of images looked at, and of how many.
-
-    Raises:
-        InputError: The path holds nothing that can be used, too few pairs for a study, or a setting is wrong.
     """
     own = [setting for setting in settings if setting.startswith("data.")]
     section, reason = find_data(path, source=source, settings=own)

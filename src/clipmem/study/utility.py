@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from clipmem.base.recipes import Recipe
@@ -17,13 +16,11 @@ from clipmem.embed import passes
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.prompts import Prompts, make_prompts, read_classnames, shipped
 from clipmem.evaluate.utility import TestPairs, Utility, class_numbers, why_not
-from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
-from clipmem.study import execution
-from clipmem.study.models import open_models
-from clipmem.study.workers import Task
+from clipmem.study.plan import PlannedStudy
 from clipmem.train.numerics import threads
 from clipmem.train.objectives import OBJECTIVES
+from clipmem.train.paired import TrainingSet
 
 DOCUMENT, RETRIEVAL = "evaluate/utility.json", "evaluate/retrieval.json"
 # models of a kind that stand for all of them, where they are not twins: the mean of more says no more
@@ -31,20 +28,12 @@ _EVALUATED = 8
 
 
 def prepare(pairs: pl.DataFrame, recipe: Recipe) -> None:
-    """Check the names of classes that `[evaluate]` gives, before models are trained.
-
-    Raises:
-        InputError: The file cannot be used, or a label has no name in it.
-    """
+    """Check the names of classes that `[evaluate]` gives, before models are trained."""
     prompts_of(pairs, recipe)
 
 
 def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
-    """Return the classes of a study's pairs with their prompts; None where pairs have no labels, or are to have none.
-
-    Raises:
-        InputError: The file of class names cannot be used, or a label has no name in it.
-    """
+    """Return the classes of a study's pairs with their prompts; None where pairs have, or are to have, no labels."""
     settings = recipe.evaluate
     if settings.labels == "none":
         return None
@@ -59,103 +48,77 @@ def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
     return make_prompts(labels, names, settings.templates or templates)
 
 
-def evaluate(folder: RunFolder, recipe: Recipe, tasks: Sequence[Task]) -> list[Path]:
-    """Measure retrieval, zero-shot classification and the linear probe of a scored study, and write them.
-
-    Args:
-        folder: The run folder, up to its embeddings.
-        recipe: Its recipe.
-        tasks: Side and seed of every model.
-
-    Returns:
-        The files written.
-    """
-    document, retrieval = measure(folder, recipe, tasks)
-    return [folder.write_json(RETRIEVAL, retrieval), folder.write_json(DOCUMENT, document)]
+def evaluate(study: PlannedStudy) -> list[Path]:
+    """Measure retrieval, zero-shot classification and the linear probe of a scored study; return the files written."""
+    document, retrieval = measure(study)
+    return [study.folder.write_json(RETRIEVAL, retrieval), study.folder.write_json(DOCUMENT, document)]
 
 
-def measure(folder: RunFolder, recipe: Recipe, tasks: Sequence[Task]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Measure the models of a study on its external pairs, and write nothing.
-
-    Args:
-        folder: The run folder, up to its embeddings.
-        recipe: Its recipe; another `[evaluate]` section measures the same models in another way.
-        tasks: Side and seed of every model.
-
-    Returns:
-        What `evaluate/utility.json` and `evaluate/retrieval.json` hold. Retrieval is there also where it means
-        nothing, because no text tower was trained.
-    """
-    known = manifest.read(folder)
-    how, models = execution.from_manifest(known), open_models(recipe, folder, known, verify=False)
-    test, splits = _pairs(folder, recipe), folder.read("splits")
+def measure(study: PlannedStudy) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measure the models of a study on its external pairs, and write nothing."""
+    recipe, how = study.recipe, study.how
+    test = _pairs(study)
     utility = Utility(test, recipe.evaluate, Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed))
     with threads(how.threads * how.workers):
-        for task in chosen(tasks):
+        for model in chosen(study.models):
             prompts = None
             if test.prompts and "zero_shot" not in test.why:
                 prompts = passes.embed_texts(
-                    models.load(task.side, task.seed),
-                    test.prompts.texts,
-                    batch_size=recipe.embed.batch_size,
-                    device=how.device,
+                    study.load(model), test.prompts.texts, batch_size=recipe.embed.batch_size, device=how.device
                 )
-            embeddings = passes.load(folder.embedding_dir(task.side, task.seed))
-            shown = presentations(folder, task)
-            utility.add(kind_of(task), task.seed, embeddings, prompts, presentations=shown)
+            shown = presentations(study.folder, model)
+            utility.add(kind_of(model), model.seed, study.embeddings(model), prompts, presentations=shown)
         retrieval = utility.retrieval()
         document = {
             **utility.document(None if "retrieval" in test.why else retrieval),
             "pairs": "external pairs of the study, which no model trained on",
             "labels": recipe.evaluate.labels,
-            "probe_pairs": "shared pairs" if (splits["role"] == "shared").any() else "all pairs that are not external",
+            "probe_pairs": "shared pairs" if (study.role == "shared").any() else "all pairs that are not external",
         }
     return document, retrieval
 
 
-def chosen(tasks: Sequence[Task]) -> list[Task]:
+def chosen(models: Sequence[TrainingSet]) -> list[TrainingSet]:
     """Return the models that stand for a study: all f and g, at most eight of those that are no twins.
 
     Example:
-        >>> [task.seed for task in chosen([Task("r", k) for k in range(20)])]
+        >>> [model.seed for model in chosen([TrainingSet("r", k, (), 0) for k in range(20)])]
         [0, 1, 2, 3, 4, 5, 6, 7]
     """
     counts: dict[str, int] = {}
-    found: list[Task] = []
-    for task in tasks:
-        kind = kind_of(task)
+    found: list[TrainingSet] = []
+    for model in models:
+        kind = kind_of(model)
         counts[kind] = counts.get(kind, 0) + 1
-        if kind == task.side or counts[kind] <= _EVALUATED:
-            found.append(task)
+        if kind == model.side or counts[kind] <= _EVALUATED:
+            found.append(model)
     return found
 
 
-def presentations(folder: RunFolder, task: Task) -> int | None:
+def presentations(folder: RunFolder, model: TrainingSet) -> int | None:
     """Return how many pairs a model was shown in training; None for given models, of which nobody knows."""
-    record = folder.model_dir(task.side, task.seed) / "record.json"
+    record = folder.model_dir(model.side, model.seed) / "record.json"
     if not record.is_file():
         return None
     return int(folder.read_json(str(record.relative_to(folder.path)))["presentations"])
 
 
-def kind_of(task: Task) -> str:
+def kind_of(model: TrainingSet) -> str:
     """Say which side a model stands for: `f`, which saw the candidates, or `g`.
 
     Example:
-        >>> kind_of(Task("g", 0)), kind_of(Task("r", 3)), kind_of(Task("without-ab12", 0))
-        ('g', 'f', 'g')
+        >>> [kind_of(TrainingSet(side, 0, (), 0)) for side in ("g", "r", "without-ab12")]
+        ['g', 'f', 'g']
     """
-    return "g" if task.side.startswith("without-") else "f" if task.side == "r" else task.side
+    return "g" if model.side.startswith("without-") else "f" if model.side == "r" else model.side
 
 
-def _pairs(folder: RunFolder, recipe: Recipe) -> TestPairs:
+def _pairs(study: PlannedStudy) -> TestPairs:
     """Return the test pairs of a study, with the reason for every task that is not measured."""
-    splits, pairs = folder.read("splits"), folder.read("pairs")
-    prompts = prompts_of(pairs, recipe)
-    label = dict(zip(pairs["uid"], pairs[_column(recipe)].fill_null(""), strict=True)) if prompts else {}
-    labels = class_numbers([label.get(uid, "") for uid in splits["uid"]], prompts.classes if prompts else [])
-    groups = np.unique(splits["group"].to_numpy(), return_inverse=True)[1].astype(np.int64)
-    role = splits["role"].to_numpy()
+    recipe, role, groups = study.recipe, study.role, study.group
+    prompts = prompts_of(study.pairs, recipe)
+    label = study.pairs[_column(recipe)].fill_null("").to_list() if prompts else [""] * study.pairs.height
+    labels = class_numbers([label[row] for row in study.rows], prompts.classes if prompts else [])
     test, shared = role == "external", role == "shared"
     train = shared if shared.any() else ~test
     why = why_not(

@@ -29,13 +29,6 @@ def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:
     The thread computes as this one does: denormals are flushed or not, and on a GPU it uses the same device. It ends
     with the iterator, with an error, or when the generator is closed; nothing is left running then.
 
-    Args:
-        items: What is made; used by the thread alone.
-        depth: How many items may wait; 0 = no thread, each is made when it is asked for.
-
-    Raises:
-        Exception: Whatever `items` raises, when its turn comes.
-
     Example:
         >>> list(made_ahead(iter("abc"), depth=2))
         ['a', 'b', 'c']

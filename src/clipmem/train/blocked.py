@@ -22,15 +22,6 @@ def blocked_contrastive_loss(
     dL/dz_ij = 1/(2n) [ exp(z_ij - log Σ_k exp z_ik) + exp(z_ij - log Σ_k exp z_kj) - 2 (i = j) ].
     Never more than `block` rows of z are held. Second derivatives are not there.
 
-    Args:
-        image: u, shape (n, d), float32.
-        text: v, shape (n, d), float32.
-        scale: s, above 0.
-        block: Rows of a block, at least 1.
-
-    Returns:
-        The loss.
-
     Example:
         >>> u = torch.eye(3)
         >>> round(float(blocked_contrastive_loss(u, u, torch.tensor(1.0), block=2)), 4)

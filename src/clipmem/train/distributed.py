@@ -45,9 +45,6 @@ class World:
     def share(self, batch: Int[np.ndarray, " size"]) -> Int[np.ndarray, " own"]:
         """Return this process's rows of a batch: consecutive ones, counts that differ by at most one.
 
-        Args:
-            batch: The slots of the whole batch.
-
         Example:
             >>> [World(rank, 3).share(np.arange(7)).tolist() for rank in range(3)]
             [[0, 1, 2], [3, 4], [5, 6]]
@@ -64,23 +61,13 @@ class World:
         return [int(count) for count in every]
 
     def gather(self, own: Float[Tensor, "own d"], counts: Sequence[int]) -> Float[Tensor, "n d"]:
-        """Return the rows of all processes in the order of their ranks; the gradient finds its way back.
-
-        Args:
-            own: This process's rows.
-            counts: How many rows each process has.
-        """
+        """Return the rows of all processes in the order of their ranks; the gradient finds its way back."""
         return own if self.size == 1 else _Gather.apply(own, tuple(counts), self.rank)  # pyright: ignore[reportReturnType]
 
     def loss_function(
         self, objective: Callable[..., Tensor], trained: Sequence[tuple[str, nn.Parameter]]
     ) -> Callable[..., Tensor]:
-        """Return what to call for the loss: after its backward pass the gradients are those of the whole batch.
-
-        Args:
-            objective: Gives this process's share of the loss.
-            trained: The parameters that it trains.
-        """
+        """Return what to call for the loss: after its backward pass the gradients are those of the whole batch."""
         return objective if self.size == 1 else DistributedDataParallel(_Shares(objective, trained, self.size))
 
     def mean(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
@@ -139,12 +126,6 @@ def contrastive_share(
 
     With u, v all n rows of all processes and R this process's: Σ_{i in R} (CE(s u_i·v_j over j, i) +
     CE(s v_i·u_j over j, i)) / 2n; summed over processes it is the loss of Radford et al. 2021, figure 3.
-
-    Args:
-        image: Normalised embeddings of this process's pictures.
-        text: Normalised embeddings of their captions.
-        scale: s.
-        world: The processes.
     """
     counts = world.counts(len(image), image.device)
     images, texts = world.gather(image, counts), world.gather(text, counts)
@@ -165,13 +146,6 @@ def sigmoid_share(
 
     With v all n captions of all processes and R this process's rows: -1/n Σ_{i in R} Σ_j log sigmoid(z_ij (s u_i·v_j +
     b)); summed over processes it is equation 1 of Zhai et al. 2023.
-
-    Args:
-        image: Normalised embeddings of this process's pictures.
-        text: Normalised embeddings of their captions.
-        scale: s.
-        bias: b.
-        world: The processes.
     """
     counts = world.counts(len(image), image.device)
     texts = world.gather(text, counts)
@@ -184,14 +158,7 @@ def sigmoid_share(
 def nt_xent_share(
     first: Float[Tensor, "own d"], second: Float[Tensor, "own d"], temperature: float, world: World
 ) -> Float[Tensor, ""]:
-    """Return this process's share of NT-Xent (see `clipmem.train.objectives.simclr.nt_xent`).
-
-    Args:
-        first: Normalised embeddings of the first views of this process's pictures.
-        second: Those of the second views.
-        temperature: t, above 0.
-        world: The processes.
-    """
+    """Return this process's share of NT-Xent (see `clipmem.train.objectives.simclr.nt_xent`)."""
     counts = world.counts(len(first), first.device)
     z = torch.cat([world.gather(first, counts), world.gather(second, counts)])
     n, own = sum(counts), _own_rows(first, counts, world)
@@ -207,18 +174,7 @@ def _own_rows(own: Tensor, counts: Sequence[int], world: World) -> Tensor:
 
 
 def check_world(world: World, module: nn.Module, *, objective: str, shares: bool, smallest: int) -> None:
-    """Refuse what would not be exact on several processes.
-
-    Args:
-        world: The processes.
-        module: The model.
-        objective: Name of the objective.
-        shares: Whether it can return a share of its loss.
-        smallest: Pairs of the smallest batch.
-
-    Raises:
-        InputError: The objective has no shares, some process would have no pair of a batch, or there is batch norm.
-    """
+    """Refuse what would not be exact on several processes."""
     if world.size == 1:
         return
     if not shares:
@@ -252,13 +208,7 @@ def connected(
     store: dist.Store,  # pyright: ignore[reportPrivateImportUsage]
     device: str,
 ) -> Generator[None]:
-    """Connect the processes for training inside the block: gloo on CPUs, NCCL on GPUs.
-
-    Args:
-        world: The processes; all of them must enter.
-        store: The store they share.
-        device: `cpu` or `cuda`.
-    """
+    """Connect the processes for training inside the block: gloo on CPUs, NCCL on GPUs."""
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group(

@@ -34,6 +34,7 @@ from clipmem.train.record import describe, write
 from clipmem.train.schedule import learning_rate
 
 _ALL_STEPS = range(sys.maxsize)
+_SETTLE = 16  # steps between two readings of the losses: each makes the processor wait for the accelerator
 
 
 @dataclass(frozen=True)
@@ -82,17 +83,17 @@ class Timing:
 
 @dataclass
 class _Progress:
-    """What is reported while training goes on: (step, steps, loss, pairs a second)."""
+    """What is reported during training: (step, steps, loss, pairs a second)."""
 
     call: Callable[[int, int, float, float], object]
     pairs: int = 0
     since: float = field(default_factory=time.monotonic)
 
-    def __call__(self, step: int, steps: int, loss: float, pairs: int) -> None:
+    def __call__(self, step: int, steps: int, loss: Tensor, pairs: int) -> None:
         self.pairs += pairs
         now = time.monotonic()
         if now - self.since >= 0.5 or step == steps:
-            self.call(step, steps, loss, self.pairs / max(now - self.since, 1e-9))
+            self.call(step, steps, float(loss), self.pairs / max(now - self.since, 1e-9))
             self.pairs, self.since = 0, now
 
 
@@ -115,32 +116,6 @@ def train(
     """Train one model and write it.
 
     The loss is the one that `settings.objective` names (see `clipmem.train.objectives`).
-
-    Args:
-        encoder: A fresh model; trained in place.
-        data: Its training set.
-        plan: Which slot is which pair, and the seed.
-        settings: The recipe's `[train]` section.
-        folder: Where the model, `log.jsonl` and `record.json` go, and `objective.safetensors` if the objective has
-            parameters of its own.
-        precision: `fp32`, `tf32` or `bf16` (resolved).
-        device: `cpu` or `cuda`.
-        progress: Called about twice a second with step, steps, loss and pairs a second.
-        checkpoints: Where the state is kept now and then, and taken from if it is there; by default nowhere. The
-            file stays: whoever has the finished model removes it.
-        timing: Filled with where the time went.
-        world: The processes that train this model together; the first of them writes.
-        ahead: Batches that a thread makes in advance (see `clipmem.train.ahead`); does not change the result.
-        hooks: What this training does otherwise (see `clipmem.train.hooks`).
-
-    Returns:
-        The files written.
-
-    Raises:
-        InputError: A batch would be a single pair, the objective needs labels that are not there, or there is no
-            compiler and `settings.compile` wants one.
-        RunError: The loss is not finite; the step and what to try are named.
-        TrainingStopped: `checkpoints.stop` said so; the state is written.
     """
     with torch.random.fork_rng(devices=[]), multiplying(precision, device):
         # layers that draw, such as patch dropout, must not depend on what the process drew before
@@ -222,28 +197,32 @@ def _train(
             loss = _step(objective, compute, now, optimizer, trained, batch, settings)
             state.decay *= 1 - rate * settings.weight_decay
             state.step += 1
-            if not math.isfinite(loss):
-                raise RunError(
-                    f"training {plan.side}, seed {plan.seed}: the loss is {loss} at step {state.step} of {last}. "
-                    "Try a smaller train.lr, a longer train.warmup, or train.precision = 'fp32'."
-                )
-            scale = encoder.logit_scale().item()
-            state.log.append(
-                {"step": state.step, "epoch": batch.moment.epoch, "loss": loss, "lr": rate, "logit_scale": scale}
-            )
+            state.log.add(loss, encoder.logit_scale(), step=state.step, epoch=batch.moment.epoch, lr=rate)
+            if state.step % _SETTLE == 0 or state.step == last:
+                _check_loss(state, plan, last)
             report(state.step, last, loss, batch.pairs)
             # all processes have the same state, and all of them read it
             if checkpoints and world.rank == 0:
-                _keep(state, checkpoints, last)
+                _keep(state, checkpoints, plan, last)
     finally:
         encoder.expand_vocabulary(state.decay)
-    return write(encoder, objective, folder, record, state.log) if world.rank == 0 else []
+    return write(encoder, objective, folder, record, state.log.entries) if world.rank == 0 else []
 
 
-def _keep(state: State, checkpoints: Checkpoints, steps: int) -> None:
+def _check_loss(state: State, plan: TrainingSet, steps: int) -> None:
+    bad = state.log.settle()
+    if bad:
+        raise RunError(
+            f"training {plan.side}, seed {plan.seed}: the loss is {bad['loss']} at step {bad['step']} of {steps}. "
+            "Try a smaller train.lr, a longer train.warmup, or train.precision = 'fp32'."
+        )
+
+
+def _keep(state: State, checkpoints: Checkpoints, plan: TrainingSet, steps: int) -> None:
     """Write a checkpoint when it is time, or when the training is to stop; after the last step there is no need."""
     stop = checkpoints.stop()
     if state.step < steps and (stop or checkpoints.due()):
+        _check_loss(state, plan, steps)
         state.save(checkpoints.file)
         checkpoints.written()
         if stop:
@@ -413,7 +392,7 @@ def _step(
     trained: Sequence[tuple[str, nn.Parameter]],
     batch: _Batch,
     settings: TrainSection,
-) -> float:
+) -> Tensor:
     loss = compute(towers, batch.views, batch.tokens, batch.labels)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -424,7 +403,7 @@ def _step(
         with torch.no_grad():
             # as open_clip: a scale above 100 makes training unstable
             towers.encoder.module.logit_scale.clamp_(0, math.log(100))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    return float(towers.world.mean(loss.detach()))
+    return towers.world.mean(loss.detach())
 
 
 def _optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: TrainSection) -> torch.optim.Optimizer:

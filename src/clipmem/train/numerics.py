@@ -21,11 +21,7 @@ _COMPILERS = {"cpu": ("g++", "clang++"), "cuda": ("gcc", "clang", "cc")}
 
 
 def resolve_precision(setting: Precision | Literal["auto"], device: str) -> Precision:
-    """Turn `auto` into `bf16` where the device computes in it, else `fp32`.
-
-    Raises:
-        InputError: `tf32` on a device that has no such numbers.
-    """
+    """Turn `auto` into `bf16` where the device computes in it, else `fp32`."""
     if setting == "tf32" and device != "cuda":
         raise InputError(
             "[train] precision = 'tf32'",
@@ -43,11 +39,7 @@ def resolve_precision(setting: Precision | Literal["auto"], device: str) -> Prec
 
 
 def check_compiler(setting: Literal["off", "on"], device: str) -> None:
-    """Check that `train.compile` can work here: on CPUs torch compiles C++, on GPUs its kernels' launchers.
-
-    Raises:
-        InputError: It is on, and there is no compiler.
-    """
+    """Check that `train.compile` can work here: on CPUs torch compiles C++, on GPUs its kernels' launchers."""
     wanted = [os.environ["CXX"]] if "CXX" in os.environ else _COMPILERS[device]
     if setting == "on" and not any(shutil.which(name) for name in wanted):
         raise InputError(
@@ -75,10 +67,6 @@ def multiplying(precision: str, device: str) -> Generator[None]:
 
     It holds for forward and backward passes, and comes back as it was. torch takes convolutions in tf32 unless told not
     to: with `fp32` a GPU would otherwise not agree with a CPU. On CPUs nothing is changed.
-
-    Args:
-        precision: `fp32`, `tf32` or `bf16`; with the last, what autocast leaves in float32 is multiplied in full.
-        device: `cpu` or `cuda`.
     """
     if device != "cuda":
         yield
@@ -100,9 +88,6 @@ def keep_memory() -> bool:
     The C library gives large blocks back to the system and fetches them anew for every batch; each page of them then
     costs a fault. For 128 views at 224 pixels that takes as long as making them. The process holds on to its largest
     need until it ends, which for a training is that of every step.
-
-    Returns:
-        Whether the C library can do that (glibc can).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -76,14 +76,7 @@ def training_set(splits: pl.DataFrame, side: str, seed: int) -> TrainingSet:
 
 
 def check_paired(records: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check, from what both trainings recorded, that f and g differ in their own pairs and in nothing else.
-
-    Args:
-        records: The `record.json` of `f` and of `g` of one seed.
-
-    Raises:
-        RunError: Initial weights, number of steps, order of the shared pairs, or settings differ.
-    """
+    """Check, from what both trainings recorded, that f and g differ in their own pairs and in nothing else."""
     f, g = records["f"], records["g"]
     for key in ("init_sha256", "steps", "shared_order_sha256", "settings_sha256"):
         if f[key] != g[key]:
@@ -94,14 +87,7 @@ def check_paired(records: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def check_alike(records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
-    """Check, from what the trainings recorded, that a study's models differ in their pairs and seeds only.
-
-    Args:
-        records: The `record.json` of each model, by side and seed.
-
-    Raises:
-        RunError: The settings or the number of steps differ, or two models of one seed have another start.
-    """
+    """Check, from what the trainings recorded, that a study's models differ in their pairs and seeds only."""
     first = next(iter(records.values()))
     starts: dict[int, str] = {}
     for (side, seed), record in records.items():

@@ -16,30 +16,13 @@ def epoch_batches(
     The epoch has ceil(n / batch_size) batches whose sizes differ by at most one, so that every pair is shown exactly
     once an epoch: a dropped last batch would show some pairs less often than others. Models of different sizes have
     the same number of steps when all of them are cut into the batches of the largest.
-
-    Args:
-        n: Number of slots.
-        batch_size: Largest size of a batch.
-        seed: Seed of the model pair.
-        epoch: Number of the epoch, from 0.
-        largest: Slots of the study's largest model: there are as many batches as it needs. 0: as many as `n` needs.
-
-    Returns:
-        The batches, each an array of slots.
     """
     order = generator(seed, "order", epoch).permutation(n)
     return np.array_split(order, math.ceil(max(n, largest) / batch_size))
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warmup: float) -> float:
-    """Rise linearly over the first `warmup * steps` steps, then fall along a half cosine to 0.
-
-    Args:
-        step: Number of the step, from 0.
-        steps: Number of steps in all.
-        peak: Highest rate.
-        warmup: Share of the steps in which the rate rises.
-    """
+    """Rise linearly over the first `warmup * steps` steps, then fall along a half cosine to 0."""
     rise = round(warmup * steps)
     if step < rise:
         return peak * (step + 1) / rise

@@ -1,27 +1,52 @@
-"""`sslmem-image`: -L of the image tower, minus the mean distance between the views of a picture and their first."""
+"""`sslmem-image`: -L of the image encoder, minus the mean distance between the views of an image and their first."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
 
 from clipmem.base.errors import InputError
-from clipmem.functional import AlignmentParts, view_distance
-from clipmem.score.alignments.base import Context, one_part
+from clipmem.base.recipes import EmbedSection
+from clipmem.functional import view_distance
+from clipmem.score.alignments.base import ALIGNMENTS, Alignment, Embedded
 
 
-def check(views: int) -> None:
-    """Refuse pictures with fewer than two views."""
+@ALIGNMENTS.register("sslmem-image")
+class SslmemImage(Alignment):
+    """-L of the image encoder; the bank takes no part."""
+
+    summary = "SSLMem of the image encoder: how little the embedding moves between views"
+    range = (-2.0, 2.0)
+    model_range = (0.0, 2.0)
+    sign = -1
+    needs = ("clean image", "image views")
+    equation = "L = mean_a || m(I) - m(I_a) ||; L(g) - L(f)"
+    source = "Wang et al., ICLR 2024 (SSLMem)"
+    finds_wrong_captions = False
+
+    def check(
+        self,
+        settings: EmbedSection,
+        captions: Sequence[Sequence[str]],  # noqa: ARG002
+        uids: Sequence[str],  # noqa: ARG002
+        *,
+        spare: int = 0,  # noqa: ARG002
+    ) -> None:
+        """Refuse images with fewer than two views."""
+        _check(max(1, settings.views))
+
+    def positive(self, pairs: Embedded) -> Float[Tensor, " n"]:
+        """Compute -L."""
+        _check(pairs.rows.image.shape[1] if pairs.rows else 1)
+        views = pairs.rows.image.double()  # pyright: ignore[reportOptionalMemberAccess]  checked above
+        return -view_distance(views[:, 0], views[:, 1:])
+
+
+def _check(views: int) -> None:
     if views < 2:
         raise InputError(
             "[embed] views",
-            got=f"{views} view of each picture",
+            got=f"{views} view of each image",
             expected="2 or more for score.alignment = 'sslmem-image'",
             hint="Set embed.views, for example to 6.",
         )
-
-
-def parts(context: Context) -> AlignmentParts:
-    """Compute -L; the bank takes no part.
-
-    Raises:
-        InputError: Pictures have one view.
-    """
-    check(context.embeddings.image.shape[1])
-    views = context.embeddings.image.double()
-    return one_part(-view_distance(views[:, 0], views[:, 1:]))

@@ -1,20 +1,60 @@
-"""`sslmem-text`: -L of the text tower, minus the mean distance between a pair's first caption and its other captions.
+"""`sslmem-text`: -L of the text encoder, minus the mean distance of a pair's first caption to its other captions.
 
 A pair that has one caption is compared with the seeded edits of it, which `embed.caption_edits` asks for.
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipmem.base.errors import InputError
+from clipmem.base.recipes import EmbedSection
+from clipmem.data.edits import edits_of_single
 from clipmem.embed.passes import Embeddings
-from clipmem.functional import AlignmentParts, text_view_distance
-from clipmem.score.alignments.base import Context, one_part
+from clipmem.functional import text_view_distance
+from clipmem.score.alignments.base import ALIGNMENTS, Alignment, Embedded
 
 
-def check(bare: int) -> None:
-    """Refuse a study in which `bare` pairs, more than none, have neither a second caption nor an edit."""
+@ALIGNMENTS.register("sslmem-text")
+class SslmemText(Alignment):
+    """-L of the text encoder; the bank takes no part."""
+
+    summary = "SSLMem of the text encoder: how little the embedding moves between captions"
+    range = (-2.0, 2.0)
+    model_range = (0.0, 2.0)
+    sign = -1
+    needs = ("captions", "caption variants")
+    equation = "L = mean_k || m(T) - m(T_k) ||; L(g) - L(f)"
+    source = "Wang et al., ICLR 2024 (SSLMem), for captions"
+    finds_wrong_captions = False
+
+    def check(
+        self, settings: EmbedSection, captions: Sequence[Sequence[str]], uids: Sequence[str], *, spare: int = 0
+    ) -> None:
+        """Refuse pairs that have neither a second caption nor an edit of their only one."""
+        edited = set(edits_of_single(captions, uids, count=settings.caption_edits)[1])
+        bare = sum(len(own) < 2 and index not in edited for index, own in enumerate(captions))
+        _check(bare if bare > spare else 0)
+
+    def positive(self, pairs: Embedded) -> Float[Tensor, " n"]:
+        """Compute -L."""
+        rows = pairs.rows
+        if rows is None:
+            _check(len(pairs.image))
+            return torch.zeros(0, dtype=torch.float64)  # no pair at all
+        text, pair = rows.text.double(), rows.text_pair
+        counts = torch.bincount(pair, minlength=len(rows.image))
+        first = torch.cumsum(counts, 0) - counts
+        others = torch.ones(len(text), dtype=torch.bool)
+        others[first] = False
+        views, owner = _with_edits(rows, text[others], pair[others], counts)
+        _check(len(rows.image) - len(owner.unique()))
+        return -text_view_distance(text[first], views, owner)
+
+
+def _check(bare: int) -> None:
     if bare:
         raise InputError(
             "[train] captions",
@@ -24,29 +64,12 @@ def check(bare: int) -> None:
         )
 
 
-def parts(context: Context) -> AlignmentParts:
-    """Compute -L; the bank takes no part.
-
-    Raises:
-        InputError: A pair has neither a second caption nor an edit of its first.
-    """
-    embeddings = context.embeddings
-    text, pair = embeddings.text.double(), embeddings.text_pair
-    counts = torch.bincount(pair, minlength=len(embeddings.image))
-    first = torch.cumsum(counts, 0) - counts
-    others = torch.ones(len(text), dtype=torch.bool)
-    others[first] = False
-    views, owner = _with_edits(embeddings, text[others], pair[others], counts)
-    check(len(embeddings.image) - len(owner.unique()))
-    return one_part(-text_view_distance(text[first], views, owner))
-
-
 def _with_edits(
-    embeddings: Embeddings, others: Float[Tensor, "m d"], pair: Int[Tensor, " m"], counts: Int[Tensor, " n"]
+    rows: Embeddings, others: Float[Tensor, "m d"], pair: Int[Tensor, " m"], counts: Int[Tensor, " n"]
 ) -> tuple[Float[Tensor, "k d"], Int[Tensor, " k"]]:
     """Add the edits of the pairs that have one caption: where there are other captions, those are the better views."""
-    if embeddings.text_edits is None or embeddings.text_edits_pair is None:
+    if rows.text_edits is None or rows.text_edits_pair is None:
         return others, pair
-    alone = counts[embeddings.text_edits_pair] < 2
-    edits, owner = embeddings.text_edits[alone].double(), embeddings.text_edits_pair[alone]
+    alone = counts[rows.text_edits_pair] < 2
+    edits, owner = rows.text_edits[alone].double(), rows.text_edits_pair[alone]
     return torch.cat([others, edits]), torch.cat([pair, owner])

@@ -18,10 +18,10 @@ from clipmem.base.suggest import did_you_mean
 from clipmem.study import child
 
 if TYPE_CHECKING:
-    from clipmem.store.folder import RunFolder
-    from clipmem.study.engine import Spent
     from clipmem.study.execution import Execution
-    from clipmem.study.workers import Task
+    from clipmem.study.plan import PlannedStudy
+    from clipmem.study.pool import TimeBreakdown
+    from clipmem.train.paired import TrainingSet
 
 NAMES = ("local", "ray")
 
@@ -35,23 +35,14 @@ class Engine(Protocol):
         ...
 
     def train(
-        self,
-        folder: "RunFolder",
-        tasks: "Sequence[Task]",
-        how: "Execution",
-        *,
-        progress: Callable[[int, str], object],
-    ) -> "Spent":
-        """Train the models of `tasks`; write each, and then its marker.
+        self, study: "PlannedStudy", models: "Sequence[TrainingSet]", *, progress: Callable[[int, str], object]
+    ) -> "TimeBreakdown":
+        """Train the models that are missing; write each, and then its marker.
 
         Args:
-            folder: The run folder, planned.
-            tasks: The models that are missing.
-            how: How they are computed.
+            study: The study.
+            models: The models that are missing.
             progress: Called with the number of steps done since the last call, and a note.
-
-        Returns:
-            Where the time went.
 
         Raises:
             InputError: The input of a training is wrong.
@@ -60,16 +51,9 @@ class Engine(Protocol):
         ...
 
     def embed(
-        self, folder: "RunFolder", tasks: "Sequence[Task]", how: "Execution", *, progress: Callable[[int], object]
+        self, study: "PlannedStudy", models: "Sequence[TrainingSet]", *, progress: Callable[[int], object]
     ) -> list[Path]:
-        """Embed all pairs with every model and return the files written.
-
-        Args:
-            folder: The run folder, trained.
-            tasks: The models.
-            how: How they are computed.
-            progress: Called with the number of pairs done since the last call.
-        """
+        """Embed all pairs with every model and return the files written; `progress` is called with pairs done."""
         ...
 
 
@@ -107,7 +91,7 @@ def open_engine(name: str) -> Generator[Engine]:
     """
     check_name(name)
     if launched():
-        from clipmem.study.engines.together import opened
+        from clipmem.study.engines.torchrun import opened
 
         with opened() as engine:
             yield engine
@@ -116,7 +100,7 @@ def open_engine(name: str) -> Generator[Engine]:
 
         yield LocalEngine()
     else:
-        from clipmem.study.engines.cluster import connect
+        from clipmem.study.engines.ray import connect
 
         with connect(name) as engine:
             yield engine
@@ -137,5 +121,5 @@ def watch_launcher() -> None:
 
 
 def is_first() -> bool:
-    """Tell whether this process makes the study; the others under torchrun help it to train (see `together.follow`)."""
+    """Tell whether this process makes the study; the others under torchrun help it to train (see `torchrun.follow`)."""
     return not launched() or os.environ["RANK"] == "0"

@@ -1,15 +1,14 @@
-"""The local engine: trainings in processes of their own (see `clipmem.study.engine`), embedding in this one."""
+"""The local engine: trainings and embeddings in processes of their own (see `clipmem.study.pool`)."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from clipmem.base.errors import InputError
+from clipmem.base.require import require
 from clipmem.embed import passes
-from clipmem.store.folder import RunFolder
-from clipmem.study import engine, workers
-from clipmem.study.embedding import Embedder
-from clipmem.study.execution import Execution
-from clipmem.train.numerics import threads
+from clipmem.study import pool, work
+from clipmem.study.execution import Execution, batches_ahead
+from clipmem.study.plan import PlannedStudy
+from clipmem.train.paired import TrainingSet
 
 
 class LocalEngine:
@@ -20,41 +19,39 @@ class LocalEngine:
         return how
 
     def train(
-        self,
-        folder: RunFolder,
-        tasks: Sequence[workers.Task],
-        how: Execution,
-        *,
-        progress: Callable[[int, str], object],
-    ) -> engine.Spent:
-        """Train the models of `tasks`, `how.workers` at a time."""
-        check_processes(folder, tasks, how, 1)
-        return engine.train_all(folder.path, tasks, how, progress=progress)
+        self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
+    ) -> pool.TimeBreakdown:
+        """Train the models, `how.workers` at a time."""
+        check_processes(study, models, 1)
+        spent, how = pool.TimeBreakdown(), study.how
+        ahead = batches_ahead(how, min(how.workers, len(models)))
+        answers, spent.total = pool.run(work.train_task, study.folder.path, models, how, progress=progress, ahead=ahead)
+        for answer in answers:
+            spent.add(answer)
+        return spent
 
     def embed(
-        self, folder: RunFolder, tasks: Sequence[workers.Task], how: Execution, *, progress: Callable[[int], object]
+        self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
     ) -> list[Path]:
-        """Embed with one model after another, on all cores."""
-        embedder, files = Embedder(folder), list[Path]()
-        for task in tasks:
-            with threads(how.threads * how.workers):
-                embedded = embedder.embed(task, progress=progress)
-            files += passes.save(embedded, folder.embedding_dir(task.side, task.seed))
-        return files
+        """Embed with the models, `how.workers` at a time; in this process where there is one worker."""
+        if study.how.workers == 1:
+            for model in models:
+                work.embed_one(study, model.side, model.seed, progress=progress)
+        else:
+            pool.run(work.embed_task, study.folder.path, models, study.how, progress=lambda count, _: progress(count))
+        return [
+            file for model in models for file in passes.files_of(study.folder.embedding_dir(model.side, model.seed))
+        ]
 
 
-def check_processes(folder: RunFolder, tasks: Sequence[workers.Task], how: Execution, now: int) -> None:
-    """Refuse to train the rest of a study on another number of processes a model than its first models.
-
-    Raises:
-        InputError: Their sums would round differently; f and g would no longer differ in their data only.
-    """
-    if tasks and how.processes != now:
-        raise InputError(
-            f"run folder {folder.path}",
-            got=f"a study begun with {how.processes} processes a model, {now} now",
-            expected="the same number: models of one study are computed alike",
-            hint=f"Run it with torchrun --nproc-per-node {how.processes}."
-            if how.processes > 1
-            else "Run it without torchrun, or choose another --out DIR.",
-        )
+def check_processes(study: PlannedStudy, models: Sequence[TrainingSet], now: int) -> None:
+    """Refuse to train the rest of a study on another number of processes a model than its first models."""
+    begun = study.how.processes
+    torchrun = f"Run it with torchrun --nproc-per-node {begun}."
+    require(
+        not models or begun == now,
+        f"run folder {study.folder.path}",
+        f"a study begun with {begun} processes a model, {now} now",
+        "the same number: models of one study are computed alike",
+        torchrun if begun > 1 else "Run it without torchrun, or choose another --out DIR.",
+    )

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipmem.base.errors import InputError
+from clipmem.base.machine import cores
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe
 from clipmem.report.compare.run import ComparedRun, read_compared
 from clipmem.store.atomic import atomic_write
 from clipmem.store.folder import RunFolder
-from clipmem.study import api, execution
+from clipmem.study import api
 from clipmem.study.reproduce.wanted import Wanted
 
 RUNS, INDEX = "runs", "runs.json"
@@ -128,7 +129,7 @@ class Maker:
         rate = min(float(marker["pairs_per_second"]) for marker in probe.markers.values())
         spent = RunFolder(folder).seconds()
         trained = 2 * probe.presentations / rate
-        workers = min(models, execution.cores())
+        workers = min(models, cores())
         overhead = sum(spent[stage] for stage in ("decode", "plan", "score", "report"))
         # starting processes, embedding and evaluating grow with the number of models
         each = (max(0.0, spent["train"] - trained / 2) + (spent["embed"] + spent["evaluate"]) / 2) * models / 2

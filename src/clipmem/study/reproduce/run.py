@@ -14,7 +14,7 @@ from clipmem.report.numbers import duration
 from clipmem.report.reproduced.page import render
 from clipmem.store.atomic import atomic_write, make_folder
 from clipmem.store.manifest import recipe_hash
-from clipmem.study import workers
+from clipmem.study import pool
 from clipmem.study.reproduce.finding import FINDINGS, Context, Finding, Results
 from clipmem.study.reproduce.findings import ORDER
 from clipmem.study.reproduce.making import Maker, make_all, unique
@@ -65,7 +65,7 @@ def reproduce(
     _claim(out, {"scale": scale, "recipe_sha256": recipe_hash(base)})
     maker = Maker(out, base, device=device, engine=engine, reporter=reporter)
     maker.write_index(runs)
-    with workers.kept():
+    with pool.kept():
         say(_estimate(maker, runs))
         make_all(maker, runs, say)
     results = Results(maker.open, base.score.confidence)

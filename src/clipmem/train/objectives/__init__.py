@@ -1,9 +1,33 @@
-"""Objectives, one file each: what the same image tower is trained for, to compare paradigms on the same data.
+"""Objectives, one file each: what the same image encoder is trained for, to compare paradigms on the same data.
 
-Call `create_objective`; a new objective is one new file here, one line below, and its name in the recipe's choices.
+Call `create_objective`; a new objective is one new file here and one line below.
 """
 
-from clipmem.train.objectives import clip, siglip, simclr, supervised
-from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers, create_objective
+from collections.abc import Callable
+from pathlib import Path
 
-__all__ = ["OBJECTIVES", "Objective", "Towers", "clip", "create_objective", "siglip", "simclr", "supervised"]
+from safetensors.torch import load_file
+from torch import Tensor
+
+from clipmem.train.objectives import clip, siglip, simclr, supervised
+from clipmem.train.objectives.base import OBJECTIVE_FILE, OBJECTIVES, Objective, Towers, create_objective
+
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "Towers",
+    "class_head",
+    "clip",
+    "create_objective",
+    "siglip",
+    "simclr",
+    "supervised",
+]
+
+
+def class_head(folder: Path) -> Callable[[Tensor], Tensor] | None:
+    """Return what makes class scores of a model's image embeddings, where it was trained with such a head."""
+    file = folder / OBJECTIVE_FILE
+    state = load_file(file) if file.is_file() else {}
+    heads = (OBJECTIVES[name].head_of(state) for name in OBJECTIVES)
+    return next((head for head in heads if head), None) if state else None

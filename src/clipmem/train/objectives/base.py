@@ -5,7 +5,7 @@ between them, and a comparison must say so: an objective with two views puts eve
 twice a presentation, and one that uses no text leaves the text tower at its initial weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -104,6 +104,11 @@ class Objective(nn.Module):
             seed: Seed of the objective's own initial parameters.
         """
         return cls()
+
+    @classmethod
+    def head_of(cls, state: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor] | None:  # noqa: ARG003
+        """Return the class head whose trained parameters these are; by default an objective has none."""
+        return None
 
     def prepare(self, encoder: OpenClipEncoder) -> None:
         """Set what this objective starts otherwise in the model itself; by default nothing."""

@@ -64,11 +64,6 @@ def nt_xent(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"], temperatu
 
     With z the 2n normalised embeddings of both views, l(i, j) = -log(exp(z_i·z_j / t) / Σ_{k≠i} exp(z_i·z_k / t));
     the loss is the mean of l over the 2n ordered pairs of two views of one picture (Chen et al. 2020, equation 1).
-
-    Args:
-        first: Normalised embeddings of the first views, shape (n, d).
-        second: Those of the second views, same order.
-        temperature: t, above 0.
     """
     n = len(first)
     z = torch.cat([first, second])

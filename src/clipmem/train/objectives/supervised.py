@@ -1,21 +1,19 @@
 """Supervised classification: a linear head on the image embedding tells the pair's class."""
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipmem.base.random import uniform
 from clipmem.base.recipes import TrainSection
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.train.objectives.base import OBJECTIVE_FILE, OBJECTIVES, Objective, Towers, embedding_width
+from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers, embedding_width
 
 
 @OBJECTIVES.register("supervised")
@@ -48,13 +46,14 @@ class Supervised(Objective):
         return cls(embedding_width(encoder), classes, seed=seed)
 
     @classmethod
-    def load(cls, folder: Path) -> "Supervised":
-        """Read the trained head from a model folder."""
-        state = load_file(folder / OBJECTIVE_FILE)
+    def head_of(cls, state: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor] | None:
+        """Return `logits` of a trained head."""
+        if set(state) != {"weight", "bias"}:
+            return None
         classes, width = state["weight"].shape
         head = cls(width, classes, seed=0)
-        head.load_state_dict(state)
-        return head
+        head.load_state_dict(dict(state))
+        return head.requires_grad_(requires_grad=False).logits
 
     def facts(self) -> dict[str, int]:
         """Return the number of classes."""

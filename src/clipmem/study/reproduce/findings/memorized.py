@@ -15,7 +15,7 @@ from jaxtyping import Float64
 from clipmem.data.cache import open_cache
 from clipmem.functional.ranking import auroc, spearman
 from clipmem.report.compare.run import ComparedRun
-from clipmem.study import materials
+from clipmem.study.plan import CACHE
 from clipmem.study.reproduce.finding import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results
 from clipmem.study.reproduce.findings.planted import exchanged
 from clipmem.study.reproduce.wanted import Wanted
@@ -52,7 +52,7 @@ def atypicality(pixels: Float64[np.ndarray, "n size"], near: int = _NEAR) -> Flo
 
 
 def _small(run: ComparedRun) -> Float64[np.ndarray, "n size"]:
-    cache_of = open_cache(run.folder.path / materials.CACHE)
+    cache_of = open_cache(run.folder.path / CACHE)
     rows = {uid: k for k, uid in enumerate(run.folder.read("pairs")["uid"])}
     pictures = cache_of[[rows[uid] for uid in run.splits["uid"]]].astype(np.float64) / 255
     step = max(1, pictures.shape[1] // _SIDE)

@@ -6,36 +6,38 @@ trusted further than the user's word: whatever else differs between the models (
 training) counts as memorization here, and the bank, the external pairs, must be unseen by all of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import polars as pl
 
-from clipmem.base.errors import InputError
+from clipmem.base.require import require
 from clipmem.data.roles import read_roles
 from clipmem.data.splits import assign_roles
-from clipmem.score.four_way import SIDES, FourWay
-from clipmem.score.protocol import PROTOCOLS, Models
-from clipmem.train.paired import TrainingSet
+from clipmem.score.design import Design
+from clipmem.score.protocols.base import PROTOCOLS, Records
+from clipmem.score.protocols.four_way import FourWay, twins
+from clipmem.train.paired import OWN_ROLE, TrainingSet
 
 
 @PROTOCOLS.register("given")
 class Given(FourWay):
     """F is a target, g a reference; a seed is a place in the lists of both."""
 
-    trains = False
+    trains: ClassVar[bool] = False
 
     @property
     def count(self) -> int:
         """One target and one reference a place."""
         return 2 * len(self.recipe.given.target)
 
-    def training_sets(self, splits: pl.DataFrame) -> list[TrainingSet]:  # noqa: ARG002
+    def design(self, splits: pl.DataFrame) -> Design:
         """Name the models; which pairs they were trained on is not known."""
-        return [TrainingSet(side, k, (), 0) for k in range(len(self.recipe.given.target)) for side in SIDES]
+        models = [TrainingSet(side, k, (), 0) for k in range(len(self.recipe.given.target)) for side in OWN_ROLE]
+        return twins(models, splits.height)
 
-    def check(self, models: Models, records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+    def check(self, design: Design, records: Records) -> None:
         """Nothing was recorded: there is nothing to check."""
 
     @property
@@ -48,31 +50,24 @@ class Given(FourWay):
         return self._roles(pairs["uid"], "leave out").height if self.recipe.given.roles else pairs.height
 
     def check_pairs(self, pairs: pl.DataFrame) -> None:
-        """The roles file must fit the data, or there must be more pairs than go to the bank.
-
-        Raises:
-            InputError: They do not.
-        """
+        """The roles file must fit the data, or there must be more pairs than go to the bank."""
         self._check(pairs, "refuse")
 
     def check_usable(self, pairs: pl.DataFrame) -> None:
-        """Check the same of what decodes; rows of the roles file that name other pairs were right before.
-
-        Raises:
-            InputError: Too few pairs are left.
-        """
+        """Check the same of what decodes; rows of the roles file that name other pairs were right before."""
         self._check(pairs, "leave out")
 
     def _check(self, pairs: pl.DataFrame, others: Literal["refuse", "leave out"]) -> None:
         external = self.recipe.split.external
         if self.recipe.given.roles:
             self._roles(pairs["uid"], others)
-        elif external >= pairs.height:
-            raise InputError(
+        else:
+            require(
+                external < pairs.height,
                 "[split] external",
-                got=f"{external:,} of {pairs.height:,} pairs in the data",
-                expected=f"at most {pairs.height - 1:,}: the others are the candidates",
-                hint="Make the bank smaller, for example with --set split.external=N.",
+                f"{external:,} of {pairs.height:,} pairs in the data",
+                f"at most {pairs.height - 1:,}: the others are the candidates",
+                "Make the bank smaller, for example with --set split.external=N.",
             )
 
     def split(self, pairs: pl.DataFrame, groups: Sequence[str]) -> pl.DataFrame:

@@ -12,16 +12,14 @@ import polars as pl
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.paths import checked_path
-from clipmem.base.recipes import DataSection
-from clipmem.data.quarantine import Problem, source_name
+from clipmem.base.require import require
+from clipmem.data.quarantine import Problem, quarantine_table
 from clipmem.data.sources.base import Source
 from clipmem.embed.layout import Layout
-from clipmem.study import early
-from clipmem.study.scoring.parts import QUARANTINE, read_quarantine
+from clipmem.store.tables import write_table
 
-Data = str | Path | DataSection | Source
 _OF_DATA = {"image", "image_path", "filepath", "file_name", "caption", "captions", "title", "text"}
-COLUMNS = ("uid", "key", "image", "captions")
+QUARANTINE = "quarantine.parquet"
 
 
 @dataclass
@@ -30,9 +28,10 @@ class Pairs:
 
     Attributes:
         name: What they are called in messages.
-        table: uid, and where pictures are read also key, image and captions.
-        source: Reads their pictures; None for stored embeddings and arrays.
+        table: uid, and where images are read also key, image, captions and label.
+        source: Reads their images; None for stored embeddings and arrays.
         layout: Knows their captions, where the table does not.
+        labels: Class of each pair, shape (n,); None where not all have one.
         problems: The records that are not among them.
     """
 
@@ -40,6 +39,7 @@ class Pairs:
     table: pl.DataFrame
     source: Source | None = None
     layout: Layout | None = None
+    labels: np.ndarray | None = None
     problems: list[Problem] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -47,8 +47,9 @@ class Pairs:
 
     def only(self, uids: Sequence[str], name: str) -> "Pairs":
         """Return those of these uids."""
-        chosen = self.table.filter(pl.col("uid").is_in(list(uids)))
-        return Pairs(name, chosen, self.source, self.layout)
+        where = self.table["uid"].is_in(list(uids))
+        labels = None if self.labels is None else self.labels[where.to_numpy()]
+        return Pairs(name, self.table.filter(where), self.source, self.layout, labels)
 
     def keys(self) -> pl.Series:
         """Return what a pair is called in the list of those left out."""
@@ -67,57 +68,8 @@ class Pairs:
         return self.layout.captions(np.array([place[uid] for uid in uids], dtype=np.int64))
 
 
-def open_data(data: Data) -> Source:
-    """Open the source behind a path, `emoji` (the shipped pairs), a `[data]` section, or a source.
-
-    Raises:
-        InputError: There is nothing at the path, or the source cannot read it.
-    """
-    if isinstance(data, Source):
-        return data
-    if not isinstance(data, DataSection):
-        if not isinstance(data, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(
-                "data",
-                got=shorten(data),
-                expected="a path, 'emoji', a [data] section or a source",
-                hint="With models at addresses, name the data that they are to embed.",
-            )
-        path = "" if str(data) == "emoji" and not Path(data).exists() else str(data)
-        data = DataSection.model_validate({"path": path})
-    return early.check_source(data)
-
-
-def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
-    """Read which pairs a data set has.
-
-    Args:
-        data: See `open_data`.
-        captions: Use this many captions of each pair at most; None for all.
-        argument: Which argument it is, for messages.
-
-    Raises:
-        InputError: There is no pair, or the source refuses them.
-    """
-    source = open_data(data)
-    with early.opening(source.section):
-        table = source.pairs()
-    name = str(data) if isinstance(data, str | Path) else source_name(source.section)
-    if not table.height:
-        raise InputError(f"{argument} {name}", got="no pair", expected="at least one pair", hint="Check the path.")
-    # forwards through the files: a source reads neighbours together
-    table = table[source.storage_order(table["image"].to_list())].select(COLUMNS)
-    if captions is not None:
-        table = table.with_columns(pl.col("captions").list.head(captions))
-    return Pairs(name, table, source, problems=list(source.problems))
-
-
 def stored_pairs(layout: Layout) -> Pairs:
-    """Return the pairs of stored embeddings; one that stands there twice counts once.
-
-    Raises:
-        InputError: There is none.
-    """
+    """Return the pairs of stored embeddings; one that stands there twice counts once."""
     name, uids = str(layout.folder), layout.uids
     first = uids.is_first_distinct()
     if not len(uids):
@@ -128,16 +80,7 @@ def stored_pairs(layout: Layout) -> Pairs:
 
 
 def draw(uids: pl.Series, size: int, seed: int) -> list[str]:
-    """Draw the bank from the data: the pairs whose uid hashes lowest, so that the order of the records plays no part.
-
-    Args:
-        uids: The pairs.
-        size: How many to draw; at least one is left to be measured.
-        seed: Seed of the draw.
-
-    Raises:
-        InputError: The data have too few pairs.
-    """
+    """Draw the bank from the data: the pairs whose uid hashes lowest, whatever the order of the records."""
     if not 2 <= size < len(uids):
         few = len(uids) < 3
         raise InputError(
@@ -162,12 +105,6 @@ def listed_uids(path: Path) -> list[str] | None:
     """Read a list of uids: a .txt file with one a line, or a table with the column `uid` and no pictures or captions.
 
     Of a table with roles, such as `splits.parquet` of a run, the external pairs count.
-
-    Returns:
-        The uids, or None where the path is no such list but a data set.
-
-    Raises:
-        InputError: The file cannot be read.
     """
     ending = checked_path(path, "--bank").suffix.lower()
     if not path.is_file() or ending not in {".txt", ".csv", ".parquet"}:
@@ -204,30 +141,19 @@ class Bank:
     drawn: bool
 
     def check(self, data: Pairs) -> None:
-        """Check that every pair of the data has somebody to be compared with.
+        """Check that every pair of the data has somebody to be compared with."""
+        require(len(self.pairs), f"--bank {self.pairs.name}", "no pair", "at least one pair", "Check the path.")
+        own = len(self.pairs) == 1 and self.pairs.table["uid"][0] in data.table["uid"]
+        self.check_own(len(self.pairs), own, "one pair, which is itself to be scored")
 
-        Raises:
-            InputError: The bank is empty, or is one pair that is itself among the data.
-        """
-        if not len(self.pairs):
-            raise InputError(
-                f"--bank {self.pairs.name}", got="no pair", expected="at least one pair", hint="Check the path."
-            )
-        if len(self.pairs) == 1 and self.pairs.table["uid"][0] in data.table["uid"]:
-            raise InputError(
-                f"--bank {self.pairs.name}",
-                got="one pair, which is itself to be scored",
-                expected="another pair in the bank",
-                hint="Enlarge the bank: a pair is never in its own bank.",
-            )
+    def check_own(self, count: int, own: bool, got: str) -> None:
+        """Refuse a bank of one pair that is its own."""
+        hint = "Enlarge the bank: a pair is never in its own bank."
+        require(count != 1 or not own, f"bank {self.pairs.name}", got, "another pair in the bank", hint)
 
 
 def bank_of_uids(uids: Sequence[str], data: Pairs, name: str) -> Bank:
-    """Return the bank of some pairs of the data.
-
-    Raises:
-        InputError: The data do not have one of them.
-    """
+    """Return the bank of some pairs of the data."""
     known = set(data.table["uid"])
     unknown = [uid for uid in uids if uid not in known]
     if unknown:
@@ -238,3 +164,13 @@ def bank_of_uids(uids: Sequence[str], data: Pairs, name: str) -> Bank:
             hint="Take them from a table of scores of the same data.",
         )
     return Bank(data.only(uids, name), drawn=False)
+
+
+def write_quarantine(path: Path, problems: Sequence[Problem]) -> None:
+    """Write the records that were left out: source, key, reason."""
+    write_table(path, "quarantine", quarantine_table(dict.fromkeys(problems)))  # the bank may be the data
+
+
+def read_quarantine(path: Path) -> list[Problem]:
+    """Read what `write_quarantine` wrote; nothing where there is no such file."""
+    return [Problem(*row) for row in pl.read_parquet(path).iter_rows()] if path.is_file() else []

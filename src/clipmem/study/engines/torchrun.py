@@ -11,19 +11,19 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import torch
 import torch.distributed as dist
-from torch.utils import deterministic
 
 from clipmem.base.errors import ClipmemError, RunError
-from clipmem.store import manifest
+from clipmem.base.machine import cores
 from clipmem.store.folder import RunFolder
-from clipmem.study import engine, execution, workers
+from clipmem.study import execution
 from clipmem.study.engines.local import LocalEngine, check_processes
-from clipmem.study.worker import train_one
+from clipmem.study.plan import PlannedStudy
+from clipmem.study.pool import TimeBreakdown
+from clipmem.study.work import train_one
 from clipmem.train.distributed import World, connected
+from clipmem.train.paired import TrainingSet
 
 _POLL, _GRACE = 0.1, 5.0
 _SAID = "said"  # set by the first process when it ends with an error: it has said why
@@ -38,28 +38,14 @@ class _Team:
     connection: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     connected: bool = False
 
-    def train(self, folder: RunFolder, side: str, seed: int, say: Callable[..., None]) -> dict[str, float]:
+    def train(self, study: PlannedStudy, side: str, seed: int, say: Callable[[int, str], object]) -> dict[str, float]:
         """Train one model together with the others; all of them must call it."""
-        with self._as_before(), self._explained(side, seed):
+        with self._explained(side, seed):
             if not self.connected:
-                device = manifest.read(folder)["device"]
                 store = dist.PrefixStore("group", self.store)  # pyright: ignore[reportPrivateImportUsage]
-                self.connection.enter_context(connected(self.world, store, device))
+                self.connection.enter_context(connected(self.world, store, study.how.device))
                 self.connected = True
-            return train_one(folder, side, seed, say=say, world=self.world)
-
-    @contextlib.contextmanager
-    def _as_before(self) -> Generator[None]:
-        """Training sets how this whole process computes; the stages after it compute as they do without torchrun."""
-        count, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-        fills = deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
-        try:
-            yield
-        finally:
-            torch.set_num_threads(count)
-            torch.set_flush_denormal(False)
-            torch.use_deterministic_algorithms(exact)
-            deterministic.fill_uninitialized_memory = fills  # pyright: ignore[reportAttributeAccessIssue]
+            return train_one(study, side, seed, say=say, world=self.world)
 
     @contextlib.contextmanager
     def _explained(self, side: str, seed: int) -> Generator[None]:
@@ -77,7 +63,7 @@ class _Team:
             ) from error
 
 
-class TogetherEngine(LocalEngine):
+class TorchrunEngine(LocalEngine):
     """The first process's engine: trains one model after another with all processes; embeds alone."""
 
     def __init__(self, team: _Team) -> None:
@@ -86,31 +72,25 @@ class TogetherEngine(LocalEngine):
     def fit(self, how: execution.Execution) -> execution.Execution:
         """Share the cores among the processes of this machine."""
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        threads = max(1, execution.cores() // here)
+        threads = max(1, cores() // here)
         return replace(how, threads=threads, workers=here, processes=self._team.world.size)
 
     def train(
-        self,
-        folder: RunFolder,
-        tasks: Sequence[workers.Task],
-        how: execution.Execution,
-        *,
-        progress: Callable[[int, str], object],
-    ) -> engine.Spent:
-        """Train the models of `tasks` one after another, each on all processes."""
-        check_processes(folder, tasks, how, self._team.world.size)
-        spent, began = engine.Spent(), time.monotonic()
-        for task in tasks:
-            self.tell(folder=str(folder.path.resolve()), side=task.side, seed=task.seed)
-            done = 0
+        self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
+    ) -> TimeBreakdown:
+        """Train the models one after another, each on all processes."""
+        check_processes(study, models, self._team.world.size)
+        spent, began = TimeBreakdown(), time.monotonic()
+        for model in models:
+            self.tell(folder=str(study.folder.path.resolve()), side=model.side, seed=model.seed)
+            told = 0
 
-            def say(**message: Any) -> None:
-                nonlocal done
-                if "step" in message:
-                    progress(message["step"] - done, engine.note(message))
-                    done = message["step"]
+            def say(step: int, note: str) -> None:
+                nonlocal told
+                progress(step - told, note)
+                told = step
 
-            spent.add(self._team.train(folder, task.side, task.seed, say))
+            spent.add(self._team.train(study, model.side, model.seed, say))
         # of the first process: the others do the same at the same time
         spent.total = time.monotonic() - began
         return spent
@@ -130,10 +110,10 @@ def _team() -> _Team:
 
 
 @contextlib.contextmanager
-def opened() -> Generator[TogetherEngine]:
+def opened() -> Generator[TorchrunEngine]:
     """Give the first process its engine; when the block ends, the other processes end too."""
     team = _team()
-    chosen = TogetherEngine(team)
+    chosen = TorchrunEngine(team)
     try:
         with team.connection:
             yield chosen
@@ -144,11 +124,7 @@ def opened() -> Generator[TogetherEngine]:
 
 
 def follow() -> None:
-    """Be one of the other processes: train what the first one says, until it has finished the study.
-
-    Raises:
-        ClipmemError: This process alone failed. An error of the first process ends this one without a word.
-    """
+    """Be one of the other processes: train what the first one says, until it has finished the study."""
     team = _team()
     number = 0
     with team.connection:
@@ -163,13 +139,14 @@ def follow() -> None:
                 return
             number += 1
             try:
-                team.train(RunFolder(Path(message["folder"])), message["side"], message["seed"], _silent)
+                study = PlannedStudy(RunFolder(Path(message["folder"])))
+                team.train(study, message["side"], message["seed"], _silent)
             except ClipmemError as error:
                 _leave_it_to_the_first(team, error)
                 raise
 
 
-def _silent(**message: object) -> None:
+def _silent(step: int, note: str) -> None:
     """Say nothing: the first process tells of the progress."""
 
 

@@ -1,7 +1,6 @@
-"""One model of a comparison as scoring sees it: it gives the mean embeddings of a block of pairs.
+"""Where the embeddings of a block of pairs come from: a model that embeds, embeddings on disk, or arrays.
 
-A side is a model that embeds pictures, embeddings on disk, or arrays. All give the same numbers for the same
-embeddings.
+All give the same numbers for the same embeddings.
 """
 
 import hashlib
@@ -19,31 +18,38 @@ from torch import Tensor
 from clipmem.base.errors import InputError
 from clipmem.base.paths import checked_path
 from clipmem.base.pictures import Geometry
-from clipmem.base.recipes import EmbedSection
+from clipmem.base.recipes import EmbedSection, TrainSection
 from clipmem.data.decoding import DecodeError, decode
 from clipmem.data.quarantine import Problem
+from clipmem.embed import passes
 from clipmem.embed.layout import Layout, is_layout
-from clipmem.embed.means import Means, encode, unit_means
+from clipmem.embed.means import Means, unit_means
+from clipmem.embed.passes import Embeddings
+from clipmem.functional import pair_means
 from clipmem.models import given
 from clipmem.models.protocol import DualEncoder, geometry_of
-from clipmem.study.scoring.pairs import Pairs
+from clipmem.score.alignments import Embedded, Head
+from clipmem.score.pairs import Pairs
 from clipmem.train.numerics import computing
+from clipmem.train.objectives import class_head
 
 NOT_THERE = "not among the embeddings"
 NO_DIRECTION = "an embedding without a direction: zero, or not finite"
 NOT_READ = "a picture that cannot be read"
 _READ = 64  # encoded pictures held at a time: photographs have megabytes
+_CROPS = TrainSection()  # pyright: ignore[reportCallIssue]  views as a study crops them by default
 _LONG = 1000  # tokens of a model that does not say: the attention kernel stays torch's choice
 
 
 class Block(NamedTuple):
-    """Pairs that are next: their rows in the table of `pairs`, captions, and pictures in each geometry asked for."""
+    """Pairs that are next: their rows in the table of `pairs`, captions, classes, images in each geometry asked for."""
 
     pairs: Pairs
     rows: np.ndarray
     uids: list[str]
     captions: list[list[str]]
     pixels: dict[Geometry, np.ndarray]
+    labels: np.ndarray | None = None
 
     def kept(self, ok: np.ndarray) -> "Block":
         """Return the pairs that are `ok`."""
@@ -52,7 +58,8 @@ class Block(NamedTuple):
         where = np.flatnonzero(ok)
         captions = [self.captions[k] for k in where] if self.captions else []
         pixels = {geometry: values[where] for geometry, values in self.pixels.items()}
-        return Block(self.pairs, self.rows[where], [self.uids[k] for k in where], captions, pixels)
+        labels = None if self.labels is None else self.labels[where]
+        return Block(self.pairs, self.rows[where], [self.uids[k] for k in where], captions, pixels, labels)
 
 
 class Side(ABC):
@@ -78,8 +85,13 @@ class Side(ABC):
         return np.ones(len(block.rows), dtype=bool)
 
     @abstractmethod
-    def means(self, block: Block) -> Means:
-        """Return ū and v̄ of the pairs of a block, all of which it has."""
+    def embedded(self, block: Block) -> Embedded:
+        """Return the embeddings of the pairs of a block, all of which it has."""
+
+
+def _embedded(means: Means, block: Block, rows: Embeddings | None = None, head: Head | None = None) -> Embedded:
+    labels = torch.from_numpy(block.labels) if block.labels is not None else None
+    return Embedded(means.image, means.text, means.ok, rows, labels, head)
 
 
 class ModelSide(Side):
@@ -90,9 +102,6 @@ class ModelSide(Side):
         settings: Views and batch size.
         device: `cpu` or `cuda`.
         precision: `fp32` or `bf16`.
-
-    Raises:
-        InputError: There is no model.
     """
 
     def __init__(self, address: str, settings: EmbedSection, *, device: str, precision: str) -> None:
@@ -113,11 +122,25 @@ class ModelSide(Side):
         """Hash its files."""
         return given.content(self._found)
 
-    def means(self, block: Block) -> Means:
+    @cached_property
+    def _head(self) -> Head | None:
+        return class_head(self._found.folder)
+
+    def embedded(self, block: Block) -> Embedded:
         """Embed the pairs."""
         encoder, pixels = self._encoder, block.pixels[geometry_of(self._encoder)]
         with computing(self._precision, self._device, tokens=getattr(encoder, "tokens", _LONG)):
-            return encode(encoder, pixels, block.captions, block.uids, self._settings, device=self._device)
+            rows = passes.embed(
+                encoder,
+                pixels,
+                np.arange(len(block.uids)),
+                block.captions,
+                block.uids,
+                self._settings,
+                _CROPS,
+                device=self._device,
+            )
+        return _embedded(unit_means(rows.image, rows.text, rows.text_pair), block, rows, self._head)
 
 
 class KnownSide(Side):
@@ -150,9 +173,6 @@ class StoredSide(KnownSide):
     Args:
         name: The address, as the user wrote it.
         folders: The folders.
-
-    Raises:
-        InputError: One cannot be read, or their widths differ.
     """
 
     def __init__(self, name: str, folders: Sequence[Path]) -> None:
@@ -185,8 +205,11 @@ class StoredSide(KnownSide):
         """The pair of each row, counted through all folders."""
         return pl.concat([layout.uids for layout in self.layouts])
 
-    def means(self, block: Block) -> Means:
+    def embedded(self, block: Block) -> Embedded:
         """Read the pairs' rows."""
+        return _embedded(self._means(block), block)
+
+    def _means(self, block: Block) -> Means:
         rows, start = self.rows(block.pairs)[block.rows], 0
         found: list[tuple[np.ndarray, Means]] = []
         for layout in self.layouts:
@@ -209,9 +232,6 @@ class ArraySide(KnownSide):
         image: Shape (n, d) or (n, view, d), numpy or torch.
         text: Shape (n, d), or (m, d) with `text_pair`.
         text_pair: The pair of each caption row; by default the k-th row is of the k-th pair.
-
-    Raises:
-        InputError: Shapes do not belong together.
     """
 
     def __init__(self, name: str, uids: Sequence[str] | None, image: Any, text: Any, text_pair: Any = None) -> None:
@@ -257,7 +277,7 @@ class ArraySide(KnownSide):
             digest.update(np.ascontiguousarray(values.detach().cpu().numpy()).data)
         return {"arrays": digest.hexdigest()}
 
-    def means(self, block: Block) -> Means:
+    def embedded(self, block: Block) -> Embedded:
         """Take the pairs' rows."""
         rows = self.rows(block.pairs)[block.rows]
         counts = np.diff(self._starts)[rows]
@@ -267,15 +287,12 @@ class ArraySide(KnownSide):
         image, text = (
             values.detach().cpu().to(torch.promote_types(values.dtype, torch.float32)) for values in (image, text)
         )
-        return unit_means(image, text, torch.from_numpy(np.repeat(np.arange(len(rows)), counts)))
+        found = Embeddings(image, text, torch.from_numpy(np.repeat(np.arange(len(rows)), counts)))
+        return _embedded(unit_means(*found[:3]), block, found)
 
 
 def _tensor(name: str, values: Any) -> Tensor:
-    """Return numbers as a tensor.
-
-    Raises:
-        InputError: They are no array of real numbers.
-    """
+    """Return numbers as a tensor."""
     try:
         array = values if isinstance(values, Tensor) else np.asarray(values)
     except ValueError:
@@ -299,11 +316,7 @@ def _tensor(name: str, values: Any) -> Tensor:
 
 
 def open_side(address: str, settings: EmbedSection, *, device: str, precision: str) -> Side:
-    """Return the side behind an address: a folder of embeddings, or a model.
-
-    Raises:
-        InputError: There is neither.
-    """
+    """Return the side behind an address: a folder of embeddings, or a model."""
     folder = checked_path(address, "model").expanduser()
     if folder.is_dir() and is_layout(folder):
         return StoredSide(address, [folder])
@@ -311,27 +324,30 @@ def open_side(address: str, settings: EmbedSection, *, device: str, precision: s
 
 
 def read_block(pairs: Pairs, rows: np.ndarray, geometries: Sequence[Geometry]) -> tuple[Block, list[Problem]]:
-    """Read the pairs in some rows, and decode their pictures in each of the geometries.
-
-    Returns:
-        The pairs whose pictures decode, and why the others do not.
-    """
+    """Read the pairs in some rows, and decode their pictures in each of the geometries."""
     table = pairs.table[rows]
     uids = table["uid"].to_list()
+    labels = None if pairs.labels is None else pairs.labels[rows]
     if not geometries or pairs.source is None:
-        return Block(pairs, rows, uids, [], {}), []
+        return Block(pairs, rows, uids, [], {}, labels), []
     encoded, problems = _read(pairs, table, geometries)
-    ok = np.array([pictures is not None for pictures in encoded])
-    whole = [pictures for pictures in encoded if pictures is not None]
+    whole = [images for images in encoded if images is not None]
     pixels = {
-        geometry: np.stack([pictures[k] for pictures in whole])
+        geometry: np.stack([images[k] for images in whole])
         if whole
         else np.zeros((0, geometry.size, geometry.size, 3), dtype=np.uint8)
         for k, geometry in enumerate(geometries)
     }
-    where = np.flatnonzero(ok)
+    where = np.flatnonzero([images is not None for images in encoded])
     captions = table["captions"].to_list()
-    block = Block(pairs, rows[where], [uids[k] for k in where], [captions[k] for k in where], pixels)
+    block = Block(
+        pairs,
+        rows[where],
+        [uids[k] for k in where],
+        [captions[k] for k in where],
+        pixels,
+        None if labels is None else labels[where],
+    )
     return block, problems
 
 
@@ -377,3 +393,55 @@ def _bytes(pairs: Pairs, references: list[str]) -> list[bytes | None]:
         if len(references) == 1:
             return [None]
         return [one for reference in references for one in _bytes(pairs, [reference])]
+
+
+def usable(sides: Sequence[Side], block: Block) -> tuple[Block, list[Embedded], list[Problem]]:
+    """Ask every side for its embeddings; return the pairs that all can use, and why the others were left out."""
+    keys = block.pairs.keys()[block.rows]
+    problems: list[Problem] = []
+    there = np.ones(len(block.rows), dtype=bool)
+    for side in sides:
+        has = side.has(block)
+        missing = np.flatnonzero(there & ~has)
+        problems += [Problem(block.pairs.name, keys[int(k)], f"{NOT_THERE} in {side.name}") for k in missing]
+        there &= has
+    keys, block = keys.filter(pl.Series(there)), block.kept(there)
+    if not len(block.rows):
+        return block, [], problems
+    made = {id(side): side.embedded(block) for side in dict.fromkeys(sides)}  # one that stands twice is asked once
+    embedded = [made[id(side)] for side in sides]
+    ok = torch.stack([one.ok for one in embedded]).all(dim=0)
+    if bool(ok.all()):
+        return block, embedded, problems
+    problems += [Problem(block.pairs.name, keys[k], NO_DIRECTION) for k in torch.nonzero(~ok)[:, 0].tolist()]
+    return block.kept(ok.numpy()), [one.kept(ok) for one in embedded], problems
+
+
+class StudySide(KnownSide):
+    """A model of a study, by the embeddings in its run folder.
+
+    Args:
+        folder: The folder of its embeddings.
+        uids: The pair of each row there.
+        head: Its class head, where it was trained with one.
+    """
+
+    def __init__(self, folder: Path, uids: pl.Series, head: Head | None) -> None:
+        super().__init__()
+        self.name, self._folder, self._uids, self._head = str(folder), folder, uids, head
+
+    @property
+    def uids(self) -> pl.Series:
+        """The pair of each row."""
+        return self._uids
+
+    def content(self) -> dict[str, Any]:
+        """Name the folder: a study's own markers record what is in it."""
+        return {"folder": self.name}
+
+    def embedded(self, block: Block) -> Embedded:
+        """Read the pairs' rows; means in float64, as nothing else stores them."""
+        rows = passes.load(self._folder, self.rows(block.pairs)[block.rows])
+        ok = torch.ones(len(block.rows), dtype=torch.bool)  # `pair_means` refuses rows without a direction
+        means = pair_means(rows.image.double(), rows.text.double(), rows.text_pair)
+        return _embedded(Means(*means, ok), block, rows, self._head)

@@ -1,0 +1,48 @@
+"""What this machine has, on every operating system that Python runs on."""
+
+import os
+import sys
+from pathlib import Path
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
+
+
+def cores() -> int:
+    """Count the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory() -> int | None:
+    """Return the bytes of memory of this machine; None where that is not known."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def reset_peak_memory() -> bool:
+    """Forget the largest memory of this process so far; return whether the system can do that (Linux can)."""
+    try:
+        _CLEAR.write_text(_RESET_PEAK)
+    except OSError:
+        return False
+    return True
+
+
+def peak_memory(*, since_reset: bool) -> int | None:
+    """Return the largest memory of this process in bytes, interpreter and libraries (some 500 MB) included.
+
+    Pages of the pixel cache that the system keeps for several processes count in each of them. Where the peak cannot be
+    reset, a process that trains several models keeps the largest of all; None where it is not known.
+    """
+    if since_reset:
+        for line in _STATUS.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    # macOS counts bytes, the others kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

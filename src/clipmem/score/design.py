@@ -1,0 +1,113 @@
+"""A study as a matrix: which model saw which pair, and what that makes of the models' alignments.
+
+Every protocol is a `Design`. For pair i the models with sign +1 count as having seen it, those with -1 as not, those
+with 0 take no part: clipmem(i) = mean of A over +1 - mean of A over -1. Where the models of a seed are twins (one of
+each sign for every pair, same start and order), the error of a score is over seeds; otherwise it is over models.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+
+from clipmem.base.errors import RunError
+from clipmem.functional import AlignmentParts, alignment, clipmem, range_normalise, seed_interval
+from clipmem.functional.resampling import in_out_means, jackknife_models
+from clipmem.train.paired import TrainingSet
+
+PARTS = AlignmentParts._fields
+
+
+class ScoreTables(NamedTuple):
+    """A study's score tables, rows of `scores` sorted by uid (see `clipmem.store.tables`)."""
+
+    scores: pl.DataFrame
+    seed_scores: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Design:
+    """The models of a study and the pairs that each counts for.
+
+    Attributes:
+        models: What each model trains on, in training order.
+        sign: int8, shape (model, n), columns in the order of the split table: 1 seen, -1 unseen, 0 no part.
+    """
+
+    models: Sequence[TrainingSet]
+    sign: np.ndarray
+
+    @property
+    def seeds(self) -> list[int]:
+        """The models' seeds, each once, in training order."""
+        return list(dict.fromkeys(model.seed for model in self.models))
+
+    @cached_property
+    def scored(self) -> np.ndarray:
+        """Which pairs have models of both signs, shape (n,)."""
+        return np.asarray((self.sign > 0).any(axis=0) & (self.sign < 0).any(axis=0))
+
+    def by_seed(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the values of seen and of unseen models by seed, each of shape (seed, n); NaN where there is none."""
+        seen, unseen = (np.full((len(self.seeds), values.shape[1]), np.nan) for _ in range(2))
+        place = {seed: k for k, seed in enumerate(self.seeds)}
+        for model, row, sign in zip(self.models, values, self.sign, strict=True):
+            k = place[model.seed]
+            seen[k] = np.where(sign > 0, row, seen[k])
+            unseen[k] = np.where(sign < 0, row, unseen[k])
+        return seen, unseen
+
+
+def combine(
+    design: Design, splits: pl.DataFrame, parts: Sequence[AlignmentParts], *, weight: float, confidence: float
+) -> ScoreTables:
+    """Combine the models' alignments into the score tables of the pairs that the design scores."""
+    rows, sign = splits.filter(pl.Series(design.scored)), design.sign[:, design.scored]
+    if not rows.height:
+        raise RunError("no pair has models that saw it and models that did not. This is a bug in clipmem; report it.")
+    values = torch.stack([alignment(one, weight=weight) for one in parts]).numpy()
+    seen, unseen = (part[:, design.scored] for part in design.by_seed(values))
+    values = values[:, design.scored]
+    if np.isfinite(seen).all() and np.isfinite(unseen).all():
+        score = clipmem(torch.from_numpy(seen), torch.from_numpy(unseen)).numpy()
+        error = seed_interval(seen - unseen, confidence)
+    else:
+        score = in_out_means(values, sign > 0).score
+        error = jackknife_models(values, sign > 0, confidence=confidence)
+    columns = {
+        "clipmem": score,
+        "clipmem_norm": _normalized(score, (rows["role"] == "candidate").to_numpy()),
+        **{name: getattr(error, name) for name in ("stderr", "low", "high")},
+        **{
+            f"{side}_{name}": _mean(np.stack([getattr(one, name).numpy() for one in parts])[:, design.scored], chosen)
+            for side, chosen in (("f", sign > 0), ("g", sign < 0))
+            for name in PARTS
+        },
+    }
+    return ScoreTables(
+        _table(rows.select("uid", "role", "planted"), columns),
+        pl.concat(
+            _table(rows.select("uid", pl.lit(seed, pl.Int64).alias("seed")), {"f": seen[k], "g": unseen[k]})
+            for k, seed in enumerate(design.seeds)
+        ),
+    )
+
+
+def _mean(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    return np.where(chosen, values, 0.0).sum(axis=0) / chosen.sum(axis=0)
+
+
+def _normalized(score: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Divide by the candidates' range; NaN where they have none."""
+    if len(np.unique(score[candidates])) < 2:
+        return np.full_like(score, np.nan)
+    return range_normalise(torch.from_numpy(score), torch.from_numpy(candidates))[0].numpy()
+
+
+def _table(rows: pl.DataFrame, columns: Mapping[str, np.ndarray]) -> pl.DataFrame:
+    """Put columns beside the rows' own; NaN becomes null."""
+    return rows.with_columns(*(pl.Series(name, column).fill_nan(None) for name, column in columns.items()))

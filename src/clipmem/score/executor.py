@@ -1,0 +1,223 @@
+"""The one execution of a score: the bank's sums first, then every block of pairs, then the alignment parts of all.
+
+A study and `clipmem score` differ only in where embeddings come from (see `clipmem.score.sides`) and in the design that
+combines the parts. A pair is left out when its image does not decode or when one of the models has no usable embedding
+of it. Finished blocks wait in a `Job`, so that a stopped execution resumes; neither blocks nor the order of pairs
+change a bit of a score.
+"""
+
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.require import require
+from clipmem.data.quarantine import Problem
+from clipmem.embed.passes import Embeddings
+from clipmem.functional import AlignmentParts, pair_means
+from clipmem.score.alignments import ALIGNMENTS, Alignment, Embedded, Head
+from clipmem.score.bank import BankSums, add, bank_sums
+from clipmem.score.design import PARTS
+from clipmem.score.pairs import Bank, Pairs
+from clipmem.score.sides import Side, read_block, usable
+from clipmem.store.atomic import atomic_write
+from clipmem.store.job import Job, cut
+
+CHUNK = 1024  # pairs whose embeddings are in memory at a time
+_Make = Callable[[range], tuple[bytes, list[Problem]]]
+
+
+@dataclass
+class Comparison:
+    """What is computed over which pairs.
+
+    Attributes:
+        models: The models of the design; one that stands in several places is asked once.
+        data: The pairs.
+        bank: The held-out pairs.
+        block: Pairs in a block.
+        alignment: A name of `ALIGNMENTS`.
+    """
+
+    models: Sequence[Side]
+    data: Pairs
+    bank: Bank
+    block: int
+    alignment: str = "clip"
+    sides: list[Side] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sides = list({id(side): side for side in self.models}.values())
+
+    def places(self) -> list[int]:
+        """Return where each model stands among the different ones."""
+        place = {id(side): k for k, side in enumerate(self.sides)}
+        return [place[id(side)] for side in self.models]
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What came out.
+
+    Attributes:
+        rows: uid, and `inside` for pairs of the bank; sorted by uid.
+        parts: The alignment parts of these pairs under each model of the comparison.
+        control: The parts of the bank's own pairs under each model, averaged; None for a bank of one pair.
+        bank: How many pairs of the bank could be used.
+        problems: The records left out.
+    """
+
+    rows: pl.DataFrame
+    parts: list[AlignmentParts]
+    control: list[AlignmentParts] | None
+    bank: int
+    problems: list[Problem]
+
+
+class Executor:
+    """Computes a comparison block by block, and resumes one that was stopped.
+
+    Args:
+        comparison: What to compute.
+        job: Where finished blocks wait.
+        reporter: Progress reporter.
+    """
+
+    def __init__(self, comparison: Comparison, job: Job, reporter: Reporter | None = None) -> None:
+        self._what, self._job = comparison, job
+        self._reporter = reporter or Quiet()
+        self._alignment: Alignment = ALIGNMENTS[comparison.alignment]()
+
+    def run(self) -> Executed:
+        """Compute what is not there yet, and return everything.
+
+        Raises:
+            InputError: No pair, or no pair of the bank, can be used.
+        """
+        data, bank = self._what.data, self._what.bank.pairs
+        self._each("bank", bank, "safetensors", self._bank_block)
+        sums, problems = self._sums()
+        pairs = int(sums[0].pairs)
+        reason = problems[0].reason if problems else "the bank is empty"
+        got = f"{len(bank):,} pairs, none of which can be used ({reason})"
+        require(pairs, f"bank {bank.name}", got, "at least one", "Check its images, or take another bank.")
+        inside = data.table["uid"].is_in(bank.table["uid"].implode()).to_numpy()
+        self._what.bank.check_own(pairs, bool(inside.any()), "one pair that can be used, which is itself to be scored")
+        self._each("score", data, "parquet", partial(self._score_block, bank=sums, inside=inside))
+        table, more = self._joined()
+        problems = list(dict.fromkeys([*data.problems, *bank.problems, *problems, *more]))
+        reason = problems[0].reason if problems else "no reason is known"
+        got = f"{len(data):,} pairs, none of which can be used ({reason})"
+        require(table.height, f"--data {data.name}", got, "at least one", "Check its images.")
+        parts = [
+            AlignmentParts(*(torch.from_numpy(table[f"{k}.{name}"].to_numpy().copy()) for name in PARTS))
+            for k in self._what.places()
+        ]
+        control = [self._alignment.control(sums[k]) for k in self._what.places()] if pairs > 1 else None
+        return Executed(table.select("uid", "inside"), parts, control, pairs, problems)
+
+    def _each(self, word: str, pairs: Pairs, ending: str, make: _Make) -> None:
+        """Make every block that is not finished."""
+        blocks = [(name, rows) for name, rows in cut(len(pairs), self._what.block, word) if not self._job.is_done(name)]
+        total = sum(len(rows) for _, rows in blocks)
+        self._reporter.begin(word, total, "pairs")
+        started = time.monotonic()
+        for name, rows in blocks:
+            began = time.monotonic()
+            content, problems = make(rows)
+            file = self._job.path / f"{name}.{ending}"
+            atomic_write(file, content)
+            facts = {"problems": [list(one) for one in problems]}
+            self._job.finish(name, [file], time.monotonic() - began, facts)
+            self._reporter.advance(len(rows))
+        if total < len(pairs):
+            self._reporter.note(f"{word:<9} {len(pairs) - total:,} of {len(pairs):,} pairs were done before")
+        self._reporter.end(word, time.monotonic() - started)
+
+    def _chunks(
+        self, pairs: Pairs, rows: range
+    ) -> Iterator[tuple[list[str], np.ndarray, list[Embedded], list[Problem]]]:
+        """Yield uids, rows and embeddings of a block in pieces: copies of a whole one would be too large."""
+        geometries = sorted({side.geometry for side in self._what.sides if side.geometry is not None})
+        for start in range(rows.start, rows.stop, CHUNK):
+            block, problems = read_block(pairs, np.arange(start, min(start + CHUNK, rows.stop)), geometries)
+            block, embedded, more = usable(self._what.sides, block)
+            yield block.uids, block.rows, embedded, problems + more
+
+    def _bank_block(self, rows: range) -> tuple[bytes, list[Problem]]:
+        problems: list[Problem] = []
+        found: list[list[BankSums]] = [[] for _ in self._what.sides]
+        for _, _, embedded, more in self._chunks(self._what.bank.pairs, rows):
+            problems += more
+            for of_side, one in zip(found, embedded, strict=False):  # none where no pair of the chunk can be used
+                of_side.append(bank_sums(one.image, one.text, self._alignment.positive(one), one.ok))
+        added = {k: add(of_side)._asdict() for k, of_side in enumerate(found) if of_side}
+        return save_safetensors({f"{k}.{name}": v for k, sums in added.items() for name, v in sums.items()}), problems
+
+    def _sums(self) -> tuple[list[BankSums], list[Problem]]:
+        """Add up the bank's blocks: one sum for every side."""
+        found: list[list[BankSums]] = [[] for _ in self._what.sides]
+        problems: list[Problem] = []
+        for name, _ in cut(len(self._what.bank.pairs), self._what.block, "bank"):
+            [file], facts = self._job.outputs(name)
+            problems += [Problem(*one) for one in facts["problems"]]
+            stored = load_safetensors(file.read_bytes())
+            for k, of_side in enumerate(found):
+                if f"{k}.pairs" in stored:
+                    of_side.append(BankSums(*(stored[f"{k}.{name}"] for name in BankSums._fields)))
+        nothing = BankSums(*(torch.zeros(1, dtype=torch.long) for _ in BankSums._fields))
+        return [add(of_side) if of_side else nothing for of_side in found], problems
+
+    def _score_block(self, rows: range, bank: Sequence[BankSums], inside: np.ndarray) -> tuple[bytes, list[Problem]]:
+        problems: list[Problem] = []
+        names = [f"{k}.{name}" for k in range(len(bank)) for name in PARTS]
+        schema = {"uid": pl.String, "inside": pl.Boolean, **dict.fromkeys(names, pl.Float64)}
+        tables, means = [pl.DataFrame(schema=schema)], [sums.means for sums in bank]
+        for uids, places, embedded, more in self._chunks(self._what.data, rows):
+            problems += more
+            columns: dict[str, Any] = {"uid": uids, "inside": inside[places]}
+            for k, (one, held) in enumerate(zip(embedded, means, strict=False)):
+                found = self._alignment.parts_against(one, held, torch.from_numpy(inside[places]))
+                columns |= {f"{k}.{name}": getattr(found, name).numpy() for name in PARTS}
+            if embedded:
+                tables.append(pl.DataFrame(columns, schema=schema))
+        stream = io.BytesIO()
+        pl.concat(tables).write_parquet(stream, compression="zstd", statistics=False)
+        return stream.getvalue(), problems
+
+    def _joined(self) -> tuple[pl.DataFrame, list[Problem]]:
+        """Put the blocks together."""
+        tables: list[pl.DataFrame] = []
+        problems: list[Problem] = []
+        for name, _ in cut(len(self._what.data), self._what.block, "score"):
+            [file], facts = self._job.outputs(name)
+            problems += [Problem(*one) for one in facts["problems"]]
+            tables.append(pl.read_parquet(file))
+        return pl.concat(tables).sort("uid"), problems
+
+
+def parts_of(
+    embeddings: Embeddings,
+    external: np.ndarray,
+    alignment: str = "clip",
+    *,
+    labels: np.ndarray | None = None,
+    head: Head | None = None,
+) -> AlignmentParts:
+    """Compute the parts of pairs whose embeddings under one model are in memory, against those that are `external`."""
+    means = pair_means(embeddings.image.double(), embeddings.text.double(), embeddings.text_pair)
+    own = None if labels is None else torch.from_numpy(labels)
+    inside = torch.from_numpy(external)
+    pairs = Embedded(*means, torch.ones_like(inside), embeddings, own, head)
+    method = ALIGNMENTS[alignment]()
+    sums = bank_sums(pairs.image, pairs.text, method.positive(pairs), inside)
+    return method.parts_against(pairs, sums.means, inside)

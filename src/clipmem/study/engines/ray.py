@@ -1,0 +1,195 @@
+"""The Ray engine: a study's models, and blocks of the embedding of each, as Ray tasks; the same bytes as locally.
+
+`ray` starts a Ray on this machine, or joins the cluster that RAY_ADDRESS names; `ray://HEAD:PORT` is a client of one.
+Every machine needs clipmem in the same version and sees the run folder under the same path: tasks read and write there,
+and only the names of models and embeddings travel. A task whose process dies is started again.
+"""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipmem.base.errors import ClipmemError, InputError, RunError
+from clipmem.base.machine import cores
+from clipmem.embed import passes
+from clipmem.study import execution, pool, work
+from clipmem.study.engines.local import check_processes
+from clipmem.study.plan import PlannedStudy
+from clipmem.train.paired import TrainingSet
+
+RETRIES = 3
+_PASSES = 8  # forward passes of a task: long against reading a model, short against a day
+_POLL = 0.5
+
+
+def _call(task: pool.Task, board: str, **options: Any) -> dict[str, Any]:
+    """Run a task of `study.work`; a known error comes back as data, since Ray would wrap it."""
+    began = time.monotonic()
+    try:
+        answer = task(board=Path(board), **options)
+    except ClipmemError as error:
+        return {"error": str(error), "exit_code": error.exit_code}
+    return {**answer, "total": time.monotonic() - began}
+
+
+@dataclass
+class RayEngine:
+    """A connected Ray.
+
+    Attributes:
+        ray: The module.
+        largest: Cores of the largest machine: no task can ask for more.
+    """
+
+    ray: Any
+    largest: int
+
+    def fit(self, how: execution.Execution) -> execution.Execution:
+        """Change nothing: the manifest is that of the local engine."""
+        return how
+
+    def train(
+        self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
+    ) -> pool.TimeBreakdown:
+        """Train the models, as many at a time as the cluster has room for."""
+        check_processes(study, models, 1)
+        spent = pool.TimeBreakdown()
+        # a process of its own for each model: training sets how a whole process computes
+        tasks = [(model, {}) for model in models]
+        for answer in self._run(study, work.train_task, "train", tasks, progress, max_calls=1):
+            spent.add(answer)
+            spent.total += answer["total"]
+        return spent
+
+    def embed(
+        self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
+    ) -> list[Path]:
+        """Embed blocks of pairs of all models, as many at a time as there is room for; join each model's here."""
+        count = -(-study.splits.height // (_PASSES * study.recipe.embed.batch_size))
+        tasks = [(model, {"index": index, "count": count}) for model in models for index in range(count)]
+        self._run(study, work.embed_task, "embed", tasks, lambda done, _: progress(done))
+        files: list[Path] = []
+        for model in models:
+            place = study.folder.embedding_dir(model.side, model.seed)
+            parts = [place / f"part-{index}" for index in range(count)] if count > 1 else []
+            if parts:
+                passes.save(passes.join([passes.load(part) for part in parts]), place)
+            for part in parts:
+                shutil.rmtree(part)
+            files += passes.files_of(place)
+        return files
+
+    def _run(
+        self,
+        study: PlannedStudy,
+        task: pool.Task,
+        word: str,
+        tasks: Sequence[tuple[TrainingSet, dict[str, int]]],
+        progress: Callable[[int, str], object],
+        **remote: Any,
+    ) -> list[dict[str, Any]]:
+        """Run a task for each model, and return the answers."""
+        how, folder = study.how, study.folder.path.resolve()
+        threads = str(how.threads)
+        options = {
+            "num_cpus": min(how.threads, self.largest),
+            "num_gpus": int(how.device == "cuda"),
+            "max_retries": RETRIES,
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
+        }
+        call = self.ray.remote(_call) if not remote else self.ray.remote(**remote)(_call)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".progress-") as board:
+            place = {"board": board, "directory": str(folder), "folder": str(folder)}
+            running = {
+                call.options(**options, name=f"{word} {model.side} seed {model.seed}").remote(
+                    task, side=model.side, seed=model.seed, **place, **more
+                ): f"{word} {model.side}, seed {model.seed}"
+                for model, more in tasks
+            }
+            return self._finished(running, pool.Board(Path(board)), progress)
+
+    def _finished(
+        self, running: dict[Any, str], board: pool.Board, progress: Callable[[int, str], object]
+    ) -> list[dict[str, Any]]:
+        """Wait for all tasks, and tell of the progress meanwhile."""
+        waiting, answers = list(running), dict[Any, dict[str, Any]]()
+        try:
+            while waiting:
+                ready, waiting = self.ray.wait(waiting, timeout=_POLL)
+                board.tell(progress)
+                answers |= {reference: self._answer(reference, running[reference]) for reference in ready}
+        finally:
+            for reference in waiting:
+                self.ray.cancel(reference, force=True)
+        board.tell(progress)
+        return [answers[reference] for reference in running]
+
+    def _answer(self, reference: Any, name: str) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = self.ray.get(reference)
+        except self.ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1][:300]
+            raise RunError(
+                f"{name}: the Ray task failed ({reason}); a process that dies is started again {RETRIES} times. "
+                "Run the same command again: finished models are not trained again."
+            ) from error
+        if answer.get("exit_code") == InputError.exit_code:
+            raise InputError(answer["error"])
+        if "error" in answer:
+            raise RunError(answer["error"])
+        return answer
+
+
+@contextlib.contextmanager
+def connect(name: str) -> Generator[RayEngine]:
+    """Connect to Ray for the length of the block."""
+    ray = _import_ray()
+    local = name == "ray" and not os.environ.get("RAY_ADDRESS")
+    where: dict[str, Any] = (
+        # without an address Ray would join whatever cluster was last started on this machine
+        {"address": "local", "num_cpus": cores(), "include_dashboard": False}
+        if local
+        else {}
+        if name == "ray"
+        else {"address": name}
+    )
+    try:
+        with warnings.catch_warnings():
+            # that nobody answers is said below, in one line
+            warnings.simplefilter("ignore")
+            ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=local, **where)
+    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"--engine {name}",
+            got=f"no Ray there ({str(error).strip().splitlines()[0][:200]})",
+            expected="the address of a running Ray",
+            hint="Check it, or use --engine ray to start one on this machine.",
+        ) from error
+    try:
+        sizes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        yield RayEngine(ray, max(sizes))
+    finally:
+        ray.shutdown()
+
+
+def _import_ray() -> Any:
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(
+            "--engine ray",
+            got="Ray is not installed",
+            expected="the extra `ray`",
+            hint="Install it: pip install 'clipmem[ray]'.",
+        )
+    # a library reports nothing about its users
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray  # pyright: ignore[reportMissingImports]  an extra
+
+    return ray

@@ -1,0 +1,222 @@
+"""The planned study: what every stage needs of a run folder, read once and checked once.
+
+A stage takes a `PlannedStudy` and opens no table of the plan itself. What the recipe needs of the data is checked in
+`check_needs`, right after the pairs are read and before anything is written.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.errors import InputError
+from clipmem.base.pictures import Geometry
+from clipmem.base.recipes import Recipe
+from clipmem.base.require import require
+from clipmem.data.cache import open_cache
+from clipmem.embed import passes
+from clipmem.mitigate.base import captions_in_training
+from clipmem.mitigate.base import check as check_mitigations
+from clipmem.models.protocol import DualEncoder, geometry_of
+from clipmem.score.alignments import ALIGNMENTS, Head
+from clipmem.score.design import Design
+from clipmem.score.protocols import Protocol, protocol_of
+from clipmem.store import manifest
+from clipmem.store.folder import RunFolder
+from clipmem.study import execution
+from clipmem.study.models import StudyModels, open_models
+from clipmem.train.loop import TrainingData
+from clipmem.train.objectives import OBJECTIVES, class_head
+from clipmem.train.paired import TrainingSet
+
+# the images in the study's first geometry: the only one, unless models of several are given
+CACHE = "cache/pixels.npy"
+
+
+class PlannedStudy:
+    """A run folder whose stage `plan` is finished. Every property is read when it is first asked for, and kept.
+
+    Args:
+        folder: The run folder.
+        recipe: Another recipe to read it by, for measures that change a section; None: its own.
+    """
+
+    def __init__(self, folder: RunFolder, recipe: Recipe | None = None) -> None:
+        self.folder = folder
+        self.recipe = recipe or folder.recipe()
+        self.protocol: Protocol = protocol_of(self.recipe)
+
+    # ---- the plan
+
+    @cached_property
+    def pairs(self) -> pl.DataFrame:
+        """The table `pairs`: all usable pairs of the data."""
+        return self.folder.read("pairs")
+
+    @cached_property
+    def splits(self) -> pl.DataFrame:
+        """The table `splits`: the pairs of the study, with their roles."""
+        return self.folder.read("splits")
+
+    @cached_property
+    def design(self) -> Design:
+        """The models, and which pairs each counts for."""
+        return self.protocol.design(self.splits)
+
+    @property
+    def models(self) -> Sequence[TrainingSet]:
+        """What each model trains on, in training order."""
+        return self.design.models
+
+    def model(self, side: str, seed: int) -> TrainingSet:
+        """Return what one model trains on."""
+        return next(one for one in self.models if (one.side, one.seed) == (side, seed))
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest."""
+        return manifest.read(self.folder)
+
+    @cached_property
+    def how(self) -> execution.Execution:
+        """How models are computed on this machine."""
+        return execution.from_manifest(self.manifest)
+
+    # ---- the pairs, one entry a row of the split table
+
+    @property
+    def uids(self) -> list[str]:
+        """The pair of each split row."""
+        return self.splits["uid"].to_list()
+
+    @cached_property
+    def role(self) -> np.ndarray:
+        """The role of each split row."""
+        return self.splits["role"].to_numpy()
+
+    @cached_property
+    def group(self) -> np.ndarray:
+        """The number of each split row's group of near-duplicates."""
+        return np.unique(self.splits["group"].to_numpy(), return_inverse=True)[1].astype(np.int64)
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {uid: index for index, uid in enumerate(self.pairs["uid"])}
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Row in the pixel cache (and in `pairs`) of each split row."""
+        return np.array([self._row[uid] for uid in self.splits["uid"]])
+
+    def all_captions(self, most: int | None = None) -> list[list[str]]:
+        """Return the first `most` captions of each split row; a planted pair has those of the pair `captions_from`."""
+        captions = self.pairs["captions"].to_list()
+        return [captions[self._row[uid]][:most] for uid in self.splits["captions_from"]]
+
+    @cached_property
+    def captions(self) -> list[list[str]]:
+        """The captions of each split row that models are scored on: the first `train.captions`."""
+        return self.all_captions(self.recipe.train.captions)
+
+    @cached_property
+    def _classes(self) -> list[str]:
+        names = set(self.pairs["label"])
+        # a pair without a label, in data that has some, would be trained towards a wrong class
+        return [] if "" in names else sorted(names)
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """Class number of each split row, counted over all labels of the data; None unless all pairs have a label."""
+        number = {name: k for k, name in enumerate(self._classes)}
+        label = self.pairs["label"].to_list()
+        return np.array([number[label[row]] for row in self.rows], dtype=np.int64) if number else None
+
+    def pixels(self, geometry: Geometry | None = None) -> np.ndarray:
+        """Open the pixel cache, in the study's first geometry or in another; rows follow `pairs`."""
+        return open_cache(cache_file(self.folder, geometry, first=self.opened.geometries[0]))
+
+    # ---- models
+
+    @cached_property
+    def opened(self) -> StudyModels:
+        """Where the models are; given ones were compared with the manifest when the study began."""
+        return open_models(self.recipe, self.folder, self.manifest, verify=False)
+
+    def load(self, model: TrainingSet) -> DualEncoder:
+        """Load a model."""
+        return self.opened.load(model.side, model.seed)
+
+    def head(self, model: TrainingSet) -> Head | None:
+        """Return a model's class head, where it was trained with one."""
+        return class_head(self.folder.model_dir(model.side, model.seed))
+
+    def embeddings(self, model: TrainingSet) -> passes.Embeddings:
+        """Read a model's embeddings; rows follow the split table."""
+        return passes.load(self.folder.embedding_dir(model.side, model.seed))
+
+    def training_data(self, model: TrainingSet) -> TrainingData:
+        """Return images, captions and labels of the pairs that a model trains on, in the order of its slots."""
+        place = {uid: index for index, uid in enumerate(self.splits["uid"])}
+        chosen = np.array([place[uid] for uid in model.uids])
+        trained = self.all_captions(captions_in_training(self.recipe))
+        return TrainingData(
+            self.pixels(),
+            self.rows[chosen],
+            [trained[index] for index in chosen],
+            labels=None if self.labels is None else self.labels[chosen],
+            classes=len(self._classes),
+        )
+
+    def embed(self, model: TrainingSet, *, part: passes.Part = passes.WHOLE, progress: Any) -> passes.Embeddings:
+        """Embed all pairs, or a part of them, with one model; `progress` is called with the number of pairs done."""
+        encoder = self.load(model)
+        return passes.embed(
+            encoder,
+            self.pixels(geometry_of(encoder)),
+            self.rows,
+            self.captions,
+            self.uids,
+            self.recipe.embed,
+            self.recipe.train,
+            device=self.how.device,
+            part=part,
+            progress=progress,
+        )
+
+
+def cache_file(folder: RunFolder, geometry: Geometry | None, *, first: Geometry) -> Path:
+    """Return where the images of a geometry lie, `first` being the study's first."""
+    return folder.path / (CACHE if geometry is None or geometry == first else f"cache/pixels-{geometry.name}.npy")
+
+
+def check_needs(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> None:
+    """Check the pairs of a source against what the recipe's objective, alignment and mitigations need of them."""
+    if protocol.trains and OBJECTIVES[recipe.train.objective].needs_labels:
+        _check_labels(recipe, pairs["label"])
+    used = [texts[: recipe.train.captions] for texts in pairs["captions"].to_list()]
+    # the roles are not drawn yet: pairs without views may be among those that no role takes
+    spare = pairs.height - protocol.used_pairs(pairs)
+    ALIGNMENTS[recipe.score.alignment]().check(recipe.embed, used, pairs["uid"].to_list(), spare=spare)
+    check_mitigations(recipe, pairs)
+
+
+def _check_labels(recipe: Recipe, labels: pl.Series) -> None:
+    what, n = f"[train] objective = {recipe.train.objective!r}", len(labels)
+    bare, hint = int((labels == "").sum()), "or choose another train.objective."
+    require(
+        not bare,
+        what,
+        f"{bare:,} of {n:,} pairs without a label (data.label_column = {recipe.data.label_column!r})",
+        "a label for every pair",
+        f"Set data.label_column to a column that labels every pair, {hint}",
+    )
+    if labels.n_unique() < 2:
+        raise InputError(
+            what,
+            got=f"the label {labels[0]!r} for all {n:,} pairs",
+            expected="two labels or more",
+            hint=f"Set data.label_column to a column that tells pairs apart, {hint}",
+        )

@@ -1,0 +1,317 @@
+"""What `clipmem score` and `clipmem embed` are given: settings, models, pairs and bank, found and checked."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.errors import InputError, shorten
+from clipmem.base.paths import checked_path
+from clipmem.base.recipes import DataSection, EmbedSection, recipe_from
+from clipmem.base.require import require
+from clipmem.data.quarantine import source_name
+from clipmem.data.sources.base import Source
+from clipmem.embed.layout import is_layout
+from clipmem.score.alignments import ALIGNMENTS
+from clipmem.score.executor import Comparison
+from clipmem.score.pairs import Bank, Pairs, bank_of_uids, draw, listed_uids, stored_pairs
+from clipmem.score.sides import ArraySide, Side, StoredSide, open_side
+from clipmem.study import early, execution
+
+Data = str | Path | DataSection | Source
+LISTS = ("target", "reference")
+DECODED, STORED = 1024, 8192  # pairs in a block: with their images in memory, and without
+_COLUMNS = ("uid", "key", "image", "captions", "label")
+
+
+def _plain(value: object) -> object:
+    """Return numbers of other libraries as Python's own, and all else as it is, to be refused."""
+    return float(value) if isinstance(value, Real) else value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the scores besides models, pairs and bank.
+
+    Attributes:
+        alignment: What is compared between models (`score.alignment`).
+        views: Random image views of a pair; 0 = the image as it is.
+        caption_edits: Seeded edits of the caption of a pair that has one.
+        captions: Captions used of each pair; None = all.
+        precision: `fp32`, or `bf16` autocast.
+        batch_size: Images or captions in a forward pass.
+        bank_size: How many pairs are drawn as the bank where none is given.
+        seed: Seed of that draw.
+        weight: w of the alignment.
+        confidence: Level of the intervals over several pairs of models.
+        block: Pairs in a block; None = 1,024 where images are decoded, 8,192 where not.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    alignment: str = "clip"
+    views: int = 0
+    caption_edits: int = 0
+    captions: int | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_size: int = 256
+    bank_size: int = 200
+    seed: int = 0
+    weight: float = 1.0
+    confidence: float = 0.95
+    block: int | None = None
+    device: str = "auto"
+
+    def checked(self) -> "Settings":
+        """Check the values, and return them with a device."""
+        _ = ALIGNMENTS[self.alignment]
+        recipe = recipe_from(
+            {
+                "embed": {"views": self.views, "caption_edits": self.caption_edits, "batch_size": self.batch_size},
+                "train": {"captions": 1 if self.captions is None else self.captions, "precision": self.precision},
+                "score": {"weight": _plain(self.weight), "confidence": _plain(self.confidence)},
+            },
+            origin="score",
+        )
+        whole = {"bank_size": (self.bank_size, 0), "seed": (self.seed, None), "block": (self.block, 1)}
+        for name, (value, least) in whole.items():
+            right = value is None or (isinstance(value, Integral) and (least is None or value >= least))
+            expected = "a whole number" if least is None else f"a whole number, {least} or more"
+            require(right, name, shorten(value), expected, "Omit it for the default.")
+        return replace(self, device=execution.resolve(recipe, 1, device=self.device).device)
+
+    @property
+    def embed(self) -> EmbedSection:
+        """The part of a recipe that says how pairs are embedded."""
+        return EmbedSection(views=self.views, caption_edits=self.caption_edits, batch_size=self.batch_size)
+
+    def side(self, address: str) -> Side:
+        """Open a model or a folder of embeddings."""
+        return open_side(address, self.embed, device=self.device, precision=self.precision)
+
+    def made_with(self) -> dict[str, Any]:
+        """Return what decides an embedding besides the model and the pairs."""
+        names = ("views", "captions", "precision", "batch_size", "device")
+        edits = {"caption_edits": self.caption_edits} if self.caption_edits else {}
+        return {name: getattr(self, name) for name in names} | edits
+
+    def comparison(self, sides: Mapping[str, Sequence[Side]], pairs: Pairs, bank: Bank, block: int) -> Comparison:
+        """Return what is computed: target 0, reference 0, target 1, ..."""
+        bank.check(pairs)
+        if pairs.source is not None and "captions" in pairs.table.columns:
+            captions, uids = pairs.table["captions"].to_list(), pairs.table["uid"].to_list()
+            ALIGNMENTS[self.alignment]().check(self.embed, captions, uids)
+        models = [side for couple in zip(*(sides[kind] for kind in LISTS), strict=True) for side in couple]
+        return Comparison(models, pairs, bank, self.block or block, self.alignment)
+
+
+def open_data(data: Data) -> Source:
+    """Open the source behind a path, `emoji` (the shipped pairs), a `[data]` section, or a source."""
+    if isinstance(data, Source):
+        return data
+    if not isinstance(data, DataSection):
+        require(
+            isinstance(data, str | Path),  # pyright: ignore[reportUnnecessaryIsInstance]
+            "data",
+            shorten(data),
+            "a path, 'emoji', a [data] section or a source",
+            "With models at addresses, name the data that they are to embed.",
+        )
+        path = "" if str(data) == "emoji" and not Path(data).exists() else str(data)
+        data = DataSection.model_validate({"path": path})
+    return early.check_source(data)
+
+
+def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
+    """Read which pairs a data set has."""
+    source = open_data(data)
+    with early.opening(source.section):
+        table = source.pairs()
+    name = str(data) if isinstance(data, str | Path) else source_name(source.section)
+    require(table.height, f"{argument} {name}", "no pair", "at least one pair", "Check the path.")
+    # forwards through the files: a source reads neighbours together
+    table = table[source.storage_order(table["image"].to_list())].select(_COLUMNS)
+    if captions is not None:
+        table = table.with_columns(pl.col("captions").list.head(captions))
+    named = "" not in set(table["label"])
+    labels = table["label"].rank("dense").cast(pl.Int64).to_numpy() - 1 if named else None
+    return Pairs(name, table, source, labels=labels, problems=list(source.problems))
+
+
+def compare(
+    addresses: Mapping[str, Sequence[str]],
+    data: Data | None,
+    bank: Data | Sequence[str] | None,
+    settings: Settings,
+    *,
+    embeddings: str | Path | None = None,
+    keep: Callable[[Path, dict[str, list[Side]], Pairs, Bank], dict[str, list[Side]]] | None = None,
+) -> Comparison:
+    """Find models, pairs and bank."""
+    kept = None if embeddings is None else checked_path(embeddings, "--embeddings")
+    if kept is not None and not any(addresses.values()):
+        addresses, bank = _kept(kept), bank if bank is not None else _kept_bank(kept)
+        kept = None
+    opened = {address: settings.side(address) for kind in LISTS for address in addresses[kind]}
+    sides = {kind: [opened[address] for address in addresses[kind]] for kind in LISTS}
+    check_lists({kind: len(models) for kind, models in sides.items()})
+    pairs, chosen = _pairs_and_bank(list(opened.values()), data, bank, settings)
+    chosen.check(pairs)
+    if kept is not None and keep is not None:
+        sides = keep(kept, sides, pairs, chosen)
+    decodes = any(side.geometry for kind in LISTS for side in sides[kind])
+    return settings.comparison(sides, pairs, chosen, DECODED if decodes else STORED)
+
+
+def check_lists(counts: Mapping[str, int]) -> None:
+    """Check that there is a reference for each target."""
+    require(
+        counts["target"] and counts["target"] == counts["reference"],
+        "--target and --reference",
+        f"{counts['target']} and {counts['reference']}",
+        "at least one of each, and equally many",
+        "Each target is compared with the reference in its place.",
+    )
+
+
+def _kept(folder: Path) -> dict[str, list[str]]:
+    """Return the folders target-0, ... and reference-0, ... that a folder of embeddings holds."""
+    found = {kind: [str(folder / f"{kind}-{k}") for k in range(_count(folder, kind))] for kind in LISTS}
+    require(
+        all(found.values()),
+        f"--embeddings {folder}",
+        "no target-0 and reference-0 in it",
+        "a folder that `clipmem score --embeddings` filled",
+        "Name the models with --target and --reference.",
+    )
+    return found
+
+
+def _count(folder: Path, kind: str) -> int:
+    k = 0
+    while is_layout(folder / f"{kind}-{k}"):
+        k += 1
+    return k
+
+
+def _kept_bank(folder: Path) -> str | None:
+    return str(folder / "bank" / "target-0") if is_layout(folder / "bank" / "target-0") else None
+
+
+def _pairs_and_bank(sides: Sequence[Side], data: Data | None, bank: Any, settings: Settings) -> tuple[Pairs, Bank]:
+    stored = [side for side in sides if isinstance(side, StoredSide)]
+    if data is not None:
+        pairs = read_pairs(data, settings.captions, "--data")
+    elif len(stored) == len(sides):
+        pairs = stored_pairs(stored[0].layouts[0])
+    else:
+        raise InputError(
+            "--data",
+            got="no data",
+            expected="the pairs to score",
+            hint="Only where every --target and --reference is a folder of embeddings can it be left out.",
+        )
+    if bank is None:
+        # a pair that one of the models has no embedding of would be no use
+        known = np.all([side.rows(pairs) >= 0 for side in stored], axis=0)
+        there = pairs.table["uid"].filter(pl.Series(known)) if stored else pairs.table["uid"]
+        return pairs, Bank(pairs.only(draw(there, settings.bank_size, settings.seed), "drawn"), drawn=True)
+    if isinstance(bank, Sequence) and not isinstance(bank, str):
+        return pairs, bank_of_uids([str(uid) for uid in bank], pairs, "of uids")
+    path = checked_path(bank, "--bank") if isinstance(bank, str | Path) else None
+    if path is not None and path.is_dir() and is_layout(path):
+        require(
+            len(stored) == len(sides),
+            f"--bank {path}",
+            "a folder of embeddings",
+            "pairs with images, as a model is among --target and --reference",
+            "Give the bank's data, or folders of embeddings for all models.",
+        )
+        _look_beside(stored, path)
+        return pairs, Bank(stored_pairs(stored[0].layouts[-1]), drawn=False)
+    listed = None if path is None else listed_uids(path)
+    if listed is not None:
+        return pairs, bank_of_uids(listed, pairs, str(path))
+    return pairs, Bank(read_pairs(bank, settings.captions, "--bank"), drawn=False)
+
+
+def _look_beside(stored: Sequence[StoredSide], bank: Path) -> None:
+    """Let every side look for the bank's pairs in the folder of its own name beside the given one too."""
+    for side in stored:
+        own = bank.parent / Path(side.name).name
+        require(
+            is_layout(own),
+            f"--bank {bank}",
+            f"no embeddings of the bank by {side.name}",
+            f"a folder {own}",
+            "Embed the bank with every model, in folders named as those of the data.",
+        )
+        side.add(own)
+
+
+def compare_arrays(lists: Mapping[str, list[Any]], uids: Any, bank: Any, settings: Settings) -> Comparison:
+    """Make the comparison of embeddings in memory."""
+    sides: dict[str, list[Side]] = {}
+    names = None if uids is None else _names(uids)
+    for kind, models in lists.items():
+        wrong = [one for one in models if not (isinstance(one, tuple) and len(one) in {2, 3})]
+        if wrong:
+            raise InputError(
+                kind,
+                got="an address beside arrays"
+                if isinstance(wrong[0], str | Path)
+                else f"a {type(wrong[0]).__name__} of {len(wrong[0])}"
+                if hasattr(wrong[0], "__len__")
+                else shorten(wrong[0]),
+                expected="(image, text) or (image, text, pair) for each model",
+                hint="Embed the pairs with every model first, or give addresses only.",
+            )
+        sides[kind] = [ArraySide(f"{kind} {k}", names, *one) for k, one in enumerate(models)]
+    check_lists({kind: len(models) for kind, models in sides.items()})
+    counts = sorted({len(side) for models in sides.values() for side in models if isinstance(side, ArraySide)})
+    names = [str(row) for row in range(counts[0])] if names is None else names
+    if counts != [len(names)] or len(set(names)) != len(names) or not names:
+        raise InputError(
+            "pairs",
+            got=f"{len(names)} uids, {len(set(names))} of them different, for arrays of {counts} pairs",
+            expected="one pair or more, a uid for each, and the same pairs in all arrays",
+            hint="Leave uids out to number the pairs.",
+        )
+    pairs = Pairs("arrays", pl.DataFrame({"uid": names}, schema={"uid": pl.String}))
+    return settings.comparison(sides, pairs, _array_bank(bank, pairs, settings), STORED)
+
+
+def _names(uids: Any) -> list[str]:
+    """Return a list of uids as text."""
+    if isinstance(uids, str | bytes | Path) or not isinstance(uids, Iterable) or getattr(uids, "ndim", 1) != 1:
+        raise InputError(
+            "uids",
+            got=shorten(uids),
+            expected="a list of uids: with arrays, pairs and bank are no data sets",
+            hint="Omit uids to number the pairs.",
+        )
+    return [str(uid) for uid in uids]
+
+
+def _array_bank(bank: Any, pairs: Pairs, settings: Settings) -> Bank:
+    if bank is None:
+        return Bank(pairs.only(draw(pairs.table["uid"], settings.bank_size, settings.seed), "drawn"), drawn=True)
+    try:
+        asked = np.asarray(bank)
+    except ValueError:  # ragged
+        asked = np.zeros((1, 1))
+    if asked.dtype.kind in "OUS":
+        return bank_of_uids(_names(bank), pairs, "of uids")
+    rows = np.flatnonzero(asked) if asked.dtype == bool or not asked.size else asked
+    wrong = asked.ndim != 1 or rows.dtype.kind not in "iu" or (asked.dtype == bool and len(asked) != len(pairs))
+    if wrong or (len(rows) and not 0 <= rows.min() <= rows.max() < len(pairs)):
+        raise InputError(
+            "bank",
+            got=f"{shorten(bank)}",
+            expected=f"uids, row numbers from 0 to {len(pairs) - 1}, or a mask of {len(pairs)}",
+            hint="Say which of the pairs no model trained on.",
+        )
+    return Bank(pairs.only(pairs.table["uid"].gather(np.unique(rows)).to_list(), "of rows"), drawn=False)

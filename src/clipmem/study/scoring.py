@@ -1,0 +1,425 @@
+"""Scoring with models that exist, outside a study: `clipmem.score`, `clipmem score` and `clipmem embed`.
+
+Pairs go through in blocks: images are decoded, embedded with every model, reduced to three numbers a model, and
+written. Nothing but the list of pairs and that table grows with the data. Beside `scores.parquet` lie `scores.json`,
+which records how it was made and is written last, `scores.quarantine.parquet` where records were left out, and while it
+is being made the folder `scores.parts`.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+
+from clipmem._version import __version__
+from clipmem.base.errors import InputError, shorten
+from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.require import require
+from clipmem.data.quarantine import Problem
+from clipmem.embed.layout import CARD, is_layout, part_files, read_card, write_card, write_part
+from clipmem.embed.means import Means
+from clipmem.functional import alignment
+from clipmem.score.alignments import Embedded
+from clipmem.score.design import combine
+from clipmem.score.executor import Comparison, Executed, Executor
+from clipmem.score.pairs import QUARANTINE, Bank, Pairs, read_quarantine, write_quarantine
+from clipmem.score.protocols.four_way import twins
+from clipmem.score.sides import NOT_THERE, ModelSide, Side, StoredSide, read_block, usable
+from clipmem.store.atomic import atomic_write
+from clipmem.store.hashing import data_fingerprint, file_sha256
+from clipmem.store.job import Job, cut, refuse_other
+from clipmem.store.tables import read_table, table_bytes
+from clipmem.study import early
+from clipmem.study.score_inputs import DECODED, LISTS, Data, Settings, compare, compare_arrays, read_pairs
+from clipmem.train.paired import TrainingSet
+
+Arrays = tuple[Any, Any] | tuple[Any, Any, Any]
+Model = str | Path | Arrays
+FORMAT = 1
+PART = 8192  # pairs in a part: as many files as clip-retrieval makes would be many small ones
+
+
+def score(
+    target: Model | Sequence[Model],
+    reference: Model | Sequence[Model],
+    pairs: Data | Sequence[str] | None = None,
+    bank: Data | Sequence[Any] | np.ndarray | None = None,
+    *,
+    out: str | Path | None = None,
+    embeddings: str | Path | None = None,
+    alignment: str = "clip",
+    views: int = 0,
+    caption_edits: int = 0,
+    captions: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    batch_size: int = 256,
+    bank_size: int = 200,
+    seed: int = 0,
+    weight: float = 1.0,
+    confidence: float = 0.95,
+    block: int | None = None,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> pl.DataFrame:
+    """Score pairs with models that exist already: how much better the target aligns each than the reference.
+
+    CLIPMem = mean over targets of A(target) - mean over references of A(reference), A = ū·v̄ - w (ū·t̄ + ī·v̄) (design,
+    section 2). Range: -6 to 6 for w = 1. It is CLIPMem only where the models differ in their training pairs alone.
+
+    Args:
+        target: The model whose memorization is measured: its address (see `docs/given.md`), a folder of embeddings,
+            or the pairs' embeddings themselves, numpy or torch: (image, text) of shapes (n, d) or (n, view, d), and
+            (n, d); with several captions (image, text, pair), text (m, d) and the pair of each caption (m,). A list
+            for several models.
+        reference: The model to compare with; of a list, each is compared with the target in its place.
+        pairs: The data: a path, `"emoji"`, a `[data]` section or a source. With folders of embeddings it may be left
+            out; with arrays it is the uids of their rows, "0", "1", ... if left out.
+        bank: Held-out pairs that no model trained on: a data set, or uids of pairs of the data (a list, or a file of
+            them); with arrays also row numbers, or a mask. None: `bank_size` pairs are drawn from the data.
+        out: Write the scores there too, block by block, so that a call that was stopped resumes.
+        embeddings: Keep the embeddings in this folder, or read them from it.
+        alignment: What is compared: `clip` (CLIPMem), `cmc`, `sslmem-image` (set `views` to 2 or more), `sslmem-text`
+            (several captions, or `caption_edits`) or `confidence` (labels, and models that a study trained with a class
+            head). All but the first two need the models themselves, or arrays with their single views.
+        views: Random image views of a pair; 0 = the image as it is.
+        caption_edits: Seeded edits of the caption of a pair that has one, for `sslmem-text`.
+        captions: Captions used of each pair; None = all.
+        precision: `fp32`, or `bf16` autocast.
+        batch_size: Images or captions in a forward pass.
+        bank_size: How many pairs are drawn as the bank where none is given, 2 or more.
+        seed: Seed of that draw.
+        weight: w of the alignment, >= 0.
+        confidence: Level of the intervals over several pairs of models.
+        block: Pairs in a block; None = 1,024 where images are decoded, 8,192 where not.
+        device: `auto`, `cpu` or `cuda`.
+        reporter: Progress reporter.
+
+    Returns:
+        The columns of a study's `scores`, a row for each pair, sorted by uid. `role` is external for pairs of the bank,
+        which are scored against the others of it, and candidate for all others. `planted` is false. `clipmem_norm` is
+        null without two candidates that differ; stderr, low and high are null with one pair of models.
+
+    Raises:
+        InputError: A model, the data or a setting is wrong, or `out` was made with something else.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> image, text, other = (rng.normal(size=(5, 8)) for _ in range(3))
+        >>> table = score((image, text), (other, text), bank=[0, 1])
+        >>> table["role"].to_list()
+        ['external', 'external', 'candidate', 'candidate', 'candidate']
+    """
+    chosen = Settings(
+        alignment,
+        views,
+        caption_edits,
+        captions,
+        precision,
+        batch_size,
+        bank_size,
+        seed,
+        weight,
+        confidence,
+        block,
+        device,
+    ).checked()
+    lists = {"target": _several(target), "reference": _several(reference)}
+    if any(isinstance(one, tuple) for models in lists.values() for one in models):
+        comparison = compare_arrays(lists, pairs, bank, chosen)
+    else:
+        addresses = {kind: [_address(kind, one) for one in models] for kind, models in lists.items()}
+        comparison = compare(
+            addresses,
+            pairs,  # pyright: ignore[reportArgumentType]
+            bank,  # pyright: ignore[reportArgumentType]
+            chosen,
+            embeddings=embeddings,
+            keep=keeper(chosen, reporter),
+        )
+    if out is not None:
+        return finish(comparison, chosen, Path(out), reporter).scores
+    with tempfile.TemporaryDirectory() as folder:
+        return _tables(Executor(comparison, Job(folder), reporter).run(), chosen)
+
+
+def _tables(found: Executed, settings: Settings) -> pl.DataFrame:
+    """Combine the parts as the protocol `given` does: every target saw every pair, and no reference did."""
+    role = pl.when("inside").then(pl.lit("external")).otherwise(pl.lit("candidate"))
+    splits = found.rows.select("uid", role.alias("role"), pl.lit(value=False).alias("planted"))
+    models = [TrainingSet(side, k, (), 0) for k in range(len(found.parts) // 2) for side in "fg"]
+    design = twins(models, splits.height)
+    return combine(design, splits, found.parts, weight=settings.weight, confidence=settings.confidence).scores
+
+
+def _control(found: Executed, settings: Settings) -> float | None:
+    """Return the mean score of the bank's own pairs; None for a bank of one pair."""
+    if found.control is None:
+        return None
+    aligned = [float(alignment(one, weight=settings.weight)) for one in found.control]
+    return float(np.mean(aligned[0::2]) - np.mean(aligned[1::2]))
+
+
+def _several(models: Any) -> list[Any]:
+    return list(models) if isinstance(models, list) else [models]
+
+
+def _address(kind: str, model: Any) -> str:
+    require(
+        isinstance(model, str | Path),
+        kind,
+        shorten(model),
+        "an address, (image, text) or (image, text, pair), or a list of such",
+        "Put the arrays of one model into a tuple.",
+    )
+    return str(model)
+
+
+def embed_pairs(
+    model: str, data: Data, out: str | Path, settings: Settings, *, reporter: Reporter | None = None
+) -> tuple[int, list[Problem]]:
+    """Embed pairs with one model into a folder of clip-retrieval's layout."""
+    pairs = read_pairs(data, settings.captions, "--data")
+    side = settings.side(model)
+    if not isinstance(side, ModelSide):
+        raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Name a model.")
+    card = {**settings.made_with(), "data": data_fingerprint(pairs.table["uid"])}
+    block = settings.block or DECODED
+    problems = embed_into([side], [Path(out)], pairs, card, block=block, reporter=reporter)
+    # the source's own problems are of records that are no pairs
+    return len(pairs) - (len(problems) - len(pairs.problems)), problems
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A finished comparison.
+
+    Attributes:
+        scores: The table `scores`, sorted by uid.
+        about: With what it was made, and what it found: the content of `scores.json`.
+        captions: Captions of the pairs that score highest, by uid.
+        quarantine: Where the records left out are listed; None where there are none, or no file was asked for.
+    """
+
+    scores: pl.DataFrame
+    about: dict[str, Any]
+    captions: dict[str, list[str]]
+    quarantine: Path | None
+
+
+def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Reporter | None = None) -> Scored:
+    """Make a comparison into files, or return the one that is there."""
+    early.check_scores(out)
+    about_file, listed = out.with_suffix(".json"), out.with_suffix(".quarantine.parquet")
+    job = Job(out.with_suffix(".parts"))
+    made_with = _made_with(comparison, settings)
+    with job.locked():
+        about = _finished(out, about_file, job, made_with)
+        if about is None:
+            job.resume(made_with)
+            found = Executor(comparison, job, reporter).run()
+            scores, problems = _tables(found, settings), _told(found.problems, comparison)
+            atomic_write(out, table_bytes("scores", scores))
+            if problems:
+                write_quarantine(listed, problems)
+            about = {
+                "format": FORMAT,
+                "clipmem": __version__,
+                **{kind: [side.name for side in comparison.models[k::2]] for k, kind in enumerate(LISTS)},
+                "alignment": settings.alignment,
+                "data": comparison.data.name,
+                "pairs": scores.height,
+                "left_out": len(problems),
+                "bank": {"name": comparison.bank.pairs.name, "pairs": found.bank, "drawn": comparison.bank.drawn},
+                "control": _control(found, settings),
+                "job": made_with,
+                "sha256": file_sha256(out),
+            }
+            atomic_write(about_file, (json.dumps(about, indent=1, allow_nan=False) + "\n").encode())
+    job.remove()
+    scores = read_table(out, "scores")
+    return Scored(scores, about, _top_captions(scores, comparison.data), listed if about["left_out"] else None)
+
+
+def _made_with(comparison: Comparison, settings: Settings) -> dict[str, Any]:
+    """Return everything that decides the scores."""
+    contents = {id(side): side.content() for side in comparison.sides}
+    return {
+        "format": FORMAT,
+        **{kind: [contents[id(side)] for side in comparison.models[k::2]] for k, kind in enumerate(LISTS)},
+        "data": data_fingerprint(comparison.data.table["uid"]),
+        "bank": data_fingerprint(comparison.bank.pairs.table["uid"]),
+        "alignment": settings.alignment,
+        **settings.made_with(),
+        "block": comparison.block,
+        "weight": settings.weight,
+        "confidence": settings.confidence,
+    }
+
+
+def _finished(out: Path, about_file: Path, folder: Job, made_with: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what an earlier call recorded of its scores, if they exist and were made with the same."""
+    hint = "Choose another --out, or delete that file and the .json beside it."
+    about = _said(about_file)
+    if about is not None and out.is_file() and about["sha256"] == file_sha256(out):
+        refuse_other(f"{out} was made with other settings", about["job"], made_with, hint)
+        return about
+    if folder.begun() is None:
+        for file in (out, about_file):
+            taken = file.exists() and (file == out or about is None)
+            require(not taken, f"{file}", "a file that exists", "a new name", hint)
+    return None
+
+
+def _said(file: Path) -> dict[str, Any] | None:
+    """Read `scores.json`; None where there is none that clipmem wrote."""
+    try:
+        document: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(document, dict) and {"clipmem", "job", "sha256", "left_out"} <= set(document)
+    return document if ours else None
+
+
+def _told(problems: Sequence[Problem], comparison: Comparison) -> list[Problem]:
+    """Leave out that a pair is not among the embeddings where it is listed why."""
+    known: set[tuple[str, str]] = set()
+    for side in comparison.sides:
+        if isinstance(side, StoredSide):
+            for layout in side.layouts:
+                known |= {one[:2] for one in read_quarantine(layout.folder / QUARANTINE)}
+    return [one for one in problems if not (one.reason.startswith(NOT_THERE) and one[:2] in known)]
+
+
+def _top_captions(scores: pl.DataFrame, data: Pairs, k: int = 10) -> dict[str, list[str]]:
+    top = scores.filter(pl.col("role") == "candidate").sort("clipmem", "uid", descending=[True, False]).head(k)
+    uids = top["uid"].to_list()
+    return dict(zip(uids, data.captions(uids), strict=True))
+
+
+def keeper(
+    settings: Settings, reporter: Reporter | None
+) -> Callable[[Path, dict[str, list[Side]], Pairs, Bank], dict[str, list[Side]]]:
+    """Return what embeds pairs and bank with every model into a folder, and gives the sides that read them there."""
+    return partial(_embed, settings, reporter)
+
+
+def _embed(
+    settings: Settings,
+    reporter: Reporter | None,
+    kept: Path,
+    sides: Mapping[str, list[Side]],
+    pairs: Pairs,
+    bank: Bank,
+) -> dict[str, list[Side]]:
+    names = {f"{kind}-{k}": side for kind in LISTS for k, side in enumerate(sides[kind])}
+    models = {name: side for name, side in names.items() if isinstance(side, ModelSide)}
+    if not models:
+        return dict(sides)
+    jobs = [(kept, pairs)]
+    if not bank.drawn and not bank.pairs.table["uid"].is_in(pairs.table["uid"].implode()).all():
+        jobs.append((kept / "bank", bank.pairs))
+    for folder, chosen in jobs:
+        chosen.problems = embed_into(
+            list(models.values()),
+            [folder / name for name in models],
+            chosen,
+            {**settings.made_with(), "data": data_fingerprint(chosen.table["uid"])},
+            block=settings.block or DECODED,
+            reporter=reporter,
+        )
+    opened = {
+        name: StoredSide(side.name, [folder / name for folder, _ in jobs]) if name in models else side
+        for name, side in names.items()
+    }
+    return {kind: [opened[f"{kind}-{k}"] for k in range(len(sides[kind]))] for kind in LISTS}
+
+
+def embed_into(
+    sides: Sequence[Side],
+    folders: Sequence[Path],
+    pairs: Pairs,
+    card: Mapping[str, Any],
+    *,
+    block: int,
+    part: int = PART,
+    reporter: Reporter | None = None,
+) -> list[Problem]:
+    """Embed pairs with several models, each into a folder of its own, and resume an earlier call that was stopped."""
+    reporter = reporter or Quiet()
+    parts = -(-len(pairs) // part)
+    for side, folder in zip(sides, folders, strict=True):
+        _claim(folder, {"model": side.content(), **card, "pairs": len(pairs), "parts": parts, "part": part})
+    digits = len(str(parts))  # as clip-retrieval: floor(log10 of the number of parts) + 1
+    waiting = [
+        (k, rows)
+        for k, (_, rows) in enumerate(cut(len(pairs), part, "part"))
+        if not all(part_files(folder, k, digits)[2].is_file() for folder in folders)
+    ]
+    started = time.monotonic()
+    reporter.begin("embed", sum(len(rows) for _, rows in waiting), "pairs")
+    geometries = sorted({side.geometry for side in sides if side.geometry is not None}) if waiting else []
+    for k, rows in waiting:
+        problems: list[Problem] = []
+        found: list[list[Embedded]] = []
+        kept: list[np.ndarray] = []
+        for start in range(rows.start, rows.stop, block):
+            one, bad = read_block(pairs, np.arange(start, min(start + block, rows.stop)), geometries)
+            one, embedded, more = usable(sides, one)
+            problems += bad + more
+            kept.append(one.rows)
+            found += [embedded] if embedded else []
+            reporter.advance(min(block, rows.stop - start))
+        metadata = _metadata(pairs, np.concatenate(kept))
+        for place, folder in enumerate(folders):
+            if problems:
+                write_quarantine(folder / "quarantine" / f"quarantine_{k:0{digits}d}.parquet", problems)
+            write_part(folder, k, digits, _joined([means[place] for means in found]), metadata)
+    every = [*pairs.problems, *_problems(folders[0])]
+    for folder in folders:
+        if every:
+            write_quarantine(folder / QUARANTINE, every)
+    reporter.end("embed", time.monotonic() - started)
+    return every
+
+
+def _joined(found: Sequence[Embedded]) -> Means:
+    if not found:  # no pair of the part could be used: no model was asked, and nobody knows its width
+        return Means(torch.zeros(0, 1), torch.zeros(0, 1), torch.zeros(0, dtype=torch.bool))
+    return Means(*(torch.cat([getattr(one, name) for one in found]) for name in Means._fields))
+
+
+def _problems(folder: Path) -> list[Problem]:
+    files = sorted((folder / "quarantine").glob("*.parquet"))
+    return [problem for file in files for problem in read_quarantine(file)]
+
+
+def _metadata(pairs: Pairs, rows: np.ndarray) -> pl.DataFrame:
+    table = pairs.table[rows]
+    return table.select(
+        pl.col("key").alias("image_path"), pl.col("captions").list.first().alias("caption"), "uid", "captions"
+    )
+
+
+def _claim(folder: Path, card: Mapping[str, Any]) -> None:
+    """Begin a folder of embeddings, or go on in it."""
+    there = read_card(folder)
+    require(
+        there is not None or not (is_layout(folder) or (folder.is_dir() and any(folder.iterdir()))),
+        f"{folder}",
+        f"a folder that holds other files and no {CARD}",
+        "a new folder, or one that clipmem made",
+        "Choose another one.",
+    )
+    if there is not None:
+        known = {key: value for key, value in there.items() if key not in {"format", "rows"}}
+        refuse_other(f"{folder} was made with other settings", known, card, "Choose another folder, or delete it.")
+        return
+    write_card(folder, card)

@@ -1,0 +1,177 @@
+"""What a process of a study does: trains a model of a run folder, or embeds its pairs with one.
+
+Nothing of one task is left for the next: each has its own model and its own random state. The same functions run in the
+pool of this machine, in Ray tasks and under torchrun.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Generator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import deterministic
+
+from clipmem.base import machine
+from clipmem.base.errors import InputError
+from clipmem.embed import passes
+from clipmem.mitigate.base import Training, hooks_of
+from clipmem.models.openclip import create
+from clipmem.store.folder import RunFolder
+from clipmem.study import child, execution
+from clipmem.study.plan import PlannedStudy
+from clipmem.study.pool import Board
+from clipmem.train.checkpoint import CHECKPOINT_FILE, EVERY, Checkpoints, TrainingStopped
+from clipmem.train.distributed import ALONE, World
+from clipmem.train.loop import Timing, train
+from clipmem.train.numerics import keep_memory
+
+EVERY_VARIABLE = "CLIPMEM_CHECKPOINT_SECONDS"
+_TELL = 0.5  # seconds between two reports of an embedding
+
+
+def train_task(board: Path, directory: str, folder: str, side: str, seed: int, ahead: int = 0) -> dict[str, Any]:
+    """Train one model in a process of the pool."""
+    study, name = _opened(board, directory, folder), f"{side}-{seed}"
+
+    def say(step: int, note: str) -> None:
+        Board(board).put(name, step, note)
+
+    return train_one(study, side, seed, stop=lambda: child.stop_asked(board), say=say, ahead=ahead)
+
+
+def embed_task(
+    board: Path, directory: str, folder: str, side: str, seed: int, index: int = 0, count: int = 1
+) -> dict[str, Any]:
+    """Embed all pairs, or a part of them, with one model in a process of the pool, and write the embeddings."""
+    study, done, told = _opened(board, directory, folder), 0, 0.0
+
+    def progress(pairs: int) -> None:
+        nonlocal done, told
+        done += pairs
+        if child.stop_asked(board):
+            raise TrainingStopped
+        if time.monotonic() - told > _TELL:
+            Board(board).put(f"{side}-{seed}-{index}", done)
+            told = time.monotonic()
+
+    place = embed_one(study, side, seed, part=passes.Part(index, count), progress=progress)
+    Board(board).put(f"{side}-{seed}-{index}", done)
+    return {"folder": str(place)}
+
+
+def _opened(board: Path, directory: str, folder: str) -> PlannedStudy:
+    if child.stop_asked(board):
+        raise TrainingStopped
+    os.chdir(directory)
+    keep_memory()
+    # what a folder's plan holds changes only when it is made anew
+    made = (Path(folder) / "splits.parquet").stat().st_mtime_ns
+    return _study(str(Path(folder).resolve()), made)
+
+
+@lru_cache(maxsize=1)
+def _study(folder: str, _: int) -> PlannedStudy:
+    return PlannedStudy(RunFolder(folder))
+
+
+@contextlib.contextmanager
+def computing_alike(threads: int, device: str) -> Generator[None]:
+    """Set how this process computes for training and embedding; it computes as before after the block.
+
+    AdamW's moments decay into denormal numbers, which are many times slower on CPUs: they are flushed to 0.
+    """
+    count, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fills = deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    torch.use_deterministic_algorithms(mode=device == "cpu")
+    # deterministic mode also fills all new memory with NaN, for those who read it unwritten: 4 % of a step
+    deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
+        torch.set_flush_denormal(False)
+        torch.use_deterministic_algorithms(exact)
+        deterministic.fill_uninitialized_memory = fills  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def train_one(
+    study: PlannedStudy,
+    side: str,
+    seed: int,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    say: Callable[[int, str], object] = lambda step, note: None,  # noqa: ARG005
+    world: World = ALONE,
+    ahead: int = 0,
+) -> dict[str, float]:
+    """Train one model of a study, write it, and then its marker."""
+    started, timing, recipe, how = time.monotonic(), Timing(), study.recipe, study.how
+    reset = machine.reset_peak_memory()
+    if how.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    plan, directory = study.model(side, seed), study.folder.model_dir(side, seed)
+    with computing_alike(how.threads, how.device):
+        checkpoints = Checkpoints(directory / CHECKPOINT_FILE, _every(), stop)
+
+        def tell(step: int, _: int, loss: float, rate: float) -> None:
+            say(step, f"loss {loss:.2f}, {rate:,.0f} pairs/s a model, data {100 * timing.data_share:.0f} %")
+
+        files = train(
+            create(recipe.model.name, seed=plan.init_seed),
+            study.training_data(plan),
+            plan,
+            recipe.train,
+            folder=directory,
+            precision=how.precision,
+            device=how.device,
+            progress=tell,
+            checkpoints=checkpoints,
+            timing=timing,
+            world=world,
+            ahead=ahead or execution.batches_ahead(how, 1) * (how.device == "cuda"),
+            hooks=hooks_of(Training(recipe, plan, study.folder, study.splits)),
+        )
+    spent = {"data_seconds": round(timing.data, 3), "compute_seconds": round(timing.compute, 3)}
+    if world.rank == 0:
+        # pairs: those of this process, fewer than the record's presentations after a stop
+        measured = {"pairs": float(timing.pairs), "pairs_per_second": round(timing.rate, 1), **spent}
+        took = time.monotonic() - started
+        peak = machine.peak_memory(since_reset=reset)
+        measured |= {} if peak is None else {"peak_memory_bytes": float(peak)}
+        if how.device == "cuda":
+            measured["peak_device_bytes"] = float(torch.cuda.max_memory_allocated())
+        study.folder.finish(f"train-{side}-seed-{seed}", files, took, measured)
+        checkpoints.remove()
+    return spent
+
+
+def embed_one(
+    study: PlannedStudy,
+    side: str,
+    seed: int,
+    *,
+    part: passes.Part = passes.WHOLE,
+    progress: Callable[[int], object] = lambda _: None,
+) -> Path:
+    """Embed all pairs, or a part of them, with one model; return the folder of the embeddings."""
+    place = study.folder.embedding_dir(side, seed)
+    place = place if part == passes.WHOLE else place / f"part-{part.index}"
+    with computing_alike(study.how.threads, study.how.device):
+        passes.save(study.embed(study.model(side, seed), part=part, progress=progress), place)
+    return place
+
+
+def _every() -> float:
+    """Return the seconds between two checkpoints."""
+    text = os.environ.get(EVERY_VARIABLE, "")
+    try:
+        return float(text or EVERY)
+    except ValueError:
+        what = f"environment variable {EVERY_VARIABLE}"
+        raise InputError(what, got=repr(text), expected="a number of seconds", hint="Unset it.") from None

@@ -1,0 +1,188 @@
+"""The processes that train and embed: their tasks, what is kept of them, how they stop, and how they die."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import clipmem
+from clipmem.base.errors import InputError, RunError
+from clipmem.store.folder import RunFolder
+from clipmem.study import child, pool, work
+from clipmem.study.engines import local
+from clipmem.study.plan import PlannedStudy
+from clipmem.testing.tiny import tiny_recipe
+from tests.e2e.test_study import contents
+
+ONE = ("train.seeds=[0]",)
+
+
+@pytest.fixture
+def planned(finished, tmp_path):
+    """The finished tiny study without its models and what came after."""
+    out = tmp_path / "run"
+    shutil.copytree(finished.path, out, ignore=shutil.ignore_patterns("models", "embeddings", "train*", "embed*"))
+    return PlannedStudy(RunFolder(out))
+
+
+def same_model(finished, study, side, seed):
+    a, b = (RunFolder(path).model_dir(side, seed) for path in (finished.path, study.folder.path))
+    assert sorted(file.name for file in a.iterdir()) == sorted(file.name for file in b.iterdir())
+    assert all(file.read_bytes() == (b / file.name).read_bytes() for file in a.iterdir())
+
+
+def train(study, models, told=None):
+    return pool.run(
+        work.train_task, study.folder.path, models, study.how, progress=lambda *one: told is None or told.append(one)
+    )
+
+
+def pids(executor):
+    return set(executor._processes)
+
+
+def test_what_was_trained_before_in_a_process_changes_nothing(finished, planned, fresh):
+    told = []
+    # the study's own processes took other models first
+    models = [planned.model("g", 1), planned.model("f", 0), planned.model("g", 0)]
+    answers, seconds = train(planned, models, told)
+    assert [set(answer) for answer in answers] == [{"data_seconds", "compute_seconds"}] * 3
+    assert seconds > sum(answer["compute_seconds"] for answer in answers)
+    for model in models:
+        same_model(finished, planned, model.side, model.seed)
+        assert planned.folder.is_done(f"train-{model.side}-seed-{model.seed}")
+    # the steps of all three models, each told once
+    assert sum(steps for steps, _ in told) == 3 * 2 * models[0].batch_count(planned.recipe.train.batch_size)
+    assert all("pairs/s" in note for _, note in told)
+    marker = json.loads(planned.folder.marker("train-f-seed-0").read_text())
+    record = json.loads((planned.folder.model_dir("f", 0) / "record.json").read_text())
+    assert marker["pairs"] == record["presentations"] == 2 * 80
+    assert marker["pairs_per_second"] > 0
+    # interpreter and torch alone are some 200 MB
+    assert 1e8 < marker["peak_memory_bytes"] < 4e9
+    assert marker["seconds"] >= marker["compute_seconds"] > 0
+
+
+def test_kept_processes_train_the_next_study_and_change_nothing_in_it(fresh, tmp_path, monkeypatch):
+    with pool.kept():
+        clipmem.run(tiny_recipe(*ONE, "train.epochs=1", "model.name=clipmem-micro"), tmp_path / "other")
+        [executor] = pool._kept.values()
+        first = pids(executor)
+        assert first
+        with pool.kept():  # inside another block it changes nothing
+            monkeypatch.chdir(tmp_path)  # nor is its folder looked for where they were started
+            clipmem.run(tiny_recipe(*ONE), "kept")
+        assert [pids(one) for one in pool._kept.values()] == [first]
+    assert not pool._kept
+    clipmem.run(tiny_recipe(*ONE), tmp_path / "new")
+    assert not pool._kept
+    assert contents(tmp_path / "kept") == contents(tmp_path / "new")
+
+
+@pytest.mark.slow
+def test_a_process_that_died_while_it_was_kept_is_replaced(fresh, tmp_path):
+    with pool.kept():
+        clipmem.run(tiny_recipe(*ONE), tmp_path / "one")
+        [executor] = pool._kept.values()
+        os.kill(next(iter(pids(executor))), signal.SIGKILL)
+        time.sleep(1)
+        clipmem.run(tiny_recipe(*ONE), tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_a_study_that_fails_ends_its_processes_and_the_next_has_new_ones(fresh, tmp_path):
+    with pool.kept():
+        with pytest.raises(RunError, match="loss is nan"):
+            clipmem.run(
+                tiny_recipe(*ONE, "train.lr=1e6", "train.weight_decay=1e6", "train.warmup=0.0"), tmp_path / "bad"
+            )
+        assert not pool._kept
+        assert clipmem.run(tiny_recipe(*ONE), tmp_path / "good").summary["roles"]["candidate"]["n"] == 20
+
+
+def dying_task(board, directory, folder, side, seed, **options):
+    """As `work.train_task`, but for one model."""
+    if (side, seed) == ("g", 1):
+        sys.stderr.write("boom\n")
+        sys.stderr.flush()
+        os._exit(3)
+    return work.train_task(board, directory, folder, side, seed, **options)
+
+
+def test_a_process_that_dies_is_reported_and_the_rest_is_kept(fresh, tmp_path, monkeypatch):
+    monkeypatch.setattr(local.work, "train_task", dying_task)
+    with pytest.raises(RunError) as error:
+        clipmem.run(tiny_recipe(), tmp_path / "run")
+    assert "g, seed 1" in str(error.value)
+    assert "(3)" in str(error.value)
+    assert ": boom. Run the same command again" in str(error.value)
+    assert RunFolder(tmp_path / "run").is_done("train-f-seed-0")
+    assert not RunFolder(tmp_path / "run").is_done("train")
+
+
+def test_a_stop_is_met_after_the_step_and_the_training_resumes(finished, planned, fresh, tmp_path):
+    board = tmp_path / "board"
+    board.mkdir()
+    (board / child.STOP).touch()
+    model = planned.model("f", 0)
+    with pytest.raises(work.TrainingStopped):
+        work.train_task(board, str(tmp_path), str(planned.folder.path), "f", 0)
+    with pytest.raises(work.TrainingStopped):
+        work.train_one(planned, "f", 0, stop=lambda: True)
+    assert (planned.folder.model_dir("f", 0) / "checkpoint.safetensors").is_file()
+    train(planned, [model])
+    same_model(finished, planned, "f", 0)
+
+
+def test_processes_asked_to_stop_leave_a_checkpoint(planned, fresh):
+    """SIGTERM to the processes, as a batch system sends it to all of a job."""
+
+    def terminate():
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            for marks in Path("/tmp").glob("tmp*/f-0.begun"):
+                if marks.exists():
+                    for pid in started:
+                        os.kill(pid, signal.SIGTERM)
+                    return
+            time.sleep(0.01)
+
+    started = []
+    real = pool.ProcessPoolExecutor.submit
+
+    def submit(self, *args, **kwargs):
+        future = real(self, *args, **kwargs)
+        started.extend(set(self._processes) - set(started))
+        return future
+
+    pool.ProcessPoolExecutor.submit = submit
+    try:
+        thread = threading.Thread(target=terminate)
+        thread.start()
+        with pytest.raises(RunError, match="asked to stop"):
+            train(planned, [planned.model("f", 0)])
+        thread.join()
+    finally:
+        pool.ProcessPoolExecutor.submit = real
+
+
+def test_a_checkpoint_interval_that_is_no_number(planned, fresh, monkeypatch):
+    monkeypatch.setenv(work.EVERY_VARIABLE, "often")
+    with pytest.raises(InputError, match="got 'often', expected a number of seconds"):
+        train(planned, [planned.model("f", 0)])
+
+
+def test_a_study_is_not_finished_with_other_processes(finished):
+    study = PlannedStudy(RunFolder(finished.path))
+    local.check_processes(study, study.models, 1)
+    local.check_processes(study, [], 2)  # nothing is left to train
+    with pytest.raises(InputError) as caught:
+        local.check_processes(study, study.models, 2)
+    assert caught.value.what == f"run folder {finished.path}"
+    assert caught.value.got == "a study begun with 1 processes a model, 2 now"
