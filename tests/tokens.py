@@ -95,3 +95,16 @@ def gemma(folder, *, kind="GemmaTokenizer", masked=False):
         config["model_input_names"] = ["input_ids"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return len(vocabulary)
+
+
+def clip_model(config, tokenizer, *, seed):
+    """Return an encoder on a CLIPModel of transformers with fresh weights that depend on the seed alone."""
+    import torch
+    import transformers
+
+    from clipmem.models.transformers import TransformersEncoder
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = transformers.CLIPModel(transformers.CLIPConfig(**config))
+    return TransformersEncoder(model.eval(), tokenizer)

@@ -24,7 +24,7 @@ from clipmem.base.random import derive_seed
 from clipmem.data.cache import open_cache
 from clipmem.data.views import as_float, normalise_pixels
 from clipmem.functional import paired_test
-from clipmem.localize.beside import compare_curves, curves_of
+from clipmem.localize.curves import compare_curves, curves_of
 from clipmem.localize.run import sample_points
 from clipmem.localize.sweep import members
 from clipmem.localize.units import sweep_model

@@ -102,7 +102,7 @@ def simulated(models: int, fraction: float) -> dict[str, object]:
             member = draw(kind, seed, models, share)
             values = observe(study, member)
             score = in_out_means(values, member).score
-            interval = jackknife_models(values, member, variance="moderated")
+            interval = jackknife_models(values, member)
             known = np.isfinite(score)
             half, lost = split_half(values, member, 1)
             found[kind].append(
@@ -158,7 +158,7 @@ def tabulate(name: str, pool: pl.DataFrame, values: np.ndarray, member: np.ndarr
 def of_models(values: np.ndarray, member: np.ndarray) -> np.ndarray:
     """Split-half agreement and mean squared standard error."""
     scored = np.isfinite(in_out_means(values, member).score)
-    error = jackknife_models(values[:, scored], member[:, scored], variance="moderated").stderr
+    error = jackknife_models(values[:, scored], member[:, scored]).stderr
     return np.array([split_half(values, member, SPLITS)[0], np.mean(error**2)])
 
 

@@ -74,9 +74,7 @@ def subsample_halves(table: pl.DataFrame, level: float) -> Iterator[tuple[np.nda
         order = generator(0, "coverage", split).permutation(len(values))
         halves = np.array_split(order, 2)
         scores = [in_out_means(values[half], member[half]).score for half in halves]
-        found = [
-            jackknife_models(values[half], member[half], confidence=level, variance="moderated") for half in halves
-        ]
+        found = [jackknife_models(values[half], member[half], confidence=level) for half in halves]
         width = np.hypot(*((one.high - one.low) / 2 for one in found))
         known = np.isfinite(scores[0] - scores[1]) & np.isfinite(width)
         yield (scores[0] - scores[1])[known], width[known]

@@ -13,7 +13,7 @@ import pytest
 
 import clipmem
 from clipmem.base.errors import InputError
-from clipmem.localize.beside import CURVES_SCHEMA
+from clipmem.localize.curves import CURVES_SCHEMA
 from clipmem.store.folder import RunFolder
 from clipmem.study.localizing import localize_run
 from clipmem.testing.tiny import tiny_recipe

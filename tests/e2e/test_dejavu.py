@@ -14,8 +14,8 @@ from clipmem.cli.report import report
 from clipmem.embed import passes
 from clipmem.report.terminal import print_summary
 from clipmem.store.tables import SCHEMAS
-from clipmem.testing import reference_dejavu as loops
 from clipmem.testing.tiny import tiny_recipe, write_parquet
+from tests.reference import loops_dejavu as loops
 
 
 def test_the_files_and_the_summary(finished, capsys):

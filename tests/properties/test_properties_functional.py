@@ -14,7 +14,6 @@ from clipmem.functional import (
     bootstrap_mean,
     clipmem,
     compare_groups,
-    hedges_g,
     pair_means,
     precision_at_n,
     roc_curve,
@@ -23,6 +22,7 @@ from clipmem.functional import (
     superiority,
     top_overlap,
 )
+from clipmem.functional.comparisons import hedges_g
 
 settings.register_profile("functional", max_examples=40, deadline=None, derandomize=True)
 PROFILE = settings.get_profile("functional")

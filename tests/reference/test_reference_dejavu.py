@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tests.reference import loops_dejavu as loops
 
 from clipmem.base.random import generator
 from clipmem.base.recipes import DejavuSection
@@ -12,7 +13,6 @@ from clipmem.embed.passes import Embeddings
 from clipmem.evaluate import dejavu as stage
 from clipmem.evaluate.text_only import tfidf_neighbours, vector_neighbours
 from clipmem.functional import dejavu, dejavu_intervals
-from clipmem.testing import reference_dejavu as loops
 
 ROLES = ["candidate"] * 11 + ["external"] * 9 + ["independent"] * 5 + ["shared"] * 4
 
@@ -134,9 +134,9 @@ def test_tops_of_the_bootstrap_are_ranked_again(groups):
 def test_tops_do_not_depend_on_how_many_columns_are_looked_at(monkeypatch):
     found = [random_result(3, n=400)]
     before = dejavu_intervals(found, np.arange(400), seed=1, draws=300).top
-    module = sys.modules["clipmem.functional.dejavu_intervals"]  # the function of that name hides it
-    monkeypatch.setattr(module, "_CELLS", 4000)  # a few draws at a time
-    monkeypatch.setattr(module, "_SPARE", -30)  # often too few: looks again
+    monkeypatch.setattr(sys.modules["clipmem.functional.intervals"], "_CELLS", 4000)  # a few draws at a time
+    # the function of that name hides the module
+    monkeypatch.setattr(sys.modules["clipmem.functional.dejavu"], "_SPARE", -30)  # often too few: looks again
     assert dejavu_intervals(found, np.arange(400), seed=1, draws=300).top == before
 
 

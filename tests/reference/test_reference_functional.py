@@ -1,4 +1,4 @@
-"""The fast scores against the loops of `clipmem.testing.reference`, on odd sizes and uneven pairs."""
+"""The fast scores against the loops of `tests.reference.loops`, on odd sizes and uneven pairs."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import special, stats
+from tests.reference import loops as reference
 
 from clipmem.base.random import generator
 from clipmem.evaluate.retrieval import recall_at_k
@@ -18,7 +19,6 @@ from clipmem.functional import (
     pair_means,
     superiority,
 )
-from clipmem.testing import reference
 
 
 @dataclass

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from clipmem.functional import holm, paired_test
-from clipmem.localize.beside import CURVES_SCHEMA, between, compare_curves, curves_of
+from clipmem.localize.curves import CURVES_SCHEMA, between, compare_curves, curves_of
 
 SEEDS, LAYERS, UNITS = range(5), range(1, 4), 6
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
+from tests.reference import loops_utility as reference
 
 from clipmem.base.errors import InputError
 from clipmem.evaluate.linear_probe import fit, linear_probe, validation_part
-from clipmem.testing import reference_utility as reference
 
 raw_probe, raw_part = inspect.unwrap(linear_probe), inspect.unwrap(validation_part)
 

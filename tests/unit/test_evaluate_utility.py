@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.reference import loops_utility as reference
 
 from clipmem.base.evaluating import EvaluateSection
 from clipmem.base.random import derive_seed
@@ -14,7 +15,6 @@ from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.prompts import make_prompts
 from clipmem.evaluate.utility import TestPairs, Utility, class_numbers, only, why_not
 from clipmem.evaluate.zero_shot import class_embeddings, zero_shot_ranks
-from clipmem.testing import reference_utility as reference
 
 N, C, D = 60, 6, 5
 PROMPTS = make_prompts([f"c{k}" for k in range(C)], None, ["{}", "a {}"])

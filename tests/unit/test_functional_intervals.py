@@ -91,14 +91,14 @@ def test_variance_prior_finds_what_made_the_variances():
     rng = np.random.default_rng(3)
     true_df, scale, df = 6.0, 0.25, 2
     variances = scale * true_df / rng.chisquare(true_df, size=200_000) * rng.chisquare(df, size=200_000) / df
-    prior = variance_prior(variances, df)
+    prior = variance_prior(variances, np.full(len(variances), float(df)))
     assert abs(prior.df - true_df) < 0.3
     assert abs(prior.variance - scale) < 0.005
 
 
 def test_variance_prior_solves_the_moment_equations():
     variances, df = np.array([0.1, 4.0, 0.02, 1.0, 9.0]), 3
-    prior, logs = variance_prior(variances, df), np.log(np.array([0.1, 4.0, 0.02, 1.0, 9.0]))
+    prior, logs = variance_prior(variances, np.full(5, float(df))), np.log(np.array([0.1, 4.0, 0.02, 1.0, 9.0]))
     spread = special.polygamma(1, df / 2) + special.polygamma(1, prior.df / 2)
     mean = (
         np.log(prior.variance)
@@ -110,10 +110,13 @@ def test_variance_prior_solves_the_moment_equations():
 
 
 def test_variance_prior_edges():
-    assert variance_prior(np.array([1.0]), 2) == VariancePrior(0.0, 0.0)
-    assert variance_prior(np.zeros(4), 2) == VariancePrior(0.0, 0.0)
-    assert variance_prior(np.array([2.0, 4.0]), 100).df == pytest.approx(8.4, rel=0.2)
-    assert variance_prior(np.array([3.0, 3.0, 3.0]), 2) == VariancePrior(np.inf, 3.0)
+    def prior_of(variances, df):
+        return variance_prior(np.array(variances), np.full(len(variances), float(df)))
+
+    assert prior_of([1.0], 2) == VariancePrior(0.0, 0.0)
+    assert prior_of([0.0] * 4, 2) == VariancePrior(0.0, 0.0)
+    assert prior_of([2.0, 4.0], 100).df == pytest.approx(8.4, rel=0.2)
+    assert prior_of([3.0, 3.0, 3.0], 2) == VariancePrior(np.inf, 3.0)
 
 
 def test_bootstrap_agrees_with_the_standard_error_of_a_mean():
@@ -184,33 +187,31 @@ def test_one_seed_has_no_noise_floor():
     [
         (
             lambda: seed_interval(np.array([[0.0, np.nan], [np.inf, 0.0]])),
-            "differences: got 2 of 4 values not finite, the first at index [0, 1], expected finite numbers."
-            " Leave those pairs out, or look at why they have no score.",
+            "differences: got 2 of 4 values not finite, the first at index [0, 1]",
         ),
         (
             lambda: seed_interval(np.empty((0, 3))),
-            "differences: got no seed, expected at least one seed. Train at least one pair of models.",
+            "differences: got no seed",
         ),
         (
             lambda: seed_interval(np.zeros((2, 3)), confidence=1.0),
-            "confidence: got 1.0, expected a number between 0 and 1. Use 0.95.",
+            "confidence: got 1.0",
         ),
         (
             lambda: bootstrap_mean(np.empty((2, 0)), np.empty(0, dtype=int), seed=0),
-            "values: got no value, expected at least one. Check which pairs were selected.",
+            "values: got no value",
         ),
         (
             lambda: inspect.unwrap(bootstrap_mean)(np.zeros((1, 3)), np.zeros(2, dtype=int), seed=0),
-            "values and groups: got 3 and 2 values, expected one value a pair in both."
-            " Join both on the pairs' uid first.",
+            "values and groups: got 3 and 2 values",
         ),
         (
             lambda: bootstrap_mean(np.zeros((1, 3)), np.arange(3), seed=0, draws=0),
-            "draws: got 0, expected a whole number >= 1. Use 2000.",
+            "draws: got 0",
         ),
     ],
 )
 def test_errors(call, message):
     with pytest.raises(InputError) as error:
         call()
-    assert str(error.value) == message
+    assert f"{error.value.what}: got {error.value.got}" == message

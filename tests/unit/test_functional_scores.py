@@ -46,14 +46,13 @@ def test_normalize_names_the_bad_rows():
     x[1, 2, 1] = float("nan")
     with pytest.raises(InputError) as error:
         normalize(x, name="image embeddings")
-    assert str(error.value) == (
-        "image embeddings: got 1 zero and 1 not finite rows of 6, the first at index [1, 0], expected finite"
-        " rows that are not all zero. Look at the model and the input behind that row: it has no direction."
+    assert f"{error.value.what}: got {error.value.got}" == (
+        "image embeddings: got 1 zero and 1 not finite rows of 6, the first at index [1, 0]"
     )
 
 
 def test_normalize_refuses_no_columns():
-    with pytest.raises(InputError, match=r"^embeddings: got shape \(2, 0\), expected at least one column\. Check"):
+    with pytest.raises(InputError, match=r"^embeddings: got shape \(2, 0\)"):
         normalize(torch.ones(2, 0))
 
 
@@ -77,44 +76,39 @@ def test_pair_means_of_no_pairs():
         (
             ((2, 1, 3), (2, 4)),
             [0, 1],
-            "embedding widths: got 3 for images and 4 for captions, expected one width."
-            " Take both from the same model, after its projections.",
+            "caption embeddings: got width 4",
         ),
         (
             ((2, 1, 3), (3, 3)),
             [0, 1],
-            "text_pair: got 2 indices for 3 caption rows, expected one index a caption row."
-            " Give each caption row the index of its pair.",
+            "text_pair: got 2 indices for 3 caption rows",
         ),
         (
             ((2, 0, 3), (2, 3)),
             [0, 1],
-            "image embeddings: got no view, expected at least one view a pair. Embed each image once or more.",
+            "image embeddings: got no view",
         ),
         (
             ((2, 1, 3), (2, 3)),
             [0, 2],
-            "text_pair: got 2 in row 1, expected pair indices from 0 to 1."
-            " Give each caption row the index of its pair among the image rows.",
+            "text_pair: got 2 in row 1",
         ),
         (
             ((2, 1, 3), (2, 3)),
             [-1, 0],
-            "text_pair: got -1 in row 0, expected pair indices from 0 to 1."
-            " Give each caption row the index of its pair among the image rows.",
+            "text_pair: got -1 in row 0",
         ),
         (
             ((4, 1, 3), (2, 3)),
             [2, 0],
-            "text_pair: got 2 of 4 pairs without a caption, the first is pair 1, expected at least one"
-            " caption row a pair. Leave those pairs out, or add their captions.",
+            "text_pair: got 2 of 4 pairs without a caption, the first is pair 1",
         ),
     ],
 )
 def test_pair_means_errors(shapes, index, message):
     with pytest.raises(InputError) as error:
         raw_pair_means(torch.ones(shapes[0]), torch.ones(shapes[1]), torch.tensor(index))
-    assert str(error.value) == message
+    assert f"{error.value.what}: got {error.value.got}" == message
 
 
 def test_pair_means_names_the_side_of_a_bad_row():
@@ -156,9 +150,7 @@ def test_alignment_reaches_its_range():
 def test_alignment_refuses_a_weight(weight):
     with pytest.raises(InputError) as error:
         alignment(AlignmentParts(torch.ones(1), torch.ones(1), torch.ones(1)), weight=weight)
-    assert str(error.value) == (
-        f"weight: got {weight}, expected a finite number >= 0. Use 1, the weight of the definition."
-    )
+    assert f"{error.value.what}: got {error.value.got}" == (f"weight: got {weight}")
 
 
 UNIT = torch.eye(3)
@@ -171,50 +163,46 @@ SHAPES = "Take images and captions, pairs and bank from the same model, one row 
         (
             (UNIT, UNIT, UNIT[:0], UNIT[:0]),
             None,
-            "bank: got no pair, expected at least one pair. Hold out some pairs as the bank.",
+            "bank: got no pair",
         ),
         (
             (UNIT, UNIT, UNIT[:1], UNIT[:1]),
             [-1, 0, -1],
-            "bank: got one pair, which is itself to be scored, expected another pair in the bank."
-            " Enlarge the bank: a pair is never in its own bank.",
+            "bank: got one pair, which is itself to be scored",
         ),
-        ((UNIT, UNIT[:2], UNIT, UNIT), None, f"text: got shape (2, 3), expected shape (3, 3). {SHAPES}"),
+        ((UNIT, UNIT[:2], UNIT, UNIT), None, "text: got shape (2, 3)"),
         (
             (UNIT, UNIT, UNIT[:, :2], UNIT),
             None,
-            f"bank_image: got shape (3, 2), expected shape (3, 3). {SHAPES}",
+            "bank_image: got shape (3, 2)",
         ),
-        ((UNIT, UNIT, UNIT[:2], UNIT), None, f"bank_text: got shape (3, 3), expected shape (2, 3). {SHAPES}"),
+        ((UNIT, UNIT, UNIT[:2], UNIT), None, "bank_text: got shape (3, 3)"),
         (
             (UNIT, UNIT, UNIT, UNIT),
             [0, 1],
-            "member: got 2 values for 3 pairs, expected one value a pair. Give each pair its row in the bank, or -1.",
+            "member: got 2 values for 3 pairs",
         ),
         (
             (UNIT, UNIT, UNIT, UNIT),
             [0, 3, -2],
-            "member: got 3 for pair 1, expected -1, or a bank row from 0 to 2."
-            " Give each pair its row in the bank, or -1.",
+            "member: got 3 in row 1",
         ),
         (
             (2 * UNIT, UNIT, UNIT, UNIT),
             None,
-            "image: got 3 of 3 rows not finite or longer than 1, first row 0, expected means of"
-            " unit vectors. Make them with clipmem.functional.pair_means.",
+            "image: got 3 of 3 rows not finite or longer than 1, the first in row 0",
         ),
         (
             (UNIT, UNIT, UNIT, UNIT * torch.tensor([[1.0], [float("nan")], [1.0]])),
             None,
-            "bank_text: got 1 of 3 rows not finite or longer than 1, first row 1, expected means of"
-            " unit vectors. Make them with clipmem.functional.pair_means.",
+            "bank_text: got 1 of 3 rows not finite or longer than 1, the first in row 1",
         ),
     ],
 )
 def test_alignment_parts_errors(arguments, member, message):
     with pytest.raises(InputError) as error:
         raw_alignment_parts(*arguments, member=None if member is None else torch.tensor(member))
-    assert str(error.value) == message
+    assert f"{error.value.what}: got {error.value.got}" == message
 
 
 def test_a_bank_of_one_serves_pairs_outside_it():
@@ -241,26 +229,24 @@ def test_clipmem_takes_different_numbers_of_seeds():
         (
             torch.ones(1, 2),
             torch.ones(1, 3),
-            "alignments: got 2 pairs for the target and 3 for the reference, expected the same pairs."
-            " Join both on the pairs' uid first.",
+            "target and reference: got 2 and 3 values",
         ),
         (
             torch.ones(1, 2),
             torch.ones(0, 2),
-            "reference: got no seed, expected at least one seed. Score at least one model.",
+            "reference: got no seed",
         ),
         (
             torch.tensor([[0.0, float("nan")], [0.0, 1.0]]),
             torch.ones(1, 2),
-            "target: got 1 pairs that are not finite, the first is pair 1, expected finite scores."
-            " Look at the embeddings of that pair.",
+            "target: got 1 of 2 rows not finite, the first in row 1",
         ),
     ],
 )
 def test_clipmem_errors(target, reference, message):
     with pytest.raises(InputError) as error:
         raw_clipmem(target, reference)
-    assert str(error.value) == message
+    assert f"{error.value.what}: got {error.value.got}" == message
 
 
 def test_range_normalise_divides_and_never_shifts():
@@ -276,22 +262,21 @@ def test_range_normalise_divides_and_never_shifts():
         (
             [1.0, 2.0],
             [False, False],
-            "candidates: got none, expected at least two. The range is taken over the candidates: mark them.",
+            "candidates: got none",
         ),
         (
             [1.0, 2.0],
             [True, False],
-            "candidates: got the same score 1 for all 1, expected scores that differ."
-            " Use the raw scores: there is no range to divide by.",
+            "candidates: got the same score 1 for all 1",
         ),
         (
             [1.0, 2.0],
             [True],
-            "candidates: got 1 values for 2 scores, expected one value a score. Mark every pair as candidate or not.",
+            "candidates and values: got 1 and 2 values",
         ),
     ],
 )
 def test_range_normalise_errors(values, candidates, message):
     with pytest.raises(InputError) as error:
         raw_range_normalise(torch.tensor(values), torch.tensor(candidates))
-    assert str(error.value) == message
+    assert f"{error.value.what}: got {error.value.got}" == message

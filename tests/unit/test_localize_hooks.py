@@ -64,7 +64,7 @@ def micro():
 
 def hf_encoder():
     pytest.importorskip("transformers", reason="the extra hf is not installed")
-    from clipmem.models import transformers as adapter
+    from tests.tokens import clip_model
 
     config = {
         "projection_dim": 12,
@@ -77,7 +77,7 @@ def hf_encoder():
             "num_attention_heads": 2,
         },
     }  # fmt: skip
-    return adapter.create(config, hf_tokens, seed=0)
+    return clip_model(config, hf_tokens, seed=0)
 
 
 def hf_tokens(captions):
@@ -218,23 +218,6 @@ def test_transformers_clip_equals_its_own_hidden_states():
     own = made.module(pixel_values=pixels, input_ids=made.tokenize(captions))
     torch.testing.assert_close(F.normalize(image.embedding, dim=1), own.image_embeds)
     torch.testing.assert_close(F.normalize(text.embedding, dim=1), own.text_embeds)
-
-
-def test_abs_counts_the_size(micro):
-    with torch.no_grad(), Capture(micro, rectify="abs") as capture:
-        sized = by_place(capture.image(pictures(2)).units)
-    plain, positive = (by_place(pooled) for pooled in passes(micro, CAPTIONS, pictures(2))[0][1:])
-    for place, values in sized.items():  # |a| = 2 max(a, 0) - a, and so on average
-        torch.testing.assert_close(values, 2 * positive[place] - plain[place], atol=1e-5, rtol=1e-4)
-
-
-def test_flatten_keeps_the_tokens_of_the_image_tower(micro):
-    with torch.no_grad(), Capture(micro, flatten=True) as capture:
-        image, text = capture.image(pictures(2)), capture.text(micro.tokenize(CAPTIONS))
-    averaged = by_place(passes(micro, CAPTIONS, pictures(2))[0].plain)
-    flat = by_place(image.plain)[1, "block"]
-    torch.testing.assert_close(flat.reshape(2, 17, 32).mean(dim=1), averaged[1, "block"])
-    assert by_place(text.plain)[1, "block"].shape == (4, 32)
 
 
 # ---- what must not matter

@@ -266,7 +266,7 @@ def test_summary_has_intervals_and_no_fraction_of_nothing():
     found = split(world(["text"]))
     judged = towers.reliability(found, ROLES, D)
     groups = [str(k) for k in range(N)]
-    document = towers.summarise(found, judged, ROLES, groups, seed=0, draws=200, confidence=0.95)
+    document = towers.summarize(found, judged, ROLES, groups, seed=0, draws=200, confidence=0.95)
     json.dumps(document, allow_nan=False)
     row = document["roles"]["candidate"]
     assert row["n"] == 30
@@ -294,6 +294,20 @@ def test_noise_fall():
     far = towers.noise_fall(made["f"], external, tower="image", std=0.5, weight=0.0, seed=1, draws=400)
     positive = (made["f"].image * made["f"].text).sum(dim=1)
     assert float((far / positive).mean()) == pytest.approx(1 - 1 / np.sqrt(1.25), abs=0.02)
+
+
+def test_an_embedding_of_length_0_falls_by_0_and_moves_no_other():
+    made = world(["text"])["f"]
+    external, settings = NAMES == "external", {"std": 0.4, "weight": 1.0, "seed": 0}
+    image = made.image.clone()
+    image[3] = 0
+    for std in (0.0, 0.4):
+        fall = towers.noise_fall(towers.Means(image, made.text), external, tower="image", **{**settings, "std": std})
+        assert float(fall[3]) == 0
+        assert bool(torch.isfinite(fall).all())
+    plain = towers.noise_fall(made, external, tower="image", **settings)
+    others = torch.arange(N) != 3
+    torch.testing.assert_close(fall[others], plain[others])
 
 
 # ---- the driver
@@ -339,7 +353,7 @@ def test_localize_writes_its_tables(tmp_path):
 
 def test_localize_refuses_what_does_not_fit(tmp_path):
     pts = points(6)
-    with pytest.raises(InputError, match=r"^unit_role: got 'shared', expected one of \['candidate', 'external'\]"):
+    with pytest.raises(InputError, match=r"^unit_role: got 'shared', expected candidate, external"):
         localize(RunFolder(tmp_path), pts, [0], lambda side, seed: None, LocalizeSettings(unit_role="shared"))
     few = Embeddings(torch.ones(4, 1, 3), torch.ones(4, 3), torch.arange(4))
     for side in "fg":

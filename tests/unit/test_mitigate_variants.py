@@ -345,8 +345,8 @@ def test_a_local_language_model_rewrites_captions_once(tmp_path, cache, monkeypa
          "For example: transformers:models/my-model."),
         ("transformer:x", "caption provider 'transformer': got an unknown name, expected the name of an existing "
          "caption provider. Did you mean 'transformers'?"),
-        ("transformers:none", "language model 'none': got no such folder, expected a folder that transformers' "
-         "save_pretrained wrote. Download the model first; nothing is fetched here."),
+        ("transformers:none", "language model 'none': got no such folder, expected a folder that save_pretrained "
+         "of transformers wrote. Download the model; nothing is fetched here."),
     ],
 )  # fmt: skip
 def test_unusable_providers_are_explained(provider, message):

@@ -181,7 +181,7 @@ def test_load_names_what_is_missing(saved, tmp_path, removed, got):
         (folder / name).unlink()
     with pytest.raises(InputError) as caught:
         openclip.load(folder)
-    assert str(caught.value) == f"model folder {folder}: got {got}. Run the study again."
+    assert (caught.value.what, caught.value.got) == (f"model folder {folder}", got)
 
 
 # ---- trimmed captions

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 from scipy import stats
+from tests.reference import loops as reference
 from tests.scoring import score
 
 from clipmem.embed.passes import Embeddings
@@ -15,7 +16,6 @@ from clipmem.evaluate import external as external_retrieval
 from clipmem.score import executor, summary
 from clipmem.score.design import PARTS, ScoreTables
 from clipmem.score.summary import Scored
-from clipmem.testing import reference
 
 ROLES = ["shared"] * 5 + ["candidate"] * 7 + ["independent"] * 6 + ["external"] * 5
 N, D = len(ROLES), 5

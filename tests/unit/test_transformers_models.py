@@ -320,13 +320,13 @@ PICTURES = "preprocessor_config.json"
 ODD = {
     "larger, then cropped": (
         {"size": {"shortest_edge": 40}},
-        "got pictures scaled to {'shortest_edge': 40} and cropped to {'height': 32, 'width': 32} for a model of 32, "
-        "expected squares of the model's size, cut from pictures scaled to it. ",
+        "got images scaled to {'shortest_edge': 40} and cropped to {'height': 32, 'width': 32} for a model of 32, "
+        "expected squares of the model's size, cut from images scaled to it. ",
     ),
     "not square": (
         {"size": {"height": 32, "width": 48}, "do_center_crop": False},
-        "got pictures scaled to {'height': 32, 'width': 48} for a model of 32, "
-        "expected squares of the model's size, cut from pictures scaled to it. ",
+        "got images scaled to {'height': 32, 'width': 48} for a model of 32, "
+        "expected squares of the model's size, cut from images scaled to it. ",
     ),
     "not scaled": (
         {"do_resize": False},
@@ -347,7 +347,7 @@ def test_pictures_that_cannot_be_made(folders, tmp_path, case):
     folder = changed(folders, tmp_path, "CLIP", PICTURES, lambda old: old | change)
     with pytest.raises(InputError) as error:
         given.load(given.find(f"transformers:{folder}"))
-    assert str(error.value) == f"model folder {folder}: {message}Pictures cannot be made for this model here."
+    assert str(error.value) == f"model folder {folder}: {message}Images cannot be made for this model here."
 
 
 def test_pictures_in_the_processor_s_own_file_come_first(library, folders, tmp_path):

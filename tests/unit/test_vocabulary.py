@@ -123,7 +123,7 @@ def test_padding_is_there_when_no_caption_is_padded(micro):
 def test_token_outside_raises(micro):
     encoder = fresh(micro)
     encoder.compact_vocabulary(encoder.tokenize(["a red square"]))
-    with pytest.raises(IndexError, match="^a token that is not in the compact vocabulary; expand it first$"):
+    with pytest.raises(IndexError):
         encoder.encode_text(encoder.tokenize(["a green square"]))
     encoder.expand_vocabulary()
     encoder.encode_text(encoder.tokenize(["a green square"]))

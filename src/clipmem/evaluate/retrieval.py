@@ -76,7 +76,7 @@ def retrieval_ranks(
     """
     _check(image, text, text_pair, (), block)
     n, m = len(image), len(text)
-    caption_counts(text_pair, n)
+    caption_counts(text_pair, n, m)
     pair = text_pair.long()
     image = normalize(image.double(), name="image embeddings")
     text = normalize(text.double(), name="caption embeddings")

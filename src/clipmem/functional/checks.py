@@ -1,63 +1,72 @@
-"""Checks that the statistics share: numbers that are finite, lengths that agree, a confidence that is one."""
+"""Checks that the formulas share: finite numbers, rows in order, lengths that agree, a confidence that is one."""
 
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+from torch import Tensor
 
 from clipmem.base.errors import InputError
+from clipmem.base.require import require
+
+_LONGEST = 1.01  # a mean of unit vectors is never longer than 1; the rest is for embeddings stored in half precision
 
 
 def as_finite(name: str, values: Any) -> Float64[np.ndarray, "..."]:
-    """Return `values` as a float64 array; raise where one is not finite.
-
-    Args:
-        name: What to call them in an error.
-        values: Numbers, any shape, any numeric dtype.
-
-    Returns:
-        The same numbers in float64, same shape.
-
-    Raises:
-        InputError: A value is NaN or infinite; the message has the count and the first index.
-    """
+    """Return `values` as a float64 array; raise an `InputError` where one is not finite."""
     array = np.asarray(values, dtype=np.float64)
     wrong = ~np.isfinite(array)
     if wrong.any():
-        first = np.argwhere(wrong)[0].tolist()
-        raise InputError(
-            name,
-            got=f"{int(wrong.sum())} of {array.size} values not finite, the first at index {first}",
-            expected="finite numbers",
-            hint="Leave those pairs out, or look at why they have no score.",
+        got = (
+            f"{int(wrong.sum())} of {array.size} values not finite, the first at index {np.argwhere(wrong)[0].tolist()}"
         )
+        hint = "Leave those pairs out, or look at why they have no score."
+        raise InputError(name, got=got, expected="finite numbers", hint=hint)
     return array
 
 
 def check_confidence(confidence: float) -> None:
     """Raise an `InputError` unless 0 < `confidence` < 1."""
-    if not 0 < confidence < 1:
-        raise InputError("confidence", got=f"{confidence}", expected="a number between 0 and 1", hint="Use 0.95.")
+    require(0 < confidence < 1, "confidence", f"{confidence}", "a number between 0 and 1", "Use 0.95.")
 
 
 def check_draws(draws: int) -> None:
     """Raise an `InputError` unless there is at least one bootstrap draw."""
-    if draws < 1:
-        raise InputError("draws", got=f"{draws}", expected="a whole number >= 1", hint="Use 2000.")
+    require(draws >= 1, "draws", f"{draws}", "a whole number >= 1", "Use 2000.")
 
 
 def check_same_length(name: str, length: int, other_name: str, other_length: int) -> None:
     """Raise an `InputError` that names both unless the lengths are equal."""
-    if length != other_length:
-        raise InputError(
-            f"{name} and {other_name}",
-            got=f"{length} and {other_length} values",
-            expected="one value a pair in both",
-            hint="Join both on the pairs' uid first.",
-        )
+    got, hint = f"{length} and {other_length} values", "Join both on the pairs' uid first."
+    require(length == other_length, f"{name} and {other_name}", got, "one value a pair in both", hint)
 
 
 def check_not_empty(name: str, values: Float64[np.ndarray, "..."]) -> None:
     """Raise an `InputError` that names the values unless there is at least one."""
-    if values.size == 0:
-        raise InputError(name, got="no value", expected="at least one", hint="Check which pairs were selected.")
+    require(values.size > 0, name, "no value", "at least one", "Check which pairs were selected.")
+
+
+def check_rows(name: str, wrong: Bool[Tensor, "n"], kind: str, expected: str, hint: str) -> None:
+    """Raise an `InputError` that counts the wrong rows and names the first, if there is one."""
+    if bool(wrong.any()):
+        got = f"{int(wrong.sum())} of {wrong.numel()} rows {kind}, the first in row {int(torch.nonzero(wrong)[0])}"
+        raise InputError(name, got=got, expected=expected, hint=hint)
+
+
+def check_index(name: str, index: Int[Tensor, "n"], low: int, stop: int, hint: str) -> None:
+    """Raise an `InputError` unless low <= index < stop everywhere."""
+    outside = (index < low) | (index >= stop)
+    if bool(outside.any()):
+        row = int(torch.nonzero(outside)[0])
+        raise InputError(name, got=f"{int(index[row])} in row {row}", expected=f"{low} to {stop - 1}", hint=hint)
+
+
+def check_means(name: str, means: Float[Tensor, "..."], shape: tuple[int, ...]) -> None:
+    """Raise an `InputError` unless these are means of unit vectors, of the given shape."""
+    got = f"shape {tuple(means.shape)}"
+    require(means.shape == shape, name, got, f"shape {shape}", "Take images, captions, and bank from the same model.")
+    # written so that NaN is caught too: no comparison with NaN holds
+    wrong = ~(torch.linalg.vector_norm(means.double(), dim=-1) <= _LONGEST)
+    hint = "Make them with clipmem.functional.pair_means."
+    check_rows(name, wrong, "not finite or longer than 1", "means of unit vectors", hint)

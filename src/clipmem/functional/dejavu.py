@@ -1,4 +1,4 @@
-"""Déjà Vu memorization: does a caption bring back objects of *its* picture that the caption does not tell?
+"""Déjà Vu memorization: does a caption bring back objects of *its* image that the caption does not tell?
 
 For each training pair, the k public images nearest to its caption are found under f (which saw the pair) and under
 g (which did not). The objects in those images are the prediction; they are compared with the objects in the pair's
@@ -20,9 +20,16 @@ every x > 0 of "top" selects pairs by the same data that it then averages, so th
 unrelated models as well: show those of g against another g beside them. All gaps are differences of two models: 0
 is "no more than g"; `dejavu_intervals` says how sure each is. The authors' code leaves out pairs without an object; so
 does this. Its AUC is a sum over 100 bins that lies above the area by up to a hundredth of the range of recalls; here
-the area is exact, which makes it the mean recall (`recall_area` has both).
+the area is exact: ∫ P(R >= t) dt is the mean recall.
+
+Intervals (`dejavu_intervals`): the population gaps and the AUC gap are means over pairs (`bootstrap_mean`). The gaps at
+the top are not: each draw of pairs has another top. So the draw is ranked again, and its own top is averaged: a draw
+takes every pair w_i times; its top holds the first max(1, ⌊x Σ w⌋) of the copies in the ranking's order. The top of 200
+pairs at 0.1 % is one pair, and then the interval only says which other pairs might have been that one: below some ten
+pairs at the top, read it so.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -31,9 +38,13 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from clipmem.base.errors import InputError
-from clipmem.functional.checks import as_finite, check_not_empty
+from clipmem.base.random import generator
+from clipmem.base.require import require, require_one_of, require_range
+from clipmem.functional.checks import as_finite, check_confidence, check_index, check_same_length
+from clipmem.functional.intervals import Interval, bootstrap_mean, count_blocks
 
 FRACTIONS = (0.001, 0.01, 0.1)
+_SPARE = 64  # pairs of the ranking that are looked at beyond twice the top
 
 Ranking = Literal["gap", "correct", "distance"]
 
@@ -49,21 +60,15 @@ class TopGaps(NamedTuple):
 
 
 class DejaVu(NamedTuple):
-    """Déjà Vu memorization of one pair of models.
+    """Déjà Vu memorization of one pair of models; `kept` are the rows of the pairs that count (they have an object).
 
     Attributes:
-        precision_gap: Population precision gap, in [-1, 1].
-        recall_gap: Population recall gap, in [-1, 1].
-        auc_gap: Area under P(recall >= t) of f less that of g, in [-1, 1].
+        precision_gap: Population precision gap, in [-1, 1]: the mean of `precision_sign`.
+        recall_gap: Population recall gap, in [-1, 1]: the mean of `recall_sign`.
+        auc_gap: Area under P(recall >= t) of f less that of g, in [-1, 1]: the mean of `recall_difference`.
         top: Gaps at the top, one entry a fraction.
-        kept: Rows of the pairs that count (they have an object), shape (kept,).
-        precision_sign: sign(precision(f) - precision(g)) of each of them; its mean is `precision_gap`, so
-            `bootstrap_mean(precision_sign[None], groups, seed=...)` gives its interval.
-        recall_sign: The same for recall; its mean is `recall_gap`.
-        recall_difference: recall(f) - recall(g); its mean is `auc_gap`.
         extra: Objects right under f less objects right under g, whole numbers: the score of each pair.
-        precision: Precision of each of them under f and under g, shape (2, kept).
-        recall: The same for recall.
+        precision: Precision of each of them under f and under g, shape (2, kept); `recall` likewise.
         order: Which of them stand at the top by the ranking, first ones first: numbers from 0 to kept - 1.
     """
 
@@ -82,15 +87,15 @@ class DejaVu(NamedTuple):
 
 
 def predict_objects(
-    neighbours: Int[Tensor, "q k"], objects: Bool[Tensor, "p object"], *, top: int | None = None
+    neighbors: Int[Tensor, "q k"], objects: Bool[Tensor, "p object"], *, top: int | None = None
 ) -> Bool[Tensor, "q object"]:
-    """Predict the objects of a picture from those of its caption's nearest public images.
+    """Predict the objects of an image from those of its caption's nearest public images.
 
     All objects that any of them has (published code), or the `top` most frequent ones. Equal counts: the object
-    that the nearer neighbour has, then the lower column.
+    that the nearer neighbor has, then the lower column.
 
     Args:
-        neighbours: Rows of `objects`, nearest first, from `nearest`, shape (q, k).
+        neighbors: Rows of `objects`, nearest first, from `nearest`, shape (q, k).
         objects: Which object is in which public image, shape (p, object).
         top: How many to predict at most; None: all.
 
@@ -98,29 +103,21 @@ def predict_objects(
         Predicted objects, shape (q, object).
 
     Raises:
-        InputError: A neighbour is out of range, or `top` is below 1.
+        InputError: A neighbor is out of range, or `top` is below 1.
 
     Example:
         >>> objects = torch.tensor([[True, False, False], [True, True, False]])
         >>> predict_objects(torch.tensor([[0, 1]]), objects).tolist()
         [[True, True, False]]
     """
-    outside = (neighbours < 0) | (neighbours >= len(objects))
-    if bool(outside.any()):
-        where = torch.nonzero(outside)[0]
-        raise InputError(
-            "neighbours",
-            got=f"{int(neighbours[tuple(where)])} at index {where.tolist()}",
-            expected=f"rows from 0 to {len(objects) - 1}",
-            hint="Find them among the public images that the objects belong to.",
-        )
-    if top is not None and top < 1:
-        raise InputError("top", got=f"{top}", expected="a whole number >= 1, or None", hint="Use 10, or None for all.")
-    q, k = neighbours.shape
+    hint = "Find them among the public images that the objects belong to."
+    check_index("neighbors", neighbors.flatten(), 0, len(objects), hint)
+    require_range("top", 1 if top is None else top, 1, hint="Use 10, or None for all.")
+    q, k = neighbors.shape
     count = torch.zeros(q, objects.shape[1], dtype=torch.int64, device=objects.device)
     first = torch.full_like(count, k)
-    for rank in range(k):  # one neighbour at a time: (q, k, object) is never held
-        present = objects[neighbours[:, rank].long()]
+    for rank in range(k):  # one neighbor at a time: (q, k, object) is never held
+        present = objects[neighbors[:, rank].long()]
         first = torch.where(present & (count == 0), rank, first)
         count += present
     if top is None or top >= objects.shape[1]:
@@ -138,44 +135,6 @@ def _rates(
     return right / np.maximum(predicted.sum(axis=1), 1), right / true.sum(axis=1), right
 
 
-def recall_area(recall: Float[np.ndarray, "n"], *, bins: int | None = None) -> float:
-    """Area under P(recall >= t) for t from 0 to 1.
-
-    ∫ P(R >= t) dt = mean R. With `bins` the sum of the authors' code: bins of equal width from the least to the
-    largest recall, P taken at each bin's left edge, so it is above the area by at most the width of a bin.
-
-    Args:
-        recall: Recall of each pair, in [0, 1], shape (n,).
-        bins: None for the exact area; 100 for the published sum.
-
-    Returns:
-        The area, in [0, 1] when exact.
-
-    Raises:
-        InputError: There is no pair, a value is not finite or outside [0, 1], or `bins` is below 1.
-
-    Example:
-        >>> recall_area(np.array([0.0, 0.5, 1.0])), round(recall_area(np.array([0.0, 0.5, 1.0]), bins=100), 4)
-        (0.5, 0.5067)
-    """
-    recall = as_finite("recall", recall)
-    check_not_empty("recall", recall)
-    if recall.min() < 0 or recall.max() > 1:
-        raise InputError(
-            "recall",
-            got=f"values from {recall.min():.6g} to {recall.max():.6g}",
-            expected="values from 0 to 1",
-            hint="Give shares of the objects.",
-        )
-    if bins is None:
-        return float(recall.mean())
-    if bins < 1:
-        raise InputError("bins", got=f"{bins}", expected="a whole number >= 1, or None", hint="Use 100, or None.")
-    counts, edges = np.histogram(recall, bins)
-    beyond = counts[::-1].cumsum()[::-1] / len(recall)
-    return float(edges[0] + beyond @ np.diff(edges))
-
-
 def _ranked(
     by: Ranking,
     right: Int[np.ndarray, "kept"],
@@ -184,33 +143,17 @@ def _ranked(
 ) -> Int[np.ndarray, "kept"]:
     if by == "distance":
         if distance is None:
-            raise InputError(
-                "distance", got="none", expected="one a pair", hint="Give the distance of each caption's nearest image."
-            )
+            raise InputError("distance", got="none", expected="the distance of each caption's nearest image")
         return np.argsort(distance, kind="stable")
     return np.argsort(-(right if by == "correct" else extra), kind="stable")
 
 
-def _f_score(precision: float, recall: float) -> float:
-    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
-
-
-def _check_objects(true: Tensor, target: Tensor, reference: Tensor) -> None:
-    for name, predicted in (("target", target), ("reference", reference)):
-        if predicted.shape != true.shape:
-            raise InputError(
-                name,
-                got=f"shape {tuple(predicted.shape)}",
-                expected=f"shape {tuple(true.shape)}, that of the true objects",
-                hint="Predict the same objects for the same pairs.",
-            )
-    if not bool(true.any()):
-        raise InputError(
-            "true objects",
-            got=f"no object in {len(true)} pairs",
-            expected="at least one pair with an object",
-            hint="Check the labels: pairs without an object do not count.",
-        )
+def _gaps(rates: Float64[np.ndarray, "draw rate side"]) -> Float64[np.ndarray, "draw kind"]:
+    """Gaps of precision, recall and F-score from the mean precision and recall of f and of g."""
+    total = rates.sum(axis=1)
+    f_score = np.divide(2 * rates.prod(axis=1), total, out=np.zeros_like(total), where=total > 0)
+    means = np.concatenate([rates, f_score[:, None]], axis=1)
+    return means[..., 0] - means[..., 1]
 
 
 def dejavu(
@@ -233,7 +176,7 @@ def dejavu(
         reference: Objects predicted under g, or under the text-only model of the one-model test, shape (n, object).
         fractions: Shares of the pairs to look at, each in (0, 1]; at least one pair is taken.
         ranking: What puts a pair at the top: "gap" objects right under f less under g, "correct" objects right under f,
-            "distance" the nearest neighbour under f. Equal pairs: the first one first.
+            "distance" the nearest neighbor under f. Equal pairs: the first one first.
         distance: Distance of each caption's nearest public image under f, only for "distance", shape (n,).
 
     Returns:
@@ -249,14 +192,15 @@ def dejavu(
         >>> found.precision_gap, found.recall_gap, found.auc_gap, found.extra.tolist()
         (0.0, 0.5, 0.25, [1, 0])
     """
-    _check_objects(true, target, reference)
-    if ranking not in ("gap", "correct", "distance"):
-        raise InputError(
-            "ranking", got=repr(ranking), expected="'gap', 'correct' or 'distance'", hint="Choose one of them."
-        )
-    wrong = [fraction for fraction in fractions if not 0 < fraction <= 1]
-    if wrong:
-        raise InputError("fractions", got=f"{wrong[0]}", expected="numbers above 0, at most 1", hint="Use 0.01.")
+    for name, predicted in (("target", target), ("reference", reference)):
+        got, hint = f"shape {tuple(predicted.shape)}", "Predict the same objects for the same pairs."
+        require(predicted.shape == true.shape, name, got, f"shape {tuple(true.shape)}, that of the true objects", hint)
+    hint = "Check the labels: pairs without an object do not count."
+    got = f"no object in {len(true)} pairs"
+    require(bool(true.any()), "true objects", got, "one pair or more with an object", hint)
+    require_one_of("ranking", ranking, ("gap", "correct", "distance"))
+    wrong = next((fraction for fraction in fractions if not 0 < fraction <= 1), None)
+    require(wrong is None, "fractions", f"{wrong}", "numbers above 0, at most 1", "Use 0.01.")
     kept = np.flatnonzero(true.cpu().numpy().any(axis=1))
     own, by_f, by_g = (objects.cpu().numpy()[kept] for objects in (true, target, reference))
     precision_f, recall_f, right_f = _rates(own, by_f)
@@ -264,24 +208,139 @@ def dejavu(
     extra = right_f - right_g
     near = None if distance is None else as_finite("distance", distance)[kept]
     order = _ranked(ranking, right_f, extra, near)
+    rates = np.stack([[precision_f, precision_g], [recall_f, recall_g]])
     tops: list[TopGaps] = []
     for fraction in fractions:
         top = order[: max(1, int(len(kept) * fraction))]
-        p_f, p_g, r_f, r_g = (float(x[top].mean()) for x in (precision_f, precision_g, recall_f, recall_g))
-        tops.append(TopGaps(fraction, len(top), p_f - p_g, r_f - r_g, _f_score(p_f, r_f) - _f_score(p_g, r_g)))
+        precision, recall, f_score = _gaps(rates[None, :, :, top].mean(axis=3))[0].tolist()
+        tops.append(TopGaps(fraction, len(top), precision, recall, f_score))
     precision_sign, recall_sign = np.sign(precision_f - precision_g), np.sign(recall_f - recall_g)
     difference = recall_f - recall_g
-    return DejaVu(
-        float(precision_sign.mean()),
-        float(recall_sign.mean()),
-        float(difference.mean()),
-        tuple(tops),
-        kept,
-        precision_sign,
-        recall_sign,
-        difference,
-        extra,
-        np.stack([precision_f, precision_g]),
-        np.stack([recall_f, recall_g]),
-        order,
+    gaps = [float(values.mean()) for values in (precision_sign, recall_sign, difference)]
+    signs = (precision_sign, recall_sign, difference, extra, rates[0], rates[1], order)
+    return DejaVu(gaps[0], gaps[1], gaps[2], tuple(tops), kept, *signs)
+
+
+class TopIntervals(NamedTuple):
+    """Gaps over the pairs ranked highest, averaged over seeds; `pairs` is how many those are."""
+
+    fraction: float
+    pairs: int
+    precision: Interval
+    recall: Interval
+    f_score: Interval
+
+
+class DejaVuIntervals(NamedTuple):
+    """Gaps of Déjà Vu memorization, averaged over seeds, each with its interval (see `DejaVu`)."""
+
+    precision_gap: Interval
+    recall_gap: Interval
+    auc_gap: Interval
+    top: tuple[TopIntervals, ...]
+
+
+def _checked(found: Sequence[DejaVu], groups: Int[np.ndarray, "n"]) -> Int[np.ndarray, "kept"]:
+    """Return the group of each pair that counts."""
+    require(len(found) > 0, "seeds", "none", "one result a seed", "Compare at least one pair of models.")
+    kept = found[0].kept
+    for one in found[1:]:
+        got, hint = f"{len(one.kept)} pairs in one seed, {len(kept)} in the first", "Give every seed the same objects."
+        require(np.array_equal(one.kept, kept), "kept", got, "the same pairs in every seed", hint)
+    if len(kept) and kept[-1] >= len(groups):
+        check_same_length("pairs", int(kept[-1]) + 1, "groups", len(groups))
+    return np.unique(groups[kept], return_inverse=True)[1]
+
+
+def _top_rates(
+    times: Int[np.ndarray, "draw kept"], size: Int[np.ndarray, "draw"], one: DejaVu, columns: int
+) -> Float64[np.ndarray, "draw rate side"]:
+    """Mean precision and recall of f and of g over the first `size` copies of each draw.
+
+    Only the first `columns` pairs of the ranking are looked at, and more where a draw has too few copies of those.
+    """
+    order = one.order[:columns]
+    ranked = times[:, order]
+    until = np.cumsum(ranked, axis=1)
+    if columns < len(one.order) and bool((until[:, -1] < size).any()):
+        return _top_rates(times, size, one, len(one.order))
+    inside = np.clip(size[:, None] - (until - ranked), 0, ranked).astype(np.float64)
+    values = np.concatenate([one.precision, one.recall])[:, order]
+    return (inside @ values.T / size[:, None]).reshape(len(times), 2, 2)
+
+
+def _drawn_tops(
+    found: Sequence[DejaVu], codes: Int[np.ndarray, "kept"], seed: int, draws: int
+) -> Float64[np.ndarray, "fraction draw kind"]:
+    """Gaps at the top of every draw, averaged over the seeds that it drew."""
+    fractions = [top.fraction for top in found[0].top]
+    seeds = generator(seed, "bootstrap", "seeds")
+    drawn: list[Float64[np.ndarray, "fraction draw kind"]] = []
+    for drawn_groups in count_blocks(generator(seed, "bootstrap", "groups"), draws, int(codes.max()) + 1, len(codes)):
+        times = drawn_groups[:, codes]
+        chosen = seeds.integers(len(found), size=(len(times), len(found)))
+        tops: list[Float64[np.ndarray, "draw kind"]] = []
+        for fraction in fractions:
+            size = np.maximum(1, (times.sum(axis=1) * fraction).astype(np.int64))
+            columns = min(len(codes), int(2 * fraction * len(codes)) + _SPARE)
+            gaps = np.stack([_gaps(_top_rates(times, size, one, columns)) for one in found])
+            tops.append(gaps[chosen, np.arange(len(times))[:, None]].mean(axis=1))
+        drawn.append(np.stack(tops))
+    return np.concatenate(drawn, axis=1)
+
+
+def _tops(
+    found: Sequence[DejaVu], codes: Int[np.ndarray, "kept"], seed: int, draws: int, confidence: float
+) -> Iterator[TopIntervals]:
+    several = bool(codes.max() > 0) and bool(found[0].top)  # one group has no spread
+    ends = [(1 - confidence) / 2, (1 + confidence) / 2]
+    bounds = np.quantile(_drawn_tops(found, codes, seed, draws), ends, axis=1) if several else None
+    for index, top in enumerate(found[0].top):
+        kinds: list[Interval] = []
+        for kind, name in enumerate(("precision", "recall", "f_score")):
+            mean = float(np.mean([getattr(one.top[index], name) for one in found]))
+            low, high = (None, None) if bounds is None else (float(end) for end in bounds[:, index, kind])
+            kinds.append(Interval(mean, low, high))
+        yield TopIntervals(top.fraction, top.pairs, *kinds)
+
+
+def dejavu_intervals(
+    found: Sequence[DejaVu],
+    groups: Int[np.ndarray, "n"],
+    *,
+    seed: int,
+    draws: int = 2000,
+    confidence: float = 0.95,
+) -> DejaVuIntervals:
+    """Average the gaps over seeds, with percentile intervals over groups of pairs and over seeds.
+
+    Each draw takes as many groups as there are, with replacement, and as many seeds as there are, with replacement
+    (when there are two or more). The limits of `bootstrap_mean` hold: too narrow with few groups or seeds.
+
+    `found` is one result of `dejavu` a seed, for the same pairs and fractions; `groups` is the group of each of the n
+    pairs, shape (n,). The other arguments are those of `bootstrap_mean`.
+
+    Returns:
+        Every gap with its interval; low and high are None with one group.
+
+    Raises:
+        InputError: As for `bootstrap_mean`; there is no seed, or the seeds have other pairs.
+
+    Example:
+        >>> true = torch.tensor([[True, True], [True, False]])
+        >>> one = dejavu(true, true, torch.tensor([[True, False], [True, False]]))
+        >>> dejavu_intervals([one], np.array([0, 1]), seed=0).recall_gap
+        Interval(mean=0.5, low=0.0, high=1.0)
+    """
+    check_confidence(confidence)
+    codes = _checked(found, groups)
+
+    def mean_of(rows: list[Float64[np.ndarray, "kept"]]) -> Interval:
+        return bootstrap_mean(np.stack(rows), codes, seed=seed, draws=draws, confidence=confidence)
+
+    return DejaVuIntervals(
+        mean_of([one.precision_sign for one in found]),
+        mean_of([one.recall_sign for one in found]),
+        mean_of([one.recall_difference for one in found]),
+        tuple(_tops(found, codes, seed, draws, confidence)),
     )

@@ -9,6 +9,7 @@ another pipeline for g). Intervals of many pairs are not simultaneous: of 1,000 
 50 have a 95 % interval without 0.
 """
 
+from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
@@ -16,8 +17,8 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 from scipy import special, stats
 
-from clipmem.base.errors import InputError
 from clipmem.base.random import bootstrap_counts, derive_seed, generator
+from clipmem.base.require import require
 from clipmem.functional.checks import as_finite, check_confidence, check_draws, check_not_empty, check_same_length
 
 _CELLS = 2_000_000  # resampled groups held at a time
@@ -57,12 +58,10 @@ class NoiseFloor(NamedTuple):
     mean_abs: float
 
 
-def inverse_trigamma(x: float) -> float:
+def _inverse_trigamma(x: float) -> float:
     """Solve trigamma(y) = x for y > 0 by Newton's method on 1/trigamma (Smyth 2004, appendix)."""
     if x > 1e7:
         return x**-0.5
-    if x < 1e-6:
-        return 1 / x
     y = 0.5 + 1 / x
     for _ in range(50):
         value = float(special.polygamma(1, y))
@@ -73,37 +72,38 @@ def inverse_trigamma(x: float) -> float:
     return y
 
 
-def variance_prior(variances: Float[np.ndarray, "n"], df: int) -> VariancePrior:
-    """Fit the prior of the variances to all pairs' variances by the moments of log s².
+def variance_prior(variances: Float[np.ndarray, "n"], df: Float[np.ndarray, "n"]) -> VariancePrior:
+    """Fit the prior of the variances, with df d_i >= 1 each, to all pairs' variances by the moments of log s².
 
-    With z = log s²: var(z) = trigamma(d/2) + trigamma(d0/2) and
-    mean(z) = log s0² + digamma(d/2) - log(d/2) - digamma(d0/2) + log(d0/2)
-    (Smyth 2004, section 6.2; limma's fitFDist).
-
-    Args:
-        variances: Sample variance of each pair, >= 0, shape (n,). Zeros are raised to 1e-5 of the median (of
-            the mean when the median is zero), because log 0 would decide alone.
-        df: Degrees of freedom d of each variance, >= 1.
-
-    Returns:
-        The prior. Its df is 0 with fewer than two pairs (nothing to borrow from) and inf when the variances
-        scatter no more than chance makes them.
+    With e_i = log s_i² - digamma(d_i/2) + log(d_i/2): var(e) = mean trigamma(d_i/2) + trigamma(d0/2) and
+    mean(e) = log s0² - digamma(d0/2) + log(d0/2) (Smyth 2004, section 6.2; limma's fitFDist). Zeros are raised to 1e-5
+    of the median (of the mean when the median is zero), because log 0 would decide alone. The prior's df is 0 with
+    fewer than two pairs (nothing to borrow from) and inf when the variances scatter no more than chance makes them.
 
     Example:
-        >>> variance_prior(np.array([1.0, 1.0, 1.0]), df=4)
+        >>> variance_prior(np.array([1.0, 1.0, 1.0]), np.full(3, 4.0))
         VariancePrior(df=inf, variance=1.0)
     """
     variances = as_finite("variances", variances)
     if len(variances) < 2 or not variances.any():
         return VariancePrior(0.0, 0.0)
-    centre = float(np.median(variances)) or float(variances.mean())
-    logs = np.log(np.maximum(variances, 1e-5 * centre)) - special.digamma(df / 2) + np.log(df / 2)
-    excess = float(logs.var(ddof=1)) - float(special.polygamma(1, df / 2))
-    if excess <= 0:
-        return VariancePrior(np.inf, float(variances.mean()))
-    prior_df = 2 * inverse_trigamma(excess)
+    center = float(np.median(variances)) or float(variances.mean())
+    logs = np.log(np.maximum(variances, 1e-5 * center)) - special.digamma(df / 2) + np.log(df / 2)
+    excess = float(logs.var(ddof=1)) - float(special.polygamma(1, df / 2).mean())
+    if excess < 1e-6:
+        return VariancePrior(np.inf, float(variances @ df / df.sum()))
+    prior_df = 2 * _inverse_trigamma(excess)
     log_variance = float(logs.mean()) + float(special.digamma(prior_df / 2)) - np.log(prior_df / 2)
     return VariancePrior(prior_df, float(np.exp(log_variance)))
+
+
+def moderated(
+    prior: VariancePrior, variances: Float64[np.ndarray, "n"], df: Float64[np.ndarray, "n"]
+) -> Float64[np.ndarray, "n"]:
+    """Shrink variances towards their prior: (d0 s0² + d s²) / (d0 + d) (limma's squeezeVar)."""
+    if np.isinf(prior.df):
+        return np.full(len(variances), prior.variance)
+    return (prior.df * prior.variance + df * variances) / (prior.df + df)
 
 
 def seed_interval(differences: Float[np.ndarray, "seed n"], confidence: float = 0.95) -> SeedInterval:
@@ -136,13 +136,7 @@ def seed_interval(differences: Float[np.ndarray, "seed n"], confidence: float = 
     check_confidence(confidence)
     differences = as_finite("differences", differences)
     seeds, n = differences.shape
-    if seeds == 0:
-        raise InputError(
-            "differences",
-            got="no seed",
-            expected="at least one seed",
-            hint="Train at least one pair of models.",
-        )
+    require(seeds > 0, "differences", "no seed", "at least one seed", "Train at least one pair of models.")
     if seeds == 1:
         nan = np.full(n, np.nan)
         return SeedInterval(nan, nan.copy(), nan.copy())
@@ -150,12 +144,9 @@ def seed_interval(differences: Float[np.ndarray, "seed n"], confidence: float = 
     mean, variances = differences.mean(axis=0), differences.var(axis=0, ddof=1)
     # Rounding in the mean would leave equal values a variance of 1e-34 or so.
     variances = np.where(differences.max(axis=0) == differences.min(axis=0), 0.0, variances)
-    prior = variance_prior(variances, df)
-    if np.isinf(prior.df):
-        moderated = np.full(n, prior.variance)
-    else:
-        moderated = (prior.df * prior.variance + df * variances) / (prior.df + df)
-    stderr = np.sqrt(moderated / seeds)
+    freedom = np.full(n, float(df))
+    prior = variance_prior(variances, freedom)
+    stderr = np.sqrt(moderated(prior, variances, freedom) / seeds)
     quantile = float(stats.t.ppf((1 + confidence) / 2, min(prior.df + df, max(n, 1) * df)))
     return SeedInterval(stderr, mean - quantile * stderr, mean + quantile * stderr)
 
@@ -167,6 +158,15 @@ def _group_sums(
     names, codes = np.unique(groups, return_inverse=True)
     sums = [np.bincount(codes, weights=row, minlength=len(names)) for row in values]
     return np.stack(sums), np.bincount(codes, minlength=len(names)).astype(np.float64)
+
+
+def count_blocks(
+    stream: np.random.Generator, draws: int, count: int, width: int
+) -> Iterator[Int[np.ndarray, "draw group"]]:
+    """Yield how often each of `count` groups is drawn, a block of draws at a time; a draw is `width` numbers later."""
+    step = max(1, _CELLS // width)
+    for start in range(0, draws, step):
+        yield bootstrap_counts(stream, min(step, draws - start), count)
 
 
 def bootstrap_mean(
@@ -216,16 +216,12 @@ def bootstrap_mean(
     if count == 1:
         return Interval(mean, None, None)
     group_stream, seed_stream = generator(seed, "bootstrap", "groups"), generator(seed, "bootstrap", "seeds")
-    means = np.empty(draws)
-    step = max(1, _CELLS // count)
-    for start in range(0, draws, step):
-        rows = min(step, draws - start)
-        times = bootstrap_counts(group_stream, rows, count)
-        by_seed = times @ sums.T
-        drawn = seed_stream.integers(seeds, size=(rows, seeds))
-        totals = np.take_along_axis(by_seed, drawn, axis=1).sum(axis=1)
-        means[start : start + rows] = totals / (times @ sizes * seeds)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    means: list[Float64[np.ndarray, " draw"]] = []
+    for times in count_blocks(group_stream, draws, count, count):
+        drawn = seed_stream.integers(seeds, size=(len(times), seeds))
+        totals = np.take_along_axis(times @ sums.T, drawn, axis=1).sum(axis=1)
+        means.append(totals / (times @ sizes * seeds))
+    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(mean, float(low), float(high))
 
 
@@ -239,27 +235,17 @@ def noise_floor(
 ) -> NoiseFloor | None:
     """Compare target models of different seeds: what a score would be if f and g differed in the seed alone.
 
-    D_kl = A(f_k) - A(f_l) over all pairs of seeds k < l (design, section 2: "f against f' of another seed is
-    reported beside every mean").
-
-    `mean` is that of D over pairs and pairs of seeds; its sign hangs on the order of the seeds and means
-    nothing, so read only its size and whether the interval holds 0. `low` and `high` are for it, over groups
-    of pairs; the seeds stay as they are. `sd` and `mean_abs` do not depend on the order: sd is the spread of
-    D over the pairs about each seed pair's own mean (pooled), mean_abs is the mean of |D|. All are for one
+    D_kl = A(f_k) - A(f_l) over all pairs of seeds k < l (design, section 2). `mean` is that of D over pairs and pairs
+    of seeds; its sign hangs on the order of the seeds, so read only its size and whether the interval holds 0. `low`
+    and `high` are for it, over groups of pairs; the seeds stay as they are. `sd` is the spread of D over the pairs
+    about each seed pair's own mean (pooled), `mean_abs` the mean of |D|; neither depends on the order. All are for one
     model against one other; a mean over K seeds is about sqrt(K) times steadier.
 
-    Args:
-        target: Alignment of each pair under the model f of each seed, shape (seed, n).
-        groups: Group of each pair, any integers, shape (n,).
-        seed: Seed of the bootstrap.
-        draws: Draws of the bootstrap.
-        confidence: Coverage of the interval, between 0 and 1.
+    `target` is the alignment of each pair under the model f of each seed, shape (seed, n); the other arguments and the
+    errors are those of `bootstrap_mean`.
 
     Returns:
         The floor, or None with one seed. low and high are None with one group.
-
-    Raises:
-        InputError: As for `bootstrap_mean`.
 
     Example:
         >>> floor = noise_floor(np.array([[0.5, 0.2], [0.4, 0.4]]), np.array([0, 1]), seed=0)

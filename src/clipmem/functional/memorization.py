@@ -12,53 +12,38 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipmem.base.errors import InputError
+from clipmem.base.require import require
+from clipmem.functional.checks import check_rows, check_same_length
 
 
-def _check_alignments(name: str, values: Tensor) -> None:
-    if values.shape[0] == 0:
-        raise InputError(name, got="no seed", expected="at least one seed", hint="Score at least one model.")
+def _check_alignments(name: str, values: Float[Tensor, "seed n"]) -> None:
+    require(len(values) > 0, name, "no seed", "at least one seed", "Score at least one model.")
     wrong = ~torch.isfinite(values).all(dim=0)
-    if bool(wrong.any()):
-        first = int(torch.nonzero(wrong)[0])
-        raise InputError(
-            name,
-            got=f"{int(wrong.sum())} pairs that are not finite, the first is pair {first}",
-            expected="finite scores",
-            hint="Look at the embeddings of that pair.",
-        )
+    check_rows(name, wrong, "not finite", "finite scores", "Look at the embeddings of that pair.")
 
 
 def clipmem(target: Float[Tensor, "seed n"], reference: Float[Tensor, "other_seed n"]) -> Float[Tensor, "n"]:
     """Subtract the mean alignment under the reference models from that under the target models.
 
-    CLIPMem = mean_k A(f_k) - mean_k A(g_k). Higher is more memorized. Range: ±2 (1 + 2w)
-    for the weight w of the alignment, so [-6, 6] for w = 1. Swapping the arguments negates it.
+    CLIPMem = mean_k A(f_k) - mean_k A(g_k). Higher is more memorized. Range: ±2 (1 + 2w) for the weight w of the
+    alignment, so [-6, 6] for w = 1. Swapping the arguments negates it.
 
     Args:
         target: Alignment of each pair under the models f that trained on it, one row a seed, shape (seed, n).
-        reference: Alignment under the models g that did not, shape (other_seed, n); the numbers of seeds may
-            differ.
+        reference: Alignment under the models g that did not, shape (other_seed, n); the numbers of seeds may differ.
 
     Returns:
         CLIPMem of each pair, float64, shape (n,).
 
     Raises:
-        InputError: A side has no seed, the sides have different numbers of pairs, or an alignment is not
-            finite.
+        InputError: A side has no seed, the sides have different numbers of pairs, or an alignment is not finite.
 
     Example:
         >>> target, reference = torch.tensor([[0.75, 0.5], [0.25, 0.5]]), torch.tensor([[0.0, 0.5]])
         >>> clipmem(target, reference).tolist()
         [0.5, 0.0]
     """
-    if target.shape[1] != reference.shape[1]:
-        raise InputError(
-            "alignments",
-            got=f"{target.shape[1]} pairs for the target and {reference.shape[1]} for the reference",
-            expected="the same pairs",
-            hint="Join both on the pairs' uid first.",
-        )
+    check_same_length("target", target.shape[1], "reference", reference.shape[1])
     _check_alignments("target", target)
     _check_alignments("reference", reference)
     return target.double().mean(dim=0) - reference.double().mean(dim=0)
@@ -79,8 +64,7 @@ def range_normalise(values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]) -
         The normalised scores, float64, shape (n,), and the normaliser, > 0.
 
     Raises:
-        InputError: There is no candidate, all candidates have the same score, a score is not finite, or
-            lengths differ.
+        InputError: There is no candidate, all candidates have the same score, a score is not finite, or lengths differ.
 
     Example:
         >>> candidates = torch.tensor([True, True, False])
@@ -88,29 +72,14 @@ def range_normalise(values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]) -
         >>> scores.tolist(), normaliser
         ([0.5, 1.5, 4.0], 2.0)
     """
-    if len(candidates) != len(values):
-        raise InputError(
-            "candidates",
-            got=f"{len(candidates)} values for {len(values)} scores",
-            expected="one value a score",
-            hint="Mark every pair as candidate or not.",
-        )
-    if not bool(candidates.any()):
-        raise InputError(
-            "candidates",
-            got="none",
-            expected="at least two",
-            hint="The range is taken over the candidates: mark them.",
-        )
+    check_same_length("candidates", len(candidates), "values", len(values))
+    require(bool(candidates.any()), "candidates", "none", "at least two", "Mark the candidates: the range is theirs.")
     _check_alignments("values", values.unsqueeze(0))
     values = values.double()
     chosen = values[candidates]
     normaliser = float(chosen.max() - chosen.min())
-    if normaliser == 0:
-        raise InputError(
-            "candidates",
-            got=f"the same score {float(chosen[0]):.6g} for all {len(chosen)}",
-            expected="scores that differ",
-            hint="Use the raw scores: there is no range to divide by.",
-        )
+    got = f"the same score {float(chosen[0]):.6g} for all {len(chosen)}"
+    require(
+        normaliser > 0, "candidates", got, "scores that differ", "Use the raw scores: there is no range to divide by."
+    )
     return values / normaliser, normaliser

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by cosine, block by block: the similarities of all with all are never held.
+"""Exact nearest neighbors by cosine, block by block: the similarities of all with all are never held.
 
 It is exact and takes time in proportion to queries times public points. Beyond some hundred million products a
 second it is the machine that limits, not this code: for billions use an approximate index, and say so with the result.
@@ -10,42 +10,26 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from clipmem.base.errors import InputError
-from clipmem.functional.similarity import normalize
+from clipmem.base.require import require_range
+from clipmem.functional.similarity import check_width, normalize
 
-_DECIMALS = 12  # cosines that differ by less are equal: copies of a picture must tie whatever block they fall in
+_DECIMALS = 12  # cosines that differ by less are equal: copies of an image must tie whatever block they fall in
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """The k nearest public rows of each query and their cosines, nearest first, shape (q, k)."""
 
     rows: Int[Tensor, "q k"]
     similarity: Float64[Tensor, "q k"]
 
 
-def _check(query: Tensor, public: Tensor, k: int, block: int) -> None:
-    if query.shape[1] != public.shape[1]:
-        raise InputError(
-            "embedding widths",
-            got=f"{query.shape[1]} for queries and {public.shape[1]} for public points",
-            expected="one width",
-            hint="Take both from the same model.",
-        )
-    if not 1 <= k <= len(public):
-        raise InputError(
-            "k", got=f"{k}", expected=f"a whole number from 1 to {len(public)}", hint="Ask for fewer neighbours."
-        )
-    if block < 1:
-        raise InputError("block", got=f"{block}", expected="a whole number >= 1", hint="Use 1024.")
-
-
-def _best(similarity: Float64[Tensor, "q c"], index: Int[Tensor, "q c"], k: int) -> Neighbours:
+def _best(similarity: Float64[Tensor, "q c"], index: Int[Tensor, "q c"], k: int) -> Neighbors:
     """Keep the k best candidates of each query; of equal ones those that come first in `index` order."""
     order = similarity.sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return Neighbours(index.gather(1, order), similarity.gather(1, order))
+    return Neighbors(index.gather(1, order), similarity.gather(1, order))
 
 
-def nearest(query: Float[Tensor, "q d"], public: Float[Tensor, "p d"], k: int, *, block: int = 1024) -> Neighbours:
+def nearest(query: Float[Tensor, "q d"], public: Float[Tensor, "p d"], k: int, *, block: int = 1024) -> Neighbors:
     """Find the k public points with the largest cosine to each query.
 
     For Déjà Vu the queries are captions and the public points images of the same model; for its one-model test both
@@ -67,12 +51,14 @@ def nearest(query: Float[Tensor, "q d"], public: Float[Tensor, "p d"], k: int, *
         >>> nearest(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [3.0, 0.0], [2.0, 0.0]]), 2).rows.tolist()
         [[1, 2]]
     """
-    _check(query, public, k, block)
+    check_width("public points", public.shape[1], query.shape[1])
+    require_range("k", k, 1, len(public), "Ask for fewer neighbors.")
+    require_range("block", block, 1, hint="Use 1024.")
     indices: list[Tensor] = []
     cosines: list[Tensor] = []
     for start in range(0, len(query), block):
         block_rows = normalize(query[start : start + block].double(), name="queries")
-        best: Neighbours | None = None
+        best: Neighbors | None = None
         for first in range(0, len(public), block):
             tile = normalize(public[first : first + block].double(), name="public points")
             cosine = torch.round(block_rows @ tile.T, decimals=_DECIMALS).clamp(-1, 1)
@@ -85,5 +71,5 @@ def nearest(query: Float[Tensor, "q d"], public: Float[Tensor, "p d"], k: int, *
             cosines.append(best.similarity)
     if not indices:
         empty = torch.empty(0, k, device=query.device)
-        return Neighbours(empty.long(), empty.double())
-    return Neighbours(torch.cat(indices), torch.cat(cosines))
+        return Neighbors(empty.long(), empty.double())
+    return Neighbors(torch.cat(indices), torch.cat(cosines))

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 from scipy import special, stats
 
-from clipmem.base.errors import InputError
+from clipmem.base.require import require, require_range
 from clipmem.functional.checks import as_finite, check_confidence, check_not_empty, check_same_length
 from clipmem.functional.intervals import Interval
 
@@ -38,13 +38,9 @@ def _two_classes(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "oth
     scores = as_finite("scores", scores)
     check_same_length("scores", len(scores), "positive", len(positive))
     count = int(np.count_nonzero(positive))
-    if count in (0, len(scores)):
-        raise InputError(
-            "positive",
-            got=f"{count} of {len(scores)} pairs",
-            expected="at least one pair that is positive and one that is not",
-            hint="Without both kinds there is nothing to tell apart.",
-        )
+    hint = "Without both kinds there is nothing to tell apart."
+    got = f"{count} of {len(scores)} pairs"
+    require(0 < count < len(scores), "positive", got, "at least one pair that is positive and one that is not", hint)
     return scores
 
 
@@ -60,13 +56,13 @@ def _beta_bounds(successes: float, trials: int, confidence: float) -> tuple[floa
 def auroc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], confidence: float = 0.95) -> Interval:
     """Area under the ROC curve with DeLong's interval.
 
-    AUROC = mean over couples (positive i, other j) of [s_i > s_j] + ½ [s_i = s_j]. With V_i the mean over j
-    and V_j the mean over i, its variance is var(V_i)/P + var(V_j)/Q (DeLong et al. 1988; by midranks, Sun &
-    Xu 2014). The interval is symmetric on the logit scale, so it stays within [0, 1].
+    AUROC = mean over couples (positive i, other j) of [s_i > s_j] + ½ [s_i = s_j]. With V_i the mean over j and V_j the
+    mean over i, its variance is var(V_i)/P + var(V_j)/Q (DeLong et al. 1988; by midranks, Sun & Xu 2014). The interval
+    is symmetric on the logit scale, so it stays within [0, 1].
 
-    Where DeLong's variance is 0 or undefined (perfect separation, all scores tied, a class of one), the
-    interval is that of Clopper & Pearson for a proportion among min(P, Q) trials: exact for that proportion,
-    and wider than need be for the AUROC.
+    Where DeLong's variance is 0 or undefined (perfect separation, all scores tied, a class of one), the interval is
+    that of Clopper & Pearson for a proportion among min(P, Q) trials: exact for that proportion, and wider than need be
+    for the AUROC.
 
     Args:
         scores: Higher means more likely positive, shape (n,).
@@ -77,8 +73,7 @@ def auroc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], confi
         The AUROC (as `mean`: it is one, over couples) in [0, 1], and its interval.
 
     Raises:
-        InputError: A class is empty, a score is not finite, lengths differ, or the confidence is not between
-            0 and 1.
+        InputError: A class is empty, a score is not finite, lengths differ, or the confidence is not between 0 and 1.
 
     Example:
         >>> auroc(np.array([0.9, 0.4, 0.5, 0.1]), np.array([True, True, False, False])).mean
@@ -143,8 +138,7 @@ def precision_at_n(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n
     Args:
         scores: Higher means more likely positive, shape (n,).
         positive: Which pairs are positive, shape (n,).
-        count: How many to look at, 1 to n. None: as many as there are positive pairs (then precision equals
-            recall).
+        count: How many to look at, 1 to n. None: as many as there are positive pairs (then precision equals recall).
 
     Returns:
         The precision in [0, 1].
@@ -158,22 +152,16 @@ def precision_at_n(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n
     """
     scores = _two_classes(scores, positive)
     count = int(np.count_nonzero(positive)) if count is None else count
-    if not 1 <= count <= len(scores):
-        raise InputError(
-            "count",
-            got=f"{count}",
-            expected=f"a whole number from 1 to {len(scores)}",
-            hint="Look at fewer pairs, at least one.",
-        )
+    require_range("count", count, 1, len(scores))
     return float(_top_share(scores, count)[positive].sum() / count)
 
 
 def spearman(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], confidence: float = 0.95) -> Correlation:
     """Rank correlation of two scores of the same pairs, with an interval by Fisher's z.
 
-    rho = Pearson correlation of the midranks; interval = tanh(atanh rho ± z sqrt((1 + rho²/2) / (n - 3)))
-    (Bonett & Wright 2000). For |rho| = 1, where atanh is infinite, the inner bound is that of the next value
-    that two rankings of n without ties can have, 1 - 12/(n³ - n), and the outer bound is rho.
+    rho = Pearson correlation of the midranks; interval = tanh(atanh rho ± z sqrt((1 + rho²/2) / (n - 3))) (Bonett &
+    Wright 2000). For |rho| = 1, where atanh is infinite, the inner bound is that of the next value that two rankings of
+    n without ties can have, 1 - 12/(n³ - n), and the outer bound is rho.
 
     The interval is for pairs drawn at random. It does not cover training other models.
 
@@ -183,12 +171,11 @@ def spearman(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], confidence: f
         confidence: Coverage of the interval, between 0 and 1.
 
     Returns:
-        rho in [-1, 1] and its interval. rho is None when a score is constant; the interval is None then, and
-        below four pairs.
+        rho in [-1, 1] and its interval. rho is None when a score is constant; the interval is None then, and below four
+        pairs.
 
     Raises:
-        InputError: There is no pair, a score is not finite, lengths differ, or the confidence is not between
-            0 and 1.
+        InputError: There is no pair, a score is not finite, lengths differ, or the confidence is not between 0 and 1.
 
     Example:
         >>> spearman(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([1.0, 3.0, 2.0, 4.0, 5.0])).spearman
@@ -238,8 +225,7 @@ def top_overlap(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], fraction: 
         >>> top_overlap(np.array([4.0, 3.0, 2.0, 1.0]), np.array([4.0, 1.0, 2.0, 3.0]), fraction=0.5)
         0.5
     """
-    if not 0 < fraction <= 1:
-        raise InputError("fraction", got=f"{fraction}", expected="a number above 0, at most 1", hint="Use 0.1.")
+    require(0 < fraction <= 1, "fraction", f"{fraction}", "a number above 0, at most 1", "Use 0.1.")
     a, b = as_finite("a", a), as_finite("b", b)
     check_same_length("a", len(a), "b", len(b))
     check_not_empty("a", a)

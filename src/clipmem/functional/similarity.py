@@ -3,7 +3,7 @@
 A pair has one or more image views and one or more captions. The alignment score is bilinear, so it needs only
 the mean of the pair's unit image embeddings (ū) and the mean of its unit caption embeddings (v̄).
 
-Do not normalise ū and v̄ again: their length is part of the score (views that disagree have a short mean).
+Do not normalize ū and v̄ again: their length is part of the score (views that disagree have a short mean).
 """
 
 import torch
@@ -11,31 +11,23 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipmem.base.errors import InputError
+from clipmem.base.require import require
+from clipmem.functional.checks import check_index
 
 _BLOCK = 4096  # rows held in float64 at a time
 
 
 def _largest_entries(x: Float[Tensor, "*batch d"], name: str) -> Float[Tensor, "*batch"]:
     """Return max |x| of each row; raise when a row is zero or not finite, and so has no direction."""
-    if x.shape[-1] == 0:
-        raise InputError(
-            name,
-            got=f"shape {tuple(x.shape)}",
-            expected="at least one column",
-            hint="Check the embedding width.",
-        )
+    require(x.shape[-1] > 0, name, f"shape {tuple(x.shape)}", "at least one column", "Check the embedding width.")
     largest = torch.linalg.vector_norm(x.detach(), ord=float("inf"), dim=-1)
-    infinite = ~torch.isfinite(largest)
-    zero = largest == 0
+    infinite, zero = ~torch.isfinite(largest), largest == 0
     bad = infinite | zero
     if bool(bad.any()):
         first, zeros, infinites = torch.nonzero(bad)[0].tolist(), int(zero.sum()), int(infinite.sum())
-        raise InputError(
-            name,
-            got=f"{zeros} zero and {infinites} not finite rows of {bad.numel()}, the first at index {first}",
-            expected="finite rows that are not all zero",
-            hint="Look at the model and the input behind that row: it has no direction.",
-        )
+        got = f"{zeros} zero and {infinites} not finite rows of {bad.numel()}, the first at index {first}"
+        hint = "Look at the model and the input behind that row: it has no direction."
+        raise InputError(name, got=got, expected="finite rows that are not all zero", hint=hint)
     return largest
 
 
@@ -48,7 +40,7 @@ def _unit(x: Float[Tensor, "*batch d"], name: str) -> Float[Tensor, "*batch d"]:
 def normalize(x: Float[Tensor, "*batch d"], *, name: str = "embeddings") -> Float[Tensor, "*batch d"]:
     """Bring every row to Euclidean length 1.
 
-    x / ||x||_2 over the last axis (design, section 2: "embeddings are L2-normalised").
+    x / ||x||_2 over the last axis (design, section 2: "embeddings are L2-normalized").
 
     Args:
         x: Embeddings, any number of leading axes, any finite values, shape (*batch, d).
@@ -67,59 +59,23 @@ def normalize(x: Float[Tensor, "*batch d"], *, name: str = "embeddings") -> Floa
     return _unit(x, name).to(x.dtype)
 
 
-def caption_counts(text_pair: Int[Tensor, "m"], n: int) -> Int[Tensor, "n"]:
-    """Count the captions of each of `n` pairs.
-
-    Args:
-        text_pair: The pair of each caption row, in [0, n), any order, shape (m,).
-        n: Number of pairs.
-
-    Returns:
-        Captions a pair, all at least 1, shape (n,).
-
-    Raises:
-        InputError: An index is out of range, or a pair has no caption.
-
-    Example:
-        >>> caption_counts(torch.tensor([1, 0, 1]), 2)
-        tensor([1, 2])
-    """
-    outside = (text_pair < 0) | (text_pair >= n)
-    if bool(outside.any()):
-        row = int(torch.nonzero(outside)[0])
-        raise InputError(
-            "text_pair",
-            got=f"{int(text_pair[row])} in row {row}",
-            expected=f"pair indices from 0 to {n - 1}",
-            hint="Give each caption row the index of its pair among the image rows.",
-        )
+def caption_counts(text_pair: Int[Tensor, "m"], n: int, m: int) -> Int[Tensor, "n"]:
+    """Count the captions of each of `n` pairs, given the pair of each of the `m` caption rows; none may be without."""
+    hint = "Give each caption row the index of its pair."
+    require(len(text_pair) == m, "text_pair", f"{len(text_pair)} indices for {m} caption rows", "one each", hint)
+    check_index("text_pair", text_pair, 0, n, hint)
     counts = torch.bincount(text_pair.long(), minlength=n)
     if bool((counts == 0).any()):
         empty = torch.nonzero(counts == 0)[:, 0]
-        raise InputError(
-            "text_pair",
-            got=f"{empty.numel()} of {n} pairs without a caption, the first is pair {int(empty[0])}",
-            expected="at least one caption row a pair",
-            hint="Leave those pairs out, or add their captions.",
-        )
+        got = f"{empty.numel()} of {n} pairs without a caption, the first is pair {int(empty[0])}"
+        hint = "Leave those pairs out, or add their captions."
+        raise InputError("text_pair", got=got, expected="at least one caption row a pair", hint=hint)
     return counts
 
 
-def _check_pair_shapes(image: Tensor, text: Tensor, text_pair: Tensor) -> None:
-    if image.shape[-1] != text.shape[-1]:
-        raise InputError(
-            "embedding widths",
-            got=f"{image.shape[-1]} for images and {text.shape[-1]} for captions",
-            expected="one width",
-            hint="Take both from the same model, after its projections.",
-        )
-    if len(text_pair) != len(text):
-        raise InputError(
-            "text_pair",
-            got=f"{len(text_pair)} indices for {len(text)} caption rows",
-            expected="one index a caption row",
-            hint="Give each caption row the index of its pair.",
-        )
+def check_width(name: str, width: int, expected: int) -> None:
+    """Raise an `InputError` unless embeddings have the width of the others of the same model."""
+    require(width == expected, name, f"width {width}", f"width {expected}", "Take all embeddings from the same model.")
 
 
 def pair_means(
@@ -127,20 +83,20 @@ def pair_means(
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
     """Average the unit embeddings of each pair's views and of each pair's captions.
 
-    ū_i = mean_a image_ia / ||image_ia||,  v̄_i = mean_k text_ik / ||text_ik|| (design, section 2, "Alignment
-    score").
+    ū_i = mean_a image_ia / ||image_ia||,  v̄_i = mean_k text_ik / ||text_ik|| (design, section 2, "Alignment score").
 
     Args:
-        image: Image embeddings, not necessarily normalised, shape (n, view, d), at least one view.
-        text: Caption embeddings, not necessarily normalised, shape (m, d).
+        image: Image embeddings, any length, shape (n, view, d), at least one view.
+        text: Caption embeddings, any length, shape (m, d).
         text_pair: The pair of each caption row, in [0, n), any order, shape (m,).
 
     Returns:
         (ū, v̄), float64, each of shape (n, d), lengths in [0, 1].
 
     Raises:
-        InputError: Widths differ, there is no view, a pair has no caption, an index is out of range, or a row
-            is zero or not finite.
+        InputError: Widths differ, there is no view, a pair has no caption, an index is out of range, or a row is zero
+        or
+            not finite.
 
     Example:
         >>> image = torch.tensor([[[2.0, 0.0], [0.0, 2.0]]])
@@ -148,16 +104,10 @@ def pair_means(
         >>> u.tolist(), v.tolist()
         ([[0.5, 0.5]], [[0.0, 1.0]])
     """
-    _check_pair_shapes(image, text, text_pair)
     n, views, d = image.shape
-    if views == 0:
-        raise InputError(
-            "image embeddings",
-            got="no view",
-            expected="at least one view a pair",
-            hint="Embed each image once or more.",
-        )
-    counts = caption_counts(text_pair, n)
+    check_width("caption embeddings", text.shape[1], d)
+    require(views > 0, "image embeddings", "no view", "at least one view a pair", "Embed each image once or more.")
+    counts = caption_counts(text_pair, n, len(text))
     _largest_entries(image, "image embeddings")  # here, before the blocks, so that an error counts over all rows
     _largest_entries(text, "caption embeddings")
     image_mean = torch.empty(n, d, dtype=torch.float64, device=image.device)

@@ -1,12 +1,12 @@
 """SSLMem: how much one encoder alone memorizes, by how little its output moves when the input is changed a little.
 
-L(m; x) = mean_a || m(x) - m(x_a) ||_2 on normalised embeddings, SSLMem(x) = L(g; x) - L(f; x)
+L(m; x) = mean_a || m(x) - m(x_a) ||_2 on normalized embeddings, SSLMem(x) = L(g; x) - L(f; x)
 (design, section 2; Wang et al., ICLR 2024). The views x_a are augmentations of an image, or other captions or seeded
 edits of a caption. f saw x, g did not.
 
 Choices of the published script that hold here: the clean input is one embedding, each view is compared with *it* (never
 views with each other), the distance is Euclidean and not squared, and the script takes 5 views. It then divides by
-max - min over the points it looks at, without a shift: that is `range_normalise`. As everywhere, a normalised value
+max - min over the points it looks at, without a shift: that is `range_normalise`. As everywhere, a normalized value
 never compares two studies.
 
 Do not read it as memorization of a *pair*: a tower can hold an image still because the image is easy. Captions of a
@@ -21,21 +21,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipmem.base.errors import InputError
-from clipmem.functional.memorization import clipmem
-from clipmem.functional.similarity import caption_counts, normalize
+from clipmem.base.require import require
+from clipmem.functional.checks import check_same_length
+from clipmem.functional.similarity import caption_counts, check_width, normalize
 
 _BLOCK = 4096  # rows held in float64 at a time
-
-
-def _check_width(clean: Tensor, other: Tensor, name: str) -> None:
-    if clean.shape[-1] != other.shape[-1]:
-        raise InputError(
-            name,
-            got=f"width {other.shape[-1]}",
-            expected=f"width {clean.shape[-1]}, that of the clean embeddings",
-            hint="Take both from the same model.",
-        )
 
 
 def view_distance(clean: Float[Tensor, "n d"], views: Float[Tensor, "n view d"]) -> Float[Tensor, "n"]:
@@ -57,16 +47,9 @@ def view_distance(clean: Float[Tensor, "n d"], views: Float[Tensor, "n view d"])
         >>> view_distance(torch.tensor([[2.0, 0.0]]), torch.tensor([[[1.0, 0.0], [-3.0, 0.0]]])).item()
         1.0
     """
-    if len(clean) != len(views):
-        raise InputError(
-            "views",
-            got=f"those of {len(views)} inputs",
-            expected=f"those of {len(clean)}, the clean embeddings",
-            hint="Give one row of views an input.",
-        )
-    _check_width(clean, views, "views")
-    if views.shape[1] == 0:
-        raise InputError("views", got="no view", expected="at least one view an input", hint="Draw 5 views an input.")
+    check_same_length("clean embeddings", len(clean), "views", len(views))
+    check_width("views", views.shape[2], clean.shape[1])
+    require(views.shape[1] > 0, "views", "no view", "at least one view an input", "Draw 5 views an input.")
     distance = torch.empty(len(clean), dtype=torch.float64, device=clean.device)
     for start in range(0, len(clean), _BLOCK):
         rows = slice(start, start + _BLOCK)
@@ -101,15 +84,8 @@ def text_view_distance(
         >>> text_view_distance(clean, text, torch.tensor([0, 1, 1])).tolist()
         [0.0, 1.0]
     """
-    _check_width(clean, text, "text")
-    if len(text_pair) != len(text):
-        raise InputError(
-            "text_pair",
-            got=f"{len(text_pair)} indices for {len(text)} caption rows",
-            expected="one index a caption row",
-            hint="Give each caption row the index of its pair.",
-        )
-    counts = caption_counts(text_pair, len(clean))
+    check_width("text", text.shape[1], clean.shape[1])
+    counts = caption_counts(text_pair, len(clean), len(text))
     origin = normalize(clean.double(), name="clean embeddings")
     total = torch.zeros(len(clean), dtype=torch.float64, device=clean.device)
     for start in range(0, len(text), _BLOCK):
@@ -117,27 +93,3 @@ def text_view_distance(
         moved = normalize(text[start : start + _BLOCK].double(), name="caption embeddings")
         total.index_add_(0, owner, torch.linalg.vector_norm(moved - origin[owner], dim=-1))
     return total / counts
-
-
-def sslmem(target: Float[Tensor, "seed n"], reference: Float[Tensor, "other_seed n"]) -> Float[Tensor, "n"]:
-    """Subtract the mean distance under the target models from that under the reference models.
-
-    SSLMem = mean_k L(g_k) - mean_k L(f_k) (design, section 2). Higher is more memorized: the model that saw the input
-    moves it less. Range [-2, 2]. Swapping the arguments negates it.
-
-    Args:
-        target: L under the models f that saw the input, one row a seed, shape (seed, n).
-        reference: L under the models g that did not, shape (other_seed, n).
-
-    Returns:
-        SSLMem of each input, float64, shape (n,). `range_normalise` brings it to the published scale.
-
-    Raises:
-        InputError: A side has no seed, the sides have different numbers of pairs, or a value is not finite.
-
-    Example:
-        >>> sslmem(torch.tensor([[0.25, 0.5]]), torch.tensor([[1.0, 0.5]])).tolist()
-        [0.75, 0.0]
-    """
-    # Not clipmem(reference, target): its errors would name the wrong side. 0 - x rather than -x: no minus zero.
-    return 0.0 - clipmem(target, reference)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-from clipmem.base.errors import InputError
+from clipmem.base.require import require, require_one_of
 
 Answer = Literal["yes", "no", "inconclusive"]
 
@@ -70,10 +70,7 @@ def verdict(low: float | None, high: float | None, claim: Claim) -> Answer:
 
 
 def all_hold(answers: Iterable[Answer]) -> Answer:
-    """Join the answers of the parts of one finding: yes if all are, no if one is, otherwise inconclusive.
-
-    Returns:
-        The joint answer; "inconclusive" of no part at all.
+    """Join the answers of the parts of one finding: yes if all are, no if one is, otherwise (or of none) inconclusive.
 
     Example:
         >>> all_hold(["yes", "inconclusive"]), all_hold(["yes", "no", "inconclusive"])
@@ -87,20 +84,11 @@ def all_hold(answers: Iterable[Answer]) -> Answer:
 
 def _check(low: float | None, high: float | None, claim: Claim) -> None:
     for name, value in (("low", low), ("high", high), ("size", claim.size)):
-        if value is not None and math.isnan(value):
-            raise InputError(name, got="nan", expected="a number", hint="Give None where there is no interval.")
-    if claim.side not in ("above", "below", "zero"):
-        raise InputError(
-            "side of the claim", got=repr(claim.side), expected="'above', 'below' or 'zero'", hint="Choose one of them."
-        )
-    if claim.size < 0 or (claim.side == "zero" and claim.size == 0):
-        raise InputError(
-            "size of the claim",
-            got=f"{claim.size:.6g} with side {claim.side!r}",
-            expected="0 or more, and more than 0 with 'zero'",
-            hint="Give the size without its sign.",
-        )
-    if low is not None and high is not None and low > high:
-        raise InputError(
-            "interval", got=f"[{low:.6g}, {high:.6g}]", expected="low <= high", hint="Exchange the two ends."
-        )
+        hint = "Give None where there is no interval."
+        require(value is None or not math.isnan(value), name, "nan", "a number", hint)
+    require_one_of("side of the claim", claim.side, ("above", "below", "zero"))
+    positive = claim.size > 0 if claim.side == "zero" else claim.size >= 0
+    got, hint = f"{claim.size:.6g} with side {claim.side!r}", "Give the size without its sign."
+    require(positive, "size of the claim", got, "0 or more, and more than 0 with 'zero'", hint)
+    if low is not None and high is not None:
+        require(low <= high, "interval", f"[{low:.6g}, {high:.6g}]", "low <= high", "Exchange the two ends.")

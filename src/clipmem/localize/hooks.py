@@ -7,10 +7,10 @@ A *site* is a place in a layer where activations are read. Its kind says what th
 - `conv1`, `conv2`: the channels after the first and the second nonlinearity of a bottleneck (ResNets);
 - `block`: the output of the whole layer.
 
-Pictures are averaged over tokens (the class token included) or over space; captions over the tokens up to and
-including end-of-text, so that padding, and with it the batch, does not matter. The unit kinds are made non-negative
-first, per token: `relu` keeps the positive part, `abs` the size. GELU and attention outputs are negative at times, and
-a ratio of activations needs numbers that are not.
+Images are averaged over tokens (the class token included) or over space; captions over the tokens up to and including
+end-of-text, so that padding, and with it the batch, does not matter. Of the unit kinds the positive part is taken
+first, per token: GELU and attention outputs are negative at times, and a ratio of activations needs numbers that are
+not.
 
 Towers whose layers are found: open_clip's transformers (`visual.transformer.resblocks`, `transformer.resblocks`,
 `text.transformer.resblocks`), its ResNets (`visual.layer1` to `layer4`), timm's vision transformers
@@ -18,7 +18,7 @@ Towers whose layers are found: open_clip's transformers (`visual.transformer.res
 `text_model.encoder.layers`). The attention pool at a ResNet's end is no layer here.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
@@ -27,13 +27,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clipmem.base.errors import InputError
-from clipmem.functional.unitmem import nonnegative
+from clipmem.functional import nonnegative
 from clipmem.models.protocol import DualEncoder
 
 TOWERS = ("image", "text")
 UNIT_KINDS = ("mlp", "attn", "conv1", "conv2")
 BLOCK = "block"
-Rectify = Literal["relu", "abs"]
 
 _TRANSFORMERS = {
     "image": ("visual.transformer.resblocks", "visual.trunk.blocks", "vision_model.encoder.layers"),
@@ -46,14 +45,9 @@ _ATTENTION = ("attn", "self_attn")
 
 
 class Site(NamedTuple):
-    """A place where activations are read.
+    """A place where activations are read: a layer of a tower, counted from 1 at the input, and the hooked module.
 
-    Attributes:
-        tower: `image` or `text`.
-        layer: Number of the layer in its tower, from 1, from the input to the output.
-        kind: See the module's text.
-        path: The hooked module's name in the model.
-        layout: Axes of what it gives out: (n, token, unit), (token, n, unit), or (n, unit, height, width).
+    `layout` names the axes of what it gives out: (n, token, unit), (token, n, unit), or (n, unit, height, width).
     """
 
     tower: str
@@ -67,30 +61,17 @@ Pooled = dict[Site, Float[Tensor, "n unit"]]
 
 
 def find_sites(model: nn.Module, *, towers: Sequence[str] = TOWERS) -> list[Site]:
-    """List the sites of a model, by tower, layer and kind.
-
-    Args:
-        model: The model, as its library made it.
-        towers: Which towers must have layers.
-
-    Returns:
-        The sites, in the order in which a forward pass meets the layers.
-
-    Raises:
-        InputError: No layer is found in a tower.
-    """
+    """List the sites of a model, by tower, layer and kind, in the order in which a forward pass meets the layers."""
     modules = dict(model.named_modules())
     sites: list[Site] = []
     for tower in towers:
         found = _transformer_sites(modules, tower) or (_resnet_sites(modules) if tower == "image" else [])
         if not found:
-            raise InputError(
-                f"{tower} tower of {type(model).__name__}",
-                got="no layers that can be hooked",
-                expected=f"one of {', '.join(_TRANSFORMERS[tower])}"
-                + (" or visual.layer1" if tower == "image" else ""),
-                hint="Localize in a ViT, ResNet or text transformer of open_clip, or in transformers' CLIPModel.",
-            )
+            known = (*_TRANSFORMERS[tower], *(_STAGES[:1] if tower == "image" else ()))
+            got = "no layers that can be hooked"
+            expected = f"one of {', '.join(known)}"
+            hint = "Localize in a ViT, ResNet or text transformer of open_clip, or in transformers' CLIPModel."
+            raise InputError(f"{tower} tower of {type(model).__name__}", got=got, expected=expected, hint=hint)
         sites += found
     return sites
 
@@ -105,8 +86,7 @@ def _transformer_sites(modules: dict[str, nn.Module], tower: str) -> list[Site]:
         layout: Literal["ntu", "tnu"] = "ntu" if first else "tnu"
         sites: list[Site] = []
         for index in range(len(blocks)):
-            inside = {"mlp": _NONLINEARITY, "attn": _ATTENTION}
-            for kind, names in inside.items():
+            for kind, names in (("mlp", _NONLINEARITY), ("attn", _ATTENTION)):
                 full = [f"{path}.{index}.{name}" for name in names if f"{path}.{index}.{name}" in modules]
                 sites += [Site(tower, index + 1, kind, full[0], layout)] if full else []
             sites.append(Site(tower, index + 1, BLOCK, f"{path}.{index}", layout))
@@ -141,12 +121,9 @@ def token_mask(tokens: Int[Tensor, "n length"]) -> Bool[Tensor, "n length"]:
 
 
 class Activations(NamedTuple):
-    """What one forward pass gave.
+    """What one forward pass gave: the tower's output (not normalized), and site → averaged activations.
 
-    Attributes:
-        embedding: The tower's output, not normalised, shape (n, d).
-        plain: Site → activations as they are, averaged (or flattened, see `Capture`), shape (n, unit).
-        units: Site → activations made non-negative, averaged; unit kinds only, shape (n, unit).
+    `plain` has them as they are, `units` their positive part, of the unit kinds only; each of shape (n, unit).
     """
 
     embedding: Float[Tensor, "n d"]
@@ -158,24 +135,11 @@ class Capture:
     """Reads the activations of an encoder while it embeds; a context manager, which takes its hooks off at the end.
 
     Nothing is kept but the averages of the last pass. The hooks return nothing, so the model's outputs stay as they
-    were.
-
-    Args:
-        encoder: The model.
-        towers: The towers to read.
-        rectify: How the unit kinds are made non-negative (see the module's text).
-        flatten: Give the image tower's `block` outputs with all tokens or places side by side, not averaged. Captions
-            differ in length, so the text tower's stay averaged.
-
-    Raises:
-        InputError: No layer is found in a tower.
+    were. Nothing in them waits for the device: values that are not finite are refused once a block (`localize.sweep`).
     """
 
-    def __init__(
-        self, encoder: DualEncoder, *, towers: Sequence[str] = TOWERS, rectify: Rectify = "relu", flatten: bool = False
-    ) -> None:
-        self._encoder, self._flatten = encoder, flatten
-        self._rectify: Rectify = rectify
+    def __init__(self, encoder: DualEncoder, *, towers: Sequence[str] = TOWERS) -> None:
+        self._encoder = encoder
         self.sites = find_sites(encoder.module, towers=towers)
         self._mask: Bool[Tensor, "n length"] | None = None
         self._plain: Pooled = {}
@@ -193,7 +157,7 @@ class Capture:
         self._hooks.close()
 
     def image(self, pixels: Float[Tensor, "n 3 size size"]) -> Activations:
-        """Embed normalised pictures and read the image tower."""
+        """Embed normalized images and read the image tower."""
         return self._read("image", lambda: self._encoder.encode_image(pixels))
 
     def text(self, tokens: Int[Tensor, "n length"]) -> Activations:
@@ -206,12 +170,9 @@ class Capture:
         embedding = forward()
         missing = [site.path for site in self.sites if site.tower == tower and site not in self._plain]
         if missing:
-            raise InputError(
-                f"{tower} tower",
-                got=f"{len(missing)} layers that the forward pass did not call, the first is {missing[0]}",
-                expected="a model that calls every layer",
-                hint="Load the model without fused or compiled layers.",
-            )
+            got = f"{len(missing)} layers that the forward pass did not call, the first is {missing[0]}"
+            hint = "Load the model without fused or compiled layers."
+            raise InputError(f"{tower} tower", got=got, expected="a model that calls every layer", hint=hint)
         return Activations(embedding.float(), self._plain, self._units)
 
     def _reader(self, site: Site) -> Callable[[nn.Module, Any, Any], None]:
@@ -219,10 +180,9 @@ class Capture:
             # attention modules give (output, weights)
             values: Tensor = (output[0] if isinstance(output, tuple) else output).detach()
             mask = self._mask if site.tower == "text" else None
-            flat = self._flatten and site.kind == BLOCK and mask is None
-            self._plain[site] = flattened(values, site.layout) if flat else pool(values, site.layout, mask)
+            self._plain[site] = pool(values, site.layout, mask)
             if site.kind in UNIT_KINDS:
-                self._units[site] = pool(nonnegative(values, self._rectify), site.layout, mask)
+                self._units[site] = pool(nonnegative(values), site.layout, mask)
 
         return read
 
@@ -230,16 +190,7 @@ class Capture:
 def pool(
     values: Float[Tensor, "*axes"], layout: str, mask: Bool[Tensor, "n length"] | None = None
 ) -> Float[Tensor, "n unit"]:
-    """Average activations over tokens or space, in float32.
-
-    Args:
-        values: Activations with the axes that `layout` names (see `Site`).
-        layout: `ntu`, `tnu` or `nuhw`.
-        mask: The tokens that count, for (n, token, unit) and (token, n, unit); tokens after its end do not count.
-
-    Returns:
-        Shape (n, unit).
-    """
+    """Average activations over tokens or space, in float32; only over the tokens that the mask marks."""
     values = values.float()
     if layout == "nuhw":
         return values.mean(dim=(2, 3))
@@ -250,15 +201,3 @@ def pool(
     # a tower may pad to its context, or append a token of its own
     weight = mask.to(values.dtype)[:, : values.shape[1]]
     return torch.einsum("ntu,nt->nu", values[:, : weight.shape[1]], weight) / weight.sum(dim=1, keepdim=True)
-
-
-def flattened(values: Float[Tensor, "*axes"], layout: str) -> Float[Tensor, "n size"]:
-    """Put all tokens or places of each sample side by side, in float32."""
-    return (values.transpose(0, 1) if layout == "tnu" else values).float().flatten(1)
-
-
-def by_layer(sites: Sequence[Site]) -> Iterator[tuple[Site, Site | None]]:
-    """Give each site with the one of the layer before, of the same tower and kind; None for the first."""
-    known = {(site.tower, site.layer, site.kind): site for site in sites}
-    for site in sites:
-        yield site, known.get((site.tower, site.layer - 1, site.kind))

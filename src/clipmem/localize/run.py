@@ -6,7 +6,6 @@ A tower that was never trained is left out, and with it the tower swap: f and g 
 swap would call everything the image tower's.
 """
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,49 +16,46 @@ import numpy as np
 import polars as pl
 
 from clipmem._version import __version__
-from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed, generator
+from clipmem.base.require import require, require_one_of
 from clipmem.embed import passes
 from clipmem.functional import seed_interval
 from clipmem.localize import layers, towers
 from clipmem.localize.hooks import TOWERS
 from clipmem.localize.sweep import Distances, Points, ViewSettings, members
-from clipmem.localize.units import sweep_model
+from clipmem.localize.units import CLASSMEM, UNITMEM, sweep_model
 from clipmem.models.protocol import DualEncoder
-from clipmem.store.atomic import atomic_write
+from clipmem.store.atomic import atomic_file
 from clipmem.store.folder import SIDES, RunFolder
 from clipmem.store.hashing import json_sha256
 
+MEASURES = (UNITMEM, CLASSMEM, layers.LAYERMEM, towers.SHARE)
 SETTINGS_FILE = "localize/settings.json"
 TOWERS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "uid": pl.String,
-    "role": pl.String,
-    "clipmem": pl.Float64,
-    "image_share": pl.Float64,
-    "image_low": pl.Float64,
-    "image_high": pl.Float64,
-    "text_share": pl.Float64,
-    "text_low": pl.Float64,
-    "text_high": pl.Float64,
-    "image_sslmem": pl.Float64,
-    "text_sslmem": pl.Float64,
+    **dict.fromkeys(("uid", "role"), pl.String),
+    **dict.fromkeys(
+        (
+            "clipmem",
+            "image_share",
+            "image_low",
+            "image_high",
+            "text_share",
+            "text_low",
+            "text_high",
+            "image_sslmem",
+            "text_sslmem",
+        ),
+        pl.Float64,
+    ),
     "reliable": pl.Boolean,
 }
 
 
 @dataclass(frozen=True)
 class LocalizeSettings:
-    """How a run is localized.
+    """How a run is localized: over which views, which role's units, at most how many pairs of a role (a seeded sample).
 
-    Attributes:
-        views: The views of the pass.
-        unit_role: The role that UnitMem is taken over.
-        pairs_per_role: Most pairs of a role that are passed through the models (a seeded sample).
-        weight: w of the alignment.
-        confidence: Level of the intervals.
-        draws: Bootstrap draws.
-        seed: Seed of the sample, the bootstrap and the noise.
-        untrained_text: Why the text tower is left out, in words; "" where it was trained.
+    `untrained_text` says in words why the text tower is left out; "" where it was trained.
     """
 
     views: ViewSettings = field(default_factory=ViewSettings)
@@ -87,61 +83,28 @@ def localize(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> list[Path]:
-    """Localize the memorization of a finished four-way run and write the tables.
+    """Localize the memorization of a finished four-way run, with its embeddings, and write the tables.
 
-    Args:
-        folder: The run folder, with its embeddings.
-        points: All pairs of the run, in the order of the split table, which is that of the embeddings.
-        seeds: The run's seeds.
-        load_encoder: Gives the model of a side (`f`, `g`) and a seed.
-        settings: See `LocalizeSettings`.
-        device: `cpu` or `cuda`.
-        progress: Called with the number of pairs done in a tower since the last call; in all `work(points, seeds,
-            settings)`.
-
-    Returns:
-        The files written.
-
-    Raises:
-        InputError: The run has no pair of `unit_role`, its embeddings do not fit the points, or a model has no
-            layers that can be hooked.
+    The points are all pairs of the run, in the order of the split table, which is that of the embeddings. `progress`
+    gets the number of pairs done in a tower since its last call.
     """
-    if settings.unit_role not in points.roles:
-        raise InputError(
-            "unit_role",
-            got=repr(settings.unit_role),
-            expected=f"one of {sorted(set(points.roles))}",
-            hint="Choose a role of the run.",
-        )
+    require_one_of("unit_role", settings.unit_role, sorted(set(points.roles)), "Choose a role of the run.")
     means = _means(folder, points, seeds)
     sample = sample_points(points, settings)
     chosen = members(sample, settings.unit_role)
     distances: dict[str, dict[int, Distances]] = {side: {} for side in SIDES}
     frames: list[pl.DataFrame] = []
+    how: dict[str, Any] = {"towers": settings.towers, "device": device, "progress": progress, "chosen": chosen}
     for seed in seeds:
         for side in SIDES:
             frame, distances[side][seed] = sweep_model(
-                load_encoder(side, seed),
-                sample,
-                settings.views,
-                chosen=chosen,
-                side=side,
-                seed=seed,
-                towers=settings.towers,
-                device=device,
-                progress=progress,
+                load_encoder(side, seed), sample, settings.views, side=side, seed=seed, **how
             )
             frames.append(frame)
     units = pl.concat(frames)
-    layer_rows = layers.layer_table(
-        sample,
-        distances,
-        units,
-        unit_role=settings.unit_role,
-        seed=derive_seed(settings.seed, "localize layers"),
-        draws=settings.draws,
-        confidence=settings.confidence,
-    )
+    how = {"unit_role": settings.unit_role, "draws": settings.draws, "confidence": settings.confidence}
+    seed = derive_seed(settings.seed, "localize layers")
+    layer_rows = layers.layer_table(sample, distances, units, seed=seed, **how)
     sslmem = {tower: layers.tower_sslmem(distances, sample.uids, tower) for tower in settings.towers}
     files = [_write(folder, "units", units), _write(folder, "layers", layer_rows)]
     if settings.untrained_text:
@@ -153,17 +116,13 @@ def localize(
 
 
 def describe(points: Points, settings: LocalizeSettings) -> dict[str, Any]:
-    """Say over which points and views a run is localized, as plain data: what `settings.json` holds.
-
-    Args:
-        points: All pairs of the run.
-        settings: See `LocalizeSettings`.
-    """
+    """Say over which points and views a run is localized, and what is measured: what `settings.json` holds."""
     document = {
         "format": 1,
         "clipmem": __version__,
         **asdict(settings),
         "towers": settings.towers,
+        "measures": [measure._asdict() for measure in MEASURES],
         "points": len(sample_points(points, settings).uids),
         "points_sha256": json_sha256(list(sample_points(points, settings).uids)),
     }
@@ -186,18 +145,13 @@ def sample_points(points: Points, settings: LocalizeSettings) -> Points:
 
 
 def _means(folder: RunFolder, points: Points, seeds: Sequence[int]) -> dict[str, dict[int, towers.Means]]:
-    found = {
-        side: {seed: towers.means_of(passes.load(folder.embedding_dir(side, seed))) for seed in seeds} for side in SIDES
-    }
+    found: dict[str, dict[int, towers.Means]] = {side: {} for side in SIDES}
     for side, by_seed in found.items():
-        for seed, one in by_seed.items():
-            if len(one.image) != len(points.uids):
-                raise InputError(
-                    f"embeddings of {side}, seed {seed}",
-                    got=f"{len(one.image)} pairs",
-                    expected=f"{len(points.uids)}, one a row of the split table",
-                    hint="Run the study again.",
-                )
+        for seed in seeds:
+            one = by_seed[seed] = towers.means_of(passes.load(folder.embedding_dir(side, seed)))
+            n, expected = len(one.image), f"{len(points.uids)}, one a row of the split table"
+            what = f"embeddings of {side}, seed {seed}"
+            require(n == len(points.uids), what, f"{n} pairs", expected, "Run the study again.")
     return found
 
 
@@ -225,24 +179,15 @@ def _write_towers(
     table = pl.DataFrame({name: pl.Series(name, columns[name], dtype) for name, dtype in TOWERS_SCHEMA.items()})
     table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
     how: dict[str, Any] = {"draws": settings.draws, "confidence": settings.confidence}
-    document = towers.summarise(
-        found, judged, points.roles, points.groups, seed=derive_seed(settings.seed, "localize towers"), **how
-    )
-    document["noise"] = towers.noise_table(
-        means["f"],
-        means["g"],
-        points.roles,
-        points.groups,
-        weight=settings.weight,
-        seed=derive_seed(settings.seed, "localize noise"),
-        **how,
-    )
+    seed = derive_seed(settings.seed, "localize towers")
+    document = towers.summarize(found, judged, points.roles, points.groups, seed=seed, **how)
+    how |= {"seed": derive_seed(settings.seed, "localize noise"), "weight": settings.weight}
+    document["noise"] = towers.noise_table(means["f"], means["g"], points.roles, points.groups, **how)
     return [_write(folder, "towers", table), folder.write_json("localize/towers.json", document)]
 
 
 def _write(folder: RunFolder, name: str, table: pl.DataFrame) -> Path:
-    stream = io.BytesIO()
-    table.write_parquet(stream, compression="zstd", statistics=False)
     path = folder.path / "localize" / f"{name}.parquet"
-    atomic_write(path, stream.getvalue())
+    with atomic_file(path) as stream:
+        table.write_parquet(stream, compression="zstd", statistics=False)
     return path

@@ -6,7 +6,7 @@ model, of one block of `batch_size` inputs, and of the states; beside those a pa
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Bool, Float64, Int, UInt8
 from torch import Tensor
 
-from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import LocalizeSection, TrainSection
+from clipmem.base.require import require
 from clipmem.data.edits import text_views
 from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render
-from clipmem.localize.hooks import TOWERS, Activations, Capture, Rectify, Site
+from clipmem.localize.hooks import Activations, Capture, Site
 from clipmem.models.protocol import DualEncoder
 
 
@@ -27,14 +27,8 @@ from clipmem.models.protocol import DualEncoder
 class Points:
     """The pairs that are looked at, one entry a pair.
 
-    Attributes:
-        uids: The pairs.
-        roles: The role of each.
-        groups: The group of each (near-duplicates), for intervals.
-        labels: The class of each, for ClassMem; empty where it has none.
-        pixels: Decoded pictures, memory-mapped, shape (rows, size, size, 3).
-        rows: Row of `pixels` of each pair.
-        captions: The captions of each, at least one; the first is the clean one.
+    `groups` (near-duplicates) are for intervals, `labels` for ClassMem (empty where a pair has none); `pixels` are
+    decoded images, memory-mapped, and `rows` their rows; of the captions, at least one, the first is the clean one.
     """
 
     uids: Sequence[str]
@@ -48,23 +42,12 @@ class Points:
     def __post_init__(self) -> None:
         n = len(self.uids)
         for name in ("roles", "groups", "labels", "rows", "captions"):
-            if len(getattr(self, name)) != n:
-                raise InputError(
-                    f"points: {name}",
-                    got=f"{len(getattr(self, name))} entries",
-                    expected=f"{n}, one a pair",
-                    hint="Take all columns from the same table.",
-                )
-        if n == 0:
-            raise InputError("points", got="no pair", expected="at least two pairs", hint="Check the roles asked for.")
+            entries, hint = len(getattr(self, name)), "Take all columns from the same table."
+            require(entries == n, f"points: {name}", f"{entries} entries", f"{n}, one a pair", hint)
+        require(n > 0, "points", "no pair", "at least two pairs", "Check the roles asked for.")
         bare = [uid for uid, own in zip(self.uids, self.captions, strict=True) if len(own) == 0]
-        if bare:
-            raise InputError(
-                "points: captions",
-                got=f"{len(bare)} pairs without a caption, the first is {bare[0]}",
-                expected="at least one caption a pair",
-                hint="Leave those pairs out.",
-            )
+        got = f"{len(bare)} pairs without a caption, the first is {next(iter(bare), None)}"
+        require(not bare, "points: captions", got, "at least one caption a pair", "Leave out those pairs.")
 
     def take(self, index: Sequence[int] | Int[np.ndarray, " m"]) -> "Points":
         """Return some of the pairs, in the order of `index`."""
@@ -79,18 +62,9 @@ class Points:
 class ViewSettings:
     """The views of the pass.
 
-    Attributes:
-        image_views: Random crops of a picture (the published unit code takes 10); 0: the picture as it is.
-        text_views: Most text views of a pair: other captions, or seeded caption edits; 0: the caption as it is.
-        dropout: Share of words that an edit drops.
-        crop_scale: Area share of the crops.
-        crop_ratio: Aspect ratio of the crops.
-        flip: Probability of a mirror image.
-        rectify: How activations are made non-negative for UnitMem (see `localize.hooks`).
-        flatten: Compare the image tower's layer outputs with all tokens side by side (the published script), not
-            averaged; the text tower's are always averaged.
-        batch_size: Inputs in a forward pass.
-        seed: Seed of the caption edits.
+    Random crops of an image (the published unit code takes 10; 0: the image as it is) within area share, aspect ratio
+    and probability of a mirror image; at most so many text views: other captions, or seeded edits that drop a share of
+    words.
     """
 
     image_views: int = 10
@@ -99,8 +73,6 @@ class ViewSettings:
     crop_scale: tuple[float, float] = (0.9, 1.0)
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
     flip: float = 0.0
-    rectify: Rectify = "relu"
-    flatten: bool = False
     batch_size: int = 64
     seed: int = 0
 
@@ -108,7 +80,7 @@ class ViewSettings:
     def from_recipe(section: LocalizeSection, train: TrainSection, *, batch_size: int = 64) -> "ViewSettings":
         """Take the views of `[localize]`, with its own crop and flip or those of training.
 
-        Colours are never changed: a view must be what every model is asked to count as the same picture.
+        Colors are never changed: a view must be what every model is asked to count as the same image.
         """
         crops = section if section.crop == "own" else train
         return ViewSettings(
@@ -121,17 +93,19 @@ class ViewSettings:
         )
 
 
-class Block(NamedTuple):
-    """What a block of pairs gave in one tower.
+# L(m; x) of every pair at each site, and, under a tower's name, of its embedding; NaN where a pair has no view
+Distances = dict[Site | str, Float64[np.ndarray, " n"]]
 
-    Attributes:
-        first: Index of its first pair among the points.
-        units: Site → mean activation of each unit over the views, shape (rows, unit).
-        distances: Site, or the tower's name for its embedding → L of each pair: mean distance of the views from the
-            clean input, both at length 1; NaN where a pair has no view, shape (rows,).
+
+class Block(NamedTuple):
+    """What a block of pairs, the first of which is number `first` of the points, gave in one tower.
+
+    `units` are mean activations over the views, shape (pairs, unit); `distances` L of each pair: the mean distance of
+    the views from the clean input, both at length 1; NaN where a pair has no view.
     """
 
     first: int
+    pairs: int
     units: dict[Site, Tensor]
     distances: dict[Site | str, Tensor]
 
@@ -141,44 +115,29 @@ def blocks(
     points: Points,
     settings: ViewSettings,
     *,
-    towers: Sequence[str] = TOWERS,
+    tower: str,
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
-) -> Iterator[tuple[str, Block]]:
-    """Pass the points and their views through a model, block by block, and give each block's averages.
+) -> Iterator[Block]:
+    """Pass the points and their views through a tower, and give the averages of each block, in the order of the points.
 
     Views are drawn by (pair, view) alone: the same for f and g, for every seed and for any batch size; the crops are
     those of the study's embeddings. Where a pair has no text view (a caption of one letter), its units are those of the
     clean caption.
-
-    Args:
-        encoder: The model; put into eval mode on `device`.
-        points: The pairs.
-        settings: The views.
-        towers: Which towers are passed.
-        device: `cpu` or `cuda`.
-        progress: Called with the number of pairs done in a tower since the last call.
-
-    Yields:
-        The tower's name and the block; blocks of a tower come in the order of the points.
-
-    Raises:
-        InputError: A tower has no layers that can be hooked.
     """
     encoder.module.to(device).eval()
-    with Capture(encoder, towers=towers, rectify=settings.rectify, flatten=settings.flatten) as capture:
-        crops = _crops(points, settings) if "image" in towers else []
-        for tower in towers:
-            for first in range(0, len(points.uids), settings.batch_size):
-                index = np.arange(first, min(first + settings.batch_size, len(points.uids)))
-                with torch.inference_mode():
-                    if tower == "image":
-                        passes = _image_passes(capture, encoder, points, index, crops, device)
-                    else:
-                        passes = _text_passes(capture, encoder, points, index, settings, device)
-                    block = _reduce(tower, first, len(index), passes)
-                yield tower, block
-                progress(len(index))
+    with Capture(encoder, towers=[tower]) as capture:
+        crops = _crops(points, settings) if tower == "image" else []
+        for first in range(0, len(points.uids), settings.batch_size):
+            index = np.arange(first, min(first + settings.batch_size, len(points.uids)))
+            with torch.inference_mode():
+                if tower == "image":
+                    passes = _image_passes(capture, encoder, points, index, crops, device)
+                else:
+                    passes = _text_passes(capture, encoder, points, index, settings, device)
+                block = _reduce(tower, first, len(index), passes)
+            yield block
+            progress(len(index))
 
 
 def _crops(points: Points, settings: ViewSettings) -> list[Crops]:
@@ -243,7 +202,6 @@ def _reduce(tower: str, first: int, rows: int, passes: Iterator[tuple[Tensor, Ac
     """Average the units over the views and the distances of the views from the clean input, one pass at a time."""
     _, clean = next(passes)
     origin: dict[Site | str, Tensor] = {place: _unit(values) for place, values in _outputs(tower, clean)}
-    fallback = clean.units
     units = {site: torch.zeros_like(values) for site, values in clean.units.items()}
     total = {place: values.new_zeros(rows) for place, values in origin.items()}
     count = torch.zeros(rows, dtype=torch.float64, device=clean.embedding.device)
@@ -253,12 +211,15 @@ def _reduce(tower: str, first: int, rows: int, passes: Iterator[tuple[Tensor, Ac
             units[site].index_add_(0, owner, values)
         for place, values in _outputs(tower, seen):
             total[place].index_add_(0, owner, torch.linalg.vector_norm(_unit(values) - origin[place][owner], dim=-1))
-    some = (count > 0).unsqueeze(1)
+    some, divisor = (count > 0).unsqueeze(1), count.clamp(min=1).unsqueeze(1)
     for site, values in units.items():
-        mean = values / count.clamp(min=1).to(values.dtype).unsqueeze(1)
-        units[site] = torch.where(some, mean, fallback[site]).cpu()
+        units[site] = torch.where(some, values / divisor.to(values.dtype), clean.units[site]).cpu()
+    sums = {place: values.cpu() for place, values in total.items()}
+    broken = sum(int((~torch.isfinite(values)).sum()) for values in (*units.values(), *sums.values()))
+    hint = "Look at the model and its input."
+    require(broken == 0, f"{tower} tower", f"{broken} activations that are not finite", "finite numbers", hint)
     # 0 / 0 is the NaN that says "no view"
-    return Block(first, units, {place: (values / count).cpu() for place, values in total.items()})
+    return Block(first, rows, units, {place: values / count.cpu() for place, values in sums.items()})
 
 
 def _outputs(tower: str, seen: Activations) -> Iterator[tuple[Site | str, Tensor]]:
@@ -271,24 +232,6 @@ def _unit(values: Tensor) -> Tensor:
     values = values.double()
     length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
     return values / torch.where(length > 0, length, 1.0)
-
-
-@dataclass
-class Distances:
-    """L(m; x) of every pair in every site and in both towers' embeddings, under one model.
-
-    Attributes:
-        values: Site, or a tower's name for its embedding → L, NaN where a pair has no view, shape (n,).
-    """
-
-    n: int
-    values: dict[Site | str, Float64[np.ndarray, " n"]] = field(default_factory=dict)
-
-    def add(self, block: Block) -> None:
-        """Put a block's distances in place."""
-        for place, distances in block.distances.items():
-            row = self.values.setdefault(place, np.full(self.n, np.nan))
-            row[block.first : block.first + len(distances)] = distances.numpy()
 
 
 def members(points: Points, role: str) -> Bool[np.ndarray, " n"]:

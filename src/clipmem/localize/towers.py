@@ -34,11 +34,15 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed, generator
+from clipmem.base.require import require
 from clipmem.embed.passes import Embeddings
 from clipmem.functional import alignment, alignment_parts, bootstrap_mean, pair_means
+from clipmem.localize.measure import Measure
 
+SHARE = Measure(
+    "image_share, text_share", "share of a tower", -6.0, 6.0, "the tower carries more of the pair's CLIPMem"
+)
 LEVELS = (0.1, 0.2, 0.4, 0.8)
 R2_LEAST, BIAS_MOST = 0.5, 0.25
 
@@ -108,18 +112,12 @@ def orthogonal_map(source: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -
 
     R = argmin_{RᵀR = 1} || source R - target ||_F = U Vᵀ with U S Vᵀ = sourceᵀ target.
 
-    Args:
-        source: Rows to be mapped, shape (m, d).
-        target: Where each belongs, shape (m, d).
-
-    Returns:
-        R, float64, shape (d, d).
-
     Example:
         >>> turned = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
         >>> orthogonal_map(torch.eye(2), turned).round().tolist() == turned.tolist()
         True
     """
+    # not scipy's `orthogonal_procrustes`: fits of fewer pairs than dimensions would come out otherwise
     left, _, right = torch.linalg.svd(source.double().T @ target.double())
     return left @ right
 
@@ -141,37 +139,27 @@ def explained(mapped: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> flo
 
 def aligned(means: Means, external: Bool[np.ndarray, " n"], weight: float) -> Float[Tensor, "n"]:
     """Compute every pair's alignment with the external pairs as the bank; each of them is scored against the others."""
-    bank = torch.from_numpy(np.flatnonzero(external))
+    return _against(means, means, external, weight)
+
+
+def _against(means: Means, bank: Means, external: Bool[np.ndarray, " n"], weight: float) -> Float[Tensor, "n"]:
+    """Compute alignments against the external rows of `bank`; an external pair is left out of its own bank."""
+    held = torch.from_numpy(np.flatnonzero(external))
     member = torch.full((len(means.image),), -1, dtype=torch.long)
-    member[bank] = torch.arange(len(bank))
-    parts = alignment_parts(means.image, means.text, means.image[bank], means.text[bank], member=member)
+    member[held] = torch.arange(len(held))
+    parts = alignment_parts(means.image, means.text, bank.image[held], bank.text[held], member=member)
     return alignment(parts, weight=weight)
 
 
 def swap(f: Means, g: Means, *, shared: np.ndarray, external: np.ndarray, weight: float) -> Swap:
-    """Compute the four alignments of the tower swap.
+    """Compute the four alignments of the tower swap from the mean embeddings under f and g.
 
-    Args:
-        f: Mean embeddings under f.
-        g: Mean embeddings under g.
-        shared: Which pairs both models saw, shape (n,): the maps are fitted on them. Each of them is itself mapped by
-            the half that it is not in.
-        external: Which pairs neither saw, shape (n,): the bank.
-        weight: w of the alignment.
-
-    Returns:
-        The alignments and the fit.
-
-    Raises:
-        InputError: There are fewer than two shared pairs, or fewer than two external ones.
+    The maps are fitted on the `shared` pairs, which both models saw; each of them is itself mapped by the half that it
+    is not in. The `external` pairs, which neither saw, are the bank.
     """
-    if shared.sum() < 2 or external.sum() < 2:
-        raise InputError(
-            "tower swap",
-            got=f"{int(shared.sum())} shared and {int(external.sum())} external pairs",
-            expected="two or more of both: the map is fitted on the ones and judged on the others",
-            hint="Use a four-way run.",
-        )
+    got = f"{int(shared.sum())} shared and {int(external.sum())} external pairs"
+    enough = shared.sum() >= 2 and external.sum() >= 2
+    require(enough, "tower swap", got, "two or more of both: to fit the map, and to judge it", "Use a four-way run.")
     turned = _turned(f, g, shared)
     fg, gf = _mixed(f, turned, external, weight)
     held = torch.from_numpy(external)
@@ -203,7 +191,7 @@ def _turned(f: Means, g: Means, fit: Bool[np.ndarray, " n"]) -> Means:
 
 
 def _mixed(f: Means, turned: Means, external: Bool[np.ndarray, " n"], weight: float) -> tuple[Tensor, Tensor]:
-    """Align f's pictures with g's captions, and g's pictures with f's captions."""
+    """Align f's images with g's captions, and g's images with f's captions."""
     return (
         aligned(Means(f.image, turned.text), external, weight),
         aligned(Means(turned.image, f.text), external, weight),
@@ -231,19 +219,10 @@ def shapley(found: Swap) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
 
 
 def split(f: Mapping[int, Means], g: Mapping[int, Means], roles: Sequence[str], *, weight: float) -> Split:
-    """Swap the towers of f and g of each seed.
-
-    Args:
-        f: Seed → mean embeddings under f; rows follow `roles`.
-        g: Seed → mean embeddings under g; the same seeds.
-        roles: The role of each pair.
-        weight: w of the alignment.
-    """
+    """Swap the towers of f and g of each seed: seed → mean embeddings, whose rows follow `roles`."""
     names = np.array(roles)
-    swaps = [
-        swap(f[seed], g[seed], shared=names == "shared", external=names == "external", weight=weight)
-        for seed in sorted(f)
-    ]
+    shared, external = names == "shared", names == "external"
+    swaps = [swap(f[seed], g[seed], shared=shared, external=external, weight=weight) for seed in sorted(f)]
     shares = [shapley(found) for found in swaps]
     return Split(
         np.stack([(found.ff - found.gg).numpy() for found in swaps]),
@@ -261,13 +240,8 @@ def reliability(found: Split, roles: Sequence[str], width: int) -> Reliability:
     It can when (1) half of the shared pairs are at least as many as the dimensions, else the map is not determined;
     (2) R² of both maps on shared pairs held out is at least 0.5 under every seed; (3) pairs that have no share to split
     show none: |mean (image - text)| over the shared pairs, and over the external pairs, is at most a quarter of the
-    candidates' |mean CLIPMem|; (4) nor is the candidates' mean
-    gap between A(g, g) in g's space and in f's. The limits are conventions, not results.
-
-    Args:
-        found: The split.
-        roles: The role of each pair.
-        width: Width of the embeddings.
+    candidates' |mean CLIPMem|; (4) nor is the candidates' mean gap between A(g, g) in g's space and in f's. The limits
+    are conventions, not results.
     """
     names = np.array(roles)
     image_r2, text_r2 = min(fit.shared for fit in found.image_fit), min(fit.shared for fit in found.text_fit)
@@ -304,40 +278,23 @@ def noise_fall(
     """Measure how far alignment falls when one tower's embedding of the pair is disturbed; the bank stays clean.
 
     u' = |u| (u/|u| + e) / |u/|u| + e|, e ~ N(0, std²/d) in each of d dimensions, so that |e| is about `std`;
-    fall = A(u, v) - mean over draws of A(u', v).
-
-    Args:
-        means: Mean embeddings under one model, shape (n, d).
-        external: The bank.
-        tower: `image` or `text`: whose embedding is disturbed.
-        std: Length of the noise against an embedding of length 1, >= 0.
-        weight: w of the alignment.
-        seed: Seed of the noise: the same for every model, so that models are compared under the same noise.
-        draws: How many draws are averaged.
-
-    Returns:
-        The fall of each pair, shape (n,).
+    fall = A(u, v) - mean over draws of A(u', v). An embedding of length 0 has no direction, and stays as it is: its
+    fall is 0. The seed is the same for every model, so that models are compared under the same noise.
     """
     clean: Tensor = getattr(means, tower)
     length = torch.linalg.vector_norm(clean, dim=1, keepdim=True)
-    direction = clean / length
-    bank = torch.from_numpy(np.flatnonzero(external))
-    # the bank's means stay those of the clean embeddings; an external pair is left out of its own bank as before
-    member = torch.full((len(clean),), -1, dtype=torch.long)
-    member[bank] = torch.arange(len(bank))
+    direction = clean / torch.where(length > 0, length, 1.0)
     total = torch.zeros(len(clean), dtype=torch.float64)
     stream = generator(seed, "tower noise", tower, repr(std))
     for _ in range(draws):
-        noise = torch.from_numpy(stream.standard_normal(clean.shape)) * (std / clean.shape[1] ** 0.5)
-        moved = direction + noise
-        moved = moved / torch.linalg.vector_norm(moved, dim=1, keepdim=True) * length
-        disturbed = means._replace(**{tower: moved})
-        parts = alignment_parts(disturbed.image, disturbed.text, means.image[bank], means.text[bank], member=member)
-        total += alignment(parts, weight=weight)
+        moved = direction + torch.from_numpy(stream.standard_normal(clean.shape)) * (std / clean.shape[1] ** 0.5)
+        reached = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
+        moved = moved / torch.where(reached > 0, reached, 1.0) * length
+        total += _against(means._replace(**{tower: moved}), means, external, weight)
     return aligned(means, external, weight) - total / draws
 
 
-def summarise(
+def summarize(
     found: Split,
     judged: Reliability,
     roles: Sequence[str],
@@ -347,22 +304,19 @@ def summarise(
     draws: int,
     confidence: float,
 ) -> dict[str, Any]:
-    """Average the shares over the pairs of each role, with intervals over seeds and groups of pairs.
+    """Average the shares over the pairs of each role, with intervals over seeds and groups of pairs: a JSON document.
 
-    Returns:
-        A JSON document: reliable, reason, the fit, and for each role clipmem, image_share, text_share,
-        text_minus_image (each with mean, low, high) and text_fraction = text / (image + text) of the means, null where
-        the interval of the mean CLIPMem holds 0: a share of nothing.
+    text_fraction = text / (image + text) of the means is null where the interval of the mean CLIPMem holds 0: a share
+    of nothing.
     """
     names, codes = np.array(roles), np.unique(np.array(groups), return_inverse=True)[1]
+    sizes = {name: getattr(judged, name) for name in ("shared_bias", "external_bias", "gap")}
     document: dict[str, Any] = {
         "reliable": judged.reliable,
         "reason": judged.reason,
         "image_r2": [fit._asdict() for fit in found.image_fit],
         "text_r2": [fit._asdict() for fit in found.text_fit],
-        "shared_bias": judged.shared_bias if np.isfinite(judged.shared_bias) else None,
-        "external_bias": judged.external_bias if np.isfinite(judged.external_bias) else None,
-        "gap": judged.gap if np.isfinite(judged.gap) else None,
+        **{name: size if np.isfinite(size) else None for name, size in sizes.items()},
         "roles": {},
     }
     values = {
@@ -375,13 +329,9 @@ def summarise(
         own = names == role
         row: dict[str, Any] = {"n": int(own.sum())}
         for name, table in values.items():
-            row[name] = bootstrap_mean(
-                table[:, own],
-                codes[own],
-                seed=derive_seed(seed, "shares", role),
-                draws=draws,
-                confidence=confidence,
-            )._asdict()
+            stream = derive_seed(seed, "shares", role)
+            mean = bootstrap_mean(table[:, own], codes[own], seed=stream, draws=draws, confidence=confidence)
+            row[name] = mean._asdict()
         low, high = row["clipmem"]["low"], row["clipmem"]["high"]
         clear = low is not None and (low > 0 or high < 0)
         row["text_fraction"] = row["text_share"]["mean"] / row["clipmem"]["mean"] if clear else None
@@ -399,35 +349,23 @@ def noise_table(
     seed: int,
     draws: int,
     confidence: float,
-    levels: Sequence[float] = LEVELS,
 ) -> list[dict[str, Any]]:
-    """Average the fall under noise over the pairs of each role, under f and under g, for each tower and level.
-
-    Returns:
-        One row a tower, level and role: tower, std, role, and f and g with mean, low, high.
-    """
+    """Average the fall under noise over the pairs of each role, under f and g: one row a tower, level and role."""
     names, codes = np.array(roles), np.unique(np.array(groups), return_inverse=True)[1]
     external = names == "external"
     rows: list[dict[str, Any]] = []
     for tower in ("image", "text"):
-        for std in levels:
+        for std in LEVELS:
+            how: dict[str, Any] = {"tower": tower, "std": std, "weight": weight, "seed": seed}
             falls = {
-                side: np.stack(
-                    [
-                        noise_fall(models[k], external, tower=tower, std=std, weight=weight, seed=seed).numpy()
-                        for k in sorted(models)
-                    ]
-                )
+                side: np.stack([noise_fall(models[k], external, **how).numpy() for k in sorted(models)])
                 for side, models in (("f", f), ("g", g))
             }
             for role in dict.fromkeys(roles):
-                own = names == role
-                stream = derive_seed(seed, "noise rows", tower, role)
-                averaged = {
-                    side: bootstrap_mean(
-                        values[:, own], codes[own], seed=stream, draws=draws, confidence=confidence
-                    )._asdict()
-                    for side, values in falls.items()
-                }
-                rows.append({"tower": tower, "std": std, "role": role, **averaged})
+                own, stream = names == role, derive_seed(seed, "noise rows", tower, role)
+                row: dict[str, Any] = {"tower": tower, "std": std, "role": role}
+                for side, values in falls.items():
+                    mean = bootstrap_mean(values[:, own], codes[own], seed=stream, draws=draws, confidence=confidence)
+                    row[side] = mean._asdict()
+                rows.append(row)
     return rows

@@ -14,9 +14,10 @@ import polars as pl
 import torch
 from jaxtyping import Bool
 
-from clipmem.base.errors import InputError
-from clipmem.functional.unitmem import ClassMemState, UnitMem, UnitMemState
+from clipmem.base.require import require_range
+from clipmem.functional import ClassMemState, UnitMemState
 from clipmem.localize.hooks import TOWERS, Site
+from clipmem.localize.measure import Measure
 from clipmem.localize.sweep import Block, Distances, Points, ViewSettings, blocks
 from clipmem.models.protocol import DualEncoder
 
@@ -28,42 +29,28 @@ UNITS_SCHEMA: dict[str, type[pl.DataType]] = {
     "layer": pl.Int64,
     "kind": pl.String,
     "unit": pl.Int64,
-    "unitmem": pl.Float64,
-    "unitmem_median": pl.Float64,
-    "classmem": pl.Float64,
-    "mu_max": pl.Float64,
-    "mu_rest": pl.Float64,
-    "median_error": pl.Float64,
-    "uid": pl.String,
-    "label": pl.String,
+    **dict.fromkeys(("unitmem", "unitmem_median", "classmem", "mu_max", "mu_rest", "median_error"), pl.Float64),
+    **dict.fromkeys(("uid", "label"), pl.String),
 }
 
 
+UNITMEM = Measure("unitmem", "UnitMem", 0.0, 1.0, "one pair alone drives the unit")
+CLASSMEM = Measure("classmem", "ClassMem", 0.0, 1.0, "one class alone drives the unit")
+
+
 class UnitTracker:
-    """Takes in the blocks of a pass and gives the units' table, for one model.
+    """Takes in the blocks of one tower's pass and gives the table of its units.
 
-    Args:
-        points: The pairs of the pass.
-        chosen: Which of them UnitMem is over, shape (n,); at least two.
-        hold_bytes: Limit of the activations held for exact medians, over all units of a tower.
-
-    Raises:
-        InputError: Fewer than two pairs are chosen.
+    `chosen` says which pairs UnitMem is over; `hold_bytes` limits the activations held for exact medians, over all
+    units.
     """
 
     def __init__(self, points: Points, chosen: Bool[np.ndarray, " n"], *, hold_bytes: int = HOLD_BYTES) -> None:
-        if chosen.sum() < 2:
-            raise InputError(
-                "pairs for UnitMem",
-                got=f"{int(chosen.sum())}",
-                expected="at least two",
-                hint="UnitMem compares a pair with the others: choose another role.",
-            )
+        require_range("pairs for UnitMem", int(chosen.sum()), 2, hint="Choose another role.")
         self._points, self._chosen, self._hold_bytes = points, torch.from_numpy(chosen), hold_bytes
         self._place = np.cumsum(chosen) - 1
         self._owner: list[int] = np.flatnonzero(chosen).tolist()
-        labels = [points.labels[i] for i in self._owner]
-        self._classes = sorted({label for label in labels if label})
+        self._classes = sorted({points.labels[i] for i in self._owner if points.labels[i]})
         number = {label: index for index, label in enumerate(self._classes)}
         self._label = torch.tensor([number.get(label, -1) for label in points.labels], dtype=torch.long)
         self._units: dict[Site, UnitMemState] = {}
@@ -71,12 +58,9 @@ class UnitTracker:
 
     def add(self, block: Block) -> None:
         """Take in a block; a block's pairs that are not chosen are passed over."""
-        first = next(iter(block.units.values()), None)
-        if first is None:
-            return
         if not self._units:
             self._begin(block)
-        index = torch.arange(block.first, block.first + len(first))
+        index = torch.arange(block.first, block.first + block.pairs)
         index = index[self._chosen[index]]
         if len(index) == 0:
             return
@@ -91,39 +75,34 @@ class UnitTracker:
         total = sum(values.shape[1] for values in block.units.values())
         for site, values in block.units.items():
             units = values.shape[1]
-            hold = self._hold_bytes * units // total
-            self._units[site] = UnitMemState(units, median="auto", hold_bytes=hold)
+            self._units[site] = UnitMemState(units, hold_bytes=self._hold_bytes * units // total)
             if len(self._classes) > 1:
                 self._class_means[site] = ClassMemState(len(self._classes), units)
 
     def finish(self, side: str, seed: int) -> pl.DataFrame:
-        """Return the rows of the tower whose blocks came, and let its states go."""
+        """Return the rows of the tower whose blocks came, letting each state go."""
         frames = [self._rows(site, side, seed) for site in list(self._units)]
-        self._units, self._class_means = {}, {}
         return pl.concat(frames) if frames else pl.DataFrame(schema=UNITS_SCHEMA)
 
     def _rows(self, site: Site, side: str, seed: int) -> pl.DataFrame:
         state = self._units.pop(site)
         mean, median = state.result("mean"), state.result("median")
         classes = self._class_means.pop(site).result("mean") if site in self._class_means else None
-        units = len(mean.value)
         columns = {
-            "side": [side] * units,
-            "seed": [seed] * units,
-            "tower": [site.tower] * units,
-            "layer": [site.layer] * units,
-            "kind": [site.kind] * units,
-            "unit": list(range(units)),
+            "side": side,
+            "seed": seed,
+            "tower": site.tower,
+            "layer": site.layer,
+            "kind": site.kind,
+            "unit": list(range(len(mean.value))),
             "unitmem": mean.value.tolist(),
             "unitmem_median": median.value.tolist(),
-            "classmem": classes.value.tolist() if classes else [None] * units,
+            "classmem": classes.value.tolist() if classes else None,
             "mu_max": mean.mu_max.tolist(),
             "mu_rest": mean.mu_rest.tolist(),
-            "median_error": [median.relative_error] * units,
-            "uid": self._owners(mean),
-            "label": [self._classes[k] if k >= 0 else None for k in classes.argmax.tolist()]
-            if classes
-            else [None] * units,
+            "median_error": median.relative_error,
+            "uid": [self._points.uids[self._owner[row]] if row >= 0 else None for row in mean.argmax.tolist()],
+            "label": [self._classes[k] if k >= 0 else None for k in classes.argmax.tolist()] if classes else None,
         }
         # a dead unit responds to nothing: nobody owns it, and it has no value to be averaged
         table = pl.DataFrame(columns, schema=UNITS_SCHEMA)
@@ -131,9 +110,6 @@ class UnitTracker:
         return table.with_columns(
             pl.when(alive).then(pl.col(name)).alias(name) for name in ("unitmem", "unitmem_median", "classmem")
         )
-
-    def _owners(self, found: UnitMem) -> list[str | None]:
-        return [self._points.uids[self._owner[int(row)]] if row >= 0 else None for row in found.argmax]
 
 
 def sweep_model(
@@ -150,31 +126,20 @@ def sweep_model(
 ) -> tuple[pl.DataFrame, Distances]:
     """Pass one model over the points and their views once, and give its units and its distances.
 
-    Args:
-        encoder: The model.
-        points: The pairs.
-        settings: The views.
-        chosen: Which pairs UnitMem is over, shape (n,); None: all.
-        side: `f` or `g`, for the table.
-        seed: The model's seed, for the table.
-        towers: Which towers are passed.
-        device: `cpu` or `cuda`.
-        progress: Called with the number of pairs done in a tower since the last call.
-
-    Returns:
-        The table `units` (see `UNITS_SCHEMA`; values are null for a unit that is 0 for every pair, classmem is null
-        without two classes), and L of every pair at every site.
-
-    Raises:
-        InputError: A tower has no layers that can be hooked, or fewer than two pairs are chosen.
+    The units are a table (`UNITS_SCHEMA`; values are null for a unit that is 0 for every pair, classmem is null without
+    two classes) with the given side and seed, over the `chosen` pairs (None: all); the distances L of every pair at
+    every site.
     """
-    everything = np.ones(len(points.uids), dtype=bool)
-    tracker = UnitTracker(points, everything if chosen is None else chosen)
-    distances = Distances(len(points.uids))
+    n = len(points.uids)
+    distances: Distances = {}
     frames: list[pl.DataFrame] = []
     for tower in towers:
-        for _, block in blocks(encoder, points, settings, towers=[tower], device=device, progress=progress):
+        tracker = UnitTracker(points, np.ones(n, dtype=bool) if chosen is None else chosen)
+        for block in blocks(encoder, points, settings, tower=tower, device=device, progress=progress):
             tracker.add(block)
-            distances.add(block)
+            for place, values in block.distances.items():
+                distances.setdefault(place, np.full(n, np.nan))[block.first : block.first + block.pairs] = (
+                    values.numpy()
+                )
         frames.append(tracker.finish(side, seed))
     return pl.concat(frames), distances

@@ -35,11 +35,11 @@ PROVIDERS: Registry[Provider] = Registry("caption provider", Provider)  # pyrigh
 
 @PROVIDERS.register("transformers")
 class TransformersProvider(Provider):
-    """A local language model (see `clipmem.models.language`)."""
+    """A local language model (see `clipmem.models.generators`)."""
 
     def __init__(self, address: str) -> None:
         super().__init__(address)
-        from clipmem.models.language import LanguageModel  # needs an extra
+        from clipmem.models.generators import LanguageModel  # needs an extra
 
         self._model = LanguageModel(Path(address))
 
@@ -89,11 +89,11 @@ IMAGE_PROVIDERS: Registry[ImageProvider] = Registry("image provider", ImageProvi
 
 @IMAGE_PROVIDERS.register("diffusers")
 class DiffusersProvider(ImageProvider):
-    """A local diffusion pipeline (see `clipmem.models.diffusion`)."""
+    """A local diffusion pipeline (see `clipmem.models.generators`)."""
 
     def __init__(self, address: str) -> None:
         super().__init__(address)
-        from clipmem.models.diffusion import DiffusionModel  # needs a package that is not a dependency
+        from clipmem.models.generators import DiffusionModel  # needs a package that is not a dependency
 
         self._model = DiffusionModel(Path(address))
 

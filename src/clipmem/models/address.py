@@ -27,12 +27,7 @@ _CHECK = "Check the path: a relative one starts at the working directory."
 class Address(NamedTuple):
     """An address, taken apart.
 
-    Attributes:
-        kind: Which form it has.
-        path: The folder or the checkpoint, absolute.
-        name: The architecture, the path of its JSON config, or the hub repository.
-        tag: The pretrained tag.
-        averaged: The checkpoint's averaged weights are meant.
+    `path` is the folder or the checkpoint, absolute; `name` the architecture, its JSON config, or the hub repository.
     """
 
     kind: Literal["folder", "tag", "checkpoint", "hub", "transformers"]
@@ -59,17 +54,9 @@ class Address(NamedTuple):
 def parse(text: str) -> Address:
     """Take an address apart.
 
-    Args:
-        text: What the user wrote.
-
-    Raises:
-        InputError: It has none of the forms, or what it names is not there.
-
     Example:
         >>> parse("ViT-B-32-quickgelu/OpenAI")[2:]
         ('ViT-B-32-quickgelu', 'openai', False)
-        >>> str(parse("hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"))
-        'hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K'
     """
     if text.startswith(TRANSFORMERS):
         return Address("transformers", _folder(text, text.removeprefix(TRANSFORMERS)))

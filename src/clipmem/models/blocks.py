@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+Activation = Literal["gelu", "quick_gelu"]
 WEIGHTS = 12  # tensors of one block, in the order of `BlockWeights`
 
 
@@ -44,13 +44,8 @@ class BlockWeights(NamedTuple):
 class Packing(NamedTuple):
     """Where the tokens of n sequences lie in a matrix with one row a token.
 
-    Attributes:
-        n: Number of sequences.
-        length: Tokens of the longest.
-        read: Row of the token that each sequence is read out at, shape (n,).
-        slots: Each row's place among n * length, sequence by sequence, shape (t,); None when all are equally long.
-        causal: A token attends to itself and to those before it. Packed sequences must be causal and end where they
-            are read out.
+    `read` is the row that each sequence is read out at; `slots` each row's place among n * length, sequence by
+    sequence, or None when all are equally long. Packed sequences must be causal and end where they are read out.
     """
 
     n: int
@@ -61,14 +56,7 @@ class Packing(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What the blocks have in common.
-
-    Attributes:
-        heads: Attention heads.
-        eps: Epsilon of the layer norms.
-        activation: The MLP's nonlinearity.
-        dtype: Type of the matrix products.
-    """
+    """What the blocks have in common; `dtype` is that of the matrix products."""
 
     heads: int
     eps: float
@@ -79,18 +67,9 @@ class Shape(NamedTuple):
 def run_blocks(
     x: Float[Tensor, "t d"], weights: list[BlockWeights], packing: Packing, shape: Shape
 ) -> Float[Tensor, "n d"]:
-    """Pass tokens through residual attention blocks and return the tokens that are read out.
+    """Pass tokens (one row each, float32) through residual attention blocks and return those that are read out.
 
     Each block computes y = x + Attention(LN(x)), then y + MLP(LN(y)).
-
-    Args:
-        x: One row a token, shape (t, d), float32.
-        weights: The blocks' weights, float32.
-        packing: Where the tokens lie.
-        shape: What the blocks have in common.
-
-    Returns:
-        Shape (n, d), float32.
     """
     flat = [tensor for block in weights for tensor in block]
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *flat))
@@ -246,11 +225,11 @@ def _norm_backward(
 def _activate(u: Tensor, kind: Activation) -> Tensor:
     if kind == "quick_gelu":
         return torch.sigmoid(1.702 * u).mul_(u)
-    return torch.nn.functional.gelu(u, approximate="tanh" if kind == "gelu_tanh" else "none")
+    return torch.nn.functional.gelu(u)
 
 
 def _activate_backward(d_a: Tensor, u: Tensor, kind: Activation) -> Tensor:
     if kind == "quick_gelu":
         s = torch.sigmoid(1.702 * u)
         return d_a * s * (1 + 1.702 * u * (1 - s))
-    return torch.ops.aten.gelu_backward(d_a, u, approximate="tanh" if kind == "gelu_tanh" else "none")
+    return torch.ops.aten.gelu_backward(d_a, u)

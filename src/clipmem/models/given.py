@@ -16,23 +16,14 @@ from clipmem.base.paths import reading
 from clipmem.models import address, hub, names, openclip, tokenizers, transformers
 from clipmem.models.address import Address
 from clipmem.models.protocol import DualEncoder
-from clipmem.models.weights import Checkpoint, find_weights, read_checkpoint
+from clipmem.models.weights import Checkpoint, find_weights, read_checkpoint, reason
 from clipmem.store.hashing import file_sha256, json_sha256
 
-TRANSFORMERS = address.TRANSFORMERS
 _QUICK_GELU = re.compile(r"quick[-_]?gelu", re.IGNORECASE)
 
 
 class GivenModel(NamedTuple):
-    """A model on disk.
-
-    Attributes:
-        name: The address, as the user wrote it.
-        library: `open_clip` or `transformers`.
-        folder: The folder that its weights lie in, absolute.
-        weights: Its weight file; of transformers, one of several.
-        parsed: The address, taken apart.
-    """
+    """A model on disk: its address as written and taken apart, its library, the folder and file of its weights."""
 
     name: str
     library: str
@@ -55,26 +46,14 @@ class _Parts(NamedTuple):
 
 
 def find(name: str, *, download: bool | None = None) -> GivenModel:
-    """Find a model by its address; only looks which files there are.
+    """Find a model by its address (see `clipmem.models.address`); only looks which files there are.
 
-    Args:
-        name: The address (see `clipmem.models.address`); paths are relative to the working directory or absolute.
-        download: Fetch files that are not on this machine, for pretrained tags and hub repositories; None: if the
-            environment variable CLIPMEM_DOWNLOAD says so.
+    `download` fetches files that are not on this machine; None: if the environment variable CLIPMEM_DOWNLOAD says so.
 
     Raises:
         InputError: There is no such model, or files of it are missing; or a pretrained tag was trained with another
             activation function than the architecture has.
         RunError: Fetching failed.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     _ = openclip.create("clipmem-micro", seed=0).save(Path(folder))
-        ...     model = load(find(folder))
-        >>> model.image_size
-        32
     """
     parsed = address.parse(name)
     allowed = hub.may_download() if download is None else download
@@ -87,10 +66,9 @@ def find(name: str, *, download: bool | None = None) -> GivenModel:
 
 
 def content(model: GivenModel) -> dict[str, str]:
-    """Hash what decides what a model computes: weights, config and tokenizer.
+    """Hash what decides what a model computes (weights, config, tokenizer): file name → SHA-256, by name.
 
-    Returns:
-        File name → SHA-256, by name. An architecture that is named stands there too, with the hash of its config.
+    An architecture that is named stands there too, with the hash of its config.
     """
     if model.library == "transformers":
         files, found = transformers.files_of(model.folder), {}
@@ -120,12 +98,10 @@ def load(model: GivenModel) -> DualEncoder:
     encoder = transformers.load(model.folder) if model.library == "transformers" else _load_open_clip(model)
     broken = [name for name, weight in encoder.module.named_parameters() if bool(weight.isnan().any())]
     if broken:
-        raise InputError(
-            f"model {shorten(model.name)}",
-            got=f"NaN in {len(broken):,} of its weights, the first {broken[0]}",
-            expected="numbers: every embedding of such a model is NaN",
-            hint="Take a checkpoint from before the training diverged.",
-        )
+        got = f"NaN in {len(broken):,} of its weights, the first {broken[0]}"
+        expected = "numbers: every embedding of such a model is NaN"
+        hint = "Take a checkpoint from before the training diverged."
+        raise InputError(f"model {shorten(model.name)}", got=got, expected=expected, hint=hint)
     return encoder
 
 
@@ -149,7 +125,7 @@ def _load_open_clip(model: GivenModel) -> DualEncoder:
     except openclip.BROKEN as error:
         raise InputError(
             what,
-            got=f"files that do not load ({_reason(error)})",
+            got=f"files that do not load ({reason(error)})",
             expected=f"weights of {model.parsed.name}" if named else "a model that clipmem or open_clip saved",
             hint="Check that the name is that of the training run; a JSON config can stand in its place."
             if named
@@ -157,13 +133,6 @@ def _load_open_clip(model: GivenModel) -> DualEncoder:
         ) from error
     encoder.module.eval()
     return encoder
-
-
-def _reason(error: BaseException) -> str:
-    # torch lists every parameter that does not fit, a line each
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = lines[1] if len(lines) > 1 and lines[0].startswith("Error(s) in loading") else (lines or [""])[0]
-    return shorten(first, 160)
 
 
 def _weights(parsed: Address, name: str, allowed: bool) -> Path:
@@ -183,12 +152,9 @@ def _weights(parsed: Address, name: str, allowed: bool) -> Path:
             weights = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
             found = hub.get(parsed.name, weights, what=what, download=allowed)
             if found.parent != folder:
-                raise InputError(
-                    what,
-                    got=f"config and weights of two versions in {folder.parent}",
-                    expected="both of one",
-                    hint=f"Fetch it again: hf download {parsed.name}.",
-                )
+                got = f"config and weights of two versions in {folder.parent}"
+                hint = f"Fetch it again: hf download {parsed.name}."
+                raise InputError(what, got=got, expected="both of one", hint=hint)
             return found
         case _:
             return _weights_of_folder(parsed.path, name)
@@ -201,7 +167,7 @@ def _weights_of_folder(folder: Path, name: str) -> Path:
     if missing or found is None:
         hint = f"Weights lie beside the config, named {openclip.WEIGHTS_FILE} for example."
         if (folder / "config.json").is_file():
-            hint = f"If transformers saved it, write '{TRANSFORMERS}{name.removeprefix(address.LOCAL)}'."
+            hint = f"If transformers saved it, write '{address.TRANSFORMERS}{name.removeprefix(address.LOCAL)}'."
         elif found:
             hint = f"Weights do not say what they are of: write NAME@{name.removeprefix(address.LOCAL)}/{found.name}."
         raise address.wrong(name, f"a folder with no {' and no '.join(missing)}", hint)
@@ -240,12 +206,9 @@ def _read_config(path: Path, what: str) -> dict[str, Any]:
 
 
 def _bad_config(path: Path, what: str, reason: str) -> InputError:
-    return InputError(
-        what,
-        got=f"files that do not load ({path.name}: {shorten(reason)})",
-        expected="a model that clipmem or open_clip saved",
-        hint="Check that its files are whole.",
-    )
+    got = f"files that do not load ({path.name}: {shorten(reason)})"
+    expected = "a model that clipmem or open_clip saved"
+    return InputError(what, got=got, expected=expected, hint="Check that its files are whole.")
 
 
 def _refuse_activation(parsed: Address, name: str, known: openclip.Pretrained) -> None:

@@ -63,38 +63,22 @@ def cached(repository: str, name: str) -> Path | None:
     try:
         found = huggingface_hub.try_to_load_from_cache(repository, name, cache_dir=cache_folder())
     except HFValidationError as error:
-        raise InputError(
-            f"hub repository {shorten(repository)}",
-            got=shorten(str(error)),
-            expected="OWNER/NAME",
-            hint="Copy the name from the repository's page.",
-        ) from error
+        got = shorten(str(error))
+        hint = "Copy the name from the repository's page."
+        raise InputError(f"hub repository {shorten(repository)}", got=got, expected="OWNER/NAME", hint=hint) from error
     return Path(found) if isinstance(found, str) else None
 
 
 def get(repository: str, names: Sequence[str], *, what: str, download: bool) -> Path:
-    """Return the first of some files of a repository.
-
-    Args:
-        repository: OWNER/NAME.
-        names: Files that would do, the best first.
-        what: What they are needed for, as a message starts.
-        download: Fetch one that is not on this machine.
-
-    Raises:
-        InputError: None is on this machine, and nothing may be fetched; or the repository has none of them.
-        RunError: Fetching failed.
-    """
+    """Return the first of some files of a repository, the best first; `download` fetches one that is not here."""
     found = next((file for name in names if (file := cached(repository, name))), None)
     if found is None and download:
         found = _fetch(repository, names, what)
     if found is None:
-        raise InputError(
-            what,
-            got=f"no {' or '.join(names)} of the hub repository {repository} in {cache_folder()}",
-            expected="files that are on this machine: nothing is fetched unless asked for",
-            hint=f"Set {DOWNLOAD}=1 to fetch it, or run: hf download {repository}.",
-        )
+        got = f"no {' or '.join(names)} of the hub repository {repository} in {cache_folder()}"
+        expected = "files that are on this machine: nothing is fetched unless asked for"
+        hint = f"Set {DOWNLOAD}=1 to fetch it, or run: hf download {repository}."
+        raise InputError(what, got=got, expected=expected, hint=hint)
     return found
 
 
@@ -116,12 +100,9 @@ def _fetch(repository: str, names: Sequence[str], what: str) -> Path | None:
         except EntryNotFoundError:
             continue
         except RepositoryNotFoundError as error:
-            raise InputError(
-                what,
-                got=f"no hub repository {repository}, or a private one",
-                expected="a repository that you may read",
-                hint="Check the name; for a private one, run: hf auth login.",
-            ) from error
+            got = f"no hub repository {repository}, or a private one"
+            hint = "Check the name; for a private one, run: hf auth login."
+            raise InputError(what, got=got, expected="a repository that you may read", hint=hint) from error
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise _failed(name, repository, error) from error
     return None

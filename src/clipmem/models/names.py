@@ -55,20 +55,12 @@ def architectures() -> list[str]:
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """Find a model's config: shipped with clipmem, built into open_clip, or a JSON file.
-
-    Raises:
-        InputError: There is no such model (near names are shown), or the file is not such a config.
-    """
+    """Find a model's config: shipped with clipmem, built into open_clip, or a JSON file."""
     return settings_of(name)["model_cfg"]
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Find a model's config as `model_config` does, and beside it what a JSON file says of pictures.
-
-    Returns:
-        `model_cfg`, and `preprocess_cfg`, which is empty unless a JSON file has it.
-    """
+    """Find a model's `model_cfg` as `model_config` does, and the `preprocess_cfg` that a JSON file may have."""
     if name in SHIPPED or name in GRID:
         shipped = files("clipmem.models") / "configs" / f"{name}.json"
         return {"model_cfg": json.loads(shipped.read_text(encoding="utf-8")), "preprocess_cfg": {}}
@@ -77,12 +69,9 @@ def settings_of(name: str) -> dict[str, Any]:
     if name in _of_open_clip():
         return {"model_cfg": _config(name), "preprocess_cfg": {}}
     near = near_names(name, architectures())
-    raise InputError(
-        f"[model] name = {shorten(name)}",
-        got="no model of that name",
-        expected="a name of open_clip, a shipped one, or a JSON config",
-        hint=did_you_mean(name, architectures() if near else SHIPPED, kind="shipped model"),
-    )
+    expected = "a name of open_clip, a shipped one, or a JSON config"
+    hint = did_you_mean(name, architectures() if near else SHIPPED, kind="shipped model")
+    raise InputError(f"[model] name = {shorten(name)}", got="no model of that name", expected=expected, hint=hint)
 
 
 def _config_file(name: str) -> dict[str, Any]:
@@ -96,10 +85,7 @@ def _config_file(name: str) -> dict[str, Any]:
     preprocess = config.get("preprocess_cfg") or {} if isinstance(config, dict) else {}
     config = config.get("model_cfg", config) if isinstance(config, dict) else config
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
-        raise InputError(
-            what,
-            got=f"keys {shorten(sorted(config))}" if isinstance(config, dict) else f"a JSON {type(config).__name__}",
-            expected="embed_dim, vision_cfg and text_cfg",
-            hint="Start from a file of open_clip's model_configs folder.",
-        )
+        got = f"keys {shorten(sorted(config))}" if isinstance(config, dict) else f"a JSON {type(config).__name__}"
+        hint = "Start from a file of open_clip's model_configs folder."
+        raise InputError(what, got=got, expected="embed_dim, vision_cfg and text_cfg", hint=hint)
     return {"model_cfg": config, "preprocess_cfg": preprocess}

@@ -32,8 +32,10 @@ from torch import Tensor, nn
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.pictures import Geometry, Interpolation, ResizeMode
+from clipmem.base.require import require
 from clipmem.models import hub, tokenizers
 from clipmem.models.names import model_config, settings_of
+from clipmem.models.protocol import three
 from clipmem.models.shortcut import image_pass, text_pass
 from clipmem.models.vocabulary import Vocabulary
 from clipmem.models.weights import read_checkpoint
@@ -47,11 +49,8 @@ BROKEN = (ValueError, LookupError, TypeError, RuntimeError, AttributeError, OSEr
 class Pretrained(NamedTuple):
     """A pretrained tag of an architecture, as open_clip lists it.
 
-    Attributes:
-        repository: The hub repository that has the weights.
-        files: Names that the weights may have there, the best first.
-        preprocess: What the weights want of pictures.
-        quick_gelu: They were trained with QuickGELU; None: open_clip does not say.
+    `files` are the names that the weights may have in the hub repository, the best first; `quick_gelu` is None where
+    open_clip does not say whether they were trained with QuickGELU.
     """
 
     repository: str
@@ -61,13 +60,7 @@ class Pretrained(NamedTuple):
 
 
 class OpenClipEncoder:
-    """A `DualEncoder` on an open_clip model.
-
-    Args:
-        model: The model.
-        config: Its `model_cfg`, as in open_clip's config files.
-        tokenizer: Its tokenizer.
-    """
+    """A `DualEncoder` on an open_clip model; `config` is its `model_cfg`, as in open_clip's config files."""
 
     def __init__(self, model: nn.Module, config: Mapping[str, Any], tokenizer: Any) -> None:
         self._model, self._config, self._tokenizer = model, config, tokenizer
@@ -76,8 +69,8 @@ class OpenClipEncoder:
         self.image_size: int = geometry.size
         self.resize_mode: ResizeMode = geometry.resize_mode
         self.interpolation: Interpolation = geometry.interpolation
-        self.mean: tuple[float, float, float] = _three(preprocess["mean"])
-        self.std: tuple[float, float, float] = _three(preprocess["std"])
+        self.mean: tuple[float, float, float] = three(preprocess["mean"])
+        self.std: tuple[float, float, float] = three(preprocess["std"])
         self._preprocess = preprocess
         self._vocabulary: Vocabulary | None = None
         self._compiled: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None
@@ -99,7 +92,7 @@ class OpenClipEncoder:
         return trim(self._tokenizer(list(captions)))
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
-        """Embed normalised pictures."""
+        """Embed normalized images."""
         if self._compiled:
             return self._compiled[0](pixels)
         embedded = image_pass(self._model, pixels)
@@ -109,7 +102,8 @@ class OpenClipEncoder:
 
     def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
         """Embed captions; exact on trimmed ones (see the module's text)."""
-        tokens = trim(tokens)
+        if tokens.device.type == "cpu":  # elsewhere it would hold up the device: trim before sending
+            tokens = trim(tokens)
         if _is_plain_clip(self._model):
             rows = tokens if self._vocabulary is None else self._vocabulary.compact(tokens)
             if self._compiled:
@@ -124,9 +118,6 @@ class OpenClipEncoder:
 
         The passes are compiled, not the module: names of weights, hooks and what is saved stay as they are. A text
         tower that is not computed on trimmed captions is not compiled.
-
-        Args:
-            backend: torch's name of the compiler.
         """
         self._compiled = (
             torch.compile(self._model.encode_image, backend=backend),  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -149,11 +140,7 @@ class OpenClipEncoder:
             self._vocabulary = None
 
     def save(self, folder: Path) -> list[Path]:
-        """Write the folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` loads.
-
-        Returns:
-            The files written: the config and the weights (safetensors).
-        """
+        """Write the folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` loads."""
         make_folder(folder)
         config = {"model_cfg": self._config, "preprocess_cfg": self._preprocess}
         state = {name: tensor.contiguous() for name, tensor in self._model.state_dict().items()}
@@ -169,14 +156,14 @@ class OpenClipEncoder:
 def contrastive_loss(
     image: Float[Tensor, "n d"], text: Float[Tensor, "n d"], scale: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
-    """Return open_clip's `ClipLoss`: for normalised u, v and scale s, (CE(s u vᵀ, i) + CE(s v uᵀ, i)) / 2."""
+    """Return open_clip's `ClipLoss`: for normalized u, v and scale s, (CE(s u vᵀ, i) + CE(s v uᵀ, i)) / 2."""
     return ClipLoss()(image, text, scale)
 
 
 def sigmoid_loss(
     image: Float[Tensor, "n d"], text: Float[Tensor, "n d"], scale: Float[Tensor, ""], bias: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
-    """Return open_clip's `SigLipLoss`: for normalised u, v, -1/n Σ_ij log sigmoid(±(s u_i·v_j + b)), + where i = j."""
+    """Return open_clip's `SigLipLoss`: for normalized u, v, -1/n Σ_ij log sigmoid(±(s u_i·v_j + b)), + where i = j."""
     return SigLipLoss()(image, text, scale, bias)
 
 
@@ -206,21 +193,13 @@ def pretrained(name: str, tag: str) -> Pretrained | None:
 
 
 def check(name: str) -> None:
-    """Check that a model of that name can be made, without building it.
-
-    Raises:
-        InputError: There is no such model, its pictures are not square, or its tokenizer is not on this machine.
-    """
+    """Check that a model of that name can be made, without building it."""
     geometry_of_config(name)
     tokenizers.find(model_config(name)["text_cfg"], what=f"[model] name = {name!r}")
 
 
 def geometry_of_config(name: str) -> Geometry:
-    """Return how the pictures of an architecture are made, without building it.
-
-    Raises:
-        InputError: There is no such model, or its pictures are not square.
-    """
+    """Return how the pictures of an architecture are made, without building it."""
     settings = settings_of(name)
     return _geometry(settings["model_cfg"]["vision_cfg"].get("image_size", 224), settings["preprocess_cfg"])
 
@@ -228,12 +207,8 @@ def geometry_of_config(name: str) -> Geometry:
 def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
     sides = {int(side) for side in size} if isinstance(size, list | tuple) else {int(size)}
     if len(sides) != 1:
-        raise InputError(
-            "model",
-            got=f"pictures of {' x '.join(str(side) for side in size)} pixels",
-            expected="squares",
-            hint="Models of other pictures are not supported.",
-        )
+        got = f"pictures of {' x '.join(str(side) for side in size)} pixels"
+        raise InputError("model", got=got, expected="squares", hint="Models of other pictures are not supported.")
     usual = PreprocessCfg()
     mode = preprocess.get("resize_mode") or usual.resize_mode
     # as open_clip reads it: what is meant for training only is bicubic otherwise
@@ -241,26 +216,14 @@ def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
     weighed = weighed or preprocess.get("interpolation") or usual.interpolation
     wrong = mode not in {"shortest", "squash", "longest"} or weighed not in {"bicubic", "bilinear"}
     if wrong or (mode == "longest" and preprocess.get("fill_color")):
-        raise InputError(
-            "model",
-            got=f"preprocess_cfg with {dict(preprocess)}",
-            expected="resize_mode shortest, squash or longest (filled with black), interpolation bicubic or bilinear",
-            hint="Mend the model's config.",
-        )
+        got = f"preprocess_cfg with {dict(preprocess)}"
+        expected = "resize_mode shortest, squash or longest (filled with black), interpolation bicubic or bilinear"
+        raise InputError("model", got=got, expected=expected, hint="Fix the model's config.")
     return Geometry(sides.pop(), cast(ResizeMode, mode), cast(Interpolation, weighed))
 
 
-def _three(values: Any) -> tuple[float, float, float]:
-    red, green, blue = values if isinstance(values, list | tuple) else (values,) * 3
-    return float(red), float(green), float(blue)
-
-
 def create(name: str, *, seed: int) -> OpenClipEncoder:
-    """Create a model with fresh weights that depend on the seed alone.
-
-    Args:
-        name: See `model_config`.
-        seed: Seed of the initial weights; the global random state is left as it was.
+    """Create a model (see `model_config`) with fresh weights that depend on the seed alone, not on the global state.
 
     Raises:
         InputError: There is no such model, or its tokenizer is not on this machine.
@@ -272,11 +235,7 @@ def create(name: str, *, seed: int) -> OpenClipEncoder:
 
 
 def outline(name: str) -> nn.Module:
-    """Build a model without weights (on torch's device `meta`): its layers and shapes, in no time and no memory.
-
-    Raises:
-        InputError: There is no such model, or its tokenizer is not on this machine.
-    """
+    """Build a model without weights (on torch's device `meta`): its layers and shapes, in no time and no memory."""
     settings = settings_of(name)
     tokenizers.find(settings["model_cfg"]["text_cfg"], what=f"[model] name = {name!r}")
     with torch.device("meta"):
@@ -291,18 +250,10 @@ def assemble(
     text_tower: Path | None = None,
     resize: bool = True,
 ) -> OpenClipEncoder:
-    """Build a model and fill in weights, as open_clip does.
+    """Build a model and fill in weights, as open_clip does; `tokenizer` and `text_tower` are folders, if it needs them.
 
-    Args:
-        settings: Its `model_cfg` and `preprocess_cfg`.
-        state: Its weights.
-        tokenizer: Folder of the tokenizer, for a model that does not have open_clip's own.
-        text_tower: Folder with the config of a text tower from transformers.
-        resize: Scale position embeddings of another size of picture or length of caption, as open_clip does; otherwise
-            they do not fit.
-
-    Raises:
-        ValueError, RuntimeError, ...: One of `BROKEN`: the config or the weights do not make a model.
+    `resize` scales position embeddings of another size of image or length of caption. Raises one of `BROKEN` where
+    config and weights do not make a model.
     """
     config: dict[str, Any] = json.loads(json.dumps(settings["model_cfg"]))
     if text_tower is not None:
@@ -366,26 +317,19 @@ def _quiet() -> Generator[None]:
 
 
 def load(folder: Path) -> OpenClipEncoder:
-    """Load a model that `OpenClipEncoder.save` wrote.
-
-    Raises:
-        InputError: The folder lacks the config or the weights.
-    """
+    """Load a model that `OpenClipEncoder.save` wrote."""
     missing = [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
-    if missing:
-        raise InputError(f"model folder {folder}", got=f"no {' and no '.join(missing)}", hint="Run the study again.")
+    require(
+        not missing, f"model folder {folder}", f"no {' and no '.join(missing)}", "both files", "Run the study again."
+    )
     try:
         settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         own = folder if settings["model_cfg"]["text_cfg"].get("hf_tokenizer_name") else None
         return assemble(settings, read_checkpoint(folder / WEIGHTS_FILE).state, tokenizer=own)
     except BROKEN as error:
         reason = error.got if isinstance(error, InputError) else f"files that do not load ({shorten(str(error))})"
-        raise InputError(
-            f"model folder {folder}",
-            got=reason,
-            expected="what clipmem wrote",
-            hint="Delete the folder and run the study again: only that model is trained again.",
-        ) from error
+        hint = "Delete the folder and run the study again: only that model is trained again."
+        raise InputError(f"model folder {folder}", got=reason, expected="what clipmem wrote", hint=hint) from error
 
 
 def _is_plain_clip(model: nn.Module) -> bool:

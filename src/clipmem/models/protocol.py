@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ from clipmem.base.pictures import Geometry, Interpolation, ResizeMode
 class DualEncoder(Protocol):
     """An image tower and a text tower with one embedding space.
 
-    `image_size` is the side in pixels of the pictures that the image tower takes, `resize_mode` and `interpolation` say
+    `image_size` is the side in pixels of the images that the image tower takes, `resize_mode` and `interpolation` say
     how they are made (see `Geometry`); `mean` and `std` are the channel statistics by which pixels in [0, 1] must be
-    normalised first.
+    normalized first.
     """
 
     image_size: int
@@ -35,11 +35,11 @@ class DualEncoder(Protocol):
         ...
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
-        """Embed normalised pictures; the embeddings are not normalised."""
+        """Embed normalized images; the embeddings are not normalized."""
         ...
 
     def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
-        """Embed captions; the embeddings are not normalised."""
+        """Embed captions; the embeddings are not normalized."""
         ...
 
     def logit_scale(self) -> Float[Tensor, ""]:
@@ -52,5 +52,11 @@ class DualEncoder(Protocol):
 
 
 def geometry_of(encoder: DualEncoder) -> Geometry:
-    """Return how the pictures of a model are made from any picture."""
+    """Return how the images of a model are made from any image."""
     return Geometry(encoder.image_size, encoder.resize_mode, encoder.interpolation)
+
+
+def three(values: Any) -> tuple[float, float, float]:
+    """Read channel statistics from a config: one number for all channels, or three."""
+    red, green, blue = values if isinstance(values, list | tuple) else (values,) * 3
+    return float(red), float(green), float(blue)

@@ -28,39 +28,23 @@ def files_of(folder: Path) -> list[Path]:
 def find(
     text: Mapping[str, Any], *, what: str, folder: Path | None = None, download: bool | None = None
 ) -> Path | None:
-    """Find the folder of the tokenizer that a config of open_clip names.
+    """Find the folder of the tokenizer that a config's `text_cfg` names; None: open_clip's own.
 
-    Args:
-        text: The config's `text_cfg`.
-        what: The model, as a message starts.
-        folder: The folder in which it must lie; None: where the config says, a folder or a hub repository.
-        download: Fetch it if need be; None: if CLIPMEM_DOWNLOAD says so.
-
-    Returns:
-        A folder; None for open_clip's own tokenizer.
-
-    Raises:
-        InputError: It is not there, or it would run code.
+    It must lie in `folder`, or, if that is None, where the config says: a folder or a hub repository, from which it is
+    fetched if `download` (None: CLIPMEM_DOWNLOAD) says so.
     """
     name = text.get("hf_tokenizer_name")
     if (text.get("tokenizer_kwargs") or {}).get("trust_remote_code"):
-        raise InputError(
-            what,
-            got="a config with tokenizer_kwargs.trust_remote_code",
-            expected="a tokenizer that transformers knows",
-            hint="Code that comes with a model is never run: remove that key.",
-        )
+        got = "a config with tokenizer_kwargs.trust_remote_code"
+        hint = "Code that comes with a model is never run: remove that key."
+        raise InputError(what, got=got, expected="a tokenizer that transformers knows", hint=hint)
     if not name:
         return None
     if folder is None:
         folder = _named(str(name), what, hub.may_download() if download is None else download)
     if not any((folder / file).is_file() for file in VOCABULARIES):
-        raise InputError(
-            what,
-            got=f"no tokenizer in {folder}",
-            expected=f"one of {', '.join(VOCABULARIES)}",
-            hint=f"The model was trained with that of {name}: put its files into the folder.",
-        )
+        hint = f"The model was trained with that of {name}: put its files into the folder."
+        raise InputError(what, got=f"no tokenizer in {folder}", expected=f"one of {', '.join(VOCABULARIES)}", hint=hint)
     refuse_code(folder, what)
     return folder
 
@@ -75,11 +59,7 @@ def _named(name: str, what: str, download: bool) -> Path:
 
 
 def find_text_tower(text: Mapping[str, Any], *, what: str, download: bool | None = None) -> Path | None:
-    """Find the folder with the config of a text tower that open_clip takes from transformers; None: it takes none.
-
-    Raises:
-        InputError: It is not there, or it would run code.
-    """
+    """Find the folder with the config of a text tower that open_clip takes from transformers; None: it takes none."""
     name = text.get("hf_model_name")
     if not name:
         return None
@@ -92,20 +72,13 @@ def find_text_tower(text: Mapping[str, Any], *, what: str, download: bool | None
 
 
 def refuse_code(folder: Path, what: str) -> None:
-    """Refuse a folder whose configs name classes of its own.
-
-    Raises:
-        InputError: One does.
-    """
+    """Refuse a folder whose configs name classes of its own."""
     for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
         try:
             document = json.loads((folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue  # the library says what is wrong with it
         if isinstance(document, dict) and "auto_map" in document:
-            raise InputError(
-                what,
-                got=f"{name} with auto_map, which names code of the model's own",
-                expected="classes that transformers has",
-                hint="Code that comes with a model is never run. If the library has the class, remove that key.",
-            )
+            got = f"{name} with auto_map, which names code of the model's own"
+            hint = "Code that comes with a model is never run. If the library has the class, remove that key."
+            raise InputError(what, got=got, expected="classes that transformers has", hint=hint)

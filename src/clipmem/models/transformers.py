@@ -8,7 +8,7 @@ CLIP's text tower is causal and read out at end-of-text, so that padding changes
 is read out at the last one: captions are padded to its whole context, and padding takes part unless the folder's
 tokenizer marks it as masked. A mask has no place of its own in a row of token ids: a masked id i is written as -1 - i.
 
-When not to trust it: SigLIP 2 of the NaFlex kind (`siglip2` in its config) takes pictures of any shape; here it gets
+When not to trust it: SigLIP 2 of the NaFlex kind (`siglip2` in its config) takes images of any shape; here it gets
 squares. transformers crops an odd overhang one pixel further to the left or top than torchvision.
 """
 
@@ -28,15 +28,17 @@ from torch import Tensor, nn
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.pictures import Geometry, Interpolation, ResizeMode
-from clipmem.models import hub, tokenizers
+from clipmem.models import extras, hub, tokenizers
+from clipmem.models.protocol import three
+from clipmem.models.weights import reason
 from clipmem.store.atomic import make_folder
 
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
-# by the `model_type` of a config: the class, and what its pictures are like unless the folder says otherwise
+# by the `model_type` of a config: the class, and what its images are like unless the folder says otherwise
 _CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Siglip2Model"}
 _OPENAI = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
 _HALVES = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
-_PICTURES: dict[str, dict[str, Any]] = {
+_IMAGES: dict[str, dict[str, Any]] = {
     "clip": {**_OPENAI, "resample": 3, "do_center_crop": True},
     "siglip": {**_HALVES, "resample": 3, "do_center_crop": False},
     "siglip2": {**_HALVES, "resample": 2, "do_center_crop": False, "max_num_patches": 256},
@@ -49,48 +51,30 @@ _BROKEN = (
 )
 
 
-class Pictures(NamedTuple):
-    """How a model's pictures are made, and the statistics by which they are normalised."""
+class _Preprocessing(NamedTuple):
+    """How a model's images are made, and the statistics by which they are normalized."""
 
     geometry: Geometry
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
-def _library() -> Any:
-    # here, not at the top: the package is not a dependency, and importing it takes seconds
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of what it imports
-            import transformers  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise InputError(
-            "transformers models",
-            got="no package transformers",
-            expected="the extra hf",
-            hint="Install it: pip install 'clipmem[hf]'.",
-        ) from error
-    return transformers
-
-
 class TransformersEncoder:
     """A `DualEncoder` on transformers' CLIPModel, SiglipModel or Siglip2Model.
 
-    Args:
-        model: The model.
-        tokenizer: Turns captions into rows of token ids: for CLIP each with its start and end tokens, cut to the
-            context; for SigLIP padded to the context, -1 - i for a masked id i.
-        pictures: How pictures are made; None: as usual for the kind of model.
+    The tokenizer turns captions into rows of token ids: for CLIP each with its start and end tokens, cut to the
+    context; for SigLIP padded to the context, -1 - i for a masked id i. Without `images` they are made as usual for the
+    kind.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenize, pictures: Pictures | None = None) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Tokenize, images: _Preprocessing | None = None) -> None:
         self._model: Any = model
         self._tokenizer = tokenizer
-        pictures = pictures or _pictures({}, self._model.config)
-        self.image_size: int = pictures.geometry.size
-        self.resize_mode: ResizeMode = pictures.geometry.resize_mode
-        self.interpolation: Interpolation = pictures.geometry.interpolation
-        self.mean, self.std = pictures.mean, pictures.std
+        images = images or _preprocessing({}, self._model.config)
+        self.image_size: int = images.geometry.size
+        self.resize_mode: ResizeMode = images.geometry.resize_mode
+        self.interpolation: Interpolation = images.geometry.interpolation
+        self.mean, self.std = images.mean, images.std
 
     @property
     def module(self) -> nn.Module:
@@ -103,7 +87,7 @@ class TransformersEncoder:
         return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
-        """Embed normalised pictures."""
+        """Embed normalized images."""
         if self._model.config.model_type == "siglip2":
             patches, mask, shapes = _patches(pixels, self._model.config.vision_config.patch_size)
             # by place: the name of the mask depends on the library's version
@@ -115,7 +99,9 @@ class TransformersEncoder:
         """Embed captions."""
         seen = tokens >= 0
         ids = torch.where(seen, tokens, -1 - tokens)
-        mask = None if bool(seen.all()) else seen.long()
+        # CLIP's have none; looking whether others do would hold up a device
+        masked = self._model.config.model_type != "clip" and (tokens.device.type != "cpu" or not bool(seen.all()))
+        mask = seen.long() if masked else None
         pooled = self._model.text_model(input_ids=ids, attention_mask=mask).pooler_output
         return self._model.text_projection(pooled) if hasattr(self._model, "text_projection") else pooled
 
@@ -140,41 +126,15 @@ def _patches(pixels: Float[Tensor, "n 3 size size"], side: int) -> tuple[Tensor,
     return cut.reshape(n, rows * columns, side * side * channels), mask, shapes
 
 
-def create(config: Mapping[str, Any], tokenizer: Tokenize, *, seed: int) -> TransformersEncoder:
-    """Create a model with fresh weights that depend on the seed alone.
-
-    Args:
-        config: What the kind's config class takes: `text_config`, `vision_config`, and for CLIP `projection_dim`;
-            `model_type` is clip, siglip or siglip2, clip by default.
-        tokenizer: See `TransformersEncoder`.
-        seed: Seed of the initial weights; the global random state is left as it was.
-    """
-    library = _library()
-    kind = config.get("model_type", "clip")
-    settings = {key: value for key, value in config.items() if key != "model_type"}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        made = getattr(library, _CLASSES[kind].replace("Model", "Config"))(**settings)
-        model = getattr(library, _CLASSES[kind])(made)
-    return TransformersEncoder(model.eval(), tokenizer)
-
-
 def find_weights(folder: Path, name: str) -> Path:
-    """Return the first weight file of a folder, safetensors before others.
-
-    Raises:
-        InputError: The folder has no config or no weights.
-    """
+    """Return the first weight file of a folder, safetensors before others."""
     weights = _weights(folder)
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     missing += [] if weights else ["*.safetensors"]
     if missing:
-        raise InputError(
-            f"model {shorten(name)}",
-            got=f"a folder with no {' and no '.join(missing)}",
-            expected="config.json and safetensors weights",
-            hint="Save the model with save_pretrained.",
-        )
+        got = f"a folder with no {' and no '.join(missing)}"
+        hint = "Save the model with save_pretrained."
+        raise InputError(f"model {shorten(name)}", got=got, expected="config.json and safetensors weights", hint=hint)
     return weights[0]
 
 
@@ -192,27 +152,15 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder:
-    """Load a model from a local folder, in float32; nothing is fetched.
-
-    Args:
-        folder: A folder with `config.json` and weights: safetensors, or `pytorch_model.bin`, read as weights only.
-        tokenizer: See `TransformersEncoder`; None: the folder's own.
-
-    Raises:
-        InputError: The folder has no such model, or no tokenizer and none was given; or it would run code.
-    """
+    """Load a model from a local folder, in float32; nothing is fetched. `tokenizer` is by default its own."""
     what = f"model folder {folder}"
     if not (folder / "config.json").is_file():
         raise InputError(what, got="no config.json", hint="Give a folder saved by transformers.")
-    library = _library()
+    library = extras.library("transformers", "transformers models")
     if tokenizer is None and not any((folder / name).is_file() for name in tokenizers.VOCABULARIES):
         # without these files the library makes an empty tokenizer, and says nothing
-        raise InputError(
-            what,
-            got="no tokenizer",
-            expected=f"one of {', '.join(tokenizers.VOCABULARIES)}",
-            hint="Save the tokenizer into it with save_pretrained, or give one.",
-        )
+        hint = "Save the tokenizer into it with save_pretrained, or give one."
+        raise InputError(what, got="no tokenizer", expected=f"one of {', '.join(tokenizers.VOCABULARIES)}", hint=hint)
     tokenizers.refuse_code(folder, what)
     kind = _kind(folder)
     try:
@@ -221,21 +169,16 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
             if tokenizer is None:
                 tokenizer = _load_tokenizer(library, folder, kind, model.config.text_config.max_position_embeddings)
     except ImportError as error:
-        raise InputError(
-            what,
-            got=f"a tokenizer that needs another package ({shorten(' '.join(str(error).split()))})",
-            expected="the extra hf",
-            hint="Install it: pip install 'clipmem[hf]'.",
-        ) from error
+        got = f"a tokenizer that needs another package ({shorten(' '.join(str(error).split()))})"
+        hint = "Install it: pip install 'clipmem[hf]'."
+        raise InputError(what, got=got, expected="the extra hf", hint=hint) from error
     except _BROKEN as error:
-        got = error.got if isinstance(error, InputError) else f"files that do not load ({_reason(error)})"
-        raise InputError(
-            what,
-            got=got,
-            expected=f"a {_CLASSES[kind]} and its tokenizer",
-            hint="Save it with save_pretrained of the model and of the tokenizer.",
-        ) from error
-    return TransformersEncoder(model.float().eval(), tokenizer, _pictures(_read_pictures(folder), model.config, what))
+        got = error.got if isinstance(error, InputError) else f"files that do not load ({reason(error)})"
+        hint = "Save it with save_pretrained of the model and of the tokenizer."
+        raise InputError(what, got=got, expected=f"a {_CLASSES[kind]} and its tokenizer", hint=hint) from error
+    return TransformersEncoder(
+        model.float().eval(), tokenizer, _preprocessing(_read_preprocessing(folder), model.config, what)
+    )
 
 
 @contextlib.contextmanager
@@ -253,29 +196,18 @@ def _quiet(library: Any) -> Generator[None]:
             talk.enable_progress_bar()
 
 
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return shorten((lines or [type(error).__name__])[0])
-
-
 def _kind(folder: Path) -> str:
     try:
         document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = document.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"model folder {folder}",
-            got=f"files that do not load (config.json: {shorten(str(error))})",
-            expected="a config of transformers",
-            hint="Save it with save_pretrained of the model and of the tokenizer.",
-        ) from error
+        got = f"files that do not load (config.json: {shorten(str(error))})"
+        hint = "Save it with save_pretrained of the model and of the tokenizer."
+        raise InputError(f"model folder {folder}", got=got, expected="a config of transformers", hint=hint) from error
     if kind not in _CLASSES:
-        raise InputError(
-            f"model folder {folder}",
-            got=f"model_type {shorten(kind)} in its config.json",
-            expected=f"one of {', '.join(_CLASSES)}",
-            hint="Other models of transformers are not supported.",
-        )
+        got = f"model_type {shorten(kind)} in its config.json"
+        hint = "Other models of transformers are not supported."
+        raise InputError(f"model folder {folder}", got=got, expected=f"one of {', '.join(_CLASSES)}", hint=hint)
     return str(kind)
 
 
@@ -309,20 +241,17 @@ def _load_tokenizer(library: Any, folder: Path, kind: str, longest: int) -> Toke
     return clip if kind == "clip" else siglip
 
 
-def _read_pictures(folder: Path) -> dict[str, Any]:
-    """Read what a folder says of pictures, as the library finds it: in the processor's config, else in its own."""
+def _read_preprocessing(folder: Path) -> dict[str, Any]:
+    """Read what a folder says of images, as the library finds it: in the processor's config, else in its own."""
     for name in ("processor_config.json", "preprocessor_config.json"):
         try:
             document = json.loads((folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"model folder {folder}",
-                got=f"files that do not load ({name}: {shorten(str(error))})",
-                expected="JSON",
-                hint="Save it with save_pretrained of the processor.",
-            ) from error
+            got = f"files that do not load ({name}: {shorten(str(error))})"
+            hint = "Save it with save_pretrained of the processor."
+            raise InputError(f"model folder {folder}", got=got, expected="JSON", hint=hint) from error
         if name.startswith("processor"):
             document = document.get("image_processor")
         if isinstance(document, dict):
@@ -330,19 +259,10 @@ def _read_pictures(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _pictures(told: Mapping[str, Any], config: Any, what: str = "model") -> Pictures:
-    """Work out how a model's pictures are made.
-
-    Args:
-        told: What its folder says of them.
-        config: The model's config.
-        what: The model, as a message starts.
-
-    Raises:
-        InputError: They are made in a way that there is not here.
-    """
+def _preprocessing(told: Mapping[str, Any], config: Any, what: str = "model") -> _Preprocessing:
+    """Work out how a model's images are made, from what its folder says (`told`) and its config."""
     kind = str(config.model_type)
-    settings = {**_PICTURES[kind], **told}
+    settings = {**_IMAGES[kind], **told}
     rescaled = settings.get("do_rescale", True) and math.isclose(settings.get("rescale_factor", 1 / 255), 1 / 255)
     interpolation = _INTERPOLATIONS.get(settings["resample"])
     if interpolation is None or not rescaled or not settings.get("do_resize", True):
@@ -355,9 +275,9 @@ def _pictures(told: Mapping[str, Any], config: Any, what: str = "model") -> Pict
         size = config.vision_config.image_size
         geometry = Geometry(int(size), _mode(settings, kind, size, what), interpolation)
     if not settings.get("do_normalize", True):
-        return Pictures(geometry, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    mean, std = (_three(settings[key]) for key in ("image_mean", "image_std"))
-    return Pictures(geometry, mean, std)
+        return _Preprocessing(geometry, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    mean, std = (three(settings[key]) for key in ("image_mean", "image_std"))
+    return _Preprocessing(geometry, mean, std)
 
 
 def _mode(settings: Mapping[str, Any], kind: str, size: Any, what: str) -> ResizeMode:
@@ -376,8 +296,8 @@ def _mode(settings: Mapping[str, Any], kind: str, size: Any, what: str) -> Resiz
         return "squash"
     if _same(scaled, {"shortest_edge": size}) and crops and (cropped is None or _same(cropped, square)):
         return "shortest"
-    got = f"pictures scaled to {scaled}" + (f" and cropped to {cropped}" if crops else "") + f" for a model of {size}"
-    raise _unsupported(what, got, "squares of the model's size, cut from pictures scaled to it")
+    got = f"images scaled to {scaled}" + (f" and cropped to {cropped}" if crops else "") + f" for a model of {size}"
+    raise _unsupported(what, got, "squares of the model's size, cut from images scaled to it")
 
 
 def _same(told: Any, wanted: Mapping[str, int]) -> bool:
@@ -385,9 +305,4 @@ def _same(told: Any, wanted: Mapping[str, int]) -> bool:
 
 
 def _unsupported(what: str, got: str, expected: str) -> InputError:
-    return InputError(what, got=got, expected=expected, hint="Pictures cannot be made for this model here.")
-
-
-def _three(values: Any) -> tuple[float, float, float]:
-    red, green, blue = values if isinstance(values, list | tuple) else (values,) * 3
-    return float(red), float(green), float(blue)
+    return InputError(what, got=got, expected=expected, hint="Images cannot be made for this model here.")

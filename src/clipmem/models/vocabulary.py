@@ -2,7 +2,8 @@
 
 A row that no caption uses has a zero gradient. AdamW keeps its moments at zero and only shrinks it by
 (1 - lr * weight_decay) a step, so that its final value is known without touching it: rows * product of the factors.
-A tiny model has 6 million such numbers and 1.5 million others.
+A tiny model has 6 million such numbers and 1.5 million others: its steps are 1.5 times as fast in batches of 16, 1.1
+times in batches of 128 (`python benchmarks/run.py --suite passes`).
 """
 
 import torch
@@ -11,13 +12,9 @@ from torch import Tensor, nn
 
 
 class Vocabulary:
-    """Replaces an embedding's table by the rows in use, and back.
+    """Replaces an embedding's table by the rows of the token ids in `used`, and back.
 
     Ids keep their order, so that a read-out at the largest id (open_clip's `argmax` pooling) still finds end-of-text.
-
-    Args:
-        embedding: The embedding layer; its `weight` is replaced.
-        used: All token ids that will occur, any shape.
     """
 
     def __init__(self, embedding: nn.Embedding, used: Int[Tensor, "m length"]) -> None:
@@ -30,17 +27,9 @@ class Vocabulary:
         embedding.weight = nn.Parameter(self._full[self.ids].clone())
 
     def compact(self, tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n length"]:
-        """Map token ids to rows of the small table.
-
-        Raises:
-            IndexError: A token is not among those in use.
-        """
-        # on a GPU it stays there: copied for every batch, it would hold up the device
-        self._position = self._position.to(tokens.device)
-        rows = self._position[tokens]
-        if bool((rows < 0).any()):
-            raise IndexError("a token that is not in the compact vocabulary; expand it first")
-        return rows
+        """Map token ids to rows of the small table; a token that is not among those in use gets no row (-1)."""
+        self._position = self._position.to(tokens.device)  # once: copied for every batch, it would hold up the device
+        return self._position[tokens]
 
     def expand(self, decay: float) -> None:
         """Bring the whole table back: trained rows as they are, the others multiplied by `decay`."""

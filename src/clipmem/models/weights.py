@@ -24,14 +24,9 @@ from clipmem.base.errors import InputError, shorten
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # where a folder's weights are, as open_clip looks for them: the first that is there
 _USUAL = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
+    *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"),
+    *("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth"),
+    *("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
 )
 _PLAIN = ("state_dict", "model_state_dict", "model")
 _AVERAGED = ("state_dict_ema", "ema_state_dict", "model_ema", "ema")
@@ -43,35 +38,24 @@ _BROKEN = (
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds.
-
-    Attributes:
-        state: Parameter name → tensor, without the prefixes that training engines add.
-        run: The name of the training run, where the file has it; "" otherwise.
-    """
+    """What a checkpoint holds: parameters by name, without the prefixes of training engines, and the run's name."""
 
     state: dict[str, Tensor]
     run: str = ""
 
 
 def find_weights(folder: Path) -> Path | None:
-    """Choose a folder's weight file as open_clip does: by its usual names, safetensors first; None: there is none.
-
-    Raises:
-        InputError: There are several, none of a usual name.
-    """
+    """Choose a folder's weight file as open_clip does: by its usual names, safetensors first; None: there is none."""
     for name in _USUAL:
         if (folder / name).is_file():
             return folder / name
     for suffixes in ({".safetensors"}, {".bin", ".pth", ".pt"}):
         found = sorted(file for file in folder.glob("*") if file.suffix in suffixes and file.is_file())
         if len(found) > 1:
-            raise InputError(
-                f"model folder {folder}",
-                got=f"several weight files: {', '.join(file.name for file in found[:5])}",
-                expected=f"one of them, or one named {_USUAL[0]}",
-                hint="Name the file that is meant as open_clip does, or write ARCHITECTURE@FILE.",
-            )
+            got = f"several weight files: {', '.join(file.name for file in found[:5])}"
+            expected = f"one of them, or one named {_USUAL[0]}"
+            hint = "Name the file that is meant as open_clip does, or write ARCHITECTURE@FILE."
+            raise InputError(f"model folder {folder}", got=got, expected=expected, hint=hint)
         if found:
             return found[0]
     return None
@@ -80,20 +64,12 @@ def find_weights(folder: Path) -> Path | None:
 def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
     """Read weights from safetensors, a bare state dict, or a training checkpoint of open_clip's trainer.
 
-    Args:
-        path: The file.
-        averaged: Take the running average of the weights (EMA) that some trainers keep beside them.
-
-    Raises:
-        InputError: The file does not load, would have to run code, or holds no such weights.
+    `averaged` takes the running average of the weights (EMA) that some trainers keep beside them.
     """
     if path.suffix not in SUFFIXES:
-        raise InputError(
-            f"checkpoint {path}",
-            got=f"a file of type {path.suffix or 'without a name'}",
-            expected=f"one of {', '.join(SUFFIXES)}",
-            hint="Save the model's state_dict as safetensors.",
-        )
+        got = f"a file of type {path.suffix or 'without a name'}"
+        hint = "Save the model's state_dict as safetensors."
+        raise InputError(f"checkpoint {path}", got=got, expected=f"one of {', '.join(SUFFIXES)}", hint=hint)
     found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(found, Mapping):
         raise _no_weights(path, f"a {type(found).__name__}")
@@ -106,12 +82,9 @@ def _read_safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, TypeError, LookupError) as error:
-        raise InputError(
-            f"checkpoint {path}",
-            got=f"a file that does not load ({shorten(str(error))})",
-            expected="safetensors",
-            hint="Check that the file is whole.",
-        ) from error
+        got = f"a file that does not load ({shorten(str(error))})"
+        hint = "Check that the file is whole."
+        raise InputError(f"checkpoint {path}", got=got, expected="safetensors", hint=hint) from error
 
 
 def _read_torch(path: Path) -> object:
@@ -130,26 +103,22 @@ def _read_torch(path: Path) -> object:
             # mapped, not read: of a training checkpoint two thirds are the optimizer's
             return torch.load(path, map_location="cpu", weights_only=True, mmap=bool(names))
     except pickle.UnpicklingError as error:
-        raise InputError(
-            f"checkpoint {path}",
-            got=f"a pickle that holds more than weights ({_first_line(error)})",
-            expected="tensors, numbers and text only",
-            hint="It could run code; nothing of it was run. Save the model's state_dict alone, best as safetensors.",
-        ) from error
+        got = f"a pickle that holds more than weights ({reason(error)})"
+        hint = "It could run code; nothing of it was run. Save the model's state_dict alone, best as safetensors."
+        raise InputError(f"checkpoint {path}", got=got, expected="tensors, numbers and text only", hint=hint) from error
     except _BROKEN as error:
-        raise InputError(
-            f"checkpoint {path}",
-            got=f"a file that does not load ({_first_line(error)})",
-            expected="a file that torch.save wrote",
-            hint="Check that the file is whole.",
-        ) from error
+        got = f"a file that does not load ({reason(error)})"
+        hint = "Check that the file is whole."
+        raise InputError(f"checkpoint {path}", got=got, expected="a file that torch.save wrote", hint=hint) from error
 
 
-def _first_line(error: BaseException) -> str:
-    # what went wrong stands behind torch's advice to load it all the same
+def reason(error: BaseException) -> str:
+    """Take the line that says what went wrong from what torch and the libraries below it raise."""
+    # it stands behind torch's advice to load it all the same, or behind the line before a list of parameters
     told = str(error).rpartition("WeightsUnpickler error:")[2]
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
-    return shorten((lines or [type(error).__name__])[0], 160)
+    lines = [line.strip() for line in told.splitlines() if line.strip()] or [type(error).__name__]
+    listed = len(lines) > 1 and lines[0].startswith("Error(s) in loading")
+    return shorten(lines[1 if listed else 0], 160)
 
 
 def _archive(path: Path) -> list[str]:
@@ -171,24 +140,19 @@ def _choose(path: Path, found: Mapping[Any, Any], *, averaged: bool) -> dict[str
     if not averaged and found and all(isinstance(value, Tensor) for value in found.values()):
         return _bare(path, found)
     if any(isinstance(found.get(key), Mapping) for key in other):
-        raise InputError(
-            f"checkpoint {path}",
-            got="no averaged weights (EMA)" if averaged else "averaged weights (EMA) only",
-            expected=f"one of {', '.join(wanted)}",
-            hint="Leave out #ema: the file has the weights themselves."
+        got = "no averaged weights (EMA)" if averaged else "averaged weights (EMA) only"
+        hint = (
+            "Leave out #ema: the file has the weights themselves."
             if averaged
-            else "Add #ema to the address: the averaged weights are then taken.",
+            else "Add #ema to the address: the averaged weights are then taken."
         )
+        raise InputError(f"checkpoint {path}", got=got, expected=f"one of {', '.join(wanted)}", hint=hint)
     raise _no_weights(path, f"keys {[str(key) for key in list(found)[:5]]}")
 
 
 def _no_weights(path: Path, got: str) -> InputError:
-    return InputError(
-        f"checkpoint {path}",
-        got=got,
-        expected="a state dict (parameter names and tensors), or a training checkpoint with one in state_dict",
-        hint="Save the model's state_dict.",
-    )
+    expected = "a state dict (parameter names and tensors), or a training checkpoint with one in state_dict"
+    return InputError(f"checkpoint {path}", got=got, expected=expected, hint="Save the model's state_dict.")
 
 
 def _bare(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ def combine(
         error = seed_interval(seen - unseen, confidence)
     else:
         score = in_out_means(values, sign > 0).score
-        error = jackknife_models(values, sign > 0, confidence=confidence, variance="moderated")
+        error = jackknife_models(values, sign > 0, confidence=confidence)
     columns = {
         "clipmem": score,
         "clipmem_norm": _normalized(score, (rows["role"] == "candidate").to_numpy()),

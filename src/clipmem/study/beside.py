@@ -17,7 +17,7 @@ import polars as pl
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe, flatten
-from clipmem.localize.beside import compare_curves, curves_of
+from clipmem.localize.curves import compare_curves, curves_of
 from clipmem.localize.run import SETTINGS_FILE
 from clipmem.store import manifest
 from clipmem.store.atomic import atomic_write

@@ -21,7 +21,7 @@ from clipmem.base.recipes import TrainSection
 from clipmem.data.colour import distort
 from clipmem.data.transfer import send
 from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, render
-from clipmem.models.openclip import OpenClipEncoder
+from clipmem.models.openclip import OpenClipEncoder, trim
 from clipmem.store.hashing import json_sha256
 from clipmem.train.ahead import made_ahead
 from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
@@ -318,7 +318,7 @@ def _batches(
                     _view(data, draws.crops[view], view, encoder, device, moment, settings, hooks)
                     for view in range(views)
                 ],
-                send(hooks.tokens(texts.tokens[rows], moment), device),
+                send(trim(hooks.tokens(texts.tokens[rows], moment)), device),
                 None if labels is None else send(labels[batch], device),
             )
 

@@ -1,7 +1,7 @@
 """The arithmetic of a comparison: every run against the baseline, seed by seed, and which runs nothing beats.
 
 With m_k the measure of a run and b_k that of the baseline under seed k, the difference is the mean of m_k - b_k with
-its t interval over seeds (see `functional.paired`): the same seed has the same initial weights and order of pairs in
+its t interval over seeds (`functional.paired_test`): the same seed has the same initial weights and order of pairs in
 both, so that what the seed does to both cancels. Cost is a ratio: exp of the mean of log m_r - log b_r over models r.
 
 Intervals are not corrected for their number; `p_holm` is, over all differences of memorization and utility that are
@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clipmem.functional.multiple import holm
-from clipmem.functional.paired import paired_test
+from clipmem.functional.comparisons import holm, paired_test
 from clipmem.report.compare.fair import common, differing, notes
 from clipmem.report.compare.run import ComparedRun
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
-from clipmem.functional.paired import paired_test
+from clipmem.functional.comparisons import paired_test
 from clipmem.functional.verdict import Answer, Claim, all_hold, verdict
 from clipmem.report.compare.fair import common
 from clipmem.report.compare.run import ComparedRun

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from clipmem.functional.hypothesis_tests import superiority
+from clipmem.functional.comparisons import superiority
 from clipmem.functional.verdict import Claim
 from clipmem.report.compare.run import ComparedRun
 from clipmem.study.reproduce.finding import ABOVE, BELOW, FINDINGS, Context, Effect, Finding, Panel, Results, Series

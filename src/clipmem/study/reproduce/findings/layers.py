@@ -5,7 +5,7 @@ from functools import cache
 
 import polars as pl
 
-from clipmem.localize.beside import curves_of
+from clipmem.localize.curves import curves_of
 from clipmem.report.compare.run import ComparedRun
 from clipmem.report.published import ERROR, UNITMEM
 from clipmem.study.beside import NAMES

@@ -1,6 +1,6 @@
 """Slow references of a study's Déjà Vu memorization: captions, nearest pictures, objects, gaps, tops, text neighbours.
 
-As `clipmem.testing.reference`: plain loops for tests, also yours; no code in common with `clipmem.functional` or
+As `tests.reference.loops`: plain loops; no code in common with `clipmem.functional` or
 `clipmem.evaluate`.
 """
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from math import fsum, log, sqrt
 
-from clipmem.testing.reference_measures import dejavu_gaps, nearest
+from tests.reference.loops_measures import dejavu_gaps, nearest
 
 Row = Sequence[float]
 

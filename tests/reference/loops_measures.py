@@ -1,10 +1,10 @@
 """Slow references of the measures beside CLIPMem: each written from its equation as plain loops over Python floats.
 
-As `clipmem.testing.reference`: for tests, also yours; no code in common with `clipmem.functional`.
+As `tests.reference.loops`: no code in common with `clipmem.functional`.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise, product
+from itertools import pairwise
 from math import exp, fsum, sqrt
 from statistics import median
 
@@ -21,26 +21,6 @@ def _mean(values: Sequence[float]) -> float:
 def _variance(values: Sequence[float]) -> float:
     mean = _mean(values)
     return fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-
-
-def cmc(pair: Sequence[Sequence[Row]], held_out: Sequence[Sequence[Sequence[Row]]], *, member: int = -1) -> float:
-    """CMC of one pair, ½ E[1ᵀΦΦᵀ1] - ½ E[1ᵀΦΦ_hᵀ1], by running over every choice of one view a modality.
-
-    Args:
-        pair: For each modality the views (or captions) of the pair.
-        held_out: For each held-out pair the same.
-        member: Row of the pair among the held-out pairs, or -1.
-
-    Returns:
-        The value.
-    """
-    own = [fsum(similarity(x, y) for x in choice for y in choice) for choice in product(*pair)]
-    other: list[float] = []
-    for j, held in enumerate(held_out):
-        if j != member:
-            both = product(product(*pair), product(*held))
-            other.append(_mean([fsum(similarity(x, y) for x in mine for y in theirs) for mine, theirs in both]))
-    return _mean(own) / 2 - _mean(other) / 2
 
 
 def view_distance(clean: Row, views: Sequence[Row]) -> float:
@@ -136,29 +116,10 @@ def welch_df(values: Row, member: Sequence[bool]) -> float:
     return fsum(parts) ** 2 / below
 
 
-def resampled_scores(values: Row, member: Sequence[bool], draws: Sequence[Sequence[int]]) -> list[float]:
-    """Score of one pair in each draw of models, leaving out the draws without a model on a side."""
-    scores: list[float] = []
-    for draw in draws:
-        had = [member[r] for r in draw]
-        if any(had) and not all(had):
-            scores.append(in_out([values[r] for r in draw], had))
-    return scores
-
-
 def holm(p: Row) -> list[float]:
     """Adjusted p of test i: the largest (m - rank) p over the tests that come no later, at most 1."""
     order = sorted(range(len(p)), key=lambda i: p[i])
     adjusted = [0.0] * len(p)
     for place, i in enumerate(order):
         adjusted[i] = max(min(1.0, (len(p) - j) * p[order[j]]) for j in range(place + 1))
-    return adjusted
-
-
-def benjamini_hochberg(p: Row) -> list[float]:
-    """Adjusted p of test i: the smallest m p / rank over the tests that come no earlier, at most 1."""
-    order = sorted(range(len(p)), key=lambda i: p[i])
-    adjusted = [0.0] * len(p)
-    for place, i in enumerate(order):
-        adjusted[i] = min(min(1.0, len(p) * p[order[j]] / (j + 1)) for j in range(place, len(p)))
     return adjusted

@@ -1,6 +1,6 @@
 """Slow references of utility: zero-shot classification, its metrics, logistic regression, chance of retrieval.
 
-As `clipmem.testing.reference`: plain loops over Python floats, written from the equations, for tests. The regression
+As `tests.reference.loops`: plain loops over Python floats, written from the equations, for tests. The regression
 goes downhill in small steps, and takes thousands of them.
 """
 

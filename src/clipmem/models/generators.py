@@ -1,0 +1,129 @@
+"""Local models that write captions or draw images: a language model of transformers, a pipeline of diffusers.
+
+They need the extra `hf`, drawing also diffusers; nothing is fetched. How good the variants are depends on the model
+alone: a small language model may say something else, and a caption that says something else is a wrong caption. Look at
+`mitigate/caption_variants.parquet` before you trust a study with them. A drawn image shows what the pipeline makes of
+the caption, whose own training pairs may be among the ones measured.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from clipmem.base.errors import InputError, shorten
+from clipmem.base.random import derive_seed
+from clipmem.base.require import require
+from clipmem.models.extras import library
+from clipmem.store.hashing import file_sha256, json_sha256
+
+PROMPT = "Caption: {}\nThe same caption in other words:"
+STEPS = 25
+_LONGEST = 40  # tokens of a variant: captions of photographs have about 12 words
+_BROKEN = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+
+
+def _check_folder(what: str, folder: Path, marker: str, saved_by: str) -> None:
+    got = f"no {marker} in it" if folder.is_dir() else "no such folder"
+    expected, hint = (
+        f"a folder that save_pretrained of {saved_by} wrote",
+        "Download the model; nothing is fetched here.",
+    )
+    require((folder / marker).is_file(), what, got, expected, hint)
+
+
+def _does_not_load(what: str, error: Exception, expected: str, hint: str) -> InputError:
+    return InputError(what, got=f"files that do not load ({shorten(str(error))})", expected=expected, hint=hint)
+
+
+def _hash(folder: Path, suffixes: set[str], *settings: object) -> str:
+    """Hash the settings and the files of a model: equal ones make equal variants."""
+    files = sorted(file for file in folder.rglob("*") if file.suffix in suffixes)
+    return json_sha256([*settings, *([str(file.relative_to(folder)), file_sha256(file)] for file in files)])
+
+
+class LanguageModel:
+    """A causal or sequence-to-sequence language model in a local folder, as `save_pretrained` writes it."""
+
+    def __init__(self, folder: Path) -> None:
+        transformers, what = library("transformers", "a language model"), f"language model {str(folder)!r}"
+        _check_folder(what, folder, "config.json", "transformers")
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+            kind = (
+                transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+            )
+            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            with torch.random.fork_rng(devices=[]):
+                self._model: Any = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+        except _BROKEN as error:
+            expected = "config, tokenizer and safetensors weights of a text generation model"
+            hint = "Save the model with save_pretrained(FOLDER), its tokenizer too."
+            raise _does_not_load(what, error, expected, hint) from error
+        self._folder, self._decoder_only = folder, not config.is_encoder_decoder
+
+    def content(self) -> str:
+        """Hash the model's files and the prompt."""
+        return _hash(self._folder, {".safetensors", ".json", ".txt", ".model"}, PROMPT, _LONGEST)
+
+    def rewrite(self, caption: str, *, count: int, seed: int) -> list[str]:
+        """Draw `count` variants of a caption, first lines only; they depend on caption and seed alone."""
+        given = self._tokenizer(PROMPT.format(caption), return_tensors="pt")
+        padding: int | None = self._tokenizer.pad_token_id
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            torch.manual_seed(derive_seed(seed, "rewrite", caption))
+            written = self._model.generate(
+                **{name: given[name] for name in ("input_ids", "attention_mask")},
+                do_sample=True,
+                top_p=0.95,
+                num_return_sequences=count,
+                max_new_tokens=_LONGEST,
+                pad_token_id=self._tokenizer.eos_token_id if padding is None else padding,
+            )
+        own = written[:, given["input_ids"].shape[1] :] if self._decoder_only else written
+        texts: Sequence[str] = self._tokenizer.batch_decode(own, skip_special_tokens=True)
+        return [_first_line(text) for text in texts]
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip().strip("\"'“”").strip() for line in text.strip().splitlines()]
+    return next((line for line in lines if line), "")
+
+
+class DiffusionModel:
+    """A text-to-image pipeline in a local folder, as diffusers' `save_pretrained` writes it, weights as safetensors."""
+
+    def __init__(self, folder: Path) -> None:
+        expected, install = "it beside the extra hf", "diffusers 'clipmem[hf]'"
+        diffusers = library("diffusers", "a diffusion pipeline", expected=expected, install=install)
+        what = f"diffusion pipeline {str(folder)!r}"
+        _check_folder(what, folder, "model_index.json", "diffusers")
+        try:
+            self._pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True
+            )
+        except _BROKEN as error:
+            expected = "a text-to-image pipeline with safetensors weights"
+            hint = "Save it with save_pretrained(FOLDER, safe_serialization=True)."
+            raise _does_not_load(what, error, expected, hint) from error
+        self._pipeline.set_progress_bar_config(disable=True)
+        if torch.cuda.is_available():
+            self._pipeline.to("cuda")
+        self._folder = folder
+
+    def content(self) -> str:
+        """Hash the pipeline's files."""
+        return _hash(self._folder, {".safetensors", ".json", ".txt"}, STEPS)
+
+    def draw(self, caption: str, number: int, *, seed: int) -> bytes:
+        """Draw image `number` of a caption, from 0, as PNG; it depends on caption, number and seed alone."""
+        stream = torch.Generator().manual_seed(derive_seed(seed, "draw", number, caption))
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            [drawn] = self._pipeline(caption, generator=stream, num_inference_steps=STEPS).images
+        image: Image.Image = drawn
+        data = io.BytesIO()
+        image.convert("RGB").save(data, "PNG")
+        return data.getvalue()

@@ -1,0 +1,85 @@
+"""Slow references of statistics and retrieval; those of the score itself ship in `clipmem.testing.reference`.
+
+Plain loops over Python floats, written from the equations; no code in common with `clipmem.functional`.
+"""
+
+from collections.abc import Sequence
+from math import fsum
+
+from clipmem.testing.reference import Row, alignment, alignment_parts, clipmem, similarity
+
+__all__ = [
+    "alignment",
+    "alignment_parts",
+    "auroc",
+    "auroc_variance",
+    "clipmem",
+    "recall",
+    "retrieval_ranks",
+    "superiority",
+]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fsum(values) / len(values)
+
+
+def superiority(a: Row, b: Row) -> float:
+    """P(a > b) + ½ P(a = b), by counting all couples."""
+    return _mean([1.0 if x > y else 0.5 if x == y else 0.0 for x in a for y in b])
+
+
+def auroc(scores: Row, positive: Sequence[bool]) -> float:
+    """Area under the ROC curve: how often a positive pair scores above another one, ties as a half."""
+    chosen = [score for score, is_positive in zip(scores, positive, strict=True) if is_positive]
+    rest = [score for score, is_positive in zip(scores, positive, strict=True) if not is_positive]
+    return superiority(chosen, rest)
+
+
+def auroc_variance(scores: Row, positive: Sequence[bool]) -> float:
+    """Variance of the AUROC (DeLong et al. 1988): var(V_i)/P + var(V_j)/Q, V a mean over the other class."""
+    chosen = [score for score, is_positive in zip(scores, positive, strict=True) if is_positive]
+    rest = [score for score, is_positive in zip(scores, positive, strict=True) if not is_positive]
+    of_chosen = [superiority([x], rest) for x in chosen]
+    of_rest = [superiority(chosen, [y]) for y in rest]
+    return _variance(of_chosen) / len(chosen) + _variance(of_rest) / len(rest)
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def retrieval_ranks(
+    image: Sequence[Row], text: Sequence[Row], text_pair: Sequence[int], *, tie: float = 1e-12
+) -> tuple[list[float], list[float]]:
+    """Rank each caption's image and each image's best caption: 1 + better others + half of the equal others.
+
+    Args:
+        image: One embedding an image, any length, shape (n, d).
+        text: Caption embeddings, any length, shape (m, d).
+        text_pair: The image of each caption.
+        tie: Similarities that differ by no more are equal.
+
+    Returns:
+        Ranks of images, one a caption; ranks of captions, one an image.
+    """
+
+    def lost(rivals: Sequence[float], own: float) -> float:
+        return fsum(1.0 if rival > own + tie else 0.5 if rival >= own - tie else 0.0 for rival in rivals)
+
+    image_ranks: list[float] = []
+    for caption, i in zip(text, text_pair, strict=True):
+        rivals = [similarity(other, caption) for j, other in enumerate(image) if j != i]
+        image_ranks.append(1 + lost(rivals, similarity(image[i], caption)))
+    text_ranks: list[float] = []
+    for i, own_image in enumerate(image):
+        both = [(similarity(own_image, caption), j) for caption, j in zip(text, text_pair, strict=True)]
+        own = max(value for value, j in both if j == i)
+        text_ranks.append(1 + lost([value for value, j in both if j != i], own))
+    return image_ranks, text_ranks
+
+
+def recall(ranks: Row, k: int) -> float:
+    """Share of the queries whose rank is at most `k`."""
+    return _mean([1.0 if rank <= k else 0.0 for rank in ranks])
