@@ -71,6 +71,7 @@ def doctor(*, speed: Annotated[bool, Parameter(negative="")] = False) -> None:
 def _show_speed(console: "Console") -> None:
     from rich.table import Table
 
+    from clipmem.base.machine import cores
     from clipmem.study.speed import in_words, measure
 
     found = measure(say=lambda what: console.print(f"measuring: {what} ...", highlight=False))

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 STOP = "stop"  # a file of this name on the board asks all tasks to stop
-STOPPED = 130
 _PR_SET_PDEATHSIG = 1
 _POLL = 0.25
 _GRACE = 3.0  # seconds for the step at hand and its checkpoint
