@@ -28,23 +28,7 @@ def build_cache(
     order: Sequence[int] | None = None,
     left_out: Callable[[int, DecodeError], object] | None = None,
 ) -> None:
-    """Decode pictures block by block and write them as one `.npy` file, atomically.
-
-    Args:
-        path: The file to write.
-        references: The pictures, in the order of the rows.
-        read: Gives the encoded bytes of references, as `Source.read`.
-        size: Side of the square, in pixels.
-        resize_mode: What happens to the longer side (see `Geometry`).
-        interpolation: How pixels are weighed in scaling.
-        progress: Called with the number of pictures done since the last call.
-        order: The positions in the order in which they are read (see `Source.storage_order`); the file is the same.
-        left_out: Called with the position of a picture that does not decode, and why: it gets no row. None: the first
-            such picture is an error.
-
-    Raises:
-        DecodeError: A picture does not decode, and `left_out` is None.
-    """
+    """Decode pictures block by block and write them as one `.npy` file, atomically."""
     places = range(len(references)) if order is None else order
     row, broken = size * size * 3, set[int]()
     with atomic_file(path) as stream:
@@ -99,11 +83,7 @@ def _header(n: int, size: int) -> bytes:
 
 
 def open_cache(path: Path) -> UInt8[np.ndarray, "n size size 3"]:
-    """Open the cache read-only, memory-mapped.
-
-    Raises:
-        InputError: The file is missing or broken.
-    """
+    """Open the cache read-only, memory-mapped."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -43,13 +43,6 @@ class Colours(NamedTuple):
 def draw_colours(keys: np.ndarray, *, seed: int, strength: float, grey: float, blur: float) -> Colours:
     """Draw what is done to the colours of each pair in the stream `seed`.
 
-    Args:
-        keys: Keys of the pairs, shape (n,) (see `views.pair_keys`).
-        seed: Seed of the stream, for example of one view of one epoch.
-        strength: s, 0 for no jitter.
-        grey: Probability of a grey picture.
-        blur: Probability of a blurred picture.
-
     Example:
         >>> drawn = draw_colours(np.array([7], dtype=np.uint64), seed=1, strength=0.0, grey=0.0, blur=1.0)
         >>> drawn.jitter.item(), drawn.grey.item(), drawn.blur.item()
@@ -80,15 +73,7 @@ def distort(
 
 
 def recolour(pixels: Float[Tensor, "n 3 size size"], colours: Colours) -> Float[Tensor, "n 3 size size"]:
-    """Apply drawn colours: jitter, then grey, then blur, each to the pictures that were drawn for it.
-
-    Args:
-        pixels: Values in [0, 1], shape (n, 3, size, size); not changed.
-        colours: One draw a picture.
-
-    Returns:
-        Values in [0, 1], same shape.
-    """
+    """Apply drawn colours: jitter, then grey, then blur, each to the pictures that were drawn for it."""
     values = pixels.clone()
     for name, change in (("brightness", adjust_brightness), ("contrast", adjust_contrast)):
         _on(values, colours.jitter, getattr(colours, name), change)

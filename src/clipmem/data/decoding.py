@@ -62,11 +62,7 @@ _BROKEN = (
 
 
 class DecodeError(InputError):
-    """A picture that cannot be used.
-
-    Attributes:
-        reason: What is wrong, in a few words that are the same for every picture with that problem.
-    """
+    """A picture that cannot be used."""
 
     def __init__(self, name: str, reason: str, *, got: str, expected: str = "", hint: str) -> None:
         super().__init__(name, got=got, expected=expected, hint=hint)
@@ -89,21 +85,7 @@ def decode(
     resize_mode: ResizeMode = "shortest",
     interpolation: Interpolation = "bicubic",
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """Decode one picture.
-
-    Args:
-        data: The encoded picture.
-        size: Side of the square, in pixels.
-        name: What to call the picture in a message.
-        resize_mode: What happens to the longer side (see `Geometry`).
-        interpolation: How pixels are weighed in scaling.
-
-    Returns:
-        RGB values, shape (size, size, 3). Of an animation, the first frame.
-
-    Raises:
-        DecodeError: The bytes are not a picture of a known format, are truncated or damaged, or are too many.
-    """
+    """Decode one picture."""
     _check_bytes(data, name)
     geometry = Geometry(size, resize_mode, interpolation)
     try:
@@ -121,9 +103,6 @@ def decode(
 
 def read_header(data: bytes, *, name: str = "picture") -> Header:
     """Check a picture as `decode` does and read its size, without decoding a pixel.
-
-    Raises:
-        DecodeError: As `decode`, as far as the header tells.
 
     Example:
         >>> stream = io.BytesIO()

@@ -77,15 +77,6 @@ def difference_hash(pixels: UInt8[np.ndarray, "n size size 3"]) -> UInt64[np.nda
     The picture is averaged to 8 x 9 grey cells; bit (r, c) = [G(r, c + 1) - G(r, c) > 2 levels] (dHash, with
     a step).
 
-    Args:
-        pixels: Decoded pictures, 0 to 255.
-
-    Returns:
-        One 64-bit hash a picture.
-
-    Raises:
-        InputError: If the pictures are smaller than 16 x 16.
-
     Example:
         >>> ramp = np.broadcast_to(np.arange(0, 160, 10, dtype=np.uint8)[:, None], (1, 16, 16, 3))
         >>> print(f"{difference_hash(ramp)[0]:x}, {difference_hash(ramp.swapaxes(1, 2))[0]:x}")
@@ -109,13 +100,6 @@ def correlation(a: UInt8[np.ndarray, "n d"], b: UInt8[np.ndarray, "n d"]) -> Flo
 
     One mean for all three colours: brightness and contrast may differ, hue may not. A row with less contrast
     than 4 levels correlates 0 with everything, so blank pictures do not pull one another together.
-
-    Args:
-        a: Thumbnails of the first pictures.
-        b: Thumbnails of the second pictures.
-
-    Returns:
-        Correlations in [-1, 1].
     """
     x, y, d = a.astype(np.float64), b.astype(np.float64), a.shape[1]
 
@@ -133,16 +117,6 @@ def near_pairs(hashes: UInt64[np.ndarray, " n"], *, distance: int = DISTANCE) ->
     Multi-index hashing (Norouzi, Punjani & Fleet 2012): cut the 64 bits into distance + 1 bands. Differences
     in at most `distance` places leave at least one band untouched, so only hashes that share a band need
     comparing. No pair is lost.
-
-    Args:
-        hashes: One hash a picture.
-        distance: Largest number of different bits, 0 to 31.
-
-    Yields:
-        Rows (i, j), i < j.
-
-    Raises:
-        InputError: If `distance` is outside its range.
 
     Example:
         >>> [block.tolist() for block in near_pairs(np.array([0, 255, 1], dtype=np.uint64), distance=1)]
@@ -227,20 +201,6 @@ def duplicate_groups(
     Two pictures are joined if their pixels are identical; or if their hashes differ in at most `distance`
     bits and their thumbnails correlate by at least `threshold`; or if their keys are equal. Blank pictures
     are joined by identity or key only. At most 2^20 proposed pairs are held at a time, never n x n.
-
-    Args:
-        pixels: Decoded pictures, 0 to 255; a memory-mapped array is read block by block.
-        threshold: Smallest correlation of near-duplicates, in (0, 1]. A larger one joins less.
-        distance: Largest number of different hash bits, 0 to 31.
-        keys: Group keys that are known already, one a picture: they are never separated.
-
-    Returns:
-        One group name a picture. It is the smallest pixel hash in the group: it depends on the pictures in
-        the group and on nothing else, so the order of the input does not matter.
-
-    Raises:
-        InputError: If the pictures are smaller than 16 x 16, if `keys` has another length, if `threshold` or
-            `distance` is outside its range.
 
     Example:
         >>> picture = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)

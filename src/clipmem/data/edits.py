@@ -21,16 +21,6 @@ def caption_edits(caption: str, uid: str, *, count: int, dropout: float = 0.2, s
 
     Edit k depends on (caption, uid, k) and the seed alone; asking for more keeps those that were there.
 
-    Args:
-        caption: The caption.
-        uid: Its pair.
-        count: How many edits are wanted.
-        dropout: Share of words dropped by an edit that drops words; at least one goes and one stays.
-        seed: Seed of the edits.
-
-    Returns:
-        The edits, none equal to the caption or to another; fewer than `count` when the caption is too short for more.
-
     Example:
         >>> caption_edits("red square", "00" * 16, count=3) == caption_edits("red square", "00" * 16, count=3)
         True
@@ -94,17 +84,6 @@ def edits_of_single(
 ) -> tuple[list[str], list[int]]:
     """Edit the caption of every pair that has one only.
 
-    Args:
-        captions: The captions of each pair, at least one.
-        uids: The pairs.
-        count: How many edits of a caption at most.
-        dropout: See `caption_edits`.
-        seed: Seed of the edits.
-
-    Returns:
-        The edits, and the index of each one's pair; none for pairs with several captions, and none where a caption is
-        too short to be edited.
-
     Example:
         >>> edits_of_single([["a cat", "the cat"], ["ox"]], ["00" * 16, "01" * 16], count=1)[1]
         [1]
@@ -123,16 +102,6 @@ def text_views(
     captions: Sequence[str], uid: str, *, count: int, dropout: float = 0.2, seed: int = 0
 ) -> tuple[str, list[str]]:
     """Choose a pair's clean caption and its text views.
-
-    Args:
-        captions: The pair's captions, at least one; the first is the clean one.
-        uid: The pair.
-        count: How many views at most.
-        dropout: See `caption_edits`.
-        seed: Seed of the edits.
-
-    Returns:
-        The first caption, and the other captions that differ from it; where there is none, seeded edits of it.
 
     Example:
         >>> text_views(["a cat", "the cat"], "00" * 16, count=5)

@@ -45,21 +45,7 @@ def export_pairs(
     shard: int = SHARD,
     progress: Callable[[int], object] = lambda _: None,
 ) -> tuple[int, list[Problem]]:
-    """Write the usable pairs of a source into a new folder.
-
-    Args:
-        source: An opened source.
-        out: The folder; it must be new or empty.
-        to: `webdataset`, `parquet` or `imagefolder`.
-        shard: Pairs in a tar, a Parquet file, or a sub-folder.
-        progress: Called with the number of pairs looked at since the last call.
-
-    Returns:
-        How many pairs were written, and what was left out: the source's problems and pictures that do not decode.
-
-    Raises:
-        InputError: The format is unknown, the folder has something in it, or the source cannot be read.
-    """
+    """Write the usable pairs of a source into a new folder."""
     if to not in FORMATS:
         raise InputError(f"--to {to!r}", got="an unknown format", expected=", ".join(FORMATS), hint="Name one of them.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -40,9 +40,6 @@ def csv_cell(text: str) -> str:
 def datacomp_array(uids: Sequence[str]) -> Shaped[np.ndarray, " n"]:
     """Return uids as DataComp's sorted array of two 64-bit numbers each, every uid once.
 
-    Raises:
-        InputError: A uid has not 32 hexadecimal digits.
-
     Example:
         >>> datacomp_array(["f" * 16 + "0" * 15 + "1", "0" * 32]).tolist()
         [(0, 0), (18446744073709551615, 1)]
@@ -57,19 +54,7 @@ def datacomp_array(uids: Sequence[str]) -> Shaped[np.ndarray, " n"]:
 
 
 def write_ids(path: Path, table: pl.DataFrame) -> Path:
-    """Write a list of uids; the ending of the name says how.
-
-    Args:
-        path: `.txt` (one uid a line, in the order of the table), `.parquet` (the table), `.csv` (the table, for
-            spreadsheets) or `.npy` (DataComp's, sorted).
-        table: A column `uid`, and others.
-
-    Returns:
-        The path.
-
-    Raises:
-        InputError: The name ends otherwise, or the place cannot be written.
-    """
+    """Write a list of uids; the ending of the name says how."""
     if path.suffix not in ENDINGS:
         raise InputError(
             f"--out {path}", got=f"a name that ends in {path.suffix or 'nothing'!r}", expected=", ".join(ENDINGS),

@@ -32,18 +32,7 @@ _DIGEST = 12  # bytes of a hash by which equal pictures are counted
 
 @dataclass
 class Looked:
-    """What was seen of the pictures that were looked at.
-
-    Attributes:
-        headers: Header of each picture whose header reads, by row of the pair table.
-        sizes: Encoded bytes of each picture that was read.
-        decoded: Rows that decode.
-        broken: Problem of each row that does not.
-        seconds: Time spent decoding.
-        tried: How many pictures were decoded or found not to.
-        near: Group names of the decoded pictures that were compared.
-        contents: How often each content was read.
-    """
+    """What was seen of the pictures that were looked at."""
 
     headers: dict[int, Header] = field(default_factory=dict)
     sizes: list[int] = field(default_factory=list)
@@ -58,19 +47,7 @@ class Looked:
 def inspect_source(
     source: Source, *, full: bool = False, progress: Callable[[int, int], object] = lambda _done, _of: None
 ) -> tuple[dict[str, Any], Looked]:
-    """Look through a source.
-
-    Args:
-        source: An opened source.
-        full: Read every header and decode every picture.
-        progress: Called with the number of pictures looked at in the sample, and of how many.
-
-    Returns:
-        The facts, plain data for JSON, and what was seen of the pictures.
-
-    Raises:
-        InputError: The source cannot be read, or no record of it can be used.
-    """
+    """Look through a source."""
     digests: Counter[bytes] = Counter()
     pairs = _pairs(source, digests)
     order = source.storage_order(pairs["image"].to_list())

@@ -18,15 +18,6 @@ COLUMNS = ("uid", "objects")
 def object_lists(column: pl.Series) -> list[list[str]]:
     """Read a column of objects: a list of texts a row, or one text with commas between them.
 
-    Args:
-        column: Lists of text or text; null is no object.
-
-    Returns:
-        The objects of each row, without spaces around them, each once, in the order given.
-
-    Raises:
-        InputError: The column holds neither.
-
     Example:
         >>> object_lists(pl.Series("objects", ["cat, sofa,cat", None, ""]))
         [['cat', 'sofa'], [], []]
@@ -48,20 +39,7 @@ def object_lists(column: pl.Series) -> list[list[str]]:
 
 
 def with_objects(pairs: pl.DataFrame, path: str) -> pl.DataFrame:
-    """Put the objects of a user's file in place of those of the source.
-
-    Args:
-        pairs: The pairs, with the columns of the `pairs` table.
-        path: Parquet with the columns uid and objects (see `object_lists`); pairs that it does not name have no
-            object. Empty: the pairs stay as they are.
-
-    Returns:
-        The pairs with the column `objects`.
-
-    Raises:
-        InputError: The file cannot be read, lacks a column, names a pair twice or one that is not in the data, or has
-            no object at all.
-    """
+    """Put the objects of a user's file in place of those of the source."""
     if not path:
         return pairs
     table = read_columns(Path(path), "[dejavu] objects", COLUMNS)

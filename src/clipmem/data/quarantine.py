@@ -19,13 +19,7 @@ _ENDING = 12  # characters of a usual one
 
 
 class Problem(NamedTuple):
-    """A record of the data that takes no part.
-
-    Attributes:
-        source: File or shard in which it lies.
-        key: Which record of it: a row, a member, a path, or the uid.
-        reason: What is wrong with it, in a few words that are the same for all records with that problem.
-    """
+    """A record of the data that takes no part."""
 
     source: str
     key: str
@@ -79,11 +73,7 @@ class Ledger:
         self.ignored[f".{ending.lower()}" if usual else "without a usual ending"] += 1
 
     def check(self, name: str) -> None:
-        """Check that every record is accounted for.
-
-        Raises:
-            RunError: It is not.
-        """
+        """Check that every record is accounted for."""
         if self.read != self.pairs + self.merged + self.left_out:
             raise RunError(
                 f"{name}: got {self.read:,} records, of which {self.pairs:,} are pairs, {self.merged:,} merged and "
@@ -145,10 +135,6 @@ def summarize(table: pl.DataFrame, used: int) -> dict[str, Any]:
     """Say what the summary of a study says: how many pairs are used, how many records left out, and why.
 
     A caption of a pair that has others is a record too: without it the pair is still used.
-
-    Args:
-        table: The table `quarantine`.
-        used: How many pairs are left.
     """
     return {"used": used, "left_out": table.height, "reasons": reasons_of(table)}
 

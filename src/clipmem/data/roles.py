@@ -16,22 +16,7 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 
 def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "leave out"] = "refuse") -> pl.DataFrame:
-    """Read the roles of pairs from a Parquet or CSV file.
-
-    Args:
-        path: The file: columns uid and role; planted (is its caption known to be wrong?) and captions_from (the uid of
-            the pair whose captions it has) if there are such pairs; others are not read.
-        uids: The pairs of the data. Those without a row take no part.
-        others: What to do with rows whose uid, or whose `captions_from`, is none of `uids`: a pair whose picture does
-            not decode is one that had been there when the file was checked.
-
-    Returns:
-        Columns uid, role, planted, captions_from, sorted by uid.
-
-    Raises:
-        InputError: The file is missing or unreadable, lacks a column, has an unknown role, an unknown, missing or
-            repeated uid, fewer than two external pairs, or no candidate.
-    """
+    """Read the roles of pairs from a Parquet or CSV file."""
     table = _read(path)
     where = f"[given] roles, {path}"
     missing = [name for name in ("uid", "role") if name not in table.columns]

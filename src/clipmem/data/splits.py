@@ -37,19 +37,6 @@ def assign_roles(
     missed again, an integer program finds the assignment closest to the random one that meets them, if there
     is one.
 
-    Args:
-        uids: One a pair, all different.
-        groups: One group name a pair: equal names stay together.
-        sizes: Pairs wanted in "shared", "candidate", "independent" and "external"; candidate = independent.
-        seed: Root seed.
-
-    Returns:
-        The role of each pair, in the order of `uids`; None for pairs that are left over and not used.
-
-    Raises:
-        InputError: If the sizes ask for more pairs than there are, if whole groups do not add up to them, if
-            candidate and independent differ, or if uids repeat.
-
     Example:
         >>> sizes = {"shared": 2, "candidate": 1, "independent": 1, "external": 1}
         >>> roles = assign_roles(list("abcde"), ["g", "g", "x", "y", "z"], sizes, seed=0)
@@ -172,20 +159,6 @@ def plant_captions(
     first caption is rejected too. If that fails 200 times (few different texts), a valid assignment is built
     and mixed by swaps, which is only nearly uniform.
 
-    Args:
-        candidates: Uids of the candidates, all different.
-        n: How many get another's captions: 0, or 2 to the number of candidates.
-        seed: Root seed.
-        captions: Captions of each candidate, first one first, to compare by text (case and spacing do not
-            count).
-
-    Returns:
-        uid → uid of the pair whose captions it trains with, sorted by uid; n entries.
-
-    Raises:
-        InputError: If n is 1, negative or more than there are candidates; if a candidate has no captions; if
-            too many candidates share a first caption for n of them to get a different one.
-
     Example:
         >>> planted = plant_captions(["a", "b", "c", "d"], 3, seed=0)
         >>> sorted(planted) == sorted(planted.values()), any(uid == other for uid, other in planted.items())
@@ -255,21 +228,6 @@ def split_table(
     captions: Mapping[str, Sequence[str]] | None = None,
 ) -> pl.DataFrame:
     """Make the table of splits.parquet: roles and planted captions of the pairs that are used.
-
-    Args:
-        uids: One a pair, all different.
-        groups: One group name a pair.
-        sizes: Pairs wanted in each of the four roles.
-        planted: How many candidates train with each other's captions.
-        seed: Root seed.
-        captions: Captions of each pair, to make sure that planted ones differ (see `plant_captions`).
-
-    Returns:
-        Columns uid, role, group, planted, captions_from (the pair's own uid where not planted), sorted by
-        uid. Pairs that no role needed are left out.
-
-    Raises:
-        InputError: As `assign_roles` and `plant_captions`.
 
     Example:
         >>> sizes = {"shared": 1, "candidate": 2, "independent": 2, "external": 1}

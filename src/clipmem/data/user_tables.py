@@ -11,16 +11,7 @@ from clipmem.base.suggest import did_you_mean
 
 
 def read_columns(path: Path, what: str, columns: Sequence[str]) -> pl.DataFrame:
-    """Read these columns of a Parquet file that a setting names.
-
-    Args:
-        path: The file.
-        what: The setting, for messages.
-        columns: The columns it must have.
-
-    Raises:
-        InputError: The file is missing or is not Parquet, or a column is missing.
-    """
+    """Read these columns of a Parquet file that a setting names."""
     try:
         names = pl.read_parquet_schema(path)
         for column in columns:
@@ -43,11 +34,7 @@ def read_columns(path: Path, what: str, columns: Sequence[str]) -> pl.DataFrame:
 
 
 def known_uids(table: pl.DataFrame, known: Sequence[str], what: str) -> list[str]:
-    """Return the uids of a user's table, each once and each of a pair of the data.
-
-    Raises:
-        InputError: A uid is none, unknown, or stands in two rows.
-    """
+    """Return the uids of a user's table, each once and each of a pair of the data."""
     uids, there = table["uid"].cast(pl.String).to_list(), set(known)
     strangers = [uid for uid in uids if uid not in there]
     if strangers:

@@ -48,16 +48,7 @@ def draw_crops(
     ratio: tuple[float, float],
     flip: float,
 ) -> Crops:
-    """Draw the crop of each pair in the stream `seed`.
-
-    Args:
-        keys: Keys of the pairs, shape (n,) (see `pair_keys`).
-        seed: Seed of the stream, for example of one epoch.
-        size: Side of the pictures, in pixels.
-        scale: Range of the area share, in (0, 1].
-        ratio: Range of the aspect ratio, width / height.
-        flip: Probability of a mirror image.
-    """
+    """Draw the crop of each pair in the stream `seed`."""
     n = len(keys)
     drawn = uniform(keys, seed, 2 * _TRIES + 3)
     area = size * size * (scale[0] + (scale[1] - scale[0]) * drawn[:, :_TRIES])
@@ -87,14 +78,6 @@ def render(pixels: UInt8[Tensor, "n size size 3"], crops: Crops, *, size: int) -
     Rows are mixed first, then columns: each of the two passes is a sum of two rows of a matrix with weights, which
     torch computes in one go as an embedding bag. Pictures are done few at a time, so that what lies between the passes
     stays in the processor's cache. A view depends on its own picture and crop alone, bit by bit.
-
-    Args:
-        pixels: Decoded pictures, shape (n, size, size, 3).
-        crops: One crop a picture.
-        size: Side of the result, in pixels.
-
-    Returns:
-        Values in [0, 1], shape (n, 3, size, size).
     """
     n, side = len(pixels), pixels.shape[1]
     rows, row_shares = _taps(crops.top, crops.height, side, size)
@@ -155,14 +138,7 @@ def normalise_pixels(
     *,
     in_place: bool = False,
 ) -> Float[Tensor, "n 3 size size"]:
-    """Apply a model's channel means and standard deviations to pixels in [0, 1].
-
-    Args:
-        pixels: Values in [0, 1], shape (n, 3, size, size).
-        mean: A mean for each channel.
-        std: A standard deviation for each channel, above 0.
-        in_place: Write the result over `pixels`. At 224 pixels, fresh memory costs more than the arithmetic.
-    """
+    """Apply a model's channel means and standard deviations to pixels in [0, 1]."""
     shift = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1)
     scale = torch.tensor(std, device=pixels.device).view(1, 3, 1, 1)
     return (pixels.sub_(shift) if in_place else pixels - shift).div_(scale)

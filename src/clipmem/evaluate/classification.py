@@ -28,16 +28,6 @@ def class_ranks(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) 
 
     rank = 1 + #{classes that score higher} + ½ #{other classes that score the same}.
 
-    Args:
-        scores: Score of each class for each picture, higher is likelier, shape (n, c).
-        labels: The true class of each picture, shape (n,); -1 = none of the columns, which has rank inf.
-
-    Returns:
-        Ranks >= 1, shape (n,).
-
-    Raises:
-        InputError: Lengths differ, or a label is no column.
-
     Example:
         >>> class_ranks(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, 1])).tolist()
         [1.0, 1.5]
@@ -71,17 +61,6 @@ def classification_metrics(
 
     acc_k = share of the pictures whose true class has a rank of at most k; `acc5` only where there are 5 classes.
     mean_per_class_recall = mean of acc1 within each class that has a picture.
-
-    Args:
-        ranks: Rank of the true class of each picture, shape (n,).
-        labels: The true class of each picture, shape (n,).
-        classes: How many classes there are to choose from.
-
-    Returns:
-        The metrics by name, each in [0, 1].
-
-    Raises:
-        InputError: There is no picture, lengths differ, or a label is no class.
 
     Example:
         >>> classification_metrics(np.array([1.0, 2.0, 1.0]), np.array([0, 0, 1]), 2)

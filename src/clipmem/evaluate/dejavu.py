@@ -154,21 +154,7 @@ def measure(
     settings: DejavuSection,
     statistics: Statistics,
 ) -> Measured:
-    """Measure Déjà Vu memorization over the seeds of a study.
-
-    Args:
-        models: For each seed how to read the embeddings of f and those of g; one model is held at a time.
-        labelled: The pairs, with external ones among them, and at least one candidate with an object.
-        text: The nearest public captions of all pairs that are not external, in their order.
-        settings: The recipe's `[dejavu]` section; `neighbours` at most the number of external pairs.
-        statistics: How intervals are made.
-
-    Returns:
-        The two-model test, its floor and the one-model test, each gap with its interval, and one row a measured pair.
-
-    Raises:
-        InputError: There are fewer public pictures than neighbours, or no candidate has an object.
-    """
+    """Measure Déjà Vu memorization over the seeds of a study."""
     every, names = object_matrix(labelled.objects)
     public = every[torch.from_numpy(labelled.role == "external")]
     by_f: list[dict[str, _Guess]] = []

@@ -30,20 +30,7 @@ def retrieval(
     draws: int,
     confidence: float,
 ) -> dict[str, Any]:
-    """Measure retrieval among the external pairs, under f and under g.
-
-    Args:
-        embeddings: side → seed → embeddings of all pairs; the first view of each picture is used.
-        external: Which pairs are external, shape (n,).
-        groups: Group of each pair, shape (n,): intervals resample groups, and seeds when there are several.
-        seed: Seed of the bootstrap.
-        draws: Bootstrap draws.
-        confidence: Level of the intervals.
-
-    Returns:
-        `n`, `captions`, `chance` of each metric, and for `f` and `g` each metric's mean over seeds with its interval
-        and its value `by_seed`.
-    """
+    """Measure retrieval among the external pairs, under f and under g."""
     n = int(external.sum())
     first = next(iter(next(iter(embeddings.values())).values()))
     captions = np.bincount(first.text_pair.numpy(), minlength=len(external))[external]
@@ -77,9 +64,6 @@ def chance(captions: Int[np.ndarray, "n"]) -> dict[str, float]:
     Image retrieval: recall@k = k / n, median rank (n + 1) / 2. Text retrieval of a picture with K of all m captions:
     the best of K is among the first k with the probability 1 - Π_{j<k} (m - K - j) / (m - j), averaged over pictures;
     k / n where each has one.
-
-    Args:
-        captions: How many captions each picture has, >= 1, shape (n,).
 
     Example:
         >>> chance(np.array([1, 1]))["text_retrieval_recall@1"], chance(np.array([2, 1]))["text_retrieval_recall@1"]

@@ -28,14 +28,7 @@ _WORTH_THREADS = 2e7
 
 
 class Probe(NamedTuple):
-    """A fitted probe, tested.
-
-    Attributes:
-        ranks: Rank of the true class of each test picture; inf where no training picture has it; shape (m,).
-        c: The C that was chosen.
-        validation: acc1 on the validation part, for each C of the grid.
-        converged: Whether every fit did, in 1,000 iterations.
-    """
+    """A fitted probe, tested."""
 
     ranks: Float64[np.ndarray, "m"]
     c: float
@@ -58,11 +51,6 @@ def fit(
 
     It minimises C Σ_i -log softmax(W x_i + b)_{y_i} + ½ ||W||² over W and b, b unpenalised; with two classes the
     binary form, C Σ_i log(1 + exp(-y_i (w·x_i + b))) + ½ ||w||². Scores are W x + b, up to a constant a picture.
-
-    Args:
-        features: What is fitted, as it is, shape (n, d).
-        labels: Class numbers, at least two different ones, shape (n,).
-        c: C > 0.
 
     Example:
         >>> scores = fit(np.array([[-1.0], [1.0]]), np.array([3, 7]), 1.0)
@@ -102,11 +90,7 @@ def _same_score(x: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n 1"]:
 
 
 def unit_rows(features: Float[np.ndarray, "n d"], name: str) -> Float64[np.ndarray, "n d"]:
-    """Return the rows at length 1 in float64.
-
-    Raises:
-        InputError: A row is zero or not finite.
-    """
+    """Return the rows at length 1 in float64."""
     values = as_finite(name, features)
     length = np.linalg.norm(values, axis=1, keepdims=True)
     if (length == 0).any():
@@ -133,17 +117,6 @@ def _scaling(features: Float64[np.ndarray, "n d"]) -> _Scaling:
 
 def validation_part(groups: Int[np.ndarray, "n"], share: float, *, seed: int) -> Bool[np.ndarray, "n"]:
     """Draw whole groups at random until they have at least `share` of the pairs; one group is always left.
-
-    Args:
-        groups: Group of each pair, any integers, shape (n,).
-        share: Share of the pairs, in (0, 1).
-        seed: Seed of the draw.
-
-    Returns:
-        Which pairs are drawn, shape (n,).
-
-    Raises:
-        InputError: There are fewer than two groups.
 
     Example:
         >>> part = validation_part(np.array([4, 4, 5, 5]), 0.5, seed=0)
@@ -181,23 +154,6 @@ def linear_probe(
     """Fit a probe to some pairs and rank the classes of others.
 
     Of equally good C the smallest is taken. See the module for the features and the choice of C.
-
-    Args:
-        train: Image embeddings of the training pairs, any length, shape (n, d).
-        labels: Their classes, any integers, shape (n,).
-        groups: Their groups, any integers, shape (n,).
-        test: Image embeddings of the test pairs, shape (m, d).
-        test_labels: Their classes, shape (m,); one that no training pair has is never found.
-        grid: Values of C, > 0, rising.
-        share: Share of the training pairs on which C is chosen.
-        seed: Seed of the draw of that part.
-
-    Returns:
-        The ranks of the test pictures' classes, and what was chosen.
-
-    Raises:
-        InputError: Lengths differ, there are fewer than two classes or groups to train on, or an embedding is zero or
-            not finite.
 
     Example:
         >>> x, y = np.array([[1.0, 0.1], [1.0, 0.2], [0.1, 1.0], [0.2, 1.0]]), np.array([0, 0, 1, 1])

@@ -26,14 +26,7 @@ _NAMES = "class names"
 
 
 class Prompts(NamedTuple):
-    """Prompts of all classes.
-
-    Attributes:
-        classes: The labels, in alphabetical order: class k is `classes[k]`.
-        texts: The prompts.
-        prompt_class: The class of each prompt.
-        templates: The sentences.
-    """
+    """Prompts of all classes."""
 
     classes: list[str]
     texts: list[str]
@@ -43,15 +36,6 @@ class Prompts(NamedTuple):
 
 def make_prompts(labels: Sequence[str], names: Mapping[str, Sequence[str]] | None, templates: Sequence[str]) -> Prompts:
     """Put the names of each class into each template.
-
-    Args:
-        labels: The labels of the pairs; empty ones are none.
-        names: Label → names of the class. Its labels are the classes, also those that no pair has. None: each label is
-            a class, and its name.
-        templates: Sentences with `{}` or `{c}` for the name.
-
-    Raises:
-        InputError: A label has no name, or there is no label or template.
 
     Example:
         >>> make_prompts(["hot-dog", "cat"], None, ["a {}"]).texts
@@ -88,11 +72,7 @@ def _fill(template: str, name: str) -> str:
 
 
 def check_templates(templates: Sequence[Any], where: str) -> list[str]:
-    """Return templates, each a text with a place for the name.
-
-    Raises:
-        InputError: There is none, or one of them has no place for a name.
-    """
+    """Return templates, each a text with a place for the name."""
     for template in templates:
         if not isinstance(template, str) or not any(hole in template for hole in _HOLES):
             raise InputError(
@@ -107,11 +87,7 @@ def check_templates(templates: Sequence[Any], where: str) -> list[str]:
 
 
 def read_templates(path: Path) -> list[str]:
-    """Read templates: a JSON list of texts, or one a line in any other file.
-
-    Raises:
-        InputError: The file is missing or does not read, or a template has no place for a name.
-    """
+    """Read templates: a JSON list of texts, or one a line in any other file."""
     where = f"templates {path}"
     text = _read(path, where, "one template a line, or a JSON list")
     found: Any = _json(text, where) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
@@ -121,14 +97,7 @@ def read_templates(path: Path) -> list[str]:
 
 
 def read_classnames(path: Path) -> dict[str, list[str]]:
-    """Read the names of classes.
-
-    Args:
-        path: JSON with an object label → name or list of names; or CSV with the columns label and name, one row a name.
-
-    Raises:
-        InputError: The file is missing or does not read, or a class has no name.
-    """
+    """Read the names of classes."""
     where = f"{_NAMES} {path}"
     if path.suffix.lower() == ".csv":
         found: Any = _csv(path, where)
@@ -195,10 +164,6 @@ def _shipped() -> Mapping[str, Any]:
 
 def shipped(source: str, labels: str) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]]:
     """Return names and templates for a data source: those in the package for emoji, else labels and plain sentences.
-
-    Args:
-        source: Name of the data source.
-        labels: `label` or `sublabel`.
 
     Example:
         >>> shipped("parquet", "label")[0] is None, shipped("emoji", "label")[0]["flags"]

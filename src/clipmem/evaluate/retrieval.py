@@ -22,14 +22,7 @@ _TIE = 1e-12
 
 
 class Retrieval(NamedTuple):
-    """Recalls and median ranks, and the rank of every query, from which a caller can bootstrap.
-
-    Attributes:
-        metrics: `image_retrieval_recall@k`, `text_retrieval_recall@k` in [0, 1],
-            `image_retrieval_median_rank`, `text_retrieval_median_rank`, >= 1.
-        image_ranks: Rank of its image for each caption, 1 is best, halves at ties, shape (m,).
-        text_ranks: Rank of its best caption for each image, shape (n,).
-    """
+    """Recalls and median ranks, and the rank of every query, from which a caller can bootstrap."""
 
     metrics: dict[str, float]
     image_ranks: Float[Tensor, "m"]

@@ -48,18 +48,6 @@ def tfidf_neighbours(
     that public captions have, P captions, P_r of them with r (scikit-learn's smooth idf); a pair with several captions
     has their mean. A public pair without a common run is no neighbour: its cosine is 0, and so is that of all others.
 
-    Args:
-        queries: Captions of each query pair, at least one.
-        public: Captions of each public pair, at least one.
-        k: How many, 1 to the number of public pairs.
-        block: Queries and public pairs in a tile: all with all are never held.
-
-    Returns:
-        The neighbours; equal cosines (to 12 decimals): the lower row first.
-
-    Raises:
-        InputError: `k` is out of range.
-
     Example:
         >>> tfidf_neighbours([["red car"], ["zzz"]], [["a dog"], ["a blue car"], ["red"]], 2).rows.tolist()
         [[2, 1], [3, 3]]
@@ -110,16 +98,7 @@ def vector_neighbours(
 
 
 def read_vectors(path: str, uids: Sequence[str]) -> Float64[np.ndarray, "n d"]:
-    """Read a user's text embeddings, one vector for the captions of each pair.
-
-    Args:
-        path: Parquet with the columns uid and embedding (lists of numbers), in any order of rows, or .npy with one row
-            a pair in the order of the pair table (sorted by uid).
-        uids: The data's pairs, in that order.
-
-    Raises:
-        InputError: The file cannot be read, names unknown pairs, lacks a pair, or holds no vectors of one width.
-    """
+    """Read a user's text embeddings, one vector for the captions of each pair."""
     file = Path(path)
     if file.suffix == ".npy":
         return _checked(_npy(file, len(uids)), path)

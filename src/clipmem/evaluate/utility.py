@@ -83,14 +83,7 @@ class Measured:
 
 @dataclass
 class Utility:
-    """Collects models one after the other, then summarises them.
-
-    Attributes:
-        pairs: The test pairs.
-        settings: The recipe's `[evaluate]` section.
-        statistics: How intervals are made.
-        models: Side → its models.
-    """
+    """Collects models one after the other, then summarises them."""
 
     pairs: TestPairs
     settings: EvaluateSection
@@ -106,18 +99,7 @@ class Utility:
         *,
         presentations: int | None = None,
     ) -> None:
-        """Measure one model.
-
-        Args:
-            side: Its side: `f`, `g`, or another name.
-            seed: Its seed.
-            embeddings: Its embeddings of all pairs; the first view of each picture is used.
-            prompts: Its embeddings of the prompts; None where zero-shot classification is not measured.
-            presentations: How many pairs it was shown in training, where that is known.
-
-        Raises:
-            InputError: An embedding is zero or not finite.
-        """
+        """Measure one model."""
         pairs = self.pairs
         found = Measured(seed, presentations, only(embeddings, pairs.test))
         image = embeddings.image[:, 0]
@@ -149,15 +131,7 @@ class Utility:
         )
 
     def document(self, retrieval: dict[str, Any] | None) -> dict[str, Any]:
-        """Summarise all models.
-
-        Args:
-            retrieval: What `retrieval` returned; None where it is not measured.
-
-        Returns:
-            `format`, `seeds`, `presentations` and `metrics` by side, `chance`, `n`, `skipped`, and what classes,
-            prompts and probe were.
-        """
+        """Summarise all models."""
         pairs = self.pairs
         metrics: dict[str, dict[str, Any]] = {}
         for side, models in self.models.items():
@@ -249,17 +223,7 @@ def why_not(
     unlabelled: str,
     text: str = "",
 ) -> dict[str, str]:
-    """Say which tasks cannot be measured, and why.
-
-    Args:
-        labels: Class of each pair, -1 where it has none.
-        groups: Group of each pair.
-        test: Which pairs are tested on.
-        train: Which pairs the probe is trained on.
-        classes: How many classes there are.
-        unlabelled: What to say where no test pair has a label.
-        text: Why the text tower is of no use; "" where it is.
-    """
+    """Say which tasks cannot be measured, and why."""
     reason = ""
     if not (test & (labels >= 0)).any():
         reason = unlabelled
@@ -283,9 +247,6 @@ def why_not(
 
 def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> Int[np.ndarray, "n"]:
     """Number labels by their place in `classes`; -1 where a label is empty.
-
-    Raises:
-        InputError: A label is no class.
 
     Example:
         >>> class_numbers(["b", "", "a"], ["a", "b"]).tolist()

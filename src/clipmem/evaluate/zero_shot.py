@@ -28,18 +28,6 @@ def class_embeddings(
 
     w_c = z_c / ||z_c||, z_c = mean over the prompts p of class c of t_p / ||t_p|| (Radford et al. 2021, section 3.1.4).
 
-    Args:
-        text: Embedding of each prompt, any length, shape (m, d).
-        prompt_class: The class of each prompt, in [0, classes), any order, shape (m,).
-        classes: How many classes there are, each with a prompt.
-
-    Returns:
-        Unit class embeddings, shape (classes, d).
-
-    Raises:
-        InputError: Lengths differ, an index is out of range, a class has no prompt, a row is zero or not finite, or
-            the prompts of a class cancel.
-
     Example:
         >>> class_embeddings(torch.tensor([[2.0, 0.0], [0.0, 5.0], [0.0, 1.0]]), torch.tensor([0, 1, 1]), 2).tolist()
         [[1.0, 0.0], [0.0, 1.0]]
@@ -77,18 +65,6 @@ def zero_shot_ranks(
 
     rank = 1 + #{classes that are nearer} + ½ #{other classes that are as near}. Only a block by block piece of the
     cosines is held.
-
-    Args:
-        image: Image embeddings, any length, shape (n, d).
-        classes: Class embeddings, any length, shape (c, d).
-        labels: The true class of each picture, in [0, c), shape (n,).
-        block: Rows and columns of a piece, >= 1. It changes memory and speed, never the result.
-
-    Returns:
-        Ranks, 1 is best, shape (n,).
-
-    Raises:
-        InputError: Shapes differ, a label or `block` is out of range, a row is zero or not finite.
 
     Example:
         >>> zero_shot_ranks(torch.eye(2), torch.tensor([[1.0, 0.1], [0.0, 1.0]]), np.array([0, 0])).tolist()

@@ -66,21 +66,13 @@ class Preparation:
 
 
 class Mitigation(Hook):
-    """A hook that a section of the recipe describes.
-
-    Class attributes:
-        name: The section, `[mitigate.NAME]`.
-    """
+    """A hook that a section of the recipe describes."""
 
     name: ClassVar[str] = ""
 
     @classmethod
     def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
-        """Check that the pairs of the source have what this mitigation draws from; by default it needs nothing.
-
-        Raises:
-            InputError: They have not.
-        """
+        """Check that the pairs of the source have what this mitigation draws from; by default it needs nothing."""
 
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:  # noqa: ARG003
@@ -117,11 +109,7 @@ def prepare(given: Preparation) -> list[Path]:
 
 
 def check(recipe: Recipe, pairs: pl.DataFrame) -> None:
-    """Check the pairs of the source against all mitigations that the recipe sets.
-
-    Raises:
-        InputError: One of them has nothing to draw from.
-    """
+    """Check the pairs of the source against all mitigations that the recipe sets."""
     for mitigation in _mitigations(recipe):
         mitigation.check(recipe, pairs)
 

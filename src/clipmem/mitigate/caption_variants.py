@@ -29,16 +29,6 @@ _SETTING = "[mitigate.caption_variants] provider"
 def variants_of(captions: Sequence[str], section: CaptionVariantsSection) -> dict[str, list[tuple[str, str]]]:
     """Make the variants of captions.
 
-    Args:
-        captions: The captions; equal ones have equal variants.
-        section: The recipe's `[mitigate.caption_variants]`.
-
-    Returns:
-        (kind, variant) of each caption, at most `count`, the kinds in turn and the provider last.
-
-    Raises:
-        InputError: What a kind or the provider needs is not installed.
-
     Example:
         >>> section = CaptionVariantsSection(kinds=("reorder",), count=3)
         >>> variants_of(["red, green", "a cat"], section)
@@ -77,14 +67,6 @@ def choose_variant(
 ) -> Int[np.ndarray, " n"]:
     """Choose between a caption and its m variants: itself if u >= p or m = 0, else variant floor(m u / p).
 
-    Args:
-        u: Uniform numbers in [0, 1), shape (n,).
-        counts: m of each caption, shape (n,).
-        probability: p, above 0.
-
-    Returns:
-        -1 for the caption itself, else the number of its variant, shape (n,).
-
     Example:
         >>> choose_variant(np.array([0.9, 0.1, 0.3]), np.array([2, 2, 2]), 0.4).tolist()
         [-1, 0, 1]
@@ -95,13 +77,7 @@ def choose_variant(
 
 @MITIGATIONS.register("caption_variants")
 class CaptionVariants(Mitigation):
-    """`[mitigate.caption_variants]`.
-
-    Args:
-        section: The section.
-        variants: The variants of each (uid, caption).
-        seed: Seed of the pair of models.
-    """
+    """`[mitigate.caption_variants]`."""
 
     name = "caption_variants"
 

@@ -43,15 +43,7 @@ _SETTING = "[mitigate.image_variants] provider"
 
 @MITIGATIONS.register("image_variants")
 class ImageVariants(Mitigation):
-    """`[mitigate.image_variants]`.
-
-    Args:
-        section: The section.
-        train: The recipe's `[train]`: aspect ratio and mirroring of crops are the same.
-        pixels: The other pictures, shape (rows, side, side, 3); none with `augment`.
-        rows: The rows of each slot.
-        seed: Seed of the pair of models.
-    """
+    """`[mitigate.image_variants]`."""
 
     name = "image_variants"
 

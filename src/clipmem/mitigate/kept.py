@@ -19,13 +19,7 @@ def cache_folder() -> Path:
 
 
 def keep(kind: str, key: object, make: Callable[[], bytes]) -> bytes:
-    """Return what is kept under a key, or make it and keep it.
-
-    Args:
-        kind: Folder of such things.
-        key: Plain data that says all that decides the result.
-        make: Makes it.
-    """
+    """Return what is kept under a key, or make it and keep it."""
     digest = json_sha256(key)
     file = cache_folder() / kind / digest[:2] / digest
     if file.is_file():

@@ -27,13 +27,7 @@ COLUMNS: dict[str, list[str]] = {
 
 @dataclass(frozen=True)
 class Parent:
-    """A parent's scores.
-
-    Attributes:
-        path: As the recipe names it.
-        table: Columns uid, badness (the higher, the sooner a pair is removed; no nulls), and role if it is known.
-        described: What the manifest of the child says of it.
-    """
+    """A parent's scores."""
 
     path: str
     table: pl.DataFrame
@@ -54,14 +48,6 @@ def read_parent(path: str, by: By, setting: str) -> Parent:
         g-alignment  - (g_positive - w (g_image_bank + g_text_bank)), w = `score.weight` of the parent (1 where only a
                      table is given): alignment under the models that did not see the candidates, lowest first
         file         the column `score`, highest first
-
-    Args:
-        path: A run folder, its `scores.parquet`, or with `file` a Parquet or CSV file with the columns uid and score.
-        by: Which badness.
-        setting: The section, for messages.
-
-    Raises:
-        InputError: The file is missing, unreadable, lacks a column, or has no value at all.
     """
     where = Path(path)
     file, weight, described = where, 1.0, dict[str, Any]()
@@ -134,11 +120,7 @@ def _read(file: Path, what: str) -> pl.DataFrame:
 
 
 def check_known(parent: Parent, uids: frozenset[str], setting: str) -> None:
-    """Refuse a parent that was made with other pairs.
-
-    Raises:
-        InputError: It has scores of pairs that the data do not have.
-    """
+    """Refuse a parent that was made with other pairs."""
     strangers = [uid for uid in parent.table["uid"] if uid not in uids]
     if strangers:
         raise InputError(

@@ -9,14 +9,7 @@ from clipmem.base.registry import Registry
 
 
 class Provider(ABC):
-    """A rewriter of captions from outside, such as a language model; its variants are kept, by content.
-
-    Args:
-        address: What follows the colon of its name in the recipe.
-
-    Raises:
-        InputError: It cannot be used.
-    """
+    """A rewriter of captions from outside, such as a language model; its variants are kept, by content."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -53,24 +46,13 @@ class TransformersProvider(Provider):
 
 
 def open_provider(name: str, setting: str) -> Provider:
-    """Open the provider that a setting names as KIND:ADDRESS.
-
-    Raises:
-        InputError: The name has no colon, the kind is unknown, or the provider cannot be used.
-    """
+    """Open the provider that a setting names as KIND:ADDRESS."""
     kind, address = _parted(name, setting, "transformers:models/my-model")
     return PROVIDERS[kind](address)
 
 
 class ImageProvider(ABC):
-    """What draws pictures of captions; its pictures are kept, by content.
-
-    Args:
-        address: What follows the colon of its name in the recipe.
-
-    Raises:
-        InputError: It cannot be used.
-    """
+    """What draws pictures of captions; its pictures are kept, by content."""
 
     def __init__(self, address: str) -> None:
         self.address = address

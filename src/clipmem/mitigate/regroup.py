@@ -29,19 +29,6 @@ TABLE = "mitigate/regroup"
 def regroup(batches: Batches, badness: Float64[np.ndarray, " n"], *, share: float, seed: int, epoch: int) -> Batches:
     """Lay batches anew so that the worst pairs have batches of their own.
 
-    Args:
-        batches: An epoch's batches, arrays of slots.
-        badness: Of each slot, higher is worse; NaN for slots that never count among the worst. Shape (n,).
-        share: Share of the batches that the worst have, above 0 and below 1.
-        seed: Seed of the places of those batches.
-        epoch: Number of the epoch.
-
-    Returns:
-        As many batches, of the same sizes in the same order; within both kinds the order of the slots is kept.
-
-    Raises:
-        InputError: There are fewer than two batches.
-
     Example:
         >>> laid = regroup([np.array([3, 0]), np.array([1, 2])], np.array([9.0, 1, 8, 2]), share=0.5, seed=0, epoch=0)
         >>> sorted(sorted(batch.tolist()) for batch in laid)

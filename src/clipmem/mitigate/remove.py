@@ -49,20 +49,7 @@ def removal_list(scores: str | Path, count: int, *, by: By = "clipmem") -> list[
 
 
 def take_out(splits: pl.DataFrame, section: RemoveSection, parent: Parent | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Take pairs out of a split.
-
-    Args:
-        splits: The split table.
-        section: The recipe's `[mitigate.remove]`.
-        parent: The scores; None with `by = 'random'`.
-
-    Returns:
-        The split table without them, and the table `removed`: uid, role, rank from 1 (null for an independent pair that
-        went with its candidate), badness, and the candidate it went with ("" for others), by rank.
-
-    Raises:
-        InputError: Fewer of f's pairs have a score than are to be removed, or too few pairs would be left.
-    """
+    """Take pairs out of a split."""
     mine = splits.filter(pl.col("role").is_in(["shared", "candidate"])).select("uid", "role")
     if parent is None:
         drawn = generator(section.seed, "remove").permutation(mine.height).astype(np.float64)

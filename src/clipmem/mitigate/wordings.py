@@ -19,24 +19,14 @@ _SEPARATORS = (",", ";", "|")
 
 
 class Wording(ABC):
-    """A kind of variants.
-
-    Args:
-        section: The recipe's `[mitigate.caption_variants]`.
-    """
+    """A kind of variants."""
 
     def __init__(self, section: CaptionVariantsSection) -> None:
         self.section = section
 
     @abstractmethod
     def variant(self, caption: str, number: int, seed: int) -> str:
-        """Return variant `number` of a caption; "" or the caption itself where there is none.
-
-        Args:
-            caption: The caption.
-            number: Which variant, from 0: each is another draw.
-            seed: Seed of the draws.
-        """
+        """Return variant `number` of a caption; "" or the caption itself where there is none."""
 
 
 WORDINGS: Registry[Wording] = Registry("wording", Wording)  # pyright: ignore[reportAbstractUsage]
@@ -91,9 +81,6 @@ class Synonyms(Wording):
     """One word is replaced by another of a WordNet synset that it is in; all such words are equally likely.
 
     Single words only, in their base form, of any sense: WordNet does not know which one is meant.
-
-    Raises:
-        InputError: The package `wn` or an English lexicon for it is not installed.
     """
 
     def __init__(self, section: CaptionVariantsSection) -> None:
@@ -151,15 +138,6 @@ def make_variants(
     """Make up to `count` different variants of a caption, the kinds taking turns.
 
     A kind that gives nothing new in 8 tries in a row is left out from then on.
-
-    Args:
-        caption: The caption.
-        kinds: Each kind's `variant`, by name, in the order of their turns.
-        count: How many at most.
-        seed: Seed of the draws.
-
-    Returns:
-        (kind, variant), none equal to the caption or to another one (case and spacing do not count).
 
     Example:
         >>> make_variants("a cat", {"loud": lambda text, number, seed: text + "!" * number}, count=2, seed=0)

@@ -24,11 +24,7 @@ __all__ = [
 
 
 def open_source(section: DataSection) -> Source:
-    """Open the source that a recipe's `[data]` section names; `auto` or nothing: what lies at its path.
-
-    Raises:
-        InputError: The name is unknown, the path holds no known format, or the source cannot read it.
-    """
+    """Open the source that a recipe's `[data]` section names; `auto` or nothing: what lies at its path."""
     if section.source not in {"", "auto"}:
         return open_named(section)
     if not section.path:

@@ -16,15 +16,7 @@ from clipmem.data.sources.records import Record, collect
 
 
 class Source(ABC):
-    """A set of pairs on disk.
-
-    Args:
-        section: The recipe's `[data]` section.
-
-    Attributes:
-        uses: The keys of `[data]` that mean something here, besides `source` and `path`.
-        ledger: What became of the records; complete once `pairs` has returned.
-    """
+    """A set of pairs on disk."""
 
     uses: ClassVar[frozenset[str]] = frozenset()
 
@@ -53,9 +45,6 @@ class Source(ABC):
 
         `image` and `variants` are references that `read` understands. What cannot be used is left out and listed in
         `problems`.
-
-        Raises:
-            InputError: The data cannot be read, or nothing in them can be used.
         """
 
     @abstractmethod
@@ -86,25 +75,13 @@ class RecordSource(Source):
         """
 
     def pairs(self, watch: Callable[[Record], object] = lambda _: None) -> pl.DataFrame:
-        """Return the usable pairs, sorted by uid; without a group of its own every pair is one.
-
-        Args:
-            watch: Called with every record on the way.
-
-        Raises:
-            InputError: The data cannot be read, or no record of them can be used.
-            RunError: A record is lost without a word.
-        """
+        """Return the usable pairs, sorted by uid; without a group of its own every pair is one."""
         self.ledger.clear()
         return collect(self.records(), self.ledger, what=repr(self.section.path), watch=watch)
 
 
 def open_named(section: DataSection) -> Source:
-    """Open the source that `section.source` names.
-
-    Raises:
-        InputError: The name is unknown, a key is set that the source has no use for, or it cannot read its path.
-    """
+    """Open the source that `section.source` names."""
     kind = SOURCES[section.source]
     for name, field in DataSection.model_fields.items():
         value = getattr(section, name)

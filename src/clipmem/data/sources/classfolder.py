@@ -37,11 +37,7 @@ class ClassFolderSource(RecordSource):
             )
 
     def records(self) -> Iterator[Record]:
-        """Yield one record a picture.
-
-        Raises:
-            InputError: A picture stands in two classes.
-        """
+        """Yield one record a picture."""
         seen: dict[bytes, str] = {}
         for label, look in self._classes.items():
             files = list(look.all_files())

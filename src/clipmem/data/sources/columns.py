@@ -45,12 +45,6 @@ class Columns(NamedTuple):
 def chosen(names: Iterable[str], wanted: str, key: str, usual: Iterable[str]) -> str:
     """Return the column that a recipe names, or without a choice the first usual one; empty if there is none.
 
-    Args:
-        names: The table's columns.
-        wanted: The recipe's value.
-        key: The recipe's key, of which the default leaves the choice to us.
-        usual: The usual names, the likeliest first; capital letters do not count.
-
     Example:
         >>> chosen(["filepath", "Title"], "captions", "caption_column", CAPTIONS)
         'Title'
@@ -100,11 +94,7 @@ def no_such_column(key: str, name: str, there: Iterable[str], *, what: str) -> I
 
 
 class KeysSeen:
-    """Which of the names in a recipe occur in data whose records each have keys of their own (JSON beside pictures).
-
-    Args:
-        section: The recipe's `[data]` section.
-    """
+    """Which of the names in a recipe occur in data whose records each have keys of their own (JSON beside pictures)."""
 
     def __init__(self, section: DataSection) -> None:
         self._missing = named_columns(section)
@@ -119,26 +109,13 @@ class KeysSeen:
             }
 
     def check(self, what: str) -> None:
-        """Refuse a name that no record had.
-
-        Raises:
-            InputError: There is one.
-        """
+        """Refuse a name that no record had."""
         for key, name in self._missing.items():
             raise no_such_column(key, name, self._known - {name}, what=what)
 
 
 def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Columns:
-    """Return the columns of a table that a recipe asks for.
-
-    Args:
-        names: The table's columns.
-        section: The recipe's `[data]` section.
-        what: The table's name, for messages.
-
-    Raises:
-        InputError: There is no column for the picture or the caption, or a named one is missing.
-    """
+    """Return the columns of a table that a recipe asks for."""
     there = list(names)
     found = Columns(
         chosen(there, section.image_column, "image_column", IMAGES),

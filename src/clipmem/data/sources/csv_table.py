@@ -14,11 +14,7 @@ from clipmem.data.sources.text_tables import SEPARATORS, header_columns, table_r
 
 
 def need_file(section: DataSection, kind: str) -> Path:
-    """Return the file that `data.path` names.
-
-    Raises:
-        InputError: There is none.
-    """
+    """Return the file that `data.path` names."""
     path = Path(section.path)
     if not section.path or not path.is_file():
         raise InputError(

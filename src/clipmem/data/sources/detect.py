@@ -20,13 +20,7 @@ _MOST_FILES = 40
 
 
 class Detection(NamedTuple):
-    """What was found.
-
-    Attributes:
-        format: The name of the data source.
-        path: What it is to be opened with: the path, or the one file of captions in that folder.
-        reason: Why, in a few words.
-    """
+    """What was found."""
 
     format: str
     path: str
@@ -34,15 +28,7 @@ class Detection(NamedTuple):
 
 
 def detect(path: str, section: DataSection | None = None) -> Detection:
-    """Tell the format of what lies at a path.
-
-    Args:
-        path: A file, a folder, names of shards (`{0000..0123}.tar`, `a.tar::b.tar`), or `hf-hub:NAME`.
-        section: The recipe's `[data]` section, for the names of its columns.
-
-    Raises:
-        InputError: No format fits, or several files in a folder do; the message says what is there.
-    """
+    """Tell the format of what lies at a path."""
     look = Look(path, section)
     found = _recognised(look)
     if found:

@@ -31,18 +31,7 @@ _FOLDERS = 2000  # that are searched for the pictures
 
 
 class Row(NamedTuple):
-    """One line of a table of captions.
-
-    Attributes:
-        source: The file in which it stands.
-        key: Which record of it.
-        path: The picture's path as written; it need not be text.
-        captions: Captions as found.
-        group: Its group, or empty.
-        label: Its class, or empty.
-        objects: What is in the picture.
-        why: Why it has no captions, where that is known.
-    """
+    """One line of a table of captions."""
 
     source: str
     key: str
@@ -132,11 +121,7 @@ def _bytes_of(base: Path, reference: str) -> bytes:
 
 
 def named_root(section: DataSection) -> Path | None:
-    """Return the folder that `data.image_root` names, or None when it is empty.
-
-    Raises:
-        InputError: There is no such folder.
-    """
+    """Return the folder that `data.image_root` names, or None when it is empty."""
     if not section.image_root:
         return None
     root = Path(section.image_root)
@@ -151,13 +136,7 @@ def named_root(section: DataSection) -> Path | None:
 
 
 def find_root(paths: Sequence[str], base: Path) -> Path:
-    """Return the folder from which most of a sample of paths lead to files; `base` when none does.
-
-    Args:
-        paths: Paths as a table writes them.
-        base: The table's folder. It comes first, then the working folder, then all that lie in `base` and in its
-            parent, two levels deep.
-    """
+    """Return the folder from which most of a sample of paths lead to files; `base` when none does."""
     step = max(1, len(paths) // _SAMPLE)
     sample = paths[::step][:_SAMPLE]
 

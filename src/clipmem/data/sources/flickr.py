@@ -73,11 +73,7 @@ class FlickrSource(FileSource):
                     yield Row(source, f"line {number}", match["path"], [caption])
 
     def _header(self, line: str, dialect: str) -> bool:
-        """Tell whether a first line that is no row is a header.
-
-        Raises:
-            InputError: The lines have a header in this dialect, and it is none that is known.
-        """
+        """Tell whether a first line that is no row is a header."""
         if _is_header(line) or "#" in dialect:
             return _is_header(line)
         raise InputError(

@@ -102,11 +102,7 @@ def _home() -> Path:
 
 
 def prepared(name: str, config: str) -> Path | None:
-    """Return the description of a data set that `datasets` has prepared, the newest one of a configuration.
-
-    Raises:
-        InputError: There are several configurations and none is named, or not that one.
-    """
+    """Return the description of a data set that `datasets` has prepared, the newest one of a configuration."""
     folder = cache_folder() / name.replace("/", "___")
     found = sorted(folder.glob("*/**/dataset_info.json"), key=lambda path: (path.stat().st_mtime, path))
     config_of = {path: path.relative_to(folder).parts[0] for path in found}
@@ -128,15 +124,7 @@ def downloaded(name: str) -> Path | None:
 
 
 def arrow_files_of(info: Path, split: str) -> list[Path]:
-    """Return the Arrow files of a prepared data set.
-
-    Args:
-        info: Its `dataset_info.json`.
-        split: One split, or empty for all of them.
-
-    Raises:
-        InputError: There is no such split, or a file is missing.
-    """
+    """Return the Arrow files of a prepared data set."""
     try:
         described = json.loads(info.read_text(encoding="utf-8"))
         splits = {str(name): len(one.get("shard_lengths") or [0]) for name, one in described["splits"].items()}

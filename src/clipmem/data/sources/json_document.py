@@ -7,11 +7,7 @@ from clipmem.base.errors import InputError, shorten
 
 
 def load_json(path: Path) -> object:
-    """Parse a JSON file.
-
-    Raises:
-        InputError: It is not JSON.
-    """
+    """Parse a JSON file."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
@@ -28,11 +24,7 @@ def wrong_json(path: Path, expected: str) -> InputError:
 
 
 def as_objects(value: object, path: Path) -> list[dict[str, object]]:
-    """Return a list of JSON objects.
-
-    Raises:
-        InputError: It is something else.
-    """
+    """Return a list of JSON objects."""
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise wrong_json(path, "lists of objects")
     return value

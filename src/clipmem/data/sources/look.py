@@ -23,17 +23,7 @@ _MANY = 20_000  # names of a folder that are looked at
 
 
 class Look:
-    """A path as the user wrote it, and what lies there.
-
-    Args:
-        text: The path.
-        section: The recipe's `[data]` section, whose columns count; the defaults without it.
-
-    Attributes:
-        text: The path as written; it may be a list of shards, which no file has as its name.
-        path: The path.
-        closed: Folders that `all_files` has not looked into, each with the reason.
-    """
+    """A path as the user wrote it, and what lies there."""
 
     def __init__(self, text: str, section: DataSection | None = None) -> None:
         self.text, self.path = text, Path(text)

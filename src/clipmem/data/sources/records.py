@@ -175,16 +175,6 @@ def collect(
 
     Captions stand in order of appearance, exact duplicates of one picture once. Of pairs with the same picture and
     captions the first is kept.
-
-    Args:
-        records: The records, in the source's order; what they are read from counts them in the ledger.
-        ledger: What becomes of them.
-        what: The data's name, for messages.
-        watch: Called with every record on the way.
-
-    Raises:
-        InputError: No record can be used.
-        RunError: A record is in no pair and not listed.
     """
     seen: set[str] = set()
     chunks: list[pl.DataFrame] = []

@@ -20,13 +20,7 @@ _BUFFER = 1 << 20
 
 
 class RowFile(ABC):
-    """A file with rows and columns.
-
-    Attributes:
-        path: Where it is.
-        schema: Its columns.
-        rows: How many rows it has.
-    """
+    """A file with rows and columns."""
 
     path: Path
     schema: pa.Schema
@@ -42,11 +36,7 @@ class RowFile(ABC):
 
 
 class ParquetRows(RowFile):
-    """A Parquet file. A column is read page by page, so that memory holds a batch even of one huge row group.
-
-    Raises:
-        InputError: The file is not Parquet.
-    """
+    """A Parquet file. A column is read page by page, so that memory holds a batch even of one huge row group."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,11 +67,7 @@ class ParquetRows(RowFile):
 
 
 class ArrowRows(RowFile):
-    """A file of Arrow record batches (stream or file), as Hugging Face `datasets` saves them; mapped, not read.
-
-    Raises:
-        InputError: The file is not Arrow.
-    """
+    """A file of Arrow record batches (stream or file), as Hugging Face `datasets` saves them; mapped, not read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

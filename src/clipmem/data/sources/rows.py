@@ -35,16 +35,7 @@ _STATUS = "status"  # img2dataset's: why a row has no picture
 
 
 class RowSource(RecordSource):
-    """A table in one or more files of one form.
-
-    Args:
-        section: The recipe's `[data]` section.
-        files: The files, in order.
-        base: The folder that paths of pictures start from, or near which they are looked for.
-
-    Raises:
-        InputError: A column is missing, or the picture's is of a wrong type.
-    """
+    """A table in one or more files of one form."""
 
     def __init__(self, section: DataSection, files: Sequence[RowFile], base: Path) -> None:
         super().__init__(section)

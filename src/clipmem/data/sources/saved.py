@@ -37,15 +37,7 @@ class SavedSource(RowSource):
 
 
 def arrow_files(folder: Path, split: str) -> list[Path]:
-    """Return the Arrow files of a saved data set, in order.
-
-    Args:
-        folder: What `save_to_disk` was given.
-        split: One split of it, or empty for all.
-
-    Raises:
-        InputError: It is no such folder, or has no such split, or names files outside of it.
-    """
+    """Return the Arrow files of a saved data set, in order."""
     if not (folder / "dataset_dict.json").is_file():
         if split and (folder / "state.json").is_file() and _described(folder, "state.json").get("_split") != split:
             raise _no_split(split, [str(_described(folder, "state.json").get("_split"))])

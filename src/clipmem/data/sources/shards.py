@@ -14,12 +14,6 @@ MOST = 1_000_000
 def expand(text: str) -> list[str]:
     """Expand ranges, choices and lists.
 
-    Args:
-        text: Names of shards; numbers keep the width of a range's first.
-
-    Raises:
-        InputError: A range goes backwards, or there are more than a million shards.
-
     Example:
         >>> expand("a-{08..10}.tar::b.tar"), expand("{x,y}.tar")
         (['a-08.tar', 'a-09.tar', 'a-10.tar', 'b.tar'], ['x.tar', 'y.tar'])
@@ -63,14 +57,7 @@ def is_list(text: str) -> bool:
 
 
 def find_shards(text: str) -> tuple[Path, list[str]]:
-    """Return the tars behind a path: the folder that names start from, and the names.
-
-    Args:
-        text: A tar, a range, a list, or a folder whose tars, in sub-folders too, are read in the order of their names.
-
-    Raises:
-        InputError: There is no tar, or one of those named is missing.
-    """
+    """Return the tars behind a path: the folder that names start from, and the names."""
     path = Path(text)
     if text and path.is_dir():
         base, names = path, sorted(found.relative_to(path).as_posix() for found in path.rglob("*.tar"))

@@ -20,14 +20,7 @@ _SPARSE = ("GNU.sparse.major", "GNU.sparse.size", "GNU.sparse.realsize", "GNU.sp
 
 
 class Member(NamedTuple):
-    """One member of a tar file.
-
-    Attributes:
-        name: Its name, as written; lone surrogates stand for bytes that are not UTF-8.
-        offset: Where its bytes begin.
-        size: How many there are.
-        problem: Why it is no plain file, or empty.
-    """
+    """One member of a tar file."""
 
     name: str
     offset: int
@@ -48,10 +41,6 @@ def members(stream: BufferedIOBase) -> Iterator[Member]:
     """Yield the members of a tar, folders left out.
 
     Between two members the caller may read from the stream as it likes.
-
-    Raises:
-        TarError: A header is broken, a member ends after the file, or the file ends before the tar does; members
-            before that have been yielded.
     """
     end, offset = stream.seek(0, os.SEEK_END), 0
     extended: dict[str, str] = {}

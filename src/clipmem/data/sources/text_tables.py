@@ -62,12 +62,6 @@ def csv_lines(
 
     A quoted cell may go over several lines. Where it would swallow a row, or does not end, the cells are None, and what
     follows the first line is read on its own.
-
-    Args:
-        stream: The lines.
-        separator: What stands between cells.
-        is_row: Tells whether a line is a row by itself, and no part of a cell.
-        first: The number of the first line.
     """
     ahead: deque[str] = deque()
     number = first
@@ -127,18 +121,7 @@ def header_columns(line: str, section: DataSection) -> tuple[str, list[str]] | N
 
 
 def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *, form: str = "") -> Iterator[Row]:
-    """Yield the rows of a table in a file.
-
-    Args:
-        path: The file.
-        source: What to call it in problems.
-        section: The recipe's `[data]` section.
-        ledger: Counts the rows, and lists those that cannot be read.
-        form: ".jsonl", ".parquet", or another for CSV; the ending of the file's name unless given.
-
-    Raises:
-        InputError: A column is missing, or the file cannot be read.
-    """
+    """Yield the rows of a table in a file."""
     try:
         match form or path.suffix.lower():
             case ".jsonl":

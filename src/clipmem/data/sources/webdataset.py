@@ -299,14 +299,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 class Texts(NamedTuple):
-    """What the texts of a pair say.
-
-    Attributes:
-        captions: Its captions.
-        values: The values of its JSON, and its text as `txt`.
-        broken: Whether there is JSON that is no object.
-        unused: Whether its text is none of the captions.
-    """
+    """What the texts of a pair say."""
 
     captions: Sequence[object] = ()
     values: Mapping[str, object] = {}
