@@ -165,7 +165,7 @@ _COLUMNS = {
 def _write_parquet(out: Path, items: Iterator[Item], shard: int) -> int:
     written, schema = 0, pa.schema(list(_COLUMNS.items()))
     for number, blocks in _grouped(items, shard):
-        # pictures are compressed already
+        # images are compressed already
         with (
             atomic_file(out / f"{number:05d}.parquet") as stream,
             pq.ParquetWriter(stream, schema, compression="none", write_statistics=False) as writer,

@@ -18,9 +18,8 @@ import polars as pl
 from clipmem.data.decoding import DecodeError, Header, decode, read_header
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.quarantine import Problem, source_name
-from clipmem.data.sources.base import RecordSource, Source
+from clipmem.data.sources.base import Source
 from clipmem.data.sources.records import Record
-from clipmem.store.hashing import begin_uid
 
 HEADERS, DECODED, RUN = 4096, 1024, 64  # pictures in the samples, and how many neighbours stand together
 PIXELS = 256_000_000  # no more are decoded in all, unless everything is
@@ -41,7 +40,6 @@ class Looked:
     seconds: float = 0.0
     tried: int = 0
     near: list[str] = field(default_factory=list)
-    contents: Counter[bytes] = field(default_factory=Counter)
 
 
 def inspect_source(
@@ -49,10 +47,14 @@ def inspect_source(
 ) -> tuple[dict[str, Any], Looked]:
     """Look through a source."""
     digests: Counter[bytes] = Counter()
-    pairs = _pairs(source, digests)
+
+    def watch(record: Record) -> None:
+        if not isinstance(record.image, str):
+            digests[record.image.digest()[:_DIGEST]] += 1
+
+    pairs = source.pairs(watch)
     order = source.storage_order(pairs["image"].to_list())
     looked = look_at(source, pairs, order, full=full, progress=progress)
-    digests = digests or looked.contents
     captions = pairs["captions"]
     counted = pl.DataFrame({"captions": captions.list.len()}).group_by("captions").len().sort("captions")
     problems = [*source.problems, *looked.broken.values()]
@@ -78,18 +80,6 @@ def inspect_source(
         },
     }
     return facts, looked
-
-
-def _pairs(source: Source, digests: Counter[bytes]) -> pl.DataFrame:
-    """Return the pairs of a source, and count its pictures by their content on the way, where it gives records."""
-    if not isinstance(source, RecordSource):
-        return source.pairs()
-
-    def watch(record: Record) -> None:
-        if not isinstance(record.picture, str):
-            digests[record.picture.digest()[:_DIGEST]] += 1
-
-    return source.pairs(watch)
 
 
 def runs(n: int, most: int, *, run: int) -> list[int]:
@@ -127,7 +117,6 @@ def look_at(
         block = chosen[start : start + _BLOCK]
         for row, data in zip(block, source.read([references[row] for row in block]), strict=True):
             looked.sizes.append(len(data))
-            looked.contents[begin_uid(data).digest()[:_DIGEST]] += 1
             try:
                 header = looked.headers[row] = read_header(data)
                 if row not in decode_these or (pixels >= PIXELS and not full):

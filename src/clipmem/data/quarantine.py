@@ -143,8 +143,8 @@ def left_out_sentence(counts: Mapping[str, Any]) -> str:
     """Word what `summarize` counts; empty when nothing was left out.
 
     Example:
-        >>> left_out_sentence({"used": 988, "left_out": 12, "reasons": {"truncated picture": 7, "empty file": 5}})
-        '12 records left out, 988 pairs used: 7 truncated picture, 5 empty file'
+        >>> left_out_sentence({"used": 988, "left_out": 12, "reasons": {"truncated image": 7, "empty file": 5}})
+        '12 records left out, 988 pairs used: 7 truncated image, 5 empty file'
     """
     if not counts["left_out"]:
         return ""

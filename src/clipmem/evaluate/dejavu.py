@@ -32,7 +32,7 @@ from torch import Tensor
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import DejavuSection
 from clipmem.embed.passes import Embeddings
-from clipmem.evaluate.text_only import TextNeighbours
+from clipmem.evaluate.text_only import TextNeighbors
 from clipmem.functional import DejaVu, auroc, dejavu, dejavu_intervals, nearest, normalize, predict_objects, spearman
 
 MEASURED = ("candidate", "independent", "shared")
@@ -139,7 +139,7 @@ def _by_model(
 
 
 def _by_text(
-    text: TextNeighbours, labelled: Labelled, public: Bool[Tensor, "p object"], settings: DejavuSection
+    text: TextNeighbors, labelled: Labelled, public: Bool[Tensor, "p object"], settings: DejavuSection
 ) -> dict[str, Bool[Tensor, "n object"]]:
     """Predict from the nearest public captions; where there is none, a picture without objects stands in."""
     padded = torch.cat([public, torch.zeros(1, public.shape[1], dtype=torch.bool)])
@@ -150,7 +150,7 @@ def _by_text(
 def measure(
     models: Sequence[tuple[Callable[[], Embeddings], Callable[[], Embeddings]]],
     labelled: Labelled,
-    text: TextNeighbours,
+    text: TextNeighbors,
     settings: DejavuSection,
     statistics: Statistics,
 ) -> Measured:
@@ -183,7 +183,7 @@ def measure(
         "objects": _about_objects(every, public, labelled, names),
         "two_model": _test(two, labelled, statistics),
         "floor": _floor(every, by_g, labelled, settings, statistics),
-        "one_model": {**_test(one, labelled, statistics), "without_neighbour": text.lonely},
+        "one_model": {**_test(one, labelled, statistics), "without_neighbour": text.unmatched},
     }
     return Measured(document, _rows(labelled, every, two, one))
 

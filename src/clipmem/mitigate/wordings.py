@@ -1,7 +1,7 @@
 """Ways to say a caption otherwise, one class each: words left out, tags reordered, synonyms, templates.
 
 A kind makes variants of one caption from (caption, seed) alone. A new one is one class here, or in a file of its own,
-and one line in `WORDINGS`. None knows the picture: leaving a word out or a synonym of another sense can make a right
+and one line in `WORDINGS`. None knows the image: leaving a word out or a synonym of another sense can make a right
 caption wrong. How often that happens to your captions, `mitigate/caption_variants.parquet` shows.
 """
 
@@ -10,10 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from clipmem.base.errors import InputError
 from clipmem.base.mitigations import CaptionVariantsSection
 from clipmem.base.random import generator
 from clipmem.base.registry import Registry
+from clipmem.base.require import require
 
 _SEPARATORS = (",", ";", "|")
 
@@ -107,29 +107,19 @@ class Synonyms(Wording):
 
 
 def _open_wordnet() -> Any:
-    wn = _package()
-    lexicons = list(wn.lexicons(lang="en"))
-    if not lexicons:
-        raise InputError(
-            "[mitigate.caption_variants] kinds: synonyms",
-            got=f"no English lexicon in {wn.config.data_directory}",
-            expected="one, such as the Open English WordNet",
-            hint="Fetch it once, with the network: python -m wn download oewn:2024",
-        )
-    return wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
-
-
-def _package() -> Any:
-    if importlib.util.find_spec("wn") is None:
-        raise InputError(
-            "[mitigate.caption_variants] kinds: synonyms",
-            got="no package wn",
-            expected="the extra wordnet",
-            hint="Install it: pip install 'clipmem[wordnet]'.",
-        )
+    what, found = "[mitigate.caption_variants] kinds: synonyms", importlib.util.find_spec("wn")
+    require(found, what, "no package wn", "the extra wordnet", "Install it: pip install 'clipmem[wordnet]'.")
     import wn  # pyright: ignore[reportMissingImports]  an extra, and slow to import
 
-    return wn
+    lexicons = list(wn.lexicons(lang="en"))
+    require(
+        lexicons,
+        what,
+        f"no English lexicon in {wn.config.data_directory}",
+        "one, such as the Open English WordNet",
+        "Fetch it once, with the network: python -m wn download oewn:2024",
+    )
+    return wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
 
 
 def make_variants(

@@ -18,10 +18,10 @@ from clipmem.embed import passes
 from clipmem.evaluate import dejavu
 from clipmem.evaluate.text_only import (
     TFIDF,
-    TextNeighbours,
+    TextNeighbors,
     read_vectors,
-    tfidf_neighbours,
-    vector_neighbours,
+    tfidf_neighbors,
+    vector_neighbors,
 )
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import file_sha256
@@ -155,7 +155,7 @@ def _clipmem(folder: RunFolder, splits: pl.DataFrame) -> np.ndarray:
     return np.array([np.nan if scores.get(uid) is None else scores[uid] for uid in splits["uid"]], dtype=np.float64)
 
 
-def _text_neighbours(folder: RunFolder, recipe: Recipe) -> tuple[TextNeighbours, dict[str, Any]]:
+def _text_neighbours(folder: RunFolder, recipe: Recipe) -> tuple[TextNeighbors, dict[str, Any]]:
     """Find each measured pair's nearest public captions, and say by what."""
     splits, settings = folder.read("splits"), recipe.dejavu
     public = (splits["role"] == "external").to_numpy()
@@ -166,8 +166,8 @@ def _text_neighbours(folder: RunFolder, recipe: Recipe) -> tuple[TextNeighbours,
         vectors = vectors[[row[uid] for uid in splits["captions_from"]]]
         file = Path(settings.text_embeddings)
         about = {"name": "text embeddings", "file": file.name, "sha256": file_sha256(file)}
-        return vector_neighbours(vectors[~public], vectors[public], settings.neighbours), about
+        return vector_neighbors(vectors[~public], vectors[public], settings.neighbours), about
     captions = materials.load(folder, recipe).captions
     asked = [own for own, is_public in zip(captions, public, strict=True) if not is_public]
     there = [own for own, is_public in zip(captions, public, strict=True) if is_public]
-    return tfidf_neighbours(asked, there, settings.neighbours), {"name": TFIDF}
+    return tfidf_neighbors(asked, there, settings.neighbours), {"name": TFIDF}

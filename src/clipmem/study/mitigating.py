@@ -8,8 +8,8 @@ import polars as pl
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe
-from clipmem.mitigate import remove
-from clipmem.mitigate.parent import Parent, check_known, parents_of
+from clipmem.mitigate.base import edit, parents_of
+from clipmem.mitigate.parent import Parent, check_known
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 
@@ -57,9 +57,6 @@ def describe(parents: Parents) -> dict[str, Any]:
 def take_out(
     recipe: Recipe, folder: RunFolder, splits: pl.DataFrame, parents: Parents
 ) -> tuple[pl.DataFrame, list[Path]]:
-    """Take out what the recipe says is removed; return the split table and the files written."""
-    section = recipe.mitigate.remove
-    if not section.active:
-        return splits, []
-    kept, removed = remove.take_out(splits, section, parents.get("remove"))
-    return kept, [folder.write(remove.TABLE, removed)]
+    """Let the recipe's mitigations edit the split table; return it and the files written."""
+    edited, tables = edit(recipe, splits, parents)
+    return edited, [folder.write(name, table) for name, table in tables.items()]

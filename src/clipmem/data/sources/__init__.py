@@ -19,15 +19,24 @@ from clipmem.data.sources.detect import Detection, detect
 
 __all__ = [
     "SOURCES", "Detection", "Source", "classfolder", "coco", "csv_table", "detect", "emoji", "flickr", "hub",
-    "imagefolder", "karpathy", "open_source", "parquet", "saved", "webdataset",
+    "imagefolder", "karpathy", "open_source", "parquet", "resolved", "saved", "webdataset",
 ]  # fmt: skip
 
 
-def open_source(section: DataSection) -> Source:
-    """Open the source that a recipe's `[data]` section names; `auto` or nothing: what lies at its path."""
+def resolved(section: DataSection) -> DataSection:
+    """Return a `[data]` section that names its source: `auto` or nothing is what lies at its path, or the emoji."""
     if section.source not in {"", "auto"}:
-        return open_named(section)
+        return section
     if not section.path:
-        return open_named(section.model_copy(update={"source": "emoji"}))
+        return section.model_copy(update={"source": emoji.EmojiSource.name})
     found = detect(section.path, section)
-    return open_named(section.model_copy(update={"source": found.format, "path": found.path}))
+    return section.model_copy(update={"source": found.format, "path": found.path})
+
+
+def open_source(section: DataSection) -> Source:
+    """Open the source that a recipe's `[data]` section names; `auto` or nothing: what lies at its path.
+
+    Raises:
+        InputError: The name is unknown, the path holds no known format, or the source cannot read it.
+    """
+    return open_named(resolved(section))

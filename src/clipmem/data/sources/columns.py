@@ -1,4 +1,4 @@
-"""Which column of a table is the picture and which the caption: the recipe's names, or those that people use."""
+"""Which column of a table is the image and which the caption: the recipe's names, or those that people use."""
 
 import functools
 from collections.abc import Iterable, Mapping
@@ -6,23 +6,14 @@ from typing import NamedTuple
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
+from clipmem.base.require import require
 from clipmem.base.suggest import did_you_mean
+from clipmem.data.objects import split_objects
 
 # open_clip's first names are filepath and title, img2dataset's jpg and caption, Hugging Face's image and text
 IMAGES = (
-    "image",
-    "filepath",
-    "image_path",
-    "file_name",
-    "filename",
-    "path",
-    "img",
-    "picture",
-    "jpg",
-    "jpeg",
-    "png",
-    "webp",
-)
+    "image", "filepath", "image_path", "file_name", "filename", "path", "img", "picture", "jpg", "jpeg", "png", "webp",
+)  # fmt: skip
 CAPTIONS = ("captions", "caption", "title", "text", "sentences", "txt")
 KEYS = frozenset(name for name in DataSection.model_fields if name.endswith("_column"))
 
@@ -62,8 +53,8 @@ def _chosen(there: tuple[str, ...], wanted: str, key: str, usual: tuple[str, ...
     return next((by_lower[name] for name in usual if name in by_lower), "")
 
 
-def recognised(names: Iterable[str], section: DataSection) -> tuple[str, str]:
-    """Return the picture and the caption column by which a table is recognised; empty where there is none.
+def recognized(names: Iterable[str], section: DataSection) -> tuple[str, str]:
+    """Return the image and the caption column by which a table is recognized; empty where there is none.
 
     A column that a recipe names and that is not there does not make it another format: `find_columns` refuses it.
     """
@@ -94,14 +85,14 @@ def no_such_column(key: str, name: str, there: Iterable[str], *, what: str) -> I
 
 
 class KeysSeen:
-    """Which of the names in a recipe occur in data whose records each have keys of their own (JSON beside pictures)."""
+    """Which of the names in a recipe occur in data whose records each have keys of their own (JSON beside images)."""
 
     def __init__(self, section: DataSection) -> None:
         self._missing = named_columns(section)
         self._known: set[str] = set()
 
     def see(self, names: Iterable[str]) -> None:
-        """Note the keys of a record. A picture is never named by one."""
+        """Note the keys of a record. An image is never named by one."""
         if self._missing:
             self._known.update(names)
             self._missing = {
@@ -130,15 +121,10 @@ def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Co
         if not name
     ]
     missing += [name for name in (found.group, found.label, found.objects) if name and name not in there]
-    if missing:
-        raise InputError(
-            what, got=f"no column {missing[0]!r}", hint=did_you_mean(missing[0], there, kind="column")
-        )  # fmt: skip
+    for name in missing:
+        raise InputError(what, got=f"no column {name!r}", hint=did_you_mean(name, there, kind="column"))
     twice = next((name for name in found.used if there.count(name) > 1), "")
-    if twice:
-        raise InputError(
-            what, got=f"{there.count(twice)} columns {twice!r}", expected="one", hint="Give them different names."
-        )
+    require(not twice, what, f"{there.count(twice)} columns {twice!r}", "one", "Give them different names.")
     return found
 
 
@@ -155,6 +141,4 @@ def objects_of(row: Mapping[str, object], name: str) -> list[str]:
         >>> objects_of({"things": "cat, sofa,cat"}, "things")
         ['cat', 'sofa']
     """
-    value = row.get(name) if name else None
-    items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    return list(dict.fromkeys(text for item in items if (text := str("" if item is None else item).strip())))
+    return split_objects(row.get(name) if name else None)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipmem.base.errors import InputError
+from clipmem.base.require import require
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
@@ -29,25 +30,20 @@ def _expanded(text: str) -> list[str]:
         if found is None:
             return names
         options = _numbers(text, span) if span else found[1].split(",")
-        if len(names) * len(options) > MOST:
-            raise InputError(
-                "[data] path",
-                got=f"{text!r}, which is more than {MOST:,} shards",
-                expected="fewer",
-                hint="Make the range smaller.",
-            )
+        got = f"{text!r}, which is more than {MOST:,} shards"
+        require(len(names) * len(options) <= MOST, "[data] path", got, "fewer", "Make the range smaller.")
         names = [name.replace(found[0], option, 1) for name in names for option in options]
 
 
 def _numbers(text: str, span: "re.Match[str]") -> Sequence[str]:
     first, last = int(span[1]), int(span[2])
-    if last < first or last - first >= MOST:
-        raise InputError(
-            "[data] path",
-            got=f"the range {span[0]} in {text!r}",
-            expected=f"the smaller number first, and at most {MOST:,} shards",
-            hint="Mend the range.",
-        )
+    require(
+        0 <= last - first < MOST,
+        "[data] path",
+        f"the range {span[0]} in {text!r}",
+        f"the smaller number first, and at most {MOST:,} shards",
+        "Correct the range.",
+    )
     return [f"{number:0{len(span[1])}d}" for number in range(first, last + 1)]
 
 
@@ -63,19 +59,19 @@ def find_shards(text: str) -> tuple[Path, list[str]]:
         base, names = path, sorted(found.relative_to(path).as_posix() for found in path.rglob("*.tar"))
     else:
         base, names = Path(), expand(text) if text else []
-    if not names:
-        raise InputError(
-            "[data] path",
-            got=f"{text!r}, where there is no tar",
-            expected="a tar, a folder with some, a range such as data/{0000..0123}.tar, or a list with ::",
-            hint="Set data.path.",
-        )
+    require(
+        names,
+        "[data] path",
+        f"{text!r}, where there is no tar",
+        "a tar, a folder with some, a range such as data/{0000..0123}.tar, or a list with ::",
+        "Set data.path.",
+    )
     missing = [name for name in names if not (base / name).is_file()]
-    if missing:
+    for name in missing:
         raise InputError(
             "[data] path",
-            got=f"no file {missing[0]!r} ({len(missing):,} of {len(names):,} shards are missing)",
+            got=f"no file {name!r} ({len(missing):,} of {len(names):,} shards are missing)",
             expected="every shard that is named",
-            hint="Put it back, or mend the range.",
+            hint="Put it back, or correct the range.",
         )
     return base, names

@@ -2,7 +2,8 @@
 
 Python's own reader is not used, since it believes what headers say: it expands sparse members, reads extended headers
 of any length into memory, and guesses on after broken ones. Here a header with a wrong checksum ends the file, members
-that are no plain files are named and passed over, and no member is read before its size is known.
+that are no plain files are named and passed over, and no member is read before its size is known. It also takes 2.4
+times as long: 73 ms for 5,000 members, against 30 ms.
 """
 
 import os
@@ -20,7 +21,7 @@ _SPARSE = ("GNU.sparse.major", "GNU.sparse.size", "GNU.sparse.realsize", "GNU.sp
 
 
 class Member(NamedTuple):
-    """One member of a tar file."""
+    """One member of a tar file: its bytes, and why it is no plain file (or ""); a name may hold lone surrogates."""
 
     name: str
     offset: int

@@ -1,13 +1,13 @@
-"""Colour distortion and blur of a whole batch at once, as SimCLR draws them, addressed by (pair, stream).
+"""Color distortion and blur of a whole batch at once, as SimCLR draws them, addressed by (pair, stream).
 
 The recipe of Chen et al. (2020, appendix A) with strength s: brightness, contrast and saturation by factors uniform in
 [max(0, 1 - 0.8 s), 1 + 0.8 s] and hue by a turn uniform in ±0.2 s, with probability 0.8; then grey with a probability;
 then a Gaussian blur, sigma uniform in [0.1, 2] pixels, kernel a tenth of the side. Each operation is torchvision's on
-one picture (tests compare them). Two things differ from torchvision's transform: every picture of the batch has its own
+one image (tests compare them). Two things differ from torchvision's transform: every image of the batch has its own
 draw, which depends on the pair and the stream's seed alone, so that f and g and any batch size see the same; and the
 four parts of the jitter come in the fixed order brightness, contrast, saturation, hue, where torchvision shuffles them.
 
-For training only. The views that scores and layers are measured on stay crop and flip: there a view must be a picture
+For training only. The views that scores and layers are measured on stay crop and flip: there a view must be an image
 that both models are asked to count as the same, whatever they were trained with.
 """
 
@@ -27,8 +27,8 @@ _GREY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as torchvision rounds it
 _SIGMA = (0.1, 2.0)
 
 
-class Colours(NamedTuple):
-    """What is done to each picture's colours; each of shape (n,)."""
+class Colors(NamedTuple):
+    """What is done to each image's colors; each of shape (n,)."""
 
     jitter: Bool[np.ndarray, " n"]
     brightness: Float64[np.ndarray, " n"]
@@ -40,18 +40,18 @@ class Colours(NamedTuple):
     sigma: Float64[np.ndarray, " n"]
 
 
-def draw_colours(keys: np.ndarray, *, seed: int, strength: float, grey: float, blur: float) -> Colours:
-    """Draw what is done to the colours of each pair in the stream `seed`.
+def draw_colors(keys: np.ndarray, *, seed: int, strength: float, grey: float, blur: float) -> Colors:
+    """Draw what is done to the colors of each pair in the stream `seed`.
 
     Example:
-        >>> drawn = draw_colours(np.array([7], dtype=np.uint64), seed=1, strength=0.0, grey=0.0, blur=1.0)
+        >>> drawn = draw_colors(np.array([7], dtype=np.uint64), seed=1, strength=0.0, grey=0.0, blur=1.0)
         >>> drawn.jitter.item(), drawn.grey.item(), drawn.blur.item()
         (False, False, True)
     """
     drawn = uniform(keys, seed, 8)
     low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength
     brightness, contrast, saturation = (low + (high - low) * drawn[:, k] for k in (1, 2, 3))
-    return Colours(
+    return Colors(
         jitter=(drawn[:, 0] < APPLIED) & (strength > 0),
         brightness=brightness,
         contrast=contrast,
@@ -66,21 +66,21 @@ def draw_colours(keys: np.ndarray, *, seed: int, strength: float, grey: float, b
 def distort(
     pixels: Float[Tensor, "n 3 size size"], keys: np.ndarray, *, seed: int, strength: float, grey: float, blur: float
 ) -> Float[Tensor, "n 3 size size"]:
-    """Draw and apply (see `draw_colours` and `recolour`); with all three at 0 the pictures come back as they are."""
+    """Draw and apply (see `draw_colors` and `recolor`); with all three at 0 the images come back as they are."""
     if not (strength or grey or blur):
         return pixels
-    return recolour(pixels, draw_colours(keys, seed=seed, strength=strength, grey=grey, blur=blur))
+    return recolor(pixels, draw_colors(keys, seed=seed, strength=strength, grey=grey, blur=blur))
 
 
-def recolour(pixels: Float[Tensor, "n 3 size size"], colours: Colours) -> Float[Tensor, "n 3 size size"]:
-    """Apply drawn colours: jitter, then grey, then blur, each to the pictures that were drawn for it."""
+def recolor(pixels: Float[Tensor, "n 3 size size"], colors: Colors) -> Float[Tensor, "n 3 size size"]:
+    """Apply drawn colors: jitter, then grey, then blur, each to the images that were drawn for it."""
     values = pixels.clone()
     for name, change in (("brightness", adjust_brightness), ("contrast", adjust_contrast)):
-        _on(values, colours.jitter, getattr(colours, name), change)
+        _on(values, colors.jitter, getattr(colors, name), change)
     for name, change in (("saturation", adjust_saturation), ("hue", adjust_hue)):
-        _on(values, colours.jitter, getattr(colours, name), change)
-    _on(values, colours.grey, np.zeros(len(values)), adjust_saturation)
-    _on(values, colours.blur, colours.sigma, gaussian_blur)
+        _on(values, colors.jitter, getattr(colors, name), change)
+    _on(values, colors.grey, np.zeros(len(values)), adjust_saturation)
+    _on(values, colors.blur, colors.sigma, gaussian_blur)
     return values
 
 
@@ -90,7 +90,7 @@ def _on(
     amount: Float64[np.ndarray, " n"],
     change: Callable[[Tensor, Tensor], Tensor],
 ) -> None:
-    """Change the chosen pictures in place."""
+    """Change the chosen images in place."""
     if not chosen.any():
         return
     rows = torch.from_numpy(np.flatnonzero(chosen)).to(values.device)
@@ -101,7 +101,7 @@ def _on(
 def adjust_brightness(
     pixels: Float[Tensor, "n 3 size size"], factor: Float[Tensor, "n"]
 ) -> Float[Tensor, "n 3 size size"]:
-    """Multiply each picture by its factor, >= 0; 1 changes nothing.
+    """Multiply each image by its factor, >= 0; 1 changes nothing.
 
     Example:
         >>> adjust_brightness(torch.full((1, 3, 1, 1), 0.5), torch.tensor([0.5])).flatten().tolist()
@@ -113,19 +113,19 @@ def adjust_brightness(
 def adjust_contrast(
     pixels: Float[Tensor, "n 3 size size"], factor: Float[Tensor, "n"]
 ) -> Float[Tensor, "n 3 size size"]:
-    """Move each picture away from the mean of its grey version by its factor, >= 0; 0 is an even grey."""
+    """Move each image away from the mean of its grey version by its factor, >= 0; 0 is an even grey."""
     return _blend(pixels, _grey(pixels).mean(dim=(1, 2, 3), keepdim=True), factor)
 
 
 def adjust_saturation(
     pixels: Float[Tensor, "n 3 size size"], factor: Float[Tensor, "n"]
 ) -> Float[Tensor, "n 3 size size"]:
-    """Move each picture away from its grey version by its factor, >= 0; 0 is the grey version."""
+    """Move each image away from its grey version by its factor, >= 0; 0 is the grey version."""
     return _blend(pixels, _grey(pixels), factor)
 
 
 def adjust_hue(pixels: Float[Tensor, "n 3 size size"], turn: Float[Tensor, "n"]) -> Float[Tensor, "n 3 size size"]:
-    """Turn each picture's hue, by -0.5 to 0.5 of the colour circle.
+    """Turn each image's hue, by -0.5 to 0.5 of the color circle.
 
     Example:
         >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
@@ -150,7 +150,7 @@ def adjust_hue(pixels: Float[Tensor, "n 3 size size"], turn: Float[Tensor, "n"])
 
 
 def gaussian_blur(pixels: Float[Tensor, "n 3 size size"], sigma: Float[Tensor, "n"]) -> Float[Tensor, "n 3 size size"]:
-    """Blur each picture by a Gaussian of its own sigma, in pixels; edges are mirrored.
+    """Blur each image by a Gaussian of its own sigma, in pixels; edges are mirrored.
 
     The kernel has an odd number of pixels, about a tenth of the side and at least 3.
     """
@@ -159,14 +159,14 @@ def gaussian_blur(pixels: Float[Tensor, "n 3 size size"], sigma: Float[Tensor, "
     at = torch.arange(-half, half + 1, dtype=pixels.dtype, device=pixels.device)
     kernel = torch.exp(-0.5 * (at / sigma.to(pixels.dtype).unsqueeze(1)) ** 2)
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0).unsqueeze(1)
-    # one group a picture and channel, so that each has its own kernel; a Gaussian is a product of rows and columns
+    # one group an image and channel, so that each has its own kernel; a Gaussian is a product of rows and columns
     padded = F.pad(pixels, (half, half, half, half), mode="reflect").reshape(1, n * channels, size + 2 * half, -1)
     rows = F.conv2d(padded, kernel.unsqueeze(2), groups=n * channels)
     return F.conv2d(rows, kernel.unsqueeze(3), groups=n * channels).view(pixels.shape)
 
 
 def kernel_size(size: int) -> int:
-    """Return the blur's kernel for pictures of a side: a tenth of it, made odd, at least 3.
+    """Return the blur's kernel for images of a side: a tenth of it, made odd, at least 3.
 
     Example:
         >>> kernel_size(224), kernel_size(64), kernel_size(32)
