@@ -303,9 +303,7 @@ def test_a_tar_that_has_changed_since_is_named(tmp_path):
     source = open_source(DataSection(path=str(path)))
     references = source.pairs()["image"].to_list()
     path.write_bytes(path.read_bytes()[:600])
-    with pytest.raises(
-        InputError, match="got a tar that is shorter than it was"
-    ):
+    with pytest.raises(InputError, match="got a tar that is shorter than it was"):
         source.read(references)
     path.unlink()
     with pytest.raises(InputError, match="got No such file or directory, expected the data that were there when the"):

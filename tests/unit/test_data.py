@@ -198,7 +198,7 @@ def test_cache_holds_what_decode_gives(tmp_path):
     cache = open_cache(tmp_path / "c.npy")
     np.testing.assert_array_equal(cache, np.stack([decode(data["2"], 16), decode(data["0"], 16)]))
     assert done == [2]
-    with pytest.raises(InputError, match="picture '1': got 1 bytes that do not decode"):
+    with pytest.raises(InputError, match="image '1': got 1 bytes that do not decode"):
         build_cache(tmp_path / "d.npy", ["1"], lambda _: [b"x"], size=16)
     assert not (tmp_path / "d.npy").exists()
     with pytest.raises(InputError, match="pixel cache"):

@@ -1,4 +1,4 @@
-"""The pixel cache: every picture of a study decoded once, in one memory-mapped uint8 array that all models read."""
+"""The pixel cache: every image of a study decoded once, in one memory-mapped uint8 array that all models read."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -28,7 +28,12 @@ def build_cache(
     order: Sequence[int] | None = None,
     left_out: Callable[[int, DecodeError], object] | None = None,
 ) -> None:
-    """Decode pictures block by block and write them as one `.npy` file, atomically."""
+    """Decode images block by block and write them as one `.npy` file, atomically; `read` gives the encoded ones.
+
+    They are read in `order` (see `Source.storage_order`), which does not change the file. `left_out` is called with
+    the position of an image that does not decode, and why: it gets no row. None: the first such image is an error.
+    `progress` is called with the number of images done since the last call.
+    """
     places = range(len(references)) if order is None else order
     row, broken = size * size * 3, set[int]()
     with atomic_file(path) as stream:
@@ -37,13 +42,8 @@ def build_cache(
             block = places[start : start + _BLOCK]
             for place, data in zip(block, read([references[place] for place in block]), strict=True):
                 try:
-                    pixels = decode(
-                        data,
-                        size,
-                        name=f"picture {references[place]!r}",
-                        resize_mode=resize_mode,
-                        interpolation=interpolation,
-                    )
+                    name = f"image {references[place]!r}"
+                    pixels = decode(data, size, name=name, resize_mode=resize_mode, interpolation=interpolation)
                 except DecodeError as error:
                     if left_out is None:
                         raise
@@ -87,8 +87,5 @@ def open_cache(path: Path) -> UInt8[np.ndarray, "n size size 3"]:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"pixel cache {path}",
-            got=str(error),
-            hint="Delete it and run the study again: only that stage is repeated.",
-        ) from error
+        hint = "Delete it and run the study again: only that stage is repeated."
+        raise InputError(f"pixel cache {path}", got=str(error), hint=hint) from error

@@ -1,7 +1,7 @@
 """Color distortion and blur of a whole batch at once, as SimCLR draws them, addressed by (pair, stream).
 
 The recipe of Chen et al. (2020, appendix A) with strength s: brightness, contrast and saturation by factors uniform in
-[max(0, 1 - 0.8 s), 1 + 0.8 s] and hue by a turn uniform in ±0.2 s, with probability 0.8; then grey with a probability;
+[max(0, 1 - 0.8 s), 1 + 0.8 s] and hue by a turn uniform in ±0.2 s, with probability 0.8; then gray with a probability;
 then a Gaussian blur, sigma uniform in [0.1, 2] pixels, kernel a tenth of the side. Each operation is torchvision's on
 one image (tests compare them). Two things differ from torchvision's transform: every image of the batch has its own
 draw, which depends on the pair and the stream's seed alone, so that f and g and any batch size see the same; and the
@@ -11,7 +11,6 @@ For training only. The views that scores and layers are measured on stay crop an
 that both models are asked to count as the same, whatever they were trained with.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -72,30 +71,25 @@ def distort(
     return recolor(pixels, draw_colors(keys, seed=seed, strength=strength, grey=grey, blur=blur))
 
 
-def recolor(pixels: Float[Tensor, "n 3 size size"], colors: Colors) -> Float[Tensor, "n 3 size size"]:
-    """Apply drawn colors: jitter, then grey, then blur, each to the images that were drawn for it."""
+def recolor(pixels: Float[Tensor, "n 3 size size"], drawn: Colors) -> Float[Tensor, "n 3 size size"]:
+    """Apply what was drawn, each operation to the images that were drawn for it: jitter, then gray, then blur.
+
+    Values in [0, 1] stay in [0, 1].
+    """
     values = pixels.clone()
-    for name, change in (("brightness", adjust_brightness), ("contrast", adjust_contrast)):
-        _on(values, colors.jitter, getattr(colors, name), change)
-    for name, change in (("saturation", adjust_saturation), ("hue", adjust_hue)):
-        _on(values, colors.jitter, getattr(colors, name), change)
-    _on(values, colors.grey, np.zeros(len(values)), adjust_saturation)
-    _on(values, colors.blur, colors.sigma, gaussian_blur)
+    for chosen, amount, change in (
+        (drawn.jitter, drawn.brightness, adjust_brightness),
+        (drawn.jitter, drawn.contrast, adjust_contrast),
+        (drawn.jitter, drawn.saturation, adjust_saturation),
+        (drawn.jitter, drawn.hue, adjust_hue),
+        (drawn.grey, np.zeros(len(values)), adjust_saturation),
+        (drawn.blur, drawn.sigma, gaussian_blur),
+    ):
+        if chosen.any():
+            rows = torch.from_numpy(np.flatnonzero(chosen)).to(values.device)
+            by = torch.from_numpy(amount[chosen].astype(np.float32)).to(values.device)
+            values[rows] = change(values[rows], by)
     return values
-
-
-def _on(
-    values: Tensor,
-    chosen: Bool[np.ndarray, " n"],
-    amount: Float64[np.ndarray, " n"],
-    change: Callable[[Tensor, Tensor], Tensor],
-) -> None:
-    """Change the chosen images in place."""
-    if not chosen.any():
-        return
-    rows = torch.from_numpy(np.flatnonzero(chosen)).to(values.device)
-    by = torch.from_numpy(amount[chosen].astype(np.float32)).to(values.device)
-    values[rows] = change(values[rows], by)
 
 
 def adjust_brightness(
@@ -113,14 +107,14 @@ def adjust_brightness(
 def adjust_contrast(
     pixels: Float[Tensor, "n 3 size size"], factor: Float[Tensor, "n"]
 ) -> Float[Tensor, "n 3 size size"]:
-    """Move each image away from the mean of its grey version by its factor, >= 0; 0 is an even grey."""
+    """Move each image away from the mean of its gray version by its factor, >= 0; 0 is an even gray."""
     return _blend(pixels, _grey(pixels).mean(dim=(1, 2, 3), keepdim=True), factor)
 
 
 def adjust_saturation(
     pixels: Float[Tensor, "n 3 size size"], factor: Float[Tensor, "n"]
 ) -> Float[Tensor, "n 3 size size"]:
-    """Move each image away from its grey version by its factor, >= 0; 0 is the grey version."""
+    """Move each image away from its gray version by its factor, >= 0; 0 is the gray version."""
     return _blend(pixels, _grey(pixels), factor)
 
 

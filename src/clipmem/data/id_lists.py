@@ -16,6 +16,7 @@ import polars as pl
 from jaxtyping import Shaped
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.require import require
 from clipmem.store.atomic import atomic_write
 
 ENDINGS = (".txt", ".parquet", ".npy", ".csv")
@@ -46,20 +47,15 @@ def datacomp_array(uids: Sequence[str]) -> Shaped[np.ndarray, " n"]:
     """
     for uid in uids:
         if not _UID.fullmatch(uid):
-            raise InputError(
-                f"uid {shorten(uid)}", got="a uid of another form", expected="32 hexadecimal digits",
-                hint="Write .txt or .parquet instead.",
-            )  # fmt: skip
+            got, hint = "a uid of another form", "Write .txt or .parquet instead."
+            raise InputError(f"uid {shorten(uid)}", got=got, expected="32 hexadecimal digits", hint=hint)
     return np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in sorted(set(uids))], dtype=DATACOMP)
 
 
 def write_ids(path: Path, table: pl.DataFrame) -> Path:
     """Write a list of uids; the ending of the name says how."""
-    if path.suffix not in ENDINGS:
-        raise InputError(
-            f"--out {path}", got=f"a name that ends in {path.suffix or 'nothing'!r}", expected=", ".join(ENDINGS),
-            hint="Choose the form by the ending of the name.",
-        )  # fmt: skip
+    got, hint = f"a name that ends in {path.suffix or 'nothing'!r}", "Choose the form by the ending of the name."
+    require(path.suffix in ENDINGS, f"--out {path}", got, ", ".join(ENDINGS), hint)
     uids: list[str] = table["uid"].to_list()
     stream = io.BytesIO()
     if path.suffix == ".txt":

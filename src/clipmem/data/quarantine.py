@@ -1,7 +1,7 @@
 """What was left out of a study and why: one `Problem` a record that could not be used, and how to say it.
 
 A source keeps a `Ledger` while it reads its pairs: every record is in a pair, merged into one, or listed with a reason.
-Decoding adds the pictures that fail. A study writes all problems to `quarantine.parquet` and goes on with the rest.
+Decoding adds the images that fail. A study writes all problems to `quarantine.parquet` and goes on with the rest.
 """
 
 from collections import Counter
@@ -125,18 +125,13 @@ def quarantine_table(problems: Iterable[Problem]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"source": pl.String, "key": pl.String, "reason": pl.String}, orient="row")
 
 
-def reasons_of(table: pl.DataFrame) -> dict[str, int]:
-    """Count the records of a `quarantine` table by reason, the most frequent first."""
-    counted = Counter(table["reason"].to_list())
-    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
-
-
 def summarize(table: pl.DataFrame, used: int) -> dict[str, Any]:
     """Say what the summary of a study says: how many pairs are used, how many records left out, and why.
 
     A caption of a pair that has others is a record too: without it the pair is still used.
     """
-    return {"used": used, "left_out": table.height, "reasons": reasons_of(table)}
+    reasons = table["reason"].value_counts().sort(pl.col("count"), pl.col("reason"), descending=[True, False])
+    return {"used": used, "left_out": table.height, "reasons": dict(reasons.iter_rows())}
 
 
 def left_out_sentence(counts: Mapping[str, Any]) -> str:
@@ -167,7 +162,7 @@ def stop_at(problem: Problem) -> InputError:
         f"{problem.source}, record {problem.key!r}",
         got=problem.reason,
         expected="a record that can be used",
-        hint="Mend or remove it, or leave out --strict: the study then goes on without it and lists it.",
+        hint="Correct or remove it, or omit --strict: the study then goes on without it and lists it.",
     )
 
 

@@ -4,27 +4,24 @@ The names are those of CLIP_benchmark: `acc1`, `acc5`, `mean_per_class_recall` (
 Where CLIP_benchmark breaks ties by position, a tie here costs half a place: a model that cannot tell two classes
 apart is right for neither.
 
-When not to trust it: accuracy speaks for the classes that have many pictures. With nine tenths of the pictures in one
+When not to trust it: accuracy speaks for the classes that have many images. With nine tenths of the images in one
 class, always naming that class is right nine times in ten; mean per-class recall is then 1 / classes.
 """
-
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from clipmem.base.errors import InputError
+from clipmem.base.require import require
 from clipmem.functional.checks import check_not_empty, check_same_length
 
 TOP = (1, 5)
-METRICS = ("acc1", "acc5", "mean_per_class_recall")
 
 # Equal scores may differ in the last bits of their sums.
 _TIE = 1e-12
 
 
 def class_ranks(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
-    """Rank the true class of each picture by its score.
+    """Rank the true class of each image by its score.
 
     rank = 1 + #{classes that score higher} + ½ #{other classes that score the same}.
 
@@ -43,15 +40,10 @@ def class_ranks(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) 
 
 def check_labels(labels: Int[np.ndarray, "n"], classes: int, *, lowest: int = 0) -> None:
     """Raise an `InputError` unless every label is in [lowest, classes)."""
-    outside = (labels < lowest) | (labels >= classes)
-    if outside.any():
-        row = int(np.flatnonzero(outside)[0])
-        raise InputError(
-            "labels",
-            got=f"{int(labels[row])} in row {row}",
-            expected=f"class numbers from 0 to {classes - 1}",
-            hint="Number the classes from 0 on.",
-        )
+    outside = np.flatnonzero((labels < lowest) | (labels >= classes))
+    got = f"{labels[outside[:1]].tolist()} in row {outside[:1].tolist()}"
+    expected = f"class numbers from 0 to {classes - 1}"
+    require(not len(outside), "labels", got, expected, "Number the classes from 0 on.")
 
 
 def classification_metrics(
@@ -59,8 +51,8 @@ def classification_metrics(
 ) -> dict[str, float]:
     """Make the metrics of CLIP_benchmark from ranks.
 
-    acc_k = share of the pictures whose true class has a rank of at most k; `acc5` only where there are 5 classes.
-    mean_per_class_recall = mean of acc1 within each class that has a picture.
+    acc_k = share of the images whose true class has a rank of at most k; `acc5` only where there are 5 classes.
+    mean_per_class_recall = mean of acc1 within each class that has an image.
 
     Example:
         >>> classification_metrics(np.array([1.0, 2.0, 1.0]), np.array([0, 0, 1]), 2)
@@ -70,10 +62,10 @@ def classification_metrics(
     check_same_length("ranks", len(ranks), "labels", len(labels))
     check_labels(labels, classes)
     hits = (ranks <= 1).astype(np.float64)
-    pictures = np.bincount(labels, minlength=classes)
+    images = np.bincount(labels, minlength=classes)
     right = np.bincount(labels, weights=hits, minlength=classes)
     found: dict[str, float] = {f"acc{k}": float((ranks <= k).mean()) for k in TOP if k <= classes}
-    return {**found, "mean_per_class_recall": float((right[pictures > 0] / pictures[pictures > 0]).mean())}
+    return {**found, "mean_per_class_recall": float((right[images > 0] / images[images > 0]).mean())}
 
 
 def chance(classes: int) -> dict[str, float]:
@@ -83,5 +75,5 @@ def chance(classes: int) -> dict[str, float]:
         >>> chance(4)
         {'acc1': 0.25, 'mean_per_class_recall': 0.25}
     """
-    found: dict[str, Any] = {f"acc{k}": k / classes for k in TOP if k <= classes}
+    found = {f"acc{k}": k / classes for k in TOP if k <= classes}
     return {**found, "mean_per_class_recall": 1 / classes}

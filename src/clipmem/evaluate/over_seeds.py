@@ -48,15 +48,11 @@ def classification_entries(
         name = f"acc{k}"
         if name in by_seed[0]:
             hits = (ranks <= k).astype(np.float64)
-            interval = bootstrap_mean(hits, groups, **_options(statistics))
+            interval = bootstrap_mean(hits, groups, **statistics._asdict())
             found[name] = entry(interval, [one[name] for one in by_seed])
     name, hits = "mean_per_class_recall", (ranks <= 1).astype(np.float64)
-    interval = bootstrap_class_mean(hits, labels, groups, **_options(statistics))
+    interval = bootstrap_class_mean(hits, labels, groups, **statistics._asdict())
     return {**found, name: entry(interval, [one[name] for one in by_seed])}
-
-
-def _options(statistics: Statistics) -> dict[str, Any]:
-    return {"seed": statistics.seed, "draws": statistics.draws, "confidence": statistics.confidence}
 
 
 def bootstrap_class_mean(

@@ -7,8 +7,8 @@ letters, fitted on the public captions.
 
 When not to trust it: TF-IDF knows which letters two captions share, and no meaning: "sofa" is not nearer to "couch"
 than to "cat". It guesses worse than the published embedder where captions paraphrase, and it may guess better than f
-where names share words (on the emoji it does). So a gap of the one-model test holds the difference of the two guessers besides
-memorization. The pairs that f did not train on have the first alone: read the candidates' gaps beside theirs.
+where names share words (on the emoji it does). So a gap of the one-model test holds the difference of the two guessers
+besides memorization. The pairs that f did not train on have the first alone: read the candidates' gaps beside theirs.
 """
 
 from collections.abc import Sequence

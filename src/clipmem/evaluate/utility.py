@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clipmem.base.errors import InputError
 from clipmem.base.evaluating import EvaluateSection
 from clipmem.base.random import derive_seed
+from clipmem.base.require import require_one_of
 from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import external
+from clipmem.evaluate import retrieval
 from clipmem.evaluate.classification import chance
 from clipmem.evaluate.linear_probe import Probe, linear_probe
 from clipmem.evaluate.over_seeds import Statistics, classification_entries
@@ -28,7 +28,6 @@ from clipmem.evaluate.prompts import Prompts
 from clipmem.evaluate.zero_shot import class_embeddings, zero_shot_ranks
 
 FORMAT = 1
-TASKS = ("zero_shot", "linear_probe", "retrieval")
 FEATURES = "unit length, then mean 0 and standard deviation 1 of each coordinate over the fitted pairs"
 
 
@@ -72,7 +71,7 @@ class TestPairs:
 
 @dataclass
 class Measured:
-    """What was measured of one model, until all are summarised; small: no embedding of a training pair is kept."""
+    """What was measured of one model, until all are summarized; small: no embedding of a training pair is kept."""
 
     seed: int
     presentations: int | None
@@ -83,7 +82,7 @@ class Measured:
 
 @dataclass
 class Utility:
-    """Collects models one after the other, then summarises them."""
+    """Collects models one after the other, then summarizes them."""
 
     pairs: TestPairs
     settings: EvaluateSection
@@ -122,16 +121,16 @@ class Utility:
         self.models.setdefault(side, []).append(found)
 
     def retrieval(self) -> dict[str, Any]:
-        """Summarise retrieval among the test pairs (see `external.retrieval`)."""
-        return external.retrieval(
+        """Summarize retrieval among the test pairs (see `retrieval.measure`)."""
+        return retrieval.measure(
             {side: {k: one.test for k, one in enumerate(models)} for side, models in self.models.items()},
             np.ones(int(self.pairs.test.sum()), dtype=np.bool_),
             self.pairs.groups[self.pairs.test],
-            **self.statistics._replace(seed=derive_seed(self.statistics.seed, "retrieval"))._asdict(),
+            self.statistics._replace(seed=derive_seed(self.statistics.seed, "retrieval")),
         )
 
-    def document(self, retrieval: dict[str, Any] | None) -> dict[str, Any]:
-        """Summarise all models."""
+    def document(self, found: dict[str, Any] | None) -> dict[str, Any]:
+        """Summarize all models."""
         pairs = self.pairs
         metrics: dict[str, dict[str, Any]] = {}
         for side, models in self.models.items():
@@ -140,15 +139,15 @@ class Utility:
                 **self._classification(
                     "linear_probe", [one.probe.ranks if one.probe else None for one in models], pairs.probed
                 ),
-                **(retrieval[side] if retrieval else {}),
+                **(found[side] if found else {}),
             }
         classes = pairs.prompts.classes if pairs.prompts else []
         by_chance: dict[str, float] = {}
         for task in ("zero_shot", "linear_probe"):
             if task not in pairs.why:
                 by_chance |= {f"{task}_{name}": value for name, value in chance(len(classes)).items()}
-        if retrieval:
-            by_chance |= {name: value for name, value in retrieval["chance"].items() if "_" in name}
+        if found:
+            by_chance |= {name: value for name, value in found["chance"].items() if "_" in name}
         return {
             "format": FORMAT,
             "confidence": self.statistics.confidence,
@@ -158,7 +157,7 @@ class Utility:
             "n": {
                 "test": int(pairs.test.sum()),
                 "labelled": int(pairs.tested.sum()),
-                "captions": retrieval["captions"] if retrieval else None,
+                "captions": found["captions"] if found else None,
                 "probe_train": int(pairs.trained.sum()),
                 "probe_test": int(pairs.probed.sum()),
                 "classes": len(classes),
@@ -204,7 +203,7 @@ class Utility:
 
 
 def only(embeddings: Embeddings, kept: Bool[np.ndarray, "n"]) -> Embeddings:
-    """Return the embeddings of some pairs, pictures in their first view, as copies that let go of the others."""
+    """Return the embeddings of some pairs, images in their first view, as copies that let go of the others."""
     place = torch.from_numpy(np.cumsum(kept) - 1)
     pair = embeddings.text_pair.long()
     captions = torch.from_numpy(kept)[pair]
@@ -253,7 +252,6 @@ def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> Int[np.ndarr
         [1, -1, 0]
     """
     place = {name: k for k, name in enumerate(classes)}
-    unknown = [label for label in labels if label and label not in place]
-    if unknown:
-        raise InputError("labels", got=repr(unknown[0]), expected=f"one of {len(classes)} classes", hint="Name it.")
+    for label in set(labels) - {"", *place}:
+        require_one_of("labels", label, classes)
     return np.array([place[label] if label else -1 for label in labels], dtype=np.int64)
