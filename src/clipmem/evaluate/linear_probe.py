@@ -66,7 +66,7 @@ def fit(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, "n"], c: flo
 
     classes = np.unique(labels)
     if len(classes) == 1:  # nothing to tell apart: scikit-learn refuses
-        return Fitted(lambda x: np.zeros((len(x), 1)), classes, True)
+        return Fitted(_same_score, classes, True)
     model = (_estimator() if warm is None else warm).set_params(C=c)
     small = features.size * len(classes) < _WORTH_THREADS
     with warnings.catch_warnings(record=True) as said, threadpool_limits(1 if small else None, user_api="blas"):
@@ -81,6 +81,10 @@ def fit(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, "n"], c: flo
         return np.hstack([-values, values]) if len(classes) == 2 else values
 
     return Fitted(scores, classes, not any(issubclass(one.category, ConvergenceWarning) for one in said))
+
+
+def _same_score(x: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n 1"]:
+    return np.zeros((len(x), 1))
 
 
 def _estimator() -> Any:

@@ -5,6 +5,7 @@ and one line in `WORDINGS`. None knows the image: leaving a word out or a synony
 caption wrong. How often that happens to your captions, `mitigate/caption_variants.parquet` shows.
 """
 
+import importlib
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -109,7 +110,7 @@ class Synonyms(Wording):
 def _open_wordnet() -> Any:
     what, found = "[mitigate.caption_variants] kinds: synonyms", importlib.util.find_spec("wn")
     require(found, what, "no package wn", "the extra wordnet", "Install it: pip install 'clipmem[wordnet]'.")
-    import wn  # pyright: ignore[reportMissingImports]  an extra, and slow to import
+    wn: Any = importlib.import_module("wn")  # slow to import
 
     lexicons = list(wn.lexicons(lang="en"))
     require(
