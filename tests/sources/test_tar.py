@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources import open_source
-from clipmem.data.sources.shards import expand
 from clipmem.data.sources.tar import Member, TarError, is_tar, members
+from clipmem.data.sources.webdataset import expand
 from clipmem.store.hashing import pair_uid
 from clipmem.testing.tiny import picture
 from tests.sources.formats import add_member

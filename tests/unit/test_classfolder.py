@@ -60,7 +60,7 @@ def test_no_classes_are_refused(tmp_path):
         with pytest.raises(InputError) as error:
             open_source(section(path))
         assert error.value.what == "[data] path"
-        assert error.value.got == f"{str(path)!r}, where there is no folder of images in a folder"
+        assert error.value.got == f"{str(path)!r}, where there is no such data"
 
 
 def test_a_picture_that_vanished(root):

@@ -26,6 +26,10 @@ _GREY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as torchvision rounds it
 _SIGMA = (0.1, 2.0)
 
 
+Images = Float[Tensor, "n 3 size size"]
+Amounts = Float[Tensor, "n"]
+
+
 class Colors(NamedTuple):
     """What is done to each image's colors; each of shape (n,)."""
 
@@ -62,16 +66,14 @@ def draw_colors(keys: np.ndarray, *, seed: int, strength: float, grey: float, bl
     )
 
 
-def distort(
-    pixels: Float[Tensor, "n 3 size size"], keys: np.ndarray, *, seed: int, strength: float, grey: float, blur: float
-) -> Float[Tensor, "n 3 size size"]:
+def distort(pixels: Images, keys: np.ndarray, *, seed: int, strength: float, grey: float, blur: float) -> Images:
     """Draw and apply (see `draw_colors` and `recolor`); with all three at 0 the images come back as they are."""
     if not (strength or grey or blur):
         return pixels
     return recolor(pixels, draw_colors(keys, seed=seed, strength=strength, grey=grey, blur=blur))
 
 
-def recolor(pixels: Float[Tensor, "n 3 size size"], drawn: Colors) -> Float[Tensor, "n 3 size size"]:
+def recolor(pixels: Images, drawn: Colors) -> Images:
     """Apply what was drawn, each operation to the images that were drawn for it: jitter, then gray, then blur.
 
     Values in [0, 1] stay in [0, 1].
@@ -92,9 +94,7 @@ def recolor(pixels: Float[Tensor, "n 3 size size"], drawn: Colors) -> Float[Tens
     return values
 
 
-def adjust_brightness(
-    pixels: Float[Tensor, "n 3 size size"], factor: Float[Tensor, "n"]
-) -> Float[Tensor, "n 3 size size"]:
+def adjust_brightness(pixels: Images, factor: Amounts) -> Images:
     """Multiply each image by its factor, >= 0; 1 changes nothing.
 
     Example:
@@ -104,21 +104,17 @@ def adjust_brightness(
     return _blend(pixels, torch.zeros_like(pixels), factor)
 
 
-def adjust_contrast(
-    pixels: Float[Tensor, "n 3 size size"], factor: Float[Tensor, "n"]
-) -> Float[Tensor, "n 3 size size"]:
+def adjust_contrast(pixels: Images, factor: Amounts) -> Images:
     """Move each image away from the mean of its gray version by its factor, >= 0; 0 is an even gray."""
     return _blend(pixels, _grey(pixels).mean(dim=(1, 2, 3), keepdim=True), factor)
 
 
-def adjust_saturation(
-    pixels: Float[Tensor, "n 3 size size"], factor: Float[Tensor, "n"]
-) -> Float[Tensor, "n 3 size size"]:
+def adjust_saturation(pixels: Images, factor: Amounts) -> Images:
     """Move each image away from its gray version by its factor, >= 0; 0 is the gray version."""
     return _blend(pixels, _grey(pixels), factor)
 
 
-def adjust_hue(pixels: Float[Tensor, "n 3 size size"], turn: Float[Tensor, "n"]) -> Float[Tensor, "n 3 size size"]:
+def adjust_hue(pixels: Images, turn: Amounts) -> Images:
     """Turn each image's hue, by -0.5 to 0.5 of the color circle.
 
     Example:
@@ -143,7 +139,7 @@ def adjust_hue(pixels: Float[Tensor, "n 3 size size"], turn: Float[Tensor, "n"])
     return value.unsqueeze(1) - chroma.unsqueeze(1) * share
 
 
-def gaussian_blur(pixels: Float[Tensor, "n 3 size size"], sigma: Float[Tensor, "n"]) -> Float[Tensor, "n 3 size size"]:
+def gaussian_blur(pixels: Images, sigma: Amounts) -> Images:
     """Blur each image by a Gaussian of its own sigma, in pixels; edges are mirrored.
 
     The kernel has an odd number of pixels, about a tenth of the side and at least 3.
@@ -169,13 +165,13 @@ def kernel_size(size: int) -> int:
     return max(3, size // 10 // 2 * 2 + 1)
 
 
-def _column(factor: Float[Tensor, "n"]) -> Float[Tensor, "n 1 1 1"]:
+def _column(factor: Amounts) -> Float[Tensor, "n 1 1 1"]:
     return factor.view(-1, 1, 1, 1)
 
 
-def _grey(pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n 1 size size"]:
+def _grey(pixels: Images) -> Float[Tensor, "n 1 size size"]:
     return (pixels * torch.tensor(_GREY, device=pixels.device).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
 
 
-def _blend(pixels: Tensor, other: Tensor, factor: Float[Tensor, "n"]) -> Tensor:
+def _blend(pixels: Tensor, other: Tensor, factor: Amounts) -> Tensor:
     return (other + _column(factor) * (pixels - other)).clamp(0, 1)

@@ -121,16 +121,17 @@ def open_named(section: DataSection) -> Source:
     return kind(section)
 
 
+def require_data(there: object, section: DataSection, holds: str) -> None:
+    """Raise an `InputError` unless what a source reads is there."""
+    got = f"{section.path!r}, where there is no such data"
+    require(section.path and there, "[data] path", got, holds, "Set data.path.")
+
+
 def require_split(split: str, known: Iterable[str], *, kind: str = "split") -> None:
     """Raise an `InputError` unless the data have the split that `data.split` names; empty is all of them."""
     names = sorted(set(known))
-    require(
-        not split or split in names,
-        "[data] split",
-        f"{split!r}",
-        f"one of {names}",
-        did_you_mean(split, names, kind=kind),
-    )
+    known_one, hint = not split or split in names, did_you_mean(split, names, kind=kind)
+    require(known_one, "[data] split", f"{split!r}", f"one of {names}", hint)
 
 
 def image_gone(reference: str, got: str) -> InputError:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clipmem.base.recipes import DataSection
 from clipmem.base.require import require
-from clipmem.data.sources.base import SOURCES, Source
+from clipmem.data.sources.base import SOURCES, Source, require_data
 from clipmem.data.sources.files import read_files
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe
 from clipmem.data.sources.records import Part, Record, examine_file
@@ -31,13 +31,8 @@ class ClassFolderSource(Source):
         folders = sorted(one for one in self._root.iterdir() if one.is_dir()) if self._root.is_dir() else []
         # a class may be a link to a folder that lies elsewhere
         self._classes = {one.name: PathProbe(str(one)) for one in folders if not one.name.startswith(".")}
-        require(
-            section.path and any(one.with_suffix(*IMAGE_ENDINGS) for one in self._classes.values()),
-            "[data] path",
-            f"{section.path!r}, where there is no folder of images in a folder",
-            "a folder with one folder of images a class",
-            "Set data.path to the folder that holds the classes.",
-        )
+        there = any(one.with_suffix(*IMAGE_ENDINGS) for one in self._classes.values())
+        require_data(there, section, "a folder with one folder of images a class")
 
     def records(self) -> Iterator[Record]:
         """Yield one record an image."""

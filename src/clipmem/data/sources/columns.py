@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
@@ -15,6 +15,7 @@ IMAGES = (
     "image", "filepath", "image_path", "file_name", "filename", "path", "img", "picture", "jpg", "jpeg", "png", "webp",
 )  # fmt: skip
 CAPTIONS = ("captions", "caption", "title", "text", "sentences", "txt")
+_USUAL = {"image_column": IMAGES, "caption_column": CAPTIONS}
 KEYS = frozenset(name for name in DataSection.model_fields if name.endswith("_column"))
 
 
@@ -33,24 +34,20 @@ class Columns(NamedTuple):
         return list(dict.fromkeys(name for name in self if name))
 
 
-def chosen(names: Iterable[str], wanted: str, key: str, usual: Iterable[str]) -> str:
-    """Return the column that a recipe names, or without a choice the first usual one; empty if there is none.
+@functools.lru_cache(maxsize=256)
+def chosen(there: tuple[str, ...], wanted: str, key: str) -> str:
+    """Return the column that a recipe's `key` names, or by its default the first usual one there; empty if none.
 
     Example:
-        >>> chosen(["filepath", "Title"], "captions", "caption_column", CAPTIONS)
+        >>> chosen(("filepath", "Title"), "captions", "caption_column")
         'Title'
     """
-    return _chosen(tuple(names), wanted, key, tuple(usual))
-
-
-@functools.lru_cache(maxsize=256)
-def _chosen(there: tuple[str, ...], wanted: str, key: str, usual: tuple[str, ...]) -> str:
     if wanted in there:
         return wanted
     if wanted != DataSection.model_fields[key].default:
         return ""
-    by_lower = {name.lower(): name for name in reversed(there)}
-    return next((by_lower[name] for name in usual if name in by_lower), "")
+    by_lower = {name.lower(): name for name in reversed(there)}  # capital letters do not count
+    return next((by_lower[name] for name in _USUAL[key] if name in by_lower), "")
 
 
 def recognized(names: Iterable[str], section: DataSection) -> tuple[str, str]:
@@ -60,11 +57,8 @@ def recognized(names: Iterable[str], section: DataSection) -> tuple[str, str]:
     """
     there = tuple(names)
     image, captions = (
-        chosen(there, wanted, key, usual) or chosen(there, DataSection.model_fields[key].default, key, usual)
-        for wanted, key, usual in (
-            (section.image_column, "image_column", IMAGES),
-            (section.caption_column, "caption_column", CAPTIONS),
-        )
+        chosen(there, getattr(section, key), key) or chosen(there, DataSection.model_fields[key].default, key)
+        for key in _USUAL
     )
     return image, captions
 
@@ -107,20 +101,11 @@ class KeysSeen:
 
 def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Columns:
     """Return the columns of a table that a recipe asks for."""
-    there = list(names)
-    found = Columns(
-        chosen(there, section.image_column, "image_column", IMAGES),
-        chosen(there, section.caption_column, "caption_column", CAPTIONS),
-        section.group_column,
-        section.label_column,
-        section.object_column,
-    )
-    missing = [
-        wanted
-        for wanted, name in ((section.caption_column, found.captions), (section.image_column, found.image))
-        if not name
-    ]
-    missing += [name for name in (found.group, found.label, found.objects) if name and name not in there]
+    there = tuple(names)
+    image, captions = (chosen(there, getattr(section, key), key) for key in _USUAL)
+    found = Columns(image, captions, section.group_column, section.label_column, section.object_column)
+    missing = [section.caption_column] * (not captions) + [section.image_column] * (not image)
+    missing += [name for name in found[2:] if name and name not in there]
     for name in missing:
         raise InputError(what, got=f"no column {name!r}", hint=did_you_mean(name, there, kind="column"))
     twice = next((name for name in found.used if there.count(name) > 1), "")
@@ -128,17 +113,19 @@ def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Co
     return found
 
 
-def text_of(row: Mapping[str, object], name: str) -> str:
-    """Return a group or label as text; empty where the row has none."""
-    value = row.get(name) if name else None
-    return "" if value is None else str(value)
+class About(TypedDict):
+    """What a record says of its image beside captions."""
+
+    group: str
+    label: str
+    objects: list[str]
 
 
-def objects_of(row: Mapping[str, object], name: str) -> list[str]:
-    """Return the objects of a row: a list of texts, or one text with commas between them.
-
-    Example:
-        >>> objects_of({"things": "cat, sofa,cat"}, "things")
-        ['cat', 'sofa']
-    """
-    return split_objects(row.get(name) if name else None)
+def about(row: Mapping[str, object], section: DataSection) -> About:
+    """Return group and label of a record as text, empty where it has none, and its objects."""
+    group, label = (row.get(name) if name else None for name in (section.group_column, section.label_column))
+    return {
+        "group": "" if group is None else str(group),
+        "label": "" if label is None else str(label),
+        "objects": split_objects(row.get(section.object_column) if section.object_column else None),
+    }

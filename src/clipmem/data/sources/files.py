@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from clipmem.base.recipes import DataSection
 from clipmem.base.require import require
-from clipmem.data.sources.base import Source, image_gone
+from clipmem.data.sources.base import Source, image_gone, require_data
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, parse_json
 from clipmem.data.sources.records import NO_IMAGE, NO_PATH, Part, Record, examine_file, read_file
 
@@ -83,8 +83,7 @@ class TableSource(FileSource):
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
         self.file = Path(section.path)
-        got = f"{section.path!r}, where there is no file"
-        require(section.path and self.file.is_file(), "[data] path", got, self.holds, "Set data.path.")
+        require_data(self.file.is_file(), section, self.holds)
 
     def document(self, *lists: str) -> list[list[dict[str, object]]]:
         """Parse a JSON file that holds a whole data set, and return the lists of objects that it has under names."""

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from clipmem.base.recipes import DataSection
-from clipmem.base.require import require
-from clipmem.data.sources.base import SOURCES, require_split
-from clipmem.data.sources.columns import CAPTIONS, KEYS, KeysSeen, chosen, objects_of, text_of
+from clipmem.data.sources.base import SOURCES, require_data, require_split
+from clipmem.data.sources.columns import KEYS, KeysSeen, about, chosen
 from clipmem.data.sources.files import FileSource, row_record
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json, text_encoding
 from clipmem.data.sources.records import Part, Record, listed_captions, read_file
@@ -41,13 +40,7 @@ class ImageFolderSource(FileSource):
         if section.path and path.name in METADATA and path.is_file():
             path = path.parent
         self._folder = path
-        require(
-            section.path and path.is_dir(),
-            "[data] path",
-            f"{section.path!r}, where there is no folder",
-            "a folder with images and their captions",
-            "Set data.path.",
-        )
+        require_data(path.is_dir(), section, "a folder with images and their captions")
         if section.split and not (path / section.split).is_dir():
             require_split(section.split, (one.name for one in path.iterdir() if one.is_dir()), kind="folder")
 
@@ -139,10 +132,8 @@ class ImageFolderSource(FileSource):
         else:
             captions, values = found
             keys.see(values)
-            row.parts = [part._replace(captions=captions)]
-            row.group = text_of(values, self.section.group_column)
-            row.label = text_of(values, self.section.label_column)
-            row.objects = objects_of(values, self.section.object_column)
+            row.parts, said = [part._replace(captions=captions)], about(values, self.section)
+            row.group, row.label, row.objects = said["group"], said["label"], said["objects"]
 
     def _add_reason(self, row: Record, name: str, reason: str) -> None:
         [part] = row.parts
@@ -176,7 +167,7 @@ def json_captions(data: bytes, section: DataSection) -> tuple[list[object], Mapp
     values = parse_json(data)
     if not isinstance(values, dict):
         return None
-    return listed_captions(values.get(chosen(values, section.caption_column, "caption_column", CAPTIONS))), values
+    return listed_captions(values.get(chosen(tuple(values), section.caption_column, "caption_column"))), values
 
 
 def _stem(name: str) -> str:

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipmem.base.recipes import DataSection
-from clipmem.base.require import require
-from clipmem.data.sources.base import SOURCES, require_split
+from clipmem.data.sources.base import SOURCES, require_data, require_split
 from clipmem.data.sources.columns import KEYS, recognized
 from clipmem.data.sources.path_probe import PathProbe
 from clipmem.data.sources.records import Record
@@ -27,13 +26,8 @@ class ParquetSource(RowSource):
     def __init__(self, section: DataSection) -> None:
         path = Path(section.path)
         files = _files(path) if path.is_dir() else [path]
-        require(
-            section.path and files and all(file.is_file() for file in files),
-            "[data] path",
-            f"{section.path!r}, where there is no Parquet file",
-            "a .parquet file, or a folder that holds some",
-            "Set data.path.",
-        )
+        there = files and all(file.is_file() for file in files)
+        require_data(there, section, "a .parquet file, or a folder that holds some")
         if section.split:
             files = _of_split(files, section.split)
         super().__init__(section, [ParquetRows(file) for file in files], path if path.is_dir() else path.parent)

@@ -10,7 +10,7 @@ import contextlib
 import csv
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.recipes import DataSection
 from clipmem.base.require import require
 from clipmem.data.quarantine import Ledger
-from clipmem.data.sources.columns import Columns, find_columns, objects_of, recognized, text_of
+from clipmem.data.sources.columns import about, find_columns, recognized
 from clipmem.data.sources.files import row_record
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, parse_json, text_encoding
 from clipmem.data.sources.records import Part, Record, listed_captions
@@ -158,7 +158,8 @@ def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> I
                 continue
             row = dict(zip(names, cells, strict=False))
             caption = row[columns.captions]
-            yield _row(row, source, key, columns, [float("nan") if caption in _NAN else caption])
+            captions = [float("nan") if caption in _NAN else caption]
+            yield row_record(source, row[columns.image], Part(key, captions), **about(row, section))
 
 
 def _jsonl_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:
@@ -173,7 +174,8 @@ def _jsonl_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -
                 ledger.leave_out(source, f"line {number}", BROKEN_LINE)
                 continue
             columns = columns or find_columns(row, section, what=f"{path}, line {number}")
-            yield _row(row, source, f"line {number}", columns, listed_captions(row.get(columns.captions)))
+            part = Part(f"line {number}", listed_captions(row.get(columns.captions)))
+            yield row_record(source, row.get(columns.image), part, **about(row, section))
 
 
 def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:
@@ -184,14 +186,9 @@ def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger)
             ledger.read += batch.num_rows
             rows = zip(*(values_of(batch.column(name)) for name in columns.used), strict=True)
             for row in (dict(zip(columns.used, values, strict=True)) for values in rows):
-                yield _row(row, source, f"row {number}", columns, listed_captions(row[columns.captions]))
+                part = Part(f"row {number}", listed_captions(row[columns.captions]))
+                yield row_record(source, row[columns.image], part, **about(row, section))
                 number += 1
-
-
-def _row(row: Mapping[str, object], source: str, key: str, columns: Columns, captions: Sequence[object]) -> Record:
-    group, label = text_of(row, columns.group), text_of(row, columns.label)
-    objects = objects_of(row, columns.objects)
-    return row_record(source, row.get(columns.image), Part(key, captions), group=group, label=label, objects=objects)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ Members with one name up to the first dot are one pair. Where images and texts h
 member of that key has none (`photo.v2.png` and `photo.v2.txt`), it is the name up to the last one. `.json` with a list
 `captions` holds several captions; else `.txt` is one caption, all of it; else the JSON's `caption`. A key of the JSON
 that `data.caption_column` names comes before all of them. An image or text in no pair is listed; members of other
-kinds are counted.
+kinds are counted. Names of shards are `{0000..0123}` ranges and `::` lists, as webdataset writes them.
 
 Tars are read once, in order; a reference holds the place of the image's bytes, so that each is read again with one
 seek. Beside `NAME.tar`, img2dataset leaves `NAME.parquet` (records whose status is not "success" take no part, and are
@@ -12,6 +12,7 @@ listed) and `NAME_stats.json` (how many there must be).
 """
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BufferedIOBase, BufferedReader
@@ -20,11 +21,12 @@ from typing import NamedTuple
 
 import polars as pl
 
+from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.base.require import require
 from clipmem.data.decoding import MAX_BYTES
-from clipmem.data.sources.base import SOURCES, Source, image_gone
-from clipmem.data.sources.columns import KEYS, KeysSeen, named_columns, objects_of, text_of
+from clipmem.data.sources.base import SOURCES, Source, image_gone, require_data
+from clipmem.data.sources.columns import KEYS, KeysSeen, about, named_columns
 from clipmem.data.sources.imagefolder import BROKEN_JSON, TEXT_BESIDE_JSON, decode_text, json_captions
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json
 from clipmem.data.sources.records import (
@@ -37,7 +39,6 @@ from clipmem.data.sources.records import (
     listed_captions,
     read_file,
 )
-from clipmem.data.sources.shards import find_shards, is_list
 from clipmem.data.sources.tar import Member, TarError, is_tar, members
 
 BROKEN_TAR = "a tar that is broken or cut off"
@@ -48,6 +49,9 @@ _KINDS = tuple(name[1:] for name in IMAGE_ENDINGS)
 _TEXTS = ("txt", "json")
 _MOST_TEXT = 16 * 2**20
 _BUFFER = 1 << 18
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
+_MOST_SHARDS = 1_000_000
 
 
 @dataclass
@@ -124,7 +128,7 @@ class WebdatasetSource(Source):
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
-        self._base, self._shards = find_shards(section.path)
+        self._base, self._shards = find_shards(section)
         for name in self._shards:
             _check_is_tar(self._base / name)
 
@@ -175,7 +179,10 @@ class WebdatasetSource(Source):
                     key, kind = split_name(member.name)
                     last = kind.rpartition(".")[2]
                     if last not in _KINDS and last not in _TEXTS:
-                        self._ignore(shard, member)
+                        if member.problem:
+                            self.ledger.note(shard, member.name, member.problem)
+                        else:
+                            self.ledger.ignore(member.name)
                         continue
                     if current is None or key != current.key:
                         if current is not None:
@@ -207,12 +214,6 @@ class WebdatasetSource(Source):
                 self.ledger.read -= 1
                 loose[one.key].join(one)
 
-    def _ignore(self, shard: str, member: Member) -> None:
-        if member.problem:
-            self.ledger.note(shard, member.name, member.problem)
-        else:
-            self.ledger.ignore(member.name)
-
     def _record(self, shard: str, sample: _Sample, keys: KeysSeen) -> Record:
         texts = Texts()
         place = ""
@@ -233,9 +234,7 @@ class WebdatasetSource(Source):
             f"{shard}@{place}",
             image,
             [Part(sample.key, texts.captions, BROKEN_JSON if texts.broken else "")],
-            group=text_of(texts.values, self.section.group_column),
-            label=text_of(texts.values, self.section.label_column),
-            objects=objects_of(texts.values, self.section.object_column),
+            **about(texts.values, self.section),
         )
 
     def _failed(self, shard: str) -> set[str]:
@@ -355,3 +354,62 @@ def _check_is_tar(path: Path) -> None:
         "a plain tar: images are compressed already, and only plain ones can be read at any place",
         "Unpack it once (for example with gunzip)." if packed else "Leave it out of data.path.",
     )
+
+
+def expand(text: str) -> list[str]:
+    """Expand ranges, choices and lists.
+
+    Example:
+        >>> expand("a-{08..10}.tar::b.tar"), expand("{x,y}.tar")
+        (['a-08.tar', 'a-09.tar', 'a-10.tar', 'b.tar'], ['x.tar', 'y.tar'])
+    """
+    return [name for part in text.split("::") for name in _expanded(part)]
+
+
+def _expanded(text: str) -> list[str]:
+    names = [text]
+    while True:
+        span, choice = _RANGE.search(names[0]), _CHOICE.search(names[0])
+        found = span or choice
+        if found is None:
+            return names
+        options = _numbers(text, span) if span else found[1].split(",")
+        got = f"{text!r}, which is more than {_MOST_SHARDS:,} shards"
+        require(len(names) * len(options) <= _MOST_SHARDS, "[data] path", got, "fewer", "Make the range smaller.")
+        names = [name.replace(found[0], option, 1) for name in names for option in options]
+
+
+def _numbers(text: str, span: "re.Match[str]") -> Sequence[str]:
+    first, last = int(span[1]), int(span[2])
+    require(
+        0 <= last - first < _MOST_SHARDS,
+        "[data] path",
+        f"the range {span[0]} in {text!r}",
+        f"the smaller number first, and at most {_MOST_SHARDS:,} shards",
+        "Correct the range.",
+    )
+    return [f"{number:0{len(span[1])}d}" for number in range(first, last + 1)]
+
+
+def is_list(text: str) -> bool:
+    """Tell whether a path is a range or a list of shards."""
+    return "::" in text or bool(_RANGE.search(text))
+
+
+def find_shards(section: DataSection) -> tuple[Path, list[str]]:
+    """Return the tars behind a path: the folder that names start from, and the names."""
+    text, path = section.path, Path(section.path)
+    if text and path.is_dir():
+        base, names = path, sorted(found.relative_to(path).as_posix() for found in path.rglob("*.tar"))
+    else:
+        base, names = Path(), expand(text) if text else []
+    require_data(names, section, "a tar, a folder with some, a range such as data/{0000..0123}.tar, or a list with ::")
+    missing = [name for name in names if not (base / name).is_file()]
+    for name in missing:
+        raise InputError(
+            "[data] path",
+            got=f"no file {name!r} ({len(missing):,} of {len(names):,} shards are missing)",
+            expected="every shard that is named",
+            hint="Put it back, or correct the range.",
+        )
+    return base, names
