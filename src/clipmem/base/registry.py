@@ -37,8 +37,9 @@ class Registry(Generic[T]):
             plain: type[Any] = item
             if not issubclass(plain, self._base):
                 raise TypeError(f"{self.kind} {name!r}: {item} is not a subclass of {self._base}")
-            plain.name = name
             self._items[name] = plain
+            named: Any = plain
+            named.name = name
             return item
 
         return add

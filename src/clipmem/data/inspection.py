@@ -1,8 +1,8 @@
 """What lies in a data set: counts, captions, sizes, duplicates and problems, from one pass and a sample.
 
-Every record is read once, as a study reads it: pairs, captions, problems and equal pictures are counted over all of
-them. Sizes are read from the headers of a sample, and fewer pictures still are decoded; every figure says of how many
-it is. The samples are runs of neighbours at even distances, for a run of neighbours is one read on the disk. When not
+Every record is read once, as a study reads it: pairs, captions, problems and equal images are counted over all of
+them. Sizes are read from the headers of a sample, and fewer images still are decoded; every figure says of how many
+it is. The samples are runs of neighbors at even distances, for a run of neighbors is one read on the disk. When not
 to trust it: what is rare may miss the samples, and so do most near-duplicates. `full` looks at everything.
 """
 
@@ -21,17 +21,17 @@ from clipmem.data.quarantine import Problem, source_name
 from clipmem.data.sources.base import Source
 from clipmem.data.sources.records import Record
 
-HEADERS, DECODED, RUN = 4096, 1024, 64  # pictures in the samples, and how many neighbours stand together
+HEADERS, DECODED, RUN = 4096, 1024, 64  # images in the samples, and how many neighbors stand together
 PIXELS = 256_000_000  # no more are decoded in all, unless everything is
-MOST_COMPARED = 65_536  # pictures whose thumbnails are held for near-duplicates
-_SIDE = 64  # of the pictures that are compared: what the rates in `duplicates` were measured at
+MOST_COMPARED = 65_536  # images whose thumbnails are held for near-duplicates
+_SIDE = 64  # of the images that are compared: what the rates in `duplicates` were measured at
 _SAMPLES, _EXAMPLES, _BLOCK = 5, 3, 64
-_DIGEST = 12  # bytes of a hash by which equal pictures are counted
+_DIGEST = 12  # bytes of a hash by which equal images are counted
 
 
 @dataclass
 class Looked:
-    """What was seen of the pictures that were looked at."""
+    """What was seen of the images that were looked at."""
 
     headers: dict[int, Header] = field(default_factory=dict)
     sizes: list[int] = field(default_factory=list)
@@ -68,7 +68,7 @@ def inspect_source(
             "characters": _quantiles(captions.explode().str.len_chars()),
         },
         "labels": pairs["label"].filter(pairs["label"] != "").n_unique(),
-        "pictures": _pictures(looked, pairs.height),
+        "pictures": _images(looked, pairs.height),
         "samples": _samples(pairs, looked),
         "duplicates": _duplicates(digests, looked),
         "problems": {
@@ -83,7 +83,7 @@ def inspect_source(
 
 
 def runs(n: int, most: int, *, run: int) -> list[int]:
-    """Choose at most `most` of `n` places: runs of neighbours, the runs at even distances; all of them if few.
+    """Choose at most `most` of `n` places: runs of neighbors, the runs at even distances; all of them if few.
 
     Example:
         >>> runs(12, 4, run=2), runs(3, 4, run=2)
@@ -104,7 +104,7 @@ def look_at(
     full: bool,
     progress: Callable[[int, int], object],
 ) -> Looked:
-    """Read the headers of a sample of the pictures, decode some of them and compare those."""
+    """Read the headers of a sample of the images, decode some of them and compare those."""
     looked, n = Looked(), pairs.height
     chosen = [order[place] for place in (range(n) if full else runs(n, HEADERS, run=RUN))]
     decode_these = set(chosen if full else [order[place] for place in runs(n, DECODED, run=RUN)])
@@ -137,7 +137,7 @@ def look_at(
     return looked
 
 
-def _pictures(looked: Looked, n: int) -> dict[str, Any]:
+def _images(looked: Looked, n: int) -> dict[str, Any]:
     headers = list(looked.headers.values())
     return {
         "read": len(looked.sizes),
@@ -161,24 +161,19 @@ def _samples(pairs: pl.DataFrame, looked: Looked) -> list[dict[str, Any]]:
     """Show five pairs that decode, at even distances in the order of their uids."""
     rows = sorted(looked.decoded)
     chosen = [rows[k * len(rows) // _SAMPLES] for k in range(_SAMPLES)] if len(rows) > _SAMPLES else rows
-    found: list[dict[str, Any]] = []
-    for row in chosen:
-        pair = pairs.row(row, named=True)
-        header = looked.headers[row]
-        found.append(
-            {
-                "uid": pair["uid"],
-                "key": pair["key"],
-                "captions": pair["captions"][:_EXAMPLES],
-                "more_captions": max(0, len(pair["captions"]) - _EXAMPLES),
-                **header._asdict(),
-            }
-        )
-    return found
+    found = [(pairs.row(row, named=True), looked.headers[row]) for row in chosen]
+    return [
+        {"uid": pair["uid"], "key": pair["key"], **_shown(pair["captions"]), **header._asdict()}
+        for pair, header in found
+    ]
+
+
+def _shown(captions: Sequence[str]) -> dict[str, Any]:
+    return {"captions": captions[:_EXAMPLES], "more_captions": max(0, len(captions) - _EXAMPLES)}
 
 
 def _duplicates(digests: Counter[bytes], looked: Looked) -> dict[str, Any]:
-    """Count pictures that are the same as another, byte by byte, and those that nearly are."""
+    """Count images that are the same as another, byte by byte, and those that nearly are."""
     same = [times for times in digests.values() if times > 1]
     near = [times for times in Counter(looked.near).values() if times > 1]
     return {
@@ -192,17 +187,14 @@ def _reasons(problems: Sequence[Problem]) -> list[dict[str, Any]]:
     by_reason: dict[str, list[Problem]] = {}
     for problem in problems:
         by_reason.setdefault(problem.reason, []).append(problem)
-    return [
-        {
-            "reason": reason,
-            "count": len(some),
-            "examples": [{"source": one.source, "key": one.key} for one in some[:_EXAMPLES]],
-        }
-        for reason, some in sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
-    ]
+    ordered = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
+    examples = {
+        reason: [{"source": one.source, "key": one.key} for one in some[:_EXAMPLES]] for reason, some in ordered
+    }
+    return [{"reason": reason, "count": len(some), "examples": examples[reason]} for reason, some in ordered]
 
 
 def usable(facts: Mapping[str, Any]) -> bool:
-    """Tell whether a study could use the data: a picture of those that were tried decodes."""
+    """Tell whether a study could use the data: an image of those that were tried decodes."""
     problems = facts["problems"]
     return problems["decoded"] > problems["undecodable"]

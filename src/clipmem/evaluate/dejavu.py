@@ -14,9 +14,7 @@ When not to trust it: a prediction can only name what the public images have, an
 millions). 0.1 % of 200 pairs is one pair. The one-model test measures the text-only reference as well as f: compare its
 candidates with its independent pairs, which f did not see either.
 
-On the shipped emoji it finds little of what CLIPMem finds (rank correlation 0.22 [0.08, 0.35]), and without the
-planted pairs no gap of the candidates lies clearly above 0. Planted wrong captions it finds about as well as CLIPMem
-does (AUROC 0.76 [0.62, 0.86]). The numbers and their commands are in docs/dejavu.md.
+What it finds on the shipped emoji is in docs/dejavu.md.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,13 +43,7 @@ _CELLS = 4_000_000  # predicted objects counted at a time
 class Labelled:
     """The pairs of a study with the objects in their images; every row follows the split table.
 
-    Attributes:
-        uids: The pairs.
-        role: Role of each.
-        group: Near-duplicate group of each, any integers.
-        objects: Objects in the image of each, in any order.
-        planted: Which have another pair's captions.
-        clipmem: CLIPMem of each; NaN where it has none.
+    `group` is the near-duplicate group, `planted` who has another pair's captions, `clipmem` NaN where there is none.
     """
 
     uids: Sequence[str]

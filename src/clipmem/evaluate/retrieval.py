@@ -54,22 +54,10 @@ def retrieval_ranks(
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
     """Rank each caption's image among all images, and each image's best caption among those of other pairs.
 
-    rank = 1 + #{others more similar} + ½ #{others as similar}: the middle of the ranks that breaking ties at
-    random would give. A model that finds everything equally similar so gets the middle rank, not the first.
-    Only a block by block piece of the similarities is held.
-
-    Args:
-        image: One embedding an image, normalised here, shape (n, d).
-        text: Caption embeddings, normalised here, shape (m, d).
-        text_pair: The image of each caption, in [0, n), any order, shape (m,); every image has a caption.
-        block: Rows of a piece, >= 1. It changes memory and speed, never the result.
-
-    Returns:
-        Ranks of images (one a caption, shape (m,)) and of captions (one an image, shape (n,)), float64, >= 1.
-
-    Raises:
-        InputError: Shapes differ, there is no image, an image has no caption, an index or `block` is out of
-            range, a row is zero or not finite.
+    rank = 1 + #{others more similar} + ½ #{others as similar}: the middle of the ranks that breaking ties at random
+    would give. A model that finds everything equally similar so gets the middle rank, not the first. Embeddings are
+    normalized here; `text_pair` is the image of each caption, and every image has one. Only a piece of block x block
+    similarities is held; it never changes the result.
     """
     _check(image, text, text_pair, (), block)
     n, m = len(image), len(text)
@@ -107,22 +95,8 @@ def recall_at_k(
 ) -> Retrieval:
     """Share of queries that find what belongs to them among the k most similar, in both directions.
 
-    `image_retrieval_recall@k`: a caption finds its image. `text_retrieval_recall@k`: an image finds any of
-    its captions. A query counts when its rank (see `retrieval_ranks`; ties take the middle rank) is at most
-    k.
-
-    Args:
-        image: One embedding an image, any length, shape (n, d).
-        text: Caption embeddings, any length, shape (m, d); several captions an image are right.
-        text_pair: The image of each caption, in [0, n), any order, shape (m,); every image has a caption.
-        ks: Cut-offs, each >= 1.
-        block: Rows of a piece of the similarities held at a time.
-
-    Returns:
-        The metrics, and the ranks of all queries in float64.
-
-    Raises:
-        InputError: As for `retrieval_ranks`, or a cut-off is below 1.
+    `image_retrieval_recall@k`: a caption finds its image. `text_retrieval_recall@k`: an image finds one of its own.
+    A query counts when its rank (see `retrieval_ranks`; ties take the middle rank) is at most k.
 
     Example:
         >>> found = recall_at_k(torch.eye(3), torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2]), ks=(1,))
@@ -174,10 +148,10 @@ def measure(
 
 
 def chance(captions: Int[np.ndarray, "n"]) -> dict[str, float]:
-    """Return what a random order of pictures and captions is expected to reach.
+    """Return what a random order of images and captions is expected to reach.
 
-    Image retrieval: recall@k = k / n, median rank (n + 1) / 2. Text retrieval of a picture with K of all m captions:
-    the best of K is among the first k with the probability 1 - Π_{j<k} (m - K - j) / (m - j), averaged over pictures;
+    Image retrieval: recall@k = k / n, median rank (n + 1) / 2. Text retrieval of an image with K of all m captions:
+    the best of K is among the first k with the probability 1 - Π_{j<k} (m - K - j) / (m - j), averaged over images;
     k / n where each has one.
 
     Example:

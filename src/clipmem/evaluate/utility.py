@@ -35,13 +35,8 @@ FEATURES = "unit length, then mean 0 and standard deviation 1 of each coordinate
 class TestPairs:
     """What models are tested on, and what a probe is trained on; rows are those of the embeddings.
 
-    Attributes:
-        labels: Class of each pair by its place in `prompts.classes`; -1 where it has none.
-        groups: Group of each pair, any integers.
-        test: Which pairs are tested on.
-        train: Which pairs the probe is trained on; it is tested on the test pairs that are none of them.
-        prompts: The classes and their prompts; None where pairs have no labels.
-        why: Task → why it is not measured.
+    A label is a place in `prompts.classes`, -1 for none; `prompts` is None where pairs have no labels. The probe is
+    tested on the test pairs that are not in `train`. `why` says of a task why it is not measured.
     """
 
     __test__ = False  # no test, whatever pytest thinks of the name
@@ -228,19 +223,17 @@ def why_not(
         reason = unlabelled
     elif classes < 2:
         reason = "there is one class only, and nothing to tell apart"
-    why = {"zero_shot": reason or text, "linear_probe": reason, "retrieval": text}
     known = train & (labels >= 0)
-    trained = len(np.unique(labels[known]))
-    if not reason and trained < 2:
-        why["linear_probe"] = f"{int(known.sum())} pairs to train on have fewer than 2 classes"
-    elif not reason and 2 * trained > known.sum():  # a column of names or numbers of pairs, or far too few pairs
-        why["linear_probe"] = (
-            f"{int(known.sum())} pairs to train on have {trained} classes, fewer than two pairs a class"
-        )
-    elif not reason and len(np.unique(groups[known])) < 2:
-        why["linear_probe"] = "the pairs to train on are one group, and C needs another to be chosen on"
-    elif not reason and not (test & ~train & (labels >= 0)).any():
-        why["linear_probe"] = "no labelled pair is left to test on"
+    trained, n = len(np.unique(labels[known])), int(known.sum())
+    of_probe = (
+        (trained < 2, f"{n} pairs to train on have fewer than 2 classes"),
+        # a column of names or numbers of pairs, or far too few pairs
+        (2 * trained > n, f"{n} pairs to train on have {trained} classes, fewer than two pairs a class"),
+        (len(np.unique(groups[known])) < 2, "the pairs to train on are one group, and C needs another to be chosen on"),
+        (not (test & ~train & (labels >= 0)).any(), "no labelled pair is left to test on"),
+    )
+    probe = reason or next((said for applies, said in of_probe if applies), "")
+    why = {"zero_shot": reason or text, "linear_probe": probe, "retrieval": text}
     return {task: said for task, said in why.items() if said}
 
 

@@ -23,14 +23,7 @@ from clipmem.train.paired import TrainingSet
 
 @dataclass(frozen=True)
 class Training:
-    """The training that a mitigation is made for.
-
-    Attributes:
-        recipe: The recipe of the study.
-        plan: Which slot is which pair, and the seed.
-        folder: The run folder, of which the plan stage is finished.
-        splits: Its split table.
-    """
+    """The training that a mitigation is made for; the plan stage of the run folder is finished."""
 
     recipe: Recipe
     plan: TrainingSet
@@ -42,13 +35,7 @@ class Training:
 class Preparation:
     """What a mitigation may use to prepare itself, once for all models of a study.
 
-    Attributes:
-        recipe: The recipe of the study.
-        folder: Where outputs go, below `mitigate/`.
-        pairs: The table `pairs`.
-        splits: The split table.
-        geometry: How images become the squares that the models take.
-        read: Gives the encoded images of references, as `Source.read`.
+    Outputs go into `folder`, below `mitigate/`; `read` gives the encoded images of references, as `Source.read`.
     """
 
     recipe: Recipe

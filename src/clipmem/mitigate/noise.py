@@ -29,17 +29,7 @@ PLACES = ("post", "pre", "post-scaled")
 
 
 def gaussian(keys: UInt64[np.ndarray, " n"], seed: int, width: int) -> Float64[np.ndarray, "n d"]:
-    """Draw standard normal numbers that depend on (seed, key, dimension) only.
-
-    Each is the normal quantile of one uniform number of `clipmem.base.random.uniform`.
-
-    Args:
-        keys: One 64-bit key a row, shape (n,).
-        seed: Seed of the stream.
-        width: d, numbers of each row.
-
-    Returns:
-        The numbers, shape (n, d).
+    """Draw standard normal numbers that depend on (seed, key, dimension) only: quantiles of uniform numbers.
 
     Example:
         >>> keys = np.arange(3, dtype=np.uint64)

@@ -6,6 +6,7 @@ is never run.
 """
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -145,22 +146,13 @@ def arrow_files_of(info: Path, split: str) -> list[Path]:
 
 def _fetch(name: str, config: str) -> Path | None:
     """Let `datasets` download and prepare a data set; return its description."""
-    try:
-        library = importlib.import_module("datasets")
-    except ImportError as error:
-        raise InputError(
-            f"data set {name!r}",
-            got="no package 'datasets' to download it with",
-            expected="the extra hf",
-            hint="Run `pip install 'clipmem[hf]'`.",
-        ) from error
+    what, found = f"data set {name!r}", importlib.util.find_spec("datasets")
+    require(found, what, "no package 'datasets'", "the extra hf", "Run `pip install 'clipmem[hf]'`.")
+    library = importlib.import_module("datasets")
     try:
         library.load_dataset_builder(name, config or None, cache_dir=str(cache_folder())).download_and_prepare()
     except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
-        raise InputError(
-            f"data set {name!r}",
-            got=f"no download ({type(error).__name__}: {shorten(str(error))})",
-            expected="a data set of the hub that this machine may fetch",
-            hint="Check the name and the connection.",
-        ) from error
+        got = f"no download ({type(error).__name__}: {shorten(str(error))})"
+        expected = "a data set of the hub that this machine may fetch"
+        raise InputError(what, got=got, expected=expected, hint="Check the name and the connection.") from error
     return prepared(name, config)
