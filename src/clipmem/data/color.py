@@ -44,13 +44,7 @@ class Colors(NamedTuple):
 
 
 def draw_colors(keys: np.ndarray, *, seed: int, strength: float, grey: float, blur: float) -> Colors:
-    """Draw what is done to the colors of each pair in the stream `seed`.
-
-    Example:
-        >>> drawn = draw_colors(np.array([7], dtype=np.uint64), seed=1, strength=0.0, grey=0.0, blur=1.0)
-        >>> drawn.jitter.item(), drawn.grey.item(), drawn.blur.item()
-        (False, False, True)
-    """
+    """Draw what is done to the colors of each pair in the stream `seed`."""
     drawn = uniform(keys, seed, 8)
     low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength
     brightness, contrast, saturation = (low + (high - low) * drawn[:, k] for k in (1, 2, 3))
@@ -95,12 +89,7 @@ def recolor(pixels: Images, drawn: Colors) -> Images:
 
 
 def adjust_brightness(pixels: Images, factor: Amounts) -> Images:
-    """Multiply each image by its factor, >= 0; 1 changes nothing.
-
-    Example:
-        >>> adjust_brightness(torch.full((1, 3, 1, 1), 0.5), torch.tensor([0.5])).flatten().tolist()
-        [0.25, 0.25, 0.25]
-    """
+    """Multiply each image by its factor, >= 0; 1 changes nothing."""
     return _blend(pixels, torch.zeros_like(pixels), factor)
 
 
@@ -115,13 +104,7 @@ def adjust_saturation(pixels: Images, factor: Amounts) -> Images:
 
 
 def adjust_hue(pixels: Images, turn: Amounts) -> Images:
-    """Turn each image's hue, by -0.5 to 0.5 of the color circle.
-
-    Example:
-        >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
-        >>> adjust_hue(red, torch.tensor([1 / 3])).flatten().round(decimals=5).abs().tolist()
-        [0.0, 1.0, 0.0]
-    """
+    """Turn each image's hue, by -0.5 to 0.5 of the color circle."""
     value, lowest = pixels.amax(dim=1), pixels.amin(dim=1)
     chroma = value - lowest
     safe = torch.where(chroma > 0, chroma, 1.0)
@@ -156,12 +139,7 @@ def gaussian_blur(pixels: Images, sigma: Amounts) -> Images:
 
 
 def kernel_size(size: int) -> int:
-    """Return the blur's kernel for images of a side: a tenth of it, made odd, at least 3.
-
-    Example:
-        >>> kernel_size(224), kernel_size(64), kernel_size(32)
-        (23, 7, 3)
-    """
+    """Return the blur's kernel for images of a side: a tenth of it, made odd, at least 3."""
     return max(3, size // 10 // 2 * 2 + 1)
 
 

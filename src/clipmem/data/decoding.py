@@ -93,14 +93,7 @@ def decode(
 
 
 def read_header(data: bytes, *, name: str = "image") -> Header:
-    """Check an image as `decode` does and read its size, without decoding a pixel.
-
-    Example:
-        >>> stream = io.BytesIO()
-        >>> Image.new("RGB", (40, 30)).save(stream, "PNG")
-        >>> read_header(stream.getvalue())
-        Header(format='PNG', width=40, height=30)
-    """
+    """Check an image as `decode` does and read its size, without decoding a pixel."""
     with _checked(data, name):
         image = _opened(data, name)
         return Header(image.format or "", image.width, image.height)

@@ -64,11 +64,6 @@ def difference_hash(pixels: UInt8[np.ndarray, "n size size 3"]) -> UInt64[np.nda
 
     The image is averaged to 8 x 9 gray cells; bit (r, c) = [G(r, c + 1) - G(r, c) > 2 levels] (dHash, with
     a step).
-
-    Example:
-        >>> ramp = np.broadcast_to(np.arange(0, 160, 10, dtype=np.uint8)[:, None], (1, 16, 16, 3))
-        >>> print(f"{difference_hash(ramp)[0]:x}, {difference_hash(ramp.swapaxes(1, 2))[0]:x}")
-        ffffffffffffffff, 0
     """
     _check_size(pixels)
     gray = _cell_sums(pixels, 8, 9) @ _GREY
@@ -105,10 +100,6 @@ def near_pairs(hashes: UInt64[np.ndarray, " n"], *, distance: int = DISTANCE) ->
     Multi-index hashing (Norouzi, Punjani & Fleet 2012): cut the 64 bits into distance + 1 bands. Differences
     in at most `distance` places leave at least one band untouched, so only hashes that share a band need
     comparing. No pair is lost.
-
-    Example:
-        >>> [block.tolist() for block in near_pairs(np.array([0, 255, 1], dtype=np.uint64), distance=1)]
-        [[[0, 2]]]
     """
     require_range("distance", distance, 0, 31, "Use 4 to 10 for near-duplicates.")
     edges = [64 * band // (distance + 1) for band in range(distance + 2)]
@@ -166,12 +157,6 @@ def duplicate_groups(
     Two images are joined if their pixels are identical; or if their hashes differ in at most `distance`
     bits and their thumbnails correlate by at least `threshold`; or if their keys are equal. Blank images
     are joined by identity or key only. At most 2^20 proposed pairs are held at a time, never n x n.
-
-    Example:
-        >>> image = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
-        >>> a, b, c = duplicate_groups(np.concatenate([image[:2], image[:1]]))
-        >>> a == c != b
-        True
     """
     _check_size(pixels)
     n = len(pixels)

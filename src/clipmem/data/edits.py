@@ -21,12 +21,6 @@ def caption_edits(caption: str, uid: str, *, count: int, dropout: float = 0.2, s
 
     Edit k depends on (caption, uid, k) and the seed alone; asking for more keeps those that were there. `dropout` is
     the share of words that an edit drops; at least one goes and one stays.
-
-    Example:
-        >>> caption_edits("red square", "00" * 16, count=3) == caption_edits("red square", "00" * 16, count=3)
-        True
-        >>> caption_edits("a", "00" * 16, count=3)
-        []
     """
     words = caption.split()
     seen, edits = {_folded(words)}, list[str]()
@@ -83,12 +77,7 @@ def _dropped(words: list[str], drawn: np.ndarray, dropout: float) -> list[str]:
 def edits_of_single(
     captions: Sequence[Sequence[str]], uids: Sequence[str], *, count: int, dropout: float = 0.2, seed: int = 0
 ) -> tuple[list[str], list[int]]:
-    """Edit the caption of every pair that has one only; return the edits, and the index of each one's pair.
-
-    Example:
-        >>> edits_of_single([["a cat", "the cat"], ["ox"]], ["00" * 16, "01" * 16], count=1)[1]
-        [1]
-    """
+    """Edit the caption of every pair that has one only; return the edits, and the index of each one's pair."""
     made = [
         (edit, index)
         for index, (own, uid) in enumerate(zip(captions, uids, strict=True))
@@ -101,12 +90,7 @@ def edits_of_single(
 def text_views(
     captions: Sequence[str], uid: str, *, count: int, dropout: float = 0.2, seed: int = 0
 ) -> tuple[str, list[str]]:
-    """Return a pair's first caption, and up to `count` views: other captions that differ, else edits of the first.
-
-    Example:
-        >>> text_views(["a cat", "the cat"], "00" * 16, count=5)
-        ('a cat', ['the cat'])
-    """
+    """Return a pair's first caption, and up to `count` views: other captions that differ, else edits of the first."""
     clean = captions[0]
     others = [text for text in dict.fromkeys(captions) if text != clean][:count]
     return clean, others or caption_edits(clean, uid, count=count, dropout=dropout, seed=seed)

@@ -27,24 +27,14 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", 
 
 
 def csv_cell(text: str) -> str:
-    r"""Make a text harmless in a spreadsheet: an apostrophe before what would be a formula, no NUL, no bare escape.
-
-    Example:
-        >>> csv_cell("=cmd()"), csv_cell("a=b"), csv_cell(" +1"), csv_cell("a\x00b")
-        ("'=cmd()", 'a=b', "' +1", 'a\\x00b')
-    """
+    """Make a text harmless in a spreadsheet: an apostrophe before what would be a formula, no NUL, no bare escape."""
     # controls are written out, line breaks and tabs stay: the cell is quoted
     shown = "".join(c if (c >= " " and c != "\x7f") or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
     return f"'{shown}" if text.startswith(_FORMULA) or shown.lstrip().startswith(_FORMULA) else shown
 
 
 def datacomp_array(uids: Sequence[str]) -> Shaped[np.ndarray, " n"]:
-    """Return uids as DataComp's sorted array of two 64-bit numbers each, every uid once.
-
-    Example:
-        >>> datacomp_array(["f" * 16 + "0" * 15 + "1", "0" * 32]).tolist()
-        [(0, 0), (18446744073709551615, 1)]
-    """
+    """Return uids as DataComp's sorted array of two 64-bit numbers each, every uid once."""
     for uid in uids:
         if not _UID.fullmatch(uid):
             got, hint = "a uid of another form", "Write .txt or .parquet instead."

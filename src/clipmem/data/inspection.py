@@ -83,12 +83,7 @@ def inspect_source(
 
 
 def runs(n: int, most: int, *, run: int) -> list[int]:
-    """Choose at most `most` of `n` places: runs of neighbors, the runs at even distances; all of them if few.
-
-    Example:
-        >>> runs(12, 4, run=2), runs(3, 4, run=2)
-        ([0, 1, 6, 7], [0, 1, 2])
-    """
+    """Choose at most `most` of `n` places: runs of neighbors, the runs at even distances; all of them if few."""
     if n <= most:
         return list(range(n))
     length = min(run, most)

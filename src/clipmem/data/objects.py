@@ -15,23 +15,13 @@ COLUMNS = ("uid", "objects")
 
 
 def split_objects(value: object) -> list[str]:
-    """Read the objects of one record: a list of texts, or one text with commas between them; each once, in order.
-
-    Example:
-        >>> split_objects("cat, sofa,cat"), split_objects(None)
-        (['cat', 'sofa'], [])
-    """
+    """Read the objects of one record: a list of texts, or one text with commas between them; each once, in order."""
     items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     return list(dict.fromkeys(text for item in items if (text := str("" if item is None else item).strip())))
 
 
 def object_lists(column: pl.Series) -> list[list[str]]:
-    """Read a column of objects, see `split_objects`; null is no object, and numbers are refused.
-
-    Example:
-        >>> object_lists(pl.Series("objects", ["cat, sofa,cat", None, ""]))
-        [['cat', 'sofa'], [], []]
-    """
+    """Read a column of objects, see `split_objects`; null is no object, and numbers are refused."""
     empty = column.null_count() == len(column) or column.dtype == pl.List(pl.Null)
     require(
         empty or column.dtype in (pl.String, pl.List(pl.String)),

@@ -89,12 +89,7 @@ class Ledger:
 
 
 def records_sentence(counts: Mapping[str, Any]) -> str:
-    """Word the counts of a `Ledger`.
-
-    Example:
-        >>> records_sentence({"read": 9, "pairs": 5, "merged": 3, "left_out": 1, "unnamed": 2, "ignored": {".pdf": 1}})
-        '9 records read: 5 pairs, 3 merged into the pair of their image, 1 left out; 2 images that no record names'
-    """
+    """Word the counts of a `Ledger`."""
     merged = f", {counts['merged']:,} merged into the pair of their image" if counts["merged"] else ""
     more = f"; {_times(counts['unnamed'], 'image')} that no record names" if counts["unnamed"] else ""
     read, pairs = _times(counts["read"], "record"), _times(counts["pairs"], "pair")
@@ -102,12 +97,7 @@ def records_sentence(counts: Mapping[str, Any]) -> str:
 
 
 def ignored_sentence(counts: Mapping[str, int]) -> str:
-    """Word how many files or members are no records; empty when there are none.
-
-    Example:
-        >>> ignored_sentence({".cls": 12, ".npy": 1})
-        '13 other files or members ignored: .cls 12, .npy 1'
-    """
+    """Word how many files or members are no records; empty when there are none."""
     kinds = [f"{kind} {count:,}" for kind, count in list(counts.items())[:_NAMED]]
     kinds += [f"other kinds {sum(list(counts.values())[_NAMED:]):,}"] if len(counts) > _NAMED else []
     total = sum(counts.values())
@@ -135,12 +125,7 @@ def summarize(table: pl.DataFrame, used: int) -> dict[str, Any]:
 
 
 def left_out_sentence(counts: Mapping[str, Any]) -> str:
-    """Word what `summarize` counts; empty when nothing was left out.
-
-    Example:
-        >>> left_out_sentence({"used": 988, "left_out": 12, "reasons": {"truncated image": 7, "empty file": 5}})
-        '12 records left out, 988 pairs used: 7 truncated image, 5 empty file'
-    """
+    """Word what `summarize` counts; empty when nothing was left out."""
     if not counts["left_out"]:
         return ""
     reasons: Sequence[tuple[str, int]] = list(counts["reasons"].items())

@@ -37,12 +37,6 @@ def assign_roles(
     to shared or nowhere. Only if the sizes are missed that way, larger groups are let in; and if they are
     missed again, an integer program finds the assignment closest to the random one that meets them, if there
     is one.
-
-    Example:
-        >>> sizes = {"shared": 2, "candidate": 1, "independent": 1, "external": 1}
-        >>> roles = assign_roles(list("abcde"), ["g", "g", "x", "y", "z"], sizes, seed=0)
-        >>> roles[0] == roles[1] == "shared", sorted(roles[2:])
-        (True, ['candidate', 'external', 'independent'])
     """
     _check_pairs(uids, groups)
     wanted = _check_sizes(sizes, len(uids))
@@ -149,11 +143,6 @@ def plant_captions(
     algorithm would give single cycles only. With `captions`, a draw that gives a pair a text equal to its own
     first caption is rejected too. If that fails 200 times (few different texts), a valid assignment is built
     and mixed by swaps, which is only nearly uniform.
-
-    Example:
-        >>> planted = plant_captions(["a", "b", "c", "d"], 3, seed=0)
-        >>> sorted(planted) == sorted(planted.values()), any(uid == other for uid, other in planted.items())
-        (True, False)
     """
     pool = sorted(candidates)
     require(
@@ -221,12 +210,6 @@ def split_table(
 
     Columns uid, role, group, planted, captions_from (the pair's own uid where not planted), sorted by uid. Pairs that
     no role needed are left out.
-
-    Example:
-        >>> sizes = {"shared": 1, "candidate": 2, "independent": 2, "external": 1}
-        >>> table = split_table(list("fedcba"), list("123456"), sizes, planted=2, seed=0)
-        >>> table["uid"].to_list(), table["planted"].sum()
-        (['a', 'b', 'c', 'd', 'e', 'f'], 2)
     """
     roles = assign_roles(uids, groups, sizes, seed=seed)
     candidates = [uid for uid, role in zip(uids, roles, strict=True) if role == "candidate"]

@@ -24,10 +24,6 @@ def class_ranks(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) 
     """Rank the true class of each image by its score.
 
     rank = 1 + #{classes that score higher} + ½ #{other classes that score the same}.
-
-    Example:
-        >>> class_ranks(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, 1])).tolist()
-        [1.0, 1.5]
     """
     check_same_length("scores", len(scores), "labels", len(labels))
     check_labels(labels, scores.shape[1], lowest=-1)
@@ -53,10 +49,6 @@ def classification_metrics(
 
     acc_k = share of the images whose true class has a rank of at most k; `acc5` only where there are 5 classes.
     mean_per_class_recall = mean of acc1 within each class that has an image.
-
-    Example:
-        >>> classification_metrics(np.array([1.0, 2.0, 1.0]), np.array([0, 0, 1]), 2)
-        {'acc1': 0.6666666666666666, 'mean_per_class_recall': 0.75}
     """
     check_not_empty("ranks", np.asarray(ranks, dtype=np.float64))
     check_same_length("ranks", len(ranks), "labels", len(labels))
@@ -69,11 +61,6 @@ def classification_metrics(
 
 
 def chance(classes: int) -> dict[str, float]:
-    """Return what naming classes at random is expected to reach: k / classes, and 1 / classes as mean recall.
-
-    Example:
-        >>> chance(4)
-        {'acc1': 0.25, 'mean_per_class_recall': 0.25}
-    """
+    """Return what naming classes at random is expected to reach: k / classes, and 1 / classes as mean recall."""
     found = {f"acc{k}": k / classes for k in TOP if k <= classes}
     return {**found, "mean_per_class_recall": 1 / classes}

@@ -77,12 +77,7 @@ class _Guess(NamedTuple):
 
 
 def object_matrix(objects: Sequence[Sequence[str]]) -> tuple[Bool[Tensor, "n object"], list[str]]:
-    """Say which object is in which image; the columns are the names in alphabetical order.
-
-    Example:
-        >>> object_matrix([["cat"], ["sofa", "cat"]])[0].tolist()
-        [[True, False], [True, True]]
-    """
+    """Say which object is in which image; the columns are the names in alphabetical order."""
     names = sorted({name for own in objects for name in own})
     column = {name: place for place, name in enumerate(names)}
     matrix = torch.zeros(len(objects), len(names), dtype=torch.bool)

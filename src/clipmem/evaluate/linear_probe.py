@@ -55,11 +55,6 @@ def fit(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, "n"], c: flo
     It minimizes C Σ_i -log softmax(W x_i + b)_{y_i} + ½ ||W||² over W and b, b unpenalized; with two classes the
     binary form, C Σ_i log(1 + exp(-y_i (w·x_i + b))) + ½ ||w||². Scores are W x + b, up to a constant an image. The
     estimator `warm` starts where its last fit ended.
-
-    Example:
-        >>> fitted = fit(np.array([[-1.0], [1.0]]), np.array([3, 7]), 1.0)
-        >>> fitted.scores(np.array([[2.0]])).argmax(axis=1).tolist()
-        [1]
     """
     from sklearn.exceptions import ConvergenceWarning  # slow to import, and only needed here
     from threadpoolctl import threadpool_limits  # sees what is loaded: after it
@@ -101,13 +96,7 @@ def _scaling(features: Float64[np.ndarray, "n d"]) -> Callable[[Float64[np.ndarr
 
 
 def validation_part(groups: Int[np.ndarray, "n"], share: float, *, seed: int) -> Bool[np.ndarray, "n"]:
-    """Draw whole groups at random until they have at least `share` of the pairs; one group is always left.
-
-    Example:
-        >>> part = validation_part(np.array([4, 4, 5, 5]), 0.5, seed=0)
-        >>> part.tolist() in ([True, True, False, False], [False, False, True, True])
-        True
-    """
+    """Draw whole groups at random until they have at least `share` of the pairs; one group is always left."""
     names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     expected = "at least 2, to fit on one part and choose C on the other"
     require(len(names) >= 2, "groups", f"{len(names)} group of pairs", expected, "Use more pairs.")
@@ -134,11 +123,6 @@ def linear_probe(
     """Fit a probe to some pairs and rank the classes of others.
 
     Of equally good C the smallest is taken. See the module for the features and the choice of C.
-
-    Example:
-        >>> x, y = np.array([[1.0, 0.1], [1.0, 0.2], [0.1, 1.0], [0.2, 1.0]]), np.array([0, 0, 1, 1])
-        >>> linear_probe(x, y, np.arange(4), x, y, seed=0).ranks.tolist()
-        [1.0, 1.0, 1.0, 1.0]
     """
     check_same_length("embeddings", len(train), "labels", len(labels))
     check_same_length("embeddings", len(train), "groups", len(groups))

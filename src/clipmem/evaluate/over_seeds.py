@@ -68,10 +68,6 @@ def bootstrap_class_mean(
 
     mean over seeds k of mean over classes c of mean over the pairs i of c of x_ki. Each draw takes as many groups as
     there are, with replacement, and as many seeds; a class without a pair in a draw does not count in it.
-
-    Example:
-        >>> bootstrap_class_mean(np.array([[1.0, 1.0, 0.0]]), np.array([0, 0, 1]), np.array([7, 7, 7]), seed=0)
-        Interval(mean=0.5, low=None, high=None)
     """
     from scipy import sparse
 

@@ -35,12 +35,7 @@ class Prompts(NamedTuple):
 
 
 def make_prompts(labels: Sequence[str], names: Mapping[str, Sequence[str]] | None, templates: Sequence[str]) -> Prompts:
-    """Put the names of each class into each template.
-
-    Example:
-        >>> make_prompts(["hot-dog", "cat"], None, ["a {}"]).texts
-        ['a cat', 'a hot dog']
-    """
+    """Put the names of each class into each template."""
     there = sorted(set(labels) - {""})
     if names is None:
         names = {label: [label.replace("-", " ").replace("_", " ")] for label in there}

@@ -97,11 +97,6 @@ def recall_at_k(
 
     `image_retrieval_recall@k`: a caption finds its image. `text_retrieval_recall@k`: an image finds one of its own.
     A query counts when its rank (see `retrieval_ranks`; ties take the middle rank) is at most k.
-
-    Example:
-        >>> found = recall_at_k(torch.eye(3), torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2]), ks=(1,))
-        >>> found.metrics["text_retrieval_median_rank"], found.image_ranks.tolist()
-        (1.5, [1.0, 1.0, 2.5])
     """
     _check(image, text, text_pair, ks, block)
     image_ranks, text_ranks = retrieval_ranks(image, text, text_pair, block=block)
@@ -153,12 +148,6 @@ def chance(captions: Int[np.ndarray, "n"]) -> dict[str, float]:
     Image retrieval: recall@k = k / n, median rank (n + 1) / 2. Text retrieval of an image with K of all m captions:
     the best of K is among the first k with the probability 1 - Π_{j<k} (m - K - j) / (m - j), averaged over images;
     k / n where each has one.
-
-    Example:
-        >>> chance(np.array([1, 1]))["text_retrieval_recall@1"], chance(np.array([2, 1]))["text_retrieval_recall@1"]
-        (0.5, 0.5)
-        >>> round(chance(np.array([2, 2]))["text_retrieval_recall@5"], 4)
-        1.0
     """
     n, m = len(captions), int(captions.sum())
     sizes, times = np.unique(captions, return_counts=True)

@@ -50,10 +50,6 @@ def tfidf_neighbors(
     that public captions have, P captions, P_r of them with r (scikit-learn's smooth idf); a pair with several captions
     has their mean. A public pair without a common run is no neighbor: its cosine is 0, and so is that of all others.
     Equal cosines (to 12 decimals): the lower row first. Cosines are held for about `cells` couples at a time.
-
-    Example:
-        >>> tfidf_neighbors([["red car"], ["zzz"]], [["a dog"], ["a blue car"], ["red"]], 2).rows.tolist()
-        [[2, 1], [3, 3]]
     """
     require_range("k", k, 1, len(public), "Ask for fewer neighbors.")
     from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import, and only needed here

@@ -238,12 +238,7 @@ def why_not(
 
 
 def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> Int[np.ndarray, "n"]:
-    """Number labels by their place in `classes`; -1 where a label is empty.
-
-    Example:
-        >>> class_numbers(["b", "", "a"], ["a", "b"]).tolist()
-        [1, -1, 0]
-    """
+    """Number labels by their place in `classes`; -1 where a label is empty."""
     place = {name: k for k, name in enumerate(classes)}
     for label in set(labels) - {"", *place}:
         require_one_of("labels", label, classes)

@@ -26,13 +26,7 @@ _SETTING = "[mitigate.caption_variants] provider"
 
 
 def variants_of(captions: Sequence[str], section: CaptionVariantsSection) -> dict[str, list[tuple[str, str]]]:
-    """Make the variants of captions.
-
-    Example:
-        >>> section = CaptionVariantsSection(kinds=("reorder",), count=3)
-        >>> variants_of(["red, green", "a cat"], section)
-        {'red, green': [('reorder', 'green, red')], 'a cat': []}
-    """
+    """Make the variants of captions."""
     makers: dict[str, Callable[[str, int, int], str]] = {
         name: WORDINGS[name](section).variant for name in section.kinds
     }
@@ -66,12 +60,7 @@ def _taken_from(texts: Sequence[str]) -> Callable[[str, int, int], str]:
 def choose_variant(
     u: Float64[np.ndarray, " n"], counts: Int[np.ndarray, " n"], probability: float
 ) -> Int[np.ndarray, " n"]:
-    """Choose between a caption and its m variants: itself if u >= p or m = 0, else variant floor(m u / p).
-
-    Example:
-        >>> choose_variant(np.array([0.9, 0.1, 0.3]), np.array([2, 2, 2]), 0.4).tolist()
-        [-1, 0, 1]
-    """
+    """Choose between a caption and its m variants: itself if u >= p or m = 0, else variant floor(m u / p)."""
     number = np.minimum(np.floor(counts * u / probability).astype(np.int64), counts - 1)
     return np.where(u < probability, number, -1)
 

@@ -28,13 +28,7 @@ TABLE = "mitigate/regroup"
 
 
 def regroup(batches: Batches, badness: Float64[np.ndarray, " n"], *, share: float, seed: int, epoch: int) -> Batches:
-    """Lay batches anew so that the worst pairs have batches of their own.
-
-    Example:
-        >>> laid = regroup([np.array([3, 0]), np.array([1, 2])], np.array([9.0, 1, 8, 2]), share=0.5, seed=0, epoch=0)
-        >>> sorted(sorted(batch.tolist()) for batch in laid)
-        [[0, 2], [1, 3]]
-    """
+    """Lay batches anew so that the worst pairs have batches of their own."""
     count = len(batches)
     hint = "Set train.batch_size to less than half of the training pairs."
     require(count >= 2, "[mitigate.regroup] share", "one batch an epoch", "two or more", hint)

@@ -129,10 +129,6 @@ def make_variants(
     """Make up to `count` different variants of a caption, the kinds taking turns.
 
     A kind that gives nothing new in 8 tries in a row is left out from then on.
-
-    Example:
-        >>> make_variants("a cat", {"loud": lambda text, number, seed: text + "!" * number}, count=2, seed=0)
-        [('loud', 'a cat!'), ('loud', 'a cat!!')]
     """
     seen, made = {_folded(caption)}, list[tuple[str, str]]()
     tried, turns = dict.fromkeys(kinds, 0), list(kinds)

@@ -36,12 +36,7 @@ class Columns(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def chosen(there: tuple[str, ...], wanted: str, key: str) -> str:
-    """Return the column that a recipe's `key` names, or by its default the first usual one there; empty if none.
-
-    Example:
-        >>> chosen(("filepath", "Title"), "captions", "caption_column")
-        'Title'
-    """
+    """Return the column that a recipe's `key` names, or by its default the first usual one there; empty if none."""
     if wanted in there:
         return wanted
     if wanted != DataSection.model_fields[key].default:

@@ -144,12 +144,7 @@ class ImageFolderSource(FileSource):
 
 
 def caption_lines(data: bytes) -> list[object]:
-    r"""Return the captions of a text file, one a line; an empty line is none.
-
-    Example:
-        >>> caption_lines(b"a cat\n\na dog\r\n")
-        ['a cat', 'a dog']
-    """
+    """Return the captions of a text file, one a line; an empty line is none."""
     text = decode_text(data)
     return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()] or [text]
 

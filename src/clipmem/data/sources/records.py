@@ -129,10 +129,6 @@ def listed_captions(value: object) -> list[object]:
     """Return the captions of a value that is one, or a list of them, or of dictionaries with one.
 
     What is no caption in a list is returned as it is, so that it is listed.
-
-    Example:
-        >>> listed_captions("a"), listed_captions([{"raw": "a", "tokens": ["a"]}, "b", None]), listed_captions(None)
-        (['a'], ['a', 'b', None], [])
     """
     if value is None:
         return []
@@ -144,12 +140,7 @@ def listed_captions(value: object) -> list[object]:
 
 
 def caption_problem(caption: object) -> str:
-    """Return what is wrong with a caption, or an empty text.
-
-    Example:
-        >>> caption_problem(" "), caption_problem(float("nan")), caption_problem("a cat")
-        ('empty caption', 'caption is NaN', '')
-    """
+    """Return what is wrong with a caption, or an empty text."""
     if caption is None:
         return EMPTY_CAPTION
     if not isinstance(caption, str):

@@ -215,14 +215,7 @@ class _Cursor:
 
 
 def label_names(schema: pa.Schema, column: str) -> list[str]:
-    """Return the names of a column of class numbers, where `datasets` has written them into the schema.
-
-    Example:
-        >>> features = {"info": {"features": {"kind": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
-        >>> told = pa.schema([("kind", pa.int64())], metadata={"huggingface": json.dumps(features)})
-        >>> label_names(told, "kind")
-        ['cat', 'dog']
-    """
+    """Return the names of a column of class numbers, where `datasets` has written them into the schema."""
     described = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
     for key in ("info", "features", column, "names"):
         described = described.get(key) if isinstance(described, Mapping) else None

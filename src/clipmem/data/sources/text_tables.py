@@ -101,12 +101,7 @@ def _strict_cells(text: str, separator: str) -> list[str] | None:
 
 
 def header_columns(line: str, section: DataSection) -> tuple[str, list[str]] | None:
-    r"""Return separator and names of a CSV header; None where no separator gives an image and a caption.
-
-    Example:
-        >>> header_columns("filepath\ttitle", DataSection())
-        ('\t', ['filepath', 'title'])
-    """
+    """Return separator and names of a CSV header; None where no separator gives an image and a caption."""
     for separator in SEPARATORS:
         names = [name.strip() for name in split_line(line, separator)]
         if all(recognized(names, section)):

@@ -288,12 +288,7 @@ class WebdatasetSource(Source):
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Split a member's name into the key of its pair and its kind: what follows the first dot of its last part.
-
-    Example:
-        >>> split_name("a.b/000.seg.PNG")
-        ('a.b/000', 'seg.png')
-    """
+    """Split a member's name into the key of its pair and its kind: what follows the first dot of its last part."""
     folder, slash, own = name.rpartition("/")
     stem, _, kind = own.partition(".")
     return folder + slash + stem, kind.lower()
@@ -357,12 +352,7 @@ def _check_is_tar(path: Path) -> None:
 
 
 def expand(text: str) -> list[str]:
-    """Expand ranges, choices and lists.
-
-    Example:
-        >>> expand("a-{08..10}.tar::b.tar"), expand("{x,y}.tar")
-        (['a-08.tar', 'a-09.tar', 'a-10.tar', 'b.tar'], ['x.tar', 'y.tar'])
-    """
+    """Expand ranges, choices and lists."""
     return [name for part in text.split("::") for name in _expanded(part)]
 
 
