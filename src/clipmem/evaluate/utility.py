@@ -20,12 +20,11 @@ from clipmem.base.evaluating import EvaluateSection
 from clipmem.base.random import derive_seed
 from clipmem.base.require import require_one_of
 from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import retrieval
+from clipmem.evaluate import linear_probe, retrieval, zero_shot
 from clipmem.evaluate.classification import chance
-from clipmem.evaluate.linear_probe import Probe, linear_probe
+from clipmem.evaluate.linear_probe import Probe
 from clipmem.evaluate.over_seeds import Statistics, classification_entries
 from clipmem.evaluate.prompts import Prompts
-from clipmem.evaluate.zero_shot import class_embeddings, zero_shot_ranks
 
 FORMAT = 1
 FEATURES = "unit length, then mean 0 and standard deviation 1 of each coordinate over the fitted pairs"
@@ -99,11 +98,11 @@ class Utility:
         image = embeddings.image[:, 0]
         if prompts is not None and pairs.prompts is not None:
             names = pairs.prompts
-            classes = class_embeddings(prompts, torch.tensor(names.prompt_class), len(names.classes))
+            classes = zero_shot.class_embeddings(prompts, torch.tensor(names.prompt_class), len(names.classes))
             rows = torch.from_numpy(pairs.tested)
-            found.zero_shot = zero_shot_ranks(image[rows], classes, pairs.labels[pairs.tested])
+            found.zero_shot = zero_shot.zero_shot_ranks(image[rows], classes, pairs.labels[pairs.tested])
         if "linear_probe" not in pairs.why:
-            found.probe = linear_probe(
+            found.probe = linear_probe.linear_probe(
                 image[torch.from_numpy(pairs.trained)].numpy(),
                 pairs.labels[pairs.trained],
                 pairs.groups[pairs.trained],
@@ -138,9 +137,9 @@ class Utility:
             }
         classes = pairs.prompts.classes if pairs.prompts else []
         by_chance: dict[str, float] = {}
-        for task in ("zero_shot", "linear_probe"):
-            if task not in pairs.why:
-                by_chance |= {f"{task}_{name}": value for name, value in chance(len(classes)).items()}
+        for measure in (zero_shot.MEASURE, linear_probe.MEASURE):
+            if measure.name not in pairs.why:
+                by_chance |= {f"{measure.name}_{name}": value for name, value in chance(len(classes)).items()}
         if found:
             by_chance |= {name: value for name, value in found["chance"].items() if "_" in name}
         return {

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Float64, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from clipmem.base.mitigations import ImageVariantsSection
@@ -89,15 +89,8 @@ class ImageVariants(Mitigation):
         def leave_out(place: int, error: DecodeError) -> None:
             problems[place] = str(error)
 
-        build_cache(
-            cache,
-            table["reference"].to_list(),
-            read,
-            size=given.geometry.size,
-            resize_mode=given.geometry.resize_mode,
-            interpolation=given.geometry.interpolation,
-            left_out=leave_out,
-        )
+        references = table["reference"].to_list()
+        build_cache(cache, references, read, left_out=leave_out, **given.geometry._asdict())
         usable = pl.col("problem") == ""
         table = table.with_columns(problem=pl.Series(problems, dtype=pl.String)).with_columns(
             row=pl.when(usable).then(usable.cast(pl.Int64).cum_sum() - 1)
@@ -128,7 +121,7 @@ class ImageVariants(Mitigation):
         view: int,
     ) -> Float[Tensor, "n 3 size size"]:
         """Replace some images of a batch."""
-        u = self._uniform(moment, view)
+        u = uniform(moment.keys, derive_seed(self.seed, "image variant", moment.epoch, view), 1)[:, 0]
         if self._pixels is None:
             return self._augmented(values, pixels, np.flatnonzero(u < self.section.probability), moment, view)
         number = choose_variant(u, self._counts[moment.slots], self.section.probability)
@@ -137,10 +130,8 @@ class ImageVariants(Mitigation):
             return values
         rows = self._rows[self._first[moment.slots[places]] + number[places]]
         others = torch.from_numpy(self._pixels[rows]).to(values.device)
-        return _put(values, places, render(others, _some(crops, places), size=values.shape[-1]))
-
-    def _uniform(self, moment: Moment, view: int) -> Float64[np.ndarray, " n"]:
-        return uniform(moment.keys, derive_seed(self.seed, "image variant", moment.epoch, view), 1)[:, 0]
+        own = Crops(*(one[places] for one in crops))
+        return _put(values, places, render(others, own, size=values.shape[-1]))
 
     def _augmented(
         self, values: Tensor, pixels: Tensor, places: Int[np.ndarray, " some"], moment: Moment, view: int
@@ -159,10 +150,6 @@ class ImageVariants(Mitigation):
         strong = render(pixels[torch.from_numpy(places)], crops, size=values.shape[-1])
         seed = derive_seed(self.seed, "strong colour", moment.epoch, view)
         return _put(values, places, distort(strong, keys, seed=seed, strength=self.section.colour, grey=0.0, blur=0.0))
-
-
-def _some(crops: Crops, places: Int[np.ndarray, " some"]) -> Crops:
-    return Crops(*(one[places] for one in crops))
 
 
 def _put(values: Tensor, places: Int[np.ndarray, " some"], others: Tensor) -> Tensor:
