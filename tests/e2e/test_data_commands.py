@@ -68,7 +68,7 @@ def test_inspect_says_what_lies_there(hostile):
         "width 32 to 32, median 32, 95 % below 32 pixels",
         "duplicates exact: 2 of 14 pictures in 1 group",
         "problems 1 listed (all 14 pictures decoded)",
-        "1 truncated picture",
+        "1 truncated image",
         "A study of it: decoding",
         "a pixel cache of",
         "pairs trained a second",
@@ -86,7 +86,7 @@ def test_inspect_as_json_is_the_same_document(hostile):
     assert found["captions"]["words"]["max"] >= 10_000
     assert [len(one["captions"]) for one in found["samples"]] == [1] * 5 or len(found["samples"]) == 5
     [problem] = found["problems"]["reasons"]
-    assert (problem["reason"], problem["count"]) == ("truncated picture", 1)
+    assert (problem["reason"], problem["count"]) == ("truncated image", 1)
     assert problem["examples"] == [{"source": str(hostile), "key": "13"}]
     assert found["duplicates"]["exact"] == {"groups": 1, "pictures": 2, "of": 14}
     assert found["usable"] is True
@@ -155,7 +155,7 @@ def test_inspect_exits_with_2_when_the_data_cannot_be_used(tmp_path):
     pl.DataFrame({"image": [picture(1)[:90]], "captions": ["cut"]}).write_parquet(tmp_path / "cut.parquet")
     broken = clip("data", "inspect", tmp_path / "cut.parquet")
     assert broken.returncode == 2
-    assert "1 truncated picture" in " ".join(broken.stdout.split())
+    assert "1 truncated image" in " ".join(broken.stdout.split())
     assert broken.stderr.splitlines()[-1] == (
         f"clipmem: {tmp_path / 'cut.parquet'}: got no picture that decodes, of 1, expected pictures. See the reasons "
         "above."
@@ -184,7 +184,7 @@ def test_exported_pairs_have_the_same_uids_pictures_and_captions(hostile, tmp_pa
     sentence = export(str(hostile), tmp_path / "out", to, shard=5)
     beside = tmp_path / "out-quarantine.parquet"
     assert sentence == (
-        f"wrote 13 pairs to {tmp_path / 'out'}; 1 record left out, 13 pairs used: 1 truncated picture (see {beside})"
+        f"wrote 13 pairs to {tmp_path / 'out'}; 1 record left out, 13 pairs used: 1 truncated image (see {beside})"
     )
     assert pl.read_parquet(beside)["key"].to_list() == ["13"]
     assert detect(str(tmp_path / "out")).format == to

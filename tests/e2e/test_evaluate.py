@@ -14,10 +14,11 @@ from rich.console import Console
 
 import clipmem
 from clipmem.base.errors import InputError
+from clipmem.base.recipes import DataSection
 from clipmem.cli.evaluate import evaluate
+from clipmem.data.sources import class_prompts
 from clipmem.embed import passes
 from clipmem.evaluate.classification import classification_metrics
-from clipmem.evaluate.prompts import shipped
 from clipmem.report.terminal import print_summary
 from clipmem.testing.tiny import picture, tiny_recipe
 
@@ -59,7 +60,7 @@ def test_zero_shot_is_that_of_the_saved_model(finished):
     label = dict(zip(finished.pairs["uid"], finished.pairs["label"], strict=True))
     labels = np.array([found["classes"].index(label[uid]) for uid in finished.splits["uid"]])
     where = (finished.splits["role"] == "external").to_numpy()
-    names, templates = shipped("emoji", "label")
+    names, templates = class_prompts(DataSection(), "label")
     with torch.inference_mode():
         classes = []
         for name in found["classes"]:

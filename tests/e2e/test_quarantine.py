@@ -29,9 +29,9 @@ def bomb() -> bytes:
 
 
 BROKEN = {
-    3: (picture(900)[:120], "a cut picture", "truncated picture"),
+    3: (picture(900)[:120], "a cut picture", "truncated image"),
     17: (b"", "an empty file", "empty file"),
-    40: (b"<html>404</html>", "an error page", "not a picture of a known format"),
+    40: (b"<html>404</html>", "an error page", "not an image of a known format"),
     77: (bomb(), "a bomb", "too many pixels"),
     99: (picture(901), "", "empty caption"),
 }
@@ -92,8 +92,8 @@ def test_exactly_the_broken_ones_are_listed(studies):
 def test_the_count_is_shown_in_the_terminal_and_in_the_report(studies):
     shown = clip("report", studies["mixed"].path)
     sentence = (
-        "5 records left out, 128 pairs used: 1 empty caption, 1 empty file, 1 not a picture of a known format, "
-        "1 too many pixels, 1 truncated picture"
+        "5 records left out, 128 pairs used: 1 empty caption, 1 empty file, 1 not an image of a known format, "
+        "1 too many pixels, 1 truncated image"
     )
     assert f"{sentence}. They are listed in quarantine.parquet." in " ".join(shown.stdout.split())
     assert f"{sentence} (listed in quarantine.parquet)" in (studies["mixed"].path / "report" / "index.html").read_text()
@@ -107,7 +107,7 @@ def test_strict_stops_at_the_first_with_exit_code_2(studies, tmp_path):
     done = clip("run", recipe, "--strict", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        f"clipmem: {only_pixels}, record '3': got truncated picture, expected a record that can be used. Mend or "
+        f"clipmem: {only_pixels}, record '3': got truncated image, expected a record that can be used. Mend or "
         "remove it, or leave out --strict: the study then goes on without it and lists it."
     )
     assert not RunFolder(tmp_path / "run").is_done("decode")
@@ -120,7 +120,7 @@ def test_strict_stops_at_the_first_with_exit_code_2(studies, tmp_path):
     there = tmp_path / "there"
     with pytest.raises(InputError, match="stop here"):
         clipmem.run(tiny_recipe(*SETTINGS, f"data.path={str(only_pixels)!r}"), there, reporter=Saboteur("plan", stop))
-    with pytest.raises(InputError, match="record '3': got truncated picture"):
+    with pytest.raises(InputError, match="record '3': got truncated image"):
         clipmem.run(tiny_recipe(*SETTINGS, f"data.path={str(only_pixels)!r}"), there, strict=True)
 
 
@@ -136,7 +136,7 @@ def test_too_few_that_are_left_is_said_with_the_reason(tmp_path):
         clipmem.run(tiny_recipe(*settings), tmp_path / "run")
     assert error.value.got == (
         "135 pairs asked for (shared 75 + candidate 20 + independent 20 + external 20), 128 in the data "
-        "(10 records left out, 128 pairs used: 10 truncated picture)"
+        "(10 records left out, 128 pairs used: 10 truncated image)"
     )
     assert error.value.expected == "at most 128 in all"
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from clipmem.evaluate.classification import classification_metrics
-from clipmem.evaluate.external import chance
 from clipmem.evaluate.linear_probe import linear_probe, validation_part
 from clipmem.evaluate.over_seeds import bootstrap_class_mean
+from clipmem.evaluate.retrieval import chance
 from clipmem.evaluate.zero_shot import class_embeddings, zero_shot_ranks
 
 GOLDEN = Path(__file__).with_name("utility.json")

@@ -11,7 +11,7 @@ from clipmem.base.random import generator
 from clipmem.base.recipes import DejavuSection
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate import dejavu as stage
-from clipmem.evaluate.text_only import tfidf_neighbours, vector_neighbours
+from clipmem.evaluate.text_only import tfidf_neighbors, vector_neighbors
 from clipmem.functional import dejavu, dejavu_intervals
 
 ROLES = ["candidate"] * 11 + ["external"] * 9 + ["independent"] * 5 + ["shared"] * 4
@@ -54,7 +54,7 @@ def test_the_stage_equals_its_loops(k, top):
     labelled, models = labels(1), [(study(2), study(3)), (study(4), study(5))]
     settings = DejavuSection(neighbours=k, top=top, fractions=(0.1, 0.5))
     others = int((labelled.role != "external").sum())
-    text = stage.TextNeighbours(np.random.default_rng(0).integers(0, 9, size=(others, k)), 0)
+    text = stage.TextNeighbors(np.random.default_rng(0).integers(0, 9, size=(others, k)), 0)
     found = stage.measure(
         [(lambda f=f: f, lambda g=g: g) for f, g in models],
         labelled,
@@ -143,16 +143,16 @@ def test_tops_do_not_depend_on_how_many_columns_are_looked_at(monkeypatch):
 WORDS = ["red", "car", "cart", "a", "dogs", "dog", "sun", "moonlight", "Car,"]
 
 
-@pytest.mark.parametrize("block", [2, 1024])
+@pytest.mark.parametrize("cells", [12, 1 << 24])
 @pytest.mark.parametrize("k", [1, 3, 6])
-def test_text_neighbours(k, block):
+def test_text_neighbours(k, cells):
     rng = np.random.default_rng(k)
     captions = [[" ".join(rng.choice(WORDS, rng.integers(1, 4))) for _ in range(1 + i % 2)] for i in range(11)]
     queries, public = [*captions[:5], ["xyz qq"]], captions[5:]
-    found = tfidf_neighbours(queries, public, k, block=block)
+    found = tfidf_neighbors(queries, public, k, cells=cells)
     for query, rows in zip(queries, found.rows.tolist(), strict=True):
         expected = loops.text_neighbours(query, public, k)
         assert rows == expected + [len(public)] * (k - len(expected))
-    assert found.lonely == 1
+    assert found.unmatched == 1
     # a user's vectors go the way of `nearest`
-    assert vector_neighbours(np.eye(3), np.eye(3), 1).rows.tolist() == [[0], [1], [2]]
+    assert vector_neighbors(np.eye(3), np.eye(3), 1).rows.tolist() == [[0], [1], [2]]

@@ -11,7 +11,7 @@ import torch
 from clipmem.base.recipes import DejavuSection
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate import dejavu
-from clipmem.evaluate.text_only import TextNeighbours
+from clipmem.evaluate.text_only import TextNeighbors
 
 CLASSES, D, K = 12, 24, 5
 SIZES = {"shared": 60, "candidate": 120, "independent": 120, "external": 96}
@@ -40,7 +40,7 @@ def measured(models, **settings):
         np.zeros(len(ROLE), dtype=bool),
         (ROLE == "candidate") - 1.0 * (ROLE == "independent"),
     )
-    text = TextNeighbours(np.random.default_rng(5).integers(0, SIZES["external"], size=(int(MEASURED.sum()), K)), 0)
+    text = TextNeighbors(np.random.default_rng(5).integers(0, SIZES["external"], size=(int(MEASURED.sum()), K)), 0)
     return dejavu.measure(
         [(lambda f=f: f, lambda g=g: g) for f, g in models],
         labelled,

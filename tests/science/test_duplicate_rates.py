@@ -2,7 +2,23 @@
 
 Run `pytest tests/science/test_duplicate_rates.py -s` to print them. False: pairs of Noto pictures of
 different concepts, pixels not identical, that would be joined. Found: pictures whose altered copy would be
-joined to them. Three other hashes stand beside the one in use, so that the choice can be checked again.
+joined to them. Three other hashes stand beside the one in use, so that the choice can be checked again. Of the
+1,906 Noto images (1,814,553 pairs that are of different concepts and differ in pixels):
+
+    hash                correlation  false  JPEG 75  JPEG 40  WebP 60  halved  x0.85  x1.15  crop 1  crop 2
+    dHash, step, ≤ 6    none         3,080    100.0     99.9    100.0    99.8  100.0   97.1    94.6    65.3
+    dHash, step, ≤ 6    ≥ 0.95         263    100.0     99.8    100.0    99.8  100.0   95.5    90.8    31.1
+    dHash, step, ≤ 6    ≥ 0.98          56    100.0     99.2     99.9    99.8  100.0   86.8    72.3     0.9 *
+    dHash, step, ≤ 6    ≥ 0.99          12     99.5     92.9     99.5    99.5  100.0   71.2    17.2     0.1
+    dHash, ≤ 6          ≥ 0.98          55     67.3     67.1     61.6    73.1   99.9   86.8    72.1     0.9
+    DCT hash, ≤ 6       ≥ 0.98          31     99.0     97.0     96.3    99.8  100.0   84.8    67.4     0.9
+    dHash of RGB, ≤ 18  ≥ 0.98          54     95.1     81.2     98.2    99.8  100.0   84.1    73.4     0.9
+
+(*: the default; halved: to 32 x 32 and back; x: brightness; crop: pixels of 64 cut on each side.) No gray
+hash tells flags of other colors apart, so the thumbnails have to decide, and the hash only has to lose
+little: the difference hash does, once a bit needs a step of 2 levels, which compression noise on plain ground
+does not reach. The 56 that remain differ in a detail: 30 pairs of flags of one layout, and faces, cats and
+families. The largest group that the images form has 10.
 """
 
 import io

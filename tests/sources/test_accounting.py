@@ -315,7 +315,7 @@ def test_a_first_line_that_is_no_row_of_tabs_is_listed(folder):
     path.write_text("nonsense\n0.jpg#0\tone\n1.jpg#0\ttwo\n")
     found, problems, ledger = opened(path, source="flickr")
     assert found == {"0.jpg": ["one"], "1.jpg": ["two"]}
-    assert problems == [("line 1", "a line without a picture and a caption")]
+    assert problems == [("line 1", "a line without an image and a caption")]
     assert counts(ledger) == (3, 2, 0, 1)
 
 
@@ -434,8 +434,8 @@ def test_pictures_of_a_class_folder_that_stand_twice_or_in_no_class(tmp_path):
     found, problems, ledger = opened(tmp_path, source="classfolder")
     assert found == {"cat/a.png": ["cat"], "dog/b.png": ["dog"]}
     assert problems == [
-        ("cat/again.png", "same picture and captions as an earlier record"),
-        ("cat/page.png", "not a picture of a known format"),
+        ("cat/again.png", "same image and captions as an earlier record"),
+        ("cat/page.png", "not an image of a known format"),
         ("loose.png", "image in no class folder"),
     ]
     assert (counts(ledger), ledger.ignored) == ((4, 2, 0, 2), {".pdf": 1})
@@ -451,5 +451,5 @@ def test_paths_that_no_file_can_have_are_listed(folder):
     path.write_text(f"image,caption\n{'x' * 10_000}.jpg,a\nx\0.jpg,b\n0.jpg,c\n")
     found, problems, ledger = opened(path)
     assert found == {"0.jpg": ["c"]}
-    assert [reason for _, reason in problems] == ["no such picture file"] * 2
+    assert [reason for _, reason in problems] == ["no such image file"] * 2
     assert counts(ledger) == (3, 1, 0, 2)

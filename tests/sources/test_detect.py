@@ -18,7 +18,7 @@ FORMATS = (
     "expected an image folder, CSV, JSON lines, COCO or Karpathy JSON, Flickr's text, tars, Parquet, or a folder that "
     "datasets has saved. "
 )
-COLUMNS = "expected a column of pictures (such as image or filepath) and one of captions (such as caption or title). "
+COLUMNS = "expected a column of images (such as image or filepath) and one of captions (such as caption or title). "
 SET = "Set data.image_column and data.caption_column, or data.source; docs/data.md shows every format."
 
 
@@ -32,7 +32,7 @@ def message(path, **settings):
     ("name", "content", "text"),
     [
         ("a.txt", b"", f"an empty file, {FORMATS}{SET}"),
-        ("a.png", picture(0), f"one picture, {FORMATS}{SET}"),
+        ("a.png", picture(0), f"one image, {FORMATS}{SET}"),
         ("a.tar.gz", gzip.compress(b"x" * 600, mtime=0), f"a file compressed with gzip, {FORMATS}{SET}"),
         (
             "a.json",
@@ -118,8 +118,8 @@ def test_data_without_a_usable_pair(tmp_path):
     with pytest.raises(InputError) as error:
         open_source(DataSection(path=str(path))).pairs()
     assert str(error.value) == (
-        f"[data] path: got {str(path)!r} without a usable pair (2 x no such picture file, the first 'none.jpg'), "
-        "expected at least one picture with a caption. Check data.path, data.image_root and the columns; docs/data.md "
+        f"[data] path: got {str(path)!r} without a usable pair (2 x no such image file, the first 'none.jpg'), "
+        "expected at least one image with a caption. Check data.path, data.image_root and the columns; docs/data.md "
         "has an example of every format."
     )
 
@@ -129,20 +129,17 @@ def test_the_folder_of_pictures_can_be_named(tmp_path):
     moved = tmp_path / "far" / "away" / "indeed"
     moved.mkdir(parents=True)
     table = path.rename(moved / "pairs.csv")
-    with pytest.raises(InputError, match="6 x no such picture file"):
+    with pytest.raises(InputError, match="6 x no such image file"):
         open_source(DataSection(path=str(table))).pairs()
     source = open_source(DataSection(path=str(table), image_root=str(tmp_path / "a")))
     assert source.pairs().height == len(source.read(source.pairs()["image"].to_list())) == 6
     with pytest.raises(InputError) as error:
         open_source(DataSection(path=str(table), image_root="nowhere")).pairs()
-    assert str(error.value) == (
-        "[data] image_root: got 'nowhere', where there is no folder, expected the folder that the paths of the "
-        "pictures start from. Mend it, or leave it empty: the folders around data.path are searched then."
-    )
+    assert (error.value.what, error.value.got) == ("[data] image_root", "'nowhere', where there is no folder")
 
 
 def test_large_json_is_told_by_its_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr("clipmem.data.sources.look._PARSED", 300)
+    monkeypatch.setattr("clipmem.data.sources.path_probe._PARSED", 300)
     for name in ("coco", "karpathy"):
         path = formats.FORMATS[name][1](tmp_path / name, some_pairs())
         assert path.stat().st_size > 300

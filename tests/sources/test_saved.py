@@ -72,7 +72,7 @@ def test_saved_splits(datasets, dataset, tmp_path):
     assert len(uids(tmp_path / "all", split="test")) == 2
     with pytest.raises(InputError) as error:
         uids(tmp_path / "all", split="tests")
-    assert str(error.value) == "[data] split: got 'tests', expected one of ['train', 'test']. Did you mean 'test'?"
+    assert (error.value.what, error.value.got, error.value.hint) == ("[data] split", "'tests'", "Did you mean 'test'?")
 
 
 def test_descriptions_that_lead_elsewhere_are_refused(dataset, tmp_path):
@@ -80,15 +80,14 @@ def test_descriptions_that_lead_elsewhere_are_refused(dataset, tmp_path):
     state = tmp_path / "one" / "state.json"
     described = json.loads(state.read_text())
     messages = {
-        "../../etc/passwd": "got the name '../../etc/passwd', expected names of files in it. Save it again.",
-        "gone.arrow": "got no file 'gone.arrow' (1 of 1 are missing), expected every file that state.json names. "
-        "Save the data set again.",
+        "../../etc/passwd": "the name '../../etc/passwd'",
+        "gone.arrow": "no file 'gone.arrow' (1 of 1 are missing)",
     }
     for name, text in messages.items():
         state.write_text(json.dumps(described | {"_data_files": [{"filename": name}]}))
         with pytest.raises(InputError) as error:
             uids(tmp_path / "one")
-        assert str(error.value) == f"{tmp_path / 'one'}: {text}"
+        assert (error.value.what, error.value.got) == (f"{tmp_path / 'one'}", text)
     state.write_text("{")
     with pytest.raises(
         InputError, match="got no state.json that can be read, expected a folder that datasets has saved"
@@ -122,7 +121,7 @@ def test_a_prepared_data_set_of_the_hub(datasets, dataset, home, tmp_path):
     assert uids("hf-hub:somebody/pairs") == UIDS
     assert uids("somebody/pairs", source="hub") == UIDS
     assert uids("hf://datasets/somebody/pairs:default", split="train") == sorted(UIDS_OF_TRAIN)
-    with pytest.raises(InputError, match=r"\[data\] split: got 'val', expected one of \['train', 'test'\]"):
+    with pytest.raises(InputError, match=r"\[data\] split: got 'val', expected one of \['test', 'train'\]"):
         uids("hf-hub:somebody/pairs", split="val")
     with pytest.raises(InputError) as error:
         uids("hf-hub:somebody/pairs:other")
@@ -149,7 +148,7 @@ def test_what_is_not_on_this_machine_is_named(home, monkeypatch):
     with pytest.raises(InputError) as error:
         uids("hf-hub:a b/../c")
     assert str(error.value) == (
-        "[data] path: got 'hf-hub:a b/../c', expected hf-hub:OWNER/NAME. Mend the data set's name."
+        "[data] path: got 'hf-hub:a b/../c', expected hf-hub:OWNER/NAME. Correct the data set's name."
     )
 
 
@@ -177,7 +176,5 @@ def test_a_download_without_the_extra_names_it(home, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # as where it is not installed
     with pytest.raises(InputError) as error:
         uids("hf-hub:somebody/none", download=True)
-    assert str(error.value) == (
-        "data set 'somebody/none': got no package 'datasets' to download it with, expected the extra hf. "
-        "Run `pip install 'clipmem[hf]'`."
-    )
+    assert (error.value.got, error.value.expected) == ("no package 'datasets'", "the extra hf")
+    assert "clipmem[hf]" in error.value.hint

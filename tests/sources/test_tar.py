@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources import open_source
-from clipmem.data.sources.shards import expand
 from clipmem.data.sources.tar import Member, TarError, is_tar, members
+from clipmem.data.sources.webdataset import expand
 from clipmem.store.hashing import pair_uid
 from clipmem.testing.tiny import picture
 from tests.sources.formats import add_member
@@ -176,7 +176,7 @@ def test_ranges_lists_and_folders_name_the_same_pairs(tmp_path):
         open_source(DataSection(path=str(tmp_path / "shards" / "s-{0001..0004}.tar")))
     assert str(error.value) == (
         f"[data] path: got no file {str(tmp_path / 'shards' / 's-0003.tar')!r} (2 of 4 shards are missing), "
-        "expected every shard that is named. Put it back, or mend the range."
+        "expected every shard that is named. Put it back, or correct the range."
     )
 
 
@@ -206,7 +206,7 @@ def test_what_is_missing_or_broken_is_listed_and_the_rest_used(tmp_path):
         [
             *pair_members(1),
             ("002.png", picture(2)),  # no caption
-            ("003.txt", b"no picture"),
+            ("003.txt", b"no image"),
             ("004.png", b""),
             ("004.txt", b"zero bytes"),
             ("005.jpg", b"<html>not found</html>"),
@@ -226,12 +226,12 @@ def test_what_is_missing_or_broken_is_listed_and_the_rest_used(tmp_path):
     assert sorted(source.pairs()["key"]) == ["001", "009", "020"]
     assert sorted(source.problems) == [
         ("0.tar", "002", "no caption"),
-        ("0.tar", "003", "no picture"),
+        ("0.tar", "003", "no image"),
         ("0.tar", "004", "empty file"),
-        ("0.tar", "005", "not a picture of a known format"),
+        ("0.tar", "005", "not an image of a known format"),
         ("0.tar", "006", "caption is not valid Unicode"),
         ("0.tar", "007", "caption is not valid Unicode"),
-        ("0.tar", "008", "same picture and captions as an earlier record"),
+        ("0.tar", "008", "same image and captions as an earlier record"),
         ("1.tar", "021", "no caption"),
         ("1.tar", "member '021.txt' is cut off", "a tar that is broken or cut off"),
     ]
@@ -253,7 +253,7 @@ def test_img2dataset_tables_and_statistics(tmp_path):
     assert sorted(source.problems) == [
         ("00000.parquet", "002", "img2dataset: failed_to_resize"),
         ("00000.parquet", "004", "img2dataset: failed_to_download"),
-        ("00000.tar", "3 of 5", "fewer pictures than its statistics say"),
+        ("00000.tar", "3 of 5", "fewer images than its statistics say"),
     ]
 
 
@@ -287,9 +287,9 @@ def test_compressed_and_other_files_are_refused(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"\x1f\x8b" + b"x" * 600)
     (tmp_path / "b.tar").write_bytes(b"hello" * 200)
     messages = {
-        "a.tar": "got a compressed tar, expected a plain tar: pictures are compressed already, and only plain ones can "
+        "a.tar": "got a compressed tar, expected a plain tar: images are compressed already, and only plain ones can "
         "be read at any place. Unpack it once (for example with gunzip).",
-        "b.tar": "got a file that is not a tar, expected a plain tar: pictures are compressed already, and only plain "
+        "b.tar": "got a file that is not a tar, expected a plain tar: images are compressed already, and only plain "
         "ones can be read at any place. Leave it out of data.path.",
     }
     for name, text in messages.items():
@@ -303,8 +303,8 @@ def test_a_tar_that_has_changed_since_is_named(tmp_path):
     source = open_source(DataSection(path=str(path)))
     references = source.pairs()["image"].to_list()
     path.write_bytes(path.read_bytes()[:600])
-    with pytest.raises(InputError, match="got a tar that is shorter than it was, expected the tar that was there when"):
+    with pytest.raises(InputError, match="got a tar that is shorter than it was"):
         source.read(references)
     path.unlink()
-    with pytest.raises(InputError, match="got No such file or directory, expected the tar that was there when the"):
+    with pytest.raises(InputError, match="got No such file or directory, expected the data that were there when the"):
         source.read(references)

@@ -1,5 +1,6 @@
 """Exact and near duplicates: planted copies are found, other pictures are not, nothing depends on order."""
 
+import hashlib
 import io
 import itertools
 
@@ -12,7 +13,6 @@ from PIL import Image, ImageEnhance
 from clipmem.base.errors import InputError
 from clipmem.data import duplicates
 from clipmem.data.duplicates import (
-    content_keys,
     correlation,
     difference_hash,
     duplicate_groups,
@@ -128,7 +128,7 @@ def test_group_names_do_not_depend_on_order_or_on_other_pictures():
 def test_a_group_is_named_by_its_smallest_pixel_hash():
     pixels = stack([photograph(seed % 10) if seed % 2 else photograph(seed) for seed in range(20)])
     keys = [str(seed % 4) for seed in range(20)]
-    hashes = content_keys([picture.tobytes() for picture in pixels])
+    hashes = [hashlib.blake2b(picture.tobytes(), digest_size=16).hexdigest() for picture in pixels]
     names = duplicate_groups(pixels, keys=keys)
     for group in partition(names):
         assert {names[i] for i in group} == {min(hashes[i] for i in group)}
@@ -239,34 +239,16 @@ def test_groups_against_all_pairs(drawn):
     assert partition(duplicate_groups(pixels, keys=keys)) == partition(label)
 
 
-def test_content_keys():
-    keys = content_keys([b"a", b"b", b"a"])
-    assert keys[0] == keys[2] != keys[1]
-    assert keys[0] == "27c35e6e9373877f29e562464e46497e"
-
-
 @pytest.mark.parametrize(
-    ("call", "text"),
+    ("call", "what", "got"),
     [
-        (
-            lambda p: duplicate_groups(p[:, :8, :8]),
-            "pictures: got 8 x 8, expected 16 x 16 or larger. Decode at a larger size.",
-        ),
-        (
-            lambda p: duplicate_groups(p, keys=["a"]),
-            "keys: got 1, expected one for each of the 2 pictures. Give one key a picture.",
-        ),
-        (
-            lambda p: duplicate_groups(p, threshold=1.5),
-            "threshold: got 1.5, expected above 0, at most 1. Use 0.95 to 0.99.",
-        ),
-        (
-            lambda p: duplicate_groups(p, distance=32),
-            "distance: got 32, expected 0 to 31 of 64 bits. Use 4 to 10 for near-duplicates.",
-        ),
+        (lambda p: duplicate_groups(p[:, :8, :8]), "images", "8 x 8"),
+        (lambda p: duplicate_groups(p, keys=["a"]), "keys", "1"),
+        (lambda p: duplicate_groups(p, threshold=1.5), "threshold", "1.5"),
+        (lambda p: duplicate_groups(p, distance=32), "distance", "32"),
     ],
 )
-def test_errors(call, text):
+def test_errors(call, what, got):
     with pytest.raises(InputError) as caught:
         call(np.zeros((2, 16, 16, 3), dtype=np.uint8))
-    assert str(caught.value) == text
+    assert (caught.value.what, caught.value.got) == (what, got)

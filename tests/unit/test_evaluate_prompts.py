@@ -4,14 +4,12 @@ import pytest
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection, dump_recipe, load_recipe
-from clipmem.data.sources import open_source
+from clipmem.data.sources import class_prompts, open_source
 from clipmem.evaluate.prompts import (
-    TEMPLATES,
     check_templates,
     make_prompts,
     read_classnames,
     read_templates,
-    shipped,
 )
 
 
@@ -55,7 +53,7 @@ def test_files(tmp_path):
 
 @pytest.mark.parametrize("labels", ["label", "sublabel"])
 def test_the_emoji_have_names_for_all_their_classes(labels):
-    names, templates = shipped("emoji", labels)
+    names, templates = class_prompts(DataSection(), labels)
     there = open_source(DataSection())  # pyright: ignore[reportCallIssue]
     assert set(names) == set(there.pairs()[labels])
     assert check_templates(templates, "shipped") == ["{}", "a {}", "emoji of a {}"]
@@ -67,7 +65,8 @@ def test_the_emoji_have_names_for_all_their_classes(labels):
 
 
 def test_other_sources_have_plain_sentences():
-    assert shipped("parquet", "label") == (None, TEMPLATES)
+    assert class_prompts(DataSection(source="parquet"), "label") is None
+    assert class_prompts(DataSection(path="somewhere"), "label") is None
 
 
 def test_the_section_reads_back():
@@ -106,68 +105,57 @@ def test_errors_of_the_section(text, message):
 def test_errors_of_prompts():
     with pytest.raises(InputError) as error:
         make_prompts(["cats", "dogs"], {"cat": ["cat"]}, ["{}"])
-    assert str(error.value) == (
-        "class names: got none for label 'cats' (2 of 2 labels have none), expected a name for every label of the "
-        "data. Did you mean 'cat'?"
-    )
+    assert (error.value.what, error.value.hint) == ("class names", "Did you mean 'cat'?")
+    assert error.value.got == "none for label 'cats' (2 of 2 labels have none)"
     with pytest.raises(InputError) as error:
         make_prompts([""], None, ["{}"])
-    assert str(error.value) == (
-        "prompts: got no class, expected at least one. Give labels, or a template such as 'a photo of a {}.'."
-    )
+    assert (error.value.what, error.value.got) == ("prompts", "no class")
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
+    ("name", "text", "got"),
     [
-        ("t.txt", "a photo\n", "templates {}: got 'a photo', expected sentences with {{}} or {{c}} where the class name"
-         " stands. For example: a photo of a {{}}."),
-        ("t.txt", "\n", "templates {}: got no template, expected at least one. For example: a photo of a {{}}."),
-        ("t.json", '"a {}"', "templates {}: got 'a {{}}', expected a list of texts. As in [\"a photo of a {{}}.\"]."),
-        ("t.json", "[1]", "templates {}: got 1, expected sentences with {{}} or {{c}} where the class name stands. "
-         "For example: a photo of a {{}}."),
-        ("t.txt", None, "templates {}: got no such file, expected one template a line, or a JSON list. "
-         "Check the path: a relative one starts at the working directory."),
+        ("t.txt", "a photo\n", "'a photo'"),
+        ("t.txt", "\n", "no template"),
+        ("t.json", '"a {}"', "'a {}'"),
+        ("t.json", "[1]", "1"),
+        ("t.txt", None, "no such file"),
     ],
-)  # fmt: skip
-def test_errors_of_templates(tmp_path, name, text, message):
+)
+def test_errors_of_templates(tmp_path, name, text, got):
     file = tmp_path / name
     if text is not None:
         file.write_text(text)
     with pytest.raises(InputError) as error:
         read_templates(file)
-    assert str(error.value) == message.format(file)
+    assert (error.value.what, error.value.got) == (f"templates {file}", got)
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
+    ("name", "text", "got"),
     [
-        ("n.json", "[]", 'class names {}: got [], expected an object: label -> name, or names. As in {{"n01440764": '
-         '"tench"}}.'),
-        ("n.json", '{"a": []}', "class names {}: got [] for label 'a', expected a name, or a list of names. "
-         "Name every class."),
-        ("n.json", '{"a": ["x", 1]}', "class names {}: got ['x', 1] for label 'a', expected a name, or a list of names."
-         " Name every class."),
-        ("n.csv", "label,name\na,\n", "class names {}: got [''] for label 'a', expected a name, or a list of names. "
-         "Name every class."),
-        ("n.csv", None, "class names {}: got no such file, expected CSV with the columns label and name. "
-         "Check the path: a relative one starts at the working directory."),
+        ("n.json", "[]", "[]"),
+        ("n.json", '{"a": []}', "[] for label 'a'"),
+        ("n.json", '{"a": ["x", 1]}', "['x', 1] for label 'a'"),
+        ("n.csv", "label,name\na,\n", "[''] for label 'a'"),
+        ("n.csv", None, "no such file"),
     ],
-)  # fmt: skip
-def test_errors_of_class_names(tmp_path, name, text, message):
+)
+def test_errors_of_class_names(tmp_path, name, text, got):
     file = tmp_path / name
     if text is not None:
         file.write_text(text)
     with pytest.raises(InputError) as error:
         read_classnames(file)
-    assert str(error.value) == message.format(file)
+    assert str(file) in error.value.what
+    assert error.value.got == got
 
 
 def test_files_that_do_not_read(tmp_path):
     broken = tmp_path / "n.json"
     broken.write_text("{")
     with pytest.raises(
-        InputError, match=r"^class names .*n\.json: got text that is not JSON \(.*\)\. Mend the file\.$"
+        InputError, match=r"^class names .*n\.json: got text that is not JSON \(.*\)\. Correct the file\.$"
     ):
         read_classnames(broken)
     broken.write_bytes(b"\xff\xfe")
@@ -175,5 +163,5 @@ def test_files_that_do_not_read(tmp_path):
         read_classnames(broken)
     columns = tmp_path / "n.csv"
     columns.write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match=r"got a file that does not read \(.*label.*\)"):
+    with pytest.raises(InputError, match="got the columns a, b, expected also label, name"):
         read_classnames(columns)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clipmem.base.errors import InputError
-from clipmem.evaluate.retrieval import recall_at_k, retrieval_ranks
+from clipmem.evaluate.retrieval import MEDIAN_RANK, RECALL, recall_at_k, retrieval_ranks
 
 raw_recall_at_k = inspect.unwrap(recall_at_k)
 
@@ -80,43 +80,26 @@ def test_no_piece_is_larger_than_a_block(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("shapes", "index", "options", "message"),
+    ("shapes", "index", "options", "what", "got"),
     [
-        (
-            ((2, 3), (2, 4)),
-            [0, 1],
-            {},
-            "embeddings: got images (2, 3), captions (2, 4), 2 pair indices, expected one width, and one"
-            " pair index a caption. Take both from the same model.",
-        ),
-        (
-            ((0, 3), (0, 3)),
-            [],
-            {},
-            "embeddings: got no image, expected at least one. Choose some pairs to search.",
-        ),
-        (
-            ((3, 3), (2, 3)),
-            [0, 1],
-            {},
-            "text_pair: got 1 of 3 pairs without a caption, the first is pair 2, expected at least one"
-            " caption row a pair. Leave those pairs out, or add their captions.",
-        ),
-        (
-            ((2, 3), (2, 3)),
-            [0, 1],
-            {"ks": (1, 0)},
-            "ks: got [1, 0], expected whole numbers >= 1. Use (1, 5, 10).",
-        ),
-        (
-            ((2, 3), (2, 3)),
-            [0, 1],
-            {"block": 0},
-            "block: got 0, expected a whole number >= 1. Use 1024.",
-        ),
+        (((2, 3), (2, 4)), [0, 1], {}, "embeddings", "images (2, 3), captions (2, 4), 2 pair indices"),
+        (((0, 3), (0, 3)), [], {}, "embeddings", "no image"),
+        (((3, 3), (2, 3)), [0, 1], {}, "text_pair", "1 of 3 pairs without a caption, the first is pair 2"),
+        (((2, 3), (2, 3)), [0, 1], {"ks": (1, 0)}, "ks", "0"),
+        (((2, 3), (2, 3)), [0, 1], {"block": 0}, "block", "0"),
     ],
 )
-def test_errors(shapes, index, options, message):
+def test_errors(shapes, index, options, what, got):
     with pytest.raises(InputError) as error:
         raw_recall_at_k(torch.ones(shapes[0]), torch.ones(shapes[1]), torch.tensor(index, dtype=torch.long), **options)
-    assert str(error.value) == message
+    assert (error.value.what, error.value.got) == (what, got)
+
+
+def test_measures_say_in_which_range_their_metrics_lie():
+    torch.manual_seed(0)
+    found = recall_at_k(torch.randn(30, 4), torch.randn(30, 4), torch.arange(30)).metrics
+    for name, value in found.items():
+        measure = MEDIAN_RANK if name.endswith("median_rank") else RECALL
+        assert value >= measure.low
+        assert measure.high is None or value <= measure.high
+        assert measure.higher_is_better == ("recall" in name)

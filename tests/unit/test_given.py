@@ -323,72 +323,45 @@ def test_roles_are_read(tmp_path, name):
 
 
 WRONG = {
-    "unknown role": (
-        {"role": ["shared", "candidates", *ROLES[2:]]},
-        ", row 2: got role 'candidates', expected one of shared, candidate, independent, external. "
-        "Did you mean 'candidate'?",
-    ),
-    "no role": (
-        {"role": [None, *ROLES[1:]]},
-        ", row 1: got no role, expected one of shared, candidate, independent, external. "
-        "Known roles: candidate, external, independent, shared.",
-    ),
-    "unknown uid": (
-        {"uid": ["x1", *UIDS[1:9]]},
-        ", row 1: got uid 'x1', expected the uid of a pair of the data, each once. "
-        "A uid is a hash of picture and captions: take it from pairs.parquet of a run on the same data.",
-    ),
-    "no uid": (
-        {"uid": [*UIDS[:8], None]},
-        ", row 9: got no uid, expected the uid of a pair of the data, each once. "
-        "A uid is a hash of picture and captions: take it from pairs.parquet of a run on the same data.",
-    ),
-    "uid twice": (
-        {"uid": [*UIDS[:8], UIDS[0]]},
-        f", row 9: got uid '{UIDS[0]}' again, expected the uid of a pair of the data, each once. "
-        "A uid is a hash of picture and captions: take it from pairs.parquet of a run on the same data.",
-    ),
+    "unknown role": ({"role": ["shared", "candidates", *ROLES[2:]]}, ", row 2", "'candidates'"),
+    "no role": ({"role": [None, *ROLES[1:]]}, ", row 1", "None"),
+    "unknown uid": ({"uid": ["x1", *UIDS[1:9]]}, ", row 1", "uid 'x1' (1 of 9 rows), which no pair has"),
+    "no uid": ({"uid": [*UIDS[:8], None]}, ", row 9", "no uid (1 of 9 rows)"),
+    "uid twice": ({"uid": [*UIDS[:8], UIDS[0]]}, "", f"uid '{UIDS[0]}' in 2 rows"),
     "no external": (
-        {"role": [*ROLES[:6], "external", "shared", "shared"]},
-        ": got shared 4, candidate 3, independent 1, external 1, expected at least 2 external pairs, which no model "
-        "trained on, and 1 candidate. The external pairs are the bank that every score is measured against.",
+        {"role": [*ROLES[:6], "external", "shared", "shared"]}, "",
+        "shared 4, candidate 3, independent 1, external 1",
     ),
     "no candidate": (
-        {"role": ["shared"] * 6 + ["external"] * 3},
-        ": got shared 6, candidate 0, independent 0, external 3, expected at least 2 external pairs, which no model "
-        "trained on, and 1 candidate. The external pairs are the bank that every score is measured against.",
+        {"role": ["shared"] * 6 + ["external"] * 3}, "", "shared 6, candidate 0, independent 0, external 3",
     ),
-    "captions of nobody": (
-        {"captions_from": ["x9", *UIDS[1:9]]},
-        ": got captions_from 'x9', expected uids of the data. Name the pair whose captions it has, or leave it empty.",
-    ),
-    "planted is no truth": (
-        {"planted": ["true", "perhaps", *["false"] * 7]},
-        ", row 2: got planted 'perhaps', expected true or false. Mend that row.",
-    ),
-}
+    "captions of nobody": ({"captions_from": ["x9", *UIDS[1:9]]}, "", "captions_from 'x9'"),
+    "planted is no truth": ({"planted": ["true", "perhaps", *["false"] * 7]}, ", row 2", "planted 'perhaps'"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["roles.parquet", "roles.csv"])
 @pytest.mark.parametrize("case", list(WRONG))
 def test_roles_that_are_refused(tmp_path, case, name):
-    columns, message = WRONG[case]
+    columns, where, got = WRONG[case]
     path = write(tmp_path / name, **columns)
-    assert refused(read_roles, path, KNOWN) == f"[given] roles, {path}{message}"
+    with pytest.raises(InputError) as error:
+        read_roles(path, KNOWN)
+    assert (error.value.what, error.value.got) == (f"[given] roles, {path}{where}", got)
+    assert error.value.hint
 
 
 def test_a_roles_file_that_does_not_read(tmp_path):
-    hint = "Check the path: a relative one starts at the working directory."
-    expected = "expected a Parquet or CSV file with the columns uid and role"
     path = tmp_path / "roles.parquet"
-    assert refused(read_roles, path, KNOWN) == f"[given] roles, {path}: got no such file, {expected}. {hint}"
-    path.write_text("uid")
-    assert refused(read_roles, path, KNOWN).startswith(f"[given] roles, {path}: got a file that does not read (")
-    pl.DataFrame({"uid": UIDS}).write_parquet(path)
-    assert refused(read_roles, path, KNOWN) == (
-        f"[given] roles, {path}: got columns ['uid'], expected also ['role']. "
-        "One row a pair: its uid, as in pairs.parquet of a run, and its role."
-    )
+    for got in ("no such file", "a file that does not read (", "the columns uid"):
+        with pytest.raises(InputError) as error:
+            read_roles(path, KNOWN)
+        assert error.value.what == f"[given] roles, {path}"
+        assert error.value.got.startswith(got)
+        if got == "no such file":
+            path.write_text("uid")
+        else:
+            pl.DataFrame({"uid": UIDS}).write_parquet(path)
 
 
 # ---- the protocol

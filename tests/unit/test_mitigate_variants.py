@@ -15,10 +15,10 @@ from clipmem.base.mitigations import CaptionVariantsSection, ImageVariantsSectio
 from clipmem.base.pictures import Geometry
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import load_recipe
-from clipmem.data.colour import distort
+from clipmem.data.color import distort
 from clipmem.data.decoding import decode
 from clipmem.data.views import draw_crops, pair_keys, render
-from clipmem.mitigate import Preparation, Training, kept, providers, wordings
+from clipmem.mitigate import Preparation, Training, provider_cache, providers, wordings
 from clipmem.mitigate.caption_variants import CaptionVariants, choose_variant, variants_of
 from clipmem.mitigate.image_variants import ImageVariants
 from clipmem.mitigate.wordings import WORDINGS, make_variants
@@ -174,7 +174,7 @@ def test_captions_and_variants_are_shown_as_often_as_they_say():
     n, captions, p = 400, ["c0", "c1"], 0.6
     uids = [uid(k) for k in range(n)]
     variants = {(one, "c0"): ["c0 a", "c0 b", "c0 c"] for one in uids}  # the other caption has none
-    hook = CaptionVariants(words("dropout", probability=p), variants, seed=3)
+    hook = CaptionVariants(words("dropout", probability=p), 3, variants)
     texts = Hooks((hook,)).captions([captions] * n, uids)
     assert texts[5] == ["c0", "c1", "c0 a", "c0 b", "c0 c"]
     seen = Counter()
@@ -193,7 +193,7 @@ def test_captions_and_variants_are_shown_as_often_as_they_say():
 
 def test_texts_of_several_hooks_stand_one_after_the_other():
     first, second = (
-        CaptionVariants(words("dropout", probability=1.0), {(uid(0), "a"): own, (uid(1), "b"): own[:1]}, seed=1)
+        CaptionVariants(words("dropout", probability=1.0), 1, {(uid(0), "a"): own, (uid(1), "b"): own[:1]})
         for own in (["x", "y"], ["z"])
     )
     texts = Hooks((first, second)).captions([["a"], ["a", "b"]], [uid(0), uid(1)])
@@ -216,7 +216,7 @@ def hook_of(source, n, probability=0.4, **changes):
     others = 255 - PIXELS[:7]
     rows = [[k % 7, (k + 1) % 7] if k % 3 else [] for k in range(n)]
     settings = ImageVariantsSection(probability=probability, source=source, **changes)
-    return ImageVariants(settings, section(), None if source == "augment" else others, rows, seed=2), others, rows
+    return ImageVariants(settings, 2, section(), None if source == "augment" else others, rows), others, rows
 
 
 def test_given_pictures_against_the_slow_loop():
@@ -287,8 +287,8 @@ def test_never_is_bitwise_no_mitigation(tmp_path):
         return (tmp_path / name / "open_clip_model.safetensors").read_bytes()
 
     plain = final("plain")
-    never = ImageVariants(ImageVariantsSection(source="augment"), section(), None, [[]] * N, 0)
-    unworded = CaptionVariants(words("dropout"), {}, 0)  # no caption has variants
+    never = ImageVariants(ImageVariantsSection(source="augment"), 0, section(), None, [[]] * N)
+    unworded = CaptionVariants(words("dropout"), 0, {})  # no caption has variants
     assert final("never", never, unworded) == plain
     some, _, _ = hook_of("given", N)
     assert final("some", some) != plain
@@ -317,8 +317,8 @@ def tiny_language_model(folder):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CLIPMEM_CACHE", str(tmp_path / "kept"))
-    return tmp_path / "kept"
+    monkeypatch.setenv("CLIPMEM_CACHE", str(tmp_path / "cached"))
+    return tmp_path / "cached"
 
 
 def test_a_local_language_model_rewrites_captions_once(tmp_path, cache, monkeypatch):
@@ -333,7 +333,7 @@ def test_a_local_language_model_rewrites_captions_once(tmp_path, cache, monkeypa
     asked = []
     monkeypatch.setattr(providers.TransformersProvider, "rewrite", lambda *_, **__: asked.append(1) or [])
     assert variants_of(["a dog", "a red cat"], settings) == made
-    assert not asked  # both are kept
+    assert not asked  # both are cached
     variants_of(["a dog"], settings.model_copy(update={"seed": 1}))
     assert asked
 
@@ -361,22 +361,22 @@ def test_without_diffusers_it_is_said_what_to_install(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(InputError) as caught:
-        providers.open_image_provider("diffusers:somewhere", "[mitigate.image_variants] provider")
+        providers.open_provider(providers.IMAGE_PROVIDERS, "diffusers:somewhere", "provider", "")
     assert str(caught.value) == (
         "a diffusion pipeline: got no package diffusers, expected it beside the extra hf. "
         "Install both: pip install diffusers 'clipmem[hf]'."
     )
 
 
-def test_what_is_kept_is_found_again_and_places(cache, monkeypatch):
+def test_what_is_cached_is_found_again_and_places(cache, monkeypatch):
     made = []
     for _ in range(2):
-        assert kept.keep("things", ["a", 1], lambda: made.append(1) or b"x") == b"x"
+        assert provider_cache.cached("things", ["a", 1], lambda: made.append(1) or b"x") == b"x"
     assert len(made) == 1
-    assert kept.keep("things", ["a", 2], lambda: b"y") == b"y"
+    assert provider_cache.cached("things", ["a", 2], lambda: b"y") == b"y"
     monkeypatch.delenv("CLIPMEM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert str(kept.cache_folder()) == "/somewhere/clipmem"
+    assert str(provider_cache.cache_folder()) == "/somewhere/clipmem"
 
 
 @pytest.mark.parametrize(
@@ -452,7 +452,9 @@ def tiny_pipeline(folder):
 
 @pytest.mark.filterwarnings("ignore")  # what diffusers and transformers say to each other
 def test_a_local_pipeline_draws_pictures_of_captions(tmp_path):
-    found = providers.open_image_provider(f"diffusers:{tiny_pipeline(tmp_path / 'tiny')}", "provider")
+    found = providers.open_provider(
+        providers.IMAGE_PROVIDERS, f"diffusers:{tiny_pipeline(tmp_path / 'tiny')}", "provider", ""
+    )
     state = torch.get_rng_state()
     one = found.draw("a cat", 0, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
@@ -465,7 +467,7 @@ def test_a_local_pipeline_draws_pictures_of_captions(tmp_path):
 
 
 def test_pictures_that_do_not_decode_are_listed_and_never_shown(tmp_path):
-    pictures = {"a": picture(1), "broken": b"no picture", "b": picture(2), "c": picture(3)}
+    pictures = {"a": picture(1), "broken": b"no image", "b": picture(2), "c": picture(3)}
     recipe = load_recipe("[mitigate.image_variants]\nprobability = 1.0")
     uids = [uid(0), uid(1), uid(2)]
     pairs = pl.DataFrame({"uid": uids, "captions": [["x"]] * 3, "variants": [["a", "broken"], ["b"], ["c"]]})
@@ -482,7 +484,7 @@ def test_pictures_that_do_not_decode_are_listed_and_never_shown(tmp_path):
     assert [bool(problem) for problem in table["problem"]] == [False, True, False]
     cache = np.load(tmp_path / "cache/variants.npy")
     assert np.array_equal(cache, np.stack([decode(pictures[name], 32) for name in "ab"]))
-    hook = ImageVariants.create(Training(recipe, plan_of(range(2)), folder, splits))
+    hook = ImageVariants.hook(Training(recipe, plan_of(range(2)), folder, splits))
     values, pixels, crops = views(2, moment([0, 1]))
     shown = hook.pictures(values, pixels, crops, moment([0, 1]), 0)
     assert torch.allclose(shown, render(torch.from_numpy(cache), crops, size=32))

@@ -29,18 +29,18 @@ def cache(path, data, order=None, *, left_out=None, size=16):
 @pytest.mark.parametrize("seed", [None, 0, 1])
 def test_the_cache_has_the_bytes_of_one_without_the_broken_pictures(tmp_path, broken, seed):
     good = {str(k): picture(k) for k in range(12)}
-    data = {name: b"no picture" if int(name) in broken else found for name, found in good.items()}
+    data = {name: b"no image" if int(name) in broken else found for name, found in good.items()}
     order = None if seed is None else np.random.default_rng(seed).permutation(12).tolist()
     met = {}
     found = cache(tmp_path / "a.npy", data, order, left_out=lambda place, error: met.update({place: error.reason}))
     kept = {name: found for name, found in good.items() if int(name) not in broken}
     assert found == cache(tmp_path / "b.npy", kept)
-    assert met == dict.fromkeys(broken, "not a picture of a known format")
+    assert met == dict.fromkeys(broken, "not an image of a known format")
     np.testing.assert_array_equal(open_cache(tmp_path / "a.npy"), np.stack([decode(one, 16) for one in kept.values()]))
 
 
 def test_a_cache_that_nothing_may_be_left_out_of_stops_at_the_first(tmp_path):
-    with pytest.raises(InputError, match="picture 'b': got 1 bytes that do not decode"):
+    with pytest.raises(InputError, match="image 'b': got 1 bytes that do not decode"):
         cache(tmp_path / "a.npy", {"a": picture(0), "b": b"x"})
     assert not list(tmp_path.iterdir())
 
@@ -74,22 +74,20 @@ def test_roles_of_pairs_that_do_not_decode_are_passed_over(tmp_path):
 def test_the_words():
     table = quarantine_table(
         [
-            Problem("s", "2", "truncated picture"),
-            Problem("s", "1", "truncated picture"),
+            Problem("s", "2", "truncated image"),
+            Problem("s", "1", "truncated image"),
             Problem("r", "9", "empty file"),
         ]
     )
-    assert table.rows() == [("r", "9", "empty file"), ("s", "1", "truncated picture"), ("s", "2", "truncated picture")]
+    assert table.rows() == [("r", "9", "empty file"), ("s", "1", "truncated image"), ("s", "2", "truncated image")]
     counts = summarize(table, 5)
-    assert counts == {"used": 5, "left_out": 3, "reasons": {"truncated picture": 2, "empty file": 1}}
-    assert left_out_sentence(counts) == "3 records left out, 5 pairs used: 2 truncated picture, 1 empty file"
+    assert counts == {"used": 5, "left_out": 3, "reasons": {"truncated image": 2, "empty file": 1}}
+    assert left_out_sentence(counts) == "3 records left out, 5 pairs used: 2 truncated image, 1 empty file"
     assert left_out_sentence(summarize(quarantine_table([]), 5)) == ""
     many = {"used": 1, "left_out": 9, "reasons": {f"reason {k}": 1 for k in range(9)}}
     assert left_out_sentence(many).endswith("1 reason 5, 3 for other reasons")
-    assert str(stop_at(Problem("a.tar", "k", "empty file"))) == (
-        "a.tar, record 'k': got empty file, expected a record that can be used. Mend or remove it, or leave out "
-        "--strict: the study then goes on without it and lists it."
-    )
+    error = stop_at(Problem("a.tar", "k", "empty file"))
+    assert (error.what, error.got) == ("a.tar, record 'k'", "empty file")
 
 
 def test_data_without_a_path_are_the_shipped_ones():
@@ -120,8 +118,7 @@ def test_the_decode_stage_says_what_became_of_every_record(tmp_path):
     assert reporter.said == [
         "decode    5 records read: 3 pairs, 1 merged into the pair of their image, 1 left out; "
         "1 image that no record names",
-        "decode    2 records left out, 2 pairs used: 1 no such picture file, 1 truncated picture "
-        "(see quarantine.parquet)",
+        "decode    2 records left out, 2 pairs used: 1 no such image file, 1 truncated image (see quarantine.parquet)",
     ]
 
 

@@ -12,7 +12,8 @@ from tests.reference import loops as reference
 from tests.scoring import score
 
 from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import external as external_retrieval
+from clipmem.evaluate import retrieval as external_retrieval
+from clipmem.evaluate.over_seeds import Statistics
 from clipmem.score import executor, summary
 from clipmem.score.design import PARTS, ScoreTables
 from clipmem.score.summary import Scored
@@ -341,7 +342,7 @@ def test_planted_needs_both_kinds(planted):
 def found():
     made = models((0, 1, 2))
     groups = np.arange(N) // 2
-    return made, external_retrieval.retrieval(made, EXTERNAL, groups, seed=0, draws=400, confidence=0.95)
+    return made, external_retrieval.measure(made, EXTERNAL, groups, Statistics(0.95, 400, 0))
 
 
 def test_retrieval_is_the_loop(found):
@@ -393,12 +394,12 @@ def test_retrieval_looks_at_external_pairs_and_first_views_only(found):
 
     other = {side: {seed: changed(one) for seed, one in by_seed.items()} for side, by_seed in made.items()}
     groups = np.arange(N) // 2
-    assert external_retrieval.retrieval(other, EXTERNAL, groups, seed=0, draws=400, confidence=0.95) == result
+    assert external_retrieval.measure(other, EXTERNAL, groups, Statistics(0.95, 400, 0)) == result
 
 
 def interval_of(ranks, groups, **changes):
-    settings = {"seed": 0, "draws": 2000, "confidence": 0.95, **changes}
-    return external_retrieval._median_interval(np.array(ranks, dtype=np.float64), np.array(groups), **settings)
+    statistics = Statistics(0.95, 2000, 0)._replace(**changes)
+    return external_retrieval._median_interval(np.array(ranks, dtype=np.float64), np.array(groups), statistics)
 
 
 def test_median_interval_against_a_plain_bootstrap():

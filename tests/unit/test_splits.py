@@ -295,45 +295,24 @@ def test_impossible_exactly_when_no_assignment_exists(texts, data):
 
 
 @pytest.mark.parametrize(
-    ("n", "captions", "text"),
+    ("n", "captions", "what", "got"),
     [
-        (
-            1,
-            None,
-            "[split] planted: got 1 with 3 candidates, expected 0, or 2 to 3. Set it to 0, or to 2 or "
-            "more: one pair alone has nobody to swap with.",
-        ),
-        (
-            4,
-            None,
-            "[split] planted: got 4 with 3 candidates, expected 0, or 2 to 3. Plant fewer pairs or ask for "
-            "more candidates.",
-        ),
-        (
-            -1,
-            None,
-            "[split] planted: got -1 with 3 candidates, expected 0, or 2 to 3. Plant fewer pairs or ask "
-            "for more candidates.",
-        ),
+        (1, None, "[split] planted", "1 with 3 candidates"),
+        (4, None, "[split] planted", "4 with 3 candidates"),
+        (-1, None, "[split] planted", "-1 with 3 candidates"),
         (
             3,
             {"a": ["x"], "b": [" X "], "c": ["y"]},
-            "[split] planted: got 3 with 2 of 3 candidates captioned 'x', expected captions that differ, "
-            "so that each planted pair gets a wrong one. Plant fewer pairs or use data with more different "
-            "captions.",
+            "[split] planted",
+            "3 with 2 of 3 candidates captioned 'x'",
         ),
-        (
-            2,
-            {"a": ["x"], "b": []},
-            "captions: got none for 'b' and 1 more, expected one or more for each candidate. Leave pairs "
-            "without a caption out before the split.",
-        ),
+        (2, {"a": ["x"], "b": []}, "captions", "none for 'b' and 1 more"),
     ],
 )
-def test_errors_of_planting(n, captions, text):
+def test_errors_of_planting(n, captions, what, got):
     with pytest.raises(InputError) as caught:
         plant_captions(["a", "b", "c"], n, seed=0, captions=captions)
-    assert str(caught.value) == text
+    assert (caught.value.what, caught.value.got) == (what, got)
 
 
 def test_table():

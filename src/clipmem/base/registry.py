@@ -15,15 +15,17 @@ class Registry(Generic[T]):
     """Named things of one kind: those that modules register, then those of installed packages' entry points.
 
     Args:
-        kind: What one such thing is called ("data source"); the entry-point group is `clipmem.<kind_with_underscores>`.
+        kind: What one such thing is called ("data source").
         base: The class that everything registered must be a subclass of.
+        group: The entry-point group of installed packages; by default `clipmem.KINDs`.
 
     Raises:
         ValueError: On registering a name twice, or something that is not a subclass of `base`.
     """
 
-    def __init__(self, kind: str, base: type[T]) -> None:
+    def __init__(self, kind: str, base: type[T], *, group: str = "") -> None:
         self.kind, self._base = kind, base
+        self._group = group or f"clipmem.{kind.replace(' ', '_')}s"
         self._items: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[Registered]], type[Registered]]:
@@ -35,8 +37,9 @@ class Registry(Generic[T]):
             plain: type[Any] = item
             if not issubclass(plain, self._base):
                 raise TypeError(f"{self.kind} {name!r}: {item} is not a subclass of {self._base}")
-            setattr(plain, "name", name)  # noqa: B010
             self._items[name] = plain
+            named: Any = plain
+            named.name = name
             return item
 
         return add
@@ -64,4 +67,4 @@ class Registry(Generic[T]):
         )
 
     def _plugins(self):
-        return {point.name: point for point in entry_points(group=f"clipmem.{self.kind.replace(' ', '_')}")}
+        return {point.name: point for point in entry_points(group=self._group)}

@@ -1,4 +1,4 @@
-"""The pixel cache: every picture of a study decoded once, in one memory-mapped uint8 array that all models read."""
+"""The pixel cache: every image of a study decoded once, in one memory-mapped uint8 array that all models read."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -28,22 +28,11 @@ def build_cache(
     order: Sequence[int] | None = None,
     left_out: Callable[[int, DecodeError], object] | None = None,
 ) -> None:
-    """Decode pictures block by block and write them as one `.npy` file, atomically.
+    """Decode images block by block and write them as one `.npy` file, atomically; `read` gives the encoded ones.
 
-    Args:
-        path: The file to write.
-        references: The pictures, in the order of the rows.
-        read: Gives the encoded bytes of references, as `Source.read`.
-        size: Side of the square, in pixels.
-        resize_mode: What happens to the longer side (see `Geometry`).
-        interpolation: How pixels are weighed in scaling.
-        progress: Called with the number of pictures done since the last call.
-        order: The positions in the order in which they are read (see `Source.storage_order`); the file is the same.
-        left_out: Called with the position of a picture that does not decode, and why: it gets no row. None: the first
-            such picture is an error.
-
-    Raises:
-        DecodeError: A picture does not decode, and `left_out` is None.
+    They are read in `order` (see `Source.storage_order`), which does not change the file. `left_out` is called with
+    the position of an image that does not decode, and why: it gets no row. None: the first such image is an error.
+    `progress` is called with the number of images done since the last call.
     """
     places = range(len(references)) if order is None else order
     row, broken = size * size * 3, set[int]()
@@ -53,13 +42,8 @@ def build_cache(
             block = places[start : start + _BLOCK]
             for place, data in zip(block, read([references[place] for place in block]), strict=True):
                 try:
-                    pixels = decode(
-                        data,
-                        size,
-                        name=f"picture {references[place]!r}",
-                        resize_mode=resize_mode,
-                        interpolation=interpolation,
-                    )
+                    name = f"image {references[place]!r}"
+                    pixels = decode(data, size, name=name, resize_mode=resize_mode, interpolation=interpolation)
                 except DecodeError as error:
                     if left_out is None:
                         raise
@@ -99,16 +83,9 @@ def _header(n: int, size: int) -> bytes:
 
 
 def open_cache(path: Path) -> UInt8[np.ndarray, "n size size 3"]:
-    """Open the cache read-only, memory-mapped.
-
-    Raises:
-        InputError: The file is missing or broken.
-    """
+    """Open the cache read-only, memory-mapped."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"pixel cache {path}",
-            got=str(error),
-            hint="Delete it and run the study again: only that stage is repeated.",
-        ) from error
+        hint = "Delete it and run the study again: only that stage is repeated."
+        raise InputError(f"pixel cache {path}", got=str(error), hint=hint) from error

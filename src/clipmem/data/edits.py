@@ -1,8 +1,8 @@
 """Seeded caption edits: text views for a pair that has one caption.
 
-An edit drops words or swaps two neighbouring words; a caption of one word loses a letter or has two neighbouring
+An edit drops words or swaps two neighboring words; a caption of one word loses a letter or has two neighboring
 letters swapped. An edit can change what a caption says: it is a view in the sense of a small disturbance, as a crop is
-for a picture, not a paraphrase. Where a pair has other captions, those are better views.
+for an image, not a paraphrase. Where a pair has other captions, those are better views.
 """
 
 from collections.abc import Sequence
@@ -17,25 +17,10 @@ _DRAWS = 3  # kind of edit, place, and which unit stays when all would go
 
 
 def caption_edits(caption: str, uid: str, *, count: int, dropout: float = 0.2, seed: int = 0) -> list[str]:
-    """Make up to `count` different edits of a caption.
+    """Make up to `count` different edits of a caption; fewer when it is too short for more.
 
-    Edit k depends on (caption, uid, k) and the seed alone; asking for more keeps those that were there.
-
-    Args:
-        caption: The caption.
-        uid: Its pair.
-        count: How many edits are wanted.
-        dropout: Share of words dropped by an edit that drops words; at least one goes and one stays.
-        seed: Seed of the edits.
-
-    Returns:
-        The edits, none equal to the caption or to another; fewer than `count` when the caption is too short for more.
-
-    Example:
-        >>> caption_edits("red square", "00" * 16, count=3) == caption_edits("red square", "00" * 16, count=3)
-        True
-        >>> caption_edits("a", "00" * 16, count=3)
-        []
+    Edit k depends on (caption, uid, k) and the seed alone; asking for more keeps those that were there. `dropout` is
+    the share of words that an edit drops; at least one goes and one stays.
     """
     words = caption.split()
     seen, edits = {_folded(words)}, list[str]()
@@ -74,7 +59,7 @@ def _edit(words: list[str], drawn: np.ndarray, dropout: float, *, letters: bool)
 
 
 def _swapped(parts: list[str], where: float) -> list[str]:
-    """Swap two neighbours."""
+    """Swap two neighbors."""
     index = int(where * (len(parts) - 1))
     return [*parts[:index], parts[index + 1], parts[index], *parts[index + 2 :]]
 
@@ -92,52 +77,20 @@ def _dropped(words: list[str], drawn: np.ndarray, dropout: float) -> list[str]:
 def edits_of_single(
     captions: Sequence[Sequence[str]], uids: Sequence[str], *, count: int, dropout: float = 0.2, seed: int = 0
 ) -> tuple[list[str], list[int]]:
-    """Edit the caption of every pair that has one only.
-
-    Args:
-        captions: The captions of each pair, at least one.
-        uids: The pairs.
-        count: How many edits of a caption at most.
-        dropout: See `caption_edits`.
-        seed: Seed of the edits.
-
-    Returns:
-        The edits, and the index of each one's pair; none for pairs with several captions, and none where a caption is
-        too short to be edited.
-
-    Example:
-        >>> edits_of_single([["a cat", "the cat"], ["ox"]], ["00" * 16, "01" * 16], count=1)[1]
-        [1]
-    """
-    edits: list[str] = []
-    owner: list[int] = []
-    for index, (own, uid) in enumerate(zip(captions, uids, strict=True)):
-        if len(own) == 1:
-            made = caption_edits(own[0], uid, count=count, dropout=dropout, seed=seed)
-            edits += made
-            owner += [index] * len(made)
-    return edits, owner
+    """Edit the caption of every pair that has one only; return the edits, and the index of each one's pair."""
+    made = [
+        (edit, index)
+        for index, (own, uid) in enumerate(zip(captions, uids, strict=True))
+        if len(own) == 1
+        for edit in caption_edits(own[0], uid, count=count, dropout=dropout, seed=seed)
+    ]
+    return [edit for edit, _ in made], [index for _, index in made]
 
 
 def text_views(
     captions: Sequence[str], uid: str, *, count: int, dropout: float = 0.2, seed: int = 0
 ) -> tuple[str, list[str]]:
-    """Choose a pair's clean caption and its text views.
-
-    Args:
-        captions: The pair's captions, at least one; the first is the clean one.
-        uid: The pair.
-        count: How many views at most.
-        dropout: See `caption_edits`.
-        seed: Seed of the edits.
-
-    Returns:
-        The first caption, and the other captions that differ from it; where there is none, seeded edits of it.
-
-    Example:
-        >>> text_views(["a cat", "the cat"], "00" * 16, count=5)
-        ('a cat', ['the cat'])
-    """
+    """Return a pair's first caption, and up to `count` views: other captions that differ, else edits of the first."""
     clean = captions[0]
     others = [text for text in dict.fromkeys(captions) if text != clean][:count]
     return clean, others or caption_edits(clean, uid, count=count, dropout=dropout, seed=seed)

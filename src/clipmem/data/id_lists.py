@@ -16,6 +16,7 @@ import polars as pl
 from jaxtyping import Shaped
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.require import require
 from clipmem.store.atomic import atomic_write
 
 ENDINGS = (".txt", ".parquet", ".npy", ".csv")
@@ -26,55 +27,25 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", 
 
 
 def csv_cell(text: str) -> str:
-    r"""Make a text harmless in a spreadsheet: an apostrophe before what would be a formula, no NUL, no bare escape.
-
-    Example:
-        >>> csv_cell("=cmd()"), csv_cell("a=b"), csv_cell(" +1"), csv_cell("a\x00b")
-        ("'=cmd()", 'a=b', "' +1", 'a\\x00b')
-    """
+    """Make a text harmless in a spreadsheet: an apostrophe before what would be a formula, no NUL, no bare escape."""
     # controls are written out, line breaks and tabs stay: the cell is quoted
     shown = "".join(c if (c >= " " and c != "\x7f") or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
     return f"'{shown}" if text.startswith(_FORMULA) or shown.lstrip().startswith(_FORMULA) else shown
 
 
 def datacomp_array(uids: Sequence[str]) -> Shaped[np.ndarray, " n"]:
-    """Return uids as DataComp's sorted array of two 64-bit numbers each, every uid once.
-
-    Raises:
-        InputError: A uid has not 32 hexadecimal digits.
-
-    Example:
-        >>> datacomp_array(["f" * 16 + "0" * 15 + "1", "0" * 32]).tolist()
-        [(0, 0), (18446744073709551615, 1)]
-    """
+    """Return uids as DataComp's sorted array of two 64-bit numbers each, every uid once."""
     for uid in uids:
         if not _UID.fullmatch(uid):
-            raise InputError(
-                f"uid {shorten(uid)}", got="a uid of another form", expected="32 hexadecimal digits",
-                hint="Write .txt or .parquet instead.",
-            )  # fmt: skip
+            got, hint = "a uid of another form", "Write .txt or .parquet instead."
+            raise InputError(f"uid {shorten(uid)}", got=got, expected="32 hexadecimal digits", hint=hint)
     return np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in sorted(set(uids))], dtype=DATACOMP)
 
 
 def write_ids(path: Path, table: pl.DataFrame) -> Path:
-    """Write a list of uids; the ending of the name says how.
-
-    Args:
-        path: `.txt` (one uid a line, in the order of the table), `.parquet` (the table), `.csv` (the table, for
-            spreadsheets) or `.npy` (DataComp's, sorted).
-        table: A column `uid`, and others.
-
-    Returns:
-        The path.
-
-    Raises:
-        InputError: The name ends otherwise, or the place cannot be written.
-    """
-    if path.suffix not in ENDINGS:
-        raise InputError(
-            f"--out {path}", got=f"a name that ends in {path.suffix or 'nothing'!r}", expected=", ".join(ENDINGS),
-            hint="Choose the form by the ending of the name.",
-        )  # fmt: skip
+    """Write a list of uids; the ending of the name says how."""
+    got, hint = f"a name that ends in {path.suffix or 'nothing'!r}", "Choose the form by the ending of the name."
+    require(path.suffix in ENDINGS, f"--out {path}", got, ", ".join(ENDINGS), hint)
     uids: list[str] = table["uid"].to_list()
     stream = io.BytesIO()
     if path.suffix == ".txt":

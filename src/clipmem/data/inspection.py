@@ -1,8 +1,8 @@
 """What lies in a data set: counts, captions, sizes, duplicates and problems, from one pass and a sample.
 
-Every record is read once, as a study reads it: pairs, captions, problems and equal pictures are counted over all of
-them. Sizes are read from the headers of a sample, and fewer pictures still are decoded; every figure says of how many
-it is. The samples are runs of neighbours at even distances, for a run of neighbours is one read on the disk. When not
+Every record is read once, as a study reads it: pairs, captions, problems and equal images are counted over all of
+them. Sizes are read from the headers of a sample, and fewer images still are decoded; every figure says of how many
+it is. The samples are runs of neighbors at even distances, for a run of neighbors is one read on the disk. When not
 to trust it: what is rare may miss the samples, and so do most near-duplicates. `full` looks at everything.
 """
 
@@ -18,32 +18,20 @@ import polars as pl
 from clipmem.data.decoding import DecodeError, Header, decode, read_header
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.quarantine import Problem, source_name
-from clipmem.data.sources.base import RecordSource, Source
+from clipmem.data.sources.base import Source
 from clipmem.data.sources.records import Record
-from clipmem.store.hashing import begin_uid
 
-HEADERS, DECODED, RUN = 4096, 1024, 64  # pictures in the samples, and how many neighbours stand together
+HEADERS, DECODED, RUN = 4096, 1024, 64  # images in the samples, and how many neighbors stand together
 PIXELS = 256_000_000  # no more are decoded in all, unless everything is
-MOST_COMPARED = 65_536  # pictures whose thumbnails are held for near-duplicates
-_SIDE = 64  # of the pictures that are compared: what the rates in `duplicates` were measured at
+MOST_COMPARED = 65_536  # images whose thumbnails are held for near-duplicates
+_SIDE = 64  # of the images that are compared: what the rates in `duplicates` were measured at
 _SAMPLES, _EXAMPLES, _BLOCK = 5, 3, 64
-_DIGEST = 12  # bytes of a hash by which equal pictures are counted
+_DIGEST = 12  # bytes of a hash by which equal images are counted
 
 
 @dataclass
 class Looked:
-    """What was seen of the pictures that were looked at.
-
-    Attributes:
-        headers: Header of each picture whose header reads, by row of the pair table.
-        sizes: Encoded bytes of each picture that was read.
-        decoded: Rows that decode.
-        broken: Problem of each row that does not.
-        seconds: Time spent decoding.
-        tried: How many pictures were decoded or found not to.
-        near: Group names of the decoded pictures that were compared.
-        contents: How often each content was read.
-    """
+    """What was seen of the images that were looked at."""
 
     headers: dict[int, Header] = field(default_factory=dict)
     sizes: list[int] = field(default_factory=list)
@@ -52,30 +40,21 @@ class Looked:
     seconds: float = 0.0
     tried: int = 0
     near: list[str] = field(default_factory=list)
-    contents: Counter[bytes] = field(default_factory=Counter)
 
 
 def inspect_source(
     source: Source, *, full: bool = False, progress: Callable[[int, int], object] = lambda _done, _of: None
 ) -> tuple[dict[str, Any], Looked]:
-    """Look through a source.
-
-    Args:
-        source: An opened source.
-        full: Read every header and decode every picture.
-        progress: Called with the number of pictures looked at in the sample, and of how many.
-
-    Returns:
-        The facts, plain data for JSON, and what was seen of the pictures.
-
-    Raises:
-        InputError: The source cannot be read, or no record of it can be used.
-    """
+    """Look through a source."""
     digests: Counter[bytes] = Counter()
-    pairs = _pairs(source, digests)
+
+    def watch(record: Record) -> None:
+        if not isinstance(record.image, str):
+            digests[record.image.digest()[:_DIGEST]] += 1
+
+    pairs = source.pairs(watch)
     order = source.storage_order(pairs["image"].to_list())
     looked = look_at(source, pairs, order, full=full, progress=progress)
-    digests = digests or looked.contents
     captions = pairs["captions"]
     counted = pl.DataFrame({"captions": captions.list.len()}).group_by("captions").len().sort("captions")
     problems = [*source.problems, *looked.broken.values()]
@@ -89,7 +68,7 @@ def inspect_source(
             "characters": _quantiles(captions.explode().str.len_chars()),
         },
         "labels": pairs["label"].filter(pairs["label"] != "").n_unique(),
-        "pictures": _pictures(looked, pairs.height),
+        "pictures": _images(looked, pairs.height),
         "samples": _samples(pairs, looked),
         "duplicates": _duplicates(digests, looked),
         "problems": {
@@ -103,25 +82,8 @@ def inspect_source(
     return facts, looked
 
 
-def _pairs(source: Source, digests: Counter[bytes]) -> pl.DataFrame:
-    """Return the pairs of a source, and count its pictures by their content on the way, where it gives records."""
-    if not isinstance(source, RecordSource):
-        return source.pairs()
-
-    def watch(record: Record) -> None:
-        if not isinstance(record.picture, str):
-            digests[record.picture.digest()[:_DIGEST]] += 1
-
-    return source.pairs(watch)
-
-
 def runs(n: int, most: int, *, run: int) -> list[int]:
-    """Choose at most `most` of `n` places: runs of neighbours, the runs at even distances; all of them if few.
-
-    Example:
-        >>> runs(12, 4, run=2), runs(3, 4, run=2)
-        ([0, 1, 6, 7], [0, 1, 2])
-    """
+    """Choose at most `most` of `n` places: runs of neighbors, the runs at even distances; all of them if few."""
     if n <= most:
         return list(range(n))
     length = min(run, most)
@@ -137,7 +99,7 @@ def look_at(
     full: bool,
     progress: Callable[[int, int], object],
 ) -> Looked:
-    """Read the headers of a sample of the pictures, decode some of them and compare those."""
+    """Read the headers of a sample of the images, decode some of them and compare those."""
     looked, n = Looked(), pairs.height
     chosen = [order[place] for place in (range(n) if full else runs(n, HEADERS, run=RUN))]
     decode_these = set(chosen if full else [order[place] for place in runs(n, DECODED, run=RUN)])
@@ -150,7 +112,6 @@ def look_at(
         block = chosen[start : start + _BLOCK]
         for row, data in zip(block, source.read([references[row] for row in block]), strict=True):
             looked.sizes.append(len(data))
-            looked.contents[begin_uid(data).digest()[:_DIGEST]] += 1
             try:
                 header = looked.headers[row] = read_header(data)
                 if row not in decode_these or (pixels >= PIXELS and not full):
@@ -171,7 +132,7 @@ def look_at(
     return looked
 
 
-def _pictures(looked: Looked, n: int) -> dict[str, Any]:
+def _images(looked: Looked, n: int) -> dict[str, Any]:
     headers = list(looked.headers.values())
     return {
         "read": len(looked.sizes),
@@ -195,24 +156,19 @@ def _samples(pairs: pl.DataFrame, looked: Looked) -> list[dict[str, Any]]:
     """Show five pairs that decode, at even distances in the order of their uids."""
     rows = sorted(looked.decoded)
     chosen = [rows[k * len(rows) // _SAMPLES] for k in range(_SAMPLES)] if len(rows) > _SAMPLES else rows
-    found: list[dict[str, Any]] = []
-    for row in chosen:
-        pair = pairs.row(row, named=True)
-        header = looked.headers[row]
-        found.append(
-            {
-                "uid": pair["uid"],
-                "key": pair["key"],
-                "captions": pair["captions"][:_EXAMPLES],
-                "more_captions": max(0, len(pair["captions"]) - _EXAMPLES),
-                **header._asdict(),
-            }
-        )
-    return found
+    found = [(pairs.row(row, named=True), looked.headers[row]) for row in chosen]
+    return [
+        {"uid": pair["uid"], "key": pair["key"], **_shown(pair["captions"]), **header._asdict()}
+        for pair, header in found
+    ]
+
+
+def _shown(captions: Sequence[str]) -> dict[str, Any]:
+    return {"captions": captions[:_EXAMPLES], "more_captions": max(0, len(captions) - _EXAMPLES)}
 
 
 def _duplicates(digests: Counter[bytes], looked: Looked) -> dict[str, Any]:
-    """Count pictures that are the same as another, byte by byte, and those that nearly are."""
+    """Count images that are the same as another, byte by byte, and those that nearly are."""
     same = [times for times in digests.values() if times > 1]
     near = [times for times in Counter(looked.near).values() if times > 1]
     return {
@@ -226,17 +182,14 @@ def _reasons(problems: Sequence[Problem]) -> list[dict[str, Any]]:
     by_reason: dict[str, list[Problem]] = {}
     for problem in problems:
         by_reason.setdefault(problem.reason, []).append(problem)
-    return [
-        {
-            "reason": reason,
-            "count": len(some),
-            "examples": [{"source": one.source, "key": one.key} for one in some[:_EXAMPLES]],
-        }
-        for reason, some in sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
-    ]
+    ordered = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
+    examples = {
+        reason: [{"source": one.source, "key": one.key} for one in some[:_EXAMPLES]] for reason, some in ordered
+    }
+    return [{"reason": reason, "count": len(some), "examples": examples[reason]} for reason, some in ordered]
 
 
 def usable(facts: Mapping[str, Any]) -> bool:
-    """Tell whether a study could use the data: a picture of those that were tried decodes."""
+    """Tell whether a study could use the data: an image of those that were tried decodes."""
     problems = facts["problems"]
     return problems["decoded"] > problems["undecodable"]

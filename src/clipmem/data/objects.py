@@ -1,78 +1,51 @@
-"""Objects of pictures, for Déjà Vu memorization: a column of them read, and a user's own list put in place of it.
+"""Objects of images, for Déjà Vu memorization: a column of them read, and a user's own list put in place of it.
 
 What an object is, the labels say: categories of detectors or annotators, keywords. A pair without an object does not
 count in Déjà Vu. The measure sees no object that the labels do not name.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
-from clipmem.base.errors import InputError
-from clipmem.data.user_tables import known_uids, read_columns
+from clipmem.base.require import require
+from clipmem.data.user_tables import known_uids, read_table
 
 COLUMNS = ("uid", "objects")
 
 
+def split_objects(value: object) -> list[str]:
+    """Read the objects of one record: a list of texts, or one text with commas between them; each once, in order."""
+    items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    return list(dict.fromkeys(text for item in items if (text := str("" if item is None else item).strip())))
+
+
 def object_lists(column: pl.Series) -> list[list[str]]:
-    """Read a column of objects: a list of texts a row, or one text with commas between them.
-
-    Args:
-        column: Lists of text or text; null is no object.
-
-    Returns:
-        The objects of each row, without spaces around them, each once, in the order given.
-
-    Raises:
-        InputError: The column holds neither.
-
-    Example:
-        >>> object_lists(pl.Series("objects", ["cat, sofa,cat", None, ""]))
-        [['cat', 'sofa'], [], []]
-    """
-    if column.dtype == pl.String:
-        rows: Sequence[Sequence[str | None] | None] = [None if text is None else text.split(",") for text in column]
-    elif column.dtype == pl.List(pl.String):
-        rows = column.to_list()
-    elif column.null_count() == len(column) or column.dtype == pl.List(pl.Null):  # nothing but empty rows
-        rows = [None] * len(column)
-    else:
-        raise InputError(
-            f"column {column.name!r}",
-            got=f"{column.dtype}",
-            expected="lists of text, or text with commas between the objects",
-            hint="Turn the objects into text.",
-        )
-    return [list(dict.fromkeys(text for item in row or () if (text := (item or "").strip()))) for row in rows]
+    """Read a column of objects, see `split_objects`; null is no object, and numbers are refused."""
+    empty = column.null_count() == len(column) or column.dtype == pl.List(pl.Null)
+    require(
+        empty or column.dtype in (pl.String, pl.List(pl.String)),
+        f"column {column.name!r}",
+        f"{column.dtype}",
+        "lists of text, or text with commas between the objects",
+        "Turn the objects into text.",
+    )
+    return [split_objects(value) for value in column.to_list()]
 
 
 def with_objects(pairs: pl.DataFrame, path: str) -> pl.DataFrame:
-    """Put the objects of a user's file in place of those of the source.
-
-    Args:
-        pairs: The pairs, with the columns of the `pairs` table.
-        path: Parquet with the columns uid and objects (see `object_lists`); pairs that it does not name have no
-            object. Empty: the pairs stay as they are.
-
-    Returns:
-        The pairs with the column `objects`.
-
-    Raises:
-        InputError: The file cannot be read, lacks a column, names a pair twice or one that is not in the data, or has
-            no object at all.
-    """
+    """Put the objects of a user's file in place of those of the source."""
     if not path:
         return pairs
-    table = read_columns(Path(path), "[dejavu] objects", COLUMNS)
+    table = read_table(Path(path), "[dejavu] objects", COLUMNS)
     uids = known_uids(table, pairs["uid"].to_list(), "[dejavu] objects")
     objects = dict(zip(uids, object_lists(table["objects"]), strict=True))
-    if not any(objects.values()):
-        raise InputError(
-            "[dejavu] objects",
-            got=f"no object in the {len(objects):,} rows of {path}",
-            expected="an object in at least one",
-            hint="Fill its column 'objects', or set dejavu.objects to an empty text.",
-        )
+    require(
+        any(objects.values()),
+        "[dejavu] objects",
+        f"no object in the {len(objects):,} rows of {path}",
+        "an object in at least one",
+        "Fill its column 'objects', or set dejavu.objects to an empty text.",
+    )
     column = pl.Series("objects", [objects.get(uid, []) for uid in pairs["uid"]], dtype=pl.List(pl.String))
     return pairs.with_columns(column)

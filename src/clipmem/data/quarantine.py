@@ -1,7 +1,7 @@
 """What was left out of a study and why: one `Problem` a record that could not be used, and how to say it.
 
 A source keeps a `Ledger` while it reads its pairs: every record is in a pair, merged into one, or listed with a reason.
-Decoding adds the pictures that fail. A study writes all problems to `quarantine.parquet` and goes on with the rest.
+Decoding adds the images that fail. A study writes all problems to `quarantine.parquet` and goes on with the rest.
 """
 
 from collections import Counter
@@ -19,13 +19,7 @@ _ENDING = 12  # characters of a usual one
 
 
 class Problem(NamedTuple):
-    """A record of the data that takes no part.
-
-    Attributes:
-        source: File or shard in which it lies.
-        key: Which record of it: a row, a member, a path, or the uid.
-        reason: What is wrong with it, in a few words that are the same for all records with that problem.
-    """
+    """A record of the data that takes no part."""
 
     source: str
     key: str
@@ -79,11 +73,7 @@ class Ledger:
         self.ignored[f".{ending.lower()}" if usual else "without a usual ending"] += 1
 
     def check(self, name: str) -> None:
-        """Check that every record is accounted for.
-
-        Raises:
-            RunError: It is not.
-        """
+        """Check that every record is accounted for."""
         if self.read != self.pairs + self.merged + self.left_out:
             raise RunError(
                 f"{name}: got {self.read:,} records, of which {self.pairs:,} are pairs, {self.merged:,} merged and "
@@ -99,12 +89,7 @@ class Ledger:
 
 
 def records_sentence(counts: Mapping[str, Any]) -> str:
-    """Word the counts of a `Ledger`.
-
-    Example:
-        >>> records_sentence({"read": 9, "pairs": 5, "merged": 3, "left_out": 1, "unnamed": 2, "ignored": {".pdf": 1}})
-        '9 records read: 5 pairs, 3 merged into the pair of their image, 1 left out; 2 images that no record names'
-    """
+    """Word the counts of a `Ledger`."""
     merged = f", {counts['merged']:,} merged into the pair of their image" if counts["merged"] else ""
     more = f"; {_times(counts['unnamed'], 'image')} that no record names" if counts["unnamed"] else ""
     read, pairs = _times(counts["read"], "record"), _times(counts["pairs"], "pair")
@@ -112,12 +97,7 @@ def records_sentence(counts: Mapping[str, Any]) -> str:
 
 
 def ignored_sentence(counts: Mapping[str, int]) -> str:
-    """Word how many files or members are no records; empty when there are none.
-
-    Example:
-        >>> ignored_sentence({".cls": 12, ".npy": 1})
-        '13 other files or members ignored: .cls 12, .npy 1'
-    """
+    """Word how many files or members are no records; empty when there are none."""
     kinds = [f"{kind} {count:,}" for kind, count in list(counts.items())[:_NAMED]]
     kinds += [f"other kinds {sum(list(counts.values())[_NAMED:]):,}"] if len(counts) > _NAMED else []
     total = sum(counts.values())
@@ -135,31 +115,17 @@ def quarantine_table(problems: Iterable[Problem]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"source": pl.String, "key": pl.String, "reason": pl.String}, orient="row")
 
 
-def reasons_of(table: pl.DataFrame) -> dict[str, int]:
-    """Count the records of a `quarantine` table by reason, the most frequent first."""
-    counted = Counter(table["reason"].to_list())
-    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
-
-
 def summarize(table: pl.DataFrame, used: int) -> dict[str, Any]:
     """Say what the summary of a study says: how many pairs are used, how many records left out, and why.
 
     A caption of a pair that has others is a record too: without it the pair is still used.
-
-    Args:
-        table: The table `quarantine`.
-        used: How many pairs are left.
     """
-    return {"used": used, "left_out": table.height, "reasons": reasons_of(table)}
+    reasons = table["reason"].value_counts().sort(pl.col("count"), pl.col("reason"), descending=[True, False])
+    return {"used": used, "left_out": table.height, "reasons": dict(reasons.iter_rows())}
 
 
 def left_out_sentence(counts: Mapping[str, Any]) -> str:
-    """Word what `summarize` counts; empty when nothing was left out.
-
-    Example:
-        >>> left_out_sentence({"used": 988, "left_out": 12, "reasons": {"truncated picture": 7, "empty file": 5}})
-        '12 records left out, 988 pairs used: 7 truncated picture, 5 empty file'
-    """
+    """Word what `summarize` counts; empty when nothing was left out."""
     if not counts["left_out"]:
         return ""
     reasons: Sequence[tuple[str, int]] = list(counts["reasons"].items())
@@ -181,7 +147,7 @@ def stop_at(problem: Problem) -> InputError:
         f"{problem.source}, record {problem.key!r}",
         got=problem.reason,
         expected="a record that can be used",
-        hint="Mend or remove it, or leave out --strict: the study then goes on without it and lists it.",
+        hint="Correct or remove it, or omit --strict: the study then goes on without it and lists it.",
     )
 
 

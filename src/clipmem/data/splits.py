@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.random import generator
+from clipmem.base.require import require
 
 ROLES = ("shared", "candidate", "independent", "external")
 LARGE = 0.1  # a group above this part of a role does not go there if it can be helped: one subject would fill it
@@ -36,25 +37,6 @@ def assign_roles(
     to shared or nowhere. Only if the sizes are missed that way, larger groups are let in; and if they are
     missed again, an integer program finds the assignment closest to the random one that meets them, if there
     is one.
-
-    Args:
-        uids: One a pair, all different.
-        groups: One group name a pair: equal names stay together.
-        sizes: Pairs wanted in "shared", "candidate", "independent" and "external"; candidate = independent.
-        seed: Root seed.
-
-    Returns:
-        The role of each pair, in the order of `uids`; None for pairs that are left over and not used.
-
-    Raises:
-        InputError: If the sizes ask for more pairs than there are, if whole groups do not add up to them, if
-            candidate and independent differ, or if uids repeat.
-
-    Example:
-        >>> sizes = {"shared": 2, "candidate": 1, "independent": 1, "external": 1}
-        >>> roles = assign_roles(list("abcde"), ["g", "g", "x", "y", "z"], sizes, seed=0)
-        >>> roles[0] == roles[1] == "shared", sorted(roles[2:])
-        (True, ['candidate', 'external', 'independent'])
     """
     _check_pairs(uids, groups)
     wanted = _check_sizes(sizes, len(uids))
@@ -69,10 +51,9 @@ def assign_roles(
     if filled is None:
         filled = _fill(lengths, wanted, 1.0) or _solve(lengths, wanted)
     if filled is None:
-        groups_text = f"{len(uids)} pairs in {len(blocks)} groups, the largest of {max(lengths)}"
         raise InputError(
             "[split] sizes",
-            got=f"{_listed(wanted)} of {groups_text}",
+            got=f"{_listed(wanted)} of {len(uids)} pairs in {len(blocks)} groups, the largest of {max(lengths)}",
             expected="sizes that whole groups add up to",
             hint="Change the sizes or leave more pairs over: a group is never divided.",
         )
@@ -125,10 +106,11 @@ def _solve(lengths: Sequence[int], wanted: Mapping[str, int]) -> list[str | None
         integrality=np.repeat([1, 0], q * roles),
         bounds=Bounds(0, np.inf),
         constraints=[
-            _between(by_role, target, target),
-            _between(by_kind, np.zeros(q), limit),
-            _between(np.hstack([eye, -eye]), np.full(q * roles, -np.inf), near),
-            _between(np.hstack([-eye, -eye]), np.full(q * roles, -np.inf), -near),
+            # low <= matrix @ x <= high; scipy takes arrays as bounds but shows type checkers `float`
+            LinearConstraint(by_role, target, target),  # pyright: ignore[reportArgumentType]
+            LinearConstraint(by_kind, np.zeros(q), limit),  # pyright: ignore[reportArgumentType]
+            LinearConstraint(np.hstack([eye, -eye]), -np.inf, near),  # pyright: ignore[reportArgumentType]
+            LinearConstraint(np.hstack([-eye, -eye]), -np.inf, -near),  # pyright: ignore[reportArgumentType]
         ],
         options={"node_limit": _NODES},
     )
@@ -151,16 +133,6 @@ def _solve(lengths: Sequence[int], wanted: Mapping[str, int]) -> list[str | None
     return result
 
 
-def _between(
-    matrix: Float64[np.ndarray, "row column"],
-    low: Float64[np.ndarray, " row"],
-    high: Float64[np.ndarray, " row"],
-) -> LinearConstraint:
-    """Say low ≤ matrix @ x ≤ high."""
-    # scipy takes arrays as bounds but shows type checkers `float`.
-    return LinearConstraint(matrix, low, high)  # pyright: ignore[reportArgumentType]
-
-
 def plant_captions(
     candidates: Sequence[str], n: int, *, seed: int, captions: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, str]:
@@ -171,46 +143,26 @@ def plant_captions(
     algorithm would give single cycles only. With `captions`, a draw that gives a pair a text equal to its own
     first caption is rejected too. If that fails 200 times (few different texts), a valid assignment is built
     and mixed by swaps, which is only nearly uniform.
-
-    Args:
-        candidates: Uids of the candidates, all different.
-        n: How many get another's captions: 0, or 2 to the number of candidates.
-        seed: Root seed.
-        captions: Captions of each candidate, first one first, to compare by text (case and spacing do not
-            count).
-
-    Returns:
-        uid → uid of the pair whose captions it trains with, sorted by uid; n entries.
-
-    Raises:
-        InputError: If n is 1, negative or more than there are candidates; if a candidate has no captions; if
-            too many candidates share a first caption for n of them to get a different one.
-
-    Example:
-        >>> planted = plant_captions(["a", "b", "c", "d"], 3, seed=0)
-        >>> sorted(planted) == sorted(planted.values()), any(uid == other for uid, other in planted.items())
-        (True, False)
     """
     pool = sorted(candidates)
-    if not (n == 0 or 2 <= n <= len(pool)):
-        raise InputError(
-            "[split] planted",
-            got=f"{n} with {len(pool)} candidates",
-            expected=f"0, or 2 to {len(pool)}" if len(pool) > 1 else "0",
-            hint="Set it to 0, or to 2 or more: one pair alone has nobody to swap with."
-            if n == 1
-            else "Plant fewer pairs or ask for more candidates.",
-        )
+    require(
+        n == 0 or 2 <= n <= len(pool),
+        "[split] planted",
+        f"{n} with {len(pool)} candidates",
+        f"0, or 2 to {len(pool)}" if len(pool) > 1 else "0",
+        "Set it to 0, or to 2 or more: a single planted pair cannot be swapped."
+        if n == 1
+        else "Plant fewer pairs or ask for more candidates.",
+    )
     texts = _first_captions(pool, captions)
-    limit = n // 2
-    if sum(min(count, limit) for count in Counter(texts).values()) < n:
-        text, count = Counter(texts).most_common(1)[0]
-        raise InputError(
-            "[split] planted",
-            got=f"{n} with {count} of {len(pool)} candidates captioned {shorten(text)}",
-            expected="captions that differ, so that each planted pair gets a wrong one",
-            hint="Plant fewer pairs or use data with more different captions.",
-        )
+    [(text, count)] = Counter(texts).most_common(1) or [("", 0)]
+    require(
+        sum(min(times, n // 2) for times in Counter(texts).values()) >= n,
+        "[split] planted",
+        f"{n} with {count} of {len(pool)} candidates captioned {shorten(text)}",
+        "captions that differ, so that each planted pair gets a wrong one",
+        "Plant fewer pairs or use data with more different captions.",
+    )
     rng = generator(seed, "plant")
     kinds = np.unique(np.array(texts, dtype=np.str_), return_inverse=True)[1]
     for _ in range(_DRAWS):
@@ -254,102 +206,46 @@ def split_table(
     seed: int,
     captions: Mapping[str, Sequence[str]] | None = None,
 ) -> pl.DataFrame:
-    """Make the table of splits.parquet: roles and planted captions of the pairs that are used.
+    """Make the table of splits.parquet: roles and planted captions (see `plant_captions`) of the pairs that are used.
 
-    Args:
-        uids: One a pair, all different.
-        groups: One group name a pair.
-        sizes: Pairs wanted in each of the four roles.
-        planted: How many candidates train with each other's captions.
-        seed: Root seed.
-        captions: Captions of each pair, to make sure that planted ones differ (see `plant_captions`).
-
-    Returns:
-        Columns uid, role, group, planted, captions_from (the pair's own uid where not planted), sorted by
-        uid. Pairs that no role needed are left out.
-
-    Raises:
-        InputError: As `assign_roles` and `plant_captions`.
-
-    Example:
-        >>> sizes = {"shared": 1, "candidate": 2, "independent": 2, "external": 1}
-        >>> table = split_table(list("fedcba"), list("123456"), sizes, planted=2, seed=0)
-        >>> table["uid"].to_list(), table["planted"].sum()
-        (['a', 'b', 'c', 'd', 'e', 'f'], 2)
+    Columns uid, role, group, planted, captions_from (the pair's own uid where not planted), sorted by uid. Pairs that
+    no role needed are left out.
     """
     roles = assign_roles(uids, groups, sizes, seed=seed)
-    swapped = plant_captions(
-        [uid for uid, role in zip(uids, roles, strict=True) if role == "candidate"],
-        planted,
-        seed=seed,
-        captions=captions,
-    )
-    table = pl.DataFrame(
-        {
-            "uid": list(uids),
-            "role": roles,
-            "group": list(groups),
-            "planted": [uid in swapped for uid in uids],
-            "captions_from": [swapped.get(uid, uid) for uid in uids],
-        },
-        schema={
-            "uid": pl.String,
-            "role": pl.String,
-            "group": pl.String,
-            "planted": pl.Boolean,
-            "captions_from": pl.String,
-        },
-    )
-    return table.filter(pl.col("role").is_not_null()).sort("uid")
+    candidates = [uid for uid, role in zip(uids, roles, strict=True) if role == "candidate"]
+    swapped = plant_captions(candidates, planted, seed=seed, captions=captions)
+    columns = {
+        "uid": pl.Series(uids, dtype=pl.String),
+        "role": pl.Series(roles, dtype=pl.String),
+        "group": pl.Series(groups, dtype=pl.String),
+        "planted": pl.Series([uid in swapped for uid in uids], dtype=pl.Boolean),
+        "captions_from": pl.Series([swapped.get(uid, uid) for uid in uids], dtype=pl.String),
+    }
+    return pl.DataFrame(columns).filter(pl.col("role").is_not_null()).sort("uid")
 
 
 def _check_pairs(uids: Sequence[str], groups: Sequence[str]) -> None:
-    if len(groups) != len(uids):
-        raise InputError(
-            "groups",
-            got=f"{len(groups)}",
-            expected=f"one for each of the {len(uids)} pairs",
-            hint="Give one group a pair.",
-        )
-    if len(set(uids)) != len(uids):
-        uid, count = Counter(uids).most_common(1)[0]
-        raise InputError(
-            "uids",
-            got=f"{shorten(uid)} {count} times",
-            expected="each uid once",
-            hint="Remove the repeated pairs.",
-        )
+    expected = f"one for each of the {len(uids)} pairs"
+    require(len(groups) == len(uids), "groups", f"{len(groups)}", expected, "Give one group a pair.")
+    [(uid, count)] = Counter(uids).most_common(1) or [("", 0)]
+    require(count < 2, "uids", f"{shorten(uid)} {count} times", "each uid once", "Remove the repeated pairs.")
 
 
 def _check_sizes(sizes: Mapping[str, int], n: int) -> dict[str, int]:
-    if set(sizes) != set(ROLES):
-        got = ", ".join(sorted(sizes)) or "none"
-        raise InputError(
-            "[split] sizes", got=got, expected=", ".join(ROLES), hint="Give each of the four roles a size."
-        )
+    what, got = "[split] sizes", ", ".join(sorted(sizes)) or "none"
+    require(set(sizes) == set(ROLES), what, got, ", ".join(ROLES), "Give each of the four roles a size.")
     wanted = {role: sizes[role] for role in ROLES}
-    if min(wanted.values()) < 0:
-        raise InputError(
-            "[split] sizes",
-            got=_listed(wanted),
-            expected="whole numbers ≥ 0",
-            hint="Set each size to 0 or more.",
-        )
-    if wanted["candidate"] != wanted["independent"]:
-        raise InputError(
-            "[split] sizes",
-            got=f"candidate {wanted['candidate']}, independent {wanted['independent']}",
-            expected="candidate and independent of one size",
-            hint="f and g must train on equally many pairs: set both to the same number.",
-        )
     total = sum(wanted.values())
-    if total > n:
-        raise InputError(
-            "[split] sizes",
-            got=f"{_listed(wanted)} = {total} pairs, with {n} pairs in the data",
-            expected=f"at most {n} together",
-            hint="Ask for fewer pairs or add data.",
-        )
+    require(min(wanted.values()) >= 0, what, _listed(wanted), "whole numbers ≥ 0", "Set each size to 0 or more.")
+    require(
+        wanted["candidate"] == wanted["independent"],
+        what,
+        f"candidate {wanted['candidate']}, independent {wanted['independent']}",
+        "candidate and independent of one size",
+        "f and g must train on equally many pairs: set both to the same number.",
+    )
+    got = f"{_listed(wanted)} = {total} pairs, with {n} pairs in the data"
+    require(total <= n, what, got, f"at most {n} together", "Ask for fewer pairs or add data.")
     return wanted
 
 
@@ -358,10 +254,10 @@ def _first_captions(pool: Sequence[str], captions: Mapping[str, Sequence[str]] |
     if captions is None:
         return list(pool)
     missing = [uid for uid in pool if not captions.get(uid)]
-    if missing:
+    for uid in missing:
         raise InputError(
             "captions",
-            got=f"none for {shorten(missing[0])} and {len(missing) - 1} more",
+            got=f"none for {shorten(uid)} and {len(missing) - 1} more",
             expected="one or more for each candidate",
             hint="Leave pairs without a caption out before the split.",
         )

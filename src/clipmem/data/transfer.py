@@ -14,14 +14,6 @@ def send(tensor: Tensor, device: torch.device | str) -> Tensor:
 
     What is computed with the result on that device's current stream comes after the copy. The caller's tensor may be
     changed or freed at once: what is copied is a pinned copy of it.
-
-    Args:
-        tensor: Any tensor in the processor's memory.
-        device: Where to.
-
-    Example:
-        >>> send(torch.arange(3), "cpu").tolist()
-        [0, 1, 2]
     """
     if torch.device(device).type != "cuda":
         return tensor.to(device)

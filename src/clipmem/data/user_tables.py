@@ -1,66 +1,52 @@
-"""Tables by uid that a setting names, read and checked before anything is computed: objects, text embeddings."""
+"""Tables by uid that a setting names, read and checked before anything is computed."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.require import require, require_columns
 from clipmem.base.suggest import did_you_mean
 
 
-def read_columns(path: Path, what: str, columns: Sequence[str]) -> pl.DataFrame:
-    """Read these columns of a Parquet file that a setting names.
+def read_table(path: Path, what: str, columns: Sequence[str], *, optional: Sequence[str] = ()) -> pl.DataFrame:
+    """Read columns of a Parquet or CSV file that a setting names, and of the `optional` ones those that it has.
 
-    Args:
-        path: The file.
-        what: The setting, for messages.
-        columns: The columns it must have.
-
-    Raises:
-        InputError: The file is missing or is not Parquet, or a column is missing.
+    A CSV file is read as text: a uid of digits alone is no number.
     """
+    where = f"{what}, {path}"
     try:
-        names = pl.read_parquet_schema(path)
-        for column in columns:
-            if column not in names:
-                raise InputError(
-                    f"{what}",
-                    got=f"no column {column!r} in {path}",
-                    expected=f"the columns {list(columns)}",
-                    hint=did_you_mean(column, names, kind="column"),
-                )
-        return pl.read_parquet(path, columns=list(columns))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        found = f"not readable as Parquet ({shorten(str(error))})" if path.is_file() else "no such file"
+        is_csv = path.suffix.lower() == ".csv"
+        table = pl.read_csv(path, infer_schema=False) if is_csv else None
+        there = list(pl.read_parquet_schema(path)) if table is None else table.columns
+        absent = next((name for name in columns if name not in there), "")
+        require_columns(where, there, columns, did_you_mean(absent, there, kind="column"))
+        wanted = [*columns, *(name for name in optional if name in there)]
+        return pl.read_parquet(path, columns=wanted) if table is None else table.select(wanted)
+    except (OSError, pl.exceptions.PolarsError) as error:
         raise InputError(
-            f"{what}",
-            got=f"{str(path)!r}: {found}",
-            expected=f"a Parquet file with the columns {list(columns)}",
-            hint="Check the path.",
+            where,
+            got=f"a file that does not read ({shorten(str(error))})" if path.exists() else "no such file",
+            expected=f"a Parquet or CSV file with the columns {', '.join(columns)}",
+            hint="Check the path: a relative one starts at the working directory.",
         ) from error
 
 
-def known_uids(table: pl.DataFrame, known: Sequence[str], what: str) -> list[str]:
-    """Return the uids of a user's table, each once and each of a pair of the data.
-
-    Raises:
-        InputError: A uid is none, unknown, or stands in two rows.
-    """
-    uids, there = table["uid"].cast(pl.String).to_list(), set(known)
-    strangers = [uid for uid in uids if uid not in there]
-    if strangers:
+def known_uids(table: pl.DataFrame, known: Iterable[str], what: str) -> list[str]:
+    """Return the uids of a user's table, each once and each of a pair of the data."""
+    uids: list[str | None] = table["uid"].cast(pl.String).to_list()
+    there: Container[object] = frozenset(known)
+    unknown_uids = [(row, uid) for row, uid in enumerate(uids, start=1) if uid not in there]
+    for row, uid in unknown_uids:
+        share = f"{len(unknown_uids):,} of {len(uids):,} rows"
         raise InputError(
-            what,
-            got=f"uid {shorten(strangers[0])} ({len(strangers):,} of {len(uids):,} rows), which no pair has",
+            f"{what}, row {row}",
+            got=f"uid {shorten(uid)} ({share}), which no pair has" if uid else f"no uid ({share})",
             expected="uids of the data's pairs",
-            hint="Take them from pairs.parquet of a run folder of these data.",
+            hint="A uid is a hash of image and captions: take it from pairs.parquet of a run on the same data.",
         )
-    twice = [uid for uid, times in Counter(uids).items() if times > 1]
-    if twice:
-        raise InputError(
-            what, got=f"uid {shorten(twice[0])} in {Counter(uids)[twice[0]]} rows", expected="one row a pair",
-            hint="Join its rows into one.",
-        )  # fmt: skip
-    return uids
+    [(uid, times)] = Counter(uids).most_common(1) or [("", 0)]
+    require(times < 2, what, f"uid {shorten(uid)} in {times} rows", "one row a pair", "Join its rows into one.")
+    return [str(uid) for uid in uids]

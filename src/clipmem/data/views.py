@@ -1,7 +1,7 @@
 """Image views: random crop and flip of a whole batch at once, addressed by (pair, stream), not drawn in turn.
 
 The crop follows torchvision's RandomResizedCrop: area share uniform in `scale`, log of the aspect ratio uniform, ten
-tries, the whole picture when none fits. A view depends on the pair and the stream's seed alone, so that f and g, and
+tries, the whole image when none fits. A view depends on the pair and the stream's seed alone, so that f and g, and
 any batch size, see the same one.
 """
 
@@ -19,7 +19,7 @@ from clipmem.base.random import uniform
 from clipmem.data.transfer import send
 
 _TRIES = 10
-# Bytes of a block of pictures between the two passes: small enough for a core's cache, and enough pictures of 64 pixels
+# Bytes of a block of images between the two passes: small enough for a core's cache, and enough images of 64 pixels
 # for one operation
 _SCRATCH = 2**20
 
@@ -48,16 +48,7 @@ def draw_crops(
     ratio: tuple[float, float],
     flip: float,
 ) -> Crops:
-    """Draw the crop of each pair in the stream `seed`.
-
-    Args:
-        keys: Keys of the pairs, shape (n,) (see `pair_keys`).
-        seed: Seed of the stream, for example of one epoch.
-        size: Side of the pictures, in pixels.
-        scale: Range of the area share, in (0, 1].
-        ratio: Range of the aspect ratio, width / height.
-        flip: Probability of a mirror image.
-    """
+    """Draw the crop of each pair in the stream `seed`."""
     n = len(keys)
     drawn = uniform(keys, seed, 2 * _TRIES + 3)
     area = size * size * (scale[0] + (scale[1] - scale[0]) * drawn[:, :_TRIES])
@@ -78,23 +69,15 @@ def draw_crops(
 def render(pixels: UInt8[Tensor, "n size size 3"], crops: Crops, *, size: int) -> Float[Tensor, "n 3 out out"]:
     """Cut the crops out of a batch and scale them to `size`, bilinearly.
 
-    Pixel (i, j) of a view lies at row y = top + (i + 1/2) height / size - 1/2 of its picture, at column x likewise (for
-    a mirrored view, that of pixel size - 1 - j), both moved into the picture where they fall outside. With the
+    Pixel (i, j) of a view lies at row y = top + (i + 1/2) height / size - 1/2 of its image, at column x likewise (for
+    a mirrored view, that of pixel size - 1 - j), both moved into the image where they fall outside. With the
     fractions a of y and b of x, its value is
     (1 - a) ((1 - b) p[y, x] + b p[y, x + 1]) + a ((1 - b) p[y + 1, x] + b p[y + 1, x + 1]), y and x rounded down: what
     `torch.nn.functional.grid_sample` gives for this box (bilinear, border, align_corners=False).
 
     Rows are mixed first, then columns: each of the two passes is a sum of two rows of a matrix with weights, which
     torch computes in one go as an embedding bag. Pictures are done few at a time, so that what lies between the passes
-    stays in the processor's cache. A view depends on its own picture and crop alone, bit by bit.
-
-    Args:
-        pixels: Decoded pictures, shape (n, size, size, 3).
-        crops: One crop a picture.
-        size: Side of the result, in pixels.
-
-    Returns:
-        Values in [0, 1], shape (n, 3, size, size).
+    stays in the processor's cache. A view depends on its own image and crop alone, bit by bit.
     """
     n, side = len(pixels), pixels.shape[1]
     rows, row_shares = _taps(crops.top, crops.height, side, size)
@@ -104,7 +87,7 @@ def render(pixels: UInt8[Tensor, "n size size 3"], crops: Crops, *, size: int) -
         send(torch.from_numpy(shares.astype(np.float32)), pixels.device) for shares in (row_shares / 255, column_shares)
     )
     few = max(1, _SCRATCH // (12 * side * max(side, size))) if pixels.device.type == "cpu" else max(1, n)
-    # the row at which each picture begins in the matrix of its block
+    # the row at which each image begins in the matrix of its block
     begin = (np.arange(n) % few * side)[:, None, None]
     rows, columns = (send(torch.from_numpy(taps + begin), pixels.device) for taps in (rows, columns))
     views = torch.empty((n, 3, size, size), device=pixels.device)
@@ -139,12 +122,12 @@ def _taps(
 def _mix(
     table: Float[Tensor, "rows width"], taps: Int[Tensor, "n out 2"], shares: Float[Tensor, "n out 2"]
 ) -> Float[Tensor, "mixed width"]:
-    """Return, for every place of every picture, the sum of its two rows of `table` with their shares."""
+    """Return, for every place of every image, the sum of its two rows of `table` with their shares."""
     return F.embedding_bag(taps.view(-1, 2), table, per_sample_weights=shares.view(-1, 2), mode="sum")
 
 
 def as_float(pixels: UInt8[Tensor, "n size size 3"]) -> Float[Tensor, "n 3 size size"]:
-    """Return pictures as values in [0, 1], channels first: the view without crop or flip."""
+    """Return images as values in [0, 1], channels first: the view without crop or flip."""
     return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
 
 
@@ -155,14 +138,7 @@ def normalise_pixels(
     *,
     in_place: bool = False,
 ) -> Float[Tensor, "n 3 size size"]:
-    """Apply a model's channel means and standard deviations to pixels in [0, 1].
-
-    Args:
-        pixels: Values in [0, 1], shape (n, 3, size, size).
-        mean: A mean for each channel.
-        std: A standard deviation for each channel, above 0.
-        in_place: Write the result over `pixels`. At 224 pixels, fresh memory costs more than the arithmetic.
-    """
+    """Apply a model's channel means and standard deviations to pixels in [0, 1]."""
     shift = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1)
     scale = torch.tensor(std, device=pixels.device).view(1, 3, 1, 1)
     return (pixels.sub_(shift) if in_place else pixels - shift).div_(scale)

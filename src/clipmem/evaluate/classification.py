@@ -4,43 +4,26 @@ The names are those of CLIP_benchmark: `acc1`, `acc5`, `mean_per_class_recall` (
 Where CLIP_benchmark breaks ties by position, a tie here costs half a place: a model that cannot tell two classes
 apart is right for neither.
 
-When not to trust it: accuracy speaks for the classes that have many pictures. With nine tenths of the pictures in one
+When not to trust it: accuracy speaks for the classes that have many images. With nine tenths of the images in one
 class, always naming that class is right nine times in ten; mean per-class recall is then 1 / classes.
 """
-
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from clipmem.base.errors import InputError
+from clipmem.base.require import require
 from clipmem.functional.checks import check_not_empty, check_same_length
 
 TOP = (1, 5)
-METRICS = ("acc1", "acc5", "mean_per_class_recall")
 
 # Equal scores may differ in the last bits of their sums.
 _TIE = 1e-12
 
 
 def class_ranks(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
-    """Rank the true class of each picture by its score.
+    """Rank the true class of each image by its score.
 
     rank = 1 + #{classes that score higher} + ½ #{other classes that score the same}.
-
-    Args:
-        scores: Score of each class for each picture, higher is likelier, shape (n, c).
-        labels: The true class of each picture, shape (n,); -1 = none of the columns, which has rank inf.
-
-    Returns:
-        Ranks >= 1, shape (n,).
-
-    Raises:
-        InputError: Lengths differ, or a label is no column.
-
-    Example:
-        >>> class_ranks(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, 1])).tolist()
-        [1.0, 1.5]
     """
     check_same_length("scores", len(scores), "labels", len(labels))
     check_labels(labels, scores.shape[1], lowest=-1)
@@ -53,15 +36,10 @@ def class_ranks(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) 
 
 def check_labels(labels: Int[np.ndarray, "n"], classes: int, *, lowest: int = 0) -> None:
     """Raise an `InputError` unless every label is in [lowest, classes)."""
-    outside = (labels < lowest) | (labels >= classes)
-    if outside.any():
-        row = int(np.flatnonzero(outside)[0])
-        raise InputError(
-            "labels",
-            got=f"{int(labels[row])} in row {row}",
-            expected=f"class numbers from 0 to {classes - 1}",
-            hint="Number the classes from 0 on.",
-        )
+    outside = np.flatnonzero((labels < lowest) | (labels >= classes))
+    got = f"{labels[outside[:1]].tolist()} in row {outside[:1].tolist()}"
+    expected = f"class numbers from 0 to {classes - 1}"
+    require(not len(outside), "labels", got, expected, "Number the classes from 0 on.")
 
 
 def classification_metrics(
@@ -69,40 +47,20 @@ def classification_metrics(
 ) -> dict[str, float]:
     """Make the metrics of CLIP_benchmark from ranks.
 
-    acc_k = share of the pictures whose true class has a rank of at most k; `acc5` only where there are 5 classes.
-    mean_per_class_recall = mean of acc1 within each class that has a picture.
-
-    Args:
-        ranks: Rank of the true class of each picture, shape (n,).
-        labels: The true class of each picture, shape (n,).
-        classes: How many classes there are to choose from.
-
-    Returns:
-        The metrics by name, each in [0, 1].
-
-    Raises:
-        InputError: There is no picture, lengths differ, or a label is no class.
-
-    Example:
-        >>> classification_metrics(np.array([1.0, 2.0, 1.0]), np.array([0, 0, 1]), 2)
-        {'acc1': 0.6666666666666666, 'mean_per_class_recall': 0.75}
+    acc_k = share of the images whose true class has a rank of at most k; `acc5` only where there are 5 classes.
+    mean_per_class_recall = mean of acc1 within each class that has an image.
     """
     check_not_empty("ranks", np.asarray(ranks, dtype=np.float64))
     check_same_length("ranks", len(ranks), "labels", len(labels))
     check_labels(labels, classes)
     hits = (ranks <= 1).astype(np.float64)
-    pictures = np.bincount(labels, minlength=classes)
+    images = np.bincount(labels, minlength=classes)
     right = np.bincount(labels, weights=hits, minlength=classes)
     found: dict[str, float] = {f"acc{k}": float((ranks <= k).mean()) for k in TOP if k <= classes}
-    return {**found, "mean_per_class_recall": float((right[pictures > 0] / pictures[pictures > 0]).mean())}
+    return {**found, "mean_per_class_recall": float((right[images > 0] / images[images > 0]).mean())}
 
 
 def chance(classes: int) -> dict[str, float]:
-    """Return what naming classes at random is expected to reach: k / classes, and 1 / classes as mean recall.
-
-    Example:
-        >>> chance(4)
-        {'acc1': 0.25, 'mean_per_class_recall': 0.25}
-    """
-    found: dict[str, Any] = {f"acc{k}": k / classes for k in TOP if k <= classes}
+    """Return what naming classes at random is expected to reach: k / classes, and 1 / classes as mean recall."""
+    found = {f"acc{k}": k / classes for k in TOP if k <= classes}
     return {**found, "mean_per_class_recall": 1 / classes}

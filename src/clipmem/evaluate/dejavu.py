@@ -1,7 +1,7 @@
 """Déjà Vu memorization of a study: f against g (two-model test), and f against text alone (one-model test).
 
-The queries are the captions that a pair was trained with, the public set is the pictures of the external pairs, which
-no model saw. The objects in the k public pictures nearest to a caption are the prediction (`clipmem.functional.dejavu`
+The queries are the captions that a pair was trained with, the public set is the images of the external pairs, which
+no model saw. The objects in the k public images nearest to a caption are the prediction (`clipmem.functional.dejavu`
 has the formulas, after Jayaraman, Guo & Chaudhuri, NeurIPS 2024). Candidates are what is measured: f saw them, g did
 not. Independent pairs are their mirror (only g saw them, so the population gaps change their sign), shared pairs the
 control (both saw them, about 0). Every gap is averaged over seeds, with a bootstrap interval over near-duplicate groups
@@ -10,13 +10,11 @@ of pairs and over seeds. A pair with several captions or views is its mean unit 
 The top gaps have one more control, `floor`: g against the g of another seed on the candidates. Neither saw them, and
 whatever is above 0 there is made by choosing the top.
 
-When not to trust it: a prediction can only name what the public pictures have, and 200 of them are few (the paper takes
+When not to trust it: a prediction can only name what the public images have, and 200 of them are few (the paper takes
 millions). 0.1 % of 200 pairs is one pair. The one-model test measures the text-only reference as well as f: compare its
 candidates with its independent pairs, which f did not see either.
 
-On the shipped emoji it finds little of what CLIPMem finds (rank correlation 0.22 [0.08, 0.35]), and without the
-planted pairs no gap of the candidates lies clearly above 0. Planted wrong captions it finds about as well as CLIPMem
-does (AUROC 0.76 [0.62, 0.86]). The numbers and their commands are in docs/dejavu.md.
+What it finds on the shipped emoji is in docs/dejavu.md.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +30,8 @@ from torch import Tensor
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import DejavuSection
 from clipmem.embed.passes import Embeddings
-from clipmem.evaluate.text_only import TextNeighbours
+from clipmem.evaluate.over_seeds import Statistics
+from clipmem.evaluate.text_only import TextNeighbors
 from clipmem.functional import DejaVu, auroc, dejavu, dejavu_intervals, nearest, normalize, predict_objects, spearman
 
 MEASURED = ("candidate", "independent", "shared")
@@ -42,15 +41,9 @@ _CELLS = 4_000_000  # predicted objects counted at a time
 
 @dataclass(frozen=True)
 class Labelled:
-    """The pairs of a study with the objects in their pictures; every row follows the split table.
+    """The pairs of a study with the objects in their images; every row follows the split table.
 
-    Attributes:
-        uids: The pairs.
-        role: Role of each.
-        group: Near-duplicate group of each, any integers.
-        objects: Objects in the picture of each, in any order.
-        planted: Which have another pair's captions.
-        clipmem: CLIPMem of each; NaN where it has none.
+    `group` is the near-duplicate group, `planted` who has another pair's captions, `clipmem` NaN where there is none.
     """
 
     uids: Sequence[str]
@@ -65,14 +58,6 @@ class Labelled:
         return (self.role == "candidate") & ~self.planted if name == NOT_PLANTED else self.role == name
 
 
-class Statistics(NamedTuple):
-    """How intervals are made: level, bootstrap draws, seed of the draws."""
-
-    confidence: float
-    draws: int
-    seed: int
-
-
 class Measured(NamedTuple):
     """What `evaluate/dejavu.json` holds beside its settings, and the rows of `evaluate/dejavu.parquet`."""
 
@@ -81,7 +66,7 @@ class Measured(NamedTuple):
 
 
 class _Guess(NamedTuple):
-    """Objects predicted for the pairs of a role, and the distance of each caption's nearest public picture."""
+    """Objects predicted for the pairs of a role, and the distance of each caption's nearest public image."""
 
     objects: Bool[Tensor, "n object"]
     distance: Float64[np.ndarray, " n"]
@@ -92,12 +77,7 @@ class _Guess(NamedTuple):
 
 
 def object_matrix(objects: Sequence[Sequence[str]]) -> tuple[Bool[Tensor, "n object"], list[str]]:
-    """Say which object is in which picture; the columns are the names in alphabetical order.
-
-    Example:
-        >>> object_matrix([["cat"], ["sofa", "cat"]])[0].tolist()
-        [[True, False], [True, True]]
-    """
+    """Say which object is in which image; the columns are the names in alphabetical order."""
     names = sorted({name for own in objects for name in own})
     column = {name: place for place, name in enumerate(names)}
     matrix = torch.zeros(len(objects), len(names), dtype=torch.bool)
@@ -139,9 +119,9 @@ def _by_model(
 
 
 def _by_text(
-    text: TextNeighbours, labelled: Labelled, public: Bool[Tensor, "p object"], settings: DejavuSection
+    text: TextNeighbors, labelled: Labelled, public: Bool[Tensor, "p object"], settings: DejavuSection
 ) -> dict[str, Bool[Tensor, "n object"]]:
-    """Predict from the nearest public captions; where there is none, a picture without objects stands in."""
+    """Predict from the nearest public captions; where there is none, an image without objects stands in."""
     padded = torch.cat([public, torch.zeros(1, public.shape[1], dtype=torch.bool)])
     rows, role = torch.from_numpy(text.rows), labelled.role[labelled.role != "external"]
     return {name: _predict(rows[torch.from_numpy(role == name)], padded, settings) for name in MEASURED}
@@ -150,25 +130,11 @@ def _by_text(
 def measure(
     models: Sequence[tuple[Callable[[], Embeddings], Callable[[], Embeddings]]],
     labelled: Labelled,
-    text: TextNeighbours,
+    text: TextNeighbors,
     settings: DejavuSection,
     statistics: Statistics,
 ) -> Measured:
-    """Measure Déjà Vu memorization over the seeds of a study.
-
-    Args:
-        models: For each seed how to read the embeddings of f and those of g; one model is held at a time.
-        labelled: The pairs, with external ones among them, and at least one candidate with an object.
-        text: The nearest public captions of all pairs that are not external, in their order.
-        settings: The recipe's `[dejavu]` section; `neighbours` at most the number of external pairs.
-        statistics: How intervals are made.
-
-    Returns:
-        The two-model test, its floor and the one-model test, each gap with its interval, and one row a measured pair.
-
-    Raises:
-        InputError: There are fewer public pictures than neighbours, or no candidate has an object.
-    """
+    """Measure Déjà Vu memorization over the seeds of a study."""
     every, names = object_matrix(labelled.objects)
     public = every[torch.from_numpy(labelled.role == "external")]
     by_f: list[dict[str, _Guess]] = []
@@ -197,7 +163,7 @@ def measure(
         "objects": _about_objects(every, public, labelled, names),
         "two_model": _test(two, labelled, statistics),
         "floor": _floor(every, by_g, labelled, settings, statistics),
-        "one_model": {**_test(one, labelled, statistics), "without_neighbour": text.lonely},
+        "one_model": {**_test(one, labelled, statistics), "without_neighbour": text.unmatched},
     }
     return Measured(document, _rows(labelled, every, two, one))
 
@@ -205,14 +171,8 @@ def measure(
 def _compare(
     own: Bool[Tensor, "n object"], target: _Guess, reference: Bool[Tensor, "n object"], settings: DejavuSection
 ) -> DejaVu:
-    return dejavu(
-        own,
-        target.objects,
-        reference,
-        fractions=settings.fractions,
-        ranking=settings.ranking,
-        distance=target.distance,
-    )
+    options: dict[str, Any] = {"fractions": settings.fractions, "ranking": settings.ranking}
+    return dejavu(own, target.objects, reference, distance=target.distance, **options)
 
 
 def _about_objects(
@@ -244,24 +204,15 @@ def _test(found: Mapping[str, Sequence[DejaVu]], labelled: Labelled, statistics:
 
 
 def _gaps(seeds: Sequence[DejaVu], groups: np.ndarray, statistics: Statistics, name: str) -> dict[str, Any]:
-    sure = dejavu_intervals(
-        seeds,
-        groups,
-        seed=derive_seed(statistics.seed, name),
-        draws=statistics.draws,
-        confidence=statistics.confidence,
-    )
-    return {
-        **{gap: getattr(sure, gap)._asdict() for gap in ("precision_gap", "recall_gap", "auc_gap")},
-        "top": [
-            {
-                "fraction": top.fraction,
-                "pairs": top.pairs,
-                **{kind: getattr(top, kind)._asdict() for kind in ("precision", "recall", "f_score")},
-            }
-            for top in sure.top
-        ],
-    }
+    own = statistics._replace(seed=derive_seed(statistics.seed, name))
+    sure = dejavu_intervals(seeds, groups, **own._asdict())
+    kinds = ("precision", "recall", "f_score")
+    top = [
+        {"fraction": one.fraction, "pairs": one.pairs, **{kind: getattr(one, kind)._asdict() for kind in kinds}}
+        for one in sure.top
+    ]
+    gaps = {gap: getattr(sure, gap)._asdict() for gap in ("precision_gap", "recall_gap", "auc_gap")}
+    return {**gaps, "top": top}
 
 
 def _agreement(seeds: Sequence[DejaVu], labelled: Labelled, statistics: Statistics) -> dict[str, Any]:
@@ -325,13 +276,7 @@ def _rows(
             for column, kept_values in values.items():
                 columns[column] = np.full(len(rows), np.nan)
                 columns[column][seeds[0].kept] = kept_values
-        tables.append(
-            pl.DataFrame(
-                {
-                    "uid": [labelled.uids[row] for row in rows.tolist()],
-                    "role": [role] * len(rows),
-                    "objects": count[rows],
-                }
-            ).with_columns(pl.Series(column, values).fill_nan(None) for column, values in columns.items())
-        )
+        uids = [labelled.uids[row] for row in rows.tolist()]
+        table = pl.DataFrame({"uid": uids, "role": [role] * len(rows), "objects": count[rows]})
+        tables.append(table.with_columns(pl.Series(name, own).fill_nan(None) for name, own in columns.items()))
     return pl.concat(tables).sort("uid")

@@ -41,33 +41,18 @@ def classification_entries(
     classes: int,
     statistics: Statistics,
 ) -> dict[str, dict[str, Any]]:
-    """Make the metrics of a classifier under several models, each with its interval.
-
-    Args:
-        ranks: Rank of each picture's true class under each model, shape (seed, n).
-        labels: The classes, in [0, classes), shape (n,).
-        groups: Group of each picture, shape (n,).
-        classes: How many classes there are to choose from.
-        statistics: How intervals are made.
-
-    Returns:
-        `acc1`, `acc5` (of 5 classes or more) and `mean_per_class_recall` (see `entry`).
-    """
+    """Make the metrics of a classifier under several models, each with its interval."""
     by_seed = [classification_metrics(row, labels, classes) for row in ranks]
     found: dict[str, dict[str, Any]] = {}
     for k in TOP:
         name = f"acc{k}"
         if name in by_seed[0]:
             hits = (ranks <= k).astype(np.float64)
-            interval = bootstrap_mean(hits, groups, **_options(statistics))
+            interval = bootstrap_mean(hits, groups, **statistics._asdict())
             found[name] = entry(interval, [one[name] for one in by_seed])
     name, hits = "mean_per_class_recall", (ranks <= 1).astype(np.float64)
-    interval = bootstrap_class_mean(hits, labels, groups, **_options(statistics))
+    interval = bootstrap_class_mean(hits, labels, groups, **statistics._asdict())
     return {**found, name: entry(interval, [one[name] for one in by_seed])}
-
-
-def _options(statistics: Statistics) -> dict[str, Any]:
-    return {"seed": statistics.seed, "draws": statistics.draws, "confidence": statistics.confidence}
 
 
 def bootstrap_class_mean(
@@ -83,24 +68,6 @@ def bootstrap_class_mean(
 
     mean over seeds k of mean over classes c of mean over the pairs i of c of x_ki. Each draw takes as many groups as
     there are, with replacement, and as many seeds; a class without a pair in a draw does not count in it.
-
-    Args:
-        values: Value of each pair under each seed, shape (seed, n).
-        labels: Class of each pair, any integers, shape (n,).
-        groups: Group of each pair, any integers, shape (n,).
-        seed: Seed of the draws.
-        draws: How many draws, >= 1.
-        confidence: Level of the interval, between 0 and 1.
-
-    Returns:
-        The mean and its interval. With one group low and high are None.
-
-    Raises:
-        InputError: There is no value, one is not finite, lengths differ, or `draws` or `confidence` is out of range.
-
-    Example:
-        >>> bootstrap_class_mean(np.array([[1.0, 1.0, 0.0]]), np.array([0, 0, 1]), np.array([7, 7, 7]), seed=0)
-        Interval(mean=0.5, low=None, high=None)
     """
     from scipy import sparse
 

@@ -16,19 +16,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clipmem.base.errors import InputError
 from clipmem.base.evaluating import EvaluateSection
 from clipmem.base.random import derive_seed
+from clipmem.base.require import require_one_of
 from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import external
+from clipmem.evaluate import linear_probe, retrieval, zero_shot
 from clipmem.evaluate.classification import chance
-from clipmem.evaluate.linear_probe import Probe, linear_probe
+from clipmem.evaluate.linear_probe import Probe
 from clipmem.evaluate.over_seeds import Statistics, classification_entries
 from clipmem.evaluate.prompts import Prompts
-from clipmem.evaluate.zero_shot import class_embeddings, zero_shot_ranks
 
 FORMAT = 1
-TASKS = ("zero_shot", "linear_probe", "retrieval")
 FEATURES = "unit length, then mean 0 and standard deviation 1 of each coordinate over the fitted pairs"
 
 
@@ -36,13 +34,8 @@ FEATURES = "unit length, then mean 0 and standard deviation 1 of each coordinate
 class TestPairs:
     """What models are tested on, and what a probe is trained on; rows are those of the embeddings.
 
-    Attributes:
-        labels: Class of each pair by its place in `prompts.classes`; -1 where it has none.
-        groups: Group of each pair, any integers.
-        test: Which pairs are tested on.
-        train: Which pairs the probe is trained on; it is tested on the test pairs that are none of them.
-        prompts: The classes and their prompts; None where pairs have no labels.
-        why: Task → why it is not measured.
+    A label is a place in `prompts.classes`, -1 for none; `prompts` is None where pairs have no labels. The probe is
+    tested on the test pairs that are not in `train`. `why` says of a task why it is not measured.
     """
 
     __test__ = False  # no test, whatever pytest thinks of the name
@@ -72,7 +65,7 @@ class TestPairs:
 
 @dataclass
 class Measured:
-    """What was measured of one model, until all are summarised; small: no embedding of a training pair is kept."""
+    """What was measured of one model, until all are summarized; small: no embedding of a training pair is kept."""
 
     seed: int
     presentations: int | None
@@ -83,14 +76,7 @@ class Measured:
 
 @dataclass
 class Utility:
-    """Collects models one after the other, then summarises them.
-
-    Attributes:
-        pairs: The test pairs.
-        settings: The recipe's `[evaluate]` section.
-        statistics: How intervals are made.
-        models: Side → its models.
-    """
+    """Collects models one after the other, then summarizes them."""
 
     pairs: TestPairs
     settings: EvaluateSection
@@ -106,28 +92,17 @@ class Utility:
         *,
         presentations: int | None = None,
     ) -> None:
-        """Measure one model.
-
-        Args:
-            side: Its side: `f`, `g`, or another name.
-            seed: Its seed.
-            embeddings: Its embeddings of all pairs; the first view of each picture is used.
-            prompts: Its embeddings of the prompts; None where zero-shot classification is not measured.
-            presentations: How many pairs it was shown in training, where that is known.
-
-        Raises:
-            InputError: An embedding is zero or not finite.
-        """
+        """Measure one model."""
         pairs = self.pairs
         found = Measured(seed, presentations, only(embeddings, pairs.test))
         image = embeddings.image[:, 0]
         if prompts is not None and pairs.prompts is not None:
             names = pairs.prompts
-            classes = class_embeddings(prompts, torch.tensor(names.prompt_class), len(names.classes))
+            classes = zero_shot.class_embeddings(prompts, torch.tensor(names.prompt_class), len(names.classes))
             rows = torch.from_numpy(pairs.tested)
-            found.zero_shot = zero_shot_ranks(image[rows], classes, pairs.labels[pairs.tested])
+            found.zero_shot = zero_shot.zero_shot_ranks(image[rows], classes, pairs.labels[pairs.tested])
         if "linear_probe" not in pairs.why:
-            found.probe = linear_probe(
+            found.probe = linear_probe.linear_probe(
                 image[torch.from_numpy(pairs.trained)].numpy(),
                 pairs.labels[pairs.trained],
                 pairs.groups[pairs.trained],
@@ -140,24 +115,16 @@ class Utility:
         self.models.setdefault(side, []).append(found)
 
     def retrieval(self) -> dict[str, Any]:
-        """Summarise retrieval among the test pairs (see `external.retrieval`)."""
-        return external.retrieval(
+        """Summarize retrieval among the test pairs (see `retrieval.measure`)."""
+        return retrieval.measure(
             {side: {k: one.test for k, one in enumerate(models)} for side, models in self.models.items()},
             np.ones(int(self.pairs.test.sum()), dtype=np.bool_),
             self.pairs.groups[self.pairs.test],
-            **self.statistics._replace(seed=derive_seed(self.statistics.seed, "retrieval"))._asdict(),
+            self.statistics._replace(seed=derive_seed(self.statistics.seed, "retrieval")),
         )
 
-    def document(self, retrieval: dict[str, Any] | None) -> dict[str, Any]:
-        """Summarise all models.
-
-        Args:
-            retrieval: What `retrieval` returned; None where it is not measured.
-
-        Returns:
-            `format`, `seeds`, `presentations` and `metrics` by side, `chance`, `n`, `skipped`, and what classes,
-            prompts and probe were.
-        """
+    def document(self, found: dict[str, Any] | None) -> dict[str, Any]:
+        """Summarize all models."""
         pairs = self.pairs
         metrics: dict[str, dict[str, Any]] = {}
         for side, models in self.models.items():
@@ -166,15 +133,15 @@ class Utility:
                 **self._classification(
                     "linear_probe", [one.probe.ranks if one.probe else None for one in models], pairs.probed
                 ),
-                **(retrieval[side] if retrieval else {}),
+                **(found[side] if found else {}),
             }
         classes = pairs.prompts.classes if pairs.prompts else []
         by_chance: dict[str, float] = {}
-        for task in ("zero_shot", "linear_probe"):
-            if task not in pairs.why:
-                by_chance |= {f"{task}_{name}": value for name, value in chance(len(classes)).items()}
-        if retrieval:
-            by_chance |= {name: value for name, value in retrieval["chance"].items() if "_" in name}
+        for measure in (zero_shot.MEASURE, linear_probe.MEASURE):
+            if measure.name not in pairs.why:
+                by_chance |= {f"{measure.name}_{name}": value for name, value in chance(len(classes)).items()}
+        if found:
+            by_chance |= {name: value for name, value in found["chance"].items() if "_" in name}
         return {
             "format": FORMAT,
             "confidence": self.statistics.confidence,
@@ -184,7 +151,7 @@ class Utility:
             "n": {
                 "test": int(pairs.test.sum()),
                 "labelled": int(pairs.tested.sum()),
-                "captions": retrieval["captions"] if retrieval else None,
+                "captions": found["captions"] if found else None,
                 "probe_train": int(pairs.trained.sum()),
                 "probe_test": int(pairs.probed.sum()),
                 "classes": len(classes),
@@ -230,7 +197,7 @@ class Utility:
 
 
 def only(embeddings: Embeddings, kept: Bool[np.ndarray, "n"]) -> Embeddings:
-    """Return the embeddings of some pairs, pictures in their first view, as copies that let go of the others."""
+    """Return the embeddings of some pairs, images in their first view, as copies that let go of the others."""
     place = torch.from_numpy(np.cumsum(kept) - 1)
     pair = embeddings.text_pair.long()
     captions = torch.from_numpy(kept)[pair]
@@ -249,50 +216,29 @@ def why_not(
     unlabelled: str,
     text: str = "",
 ) -> dict[str, str]:
-    """Say which tasks cannot be measured, and why.
-
-    Args:
-        labels: Class of each pair, -1 where it has none.
-        groups: Group of each pair.
-        test: Which pairs are tested on.
-        train: Which pairs the probe is trained on.
-        classes: How many classes there are.
-        unlabelled: What to say where no test pair has a label.
-        text: Why the text tower is of no use; "" where it is.
-    """
+    """Say which tasks cannot be measured, and why."""
     reason = ""
     if not (test & (labels >= 0)).any():
         reason = unlabelled
     elif classes < 2:
         reason = "there is one class only, and nothing to tell apart"
-    why = {"zero_shot": reason or text, "linear_probe": reason, "retrieval": text}
     known = train & (labels >= 0)
-    trained = len(np.unique(labels[known]))
-    if not reason and trained < 2:
-        why["linear_probe"] = f"{int(known.sum())} pairs to train on have fewer than 2 classes"
-    elif not reason and 2 * trained > known.sum():  # a column of names or numbers of pairs, or far too few pairs
-        why["linear_probe"] = (
-            f"{int(known.sum())} pairs to train on have {trained} classes, fewer than two pairs a class"
-        )
-    elif not reason and len(np.unique(groups[known])) < 2:
-        why["linear_probe"] = "the pairs to train on are one group, and C needs another to be chosen on"
-    elif not reason and not (test & ~train & (labels >= 0)).any():
-        why["linear_probe"] = "no labelled pair is left to test on"
+    trained, n = len(np.unique(labels[known])), int(known.sum())
+    of_probe = (
+        (trained < 2, f"{n} pairs to train on have fewer than 2 classes"),
+        # a column of names or numbers of pairs, or far too few pairs
+        (2 * trained > n, f"{n} pairs to train on have {trained} classes, fewer than two pairs a class"),
+        (len(np.unique(groups[known])) < 2, "the pairs to train on are one group, and C needs another to be chosen on"),
+        (not (test & ~train & (labels >= 0)).any(), "no labelled pair is left to test on"),
+    )
+    probe = reason or next((said for applies, said in of_probe if applies), "")
+    why = {"zero_shot": reason or text, "linear_probe": probe, "retrieval": text}
     return {task: said for task, said in why.items() if said}
 
 
 def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> Int[np.ndarray, "n"]:
-    """Number labels by their place in `classes`; -1 where a label is empty.
-
-    Raises:
-        InputError: A label is no class.
-
-    Example:
-        >>> class_numbers(["b", "", "a"], ["a", "b"]).tolist()
-        [1, -1, 0]
-    """
+    """Number labels by their place in `classes`; -1 where a label is empty."""
     place = {name: k for k, name in enumerate(classes)}
-    unknown = [label for label in labels if label and label not in place]
-    if unknown:
-        raise InputError("labels", got=repr(unknown[0]), expected=f"one of {len(classes)} classes", hint="Name it.")
+    for label in set(labels) - {"", *place}:
+        require_one_of("labels", label, classes)
     return np.array([place[label] if label else -1 for label in labels], dtype=np.int64)

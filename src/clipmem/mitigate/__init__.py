@@ -11,24 +11,7 @@ from clipmem.mitigate.noise import ImageEmbeddingNoise, TextEmbeddingNoise
 from clipmem.mitigate.remove import removal_list
 
 __all__ = [
-    "MITIGATIONS",
-    "CaptionSampling",
-    "ImageEmbeddingNoise",
-    "Mitigation",
-    "Preparation",
-    "TextEmbeddingNoise",
-    "Training",
-    "caption_variants",
-    "captions",
-    "controls",
-    "drop_tokens",
-    "hooks_of",
-    "image_variants",
-    "masking",
-    "noise",
-    "prepare",
-    "regroup",
-    "removal_list",
-    "remove",
-    "sample_captions",
-]
+    "MITIGATIONS", "CaptionSampling", "ImageEmbeddingNoise", "Mitigation", "Preparation", "TextEmbeddingNoise",
+    "Training", "caption_variants", "captions", "controls", "drop_tokens", "hooks_of", "image_variants", "masking",
+    "noise", "prepare", "regroup", "removal_list", "remove", "sample_captions",
+]  # fmt: skip

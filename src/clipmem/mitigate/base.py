@@ -1,20 +1,21 @@
-"""What a mitigation is: a training hook that a recipe's section describes, by the name of that section.
+"""What a mitigation is: an edit of the split, a preparation for all models, a hook of the training, or several of them.
 
-One file a mitigation, or one for a few that share a formula, registered in `MITIGATIONS`; `hooks_of` makes those that a
-recipe sets. What has to be made once for all models (variants of captions and pictures) is made by `prepare`, in the
-study's plan stage, and read by each training.
+One class in one file says all about it: its settings, what it needs of the data and of a parent run, what it does. It
+is registered in `MITIGATIONS`, or by an installed package under the entry-point group `clipmem.mitigations`, by the
+name of its section of the recipe, `[mitigate.NAME]`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import polars as pl
 
 from clipmem.base.pictures import Geometry
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
+from clipmem.mitigate.parent import Parent
 from clipmem.store.folder import RunFolder
 from clipmem.train.hooks import Hook, Hooks
 from clipmem.train.paired import TrainingSet
@@ -22,14 +23,7 @@ from clipmem.train.paired import TrainingSet
 
 @dataclass(frozen=True)
 class Training:
-    """The training that a mitigation is made for.
-
-    Attributes:
-        recipe: The recipe of the study.
-        plan: Which slot is which pair, and the seed.
-        folder: The run folder, of which the plan stage is finished.
-        splits: Its split table.
-    """
+    """The training that a mitigation is made for; the plan stage of the run folder is finished."""
 
     recipe: Recipe
     plan: TrainingSet
@@ -41,13 +35,7 @@ class Training:
 class Preparation:
     """What a mitigation may use to prepare itself, once for all models of a study.
 
-    Attributes:
-        recipe: The recipe of the study.
-        folder: Where outputs go, below `mitigate/`.
-        pairs: The table `pairs`.
-        splits: The split table.
-        geometry: How pictures become the squares that the models take.
-        read: Gives the encoded pictures of references, as `Source.read`.
+    Outputs go into `folder`, below `mitigate/`; `read` gives the encoded images of references, as `Source.read`.
     """
 
     recipe: Recipe
@@ -66,65 +54,109 @@ class Preparation:
 
 
 class Mitigation(Hook):
-    """A hook that a section of the recipe describes.
+    """What a section of the recipe describes: itself the hook of a training; every method's default changes nothing.
 
     Class attributes:
         name: The section, `[mitigate.NAME]`.
+        summary: What it does, in one line.
     """
 
     name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+
+    def __init__(self, section: Any, seed: int = 0) -> None:
+        self.section, self.seed = section, seed
+
+    @classmethod
+    def section_of(cls, recipe: Recipe) -> Any:
+        """Return its section of a recipe."""
+        return getattr(recipe.mitigate, cls.name)
 
     @classmethod
     def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
-        """Check that the pairs of the source have what this mitigation draws from; by default it needs nothing.
+        """Raise an `InputError` unless the pairs of the source have what it draws from."""
 
-        Raises:
-            InputError: They have not.
-        """
+    @classmethod
+    def parent(cls, recipe: Recipe) -> Parent | None:  # noqa: ARG003
+        """Read the scores of an earlier run that it goes by, where it does."""
+        return None
+
+    @classmethod
+    def edit(
+        cls,
+        recipe: Recipe,  # noqa: ARG003
+        splits: pl.DataFrame,
+        parent: Parent | None,  # noqa: ARG003
+    ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
+        """Change who trains on what; return the split table, and tables that say what was changed, by their names."""
+        return splits, {}
+
+    @classmethod
+    def captions_of_pair(cls, recipe: Recipe) -> int:  # noqa: ARG003
+        """Return how many captions of each pair training draws from; 0 = as many as without it."""
+        return 0
 
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:  # noqa: ARG003
-        """Write what all trainings of a study need; return the files. By default nothing."""
+        """Write what all trainings of a study need; return the files."""
         return []
 
     @classmethod
-    def create(cls, training: Training) -> "Mitigation":
-        """Make the hook for one training."""
-        raise NotImplementedError
+    def hook(cls, training: Training) -> Hook | None:
+        """Make the hook for one training; None where training is as it was."""
+        return cls(cls.section_of(training.recipe), training.plan.seed)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the settings."""
+        return self.section.model_dump(mode="json")
 
 
-MITIGATIONS: Registry[Mitigation] = Registry("mitigation", Mitigation)
-_SPLIT_EDITS = {"remove"}  # done before any training: no hook
+MITIGATIONS: Registry[Mitigation] = Registry("mitigation", Mitigation, group="clipmem.mitigations")
+
+
+def active(recipe: Recipe) -> list[type[Mitigation]]:
+    """Return the mitigations that the recipe sets, in the order of its sections."""
+    return [MITIGATIONS[name] for name in recipe.mitigate.active()]
 
 
 def captions_in_training(recipe: Recipe) -> int:
     """Return how many captions of each pair training draws from.
 
-    `train.captions` says which captions the study uses, in training and in scores. `mitigate.captions.count` changes
-    the training alone: scores of a run with it are taken on the same captions as those of the run without it.
+    `train.captions` says which captions the study uses, in training and in scores. A mitigation changes the training
+    alone: scores of a run with it are taken on the same captions as those of the run without it.
     """
-    return recipe.mitigate.captions.count or recipe.train.captions
+    return max((one.captions_of_pair(recipe) for one in active(recipe)), default=0) or recipe.train.captions
 
 
 def hooks_of(training: Training) -> Hooks:
-    """Make the hooks of all mitigations that the recipe sets, in the order of its sections."""
-    return Hooks(tuple(mitigation.create(training) for mitigation in _mitigations(training.recipe)))
+    """Make the hooks of all mitigations that the recipe sets."""
+    made = (mitigation.hook(training) for mitigation in active(training.recipe))
+    return Hooks(tuple(hook for hook in made if hook is not None))
 
 
 def prepare(given: Preparation) -> list[Path]:
     """Prepare all mitigations that the recipe sets; return the files written."""
-    return [file for mitigation in _mitigations(given.recipe) for file in mitigation.prepare(given)]
+    return [file for mitigation in active(given.recipe) for file in mitigation.prepare(given)]
 
 
 def check(recipe: Recipe, pairs: pl.DataFrame) -> None:
-    """Check the pairs of the source against all mitigations that the recipe sets.
-
-    Raises:
-        InputError: One of them has nothing to draw from.
-    """
-    for mitigation in _mitigations(recipe):
+    """Check the pairs of the source against all mitigations that the recipe sets."""
+    for mitigation in active(recipe):
         mitigation.check(recipe, pairs)
 
 
-def _mitigations(recipe: Recipe) -> list[type[Mitigation]]:
-    return [MITIGATIONS[name] for name in recipe.mitigate.active() if name not in _SPLIT_EDITS]
+def parents_of(recipe: Recipe) -> dict[str, Parent]:
+    """Read the parents that the recipe's mitigations name, by the name of the section."""
+    found = {mitigation.name: mitigation.parent(recipe) for mitigation in active(recipe)}
+    return {name: parent for name, parent in found.items() if parent is not None}
+
+
+def edit(
+    recipe: Recipe, splits: pl.DataFrame, parents: Mapping[str, Parent]
+) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
+    """Let all mitigations that the recipe sets edit the split; return it and the tables that they made."""
+    tables: dict[str, pl.DataFrame] = {}
+    for mitigation in active(recipe):
+        splits, more = mitigation.edit(recipe, splits, parents.get(mitigation.name))
+        tables |= more
+    return splits, tables

@@ -8,7 +8,6 @@ probability p / m; a caption without variants is always itself. Variants are mad
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,8 +16,8 @@ from jaxtyping import Float64, Int
 from clipmem.base.mitigations import CaptionVariantsSection
 from clipmem.base.random import derive_seed, uniform
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
-from clipmem.mitigate.kept import keep
-from clipmem.mitigate.providers import Provider, open_provider
+from clipmem.mitigate.provider_cache import cached
+from clipmem.mitigate.providers import CAPTION_PROVIDERS, CaptionProvider, open_provider
 from clipmem.mitigate.wordings import WORDINGS, make_variants
 from clipmem.train.hooks import Moment
 
@@ -27,27 +26,13 @@ _SETTING = "[mitigate.caption_variants] provider"
 
 
 def variants_of(captions: Sequence[str], section: CaptionVariantsSection) -> dict[str, list[tuple[str, str]]]:
-    """Make the variants of captions.
-
-    Args:
-        captions: The captions; equal ones have equal variants.
-        section: The recipe's `[mitigate.caption_variants]`.
-
-    Returns:
-        (kind, variant) of each caption, at most `count`, the kinds in turn and the provider last.
-
-    Raises:
-        InputError: What a kind or the provider needs is not installed.
-
-    Example:
-        >>> section = CaptionVariantsSection(kinds=("reorder",), count=3)
-        >>> variants_of(["red, green", "a cat"], section)
-        {'red, green': [('reorder', 'green, red')], 'a cat': []}
-    """
+    """Make the variants of captions."""
     makers: dict[str, Callable[[str, int, int], str]] = {
         name: WORDINGS[name](section).variant for name in section.kinds
     }
-    provider = open_provider(section.provider, _SETTING) if section.provider else None
+    example, provider = "transformers:models/my-model", None
+    if section.provider:
+        provider = open_provider(CAPTION_PROVIDERS, section.provider, _SETTING, example)
     content = provider.content() if provider else ""
     made: dict[str, list[tuple[str, str]]] = {}
     for caption in dict.fromkeys(captions):
@@ -58,14 +43,14 @@ def variants_of(captions: Sequence[str], section: CaptionVariantsSection) -> dic
     return made
 
 
-def _asked(provider: Provider, content: str, caption: str, section: CaptionVariantsSection) -> list[str]:
+def _asked(provider: CaptionProvider, content: str, caption: str, section: CaptionVariantsSection) -> list[str]:
     # some will be equal or empty: more are asked for than are wanted
     count, seed = 2 * section.count, derive_seed(section.seed, "provider")
 
     def make() -> bytes:
         return json.dumps(list(provider.rewrite(caption, count=count, seed=seed)), ensure_ascii=False).encode()
 
-    return json.loads(keep("captions", [content, caption, count, seed], make))
+    return json.loads(cached("captions", [content, caption, count, seed], make))
 
 
 def _taken_from(texts: Sequence[str]) -> Callable[[str, int, int], str]:
@@ -75,61 +60,39 @@ def _taken_from(texts: Sequence[str]) -> Callable[[str, int, int], str]:
 def choose_variant(
     u: Float64[np.ndarray, " n"], counts: Int[np.ndarray, " n"], probability: float
 ) -> Int[np.ndarray, " n"]:
-    """Choose between a caption and its m variants: itself if u >= p or m = 0, else variant floor(m u / p).
-
-    Args:
-        u: Uniform numbers in [0, 1), shape (n,).
-        counts: m of each caption, shape (n,).
-        probability: p, above 0.
-
-    Returns:
-        -1 for the caption itself, else the number of its variant, shape (n,).
-
-    Example:
-        >>> choose_variant(np.array([0.9, 0.1, 0.3]), np.array([2, 2, 2]), 0.4).tolist()
-        [-1, 0, 1]
-    """
+    """Choose between a caption and its m variants: itself if u >= p or m = 0, else variant floor(m u / p)."""
     number = np.minimum(np.floor(counts * u / probability).astype(np.int64), counts - 1)
     return np.where(u < probability, number, -1)
 
 
 @MITIGATIONS.register("caption_variants")
 class CaptionVariants(Mitigation):
-    """`[mitigate.caption_variants]`.
+    """`[mitigate.caption_variants]`."""
 
-    Args:
-        section: The section.
-        variants: The variants of each (uid, caption).
-        seed: Seed of the pair of models.
-    """
+    summary = "Show other wordings of a caption now and then."
 
-    name = "caption_variants"
-
-    def __init__(self, section: CaptionVariantsSection, variants: dict[tuple[str, str], list[str]], seed: int) -> None:
-        self._section, self._variants, self._seed = section, variants, seed
+    def __init__(self, section: CaptionVariantsSection, seed: int, variants: dict[tuple[str, str], list[str]]) -> None:
+        super().__init__(section, seed)
+        self._variants = variants
 
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:
         """Make the variants of all captions that are trained with."""
         external = set(given.splits.filter(pl.col("role") == "external")["uid"])
         captions = {uid: own for uid, own in given.captions().items() if uid not in external}
-        section = given.recipe.mitigate.caption_variants
+        section = cls.section_of(given.recipe)
         made = variants_of([text for own in captions.values() for text in own], section)
         rows = [(uid, text, *one) for uid, own in captions.items() for text in dict.fromkeys(own) for one in made[text]]
         table = pl.DataFrame(rows, schema=["uid", "caption", "kind", "variant"], orient="row")
         return [given.folder.write(TABLE, table)]
 
     @classmethod
-    def create(cls, training: Training) -> "CaptionVariants":
-        """Make it for a training."""
+    def hook(cls, training: Training) -> "CaptionVariants":
+        """Make it for a training, with the variants of each (uid, caption)."""
         variants: dict[tuple[str, str], list[str]] = {}
         for uid, caption, _, text in training.folder.read(TABLE).iter_rows():
             variants.setdefault((uid, caption), []).append(text)
-        return cls(training.recipe.mitigate.caption_variants, variants, training.plan.seed)
-
-    def facts(self) -> dict[str, Any]:
-        """Return the settings."""
-        return self._section.model_dump(mode="json")
+        return cls(cls.section_of(training.recipe), training.plan.seed, variants)
 
     def captions(self, captions: Sequence[Sequence[str]], uids: Sequence[str], first: Sequence[int]) -> list[list[str]]:
         """Bring the variants of all captions of each pair."""
@@ -148,6 +111,6 @@ class CaptionVariants(Mitigation):
     def choose(self, chosen: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:
         """Put a variant in the place of some captions."""
         row = self._row[moment.slots] + chosen
-        u = uniform(moment.keys, derive_seed(self._seed, "caption variant", moment.epoch), 1)[:, 0]
-        number = choose_variant(u, self._counts[row], self._section.probability)
+        u = uniform(moment.keys, derive_seed(self.seed, "caption variant", moment.epoch), 1)[:, 0]
+        number = choose_variant(u, self._counts[row], self.section.probability)
         return np.where(number < 0, chosen, self._starts[row] + number)

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 from jaxtyping import UInt64
 
-from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe
-from clipmem.mitigate.base import MITIGATIONS, Mitigation, Training, captions_in_training
+from clipmem.base.require import require
+from clipmem.mitigate.base import MITIGATIONS, Mitigation
 from clipmem.train.loop import draw_captions
 
 T = TypeVar("T")
@@ -42,10 +42,9 @@ def sample_captions(
         'a cat'
     """
     counts = np.array([len(own) for own in captions], dtype=np.int64)
-    if len(counts) and not counts.all():
-        raise InputError(
-            f"captions of pair {int(counts.argmin())}", got="none", expected="one or more", hint="Leave the pair out."
-        )
+    if len(counts):
+        bare = f"captions of pair {int(counts.argmin())}"
+        require(counts.all(), bare, "none", "one or more", "Leave the pair out.")
     return [own[k] for own, k in zip(captions, draw_captions(keys, counts, seed=seed, epoch=epoch), strict=True)]
 
 
@@ -70,9 +69,9 @@ class CaptionSampling(Generic[T]):
         keys: One 64-bit number an item; by default its index.
 
     Example:
-        >>> data = CaptionSampling([("picture 0", ["a cat", "the cat"])], seed=1)
+        >>> data = CaptionSampling([("image 0", ["a cat", "the cat"])], seed=1)
         >>> data.set_epoch(2)
-        >>> data[0] in {("picture 0", "a cat"), ("picture 0", "the cat")}
+        >>> data[0] in {("image 0", "a cat"), ("image 0", "the cat")}
         True
     """
 
@@ -97,27 +96,21 @@ class CaptionSampling(Generic[T]):
 class Captions(Mitigation):
     """`[mitigate.captions]`: the loop draws; this hook tells that more captions were there to draw from."""
 
-    name = "captions"
+    summary = "Draw from several captions of a pair in training."
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    @classmethod
+    def captions_of_pair(cls, recipe: Recipe) -> int:
+        """Return the setting."""
+        return cls.section_of(recipe).count
 
     @classmethod
     def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
         """Check that some pair has a second caption, where more than one is asked for."""
-        if captions_in_training(recipe) > 1 and not (pairs["captions"].list.len() > 1).any():
-            raise InputError(
-                "[mitigate.captions] count",
-                got=f"{captions_in_training(recipe)} with {pairs.height:,} pairs of one caption each",
-                expected="pairs with several captions",
-                hint="Use data with several captions of an image, or [mitigate.caption_variants], which makes them.",
-            )
-
-    @classmethod
-    def create(cls, training: Training) -> "Captions":
-        """Make it for a training."""
-        return cls(captions_in_training(training.recipe))
-
-    def facts(self) -> dict[str, Any]:
-        """Return how many captions a pair has at most."""
-        return {"count": self._count}
+        count = cls.section_of(recipe).count
+        require(
+            count < 2 or (pairs["captions"].list.len() > 1).any(),
+            "[mitigate.captions] count",
+            f"{count} with {pairs.height:,} pairs of one caption each",
+            "pairs with several captions",
+            "Use data with several captions of an image, or [mitigate.caption_variants], which makes them.",
+        )

@@ -1,39 +1,37 @@
-"""Image variants: now and then a presentation shows another picture of its pair.
+"""Image variants: now and then a presentation shows another image of its pair.
 
-With probability p, drawn by (seed, epoch, pair), the pair's picture is replaced:
+With probability p, drawn by (seed, epoch, pair), the pair's image is replaced:
 
-    given      by one of the data's other pictures of the pair (`variants` of the pair table), uniformly
-    generated  by one of `count` pictures that a provider draws of the pair's first caption, uniformly
-    augment    by a stronger crop of its own picture, and with a colour jitter
+    given      by one of the data's other images of the pair (`variants` of the pair table), uniformly
+    generated  by one of `count` images that a provider draws of the pair's first caption, uniformly
+    augment    by a stronger crop of its own image, and with a color jitter
 
-A given or generated picture is cut by the crop that the pair's own would have had. Those pictures are decoded once,
+A given or generated image is cut by the crop that the pair's own would have had. Those images are decoded once,
 into `cache/variants.npy`; `mitigate/image_variants.parquet` says whose each row is, and which ones do not decode and
 are never shown. A pair without any is always itself. The number of presentations does not change.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Float64, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from clipmem.base.errors import InputError
 from clipmem.base.mitigations import ImageVariantsSection
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import Recipe, TrainSection
+from clipmem.base.require import require
 from clipmem.data.cache import build_cache, open_cache
-from clipmem.data.colour import distort
+from clipmem.data.color import distort
 from clipmem.data.decoding import DecodeError
 from clipmem.data.views import Crops, draw_crops, render
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
 from clipmem.mitigate.caption_variants import choose_variant
-from clipmem.mitigate.kept import keep
-from clipmem.mitigate.providers import ImageProvider, open_image_provider
-from clipmem.store.folder import RunFolder
+from clipmem.mitigate.provider_cache import cached
+from clipmem.mitigate.providers import IMAGE_PROVIDERS, open_provider
 from clipmem.train.hooks import Moment
 
 TABLE = "mitigate/image_variants"
@@ -43,27 +41,20 @@ _SETTING = "[mitigate.image_variants] provider"
 
 @MITIGATIONS.register("image_variants")
 class ImageVariants(Mitigation):
-    """`[mitigate.image_variants]`.
+    """`[mitigate.image_variants]`."""
 
-    Args:
-        section: The section.
-        train: The recipe's `[train]`: aspect ratio and mirroring of crops are the same.
-        pixels: The other pictures, shape (rows, side, side, 3); none with `augment`.
-        rows: The rows of each slot.
-        seed: Seed of the pair of models.
-    """
-
-    name = "image_variants"
+    summary = "Show other images of a pair now and then."
 
     def __init__(
         self,
         section: ImageVariantsSection,
+        seed: int,
         train: TrainSection,
         pixels: UInt8[np.ndarray, "rows side side 3"] | None,
         rows: Sequence[Sequence[int]],
-        seed: int,
     ) -> None:
-        self._section, self._train, self._pixels, self._seed = section, train, pixels, seed
+        super().__init__(section, seed)
+        self._train, self._pixels = train, pixels
         self._counts = np.array([len(own) for own in rows], dtype=np.int64)
         self._rows = np.array([row for own in rows for row in own], dtype=np.int64)
         self._first = np.concatenate([[0], np.cumsum(self._counts)[:-1]]).astype(np.int64)
@@ -71,18 +62,18 @@ class ImageVariants(Mitigation):
     @classmethod
     def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
         """Check that some pair has another image, where the data's own are to be shown."""
-        if recipe.mitigate.image_variants.source == "given" and not (pairs["variants"].list.len() > 0).any():
-            raise InputError(
-                "[mitigate.image_variants] source = 'given'",
-                got=f"{pairs.height:,} pairs, none with another image",
-                expected="data with several images of a pair",
-                hint="Set mitigate.image_variants.source to 'augment', which needs no other images.",
-            )
+        require(
+            cls.section_of(recipe).source != "given" or (pairs["variants"].list.len() > 0).any(),
+            "[mitigate.image_variants] source = 'given'",
+            f"{pairs.height:,} pairs, none with another image",
+            "data with several images of a pair",
+            "Set mitigate.image_variants.source to 'augment', which needs no other images.",
+        )
 
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:
-        """Decode or draw the other pictures of all pairs that are trained with."""
-        section = given.recipe.mitigate.image_variants
+        """Decode or draw the other images of all pairs that are trained with."""
+        section = cls.section_of(given.recipe)
         if section.source == "augment":
             return []
         trained = set(given.splits.filter(pl.col("role") != "external")["uid"])
@@ -98,15 +89,8 @@ class ImageVariants(Mitigation):
         def leave_out(place: int, error: DecodeError) -> None:
             problems[place] = str(error)
 
-        build_cache(
-            cache,
-            table["reference"].to_list(),
-            read,
-            size=given.geometry.size,
-            resize_mode=given.geometry.resize_mode,
-            interpolation=given.geometry.interpolation,
-            left_out=leave_out,
-        )
+        references = table["reference"].to_list()
+        build_cache(cache, references, read, left_out=leave_out, **given.geometry._asdict())
         usable = pl.col("problem") == ""
         table = table.with_columns(problem=pl.Series(problems, dtype=pl.String)).with_columns(
             row=pl.when(usable).then(usable.cast(pl.Int64).cum_sum() - 1)
@@ -114,20 +98,17 @@ class ImageVariants(Mitigation):
         return [cache, given.folder.write(TABLE, table)]
 
     @classmethod
-    def create(cls, training: Training) -> "ImageVariants":
-        """Make it for a training."""
-        recipe, plan = training.recipe, training.plan
-        section = recipe.mitigate.image_variants
-        if section.source == "augment":
-            return cls(section, recipe.train, None, [[] for _ in plan.uids], plan.seed)
-        return cls(section, recipe.train, *_of_slots(training.folder, plan.uids), plan.seed)
-
-    def facts(self) -> dict[str, Any]:
-        """Return the settings."""
-        return self._section.model_dump(mode="json")
+    def hook(cls, training: Training) -> "ImageVariants":
+        """Make it for a training: which rows of the other images each slot has."""
+        section, uids, rows = cls.section_of(training.recipe), training.plan.uids, dict[str, list[int]]()
+        pixels = None if section.source == "augment" else open_cache(training.folder.path / CACHE)
+        if pixels is not None:
+            for uid, row in training.folder.read(TABLE).select("uid", "row").drop_nulls().iter_rows():
+                rows.setdefault(uid, []).append(row)
+        return cls(section, training.plan.seed, training.recipe.train, pixels, [rows.get(uid, []) for uid in uids])
 
     def content(self) -> str:
-        """Say which rows of how many pictures the slots have."""
+        """Say which rows of how many images the slots have."""
         shape = None if self._pixels is None else self._pixels.shape
         return f"{shape} {self._rows.tolist()} {self._counts.tolist()}"
 
@@ -139,20 +120,18 @@ class ImageVariants(Mitigation):
         moment: Moment,
         view: int,
     ) -> Float[Tensor, "n 3 size size"]:
-        """Replace some pictures of a batch."""
-        u = self._uniform(moment, view)
+        """Replace some images of a batch."""
+        u = uniform(moment.keys, derive_seed(self.seed, "image variant", moment.epoch, view), 1)[:, 0]
         if self._pixels is None:
-            return self._augmented(values, pixels, np.flatnonzero(u < self._section.probability), moment, view)
-        number = choose_variant(u, self._counts[moment.slots], self._section.probability)
+            return self._augmented(values, pixels, np.flatnonzero(u < self.section.probability), moment, view)
+        number = choose_variant(u, self._counts[moment.slots], self.section.probability)
         places = np.flatnonzero(number >= 0)
         if not len(places):
             return values
         rows = self._rows[self._first[moment.slots[places]] + number[places]]
         others = torch.from_numpy(self._pixels[rows]).to(values.device)
-        return _put(values, places, render(others, _some(crops, places), size=values.shape[-1]))
-
-    def _uniform(self, moment: Moment, view: int) -> Float64[np.ndarray, " n"]:
-        return uniform(moment.keys, derive_seed(self._seed, "image variant", moment.epoch, view), 1)[:, 0]
+        own = Crops(*(one[places] for one in crops))
+        return _put(values, places, render(others, own, size=values.shape[-1]))
 
     def _augmented(
         self, values: Tensor, pixels: Tensor, places: Int[np.ndarray, " some"], moment: Moment, view: int
@@ -162,19 +141,15 @@ class ImageVariants(Mitigation):
         keys = moment.keys[places]
         crops = draw_crops(
             keys,
-            seed=derive_seed(self._seed, "strong view", moment.epoch, view),
+            seed=derive_seed(self.seed, "strong view", moment.epoch, view),
             size=pixels.shape[1],
-            scale=self._section.crop_scale,
+            scale=self.section.crop_scale,
             ratio=self._train.crop_ratio,
             flip=self._train.flip,
         )
         strong = render(pixels[torch.from_numpy(places)], crops, size=values.shape[-1])
-        seed = derive_seed(self._seed, "strong colour", moment.epoch, view)
-        return _put(values, places, distort(strong, keys, seed=seed, strength=self._section.colour, grey=0.0, blur=0.0))
-
-
-def _some(crops: Crops, places: Int[np.ndarray, " some"]) -> Crops:
-    return Crops(*(one[places] for one in crops))
+        seed = derive_seed(self.seed, "strong colour", moment.epoch, view)
+        return _put(values, places, distort(strong, keys, seed=seed, strength=self.section.colour, grey=0.0, blur=0.0))
 
 
 def _put(values: Tensor, places: Int[np.ndarray, " some"], others: Tensor) -> Tensor:
@@ -183,29 +158,20 @@ def _put(values: Tensor, places: Int[np.ndarray, " some"], others: Tensor) -> Te
     return changed
 
 
-def _of_slots(folder: RunFolder, uids: Sequence[str]) -> tuple[np.ndarray, list[list[int]]]:
-    rows: dict[str, list[int]] = {}
-    for uid, row in folder.read(TABLE).select("uid", "row").drop_nulls().iter_rows():
-        rows.setdefault(uid, []).append(row)
-    return open_cache(folder.path / CACHE), [rows.get(uid, []) for uid in uids]
-
-
 def _drawn(
     captions: dict[str, list[str]], section: ImageVariantsSection
 ) -> tuple[list[tuple[str, str]], Callable[[Sequence[str]], list[bytes]]]:
-    """Return who has which drawn picture, named NUMBER:UID, and what reads them."""
-    provider = open_image_provider(section.provider, _SETTING)
-    content = provider.content()
+    """Return who has which drawn image, named NUMBER:UID, and what reads them."""
+    provider = open_provider(IMAGE_PROVIDERS, section.provider, _SETTING, "diffusers:models/my-pipeline")
+    content, seed = provider.content(), section.seed
+
+    def draw(reference: str) -> bytes:
+        number, _, uid = reference.partition(":")
+        caption, number = captions[uid][0], int(number)
+        key = [content, caption, number, seed]
+        return cached("pictures", key, lambda: provider.draw(caption, number, seed=seed))
 
     def read(references: Sequence[str]) -> list[bytes]:
-        return [_kept(provider, content, reference, captions, section.seed) for reference in references]
+        return [draw(reference) for reference in references]
 
     return [(uid, f"{number}:{uid}") for uid in captions for number in range(section.count)], read
-
-
-def _kept(provider: ImageProvider, content: str, reference: str, captions: dict[str, list[str]], seed: int) -> bytes:
-    number, _, uid = reference.partition(":")
-    caption = captions[uid][0]
-    return keep(
-        "pictures", [content, caption, int(number), seed], lambda: provider.draw(caption, int(number), seed=seed)
-    )

@@ -5,16 +5,14 @@ would stay, the one with the largest u does. What stays keeps its order and move
 token, and a caption of length L has one of L (1 - p) tokens in the mean, a little more for short ones.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Int, UInt64
 from torch import Tensor
 
-from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed, uniform
-from clipmem.mitigate.base import MITIGATIONS, Mitigation, Training
+from clipmem.base.require import require
+from clipmem.mitigate.base import MITIGATIONS, Mitigation
 from clipmem.train.hooks import Moment
 
 
@@ -42,10 +40,7 @@ def drop_tokens(
         >>> short[0, 0].item(), 91 in short, short.shape
         (90, True, torch.Size([1, 6]))
     """
-    if not 0 <= probability < 1:
-        raise InputError(
-            "probability", got=f"{probability}", expected="0 to below 1", hint="A caption without words says nothing."
-        )
+    require(0 <= probability < 1, "probability", f"{probability}", "0 to below 1", "Set probability below 1.")
     if probability == 0 or tokens.numel() == 0:
         return tokens
     values = tokens.cpu().numpy()
@@ -69,20 +64,8 @@ def drop_tokens(
 class TextMasking(Mitigation):
     """`[mitigate.text_masking]`."""
 
-    name = "text_masking"
-
-    def __init__(self, probability: float, seed: int) -> None:
-        self._probability, self._seed = probability, seed
-
-    @classmethod
-    def create(cls, training: Training) -> "TextMasking":
-        """Make it for a training."""
-        return cls(training.recipe.mitigate.text_masking.probability, training.plan.seed)
-
-    def facts(self) -> dict[str, Any]:
-        """Return the probability."""
-        return {"probability": self._probability}
+    summary = "Leave words out of captions, anew in every presentation."
 
     def tokens(self, tokens: Int[Tensor, "n length"], moment: Moment) -> Int[Tensor, "n length"]:
         """Leave tokens out."""
-        return drop_tokens(tokens, moment.keys, probability=self._probability, seed=self._seed, step=moment.step)
+        return drop_tokens(tokens, moment.keys, probability=self.section.probability, seed=self.seed, step=moment.step)

@@ -2,7 +2,7 @@
 
 Where the noise goes is a choice, and the published work does not say which was meant (Wang et al. 2025, section 5):
 
-    post         v' = v/|v| + std ε             the unit vector plus noise; v' is not normalised again
+    post         v' = v/|v| + std ε             the unit vector plus noise; v' is not normalized again
     pre          v' = (v + std ε) / |v + std ε|  std is in the units of the raw embedding, whatever its length is
     post-scaled  v' = v/|v| + (std / √d) ε       the noise has length std, about, in any width d
 
@@ -11,7 +11,7 @@ dimensions, against a vector of length 1. Values of one place say nothing about 
 """
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,33 +19,17 @@ from jaxtyping import Float, Float64, UInt64
 from scipy.special import ndtri
 from torch import Tensor, nn
 
-from clipmem.base.errors import InputError
 from clipmem.base.mitigations import NoiseSection
 from clipmem.base.random import derive_seed, uniform
-from clipmem.mitigate.base import MITIGATIONS, Mitigation, Training
+from clipmem.base.require import require, require_one_of
+from clipmem.mitigate.base import MITIGATIONS, Mitigation
 from clipmem.train.hooks import Kind, Moment
 
 PLACES = ("post", "pre", "post-scaled")
 
 
 def gaussian(keys: UInt64[np.ndarray, " n"], seed: int, width: int) -> Float64[np.ndarray, "n d"]:
-    """Draw standard normal numbers that depend on (seed, key, dimension) only.
-
-    Each is the normal quantile of one uniform number of `clipmem.base.random.uniform`.
-
-    Args:
-        keys: One 64-bit key a row, shape (n,).
-        seed: Seed of the stream.
-        width: d, numbers of each row.
-
-    Returns:
-        The numbers, shape (n, d).
-
-    Example:
-        >>> keys = np.arange(3, dtype=np.uint64)
-        >>> bool((gaussian(keys, 1, 4)[1:] == gaussian(keys[1:], 1, 4)).all())
-        True
-    """
+    """Draw standard normal numbers that depend on (seed, key, dimension) only: quantiles of uniform numbers."""
     # half a step up: a uniform number may be 0, a quantile of 0 is infinite
     return ndtri(uniform(keys, seed, width) + 2.0**-54)
 
@@ -54,7 +38,7 @@ class EmbeddingNoise(nn.Module):
     """Add Gaussian noise to embeddings while training, and nothing in evaluation, as dropout does.
 
     x + s ε, s = std, or std / √d with `post-scaled`. The module only adds: with place `pre` call it on what the tower
-    gives, and normalise after it; with the others call it on the normalised embeddings, and do not normalise again.
+    gives, and normalize after it; with the others call it on the normalized embeddings, and do not normalize again.
 
     Rows are told apart by `keys` and presentations by `step`. With keys that belong to pairs, a pair has the same noise
     whatever batch or process it is in. Without keys, a row's number is its key and `step` counts the calls (it is a
@@ -79,12 +63,9 @@ class EmbeddingNoise(nn.Module):
 
     def __init__(self, std: float, place: str = "post", seed: int = 0) -> None:
         super().__init__()
-        if not (math.isfinite(std) and std >= 0):
-            raise InputError(f"{type(self).__name__} std", got=f"{std}", expected="0 or more", hint="0 is no noise.")
-        if place not in PLACES:
-            raise InputError(
-                f"{type(self).__name__} place", got=repr(place), expected=" or ".join(PLACES), hint="Choose one."
-            )
+        usable = math.isfinite(std) and std >= 0
+        require(usable, f"{type(self).__name__} std", f"{std}", "0 or more", "Set std to 0 for no noise.")
+        require_one_of(f"{type(self).__name__} place", place, PLACES)
         self.std, self.place, self.seed = float(std), place, seed
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
@@ -149,25 +130,17 @@ class _Noise(Mitigation):
 
     module: ClassVar[type[EmbeddingNoise]]
 
-    def __init__(self, section: NoiseSection, seed: int) -> None:
-        self._section, self._noise = section, self.module(section.std, section.place, seed)
-
-    @classmethod
-    def create(cls, training: Training) -> "_Noise":
-        """Make it for a training."""
-        return cls(getattr(training.recipe.mitigate, cls.name), training.plan.seed)
-
-    def facts(self) -> dict[str, Any]:
-        """Return std and place."""
-        return self._section.model_dump(mode="json")
+    def __init__(self, section: NoiseSection, seed: int = 0) -> None:
+        super().__init__(section, seed)
+        self._noise = self.module(section.std, section.place, seed)
 
     def embedding(self, kind: Kind, raw: Tensor, moment: Moment, view: int) -> Tensor:
-        """Add noise before the normalisation."""
-        return self._added(kind, raw, moment, view) if self._section.place == "pre" else raw
+        """Add noise before the normalization."""
+        return self._added(kind, raw, moment, view) if self.section.place == "pre" else raw
 
     def unit(self, kind: Kind, unit: Tensor, moment: Moment, view: int) -> Tensor:
-        """Add noise after the normalisation."""
-        return unit if self._section.place == "pre" else self._added(kind, unit, moment, view)
+        """Add noise after the normalization."""
+        return unit if self.section.place == "pre" else self._added(kind, unit, moment, view)
 
     def _added(self, kind: Kind, embeddings: Tensor, moment: Moment, view: int) -> Tensor:
         return self._noise(embeddings, moment.keys, moment.step, view) if kind == self.module.kind else embeddings
@@ -177,11 +150,13 @@ class _Noise(Mitigation):
 class TextNoise(_Noise):
     """`[mitigate.text_noise]`."""
 
-    name, module = "text_noise", TextEmbeddingNoise
+    summary = "Add Gaussian noise to text embeddings."
+    module = TextEmbeddingNoise
 
 
 @MITIGATIONS.register("image_noise")
 class ImageNoise(_Noise):
     """`[mitigate.image_noise]`."""
 
-    name, module = "image_noise", ImageEmbeddingNoise
+    summary = "Add Gaussian noise to image embeddings: the control of text noise."
+    module = ImageEmbeddingNoise

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import polars as pl
 
-from clipmem.base.errors import InputError, shorten
-from clipmem.base.recipes import Recipe
+from clipmem.base.errors import shorten
+from clipmem.base.require import require
+from clipmem.data.user_tables import read_table
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import file_sha256
@@ -29,19 +30,13 @@ COLUMNS: dict[str, list[str]] = {
 class Parent:
     """A parent's scores.
 
-    Attributes:
-        path: As the recipe names it.
-        table: Columns uid, badness (the higher, the sooner a pair is removed; no nulls), and role if it is known.
-        described: What the manifest of the child says of it.
+    `path` is as the recipe names it; `table` has the columns uid, badness (the higher, the sooner a pair is removed; no
+    nulls), and role if it is known; `described` is what the manifest of the child says of it.
     """
 
     path: str
     table: pl.DataFrame
     described: dict[str, Any]
-
-    def values(self) -> dict[str, float]:
-        """Return the badness by uid."""
-        return dict(zip(self.table["uid"], self.table["badness"], strict=True))
 
 
 def read_parent(path: str, by: By, setting: str) -> Parent:
@@ -57,55 +52,27 @@ def read_parent(path: str, by: By, setting: str) -> Parent:
 
     Args:
         path: A run folder, its `scores.parquet`, or with `file` a Parquet or CSV file with the columns uid and score.
-        by: Which badness.
+        by: Which of them.
         setting: The section, for messages.
-
-    Raises:
-        InputError: The file is missing, unreadable, lacks a column, or has no value at all.
     """
-    where = Path(path)
+    where, setting = Path(path), f"{setting} scores"
     file, weight, described = where, 1.0, dict[str, Any]()
     if where.is_dir():
         folder = RunFolder(where)
         file, recipe = folder.table_path("scores"), folder.recipe()
         weight, known = recipe.score.weight, manifest.read(folder)
         described = {key: known[key] for key in ("recipe_sha256", "data_sha256", "clipmem")}
-    table = _read(file, f"{setting} scores")
-    missing = [name for name in ("uid", *COLUMNS[by]) if name not in table.columns]
-    if missing:
-        raise InputError(
-            f"{setting} scores, {file}",
-            got=f"columns {table.columns}",
-            expected=f"also {missing}",
-            hint=f"by = {by!r} needs them.",
-        )
+    table = read_table(file, setting, ("uid", *COLUMNS[by]), optional=("role",))
     # a CSV was read as text
     numbers = table.with_columns(pl.col(COLUMNS[by]).cast(pl.Float64, strict=False))
-    found = (
-        numbers.select("uid", *_role(table), badness=_badness(by, weight))
-        .drop_nulls()
-        .filter(pl.col("badness").is_finite())
-    )
-    if found.is_empty():
-        raise InputError(
-            f"{setting} scores, {file}",
-            got=f"no value of {COLUMNS[by]}",
-            expected="scores",
-            hint="Choose another file.",
-        )
-    twice = found.filter(pl.col("uid").is_duplicated())["uid"]
-    if len(twice):
-        raise InputError(
-            f"{setting} scores, {file}",
-            got=f"uid {shorten(twice[0])} more than once",
-            expected="one row a pair",
-            hint="Join its rows into one.",
-        )
+    found = numbers.select("uid", pl.col("^role$"), badness=_badness(by, weight)).drop_nulls()
+    found = found.filter(pl.col("badness").is_finite())
+    what = f"{setting}, {file}"
+    require(not found.is_empty(), what, f"no value of {COLUMNS[by]}", "scores", "Choose another file.")
+    twice = found.filter(pl.col("uid").is_duplicated())["uid"].head(1)
+    got = f"uid {', '.join(map(shorten, twice))} more than once"
+    require(twice.is_empty(), what, got, "one row a pair", "Join its rows into one.")
     return Parent(path, found, {"path": path, "scores_sha256": file_sha256(file), **described})
-
-
-def _role(table: pl.DataFrame) -> list[str]:
-    return ["role"] if "role" in table.columns else []
 
 
 def _badness(by: By, weight: float) -> pl.Expr:
@@ -120,41 +87,14 @@ def _badness(by: By, weight: float) -> pl.Expr:
             return pl.col("score")
 
 
-def _read(file: Path, what: str) -> pl.DataFrame:
-    try:
-        # as text: a uid of digits alone is no number
-        return pl.read_csv(file, infer_schema=False) if file.suffix.lower() == ".csv" else pl.read_parquet(file)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(
-            f"{what} = {str(file)!r}",
-            got="no such file" if not file.exists() else f"a file that does not read ({shorten(str(error))})",
-            expected="a run folder, or a Parquet or CSV file",
-            hint="Check the path: a relative one starts at the working directory.",
-        ) from error
-
-
 def check_known(parent: Parent, uids: frozenset[str], setting: str) -> None:
-    """Refuse a parent that was made with other pairs.
-
-    Raises:
-        InputError: It has scores of pairs that the data do not have.
-    """
-    strangers = [uid for uid in parent.table["uid"] if uid not in uids]
-    if strangers:
-        raise InputError(
-            f"{setting} scores = {parent.path!r}",
-            got=f"scores of {len(strangers):,} pairs that the data do not have, such as {shorten(strangers[0])}",
-            expected="a run on the same data",
-            hint="A uid is a hash of picture and captions: the data, or the captions in them, are others.",
-        )
-
-
-def parents_of(recipe: Recipe) -> dict[str, Parent]:
-    """Read the parents that a recipe's active mitigations name, by the name of the section."""
-    found: dict[str, Parent] = {}
-    section = recipe.mitigate
-    if section.remove.active and section.remove.by != "random":
-        found["remove"] = read_parent(section.remove.scores, section.remove.by, "[mitigate.remove]")
-    if section.regroup.active:
-        found["regroup"] = read_parent(section.regroup.scores, "clipmem", "[mitigate.regroup]")
-    return found
+    """Refuse a parent that was made with other pairs."""
+    unknown_uids = [uid for uid in parent.table["uid"] if uid not in uids]
+    among = ", ".join(map(shorten, unknown_uids[:1]))
+    require(
+        not unknown_uids,
+        f"{setting} scores = {parent.path!r}",
+        f"scores of {len(unknown_uids):,} pairs that the data do not have, such as {among}",
+        "a run on the same data",
+        "A uid is a hash of image and captions: the data, or the captions in them, are others.",
+    )

@@ -1,40 +1,49 @@
-"""Providers: models from outside that write captions or draw pictures; a new one is one class and one registry line."""
+"""Providers: models from outside that write captions or draw images; a new one is one class and one registry line."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import shorten
 from clipmem.base.registry import Registry
+from clipmem.base.require import require
 
 
 class Provider(ABC):
-    """A rewriter of captions from outside, such as a language model; its variants are kept, by content.
-
-    Args:
-        address: What follows the colon of its name in the recipe.
-
-    Raises:
-        InputError: It cannot be used.
-    """
+    """A model from outside; what it makes is cached, by content. `address` is what follows the colon of its name."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
     @abstractmethod
     def content(self) -> str:
-        """Return a hash of all that decides what it writes, beside caption, count and seed."""
+        """Return a hash of all that decides what it makes, beside caption, number and seed."""
+
+
+class CaptionProvider(Provider):
+    """A rewriter of captions, such as a language model."""
 
     @abstractmethod
     def rewrite(self, caption: str, *, count: int, seed: int) -> Sequence[str]:
         """Write up to `count` variants of a caption; from caption, count and seed alone."""
 
 
-PROVIDERS: Registry[Provider] = Registry("caption provider", Provider)  # pyright: ignore[reportAbstractUsage]
+class ImageProvider(Provider):
+    """What draws images of captions, such as a diffusion model."""
+
+    @abstractmethod
+    def draw(self, caption: str, number: int, *, seed: int) -> bytes:
+        """Draw image `number` of a caption, encoded; from caption, number and seed alone."""
 
 
-@PROVIDERS.register("transformers")
-class TransformersProvider(Provider):
+P = TypeVar("P", bound=Provider)
+CAPTION_PROVIDERS: Registry[CaptionProvider] = Registry("caption provider", CaptionProvider)  # pyright: ignore[reportAbstractUsage]
+IMAGE_PROVIDERS: Registry[ImageProvider] = Registry("image provider", ImageProvider)  # pyright: ignore[reportAbstractUsage]
+
+
+@CAPTION_PROVIDERS.register("transformers")
+class TransformersProvider(CaptionProvider):
     """A local language model (see `clipmem.models.generators`)."""
 
     def __init__(self, address: str) -> None:
@@ -50,41 +59,6 @@ class TransformersProvider(Provider):
     def rewrite(self, caption: str, *, count: int, seed: int) -> Sequence[str]:
         """Sample from the model."""
         return self._model.rewrite(caption, count=count, seed=seed)
-
-
-def open_provider(name: str, setting: str) -> Provider:
-    """Open the provider that a setting names as KIND:ADDRESS.
-
-    Raises:
-        InputError: The name has no colon, the kind is unknown, or the provider cannot be used.
-    """
-    kind, address = _parted(name, setting, "transformers:models/my-model")
-    return PROVIDERS[kind](address)
-
-
-class ImageProvider(ABC):
-    """What draws pictures of captions; its pictures are kept, by content.
-
-    Args:
-        address: What follows the colon of its name in the recipe.
-
-    Raises:
-        InputError: It cannot be used.
-    """
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-
-    @abstractmethod
-    def content(self) -> str:
-        """Return a hash of all that decides what it draws, beside caption, number and seed."""
-
-    @abstractmethod
-    def draw(self, caption: str, number: int, *, seed: int) -> bytes:
-        """Draw picture `number` of a caption, encoded; from caption, number and seed alone."""
-
-
-IMAGE_PROVIDERS: Registry[ImageProvider] = Registry("image provider", ImageProvider)  # pyright: ignore[reportAbstractUsage]
 
 
 @IMAGE_PROVIDERS.register("diffusers")
@@ -106,14 +80,8 @@ class DiffusersProvider(ImageProvider):
         return self._model.draw(caption, number, seed=seed)
 
 
-def open_image_provider(name: str, setting: str) -> ImageProvider:
-    """Open the provider of pictures that a setting names as KIND:ADDRESS; see `open_provider` for the errors."""
-    kind, address = _parted(name, setting, "diffusers:models/my-pipeline")
-    return IMAGE_PROVIDERS[kind](address)
-
-
-def _parted(name: str, setting: str, example: str) -> tuple[str, str]:
-    kind, colon, address = name.partition(":")
-    if not colon or not address:
-        raise InputError(setting, got=shorten(name), expected="KIND:ADDRESS", hint=f"For example: {example}.")
-    return kind, address
+def open_provider(providers: Registry[P], name: str, setting: str, example: str) -> P:
+    """Open the provider that a setting names as KIND:ADDRESS."""
+    kind, _, address = name.partition(":")
+    require(address, setting, shorten(name), "KIND:ADDRESS", f"For example: {example}.")
+    return providers[kind](address)

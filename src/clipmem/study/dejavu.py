@@ -18,10 +18,10 @@ from clipmem.embed import passes
 from clipmem.evaluate import dejavu
 from clipmem.evaluate.text_only import (
     TFIDF,
-    TextNeighbours,
+    TextNeighbors,
     read_vectors,
-    tfidf_neighbours,
-    vector_neighbours,
+    tfidf_neighbors,
+    vector_neighbors,
 )
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import file_sha256
@@ -131,7 +131,7 @@ def _clipmem(study: PlannedStudy) -> np.ndarray:
     return np.array([np.nan if scores.get(uid) is None else scores[uid] for uid in study.uids], dtype=np.float64)
 
 
-def _text_neighbours(study: PlannedStudy) -> tuple[TextNeighbours, dict[str, Any]]:
+def _text_neighbours(study: PlannedStudy) -> tuple[TextNeighbors, dict[str, Any]]:
     """Find each measured pair's nearest public captions, and say by what."""
     settings, public = study.recipe.dejavu, study.role == "external"
     if settings.text_embeddings:
@@ -140,7 +140,7 @@ def _text_neighbours(study: PlannedStudy) -> tuple[TextNeighbours, dict[str, Any
         vectors = vectors[[row[uid] for uid in study.splits["captions_from"]]]
         file = Path(settings.text_embeddings)
         about = {"name": "text embeddings", "file": file.name, "sha256": file_sha256(file)}
-        return vector_neighbours(vectors[~public], vectors[public], settings.neighbours), about
+        return vector_neighbors(vectors[~public], vectors[public], settings.neighbours), about
     asked = [own for own, is_public in zip(study.captions, public, strict=True) if not is_public]
     there = [own for own, is_public in zip(study.captions, public, strict=True) if is_public]
-    return tfidf_neighbours(asked, there, settings.neighbours), {"name": TFIDF}
+    return tfidf_neighbors(asked, there, settings.neighbours), {"name": TFIDF}

@@ -21,9 +21,8 @@ from clipmem.data.cache import open_cache
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
-from clipmem.mitigate import remove
-from clipmem.mitigate.base import Preparation, prepare
-from clipmem.mitigate.parent import Parent, check_known, parents_of
+from clipmem.mitigate.base import Preparation, edit, parents_of, prepare
+from clipmem.mitigate.parent import Parent, check_known
 from clipmem.report.page import write_report
 from clipmem.score.alignments import ALIGNMENTS
 from clipmem.score.design import ScoreTables, combine
@@ -162,10 +161,8 @@ class Study:
         groups = pairs["group"].to_list()
         if self.recipe.split.near_duplicates:
             groups = duplicate_groups(open_cache(self.folder.path / CACHE), keys=groups)
-        table, files = self._protocol.split(pairs, groups), list[Path]()
-        if self.recipe.mitigate.remove.active:
-            table, removed = remove.take_out(table, self.recipe.mitigate.remove, parents.get("remove"))
-            files.append(self.folder.write(remove.TABLE, removed))
+        table, edits = edit(self.recipe, self._protocol.split(pairs, groups), parents)
+        files = [self.folder.write(name, edited) for name, edited in edits.items()]
         k = self.recipe.train.captions
         captions = {uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)}
         own = [captions[uid] for uid in table["captions_from"]]

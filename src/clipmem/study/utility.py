@@ -12,9 +12,10 @@ from typing import Any
 import polars as pl
 
 from clipmem.base.recipes import Recipe
+from clipmem.data.sources import class_prompts
 from clipmem.embed import passes
 from clipmem.evaluate.over_seeds import Statistics
-from clipmem.evaluate.prompts import Prompts, make_prompts, read_classnames, shipped
+from clipmem.evaluate.prompts import TEMPLATES, Prompts, make_prompts, read_classnames
 from clipmem.evaluate.utility import TestPairs, Utility, class_numbers, why_not
 from clipmem.store.folder import RunFolder
 from clipmem.study.plan import PlannedStudy
@@ -37,9 +38,7 @@ def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
     settings = recipe.evaluate
     if settings.labels == "none":
         return None
-    # a source that is told by its path, and no path: the emoji
-    own = recipe.data.source if recipe.data.path or recipe.data.source != "auto" else "emoji"
-    names, templates = shipped(own, settings.labels)
+    names, templates = class_prompts(recipe.data, settings.labels) or (None, TEMPLATES)
     if settings.classnames:
         names = read_classnames(Path(settings.classnames))
     labels: list[str] = pairs[settings.labels].fill_null("").to_list()

@@ -18,7 +18,7 @@ from clipmem import _version
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import TrainSection
-from clipmem.data.colour import distort
+from clipmem.data.color import distort
 from clipmem.data.transfer import send
 from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, render
 from clipmem.models.openclip import OpenClipEncoder, trim

@@ -1,5 +1,7 @@
 """Data sources, one file a format. Import `open_source`; a new format is one new file here and one line below."""
 
+from collections.abc import Mapping, Sequence
+
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources import (
     classfolder,
@@ -18,9 +20,31 @@ from clipmem.data.sources.base import SOURCES, Source, open_named
 from clipmem.data.sources.detect import Detection, detect
 
 __all__ = [
-    "SOURCES", "Detection", "Source", "classfolder", "coco", "csv_table", "detect", "emoji", "flickr", "hub",
-    "imagefolder", "karpathy", "open_source", "parquet", "saved", "webdataset",
+    "SOURCES", "Detection", "Source", "class_prompts", "classfolder", "coco", "csv_table", "detect", "emoji", "flickr",
+    "hub", "imagefolder", "karpathy", "open_source", "parquet", "resolved", "saved", "webdataset",
 ]  # fmt: skip
+
+
+def named(section: DataSection) -> str:
+    """Return the source that a `[data]` section names, the emoji where it names neither source nor path; else ""."""
+    if section.source not in {"", "auto"}:
+        return section.source
+    return "" if section.path else emoji.EmojiSource.name
+
+
+def class_prompts(section: DataSection, labels: str) -> tuple[Mapping[str, Sequence[str]], Sequence[str]] | None:
+    """Return the names of classes and the sentences that a named source ships (see `Source.class_prompts`)."""
+    name = named(section)
+    return SOURCES[name].class_prompts(labels) if name else None
+
+
+def resolved(section: DataSection) -> DataSection:
+    """Return a `[data]` section that names its source: `auto` or nothing is what lies at its path, or the emoji."""
+    name = named(section)
+    if name:
+        return section.model_copy(update={"source": name})
+    found = detect(section.path, section)
+    return section.model_copy(update={"source": found.format, "path": found.path})
 
 
 def open_source(section: DataSection) -> Source:
@@ -29,9 +53,4 @@ def open_source(section: DataSection) -> Source:
     Raises:
         InputError: The name is unknown, the path holds no known format, or the source cannot read it.
     """
-    if section.source not in {"", "auto"}:
-        return open_named(section)
-    if not section.path:
-        return open_named(section.model_copy(update={"source": "emoji"}))
-    found = detect(section.path, section)
-    return open_named(section.model_copy(update={"source": found.format, "path": found.path}))
+    return open_named(resolved(section))

@@ -1,29 +1,21 @@
-"""Which column of a table is the picture and which the caption: the recipe's names, or those that people use."""
+"""Which column of a table is the image and which the caption: the recipe's names, or those that people use."""
 
 import functools
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
+from clipmem.base.require import require
 from clipmem.base.suggest import did_you_mean
+from clipmem.data.objects import split_objects
 
 # open_clip's first names are filepath and title, img2dataset's jpg and caption, Hugging Face's image and text
 IMAGES = (
-    "image",
-    "filepath",
-    "image_path",
-    "file_name",
-    "filename",
-    "path",
-    "img",
-    "picture",
-    "jpg",
-    "jpeg",
-    "png",
-    "webp",
-)
+    "image", "filepath", "image_path", "file_name", "filename", "path", "img", "picture", "jpg", "jpeg", "png", "webp",
+)  # fmt: skip
 CAPTIONS = ("captions", "caption", "title", "text", "sentences", "txt")
+_USUAL = {"image_column": IMAGES, "caption_column": CAPTIONS}
 KEYS = frozenset(name for name in DataSection.model_fields if name.endswith("_column"))
 
 
@@ -42,44 +34,26 @@ class Columns(NamedTuple):
         return list(dict.fromkeys(name for name in self if name))
 
 
-def chosen(names: Iterable[str], wanted: str, key: str, usual: Iterable[str]) -> str:
-    """Return the column that a recipe names, or without a choice the first usual one; empty if there is none.
-
-    Args:
-        names: The table's columns.
-        wanted: The recipe's value.
-        key: The recipe's key, of which the default leaves the choice to us.
-        usual: The usual names, the likeliest first; capital letters do not count.
-
-    Example:
-        >>> chosen(["filepath", "Title"], "captions", "caption_column", CAPTIONS)
-        'Title'
-    """
-    return _chosen(tuple(names), wanted, key, tuple(usual))
-
-
 @functools.lru_cache(maxsize=256)
-def _chosen(there: tuple[str, ...], wanted: str, key: str, usual: tuple[str, ...]) -> str:
+def chosen(there: tuple[str, ...], wanted: str, key: str) -> str:
+    """Return the column that a recipe's `key` names, or by its default the first usual one there; empty if none."""
     if wanted in there:
         return wanted
     if wanted != DataSection.model_fields[key].default:
         return ""
-    by_lower = {name.lower(): name for name in reversed(there)}
-    return next((by_lower[name] for name in usual if name in by_lower), "")
+    by_lower = {name.lower(): name for name in reversed(there)}  # capital letters do not count
+    return next((by_lower[name] for name in _USUAL[key] if name in by_lower), "")
 
 
-def recognised(names: Iterable[str], section: DataSection) -> tuple[str, str]:
-    """Return the picture and the caption column by which a table is recognised; empty where there is none.
+def recognized(names: Iterable[str], section: DataSection) -> tuple[str, str]:
+    """Return the image and the caption column by which a table is recognized; empty where there is none.
 
     A column that a recipe names and that is not there does not make it another format: `find_columns` refuses it.
     """
     there = tuple(names)
     image, captions = (
-        chosen(there, wanted, key, usual) or chosen(there, DataSection.model_fields[key].default, key, usual)
-        for wanted, key, usual in (
-            (section.image_column, "image_column", IMAGES),
-            (section.caption_column, "caption_column", CAPTIONS),
-        )
+        chosen(there, getattr(section, key), key) or chosen(there, DataSection.model_fields[key].default, key)
+        for key in _USUAL
     )
     return image, captions
 
@@ -100,18 +74,14 @@ def no_such_column(key: str, name: str, there: Iterable[str], *, what: str) -> I
 
 
 class KeysSeen:
-    """Which of the names in a recipe occur in data whose records each have keys of their own (JSON beside pictures).
-
-    Args:
-        section: The recipe's `[data]` section.
-    """
+    """Which of the names in a recipe occur in data whose records each have keys of their own (JSON beside images)."""
 
     def __init__(self, section: DataSection) -> None:
         self._missing = named_columns(section)
         self._known: set[str] = set()
 
     def see(self, names: Iterable[str]) -> None:
-        """Note the keys of a record. A picture is never named by one."""
+        """Note the keys of a record. An image is never named by one."""
         if self._missing:
             self._known.update(names)
             self._missing = {
@@ -119,65 +89,38 @@ class KeysSeen:
             }
 
     def check(self, what: str) -> None:
-        """Refuse a name that no record had.
-
-        Raises:
-            InputError: There is one.
-        """
+        """Refuse a name that no record had."""
         for key, name in self._missing.items():
             raise no_such_column(key, name, self._known - {name}, what=what)
 
 
 def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Columns:
-    """Return the columns of a table that a recipe asks for.
-
-    Args:
-        names: The table's columns.
-        section: The recipe's `[data]` section.
-        what: The table's name, for messages.
-
-    Raises:
-        InputError: There is no column for the picture or the caption, or a named one is missing.
-    """
-    there = list(names)
-    found = Columns(
-        chosen(there, section.image_column, "image_column", IMAGES),
-        chosen(there, section.caption_column, "caption_column", CAPTIONS),
-        section.group_column,
-        section.label_column,
-        section.object_column,
-    )
-    missing = [
-        wanted
-        for wanted, name in ((section.caption_column, found.captions), (section.image_column, found.image))
-        if not name
-    ]
-    missing += [name for name in (found.group, found.label, found.objects) if name and name not in there]
-    if missing:
-        raise InputError(
-            what, got=f"no column {missing[0]!r}", hint=did_you_mean(missing[0], there, kind="column")
-        )  # fmt: skip
+    """Return the columns of a table that a recipe asks for."""
+    there = tuple(names)
+    image, captions = (chosen(there, getattr(section, key), key) for key in _USUAL)
+    found = Columns(image, captions, section.group_column, section.label_column, section.object_column)
+    missing = [section.caption_column] * (not captions) + [section.image_column] * (not image)
+    missing += [name for name in found[2:] if name and name not in there]
+    for name in missing:
+        raise InputError(what, got=f"no column {name!r}", hint=did_you_mean(name, there, kind="column"))
     twice = next((name for name in found.used if there.count(name) > 1), "")
-    if twice:
-        raise InputError(
-            what, got=f"{there.count(twice)} columns {twice!r}", expected="one", hint="Give them different names."
-        )
+    require(not twice, what, f"{there.count(twice)} columns {twice!r}", "one", "Give them different names.")
     return found
 
 
-def text_of(row: Mapping[str, object], name: str) -> str:
-    """Return a group or label as text; empty where the row has none."""
-    value = row.get(name) if name else None
-    return "" if value is None else str(value)
+class About(TypedDict):
+    """What a record says of its image beside captions."""
+
+    group: str
+    label: str
+    objects: list[str]
 
 
-def objects_of(row: Mapping[str, object], name: str) -> list[str]:
-    """Return the objects of a row: a list of texts, or one text with commas between them.
-
-    Example:
-        >>> objects_of({"things": "cat, sofa,cat"}, "things")
-        ['cat', 'sofa']
-    """
-    value = row.get(name) if name else None
-    items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    return list(dict.fromkeys(text for item in items if (text := str("" if item is None else item).strip())))
+def about(row: Mapping[str, object], section: DataSection) -> About:
+    """Return group and label of a record as text, empty where it has none, and its objects."""
+    group, label = (row.get(name) if name else None for name in (section.group_column, section.label_column))
+    return {
+        "group": "" if group is None else str(group),
+        "label": "" if label is None else str(label),
+        "objects": split_objects(row.get(section.object_column) if section.object_column else None),
+    }

@@ -1,7 +1,7 @@
 """Which format lies at a path, told by what is in it and not by its name alone.
 
-The first source that recognises it is taken, in the order of `ORDER`: what is most particular first. When not to trust
-it: a folder may hold several data sets at once; then name the one you mean.
+The first source that recognizes it is taken, the most particular first (`Source.rank`). When not to trust it: a folder
+may hold several data sets at once; then name the one you mean.
 """
 
 from pathlib import PurePosixPath
@@ -9,24 +9,17 @@ from typing import NamedTuple
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
+from clipmem.base.require import require
 from clipmem.data.sources.base import SOURCES
 from clipmem.data.sources.columns import named_columns, no_such_column
-from clipmem.data.sources.look import PICTURES, Look
+from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe
 
-# sources of installed packages come after these
-ORDER = ("hub", "saved", "webdataset", "imagefolder", "parquet", "coco", "karpathy", "csv", "flickr", "jsonl")
 _TABLES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".token")
 _MOST_FILES = 40
 
 
 class Detection(NamedTuple):
-    """What was found.
-
-    Attributes:
-        format: The name of the data source.
-        path: What it is to be opened with: the path, or the one file of captions in that folder.
-        reason: Why, in a few words.
-    """
+    """The name of the source, the path to open (that of the one table of captions in a folder), and why."""
 
     format: str
     path: str
@@ -43,57 +36,54 @@ def detect(path: str, section: DataSection | None = None) -> Detection:
     Raises:
         InputError: No format fits, or several files in a folder do; the message says what is there.
     """
-    look = Look(path, section)
-    found = _recognised(look)
+    probe = PathProbe(path, section)
+    found = _recognized(probe)
     if found:
         return found
-    inside = _inside(look) if look.is_dir else []
-    if len(inside) == 1:
-        return inside[0]
+    inside = _inside(probe) if probe.is_dir else []
+    require(
+        len(inside) < 2,
+        "[data] path",
+        f"{path!r}, a folder with {len(inside)} data sets: {', '.join(one.path for one in inside[:4])}",
+        "one of them",
+        "Set data.path to the file that you mean.",
+    )
     if inside:
-        raise InputError(
-            "[data] path",
-            got=f"{path!r}, a folder with {len(inside)} data sets: {', '.join(one.path for one in inside[:4])}",
-            expected="one of them",
-            hint="Set data.path to the file that you mean.",
-        )
-    names = look.names
-    for key, name in named_columns(look.section).items():
-        if names and name not in names:
-            raise no_such_column(key, name, names, what=path)
-    raise InputError("[data] path", got=f"{path!r}, {look.describe()}", expected=_expected(look), hint=_todo(look))
+        return inside[0]
+    for key, name in named_columns(probe.section).items():
+        if probe.names and name not in probe.names:
+            raise no_such_column(key, name, probe.names, what=path)
+    raise InputError("[data] path", got=f"{path!r}, {probe.describe()}", expected=_expected(probe), hint=_hint(probe))
 
 
-def _recognised(look: Look) -> Detection | None:
-    names = [*ORDER, *(name for name in SOURCES if name not in ORDER)]
-    for name in names:
-        reason = SOURCES[name].recognise(look)
+def _recognized(probe: PathProbe) -> Detection | None:
+    for name in sorted(SOURCES, key=lambda name: SOURCES[name].rank):
+        reason = SOURCES[name].recognize(probe)
         if reason:
-            return Detection(name, look.text, reason)
+            return Detection(name, probe.text, reason)
     return None
 
 
-def _inside(look: Look) -> list[Detection]:
+def _inside(probe: PathProbe) -> list[Detection]:
     """Return what the tables of captions in a folder are."""
-    tables = [name for name in look.files if name.lower().endswith(_TABLES) and name.count("/") < 2]
-    found = [_recognised(Look(str(look.path / name), look.section)) for name in tables[:_MOST_FILES]]
+    tables = [name for name in probe.files if name.lower().endswith(_TABLES) and name.count("/") < 2]
+    found = [_recognized(PathProbe(str(probe.path / name), probe.section)) for name in tables[:_MOST_FILES]]
     return [one for one in found if one]
 
 
-def _expected(look: Look) -> str:
-    if look.is_dir and look.with_suffix(*PICTURES):
+def _expected(probe: PathProbe) -> str:
+    if probe.is_dir and probe.with_suffix(*IMAGE_ENDINGS):
         return "captions with them: metadata.csv (file_name, caption), or a .txt or .json beside each"
-    if look.is_file and (
-        look.head.startswith(b"PAR1") or PurePosixPath(look.text).suffix in {".csv", ".tsv", ".jsonl"}
-    ):
-        return "a column of pictures (such as image or filepath) and one of captions (such as caption or title)"
+    suffix = PurePosixPath(probe.text).suffix
+    if probe.is_file and (probe.head.startswith(b"PAR1") or suffix in {".csv", ".tsv", ".jsonl"}):
+        return "a column of images (such as image or filepath) and one of captions (such as caption or title)"
     return (
         "an image folder, CSV, JSON lines, COCO or Karpathy JSON, Flickr's text, tars, Parquet, or a folder that "
         "datasets has saved"
     )
 
 
-def _todo(look: Look) -> str:
-    if not look.is_file and not look.is_dir:
+def _hint(probe: PathProbe) -> str:
+    if not probe.is_file and not probe.is_dir:
         return "Check the path; a data set of Hugging Face's hub is written hf-hub:OWNER/NAME."
     return "Set data.image_column and data.caption_column, or data.source; docs/data.md shows every format."

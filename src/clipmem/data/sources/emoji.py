@@ -1,25 +1,27 @@
 """The shipped data: emoji as several artists drew them, each with several captions.
 
-A pair is one emoji: its picture by the first vendor in `VENDORS` that drew it, and its captions. The other vendors'
-pictures are image variants. The group key is the concept, so that the same thing in another skin or facing the other
+A pair is one emoji: its image by the first vendor in `VENDORS` that drew it, and its captions. The other vendors'
+images are image variants. The group key is the concept, so that the same thing in another skin or facing the other
 way never sits in another role.
 """
 
 import functools
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import as_file, files
 
 import polars as pl
 
-from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
-from clipmem.data.quarantine import Ledger
+from clipmem.base.require import require
 from clipmem.data.sources.base import SOURCES, Source
-from clipmem.store.hashing import pair_uid
+from clipmem.data.sources.records import Part, Record
+from clipmem.store.hashing import begin_uid
 
-# An object that only one or two emoji have can hardly be found among the public pictures: it is no label.
+# An object that only one or two emoji have can hardly be found among the public images: it is no label.
 COMMON = 3
+SOURCE = "emoji.parquet"
 VENDORS = ("noto", "twemoji", "fluent-flat", "noto-v1", "emojione", "fxemoji")
 
 
@@ -29,8 +31,8 @@ def _table() -> pl.DataFrame:
         return pl.read_parquet(path)
 
 
-def _objects(emoji: pl.DataFrame) -> pl.Series:
-    """Name what is in each picture: its Unicode group and subgroup, and its keywords that at least three emoji have.
+def _objects(emoji: pl.DataFrame) -> list[list[str]]:
+    """Name what is in each image: its Unicode group and subgroup, and its keywords that at least three emoji have.
 
     The keywords are those of the dictionaries (CLDR, emojibase, emojilib) in small letters, not the words of a caption.
     As with the categories of COCO, an object may stand in the caption that a model trains on (the emoji's name) or not:
@@ -38,65 +40,61 @@ def _objects(emoji: pl.DataFrame) -> pl.Series:
     """
     words = [sorted({word.lower() for word in own}) for own in emoji["keywords"].to_list()]
     times = Counter(word for own in words for word in own)
-    return pl.Series(
-        "objects",
-        [
-            [f"group:{group}", f"subgroup:{subgroup}", *(word for word in own if times[word] >= COMMON)]
-            for group, subgroup, own in zip(emoji["group"], emoji["subgroup"], words, strict=True)
-        ],
-    )
+    return [
+        [f"group:{group}", f"subgroup:{subgroup}", *(word for word in own if times[word] >= COMMON)]
+        for group, subgroup, own in zip(emoji["group"], emoji["subgroup"], words, strict=True)
+    ]
 
 
 @SOURCES.register("emoji")
 class EmojiSource(Source):
     """The 1,914 emoji that ship in the package (see `data/assets/README.md`)."""
 
+    summary = "The 1,914 emoji that ship in the package."
+
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
-        if section.path:
-            raise InputError(
-                "[data] path",
-                got=f"{section.path!r} with source 'emoji', which ships in the package",
-                expected="no path",
-                hint="Set data.source to 'auto': it tells what the path holds.",
-            )
+        require(
+            not section.path,
+            "[data] path",
+            f"{section.path!r} with source 'emoji', which ships in the package",
+            "no path",
+            "Set data.source to 'auto': it tells what the path holds.",
+        )
         table = _table()
         self._bytes = dict(zip(table["id"], table["image"].struct.field("bytes"), strict=True))
 
-    def pairs(self) -> pl.DataFrame:
-        """Return one pair an emoji; `label` is its Unicode group and `sublabel` its subgroup."""
+    @classmethod
+    def class_prompts(cls, labels: str) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
+        """Return the names of the Unicode groups (`label`) or subgroups (`sublabel`), and sentences of an icon."""
+        shipped = json.loads((files("clipmem.data") / "assets" / "prompts.json").read_text(encoding="utf-8"))
+        return shipped[labels], shipped["templates"]
+
+    def records(self) -> Iterator[Record]:
+        """Yield one record an emoji; `label` is its Unicode group and `sublabel` its subgroup."""
         order = pl.col("vendor").replace_strict({vendor: rank for rank, vendor in enumerate(VENDORS)})
-        grouped = (
-            _table()
-            .sort("unicode", order)
-            .group_by("unicode", maintain_order=True)
-            .agg(
-                pl.col("id").first().alias("image"),
-                pl.col("id").slice(1).alias("variants"),
-                pl.col("captions", "keywords", "group", "subgroup", "concept", "license", "attribution").first(),
+        about = ("captions", "keywords", "group", "subgroup", "concept", "license", "attribution")
+        table = _table().sort("unicode", order).group_by("unicode", maintain_order=True)
+        grouped = table.agg("id", pl.col(*about).first())
+        for row, objects in zip(grouped.iter_rows(named=True), _objects(grouped), strict=True):
+            first, *variants = row["id"]
+            self.ledger.read += len(row["id"])
+            yield Record(
+                SOURCE,
+                row["unicode"],
+                first,
+                begin_uid(self._bytes[first]),
+                [Part(one, row["captions"]) for one in row["id"]],
+                group=row["concept"],
+                label=row["group"],
+                sublabel=row["subgroup"],
+                objects=objects,
+                variants=variants,
+                credit=f"{row['attribution']} ({row['license']})",
             )
-        )
-        uids = [
-            pair_uid(self._bytes[image], captions)
-            for image, captions in zip(grouped["image"], grouped["captions"].to_list(), strict=True)
-        ]
-        read, pairs = _table().height, grouped.height
-        self.ledger = Ledger(read=read, pairs=pairs, merged=read - pairs)
-        return grouped.select(
-            pl.Series("uid", uids),
-            pl.col("unicode").alias("key"),
-            "image",
-            "captions",
-            "variants",
-            pl.col("concept").alias("group"),
-            pl.col("group").alias("label"),
-            pl.col("subgroup").alias("sublabel"),
-            pl.format("{} ({})", "attribution", "license").alias("credit"),
-            _objects(grouped),
-        ).sort("uid")
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the WebP bytes of the pictures with these ids."""
+        """Return the WebP bytes of the images with these ids."""
         return [self._bytes[reference] for reference in references]
 
     def credits(self) -> list[str]:

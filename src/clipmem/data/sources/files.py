@@ -1,8 +1,8 @@
-"""Sources whose pictures are files of their own: rows that name a path, and where those paths start from.
+"""Sources whose images are files of their own: rows that name a path, and where those paths start from.
 
 Rows with the same path are one pair. Paths are looked for from the table's own folder, from the working folder, then in
 the folders around; `data.image_root` says it outright. The search looks at a sample of the names: where two folders
-hold pictures of the same names, the one with more of them is taken, and only `data.image_root` can tell better.
+hold images of the same names, the one with more of them is taken, and only `data.image_root` can tell better.
 """
 
 import os
@@ -10,52 +10,20 @@ import posixpath
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar
 
-from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
-from clipmem.data.sources.base import RecordSource
-from clipmem.data.sources.look import PICTURES
-from clipmem.data.sources.records import (
-    NO_PATH,
-    OTHER_VALUES,
-    Part,
-    Record,
-    examine_file,
-    loses_values,
-    read_file,
-)
+from clipmem.base.require import require
+from clipmem.data.sources.base import Source, image_gone, require_data
+from clipmem.data.sources.path_probe import IMAGE_ENDINGS, parse_json
+from clipmem.data.sources.records import NO_IMAGE, NO_PATH, Part, Record, examine_file, read_file
 
 _SAMPLE = 20
-_FOLDERS = 2000  # that are searched for the pictures
+_FOLDERS = 2000  # that are searched for the images
 
 
-class Row(NamedTuple):
-    """One line of a table of captions.
-
-    Attributes:
-        source: The file in which it stands.
-        key: Which record of it.
-        path: The picture's path as written; it need not be text.
-        captions: Captions as found.
-        group: Its group, or empty.
-        label: Its class, or empty.
-        objects: What is in the picture.
-        why: Why it has no captions, where that is known.
-    """
-
-    source: str
-    key: str
-    path: object
-    captions: Sequence[object]
-    group: str = ""
-    label: str = ""
-    objects: Sequence[str] = ()
-    why: str = ""
-
-
-class FileSource(RecordSource):
-    """A table of captions beside files of pictures. References are paths from the table's folder, or whole paths."""
+class FileSource(Source):
+    """A table of captions beside files of images. References are paths from the table's folder, or whole paths."""
 
     @property
     def base(self) -> Path:
@@ -64,46 +32,34 @@ class FileSource(RecordSource):
         return path if path.is_dir() else path.parent
 
     @abstractmethod
-    def rows(self) -> Iterator[Row]:
-        """Yield the rows in the source's order; each is counted in `ledger.read`, and so is one that is listed."""
+    def rows(self) -> Iterator[Record]:
+        """Yield one record a row, see `row_record`; each is counted in `ledger.read`, and so is one that is listed."""
 
     def records(self) -> Iterator[Record]:
-        """Yield one record a picture, with the captions of all its rows."""
-        grouped: dict[str, list[Row]] = {}
+        """Yield one record an image, with the captions of all its rows."""
+        joined: dict[str, Record] = {}
         for row in self.rows():
-            if isinstance(row.path, str) and row.path.strip():
-                grouped.setdefault(posixpath.normpath(row.path), []).append(row)
-            else:
+            if not row.reference.strip():
                 self.ledger.leave_out(row.source, row.key, NO_PATH)
-        root = self._root(list(grouped))
-        references = {path: posixpath.normpath(posixpath.join(root, path)) for path in grouped}
-        self.ledger.unnamed = self._unnamed(set(references.values()))
-        for path, rows in grouped.items():
-            yield self._joined(rows, path, references[path])
+                continue
+            path = posixpath.normpath(row.reference)
+            if joined.setdefault(path, row) is not row:
+                joined[path].join(row, self.ledger)
+        root = self._root(list(joined))
+        for path, record in joined.items():
+            record.key, record.reference = path, posixpath.normpath(posixpath.join(root, path))
+        self.ledger.unnamed = self._unnamed({record.reference for record in joined.values()})
+        for record in joined.values():
+            record.image = examine_file(self.base / record.reference)
+            yield record
 
     def _unnamed(self, references: set[str]) -> int:
-        """Count the pictures beside those that rows name; a split leaves the others out on purpose."""
+        """Count the images beside those that rows name; a split leaves the others out on purpose."""
         folders = {posixpath.dirname(reference) for reference in references}
         if self.section.split or len(folders) > _FOLDERS:
             return 0
-        found = (posixpath.join(folder, name) for folder in folders for name in _pictures_in(self.base / folder))
+        found = (posixpath.join(folder, name) for folder in folders for name in _images_in(self.base / folder))
         return sum(posixpath.normpath(name) not in references for name in found)
-
-    def _joined(self, rows: Sequence[Row], path: str, reference: str) -> Record:
-        first = rows[0]
-        for row in rows[1:]:
-            if loses_values((first.group, first.label, first.objects), (row.group, row.label, row.objects)):
-                self.ledger.note(row.source, row.key, OTHER_VALUES)
-        return Record(
-            first.source,
-            path,
-            reference,
-            examine_file(self.base / reference),
-            [Part(row.key, row.captions, row.why) for row in rows],
-            group=first.group,
-            label=first.label,
-            objects=first.objects,
-        )
 
     def _root(self, paths: Sequence[str]) -> str:
         """Return the folder that the rows' paths start from, seen from `base`."""
@@ -112,51 +68,77 @@ class FileSource(RecordSource):
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         """Return the bytes of these files."""
-        return [_bytes_of(self.base, reference) for reference in references]
+        return read_files(self.base, references)
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
         """Return the order of the paths."""
         return sorted(range(len(references)), key=references.__getitem__)
 
 
-def _bytes_of(base: Path, reference: str) -> bytes:
-    data = read_file(base / reference)
-    if isinstance(data, str):
-        raise InputError(
-            f"picture {reference!r}",
-            got=data,
-            expected=f"the file that was in {base} when the pairs were listed",
-            hint="Put it back, or start a study in another run folder.",
+class TableSource(FileSource):
+    """A source that `data.path` names one file of."""
+
+    holds: ClassVar[str]  # what the file is, for the message where there is none
+
+    def __init__(self, section: DataSection) -> None:
+        super().__init__(section)
+        self.file = Path(section.path)
+        require_data(self.file.is_file(), section, self.holds)
+
+    def document(self, *lists: str) -> list[list[dict[str, object]]]:
+        """Parse a JSON file that holds a whole data set, and return the lists of objects that it has under names."""
+        try:
+            data = self.file.read_bytes()
+        except OSError:
+            data = b""
+        found = parse_json(data)
+        require(found is not None, f"{self.file}", "a file that is not JSON", "", "Check that it was copied whole.")
+        values = [found.get(name) for name in lists] if isinstance(found, dict) else [None]
+        require(
+            all(isinstance(one, list) and all(isinstance(item, dict) for item in one) for one in values),
+            f"{self.file}",
+            "JSON of another form",
+            f"an object with lists of objects as {' and '.join(map(repr, lists))}",
+            "Set data.source to auto: it tells what it is.",
         )
-    return data
+        return values  # pyright: ignore[reportReturnType]
+
+
+def row_record(source: str, path: object, part: Part, **about: Any) -> Record:
+    """Make the record of one row of a table: its image is looked at later, and its path need not be text."""
+    return Record(source, part.key, path if isinstance(path, str) else "", NO_IMAGE, [part], **about)
+
+
+def read_files(base: Path, references: Sequence[str]) -> list[bytes]:
+    """Return the bytes of files below a folder."""
+    found: list[bytes] = []
+    for reference in references:
+        data = read_file(base / reference)
+        if isinstance(data, str):
+            raise image_gone(reference, data)
+        found.append(data)
+    return found
 
 
 def named_root(section: DataSection) -> Path | None:
-    """Return the folder that `data.image_root` names, or None when it is empty.
-
-    Raises:
-        InputError: There is no such folder.
-    """
+    """Return the folder that `data.image_root` names, or None when it is empty."""
     if not section.image_root:
         return None
     root = Path(section.image_root)
-    if not root.is_dir():
-        raise InputError(
-            "[data] image_root",
-            got=f"{section.image_root!r}, where there is no folder",
-            expected="the folder that the paths of the pictures start from",
-            hint="Mend it, or leave it empty: the folders around data.path are searched then.",
-        )
+    require(
+        root.is_dir(),
+        "[data] image_root",
+        f"{section.image_root!r}, where there is no folder",
+        "the folder that the paths of the images start from",
+        "Correct it, or leave it empty: the folders around data.path are searched then.",
+    )
     return root
 
 
 def find_root(paths: Sequence[str], base: Path) -> Path:
     """Return the folder from which most of a sample of paths lead to files; `base` when none does.
 
-    Args:
-        paths: Paths as a table writes them.
-        base: The table's folder. It comes first, then the working folder, then all that lie in `base` and in its
-            parent, two levels deep.
+    `base` itself comes first, then the working folder, then all that lie in `base` and in its parent, two levels deep.
     """
     step = max(1, len(paths) // _SAMPLE)
     sample = paths[::step][:_SAMPLE]
@@ -188,17 +170,17 @@ def _folders_around(base: Path) -> Iterator[Path]:
         left -= len(level)
 
 
-def _folders_in(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(folder / entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
-    except OSError:
-        return []
-
-
-def _pictures_in(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return [one.name for one in entries if one.name[0] != "." and one.name.lower().endswith(PICTURES)]
+            return [entry for entry in entries if entry.name[0] != "."]
     except (OSError, ValueError):
         return []
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(folder / entry.name for entry in _entries(folder) if entry.is_dir())
+
+
+def _images_in(folder: Path) -> list[str]:
+    return [entry.name for entry in _entries(folder) if entry.name.lower().endswith(IMAGE_ENDINGS)]

@@ -7,16 +7,16 @@ a bar is the separator's. The first line is a row, or a header of the usual name
 import re
 from collections.abc import Iterator
 
-from clipmem.base.errors import InputError, shorten
-from clipmem.base.recipes import DataSection
+from clipmem.base.errors import shorten
+from clipmem.base.require import require
 from clipmem.data.sources.base import SOURCES
 from clipmem.data.sources.columns import CAPTIONS, IMAGES
-from clipmem.data.sources.csv_table import need_file
-from clipmem.data.sources.files import FileSource, Row
-from clipmem.data.sources.look import Look
+from clipmem.data.sources.files import TableSource, row_record
+from clipmem.data.sources.path_probe import PathProbe
+from clipmem.data.sources.records import Part, Record
 from clipmem.data.sources.text_tables import OPEN_QUOTE, csv_lines, long_fields, open_text, split_line
 
-BROKEN_LINE = "a line without a picture and a caption"
+BROKEN_LINE = "a line without an image and a caption"
 _NAME = r"[^\t,|#:]+\.(?:jpe?g|png|webp|gif|bmp|tiff?)"
 # one line of Flickr30k's results.csv lacks its second bar
 _DIALECTS = {
@@ -30,31 +30,30 @@ _HEADER = {*IMAGES, *CAPTIONS, "image_name", "comment_number", "caption_number",
 
 
 @SOURCES.register("flickr")
-class FlickrSource(FileSource):
-    """A text file with a picture's name and one caption a line, five lines a picture."""
+class FlickrSource(TableSource):
+    """A text file with an image's name and one caption a line, five lines an image."""
 
+    summary = "The text file of Flickr8k or Flickr30k, the images beside it."
     uses = frozenset({"image_root"})
-
-    def __init__(self, section: DataSection) -> None:
-        super().__init__(section)
-        self._file = need_file(section, "Flickr's text file of captions")
+    rank = 80
+    holds = "Flickr's text file of captions"
 
     @classmethod
-    def recognise(cls, look: Look) -> str:
+    def recognize(cls, probe: PathProbe) -> str:
         """A text file whose lines (after a header of the usual names, which it may have) are of one of the dialects."""
-        dialect = dialect_of(look.lines) if look.is_file else ""
-        begins = dialect and (_DIALECTS[dialect].fullmatch(look.lines[0]) or _is_header(look.lines[0]))
+        dialect = dialect_of(probe.lines) if probe.is_file else ""
+        begins = dialect and (_DIALECTS[dialect].fullmatch(probe.lines[0]) or _is_header(probe.lines[0]))
         return f"lines of {dialect}" if begins else ""
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Record]:
         """Yield one row a line."""
-        dialect = dialect_of(Look(str(self._file)).lines) or "NAME,CAPTION"
-        pattern, source, quoted = _DIALECTS[dialect], self._file.name, dialect in _QUOTED
+        dialect = dialect_of(PathProbe(str(self.file)).lines) or "NAME,CAPTION"
+        pattern, source, quoted = _DIALECTS[dialect], self.file.name, dialect in _QUOTED
 
         def is_row(line: str) -> bool:
             return bool(pattern.fullmatch(line.rstrip("\r\n")))
 
-        with open_text(self._file) as stream, long_fields():
+        with open_text(self.file) as stream, long_fields():
             lines = csv_lines(stream, ",", is_row) if quoted else ((k, line, []) for k, line in enumerate(stream, 1))
             for number, line, cells in lines:
                 text = line.rstrip("\r\n")
@@ -70,22 +69,18 @@ class FlickrSource(FileSource):
                 else:
                     if quoted and caption.startswith('"'):
                         caption = ",".join(split_line(caption, ","))
-                    yield Row(source, f"line {number}", match["path"], [caption])
+                    yield row_record(source, match["path"], Part(f"line {number}", [caption]))
 
     def _header(self, line: str, dialect: str) -> bool:
-        """Tell whether a first line that is no row is a header.
-
-        Raises:
-            InputError: The lines have a header in this dialect, and it is none that is known.
-        """
-        if _is_header(line) or "#" in dialect:
-            return _is_header(line)
-        raise InputError(
-            f"{self._file}",
-            got=f"the first line {shorten(line)}",
-            expected=f"{dialect}, or a header of usual names such as image,caption",
-            hint="Set data.source to csv, and data.image_column and data.caption_column to names of that line.",
+        """Tell whether a first line that is no row is a header."""
+        require(
+            _is_header(line) or "#" in dialect,
+            f"{self.file}",
+            f"the first line {shorten(line)}",
+            f"{dialect}, or a header of usual names such as image,caption",
+            "Set data.source to csv, and data.image_column and data.caption_column to names of that line.",
         )
+        return _is_header(line)
 
 
 def _is_header(line: str) -> bool:

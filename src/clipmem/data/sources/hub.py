@@ -6,6 +6,7 @@ is never run.
 """
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -14,11 +15,11 @@ from pathlib import Path
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.recipes import DataSection
-from clipmem.base.suggest import did_you_mean
-from clipmem.data.sources.base import SOURCES, RecordSource, open_named
+from clipmem.base.require import require
+from clipmem.data.sources.base import SOURCES, Source, open_named, require_split
 from clipmem.data.sources.columns import KEYS
 from clipmem.data.sources.detect import detect
-from clipmem.data.sources.look import Look
+from clipmem.data.sources.path_probe import PathProbe
 from clipmem.data.sources.records import Record
 from clipmem.data.sources.row_files import ArrowRows
 from clipmem.data.sources.rows import RowSource
@@ -28,10 +29,12 @@ _NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?")
 
 
 @SOURCES.register("hub")
-class HubSource(RecordSource):
+class HubSource(Source):
     """A data set by its name; with several configurations, `hf-hub:OWNER/NAME:CONFIGURATION`."""
 
+    summary = "A data set of Hugging Face's hub that is on this machine, by its name."
     uses = KEYS | {"image_root", "split", "download"}
+    rank = 0
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
@@ -39,31 +42,31 @@ class HubSource(RecordSource):
         self.ledger = self._source.ledger
 
     @classmethod
-    def recognise(cls, look: Look) -> str:
+    def recognize(cls, probe: PathProbe) -> str:
         """A name that begins with hf-hub:."""
-        return "a name on Hugging Face's hub" if look.text.startswith(PREFIXES) else ""
+        return "a name on Hugging Face's hub" if probe.text.startswith(PREFIXES) else ""
 
     def records(self) -> Iterator[Record]:
         """Yield the records of the data set as its own format gives them."""
         return self._source.records()
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the encoded pictures behind references."""
+        """Return the encoded images behind references."""
         return self._source.read(references)
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the order in which the pictures lie on the disk."""
+        """Return the order in which the images lie on the disk."""
         return self._source.storage_order(references)
 
 
-def _open(section: DataSection) -> RecordSource:
+def _open(section: DataSection) -> Source:
     text = section.path
     for prefix in PREFIXES:
         text = text.removeprefix(prefix)
     match = _NAME.fullmatch(text)
     if match is None:
         raise InputError(
-            "[data] path", got=f"{section.path!r}", expected="hf-hub:OWNER/NAME", hint="Mend the data set's name."
+            "[data] path", got=f"{section.path!r}", expected="hf-hub:OWNER/NAME", hint="Correct the data set's name."
         )
     name, config = match["name"], match["config"] or ""
     info = prepared(name, config)
@@ -75,9 +78,7 @@ def _open(section: DataSection) -> RecordSource:
         return RowSource(section, [ArrowRows(file) for file in files], info.parent)
     if folder is not None:
         found = detect(str(folder), section)
-        source = open_named(section.model_copy(update={"source": found.format, "path": found.path, "download": False}))
-        if isinstance(source, RecordSource):
-            return source
+        return open_named(section.model_copy(update={"source": found.format, "path": found.path, "download": False}))
     raise InputError(
         f"data set {name!r}",
         got=f"nothing of it in {cache_folder()} or {hub_folder()}",
@@ -102,22 +103,18 @@ def _home() -> Path:
 
 
 def prepared(name: str, config: str) -> Path | None:
-    """Return the description of a data set that `datasets` has prepared, the newest one of a configuration.
-
-    Raises:
-        InputError: There are several configurations and none is named, or not that one.
-    """
+    """Return the description of a data set that `datasets` has prepared, the newest one of a configuration."""
     folder = cache_folder() / name.replace("/", "___")
     found = sorted(folder.glob("*/**/dataset_info.json"), key=lambda path: (path.stat().st_mtime, path))
     config_of = {path: path.relative_to(folder).parts[0] for path in found}
     configs = sorted(set(config_of.values()))
-    if found and ((config and config not in configs) or (not config and len(configs) > 1)):
-        raise InputError(
-            "[data] path",
-            got=f"hf-hub:{name}{f':{config}' if config else ''}",
-            expected=f"one of the configurations {configs}",
-            hint=f"Write hf-hub:{name}:{configs[0]}, for example.",
-        )
+    require(
+        not found or (config in configs if config else len(configs) == 1),
+        "[data] path",
+        f"hf-hub:{name}{f':{config}' if config else ''}",
+        f"one of the configurations {configs}",
+        f"Write hf-hub:{name}:{''.join(configs[:1])}, for example.",
+    )
     return next((path for path in reversed(found) if config in {"", config_of[path]}), None)
 
 
@@ -128,55 +125,34 @@ def downloaded(name: str) -> Path | None:
 
 
 def arrow_files_of(info: Path, split: str) -> list[Path]:
-    """Return the Arrow files of a prepared data set.
-
-    Args:
-        info: Its `dataset_info.json`.
-        split: One split, or empty for all of them.
-
-    Raises:
-        InputError: There is no such split, or a file is missing.
-    """
+    """Return the Arrow files of a prepared data set."""
     try:
         described = json.loads(info.read_text(encoding="utf-8"))
         splits = {str(name): len(one.get("shard_lengths") or [0]) for name, one in described["splits"].items()}
         stem = str(described.get("dataset_name") or described.get("builder_name"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{info}", got=f"not readable ({shorten(str(error))})", hint="Prepare it again.") from error
-    if split and split not in splits:
-        raise InputError(
-            "[data] split", got=f"{split!r}", expected=f"one of {list(splits)}",
-            hint=did_you_mean(split, splits, kind="split"),
-        )  # fmt: skip
+    require_split(split, splits)
     files: list[Path] = []
     for name, shards in splits.items():
         if not split or name == split:
             ends = [""] if shards == 1 else [f"-{k:05d}-of-{shards:05d}" for k in range(shards)]
             files += [info.parent / f"{stem}-{name}{end}.arrow" for end in ends]
     missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise InputError(f"{info.parent}", got=f"no file {missing[0]!r}", hint="Prepare the data set again.")
+    for name in missing:
+        raise InputError(f"{info.parent}", got=f"no file {name!r}", hint="Prepare the data set again.")
     return files
 
 
 def _fetch(name: str, config: str) -> Path | None:
     """Let `datasets` download and prepare a data set; return its description."""
-    try:
-        library = importlib.import_module("datasets")
-    except ImportError as error:
-        raise InputError(
-            f"data set {name!r}",
-            got="no package 'datasets' to download it with",
-            expected="the extra hf",
-            hint="Run `pip install 'clipmem[hf]'`.",
-        ) from error
+    what, found = f"data set {name!r}", importlib.util.find_spec("datasets")
+    require(found, what, "no package 'datasets'", "the extra hf", "Run `pip install 'clipmem[hf]'`.")
+    library = importlib.import_module("datasets")
     try:
         library.load_dataset_builder(name, config or None, cache_dir=str(cache_folder())).download_and_prepare()
     except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
-        raise InputError(
-            f"data set {name!r}",
-            got=f"no download ({type(error).__name__}: {shorten(str(error))})",
-            expected="a data set of the hub that this machine may fetch",
-            hint="Check the name and the connection.",
-        ) from error
+        got = f"no download ({type(error).__name__}: {shorten(str(error))})"
+        expected = "a data set of the hub that this machine may fetch"
+        raise InputError(what, got=got, expected=expected, hint="Check the name and the connection.") from error
     return prepared(name, config)

@@ -1,27 +1,24 @@
-"""A folder of pictures with `metadata.csv`, `.jsonl` or `.parquet` (Hugging Face's imagefolder), or a text beside each.
+"""A folder of images with `metadata.csv`, `.jsonl` or `.parquet` (Hugging Face's imagefolder), or a text beside each.
 
 Without metadata, `NAME.json` is an object with `caption` or `captions`, and `NAME.txt` holds one caption a line; the
 text counts where the JSON gives none. Sub-folders belong to it.
 """
 
-import json
 import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
-from clipmem.base.suggest import did_you_mean
-from clipmem.data.sources.base import SOURCES
-from clipmem.data.sources.columns import CAPTIONS, KEYS, KeysSeen, chosen, objects_of, text_of
-from clipmem.data.sources.files import FileSource, Row
-from clipmem.data.sources.look import PICTURES, Look
-from clipmem.data.sources.records import listed_captions, read_file
-from clipmem.data.sources.text_tables import table_rows, text_encoding
+from clipmem.data.sources.base import SOURCES, require_data, require_split
+from clipmem.data.sources.columns import KEYS, KeysSeen, about, chosen
+from clipmem.data.sources.files import FileSource, row_record
+from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json, text_encoding
+from clipmem.data.sources.records import Part, Record, listed_captions, read_file
+from clipmem.data.sources.text_tables import table_rows
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-NOT_LISTED = "picture that the metadata does not name"
-NO_PICTURE_BESIDE = "no picture of that name beside it"
+NOT_LISTED = "image that the metadata does not name"
+NO_IMAGE_BESIDE = "no image of that name beside it"
 BROKEN_JSON = "JSON that is not an object"
 TEXT_BESIDE_JSON = ".txt beside a .json that has other captions"
 TEXTS = (".txt", ".json")
@@ -31,9 +28,11 @@ _NO_CAPTIONS = ("readme", "license", "notice")
 
 @SOURCES.register("imagefolder")
 class ImageFolderSource(FileSource):
-    """Pictures and their captions in one folder."""
+    """Images and their captions in one folder."""
 
+    summary = "A folder of images with metadata.csv (or .jsonl, .parquet), or a text or JSON beside each."
     uses = KEYS | {"split"}
+    rank = 30
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
@@ -41,36 +40,23 @@ class ImageFolderSource(FileSource):
         if section.path and path.name in METADATA and path.is_file():
             path = path.parent
         self._folder = path
-        if not section.path or not path.is_dir():
-            raise InputError(
-                "[data] path",
-                got=f"{section.path!r}, where there is no folder",
-                expected="a folder with pictures and their captions",
-                hint="Set data.path.",
-            )
+        require_data(path.is_dir(), section, "a folder with images and their captions")
         if section.split and not (path / section.split).is_dir():
-            known = sorted(inside.name for inside in path.iterdir() if inside.is_dir())
-            raise InputError(
-                "[data] split",
-                got=f"{section.split!r}, and {section.path} has no such folder",
-                expected="the name of a folder in it",
-                hint=did_you_mean(section.split, known, kind="folder"),
-            )
+            require_split(section.split, (one.name for one in path.iterdir() if one.is_dir()), kind="folder")
 
     @classmethod
-    def recognise(cls, look: Look) -> str:
-        """A folder with a metadata file, or one where pictures have a text or JSON beside them."""
-        if look.is_file and look.path.name in METADATA:
-            return f"the file {look.path.name} of an imagefolder"
-        if not look.is_dir:
+    def recognize(cls, probe: PathProbe) -> str:
+        """A folder with a metadata file, or one where images have a text or JSON beside them."""
+        if probe.is_file and probe.path.name in METADATA:
+            return f"the file {probe.path.name} of an imagefolder"
+        if not probe.is_dir:
             return ""
-        named = [name for name in look.files if PurePosixPath(name).name in METADATA]
+        named = [name for name in probe.files if PurePosixPath(name).name in METADATA]
         if named:
             return f"a folder with {named[0]}"
-        stems = {str(PurePosixPath(name).with_suffix("")) for name in look.with_suffix(".txt", ".json")}
-        pictures = look.with_suffix(*PICTURES)
-        beside = sum(str(PurePosixPath(name).with_suffix("")) in stems for name in pictures)
-        return f"a folder where {beside:,} pictures have a caption beside them" if beside else ""
+        stems = {_stem(name) for name in probe.with_suffix(*TEXTS)}
+        beside = sum(_stem(name) in stems for name in probe.with_suffix(*IMAGE_ENDINGS))
+        return f"a folder where {beside:,} images have a caption beside them" if beside else ""
 
     @property
     def base(self) -> Path:
@@ -83,90 +69,82 @@ class ImageFolderSource(FileSource):
     def _unnamed(self, references: set[str]) -> int:  # noqa: ARG002
         return 0  # they are listed: the folder is the data set
 
-    def rows(self) -> Iterator[Row]:
-        """Yield the rows of the metadata files, or one row a picture."""
-        look = Look(str(self._folder / self.section.split))
+    def rows(self) -> Iterator[Record]:
+        """Yield the rows of the metadata files, or one row an image."""
+        probe = PathProbe(str(self._folder / self.section.split))
         inside = f"{self.section.split}/" if self.section.split else ""
-        files = [f"{inside}{name}" for name in look.all_files()]
+        files = [f"{inside}{name}" for name in probe.all_files()]
         tables = [name for name in files if PurePosixPath(name).name in METADATA]
-        pictures = [name for name in files if name.lower().endswith(PICTURES)]
+        images = [name for name in files if name.lower().endswith(IMAGE_ENDINGS)]
         texts = [] if tables else [name for name in files if name.lower().endswith(TEXTS) and _may_be_caption(name)]
         if tables:
-            yield from self._listed(tables, pictures)
+            yield from self._listed(tables, images)
         else:
-            yield from self._beside(texts, pictures)
-        look.count_others(self.ledger, files, {*tables, *pictures, *texts})
+            yield from self._beside(texts, images)
+        probe.count_others(self.ledger, files, {*tables, *images, *texts})
 
-    def _listed(self, tables: list[str], pictures: list[str]) -> Iterator[Row]:
+    def _listed(self, tables: list[str], images: list[str]) -> Iterator[Record]:
         named: set[str] = set()
         for table in tables:
             folder = PurePosixPath(table).parent
             for row in table_rows(self._folder / table, table, self.section, self.ledger):
-                if isinstance(row.path, str) and row.path.strip():
-                    row = row._replace(path=posixpath.normpath(str(folder / row.path)))
-                    named.add(str(row.path))
+                if row.reference.strip():
+                    row.reference = posixpath.normpath(str(folder / row.reference))
+                    named.add(row.reference)
                 yield row
-        for name in pictures:
+        for name in images:
             if name not in named:
                 self.ledger.note(name, name, NOT_LISTED)
 
-    def _beside(self, texts: list[str], pictures: list[str]) -> Iterator[Row]:
+    def _beside(self, texts: list[str], images: list[str]) -> Iterator[Record]:
         beside: dict[str, list[str]] = {}
         for name in sorted(texts, key=lambda name: (PurePosixPath(name).suffix.lower(), name)):  # JSON comes first
             beside.setdefault(_stem(name), []).append(name)
         keys = KeysSeen(self.section)
-        for name in pictures:
+        for name in images:
             self.ledger.read += 1
-            row = Row(name, name, name, [])
+            row = row_record(name, name, Part(name, []))
             for text in beside.get(_stem(name), ()):
-                row = self._with_text(row, text, keys)
+                self._add_text(row, text, keys)
             yield row
-        keys.check(f"the JSON beside the pictures of {self.section.path}")
-        stems = {_stem(name) for name in pictures}
+        keys.check(f"the JSON beside the images of {self.section.path}")
+        stems = {_stem(name) for name in images}
         for name in texts:
             if _stem(name) not in stems:
                 self.ledger.read += 1
-                self.ledger.leave_out(name, name, NO_PICTURE_BESIDE)
+                self.ledger.leave_out(name, name, NO_IMAGE_BESIDE)
 
-    def _with_text(self, row: Row, name: str, keys: KeysSeen) -> Row:
-        """Add what a file beside a picture says; the first that has captions counts."""
-        data = read_file(self._folder / name, most=_MOST_TEXT)
+    def _add_text(self, row: Record, name: str, keys: KeysSeen) -> None:
+        """Add what a file beside an image says; the first that has captions counts."""
+        data, [part] = read_file(self._folder / name, most=_MOST_TEXT), row.parts
         if isinstance(data, str):
-            return self._without(row, name, f"caption file: {data}")
-        if name.lower().endswith(".txt"):
+            self._add_reason(row, name, f"caption file: {data}")
+        elif name.lower().endswith(".txt"):
             captions = caption_lines(data)
-            if row.captions:
-                self.ledger.ignored.update([TEXT_BESIDE_JSON] * (captions != row.captions))
-                return row
-            if row.why:  # the reason is listed although the picture has captions after all
-                self.ledger.note(row.source, row.key, row.why)
-            return row._replace(captions=captions)
-        found = json_captions(data, self.section)
-        if found is None:
-            return self._without(row, name, BROKEN_JSON)
-        captions, values = found
-        keys.see(values)
-        return row._replace(
-            captions=captions,
-            group=text_of(values, self.section.group_column),
-            label=text_of(values, self.section.label_column),
-            objects=objects_of(values, self.section.object_column),
-        )
+            if part.captions:
+                self.ledger.ignored.update([TEXT_BESIDE_JSON] * (captions != part.captions))
+                return
+            if part.why:  # the reason is listed although the image has captions after all
+                self.ledger.note(row.source, row.key, part.why)
+            row.parts = [part._replace(captions=captions)]
+        elif (found := json_captions(data, self.section)) is None:
+            self._add_reason(row, name, BROKEN_JSON)
+        else:
+            captions, values = found
+            keys.see(values)
+            row.parts, said = [part._replace(captions=captions)], about(values, self.section)
+            row.group, row.label, row.objects = said["group"], said["label"], said["objects"]
 
-    def _without(self, row: Row, name: str, reason: str) -> Row:
-        if row.captions or row.why:
+    def _add_reason(self, row: Record, name: str, reason: str) -> None:
+        [part] = row.parts
+        if part.captions or part.why:
             self.ledger.note(name, name, reason)
-            return row
-        return row._replace(why=reason)
+        else:
+            row.parts = [part._replace(why=reason)]
 
 
 def caption_lines(data: bytes) -> list[object]:
-    r"""Return the captions of a text file, one a line; an empty line is none.
-
-    Example:
-        >>> caption_lines(b"a cat\n\na dog\r\n")
-        ['a cat', 'a dog']
-    """
+    """Return the captions of a text file, one a line; an empty line is none."""
     text = decode_text(data)
     return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()] or [text]
 
@@ -181,13 +159,10 @@ def decode_text(data: bytes) -> str:
 
 def json_captions(data: bytes, section: DataSection) -> tuple[list[object], Mapping[str, object]] | None:
     """Return the captions in a JSON object, and the object; None where the bytes are no JSON object."""
-    try:
-        values = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
+    values = parse_json(data)
     if not isinstance(values, dict):
         return None
-    return listed_captions(values.get(chosen(values, section.caption_column, "caption_column", CAPTIONS))), values
+    return listed_captions(values.get(chosen(tuple(values), section.caption_column, "caption_column"))), values
 
 
 def _stem(name: str) -> str:

@@ -1,7 +1,7 @@
 """From records as a source holds them to the pairs table: every check that needs no decoder, in one place.
 
-A source gives one `Record` a picture, one at a time; what is kept of its bytes is their hash. A record that cannot be
-used becomes a `Problem` and the others go on. Whether a picture decodes is not asked here: only its first bytes are
+A source gives one `Record` an image, one at a time; what is kept of its bytes is their hash. A record that cannot be
+used becomes a `Problem` and the others go on. Whether an image decodes is not asked here: only its first bytes are
 looked at.
 """
 
@@ -15,8 +15,9 @@ from typing import NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from clipmem.base.errors import InputError, shorten
-from clipmem.data.decoding import EMPTY, MANY_BYTES, MAX_BYTES, UNKNOWN
+from clipmem.base.errors import shorten
+from clipmem.base.require import require
+from clipmem.data.decoding import EMPTY, MANY_BYTES, MAX_BYTES, UNKNOWN, image_format
 from clipmem.data.quarantine import Ledger, Problem
 from clipmem.store.hashing import PictureHash, begin_uid
 from clipmem.store.tables import SCHEMAS
@@ -25,9 +26,9 @@ MAX_CAPTION = 100_000
 _CHUNK = 8192  # pairs that are held as Python objects before they become columns
 
 # the reasons, each the same text for all records with that problem, so that they can be counted
-NO_PATH = "no picture path"
-NO_FILE = "no such picture file"
-NO_PICTURE = "no picture"
+NO_PATH = "no image path"
+NO_FILE = "no such image file"
+NO_IMAGE = "no image"
 NOT_A_FILE = "not a regular file"
 NO_CAPTION = "no caption"
 EMPTY_CAPTION = "empty caption"
@@ -36,12 +37,11 @@ NOT_TEXT = "caption is not text"
 NOT_UNICODE = "caption is not valid Unicode"
 LONG_CAPTION = f"caption of more than {MAX_CAPTION:,} characters"
 NAME_NOT_UNICODE = "name, group, label or object is not valid Unicode"
-DUPLICATE = "same picture and captions as an earlier record"
+DUPLICATE = "same image and captions as an earlier record"
 OTHER_VALUES = "group, label or objects other than in the first record of its image"
 
 _LISTS = ("captions", "variants", "objects")
 _ARROW = pa.schema([(name, pa.list_(pa.string()) if name in _LISTS else pa.string()) for name in SCHEMAS["pairs"]])
-_FIRST_BYTES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*")
 
 
 class Part(NamedTuple):
@@ -60,43 +60,50 @@ class Part(NamedTuple):
 
 @dataclass(slots=True)
 class Record:
-    """One picture with its captions, as a source holds them; several records of the data where they name one picture.
+    """One image with its captions, as a source holds them; several records of the data where they name one image.
 
     Attributes:
         source: File or shard, for messages.
         key: Which record of it.
-        reference: What `Source.read` finds the picture by.
-        picture: The hash of its bytes (see `examine`), or the reason why there are none.
+        reference: What `Source.read` finds the image by.
+        image: The hash of its bytes (see `examine`), or the reason why there are none.
         parts: The records of the data that it is made of, at least one.
         group: Its group, or empty for one of its own.
-        label: Its class, or empty.
+        label: Its class, or empty; `sublabel` a finer one.
         objects: What is in it.
+        variants: References of other images of the same thing.
+        credit: Whom to credit for it, or empty.
     """
 
     source: str
     key: str
     reference: str
-    picture: PictureHash | str
+    image: PictureHash | str
     parts: Sequence[Part]
     group: str = ""
     label: str = ""
     objects: Sequence[str] = field(default_factory=list)
+    variants: Sequence[str] = field(default_factory=list)
+    sublabel: str = ""
+    credit: str = ""
 
-
-def looks_like_a_picture(data: bytes) -> bool:
-    """Tell by the first bytes whether these are JPEG, PNG, GIF, WebP, BMP or TIFF."""
-    return data.startswith(_FIRST_BYTES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+    def join(self, other: "Record", ledger: Ledger) -> None:
+        """Take in a further record of the image; a value of it that is not that of the first is listed."""
+        values = zip((self.group, self.label, self.objects), (other.group, other.label, other.objects), strict=True)
+        if any(value and value != kept for kept, value in values):
+            ledger.note(other.source, other.parts[0].key, OTHER_VALUES)
+        self.parts = [*self.parts, *other.parts]
 
 
 def examine(data: bytes | None) -> PictureHash | str:
-    """Hash a picture, or say why the bytes are none."""
+    """Hash an image, or say why the bytes are none."""
     if data is None:
-        return NO_PICTURE
+        return NO_IMAGE
     if not data:
         return EMPTY
     if len(data) > MAX_BYTES:
         return MANY_BYTES
-    return begin_uid(data) if looks_like_a_picture(data) else UNKNOWN
+    return begin_uid(data) if image_format(data) else UNKNOWN
 
 
 def read_file(path: Path, *, most: int = MAX_BYTES) -> bytes | str:
@@ -113,7 +120,7 @@ def read_file(path: Path, *, most: int = MAX_BYTES) -> bytes | str:
 
 
 def examine_file(path: Path) -> PictureHash | str:
-    """Hash the picture in a file, or say why it cannot be used."""
+    """Hash the image in a file, or say why it cannot be used."""
     data = read_file(path)
     return data if isinstance(data, str) else examine(data)
 
@@ -122,10 +129,6 @@ def listed_captions(value: object) -> list[object]:
     """Return the captions of a value that is one, or a list of them, or of dictionaries with one.
 
     What is no caption in a list is returned as it is, so that it is listed.
-
-    Example:
-        >>> listed_captions("a"), listed_captions([{"raw": "a", "tokens": ["a"]}, "b", None]), listed_captions(None)
-        (['a'], ['a', 'b', None], [])
     """
     if value is None:
         return []
@@ -137,12 +140,7 @@ def listed_captions(value: object) -> list[object]:
 
 
 def caption_problem(caption: object) -> str:
-    """Return what is wrong with a caption, or an empty text.
-
-    Example:
-        >>> caption_problem(" "), caption_problem(float("nan")), caption_problem("a cat")
-        ('empty caption', 'caption is NaN', '')
-    """
+    """Return what is wrong with a caption, or an empty text."""
     if caption is None:
         return EMPTY_CAPTION
     if not isinstance(caption, str):
@@ -163,28 +161,13 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def loses_values(first: tuple[str, str, Sequence[str]], other: tuple[str, str, Sequence[str]]) -> bool:
-    """Tell whether a further record of a picture has a group, a label or objects that are not those of the first."""
-    return any(value and value != kept for kept, value in zip(first, other, strict=True))
-
-
 def collect(
     records: Iterable[Record], ledger: Ledger, *, what: str, watch: Callable[[Record], object] = lambda _: None
 ) -> pl.DataFrame:
     """Check records and make the pairs table of the good ones, sorted by uid.
 
-    Captions stand in order of appearance, exact duplicates of one picture once. Of pairs with the same picture and
+    Captions stand in order of appearance, exact duplicates of one image once. Of pairs with the same image and
     captions the first is kept.
-
-    Args:
-        records: The records, in the source's order; what they are read from counts them in the ledger.
-        ledger: What becomes of them.
-        what: The data's name, for messages.
-        watch: Called with every record on the way.
-
-    Raises:
-        InputError: No record can be used.
-        RunError: A record is in no pair and not listed.
     """
     seen: set[str] = set()
     chunks: list[pl.DataFrame] = []
@@ -200,38 +183,38 @@ def collect(
     chunks.append(_frame(rows))
     ledger.check(what)
     table = pl.concat(chunks).sort("uid")
-    if not table.height:
-        raise InputError(
-            "[data] path",
-            got=f"{what} without a usable pair ({_counted(ledger.problems)})",
-            expected="at least one picture with a caption",
-            hint="Check data.path, data.image_root and the columns; docs/data.md has an example of every format.",
-        )
+    require(
+        table.height,
+        "[data] path",
+        f"{what} without a usable pair ({_counted(ledger.problems)})",
+        "at least one image with a caption",
+        "Check data.path, data.image_root and the columns; docs/data.md has an example of every format.",
+    )
     return table
 
 
 def _row(record: Record, seen: set[str], ledger: Ledger) -> tuple[object, ...] | None:
-    if isinstance(record.picture, str):
-        return _leave_out(record, record.picture, len(record.parts), ledger)
-    if not is_unicode("".join((record.key, record.reference, record.group, record.label, *record.objects))):
+    if isinstance(record.image, str):
+        return _leave_out(record, record.image, len(record.parts), ledger)
+    names = (record.key, record.reference, record.group, record.label, *record.objects)
+    if not is_unicode("".join(names)):
         return _leave_out(record, NAME_NOT_UNICODE, len(record.parts), ledger)
     good = [own for part in record.parts if (own := _good_captions(part, record, ledger))]
     if not good:
         return None
     captions = list(dict.fromkeys(caption for own in good for caption in own))
-    uid = record.picture.uid(captions)
+    uid = record.image.uid(captions)
     if uid in seen:
         return _leave_out(record, DUPLICATE, len(good), ledger)
     seen.add(uid)
     ledger.pairs += 1
     ledger.merged += len(good) - 1
-    return (
-        uid, record.key, record.reference, captions, [], record.group or uid, record.label, "", "", list(record.objects)
-    )  # fmt: skip
+    about = (record.group or uid, record.label, record.sublabel, record.credit, list(record.objects))
+    return (uid, record.key, record.reference, captions, list(record.variants), *about)
 
 
 def _leave_out(record: Record, reason: str, parts: int, ledger: Ledger) -> None:
-    """List a picture once, however many records name it: the further ones are merged with the first."""
+    """List an image once, however many records name it: the further ones are merged with the first."""
     ledger.leave_out(record.source, record.key, reason)
     ledger.merged += parts - 1
 

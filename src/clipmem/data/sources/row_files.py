@@ -3,7 +3,6 @@
 # pyarrow has no types
 # pyright: reportUnknownParameterType=false
 
-from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -19,34 +18,8 @@ _BATCH_ROWS = 1024
 _BUFFER = 1 << 20
 
 
-class RowFile(ABC):
-    """A file with rows and columns.
-
-    Attributes:
-        path: Where it is.
-        schema: Its columns.
-        rows: How many rows it has.
-    """
-
-    path: Path
-    schema: pa.Schema
-    rows: int
-
-    @abstractmethod
-    def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield (first row, rows) in order; the first batch ends after row `start`."""
-
-    @abstractmethod
-    def block(self, row: int) -> int:
-        """Return the first row of the part that is read from its beginning to reach `row`."""
-
-
-class ParquetRows(RowFile):
-    """A Parquet file. A column is read page by page, so that memory holds a batch even of one huge row group.
-
-    Raises:
-        InputError: The file is not Parquet.
-    """
+class ParquetRows:
+    """A Parquet file. A column is read page by page, so that memory holds a batch even of one huge row group."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,7 +33,7 @@ class ParquetRows(RowFile):
         self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
 
     def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield batches of about 8 MiB, at most 1,024 rows each."""
+        """Yield (first row, rows) in order, about 8 MiB or 1,024 rows; the first batch ends after row `start`."""
         for number in range(bisect_right(self._ends, start), len(self._groups)):
             group = self._groups[number]
             row = self._ends[number] - group.num_rows
@@ -71,17 +44,13 @@ class ParquetRows(RowFile):
                 row += batch.num_rows
 
     def block(self, row: int) -> int:
-        """Return the first row of the row group."""
+        """Return the first row of the part that is read from its beginning to reach `row`: of its row group."""
         number = bisect_right(self._ends, row)
         return self._ends[number] - self._groups[number].num_rows
 
 
-class ArrowRows(RowFile):
-    """A file of Arrow record batches (stream or file), as Hugging Face `datasets` saves them; mapped, not read.
-
-    Raises:
-        InputError: The file is not Arrow.
-    """
+class ArrowRows:
+    """A file of Arrow record batches (stream or file), as Hugging Face `datasets` saves them; mapped, not read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -106,6 +75,9 @@ class ArrowRows(RowFile):
     def block(self, row: int) -> int:
         """Return the row itself: any is reached at once."""
         return row
+
+
+RowFile = ParquetRows | ArrowRows
 
 
 def values_of(column: pa.Array) -> list[object]:

@@ -1,15 +1,14 @@
-"""Sources whose pictures stand in rows of a table: as bytes, as a struct of bytes and path, or as the path of a file.
+"""Sources whose images stand in rows of a table: as bytes, as a struct of bytes and path, or as the path of a file.
 
 No more than a batch of rows is in memory. `pairs` reads the rows once; `read` goes forward from where it stands, and
 reads a part again only when it is asked for something behind it, so that `storage_order` costs one pass in all. Rows
-are one pair each, unless they name the same path with the same picture: then their captions belong to one pair.
+are one pair each, unless they name the same path with the same image: then their captions belong to one pair.
 """
 
 # pyarrow has no types
 # pyright: reportUnknownParameterType=false
 
 import contextlib
-import json
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,53 +19,46 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
+from clipmem.base.require import require
 from clipmem.data.objects import object_lists
-from clipmem.data.sources.base import RecordSource
+from clipmem.data.sources.base import Source, image_gone
 from clipmem.data.sources.columns import Columns, find_columns
 from clipmem.data.sources.files import find_root, named_root
-from clipmem.data.sources.records import OTHER_VALUES, Part, Record, examine, listed_captions, loses_values, read_file
+from clipmem.data.sources.path_probe import parse_json
+from clipmem.data.sources.records import Part, Record, examine, listed_captions, read_file
 from clipmem.data.sources.row_files import RowFile, value_of, values_of
 from clipmem.store.hashing import PictureHash
 
 BROKEN = "not readable from here on"
-_STATUS = "status"  # img2dataset's: why a row has no picture
+_STATUS = "status"  # img2dataset's: why a row has no image
 
 
-class RowSource(RecordSource):
-    """A table in one or more files of one form.
-
-    Args:
-        section: The recipe's `[data]` section.
-        files: The files, in order.
-        base: The folder that paths of pictures start from, or near which they are looked for.
-
-    Raises:
-        InputError: A column is missing, or the picture's is of a wrong type.
-    """
+class RowSource(Source):
+    """A table in one or more files of one form."""
 
     def __init__(self, section: DataSection, files: Sequence[RowFile], base: Path) -> None:
         super().__init__(section)
         self._files, self._base = files, base
         self._begins = [0, *accumulate(file.rows for file in files)]
         self._columns = find_columns(files[0].schema.names, section, what=f"{files[0].path}")
-        for file in files[1:]:
-            found = find_columns(file.schema.names, section, what=f"{file.path}")
-            if found != self._columns:
-                raise InputError(
-                    f"{file.path}",
-                    got=f"the columns {found.used}",
-                    expected=f"those of the first file, {self._columns.used}",
-                    hint="Set data.image_column and data.caption_column to names that all files have.",
-                )  # fmt: skip
         for file in files:
+            found = find_columns(file.schema.names, section, what=f"{file.path}")
+            require(
+                found == self._columns,
+                f"{file.path}",
+                f"the columns {found.used}",
+                f"those of the first file, {self._columns.used}",
+                "Set data.image_column and data.caption_column to names that all files have.",
+            )
             kind = _check_image(file.schema.field(self._columns.image))
-            if section.image_root and _is_bytes(kind):
-                raise InputError(
-                    "[data] image_root", got=f"{section.image_root!r}, and {file.path} holds the pictures themselves",
-                    expected="a column with paths", hint="Remove data.image_root, or set data.image_column.",
-                )  # fmt: skip
+            require(
+                not section.image_root or not _is_bytes(kind),
+                "[data] image_root",
+                f"{section.image_root!r}, and {file.path} holds the images themselves",
+                "a column with paths",
+                "Remove data.image_root, or set data.image_column.",
+            )
         named_root(section)
         self._cursor: _Cursor | None = None
         self._latest: tuple[str, PictureHash | str] = ("", "")
@@ -84,18 +76,14 @@ class RowSource(RecordSource):
             if path not in shared:
                 yield record
                 continue
-            state = record.picture if isinstance(record.picture, str) else record.picture.digest()
+            state = record.image if isinstance(record.image, str) else record.image.digest()
             first = together.setdefault((path, state), record)
             if first is not record:
-                if loses_values(
-                    (first.group, first.label, first.objects), (record.group, record.label, record.objects)
-                ):
-                    self.ledger.note(record.source, record.key, OTHER_VALUES)
-                first.parts = [*first.parts, *record.parts]
+                first.join(record, self.ledger)
         yield from together.values()
 
     def _shared_paths(self) -> set[str]:
-        """Return the paths that more than one row names, without reading a picture."""
+        """Return the paths that more than one row names, without reading an image."""
         name = self._columns.image
         counts: Counter[str] = Counter()
         for file in self._files:
@@ -138,33 +126,29 @@ class RowSource(RecordSource):
         objects = _objects(batch, columns)
         status = batch.column(_STATUS).to_pylist() if _STATUS in batch.schema.names else [None] * batch.num_rows
         for k in range(batch.num_rows):
-            path, picture = self._examined(value_of(images[k]), status[k])
-            own = listed_captions(captions[k])
-            key = f"{first + k}"
-            reference, parts = f"{begin + first + k}", [Part(key, own)]
-            yield (
-                path,
-                Record(self._name(file), key, reference, picture, parts, groups[k], labels[k], objects[k]),
-            )
+            path, image = self._examined(value_of(images[k]), status[k])
+            key, parts = f"{first + k}", [Part(f"{first + k}", listed_captions(captions[k]))]
+            about = (groups[k], labels[k], objects[k])
+            yield path, Record(self._name(file), key, f"{begin + first + k}", image, parts, *about)
 
     def _examined(self, value: object, status: object) -> tuple[str, PictureHash | str]:
-        """Return the path of a row's picture, and its hash or the reason why there is none."""
+        """Return the path of a row's image, and its hash or the reason why there is none."""
         alone = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else value
         if isinstance(alone, str) and alone == self._latest[0]:  # a row a caption: the file is read once
             return self._latest
-        data, path = self._picture(value)
-        picture = data if isinstance(data, str) else examine(data)
+        data, path = self._image(value)
+        image = data if isinstance(data, str) else examine(data)
         if data is None and isinstance(status, str):
-            picture = f"img2dataset: {status}"
+            image = f"img2dataset: {status}"
         if isinstance(alone, str):
-            self._latest = path, picture
-        return path, picture
+            self._latest = path, image
+        return path, image
 
     def _name(self, file: RowFile) -> str:
         return file.path.relative_to(self._base).as_posix()
 
-    def _picture(self, value: object) -> tuple[bytes | str | None, str]:
-        """Return a picture's bytes, or the reason why there are none, and its path."""
+    def _image(self, value: object) -> tuple[bytes | str | None, str]:
+        """Return an image's bytes, or the reason why there are none, and its path."""
         if isinstance(value, dict):
             data, path = value.get("bytes"), value.get("path")
         else:
@@ -176,7 +160,7 @@ class RowSource(RecordSource):
 
     @cached_property
     def _root(self) -> str:
-        """The folder that paths of pictures start from."""
+        """The folder that paths of images start from."""
         named = named_root(self.section)
         if named:
             return str(named)
@@ -188,27 +172,19 @@ class RowSource(RecordSource):
         return str(self._base)
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the encoded pictures of these rows."""
+        """Return the encoded images of these rows."""
         found: dict[int, bytes] = {}
         for position in self.storage_order(references):
-            data, _ = self._picture(self._value(int(references[position])))
+            data, _ = self._image(self._value(int(references[position])))
             if not isinstance(data, bytes):
-                raise InputError(
-                    f"picture of row {references[position]}",
-                    got=data or "none",
-                    expected="the data that were there when the pairs were listed",
-                    hint="Put them back, or start a study in another run folder.",
-                )
+                raise image_gone(f"row {references[position]}", data or "none")
             found[position] = data
         return [found[position] for position in range(len(references))]
 
     def _value(self, row: int) -> object:
         number = next((k for k, end in enumerate(self._begins[1:]) if row < end), -1)
         if number < 0:
-            raise InputError(
-                f"picture of row {row}", got=f"{self._begins[-1]:,} rows", expected="the data of the study",
-                hint="Put back the files that are gone.",
-            )  # fmt: skip
+            raise image_gone(f"row {row}", f"{self._begins[-1]:,} rows")
         if self._cursor is None or self._cursor.file is not self._files[number]:
             self._cursor = _Cursor(self._files[number], self._columns.image)
         return self._cursor.value(row - self._begins[number])
@@ -239,18 +215,8 @@ class _Cursor:
 
 
 def label_names(schema: pa.Schema, column: str) -> list[str]:
-    """Return the names of a column of class numbers, where `datasets` has written them into the schema.
-
-    Example:
-        >>> features = {"info": {"features": {"kind": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
-        >>> told = pa.schema([("kind", pa.int64())], metadata={"huggingface": json.dumps(features)})
-        >>> label_names(told, "kind")
-        ['cat', 'dog']
-    """
-    try:
-        described: object = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    except (ValueError, RecursionError):
-        return []
+    """Return the names of a column of class numbers, where `datasets` has written them into the schema."""
+    described = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
     for key in ("info", "features", column, "names"):
         described = described.get(key) if isinstance(described, Mapping) else None
     return [str(name) for name in described] if isinstance(described, list) else []
@@ -280,19 +246,14 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
-def is_picture_type(kind: pa.DataType) -> bool:
-    """Tell whether a column of this type can hold pictures."""
+def is_image_type(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type can hold images."""
     if pa.types.is_struct(kind):
         return any(kind.field(k).name in {"bytes", "path"} for k in range(kind.num_fields))
     return _is_text(kind) or _is_bytes(kind)
 
 
 def _check_image(field: pa.Field) -> pa.DataType:
-    if not is_picture_type(field.type):
-        raise InputError(
-            f"column {field.name!r}",
-            got=f"{field.type}",
-            expected="bytes, a struct with a field 'bytes' or 'path', or a path as text",
-            hint="Set data.image_column.",
-        )
+    expected = "bytes, a struct with a field 'bytes' or 'path', or a path as text"
+    require(is_image_type(field.type), f"column {field.name!r}", f"{field.type}", expected, "Set data.image_column.")
     return field.type

@@ -2,7 +2,8 @@
 
 Python's own reader is not used, since it believes what headers say: it expands sparse members, reads extended headers
 of any length into memory, and guesses on after broken ones. Here a header with a wrong checksum ends the file, members
-that are no plain files are named and passed over, and no member is read before its size is known.
+that are no plain files are named and passed over, and no member is read before its size is known. It also takes 2.4
+times as long: 73 ms for 5,000 members, against 30 ms.
 """
 
 import os
@@ -20,14 +21,7 @@ _SPARSE = ("GNU.sparse.major", "GNU.sparse.size", "GNU.sparse.realsize", "GNU.sp
 
 
 class Member(NamedTuple):
-    """One member of a tar file.
-
-    Attributes:
-        name: Its name, as written; lone surrogates stand for bytes that are not UTF-8.
-        offset: Where its bytes begin.
-        size: How many there are.
-        problem: Why it is no plain file, or empty.
-    """
+    """One member of a tar file: its bytes, and why it is no plain file (or ""); a name may hold lone surrogates."""
 
     name: str
     offset: int
@@ -48,10 +42,6 @@ def members(stream: BufferedIOBase) -> Iterator[Member]:
     """Yield the members of a tar, folders left out.
 
     Between two members the caller may read from the stream as it likes.
-
-    Raises:
-        TarError: A header is broken, a member ends after the file, or the file ends before the tar does; members
-            before that have been yielded.
     """
     end, offset = stream.seek(0, os.SEEK_END), 0
     extended: dict[str, str] = {}

@@ -1,17 +1,16 @@
-"""Rows of small tables of captions: CSV with any usual separator, JSON lines, and Parquet without pictures.
+"""Rows of small tables of captions: CSV with any usual separator, JSON lines, and Parquet without images.
 
 A line that cannot be read is listed and the next one read; so is a row whose quote is never closed, or closed only
 after further rows. What pandas reads as missing in open_clip's own loader (an empty cell, nan) is no caption here
 either; words such as "None" are captions. When not to trust it: that a quote goes over further rows is seen by their
-paths, which end as those of pictures do, by a quote that stands where none may, or by the end of the file.
+paths, which end as those of images do, by a quote that stands where none may, or by the end of the file.
 """
 
 import contextlib
 import csv
-import json
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,26 +18,21 @@ import pyarrow.parquet as pq
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.recipes import DataSection
+from clipmem.base.require import require
 from clipmem.data.quarantine import Ledger
-from clipmem.data.sources.columns import Columns, find_columns, objects_of, recognised, text_of
-from clipmem.data.sources.files import Row
-from clipmem.data.sources.look import PICTURES
-from clipmem.data.sources.records import listed_captions
+from clipmem.data.sources.columns import about, find_columns, recognized
+from clipmem.data.sources.files import row_record
+from clipmem.data.sources.path_probe import IMAGE_ENDINGS, parse_json, text_encoding
+from clipmem.data.sources.records import Part, Record, listed_captions
 from clipmem.data.sources.row_files import values_of
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 BROKEN_LINE = "a line that is not JSON"
 OPEN_QUOTE = "a quote that is not closed"
 FEW_CELLS = "fewer cells than columns"
 MANY_CELLS = "more cells than columns"
 _NAN = {"nan", "NaN"}
 _MOST_LINES = 1000  # of one row
-
-
-def text_encoding(head: bytes) -> str:
-    """Return the encoding of a text file: UTF-16 where its first two bytes say so, UTF-8 otherwise."""
-    return "utf-16" if head[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
 
 
 @contextlib.contextmanager
@@ -60,14 +54,8 @@ def csv_lines(
 ) -> Iterator[tuple[int, str, list[str] | None]]:
     """Yield the rows of a CSV file, blank lines left out: number of the first line, text, and cells.
 
-    A quoted cell may go over several lines. Where it would swallow a row, or does not end, the cells are None, and what
-    follows the first line is read on its own.
-
-    Args:
-        stream: The lines.
-        separator: What stands between cells.
-        is_row: Tells whether a line is a row by itself, and no part of a cell.
-        first: The number of the first line.
+    A quoted cell may go over several lines. Where it would swallow a row (`is_row` tells whether a line is one by
+    itself), or does not end, the cells are None, and what follows the first line is read on its own.
     """
     ahead: deque[str] = deque()
     number = first
@@ -113,32 +101,16 @@ def _strict_cells(text: str, separator: str) -> list[str] | None:
 
 
 def header_columns(line: str, section: DataSection) -> tuple[str, list[str]] | None:
-    r"""Return separator and names of a CSV header; None where no separator gives a picture and a caption.
-
-    Example:
-        >>> header_columns("filepath\ttitle", DataSection())
-        ('\t', ['filepath', 'title'])
-    """
+    """Return separator and names of a CSV header; None where no separator gives an image and a caption."""
     for separator in SEPARATORS:
         names = [name.strip() for name in split_line(line, separator)]
-        if all(recognised(names, section)):
+        if all(recognized(names, section)):
             return separator, names
     return None
 
 
-def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *, form: str = "") -> Iterator[Row]:
-    """Yield the rows of a table in a file.
-
-    Args:
-        path: The file.
-        source: What to call it in problems.
-        section: The recipe's `[data]` section.
-        ledger: Counts the rows, and lists those that cannot be read.
-        form: ".jsonl", ".parquet", or another for CSV; the ending of the file's name unless given.
-
-    Raises:
-        InputError: A column is missing, or the file cannot be read.
-    """
+def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *, form: str = "") -> Iterator[Record]:
+    """Yield the rows of a table in a file."""
     try:
         match form or path.suffix.lower():
             case ".jsonl":
@@ -151,22 +123,19 @@ def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *,
         raise InputError(f"{path}", got=f"not readable ({shorten(str(error))})", hint="Check the file.") from error
 
 
-def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Row]:
+def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:
     """Yield the rows of a CSV file; where the last column is the caption, unquoted separators are part of it."""
     with open_text(path) as stream, long_fields():
         header = next(stream, "").rstrip("\r\n")
-        separator, names = header_columns(header, section) or (
-            None,
-            split_line(header, "\t" if "\t" in header else ","),
-        )
+        by_tab = "\t" if "\t" in header else ","
+        separator, names = header_columns(header, section) or ("", split_line(header, by_tab))
         columns = find_columns(names, section, what=f"{path}")
-        if separator is None:
-            raise InputError(f"{path}", got=f"the header {shorten(header)}", expected="a picture and a caption column")
+        require(separator, f"{path}", f"the header {shorten(header)}", "an image and a caption column")
         image, last = names.index(columns.image), len(names) - 1
 
         def is_row(line: str) -> bool:
             cells = split_line(line, separator)
-            return len(cells) > last and cells[image].strip().lower().endswith(PICTURES)
+            return len(cells) > last and cells[image].strip().lower().endswith(IMAGE_ENDINGS)
 
         for number, _, cells in csv_lines(stream, separator, is_row, first=2):
             key, reason = f"line {number}", ""
@@ -184,28 +153,27 @@ def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> I
                 continue
             row = dict(zip(names, cells, strict=False))
             caption = row[columns.captions]
-            yield _row(row, source, key, columns, [float("nan") if caption in _NAN else caption])
+            captions = [float("nan") if caption in _NAN else caption]
+            yield row_record(source, row[columns.image], Part(key, captions), **about(row, section))
 
 
-def _jsonl_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Row]:
+def _jsonl_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:
     with open_text(path) as stream:
         columns = None
         for number, line in enumerate(stream, 1):
             if not line.strip("\r\n"):
                 continue
             ledger.read += 1
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
+            row = parse_json(line)
             if not isinstance(row, dict):
                 ledger.leave_out(source, f"line {number}", BROKEN_LINE)
                 continue
             columns = columns or find_columns(row, section, what=f"{path}, line {number}")
-            yield _row(row, source, f"line {number}", columns, listed_captions(row.get(columns.captions)))
+            part = Part(f"line {number}", listed_captions(row.get(columns.captions)))
+            yield row_record(source, row.get(columns.image), part, **about(row, section))
 
 
-def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Row]:
+def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:
     with pq.ParquetFile(path) as file:
         columns = find_columns(file.schema_arrow.names, section, what=f"{path}")
         number = 0
@@ -213,20 +181,9 @@ def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger)
             ledger.read += batch.num_rows
             rows = zip(*(values_of(batch.column(name)) for name in columns.used), strict=True)
             for row in (dict(zip(columns.used, values, strict=True)) for values in rows):
-                yield _row(row, source, f"row {number}", columns, listed_captions(row[columns.captions]))
+                part = Part(f"row {number}", listed_captions(row[columns.captions]))
+                yield row_record(source, row[columns.image], part, **about(row, section))
                 number += 1
-
-
-def _row(row: Mapping[str, object], source: str, key: str, columns: Columns, captions: Sequence[object]) -> Row:
-    return Row(
-        source,
-        key,
-        row.get(columns.image),
-        captions,
-        text_of(row, columns.group),
-        text_of(row, columns.label),
-        objects_of(row, columns.objects),
-    )
 
 
 @contextlib.contextmanager

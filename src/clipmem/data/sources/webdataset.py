@@ -1,17 +1,18 @@
-"""Tars of pictures and captions, as img2dataset writes them and open_clip trains from (webdataset).
+"""Tars of images and captions, as img2dataset writes them and open_clip trains from (webdataset).
 
-Members with one name up to the first dot are one pair. Where pictures and texts have further dots in their names and no
+Members with one name up to the first dot are one pair. Where images and texts have further dots in their names and no
 member of that key has none (`photo.v2.png` and `photo.v2.txt`), it is the name up to the last one. `.json` with a list
 `captions` holds several captions; else `.txt` is one caption, all of it; else the JSON's `caption`. A key of the JSON
-that `data.caption_column` names comes before all of them. A picture or text in no pair is listed; members of other
-kinds are counted.
+that `data.caption_column` names comes before all of them. An image or text in no pair is listed; members of other
+kinds are counted. Names of shards are `{0000..0123}` ranges and `::` lists, as webdataset writes them.
 
-Tars are read once, in order; a reference holds the place of the picture's bytes, so that each is read again with one
+Tars are read once, in order; a reference holds the place of the image's bytes, so that each is read again with one
 seek. Beside `NAME.tar`, img2dataset leaves `NAME.parquet` (records whose status is not "success" take no part, and are
 listed) and `NAME_stats.json` (how many there must be).
 """
 
-import json
+import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BufferedIOBase, BufferedReader
@@ -22,34 +23,46 @@ import polars as pl
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
+from clipmem.base.require import require
 from clipmem.data.decoding import MAX_BYTES
-from clipmem.data.sources.base import SOURCES, RecordSource
-from clipmem.data.sources.columns import KEYS, KeysSeen, named_columns, objects_of, text_of
+from clipmem.data.sources.base import SOURCES, Source, image_gone, require_data
+from clipmem.data.sources.columns import KEYS, KeysSeen, about, named_columns
 from clipmem.data.sources.imagefolder import BROKEN_JSON, TEXT_BESIDE_JSON, decode_text, json_captions
-from clipmem.data.sources.look import PICTURES, Look
-from clipmem.data.sources.records import MANY_BYTES, NO_CAPTION, NO_PICTURE, Part, Record, examine, listed_captions
-from clipmem.data.sources.shards import find_shards, is_list
+from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json
+from clipmem.data.sources.records import (
+    MANY_BYTES,
+    NO_CAPTION,
+    NO_IMAGE,
+    Part,
+    Record,
+    examine,
+    listed_captions,
+    read_file,
+)
 from clipmem.data.sources.tar import Member, TarError, is_tar, members
 
 BROKEN_TAR = "a tar that is broken or cut off"
-FEWER = "fewer pictures than its statistics say"
+FEWER = "fewer images than its statistics say"
 SECOND = "second image or text of that kind under its key"
 EXTRA = "image or text beside the pair of its key"
-_KINDS = tuple(name[1:] for name in PICTURES)
+_KINDS = tuple(name[1:] for name in IMAGE_ENDINGS)
 _TEXTS = ("txt", "json")
 _MOST_TEXT = 16 * 2**20
 _BUFFER = 1 << 18
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
+_MOST_SHARDS = 1_000_000
 
 
 @dataclass
 class _Sample:
     """What has been seen of one pair: its members, and their bytes while they are at hand.
 
-    `spare` are pictures and texts that have no place in it, `dotted` those of which it shows later whether they have.
+    `spare` are images and texts that have no place in it, `dotted` those of which it shows later whether they have.
     """
 
     key: str
-    picture: Member | None = None
+    image: Member | None = None
     texts: dict[str, Member] = field(default_factory=dict)
     data: dict[int, bytes] = field(default_factory=dict)
     reason: str = ""
@@ -61,11 +74,11 @@ class _Sample:
         if member.problem or member.size > (_MOST_TEXT if kind in _TEXTS else MAX_BYTES):
             self.reason = self.reason or member.problem or MANY_BYTES
             return
-        if self.picture is not None if kind in _KINDS else kind in self.texts:
+        if self.image is not None if kind in _KINDS else kind in self.texts:
             self.spare.append((member, SECOND))
             return
         if kind in _KINDS:
-            self.picture = member
+            self.image = member
         else:
             self.texts[kind] = member
         if stream is not None:
@@ -75,9 +88,9 @@ class _Sample:
         stream.seek(member.offset)
         self.data[member.offset] = stream.read(member.size)
 
-    def parted(self) -> "list[_Sample]":
+    def split(self) -> "list[_Sample]":
         """Return the sample; one for each name up to the last dot where it has members with further dots only."""
-        if self.picture or self.texts or self.reason or not self.dotted:
+        if self.image or self.texts or self.reason or not self.dotted:
             self.spare += [(member, EXTRA) for member in self.dotted]
             return [self]
         found: dict[str, _Sample] = {}
@@ -88,7 +101,7 @@ class _Sample:
 
     def join(self, other: "_Sample") -> None:
         """Take in what stands of the same pair elsewhere in the tar."""
-        members = [*other.texts.items(), *(((_KINDS[0], other.picture),) if other.picture else ())]
+        members = [*other.texts.items(), *(((_KINDS[0], other.image),) if other.image else ())]
         for kind, member in members:
             self.add(member, kind)
         self.spare += other.spare
@@ -96,45 +109,47 @@ class _Sample:
 
     def read_missing(self, stream: BufferedIOBase) -> None:
         """Read the members that are not at hand."""
-        for member in (self.picture, *self.texts.values()):
+        for member in (self.image, *self.texts.values()):
             if member is not None and member.offset not in self.data:
                 self._read(stream, member)
 
     @property
     def complete(self) -> bool:
-        return self.picture is not None and bool(self.texts)
+        return self.image is not None and bool(self.texts)
 
 
 @SOURCES.register("webdataset")
-class WebdatasetSource(RecordSource):
+class WebdatasetSource(Source):
     """A tar, a folder of tars, a range or a list of them; never extracted."""
 
+    summary = "Tars of images and captions, as img2dataset writes them."
     uses = KEYS - {"image_column"}
+    rank = 20
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
-        self._base, self._shards = find_shards(section.path)
+        self._base, self._shards = find_shards(section)
         for name in self._shards:
             _check_is_tar(self._base / name)
 
     @classmethod
-    def recognise(cls, look: Look) -> str:
+    def recognize(cls, probe: PathProbe) -> str:
         """A tar, names of tars, or a folder with some."""
-        if look.is_file:
-            return "a tar" if is_tar(look.head) else ""
-        if look.is_dir:
-            tars = look.with_suffix(".tar")
+        if probe.is_file:
+            return "a tar" if is_tar(probe.head) else ""
+        if probe.is_dir:
+            tars = probe.with_suffix(".tar")
             return f"a folder with {len(tars):,} tars" if tars else ""
-        return "a range or list of tars" if is_list(look.text) and ".tar" in look.text else ""
+        return "a range or list of tars" if is_list(probe.text) and ".tar" in probe.text else ""
 
     def records(self) -> Iterator[Record]:
         """Yield one record a pair, shard by shard."""
         keys = KeysSeen(self.section)
         for name in self._shards:
             failed = self._failed(name)
-            pictures = 0
+            images = 0
             for sample in self._samples(name):
-                pictures += sample.picture is not None
+                images += sample.image is not None
                 for member, reason in sample.spare:
                     self.ledger.read += 1
                     self.ledger.leave_out(name, member.name, reason)
@@ -142,17 +157,17 @@ class WebdatasetSource(RecordSource):
                     self.ledger.read -= 1  # the table's row is that record
                 else:
                     yield self._record(name, sample, keys)
-            self._check_stats(name, pictures)
+            self._check_stats(name, images)
         keys.check(f"the JSON of the tars of {self.section.path}")
         if self._base != Path():
             self._count_others()
 
     def _count_others(self) -> None:
         """Count the files of the folder that are neither tars nor img2dataset's beside one."""
-        look = Look(self.section.path)
+        probe = PathProbe(self.section.path)
         stems = {name.removesuffix(".tar") for name in self._shards}
         used = {f"{stem}{end}" for stem in stems for end in (".tar", ".parquet", "_stats.json")}
-        look.count_others(self.ledger, look.all_files(), used)
+        probe.count_others(self.ledger, probe.all_files(), used)
 
     def _samples(self, shard: str) -> Iterator[_Sample]:
         """Yield the samples of a shard; those whose members do not stand together come last."""
@@ -164,7 +179,10 @@ class WebdatasetSource(RecordSource):
                     key, kind = split_name(member.name)
                     last = kind.rpartition(".")[2]
                     if last not in _KINDS and last not in _TEXTS:
-                        self._ignore(shard, member)
+                        if member.problem:
+                            self.ledger.note(shard, member.name, member.problem)
+                        else:
+                            self.ledger.ignore(member.name)
                         continue
                     if current is None or key != current.key:
                         if current is not None:
@@ -186,7 +204,7 @@ class WebdatasetSource(RecordSource):
 
     def _closed(self, sample: _Sample, loose: dict[str, _Sample], stream: BufferedIOBase) -> Iterator[_Sample]:
         """Yield what is complete of a sample whose members have passed; keep the places, not the bytes, of the rest."""
-        for one in sample.parted():
+        for one in sample.split():
             self.ledger.read += 1
             if one.complete:
                 one.read_missing(stream)
@@ -196,35 +214,27 @@ class WebdatasetSource(RecordSource):
                 self.ledger.read -= 1
                 loose[one.key].join(one)
 
-    def _ignore(self, shard: str, member: Member) -> None:
-        if member.problem:
-            self.ledger.note(shard, member.name, member.problem)
-        else:
-            self.ledger.ignore(member.name)
-
     def _record(self, shard: str, sample: _Sample, keys: KeysSeen) -> Record:
         texts = Texts()
         place = ""
-        if sample.picture is not None and sample.complete:
+        if sample.image is not None and sample.complete:
             texts = captions_of({k: sample.data[one.offset] for k, one in sample.texts.items()}, self.section)
             keys.see(texts.values)
             self.ledger.ignored.update([TEXT_BESIDE_JSON] * texts.unused)
             for reason in (BROKEN_JSON * (texts.broken and bool(texts.captions)), sample.reason):
                 if reason:
                     self.ledger.note(shard, sample.key, reason)
-            picture = examine(sample.data[sample.picture.offset])
-            place = f"{sample.picture.offset}+{sample.picture.size}"
+            image = examine(sample.data[sample.image.offset])
+            place = f"{sample.image.offset}+{sample.image.size}"
         else:
-            picture = sample.reason or (NO_PICTURE if sample.picture is None else NO_CAPTION)
+            image = sample.reason or (NO_IMAGE if sample.image is None else NO_CAPTION)
         return Record(
             shard,
             sample.key,
             f"{shard}@{place}",
-            picture,
+            image,
             [Part(sample.key, texts.captions, BROKEN_JSON if texts.broken else "")],
-            group=text_of(texts.values, self.section.group_column),
-            label=text_of(texts.values, self.section.label_column),
-            objects=objects_of(texts.values, self.section.object_column),
+            **about(texts.values, self.section),
         )
 
     def _failed(self, shard: str) -> set[str]:
@@ -248,35 +258,26 @@ class WebdatasetSource(RecordSource):
 
     def _check_stats(self, shard: str, found: int) -> None:
         stats = (self._base / shard).with_name(f"{Path(shard).stem}_stats.json")
-        if not stats.is_file():
-            return
-        try:
-            expected = json.loads(stats.read_text())["successes"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return
+        read = read_file(stats)
+        known = parse_json(read) if isinstance(read, bytes) else None
+        expected = known.get("successes") if isinstance(known, dict) else None
         if isinstance(expected, int) and found < expected:
             self.ledger.note(shard, f"{found:,} of {expected:,}", FEWER)
 
     def read(self, references: Sequence[str]) -> list[bytes]:
         """Return the bytes of these members; each tar is opened once."""
         found: dict[int, bytes] = {}
-        order = self.storage_order(references)
-        stream: BufferedReader | None = None
-        opened = ""
-        try:
-            for position in order:
+        opened, stream = "", None
+        with contextlib.ExitStack() as stack:
+            for position in self.storage_order(references):
                 shard, offset, size = _place(references[position])
                 if stream is None or shard != opened:
-                    if stream is not None:
-                        stream.close()
-                    stream, opened = _open(self._base / shard, references[position]), shard
+                    stack.close()
+                    stream, opened = stack.enter_context(_open(self._base / shard, references[position])), shard
                 stream.seek(offset)
                 found[position] = stream.read(size)
                 if len(found[position]) != size:
-                    raise _gone(references[position], "a tar that is shorter than it was")
-        finally:
-            if stream is not None:
-                stream.close()
+                    raise image_gone(references[position], "a tar that is shorter than it was")
         return [found[position] for position in range(len(references))]
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
@@ -287,26 +288,14 @@ class WebdatasetSource(RecordSource):
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Split a member's name into the key of its pair and its kind: what follows the first dot of its last part.
-
-    Example:
-        >>> split_name("a.b/000.seg.PNG")
-        ('a.b/000', 'seg.png')
-    """
+    """Split a member's name into the key of its pair and its kind: what follows the first dot of its last part."""
     folder, slash, own = name.rpartition("/")
     stem, _, kind = own.partition(".")
     return folder + slash + stem, kind.lower()
 
 
 class Texts(NamedTuple):
-    """What the texts of a pair say.
-
-    Attributes:
-        captions: Its captions.
-        values: The values of its JSON, and its text as `txt`.
-        broken: Whether there is JSON that is no object.
-        unused: Whether its text is none of the captions.
-    """
+    """What the texts of a pair say."""
 
     captions: Sequence[object] = ()
     values: Mapping[str, object] = {}
@@ -338,7 +327,7 @@ def _place(reference: str) -> tuple[str, int, int]:
     shard, _, place = reference.rpartition("@")
     offset, _, size = place.partition("+")
     if not (shard and offset.isdigit() and size.isdigit()):
-        raise _gone(reference, "a reference that is not of a tar")
+        raise image_gone(reference, "a reference that is not of a tar")
     return shard, int(offset), int(size)
 
 
@@ -346,26 +335,71 @@ def _open(path: Path, reference: str) -> BufferedReader:
     try:
         return path.open("rb")
     except OSError as error:
-        raise _gone(reference, error.strerror or str(error)) from error
-
-
-def _gone(reference: str, got: str) -> InputError:
-    return InputError(
-        f"picture {reference!r}",
-        got=got,
-        expected="the tar that was there when the pairs were listed",
-        hint="Put it back, or start a study in another run folder.",
-    )
+        raise image_gone(reference, error.strerror or str(error)) from error
 
 
 def _check_is_tar(path: Path) -> None:
     with path.open("rb") as stream:
         head = stream.read(512)
-    if head and not is_tar(head) and any(head):
-        packed = head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
+    packed = head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
+    require(
+        is_tar(head) or not any(head),
+        f"{path}",
+        "a compressed tar" if packed else "a file that is not a tar",
+        "a plain tar: images are compressed already, and only plain ones can be read at any place",
+        "Unpack it once (for example with gunzip)." if packed else "Leave it out of data.path.",
+    )
+
+
+def expand(text: str) -> list[str]:
+    """Expand ranges, choices and lists."""
+    return [name for part in text.split("::") for name in _expanded(part)]
+
+
+def _expanded(text: str) -> list[str]:
+    names = [text]
+    while True:
+        span, choice = _RANGE.search(names[0]), _CHOICE.search(names[0])
+        found = span or choice
+        if found is None:
+            return names
+        options = _numbers(text, span) if span else found[1].split(",")
+        got = f"{text!r}, which is more than {_MOST_SHARDS:,} shards"
+        require(len(names) * len(options) <= _MOST_SHARDS, "[data] path", got, "fewer", "Make the range smaller.")
+        names = [name.replace(found[0], option, 1) for name in names for option in options]
+
+
+def _numbers(text: str, span: "re.Match[str]") -> Sequence[str]:
+    first, last = int(span[1]), int(span[2])
+    require(
+        0 <= last - first < _MOST_SHARDS,
+        "[data] path",
+        f"the range {span[0]} in {text!r}",
+        f"the smaller number first, and at most {_MOST_SHARDS:,} shards",
+        "Correct the range.",
+    )
+    return [f"{number:0{len(span[1])}d}" for number in range(first, last + 1)]
+
+
+def is_list(text: str) -> bool:
+    """Tell whether a path is a range or a list of shards."""
+    return "::" in text or bool(_RANGE.search(text))
+
+
+def find_shards(section: DataSection) -> tuple[Path, list[str]]:
+    """Return the tars behind a path: the folder that names start from, and the names."""
+    text, path = section.path, Path(section.path)
+    if text and path.is_dir():
+        base, names = path, sorted(found.relative_to(path).as_posix() for found in path.rglob("*.tar"))
+    else:
+        base, names = Path(), expand(text) if text else []
+    require_data(names, section, "a tar, a folder with some, a range such as data/{0000..0123}.tar, or a list with ::")
+    missing = [name for name in names if not (base / name).is_file()]
+    for name in missing:
         raise InputError(
-            f"{path}",
-            got="a compressed tar" if packed else "a file that is not a tar",
-            expected="a plain tar: pictures are compressed already, and only plain ones can be read at any place",
-            hint="Unpack it once (for example with gunzip)." if packed else "Leave it out of data.path.",
+            "[data] path",
+            got=f"no file {name!r} ({len(missing):,} of {len(names):,} shards are missing)",
+            expected="every shard that is named",
+            hint="Put it back, or correct the range.",
         )
+    return base, names

@@ -13,25 +13,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipmem.base.recipes import DataSection
+from clipmem.data.decoding import image_format
 from clipmem.data.quarantine import Ledger
-from clipmem.data.sources.records import looks_like_a_picture
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _HEAD = 1 << 16
 _PARSED = 32 * 2**20  # COCO has files of half a gigabyte beside its captions
 _MANY = 20_000  # names of a folder that are looked at
 
 
-class Look:
-    """A path as the user wrote it, and what lies there.
+def text_encoding(head: bytes) -> str:
+    """Return the encoding of a text file: UTF-16 where its first two bytes say so, UTF-8 otherwise."""
+    return "utf-16" if head[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
 
-    Args:
-        text: The path.
-        section: The recipe's `[data]` section, whose columns count; the defaults without it.
+
+def parse_json(text: str | bytes) -> object:
+    """Return the value of a JSON text; None where it is not JSON, or nested deeper than Python reads."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+class PathProbe:
+    """A path as the user wrote it, and what lies there.
 
     Attributes:
         text: The path as written; it may be a list of shards, which no file has as its name.
-        path: The path.
+        section: The recipe's `[data]` section, whose columns count.
         closed: Folders that `all_files` has not looked into, each with the reason.
     """
 
@@ -52,8 +61,7 @@ class Look:
     @cached_property
     def lines(self) -> list[str]:
         """The first lines of a text file, at most 50 and whole ones only; none where it is not text."""
-        encoding = "utf-16" if self.head[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
-        text = self.head.decode(encoding, "replace")
+        text = self.head.decode(text_encoding(self.head), "replace")
         lines = text.splitlines()
         if len(self.head) == _HEAD and len(lines) > 1:  # the last one may be cut
             lines.pop()
@@ -65,10 +73,7 @@ class Look:
         """A JSON file of at most 32 MiB, parsed; None where it is larger, or is not one JSON value."""
         if not self._may_be_json or self.large_json:
             return None
-        try:
-            return json.loads(self.path.read_text(encoding="utf-8-sig"))
-        except (ValueError, RecursionError):
-            return None
+        return parse_json(self.path.read_bytes())
 
     @property
     def _may_be_json(self) -> bool:
@@ -98,10 +103,7 @@ class Look:
         """The columns of a table: of Parquet, of the object in a first line of JSON, or of a header; else none."""
         if self.columns or not self.lines or self.document is not None:
             return self.columns
-        try:
-            row = json.loads(self.lines[0])
-        except (ValueError, RecursionError):
-            row = re.split(r"[,\t;|]", self.lines[0])
+        row = parse_json(self.lines[0]) or re.split(r"[,\t;|]", self.lines[0])
         names = row if isinstance(row, dict | list) and len(row) > 1 else ()
         return [str(name).strip() for name in names]
 
@@ -150,8 +152,8 @@ class Look:
             return "no such file or folder"
         if not self.head:
             return "an empty file"
-        if looks_like_a_picture(self.head):
-            return "one picture"
+        if image_format(self.head):
+            return "one image"
         if self.head.startswith(b"\x1f\x8b"):
             return "a file compressed with gzip"
         if self.head.startswith(b"PAR1"):

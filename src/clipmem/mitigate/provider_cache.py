@@ -1,4 +1,4 @@
-"""What providers have made, kept by content: the same model, input and seed are not asked twice, in any run.
+"""What providers have made, cached by content: the same model, input and seed are not asked twice, in any run.
 
 The files lie in `$CLIPMEM_CACHE`, or else in `clipmem` below `$XDG_CACHE_HOME` or `~/.cache`. Deleting them costs time
 and changes nothing.
@@ -13,19 +13,13 @@ from clipmem.store.hashing import json_sha256
 
 
 def cache_folder() -> Path:
-    """Return the folder of what is kept."""
+    """Return the folder of the cache."""
     own = os.environ.get("CLIPMEM_CACHE", "")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipmem"
 
 
-def keep(kind: str, key: object, make: Callable[[], bytes]) -> bytes:
-    """Return what is kept under a key, or make it and keep it.
-
-    Args:
-        kind: Folder of such things.
-        key: Plain data that says all that decides the result.
-        make: Makes it.
-    """
+def cached(kind: str, key: object, make: Callable[[], bytes]) -> bytes:
+    """Return what the folder `kind` holds under a key (plain data that decides the result), or make and store it."""
     digest = json_sha256(key)
     file = cache_folder() / kind / digest[:2] / digest
     if file.is_file():

@@ -1,0 +1,74 @@
+r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
+
+`clipmem.evaluate.classification`:
+
+    >>> from clipmem.evaluate.classification import *
+    >>> class_ranks(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, 1])).tolist()
+    [1.0, 1.5]
+    >>> classification_metrics(np.array([1.0, 2.0, 1.0]), np.array([0, 0, 1]), 2)
+    {'acc1': 0.6666666666666666, 'mean_per_class_recall': 0.75}
+    >>> chance(4)
+    {'acc1': 0.25, 'mean_per_class_recall': 0.25}
+
+`clipmem.evaluate.dejavu`:
+
+    >>> from clipmem.evaluate.dejavu import *
+    >>> object_matrix([["cat"], ["sofa", "cat"]])[0].tolist()
+    [[True, False], [True, True]]
+
+`clipmem.evaluate.linear_probe`:
+
+    >>> from clipmem.evaluate.linear_probe import *
+    >>> fitted = fit(np.array([[-1.0], [1.0]]), np.array([3, 7]), 1.0)
+    >>> fitted.scores(np.array([[2.0]])).argmax(axis=1).tolist()
+    [1]
+    >>> part = validation_part(np.array([4, 4, 5, 5]), 0.5, seed=0)
+    >>> part.tolist() in ([True, True, False, False], [False, False, True, True])
+    True
+    >>> x, y = np.array([[1.0, 0.1], [1.0, 0.2], [0.1, 1.0], [0.2, 1.0]]), np.array([0, 0, 1, 1])
+    >>> linear_probe(x, y, np.arange(4), x, y, seed=0).ranks.tolist()
+    [1.0, 1.0, 1.0, 1.0]
+
+`clipmem.evaluate.over_seeds`:
+
+    >>> from clipmem.evaluate.over_seeds import *
+    >>> bootstrap_class_mean(np.array([[1.0, 1.0, 0.0]]), np.array([0, 0, 1]), np.array([7, 7, 7]), seed=0)
+    Interval(mean=0.5, low=None, high=None)
+
+`clipmem.evaluate.prompts`:
+
+    >>> from clipmem.evaluate.prompts import *
+    >>> make_prompts(["hot-dog", "cat"], None, ["a {}"]).texts
+    ['a cat', 'a hot dog']
+
+`clipmem.evaluate.retrieval`:
+
+    >>> from clipmem.evaluate.retrieval import *
+    >>> found = recall_at_k(torch.eye(3), torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2]), ks=(1,))
+    >>> found.metrics["text_retrieval_median_rank"], found.image_ranks.tolist()
+    (1.5, [1.0, 1.0, 2.5])
+    >>> chance(np.array([1, 1]))["text_retrieval_recall@1"], chance(np.array([2, 1]))["text_retrieval_recall@1"]
+    (0.5, 0.5)
+    >>> round(chance(np.array([2, 2]))["text_retrieval_recall@5"], 4)
+    1.0
+
+`clipmem.evaluate.text_only`:
+
+    >>> from clipmem.evaluate.text_only import *
+    >>> tfidf_neighbors([["red car"], ["zzz"]], [["a dog"], ["a blue car"], ["red"]], 2).rows.tolist()
+    [[2, 1], [3, 3]]
+
+`clipmem.evaluate.utility`:
+
+    >>> from clipmem.evaluate.utility import *
+    >>> class_numbers(["b", "", "a"], ["a", "b"]).tolist()
+    [1, -1, 0]
+
+`clipmem.evaluate.zero_shot`:
+
+    >>> from clipmem.evaluate.zero_shot import *
+    >>> class_embeddings(torch.tensor([[2.0, 0.0], [0.0, 5.0], [0.0, 1.0]]), torch.tensor([0, 1, 1]), 2).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    >>> zero_shot_ranks(torch.eye(2), torch.tensor([[1.0, 0.1], [0.0, 1.0]]), np.array([0, 0])).tolist()
+    [1.0, 2.0]
+"""

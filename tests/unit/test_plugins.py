@@ -1,0 +1,121 @@
+"""A source and a mitigation of a package outside the tree are found by their entry points and work like ours."""
+
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+from tests.unit.test_train import uid
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import DataSection, load_recipe
+from clipmem.data.inspection import inspect_source
+from clipmem.data.sources import SOURCES, detect, open_source
+from clipmem.mitigate import MITIGATIONS, base
+from clipmem.store.folder import RunFolder
+from clipmem.testing.tiny import picture
+from clipmem.train.paired import training_set
+
+PLUG = '''
+from pathlib import Path
+
+from clipmem.data.sources.base import Source
+from clipmem.data.sources.records import Part, Record, examine_file, read_file
+from clipmem.mitigate.base import Mitigation
+
+
+class Pipes(Source):
+    """Lines of `PATH || CAPTION`, whole paths."""
+
+    summary = "Lines of a path and a caption, with two bars between them."
+    rank = 35
+
+    @classmethod
+    def recognize(cls, probe):
+        return "lines with two bars" if probe.lines and all(" || " in line for line in probe.lines) else ""
+
+    def records(self):
+        with open(self.section.path) as stream:
+            for number, line in enumerate(stream, 1):
+                self.ledger.read += 1
+                path, caption = line.rstrip("\\n").split(" || ")
+                parts = [Part(str(number), [caption])]
+                yield Record(self.section.path, str(number), path, examine_file(Path(path)), parts)
+
+    def read(self, references):
+        return [read_file(Path(reference)) for reference in references]
+
+
+class DropLongest(Mitigation):
+    """Leave out the pair with the longest uid."""
+
+    summary = "Drop a pair."
+
+    @classmethod
+    def edit(cls, recipe, splits, parent):
+        kept = splits.head(splits.height - cls.section_of(recipe).count)
+        return kept, {"dropped": splits.tail(cls.section_of(recipe).count)}
+
+    @classmethod
+    def hook(cls, training):
+        return None
+'''
+
+
+@pytest.fixture
+def plug(tmp_path, monkeypatch):
+    """Install a package that gives one source and one mitigation."""
+    place = tmp_path / "site"
+    information = place / "clipmem_plug-1.dist-info"
+    information.mkdir(parents=True)
+    (place / "clipmem_plug.py").write_text(PLUG)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: clipmem-plug\nVersion: 1\n")
+    (information / "entry_points.txt").write_text(
+        "[clipmem.sources]\npipes = clipmem_plug:Pipes\n"
+        "[clipmem.mitigations]\ndrop_longest = clipmem_plug:DropLongest\n"
+    )
+    monkeypatch.syspath_prepend(str(place))
+    yield
+    SOURCES._items.pop("pipes", None)
+    MITIGATIONS._items.pop("drop_longest", None)
+
+
+@pytest.mark.usefixtures("plug")
+def test_a_source_is_recognized_opened_and_looked_through(tmp_path):
+    for k in range(3):
+        (tmp_path / f"{k}.png").write_bytes(picture(k))
+    path = tmp_path / "pairs.pipes"
+    path.write_text("".join(f"{tmp_path}/{k}.png || number {k}\n" for k in range(4)))
+    assert "pipes" in set(SOURCES)
+    assert detect(str(path)) == ("pipes", str(path), "lines with two bars")
+    source = open_source(DataSection(path=str(path)))
+    assert (source.name, source.summary[:5]) == ("pipes", "Lines")
+    facts, _ = inspect_source(source)
+    assert facts["records"] == {
+        "read": 4, "pairs": 3, "merged": 0, "left_out": 1, "unnamed": 0, "ignored": {},
+    }  # fmt: skip
+    assert [one.reason for one in source.problems] == ["no such image file"]
+    pairs = source.pairs()
+    assert sorted(source.read(pairs["image"].to_list())) == sorted(picture(k) for k in range(3))
+    with pytest.raises(InputError) as error:
+        open_source(DataSection(path=str(path), split="train"))
+    assert error.value.what == "[data] split"
+
+
+@pytest.mark.usefixtures("plug")
+def test_a_mitigation_edits_the_split_and_has_no_part_in_the_training(tmp_path):
+    mitigate = SimpleNamespace(active=lambda: iter(["drop_longest"]), drop_longest=SimpleNamespace(count=2))
+    recipe = load_recipe("[train]\ncaptions = 3").model_copy(update={"mitigate": mitigate})
+    roles = ["shared", "shared", "candidate", "independent", "external", "external"]
+    splits = pl.DataFrame({"uid": [uid(k) for k in range(6)], "role": roles})
+    base.check(recipe, splits)
+    kept, tables = base.edit(recipe, splits, base.parents_of(recipe))
+    assert kept["role"].to_list() == roles[:4]
+    assert tables["dropped"]["role"].to_list() == roles[4:]
+    assert base.captions_in_training(recipe) == 3
+    assert base.hooks_of(base.Training(recipe, training_set(splits, "f", 1), RunFolder(tmp_path), splits)).all == ()
+
+
+def test_every_source_says_what_it_reads():
+    assert all(SOURCES[name].name == name and SOURCES[name].summary.endswith(".") for name in SOURCES)
+    asked = [SOURCES[name].rank for name in SOURCES if "recognize" in vars(SOURCES[name])]
+    assert len(set(asked)) == len(asked)  # no two are asked in an order that nobody decided
