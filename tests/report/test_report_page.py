@@ -160,7 +160,7 @@ def test_one_seed_and_nothing_planted_is_said(bare: Outline) -> None:
     assert "This run has one seed, so no score has an error" in words
     assert words.count("one seed: no error") == 48
     assert "None planted." in words
-    assert "no image" in words
+    assert "no picture" in words
     assert not [1 for _, attrs in bare.tags if attrs.get("class") == "badge"]
     assert not [1 for tag, attrs in bare.tags if tag == "svg" and attrs["class"].startswith("figure roc")]
 
@@ -224,7 +224,7 @@ def test_pictures_are_embedded_with_the_type_of_their_bytes(build: Build) -> Non
     page = outline(write_report(built.folder, dict(zip(uids, kinds, strict=False))))
     pictures = [attrs["src"][:16] for tag, attrs in page.tags if tag == "img"]
     assert pictures == ["data:image/jpeg;", "data:image/webp;", "data:image/png;b"]
-    assert page.words().count("no image") == 45
+    assert page.words().count("no picture") == 45
 
 
 def test_every_picture_and_figure_has_a_text_and_every_heading_cell_a_scope(page: Outline) -> None:
