@@ -10,10 +10,10 @@ import tomllib
 
 import polars as pl
 import pytest
+from clipmem.localize.beside import CURVES_SCHEMA
 
 import clipmem
 from clipmem.base.errors import InputError
-from clipmem.localize.beside import CURVES_SCHEMA
 from clipmem.store.folder import RunFolder
 from clipmem.study.localizing import localize_run
 from clipmem.testing.tiny import tiny_recipe

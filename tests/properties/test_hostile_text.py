@@ -6,13 +6,13 @@ import re
 
 import numpy as np
 import polars as pl
+from clipmem.report.inspected import print_inspection
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from clipmem.data.id_lists import csv_cell, datacomp_array, write_ids
 from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, summarize
-from clipmem.report.inspected import print_inspection
 from clipmem.store.tables import table_bytes
 
 ANY = st.one_of(

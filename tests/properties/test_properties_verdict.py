@@ -1,10 +1,10 @@
 """What must be true of every verdict and of every Pareto front."""
 
+from clipmem.report.compare.differences import Point, front
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clipmem.functional import Claim, verdict
-from clipmem.report.compare.differences import Point, front
 
 number = st.floats(-10, 10, allow_nan=False)
 size = st.floats(0, 5, allow_nan=False)

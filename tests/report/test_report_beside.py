@@ -5,15 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from other_runs import add_localize
-from outline import outline
-from run_folder import Built
-
-from clipmem.base.errors import InputError
 from clipmem.report.beside import answer_sentences, difference_rows, note_sentences, trained_sentences
 from clipmem.report.beside_figure import beside_figure, styles_of
-from clipmem.report.page import write_report
 from clipmem.report.published import UNITMEM, layers_between, ranges
+from tests.report.other_runs import add_localize
+from tests.report.outline import outline
+from tests.report.run_folder import Built
+
+from clipmem.base.errors import InputError
+from clipmem.report.page import write_report
 
 Build = Callable[..., Built]
 RUNS = {"CLIP": "clip", "supervised": "supervised", "SimCLR": "simclr"}

@@ -5,10 +5,10 @@ import io
 import json
 
 import pytest
-from outline import outline
-from rich.console import Console
-
 from clipmem.report.dejavu import section, sentences
+from rich.console import Console
+from tests.report.outline import outline
+
 from clipmem.report.page import write_report
 from clipmem.report.terminal import print_summary
 

@@ -5,14 +5,14 @@ import re
 
 import numpy as np
 import pytest
+from clipmem.report.svg import embed
 from hypothesis import given
 from hypothesis import strategies as st
-from run_folder import Built
+from tests.report.run_folder import Built
 
 from clipmem.base.random import generator
 from clipmem.report.figures import curves_figure, density, roc_points, roles_figure, smooth
 from clipmem.report.read import TrainingLog
-from clipmem.report.svg import embed
 
 
 def test_density_is_the_kernel_sum_up_to_the_grid() -> None:

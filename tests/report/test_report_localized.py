@@ -7,14 +7,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from other_runs import add_localize
-from outline import Outline, outline
-from run_folder import Built
+from clipmem.report.layer_figures import layermem_figure, unitmem_figure
+from clipmem.report.localized import control_sentence, layer_sentences, top_units
+from tests.report.other_runs import add_localize
+from tests.report.outline import Outline, outline
+from tests.report.run_folder import Built
 
 from clipmem.base.errors import InputError
 from clipmem.report.gallery import gallery_uids
-from clipmem.report.layer_figures import layermem_figure, unitmem_figure
-from clipmem.report.localized import control_sentence, layer_sentences, top_units
 from clipmem.report.page import write_report
 
 Build = Callable[..., Built]

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from outline import Outline, outline
-from run_folder import Built
+from tests.report.outline import Outline, outline
+from tests.report.run_folder import Built
 
 from clipmem.base.errors import InputError
 from clipmem.report.gallery import gallery_uids

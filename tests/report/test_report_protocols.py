@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from other_runs import build_leave_one_out, build_subsample
-from outline import Outline, outline
+from clipmem.report.in_and_out import model_counts, stacked
 from rich.console import Console
-from run_folder import Built
+from tests.report.other_runs import build_leave_one_out, build_subsample
+from tests.report.outline import Outline, outline
+from tests.report.run_folder import Built
 
 from clipmem.report import wording, words
 from clipmem.report.figures import curves_figure
 from clipmem.report.gallery import gallery_uids, ranked_candidates
-from clipmem.report.in_and_out import model_counts, stacked
 from clipmem.report.page import write_report
 from clipmem.report.read import TrainingLog
 from clipmem.report.terminal import print_summary

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 from rich.console import Console
-from run_folder import Built
+from tests.report.run_folder import Built
 
 from clipmem.report.terminal import planted_line, print_summary, roles_table, top_table
 

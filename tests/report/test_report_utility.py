@@ -4,12 +4,12 @@ import io
 import json
 
 import pytest
-from outline import outline
+from clipmem.report.utility import chance_sentence, section, sentences
 from rich.console import Console
+from tests.report.outline import outline
 
 from clipmem.report.page import write_report
 from clipmem.report.terminal import print_summary, print_utility
-from clipmem.report.utility import chance_sentence, section, sentences
 
 
 def value(mean, low=None, high=None):

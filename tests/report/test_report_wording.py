@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import pytest
-from run_folder import Built
+from tests.report.run_folder import Built
 
 from clipmem.report import numbers, wording
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from clipmem.report.compare.page import compare_runs, render, write_compared
+from clipmem.report.compare.rows import answer_sentences
+from clipmem.report.compare.terminal import print_compared
 from rich.console import Console
 from tests.compared import METRICS, SIZES, build
 
 from clipmem.base.errors import InputError
 from clipmem.functional import holm
-from clipmem.report.compare.page import compare_runs, render, write_compared
-from clipmem.report.compare.rows import answer_sentences
-from clipmem.report.compare.terminal import print_compared
 
 SEEDS = (0, 1, 2)
 T_975 = {2: 4.302652729911275}  # t quantile of two degrees of freedom

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from clipmem.study.reproduce.findings import ORDER
+from clipmem.study.reproduce.scales import scale_of
 from scipy import stats
 from tests.close import alike
 
 from clipmem.base.recipes import load_recipe
-from clipmem.study.reproduce.findings import ORDER
-from clipmem.study.reproduce.scales import scale_of
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "reproduce"
@@ -88,8 +88,9 @@ def test_effects_follow_from_the_kept_measurements_by_hand(document, runs):
 @pytest.mark.slow
 def test_a_recorded_run_gives_the_same_numbers_again(runs, tmp_path):
     """The base study from its recipe; another processor rounds otherwise."""
-    import clipmem
     from clipmem.report.compare.run import read_compared
+
+    import clipmem
 
     path = clipmem.run(KEPT / "base.toml", tmp_path / "run").path
     again = read_compared(path).memorization(read_compared(path).uids("candidate"))

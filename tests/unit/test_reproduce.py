@@ -5,19 +5,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from tests.compared import add_contents, build
-
-from clipmem.base.errors import InputError
-from clipmem.base.recipes import differences, dump_recipe, flatten, load_recipe
-from clipmem.functional import Claim, paired_test
-from clipmem.models.names import GRID, model_config
 from clipmem.report.compare.run import read_compared
 from clipmem.report.published import UNITMEM
 from clipmem.report.reproduced.figure import finding_figure
 from clipmem.report.reproduced.page import render, summary_sentence
-from clipmem.study.api import PUBLISHED_RECIPES, find_recipe
 from clipmem.study.reproduce.finding import ABOVE, FINDINGS, Context, Effect, Results, mitigated
 from clipmem.study.reproduce.findings import ORDER, captions, encoders, removal, text_noise
 from clipmem.study.reproduce.findings.distributions import separation
@@ -27,6 +18,15 @@ from clipmem.study.reproduce.making import Maker, unique
 from clipmem.study.reproduce.run import reproduce
 from clipmem.study.reproduce.scales import NOISE_LEVELS, SCALES, scale_of
 from clipmem.study.reproduce.wanted import Wanted
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.compared import add_contents, build
+
+from clipmem.base.errors import InputError
+from clipmem.base.recipes import differences, dump_recipe, flatten, load_recipe
+from clipmem.functional import Claim, paired_test
+from clipmem.models.names import GRID, model_config
+from clipmem.study.api import PUBLISHED_RECIPES, find_recipe
 
 
 def context(name):

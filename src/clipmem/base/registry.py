@@ -17,17 +17,19 @@ class Registry(Generic[T]):
     Args:
         kind: What one such thing is called ("data source"); the entry-point group is `clipmem.<kind_with_underscores>`.
         base: The class that everything registered must be a subclass of.
+        group: Another entry-point group.
 
     Raises:
         ValueError: On registering a name twice, or something that is not a subclass of `base`.
     """
 
-    def __init__(self, kind: str, base: type[T]) -> None:
+    def __init__(self, kind: str, base: type[T], group: str = "") -> None:
         self.kind, self._base = kind, base
+        self._group = group or f"clipmem.{kind.replace(' ', '_')}"
         self._items: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[Registered]], type[Registered]]:
-        """Return a class decorator that registers the class under `name`."""
+        """Return a class decorator that registers the class under `name`, which becomes its attribute `name`."""
 
         def add(item: type[Registered]) -> type[Registered]:
             if name in self._items:
@@ -35,6 +37,7 @@ class Registry(Generic[T]):
             plain: type[Any] = item
             if not issubclass(plain, self._base):
                 raise TypeError(f"{self.kind} {name!r}: {item} is not a subclass of {self._base}")
+            plain.name = name
             self._items[name] = plain
             return item
 
@@ -63,4 +66,4 @@ class Registry(Generic[T]):
         )
 
     def _plugins(self):
-        return {point.name: point for point in entry_points(group=f"clipmem.{self.kind.replace(' ', '_')}")}
+        return {point.name: point for point in entry_points(group=self._group)}

@@ -57,7 +57,8 @@ def score(
     if embeddings is not None and not target:
         early.check_file(embeddings, "--embeddings")
     from clipmem.cli.terminal import TerminalReporter
-    from clipmem.report.scored import print_scored
+    from clipmem.report.sections.scored import Scored
+    from clipmem.report.terminal import print_screen
     from clipmem.study.scoring.comparison import compare
     from clipmem.study.scoring.files import finish
     from clipmem.study.scoring.settings import Settings
@@ -67,4 +68,5 @@ def score(
         addresses = {"target": target, "reference": reference}
         comparison = compare(addresses, data, bank, settings, embeddings=embeddings, reporter=reporter)
         done = finish(comparison, settings, out, reporter)
-    print_scored(done.scores, done.about, done.captions, done.quarantine, out, Console())
+    found = Scored(done.scores, done.about, done.captions, done.quarantine)
+    print_screen("scored", found, Console(), f"Scores: {out}")
