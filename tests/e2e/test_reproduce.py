@@ -5,8 +5,8 @@ import re
 
 import polars as pl
 import pytest
-from clipmem.study.reproduce.findings import ORDER
 
+from clipmem.analysis.findings import ORDER
 from tests.e2e.test_cli import clip
 
 SHORT = ("--set", "train.epochs=2", "--set", "split.shared=60", "--set", "split.candidate=20")

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
-from clipmem.report.compare.page import write_compared
-from clipmem.study.reproduce.run import reproduce
 
 import clipmem
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources import open_source
 from clipmem.models import openclip
+from clipmem.report.comparison import write_compared
 from clipmem.study import workers
 from clipmem.study.localizing import localize_run
+from clipmem.study.reproduce import reproduce
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.golden.digest import Digest, of_folder, of_table
 from tests.sources.formats import FORMATS, some_pairs

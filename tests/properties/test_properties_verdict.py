@@ -1,9 +1,9 @@
 """What must be true of every verdict and of every Pareto front."""
 
-from clipmem.report.compare.differences import Point, front
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipmem.analysis.comparison import Point, front
 from clipmem.functional import Claim, verdict
 
 number = st.floats(-10, 10, allow_nan=False)

@@ -2,7 +2,7 @@
 
 A finding names one **primary** effect, and its verdict comes from that alone. The primaries of a reproduction are
 judged together: with m of them, each has the interval of level 1 - (1 - confidence) / m (Bonferroni), so that the
-chance of even one wrong "yes" or "no" is at most 1 - confidence. All other effects are shown beside, at the plain level.
+chance of even one wrong "yes" or "no" is at most 1 - confidence. All other effects are shown at the plain level.
 """
 
 from abc import ABC, abstractmethod
@@ -248,7 +248,8 @@ FINDINGS: Registry[Finding] = Registry("finding", Finding, "clipmem.findings")  
 
 def holds(effects: Sequence[Effect]) -> Answer:
     """Return a finding's verdict: that of its primary effect, and inconclusive where none was measured."""
-    return next((one.holds for one in effects if one.primary), "inconclusive")
+    primary = [one for one in effects if one.primary]
+    return primary[0].holds if primary else "inconclusive"
 
 
 def judge(finding: Finding, context: Context, results: Results) -> dict[str, Any]:

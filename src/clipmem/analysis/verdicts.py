@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+Number = int | float  # of a JSON file: 1.0 may have been written as 1
 Side = Literal["above", "below", "inconclusive"]
 
 
-def which_side(low: float | None, high: float | None, of: float = 0.0) -> Side:
+def which_side(low: Number | None, high: Number | None, of: Number = 0) -> Side:
     """Return the side of a value on which an interval lies; inconclusive where it holds it or there is none.
 
     Example:
@@ -19,7 +20,7 @@ def which_side(low: float | None, high: float | None, of: float = 0.0) -> Side:
     return "above" if low > of else "below" if high < of else "inconclusive"
 
 
-def side_of(entry: Mapping[str, Any], of: float = 0.0) -> Side:
+def side_of(entry: Mapping[str, Any], of: Number = 0) -> Side:
     """Return the side of a value on which an entry's interval, its keys `low` and `high`, lies."""
     return which_side(entry.get("low"), entry.get("high"), of)
 

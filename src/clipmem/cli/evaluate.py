@@ -56,6 +56,7 @@ def evaluate(
         if path is not None:
             early.check_file(path, what)
     from clipmem.cli.terminal import TerminalReporter
+    from clipmem.report.terminal import print_screen
     from clipmem.study.evaluating import data_section, evaluate_given, evaluate_run
 
     section = data_section(data, source, label=label_column, caption=caption_column, image=image_column)

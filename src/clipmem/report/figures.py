@@ -27,8 +27,13 @@ SIZES = {"wide": 860, "narrow": 360}
 INK, SOFT, LINE, PAPER = "#010203", "#010204", "#010205", "#010206"
 CANDIDATE, INDEPENDENT, SHARED, EXTERNAL = "#010207", "#010208", "#010209", "#01020a"
 ROLE_COLORS = {"candidate": CANDIDATE, "independent": INDEPENDENT, "shared": SHARED, "external": EXTERNAL}
-_VARIABLES = {INK: "--ink", SOFT: "--soft", LINE: "--line", PAPER: "--paper"}
-_VARIABLES |= {color: f"--{role}" for role, color in ROLE_COLORS.items()}
+_VARIABLES = {
+    INK: "--ink",
+    SOFT: "--soft",
+    LINE: "--line",
+    PAPER: "--paper",
+    **{color: f"--{role}" for role, color in ROLE_COLORS.items()},
+}
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "clipmem",
@@ -134,11 +139,11 @@ CONTROL, OTHER = Style(EXTERNAL, (0, (3, 2, 1, 2)), "v"), Style(INK, (0, (1, 2))
 class Line:
     """A line of a panel, with bars or a band for its intervals; values that are not known are NaN or None."""
 
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Sequence[int | float]
+    y: Sequence[int | float]
     style: Style
-    low: Sequence[float | None] = ()
-    high: Sequence[float | None] = ()
+    low: Sequence[int | float | None] = ()
+    high: Sequence[int | float | None] = ()
     band: bool = False
     joined: bool = True
     ring: str = ""  # "lowest" or "highest": that point has a ring
@@ -154,7 +159,7 @@ class Panel:
     lines: list[Line] = field(default_factory=list[Line])
     zero: bool = False
     ticks: Sequence[str] = ()
-    xlim: tuple[float, float] | None = None
+    xlim: tuple[int | float, int | float] | None = None
     whole: bool = False  # x is whole numbers
     share: str = ""
     draw: Callable[[Axes], None] | None = None  # whatever else is drawn

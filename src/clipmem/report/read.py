@@ -179,9 +179,9 @@ def read_localized(folder: Path) -> Localized:
         InputError: A file cannot be read, or lacks a column.
     """
     place = folder / "localize"
-    tables = {name: _table(place / f"{name}.parquet", columns) for name, columns in _COLUMNS.items()}
+    tables: dict[str, Any] = {name: _table(place / f"{name}.parquet", columns) for name, columns in _COLUMNS.items()}
     files = {"shares": "towers.json", "settings": "settings.json", "beside": "beside.json"}
-    documents = {
+    documents: dict[str, Any] = {
         name: _object(_text(place / file), str(place / file), _LOCALIZE_AGAIN) if (place / file).is_file() else {}
         for name, file in files.items()
     }

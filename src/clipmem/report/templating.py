@@ -8,7 +8,7 @@ their sentences.
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from importlib import resources
 from typing import Any
 
@@ -71,10 +71,10 @@ def environment(*, screen: bool = False) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for write in FORMATS:
-        engine.filters[write.__name__] = write if screen else _typesetting(write)
-    engine.filters["shown"] = lambda text: visible(text, CAPTION_LIMIT)
-    engine.globals.update(side_of=side_of, cell=Markup(CELL))  # noqa: S704
+    filters: dict[str, Any] = {write.__name__: write if screen else _typesetting(write) for write in FORMATS}
+    names: dict[str, Any] = {"side_of": side_of, "cell": Markup(CELL)}  # noqa: S704  a mark of our own
+    engine.filters.update(filters | {"shown": partial(visible, limit=CAPTION_LIMIT)})
+    engine.globals.update(names)
     return engine
 
 

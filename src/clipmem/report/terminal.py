@@ -92,7 +92,8 @@ def _drawn(empty: Table, rows: str, width: int) -> list[str]:
         empty.add_row(*(Text(cell) for cell in line.split(CELL)))
     stream = io.StringIO()
     Console(file=stream, width=width).print(empty)
-    return [VERBATIM + line.rstrip() for line in stream.getvalue().strip("\n").split("\n")]
+    drawn = [line.rstrip() for line in stream.getvalue().split("\n")]
+    return [*(VERBATIM + line for line in drawn if line), ""]
 
 
 def _lines(lines: list[str]) -> Markup:

@@ -18,6 +18,7 @@ from clipmem.analysis.effects import FINDINGS, Context, Results, judge
 from clipmem.analysis.findings import ORDER
 from clipmem.analysis.run_specs import SCALES, RunSpec
 from clipmem.analysis.runs import FinishedRun
+from clipmem.base.errors import InputError
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require, require_one_of
@@ -285,3 +286,19 @@ def _small_images(folder: RunFolder, run: FinishedRun) -> pl.DataFrame:
     whole = pixels[:, : step * _SIDE, : step * _SIDE]
     small = whole.reshape(len(whole), -1, step, whole.shape[2] // step, step, 3).mean(axis=(2, 4))
     return pl.DataFrame({"uid": run.splits["uid"], "pixels": small.reshape(len(small), -1).tolist()})
+
+
+def unique(base: Recipe, specs: Iterable[tuple[str, RunSpec]]) -> dict[str, RunSpec]:
+    """Keep each run once, in the order of the first time it is named and after its parent; localized if any asks."""
+    found: dict[str, tuple[str, RunSpec]] = {}
+    for name, run in specs:
+        for one_name, one in ([(f"parent of {name}", run.parent)] if run.parent else []) + [(name, run)]:
+            key = one.key(base)
+            if key not in found or (one.localize and not found[key][1].localize):
+                found[key] = (found[key][0] if key in found else one_name, one)
+    names: dict[str, RunSpec] = {}
+    for name, run in found.values():
+        if name in names:
+            raise InputError(f"run {name!r}", got="two runs", hint="This is a bug in clipmem; please report it.")
+        names[name] = run
+    return names

@@ -51,7 +51,7 @@ def last_layers(layers: pl.DataFrame) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for tower in TOWERS:
         own = layers.filter((pl.col("tower") == tower) & (pl.col("kind") == _main_kind(layers)))
-        last = own.filter(pl.col("layer") == own["layer"].max())
+        last = own.filter(pl.col("layer") == pl.col("layer").max())
         by_role = {row["role"]: {**row, "mean": row["layermem"]} for row in last.to_dicts()}
         candidate, control = by_role.get("candidate"), by_role.get("external")
         if candidate and control and None not in (candidate["low"], control["low"]):

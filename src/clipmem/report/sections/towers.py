@@ -51,12 +51,15 @@ def tower_rows(run: RunFiles) -> list[dict[str, Any]]:
     The means are those of `towers.json`; without that file they are taken over the table, and have no interval.
     """
     rows: list[dict[str, Any]] = []
-    for role in run.roles if run.localized.towers is not None else ():
+    towers = run.localized.towers
+    if towers is None:
+        return rows
+    for role in run.roles:
         known = run.localized.shares.get("roles", {}).get(role)
         if known:
             rows.append({"role": role, "n": known["n"], **{name: known[name] for name in _SHARES}})
             continue
-        own = run.localized.towers.filter(pl.col("role") == role)
+        own = towers.filter(pl.col("role") == role)
         means = {name: {"mean": own[name].mean(), "low": None, "high": None} for name in _SHARES}
         rows += [{"role": role, "n": own.height, **means}] if own.height else []
     return rows
