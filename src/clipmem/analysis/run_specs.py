@@ -81,18 +81,18 @@ class Scale:
 
     name: str
     recipe: str
-    settings: tuple[str, ...]
     seeds: int
-    captions: tuple[int, ...]
-    noise: tuple[float, ...]
-    images: tuple[float, ...]
-    removal: tuple[str, ...]
     removed: tuple[float, ...]
-    planted: tuple[float, ...]
-    widths: tuple[int, ...]
-    grid: tuple[str, ...]
     epochs: tuple[int, ...]
     shared: tuple[int, ...]
+    settings: tuple[str, ...] = ()
+    captions: tuple[int, ...] = (1, 2, 3, 4, 5)
+    noise: tuple[float, ...] = NOISE_LEVELS
+    images: tuple[float, ...] = (0.05, 0.15, 0.30)
+    removal: tuple[str, ...] = ()
+    planted: tuple[float, ...] = (0.0, 0.05, 0.2)
+    widths: tuple[int, ...] = ()
+    grid: tuple[str, ...] = ()
     views: int = 5
 
     def base(self, shipped: Recipe, seeds: int | None = None, settings: Sequence[str] = ()) -> Recipe:
@@ -150,30 +150,17 @@ SCALES = {
                 "localize.pairs=200",
             ),
             seeds=5,
-            captions=(1, 2, 3, 4, 5),
-            noise=NOISE_LEVELS,
-            images=(0.05, 0.15, 0.30),
             removal=_sizes(400, 400, 500),
             removed=(0.0, 0.02, 0.05, 0.2, 0.4),
-            planted=(0.0, 0.05, 0.2),
             widths=(64, 128),
-            grid=(),
             epochs=(1, 2, 5, 12),
             shared=(60, 125, 250, 500),
         ),
         Scale(
             name="published",
             recipe="coco-vit-b-32",
-            settings=(),
             seeds=3,
-            captions=(1, 2, 3, 4, 5),
-            noise=NOISE_LEVELS,
-            images=(0.05, 0.15, 0.30),
-            removal=(),
             removed=(0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64),
-            planted=(0.0, 0.05, 0.2),
-            widths=(),
-            grid=(),
             epochs=(1, 10),
             shared=(8_000, 16_000, 32_000, 65_000),
         ),

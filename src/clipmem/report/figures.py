@@ -101,12 +101,7 @@ def embed(text: str, name: str, title: str) -> str:
 
 
 def standalone(svg: str) -> str:
-    """Give a figure of the page the colors of the light page and a white ground: a file that any viewer shows.
-
-    Example:
-        >>> standalone('<svg viewBox="0 0 4 2"><title>a</title><g fill="var(--ink)"/></svg>')[:72]
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 2"><title>a</titl'
-    """
+    """Give a figure the colors of the light page and a white ground: a file of its own, for documentation."""
     light = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", template_text("page.css").split("@media")[0]))
     svg = re.sub(r"var\(--sans\)", "sans-serif", svg)
     svg = re.sub(r"var\(--([a-z]+)\)", lambda found: light[found[1]], svg)

@@ -40,11 +40,7 @@ _SIDE = 16  # pixels of an image's side when images are compared
 
 
 def base_recipe(scale: str, seeds: int | None = None, settings: Sequence[str] = ()) -> Recipe:
-    """Return the recipe of the base study of a scale, with the user's own seeds and settings.
-
-    Raises:
-        InputError: There is no such scale, or a setting is wrong.
-    """
+    """Return the recipe of the base study of a scale, with the user's own seeds and settings."""
     require_one_of("--scale", scale, SCALES, "Start with tiny.")
     chosen = SCALES[scale]
     return chosen.base(api.find_recipe(chosen.recipe), seeds, settings)
@@ -62,7 +58,7 @@ def reproduce(
     reporter: Reporter | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Make the runs of the published experiments, or what is left of them, and judge the findings.
+    """Make the runs of the published experiments, or what is left of them, judge the findings, return `findings.json`.
 
     Args:
         out: Where everything goes; a reproduction that was stopped resumes there.
@@ -73,10 +69,7 @@ def reproduce(
         device: `auto`, `cpu` or `cuda`.
         engine: What trains the models (see `clipmem.run`).
         reporter: Progress reporter of each run's stages.
-        say: Called with which run is made, and before that with the estimate.
-
-    Returns:
-        What `findings.json` holds.
+        say: Called with the estimate, and then with each run that is made.
 
     Raises:
         InputError: There is no such finding or scale, a setting is wrong, or the folder holds another reproduction.
@@ -167,12 +160,7 @@ class Maker:
         return folder.is_done("report") and (folder.is_done("localize") or not spec.localize)
 
     def make(self, spec: RunSpec) -> None:
-        """Make a run, or what is left of it.
-
-        Raises:
-            InputError: Its recipe is wrong, or the data have too few pairs for it.
-            RunError: It failed.
-        """
+        """Make a run, or what is left of it."""
         folder = self.place(spec)
         if not RunFolder(folder).is_done("report"):
             self._run(spec.recipe(self._base, self.place), folder, self._reporter)

@@ -1,10 +1,10 @@
 """The sections of reports: one class that turns a subject into numbers, and one template that turns these into words.
 
 A new section is one file. In the package it is registered here; in another package an entry point of the group
-`clipmem.sections` names its class:
+`clipmem.sections` names its class. Its template may stand in the class:
 
     class CaptionLength(Section):
-        name, nav, summary = "caption-length", "Caption length", "Mean length of the captions."
+        nav = "Caption length"
         template = '''{% from "parts.html" import section %}
     {% call section(section_id, "Captions have " ~ words_a_caption | plain(1) ~ " words") %}...{% endcall %}'''
 
@@ -40,27 +40,30 @@ _MODULES = (
 
 
 class Section:
-    """A section of a page, of a terminal screen, or of both.
+    """A section of a page, of a terminal screen, or of both; the first line of its docstring says what it shows.
 
     Attributes:
-        name: Its id on the page.
-        summary: What it shows, in one line.
+        name: Its id on the page: the name it is registered under.
         page: The page it is on: `study`, `comparison` or `findings`; "" for none.
         screen: The terminal screen it is on (see `report.terminal.print_screen`); "" for none.
         nav: Its name in the page's navigation; "" for none.
         order: Its place among the sections: the package's own have 10 to 900.
-        template: Its HTML: a file of `report/templates`, or the text itself.
+        template: Its HTML: a file of `report/templates`, or the text itself; by default `PAGE/NAME.html`.
         terminal: Its lines in the terminal, in the same way.
     """
 
     name: ClassVar[str] = ""
-    summary: ClassVar[str] = ""
     page: ClassVar[str] = "study"
     screen: ClassVar[str] = ""
     nav: ClassVar[str] = ""
     order: ClassVar[int] = 500
     template: ClassVar[str] = ""
     terminal: ClassVar[str] = ""
+
+    @property
+    def summary(self) -> str:
+        """What it shows, in one line."""
+        return (self.__doc__ or "").partition("\n")[0]
 
     def applies(self, subject: Any) -> bool:  # noqa: ARG002
         """Tell whether there is something to show."""

@@ -17,9 +17,8 @@ MOST_PANELS = 3
 
 @SECTIONS.register("comparison")
 class Comparison(Section):
-    """Runs against a baseline."""
+    """Memorization, utility and cost of runs against a baseline, over paired seeds."""
 
-    summary = "Memorization, utility and cost of runs against a baseline, over paired seeds."
     page = screen = "comparison"
 
     def links(self, subject: Mapping[str, Any]) -> list[tuple[str, str]]:

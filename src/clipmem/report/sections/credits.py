@@ -9,9 +9,8 @@ from clipmem.report.sections import SECTIONS, Section
 
 @SECTIONS.register("credits")
 class Credits(Section):
-    """Credits of the images."""
+    """Who made the images and captions shown."""
 
-    summary = "Who made the images and captions shown."
     nav, order = "Credits", 900
 
     def data(self, subject: RunFiles) -> dict[str, Any]:

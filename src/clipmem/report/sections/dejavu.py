@@ -14,9 +14,8 @@ _FEW = 10
 
 @SECTIONS.register("dejavu")
 class Dejavu(Section):
-    """Objects that the caption does not tell."""
+    """Déjà Vu memorization: objects that f names and the caption does not."""
 
-    summary = "Déjà Vu memorization: objects that f names and the caption does not."
     nav, order, screen = "Déjà Vu", 110, "report"
 
     def applies(self, subject: RunFiles) -> bool:

@@ -18,9 +18,8 @@ _MARKS = 250  # at most so many points of a role are drawn: a file with 65,000 m
 
 @SECTIONS.register("distributions")
 class Distributions(Section):
-    """Scores by role, drawn."""
+    """The distribution of the score in each role, with its mean and interval."""
 
-    summary = "The distribution of the score in each role, with its mean and interval."
     nav, order = "Distributions", 30
 
     def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:

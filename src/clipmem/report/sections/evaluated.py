@@ -11,9 +11,8 @@ _COLUMN = 22
 
 @SECTIONS.register("evaluated")
 class Evaluated(Section):
-    """Utility of a model."""
+    """Zero-shot, linear probe and retrieval of a model."""
 
-    summary = "Zero-shot, linear probe and retrieval of a model."
     page, screen = "", "evaluated"
 
     def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,8 @@ _APART = 0.012  # of the axis: curves of a panel lie that far apart, so that the
 
 @SECTIONS.register("findings")
 class Findings(Section):
-    """Published findings."""
+    """Which published findings hold, with the figure of each."""
 
-    summary = "Which published findings hold, with the figure of each."
     page = screen = "findings"
 
     def links(self, subject: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -11,9 +11,8 @@ _IN_TERMINAL = 10
 
 @SECTIONS.register("gallery")
 class Gallery(Section):
-    """Pairs with their images and captions."""
+    """The most and the least memorized pairs, with images and captions."""
 
-    summary = "The most and the least memorized pairs, with images and captions."
     nav, order, screen = "Pairs", 50, "report"
 
     def data(self, subject: RunFiles) -> dict[str, Any]:

@@ -24,9 +24,8 @@ Numbers = NDArray[np.float64]
 
 @SECTIONS.register("in-and-out")
 class InAndOut(Section):
-    """The models behind the largest scores."""
+    """The largest scores, model by model, where every model has its own part of the pairs."""
 
-    summary = "The largest scores, model by model, where every model has its own part of the pairs."
     nav, order = "In and out", 60
 
     def applies(self, subject: RunFiles) -> bool:

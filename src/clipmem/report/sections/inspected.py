@@ -11,9 +11,8 @@ _REASONS, _COUNTS = 12, 8
 
 @SECTIONS.register("inspected")
 class Inspected(Section):
-    """A data set."""
+    """Format, size, problems, samples and cost of a data set."""
 
-    summary = "Format, size, problems, samples and cost of a data set."
     page, screen = "", "inspected"
 
     def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:

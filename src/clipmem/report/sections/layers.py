@@ -18,9 +18,8 @@ _BELOW = 0.05  # adjusted p-values below this count
 
 @SECTIONS.register("layers")
 class Layers(Section):
-    """Where the pairs are held still."""
+    """LayerMem by layer, and its difference from the layer before."""
 
-    summary = "LayerMem by layer, and its difference from the layer before."
     nav, order, screen = "Layers", 90, "localize"
 
     def applies(self, subject: RunFiles) -> bool:

@@ -9,9 +9,8 @@ from clipmem.report.templating import measure_of
 
 @SECTIONS.register("meaning")
 class Meaning(Section):
-    """How to read the score."""
+    """What the score means, its range, and when not to trust it."""
 
-    summary = "What the score means, its range, and when not to trust it."
     order = 10
 
     def data(self, subject: RunFiles) -> dict[str, Any]:

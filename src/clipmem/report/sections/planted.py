@@ -18,9 +18,8 @@ Numbers = NDArray[np.float64]
 
 @SECTIONS.register("planted")
 class Planted(Section):
-    """Pairs that are known to be wrong."""
+    """How well the score finds pairs with another pair's captions."""
 
-    summary = "How well the score finds pairs with another pair's captions."
     nav, order, screen = "Planted pairs", 120, "report"
 
     def data(self, subject: RunFiles) -> dict[str, Any]:

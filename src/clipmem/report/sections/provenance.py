@@ -8,9 +8,8 @@ from clipmem.report.sections import SECTIONS, Section
 
 @SECTIONS.register("reproduce")
 class Provenance(Section):
-    """How to reproduce."""
+    """Command, recipe, versions and hashes of the run."""
 
-    summary = "Command, recipe, versions and hashes of the run."
     nav, order = "Reproduce", 800
 
     def data(self, subject: RunFiles) -> dict[str, Any]:

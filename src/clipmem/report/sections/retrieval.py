@@ -9,9 +9,8 @@ from clipmem.report.templating import words_of
 
 @SECTIONS.register("retrieval")
 class Retrieval(Section):
-    """Retrieval."""
+    """Recall and median rank of retrieval on held-out pairs."""
 
-    summary = "Recall and median rank of retrieval on held-out pairs."
     nav, order = "Retrieval", 140
 
     def data(self, subject: RunFiles) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from clipmem.report.sections import SECTIONS, Section
 
 @SECTIONS.register("roles")
 class Roles(Section):
-    """Roles and tests."""
+    """Mean of the score in each role, tests between roles, noise floor, stability."""
 
-    summary = "Mean of the score in each role, tests between roles, noise floor, stability."
     nav, order, screen = "Roles and tests", 40, "report"
 
     def data(self, subject: RunFiles) -> dict[str, Any]:

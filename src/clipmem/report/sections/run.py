@@ -13,9 +13,8 @@ _WEIGHTS = re.compile(r"\.(safetensors|pt|pth|bin|ckpt)(#ema)?$")
 
 @SECTIONS.register("run")
 class Run(Section):
-    """What was run."""
+    """Roles of the split, models, training, machine, time."""
 
-    summary = "Roles of the split, models, training, machine, time."
     nav, order, screen = "What was run", 20, "report"
 
     def data(self, subject: RunFiles) -> dict[str, Any]:

@@ -23,9 +23,8 @@ class Scored:
 
 @SECTIONS.register("scored")
 class ScoredPairs(Section):
-    """Scores of two given models."""
+    """The spread of the scores of two given models, and the highest pairs."""
 
-    summary = "The spread of the scores of two given models, and the highest pairs."
     page, screen = "", "scored"
 
     def data(self, subject: Scored) -> dict[str, Any]:

@@ -14,9 +14,8 @@ _TRIO = {"clip", "supervised", "simclr"}
 
 @SECTIONS.register("beside")
 class SideBySide(Section):
-    """Runs side by side."""
+    """UnitMem by layer of several localized runs, and the published curves."""
 
-    summary = "UnitMem by layer of several localized runs, and the published curves."
     nav, order, screen = "Side by side", 80, "localize"
 
     def applies(self, subject: RunFiles) -> bool:

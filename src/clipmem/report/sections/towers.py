@@ -13,9 +13,8 @@ _SHARES = ("clipmem", "image_share", "text_share")
 
 @SECTIONS.register("towers")
 class Towers(Section):
-    """The shares of both towers."""
+    """The share of the image tower and of the text tower in the score."""
 
-    summary = "The share of the image tower and of the text tower in the score."
     nav, order, screen = "Towers", 100, "localize"
 
     def applies(self, subject: RunFiles) -> bool:

@@ -23,9 +23,8 @@ _POINTS = 300
 
 @SECTIONS.register("training")
 class Training(Section):
-    """Training curves."""
+    """The training loss of every model."""
 
-    summary = "The training loss of every model."
     nav, order = "Training", 150
 
     def data(self, subject: RunFiles) -> dict[str, Any]:

@@ -16,9 +16,8 @@ KIND_NAMES = {"attn": "attention", "mlp": "MLP", "block": "block", "embedding": 
 
 @SECTIONS.register("units")
 class Units(Section):
-    """Single neurons."""
+    """UnitMem by layer, and the units that respond most to one pair."""
 
-    summary = "UnitMem by layer, and the units that respond most to one pair."
     nav, order, screen = "Units", 70, "localize"
 
     def applies(self, subject: RunFiles) -> bool:

@@ -23,9 +23,8 @@ _SHOWN = 4  # templates
 
 @SECTIONS.register("utility")
 class Utility(Section):
-    """Utility."""
+    """Zero-shot, linear probe and retrieval on pairs that no model trained on."""
 
-    summary = "Zero-shot, linear probe and retrieval on pairs that no model trained on."
     nav, order, screen = "Utility", 130, "report"
 
     def applies(self, subject: RunFiles) -> bool:
