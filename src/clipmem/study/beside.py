@@ -24,8 +24,6 @@ from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import json_sha256
 
 TABLE, DOCUMENT = "localize/beside.parquet", "localize/beside.json"
-# settings of `localize` that must be the same, and what they are called
-_SAME = {"unit_role": "role of UnitMem", "points_sha256": "pairs of UnitMem", "views": "views"}
 # these say how a run is scored and shown, and do not touch the curves
 _NO_MATTER = ("score.", "embed.", "localize.", "train.objective", "train.simclr_temperature", "train.seeds")
 _HINTS = {
@@ -51,7 +49,7 @@ def write_beside(folder: RunFolder, others: Sequence[RunFolder]) -> list[Path]:
     same = [_must_agree(one) for one in folders]
     for other, found in zip(folders[1:], same[1:], strict=True):
         for name, here in same[0].items():
-            got, expected = (str(value)[:200] for value in apart(found[name], here))
+            got, expected = (str(value) for value in apart(found[name], here))
             hint = _HINTS.get(name, "Train it again with this setting: runs compare only where it is the same.")
             what = f"run folder {other.path}: other {name}"
             require(found[name] == here, what, got, f"{expected}, as in {folder.path}", hint)
@@ -98,7 +96,9 @@ def _must_agree(folder: RunFolder) -> Mapping[str, Any]:
         "architecture": recipe.model.name,
         "seeds": sorted(recipe.train.seeds),
         "presentations of pairs a model": folder.read_json(f"{first}/record.json")["presentations"],
-        **{name: settings[key] for key, name in _SAME.items()},
+        "role of UnitMem": settings["unit_role"],
+        "pairs of UnitMem": settings["points_sha256"][:16],
+        "views": settings["views"],
     }
 
 
