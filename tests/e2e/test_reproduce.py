@@ -11,7 +11,7 @@ from tests.e2e.test_cli import clip
 
 SHORT = ("--set", "train.epochs=2", "--set", "split.shared=60", "--set", "split.candidate=20")
 SIZES = (*SHORT, "--set", "split.independent=20", "--set", "split.external=20")
-ROW = {"finding", "measure", "estimate", "low", "high", "holds", "seeds", "seconds"}
+ROW = {"finding", "measure", "estimate", "low", "high", "holds", "primary", "confidence", "seeds", "seconds"}
 
 
 def files_of(folder):

@@ -1,6 +1,7 @@
 """The page: complete, the same each time, self-contained, safe."""
 
 import copy
+import io
 import itertools
 import json
 import re
@@ -13,13 +14,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 from tests.report.outline import Outline, outline
 from tests.report.run_folder import Built
 
 from clipmem.base.errors import InputError
 from clipmem.report.gallery import gallery_uids
 from clipmem.report.page import write_report
+from clipmem.report.read import RunFiles
+from clipmem.report.sections import SECTIONS, Section
 from clipmem.report.templating import template_text, typeset, words_of
+from clipmem.report.terminal import print_run
 from clipmem.store.tables import write_table
 
 Build = Callable[..., Built]
@@ -334,6 +339,35 @@ def test_equal_scores_are_drawn_and_ordered_by_uid(build: Build) -> None:
     uids = gallery_uids(built.folder)
     assert uids[:24] == sorted(uids)[:24]
     outline(write_report(built.folder, built.images))
+
+
+class CaptionLength(Section):
+    """Mean length of the captions."""
+
+    nav, screen = "Caption length", "report"
+    template = """{% from "parts.html" import section %}
+{% call section(section_id, "Captions have " ~ words_a_caption | plain(1) ~ " words") %}{{ first }}{% endcall %}"""
+    terminal = "# Captions\n{{ words_a_caption | plain(1) }} words: {{ first }}\n"
+
+    def data(self, subject: RunFiles) -> dict[str, object]:
+        captions = [caption for own in subject.captions.values() for caption in own]
+        words = sum(len(caption.split()) for caption in captions)
+        return {"words_a_caption": words / len(captions), "first": "<b> \x1b"}
+
+
+def test_a_section_of_another_package_is_one_class(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SECTIONS._items, "caption-length", CaptionLength)
+    monkeypatch.setattr(CaptionLength, "name", "caption-length")
+    built = build(seeds=(0, 1))
+    page = outline(write_report(built.folder, {}))
+    order = sections(page)
+    assert order.index("training") < order.index("caption-length") < order.index("reproduce")
+    assert "#caption-length" in {attrs.get("href") for _, attrs in page.tags}
+    assert "Captions have 2.8 words<b> ␛" in page.words().replace("\n", "")
+    stream = io.StringIO()
+    print_run("report", built.folder, Console(file=stream, width=100))
+    assert "2.8 words: <b> ␛" in stream.getvalue()
+    assert CaptionLength().summary == "Mean length of the captions."
 
 
 def test_a_folder_without_training_logs_has_no_curves(build: Build) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from clipmem.data.quarantine import left_out_sentence
 from clipmem.report.read import RunFiles
 from clipmem.report.sections import SECTIONS, Section
 
@@ -10,8 +11,14 @@ from clipmem.report.sections import SECTIONS, Section
 class Provenance(Section):
     """Command, recipe, versions and hashes of the run."""
 
-    nav, order = "Reproduce", 800
+    nav, order, screen = "Reproduce", 800, "report"
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the manifest."""
-        return {"manifest": subject.manifest, "recipe_lines": subject.recipe_text.splitlines()}
+        """Return the manifest, the recipe, and what was left out."""
+        records = subject.summary.get("records")
+        left_out = left_out_sentence(records) if records else ""
+        return {
+            "manifest": subject.manifest,
+            "recipe_lines": subject.recipe_text.splitlines(),
+            "left_out": left_out,
+        }

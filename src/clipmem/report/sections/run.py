@@ -15,7 +15,7 @@ _WEIGHTS = re.compile(r"\.(safetensors|pt|pth|bin|ckpt)(#ema)?$")
 class Run(Section):
     """Roles of the split, models, training, machine, time."""
 
-    nav, order, screen = "What was run", 20, "report"
+    nav, order = "What was run", 20
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
         """Return the facts of the run."""
