@@ -363,10 +363,10 @@ def test_a_section_of_another_package_is_one_class(build: Build, monkeypatch: py
     order = sections(page)
     assert order.index("training") < order.index("caption-length") < order.index("reproduce")
     assert "#caption-length" in {attrs.get("href") for _, attrs in page.tags}
-    assert "Captions have 2.8 words<b> ␛" in page.words().replace("\n", "")
+    assert "Captions have 3.2 words <b> ␛" in page.words()
     stream = io.StringIO()
     print_run("report", built.folder, Console(file=stream, width=100))
-    assert "2.8 words: <b> ␛" in stream.getvalue()
+    assert "3.2 words: <b> ␛" in stream.getvalue()
     assert CaptionLength().summary == "Mean length of the captions."
 
 
