@@ -11,6 +11,7 @@ The curves (mean UnitMem of each layer, one row a model) and what the models lea
 `learned.parquet` beside this file; `--stored` prints the same tables and draws the figure from there, without any run.
 """
 
+import html
 import json
 import sys
 from collections.abc import Callable
@@ -20,21 +21,20 @@ import numpy as np
 import polars as pl
 import torch
 
+from clipmem.analysis.curves import NAMES, compare_curves, curves_of
 from clipmem.base.random import derive_seed
 from clipmem.data.cache import open_cache
 from clipmem.data.views import as_float, normalise_pixels
 from clipmem.functional import paired_test
-from clipmem.localize.curves import compare_curves, curves_of
 from clipmem.localize.run import sample_points
 from clipmem.localize.sweep import members
 from clipmem.localize.units import sweep_model
 from clipmem.models import openclip
-from clipmem.report.beside import answer_sentences, difference_rows, trained_sentences
-from clipmem.report.beside_figure import beside_figure
-from clipmem.report.numbers import interval
-from clipmem.report.standalone import standalone
+from clipmem.report.figures import standalone
+from clipmem.report.formats import interval, p_value, signed
+from clipmem.report.sections.side_by_side import beside_figure, compared
+from clipmem.report.templating import environment
 from clipmem.store.folder import RunFolder
-from clipmem.study.beside import NAMES
 from clipmem.study.localizing import points_of, settings_of
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.objectives import class_head
@@ -80,7 +80,7 @@ def collect(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def curve_of_untrained(study: RunFolder, encoder: openclip.OpenClipEncoder, seed: int) -> pl.DataFrame:
-    """UnitMem of a tower at its initial weights, over the same pictures and views."""
+    """UnitMem of a tower at its initial weights, over the same images and views."""
     settings = settings_of(study.recipe())
     points = sample_points(points_of(PlannedStudy(study)), settings)
     points = points.take(np.flatnonzero(members(points, "candidate")))
@@ -142,7 +142,7 @@ def mean_rows(table: pl.DataFrame, name: str) -> list[dict[str, object]]:
 
 
 def gained(table: pl.DataFrame) -> list[dict[str, object]]:
-    """Each run's accuracy by neighbours less that of the tower it started from, paired by seed."""
+    """Each run's accuracy by neighbors minus that of the tower it started from, paired by seed."""
     by_run = {
         run: table.filter(pl.col("run") == run).sort("seed")["neighbours"].to_numpy() for run in set(table["run"])
     }
@@ -185,7 +185,7 @@ def print_tables(result: dict[str, object]) -> None:
 
 def markdown(result: dict[str, object]) -> list[str]:
     """Write the tables of docs/paradigms.md as lines."""
-    runs = [NAMES[name] for name in RUNS]
+    runs, shown = [NAMES[name] for name in RUNS], compared(result)
     mean = {(row["run"], row["side"], row["kind"], row["layer"]): row for row in result["curves"]}
     start = {(row["kind"], row["layer"]): row["unitmem"] for row in result["untrained"]}
     answer = {(row["kind"], row["layer"]): " ".join([row["answer"], row["side"]]).strip() for row in result["between"]}
@@ -196,12 +196,13 @@ def markdown(result: dict[str, object]) -> list[str]:
             for row in (mean[run, "f", kind, layer] for run in runs)
         ]
         lines.append(f"| {kind} | {layer} | {start[kind, layer]:.3f} | {' | '.join(cells)} | {answer[kind, layer]} |")
-    lines += ["", "| units, layer | runs | difference | 95 % interval | p (Holm) |", "| --- " * 5 + "|"]
+    lines += ["", "| units, layer | runs | difference | 95% interval | p (Holm) |", "| --- " * 5 + "|"]
     lines += [
-        f"| {row['kind']}, {row['layer']} | {row['couple']} | {row['difference']} | {row['interval']} | {row['p']} |"
-        for row in difference_rows(result)
+        f"| {shown['names'][row['kind']]}, {row['layer']} | {row['a']} - {row['b']} | {signed(row['difference'])} "
+        f"| {interval(row, sign=True)} | {p_value(row['p_holm'])} |"
+        for row in shown["rows"]
     ]
-    lines += ["", "| units | layer | " + " | ".join(f"{run}: f less g" for run in runs) + " |", "| --- " * 5 + "|"]
+    lines += ["", "| units | layer | " + " | ".join(f"{run}: f - g" for run in runs) + " |", "| --- " * 5 + "|"]
     gain = {(row["run"], row["kind"], row["layer"]): row for row in result["trained"]}
     for kind, layer in sorted(answer, reverse=True, key=lambda place: (place[0], -place[1])):
         cells = [
@@ -209,13 +210,16 @@ def markdown(result: dict[str, object]) -> list[str]:
             for row in (gain[run, kind, layer] for run in runs)
         ]
         lines.append(f"| {kind} | {layer} | {' | '.join(cells)} |")
-    lines += ["", "| run | what | mean over seeds | 95 % interval |", "| --- " * 4 + "|"]
+    lines += ["", "| run | what | mean over seeds | 95% interval |", "| --- " * 4 + "|"]
     for row in result["learned"]:
         lines.append(f"| {row['run']} | {WHAT[row['what']]} | {row['mean']:.3f} | {interval(row)} |")
-    lines += ["", "| run | label of unseen pairs, less an untrained tower | 95 % interval | p |", "| --- " * 4 + "|"]
+    lines += ["", "| run | label of unseen pairs, minus an untrained tower | 95% interval | p |", "| --- " * 4 + "|"]
     for row in result["gained"]:
         lines.append(f"| {row['run']} | {row['difference']:+.3f} | {interval(row, sign=True)} | {row['p']:.3f} |")
-    return [*lines, "", *answer_sentences(result), *trained_sentences(result)]
+    said = environment(screen=True).get_template("sentences.jinja").module
+    told = [said.between(one, shown["names"]) for one in shown["answers"]]
+    told += [said.trained(one, shown["names"]) for one in shown["trained"]]
+    return [*lines, "", *(html.unescape(str(one)).strip() for one in told)]
 
 
 if __name__ == "__main__":

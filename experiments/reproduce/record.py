@@ -9,6 +9,7 @@
 these: `clipmem run laptop/base.toml --set SETTING... --out DIR`, a removal after its parent.
 """
 
+import html
 import json
 import platform
 import re
@@ -18,15 +19,15 @@ from pathlib import Path
 
 import polars as pl
 
+from clipmem.analysis.runs import FinishedRun
 from clipmem.base.recipes import dump_recipe
-from clipmem.report.compare.run import ComparedRun, read_compared
-from clipmem.report.numbers import duration, interval, signed
-from clipmem.report.reproduced.figure import drawable, finding_figure
-from clipmem.report.reproduced.page import summary_sentence
-from clipmem.report.standalone import standalone
+from clipmem.report.figures import standalone
+from clipmem.report.formats import duration, interval, level, signed
+from clipmem.report.read import read_finished
+from clipmem.report.sections.findings import drawable, finding_figure, tally
+from clipmem.report.templating import environment
 from clipmem.store.folder import SIDES, RunFolder
-from clipmem.study.reproduce.making import INDEX, RUNS
-from clipmem.study.reproduce.scales import scale_of
+from clipmem.study.reproduce import INDEX, RUNS, base_recipe
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
@@ -44,9 +45,9 @@ def keep(folder: Path) -> Path:
     (place / "findings.json").write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     made = [key for key in index if RunFolder(folder / RUNS / key).is_done("report")]
-    rows = [row for key in made for row in measured(key, index[key], read_compared(folder / RUNS / key))]
+    rows = [row for key in made for row in measured(key, index[key], read_finished(folder / RUNS / key))]
     pl.DataFrame(rows).write_parquet(place / "runs.parquet")
-    base = scale_of(document["scale"]).base(len(document["seeds"]))
+    base = base_recipe(document["scale"], len(document["seeds"]))
     (place / "base.toml").write_text(dump_recipe(base), encoding="utf-8")
     manifest = RunFolder(folder / RUNS / made[0]).read_json("manifest.json")
     machine = {
@@ -64,7 +65,7 @@ def _processor() -> str:
     return found[1] if found else platform.processor()
 
 
-def measured(key: str, entry: dict[str, object], run: ComparedRun) -> list[dict[str, object]]:
+def measured(key: str, entry: dict[str, object], run: FinishedRun) -> list[dict[str, object]]:
     """Return what a run measured, a row a measure and seed."""
     values = {f"clipmem {role}": run.memorization(run.uids(role)) for role in _ROLES}
     if run.planted:
@@ -82,14 +83,16 @@ def measured(key: str, entry: dict[str, object], run: ComparedRun) -> list[dict[
 
 def section(one: dict[str, object], scale: str) -> str:
     """Write a finding: verdict, figure, effects, command."""
-    lines = [f"**Holds: {one['holds']}.** {one['claim']}", ""]
+    said = environment(screen=True).get_template("sentences.jinja").module
+    lines = [f"**{said.VERDICTS[one['holds']].capitalize()}.** {one['claim']}", ""]
     if drawable(one["panels"]):
         lines += [f"![{one['title']}](images/finding-{one['finding']}.svg)", ""]
-    lines += ["| effect | estimate | 95 % interval | claimed | holds |", "| --- | --- | --- | --- | --- |"]
+    lines += ["| effect | estimate | interval | claimed | holds |", "| --- | --- | --- | --- | --- |"]
     for effect in one["effects"]:
-        beside = "" if effect["counts"] else " (beside)"
+        primary = f" (primary, {level(effect['confidence'])})" if effect["primary"] else ""
         found = f"{signed(effect['estimate'])} | {interval(effect, sign=True)}"
-        lines.append(f"| {effect['measure']} | {found} | {effect['claim']} | {effect['holds']}{beside} |")
+        claimed = html.unescape(str(said.claimed(effect["claim"]))).strip()
+        lines.append(f"| {effect['measure']} | {found} | {claimed} | {effect['holds']}{primary} |")
     lines += [
         "",
         f"`clipmem reproduce --scale {scale} --figure {one['finding']}`; its runs took {duration(one['seconds'])}.",
@@ -101,7 +104,8 @@ def write_page(place: Path) -> None:
     """Put verdicts and figures between the marks of docs/findings.md."""
     document = json.loads((place / "findings.json").read_text(encoding="utf-8"))
     sections = {one["finding"]: section(one, document["scale"]) for one in document["findings"]}
-    sections["summary"] = summary_sentence(document)
+    said = environment(screen=True).get_template("sentences.jinja").module
+    sections["summary"] = html.unescape(str(said.tallied(document, tally(document)))).strip()
     text = PAGE.read_text(encoding="utf-8")
     marks = {found[2] for found in _BLOCK.finditer(text)}
     if missing := set(sections) - marks:

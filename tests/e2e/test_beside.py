@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 import clipmem
+from clipmem.analysis.curves import CURVES_SCHEMA
 from clipmem.base.errors import InputError
-from clipmem.localize.curves import CURVES_SCHEMA
 from clipmem.store.folder import RunFolder
 from clipmem.study.localizing import localize_run
 from clipmem.testing.tiny import tiny_recipe
@@ -59,7 +59,7 @@ def test_a_text_tower_that_was_not_trained_is_left_out_with_its_reason(runs):
         assert said in " ".join(text.split())
         page = (folder / "report" / "index.html").read_text(encoding="utf-8")
         assert said.replace("'", "&#39;") in page
-        assert 'id="towers"' not in page
+        assert "Shares of the towers" not in page
     assert set(pl.read_parquet(runs / "clip" / "localize" / "units.parquet")["tower"]) == {"image", "text"}
     assert (runs / "clip" / "localize" / "towers.parquet").is_file()
 
@@ -111,10 +111,11 @@ def test_beside_writes_the_curves_and_the_answer_into_the_page(copied):
     assert not list((copied / "clip" / "localize").glob("beside.*"))
 
 
-def refused(root, message, *others):
+def refused(root, what, got, *others):
     with pytest.raises(InputError) as error:
         localize_run(root / "clip", beside=[root / name for name in others or ("supervised",)])
-    assert re.fullmatch(message, str(error.value).replace(str(root), "ROOT")), str(error.value)
+    assert error.value.what.replace(str(root), "ROOT").endswith(what)
+    assert re.fullmatch(got, error.value.got.replace(str(root), "ROOT")), error.value.got
     assert not (root / "clip" / "localize" / "beside.json").exists()
 
 
@@ -124,51 +125,30 @@ def edit(path, **changes):
 
 def test_runs_that_do_not_compare_are_refused(copied):
     folder, other = RunFolder(copied / "supervised"), copied / "supervised"
-    refused(copied, r"--beside: got ROOT/clip twice, expected other runs, each once\. Leave it out\.", "clip")
+    refused(copied, "--beside", r"\['ROOT/clip'\] twice", "clip")
     kept = {name: (other / name).read_bytes() for name in ("manifest.json", "splits.parquet", "recipe.toml")}
     edit(other / "manifest.json", data_sha256="0" * 64)
-    refused(
-        copied,
-        r"run folder ROOT/supervised: other data: got 0{16}, expected [0-9a-f]{16}, as in ROOT/clip\. Runs compare "
-        r"only where this is the same: train it again with this setting\.",
-    )
+    refused(copied, "run folder ROOT/supervised: other data", "0{16}")
     (other / "manifest.json").write_bytes(kept["manifest.json"])
     folder.write("splits", folder.read("splits").with_columns(planted=~pl.col("planted")))
-    refused(copied, r"run folder ROOT/supervised: other split: got 120 pairs, \w+, expected 120 pairs, \w+, as in .*")
+    refused(copied, "other split", r"120 pairs, \w+")
     (other / "splits.parquet").write_bytes(kept["splits.parquet"])
     text = kept["recipe.toml"].decode()
     assert tomllib.loads(text)["train"]["seeds"] == [0, 1]
     (other / "recipe.toml").write_text(text.replace("clipmem-micro", "clipmem-tiny"))
-    refused(copied, r".*: other architecture: got clipmem-tiny, expected clipmem-micro, as in ROOT/clip\..*")
+    refused(copied, "other architecture", "clipmem-tiny")
     (other / "recipe.toml").write_text(text.replace("seeds = [0, 1]", "seeds = [0]"))
-    refused(copied, r".*: other seeds: got \[0\], expected \[0, 1\], as in ROOT/clip\..*")
+    refused(copied, "other seeds", r"\[0\]")
     (other / "recipe.toml").write_bytes(kept["recipe.toml"])
     record = other / "models" / "f" / "seed-0" / "record.json"
     edit(record, presentations=80)
-    refused(copied, r".*: other presentations of pairs a model: got 80, expected 160, as in ROOT/clip\..*")
+    refused(copied, "other presentations of pairs a model", "80")
     edit(record, presentations=160)
     localize_run(other, pairs=6)
-    refused(
-        copied,
-        r".*: other pairs of UnitMem: got \w{16}, expected \w{16}, as in .*\. Localize both with the same --pairs\.",
-    )
+    refused(copied, "other pairs of UnitMem", r"\w{16}")
     localize_run(other, views=3)
-    refused(
-        copied,
-        r".*: other views: got \{'image_views': 3, 'text_views': 3\}, expected \{'image_views': 2, 'text_views': 2\}, "
-        r"as in ROOT/clip\. Localize both over the same views: set \[localize\] crop = 'own' in both recipes, or the "
-        r"same --views\.",
-    )
+    refused(copied, "other views", r"\{'image_views': 3, 'text_views': 3\}")
     (other / "stages" / "localize.json").unlink()
-    refused(
-        copied,
-        r"run folder ROOT/supervised: got a run that is not localized, expected localize/ in it, with settings\.json\. "
-        r"Run `clipmem localize ROOT/supervised` first\.",
-    )
+    refused(copied, "run folder ROOT/supervised", "a run that is not localized")
     shutil.copytree(copied / "clip", copied / "more" / "clip")
-    refused(
-        copied,
-        r"--beside: got runs of one objective whose folders have the same name: \['CLIP \(clip\)', 'CLIP \(clip\)'\], "
-        r"expected names that tell them apart\. Rename a folder\.",
-        "more/clip",
-    )
+    refused(copied, "--beside", ".*CLIP .clip.*CLIP .clip.*", "more/clip")

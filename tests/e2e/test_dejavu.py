@@ -12,7 +12,7 @@ import clipmem
 from clipmem.base.errors import InputError
 from clipmem.cli.report import report
 from clipmem.embed import passes
-from clipmem.report.terminal import print_summary
+from clipmem.report.terminal import print_run
 from clipmem.store.tables import SCHEMAS
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.reference import loops_dejavu as loops
@@ -31,9 +31,9 @@ def test_the_files_and_the_summary(finished, capsys):
     assert table.height == 100
     page = (finished.path / "report" / "index.html").read_text(encoding="utf-8")
     assert '<section id="dejavu"' in page
-    assert "0.1 % is one pair" in page
-    print_summary(finished.path, Console(width=100))
-    assert "Déjà Vu memorization of 20 candidates (20 public pictures, k = 10)" in capsys.readouterr().out
+    assert "0.1% is 1 pair" in page
+    print_run("report", finished.path, Console(width=100))
+    assert "(20 public images, k = 10)" in capsys.readouterr().out
 
 
 def test_the_gaps_are_those_of_the_loops(finished):

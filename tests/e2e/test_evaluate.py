@@ -19,7 +19,7 @@ from clipmem.cli.evaluate import evaluate
 from clipmem.data.sources import class_prompts
 from clipmem.embed import passes
 from clipmem.evaluate.classification import classification_metrics
-from clipmem.report.terminal import print_summary
+from clipmem.report.terminal import print_run
 from clipmem.testing.tiny import picture, tiny_recipe
 
 METRICS = {
@@ -78,9 +78,9 @@ def test_summary_terminal_and_page_show_it(finished):
     utility = finished.summary["utility"]
     assert utility["metrics"]["f"]["linear_probe_acc1"].keys() == {"mean", "low", "high"}
     console = Console(width=100, record=True, file=io.StringIO())
-    print_summary(finished.path, console)
+    print_run("report", finished.path, console)
     text = console.export_text()
-    assert "Utility on 20 external pairs, in per cent, 95 % intervals" in text
+    assert "Utility on 20 external pairs" in text
     row = next(line for line in text.splitlines() if "linear probe accuracy" in line)
     assert f"{100 * utility['metrics']['f']['linear_probe_acc1']['mean']:.1f} [" in row
     assert row.split()[-1] == "11.1"
@@ -123,7 +123,7 @@ def test_a_labelled_source_and_the_models_of_a_run(finished, tmp_path, capsys):
     assert not [name for name in found["metrics"]["f"] if "retrieval" in name]
     assert {file: file.read_bytes() for file in before} == before
     shown = " ".join(capsys.readouterr().out.split())
-    assert "Utility on 40 pairs, in per cent, 95 % intervals" in shown
+    assert "Utility on 40 pairs" in shown
     assert "Retrieval was not measured: the captions are the labels, which several pictures share." in shown
     assert f"Written: {run / 'evaluate' / 'pictures.json'}" in shown
     evaluate(run, data=data, classnames=names, templates=templates, name="again")
@@ -207,7 +207,7 @@ def test_without_labels_a_study_has_retrieval_alone(tmp_path):
     assert found["skipped"] == dict.fromkeys(("zero_shot", "linear_probe"), "no external pair has a label")
     assert {name.split("_")[1] for name in found["metrics"]["f"]} == {"retrieval"}
     console = Console(width=100, record=True, file=io.StringIO())
-    print_summary(run.path, console)
+    print_run("report", run.path, console)
     text = " ".join(console.export_text().split())
     assert "Zero-shot classification was not measured: no external pair has a label." in text
     assert "The linear probe was not measured: no external pair has a label." in text

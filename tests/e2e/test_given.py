@@ -116,11 +116,11 @@ def test_one_pair_of_models_has_no_error(world, mixed):
     assert [(one["a"], one["b"]) for one in mixed.summary["tests"]] == [("candidate", "external")]
     page = mixed.report.read_text(encoding="utf-8")
     for said in (
-        "cannot be checked: every other difference between them counts as memorization here",
+        "every other difference counts as memorization here",
         "which no model trained on, as the user says",
         "The bank must be unseen",
         "Nothing was trained in this run",
-        "pictures of 64 pixels",
+        "images of 64 pixels",
         "needs two targets",
     ):
         assert said in page, said
@@ -233,7 +233,7 @@ def test_the_example_of_the_docs_runs(tmp_path):
         )
         assert done.returncode == 0, done.stderr
     assert "caption scored with" in done.stdout
-    assert "is the user's word and cannot be checked" in " ".join(done.stdout.split())
+    assert "cannot verify how the two models were trained" in " ".join(done.stdout.split())
     twins, audit = clipmem.load_run(tmp_path / "twins"), clipmem.load_run(tmp_path / "audit")
     np.testing.assert_allclose(audit.scores["clipmem"], twins.scores["clipmem"], rtol=0, atol=1e-6)
 

@@ -6,12 +6,12 @@ import re
 import polars as pl
 import pytest
 
-from clipmem.study.reproduce.findings import ORDER
+from clipmem.analysis.findings import ORDER
 from tests.e2e.test_cli import clip
 
 SHORT = ("--set", "train.epochs=2", "--set", "split.shared=60", "--set", "split.candidate=20")
 SIZES = (*SHORT, "--set", "split.independent=20", "--set", "split.external=20")
-ROW = {"finding", "measure", "estimate", "low", "high", "holds", "seeds", "seconds"}
+ROW = {"finding", "measure", "estimate", "low", "high", "holds", "primary", "confidence", "seeds", "seconds"}
 
 
 def files_of(folder):

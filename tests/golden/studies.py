@@ -9,10 +9,10 @@ import clipmem
 from clipmem.base.recipes import DataSection
 from clipmem.data.sources import open_source
 from clipmem.models import openclip
-from clipmem.report.compare.page import write_compared
+from clipmem.report.comparison import write_compared
 from clipmem.study import pool
 from clipmem.study.localizing import localize_run
-from clipmem.study.reproduce.run import reproduce
+from clipmem.study.reproduce import reproduce
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.golden.digest import Digest, of_folder, of_table
 from tests.sources.formats import FORMATS, some_pairs

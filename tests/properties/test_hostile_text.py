@@ -9,10 +9,11 @@ import polars as pl
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from tests.report.documents import inspection
 
 from clipmem.data.id_lists import csv_cell, datacomp_array, write_ids
 from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, summarize
-from clipmem.report.inspected import print_inspection
+from clipmem.report.terminal import print_screen
 from clipmem.store.tables import table_bytes
 
 ANY = st.one_of(
@@ -23,29 +24,6 @@ WHOLE = st.one_of(st.text(), st.text("=+-@\t\r\n \x00\x1b\u202e[]'\",;|<>&"))
 ACTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
-def document(text):
-    spread = {"min": 1, "median": 2, "p95": 3, "max": 4}
-    return {
-        "source": "parquet",
-        "why": text,
-        "records": {"read": 2, "pairs": 1, "merged": 0, "left_out": 1, "unnamed": 1, "ignored": {text: 1}},
-        "pairs": 1,
-        "captions": {"total": 1, "per_pair": {"1": 1}, "words": spread},
-        "labels": 0,
-        "pictures": {"read": 1, "of": 1, "formats": {"PNG": 1}, "width": spread, "height": spread, "bytes": spread},
-        "samples": [
-            {"uid": "a", "key": text, "captions": [text], "more_captions": 2, "format": "PNG", "width": 1, "height": 1}
-        ],
-        "duplicates": {"exact": {"pictures": 0, "of": 1}, "near": {"pictures": 2, "of": 2, "groups": 1}},
-        "problems": {
-            "left_out": 1,
-            "decoded": 1,
-            "of": 1,
-            "reasons": [{"reason": text, "count": 1, "examples": [{"source": text, "key": text}]}],
-        },
-    }
-
-
 @given(ANY)
 @example("\x1b[2J\x1b[31m[bold]x[/bold]")
 @example("word " * 10_000)
@@ -53,7 +31,7 @@ def document(text):
 def test_an_inspection_shows_text_and_fits_100_columns(text):
     stream = io.StringIO()
     console = Console(file=stream, width=200, force_terminal=False, color_system=None)
-    print_inspection(document(text), console)
+    print_screen("inspected", inspection(text), console)
     shown = stream.getvalue()
     shown.encode("utf-8")
     assert not ACTIVE.search(shown)

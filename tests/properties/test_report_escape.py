@@ -6,9 +6,8 @@ from html.parser import HTMLParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clipmem.report.escape import visible
-from clipmem.report.gallery import Captions, Card, Strip
-from clipmem.report.page import environment
+from clipmem.report.escape import CAPTION_LIMIT, visible
+from clipmem.report.templating import environment
 
 HOSTILE = st.one_of(
     st.text(st.characters(exclude_categories=())),  # lone surrogates and controls too
@@ -49,26 +48,22 @@ class Page(HTMLParser):
 
 
 def card_page(caption: str) -> Page:
-    strip = Strip(zero=0.0, dot=1.0, left=0.5, width=1.0)
     # the raw caption, as if nobody had made it visible before
-    some = Captions((caption,), 0)
-    card = Card(
-        1,
-        caption,
-        caption,
-        caption,
-        "data:image/png;base64,AA==",
-        caption,
-        caption,
-        caption,
-        caption,
-        True,
-        some,
-        some,
-        strip,
-    )
+    card = {
+        **dict.fromkeys(("uid", "key", "label"), caption),
+        "rank": 1,
+        "clipmem": 0.5,
+        "stderr": None,
+        "low": None,
+        "high": None,
+        "planted": True,
+        "image": "data:image/png;base64,AA==",
+        "trained_with": [caption],
+        "own": [caption],
+        "strip": {"zero": 0.0, "dot": 1.0, "left": 0.5, "width": 1.0},
+    }
     page = Page()
-    page.feed(environment().get_template("card.html").module.show(card))  # pyright: ignore
+    page.feed(environment().get_template("study/card.html").module.show(card, caption))  # pyright: ignore
     page.close()
     return page
 
@@ -85,8 +80,8 @@ PLAIN = card_page("a plain caption").tags
 def test_a_caption_adds_no_element_and_no_attribute_and_comes_back_as_it_was_shown(caption: str) -> None:
     page = card_page(caption)
     assert page.tags == PLAIN
-    assert page.captions == [visible(caption)] * 2
-    assert page.alt == [visible(caption)]
+    assert page.captions == [visible(caption, CAPTION_LIMIT)] * 2
+    assert page.alt == [visible(caption, CAPTION_LIMIT)]
 
 
 @given(HOSTILE)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from run_folder import Built, build_run
+from tests.report.run_folder import Built, build_run
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from run_folder import Built, build_run, entry, write_log
+from tests.report.run_folder import Built, build_run, entry, write_log
 
 from clipmem.base.random import generator
 from clipmem.score.protocols.subsample import balanced_draw
@@ -183,3 +183,17 @@ def add_localize(built: Built, *, reliable: bool = True, reason: str = "", docum
     if document:
         (built.folder / "localize" / "towers.json").write_text(json.dumps(found["document"]), encoding="utf-8")
     return found
+
+
+def build_given(folder: Path) -> Built:
+    """Build a folder of the protocol "given": two targets, two references."""
+    built = build_run(folder, planted=2, sizes={**SIZES_FOUR, "candidate": 12})
+    path = built.folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    model = {"name": "a", "parameters": 1200, "image_size": 32, "files": {"m.safetensors": "a" * 64}}
+    manifest["given"] = {"target": [model, model], "reference": [model, model], "roles": None}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    shutil.rmtree(built.folder / "models")
+    summary = {**built.summary, "protocol": "given"}
+    (built.folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    return replace(built, summary=summary)

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 VOID = {"meta", "img", "br"}
+BLOCKS = {"h1", "h2", "h3", "h4", "p", "li", "tr", "dt", "caption", "figcaption", "pre", "nav"}
 
 
 class Outline(HTMLParser):
@@ -15,11 +16,18 @@ class Outline(HTMLParser):
         self.stack: list[str] = []
         self.tags: list[tuple[str, dict[str, str]]] = []
         self.text: list[str] = []
+        self.blocks: list[list[str]] = [[]]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, {name: value or "" for name, value in attrs}))
         if tag not in VOID:
             self.stack.append(tag)
+        if tag in BLOCKS:
+            self.blocks.append(["#" * int(tag[1]) + " "] if tag in ("h1", "h2", "h3") else [])
+        elif tag in ("td", "th", "dd"):
+            self.blocks[-1].append(" | ")
+        elif tag == "svg":
+            self.blocks.append(["[figure] "])
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, {name: value or "" for name, value in attrs}))
@@ -30,6 +38,12 @@ class Outline(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.stack and self.stack[-1] not in ("style", "script"):
             self.text.append(data)
+            if "svg" not in self.stack or self.stack[-1] == "title":
+                self.blocks[-1].append(data)
+
+    def lines(self) -> str:
+        """Return what is read, a line a block, with headings and figures marked: for snapshots."""
+        return "\n".join(line for block in self.blocks if (line := re.sub(r"\s+", " ", "".join(block)).strip()))
 
     def words(self) -> str:
         return re.sub(r"\s+", " ", "".join(self.text)).replace("\N{MINUS SIGN}", "-")

@@ -12,8 +12,8 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
-from outline import outline
-from run_folder import Built
+from tests.report.outline import outline
+from tests.report.run_folder import Built
 
 from clipmem.report.page import write_report
 

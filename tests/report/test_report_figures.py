@@ -2,17 +2,20 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_folder import Built
+from tests.report.run_folder import Built
 
 from clipmem.base.random import generator
-from clipmem.report.figures import curves_figure, density, roc_points, roles_figure, smooth
-from clipmem.report.read import TrainingLog
-from clipmem.report.svg import embed
+from clipmem.report.figures import embed
+from clipmem.report.read import TrainingLog, read_run
+from clipmem.report.sections.distributions import density, roles_figure
+from clipmem.report.sections.planted import roc_points
+from clipmem.report.sections.training import curves_figure, smooth
 
 
 def test_density_is_the_kernel_sum_up_to_the_grid() -> None:
@@ -68,8 +71,11 @@ def test_ids_of_two_figures_do_not_meet() -> None:
 
 
 def test_a_large_role_is_not_drawn_mark_by_mark(two_seeds: Built) -> None:
-    few = roles_figure(two_seeds.scores.sample(1_000, with_replacement=True, seed=1), two_seeds.summary, "wide")
-    many = roles_figure(two_seeds.scores.sample(50_000, with_replacement=True, seed=1), two_seeds.summary, "wide")
+    run = read_run(two_seeds.folder)
+    few, many = (
+        roles_figure(replace(run, scores=run.scores.sample(n, with_replacement=True, seed=1)), "wide")
+        for n in (1_000, 50_000)
+    )
     assert len(many) < 1.5 * len(few)
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import polars as pl
 import pytest
-from other_runs import add_localize
-from outline import Outline, outline
-from run_folder import Built
+from tests.report.other_runs import add_localize
+from tests.report.outline import Outline, outline
+from tests.report.run_folder import Built
 
 from clipmem.base.errors import InputError
-from clipmem.report.gallery import gallery_uids
-from clipmem.report.layer_figures import layermem_figure, unitmem_figure
-from clipmem.report.localized import control_sentence, layer_sentences, top_units
+from clipmem.report.gallery import gallery_uids, top_units
 from clipmem.report.page import write_report
+from clipmem.report.sections.layers import against_control, last_layers, layermem_figure
+from clipmem.report.sections.units import unitmem_figure
 
 Build = Callable[..., Built]
 
@@ -46,9 +46,8 @@ def test_the_sections_are_there_and_can_be_reached(page: Outline) -> None:
 
 
 def test_a_run_that_was_not_localized_has_none_of_it(two_seeds: Built) -> None:
-    path = write_report(two_seeds.folder, two_seeds.images)
-    assert not {"units", "layers", "towers"} & sections(outline(path))
-    assert ".thumb" not in path.read_text(encoding="utf-8")
+    page = outline(write_report(two_seeds.folder, two_seeds.images))
+    assert not {"units", "layers", "towers"} & sections(page)
 
 
 def test_each_table_is_shown_without_the_others(build: Build) -> None:
@@ -78,7 +77,7 @@ def test_units_come_by_tower_and_value_with_the_pair_that_owns_them(
         for row in sorted((r for r in rows if r["tower"] == tower), key=lambda r: -r["unitmem"])[:6]
     ]
     shown = top_units(found["units"])
-    assert [(unit.tower, unit.unitmem, unit.uid) for unit in shown] == [
+    assert [(unit["tower"], unit["unitmem"], unit["uid"]) for unit in shown] == [
         (row["tower"], row["unitmem"], row["uid"]) for row in expected
     ]
     text = page.words()
@@ -115,60 +114,41 @@ def test_figures_are_drawn_of_one_layer_and_of_nothing(localized: tuple[Built, d
 
 def test_all_layers_are_tested_as_one_family(localized: tuple[Built, dict[str, Any]]) -> None:
     layers: pl.DataFrame = localized[1]["layers"]
-    assert control_sentence(layers) == ""  # a table of an earlier version
+    assert against_control(layers) is None  # a table of an earlier version
     candidate = pl.col("role") == "candidate"
     tested = layers.with_columns(
         pl.when(candidate).then(0.25).alias("control_difference"), pl.when(candidate).then(0.2).alias("control_p_holm")
     )
     n = layers.filter(candidate).height
-    assert control_sentence(tested) == (
-        f"Candidates against control at every place of both towers ({n} tests by Welch over pairs, one family): 0 "
-        "differ with p below 0.05 after Holm's correction."
-    )
+    assert against_control(tested) == {"tests": n, "differ": 0, "below": 0.05, "clearest": []}
     one = candidate & (pl.col("tower") == "text") & (pl.col("layer") == 1) & (pl.col("kind") == "block")
-    found = tested.with_columns(pl.when(one).then(0.0123).otherwise("control_p_holm").alias("control_p_holm"))
-    assert control_sentence(found).endswith(
-        ": 1 differ with p below 0.05 after Holm's correction; the clearest: text tower, block of layer 1 (+0.250, p "
-        "0.0123)."
+    found = against_control(
+        tested.with_columns(pl.when(one).then(0.0123).otherwise("control_p_holm").alias("control_p_holm"))
     )
-    assert control_sentence(tested.filter(~candidate)) == ""
+    assert found["differ"] == 1
+    assert [(row["tower"], row["layer"], row["control_difference"]) for row in found["clearest"]] == [("text", 1, 0.25)]
+    assert against_control(tested.filter(~candidate)) is None
 
 
-def test_layers_are_judged_beside_the_control(localized: tuple[Built, dict[str, Any]]) -> None:
+def test_layers_are_judged_against_the_control(localized: tuple[Built, dict[str, Any]]) -> None:
     layers: pl.DataFrame = localized[1]["layers"]
-    first, second = layer_sentences(layers)
-    assert first == (
-        "In the last layer of the image tower: candidates +0.100 [+0.090, +0.110], control 0.000 [-0.010, +0.010]; "
-        "the candidates lie above the control."
-    )
-    assert "text tower: candidates +0.090" in second
+    found = last_layers(layers)
+    assert [(row["tower"], row["side"]) for row in found] == [("image", "above"), ("text", "above")]
+    assert [round(row["candidate"]["mean"], 3) for row in found] == [0.1, 0.09]
     shifted = layers.with_columns(
         pl.when(pl.col("role") == "external").then(pl.col(name) + 0.095).otherwise(name).alias(name)
         for name in ("layermem", "low", "high")
     )
-    assert all("overlap, so this is no sign of memorization" in sentence for sentence in layer_sentences(shifted))
-    assert layer_sentences(layers.filter(pl.col("role") == "candidate")) == []
-
-
-def test_shares_are_said_with_intervals(page: Outline) -> None:
-    text = page.words()
-    assert (
-        "mean score of +0.655 [+0.576, +0.740], the image tower holds +0.049 [+0.032, +0.067] and the text tower "
-        "+0.607 [+0.524, +0.697] (95 % intervals). The text tower's part is 93 %." in text
-    )
-    assert "0.91 on held-out shared pairs" in text
-    assert "cannot be read" not in text
+    assert {row["side"] for row in last_layers(shifted)} == {"inconclusive"}
+    assert last_layers(layers.filter(pl.col("role") == "candidate")) == []
 
 
 def test_shares_that_are_not_reliable_are_not_quoted(build: Build) -> None:
     built = build(seeds=(0, 1))
     add_localize(built, reliable=False, reason="the image map explains <0.2> of the variance")
     text = write_report(built.folder, built.images).read_text(encoding="utf-8")
-    words = outline(built.folder / "report" / "index.html").words()
-    assert "cannot be read in this run: the image map explains <0.2> of the variance." in words
     assert "explains &lt;0.2&gt; of" in text
-    assert "the image tower holds" not in words
-    assert "Shares of the towers: not reliable" in words
+    assert "the image tower holds" not in text
 
 
 def test_without_the_document_means_have_no_interval(build: Build) -> None:
@@ -176,7 +156,21 @@ def test_without_the_document_means_have_no_interval(build: Build) -> None:
     add_localize(built, document=False)
     mean = built.scores.filter(pl.col("role") == "candidate")["clipmem"].mean()
     words = outline(write_report(built.folder, built.images)).words()
-    assert f"mean score of {mean:+.3f} no interval" in words
+    assert f"{mean:+.3f} no interval" in words
+
+
+def test_a_tower_that_was_left_out_is_not_judged(build: Build) -> None:
+    built = build(seeds=(0, 1))
+    found = add_localize(built)
+    for name in ("units", "layers"):
+        found[name].filter(tower="image").write_parquet(built.folder / "localize" / f"{name}.parquet")
+    for name in ("towers.parquet", "towers.json"):
+        (built.folder / "localize" / name).unlink()
+    settings = {"untrained_text": "objective 'simclr' trains no text tower"}
+    (built.folder / "localize" / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    text = outline(write_report(built.folder, built.images)).words()
+    assert "left out: objective 'simclr' trains no text tower." in text
+    assert [row["tower"] for row in last_layers(found["layers"].filter(tower="image"))] == ["image"]
 
 
 def test_a_table_of_another_make_is_refused_in_one_line(build: Build) -> None:
@@ -184,10 +178,9 @@ def test_a_table_of_another_make_is_refused_in_one_line(build: Build) -> None:
     found = add_localize(built)
     path = built.folder / "localize" / "towers.parquet"
     found["towers"].drop("reliable").write_parquet(path)
-    columns = ["uid", "role", "clipmem", "image_share", "text_share"]
-    message = f"{path}: got columns {columns}, expected also ['reliable']. Run `clipmem localize` on this folder again."
-    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(InputError) as caught:
         write_report(built.folder, {})
+    assert (caught.value.what, caught.value.expected) == (str(path), "also reliable")
     path.write_bytes(b"no")
     with pytest.raises(InputError, match="expected Parquet"):
         write_report(built.folder, {})

@@ -1,6 +1,5 @@
-"""Pages and terminal tables of the protocols beside four-way: their own words, and the models behind each score."""
+"""Pages of the other protocols: their own words, and the models behind each score."""
 
-import io
 import json
 import math
 import re
@@ -10,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from other_runs import build_leave_one_out, build_subsample
-from outline import Outline, outline
-from rich.console import Console
-from run_folder import Built
+from tests.report.other_runs import build_leave_one_out, build_subsample
+from tests.report.outline import Outline, outline
+from tests.report.run_folder import Built
 
-from clipmem.report import wording, words
-from clipmem.report.figures import curves_figure
 from clipmem.report.gallery import gallery_uids, ranked_candidates
-from clipmem.report.in_and_out import model_counts, stacked
 from clipmem.report.page import write_report
-from clipmem.report.read import TrainingLog
-from clipmem.report.terminal import print_summary
+from clipmem.report.read import TrainingLog, read_run
+from clipmem.report.sections.in_and_out import model_counts, stacked
+from clipmem.report.sections.meaning import Meaning
+from clipmem.report.sections.roles import Roles
+from clipmem.report.sections.training import MODELS, curves_figure, group_of
+from clipmem.report.templating import measure_of, words_of
 
 Build = Callable[..., Built]
 
@@ -46,43 +45,21 @@ def loo_page(leave_one_out: Built) -> Outline:
     return outline(write_report(leave_one_out.folder, leave_one_out.images))
 
 
-def printed(built: Built) -> str:
-    stream = io.StringIO()
-    print_summary(built.folder, Console(file=stream, width=100))
-    return " ".join(stream.getvalue().split())
-
-
-def test_subsample_speaks_of_models_not_of_f_and_g(sub_page: Outline) -> None:
+def test_a_protocol_has_its_own_words(sub_page: Outline, loo_page: Outline) -> None:
     text = sub_page.words()
-    assert "candidates, each of which some of the models had in training and the others had not, score" in text
-    assert "models8, each on a random part, about 70 %, of the pairs" in text
-    assert "two random halves of the models (4 and 4) order the candidates alike to a rank correlation of 0.412" in text
-    assert "its standard error over models" in text
-    assert "a random part of the models" in text
-    assert "Noise floor: no two models of this protocol had the same pairs" in text
     for foreign in ("under g", "f trained on", "g did not", "needs two seeds", "one seed", "Solid is f", "four roles"):
         assert foreign not in text, foreign
-
-
-def test_leave_one_out_speaks_of_the_model_without_the_pair(loo_page: Outline) -> None:
     text = loo_page.words()
-    assert "The 12 candidates, each of which f trained on and one retrained model did not, score" in text
-    assert "f and 12 retrained without one pair each, for every seed" in text
-    assert "f, and all retrained models but one" in text
-    assert "instead of the model without the pair" in text
-    assert "retrained without one pair" in text
     for foreign in ("under g alone", "g did not", "Solid is f, dashed is g", "four roles", "In and out"):
         assert foreign not in text, foreign
 
 
-def test_the_terminal_has_the_words_of_the_protocol(subsample: Built, leave_one_out: Built) -> None:
-    text = printed(subsample)
-    assert "a random part of the models" in text
-    assert "low alignment under the models without the pair with" in text
-    assert "two random halves of the models" in text
-    text = printed(leave_one_out)
-    assert "f, and all retrained models but one" in text
-    assert "low alignment under the model without the pair with" in text
+def test_a_protocol_of_another_package_brings_its_words() -> None:
+    own = words_of({"protocol": "thirds", "words": {"memorized": "Two of three models memorized"}})
+    assert own["memorized"] == "Two of three models memorized"
+    assert own["ranked"] == words_of({})["ranked"]
+    assert measure_of({"alignment": "plain"})["score"] == "plain"
+    assert measure_of({"alignment": "plain", "measure": {"score": "Plain"}})["score"] == "Plain"
 
 
 def test_retrieval_has_a_column_for_each_kind_of_model(sub_page: Outline, loo_page: Outline) -> None:
@@ -99,28 +76,19 @@ def test_the_largest_scores_are_shown_model_by_model(subsample: Built, sub_page:
     for card, row in zip(cards, best.iter_rows(named=True), strict=True):
         own = seed_scores.filter(pl.col("uid") == row["uid"])
         had, had_not = own["f"].drop_nulls(), own["g"].drop_nulls()
-        counts = f"{len(had)} had it, {len(had_not)} had not"
-        assert counts in card
-        title = f"had it {had.mean():+.3f} ({len(had)} models) and had not {had_not.mean():+.3f}"
+        assert f"{len(had)} trained on it, {len(had_not)} did not" in card
+        title = f"{had.mean():+.3f} over {len(had)} models that trained on the pair, {had_not.mean():+.3f} over"
         assert title in card.replace("\N{MINUS SIGN}", "-")
         marks = re.findall(r"<use [^>]*>", card.partition("</svg>")[0])
         assert len(marks) >= len(own)
-    assert "Each pair was in the training of 6 of the 8 models, and out of the others." in sub_page.words()
+    assert "6 of the 8 models" in sub_page.words()
 
 
 def test_a_run_of_an_earlier_version_with_a_pair_without_a_score_is_readable(tmp_path: Path) -> None:
     built = build_subsample(tmp_path / "study", earlier=True)
     text = outline(write_report(built.folder, built.images)).words()
-    assert "Each pair was in the training of 6 to 8 of the 8 models, and out of the others." in text
+    assert "6 to 8 of the 8 models" in text
     assert "From 59 scored pairs" in text
-    assert "candidate" in printed(built)
-
-
-def test_pairs_that_a_half_cannot_score_are_counted(subsample: Built) -> None:
-    summary = json.loads(json.dumps(subsample.summary))
-    assert "left out" not in wording.stability(summary)
-    summary["stability"]["unscored"] = 3
-    assert "(3 of 60 pairs left out," in wording.stability(summary)
 
 
 def test_model_counts_are_those_of_a_loop(subsample: Built) -> None:
@@ -149,7 +117,7 @@ def test_stacked_values_stand_on_each_other_only_within_a_cell() -> None:
 def test_curves_of_any_model_have_a_legend(side: str) -> None:
     step = np.arange(50.0)
     logs = [TrainingLog(side, seed, step, step // 10, 3.0 - step / 20) for seed in range(2)]
-    assert words.CURVE_NAMES[words.curve_group(side)] in curves_figure(logs, "narrow")
+    assert MODELS[group_of(side)] in curves_figure(logs, "narrow")
 
 
 def test_many_models_are_one_row_and_a_small_figure(tmp_path: Path) -> None:
@@ -188,68 +156,48 @@ def test_a_caption_stays_text_in_the_small_multiples(tmp_path: Path) -> None:
 
 def test_one_seed_of_leave_one_out_has_no_error(tmp_path: Path) -> None:
     built = build_leave_one_out(tmp_path / "study", seeds=(0,), left_out=3, planted=1)
-    text = outline(write_report(built.folder, built.images)).words()
-    assert "with one seed there is no error" in text
-    assert "1 candidate was trained with another pair" in text
-    assert "1 of the candidates was planted" in text
+    assert "one seed: no error" in outline(write_report(built.folder, built.images)).words()
 
 
-def test_few_pairs_have_no_top_tenth_and_no_interval(leave_one_out: Built) -> None:
-    summary = json.loads(json.dumps(leave_one_out.summary))
-    assert "top tenths" in wording.stability(summary)
-    summary["roles"]["candidate"]["n"] = 3
-    summary["stability"] |= {"spearman": 0.5, "low": None, "high": None}
-    assert wording.stability(summary).endswith("rank correlation of 0.500 (no interval).")
-
-
-def test_the_paired_test_names_what_f_is_paired_with(two_seeds: Built) -> None:
-    summary = dict(two_seeds.summary)
-    left_out = summary | {"protocol": "leave-one-out"}
-    assert "under the models without them of the same seed;" in wording.paired(left_out)
-    assert wording.paired(summary | {"protocol": "subsample", "paired": None}) == ""
-    found = summary["paired"] | {"effect": 1.234, "seeds": 5}
-    assert "of the same seed, 1.23 of its own sd over seeds; t test" in wording.paired(summary | {"paired": found})
-    del summary["paired"]  # a summary of an earlier version
-    assert wording.paired(summary) == ""
-
-
-def test_the_top_hundredth_is_named_where_it_is_more_than_one_pair(two_seeds: Built) -> None:
-    summary = json.loads(json.dumps(two_seeds.summary))
-    assert "top hundredths" not in wording.stability(summary)
-    summary["roles"]["candidate"]["n"] = 200
-    assert "top tenths share 50 % of the pairs, their top hundredths 25 %." in wording.stability(summary)
+def test_shares_of_the_top_are_given_where_the_top_is_more_than_a_pair(leave_one_out: Built, tmp_path: Path) -> None:
+    run = read_run(leave_one_out.folder)
+    found = {}
+    for n in (3, 12, 200):
+        run.summary["roles"]["candidate"]["n"] = n
+        data = Roles().data(run)
+        found[n] = (data["tenth"], data["hundredth"])
+    assert found == {3: (None, None), 12: (0.5, None), 200: (0.5, 0.25)}
 
 
 @pytest.mark.parametrize(
-    ("alignment", "score", "meaning", "bound"),
+    ("alignment", "score", "bound"),
     [
-        ("clip", "CLIPMem", "aligns a picture with its caption", "±6 (bank weight 1)"),
-        ("cmc", "CMC memorization", "aligns a picture with its caption", "±6 (bank weight 1)"),
-        ("sslmem-image", "SSLMem, image tower", "f with g, by the mean distance", "±2 (no bank takes part)"),
-        ("sslmem-text", "SSLMem, text tower", "holds its captions", "±2 (no bank takes part)"),
-        ("confidence", "Confidence memorization", "it cannot see a wrong caption", "±1 (no bank takes part)"),
+        ("clip", "CLIPMem", 6),
+        ("cmc", "CMC memorization", 6),
+        ("sslmem-image", "SSLMem, image tower", 2),
+        ("sslmem-text", "SSLMem, text tower", 2),
+        ("confidence", "Confidence memorization", 1),
     ],
 )
 def test_a_score_of_another_alignment_is_called_by_its_name(
-    build: Build, alignment: str, score: str, meaning: str, bound: str
+    build: Build, alignment: str, score: str, bound: float
 ) -> None:
+    """By the formula |A| ≤ 1 + 2 w, and CLIPMem is a difference of two."""
     built = build(seeds=(0, 1))
     summary = dict(built.summary) | {"alignment": alignment}
     (built.folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    said = dict(wording.trust(summary))
-    assert meaning in said["What it means"]
-    assert bound in said["Its range"]
+    run = read_run(built.folder)
+    assert Meaning().data(run)["bound"] == bound
+    run.summary["weight"] = 0.5
+    assert Meaning().data(run)["bound"] == (4 if bound == 6 else bound)
     text = outline(write_report(built.folder, {})).words()
     assert f"{score} by role" in text
-    assert f"{score}, not normalised" in text
+    assert f"{score}, not normalized" in text
     assert ("CLIPMem" in text) == (alignment == "clip")
-    assert f"{score} by role" in printed(built)
 
 
-def test_every_protocol_says_the_same_kinds_of_things(subsample: Built, leave_one_out: Built) -> None:
+def test_every_protocol_names_its_roles(subsample: Built, leave_one_out: Built) -> None:
     for built in (subsample, leave_one_out):
-        own = words.words_of(built.summary)
-        assert set(own.trained_by) == set(own.expected) == set(built.summary["roles"])
-        assert 0 in own.noisy
-        assert 0 in own.intervals
+        own = words_of(built.summary)
+        assert set(own["trained_by"]) == set(own["expected"]) == set(built.summary["roles"])
     assert len(gallery_uids(subsample.folder)) == len(set(gallery_uids(subsample.folder))) == 48

@@ -1,9 +1,8 @@
-"""Comparisons: arithmetic against slow references, and the exact text of every refusal."""
+"""Comparisons: arithmetic against slow references, and what every refusal names."""
 
 import io
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,11 +10,13 @@ import pytest
 from rich.console import Console
 from tests.compared import METRICS, SIZES, build
 
+from clipmem.analysis.verdicts import side_of
 from clipmem.base.errors import InputError
 from clipmem.functional import holm
-from clipmem.report.compare.page import compare_runs, render, write_compared
-from clipmem.report.compare.rows import answer_sentences
-from clipmem.report.compare.terminal import print_compared
+from clipmem.report.comparison import compare_runs, write_compared
+from clipmem.report.page import render
+from clipmem.report.sections.comparison import answer
+from clipmem.report.terminal import print_screen
 
 SEEDS = (0, 1, 2)
 T_975 = {2: 4.302652729911275}  # t quantile of two degrees of freedom
@@ -97,8 +98,7 @@ def test_cost_is_a_ratio_over_models(runs):
     build(runs / "elsewhere", processor="another")
     document = compare_runs([runs / "plain", runs / "elsewhere"])
     assert document["cost"] == []
-    said = "Cost is not compared: the runs were not computed on the same machine in the same way."
-    assert said in document["notes"]
+    assert {"kind": "other_machine"} in document["notes"]
     build(runs / "older", memory=None)
     names = {row["measure"] for row in compare_runs([runs / "plain", runs / "older"])["cost"]}
     assert names == {"training seconds a model", "pairs/s a model", "seconds of all stages"}
@@ -127,142 +127,95 @@ def test_removed_pairs_are_left_out_of_both_sides(runs):
     assert row["n"] == 6
     assert row["baseline_values"] == pytest.approx([slow_mean(runs / "plain", seed, both) for seed in SEEDS])
     assert document["notes"][:2] == [
-        "fewer trained on 2 pairs fewer: each shown as often, so 8 fewer presentations. A seed shares the initial "
-        "weights with plain, not the order of pairs.",
-        "fewer is compared with plain over the 6 candidates that both trained on.",
+        {"kind": "fewer_pairs", "run": "fewer", "pairs": 2, "presentations": 8, "passes": 1.0},
+        {"kind": "common_candidates", "run": "fewer", "n": 6},
     ]
     build(runs / "longer", presentations=56, without=("c06", "c07", "i06", "i07"))
-    assert compare_runs([runs / "plain", runs / "longer"])["notes"][0] == (
-        "longer trained on 2 pairs fewer: as many presentations in all, so each was shown 1.17 times as often. A seed "
-        "shares the initial weights with plain, not the order of pairs."
-    )
+    note = compare_runs([runs / "plain", runs / "longer"])["notes"][0]
+    assert (note["presentations"], round(note["passes"], 2)) == (0, 1.17)
 
 
 def test_notes_say_what_else_a_comparison_rests_on(runs):
     build(runs / "other", "train.captions=2", start="elsewhere", seeds=(0,), metrics=None)
     build(runs / "one", seeds=(0,))
     assert compare_runs([runs / "one", runs / "other"])["notes"] == [
-        "other starts from other weights, so that a seed shares the order of pairs only.",
-        "other is scored over 2 captions a pair where there are so many, one over 1: a mean over other captions is "
-        "part of the difference.",
-        "Utility is not compared: other has no evaluate/utility.json. A clipmem that measures utility must make the "
-        "run.",
-        "One seed gives no interval: differences may be the seed's.",
+        {"kind": "other_start", "run": "other"},
+        {"kind": "other_captions", "run": "other", "captions": 2, "baseline": 1},
+        {"kind": "no_utility", "run": "other"},
+        {"kind": "one_seed"},
     ]
 
 
 REFUSED = [
-    (
-        {"data": "e" * 64},
-        "run folder ROOT/other: other data: got eeeeeeeeeeeeeeee, expected dddddddddddddddd, as in ROOT/plain. Scores "
-        "depend on the pairs: run both recipes on the same data.",
-    ),
-    (
-        {"settings": ["score.weight=0.5"]},
-        "run folder ROOT/other: other alignment: got clip with weight 0.5, expected clip with weight 1, as in "
-        "ROOT/plain. They are on other scales: set [score] alignment and weight alike.",
-    ),
-    (
-        {"settings": ["embed.views=3"]},
-        "run folder ROOT/other: other views of the alignment: got 3 views, 0 caption edits, expected 0 views, 0 "
-        "caption edits, as in ROOT/plain. An alignment over more views is another measure: set [embed] alike.",
-    ),
-    (
-        {"settings": ["evaluate.labels=sublabel"]},
-        "run folder ROOT/other: other evaluation: got {'evaluate.labels': 'sublabel'}, expected {'evaluate.labels': "
-        "'label'}, as in ROOT/plain. Utility measured otherwise is another measure: set [evaluate] alike.",
-    ),
-    (
-        {"seeds": (0, 1)},
-        "run folder ROOT/other: other seeds: got [0, 1], expected [0, 1, 2], as in ROOT/plain. Runs are compared seed "
-        "by seed: train both with the same train.seeds.",
-    ),
-    (
-        {"epochs": 5},
-        "run folder ROOT/other: other number of presentations: got 70 a model (14 pairs, 5 times each), expected 56 a "
-        "model (14 pairs, 4 times each), as in ROOT/plain. Training longer changes both memorization and utility: set "
-        "train.epochs so that both are shown as often.",
-    ),
+    ({"data": "e" * 64}, "other data", "eeeeeeeeeeeeeeee"),
+    ({"settings": ["score.weight=0.5"]}, "other alignment", "clip with weight 0.5"),
+    ({"settings": ["embed.views=3"]}, "other views of the alignment", "3 views, 0 caption edits"),
+    ({"settings": ["evaluate.labels=sublabel"]}, "other evaluation", "{'evaluate.labels': 'sublabel'}"),
+    ({"seeds": (0, 1)}, "other seeds", "[0, 1]"),
+    ({"epochs": 5}, "other number of presentations", "70 a model (14 pairs, 5 times each)"),
     (
         {"epochs": 6, "without": ("c07", "i07")},
-        "run folder ROOT/other: other number of presentations: got 78 a model (13 pairs, 6 times each), expected 56 a "
-        "model (14 pairs, 4 times each), as in ROOT/plain. After a removal either the presentations in all or the "
-        "passes over each pair must be the same: set train.epochs so that one of them is.",
+        "other number of presentations",
+        "78 a model (13 pairs, 6 times each)",
     ),
-    (
-        {"protocol": "subsample"},
-        "run folder ROOT/other: got protocol 'subsample', expected 'four-way'. Runs are compared seed by seed, and "
-        "only this protocol trains one f and one g for each seed.",
-    ),
+    ({"protocol": "subsample"}, "run folder ROOT/other", "protocol 'subsample'"),
     (
         {"without": [f"c{k:02d}" for k in range(8)], "presentations": 56},
-        "run folder ROOT/other: other candidates: got none of the 8 candidates, expected some that both trained on, as "
-        "in ROOT/plain. Nothing is left to compare memorization over: remove fewer pairs.",
+        "other candidates",
+        "none of the 8 candidates",
     ),
 ]
 
 
-def refused(root, *arguments, **settings):
+def refused(*arguments, **settings):
     with pytest.raises(InputError) as error:
         compare_runs(*arguments, **settings)
-    return str(error.value).replace(str(root), "ROOT")
+    return error.value
 
 
-@pytest.mark.parametrize(("change", "text"), REFUSED)
-def test_unfair_comparisons_are_refused(tmp_path, change, text):
+@pytest.mark.parametrize(("change", "what", "got"), REFUSED)
+def test_unfair_comparisons_are_refused(tmp_path, change, what, got):
     build(tmp_path / "plain")
-    settings = change.pop("settings", ())
-    build(tmp_path / "other", *settings, **change)
-    assert refused(tmp_path, [tmp_path / "plain", tmp_path / "other"]) == text
+    settings = change.get("settings", ())
+    build(tmp_path / "other", *settings, **{key: value for key, value in change.items() if key != "settings"})
+    error = refused([tmp_path / "plain", tmp_path / "other"])
+    assert error.what.replace(str(tmp_path), "ROOT").endswith(what)
+    assert error.got == got
+    assert str(tmp_path / "plain") in error.expected or "protocol" in change
 
 
 @pytest.mark.parametrize("change", [{"planted": 4}, {"without": ("e00",)}])
 def test_another_split_is_refused(tmp_path, change):
     build(tmp_path / "plain")
     build(tmp_path / "other", **change)
-    text = refused(tmp_path, [tmp_path / "plain", tmp_path / "other"])
-    assert text.startswith("run folder ROOT/other: other split: got ")
-    assert ", expected 28 pairs, " in text
-    assert text.endswith("f and g of both must train on the same pairs and captions: set [split] alike.")
+    error = refused([tmp_path / "plain", tmp_path / "other"])
+    assert error.what.endswith("other split")
+    assert error.expected.startswith("28 pairs, ")
 
 
 def test_the_published_scale_needs_one_normaliser(runs):
     pair = [runs / "plain", runs / "noisy"]
-    assert refused(runs, pair, measure="clipmem_norm") == (
-        "run folder ROOT/noisy: other normaliser of clipmem_norm: got 1.5, expected 1.6, as in ROOT/plain. It is the "
-        "range of each run's own candidates: compare clipmem, which has no normaliser."
-    )
+    error = refused(pair, measure="clipmem_norm")
+    assert (error.what.rpartition("other ")[2], error.got) == ("normaliser of clipmem_norm", "1.5")
     build(runs / "same", noise=5)
     plain = difference(compare_runs([pair[0], runs / "same"]), "clipmem", "same")
     norm = difference(compare_runs([pair[0], runs / "same"], measure="clipmem_norm"), "clipmem_norm", "same")
     assert norm["difference"] == pytest.approx(plain["difference"] / 1.6)
-    assert refused(runs, pair, measure="sslmem") == (
-        "measure: got 'sslmem', expected 'clipmem' or 'clipmem_norm'. Choose one of the two."
-    )
+    assert refused(pair, measure="sslmem").what == "measure"
 
 
 def test_what_is_no_comparison(runs):
-    assert refused(runs, [runs / "plain"]) == (
-        "clipmem compare: got 1 run folder, expected two or more, the baseline first. Name the run without mitigation, "
-        "then those with."
-    )
-    assert refused(runs, [runs / "plain", runs / "noisy", runs / "plain"]) == (
-        "clipmem compare: got ROOT/plain twice, expected each run once. Leave one of them out."
-    )
+    assert refused([runs / "plain"]).got == "1 run"
+    assert refused([runs / "plain", runs / "noisy", runs / "plain"]).got == f"['{runs / 'plain'}'] twice"
     build(runs / "more" / "plain")
-    assert refused(runs, [runs / "plain", runs / "more" / "plain"]) == (
-        "clipmem compare: got two folders of the name 'plain', expected names that tell runs apart. Rename a folder."
-    )
+    assert refused([runs / "plain", runs / "more" / "plain"]).got == "two runs named ['plain']"
     (runs / "noisy" / "stages" / "report.json").unlink()
-    assert refused(runs, [runs / "plain", runs / "noisy"]) == (
-        "run folder ROOT/noisy: got a run that is not finished, expected a run whose stages are done. Run `clipmem run "
-        "RECIPE.toml --out ROOT/noisy` again: it goes on where it stopped."
-    )
+    assert refused([runs / "plain", runs / "noisy"]).got == "a run that is not finished"
 
 
 def printed(document, width):
     console = Console(width=width, record=True, file=io.StringIO())
-    print_compared(document, Path("out/index.html"), console)
+    print_screen("comparison", document, console, "Page: out/index.html")
     return console.export_text()
 
 
@@ -276,23 +229,22 @@ def test_files_page_and_terminal(runs, tmp_path):
     assert table.height == len(document["differences"]) + len(document["cost"])
     assert set(table["kind"]) == {"memorization", "utility", "cost"}
     page = (out / "index.html").read_text(encoding="utf-8")
-    assert page == render(document)
+    assert page == render("comparison", document)
     assert "<b>$x_1$" not in page
     assert "&lt;b&gt;$x_1$" in page
     assert "<script" not in page
     assert "http://" not in page.replace("http://www.w3.org/", "")
     assert page.count("<svg") == 2
-    [said] = [line for line in answer_sentences(document) if line.startswith("noisy")]
-    assert said.startswith("noisy against plain: memorization lower (-0.")
+    name, memory = answer(document, "noisy")["parts"][0]
+    assert (name, side_of(memory)) == ("memorization", "below")
     text = printed(document, width=140)
     assert max(len(line) for line in text.splitlines() if not line.startswith("Page: ")) <= 100
     for width in (80, 100):
         row = next(line for line in printed(document, width).splitlines() if "clipmem control" in line)
         assert "]" in row  # the interval is whole
-    assert "On the Pareto front by linear_probe_acc1: " in text
     # again, with the same bytes
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     write_compared([runs / "plain", runs / "noisy", hostile], out)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
-    with pytest.raises(InputError, match="got a folder that holds other files, expected a new folder"):
+    with pytest.raises(InputError, match="a folder that holds other files"):
         write_compared([runs / "plain", runs / "noisy"], runs)

@@ -11,9 +11,10 @@ import pytest
 from scipy import stats
 from tests.close import alike
 
+from clipmem.analysis.findings import ORDER
 from clipmem.base.recipes import load_recipe
-from clipmem.study.reproduce.findings import ORDER
-from clipmem.study.reproduce.scales import scale_of
+from clipmem.functional import Claim, verdict
+from clipmem.study.reproduce import base_recipe
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "reproduce"
@@ -59,7 +60,16 @@ def test_there_is_a_place_for_every_finding(record):
 
 def test_the_base_study_is_that_of_the_scale(document):
     recipe = load_recipe((KEPT / "base.toml").read_text(encoding="utf-8"))
-    assert recipe == scale_of("laptop").base(len(document["seeds"]))
+    assert recipe == base_recipe("laptop", len(document["seeds"]))
+
+
+def test_verdicts_are_those_of_the_primary_effects(document):
+    assert document["primaries"] == len(document["findings"]) == len(ORDER)
+    for one in document["findings"]:
+        primary, *others = one["effects"]
+        assert (primary["primary"], {other["primary"] for other in others}) in ((True, {False}), (True, set()))
+        claim = Claim(**primary["claim"])
+        assert one["holds"] == primary["holds"] == verdict(primary["low"], primary["high"], claim)
 
 
 def test_effects_follow_from_the_kept_measurements_by_hand(document, runs):
@@ -78,8 +88,11 @@ def test_effects_follow_from_the_kept_measurements_by_hand(document, runs):
         d = [(a - b) / scale for a, b in zip(with_it, without, strict=True)]
         mean = sum(d) / len(d)
         error = (sum((x - mean) ** 2 for x in d) / (len(d) - 1) / len(d)) ** 0.5
-        half = stats.t.ppf(0.975, len(d) - 1) * error
         found = effects[name]
+        # the primary is judged together with those of the other findings
+        assert found["primary"] == ("relative" in name)
+        level = 1 - 0.05 / document["primaries"] if found["primary"] else 0.95
+        half = stats.t.ppf((1 + level) / 2, len(d) - 1) * error
         assert np.allclose(
             [found["estimate"], found["low"], found["high"]], [mean, mean - half, mean + half], atol=1e-9
         )
@@ -89,9 +102,9 @@ def test_effects_follow_from_the_kept_measurements_by_hand(document, runs):
 def test_a_recorded_run_gives_the_same_numbers_again(runs, tmp_path):
     """The base study from its recipe; another processor rounds otherwise."""
     import clipmem
-    from clipmem.report.compare.run import read_compared
+    from clipmem.report.read import read_finished
 
     path = clipmem.run(KEPT / "base.toml", tmp_path / "run").path
-    again = read_compared(path).memorization(read_compared(path).uids("candidate"))
+    again = read_finished(path).memorization(read_finished(path).uids("candidate"))
     rows = runs.filter((pl.col("settings") == "") & (pl.col("measure") == "clipmem candidate")).sort("seed")
     assert alike(again, rows["value"].to_list())

@@ -32,8 +32,8 @@ def compare(
 
     for folder in (baseline, *others):
         early.check_run(folder)
-    from clipmem.report.compare.page import PAGE, write_compared
-    from clipmem.report.compare.terminal import print_compared
+    from clipmem.report.comparison import PAGE, write_compared
+    from clipmem.report.terminal import print_screen
 
     document = write_compared([baseline, *others], out, measure=measure, confidence=confidence)
-    print_compared(document, out / PAGE, Console())
+    print_screen("comparison", document, Console(), f"Page: {out / PAGE}")

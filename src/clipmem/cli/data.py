@@ -47,7 +47,7 @@ def inspect(
     early.check_there(path, source)
     from clipmem.base.errors import InputError
     from clipmem.cli.terminal import TerminalReporter
-    from clipmem.report.inspected import print_inspection
+    from clipmem.report.terminal import print_screen
     from clipmem.study.data_commands import inspect as look
 
     done = 0
@@ -65,7 +65,7 @@ def inspect(
         # ASCII only: a caption cannot act on the terminal
         sys.stdout.write(json_module.dumps(found, indent=1) + "\n")
     else:
-        print_inspection(found, Console())
+        print_screen("inspected", found, Console())
     if not found["usable"]:
         tried = found["problems"]["decoded"]
         raise InputError(

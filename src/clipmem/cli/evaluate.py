@@ -56,7 +56,7 @@ def evaluate(
         if path is not None:
             early.check_file(path, what)
     from clipmem.cli.terminal import TerminalReporter
-    from clipmem.report.terminal import print_utility
+    from clipmem.report.terminal import print_screen
     from clipmem.study.evaluating import data_section, evaluate_given, evaluate_run
 
     section = data_section(data, source, label=label_column, caption=caption_column, image=image_column)
@@ -81,4 +81,4 @@ def evaluate(
                 templates=templates,
                 reporter=reporter,
             )
-    print_utility(found.document, found.file, Console())
+    print_screen("evaluated", found.document, Console(), f"Written: {found.file}")

@@ -34,9 +34,9 @@ def localize(
     for run in (folder, *beside):
         early.check_run(run)
     from clipmem.cli.terminal import TerminalReporter
-    from clipmem.report.terminal import print_localized
+    from clipmem.report.terminal import print_run
     from clipmem.study.localizing import localize_run
 
     with TerminalReporter(Console(stderr=True)) as reporter:
         localize_run(folder, views=views, pairs=pairs, beside=beside, reporter=reporter)
-    print_localized(folder, Console())
+    print_run("localize", folder, Console())

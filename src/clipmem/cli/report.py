@@ -14,6 +14,6 @@ def report(folder: Path, /) -> None:
     from clipmem.study import api
 
     api.report(folder)
-    from clipmem.report.terminal import print_summary
+    from clipmem.report.terminal import print_run
 
-    print_summary(folder, Console())
+    print_run("report", folder, Console())

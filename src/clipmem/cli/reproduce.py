@@ -19,7 +19,7 @@ def reproduce(
     """Make the published experiments again and say which findings hold.
 
     Says how long it will take, makes every run that is missing, and writes findings.json and a page with a figure for
-    each finding beside the published curve. Run it again after a stop: it goes on.
+    each finding beside the published curve. Run it again after a stop: it resumes.
 
     Args:
         figure: Findings to reproduce, all by default: distributions, memorized, planted, layers, encoders, captions,
@@ -34,9 +34,9 @@ def reproduce(
     from rich.console import Console
 
     from clipmem.cli.terminal import TerminalReporter
-    from clipmem.report.reproduced.terminal import print_findings
-    from clipmem.study.reproduce.run import PAGE
-    from clipmem.study.reproduce.run import reproduce as run
+    from clipmem.report.terminal import print_screen
+    from clipmem.study.reproduce import PAGE
+    from clipmem.study.reproduce import reproduce as run
 
     place = out or Path(f"clipmem-reproduce-{scale}")
     progress = Console(stderr=True)
@@ -52,4 +52,4 @@ def reproduce(
             reporter=reporter,
             say=reporter.note,
         )
-    print_findings(document, place / PAGE, Console())
+    print_screen("findings", document, Console(), f"Page: {place / PAGE}")

@@ -63,7 +63,8 @@ def score(
     if embeddings is not None and not target:
         early.check_file(embeddings, "--embeddings")
     from clipmem.cli.terminal import TerminalReporter
-    from clipmem.report.scored import print_scored
+    from clipmem.report.sections.scored import Scored
+    from clipmem.report.terminal import print_screen
     from clipmem.study.score_inputs import Settings, compare
     from clipmem.study.scoring import finish, keeper
 
@@ -75,4 +76,5 @@ def score(
         keep = keeper(settings, reporter)
         comparison = compare(addresses, data, bank, settings, embeddings=embeddings, keep=keep)
         done = finish(comparison, settings, out, reporter)
-    print_scored(done.scores, done.about, done.captions, done.quarantine, out, Console())
+    found = Scored(done.scores, done.about, done.captions, done.quarantine)
+    print_screen("scored", found, Console(), f"Scores: {out}")

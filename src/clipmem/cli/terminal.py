@@ -129,6 +129,6 @@ def run_and_show(
             strict=strict,
             allow_long=allow_long,
         )
-    from clipmem.report.terminal import print_summary
+    from clipmem.report.terminal import print_run
 
-    print_summary(out, Console())
+    print_run("report", out, Console())

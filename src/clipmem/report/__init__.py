@@ -1,5 +1,5 @@
-"""Reports of a run folder: a page that opens offline, tables for the terminal. No torch.
+"""Pages that open offline, and terminal screens, of what finished runs hold. No torch.
 
-`clipmem.report.page` draws figures and so loads matplotlib; `clipmem.report.terminal` and
-`clipmem.report.gallery` do not.
+`clipmem.report.page` draws figures and so loads matplotlib; `clipmem.report.terminal` and `clipmem.report.gallery` do
+not.
 """

@@ -1,114 +1,63 @@
-"""Choose the candidates that a report shows with their pictures: the most and the least memorized.
+"""Choose the pairs that a report shows with their images, and describe them.
 
-The order is that of the score alone. Neighbours in it differ by less than their error: read the gallery as a
-group.
+The order is that of the score alone. Neighbors in it differ by less than their error: read the gallery as a group.
 """
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from clipmem.base.errors import InputError, shorten
-from clipmem.report.escape import CAPTION_LIMIT, visible
-from clipmem.report.localized import unit_owners
-from clipmem.report.numbers import interval, plain, signed
+from clipmem.report.read import RunFiles, read_localized
 from clipmem.store.tables import read_table
 
 SHOWN = 24
-_CAPTIONS_SHOWN = 3
+UNITS_SHOWN = 6
+TOWERS = ("image", "text")
 _MAGIC = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
 
 
-@dataclass(frozen=True)
-class Captions:
-    """The captions of a pair that a card shows, and how many more there are."""
-
-    shown: tuple[str, ...]
-    more: int
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Where a score lies on the axis that all cards share, in per cent of its width."""
-
-    zero: float
-    dot: float
-    left: float
-    width: float
-
-
-@dataclass(frozen=True)
-class Card:
-    """One pair of the gallery, ready to be shown."""
-
-    rank: int
-    uid: str
-    key: str
-    label: str
-    picture: str | None
-    alt: str
-    score: str
-    error: str
-    range: str
-    planted: bool
-    trained_with: Captions
-    own: Captions
-    strip: Strip
-
-
 def ranked_candidates(scores: pl.DataFrame) -> pl.DataFrame:
-    """Return the scored candidates, most memorized first; ties are ordered by uid.
-
-    Args:
-        scores: The table `scores` of a run folder.
-
-    Returns:
-        The candidates' rows, those without a finite score left out.
-    """
+    """Return the candidates with a finite score, most memorized first; ties are ordered by uid."""
     scored = scores.filter((pl.col("role") == "candidate") & pl.col("clipmem").is_finite())
     return scored.sort(["clipmem", "uid"], descending=[True, False])
 
 
 def pick(ranked: pl.DataFrame, shown: int = SHOWN) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the most and the least memorized rows, each at most `shown`, never one row in both.
-
-    Args:
-        ranked: Rows, most memorized first.
-        shown: How many of each kind at most.
-
-    Returns:
-        The most memorized, highest score first, and the least memorized, lowest score first.
-    """
+    """Return the most memorized rows, and the least memorized, lowest first; never one row in both."""
     most = min(shown, (ranked.height + 1) // 2)
     least = min(shown, ranked.height - most)
     return ranked.head(most), ranked.tail(least).reverse()
 
 
 def gallery_uids(run_dir: Path) -> list[str]:
-    """Name the pairs whose pictures `write_report` will ask for, so that only these are decoded.
+    """Name the pairs whose images `write_report` will ask for, so that only these are decoded.
 
-    Args:
-        run_dir: A run folder with `scores.parquet`.
-
-    Returns:
-        Each uid once: at most 48 candidates, the most memorized, then the least; then the pairs that the shown units
-        respond to, where the run was localized.
+    Each uid once: at most 48 candidates, the most memorized, then the least; then the pairs that the shown units
+    respond to, where the run was localized.
     """
     most, least = pick(ranked_candidates(read_table(run_dir / "scores.parquet", "scores")))
-    return list(dict.fromkeys([*most["uid"].to_list(), *least["uid"].to_list(), *unit_owners(run_dir)]))
+    units = read_localized(run_dir).units
+    owners = [] if units is None else [row["uid"] for row in top_units(units)]
+    return list(dict.fromkeys([*most["uid"].to_list(), *least["uid"].to_list(), *owners]))
 
 
-def picture_uri(data: bytes | None) -> str | None:
-    r"""Render encoded picture bytes as a `data:` address, by their first bytes; None for any other format.
+def top_units(units: pl.DataFrame, shown: int = UNITS_SHOWN) -> list[dict[str, Any]]:
+    """Return the units of f with the largest UnitMem, so many of each tower; ties by seed, layer, kind and unit."""
+    alive = units.filter((pl.col("side") == "f") & pl.col("unitmem").is_finite() & pl.col("uid").is_not_null())
+    ordered = alive.sort("unitmem", "seed", "layer", "kind", "unit", descending=[True, False, False, False, False])
+    return [row for tower in TOWERS for row in ordered.filter(pl.col("tower") == tower).head(shown).to_dicts()]
+
+
+def image_uri(data: bytes | None) -> str | None:
+    r"""Render encoded image bytes as a `data:` address, by their first bytes; None for any other format.
 
     Example:
-        >>> picture_uri(b"\xff\xd8\xff\xe0")
+        >>> image_uri(b"\xff\xd8\xff\xe0")
         'data:image/jpeg;base64,/9j/4A=='
-        >>> picture_uri(b"<svg onload=x>") is None
+        >>> image_uri(b"<svg onload=x>") is None
         True
     """
     if data is None:
@@ -119,98 +68,41 @@ def picture_uri(data: bytes | None) -> str | None:
     return None if kind is None else f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def captions_by_uid(pairs: pl.DataFrame) -> dict[str, list[str]]:
-    """Map the uid of every pair to its own captions."""
-    return {uid: captions or [] for uid, captions in pairs.select("uid", "captions").iter_rows()}
-
-
-def captions_sources(splits: pl.DataFrame) -> dict[str, str]:
-    """Map the uid of every pair to the uid of the pair whose captions it was trained with."""
-    return dict(splits.select("uid", "captions_from").iter_rows())
-
-
-def trained_captions(uid: str, captions: Mapping[str, Sequence[str]], sources: Mapping[str, str]) -> list[str]:
-    """Return the captions that a pair was trained with: another pair's if it was planted.
-
-    Raises:
-        InputError: The tables of the folder do not belong together.
-    """
-    source = sources.get(uid, uid)
-    if source not in captions:
-        raise InputError(
-            "splits.parquet column captions_from",
-            got=shorten(source),
-            expected="the uid of a pair in pairs.parquet",
-            hint="Make the run folder again: its tables do not belong together.",
-        )
-    return list(captions[source])
-
-
-def make_cards(
-    rows: pl.DataFrame,
-    ranked: pl.DataFrame,
-    pairs: pl.DataFrame,
-    splits: pl.DataFrame,
-    images: Mapping[str, bytes],
-    used: int | None = None,
-    no_error: str = "one seed",
-) -> list[Card]:
-    """Make the cards of some candidates.
-
-    Args:
-        rows: The rows of `ranked` to show.
-        ranked: All candidates, most memorized first: they give rank and axis.
-        pairs: The table `pairs`.
-        splits: The table `splits`.
-        images: Encoded pictures by uid; a pair without one is shown without.
-        used: How many captions of a pair training used (the recipe's `train.captions`); None for all.
-        no_error: Why a score without an error has none.
-    """
-    captions, sources = captions_by_uid(pairs), captions_sources(splits)
-    about = {row["uid"]: row for row in pairs.select("uid", "key", "label").iter_rows(named=True)}
-    ranks = {uid: rank for rank, uid in enumerate(ranked["uid"].to_list(), start=1)}
-    ends = [
-        0.0,
-        *(float(v) for name in ("clipmem", "low", "high") for v in ranked[name].drop_nulls().drop_nans()),
+def cards(run: RunFiles, rows: pl.DataFrame, ranked: pl.DataFrame) -> list[dict[str, Any]]:
+    """Describe some of the ranked candidates: the row of the score table, rank, image, captions, place on the axis."""
+    about = {row["uid"]: row for row in run.pairs.select("uid", "key", "label").iter_rows(named=True)}
+    ranks = {uid: rank for rank, uid in enumerate(ranked["uid"], start=1)}
+    ends = [0.0, *(float(v) for name in ("clipmem", "low", "high") for v in ranked[name].drop_nulls().drop_nans())]
+    used = run.recipe.get("train", {}).get("captions")
+    return [
+        {
+            **row,
+            "rank": ranks[row["uid"]],
+            "key": (about.get(row["uid"]) or {}).get("key") or "",
+            "label": (about.get(row["uid"]) or {}).get("label") or "",
+            "image": image_uri(run.images.get(row["uid"])),
+            "trained_with": run.trained_captions(row["uid"])[:used],
+            "own": run.captions.get(row["uid"], []),
+            "strip": _strip(row, min(ends), max(ends)),
+        }
+        for row in rows.iter_rows(named=True)
     ]
-    cards: list[Card] = []
-    for row in rows.iter_rows(named=True):
-        uid = str(row["uid"])
-        trained = trained_captions(uid, captions, sources)[:used]
-        own = captions.get(uid, [])
-        facts = about.get(uid, {"key": "", "label": ""})
-        cards.append(
-            Card(
-                rank=ranks[uid],
-                uid=uid,
-                key=facts["key"] or "",
-                label=facts["label"] or "",
-                picture=picture_uri(images.get(uid)),
-                alt=visible(own[0], CAPTION_LIMIT) if own else "picture without a caption",
-                score=signed(row["clipmem"]),
-                error="" if row["stderr"] is None else f"± {plain(row['stderr'])}",
-                range=f"{no_error}: no error" if row["stderr"] is None else interval(row, sign=True),
-                planted=bool(row["planted"]),
-                trained_with=_shown(trained),
-                own=_shown(own, 1),
-                strip=_strip(row, min(ends), max(ends)),
-            )
-        )
-    return cards
 
 
-def _shown(captions: Sequence[str], count: int = _CAPTIONS_SHOWN) -> Captions:
-    return Captions(
-        tuple(visible(caption, CAPTION_LIMIT) for caption in captions[:count]), max(0, len(captions) - count)
-    )
+def shown_credits(run: RunFiles) -> Sequence[str]:
+    """Name who made the images shown: the source's credits, then those of the pairs in the gallery."""
+    most, least = pick(ranked_candidates(run.scores))
+    shown = {*most["uid"], *least["uid"]}
+    named = {credit for uid, credit in run.pairs.select("uid", "credit").iter_rows() if uid in shown and credit}
+    return list(dict.fromkeys([*run.credits, *sorted(named)]))
 
 
-def _strip(row: Mapping[str, Any], start: float, end: float) -> Strip:
-    span = (end - start) or 1.0
+def _strip(row: Mapping[str, Any], start: float, end: float) -> dict[str, float]:
+    """Place a score on the axis that all cards share, in percent of its width."""
 
     def place(value: float) -> float:
-        return round(100 * (value - start) / span, 2)
+        return round(100 * (value - start) / ((end - start) or 1.0), 2)
 
     score = float(row["clipmem"])
     low, high = (float(row[key]) if row[key] is not None else score for key in ("low", "high"))
-    return Strip(zero=place(0.0), dot=place(score), left=place(low), width=round(place(high) - place(low), 2))
+    return {"zero": place(0.0), "dot": place(score), "left": place(low), "width": round(place(high) - place(low), 2)}

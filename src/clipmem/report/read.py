@@ -1,36 +1,43 @@
-"""Read the files of a finished run folder that a report needs: tables and JSON in, nothing computed.
-
-Not a way to load models or embeddings, and no check that the folder is of one piece: the manifest's owner
-does that.
-"""
+"""Read the files of finished run folders that reports and comparisons need: tables and JSON in, nothing computed."""
 
 import json
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from clipmem.analysis.runs import FinishedRun, utility_by_seed
 from clipmem.base.errors import InputError, shorten
-from clipmem.report.localized import Localized, read_localized
+from clipmem.base.require import require, require_columns
+from clipmem.store import manifest
+from clipmem.store.folder import SIDES, RunFolder
 from clipmem.store.tables import read_table
 
 FORMAT = 1
 ROLES = ("candidate", "independent", "shared", "external")
+UTILITY_FILE = "evaluate/utility.json"
 _AGAIN = "Run the study again on this folder: finished stages are not repeated."
+_LOCALIZE_AGAIN = "Run `clipmem localize` on this folder again."
+_STAGES = ("decode", "plan", "train", "embed", "score", "evaluate")
+_COLUMNS = {
+    "units": ("side", "seed", "tower", "layer", "kind", "unit", "unitmem", "classmem", "mu_max", "mu_rest", "uid"),
+    "layers": (
+        *("role", "tower", "layer", "kind", "n", "layermem", "low", "high", "delta", "delta_low", "delta_high"),
+        *("n_units", "unitmem_mean", "unitmem_low", "unitmem_high"),
+    ),
+    "towers": ("uid", "role", "clipmem", "image_share", "text_share", "reliable"),
+}
 
 
-@dataclass(frozen=True)
-class TrainingLog:
-    """The log of one model, one entry a step, each of shape (steps,).
-
-    `side` is the name of the folder under `models`: "f", "g", "r" or "without-" and a uid's start.
-    """
+class TrainingLog(NamedTuple):
+    """The log of one model, one entry a step; `side` is the name of its folder under `models`."""
 
     side: str
     seed: int
@@ -40,8 +47,28 @@ class TrainingLog:
 
 
 @dataclass(frozen=True)
+class Localized:
+    """The tables of `localize/`, each None where it is not there, and its documents, {} where they are not."""
+
+    units: pl.DataFrame | None = None
+    layers: pl.DataFrame | None = None
+    towers: pl.DataFrame | None = None
+    shares: Mapping[str, Any] = field(default_factory=dict[str, Any])  # towers.json
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    beside: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def left_out(self) -> str:
+        """Why the text tower, and with it the tower swap, was left out; "" where it was not."""
+        return self.settings.get("untrained_text") or ""
+
+
+@dataclass(frozen=True)
 class RunFiles:
-    """What a report reads from a run folder."""
+    """What a report reads from a run folder; what few sections need is read when it is asked for.
+
+    `images` are encoded images by uid, `credits` who made the images and captions.
+    """
 
     folder: Path
     recipe_text: str
@@ -51,39 +78,84 @@ class RunFiles:
     pairs: pl.DataFrame
     splits: pl.DataFrame
     scores: pl.DataFrame
-    seed_scores: pl.DataFrame | None  # of a subsample study only: the others' pages do not show single models
     localized: Localized
-    logs: tuple[TrainingLog, ...]
+    images: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    credits: Sequence[str] = ()
+
+    @cached_property
+    def seed_scores(self) -> pl.DataFrame:
+        """The table `seed_scores`."""
+        return read_table(self.folder / "seed_scores.parquet", "seed_scores")
+
+    @cached_property
+    def logs(self) -> tuple[TrainingLog, ...]:
+        """Every `models/SIDE/seed-K/log.jsonl`, by side and seed; a folder without models has none."""
+        found: list[TrainingLog] = []
+        for path in (self.folder / "models").glob("*/seed-*/log.jsonl"):
+            seed = re.fullmatch(r"seed-(\d+)", path.parent.name)
+            lines = path.read_text(encoding="utf-8").splitlines()
+            steps = [_object(line, f"{path} line {number}") for number, line in enumerate(lines, start=1)]
+            if seed and steps:
+                columns = (np.array([_number(one, key, path) for one in steps]) for key in ("step", "epoch", "loss"))
+                found.append(TrainingLog(path.parent.parent.name, int(seed[1]), *columns))
+        return tuple(sorted(found, key=lambda log: (log.side, log.seed)))
+
+    @property
+    def roles(self) -> list[str]:
+        """The roles that the summary has, in the order in which they are shown."""
+        return [role for role in ROLES if role in self.summary["roles"]]
+
+    def trained_captions(self, uid: str) -> list[str]:
+        """Return the captions that a pair was trained with: another pair's if it was planted.
+
+        Raises:
+            InputError: The tables of the folder do not belong together.
+        """
+        source = self._sources.get(uid, uid)
+        require(
+            source in self.captions,
+            "splits.parquet column captions_from",
+            shorten(source),
+            "the uid of a pair in pairs.parquet",
+            "Make the run folder again: its tables do not belong together.",
+        )
+        return self.captions[source]
+
+    @cached_property
+    def captions(self) -> dict[str, list[str]]:
+        """The own captions of every pair, by uid."""
+        return {uid: captions or [] for uid, captions in self.pairs.select("uid", "captions").iter_rows()}
+
+    @cached_property
+    def _sources(self) -> dict[str, str]:
+        return dict(self.splits.select("uid", "captions_from").iter_rows())
 
 
-def read_run(folder: Path) -> RunFiles:
-    """Read the run folder.
-
-    Args:
-        folder: A run folder in which the stages up to the summary are finished.
+def read_run(folder: Path, images: Mapping[str, bytes] | None = None, credit_lines: Sequence[str] = ()) -> RunFiles:
+    """Read a run folder in which the stages up to the summary are finished.
 
     Raises:
         InputError: A file is missing, unreadable, or of a newer format than this version knows.
     """
+    summary = read_summary(folder)
     recipe_text = _text(folder / "recipe.toml")
     try:
         recipe = tomllib.loads(recipe_text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{folder / 'recipe.toml'}", got=shorten(str(error)), expected="TOML", hint=_AGAIN) from error
-    summary = read_summary(folder)
-    in_and_out = summary.get("protocol") == "subsample"
+    pairs, splits, scores = (read_table(folder / f"{name}.parquet", name) for name in ("pairs", "splits", "scores"))
     return RunFiles(
         folder=folder,
         recipe_text=recipe_text,
         recipe=recipe,
         manifest=_versioned(folder / "manifest.json"),
         summary=summary,
-        pairs=read_table(folder / "pairs.parquet", "pairs"),
-        splits=read_table(folder / "splits.parquet", "splits"),
-        scores=read_table(folder / "scores.parquet", "scores"),
-        seed_scores=read_table(folder / "seed_scores.parquet", "seed_scores") if in_and_out else None,
+        pairs=pairs,
+        splits=splits,
+        scores=scores,
         localized=read_localized(folder),
-        logs=_logs(folder / "models"),
+        images=images or {},
+        credits=credit_lines,
     )
 
 
@@ -93,73 +165,96 @@ def read_summary(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: The file is missing, is not JSON, is newer than format 1, or has no candidates.
     """
-    path = folder / "summary.json"
-    summary = _versioned(path)
-    if "candidate" not in summary.get("roles", {}):
-        raise InputError(
-            f"{path}",
-            got=f"roles {sorted(summary.get('roles', {}))}",
-            expected="the role 'candidate' among them",
-            hint="Score a study whose split has candidates.",
-        )
+    summary = _versioned(folder / "summary.json")
+    roles = sorted(summary.get("roles", {}))
+    got, hint = f"roles {roles}", "Score a study whose split has candidates."
+    require("candidate" in roles, f"{folder / 'summary.json'}", got, "the role 'candidate' among them", hint)
     return summary
 
 
-def _text(path: Path) -> str:
+def read_localized(folder: Path) -> Localized:
+    """Read `localize/` of a run folder; without it every part is missing.
+
+    Raises:
+        InputError: A file cannot be read, or lacks a column.
+    """
+    place = folder / "localize"
+    tables: dict[str, Any] = {name: _table(place / f"{name}.parquet", columns) for name, columns in _COLUMNS.items()}
+    files = {"shares": "towers.json", "settings": "settings.json", "beside": "beside.json"}
+    documents: dict[str, Any] = {
+        name: _object(_text(place / file), str(place / file), _LOCALIZE_AGAIN) if (place / file).is_file() else {}
+        for name, file in files.items()
+    }
+    return Localized(**tables, **documents)
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame | None:
     if not path.is_file():
-        raise InputError(
-            f"report of {path.parent}",
-            got=f"no file {path.name}",
-            expected="a finished run folder",
-            hint=_AGAIN,
-        )
+        return None
+    try:
+        table = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path}", got=shorten(str(error)), expected="Parquet", hint=_LOCALIZE_AGAIN) from error
+    require_columns(f"{path}", table.columns, columns, _LOCALIZE_AGAIN)
+    return table
+
+
+def _text(path: Path) -> str:
+    require(path.is_file(), f"report of {path.parent}", f"no file {path.name}", "a finished run folder", _AGAIN)
     return path.read_text(encoding="utf-8")
 
 
-def _json(text: str, where: str) -> dict[str, Any]:
+def _object(text: str, where: str, hint: str = _AGAIN) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(where, got=shorten(text, 40), expected="JSON", hint=_AGAIN) from error
-    if not isinstance(value, dict):
-        raise InputError(where, got=shorten(value, 40), expected="a JSON object", hint=_AGAIN)
+        raise InputError(where, got=shorten(text, 40), expected="JSON", hint=hint) from error
+    require(isinstance(value, dict), where, shorten(value, 40), "a JSON object", hint)
     return value
 
 
 def _versioned(path: Path) -> dict[str, Any]:
-    value = _json(_text(path), str(path))
+    value = _object(_text(path), str(path))
     version = value.get("format")
-    if not isinstance(version, int) or version > FORMAT:
-        raise InputError(
-            f"format of {path}",
-            got=shorten(version),
-            expected=f"a whole number ≤ {FORMAT}",
-            hint="Install a newer clipmem to read this folder.",
-        )
+    known = isinstance(version, int) and version <= FORMAT
+    hint = "Install a newer clipmem to read this folder."
+    require(known, f"format of {path}", shorten(version), f"a whole number ≤ {FORMAT}", hint)
     return value
-
-
-def _logs(models: Path) -> tuple[TrainingLog, ...]:
-    """Read every `models/SIDE/seed-K/log.jsonl`, by side and seed; a folder without models has none."""
-    logs: list[TrainingLog] = []
-    for path in models.glob("*/seed-*/log.jsonl"):
-        match = re.fullmatch(r"seed-(\d+)", path.parent.name)
-        if match is None:
-            continue
-        lines = path.read_text(encoding="utf-8").splitlines()
-        steps = [_json(line, f"{path} line {number}") for number, line in enumerate(lines, start=1)]
-        if not steps:
-            continue
-        step, epoch, loss = (
-            np.array([_number(entry, key, path) for entry in steps], dtype=np.float64)
-            for key in ("step", "epoch", "loss")
-        )
-        logs.append(TrainingLog(path.parent.parent.name, int(match[1]), step, epoch, loss))
-    return tuple(sorted(logs, key=lambda log: (log.side, log.seed)))
 
 
 def _number(entry: Mapping[str, Any], key: str, path: Path) -> float:
     value = entry.get(key)
-    if not isinstance(value, int | float):
-        raise InputError(f"{path}", got=f"{key} = {shorten(value)}", expected="a number", hint=_AGAIN)
-    return float(value)
+    require(isinstance(value, int | float), f"{path}", f"{key} = {shorten(value)}", "a number", _AGAIN)
+    return float(value)  # pyright: ignore[reportArgumentType]  it is a number, as was just checked
+
+
+def read_finished(path: Path) -> FinishedRun:
+    """Read a run folder for a comparison; what an older clipmem did not measure is left out, never guessed.
+
+    Raises:
+        InputError: It is no run folder, its scores are not finished, or its protocol has no f and g of one seed.
+    """
+    folder = RunFolder(path)
+    recipe, what = folder.recipe(), f"run folder {path}"
+    why = "Give runs of the protocol four-way: only it trains one f and one g for each seed."
+    require(recipe.protocol == "four-way", what, f"protocol {recipe.protocol!r}", "'four-way'", why)
+    resume = f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
+    require(folder.is_done("report"), what, "a run that is not finished", "a run whose stages are done", resume)
+    models = [(side, seed) for side in SIDES for seed in recipe.train.seeds]
+    seeds = sorted(recipe.train.seeds)
+    measured = (path / UTILITY_FILE).is_file()
+    spent = folder.seconds()
+    return FinishedRun(
+        name=path.resolve().name,
+        place=str(path),
+        recipe=recipe,
+        manifest=manifest.read(folder),
+        splits=folder.read("splits"),
+        seed_scores=folder.read("seed_scores"),
+        normaliser=float(folder.read_json("summary.json")["normaliser"]),
+        records={(side, seed): folder.read_json(f"models/{side}/seed-{seed}/record.json") for side, seed in models},
+        markers={(side, seed): folder.read_json(f"stages/train-{side}-seed-{seed}.json") for side, seed in models},
+        utility=utility_by_seed(folder.read_json(UTILITY_FILE), "f", seeds) if measured else {},
+        # a stopped and resumed stage counts its last part
+        seconds=sum(spent[stage] for stage in _STAGES if stage in spent),
+    )

@@ -1,85 +1,63 @@
-"""Lay localized runs beside each other: check that they compare, copy their curves, and write what they say.
+"""Compare localized runs: check that they compare, copy their curves, and write what they show.
 
 What must be the same: data, split, architecture, seeds, presentations of pairs, and the pairs and views over which
 UnitMem was taken. What may differ is the objective; every other setting that differs is written down and shown. A
-presentation is one pair shown once: SimCLR sees two views of a picture in one presentation, so its image tower makes
+presentation is one pair shown once: SimCLR sees two views of an image in one presentation, so its image tower makes
 twice as many passes.
 """
 
 import io
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from clipmem.base.errors import InputError
-from clipmem.base.recipes import Recipe, flatten
-from clipmem.localize.curves import compare_curves, curves_of
+from clipmem.analysis.curves import NAMES, compare_curves, curves_of
+from clipmem.analysis.fairness import apart, differing
+from clipmem.base.require import require
 from clipmem.localize.run import SETTINGS_FILE
+from clipmem.report.read import read_finished
 from clipmem.store import manifest
 from clipmem.store.atomic import atomic_write
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import json_sha256
 
 TABLE, DOCUMENT = "localize/beside.parquet", "localize/beside.json"
-NAMES = {"clip": "CLIP", "siglip": "SigLIP", "supervised": "supervised", "simclr": "SimCLR"}
-_SAME_VIEWS = ("unit_role", "points_sha256", "views")
 # these say how a run is scored and shown, and do not touch the curves
-_NO_MATTER = ("score.", "embed.", "localize.", "train.objective", "train.simclr_temperature")
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A localized run and what must be the same in all of them."""
-
-    folder: RunFolder
-    recipe: Recipe
-    record: Mapping[str, Any]
-    settings: Mapping[str, Any]
-
-    @property
-    def same(self) -> dict[str, Any]:
-        splits = self.folder.read("splits").sort("uid")
-        return {
-            "data": manifest.read(self.folder)["data_sha256"][:16],
-            "split": f"{splits.height} pairs, {json_sha256(splits.rows())[:16]}",
-            "architecture": self.recipe.model.name,
-            "seeds": sorted(self.recipe.train.seeds),
-            "presentations of pairs a model": self.record["presentations"],
-            **{_words(name): self.settings[name] for name in _SAME_VIEWS},
-        }
+_NO_MATTER = ("score.", "embed.", "localize.", "train.objective", "train.simclr_temperature", "train.seeds")
+_HINTS = {
+    "views": "Localize both over the same views: set [localize] crop = 'own' in both recipes, or the same --views.",
+    "pairs of UnitMem": "Localize both with the same --pairs.",
+}
 
 
 def write_beside(folder: RunFolder, others: Sequence[RunFolder]) -> list[Path]:
-    """Write `localize/beside.parquet` and `beside.json` of a localized run.
-
-    Args:
-        folder: The run, which the others are laid beside.
-        others: The other runs' folders; read only.
-
-    Returns:
-        The files written.
+    """Write `localize/beside.parquet` and `beside.json` of a localized run, compared with other runs' folders.
 
     Raises:
         InputError: A folder is named twice, is not localized, or does not compare with the run; both sides are shown.
     """
-    first = _open(folder)
-    runs = [first]
-    for other in others:
-        if any(other.path.resolve() == known.folder.path.resolve() for known in runs):
-            raise InputError(
-                "--beside", got=f"{other.path} twice", expected="other runs, each once", hint="Leave it out."
-            )
-        run = _open(other)
-        _check(first, run)
-        runs.append(run)
-    names = _names(runs)
+    folders = [folder, *others]
+    paths = [one.path.resolve() for one in folders]
+    twice = [str(one.path) for k, one in enumerate(folders) if paths[k] in paths[:k]]
+    require(not twice, "--beside", f"{twice} twice", "other runs, each once", "Omit it.")
+    for one in folders:
+        localized = one.is_done("localize") and (one.path / SETTINGS_FILE).is_file()
+        hint = f"Run `clipmem localize {one.path}` first."
+        require(localized, f"run folder {one.path}", "a run that is not localized", "localize/ in it", hint)
+    same = [_must_agree(one) for one in folders]
+    for other, found in zip(folders[1:], same[1:], strict=True):
+        for name, here in same[0].items():
+            got, expected = (str(value) for value in apart(found[name], here))
+            hint = _HINTS.get(name, "Train it again with this setting: runs compare only where it is the same.")
+            what = f"run folder {other.path}: other {name}"
+            require(found[name] == here, what, got, f"{expected}, as in {folder.path}", hint)
+    runs = [read_finished(one.path) for one in folders]
+    names, records = _names(folders), [run.records["f", run.seeds[0]] for run in runs]
     curves = pl.concat(
-        curves_of(_units(run.folder), run=name, objective=run.recipe.train.objective)
-        for name, run in zip(names, runs, strict=True)
+        curves_of(_units(one), run=name, objective=run.recipe.train.objective)
+        for one, name, run in zip(folders, names, runs, strict=True)
     )
     document = {
         "format": 1,
@@ -87,15 +65,15 @@ def write_beside(folder: RunFolder, others: Sequence[RunFolder]) -> list[Path]:
             {
                 "run": name,
                 "objective": run.recipe.train.objective,
-                "folder": run.folder.path.name,
-                "presentations": run.record["presentations"],
-                "views_a_presentation": run.record["views"],
-                "differs": _differs(first.recipe, run.recipe),
+                "folder": one.path.name,
+                "presentations": record["presentations"],
+                "views_a_presentation": record["views"],
+                "differs": differing(runs[0], run, _NO_MATTER),
             }
-            for name, run in zip(names, runs, strict=True)
+            for one, name, run, record in zip(folders, names, runs, records, strict=True)
         ],
-        "pairs": first.settings["points"],
-        **compare_curves(curves, first.recipe.score.confidence),
+        "pairs": folder.read_json(SETTINGS_FILE)["points"],
+        **compare_curves(curves, runs[0].recipe.score.confidence),
     }
     stream = io.BytesIO()
     curves.write_parquet(stream, compression="zstd", statistics=False)
@@ -109,75 +87,30 @@ def forget_beside(folder: RunFolder) -> None:
         (folder.path / name).unlink(missing_ok=True)
 
 
-def _open(folder: RunFolder) -> _Run:
-    recipe = folder.recipe()
-    if not folder.is_done("localize") or not (folder.path / SETTINGS_FILE).is_file():
-        raise InputError(
-            f"run folder {folder.path}",
-            got="a run that is not localized",
-            expected="localize/ in it, with settings.json",
-            hint=f"Run `clipmem localize {folder.path}` first.",
-        )
-    model = folder.model_dir("f", recipe.train.seeds[0]).relative_to(folder.path)
-    return _Run(folder, recipe, folder.read_json(str(model / "record.json")), folder.read_json(SETTINGS_FILE))
+def _must_agree(folder: RunFolder) -> Mapping[str, Any]:
+    recipe, splits, settings = folder.recipe(), folder.read("splits").sort("uid"), folder.read_json(SETTINGS_FILE)
+    first = folder.model_dir("f", recipe.train.seeds[0]).relative_to(folder.path)
+    return {
+        "data": manifest.read(folder)["data_sha256"][:16],
+        "split": f"{splits.height} pairs, {json_sha256(splits.rows())[:16]}",
+        "architecture": recipe.model.name,
+        "seeds": sorted(recipe.train.seeds),
+        "presentations of pairs a model": folder.read_json(f"{first}/record.json")["presentations"],
+        "role of UnitMem": settings["unit_role"],
+        "pairs of UnitMem": settings["points_sha256"][:16],
+        "views": settings["views"],
+    }
 
 
-def _check(first: _Run, other: _Run) -> None:
-    there, here = other.same, first.same
-    for name, value in here.items():
-        if there[name] != value:
-            got, expected = _apart(there[name], value)
-            raise InputError(
-                f"run folder {other.folder.path}: other {name}",
-                got=got,
-                expected=f"{expected}, as in {first.folder.path}",
-                hint=_TODO.get(name, "Runs compare only where this is the same: train it again with this setting."),
-            )
-
-
-_TODO = {
-    "views": "Localize both over the same views: set [localize] crop = 'own' in both recipes, or the same --views.",
-    "pairs of UnitMem": "Localize both with the same --pairs.",
-}
-
-
-def _words(name: str) -> str:
-    return {"points_sha256": "pairs of UnitMem", "unit_role": "role of UnitMem"}.get(name, name)
-
-
-def _apart(got: Any, expected: Any) -> tuple[str, str]:
-    """Write two values; of two mappings only what differs."""
-    if isinstance(got, dict) and isinstance(expected, dict):
-        keys = [key for key in expected if got.get(key) != expected[key]]
-        got, expected = ({key: side.get(key) for key in keys} for side in (got, expected))
-    return tuple(text[:16] if len(text) == 64 else text for text in map(str, (got, expected)))  # pyright: ignore[reportReturnType]
-
-
-def _names(runs: Sequence[_Run]) -> list[str]:
+def _names(folders: Sequence[RunFolder]) -> list[str]:
     """Name runs by their objective, and by their folder as well where several have the same one."""
-    names = [NAMES[run.recipe.train.objective] for run in runs]
-    full = [f"{name} ({run.folder.path.name})" for name, run in zip(names, runs, strict=True)]
+    names = [NAMES[folder.recipe().train.objective] for folder in folders]
+    full = [f"{name} ({folder.path.name})" for name, folder in zip(names, folders, strict=True)]
     chosen = [long if names.count(name) > 1 else name for name, long in zip(names, full, strict=True)]
-    if len(set(chosen)) < len(chosen):
-        raise InputError(
-            "--beside",
-            got=f"runs of one objective whose folders have the same name: {sorted(chosen)}",
-            expected="names that tell them apart",
-            hint="Rename a folder.",
-        )
+    got = f"runs of one objective whose folders have the same name: {sorted(chosen)}"
+    require(len(set(chosen)) == len(chosen), "--beside", got, "names that tell them apart", "Rename a folder.")
     return chosen
 
 
 def _units(folder: RunFolder) -> pl.DataFrame:
     return pl.read_parquet(folder.path / "localize" / "units.parquet")
-
-
-def _differs(first: Recipe, other: Recipe) -> dict[str, list[Any]]:
-    """Map each setting that differs, beside the objective, to its values in the first run and in this one."""
-    here, there = flatten(first), flatten(other)
-    found = {
-        key: [here[key], there[key]]
-        for key in here
-        if here[key] != there[key] and not key.startswith(_NO_MATTER) and key != "train.seeds"
-    }
-    return json.loads(json.dumps(found))

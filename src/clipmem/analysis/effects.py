@@ -1,0 +1,265 @@
+"""What a finding measures: effects over paired seeds, each judged by one rule, and the curves of its figure.
+
+A finding names one **primary** effect, and its verdict comes from that alone. The primaries of a reproduction are
+judged together: with m of them, each has the interval of level 1 - (1 - confidence) / m (Bonferroni), so that the
+chance of even one wrong "yes" or "no" is at most 1 - confidence. All other effects are shown at the plain level.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from clipmem.analysis.fairness import common
+from clipmem.analysis.run_specs import RunSpec, Scale
+from clipmem.analysis.runs import FinishedRun
+from clipmem.base.recipes import Recipe
+from clipmem.base.registry import Registry
+from clipmem.functional.comparisons import paired_test
+from clipmem.functional.verdict import Answer, Claim, verdict
+
+UTILITIES = {
+    "linear_probe_acc1": "linear probe",
+    "zero_shot_acc1": "zero-shot",
+    "image_retrieval_recall@5": "image recall@5",
+    "text_retrieval_recall@5": "text recall@5",
+}
+ABOVE, BELOW = Claim("above"), Claim("below")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One measured effect, what is claimed of it, and whether that holds.
+
+    `low` and `high` are the interval of level `confidence`, None with one seed or where all seeds agree to the last
+    digit. The finding's verdict is that of its `primary` effect.
+    """
+
+    measure: str
+    estimate: float
+    low: float | None
+    high: float | None
+    claim: Claim
+    seeds: int
+    confidence: float
+    primary: bool = False
+
+    @property
+    def holds(self) -> Answer:
+        """The verdict."""
+        return verdict(self.low, self.high, self.claim)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {**asdict(self), "claim": self.claim._asdict(), "holds": self.holds}
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve: its name, x, and the mean at each x with its interval; `low` and `high` are empty where unknown."""
+
+    name: str
+    x: list[float]
+    mean: list[float]
+    low: list[float | None] = field(default_factory=list[float | None])
+    high: list[float | None] = field(default_factory=list[float | None])
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of a figure. Published panels have a scale of their own: only order and shape compare with ours.
+
+    `ticks` are names instead of numbers at 0, 1, ...; where these have no order the points are not `joined`. The
+    `optimum` of each curve, its "lowest" or "highest" point, has a ring.
+    """
+
+    title: str
+    xlabel: str
+    ylabel: str
+    series: list[Series]
+    published: bool = False
+    ticks: list[str] = field(default_factory=list[str])
+    joined: bool = True
+    optimum: str = ""
+
+
+class Results:
+    """The finished runs of a reproduction, by spec; `primaries` findings are judged together."""
+
+    def __init__(self, opened: Callable[[RunSpec], FinishedRun], confidence: float, primaries: int = 1) -> None:
+        self._opened, self._confidence, self._primaries = opened, confidence, primaries
+
+    def __getitem__(self, spec: RunSpec) -> FinishedRun:
+        return self._opened(spec)
+
+    def level(self, primary: bool = False) -> float:
+        """Return the level of the interval of an effect."""
+        return 1 - (1 - self._confidence) / self._primaries if primary else self._confidence
+
+    def memorization(self, spec: RunSpec, among: RunSpec | None = None) -> list[float]:
+        """Return the mean CLIPMem by seed, over the candidates that both runs trained on."""
+        run = self[spec]
+        return run.memorization(common(self[among], run) if among else run.uids("candidate"))
+
+    def utility(self, spec: RunSpec, metric: str) -> list[float]:
+        """Return a utility metric of f by seed; [] where it was not measured."""
+        return self[spec].utility.get(metric, [])
+
+    def effect(
+        self,
+        measure: str,
+        values: Sequence[float],
+        base: Sequence[float] | None,
+        claim: Claim,
+        *,
+        primary: bool = False,
+    ) -> Effect:
+        """Measure the mean of `values` minus `base` over paired seeds (minus 0 without a base)."""
+        own, level = np.asarray(values, dtype=np.float64), self.level(primary)
+        found = paired_test(own, np.zeros_like(own) if base is None else np.asarray(base), level)
+        # differences that are all equal have no interval: a few coarse values that coincide are no certainty
+        return Effect(measure, found.difference, found.low, found.high, claim, len(own), level, primary)
+
+    def series(self, name: str, x: Sequence[float | int], values: Sequence[Sequence[float]]) -> Series:
+        """Make a curve of means over seeds with their t intervals, leaving out what was not measured."""
+        known = [(at, self.effect("", own, None, ABOVE)) for at, own in zip(x, values, strict=True) if len(own)]
+        return Series(
+            name,
+            [float(at) for at, _ in known],
+            [one.estimate for _, one in known],
+            [one.low for _, one in known],
+            [one.high for _, one in known],
+        )
+
+
+def widened(effect: Effect, low: float | None, high: float | None) -> Effect:
+    """Widen an interval over seeds, which is of these pairs, by that over pairs, which is of these models.
+
+    What covers both contains both; without the interval over pairs the effect has none either.
+    """
+    ends = (effect.low, effect.high, low, high)
+    known = [end for end in ends if end is not None]
+    return replace(effect, low=min(known), high=max(known)) if len(known) == len(ends) else _open(effect)
+
+
+def _open(effect: Effect) -> Effect:
+    return replace(effect, low=None, high=None)
+
+
+def weakest(measure: str, effects: Sequence[Effect]) -> Effect:
+    """Join effects that must all hold on one side into one: the weakest end of each (an intersection-union test).
+
+    The joint effect is claimed, and shown, exactly when each of them is; no further correction is needed.
+    """
+    first = effects[0]
+    pick = min if first.claim.side == "above" else max
+    estimate = pick(one.estimate for one in effects)
+    if any(one.low is None or one.high is None for one in effects):
+        return _open(replace(first, measure=measure, estimate=estimate))
+    low, high = (pick(getattr(one, end) for one in effects) for end in ("low", "high"))
+    return replace(first, measure=measure, estimate=estimate, low=low, high=high)
+
+
+def optimum(
+    results: Results,
+    measure: str,
+    values: Sequence[Sequence[float]],
+    claim: Claim,
+    *,
+    at: int | None = None,
+    primary: bool = False,
+) -> list[Effect]:
+    """Test whether a sweep has its best inside: the best inner level against BOTH ends, one row of values a level.
+
+    A best level inside the range is not yet an optimum. `at` is the level that was claimed; without it each seed is
+    judged at the level that is best for the other seeds, so that choosing the level favors nobody. [] without an inner
+    level or, where the level is chosen, with one seed.
+    """
+    table = np.asarray([list(own) for own in values], dtype=np.float64)
+    levels, seeds = table.shape if table.ndim == 2 else (0, 0)
+    if levels < 3 or (at is None and seeds < 2):
+        return []
+    chosen = [at if at is not None else _best(table, seed, claim) for seed in range(seeds)]
+    inner = table[chosen, np.arange(seeds)]
+    both = [results.effect("", inner.tolist(), table[end].tolist(), claim, primary=primary) for end in (0, -1)]
+    return [weakest(measure, both)]
+
+
+def _best(table: np.ndarray, seed: int, claim: Claim) -> int:
+    means = np.delete(table, seed, axis=1).mean(axis=1)[1:-1]
+    return 1 + int(means.argmax() if claim.side == "above" else means.argmin())
+
+
+def mitigated(
+    results: Results, base: RunSpec, run: RunSpec, name: str, *, size: float = 0.0, primary: bool = False
+) -> list[Effect]:
+    """Measure a mitigation: the relative change of CLIPMem, claimed below 0, and of each utility, claimed above 0.
+
+    The relative change under seed k is (m_k - b_k) / mean(b), over the candidates that both trained on; `size` is the
+    published one, without sign. Where it is primary, it is the change of CLIPMem that is.
+    """
+    before = np.array(results.memorization(base, among=run))
+    after = np.array(results.memorization(run, among=base))
+    scale = abs(float(before.mean())) or 1.0
+    values, plain = (after / scale).tolist(), (before / scale).tolist()
+    claim = Claim("below", size)
+    found = [results.effect(f"{name}: relative change of CLIPMem", values, plain, claim, primary=primary)]
+    for metric, words in UTILITIES.items():
+        values, plain = results.utility(run, metric), results.utility(base, metric)
+        if values and plain:
+            found.append(results.effect(f"{name}: change of {words}", values, plain, ABOVE))
+    return found
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a finding may look at: the scale and the recipe of the base study."""
+
+    scale: Scale
+    base: Recipe
+
+
+class Finding(ABC):
+    """A published finding, or a question that reviewers asked; it computes nothing that finished runs do not hold."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    claim: ClassVar[str]
+    published: ClassVar[str]  # the published numbers and their reading error; "" where nothing was published
+    limits: ClassVar[str] = ""  # what it cannot show here
+
+    @abstractmethod
+    def runs(self, context: Context) -> Mapping[str, RunSpec]:
+        """Name the runs that it needs."""
+
+    @abstractmethod
+    def effects(self, context: Context, results: Results) -> list[Effect]:
+        """Measure what is claimed: the primary effect first."""
+
+    @abstractmethod
+    def panels(self, context: Context, results: Results) -> list[Panel]:
+        """Return the figure's parts, ours first and the published ones after them."""
+
+
+FINDINGS: Registry[Finding] = Registry("finding", Finding)  # pyright: ignore[reportAbstractUsage]
+
+
+def holds(effects: Sequence[Effect]) -> Answer:
+    """Return a finding's verdict: that of its primary effect, and inconclusive where none was measured."""
+    primary = [one for one in effects if one.primary]
+    return primary[0].holds if primary else "inconclusive"
+
+
+def judge(finding: Finding, context: Context, results: Results) -> dict[str, Any]:
+    """Return a finding as `findings.json` holds it: claim, verdict, effects, curves."""
+    effects = finding.effects(context, results)
+    words = {key: getattr(finding, key) for key in ("title", "claim", "published", "limits")}
+    return {
+        "finding": finding.name,
+        **words,
+        "holds": holds(effects),
+        "effects": [one.as_dict() for one in effects],
+        "panels": [asdict(panel) for panel in finding.panels(context, results)],
+    }

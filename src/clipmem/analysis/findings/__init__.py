@@ -1,0 +1,23 @@
+"""The findings, one file each; importing this registers them all. `ORDER` is the order in which they are shown."""
+
+from clipmem.analysis.findings import (
+    captions,
+    data_size,
+    distributions,
+    encoders,
+    layers,
+    memorized,
+    model_size,
+    one_pass,
+    planted,
+    removal,
+    text_noise,
+    tradeoff,
+)
+
+__all__ = ["ORDER"]
+_MODULES = (
+    *(distributions, memorized, planted, layers, encoders, captions),
+    *(text_noise, removal, tradeoff, model_size, one_pass, data_size),
+)
+ORDER = tuple(module.__name__.rpartition(".")[2].replace("_", "-") for module in _MODULES)

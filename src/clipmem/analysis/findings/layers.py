@@ -1,0 +1,94 @@
+"""Finding 4: UnitMem by layer of the image tower under CLIP lies between supervised and self-supervised training."""
+
+from collections.abc import Mapping
+from functools import cache
+
+import polars as pl
+
+from clipmem.analysis.curves import NAMES, curves_of
+from clipmem.analysis.effects import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results, Series, weakest
+from clipmem.analysis.published import ERROR, UNITMEM
+from clipmem.analysis.run_specs import RunSpec
+from clipmem.analysis.runs import FinishedRun
+
+KIND = "mlp"
+_ONE_TOWER = ("score.alignment=sslmem-image", "embed.views=2")
+_SIMCLR = ("train.crop_scale=[0.2, 1.0]", "train.flip=0.5", "train.colour=0.5", "train.grayscale=0.2")
+
+
+def paradigms() -> dict[str, RunSpec]:
+    """Return the three ways of training one image tower, localized over the same pairs and views."""
+    return {
+        "clip": RunSpec(localize=True),
+        "supervised": RunSpec(("train.objective=supervised", *_ONE_TOWER), localize=True, cost=0.7),
+        "simclr": RunSpec(("train.objective=simclr", *_SIMCLR, *_ONE_TOWER), localize=True, cost=1.5),
+    }
+
+
+@cache
+def _curve(run: FinishedRun) -> pl.DataFrame:
+    """Return the mean UnitMem of f's image tower, one row a layer and seed."""
+    units = run.table("units")
+    curves = curves_of(units, run=run.name, objective=run.recipe.train.objective)
+    return curves.filter((pl.col("side") == "f") & (pl.col("kind") == KIND)).sort("layer", "seed")
+
+
+def _at(run: FinishedRun, layer: int) -> list[float]:
+    return _curve(run).filter(pl.col("layer") == layer)["unitmem"].to_list()
+
+
+@FINDINGS.register("layers")
+class Layers(Finding):
+    """UnitMem by layer."""
+
+    title = "UnitMem by layer"
+    claim = "In the last layer CLIP lies between supervised (above it) and self-supervised training (below it)."
+    published = (
+        f"Last of 12 layers: supervised {UNITMEM['supervised'][-1]}, CLIP {UNITMEM['clip'][-1]}, "
+        f"self-supervised {UNITMEM['simclr'][-1]} (±{ERROR}). In layers 2 to 8 CLIP lies below both."
+    )
+    limits = (
+        "SimCLR stands for the published DINO-like model, one class an image for several labels. UnitMem depends on "
+        "how many pairs it is taken over: heights do not compare. docs/paradigms.md has the longer story."
+    )
+
+    def runs(self, context: Context) -> Mapping[str, RunSpec]:  # noqa: ARG002
+        """The same tower under three objectives."""
+        return paradigms()
+
+    def effects(self, context: Context, results: Results) -> list[Effect]:  # noqa: ARG002
+        """The smaller of both differences in the last layer; each of them, and those in the first, beside it."""
+        runs = {name: results[spec] for name, spec in paradigms().items()}
+        last = int(_curve(runs["clip"])["layer"].max())  # pyright: ignore[reportArgumentType]
+
+        def apart(layer: int, primary: bool = False) -> list[Effect]:
+            return [
+                results.effect(
+                    f"UnitMem in layer {layer} of {last}: {NAMES[a]} minus {NAMES[b]}",
+                    _at(runs[a], layer),
+                    _at(runs[b], layer),
+                    ABOVE,
+                    primary=primary,
+                )
+                for a, b in (("supervised", "clip"), ("clip", "simclr"))
+            ]
+
+        said = f"UnitMem in layer {last} of {last}: the smaller of the two differences below"
+        return [weakest(said, apart(last, primary=True)), *apart(last), *apart(1)]
+
+    def panels(self, context: Context, results: Results) -> list[Panel]:  # noqa: ARG002
+        """The curves over relative depth, and the published ones."""
+        runs = {name: results[spec] for name, spec in paradigms().items()}
+        ours: list[Series] = []
+        for name, run in runs.items():
+            layers = _curve(run)["layer"].unique().sort().to_list()
+            x = [layer / layers[-1] for layer in layers]
+            ours.append(results.series(NAMES[name], x, [_at(run, layer) for layer in layers]))
+        there = [
+            Series(NAMES[name], [k / len(values) for k in range(1, len(values) + 1)], list(values))
+            for name, values in UNITMEM.items()
+        ]
+        return [
+            Panel("here", "layer / layers", "mean UnitMem", ours),
+            Panel("published", "layer / layers", "mean UnitMem", there, published=True),
+        ]

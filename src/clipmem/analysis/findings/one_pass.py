@@ -1,0 +1,49 @@
+"""A reviewers' question: is anything memorized when each pair is seen once?"""
+
+from collections.abc import Mapping
+
+from clipmem.analysis.effects import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results
+from clipmem.analysis.findings.captions import sweep_panels
+from clipmem.analysis.findings.distributions import BASE
+from clipmem.analysis.run_specs import RunSpec
+
+_BATCH = 16  # small, so that one pass has enough steps to learn from
+
+
+def after(passes: int) -> RunSpec:
+    """Return a training of so many passes in small batches."""
+    return RunSpec((f"train.epochs={passes}", f"train.batch_size={_BATCH}"), cost=1.6)
+
+
+@FINDINGS.register("one-pass")
+class OnePass(Finding):
+    """One pass over the data."""
+
+    title = "One pass"
+    claim = "Pairs are memorized even if each is seen once."
+    published = (
+        "YFCC100M was trained in one pass (not certain), and memorized pairs are shown; no number can be read off."
+    )
+    limits = (
+        "One pass over these few pairs is a short training as well: few presentations and few repeats cannot be told "
+        f"apart. Batches of {_BATCH} instead of the base's."
+    )
+
+    def runs(self, context: Context) -> Mapping[str, RunSpec]:
+        """Trainings of one pass and of a few."""
+        return {"base": BASE} | {f"{passes} passes": after(passes) for passes in context.scale.epochs}
+
+    def effects(self, context: Context, results: Results) -> list[Effect]:
+        """The candidates' CLIPMem after one pass, and after each number of passes beside it."""
+        return [
+            results.effect(
+                f"CLIPMem after {passes} pass{'es' * (passes > 1)}", results.memorization(after(passes)), None, ABOVE,
+                primary=passes == 1,
+            )
+            for passes in context.scale.epochs
+        ]  # fmt: skip
+
+    def panels(self, context: Context, results: Results) -> list[Panel]:
+        """Memorization and utility over the number of passes."""
+        x = context.scale.epochs
+        return sweep_panels(results, "passes", x, {"": [after(passes) for passes in x]}, {})

@@ -1,0 +1,58 @@
+"""Finding 3: pairs whose captions were exchanged before training are memorized more than with their own captions."""
+
+from collections.abc import Mapping
+
+from clipmem.analysis.effects import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results
+from clipmem.analysis.findings.distributions import BASE, about_zero
+from clipmem.analysis.run_specs import RunSpec
+
+SHARE = 0.1
+
+
+def exchanged(context: Context) -> RunSpec:
+    """Return the base study with a tenth of the candidates (at least two) given each other's captions."""
+    return RunSpec((f"split.planted={max(2, round(SHARE * context.base.split.candidate))}",))
+
+
+@FINDINGS.register("planted")
+class Planted(Finding):
+    """The shift of wrong captions."""
+
+    title = "Exchanged captions"
+    claim = "With their captions exchanged, pairs are memorized clearly more than with their own captions."
+    published = "500 of 5,000 candidates (not certain): their CLIPMem shifts clearly upward; no number can be read off."
+
+    def runs(self, context: Context) -> Mapping[str, RunSpec]:
+        """The base study with and without exchanged captions."""
+        return {"base": BASE, "exchanged": exchanged(context)}
+
+    def effects(self, context: Context, results: Results) -> list[Effect]:
+        """CLIPMem of the exchanged pairs minus that of the same pairs untouched, and minus that of their neighbours."""
+        run, base = results[exchanged(context)], results[BASE]
+        wrong = run.planted
+        right = run.uids("candidate") - wrong
+        shift = results.effect(
+            "exchanged pairs: CLIPMem minus that with their own captions",
+            run.memorization(wrong), base.memorization(wrong), ABOVE, primary=True,
+        )  # fmt: skip
+        apart = results.effect(
+            "exchanged pairs minus the other candidates of the same run",
+            run.memorization(wrong), run.memorization(right), ABOVE,
+        )  # fmt: skip
+        # nothing published: the exchange should leave the other pairs as they are
+        without = base.memorization(right)
+        left = results.effect(
+            "the other candidates: CLIPMem minus that without exchanges",
+            run.memorization(right), without, about_zero(without),
+        )  # fmt: skip
+        return [shift, apart, left]
+
+    def panels(self, context: Context, results: Results) -> list[Panel]:
+        """Both groups with and without the exchange."""
+        run, base = results[exchanged(context)], results[BASE]
+        wrong, right = run.planted, run.uids("candidate") - run.planted
+        series = [
+            results.series(name, [0, 1], [one.memorization(uids) for one in (base, run)])
+            for name, uids in (("exchanged pairs", wrong), ("other candidates", right))
+        ]
+        return [Panel("here", "captions", "CLIPMem", series, ticks=["own", "exchanged"])]

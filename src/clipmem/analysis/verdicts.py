@@ -1,0 +1,28 @@
+"""Which side of a value an interval lies on: the one rule behind "above", "below" and "not shown" in every report."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Number = int | float  # of a JSON file: 1.0 may have been written as 1
+Side = Literal["above", "below", "inconclusive"]
+
+
+def side_of(entry: Mapping[str, Any], of: Number = 0) -> Side:
+    """Return the side of a value on which an entry's interval lies; inconclusive where it holds it or there is none.
+
+    Example:
+        >>> side_of({"low": 0.1, "high": 0.2}), side_of({"low": 0.1, "high": 0.2}, of=0.5), side_of({"low": None})
+        ('above', 'below', 'inconclusive')
+    """
+    low, high = entry.get("low"), entry.get("high")
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return "inconclusive"
+    return "above" if low > of else "below" if high < of else "inconclusive"
+
+
+def higher_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> Side:
+    """Compare two entries: `a` is above or below `b` where their intervals do not overlap."""
+    if None in (a["low"], a["high"], b["low"], b["high"]):
+        return "inconclusive"
+    return "above" if a["low"] > b["high"] else "below" if a["high"] < b["low"] else "inconclusive"

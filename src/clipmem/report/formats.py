@@ -1,0 +1,110 @@
+"""How numbers look in a report: one place, so that the page and the terminal show the same.
+
+Scores carry three decimals and a sign, shares one decimal in percent. A number that does not exist is written "n/a",
+never 0. Rounding is for reading only: take numbers for further work from `summary.json` and `scores.parquet`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, TypeGuard
+
+MISSING = "n/a"
+Number = float | int  # of a JSON file: 1.0 may have been written as 1
+
+
+def _known(value: Number | None) -> TypeGuard[Number]:
+    return value is not None and math.isfinite(value)
+
+
+def plain(value: Number | None, digits: int = 3) -> str:
+    """Write a number with a fixed count of decimals."""
+    if not _known(value):
+        return MISSING
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def signed(value: Number | None, digits: int = 3) -> str:
+    """Write a score: always with its sign, except for what rounds to zero."""
+    text = plain(value, digits)
+    return text if text == MISSING or text.startswith("-") or float(text) == 0 else f"+{text}"
+
+
+def interval(entry: Mapping[str, Any], sign: bool = False, digits: int = 3) -> str:
+    """Write the interval of an entry, from its keys `low` and `high`."""
+    low, high = entry.get("low"), entry.get("high")
+    if not (_known(low) and _known(high)):
+        return "no interval"
+    write = signed if sign else plain
+    return f"[{write(low, digits)}, {write(high, digits)}]"
+
+
+def percent(value: Number | None, digits: int = 1) -> str:
+    """Write a share in [0, 1] in percent, without the sign."""
+    return plain(None if value is None else 100 * value, digits)
+
+
+def percent_interval(entry: Mapping[str, Any]) -> str:
+    """Write the interval of a share in [0, 1] in percent."""
+    scaled = {key: 100 * entry[key] if _known(entry.get(key)) else None for key in ("low", "high")}
+    return interval(scaled, digits=1)
+
+
+def p_value(value: Number | None) -> str:
+    """Write a p-value; below 0.0001 only that it is below."""
+    return "< 0.0001" if _known(value) and value < 1e-4 else plain(value, 4)
+
+
+def level(confidence: Number) -> str:
+    """Write a confidence level."""
+    return f"{100 * confidence:.4g}%"
+
+
+def duration(seconds: Number) -> str:
+    """Write a time in seconds, minutes or hours."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def in_bytes(number: Number) -> str:
+    """Write a number of bytes with the unit that fits."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= size:
+            return f"{number / size:,.1f} {unit}"
+    return f"{number:,.0f} bytes"
+
+
+def amount(value: Number) -> str:
+    """Write a time, rate or memory: whole numbers from 100 on."""
+    return f"{value:,.0f}" if value >= 100 else plain(value, 1)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Write whole numbers as ranges."""
+    starts = [n for k, n in enumerate(numbers) if k == 0 or numbers[k - 1] != n - 1]
+    ends = [a for a, b in pairwise(numbers) if b != a + 1] + list(numbers[-1:])
+    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=True)) or "none"
+
+
+def setting(value: object) -> str:
+    """Write a recipe value on one line."""
+    if isinstance(value, Mapping):
+        parts = ((key, setting(one), isinstance(one, Mapping)) for key, one in value.items())
+        return ", ".join(f"{key} ({text})" if nested else f"{key} {text}" for key, text, nested in parts)
+    if isinstance(value, list):
+        return f"[{', '.join(setting(one) for one in value)}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def count(number: int, thing: str, things: str = "") -> str:
+    """Write a number of things."""
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+
+
+FORMATS = (
+    *(plain, signed, interval, percent, percent_interval, p_value, level),
+    *(duration, in_bytes, amount, ranges, setting, count),
+)

@@ -1,0 +1,97 @@
+"""The comparison of runs: what differs, the Pareto front, differences, cost, and what it rests on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from clipmem.report.sections import SECTIONS, Section
+
+SHORT = {
+    "linear_probe_acc1": "linear probe",
+    "zero_shot_acc1": "zero-shot",
+    "image_retrieval_recall@5": "image R@5",
+    "text_retrieval_recall@5": "text R@5",
+}
+PREFERRED = (*SHORT, "image_retrieval_recall@1")
+MOST_PANELS = 3
+
+
+@SECTIONS.register("comparison")
+class Comparison(Section):
+    """Memorization, utility and cost of runs against a baseline, over paired seeds."""
+
+    page = screen = "comparison"
+
+    def links(self, subject: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return the parts of the page."""
+        parts = {"runs": "Runs", "pareto": "Pareto front", "differences": "Differences", "cost": "Cost"}
+        parts["notes"] = "What it rests on"
+        return [part for part in parts.items() if part[0] != "pareto" or subject["pareto"]]
+
+    def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the rows by run, and which way memorization and utility went."""
+        names = [run["run"] for run in subject["runs"]]
+        return {
+            "answers": [answer(subject, name) for name in names[1:]],
+            "differences": _by_run(names, subject["differences"]),
+            "cost": _by_run(names, subject["cost"]),
+        }
+
+    def figures(self, subject: Mapping[str, Any]) -> Mapping[str, Callable[[str], str]]:
+        """Draw the Pareto figure."""
+        return {"pareto": lambda size: pareto_figure(subject, size)} if subject["pareto"] else {}
+
+
+def _by_run(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    grouped = [(name, [row for row in rows if row["run"] == name]) for name in names]
+    return [(name, own) for name, own in grouped if own]
+
+
+def answer(document: Mapping[str, Any], run: str) -> dict[str, Any]:
+    """Return the differences in memorization and in the utilities that are named first."""
+    rows = {row["measure"]: row for row in document["differences"] if row["run"] == run}
+    parts = [("memorization", rows[document["measure"]])]
+    parts += [(SHORT[name], rows[name]) for name in document["pareto"] if name in SHORT]
+    return {"run": run, "parts": parts}
+
+
+def pareto_figure(document: Mapping[str, Any], size: str) -> str:
+    """Draw the differences from the baseline in memorization and in utility, one panel a utility, three at most."""
+    from clipmem.report.figures import Panel, small_multiples
+
+    there = list(document["pareto"])
+    names = sorted(there, key=lambda name: PREFERRED.index(name) if name in PREFERRED else len(PREFERRED))[:MOST_PANELS]
+    numbers = {run["run"]: str(k) for k, run in enumerate(document["runs"])}
+
+    def drawn(name: str) -> Callable[[Any], None]:
+        return lambda axes: _points(axes, document["pareto"][name]["points"], numbers)
+
+    panels = [
+        Panel(name.replace("_", " "), "memorization, difference", "utility, difference", zero=True, draw=drawn(name))
+        for name in names
+    ]
+    fronts = "; ".join(f"{name}: {', '.join(document['pareto'][name]['front'])}" for name in names)
+    title = f"Memorization against utility, differences from {document['baseline']}. Front by {fronts}."
+    return small_multiples("pareto", size, panels, title, columns=len(names), height=300)
+
+
+def _points(axes: Any, points: Sequence[Mapping[str, Any]], numbers: Mapping[str, str]) -> None:
+    """Draw each run with both intervals, numbered as in the table, and the front as a staircase."""
+    from clipmem.report.figures import CANDIDATE, DASHED, INK, LINE, PAPER, SOFT
+
+    axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED)
+    axes.grid(axis="x", color=LINE, linewidth=1)
+    best = sorted((one["memorization"]["difference"], one["utility"]["difference"]) for one in points if one["front"])
+    if len(best) > 1:  # the best utility to be had at each memorization
+        axes.step([x for x, _ in best], [y for _, y in best], where="post", color=CANDIDATE, linewidth=1.2, alpha=0.6)
+    for point in points:
+        x, y = point["memorization"], point["utility"]
+        if x["low"] is not None:
+            axes.plot([x["low"], x["high"]], [y["difference"]] * 2, color=SOFT, linewidth=1.3)
+        if y["low"] is not None:
+            axes.plot([x["difference"]] * 2, [y["low"], y["high"]], color=SOFT, linewidth=1.3)
+        face = CANDIDATE if point["front"] else PAPER
+        marked = {"markersize": 8, "markerfacecolor": face, "markeredgecolor": CANDIDATE, "markeredgewidth": 1.8}
+        axes.plot(x["difference"], y["difference"], marker="o", linestyle="", **marked)
+        place = (x["difference"], y["difference"])
+        axes.annotate(numbers[point["run"]], place, xytext=(7, 6), textcoords="offset points", color=INK, fontsize=12)
+    axes.margins(0.12)

@@ -1,0 +1,97 @@
+"""Déjà Vu memorization: objects of an image that its caption does not tell."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from clipmem.analysis.verdicts import side_of
+from clipmem.report.formats import interval, level, signed
+from clipmem.report.read import RunFiles
+from clipmem.report.sections import SECTIONS, Section
+
+GAPS = {"precision_gap": "population precision gap", "recall_gap": "population recall gap", "auc_gap": "AUC gap"}
+_FEW = 10
+
+
+@SECTIONS.register("dejavu")
+class Dejavu(Section):
+    """Déjà Vu memorization: objects that f names and the caption does not."""
+
+    nav, order, screen = "Déjà Vu", 110, "report"
+
+    def applies(self, subject: RunFiles) -> bool:
+        """Tell whether it was measured, or why it was not is to be said."""
+        return bool(subject.summary.get("dejavu"))
+
+    def data(self, subject: RunFiles) -> dict[str, Any]:
+        """Return the gaps by role and test, and those at the top."""
+        return gaps(subject.summary["dejavu"])
+
+    def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
+        """Draw the gaps."""
+        measured = "skipped" not in subject.summary["dejavu"]
+        return {"dejavu": lambda size: gaps_figure(subject.summary, size)} if measured else {}
+
+
+def gaps(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the templates show of the entry `dejavu` of a summary."""
+    if "skipped" in found:
+        return {"found": found, "skipped": found["skipped"]}
+    two, one = found["two_model"], found["one_model"]
+    own = two["roles"]["candidate"]
+    floor = (found["floor"] or {}).get("top", [])
+    return {
+        "found": found,
+        "skipped": "",
+        "names": GAPS,
+        "candidate": own,
+        "clear": [name for key, name in GAPS.items() if side_of(own[key]) == "above"],
+        "rest": two["roles"].get("candidate, not planted"),
+        "two": two["roles"],
+        "one": one["roles"],
+        "without_neighbor": one["without_neighbour"],
+        "reference": one["reference"]["name"],
+        "few": [top for top in own["top"] if top["pairs"] < _FEW],
+        "tops": [{**top, "floor": floor[k] if k < len(floor) else None} for k, top in enumerate(own["top"])],
+    }
+
+
+def gaps_figure(summary: Mapping[str, Any], size: str) -> str:
+    """Draw the three gaps of every role with their intervals; the two-model test filled, the one-model test hollow."""
+    from clipmem.report.figures import DASHED, INK, LINE, ROLE_COLORS, SIZES, SOFT, Sketch
+
+    found, wide = summary["dejavu"], size == "wide"
+    roles = [role for role in found["two_model"]["roles"] if role in ROLE_COLORS]
+    height = 34 * len(GAPS) * len(roles) + 76
+    with Sketch(f"dejavu-{size}", SIZES[size], height) as sketch:
+        bottom, left = 58 / height, 0.16 if wide else 0.31
+        axes = sketch.figure.add_axes((left, bottom, 0.98 - left, 0.99 - bottom))
+        axes.axvline(0, color=INK, linewidth=1, linestyle=DASHED)
+        axes.grid(axis="x", color=LINE, linewidth=1)
+        axes.set_axisbelow(True)
+        ticks: list[tuple[float, str]] = []
+        row = 0.0
+        for key, name in reversed(GAPS.items()):
+            for role in reversed(roles):
+                for test, shift in (("two_model", 0.16), ("one_model", -0.16)):
+                    entry = found[test]["roles"][role][key]
+                    _gap(axes, entry, row + shift, ROLE_COLORS[role], filled=test == "two_model")
+                ticks.append((row, role))
+                row += 1
+            label = name if wide else name.removeprefix("population ")
+            axes.text(1, row - 0.36, label, transform=axes.get_yaxis_transform(), ha="right", color=SOFT, size=12)
+            row += 0.5
+        axes.set_ylim(-0.6, row - 0.1)
+        axes.set_yticks([place for place, _ in ticks], [role for _, role in ticks])
+        axes.set_xlabel("f minus reference")
+        own = found["two_model"]["roles"]["candidate"]
+        said = ", ".join(f"{GAPS[key]} {signed(own[key]['mean'])} {interval(own[key], sign=True)}" for key in GAPS)
+        return sketch.svg(f"Gaps of Déjà Vu by role, {level(summary['confidence'])} intervals. Candidates: {said}.")
+
+
+def _gap(axes: Any, entry: Mapping[str, Any], row: float, color: str, *, filled: bool) -> None:
+    """Draw one gap: its mean, and its interval where it has one."""
+    from clipmem.report.figures import PAPER
+
+    if entry["low"] is not None and entry["high"] is not None:
+        axes.plot([entry["low"], entry["high"]], [row, row], color=color, linewidth=2.4 if filled else 1)
+    axes.plot([entry["mean"]], [row], "o", color=color, markersize=6, markerfacecolor=color if filled else PAPER)

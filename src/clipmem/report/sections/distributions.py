@@ -1,0 +1,121 @@
+"""The distribution of the score in each role."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from clipmem.report.formats import signed
+from clipmem.report.read import RunFiles
+from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.templating import measure_of
+
+Numbers = NDArray[np.float64]
+_MARKS = 250  # at most so many points of a role are drawn: a file with 65,000 marks opens slowly and shows no more
+
+
+@SECTIONS.register("distributions")
+class Distributions(Section):
+    """The distribution of the score in each role, with its mean and interval."""
+
+    nav, order = "Distributions", 30
+
+    def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
+        """Draw one row a role, on one axis."""
+        return {"roles": lambda size: roles_figure(subject, size)}
+
+
+def density(values: Numbers, grid: Numbers) -> Numbers:
+    """Estimate a density on an equally spaced grid with a Gaussian kernel of Silverman's width; 0 without spread.
+
+        p(x) = 1/(n h) sum_i phi((x - x_i) / h),  h = 0.9 min(sd, IQR / 1.34) n^(-1/5)    (Silverman 1986, eq. 3.31)
+
+    Values are counted into the grid's cells first, so that the cost is that of the grid, not of n.
+    """
+    if values.size < 2:
+        return np.zeros_like(grid)
+    quartiles = np.quantile(values, [0.25, 0.75])
+    spread = min(float(values.std(ddof=1)), float(quartiles[1] - quartiles[0]) / 1.34) or float(values.std(ddof=1))
+    cell = float(grid[1] - grid[0])
+    # no kernel narrower than a cell: it would fall between the grid's points
+    width = max(0.9 * spread * values.size**-0.2, cell)
+    if spread <= 0 or cell <= 0:
+        return np.zeros_like(grid)
+    edges = np.append(grid - cell / 2, grid[-1] + cell / 2)
+    counts = np.histogram(values, bins=edges)[0]
+    kernel = np.exp(-0.5 * ((grid[:, None] - grid[None, :]) / width) ** 2) / (width * np.sqrt(2 * np.pi))
+    return kernel @ counts / values.size
+
+
+def _marks(values: Numbers) -> Numbers:
+    """Pick at most `_MARKS` values, evenly in rank, the ends included."""
+    ordered = np.sort(values)
+    if ordered.size <= _MARKS:
+        return ordered
+    return ordered[np.linspace(0, ordered.size - 1, _MARKS).round().astype(int)]
+
+
+def roles_figure(run: RunFiles, size: str) -> str:
+    """Draw the distribution of the score in each role, one row a role, on one axis."""
+    from clipmem.report.figures import DASHED, INK, SIZES, Sketch
+
+    roles, entries, score = run.roles, run.summary["roles"], measure_of(run.summary)["score"]
+    finite = run.scores.filter(pl.col("clipmem").is_finite())
+    values = {role: finite.filter(pl.col("role") == role)["clipmem"].to_numpy() for role in roles}
+    everything = np.concatenate([*values.values(), np.zeros(1)])
+    margin = 0.04 * (float(np.ptp(everything)) or 1.0)
+    grid = np.linspace(everything.min() - margin, everything.max() + margin, 321)
+    wide = size == "wide"
+    with Sketch(f"roles-{size}", SIZES[size], 96 * len(roles) + 64) as sketch:
+        bottom = 56 / sketch.height
+        box = (0.17, bottom, 0.815, 0.995 - bottom) if wide else (0.02, bottom, 0.96, 0.995 - bottom)
+        axes = sketch.figure.add_axes(box)
+        axes.set_xlim(float(grid[0]), float(grid[-1]))
+        axes.set_ylim(-0.34, len(roles) - 0.3)
+        axes.axvline(0, color=INK, linewidth=1, linestyle=DASHED)
+        for row, role in enumerate(reversed(roles)):
+            planted = finite.filter((pl.col("role") == role) & pl.col("planted"))["clipmem"].to_numpy()
+            _role_row(axes, row, role, values[role], grid, planted)
+            _role_labels(axes, row, role, entries[role], wide)
+        axes.spines["left"].set_visible(False)
+        axes.set_yticks([])
+        axes.set_xlabel(f"{score}, not normalized")
+        means = ", ".join(f"{role} {signed(entries[role]['mean'])}" for role in roles)
+        return sketch.svg(f"Distribution of {score} in each role. Means: {means}.")
+
+
+def _role_row(axes: Any, row: int, role: str, values: Numbers, grid: Numbers, planted: Numbers) -> None:
+    """Draw one role: its density, and below it one mark a pair; planted pairs are triangles."""
+    from clipmem.report.figures import INK, ROLE_COLORS
+
+    color, shape = ROLE_COLORS[role], density(values, grid)
+    if shape.max() > 0:
+        top, seen = row + 0.5 * shape / shape.max(), shape > 1e-3 * shape.max()
+        axes.fill_between(grid, row, top, where=seen.tolist(), color=color, alpha=0.22, linewidth=0)
+        axes.plot(grid, np.where(seen, top, np.nan), color=color, linewidth=1.6)
+    marks = _marks(values)
+    axes.plot(marks, np.full(marks.size, row - 0.17), "|", color=color, markersize=9, markeredgewidth=0.8, alpha=0.55)
+    if planted.size:
+        shown = _marks(planted)
+        axes.plot(shown, np.full(shown.size, row - 0.285), "^", color=INK, markersize=5, markeredgewidth=0)
+
+
+def _role_labels(axes: Any, row: int, role: str, entry: Mapping[str, Any], wide: bool) -> None:
+    """Write the role's name and count, and draw its mean with the interval."""
+    from clipmem.report.figures import INK, ROLE_COLORS, SOFT
+
+    mean, count = entry["mean"], f"n = {entry['n']:,}"
+    across = axes.get_yaxis_transform()
+    if wide:
+        axes.text(-0.205, row + 0.22, role, transform=across, weight="bold")
+        axes.text(-0.205, row + 0.02, count, transform=across, color=SOFT, size=12)
+    else:
+        axes.text(0, row + 0.56, role, transform=across, weight="bold", size=12)
+        axes.text(1, row + 0.56, count, transform=across, color=SOFT, size=11, ha="right")
+    if mean is None:
+        return
+    if entry.get("low") is not None and entry.get("high") is not None:
+        axes.plot([entry["low"], entry["high"]], [row, row], color=INK, linewidth=4, solid_capstyle="butt")
+    axes.plot([mean], [row], "o", color=INK, markersize=7, markerfacecolor=ROLE_COLORS[role], markeredgewidth=1.5)

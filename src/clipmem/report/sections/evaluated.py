@@ -1,0 +1,23 @@
+"""What `clipmem evaluate` prints: the utility of a model or a run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.sections.utility import measured
+
+_COLUMN = 22
+
+
+@SECTIONS.register("evaluated")
+class Evaluated(Section):
+    """Zero-shot, linear probe and retrieval of a model."""
+
+    page, screen = "", "evaluated"
+
+    def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the metrics by model; of a path the end tells models apart."""
+        metrics = subject["metrics"]
+        return measured(
+            subject, {side: side if len(side) <= _COLUMN else f"…{side[1 - _COLUMN :]}" for side in metrics}
+        )

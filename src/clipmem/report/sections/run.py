@@ -1,0 +1,56 @@
+"""What was run: who trained on what, the recipe, the models, the machine, the time."""
+
+import re
+from typing import Any
+
+from clipmem.data.quarantine import left_out_sentence
+from clipmem.report.read import RunFiles
+from clipmem.report.sections import SECTIONS, Section
+
+_SAID_ELSEWHERE = ("seeds", "epochs", "precision")
+_WEIGHTS = re.compile(r"\.(safetensors|pt|pth|bin|ckpt)(#ema)?$")
+
+
+@SECTIONS.register("run")
+class Run(Section):
+    """Roles of the split, models, training, machine, time."""
+
+    nav, order = "What was run", 20
+
+    def data(self, subject: RunFiles) -> dict[str, Any]:
+        """Return the facts of the run."""
+        summary, recipe = subject.summary, subject.recipe
+        model = dict(recipe.get("model", {}))
+        return {
+            "given": _given(subject),
+            "fraction": recipe.get("subsample", {}).get("fraction"),
+            "model_name": model.pop("name", ""),
+            "model": model,
+            "epochs": sorted({int(log.epoch.max()) + 1 for log in subject.logs}),
+            "steps": sorted({log.step.size for log in subject.logs}),
+            "training": {k: v for k, v in recipe.get("train", {}).items() if k not in _SAID_ELSEWHERE},
+            "machine": [str(subject.manifest[name]) for name in _MACHINE if subject.manifest.get(name)],
+            "left_out": left_out_sentence(summary["records"]) if "records" in summary else "",
+            "seconds": summary.get("seconds") or {},
+        }
+
+
+_MACHINE = ("device", "processor", "platform")
+
+
+def _given(run: RunFiles) -> dict[str, Any]:
+    """Return the models that were given, with the first of their weight files; {} where the study trained its own."""
+    given = run.manifest.get("given")
+    if run.summary["protocol"] != "given" or not given:
+        return {}
+    models = [
+        {
+            "kind": kind,
+            "number": number,
+            **{key: model[key] for key in ("name", "parameters", "image_size")},
+            "weights": [(name, sha[:16]) for name, sha in model["files"].items() if _WEIGHTS.search(name)],
+        }
+        for kind in ("target", "reference")
+        for number, model in enumerate(given[kind])
+    ]
+    return {"models": models, "roles": given["roles"]}

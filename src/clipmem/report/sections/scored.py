@@ -1,0 +1,47 @@
+"""What `clipmem score` prints: the spread of the scores, the highest pairs, the control, and the caveat."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.templating import words_of
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of given models: their table, `scores.json`, the captions of the highest candidates, the quarantine."""
+
+    scores: pl.DataFrame
+    about: Mapping[str, Any]
+    captions: Mapping[str, Sequence[str]]
+    quarantine: Path | None = None
+
+
+@SECTIONS.register("scored")
+class ScoredPairs(Section):
+    """The spread of the scores of two given models, and the highest pairs."""
+
+    page, screen = "", "scored"
+
+    def data(self, subject: Scored) -> dict[str, Any]:
+        """Return the spread by role and the highest candidates."""
+        roles = {role: subject.scores.filter(pl.col("role") == role)["clipmem"] for role in ("candidate", "external")}
+        spread = [
+            (role, len(own), {name: getattr(own, name)() for name in ("mean", "std", "median", "min", "max")})
+            for role, own in roles.items()
+            if len(own)
+        ]
+        ranked = subject.scores.filter(pl.col("role") == "candidate").sort("clipmem", "uid", descending=[True, False])
+        first = ranked.head(len(subject.captions)).to_dicts()
+        return {
+            "about": subject.about,
+            "quarantine": str(subject.quarantine),
+            "caveat": words_of({"protocol": "given"})["caveat"],
+            "spread": spread,
+            "candidates": ranked.height,
+            "first": [row | {"caption": next(iter(subject.captions[row["uid"]]), "")} for row in first],
+        }

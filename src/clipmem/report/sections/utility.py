@@ -1,0 +1,62 @@
+"""What the models can do with held-out pairs: zero-shot, linear probe, retrieval."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clipmem.report.read import RunFiles
+from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.templating import words_of
+
+ROWS = {
+    "zero_shot_acc1": "zero-shot accuracy",
+    "zero_shot_acc5": "zero-shot accuracy, first 5",
+    "zero_shot_mean_per_class_recall": "zero-shot recall by class",
+    "linear_probe_acc1": "linear probe accuracy",
+    "linear_probe_acc5": "linear probe accuracy, first 5",
+    "linear_probe_mean_per_class_recall": "linear probe recall by class",
+    "image_retrieval_recall@5": "image found, first 5",
+    "text_retrieval_recall@5": "caption found, first 5",
+}
+_FEW = 1000  # pairs
+_SHOWN = 4  # templates
+
+
+@SECTIONS.register("utility")
+class Utility(Section):
+    """Zero-shot, linear probe and retrieval on pairs that no model trained on."""
+
+    nav, order, screen = "Utility", 130, "report"
+
+    def applies(self, subject: RunFiles) -> bool:
+        """Tell whether utility was measured."""
+        return subject.summary.get("utility") is not None
+
+    def data(self, subject: RunFiles) -> dict[str, Any]:
+        """Return the metrics by kind of model."""
+        found = subject.summary["utility"]
+        columns = words_of(subject.summary)["columns"]
+        return measured(found, {side: columns[side] for side in columns if side in found["metrics"]})
+
+
+def measured(found: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the templates show of the entry `utility` of a summary, or of what `clipmem evaluate` wrote."""
+    there = {name for own in found["metrics"].values() for name in own}
+    rows = [(name, ROWS[name]) for name in ROWS if name in there]
+    low = {side: [name for key, name in rows if not _above(found, side, key)] for side in columns}
+    return {
+        "found": found,
+        "columns": columns,
+        "rows": rows,
+        "templates": found["templates"][:_SHOWN],
+        "more_templates": len(found["templates"]) - _SHOWN,
+        "commonest": (found.get("probe") or found).get("commonest_class_acc1"),
+        "few": found["n"]["test"] < _FEW,
+        "not_above": [(columns[side], names) for side, names in low.items() if names],
+    }
+
+
+def _above(found: Mapping[str, Any], side: str, name: str) -> bool:
+    """Tell whether a metric's interval lies wholly above chance, or its mean where it has none."""
+    entry = found["metrics"][side][name]
+    lowest = entry["mean"] if entry["low"] is None else entry["low"]
+    return lowest > found["chance"][name]

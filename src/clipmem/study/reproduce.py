@@ -1,0 +1,292 @@
+"""`clipmem reproduce`: make the runs that findings need, judge the findings, write `findings.json` and a page.
+
+A finished run is only read again; an unfinished one resumes, as with `clipmem run`. Folders are named after what
+differs in them and the hash of their recipe (see `analysis.run_specs`), so they outlive a stop.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from clipmem._version import __version__
+from clipmem.analysis.effects import FINDINGS, Context, Results, judge
+from clipmem.analysis.findings import ORDER
+from clipmem.analysis.run_specs import SCALES, RunSpec
+from clipmem.analysis.runs import FinishedRun
+from clipmem.base.errors import InputError
+from clipmem.base.machine import cores
+from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.recipes import Recipe
+from clipmem.base.require import require, require_one_of
+from clipmem.data.cache import open_cache
+from clipmem.embed import passes
+from clipmem.localize import towers
+from clipmem.report.formats import duration
+from clipmem.report.page import write_page
+from clipmem.report.read import read_finished
+from clipmem.store.atomic import atomic_write, make_folder
+from clipmem.store.folder import SIDES, RunFolder
+from clipmem.store.manifest import recipe_hash
+from clipmem.study import api, pool
+from clipmem.study.plan import CACHE
+
+DOCUMENT, PAGE, RUNS, INDEX = "findings.json", "index.html", "runs", "runs.json"
+_PROBE = ("train.epochs=2", "train.seeds=[0]")
+_ROW = ("measure", "estimate", "low", "high", "holds", "primary", "confidence", "seeds")
+_SIDE = 16  # pixels of an image's side when images are compared
+
+
+def base_recipe(scale: str, seeds: int | None = None, settings: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of the base study of a scale, with the user's own seeds and settings."""
+    require_one_of("--scale", scale, SCALES, "Start with tiny.")
+    chosen = SCALES[scale]
+    return chosen.base(api.find_recipe(chosen.recipe), seeds, settings)
+
+
+def reproduce(
+    out: Path,
+    *,
+    figures: Sequence[str] = (),
+    scale: str = "tiny",
+    seeds: int | None = None,
+    settings: Sequence[str] = (),
+    device: str = "auto",
+    engine: str = "local",
+    reporter: Reporter | None = None,
+    say: Callable[[str], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Make the runs of the published experiments, or what is left of them, judge the findings, return `findings.json`.
+
+    Args:
+        out: Where everything goes; a reproduction that was stopped resumes there.
+        figures: The findings to reproduce; none = all.
+        scale: `tiny`, `laptop` or `published`.
+        seeds: Seeds of every run; None = the scale's.
+        settings: Changes to the base study, for example `["data.path=/data/coco"]`.
+        device: `auto`, `cpu` or `cuda`.
+        engine: What trains the models (see `clipmem.run`).
+        reporter: Progress reporter of each run's stages.
+        say: Called with the estimate, and then with each run that is made.
+
+    Raises:
+        InputError: There is no such finding or scale, a setting is wrong, or the folder holds another reproduction.
+        RunError: A run failed.
+    """
+    known = [*ORDER, *(name for name in FINDINGS if name not in ORDER)]
+    for name in figures:
+        require_one_of("--figure", name, known)
+    names = [name for name in known if name in figures or not figures]
+    base = base_recipe(scale, seeds, settings)
+    context = Context(SCALES[scale], base)
+    findings = {name: FINDINGS[name]() for name in names}
+    needed = {name: finding.runs(context) for name, finding in findings.items()}
+    runs = unique(base, [(f"{name}: {run}", spec) for name in names for run, spec in needed[name].items()])
+    _claim(out, {"scale": scale, "recipe_sha256": recipe_hash(base)})
+    maker = Maker(out, base, device=device, engine=engine, reporter=reporter)
+    maker.write_index(runs)
+    with pool.kept():
+        say(maker.estimate_sentence(runs))
+        maker.make_all(runs, say)
+    results = Results(maker.open, base.score.confidence, len(findings))
+    documents: list[dict[str, Any]] = []
+    for name, finding in findings.items():
+        took = sum(maker.seconds(spec) for spec in unique(base, needed[name].items()).values())
+        documents.append({**judge(finding, context, results), "seconds": round(took, 1)})
+    document = {
+        "format": 2,
+        "clipmem": __version__,
+        "scale": scale,
+        "recipe_sha256": recipe_hash(base),
+        "confidence": base.score.confidence,
+        "primaries": len(findings),
+        "seeds": list(base.train.seeds),
+        "runs": {name: spec.key(base) for name, spec in runs.items()},
+        "rows": [
+            {"finding": one["finding"], **{key: row[key] for key in _ROW}, "seconds": one["seconds"]}
+            for one in documents
+            for row in one["effects"]
+        ],
+        "findings": documents,
+    }
+    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
+    atomic_write(out / DOCUMENT, (text + "\n").encode())
+    write_page(out / PAGE, "findings", document)
+    return document
+
+
+def _claim(out: Path, what: dict[str, str]) -> None:
+    """Make the folder this reproduction's, or check that it already is: runs of two scales are not to be mixed."""
+    file, hint = out / "reproduce.json", "Choose another --out DIR."
+    if file.is_file():
+        there = json.loads(file.read_text(encoding="utf-8"))
+        got, expected = (f"scale {one['scale']}, base recipe {one['recipe_sha256'][:16]}" for one in (there, what))
+        require(there == what, f"folder {out}", got, expected, hint)
+        return
+    used = out.is_dir() and any(out.iterdir())
+    require(not used, f"--out {out}", "a folder of other files", "a new folder, or an earlier reproduction", hint)
+    atomic_write(make_folder(out) / "reproduce.json", (json.dumps(what) + "\n").encode())
+
+
+class Estimate(NamedTuple):
+    """How long the missing runs will take, from one short run on this machine: pairs/s of a model, seconds of a run."""
+
+    runs: int
+    models: int
+    seconds: float
+    rate: float
+    overhead: float
+
+
+class Maker:
+    """Makes runs in the folder of a reproduction, and reads them."""
+
+    def __init__(
+        self, out: Path, base: Recipe, *, device: str = "auto", engine: str = "local", reporter: Reporter | None = None
+    ) -> None:
+        self._out, self._base = out, base
+        self._device, self._engine, self._reporter = device, engine, reporter or Quiet()
+        self._opened: dict[str, FinishedRun] = {}
+
+    def place(self, spec: RunSpec) -> Path:
+        """Return the folder of a run."""
+        return self._out / RUNS / spec.key(self._base)
+
+    def is_made(self, spec: RunSpec) -> bool:
+        """Tell whether a run is finished, its layers too where they are spec."""
+        folder = RunFolder(self.place(spec))
+        return folder.is_done("report") and (folder.is_done("localize") or not spec.localize)
+
+    def make(self, spec: RunSpec) -> None:
+        """Make a run, or what is left of it."""
+        folder = self.place(spec)
+        if not RunFolder(folder).is_done("report"):
+            self._run(spec.recipe(self._base, self.place), folder, self._reporter)
+        if spec.localize:
+            from clipmem.study.localizing import localize_run
+
+            localize_run(folder, reporter=self._reporter)
+
+    def _run(self, recipe: Recipe, folder: Path, reporter: Reporter) -> None:
+        api.run(
+            recipe,
+            folder,
+            device=self._device,
+            engine=self._engine,
+            reporter=reporter,
+            command="clipmem reproduce",
+            # `reproduce` has said how long everything takes
+            allow_long=True,
+        )
+
+    def make_all(self, runs: Mapping[str, RunSpec], say: Callable[[str], object]) -> None:
+        """Make every run that is missing, and say which one it is."""
+        for number, (name, spec) in enumerate(runs.items(), start=1):
+            made = self.is_made(spec)
+            say(f"run {number} of {len(runs)}: {name}{': done before' if made else ''}")
+            if not made:
+                self.make(spec)
+
+    def open(self, spec: RunSpec) -> FinishedRun:
+        """Read a finished run; each is read once."""
+        key = spec.key(self._base)
+        if key not in self._opened:
+            self._opened[key] = open_finished(self.place(spec))
+        return self._opened[key]
+
+    def seconds(self, spec: RunSpec) -> float:
+        """Return how long a finished run took, all stages together."""
+        return sum(took for stage, took in RunFolder(self.place(spec)).seconds().items() if "-seed-" not in stage)
+
+    def write_index(self, runs: Mapping[str, RunSpec]) -> None:
+        """Write which run is in which folder, in words."""
+        index = {spec.key(self._base): {"name": name, "settings": list(spec.settings)} for name, spec in runs.items()}
+        atomic_write(self._out / INDEX, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def estimate(self, runs: Iterable[RunSpec]) -> Estimate:
+        """Estimate the time of the runs that are missing, from one short run, which is made if it is not there."""
+        missing = [spec for spec in runs if not self.is_made(spec)]
+        models = 2 * len(self._base.train.seeds)
+        if not missing:
+            return Estimate(0, 0, 0.0, 0.0, 0.0)
+        folder = self._out / "probe"
+        if not RunFolder(folder).is_done("report"):
+            self._run(RunSpec(_PROBE).recipe(self._base), folder, Quiet())
+        probe = read_finished(folder)
+        rate = min(float(marker["pairs_per_second"]) for marker in probe.markers.values())
+        spent = RunFolder(folder).seconds()
+        trained = 2 * probe.presentations / rate
+        processes = min(models, cores())
+        overhead = sum(spent[stage] for stage in ("decode", "plan", "score", "report"))
+        # starting processes, embedding and evaluating grow with the number of models
+        each = (max(0.0, spent["train"] - trained / 2) + (spent["embed"] + spent["evaluate"]) / 2) * models / 2
+        shown = sum(self._presentations(spec) * spec.cost for spec in missing)
+        seconds = (overhead + each) * len(missing) + models * shown / rate / processes
+        return Estimate(len(missing), models * len(missing), seconds, rate, overhead + each)
+
+    def estimate_sentence(self, runs: Mapping[str, RunSpec]) -> str:
+        """Return what is said before the runs are made."""
+        found = self.estimate(runs.values())
+        if not found.runs:
+            return f"all {len(runs)} runs are there"
+        return (
+            f"{found.runs} of {len(runs)} runs to make, {found.models} models: about {duration(found.seconds)}, from a "
+            f"short run here just now ({found.rate:,.0f} pairs/s a model, {found.overhead:.0f} s a run beside training)"
+        )
+
+    def _presentations(self, spec: RunSpec) -> int:
+        recipe = spec.recipe(self._base)
+        return recipe.train.epochs * (recipe.split.shared + recipe.split.candidate)
+
+
+def open_finished(place: Path) -> FinishedRun:
+    """Read a run folder for findings, with what some of them look at beside scores."""
+    run, folder = read_finished(place), RunFolder(place)
+    more = {
+        "pairs": lambda: folder.read("pairs"),
+        "units": lambda: pl.read_parquet(place / "localize" / "units.parquet"),
+        "tower_shares": lambda: _tower_shares(folder, run),
+        "small_images": lambda: _small_images(folder, run),
+    }
+    return replace(run, more=more)
+
+
+def _tower_shares(folder: RunFolder, run: FinishedRun) -> pl.DataFrame:
+    """Return the share of each tower in the candidates' mean CLIPMem, a row a seed (see `localize.towers`)."""
+    f, g = (
+        {seed: towers.means_of(passes.load(folder.embedding_dir(side, seed))) for seed in run.seeds} for side in SIDES
+    )
+    found = towers.split(f, g, run.splits["role"].to_list(), weight=run.recipe.score.weight)
+    where = (run.splits["role"] == "candidate").to_numpy()
+    shares = {name: getattr(found, name)[:, where].mean(axis=1).tolist() for name in ("text", "image")}
+    return pl.DataFrame({"seed": run.seeds, **shares})
+
+
+def _small_images(folder: RunFolder, run: FinishedRun) -> pl.DataFrame:
+    """Return the images of a run at about `_SIDE` pixels a side, values in [0, 1], a row a pair."""
+    rows = {uid: k for k, uid in enumerate(folder.read("pairs")["uid"])}
+    pixels = open_cache(folder.path / CACHE)[[rows[uid] for uid in run.splits["uid"]]].astype(np.float64) / 255
+    step = max(1, pixels.shape[1] // _SIDE)
+    whole = pixels[:, : step * _SIDE, : step * _SIDE]
+    small = whole.reshape(len(whole), -1, step, whole.shape[2] // step, step, 3).mean(axis=(2, 4))
+    return pl.DataFrame({"uid": run.splits["uid"], "pixels": small.reshape(len(small), -1).tolist()})
+
+
+def unique(base: Recipe, specs: Iterable[tuple[str, RunSpec]]) -> dict[str, RunSpec]:
+    """Keep each run once, in the order of the first time it is named and after its parent; localized if any asks."""
+    found: dict[str, tuple[str, RunSpec]] = {}
+    for name, run in specs:
+        for one_name, one in ([(f"parent of {name}", run.parent)] if run.parent else []) + [(name, run)]:
+            key = one.key(base)
+            if key not in found or (one.localize and not found[key][1].localize):
+                found[key] = (found[key][0] if key in found else one_name, one)
+    names: dict[str, RunSpec] = {}
+    for name, run in found.values():
+        if name in names:
+            raise InputError(f"run {name!r}", got="two runs", hint="This is a bug in clipmem; please report it.")
+        names[name] = run
+    return names

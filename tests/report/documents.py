@@ -1,0 +1,215 @@
+"""Documents as stages write them, with chosen numbers: utility, Déjà Vu, runs side by side, findings, inspection."""
+
+from typing import Any
+
+
+def value(mean, low=None, high=None):
+    return {"mean": mean, "low": low, "high": high}
+
+
+UTILITY_SIDE = {
+    "zero_shot_acc1": value(0.458, 0.388, 0.522),
+    "zero_shot_mean_per_class_recall": value(0.408, 0.353, 0.461),
+    "linear_probe_acc1": value(0.588, 0.503, 0.668),
+    "linear_probe_mean_per_class_recall": value(0.517, 0.449, 0.587),
+    "image_retrieval_recall@5": value(0.188, 0.133, 0.245),
+    "text_retrieval_recall@5": value(0.188, 0.02, 0.237),
+}
+UTILITY = {
+    "seeds": {"f": [0, 1], "g": [0, 1]},
+    "presentations": {"f": [160, 160], "g": [160, 160]},
+    "n": {
+        "test": 200, "labelled": 190, "captions": 200, "probe_train": 1300, "probe_test": 190, "classes": 9,
+        "classes_in_test": 8,
+    },
+    "chance": {
+        "zero_shot_acc1": 1 / 9, "zero_shot_mean_per_class_recall": 1 / 9, "linear_probe_acc1": 1 / 9,
+        "linear_probe_mean_per_class_recall": 1 / 9,
+        "image_retrieval_recall@5": 0.025, "text_retrieval_recall@5": 0.025,
+    },
+    "skipped": {},
+    "labels": "label",
+    "probe_pairs": "shared pairs",
+    "templates": ["{}", "a <b>{}</b>"],
+    "commonest_class_acc1": 0.135,
+    "metrics": {"f": UTILITY_SIDE, "g": {**UTILITY_SIDE, "zero_shot_acc1": value(0.42)}},
+}  # fmt: skip
+NO_UTILITY = {
+    **UTILITY,
+    "n": {**UTILITY["n"], "labelled": 0},
+    "skipped": dict.fromkeys(("zero_shot", "linear_probe"), "no external pair has a \x1b[31mlabel"),
+    "metrics": {side: {name: entry for name, entry in UTILITY_SIDE.items() if "retrieval" in name} for side in "fg"},
+}
+
+
+def gap(mean, low, high):
+    return {"mean": mean, "low": low, "high": high}
+
+
+def dejavu_entry(mean, n=60):
+    some = gap(mean, mean - 0.05, mean + 0.05)
+    top = {"precision": some, "recall": gap(0.5, 0.4, 0.6), "f_score": some}
+    return {
+        "n": n,
+        "without_objects": 0,
+        "precision": {"f": 0.1, "reference": 0.1},
+        "recall": {"f": 0.412, "reference": 0.371},
+        "precision_gap": some,
+        "recall_gap": some,
+        "auc_gap": gap(mean / 2, None, None),
+        "top": [{"fraction": 0.001, "pairs": 1, **top}, {"fraction": 0.1, "pairs": 12, **top}],
+    }
+
+
+DEJAVU_ROLES = {"candidate": dejavu_entry(0.25), "independent": dejavu_entry(-0.2, 20), "shared": dejavu_entry(0.0, 24)}
+DEJAVU = {
+    "format": 1,
+    "neighbours": 10,
+    "top": 0,
+    "ranking": "gap",
+    "seeds": [[0, 0]],
+    "public": 20,
+    "objects": {"names": 30, "candidate_mean": 4.0, "in_public": 0.7},
+    "two_model": {
+        "roles": DEJAVU_ROLES,
+        "extra_mean": 0.3,
+        "clipmem": {"spearman": 0.222, "low": 0.1, "high": 0.3},
+        "planted": {"n": 8, "auroc": 0.756, "low": 0.6, "high": 0.85},
+    },
+    "floor": {"top": [{"fraction": 0.001, "pairs": 1, "recall": gap(0.333, 0.2, 0.4), "f_score": gap(0.1, 0.0, 0.2)}]},
+    "one_model": {
+        "roles": DEJAVU_ROLES,
+        "extra_mean": 0.3,
+        "clipmem": None,
+        "planted": None,
+        "without_neighbour": 3,
+        "reference": {"name": "<b>TF-IDF</b>"},
+    },
+}
+
+
+RUNS = {"CLIP": "clip", "supervised": "supervised", "SimCLR": "simclr"}
+
+
+def beside(answers: dict[str, list[str]], **changes: Any) -> dict[str, Any]:
+    """A `beside.json` of three runs with two layers, whose answers are given for each kind."""
+    places = [(kind, layer) for kind in answers for layer in (1, 2)]
+    curve = {"layers": 2, "mean": 0.5, "low": 0.4, "high": 0.6, "seeds": 5}
+    test = {"layers": 2, "difference": 0.1, "low": 0.05, "high": 0.15, "p": 0.001, "p_holm": 0.01, "seeds": 5}
+    return {
+        "format": 1,
+        "pairs": 8,
+        "confidence": 0.95,
+        "runs": [
+            {
+                "run": run,
+                "objective": objective,
+                "folder": objective,
+                "presentations": 30000,
+                "views_a_presentation": 1 + (objective == "simclr"),
+                "differs": {"train.flip": [0.0, 0.5]} if objective == "simclr" else {},
+            }
+            for run, objective in RUNS.items()
+        ],
+        "curves": [
+            {**curve, "run": run, "side": side, "kind": kind, "layer": layer}
+            for run in RUNS
+            for side in "fg"
+            for kind, layer in places
+        ],
+        "trained": [{**test, "run": run, "kind": kind, "layer": layer} for run in RUNS for kind, layer in places],
+        "differences": [
+            {**test, "a": a, "b": b, "kind": kind, "layer": layer}
+            for a, b in (("CLIP", "supervised"), ("CLIP", "SimCLR"), ("supervised", "SimCLR"))
+            for kind, layer in places
+        ],
+        "between": [
+            {
+                "kind": kind,
+                "layer": layer,
+                "layers": 2,
+                "answer": answers[kind][layer - 1].split()[0],
+                "side": "".join(answers[kind][layer - 1].split()[1:]),
+            }
+            for kind, layer in places
+        ],
+        **changes,
+    }
+
+
+def finding(name: str, title: str, holds: str, effects: list[dict[str, Any]], panels: list[Any]) -> dict[str, Any]:
+    words = {"title": title, "claim": "Less is memorized.", "published": "", "limits": "Few seeds & <few> pairs."}
+    return {"finding": name, **words, "holds": holds, "seconds": 61.0, "effects": effects, "panels": panels}
+
+
+def effect(holds: str = "yes", *, primary: bool = False, side: str = "below", size: float = 0.0) -> dict[str, Any]:
+    low, high = {"yes": (-0.3, -0.1), "no": (0.1, 0.3), "inconclusive": (-0.1, 0.3)}[holds]
+    return {
+        "measure": "5 captions: relative change of CLIPMem",
+        "estimate": (low + high) / 2,
+        "low": low,
+        "high": high,
+        "claim": {"side": side, "size": size},
+        "seeds": 5,
+        "confidence": 0.975 if primary else 0.95,
+        "primary": primary,
+        "holds": holds,
+    }
+
+
+def findings(holds: str = "yes") -> dict[str, Any]:
+    """A `findings.json` of two findings, one with a figure, one with nothing measured."""
+    line = {"name": "a $x$", "x": [1.0, 2.0], "mean": [0.5, -0.25], "low": [0.25, None], "high": [0.75, None]}
+    panel = {
+        "title": "here",
+        "xlabel": "captions",
+        "ylabel": "CLIPMem",
+        "series": [line],
+        "published": False,
+        "joined": True,
+        "optimum": "lowest",
+        "ticks": [],
+    }
+    there = {**panel, "title": "published", "published": True, "series": [{**line, "low": [], "high": []}]}
+    some = [effect(holds, primary=True, size=0.037), effect("no", side="zero", size=0.5)]
+    return {
+        "format": 2,
+        "scale": "tiny",
+        "clipmem": "0",
+        "confidence": 0.95,
+        "primaries": 2,
+        "seeds": [0, 1],
+        "recipe_sha256": "a" * 64,
+        "runs": {"base": "base-0"},
+        "findings": [
+            finding("captions", "Number of captions", holds, some, [panel, there]),
+            finding("model-size", "Model size", "inconclusive", [], []),
+        ],
+    }
+
+
+def inspection(text: str = "why") -> dict[str, Any]:
+    """What `clipmem data inspect` finds, with one text wherever data are shown."""
+    spread = {"min": 1, "median": 2, "p95": 3, "max": 4}
+    sample = {"uid": "a", "key": text, "captions": [text, "b"], "more_captions": 2, "format": "PNG"}
+    reason = {"reason": text, "count": 1, "examples": [{"source": text, "key": text}, {"source": text, "key": "b"}]}
+    return {
+        "source": "parquet",
+        "why": text,
+        "pairs": 1,
+        "labels": 2,
+        "records": {"read": 2, "pairs": 1, "merged": 0, "left_out": 1, "unnamed": 1, "ignored": {text: 1}},
+        "captions": {"total": 1, "per_pair": {"1": 1}, "words": spread},
+        "pictures": {"read": 1, "of": 1, "formats": {"PNG": 1}, "width": spread, "height": spread, "bytes": spread},
+        "samples": [{**sample, "width": 1, "height": 1}],
+        "duplicates": {"exact": {"pictures": 0, "of": 1}, "near": {"pictures": 2, "of": 2, "groups": 1}},
+        "problems": {"left_out": 1, "decoded": 1, "of": 1, "reasons": [reason]},
+        "cost": {
+            "decode_seconds": 3.0,
+            "cache_bytes": 2e6,
+            "train_seconds": 75.0,
+            "assumed": "two seeds",
+            "decoded_per_second": 100.0,
+            "trained_per_second": 1000.0,
+        },
+    }

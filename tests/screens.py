@@ -1,0 +1,136 @@
+"""Keep what users read as text, one file a page or screen: python -m tests.screens [--write].
+
+Makes every page and terminal screen from small made-up runs and documents, and compares it with
+`tests/report/screens/NAME.txt`: exit code 0 when nothing differs. With --write the files are written anew; read the
+difference before you commit it. Other tests check numbers, verdicts and structure, and no sentences.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from clipmem.report.comparison import compare_runs
+from clipmem.report.page import render
+from clipmem.report.read import read_run
+from clipmem.report.sections.scored import Scored
+from clipmem.report.templating import HEADING, VERBATIM
+from clipmem.report.terminal import screen_lines
+from tests.compared import build as build_finished
+from tests.report.documents import DEJAVU, NO_UTILITY, UTILITY, beside, findings, inspection
+from tests.report.other_runs import add_localize, build_given, build_leave_one_out, build_subsample
+from tests.report.outline import Outline
+from tests.report.run_folder import Built, build_run
+
+SCREENS = Path(__file__).parent / "report" / "screens"
+
+
+def page_text(kind: str, subject: Any) -> str:
+    """Return what a reader of a page sees, a line a block."""
+    page = Outline()
+    page.feed(render(kind, subject))
+    page.close()
+    return page.lines() + "\n"
+
+
+def screen_text(screen: str, subject: Any) -> str:
+    """Return a terminal screen of 100 columns; headings, which are bold, start with "# "."""
+    lines = (line.replace(HEADING, "# ").replace(VERBATIM, "") for line in screen_lines(screen, subject, 100))
+    return "\n".join(lines) + "\n"
+
+
+def _with(built: Built, **entries: Any) -> Built:
+    path = built.folder / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}), encoding="utf-8")
+    return built
+
+
+def _localized(folder: Path) -> Built:
+    built = build_run(folder, planted=2, sizes=SMALL)
+    add_localize(built)
+    text = json.dumps(beside({"mlp": ["yes", "no below"], "attn": ["inconclusive", "inconclusive"]}))
+    (built.folder / "localize" / "beside.json").write_text(text, encoding="utf-8")
+    return built
+
+
+SMALL = {"shared": 6, "candidate": 12, "independent": 6, "external": 8}
+RUNS: dict[str, Callable[[Path], Built]] = {
+    "two-seeds": lambda folder: build_run(folder, planted=4, sizes=SMALL),
+    "one-seed": lambda folder: build_run(folder, seeds=(3,), planted=0, sizes=SMALL),
+    "subsample": lambda folder: build_subsample(folder),
+    "leave-one-out": lambda folder: build_leave_one_out(folder),
+    "given": lambda folder: build_given(folder),
+    "localized": _localized,
+    "utility-dejavu": lambda folder: _with(build_run(folder, planted=2, sizes=SMALL), utility=UTILITY, dejavu=DEJAVU),
+    "nothing-measured": lambda folder: _with(
+        build_run(folder, seeds=(0,), planted=2, sizes=SMALL), utility=NO_UTILITY, dejavu={"skipped": "no objects"}
+    ),
+    "sslmem": lambda folder: _with(build_run(folder, planted=2, sizes=SMALL), alignment="sslmem-image"),
+}
+
+
+def compared(folder: Path) -> dict[str, Any]:
+    """Compare three runs, one with fewer pairs, one with other captions and weights."""
+    build_finished(folder / "plain")
+    build_finished(folder / "noisy", "mitigate.text_noise.std=0.15", effect=0.5, noise=2, utility=0.05, rate=500.0)
+    gone = ("c06", "c07", "i06", "i07")
+    build_finished(folder / "fewer", "mitigate.remove.count=2", "mitigate.remove.by=random", without=gone)
+    build_finished(folder / "other", "train.captions=2", start="elsewhere", metrics=None)
+    return compare_runs([folder / name for name in ("plain", "noisy", "fewer", "other")])
+
+
+def scored(folder: Path) -> Scored:
+    """Return scores of given models."""
+    scores = build_run(folder).scores
+    first = scores.filter(role="candidate").sort("clipmem", descending=True)["uid"].head(3)
+    bank = {"drawn": True, "name": "", "pairs": 20}
+    about = {"pairs": 104, "bank": bank, "left_out": 2, "control": 0.0123}
+    return Scored(scores, about, {uid: [f"caption of {k}"] for k, uid in enumerate(first)}, Path("quarantine.parquet"))
+
+
+def make(folder: Path) -> dict[str, str]:
+    """Make every page and screen."""
+    found: dict[str, str] = {}
+    for name, build in RUNS.items():
+        run = read_run(build(folder / name / "study").folder)
+        found[f"study-{name}"] = page_text("study", run)
+        found[f"report-{name}"] = screen_text("report", run)
+        if run.localized.units is not None:
+            found[f"localize-{name}"] = screen_text("localize", run)
+    comparison = compared(folder / "compared")
+    found["comparison"] = page_text("comparison", comparison)
+    found["comparison-terminal"] = screen_text("comparison", comparison)
+    found["findings"] = page_text("findings", findings())
+    found["findings-terminal"] = screen_text("findings", findings("inconclusive"))
+    found["scored"] = screen_text("scored", scored(folder / "scored" / "study"))
+    found["inspected"] = screen_text("inspected", inspection())
+    evaluated = {**UTILITY, "confidence": 0.95, "probe": {"commonest_class_acc1": 0.2}}
+    found["evaluated"] = screen_text("evaluated", evaluated)
+    return found
+
+
+def main() -> int:
+    """Write or compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    write = parser.parse_args().write
+    with tempfile.TemporaryDirectory() as folder:
+        made = make(Path(folder))
+    if write:
+        SCREENS.mkdir(exist_ok=True)
+        for file in SCREENS.glob("*.txt"):
+            file.unlink()
+        for name, text in made.items():
+            (SCREENS / f"{name}.txt").write_text(text, encoding="utf-8")
+        return 0
+    kept = {file.stem: file.read_text(encoding="utf-8") for file in SCREENS.glob("*.txt")}
+    other = sorted(name for name in {**kept, **made} if kept.get(name) != made.get(name))
+    print("\n".join(f"differs: {name}" for name in other) or f"{len(made)} screens: nothing differs")
+    return bool(other)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
