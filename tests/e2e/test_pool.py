@@ -15,7 +15,7 @@ import clipmem
 from clipmem.base.errors import InputError, RunError
 from clipmem.store.folder import RunFolder
 from clipmem.study import child, pool, work
-from clipmem.study.engines import local
+from clipmem.study import pool as local
 from clipmem.study.plan import PlannedStudy
 from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.test_study import contents

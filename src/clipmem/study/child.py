@@ -7,6 +7,7 @@ time.
 
 import atexit
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -55,6 +56,32 @@ def begin(parent: int) -> None:
     watch(parent)
     # nothing is left to be written, and taking torch apart takes seconds
     atexit.register(os._exit, 0)
+
+
+class Board:
+    """A folder in which tasks write how far they are; a task that is started again begins anew.
+
+    Args:
+        path: The folder; it exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._told = path, 0
+
+    def put(self, name: str, done: int, note: str = "") -> None:
+        """Write how far a task is."""
+        temporary = self.path / f"{name}.tmp"
+        temporary.write_text(json.dumps([done, note]))
+        temporary.replace(self.path / f"{name}.json")
+
+    def tell(self, progress: Callable[[int, str], object]) -> None:
+        """Report what has been done since the last call, with the newest note."""
+        files = sorted(self.path.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+        rows = [json.loads(file.read_text()) for file in files]
+        done = sum(row[0] for row in rows)
+        if done > self._told:
+            progress(done - self._told, rows[-1][1])
+            self._told = done
 
 
 def begun(board: Path, side: str, seed: int) -> Path:

@@ -1,4 +1,4 @@
-"""Processes that train models and embed pairs, several at a time; kept for the next study where one follows.
+"""The local engine: processes that train models and embed pairs, kept for the next study where one follows.
 
 loky starts them as new interpreters: thread pools of torch do not survive a fork, and a script that calls
 `clipmem.run` without a `__main__` guard must not start itself again. Tasks are functions of `study.work`; progress goes
@@ -6,7 +6,6 @@ through small files, which work alike for processes of this machine and for thos
 """
 
 import contextlib
-import json
 import os
 import re
 import tempfile
@@ -21,8 +20,12 @@ from loky import ProcessPoolExecutor
 from loky.process_executor import BrokenProcessPool
 
 from clipmem.base.errors import RunError
-from clipmem.study import child
-from clipmem.study.execution import Execution
+from clipmem.base.require import require
+from clipmem.embed import passes
+from clipmem.study import child, work
+from clipmem.study.child import Board
+from clipmem.study.execution import Execution, batches_ahead
+from clipmem.study.plan import PlannedStudy
 from clipmem.train.checkpoint import TrainingStopped
 from clipmem.train.paired import TrainingSet
 
@@ -61,32 +64,6 @@ class TimeBreakdown:
         return ", ".join(
             f"{100 * shares[name] / whole:.0f}% {name}" for name in sorted(shares, key=lambda name: -shares[name])
         )
-
-
-class Board:
-    """A folder in which tasks write how far they are; a task that is started again begins anew.
-
-    Args:
-        path: The folder; it exists.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._told = path, 0
-
-    def put(self, name: str, done: int, note: str = "") -> None:
-        """Write how far a task is."""
-        temporary = self.path / f"{name}.tmp"
-        temporary.write_text(json.dumps([done, note]))
-        temporary.replace(self.path / f"{name}.json")
-
-    def tell(self, progress: Callable[[int, str], object]) -> None:
-        """Report what has been done since the last call, with the newest note."""
-        files = sorted(self.path.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
-        rows = [json.loads(file.read_text()) for file in files]
-        done = sum(row[0] for row in rows)
-        if done > self._told:
-            progress(done - self._told, rows[-1][1])
-            self._told = done
 
 
 @contextlib.contextmanager
@@ -209,4 +186,50 @@ def _died(error: BrokenProcessPool, models: Sequence[TrainingSet], board: Board,
     return RunError(
         f"the process of model {' or '.join(begun) or '(none)'} died ({code[1] if code else 'no exit code'}){tail}. "
         "Run the same command again: finished models are not trained again."
+    )
+
+
+class LocalEngine:
+    """This machine alone."""
+
+    def fit(self, how: Execution) -> Execution:
+        """Change nothing."""
+        return how
+
+    def train(
+        self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
+    ) -> TimeBreakdown:
+        """Train the models, `how.workers` at a time."""
+        check_processes(study, models, 1)
+        spent, how = TimeBreakdown(), study.how
+        ahead = batches_ahead(how, min(how.workers, len(models)))
+        answers, spent.total = run(work.train_task, study.folder.path, models, how, progress=progress, ahead=ahead)
+        for answer in answers:
+            spent.add(answer)
+        return spent
+
+    def embed(
+        self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
+    ) -> list[Path]:
+        """Embed with the models, `how.workers` at a time; in this process where there is one worker."""
+        if study.how.workers == 1:
+            for model in models:
+                work.embed_one(study, model.side, model.seed, progress=progress)
+        else:
+            run(work.embed_task, study.folder.path, models, study.how, progress=lambda count, _: progress(count))
+        return [
+            file for model in models for file in passes.files_of(study.folder.embedding_dir(model.side, model.seed))
+        ]
+
+
+def check_processes(study: PlannedStudy, models: Sequence[TrainingSet], now: int) -> None:
+    """Refuse to train the rest of a study on another number of processes a model than its first models."""
+    begun = study.how.processes
+    torchrun = f"Run it with torchrun --nproc-per-node {begun}."
+    require(
+        not models or begun == now,
+        f"run folder {study.folder.path}",
+        f"a study begun with {begun} processes a model, {now} now",
+        "the same number: models of one study are computed alike",
+        torchrun if begun > 1 else "Run it without torchrun, or choose another --out DIR.",
     )

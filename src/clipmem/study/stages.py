@@ -37,10 +37,10 @@ from clipmem.store.hashing import data_fingerprint
 from clipmem.store.job import Job
 from clipmem.study import decoding, dejavu, early, execution, speed, utility
 from clipmem.study.engines import Engine
-from clipmem.study.engines.local import LocalEngine
 from clipmem.study.loaded import gallery_images, seconds_of
 from clipmem.study.models import StudyModels, open_models
 from clipmem.study.plan import CACHE, PlannedStudy, check_needs
+from clipmem.study.pool import LocalEngine
 from clipmem.train import checkpoint
 from clipmem.train.paired import TrainingSet
 

@@ -23,7 +23,6 @@ from clipmem.models.openclip import create
 from clipmem.store.folder import RunFolder
 from clipmem.study import child, execution
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.pool import Board
 from clipmem.train.checkpoint import CHECKPOINT_FILE, EVERY, Checkpoints, TrainingStopped
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.loop import Timing, train
@@ -38,7 +37,7 @@ def train_task(board: Path, directory: str, folder: str, side: str, seed: int, a
     study, name = _opened(board, directory, folder), f"{side}-{seed}"
 
     def say(step: int, note: str) -> None:
-        Board(board).put(name, step, note)
+        child.Board(board).put(name, step, note)
 
     return train_one(study, side, seed, stop=lambda: child.stop_asked(board), say=say, ahead=ahead)
 
@@ -55,11 +54,11 @@ def embed_task(
         if child.stop_asked(board):
             raise TrainingStopped
         if time.monotonic() - told > _TELL:
-            Board(board).put(f"{side}-{seed}-{index}", done)
+            child.Board(board).put(f"{side}-{seed}-{index}", done)
             told = time.monotonic()
 
     place = embed_one(study, side, seed, part=passes.Part(index, count), progress=progress)
-    Board(board).put(f"{side}-{seed}-{index}", done)
+    child.Board(board).put(f"{side}-{seed}-{index}", done)
     return {"folder": str(place)}
 
 

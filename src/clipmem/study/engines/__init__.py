@@ -96,7 +96,7 @@ def open_engine(name: str) -> Generator[Engine]:
         with opened() as engine:
             yield engine
     elif name == "local":
-        from clipmem.study.engines.local import LocalEngine
+        from clipmem.study.pool import LocalEngine
 
         yield LocalEngine()
     else:

@@ -21,8 +21,9 @@ from clipmem.base.errors import ClipmemError, InputError, RunError
 from clipmem.base.machine import cores
 from clipmem.embed import passes
 from clipmem.study import execution, pool, work
-from clipmem.study.engines.local import check_processes
+from clipmem.study.child import Board
 from clipmem.study.plan import PlannedStudy
+from clipmem.study.pool import check_processes
 from clipmem.train.paired import TrainingSet
 
 RETRIES = 3
@@ -114,10 +115,10 @@ class RayEngine:
                 ): f"{word} {model.side}, seed {model.seed}"
                 for model, more in tasks
             }
-            return self._finished(running, pool.Board(Path(board)), progress)
+            return self._finished(running, Board(Path(board)), progress)
 
     def _finished(
-        self, running: dict[Any, str], board: pool.Board, progress: Callable[[int, str], object]
+        self, running: dict[Any, str], board: Board, progress: Callable[[int, str], object]
     ) -> list[dict[str, Any]]:
         """Wait for all tasks, and tell of the progress meanwhile."""
         waiting, answers = list(running), dict[Any, dict[str, Any]]()

@@ -18,9 +18,8 @@ from clipmem.base.errors import ClipmemError, RunError
 from clipmem.base.machine import cores
 from clipmem.store.folder import RunFolder
 from clipmem.study import execution
-from clipmem.study.engines.local import LocalEngine, check_processes
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.pool import TimeBreakdown
+from clipmem.study.pool import LocalEngine, TimeBreakdown, check_processes
 from clipmem.study.work import train_one
 from clipmem.train.distributed import World, connected
 from clipmem.train.paired import TrainingSet
