@@ -159,14 +159,19 @@ def test_near_names_are_suggested():
     assert did_you_mean("zzz", ["b", "a"], kind="key") == "Known keys: a, b."
 
 
+class Value(ValueError):
+    """Something that can be registered."""
+
+
 def test_registry_rejects_duplicates_and_strangers():
     registry: Registry[Exception] = Registry("odd thing", Exception)
-    registry.register("value")(ValueError)
+    registry.register("value")(Value)
     with pytest.raises(ValueError, match="'value' is registered twice"):
         registry.register("value")(KeyError)
     with pytest.raises(TypeError, match="not a subclass"):
         registry.register("int")(int)  # type: ignore[arg-type]
-    assert registry["value"] is ValueError
+    assert registry["value"] is Value
+    assert Value.name == "value"
     assert list(registry) == ["value"]
     with pytest.raises(InputError) as error:
         registry["valu"]

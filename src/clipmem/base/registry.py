@@ -17,7 +17,7 @@ class Registry(Generic[T]):
     Args:
         kind: What one such thing is called ("data source").
         base: The class that everything registered must be a subclass of.
-        group: The entry-point group of installed packages; by default `clipmem.<kind_with_underscores>`.
+        group: The entry-point group of installed packages; by default `clipmem.KINDs`.
 
     Raises:
         ValueError: On registering a name twice, or something that is not a subclass of `base`.
@@ -25,7 +25,7 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, base: type[T], *, group: str = "") -> None:
         self.kind, self._base = kind, base
-        self._group = group or f"clipmem.{kind.replace(' ', '_')}"
+        self._group = group or f"clipmem.{kind.replace(' ', '_')}s"
         self._items: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[Registered]], type[Registered]]:
