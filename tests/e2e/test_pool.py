@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ import pytest
 
 import clipmem
 from clipmem.base.errors import InputError, RunError
+from clipmem.base.recipes import dump_recipe
 from clipmem.store.folder import RunFolder
 from clipmem.study import child, pool, work
 from clipmem.study import pool as local
@@ -186,3 +188,24 @@ def test_a_study_is_not_finished_with_other_processes(finished):
         local.check_processes(study, study.models, 2)
     assert caught.value.what == f"run folder {finished.path}"
     assert caught.value.got == "a study begun with 1 processes a model, 2 now"
+
+
+def test_a_study_runs_where_parts_of_the_operating_system_are_missing(tmp_path):
+    """As on macOS and Windows: no affinity, and no modules `fcntl` and `resource`, in all processes."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "sys.modules['fcntl'] = sys.modules['resource'] = None\n"
+        "if hasattr(os, 'sched_getaffinity'): del os.sched_getaffinity\n"
+    )
+    recipe = tmp_path / "study.toml"
+    recipe.write_text(dump_recipe(tiny_recipe(*ONE)))
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "clipmem", "run", str(recipe), "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert clipmem.load_run(tmp_path / "run").summary["roles"]["candidate"]["n"] == 20
