@@ -27,7 +27,7 @@ from clipmem.data.quarantine import Problem
 from clipmem.embed.layout import CARD, is_layout, part_files, read_card, write_card, write_part
 from clipmem.embed.means import Means
 from clipmem.functional import alignment
-from clipmem.score.alignments import Embedded
+from clipmem.score.alignments import ALIGNMENTS, Embedded
 from clipmem.score.design import combine
 from clipmem.score.executor import Comparison, Executed, Executor
 from clipmem.score.pairs import QUARANTINE, Bank, Pairs, read_quarantine, write_quarantine
@@ -234,6 +234,8 @@ def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Repo
                 "clipmem": __version__,
                 **{kind: [side.name for side in comparison.models[k::2]] for k, kind in enumerate(LISTS)},
                 "alignment": settings.alignment,
+                "compared": ALIGNMENTS[settings.alignment].summary,
+                "range": list(ALIGNMENTS[settings.alignment].range),
                 "data": comparison.data.name,
                 "pairs": scores.height,
                 "left_out": len(problems),
