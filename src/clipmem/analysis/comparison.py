@@ -108,11 +108,7 @@ def _memorization(run: FinishedRun, uids: set[str], measure: str) -> list[float]
 
 def _differences(baseline: FinishedRun, run: FinishedRun, measure: str, confidence: float) -> list[dict[str, Any]]:
     candidates, external = common(baseline, run), common(baseline, run, "external")
-    groups = {
-        measure: candidates,
-        f"{measure} planted": candidates & baseline.planted,
-        f"{measure} control": external,
-    }
+    groups = {measure: candidates, f"{measure} planted": candidates & baseline.planted, f"{measure} control": external}
     rows = [
         _row(run.name, name, "memorization", _memorization(run, uids, measure), _memorization(baseline, uids, measure))
         | {"n": len(uids)}
@@ -206,9 +202,7 @@ def _front_of(
     runs: Sequence[FinishedRun], rows: Sequence[Mapping[str, Any]], measure: str, utility: str
 ) -> dict[str, Any]:
     """Place the runs by their differences from the baseline, which lies at (0, 0)."""
-    places: list[dict[str, Any]] = [
-        {"run": runs[0].name, "memorization": _place(None), "utility": _place(None)},
-    ]
+    places: list[dict[str, Any]] = [{"run": runs[0].name, "memorization": _place(None), "utility": _place(None)}]
     for run in runs[1:]:
         by_name = {row["measure"]: row for row in rows if row["run"] == run.name}
         places.append({"run": run.name, "memorization": _place(by_name[measure]), "utility": _place(by_name[utility])})

@@ -40,10 +40,7 @@ def curves_of(units: pl.DataFrame, *, run: str, objective: str) -> pl.DataFrame:
     image = units.filter(pl.col("tower") == "image")
     return (
         image.group_by("side", "seed", "kind", "layer")
-        .agg(
-            pl.col("unitmem").count().cast(pl.Int64).alias("n_units"),
-            pl.col("unitmem", "unitmem_median").mean(),
-        )
+        .agg(pl.col("unitmem").count().cast(pl.Int64).alias("n_units"), pl.col("unitmem", "unitmem_median").mean())
         .with_columns(
             pl.lit(run).alias("run"),
             pl.lit(objective).alias("objective"),

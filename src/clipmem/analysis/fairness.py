@@ -45,11 +45,7 @@ _RULES: tuple[tuple[str, Callable[[FinishedRun], object], str], ...] = (
 
 
 def check_fair(baseline: FinishedRun, other: FinishedRun, *, measure: str = "clipmem") -> None:
-    """Refuse a run that does not compare with the baseline; `clipmem_norm` needs one normaliser in both.
-
-    Raises:
-        InputError: Something that must be the same is not; both sides and the reason are shown.
-    """
+    """Refuse a run that does not compare with the baseline; `clipmem_norm` needs one normaliser in both."""
     for name, value, reason in _RULES:
         there, here = apart(value(other), value(baseline))
         _same(baseline, other, name, there, here, reason)

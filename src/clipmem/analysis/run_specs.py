@@ -143,12 +143,7 @@ SCALES = {
         Scale(
             name="laptop",
             recipe="demo",
-            settings=(
-                *_sizes(500, 150, 500),
-                "model.name=clipmem-i64-t64",
-                "train.epochs=24",
-                "localize.pairs=200",
-            ),
+            settings=(*_sizes(500, 150, 500), "model.name=clipmem-i64-t64", "train.epochs=24", "localize.pairs=200"),
             seeds=5,
             removal=_sizes(400, 400, 500),
             removed=(0.0, 0.02, 0.05, 0.2, 0.4),

@@ -69,10 +69,7 @@ def inspect(
     if not found["usable"]:
         tried = found["problems"]["decoded"]
         raise InputError(
-            f"{path}",
-            got=f"no picture that decodes, of {tried:,}",
-            expected="pictures",
-            hint="See the reasons above.",
+            f"{path}", got=f"no picture that decodes, of {tried:,}", expected="pictures", hint="See the reasons above."
         )
 
 

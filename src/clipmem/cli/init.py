@@ -42,10 +42,7 @@ def init(
     shown = str(path) == "-"
     if path.exists() and not force and not shown:
         raise InputError(
-            f"{path}",
-            got="a file that exists",
-            expected="a new name",
-            hint="Choose another one, or add --force.",
+            f"{path}", got="a file that exists", expected="a new name", hint="Choose another one, or add --force."
         )
     if preset and (data or source or protocol != "four-way"):
         raise InputError(

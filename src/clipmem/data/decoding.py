@@ -81,9 +81,6 @@ def decode(
     """Decode one image to RGB; of an animation, the first frame.
 
     `size` is the side of the square in pixels, `name` what a message calls the image; for the others see `Geometry`.
-
-    Raises:
-        DecodeError: The bytes are not an image of a known format, are truncated or damaged, or are too many.
     """
     geometry = Geometry(size, resize_mode, interpolation)
     with _checked(data, name):

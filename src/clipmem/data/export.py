@@ -39,12 +39,7 @@ class Item(NamedTuple):
 
 
 def export_pairs(
-    source: Source,
-    out: Path,
-    to: str,
-    *,
-    shard: int = SHARD,
-    progress: Callable[[int], object] = lambda _: None,
+    source: Source, out: Path, to: str, *, shard: int = SHARD, progress: Callable[[int], object] = lambda _: None
 ) -> tuple[int, list[Problem]]:
     """Write the usable pairs of a source into a new folder."""
     require_one_of("--to", to, FORMATS)

@@ -32,15 +32,6 @@ class Ledger:
 
     A record is what the format counts in: a row, a line, an annotation, an image with the text beside it, the members
     of one key in a tar. The source counts it in `read` before anything is decided about it.
-
-    Attributes:
-        problems: What is listed, in the order in which it was met.
-        read: Records read.
-        pairs: Records that became a pair.
-        merged: Further records of an image that has one already.
-        left_out: Records that take no part; each is listed.
-        unnamed: Images in the folders of the data that no record names, where that is known.
-        ignored: Files and members that are no records, by what they are.
     """
 
     problems: list[Problem] = field(default_factory=list)

@@ -91,15 +91,7 @@ def read_card(folder: Path) -> dict[str, Any] | None:
 
 
 class Layout:
-    """A folder of embeddings, opened for reading. Arrays are memory-mapped while a block is read, and no longer.
-
-    Args:
-        folder: The folder.
-
-    Attributes:
-        folder: The folder.
-        width: d.
-    """
+    """A folder of embeddings, opened for reading. Arrays are memory-mapped while a block is read, and no longer."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

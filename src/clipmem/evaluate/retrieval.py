@@ -109,10 +109,7 @@ def recall_at_k(
 
 
 def measure(
-    embeddings: Mapping[str, Mapping[int, Embeddings]],
-    external: np.ndarray,
-    groups: np.ndarray,
-    statistics: Statistics,
+    embeddings: Mapping[str, Mapping[int, Embeddings]], external: np.ndarray, groups: np.ndarray, statistics: Statistics
 ) -> dict[str, Any]:
     """Measure retrieval among the external pairs, under f and under g."""
     n = int(external.sum())

@@ -305,12 +305,7 @@ def _tops(
 
 
 def dejavu_intervals(
-    found: Sequence[DejaVu],
-    groups: Int[np.ndarray, "n"],
-    *,
-    seed: int,
-    draws: int = 2000,
-    confidence: float = 0.95,
+    found: Sequence[DejaVu], groups: Int[np.ndarray, "n"], *, seed: int, draws: int = 2000, confidence: float = 0.95
 ) -> DejaVuIntervals:
     """Average the gaps over seeds, with percentile intervals over groups of pairs and over seeds.
 

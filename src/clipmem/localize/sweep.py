@@ -181,11 +181,7 @@ def _text_passes(
 ) -> Iterator[tuple[Tensor, Activations]]:
     chosen = [
         text_views(
-            points.captions[i],
-            points.uids[i],
-            count=settings.text_views,
-            dropout=settings.dropout,
-            seed=settings.seed,
+            points.captions[i], points.uids[i], count=settings.text_views, dropout=settings.dropout, seed=settings.seed
         )
         for i in map(int, index)
     ]

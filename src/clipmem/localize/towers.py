@@ -266,14 +266,7 @@ def reliability(found: Split, roles: Sequence[str], width: int) -> Reliability:
 
 
 def noise_fall(
-    means: Means,
-    external: Bool[np.ndarray, " n"],
-    *,
-    tower: str,
-    std: float,
-    weight: float,
-    seed: int,
-    draws: int = 8,
+    means: Means, external: Bool[np.ndarray, " n"], *, tower: str, std: float, weight: float, seed: int, draws: int = 8
 ) -> Float[Tensor, "n"]:
     """Measure how far alignment falls when one tower's embedding of the pair is disturbed; the bank stays clean.
 

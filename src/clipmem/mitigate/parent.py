@@ -49,11 +49,6 @@ def read_parent(path: str, by: By, setting: str) -> Parent:
         g-alignment  - (g_positive - w (g_image_bank + g_text_bank)), w = `score.weight` of the parent (1 where only a
                      table is given): alignment under the models that did not see the candidates, lowest first
         file         the column `score`, highest first
-
-    Args:
-        path: A run folder, its `scores.parquet`, or with `file` a Parquet or CSV file with the columns uid and score.
-        by: Which of them.
-        setting: The section, for messages.
     """
     where, setting = Path(path), f"{setting} scores"
     file, weight, described = where, 1.0, dict[str, Any]()

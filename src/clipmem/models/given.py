@@ -49,11 +49,6 @@ def find(name: str, *, download: bool | None = None) -> GivenModel:
     """Find a model by its address (see `clipmem.models.address`); only looks which files there are.
 
     `download` fetches files that are not on this machine; None: if the environment variable CLIPMEM_DOWNLOAD says so.
-
-    Raises:
-        InputError: There is no such model, or files of it are missing; or a pretrained tag was trained with another
-            activation function than the architecture has.
-        RunError: Fetching failed.
     """
     parsed = address.parse(name)
     allowed = hub.may_download() if download is None else download

@@ -27,11 +27,7 @@ _SCHEMA: dict[str, type[pl.DataType]] = {
 def compare_runs(
     folders: Sequence[Path], *, measure: str = "clipmem", confidence: float | None = None
 ) -> dict[str, Any]:
-    """Compare finished runs with the first of them (see `clipmem.analysis.comparison.compare`).
-
-    Raises:
-        InputError: There is nothing to compare, a folder is no finished four-way run, or the comparison is unfair.
-    """
+    """Compare finished runs with the first of them (see `clipmem.analysis.comparison.compare`)."""
     resolved = [folder.resolve() for folder in folders]
     twice = [str(folder) for k, folder in enumerate(folders) if folder.resolve() in resolved[:k]]
     require(not twice, "clipmem compare", f"{twice} twice", "each run once", "Omit one of them.")
@@ -41,11 +37,7 @@ def compare_runs(
 def write_compared(
     folders: Sequence[Path], out: Path, *, measure: str = "clipmem", confidence: float | None = None
 ) -> dict[str, Any]:
-    """Compare runs (see `compare_runs`) and write the document, the table and the page to `out`; return the document.
-
-    Raises:
-        InputError: As `compare_runs`, or `out` holds other files.
-    """
+    """Compare runs (see `compare_runs`) and write the document, the table and the page to `out`; return the document."""
     other = out.is_dir() and any(out.iterdir()) and not (out / DOCUMENT).is_file()
     expected, hint = "a new folder, or one of an earlier comparison", "Choose another --out DIR."
     require(not other, f"--out {out}", "a folder that holds other files", expected, hint)

@@ -32,13 +32,6 @@ def visible(text: str, limit: int | None = None) -> str:
     controls, separators and lone surrogates become `\u` and four digits. Everything else stays, emoji and
     their joiners too.
 
-    Args:
-        text: Any text, also one that is not valid Unicode.
-        limit: Show at most so many characters of `text`, and say how many there are. None shows all.
-
-    Returns:
-        Text that can be encoded as UTF-8 and moves no cursor.
-
     Example:
         >>> visible("a\x1b[31m red\u202e dog")
         'a␛[31m red\\u202e dog'

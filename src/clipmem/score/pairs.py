@@ -24,16 +24,7 @@ QUARANTINE = "quarantine.parquet"
 
 @dataclass
 class Pairs:
-    """Some pairs, in the order in which they are read.
-
-    Attributes:
-        name: What they are called in messages.
-        table: uid, and where images are read also key, image, captions and label.
-        source: Reads their images; None for stored embeddings and arrays.
-        layout: Knows their captions, where the table does not.
-        labels: Class of each pair, shape (n,); None where not all have one.
-        problems: The records that are not among them.
-    """
+    """Some pairs, in the order in which they are read."""
 
     name: str
     table: pl.DataFrame
@@ -130,12 +121,7 @@ def listed_uids(path: Path) -> list[str] | None:
 
 @dataclass(frozen=True)
 class Bank:
-    """The held-out pairs.
-
-    Attributes:
-        pairs: Their pairs.
-        drawn: Whether they were drawn from the data, which nobody says were held out.
-    """
+    """The held-out pairs."""
 
     pairs: Pairs
     drawn: bool

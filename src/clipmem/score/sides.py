@@ -62,11 +62,7 @@ class Block(NamedTuple):
 
 
 class Side(ABC):
-    """A model of the comparison.
-
-    Attributes:
-        name: The address, as the user wrote it.
-    """
+    """A model of the comparison."""
 
     name: str
 
@@ -94,14 +90,7 @@ def _embedded(means: Means, block: Block, rows: Embeddings | None = None, head: 
 
 
 class ModelSide(Side):
-    """A model that embeds.
-
-    Args:
-        address: Where it is (see `clipmem.models.given`).
-        settings: Views and batch size.
-        device: `cpu` or `cuda`.
-        precision: `fp32` or `bf16`.
-    """
+    """A model that embeds."""
 
     def __init__(self, address: str, settings: EmbedSection, *, device: str, precision: str) -> None:
         self.name = address
@@ -167,12 +156,7 @@ class KnownSide(Side):
 
 
 class StoredSide(KnownSide):
-    """Embeddings on disk, in one folder or in several that are looked through in turn.
-
-    Args:
-        name: The address, as the user wrote it.
-        folders: The folders.
-    """
+    """Embeddings on disk, in one folder or in several that are looked through in turn."""
 
     def __init__(self, name: str, folders: Sequence[Path]) -> None:
         super().__init__()
@@ -223,15 +207,7 @@ class StoredSide(KnownSide):
 
 
 class ArraySide(KnownSide):
-    """Embeddings in memory.
-
-    Args:
-        name: What to call it.
-        uids: The pair of each row of pictures; None numbers them.
-        image: Shape (n, d) or (n, view, d), numpy or torch.
-        text: Shape (n, d), or (m, d) with `text_pair`.
-        text_pair: The pair of each caption row; by default the k-th row is of the k-th pair.
-    """
+    """Embeddings in memory."""
 
     def __init__(self, name: str, uids: Sequence[str] | None, image: Any, text: Any, text_pair: Any = None) -> None:
         super().__init__()
@@ -417,13 +393,7 @@ def usable(sides: Sequence[Side], block: Block) -> tuple[Block, list[Embedded], 
 
 
 class StudySide(KnownSide):
-    """A model of a study, by the embeddings in its run folder.
-
-    Args:
-        folder: The folder of its embeddings.
-        uids: The pair of each row there.
-        head: Its class head, where it was trained with one.
-    """
+    """A model of a study, by the embeddings in its run folder."""
 
     def __init__(self, folder: Path, uids: pl.Series, head: Head | None) -> None:
         super().__init__()

@@ -30,17 +30,7 @@ _COMPARED = (("candidate", "external"), ("candidate", "shared"), ("independent",
 
 
 class Scored:
-    """The score tables as arrays, rows in the order of the table `scores`.
-
-    Args:
-        splits: Table `splits`; pairs that are not scored are left out.
-        tables: Tables `scores` and `seed_scores`.
-
-    Attributes:
-        f: Alignment under the models that saw the pair, shape (seed, n); NaN where no model of the seed did.
-        g: Alignment under those that did not.
-        twins: Whether every seed has both for every pair, trained alike but for the pairs.
-    """
+    """The score tables as arrays, rows in the order of the table `scores`."""
 
     def __init__(self, splits: pl.DataFrame, tables: ScoreTables) -> None:
         splits = splits.filter(pl.col("uid").is_in(tables.scores["uid"].implode()))

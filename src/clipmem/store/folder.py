@@ -16,11 +16,7 @@ SIDES = ("f", "g")
 
 
 class RunFolder(Job):
-    """A run folder on disk; its pieces are stages, and `train-SIDE-seed-K` for each model.
-
-    Args:
-        path: The folder; it need not exist yet.
-    """
+    """A run folder on disk; its pieces are stages, and `train-SIDE-seed-K` for each model."""
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path, "stages")

@@ -52,12 +52,7 @@ def refuse_other(what: str, there: Mapping[str, Any], now: Mapping[str, Any], hi
 
 
 class Job:
-    """A folder of finished pieces.
-
-    Args:
-        path: The folder; it need not exist yet.
-        markers: The folder in it that holds the markers.
-    """
+    """A folder of finished pieces."""
 
     def __init__(self, path: Path | str, markers: str = "markers") -> None:
         self.path = checked_path(path, "run folder")

@@ -25,12 +25,7 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def build(
-    recipe: Recipe,
-    *,
-    data_sha256: str,
-    command: str,
-    user_set: Sequence[str],
-    execution: dict[str, Any],
+    recipe: Recipe, *, data_sha256: str, command: str, user_set: Sequence[str], execution: dict[str, Any]
 ) -> dict[str, Any]:
     """Describe a run: versions, machine, recipe and data hashes, and which values the user passed."""
     return {

@@ -28,13 +28,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     },
     # records that take no part: they have no uid where their captions or their picture are missing
     "quarantine": {"source": pl.String, "key": pl.String, "reason": pl.String},
-    "splits": {
-        **_UID,
-        "role": pl.String,
-        "group": pl.String,
-        "planted": pl.Boolean,
-        "captions_from": pl.String,
-    },
+    "splits": {**_UID, "role": pl.String, "group": pl.String, "planted": pl.Boolean, "captions_from": pl.String},
     "scores": {
         **_UID,
         "role": pl.String,

@@ -16,13 +16,7 @@ from clipmem.base.recipes import Recipe
 from clipmem.data.objects import with_objects
 from clipmem.embed import passes
 from clipmem.evaluate import dejavu
-from clipmem.evaluate.text_only import (
-    TFIDF,
-    TextNeighbors,
-    read_vectors,
-    tfidf_neighbors,
-    vector_neighbors,
-)
+from clipmem.evaluate.text_only import TFIDF, TextNeighbors, read_vectors, tfidf_neighbors, vector_neighbors
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import file_sha256
 from clipmem.store.tables import write_table

@@ -13,15 +13,7 @@ from clipmem.train.numerics import check_compiler, resolve_precision
 
 @dataclass(frozen=True)
 class Execution:
-    """How models are computed. The number of threads is part of it because it changes the order of additions.
-
-    Attributes:
-        device: `cpu` or `cuda`.
-        precision: `fp32`, `tf32` or `bf16`.
-        threads: Threads of one training process.
-        workers: Training processes at a time; does not change any result.
-        processes: Processes that train one model together (torchrun); another number rounds otherwise.
-    """
+    """How models are computed. The number of threads is part of it because it changes the order of additions."""
 
     device: str
     precision: str

@@ -131,11 +131,7 @@ def points_of(study: PlannedStudy) -> Points:
 
 
 def write_beside(folder: RunFolder, others: Sequence[RunFolder]) -> list[Path]:
-    """Write `localize/beside.parquet` and `beside.json` of a localized run, compared with other runs' folders.
-
-    Raises:
-        InputError: A folder is named twice, is not localized, or does not compare with the run; both sides are shown.
-    """
+    """Write `localize/beside.parquet` and `beside.json` of a localized run, compared with other runs' folders."""
     folders = [folder, *others]
     paths = [one.path.resolve() for one in folders]
     twice = [str(one.path) for k, one in enumerate(folders) if paths[k] in paths[:k]]

@@ -67,21 +67,10 @@ class TrainedModels(StudyModels):
 
 
 class GivenModels(StudyModels):
-    """Models that exist already.
-
-    Args:
-        names: `target`, `reference` → the addresses of the models, one after the other.
-        roles: The roles file; "" for none.
-        folder: The run folder, named in messages.
-        known: What the manifest of a finished run says of them.
-    """
+    """Models that exist already."""
 
     def __init__(
-        self,
-        names: Mapping[str, list[str]],
-        roles: str,
-        folder: RunFolder,
-        known: Mapping[str, Any] | None = None,
+        self, names: Mapping[str, list[str]], roles: str, folder: RunFolder, known: Mapping[str, Any] | None = None
     ) -> None:
         self._models = {kind: [given.find(name) for name in names[kind]] for kind in LISTS.values()}
         self._roles, self._folder = roles, folder

@@ -39,12 +39,7 @@ CACHE = "cache/pixels.npy"
 
 
 class PlannedStudy:
-    """A run folder whose stage `plan` is finished. Every property is read when it is first asked for, and kept.
-
-    Args:
-        folder: The run folder.
-        recipe: Another recipe to read it by, for measures that change a section; None: its own.
-    """
+    """A run folder whose stage `plan` is finished. Every property is read when it is first asked for, and kept."""
 
     def __init__(self, folder: RunFolder, recipe: Recipe | None = None) -> None:
         self.folder = folder

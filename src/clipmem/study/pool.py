@@ -39,13 +39,7 @@ Task = Callable[..., dict[str, Any]]
 
 @dataclass
 class TimeBreakdown:
-    """Where the time of all training processes went, in seconds.
-
-    Attributes:
-        compute: Forward and backward passes and optimizer steps.
-        data: Making batches.
-        total: Durations of all tasks, summed; the rest is start-up, reading and writing.
-    """
+    """Where the time of all training processes went, in seconds."""
 
     compute: float = 0.0
     data: float = 0.0

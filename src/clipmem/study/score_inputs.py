@@ -35,22 +35,7 @@ def _plain(value: object) -> object:
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the scores besides models, pairs and bank.
-
-    Attributes:
-        alignment: What is compared between models (`score.alignment`).
-        views: Random image views of a pair; 0 = the image as it is.
-        caption_edits: Seeded edits of the caption of a pair that has one.
-        captions: Captions used of each pair; None = all.
-        precision: `fp32`, or `bf16` autocast.
-        batch_size: Images or captions in a forward pass.
-        bank_size: How many pairs are drawn as the bank where none is given.
-        seed: Seed of that draw.
-        weight: w of the alignment.
-        confidence: Level of the intervals over several pairs of models.
-        block: Pairs in a block; None = 1,024 where images are decoded, 8,192 where not.
-        device: `auto`, `cpu` or `cuda`.
-    """
+    """What decides the scores besides models, pairs and bank."""
 
     alignment: str = "clip"
     views: int = 0

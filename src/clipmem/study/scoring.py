@@ -199,14 +199,7 @@ def embed_pairs(
 
 @dataclass(frozen=True)
 class Scored:
-    """A finished comparison.
-
-    Attributes:
-        scores: The table `scores`, sorted by uid.
-        about: With what it was made, and what it found: the content of `scores.json`.
-        captions: Captions of the pairs that score highest, by uid.
-        quarantine: Where the records left out are listed; None where there are none, or no file was asked for.
-    """
+    """A finished comparison."""
 
     scores: pl.DataFrame
     about: dict[str, Any]
@@ -312,12 +305,7 @@ def keeper(
 
 
 def _embed(
-    settings: Settings,
-    reporter: Reporter | None,
-    kept: Path,
-    sides: Mapping[str, list[Side]],
-    pairs: Pairs,
-    bank: Bank,
+    settings: Settings, reporter: Reporter | None, kept: Path, sides: Mapping[str, list[Side]], pairs: Pairs, bank: Bank
 ) -> dict[str, list[Side]]:
     names = {f"{kind}-{k}": side for kind in LISTS for k, side in enumerate(sides[kind])}
     models = {name: side for name, side in names.items() if isinstance(side, ModelSide)}

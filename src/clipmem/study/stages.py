@@ -49,19 +49,7 @@ Parents = Mapping[str, Parent]
 
 @dataclass
 class Study:
-    """A study being made.
-
-    Attributes:
-        recipe: What is to be made.
-        folder: Where.
-        reporter: Progress reporter.
-        command: The command line, for the manifest.
-        user_set: The settings that the user passed, for the manifest.
-        device: `auto`, `cpu` or `cuda`.
-        engine: Trains and embeds.
-        strict: Stop at the first record that cannot be used, instead of listing it in `quarantine.parquet`.
-        allow_long: Begin also what takes more than a day, or more memory or disk space than there is.
-    """
+    """A study being made."""
 
     recipe: Recipe
     folder: RunFolder
@@ -180,9 +168,7 @@ class Study:
         share = self.recipe.mitigate.early_stopping.share
         self.reporter.begin("train", round(share * pairs * train.epochs) * len(missing), "pairs")
         spent = self.engine.train(
-            study,
-            missing,
-            progress=lambda done, note: self.reporter.advance(round(done * pairs / steps), note),
+            study, missing, progress=lambda done, note: self.reporter.advance(round(done * pairs / steps), note)
         )
         if missing:
             self.reporter.note(f"train     {spent.sentence()}")

@@ -26,12 +26,7 @@ _TRIES = 20
 
 @dataclass(frozen=True)
 class Start:
-    """A recipe to start from.
-
-    Attributes:
-        recipe: The recipe.
-        notes: What was found and chosen, and why: one line each.
-    """
+    """A recipe to start from."""
 
     recipe: Recipe
     notes: list[str]

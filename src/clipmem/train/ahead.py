@@ -58,11 +58,7 @@ def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:
 
 
 def _make(
-    items: Iterator[object],
-    made: "queue.Queue[object]",
-    stopped: threading.Event,
-    flush: bool,
-    device: int | None,
+    items: Iterator[object], made: "queue.Queue[object]", stopped: threading.Event, flush: bool, device: int | None
 ) -> None:
     # both are settings of a thread, not of the process
     torch.set_flush_denormal(flush)

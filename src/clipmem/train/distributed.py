@@ -32,12 +32,7 @@ _PATIENCE = timedelta(days=30)
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train one model together; `ALONE` is the one of a single process.
-
-    Attributes:
-        rank: This process, from 0.
-        size: How many there are.
-    """
+    """The processes that train one model together; `ALONE` is the one of a single process."""
 
     rank: int = 0
     size: int = 1
@@ -212,11 +207,7 @@ def connected(
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group(
-        "nccl" if device == "cuda" else "gloo",
-        store=store,
-        rank=world.rank,
-        world_size=world.size,
-        timeout=_PATIENCE,
+        "nccl" if device == "cuda" else "gloo", store=store, rank=world.rank, world_size=world.size, timeout=_PATIENCE
     )
     try:
         yield

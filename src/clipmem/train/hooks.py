@@ -127,11 +127,7 @@ class Hook:
 
 @dataclass(frozen=True)
 class Hooks:
-    """All hooks of a training, applied one after the other in this order; none by default.
-
-    Attributes:
-        all: The hooks.
-    """
+    """All hooks of a training, applied one after the other in this order; none by default."""
 
     all: tuple[Hook, ...] = ()
 

@@ -58,13 +58,7 @@ class TrainingData:
 
 @dataclass
 class Timing:
-    """Where a training's time went, in seconds; it is filled while the training runs.
-
-    Attributes:
-        data: Making batches: cutting and scaling views, picking captions; of those made ahead, waiting for them.
-        compute: Forward, backward, optimizer.
-        pairs: Pairs shown, those of an earlier run of the same training not included.
-    """
+    """Where a training's time went, in seconds; it is filled while the training runs."""
 
     data: float = 0.0
     compute: float = 0.0

@@ -7,18 +7,7 @@ it: noise on either tower, and the share of each tower in CLIPMem by exchanging 
 from collections.abc import Mapping
 from typing import Any
 
-from clipmem.analysis.effects import (
-    ABOVE,
-    BELOW,
-    FINDINGS,
-    Context,
-    Effect,
-    Finding,
-    Panel,
-    Results,
-    Series,
-    mitigated,
-)
+from clipmem.analysis.effects import ABOVE, BELOW, FINDINGS, Context, Effect, Finding, Panel, Results, Series, mitigated
 from clipmem.analysis.findings.captions import drawn
 from clipmem.analysis.findings.distributions import BASE
 from clipmem.analysis.findings.text_noise import BEST, noisy

@@ -118,12 +118,7 @@ class Removal(Finding):
             (f"{where} by CLIPMem", best["clipmem"], base, ABOVE),
             (f"{where}: CLIPMem minus random", best["clipmem"], best["random"], ABOVE),
             (f"{where}: CLIPMem minus similarity", best["clipmem"], best["similarity"], ABOVE),
-            (
-                f"{planted:.0%} wrong captions: {shares[-1]:.0%} removed minus {peak:.0%}",
-                last,
-                best["clipmem"],
-                BELOW,
-            ),
+            (f"{planted:.0%} wrong captions: {shares[-1]:.0%} removed minus {peak:.0%}", last, best["clipmem"], BELOW),
         ]
         found: list[Effect] = []
         for said, run, other, claim in couples:

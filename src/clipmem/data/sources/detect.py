@@ -27,15 +27,7 @@ class Detection(NamedTuple):
 
 
 def detect(path: str, section: DataSection | None = None) -> Detection:
-    """Tell the format of what lies at a path.
-
-    Args:
-        path: A file, a folder, names of shards (`{0000..0123}.tar`, `a.tar::b.tar`), or `hf-hub:NAME`.
-        section: The recipe's `[data]` section, for the names of its columns.
-
-    Raises:
-        InputError: No format fits, or several files in a folder do; the message says what is there.
-    """
+    """Tell the format of what lies at a path."""
     probe = PathProbe(path, section)
     found = _recognized(probe)
     if found:

@@ -45,13 +45,7 @@ _ARROW = pa.schema([(name, pa.list_(pa.string()) if name in _LISTS else pa.strin
 
 
 class Part(NamedTuple):
-    """What one record of the data gives to a pair.
-
-    Attributes:
-        key: Which record it is.
-        captions: Captions as found; they need not be text.
-        why: Why there are none, where that is known.
-    """
+    """What one record of the data gives to a pair."""
 
     key: str
     captions: Sequence[object]

@@ -58,11 +58,7 @@ class Engine(Protocol):
 
 
 def check_name(name: str) -> None:
-    """Check the name of an engine before anything heavy is imported.
-
-    Raises:
-        InputError: There is no such engine, or it cannot be used under torchrun.
-    """
+    """Check the name of an engine before anything heavy is imported."""
     if name not in NAMES and not name.startswith("ray://"):
         raise InputError(
             f"--engine {name}",
@@ -81,14 +77,7 @@ def check_name(name: str) -> None:
 
 @contextlib.contextmanager
 def open_engine(name: str) -> Generator[Engine]:
-    """Open an engine for the length of the block.
-
-    Args:
-        name: `local`, `ray` or `ray://HEAD:PORT`. Under torchrun, `local` means its processes.
-
-    Raises:
-        InputError: There is no such engine, or what it needs is not installed.
-    """
+    """Open an engine for the length of the block."""
     check_name(name)
     if launched():
         from clipmem.study.engines.torchrun import opened

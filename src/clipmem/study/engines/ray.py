@@ -43,12 +43,7 @@ def _call(task: pool.Task, board: str, **options: Any) -> dict[str, Any]:
 
 @dataclass
 class RayEngine:
-    """A connected Ray.
-
-    Attributes:
-        ray: The module.
-        largest: Cores of the largest machine: no task can ask for more.
-    """
+    """A connected Ray."""
 
     ray: Any
     largest: int

@@ -31,14 +31,6 @@ class Towers:
     """A model as an objective sees it: passes in the training's precision, embeddings in float32.
 
     The loss stays in float32: bf16 has 3 digits, too few for a softmax over similarities.
-
-    Attributes:
-        encoder: The model.
-        precision: `fp32`, `tf32` or `bf16`.
-        device: `cpu` or `cuda`.
-        world: The processes that train it together.
-        hooks: What changes embeddings on their way to the loss.
-        moment: Where the training is; without it no hook is called.
     """
 
     encoder: OpenClipEncoder
@@ -61,13 +53,7 @@ class Towers:
         return text.float()
 
     def unit(self, kind: Kind, raw: Float[Tensor, "n d"], view: int = 0) -> Float[Tensor, "n d"]:
-        """Normalise embeddings, and let the hooks change them before and after.
-
-        Args:
-            kind: Which tower they are from.
-            raw: What `encode_image` or `encode_text` gave.
-            view: Number of the view, from 0: each has its own noise.
-        """
+        """Normalise embeddings, and let the hooks change them before and after."""
         if self.moment is None:
             return F.normalize(raw, dim=-1)
         unit = F.normalize(self.hooks.embedding(kind, raw, self.moment, view), dim=-1)
@@ -147,19 +133,7 @@ def create_objective(
     n: int,
     seed: int,
 ) -> Objective:
-    """Make the objective that a recipe's `[train]` section names.
-
-    Args:
-        encoder: The model that will be trained.
-        settings: The `[train]` section.
-        labels: The class index of each pair, shape (n,), or None.
-        classes: Number of classes; 0 = the largest label + 1.
-        n: Number of pairs.
-        seed: Seed of the objective's own initial parameters.
-
-    Raises:
-        InputError: The objective needs labels and there are none, or they are not class indices.
-    """
+    """Make the objective that a recipe's `[train]` section names."""
     chosen = OBJECTIVES[settings.objective]
     count = _class_count(settings.objective, labels, classes, n) if chosen.needs_labels else 0
     return chosen.create(encoder, settings, classes=count, seed=seed)
