@@ -35,8 +35,6 @@ class Point(NamedTuple):
 def front(points: Sequence[Point]) -> list[str]:
     """Name the runs that no other run beats, by rising memorization: the Pareto front by the means alone.
 
-    A run beats another if its memorization is not higher and its utility not lower, and one of them is better.
-
     Example:
         >>> front([Point("a", 0.5, 0.5), Point("b", 0.25, 0.75), Point("c", 0.125, 0.25)])
         ['c', 'b']
@@ -52,18 +50,11 @@ def _beats(a: Point, b: Point) -> bool:
 def compare(
     runs: Sequence[FinishedRun], *, measure: str = "clipmem", confidence: float | None = None
 ) -> dict[str, Any]:
-    """Compare runs with the first of them, and return what `compare.json` holds.
-
-    `measure` is `clipmem` or `clipmem_norm`; `confidence` is by default that of the baseline's recipe.
-
-    Raises:
-        InputError: Fewer than two runs, two of one name, an unknown measure, or an unfair comparison.
-    """
+    """Compare runs with the first of them, and return what `compare.json` holds."""
     require_one_of("measure", measure, MEASURES)
     got = f"{len(runs)} run{'s' * (len(runs) != 1)}"
-    require(
-        len(runs) > 1, "clipmem compare", got, "two or more, the baseline first", "Name the run without mitigation."
-    )
+    expected = "two or more, the baseline first"
+    require(len(runs) > 1, "clipmem compare", got, expected, "Name the run without mitigation.")
     names = [run.name for run in runs]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     require(not twice, "clipmem compare", f"two runs named {twice}", "names that tell runs apart", "Rename a folder.")

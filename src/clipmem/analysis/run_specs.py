@@ -1,9 +1,5 @@
 """The runs that findings need: changes to a base study, each under a key; and how large a reproduction is.
 
-The key is a hash of the resolved recipe, so that two findings which ask for the same run share it. A run that removes
-pairs reads the scores of a parent; the parent's key stands for the path of its folder, which is another one on every
-machine.
-
 Scales: `tiny` shows that every part works, in minutes; its intervals are wide and most of its verdicts are
 inconclusive. `laptop` is meant to decide. `published` takes the sizes of the paper and needs a GPU machine and the
 user's data.
@@ -28,11 +24,7 @@ _UNTOLD = ("split.independent=", "split.external=", "split.planted=0", "embed.")
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run: `settings` change the base recipe, and the scores of `parent` say which pairs are removed.
-
-    `localize` tells whether its layers are measured as well; `cost` is the training time of a presentation, in that of
-    the base study, for the estimate only.
-    """
+    """A run: `settings` change the base recipe, and the scores of `parent` say which pairs are removed."""
 
     settings: tuple[str, ...] = ()
     parent: "RunSpec | None" = None

@@ -10,11 +10,7 @@ from torch import Tensor
 
 
 def send(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Return `tensor` on a device; on the processor it is the same one.
-
-    What is computed with the result on that device's current stream comes after the copy. The caller's tensor may be
-    changed or freed at once: what is copied is a pinned copy of it.
-    """
+    """Return `tensor` on a device; on the processor it is the same one."""
     if torch.device(device).type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

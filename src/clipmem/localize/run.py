@@ -53,10 +53,7 @@ TOWERS_SCHEMA: dict[str, type[pl.DataType]] = {
 
 @dataclass(frozen=True)
 class LocalizeSettings:
-    """How a run is localized: over which views, which role's units, at most how many pairs of a role (a seeded sample).
-
-    `untrained_text` says in words why the text tower is left out; "" where it was trained.
-    """
+    """How a run is localized: views, which role's units, at most how many pairs of a role (a seeded sample)."""
 
     views: ViewSettings = field(default_factory=ViewSettings)
     unit_role: str = "candidate"
@@ -83,11 +80,7 @@ def localize(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> list[Path]:
-    """Localize the memorization of a finished four-way run, with its embeddings, and write the tables.
-
-    The points are all pairs of the run, in the order of the split table, which is that of the embeddings. `progress`
-    gets the number of pairs done in a tower since its last call.
-    """
+    """Localize the memorization of a finished four-way run, with its embeddings, and write the tables."""
     require_one_of("unit_role", settings.unit_role, sorted(set(points.roles)), "Choose a role of the run.")
     means = _means(folder, points, seeds)
     sample = sample_points(points, settings)

@@ -113,23 +113,16 @@ def _open_wordnet() -> Any:
     wn: Any = importlib.import_module("wn")  # slow to import
 
     lexicons = list(wn.lexicons(lang="en"))
-    require(
-        lexicons,
-        what,
-        f"no English lexicon in {wn.config.data_directory}",
-        "one, such as the Open English WordNet",
-        "Fetch it once, with the network: python -m wn download oewn:2024",
-    )
+    got = f"no English lexicon in {wn.config.data_directory}"
+    hint = "Fetch it once, with the network: python -m wn download oewn:2024"
+    require(lexicons, what, got, "one, such as the Open English WordNet", hint)
     return wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
 
 
 def make_variants(
     caption: str, kinds: Mapping[str, Callable[[str, int, int], str]], *, count: int, seed: int
 ) -> list[tuple[str, str]]:
-    """Make up to `count` different variants of a caption, the kinds taking turns.
-
-    A kind that gives nothing new in 8 tries in a row is left out from then on.
-    """
+    """Make up to `count` different variants of a caption, the kinds taking turns."""
     seen, made = {_folded(caption)}, list[tuple[str, str]]()
     tried, turns = dict.fromkeys(kinds, 0), list(kinds)
     while turns and len(made) < count:

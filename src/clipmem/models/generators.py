@@ -28,10 +28,8 @@ _BROKEN = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 
 def _check_folder(what: str, folder: Path, marker: str, saved_by: str) -> None:
     got = f"no {marker} in it" if folder.is_dir() else "no such folder"
-    expected, hint = (
-        f"a folder that save_pretrained of {saved_by} wrote",
-        "Download the model; nothing is fetched here.",
-    )
+    expected = f"a folder that save_pretrained of {saved_by} wrote"
+    hint = "Download the model; nothing is fetched here."
     require((folder / marker).is_file(), what, got, expected, hint)
 
 

@@ -37,7 +37,7 @@ def compare_runs(
 def write_compared(
     folders: Sequence[Path], out: Path, *, measure: str = "clipmem", confidence: float | None = None
 ) -> dict[str, Any]:
-    """Compare runs (see `compare_runs`) and write the document, the table and the page to `out`; return the document."""
+    """Compare runs (see `compare_runs`); write document, table and page to `out`, and return the document."""
     other = out.is_dir() and any(out.iterdir()) and not (out / DOCUMENT).is_file()
     expected, hint = "a new folder, or one of an earlier comparison", "Choose another --out DIR."
     require(not other, f"--out {out}", "a folder that holds other files", expected, hint)

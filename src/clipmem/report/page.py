@@ -1,8 +1,4 @@
-"""Write pages: one HTML file that opens offline, loads nothing, runs nothing, and prints.
-
-A page is the registered sections of its kind that apply to its subject, in the template `KIND/page.html`. It shows what
-files say and computes nothing but orders and roundings; made twice from the same files it has the same bytes.
-"""
+"""Write pages: one HTML file that opens offline, loads nothing, runs nothing, and prints."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

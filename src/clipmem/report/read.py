@@ -65,10 +65,7 @@ class Localized:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a report reads from a run folder; what few sections need is read when it is asked for.
-
-    `images` are encoded images by uid, `credits` who made the images and captions.
-    """
+    """What a report reads from a run folder; what few sections need is read when it is asked for."""
 
     folder: Path
     recipe_text: str
@@ -108,13 +105,9 @@ class RunFiles:
     def trained_captions(self, uid: str) -> list[str]:
         """Return the captions that a pair was trained with: another pair's if it was planted."""
         source = self._sources.get(uid, uid)
-        require(
-            source in self.captions,
-            "splits.parquet column captions_from",
-            shorten(source),
-            "the uid of a pair in pairs.parquet",
-            "Make the run folder again: its tables do not belong together.",
-        )
+        what = "splits.parquet column captions_from"
+        hint = "Make the run folder again: its tables do not belong together."
+        require(source in self.captions, what, shorten(source), "the uid of a pair in pairs.parquet", hint)
         return self.captions[source]
 
     @cached_property

@@ -74,14 +74,12 @@ def draw(uids: pl.Series, size: int, seed: int) -> list[str]:
     """Draw the bank from the data: the pairs whose uid hashes lowest, whatever the order of the records."""
     if not 2 <= size < len(uids):
         few = len(uids) < 3
-        raise InputError(
-            "--bank-size",
-            got=f"{size:,} of {len(uids):,} pair{'' if len(uids) == 1 else 's'} in the data",
-            expected="--bank with held-out pairs" if few else f"2 to {len(uids) - 1:,}: the others are measured",
-            hint="A bank is drawn from the data only where there are three pairs or more."
-            if few
-            else "Set it, or give pairs that no model trained on with --bank.",
+        expected = "--bank with held-out pairs" if few else f"2 to {len(uids) - 1:,}: the others are measured"
+        hint = (
+            "A bank is drawn only from three pairs or more." if few else "Set it, or give held-out pairs with --bank."
         )
+        got = f"{size:,} of {len(uids):,} pair{'' if len(uids) == 1 else 's'} in the data"
+        raise InputError("--bank-size", got=got, expected=expected, hint=hint)
     start = hashlib.blake2b(f"bank/{seed}/".encode(), digest_size=16)
 
     def place(uid: str) -> bytes:
@@ -111,9 +109,8 @@ def listed_uids(path: Path) -> list[str] | None:
             return None
         wanted = table.lazy().select(pl.col("uid", *(["role"] if "role" in names else [])).cast(pl.String)).collect()
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        raise InputError(
-            f"--bank {path}", got=f"not readable ({shorten(str(error))})", expected="uids, or a data set"
-        ) from error
+        got = f"not readable ({shorten(str(error))})"
+        raise InputError(f"--bank {path}", got=got, expected="uids, or a data set") from error
     if "role" in names:
         wanted = wanted.filter(pl.col("role") == "external")
     return wanted["uid"].drop_nulls().to_list()
@@ -142,13 +139,11 @@ def bank_of_uids(uids: Sequence[str], data: Pairs, name: str) -> Bank:
     """Return the bank of some pairs of the data."""
     known = set(data.table["uid"])
     unknown = [uid for uid in uids if uid not in known]
-    if unknown:
-        raise InputError(
-            f"--bank {name}",
-            got=f"uid {shorten(unknown[0])} ({len(unknown):,} of {len(uids):,}), which no pair of the data has",
-            expected="uids of the data's pairs",
-            hint="Take them from a table of scores of the same data.",
-        )
+    got = (
+        f"uid {', '.join(map(shorten, unknown[:1]))} ({len(unknown):,} of {len(uids):,}), which no pair of the data has"
+    )
+    hint = "Take them from a table of scores of the same data."
+    require(not unknown, f"--bank {name}", got, "uids of the data's pairs", hint)
     return Bank(data.only(uids, name), drawn=False)
 
 

@@ -1,7 +1,4 @@
-"""Where the embeddings of a block of pairs come from: a model that embeds, embeddings on disk, or arrays.
-
-All give the same numbers for the same embeddings.
-"""
+"""Where the embeddings of a block of pairs come from: a model that embeds, embeddings on disk, or arrays."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -19,6 +16,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.paths import checked_path
 from clipmem.base.pictures import Geometry
 from clipmem.base.recipes import EmbedSection, TrainSection
+from clipmem.base.require import require
 from clipmem.data.decoding import DecodeError, decode
 from clipmem.data.quarantine import Problem
 from clipmem.embed import passes
@@ -166,13 +164,8 @@ class StoredSide(KnownSide):
 
     def _check(self) -> None:
         widths = [layout.width for layout in self.layouts]
-        if len(set(widths)) > 1:
-            raise InputError(
-                f"embeddings in {self.name}",
-                got=f"widths {widths}",
-                expected="one width",
-                hint="Take them from one model.",
-            )
+        one, hint = len(set(widths)) < 2, "Take them from one model."
+        require(one, f"embeddings in {self.name}", f"widths {widths}", "one width", hint)
 
     def add(self, folder: Path) -> None:
         """Look through another folder too."""
@@ -225,13 +218,11 @@ class ArraySide(KnownSide):
         known = whole and (not len(owner) or 0 <= owner.min() <= owner.max() < n)
         counts = np.bincount(owner, minlength=n) if known else np.zeros(n, dtype=np.int64)
         if not known or not counts.all():
-            raise InputError(
-                f"{name} embeddings",
-                got=f"images of shape {tuple(np.shape(image))}, captions of shape {tuple(np.shape(text))}"
-                + ("" if text_pair is None else f", their pairs of shape {tuple(owner.shape)}"),
-                expected="(n, d) or (n, view, d), and (n, d), or (m, d) with the pair of each row as the third",
-                hint="Give every pair an image and a caption, both from one model.",
-            )
+            got = f"images of shape {tuple(np.shape(image))}, captions of shape {tuple(np.shape(text))}"
+            got += "" if text_pair is None else f", their pairs of shape {tuple(owner.shape)}"
+            expected = "(n, d) or (n, view, d), and (n, d), or (m, d) with the pair of each row as the third"
+            hint = "Give every pair an image and a caption, both from one model."
+            raise InputError(f"{name} embeddings", got=got, expected=expected, hint=hint)
         self._order, self._starts = np.argsort(owner, kind="stable"), np.concatenate([[0], np.cumsum(counts)])
 
         self._uids = [str(row) for row in range(n)] if uids is None else list(uids)
@@ -278,12 +269,8 @@ def _tensor(name: str, values: Any) -> Tensor:
     if isinstance(array, Tensor):
         real = array.layout == torch.strided and array.dtype != torch.bool and not array.is_complex()
     if array is None or not real:
-        raise InputError(
-            name,
-            got=reason,
-            expected="an array of real numbers, numpy, torch, or nested lists of one length",
-            hint="Give embeddings as the model returns them.",
-        )
+        expected = "an array of real numbers, numpy, torch, or nested lists of one length"
+        raise InputError(name, got=reason, expected=expected, hint="Give embeddings as the model returns them.")
     # torch knows the machine's own order of bytes only
     return (
         array if isinstance(array, Tensor) else torch.as_tensor(array.astype(array.dtype.newbyteorder("="), copy=False))

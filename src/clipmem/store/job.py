@@ -66,13 +66,8 @@ class Job:
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON document of the folder."""
         path = self.path / name
-        require(
-            path.is_file(),
-            f"run folder {self.path}",
-            f"no {name} in it",
-            "the folder of a finished run",
-            "Run `clipmem run RECIPE.toml --out DIR` on it first.",
-        )
+        what, hint = f"run folder {self.path}", "Run `clipmem run RECIPE.toml --out DIR` on it first."
+        require(path.is_file(), what, f"no {name} in it", "the folder of a finished run", hint)
         try:
             with reading(f"{path}", expected="a file that clipmem wrote"):
                 return json.loads(path.read_text(encoding="utf-8"))
@@ -149,9 +144,8 @@ class Job:
             try:
                 lock.acquire()
             except Timeout:
-                raise RunError(
-                    f"another clipmem process works on {self.path}. Wait for it to end, or choose another --out DIR."
-                ) from None
+                text = f"another clipmem process works on {self.path}. Wait for it to end, or choose another --out DIR."
+                raise RunError(text) from None
         try:
             yield
         finally:

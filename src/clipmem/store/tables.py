@@ -1,7 +1,4 @@
-"""The tables of a run folder: one schema a name, checked when written and when read.
-
-A table is Parquet with a declared schema and a declared order of rows. Everything joins on `uid`.
-"""
+"""The tables of a run folder: one schema a name, checked when written and when read."""
 
 import io
 from collections.abc import Mapping
@@ -10,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.require import require
 from clipmem.store.atomic import atomic_write
 
 _UID = {"uid": pl.String}
@@ -89,12 +87,8 @@ def table_bytes(name: str, table: pl.DataFrame) -> bytes:
     schema, table = SCHEMAS[name], _completed(name, table)
     if set(table.columns) != set(schema):
         missing, extra = sorted(set(schema) - set(table.columns)), sorted(set(table.columns) - set(schema))
-        raise InputError(
-            f"table {name!r}",
-            got=f"columns missing {missing}, unknown {extra}",
-            expected=f"the columns {list(schema)}",
-            hint="Give exactly these columns.",
-        )
+        got, hint = f"columns missing {missing}, unknown {extra}", "Give exactly these columns."
+        raise InputError(f"table {name!r}", got=got, expected=f"the columns {list(schema)}", hint=hint)
     stream = io.BytesIO()
     table.select([pl.col(column).cast(dtype) for column, dtype in schema.items()]).write_parquet(
         stream, compression="zstd", statistics=False
@@ -104,29 +98,16 @@ def table_bytes(name: str, table: pl.DataFrame) -> bytes:
 
 def read_table(path: Path, name: str) -> pl.DataFrame:
     """Read a table of the run folder and check its columns."""
-    if not path.is_file():
-        raise InputError(
-            f"table {name!r}",
-            got=f"no file {path}",
-            expected="a run folder in which that stage is finished",
-            hint="Run `clipmem run RECIPE.toml --out DIR` on it first: finished stages are not repeated.",
-        )
+    hint = "Run `clipmem run RECIPE.toml --out DIR` on it first: finished stages are not repeated."
+    require(path.is_file(), f"table {name!r}", f"no file {path}", "a run folder in which that stage is finished", hint)
     try:
         table = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(
-            f"table {name!r}",
-            got=f"{path} is not readable as Parquet ({shorten(str(error))})",
-            expected="a file that clipmem wrote",
-            hint="Delete it and run the study again: only that stage is repeated.",
-        ) from error
+        got = f"{path} is not readable as Parquet ({shorten(str(error))})"
+        hint = "Delete it and run the study again: only that stage is repeated."
+        raise InputError(f"table {name!r}", got=got, expected="a file that clipmem wrote", hint=hint) from error
     table = _completed(name, table)
     missing = [column for column in SCHEMAS[name] if column not in table.columns]
-    if missing:
-        raise InputError(
-            f"table {name!r} in {path}",
-            got=f"columns {table.columns}",
-            expected=f"also {missing}",
-            hint="Make the folder again with this version of clipmem.",
-        )
+    got, hint = f"columns {table.columns}", "Make the folder again with this version of clipmem."
+    require(not missing, f"table {name!r} in {path}", got, f"also {missing}", hint)
     return table

@@ -1,8 +1,4 @@
-"""Déjà Vu in a study: what must be right before it begins, and its part of the stage `evaluate`.
-
-It needs one f and one g of each seed, and pairs with objects. Where it is not defined, `evaluate/dejavu.json` says why;
-where no pair has an object there is no such file.
-"""
+"""Déjà Vu in a study: what must be right before it begins, and its part of the stage `evaluate`."""
 
 from functools import partial
 from pathlib import Path

@@ -42,11 +42,7 @@ def resolve(recipe: Recipe, models: int, *, device: str = "auto") -> Execution:
 
 
 def batches_ahead(how: Execution, processes: int) -> int:
-    """Return how many batches each of `processes` training processes makes in advance, in a thread of its own.
-
-    On a GPU 2: the processor has nothing else to do. On CPUs 1 where every process has a core for that thread which no
-    process computes on, else 0: on two cores with two training processes there is none.
-    """
+    """Return how many batches each of `processes` training processes makes in advance, in a thread of its own."""
     if how.device == "cuda":
         return 2
     return int(cores() - processes * how.threads >= processes)

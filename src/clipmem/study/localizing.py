@@ -49,19 +49,12 @@ def localize_run(
     beside: Sequence[Path | str] = (),
     reporter: Reporter | None = None,
 ) -> list[Path]:
-    """Measure where a finished study's memorization sits and write `localize/` and the report.
-
-    A folder that was already localized over the same points and views is not measured again.
-    """
+    """Measure where a finished study's memorization sits and write `localize/` and the report."""
     reporter, folder = reporter or Quiet(), RunFolder(path)
     recipe = folder.recipe()
-    require(
-        recipe.protocol == "four-way",
-        f"run folder {folder.path}",
-        f"protocol {recipe.protocol!r}",
-        "a four-way study: f and g that differ in their own pairs only",
-        "Localize the folder of such a study.",
-    )
+    what, expected = f"run folder {folder.path}", "a four-way study: f and g that differ in their own pairs only"
+    right, got = recipe.protocol == "four-way", f"protocol {recipe.protocol!r}"
+    require(right, what, got, expected, "Localize the folder of such a study.")
     folder.read_json("summary.json")  # says what to do when the run is not finished
     with folder.locked():
         settings = settings_of(recipe, views=views, pairs=pairs)

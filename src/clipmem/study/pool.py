@@ -220,10 +220,6 @@ def check_processes(study: PlannedStudy, models: Sequence[TrainingSet], now: int
     """Refuse to train the rest of a study on another number of processes a model than its first models."""
     begun = study.how.processes
     torchrun = f"Run it with torchrun --nproc-per-node {begun}."
-    require(
-        not models or begun == now,
-        f"run folder {study.folder.path}",
-        f"a study begun with {begun} processes a model, {now} now",
-        "the same number: models of one study are computed alike",
-        torchrun if begun > 1 else "Run it without torchrun, or choose another --out DIR.",
-    )
+    what, got = f"run folder {study.folder.path}", f"a study begun with {begun} processes a model, {now} now"
+    hint = torchrun if begun > 1 else "Run it without torchrun, or choose another --out DIR."
+    require(not models or begun == now, what, got, "the same number: models of one study are computed alike", hint)

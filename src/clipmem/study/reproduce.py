@@ -1,8 +1,4 @@
-"""`clipmem reproduce`: make the runs that findings need, judge the findings, write `findings.json` and a page.
-
-A finished run is only read again; an unfinished one resumes, as with `clipmem run`. Folders are named after what
-differs in them and the hash of their recipe (see `analysis.run_specs`), so they outlive a stop.
-"""
+"""`clipmem reproduce`: make the runs that findings need, judge the findings, write `findings.json` and a page."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,10 +68,6 @@ def reproduce(
         engine: What trains the models (see `clipmem.run`).
         reporter: Progress reporter of each run's stages.
         say: Called with the estimate, and then with each run that is made.
-
-    Raises:
-        InputError: There is no such finding or scale, a setting is wrong, or the folder holds another reproduction.
-        RunError: A run failed.
     """
     known = [*ORDER, *(name for name in FINDINGS if name not in ORDER)]
     for name in figures:

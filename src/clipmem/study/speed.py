@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from clipmem.base.errors import InputError
 from clipmem.base.machine import cores, memory
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
+from clipmem.base.require import require
 from clipmem.data.cache import build_cache
 from clipmem.data.sources import open_source
 from clipmem.embed import passes
@@ -301,13 +302,10 @@ def _check_time(
     if seconds <= LONGEST:
         return
     train = recipe.train
-    raise InputError(
-        "time of the study",
-        got=f"{word} {in_words(seconds)} on this machine's {how.device} for {work.models:,} models of "
-        f"{recipe.model.name} over {train.epochs:,} epochs of {protocol.trained_pairs:,} pairs",
-        expected="at most a day",
-        hint=f"Lower train.epochs, the number of models or the sizes in [split], or {_CONSENT}.",
-    )
+    got = f"{word} {in_words(seconds)} on this machine's {how.device} for {work.models:,} models of {recipe.model.name}"
+    got += f" over {train.epochs:,} epochs of {protocol.trained_pairs:,} pairs"
+    hint = f"Lower train.epochs, the number of models or the sizes in [split], or {_CONSENT}."
+    raise InputError("time of the study", got=got, expected="at most a day", hint=hint)
 
 
 def _rate(name: str, how: Execution, needed: float) -> float:
@@ -344,13 +342,9 @@ def _check_space(
         ),
     )
     for what, needed, there, which in sizes:
-        if needed > there:
-            raise InputError(
-                what,
-                got=f"{needed / 1e9:,.1f} GB or more",
-                expected=f"at most {there / 1e9:,.1f} GB, {which}",
-                hint=f"Lower the number of models, embed.views or the sizes in [split], or {_CONSENT}.",
-            )
+        got, expected = f"{needed / 1e9:,.1f} GB or more", f"at most {there / 1e9:,.1f} GB, {which}"
+        hint = f"Lower the number of models, embed.views or the sizes in [split], or {_CONSENT}."
+        require(needed <= there, what, got, expected, hint)
 
 
 def _per_pair(recipe: Recipe, pairs: pl.DataFrame) -> tuple[float, int]:

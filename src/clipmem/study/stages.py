@@ -1,8 +1,4 @@
-"""The stages of a study in order: decode, plan, train, embed, score, evaluate, report.
-
-Each writes its outputs, then its marker; a finished one is not repeated. Nothing here computes a score: a stage calls
-the room that knows, and writes.
-"""
+"""The stages of a study in order: decode, plan, train, embed, score, evaluate, report."""
 
 import tempfile
 import time
@@ -13,10 +9,10 @@ from pathlib import Path
 
 import polars as pl
 
-from clipmem.base.errors import InputError
 from clipmem.base.pictures import Geometry
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe
+from clipmem.base.require import require
 from clipmem.data.cache import open_cache
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.sources import open_source
@@ -222,12 +218,9 @@ def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
         check_known(parent, known, f"[mitigate.{name}]")
         now = parent.described["scores_sha256"]
         there = now if begun is None else begun.get(name, {}).get("scores_sha256", "none")
-        if there != now:
-            raise InputError(
-                f"run folder {folder.path} was made with other scores ([mitigate.{name}])",
-                got=f"SHA-256 {there[:16]} there, {now[:16]} of {parent.path} now",
-                hint="Choose another --out DIR, or put the original scores back.",
-            )
+        what = f"run folder {folder.path} was made with other scores ([mitigate.{name}])"
+        got = f"SHA-256 {there[:16]} there, {now[:16]} of {parent.path} now"
+        require(there == now, what, got, "", "Choose another --out DIR, or put the original scores back.")
     return parents
 
 

@@ -26,9 +26,6 @@ class _End:
 def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:
     """Yield the items of an iterator, of which up to `depth` are made in advance by a thread.
 
-    The thread computes as this one does: denormals are flushed or not, and on a GPU it uses the same device. It ends
-    with the iterator, with an error, or when the generator is closed; nothing is left running then.
-
     Example:
         >>> list(made_ahead(iter("abc"), depth=2))
         ['a', 'b', 'c']

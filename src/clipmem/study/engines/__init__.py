@@ -3,8 +3,6 @@
 - `local`: processes on this machine, one a model, as many at a time as there are cores. The default.
 - `ray` or `ray://HEAD:PORT`: Ray tasks, on this machine or on a cluster; the same bytes as `local`.
 - under `torchrun`: all processes train one model together, the models one after another; equal to rounding.
-
-Imports neither torch nor Ray: an engine's module is imported when it is opened.
 """
 
 import contextlib
@@ -13,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from clipmem.base.errors import InputError
+from clipmem.base.require import require
 from clipmem.base.suggest import did_you_mean
 from clipmem.study import child
 
@@ -43,10 +41,6 @@ class Engine(Protocol):
             study: The study.
             models: The models that are missing.
             progress: Called with the number of steps done since the last call, and a note.
-
-        Raises:
-            InputError: The input of a training is wrong.
-            RunError: A training failed. Finished models stay.
         """
         ...
 
@@ -59,20 +53,10 @@ class Engine(Protocol):
 
 def check_name(name: str) -> None:
     """Check the name of an engine before anything heavy is imported."""
-    if name not in NAMES and not name.startswith("ray://"):
-        raise InputError(
-            f"--engine {name}",
-            got="no engine of that name",
-            expected="local, ray or ray://HEAD:PORT",
-            hint=did_you_mean(name, NAMES, kind="engine"),
-        )
-    if launched() and name != "local":
-        raise InputError(
-            f"--engine {name} under torchrun",
-            got="two ways to share the work",
-            expected="one of them",
-            hint="Leave --engine away to train one model on many processes, or start without torchrun.",
-        )
+    hint, known = did_you_mean(name, NAMES, kind="engine"), name in NAMES or name.startswith("ray://")
+    require(known, f"--engine {name}", "no engine of that name", "local, ray or ray://HEAD:PORT", hint)
+    what, hint = f"--engine {name} under torchrun", "Omit --engine, or start without torchrun."
+    require(name == "local" or not launched(), what, "two ways to share the work", "one of them", hint)
 
 
 @contextlib.contextmanager

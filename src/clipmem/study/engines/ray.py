@@ -19,6 +19,7 @@ from typing import Any
 
 from clipmem.base.errors import ClipmemError, InputError, RunError
 from clipmem.base.machine import cores
+from clipmem.base.require import require
 from clipmem.embed import passes
 from clipmem.study import execution, pool, work
 from clipmem.study.child import Board
@@ -163,12 +164,9 @@ def connect(name: str) -> Generator[RayEngine]:
             warnings.simplefilter("ignore")
             ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=local, **where)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"--engine {name}",
-            got=f"no Ray there ({str(error).strip().splitlines()[0][:200]})",
-            expected="the address of a running Ray",
-            hint="Check it, or use --engine ray to start one on this machine.",
-        ) from error
+        got = f"no Ray there ({str(error).strip().splitlines()[0][:200]})"
+        hint = "Check it, or use --engine ray to start one on this machine."
+        raise InputError(f"--engine {name}", got=got, expected="the address of a running Ray", hint=hint) from error
     try:
         sizes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         yield RayEngine(ray, max(sizes))
@@ -177,13 +175,8 @@ def connect(name: str) -> Generator[RayEngine]:
 
 
 def _import_ray() -> Any:
-    if importlib.util.find_spec("ray") is None:
-        raise InputError(
-            "--engine ray",
-            got="Ray is not installed",
-            expected="the extra `ray`",
-            hint="Install it: pip install 'clipmem[ray]'.",
-        )
+    there, hint = importlib.util.find_spec("ray") is not None, "Install it: pip install 'clipmem[ray]'."
+    require(there, "--engine ray", "Ray is not installed", "the extra `ray`", hint)
     # a library reports nothing about its users
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # pyright: ignore[reportMissingImports]  an extra

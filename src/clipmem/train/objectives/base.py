@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import TrainSection
 from clipmem.base.registry import Registry
+from clipmem.base.require import require
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment
@@ -56,8 +57,9 @@ class Towers:
         """Normalise embeddings, and let the hooks change them before and after."""
         if self.moment is None:
             return F.normalize(raw, dim=-1)
-        unit = F.normalize(self.hooks.embedding(kind, raw, self.moment, view), dim=-1)
-        return self.hooks.unit(kind, unit, self.moment, view)
+        moment = self.moment
+        raw = self.hooks.through(lambda hook, rows: hook.embedding(kind, rows, moment, view), raw)
+        return self.hooks.through(lambda hook, rows: hook.unit(kind, rows, moment, view), F.normalize(raw, dim=-1))
 
     def logit_scale(self) -> Float[Tensor, ""]:
         """The exponentiated logit scale."""
@@ -141,29 +143,16 @@ def create_objective(
 
 def _class_count(name: str, labels: np.ndarray | None, classes: int, n: int) -> int:
     if labels is None:
-        raise InputError(
-            f"[train] objective = {name!r}",
-            got="pairs without labels",
-            expected="a class index for every pair",
-            hint="Set data.label_column, or choose another objective.",
-        )
-    if len(labels) != n:
-        raise InputError(
-            "labels", got=f"{len(labels)} for {n} pairs", expected="one a pair", hint="Give every pair its class index."
-        )
+        what, hint = f"[train] objective = {name!r}", "Set data.label_column, or choose another objective."
+        raise InputError(what, got="pairs without labels", expected="a class index for every pair", hint=hint)
+    got, hint = f"{len(labels)} for {n} pairs", "Give every pair its class index."
+    require(len(labels) == n, "labels", got, "one a pair", hint)
     low, high = int(labels.min()), int(labels.max())
     count = classes or high + 1
-    if low < 0 or high >= count:
-        raise InputError(
-            "labels",
-            got=f"values from {low} to {high}",
-            expected=f"class indices from 0 to {count - 1}",
-            hint="Number the classes from 0, and leave out pairs without a class.",
-        )
-    if count < 2:
-        raise InputError(
-            "labels", got="one class", expected="two or more", hint="Choose a column that tells pairs apart."
-        )
+    expected = f"class indices from 0 to {count - 1}"
+    hint = "Number the classes from 0, and omit pairs without a class."
+    require(low >= 0 and high < count, "labels", f"values from {low} to {high}", expected, hint)
+    require(count > 1, "labels", "one class", "two or more", "Choose a column that tells pairs apart.")
     return count
 
 
