@@ -1,9 +1,4 @@
-"""The runs that findings need: changes to a base study, each under a key; and how large a reproduction is.
-
-Scales: `tiny` shows that every part works, in minutes; its intervals are wide and most of its verdicts are
-inconclusive. `laptop` is meant to decide. `published` takes the sizes of the paper and needs a GPU machine and the
-user's data.
-"""
+"""The runs that findings need: changes to a base study, each under a key; and how large a reproduction is."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -1,10 +1,5 @@
 """Exact and near duplicates: images so alike that a model which saw one has seen the other.
 
-CLIPMem compares a model that saw a pair with one that did not. A copy of the pair on the other side breaks
-that, so a split moves whole groups only (`splits.assign_roles`). Where the data name no groups, this module
-finds them: a 64-bit difference hash of gray proposes pairs, the correlation of two 16 x 16 color thumbnails
-decides, and whatever touches becomes one group.
-
 The limits below were chosen among others on the 1,906 Noto images that ship with the package; the module docstring of
 `tests/science/test_duplicate_rates.py` has the table. They join 56 of 1,814,553 pairs of different concepts, and find
 99 to 100 % of re-encoded, halved and darker copies, 87 % of brighter ones, 72 % of those with one pixel of 64 cut on

@@ -1,9 +1,4 @@
-"""From the processor's memory to a device's, without waiting.
-
-A GPU copies from page-locked ("pinned") memory by itself while the processor goes on; from other memory the processor
-waits until all that was asked of the GPU before is done. torch keeps pinned blocks for the next use, and gives one out
-again only when the copy from it is finished.
-"""
+"""From the processor's memory to a device's, without waiting."""
 
 import torch
 from torch import Tensor

@@ -25,8 +25,9 @@ from jaxtyping import Int
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require
 from clipmem.embed.means import Means, unit_means
-from clipmem.store.atomic import atomic_file, atomic_write
+from clipmem.store.atomic import atomic_file, write_json
 from clipmem.store.hashing import file_sha256, json_sha256, pair_uid
+from clipmem.store.tables import write_parquet
 
 CARD = "clipmem.json"
 FORMAT = 1
@@ -62,14 +63,12 @@ def write_part(folder: Path, k: int, digits: int, means: Means, metadata: pl.Dat
     for file, values in ((image, means.image), (text, means.text)):
         with atomic_file(file) as stream:
             np.save(stream, values.cpu().numpy(), allow_pickle=False)
-    with atomic_file(table) as stream:
-        metadata.write_parquet(stream, compression="zstd", statistics=False)
+    write_parquet(table, metadata)
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     """Write `clipmem.json`: with what the folder was made."""
-    text = json.dumps({"format": FORMAT, "rows": "means", **card}, indent=1, allow_nan=False, ensure_ascii=False)
-    atomic_write(folder / CARD, (text + "\n").encode("utf-8", "surrogatepass"))
+    write_json(folder / CARD, {"format": FORMAT, "rows": "means", **card})
 
 
 def read_card(folder: Path) -> dict[str, Any] | None:

@@ -1,10 +1,5 @@
 """The reference of Déjà Vu's one-model test: which public captions a text-only model finds nearest to a caption.
 
-The published test takes a text embedder that was trained on other text (Jayaraman et al., NeurIPS 2024). Nothing of
-that kind comes with this package, and nothing is downloaded. So the reference is, unless the user gives vectors of an
-embedder of their own, TF-IDF: scikit-learn's `TfidfVectorizer` on runs of 2 to 4 characters inside words, in small
-letters, fitted on the public captions.
-
 When not to trust it: TF-IDF knows which letters two captions share, and no meaning: "sofa" is not nearer to "couch"
 than to "cat". It guesses worse than the published embedder where captions paraphrase, and it may guess better than f
 where names share words (on the emoji it does). So a gap of the one-model test holds the difference of the two guessers

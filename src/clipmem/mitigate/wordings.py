@@ -1,9 +1,4 @@
-"""Ways to say a caption otherwise, one class each: words left out, tags reordered, synonyms, templates.
-
-A kind makes variants of one caption from (caption, seed) alone. A new one is one class here, or in a file of its own,
-and one line in `WORDINGS`. None knows the image: leaving a word out or a synonym of another sense can make a right
-caption wrong. How often that happens to your captions, `mitigate/caption_variants.parquet` shows.
-"""
+"""Ways to say a caption otherwise, one class each: words left out, tags reordered, synonyms, templates."""
 
 import importlib
 import importlib.util

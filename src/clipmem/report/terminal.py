@@ -1,8 +1,4 @@
-"""Print screens: tables that fit 100 columns, plain lines where there is no terminal.
-
-A screen is the terminal templates of its sections. Text of the data is made visible and given to rich as `Text`, which
-reads no markup: a caption can neither color the screen nor move the cursor. Draws no figure, loads no plotting library.
-"""
+"""Print screens: tables that fit 100 columns, plain lines where there is no terminal."""
 
 import html
 import io

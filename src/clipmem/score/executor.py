@@ -1,10 +1,4 @@
-"""The one execution of a score: the bank's sums first, then every block of pairs, then the alignment parts of all.
-
-A study and `clipmem score` differ only in where embeddings come from (see `clipmem.score.sides`) and in the design that
-combines the parts. A pair is left out when its image does not decode or when one of the models has no usable embedding
-of it. Finished blocks wait in a `Job`, so that a stopped execution resumes; neither blocks nor the order of pairs
-change a bit of a score.
-"""
+"""The one execution of a score: the bank's sums first, then every block of pairs, then the alignment parts of all."""
 
 import io
 import time

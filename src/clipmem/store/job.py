@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from clipmem.base.errors import InputError, RunError, shorten
 from clipmem.base.paths import checked_path, reading
 from clipmem.base.require import require
-from clipmem.store.atomic import atomic_write, explain_write_errors, make_folder
+from clipmem.store.atomic import explain_write_errors, make_folder, write_json
 from clipmem.store.hashing import file_sha256
 
 _SHOWN = 6
@@ -77,9 +77,7 @@ class Job:
 
     def write_json(self, name: str, value: object) -> Path:
         """Write a JSON document of the folder atomically and return its path."""
-        path = self.path / name
-        atomic_write(path, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
-        return path
+        return write_json(self.path / name, value)
 
     # ---- claim
 

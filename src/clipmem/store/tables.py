@@ -8,7 +8,7 @@ import polars as pl
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require
-from clipmem.store.atomic import atomic_write
+from clipmem.store.atomic import atomic_file, atomic_write
 
 _UID = {"uid": pl.String}
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
@@ -75,6 +75,12 @@ def _completed(name: str, table: pl.DataFrame) -> pl.DataFrame:
     missing = [column for column in _EMPTY_IF_MISSING.get(name, ()) if column not in table.columns]
     empty = [pl.Series(column, [[]] * table.height, dtype=pl.List(pl.String)) for column in missing]
     return table.with_columns(empty) if empty else table
+
+
+def write_parquet(path: Path, table: pl.DataFrame) -> None:
+    """Write any table atomically."""
+    with atomic_file(path) as stream:
+        table.write_parquet(stream, compression="zstd", statistics=False)
 
 
 def write_table(path: Path, name: str, table: pl.DataFrame) -> None:

@@ -1,15 +1,10 @@
 """`clipmem evaluate`: what models can do, on a study's own external pairs or on any labelled source.
 
-A source is given as in a recipe's `[data]`. Zero-shot classification and retrieval take all of its pairs; a probe is
-trained on about 60 % of them, by whole groups of near-duplicates, C being chosen on a fifth of those, and tested on the
-rest. Without a caption column its labels are its captions, and retrieval is not measured.
-
 When not to trust it: pairs that a model was trained on are left out only where their uid says so (same picture bytes,
 same captions). The same picture in another file, or with other captions, is not recognised.
 """
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,7 +32,7 @@ from clipmem.evaluate.prompts import Prompts, read_templates
 from clipmem.evaluate.utility import TestPairs, Utility, tested_pairs
 from clipmem.models import given
 from clipmem.models.protocol import DualEncoder
-from clipmem.store.atomic import atomic_write
+from clipmem.store.atomic import write_json
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.study import early, execution, utility
@@ -168,8 +163,7 @@ def evaluate_given(
     document = evaluate_source(
         models, recipe, left_out=frozenset(), device=how.device, count=how.threads, reporter=reporter
     )
-    atomic_write(out, (json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
-    return Evaluated(document, out)
+    return Evaluated(document, write_json(out, document))
 
 
 def _models_of(study: PlannedStudy) -> list[_Model]:

@@ -184,7 +184,7 @@ def _died(error: BrokenProcessPool, models: Sequence[TrainingSet], board: Board,
 
 
 class LocalEngine:
-    """This machine alone."""
+    """This machine alone; what every engine does where it says nothing else: train and embed the missing models."""
 
     def fit(self, how: Execution) -> Execution:
         """Change nothing."""

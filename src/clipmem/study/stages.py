@@ -32,7 +32,6 @@ from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.store.job import Job
 from clipmem.study import decoding, dejavu, early, execution, speed, utility
-from clipmem.study.engines import Engine
 from clipmem.study.loaded import gallery_images, seconds_of
 from clipmem.study.models import StudyModels, open_models
 from clipmem.study.plan import CACHE, PlannedStudy, check_needs
@@ -53,7 +52,7 @@ class Study:
     command: str = ""
     user_set: Sequence[str] = ()
     device: str = "auto"
-    engine: Engine = field(default_factory=LocalEngine)
+    engine: LocalEngine = field(default_factory=LocalEngine)
     strict: bool = False
     allow_long: bool = False
 

@@ -1,9 +1,4 @@
-"""Utility in a study: its part of the stage `evaluate`, on the external pairs, which no model trained on.
-
-A probe is trained on the shared pairs, which every model of a four-way study trained on; where there are none it is
-trained on all pairs that are not external, and the document says so. Pairs without a label take no part in
-classification; where none has one, retrieval alone is measured, and the document says why.
-"""
+"""Utility in a study: its part of the stage `evaluate`, on the external pairs, which no model trained on."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -7,48 +7,17 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 from clipmem.base.require import require
 from clipmem.base.suggest import did_you_mean
 from clipmem.study import child
 
 if TYPE_CHECKING:
-    from clipmem.study.execution import Execution
-    from clipmem.study.plan import PlannedStudy
-    from clipmem.study.pool import TimeBreakdown
-    from clipmem.train.paired import TrainingSet
+    from clipmem.study.pool import LocalEngine
 
 NAMES = ("local", "ray")
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """Trains models and embeds pairs of a planned run folder."""
-
-    def fit(self, how: "Execution") -> "Execution":
-        """Return what was resolved for this machine, changed to what this engine does; goes into the manifest."""
-        ...
-
-    def train(
-        self, study: "PlannedStudy", models: "Sequence[TrainingSet]", *, progress: Callable[[int, str], object]
-    ) -> "TimeBreakdown":
-        """Train the models that are missing; write each, and then its marker.
-
-        Args:
-            study: The study.
-            models: The models that are missing.
-            progress: Called with the number of steps done since the last call, and a note.
-        """
-        ...
-
-    def embed(
-        self, study: "PlannedStudy", models: "Sequence[TrainingSet]", *, progress: Callable[[int], object]
-    ) -> list[Path]:
-        """Embed all pairs with every model and return the files written; `progress` is called with pairs done."""
-        ...
 
 
 def check_name(name: str) -> None:
@@ -60,7 +29,7 @@ def check_name(name: str) -> None:
 
 
 @contextlib.contextmanager
-def open_engine(name: str) -> Generator[Engine]:
+def open_engine(name: str) -> Generator["LocalEngine"]:
     """Open an engine for the length of the block."""
     check_name(name)
     if launched():

@@ -21,7 +21,7 @@ from clipmem.base.errors import ClipmemError, InputError, RunError
 from clipmem.base.machine import cores
 from clipmem.base.require import require
 from clipmem.embed import passes
-from clipmem.study import execution, pool, work
+from clipmem.study import pool, work
 from clipmem.study.child import Board
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.pool import check_processes
@@ -43,15 +43,11 @@ def _call(task: pool.Task, board: str, **options: Any) -> dict[str, Any]:
 
 
 @dataclass
-class RayEngine:
+class RayEngine(pool.LocalEngine):
     """A connected Ray."""
 
     ray: Any
     largest: int
-
-    def fit(self, how: execution.Execution) -> execution.Execution:
-        """Change nothing: the manifest is that of the local engine."""
-        return how
 
     def train(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
