@@ -42,7 +42,7 @@ def test_engines_are_known_by_name(monkeypatch):
     assert not engines.is_first()
     assert message(engines.check_name, "ray") == (
         "--engine ray under torchrun: got two ways to share the work, expected one of them. "
-        "Leave --engine away to train one model on many processes, or start without torchrun."
+        "Omit --engine, or start without torchrun."
     )
 
 

@@ -82,7 +82,7 @@ def test_what_clipmem_writes_is_read_bit_for_bit_and_never_normalised(tmp_path):
         layout.Layout(tmp_path)
     assert str(error.value) == (
         f"embeddings in {tmp_path}: got 1 of 2 parts, expected all of them. "
-        "Run the command that made the folder again: it goes on where it stopped."
+        "Run the command that made the folder again: it resumes."
     )
     layout.write_part(tmp_path, 1, 1, Means(*(values[4:] for values in means)), table[4:])
     found = layout.Layout(tmp_path)
@@ -187,7 +187,7 @@ def test_what_is_a_folder_of_embeddings(tmp_path):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (break_kind, "got an array of int64 with shape (3, 8), expected numbers with a point, shape (rows, d)."),
+        (break_kind, "got an array of int64 with shape (3, 8), expected floating-point numbers, shape (rows, d)."),
         (break_pickle, "got not readable as .npy ("),
         (break_table, "got not readable as Parquet ("),
         (break_card, "got format 9, expected format 1 or older. Update clipmem."),

@@ -109,7 +109,7 @@ def first_batch(encoder, views):
     settings = section("simclr", batch_size=N)
     texts = loop._tokenize(encoder, data_of().captions)
     plan = TrainingSet("f", 0, UIDS, N)
-    batch = next(loop._batches(encoder, views, data_of(), texts, plan, settings, "cpu"))
+    batch = next(loop._batches(Towers(encoder, "fp32", "cpu"), views, data_of(), texts, plan, settings))
     encoder.module.train()
     with torch.no_grad():
         images = [encoder.encode_image(view).double().tolist() for view in batch.views]
@@ -301,8 +301,8 @@ def test_labels_follow_their_pictures(micro):
     settings, plan = section("supervised", batch_size=5), TrainingSet("f", 0, UIDS, N)
     texts = loop._tokenize(micro, data_of().captions)
     data = data_of(labels=np.arange(N) + 100)
-    seen = []
-    for number, batch in enumerate(loop._batches(micro, 1, data, texts, plan, settings, "cpu")):
+    seen, towers = [], Towers(micro, "fp32", "cpu")
+    for number, batch in enumerate(loop._batches(towers, 1, data, texts, plan, settings)):
         slots = plan.batches(5, number // 3)[number % 3]
         assert batch.labels.tolist() == (slots + 100).tolist()
         seen += batch.labels.tolist()
@@ -313,7 +313,7 @@ def test_number_of_classes_is_part_of_the_settings_hash(micro):
     def settings_hash(classes):
         objective = Supervised(4, classes, seed=0)
         plan = TrainingSet("f", 0, UIDS, N)
-        record = describe(micro, objective, plan, section("supervised"), steps=1, precision="fp32", device="cpu")
+        record = describe(Towers(micro, "fp32", "cpu"), objective, plan, section("supervised"), 1)
         return record["settings_sha256"]
 
     assert settings_hash(3) == settings_hash(3) != settings_hash(4)
@@ -332,13 +332,13 @@ def test_number_of_classes_is_part_of_the_settings_hash(micro):
             LABELS - 1,
             0,
             "labels: got values from -1 to 1, expected class indices from 0 to 1. "
-            "Number the classes from 0, and leave out pairs without a class.",
+            "Number the classes from 0, and omit pairs without a class.",
         ),
         (
             LABELS,
             2,
             "labels: got values from 0 to 2, expected class indices from 0 to 1. "
-            "Number the classes from 0, and leave out pairs without a class.",
+            "Number the classes from 0, and omit pairs without a class.",
         ),
         (LABELS * 0, 0, "labels: got one class, expected two or more. Choose a column that tells pairs apart."),
     ],

@@ -252,13 +252,13 @@ def test_a_finished_table_is_not_made_again_and_other_settings_are_refused(tmp_p
             (arrays(1), arrays(2, n=22)),
             {},
             "pairs: got 22 uids, 22 of them different, for arrays of [22, 23] pairs, expected one pair or more, "
-            "a uid for each, and the same pairs in all arrays. Leave uids out to number the pairs.",
+            "a uid for each, and the same pairs in all arrays. Omit uids to number the pairs.",
         ),
         (
             (arrays(1, n=0), arrays(2, n=0)),
             {},
             "pairs: got 0 uids, 0 of them different, for arrays of [0] pairs, expected one pair or more, a uid "
-            "for each, and the same pairs in all arrays. Leave uids out to number the pairs.",
+            "for each, and the same pairs in all arrays. Omit uids to number the pairs.",
         ),
         (
             (arrays(1), [arrays(2), arrays(3)]),

@@ -22,6 +22,7 @@ from clipmem.testing.tiny import picture
 from clipmem.train import loop
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.numerics import computing, resolve_precision, threads
+from clipmem.train.objectives import Towers
 from clipmem.train.objectives.clip import Clip
 from clipmem.train.paired import TrainingSet, check_paired, training_set
 from clipmem.train.record import describe, state_hash
@@ -252,14 +253,14 @@ def test_every_picture_comes_with_a_caption_of_its_own(fresh, tmp_path, monkeypa
 
 
 def record_of(encoder, **changes):
-    how = {"steps": 4, "precision": "fp32", "device": "cpu"}
     plan = {
         "rows": list(range(10)),
         "shared": 6,
         **{k: v for k, v in changes.items() if k in ("rows", "shared", "seed")},
     }
     settings = section(**{k: v for k, v in changes.items() if k in ("lr", "batch_size", "epochs")})
-    return describe(encoder, Clip(), plan_of(plan.pop("rows"), **plan), settings, **how)
+    towers = Towers(encoder, "fp32", "cpu")
+    return describe(towers, Clip(), plan_of(plan.pop("rows"), **plan), settings, 4)
 
 
 def test_record_tells_orders_apart(micro):

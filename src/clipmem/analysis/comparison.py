@@ -35,8 +35,6 @@ class Point(NamedTuple):
 def front(points: Sequence[Point]) -> list[str]:
     """Name the runs that no other run beats, by rising memorization: the Pareto front by the means alone.
 
-    A run beats another if its memorization is not higher and its utility not lower, and one of them is better.
-
     Example:
         >>> front([Point("a", 0.5, 0.5), Point("b", 0.25, 0.75), Point("c", 0.125, 0.25)])
         ['c', 'b']
@@ -52,18 +50,11 @@ def _beats(a: Point, b: Point) -> bool:
 def compare(
     runs: Sequence[FinishedRun], *, measure: str = "clipmem", confidence: float | None = None
 ) -> dict[str, Any]:
-    """Compare runs with the first of them, and return what `compare.json` holds.
-
-    `measure` is `clipmem` or `clipmem_norm`; `confidence` is by default that of the baseline's recipe.
-
-    Raises:
-        InputError: Fewer than two runs, two of one name, an unknown measure, or an unfair comparison.
-    """
+    """Compare runs with the first of them, and return what `compare.json` holds."""
     require_one_of("measure", measure, MEASURES)
     got = f"{len(runs)} run{'s' * (len(runs) != 1)}"
-    require(
-        len(runs) > 1, "clipmem compare", got, "two or more, the baseline first", "Name the run without mitigation."
-    )
+    expected = "two or more, the baseline first"
+    require(len(runs) > 1, "clipmem compare", got, expected, "Name the run without mitigation.")
     names = [run.name for run in runs]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     require(not twice, "clipmem compare", f"two runs named {twice}", "names that tell runs apart", "Rename a folder.")
@@ -108,11 +99,7 @@ def _memorization(run: FinishedRun, uids: set[str], measure: str) -> list[float]
 
 def _differences(baseline: FinishedRun, run: FinishedRun, measure: str, confidence: float) -> list[dict[str, Any]]:
     candidates, external = common(baseline, run), common(baseline, run, "external")
-    groups = {
-        measure: candidates,
-        f"{measure} planted": candidates & baseline.planted,
-        f"{measure} control": external,
-    }
+    groups = {measure: candidates, f"{measure} planted": candidates & baseline.planted, f"{measure} control": external}
     rows = [
         _row(run.name, name, "memorization", _memorization(run, uids, measure), _memorization(baseline, uids, measure))
         | {"n": len(uids)}
@@ -206,9 +193,7 @@ def _front_of(
     runs: Sequence[FinishedRun], rows: Sequence[Mapping[str, Any]], measure: str, utility: str
 ) -> dict[str, Any]:
     """Place the runs by their differences from the baseline, which lies at (0, 0)."""
-    places: list[dict[str, Any]] = [
-        {"run": runs[0].name, "memorization": _place(None), "utility": _place(None)},
-    ]
+    places: list[dict[str, Any]] = [{"run": runs[0].name, "memorization": _place(None), "utility": _place(None)}]
     for run in runs[1:]:
         by_name = {row["measure"]: row for row in rows if row["run"] == run.name}
         places.append({"run": run.name, "memorization": _place(by_name[measure]), "utility": _place(by_name[utility])})

@@ -32,18 +32,11 @@ BETWEEN = ("clip", ("supervised", "simclr"))
 
 
 def curves_of(units: pl.DataFrame, *, run: str, objective: str) -> pl.DataFrame:
-    """Average UnitMem over the units of each layer of the image tower, for each model of a run: `CURVES_SCHEMA`.
-
-    `n_units` counts the units that are not dead (0 for every pair); the others have no UnitMem. `unitmem` has the mean
-    of the other pairs, the published equation, `unitmem_median` their median, the published code.
-    """
+    """Average UnitMem over the units of each layer of the image tower, for each model of a run: `CURVES_SCHEMA`."""
     image = units.filter(pl.col("tower") == "image")
     return (
         image.group_by("side", "seed", "kind", "layer")
-        .agg(
-            pl.col("unitmem").count().cast(pl.Int64).alias("n_units"),
-            pl.col("unitmem", "unitmem_median").mean(),
-        )
+        .agg(pl.col("unitmem").count().cast(pl.Int64).alias("n_units"), pl.col("unitmem", "unitmem_median").mean())
         .with_columns(
             pl.lit(run).alias("run"),
             pl.lit(objective).alias("objective"),
@@ -55,13 +48,7 @@ def curves_of(units: pl.DataFrame, *, run: str, objective: str) -> pl.DataFrame:
 
 
 def compare_curves(curves: pl.DataFrame, confidence: float = 0.95, value: str = "unitmem") -> dict[str, Any]:
-    """Compare the runs of a table of curves, with the same seeds, kinds and layers, by layer: a JSON document.
-
-    curves: mean, low and high over seeds (Student's t) of every run, side, kind and layer;
-    trained: f minus g of every run, kind and layer, paired by seed, with `p` and Holm's `p_holm` over all of them;
-    differences: first minus second run under f for every couple of runs, kind and layer, in the same form;
-    between: for each kind and layer, whether CLIP lies between supervised and SimCLR (see `between`).
-    """
+    """Compare the runs of a table of curves, with the same seeds, kinds and layers, by layer: a JSON document."""
     runs = curves["run"].unique(maintain_order=True).to_list()
     places = curves.select("kind", "layer", "layers").unique().sort("kind", "layer").rows(named=True)
     parts = curves.partition_by("run", "side", "kind", "layer", as_dict=True)

@@ -31,11 +31,7 @@ ABOVE, BELOW = Claim("above"), Claim("below")
 
 @dataclass(frozen=True)
 class Effect:
-    """One measured effect, what is claimed of it, and whether that holds.
-
-    `low` and `high` are the interval of level `confidence`, None with one seed or where all seeds agree to the last
-    digit. The finding's verdict is that of its `primary` effect.
-    """
+    """One measured effect, what is claimed of it, and whether that holds."""
 
     measure: str
     estimate: float
@@ -69,11 +65,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of a figure. Published panels have a scale of their own: only order and shape compare with ours.
-
-    `ticks` are names instead of numbers at 0, 1, ...; where these have no order the points are not `joined`. The
-    `optimum` of each curve, its "lowest" or "highest" point, has a ring.
-    """
+    """A part of a figure. Published panels have a scale of their own: only order and shape compare with ours."""
 
     title: str
     xlabel: str
@@ -135,10 +127,7 @@ class Results:
 
 
 def widened(effect: Effect, low: float | None, high: float | None) -> Effect:
-    """Widen an interval over seeds, which is of these pairs, by that over pairs, which is of these models.
-
-    What covers both contains both; without the interval over pairs the effect has none either.
-    """
+    """Widen an interval over seeds, which is of these pairs, by that over pairs, which is of these models."""
     ends = (effect.low, effect.high, low, high)
     known = [end for end in ends if end is not None]
     return replace(effect, low=min(known), high=max(known)) if len(known) == len(ends) else _open(effect)
@@ -149,10 +138,7 @@ def _open(effect: Effect) -> Effect:
 
 
 def weakest(measure: str, effects: Sequence[Effect]) -> Effect:
-    """Join effects that must all hold on one side into one: the weakest end of each (an intersection-union test).
-
-    The joint effect is claimed, and shown, exactly when each of them is; no further correction is needed.
-    """
+    """Join effects that must all hold on one side into one: the weakest end of each (an intersection-union test)."""
     first = effects[0]
     pick = min if first.claim.side == "above" else max
     estimate = pick(one.estimate for one in effects)
@@ -171,12 +157,7 @@ def optimum(
     at: int | None = None,
     primary: bool = False,
 ) -> list[Effect]:
-    """Test whether a sweep has its best inside: the best inner level against BOTH ends, one row of values a level.
-
-    A best level inside the range is not yet an optimum. `at` is the level that was claimed; without it each seed is
-    judged at the level that is best for the other seeds, so that choosing the level favors nobody. [] without an inner
-    level or, where the level is chosen, with one seed.
-    """
+    """Test whether a sweep has its best inside: the best inner level against BOTH ends, one row of values a level."""
     table = np.asarray([list(own) for own in values], dtype=np.float64)
     levels, seeds = table.shape if table.ndim == 2 else (0, 0)
     if levels < 3 or (at is None and seeds < 2):
@@ -195,11 +176,7 @@ def _best(table: np.ndarray, seed: int, claim: Claim) -> int:
 def mitigated(
     results: Results, base: RunSpec, run: RunSpec, name: str, *, size: float = 0.0, primary: bool = False
 ) -> list[Effect]:
-    """Measure a mitigation: the relative change of CLIPMem, claimed below 0, and of each utility, claimed above 0.
-
-    The relative change under seed k is (m_k - b_k) / mean(b), over the candidates that both trained on; `size` is the
-    published one, without sign. Where it is primary, it is the change of CLIPMem that is.
-    """
+    """Measure a mitigation: the relative change of CLIPMem, claimed below 0, and of each utility, claimed above 0."""
     before = np.array(results.memorization(base, among=run))
     after = np.array(results.memorization(run, among=base))
     scale = abs(float(before.mean())) or 1.0

@@ -4,8 +4,6 @@ What must be the same as in the baseline: data, split, alignment with its weight
 were shown. Training more is the simplest way to memorize more and to be more useful, so it must not pass for a method's
 effect. For a run that *removed* pairs "as often" cannot be had in total: either the presentations in all or the passes
 over the pairs that are left must be the same. Memorization is then compared over the candidates that both trained on.
-
-What may differ is everything else, a mitigation above all; it is listed beside the result.
 """
 
 import json
@@ -45,11 +43,7 @@ _RULES: tuple[tuple[str, Callable[[FinishedRun], object], str], ...] = (
 
 
 def check_fair(baseline: FinishedRun, other: FinishedRun, *, measure: str = "clipmem") -> None:
-    """Refuse a run that does not compare with the baseline; `clipmem_norm` needs one normaliser in both.
-
-    Raises:
-        InputError: Something that must be the same is not; both sides and the reason are shown.
-    """
+    """Refuse a run that does not compare with the baseline; `clipmem_norm` needs one normaliser in both."""
     for name, value, reason in _RULES:
         there, here = apart(value(other), value(baseline))
         _same(baseline, other, name, there, here, reason)

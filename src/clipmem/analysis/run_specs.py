@@ -1,13 +1,4 @@
-"""The runs that findings need: changes to a base study, each under a key; and how large a reproduction is.
-
-The key is a hash of the resolved recipe, so that two findings which ask for the same run share it. A run that removes
-pairs reads the scores of a parent; the parent's key stands for the path of its folder, which is another one on every
-machine.
-
-Scales: `tiny` shows that every part works, in minutes; its intervals are wide and most of its verdicts are
-inconclusive. `laptop` is meant to decide. `published` takes the sizes of the paper and needs a GPU machine and the
-user's data.
-"""
+"""The runs that findings need: changes to a base study, each under a key; and how large a reproduction is."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -28,11 +19,7 @@ _UNTOLD = ("split.independent=", "split.external=", "split.planted=0", "embed.")
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run: `settings` change the base recipe, and the scores of `parent` say which pairs are removed.
-
-    `localize` tells whether its layers are measured as well; `cost` is the training time of a presentation, in that of
-    the base study, for the estimate only.
-    """
+    """A run: `settings` change the base recipe, and the scores of `parent` say which pairs are removed."""
 
     settings: tuple[str, ...] = ()
     parent: "RunSpec | None" = None
@@ -143,12 +130,7 @@ SCALES = {
         Scale(
             name="laptop",
             recipe="demo",
-            settings=(
-                *_sizes(500, 150, 500),
-                "model.name=clipmem-i64-t64",
-                "train.epochs=24",
-                "localize.pairs=200",
-            ),
+            settings=(*_sizes(500, 150, 500), "model.name=clipmem-i64-t64", "train.epochs=24", "localize.pairs=200"),
             seeds=5,
             removal=_sizes(400, 400, 500),
             removed=(0.0, 0.02, 0.05, 0.2, 0.4),

@@ -1,9 +1,4 @@
-"""Errors that say what, got, expected and what to do, in one line.
-
-A user's mistake raises an `InputError` (exit code 2); a run that failed for another reason raises a `RunError`
-(exit code 1). Both are `ClipmemError`, and each also has a parent from the standard library, so that code which
-catches `ValueError` or `RuntimeError` goes on working.
-"""
+"""Errors that say what, got, expected and what to do, in one line."""
 
 
 class ClipmemError(Exception):

@@ -31,11 +31,7 @@ def reset_peak_memory() -> bool:
 
 
 def peak_memory(*, since_reset: bool) -> int | None:
-    """Return the largest memory of this process in bytes, interpreter and libraries (some 500 MB) included.
-
-    Pages of the pixel cache that the system keeps for several processes count in each of them. Where the peak cannot be
-    reset, a process that trains several models keeps the largest of all; None where it is not known.
-    """
+    """Return the largest memory of this process in bytes, interpreter and libraries (some 500 MB) included."""
     if since_reset:
         for line in _STATUS.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):

@@ -1,8 +1,4 @@
-"""Paths that a user names: the one place where what an operating system says of them becomes an `InputError`.
-
-`checked_path` is for the text of a path, before it is used; `as_input_error` and `reading` are for what the operating
-system says when it is used. Opens no files.
-"""
+"""Paths that a user names: the one place where what an operating system says of them becomes an `InputError`."""
 
 import contextlib
 import errno
@@ -11,6 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from clipmem.base.errors import ClipmemError, InputError, RunError, shorten, shorten_text
+from clipmem.base.require import require
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # errors of the machine; all others say that the path is wrong
@@ -34,13 +31,8 @@ def checked_path(path: str | Path, what: str) -> Path:
         got = "the character NUL in a path"
     elif len(encoded) > _PATH or any(len(name) > _NAME for name in encoded.split(b"/")):
         got = f"a path of {len(encoded):,} bytes"
-    if got:
-        raise InputError(
-            f"{what} {shorten(str(path))}",
-            got=got,
-            expected=f"at most {_NAME} bytes a name and {_PATH:,} in all, without NUL",
-            hint="Check the path.",
-        )
+    expected = f"at most {_NAME} bytes a name and {_PATH:,} in all, without NUL"
+    require(not got, f"{what} {shorten(str(path))}", got, expected, "Check the path.")
     return Path(path)
 
 

@@ -1,7 +1,4 @@
-"""How a picture becomes the square that a model takes: size, what happens to the longer side, how pixels are weighed.
-
-Models differ in it, so every cache of decoded pictures is made for one geometry.
-"""
+"""How a picture becomes the square that a model takes: size, what becomes of the longer side, and scaling."""
 
 from typing import Literal, NamedTuple
 

@@ -32,8 +32,6 @@ def generator(root: int, *names: str | int) -> np.random.Generator:
 def bootstrap_counts(stream: np.random.Generator, draws: int, items: int) -> NDArray[np.int64]:
     """Draw `items` of `items` things with replacement, `draws` times; return how often each one was drawn.
 
-    A histogram of every row, made by one bincount over shifted indices.
-
     Example:
         >>> bootstrap_counts(generator(0, "a"), 2, 5).sum(axis=1).tolist()
         [5, 5]

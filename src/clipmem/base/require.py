@@ -1,7 +1,4 @@
-"""Checks of what a user gave: one call where the check is made; each raises an `InputError` of four parts.
-
-`raise InputError` remains where a message needs values that exist only when the check fails.
-"""
+"""Checks of what a user gave: one call where the check is made; each raises an `InputError` of four parts."""
 
 import math
 from collections.abc import Iterable
@@ -29,10 +26,7 @@ def require_one_of(what: str, value: object, choices: Iterable[str], hint: str =
         >>> require_one_of("--device", "cpu", ("auto", "cpu", "cuda"))
     """
     known = list(choices)
-    if value not in known:
-        raise InputError(
-            what, got=shorten(value), expected=", ".join(known), hint=hint or did_you_mean(str(value), known)
-        )
+    require(value in known, what, shorten(value), ", ".join(known), hint or did_you_mean(str(value), known))
 
 
 def require_range(
@@ -59,10 +53,5 @@ def require_columns(what: str, columns: Iterable[str], needed: Iterable[str], hi
     """
     there = list(columns)
     missing = [name for name in needed if name not in there]
-    require(
-        not missing,
-        what,
-        f"the columns {', '.join(map(shorten_text, there[:40])) or 'none'}",
-        f"also {', '.join(missing)}",
-        hint or "Check that this is the right file.",
-    )
+    got, hint = f"the columns {', '.join(map(shorten_text, there[:40])) or 'none'}", hint or "Check the file."
+    require(not missing, what, got, f"also {', '.join(missing)}", hint)

@@ -68,12 +68,8 @@ def inspect(
         print_screen("inspected", found, Console())
     if not found["usable"]:
         tried = found["problems"]["decoded"]
-        raise InputError(
-            f"{path}",
-            got=f"no picture that decodes, of {tried:,}",
-            expected="pictures",
-            hint="See the reasons above.",
-        )
+        got = f"no picture that decodes, of {tried:,}"
+        raise InputError(f"{path}", got=got, expected="pictures", hint="See the reasons above.")
 
 
 @data.command

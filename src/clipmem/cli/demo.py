@@ -28,11 +28,6 @@ def demo(
         out = Path("clipmem-demo-quick")
     settings = [] if seeds is None else [f"train.seeds={list(range(seeds))}"]
     command = " ".join(
-        [
-            "clipmem demo",
-            *(["--quick"] if quick else []),
-            *([f"--seeds {seeds}"] if seeds else []),
-            f"--out {out}",
-        ]
+        ["clipmem demo", *(["--quick"] if quick else []), *([f"--seeds {seeds}"] if seeds else []), f"--out {out}"]
     )
     run_and_show("quick" if quick else "demo", out, settings=settings, command=command)

@@ -60,25 +60,11 @@ def evaluate(
     from clipmem.study.evaluating import data_section, evaluate_given, evaluate_run
 
     section = data_section(data, source, label=label_column, caption=caption_column, image=image_column)
+    changes = {"labels": labels, "classnames": classnames, "templates": templates}
     with TerminalReporter(Console(stderr=True)) as reporter:
         if folder is not None:
-            found = evaluate_run(
-                folder,
-                data=section,
-                labels=labels,
-                classnames=classnames,
-                templates=templates,
-                name=name,
-                reporter=reporter,
-            )
+            found = evaluate_run(folder, data=section, name=name, reporter=reporter, **changes)
         else:
-            found = evaluate_given(
-                model,
-                section,
-                out or Path(f"{name or 'utility'}.json"),
-                labels=labels,
-                classnames=classnames,
-                templates=templates,
-                reporter=reporter,
-            )
+            out = out or Path(f"{name or 'utility'}.json")
+            found = evaluate_given(model, section, out, reporter=reporter, **changes)
     print_screen("evaluated", found.document, Console(), f"Written: {found.file}")

@@ -42,18 +42,11 @@ def init(
     shown = str(path) == "-"
     if path.exists() and not force and not shown:
         raise InputError(
-            f"{path}",
-            got="a file that exists",
-            expected="a new name",
-            hint="Choose another one, or add --force.",
+            f"{path}", got="a file that exists", expected="a new name", hint="Choose another one, or add --force."
         )
     if preset and (data or source or protocol != "four-way"):
-        raise InputError(
-            f"--preset {preset}",
-            got="--data, --source or --protocol with it",
-            expected="a preset alone",
-            hint="Omit --preset to start from your data.",
-        )
+        got, hint = "--data, --source or --protocol with it", "Omit --preset to start from your data."
+        raise InputError(f"--preset {preset}", got=got, expected="a preset alone", hint=hint)
     if data:
         begun = starting.start(data, protocol=protocol, source=source, settings=set_)
     else:

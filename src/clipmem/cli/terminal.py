@@ -1,8 +1,8 @@
 """Progress and results on a terminal, and plain lines where there is none."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -102,33 +102,13 @@ class TerminalReporter:
         self._close()
 
 
-def run_and_show(
-    recipe: str | Path,
-    out: Path,
-    *,
-    settings: Sequence[str],
-    command: str,
-    device: str = "auto",
-    engine: str = "local",
-    strict: bool = False,
-    allow_long: bool = False,
-) -> None:
-    """Make a study with progress on stderr, then print its tables and the report's path on stdout."""
+def run_and_show(recipe: str | Path, out: Path, **options: Any) -> None:
+    """Make a study (see `api.run`) with progress on stderr, then print its tables and the report's path on stdout."""
     if not is_first():  # one of many processes under torchrun: the first one does the talking
-        api.run(recipe, out, settings=settings, device=device)
+        api.run(recipe, out, **options)
         return
     with TerminalReporter(Console(stderr=True)) as reporter:
-        api.run(
-            recipe,
-            out,
-            settings=settings,
-            device=device,
-            engine=engine,
-            reporter=reporter,
-            command=command,
-            strict=strict,
-            allow_long=allow_long,
-        )
+        api.run(recipe, out, reporter=reporter, **options)
     from clipmem.report.terminal import print_run
 
     print_run("report", out, Console())

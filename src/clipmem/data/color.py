@@ -68,10 +68,7 @@ def distort(pixels: Images, keys: np.ndarray, *, seed: int, strength: float, gre
 
 
 def recolor(pixels: Images, drawn: Colors) -> Images:
-    """Apply what was drawn, each operation to the images that were drawn for it: jitter, then gray, then blur.
-
-    Values in [0, 1] stay in [0, 1].
-    """
+    """Apply what was drawn, each operation to the images that were drawn for it: jitter, then gray, then blur."""
     values = pixels.clone()
     for chosen, amount, change in (
         (drawn.jitter, drawn.brightness, adjust_brightness),
@@ -123,10 +120,7 @@ def adjust_hue(pixels: Images, turn: Amounts) -> Images:
 
 
 def gaussian_blur(pixels: Images, sigma: Amounts) -> Images:
-    """Blur each image by a Gaussian of its own sigma, in pixels; edges are mirrored.
-
-    The kernel has an odd number of pixels, about a tenth of the side and at least 3.
-    """
+    """Blur each image by a Gaussian of its own sigma, in pixels; edges are mirrored."""
     n, channels, size, _ = pixels.shape
     half = kernel_size(size) // 2
     at = torch.arange(-half, half + 1, dtype=pixels.dtype, device=pixels.device)

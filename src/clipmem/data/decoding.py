@@ -78,13 +78,7 @@ def decode(
     resize_mode: ResizeMode = "shortest",
     interpolation: Interpolation = "bicubic",
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """Decode one image to RGB; of an animation, the first frame.
-
-    `size` is the side of the square in pixels, `name` what a message calls the image; for the others see `Geometry`.
-
-    Raises:
-        DecodeError: The bytes are not an image of a known format, are truncated or damaged, or are too many.
-    """
+    """Decode one image to RGB; of an animation, the first frame."""
     geometry = Geometry(size, resize_mode, interpolation)
     with _checked(data, name):
         image = _opened(data, name)
@@ -105,9 +99,8 @@ def _checked(data: bytes, name: str) -> Generator[None]:
     if not data:
         raise DecodeError(name, EMPTY, got="0 bytes", expected="an image", hint="Remove or replace that image.")
     if len(data) > MAX_BYTES:
-        raise DecodeError(
-            name, MANY_BYTES, got=f"{len(data):,} bytes", expected=f"at most {MAX_BYTES:,}", hint="Remove that image."
-        )
+        got, expected = f"{len(data):,} bytes", f"at most {MAX_BYTES:,}"
+        raise DecodeError(name, MANY_BYTES, got=got, expected=expected, hint="Remove that image.")
     try:
         with warnings.catch_warnings():
             # Pillow warns of broken EXIF and of its own, higher cap: what matters is raised
@@ -139,13 +132,10 @@ def _opened(data: bytes, name: str) -> Image.Image:
     bits = tags.get(_BITS_PER_SAMPLE, (16,)) if image.mode.startswith("I;16") else ()
     wide = image.mode in {"I", "F"} and image.format != "PNG"  # PNG has 16 bits in whatever mode they are read
     if wide or (bits and tuple(bits) != (16,)):
-        raise DecodeError(
-            name,
-            SCALE,
-            got=f"gray of mode {image.mode}{f' with {bits[0]} bits' if bits else ''}",
-            expected="8 bits, or 16 without a sign, in a sample",
-            hint="Save it with 8 bits in a sample.",
-        )
+        got = f"gray of mode {image.mode}{f' with {bits[0]} bits' if bits else ''}"
+        expected = "8 bits, or 16 without a sign"
+        hint = "Save it with 8 bits in a sample."
+        raise DecodeError(name, SCALE, got=got, expected=f"{expected}, in a sample", hint=hint)
     tile = [int(tags.get(tag, 0)) for tag in _TILE_SIDES]
     for what, (width, height) in (("pixels", image.size), ("pixels in a tile", tile)):
         if width * height > MAX_PIXELS:

@@ -1,10 +1,5 @@
 """Exact and near duplicates: images so alike that a model which saw one has seen the other.
 
-CLIPMem compares a model that saw a pair with one that did not. A copy of the pair on the other side breaks
-that, so a split moves whole groups only (`splits.assign_roles`). Where the data name no groups, this module
-finds them: a 64-bit difference hash of gray proposes pairs, the correlation of two 16 x 16 color thumbnails
-decides, and whatever touches becomes one group.
-
 The limits below were chosen among others on the 1,906 Noto images that ship with the package; the module docstring of
 `tests/science/test_duplicate_rates.py` has the table. They join 56 of 1,814,553 pairs of different concepts, and find
 99 to 100 % of re-encoded, halved and darker copies, 87 % of brighter ones, 72 % of those with one pixel of 64 cut on
@@ -39,11 +34,7 @@ _PAIRS = 1 << 20  # proposed pairs a block: 8 MB an array
 
 
 def _cell_sums(pixels: UInt8[np.ndarray, "n size size 3"], rows: int, columns: int) -> Float64[np.ndarray, "n r c 3"]:
-    """Sum each cell of a rows x columns grid: size² times the cell's mean; border pixels count by overlap.
-
-    All weights are whole numbers (overlaps in units of 1/rows and 1/columns), so the sums are exact and the
-    same on every machine.
-    """
+    """Sum each cell of a rows x columns grid: size² times the cell's mean; border pixels count by overlap."""
     size = pixels.shape[1]
 
     def weights(cells: int) -> Float64[np.ndarray, "k size"]:
@@ -79,11 +70,7 @@ def thumbnails(pixels: UInt8[np.ndarray, "n size size 3"]) -> UInt8[np.ndarray, 
 
 
 def correlation(a: UInt8[np.ndarray, "n d"], b: UInt8[np.ndarray, "n d"]) -> Float64[np.ndarray, " n"]:
-    """Pearson correlation of thumbnails, row by row, over cells and colors together.
-
-    One mean for all three colors: brightness and contrast may differ, hue may not. A row with less contrast
-    than 4 levels correlates 0 with everything, so blank images do not pull one another together.
-    """
+    """Pearson correlation of thumbnails, row by row, over cells and colors together."""
     x, y, d = a.astype(np.float64), b.astype(np.float64), a.shape[1]
 
     def product(u: Float64[np.ndarray, "n d"], v: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, " n"]:
@@ -152,12 +139,7 @@ def duplicate_groups(
     distance: int = DISTANCE,
     keys: Sequence[str] | None = None,
 ) -> list[str]:
-    """Group images that are the same, nearly the same, or share a key; groups that touch become one.
-
-    Two images are joined if their pixels are identical; or if their hashes differ in at most `distance`
-    bits and their thumbnails correlate by at least `threshold`; or if their keys are equal. Blank images
-    are joined by identity or key only. At most 2^20 proposed pairs are held at a time, never n x n.
-    """
+    """Group images that are the same, nearly the same, or share a key; groups that touch become one."""
     _check_size(pixels)
     n = len(pixels)
     require(0 < threshold <= 1, "threshold", shorten(threshold), "above 0, at most 1", "Use 0.95 to 0.99.")

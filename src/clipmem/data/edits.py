@@ -17,11 +17,7 @@ _DRAWS = 3  # kind of edit, place, and which unit stays when all would go
 
 
 def caption_edits(caption: str, uid: str, *, count: int, dropout: float = 0.2, seed: int = 0) -> list[str]:
-    """Make up to `count` different edits of a caption; fewer when it is too short for more.
-
-    Edit k depends on (caption, uid, k) and the seed alone; asking for more keeps those that were there. `dropout` is
-    the share of words that an edit drops; at least one goes and one stays.
-    """
+    """Make up to `count` different edits of a caption; fewer when it is too short for more."""
     words = caption.split()
     seen, edits = {_folded(words)}, list[str]()
     key = pair_keys([uid])

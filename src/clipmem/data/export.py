@@ -1,9 +1,4 @@
-"""Write pairs as webdataset tars, Parquet or an image folder: the same images, byte for byte, and the same captions.
-
-Read back, the pairs have the same uids, and so the same scores. Made twice from the same source, the files have the
-same bytes (Parquet: with the same version of pyarrow). Names of members and files are numbers: what a source called a
-record stands in its column `key` and is never used as a path. Pictures that do not decode are left out and returned.
-"""
+"""Write pairs as webdataset tars, Parquet or an image folder: the same images, byte for byte, and the same captions."""
 
 import io
 import itertools
@@ -39,12 +34,7 @@ class Item(NamedTuple):
 
 
 def export_pairs(
-    source: Source,
-    out: Path,
-    to: str,
-    *,
-    shard: int = SHARD,
-    progress: Callable[[int], object] = lambda _: None,
+    source: Source, out: Path, to: str, *, shard: int = SHARD, progress: Callable[[int], object] = lambda _: None
 ) -> tuple[int, list[Problem]]:
     """Write the usable pairs of a source into a new folder."""
     require_one_of("--to", to, FORMATS)

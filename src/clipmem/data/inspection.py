@@ -92,12 +92,7 @@ def runs(n: int, most: int, *, run: int) -> list[int]:
 
 
 def look_at(
-    source: Source,
-    pairs: pl.DataFrame,
-    order: Sequence[int],
-    *,
-    full: bool,
-    progress: Callable[[int, int], object],
+    source: Source, pairs: pl.DataFrame, order: Sequence[int], *, full: bool, progress: Callable[[int, int], object]
 ) -> Looked:
     """Read the headers of a sample of the images, decode some of them and compare those."""
     looked, n = Looked(), pairs.height

@@ -1,8 +1,4 @@
-"""Objects of images, for Déjà Vu memorization: a column of them read, and a user's own list put in place of it.
-
-What an object is, the labels say: categories of detectors or annotators, keywords. A pair without an object does not
-count in Déjà Vu. The measure sees no object that the labels do not name.
-"""
+"""Objects of images, for Déjà Vu memorization: a column of them read, and a user's own list put in place of it."""
 
 from pathlib import Path
 
@@ -23,13 +19,9 @@ def split_objects(value: object) -> list[str]:
 def object_lists(column: pl.Series) -> list[list[str]]:
     """Read a column of objects, see `split_objects`; null is no object, and numbers are refused."""
     empty = column.null_count() == len(column) or column.dtype == pl.List(pl.Null)
-    require(
-        empty or column.dtype in (pl.String, pl.List(pl.String)),
-        f"column {column.name!r}",
-        f"{column.dtype}",
-        "lists of text, or text with commas between the objects",
-        "Turn the objects into text.",
-    )
+    right, what = empty or column.dtype in (pl.String, pl.List(pl.String)), f"column {column.name!r}"
+    expected = "lists of text, or text with commas between the objects"
+    require(right, what, f"{column.dtype}", expected, "Turn the objects into text.")
     return [split_objects(value) for value in column.to_list()]
 
 
@@ -40,12 +32,8 @@ def with_objects(pairs: pl.DataFrame, path: str) -> pl.DataFrame:
     table = read_table(Path(path), "[dejavu] objects", COLUMNS)
     uids = known_uids(table, pairs["uid"].to_list(), "[dejavu] objects")
     objects = dict(zip(uids, object_lists(table["objects"]), strict=True))
-    require(
-        any(objects.values()),
-        "[dejavu] objects",
-        f"no object in the {len(objects):,} rows of {path}",
-        "an object in at least one",
-        "Fill its column 'objects', or set dejavu.objects to an empty text.",
-    )
+    got = f"no object in the {len(objects):,} rows of {path}"
+    hint = "Fill its column 'objects', or unset dejavu.objects."
+    require(any(objects.values()), "[dejavu] objects", got, "an object in at least one", hint)
     column = pl.Series("objects", [objects.get(uid, []) for uid in pairs["uid"]], dtype=pl.List(pl.String))
     return pairs.with_columns(column)

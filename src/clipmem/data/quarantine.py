@@ -1,8 +1,4 @@
-"""What was left out of a study and why: one `Problem` a record that could not be used, and how to say it.
-
-A source keeps a `Ledger` while it reads its pairs: every record is in a pair, merged into one, or listed with a reason.
-Decoding adds the images that fail. A study writes all problems to `quarantine.parquet` and goes on with the rest.
-"""
+"""What was left out of a study and why: one `Problem` a record that could not be used, and how to say it."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,20 +24,7 @@ class Problem(NamedTuple):
 
 @dataclass
 class Ledger:
-    """What became of every record that a source has read: read = pairs + merged + left_out.
-
-    A record is what the format counts in: a row, a line, an annotation, an image with the text beside it, the members
-    of one key in a tar. The source counts it in `read` before anything is decided about it.
-
-    Attributes:
-        problems: What is listed, in the order in which it was met.
-        read: Records read.
-        pairs: Records that became a pair.
-        merged: Further records of an image that has one already.
-        left_out: Records that take no part; each is listed.
-        unnamed: Images in the folders of the data that no record names, where that is known.
-        ignored: Files and members that are no records, by what they are.
-    """
+    """What became of every record that a source has read: read = pairs + merged + left_out."""
 
     problems: list[Problem] = field(default_factory=list)
     read: int = 0
@@ -75,11 +58,8 @@ class Ledger:
     def check(self, name: str) -> None:
         """Check that every record is accounted for."""
         if self.read != self.pairs + self.merged + self.left_out:
-            raise RunError(
-                f"{name}: got {self.read:,} records, of which {self.pairs:,} are pairs, {self.merged:,} merged and "
-                f"{self.left_out:,} left out, expected every record in one of the three. This is a bug in clipmem; "
-                "please report it."
-            )
+            found = f"{self.pairs:,} pairs, {self.merged:,} merged, {self.left_out:,} left out of {self.read:,} records"
+            raise RunError(f"{name}: {found}. This is a bug in clipmem; please report it.")
 
     def facts(self) -> dict[str, Any]:
         """Return the counts as plain data."""
@@ -116,10 +96,7 @@ def quarantine_table(problems: Iterable[Problem]) -> pl.DataFrame:
 
 
 def summarize(table: pl.DataFrame, used: int) -> dict[str, Any]:
-    """Say what the summary of a study says: how many pairs are used, how many records left out, and why.
-
-    A caption of a pair that has others is a record too: without it the pair is still used.
-    """
+    """Say what the summary of a study says: how many pairs are used, how many records left out, and why."""
     reasons = table["reason"].value_counts().sort(pl.col("count"), pl.col("reason"), descending=[True, False])
     return {"used": used, "left_out": table.height, "reasons": dict(reasons.iter_rows())}
 

@@ -45,21 +45,14 @@ def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "l
     if others == "leave out":
         made = made.filter(pl.col("captions_from").is_in(known))
     unknown_uids = made.filter(~pl.col("captions_from").is_in(known))["captions_from"]
-    require(
-        unknown_uids.is_empty(),
-        what,
-        f"captions_from {', '.join(map(shorten, unknown_uids.head(1)))}",
-        "uids of the data",
-        "Name the pair whose captions it has, or leave it empty.",
-    )
+    got = f"captions_from {', '.join(map(shorten, unknown_uids.head(1)))}"
+    hint = "Name the pair whose captions it has, or leave it empty."
+    require(unknown_uids.is_empty(), what, got, "uids of the data", hint)
     counts = {role: int((made["role"] == role).sum()) for role in ROLES}
-    require(
-        counts["external"] >= 2 and counts["candidate"],
-        what,
-        ", ".join(f"{role} {count}" for role, count in counts.items()),
-        "at least 2 external pairs, which no model trained on, and 1 candidate",
-        "The external pairs are the bank that every score is measured against.",
-    )
+    got = ", ".join(f"{role} {count}" for role, count in counts.items())
+    expected = "at least 2 external pairs, which no model trained on, and 1 candidate"
+    hint = "The external pairs are the bank that every score is measured against."
+    require(counts["external"] >= 2 and counts["candidate"], what, got, expected, hint)
     return made.sort("uid")
 
 

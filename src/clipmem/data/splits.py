@@ -51,12 +51,9 @@ def assign_roles(
     if filled is None:
         filled = _fill(lengths, wanted, 1.0) or _solve(lengths, wanted)
     if filled is None:
-        raise InputError(
-            "[split] sizes",
-            got=f"{_listed(wanted)} of {len(uids)} pairs in {len(blocks)} groups, the largest of {max(lengths)}",
-            expected="sizes that whole groups add up to",
-            hint="Change the sizes or leave more pairs over: a group is never divided.",
-        )
+        got = f"{_listed(wanted)} of {len(uids)} pairs in {len(blocks)} groups, the largest of {max(lengths)}"
+        hint = "Change the sizes or leave more pairs over: a group is never divided."
+        raise InputError("[split] sizes", got=got, expected="sizes that whole groups add up to", hint=hint)
     roles: list[str | None] = [None] * len(uids)
     for b, role in zip(order, filled, strict=True):
         for i in blocks[b]:
@@ -145,24 +142,16 @@ def plant_captions(
     and mixed by swaps, which is only nearly uniform.
     """
     pool = sorted(candidates)
-    require(
-        n == 0 or 2 <= n <= len(pool),
-        "[split] planted",
-        f"{n} with {len(pool)} candidates",
-        f"0, or 2 to {len(pool)}" if len(pool) > 1 else "0",
-        "Set it to 0, or to 2 or more: a single planted pair cannot be swapped."
-        if n == 1
-        else "Plant fewer pairs or ask for more candidates.",
-    )
+    expected = f"0, or 2 to {len(pool)}" if len(pool) > 1 else "0"
+    hint = "Set it to 0, or to 2 or more: a single planted pair cannot be swapped."
+    hint = hint if n == 1 else "Plant fewer pairs or ask for more candidates."
+    require(n == 0 or 2 <= n <= len(pool), "[split] planted", f"{n} with {len(pool)} candidates", expected, hint)
     texts = _first_captions(pool, captions)
     [(text, count)] = Counter(texts).most_common(1) or [("", 0)]
-    require(
-        sum(min(times, n // 2) for times in Counter(texts).values()) >= n,
-        "[split] planted",
-        f"{n} with {count} of {len(pool)} candidates captioned {shorten(text)}",
-        "captions that differ, so that each planted pair gets a wrong one",
-        "Plant fewer pairs or use data with more different captions.",
-    )
+    got = f"{n} with {count} of {len(pool)} candidates captioned {shorten(text)}"
+    expected, hint = "captions that differ, so that each planted pair gets a wrong one", "Plant fewer pairs."
+    enough = sum(min(times, n // 2) for times in Counter(texts).values()) >= n
+    require(enough, "[split] planted", got, expected, hint)
     rng = generator(seed, "plant")
     kinds = np.unique(np.array(texts, dtype=np.str_), return_inverse=True)[1]
     for _ in range(_DRAWS):
@@ -206,11 +195,7 @@ def split_table(
     seed: int,
     captions: Mapping[str, Sequence[str]] | None = None,
 ) -> pl.DataFrame:
-    """Make the table of splits.parquet: roles and planted captions (see `plant_captions`) of the pairs that are used.
-
-    Columns uid, role, group, planted, captions_from (the pair's own uid where not planted), sorted by uid. Pairs that
-    no role needed are left out.
-    """
+    """Make the table of splits.parquet: roles and planted captions of the pairs that are used, sorted by uid."""
     roles = assign_roles(uids, groups, sizes, seed=seed)
     candidates = [uid for uid, role in zip(uids, roles, strict=True) if role == "candidate"]
     swapped = plant_captions(candidates, planted, seed=seed, captions=captions)
@@ -237,13 +222,9 @@ def _check_sizes(sizes: Mapping[str, int], n: int) -> dict[str, int]:
     wanted = {role: sizes[role] for role in ROLES}
     total = sum(wanted.values())
     require(min(wanted.values()) >= 0, what, _listed(wanted), "whole numbers ≥ 0", "Set each size to 0 or more.")
-    require(
-        wanted["candidate"] == wanted["independent"],
-        what,
-        f"candidate {wanted['candidate']}, independent {wanted['independent']}",
-        "candidate and independent of one size",
-        "f and g must train on equally many pairs: set both to the same number.",
-    )
+    one, other = wanted["candidate"], wanted["independent"]
+    hint = "f and g must train on equally many pairs: set both to the same number."
+    require(one == other, what, f"candidate {one}, independent {other}", "candidate and independent of one size", hint)
     got = f"{_listed(wanted)} = {total} pairs, with {n} pairs in the data"
     require(total <= n, what, got, f"at most {n} together", "Ask for fewer pairs or add data.")
     return wanted
@@ -255,12 +236,9 @@ def _first_captions(pool: Sequence[str], captions: Mapping[str, Sequence[str]] |
         return list(pool)
     missing = [uid for uid in pool if not captions.get(uid)]
     for uid in missing:
-        raise InputError(
-            "captions",
-            got=f"none for {shorten(uid)} and {len(missing) - 1} more",
-            expected="one or more for each candidate",
-            hint="Leave pairs without a caption out before the split.",
-        )
+        got = f"none for {shorten(uid)} and {len(missing) - 1} more"
+        hint = "Leave pairs without a caption out before the split."
+        raise InputError("captions", got=got, expected="one or more for each candidate", hint=hint)
     return [" ".join(captions[uid][0].split()).casefold() for uid in pool]
 
 

@@ -26,12 +26,10 @@ def read_table(path: Path, what: str, columns: Sequence[str], *, optional: Seque
         wanted = [*columns, *(name for name in optional if name in there)]
         return pl.read_parquet(path, columns=wanted) if table is None else table.select(wanted)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(
-            where,
-            got=f"a file that does not read ({shorten(str(error))})" if path.exists() else "no such file",
-            expected=f"a Parquet or CSV file with the columns {', '.join(columns)}",
-            hint="Check the path: a relative one starts at the working directory.",
-        ) from error
+        got = f"a file that does not read ({shorten(str(error))})" if path.exists() else "no such file"
+        expected = f"a Parquet or CSV file with the columns {', '.join(columns)}"
+        hint = "Check the path: a relative one starts at the working directory."
+        raise InputError(where, got=got, expected=expected, hint=hint) from error
 
 
 def known_uids(table: pl.DataFrame, known: Iterable[str], what: str) -> list[str]:
@@ -41,12 +39,9 @@ def known_uids(table: pl.DataFrame, known: Iterable[str], what: str) -> list[str
     unknown_uids = [(row, uid) for row, uid in enumerate(uids, start=1) if uid not in there]
     for row, uid in unknown_uids:
         share = f"{len(unknown_uids):,} of {len(uids):,} rows"
-        raise InputError(
-            f"{what}, row {row}",
-            got=f"uid {shorten(uid)} ({share}), which no pair has" if uid else f"no uid ({share})",
-            expected="uids of the data's pairs",
-            hint="A uid is a hash of image and captions: take it from pairs.parquet of a run on the same data.",
-        )
+        got = f"uid {shorten(uid)} ({share}), which no pair has" if uid else f"no uid ({share})"
+        hint = "A uid is a hash of image and captions: take it from pairs.parquet of a run on the same data."
+        raise InputError(f"{what}, row {row}", got=got, expected="uids of the data's pairs", hint=hint)
     [(uid, times)] = Counter(uids).most_common(1) or [("", 0)]
     require(times < 2, what, f"uid {shorten(uid)} in {times} rows", "one row a pair", "Join its rows into one.")
     return [str(uid) for uid in uids]

@@ -40,13 +40,7 @@ def pair_keys(uids: Sequence[str]) -> np.ndarray:
 
 
 def draw_crops(
-    keys: np.ndarray,
-    *,
-    seed: int,
-    size: int,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    flip: float,
+    keys: np.ndarray, *, seed: int, size: int, scale: tuple[float, float], ratio: tuple[float, float], flip: float
 ) -> Crops:
     """Draw the crop of each pair in the stream `seed`."""
     n = len(keys)

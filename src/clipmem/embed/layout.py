@@ -23,9 +23,11 @@ import torch
 from jaxtyping import Int
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.require import require
 from clipmem.embed.means import Means, unit_means
-from clipmem.store.atomic import atomic_file, atomic_write
+from clipmem.store.atomic import atomic_file, write_json
 from clipmem.store.hashing import file_sha256, json_sha256, pair_uid
+from clipmem.store.tables import write_parquet
 
 CARD = "clipmem.json"
 FORMAT = 1
@@ -61,14 +63,12 @@ def write_part(folder: Path, k: int, digits: int, means: Means, metadata: pl.Dat
     for file, values in ((image, means.image), (text, means.text)):
         with atomic_file(file) as stream:
             np.save(stream, values.cpu().numpy(), allow_pickle=False)
-    with atomic_file(table) as stream:
-        metadata.write_parquet(stream, compression="zstd", statistics=False)
+    write_parquet(table, metadata)
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     """Write `clipmem.json`: with what the folder was made."""
-    text = json.dumps({"format": FORMAT, "rows": "means", **card}, indent=1, allow_nan=False, ensure_ascii=False)
-    atomic_write(folder / CARD, (text + "\n").encode("utf-8", "surrogatepass"))
+    write_json(folder / CARD, {"format": FORMAT, "rows": "means", **card})
 
 
 def read_card(folder: Path) -> dict[str, Any] | None:
@@ -80,26 +80,14 @@ def read_card(folder: Path) -> dict[str, Any] | None:
         card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         newer = card["format"] > FORMAT
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{file}", got="not what clipmem wrote", hint="Delete the folder and embed the pairs again."
-        ) from error
-    if newer:
-        raise InputError(
-            f"{file}", got=f"format {card['format']}", expected=f"format {FORMAT} or older", hint="Update clipmem."
-        )
+        hint = "Delete the folder and embed the pairs again."
+        raise InputError(f"{file}", got="not what clipmem wrote", hint=hint) from error
+    require(not newer, f"{file}", f"format {card['format']}", f"format {FORMAT} or older", "Update clipmem.")
     return card
 
 
 class Layout:
-    """A folder of embeddings, opened for reading. Arrays are memory-mapped while a block is read, and no longer.
-
-    Args:
-        folder: The folder.
-
-    Attributes:
-        folder: The folder.
-        width: d.
-    """
+    """A folder of embeddings, opened for reading. Arrays are memory-mapped while a block is read, and no longer."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -116,39 +104,26 @@ class Layout:
         tables = _numbered(self.folder / "metadata", "metadata", "parquet")
         if not numbered["image"] or not (set(numbered["image"]) == set(numbered["text"]) == set(tables)):
             counts = (len(numbered["image"]), len(numbered["text"]), len(tables))
-            raise InputError(
-                f"embeddings in {self.folder}",
-                got="parts {} of img_emb, {} of text_emb and {} of metadata".format(*counts),
-                expected="the same numbered parts in all three",
-                hint=_TODO,
-            )
-        if self._card is not None and len(tables) != self._card.get("parts"):
-            raise InputError(
-                f"embeddings in {self.folder}",
-                got=f"{len(tables)} of {self._card.get('parts')} parts",
-                expected="all of them",
-                hint="Run the command that made the folder again: it goes on where it stopped.",
-            )
+            got = "parts {} of img_emb, {} of text_emb and {} of metadata".format(*counts)
+            expected = "the same numbered parts in all three"
+            raise InputError(f"embeddings in {self.folder}", got=got, expected=expected, hint=_TODO)
+        stated = len(tables) if self._card is None else self._card.get("parts")
+        what, got = f"embeddings in {self.folder}", f"{len(tables)} of {stated} parts"
+        hint = "Run the command that made the folder again: it resumes."
+        require(len(tables) == stated, what, got, "all of them", hint)
         parts = [self._part(k, numbered["image"][k], numbered["text"][k], tables[k]) for k in sorted(tables)]
         parts = [part for part in parts if part.rows]
         if not parts:
             raise InputError(f"embeddings in {self.folder}", got="no pair", expected="at least one pair", hint=_TODO)
         widths = sorted({_shape(part.image)[1] for part in parts})
-        if len(widths) > 1:
-            raise InputError(
-                f"embeddings in {self.folder}", got=f"widths {widths}", expected="one width", hint="Take one model."
-            )
+        require(len(widths) < 2, f"embeddings in {self.folder}", f"widths {widths}", "one width", "Take one model.")
         return parts
 
     def _part(self, k: int, image: Path, text: Path, metadata: Path) -> _Part:
         rows, shapes = _rows(metadata), [_shape(file) for file in (image, text)]
-        if shapes[0] != shapes[1] or shapes[0][0] != rows:
-            raise InputError(
-                f"embeddings in {self.folder}, part {k}",
-                got=f"shapes {shapes[0]} and {shapes[1]}, {rows} rows of metadata",
-                expected="one shape, and a row of metadata for each row",
-                hint=_TODO,
-            )
+        got = f"shapes {shapes[0]} and {shapes[1]}, {rows} rows of metadata"
+        right = shapes[0] == shapes[1] and shapes[0][0] == rows
+        require(right, f"embeddings in {self.folder}, part {k}", got, "one shape, and as many rows of metadata", _TODO)
         return _Part(image, text, metadata, rows)
 
     @cached_property
@@ -203,12 +178,8 @@ def _numbered(folder: Path, name: str, ending: str) -> dict[int, Path]:
     for file in sorted(folder.glob(f"{name}_*.{ending}")):
         number = re.fullmatch(rf"{name}_(\d+)\.{ending}", file.name)
         if number and int(number[1]) in found:
-            raise InputError(
-                f"embeddings in {folder.parent}",
-                got=f"{found[int(number[1])].name} and {file.name}",
-                expected="each number once",
-                hint="They are of two writers: keep one.",
-            )
+            got, hint = f"{found[int(number[1])].name} and {file.name}", "They are of two writers: keep one."
+            raise InputError(f"embeddings in {folder.parent}", got=got, expected="each number once", hint=hint)
         if number:
             found[int(number[1])] = file
     return found
@@ -216,13 +187,9 @@ def _numbered(folder: Path, name: str, ending: str) -> dict[int, Path]:
 
 def _shape(file: Path) -> tuple[int, ...]:
     array = _open(file)
-    if array.ndim != 2 or not array.shape[1] or array.dtype.kind != "f":
-        raise InputError(
-            f"{file}",
-            got=f"an array of {array.dtype} with shape {array.shape}",
-            expected="numbers with a point, shape (rows, d)",
-            hint=_TODO,
-        )
+    right = array.ndim == 2 and array.shape[1] and array.dtype.kind == "f"
+    got = f"an array of {array.dtype} with shape {array.shape}"
+    require(right, f"{file}", got, "floating-point numbers, shape (rows, d)", _TODO)
     return array.shape
 
 
@@ -231,9 +198,8 @@ def _open(file: Path) -> np.ndarray:
         # an empty array cannot be mapped
         return np.load(file, mmap_mode="r" if file.stat().st_size > 1024 else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"{file}", got=f"not readable as .npy ({shorten(str(error))})", expected="an array", hint=_TODO
-        ) from error
+        got = f"not readable as .npy ({shorten(str(error))})"
+        raise InputError(f"{file}", got=got, expected="an array", hint=_TODO) from error
 
 
 def _take(file: Path, rows: np.ndarray) -> np.ndarray:
@@ -259,9 +225,8 @@ def _scanned(file: Path, read: Any) -> Any:
     try:
         return read()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(
-            f"{file}", got=f"not readable as Parquet ({shorten(str(error))})", expected="metadata", hint=_TODO
-        ) from error
+        got = f"not readable as Parquet ({shorten(str(error))})"
+        raise InputError(f"{file}", got=got, expected="metadata", hint=_TODO) from error
 
 
 def _uids(file: Path) -> pl.Series:

@@ -1,8 +1,4 @@
-"""The mean unit embeddings of pairs under one model, in float32: all that a score needs of an embedding.
-
-A pair whose embeddings have no direction (zero or not finite rows, in stored arrays or after an overflow) is marked,
-not refused: one broken row must not cost a run over millions.
-"""
+"""The mean unit embeddings of pairs under one model, in float32: all that a score needs of an embedding."""
 
 from typing import NamedTuple
 
@@ -14,10 +10,7 @@ from clipmem.functional import pair_means
 
 
 class Means(NamedTuple):
-    """ū and v̄ of some pairs, shape (n, d), and which of them can be used, shape (n,).
-
-    `unit_means` gives float32, so that stored ones give the same bits as those that have just been made.
-    """
+    """ū and v̄ of some pairs, shape (n, d), and which of them can be used, shape (n,)."""
 
     image: Float[Tensor, "n d"]
     text: Float[Tensor, "n d"]

@@ -140,12 +140,7 @@ def embed_texts(
 def _text_passes(
     encoder: DualEncoder, texts: Sequence[str], batch_size: int, device: str, part: Part
 ) -> Float[Tensor, "m d"]:
-    """Embed this part's texts, those of about one length together, and return them in their own order.
-
-    A batch costs what its longest text costs. Texts are sorted within windows of `_WINDOW` batches, and parts are cut
-    between windows: no forward pass depends on the part. The number of characters stands for that of tokens, so that
-    no text is tokenized twice.
-    """
+    """Embed this part's texts, those of about one length together, and return them in their own order."""
     found: list[Tensor] = []
     first, end = _text_rows(part, len(texts), batch_size)
     for window in range(first, end, batch_size * _WINDOW):
@@ -202,13 +197,10 @@ def load(folder: Path, rows: Int[np.ndarray, " k"] | None = None) -> Embeddings:
         hint = "Delete the folder and run the study again."
         raise InputError(f"embeddings in {folder}", got=str(error), hint=hint) from error
     counts = [len(array) for array in arrays]
-    require(
-        arrays[0].ndim == 3 and counts[1] == counts[2] and counts[3:4] == counts[4:5],
-        f"embeddings in {folder}",
-        f"shapes {[tuple(array.shape) for array in arrays]}",
-        "(n, view, d), (m, d) and (m,), and of edits (k, d) and (k,)",
-        "Delete the folder and run the study again.",
-    )
+    right = arrays[0].ndim == 3 and counts[1] == counts[2] and counts[3:4] == counts[4:5]
+    got = f"shapes {[array.shape for array in arrays]}"
+    expected = "(n, view, d), (m, d) and (m,), of edits (k, d) and (k,)"
+    require(right, f"embeddings in {folder}", got, expected, "Delete the folder and run the study again.")
     if rows is None:
         return Embeddings(*(torch.from_numpy(array) for array in arrays))
     kept = [torch.from_numpy(np.array(arrays[0][rows]))]

@@ -1,9 +1,5 @@
 """What zero-shot classification and the linear probe share: the rank of the true class, and the metrics made of ranks.
 
-The names are those of CLIP_benchmark: `acc1`, `acc5`, `mean_per_class_recall` (scikit-learn's balanced accuracy).
-Where CLIP_benchmark breaks ties by position, a tie here costs half a place: a model that cannot tell two classes
-apart is right for neither.
-
 When not to trust it: accuracy speaks for the classes that have many images. With nine tenths of the images in one
 class, always naming that class is right nine times in ten; mean per-class recall is then 1 / classes.
 """

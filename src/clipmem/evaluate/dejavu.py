@@ -1,20 +1,11 @@
 """Déjà Vu memorization of a study: f against g (two-model test), and f against text alone (one-model test).
 
-The queries are the captions that a pair was trained with, the public set is the images of the external pairs, which
-no model saw. The objects in the k public images nearest to a caption are the prediction (`clipmem.functional.dejavu`
-has the formulas, after Jayaraman, Guo & Chaudhuri, NeurIPS 2024). Candidates are what is measured: f saw them, g did
-not. Independent pairs are their mirror (only g saw them, so the population gaps change their sign), shared pairs the
-control (both saw them, about 0). Every gap is averaged over seeds, with a bootstrap interval over near-duplicate groups
-of pairs and over seeds. A pair with several captions or views is its mean unit embedding.
-
 The top gaps have one more control, `floor`: g against the g of another seed on the candidates. Neither saw them, and
 whatever is above 0 there is made by choosing the top.
 
 When not to trust it: a prediction can only name what the public images have, and 200 of them are few (the paper takes
 millions). 0.1 % of 200 pairs is one pair. The one-model test measures the text-only reference as well as f: compare its
 candidates with its independent pairs, which f did not see either.
-
-What it finds on the shipped emoji is in docs/dejavu.md.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,10 +32,7 @@ _CELLS = 4_000_000  # predicted objects counted at a time
 
 @dataclass(frozen=True)
 class Labelled:
-    """The pairs of a study with the objects in their images; every row follows the split table.
-
-    `group` is the near-duplicate group, `planted` who has another pair's captions, `clipmem` NaN where there is none.
-    """
+    """The pairs of a study with the objects in their images; every row follows the split table."""
 
     uids: Sequence[str]
     role: np.ndarray
@@ -238,10 +226,7 @@ def _floor(
     settings: DejavuSection,
     statistics: Statistics,
 ) -> dict[str, Any] | None:
-    """Gaps at the top of g against the g of the next seed, on the candidates; None with one seed.
-
-    Their population gaps are 0 on average by symmetry, and are left out.
-    """
+    """Gaps at the top of g against the g of the next seed, on the candidates; None with one seed."""
     if len(by_g) == 1:
         return None
     where = labelled.role == "candidate"

@@ -120,10 +120,7 @@ def linear_probe(
     share: float = 0.2,
     seed: int,
 ) -> Probe:
-    """Fit a probe to some pairs and rank the classes of others.
-
-    Of equally good C the smallest is taken. See the module for the features and the choice of C.
-    """
+    """Fit a probe to some pairs and rank the classes of others."""
     check_same_length("embeddings", len(train), "labels", len(labels))
     check_same_length("embeddings", len(train), "groups", len(groups))
     check_same_length("embeddings", len(test), "labels", len(test_labels))

@@ -4,10 +4,7 @@ from typing import NamedTuple
 
 
 class Measure(NamedTuple):
-    """A measure: the name that its metrics begin with, what it is in one line, and what its values mean.
-
-    `low` and `high` bound the values; None is no bound.
-    """
+    """A measure: the name that its metrics begin with, what it is in one line, and what its values mean."""
 
     name: str
     summary: str

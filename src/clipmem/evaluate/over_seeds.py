@@ -1,9 +1,5 @@
 """A metric of several models: its mean over them with an interval, and its value under each.
 
-Intervals resample groups of test pairs and, where there are several, models (seeds). The value under each seed is kept,
-so that two runs over the same seeds can be compared seed by seed (`clipmem.functional.paired_test`): f and g, or a run
-and one with a mitigation, share what a seed contributes, and their intervals side by side do not know it.
-
 When not to trust an interval: below about 10 groups or 5 seeds it is too narrow.
 """
 

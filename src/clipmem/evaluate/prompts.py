@@ -1,9 +1,5 @@
 """Class names and the sentences they are put into: the prompts of zero-shot classification.
 
-A class has one name or several; with T templates a class of N names has N · T prompts. `{}`, or `{c}` as CLIP_benchmark
-writes it, stands for the name. A source may ship its own
-(`Source.class_prompts`).
-
 When not to trust a default: a class without a name in the file is called by its label, with spaces for `-` and `_`. A
 label such as `n01440764` is no name: give a file.
 """
@@ -41,12 +37,9 @@ def make_prompts(labels: Sequence[str], names: Mapping[str, Sequence[str]] | Non
         names = {label: [label.replace("-", " ").replace("_", " ")] for label in there}
     missing = [label for label in there if label not in names]
     for label in missing:
-        raise InputError(
-            _NAMES,
-            got=f"none for label {shorten(label)} ({len(missing):,} of {len(there):,} labels have none)",
-            expected="a name for every label of the data",
-            hint=did_you_mean(label, names, kind="label"),
-        )
+        got = f"none for label {shorten(label)} ({len(missing):,} of {len(there):,} labels have none)"
+        hint = did_you_mean(label, names, kind="label")
+        raise InputError(_NAMES, got=got, expected="a name for every label of the data", hint=hint)
     got = "no template" if names else "no class"
     require(names and templates, "prompts", got, "at least one", f"Give labels, or a template such as {_EXAMPLE!r}.")
     classes = sorted(names)
@@ -104,12 +97,9 @@ def _read(path: Path, where: str, expected: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            where,
-            got=f"a file that does not read ({shorten(str(error))})" if path.is_file() else "no such file",
-            expected=expected,
-            hint="Check the path: a relative one starts at the working directory.",
-        ) from error
+        got = f"a file that does not read ({shorten(str(error))})" if path.is_file() else "no such file"
+        hint = "Check the path: a relative one starts at the working directory."
+        raise InputError(where, got=got, expected=expected, hint=hint) from error
 
 
 def _json(text: str, where: str) -> Any:

@@ -1,7 +1,5 @@
 """Retrieval: does a caption find its image among all images, and an image one of its captions.
 
-Names as in CLIP_benchmark: `image_retrieval_*` asks with a caption, `text_retrieval_*` with an image.
-
 When not to trust it: recall depends on how many pairs there are to search; among 200 it is far higher than among the
 5,000 of COCO. Only compare numbers from the same pairs, and put chance beside them. Pairs whose captions are equal
 cannot be told apart by anybody, and cost recall under every model; near-duplicates take each other's place.
@@ -109,10 +107,7 @@ def recall_at_k(
 
 
 def measure(
-    embeddings: Mapping[str, Mapping[int, Embeddings]],
-    external: np.ndarray,
-    groups: np.ndarray,
-    statistics: Statistics,
+    embeddings: Mapping[str, Mapping[int, Embeddings]], external: np.ndarray, groups: np.ndarray, statistics: Statistics
 ) -> dict[str, Any]:
     """Measure retrieval among the external pairs, under f and under g."""
     n = int(external.sum())

@@ -1,10 +1,5 @@
 """The reference of Déjà Vu's one-model test: which public captions a text-only model finds nearest to a caption.
 
-The published test takes a text embedder that was trained on other text (Jayaraman et al., NeurIPS 2024). Nothing of
-that kind comes with this package, and nothing is downloaded. So the reference is, unless the user gives vectors of an
-embedder of their own, TF-IDF: scikit-learn's `TfidfVectorizer` on runs of 2 to 4 characters inside words, in small
-letters, fitted on the public captions.
-
 When not to trust it: TF-IDF knows which letters two captions share, and no meaning: "sofa" is not nearer to "couch"
 than to "cat". It guesses worse than the published embedder where captions paraphrase, and it may guess better than f
 where names share words (on the emoji it does). So a gap of the one-model test holds the difference of the two guessers
@@ -32,10 +27,7 @@ _DECIMALS = 12  # as in `nearest`: cosines that differ by less are equal
 
 
 class TextNeighbors(NamedTuple):
-    """Rows of the k nearest public captions, nearest first; the number of public pairs where there is no further one.
-
-    `unmatched` counts the queries that have none at all.
-    """
+    """Rows of the k nearest public captions, nearest first; the number of public pairs where there is none."""
 
     rows: Int[np.ndarray, "q k"]
     unmatched: int
@@ -84,24 +76,16 @@ def vector_neighbors(queries: Float64[np.ndarray, "q d"], public: Float64[np.nda
 
 
 def read_vectors(path: str, uids: Sequence[str]) -> Float64[np.ndarray, "n d"]:
-    """Read a user's text embeddings, one vector for the captions of each pair.
-
-    The file is .npy with one row a pair in the order of `uids` (sorted), or a table with the columns uid and embedding
-    (lists of numbers), in any order of rows.
-    """
+    """Read a user's text embeddings, one vector for the captions of each pair."""
     file = Path(path)
     if file.suffix == ".npy":
         return _checked(_npy(file, len(uids)), path)
     table = read_table(file, _SETTING, ("uid", "embedding"))
     named = known_uids(table, uids, _SETTING)
     missing = sorted(set(uids) - set(named))
-    require(
-        not missing,
-        _SETTING,
-        f"no vector for {len(missing):,} of {len(uids):,} pairs, among them {', '.join(map(shorten, missing[:1]))}",
-        "one vector a pair",
-        "Embed the captions of all pairs.",
-    )
+    some = ", ".join(map(shorten, missing[:1]))
+    got = f"no vector for {len(missing):,} of {len(uids):,} pairs, among them {some}"
+    require(not missing, _SETTING, got, "one vector a pair", "Embed the captions of all pairs.")
     row = {uid: place for place, uid in enumerate(named)}
     column = table["embedding"]
     if isinstance(column.dtype, pl.Array):
@@ -120,13 +104,9 @@ def _npy(file: Path, pairs: int) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         got = f"{str(file)!r}: {shorten(str(error))}"
         raise InputError(_SETTING, got=got, expected="an array in .npy", hint="Check the path.") from error
-    require(
-        values.ndim == 2 and len(values) == pairs,
-        _SETTING,
-        f"an array of shape {values.shape} in {file}",
-        f"({pairs}, d): a row a pair, in the order of pairs.parquet",
-        "Write it so, or as Parquet with uid and embedding.",
-    )
+    right, got = values.ndim == 2 and len(values) == pairs, f"an array of shape {values.shape} in {file}"
+    expected = f"({pairs}, d): a row a pair, in the order of pairs.parquet"
+    require(right, _SETTING, got, expected, "Write it so, or as Parquet with uid and embedding.")
     return values
 
 

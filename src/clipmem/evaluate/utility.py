@@ -1,8 +1,5 @@
 """Utility of a set of models on one set of test pairs: zero-shot classification, linear probe, retrieval.
 
-Every number is kept by seed, with its mean and interval (`over_seeds`), and beside what chance reaches. The document
-is the same for the external pairs of a study and for any labelled source.
-
 When not to trust it: what a metric is worth hangs on the test pairs. On 200 of them an accuracy has an interval of
 about ±7 points. Pairs of another domain than the training pairs measure the step between domains. See docs/utility.md.
 """
@@ -32,11 +29,7 @@ FEATURES = "unit length, then mean 0 and standard deviation 1 of each coordinate
 
 @dataclass(frozen=True)
 class TestPairs:
-    """What models are tested on, and what a probe is trained on; rows are those of the embeddings.
-
-    A label is a place in `prompts.classes`, -1 for none; `prompts` is None where pairs have no labels. The probe is
-    tested on the test pairs that are not in `train`. `why` says of a task why it is not measured.
-    """
+    """What models are tested on, and what a probe is trained on; rows are those of the embeddings."""
 
     __test__ = False  # no test, whatever pytest thinks of the name
 
@@ -234,6 +227,22 @@ def why_not(
     probe = reason or next((said for applies, said in of_probe if applies), "")
     why = {"zero_shot": reason or text, "linear_probe": probe, "retrieval": text}
     return {task: said for task, said in why.items() if said}
+
+
+def tested_pairs(
+    names: Sequence[str],
+    prompts: Prompts | None,
+    groups: Int[np.ndarray, "n"],
+    test: Bool[np.ndarray, "n"],
+    train: Bool[np.ndarray, "n"],
+    **reasons: str,
+) -> TestPairs:
+    """Number the labels of pairs ("" for none), and say of every task that is not measured why (see `why_not`)."""
+    classes = prompts.classes if prompts else []
+    labels = class_numbers(names if prompts else [""] * len(names), classes)
+    return TestPairs(
+        labels, groups, test, train, prompts, why_not(labels, groups, test, train, len(classes), **reasons)
+    )
 
 
 def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> Int[np.ndarray, "n"]:

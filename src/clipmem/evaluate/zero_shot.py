@@ -32,9 +32,8 @@ def class_embeddings(
     require(len(text) == len(prompt_class), "prompts", got, "one class a prompt", "Give the class of each prompt.")
     check_labels(prompt_class.cpu().numpy(), classes)
     empty = torch.nonzero(torch.bincount(prompt_class.long(), minlength=classes) == 0).flatten().tolist()
-    require(
-        not empty, "prompts", f"none for classes {empty[:5]} of {classes}", "one or more a class", "Name each class."
-    )
+    got = f"none for classes {empty[:5]} of {classes}"
+    require(not empty, "prompts", got, "one or more a class", "Name each class.")
     unit = normalize(text.double(), name="prompt embeddings")
     total = torch.zeros(classes, text.shape[1], dtype=torch.float64, device=text.device)
     return normalize(total.index_add_(0, prompt_class.long(), unit), name="class embeddings")

@@ -109,11 +109,7 @@ class BankMeans(NamedTuple):
 
 
 def alignment_parts_against(
-    image: Float[Tensor, "n d"],
-    text: Float[Tensor, "n d"],
-    bank: BankMeans,
-    *,
-    inside: Bool[Tensor, "n"] | None = None,
+    image: Float[Tensor, "n d"], text: Float[Tensor, "n d"], bank: BankMeans, *, inside: Bool[Tensor, "n"] | None = None
 ) -> AlignmentParts:
     """Compute the parts of the alignment score against a bank of which only the means are known, in O(n d).
 

@@ -255,10 +255,7 @@ def _checked(found: Sequence[DejaVu], groups: Int[np.ndarray, "n"]) -> Int[np.nd
 def _top_rates(
     times: Int[np.ndarray, "draw kept"], size: Int[np.ndarray, "draw"], one: DejaVu, columns: int
 ) -> Float64[np.ndarray, "draw rate side"]:
-    """Mean precision and recall of f and of g over the first `size` copies of each draw.
-
-    Only the first `columns` pairs of the ranking are looked at, and more where a draw has too few copies of those.
-    """
+    """Mean precision and recall of f and of g over the first `size` copies of each draw."""
     order = one.order[:columns]
     ranked = times[:, order]
     until = np.cumsum(ranked, axis=1)
@@ -305,12 +302,7 @@ def _tops(
 
 
 def dejavu_intervals(
-    found: Sequence[DejaVu],
-    groups: Int[np.ndarray, "n"],
-    *,
-    seed: int,
-    draws: int = 2000,
-    confidence: float = 0.95,
+    found: Sequence[DejaVu], groups: Int[np.ndarray, "n"], *, seed: int, draws: int = 2000, confidence: float = 0.95
 ) -> DejaVuIntervals:
     """Average the gaps over seeds, with percentile intervals over groups of pairs and over seeds.
 

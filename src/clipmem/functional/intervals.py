@@ -266,10 +266,6 @@ def noise_floor(
         variance += float(difference.var()) / len(couples)
         absolute += float(np.abs(difference).mean()) / len(couples)
     mean = bootstrap_mean(
-        total[None] / len(couples),
-        groups,
-        seed=derive_seed(seed, "noise floor"),
-        draws=draws,
-        confidence=confidence,
+        total[None] / len(couples), groups, seed=derive_seed(seed, "noise floor"), draws=draws, confidence=confidence
     )
     return NoiseFloor(len(couples), mean.mean, mean.low, mean.high, float(np.sqrt(variance)), absolute)

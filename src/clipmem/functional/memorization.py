@@ -79,7 +79,5 @@ def range_normalise(values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]) -
     chosen = values[candidates]
     normaliser = float(chosen.max() - chosen.min())
     got = f"the same score {float(chosen[0]):.6g} for all {len(chosen)}"
-    require(
-        normaliser > 0, "candidates", got, "scores that differ", "Use the raw scores: there is no range to divide by."
-    )
+    require(normaliser > 0, "candidates", got, "scores that differ", "Use the raw scores.")
     return values / normaliser, normaliser

@@ -116,10 +116,7 @@ def in_out_means(values: Float[np.ndarray, "model n"], member: Bool[np.ndarray, 
 
 
 def _moderate(side: _Side) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
-    """Return each pair's variance shrunk towards that of all pairs, and its degrees of freedom.
-
-    A pair with one model on the side takes the prior alone.
-    """
+    """Return each pair's variance shrunk towards that of all pairs, and its degrees of freedom."""
     df = np.maximum(side.models - 1, 0.0)
     known = df > 0
     variances, own = side.variance[known], df[known]

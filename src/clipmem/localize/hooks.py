@@ -11,11 +11,6 @@ Images are averaged over tokens (the class token included) or over space; captio
 end-of-text, so that padding, and with it the batch, does not matter. Of the unit kinds the positive part is taken
 first, per token: GELU and attention outputs are negative at times, and a ratio of activations needs numbers that are
 not.
-
-Towers whose layers are found: open_clip's transformers (`visual.transformer.resblocks`, `transformer.resblocks`,
-`text.transformer.resblocks`), its ResNets (`visual.layer1` to `layer4`), timm's vision transformers
-(`visual.trunk.blocks`), and those of transformers' `CLIPModel` (`vision_model.encoder.layers`,
-`text_model.encoder.layers`). The attention pool at a ResNet's end is no layer here.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,10 +40,7 @@ _ATTENTION = ("attn", "self_attn")
 
 
 class Site(NamedTuple):
-    """A place where activations are read: a layer of a tower, counted from 1 at the input, and the hooked module.
-
-    `layout` names the axes of what it gives out: (n, token, unit), (token, n, unit), or (n, unit, height, width).
-    """
+    """A place where activations are read: a layer of a tower, counted from 1 at the input, and the hooked module."""
 
     tower: str
     layer: int
@@ -111,20 +103,14 @@ def _resnet_sites(modules: dict[str, nn.Module]) -> list[Site]:
 
 
 def token_mask(tokens: Int[Tensor, "n length"]) -> Bool[Tensor, "n length"]:
-    """Mark the tokens up to and including end-of-text: up to the last that is not padding (0).
-
-    A 0 before end-of-text is a token of its own (CLIP's `!`) and counts. A row of padding alone has its first token.
-    """
+    """Mark the tokens up to and including end-of-text: up to the last that is not padding (0)."""
     position = torch.arange(tokens.shape[1], device=tokens.device)
     last = torch.where(tokens != 0, position, 0).amax(dim=1)
     return position <= last.unsqueeze(1)
 
 
 class Activations(NamedTuple):
-    """What one forward pass gave: the tower's output (not normalized), and site → averaged activations.
-
-    `plain` has them as they are, `units` their positive part, of the unit kinds only; each of shape (n, unit).
-    """
+    """What one forward pass gave: the tower's output (not normalized), and site → averaged activations."""
 
     embedding: Float[Tensor, "n d"]
     plain: Pooled
@@ -132,11 +118,7 @@ class Activations(NamedTuple):
 
 
 class Capture:
-    """Reads the activations of an encoder while it embeds; a context manager, which takes its hooks off at the end.
-
-    Nothing is kept but the averages of the last pass. The hooks return nothing, so the model's outputs stay as they
-    were. Nothing in them waits for the device: values that are not finite are refused once a block (`localize.sweep`).
-    """
+    """Reads the activations of an encoder while it embeds; a context manager, which takes its hooks off at the end."""
 
     def __init__(self, encoder: DualEncoder, *, towers: Sequence[str] = TOWERS) -> None:
         self._encoder = encoder

@@ -52,15 +52,7 @@ def layer_table(
     draws: int = 2000,
     confidence: float = 0.95,
 ) -> pl.DataFrame:
-    """Average LayerMem over the pairs of each role and UnitMem over the units of each layer, with intervals.
-
-    One row a role, tower, layer and kind, and one a tower for its embedding (kind `embedding`, the layer after the
-    last: the tower's SSLMem). `low` to `high` is for layermem, over seeds and groups of pairs; `unitmem_*` is under f,
-    `reference_unitmem_*` under g, over seeds and units, in the rows of `unit_role` only; a unit that is dead under a
-    seed is left out. delta is null in the first layer. `control_*`, in the candidates' rows: layermem minus that of the
-    external pairs, Welch's p over pairs, and that p adjusted by Holm; the family is all rows of the candidates, of both
-    towers.
-    """
+    """Average LayerMem over the pairs of each role and UnitMem over the units of each layer, with intervals."""
 
     def average(
         values: Float64[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"], names: tuple[str, str, str]
@@ -122,10 +114,7 @@ def _layer_before(place: Site | str, scores: _Scores) -> Site | None:
 
 
 def _against_control(values: Float64[np.ndarray, " n"], roles: np.ndarray) -> dict[str, object]:
-    """Test the candidates against the external pairs at a place, seeds averaged: the control has the same models.
-
-    That is what takes the models' own offset out. The test takes pairs as independent.
-    """
+    """Test the candidates against the external pairs at a place, seeds averaged: the control has the same models."""
     there = np.isfinite(values)
     a, b = values[there & (roles == "candidate")], values[there & (roles == "external")]
     if not (len(a) and len(b)):

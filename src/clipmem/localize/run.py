@@ -1,10 +1,4 @@
-"""A finished four-way run in; `localize/units.parquet`, `layers.parquet`, `towers.parquet` and `towers.json` out.
-
-Layers and units are measured on a sample of each role, the tower swap on all pairs (it reads the run's embeddings).
-`localize/settings.json` says over which points and views: values of two runs compare only where these are the same.
-A tower that was never trained is left out, and with it the tower swap: f and g hold the same text tower then, and the
-swap would call everything the image tower's.
-"""
+"""A finished four-way run in; `localize/units.parquet`, `layers.parquet`, `towers.parquet` and `towers.json` out."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +19,9 @@ from clipmem.localize.hooks import TOWERS
 from clipmem.localize.sweep import Distances, Points, ViewSettings, members
 from clipmem.localize.units import CLASSMEM, UNITMEM, sweep_model
 from clipmem.models.protocol import DualEncoder
-from clipmem.store.atomic import atomic_file
 from clipmem.store.folder import SIDES, RunFolder
 from clipmem.store.hashing import json_sha256
+from clipmem.store.tables import write_parquet
 
 MEASURES = (UNITMEM, CLASSMEM, layers.LAYERMEM, towers.SHARE)
 SETTINGS_FILE = "localize/settings.json"
@@ -53,10 +47,7 @@ TOWERS_SCHEMA: dict[str, type[pl.DataType]] = {
 
 @dataclass(frozen=True)
 class LocalizeSettings:
-    """How a run is localized: over which views, which role's units, at most how many pairs of a role (a seeded sample).
-
-    `untrained_text` says in words why the text tower is left out; "" where it was trained.
-    """
+    """How a run is localized: views, which role's units, at most how many pairs of a role (a seeded sample)."""
 
     views: ViewSettings = field(default_factory=ViewSettings)
     unit_role: str = "candidate"
@@ -83,11 +74,7 @@ def localize(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> list[Path]:
-    """Localize the memorization of a finished four-way run, with its embeddings, and write the tables.
-
-    The points are all pairs of the run, in the order of the split table, which is that of the embeddings. `progress`
-    gets the number of pairs done in a tower since its last call.
-    """
+    """Localize the memorization of a finished four-way run, with its embeddings, and write the tables."""
     require_one_of("unit_role", settings.unit_role, sorted(set(points.roles)), "Choose a role of the run.")
     means = _means(folder, points, seeds)
     sample = sample_points(points, settings)
@@ -188,6 +175,5 @@ def _write_towers(
 
 def _write(folder: RunFolder, name: str, table: pl.DataFrame) -> Path:
     path = folder.path / "localize" / f"{name}.parquet"
-    with atomic_file(path) as stream:
-        table.write_parquet(stream, compression="zstd", statistics=False)
+    write_parquet(path, table)
     return path

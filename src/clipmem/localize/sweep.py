@@ -1,9 +1,4 @@
-"""One pass of one model over pairs and views, which gives all that units and layers are judged by.
-
-Block by block: the clean input, then each view; what stays of a block is a unit's mean over the views (added to the
-unit and class states, then dropped) and one distance a pair and site. No activation is kept. Memory is that of the
-model, of one block of `batch_size` inputs, and of the states; beside those a pair costs 8 bytes a site.
-"""
+"""One pass of one model over pairs and views, which gives all that units and layers are judged by."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,11 +20,7 @@ from clipmem.models.protocol import DualEncoder
 
 @dataclass(frozen=True)
 class Points:
-    """The pairs that are looked at, one entry a pair.
-
-    `groups` (near-duplicates) are for intervals, `labels` for ClassMem (empty where a pair has none); `pixels` are
-    decoded images, memory-mapped, and `rows` their rows; of the captions, at least one, the first is the clean one.
-    """
+    """The pairs that are looked at, one entry a pair."""
 
     uids: Sequence[str]
     roles: Sequence[str]
@@ -60,12 +51,7 @@ class Points:
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """The views of the pass.
-
-    Random crops of an image (the published unit code takes 10; 0: the image as it is) within area share, aspect ratio
-    and probability of a mirror image; at most so many text views: other captions, or seeded edits that drop a share of
-    words.
-    """
+    """The views of the pass."""
 
     image_views: int = 10
     text_views: int = 10
@@ -78,10 +64,7 @@ class ViewSettings:
 
     @staticmethod
     def from_recipe(section: LocalizeSection, train: TrainSection, *, batch_size: int = 64) -> "ViewSettings":
-        """Take the views of `[localize]`, with its own crop and flip or those of training.
-
-        Colors are never changed: a view must be what every model is asked to count as the same image.
-        """
+        """Take the views of `[localize]`, with its own crop and flip or those of training."""
         crops = section if section.crop == "own" else train
         return ViewSettings(
             image_views=section.views,
@@ -98,11 +81,7 @@ Distances = dict[Site | str, Float64[np.ndarray, " n"]]
 
 
 class Block(NamedTuple):
-    """What a block of pairs, the first of which is number `first` of the points, gave in one tower.
-
-    `units` are mean activations over the views, shape (pairs, unit); `distances` L of each pair: the mean distance of
-    the views from the clean input, both at length 1; NaN where a pair has no view.
-    """
+    """What a block of pairs, the first of which is number `first` of the points, gave in one tower."""
 
     first: int
     pairs: int
@@ -119,12 +98,7 @@ def blocks(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Block]:
-    """Pass the points and their views through a tower, and give the averages of each block, in the order of the points.
-
-    Views are drawn by (pair, view) alone: the same for f and g, for every seed and for any batch size; the crops are
-    those of the study's embeddings. Where a pair has no text view (a caption of one letter), its units are those of the
-    clean caption.
-    """
+    """Pass the points and their views through a tower, and give the averages of each block in the points' order."""
     encoder.module.to(device).eval()
     with Capture(encoder, towers=[tower]) as capture:
         crops = _crops(points, settings) if tower == "image" else []
@@ -181,11 +155,7 @@ def _text_passes(
 ) -> Iterator[tuple[Tensor, Activations]]:
     chosen = [
         text_views(
-            points.captions[i],
-            points.uids[i],
-            count=settings.text_views,
-            dropout=settings.dropout,
-            seed=settings.seed,
+            points.captions[i], points.uids[i], count=settings.text_views, dropout=settings.dropout, seed=settings.seed
         )
         for i in map(int, index)
     ]

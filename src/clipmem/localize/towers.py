@@ -62,10 +62,7 @@ class Fit(NamedTuple):
 
 
 class Swap(NamedTuple):
-    """The four alignments of every pair, image tower first, shape (n,), and the fit of both maps.
-
-    `turned_gg` is A(g, g) again, with both towers of g turned into f's space: the same where both maps are.
-    """
+    """The four alignments of every pair, image tower first, shape (n,), and the fit of both maps."""
 
     ff: Float[Tensor, "n"]
     fg: Float[Tensor, "n"]
@@ -77,10 +74,7 @@ class Swap(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Shares of the towers in the score of every pair, one row a seed, shape (seed, n); they sum to `clipmem`.
-
-    `gap` is A(g, g) in g's own space less that in f's space.
-    """
+    """Shares of the towers in the score of every pair, one row a seed, shape (seed, n); they sum to `clipmem`."""
 
     clipmem: Float64[np.ndarray, "seed n"]
     image: Float64[np.ndarray, "seed n"]
@@ -152,11 +146,7 @@ def _against(means: Means, bank: Means, external: Bool[np.ndarray, " n"], weight
 
 
 def swap(f: Means, g: Means, *, shared: np.ndarray, external: np.ndarray, weight: float) -> Swap:
-    """Compute the four alignments of the tower swap from the mean embeddings under f and g.
-
-    The maps are fitted on the `shared` pairs, which both models saw; each of them is itself mapped by the half that it
-    is not in. The `external` pairs, which neither saw, are the bank.
-    """
+    """Compute the four alignments of the tower swap from the mean embeddings under f and g."""
     got = f"{int(shared.sum())} shared and {int(external.sum())} external pairs"
     enough = shared.sum() >= 2 and external.sum() >= 2
     require(enough, "tower swap", got, "two or more of both: to fit the map, and to judge it", "Use a four-way run.")
@@ -266,14 +256,7 @@ def reliability(found: Split, roles: Sequence[str], width: int) -> Reliability:
 
 
 def noise_fall(
-    means: Means,
-    external: Bool[np.ndarray, " n"],
-    *,
-    tower: str,
-    std: float,
-    weight: float,
-    seed: int,
-    draws: int = 8,
+    means: Means, external: Bool[np.ndarray, " n"], *, tower: str, std: float, weight: float, seed: int, draws: int = 8
 ) -> Float[Tensor, "n"]:
     """Measure how far alignment falls when one tower's embedding of the pair is disturbed; the bank stays clean.
 
@@ -304,11 +287,7 @@ def summarize(
     draws: int,
     confidence: float,
 ) -> dict[str, Any]:
-    """Average the shares over the pairs of each role, with intervals over seeds and groups of pairs: a JSON document.
-
-    text_fraction = text / (image + text) of the means is null where the interval of the mean CLIPMem holds 0: a share
-    of nothing.
-    """
+    """Average the shares over the pairs of each role, with intervals over seeds and groups of pairs, as JSON."""
     names, codes = np.array(roles), np.unique(np.array(groups), return_inverse=True)[1]
     sizes = {name: getattr(judged, name) for name in ("shared_bias", "external_bias", "gap")}
     document: dict[str, Any] = {

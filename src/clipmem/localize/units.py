@@ -1,8 +1,5 @@
 """UnitMem and ClassMem of every unit of both towers, streaming: which pair owns which unit.
 
-The equations are in `clipmem.functional.unitmem`; here blocks of activations are handed to one state a site. A state is
-dropped as soon as its tower is through.
-
 Compare models only over the same points and views. With few points mu_max is small by chance and UnitMem low: the
 published values were taken over a set of fixed size.
 """
@@ -39,11 +36,7 @@ CLASSMEM = Measure("classmem", "ClassMem", 0.0, 1.0, "one class alone drives the
 
 
 class UnitTracker:
-    """Takes in the blocks of one tower's pass and gives the table of its units.
-
-    `chosen` says which pairs UnitMem is over; `hold_bytes` limits the activations held for exact medians, over all
-    units.
-    """
+    """Takes in the blocks of one tower's pass and gives the table of its units."""
 
     def __init__(self, points: Points, chosen: Bool[np.ndarray, " n"], *, hold_bytes: int = HOLD_BYTES) -> None:
         require_range("pairs for UnitMem", int(chosen.sum()), 2, hint="Choose another role.")
@@ -124,12 +117,7 @@ def sweep_model(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> tuple[pl.DataFrame, Distances]:
-    """Pass one model over the points and their views once, and give its units and its distances.
-
-    The units are a table (`UNITS_SCHEMA`; values are null for a unit that is 0 for every pair, classmem is null without
-    two classes) with the given side and seed, over the `chosen` pairs (None: all); the distances L of every pair at
-    every site.
-    """
+    """Pass one model over the points and their views once, and give its units and its distances."""
     n = len(points.uids)
     distances: Distances = {}
     frames: list[pl.DataFrame] = []

@@ -107,10 +107,7 @@ class Captions(Mitigation):
     def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
         """Check that some pair has a second caption, where more than one is asked for."""
         count = cls.section_of(recipe).count
-        require(
-            count < 2 or (pairs["captions"].list.len() > 1).any(),
-            "[mitigate.captions] count",
-            f"{count} with {pairs.height:,} pairs of one caption each",
-            "pairs with several captions",
-            "Use data with several captions of an image, or [mitigate.caption_variants], which makes them.",
-        )
+        several = count < 2 or (pairs["captions"].list.len() > 1).any()
+        got, expected = f"{count} with {pairs.height:,} pairs of one caption each", "pairs with several captions"
+        hint = "Use data with several captions of an image, or [mitigate.caption_variants], which makes them."
+        require(several, "[mitigate.captions] count", got, expected, hint)

@@ -1,9 +1,4 @@
-"""Controls: what lowers memorization in any model, and is no idea about captions: weight decay and early stopping.
-
-They have sections of their own beside `train.weight_decay` and `train.epochs`, so that everything a mitigation changes
-stands under `[mitigate]`. Early stopping ends the training at a step; the learning rate is that of the whole one, as
-when somebody watches a training and ends it. It then shows fewer pairs than others: `record.json` says how many.
-"""
+"""Controls: what lowers memorization in any model, and is no idea about captions: weight decay and early stopping."""
 
 from clipmem.base.recipes import TrainSection
 from clipmem.mitigate.base import MITIGATIONS, Mitigation

@@ -5,10 +5,6 @@ With probability p, drawn by (seed, epoch, pair), the pair's image is replaced:
     given      by one of the data's other images of the pair (`variants` of the pair table), uniformly
     generated  by one of `count` images that a provider draws of the pair's first caption, uniformly
     augment    by a stronger crop of its own image, and with a color jitter
-
-A given or generated image is cut by the crop that the pair's own would have had. Those images are decoded once,
-into `cache/variants.npy`; `mitigate/image_variants.parquet` says whose each row is, and which ones do not decode and
-are never shown. A pair without any is always itself. The number of presentations does not change.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,13 +58,10 @@ class ImageVariants(Mitigation):
     @classmethod
     def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
         """Check that some pair has another image, where the data's own are to be shown."""
-        require(
-            cls.section_of(recipe).source != "given" or (pairs["variants"].list.len() > 0).any(),
-            "[mitigate.image_variants] source = 'given'",
-            f"{pairs.height:,} pairs, none with another image",
-            "data with several images of a pair",
-            "Set mitigate.image_variants.source to 'augment', which needs no other images.",
-        )
+        right = cls.section_of(recipe).source != "given" or (pairs["variants"].list.len() > 0).any()
+        what, got = "[mitigate.image_variants] source = 'given'", f"{pairs.height:,} pairs, none with another image"
+        hint = "Set mitigate.image_variants.source to 'augment', which needs no other images."
+        require(right, what, got, "data with several images of a pair", hint)
 
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:

@@ -1,8 +1,4 @@
-"""What an earlier run measured: the scores by which pairs are removed or put together, read and checked.
-
-A parent is a run folder (or its `scores.parquet`, or a table of the user's own). Its scores speak of the pairs that it
-was made with: uids that the data do not have are refused, for they mean another data set.
-"""
+"""What an earlier run measured: the scores by which pairs are removed or put together, read and checked."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +24,7 @@ COLUMNS: dict[str, list[str]] = {
 
 @dataclass(frozen=True)
 class Parent:
-    """A parent's scores.
-
-    `path` is as the recipe names it; `table` has the columns uid, badness (the higher, the sooner a pair is removed; no
-    nulls), and role if it is known; `described` is what the manifest of the child says of it.
-    """
+    """A parent's scores."""
 
     path: str
     table: pl.DataFrame
@@ -49,11 +41,6 @@ def read_parent(path: str, by: By, setting: str) -> Parent:
         g-alignment  - (g_positive - w (g_image_bank + g_text_bank)), w = `score.weight` of the parent (1 where only a
                      table is given): alignment under the models that did not see the candidates, lowest first
         file         the column `score`, highest first
-
-    Args:
-        path: A run folder, its `scores.parquet`, or with `file` a Parquet or CSV file with the columns uid and score.
-        by: Which of them.
-        setting: The section, for messages.
     """
     where, setting = Path(path), f"{setting} scores"
     file, weight, described = where, 1.0, dict[str, Any]()
@@ -91,10 +78,6 @@ def check_known(parent: Parent, uids: frozenset[str], setting: str) -> None:
     """Refuse a parent that was made with other pairs."""
     unknown_uids = [uid for uid in parent.table["uid"] if uid not in uids]
     among = ", ".join(map(shorten, unknown_uids[:1]))
-    require(
-        not unknown_uids,
-        f"{setting} scores = {parent.path!r}",
-        f"scores of {len(unknown_uids):,} pairs that the data do not have, such as {among}",
-        "a run on the same data",
-        "A uid is a hash of image and captions: the data, or the captions in them, are others.",
-    )
+    got = f"scores of {len(unknown_uids):,} pairs that the data do not have, such as {among}"
+    hint = "A uid is a hash of image and captions: the data, or the captions in them, are others."
+    require(not unknown_uids, f"{setting} scores = {parent.path!r}", got, "a run on the same data", hint)

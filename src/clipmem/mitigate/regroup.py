@@ -3,9 +3,6 @@
 A contrastive loss compares a pair with the others of its batch. Of an epoch's B batches, round(share B) (at least one)
 hold the most memorized pairs and nobody else, at places drawn for each epoch; all batches keep their sizes, and every
 pair is still shown once an epoch. In the epochs between two regroupings the batches are the ordinary ones.
-
-Who is memorized, CLIPMem of a parent run says. f and g group the same slots, those of f's pairs: a shared pair is in
-the same batch of both, and an independent pair of g goes where the candidate of its slot goes in f.
 """
 
 import hashlib

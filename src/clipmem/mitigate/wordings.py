@@ -1,9 +1,4 @@
-"""Ways to say a caption otherwise, one class each: words left out, tags reordered, synonyms, templates.
-
-A kind makes variants of one caption from (caption, seed) alone. A new one is one class here, or in a file of its own,
-and one line in `WORDINGS`. None knows the image: leaving a word out or a synonym of another sense can make a right
-caption wrong. How often that happens to your captions, `mitigate/caption_variants.parquet` shows.
-"""
+"""Ways to say a caption otherwise, one class each: words left out, tags reordered, synonyms, templates."""
 
 import importlib
 import importlib.util
@@ -113,23 +108,16 @@ def _open_wordnet() -> Any:
     wn: Any = importlib.import_module("wn")  # slow to import
 
     lexicons = list(wn.lexicons(lang="en"))
-    require(
-        lexicons,
-        what,
-        f"no English lexicon in {wn.config.data_directory}",
-        "one, such as the Open English WordNet",
-        "Fetch it once, with the network: python -m wn download oewn:2024",
-    )
+    got = f"no English lexicon in {wn.config.data_directory}"
+    hint = "Fetch it once, with the network: python -m wn download oewn:2024"
+    require(lexicons, what, got, "one, such as the Open English WordNet", hint)
     return wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
 
 
 def make_variants(
     caption: str, kinds: Mapping[str, Callable[[str, int, int], str]], *, count: int, seed: int
 ) -> list[tuple[str, str]]:
-    """Make up to `count` different variants of a caption, the kinds taking turns.
-
-    A kind that gives nothing new in 8 tries in a row is left out from then on.
-    """
+    """Make up to `count` different variants of a caption, the kinds taking turns."""
     seen, made = {_folded(caption)}, list[tuple[str, str]]()
     tried, turns = dict.fromkeys(kinds, 0), list(kinds)
     while turns and len(made) < count:

@@ -25,10 +25,7 @@ _CHECK = "Check the path: a relative one starts at the working directory."
 
 
 class Address(NamedTuple):
-    """An address, taken apart.
-
-    `path` is the folder or the checkpoint, absolute; `name` the architecture, its JSON config, or the hub repository.
-    """
+    """An address, taken apart."""
 
     kind: Literal["folder", "tag", "checkpoint", "hub", "transformers"]
     path: Path = Path()

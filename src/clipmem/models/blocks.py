@@ -42,11 +42,7 @@ class BlockWeights(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """Where the tokens of n sequences lie in a matrix with one row a token.
-
-    `read` is the row that each sequence is read out at; `slots` each row's place among n * length, sequence by
-    sequence, or None when all are equally long. Packed sequences must be causal and end where they are read out.
-    """
+    """Where the tokens of n sequences lie in a matrix with one row a token."""
 
     n: int
     length: int

@@ -1,10 +1,4 @@
-"""Local models that write captions or draw images: a language model of transformers, a pipeline of diffusers.
-
-They need the extra `hf`, drawing also diffusers; nothing is fetched. How good the variants are depends on the model
-alone: a small language model may say something else, and a caption that says something else is a wrong caption. Look at
-`mitigate/caption_variants.parquet` before you trust a study with them. A drawn image shows what the pipeline makes of
-the caption, whose own training pairs may be among the ones measured.
-"""
+"""Local models that write captions or draw images: a language model of transformers, a pipeline of diffusers."""
 
 import io
 from collections.abc import Sequence
@@ -28,10 +22,8 @@ _BROKEN = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 
 def _check_folder(what: str, folder: Path, marker: str, saved_by: str) -> None:
     got = f"no {marker} in it" if folder.is_dir() else "no such folder"
-    expected, hint = (
-        f"a folder that save_pretrained of {saved_by} wrote",
-        "Download the model; nothing is fetched here.",
-    )
+    expected = f"a folder that save_pretrained of {saved_by} wrote"
+    hint = "Download the model; nothing is fetched here."
     require((folder / marker).is_file(), what, got, expected, hint)
 
 

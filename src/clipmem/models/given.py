@@ -1,9 +1,4 @@
-"""Models that a user has already: found by their address, known by their content, loaded by their own library.
-
-`clipmem.models.address` has the forms of an address. Nothing is fetched unless asked for, no code that comes with a
-model is run, and weights that are no safetensors are read as weights only. What a model is trained on cannot be read
-off its files: that is the user's word.
-"""
+"""Models that a user has already: found by their address, known by their content, loaded by their own library."""
 
 import json
 import re
@@ -46,15 +41,7 @@ class _Parts(NamedTuple):
 
 
 def find(name: str, *, download: bool | None = None) -> GivenModel:
-    """Find a model by its address (see `clipmem.models.address`); only looks which files there are.
-
-    `download` fetches files that are not on this machine; None: if the environment variable CLIPMEM_DOWNLOAD says so.
-
-    Raises:
-        InputError: There is no such model, or files of it are missing; or a pretrained tag was trained with another
-            activation function than the architecture has.
-        RunError: Fetching failed.
-    """
+    """Find a model by its address (see `clipmem.models.address`); only looks which files there are."""
     parsed = address.parse(name)
     allowed = hub.may_download() if download is None else download
     if parsed.kind == "transformers":
@@ -66,10 +53,7 @@ def find(name: str, *, download: bool | None = None) -> GivenModel:
 
 
 def content(model: GivenModel) -> dict[str, str]:
-    """Hash what decides what a model computes (weights, config, tokenizer): file name → SHA-256, by name.
-
-    An architecture that is named stands there too, with the hash of its config.
-    """
+    """Hash what decides what a model computes (weights, config, tokenizer): file name → SHA-256, by name."""
     if model.library == "transformers":
         files, found = transformers.files_of(model.folder), {}
     else:
@@ -87,14 +71,7 @@ def content(model: GivenModel) -> dict[str, str]:
 
 
 def load(model: GivenModel) -> DualEncoder:
-    """Load a model with its own library, in float32 and ready to embed.
-
-    Raises:
-        InputError: The files do not load, weights are NaN, or the model needs the extra `hf` and it is not installed.
-
-    Warns:
-        ClipmemWarning: The checkpoint seems to be of a QuickGELU model, and the architecture is another.
-    """
+    """Load a model with its own library, in float32 and ready to embed."""
     encoder = transformers.load(model.folder) if model.library == "transformers" else _load_open_clip(model)
     broken = [name for name, weight in encoder.module.named_parameters() if bool(weight.isnan().any())]
     if broken:
@@ -123,14 +100,10 @@ def _load_open_clip(model: GivenModel) -> DualEncoder:
     except InputError as error:  # the adapter does not know which model it is
         raise InputError(what, got=error.got, expected=error.expected, hint=error.hint) from error
     except openclip.BROKEN as error:
-        raise InputError(
-            what,
-            got=f"files that do not load ({reason(error)})",
-            expected=f"weights of {model.parsed.name}" if named else "a model that clipmem or open_clip saved",
-            hint="Check that the name is that of the training run; a JSON config can stand in its place."
-            if named
-            else "Check that its files are whole.",
-        ) from error
+        expected = f"weights of {model.parsed.name}" if named else "a model that clipmem or open_clip saved"
+        hint = "Check that the name is that of the training run; a JSON config can stand in its place."
+        hint = hint if named else "Check that its files are whole."
+        raise InputError(what, got=f"files that do not load ({reason(error)})", expected=expected, hint=hint) from error
     encoder.module.eval()
     return encoder
 
@@ -217,12 +190,10 @@ def _refuse_activation(parsed: Address, name: str, known: openclip.Pretrained) -
     open_clip only warns, and gives embeddings of a model that nobody has trained.
     """
     if known.quick_gelu and not names.model_config(parsed.name).get("quick_gelu"):
-        raise address.wrong(
-            name,
-            f"an architecture without QuickGELU, and weights trained with it ({parsed.tag})",
-            f"Write {parsed.name}-quickgelu/{parsed.tag}.",
-            expected="the activation that the weights were trained with",
-        )
+        got = f"an architecture without QuickGELU, and weights trained with it ({parsed.tag})"
+        hint = f"Write {parsed.name}-quickgelu/{parsed.tag}."
+        expected = "the activation that the weights were trained with"
+        raise address.wrong(name, got, hint, expected=expected)
 
 
 def _notice_activation(model: GivenModel, settings: dict[str, Any], checkpoint: Checkpoint) -> None:

@@ -1,9 +1,4 @@
-"""Files of the Hugging Face hub: those on this machine, and others only where fetching was asked for.
-
-The only module that imports huggingface_hub. It looks into the library's own cache, so that what was fetched by other
-programs is found. Libraries that look for files by themselves are called within `offline`, which makes every request of
-theirs fail at once.
-"""
+"""Files of the Hugging Face hub: those on this machine, and others only where fetching was asked for."""
 
 import contextlib
 import os

@@ -1,8 +1,4 @@
-"""The architectures that a name can mean, and their configs, without torch and without importing open_clip.
-
-open_clip's own configs are JSON files in its package: they are read there, so that a wrong name is refused at once.
-Once a program has imported open_clip, its register is asked: it has those of `open_clip.add_model_config` too.
-"""
+"""The architectures that a name can mean, and their configs, without torch and without importing open_clip."""
 
 import json
 import sys

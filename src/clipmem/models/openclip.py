@@ -4,9 +4,6 @@ It uses open_clip's model layer, tokenizers and configs. Its own part is the tex
 `CLIP.encode_text` refuses input shorter than the context, and most of a 77-token context is padding. With a causal
 text tower that is read out at the end-of-text token, what follows that token cannot change the embedding, so the
 trimmed pass is exact. Other text towers (SigLIP's sees all tokens and is read out at the last) get the whole context.
-
-Weights are read by `clipmem.models.weights`, not by open_clip, whose reader has a way around `weights_only`. Nothing is
-fetched here.
 """
 
 import contextlib
@@ -47,11 +44,7 @@ BROKEN = (ValueError, LookupError, TypeError, RuntimeError, AttributeError, OSEr
 
 
 class Pretrained(NamedTuple):
-    """A pretrained tag of an architecture, as open_clip lists it.
-
-    `files` are the names that the weights may have in the hub repository, the best first; `quick_gelu` is None where
-    open_clip does not say whether they were trained with QuickGELU.
-    """
+    """A pretrained tag of an architecture, as open_clip lists it."""
 
     repository: str
     files: tuple[str, ...]
@@ -114,11 +107,7 @@ class OpenClipEncoder:
         return self._model.encode_text(nn.functional.pad(tokens, (0, length - tokens.shape[1])))  # pyright: ignore[reportCallIssue]
 
     def compile(self, *, backend: str = "inductor") -> None:
-        """Compute with open_clip's own passes, compiled by torch, from now on; `clipmem.models.shortcut` is not used.
-
-        The passes are compiled, not the module: names of weights, hooks and what is saved stay as they are. A text
-        tower that is not computed on trimmed captions is not compiled.
-        """
+        """Compute with open_clip's own passes, compiled by torch, from now on, without `clipmem.models.shortcut`."""
         self._compiled = (
             torch.compile(self._model.encode_image, backend=backend),  # pyright: ignore[reportCallIssue, reportArgumentType]
             torch.compile(_encode_trimmed, backend=backend),
@@ -223,11 +212,7 @@ def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
 
 
 def create(name: str, *, seed: int) -> OpenClipEncoder:
-    """Create a model (see `model_config`) with fresh weights that depend on the seed alone, not on the global state.
-
-    Raises:
-        InputError: There is no such model, or its tokenizer is not on this machine.
-    """
+    """Create a model (see `model_config`) with fresh weights that depend on the seed alone, not on the global state."""
     settings = settings_of(name)
     source = tokenizers.find(settings["model_cfg"]["text_cfg"], what=f"[model] name = {name!r}")
     model = _build(settings, settings["model_cfg"], seed=seed)
@@ -250,11 +235,7 @@ def assemble(
     text_tower: Path | None = None,
     resize: bool = True,
 ) -> OpenClipEncoder:
-    """Build a model and fill in weights, as open_clip does; `tokenizer` and `text_tower` are folders, if it needs them.
-
-    `resize` scales position embeddings of another size of image or length of caption. Raises one of `BROKEN` where
-    config and weights do not make a model.
-    """
+    """Build a model and fill in weights, as open_clip does; raise one of `BROKEN` where they do not make a model."""
     config: dict[str, Any] = json.loads(json.dumps(settings["model_cfg"]))
     if text_tower is not None:
         config["text_cfg"]["hf_model_name"] = str(text_tower)
@@ -319,9 +300,8 @@ def _quiet() -> Generator[None]:
 def load(folder: Path) -> OpenClipEncoder:
     """Load a model that `OpenClipEncoder.save` wrote."""
     missing = [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
-    require(
-        not missing, f"model folder {folder}", f"no {' and no '.join(missing)}", "both files", "Run the study again."
-    )
+    got = f"no {' and no '.join(missing)}"
+    require(not missing, f"model folder {folder}", got, "both files", "Run the study again.")
     try:
         settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         own = folder if settings["model_cfg"]["text_cfg"].get("hf_tokenizer_name") else None

@@ -49,10 +49,7 @@ def image_pass(model: nn.Module, pixels: Float[Tensor, "n 3 size size"]) -> Floa
 def text_pass(
     model: nn.Module, tokens: Int[Tensor, "n length"], rows: Int[Tensor, "n length"]
 ) -> Float[Tensor, "n d"] | None:
-    """Embed captions with a causal text tower that is read out at its largest token id (end-of-text), or return None.
-
-    `rows` are the tokens' rows of the embedding table, which may be a compact one.
-    """
+    """Embed captions with a causal text tower that is read out at its largest token id (end-of-text); else None."""
     # the attributes below are as open_clip makes them: which they are is checked here
     return _text_pass(model, tokens, rows) if type(model) is CLIP else None
 

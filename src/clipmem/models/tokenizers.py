@@ -28,11 +28,7 @@ def files_of(folder: Path) -> list[Path]:
 def find(
     text: Mapping[str, Any], *, what: str, folder: Path | None = None, download: bool | None = None
 ) -> Path | None:
-    """Find the folder of the tokenizer that a config's `text_cfg` names; None: open_clip's own.
-
-    It must lie in `folder`, or, if that is None, where the config says: a folder or a hub repository, from which it is
-    fetched if `download` (None: CLIPMEM_DOWNLOAD) says so.
-    """
+    """Find the folder of the tokenizer that a config's `text_cfg` names; None: open_clip's own."""
     name = text.get("hf_tokenizer_name")
     if (text.get("tokenizer_kwargs") or {}).get("trust_remote_code"):
         got = "a config with tokenizer_kwargs.trust_remote_code"

@@ -1,9 +1,5 @@
 """The adapter for transformers' CLIP, SigLIP and SigLIP 2: the only module that imports transformers (the extra `hf`).
 
-Models come from a config or from a local folder; nothing is fetched, no code that comes with a model is run, and
-weights that are no safetensors are read as weights only. Captions are tokenized by the folder's own tokenizer; without
-one, by a callable that is given.
-
 CLIP's text tower is causal and read out at end-of-text, so that padding changes nothing. SigLIP's sees all tokens and
 is read out at the last one: captions are padded to its whole context, and padding takes part unless the folder's
 tokenizer marks it as masked. A mask has no place of its own in a row of token ids: a masked id i is written as -1 - i.
@@ -60,12 +56,7 @@ class _Preprocessing(NamedTuple):
 
 
 class TransformersEncoder:
-    """A `DualEncoder` on transformers' CLIPModel, SiglipModel or Siglip2Model.
-
-    The tokenizer turns captions into rows of token ids: for CLIP each with its start and end tokens, cut to the
-    context; for SigLIP padded to the context, -1 - i for a masked id i. Without `images` they are made as usual for the
-    kind.
-    """
+    """A `DualEncoder` on transformers' CLIPModel, SiglipModel or Siglip2Model."""
 
     def __init__(self, model: nn.Module, tokenizer: Tokenize, images: _Preprocessing | None = None) -> None:
         self._model: Any = model

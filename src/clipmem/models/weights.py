@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.require import require
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # where a folder's weights are, as open_clip looks for them: the first that is there
@@ -89,14 +90,10 @@ def _read_safetensors(path: Path) -> object:
 
 def _read_torch(path: Path) -> object:
     names = _archive(path)
-    if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
-        raise InputError(
-            f"checkpoint {path}",
-            got="a TorchScript program",
-            expected="weights alone",
-            hint="It would run code, and was not loaded. Take the weights of the pretrained tag, such as "
-            "ViT-B-32-quickgelu/openai, or save the model's state_dict.",
-        )
+    program = any("/code/" in name or name.endswith("/constants.pkl") for name in names)
+    hint = "It would run code, and was not loaded. Take the weights of the pretrained tag, such as "
+    hint += "ViT-B-32-quickgelu/openai, or save the model's state_dict."
+    require(not program, f"checkpoint {path}", "a TorchScript program", "weights alone", hint)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what it is about to refuse

@@ -1,8 +1,6 @@
 """Compare run folders and write `compare.json`, `compare.parquet` and one page that opens offline and loads nothing."""
 
-import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,8 @@ from clipmem.analysis.comparison import compare
 from clipmem.base.require import require
 from clipmem.report.page import write_page
 from clipmem.report.read import read_finished
-from clipmem.store.atomic import atomic_write
+from clipmem.store.atomic import write_json
+from clipmem.store.tables import write_parquet
 
 DOCUMENT, TABLE, PAGE = "compare.json", "compare.parquet", "index.html"
 _TEXT = ("run", "measure", "kind")
@@ -27,11 +26,7 @@ _SCHEMA: dict[str, type[pl.DataType]] = {
 def compare_runs(
     folders: Sequence[Path], *, measure: str = "clipmem", confidence: float | None = None
 ) -> dict[str, Any]:
-    """Compare finished runs with the first of them (see `clipmem.analysis.comparison.compare`).
-
-    Raises:
-        InputError: There is nothing to compare, a folder is no finished four-way run, or the comparison is unfair.
-    """
+    """Compare finished runs with the first of them (see `clipmem.analysis.comparison.compare`)."""
     resolved = [folder.resolve() for folder in folders]
     twice = [str(folder) for k, folder in enumerate(folders) if folder.resolve() in resolved[:k]]
     require(not twice, "clipmem compare", f"{twice} twice", "each run once", "Omit one of them.")
@@ -41,25 +36,15 @@ def compare_runs(
 def write_compared(
     folders: Sequence[Path], out: Path, *, measure: str = "clipmem", confidence: float | None = None
 ) -> dict[str, Any]:
-    """Compare runs (see `compare_runs`) and write the document, the table and the page to `out`; return the document.
-
-    Raises:
-        InputError: As `compare_runs`, or `out` holds other files.
-    """
+    """Compare runs (see `compare_runs`); write document, table and page to `out`, and return the document."""
     other = out.is_dir() and any(out.iterdir()) and not (out / DOCUMENT).is_file()
     expected, hint = "a new folder, or one of an earlier comparison", "Choose another --out DIR."
     require(not other, f"--out {out}", "a folder that holds other files", expected, hint)
     document = compare_runs(folders, measure=measure, confidence=confidence)
-    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
-    atomic_write(out / DOCUMENT, (text + "\n").encode())
-    atomic_write(out / TABLE, _table(document))
+    write_json(out / DOCUMENT, document)
+    rows = [*document["differences"], *({**row, "kind": "cost"} for row in document["cost"])]
+    write_parquet(
+        out / TABLE, pl.DataFrame([{name: row.get(name) for name in _SCHEMA} for row in rows], schema=_SCHEMA)
+    )
     write_page(out / PAGE, "comparison", document)
     return document
-
-
-def _table(document: Mapping[str, Any]) -> bytes:
-    rows = [*document["differences"], *({**row, "kind": "cost"} for row in document["cost"])]
-    table = pl.DataFrame([{name: row.get(name) for name in _SCHEMA} for row in rows], schema=_SCHEMA)
-    stream = io.BytesIO()
-    table.write_parquet(stream, compression="zstd", statistics=False)
-    return stream.getvalue()

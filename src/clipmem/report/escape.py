@@ -28,17 +28,6 @@ CAPTION_LIMIT = 240
 def visible(text: str, limit: int | None = None) -> str:
     r"""Replace what a reader cannot see, or what would act on the screen, by a visible form.
 
-    C0 controls become their control pictures (ESC is `␛`, a newline `␊`), DEL `␡`; C1 controls, bidi
-    controls, separators and lone surrogates become `\u` and four digits. Everything else stays, emoji and
-    their joiners too.
-
-    Args:
-        text: Any text, also one that is not valid Unicode.
-        limit: Show at most so many characters of `text`, and say how many there are. None shows all.
-
-    Returns:
-        Text that can be encoded as UTF-8 and moves no cursor.
-
     Example:
         >>> visible("a\x1b[31m red\u202e dog")
         'a␛[31m red\\u202e dog'

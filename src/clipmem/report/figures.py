@@ -1,10 +1,4 @@
-"""Draw figures as SVG for a page: the same bytes each time, colors left to the page, and one helper for all panels.
-
-Colors are tokens: `INK` and its like are drawn as fixed hex values and then become CSS variables, so that one figure
-serves a light page, a dark page and a print. Text stays text (it can be read aloud and selected) in the page's font.
-Each figure is drawn `wide` and `narrow`, because one shrunk to a phone has unreadable text; the page shows the one that
-fits. No figure relies on color alone: lines differ in dashes and marks too.
-"""
+"""Draw figures as SVG for a page: the same bytes each time, colors left to the page, and one helper for all panels."""
 
 import html
 import io
@@ -56,11 +50,7 @@ DASHED = (0, (4, 3))
 
 
 class Sketch:
-    """A figure of a size in CSS pixels, drawn under the report's style; use it as a context.
-
-    matplotlib's settings are put back afterwards, whatever they were. `name` is unique in the page: it prefixes every
-    id, so that two figures of a page do not share one.
-    """
+    """A figure of a size in CSS pixels, drawn under the report's style; use it as a context."""
 
     def __init__(self, name: str, width: int, height: int) -> None:
         self.name = name

@@ -1,8 +1,4 @@
-"""How numbers look in a report: one place, so that the page and the terminal show the same.
-
-Scores carry three decimals and a sign, shares one decimal in percent. A number that does not exist is written "n/a",
-never 0. Rounding is for reading only: take numbers for further work from `summary.json` and `scores.parquet`.
-"""
+"""How numbers look in a report: one place, so that the page and the terminal show the same."""
 
 import math
 from collections.abc import Mapping, Sequence

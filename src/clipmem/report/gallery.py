@@ -33,11 +33,7 @@ def pick(ranked: pl.DataFrame, shown: int = SHOWN) -> tuple[pl.DataFrame, pl.Dat
 
 
 def gallery_uids(run_dir: Path) -> list[str]:
-    """Name the pairs whose images `write_report` will ask for, so that only these are decoded.
-
-    Each uid once: at most 48 candidates, the most memorized, then the least; then the pairs that the shown units
-    respond to, where the run was localized.
-    """
+    """Name the pairs whose images `write_report` will ask for, so that only these are decoded."""
     most, least = pick(ranked_candidates(read_table(run_dir / "scores.parquet", "scores")))
     units = read_localized(run_dir).units
     owners = [] if units is None else [row["uid"] for row in top_units(units)]

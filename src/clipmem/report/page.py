@@ -1,8 +1,4 @@
-"""Write pages: one HTML file that opens offline, loads nothing, runs nothing, and prints.
-
-A page is the registered sections of its kind that apply to its subject, in the template `KIND/page.html`. It shows what
-files say and computes nothing but orders and roundings; made twice from the same files it has the same bytes.
-"""
+"""Write pages: one HTML file that opens offline, loads nothing, runs nothing, and prints."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,21 +19,7 @@ def write_report(
     *,
     credits: Sequence[str] = (),  # noqa: A002  the name of the public argument
 ) -> Path:
-    """Write `report/index.html` of a run folder whose summary is finished, atomically.
-
-    Args:
-        run_dir: The run folder.
-        images: Encoded images (PNG, JPEG or WebP) by uid, at least those of `gallery_uids`. They are embedded as they
-            are: give thumbnails. A pair without one, or with another format, is shown without an image.
-        credits: Who made the images and captions, one line each, beside the credits of the pairs shown.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        InputError: The folder lacks a file, a file cannot be read, or the page cannot be written.
-        RunError: The disk is full.
-    """
+    """Write `report/index.html` of a run folder whose summary is finished, atomically."""
     return write_page(run_dir / "report" / "index.html", "study", read_run(run_dir, images, credits))
 
 

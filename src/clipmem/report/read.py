@@ -65,10 +65,7 @@ class Localized:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a report reads from a run folder; what few sections need is read when it is asked for.
-
-    `images` are encoded images by uid, `credits` who made the images and captions.
-    """
+    """What a report reads from a run folder; what few sections need is read when it is asked for."""
 
     folder: Path
     recipe_text: str
@@ -106,19 +103,11 @@ class RunFiles:
         return [role for role in ROLES if role in self.summary["roles"]]
 
     def trained_captions(self, uid: str) -> list[str]:
-        """Return the captions that a pair was trained with: another pair's if it was planted.
-
-        Raises:
-            InputError: The tables of the folder do not belong together.
-        """
+        """Return the captions that a pair was trained with: another pair's if it was planted."""
         source = self._sources.get(uid, uid)
-        require(
-            source in self.captions,
-            "splits.parquet column captions_from",
-            shorten(source),
-            "the uid of a pair in pairs.parquet",
-            "Make the run folder again: its tables do not belong together.",
-        )
+        what = "splits.parquet column captions_from"
+        hint = "Make the run folder again: its tables do not belong together."
+        require(source in self.captions, what, shorten(source), "the uid of a pair in pairs.parquet", hint)
         return self.captions[source]
 
     @cached_property
@@ -132,11 +121,7 @@ class RunFiles:
 
 
 def read_run(folder: Path, images: Mapping[str, bytes] | None = None, credit_lines: Sequence[str] = ()) -> RunFiles:
-    """Read a run folder in which the stages up to the summary are finished.
-
-    Raises:
-        InputError: A file is missing, unreadable, or of a newer format than this version knows.
-    """
+    """Read a run folder in which the stages up to the summary are finished."""
     summary = read_summary(folder)
     recipe_text = _text(folder / "recipe.toml")
     try:
@@ -160,11 +145,7 @@ def read_run(folder: Path, images: Mapping[str, bytes] | None = None, credit_lin
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """Read `summary.json` and check that it can be reported.
-
-    Raises:
-        InputError: The file is missing, is not JSON, is newer than format 1, or has no candidates.
-    """
+    """Read `summary.json` and check that it can be reported."""
     summary = _versioned(folder / "summary.json")
     roles = sorted(summary.get("roles", {}))
     got, hint = f"roles {roles}", "Score a study whose split has candidates."
@@ -173,11 +154,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def read_localized(folder: Path) -> Localized:
-    """Read `localize/` of a run folder; without it every part is missing.
-
-    Raises:
-        InputError: A file cannot be read, or lacks a column.
-    """
+    """Read `localize/` of a run folder; without it every part is missing."""
     place = folder / "localize"
     tables: dict[str, Any] = {name: _table(place / f"{name}.parquet", columns) for name, columns in _COLUMNS.items()}
     files = {"shares": "towers.json", "settings": "settings.json", "beside": "beside.json"}
@@ -229,11 +206,7 @@ def _number(entry: Mapping[str, Any], key: str, path: Path) -> float:
 
 
 def read_finished(path: Path) -> FinishedRun:
-    """Read a run folder for a comparison; what an older clipmem did not measure is left out, never guessed.
-
-    Raises:
-        InputError: It is no run folder, its scores are not finished, or its protocol has no f and g of one seed.
-    """
+    """Read a run folder for a comparison; what an older clipmem did not measure is left out, never guessed."""
     folder = RunFolder(path)
     recipe, what = folder.recipe(), f"run folder {path}"
     why = "Give runs of the protocol four-way: only it trains one f and one g for each seed."

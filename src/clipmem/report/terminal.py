@@ -1,8 +1,4 @@
-"""Print screens: tables that fit 100 columns, plain lines where there is no terminal.
-
-A screen is the terminal templates of its sections. Text of the data is made visible and given to rich as `Text`, which
-reads no markup: a caption can neither color the screen nor move the cursor. Draws no figure, loads no plotting library.
-"""
+"""Print screens: tables that fit 100 columns, plain lines where there is no terminal."""
 
 import html
 import io
@@ -27,14 +23,7 @@ WIDTH = 100
 
 
 def print_screen(screen: str, subject: Any, console: Console, where: str = "") -> None:
-    """Print the sections of a screen that apply to a subject, and where its file or page lies.
-
-    Args:
-        screen: `report`, `localize`, `comparison`, `findings`, `scored`, `inspected` or `evaluated`.
-        subject: What the sections read: a run's files, or a document.
-        console: Where to print; at most 100 of its columns are used.
-        where: A last line, never broken: it is there to be copied.
-    """
+    """Print the sections of a screen that apply to a subject, and where its file or page lies."""
     width = min(WIDTH, console.width)
     for line in screen_lines(screen, subject, width) + ([VERBATIM + where] if where else []):
         if line.startswith(HEADING):
@@ -101,10 +90,6 @@ def _lines(lines: list[str]) -> Markup:
 
 
 def print_run(screen: str, folder: Path, console: Console) -> None:
-    """Print the screen `report` or `localize` of a run folder, and where its page is.
-
-    Raises:
-        InputError: A file of the folder is missing or cannot be read.
-    """
+    """Print the screen `report` or `localize` of a run folder, and where its page is."""
     page = folder / "report" / "index.html"
     print_screen(screen, read_run(folder), console, f"Report: {page}" if page.is_file() else "Report: not written yet.")

@@ -1,10 +1,4 @@
-"""The one execution of a score: the bank's sums first, then every block of pairs, then the alignment parts of all.
-
-A study and `clipmem score` differ only in where embeddings come from (see `clipmem.score.sides`) and in the design that
-combines the parts. A pair is left out when its image does not decode or when one of the models has no usable embedding
-of it. Finished blocks wait in a `Job`, so that a stopped execution resumes; neither blocks nor the order of pairs
-change a bit of a score.
-"""
+"""The one execution of a score: the bank's sums first, then every block of pairs, then the alignment parts of all."""
 
 import io
 import time
@@ -38,15 +32,7 @@ _Make = Callable[[range], tuple[bytes, list[Problem]]]
 
 @dataclass
 class Comparison:
-    """What is computed over which pairs.
-
-    Attributes:
-        models: The models of the design; one that stands in several places is asked once.
-        data: The pairs.
-        bank: The held-out pairs.
-        block: Pairs in a block.
-        alignment: A name of `ALIGNMENTS`.
-    """
+    """What is computed over which pairs."""
 
     models: Sequence[Side]
     data: Pairs
@@ -66,15 +52,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Executed:
-    """What came out.
-
-    Attributes:
-        rows: uid, and `inside` for pairs of the bank; sorted by uid.
-        parts: The alignment parts of these pairs under each model of the comparison.
-        control: The parts of the bank's own pairs under each model, averaged; None for a bank of one pair.
-        bank: How many pairs of the bank could be used.
-        problems: The records left out.
-    """
+    """What came out."""
 
     rows: pl.DataFrame
     parts: list[AlignmentParts]
@@ -84,13 +62,7 @@ class Executed:
 
 
 class Executor:
-    """Computes a comparison block by block, and resumes one that was stopped.
-
-    Args:
-        comparison: What to compute.
-        job: Where finished blocks wait.
-        reporter: Progress reporter.
-    """
+    """Computes a comparison block by block, and resumes one that was stopped."""
 
     def __init__(self, comparison: Comparison, job: Job, reporter: Reporter | None = None) -> None:
         self._what, self._job = comparison, job

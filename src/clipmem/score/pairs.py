@@ -24,16 +24,7 @@ QUARANTINE = "quarantine.parquet"
 
 @dataclass
 class Pairs:
-    """Some pairs, in the order in which they are read.
-
-    Attributes:
-        name: What they are called in messages.
-        table: uid, and where images are read also key, image, captions and label.
-        source: Reads their images; None for stored embeddings and arrays.
-        layout: Knows their captions, where the table does not.
-        labels: Class of each pair, shape (n,); None where not all have one.
-        problems: The records that are not among them.
-    """
+    """Some pairs, in the order in which they are read."""
 
     name: str
     table: pl.DataFrame
@@ -83,14 +74,12 @@ def draw(uids: pl.Series, size: int, seed: int) -> list[str]:
     """Draw the bank from the data: the pairs whose uid hashes lowest, whatever the order of the records."""
     if not 2 <= size < len(uids):
         few = len(uids) < 3
-        raise InputError(
-            "--bank-size",
-            got=f"{size:,} of {len(uids):,} pair{'' if len(uids) == 1 else 's'} in the data",
-            expected="--bank with held-out pairs" if few else f"2 to {len(uids) - 1:,}: the others are measured",
-            hint="A bank is drawn from the data only where there are three pairs or more."
-            if few
-            else "Set it, or give pairs that no model trained on with --bank.",
+        expected = "--bank with held-out pairs" if few else f"2 to {len(uids) - 1:,}: the others are measured"
+        hint = (
+            "A bank is drawn only from three pairs or more." if few else "Set it, or give held-out pairs with --bank."
         )
+        got = f"{size:,} of {len(uids):,} pair{'' if len(uids) == 1 else 's'} in the data"
+        raise InputError("--bank-size", got=got, expected=expected, hint=hint)
     start = hashlib.blake2b(f"bank/{seed}/".encode(), digest_size=16)
 
     def place(uid: str) -> bytes:
@@ -120,9 +109,8 @@ def listed_uids(path: Path) -> list[str] | None:
             return None
         wanted = table.lazy().select(pl.col("uid", *(["role"] if "role" in names else [])).cast(pl.String)).collect()
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        raise InputError(
-            f"--bank {path}", got=f"not readable ({shorten(str(error))})", expected="uids, or a data set"
-        ) from error
+        got = f"not readable ({shorten(str(error))})"
+        raise InputError(f"--bank {path}", got=got, expected="uids, or a data set") from error
     if "role" in names:
         wanted = wanted.filter(pl.col("role") == "external")
     return wanted["uid"].drop_nulls().to_list()
@@ -130,12 +118,7 @@ def listed_uids(path: Path) -> list[str] | None:
 
 @dataclass(frozen=True)
 class Bank:
-    """The held-out pairs.
-
-    Attributes:
-        pairs: Their pairs.
-        drawn: Whether they were drawn from the data, which nobody says were held out.
-    """
+    """The held-out pairs."""
 
     pairs: Pairs
     drawn: bool
@@ -156,13 +139,11 @@ def bank_of_uids(uids: Sequence[str], data: Pairs, name: str) -> Bank:
     """Return the bank of some pairs of the data."""
     known = set(data.table["uid"])
     unknown = [uid for uid in uids if uid not in known]
-    if unknown:
-        raise InputError(
-            f"--bank {name}",
-            got=f"uid {shorten(unknown[0])} ({len(unknown):,} of {len(uids):,}), which no pair of the data has",
-            expected="uids of the data's pairs",
-            hint="Take them from a table of scores of the same data.",
-        )
+    got = (
+        f"uid {', '.join(map(shorten, unknown[:1]))} ({len(unknown):,} of {len(uids):,}), which no pair of the data has"
+    )
+    hint = "Take them from a table of scores of the same data."
+    require(not unknown, f"--bank {name}", got, "uids of the data's pairs", hint)
     return Bank(data.only(uids, name), drawn=False)
 
 

@@ -1,7 +1,4 @@
-"""Where the embeddings of a block of pairs come from: a model that embeds, embeddings on disk, or arrays.
-
-All give the same numbers for the same embeddings.
-"""
+"""Where the embeddings of a block of pairs come from: a model that embeds, embeddings on disk, or arrays."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -19,6 +16,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.paths import checked_path
 from clipmem.base.pictures import Geometry
 from clipmem.base.recipes import EmbedSection, TrainSection
+from clipmem.base.require import require
 from clipmem.data.decoding import DecodeError, decode
 from clipmem.data.quarantine import Problem
 from clipmem.embed import passes
@@ -62,11 +60,7 @@ class Block(NamedTuple):
 
 
 class Side(ABC):
-    """A model of the comparison.
-
-    Attributes:
-        name: The address, as the user wrote it.
-    """
+    """A model of the comparison."""
 
     name: str
 
@@ -94,14 +88,7 @@ def _embedded(means: Means, block: Block, rows: Embeddings | None = None, head: 
 
 
 class ModelSide(Side):
-    """A model that embeds.
-
-    Args:
-        address: Where it is (see `clipmem.models.given`).
-        settings: Views and batch size.
-        device: `cpu` or `cuda`.
-        precision: `fp32` or `bf16`.
-    """
+    """A model that embeds."""
 
     def __init__(self, address: str, settings: EmbedSection, *, device: str, precision: str) -> None:
         self.name = address
@@ -167,12 +154,7 @@ class KnownSide(Side):
 
 
 class StoredSide(KnownSide):
-    """Embeddings on disk, in one folder or in several that are looked through in turn.
-
-    Args:
-        name: The address, as the user wrote it.
-        folders: The folders.
-    """
+    """Embeddings on disk, in one folder or in several that are looked through in turn."""
 
     def __init__(self, name: str, folders: Sequence[Path]) -> None:
         super().__init__()
@@ -182,13 +164,8 @@ class StoredSide(KnownSide):
 
     def _check(self) -> None:
         widths = [layout.width for layout in self.layouts]
-        if len(set(widths)) > 1:
-            raise InputError(
-                f"embeddings in {self.name}",
-                got=f"widths {widths}",
-                expected="one width",
-                hint="Take them from one model.",
-            )
+        one, hint = len(set(widths)) < 2, "Take them from one model."
+        require(one, f"embeddings in {self.name}", f"widths {widths}", "one width", hint)
 
     def add(self, folder: Path) -> None:
         """Look through another folder too."""
@@ -223,15 +200,7 @@ class StoredSide(KnownSide):
 
 
 class ArraySide(KnownSide):
-    """Embeddings in memory.
-
-    Args:
-        name: What to call it.
-        uids: The pair of each row of pictures; None numbers them.
-        image: Shape (n, d) or (n, view, d), numpy or torch.
-        text: Shape (n, d), or (m, d) with `text_pair`.
-        text_pair: The pair of each caption row; by default the k-th row is of the k-th pair.
-    """
+    """Embeddings in memory."""
 
     def __init__(self, name: str, uids: Sequence[str] | None, image: Any, text: Any, text_pair: Any = None) -> None:
         super().__init__()
@@ -249,13 +218,11 @@ class ArraySide(KnownSide):
         known = whole and (not len(owner) or 0 <= owner.min() <= owner.max() < n)
         counts = np.bincount(owner, minlength=n) if known else np.zeros(n, dtype=np.int64)
         if not known or not counts.all():
-            raise InputError(
-                f"{name} embeddings",
-                got=f"images of shape {tuple(np.shape(image))}, captions of shape {tuple(np.shape(text))}"
-                + ("" if text_pair is None else f", their pairs of shape {tuple(owner.shape)}"),
-                expected="(n, d) or (n, view, d), and (n, d), or (m, d) with the pair of each row as the third",
-                hint="Give every pair an image and a caption, both from one model.",
-            )
+            got = f"images of shape {tuple(np.shape(image))}, captions of shape {tuple(np.shape(text))}"
+            got += "" if text_pair is None else f", their pairs of shape {tuple(owner.shape)}"
+            expected = "(n, d) or (n, view, d), and (n, d), or (m, d) with the pair of each row as the third"
+            hint = "Give every pair an image and a caption, both from one model."
+            raise InputError(f"{name} embeddings", got=got, expected=expected, hint=hint)
         self._order, self._starts = np.argsort(owner, kind="stable"), np.concatenate([[0], np.cumsum(counts)])
 
         self._uids = [str(row) for row in range(n)] if uids is None else list(uids)
@@ -302,12 +269,8 @@ def _tensor(name: str, values: Any) -> Tensor:
     if isinstance(array, Tensor):
         real = array.layout == torch.strided and array.dtype != torch.bool and not array.is_complex()
     if array is None or not real:
-        raise InputError(
-            name,
-            got=reason,
-            expected="an array of real numbers, numpy, torch, or nested lists of one length",
-            hint="Give embeddings as the model returns them.",
-        )
+        expected = "an array of real numbers, numpy, torch, or nested lists of one length"
+        raise InputError(name, got=reason, expected=expected, hint="Give embeddings as the model returns them.")
     # torch knows the machine's own order of bytes only
     return (
         array if isinstance(array, Tensor) else torch.as_tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
@@ -417,13 +380,7 @@ def usable(sides: Sequence[Side], block: Block) -> tuple[Block, list[Embedded], 
 
 
 class StudySide(KnownSide):
-    """A model of a study, by the embeddings in its run folder.
-
-    Args:
-        folder: The folder of its embeddings.
-        uids: The pair of each row there.
-        head: Its class head, where it was trained with one.
-    """
+    """A model of a study, by the embeddings in its run folder."""
 
     def __init__(self, folder: Path, uids: pl.Series, head: Head | None) -> None:
         super().__init__()

@@ -30,17 +30,7 @@ _COMPARED = (("candidate", "external"), ("candidate", "shared"), ("independent",
 
 
 class Scored:
-    """The score tables as arrays, rows in the order of the table `scores`.
-
-    Args:
-        splits: Table `splits`; pairs that are not scored are left out.
-        tables: Tables `scores` and `seed_scores`.
-
-    Attributes:
-        f: Alignment under the models that saw the pair, shape (seed, n); NaN where no model of the seed did.
-        g: Alignment under those that did not.
-        twins: Whether every seed has both for every pair, trained alike but for the pairs.
-    """
+    """The score tables as arrays, rows in the order of the table `scores`."""
 
     def __init__(self, splits: pl.DataFrame, tables: ScoreTables) -> None:
         splits = splits.filter(pl.col("uid").is_in(tables.scores["uid"].implode()))
@@ -128,10 +118,7 @@ def tests(scored: Scored, *, confidence: float) -> list[dict[str, Any]]:
 def compare(
     scores: np.ndarray, role: np.ndarray, couples: Sequence[tuple[str, str]], *, confidence: float
 ) -> list[dict[str, Any]]:
-    """Compare couples of roles by Welch's and Mann and Whitney's tests, with effect sizes.
-
-    `welch_p_holm` and `mannwhitney_p_holm` are adjusted by Holm for the number of couples, each test by itself.
-    """
+    """Compare couples of roles by Welch's and Mann and Whitney's tests, with effect sizes."""
     rows: list[dict[str, Any]] = [
         {"a": a, "b": b, **compare_groups(scores[role == a], scores[role == b], confidence)._asdict()}
         for a, b in couples
@@ -165,12 +152,7 @@ def floor(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[s
 
 
 def stability(scored: Scored, *, seed: int, confidence: float) -> dict[str, Any] | None:
-    """Compare the candidates' order between single seeds, or, without twins, between two halves of the models.
-
-    `top1_overlap` and `top10_overlap` are the shares of pairs that two seeds both put into the top hundredth and tenth
-    (below 150 candidates the top hundredth is one pair). `spearman`, `low` and `high` are averages over the pairs of
-    seeds: what to expect of one seed against another, with the interval that a single such comparison has.
-    """
+    """Compare the candidates' order between single seeds, or, without twins, between two halves of the models."""
     where = scored.of("candidate")
     if not scored.twins:
         return halves(scored.values, scored.seen, where, seed=seed, confidence=confidence)

@@ -7,6 +7,7 @@ process killed at any moment leaves the old file, or the new one, or a stray
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import tempfile
@@ -86,3 +87,10 @@ def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically (see `atomic_file`)."""
     with atomic_file(path) as stream:
         stream.write(data)
+
+
+def write_json(path: Path, value: object) -> Path:
+    """Write a JSON document atomically and return its path."""
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    atomic_write(path, text.encode("utf-8", "surrogatepass"))
+    return path

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import polars as pl
 
-from clipmem.base.errors import InputError
 from clipmem.base.paths import reading
 from clipmem.base.recipes import Recipe, flatten, load_recipe
 from clipmem.base.require import require
@@ -16,11 +15,7 @@ SIDES = ("f", "g")
 
 
 class RunFolder(Job):
-    """A run folder on disk; its pieces are stages, and `train-SIDE-seed-K` for each model.
-
-    Args:
-        path: The folder; it need not exist yet.
-    """
+    """A run folder on disk; its pieces are stages, and `train-SIDE-seed-K` for each model."""
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path, "stages")
@@ -58,25 +53,18 @@ class RunFolder(Job):
             hint = "Choose another --out DIR, or delete the folder to make it anew."
             refuse_other(what, flatten(self.recipe()), flatten(recipe), hint)
             return False
-        if self.path.is_dir() and any(self.path.iterdir()):
-            raise InputError(
-                f"run folder {self.path}",
-                got="a folder that holds other files and no recipe.toml",
-                expected="a new folder, or one that clipmem made",
-                hint="Choose another --out DIR.",
-            )
+        free = not (self.path.is_dir() and any(self.path.iterdir()))
+        got = "a folder that holds other files and no recipe.toml"
+        expected = "a new folder, or one that clipmem made"
+        require(free, f"run folder {self.path}", got, expected, "Choose another --out DIR.")
         return True
 
     def recipe(self) -> Recipe:
         """Read the folder's recipe."""
         file = self.path / "recipe.toml"
-        require(
-            file.is_file(),
-            f"{self.path}",
-            "no recipe.toml in it" if self.path.is_dir() else "no such folder",
-            "a folder that `clipmem run` or `clipmem demo` made",
-            "Check the path.",
-        )
+        got = "no recipe.toml in it" if self.path.is_dir() else "no such folder"
+        expected = "a folder that `clipmem run` or `clipmem demo` made"
+        require(file.is_file(), f"{self.path}", got, expected, "Check the path.")
         with reading(f"{file}", expected="the recipe that clipmem wrote"):
             text = file.read_text(encoding="utf-8")
         return load_recipe(text, origin=str(file))

@@ -28,9 +28,6 @@ def begin_uid(image: bytes) -> "PictureHash":
 class PictureHash:
     """The part of `pair_uid` that needs a picture's bytes; they need not be kept until the captions are known.
 
-    Args:
-        image: The encoded picture, as stored in the source.
-
     Example:
         >>> begin_uid(b"x").uid(["a", "b"]) == pair_uid(b"x", ["a", "b"])
         True

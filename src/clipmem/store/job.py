@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from clipmem.base.errors import InputError, RunError, shorten
 from clipmem.base.paths import checked_path, reading
 from clipmem.base.require import require
-from clipmem.store.atomic import atomic_write, explain_write_errors, make_folder
+from clipmem.store.atomic import explain_write_errors, make_folder, write_json
 from clipmem.store.hashing import file_sha256
 
 _SHOWN = 6
@@ -52,12 +52,7 @@ def refuse_other(what: str, there: Mapping[str, Any], now: Mapping[str, Any], hi
 
 
 class Job:
-    """A folder of finished pieces.
-
-    Args:
-        path: The folder; it need not exist yet.
-        markers: The folder in it that holds the markers.
-    """
+    """A folder of finished pieces."""
 
     def __init__(self, path: Path | str, markers: str = "markers") -> None:
         self.path = checked_path(path, "run folder")
@@ -71,13 +66,8 @@ class Job:
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON document of the folder."""
         path = self.path / name
-        require(
-            path.is_file(),
-            f"run folder {self.path}",
-            f"no {name} in it",
-            "the folder of a finished run",
-            "Run `clipmem run RECIPE.toml --out DIR` on it first.",
-        )
+        what, hint = f"run folder {self.path}", "Run `clipmem run RECIPE.toml --out DIR` on it first."
+        require(path.is_file(), what, f"no {name} in it", "the folder of a finished run", hint)
         try:
             with reading(f"{path}", expected="a file that clipmem wrote"):
                 return json.loads(path.read_text(encoding="utf-8"))
@@ -87,9 +77,7 @@ class Job:
 
     def write_json(self, name: str, value: object) -> Path:
         """Write a JSON document of the folder atomically and return its path."""
-        path = self.path / name
-        atomic_write(path, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
-        return path
+        return write_json(self.path / name, value)
 
     # ---- claim
 
@@ -154,9 +142,8 @@ class Job:
             try:
                 lock.acquire()
             except Timeout:
-                raise RunError(
-                    f"another clipmem process works on {self.path}. Wait for it to end, or choose another --out DIR."
-                ) from None
+                text = f"another clipmem process works on {self.path}. Wait for it to end, or choose another --out DIR."
+                raise RunError(text) from None
         try:
             yield
         finally:

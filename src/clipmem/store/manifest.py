@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from clipmem._version import __version__
-from clipmem.base.errors import InputError
 from clipmem.base.machine import cores
 from clipmem.base.recipes import Recipe, flatten
+from clipmem.base.require import require
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import json_sha256
 
@@ -25,12 +25,7 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def build(
-    recipe: Recipe,
-    *,
-    data_sha256: str,
-    command: str,
-    user_set: Sequence[str],
-    execution: dict[str, Any],
+    recipe: Recipe, *, data_sha256: str, command: str, user_set: Sequence[str], execution: dict[str, Any]
 ) -> dict[str, Any]:
     """Describe a run: versions, machine, recipe and data hashes, and which values the user passed."""
     return {
@@ -54,25 +49,19 @@ def build(
 def read(folder: RunFolder) -> dict[str, Any]:
     """Read the manifest of a run folder."""
     manifest = folder.read_json("manifest.json")
-    if manifest.get("format", 0) > FORMAT:
-        raise InputError(
-            f"run folder {folder.path}",
-            got=f"format {manifest['format']}, made by clipmem {manifest.get('clipmem')}",
-            expected=f"format {FORMAT} or older (this is clipmem {__version__})",
-            hint="Update clipmem.",
-        )
+    version, made = manifest.get("format", 0), manifest.get("clipmem")
+    got = f"format {version}, made by clipmem {made}"
+    expected = f"format {FORMAT} or older (this is clipmem {__version__})"
+    require(version <= FORMAT, f"run folder {folder.path}", got, expected, "Update clipmem.")
     return manifest
 
 
 def check_data(folder: RunFolder, data_sha256: str) -> None:
     """Refuse a folder that was made with other data."""
     there = read(folder)["data_sha256"]
-    if there != data_sha256:
-        raise InputError(
-            f"run folder {folder.path} was made with other data",
-            got=f"fingerprint {there[:16]} there, {data_sha256[:16]} now",
-            hint="Choose another --out DIR, or put the original data back.",
-        )
+    what = f"run folder {folder.path} was made with other data"
+    got = f"fingerprint {there[:16]} there, {data_sha256[:16]} now"
+    require(there == data_sha256, what, got, "", "Choose another --out DIR, or put the original data back.")
 
 
 def _processor() -> str:

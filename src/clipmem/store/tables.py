@@ -1,7 +1,4 @@
-"""The tables of a run folder: one schema a name, checked when written and when read.
-
-A table is Parquet with a declared schema and a declared order of rows. Everything joins on `uid`.
-"""
+"""The tables of a run folder: one schema a name, checked when written and when read."""
 
 import io
 from collections.abc import Mapping
@@ -10,7 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.store.atomic import atomic_write
+from clipmem.base.require import require
+from clipmem.store.atomic import atomic_file, atomic_write
 
 _UID = {"uid": pl.String}
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
@@ -28,13 +26,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     },
     # records that take no part: they have no uid where their captions or their picture are missing
     "quarantine": {"source": pl.String, "key": pl.String, "reason": pl.String},
-    "splits": {
-        **_UID,
-        "role": pl.String,
-        "group": pl.String,
-        "planted": pl.Boolean,
-        "captions_from": pl.String,
-    },
+    "splits": {**_UID, "role": pl.String, "group": pl.String, "planted": pl.Boolean, "captions_from": pl.String},
     "scores": {
         **_UID,
         "role": pl.String,
@@ -85,6 +77,12 @@ def _completed(name: str, table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(empty) if empty else table
 
 
+def write_parquet(path: Path, table: pl.DataFrame) -> None:
+    """Write any table atomically."""
+    with atomic_file(path) as stream:
+        table.write_parquet(stream, compression="zstd", statistics=False)
+
+
 def write_table(path: Path, name: str, table: pl.DataFrame) -> None:
     """Write a table of the run folder, refusing columns that are not the schema's."""
     atomic_write(path, table_bytes(name, table))
@@ -95,12 +93,8 @@ def table_bytes(name: str, table: pl.DataFrame) -> bytes:
     schema, table = SCHEMAS[name], _completed(name, table)
     if set(table.columns) != set(schema):
         missing, extra = sorted(set(schema) - set(table.columns)), sorted(set(table.columns) - set(schema))
-        raise InputError(
-            f"table {name!r}",
-            got=f"columns missing {missing}, unknown {extra}",
-            expected=f"the columns {list(schema)}",
-            hint="Give exactly these columns.",
-        )
+        got, hint = f"columns missing {missing}, unknown {extra}", "Give exactly these columns."
+        raise InputError(f"table {name!r}", got=got, expected=f"the columns {list(schema)}", hint=hint)
     stream = io.BytesIO()
     table.select([pl.col(column).cast(dtype) for column, dtype in schema.items()]).write_parquet(
         stream, compression="zstd", statistics=False
@@ -110,29 +104,16 @@ def table_bytes(name: str, table: pl.DataFrame) -> bytes:
 
 def read_table(path: Path, name: str) -> pl.DataFrame:
     """Read a table of the run folder and check its columns."""
-    if not path.is_file():
-        raise InputError(
-            f"table {name!r}",
-            got=f"no file {path}",
-            expected="a run folder in which that stage is finished",
-            hint="Run `clipmem run RECIPE.toml --out DIR` on it first: finished stages are not repeated.",
-        )
+    hint = "Run `clipmem run RECIPE.toml --out DIR` on it first: finished stages are not repeated."
+    require(path.is_file(), f"table {name!r}", f"no file {path}", "a run folder in which that stage is finished", hint)
     try:
         table = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(
-            f"table {name!r}",
-            got=f"{path} is not readable as Parquet ({shorten(str(error))})",
-            expected="a file that clipmem wrote",
-            hint="Delete it and run the study again: only that stage is repeated.",
-        ) from error
+        got = f"{path} is not readable as Parquet ({shorten(str(error))})"
+        hint = "Delete it and run the study again: only that stage is repeated."
+        raise InputError(f"table {name!r}", got=got, expected="a file that clipmem wrote", hint=hint) from error
     table = _completed(name, table)
     missing = [column for column in SCHEMAS[name] if column not in table.columns]
-    if missing:
-        raise InputError(
-            f"table {name!r} in {path}",
-            got=f"columns {table.columns}",
-            expected=f"also {missing}",
-            hint="Make the folder again with this version of clipmem.",
-        )
+    got, hint = f"columns {table.columns}", "Make the folder again with this version of clipmem."
+    require(not missing, f"table {name!r} in {path}", got, f"also {missing}", hint)
     return table

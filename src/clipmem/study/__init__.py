@@ -1,4 +1,1 @@
-"""A study: its stages in order, the engine that trains its models, and a finished run read back.
-
-The only room that knows all the others.
-"""
+"""A study: its stages in order, the engine that trains its models, and a finished run read back."""

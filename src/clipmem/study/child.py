@@ -59,11 +59,7 @@ def begin(parent: int) -> None:
 
 
 class Board:
-    """A folder in which tasks write how far they are; a task that is started again begins anew.
-
-    Args:
-        path: The folder; it exists.
-    """
+    """A folder in which tasks write how far they are; a task that is started again begins anew."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._told = path, 0

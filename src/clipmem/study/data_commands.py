@@ -14,6 +14,7 @@ import polars as pl
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import DataSection, load_recipe
+from clipmem.base.require import require
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.id_lists import write_ids
@@ -34,18 +35,12 @@ SHIPPED = "emoji"
 def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -> DataSection:
     """Return the `[data]` section of a command line: path, source, and settings such as `data.image_column=png`."""
     for setting in settings:
-        if not setting.startswith("data."):
-            raise InputError(
-                f"--set {setting}", got="a setting of another section", expected="data.KEY=VALUE",
-                hint="`clipmem init -` shows the keys of [data].",
-            )  # fmt: skip
+        hint = "`clipmem init -` shows the keys of [data]."
+        require(setting.startswith("data."), f"--set {setting}", "a setting of another section", "data.KEY=VALUE", hint)
     section = load_recipe("", settings, origin="--set").data
     for key, asked, given in (("path", section.path, path), ("source", section.source, source or section.source)):
-        if asked not in {"", "auto", given}:
-            raise InputError(
-                f"--set data.{key}", got=f"{asked!r} beside {given!r}", expected="one of them",
-                hint=f"Remove --set data.{key}.",
-            )  # fmt: skip
+        got, hint = f"{asked!r} beside {given!r}", f"Remove --set data.{key}."
+        require(asked in {"", "auto", given}, f"--set data.{key}", got, "one of them", hint)
     source = source or section.source
     if path == SHIPPED and source in {"", "auto", SHIPPED} and not Path(path).exists():
         path, source = "", SHIPPED
@@ -97,11 +92,7 @@ def inspect(
 
 
 def estimate(facts: dict[str, Any], looked: Looked, model: str) -> dict[str, Any]:
-    """Estimate the four-way study that `clipmem init --data` writes for these pairs: decoding, cache and training.
-
-    decoding = pairs / (pictures decoded a second); cache = pairs * side² * 3 bytes;
-    training = models * epochs * (pairs of each) / (pairs trained a second), one model after the other.
-    """
+    """Estimate the four-way study that `clipmem init --data` writes for these pairs: decoding, cache and training."""
     from clipmem.study import execution, speed, starting  # imports torch
 
     recipe = load_recipe("")
@@ -176,11 +167,14 @@ def select_ids(
         by, "uid", descending=[falling, False]
     )
     asked = top if top is not None else bottom
-    if asked is not None and asked > ranked.height:
-        raise InputError(
-            f"--{'top' if falling else 'bottom'} {asked:,}", got=f"{ranked.height:,} pairs with a score",
-            expected=f"at most {ranked.height:,}", hint="Ask for fewer.",
-        )  # fmt: skip
+    name, most = "top" if falling else "bottom", f"{ranked.height:,}"
+    require(
+        (asked or 0) <= ranked.height,
+        f"--{name} {asked}",
+        f"{most} pairs with a score",
+        f"at most {most}",
+        "Ask for fewer.",
+    )
     chosen = ranked if asked is None else ranked.head(asked)
     if not rest:
         return chosen
@@ -203,24 +197,15 @@ def _table(scores: Path, by: str) -> pl.DataFrame:
         try:
             table, what = pl.read_parquet(scores), f"{scores}"
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise InputError(
-                f"{scores}",
-                got="no such file" if not scores.exists() else f"not readable as Parquet ({shorten(str(error))})",
-                expected="a run folder, or a Parquet file with uids and scores",
-                hint="Check the path.",
-            ) from error
+            got = f"not readable as Parquet ({shorten(str(error))})" if scores.exists() else "no such file"
+            expected = "a run folder, or a Parquet file with uids and scores"
+            raise InputError(f"{scores}", got=got, expected=expected, hint="Check the path.") from error
     for column in ("uid", by):
-        if column not in table.columns:
-            raise InputError(
-                what,
-                got=f"no column {shorten(column)}",
-                expected="uids, and a column of numbers",
-                hint=did_you_mean(column, table.columns, kind="column"),
-            )
-    if not table.schema[by].is_numeric():
-        raise InputError(
-            what, got=f"column {by!r} of {table.schema[by]}", expected="numbers", hint="Name another one with --by."
-        )
+        hint = did_you_mean(column, table.columns, kind="column")
+        there = column in table.columns
+        require(there, what, f"no column {shorten(column)}", "uids, and a column of numbers", hint)
+    got = f"column {by!r} of {table.schema[by]}"
+    require(table.schema[by].is_numeric(), what, got, "numbers", "Name another one with --by.")
     kept = [name for name in ("uid", "role", by) if name in table.columns]
     return table.select(list(dict.fromkeys(kept))).with_columns(
         pl.col("uid").cast(pl.String), pl.col(by).cast(pl.Float64)
@@ -236,12 +221,7 @@ def _with_captions(scores: Path, table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _of_role(table: pl.DataFrame, role: str, scores: Path) -> pl.DataFrame:
-    if "role" not in table.columns:
-        raise InputError(
-            f"--role {shorten(role)}",
-            got=f"no column 'role' in {scores}",
-            expected="a table that has one",
-            hint="Omit --role.",
-        )
+    got, what = f"no column 'role' in {scores}", f"--role {shorten(role)}"
+    require("role" in table.columns, what, got, "a table that has one", "Omit --role.")
     check_role(role, table["role"], "--role")
     return table.filter(pl.col("role") == role)

@@ -1,9 +1,4 @@
-"""The stage `decode`: every picture once into the pixel cache; records that cannot be used are listed, not fatal.
-
-The scores of a study over data with broken records are those of a study over the good ones alone: what is left out is
-left out before anything is drawn. The fingerprint of the data in the manifest still covers all pairs that the source
-gave, broken pictures too: data that were mended are other data.
-"""
+"""The stage `decode`: every picture once into the pixel cache; records that cannot be used are listed, not fatal."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

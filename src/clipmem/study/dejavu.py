@@ -1,8 +1,4 @@
-"""Déjà Vu in a study: what must be right before it begins, and its part of the stage `evaluate`.
-
-It needs one f and one g of each seed, and pairs with objects. Where it is not defined, `evaluate/dejavu.json` says why;
-where no pair has an object there is no such file.
-"""
+"""Déjà Vu in a study: what must be right before it begins, and its part of the stage `evaluate`."""
 
 from functools import partial
 from pathlib import Path
@@ -16,13 +12,7 @@ from clipmem.base.recipes import Recipe
 from clipmem.data.objects import with_objects
 from clipmem.embed import passes
 from clipmem.evaluate import dejavu
-from clipmem.evaluate.text_only import (
-    TFIDF,
-    TextNeighbors,
-    read_vectors,
-    tfidf_neighbors,
-    vector_neighbors,
-)
+from clipmem.evaluate.text_only import TFIDF, TextNeighbors, read_vectors, tfidf_neighbors, vector_neighbors
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import file_sha256
 from clipmem.store.tables import write_table

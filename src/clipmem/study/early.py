@@ -1,8 +1,4 @@
-"""What is refused before torch is imported: names and paths that a recipe or a command cannot mean.
-
-Each command calls these first. They look at names and at what lies at paths, and read no data: what can only be known
-from the data or by loading a model is refused later.
-"""
+"""What is refused before torch is imported: names and paths that a recipe or a command cannot mean."""
 
 import contextlib
 import ctypes
@@ -16,7 +12,7 @@ from typing import TYPE_CHECKING
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.paths import checked_path, reading
 from clipmem.base.recipes import DataSection, Recipe
-from clipmem.base.suggest import did_you_mean
+from clipmem.base.require import require, require_one_of
 from clipmem.models import address, names
 from clipmem.store.atomic import check_place
 
@@ -53,13 +49,7 @@ def check_study(recipe: Recipe, out: Path, *, device: str) -> None:
 
 def check_device(name: str) -> None:
     """Check that a device can be here, as far as that can be told without torch."""
-    if name not in DEVICES:
-        raise InputError(
-            f"device {name!r}",
-            got="an unknown name",
-            expected="auto, cpu or cuda",
-            hint=did_you_mean(name, DEVICES, kind="device"),
-        )
+    require_one_of("device", name, DEVICES)
     reason = _no_gpu() if name == "cuda" else ""
     if reason:
         raise InputError(f"device {name!r}", got=reason, expected="cpu, or cuda where there is a GPU", hint="Use auto.")
@@ -111,19 +101,13 @@ def opening(section: DataSection) -> Generator[None]:
 
 
 def _look_for(section: DataSection) -> None:
-    """Refuse a path where nothing lies, without the sources, whose import takes most of a second.
-
-    Names of shards and of the hub are no paths, and a source that is named may take other names.
-    """
+    """Refuse a path where nothing lies, without the sources, whose import takes most of a second."""
     path = section.path
     there = os.path.exists(path)  # noqa: PTH110  the method of Path raises on a list of shards that is long
-    if path and section.source in {"", "auto"} and not there and not _NO_PATH.search(path):
-        raise InputError(
-            "[data] path",
-            got=f"{shorten(path)}, no such file or folder",
-            expected="a file, a folder, or names of shards",
-            hint="Check the path; a data set of Hugging Face's hub is written hf-hub:OWNER/NAME.",
-        )
+    there = there or not path or section.source not in {"", "auto"} or _NO_PATH.search(path)
+    hint = "Check the path; a data set of Hugging Face's hub is written hf-hub:OWNER/NAME."
+    got = f"{shorten(path)}, no such file or folder"
+    require(there, "[data] path", got, "a file, a folder, or names of shards", hint)
 
 
 def check_source(section: DataSection) -> "Source":
@@ -153,29 +137,18 @@ def check_there(path: str, source: str = "") -> None:
 
 def check_scores(out: Path) -> None:
     """Check the name of a table of scores to write, and its place."""
-    if out.suffix.lower() != ".parquet":
-        raise InputError(
-            "--out", got=f"{out}", expected="a name that ends in .parquet", hint="Scores are written as Parquet."
-        )
+    right, hint = out.suffix.lower() == ".parquet", "Scores are written as Parquet."
+    require(right, "--out", f"{out}", "a name that ends in .parquet", hint)
     check_place(checked_path(out, "--out").parent)
 
 
 def check_choice(folder: Path | None, models: Sequence[str], *, data: bool) -> None:
     """Check that `clipmem evaluate` is told of a run or of models, and of data for models."""
-    if (folder is None) == (not models):
-        raise InputError(
-            "clipmem evaluate",
-            got="neither a run folder nor --model" if folder is None else "a run folder and --model",
-            expected="one of them",
-            hint="For example: clipmem evaluate runs/mine, or clipmem evaluate --model FOLDER --data PATH.",
-        )
-    if models and not data:
-        raise InputError(
-            "--model",
-            got="no --data",
-            expected="pairs to test on: a model alone has none",
-            hint="Add --data PATH, or --source emoji.",
-        )
+    got = "neither a run folder nor --model" if folder is None else "a run folder and --model"
+    hint = "For example: clipmem evaluate runs/mine, or clipmem evaluate --model FOLDER --data PATH."
+    require((folder is None) == bool(models), "clipmem evaluate", got, "one of them", hint)
+    hint = "Add --data PATH, or --source emoji."
+    require(data or not models, "--model", "no --data", "pairs to test on: a model alone has none", hint)
 
 
 def check_run(path: str | Path) -> None:

@@ -1,19 +1,14 @@
 """`clipmem evaluate`: what models can do, on a study's own external pairs or on any labelled source.
 
-A source is given as in a recipe's `[data]`. Zero-shot classification and retrieval take all of its pairs; a probe is
-trained on about 60 % of them, by whole groups of near-duplicates, C being chosen on a fifth of those, and tested on the
-rest. Without a caption column its labels are its captions, and retrieval is not measured.
-
 When not to trust it: pairs that a model was trained on are left out only where their uid says so (same picture bytes,
 same captions). The same picture in another file, or with other captions, is not recognised.
 """
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,19 +20,19 @@ from clipmem.base.evaluating import EvaluateSection
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import DataSection, Recipe
+from clipmem.base.require import require
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.sources import open_source
-from clipmem.data.sources.base import Source
 from clipmem.data.sources.detect import detect
 from clipmem.embed import passes
 from clipmem.evaluate.linear_probe import validation_part
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.prompts import Prompts, read_templates
-from clipmem.evaluate.utility import TestPairs, Utility, class_numbers, why_not
+from clipmem.evaluate.utility import TestPairs, Utility, tested_pairs
 from clipmem.models import given
 from clipmem.models.protocol import DualEncoder
-from clipmem.store.atomic import atomic_write
+from clipmem.store.atomic import write_json
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.study import early, execution, utility
@@ -70,12 +65,7 @@ class _Model:
 def data_section(
     path: Path | None, source: str, *, label: str | None, caption: str | None, image: str | None
 ) -> DataSection | None:
-    """Return a recipe's `[data]` for a command's options; None where neither a path nor a source is given.
-
-    Without a source the format is told by content (see `detect`); a folder of which nothing else can be said is one of
-    classes (`classfolder`). Tables have their labels in the column `label` unless another is named, and their labels
-    for captions where there are no captions.
-    """
+    """Return a recipe's `[data]` for a command's options; None where neither a path nor a source is given."""
     if path is None and not source:
         return None
     columns = {"label_column": label, "caption_column": caption, "image_column": image}
@@ -123,20 +113,18 @@ def evaluate_run(
     path: Path | str,
     *,
     data: DataSection | None = None,
-    labels: str = "",
-    classnames: Path | None = None,
-    templates: Path | None = None,
     name: str = "",
     reporter: Reporter | None = None,
+    **changes: Any,
 ) -> Evaluated:
-    """Evaluate the models of a finished run, and write `evaluate/NAME.json` into its folder."""
+    """Evaluate the models of a finished run, and write `evaluate/NAME.json` into it (`changes`: `settings_with`)."""
     folder = RunFolder(path)
     recipe = folder.recipe()
     folder.read_json("summary.json")  # says what to do when the run is not finished
     section = recipe.evaluate
     if data:  # names and classes of the study's own pairs are not those of others
         section = section.model_copy(update={"classnames": "", "labels": "label"})
-    settings = settings_with(section, labels=labels, classnames=classnames, templates=templates)
+    settings = settings_with(section, **changes)
     name = _checked_name(name or (Path(data.path).stem or data.source if data else "external"))
     study = PlannedStudy(folder, recipe.model_copy(update={"evaluate": settings}))
     with folder.locked():
@@ -160,26 +148,22 @@ def evaluate_given(
     data: DataSection | None,
     out: Path,
     *,
-    labels: str = "",
-    classnames: Path | None = None,
-    templates: Path | None = None,
-    device: str = "auto",
     reporter: Reporter | None = None,
+    **changes: Any,
 ) -> Evaluated:
     """Evaluate models by their address on a source, and write a JSON document."""
     early.check_choice(None, addresses, data=data is not None)
     found = [given.find(address) for address in addresses]
     if len(set(addresses)) < len(addresses):
         raise InputError("--model", got="the same model twice", expected="each once", hint="Name it once.")
-    settings = settings_with(EvaluateSection(), labels=labels, classnames=classnames, templates=templates)  # pyright: ignore[reportCallIssue]
+    settings = settings_with(EvaluateSection(), **changes)  # pyright: ignore[reportCallIssue]
     recipe = Recipe(data=data or DataSection(), evaluate=settings)  # pyright: ignore[reportCallIssue]
-    how = execution.resolve(recipe, 1, device=device)
+    how = execution.resolve(recipe, 1)
     models = [_Model(one.name, 0, partial(given.load, one)) for one in found]
     document = evaluate_source(
         models, recipe, left_out=frozenset(), device=how.device, count=how.threads, reporter=reporter
     )
-    atomic_write(out, (json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
-    return Evaluated(document, out)
+    return Evaluated(document, write_json(out, document))
 
 
 def _models_of(study: PlannedStudy) -> list[_Model]:
@@ -197,13 +181,9 @@ def _models_of(study: PlannedStudy) -> list[_Model]:
 
 
 def _checked_name(name: str) -> str:
-    if name in _RESERVED or not name or any(c in name for c in "/\\\0") or name.startswith("."):
-        raise InputError(
-            "--name",
-            got=repr(name),
-            expected=f"a file name that is not one of {', '.join(_RESERVED)}",
-            hint="Give another --name.",
-        )
+    right = name and name not in _RESERVED and not any(c in name for c in "/\\\0") and not name.startswith(".")
+    expected = f"a file name that is not one of {', '.join(_RESERVED)}"
+    require(right, "--name", repr(name), expected, "Give another --name.")
     return name
 
 
@@ -221,22 +201,25 @@ def evaluate_source(
     reporter, source = reporter or Quiet(), open_source(recipe.data)
     every = source.pairs()
     pairs = every.filter(~pl.col("uid").is_in(sorted(left_out)))
-    if pairs.height < 2:
-        raise InputError(
-            f"--data {recipe.data.path or recipe.data.source}",
-            got=f"{pairs.height} pairs that no model trained on, of {every.height}",
-            expected="at least 2",
-            hint="Test on other pairs.",
-        )
+    what = f"--data {recipe.data.path or recipe.data.source}"
+    got = f"{pairs.height} pairs that no model trained on, of {every.height}"
+    require(pairs.height > 1, what, got, "at least 2", "Test on other pairs.")
     prompts = utility.prompts_of(pairs, recipe)
     statistics = Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed)
     utilities: Utility | None = None
     with tempfile.TemporaryDirectory() as scratch, threads(count):
-        pixels = _Pixels(Path(scratch), pairs, source)
+
+        @cache
+        def pixels(size: int) -> np.ndarray:
+            """Decode the source's images once for each size that a model takes."""
+            file = Path(scratch) / f"{size}.npy"
+            build_cache(file, pairs["image"].to_list(), source.read, size=size)
+            return open_cache(file)
+
         reporter.begin("evaluate", pairs.height * len(models), "pairs")
         for model in models:
             encoder = model.load()
-            decoded = pixels.of(encoder.image_size)
+            decoded = pixels(encoder.image_size)
             if utilities is None:
                 test = _test_pairs(pairs, prompts, decoded, recipe, untrained)
                 utilities = Utility(test, recipe.evaluate, statistics)
@@ -268,43 +251,20 @@ def evaluate_source(
     }
 
 
-class _Pixels:
-    """Decodes a source's pictures once for each size that a model takes."""
-
-    def __init__(self, folder: Path, pairs: pl.DataFrame, source: Source) -> None:
-        self._folder, self._pairs, self._source = folder, pairs, source
-
-    def of(self, size: int) -> np.ndarray:
-        file = self._folder / f"{size}.npy"
-        if not file.is_file():
-            build_cache(file, self._pairs["image"].to_list(), self._source.read, size=size)
-        return open_cache(file)
-
-
 def _test_pairs(
     pairs: pl.DataFrame, prompts: Prompts | None, decoded: np.ndarray, recipe: Recipe, untrained: str
 ) -> TestPairs:
     """Divide a source: all pairs are tested on; the probe is trained on some groups and tested on the others."""
     names = duplicate_groups(decoded, keys=pairs["group"].to_list())
     groups = np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
-    column = "label" if recipe.evaluate.labels == "none" else recipe.evaluate.labels
-    labels = class_numbers(
-        pairs[column].fill_null("").to_list() if prompts else [""] * pairs.height, prompts.classes if prompts else []
-    )
     test = np.ones(pairs.height, dtype=np.bool_)
     train = ~test
     if len(np.unique(groups)) > 1:
         train = validation_part(groups, _TRAIN_SHARE, seed=derive_seed(recipe.split.seed, "probe training"))
-    why = why_not(
-        labels,
-        groups,
-        test,
-        train,
-        len(prompts.classes) if prompts else 0,
-        unlabelled="the source has no labels: name a label column",
-        text=untrained,
-    )
-    captions, classes = pairs["captions"].to_list(), len(set(labels.tolist()) - {-1})
+    names = pairs[utility.label_column(recipe)].fill_null("").to_list()
+    unnamed = "the source has no labels: name a label column"
+    found = tested_pairs(names, prompts, groups, test, train, unlabelled=unnamed, text=untrained)
+    captions, classes = pairs["captions"].to_list(), len(set(found.labels.tolist()) - {-1})
     if classes and len({tuple(own) for own in captions}) <= min(classes, pairs.height - 1):
-        why.setdefault("retrieval", "the captions are the labels, which several pictures share")
-    return TestPairs(labels, groups, test, train, prompts, why)
+        found.why.setdefault("retrieval", "the captions are the labels, which several pictures share")
+    return found

@@ -13,15 +13,7 @@ from clipmem.train.numerics import check_compiler, resolve_precision
 
 @dataclass(frozen=True)
 class Execution:
-    """How models are computed. The number of threads is part of it because it changes the order of additions.
-
-    Attributes:
-        device: `cpu` or `cuda`.
-        precision: `fp32`, `tf32` or `bf16`.
-        threads: Threads of one training process.
-        workers: Training processes at a time; does not change any result.
-        processes: Processes that train one model together (torchrun); another number rounds otherwise.
-    """
+    """How models are computed. The number of threads is part of it because it changes the order of additions."""
 
     device: str
     precision: str
@@ -50,11 +42,7 @@ def resolve(recipe: Recipe, models: int, *, device: str = "auto") -> Execution:
 
 
 def batches_ahead(how: Execution, processes: int) -> int:
-    """Return how many batches each of `processes` training processes makes in advance, in a thread of its own.
-
-    On a GPU 2: the processor has nothing else to do. On CPUs 1 where every process has a core for that thread which no
-    process computes on, else 0: on two cores with two training processes there is none.
-    """
+    """Return how many batches each of `processes` training processes makes in advance, in a thread of its own."""
     if how.device == "cuda":
         return 2
     return int(cores() - processes * how.threads >= processes)

@@ -8,6 +8,7 @@ import polars as pl
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.recipes import Recipe
+from clipmem.base.require import require
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
@@ -89,13 +90,8 @@ class Run:
 
     def images(self, uids: list[str]) -> dict[str, bytes]:
         """Return the encoded pictures of pairs, from the source that the recipe names."""
-        if isinstance(uids, str) or not len(uids):
-            raise InputError(
-                "uids",
-                got=shorten(uids) if len(uids) else "none",
-                expected="a list of one uid or more",
-                hint="Take uids from run.scores.",
-            )
+        got, several = shorten(uids) if len(uids) else "none", not isinstance(uids, str) and len(uids)
+        require(several, "uids", got, "a list of one uid or more", "Take uids from run.scores.")
         return _images(self.pairs, open_source(self.recipe.data), uids)
 
     def model(self, side: str, seed: int) -> Any:
@@ -108,25 +104,15 @@ class Run:
 def check_role(role: str, roles: pl.Series, what: str) -> None:
     """Check that some pair has a role."""
     known = roles.unique().sort().to_list()
-    if role not in known:
-        raise InputError(
-            f"{what} {shorten(role)}",
-            got="no pair of that role",
-            expected=", ".join(known),
-            hint=did_you_mean(str(role), known, kind="role"),
-        )
+    what, hint = f"{what} {shorten(role)}", did_you_mean(str(role), known, kind="role")
+    require(role in known, what, "no pair of that role", ", ".join(known), hint)
 
 
 def _images(pairs: pl.DataFrame, source: Source, uids: list[str]) -> dict[str, bytes]:
     reference = dict(zip(pairs["uid"], pairs["image"], strict=True))
     unknown = [uid for uid in uids if uid not in reference]
-    if unknown:
-        raise InputError(
-            f"uid {shorten(unknown[0])}",
-            got="no such pair in this run",
-            expected="a uid of run.pairs",
-            hint="Take uids from run.scores.",
-        )
+    what, hint = f"uid {', '.join(map(shorten, unknown[:1]))}", "Take uids from run.scores."
+    require(not unknown, what, "no such pair in this run", "a uid of run.pairs", hint)
     return dict(zip(uids, source.read([reference[uid] for uid in uids]), strict=True))
 
 

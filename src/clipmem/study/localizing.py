@@ -1,10 +1,4 @@
-"""`clipmem localize`: layers, units and towers of a finished four-way study, and the report again with them in it.
-
-Localized runs compare where data, split, architecture, seeds, presentations of pairs, and the pairs and views of
-UnitMem are the same. What may differ is the objective; every other setting that differs is written down and shown. A
-presentation is one pair shown once: SimCLR sees two views of an image in one presentation, so its image encoder makes
-twice as many passes.
-"""
+"""`clipmem localize`: layers, units and towers of a finished four-way study, and the report again with them in it."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -24,9 +18,9 @@ from clipmem.localize.sweep import Points, ViewSettings
 from clipmem.models import openclip
 from clipmem.report.read import read_finished
 from clipmem.store import manifest
-from clipmem.store.atomic import atomic_file
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import json_sha256
+from clipmem.store.tables import write_parquet
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.stages import write_summary_and_report
 from clipmem.train.numerics import threads
@@ -49,19 +43,12 @@ def localize_run(
     beside: Sequence[Path | str] = (),
     reporter: Reporter | None = None,
 ) -> list[Path]:
-    """Measure where a finished study's memorization sits and write `localize/` and the report.
-
-    A folder that was already localized over the same points and views is not measured again.
-    """
+    """Measure where a finished study's memorization sits and write `localize/` and the report."""
     reporter, folder = reporter or Quiet(), RunFolder(path)
     recipe = folder.recipe()
-    require(
-        recipe.protocol == "four-way",
-        f"run folder {folder.path}",
-        f"protocol {recipe.protocol!r}",
-        "a four-way study: f and g that differ in their own pairs only",
-        "Localize the folder of such a study.",
-    )
+    what, expected = f"run folder {folder.path}", "a four-way study: f and g that differ in their own pairs only"
+    right, got = recipe.protocol == "four-way", f"protocol {recipe.protocol!r}"
+    require(right, what, got, expected, "Localize the folder of such a study.")
     folder.read_json("summary.json")  # says what to do when the run is not finished
     with folder.locked():
         settings = settings_of(recipe, views=views, pairs=pairs)
@@ -131,11 +118,7 @@ def points_of(study: PlannedStudy) -> Points:
 
 
 def write_beside(folder: RunFolder, others: Sequence[RunFolder]) -> list[Path]:
-    """Write `localize/beside.parquet` and `beside.json` of a localized run, compared with other runs' folders.
-
-    Raises:
-        InputError: A folder is named twice, is not localized, or does not compare with the run; both sides are shown.
-    """
+    """Write `localize/beside.parquet` and `beside.json` of a localized run, compared with other runs' folders."""
     folders = [folder, *others]
     paths = [one.path.resolve() for one in folders]
     twice = [str(one.path) for k, one in enumerate(folders) if paths[k] in paths[:k]]
@@ -173,8 +156,7 @@ def write_beside(folder: RunFolder, others: Sequence[RunFolder]) -> list[Path]:
         "pairs": folder.read_json(SETTINGS_FILE)["points"],
         **compare_curves(curves, runs[0].recipe.score.confidence),
     }
-    with atomic_file(folder.path / TABLE) as stream:
-        curves.write_parquet(stream, compression="zstd", statistics=False)
+    write_parquet(folder.path / TABLE, curves)
     return [folder.path / TABLE, folder.write_json(DOCUMENT, document)]
 
 

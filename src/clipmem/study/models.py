@@ -17,6 +17,11 @@ from clipmem.store.hashing import file_sha256
 LISTS = {"f": "target", "g": "reference"}
 
 
+def _no_model(side: str, seed: int, expected: str, hint: str) -> InputError:
+    what = f"model {shorten(side)}, seed {shorten(seed)}"
+    return InputError(what, got="no such model in this run", expected=expected, hint=hint)
+
+
 class StudyModels(ABC):
     """The models of a study."""
 
@@ -57,31 +62,16 @@ class TrainedModels(StudyModels):
         """Load a model of the run folder."""
         if not self._folder.marker(f"train-{side}-seed-{seed}").is_file():
             known = [path.stem.removeprefix("train-") for path in self._folder.marker("").parent.glob("train-*-seed-*")]
-            raise InputError(
-                f"model {shorten(side)}, seed {shorten(seed)}",
-                got="no such model in this run",
-                expected=shorten_text(", ".join(sorted(known)), 160) or "a run with trained models",
-                hint="Choose a side and a seed of the run.",
-            )
+            expected = shorten_text(", ".join(sorted(known)), 160) or "a run with trained models"
+            raise _no_model(side, seed, expected, "Choose a side and a seed of the run.")
         return openclip.load(self._folder.model_dir(side, seed))
 
 
 class GivenModels(StudyModels):
-    """Models that exist already.
-
-    Args:
-        names: `target`, `reference` → the addresses of the models, one after the other.
-        roles: The roles file; "" for none.
-        folder: The run folder, named in messages.
-        known: What the manifest of a finished run says of them.
-    """
+    """Models that exist already."""
 
     def __init__(
-        self,
-        names: Mapping[str, list[str]],
-        roles: str,
-        folder: RunFolder,
-        known: Mapping[str, Any] | None = None,
+        self, names: Mapping[str, list[str]], roles: str, folder: RunFolder, known: Mapping[str, Any] | None = None
     ) -> None:
         self._models = {kind: [given.find(name) for name in names[kind]] for kind in LISTS.values()}
         self._roles, self._folder = roles, folder
@@ -147,22 +137,15 @@ class GivenModels(StudyModels):
         for name in sorted({*there, *now}):
             if there.get(name) != now.get(name):
                 shown = [side.get(name, "")[:16] or "none" for side in (there, now)]
-                raise InputError(
-                    f"run folder {self._folder.path} was made with other files ({what})",
-                    got=f"{name} with SHA-256 {shown[0]} there, {shown[1]} now",
-                    hint="Choose another --out DIR, or put the original files back.",
-                )
+                what = f"run folder {self._folder.path} was made with other files ({what})"
+                hint = "Choose another --out DIR, or put the original files back."
+                raise InputError(what, got=f"{name} with SHA-256 {shown[0]} there, {shown[1]} now", hint=hint)
 
     def load(self, side: str, seed: int) -> DualEncoder:
         """Load a target (side `f`) or a reference (side `g`)."""
         models = self._models.get(LISTS.get(side, ""), [])
-        if seed not in range(len(models)):
-            raise InputError(
-                f"model {shorten(side)}, seed {shorten(seed)}",
-                got="no such model in this run",
-                expected=f"side 'f' (a target) or 'g' (a reference), seed 0 to {len(self._models['target']) - 1}",
-                hint="A seed is a place in the lists of [given].",
-            )
+        expected = f"side 'f' (a target) or 'g' (a reference), seed 0 to {len(self._models['target']) - 1}"
+        raise _no_model(side, seed, expected, "A seed is a place in the lists of [given].")
         return given.load(models[seed])
 
 

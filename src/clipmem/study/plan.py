@@ -1,8 +1,4 @@
-"""The planned study: what every stage needs of a run folder, read once and checked once.
-
-A stage takes a `PlannedStudy` and opens no table of the plan itself. What the recipe needs of the data is checked in
-`check_needs`, right after the pairs are read and before anything is written.
-"""
+"""The planned study: what every stage needs of a run folder, read once and checked once."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +9,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from clipmem.base.errors import InputError
 from clipmem.base.pictures import Geometry
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
@@ -39,12 +34,7 @@ CACHE = "cache/pixels.npy"
 
 
 class PlannedStudy:
-    """A run folder whose stage `plan` is finished. Every property is read when it is first asked for, and kept.
-
-    Args:
-        folder: The run folder.
-        recipe: Another recipe to read it by, for measures that change a section; None: its own.
-    """
+    """A run folder whose stage `plan` is finished. Every property is read when it is first asked for, and kept."""
 
     def __init__(self, folder: RunFolder, recipe: Recipe | None = None) -> None:
         self.folder = folder
@@ -215,17 +205,7 @@ def check_needs(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> None
 def _check_labels(recipe: Recipe, labels: pl.Series) -> None:
     what, n = f"[train] objective = {recipe.train.objective!r}", len(labels)
     bare, hint = int((labels == "").sum()), "or choose another train.objective."
-    require(
-        not bare,
-        what,
-        f"{bare:,} of {n:,} pairs without a label (data.label_column = {recipe.data.label_column!r})",
-        "a label for every pair",
-        f"Set data.label_column to a column that labels every pair, {hint}",
-    )
-    if labels.n_unique() < 2:
-        raise InputError(
-            what,
-            got=f"the label {labels[0]!r} for all {n:,} pairs",
-            expected="two labels or more",
-            hint=f"Set data.label_column to a column that tells pairs apart, {hint}",
-        )
+    got = f"{bare:,} of {n:,} pairs without a label (data.label_column = {recipe.data.label_column!r})"
+    require(not bare, what, got, "a label for every pair", f"Set data.label_column to one that labels all, {hint}")
+    got, hint = f"the label {labels[0]!r} for all {n:,} pairs", f"Set data.label_column to another column, {hint}"
+    require(labels.n_unique() > 1, what, got, "two labels or more", hint)

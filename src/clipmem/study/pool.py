@@ -39,13 +39,7 @@ Task = Callable[..., dict[str, Any]]
 
 @dataclass
 class TimeBreakdown:
-    """Where the time of all training processes went, in seconds.
-
-    Attributes:
-        compute: Forward and backward passes and optimizer steps.
-        data: Making batches.
-        total: Durations of all tasks, summed; the rest is start-up, reading and writing.
-    """
+    """Where the time of all training processes went, in seconds."""
 
     compute: float = 0.0
     data: float = 0.0
@@ -190,7 +184,7 @@ def _died(error: BrokenProcessPool, models: Sequence[TrainingSet], board: Board,
 
 
 class LocalEngine:
-    """This machine alone."""
+    """This machine alone; what every engine does where it says nothing else: train and embed the missing models."""
 
     def fit(self, how: Execution) -> Execution:
         """Change nothing."""
@@ -226,10 +220,6 @@ def check_processes(study: PlannedStudy, models: Sequence[TrainingSet], now: int
     """Refuse to train the rest of a study on another number of processes a model than its first models."""
     begun = study.how.processes
     torchrun = f"Run it with torchrun --nproc-per-node {begun}."
-    require(
-        not models or begun == now,
-        f"run folder {study.folder.path}",
-        f"a study begun with {begun} processes a model, {now} now",
-        "the same number: models of one study are computed alike",
-        torchrun if begun > 1 else "Run it without torchrun, or choose another --out DIR.",
-    )
+    what, got = f"run folder {study.folder.path}", f"a study begun with {begun} processes a model, {now} now"
+    hint = torchrun if begun > 1 else "Run it without torchrun, or choose another --out DIR."
+    require(not models or begun == now, what, got, "the same number: models of one study are computed alike", hint)

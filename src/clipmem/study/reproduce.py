@@ -1,8 +1,4 @@
-"""`clipmem reproduce`: make the runs that findings need, judge the findings, write `findings.json` and a page.
-
-A finished run is only read again; an unfinished one resumes, as with `clipmem run`. Folders are named after what
-differs in them and the hash of their recipe (see `analysis.run_specs`), so they outlive a stop.
-"""
+"""`clipmem reproduce`: make the runs that findings need, judge the findings, write `findings.json` and a page."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +25,7 @@ from clipmem.localize import towers
 from clipmem.report.formats import duration
 from clipmem.report.page import write_page
 from clipmem.report.read import read_finished
-from clipmem.store.atomic import atomic_write, make_folder
+from clipmem.store.atomic import atomic_write, make_folder, write_json
 from clipmem.store.folder import SIDES, RunFolder
 from clipmem.store.manifest import recipe_hash
 from clipmem.study import api, pool
@@ -72,10 +68,6 @@ def reproduce(
         engine: What trains the models (see `clipmem.run`).
         reporter: Progress reporter of each run's stages.
         say: Called with the estimate, and then with each run that is made.
-
-    Raises:
-        InputError: There is no such finding or scale, a setting is wrong, or the folder holds another reproduction.
-        RunError: A run failed.
     """
     known = [*ORDER, *(name for name in FINDINGS if name not in ORDER)]
     for name in figures:
@@ -113,8 +105,7 @@ def reproduce(
         ],
         "findings": documents,
     }
-    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
-    atomic_write(out / DOCUMENT, (text + "\n").encode())
+    write_json(out / DOCUMENT, document)
     write_page(out / PAGE, "findings", document)
     return document
 
@@ -205,7 +196,7 @@ class Maker:
     def write_index(self, runs: Mapping[str, RunSpec]) -> None:
         """Write which run is in which folder, in words."""
         index = {spec.key(self._base): {"name": name, "settings": list(spec.settings)} for name, spec in runs.items()}
-        atomic_write(self._out / INDEX, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
+        write_json(self._out / INDEX, index)
 
     def estimate(self, runs: Iterable[RunSpec]) -> Estimate:
         """Estimate the time of the runs that are missing, from one short run, which is made if it is not there."""

@@ -1,6 +1,6 @@
 """What `clipmem score` and `clipmem embed` are given: settings, models, pairs and bank, found and checked."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -35,22 +35,7 @@ def _plain(value: object) -> object:
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the scores besides models, pairs and bank.
-
-    Attributes:
-        alignment: What is compared between models (`score.alignment`).
-        views: Random image views of a pair; 0 = the image as it is.
-        caption_edits: Seeded edits of the caption of a pair that has one.
-        captions: Captions used of each pair; None = all.
-        precision: `fp32`, or `bf16` autocast.
-        batch_size: Images or captions in a forward pass.
-        bank_size: How many pairs are drawn as the bank where none is given.
-        seed: Seed of that draw.
-        weight: w of the alignment.
-        confidence: Level of the intervals over several pairs of models.
-        block: Pairs in a block; None = 1,024 where images are decoded, 8,192 where not.
-        device: `auto`, `cpu` or `cuda`.
-    """
+    """What decides the scores besides models, pairs and bank."""
 
     alignment: str = "clip"
     views: int = 0
@@ -115,13 +100,9 @@ def open_data(data: Data) -> Source:
     if isinstance(data, Source):
         return data
     if not isinstance(data, DataSection):
-        require(
-            isinstance(data, str | Path),  # pyright: ignore[reportUnnecessaryIsInstance]
-            "data",
-            shorten(data),
-            "a path, 'emoji', a [data] section or a source",
-            "With models at addresses, name the data that they are to embed.",
-        )
+        path = isinstance(data, str | Path)  # pyright: ignore[reportUnnecessaryIsInstance]
+        expected, hint = "a path, 'emoji', a [data] section or a source", "Name the data that the models are to embed."
+        require(path, "data", shorten(data), expected, hint)
         path = "" if str(data) == "emoji" and not Path(data).exists() else str(data)
         data = DataSection.model_validate({"path": path})
     return early.check_source(data)
@@ -170,25 +151,17 @@ def compare(
 
 def check_lists(counts: Mapping[str, int]) -> None:
     """Check that there is a reference for each target."""
-    require(
-        counts["target"] and counts["target"] == counts["reference"],
-        "--target and --reference",
-        f"{counts['target']} and {counts['reference']}",
-        "at least one of each, and equally many",
-        "Each target is compared with the reference in its place.",
-    )
+    target, reference = counts["target"], counts["reference"]
+    hint = "Each target is compared with the reference in its place."
+    got, expected = f"{target} and {reference}", "at least one of each, and equally many"
+    require(target and target == reference, "--target and --reference", got, expected, hint)
 
 
 def _kept(folder: Path) -> dict[str, list[str]]:
     """Return the folders target-0, ... and reference-0, ... that a folder of embeddings holds."""
     found = {kind: [str(folder / f"{kind}-{k}") for k in range(_count(folder, kind))] for kind in LISTS}
-    require(
-        all(found.values()),
-        f"--embeddings {folder}",
-        "no target-0 and reference-0 in it",
-        "a folder that `clipmem score --embeddings` filled",
-        "Name the models with --target and --reference.",
-    )
+    expected, hint = "a folder that `clipmem score --embeddings` filled", "Name models with --target and --reference."
+    require(all(found.values()), f"--embeddings {folder}", "no target-0 and reference-0 in it", expected, hint)
     return found
 
 
@@ -210,12 +183,8 @@ def _pairs_and_bank(sides: Sequence[Side], data: Data | None, bank: Any, setting
     elif len(stored) == len(sides):
         pairs = stored_pairs(stored[0].layouts[0])
     else:
-        raise InputError(
-            "--data",
-            got="no data",
-            expected="the pairs to score",
-            hint="Only where every --target and --reference is a folder of embeddings can it be left out.",
-        )
+        hint = "It can be omitted only where every --target and --reference is a folder of embeddings."
+        raise InputError("--data", got="no data", expected="the pairs to score", hint=hint)
     if bank is None:
         # a pair that one of the models has no embedding of would be no use
         known = np.all([side.rows(pairs) >= 0 for side in stored], axis=0)
@@ -225,13 +194,9 @@ def _pairs_and_bank(sides: Sequence[Side], data: Data | None, bank: Any, setting
         return pairs, bank_of_uids([str(uid) for uid in bank], pairs, "of uids")
     path = checked_path(bank, "--bank") if isinstance(bank, str | Path) else None
     if path is not None and path.is_dir() and is_layout(path):
-        require(
-            len(stored) == len(sides),
-            f"--bank {path}",
-            "a folder of embeddings",
-            "pairs with images, as a model is among --target and --reference",
-            "Give the bank's data, or folders of embeddings for all models.",
-        )
+        what, expected = f"--bank {path}", "pairs with images, as a model is among --target and --reference"
+        hint = "Give the bank's data, or folders of embeddings for all models."
+        require(len(stored) == len(sides), what, "a folder of embeddings", expected, hint)
         _look_beside(stored, path)
         return pairs, Bank(stored_pairs(stored[0].layouts[-1]), drawn=False)
     listed = None if path is None else listed_uids(path)
@@ -244,13 +209,9 @@ def _look_beside(stored: Sequence[StoredSide], bank: Path) -> None:
     """Let every side look for the bank's pairs in the folder of its own name beside the given one too."""
     for side in stored:
         own = bank.parent / Path(side.name).name
-        require(
-            is_layout(own),
-            f"--bank {bank}",
-            f"no embeddings of the bank by {side.name}",
-            f"a folder {own}",
-            "Embed the bank with every model, in folders named as those of the data.",
-        )
+        got = f"no embeddings of the bank by {side.name}"
+        hint = "Embed the bank too, in folders named alike."
+        require(is_layout(own), f"--bank {bank}", got, f"a folder {own}", hint)
         side.add(own)
 
 
@@ -261,27 +222,19 @@ def compare_arrays(lists: Mapping[str, list[Any]], uids: Any, bank: Any, setting
     for kind, models in lists.items():
         wrong = [one for one in models if not (isinstance(one, tuple) and len(one) in {2, 3})]
         if wrong:
-            raise InputError(
-                kind,
-                got="an address beside arrays"
-                if isinstance(wrong[0], str | Path)
-                else f"a {type(wrong[0]).__name__} of {len(wrong[0])}"
-                if hasattr(wrong[0], "__len__")
-                else shorten(wrong[0]),
-                expected="(image, text) or (image, text, pair) for each model",
-                hint="Embed the pairs with every model first, or give addresses only.",
-            )
+            got = "an address beside arrays" if isinstance(wrong[0], str | Path) else f"a {type(wrong[0]).__name__}"
+            got += f" of {len(wrong[0])}" if isinstance(wrong[0], Sized) and not isinstance(wrong[0], str) else ""
+            expected = "(image, text) or (image, text, pair) for each model"
+            hint = "Embed the pairs with every model first, or give addresses only."
+            raise InputError(kind, got=got, expected=expected, hint=hint)
         sides[kind] = [ArraySide(f"{kind} {k}", names, *one) for k, one in enumerate(models)]
     check_lists({kind: len(models) for kind, models in sides.items()})
     counts = sorted({len(side) for models in sides.values() for side in models if isinstance(side, ArraySide)})
     names = [str(row) for row in range(counts[0])] if names is None else names
-    if counts != [len(names)] or len(set(names)) != len(names) or not names:
-        raise InputError(
-            "pairs",
-            got=f"{len(names)} uids, {len(set(names))} of them different, for arrays of {counts} pairs",
-            expected="one pair or more, a uid for each, and the same pairs in all arrays",
-            hint="Leave uids out to number the pairs.",
-        )
+    right = counts == [len(names)] and len(set(names)) == len(names) and names
+    got = f"{len(names)} uids, {len(set(names))} of them different, for arrays of {counts} pairs"
+    expected = "one pair or more, a uid for each, and the same pairs in all arrays"
+    require(right, "pairs", got, expected, "Omit uids to number the pairs.")
     pairs = Pairs("arrays", pl.DataFrame({"uid": names}, schema={"uid": pl.String}))
     return settings.comparison(sides, pairs, _array_bank(bank, pairs, settings), STORED)
 
@@ -289,12 +242,8 @@ def compare_arrays(lists: Mapping[str, list[Any]], uids: Any, bank: Any, setting
 def _names(uids: Any) -> list[str]:
     """Return a list of uids as text."""
     if isinstance(uids, str | bytes | Path) or not isinstance(uids, Iterable) or getattr(uids, "ndim", 1) != 1:
-        raise InputError(
-            "uids",
-            got=shorten(uids),
-            expected="a list of uids: with arrays, pairs and bank are no data sets",
-            hint="Omit uids to number the pairs.",
-        )
+        expected = "a list of uids: with arrays, pairs and bank are no data sets"
+        raise InputError("uids", got=shorten(uids), expected=expected, hint="Omit uids to number the pairs.")
     return [str(uid) for uid in uids]
 
 
@@ -309,11 +258,7 @@ def _array_bank(bank: Any, pairs: Pairs, settings: Settings) -> Bank:
         return bank_of_uids(_names(bank), pairs, "of uids")
     rows = np.flatnonzero(asked) if asked.dtype == bool or not asked.size else asked
     wrong = asked.ndim != 1 or rows.dtype.kind not in "iu" or (asked.dtype == bool and len(asked) != len(pairs))
-    if wrong or (len(rows) and not 0 <= rows.min() <= rows.max() < len(pairs)):
-        raise InputError(
-            "bank",
-            got=f"{shorten(bank)}",
-            expected=f"uids, row numbers from 0 to {len(pairs) - 1}, or a mask of {len(pairs)}",
-            hint="Say which of the pairs no model trained on.",
-        )
+    wrong = wrong or (len(rows) and not 0 <= rows.min() <= rows.max() < len(pairs))
+    expected = f"uids, row numbers from 0 to {len(pairs) - 1}, or a mask of {len(pairs)}"
+    require(not wrong, "bank", shorten(bank), expected, "Say which of the pairs no model trained on.")
     return Bank(pairs.only(pairs.table["uid"].gather(np.unique(rows)).to_list(), "of rows"), drawn=False)

@@ -1,10 +1,4 @@
-"""Scoring with models that exist, outside a study: `clipmem.score`, `clipmem score` and `clipmem embed`.
-
-Pairs go through in blocks: images are decoded, embedded with every model, reduced to three numbers a model, and
-written. Nothing but the list of pairs and that table grows with the data. Beside `scores.parquet` lie `scores.json`,
-which records how it was made and is written last, `scores.quarantine.parquet` where records were left out, and while it
-is being made the folder `scores.parts`.
-"""
+"""Scoring with models that exist, outside a study: `clipmem.score`, `clipmem score` and `clipmem embed`."""
 
 import json
 import tempfile
@@ -172,13 +166,9 @@ def _several(models: Any) -> list[Any]:
 
 
 def _address(kind: str, model: Any) -> str:
-    require(
-        isinstance(model, str | Path),
-        kind,
-        shorten(model),
-        "an address, (image, text) or (image, text, pair), or a list of such",
-        "Put the arrays of one model into a tuple.",
-    )
+    expected = "an address, (image, text) or (image, text, pair), or a list of such"
+    right, hint = isinstance(model, str | Path), "Put the arrays of one model into a tuple."
+    require(right, kind, shorten(model), expected, hint)
     return str(model)
 
 
@@ -199,14 +189,7 @@ def embed_pairs(
 
 @dataclass(frozen=True)
 class Scored:
-    """A finished comparison.
-
-    Attributes:
-        scores: The table `scores`, sorted by uid.
-        about: With what it was made, and what it found: the content of `scores.json`.
-        captions: Captions of the pairs that score highest, by uid.
-        quarantine: Where the records left out are listed; None where there are none, or no file was asked for.
-    """
+    """A finished comparison."""
 
     scores: pl.DataFrame
     about: dict[str, Any]
@@ -314,12 +297,7 @@ def keeper(
 
 
 def _embed(
-    settings: Settings,
-    reporter: Reporter | None,
-    kept: Path,
-    sides: Mapping[str, list[Side]],
-    pairs: Pairs,
-    bank: Bank,
+    settings: Settings, reporter: Reporter | None, kept: Path, sides: Mapping[str, list[Side]], pairs: Pairs, bank: Bank
 ) -> dict[str, list[Side]]:
     names = {f"{kind}-{k}": side for kind in LISTS for k, side in enumerate(sides[kind])}
     models = {name: side for name, side in names.items() if isinstance(side, ModelSide)}
@@ -413,13 +391,9 @@ def _metadata(pairs: Pairs, rows: np.ndarray) -> pl.DataFrame:
 def _claim(folder: Path, card: Mapping[str, Any]) -> None:
     """Begin a folder of embeddings, or go on in it."""
     there = read_card(folder)
-    require(
-        there is not None or not (is_layout(folder) or (folder.is_dir() and any(folder.iterdir()))),
-        f"{folder}",
-        f"a folder that holds other files and no {CARD}",
-        "a new folder, or one that clipmem made",
-        "Choose another one.",
-    )
+    free = there is not None or not (is_layout(folder) or (folder.is_dir() and any(folder.iterdir())))
+    got, expected = f"a folder that holds other files and no {CARD}", "a new folder, or one that clipmem made"
+    require(free, f"{folder}", got, expected, "Choose another one.")
     if there is not None:
         known = {key: value for key, value in there.items() if key not in {"format", "rows"}}
         refuse_other(f"{folder} was made with other settings", known, card, "Choose another folder, or delete it.")

@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from clipmem.base.errors import InputError
 from clipmem.base.machine import cores, memory
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
+from clipmem.base.require import require
 from clipmem.data.cache import build_cache
 from clipmem.data.sources import open_source
 from clipmem.embed import passes
@@ -60,15 +61,7 @@ _CAPTION = "A man riding a wave on top of a surfboard in the sea"  # as long as 
 
 @dataclass(frozen=True)
 class Rate:
-    """One line of the table.
-
-    Attributes:
-        what: What was done.
-        rate: How much of it a second.
-        unit: What is counted.
-        against: What it is compared with; empty for the first of its kind.
-        ratio: `rate` divided by that one's.
-    """
+    """One line of the table."""
 
     what: str
     rate: float
@@ -79,14 +72,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured, and what it means for two studies.
-
-    Attributes:
-        rates: The table.
-        load: Processes that wanted a core over the last minute, before the measurement.
-        demo: Estimated seconds of training in `clipmem demo`.
-        vit_epoch: Estimated seconds of one epoch of ViT-B-32 over 70,000 pairs.
-    """
+    """What was measured, and what it means for two studies."""
 
     rates: list[Rate]
     load: float
@@ -122,13 +108,7 @@ def measure(*, device: str = "auto", say: Callable[[str], object] = lambda _: No
     ]
     fastest = max(trained.values())
     rates += [
-        Rate(
-            "decode, once a study",
-            pictures,
-            "pictures/s",
-            "best training",
-            pictures / fastest,
-        ),
+        Rate("decode, once a study", pictures, "pictures/s", "best training", pictures / fastest),
         Rate("the same, encoded bytes", megabytes, "MB/s"),
         Rate("embed, both towers", embedded, "pairs/s", "best training", embedded / fastest),
         Rate(f"train {_VIT}, {best.precision}", vit, "pairs/s", "best training", vit / fastest),
@@ -144,13 +124,7 @@ def _train_rate(precision: str, workers: int, trained: dict[tuple[str, int], flo
     other = ("fp32", 1) if (precision, workers) in {("bf16", 1)} else (precision, 1)
     if (precision, workers) == ("fp32", 1):
         return Rate(names["fp32", 1], rate, "pairs/s")
-    return Rate(
-        names[precision, workers],
-        rate,
-        "pairs/s",
-        names[other].removeprefix("train, "),
-        rate / trained[other],
-    )
+    return Rate(names[precision, workers], rate, "pairs/s", names[other].removeprefix("train, "), rate / trained[other])
 
 
 def _recipe(demo: Recipe, models: int) -> Recipe:
@@ -178,8 +152,7 @@ def _training(folder: RunFolder, how: execution.Execution) -> float:
     """Train as many models as there are workers until the time is over; return pairs a second of all together."""
     recipe = folder.recipe()
     folder.write_json(
-        "manifest.json",
-        manifest.build(recipe, data_sha256="", command="", user_set=(), execution=how.as_dict()),
+        "manifest.json", manifest.build(recipe, data_sha256="", command="", user_set=(), execution=how.as_dict())
     )
     models = PlannedStudy(folder).models
     n = len(models[0].uids)
@@ -276,14 +249,7 @@ def in_words(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Work:
-    """What a study computes.
-
-    Attributes:
-        presentations: Pairs shown in all trainings together.
-        passes: Pairs embedded by all models together; an image view without text is half a pair.
-        steps: Optimizer steps of all models.
-        models: Models.
-    """
+    """What a study computes."""
 
     presentations: float
     passes: float
@@ -336,13 +302,10 @@ def _check_time(
     if seconds <= LONGEST:
         return
     train = recipe.train
-    raise InputError(
-        "time of the study",
-        got=f"{word} {in_words(seconds)} on this machine's {how.device} for {work.models:,} models of "
-        f"{recipe.model.name} over {train.epochs:,} epochs of {protocol.trained_pairs:,} pairs",
-        expected="at most a day",
-        hint=f"Lower train.epochs, the number of models or the sizes in [split], or {_CONSENT}.",
-    )
+    got = f"{word} {in_words(seconds)} on this machine's {how.device} for {work.models:,} models of {recipe.model.name}"
+    got += f" over {train.epochs:,} epochs of {protocol.trained_pairs:,} pairs"
+    hint = f"Lower train.epochs, the number of models or the sizes in [split], or {_CONSENT}."
+    raise InputError("time of the study", got=got, expected="at most a day", hint=hint)
 
 
 def _rate(name: str, how: Execution, needed: float) -> float:
@@ -379,13 +342,9 @@ def _check_space(
         ),
     )
     for what, needed, there, which in sizes:
-        if needed > there:
-            raise InputError(
-                what,
-                got=f"{needed / 1e9:,.1f} GB or more",
-                expected=f"at most {there / 1e9:,.1f} GB, {which}",
-                hint=f"Lower the number of models, embed.views or the sizes in [split], or {_CONSENT}.",
-            )
+        got, expected = f"{needed / 1e9:,.1f} GB or more", f"at most {there / 1e9:,.1f} GB, {which}"
+        hint = f"Lower the number of models, embed.views or the sizes in [split], or {_CONSENT}."
+        require(needed <= there, what, got, expected, hint)
 
 
 def _per_pair(recipe: Recipe, pairs: pl.DataFrame) -> tuple[float, int]:

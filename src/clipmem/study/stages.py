@@ -1,8 +1,4 @@
-"""The stages of a study in order: decode, plan, train, embed, score, evaluate, report.
-
-Each writes its outputs, then its marker; a finished one is not repeated. Nothing here computes a score: a stage calls
-the room that knows, and writes.
-"""
+"""The stages of a study in order: decode, plan, train, embed, score, evaluate, report."""
 
 import tempfile
 import time
@@ -13,10 +9,10 @@ from pathlib import Path
 
 import polars as pl
 
-from clipmem.base.errors import InputError
 from clipmem.base.pictures import Geometry
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe
+from clipmem.base.require import require
 from clipmem.data.cache import open_cache
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.sources import open_source
@@ -36,7 +32,6 @@ from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.store.job import Job
 from clipmem.study import decoding, dejavu, early, execution, speed, utility
-from clipmem.study.engines import Engine
 from clipmem.study.loaded import gallery_images, seconds_of
 from clipmem.study.models import StudyModels, open_models
 from clipmem.study.plan import CACHE, PlannedStudy, check_needs
@@ -49,19 +44,7 @@ Parents = Mapping[str, Parent]
 
 @dataclass
 class Study:
-    """A study being made.
-
-    Attributes:
-        recipe: What is to be made.
-        folder: Where.
-        reporter: Progress reporter.
-        command: The command line, for the manifest.
-        user_set: The settings that the user passed, for the manifest.
-        device: `auto`, `cpu` or `cuda`.
-        engine: Trains and embeds.
-        strict: Stop at the first record that cannot be used, instead of listing it in `quarantine.parquet`.
-        allow_long: Begin also what takes more than a day, or more memory or disk space than there is.
-    """
+    """A study being made."""
 
     recipe: Recipe
     folder: RunFolder
@@ -69,7 +52,7 @@ class Study:
     command: str = ""
     user_set: Sequence[str] = ()
     device: str = "auto"
-    engine: Engine = field(default_factory=LocalEngine)
+    engine: LocalEngine = field(default_factory=LocalEngine)
     strict: bool = False
     allow_long: bool = False
 
@@ -180,9 +163,7 @@ class Study:
         share = self.recipe.mitigate.early_stopping.share
         self.reporter.begin("train", round(share * pairs * train.epochs) * len(missing), "pairs")
         spent = self.engine.train(
-            study,
-            missing,
-            progress=lambda done, note: self.reporter.advance(round(done * pairs / steps), note),
+            study, missing, progress=lambda done, note: self.reporter.advance(round(done * pairs / steps), note)
         )
         if missing:
             self.reporter.note(f"train     {spent.sentence()}")
@@ -236,12 +217,9 @@ def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
         check_known(parent, known, f"[mitigate.{name}]")
         now = parent.described["scores_sha256"]
         there = now if begun is None else begun.get(name, {}).get("scores_sha256", "none")
-        if there != now:
-            raise InputError(
-                f"run folder {folder.path} was made with other scores ([mitigate.{name}])",
-                got=f"SHA-256 {there[:16]} there, {now[:16]} of {parent.path} now",
-                hint="Choose another --out DIR, or put the original scores back.",
-            )
+        what = f"run folder {folder.path} was made with other scores ([mitigate.{name}])"
+        got = f"SHA-256 {there[:16]} there, {now[:16]} of {parent.path} now"
+        require(there == now, what, got, "", "Choose another --out DIR, or put the original scores back.")
     return parents
 
 

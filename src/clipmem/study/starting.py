@@ -1,7 +1,4 @@
-"""`clipmem init --data`: a recipe for data that somebody has, with roles and a training that fit their number.
-
-The sizes are a start, not advice on statistics: more candidates make narrower intervals. Imports no torch.
-"""
+"""`clipmem init --data`: a recipe for data that somebody has, with roles and a training that fit their number."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,12 +23,7 @@ _TRIES = 20
 
 @dataclass(frozen=True)
 class Start:
-    """A recipe to start from.
-
-    Attributes:
-        recipe: The recipe.
-        notes: What was found and chosen, and why: one line each.
-    """
+    """A recipe to start from."""
 
     recipe: Recipe
     notes: list[str]
@@ -67,10 +59,7 @@ def start(
     settings: Sequence[str] = (),
     progress: Callable[[int, int], object] = lambda _done, _of: None,
 ) -> Start:
-    """Look through data and write a recipe for them.
-
-    Every record is read once, and a sample of the images is decoded (see `clipmem.data.inspection`).
-    """
+    """Look through data and write a recipe for them."""
     own = [setting for setting in settings if setting.startswith("data.")]
     section, reason = find_data(path, source=source, settings=own)
     opened = open_source(section)
@@ -138,9 +127,6 @@ def sizes_of(usable: int) -> dict[str, int]:
 def training_of(pairs: int) -> tuple[int, int]:
     """Return batch size and epochs for a number of training pairs.
 
-    The batch is the largest power of two that leaves four batches an epoch, 8 to 128; the epochs make as many steps as
-    a model of the demo takes, 10 to 100.
-
     Example:
         >>> training_of(1500), training_of(70_000), training_of(60)
         ((128, 36), (128, 10), (8, 54))
@@ -190,9 +176,5 @@ def _fitting(uids: list[str], groups: list[str], usable: int) -> dict[str, int]:
         return sizes
     largest = max(Counter(groups).values()) if asked < usable else 1
     grouped = f", in groups that are too large to divide, such as one of {largest:,}" if largest > 1 else ""
-    raise InputError(
-        "--data",
-        got=f"{usable:,} usable pairs{grouped}",
-        expected=f"{FEWEST} or more for a study",
-        hint="Add pairs; `clipmem data inspect PATH` lists the records that were left out, and why.",
-    )
+    got, hint = f"{usable:,} usable pairs{grouped}", "Add pairs; `clipmem data inspect PATH` lists what was left out."
+    raise InputError("--data", got=got, expected=f"{FEWEST} or more for a study", hint=hint)

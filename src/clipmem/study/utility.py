@@ -1,9 +1,4 @@
-"""Utility in a study: its part of the stage `evaluate`, on the external pairs, which no model trained on.
-
-A probe is trained on the shared pairs, which every model of a four-way study trained on; where there are none it is
-trained on all pairs that are not external, and the document says so. Pairs without a label take no part in
-classification; where none has one, retrieval alone is measured, and the document says why.
-"""
+"""Utility in a study: its part of the stage `evaluate`, on the external pairs, which no model trained on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +11,7 @@ from clipmem.data.sources import class_prompts
 from clipmem.embed import passes
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.prompts import TEMPLATES, Prompts, make_prompts, read_classnames
-from clipmem.evaluate.utility import TestPairs, Utility, class_numbers, why_not
+from clipmem.evaluate.utility import TestPairs, Utility, tested_pairs
 from clipmem.store.folder import RunFolder
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.numerics import threads
@@ -116,24 +111,19 @@ def kind_of(model: TrainingSet) -> str:
 
 def _pairs(study: PlannedStudy) -> TestPairs:
     """Return the test pairs of a study, with the reason for every task that is not measured."""
-    recipe, role, groups = study.recipe, study.role, study.group
-    prompts = prompts_of(study.pairs, recipe)
-    label = study.pairs[_column(recipe)].fill_null("").to_list() if prompts else [""] * study.pairs.height
-    labels = class_numbers([label[row] for row in study.rows], prompts.classes if prompts else [])
+    recipe, role = study.recipe, study.role
+    label = study.pairs[label_column(recipe)].fill_null("").to_list()
     test, shared = role == "external", role == "shared"
-    train = shared if shared.any() else ~test
-    why = why_not(
-        labels,
-        groups,
+    unnamed = "[evaluate] labels = 'none'" if recipe.evaluate.labels == "none" else "no external pair has a label"
+    return tested_pairs(
+        [label[row] for row in study.rows],
+        prompts_of(study.pairs, recipe),
+        study.group,
         test,
-        train,
-        len(prompts.classes) if prompts else 0,
-        unlabelled=(
-            "[evaluate] labels = 'none'" if recipe.evaluate.labels == "none" else "no external pair has a label"
-        ),
+        shared if shared.any() else ~test,
+        unlabelled=unnamed,
         text=untrained_text(recipe),
     )
-    return TestPairs(labels, groups, test, train, prompts, why)
 
 
 def untrained_text(recipe: Recipe) -> str:
@@ -144,7 +134,8 @@ def untrained_text(recipe: Recipe) -> str:
     return f"objective {objective!r} trains no text tower"
 
 
-def _column(recipe: Recipe) -> str:
+def label_column(recipe: Recipe) -> str:
+    """Return the column of labels; it is not used where `labels` is 'none'."""
     return "label" if recipe.evaluate.labels == "none" else recipe.evaluate.labels
 
 

@@ -1,8 +1,4 @@
-"""What a process of a study does: trains a model of a run folder, or embeds its pairs with one.
-
-Nothing of one task is left for the next: each has its own model and its own random state. The same functions run in the
-pool of this machine, in Ray tasks and under torchrun.
-"""
+"""What a process of a study does: trains a model of a run folder, or embeds its pairs with one."""
 
 import contextlib
 import os

@@ -6,28 +6,19 @@ processes there is none (see `clipmem.study.execution.batches_ahead`). Do not gi
 global random state, or that reads what the training changes.
 """
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Generator, Iterator
-from typing import Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 
 T = TypeVar("T")
-
-
-class _End:
-    """The last thing that the thread hands over: why there is no more."""
-
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error
+_END = object()
 
 
 def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:
     """Yield the items of an iterator, of which up to `depth` are made in advance by a thread.
-
-    The thread computes as this one does: denormals are flushed or not, and on a GPU it uses the same device. It ends
-    with the iterator, with an error, or when the generator is closed; nothing is left running then.
 
     Example:
         >>> list(made_ahead(iter("abc"), depth=2))
@@ -36,55 +27,23 @@ def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:
     if not depth:
         yield from items
         return
-    made: queue.Queue[T | _End] = queue.Queue(depth)
-    stopped, flush, device = threading.Event(), _flushes_denormals(), _cuda_device()
-    maker = threading.Thread(
-        target=_make, args=(items, made, stopped, flush, device), name="clipmem batches", daemon=True
-    )
-    maker.start()
+    settings = (_flushes_denormals(), _cuda_device())
+    maker = ThreadPoolExecutor(1, "clipmem batches", initializer=_compute_alike, initargs=settings)
     try:
-        while True:
-            item = made.get()
-            if isinstance(item, _End):
-                if item.error is not None:
-                    raise item.error
-                return
-            yield item
-            del item  # the thread fills its place while this one computes: do not hold a third batch
+        made = deque(maker.submit(next, items, _END) for _ in range(depth + 1))
+        while (item := made.popleft().result()) is not _END:
+            made.append(maker.submit(next, items, _END))
+            yield item  # pyright: ignore[reportReturnType]
+            del item  # the thread makes the next while this one computes: do not hold a third batch
     finally:
-        stopped.set()
-        _drain(made)
-        maker.join()
+        maker.shutdown(cancel_futures=True)
 
 
-def _make(
-    items: Iterator[object],
-    made: "queue.Queue[object]",
-    stopped: threading.Event,
-    flush: bool,
-    device: int | None,
-) -> None:
+def _compute_alike(flush: bool, device: int | None) -> None:
     # both are settings of a thread, not of the process
     torch.set_flush_denormal(flush)
     if device is not None:
         torch.cuda.set_device(device)
-    try:
-        for item in items:
-            made.put(item)
-            if stopped.is_set():
-                return
-        made.put(_End())
-    except BaseException as error:  # noqa: BLE001  it is raised again where the batch was asked for
-        made.put(_End(error))
-
-
-def _drain(made: "queue.Queue[Any]") -> None:
-    """Let go of what waits, so that a thread that waits for a free place finds one and ends."""
-    try:
-        while True:
-            made.get_nowait()
-    except queue.Empty:
-        return
 
 
 def _flushes_denormals() -> bool:

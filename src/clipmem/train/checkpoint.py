@@ -35,13 +35,7 @@ class TrainingStopped(Exception):  # noqa: N818
 
 @dataclass
 class Checkpoints:
-    """Where and when a training keeps its state. None of it changes a result.
-
-    Attributes:
-        file: The checkpoint.
-        every: Seconds between two of them.
-        stop: Asked after every step; once it says True the state is written and `TrainingStopped` raised.
-    """
+    """Where and when a training keeps its state. None of it changes a result."""
 
     file: Path
     every: float = EVERY
@@ -64,11 +58,7 @@ class Checkpoints:
 
 @dataclass
 class StepLog:
-    """One entry a step. Numbers stay on the device until `settle`: reading one makes the processor wait for it.
-
-    Attributes:
-        entries: The entries that have been read.
-    """
+    """One entry a step. Numbers stay on the device until `settle`: reading one makes the processor wait for it."""
 
     entries: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     _waiting: list[tuple[dict[str, Any], Tensor, Tensor]] = field(
@@ -112,18 +102,7 @@ class StepLog:
 
 @dataclass
 class State:
-    """What a training is at between two steps.
-
-    Attributes:
-        module: The model; its embedding table is the compact one.
-        objective: The objective.
-        optimizer: AdamW.
-        trained: The trained parameters with their names.
-        identity: Hash of all that decides the training.
-        step: Steps done.
-        decay: Product of the factors by which unused token rows shrank.
-        log: The step log.
-    """
+    """What a training is at between two steps."""
 
     module: nn.Module
     objective: nn.Module

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from clipmem.base.errors import InputError
+from clipmem.base.require import require
 
 # a process may wait for another one's whole data stage: the launcher ends all when one dies
 _PATIENCE = timedelta(days=30)
@@ -32,12 +32,7 @@ _PATIENCE = timedelta(days=30)
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train one model together; `ALONE` is the one of a single process.
-
-    Attributes:
-        rank: This process, from 0.
-        size: How many there are.
-    """
+    """The processes that train one model together; `ALONE` is the one of a single process."""
 
     rank: int = 0
     size: int = 1
@@ -177,26 +172,13 @@ def check_world(world: World, module: nn.Module, *, objective: str, shares: bool
     """Refuse what would not be exact on several processes."""
     if world.size == 1:
         return
-    if not shares:
-        raise InputError(
-            f"[train] objective = {objective!r} on {world.size} processes",
-            got="a loss that cannot be computed in shares",
-            hint="Train it in one process: run without torchrun.",
-        )
-    if smallest < world.size:
-        raise InputError(
-            "[train] batch_size",
-            got=f"batches of {smallest} pairs for {world.size} processes",
-            expected="a pair or more for each process",
-            hint="Use larger batches, or fewer processes.",
-        )
-    if any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for part in module.modules()):
-        raise InputError(
-            f"a model with batch norm on {world.size} processes",
-            got="averages over each process's own rows",
-            expected="a model without batch norm, such as a ViT",
-            hint="Train it in one process: run without torchrun.",
-        )
+    what, alone = f"[train] objective = {objective!r} on {world.size} processes", "Train it without torchrun."
+    require(shares, what, "a loss that cannot be computed in shares", "", alone)
+    got, hint = f"batches of {smallest} pairs for {world.size} processes", "Use larger batches, or fewer processes."
+    require(smallest >= world.size, "[train] batch_size", got, "a pair or more for each process", hint)
+    norm = any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for part in module.modules())
+    what, got = f"a model with batch norm on {world.size} processes", "averages over each process's own rows"
+    require(not norm, what, got, "a model without batch norm, such as a ViT", alone)
 
 
 # ---- under torchrun
@@ -212,11 +194,7 @@ def connected(
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group(
-        "nccl" if device == "cuda" else "gloo",
-        store=store,
-        rank=world.rank,
-        world_size=world.size,
-        timeout=_PATIENCE,
+        "nccl" if device == "cuda" else "gloo", store=store, rank=world.rank, world_size=world.size, timeout=_PATIENCE
     )
     try:
         yield

@@ -6,9 +6,9 @@ or epoch, pair): what it does to a pair depends neither on the rest of the batch
 the same in f and in g for the pairs they share.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8, UInt64
@@ -17,6 +17,7 @@ from torch import Tensor
 from clipmem.base.recipes import TrainSection
 from clipmem.data.views import Crops
 
+T = TypeVar("T")
 Kind = Literal["image", "text"]
 # sizes differ by one: the axis has no name
 Batches = list[Int[np.ndarray, " _"]]
@@ -127,11 +128,7 @@ class Hook:
 
 @dataclass(frozen=True)
 class Hooks:
-    """All hooks of a training, applied one after the other in this order; none by default.
-
-    Attributes:
-        all: The hooks.
-    """
+    """All hooks of a training, applied one after the other in this order; none by default."""
 
     all: tuple[Hook, ...] = ()
 
@@ -143,11 +140,11 @@ class Hooks:
         """Return the hashes of what all bring."""
         return [hook.content() for hook in self.all]
 
-    def settings(self, train: TrainSection) -> TrainSection:
-        """See `Hook.settings`."""
+    def through(self, change: Callable[[Hook, T], T], value: T) -> T:
+        """Let every hook change a value, one after the other."""
         for hook in self.all:
-            train = hook.settings(train)
-        return train
+            value = change(hook, value)
+        return value
 
     def last_step(self, steps: int) -> int:
         """Return the first of the ends."""
@@ -161,48 +158,9 @@ class Hooks:
                 own += more
         return texts
 
-    def choose(self, chosen: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:
-        """See `Hook.choose`."""
-        for hook in self.all:
-            chosen = hook.choose(chosen, moment)
-        return chosen
-
-    def tokens(self, tokens: Int[Tensor, "n length"], moment: Moment) -> Int[Tensor, "n length"]:
-        """See `Hook.tokens`."""
-        for hook in self.all:
-            tokens = hook.tokens(tokens, moment)
-        return tokens
-
-    def pictures(
-        self,
-        values: Float[Tensor, "n 3 size size"],
-        pixels: UInt8[Tensor, "n side side 3"],
-        crops: Crops,
-        moment: Moment,
-        view: int,
-    ) -> Float[Tensor, "n 3 size size"]:
-        """See `Hook.pictures`."""
-        for hook in self.all:
-            values = hook.pictures(values, pixels, crops, moment, view)
-        return values
-
-    def embedding(self, kind: Kind, raw: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:
-        """See `Hook.embedding`."""
-        for hook in self.all:
-            raw = hook.embedding(kind, raw, moment, view)
-        return raw
-
-    def unit(self, kind: Kind, unit: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:
-        """See `Hook.unit`."""
-        for hook in self.all:
-            unit = hook.unit(kind, unit, moment, view)
-        return unit
-
     def batches(self, batches: Batches, epoch: int) -> Batches:
-        """See `Hook.batches`."""
-        for hook in self.all:
-            batches = hook.batches(batches, epoch)
-        return batches
+        """Return an epoch's batches as the hooks lay them."""
+        return self.through(lambda hook, laid: hook.batches(laid, epoch), batches)
 
 
 NO_HOOKS = Hooks()

@@ -15,9 +15,10 @@ from jaxtyping import Float, Int, UInt8, UInt64
 from torch import Tensor, nn
 
 from clipmem import _version
-from clipmem.base.errors import InputError, RunError
+from clipmem.base.errors import RunError
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import TrainSection
+from clipmem.base.require import require
 from clipmem.data.color import distort
 from clipmem.data.transfer import send
 from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, render
@@ -58,13 +59,7 @@ class TrainingData:
 
 @dataclass
 class Timing:
-    """Where a training's time went, in seconds; it is filled while the training runs.
-
-    Attributes:
-        data: Making batches: cutting and scaling views, picking captions; of those made ahead, waiting for them.
-        compute: Forward, backward, optimizer.
-        pairs: Pairs shown, those of an earlier run of the same training not included.
-    """
+    """Where a training's time went, in seconds; it is filled while the training runs."""
 
     data: float = 0.0
     compute: float = 0.0
@@ -113,100 +108,64 @@ def train(
     ahead: int = 0,
     hooks: Hooks = NO_HOOKS,
 ) -> list[Path]:
-    """Train one model and write it.
-
-    The loss is the one that `settings.objective` names (see `clipmem.train.objectives`).
-    """
+    """Train one model and write it."""
+    settings, timing = hooks.through(lambda hook, train: hook.settings(train), settings), timing or Timing()
+    towers = Towers(encoder, precision, device, world, hooks)
     with torch.random.fork_rng(devices=[]), multiplying(precision, device):
         # layers that draw, such as patch dropout, must not depend on what the process drew before
         torch.manual_seed(derive_seed(plan.seed, "layers"))
-        return _train(
+        steps = _count_steps(plan, settings)
+        last = hooks.last_step(steps)
+        objective = create_objective(
             encoder,
-            data,
-            plan,
-            hooks.settings(settings),
-            folder,
-            precision,
-            device,
-            progress,
-            checkpoints,
-            timing or Timing(),
-            world,
-            ahead,
-            hooks,
+            settings,
+            labels=data.labels,
+            classes=data.classes,
+            n=len(plan.uids),
+            seed=derive_seed(plan.seed, "objective"),
         )
-
-
-def _train(
-    encoder: OpenClipEncoder,
-    data: TrainingData,
-    plan: TrainingSet,
-    settings: TrainSection,
-    folder: Path,
-    precision: str,
-    device: str,
-    progress: Callable[[int, int, float, float], object],
-    checkpoints: Checkpoints | None,
-    timing: Timing,
-    world: World,
-    ahead: int,
-    hooks: Hooks,
-) -> list[Path]:
-    n = len(plan.uids)
-    steps = _count_steps(plan, settings)
-    last = hooks.last_step(steps)
-    objective = create_objective(
-        encoder, settings, labels=data.labels, classes=data.classes, n=n, seed=derive_seed(plan.seed, "objective")
-    )
-    check_world(
-        world,
-        encoder.module,
-        objective=settings.objective,
-        shares=objective.shares,
-        smallest=_smallest(plan, settings) - bool(plan.left_out),
-    )
-    # before `prepare`: the initial weights of one seed have the same hash for every objective
-    record = describe(
-        encoder, objective, plan, settings, steps=last, precision=precision, device=device, world=world, hooks=hooks
-    )
-    objective.prepare(encoder)
-    texts = _tokenize(encoder, data.captions, hooks.captions(data.captions, plan.uids))
-    if objective.uses_text:
-        encoder.compact_vocabulary(texts.tokens)
-    report = _Progress(progress)
-    encoder.module.to(device).train()
-    objective.to(device)
-    if settings.compile == "on":
-        check_compiler(settings.compile, device)
-        encoder.compile()
-    trained = _trained(encoder.module, objective)
-    optimizer, towers = _optimizer(trained, settings), Towers(encoder, precision, device, world, hooks)
-    state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts, hooks))
-    try:
-        if checkpoints:
-            state.load(checkpoints.file)
-        # after the state is there: it spreads that of the first process
-        compute = world.loss_function(objective, trained)
-        steps_left = range(state.step, last)
-        batches = _batches(encoder, objective.views, data, texts, plan, settings, device, world, steps_left, hooks)
-        for batch in _timed(made_ahead(batches, depth=ahead), timing):
-            rate = learning_rate(state.step, steps, peak=settings.lr, warmup=settings.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            now = replace(towers, moment=batch.moment)
-            loss = _step(objective, compute, now, optimizer, trained, batch, settings)
-            state.decay *= 1 - rate * settings.weight_decay
-            state.step += 1
-            state.log.add(loss, encoder.logit_scale(), step=state.step, epoch=batch.moment.epoch, lr=rate)
-            if state.step % _SETTLE == 0 or state.step == last:
-                _check_loss(state, plan, last)
-            report(state.step, last, loss, batch.pairs)
-            # all processes have the same state, and all of them read it
-            if checkpoints and world.rank == 0:
-                _keep(state, checkpoints, plan, last)
-    finally:
-        encoder.expand_vocabulary(state.decay)
-    return write(encoder, objective, folder, record, state.log.entries) if world.rank == 0 else []
+        smallest = _smallest(plan, settings) - bool(plan.left_out)
+        check_world(world, encoder.module, objective=settings.objective, shares=objective.shares, smallest=smallest)
+        # before `prepare`: the initial weights of one seed have the same hash for every objective
+        record = describe(towers, objective, plan, settings, last)
+        objective.prepare(encoder)
+        texts = _tokenize(encoder, data.captions, hooks.captions(data.captions, plan.uids))
+        if objective.uses_text:
+            encoder.compact_vocabulary(texts.tokens)
+        report = _Progress(progress)
+        encoder.module.to(device).train()
+        objective.to(device)
+        if settings.compile == "on":
+            check_compiler(settings.compile, device)
+            encoder.compile()
+        trained = _trained(encoder.module, objective)
+        optimizer = _optimizer(trained, settings)
+        state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts, hooks))
+        try:
+            if checkpoints:
+                state.load(checkpoints.file)
+            # after the state is there: it spreads that of the first process
+            compute = world.loss_function(objective, trained)
+            steps_left = range(state.step, last)
+            batches = _batches(towers, objective.views, data, texts, plan, settings, steps_left)
+            for batch in _timed(made_ahead(batches, depth=ahead), timing):
+                rate = learning_rate(state.step, steps, peak=settings.lr, warmup=settings.warmup)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                now = replace(towers, moment=batch.moment)
+                loss = _step(objective, compute, now, optimizer, trained, batch, settings)
+                state.decay *= 1 - rate * settings.weight_decay
+                state.step += 1
+                state.log.add(loss, encoder.logit_scale(), step=state.step, epoch=batch.moment.epoch, lr=rate)
+                if state.step % _SETTLE == 0 or state.step == last:
+                    _check_loss(state, plan, last)
+                report(state.step, last, loss, batch.pairs)
+                # all processes have the same state, and all of them read it
+                if checkpoints and world.rank == 0:
+                    _keep(state, checkpoints, plan, last)
+        finally:
+            encoder.expand_vocabulary(state.decay)
+        return write(encoder, objective, folder, record, state.log.entries) if world.rank == 0 else []
 
 
 def _check_loss(state: State, plan: TrainingSet, steps: int) -> None:
@@ -259,12 +218,8 @@ def _smallest(plan: TrainingSet, settings: TrainSection) -> int:
 
 
 def _count_steps(plan: TrainingSet, settings: TrainSection) -> int:
-    if _smallest(plan, settings) < 2:
-        raise InputError(
-            "[train] batch_size",
-            got=f"{settings.batch_size} for {len(plan.uids)} pairs: a batch of one pair has nothing to contrast",
-            hint="Use more pairs or another batch size.",
-        )
+    got = f"{settings.batch_size} for {len(plan.uids)} pairs: a batch of one pair has nothing to contrast"
+    require(_smallest(plan, settings) > 1, "[train] batch_size", got, "", "Use more pairs or another batch size.")
     return settings.epochs * plan.batch_count(settings.batch_size)
 
 
@@ -287,18 +242,16 @@ class _Batch(NamedTuple):
 
 
 def _batches(
-    encoder: OpenClipEncoder,
+    towers: Towers,
     views: int,
     data: TrainingData,
     texts: _Texts,
     plan: TrainingSet,
     settings: TrainSection,
-    device: str,
-    world: World = ALONE,
     steps: range = _ALL_STEPS,
-    hooks: Hooks = NO_HOOKS,
 ) -> Iterator[_Batch]:
     """Yield the pictures and captions of these steps."""
+    hooks, device = towers.hooks, towers.device
     keys = pair_keys(plan.uids)
     labels = None if data.labels is None else torch.from_numpy(data.labels.astype(np.int64))
     per_epoch = plan.batch_count(settings.batch_size)
@@ -308,19 +261,14 @@ def _batches(
         for step, whole in enumerate(laid, start=epoch * per_epoch):
             if step not in steps:
                 continue
-            batch = world.share(whole)
+            batch = towers.world.share(whole)
             moment = Moment(plan.seed, epoch, step, batch, keys[batch])
-            rows = texts.offsets[batch] + hooks.choose(draws.caption[batch], moment)
-            yield _Batch(
-                moment,
-                len(whole),
-                [
-                    _view(data, draws.crops[view], view, encoder, device, moment, settings, hooks)
-                    for view in range(views)
-                ],
-                send(trim(hooks.tokens(texts.tokens[rows], moment)), device),
-                None if labels is None else send(labels[batch], device),
-            )
+            chosen = hooks.through(lambda hook, chosen: hook.choose(chosen, moment), draws.caption[batch])  # noqa: B023
+            tokens = texts.tokens[texts.offsets[batch] + chosen]
+            tokens = hooks.through(lambda hook, tokens: hook.tokens(tokens, moment), tokens)  # noqa: B023
+            made = [_view(data, draws.crops[view], view, towers, moment, settings) for view in range(views)]
+            own = None if labels is None else send(labels[batch], device)
+            yield _Batch(moment, len(whole), made, send(trim(tokens), device), own)
 
 
 @dataclass(frozen=True)
@@ -356,18 +304,13 @@ def draw_captions(
 
 
 def _view(
-    data: TrainingData,
-    drawn: Crops,
-    view: int,
-    encoder: OpenClipEncoder,
-    device: str,
-    moment: Moment,
-    settings: TrainSection,
-    hooks: Hooks,
+    data: TrainingData, drawn: Crops, view: int, towers: Towers, moment: Moment, settings: TrainSection
 ) -> Float[Tensor, "n 3 size size"]:
-    pixels = send(torch.from_numpy(data.pixels[data.rows[moment.slots]]), device)
+    encoder = towers.encoder
+    pixels = send(torch.from_numpy(data.pixels[data.rows[moment.slots]]), towers.device)
     crops = Crops(*(values[moment.slots] for values in drawn))
-    values = hooks.pictures(render(pixels, crops, size=encoder.image_size), pixels, crops, moment, view)
+    values = render(pixels, crops, size=encoder.image_size)
+    values = towers.hooks.through(lambda hook, own: hook.pictures(own, pixels, crops, moment, view), values)
     how = {"strength": settings.colour, "grey": settings.grayscale, "blur": settings.blur}
     seed = derive_seed(moment.seed, "colour", moment.epoch, view)
     values = distort(values, moment.keys, seed=seed, **how)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clipmem.base.errors import InputError
+from clipmem.base.require import require
 
 # Up to about this many tokens, plain matrix products beat the blocked attention kernel on CPUs: at 65 tokens its
 # backward pass took a third of a tiny model's step. Longer sequences were not measured and keep torch's choice.
@@ -23,13 +23,8 @@ _COMPILERS = {"cpu": ("g++", "clang++"), "cuda": ("gcc", "clang", "cc")}
 
 def resolve_precision(setting: Precision | Literal["auto"], device: str) -> Precision:
     """Turn `auto` into `bf16` where the device computes in it, else `fp32`."""
-    if setting == "tf32" and device != "cuda":
-        raise InputError(
-            "[train] precision = 'tf32'",
-            got=f"device {device}",
-            expected="a GPU: tf32 is how its matrix units take float32",
-            hint="Use auto, fp32 or bf16.",
-        )
+    right, expected = setting != "tf32" or device == "cuda", "a GPU: tf32 is how its matrix units take float32"
+    require(right, "[train] precision = 'tf32'", f"device {device}", expected, "Use auto, fp32 or bf16.")
     if setting != "auto":
         return setting
     if device == "cuda":
@@ -42,13 +37,10 @@ def resolve_precision(setting: Precision | Literal["auto"], device: str) -> Prec
 def check_compiler(setting: Literal["off", "on"], device: str) -> None:
     """Check that `train.compile` can work here: on CPUs torch compiles C++, on GPUs its kernels' launchers."""
     wanted = [os.environ["CXX"]] if "CXX" in os.environ else _COMPILERS[device]
-    if setting == "on" and not any(shutil.which(name) for name in wanted):
-        raise InputError(
-            "[train] compile = 'on'",
-            got=f"no compiler here (looked for {', '.join(wanted)})",
-            expected="a C++ compiler on the PATH, or named by the environment variable CXX",
-            hint="Install one (Debian, Ubuntu: apt-get install g++), or set train.compile = 'off'.",
-        )
+    there = setting != "on" or any(shutil.which(name) for name in wanted)
+    got, expected = f"no compiler here (looked for {', '.join(wanted)})", "a C++ compiler on the PATH, or named by CXX"
+    hint = "Install one (Debian, Ubuntu: apt-get install g++), or set train.compile = 'off'."
+    require(there, "[train] compile = 'on'", got, expected, hint)
 
 
 @contextlib.contextmanager

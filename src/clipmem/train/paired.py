@@ -80,9 +80,9 @@ def check_paired(records: Mapping[str, Mapping[str, Any]]) -> None:
     f, g = records["f"], records["g"]
     for key in ("init_sha256", "steps", "shared_order_sha256", "settings_sha256"):
         if f[key] != g[key]:
+            seed, differ = f["seed"], f"{key} is {f[key]} for f and {g[key]} for g"
             raise RunError(
-                f"f and g of seed {f['seed']} are not comparable: {key} is {f[key]} for f and {g[key]} for g. "
-                "Delete both model folders and run again."
+                f"f and g of seed {seed} are not comparable: {differ}. Delete both model folders and run again."
             )
 
 
@@ -98,7 +98,7 @@ def check_alike(records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
             ("init_sha256", start),
         ):
             if record[key] != value:
+                differ = f"{key} is {record[key]}, {value} elsewhere"
                 raise RunError(
-                    f"model {side} of seed {seed} is not comparable to the others: {key} is {record[key]}, {value} "
-                    "elsewhere. Delete its folder and run again."
+                    f"model {side} of seed {seed} differs from the others: {differ}. Delete it and run again."
                 )

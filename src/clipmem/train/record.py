@@ -13,9 +13,7 @@ from clipmem.base.recipes import TrainSection
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.store.atomic import atomic_write
 from clipmem.store.hashing import json_sha256
-from clipmem.train.distributed import ALONE, World
-from clipmem.train.hooks import NO_HOOKS, Hooks
-from clipmem.train.objectives import Objective
+from clipmem.train.objectives import Objective, Towers
 from clipmem.train.objectives.base import OBJECTIVE_FILE
 from clipmem.train.paired import TrainingSet
 
@@ -30,20 +28,14 @@ def state_hash(module: nn.Module) -> str:
 
 
 def describe(
-    encoder: OpenClipEncoder,
-    objective: Objective,
-    plan: TrainingSet,
-    settings: TrainSection,
-    *,
-    steps: int,
-    precision: str,
-    device: str,
-    world: World = ALONE,
-    hooks: Hooks = NO_HOOKS,
+    towers: Towers, objective: Objective, plan: TrainingSet, settings: TrainSection, steps: int
 ) -> dict[str, Any]:
     """Describe the training so that f's and g's can be compared (see `paired.check_paired`)."""
     n, order, facts, shown, step = len(plan.uids), hashlib.sha256(), objective.facts(), 0, 0
+    hooks, precision, device = towers.hooks, towers.precision, towers.device
     mitigated = {"mitigate": hooks.facts()} if hooks.all else {}
+    # sums of several processes round otherwise: such a model is no twin of one that was trained alone
+    several = [towers.world.size] if towers.world.size > 1 else []
     for epoch in range(settings.epochs):
         for batch in hooks.batches(plan.batches(settings.batch_size, epoch), epoch):
             order.update(";".join(plan.uids[slot] if slot < plan.shared else "own" for slot in batch).encode() + b"\n")
@@ -60,18 +52,10 @@ def describe(
         "uids_sha256": plan.uids_sha256,
         "steps": steps,
         "presentations": shown,
-        "init_sha256": state_hash(encoder.module),
+        "init_sha256": state_hash(towers.encoder.module),
         "shared_order_sha256": order.hexdigest(),
         "settings_sha256": json_sha256(
-            # sums of several processes round otherwise: such a model is no twin of one that was trained alone
-            [
-                settings.model_dump(mode="json"),
-                precision,
-                device,
-                facts,
-                *mitigated.values(),
-                *([world.size] if world.size > 1 else []),
-            ]
+            [settings.model_dump(mode="json"), precision, device, facts, *mitigated.values(), *several]
         ),
         "precision": precision,
         "device": device,

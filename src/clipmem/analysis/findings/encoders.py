@@ -1,24 +1,9 @@
-"""Finding 5: the text encoder contributes more to memorization than the image encoder.
-
-The published margin between augmenting captions and images is .001 of CLIPMem, so two more direct tests stand beside
-it: noise on either tower, and the share of each tower in CLIPMem by exchanging the towers of f and g.
-"""
+"""Finding 5: the text encoder contributes more to memorization than the image encoder."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from clipmem.analysis.effects import (
-    ABOVE,
-    BELOW,
-    FINDINGS,
-    Context,
-    Effect,
-    Finding,
-    Panel,
-    Results,
-    Series,
-    mitigated,
-)
+from clipmem.analysis.effects import ABOVE, BELOW, FINDINGS, Context, Effect, Finding, Panel, Results, Series, mitigated
 from clipmem.analysis.findings.captions import drawn
 from clipmem.analysis.findings.distributions import BASE
 from clipmem.analysis.findings.text_noise import BEST, noisy

@@ -79,10 +79,7 @@ class Memorized(Finding):
         return {"exchanged": exchanged(context)}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """AUROC of wrong captions minus 0.5; rank correlations with both stand-ins among the other candidates.
-
-        Their intervals contain that over seeds and that over pairs.
-        """
+        """AUROC of wrong captions minus 0.5; rank correlations with both stand-ins among the other candidates."""
         run, level = results[exchanged(context)], results.level(primary=True)
         candidates = sorted(run.uids("candidate"))
         wrong = np.array([uid in run.planted for uid in candidates])

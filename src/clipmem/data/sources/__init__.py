@@ -48,9 +48,5 @@ def resolved(section: DataSection) -> DataSection:
 
 
 def open_source(section: DataSection) -> Source:
-    """Open the source that a recipe's `[data]` section names; `auto` or nothing: what lies at its path.
-
-    Raises:
-        InputError: The name is unknown, the path holds no known format, or the source cannot read it.
-    """
+    """Open the source that a recipe's `[data]` section names; `auto` or nothing: what lies at its path."""
     return open_named(resolved(section))

@@ -1,10 +1,4 @@
-"""Images in one folder a class, as ImageNet and torchvision's ImageFolder have them: `ROOT/CLASS/NAME.jpg`.
-
-The label of an image is its folder, and so is its caption, with spaces for `-` and `_`: fit for zero-shot
-classification and linear probes, not for training on pairs or for retrieval. A label such as `n01440764` is no name;
-`[evaluate] classnames` gives it one. Sub-folders of a class belong to it; hidden files are passed over, and files that
-are no images by their ending counted.
-"""
+"""Images in one folder a class, as ImageNet and torchvision's ImageFolder have them: `ROOT/CLASS/NAME.jpg`."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,13 +38,9 @@ class ClassFolderSource(Source):
                 self.ledger.read += 1
                 image = examine_file(self._root / reference)
                 other = label if isinstance(image, str) else seen.setdefault(image.digest(), label)
-                require(
-                    other == label,
-                    f"{self.section.path}, {reference}",
-                    f"the same image in the classes {other!r} and {label!r}",
-                    "every image in one class",
-                    "Remove one of them.",
-                )
+                what = f"{self.section.path}, {reference}"
+                got = f"the same image in the classes {other!r} and {label!r}"
+                require(other == label, what, got, "every image in one class", "Remove one of them.")
                 yield Record(reference, reference, reference, image, [Part(reference, [_name(label)])], label=label)
             probe.count_others(self.ledger, files, set(names))
         for file in sorted(self._root.iterdir()):

@@ -46,10 +46,7 @@ def chosen(there: tuple[str, ...], wanted: str, key: str) -> str:
 
 
 def recognized(names: Iterable[str], section: DataSection) -> tuple[str, str]:
-    """Return the image and the caption column by which a table is recognized; empty where there is none.
-
-    A column that a recipe names and that is not there does not make it another format: `find_columns` refuses it.
-    """
+    """Return the image and the caption column by which a table is recognized; empty where there is none."""
     there = tuple(names)
     image, captions = (
         chosen(there, getattr(section, key), key) or chosen(there, DataSection.model_fields[key].default, key)

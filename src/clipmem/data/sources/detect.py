@@ -1,8 +1,4 @@
-"""Which format lies at a path, told by what is in it and not by its name alone.
-
-The first source that recognizes it is taken, the most particular first (`Source.rank`). When not to trust it: a folder
-may hold several data sets at once; then name the one you mean.
-"""
+"""Which format lies at a path, told by what is in it and not by its name alone."""
 
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -27,27 +23,14 @@ class Detection(NamedTuple):
 
 
 def detect(path: str, section: DataSection | None = None) -> Detection:
-    """Tell the format of what lies at a path.
-
-    Args:
-        path: A file, a folder, names of shards (`{0000..0123}.tar`, `a.tar::b.tar`), or `hf-hub:NAME`.
-        section: The recipe's `[data]` section, for the names of its columns.
-
-    Raises:
-        InputError: No format fits, or several files in a folder do; the message says what is there.
-    """
+    """Tell the format of what lies at a path."""
     probe = PathProbe(path, section)
     found = _recognized(probe)
     if found:
         return found
     inside = _inside(probe) if probe.is_dir else []
-    require(
-        len(inside) < 2,
-        "[data] path",
-        f"{path!r}, a folder with {len(inside)} data sets: {', '.join(one.path for one in inside[:4])}",
-        "one of them",
-        "Set data.path to the file that you mean.",
-    )
+    got = f"{path!r}, a folder with {len(inside)} data sets: {', '.join(one.path for one in inside[:4])}"
+    require(len(inside) < 2, "[data] path", got, "one of them", "Set data.path to the file that you mean.")
     if inside:
         return inside[0]
     for key, name in named_columns(probe.section).items():

@@ -1,9 +1,4 @@
-"""The shipped data: emoji as several artists drew them, each with several captions.
-
-A pair is one emoji: its image by the first vendor in `VENDORS` that drew it, and its captions. The other vendors'
-images are image variants. The group key is the concept, so that the same thing in another skin or facing the other
-way never sits in another role.
-"""
+"""The shipped data: emoji as several artists drew them, each with several captions."""
 
 import functools
 import json
@@ -32,12 +27,7 @@ def _table() -> pl.DataFrame:
 
 
 def _objects(emoji: pl.DataFrame) -> list[list[str]]:
-    """Name what is in each image: its Unicode group and subgroup, and its keywords that at least three emoji have.
-
-    The keywords are those of the dictionaries (CLDR, emojibase, emojilib) in small letters, not the words of a caption.
-    As with the categories of COCO, an object may stand in the caption that a model trains on (the emoji's name) or not:
-    what the caption tells, f and g both know, and only their difference counts.
-    """
+    """Name what is in each image: its Unicode group and subgroup, and its keywords that at least three emoji have."""
     words = [sorted({word.lower() for word in own}) for own in emoji["keywords"].to_list()]
     times = Counter(word for own in words for word in own)
     return [
@@ -54,13 +44,8 @@ class EmojiSource(Source):
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
-        require(
-            not section.path,
-            "[data] path",
-            f"{section.path!r} with source 'emoji', which ships in the package",
-            "no path",
-            "Set data.source to 'auto': it tells what the path holds.",
-        )
+        got = f"{section.path!r} with source 'emoji', which ships in the package"
+        require(not section.path, "[data] path", got, "no path", "Set data.source to 'auto'.")
         table = _table()
         self._bytes = dict(zip(table["id"], table["image"].struct.field("bytes"), strict=True))
 

@@ -1,9 +1,4 @@
-"""Sources whose images are files of their own: rows that name a path, and where those paths start from.
-
-Rows with the same path are one pair. Paths are looked for from the table's own folder, from the working folder, then in
-the folders around; `data.image_root` says it outright. The search looks at a sample of the names: where two folders
-hold images of the same names, the one with more of them is taken, and only `data.image_root` can tell better.
-"""
+"""Sources whose images are files of their own: rows that name a path, and where those paths start from."""
 
 import os
 import posixpath
@@ -94,13 +89,9 @@ class TableSource(FileSource):
         found = parse_json(data)
         require(found is not None, f"{self.file}", "a file that is not JSON", "", "Check that it was copied whole.")
         values = [found.get(name) for name in lists] if isinstance(found, dict) else [None]
-        require(
-            all(isinstance(one, list) and all(isinstance(item, dict) for item in one) for one in values),
-            f"{self.file}",
-            "JSON of another form",
-            f"an object with lists of objects as {' and '.join(map(repr, lists))}",
-            "Set data.source to auto: it tells what it is.",
-        )
+        right = all(isinstance(one, list) and all(isinstance(item, dict) for item in one) for one in values)
+        expected = f"an object with lists of objects as {' and '.join(map(repr, lists))}"
+        require(right, f"{self.file}", "JSON of another form", expected, "Set data.source to auto.")
         return values  # pyright: ignore[reportReturnType]
 
 
@@ -125,21 +116,15 @@ def named_root(section: DataSection) -> Path | None:
     if not section.image_root:
         return None
     root = Path(section.image_root)
-    require(
-        root.is_dir(),
-        "[data] image_root",
-        f"{section.image_root!r}, where there is no folder",
-        "the folder that the paths of the images start from",
-        "Correct it, or leave it empty: the folders around data.path are searched then.",
-    )
+    got = f"{section.image_root!r}, where there is no folder"
+    expected = "the folder that the paths of the images start from"
+    hint = "Correct it, or leave it empty: the folders around data.path are searched then."
+    require(root.is_dir(), "[data] image_root", got, expected, hint)
     return root
 
 
 def find_root(paths: Sequence[str], base: Path) -> Path:
-    """Return the folder from which most of a sample of paths lead to files; `base` when none does.
-
-    `base` itself comes first, then the working folder, then all that lie in `base` and in its parent, two levels deep.
-    """
+    """Return the folder from which most of a sample of paths lead to files; `base` when none does."""
     step = max(1, len(paths) // _SAMPLE)
     sample = paths[::step][:_SAMPLE]
 

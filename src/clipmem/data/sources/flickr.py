@@ -1,8 +1,4 @@
-r"""Flickr8k and Flickr30k as their text files come: `NAME#0<TAB>CAPTION`, `NAME| 0| CAPTION` and `NAME,CAPTION`.
-
-Of lines with commas or bars only those before the caption separate; quotes are read as CSV reads them. One space after
-a bar is the separator's. The first line is a row, or a header of the usual names: any other header is refused.
-"""
+r"""Flickr8k and Flickr30k as their text files come: `NAME#0<TAB>CAPTION`, `NAME| 0| CAPTION` and `NAME,CAPTION`."""
 
 import re
 from collections.abc import Iterator
@@ -73,13 +69,9 @@ class FlickrSource(TableSource):
 
     def _header(self, line: str, dialect: str) -> bool:
         """Tell whether a first line that is no row is a header."""
-        require(
-            _is_header(line) or "#" in dialect,
-            f"{self.file}",
-            f"the first line {shorten(line)}",
-            f"{dialect}, or a header of usual names such as image,caption",
-            "Set data.source to csv, and data.image_column and data.caption_column to names of that line.",
-        )
+        expected = f"{dialect}, or a header of usual names such as image,caption"
+        hint = "Set data.source to csv, and data.image_column and data.caption_column to names of that line."
+        require(_is_header(line) or "#" in dialect, f"{self.file}", f"the first line {shorten(line)}", expected, hint)
         return _is_header(line)
 
 

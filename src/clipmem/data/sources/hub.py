@@ -65,9 +65,8 @@ def _open(section: DataSection) -> Source:
         text = text.removeprefix(prefix)
     match = _NAME.fullmatch(text)
     if match is None:
-        raise InputError(
-            "[data] path", got=f"{section.path!r}", expected="hf-hub:OWNER/NAME", hint="Correct the data set's name."
-        )
+        hint = "Correct the data set's name."
+        raise InputError("[data] path", got=f"{section.path!r}", expected="hf-hub:OWNER/NAME", hint=hint)
     name, config = match["name"], match["config"] or ""
     info = prepared(name, config)
     folder = None if info else downloaded(name)
@@ -79,12 +78,9 @@ def _open(section: DataSection) -> Source:
     if folder is not None:
         found = detect(str(folder), section)
         return open_named(section.model_copy(update={"source": found.format, "path": found.path, "download": False}))
-    raise InputError(
-        f"data set {name!r}",
-        got=f"nothing of it in {cache_folder()} or {hub_folder()}",
-        expected="a data set that is on this machine",
-        hint="Set data.download = true (needs `pip install 'clipmem[hf]'` and the internet), or copy it there.",
-    )
+    got = f"nothing of it in {cache_folder()} or {hub_folder()}"
+    hint = "Set data.download = true (needs `pip install 'clipmem[hf]'` and the internet), or copy it there."
+    raise InputError(f"data set {name!r}", got=got, expected="a data set that is on this machine", hint=hint)
 
 
 def cache_folder() -> Path:
@@ -108,13 +104,10 @@ def prepared(name: str, config: str) -> Path | None:
     found = sorted(folder.glob("*/**/dataset_info.json"), key=lambda path: (path.stat().st_mtime, path))
     config_of = {path: path.relative_to(folder).parts[0] for path in found}
     configs = sorted(set(config_of.values()))
-    require(
-        not found or (config in configs if config else len(configs) == 1),
-        "[data] path",
-        f"hf-hub:{name}{f':{config}' if config else ''}",
-        f"one of the configurations {configs}",
-        f"Write hf-hub:{name}:{''.join(configs[:1])}, for example.",
-    )
+    right = not found or (config in configs if config else len(configs) == 1)
+    got = f"hf-hub:{name}{f':{config}' if config else ''}"
+    hint = f"Write hf-hub:{name}:{''.join(configs[:1])}, for example."
+    require(right, "[data] path", got, f"one of the configurations {configs}", hint)
     return next((path for path in reversed(found) if config in {"", config_of[path]}), None)
 
 

@@ -1,8 +1,4 @@
-"""A folder of images with `metadata.csv`, `.jsonl` or `.parquet` (Hugging Face's imagefolder), or a text beside each.
-
-Without metadata, `NAME.json` is an object with `caption` or `captions`, and `NAME.txt` holds one caption a line; the
-text counts where the JSON gives none. Sub-folders belong to it.
-"""
+"""A folder of images with `metadata.csv`, `.jsonl` or `.parquet` (Hugging Face's imagefolder), or texts beside them."""
 
 import posixpath
 from collections.abc import Iterator, Mapping

@@ -36,13 +36,7 @@ def parse_json(text: str | bytes) -> object:
 
 
 class PathProbe:
-    """A path as the user wrote it, and what lies there.
-
-    Attributes:
-        text: The path as written; it may be a list of shards, which no file has as its name.
-        section: The recipe's `[data]` section, whose columns count.
-        closed: Folders that `all_files` has not looked into, each with the reason.
-    """
+    """A path as the user wrote it, and what lies there."""
 
     def __init__(self, text: str, section: DataSection | None = None) -> None:
         self.text, self.path = text, Path(text)

@@ -1,9 +1,4 @@
-"""From records as a source holds them to the pairs table: every check that needs no decoder, in one place.
-
-A source gives one `Record` an image, one at a time; what is kept of its bytes is their hash. A record that cannot be
-used becomes a `Problem` and the others go on. Whether an image decodes is not asked here: only its first bytes are
-looked at.
-"""
+"""From records as a source holds them to the pairs table: every check that needs no decoder, in one place."""
 
 import math
 from collections import Counter
@@ -45,13 +40,7 @@ _ARROW = pa.schema([(name, pa.list_(pa.string()) if name in _LISTS else pa.strin
 
 
 class Part(NamedTuple):
-    """What one record of the data gives to a pair.
-
-    Attributes:
-        key: Which record it is.
-        captions: Captions as found; they need not be text.
-        why: Why there are none, where that is known.
-    """
+    """What one record of the data gives to a pair."""
 
     key: str
     captions: Sequence[object]
@@ -126,10 +115,7 @@ def examine_file(path: Path) -> PictureHash | str:
 
 
 def listed_captions(value: object) -> list[object]:
-    """Return the captions of a value that is one, or a list of them, or of dictionaries with one.
-
-    What is no caption in a list is returned as it is, so that it is listed.
-    """
+    """Return the captions of a value that is one, or a list of them, or of dictionaries with one."""
     if value is None:
         return []
     if isinstance(value, dict):
@@ -164,11 +150,7 @@ def is_unicode(text: str) -> bool:
 def collect(
     records: Iterable[Record], ledger: Ledger, *, what: str, watch: Callable[[Record], object] = lambda _: None
 ) -> pl.DataFrame:
-    """Check records and make the pairs table of the good ones, sorted by uid.
-
-    Captions stand in order of appearance, exact duplicates of one image once. Of pairs with the same image and
-    captions the first is kept.
-    """
+    """Check records and make the pairs table of the good ones, sorted by uid."""
     seen: set[str] = set()
     chunks: list[pl.DataFrame] = []
     rows: list[tuple[object, ...]] = []
@@ -183,13 +165,9 @@ def collect(
     chunks.append(_frame(rows))
     ledger.check(what)
     table = pl.concat(chunks).sort("uid")
-    require(
-        table.height,
-        "[data] path",
-        f"{what} without a usable pair ({_counted(ledger.problems)})",
-        "at least one image with a caption",
-        "Check data.path, data.image_root and the columns; docs/data.md has an example of every format.",
-    )
+    got = f"{what} without a usable pair ({_counted(ledger.problems)})"
+    hint = "Check data.path, data.image_root and the columns; docs/data.md has an example of every format."
+    require(table.height, "[data] path", got, "at least one image with a caption", hint)
     return table
 
 

@@ -1,9 +1,4 @@
-"""Sources whose images stand in rows of a table: as bytes, as a struct of bytes and path, or as the path of a file.
-
-No more than a batch of rows is in memory. `pairs` reads the rows once; `read` goes forward from where it stands, and
-reads a part again only when it is asked for something behind it, so that `storage_order` costs one pass in all. Rows
-are one pair each, unless they name the same path with the same image: then their captions belong to one pair.
-"""
+"""Sources whose images stand in rows of a table: as bytes, as a struct of bytes and path, or as the path of a file."""
 
 # pyarrow has no types
 # pyright: reportUnknownParameterType=false
@@ -44,21 +39,14 @@ class RowSource(Source):
         self._columns = find_columns(files[0].schema.names, section, what=f"{files[0].path}")
         for file in files:
             found = find_columns(file.schema.names, section, what=f"{file.path}")
-            require(
-                found == self._columns,
-                f"{file.path}",
-                f"the columns {found.used}",
-                f"those of the first file, {self._columns.used}",
-                "Set data.image_column and data.caption_column to names that all files have.",
-            )
+            got, expected = f"the columns {found.used}", f"those of the first file, {self._columns.used}"
+            hint = "Set data.image_column and data.caption_column to names that all files have."
+            require(found == self._columns, f"{file.path}", got, expected, hint)
             kind = _check_image(file.schema.field(self._columns.image))
-            require(
-                not section.image_root or not _is_bytes(kind),
-                "[data] image_root",
-                f"{section.image_root!r}, and {file.path} holds the images themselves",
-                "a column with paths",
-                "Remove data.image_root, or set data.image_column.",
-            )
+            right = not section.image_root or not _is_bytes(kind)
+            got = f"{section.image_root!r}; {file.path} holds the images"
+            hint = "Remove data.image_root, or set data.image_column."
+            require(right, "[data] image_root", got, "a column with paths", hint)
         named_root(section)
         self._cursor: _Cursor | None = None
         self._latest: tuple[str, PictureHash | str] = ("", "")

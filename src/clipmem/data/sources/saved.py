@@ -53,13 +53,9 @@ def arrow_files(folder: Path, split: str) -> list[Path]:
 def _of_one(folder: Path) -> list[Path]:
     state = _described(folder, "state.json")
     entries = _list(state, "_data_files", folder)
-    require(
-        not state.get("_indices_files"),
-        f"{folder}",
-        "rows chosen by an index beside them",
-        "a data set saved by datasets 2 or newer",
-        "Load it and save it again: datasets.load_from_disk(A).save_to_disk(B).",
-    )
+    right = not state.get("_indices_files")
+    hint = "Load it and save it again: datasets.load_from_disk(A).save_to_disk(B)."
+    require(right, f"{folder}", "rows chosen by an index beside them", "a data set saved by datasets 2 or newer", hint)
     files = [folder / _plain(str(entry.get("filename")), folder) for entry in entries if isinstance(entry, dict)]
     missing = [file.name for file in files if not file.is_file()]
     got = f"no file {missing[0]!r} ({len(missing)} of {len(files)} are missing)" if missing else "no Arrow file"
@@ -77,9 +73,8 @@ def _described(folder: Path, name: str) -> dict[str, object]:
     data = read_file(folder / name)
     found = parse_json(data) if isinstance(data, bytes) else None
     expected = "a folder that datasets has saved (save_to_disk)"
-    require(
-        isinstance(found, dict), f"{folder}", f"no {name} that can be read", expected, "Set data.path to that folder."
-    )
+    got, hint = f"no {name} that can be read", "Set data.path to that folder."
+    require(isinstance(found, dict), f"{folder}", got, expected, hint)
     return found  # pyright: ignore[reportReturnType]
 
 

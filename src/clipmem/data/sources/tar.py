@@ -39,10 +39,7 @@ def is_tar(head: bytes) -> bool:
 
 
 def members(stream: BufferedIOBase) -> Iterator[Member]:
-    """Yield the members of a tar, folders left out.
-
-    Between two members the caller may read from the stream as it likes.
-    """
+    """Yield the members of a tar, folders left out."""
     end, offset = stream.seek(0, os.SEEK_END), 0
     extended: dict[str, str] = {}
     everywhere: dict[str, str] = {}

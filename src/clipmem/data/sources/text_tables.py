@@ -1,10 +1,4 @@
-"""Rows of small tables of captions: CSV with any usual separator, JSON lines, and Parquet without images.
-
-A line that cannot be read is listed and the next one read; so is a row whose quote is never closed, or closed only
-after further rows. What pandas reads as missing in open_clip's own loader (an empty cell, nan) is no caption here
-either; words such as "None" are captions. When not to trust it: that a quote goes over further rows is seen by their
-paths, which end as those of images do, by a quote that stands where none may, or by the end of the file.
-"""
+"""Rows of small tables of captions: CSV with any usual separator, JSON lines, and Parquet without images."""
 
 import contextlib
 import csv

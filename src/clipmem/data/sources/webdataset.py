@@ -5,10 +5,6 @@ member of that key has none (`photo.v2.png` and `photo.v2.txt`), it is the name 
 `captions` holds several captions; else `.txt` is one caption, all of it; else the JSON's `caption`. A key of the JSON
 that `data.caption_column` names comes before all of them. An image or text in no pair is listed; members of other
 kinds are counted. Names of shards are `{0000..0123}` ranges and `::` lists, as webdataset writes them.
-
-Tars are read once, in order; a reference holds the place of the image's bytes, so that each is read again with one
-seek. Beside `NAME.tar`, img2dataset leaves `NAME.parquet` (records whose status is not "success" take no part, and are
-listed) and `NAME_stats.json` (how many there must be).
 """
 
 import contextlib
@@ -56,10 +52,7 @@ _MOST_SHARDS = 1_000_000
 
 @dataclass
 class _Sample:
-    """What has been seen of one pair: its members, and their bytes while they are at hand.
-
-    `spare` are images and texts that have no place in it, `dotted` those of which it shows later whether they have.
-    """
+    """What has been seen of one pair: its members, and their bytes while they are at hand."""
 
     key: str
     image: Member | None = None
@@ -342,13 +335,10 @@ def _check_is_tar(path: Path) -> None:
     with path.open("rb") as stream:
         head = stream.read(512)
     packed = head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
-    require(
-        is_tar(head) or not any(head),
-        f"{path}",
-        "a compressed tar" if packed else "a file that is not a tar",
-        "a plain tar: images are compressed already, and only plain ones can be read at any place",
-        "Unpack it once (for example with gunzip)." if packed else "Leave it out of data.path.",
-    )
+    got = "a compressed tar" if packed else "a file that is not a tar"
+    expected = "a plain tar, which is read at any place"
+    hint = "Unpack it once (for example with gunzip)." if packed else "Leave it out of data.path."
+    require(is_tar(head) or not any(head), f"{path}", got, expected, hint)
 
 
 def expand(text: str) -> list[str]:
@@ -371,13 +361,9 @@ def _expanded(text: str) -> list[str]:
 
 def _numbers(text: str, span: "re.Match[str]") -> Sequence[str]:
     first, last = int(span[1]), int(span[2])
-    require(
-        0 <= last - first < _MOST_SHARDS,
-        "[data] path",
-        f"the range {span[0]} in {text!r}",
-        f"the smaller number first, and at most {_MOST_SHARDS:,} shards",
-        "Correct the range.",
-    )
+    expected = f"the smaller number first, and at most {_MOST_SHARDS:,} shards"
+    right, got = 0 <= last - first < _MOST_SHARDS, f"the range {span[0]} in {text!r}"
+    require(right, "[data] path", got, expected, "Correct the range.")
     return [f"{number:0{len(span[1])}d}" for number in range(first, last + 1)]
 
 
@@ -396,10 +382,7 @@ def find_shards(section: DataSection) -> tuple[Path, list[str]]:
     require_data(names, section, "a tar, a folder with some, a range such as data/{0000..0123}.tar, or a list with ::")
     missing = [name for name in names if not (base / name).is_file()]
     for name in missing:
-        raise InputError(
-            "[data] path",
-            got=f"no file {name!r} ({len(missing):,} of {len(names):,} shards are missing)",
-            expected="every shard that is named",
-            hint="Put it back, or correct the range.",
-        )
+        got = f"no file {name!r} ({len(missing):,} of {len(names):,} shards are missing)"
+        hint = "Put it back, or correct the range."
+        raise InputError("[data] path", got=got, expected="every shard that is named", hint=hint)
     return base, names

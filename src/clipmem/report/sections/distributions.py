@@ -30,9 +30,7 @@ class Distributions(Section):
 def density(values: Numbers, grid: Numbers) -> Numbers:
     """Estimate a density on an equally spaced grid with a Gaussian kernel of Silverman's width; 0 without spread.
 
-        p(x) = 1/(n h) sum_i phi((x - x_i) / h),  h = 0.9 min(sd, IQR / 1.34) n^(-1/5)    (Silverman 1986, eq. 3.31)
-
-    Values are counted into the grid's cells first, so that the cost is that of the grid, not of n.
+    p(x) = 1/(n h) sum_i phi((x - x_i) / h),  h = 0.9 min(sd, IQR / 1.34) n^(-1/5)    (Silverman 1986, eq. 3.31)
     """
     if values.size < 2:
         return np.zeros_like(grid)

@@ -1,8 +1,4 @@
-"""The pairs with the largest scores of a study of many models, model by model: trained on it, or not.
-
-A score is a difference of two means. Here is what they are means of, so that a pair whose score rests on one stray
-model can be told from one that every model with it aligns.
-"""
+"""The pairs with the largest scores of a study of many models, model by model: trained on it, or not."""
 
 from typing import Any
 

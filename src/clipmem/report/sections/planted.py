@@ -36,10 +36,7 @@ class Planted(Section):
 
 
 def roc_points(score: Numbers, positive: NDArray[np.bool_]) -> tuple[Numbers, Numbers]:
-    """Return false- and true-positive rates of "a higher score means positive", from (0, 0) to (1, 1).
-
-    Tied scores make one slanted step; at least one pair must be positive and one not.
-    """
+    """Return false- and true-positive rates of "a higher score means positive", from (0, 0) to (1, 1)."""
     order = np.argsort(-score, kind="stable")
     ranked, hits = score[order], positive[order]
     last = np.append(ranked[1:] != ranked[:-1], True)

@@ -17,8 +17,4 @@ class Provenance(Section):
         """Return the manifest, the recipe, and what was left out."""
         records = subject.summary.get("records")
         left_out = left_out_sentence(records) if records else ""
-        return {
-            "manifest": subject.manifest,
-            "recipe_lines": subject.recipe_text.splitlines(),
-            "left_out": left_out,
-        }
+        return {"manifest": subject.manifest, "recipe_lines": subject.recipe_text.splitlines(), "left_out": left_out}

@@ -45,10 +45,7 @@ def is_reliable(found: Localized) -> bool:
 
 
 def tower_rows(run: RunFiles) -> list[dict[str, Any]]:
-    """Return, for each role, its name and the entries clipmem, image_share and text_share (mean, low, high).
-
-    The means are those of `towers.json`; without that file they are taken over the table, and have no interval.
-    """
+    """Return, for each role, its name and the entries clipmem, image_share and text_share (mean, low, high)."""
     rows: list[dict[str, Any]] = []
     towers = run.localized.towers
     if towers is None:

@@ -6,14 +6,4 @@ A new alignment is one new file here and one line below.
 from clipmem.score.alignments import clip, cmc, confidence, sslmem_image, sslmem_text
 from clipmem.score.alignments.base import ALIGNMENTS, Alignment, Embedded, Head
 
-__all__ = [
-    "ALIGNMENTS",
-    "Alignment",
-    "Embedded",
-    "Head",
-    "clip",
-    "cmc",
-    "confidence",
-    "sslmem_image",
-    "sslmem_text",
-]
+__all__ = ["ALIGNMENTS", "Alignment", "Embedded", "Head", "clip", "cmc", "confidence", "sslmem_image", "sslmem_text"]

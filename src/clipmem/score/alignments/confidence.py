@@ -11,6 +11,8 @@ from clipmem.base.errors import InputError
 from clipmem.functional import class_probability
 from clipmem.score.alignments.base import ALIGNMENTS, Alignment, Embedded
 
+_WHAT = "score.alignment = 'confidence'"
+
 
 @ALIGNMENTS.register("confidence")
 class Confidence(Alignment):
@@ -28,19 +30,11 @@ class Confidence(Alignment):
     def positive(self, pairs: Embedded) -> Float[Tensor, " n"]:
         """Compute the mean probability over the views."""
         if pairs.head is None or pairs.rows is None:
-            raise InputError(
-                "score.alignment = 'confidence'",
-                got="a model without a class head",
-                expected="models trained with train.objective = 'supervised'",
-                hint="Train such models, or choose another alignment.",
-            )
+            expected, hint = "train.objective = 'supervised'", "Train such models, or choose another alignment."
+            raise InputError(_WHAT, got="a model without a class head", expected=expected, hint=hint)
         if pairs.labels is None:
-            raise InputError(
-                "score.alignment = 'confidence'",
-                got="pairs without labels",
-                expected="a class for every pair",
-                hint="Set data.label_column.",
-            )
+            hint = "Set data.label_column."
+            raise InputError(_WHAT, got="pairs without labels", expected="a class for every pair", hint=hint)
         image = pairs.rows.image
         n, views, width = image.shape
         logits = pairs.head(image.reshape(n * views, width))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from clipmem.base.errors import InputError
 from clipmem.base.recipes import EmbedSection
+from clipmem.base.require import require
 from clipmem.functional import view_distance
 from clipmem.score.alignments.base import ALIGNMENTS, Alignment, Embedded
 
@@ -43,10 +43,5 @@ class SslmemImage(Alignment):
 
 
 def _check(views: int) -> None:
-    if views < 2:
-        raise InputError(
-            "[embed] views",
-            got=f"{views} view of each image",
-            expected="2 or more for score.alignment = 'sslmem-image'",
-            hint="Set embed.views, for example to 6.",
-        )
+    got, expected = f"{views} view of each image", "2 or more for score.alignment = 'sslmem-image'"
+    require(views > 1, "[embed] views", got, expected, "Set embed.views, for example to 6.")

@@ -1,7 +1,4 @@
-"""`sslmem-text`: -L of the text encoder, minus the mean distance of a pair's first caption to its other captions.
-
-A pair that has one caption is compared with the seeded edits of it, which `embed.caption_edits` asks for.
-"""
+"""`sslmem-text`: -L of the text encoder, minus the mean distance of a pair's first caption to its other captions."""
 
 from collections.abc import Sequence
 
@@ -9,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipmem.base.errors import InputError
 from clipmem.base.recipes import EmbedSection
+from clipmem.base.require import require
 from clipmem.data.edits import edits_of_single
 from clipmem.embed.passes import Embeddings
 from clipmem.functional import text_view_distance
@@ -55,13 +52,9 @@ class SslmemText(Alignment):
 
 
 def _check(bare: int) -> None:
-    if bare:
-        raise InputError(
-            "[train] captions",
-            got=f"{bare} pairs with one caption and no edit of it",
-            expected="2 or more captions, or caption edits, for score.alignment = 'sslmem-text'",
-            hint="Set train.captions or embed.caption_edits, for example to 5; a caption of one letter has no edit.",
-        )
+    expected = "2 or more captions, or caption edits, for score.alignment = 'sslmem-text'"
+    hint = "Set train.captions or embed.caption_edits, for example to 5; a caption of one letter has no edit."
+    require(not bare, "[train] captions", f"{bare} pairs with one caption and no edit of it", expected, hint)
 
 
 def _with_edits(

@@ -3,92 +3,34 @@
 - `local`: processes on this machine, one a model, as many at a time as there are cores. The default.
 - `ray` or `ray://HEAD:PORT`: Ray tasks, on this machine or on a cluster; the same bytes as `local`.
 - under `torchrun`: all processes train one model together, the models one after another; equal to rounding.
-
-Imports neither torch nor Ray: an engine's module is imported when it is opened.
 """
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Generator
+from typing import TYPE_CHECKING
 
-from clipmem.base.errors import InputError
+from clipmem.base.require import require
 from clipmem.base.suggest import did_you_mean
 from clipmem.study import child
 
 if TYPE_CHECKING:
-    from clipmem.study.execution import Execution
-    from clipmem.study.plan import PlannedStudy
-    from clipmem.study.pool import TimeBreakdown
-    from clipmem.train.paired import TrainingSet
+    from clipmem.study.pool import LocalEngine
 
 NAMES = ("local", "ray")
 
 
-@runtime_checkable
-class Engine(Protocol):
-    """Trains models and embeds pairs of a planned run folder."""
-
-    def fit(self, how: "Execution") -> "Execution":
-        """Return what was resolved for this machine, changed to what this engine does; goes into the manifest."""
-        ...
-
-    def train(
-        self, study: "PlannedStudy", models: "Sequence[TrainingSet]", *, progress: Callable[[int, str], object]
-    ) -> "TimeBreakdown":
-        """Train the models that are missing; write each, and then its marker.
-
-        Args:
-            study: The study.
-            models: The models that are missing.
-            progress: Called with the number of steps done since the last call, and a note.
-
-        Raises:
-            InputError: The input of a training is wrong.
-            RunError: A training failed. Finished models stay.
-        """
-        ...
-
-    def embed(
-        self, study: "PlannedStudy", models: "Sequence[TrainingSet]", *, progress: Callable[[int], object]
-    ) -> list[Path]:
-        """Embed all pairs with every model and return the files written; `progress` is called with pairs done."""
-        ...
-
-
 def check_name(name: str) -> None:
-    """Check the name of an engine before anything heavy is imported.
-
-    Raises:
-        InputError: There is no such engine, or it cannot be used under torchrun.
-    """
-    if name not in NAMES and not name.startswith("ray://"):
-        raise InputError(
-            f"--engine {name}",
-            got="no engine of that name",
-            expected="local, ray or ray://HEAD:PORT",
-            hint=did_you_mean(name, NAMES, kind="engine"),
-        )
-    if launched() and name != "local":
-        raise InputError(
-            f"--engine {name} under torchrun",
-            got="two ways to share the work",
-            expected="one of them",
-            hint="Leave --engine away to train one model on many processes, or start without torchrun.",
-        )
+    """Check the name of an engine before anything heavy is imported."""
+    hint, known = did_you_mean(name, NAMES, kind="engine"), name in NAMES or name.startswith("ray://")
+    require(known, f"--engine {name}", "no engine of that name", "local, ray or ray://HEAD:PORT", hint)
+    what, hint = f"--engine {name} under torchrun", "Omit --engine, or start without torchrun."
+    require(name == "local" or not launched(), what, "two ways to share the work", "one of them", hint)
 
 
 @contextlib.contextmanager
-def open_engine(name: str) -> Generator[Engine]:
-    """Open an engine for the length of the block.
-
-    Args:
-        name: `local`, `ray` or `ray://HEAD:PORT`. Under torchrun, `local` means its processes.
-
-    Raises:
-        InputError: There is no such engine, or what it needs is not installed.
-    """
+def open_engine(name: str) -> Generator["LocalEngine"]:
+    """Open an engine for the length of the block."""
     check_name(name)
     if launched():
         from clipmem.study.engines.torchrun import opened

@@ -19,8 +19,9 @@ from typing import Any
 
 from clipmem.base.errors import ClipmemError, InputError, RunError
 from clipmem.base.machine import cores
+from clipmem.base.require import require
 from clipmem.embed import passes
-from clipmem.study import execution, pool, work
+from clipmem.study import pool, work
 from clipmem.study.child import Board
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.pool import check_processes
@@ -42,20 +43,11 @@ def _call(task: pool.Task, board: str, **options: Any) -> dict[str, Any]:
 
 
 @dataclass
-class RayEngine:
-    """A connected Ray.
-
-    Attributes:
-        ray: The module.
-        largest: Cores of the largest machine: no task can ask for more.
-    """
+class RayEngine(pool.LocalEngine):
+    """A connected Ray."""
 
     ray: Any
     largest: int
-
-    def fit(self, how: execution.Execution) -> execution.Execution:
-        """Change nothing: the manifest is that of the local engine."""
-        return how
 
     def train(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
@@ -168,12 +160,9 @@ def connect(name: str) -> Generator[RayEngine]:
             warnings.simplefilter("ignore")
             ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=local, **where)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"--engine {name}",
-            got=f"no Ray there ({str(error).strip().splitlines()[0][:200]})",
-            expected="the address of a running Ray",
-            hint="Check it, or use --engine ray to start one on this machine.",
-        ) from error
+        got = f"no Ray there ({str(error).strip().splitlines()[0][:200]})"
+        hint = "Check it, or use --engine ray to start one on this machine."
+        raise InputError(f"--engine {name}", got=got, expected="the address of a running Ray", hint=hint) from error
     try:
         sizes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         yield RayEngine(ray, max(sizes))
@@ -182,13 +171,8 @@ def connect(name: str) -> Generator[RayEngine]:
 
 
 def _import_ray() -> Any:
-    if importlib.util.find_spec("ray") is None:
-        raise InputError(
-            "--engine ray",
-            got="Ray is not installed",
-            expected="the extra `ray`",
-            hint="Install it: pip install 'clipmem[ray]'.",
-        )
+    there, hint = importlib.util.find_spec("ray") is not None, "Install it: pip install 'clipmem[ray]'."
+    require(there, "--engine ray", "Ray is not installed", "the extra `ray`", hint)
     # a library reports nothing about its users
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # pyright: ignore[reportMissingImports]  an extra

@@ -1,8 +1,4 @@
-"""One model on many processes: what `torchrun -m clipmem run` does. The first process makes the study, the rest help.
-
-Only the first decodes, plans, embeds, scores and writes. It tells the others which model comes next through torchrun's
-own store; they wait there for as long as its other stages take. The folder must be on a disk that all machines see.
-"""
+"""One model on many processes: what `torchrun -m clipmem run` does. The first process makes the study, others help."""
 
 import contextlib
 import json

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import TrainSection
 from clipmem.base.registry import Registry
+from clipmem.base.require import require
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment
@@ -31,14 +32,6 @@ class Towers:
     """A model as an objective sees it: passes in the training's precision, embeddings in float32.
 
     The loss stays in float32: bf16 has 3 digits, too few for a softmax over similarities.
-
-    Attributes:
-        encoder: The model.
-        precision: `fp32`, `tf32` or `bf16`.
-        device: `cpu` or `cuda`.
-        world: The processes that train it together.
-        hooks: What changes embeddings on their way to the loss.
-        moment: Where the training is; without it no hook is called.
     """
 
     encoder: OpenClipEncoder
@@ -61,17 +54,12 @@ class Towers:
         return text.float()
 
     def unit(self, kind: Kind, raw: Float[Tensor, "n d"], view: int = 0) -> Float[Tensor, "n d"]:
-        """Normalise embeddings, and let the hooks change them before and after.
-
-        Args:
-            kind: Which tower they are from.
-            raw: What `encode_image` or `encode_text` gave.
-            view: Number of the view, from 0: each has its own noise.
-        """
+        """Normalise embeddings, and let the hooks change them before and after."""
         if self.moment is None:
             return F.normalize(raw, dim=-1)
-        unit = F.normalize(self.hooks.embedding(kind, raw, self.moment, view), dim=-1)
-        return self.hooks.unit(kind, unit, self.moment, view)
+        moment = self.moment
+        raw = self.hooks.through(lambda hook, rows: hook.embedding(kind, rows, moment, view), raw)
+        return self.hooks.through(lambda hook, rows: hook.unit(kind, rows, moment, view), F.normalize(raw, dim=-1))
 
     def logit_scale(self) -> Float[Tensor, ""]:
         """The exponentiated logit scale."""
@@ -147,19 +135,7 @@ def create_objective(
     n: int,
     seed: int,
 ) -> Objective:
-    """Make the objective that a recipe's `[train]` section names.
-
-    Args:
-        encoder: The model that will be trained.
-        settings: The `[train]` section.
-        labels: The class index of each pair, shape (n,), or None.
-        classes: Number of classes; 0 = the largest label + 1.
-        n: Number of pairs.
-        seed: Seed of the objective's own initial parameters.
-
-    Raises:
-        InputError: The objective needs labels and there are none, or they are not class indices.
-    """
+    """Make the objective that a recipe's `[train]` section names."""
     chosen = OBJECTIVES[settings.objective]
     count = _class_count(settings.objective, labels, classes, n) if chosen.needs_labels else 0
     return chosen.create(encoder, settings, classes=count, seed=seed)
@@ -167,29 +143,16 @@ def create_objective(
 
 def _class_count(name: str, labels: np.ndarray | None, classes: int, n: int) -> int:
     if labels is None:
-        raise InputError(
-            f"[train] objective = {name!r}",
-            got="pairs without labels",
-            expected="a class index for every pair",
-            hint="Set data.label_column, or choose another objective.",
-        )
-    if len(labels) != n:
-        raise InputError(
-            "labels", got=f"{len(labels)} for {n} pairs", expected="one a pair", hint="Give every pair its class index."
-        )
+        what, hint = f"[train] objective = {name!r}", "Set data.label_column, or choose another objective."
+        raise InputError(what, got="pairs without labels", expected="a class index for every pair", hint=hint)
+    got, hint = f"{len(labels)} for {n} pairs", "Give every pair its class index."
+    require(len(labels) == n, "labels", got, "one a pair", hint)
     low, high = int(labels.min()), int(labels.max())
     count = classes or high + 1
-    if low < 0 or high >= count:
-        raise InputError(
-            "labels",
-            got=f"values from {low} to {high}",
-            expected=f"class indices from 0 to {count - 1}",
-            hint="Number the classes from 0, and leave out pairs without a class.",
-        )
-    if count < 2:
-        raise InputError(
-            "labels", got="one class", expected="two or more", hint="Choose a column that tells pairs apart."
-        )
+    expected = f"class indices from 0 to {count - 1}"
+    hint = "Number the classes from 0, and omit pairs without a class."
+    require(low >= 0 and high < count, "labels", f"values from {low} to {high}", expected, hint)
+    require(count > 1, "labels", "one class", "two or more", "Choose a column that tells pairs apart.")
     return count
 
 

@@ -25,9 +25,6 @@ class SimClr(Objective):
 
     The image tower ends in a linear projection; it is the projection head. Chen et al. use a two-layer one and
     find it better than a linear one (their section 4.2), but then the tower would not be the same for all objectives.
-
-    Args:
-        temperature: t, above 0.
     """
 
     uses_text: ClassVar[bool] = False

@@ -22,11 +22,6 @@ class Supervised(Objective):
 
     The embeddings are not normalised. As torch's linear layers, W starts uniform in ±1/√d; b starts at 0. A class's row
     depends on the seed and the class alone, not on how many classes there are.
-
-    Args:
-        width: d, the width of the embeddings.
-        classes: Number of classes.
-        seed: Seed of W.
     """
 
     needs_labels: ClassVar[bool] = True
