@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -142,36 +141,30 @@ def test_a_stop_is_met_after_the_step_and_the_training_resumes(finished, planned
     same_model(finished, planned, "f", 0)
 
 
-def test_processes_asked_to_stop_leave_a_checkpoint(planned, fresh):
-    """SIGTERM to the processes, as a batch system sends it to all of a job."""
+def waiting_task(board, side, seed, **_):
+    """Say which process this is, and wait for the end."""
+    (board.parent / "pid").write_text(str(os.getpid()))
+    while not child.stop_asked(board):
+        time.sleep(0.01)
+    raise work.TrainingStopped
+
+
+def test_a_process_that_is_asked_to_stop_ends_the_study_in_a_line(planned, fresh, tmp_path, monkeypatch):
+    """SIGTERM to a process, as a batch system sends it to all of a job."""
+    monkeypatch.setattr(pool.tempfile, "tempdir", str(tmp_path))
 
     def terminate():
         until = time.monotonic() + 60
-        while time.monotonic() < until:
-            for marks in Path("/tmp").glob("tmp*/f-0.begun"):
-                if marks.exists():
-                    for pid in started:
-                        os.kill(pid, signal.SIGTERM)
-                    return
+        while not (tmp_path / "pid").exists() and time.monotonic() < until:
             time.sleep(0.01)
+        time.sleep(0.1)
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
 
-    started = []
-    real = pool.ProcessPoolExecutor.submit
-
-    def submit(self, *args, **kwargs):
-        future = real(self, *args, **kwargs)
-        started.extend(set(self._processes) - set(started))
-        return future
-
-    pool.ProcessPoolExecutor.submit = submit
-    try:
-        thread = threading.Thread(target=terminate)
-        thread.start()
-        with pytest.raises(RunError, match="asked to stop"):
-            train(planned, [planned.model("f", 0)])
-        thread.join()
-    finally:
-        pool.ProcessPoolExecutor.submit = real
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    with pytest.raises(RunError, match="asked to stop"):
+        pool.run(waiting_task, planned.folder.path, planned.models[:1], planned.how, progress=lambda *_: None)
+    thread.join()
 
 
 def test_a_checkpoint_interval_that_is_no_number(planned, fresh, monkeypatch):

@@ -143,7 +143,7 @@ def test_embeddings_on_disk_give_the_same_bits(world, scored, tmp_path):
     before = {file: file.stat().st_mtime_ns for file in kept.rglob("*.npy")}
     assert score(world, embeddings=kept).equals(scored)
     assert {file: file.stat().st_mtime_ns for file in kept.rglob("*.npy")} == before
-    with pytest.raises(InputError, match=r"target-0 was made with other settings: got views = 0 there, 1 now\."):
+    with pytest.raises(InputError, match=r"target-0 was made with other settings: got views = 0 there, 1 now,"):
         score(world, embeddings=kept, views=1)
 
 
@@ -196,14 +196,14 @@ def test_data_or_a_bank_of_broken_pictures_alone_is_an_error(world, tmp_path):
         clipmem.score(*models, str(world / "bank.parquet"), broken, out=tmp_path / "scores.parquet")
     assert re.fullmatch(
         rf"bank {broken}: got 3 pairs, none of which can be used \(.*\), expected at least one\. "
-        r"Check its pictures, or take another bank\.",
+        r"Check its images, or take another bank\.",
         str(error.value),
     )
     with pytest.raises(InputError) as error:
         clipmem.score(*models, broken, str(world / "bank.parquet"))
     assert re.fullmatch(
         rf"--data {broken}: got 3 pairs, none of which can be used \(.*\), expected at least one\. "
-        r"Check its pictures\.",
+        r"Check its images\.",
         str(error.value),
     )
 
@@ -345,7 +345,9 @@ clipmem.score(*sys.argv[1:5], out=sys.argv[5], block=2, batch_size=2)
 """
 
 
-@pytest.mark.parametrize("after", [pytest.param("bank-000002.json", marks=pytest.mark.slow), "score-000004.json"])
+@pytest.mark.parametrize(
+    "after", [pytest.param("markers/bank-000002.json", marks=pytest.mark.slow), "markers/score-000004.json"]
+)
 def test_killed_and_run_again_it_ends_with_the_same_bytes(world, tmp_path, after):
     paths = [str(world / name) for name in ("small", "large", "pairs.parquet", "bank.parquet")]
     whole, out = tmp_path / "whole.parquet", tmp_path / "scores.parquet"
@@ -383,9 +385,8 @@ def test_embed_goes_on_part_by_part_and_refuses_other_things(world, tmp_path, ca
     assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
     capsys.readouterr()
     assert main_ends([*words, "--views", "2"]) == 2
-    assert capsys.readouterr().err == (
-        f"clipmem: {out} was made with other settings: got views = 0 there, 2 now. "
-        "Choose another folder, or delete it.\n"
-    )
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"clipmem: {out} was made with other settings: got views = 0 there, 2 now,")
+    assert shown.count("\n") == 1
     assert main_ends([*words[:-1], world]) == 2
     assert "a folder that holds other files and no clipmem.json" in capsys.readouterr().err

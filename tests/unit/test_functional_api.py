@@ -6,11 +6,9 @@ import pkgutil
 
 import pytest
 
-import clipmem.evaluate.retrieval
 import clipmem.functional
 
 MODULES = [
-    "clipmem.evaluate.retrieval",
     *(f"clipmem.functional.{module.name}" for module in pkgutil.iter_modules(clipmem.functional.__path__)),
 ]
 

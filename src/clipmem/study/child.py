@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+BOARDS = ".progress-"  # how the names of boards in a run folder begin
 STOP = "stop"  # a file of this name on the board asks all tasks to stop
 _PR_SET_PDEATHSIG = 1
 _POLL = 0.25

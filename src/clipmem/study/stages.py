@@ -1,5 +1,6 @@
 """The stages of a study in order: decode, plan, train, embed, score, evaluate, report."""
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.store.job import Job
 from clipmem.study import decoding, dejavu, early, execution, speed, utility
+from clipmem.study.child import BOARDS
 from clipmem.study.loaded import gallery_images, seconds_of
 from clipmem.study.models import StudyModels, open_models
 from clipmem.study.plan import CACHE, PlannedStudy, check_needs
@@ -73,6 +75,8 @@ class Study:
                 speed.check_forecast(self.recipe, self._protocol, pairs, self._resolve(), self.folder.path)
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
+            for left in self.folder.path.glob(f"{BOARDS}*"):  # of a command that was killed
+                shutil.rmtree(left, ignore_errors=True)
             self._begin(pairs, models, parents)
             self._stage("decode", lambda: self._decode(pairs, source, models.geometries))
             if self.strict:
@@ -198,7 +202,7 @@ class Study:
         ]
         with tempfile.TemporaryDirectory() as scratch:
             comparison = Comparison(sides, pairs, bank, study.splits.height, settings.alignment)
-            found = Executor(comparison, Job(scratch), self.reporter).run()
+            found = Executor(comparison, Job(scratch)).run()
         made = combine(study.design, study.splits, found.parts, weight=settings.weight, confidence=settings.confidence)
         return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores)]
 

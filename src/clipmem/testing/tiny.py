@@ -26,6 +26,9 @@ seeds = [0, 1]
 epochs = 2
 batch_size = 32
 
+[embed]
+precision = "fp32"
+
 [score]
 draws = 200
 """

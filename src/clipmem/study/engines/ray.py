@@ -22,7 +22,7 @@ from clipmem.base.machine import cores
 from clipmem.base.require import require
 from clipmem.embed import passes
 from clipmem.study import pool, work
-from clipmem.study.child import Board
+from clipmem.study.child import BOARDS, Board
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.pool import check_processes
 from clipmem.train.paired import TrainingSet
@@ -99,7 +99,7 @@ class RayEngine(pool.LocalEngine):
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
         }
         call = self.ray.remote(_call) if not remote else self.ray.remote(**remote)(_call)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".progress-") as board:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=BOARDS) as board:
             place = {"board": board, "directory": str(folder), "folder": str(folder)}
             running = {
                 call.options(**options, name=f"{word} {model.side} seed {model.seed}").remote(
