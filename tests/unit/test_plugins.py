@@ -1,7 +1,5 @@
 """A source and a mitigation of a package outside the tree are found by their entry points and work like ours."""
 
-from types import SimpleNamespace
-
 import polars as pl
 import pytest
 from tests.unit.test_train import uid
@@ -18,6 +16,7 @@ from clipmem.train.paired import training_set
 PLUG = '''
 from pathlib import Path
 
+from clipmem.base.mitigations import MitigationSection
 from clipmem.data.sources.base import Source
 from clipmem.data.sources.records import Part, Record, examine_file, read_file
 from clipmem.mitigate.base import Mitigation
@@ -50,8 +49,11 @@ class DropLongest(Mitigation):
 
     summary = "Drop a pair."
 
+    class Settings(MitigationSection):
+        count: int = 0
+
     @classmethod
-    def edit(cls, recipe, splits, parent):
+    def edit(cls, recipe, splits, parent, pairs):
         kept = splits.head(splits.height - cls.section_of(recipe).count)
         return kept, {"dropped": splits.tail(cls.section_of(recipe).count)}
 
@@ -103,12 +105,11 @@ def test_a_source_is_recognized_opened_and_looked_through(tmp_path):
 
 @pytest.mark.usefixtures("plug")
 def test_a_mitigation_edits_the_split_and_has_no_part_in_the_training(tmp_path):
-    mitigate = SimpleNamespace(active=lambda: iter(["drop_longest"]), drop_longest=SimpleNamespace(count=2))
-    recipe = load_recipe("[train]\ncaptions = 3").model_copy(update={"mitigate": mitigate})
+    recipe = load_recipe("[train]\ncaptions = 3\n[mitigate.drop_longest]\ncount = 2")
     roles = ["shared", "shared", "candidate", "independent", "external", "external"]
     splits = pl.DataFrame({"uid": [uid(k) for k in range(6)], "role": roles})
     base.check(recipe, splits)
-    kept, tables = base.edit(recipe, splits, base.parents_of(recipe))
+    kept, tables = base.edit(recipe, splits, base.parents_of(recipe), splits)
     assert kept["role"].to_list() == roles[:4]
     assert tables["dropped"]["role"].to_list() == roles[4:]
     assert base.captions_in_training(recipe) == 3

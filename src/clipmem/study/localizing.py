@@ -15,6 +15,7 @@ import polars as pl
 
 from clipmem.analysis.curves import NAMES, compare_curves, curves_of
 from clipmem.analysis.fairness import apart, differing
+from clipmem.base.declared import declared
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
@@ -25,7 +26,7 @@ from clipmem.models import openclip
 from clipmem.report.read import read_finished
 from clipmem.store import manifest
 from clipmem.store.atomic import atomic_file
-from clipmem.store.folder import RunFolder
+from clipmem.store.folder import SIDES, RunFolder
 from clipmem.store.hashing import json_sha256
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.stages import write_summary_and_report
@@ -55,8 +56,9 @@ def localize_run(
     """
     reporter, folder = reporter or Quiet(), RunFolder(path)
     recipe = folder.recipe()
+    paired = declared("protocols", recipe.protocol).paired
     require(
-        recipe.protocol == "four-way",
+        paired and all((folder.path / "models" / side).is_dir() for side in SIDES),
         f"run folder {folder.path}",
         f"protocol {recipe.protocol!r}",
         "a four-way study: f and g that differ in their own pairs only",

@@ -3,6 +3,7 @@
 A new alignment is one new file here and one line below.
 """
 
+from clipmem.base.recipes import Recipe
 from clipmem.score.alignments import clip, cmc, confidence, sslmem_image, sslmem_text
 from clipmem.score.alignments.base import ALIGNMENTS, Alignment, Embedded, Head
 
@@ -11,9 +12,15 @@ __all__ = [
     "Alignment",
     "Embedded",
     "Head",
+    "alignment_of",
     "clip",
     "cmc",
     "confidence",
     "sslmem_image",
     "sslmem_text",
 ]
+
+
+def alignment_of(recipe: Recipe) -> Alignment:
+    """Return the alignment that a recipe names."""
+    return ALIGNMENTS[recipe.score.alignment](recipe.score)
