@@ -25,8 +25,9 @@ class MitigationSection(Section):
 
     @property
     def active(self) -> bool:
-        """Whether it changes anything: by default, whether any setting is not its default."""
-        return self != type(self)()
+        """Whether it changes anything: by default, whether its first key has another value than its default."""
+        first, field = next(iter(type(self).model_fields.items()))
+        return getattr(self, first) != field.default
 
 
 class NoiseSection(MitigationSection):
@@ -38,11 +39,6 @@ class NoiseSection(MitigationSection):
     place: Place = Field(
         "post", description="post: added to the unit vector; pre: before it is normalised; post-scaled: std / sqrt(d)."
     )
-
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.std > 0
 
 
 class TextNoiseSection(NoiseSection):
@@ -59,11 +55,6 @@ class CaptionsSection(MitigationSection):
     count: OptionalViews = Field(
         0, description="Captions of each pair that training draws from, one a presentation; 0 = as train.captions."
     )
-
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.count > 0
 
 
 class CaptionVariantsSection(MitigationSection):
@@ -118,11 +109,6 @@ class ImageVariantsSection(MitigationSection):
     colour: Annotated[float, Field(ge=0, le=2)] = Field(0.5, description="augment: strength of the colour jitter.")
     seed: Seed = Field(0, description="generated: seed of the pictures.")
 
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.probability > 0
-
     @model_validator(mode="after")
     def _usable(self) -> "ImageVariantsSection":
         low, high = self.crop_scale
@@ -144,21 +130,11 @@ class TextMaskingSection(MitigationSection):
         0.0, description="Probability that a token of a caption is left out; 0 = none."
     )
 
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.probability > 0
-
 
 class WeightDecaySection(MitigationSection):
     """`[mitigate.weight_decay]`: a control: more weight decay than `train.weight_decay`."""
 
     factor: NonNegative = Field(1.0, description="train.weight_decay is multiplied by it; 1 = as it is.")
-
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.factor != 1
 
 
 class EarlyStoppingSection(MitigationSection):
@@ -167,11 +143,6 @@ class EarlyStoppingSection(MitigationSection):
     share: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Share of the steps that are made; the rates are those of the whole training. 1 = all."
     )
-
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.share < 1
 
 
 class RemoveSection(MitigationSection):
@@ -183,11 +154,6 @@ class RemoveSection(MitigationSection):
     )
     scores: str = Field("", description="Run folder or scores.parquet of the parent; by = 'file': any uid, score.")
     seed: Seed = Field(0, description="Seed of by = 'random'.")
-
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.count > 0
 
     @model_validator(mode="after")
     def _usable(self) -> "RemoveSection":
@@ -206,11 +172,6 @@ class RegroupSection(MitigationSection):
     )
     every: Count = Field(1, description="Every how many epochs they are put together.")
     scores: str = Field("", description="Run folder or scores.parquet of the parent, whose CLIPMem says who they are.")
-
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.share > 0
 
     @model_validator(mode="after")
     def _usable(self) -> "RegroupSection":

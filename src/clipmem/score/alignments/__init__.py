@@ -8,17 +8,9 @@ from clipmem.score.alignments import clip, cmc, confidence, sslmem_image, sslmem
 from clipmem.score.alignments.base import ALIGNMENTS, Alignment, Embedded, Head
 
 __all__ = [
-    "ALIGNMENTS",
-    "Alignment",
-    "Embedded",
-    "Head",
-    "alignment_of",
-    "clip",
-    "cmc",
-    "confidence",
-    "sslmem_image",
+    "ALIGNMENTS", "Alignment", "Embedded", "Head", "alignment_of", "clip", "cmc", "confidence", "sslmem_image",
     "sslmem_text",
-]
+]  # fmt: skip
 
 
 def alignment_of(recipe: Recipe) -> Alignment:
