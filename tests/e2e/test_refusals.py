@@ -27,6 +27,7 @@ CASES = {
     "shipped architecture": ([*SET, "model.name=clipmem-tny"], "'clipmem-tiny'"),
     "data source": ([*SET, "data.source=webdatset"], "Did you mean 'webdataset'"),
     "protocol": ([*SET, "protocol=four-wya"], "Did you mean 'four-way'?"),
+    "protocol of init": (["init", "new.toml", "--protocol", "four-wya"], "Did you mean 'four-way'?"),
     "objective": ([*SET, "train.objective=siglp"], "Did you mean 'siglip'"),
     "alignment": ([*SET, "score.alignment=clpi"], "Did you mean 'clip'"),
     "key": ([*SET, "train.epoch=3"], "Did you mean 'epochs'?"),

@@ -1,14 +1,12 @@
 """The alignments that a recipe can ask for, against loops."""
 
 import math
-import typing
 
 import numpy as np
 import pytest
 import torch
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import ScoreSection
 from clipmem.embed.passes import Embeddings
 from clipmem.functional import alignment
 from clipmem.score.alignments import ALIGNMENTS
@@ -171,7 +169,5 @@ def test_every_alignment_has_a_test_here():
     assert set(ALIGNMENTS) == {"clip", "cmc", "sslmem-image", "sslmem-text", "confidence"}
 
 
-def test_recipes_alignments_and_declarations_agree():
-    choices = typing.get_args(ScoreSection.model_fields["alignment"].annotation)
-    assert sorted(choices) == sorted(ALIGNMENTS)
+def test_every_alignment_says_what_it_does():
     assert all(ALIGNMENTS[name].name == name and ALIGNMENTS[name].summary for name in ALIGNMENTS)

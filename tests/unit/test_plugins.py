@@ -1,23 +1,30 @@
 """A source and a mitigation of a package outside the tree are found by their entry points and work like ours."""
 
-from types import SimpleNamespace
+import dataclasses
+import sys
 
 import polars as pl
 import pytest
 from tests.unit.test_train import uid
 
+from clipmem.base.declared import BUILT_IN, Facts, declared
 from clipmem.base.errors import InputError
+from clipmem.base.mitigations import MitigateSection, MitigationSection
 from clipmem.base.recipes import DataSection, load_recipe
 from clipmem.data.inspection import inspect_source
 from clipmem.data.sources import SOURCES, detect, open_source
 from clipmem.mitigate import MITIGATIONS, base
+from clipmem.score.alignments import ALIGNMENTS
+from clipmem.score.protocols import PROTOCOLS
 from clipmem.store.folder import RunFolder
 from clipmem.testing.tiny import picture
+from clipmem.train.objectives import OBJECTIVES
 from clipmem.train.paired import training_set
 
 PLUG = '''
 from pathlib import Path
 
+from clipmem.base.mitigations import MitigationSection
 from clipmem.data.sources.base import Source
 from clipmem.data.sources.records import Part, Record, examine_file, read_file
 from clipmem.mitigate.base import Mitigation
@@ -50,8 +57,11 @@ class DropLongest(Mitigation):
 
     summary = "Drop a pair."
 
+    class Settings(MitigationSection):
+        count: int = 0
+
     @classmethod
-    def edit(cls, recipe, splits, parent):
+    def edit(cls, recipe, splits, parent, pairs):
         kept = splits.head(splits.height - cls.section_of(recipe).count)
         return kept, {"dropped": splits.tail(cls.section_of(recipe).count)}
 
@@ -77,6 +87,7 @@ def plug(tmp_path, monkeypatch):
     yield
     SOURCES._items.pop("pipes", None)
     MITIGATIONS._items.pop("drop_longest", None)
+    sys.modules.pop("clipmem_plug", None)
 
 
 @pytest.mark.usefixtures("plug")
@@ -103,16 +114,47 @@ def test_a_source_is_recognized_opened_and_looked_through(tmp_path):
 
 @pytest.mark.usefixtures("plug")
 def test_a_mitigation_edits_the_split_and_has_no_part_in_the_training(tmp_path):
-    mitigate = SimpleNamespace(active=lambda: iter(["drop_longest"]), drop_longest=SimpleNamespace(count=2))
-    recipe = load_recipe("[train]\ncaptions = 3").model_copy(update={"mitigate": mitigate})
+    recipe = load_recipe("[train]\ncaptions = 3\n[mitigate.drop_longest]\ncount = 2")
     roles = ["shared", "shared", "candidate", "independent", "external", "external"]
     splits = pl.DataFrame({"uid": [uid(k) for k in range(6)], "role": roles})
     base.check(recipe, splits)
-    kept, tables = base.edit(recipe, splits, base.parents_of(recipe))
+    kept, tables = base.edit(recipe, splits, base.parents_of(recipe), splits)
     assert kept["role"].to_list() == roles[:4]
     assert tables["dropped"]["role"].to_list() == roles[4:]
     assert base.captions_in_training(recipe) == 3
     assert base.hooks_of(base.Training(recipe, training_set(splits, "f", 1), RunFolder(tmp_path), splits)).all == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "registry", "facts"),
+    [
+        ("protocols", PROTOCOLS, ("trains", "paired")),
+        ("alignments", ALIGNMENTS, ("needs",)),
+        ("objectives", OBJECTIVES, ("uses_text", "class_head", "normalizes")),
+    ],
+)
+def test_what_recipes_know_without_torch_is_what_the_classes_say(kind, registry, facts):
+    assert {name: tuple(getattr(declared(kind, name), fact) for fact in facts) for name in BUILT_IN[kind]} == {
+        name: tuple(getattr(registry[name], fact) for fact in facts) for name in registry
+    }
+    # nobody asks a kind for the facts of another
+    others = {fact.name for fact in dataclasses.fields(Facts)} - set(facts)
+    assert all(getattr(BUILT_IN[kind][name], fact) == getattr(Facts(), fact) for name in registry for fact in others)
+
+
+def test_tables_of_mitigations_are_those_of_the_classes():
+    assert set(MITIGATIONS) == set(MitigateSection.model_fields)
+    assert all(issubclass(field.annotation, MitigationSection) for field in MitigateSection.model_fields.values())
+
+
+@pytest.mark.usefixtures("plug")
+def test_code_that_cannot_be_imported_is_an_error_of_the_package(tmp_path):
+    (tmp_path / "site" / "clipmem_plug.py").write_text("import nothing_of_this_name")
+    assert load_recipe("").protocol == "four-way"  # nobody asked for it
+    with pytest.raises(InputError) as error:
+        load_recipe("[mitigate.drop_longest]\ncount = 2")
+    assert error.value.what == "clipmem.mitigations 'drop_longest', of clipmem-plug"
+    assert "nothing_of_this_name" in error.value.got
 
 
 def test_every_source_says_what_it_reads():

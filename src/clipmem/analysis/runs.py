@@ -39,12 +39,12 @@ class FinishedRun:
     @property
     def presentations(self) -> int:
         """How often a pair was shown to a model, over the whole training."""
-        return int(self.records["f", self.seeds[0]]["presentations"])
+        return int(next(iter(self.records.values()))["presentations"])
 
     @property
     def pairs(self) -> int:
-        """Pairs that f trains on."""
-        return int(self.records["f", self.seeds[0]]["pairs"])
+        """Pairs that a model trains on."""
+        return int(next(iter(self.records.values()))["pairs"])
 
     @property
     def passes(self) -> float:

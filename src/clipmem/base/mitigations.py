@@ -5,7 +5,7 @@ differ in one section, and can be laid beside each other. What each one does is 
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,35 +14,53 @@ from clipmem.base.section import Count, Fraction, NonNegative, OptionalViews, Se
 Place = Literal["post", "pre", "post-scaled"]
 
 
-class NoiseSection(Section):
-    """`[mitigate.text_noise]` and `[mitigate.image_noise]`: Gaussian noise on the embeddings of one tower."""
+class MitigationSection(Section):
+    """The settings of a mitigation.
+
+    Attributes:
+        needs: What of the training it changes: "text tower", "unit embeddings".
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything: by default, whether its first key has another value than its default."""
+        first, field = next(iter(type(self).model_fields.items()))
+        return getattr(self, first) != field.default
+
+
+class NoiseSection(MitigationSection):
+    """`[mitigate.image_noise]`, and of text: Gaussian noise on the embeddings of one tower."""
+
+    needs = ("unit embeddings",)
 
     std: NonNegative = Field(0.0, description="Standard deviation of the noise in each dimension; 0 = none.")
     place: Place = Field(
         "post", description="post: added to the unit vector; pre: before it is normalised; post-scaled: std / sqrt(d)."
     )
 
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.std > 0
+
+class TextNoiseSection(NoiseSection):
+    """`[mitigate.text_noise]`."""
+
+    needs = ("text tower", "unit embeddings")
 
 
-class CaptionsSection(Section):
+class CaptionsSection(MitigationSection):
     """`[mitigate.captions]`: several captions a pair in training; what is scored stays as `train.captions` says."""
+
+    needs = ("text tower",)
 
     count: OptionalViews = Field(
         0, description="Captions of each pair that training draws from, one a presentation; 0 = as train.captions."
     )
 
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.count > 0
 
-
-class CaptionVariantsSection(Section):
+class CaptionVariantsSection(MitigationSection):
     """`[mitigate.caption_variants]`: other wordings of a caption, shown in its place now and then."""
+
+    needs = ("text tower",)
 
     kinds: Annotated[tuple[Literal["dropout", "reorder", "synonyms", "templates"], ...], Field(strict=False)] = Field(
         (), description="Any of dropout, reorder, synonyms (extra `wordnet`) and templates, in turn; [] = none."
@@ -74,7 +92,7 @@ class CaptionVariantsSection(Section):
         return self
 
 
-class ImageVariantsSection(Section):
+class ImageVariantsSection(MitigationSection):
     """`[mitigate.image_variants]`: other pictures of a pair, shown in its picture's place now and then."""
 
     probability: Fraction = Field(0.0, description="Probability that a presentation shows a variant; 0 = never.")
@@ -91,11 +109,6 @@ class ImageVariantsSection(Section):
     colour: Annotated[float, Field(ge=0, le=2)] = Field(0.5, description="augment: strength of the colour jitter.")
     seed: Seed = Field(0, description="generated: seed of the pictures.")
 
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.probability > 0
-
     @model_validator(mode="after")
     def _usable(self) -> "ImageVariantsSection":
         low, high = self.crop_scale
@@ -108,44 +121,31 @@ class ImageVariantsSection(Section):
         return self
 
 
-class TextMaskingSection(Section):
+class TextMaskingSection(MitigationSection):
     """`[mitigate.text_masking]`: words left out at random, anew in every presentation."""
+
+    needs = ("text tower",)
 
     probability: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Probability that a token of a caption is left out; 0 = none."
     )
 
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.probability > 0
 
-
-class WeightDecaySection(Section):
+class WeightDecaySection(MitigationSection):
     """`[mitigate.weight_decay]`: a control: more weight decay than `train.weight_decay`."""
 
     factor: NonNegative = Field(1.0, description="train.weight_decay is multiplied by it; 1 = as it is.")
 
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.factor != 1
 
-
-class EarlyStoppingSection(Section):
+class EarlyStoppingSection(MitigationSection):
     """`[mitigate.early_stopping]`: a control: the same training, ended early."""
 
     share: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="Share of the steps that are made; the rates are those of the whole training. 1 = all."
     )
 
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.share < 1
 
-
-class RemoveSection(Section):
+class RemoveSection(MitigationSection):
     """`[mitigate.remove]`: pairs taken out before training."""
 
     count: Size = Field(0, description="Pairs taken out of those that f trains on, the worst first; 0 = none.")
@@ -154,11 +154,6 @@ class RemoveSection(Section):
     )
     scores: str = Field("", description="Run folder or scores.parquet of the parent; by = 'file': any uid, score.")
     seed: Seed = Field(0, description="Seed of by = 'random'.")
-
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.count > 0
 
     @model_validator(mode="after")
     def _usable(self) -> "RemoveSection":
@@ -169,7 +164,7 @@ class RemoveSection(Section):
         return self
 
 
-class RegroupSection(Section):
+class RegroupSection(MitigationSection):
     """`[mitigate.regroup]`: the most memorized pairs in batches of their own (after MultiMem)."""
 
     share: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -177,11 +172,6 @@ class RegroupSection(Section):
     )
     every: Count = Field(1, description="Every how many epochs they are put together.")
     scores: str = Field("", description="Run folder or scores.parquet of the parent, whose CLIPMem says who they are.")
-
-    @property
-    def active(self) -> bool:
-        """Whether it changes anything."""
-        return self.share > 0
 
     @model_validator(mode="after")
     def _usable(self) -> "RegroupSection":
@@ -193,7 +183,7 @@ class RegroupSection(Section):
 class MitigateSection(Section):
     """`[mitigate.*]`."""
 
-    text_noise: NoiseSection = NoiseSection()  # pyright: ignore[reportCallIssue]
+    text_noise: TextNoiseSection = TextNoiseSection()  # pyright: ignore[reportCallIssue]
     image_noise: NoiseSection = NoiseSection()  # pyright: ignore[reportCallIssue]
     captions: CaptionsSection = CaptionsSection()  # pyright: ignore[reportCallIssue]
     caption_variants: CaptionVariantsSection = CaptionVariantsSection()  # pyright: ignore[reportCallIssue]
@@ -210,20 +200,15 @@ class MitigateSection(Section):
             if getattr(self, name).active:
                 yield name
 
-    def conflict(self, *, protocol: str, objective: str) -> str:
+    def conflict(self, protocol: Any, objective: Any, names: tuple[str, str]) -> str:
         """Say what of it cannot work in a study of this protocol and objective; "" when all can."""
-        words = {"text_noise", "captions", "caption_variants", "text_masking"}
         for name in self.active():
-            if protocol == "given":
-                return f"[mitigate.{name}] is set and protocol = 'given' trains nothing; leave it out"
-            if objective in {"supervised", "simclr"} and name in words:
-                return (
-                    f"[mitigate.{name}] is set and objective = {objective!r} trains no text tower; leave it out, or "
-                    "set train.objective = 'clip'"
-                )
-            if objective == "supervised" and name == "image_noise":
-                return (
-                    "[mitigate.image_noise] is set and objective = 'supervised' does not normalise its embeddings; "
-                    "leave it out, or set train.objective = 'clip'"
-                )
+            needs, what = getattr(self, name).needs, f"[mitigate.{name}] is set and"
+            instead = "leave it out, or set train.objective = 'clip'"
+            if not protocol.trains:
+                return f"{what} protocol = {names[0]!r} trains nothing; leave it out"
+            if "text tower" in needs and not objective.uses_text:
+                return f"{what} objective = {names[1]!r} trains no text tower; {instead}"
+            if "unit embeddings" in needs and not objective.normalizes:
+                return f"{what} objective = {names[1]!r} does not normalise its embeddings; {instead}"
         return ""

@@ -6,10 +6,12 @@ recipe, and must not refuse another number of workers.
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 
+from clipmem.base.declared import declared, key_of, known, load, plugins
 from clipmem.base.errors import InputError, shorten, shorten_text
 from clipmem.base.evaluating import EvaluateSection
 from clipmem.base.explain import explain
@@ -74,7 +76,7 @@ class TrainSection(_Section):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000, strict=False)] = Field(
         (0, 1), description="One f and one g for each seed; at most 1,000: each is two trainings."
     )
-    objective: Literal["clip", "siglip", "supervised", "simclr"] = Field(
+    objective: Annotated[str, AfterValidator(partial(known, "objectives"))] = Field(
         "clip", description="The loss; supervised needs labels, simclr sees two views of each picture and no captions."
     )
     simclr_temperature: Positive = Field(0.1, description="simclr: t of NT-Xent; smaller looks at nearer pictures.")
@@ -213,7 +215,7 @@ class LocalizeSection(_Section):
 class ScoreSection(_Section):
     """`[score]`: how alignment becomes a score and an interval."""
 
-    alignment: Literal["clip", "cmc", "sslmem-image", "sslmem-text", "confidence"] = Field(
+    alignment: Annotated[str, AfterValidator(partial(known, "alignments"))] = Field(
         "clip", description="What is compared between models; confidence needs train.objective = 'supervised'."
     )
     weight: NonNegative = Field(1.0, description="w of the alignment score: how much the bank's similarity counts.")
@@ -248,7 +250,7 @@ class Recipe(_Section):
         3
     """
 
-    protocol: Literal["four-way", "subsample", "leave-one-out", "given"] = Field(
+    protocol: Annotated[str, AfterValidator(partial(known, "protocols"))] = Field(
         "four-way", description="How f and g come about."
     )
     data: DataSection = DataSection()  # pyright: ignore[reportCallIssue]
@@ -265,10 +267,22 @@ class Recipe(_Section):
     evaluate: EvaluateSection = EvaluateSection()  # pyright: ignore[reportCallIssue]
     mitigate: MitigateSection = MitigateSection()  # pyright: ignore[reportCallIssue]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as plain data: the class of a recipe with tables of other packages has no name to be found by."""
+        return recipe_from, (self.model_dump(),)
+
+    @property
+    def _protocol(self) -> Any:
+        return declared("protocols", self.protocol)
+
+    @property
+    def _objective(self) -> Any:
+        return declared("objectives", self.train.objective)
+
     @model_validator(mode="after")
     def _mirror(self) -> "Recipe":
         split = self.split
-        if self.protocol == "given":  # of [split] it uses `external` and the seed only
+        if not self._protocol.trains:  # of [split] it uses `external` and the seed only
             return self
         if split.candidate != split.independent:
             raise ValueError(
@@ -285,7 +299,7 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _given_models(self) -> "Recipe":
         target, reference = self.given.target, self.given.reference
-        if self.protocol != "given":
+        if self._protocol.trains:
             if target or reference:
                 raise ValueError(
                     f"[given] names models and protocol = {self.protocol!r} trains its own; set protocol = 'given'"
@@ -305,19 +319,20 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _towers_and_heads(self) -> "Recipe":
-        if self.protocol == "given":  # nothing is trained: the objective is not used
-            if self.score.alignment == "confidence":
-                raise ValueError(
-                    "alignment = 'confidence' needs class heads, and given models have none; choose another one"
-                )
-            return self
         objective, alignment = self.train.objective, self.score.alignment
-        if alignment == "confidence" and objective != "supervised":
+        needs = declared("alignments", alignment).needs
+        if "class head" in needs and not self._protocol.trains:  # the objective is not used
             raise ValueError(
-                f"alignment = 'confidence' needs a class head, and objective = {objective!r} trains none; "
+                f"alignment = {alignment!r} needs class heads, and given models have none; choose another one"
+            )
+        if not self._protocol.trains:
+            return self
+        if "class head" in needs and not self._objective.class_head:
+            raise ValueError(
+                f"alignment = {alignment!r} needs a class head, and objective = {objective!r} trains none; "
                 "set train.objective = 'supervised'"
             )
-        if objective in {"supervised", "simclr"} and alignment not in {"sslmem-image", "confidence"}:
+        if not self._objective.uses_text and {"captions", "caption variants"} & set(needs):
             raise ValueError(
                 f"objective = {objective!r} trains no text tower, and alignment = {alignment!r} needs one; "
                 "set score.alignment = 'sslmem-image' and embed.views = 6"
@@ -326,7 +341,8 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _mitigations(self) -> "Recipe":
-        conflict = self.mitigate.conflict(protocol=self.protocol, objective=self.train.objective)
+        names = self.protocol, self.train.objective
+        conflict = self.mitigate.conflict(self._protocol, self._objective, names)
         if conflict:
             raise ValueError(conflict)
         return self
@@ -370,10 +386,51 @@ def _parsed(text: str) -> dict[str, Any]:
 
 def recipe_from(document: Mapping[str, Any], *, origin: str = "recipe") -> Recipe:
     """Validate plain data (parsed TOML) as a recipe; see `load_recipe` for the errors."""
+    kind = _assembled(tuple(_brought(document)))
     try:
-        return Recipe.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
-        raise explain(error, origin, Recipe) from None
+        raise explain(error, origin, kind) from None
+
+
+# table of the recipe ("" = the recipe itself) → what declarations bring tables for it, and the key that names one
+_DECLARED = {
+    "": ("protocols", "protocol"),
+    "data": ("sources", "source"),
+    "train": ("objectives", "objective"),
+    "score": ("alignments", "alignment"),
+    "mitigate": ("mitigations", ""),
+}
+
+
+def _brought(document: Mapping[str, Any]) -> Iterator[tuple[str, str, type[_Section]]]:
+    """Yield table, key and class of the settings that declarations of other packages bring, where they are named."""
+    for table, (kind, chosen) in _DECLARED.items():
+        place = document.get(table) if table else document
+        if not isinstance(place, Mapping):
+            continue
+        for name, point in plugins(kind).items():
+            key = key_of(name)
+            if (place.get(chosen) == name or key in place) and key not in _table(table).model_fields:
+                settings = getattr(load(point), "Settings", None)
+                if settings is not None:
+                    yield table, key, settings
+
+
+def _table(name: str) -> Any:
+    return Recipe.model_fields[name].annotation if name else Recipe
+
+
+@cache
+def _assembled(brought: Sequence[tuple[str, str, type[_Section]]]) -> type[Recipe]:
+    """Return the recipe's class with the tables that declarations bring."""
+    fields: dict[str, Any] = {key: (settings, settings()) for table, key, settings in brought if not table}
+    for table in dict.fromkeys(table for table, *_ in brought if table):
+        base = _table(table)
+        own: dict[str, Any] = {key: (settings, settings()) for there, key, settings in brought if there == table}
+        section = create_model(base.__name__, __base__=base, __doc__=base.__doc__, **own)
+        fields[table] = (section, section())
+    return create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, **fields) if fields else Recipe
 
 
 def dump_recipe(recipe: Recipe, *, comments: bool = False) -> str:
@@ -404,7 +461,7 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
 def differences(left: Recipe, right: Recipe) -> list[tuple[str, Any, Any]]:
     """List the keys in which two recipes differ, with both values."""
     a, b = flatten(left), flatten(right)
-    return [(key, a[key], b[key]) for key in a if a[key] != b[key]]
+    return [(key, a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)]
 
 
 def _sections(parent: _Section, path: str = "") -> Iterator[tuple[str, _Section]]:

@@ -1,9 +1,9 @@
 """Registries: a name for each data source (later: score, detector, mitigation), so that a new one is one new file."""
 
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
+from clipmem.base.declared import load, plugins
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.suggest import did_you_mean
 
@@ -17,7 +17,7 @@ class Registry(Generic[T]):
     Args:
         kind: What one such thing is called ("data source").
         base: The class that everything registered must be a subclass of.
-        group: The entry-point group of installed packages; by default `clipmem.KINDs`.
+        group: The entry-point group of installed packages, without `clipmem.`; by default KINDs.
 
     Raises:
         ValueError: On registering a name twice, or something that is not a subclass of `base`.
@@ -25,7 +25,7 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, base: type[T], *, group: str = "") -> None:
         self.kind, self._base = kind, base
-        self._group = group or f"clipmem.{kind.replace(' ', '_')}s"
+        self._group = group or f"{kind.replace(' ', '_')}s"
         self._items: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[Registered]], type[Registered]]:
@@ -44,9 +44,14 @@ class Registry(Generic[T]):
 
         return add
 
+    def summary(self, name: str) -> str:
+        """Return what a declaration says of itself in one line: its `summary`, else its docstring's first line."""
+        said = getattr(self[name], "summary", "")
+        return said if isinstance(said, str) and said else (self[name].__doc__ or "").partition("\n")[0]
+
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names, sorted."""
-        return iter(sorted({*self._items, *self._plugins()}))
+        return iter(sorted({*self._items, *plugins(self._group)}))
 
     def __getitem__(self, name: str) -> type[T]:
         """Return what is registered under `name`.
@@ -56,15 +61,12 @@ class Registry(Generic[T]):
         """
         if name in self._items:
             return self._items[name]
-        plugins = self._plugins()
-        if name in plugins:
-            return self.register(name)(plugins[name].load())
+        others = plugins(self._group)
+        if name in others:
+            return self.register(name)(load(others[name]))
         raise InputError(
             f"{self.kind} {shorten(name)}",
             got="an unknown name",
             expected=f"the name of an existing {self.kind}",
             hint=did_you_mean(name, self, kind=self.kind),
         )
-
-    def _plugins(self):
-        return {point.name: point for point in entry_points(group=self._group)}

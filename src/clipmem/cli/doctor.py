@@ -25,16 +25,25 @@ _TINY = [
 ]  # fmt: skip
 
 
-def doctor(*, speed: Annotated[bool, Parameter(negative="")] = False) -> None:
+def doctor(
+    *,
+    speed: Annotated[bool, Parameter(negative="")] = False,
+    declared: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
     """Say what is installed and run a tiny study from end to end; exit 1 when something is broken.
 
     Args:
         speed: Measure this machine instead, in about a minute: training, decoding, embedding, and what studies take.
+        declared: List instead every protocol, alignment, objective, mitigation, data source and report section, also
+            those of other packages, with what each does.
     """
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
+    if declared:
+        _show_declared(console)
+        return
     if speed:
         _show_speed(console)
         return
@@ -66,6 +75,26 @@ def doctor(*, speed: Annotated[bool, Parameter(negative="")] = False) -> None:
     stages = ", ".join(f"{stage} {took:.1f} s" for stage, took in run.summary["seconds"].items())
     console.print(f"tiny study: done in {seconds:.1f} s ({stages})", highlight=False)
     sys.stdout.write("all is well\n")
+
+
+def _show_declared(console: "Console") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from clipmem.data.sources import SOURCES
+    from clipmem.mitigate import MITIGATIONS
+    from clipmem.report.escape import visible
+    from clipmem.report.sections import all_sections
+    from clipmem.score.alignments import ALIGNMENTS
+    from clipmem.score.protocols import PROTOCOLS
+    from clipmem.train.objectives import OBJECTIVES
+
+    for kind in (PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, SOURCES, all_sections()):
+        table = Table(kind.kind, "", box=None)
+        for name in kind:
+            table.add_row(Text(visible(name)), Text(visible(kind.summary(name))))
+        console.print(table)
+        console.print()
 
 
 def _show_speed(console: "Console") -> None:

@@ -15,7 +15,7 @@ def init(
     /,
     *,
     data: str = "",
-    protocol: Literal["four-way", "subsample", "leave-one-out"] = "four-way",
+    protocol: str = "four-way",
     source: str = "",
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
     preset: Literal["", "demo", "quick"] = "",
@@ -29,7 +29,8 @@ def init(
         path: The file to write; - prints it instead.
         data: A file, a folder, or shards with your pairs.
         protocol: How the models to compare come about: four-way measures some pairs with one f and one g a seed,
-            subsample every pair with many models, leave-one-out a few pairs with one model each.
+            subsample every pair with many models, leave-one-out a few pairs with one model each; or that of another
+            package (`clipmem doctor --declared` lists all).
         source: The data source; by default it is found out.
         set_: Change a value: --set train.epochs=1. May be given several times.
         preset: Start from a shipped recipe instead: demo or quick.

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from clipmem.base.declared import own_settings
+from clipmem.base.mitigations import MitigationSection
 from clipmem.base.pictures import Geometry
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
@@ -59,7 +61,10 @@ class Mitigation(Hook):
     Class attributes:
         name: The section, `[mitigate.NAME]`.
         summary: What it does, in one line.
+        Settings: Its section, where its package brings it (a `base.mitigations.MitigationSection`).
     """
+
+    Settings: ClassVar[type[MitigationSection] | None] = None
 
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
@@ -70,7 +75,7 @@ class Mitigation(Hook):
     @classmethod
     def section_of(cls, recipe: Recipe) -> Any:
         """Return its section of a recipe."""
-        return getattr(recipe.mitigate, cls.name)
+        return own_settings(recipe.mitigate, cls.name)
 
     @classmethod
     def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
@@ -87,6 +92,7 @@ class Mitigation(Hook):
         recipe: Recipe,  # noqa: ARG003
         splits: pl.DataFrame,
         parent: Parent | None,  # noqa: ARG003
+        pairs: pl.DataFrame,  # noqa: ARG003
     ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
         """Change who trains on what; return the split table, and tables that say what was changed, by their names."""
         return splits, {}
@@ -111,7 +117,7 @@ class Mitigation(Hook):
         return self.section.model_dump(mode="json")
 
 
-MITIGATIONS: Registry[Mitigation] = Registry("mitigation", Mitigation, group="clipmem.mitigations")
+MITIGATIONS: Registry[Mitigation] = Registry("mitigation", Mitigation, group="mitigations")
 
 
 def active(recipe: Recipe) -> list[type[Mitigation]]:
@@ -152,11 +158,11 @@ def parents_of(recipe: Recipe) -> dict[str, Parent]:
 
 
 def edit(
-    recipe: Recipe, splits: pl.DataFrame, parents: Mapping[str, Parent]
+    recipe: Recipe, splits: pl.DataFrame, parents: Mapping[str, Parent], pairs: pl.DataFrame
 ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
     """Let all mitigations that the recipe sets edit the split; return it and the tables that they made."""
     tables: dict[str, pl.DataFrame] = {}
     for mitigation in active(recipe):
-        splits, more = mitigation.edit(recipe, splits, parents.get(mitigation.name))
+        splits, more = mitigation.edit(recipe, splits, parents.get(mitigation.name), pairs)
         tables |= more
     return splits, tables

@@ -85,7 +85,11 @@ class Remove(Mitigation):
 
     @classmethod
     def edit(
-        cls, recipe: Recipe, splits: pl.DataFrame, parent: Parent | None
+        cls,
+        recipe: Recipe,
+        splits: pl.DataFrame,
+        parent: Parent | None,
+        pairs: pl.DataFrame,  # noqa: ARG003
     ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
         """Take the pairs out."""
         kept, removed = take_out(splits, cls.section_of(recipe), parent)

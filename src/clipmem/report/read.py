@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipmem.analysis.runs import FinishedRun, utility_by_seed
+from clipmem.base.declared import declared
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require, require_columns
 from clipmem.store import manifest
@@ -209,11 +210,13 @@ def read_finished(path: Path) -> FinishedRun:
     """Read a run folder for a comparison; what an older clipmem did not measure is left out, never guessed."""
     folder = RunFolder(path)
     recipe, what = folder.recipe(), f"run folder {path}"
-    why = "Give runs of the protocol four-way: only it trains one f and one g for each seed."
-    require(recipe.protocol == "four-way", what, f"protocol {recipe.protocol!r}", "'four-way'", why)
+    why = "Give runs of the protocol four-way: it trains one f and one g for each seed."
+    paired = declared("protocols", recipe.protocol).paired
+    require(paired, what, f"protocol {recipe.protocol!r}", "one whose models are paired by seed", why)
     resume = f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
     require(folder.is_done("report"), what, "a run that is not finished", "a run whose stages are done", resume)
-    models = [(side, seed) for side in SIDES for seed in recipe.train.seeds]
+    sides = sorted({file.parent.name for file in path.glob("models/*/seed-*")}) or SIDES
+    models = [(side, seed) for side in sides for seed in recipe.train.seeds]
     seeds = sorted(recipe.train.seeds)
     measured = (path / UTILITY_FILE).is_file()
     spent = folder.seconds()

@@ -52,13 +52,12 @@ class Design:
         return np.asarray((self.sign > 0).any(axis=0) & (self.sign < 0).any(axis=0))
 
     def by_seed(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the values of seen and of unseen models by seed, each of shape (seed, n); NaN where there is none."""
-        seen, unseen = (np.full((len(self.seeds), values.shape[1]), np.nan) for _ in range(2))
-        place = {seed: k for k, seed in enumerate(self.seeds)}
-        for model, row, sign in zip(self.models, values, self.sign, strict=True):
-            k = place[model.seed]
-            seen[k] = np.where(sign > 0, row, seen[k])
-            unseen[k] = np.where(sign < 0, row, unseen[k])
+        """Average seen and unseen models by seed, each of shape (seed, n); NaN where a seed has none."""
+        of = [[k for k, model in enumerate(self.models) if model.seed == seed] for seed in self.seeds]
+        with np.errstate(invalid="ignore"):  # 0 / 0 where there is none
+            seen, unseen = (
+                np.stack([_mean(values[own], (self.sign[own] * side) > 0) for own in of]) for side in (1, -1)
+            )
         return seen, unseen
 
 

@@ -39,6 +39,7 @@ class Comparison:
     bank: Bank
     block: int
     alignment: str = "clip"
+    section: object = None
     sides: list[Side] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +68,7 @@ class Executor:
     def __init__(self, comparison: Comparison, job: Job, reporter: Reporter | None = None) -> None:
         self._what, self._job = comparison, job
         self._reporter = reporter or Quiet()
-        self._alignment: Alignment = ALIGNMENTS[comparison.alignment]()
+        self._alignment: Alignment = ALIGNMENTS[comparison.alignment](comparison.section)
 
     def run(self) -> Executed:
         """Compute what is not there yet, and return everything.

@@ -17,6 +17,7 @@ from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import file_sha256
 from clipmem.store.tables import write_table
 from clipmem.study.plan import PlannedStudy
+from clipmem.train.objectives import OBJECTIVES
 
 DOCUMENT, TABLE = "evaluate/dejavu.json", "evaluate/dejavu"
 
@@ -91,7 +92,7 @@ def why_not(recipe: Recipe, tasks: list[tuple[str, int]], role: np.ndarray, obje
             f"not defined for protocol {recipe.protocol!r}: it compares one f, which saw all candidates, with one g, "
             "which saw none"
         )
-    if recipe.train.objective in {"supervised", "simclr"}:
+    if not OBJECTIVES[recipe.train.objective].uses_text:
         return f"objective {recipe.train.objective!r} trains no text tower, and captions are the queries"
     if recipe.dejavu.neighbours > public:
         return (

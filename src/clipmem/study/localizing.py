@@ -9,6 +9,7 @@ import polars as pl
 
 from clipmem.analysis.curves import NAMES, compare_curves, curves_of
 from clipmem.analysis.fairness import apart, differing
+from clipmem.base.declared import declared
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
@@ -18,7 +19,7 @@ from clipmem.localize.sweep import Points, ViewSettings
 from clipmem.models import openclip
 from clipmem.report.read import read_finished
 from clipmem.store import manifest
-from clipmem.store.folder import RunFolder
+from clipmem.store.folder import SIDES, RunFolder
 from clipmem.store.hashing import json_sha256
 from clipmem.store.tables import write_parquet
 from clipmem.study.plan import PlannedStudy
@@ -46,9 +47,10 @@ def localize_run(
     """Measure where a finished study's memorization sits and write `localize/` and the report."""
     reporter, folder = reporter or Quiet(), RunFolder(path)
     recipe = folder.recipe()
+    paired = declared("protocols", recipe.protocol).paired
+    right = paired and all((folder.path / "models" / side).is_dir() for side in SIDES)
     what, expected = f"run folder {folder.path}", "a four-way study: f and g that differ in their own pairs only"
-    right, got = recipe.protocol == "four-way", f"protocol {recipe.protocol!r}"
-    require(right, what, got, expected, "Localize the folder of such a study.")
+    require(right, what, f"protocol {recipe.protocol!r}", expected, "Localize the folder of such a study.")
     folder.read_json("summary.json")  # says what to do when the run is not finished
     with folder.locked():
         settings = settings_of(recipe, views=views, pairs=pairs)

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from clipmem.base.declared import declared
 from clipmem.base.errors import InputError, shorten, shorten_text
 from clipmem.base.pictures import Geometry
 from clipmem.base.recipes import Recipe
@@ -158,7 +159,7 @@ def open_models(
     recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None, *, verify: bool = True
 ) -> StudyModels:
     """Return the models of a study, before or after it was made."""
-    if recipe.protocol != "given":
+    if declared("protocols", recipe.protocol).trains:
         return TrainedModels(recipe, folder)
     section = recipe.given
     if manifest is None:

@@ -17,7 +17,7 @@ from clipmem.embed import passes
 from clipmem.mitigate.base import captions_in_training
 from clipmem.mitigate.base import check as check_mitigations
 from clipmem.models.protocol import DualEncoder, geometry_of
-from clipmem.score.alignments import ALIGNMENTS, Head
+from clipmem.score.alignments import Head, alignment_of
 from clipmem.score.design import Design
 from clipmem.score.protocols import Protocol, protocol_of
 from clipmem.store import manifest
@@ -198,7 +198,7 @@ def check_needs(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> None
     used = [texts[: recipe.train.captions] for texts in pairs["captions"].to_list()]
     # the roles are not drawn yet: pairs without views may be among those that no role takes
     spare = pairs.height - protocol.used_pairs(pairs)
-    ALIGNMENTS[recipe.score.alignment]().check(recipe.embed, used, pairs["uid"].to_list(), spare=spare)
+    alignment_of(recipe).check(recipe.embed, used, pairs["uid"].to_list(), spare=spare)
     check_mitigations(recipe, pairs)
 
 

@@ -21,7 +21,7 @@ from clipmem.data.sources.base import Source
 from clipmem.mitigate.base import Preparation, edit, parents_of, prepare
 from clipmem.mitigate.parent import Parent, check_known
 from clipmem.report.page import write_report
-from clipmem.score.alignments import ALIGNMENTS
+from clipmem.score.alignments import alignment_of
 from clipmem.score.design import ScoreTables, combine
 from clipmem.score.executor import Comparison, Executor
 from clipmem.score.pairs import Bank, Pairs
@@ -148,12 +148,12 @@ class Study:
         groups = pairs["group"].to_list()
         if self.recipe.split.near_duplicates:
             groups = duplicate_groups(open_cache(self.folder.path / CACHE), keys=groups)
-        table, edits = edit(self.recipe, self._protocol.split(pairs, groups), parents)
+        table, edits = edit(self.recipe, self._protocol.split(pairs, groups), parents, pairs)
         files = [self.folder.write(name, edited) for name, edited in edits.items()]
         k = self.recipe.train.captions
         captions = {uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)}
         own = [captions[uid] for uid in table["captions_from"]]
-        ALIGNMENTS[self.recipe.score.alignment]().check(self.recipe.embed, own, table["uid"].to_list())
+        alignment_of(self.recipe).check(self.recipe.embed, own, table["uid"].to_list())
         made = prepare(Preparation(self.recipe, self.folder, pairs, table, geometry, source.read))
         return [self.folder.write("splits", table), *files, *made]
 
@@ -201,7 +201,7 @@ class Study:
             for model in study.models
         ]
         with tempfile.TemporaryDirectory() as scratch:
-            comparison = Comparison(sides, pairs, bank, study.splits.height, settings.alignment)
+            comparison = Comparison(sides, pairs, bank, study.splits.height, settings.alignment, settings)
             found = Executor(comparison, Job(scratch)).run()
         made = combine(study.design, study.splits, found.parts, weight=settings.weight, confidence=settings.confidence)
         return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores)]
@@ -235,6 +235,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
     scored = Scored(folder.read("splits"), tables)
     # the page cannot show how long it will have taken itself
     seconds = {stage: took for stage, took in seconds_of(folder).items() if stage != "report"}
+    measure = alignment_of(recipe).words
     candidates = scored.clipmem[scored.of("candidate")]
     document = {
         "format": 1,
@@ -247,6 +248,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         "retrieval": folder.read_json("evaluate/retrieval.json"),
         **utility.summary_of(folder),
         **dejavu.summary_of(folder),
+        **{key: words for key, words in {"words": protocol_of(recipe).words, "measure": measure}.items() if words},
         **decoding.records_of(folder),
         "seconds": seconds,
     }

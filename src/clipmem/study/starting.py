@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import Recipe, SplitSection, dump_recipe, load_recipe
+from clipmem.base.recipes import Recipe, SplitSection, dump_recipe, load_recipe, recipe_from
 from clipmem.data.inspection import Looked, look_at
 from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES, assign_roles
@@ -79,7 +79,8 @@ def start(
         f"train.epochs={epochs}",
     ]
     recipe = load_recipe("", [*chosen, *(one for one in settings if one not in own)], origin="--set")
-    recipe = recipe.model_copy(update={"data": section.model_copy(update=named)})
+    data = section.model_copy(update=named).model_dump()
+    recipe = recipe_from(recipe.model_dump() | {"data": data})  # with the table that the source brings
     drawn = {role: int(getattr(recipe.split, role)) for role in ROLES}
     captions = pairs["captions"].list.len()
     left_out = opened.ledger.left_out + len(looked.broken)

@@ -12,6 +12,7 @@ from clipmem.embed import passes
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.prompts import TEMPLATES, Prompts, make_prompts, read_classnames
 from clipmem.evaluate.utility import TestPairs, Utility, tested_pairs
+from clipmem.score.protocols import protocol_of
 from clipmem.store.folder import RunFolder
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.numerics import threads
@@ -106,7 +107,7 @@ def kind_of(model: TrainingSet) -> str:
         >>> [kind_of(TrainingSet(side, 0, (), 0)) for side in ("g", "r", "without-ab12")]
         ['g', 'f', 'g']
     """
-    return "g" if model.side.startswith("without-") else "f" if model.side == "r" else model.side
+    return "g" if model.side == "g" or model.side.startswith("without-") else "f"
 
 
 def _pairs(study: PlannedStudy) -> TestPairs:
@@ -129,7 +130,7 @@ def _pairs(study: PlannedStudy) -> TestPairs:
 def untrained_text(recipe: Recipe) -> str:
     """Say why the text tower of a study's models is of no use; "" where it was trained."""
     objective = recipe.train.objective
-    if recipe.protocol == "given" or OBJECTIVES[objective].uses_text:
+    if not protocol_of(recipe).trains or OBJECTIVES[objective].uses_text:
         return ""
     return f"objective {objective!r} trains no text tower"
 

@@ -6,14 +6,16 @@ A new format is one class in one file, registered in `SOURCES`, or by an install
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import polars as pl
 
+from clipmem.base.declared import own_settings
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import DataSection
 from clipmem.base.registry import Registry
 from clipmem.base.require import require
+from clipmem.base.section import Section
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.quarantine import Ledger, Problem
 from clipmem.data.sources.columns import Columns
@@ -32,6 +34,7 @@ class Source(ABC):
     Attributes:
         name: What `data.source` calls it.
         summary: What it reads, in one line.
+        Settings: The table that it brings to `[data]`, under its name; None for none.
         uses: The keys of `[data]` that mean something here, besides `source` and `path`.
         rank: Sources are asked whether they recognize a path in this order, lowest first: the most particular.
         ledger: What became of the records; complete once `pairs` has returned.
@@ -39,11 +42,13 @@ class Source(ABC):
 
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
+    Settings: ClassVar[type[Section] | None] = None
     uses: ClassVar[frozenset[str]] = frozenset()
     rank: ClassVar[int] = LAST
 
     def __init__(self, section: DataSection) -> None:
         self.section = section
+        self.settings: Any = own_settings(section, self.name) or (self.Settings and self.Settings())
         self.ledger = Ledger()
 
     @classmethod
@@ -102,7 +107,7 @@ class Source(ABC):
         return []
 
 
-SOURCES: Registry[Source] = Registry("data source", Source, group="clipmem.sources")  # pyright: ignore[reportAbstractUsage]
+SOURCES: Registry[Source] = Registry("data source", Source, group="sources")  # pyright: ignore[reportAbstractUsage]
 
 
 def open_named(section: DataSection) -> Source:

@@ -101,10 +101,15 @@ class Section:
 SECTIONS: Registry[Section] = Registry("section", Section)
 
 
-def sections_of(subject: Any, *, page: str = "", screen: str = "") -> list[Section]:
-    """Return the sections of a page or screen that apply to a subject, in order."""
+def all_sections() -> Registry[Section]:
+    """Import the package's own sections; return all that there are."""
     for name in _MODULES:
         import_module(f"{__name__}.{name}")
-    found = [SECTIONS[name]() for name in SECTIONS]
+    return SECTIONS
+
+
+def sections_of(subject: Any, *, page: str = "", screen: str = "") -> list[Section]:
+    """Return the sections of a page or screen that apply to a subject, in order."""
+    found = [SECTIONS[name]() for name in all_sections()]
     own = [one for one in found if (one.page == page if page else one.screen == screen) and one.applies(subject)]
     return sorted(own, key=lambda one: (one.order, one.name))

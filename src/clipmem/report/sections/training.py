@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from clipmem.report.read import RunFiles, TrainingLog
 from clipmem.report.sections import SECTIONS, Section
+from clipmem.store.folder import SIDES
 
 Numbers = NDArray[np.float64]
 MODELS = {
@@ -30,7 +31,7 @@ class Training(Section):
     def data(self, subject: RunFiles) -> dict[str, Any]:
         """Return the mean loss of the first and the last epoch, a row a model, or a row a kind of model."""
         logs = subject.logs
-        if len(logs) <= _ROWS or subject.summary["protocol"] == "four-way":
+        if len(logs) <= _ROWS or {log.side for log in logs} <= set(SIDES):
             rows = [
                 {"model": log.side, "seed": log.seed, "steps": [log.loss.size]}
                 | {end: [value] for end, value in _ends(log).items()}

@@ -6,16 +6,18 @@ block against a bank of which only sums are kept, so one implementation serves a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clipmem.base.declared import own_settings
 from clipmem.base.recipes import EmbedSection
 from clipmem.base.registry import Registry
+from clipmem.base.section import Section
 from clipmem.embed.passes import Embeddings, chosen
 from clipmem.functional import AlignmentParts, BankMeans
 from clipmem.score.bank import BankSums
@@ -59,6 +61,9 @@ class Embedded:
 class Alignment(ABC):
     """Declaration of an alignment, and its computation.
 
+    Args:
+        section: The recipe's `[score]`; None for default settings.
+
     Attributes:
         name: Name in recipes (`score.alignment`).
         summary: What it compares, in one line.
@@ -71,7 +76,12 @@ class Alignment(ABC):
         source: Who defined it.
         finds_wrong_captions: Whether it ranked planted wrong captions above the rest on the shipped data: the interval
             of its AUROC lies above 0.5 (docs/validation.md, "Planted wrong captions under each measure").
+        Settings: The table that it brings to the recipe's `[score]`, under its name; None for none.
+        words: What reports call things, where they are other than for clip (see `report/templates/words.toml`).
     """
+
+    Settings: ClassVar[type[Section] | None] = None
+    words: ClassVar[Mapping[str, Any]] = {}
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -82,6 +92,9 @@ class Alignment(ABC):
     equation: ClassVar[str]
     source: ClassVar[str]
     finds_wrong_captions: ClassVar[bool]
+
+    def __init__(self, section: object = None) -> None:
+        self.settings: Any = own_settings(section, self.name) or (self.Settings and self.Settings())
 
     def check(  # noqa: B027  most need nothing
         self, settings: EmbedSection, captions: Sequence[Sequence[str]], uids: Sequence[str], *, spare: int = 0

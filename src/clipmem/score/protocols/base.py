@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from clipmem.base.declared import own_settings
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
+from clipmem.base.section import Section
 from clipmem.data.splits import ROLES, split_table
 from clipmem.score.design import Design
 from clipmem.train.paired import check_alike
@@ -27,13 +29,28 @@ class Protocol(ABC):
         recipe: The recipe of the study.
 
     Attributes:
+        name: What `protocol` calls it.
+        summary: How they do, in one line.
+        Settings: The table that it brings to the recipe, under its name; None for none.
         trains: Whether the study trains its models; if not, they exist already.
+        paired: Whether the models of each seed of `train.seeds` score every pair, so that runs compare seed by seed.
+        words: What reports call things, where they are other than for four-way (see `report/templates/words.toml`).
     """
 
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    Settings: ClassVar[type[Section] | None] = None
     trains: ClassVar[bool] = True
+    paired: ClassVar[bool] = False
+    words: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+
+    @property
+    def settings(self) -> Any:
+        """Its own table of the recipe."""
+        return own_settings(self.recipe, self.name)
 
     @property
     @abstractmethod

@@ -21,6 +21,9 @@ def twins(models: list[TrainingSet], n: int) -> Design:
 class FourWay(Protocol):
     """clipmem = mean over seeds of A(f) - mean over seeds of A(g); the error is over seeds."""
 
+    summary = "One f and one g a seed: some pairs are measured."
+    paired = True
+
     @property
     def count(self) -> int:
         """Two models a seed."""

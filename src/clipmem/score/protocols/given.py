@@ -25,7 +25,9 @@ from clipmem.train.paired import OWN_ROLE, TrainingSet
 class Given(FourWay):
     """F is a target, g a reference; a seed is a place in the lists of both."""
 
+    summary = "Models that exist already: each target with the reference in its place."
     trains: ClassVar[bool] = False
+    paired = False
 
     @property
     def count(self) -> int:

@@ -22,6 +22,8 @@ from clipmem.train.paired import training_set
 class LeaveOneOut(Protocol):
     """One f a seed, and one more model for each pair left out and seed."""
 
+    summary = "One more model for each of a few pairs, trained without it: the ground truth."
+
     @property
     def count(self) -> int:
         """One model a seed, and one for each seed and pair left out."""

@@ -30,6 +30,8 @@ SIDE = "r"
 class Subsample(Protocol):
     """In/out means over R models, each with a random start and a random part of the pool."""
 
+    summary = "Many models on random parts of the pairs: every pair is measured."
+
     @property
     def count(self) -> int:
         """`subsample.models`."""

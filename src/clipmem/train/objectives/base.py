@@ -19,6 +19,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import TrainSection
 from clipmem.base.registry import Registry
 from clipmem.base.require import require
+from clipmem.base.section import Section
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment
@@ -72,12 +73,19 @@ class Objective(nn.Module):
     Class attributes say what an objective needs:
         needs_labels: Every pair must have a class index.
         uses_text: The text tower and the logit scale are trained; otherwise nothing outside the image tower is touched.
+        class_head: It trains one (see `head_of`).
+        normalizes: Embeddings reach the loss as unit vectors, through `Towers.unit`.
+        Settings: The table that it brings to the recipe's `[train]`, under its name; None for none.
         views: Random views of each picture in a batch, 1 or more.
         shares: On several processes it returns this one's share of the loss.
     """
 
     needs_labels: ClassVar[bool] = False
+    name: ClassVar[str] = ""
+    Settings: ClassVar[type[Section] | None] = None
     uses_text: ClassVar[bool] = True
+    class_head: ClassVar[bool] = False
+    normalizes: ClassVar[bool] = True
     views: ClassVar[int] = 1
     shares: ClassVar[bool] = False
 

@@ -26,6 +26,8 @@ class Supervised(Objective):
 
     needs_labels: ClassVar[bool] = True
     uses_text: ClassVar[bool] = False
+    class_head: ClassVar[bool] = True
+    normalizes: ClassVar[bool] = False
     shares: ClassVar[bool] = True
 
     def __init__(self, width: int, classes: int, *, seed: int) -> None:

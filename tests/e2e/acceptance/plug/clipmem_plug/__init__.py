@@ -1,0 +1,1 @@
+"""A package beside clipmem that adds one protocol, alignment, mitigation, data source and report section."""
