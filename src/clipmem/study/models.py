@@ -99,15 +99,10 @@ class GivenModels(StudyModels):
                     "interpolation": encoder.interpolation,
                     "parameters": sum(p.numel() for p in encoder.module.parameters()),
                 }
+        files = self._content
         entries = {
             kind: [
-                {
-                    "name": model.name,
-                    "address": model.address,
-                    **facts[model.address],
-                    "files": self._content[model.address],
-                }
-                for model in models
+                {"name": m.name, "address": m.address, **facts[m.address], "files": files[m.address]} for m in models
             ]
             for kind, models in self._models.items()
         }
