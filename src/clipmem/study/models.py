@@ -139,8 +139,9 @@ class GivenModels(StudyModels):
     def load(self, side: str, seed: int) -> DualEncoder:
         """Load a target (side `f`) or a reference (side `g`)."""
         models = self._models.get(LISTS.get(side, ""), [])
-        expected = f"side 'f' (a target) or 'g' (a reference), seed 0 to {len(self._models['target']) - 1}"
-        raise _no_model(side, seed, expected, "A seed is a place in the lists of [given].")
+        if seed not in range(len(models)):
+            expected = f"side 'f' (a target) or 'g' (a reference), seed 0 to {len(self._models['target']) - 1}"
+            raise _no_model(side, seed, expected, "A seed is a place in the lists of [given].")
         return given.load(models[seed])
 
 
