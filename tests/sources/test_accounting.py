@@ -210,7 +210,7 @@ def test_a_record_that_is_lost_without_a_word_is_a_bug(folder):
             yield from list(super().rows())[1:]
 
     (folder / "pairs.csv").write_text("image,caption\n0.jpg,a\n1.jpg,b\n")
-    with pytest.raises(RunError, match=r"got 2 records, of which 1 are pairs, 0 merged and 0 left out.*report it"):
+    with pytest.raises(RunError, match=r"1 pairs, 0 merged, 0 left out of 2 records.*report it"):
         Losing(DataSection(source="csv", path=str(folder / "pairs.csv"))).pairs()
 
 

@@ -109,7 +109,7 @@ def test_nothing_is_the_shipped_emoji():
         open_source(DataSection(source="emoji", path="a.csv"))
     assert str(error.value) == (
         "[data] path: got 'a.csv' with source 'emoji', which ships in the package, expected no path. "
-        "Set data.source to 'auto': it tells what the path holds."
+        "Set data.source to 'auto'."
     )
 
 

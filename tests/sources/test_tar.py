@@ -287,10 +287,10 @@ def test_compressed_and_other_files_are_refused(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"\x1f\x8b" + b"x" * 600)
     (tmp_path / "b.tar").write_bytes(b"hello" * 200)
     messages = {
-        "a.tar": "got a compressed tar, expected a plain tar: images are compressed already, and only plain ones can "
-        "be read at any place. Unpack it once (for example with gunzip).",
-        "b.tar": "got a file that is not a tar, expected a plain tar: images are compressed already, and only plain "
-        "ones can be read at any place. Leave it out of data.path.",
+        "a.tar": "got a compressed tar, expected a plain tar, which is read at any place. "
+        "Unpack it once (for example with gunzip).",
+        "b.tar": "got a file that is not a tar, expected a plain tar, which is read at any place. "
+        "Leave it out of data.path.",
     }
     for name, text in messages.items():
         with pytest.raises(InputError) as error:

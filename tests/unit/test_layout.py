@@ -158,8 +158,8 @@ def break_all(folder):
         ),
         (
             break_rows,
-            "{f}, part 1: got shapes (2, 8) and (3, 8), 2 rows of metadata, expected one shape, and a row of "
-            "metadata for each row. " + TODO,
+            "{f}, part 1: got shapes (2, 8) and (3, 8), 2 rows of metadata, expected one shape, and as many "
+            "rows of metadata. " + TODO,
         ),
         (break_width, "{f}: got widths [4, 8], expected one width. Take one model."),
         (

@@ -217,13 +217,13 @@ def test_a_finished_table_is_not_made_again_and_other_settings_are_refused(tmp_p
             (arrays(1), arrays(2)),
             {},
             "--bank-size: got 200 of 23 pairs in the data, expected 2 to 22: the others are measured. Set it, or "
-            "give pairs that no model trained on with --bank.",
+            "give held-out pairs with --bank.",
         ),
         (
             (arrays(1, n=1), arrays(2, n=1)),
             {},
             "--bank-size: got 200 of 1 pair in the data, expected --bank with held-out pairs. A bank is drawn "
-            "from the data only where there are three pairs or more.",
+            "only from three pairs or more.",
         ),
         (
             (arrays(1), arrays(2)),

@@ -33,12 +33,7 @@ class Point(NamedTuple):
 
 
 def front(points: Sequence[Point]) -> list[str]:
-    """Name the runs that no other run beats, by rising memorization: the Pareto front by the means alone.
-
-    Example:
-        >>> front([Point("a", 0.5, 0.5), Point("b", 0.25, 0.75), Point("c", 0.125, 0.25)])
-        ['c', 'b']
-    """
+    """Name the runs that no other run beats, by rising memorization: the Pareto front by the means alone."""
     kept = [one for one in points if not any(_beats(other, one) for other in points)]
     return [one.run for one in sorted(kept, key=lambda one: (one.memorization, -one.utility))]
 

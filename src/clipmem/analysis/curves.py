@@ -1,9 +1,5 @@
 """UnitMem by layer of several runs side by side, and whether CLIP lies between the other paradigms.
 
-A curve is the image tower's mean UnitMem over the units of a layer, one number a seed. Runs are compared seed by seed:
-models of one seed share initial weights, pairs and the order of batches, and differ in the objective (and in what else
-the recipes differ in, which the caller must say).
-
 Read with care. UnitMem says how much a unit answers one image more than the others, and a unit can do so for an
 image that its model never saw: beside f's curve stands g's, over the same images, which g did not train on. Only f
 minus g is due to training on them. And values depend on how many pairs were passed, so they compare within one table
@@ -91,12 +87,6 @@ def between(differences: Sequence[dict[str, Any]], name: dict[str, str], level: 
     they have opposite signs. `no`: the same sign, and `side` says whether CLIP lies `above` or `below` both. Else
     `inconclusive`: at least one is not shown to differ from 0. `name` maps objectives to names of runs; without all
     three the result is empty.
-
-    Example:
-        >>> row = {"kind": "mlp", "layer": 1, "layers": 1, "p_holm": 0.01, "difference": 0.2}
-        >>> found = [{**row, "a": "C", "b": "V"}, {**row, "a": "M", "b": "C"}]
-        >>> between(found, {"clip": "C", "supervised": "V", "simclr": "M"}, 0.05)[0]["answer"]
-        'yes'
     """
     middle, others = BETWEEN
     if not {middle, *others} <= set(name):

@@ -19,23 +19,13 @@ ERROR = 0.003
 
 
 def layers_between() -> list[int]:
-    """Return the layers (from 1) in which the published CLIP curve lies between the other two.
-
-    Example:
-        >>> layers_between()
-        [1, 9, 10, 11, 12]
-    """
+    """Return the layers (from 1) in which the published CLIP curve lies between the other two."""
     rows = zip(UNITMEM["clip"], UNITMEM["supervised"], UNITMEM["simclr"], strict=True)
     return [layer for layer, (clip, *others) in enumerate(rows, start=1) if min(others) < clip < max(others)]
 
 
 def ranges(layers: list[int]) -> str:
-    """Write numbers as ranges.
-
-    Example:
-        >>> ranges([1, 9, 10, 11, 12]), ranges([3]), ranges([])
-        ('1, 9 to 12', '3', 'none')
-    """
+    """Write numbers as ranges."""
     starts = [n for k, n in enumerate(layers) if k == 0 or layers[k - 1] != n - 1]
     ends = [a for a, b in pairwise(layers) if b != a + 1] + layers[-1:]
     return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=True)) or "none"

@@ -9,12 +9,7 @@ Side = Literal["above", "below", "inconclusive"]
 
 
 def side_of(entry: Mapping[str, Any], of: Number = 0) -> Side:
-    """Return the side of a value on which an entry's interval lies; inconclusive where it holds it or there is none.
-
-    Example:
-        >>> side_of({"low": 0.1, "high": 0.2}), side_of({"low": 0.1, "high": 0.2}, of=0.5), side_of({"low": None})
-        ('above', 'below', 'inconclusive')
-    """
+    """Return the side of a value on which an entry's interval lies; inconclusive where it holds it or there is none."""
     low, high = entry.get("low"), entry.get("high")
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return "inconclusive"

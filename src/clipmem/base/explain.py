@@ -54,14 +54,10 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Input
     section = f"[{'.'.join(location[:depth])}] " if depth else ""
     key = ".".join(shorten_text(part) for part in location[depth:])
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    context = problem.get("ctx", {})
+    what, context = f"{origin}: {section}{key}{more}", problem.get("ctx", {})
     if problem["type"] == "extra_forbidden":
-        return InputError(
-            f"{origin}: {section}{key}{more}",
-            got="an unknown key",
-            expected=f"a key of {section.strip() or 'the recipe'}",
-            hint=did_you_mean(location[-1], table.model_fields, kind="key"),
-        )
+        hint = did_you_mean(location[-1], table.model_fields, kind="key")
+        return InputError(what, got="an unknown key", expected=f"a key of {section.strip() or 'the recipe'}", hint=hint)
     if problem["type"] == "value_error":  # our own rules carry the whole sentence
         where = f"[{'.'.join(location)}] " if location else ""
         own = context.get("error")
@@ -72,9 +68,5 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Input
     if problem["type"] == "literal_error" and isinstance(value, str):
         near = near_names(value, re.findall("'([^']*)'", str(context["expected"])))
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else hint
-    return InputError(
-        f"{origin}: {section}{key}{more}",
-        got=shorten(value),
-        expected=_EXPECTED.get(problem["type"], "another value").format_map(context),
-        hint=hint,
-    )
+    expected = _EXPECTED.get(problem["type"], "another value").format_map(context)
+    return InputError(what, got=shorten(value), expected=expected, hint=hint)

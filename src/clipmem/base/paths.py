@@ -16,12 +16,7 @@ _NAME, _PATH = 255, 4095  # bytes: the limits of Linux, and of nearly all of its
 
 
 def checked_path(path: str | Path, what: str) -> Path:
-    """Return a path that some file system could hold.
-
-    Example:
-        >>> checked_path("runs/a", "--out").name
-        'a'
-    """
+    """Return a path that some file system could hold."""
     got = ""
     try:
         encoded = os.fsencode(path)
@@ -54,12 +49,8 @@ def as_write_error(error: OSError, path: Path, *, room: str = "") -> ClipmemErro
         )
     if error.errno is None or error.errno in _DEVICE:
         return RunError(f"could not write {path}: {reason}. Nothing half-written was kept.")
-    return InputError(
-        f"cannot write {shorten_text(str(path), _NAME)}",
-        got=reason,
-        expected="a writable folder",
-        hint="Choose another --out DIR.",
-    )
+    what = f"cannot write {shorten_text(str(path), _NAME)}"
+    return InputError(what, got=reason, expected="a writable folder", hint="Choose another --out DIR.")
 
 
 def as_os_error(error: OSError) -> ClipmemError:

@@ -14,10 +14,6 @@ class Geometry(NamedTuple):
         resize_mode: `shortest` scales the shorter side to `size` and crops the centre; `squash` scales both sides to
             `size`; `longest` scales the longer side to `size` and fills up with black.
         interpolation: How pixels are weighed in scaling.
-
-    Example:
-        >>> Geometry(224), Geometry(224, "squash").name
-        (Geometry(size=224, resize_mode='shortest', interpolation='bicubic'), '224-squash')
     """
 
     size: int

@@ -14,12 +14,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def derive_seed(root: int, *names: str | int) -> int:
-    """Derive the seed of a child stream from the root seed and the child's name.
-
-    Example:
-        >>> derive_seed(0, "init") == derive_seed(0, "init") != derive_seed(1, "init")
-        True
-    """
+    """Derive the seed of a child stream from the root seed and the child's name."""
     text = "/".join([repr(int(root)), *(repr(name) for name in names)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
@@ -30,12 +25,7 @@ def generator(root: int, *names: str | int) -> np.random.Generator:
 
 
 def bootstrap_counts(stream: np.random.Generator, draws: int, items: int) -> NDArray[np.int64]:
-    """Draw `items` of `items` things with replacement, `draws` times; return how often each one was drawn.
-
-    Example:
-        >>> bootstrap_counts(generator(0, "a"), 2, 5).sum(axis=1).tolist()
-        [5, 5]
-    """
+    """Draw `items` of `items` things with replacement, `draws` times; return how often each one was drawn."""
     picks = stream.integers(items, size=(draws, items)) + np.arange(draws)[:, None] * items
     return np.bincount(picks.ravel(), minlength=draws * items).reshape(draws, items)
 
@@ -48,13 +38,7 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def uniform(keys: NDArray[np.uint64], seed: int, draws: int) -> NDArray[np.float64]:
-    """Draw uniform numbers that depend on (seed, key, draw) only: a counter-based generator.
-
-    Example:
-        >>> one = uniform(np.array([7, 9], dtype=np.uint64), seed=1, draws=3)
-        >>> bool((one[1:] == uniform(np.array([9], dtype=np.uint64), seed=1, draws=3)).all())
-        True
-    """
+    """Draw uniform numbers that depend on (seed, key, draw) only: a counter-based generator."""
     with np.errstate(over="ignore"):
         start = _mix(_mix(keys.astype(np.uint64) + _GOLDEN) ^ np.uint64(seed))
         counter = np.arange(1, draws + 1, dtype=np.uint64) * _GOLDEN

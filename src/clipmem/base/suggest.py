@@ -23,12 +23,7 @@ def near_names(name: str, known: Iterable[str]) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str], *, kind: str = "name") -> str:
-    """Return a sentence that suggests what was meant: the nearest known name, or the list of all.
-
-    Example:
-        >>> did_you_mean("epoch", ["epochs", "lr"], kind="key")
-        "Did you mean 'epochs'?"
-    """
+    """Return a sentence that suggests what was meant: the nearest known name, or the list of all."""
     names = sorted(known)
     near = near_names(name, names)
     if near:

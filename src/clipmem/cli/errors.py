@@ -28,23 +28,16 @@ def wrong_command_line(error: CycloptsError, app: App) -> InputError:
         case UnknownOptionError():
             option = error.token.keyword or error.token.value
             known = [one for argument in error.argument_collection for one in argument.names if one.startswith("--")]
-            return InputError(
-                " ".join([*chain, shorten_text(option)]),
-                got="an unknown option",
-                expected="an option of this command",
-                hint=did_you_mean(option, known) if near_names(option, known) else hint,
-            )
+            what, hint = " ".join([*chain, shorten_text(option)]), _nearest(option, known, hint)
+            return InputError(what, got="an unknown option", expected="an option of this command", hint=hint)
         case MissingArgumentError():
             what = " ".join([*chain, getattr(error, "keyword", None) or name])
             return InputError(what, got="no value", expected="a value", hint=hint)
         case CoercionError() if argument and token:
             choices = [str(one) for one in get_args(error.target_type)]
-            return InputError(
-                " ".join([*chain, name]),
-                got=shorten(token.value),
-                expected=", ".join(choices) or _TYPES.get(error.target_type, "another value"),
-                hint=did_you_mean(token.value, choices) if near_names(token.value, choices) else hint,
-            )
+            expected = ", ".join(choices) or _TYPES.get(error.target_type, "another value")
+            what, hint = " ".join([*chain, name]), _nearest(token.value, choices, hint)
+            return InputError(what, got=shorten(token.value), expected=expected, hint=hint)
         case ValidationError() if argument:
             bounds = str(error.exception_message).removeprefix("Must be ").rstrip(".")
             value = argument.tokens[0].value if argument.tokens else argument.value
@@ -53,15 +46,16 @@ def wrong_command_line(error: CycloptsError, app: App) -> InputError:
             for one in chain:
                 app = app[one]
             known = [one for one in app if not one.startswith("-")]
-            return InputError(
-                " ".join([*chain, shorten_text(error.unused_tokens[0])]),
-                got="an unknown command",
-                expected=f"one of {', '.join(known)}",
-                hint=did_you_mean(error.unused_tokens[0], known, kind="command"),
-            )
+            name, expected = error.unused_tokens[0], f"one of {', '.join(known)}"
+            what, hint = " ".join([*chain, shorten_text(name)]), did_you_mean(name, known, kind="command")
+            return InputError(what, got="an unknown command", expected=expected, hint=hint)
         case _:
             got = shorten_text(str(error).rstrip("."), 200)
             return InputError(" ".join(["clipmem", *chain]), got=got, expected="a command line as in --help", hint=hint)
+
+
+def _nearest(name: str, known: list[str], hint: str) -> str:
+    return did_you_mean(name, known) if near_names(name, known) else hint
 
 
 _TYPES: dict[object, str] = {int: "a whole number", float: "a number", bool: "true or false"}

@@ -1,5 +1,6 @@
 """`clipmem score`: pairs scored with models that exist already."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,14 +67,14 @@ def score(
     from clipmem.report.sections.scored import Scored
     from clipmem.report.terminal import print_screen
     from clipmem.study.score_inputs import Settings, compare
-    from clipmem.study.scoring import finish, keeper
+    from clipmem.study.scoring import finish, keep_embeddings
 
     settings = Settings(
         alignment, views, caption_edits, captions, precision, batch_size, bank_size, weight=weight, device=device
     ).checked()
     with TerminalReporter(Console(stderr=True)) as reporter:
         addresses = {"target": target, "reference": reference}
-        keep = keeper(settings, reporter)
+        keep = partial(keep_embeddings, settings, reporter)
         comparison = compare(addresses, data, bank, settings, embeddings=embeddings, keep=keep)
         done = finish(comparison, settings, out, reporter)
     found = Scored(done.scores, done.about, done.captions, done.quarantine)

@@ -155,13 +155,9 @@ def _broken(data: bytes, name: str, error: BaseException) -> DecodeError:
         reason = UNKNOWN
     elif "truncated" in str(error).lower() or _is_cut_off(data, form):
         reason = TRUNCATED
-    return DecodeError(
-        name,
-        reason,
-        got=f"{len(data):,} bytes that do not decode ({shorten(str(error))})",
-        expected=f"an image: {', '.join(FORMATS)}",
-        hint="Remove or replace that image.",
-    )
+    got = f"{len(data):,} bytes that do not decode ({shorten(str(error))})"
+    expected = f"an image: {', '.join(FORMATS)}"
+    return DecodeError(name, reason, got=got, expected=expected, hint="Remove or replace that image.")
 
 
 def _is_cut_off(data: bytes, form: str) -> bool:

@@ -178,10 +178,8 @@ def _reasons(problems: Sequence[Problem]) -> list[dict[str, Any]]:
     for problem in problems:
         by_reason.setdefault(problem.reason, []).append(problem)
     ordered = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
-    examples = {
-        reason: [{"source": one.source, "key": one.key} for one in some[:_EXAMPLES]] for reason, some in ordered
-    }
-    return [{"reason": reason, "count": len(some), "examples": examples[reason]} for reason, some in ordered]
+    shown = {reason: [{"source": one.source, "key": one.key} for one in some[:_EXAMPLES]] for reason, some in ordered}
+    return [{"reason": reason, "count": len(some), "examples": shown[reason]} for reason, some in ordered]
 
 
 def usable(facts: Mapping[str, Any]) -> bool:

@@ -21,11 +21,6 @@ def unit_means(image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], tex
     """Average each pair's unit embeddings over its views and over its captions.
 
     ū = mean_a image_a / ||image_a||, v̄ = mean_k text_k / ||text_k|| (design, section 2), as `pair_means`.
-
-    Example:
-        >>> means = unit_means(torch.tensor([[[2.0, 0.0]], [[0.0, 0.0]]]), torch.ones(2, 2), torch.tensor([0, 1]))
-        >>> means.ok.tolist(), means.image[0].tolist()
-        ([True, False], [1.0, 0.0])
     """
     bad_image, bad_text = (~(_largest(rows) > 0) | torch.isinf(_largest(rows)) for rows in (image, text))
     bad = bad_image.any(dim=1)

@@ -1,8 +1,5 @@
 """How sure a score is: intervals over seeds, over pairs, and the floor that seeds alone make.
 
-Numpy float64 arrays in and out, of any floating dtype on the way in. A number that is undefined is None where
-the result is a single number, and NaN where it is an array; each function says when.
-
 `seed_interval` is about one pair, over training runs. `bootstrap_mean` is about a mean over pairs, over other
 pairs and other runs. Neither knows of a bias that all runs share (a near-duplicate of the pair in g's data,
 another pipeline for g). Intervals of many pairs are not simultaneous: of 1,000 pairs with true score 0, about

@@ -49,12 +49,7 @@ class Address(NamedTuple):
 
 
 def parse(text: str) -> Address:
-    """Take an address apart.
-
-    Example:
-        >>> parse("ViT-B-32-quickgelu/OpenAI")[2:]
-        ('ViT-B-32-quickgelu', 'openai', False)
-    """
+    """Take an address apart."""
     if text.startswith(TRANSFORMERS):
         return Address("transformers", _folder(text, text.removeprefix(TRANSFORMERS)))
     if text.startswith(LOCAL):

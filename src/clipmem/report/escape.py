@@ -26,14 +26,7 @@ CAPTION_LIMIT = 240
 
 
 def visible(text: str, limit: int | None = None) -> str:
-    r"""Replace what a reader cannot see, or what would act on the screen, by a visible form.
-
-    Example:
-        >>> visible("a\x1b[31m red\u202e dog")
-        'a␛[31m red\\u202e dog'
-        >>> visible("a long caption", limit=6)
-        'a long… (14 characters)'
-    """
+    """Replace what a reader cannot see, or what would act on the screen, by a visible form."""
     if limit is not None and len(text) > limit:
         return f"{text[:limit].translate(_VISIBLE)}… ({len(text):,} characters)"
     return text.translate(_VISIBLE)

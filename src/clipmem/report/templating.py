@@ -37,12 +37,7 @@ def marked(text: str) -> str:
 
 
 def typeset(text: str) -> str:
-    """Give the numbers of our own text a true minus, and keep an interval on one line.
-
-    Example:
-        >>> typeset("-0.5 [-0.6, -0.4]").encode("ascii", "namereplace").decode().count("MINUS SIGN")
-        3
-    """
+    """Give the numbers of our own text a true minus, and keep an interval on one line."""
     text = re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", text)
     return re.sub(r"(\[[^\[\], ]+), (?=[^\[\], ]+\])", "\\1,\N{NO-BREAK SPACE}", text)
 
@@ -90,11 +85,6 @@ def words_of(summary: Mapping[str, Any]) -> Words:
 
 
 def measure_of(summary: Mapping[str, Any]) -> Words:
-    """Return the words of the summary's alignment and its score; a summary that names none was made with "clip".
-
-    Example:
-        >>> measure_of({"alignment": "cmc"})["score"], measure_of({})["score"]
-        ('CMC memorization', 'CLIPMem')
-    """
+    """Return the words of the summary's alignment and its score; a summary that names none was made with "clip"."""
     known, name = _words()["alignments"], summary.get("alignment", "clip")
     return {**known["clip"], "score": name, **known.get(name, {}), **summary.get("measure", {})}

@@ -300,17 +300,9 @@ def read_block(pairs: Pairs, rows: np.ndarray, geometries: Sequence[Geometry]) -
         else np.zeros((0, geometry.size, geometry.size, 3), dtype=np.uint8)
         for k, geometry in enumerate(geometries)
     }
-    where = np.flatnonzero([images is not None for images in encoded])
-    captions = table["captions"].to_list()
-    block = Block(
-        pairs,
-        rows[where],
-        [uids[k] for k in where],
-        [captions[k] for k in where],
-        pixels,
-        None if labels is None else labels[where],
-    )
-    return block, problems
+    ok = np.array([images is not None for images in encoded], dtype=bool)
+    block = Block(pairs, rows, uids, table["captions"].to_list(), {}, labels).kept(ok)
+    return block._replace(pixels=pixels), problems
 
 
 def _read(
@@ -329,16 +321,8 @@ def _read(
             problems.append(Problem(pairs.name, key, NOT_READ))
         else:
             try:
-                pictures = [
-                    decode(
-                        one,
-                        geometry.size,
-                        name=f"picture {key!r}",
-                        resize_mode=geometry.resize_mode,
-                        interpolation=geometry.interpolation,
-                    )
-                    for geometry in geometries
-                ]
+                name = f"picture {key!r}"
+                pictures = [decode(one, name=name, **geometry._asdict()) for geometry in geometries]
             except DecodeError as error:
                 problems.append(Problem(pairs.name, key, error.reason))
         found.append(pictures)

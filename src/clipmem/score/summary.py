@@ -82,23 +82,17 @@ def summarize(scored: Scored, settings: ScoreSection, *, seed: int) -> dict[str,
 def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[str, Any]:
     """Mean, bootstrap interval (over groups, and seeds or models), sd and median of the scores of each role."""
     found: dict[str, Any] = {}
+    how: dict[str, Any] = {"draws": draws, "confidence": confidence}
     for role in ROLES:
         where = scored.of(role)
         if not where.any():  # of given models nobody need know which pairs were shared
             continue
         if scored.twins:
-            interval = bootstrap_mean(
-                scored.f[:, where] - scored.g[:, where],
-                scored.group[where],
-                seed=derive_seed(seed, "roles"),
-                draws=draws,
-                confidence=confidence,
-            )._asdict()
+            difference, stream = scored.f[:, where] - scored.g[:, where], derive_seed(seed, "roles")
+            interval = bootstrap_mean(difference, scored.group[where], seed=stream, **how)._asdict()
         else:
             groups = np.unique(scored.group[where], return_inverse=True)[1]
-            interval = two_way_interval(
-                scored.values[:, where], scored.seen[:, where], groups, seed=seed, draws=draws, confidence=confidence
-            )
+            interval = two_way_interval(scored.values[:, where], scored.seen[:, where], groups, seed=seed, **how)
         values = scored.clipmem[where]
         found[role] = {
             "n": int(where.sum()),
@@ -223,9 +217,8 @@ def two_way_interval(
         times = pairs.multinomial(count, np.full(count, 1 / count))[groups] * usable
         if times.sum() == 0:
             continue
-        score = weight @ (values * member) / np.maximum(inside, 1) - weight @ (values * ~member) / np.maximum(
-            outside, 1
-        )
+        score = weight @ (values * member) / np.maximum(inside, 1)
+        score -= weight @ (values * ~member) / np.maximum(outside, 1)
         means.append(float((score * times).sum() / times.sum()))
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return {"mean": float(in_out_means(values, member).score.mean()), "low": float(low), "high": float(high)}

@@ -12,24 +12,15 @@ def pair_uid(image: bytes, captions: Sequence[str]) -> str:
     """Hash a pair's content: the encoded image and its captions in order.
 
     Each part is preceded by its length, so that no two different pairs give the same bytes.
-
-    Example:
-        >>> pair_uid(b"x", ["ab"]) == pair_uid(b"x", ["a", "b"])
-        False
     """
-    return begin_uid(image).uid(captions)
-
-
-def begin_uid(image: bytes) -> "PictureHash":
-    """Hash the picture of a pair; its captions follow when they are known."""
-    return PictureHash(image)
+    return PictureHash(image).uid(captions)
 
 
 class PictureHash:
     """The part of `pair_uid` that needs a picture's bytes; they need not be kept until the captions are known.
 
     Example:
-        >>> begin_uid(b"x").uid(["a", "b"]) == pair_uid(b"x", ["a", "b"])
+        >>> PictureHash(b"x").uid(["a", "b"]) == pair_uid(b"x", ["a", "b"])
         True
     """
 

@@ -1,6 +1,5 @@
 """The tables of a run folder: one schema a name, checked when written and when read."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import polars as pl
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require
-from clipmem.store.atomic import atomic_file, atomic_write
+from clipmem.store.atomic import atomic_file
 
 _UID = {"uid": pl.String}
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
@@ -84,22 +83,12 @@ def write_parquet(path: Path, table: pl.DataFrame) -> None:
 
 
 def write_table(path: Path, name: str, table: pl.DataFrame) -> None:
-    """Write a table of the run folder, refusing columns that are not the schema's."""
-    atomic_write(path, table_bytes(name, table))
-
-
-def table_bytes(name: str, table: pl.DataFrame) -> bytes:
-    """Render a table as Parquet bytes with the columns of `SCHEMAS[name]`, in their order."""
+    """Write a table of the run folder, with the columns of `SCHEMAS[name]` in their order and no others."""
     schema, table = SCHEMAS[name], _completed(name, table)
-    if set(table.columns) != set(schema):
-        missing, extra = sorted(set(schema) - set(table.columns)), sorted(set(table.columns) - set(schema))
-        got, hint = f"columns missing {missing}, unknown {extra}", "Give exactly these columns."
-        raise InputError(f"table {name!r}", got=got, expected=f"the columns {list(schema)}", hint=hint)
-    stream = io.BytesIO()
-    table.select([pl.col(column).cast(dtype) for column, dtype in schema.items()]).write_parquet(
-        stream, compression="zstd", statistics=False
-    )
-    return stream.getvalue()
+    missing, extra = sorted(set(schema) - set(table.columns)), sorted(set(table.columns) - set(schema))
+    got, hint = f"columns missing {missing}, unknown {extra}", "Give exactly these columns."
+    require(not missing + extra, f"table {name!r}", got, f"the columns {list(schema)}", hint)
+    write_parquet(path, table.select([pl.col(column).cast(dtype) for column, dtype in schema.items()]))
 
 
 def read_table(path: Path, name: str) -> pl.DataFrame:

@@ -106,12 +106,7 @@ def why_not(recipe: Recipe, tasks: list[tuple[str, int]], role: np.ndarray, obje
 
 
 def couples(tasks: list[tuple[str, int]]) -> list[tuple[int, int]]:
-    """Pair the seeds of f with those of g: equal ones where there are any, else in their order.
-
-    Example:
-        >>> couples([("f", 0), ("g", 0), ("f", 1), ("g", 1)]), couples([("f", 3), ("g", 7)])
-        ([(0, 0), (1, 1)], [(3, 7)])
-    """
+    """Pair the seeds of f with those of g: equal ones where there are any, else in their order."""
     f, g = (sorted(seed for side, seed in tasks if side == name) for name in ("f", "g"))
     common = [(seed, seed) for seed in f if seed in g]
     return common or list(zip(f, g, strict=False))

@@ -125,7 +125,10 @@ def evaluate_run(
     if data:  # names and classes of the study's own pairs are not those of others
         section = section.model_copy(update={"classnames": "", "labels": "label"})
     settings = settings_with(section, **changes)
-    name = _checked_name(name or (Path(data.path).stem or data.source if data else "external"))
+    name = name or (Path(data.path).stem or data.source if data else "external")
+    right = name and name not in _RESERVED and not any(c in name for c in "/\\\0") and not name.startswith(".")
+    expected = f"a file name that is not one of {', '.join(_RESERVED)}"
+    require(right, "--name", repr(name), expected, "Give another --name.")
     study = PlannedStudy(folder, recipe.model_copy(update={"evaluate": settings}))
     with folder.locked():
         if data is None:
@@ -178,13 +181,6 @@ def _models_of(study: PlannedStudy) -> list[_Model]:
         )
         for model in utility.chosen(study.models)
     ]
-
-
-def _checked_name(name: str) -> str:
-    right = name and name not in _RESERVED and not any(c in name for c in "/\\\0") and not name.startswith(".")
-    expected = f"a file name that is not one of {', '.join(_RESERVED)}"
-    require(right, "--name", repr(name), expected, "Give another --name.")
-    return name
 
 
 def evaluate_source(

@@ -100,15 +100,10 @@ class GivenModels(StudyModels):
                     "interpolation": encoder.interpolation,
                     "parameters": sum(p.numel() for p in encoder.module.parameters()),
                 }
+        files = self._content
         entries = {
             kind: [
-                {
-                    "name": model.name,
-                    "address": model.address,
-                    **facts[model.address],
-                    "files": self._content[model.address],
-                }
-                for model in models
+                {"name": m.name, "address": m.address, **facts[m.address], "files": files[m.address]} for m in models
             ]
             for kind, models in self._models.items()
         }
@@ -145,8 +140,9 @@ class GivenModels(StudyModels):
     def load(self, side: str, seed: int) -> DualEncoder:
         """Load a target (side `f`) or a reference (side `g`)."""
         models = self._models.get(LISTS.get(side, ""), [])
-        expected = f"side 'f' (a target) or 'g' (a reference), seed 0 to {len(self._models['target']) - 1}"
-        raise _no_model(side, seed, expected, "A seed is a place in the lists of [given].")
+        if seed not in range(len(models)):
+            expected = f"side 'f' (a target) or 'g' (a reference), seed 0 to {len(self._models['target']) - 1}"
+            raise _no_model(side, seed, expected, "A seed is a place in the lists of [given].")
         return given.load(models[seed])
 
 

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from clipmem.score.sides import NOT_THERE, ModelSide, Side, StoredSide, read_blo
 from clipmem.store.atomic import atomic_write
 from clipmem.store.hashing import data_fingerprint, file_sha256
 from clipmem.store.job import Job, cut, refuse_other
-from clipmem.store.tables import read_table, table_bytes
+from clipmem.store.tables import read_table, write_table
 from clipmem.study import early
 from clipmem.study.score_inputs import DECODED, LISTS, Data, Settings, compare, compare_arrays, read_pairs
 from clipmem.train.paired import TrainingSet
@@ -136,7 +136,7 @@ def score(
             bank,  # pyright: ignore[reportArgumentType]
             chosen,
             embeddings=embeddings,
-            keep=keeper(chosen, reporter),
+            keep=partial(keep_embeddings, chosen, reporter),
         )
     if out is not None:
         return finish(comparison, chosen, Path(out), reporter).scores
@@ -209,7 +209,7 @@ def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Repo
             job.resume(made_with)
             found = Executor(comparison, job, reporter).run()
             scores, problems = _tables(found, settings), _told(found.problems, comparison)
-            atomic_write(out, table_bytes("scores", scores))
+            write_table(out, "scores", scores)
             if problems:
                 write_quarantine(listed, problems)
             about = {
@@ -289,16 +289,10 @@ def _top_captions(scores: pl.DataFrame, data: Pairs, k: int = 10) -> dict[str, l
     return dict(zip(uids, data.captions(uids), strict=True))
 
 
-def keeper(
-    settings: Settings, reporter: Reporter | None
-) -> Callable[[Path, dict[str, list[Side]], Pairs, Bank], dict[str, list[Side]]]:
-    """Return what embeds pairs and bank with every model into a folder, and gives the sides that read them there."""
-    return partial(_embed, settings, reporter)
-
-
-def _embed(
+def keep_embeddings(
     settings: Settings, reporter: Reporter | None, kept: Path, sides: Mapping[str, list[Side]], pairs: Pairs, bank: Bank
 ) -> dict[str, list[Side]]:
+    """Embed pairs and bank with every model into a folder, and return the sides that read them there."""
     names = {f"{kind}-{k}": side for kind in LISTS for k, side in enumerate(sides[kind])}
     models = {name: side for name, side in names.items() if isinstance(side, ModelSide)}
     if not models:

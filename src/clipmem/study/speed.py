@@ -102,10 +102,12 @@ def measure(*, device: str = "auto", say: Callable[[str], object] = lambda _: No
         embedded = _embedding(folder, best)
     say(f"a step of {_VIT}")
     vit = training_rate(_VIT, best, _VIT_PAIRS)
-    rates = [
-        _train_rate(precision, workers, trained)
-        for precision, workers in sorted(trained, key=lambda key: (key[1], key[0] != "fp32"))
-    ]
+    rates: list[Rate] = []
+    for precision, workers in sorted(trained, key=lambda key: (key[1], key[0] != "fp32")):
+        rate, other = trained[precision, workers], (precision if workers > 1 else "fp32", 1)
+        against = "" if (precision, workers) == other else f"{other[0]}, 1 process"
+        name = f"train, {precision}, {workers} process{'es' if workers > 1 else ''}"
+        rates.append(Rate(name, rate, "pairs/s", against, rate / trained[other]))
     fastest = max(trained.values())
     rates += [
         Rate("decode, once a study", pictures, "pictures/s", "best training", pictures / fastest),
@@ -116,15 +118,6 @@ def measure(*, device: str = "auto", say: Callable[[str], object] = lambda _: No
     models = 2 * len(demo.train.seeds)
     pairs = models * demo.train.epochs * (demo.split.shared + demo.split.candidate)
     return Speed(rates, load, pairs / trained[best.precision, best.workers], _EPOCH_PAIRS / vit)
-
-
-def _train_rate(precision: str, workers: int, trained: dict[tuple[str, int], float]) -> Rate:
-    names = {key: f"train, {key[0]}, {key[1]} process{'es' if key[1] > 1 else ''}" for key in trained}
-    rate = trained[precision, workers]
-    other = ("fp32", 1) if (precision, workers) in {("bf16", 1)} else (precision, 1)
-    if (precision, workers) == ("fp32", 1):
-        return Rate(names["fp32", 1], rate, "pairs/s")
-    return Rate(names[precision, workers], rate, "pairs/s", names[other].removeprefix("train, "), rate / trained[other])
 
 
 def _recipe(demo: Recipe, models: int) -> Recipe:
@@ -233,12 +226,7 @@ def training_rate(name: str, how: execution.Execution, pairs: int = 64) -> float
 
 
 def in_words(seconds: float) -> str:
-    """Write an estimate with no more digits than it has.
-
-    Example:
-        >>> in_words(83.0), in_words(4e3), in_words(4e5)
-        ('1.4 min', '1.1 h', '4.6 days')
-    """
+    """Write an estimate with no more digits than it has."""
     sizes: Sequence[tuple[float, str]] = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
     size, name = next((one for one in sizes if seconds >= one[0]), sizes[-1])
     return f"{seconds / size:.2g} {name}" if seconds / size < 10 else f"{seconds / size:.0f} {name}"

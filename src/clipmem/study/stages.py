@@ -65,7 +65,7 @@ class Study:
         source = open_source(self.recipe.data)
         with early.opening(self.recipe.data):
             pairs = dejavu.prepare(source.pairs(), self.recipe)
-        utility.prepare(pairs, self.recipe)
+        utility.prompts_of(pairs, self.recipe)  # checks the names of classes
         decoding.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
         check_needs(self.recipe, self._protocol, pairs)
         parents = find_parents(self.recipe, self.folder, pairs["uid"])

@@ -112,12 +112,7 @@ def _training_notes(recipe: Recipe, ruled: tuple[int, int]) -> list[str]:
 
 
 def sizes_of(usable: int) -> dict[str, int]:
-    """Return the sizes of the four roles for a number of usable pairs: the proportions of the shipped recipe.
-
-    Example:
-        >>> sizes_of(2000)
-        {'shared': 1300, 'candidate': 200, 'independent': 200, 'external': 200}
-    """
+    """Return the sizes of the four roles for a number of usable pairs: the proportions of the shipped recipe."""
     shipped = SplitSection()  # pyright: ignore[reportCallIssue]
     total = shipped.shared + shipped.candidate + shipped.independent + shipped.external
     used = int(_USED * usable)
@@ -126,12 +121,7 @@ def sizes_of(usable: int) -> dict[str, int]:
 
 
 def training_of(pairs: int) -> tuple[int, int]:
-    """Return batch size and epochs for a number of training pairs.
-
-    Example:
-        >>> training_of(1500), training_of(70_000), training_of(60)
-        ((128, 36), (128, 10), (8, 54))
-    """
+    """Return batch size and epochs for a number of training pairs."""
     low, high = _BATCH
     batch = min(high, max(low, 2 ** ((pairs // _BATCHES).bit_length() - 1)))
     return batch, min(_EPOCHS[1], max(_EPOCHS[0], round(_STEPS / -(-pairs // batch))))

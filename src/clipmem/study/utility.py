@@ -24,11 +24,6 @@ DOCUMENT, RETRIEVAL = "evaluate/utility.json", "evaluate/retrieval.json"
 _EVALUATED = 8
 
 
-def prepare(pairs: pl.DataFrame, recipe: Recipe) -> None:
-    """Check the names of classes that `[evaluate]` gives, before models are trained."""
-    prompts_of(pairs, recipe)
-
-
 def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
     """Return the classes of a study's pairs with their prompts; None where pairs have, or are to have, no labels."""
     settings = recipe.evaluate

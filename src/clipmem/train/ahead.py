@@ -18,12 +18,7 @@ _END = object()
 
 
 def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:
-    """Yield the items of an iterator, of which up to `depth` are made in advance by a thread.
-
-    Example:
-        >>> list(made_ahead(iter("abc"), depth=2))
-        ['a', 'b', 'c']
-    """
+    """Yield the items of an iterator, of which up to `depth` are made in advance by a thread."""
     if not depth:
         yield from items
         return

@@ -21,11 +21,6 @@ def blocked_contrastive_loss(
     Blocks of rows of z are made once for the sums, and again for the gradient
     dL/dz_ij = 1/(2n) [ exp(z_ij - log Σ_k exp z_ik) + exp(z_ij - log Σ_k exp z_kj) - 2 (i = j) ].
     Never more than `block` rows of z are held. Second derivatives are not there.
-
-    Example:
-        >>> u = torch.eye(3)
-        >>> round(float(blocked_contrastive_loss(u, u, torch.tensor(1.0), block=2)), 4)
-        0.5514
     """
     return cast(Tensor, _Blocked.apply(image, text, scale, block))
 

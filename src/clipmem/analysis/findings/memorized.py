@@ -22,24 +22,14 @@ _NEAR = 10  # neighbors that say how usual an image is
 
 
 def rarity(captions: list[str]) -> Float64[np.ndarray, "n"]:
-    """Return how rare the words of each caption are: the mean of -log(share of captions that have the word).
-
-    Example:
-        >>> rarity(["red heart", "red dog", "red"]).round(3).tolist()
-        [0.549, 0.549, 0.0]
-    """
+    """Return how rare the words of each caption are: the mean of -log(share of captions that have the word)."""
     words = [set(caption.casefold().split()) for caption in captions]
     count = Counter(word for own in words for word in own)
     return np.array([np.mean([-np.log(count[word] / len(words)) for word in own]) if own else 0.0 for own in words])
 
 
 def atypicality(pixels: Float64[np.ndarray, "n size"], near: int = _NEAR) -> Float64[np.ndarray, "n"]:
-    """Return the mean Euclidean distance of each image to its `near` nearest others, in float64.
-
-    Example:
-        >>> atypicality(np.array([[0.0], [1.0], [5.0]]), near=1).tolist()
-        [1.0, 1.0, 4.0]
-    """
+    """Return the mean Euclidean distance of each image to its `near` nearest others, in float64."""
     square = (pixels**2).sum(axis=1)
     found: list[float] = []
     for row, own in zip(pixels, square, strict=True):

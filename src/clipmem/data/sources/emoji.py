@@ -12,7 +12,7 @@ from clipmem.base.recipes import DataSection
 from clipmem.base.require import require
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.data.sources.records import Part, Record
-from clipmem.store.hashing import begin_uid
+from clipmem.store.hashing import PictureHash
 
 # An object that only one or two emoji have can hardly be found among the public images: it is no label.
 COMMON = 3
@@ -68,7 +68,7 @@ class EmojiSource(Source):
                 SOURCE,
                 row["unicode"],
                 first,
-                begin_uid(self._bytes[first]),
+                PictureHash(self._bytes[first]),
                 [Part(one, row["captions"]) for one in row["id"]],
                 group=row["concept"],
                 label=row["group"],

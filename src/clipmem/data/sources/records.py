@@ -14,7 +14,7 @@ from clipmem.base.errors import shorten
 from clipmem.base.require import require
 from clipmem.data.decoding import EMPTY, MANY_BYTES, MAX_BYTES, UNKNOWN, image_format
 from clipmem.data.quarantine import Ledger, Problem
-from clipmem.store.hashing import PictureHash, begin_uid
+from clipmem.store.hashing import PictureHash
 from clipmem.store.tables import SCHEMAS
 
 MAX_CAPTION = 100_000
@@ -92,7 +92,7 @@ def examine(data: bytes | None) -> PictureHash | str:
         return EMPTY
     if len(data) > MAX_BYTES:
         return MANY_BYTES
-    return begin_uid(data) if image_format(data) else UNKNOWN
+    return PictureHash(data) if image_format(data) else UNKNOWN
 
 
 def read_file(path: Path, *, most: int = MAX_BYTES) -> bytes | str:

@@ -60,23 +60,13 @@ def _group(model: str, logs: Sequence[TrainingLog]) -> dict[str, Any]:
 
 
 def group_of(side: str) -> str:
-    """Return the kind of model that a folder `models/SIDE` holds, a key of `MODELS`.
-
-    Example:
-        >>> group_of("without-0ccec6f8d910"), group_of("g")
-        ('without', 'g')
-    """
+    """Return the kind of model that a folder `models/SIDE` holds, a key of `MODELS`."""
     side = "without" if side.startswith("without-") else side
     return side if side in MODELS else "other"
 
 
 def smooth(values: Numbers, window: int) -> Numbers:
-    """Average each value with its neighbors, `window` values in all, fewer at the ends.
-
-    Example:
-        >>> smooth(np.array([0.0, 3.0, 6.0, 9.0]), 3).tolist()
-        [1.5, 3.0, 6.0, 7.5]
-    """
+    """Average each value with its neighbors, `window` values in all, fewer at the ends."""
     half = min(window, values.size) // 2
     total = np.append(0.0, np.cumsum(values, dtype=np.float64))
     index = np.arange(values.size)
