@@ -13,7 +13,7 @@ import torch
 import workload
 from torch.utils import deterministic
 
-from clipmem.base.recipes import TrainSection
+from clipmem.base.sections import TrainSection
 from clipmem.models.openclip import create
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.numerics import keep_memory

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 
 

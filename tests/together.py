@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from clipmem.base.recipes import TrainSection
+from clipmem.base.sections import TrainSection
 from clipmem.data.decoding import decode
 from clipmem.models import openclip
 from clipmem.testing.tiny import picture

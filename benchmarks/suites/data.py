@@ -11,7 +11,7 @@ from timing import Row, in_turn, seconds
 from torch.utils.data import DataLoader
 from workload import Workload, emoji
 
-from clipmem.base.recipes import TrainSection
+from clipmem.base.sections import TrainSection
 from clipmem.data.cache import build_cache
 from clipmem.data.transfer import send
 from clipmem.data.views import draw_crops, normalise_pixels, pair_keys, render

@@ -11,7 +11,7 @@ from timing import Row, in_turn, seconds
 from torch import Tensor
 from workload import Workload, emoji
 
-from clipmem.base.recipes import EmbedSection, TrainSection
+from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, render
 from clipmem.embed import passes
 from clipmem.functional import alignment

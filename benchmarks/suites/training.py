@@ -12,7 +12,7 @@ from timing import Row, in_turn, output, script
 from torch import Tensor
 from workload import Workload, emoji
 
-from clipmem.base.recipes import TrainSection
+from clipmem.base.sections import TrainSection
 from clipmem.data.views import draw_crops, normalise_pixels, pair_keys, render
 from clipmem.models.openclip import OpenClipEncoder, contrastive_loss, create
 from clipmem.train.numerics import computing, resolve_precision

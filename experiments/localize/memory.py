@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.sources import open_source
 from clipmem.localize.sweep import Points, ViewSettings

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipmem.base.recipes import DataSection, dump_recipe
+from clipmem.base.recipes import dump_recipe
+from clipmem.base.sections import DataSection
 from clipmem.data import inspection
 from clipmem.data.sources import detect, open_source
 from clipmem.study.data_commands import export, inspect

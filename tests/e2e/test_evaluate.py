@@ -14,7 +14,7 @@ from rich.console import Console
 
 import clipmem
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.cli.evaluate import evaluate
 from clipmem.data.sources import class_prompts
 from clipmem.embed import passes

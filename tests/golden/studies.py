@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 import clipmem
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.models import openclip
 from clipmem.report.comparison import write_compared

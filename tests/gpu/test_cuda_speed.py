@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipmem.base.recipes import EmbedSection, TrainSection
+from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import decode
 from clipmem.data.transfer import send
 from clipmem.data.views import draw_crops, render

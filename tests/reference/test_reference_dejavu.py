@@ -8,7 +8,7 @@ import torch
 from tests.reference import loops_dejavu as loops
 
 from clipmem.base.random import generator
-from clipmem.base.recipes import DejavuSection
+from clipmem.base.sections import DejavuSection
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate import dejavu as stage
 from clipmem.evaluate.text_only import tfidf_neighbors, vector_neighbors

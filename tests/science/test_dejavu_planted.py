@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipmem.base.recipes import DejavuSection
+from clipmem.base.sections import DejavuSection
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate import dejavu
 from clipmem.evaluate.text_only import TextNeighbors

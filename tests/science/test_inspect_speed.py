@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tests.sources.formats import add_member
 
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.study.data_commands import inspect
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.data.sources.records import MAX_CAPTION, caption_problem
 from clipmem.store.hashing import pair_uid

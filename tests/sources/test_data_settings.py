@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import SOURCES
 from clipmem.study.data_commands import data_section
 from tests.sources import formats

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import detect, open_source
 from clipmem.data.sources.emoji import EmojiSource
 from clipmem.testing.tiny import picture

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.data.sources.row_files import ParquetRows
 from clipmem.store.hashing import pair_uid
@@ -21,7 +21,7 @@ from tests.sources.formats import some_pairs
 MEASURE = """
 import sys
 import pyarrow as pa
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 source = open_source(DataSection(path=sys.argv[1]))
 references = source.pairs()["image"].to_list()

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import detect, open_source
 from clipmem.store.hashing import pair_uid
 from tests.sources.formats import some_pairs
@@ -154,7 +154,7 @@ def test_what_is_not_on_this_machine_is_named(home, monkeypatch):
 
 FETCH = """
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 try:
     open_source(DataSection(path="hf-hub:somebody/none", download=True))

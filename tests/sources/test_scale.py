@@ -13,7 +13,7 @@ from tests.sources.formats import add_member
 
 PEAK = """
 import resource, sys
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 source = open_source(DataSection(path=sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -26,7 +26,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 SPEED = """
 import sys, tarfile, time
 from pathlib import Path
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 bare, ours = [], []
 for _ in range(3):

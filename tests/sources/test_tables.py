@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import detect, open_source
 from clipmem.testing.tiny import picture
 from tests.sources.formats import karpathy, some_pairs

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.data.sources.tar import Member, TarError, is_tar, members
 from clipmem.data.sources.webdataset import expand

@@ -3,7 +3,7 @@
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.store.hashing import pair_uid
 from clipmem.store.tables import SCHEMAS

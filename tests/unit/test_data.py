@@ -15,7 +15,7 @@ from torchvision.transforms import functional as tv
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.decoding import decode
 from clipmem.data.sources import open_source

@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection, Recipe, dump_recipe, load_recipe
+from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
+from clipmem.base.sections import DataSection
 from clipmem.data.objects import object_lists, with_objects
 from clipmem.data.sources import open_source
 from clipmem.evaluate.text_only import read_vectors, tfidf_neighbors

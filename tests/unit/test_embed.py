@@ -9,7 +9,7 @@ import torch
 
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
-from clipmem.base.recipes import EmbedSection, TrainSection
+from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import decode
 from clipmem.data.edits import caption_edits
 from clipmem.data.views import as_float, draw_crops, normalise_pixels, pair_keys, render

@@ -3,7 +3,8 @@
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection, dump_recipe, load_recipe
+from clipmem.base.recipes import dump_recipe, load_recipe
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import class_prompts, open_source
 from clipmem.evaluate.prompts import (
     check_templates,

@@ -5,8 +5,8 @@ import pytest
 import torch
 from tests.reference import loops_utility as reference
 
-from clipmem.base.evaluating import EvaluateSection
 from clipmem.base.random import derive_seed
+from clipmem.base.sections import EvaluateSection
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate import retrieval
 from clipmem.evaluate.classification import classification_metrics

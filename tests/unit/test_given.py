@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.recipes import EmbedSection, TrainSection, dump_recipe, load_recipe
+from clipmem.base.recipes import dump_recipe, load_recipe
+from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.roles import read_roles
 from clipmem.embed import passes
 from clipmem.models import given, openclip

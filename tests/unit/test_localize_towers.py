@@ -9,7 +9,7 @@ import torch
 from tests.unit.test_localize_units import points
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import EmbedSection, TrainSection
+from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.views import as_float, normalise_pixels
 from clipmem.embed import passes
 from clipmem.embed.passes import Embeddings

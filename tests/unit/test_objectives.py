@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
-from clipmem.base.recipes import TrainSection, load_recipe
+from clipmem.base.recipes import load_recipe
+from clipmem.base.sections import TrainSection
 from clipmem.data.decoding import decode
 from clipmem.data.views import draw_crops, normalise_pixels, pair_keys, render
 from clipmem.models import openclip

@@ -10,7 +10,8 @@ from tests.unit.test_train import uid
 from clipmem.base.declared import BUILT_IN, Facts, declared
 from clipmem.base.errors import InputError
 from clipmem.base.mitigations import MitigateSection, MitigationSection
-from clipmem.base.recipes import DataSection, load_recipe
+from clipmem.base.recipes import load_recipe
+from clipmem.base.sections import DataSection
 from clipmem.data.inspection import inspect_source
 from clipmem.data.sources import SOURCES, detect, open_source
 from clipmem.mitigate import MITIGATIONS, base

@@ -7,7 +7,7 @@ import pytest
 from clipmem.base.errors import InputError
 from clipmem.base.pictures import Geometry
 from clipmem.base.progress import Quiet
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.decoding import decode
 from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, source_name, stop_at, summarize

@@ -12,7 +12,7 @@ import torch
 
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.random import derive_seed
-from clipmem.base.recipes import TrainSection
+from clipmem.base.sections import TrainSection
 from clipmem.data.color import distort
 from clipmem.data.decoding import decode
 from clipmem.data.views import as_float, draw_crops, normalise_pixels, pair_keys, render

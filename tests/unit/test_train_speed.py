@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import TrainSection
+from clipmem.base.sections import TrainSection
 from clipmem.data.decoding import decode
 from clipmem.data.transfer import send
 from clipmem.models import openclip
@@ -106,7 +106,7 @@ _COMPILED = """
 import sys
 from pathlib import Path
 import numpy as np
-from clipmem.base.recipes import TrainSection
+from clipmem.base.sections import TrainSection
 from clipmem.models import openclip
 from clipmem.train import loop
 from clipmem.train.paired import TrainingSet

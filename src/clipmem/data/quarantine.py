@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from clipmem.base.errors import InputError, RunError
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 
 _NAMED = 6  # reasons that a sentence lists
 _ENDING = 12  # characters of a usual one

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
-from clipmem.base.recipes import EmbedSection, TrainSection
 from clipmem.base.require import require
+from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.edits import edits_of_single
 from clipmem.data.transfer import send
 from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from clipmem.base.random import derive_seed
-from clipmem.base.recipes import DejavuSection
+from clipmem.base.sections import DejavuSection
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.text_only import TextNeighbors

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clipmem.base.evaluating import EvaluateSection
 from clipmem.base.random import derive_seed
 from clipmem.base.require import require_one_of
+from clipmem.base.sections import EvaluateSection
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate import linear_probe, retrieval, zero_shot
 from clipmem.evaluate.classification import chance

@@ -1,6 +1,6 @@
 """Controls: what lowers memorization in any model, and is no idea about captions: weight decay and early stopping."""
 
-from clipmem.base.recipes import TrainSection
+from clipmem.base.sections import TrainSection
 from clipmem.mitigate.base import MITIGATIONS, Mitigation
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from clipmem.base.errors import InputError
 from clipmem.base.paths import checked_path
 from clipmem.base.pictures import Geometry
-from clipmem.base.recipes import EmbedSection, TrainSection
 from clipmem.base.require import require
+from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import DecodeError, decode
 from clipmem.data.quarantine import Problem
 from clipmem.embed import passes

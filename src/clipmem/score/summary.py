@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.random import derive_seed, generator
-from clipmem.base.recipes import ScoreSection
+from clipmem.base.sections import ScoreSection
 from clipmem.functional import (
     auroc,
     bootstrap_mean,

@@ -13,8 +13,9 @@ import polars as pl
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.recipes import DataSection, load_recipe
+from clipmem.base.recipes import load_recipe
 from clipmem.base.require import require
+from clipmem.base.sections import DataSection
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.id_lists import write_ids

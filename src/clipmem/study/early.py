@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.paths import checked_path, reading
-from clipmem.base.recipes import DataSection, Recipe
+from clipmem.base.recipes import Recipe
 from clipmem.base.require import require, require_one_of
+from clipmem.base.sections import DataSection
 from clipmem.models import address, names
 from clipmem.store.atomic import check_place
 

@@ -16,11 +16,11 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.errors import InputError
-from clipmem.base.evaluating import EvaluateSection
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import derive_seed
-from clipmem.base.recipes import DataSection, Recipe
+from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
+from clipmem.base.sections import DataSection, EvaluateSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.sources import open_source

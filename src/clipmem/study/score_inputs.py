@@ -11,8 +11,9 @@ import polars as pl
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.paths import checked_path
-from clipmem.base.recipes import DataSection, EmbedSection, recipe_from
+from clipmem.base.recipes import recipe_from
 from clipmem.base.require import require
+from clipmem.base.sections import DataSection, EmbedSection
 from clipmem.data.quarantine import source_name
 from clipmem.data.sources.base import Source
 from clipmem.embed.layout import is_layout

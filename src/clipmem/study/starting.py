@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import Recipe, SplitSection, dump_recipe, load_recipe, recipe_from
+from clipmem.base.recipes import Recipe, dump_recipe, load_recipe, recipe_from
+from clipmem.base.sections import SplitSection
 from clipmem.data.inspection import Looked, look_at
 from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES, assign_roles

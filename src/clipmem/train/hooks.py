@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8, UInt64
 from torch import Tensor
 
-from clipmem.base.recipes import TrainSection
+from clipmem.base.sections import TrainSection
 from clipmem.data.views import Crops
 
 T = TypeVar("T")

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from clipmem import _version
 from clipmem.base.errors import RunError
 from clipmem.base.random import derive_seed, uniform
-from clipmem.base.recipes import TrainSection
 from clipmem.base.require import require
+from clipmem.base.sections import TrainSection
 from clipmem.data.color import distort
 from clipmem.data.transfer import send
 from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, render

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
-from clipmem.base.recipes import TrainSection
+from clipmem.base.sections import TrainSection
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.store.atomic import atomic_write
 from clipmem.store.hashing import json_sha256

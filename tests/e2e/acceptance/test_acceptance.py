@@ -14,7 +14,8 @@ import pytest
 
 import clipmem
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection, differences, dump_recipe, flatten, load_recipe
+from clipmem.base.recipes import differences, dump_recipe, flatten, load_recipe
+from clipmem.base.sections import DataSection
 from clipmem.cli import main
 from clipmem.data.sources import SOURCES
 from clipmem.mitigate import MITIGATIONS

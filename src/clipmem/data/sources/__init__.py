@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources import (
     classfolder,
     coco,

@@ -12,10 +12,10 @@ import polars as pl
 
 from clipmem.base.declared import own_settings
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
 from clipmem.base.registry import Registry
 from clipmem.base.require import require
 from clipmem.base.section import Section
+from clipmem.base.sections import DataSection
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.quarantine import Ledger, Problem
 from clipmem.data.sources.columns import Columns

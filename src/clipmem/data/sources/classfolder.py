@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clipmem.base.recipes import DataSection
 from clipmem.base.require import require
+from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, Source, require_data
 from clipmem.data.sources.files import read_files
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypedDict
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
 from clipmem.base.require import require
+from clipmem.base.sections import DataSection
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.objects import split_objects
 

@@ -4,8 +4,8 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
 from clipmem.base.require import require
+from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES
 from clipmem.data.sources.columns import named_columns, no_such_column
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe

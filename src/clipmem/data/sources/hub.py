@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.recipes import DataSection
 from clipmem.base.require import require
+from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, Source, open_named, require_split
 from clipmem.data.sources.columns import KEYS
 from clipmem.data.sources.detect import detect

@@ -4,7 +4,7 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, require_data, require_split
 from clipmem.data.sources.columns import KEYS, KeysSeen, about, chosen
 from clipmem.data.sources.files import FileSource, row_record

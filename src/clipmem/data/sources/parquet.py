@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipmem.base.recipes import DataSection
+from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, require_data, require_split
 from clipmem.data.sources.columns import KEYS, recognized
 from clipmem.data.sources.path_probe import PathProbe

@@ -14,8 +14,8 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from clipmem.base.recipes import DataSection
 from clipmem.base.require import require
+from clipmem.base.sections import DataSection
 from clipmem.data.objects import object_lists
 from clipmem.data.sources.base import Source, image_gone
 from clipmem.data.sources.columns import Columns, find_columns

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from clipmem.base.recipes import DataSection
 from clipmem.base.require import require
+from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, require_split
 from clipmem.data.sources.columns import KEYS
 from clipmem.data.sources.path_probe import PathProbe, parse_json

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.recipes import DataSection
 from clipmem.base.require import require
+from clipmem.base.sections import DataSection
 from clipmem.data.quarantine import Ledger
 from clipmem.data.sources.columns import about, find_columns, recognized
 from clipmem.data.sources.files import row_record

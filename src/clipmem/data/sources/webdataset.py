@@ -18,8 +18,8 @@ from typing import NamedTuple
 import polars as pl
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import DataSection
 from clipmem.base.require import require
+from clipmem.base.sections import DataSection
 from clipmem.data.decoding import MAX_BYTES
 from clipmem.data.sources.base import SOURCES, Source, image_gone, require_data
 from clipmem.data.sources.columns import KEYS, KeysSeen, about, named_columns

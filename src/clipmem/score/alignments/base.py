@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clipmem.base.declared import own_settings
-from clipmem.base.recipes import EmbedSection
 from clipmem.base.registry import Registry
 from clipmem.base.section import Section
+from clipmem.base.sections import EmbedSection
 from clipmem.embed.passes import Embeddings, chosen
 from clipmem.functional import AlignmentParts, BankMeans
 from clipmem.score.bank import BankSums

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from clipmem.base.recipes import EmbedSection
 from clipmem.base.require import require
+from clipmem.base.sections import EmbedSection
 from clipmem.functional import view_distance
 from clipmem.score.alignments.base import ALIGNMENTS, Alignment, Embedded
 

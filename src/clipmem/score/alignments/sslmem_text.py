@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipmem.base.recipes import EmbedSection
 from clipmem.base.require import require
+from clipmem.base.sections import EmbedSection
 from clipmem.data.edits import edits_of_single
 from clipmem.embed.passes import Embeddings
 from clipmem.functional import text_view_distance

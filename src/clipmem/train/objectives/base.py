@@ -16,10 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import TrainSection
 from clipmem.base.registry import Registry
 from clipmem.base.require import require
 from clipmem.base.section import Section
+from clipmem.base.sections import TrainSection
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipmem.base.recipes import TrainSection
+from clipmem.base.sections import TrainSection
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.train.distributed import nt_xent_share
 from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers

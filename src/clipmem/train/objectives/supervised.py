@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clipmem.base.random import uniform
-from clipmem.base.recipes import TrainSection
+from clipmem.base.sections import TrainSection
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers, embedding_width
 
