@@ -76,19 +76,19 @@ class DropLongest(Mitigation):
 def plug(tmp_path, monkeypatch):
     """Install a package that gives one source and one mitigation."""
     place = tmp_path / "site"
-    information = place / "clipmem_plug-1.dist-info"
+    information = place / "clipmem_unit_plug-1.dist-info"
     information.mkdir(parents=True)
-    (place / "clipmem_plug.py").write_text(PLUG)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: clipmem-plug\nVersion: 1\n")
+    (place / "clipmem_unit_plug.py").write_text(PLUG)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: clipmem-unit-plug\nVersion: 1\n")
     (information / "entry_points.txt").write_text(
-        "[clipmem.sources]\npipes = clipmem_plug:Pipes\n"
-        "[clipmem.mitigations]\ndrop_longest = clipmem_plug:DropLongest\n"
+        "[clipmem.sources]\npipes = clipmem_unit_plug:Pipes\n"
+        "[clipmem.mitigations]\ndrop_longest = clipmem_unit_plug:DropLongest\n"
     )
     monkeypatch.syspath_prepend(str(place))
     yield
     SOURCES._items.pop("pipes", None)
     MITIGATIONS._items.pop("drop_longest", None)
-    sys.modules.pop("clipmem_plug", None)
+    sys.modules.pop("clipmem_unit_plug", None)
 
 
 @pytest.mark.usefixtures("plug")
@@ -150,11 +150,11 @@ def test_tables_of_mitigations_are_those_of_the_classes():
 
 @pytest.mark.usefixtures("plug")
 def test_code_that_cannot_be_imported_is_an_error_of_the_package(tmp_path):
-    (tmp_path / "site" / "clipmem_plug.py").write_text("import nothing_of_this_name")
+    (tmp_path / "site" / "clipmem_unit_plug.py").write_text("import nothing_of_this_name")
     assert load_recipe("").protocol == "four-way"  # nobody asked for it
     with pytest.raises(InputError) as error:
         load_recipe("[mitigate.drop_longest]\ncount = 2")
-    assert error.value.what == "clipmem.mitigations 'drop_longest', of clipmem-plug"
+    assert error.value.what == "clipmem.mitigations 'drop_longest', of clipmem-unit-plug"
     assert "nothing_of_this_name" in error.value.got
 
 

@@ -52,7 +52,7 @@ def fresh(micro):
 
 
 def makers():
-    return [thread for thread in threading.enumerate() if thread.name == "clipmem batches"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("clipmem batches")]
 
 
 @pytest.mark.parametrize("objective", ["clip", "simclr"])
@@ -175,11 +175,8 @@ def test_no_compiler(monkeypatch, tmp_path, device, names):
     check_compiler("off", device)
     with pytest.raises(InputError) as caught:
         check_compiler("on", device)
-    assert str(caught.value) == (
-        f"[train] compile = 'on': got no compiler here (looked for {names}), expected a C++ compiler on the PATH, or "
-        "named by the environment variable CXX. Install one (Debian, Ubuntu: apt-get install g++), or set "
-        "train.compile = 'off'."
-    )
+    assert caught.value.what == "[train] compile = 'on'"
+    assert caught.value.got == f"no compiler here (looked for {names})"
     compiler = tmp_path / "mine"
     compiler.touch(mode=0o755)
     monkeypatch.setenv("CXX", "mine")
