@@ -32,7 +32,7 @@ from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.store.job import Job
-from clipmem.study import decoding, dejavu, early, execution, speed, utility
+from clipmem.study import decoding, dejavu, early, execution, pool, speed, utility
 from clipmem.study.child import BOARDS
 from clipmem.study.loaded import gallery_images, seconds_of
 from clipmem.study.models import StudyModels, open_models
@@ -82,11 +82,12 @@ class Study:
             if self.strict:
                 decoding.check_strict(self.folder)
             self._stage("plan", lambda: self._plan(source, models.geometries[0], parents))
-            if self._protocol.trains:
-                # a model that has vanished is trained again as long as a later stage still needs it
-                complete = self.folder.is_done("embed") or not self._missing()
-                self._stage("train", self._train, complete=complete)
-            self._stage("embed", self._embed)
+            with pool.kept():  # the processes that train also embed: starting them takes seconds
+                if self._protocol.trains:
+                    # a model that has vanished is trained again as long as a later stage still needs it
+                    complete = self.folder.is_done("embed") or not self._missing()
+                    self._stage("train", self._train, complete=complete)
+                self._stage("embed", self._embed)
             self._stage("score", self._score)
             self._stage("evaluate", self._evaluate)
             self._stage("report", lambda: write_summary_and_report(self.folder, source))
