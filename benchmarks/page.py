@@ -74,7 +74,7 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
     n, seconds = list(measured["s"]), [n * took for n, took in measured["s"].items()]
     left.loglog(n, seconds, "o-", label="measured")
-    left.loglog(n, [seconds[-1] * k / n[-1] for k in n], "--", color="grey", label="linear")
+    left.loglog(n, [seconds[-1] * k / n[-1] for k in n], "--", color="gray", label="linear")
     left.set(xlabel="pairs", ylabel="seconds of a study", title="Time")
     left.legend(frameon=False)
     right.semilogx(list(measured["MiB"]), list(measured["MiB"].values()), "o-")

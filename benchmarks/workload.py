@@ -25,7 +25,7 @@ class Workload:
         pixels: The pixel cache.
         captions: One caption a pair.
         uids: The pairs.
-        size: Side of the pictures.
+        size: Side of the images.
     """
 
     csv: Path
@@ -36,16 +36,16 @@ class Workload:
 
     @property
     def pixels(self) -> np.ndarray:
-        """The decoded pictures."""
+        """The decoded images."""
         return open_cache(self.cache)
 
 
 def emoji(folder: Path, *, size: int, pairs: int, coco: bool = False) -> Workload:
-    """Write the first `pairs` emoji as picture files with a CSV, and as a pixel cache.
+    """Write the first `pairs` emoji as image files with a CSV, and as a pixel cache.
 
     Args:
         folder: Where.
-        size: Side of the cache's pictures; the files are as they ship.
+        size: Side of the cache's images; the files are as they ship.
         pairs: How many; beyond 1,914 they start again.
         coco: As COCO's: captions joined from words until they are as long, and files that are JPEGs of 640 x 480.
     """
@@ -83,9 +83,9 @@ def emoji(folder: Path, *, size: int, pairs: int, coco: bool = False) -> Workloa
 
 def _photograph(data: bytes) -> bytes:
     """Make a JPEG of COCO's usual size: what is drawn does not matter for speed, how many pixels are decoded does."""
-    with Image.open(io.BytesIO(data)) as picture:
-        white = Image.new("RGBA", picture.size, "white")
-        scaled = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB").resize((640, 480))
+    with Image.open(io.BytesIO(data)) as image:
+        white = Image.new("RGBA", image.size, "white")
+        scaled = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB").resize((640, 480))
     encoded = io.BytesIO()
     scaled.save(encoded, "JPEG", quality=90)
     return encoded.getvalue()

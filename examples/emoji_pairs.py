@@ -1,4 +1,4 @@
-"""The data of both examples: the first emoji that ship with clipmem, each with its picture and several captions."""
+"""The data of both examples: the first emoji that ship with clipmem, each with its image and several captions."""
 
 import io
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from clipmem.data.sources import open_source
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair: its uid (a hash of picture and captions), its picture as it ships, and its captions."""
+    """One pair: its uid (a hash of image and captions), its image as it ships, and its captions."""
 
     uid: str
-    picture: bytes
+    image: bytes
     captions: list[str]
 
     def image(self) -> Image.Image:
-        """Decode the picture; transparent parts become white."""
-        found = Image.open(io.BytesIO(self.picture)).convert("RGBA")
+        """Decode the image; transparent parts become white."""
+        found = Image.open(io.BytesIO(self.image)).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", found.size, "white"), found).convert("RGB")
 
 
@@ -28,8 +28,8 @@ def emoji(count: int, *, leave_out: frozenset[str] = frozenset()) -> list[Pair]:
     source = open_source(DataSection.model_validate({}))
     table = source.pairs()
     kept = table.filter(~table["uid"].is_in(list(leave_out))).head(count)
-    pictures = source.read(kept["image"].to_list())
+    images = source.read(kept["image"].to_list())
     return [
-        Pair(uid, picture, captions)
-        for uid, picture, captions in zip(kept["uid"], pictures, kept["captions"].to_list(), strict=True)
+        Pair(uid, image, captions)
+        for uid, image, captions in zip(kept["uid"], images, kept["captions"].to_list(), strict=True)
     ]

@@ -5,7 +5,7 @@
 `open_clip_train.main` of the installed release does everything (it needs `pip install 'clipmem[bench]'`). Three names
 of it are replaced before it starts: `create_loss`, so that the loss sees text features with noise; `CsvDataset`, so
 that a row may have several captions; `DataInfo`, so that the data set is told the epoch. Its text features are
-normalised already, so the noise is of the kind `post` or `post-scaled`. With several processes, give each another seed.
+normalized already, so the noise is of the kind `post` or `post-scaled`. With several processes, give each another seed.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def patch(std, place="post", seed=0):
 
 
 def write_data(folder, pairs, captions):
-    """Write picture files and open_clip's CSV."""
+    """Write image files and open_clip's CSV."""
     table = folder / "train.csv"
     with table.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t")

@@ -78,7 +78,7 @@ def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, with
     })  # fmt: skip
     folder.write("splits", splits)
     folder.write("seed_scores", scores_of(splits, seeds, effect, noise))
-    folder.write_json("summary.json", {"format": 1, "normaliser": 1.0 + effect})
+    folder.write_json("summary.json", {"format": 1, "normalizer": 1.0 + effect})
     own = PAIRS - len([uid for uid in without if uid[0] in "sc"])
     for side in "fg":
         for seed in seeds:
@@ -102,7 +102,7 @@ def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, with
 
 
 def add_contents(path, seed=0):
-    """Add what some findings look at beside scores: captions, pictures, embeddings and the units of one layer pair."""
+    """Add what some findings look at beside scores: captions, images, embeddings and the units of one layer pair."""
     folder, rng = RunFolder(Path(path)), np.random.default_rng(seed)
     splits = folder.read("splits")
     uids = splits["uid"].to_list()

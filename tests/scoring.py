@@ -12,7 +12,7 @@ from clipmem.train.paired import TrainingSet
 class Scored(NamedTuple):
     scores: pl.DataFrame
     seed_scores: pl.DataFrame
-    normaliser: float
+    normalizer: float
 
 
 def score(splits, parts, *, weight, confidence):

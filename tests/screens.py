@@ -20,7 +20,7 @@ from clipmem.report.sections.scored import Scored
 from clipmem.report.templating import HEADING, VERBATIM
 from clipmem.report.terminal import screen_lines
 from tests.compared import build as build_finished
-from tests.report.documents import DEJAVU, NO_UTILITY, UTILITY, beside, findings, inspection
+from tests.report.documents import DEJAVU, NO_UTILITY, UTILITY, findings, inspection, side_by_side
 from tests.report.other_runs import add_localize, build_given, build_leave_one_out, build_subsample
 from tests.report.outline import Outline
 from tests.report.run_folder import Built, build_run
@@ -51,8 +51,8 @@ def _with(built: Built, **entries: Any) -> Built:
 def _localized(folder: Path) -> Built:
     built = build_run(folder, planted=2, sizes=SMALL)
     add_localize(built)
-    text = json.dumps(beside({"mlp": ["yes", "no below"], "attn": ["inconclusive", "inconclusive"]}))
-    (built.folder / "localize" / "beside.json").write_text(text, encoding="utf-8")
+    text = json.dumps(side_by_side({"mlp": ["yes", "no below"], "attn": ["inconclusive", "inconclusive"]}))
+    (built.folder / "localize" / "side_by_side.json").write_text(text, encoding="utf-8")
     return built
 
 

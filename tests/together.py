@@ -17,7 +17,7 @@ import torch.distributed as dist
 from clipmem.base.sections import TrainSection
 from clipmem.data.decoding import decode
 from clipmem.models import openclip
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.objectives import Towers, create_objective
@@ -30,7 +30,7 @@ LABELS = np.arange(N) % 5
 
 
 def data():
-    pixels = np.stack([decode(picture(k), size=32, name=str(k)) for k in range(N)])
+    pixels = np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(N)])
     captions = [[f"thing number {k}", f"number {k}" + " and more" * (k % 4)] for k in range(N)]
     return TrainingData(pixels, np.arange(N), captions, LABELS, 5)
 

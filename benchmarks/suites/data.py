@@ -1,4 +1,4 @@
-"""Pictures a second that reach the model: our cache and batch-wise views against decoding each one each time."""
+"""Images a second that reach the model: our cache and batch-wise views against decoding each one each time."""
 
 import csv
 from pathlib import Path
@@ -14,7 +14,7 @@ from workload import Workload, emoji
 from clipmem.base.sections import TrainSection
 from clipmem.data.cache import build_cache
 from clipmem.data.transfer import send
-from clipmem.data.views import draw_crops, normalise_pixels, pair_keys, render
+from clipmem.data.views import draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models.openclip import OpenClipEncoder, create
 from clipmem.train.numerics import keep_memory
 
@@ -49,7 +49,7 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]
             "bare",
             lambda: 1500 / seconds(lambda: _decode(data, folder)),
             lambda: 1500 / seconds(lambda: _pillow(data)),
-            unit="pictures/s",
+            unit="images/s",
             rounds=rounds,
             more_is_better=True,
         )
@@ -68,7 +68,7 @@ def _ours(data: Workload, encoder: OpenClipEncoder, device: str) -> None:
         chosen = np.arange(start, min(start + BATCH, len(data.uids)))
         picked = send(torch.from_numpy(pixels[chosen]), device)
         batch = render(picked, type(crops)(*(c[chosen] for c in crops)), size=data.size)
-        normalise_pixels(batch, encoder.mean, encoder.std, in_place=True)
+        normalize_pixels(batch, encoder.mean, encoder.std, in_place=True)
         assert len(tokens[chosen]) == len(chosen)  # noqa: S101
     if device == "cuda":
         torch.cuda.synchronize()
@@ -98,5 +98,5 @@ def _pillow(data: Workload) -> None:
     from PIL import Image
 
     for path in _files(data):
-        with Image.open(path) as picture:
-            picture.convert("RGB").resize((data.size, data.size), Image.Resampling.BICUBIC)
+        with Image.open(path) as image:
+            image.convert("RGB").resize((data.size, data.size), Image.Resampling.BICUBIC)

@@ -44,18 +44,18 @@ def _row(case: str, small: float, large: float, unit: str) -> Row:
 
 
 def _pairs(path: Path, n: int) -> None:
-    """Write n pairs: pictures of random blocks, captions of random words, in row groups of 1,000."""
+    """Write n pairs: images of random blocks, captions of random words, in row groups of 1,000."""
     stream = np.random.default_rng(0)
     words = np.array([f"word{k}" for k in range(500)])
     frames: list[pl.DataFrame] = []
     for start in range(0, n, 1000):
-        pictures: list[bytes] = []
+        images: list[bytes] = []
         for block in stream.integers(0, 256, (min(1000, n - start), 8, 8, 3), dtype=np.uint8):
             encoded = io.BytesIO()
             Image.fromarray(block).resize((32, 32), Image.Resampling.NEAREST).save(encoded, "PNG")
-            pictures.append(encoded.getvalue())
-        captions = [[" ".join(stream.choice(words, 8))] for _ in pictures]
-        frames.append(pl.DataFrame({"image": pictures, "captions": captions}))
+            images.append(encoded.getvalue())
+        captions = [[" ".join(stream.choice(words, 8))] for _ in images]
+        frames.append(pl.DataFrame({"image": images, "captions": captions}))
     pl.concat(frames).write_parquet(path, row_group_size=1000)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from workload import Workload, emoji
 
 from clipmem.base.sections import EmbedSection, TrainSection
-from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, render
+from clipmem.data.views import Crops, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.embed import passes
 from clipmem.functional import alignment
 from clipmem.models.openclip import OpenClipEncoder, create
@@ -120,7 +120,7 @@ class _Work:
         encoder = self.models[0]
         pixels = torch.from_numpy(self.data.pixels[rows])
         views = [
-            normalise_pixels(
+            normalize_pixels(
                 render(pixels, Crops(*(drawn[rows] for drawn in view)), size=encoder.image_size),
                 encoder.mean,
                 encoder.std,
@@ -148,7 +148,7 @@ class _Work:
 
 def _score_one(
     model: torch.nn.Module,
-    picture: Image.Image,
+    photo: Image.Image,
     caption: str,
     transform: Callable[[Image.Image], Tensor],
     tokenizer: Callable[[list[str]], Tensor],
@@ -159,6 +159,6 @@ def _score_one(
     text = model.encode_text(tokenizer([caption]).to(device), normalize=True)  # pyright: ignore[reportCallIssue]
     total = 0.0
     for _ in range(VIEWS):
-        image = model.encode_image(transform(picture).unsqueeze(0).to(device), normalize=True)  # pyright: ignore[reportCallIssue]
+        image = model.encode_image(transform(photo).unsqueeze(0).to(device), normalize=True)  # pyright: ignore[reportCallIssue]
         total += float((image @ text.T).item() - (image @ texts.T).mean().item())
     return total / VIEWS - float((images @ text.T).mean().item())

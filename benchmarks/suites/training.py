@@ -13,7 +13,7 @@ from torch import Tensor
 from workload import Workload, emoji
 
 from clipmem.base.sections import TrainSection
-from clipmem.data.views import draw_crops, normalise_pixels, pair_keys, render
+from clipmem.data.views import draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models.openclip import OpenClipEncoder, contrastive_loss, create
 from clipmem.train.numerics import computing, resolve_precision
 
@@ -165,7 +165,7 @@ def _bare(data: Workload, case: str, model: str, batch: int, rounds: int, device
 
 
 def prepared(encoder: OpenClipEncoder, data: Workload, batch: int, batches: int) -> list[tuple[Tensor, Tensor]]:
-    """Make normalised views and trimmed captions of some batches, in memory."""
+    """Make normalized views and trimmed captions of some batches, in memory."""
     settings = TrainSection.model_validate({})
     made: list[tuple[Tensor, Tensor]] = []
     for k in range(batches):
@@ -179,7 +179,7 @@ def prepared(encoder: OpenClipEncoder, data: Workload, batch: int, batches: int)
             flip=0,
         )
         pixels = render(torch.from_numpy(data.pixels[rows].copy()), crops, size=encoder.image_size)
-        made.append((normalise_pixels(pixels, encoder.mean, encoder.std), encoder.tokenize(data.captions[rows])))
+        made.append((normalize_pixels(pixels, encoder.mean, encoder.std), encoder.tokenize(data.captions[rows])))
     return made
 
 

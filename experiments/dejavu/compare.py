@@ -1,4 +1,4 @@
-"""Déjà Vu of one finished study for several numbers of neighbours and of predicted objects: how much hangs on them.
+"""Déjà Vu of one finished study for several numbers of neighbors and of predicted objects: how much hangs on them.
 
     python experiments/dejavu/compare.py clipmem-demo
 
@@ -23,8 +23,8 @@ def main() -> None:
     recipe = folder.recipe()
     seeds = couples([(side, seed) for side in ("f", "g") for seed in recipe.train.seeds])
     print("k, top: AUC gap of candidates | not planted | independent | shared | Spearman with CLIPMem | planted, AUROC")
-    for neighbours, top in SETTINGS:
-        section = recipe.dejavu.model_copy(update={"neighbours": neighbours, "top": top})
+    for neighbors, top in SETTINGS:
+        section = recipe.dejavu.model_copy(update={"neighbors": neighbors, "top": top})
         found = measure_run(PlannedStudy(folder, recipe.model_copy(update={"dejavu": section})), seeds).document[
             "two_model"
         ]
@@ -33,7 +33,7 @@ def main() -> None:
         cells = [shown(roles[name]["auc_gap"]) for name in names]
         cells.append(shown(found["clipmem"], "spearman"))
         cells += [shown(found["planted"], "auroc", ".3f")] if found["planted"] else []
-        print(f"{neighbours}, {top or 'all'}: {' | '.join(cells)}", flush=True)
+        print(f"{neighbors}, {top or 'all'}: {' | '.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":

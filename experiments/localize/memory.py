@@ -63,11 +63,11 @@ def measure(name: str, pairs: int, views: int) -> dict[str, object]:
         size = openclip.model_config(name)["vision_cfg"]["image_size"]
         points = emoji_points(Path(folder) / "pixels.npy", pairs, size)
         encoder = openclip.create(name, seed=0)
-        pictures = 0
+        images = 0
 
         def count(_module: nn.Module, inputs: tuple[torch.Tensor, ...], _output: object) -> None:
-            nonlocal pictures
-            pictures += len(inputs[0])
+            nonlocal images
+            images += len(inputs[0])
 
         encoder.module.visual.register_forward_hook(count)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
         loaded, building = resident(), peak()
@@ -88,7 +88,7 @@ def measure(name: str, pairs: int, views: int) -> dict[str, object]:
         "views": views,
         "threads": torch.get_num_threads(),
         "units": units.height,
-        "pictures_per_pair": pictures / pairs,
+        "images_per_pair": images / pairs,
         "loaded_mib": round(loaded, 1),
         "building_peak_mib": round(building, 1),
         "peak_mib": round(peak(), 1),
@@ -110,8 +110,8 @@ def main() -> None:
     print(text, end="")
     if asked.write:
         (HERE / "memory.json").write_text(text, encoding="utf-8")
-    # one pass: each pair's picture as it is, then each view, and never again
-    if found["pictures_per_pair"] != 1 + asked.views or peak() - float(str(found["loaded_mib"])) >= 1024:
+    # one pass: each pair's image as it is, then each view, and never again
+    if found["images_per_pair"] != 1 + asked.views or peak() - float(str(found["loaded_mib"])) >= 1024:
         sys.exit("more than one pass, or 1 GiB and more beside the model")
 
 

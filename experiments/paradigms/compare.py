@@ -4,7 +4,7 @@
         clipmem run experiments/paradigms/$r.toml --out runs/$r
         clipmem localize runs/$r
     done
-    clipmem localize runs/clip --beside runs/supervised runs/simclr     # the same answer in the report
+    clipmem localize runs/clip --compare-with runs/supervised runs/simclr     # the same answer in the report
     python experiments/paradigms/compare.py runs
 
 The curves (mean UnitMem of each layer, one row a model) and what the models learned are in `curves.parquet` and
@@ -24,7 +24,7 @@ import torch
 from clipmem.analysis.curves import NAMES, compare_curves, curves_of
 from clipmem.base.random import derive_seed
 from clipmem.data.cache import open_cache
-from clipmem.data.views import as_float, normalise_pixels
+from clipmem.data.views import as_float, normalize_pixels
 from clipmem.functional import paired_test
 from clipmem.localize.run import sample_points
 from clipmem.localize.sweep import members
@@ -32,7 +32,7 @@ from clipmem.localize.units import sweep_model
 from clipmem.models import openclip
 from clipmem.report.figures import standalone
 from clipmem.report.formats import interval, p_value, signed
-from clipmem.report.sections.side_by_side import beside_figure, compared
+from clipmem.report.sections.side_by_side import compared, side_by_side_figure
 from clipmem.report.templating import environment
 from clipmem.store.folder import RunFolder
 from clipmem.study.localizing import points_of, settings_of
@@ -41,9 +41,9 @@ from clipmem.train.objectives import class_head
 
 HERE = Path(__file__).parent
 RUNS = ("clip", "supervised", "simclr")
-NEIGHBOURS = 5
+NEIGHBORS = 5
 WHAT = {
-    "neighbours": "label of unseen pairs by 5 neighbours",
+    "neighbors": "label of unseen pairs by 5 neighbors",
     "largest_class": "share of the largest class",
     "head_trained_on": "label by the head, trained on",
     "head_external": "label by the head, unseen",
@@ -101,7 +101,7 @@ def accuracy(
     with torch.inference_mode():
         blocks = [
             encoder.encode_image(
-                normalise_pixels(as_float(torch.from_numpy(pixels[rows])), encoder.mean, encoder.std)
+                normalize_pixels(as_float(torch.from_numpy(pixels[rows])), encoder.mean, encoder.std)
             ).float()
             for rows in np.array_split(table["row"].to_numpy(), 20)
         ]
@@ -110,10 +110,10 @@ def accuracy(
     role = table["role"].to_numpy()
     shared, external, candidate = (torch.from_numpy(role == own) for own in ("shared", "external", "candidate"))
     unit = torch.nn.functional.normalize(embedded, dim=1)
-    near = (unit[external] @ unit[shared].T).topk(NEIGHBOURS).indices
+    near = (unit[external] @ unit[shared].T).topk(NEIGHBORS).indices
     votes = torch.nn.functional.one_hot(label[shared][near], len(names)).sum(dim=1)
     return {
-        "neighbours": float((votes.argmax(dim=1) == label[external]).float().mean()),
+        "neighbors": float((votes.argmax(dim=1) == label[external]).float().mean()),
         "largest_class": float(torch.bincount(label[external]).max() / external.sum()),
         "head_trained_on": float((scored == label)[shared | candidate].float().mean()) if scored is not None else None,
         "head_external": float((scored == label)[external].float().mean()) if scored is not None else None,
@@ -143,9 +143,7 @@ def mean_rows(table: pl.DataFrame, name: str) -> list[dict[str, object]]:
 
 def gained(table: pl.DataFrame) -> list[dict[str, object]]:
     """Each run's accuracy by neighbors minus that of the tower it started from, paired by seed."""
-    by_run = {
-        run: table.filter(pl.col("run") == run).sort("seed")["neighbours"].to_numpy() for run in set(table["run"])
-    }
+    by_run = {run: table.filter(pl.col("run") == run).sort("seed")["neighbors"].to_numpy() for run in set(table["run"])}
     tests = {name: paired_test(by_run[NAMES[name]], by_run["untrained"]) for name in RUNS}
     return [
         {"run": NAMES[name], "difference": test.difference, "low": test.low, "high": test.high, "p": test.p}
@@ -174,7 +172,7 @@ def main() -> None:
     print_tables(result)
     if "docs" in sys.argv[2:]:
         image = HERE.parents[1] / "docs" / "images" / "paradigms.svg"
-        image.write_text(standalone(beside_figure(result, "wide")), encoding="utf-8")
+        image.write_text(standalone(side_by_side_figure(result, "wide")), encoding="utf-8")
 
 
 def print_tables(result: dict[str, object]) -> None:

@@ -31,7 +31,7 @@ from clipmem.score.summary import Scored
 
 HERE = Path(__file__).parent
 RUNS = ("independent", "balanced")
-STUDIES, N, NEIGHBOURS = 100, 300, 5
+STUDIES, N, NEIGHBORS = 100, 300, 5
 SPLITS = 40
 
 
@@ -50,7 +50,7 @@ def plant(seed: int, models: int) -> Study:
     rng = generator(seed, "study")
     influence = np.zeros((N, N))
     for i in range(N):
-        influence[i, rng.choice(N, NEIGHBOURS, replace=False)] = 0.05 * rng.normal(size=NEIGHBOURS)
+        influence[i, rng.choice(N, NEIGHBORS, replace=False)] = 0.05 * rng.normal(size=NEIGHBORS)
     np.fill_diagonal(influence, 0)
     shared, own = rng.normal(size=(models, 1)), rng.normal(size=(models, N))
     return Study(
@@ -120,8 +120,8 @@ def simulated(models: int, fraction: float) -> dict[str, object]:
             of_study.append(float(np.log(errors["balanced"][known].mean() / errors[kind][known].mean())))
     row: dict[str, object] = {"models": models, "fraction": fraction, "times": times}
     for kind, of_study in ratios.items():
-        centre, low, high = np.exp(interval_of(np.array(of_study))).tolist()
-        row |= {f"ratio_{kind}": centre, f"ratio_{kind}_low": low, f"ratio_{kind}_high": high}
+        center, low, high = np.exp(interval_of(np.array(of_study))).tolist()
+        row |= {f"ratio_{kind}": center, f"ratio_{kind}_low": low, f"ratio_{kind}_high": high}
     for name in ("unscored", "truth", "halves", "lost", "covers"):
         before, after = (np.array([of[name] for of in found[kind]]) for kind in RUNS)
         row |= {f"{name}_{kind}": float(of.mean()) for kind, of in zip(RUNS, (before, after), strict=True)}
@@ -237,8 +237,8 @@ def compared(table: pl.DataFrame, rows: list[dict[str, object]]) -> dict[str, fl
     both = scores[0].join(scores[1].select("uid", "balanced"), on="uid").filter(pl.col("independent").is_finite())
     for kind, chosen in (("single", pl.col("size") == 1), ("grouped", pl.col("size") > 1)):
         groups = both.filter(chosen).group_by("group").agg(pl.col(RUNS).mean()).sort("group")
-        centre, low, high = interval_of((groups["balanced"] - groups["independent"]).to_numpy()).tolist()
-        document |= {f"{kind}_groups": float(groups.height), f"{kind}_change": centre}
+        center, low, high = interval_of((groups["balanced"] - groups["independent"]).to_numpy()).tolist()
+        document |= {f"{kind}_groups": float(groups.height), f"{kind}_change": center}
         document |= {f"{kind}_low": low, f"{kind}_high": high}
         document |= {f"{kind}_{name}": float(groups[name].to_numpy().mean()) for name in RUNS}
     return document

@@ -127,10 +127,10 @@ def other_protocol(table: pl.DataFrame) -> list[dict[str, object]]:
             held: list[bool] = []
             for k in range(n):
                 rest = np.arange(n) != k
-                centre, sd = component(difference[rest], error[rest])
+                center, sd = component(difference[rest], error[rest])
                 # the shift is an estimate too; its error is that of a mean over the other pairs
                 variance = error[k] ** 2 + sd**2 + difference[rest].var(ddof=1) / (n - 1)
-                held.append(bool(abs(difference[k] - centre) <= stats.t.ppf((1 + level) / 2, n - 2) * variance**0.5))
+                held.append(bool(abs(difference[k] - center) <= stats.t.ppf((1 + level) / 2, n - 2) * variance**0.5))
             row |= {f"plain_{level:g}": float(plain.mean()), f"widened_{level:g}": float(np.mean(held))}
         # what 30 pairs can say of the last of these shares
         exact = stats.binomtest(sum(held), n).proportion_ci(method="exact")

@@ -14,7 +14,7 @@ from clipmem.base.sections import DataSection
 from clipmem.data import inspection
 from clipmem.data.sources import detect, open_source
 from clipmem.study.data_commands import export, inspect
-from clipmem.testing.tiny import picture, tiny_recipe
+from clipmem.testing.tiny import encoded_image, tiny_recipe
 from tests.e2e.test_cli import clip
 
 HOSTILE = [
@@ -32,11 +32,11 @@ HOSTILE = [
 
 
 def hostile_pairs(path):
-    """Pairs whose captions would do harm, one picture that does not decode, and one that stands there twice."""
+    """Pairs whose captions would do harm, one image that does not decode, and one that stands there twice."""
     captions = [[text] for text in HOSTILE] + [["a plain one", "another"], ["a"], ["b"]]
-    images = [picture(k) for k in range(len(captions))]
+    images = [encoded_image(k) for k in range(len(captions))]
     images[-1] = images[-2]
-    rows = pl.DataFrame({"image": [*images, picture(99)[:90]], "captions": [*captions, ["cut"]]})
+    rows = pl.DataFrame({"image": [*images, encoded_image(99)[:90]], "captions": [*captions, ["cut"]]})
     rows.write_parquet(path)
     return path
 
@@ -47,7 +47,7 @@ def hostile(tmp_path_factory):
 
 
 def harmless(text):
-    """Nothing in it can move a cursor, colour a screen, or turn the direction of writing."""
+    """Nothing in it can move a cursor, color a screen, or turn the direction of writing."""
     return not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]", text)
 
 
@@ -89,7 +89,7 @@ def test_inspect_as_json_is_the_same_document(hostile):
     [problem] = found["problems"]["reasons"]
     assert (problem["reason"], problem["count"]) == ("truncated image", 1)
     assert problem["examples"] == [{"source": str(hostile), "key": "13"}]
-    assert found["duplicates"]["exact"] == {"groups": 1, "pictures": 2, "of": 14}
+    assert found["duplicates"]["exact"] == {"groups": 1, "images": 2, "of": 14}
     assert found["usable"] is True
 
 
@@ -97,21 +97,21 @@ def test_inspect_of_the_shipped_pairs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = inspect("emoji", cost=False)
     assert (found["pairs"], found["source"]) == (1914, "emoji")
-    assert found["pictures"]["formats"] == {"WEBP": 1914}
+    assert found["images"]["formats"] == {"WEBP": 1914}
     assert found["problems"]["decoded"] == inspection.DECODED
     assert len(found["samples"]) == 5
-    assert found["duplicates"]["near"]["pictures"] > 0
+    assert found["duplicates"]["near"]["images"] > 0
 
 
 def test_a_sample_is_said_to_be_one_and_full_looks_at_all(tmp_path, monkeypatch):
     n = 40
-    images = [picture(k)[: 80 if k == 30 else None] for k in range(n)]
+    images = [encoded_image(k)[: 80 if k == 30 else None] for k in range(n)]
     path = tmp_path / "a.parquet"
     pl.DataFrame({"image": images, "captions": [f"thing {k}" for k in range(n)]}).write_parquet(path)
     for name, value in (("HEADERS", 16), ("DECODED", 8), ("RUN", 4)):
         monkeypatch.setattr(inspection, name, value)
     found = inspect(str(path), cost=False)
-    assert (found["pictures"]["read"], found["pictures"]["of"]) == (16, 40)
+    assert (found["images"]["read"], found["images"]["of"]) == (16, 40)
     assert 8 <= found["problems"]["decoded"] <= 9  # a header that does not read counts as tried
     full = inspect(str(path), cost=False, full=True)
     assert (full["problems"]["decoded"], full["problems"]["undecodable"]) == (40, 1)
@@ -144,7 +144,7 @@ def test_a_sample_is_of_places_that_are_there_each_once(n, most, run):
 
 
 def numbered(path, n):
-    rows = {"image": [picture(k, size=16) for k in range(n)], "captions": [f"thing {k}" for k in range(n)]}
+    rows = {"image": [encoded_image(k, size=16) for k in range(n)], "captions": [f"thing {k}" for k in range(n)]}
     pl.DataFrame(rows).write_parquet(path)
     return path
 
@@ -153,13 +153,12 @@ def test_inspect_exits_with_2_when_the_data_cannot_be_used(tmp_path):
     nothing = clip("data", "inspect", tmp_path)
     assert nothing.returncode == 2
     assert nothing.stderr.startswith("clipmem: [data] path: got ")
-    pl.DataFrame({"image": [picture(1)[:90]], "captions": ["cut"]}).write_parquet(tmp_path / "cut.parquet")
+    pl.DataFrame({"image": [encoded_image(1)[:90]], "captions": ["cut"]}).write_parquet(tmp_path / "cut.parquet")
     broken = clip("data", "inspect", tmp_path / "cut.parquet")
     assert broken.returncode == 2
     assert "1 truncated image" in " ".join(broken.stdout.split())
     assert broken.stderr.splitlines()[-1] == (
-        f"clipmem: {tmp_path / 'cut.parquet'}: got no picture that decodes, of 1, expected pictures. See the reasons "
-        "above."
+        f"clipmem: {tmp_path / 'cut.parquet'}: got no image that decodes, of 1, expected images. See the reasons above."
     )
     other = clip("data", "inspect", tmp_path, "--set", "train.lr=1")
     assert other.returncode == 2
@@ -181,7 +180,7 @@ def test_a_message_that_quotes_the_data_moves_no_cursor(tmp_path):
 
 
 @pytest.mark.parametrize("to", ["webdataset", "parquet", "imagefolder"])
-def test_exported_pairs_have_the_same_uids_pictures_and_captions(hostile, tmp_path, to):
+def test_exported_pairs_have_the_same_uids_images_and_captions(hostile, tmp_path, to):
     sentence = export(str(hostile), tmp_path / "out", to, shard=5)
     beside = tmp_path / "out-quarantine.parquet"
     assert sentence == (
@@ -209,7 +208,7 @@ def test_labels_and_groups_survive(tmp_path):
     columns = {"group_column": "who", "label_column": "kind", "object_column": "things"}
     pl.DataFrame(
         {
-            "image": [picture(k) for k in range(3)],
+            "image": [encoded_image(k) for k in range(3)],
             "captions": ["a", "b", "c"],
             "who": ["x", "x", "y"],
             "kind": ["cat", "", "dog"],
@@ -310,7 +309,7 @@ def test_a_list_that_cannot_be_made_is_one_line(finished, tmp_path, arguments, m
 def test_a_study_of_hostile_captions_harms_no_output(tmp_path):
     captions = [f"{HOSTILE[k % len(HOSTILE)]} {k}" if k % 3 else HOSTILE[k % len(HOSTILE)] for k in range(124)]
     path = tmp_path / "hostile.parquet"
-    rows = {"image": [picture(k) for k in range(124)], "captions": captions, "kind": captions}
+    rows = {"image": [encoded_image(k) for k in range(124)], "captions": captions, "kind": captions}
     pl.DataFrame(rows).write_parquet(path)
     recipe = tmp_path / "study.toml"
     settings = ["train.seeds=[0]", "train.epochs=1", f"data.path={str(path)!r}", "data.label_column=kind"]

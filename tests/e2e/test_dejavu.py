@@ -21,7 +21,7 @@ from tests.reference import loops_dejavu as loops
 def test_the_files_and_the_summary(finished, capsys):
     document = json.loads((finished.path / "evaluate" / "dejavu.json").read_text())
     assert finished.summary["dejavu"] == document
-    assert (document["neighbours"], document["public"], document["seeds"]) == (10, 20, [[0, 0], [1, 1]])
+    assert (document["neighbors"], document["public"], document["seeds"]) == (10, 20, [[0, 0], [1, 1]])
     assert set(document["two_model"]["roles"]) == {"candidate", "candidate, not planted", "independent", "shared"}
     assert document["two_model"]["planted"]["n"] == 4
     assert document["one_model"]["reference"]["name"].startswith("TF-IDF")
@@ -101,7 +101,7 @@ def test_objects_and_text_vectors_of_the_user(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(40, 4)).tolist()
     pl.DataFrame({"uid": uids, "embedding": vectors}).write_parquet(files["vectors"])
     own = (*settings, f"dejavu.objects={files['objects']}", f"dejavu.text_embeddings={files['vectors']}")
-    run = clipmem.run(tiny_recipe(*own, "dejavu.neighbours=3"), tmp_path / "with")
+    run = clipmem.run(tiny_recipe(*own, "dejavu.neighbors=3"), tmp_path / "with")
     found = run.summary["dejavu"]
     assert (found["objects"]["names"], found["floor"]) == (4, None)
     assert found["one_model"]["reference"]["file"] == "vectors.parquet"
@@ -111,8 +111,8 @@ def test_objects_and_text_vectors_of_the_user(tmp_path):
     # nothing else changed
     assert run.scores.equals(without.scores)
     # k > public: said in the document, the study goes through
-    few = clipmem.run(tiny_recipe(*own, "dejavu.neighbours=13"), tmp_path / "few").summary["dejavu"]
-    assert few["skipped"].startswith("dejavu.neighbours = 13 is more than the 12 public pictures")
+    few = clipmem.run(tiny_recipe(*own, "dejavu.neighbors=13"), tmp_path / "few").summary["dejavu"]
+    assert few["skipped"].startswith("dejavu.neighbors = 13 is more than the 12 public images")
     # a wrong file is refused before anything is made
     pl.DataFrame({"uid": ["0" * 32], "objects": ["x"]}).write_parquet(files["wrong"])
     with pytest.raises(InputError, match="which no pair has"):

@@ -20,7 +20,7 @@ from clipmem.data.sources import class_prompts
 from clipmem.embed import passes
 from clipmem.evaluate.classification import classification_metrics
 from clipmem.report.terminal import print_run
-from clipmem.testing.tiny import picture, tiny_recipe
+from clipmem.testing.tiny import encoded_image, tiny_recipe
 
 METRICS = {
     *(f"{task}_{name}" for task in ("zero_shot", "linear_probe") for name in ("acc1", "acc5", "mean_per_class_recall")),
@@ -40,7 +40,7 @@ def test_the_study_measures_f_and_g(finished):
     assert found["presentations"] == {"f": [160, 160], "g": [160, 160]}
     assert found["skipped"] == {}
     assert found["n"] | {"classes_in_test": 0} == {
-        "test": 20, "labelled": 20, "captions": 20, "probe_train": 60, "probe_test": 20, "classes": 9,
+        "test": 20, "labeled": 20, "captions": 20, "probe_train": 60, "probe_test": 20, "classes": 9,
         "classes_in_test": 0,
     }  # fmt: skip
     assert set(found["metrics"]) == {"f", "g"}
@@ -87,8 +87,8 @@ def test_summary_terminal_and_page_show_it(finished):
     assert 'id="utility"' in finished.report.read_text(encoding="utf-8")
 
 
-def labelled(path, n=40, classes=3, *, columns=("label",)):
-    rows = [{"bytes": picture(1000 + k), "path": f"{k}.png"} for k in range(n)]
+def labeled(path, n=40, classes=3, *, columns=("label",)):
+    rows = [{"bytes": encoded_image(1000 + k), "path": f"{k}.png"} for k in range(n)]
     table = {"image": rows}
     if "label" in columns:
         table["label"] = [f"n{k % classes}" for k in range(n)]
@@ -98,15 +98,15 @@ def labelled(path, n=40, classes=3, *, columns=("label",)):
     return path
 
 
-def test_a_labelled_source_and_the_models_of_a_run(finished, tmp_path, capsys):
+def test_a_labeled_source_and_the_models_of_a_run(finished, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished.path, run)
-    data, names, templates = labelled(tmp_path / "pictures.parquet"), tmp_path / "n.json", tmp_path / "t.txt"
+    data, names, templates = labeled(tmp_path / "images.parquet"), tmp_path / "n.json", tmp_path / "t.txt"
     names.write_text('{"n0": ["heart"], "n1": "flag", "n2": ["dog", "cat"], "n3": "car"}')
     templates.write_text("a {}\nthe {c}\n")
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
     evaluate(run, data=data, classnames=names, templates=templates)
-    found = read(run, "pictures")
+    found = read(run, "images")
     assert (found["classes"], found["templates"], found["prompts"]) == (
         ["n0", "n1", "n2", "n3"],
         ["a {}", "the {c}"],
@@ -114,36 +114,36 @@ def test_a_labelled_source_and_the_models_of_a_run(finished, tmp_path, capsys):
     )
     assert found["n"]["classes"] == 4
     assert found["n"]["classes_in_test"] == 3
-    assert found["n"]["labelled"] == 40
+    assert found["n"]["labeled"] == 40
     assert found["n"]["probe_train"] + found["n"]["probe_test"] == 40
     assert found["n"]["probe_train"] >= 24
     assert found["seeds"] == {"f": [0, 1], "g": [0, 1]}
     assert "acc5" not in str(found["metrics"])
-    assert found["skipped"] == {"retrieval": "the captions are the labels, which several pictures share"}
+    assert found["skipped"] == {"retrieval": "the captions are the labels, which several images share"}
     assert not [name for name in found["metrics"]["f"] if "retrieval" in name]
     assert {file: file.read_bytes() for file in before} == before
     shown = " ".join(capsys.readouterr().out.split())
     assert "Utility on 40 pairs" in shown
-    assert "Retrieval was not measured: the captions are the labels, which several pictures share." in shown
-    assert f"Written: {run / 'evaluate' / 'pictures.json'}" in shown
+    assert "Retrieval was not measured: the captions are the labels, which several images share." in shown
+    assert f"Written: {run / 'evaluate' / 'images.json'}" in shown
     evaluate(run, data=data, classnames=names, templates=templates, name="again")
     assert read(run, "again") == found
 
 
 def test_a_folder_of_classes(finished, tmp_path):
     for k in range(24):
-        file = tmp_path / "pictures" / ("cat", "dog", "cow")[k % 3] / f"{k}.png"
+        file = tmp_path / "images" / ("cat", "dog", "cow")[k % 3] / f"{k}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(picture(2000 + k))
+        file.write_bytes(encoded_image(2000 + k))
     model = str(finished.path / "models" / "g" / "seed-0")
-    evaluate(model=(model,), data=tmp_path / "pictures", out=tmp_path / "u.json")
+    evaluate(model=(model,), data=tmp_path / "images", out=tmp_path / "u.json")
     found = json.loads((tmp_path / "u.json").read_text())
-    assert (found["classes"], found["n"]["labelled"]) == (["cat", "cow", "dog"], 24)
-    assert found["skipped"] == {"retrieval": "the captions are the labels, which several pictures share"}
+    assert (found["classes"], found["n"]["labeled"]) == (["cat", "cow", "dog"], 24)
+    assert found["skipped"] == {"retrieval": "the captions are the labels, which several images share"}
 
 
 def test_models_by_address_and_captions(finished, tmp_path, capsys):
-    data = labelled(tmp_path / "p.parquet", columns=("label", "captions"))
+    data = labeled(tmp_path / "p.parquet", columns=("label", "captions"))
     model = str(finished.path / "models" / "f" / "seed-0")
     evaluate(model=(model,), data=data, caption_column="captions", out=tmp_path / "u.json")
     found = json.loads((tmp_path / "u.json").read_text())
@@ -175,7 +175,7 @@ def test_pairs_that_a_model_trained_on_are_left_out(finished, tmp_path):
     found, own = read(run, "rest"), read(run)
     assert found["left_out"] == 3
     assert found["n"]["test"] == 20
-    # the same pictures, of which the study scores the first caption only
+    # the same images, of which the study scores the first caption only
     same = "zero_shot_acc1"
     assert len(found["metrics"]["f"][same]["by_seed"]) == 2
     assert found["n"]["captions"] > own["n"]["captions"] == 20

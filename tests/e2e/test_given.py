@@ -18,7 +18,7 @@ from PIL import Image
 import clipmem
 from clipmem.base.errors import ClipmemWarning, InputError
 from clipmem.data.cache import open_cache
-from clipmem.data.views import as_float, normalise_pixels
+from clipmem.data.views import as_float, normalize_pixels
 from clipmem.embed import passes
 from clipmem.models import openclip
 from clipmem.store.folder import RunFolder
@@ -53,7 +53,7 @@ def test_the_models_of_a_four_way_run_score_as_they_did_there(finished, tmp_path
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Forty pairs, and two models that differ in everything: size of picture, width, statistics."""
+    """Forty pairs, and two models that differ in everything: size of image, width, statistics."""
     folder = tmp_path_factory.mktemp("world")
     write_parquet(folder / "pairs.parquet", 40)
     openclip.create("clipmem-micro", seed=1).save(folder / "small")
@@ -74,7 +74,7 @@ def mixed(world):
         return clipmem.run(recipe_of(["small"], ["large"], *DATA), world / "run")
 
 
-def test_models_of_two_sizes_read_their_own_pictures(world, mixed):
+def test_models_of_two_sizes_read_their_own_images(world, mixed):
     assert mixed.manifest["given"]["target"][0]["image_size"] == 32
     shapes = {name: open_cache(mixed.path / "cache" / name).shape for name in ("pixels.npy", "pixels-64.npy")}
     assert shapes == {"pixels.npy": (40, 32, 32, 3), "pixels-64.npy": (40, 64, 64, 3)}
@@ -89,7 +89,7 @@ def test_models_of_two_sizes_read_their_own_pictures(world, mixed):
         model.module.eval()
         with torch.inference_mode():
             pixels = as_float(torch.from_numpy(open_cache(mixed.path / "cache" / cache)[rows]))
-            image = model.encode_image(normalise_pixels(pixels, model.mean, model.std))[:, None].tolist()
+            image = model.encode_image(normalize_pixels(pixels, model.mean, model.std))[:, None].tolist()
             text = [model.encode_text(model.tokenize(own)).tolist() for own in captions]
         expected[side] = [
             reference.alignment(
@@ -239,7 +239,7 @@ def test_the_example_of_the_docs_runs(tmp_path):
 
 
 def test_models_of_every_address_in_one_study(world, tmp_path, monkeypatch):
-    """A checkpoint of a trainer with its averaged weights, and a model that squashes pictures of the same size."""
+    """A checkpoint of a trainer with its averaged weights, and a model that squashes images of the same size."""
     place = copied(world, tmp_path)
     monkeypatch.chdir(place)
     state = openclip.load(place / "small").module.state_dict()
@@ -251,8 +251,8 @@ def test_models_of_every_address_in_one_study(world, tmp_path, monkeypatch):
     document["preprocess_cfg"] |= {"resize_mode": "squash", "interpolation": "bilinear"}
     squash.write_text(json.dumps(document))
     wide = pl.read_parquet("pairs.parquet")
-    pictures = [widened(one["bytes"] if isinstance(one, dict) else one) for one in wide["image"]]
-    wide.with_columns(image=pl.Series(pictures, dtype=pl.Binary)).write_parquet("wide.parquet")
+    images = [widened(one["bytes"] if isinstance(one, dict) else one) for one in wide["image"]]
+    wide.with_columns(image=pl.Series(images, dtype=pl.Binary)).write_parquet("wide.parquet")
     targets = ["clipmem-micro@epoch_1.pt", "clipmem-micro@epoch_1.pt#ema"]
     settings = [*DATA[:1], "data.path=wide.parquet", *DATA[2:]]
     with pytest.warns(ClipmemWarning, match="says that it was trained with QuickGELU"):
@@ -274,7 +274,7 @@ def test_models_of_every_address_in_one_study(world, tmp_path, monkeypatch):
         row = {uid: k for k, uid in enumerate(run.pairs["uid"])}
         values = as_float(torch.from_numpy(open_cache(run.path / "cache" / cache)[[row[u] for u in run.splits["uid"]]]))
         with torch.inference_mode():
-            expected[seed] = model.encode_image(normalise_pixels(values, model.mean, model.std))
+            expected[seed] = model.encode_image(normalize_pixels(values, model.mean, model.std))
         found = passes.load(run.path / "embeddings" / "g" / f"seed-{seed}").image[:, 0]
         torch.testing.assert_close(found, expected[seed], rtol=0, atol=1e-5)
     # the first target and the first reference have the same weights
@@ -286,9 +286,9 @@ def test_models_of_every_address_in_one_study(world, tmp_path, monkeypatch):
 
 
 def widened(data):
-    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    image = Image.open(io.BytesIO(data)).convert("RGB")
     stream = io.BytesIO()
-    picture.resize((picture.width * 2, picture.height)).save(stream, "PNG")
+    image.resize((image.width * 2, image.height)).save(stream, "PNG")
     return stream.getvalue()
 
 

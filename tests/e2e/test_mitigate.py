@@ -64,7 +64,7 @@ def test_all_hooks_of_a_study(hooked, parent):
 def test_variants_are_those_of_the_pairs_that_train(hooked):
     folder = RunFolder(hooked.path)
     trained = set(hooked.splits.filter(pl.col("role") != "external")["uid"])
-    texts, pictures = folder.read("mitigate/caption_variants"), folder.read("mitigate/image_variants")
+    texts, images = folder.read("mitigate/caption_variants"), folder.read("mitigate/image_variants")
     assert set(texts["uid"]) <= trained
     captions = dict(hooked.pairs.select("uid", "captions").iter_rows())
     source = dict(hooked.splits.select("uid", "captions_from").iter_rows())
@@ -74,12 +74,12 @@ def test_variants_are_those_of_the_pairs_that_train(hooked):
         assert variant != caption
     variants = dict(hooked.pairs.select("uid", "variants").iter_rows())
     expected = [(uid, one) for uid in variants if uid in trained for one in variants[uid][:2]]
-    assert list(pictures.select("uid", "reference").iter_rows()) == expected
+    assert list(images.select("uid", "reference").iter_rows()) == expected
     cache = np.load(hooked.path / "cache" / "variants.npy", mmap_mode="r")
-    assert len(cache) == pictures.height
+    assert len(cache) == images.height
     from clipmem.data.decoding import decode
 
-    [data] = open_source(hooked.recipe.data).read([pictures["reference"][5]])
+    [data] = open_source(hooked.recipe.data).read([images["reference"][5]])
     assert np.array_equal(cache[5], decode(data, cache.shape[1]))
 
 

@@ -13,7 +13,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import dump_recipe
 from clipmem.store.folder import RunFolder
 from clipmem.study.loaded import STAGES
-from clipmem.testing.tiny import picture, tiny_recipe
+from clipmem.testing.tiny import encoded_image, tiny_recipe
 from tests.e2e.test_cli import clip
 from tests.e2e.test_survival_places import Saboteur
 
@@ -22,24 +22,24 @@ SETTINGS = ("train.seeds=[0]", "train.epochs=1", "data.source=parquet", "embed.v
 
 
 def bomb() -> bytes:
-    """A picture whose header says 20,000 x 20,000."""
+    """An image whose header says 20,000 x 20,000."""
     stream = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(stream, "PNG")
     return stream.getvalue()
 
 
 BROKEN = {
-    3: (picture(900)[:120], "a cut picture", "truncated image"),
+    3: (encoded_image(900)[:120], "a cut image", "truncated image"),
     17: (b"", "an empty file", "empty file"),
     40: (b"<html>404</html>", "an error page", "not an image of a known format"),
     77: (bomb(), "a bomb", "too many pixels"),
-    99: (picture(901), "", "empty caption"),
+    99: (encoded_image(901), "", "empty caption"),
 }
 
 
 def write(path, broken):
     """Write good records, and the broken ones between them."""
-    rows = [(picture(seed), f"thing number {seed}") for seed in range(GOOD)]
+    rows = [(encoded_image(seed), f"thing number {seed}") for seed in range(GOOD)]
     for place in sorted(broken):
         rows.insert(place, broken[place][:2])
     pl.DataFrame({"image": [data for data, _ in rows], "captions": [text for _, text in rows]}).write_parquet(path)
@@ -126,7 +126,7 @@ def stop():
 
 
 def test_too_few_that_are_left_is_said_with_the_reason(tmp_path):
-    broken = {place: (picture(900 + place)[:120], f"cut {place}", "") for place in range(10)}
+    broken = {place: (encoded_image(900 + place)[:120], f"cut {place}", "") for place in range(10)}
     path = write(tmp_path / "few.parquet", broken)
     settings = (*SETTINGS, f"data.path={str(path)!r}", "split.shared=75")  # 135 of 138, and 128 decode
     with pytest.raises(InputError) as error:
@@ -155,14 +155,14 @@ def test_mended_data_are_other_data(studies, tmp_path):
     write(path, {3: BROKEN[3]})
     with pytest.raises(InputError, match="stop here"):
         clipmem.run(recipe, tmp_path / "run", reporter=Saboteur("plan", stop))
-    write(path, {3: (picture(900), *BROKEN[3][1:])})
+    write(path, {3: (encoded_image(900), *BROKEN[3][1:])})
     with pytest.raises(InputError, match="was made with other data"):
         clipmem.run(recipe, tmp_path / "run")
     assert run.manifest["data_sha256"] != studies["good"].manifest["data_sha256"]
 
 
-def test_pixels_of_several_sizes_leave_out_the_same_pictures(tmp_path):
-    from clipmem.base.pictures import Geometry
+def test_pixels_of_several_sizes_leave_out_the_same_images(tmp_path):
+    from clipmem.base.images import Geometry
     from clipmem.base.progress import Quiet
     from clipmem.data.sources import open_source
     from clipmem.study.decoding import decode_pairs

@@ -1,4 +1,4 @@
-"""`clipmem score` and `embed`: against open_clip alone, against a study, broken pictures, a kill, the terminal."""
+"""`clipmem score` and `embed`: against open_clip alone, against a study, broken images, a kill, the terminal."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from clipmem.base.errors import InputError
 from clipmem.cli import main
 from clipmem.models import openclip
 from clipmem.testing import reference
-from clipmem.testing.tiny import picture, write_parquet
+from clipmem.testing.tiny import encoded_image, write_parquet
 from tests.e2e.test_given import recipe_of
 
 N = 36
@@ -29,23 +29,23 @@ CAPTIONS = [[f"thing number {k}", f"a {'long ' * (k % 5)}caption of {k}"] for k 
 
 
 def photograph(seed):
-    """A picture of one of four shapes, in one of three formats."""
+    """An image of one of four shapes, in one of three formats."""
     size = [(70, 40), (33, 90), (64, 64), (31, 37)][seed % 4]
-    image = Image.open(io.BytesIO(picture(seed, size=96))).resize(size)
+    image = Image.open(io.BytesIO(encoded_image(seed, size=96))).resize(size)
     stream = io.BytesIO()
     image.save(stream, ["PNG", "JPEG", "WEBP"][seed % 3], **({"lossless": True} if seed % 3 == 2 else {}))
     return stream.getvalue()
 
 
 def write_pairs(path, order, *, broken=()):
-    images = [b"\x89PNG\r\n\x1a\n no picture %d" % k if k in broken else photograph(k) for k in order]
+    images = [b"\x89PNG\r\n\x1a\n no image %d" % k if k in broken else photograph(k) for k in order]
     pl.DataFrame({"image": images, "captions": [CAPTIONS[k] for k in order]}).write_parquet(path)
     return str(path)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Pairs, held-out pairs, and three models: two widths and two sizes of picture."""
+    """Pairs, held-out pairs, and three models: two widths and two sizes of image."""
     folder = tmp_path_factory.mktemp("world")
     write_pairs(folder / "pairs.parquet", range(28))
     write_pairs(folder / "bank.parquet", range(28, N))
@@ -67,7 +67,7 @@ def scored(world):
 
 
 def by_open_clip(folder, rows):
-    """Embeddings of pairs by nothing but open_clip's public calls, one picture and one caption at a time."""
+    """Embeddings of pairs by nothing but open_clip's public calls, one image and one caption at a time."""
     model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     model.eval()
@@ -153,7 +153,7 @@ def test_bf16_is_near(world, scored):
     np.testing.assert_allclose(ours["clipmem"], scored["clipmem"], rtol=0, atol=0.05)
 
 
-def test_broken_pictures_are_listed_and_the_others_score_as_without_them(world, scored, tmp_path):
+def test_broken_images_are_listed_and_the_others_score_as_without_them(world, scored, tmp_path):
     write_pairs(tmp_path / "pairs.parquet", range(28), broken=(3, 17))
     write_pairs(tmp_path / "bank.parquet", [*range(28, N), 3], broken=(3,))
     out = tmp_path / "scores.parquet"
@@ -188,7 +188,7 @@ def test_broken_pictures_are_listed_and_the_others_score_as_without_them(world, 
     )
 
 
-def test_data_or_a_bank_of_broken_pictures_alone_is_an_error(world, tmp_path):
+def test_data_or_a_bank_of_broken_images_alone_is_an_error(world, tmp_path):
     write_pairs(tmp_path / "broken.parquet", range(3), broken=range(3))
     broken = str(tmp_path / "broken.parquet")
     models = [str(world / "small"), str(world / "large")]

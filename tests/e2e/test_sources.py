@@ -35,7 +35,7 @@ def test_every_format_gives_the_same_scores(runs):
         assert run.manifest["data_sha256"] == first.manifest["data_sha256"]
 
 
-def test_pictures_of_a_finished_run_are_read_from_its_source(runs):
+def test_images_of_a_finished_run_are_read_from_its_source(runs):
     found = [run.images(sorted(run.scores["uid"])[:5]) for run in runs.values()]
     assert found[0] == found[1] == found[2]
     assert len(found[0]) == 5

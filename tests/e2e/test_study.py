@@ -85,7 +85,7 @@ def test_columns_add_up(finished):
     other = pl.col("g_positive") - pl.col("g_image_bank") - pl.col("g_text_bank")
     assert scores.select((whole - other - pl.col("clipmem")).abs().max()).item() < 1e-12
     assert (
-        scores.select((pl.col("clipmem_norm") * finished.summary["normaliser"] - pl.col("clipmem")).abs().max()).item()
+        scores.select((pl.col("clipmem_norm") * finished.summary["normalizer"] - pl.col("clipmem")).abs().max()).item()
         < 1e-12
     )
     assert scores.filter((pl.col("low") > pl.col("clipmem")) | (pl.col("high") < pl.col("clipmem"))).height == 0

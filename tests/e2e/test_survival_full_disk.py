@@ -94,7 +94,7 @@ def test_full_at_several_moments_of_a_stage(finished, disk, fresh, monkeypatch, 
     assert contents(place / "run") == contents(finished.path)
 
 
-# full while pictures are decoded, tables written, a model written; test_cli has a shorter one
+# full while images are decoded, tables written, a model written; test_cli has a shorter one
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["256k", "8m"])
 def test_the_command_says_so_and_a_second_one_completes(finished, tmp_path, disk, size):

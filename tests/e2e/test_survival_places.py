@@ -119,7 +119,7 @@ def test_a_shard_that_is_gone_when_a_study_goes_on(tmp_path):
     assert clipmem.run(recipe, out).summary["roles"]["candidate"]["n"] == 20
 
 
-def test_pictures_that_vanish_before_they_are_decoded_or_trained_on(tmp_path):
+def test_images_that_vanish_before_they_are_decoded_or_trained_on(tmp_path):
     recipe, out = parquet_recipe(tmp_path), tmp_path / "run"
     cache = out / "cache" / "pixels.npy"
     with pytest.raises(InputError) as caught:

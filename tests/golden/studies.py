@@ -34,7 +34,7 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "objective supervised": (_SUPERVISED, "score.alignment=sslmem-image", "embed.views=3", *_ONE),
     "objective simclr": (*_SIMCLR, *_ONE),
     "subsample, confidence": ("protocol=subsample", "subsample.models=6", _SUPERVISED, "score.alignment=confidence"),
-    "augmented": ("train.flip=0.5", "train.colour=0.5", "train.grayscale=0.2", "train.crop_scale=[0.5,1.0]", *_ONE),
+    "augmented": ("train.flip=0.5", "train.color=0.5", "train.grayscale=0.2", "train.crop_scale=[0.5,1.0]", *_ONE),
     "several captions, views": ("train.captions=3", "embed.views=2", *_ONE),
     "text noise, post": ("mitigate.text_noise.std=0.1", *_ONE),
     "text noise, pre": ("mitigate.text_noise.std=0.1", "mitigate.text_noise.place=pre", *_ONE),

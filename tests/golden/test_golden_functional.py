@@ -24,7 +24,7 @@ from clipmem.functional import (
     compare_groups,
     noise_floor,
     pair_means,
-    range_normalise,
+    range_normalize,
     seed_interval,
     spearman,
 )
@@ -56,7 +56,7 @@ def compute():
     found = recall_at_k(waves(3.0, 6, 4), waves(4.0, 9, 4), text_pair, ks=(1, 2))
     return {
         "clipmem": values.tolist(),
-        "normaliser": range_normalise(scores, torch.arange(6) < 4)[1],
+        "normalizer": range_normalize(scores, torch.arange(6) < 4)[1],
         "seed_stderr": spread.stderr.tolist(),
         "seed_low": spread.low.tolist(),
         "seed_high": spread.high.tolist(),

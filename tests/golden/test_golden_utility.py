@@ -30,11 +30,11 @@ def waves(start, *shape):
 
 
 def compute():
-    """Forty pictures of six classes, each with two prompts; the first 30 train the probe."""
+    """Forty images of six classes, each with two prompts; the first 30 train the probe."""
     labels, groups = np.arange(40) * 7 % CLASSES, np.arange(40) // 2
-    centres = waves(1.0, CLASSES, 5)
-    image = centres[torch.from_numpy(labels)] + waves(2.0, 40, 5)
-    prompts = torch.cat([centres, centres]) + 0.5 * waves(3.0, 2 * CLASSES, 5)
+    centers = waves(1.0, CLASSES, 5)
+    image = centers[torch.from_numpy(labels)] + waves(2.0, 40, 5)
+    prompts = torch.cat([centers, centers]) + 0.5 * waves(3.0, 2 * CLASSES, 5)
     classes = class_embeddings(prompts, torch.arange(2 * CLASSES) % CLASSES, CLASSES)
     ranks = zero_shot_ranks(image, classes, labels)
     probe = linear_probe(image[:30].numpy(), labels[:30], groups[:30], image[30:].numpy(), labels[30:], seed=0)

@@ -14,7 +14,7 @@ from clipmem.data.views import draw_crops, render
 from clipmem.embed import passes
 from clipmem.models import openclip
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.paired import TrainingSet
 
@@ -25,7 +25,7 @@ pytestmark = [
 
 N = 24
 UIDS = tuple(f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(N))
-PIXELS = np.stack([decode(picture(k), size=32, name=str(k)) for k in range(N)])
+PIXELS = np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(N)])
 DATA = TrainingData(PIXELS, np.arange(N), [[f"thing number {k}"] for k in range(N)])
 PLAN = TrainingSet("f", 0, UIDS, N)
 

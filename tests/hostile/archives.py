@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from tests.hostile.case import ACCEPTED, EITHER, REFUSED, TRAP, Case, group
 
 PAIRS = 8
@@ -25,7 +25,7 @@ def _pairs(count: int = PAIRS, name: str = "{:04d}") -> list[tuple[str, bytes]]:
     return [
         member
         for k in range(count)
-        for member in ((f"{name.format(k)}.png", picture(k)), (f"{name.format(k)}.txt", f"thing {k}".encode()))
+        for member in ((f"{name.format(k)}.png", encoded_image(k)), (f"{name.format(k)}.txt", f"thing {k}".encode()))
     ]
 
 
@@ -73,22 +73,22 @@ def tar_cases(rng: random.Random) -> Iterator[Case]:
         "names that begin with ./": (_pairs(name="./{:d}"), PAIRS),
         "names that climb": (_pairs(name="../../{:d}"), PAIRS),
         "absolute names": (_pairs(name="/etc/{:d}"), PAIRS),
-        "a second image under one key": ([*good[:2], ("0000.jpg", picture(99)), *good[2:]], PAIRS + 1),
+        "a second image under one key": ([*good[:2], ("0000.jpg", encoded_image(99)), *good[2:]], PAIRS + 1),
         "an image without text": (good[:-1], PAIRS),
         "a text without image": ([*good, ("lonely.txt", b"words")], PAIRS + 1),
         "an empty image": ([*good, ("e.png", b""), ("e.txt", b"thing")], PAIRS + 1),
-        "an empty text": ([*good, ("e.png", picture(50)), ("e.txt", b"")], PAIRS + 1),
-        "a text that is not UTF-8": ([*good, ("e.png", picture(50)), ("e.txt", b"\xff\xfe\xfa")], PAIRS + 1),
-        "broken JSON": ([*good, ("e.png", picture(50)), ("e.json", b"{broken")], PAIRS + 1),
-        "JSON that is a list": ([*good, ("e.png", picture(50)), ("e.json", b"[1]")], PAIRS + 1),
-        "JSON nested deeply": ([*good, ("e.png", picture(50)), ("e.json", b"[" * 50_000)], PAIRS + 1),
+        "an empty text": ([*good, ("e.png", encoded_image(50)), ("e.txt", b"")], PAIRS + 1),
+        "a text that is not UTF-8": ([*good, ("e.png", encoded_image(50)), ("e.txt", b"\xff\xfe\xfa")], PAIRS + 1),
+        "broken JSON": ([*good, ("e.png", encoded_image(50)), ("e.json", b"{broken")], PAIRS + 1),
+        "JSON that is a list": ([*good, ("e.png", encoded_image(50)), ("e.json", b"[1]")], PAIRS + 1),
+        "JSON nested deeply": ([*good, ("e.png", encoded_image(50)), ("e.json", b"[" * 50_000)], PAIRS + 1),
         "capital endings": ([(name.upper(), data) for name, data in good], PAIRS),
         "members out of order": (sorted(good, key=lambda member: rng.random()), PAIRS),
         "names of 90 characters": (_pairs(name="x" * 90 + "{:d}"), PAIRS),
         "names in other scripts": (_pairs(name="фото-写真-{:d}"), PAIRS),
         "names with control characters": (_pairs(name="\x1b[2J{:d}"), PAIRS),
         "a pickle beside each": ([*good, ("0000.pyd", b"cos\nsystem\n(S'touch " + TRAP.encode() + b"'\ntR.")], PAIRS),
-        "masks beside each": ([*good, *((f"{k:04d}.seg.png", picture(70 + k)) for k in range(PAIRS))], PAIRS),
+        "masks beside each": ([*good, *((f"{k:04d}.seg.png", encoded_image(70 + k)) for k in range(PAIRS))], PAIRS),
         "the same member twice": ([*good, *good[:2]], PAIRS + 1),
     }  # fmt: skip
     for name, (members, records) in extra.items():
@@ -130,7 +130,7 @@ def _parquet(columns: dict[str, object], **options: object) -> bytes:
 @group("Parquet")
 def parquet_cases(rng: random.Random) -> Iterator[Case]:
     """Tables of images or of paths."""
-    images = [picture(k) for k in range(PAIRS)]
+    images = [encoded_image(k) for k in range(PAIRS)]
     captions = [f"thing {k}" for k in range(PAIRS)]
     hollow = {"bytes": None, "path": None}
     structs = [{"bytes": data, "path": None} for data in images]

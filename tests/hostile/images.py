@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from tests.hostile.case import ACCEPTED, EITHER, REFUSED, TRAP, Case, group
 
 GOOD = 5
@@ -24,7 +24,7 @@ def _folder(more: dict[str, bytes]) -> Callable[[Path], object]:
         folder = work / "photos"
         folder.mkdir()
         for k in range(GOOD):
-            (folder / f"{k}.png").write_bytes(picture(k))
+            (folder / f"{k}.png").write_bytes(encoded_image(k))
             (folder / f"{k}.txt").write_text(f"thing {k}")
         for name, data in more.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -58,20 +58,20 @@ def _tiff(array: np.ndarray) -> bytes:
 @group("images")
 def image_cases(rng: random.Random) -> Iterator[Case]:
     """Odd images among good ones: each is used, or listed with a reason."""
-    grey = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)
-    rgb = np.stack([grey, grey.T, 255 - grey], axis=-1)
-    png, jpeg = picture(77), picture(77, form="JPEG")
-    more = [Image.fromarray(grey)] * 3
+    gray = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)
+    rgb = np.stack([gray, gray.T, 255 - gray], axis=-1)
+    png, jpeg = encoded_image(77), encoded_image(77, form="JPEG")
+    more = [Image.fromarray(gray)] * 3
     odd: dict[str, tuple[str, bytes]] = {
         "a palette": ("x.png", _saved("P", "PNG", rgb)),
         "one bit": ("x.png", _saved("1", "PNG", rgb)),
         "transparency": ("x.png", _saved("RGBA", "PNG", rgb)),
-        "grey and transparency": ("x.png", _saved("LA", "PNG", rgb)),
+        "gray and transparency": ("x.png", _saved("LA", "PNG", rgb)),
         "CMYK": ("x.jpg", _saved("CMYK", "JPEG", rgb)),
         "Lab": ("x.tif", _saved("LAB", "TIFF", rgb)),
-        "16-bit grey": ("x.png", _tiff(grey.astype(np.uint16) * 257)),
-        "32-bit integers": ("x.tif", _tiff(grey.astype(np.int32) * 65_537)),
-        "floating-point": ("x.tif", _tiff(grey.astype(np.float32))),
+        "16-bit gray": ("x.png", _tiff(gray.astype(np.uint16) * 257)),
+        "32-bit integers": ("x.tif", _tiff(gray.astype(np.int32) * 65_537)),
+        "floating-point": ("x.tif", _tiff(gray.astype(np.float32))),
         "an animation": ("x.gif", _saved("P", "GIF", rgb, save_all=True, append_images=more)),
         "one pixel": ("x.png", _saved("RGB", "PNG", rgb[:1, :1])),
         "one row": ("x.png", _saved("RGB", "PNG", np.repeat(rgb[:1], 60, axis=1))),
@@ -127,12 +127,12 @@ def _crowd(work: Path) -> None:
 @group("folders")
 def folder_cases(rng: random.Random) -> Iterator[Case]:
     """Sidecars and metadata that do not fit the images."""
-    png = picture(99)
-    versions = {"p.v1.png": png, "p.v1.txt": b"a", "p.v2.png": picture(98), "p.v2.txt": b"b"}
+    png = encoded_image(99)
+    versions = {"p.v1.png": png, "p.v1.txt": b"a", "p.v2.png": encoded_image(98), "p.v2.txt": b"b"}
     folders: dict[str, tuple[dict[str, bytes], int]] = {
         "an image without text": ({"x.png": png}, GOOD + 1),
         "a text without image": ({"x.txt": b"words"}, GOOD + 1),
-        "two images of one stem": ({"x.png": png, "x.jpg": picture(98, form="JPEG"), "x.txt": b"words"}, GOOD + 2),
+        "two images, one stem": ({"x.png": png, "x.jpg": encoded_image(98, form="JPEG"), "x.txt": b"words"}, GOOD + 2),
         "dotted names": ({"photo.v2.png": png, "photo.v2.txt": b"words"}, GOOD + 1),
         "dotted names, two versions": (versions, GOOD + 2),
         "a text of blank lines": ({"x.png": png, "x.txt": b"\n\n  \n"}, GOOD + 1),

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.hostile.case import ACCEPTED, REFUSED, TRAP, Case, group
-from tests.hostile.tables import pictures
+from tests.hostile.tables import images
 
 _MODEL = "clipmem-micro"
 
@@ -63,7 +63,7 @@ def _file(name: str, data: Callable[[], bytes]) -> Callable[[Path], object]:
 
 
 def _pairs(work: Path) -> None:
-    pictures(work)
+    images(work)
     (work / "pairs.csv").write_text("image,caption\n" + "".join(f"{k}.png,thing {k}\n" for k in range(8)))
 
 

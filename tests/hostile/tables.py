@@ -4,10 +4,10 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from tests.hostile.case import ACCEPTED, REFUSED, Case, group
 
-PICTURES = 8
+IMAGES = 8
 HOSTILE_CAPTIONS = [
     "<script>alert(1)</script>", "\x1b[2J\x1b]0;owned\x07", "\u202egnp.exe", '=HYPERLINK("http://x/","y")',
     "<img src=x onerror=alert(1)>", "{{ 7*7 }}", "%s%s%n", "'; DROP TABLE pairs; --", "a" * 90_000, "\u0000nul",
@@ -15,21 +15,21 @@ HOSTILE_CAPTIONS = [
 ]  # fmt: skip
 
 
-def pictures(work: Path, count: int = PICTURES) -> None:
+def images(work: Path, count: int = IMAGES) -> None:
     """Write images named 0.png and so on."""
     for k in range(count):
-        (work / f"{k}.png").write_bytes(picture(k))
+        (work / f"{k}.png").write_bytes(encoded_image(k))
 
 
 def _rows(separator: str = ",", header: str = "image{}caption", quote: str = "") -> list[str]:
-    return [header.format(separator), *(f"{k}.png{separator}{quote}thing number {k}{quote}" for k in range(PICTURES))]
+    return [header.format(separator), *(f"{k}.png{separator}{quote}thing number {k}{quote}" for k in range(IMAGES))]
 
 
 def with_images(name: str, data: bytes) -> Callable[[Path], object]:
     """Return what writes the images, and a file beside them."""
 
     def make(work: Path) -> None:
-        pictures(work)
+        images(work)
         (work / name).write_bytes(data)
 
     return make
@@ -61,14 +61,14 @@ def csv_cases(rng: random.Random) -> Iterator[Case]:
         "blank lines": joined([line for row in good for line in (row, "")]),
         "spaces in the header": joined(_rows(header=" image {} caption ")),
         "a header in capitals": joined(_rows(header="IMAGE{}CAPTION")),
-        "captions with commas, last": joined([good[0], *(f"{k}.png,one, two, {k}" for k in range(PICTURES))]),
-        "line breaks in quotes": joined([good[0], *(f'{k}.png,"one\ntwo {k}"' for k in range(PICTURES))]),
-        "doubled quotes": joined([good[0], *(f'{k}.png,"a ""good"" {k}"' for k in range(PICTURES))]),
+        "captions with commas, last": joined([good[0], *(f"{k}.png,one, two, {k}" for k in range(IMAGES))]),
+        "line breaks in quotes": joined([good[0], *(f'{k}.png,"one\ntwo {k}"' for k in range(IMAGES))]),
+        "doubled quotes": joined([good[0], *(f'{k}.png,"a ""good"" {k}"' for k in range(IMAGES))]),
         "the same image twice": joined([*good, "0.png,again"]),
         "the same row twice": joined([*good, good[1]]),
     }
     for name, data in whole.items():
-        records = PICTURES + ("twice" in name)
+        records = IMAGES + ("twice" in name)
         yield Case(name, inspect("pairs.csv"), with_images("pairs.csv", data), ACCEPTED, records)
     damaged: dict[str, list[str]] = {
         "a quote that is not closed, first row": [good[0], '0.png,"thing', *good[2:]],
@@ -93,7 +93,7 @@ def csv_cases(rng: random.Random) -> Iterator[Case]:
         "spaces only": [*good[:4], "   ", *good[4:]],
     }
     for name, lines in damaged.items():
-        records = PICTURES + (name in {"a comment line", "spaces only"})
+        records = IMAGES + (name in {"a comment line", "spaces only"})
         yield Case(name, inspect("pairs.csv"), with_images("pairs.csv", joined(lines)), ACCEPTED, records)
     for caption in HOSTILE_CAPTIONS:
         lines = [good[0], '0.png,"' + caption.replace('"', '""') + '"', *good[2:]]
@@ -102,12 +102,12 @@ def csv_cases(rng: random.Random) -> Iterator[Case]:
             inspect("pairs.csv"),
             with_images("pairs.csv", joined(lines)),
             ACCEPTED,
-            PICTURES,
+            IMAGES,
         )
         plain = ["data", "inspect", "pairs.csv", "--no-cost"]
         if "\x1b" in caption or "\u202e" in caption:
             yield Case(f"caption {caption[:24]!r}, shown", plain, with_images("pairs.csv", joined(lines)), ACCEPTED)
-    yield Case("no header", inspect("pairs.csv"), with_images("pairs.csv", joined(good[1:])), ACCEPTED, PICTURES)
+    yield Case("no header", inspect("pairs.csv"), with_images("pairs.csv", joined(good[1:])), ACCEPTED, IMAGES)
     refused: dict[str, bytes] = {
         "header foo,bar": joined(_rows(header="foo{}bar")),
         "a header alone": joined(good[:1]),

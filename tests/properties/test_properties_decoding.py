@@ -9,7 +9,7 @@ from PIL import Image
 
 from clipmem.data import decoding
 from clipmem.data.decoding import FORMATS, DecodeError, Header, decode, read_header
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 
 REASONS = {
     decoding.EMPTY,
@@ -23,7 +23,7 @@ REASONS = {
 
 
 def _files():
-    image = Image.open(io.BytesIO(picture(3)))
+    image = Image.open(io.BytesIO(encoded_image(3)))
     exif = Image.Exif()
     exif[0x0112] = 6
     for form in FORMATS:

@@ -136,7 +136,7 @@ def test_the_sketch_keeps_its_error_bound(seed, n, units, decade):
 
 @PROFILE
 @given(seeds, st.integers(1, 9), st.integers(1, 12), st.integers(1, 12))
-def test_neighbours_do_not_depend_on_blocks(seed, q, p, block):
+def test_neighbors_do_not_depend_on_blocks(seed, q, p, block):
     rng = torch.Generator().manual_seed(seed)
     query, public = rows(rng, q, 2).round(decimals=1) + 0.05, rows(rng, p, 2).round(decimals=1) + 0.05
     whole, found = nearest(query, public, p, block=1000), nearest(query, public, p, block=block)

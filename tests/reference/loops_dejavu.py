@@ -1,4 +1,4 @@
-"""Slow references of a study's Déjà Vu memorization: captions, nearest pictures, objects, gaps, tops, text neighbours.
+"""Slow references of a study's Déjà Vu memorization: captions, nearest images, objects, gaps, tops, text neighbors.
 
 As `tests.reference.loops`: plain loops; no code in common with `clipmem.functional` or
 `clipmem.evaluate`.
@@ -19,10 +19,10 @@ def _mean_unit(rows: Sequence[Row]) -> list[float]:
     return [fsum(column) / len(units) for column in zip(*units, strict=True)]
 
 
-def predicted_objects(neighbours: Sequence[int], objects: Sequence[set[str]], top: int | None = None) -> set[str]:
-    """Objects of the neighbours: all, or the most frequent; equal ones by the nearer neighbour, then by name."""
-    count = Counter(name for row in neighbours for name in objects[row])
-    first = {name: min(rank for rank, row in enumerate(neighbours) if name in objects[row]) for name in count}
+def predicted_objects(neighbors: Sequence[int], objects: Sequence[set[str]], top: int | None = None) -> set[str]:
+    """Objects of the neighbors: all, or the most frequent; equal ones by the nearer neighbor, then by name."""
+    count = Counter(name for row in neighbors for name in objects[row])
+    first = {name: min(rank for rank, row in enumerate(neighbors) if name in objects[row]) for name in count}
     return set(sorted(count, key=lambda name: (-count[name], first[name], name))[:top])
 
 
@@ -37,11 +37,11 @@ def dejavu_study(
     """Population precision, population recall and AUC gap of f and g, from their embeddings on.
 
     Args:
-        target: Under f, the captions of each pair and the views of each public picture.
+        target: Under f, the captions of each pair and the views of each public image.
         reference: The same under g.
-        true: Objects in the picture of each pair.
-        public: Objects in each public picture.
-        k: Neighbours.
+        true: Objects in the image of each pair.
+        public: Objects in each public image.
+        k: Neighbors.
         top: How many objects are predicted; None: all.
 
     Returns:
@@ -49,8 +49,8 @@ def dejavu_study(
     """
     guesses: list[list[set[str]]] = []
     for captions, images in (target, reference):
-        pictures = [_mean_unit(views) for views in images]
-        near = [nearest(_mean_unit(own), pictures, k) for own in captions]
+        means = [_mean_unit(views) for views in images]
+        near = [nearest(_mean_unit(own), means, k) for own in captions]
         guesses.append([predicted_objects(rows, public, top) for rows in near])
     return dejavu_gaps(true, guesses[0], guesses[1])
 
@@ -75,7 +75,7 @@ def top_gaps(copies: Sequence[tuple[float, float, float, float]], fraction: floa
     return p_f - p_g, r_f - r_g, f_score(p_f, r_f) - f_score(p_g, r_g)
 
 
-def text_neighbours(query: Sequence[str], public: Sequence[Sequence[str]], k: int) -> list[int]:
+def text_neighbors(query: Sequence[str], public: Sequence[Sequence[str]], k: int) -> list[int]:
     """Rows of the public pairs whose captions share most runs of 2 to 4 characters with a pair's, by TF-IDF.
 
     A run lies inside a word with a space on either side; idf = ln((1 + P) / (1 + P_r)) + 1; captions are unit vectors,

@@ -34,7 +34,7 @@ def view_distance(clean: Row, views: Sequence[Row]) -> float:
     return _mean([sqrt(fsum((a - b) ** 2 for a, b in zip(origin, unit(view), strict=True))) for view in views])
 
 
-def range_normalise(values: Row) -> list[float]:
+def range_normalize(values: Row) -> list[float]:
     """Divide by max - min, without a shift: the last lines of the published SSLMem and LayerMem scripts."""
     spread = max(values) - min(values)
     return [value / spread for value in values]
@@ -103,8 +103,8 @@ def jackknife_stderr(values: Row, member: Sequence[bool]) -> float:
         for out in rows:
             keep = [r for r in range(len(values)) if r != out]
             left.append(in_out([values[r] for r in keep], [member[r] for r in keep]))
-        centre = _mean(left)
-        total += (len(rows) - 1) / len(rows) * fsum((value - centre) ** 2 for value in left)
+        center = _mean(left)
+        total += (len(rows) - 1) / len(rows) * fsum((value - center) ** 2 for value in left)
     return sqrt(total)
 
 

@@ -27,7 +27,7 @@ def class_embeddings(text: Sequence[Row], prompt_class: Sequence[int], classes: 
 def zero_shot_ranks(
     image: Sequence[Row], classes: Sequence[Row], labels: Sequence[int], *, tie: float = 1e-12
 ) -> list[float]:
-    """Count the classes that lie nearer to each picture than its own, and half of those that lie as near."""
+    """Count the classes that lie nearer to each image than its own, and half of those that lie as near."""
     ranks: list[float] = []
     for row, label in zip(image, labels, strict=True):
         own = similarity(row, classes[label])
@@ -37,7 +37,7 @@ def zero_shot_ranks(
 
 
 def classification_metrics(ranks: Row, labels: Sequence[int]) -> dict[str, float]:
-    """Count the pictures whose class is first, or among the first five, and average over the classes that occur."""
+    """Count the images whose class is first, or among the first five, and average over the classes that occur."""
     recalls: list[float] = []
     for c in sorted(set(labels)):
         own = [rank for rank, label in zip(ranks, labels, strict=True) if label == c]
@@ -52,7 +52,7 @@ def classification_metrics(ranks: Row, labels: Sequence[int]) -> dict[str, float
 def logistic_regression(
     features: Sequence[Row], labels: Sequence[int], classes: int, c: float, *, step: float, steps: int
 ) -> tuple[list[list[float]], list[float]]:
-    """Minimise C Σ_i -log softmax(W x_i + b)_{y_i} + ½ ||W||² from zero, by gradient steps of one size.
+    """Minimize C Σ_i -log softmax(W x_i + b)_{y_i} + ½ ||W||² from zero, by gradient steps of one size.
 
     Returns:
         Weights, shape (classes, d), and intercepts, shape (classes,).
@@ -77,7 +77,7 @@ def logistic_regression(
 
 
 def text_recall_by_chance(captions: Sequence[int], k: int) -> float:
-    """Average, over pictures, the probability that one of its captions is among the first k of all in random order."""
+    """Average, over images, the probability that one of its captions is among the first k of all in random order."""
     every = sum(captions)
     missed = [comb(every - own, k) / comb(every, k) if k <= every else 0.0 for own in captions]
     return fsum(1 - one for one in missed) / len(captions)

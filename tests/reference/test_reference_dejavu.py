@@ -1,4 +1,4 @@
-"""Déjà Vu of a study against loops written from its equations: gaps, tops of bootstrap draws, text neighbours."""
+"""Déjà Vu of a study against loops written from its equations: gaps, tops of bootstrap draws, text neighbors."""
 
 import sys
 
@@ -34,7 +34,7 @@ def labels(seed):
     objects[3] = []  # a candidate that does not count
     role = np.array(ROLES)[np.random.default_rng(99).permutation(len(ROLES))]
     planted = (role == "candidate") & (np.cumsum(role == "candidate") <= 3)
-    return stage.Labelled(
+    return stage.Labeled(
         [f"{i:032x}" for i in range(len(ROLES))],
         role,
         np.arange(len(ROLES)) // 2,
@@ -51,23 +51,23 @@ def in_lists(model, where):
 
 @pytest.mark.parametrize(("k", "top"), [(1, 0), (4, 0), (9, 2), (3, 1)])
 def test_the_stage_equals_its_loops(k, top):
-    labelled, models = labels(1), [(study(2), study(3)), (study(4), study(5))]
-    settings = DejavuSection(neighbours=k, top=top, fractions=(0.1, 0.5))
-    others = int((labelled.role != "external").sum())
+    labeled, models = labels(1), [(study(2), study(3)), (study(4), study(5))]
+    settings = DejavuSection(neighbors=k, top=top, fractions=(0.1, 0.5))
+    others = int((labeled.role != "external").sum())
     text = stage.TextNeighbors(np.random.default_rng(0).integers(0, 9, size=(others, k)), 0)
     found = stage.measure(
         [(lambda f=f: f, lambda g=g: g) for f, g in models],
-        labelled,
+        labeled,
         text,
         settings,
         stage.Statistics(0.9, 200, 7),
     )
-    public = labelled.role == "external"
-    public_objects = [set(own) for own, is_public in zip(labelled.objects, public, strict=True) if is_public]
+    public = labeled.role == "external"
+    public_objects = [set(own) for own, is_public in zip(labeled.objects, public, strict=True) if is_public]
     text_row = np.cumsum(~public) - 1
     for name in (*stage.MEASURED, stage.NOT_PLANTED):
-        where = labelled.where(name)
-        true = [set(labelled.objects[row]) for row in np.flatnonzero(where)]
+        where = labeled.where(name)
+        true = [set(labeled.objects[row]) for row in np.flatnonzero(where)]
         gaps, text_gaps = [], []
         for f, g in models:
             sides = [(in_lists(model, where)[0], in_lists(model, public)[1]) for model in (f, g)]
@@ -76,9 +76,9 @@ def test_the_stage_equals_its_loops(k, top):
                 loops.predicted_objects(text.rows[text_row[row]].tolist(), public_objects, top or None)
                 for row in np.flatnonzero(where)
             ]
-            pictures = [loops._mean_unit(own) for own in sides[0][1]]
+            images = [loops._mean_unit(own) for own in sides[0][1]]
             by_f = [
-                loops.predicted_objects(loops.nearest(loops._mean_unit(own), pictures, k), public_objects, top or None)
+                loops.predicted_objects(loops.nearest(loops._mean_unit(own), images, k), public_objects, top or None)
                 for own in sides[0][0]
             ]
             text_gaps.append(loops.dejavu_gaps(true, by_f, by_text))
@@ -88,9 +88,9 @@ def test_the_stage_equals_its_loops(k, top):
             assert ours == pytest.approx(np.mean(expected, axis=0).tolist(), abs=1e-12)
             assert entry["n"] + entry["without_objects"] == where.sum()
     rows = found.pairs
-    assert rows["uid"].to_list() == sorted(np.array(labelled.uids)[~public])
+    assert rows["uid"].to_list() == sorted(np.array(labeled.uids)[~public])
     by_uid = dict(rows.select("uid", "extra").iter_rows())
-    for uid, own in zip(labelled.uids, labelled.objects, strict=True):
+    for uid, own in zip(labeled.uids, labeled.objects, strict=True):
         assert uid not in by_uid or (by_uid[uid] is None) == (not own)
 
 
@@ -145,13 +145,13 @@ WORDS = ["red", "car", "cart", "a", "dogs", "dog", "sun", "moonlight", "Car,"]
 
 @pytest.mark.parametrize("cells", [12, 1 << 24])
 @pytest.mark.parametrize("k", [1, 3, 6])
-def test_text_neighbours(k, cells):
+def test_text_neighbors(k, cells):
     rng = np.random.default_rng(k)
     captions = [[" ".join(rng.choice(WORDS, rng.integers(1, 4))) for _ in range(1 + i % 2)] for i in range(11)]
     queries, public = [*captions[:5], ["xyz qq"]], captions[5:]
     found = tfidf_neighbors(queries, public, k, cells=cells)
     for query, rows in zip(queries, found.rows.tolist(), strict=True):
-        expected = loops.text_neighbours(query, public, k)
+        expected = loops.text_neighbors(query, public, k)
         assert rows == expected + [len(public)] * (k - len(expected))
     assert found.unmatched == 1
     # a user's vectors go the way of `nearest`

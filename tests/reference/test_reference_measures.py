@@ -18,7 +18,7 @@ from clipmem.functional import (
     nearest,
     paired_test,
     predict_objects,
-    range_normalise,
+    range_normalize,
     text_view_distance,
     unitmem,
     view_distance,
@@ -41,7 +41,7 @@ def test_view_distances(n, views, d):
 
 
 def test_sslmem_equals_the_published_script():
-    """Flattened, normalised outputs; Euclidean norm; mean over 5 views; g less f; divided by max - min, not shifted."""
+    """Flattened, normalized outputs; L2 norm; mean over 5 views; g minus f; divided by max - min, not shifted."""
     n, shape = 6, (4, 3)
     outputs = {m: (draw(i, n, *shape), draw(i + 9, n, 5, *shape)) for i, m in enumerate("fg")}
 
@@ -58,8 +58,8 @@ def test_sslmem_equals_the_published_script():
     expected = difference / (max(difference) - min(difference))
     flat = {m: view_distance(clean.flatten(1), views.flatten(2)) for m, (clean, views) in outputs.items()}
     raw = clipmem(-flat["f"][None], -flat["g"][None])
-    assert np.allclose(range_normalise(raw, torch.ones(n, dtype=torch.bool))[0], expected, rtol=0, atol=1e-12)
-    assert np.allclose(loops.range_normalise(difference.tolist()), expected, rtol=0, atol=1e-15)
+    assert np.allclose(range_normalize(raw, torch.ones(n, dtype=torch.bool))[0], expected, rtol=0, atol=1e-12)
+    assert np.allclose(loops.range_normalize(difference.tolist()), expected, rtol=0, atol=1e-15)
 
 
 def test_class_probability():
@@ -156,7 +156,7 @@ def test_dejavu_top_gaps_equal_the_published_script():
 def test_predicted_objects_are_the_most_frequent():
     objects = torch.tensor([[1, 0, 1, 0], [1, 1, 0, 0], [0, 1, 0, 1]], dtype=torch.bool)
     rows = torch.tensor([[2, 1, 0], [0, 1, 2]])
-    # Counts 2, 2, 1, 1 in both; ties go to what the nearer neighbour has, then to the lower column.
+    # Counts 2, 2, 1, 1 in both; ties go to what the nearer neighbor has, then to the lower column.
     assert predict_objects(rows, objects, top=1).int().tolist() == [[0, 1, 0, 0], [1, 0, 0, 0]]
     assert predict_objects(rows, objects, top=3).int().tolist() == [[1, 1, 0, 1], [1, 1, 1, 0]]
     assert bool(predict_objects(rows, objects).all())

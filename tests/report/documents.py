@@ -19,7 +19,7 @@ UTILITY = {
     "seeds": {"f": [0, 1], "g": [0, 1]},
     "presentations": {"f": [160, 160], "g": [160, 160]},
     "n": {
-        "test": 200, "labelled": 190, "captions": 200, "probe_train": 1300, "probe_test": 190, "classes": 9,
+        "test": 200, "labeled": 190, "captions": 200, "probe_train": 1300, "probe_test": 190, "classes": 9,
         "classes_in_test": 8,
     },
     "chance": {
@@ -36,7 +36,7 @@ UTILITY = {
 }  # fmt: skip
 NO_UTILITY = {
     **UTILITY,
-    "n": {**UTILITY["n"], "labelled": 0},
+    "n": {**UTILITY["n"], "labeled": 0},
     "skipped": dict.fromkeys(("zero_shot", "linear_probe"), "no external pair has a \x1b[31mlabel"),
     "metrics": {side: {name: entry for name, entry in UTILITY_SIDE.items() if "retrieval" in name} for side in "fg"},
 }
@@ -64,7 +64,7 @@ def dejavu_entry(mean, n=60):
 DEJAVU_ROLES = {"candidate": dejavu_entry(0.25), "independent": dejavu_entry(-0.2, 20), "shared": dejavu_entry(0.0, 24)}
 DEJAVU = {
     "format": 1,
-    "neighbours": 10,
+    "neighbors": 10,
     "top": 0,
     "ranking": "gap",
     "seeds": [[0, 0]],
@@ -82,7 +82,7 @@ DEJAVU = {
         "extra_mean": 0.3,
         "clipmem": None,
         "planted": None,
-        "without_neighbour": 3,
+        "without_neighbor": 3,
         "reference": {"name": "<b>TF-IDF</b>"},
     },
 }
@@ -91,8 +91,8 @@ DEJAVU = {
 RUNS = {"CLIP": "clip", "supervised": "supervised", "SimCLR": "simclr"}
 
 
-def beside(answers: dict[str, list[str]], **changes: Any) -> dict[str, Any]:
-    """A `beside.json` of three runs with two layers, whose answers are given for each kind."""
+def side_by_side(answers: dict[str, list[str]], **changes: Any) -> dict[str, Any]:
+    """A `side_by_side.json` of three runs with two layers, whose answers are given for each kind."""
     places = [(kind, layer) for kind in answers for layer in (1, 2)]
     curve = {"layers": 2, "mean": 0.5, "low": 0.4, "high": 0.6, "seeds": 5}
     test = {"layers": 2, "difference": 0.1, "low": 0.05, "high": 0.15, "p": 0.001, "p_holm": 0.01, "seeds": 5}
@@ -200,9 +200,9 @@ def inspection(text: str = "why") -> dict[str, Any]:
         "labels": 2,
         "records": {"read": 2, "pairs": 1, "merged": 0, "left_out": 1, "unnamed": 1, "ignored": {text: 1}},
         "captions": {"total": 1, "per_pair": {"1": 1}, "words": spread},
-        "pictures": {"read": 1, "of": 1, "formats": {"PNG": 1}, "width": spread, "height": spread, "bytes": spread},
+        "images": {"read": 1, "of": 1, "formats": {"PNG": 1}, "width": spread, "height": spread, "bytes": spread},
         "samples": [{**sample, "width": 1, "height": 1}],
-        "duplicates": {"exact": {"pictures": 0, "of": 1}, "near": {"pictures": 2, "of": 2, "groups": 1}},
+        "duplicates": {"exact": {"images": 0, "of": 1}, "near": {"images": 2, "of": 2, "groups": 1}},
         "problems": {"left_out": 1, "decoded": 1, "of": 1, "reasons": [reason]},
         "cost": {
             "decode_seconds": 3.0,

@@ -21,7 +21,7 @@ SIZES = {"candidate": 60, "external": 20}
 def _made_over(
     built: Built, protocol: str, summary: dict[str, Any], *, scores: pl.DataFrame, seed_scores: pl.DataFrame
 ) -> Built:
-    """Write the tables and a summary whose roles and normaliser are those of the scores."""
+    """Write the tables and a summary whose roles and normalizer are those of the scores."""
     for role in SIZES:
         values = scores.filter((pl.col("role") == role) & pl.col("clipmem").is_not_null())["clipmem"].to_numpy()
         sd, median = float(values.std(ddof=1)), float(np.median(values))

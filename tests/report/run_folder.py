@@ -26,7 +26,7 @@ SIZES = {"shared": 24, "candidate": 60, "independent": 20, "external": 20}
 
 @dataclass(frozen=True)
 class Built:
-    """A run folder, the pictures of its pairs, and what it was made of."""
+    """A run folder, the images of its pairs, and what it was made of."""
 
     folder: Path
     images: Mapping[str, bytes]
@@ -36,7 +36,7 @@ class Built:
     splits: pl.DataFrame
 
 
-def picture(number: int) -> bytes:
+def encoded_image(number: int) -> bytes:
     """Draw a small PNG that differs with `number`."""
     image = Image.new("RGB", (32, 32), (number * 37 % 256, number * 91 % 256, number * 53 % 256))
     ImageDraw.Draw(image).ellipse((6, 6, 26, 26), fill=(255 - number % 256, 200, 40))
@@ -172,7 +172,7 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
         "weight": 1.0,
         "confidence": 0.95,
         "roles": roles,
-        "normaliser": candidate_span(scores),
+        "normalizer": candidate_span(scores),
         "tests": tests,
         "paired": {
             "role": "candidate",
@@ -300,7 +300,7 @@ def build_run(
     for side in ("f", "g"):
         for seed in seeds:
             write_log(folder / "models" / side / f"seed-{seed}" / "log.jsonl", steps, generator(seed, side))
-    images = {uid: picture(number) for number, uid in enumerate(pairs["uid"].to_list())}
+    images = {uid: encoded_image(number) for number, uid in enumerate(pairs["uid"].to_list())}
     return Built(folder, images, summary, scores, pairs, splits)
 
 

@@ -51,7 +51,7 @@ def test_roc_has_the_area_of_the_pair_count(rows: list[tuple[int, bool]]) -> Non
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=30), st.integers(1, 40))
-def test_smooth_is_the_mean_of_the_neighbours(values: list[float], window: int) -> None:
+def test_smooth_is_the_mean_of_the_neighbors(values: list[float], window: int) -> None:
     half = min(window, len(values)) // 2
     slow = []
     for i in range(len(values)):

@@ -119,17 +119,17 @@ def test_same_files_give_the_same_bytes_in_another_process_too(build: Build, tmp
     assert write_report(built.folder, dict(reversed(built.images.items()))).read_bytes() == first
     copy = tmp_path / built.folder.name
     shutil.copytree(built.folder, copy)
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for uid, data in built.images.items():
-        (pictures / uid).write_bytes(data)
+        (images / uid).write_bytes(data)
     program = (
         "import sys, pathlib, matplotlib; matplotlib.rcParams['lines.linewidth'] = 9\n"
         "from clipmem.report.page import write_report\n"
         "write_report(pathlib.Path(sys.argv[1]), {p.name: p.read_bytes() for p in "
         "pathlib.Path(sys.argv[2]).iterdir()})\nassert matplotlib.rcParams['lines.linewidth'] == 9\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(copy), str(pictures)], check=True, env={"PYTHONHASHSEED": "7"})
+    subprocess.run([sys.executable, "-c", program, str(copy), str(images)], check=True, env={"PYTHONHASHSEED": "7"})
     assert (copy / "report" / "index.html").read_bytes() == first
 
 
@@ -219,7 +219,7 @@ def test_only_the_captions_that_training_used_are_called_so(build: Build) -> Non
         assert 'class="more"' not in card.partition("Its own caption")[0]
 
 
-def test_pictures_are_embedded_with_the_type_of_their_bytes(build: Build) -> None:
+def test_images_are_embedded_with_the_type_of_their_bytes(build: Build) -> None:
     built = build(seeds=(0,), planted=0)
     kinds = [
         b"\xff\xd8\xff\xe0rest",
@@ -230,12 +230,12 @@ def test_pictures_are_embedded_with_the_type_of_their_bytes(build: Build) -> Non
     ]
     uids = gallery_uids(built.folder)
     page = outline(write_report(built.folder, dict(zip(uids, kinds, strict=False))))
-    pictures = [attrs["src"][:16] for tag, attrs in page.tags if tag == "img"]
-    assert pictures == ["data:image/jpeg;", "data:image/webp;", "data:image/png;b"]
+    images = [attrs["src"][:16] for tag, attrs in page.tags if tag == "img"]
+    assert images == ["data:image/jpeg;", "data:image/webp;", "data:image/png;b"]
     assert page.words().count("no image") == 45
 
 
-def test_every_picture_and_figure_has_a_text_and_every_heading_cell_a_scope(page: Outline) -> None:
+def test_every_image_and_figure_has_a_text_and_every_heading_cell_a_scope(page: Outline) -> None:
     assert all(attrs["alt"] for tag, attrs in page.tags if tag == "img")
     assert all(attrs.get("scope") for tag, attrs in page.tags if tag == "th")
     figures = [attrs for tag, attrs in page.tags if tag == "svg"]

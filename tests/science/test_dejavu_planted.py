@@ -1,7 +1,7 @@
 """Déjà Vu on embeddings made by hand: what f memorized must show, and where nothing was memorized nothing may.
 
-There are classes of pictures; a class has a direction and two objects of its own. Public pictures lie on their class's
-direction. A memorized caption lies on its picture's class, another caption nowhere in particular.
+There are classes of images; a class has a direction and two objects of its own. Public images lie on their class's
+direction. A memorized caption lies on its image's class, another caption nowhere in particular.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def model(seed, saw):
 
 
 def measured(models, **settings):
-    labelled = dejavu.Labelled(
+    labeled = dejavu.Labeled(
         [f"{i:032x}" for i in range(len(ROLE))],
         ROLE,
         np.arange(len(ROLE)),
@@ -43,9 +43,9 @@ def measured(models, **settings):
     text = TextNeighbors(np.random.default_rng(5).integers(0, SIZES["external"], size=(int(MEASURED.sum()), K)), 0)
     return dejavu.measure(
         [(lambda f=f: f, lambda g=g: g) for f, g in models],
-        labelled,
+        labeled,
         text,
-        DejavuSection(neighbours=K, **settings),
+        DejavuSection(neighbors=K, **settings),
         dejavu.Statistics(0.95, 500, 0),
     )
 
@@ -58,12 +58,12 @@ def test_what_f_memorized_is_found_and_mirrored(settings):
     found = measured([(model(1, F_SAW), model(2, G_SAW)), (model(3, F_SAW), model(4, G_SAW))], **settings).document
     roles, text = found["two_model"]["roles"], found["one_model"]["roles"]
     for gap in GAPS:
-        # a random caption meets its class among 5 of 96 pictures now and then: the gap is below 1
+        # a random caption meets its class among 5 of 96 images now and then: the gap is below 1
         assert roles["candidate"][gap]["low"] > 0.3
         assert roles["independent"][gap]["high"] < -0.3
         assert abs(roles["shared"][gap]["mean"]) < 0.1
         # against text alone, all that f saw stands out, and what it did not see does not: there f even guesses worse,
-        # because its neighbours are of one class or two and the arbitrary public captions of many
+        # because its neighbors are of one class or two and the arbitrary public captions of many
         assert text["candidate"][gap]["low"] > 0.3
         assert text["shared"][gap]["low"] > 0.3
         assert text["independent"][gap]["mean"] < 0.1

@@ -1,7 +1,7 @@
-"""How often the duplicate finder errs on the shipped pictures: the numbers in `clipmem.data.duplicates`.
+"""How often the duplicate finder errs on the shipped images: the numbers in `clipmem.data.duplicates`.
 
-Run `pytest tests/science/test_duplicate_rates.py -s` to print them. False: pairs of Noto pictures of
-different concepts, pixels not identical, that would be joined. Found: pictures whose altered copy would be
+Run `pytest tests/science/test_duplicate_rates.py -s` to print them. False: pairs of Noto images of
+different concepts, pixels not identical, that would be joined. Found: images whose altered copy would be
 joined to them. Three other hashes stand beside the one in use, so that the choice can be checked again. Of the
 1,906 Noto images (1,814,553 pairs that are of different concepts and differ in pixels):
 
@@ -40,27 +40,27 @@ def show(*words):
 
 
 def encoded(kind, quality):
-    def change(picture):
+    def change(image):
         buffer = io.BytesIO()
-        picture.save(buffer, kind, quality=quality)
+        image.save(buffer, kind, quality=quality)
         return Image.open(buffer).convert("RGB")
 
     return change
 
 
 def cropped(pixels):
-    return lambda picture: picture.crop((pixels, pixels, 64 - pixels, 64 - pixels)).resize((64, 64), Image.BICUBIC)
+    return lambda image: image.crop((pixels, pixels, 64 - pixels, 64 - pixels)).resize((64, 64), Image.BICUBIC)
 
 
 def brighter(factor):
-    return lambda picture: ImageEnhance.Brightness(picture).enhance(factor)
+    return lambda image: ImageEnhance.Brightness(image).enhance(factor)
 
 
 CHANGES = {
     "JPEG 75": encoded("JPEG", 75),
     "JPEG 40": encoded("JPEG", 40),
     "WebP 60": encoded("WEBP", 60),
-    "halved": lambda picture: picture.resize((32, 32), Image.LANCZOS).resize((64, 64), Image.BILINEAR),
+    "halved": lambda image: image.resize((32, 32), Image.LANCZOS).resize((64, 64), Image.BILINEAR),
     "x0.85": brighter(0.85),
     "x1.15": brighter(1.15),
     "x1.3": brighter(1.3),
@@ -69,8 +69,8 @@ CHANGES = {
 }
 
 
-def grey_cells(pixels, rows, columns):
-    return (duplicates._cell_sums(pixels, rows, columns) @ duplicates._GREY) / (1000 * pixels.shape[1] ** 2)
+def gray_cells(pixels, rows, columns):
+    return (duplicates._cell_sums(pixels, rows, columns) @ duplicates._GRAY) / (1000 * pixels.shape[1] ** 2)
 
 
 def difference_bits(pixels):
@@ -78,15 +78,15 @@ def difference_bits(pixels):
 
 
 def plain_difference_bits(pixels):
-    return (np.diff(grey_cells(pixels, 8, 9), axis=2) > 0).reshape(len(pixels), -1)
+    return (np.diff(gray_cells(pixels, 8, 9), axis=2) > 0).reshape(len(pixels), -1)
 
 
 def cosine_bits(pixels):
-    spectrum = dctn(grey_cells(pixels, 32, 32), axes=(1, 2), norm="ortho")[:, :8, :8].reshape(len(pixels), -1)
+    spectrum = dctn(gray_cells(pixels, 32, 32), axes=(1, 2), norm="ortho")[:, :8, :8].reshape(len(pixels), -1)
     return spectrum > np.median(spectrum[:, 1:], axis=1, keepdims=True)
 
 
-def colour_difference_bits(pixels):
+def color_difference_bits(pixels):
     cells = duplicates._cell_sums(pixels, 8, 9) / pixels.shape[1] ** 2
     return (np.diff(cells, axis=2) > duplicates.STEP).reshape(len(pixels), -1)
 
@@ -95,7 +95,7 @@ HASHES = {
     "dHash with step (64 bits)": (difference_bits, (4, 6, 8, 10)),
     "dHash (64 bits)": (plain_difference_bits, (6, 10)),
     "DCT hash (64 bits)": (cosine_bits, (6, 10)),
-    "dHash of R, G, B (192 bits)": (colour_difference_bits, (12, 18, 24)),
+    "dHash of R, G, B (192 bits)": (color_difference_bits, (12, 18, 24)),
 }
 
 
@@ -109,15 +109,15 @@ def noto():
     with resources.as_file(resources.files("clipmem.data") / "assets" / "emoji.parquet") as path:
         table = pl.read_parquet(path, columns=["vendor", "concept", "image_sha1", "image"])
     table = table.filter(pl.col("vendor") == "noto")
-    pictures = [Image.open(io.BytesIO(blob)).convert("RGB") for blob in table["image"].struct.field("bytes")]
-    return table, pictures
+    images = [Image.open(io.BytesIO(blob)).convert("RGB") for blob in table["image"].struct.field("bytes")]
+    return table, images
 
 
 @pytest.mark.slow
-def test_rates_on_the_shipped_pictures(noto):
-    table, pictures = noto
-    pixels = np.stack([np.asarray(picture) for picture in pictures])
-    altered = {name: np.stack([np.asarray(change(p)) for p in pictures]) for name, change in CHANGES.items()}
+def test_rates_on_the_shipped_images(noto):
+    table, images = noto
+    pixels = np.stack([np.asarray(image) for image in images])
+    altered = {name: np.stack([np.asarray(change(p)) for p in images]) for name, change in CHANGES.items()}
     i, j = np.triu_indices(len(pixels), 1)
     concept, content = table["concept"].to_numpy(), table["image_sha1"].to_numpy()
     other = (concept[i] != concept[j]) & (content[i] != content[j])
@@ -126,7 +126,7 @@ def test_rates_on_the_shipped_pictures(noto):
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     similar = (unit @ unit.T)[i, j]
     alike = {name: duplicates.correlation(small, duplicates.thumbnails(copy)) for name, copy in altered.items()}
-    show(f"\n{len(pixels)} pictures, {other.sum()} pairs of different concepts")
+    show(f"\n{len(pixels)} images, {other.sum()} pairs of different concepts")
     rates = {}
     for hash_name, (bits, distances) in HASHES.items():
         code = bits(pixels)
@@ -143,9 +143,9 @@ def test_rates_on_the_shipped_pictures(noto):
                 show(f"{hash_name} ≤ {distance}, correlation ≥ {threshold}: false {wrong}; found % {shown}")
     groups = duplicates.duplicate_groups(pixels)
     with_keys = duplicates.duplicate_groups(pixels, keys=concept.tolist())
-    show("largest groups by picture:", [n for _, n in Counter(groups).most_common(5)])
+    show("largest groups by image:", [n for _, n in Counter(groups).most_common(5)])
     show("largest concepts:", [n for _, n in Counter(concept).most_common(5)])
-    show("largest groups by picture and concept:", [n for _, n in Counter(with_keys).most_common(5)])
+    show("largest groups by image and concept:", [n for _, n in Counter(with_keys).most_common(5)])
 
     wrong, found = rates["dHash with step (64 bits)", duplicates.DISTANCE, duplicates.CORRELATION]
     assert wrong <= 60

@@ -49,6 +49,6 @@ def test_an_inspection_takes_about_as_long_as_reading_once(tmp_path):
         f"ratio {ours / once:.2f}\n"
     )
     assert found["pairs"] == PAIRS
-    assert found["duplicates"]["exact"] == {"groups": 0, "pictures": 0, "of": PAIRS}
-    # reading once, and a sample of fixed size: 4,096 headers and 1,024 pictures
+    assert found["duplicates"]["exact"] == {"groups": 0, "images": 0, "of": PAIRS}
+    # reading once, and a sample of fixed size: 4,096 headers and 1,024 images
     assert ours < 1.25 * once + 12

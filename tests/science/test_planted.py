@@ -1,6 +1,6 @@
 """Planted pairs without training: what the score must find, and what it must not, on embeddings made by hand.
 
-Every pair has its own direction, noisy in its picture and in its caption. Under f a planted pair is pulled together;
+Every pair has its own direction, noisy in its image and in its caption. Under f a planted pair is pulled together;
 under g it is not. Everything else of f and g differs by noise of a known size.
 """
 
@@ -40,7 +40,7 @@ def unit(x):
 
 
 def world(seed):
-    """Directions of pictures and captions: near for right pairs, unrelated for planted ones."""
+    """Directions of images and captions: near for right pairs, unrelated for planted ones."""
     rng = np.random.default_rng([seed, 0])
     image = unit(rng.standard_normal((N, D)))
     text = unit(image + 1.0 * unit(rng.standard_normal((N, D))))
@@ -49,7 +49,7 @@ def world(seed):
 
 
 def model(image, text, *, pull, noise, seed):
-    """One model's embeddings: `pull` moves the captions of some pairs to their pictures; `noise` is per number."""
+    """One model's embeddings: `pull` moves the captions of some pairs to their images; `noise` is per number."""
     rng = np.random.default_rng([seed, 1])  # never the numbers of `world`
     text = unit(text + pull[:, None] * image)
     made = [unit(rows) + noise * rng.standard_normal(rows.shape) for rows in (image, text)]
@@ -129,9 +129,9 @@ def test_low_alignment_of_the_reference_finds_wrong_captions_too():
 
 @pytest.mark.parametrize("noise", [0.004, 0.02])
 def test_noise_floor_is_about_the_noise(noise):
-    """sd of A(f) - A(f') for unit vectors with noise e a number in picture and caption, to first order.
+    """sd of A(f) - A(f') for unit vectors with noise e a number in image and caption, to first order.
 
-    u and v unit, u' = u + e a, normalised again: u·v changes by e (a_perp · v), of variance e² (1 - (u·v)²). Picture
+    u and v unit, u' = u + e a, normalized again: u·v changes by e (a_perp · v), of variance e² (1 - (u·v)²). Image
     and caption, two models: 4 e² (1 - (u·v)²). The banks' means change far less: 1/80 of it.
     """
     scored = study(pull_f=NONE, pull_g=NONE, noise=noise, seeds=(0, 1, 2))

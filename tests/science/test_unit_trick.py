@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from clipmem.data.decoding import decode
-from clipmem.data.views import as_float, normalise_pixels
+from clipmem.data.views import as_float, normalize_pixels
 from clipmem.localize.hooks import pool, token_mask
 from clipmem.localize.sweep import Points, ViewSettings
 from clipmem.localize.units import sweep_model
 from clipmem.models import openclip
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 
 N, PAIR = 40, 17
 VIEWS = ViewSettings(image_views=4, text_views=4, batch_size=20)
@@ -28,7 +28,7 @@ def points():
         roles=["candidate"] * N,
         groups=[str(k) for k in range(N)],
         labels=[""] * N,
-        pixels=np.stack([decode(picture(k), size=32, name=str(k)) for k in range(N)]),
+        pixels=np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(N)]),
         rows=np.arange(N),
         captions=[[" ".join(rng.choice(WORDS, size=5, replace=False))] for _ in range(N)],
     )
@@ -44,7 +44,7 @@ def fine_tune(encoder, pts, tower, unit):
         tokens = encoder.tokenize([own[0] for own in pts.captions])
         mask = token_mask(tokens)
     handle = block.mlp.gelu.register_forward_hook(lambda module, inputs, output: seen.update(out=output))
-    pixels = normalise_pixels(as_float(torch.from_numpy(pts.pixels)), encoder.mean, encoder.std)
+    pixels = normalize_pixels(as_float(torch.from_numpy(pts.pixels)), encoder.mean, encoder.std)
     length = float(weight[unit].detach().norm())
     for _ in range(80):
         encoder.encode_image(pixels) if tower == "image" else encoder.encode_text(tokens)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Four JPEGs: 0.jpg to 3.jpg."""
     for k in range(4):
-        (tmp_path / f"{k}.jpg").write_bytes(picture(k, form="JPEG"))
+        (tmp_path / f"{k}.jpg").write_bytes(encoded_image(k, form="JPEG"))
     return tmp_path

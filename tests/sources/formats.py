@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 
 Pairs = list[tuple[str, bytes, list[str]]]
 
@@ -18,12 +18,12 @@ Pairs = list[tuple[str, bytes, list[str]]]
 def some_pairs(n: int = 6, captions: int = 2) -> Pairs:
     """Names, PNG bytes and captions."""
     return [
-        (f"{k:04d}.png", picture(k), [f"thing number {k}, seen {time} times" for time in range(captions)])
+        (f"{k:04d}.png", encoded_image(k), [f"thing number {k}, seen {time} times" for time in range(captions)])
         for k in range(n)
     ]
 
 
-def pictures(folder: Path, pairs: Pairs) -> None:
+def write_images(folder: Path, pairs: Pairs) -> None:
     for name, data, _ in pairs:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,34 +31,34 @@ def pictures(folder: Path, pairs: Pairs) -> None:
 
 
 def imagefolder_csv(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder, pairs)
+    write_images(folder, pairs)
     write_csv(folder / "metadata.csv", ("file_name", "text"), pairs)
     return folder
 
 
 def imagefolder_jsonl(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder, pairs)
+    write_images(folder, pairs)
     lines = [json.dumps({"file_name": name, "captions": captions}) for name, _, captions in pairs]
     (folder / "metadata.jsonl").write_text("\n".join(lines))
     return folder
 
 
 def imagefolder_parquet(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder / "train", pairs)
+    write_images(folder / "train", pairs)
     rows = {"file_name": [name for name, _, _ in pairs], "captions": [captions for _, _, captions in pairs]}
     pl.DataFrame(rows).write_parquet(folder / "train" / "metadata.parquet")
     return folder
 
 
 def imagefolder_txt(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder, pairs)
+    write_images(folder, pairs)
     for name, _, captions in pairs:
         (folder / name).with_suffix(".txt").write_bytes("\n".join(captions).encode() + b"\n")
     return folder
 
 
 def imagefolder_json(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder, pairs)
+    write_images(folder, pairs)
     for name, _, captions in pairs:
         (folder / name).with_suffix(".json").write_text(json.dumps({"captions": captions, "width": 3}))
     return folder
@@ -74,26 +74,26 @@ def write_csv(path: Path, header: tuple[str, str], pairs: Pairs, delimiter: str 
 
 
 def csv_file(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder, pairs)
+    write_images(folder, pairs)
     return write_csv(folder / "pairs.csv", ("image", "caption"), pairs)
 
 
 def tsv_file(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder / "elsewhere", pairs)
+    write_images(folder / "elsewhere", pairs)
     return write_csv(folder / "train.tsv", ("filepath", "title"), pairs, "\t")
 
 
 def jsonl_file(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder, pairs)
+    write_images(folder, pairs)
     lines = [json.dumps({"image": name, "caption": caption}) for name, _, captions in pairs for caption in captions]
     (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
     return folder / "pairs.jsonl"
 
 
 def coco(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder / "train2017", pairs)
+    write_images(folder / "train2017", pairs)
     images = [{"id": 7 * k, "file_name": name} for k, (name, _, _) in enumerate(pairs)]
-    # as in COCO, the captions of a picture do not stand together
+    # as in COCO, the captions of an image do not stand together
     rounds = max(len(captions) for _, _, captions in pairs)
     annotations = [
         {"image_id": 7 * k, "id": 100 * turn + k, "caption": captions[turn]}
@@ -108,7 +108,7 @@ def coco(folder: Path, pairs: Pairs) -> Path:
 
 
 def karpathy(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder / "val2014", pairs)
+    write_images(folder / "val2014", pairs)
     images = [
         {
             "filepath": "val2014",
@@ -125,21 +125,21 @@ def karpathy(folder: Path, pairs: Pairs) -> Path:
 
 
 def flickr_token(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder / "Flicker8k_Dataset", pairs)
+    write_images(folder / "Flicker8k_Dataset", pairs)
     lines = [f"{name}#{k}\t{caption}" for name, _, captions in pairs for k, caption in enumerate(captions)]
     (folder / "Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
     return folder / "Flickr8k.token.txt"
 
 
 def flickr_bars(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder / "flickr30k_images", pairs)
+    write_images(folder / "flickr30k_images", pairs)
     lines = [f"{name}| {k}| {caption}" for name, _, captions in pairs for k, caption in enumerate(captions)]
     (folder / "results.csv").write_text("image_name| comment_number| comment\n" + "\n".join(lines) + "\n")
     return folder / "results.csv"
 
 
 def flickr_commas(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder / "Images", pairs)
+    write_images(folder / "Images", pairs)
     return write_csv(folder / "captions.txt", ("image", "caption"), pairs)
 
 
@@ -179,7 +179,7 @@ def parquet_labels(folder: Path, pairs: Pairs) -> Path:
 
 
 def parquet_rows(folder: Path, pairs: Pairs) -> Path:
-    """One row a caption, the picture again in each."""
+    """One row a caption, the image again in each."""
     folder.mkdir(parents=True)
     rows = [({"bytes": data, "path": name}, caption) for name, data, captions in pairs for caption in captions]
     table = pl.DataFrame({"image": [row[0] for row in rows], "caption": [row[1] for row in rows]})
@@ -188,7 +188,7 @@ def parquet_rows(folder: Path, pairs: Pairs) -> Path:
 
 
 def parquet_paths(folder: Path, pairs: Pairs) -> Path:
-    pictures(folder / "pictures", pairs)
+    write_images(folder / "images", pairs)
     rows = [(name, caption) for name, _, captions in pairs for caption in captions]
     table = pl.DataFrame({"image_path": [row[0] for row in rows], "text": [row[1] for row in rows]})
     table.write_parquet(folder / "pairs.parquet")

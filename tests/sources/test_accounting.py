@@ -17,12 +17,12 @@ from clipmem.base.sections import DataSection
 from clipmem.data.quarantine import ignored_sentence, records_sentence
 from clipmem.data.sources import open_source
 from clipmem.data.sources.csv_table import CsvSource
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from tests.sources import formats
 from tests.sources.test_tar import shard
 
 quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-PICTURES = [picture(k) for k in range(24)]
+IMAGES = [encoded_image(k) for k in range(24)]
 
 
 def opened(path, **options):
@@ -147,7 +147,7 @@ NAMED = {"1.jpg,,x", "1.jpg,nan,x"}
 def jpegs(tmp_path_factory):
     where = tmp_path_factory.mktemp("jpegs")
     for k in range(4):
-        (where / f"{k}.jpg").write_bytes(picture(k, form="JPEG"))
+        (where / f"{k}.jpg").write_bytes(encoded_image(k, form="JPEG"))
     return where
 
 
@@ -183,7 +183,7 @@ def test_image_folders(chosen):
             path.parent.mkdir(exist_ok=True)
             kind = path.suffix.lower()
             text = b'{"caption": "of json %d"}' % k if kind == ".json" else b"of text %d" % k
-            path.write_bytes(PICTURES[k] if kind in {".png", ".jpg"} else text if fine else b"")
+            path.write_bytes(IMAGES[k] if kind in {".png", ".jpg"} else text if fine else b"")
         found, problems, ledger = opened(scratch, source="imagefolder")
     images = [name for name in chosen if name.endswith((".png", ".jpg"))]
     texts = [name for name in chosen if name.lower().endswith((".txt", ".json"))]
@@ -219,19 +219,19 @@ def test_a_record_that_is_lost_without_a_word_is_a_bug(folder):
 
 def test_names_with_further_dots_are_pairs_unless_they_stand_beside_one(tmp_path):
     members = [
-        ("photo.v2.png", PICTURES[0]),
+        ("photo.v2.png", IMAGES[0]),
         ("photo.v2.txt", b"one"),
-        ("photo.v1.png", PICTURES[1]),
+        ("photo.v1.png", IMAGES[1]),
         ("photo.v1.txt", b"two"),
-        ("000.seg.png", PICTURES[2]),
-        ("000.png", PICTURES[3]),
+        ("000.seg.png", IMAGES[2]),
+        ("000.png", IMAGES[3]),
         ("000.txt", b"three"),
         ("000.cls", b"3"),
         ("000.mask.npy", b"3"),
         ("README", b"3"),
         ("x.\x1b[31mred", b"3"),
-        ("two.jpg", PICTURES[4]),
-        ("two.png", PICTURES[5]),
+        ("two.jpg", IMAGES[4]),
+        ("two.png", IMAGES[5]),
         ("two.txt", b"four"),
     ]
     found, problems, ledger = opened(shard(tmp_path / "a.tar", members))
@@ -245,7 +245,7 @@ def test_names_with_further_dots_are_pairs_unless_they_stand_beside_one(tmp_path
     assert ignored_sentence(ledger.facts()["ignored"]).startswith(
         "4 other files or members ignored: without a usual ending 2, .cls 1"
     )
-    # pictures first, then texts: the same pairs
+    # images first, then texts: the same pairs
     apart = sorted(members, key=lambda one: one[0].endswith(".txt"))
     again = opened(shard(tmp_path / "b.tar", apart))
     assert (again[0], sorted(again[1]), counts(again[2])) == (found, problems, counts(ledger))
@@ -253,12 +253,12 @@ def test_names_with_further_dots_are_pairs_unless_they_stand_beside_one(tmp_path
 
 def test_json_that_is_broken_is_its_own_reason(tmp_path):
     members = [
-        ("a.png", PICTURES[0]),
+        ("a.png", IMAGES[0]),
         ("a.json", b"{broken"),
-        ("b.png", PICTURES[1]),
+        ("b.png", IMAGES[1]),
         ("b.json", b"[1]"),
         ("b.txt", b"still there"),
-        ("c.png", PICTURES[2]),
+        ("c.png", IMAGES[2]),
         ("c.json", b'{"width": 3}'),
     ]
     expected = [("a", "JSON that is not an object"), ("b", "JSON that is not an object"), ("c", "no caption")]
@@ -275,13 +275,13 @@ def test_json_that_is_broken_is_its_own_reason(tmp_path):
 
 def test_members_of_one_key_in_two_places_and_twice(tmp_path):
     members = [
-        ("a.png", PICTURES[0]),
-        ("b.png", PICTURES[1]),
+        ("a.png", IMAGES[0]),
+        ("b.png", IMAGES[1]),
         ("a.txt", b"one"),
         ("b.txt", b"two"),
         ("a.txt", b"again"),
     ]
-    found, problems, ledger = opened(shard(tmp_path / "a.tar", [*members, ("b.png", PICTURES[2])]))
+    found, problems, ledger = opened(shard(tmp_path / "a.tar", [*members, ("b.png", IMAGES[2])]))
     assert found == {"a": ["one"], "b": ["two"]}
     second = "second image or text of that kind under its key"
     assert problems == [("a.txt", second), ("b.png", second)]
@@ -289,10 +289,10 @@ def test_members_of_one_key_in_two_places_and_twice(tmp_path):
 
 
 def test_other_files_of_a_folder_of_tars_are_counted(tmp_path):
-    shard(tmp_path / "0.tar", [("a.png", PICTURES[0]), ("a.txt", b"one")])
+    shard(tmp_path / "0.tar", [("a.png", IMAGES[0]), ("a.txt", b"one")])
     (tmp_path / "0_stats.json").write_text("{}")
     (tmp_path / "1.tar.gz").write_bytes(b"\x1f\x8b")
-    (tmp_path / "loose.png").write_bytes(PICTURES[1])
+    (tmp_path / "loose.png").write_bytes(IMAGES[1])
     _, _, ledger = opened(tmp_path)
     assert ledger.ignored == {".gz": 1, ".png": 1}
 
@@ -371,7 +371,7 @@ def test_items_of_a_list_that_are_no_captions_are_listed(folder):
     assert counts(ledger) == (2, 1, 0, 1)
 
 
-def test_pictures_of_coco_with_one_id(folder):
+def test_images_of_coco_with_one_id(folder):
     images = [{"id": 1, "file_name": "0.jpg"}, {"id": 1, "file_name": "1.jpg"}, {"id": [2], "file_name": "2.jpg"}]
     annotations = [{"image_id": 1, "id": 1, "caption": "a"}, {"image_id": [2], "id": 1, "caption": "b"}]
     (folder / "a.json").write_text(json.dumps({"images": images, "annotations": annotations}))
@@ -382,8 +382,8 @@ def test_pictures_of_coco_with_one_id(folder):
 
 
 def test_parquet_files_of_other_columns_and_pages_that_are_broken(tmp_path):
-    pl.DataFrame({"image": [PICTURES[0]], "text": ["x"]}).write_parquet(tmp_path / "0.parquet")
-    pl.DataFrame({"jpg": [PICTURES[1]], "text": ["x"]}).write_parquet(tmp_path / "1.parquet")
+    pl.DataFrame({"image": [IMAGES[0]], "text": ["x"]}).write_parquet(tmp_path / "0.parquet")
+    pl.DataFrame({"jpg": [IMAGES[1]], "text": ["x"]}).write_parquet(tmp_path / "1.parquet")
     error = refused(tmp_path)
     assert error.what.endswith("1.parquet")
     assert "jpg" in error.got
@@ -415,20 +415,20 @@ def test_bytes_that_are_no_text_are_listed_in_tables_too(folder):
 def test_links_to_folders_are_listed(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "far").mkdir()
-    (tmp_path / "set" / "a.png").write_bytes(PICTURES[0])
+    (tmp_path / "set" / "a.png").write_bytes(IMAGES[0])
     (tmp_path / "set" / "a.txt").write_text("one")
-    (tmp_path / "far" / "b.png").write_bytes(PICTURES[1])
+    (tmp_path / "far" / "b.png").write_bytes(IMAGES[1])
     (tmp_path / "set" / "more").symlink_to(tmp_path / "far", target_is_directory=True)
     found, problems, _ = opened(tmp_path / "set")
     assert list(found) == ["a.png"]
     assert problems == [(str(tmp_path / "set" / "more"), "link to a folder, not followed")]
 
 
-def test_pictures_of_a_class_folder_that_stand_twice_or_in_no_class(tmp_path):
+def test_images_of_a_class_folder_that_stand_twice_or_in_no_class(tmp_path):
     for k, name in enumerate(("cat/a.png", "dog/b.png", "loose.png")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(PICTURES[k])
-    (tmp_path / "cat" / "again.png").write_bytes(PICTURES[0])
+        (tmp_path / name).write_bytes(IMAGES[k])
+    (tmp_path / "cat" / "again.png").write_bytes(IMAGES[0])
     (tmp_path / "cat" / "page.png").write_bytes(b"<html>")
     (tmp_path / "cat" / "notes.pdf").write_bytes(b"x")
     found, problems, ledger = opened(tmp_path, source="classfolder")

@@ -12,7 +12,7 @@ from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.data.sources.records import MAX_CAPTION, caption_problem
 from clipmem.store.hashing import pair_uid
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from tests.sources import formats
 
 HOSTILE = [
@@ -42,7 +42,7 @@ lines = texts.filter(lambda text: not set(text) & set("\n\r") and text not in {"
 
 
 def round_trip(name, captions, folder):
-    pairs = [("0.png", picture(0), captions[:1]), ("1.png", picture(1), list(dict.fromkeys(captions)))]
+    pairs = [("0.png", encoded_image(0), captions[:1]), ("1.png", encoded_image(1), list(dict.fromkeys(captions)))]
     path = formats.FORMATS[name][1](folder / "set", pairs)
     source = open_source(DataSection(source=formats.FORMATS[name][0], path=str(path)))
     table = source.pairs()
@@ -107,7 +107,7 @@ def test_captions_that_cannot_be_used(caption, reason):
 
 
 def test_a_nested_bomb_of_json_is_listed(tmp_path):
-    (tmp_path / "0.png").write_bytes(picture(0))
+    (tmp_path / "0.png").write_bytes(encoded_image(0))
     bomb = '{"image": "0.png", "caption": ' + "[" * 100_000
     (tmp_path / "a.jsonl").write_text(json.dumps({"image": "0.png", "caption": "good"}) + "\n" + bomb)
     source = open_source(DataSection(path=str(tmp_path / "a.jsonl")))

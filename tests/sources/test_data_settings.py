@@ -8,7 +8,7 @@ from clipmem.base.sections import DataSection
 from clipmem.data.sources import SOURCES
 from clipmem.study.data_commands import data_section
 from tests.sources import formats
-from tests.sources.test_accounting import PICTURES, opened, refused
+from tests.sources.test_accounting import IMAGES, opened, refused
 from tests.sources.test_tar import shard
 
 ASKED = {
@@ -43,20 +43,20 @@ def test_a_column_that_only_one_format_could_have_is_named(folder):
     assert (error.what, error.got) == ("[data] caption_column", f"'baz', which is not in {path}")
     assert "Did you mean 'bar'?" in error.hint
     assert opened(path, image_column="foo", caption_column="bar")[0] == {"0.jpg": ["a cat"], "1.jpg": ["a dog"]}
-    pl.DataFrame({"foo": [PICTURES[0]], "bar": ["x"]}).write_parquet(folder / "a.parquet")
+    pl.DataFrame({"foo": [IMAGES[0]], "bar": ["x"]}).write_parquet(folder / "a.parquet")
     assert refused(folder / "a.parquet", image_column="foo", caption_column="baz").what == "[data] caption_column"
 
 
 def test_a_named_key_of_the_json_is_the_caption(tmp_path):
-    members = [("a.png", PICTURES[0]), ("a.json", b'{"alt": "by the key", "caption": "no"}'), ("a.txt", b"by the text")]
+    members = [("a.png", IMAGES[0]), ("a.json", b'{"alt": "by the key", "caption": "no"}'), ("a.txt", b"by the text")]
     path = shard(tmp_path / "a.tar", members)
     assert opened(path, caption_column="alt")[0] == {"a": ["by the key"]}
     assert opened(path, caption_column="txt")[0] == {"a": ["by the text"]}
     assert opened(path)[0] == {"a": ["by the text"]}
 
 
-def test_a_root_for_pictures_that_are_in_the_table(tmp_path):
-    pl.DataFrame({"image": [PICTURES[0]], "text": ["x"]}).write_parquet(tmp_path / "a.parquet")
+def test_a_root_for_images_that_are_in_the_table(tmp_path):
+    pl.DataFrame({"image": [IMAGES[0]], "text": ["x"]}).write_parquet(tmp_path / "a.parquet")
     assert refused(tmp_path / "a.parquet", image_root=str(tmp_path)).what == "[data] image_root"
 
 

@@ -10,7 +10,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import detect, open_source
 from clipmem.data.sources.emoji import EmojiSource
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from tests.sources import formats
 from tests.sources.formats import coco, csv_file, some_pairs, write_csv
 
@@ -32,7 +32,7 @@ def message(path, **settings):
     ("name", "content", "text"),
     [
         ("a.txt", b"", f"an empty file, {FORMATS}{SET}"),
-        ("a.png", picture(0), f"one image, {FORMATS}{SET}"),
+        ("a.png", encoded_image(0), f"one image, {FORMATS}{SET}"),
         ("a.tar.gz", gzip.compress(b"x" * 600, mtime=0), f"a file compressed with gzip, {FORMATS}{SET}"),
         (
             "a.json",
@@ -61,9 +61,9 @@ def test_paths_where_nothing_is(tmp_path):
     assert message(path) == f"[data] path: got {str(path)!r}, an empty folder, {FORMATS}{SET}"
 
 
-def test_pictures_without_captions(tmp_path):
+def test_images_without_captions(tmp_path):
     for k in range(3):
-        (tmp_path / f"{k}.png").write_bytes(picture(k))
+        (tmp_path / f"{k}.png").write_bytes(encoded_image(k))
     (tmp_path / "notes.pdf").write_bytes(b"x")
     assert message(tmp_path) == (
         f"[data] path: got {str(tmp_path)!r}, a folder with 3 .png, 1 .pdf, expected captions with them: metadata.csv "
@@ -78,7 +78,7 @@ def test_parquet_of_other_columns(tmp_path):
         message(path) == f"[data] path: got {str(path)!r}, Parquet with the columns ['url', 'caption'], {COLUMNS}{SET}"
     )
     # the caption is the one that the recipe names
-    pl.DataFrame({"image": [picture(0)], "alt": ["y"]}).write_parquet(path)
+    pl.DataFrame({"image": [encoded_image(0)], "alt": ["y"]}).write_parquet(path)
     assert "Parquet with the columns ['image', 'alt']" in message(path)
     assert detect(str(path), DataSection(caption_column="alt")).reason == "Parquet with 'image' and 'alt'"
 
@@ -124,7 +124,7 @@ def test_data_without_a_usable_pair(tmp_path):
     )
 
 
-def test_the_folder_of_pictures_can_be_named(tmp_path):
+def test_the_folder_of_images_can_be_named(tmp_path):
     path = csv_file(tmp_path / "a", some_pairs())
     moved = tmp_path / "far" / "away" / "indeed"
     moved.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""One set of pairs in every format: the same uids, the same pictures, and the format is told by its content."""
+"""One set of pairs in every format: the same uids, the same images, and the format is told by its content."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_the_same_uids_from_every_format(written):
     assert table["group"].to_list() == table["uid"].to_list()
 
 
-def test_pictures_come_back_in_any_order(written):
+def test_images_come_back_in_any_order(written):
     _, path, pairs = written
     references = open_source(DataSection(path=str(path))).pairs()
     by_uid = {pair_uid(data, captions): data for _, data, captions in pairs}
@@ -40,7 +40,7 @@ def test_pictures_come_back_in_any_order(written):
     assert sorted(source.storage_order(names)) == list(range(len(names)))
 
 
-def test_each_is_recognised(written):
+def test_each_is_recognized(written):
     format_name, path, _ = written
     found = detect(str(path))
     assert found.format == format_name

@@ -1,4 +1,4 @@
-"""Parquet and Arrow: memory that does not grow with the pictures, one pass, broken pages, types of columns."""
+"""Parquet and Arrow: memory that does not grow with the images, one pass, broken pages, types of columns."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.data.sources.row_files import ParquetRows
 from clipmem.store.hashing import pair_uid
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from tests.sources.formats import some_pairs
 
 MEASURE = """
@@ -32,7 +32,7 @@ print(pa.default_memory_pool().max_memory() / 2**20)
 """
 
 
-def large_pictures(path, n, size=100_000, **options):
+def large_images(path, n, size=100_000, **options):
     """PNG in the first bytes only: nothing here decodes them."""
     rng = np.random.default_rng(0)
     rows = [{"bytes": b"\x89PNG\r\n\x1a\n" + rng.bytes(size), "path": f"{k}.png"} for k in range(n)]
@@ -45,10 +45,10 @@ def peak(path):
     return float(done.stdout)
 
 
-def test_memory_does_not_grow_with_the_pictures(tmp_path):
+def test_memory_does_not_grow_with_the_images(tmp_path):
     # all rows in one row group, as polars writes them: 25 MB and 100 MB
     for n in (250, 1000):
-        large_pictures(tmp_path / f"{n}.parquet", n, compression="uncompressed")
+        large_images(tmp_path / f"{n}.parquet", n, compression="uncompressed")
         assert ParquetRows(tmp_path / f"{n}.parquet")._file.num_row_groups == 1
     small, large = (peak(tmp_path / f"{n}.parquet") for n in (250, 1000))
     assert large < 1.3 * small + 1
@@ -70,7 +70,7 @@ class Counting(ParquetRows):
 
 def test_reading_in_storage_order_is_one_pass(tmp_path):
     path = tmp_path / "a.parquet"
-    large_pictures(path, 300, size=1000, row_group_size=50)
+    large_images(path, 300, size=1000, row_group_size=50)
     source = open_source(DataSection(path=str(path)))
     references = source.pairs()["image"].to_list()
     file = Counting(path)
@@ -101,7 +101,7 @@ def test_any_row_of_any_row_group(tmp_path, rows):
 
 
 def test_every_type_of_column(tmp_path):
-    data = [picture(0), picture(1)]
+    data = [encoded_image(0), encoded_image(1)]
     wanted = {pair_uid(data[0], ["a"]), pair_uid(data[1], ["b"])}
     images = {
         "binary": pa.array(data, pa.binary()),
@@ -127,27 +127,36 @@ def test_class_labels_have_names(tmp_path):
         [("image", pa.binary()), ("text", pa.string()), ("label", pa.int64())],
         metadata={"huggingface": json.dumps(features)},
     )
-    rows = {"image": [picture(k) for k in range(4)], "text": list("abcd"), "label": [1, 0, None, 7]}
+    rows = {"image": [encoded_image(k) for k in range(4)], "text": list("abcd"), "label": [1, 0, None, 7]}
     pq.write_table(pa.table(rows, schema), tmp_path / "a.parquet")
     pairs = open_source(DataSection(path=str(tmp_path / "a.parquet"), label_column="label")).pairs().sort("key")
     assert pairs["label"].to_list() == ["dog", "cat", "", "7"]
 
 
-def test_rows_of_one_path_are_one_pair_only_with_one_picture(tmp_path):
+def test_rows_of_one_path_are_one_pair_only_with_one_image(tmp_path):
     rows = [
-        ({"bytes": picture(0), "path": "a.png"}, "one"),
-        ({"bytes": picture(1), "path": "a.png"}, "another picture of that name"),
-        ({"bytes": picture(0), "path": "a.png"}, "two"),
-        ({"bytes": picture(0), "path": None}, "one"),
+        ({"bytes": encoded_image(0), "path": "a.png"}, "one"),
+        ({"bytes": encoded_image(1), "path": "a.png"}, "another image of that name"),
+        ({"bytes": encoded_image(0), "path": "a.png"}, "two"),
+        ({"bytes": encoded_image(0), "path": None}, "one"),
     ]
     table = pl.DataFrame({"image": [row[0] for row in rows], "text": [row[1] for row in rows]})
     table.write_parquet(tmp_path / "a.parquet")
     pairs = open_source(DataSection(path=str(tmp_path / "a.parquet"))).pairs()
-    assert sorted(pairs["captions"].to_list()) == [["another picture of that name"], ["one"], ["one", "two"]]
+    assert sorted(pairs["captions"].to_list()) == [["another image of that name"], ["one"], ["one", "two"]]
 
 
 def test_bad_rows_are_listed_and_the_rest_used(tmp_path):
-    data = [picture(0), None, b"", b"no image", picture(4), picture(5), picture(0), picture(7)]
+    data = [
+        encoded_image(0),
+        None,
+        b"",
+        b"no image",
+        encoded_image(4),
+        encoded_image(5),
+        encoded_image(0),
+        encoded_image(7),
+    ]
     captions = [["a"], ["b"], ["c"], ["d"], [""], None, ["a"], ["", "good", None]]
     status = ["success", "failed_to_download", *["success"] * 6]
     pl.DataFrame({"jpg": data, "caption": captions, "status": status}).write_parquet(tmp_path / "a.parquet")
@@ -167,8 +176,8 @@ def test_bad_rows_are_listed_and_the_rest_used(tmp_path):
 
 def test_a_broken_page_costs_the_rows_behind_it(tmp_path):
     good, bad = tmp_path / "0.parquet", tmp_path / "1.parquet"
-    large_pictures(good, 5, size=1000)
-    large_pictures(bad, 40, size=1000, row_group_size=10, compression="zstd")
+    large_images(good, 5, size=1000)
+    large_images(bad, 40, size=1000, row_group_size=10, compression="zstd")
     place = pq.ParquetFile(bad).metadata.row_group(2).column(0).data_page_offset
     raw = bytearray(bad.read_bytes())
     raw[place : place + 400] = b"\xff" * 400
@@ -180,7 +189,7 @@ def test_a_broken_page_costs_the_rows_behind_it(tmp_path):
 
 def test_splits_by_the_names_of_files(tmp_path):
     for split in ("train", "test"):
-        pl.DataFrame({"image": [picture(len(split))], "text": [split]}).write_parquet(
+        pl.DataFrame({"image": [encoded_image(len(split))], "text": [split]}).write_parquet(
             tmp_path / f"{split}-00000-of-00001.parquet"
         )
     assert open_source(DataSection(path=str(tmp_path))).pairs().height == 2

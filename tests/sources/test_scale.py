@@ -1,4 +1,4 @@
-"""Many pairs: tars at the speed of reading them, Parquet in memory that does not grow with the pictures."""
+"""Many pairs: tars at the speed of reading them, Parquet in memory that does not grow with the images."""
 
 import subprocess
 import sys
@@ -61,7 +61,7 @@ def test_tars_are_listed_at_the_speed_of_reading_them(tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_of_many_pairs_does_not_grow_with_the_pictures(tmp_path):
+def test_memory_of_many_pairs_does_not_grow_with_the_images(tmp_path):
     """100,000 pairs in one Parquet file, of 1 kB and of 10 kB each."""
     rng = np.random.default_rng(0)
     peaks = {}
@@ -73,7 +73,7 @@ def test_memory_of_many_pairs_does_not_grow_with_the_pictures(tmp_path):
                 rows = range(start, start + 1000)
                 table = {
                     "image": [b"\xff\xd8\xff" + rng.bytes(size) for _ in rows],
-                    "caption": [f"a picture of thing number {k}, in some detail" for k in rows],
+                    "caption": [f"an image of thing number {k}, in some detail" for k in rows],
                 }
                 writer.write_table(pa.table(table, schema))
         done = subprocess.run([sys.executable, "-c", PEAK, path, "100000"], capture_output=True, text=True, check=True)

@@ -8,14 +8,14 @@ import pytest
 from clipmem.base.errors import InputError
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import detect, open_source
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from tests.sources.formats import karpathy, some_pairs
 
 
 @pytest.fixture
 def folder(tmp_path):
     for k in range(4):
-        (tmp_path / f"{k}.jpg").write_bytes(picture(k, form="JPEG"))
+        (tmp_path / f"{k}.jpg").write_bytes(encoded_image(k, form="JPEG"))
     return tmp_path
 
 
@@ -44,10 +44,10 @@ def test_csv_dialects(folder, header, lines, ends, encoding):
     assert opened(path) == ({"0.jpg": ["a cat, red"], "1.jpg": ["two"]}, [])
 
 
-def test_rows_of_one_picture_are_one_pair_and_bad_ones_are_listed(folder):
+def test_rows_of_one_image_are_one_pair_and_bad_ones_are_listed(folder):
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "page.jpg").write_bytes(b"<html>")
-    (folder / "copy.jpg").write_bytes(picture(1, form="JPEG"))
+    (folder / "copy.jpg").write_bytes(encoded_image(1, form="JPEG"))
     lines = [
         "image,caption",
         "0.jpg,one",
@@ -191,7 +191,7 @@ def test_flickr_lines_that_are_broken_are_listed(folder):
     ]
 
 
-def test_coco_pictures_without_captions_and_captions_without_pictures(folder):
+def test_coco_images_without_captions_and_captions_without_images(folder):
     path = folder / "captions.json"
     document = {
         "images": [{"id": k, "file_name": f"{k}.jpg"} for k in range(3)] + [{"id": 9}],
@@ -236,12 +236,12 @@ def test_karpathy_train_has_restval(tmp_path):
     )
 
 
-def test_the_folder_with_most_of_the_pictures_is_taken(tmp_path):
+def test_the_folder_with_most_of_the_images_is_taken(tmp_path):
     """As in COCO: train2017 and val2017 lie beside each other, and captions_val2017.json means the second."""
     for name, numbers in (("train2017", (0, 1, 2)), ("val2017", (3, 4))):
         (tmp_path / name).mkdir()
         for k in numbers:
-            (tmp_path / name / f"{k}.jpg").write_bytes(picture(k, form="JPEG"))
+            (tmp_path / name / f"{k}.jpg").write_bytes(encoded_image(k, form="JPEG"))
     (tmp_path / "annotations").mkdir()
     path = tmp_path / "annotations" / "captions.csv"
     path.write_text("image,caption\n3.jpg,three\n4.jpg,four\n2.jpg,not there\n")
@@ -254,7 +254,7 @@ def test_the_folder_with_most_of_the_pictures_is_taken(tmp_path):
 def test_imagefolder_lists_what_has_no_partner(tmp_path):
     for name in ("a/1.png", "a/2.png", "b/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(picture(len(name) + ord(name[2]) + ord(name[0])))
+        (tmp_path / name).write_bytes(encoded_image(len(name) + ord(name[2]) + ord(name[0])))
     (tmp_path / "a" / "1.txt").write_text("one\n\ntwo\n")
     (tmp_path / "b" / "1.json").write_text('{"caption": "three", "kind": "pet"}')
     (tmp_path / "b" / "1.txt").write_text("not this one")
@@ -271,7 +271,7 @@ def test_imagefolder_lists_what_has_no_partner(tmp_path):
     with pytest.raises(InputError) as error:
         opened(tmp_path, split="c")
     assert (error.value.what, error.value.got, error.value.hint) == ("[data] split", "'c'", "Known folders: a, b.")
-    # a metadata file counts instead, and tells which pictures belong
+    # a metadata file counts instead, and tells which images belong
     (tmp_path / "a" / "metadata.csv").write_text("file_name,text\n1.png,by the table\n")
     found, problems = opened(tmp_path)
     assert found == {"a/1.png": ["by the table"]}

@@ -14,7 +14,7 @@ from clipmem.data.sources import open_source
 from clipmem.data.sources.tar import Member, TarError, is_tar, members
 from clipmem.data.sources.webdataset import expand
 from clipmem.store.hashing import pair_uid
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from tests.sources.formats import add_member
 
 BAD = [
@@ -34,7 +34,7 @@ def hostile_tar(path):
             tar.addfile(info)
             add_member(tar, name.replace(".jpg", ".txt"), b"a caption")
         for name in ("/absolute/a", "../../outside/b", "good"):
-            add_member(tar, f"{name}.png", picture(len(name)))
+            add_member(tar, f"{name}.png", encoded_image(len(name)))
             add_member(tar, f"{name}.txt", b"a good one")
         sparse = tarfile.TarInfo("sparse.png")
         sparse.type, sparse.size = b"S", 512
@@ -58,7 +58,7 @@ def hostile_tar(path):
         tail = io.BytesIO()
         with tarfile.open(fileobj=tail, mode="w") as tar:
             add_member(tar, "huge.txt", b"a caption")
-            add_member(tar, "last.png", picture(99))
+            add_member(tar, "last.png", encoded_image(99))
             add_member(tar, "last.txt", b"the last")
         stream.write(tail.getvalue())
 
@@ -72,7 +72,9 @@ def test_a_hostile_tar_writes_nothing_and_ends(tmp_path):
     source = open_source(DataSection(path=str(folder)))
     pairs = source.pairs()
     good = {"/absolute/a": 11, "../../outside/b": 15, "good": 4}
-    wanted = {pair_uid(picture(seed), ["a good one"]) for seed in good.values()} | {pair_uid(picture(99), ["the last"])}
+    wanted = {pair_uid(encoded_image(seed), ["a good one"]) for seed in good.values()} | {
+        pair_uid(encoded_image(99), ["the last"])
+    }
     assert set(pairs["uid"]) == wanted
     assert set(pairs["key"]) == {*good, "last"}
     assert len(source.read(pairs["image"].to_list())) == 4
@@ -151,7 +153,7 @@ def shard(path, members):
 
 def pair_members(*numbers):
     return [
-        one for k in numbers for one in ((f"{k:03d}.png", picture(k)), (f"{k:03d}.txt", f"caption {k}".encode()))
+        one for k in numbers for one in ((f"{k:03d}.png", encoded_image(k)), (f"{k:03d}.txt", f"caption {k}".encode()))
     ]  # fmt: skip
 
 
@@ -205,17 +207,17 @@ def test_what_is_missing_or_broken_is_listed_and_the_rest_used(tmp_path):
         tmp_path / "0.tar",
         [
             *pair_members(1),
-            ("002.png", picture(2)),  # no caption
+            ("002.png", encoded_image(2)),  # no caption
             ("003.txt", b"no image"),
             ("004.png", b""),
             ("004.txt", b"zero bytes"),
             ("005.jpg", b"<html>not found</html>"),
-            ("005.txt", b"not a picture"),
-            ("006.png", picture(6)),
+            ("005.txt", b"not an image"),
+            ("006.png", encoded_image(6)),
             ("006.txt", b"\xff\xfe\x00\xd8"),  # half a surrogate pair of UTF-16
-            ("007.png", picture(7)),
+            ("007.png", encoded_image(7)),
             ("007.txt", b"caf\xe9"),
-            ("008.png", picture(1)),
+            ("008.png", encoded_image(1)),
             ("008.txt", b"caption 1"),
             *pair_members(9),
         ],
@@ -261,15 +263,15 @@ def test_captions_of_json_and_text(tmp_path):
     shard(
         tmp_path / "0.tar",
         [
-            ("a.jpg", picture(1, form="JPEG")),
+            ("a.jpg", encoded_image(1, form="JPEG")),
             ("a.json", b'{"caption": "of the json", "width": 3}'),
-            ("b.jpg", picture(2, form="JPEG")),
+            ("b.jpg", encoded_image(2, form="JPEG")),
             ("b.json", b'{"caption": "of the json"}'),
             ("b.txt", b"of the text,\nall of it\n"),
-            ("c.jpg", picture(3, form="JPEG")),
+            ("c.jpg", encoded_image(3, form="JPEG")),
             ("c.json", b'{"captions": ["one", "two"]}'),
             ("c.txt", b"one"),
-            ("d.jpg", picture(4, form="JPEG")),
+            ("d.jpg", encoded_image(4, form="JPEG")),
             ("d.json", b"[not json"),
             ("d.txt", b"still there"),
         ],

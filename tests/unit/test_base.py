@@ -74,8 +74,8 @@ def test_uniform_is_uniform_and_uncorrelated():
     chi_square = ((counts - 1000) ** 2 / 1000).sum(axis=1)
     assert (chi_square < 50).all()  # 19 degrees of freedom: P(> 50) is 1e-4
     assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.03
-    neighbours = np.corrcoef(drawn[:-1, 0], drawn[1:, 0])[0, 1]
-    assert abs(neighbours) < 0.03
+    neighbors = np.corrcoef(drawn[:-1, 0], drawn[1:, 0])[0, 1]
+    assert abs(neighbors) < 0.03
 
 
 # ---- recipes

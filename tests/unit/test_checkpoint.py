@@ -140,7 +140,7 @@ def test_the_checkpoint_of_another_training_is_not_used(tmp_path, undisturbed, c
     assert contents(tmp_path) == undisturbed
 
 
-def test_another_picture_is_another_training(tmp_path):
+def test_another_image_is_another_training(tmp_path):
     plan, texts = plan_of(range(N)), loop._Texts(torch.zeros(1, 2, dtype=torch.long), *[torch.ones(1).numpy()] * 2)
     one, other = data_of(range(N)), data_of([*range(1, N), 0])
     assert loop._identity({}, one, plan, texts) != loop._identity({}, other, plan, texts)

@@ -1,4 +1,4 @@
-"""Pictures in one folder a class: labels, captions, what is passed over, errors."""
+"""Images in one folder a class: labels, captions, what is passed over, errors."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.store.hashing import pair_uid
 from clipmem.store.tables import SCHEMAS
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 
 
 def section(path):
@@ -18,12 +18,12 @@ def section(path):
 def root(tmp_path):
     for k, name in enumerate(("hot-dog/a.png", "hot-dog/deep/b.PNG", "ice_cream/a.png", "ice_cream/c.png")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(picture(k))
+        (tmp_path / name).write_bytes(encoded_image(k))
     (tmp_path / "ice_cream" / "notes.txt").write_text("no image")
-    (tmp_path / "ice_cream" / ".hidden.png").write_bytes(picture(9))
+    (tmp_path / "ice_cream" / ".hidden.png").write_bytes(encoded_image(9))
     (tmp_path / ".cache").mkdir()
-    (tmp_path / ".cache" / "x.png").write_bytes(picture(8))
-    (tmp_path / "loose.png").write_bytes(picture(7))
+    (tmp_path / ".cache" / "x.png").write_bytes(encoded_image(8))
+    (tmp_path / "loose.png").write_bytes(encoded_image(7))
     return tmp_path
 
 
@@ -42,13 +42,13 @@ def test_a_folder_is_a_class(root):
         assert uid == pair_uid(source.read([image])[0], own)
 
 
-def test_the_same_picture_twice_in_a_class_is_one_pair(root):
-    (root / "hot-dog" / "again.png").write_bytes(picture(0))
+def test_the_same_image_twice_in_a_class_is_one_pair(root):
+    (root / "hot-dog" / "again.png").write_bytes(encoded_image(0))
     assert open_source(section(root)).pairs().height == 4
 
 
-def test_the_same_picture_in_two_classes_is_refused(root):
-    (root / "ice_cream" / "z.png").write_bytes(picture(0))
+def test_the_same_image_in_two_classes_is_refused(root):
+    (root / "ice_cream" / "z.png").write_bytes(encoded_image(0))
     with pytest.raises(InputError) as error:
         open_source(section(root)).pairs()
     assert error.value.what == f"{root}, ice_cream/z.png"
@@ -63,7 +63,7 @@ def test_no_classes_are_refused(tmp_path):
         assert error.value.got == f"{str(path)!r}, where there is no such data"
 
 
-def test_a_picture_that_vanished(root):
+def test_a_image_that_vanished(root):
     source = open_source(section(root))
     (root / "ice_cream" / "c.png").unlink()
     with pytest.raises(InputError, match=r"^image 'ice_cream/c\.png': got no such image file"):

@@ -193,10 +193,10 @@ def test_another_split_is_refused(tmp_path, change):
     assert error.expected.startswith("28 pairs, ")
 
 
-def test_the_published_scale_needs_one_normaliser(runs):
+def test_the_published_scale_needs_one_normalizer(runs):
     pair = [runs / "plain", runs / "noisy"]
     error = refused(pair, measure="clipmem_norm")
-    assert (error.what.rpartition("other ")[2], error.got) == ("normaliser of clipmem_norm", "1.5")
+    assert (error.what.rpartition("other ")[2], error.got) == ("normalizer of clipmem_norm", "1.5")
     build(runs / "same", noise=5)
     plain = difference(compare_runs([pair[0], runs / "same"]), "clipmem", "same")
     norm = difference(compare_runs([pair[0], runs / "same"], measure="clipmem_norm"), "clipmem_norm", "same")

@@ -21,7 +21,7 @@ from clipmem.data.decoding import decode
 from clipmem.data.sources import open_source
 from clipmem.data.views import Crops, as_float, draw_crops, pair_keys, render
 from clipmem.store.hashing import pair_uid
-from clipmem.testing.tiny import picture, write_parquet
+from clipmem.testing.tiny import encoded_image, write_parquet
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -62,11 +62,11 @@ def test_parquet_pairs(tmp_path):
     source = open_source(DataSection(source="parquet", path=str(path)))
     pairs = source.pairs()
     assert pairs.height == 4
-    assert sorted(source.read(pairs["image"].to_list())) == sorted(picture(seed) for seed in range(4))
+    assert sorted(source.read(pairs["image"].to_list())) == sorted(encoded_image(seed) for seed in range(4))
     assert pairs["group"].to_list() == pairs["uid"].to_list()
     # one text a pair, plain bytes, group and label columns
     pl.DataFrame(
-        {"png": [picture(0), picture(1)], "text": ["a", "b"], "who": [1, 1], "kind": ["x", None]}
+        {"png": [encoded_image(0), encoded_image(1)], "text": ["a", "b"], "who": [1, 1], "kind": ["x", None]}
     ).write_parquet(tmp_path / "b.parquet")
     section = DataSection(
         source="parquet",
@@ -86,7 +86,7 @@ def test_a_folder_of_parquet_files_is_one_source(tmp_path):
     write_parquet(tmp_path / "1.parquet", 2)
     write_parquet(tmp_path / "0.parquet", 3, captions=[["x"], ["y"], ["z"]])
     pairs = open_source(DataSection(source="parquet", path=str(tmp_path))).pairs()
-    # two rows with one path and the same picture are one pair
+    # two rows with one path and the same image are one pair
     zero, one = (["thing number 0", "number 0"], ["thing number 1", "number 1"])
     assert sorted(pairs["captions"].to_list()) == [["x", *zero], ["y", *one], ["z"]]
 
@@ -98,8 +98,11 @@ def test_a_folder_of_parquet_files_is_one_source(tmp_path):
             {"image": [b""], "captions": [["a"]]},
             " without a usable pair (1 x empty file, the first '0'), expected at least one image with a caption.",
         ),
-        ({"image": [picture(0)], "captions": [[""]]}, " without a usable pair (1 x empty caption, the first '0')"),
-        ({"image": [picture(0)], "captions": [None]}, " without a usable pair (1 x no caption, the first '0')"),
+        (
+            {"image": [encoded_image(0)], "captions": [[""]]},
+            " without a usable pair (1 x empty caption, the first '0')",
+        ),
+        ({"image": [encoded_image(0)], "captions": [None]}, " without a usable pair (1 x no caption, the first '0')"),
         ({"image": [None, b"x"], "captions": [["a"], ["a"]]}, " (1 x no image, 1 x not an image of a known format,"),
         ({"image": [1], "captions": [["a"]]}, "column 'image': got int64, expected bytes, a struct with a field"),
         ({"imgae": [b"x"], "captions": [["a"]]}, ": got no column 'image'. Did you mean 'imgae'?"),
@@ -128,7 +131,7 @@ def test_missing_files_and_sources_are_named(tmp_path):
 
 
 def test_decoding_agrees_with_torchvision():
-    image = Image.open(io.BytesIO(picture(3, size=60))).resize((75, 50))
+    image = Image.open(io.BytesIO(encoded_image(3, size=60))).resize((75, 50))
     ours = decode(encoded(image, "PNG"), 24)
     theirs = tv.center_crop(tv.resize(image, 24, interpolation=tv.InterpolationMode.BICUBIC), [24, 24])
     np.testing.assert_array_equal(ours, np.asarray(theirs))
@@ -157,7 +160,7 @@ def test_orientation_in_exif_is_obeyed():
     [
         (b"", "image: got 0 bytes, expected an image. "),
         (b"GIF89a nonsense", "image: got 15 bytes that do not decode"),
-        (picture(0)[:-40], "image: got"),
+        (encoded_image(0)[:-40], "image: got"),
         (encoded(Image.new("RGB", (4, 4)), "PPM"), "expected an image: WEBP, PNG, JPEG, GIF, BMP, TIFF"),
     ],
 )
@@ -167,7 +170,7 @@ def test_what_does_not_decode_is_named(data, message):
     assert message in str(error.value)
 
 
-def test_a_huge_picture_is_refused_by_its_header():
+def test_a_huge_image_is_refused_by_its_header():
     # 30,000 x 30,000 pixels in a few kilobytes: the header alone must be enough to refuse it
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -178,15 +181,15 @@ def test_a_huge_picture_is_refused_by_its_header():
         decode(data, 8)
 
 
-def test_a_large_picture_is_refused_with_its_size(monkeypatch):
+def test_a_large_image_is_refused_with_its_size(monkeypatch):
     monkeypatch.setattr("clipmem.data.decoding.MAX_PIXELS", 100)
     with pytest.raises(InputError) as error:
-        decode(picture(0, size=16), 8)
+        decode(encoded_image(0, size=16), 8)
     assert (error.value.got, error.value.expected) == ("16 x 16 pixels", "at most 100 pixels in all")
 
 
 def test_cache_holds_what_decode_gives(tmp_path):
-    data = {str(seed): picture(seed, size=40) for seed in range(3)}
+    data = {str(seed): encoded_image(seed, size=40) for seed in range(3)}
     done: list[int] = []
     build_cache(
         tmp_path / "c.npy",
@@ -222,7 +225,7 @@ def test_views_depend_on_pair_and_stream_only():
 
 
 @given(st.integers(0, 2**62), st.floats(0.05, 1), st.floats(0.05, 1), st.integers(1, 80))
-def test_crops_lie_inside_the_picture(seed, a, b, size):
+def test_crops_lie_inside_the_image(seed, a, b, size):
     crops = draw(range(30), seed=seed, scale=(min(a, b), max(a, b)), size=size)
     assert (crops.top >= 0).all()
     assert (crops.left >= 0).all()
@@ -254,20 +257,20 @@ def test_crops_have_the_distribution_of_random_resized_crop():
 
 
 def test_rendered_crops_agree_with_torchvision():
-    pixels = torch.from_numpy(np.stack([decode(picture(seed, size=48), 48) for seed in range(20)]))
+    pixels = torch.from_numpy(np.stack([decode(encoded_image(seed, size=48), 48) for seed in range(20)]))
     crops = draw(range(20), scale=(0.4, 0.8))
     ours = render(pixels, crops, size=40)
-    for k, picture_ in enumerate(as_float(pixels)):
+    for k, image_ in enumerate(as_float(pixels)):
         top, left, height, width, flip = (values[k] for values in crops)
-        theirs = tv.resized_crop(picture_, int(top), int(left), int(height), int(width), [40, 40], antialias=False)
+        theirs = tv.resized_crop(image_, int(top), int(left), int(height), int(width), [40, 40], antialias=False)
         if flip:
             theirs = tv.hflip(theirs)
-        # at the rim torchvision repeats the crop's last pixel, grid sampling reads its neighbour outside the crop
+        # at the rim torchvision repeats the crop's last pixel, grid sampling reads its neighbor outside the crop
         assert (ours[k] - theirs)[:, 1:-1, 1:-1].abs().max() < 2e-5
 
 
 def test_a_whole_crop_changes_nothing():
-    pixels = torch.from_numpy(decode(picture(1, size=32), 32))[None]
+    pixels = torch.from_numpy(decode(encoded_image(1, size=32), 32))[None]
     zero, whole = np.array([0]), np.array([32])
     crops = Crops(zero, zero, whole, whole, np.array([False]))
     assert (render(pixels, crops, size=32) - as_float(pixels)).abs().max() < 1e-5

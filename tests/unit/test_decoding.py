@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from clipmem.data import decoding
 from clipmem.data.decoding import FORMATS, DecodeError, Header, decode, read_header
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 
 SIZES = ((75, 50), (50, 75), (24, 24), (31, 24), (17, 90), (9, 11))
 
@@ -26,7 +26,7 @@ def encoded(image, form, **options):
 
 
 def noise(width, height, channels=3, seed=0):
-    """A picture without any structure: the hardest one to scale alike."""
+    """An image without any structure: the hardest one to scale alike."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
@@ -41,7 +41,7 @@ def by_open_clip(data, size):
 
 @pytest.mark.parametrize("size", [16, 24, 40])
 @pytest.mark.parametrize("shape", SIZES, ids=str)
-def test_opaque_pictures_have_the_bytes_of_open_clip(shape, size):
+def test_opaque_images_have_the_bytes_of_open_clip(shape, size):
     image = Image.fromarray(noise(*shape))
     opaque = image.copy()
     opaque.putalpha(255)
@@ -73,7 +73,7 @@ def test_orientation_in_exif_is_obeyed(turn):
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
-def test_exif_that_does_not_read_is_no_reason_to_leave_a_picture_out(exif):
+def test_exif_that_does_not_read_is_no_reason_to_leave_a_image_out(exif):
     image = Image.fromarray(noise(24, 24))
     expected = decode(encoded(image, "JPEG"), 16)
     np.testing.assert_array_equal(decode(encoded(image, "JPEG", exif=exif), 16), expected)
@@ -88,7 +88,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped(form):
         np.testing.assert_array_equal(pixels[..., channel], expected)
 
 
-def test_a_hidden_level_of_sixteen_bit_grey_shows_white():
+def test_a_hidden_level_of_sixteen_bit_gray_shows_white():
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -135,11 +135,11 @@ def test_the_same_tiff_of_sixteen_bits_is_read():
     assert decode(tiff(np.full((8, 8), 25700, np.uint16), 16, 1), 8).max() == 100
 
 
-def test_palettes_are_scaled_as_colours():
+def test_palettes_are_scaled_as_colors():
     image = Image.fromarray(noise(40, 40)).convert("P")
-    as_colours = encoded(image.convert("RGB"), "PNG")
+    as_colors = encoded(image.convert("RGB"), "PNG")
     for form in ("PNG", "GIF", "TIFF"):
-        np.testing.assert_array_equal(decode(encoded(image, form), 16), by_open_clip(as_colours, 16))
+        np.testing.assert_array_equal(decode(encoded(image, form), 16), by_open_clip(as_colors, 16))
 
 
 def test_half_transparent_parts_are_mixed_with_white():
@@ -153,7 +153,7 @@ def test_half_transparent_parts_are_mixed_with_white():
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
 def test_an_animation_shows_its_first_frame(form):
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "lime", "blue")]
     options = {"lossless": True} if form == "WEBP" else {}
     data = encoded(frames[0], form, save_all=True, append_images=frames[1:], duration=50, **options)
     assert Image.open(io.BytesIO(data)).n_frames == 3
@@ -200,9 +200,9 @@ def bomb():
     return chunked(30_000, 30_000, b"\x78\x01" + 30 * once + packer.flush() + struct.pack(">I", check))
 
 
-def test_no_pixel_of_a_huge_picture_is_decoded(bomb, monkeypatch):
+def test_no_pixel_of_a_huge_image_is_decoded(bomb, monkeypatch):
     reader = Reader(monkeypatch)
-    decode(picture(0), 8)
+    decode(encoded_image(0), 8)
     assert reader.times  # the counter counts
     reader.times = 0
     tracemalloc.start()
@@ -237,7 +237,7 @@ def test_the_cap_holds_in_every_format_before_a_pixel_is_decoded(form, monkeypat
 
 def test_a_tile_larger_than_the_cap_is_refused():
     tags = ImageFileDirectory_v2()
-    # 20 x 10 grey pixels in one tile of 30,000 x 30,000
+    # 20 x 10 gray pixels in one tile of 30,000 x 30,000
     values = {256: 20, 257: 10, 258: 8, 259: 1, 262: 1, 277: 1, 322: 30_000, 323: 30_000, 324: 200, 325: 200}
     for tag, value in values.items():
         tags[tag] = value
@@ -252,8 +252,8 @@ def test_too_many_bytes_are_refused_unread(monkeypatch):
     monkeypatch.setattr(decoding, "MAX_BYTES", 100)
     monkeypatch.setattr(Image, "open", None)
     with pytest.raises(DecodeError) as error:
-        decode(bytes(101), 8, name="picture 'a'")
-    assert (error.value.what, error.value.got, error.value.expected) == ("picture 'a'", "101 bytes", "at most 100")
+        decode(bytes(101), 8, name="image 'a'")
+    assert (error.value.what, error.value.got, error.value.expected) == ("image 'a'", "101 bytes", "at most 100")
     assert error.value.reason == "too many bytes"
 
 

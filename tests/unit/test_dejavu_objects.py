@@ -12,7 +12,7 @@ from clipmem.data.sources import open_source
 from clipmem.evaluate.text_only import read_vectors, tfidf_neighbors
 from clipmem.store.tables import read_table, write_table
 from clipmem.study.dejavu import couples, why_not
-from clipmem.testing.tiny import picture, write_parquet
+from clipmem.testing.tiny import encoded_image, write_parquet
 
 PAIRS = pl.DataFrame({"uid": ["a" * 32, "b" * 32], "objects": [["cat"], []]})
 
@@ -38,13 +38,13 @@ def test_objects_of_the_emoji():
 
 
 def test_objects_of_a_parquet_column(tmp_path):
-    pictures = [picture(0), picture(1), picture(2)]
+    images = [encoded_image(0), encoded_image(1), encoded_image(2)]
     for name, column in (
         ("list", [["cat", " sofa ", "cat"], None, []]),
         ("text", ["cat,sofa, cat", None, " , "]),
     ):
         path = tmp_path / f"{name}.parquet"
-        pl.DataFrame({"image": pictures, "captions": ["x", "y", "z"], "things": column}).write_parquet(path)
+        pl.DataFrame({"image": images, "captions": ["x", "y", "z"], "things": column}).write_parquet(path)
         section = DataSection(source="parquet", path=str(path), object_column="things")
         assert open_source(section).pairs().sort("key")["objects"].to_list() == [["cat", "sofa"], [], []]
     assert object_lists(pl.Series("objects", [None, None])) == [[], []]
@@ -155,7 +155,7 @@ def test_a_broken_array_is_named(tmp_path):
     assert "expected an array in .npy. Check the path." in message(lambda: read_vectors(str(tmp_path / "v.npy"), ["a"]))
 
 
-def test_more_neighbours_than_public_captions():
+def test_more_neighbors_than_public_captions():
     assert message(lambda: tfidf_neighbors([["a"]], [["a"], ["b"]], 3)).startswith("k: got 3, expected 1 to 2.")
 
 
@@ -163,11 +163,11 @@ def test_more_neighbours_than_public_captions():
 
 
 def test_the_section_is_written_and_read():
-    recipe = load_recipe('[dejavu]\nneighbours = 5\nfractions = [0.05]\nobjects = "a.parquet"')
+    recipe = load_recipe('[dejavu]\nneighbors = 5\nfractions = [0.05]\nobjects = "a.parquet"')
     assert load_recipe(dump_recipe(recipe)) == recipe
     assert load_recipe(dump_recipe(Recipe())).dejavu.fractions == (0.001, 0.01, 0.1)
-    assert message(lambda: load_recipe("[dejavu]\nneighbours = 0")) == (
-        "recipe: [dejavu] neighbours: got 0, expected 1 or more. `clipmem init` prints every key with its meaning."
+    assert message(lambda: load_recipe("[dejavu]\nneighbors = 0")) == (
+        "recipe: [dejavu] neighbors: got 0, expected 1 or more. `clipmem init` prints every key with its meaning."
     )
     assert "fractions.0 (1 more): got 2.0, expected at most 1." in message(
         lambda: load_recipe("[dejavu]\nfractions = [2.0]")
@@ -181,7 +181,7 @@ ROLE = np.array(["candidate", "external", "external"])
 @pytest.mark.parametrize(
     ("settings", "tasks", "objects", "reason"),
     [
-        (["dejavu.neighbours=2"], BOTH, [["x"], ["x"], []], ""),
+        (["dejavu.neighbors=2"], BOTH, [["x"], ["x"], []], ""),
         (
             ["protocol=subsample"],
             [("r", 0), ("r", 1)],
@@ -199,10 +199,10 @@ ROLE = np.array(["candidate", "external", "external"])
             [],
             BOTH,
             [["x"]] * 3,
-            "dejavu.neighbours = 10 is more than the 2 public pictures (external pairs); set it to 2 or less",
+            "dejavu.neighbors = 10 is more than the 2 public images (external pairs); set it to 2 or less",
         ),
-        (["dejavu.neighbours=1"], BOTH, [[], ["x"], []], "no candidate pair has an object"),
-        (["dejavu.neighbours=1"], BOTH, [["x"], [], []], "no external pair has an object"),
+        (["dejavu.neighbors=1"], BOTH, [[], ["x"], []], "no candidate pair has an object"),
+        (["dejavu.neighbors=1"], BOTH, [["x"], [], []], "no external pair has an object"),
     ],
 )
 def test_where_it_is_not_defined_it_says_why(settings, tasks, objects, reason):

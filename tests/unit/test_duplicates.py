@@ -1,4 +1,4 @@
-"""Exact and near duplicates: planted copies are found, other pictures are not, nothing depends on order."""
+"""Exact and near duplicates: planted copies are found, other images are not, nothing depends on order."""
 
 import hashlib
 import io
@@ -24,18 +24,18 @@ SIZE = 64
 
 
 def photograph(seed):
-    """A smooth random picture: 8 x 8 random colours, enlarged."""
-    colours = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    return Image.fromarray(colours).resize((SIZE, SIZE), Image.BICUBIC)
+    """A smooth random image: 8 x 8 random colors, enlarged."""
+    colors = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(colors).resize((SIZE, SIZE), Image.BICUBIC)
 
 
-def stack(pictures):
-    return np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+def stack(images):
+    return np.stack([np.asarray(image.convert("RGB")) for image in images])
 
 
-def encoded(picture, kind, quality):
+def encoded(image, kind, quality):
     buffer = io.BytesIO()
-    picture.save(buffer, kind, quality=quality)
+    image.save(buffer, kind, quality=quality)
     return Image.open(buffer)
 
 
@@ -63,25 +63,25 @@ def test_planted_copies_are_found_and_others_are_not(kind):
     assert partition(names) == {frozenset({i, i + 20}) for i in range(20)}
 
 
-def test_colour_alone_makes_a_picture_another():
-    """Two tricolours of equal grey: the hash cannot tell them apart, the thumbnails do."""
-    picture = np.full((2, SIZE, SIZE, 3), 255, dtype=np.uint8)
-    picture[0, :, :21], picture[1, :, :21] = (0, 120, 0), (0, 0, 255)
-    picture[:, :, 43:] = (200, 0, 0)
-    assert duplicates._popcount(np.bitwise_xor(*difference_hash(picture)[:, None])).item() <= duplicates.DISTANCE
-    a, b = duplicate_groups(picture)
+def test_color_alone_makes_a_image_another():
+    """Two tricolors of equal gray: the hash cannot tell them apart, the thumbnails do."""
+    image = np.full((2, SIZE, SIZE, 3), 255, dtype=np.uint8)
+    image[0, :, :21], image[1, :, :21] = (0, 120, 0), (0, 0, 255)
+    image[:, :, 43:] = (200, 0, 0)
+    assert duplicates._popcount(np.bitwise_xor(*difference_hash(image)[:, None])).item() <= duplicates.DISTANCE
+    a, b = duplicate_groups(image)
     assert a != b
 
 
-def test_mirrored_and_rotated_pictures_are_others():
-    picture = photograph(0)
-    names = duplicate_groups(stack([picture, picture.transpose(Image.FLIP_LEFT_RIGHT), picture.rotate(90)]))
+def test_mirrored_and_rotated_images_are_others():
+    image = photograph(0)
+    names = duplicate_groups(stack([image, image.transpose(Image.FLIP_LEFT_RIGHT), image.rotate(90)]))
     assert len(set(names)) == 3
 
 
-def test_blank_pictures_are_joined_by_identity_only():
-    grey = np.arange(40, dtype=np.uint8)[:, None, None, None]
-    blanks = np.broadcast_to(grey, (40, SIZE, SIZE, 3))
+def test_blank_images_are_joined_by_identity_only():
+    gray = np.arange(40, dtype=np.uint8)[:, None, None, None]
+    blanks = np.broadcast_to(gray, (40, SIZE, SIZE, 3))
     noisy = np.random.default_rng(0).integers(250, 253, (40, SIZE, SIZE, 3), dtype=np.uint8)
     names = duplicate_groups(np.concatenate([blanks, blanks[:1], noisy, stack([photograph(0)])]))
     assert len(set(names)) == 81
@@ -89,7 +89,7 @@ def test_blank_pictures_are_joined_by_identity_only():
 
 
 @pytest.mark.parametrize(("amplitude", "groups"), [(3, 2), (12, 1)])
-def test_faint_pictures_are_blank(amplitude, groups):
+def test_faint_images_are_blank(amplitude, groups):
     """The same ramp twice, one level apart: below the contrast that counts it is no content."""
     ramp = np.broadcast_to(np.linspace(-amplitude, amplitude, SIZE)[:, None], (SIZE, SIZE, 3))
     pixels = np.stack([128 + ramp, 129 + ramp]).round().astype(np.uint8)
@@ -112,7 +112,7 @@ def test_a_chain_of_small_changes_is_one_group():
     assert len(set(duplicate_groups(chain[[0, -1]]))) == 2
 
 
-def test_group_names_do_not_depend_on_order_or_on_other_pictures():
+def test_group_names_do_not_depend_on_order_or_on_other_images():
     originals = [photograph(seed) for seed in range(8)]
     pixels = stack([*originals, *map(COPIES["webp"], originals[:4])])
     keys = [str(i % 7) for i in range(12)]
@@ -128,7 +128,7 @@ def test_group_names_do_not_depend_on_order_or_on_other_pictures():
 def test_a_group_is_named_by_its_smallest_pixel_hash():
     pixels = stack([photograph(seed % 10) if seed % 2 else photograph(seed) for seed in range(20)])
     keys = [str(seed % 4) for seed in range(20)]
-    hashes = [hashlib.blake2b(picture.tobytes(), digest_size=16).hexdigest() for picture in pixels]
+    hashes = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in pixels]
     names = duplicate_groups(pixels, keys=keys)
     for group in partition(names):
         assert {names[i] for i in group} == {min(hashes[i] for i in group)}
@@ -147,10 +147,10 @@ def test_nothing_in_nothing_out():
     assert duplicate_groups(np.zeros((0, 32, 32, 3), dtype=np.uint8), keys=[]) == []
 
 
-def slow_hash(picture):
-    """The equation: cell means over an 8 x 9 grid with fractional borders, a bit where grey rises by > 2."""
-    size = len(picture)
-    grey = picture.astype(float) @ [0.299, 0.587, 0.114]
+def slow_hash(image):
+    """The equation: cell means over an 8 x 9 grid with fractional borders, a bit where gray rises by > 2."""
+    size = len(image)
+    gray = image.astype(float) @ [0.299, 0.587, 0.114]
 
     def mean(r, c):
         total = 0.0
@@ -158,7 +158,7 @@ def slow_hash(picture):
             for x in range(size):
                 height = max(0.0, min(y + 1, (r + 1) * size / 8) - max(y, r * size / 8))
                 width = max(0.0, min(x + 1, (c + 1) * size / 9) - max(x, c * size / 9))
-                total += height * width * grey[y, x]
+                total += height * width * gray[y, x]
         return total * 72 / size**2
 
     bits = [mean(r, c + 1) - mean(r, c) > 2 for r in range(8) for c in range(8)]
@@ -167,8 +167,8 @@ def slow_hash(picture):
 
 @pytest.mark.parametrize("size", [16, 25])
 def test_hash_against_the_equation(size):
-    pictures = np.random.default_rng(size).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
-    assert difference_hash(pictures).tolist() == [slow_hash(picture) for picture in pictures]
+    images = np.random.default_rng(size).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    assert difference_hash(images).tolist() == [slow_hash(image) for image in images]
 
 
 @pytest.mark.parametrize("size", [20, 256, 301])
@@ -228,7 +228,7 @@ def test_groups_against_all_pairs(drawn):
     """Against the slow reference: join every pair that the definition joins, until nothing changes."""
     palette = stack([photograph(0), COPIES["jpeg"](photograph(0)), photograph(1), photograph(2)])
     palette = np.concatenate([palette, np.full((1, SIZE, SIZE, 3), 9, dtype=np.uint8)])
-    pixels = palette[[picture for picture, _ in drawn]]
+    pixels = palette[[image for image, _ in drawn]]
     keys = [str(key) for _, key in drawn]
     label = list(range(len(drawn)))
     for _ in drawn:

@@ -12,14 +12,14 @@ from clipmem.base.random import derive_seed
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import decode
 from clipmem.data.edits import caption_edits
-from clipmem.data.views import as_float, draw_crops, normalise_pixels, pair_keys, render
+from clipmem.data.views import as_float, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.embed import passes
 from clipmem.models import openclip
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 
 N = 7
-PIXELS = np.stack([decode(picture(k), size=32, name=str(k)) for k in range(N)])
+PIXELS = np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(N)])
 UIDS = [f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(N)]
 CAPTIONS = [[f"thing number {k}" + " and more" * j for j in range(k % 3 + 1)] for k in range(N)]
 CROPS = TrainSection(crop_scale=(0.3, 0.9), flip=0.5)
@@ -55,14 +55,14 @@ def test_shapes(micro, views):
     assert not found.image.requires_grad
 
 
-def test_no_views_is_the_plain_picture(micro):
+def test_no_views_is_the_plain_image(micro):
     found = embedded(micro, views=0)
     with torch.inference_mode():
-        plain = micro.encode_image(normalise_pixels(as_float(torch.from_numpy(PIXELS)), micro.mean, micro.std))
+        plain = micro.encode_image(normalize_pixels(as_float(torch.from_numpy(PIXELS)), micro.mean, micro.std))
         close(found.image[:, 0], plain)
         for k, own in enumerate(CAPTIONS):
             close(found.text[found.text_pair == k], micro.encode_text(micro.tokenize(own)))
-    assert plain.std(dim=0).min() > 1e-4  # the pictures are told apart
+    assert plain.std(dim=0).min() > 1e-4  # the images are told apart
 
 
 def test_views_are_those_of_the_pair_and_the_view(micro):
@@ -78,7 +78,7 @@ def test_views_are_those_of_the_pair_and_the_view(micro):
         )
         with torch.inference_mode():
             pixels = render(torch.from_numpy(PIXELS), crops, size=32)
-            close(found.image[:, view], micro.encode_image(normalise_pixels(pixels, micro.mean, micro.std)))
+            close(found.image[:, view], micro.encode_image(normalize_pixels(pixels, micro.mean, micro.std)))
     differences = (found.image[:, 0] - found.image[:, 1]).abs().amax(dim=1)
     assert differences.min() > 1e-3  # views do differ
     close(embedded(micro, views=2).image, found.image[:, :2])  # and do not depend on how many there are
@@ -101,8 +101,8 @@ def test_any_order_gives_the_same(micro):
         close(some.text[some.text_pair == place], whole.text[whole.text_pair == k])
 
 
-def test_rows_choose_the_pictures(micro):
-    # the same picture under another uid has other crops, but the same plain view
+def test_rows_choose_the_images(micro):
+    # the same image under another uid has other crops, but the same plain view
     rows, captions = np.array([3, 3]), [["a"], ["b"]]
     plain = passes.embed(micro, PIXELS, rows, captions, UIDS[:2], EmbedSection(views=0), CROPS)
     close(plain.image[0], plain.image[1])

@@ -18,7 +18,7 @@ from clipmem.study import engines
 from clipmem.study.engines import ray
 from clipmem.study.execution import Execution, from_manifest
 from clipmem.study.speed import in_words
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 
 HOW = Execution("cpu", "fp32", 1, 2)
 
@@ -76,7 +76,7 @@ def test_parts_are_whole_passes_and_cover_everything_once(total, batch_size, cou
 @pytest.mark.parametrize(("views", "edits"), [(0, 0), (2, 3)])
 def test_parts_have_the_bytes_of_the_whole(views, edits):
     n = 11
-    pixels = np.stack([decode(picture(k), size=32, name=str(k)) for k in range(n)])
+    pixels = np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(n)])
     captions = [[f"thing {k}" + " and more" * (k % 5), *(["again"] * (k % 3))] for k in range(n)]
     uids = [f"{k:032x}" for k in range(n)]
     recipe = load_recipe("", ["embed.batch_size=2", f"embed.views={views}", f"embed.caption_edits={edits}"])

@@ -19,8 +19,8 @@ raw_probe, raw_part = inspect.unwrap(linear_probe), inspect.unwrap(validation_pa
 
 def study(n=90, c=4, d=6, seed=0, noise=1.0):
     rng = np.random.default_rng(seed)
-    centres, labels = rng.normal(size=(c, d)), rng.integers(c, size=n)
-    return centres[labels] + noise * rng.normal(size=(n, d)), labels
+    centers, labels = rng.normal(size=(c, d)), rng.integers(c, size=n)
+    return centers[labels] + noise * rng.normal(size=(n, d)), labels
 
 
 @pytest.mark.parametrize(("c", "strength"), [(3, 0.1), (3, 1.0), (4, 0.02)])
@@ -31,7 +31,7 @@ def test_the_fit_is_that_of_a_slow_regression(c, strength):
     )
     scores = fit(x, y, strength).scores(x)
     expected = x @ np.array(weights).T + np.array(intercepts)
-    # scores are defined up to a constant a picture, and scikit-learn stops where its gradient is below 1e-4
+    # scores are defined up to a constant an image, and scikit-learn stops where its gradient is below 1e-4
     np.testing.assert_allclose(
         scores - scores.mean(axis=1, keepdims=True), expected - expected.mean(axis=1, keepdims=True), atol=2e-2
     )
@@ -57,7 +57,7 @@ def test_the_probe_is_scikit_learns_pipeline():
         model = make_pipeline(Normalizer(), StandardScaler(), LogisticRegression(C=c, max_iter=2000, tol=1e-8))
         model.fit(x[~held], y[~held])
         accuracies.append(model.score(x[held], y[held]))
-    assert found.validation == pytest.approx(accuracies, abs=1 / held.sum())  # one picture may lie on a border
+    assert found.validation == pytest.approx(accuracies, abs=1 / held.sum())  # one image may lie on a border
     model = make_pipeline(Normalizer(), StandardScaler(), LogisticRegression(C=found.c, max_iter=2000, tol=1e-8))
     model.fit(x, y)
     scores = model.decision_function(test)
@@ -113,7 +113,7 @@ def test_order_length_and_names_of_classes_change_nothing(seed, length):
     rows = rng.permutation(40)
     names = rng.permutation(3) * 10 - 5
     again = raw_probe(length * x[rows], names[y[rows]], groups[rows], length * test, names[truth], **options)
-    # another order of rows and classes: sums and steps round otherwise, and a picture on a border may change sides
+    # another order of rows and classes: sums and steps round otherwise, and an image on a border may change sides
     assert (found.ranks == again.ranks).mean() >= 0.9
     assert found.validation == pytest.approx(again.validation, abs=0.13)
 

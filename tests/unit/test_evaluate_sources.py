@@ -1,4 +1,4 @@
-"""Labelled data of `clipmem evaluate`: the format is told by content."""
+"""Labeled data of `clipmem evaluate`: the format is told by content."""
 
 import polars as pl
 import pytest
@@ -15,16 +15,16 @@ CLASSES = ["a", "b"] * 3
 def folder(tmp_path):
     write_parquet(tmp_path / "made.parquet", 6)
     made = pl.read_parquet(tmp_path / "made.parquet")["image"]
-    pictures = [one["bytes"] if isinstance(one, dict) else one for one in made]
+    images = [one["bytes"] if isinstance(one, dict) else one for one in made]
     (tmp_path / "made.parquet").unlink()
-    pl.DataFrame({"image": pictures, "label": CLASSES}).write_parquet(tmp_path / "labels.parquet")
-    captions = [f"picture {k}" for k in range(6)]
-    pl.DataFrame({"image": pictures, "caption": captions, "class": CLASSES}).write_parquet(tmp_path / "both.parquet")
+    pl.DataFrame({"image": images, "label": CLASSES}).write_parquet(tmp_path / "labels.parquet")
+    captions = [f"image {k}" for k in range(6)]
+    pl.DataFrame({"image": images, "caption": captions, "class": CLASSES}).write_parquet(tmp_path / "both.parquet")
     rows = ["filepath,label"]
-    for k, (picture, label) in enumerate(zip(pictures, CLASSES, strict=True)):
+    for k, (image, label) in enumerate(zip(images, CLASSES, strict=True)):
         file = tmp_path / "classes" / label / f"{k}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(picture)
+        file.write_bytes(image)
         rows.append(f"classes/{label}/{k}.png,{label}")
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
     return tmp_path

@@ -39,11 +39,11 @@ def pairs(**changes):
 
 def model(seed, tested):
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(C, D, generator=torch.Generator().manual_seed(99))
-    image = centres[torch.from_numpy(tested.labels)] + torch.randn(N, D, generator=generator)
+    centers = torch.randn(C, D, generator=torch.Generator().manual_seed(99))
+    image = centers[torch.from_numpy(tested.labels)] + torch.randn(N, D, generator=generator)
     views = torch.stack([image, torch.randn(N, D, generator=generator)], dim=1)
     text = torch.randn(2 * N, D, generator=generator)
-    prompts = centres[PROMPTS.prompt_class] + 0.1 * torch.randn(len(PROMPTS.texts), D, generator=generator)
+    prompts = centers[PROMPTS.prompt_class] + 0.1 * torch.randn(len(PROMPTS.texts), D, generator=generator)
     return Embeddings(views, text, torch.arange(2 * N) % N), prompts
 
 
@@ -64,7 +64,7 @@ def test_every_number_is_that_of_its_model_alone():
     assert found["presentations"] == {"f": [100, 101], "g": [100, 101]}
     assert found["n"] == {
         "test": 20,
-        "labelled": 19,
+        "labeled": 19,
         "captions": 40,
         "probe_train": 29,
         "probe_test": 19,
@@ -125,7 +125,7 @@ def test_the_second_view_and_the_other_pairs_tell_nothing():
 
 def test_without_labels_there_is_retrieval_alone():
     tested = pairs(labels=np.full(N, -1), prompts=None)
-    why = why_not(tested.labels, tested.groups, tested.test, tested.train, 0, unlabelled="no external pair has a label")
+    why = why_not(tested.labels, tested.groups, tested.test, tested.train, 0, unlabeled="no external pair has a label")
     assert why == dict.fromkeys(("zero_shot", "linear_probe"), "no external pair has a label")
     utility = Utility(pairs(labels=np.full(N, -1), prompts=None, why=why), EvaluateSection(), STATISTICS)
     embeddings, _ = model(0, pairs())
@@ -159,7 +159,7 @@ def test_without_labels_there_is_retrieval_alone():
             "",
             {"linear_probe": "the pairs to train on are one group, and C needs another to be chosen on"},
         ),
-        ({"train": np.ones(N, dtype=bool)}, C, "", {"linear_probe": "no labelled pair is left to test on"}),
+        ({"train": np.ones(N, dtype=bool)}, C, "", {"linear_probe": "no labeled pair is left to test on"}),
         (
             {"labels": np.arange(N)},
             N,
@@ -170,7 +170,7 @@ def test_without_labels_there_is_retrieval_alone():
 )
 def test_what_is_not_measured_says_why(changes, classes, text, expected):
     one = pairs(**changes)
-    found = why_not(one.labels, one.groups, one.test, one.train, classes, unlabelled="no labels", text=text)
+    found = why_not(one.labels, one.groups, one.test, one.train, classes, unlabeled="no labels", text=text)
     assert found == expected
 
 

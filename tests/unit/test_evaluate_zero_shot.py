@@ -37,7 +37,7 @@ def test_it_is_the_loop(seed):
 
 def test_metrics_are_those_of_scikit_learn():
     image, text, prompt_class, labels = study(n=40)
-    labels = np.minimum(labels, 5)  # class 6 has a prompt and no picture
+    labels = np.minimum(labels, 5)  # class 6 has a prompt and no image
     classes = class_embeddings(text, prompt_class, 7)
     scores = (torch.nn.functional.normalize(image.double(), dim=1) @ classes.T).numpy()
     found = classification_metrics(zero_shot_ranks(image, classes, labels), labels, 7)

@@ -3,8 +3,8 @@ r"""Small examples of what `clipmem.data` has inside; pytest runs them.
 `clipmem.data.color`:
 
     >>> from clipmem.data.color import *
-    >>> drawn = draw_colors(np.array([7], dtype=np.uint64), seed=1, strength=0.0, grey=0.0, blur=1.0)
-    >>> drawn.jitter.item(), drawn.grey.item(), drawn.blur.item()
+    >>> drawn = draw_colors(np.array([7], dtype=np.uint64), seed=1, strength=0.0, gray=0.0, blur=1.0)
+    >>> drawn.jitter.item(), drawn.gray.item(), drawn.blur.item()
     (False, False, True)
     >>> adjust_brightness(torch.full((1, 3, 1, 1), 0.5), torch.tensor([0.5])).flatten().tolist()
     [0.25, 0.25, 0.25]

@@ -13,12 +13,12 @@ from clipmem.functional import (
     clipmem,
     normalize,
     pair_means,
-    range_normalise,
+    range_normalize,
 )
 
 # A user runs without the shape checks of the test hook, so wrong shapes must reach our own errors: unwrap.
 raw_pair_means, raw_alignment_parts = inspect.unwrap(pair_means), inspect.unwrap(alignment_parts)
-raw_clipmem, raw_range_normalise = inspect.unwrap(clipmem), inspect.unwrap(range_normalise)
+raw_clipmem, raw_range_normalize = inspect.unwrap(clipmem), inspect.unwrap(range_normalize)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -249,10 +249,10 @@ def test_clipmem_errors(target, reference, message):
     assert f"{error.value.what}: got {error.value.got}" == message
 
 
-def test_range_normalise_divides_and_never_shifts():
+def test_range_normalize_divides_and_never_shifts():
     values = torch.tensor([-1.0, 3.0, 0.0, 20.0])
-    scores, normaliser = range_normalise(values, torch.tensor([True, True, True, False]))
-    assert normaliser == 4.0
+    scores, normalizer = range_normalize(values, torch.tensor([True, True, True, False]))
+    assert normalizer == 4.0
     assert scores.tolist() == [-0.25, 0.75, 0.0, 5.0]
 
 
@@ -276,7 +276,7 @@ def test_range_normalise_divides_and_never_shifts():
         ),
     ],
 )
-def test_range_normalise_errors(values, candidates, message):
+def test_range_normalize_errors(values, candidates, message):
     with pytest.raises(InputError) as error:
-        raw_range_normalise(torch.tensor(values), torch.tensor(candidates))
+        raw_range_normalize(torch.tensor(values), torch.tensor(candidates))
     assert f"{error.value.what}: got {error.value.got}" == message

@@ -40,7 +40,7 @@ def write(folder, sizes, *, width=8, dtype=np.float16, digits=1, seed=0, **colum
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("digits", [1, 3])
-def test_rows_of_another_writer_are_read_and_normalised(tmp_path, dtype, digits):
+def test_rows_of_another_writer_are_read_and_normalized(tmp_path, dtype, digits):
     image, text = write(tmp_path, (5, 1, 7), dtype=dtype, digits=digits)
     found = layout.Layout(tmp_path)
     assert (len(found), found.width) == (13, 8)
@@ -68,7 +68,7 @@ def test_a_row_without_a_direction_is_marked(tmp_path):
     assert layout.Layout(tmp_path).read(np.arange(4)).ok.tolist() == [True, False, True, False]
 
 
-def test_what_clipmem_writes_is_read_bit_for_bit_and_never_normalised(tmp_path):
+def test_what_clipmem_writes_is_read_bit_for_bit_and_never_normalized(tmp_path):
     stream = torch.Generator().manual_seed(0)
     means = unit_means(
         torch.randn(6, 3, 5, generator=stream), torch.randn(12, 5, generator=stream), torch.arange(6).repeat(2)

@@ -38,7 +38,7 @@ CONFIGS = {
 }
 
 
-def pictures(n, size=32, seed=0):
+def images(n, size=32, seed=0):
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -118,7 +118,7 @@ def test_timm_tower_is_found(tmp_path):
     layers = [(site.layer, site.kind) for site in find_sites(made.module, towers=["image"])]
     assert layers == [(k, s) for k in range(1, 13) for s in ("mlp", "attn", "block")]
     with torch.no_grad(), Capture(made, towers=["image"]) as capture:
-        seen = capture.image(pictures(2, size=224))
+        seen = capture.image(images(2, size=224))
     assert {site.kind: values.shape for site, values in seen.plain.items()} == {
         "mlp": (2, 768),
         "attn": (2, 192),
@@ -154,7 +154,7 @@ def walk(blocks, x, mask=None):
 
 @torch.no_grad()
 def test_image_tower_equals_modules_called_by_hand(micro):
-    pixels = pictures(3)
+    pixels = images(3)
     vision = micro.module.visual
     patches = vision.conv1(pixels).flatten(2).transpose(1, 2)
     x = torch.cat([vision.class_embedding.expand(3, 1, -1), patches], dim=1) + vision.positional_embedding
@@ -171,7 +171,7 @@ def test_image_tower_equals_modules_called_by_hand(micro):
 
 @torch.no_grad()
 def test_text_tower_equals_modules_called_by_hand_one_caption_at_a_time(micro):
-    _, seen = passes(micro, CAPTIONS, pictures(1))
+    _, seen = passes(micro, CAPTIONS, images(1))
     model = micro.module
     for row, caption in enumerate(CAPTIONS):
         tokens = micro.tokenize([caption])  # alone: no padding
@@ -186,7 +186,7 @@ def test_text_tower_equals_modules_called_by_hand_one_caption_at_a_time(micro):
 def test_resnet_equals_modules_called_by_hand(encoder, request):
     if request.node.callspec.params["encoder"] != "resnet":
         return
-    pixels = pictures(2)
+    pixels = images(2)
     vision = encoder.module.visual
     seen = by_place(passes(encoder, CAPTIONS, pixels)[0].plain)
     x = vision.stem(pixels)
@@ -203,7 +203,7 @@ def test_resnet_equals_modules_called_by_hand(encoder, request):
 @torch.no_grad()
 def test_transformers_clip_equals_its_own_hidden_states():
     made = hf_encoder()
-    pixels, captions = pictures(2), ["one", "two three four five"]
+    pixels, captions = images(2), ["one", "two three four five"]
     image, text = passes(made, captions, pixels)
     hidden = made.module.vision_model(pixel_values=pixels, output_hidden_states=True).hidden_states
     for layer in (1, 2, 3):
@@ -229,10 +229,10 @@ def test_hooks_change_no_output(encoder, training):
     made.module.train(training)
     tokens = made.tokenize(CAPTIONS)
     with torch.no_grad():
-        before = made.encode_image(pictures(2)), made.encode_text(tokens)
+        before = made.encode_image(images(2)), made.encode_text(tokens)
         with Capture(made) as capture:
-            during = capture.image(pictures(2)).embedding, capture.text(tokens).embedding
-        after = made.encode_image(pictures(2)), made.encode_text(tokens)
+            during = capture.image(images(2)).embedding, capture.text(tokens).embedding
+        after = made.encode_image(images(2)), made.encode_text(tokens)
     for a, b, c in zip(before, during, after, strict=True):
         if not training:  # a ResNet in training moves its statistics
             assert torch.equal(a, c)
@@ -244,10 +244,10 @@ def test_hooks_change_no_output(encoder, training):
 def test_train_and_eval_read_the_same(micro):
     """nn.MultiheadAttention takes another path in eval mode without gradients."""
     made = copy.deepcopy(micro)
-    seen = passes(made, CAPTIONS, pictures(2))
+    seen = passes(made, CAPTIONS, images(2))
     made.module.train()
     with Capture(made) as capture:
-        slow = capture.image(pictures(2)), capture.text(made.tokenize(CAPTIONS))
+        slow = capture.image(images(2)), capture.text(made.tokenize(CAPTIONS))
     for a, b in zip(seen, slow, strict=True):
         for site, values in a.plain.items():
             torch.testing.assert_close(values, b.plain[site], atol=1e-5, rtol=1e-4)
@@ -255,9 +255,9 @@ def test_train_and_eval_read_the_same(micro):
 
 
 def test_text_does_not_depend_on_the_batch(encoder):
-    together = passes(encoder, CAPTIONS, pictures(1))[1]
+    together = passes(encoder, CAPTIONS, images(1))[1]
     for row, caption in enumerate(CAPTIONS):
-        alone = passes(encoder, [caption], pictures(1))[1]
+        alone = passes(encoder, [caption], images(1))[1]
         for pooled, single in ((together.plain, alone.plain), (together.units, alone.units)):
             for site, values in pooled.items():
                 torch.testing.assert_close(values[row], single[site][0], atol=1e-5, rtol=1e-4)

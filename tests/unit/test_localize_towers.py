@@ -10,7 +10,7 @@ from tests.unit.test_localize_units import points
 
 from clipmem.base.errors import InputError
 from clipmem.base.sections import EmbedSection, TrainSection
-from clipmem.data.views import as_float, normalise_pixels
+from clipmem.data.views import as_float, normalize_pixels
 from clipmem.embed import passes
 from clipmem.embed.passes import Embeddings
 from clipmem.localize import towers
@@ -32,7 +32,7 @@ def unit(x):
 
 
 def world(memorizes, *, turn=True, noise=0.02, seed=0):
-    """Embeddings of f and g: a pair's true picture and caption are apart; the tower in `memorizes` moves to the other.
+    """Embeddings of f and g: a pair's true image and caption are apart; the tower in `memorizes` moves to the other.
 
     A model's space is turned by a rotation of its own, as two trainings would leave it.
     """
@@ -115,7 +115,7 @@ def fit(encoder, pts, rows, tower, steps, seed=0):
     ]
     optimizer = torch.optim.Adam(trained, lr=3e-3)
     tokens = encoder.tokenize([pts.captions[row][0] for row in rows])
-    pixels = normalise_pixels(as_float(torch.from_numpy(pts.pixels[rows])), encoder.mean, encoder.std)
+    pixels = normalize_pixels(as_float(torch.from_numpy(pts.pixels[rows])), encoder.mean, encoder.std)
     for _ in range(steps):
         image, text = (
             torch.nn.functional.normalize(e, dim=1) for e in (encoder.encode_image(pixels), encoder.encode_text(tokens))

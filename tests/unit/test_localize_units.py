@@ -12,13 +12,13 @@ from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.data.decoding import decode
 from clipmem.data.edits import text_views
-from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render
+from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.localize.hooks import UNIT_KINDS, Capture
 from clipmem.localize.layers import layer_table, tower_sslmem
 from clipmem.localize.sweep import Points, ViewSettings, blocks
 from clipmem.localize.units import UNITS_SCHEMA, UnitTracker, sweep_model
 from clipmem.models import openclip
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 
 N = 9
 VIEWS = ViewSettings(image_views=3, text_views=3, crop_scale=(0.3, 0.9), flip=0.5, batch_size=4)
@@ -31,7 +31,7 @@ def points(n=N):
         roles=["candidate" if k % 3 else "external" for k in range(n)],
         groups=[f"g{k // 2}" for k in range(n)],
         labels=["", *["xyz"[k % 3] for k in range(1, n)]],
-        pixels=np.stack([decode(picture(k), size=32, name=str(k)) for k in range(n)]),
+        pixels=np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(n)]),
         rows=np.arange(n),
         captions=[["a", *([] if k % 2 else [f"thing {k}", "more"])] if k % 4 < 2 else [f"a big {k}"] for k in range(n)],
     )
@@ -59,7 +59,7 @@ def single(encoder, pts, k, tower):
                 scale=(0.3, 0.9), ratio=(0.75, 4 / 3), flip=0.5,
             )  # fmt: skip
             images.append(render(batch, Crops(*crop), size=32))
-        return [capture.image(normalise_pixels(image, encoder.mean, encoder.std)) for image in images]
+        return [capture.image(normalize_pixels(image, encoder.mean, encoder.std)) for image in images]
 
 
 def direction(seen, site):

@@ -116,7 +116,7 @@ def test_only_the_unit_that_owns_a_pair_rises():
     assert int(after.argmax[2]) == 7
 
 
-def test_equally_frequent_objects_are_ordered_by_their_first_neighbour():
+def test_equally_frequent_objects_are_ordered_by_their_first_neighbor():
     # Both are in two of the four; object 1 is in the nearest one, object 0 in the farthest one.
     objects = torch.tensor([[False, True], [True, True], [False, False], [True, False]])
     assert predict_objects(torch.tensor([[0, 1, 2, 3]]), objects, top=1).tolist() == [[False, True]]

@@ -105,7 +105,7 @@ def test_masking_frequency_streams_and_zero():
 
 
 def test_caption_sampling_shows_each_caption_equally_often():
-    pairs = [(f"picture {k}", [f"{k} {c}" for c in range(5)]) for k in range(100)]
+    pairs = [(f"image {k}", [f"{k} {c}" for c in range(5)]) for k in range(100)]
     data, seen = CaptionSampling(pairs, seed=4, keys=KEYS[:100]), Counter()
     for epoch in range(60):
         data.set_epoch(epoch)
@@ -163,11 +163,11 @@ def test_early_stopping_is_the_beginning_of_the_whole_training(tmp_path, share, 
 # ---- regrouping
 
 
-def slow_regroup(batches, badness, share, places):
+def slow_regroup(batches, removal_score, share, places):
     """Take slots one by one, the worst first into the batches of `places`."""
     order = [slot for batch in batches for slot in batch]
     room = sum(len(batches[place]) for place in places)
-    worst = set(sorted(order, key=lambda slot: (-badness[slot], order.index(slot)))[:room])
+    worst = set(sorted(order, key=lambda slot: (-removal_score[slot], order.index(slot)))[:room])
     laid, own, others = [], [s for s in order if s in worst], [s for s in order if s not in worst]
     for place, batch in enumerate(batches):
         queue = own if place in places else others
@@ -178,24 +178,24 @@ def slow_regroup(batches, badness, share, places):
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.9])
 @pytest.mark.parametrize("n", [20, 53])
 def test_regroup_against_the_slow_loop(n, share):
-    badness = np.round(np.random.default_rng(n).normal(size=n), 1)  # with ties
+    removal_score = np.round(np.random.default_rng(n).normal(size=n), 1)  # with ties
     for epoch in range(4):
         batches = epoch_batches(n, 8, seed=1, epoch=epoch)
-        laid = regroup(batches, badness, share=share, seed=1, epoch=epoch)
+        laid = regroup(batches, removal_score, share=share, seed=1, epoch=epoch)
         assert [len(batch) for batch in laid] == [len(batch) for batch in batches]
         assert sorted(np.concatenate(laid)) == list(range(n))
         count = len(batches)
         own = min(count - 1, max(1, round(share * count)))
-        means = [badness[batch].min() for batch in laid]
+        means = [removal_score[batch].min() for batch in laid]
         places = set(np.argsort(means, kind="stable")[::-1][:own].tolist())
-        assert [batch.tolist() for batch in laid] == slow_regroup(batches, badness, share, places)
+        assert [batch.tolist() for batch in laid] == slow_regroup(batches, removal_score, share, places)
 
 
 def test_regroup_places_differ_between_epochs_and_unknown_pairs_come_last():
-    badness = np.array([np.nan, *range(39)], dtype=float)
+    removal_score = np.array([np.nan, *range(39)], dtype=float)
     batches, seen = [np.arange(k, 40, 5) for k in range(5)], set()
     for epoch in range(30):
-        laid = regroup(batches, badness, share=0.2, seed=0, epoch=epoch)
+        laid = regroup(batches, removal_score, share=0.2, seed=0, epoch=epoch)
         [place] = [k for k, batch in enumerate(laid) if set(batch) == set(range(32, 40))]
         seen.add(place)
         assert 0 not in laid[place]
@@ -237,7 +237,7 @@ def table(shared=6, candidate=4, independent=4, external=3):
 
 
 def parent_of(splits, values):
-    return Parent("x", pl.DataFrame({"uid": splits["uid"], "badness": values}), {})
+    return Parent("x", pl.DataFrame({"uid": splits["uid"], "removal_score": values}), {})
 
 
 def test_the_worst_go_and_candidates_take_their_slots_independent_pair_along():
@@ -246,7 +246,7 @@ def test_the_worst_go_and_candidates_take_their_slots_independent_pair_along():
     parent = parent_of(splits, rng.permutation(splits.height).astype(float))
     kept, removed = take_out(splits, RemoveSection(count=3, scores="x"), parent)
     mine = splits.filter(pl.col("role").is_in(["shared", "candidate"])).join(parent.table, on="uid")
-    expected = mine.sort("badness", descending=True)["uid"].to_list()[:3]
+    expected = mine.sort("removal_score", descending=True)["uid"].to_list()[:3]
     own = removed.filter(pl.col("rank").is_not_null())
     assert own["uid"].to_list() == expected
     assert own["rank"].to_list() == [1, 2, 3]
@@ -404,7 +404,7 @@ def test_f_and_g_group_the_same_slots(tmp_path):
     recipe = load_recipe("", ["mitigate.regroup.share=0.4", "mitigate.regroup.scores=x"])
     folder = RunFolder(tmp_path)
     uids = splits["uid"].to_list()
-    folder.write("mitigate/regroup", pl.DataFrame({"uid": uids, "badness": [float(k) for k in range(len(uids))]}))
+    folder.write("mitigate/regroup", pl.DataFrame({"uid": uids, "removal_score": [float(k) for k in range(len(uids))]}))
     plans = [training_set(splits, side, 1) for side in ("f", "g")]
     f, g = (hooks_of(Training(recipe, plan, folder, splits)) for plan in plans)
     for epoch in range(4):

@@ -1,4 +1,4 @@
-"""Variants of captions and pictures: what they are, how often they are shown, and that f, g and all batches agree."""
+"""Variants of captions and images: what they are, how often they are shown, and that f, g and all batches agree."""
 
 import json
 import math
@@ -11,8 +11,8 @@ import torch
 from tests.unit.test_train import PIXELS, N, data_of, plan_of, section, uid
 
 from clipmem.base.errors import InputError
+from clipmem.base.images import Geometry
 from clipmem.base.mitigations import CaptionVariantsSection, ImageVariantsSection
-from clipmem.base.pictures import Geometry
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import load_recipe
 from clipmem.data.color import distort
@@ -24,7 +24,7 @@ from clipmem.mitigate.image_variants import ImageVariants
 from clipmem.mitigate.wordings import WORDINGS, make_variants
 from clipmem.models import openclip
 from clipmem.store.folder import RunFolder
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from clipmem.train.hooks import Hooks, Moment
 from clipmem.train.loop import train
 
@@ -73,7 +73,7 @@ def test_templates_are_each_used_once_before_one_comes_again():
     made = wording("templates")
     texts = [made.variant("{} cat", number, 0) for number in range(8)]
     assert texts[:4] == texts[4:]
-    assert set(texts) == {"a picture of {} cat", "an image of {} cat", "this shows {} cat", "{} cat in a picture"}
+    assert set(texts) == {"a image of {} cat", "an image of {} cat", "this shows {} cat", "{} cat in a image"}
 
 
 def lexicon(folder):
@@ -203,7 +203,7 @@ def test_texts_of_several_hooks_stand_one_after_the_other():
     assert texts[1][first.choose(np.array([0]), moment([1]))[0]] == "a"
 
 
-# ---- pictures
+# ---- images
 
 
 def views(n, moment_, size=32):
@@ -219,29 +219,29 @@ def hook_of(source, n, probability=0.4, **changes):
     return ImageVariants(settings, 2, section(), None if source == "augment" else others, rows), others, rows
 
 
-def test_given_pictures_against_the_slow_loop():
+def test_given_images_against_the_slow_loop():
     hook, others, rows = hook_of("given", 60)
     here = moment(np.arange(60), epoch=4)
     values, pixels, crops = views(60, here)
-    found, before = hook.pictures(values, pixels, crops, here, 0), values.clone()
+    found, before = hook.images(values, pixels, crops, here, 0), values.clone()
     replaced = 0
     for k in range(60):
         u = uniform(KEYS[k : k + 1], derive_seed(2, "image variant", 4, 0), 1)[0, 0]
         expected = before[k]
         if rows[k] and u < 0.4:
             replaced += 1
-            picture = torch.from_numpy(others[rows[k][int(2 * u / 0.4)]])[None]
-            expected = render(picture, type(crops)(*(one[k : k + 1] for one in crops)), size=32)[0]
+            image = torch.from_numpy(others[rows[k][int(2 * u / 0.4)]])[None]
+            expected = render(image, type(crops)(*(one[k : k + 1] for one in crops)), size=32)[0]
         assert torch.allclose(found[k], expected, atol=1e-6)
     assert 5 < replaced < 30
     assert torch.equal(values, before)
 
 
-def test_augmented_pictures_against_the_slow_loop():
-    hook, _, _ = hook_of("augment", 40, crop_scale=(0.1, 0.3), colour=1.0)
+def test_augmented_images_against_the_slow_loop():
+    hook, _, _ = hook_of("augment", 40, crop_scale=(0.1, 0.3), color=1.0)
     here = moment(np.arange(40), epoch=1)
     values, pixels, crops = views(40, here)
-    found = hook.pictures(values, pixels, crops, here, 1)
+    found = hook.images(values, pixels, crops, here, 1)
     for k in range(40):
         key = KEYS[k : k + 1]
         u = uniform(key, derive_seed(2, "image variant", 1, 1), 1)[0, 0]
@@ -258,19 +258,19 @@ def test_augmented_pictures_against_the_slow_loop():
 
 
 @pytest.mark.parametrize("source", ["given", "augment"])
-def test_pictures_are_replaced_as_often_as_they_say_in_any_batch(source):
+def test_images_are_replaced_as_often_as_they_say_in_any_batch(source):
     hook, _, rows = hook_of(source, 300)
     share, times = 0, 0
     for epoch in range(8):
         here = moment(np.arange(300), epoch)
         values, pixels, crops = views(300, here, size=8)
-        found = hook.pictures(values, pixels, crops, here, 0)
+        found = hook.images(values, pixels, crops, here, 0)
         changed = (found != values).flatten(1).any(1).numpy()
         able = np.array([bool(own) or source == "augment" for own in rows])
         assert not changed[~able].any()
         share, times = share + changed[able].sum(), times + able.sum()
         some = np.array([3, 40, 41, 299])
-        part = hook.pictures(
+        part = hook.images(
             values[some], pixels[some], type(crops)(*(one[some] for one in crops)), moment(some, epoch), 0
         )
         assert torch.allclose(part, found[some], atol=1e-6)
@@ -382,8 +382,8 @@ def test_what_is_cached_is_found_again_and_places(cache, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("caption_variants]\ntemplates = ['a picture']",
-         "recipe: [mitigate.caption_variants] template 'a picture' does "
+        ("caption_variants]\ntemplates = ['an image']",
+         "recipe: [mitigate.caption_variants] template 'an image' does "
          "not have {} once; it says where the caption goes."),
         ("caption_variants]\nkinds = ['dropout', 'dropout']", "recipe: [mitigate.caption_variants] kinds = ['dropout', "
          "'dropout'] has a kind twice; name each once."),
@@ -405,7 +405,7 @@ def test_what_is_cached_is_found_again_and_places(cache, monkeypatch):
          "recipe: [mitigate.text_noise] is set and objective = 'simclr' trains no text tower; leave it out, or set "
          "train.objective = 'clip'."),
         ("image_noise]\nstd = 0.1\n[train]\nobjective = 'supervised'\n[score]\nalignment = 'sslmem-image'",
-         "recipe: [mitigate.image_noise] is set and objective = 'supervised' does not normalise its embeddings; leave "
+         "recipe: [mitigate.image_noise] is set and objective = 'supervised' does not normalize its embeddings; leave "
          "it out, or set train.objective = 'clip'."),
     ],
 )  # fmt: skip
@@ -451,7 +451,7 @@ def tiny_pipeline(folder):
 
 
 @pytest.mark.filterwarnings("ignore")  # what diffusers and transformers say to each other
-def test_a_local_pipeline_draws_pictures_of_captions(tmp_path):
+def test_a_local_pipeline_draws_images_of_captions(tmp_path):
     found = providers.open_provider(
         providers.IMAGE_PROVIDERS, f"diffusers:{tiny_pipeline(tmp_path / 'tiny')}", "provider", ""
     )
@@ -466,14 +466,14 @@ def test_a_local_pipeline_draws_pictures_of_captions(tmp_path):
     assert len(found.content()) == 64
 
 
-def test_pictures_that_do_not_decode_are_listed_and_never_shown(tmp_path):
-    pictures = {"a": picture(1), "broken": b"no image", "b": picture(2), "c": picture(3)}
+def test_images_that_do_not_decode_are_listed_and_never_shown(tmp_path):
+    images = {"a": encoded_image(1), "broken": b"no image", "b": encoded_image(2), "c": encoded_image(3)}
     recipe = load_recipe("[mitigate.image_variants]\nprobability = 1.0")
     uids = [uid(0), uid(1), uid(2)]
     pairs = pl.DataFrame({"uid": uids, "captions": [["x"]] * 3, "variants": [["a", "broken"], ["b"], ["c"]]})
     splits = pl.DataFrame({"uid": uids, "role": ["shared", "candidate", "external"], "captions_from": uids})
     folder = RunFolder(tmp_path)
-    given = Preparation(recipe, folder, pairs, splits, Geometry(32), lambda names: [pictures[name] for name in names])
+    given = Preparation(recipe, folder, pairs, splits, Geometry(32), lambda names: [images[name] for name in names])
     assert ImageVariants.prepare(given) == [
         tmp_path / "cache/variants.npy",
         tmp_path / "mitigate/image_variants.parquet",
@@ -483,8 +483,8 @@ def test_pictures_that_do_not_decode_are_listed_and_never_shown(tmp_path):
     assert table["row"].to_list() == [0, None, 1]
     assert [bool(problem) for problem in table["problem"]] == [False, True, False]
     cache = np.load(tmp_path / "cache/variants.npy")
-    assert np.array_equal(cache, np.stack([decode(pictures[name], 32) for name in "ab"]))
+    assert np.array_equal(cache, np.stack([decode(images[name], 32) for name in "ab"]))
     hook = ImageVariants.hook(Training(recipe, plan_of(range(2)), folder, splits))
     values, pixels, crops = views(2, moment([0, 1]))
-    shown = hook.pictures(values, pixels, crops, moment([0, 1]), 0)
+    shown = hook.images(values, pixels, crops, moment([0, 1]), 0)
     assert torch.allclose(shown, render(torch.from_numpy(cache), crops, size=32))

@@ -58,7 +58,7 @@ def same_state(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def pictures(n, size, seed=0):
+def images(n, size, seed=0):
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -112,7 +112,7 @@ def test_load_leaves_the_random_state_alone(saved):
 
 
 def test_second_model_leaves_the_first_alone(micro):
-    tokens, pixels = micro.tokenize(CAPTIONS), pictures(2, 32)
+    tokens, pixels = micro.tokenize(CAPTIONS), images(2, 32)
     with torch.inference_mode():
         text, image = micro.encode_text(tokens), micro.encode_image(pixels)
         other = openclip.create(MICRO, seed=8)
@@ -153,7 +153,7 @@ def test_plain_open_clip_loads_the_folder_and_agrees(micro, saved):
     model.eval()
     tokens = open_clip.get_tokenizer(f"local-dir:{saved}")(CAPTIONS)
     assert tokens.shape == (len(CAPTIONS), 24)
-    pixels = pictures(3, 32)
+    pixels = images(3, 32)
     with torch.inference_mode():
         torch.testing.assert_close(micro.encode_image(pixels), model.encode_image(pixels), rtol=0, atol=1e-5)
         full = model.encode_text(tokens)

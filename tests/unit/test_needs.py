@@ -40,12 +40,12 @@ def refused(recipe, table):
 SUPERVISED = ("train.objective=supervised", "score.alignment=sslmem-image", "embed.views=2")
 
 
-@pytest.mark.parametrize("labelled", [0, 1, 119])
-def test_supervised_needs_a_label_for_every_pair(labelled):
-    table = pairs().with_columns(label=pl.Series([f"c{k % 3}" if k < labelled else "" for k in range(120)]))
+@pytest.mark.parametrize("labeled", [0, 1, 119])
+def test_supervised_needs_a_label_for_every_pair(labeled):
+    table = pairs().with_columns(label=pl.Series([f"c{k % 3}" if k < labeled else "" for k in range(120)]))
     error = refused(tiny_recipe(*SUPERVISED), table)
     assert error.what == "[train] objective = 'supervised'"
-    assert error.got.startswith(f"{120 - labelled} of 120 pairs without a label")
+    assert error.got.startswith(f"{120 - labeled} of 120 pairs without a label")
     assert "data.label_column" in error.hint
 
 

@@ -17,10 +17,10 @@ from clipmem.base.random import derive_seed
 from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import TrainSection
 from clipmem.data.decoding import decode
-from clipmem.data.views import draw_crops, normalise_pixels, pair_keys, render
+from clipmem.data.views import draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models import openclip
 from clipmem.models.openclip import OpenClipEncoder, sigmoid_loss
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from clipmem.train import loop
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.objectives import OBJECTIVES, Towers, class_head, create_objective
@@ -33,7 +33,7 @@ from clipmem.train.record import describe, state_hash
 
 N = 12
 NAMES = ("clip", "siglip", "simclr", "supervised")
-PIXELS = np.stack([decode(picture(k), size=32, name=str(k)) for k in range(N)])
+PIXELS = np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(N)])
 UIDS = tuple(f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(N))
 LABELS = np.arange(N) % 3
 OWN_FILE = "objective.safetensors"
@@ -97,8 +97,8 @@ def test_nt_xent_is_its_equation(n, d, seed, t):
     first, second = unit_rows(n, d, seed), unit_rows(n, d, seed + 100)
     z = [*first, *second]
     total = 0.0
-    for picture_number in range(n):
-        for i, j in ((picture_number, picture_number + n), (picture_number + n, picture_number)):
+    for image_number in range(n):
+        for i, j in ((image_number, image_number + n), (image_number + n, image_number)):
             below = math.fsum(math.exp(dot(z[i], z[k]) / t) for k in range(2 * n) if k != i)
             total -= math.log(math.exp(dot(z[i], z[j]) / t) / below)
     assert float(nt_xent(first, second, t)) == pytest.approx(total / (2 * n), rel=1e-8, abs=1e-12)
@@ -118,7 +118,7 @@ def first_batch(encoder, views):
     return batch, images, text
 
 
-def normalised(rows):
+def normalized(rows):
     return [[x / math.hypot(*row) for x in row] for row in rows]
 
 
@@ -142,12 +142,12 @@ def test_supervised_is_its_equation(micro):
 
 def test_first_logged_loss_of_simclr_and_siglip_is_the_equation(micro, fresh, tmp_path):
     _, (first, second), text = first_batch(micro, 2)
-    z = normalised(first) + normalised(second)
+    z = normalized(first) + normalized(second)
     simclr = 0.0
     for i in range(2 * N):
         below = math.fsum(math.exp(dot(z[i], z[k]) / 0.5) for k in range(2 * N) if k != i)
         simclr -= math.log(math.exp(dot(z[i], z[(i + N) % (2 * N)]) / 0.5) / below) / (2 * N)
-    u, v, siglip = normalised(first), normalised(text), 0.0
+    u, v, siglip = normalized(first), normalized(text), 0.0
     for i in range(N):
         for j in range(N):
             siglip += math.log1p(math.exp((-1 if i == j else 1) * (10 * dot(u[i], v[j]) - 10))) / N
@@ -298,7 +298,7 @@ def test_trained_head_comes_back(fresh, tmp_path):
     assert class_head(tmp_path / "none") is None
 
 
-def test_labels_follow_their_pictures(micro):
+def test_labels_follow_their_images(micro):
     settings, plan = section("supervised", batch_size=5), TrainingSet("f", 0, UIDS, N)
     texts = loop._tokenize(micro, data_of().captions)
     data = data_of(labels=np.arange(N) + 100)
@@ -390,7 +390,7 @@ def test_both_views_of_a_batch_are_of_the_same_pairs(micro):
     for view, seed in zip(batch.views, (derive_seed(0, "view", 0), derive_seed(0, "view", 0, 1)), strict=True):
         crops = draw_crops(pair_keys([UIDS[slot] for slot in slots]), seed=seed, **how)
         expected = render(torch.from_numpy(PIXELS[slots]), crops, size=32)
-        assert torch.equal(view, normalise_pixels(expected, micro.mean, micro.std))
+        assert torch.equal(view, normalize_pixels(expected, micro.mean, micro.std))
     assert not any(torch.equal(a, b) for a, b in zip(*batch.views, strict=True))
 
 

@@ -19,9 +19,9 @@ from tests.unit.test_weights import evil_files
 
 import clipmem
 from clipmem.base.errors import ClipmemWarning, InputError, shorten
-from clipmem.base.pictures import Geometry
+from clipmem.base.images import Geometry
 from clipmem.data.decoding import decode
-from clipmem.data.views import as_float, normalise_pixels
+from clipmem.data.views import as_float, normalize_pixels
 from clipmem.models import given, openclip
 from clipmem.models.protocol import geometry_of
 from clipmem.store.hashing import file_sha256, json_sha256
@@ -243,12 +243,12 @@ def test_malicious_pickles_run_nothing(tmp_path):
         assert not mark.exists(), path
 
 
-# ---- pictures
+# ---- images
 
 
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_pictures_are_made_as_open_clip_makes_them(tmp_path, mode, interpolation):
+def test_images_are_made_as_open_clip_makes_them(tmp_path, mode, interpolation):
     wanted = {"resize_mode": mode, "interpolation": interpolation, "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
     write_folder(tmp_path, PLAIN, preprocess=wanted)
     encoder = given.load(given.find(str(tmp_path)))
@@ -256,18 +256,18 @@ def test_pictures_are_made_as_open_clip_makes_them(tmp_path, mode, interpolation
     transform = image_transform_v2(PreprocessCfg(size=16, **wanted), is_train=False)
     rng = np.random.default_rng(0)
     for shape in ((16, 16), (40, 24), (25, 60), (7, 9), (16, 31), (300, 20), (1, 1)):
-        picture = Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8))
-        square = decode(png(picture), 16, resize_mode=mode, interpolation=interpolation)
-        found = normalise_pixels(as_float(torch.from_numpy(square)[None]), encoder.mean, encoder.std)[0]
-        torch.testing.assert_close(found, transform(picture), rtol=0, atol=1e-6)
+        image = Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8))
+        square = decode(png(image), 16, resize_mode=mode, interpolation=interpolation)
+        found = normalize_pixels(as_float(torch.from_numpy(square)[None]), encoder.mean, encoder.std)[0]
+        torch.testing.assert_close(found, transform(image), rtol=0, atol=1e-6)
 
 
-def test_pictures_that_are_no_squares(tmp_path):
+def test_images_that_are_no_squares(tmp_path):
     odd = variant(vision_cfg={**PLAIN["vision_cfg"], "image_size": [16, 24]})
     write_folder(tmp_path, odd)
     assert refused(str(tmp_path), find=False) == (
-        f"model {shorten(str(tmp_path))}: got pictures of 16 x 24 pixels, expected squares. "
-        "Models of other pictures are not supported."
+        f"model {shorten(str(tmp_path))}: got images of 16 x 24 pixels, expected squares. "
+        "Models of other images are not supported."
     )
     square = variant(vision_cfg={**PLAIN["vision_cfg"], "image_size": [16, 16]})
     write_folder(tmp_path, square)
@@ -277,11 +277,11 @@ def test_pictures_that_are_no_squares(tmp_path):
     with pytest.raises(InputError) as error:
         openclip.geometry_of_config(str(path))
     assert str(error.value) == (
-        "model: got pictures of 16 x 24 pixels, expected squares. Models of other pictures are not supported."
+        "model: got images of 16 x 24 pixels, expected squares. Models of other images are not supported."
     )
 
 
-def test_a_json_config_says_what_pictures_it_wants(tmp_path):
+def test_a_json_config_says_what_images_it_wants(tmp_path):
     path = tmp_path / "own.json"
     path.write_text(json.dumps({"model_cfg": PLAIN, "preprocess_cfg": {"resize_mode": "squash", "mean": [0.5] * 3}}))
     assert openclip.geometry_of_config(str(path)) == geometry_of(openclip.create(str(path), seed=0))

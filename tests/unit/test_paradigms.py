@@ -54,7 +54,7 @@ def test_the_recipes_differ_in_the_objective_and_in_simclrs_views_only():
     scoring = ("score.", "embed.")
     for name, expected in {
         "supervised": {"train.objective"},
-        "simclr": {"train.objective", "train.crop_scale", "train.flip", "train.colour", "train.grayscale"},
+        "simclr": {"train.objective", "train.crop_scale", "train.flip", "train.color", "train.grayscale"},
     }.items():
         different = {key for key, value in recipes["clip"].items() if recipes[name][key] != value}
         assert {key for key in different if not key.startswith(scoring)} == expected

@@ -18,7 +18,7 @@ from clipmem.mitigate import MITIGATIONS, base
 from clipmem.score.alignments import ALIGNMENTS
 from clipmem.score.protocols import PROTOCOLS
 from clipmem.store.folder import RunFolder
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from clipmem.train.objectives import OBJECTIVES
 from clipmem.train.paired import training_set
 
@@ -94,7 +94,7 @@ def plug(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("plug")
 def test_a_source_is_recognized_opened_and_looked_through(tmp_path):
     for k in range(3):
-        (tmp_path / f"{k}.png").write_bytes(picture(k))
+        (tmp_path / f"{k}.png").write_bytes(encoded_image(k))
     path = tmp_path / "pairs.pipes"
     path.write_text("".join(f"{tmp_path}/{k}.png || number {k}\n" for k in range(4)))
     assert "pipes" in set(SOURCES)
@@ -107,7 +107,7 @@ def test_a_source_is_recognized_opened_and_looked_through(tmp_path):
     }  # fmt: skip
     assert [one.reason for one in source.problems] == ["no such image file"]
     pairs = source.pairs()
-    assert sorted(source.read(pairs["image"].to_list())) == sorted(picture(k) for k in range(3))
+    assert sorted(source.read(pairs["image"].to_list())) == sorted(encoded_image(k) for k in range(3))
     with pytest.raises(InputError) as error:
         open_source(DataSection(path=str(path), split="train"))
     assert error.value.what == "[data] split"

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.base.pictures import Geometry
+from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet
 from clipmem.base.sections import DataSection
 from clipmem.data.cache import build_cache, open_cache
@@ -15,7 +15,7 @@ from clipmem.data.roles import read_roles
 from clipmem.data.sources import open_source
 from clipmem.store.folder import RunFolder
 from clipmem.study.decoding import decode_pairs
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 
 
 def cache(path, data, order=None, *, left_out=None, size=16):
@@ -27,8 +27,8 @@ def cache(path, data, order=None, *, left_out=None, size=16):
 
 @pytest.mark.parametrize("broken", [{0}, {11}, {0, 1, 2}, {9, 10, 11}, {0, 5, 6, 11}, set(range(12)) - {4}, set()])
 @pytest.mark.parametrize("seed", [None, 0, 1])
-def test_the_cache_has_the_bytes_of_one_without_the_broken_pictures(tmp_path, broken, seed):
-    good = {str(k): picture(k) for k in range(12)}
+def test_the_cache_has_the_bytes_of_one_without_the_broken_images(tmp_path, broken, seed):
+    good = {str(k): encoded_image(k) for k in range(12)}
     data = {name: b"no image" if int(name) in broken else found for name, found in good.items()}
     order = None if seed is None else np.random.default_rng(seed).permutation(12).tolist()
     met = {}
@@ -41,7 +41,7 @@ def test_the_cache_has_the_bytes_of_one_without_the_broken_pictures(tmp_path, br
 
 def test_a_cache_that_nothing_may_be_left_out_of_stops_at_the_first(tmp_path):
     with pytest.raises(InputError, match="image 'b': got 1 bytes that do not decode"):
-        cache(tmp_path / "a.npy", {"a": picture(0), "b": b"x"})
+        cache(tmp_path / "a.npy", {"a": encoded_image(0), "b": b"x"})
     assert not list(tmp_path.iterdir())
 
 
@@ -107,8 +107,8 @@ class Notes(Quiet):
 
 def test_the_decode_stage_says_what_became_of_every_record(tmp_path):
     for k in range(3):
-        (tmp_path / f"{k}.png").write_bytes(picture(k))
-    (tmp_path / "cut.png").write_bytes(picture(9)[:90])
+        (tmp_path / f"{k}.png").write_bytes(encoded_image(k))
+    (tmp_path / "cut.png").write_bytes(encoded_image(9)[:90])
     path = tmp_path / "pairs.csv"
     path.write_text("image,caption\n0.png,a\n0.png,b\n1.png,c\ngone.png,d\ncut.png,e\n")
     source, reporter = open_source(DataSection(path=str(path))), Notes()

@@ -105,7 +105,7 @@ def test_scores_are_the_equation(seeds, views, weight):
         assert table[f"{side}_{name}"].to_list() == pytest.approx(means, abs=1e-10)
     candidates = [value for value, role in zip(expected, SPLITS["role"], strict=True) if role == "candidate"]
     span = max(candidates) - min(candidates)
-    assert result.normaliser == pytest.approx(span)
+    assert result.normalizer == pytest.approx(span)
     assert table["clipmem_norm"].to_list() == pytest.approx([value / span for value in expected])
     # one row a pair and seed
     assert result.seed_scores.height == N * len(seeds)
@@ -143,7 +143,7 @@ def test_swapping_f_and_g_negates():
     made = models((0, 1, 2))
     a, b = scored(made), scored({"f": made["g"], "g": made["f"]})
     assert np.array_equal(a.scores["clipmem"].to_numpy(), -b.scores["clipmem"].to_numpy())
-    assert a.normaliser == b.normaliser
+    assert a.normalizer == b.normalizer
     assert a.scores["low"].to_list() == pytest.approx([-x for x in b.scores["high"]])
     assert a.seed_scores["f"].equals(b.seed_scores["g"], null_equal=False)
 

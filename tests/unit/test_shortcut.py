@@ -52,7 +52,7 @@ OTHER_TEXT = {
 }
 
 
-def randomised(encoder):
+def randomized(encoder):
     """Gains and biases that differ from 1 and 0: a forgotten one must show."""
     drawn = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -61,7 +61,7 @@ def randomised(encoder):
     return encoder
 
 
-def pictures(encoder, n=7):
+def images(encoder, n=7):
     size = encoder.image_size
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1))
 
@@ -70,7 +70,7 @@ def passes(encoder):
     """Both towers' embeddings, and all gradients of a sum that weighs every number differently."""
     tokens = encoder.tokenize(CAPTIONS)
     encoder.module.zero_grad()
-    embeddings = encoder.encode_image(pictures(encoder)), encoder.encode_text(tokens)
+    embeddings = encoder.encode_image(images(encoder)), encoder.encode_text(tokens)
     drawn = torch.Generator().manual_seed(2)
     sum((torch.randn(e.shape, generator=drawn) * e).sum() for e in embeddings).backward()
     gradients = {name: p.grad.clone() for name, p in encoder.module.named_parameters() if p.grad is not None}
@@ -94,9 +94,9 @@ def theirs(monkeypatch):
 
 @pytest.mark.parametrize("name", PLAINS)
 def test_equals_open_clip_with_all_gradients(tmp_path, theirs, name):
-    encoder = randomised(build(tmp_path, PLAINS[name]))
+    encoder = randomized(build(tmp_path, PLAINS[name]))
     tokens = encoder.tokenize(CAPTIONS)
-    assert shortcut.image_pass(encoder.module, pictures(encoder)) is not None
+    assert shortcut.image_pass(encoder.module, images(encoder)) is not None
     assert shortcut.text_pass(encoder.module, tokens, tokens) is not None
     ours = passes(encoder)
     theirs()
@@ -109,7 +109,7 @@ def test_equals_open_clip_with_all_gradients(tmp_path, theirs, name):
 
 @pytest.mark.parametrize("name", ["clipmem-tiny", "quick gelu"])
 def test_bf16_is_no_further_from_float32_than_open_clips(tmp_path, theirs, name):
-    encoder = randomised(build(tmp_path, PLAINS[name]))
+    encoder = randomized(build(tmp_path, PLAINS[name]))
     exact = passes(encoder)
     with torch.autocast("cpu", torch.bfloat16):
         ours = passes(encoder)
@@ -125,7 +125,7 @@ def test_bf16_is_no_further_from_float32_than_open_clips(tmp_path, theirs, name)
 @pytest.mark.parametrize("name", OTHER_IMAGE)
 def test_other_image_towers_take_open_clips_pass(tmp_path, name):
     encoder = build(tmp_path, OTHER_IMAGE[name])
-    pixels = pictures(encoder, 2)
+    pixels = images(encoder, 2)
     assert shortcut.image_pass(encoder.module, pixels) is None
     encoder.module.eval()
     assert torch.equal(encoder.encode_image(pixels), encoder.module.encode_image(pixels))
@@ -142,7 +142,7 @@ def test_siglip_like_models_take_open_clips_pass(tmp_path):
     config = variant(custom_text=True, text_cfg={"no_causal_mask": True, "pool_type": "last"})
     encoder = build(tmp_path, config)
     tokens = encoder.tokenize(CAPTIONS)
-    assert shortcut.image_pass(encoder.module, pictures(encoder)) is None
+    assert shortcut.image_pass(encoder.module, images(encoder)) is None
     assert shortcut.text_pass(encoder.module, tokens, tokens) is None
 
 
@@ -154,7 +154,7 @@ def micro():
 def both(encoder):
     tokens = encoder.tokenize(CAPTIONS)
     return (
-        shortcut.image_pass(encoder.module, pictures(encoder)) is not None,
+        shortcut.image_pass(encoder.module, images(encoder)) is not None,
         shortcut.text_pass(encoder.module, tokens, tokens) is not None,
     )
 
@@ -182,7 +182,7 @@ def test_a_changed_module_is_used(micro):
 
 
 def test_capture_reads_what_open_clip_computes(micro, theirs):
-    pixels, tokens = pictures(micro), micro.tokenize(CAPTIONS)
+    pixels, tokens = images(micro), micro.tokenize(CAPTIONS)
     micro.module.eval()
 
     def read():
@@ -226,7 +226,7 @@ def test_packing_keeps_every_token_up_to_the_end():
 
 def test_frozen_towers_get_no_gradient(micro):
     micro.module.visual.requires_grad_(requires_grad=False)
-    assert not micro.encode_image(pictures(micro)).requires_grad
+    assert not micro.encode_image(images(micro)).requires_grad
     micro.encode_text(micro.tokenize(CAPTIONS)).sum().backward()
     assert all(p.grad is None for p in micro.module.visual.parameters())
     assert micro.module.transformer.resblocks[0].mlp.c_fc.weight.grad is not None

@@ -15,10 +15,10 @@ from clipmem.base.random import derive_seed
 from clipmem.base.sections import TrainSection
 from clipmem.data.color import distort
 from clipmem.data.decoding import decode
-from clipmem.data.views import as_float, draw_crops, normalise_pixels, pair_keys, render
+from clipmem.data.views import as_float, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models import openclip
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from clipmem.train import loop
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.numerics import computing, resolve_precision, threads
@@ -36,7 +36,7 @@ def uid(k):
     return f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}"
 
 
-PIXELS = np.stack([decode(picture(k), size=32, name=str(k)) for k in range(N)])
+PIXELS = np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(N)])
 CAPTIONS = [[f"thing number {k}", f"number {k}"] for k in range(N)]
 
 
@@ -177,11 +177,11 @@ def test_a_pair_left_out_is_not_counted(fresh, tmp_path, monkeypatch):
     train(encoder, data_of(rows), plan, section(batch_size=5), folder=tmp_path, precision="fp32")
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["pairs"] == 13
-    assert record["presentations"] == sum(len(pictures) for pictures, _ in seen) == 26
+    assert record["presentations"] == sum(len(images) for images, _ in seen) == 26
 
 
 def spy_on(encoder, monkeypatch):
-    """Collect the pictures and token ids of every step."""
+    """Collect the images and token ids of every step."""
     seen = []
     image, text = encoder.encode_image, encoder.encode_text
     monkeypatch.setattr(encoder, "encode_image", lambda pixels: [seen.append([pixels.clone()]), image(pixels)][1])
@@ -207,45 +207,45 @@ def test_f_and_g_see_the_same_of_the_shared_pairs(splits, fresh, tmp_path, monke
         uids = [plan.uids[slot] for slot in batch]  # g's; every view is that of the pair in this epoch
         crops = draw_crops(pair_keys(uids), seed=derive_seed(3, "view", epoch), **crop)
         views = render(torch.from_numpy(PIXELS[[row[one] for one in uids]]), crops, size=32)
-        assert torch.equal(g_pixels, normalise_pixels(views, encoder.mean, encoder.std))
+        assert torch.equal(g_pixels, normalize_pixels(views, encoder.mean, encoder.std))
         assert torch.equal(f_tokens[shared, :length], g_tokens[shared, :length])
         assert not any(torch.equal(a, b) for a, b in zip(f_pixels[~shared], g_pixels[~shared], strict=True))
 
 
-def test_colours_are_those_of_the_pair_the_epoch_and_the_view(splits, fresh, tmp_path, monkeypatch):
+def test_colors_are_those_of_the_pair_the_epoch_and_the_view(splits, fresh, tmp_path, monkeypatch):
     row = {uid(k): k for k in range(N)}
-    colours = {"colour": 1.0, "grayscale": 0.3, "blur": 0.5}
+    colors = {"color": 1.0, "grayscale": 0.3, "blur": 0.5}
     settings = section(
-        objective="simclr", batch_size=5, epochs=2, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), **colours
+        objective="simclr", batch_size=5, epochs=2, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), **colors
     )
     plan, encoder = training_set(splits, "f", 3), fresh()
     seen, embed = [], encoder.encode_image
     monkeypatch.setattr(encoder, "encode_image", lambda pixels: [seen.append(pixels.clone()), embed(pixels)][1])
     train(encoder, data_of([row[one] for one in plan.uids]), plan, settings, folder=tmp_path, precision="fp32")
     steps = [(epoch, batch) for epoch in range(2) for batch in epoch_batches(14, 5, seed=3, epoch=epoch)]
-    how = {"strength": 1.0, "grey": 0.3, "blur": 0.5}
+    how = {"strength": 1.0, "gray": 0.3, "blur": 0.5}
     for (epoch, batch), pixels in zip(steps, seen, strict=True):
         uids = [plan.uids[slot] for slot in batch]
         clean = as_float(torch.from_numpy(PIXELS[[row[one] for one in uids]]))
         for view, shown in enumerate(pixels.chunk(2)):
             seed = derive_seed(3, "colour", epoch, view)
-            expected = normalise_pixels(distort(clean, pair_keys(uids), seed=seed, **how), encoder.mean, encoder.std)
-            # the whole picture as a crop is itself but for rounding
+            expected = normalize_pixels(distort(clean, pair_keys(uids), seed=seed, **how), encoder.mean, encoder.std)
+            # the whole image as a crop is itself but for rounding
             assert torch.allclose(shown, expected, atol=1e-3)
-            assert not torch.allclose(shown, normalise_pixels(clean, encoder.mean, encoder.std), atol=0.1)
+            assert not torch.allclose(shown, normalize_pixels(clean, encoder.mean, encoder.std), atol=0.1)
 
 
-def test_every_picture_comes_with_a_caption_of_its_own(fresh, tmp_path, monkeypatch):
+def test_every_image_comes_with_a_caption_of_its_own(fresh, tmp_path, monkeypatch):
     encoder = fresh()
     seen = spy_on(encoder, monkeypatch)
     rows = [9, 4, 0, 13, 2, 7, 11]  # slots are not rows
     run(encoder, tmp_path, rows=rows, settings=section(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), epochs=8))
-    whole = normalise_pixels(as_float(torch.from_numpy(PIXELS)), encoder.mean, encoder.std)
+    whole = normalize_pixels(as_float(torch.from_numpy(PIXELS)), encoder.mean, encoder.std)
     found = Counter()
     for pixels, tokens in seen:
-        for picture_seen, caption_seen in zip(pixels, tokens, strict=True):
-            k = int((whole - picture_seen).abs().amax(dim=(1, 2, 3)).argmin())
-            assert torch.allclose(whole[k], picture_seen, atol=1e-4)
+        for image_seen, caption_seen in zip(pixels, tokens, strict=True):
+            k = int((whole - image_seen).abs().amax(dim=(1, 2, 3)).argmin())
+            assert torch.allclose(whole[k], image_seen, atol=1e-4)
             own = [row[row != 0].tolist() for row in encoder.tokenize(CAPTIONS[k])]
             found[k, own.index(caption_seen[caption_seen != 0].tolist())] += 1
     assert set(found) == {(k, caption) for k in rows for caption in (0, 1)}
@@ -294,7 +294,7 @@ def test_first_loss_is_the_equation(fresh, tmp_path):
     encoder = fresh()
     with torch.inference_mode():
         encoder.module.train()
-        pixels = normalise_pixels(as_float(torch.from_numpy(PIXELS)), encoder.mean, encoder.std)
+        pixels = normalize_pixels(as_float(torch.from_numpy(PIXELS)), encoder.mean, encoder.std)
         u = encoder.encode_image(pixels).double().tolist()
         v = encoder.encode_text(encoder.tokenize([CAPTIONS[k][0] for k in rows])).double().tolist()
         scale = float(encoder.logit_scale())

@@ -17,7 +17,7 @@ from clipmem.data.decoding import decode
 from clipmem.data.transfer import send
 from clipmem.models import openclip
 from clipmem.models.openclip import OpenClipEncoder
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 from clipmem.train import loop
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.numerics import check_compiler, multiplying, resolve_precision
@@ -25,7 +25,7 @@ from clipmem.train.paired import TrainingSet
 
 N = 18
 UIDS = tuple(f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(N))
-PIXELS = np.stack([decode(picture(k), size=32, name=str(k)) for k in range(N)])
+PIXELS = np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(N)])
 DATA = TrainingData(PIXELS, np.arange(N), [[f"thing number {k}", f"number {k}"] for k in range(N)])
 PLAN = TrainingSet("f", 0, UIDS, N)
 
@@ -58,7 +58,7 @@ def makers():
 @pytest.mark.parametrize("objective", ["clip", "simclr"])
 def test_batches_made_ahead_change_nothing(fresh, tmp_path, objective):
     weights = {}
-    settings = section(objective=objective, crop_scale=(0.3, 0.9), flip=0.5, colour=0.5)
+    settings = section(objective=objective, crop_scale=(0.3, 0.9), flip=0.5, color=0.5)
     for ahead in (0, 1, 4):
         folder = tmp_path / str(ahead)
         timing = loop.Timing()

@@ -14,10 +14,10 @@ from tests import tokens
 from tests.unit.test_weights import Evil
 
 from clipmem.base.errors import InputError
-from clipmem.base.pictures import Geometry
+from clipmem.base.images import Geometry
 from clipmem.cli import main
 from clipmem.data.decoding import decode
-from clipmem.data.views import as_float, normalise_pixels
+from clipmem.data.views import as_float, normalize_pixels
 from clipmem.models import given
 from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.store.hashing import file_sha256, pair_uid
@@ -64,14 +64,14 @@ def build(library, folder, kind, tokenizer, named, seed=5):
     model.save_pretrained(folder)
     square = {"height": 32, "width": 32}
     if True:
-        pictures = {
+        photos = {
             "clip": lambda: library.CLIPImageProcessor(
                 size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
             ),
             "siglip": lambda: library.SiglipImageProcessor(size=square),
             "siglip2": lambda: library.Siglip2ImageProcessor(),
         }[kind]()
-        pictures.save_pretrained(folder)
+        photos.save_pretrained(folder)
     return folder
 
 
@@ -99,7 +99,7 @@ def tensor(output):
     return output if isinstance(output, torch.Tensor) else output.pooler_output
 
 
-def by_hand(library, folder, captions, pictures=()):
+def by_hand(library, folder, captions, photos=()):
     """Embed with the library's public calls and its own processor alone."""
     model = library.AutoModel.from_pretrained(folder, local_files_only=True).eval()
     processor = library.AutoProcessor.from_pretrained(folder, local_files_only=True)
@@ -108,9 +108,9 @@ def by_hand(library, folder, captions, pictures=()):
     text = processor.tokenizer(captions, padding=padding, truncation=True, max_length=longest, return_tensors="pt")
     with torch.no_grad():
         found = tensor(model.get_text_features(**text))
-        if not pictures:
+        if not photos:
             return found, None
-        return found, tensor(model.get_image_features(**processor(images=list(pictures), return_tensors="pt")))
+        return found, tensor(model.get_image_features(**processor(images=list(photos), return_tensors="pt")))
 
 
 def squares(size, n=3):
@@ -118,17 +118,17 @@ def squares(size, n=3):
     return [Image.fromarray(one) for one in values]
 
 
-def png(picture):
+def png(photo):
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
+    photo.save(stream, "PNG")
     return stream.getvalue()
 
 
-def ours(encoder, pictures):
+def ours(encoder, photos):
     values = np.stack([decode(png(one), *geometry_of(encoder)[:1], resize_mode=encoder.resize_mode,
-                              interpolation=encoder.interpolation) for one in pictures])  # fmt: skip
+                              interpolation=encoder.interpolation) for one in photos])  # fmt: skip
     with torch.no_grad():
-        pixels = normalise_pixels(as_float(torch.from_numpy(values)), encoder.mean, encoder.std)
+        pixels = normalize_pixels(as_float(torch.from_numpy(values)), encoder.mean, encoder.std)
         return encoder.encode_image(pixels)
 
 
@@ -137,14 +137,14 @@ def test_embeddings_equal_the_library_s_own(library, folders, name):
     encoder = given.load(given.find(f"transformers:{folders[name]}"))
     assert isinstance(encoder, DualEncoder)
     assert not encoder.module.training
-    pictures = squares(encoder.image_size)
-    text, image = by_hand(library, folders[name], CAPTIONS, pictures)
+    photos = squares(encoder.image_size)
+    text, image = by_hand(library, folders[name], CAPTIONS, photos)
     with torch.no_grad():
         found = encoder.encode_text(encoder.tokenize(CAPTIONS))
         alone = torch.cat([encoder.encode_text(encoder.tokenize([one])) for one in CAPTIONS])
     torch.testing.assert_close(found, text, rtol=0, atol=1e-5)
     torch.testing.assert_close(alone, text, rtol=0, atol=1e-5)
-    torch.testing.assert_close(ours(encoder, pictures), image, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours(encoder, photos), image, rtol=0, atol=1e-5)
     assert text.std() > 0.05
     assert image.std() > 0.05
     assert len({tuple(row) for row in text.round(decimals=4).tolist()}) == len(CAPTIONS)
@@ -152,12 +152,12 @@ def test_embeddings_equal_the_library_s_own(library, folders, name):
 
 @pytest.fixture(scope="module")
 def scored(library, folders, tmp_path_factory):
-    """Pairs scored by the command with two CLIPs; gives both folders, pictures, captions and the table by pair."""
+    """Pairs scored by the command with two CLIPs; gives both folders, photos, captions and the table by pair."""
     place = tmp_path_factory.mktemp("scored")
     models = folders["CLIP"], build(library, place / "other", *KINDS["CLIP"], seed=6)
-    pictures = squares(32, 12)
+    photos = squares(32, 12)
     captions = [f"{'red ' * (k % 3)}cat number {k}" for k in range(12)]
-    images = [png(picture) for picture in pictures]
+    images = [png(photo) for photo in photos]
     for name, rows in (("pairs", slice(8)), ("bank", slice(8, 12))):
         pl.DataFrame({"image": images[rows], "captions": [[one] for one in captions[rows]]}).write_parquet(
             place / f"{name}.parquet"
@@ -166,15 +166,15 @@ def scored(library, folders, tmp_path_factory):
     arguments += ["--data", f"{place / 'pairs.parquet'}", "--bank", f"{place / 'bank.parquet'}"]
     main([*arguments, "--out", f"{place / 'scores.parquet'}"])
     table = {row["uid"]: row for row in pl.read_parquet(place / "scores.parquet").to_dicts()}
-    return models, pictures, captions, [table[pair_uid(images[k], [captions[k]])] for k in range(8)]
+    return models, photos, captions, [table[pair_uid(images[k], [captions[k]])] for k in range(8)]
 
 
 def test_scores_of_the_command_equal_the_library_s_features(library, scored):
-    models, pictures, captions, rows = scored
+    models, photos, captions, rows = scored
     aligned = []
     for folder, side in zip(models, "fg", strict=True):
         text, image = (
-            torch.nn.functional.normalize(one.double()) for one in by_hand(library, folder, captions, pictures)
+            torch.nn.functional.normalize(one.double()) for one in by_hand(library, folder, captions, photos)
         )
         similar = image @ text.T
         positive, image_bank, text_bank = similar[:8, :8].diag(), similar[:8, 8:].mean(1), similar[8:, :8].mean(0)
@@ -188,7 +188,7 @@ def test_scores_of_the_command_equal_the_library_s_features(library, scored):
 
 def test_similarity_is_the_clip_score_of_torchmetrics(library, scored):
     metrics = pytest.importorskip("torchmetrics.functional.multimodal", reason="the extra bench is not installed")
-    models, pictures, captions, rows = scored
+    models, photos, captions, rows = scored
 
     class Features(library.CLIPModel):
         """Gives features as tensors, as the library did until version 5."""
@@ -205,12 +205,12 @@ def test_similarity_is_the_clip_score_of_torchmetrics(library, scored):
         ours = [row[f"{side}_positive"] for row in rows]
         assert max(map(abs, ours)) > 0.01
         for k, similarity in enumerate(ours):
-            pixels = torch.from_numpy(np.array(pictures[k])).permute(2, 0, 1)
+            pixels = torch.from_numpy(np.array(photos[k])).permute(2, 0, 1)
             theirs = metrics.clip_score(pixels, captions[k], lambda model=model: (model, processor))
             assert theirs.item() == pytest.approx(100 * max(similarity, 0), abs=1e-3)
 
 
-def test_what_each_kind_wants_of_pictures(folders):
+def test_what_each_kind_wants_of_images(folders):
     found = {name: given.load(given.find(f"transformers:{folder}")) for name, folder in folders.items()}
     assert geometry_of(found["CLIP"]) == Geometry(32, "shortest", "bicubic")
     assert geometry_of(found["SigLIP"]) == geometry_of(found["SigLIP 2"]) == Geometry(32, "squash", "bicubic")
@@ -220,13 +220,13 @@ def test_what_each_kind_wants_of_pictures(folders):
 
 
 @pytest.mark.parametrize("name", ["CLIP", "SigLIP"])
-def test_pictures_of_other_shapes_equal_the_library_s_within_two_levels(library, folders, name):
+def test_images_of_other_shapes_equal_the_library_s_within_two_levels(library, folders, name):
     encoder = given.load(given.find(f"transformers:{folders[name]}"))
     smooth = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)).resize((64, 96))
     processor = library.AutoProcessor.from_pretrained(folders[name], local_files_only=True)
     theirs = processor(images=smooth, return_tensors="pt")["pixel_values"][0]
     mine = decode(png(smooth), encoder.image_size, resize_mode=encoder.resize_mode)
-    mine = normalise_pixels(as_float(torch.from_numpy(mine)[None]), encoder.mean, encoder.std)[0]
+    mine = normalize_pixels(as_float(torch.from_numpy(mine)[None]), encoder.mean, encoder.std)[0]
     assert (mine - theirs).abs().max() <= 2.01 / 255 / min(encoder.std)
 
 
@@ -316,7 +316,7 @@ def changed(folders, tmp_path, name, file, change):
     return folder
 
 
-PICTURES = "preprocessor_config.json"
+IMAGES = "preprocessor_config.json"
 ODD = {
     "larger, then cropped": (
         {"size": {"shortest_edge": 40}},
@@ -342,24 +342,24 @@ ODD = {
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_pictures_that_cannot_be_made(folders, tmp_path, case):
+def test_images_that_cannot_be_made(folders, tmp_path, case):
     change, message = ODD[case]
-    folder = changed(folders, tmp_path, "CLIP", PICTURES, lambda old: old | change)
+    folder = changed(folders, tmp_path, "CLIP", IMAGES, lambda old: old | change)
     with pytest.raises(InputError) as error:
         given.load(given.find(f"transformers:{folder}"))
     assert str(error.value) == f"model folder {folder}: {message}Images cannot be made for this model here."
 
 
-def test_pictures_in_the_processor_s_own_file_come_first(library, folders, tmp_path):
-    folder = changed(folders, tmp_path, "CLIP", PICTURES, lambda old: old)
-    nested = {"image_processor": json.loads((folder / PICTURES).read_text()) | {"resample": 2, "do_normalize": False}}
+def test_images_in_the_processor_s_own_file_come_first(library, folders, tmp_path):
+    folder = changed(folders, tmp_path, "CLIP", IMAGES, lambda old: old)
+    nested = {"image_processor": json.loads((folder / IMAGES).read_text()) | {"resample": 2, "do_normalize": False}}
     (folder / "processor_config.json").write_text(json.dumps(nested))
     encoder = given.load(given.find(f"transformers:{folder}"))
     assert (encoder.interpolation, encoder.mean, encoder.std) == ("bilinear", (0, 0, 0), (1, 1, 1))
     (folder / "processor_config.json").write_text("{}")
     assert given.load(given.find(f"transformers:{folder}")).interpolation == "bicubic"
     (folder / "processor_config.json").unlink()
-    (folder / PICTURES).unlink()
+    (folder / IMAGES).unlink()
     usual = given.load(given.find(f"transformers:{folder}"))
     assert geometry_of(usual) == Geometry(32)
     assert usual.mean[0] == pytest.approx(0.4815, abs=1e-4)
@@ -378,7 +378,7 @@ def test_other_models_of_transformers(folders, tmp_path):
 def test_weights_that_lack_a_parameter_are_not_drawn_at_random(folders, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    folder = changed(folders, tmp_path, "CLIP", PICTURES, lambda old: old)
+    folder = changed(folders, tmp_path, "CLIP", IMAGES, lambda old: old)
     state = load_file(folder / "model.safetensors")
     del state["visual_projection.weight"]
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})

@@ -23,7 +23,7 @@ def measured(*arguments):
 
 def test_the_script_passes_every_view_once():
     found = measured("--model", "clipmem-micro", "--pairs", "30", "--views", "2")
-    assert found["pictures_per_pair"] == 3.0
+    assert found["images_per_pair"] == 3.0
     assert found["units"] > 0
     assert 0 <= found["extra_mib"] < 1024
     assert found["peak_mib"] >= found["loaded_mib"] > 100
@@ -32,7 +32,7 @@ def test_the_script_passes_every_view_once():
 def test_the_documented_numbers_are_the_measured_ones():
     found = json.loads((ROOT / "experiments" / "localize" / "memory.json").read_text(encoding="utf-8"))
     assert (found["model"], found["pairs"], found["views"]) == ("ViT-B-32", 1000, 10)
-    assert found["pictures_per_pair"] == 11.0
+    assert found["images_per_pair"] == 11.0
     assert found["extra_mib"] < 1024
     text = (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")
     assert f"**{found['extra_mib']:.0f} MiB**" in text
@@ -44,5 +44,5 @@ def test_the_documented_numbers_are_the_measured_ones():
 def test_a_large_model_takes_less_than_a_gib_beside_itself():
     found = measured("--model", "ViT-B-32", "--pairs", "1000", "--views", "10")
     assert found["parameters"] > 150_000_000
-    assert found["pictures_per_pair"] == 11.0
+    assert found["images_per_pair"] == 11.0
     assert found["extra_mib"] < 1024

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipmem.data import views
-from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, render
+from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, render
 
 
 def noise(n, side, seed=0):
-    """Pictures whose neighbours differ as much as they can."""
+    """Images whose neighbors differ as much as they can."""
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), dtype=np.uint8))
 
 
@@ -23,17 +23,17 @@ def draw(n, side, *, seed=0, scale=(0.1, 1.0), flip=0.5):
     return draw_crops(keys, seed=seed, size=side, scale=scale, ratio=(0.5, 2.0), flip=flip)
 
 
-def one_pixel(picture, crop, i, j, size):
+def one_pixel(image, crop, i, j, size):
     """One pixel of a view in double precision, from the docstring's equation."""
     top, left, height, width, flip = crop
-    side = len(picture)
+    side = len(image)
     j = size - 1 - j if flip else j
     y = min(max(top + (i + 0.5) * height / size - 0.5, 0), side - 1)
     x = min(max(left + (j + 0.5) * width / size - 0.5, 0), side - 1)
     a, b = y - math.floor(y), x - math.floor(x)
 
     def at(row, column):
-        return picture[min(math.floor(row), side - 1)][min(math.floor(column), side - 1)].astype(float) / 255
+        return image[min(math.floor(row), side - 1)][min(math.floor(column), side - 1)].astype(float) / 255
 
     first = (1 - b) * at(y, x) + b * at(y, x + 1)
     second = (1 - b) * at(y + 1, x) + b * at(y + 1, x + 1)
@@ -96,7 +96,7 @@ def test_values_stay_between_0_and_1(seed, side, size):
     assert found.max() <= 1 + 2e-7
 
 
-def test_the_whole_picture_is_itself():
+def test_the_whole_image_is_itself():
     pixels, zero, whole = noise(4, 31), np.zeros(4, dtype=np.int64), np.full(4, 31)
     crops = Crops(zero, zero, whole, whole, np.array([False, True, False, True]))
     plain, found = as_float(pixels), render(pixels, crops, size=31)
@@ -105,17 +105,17 @@ def test_the_whole_picture_is_itself():
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
-def test_no_pictures():
+def test_no_images():
     none = np.zeros(0, dtype=np.int64)
     found = render(noise(0, 8), Crops(none, none, none, none, none.astype(bool)), size=8)
     assert found.shape == (0, 3, 8, 8)
 
 
-def test_normalised_in_place_or_not_is_the_same():
+def test_normalized_in_place_or_not_is_the_same():
     values = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     kept, how = values.clone(), ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-    apart = normalise_pixels(values, *how)
+    apart = normalize_pixels(values, *how)
     assert torch.equal(values, kept)
-    assert torch.equal(normalise_pixels(values, *how, in_place=True), apart)
+    assert torch.equal(normalize_pixels(values, *how, in_place=True), apart)
     assert torch.equal(values, apart)
     torch.testing.assert_close(apart[:, 1], (kept[:, 1] - 0.5) / 0.25)

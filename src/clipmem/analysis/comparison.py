@@ -89,7 +89,7 @@ def _utilities(runs: Sequence[FinishedRun]) -> list[str]:
 
 def _memorization(run: FinishedRun, uids: set[str], measure: str) -> list[float]:
     values = run.memorization(uids)
-    return [value / run.normaliser for value in values] if measure == "clipmem_norm" else values
+    return [value / run.normalizer for value in values] if measure == "clipmem_norm" else values
 
 
 def _differences(baseline: FinishedRun, run: FinishedRun, measure: str, confidence: float) -> list[dict[str, Any]]:

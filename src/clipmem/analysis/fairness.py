@@ -43,17 +43,17 @@ _RULES: tuple[tuple[str, Callable[[FinishedRun], object], str], ...] = (
 
 
 def check_fair(baseline: FinishedRun, other: FinishedRun, *, measure: str = "clipmem") -> None:
-    """Refuse a run that does not compare with the baseline; `clipmem_norm` needs one normaliser in both."""
+    """Refuse a run that does not compare with the baseline; `clipmem_norm` needs one normalizer in both."""
     for name, value, reason in _RULES:
         there, here = apart(value(other), value(baseline))
         _same(baseline, other, name, there, here, reason)
     _check_split(baseline, other)
     _check_presentations(baseline, other)
     if measure == "clipmem_norm":
-        there, here = f"{other.normaliser:.6g}", f"{baseline.normaliser:.6g}"
-        reason = "Compare clipmem, which has no normaliser."
-        if other.normaliser != baseline.normaliser:
-            raise _refusal(baseline, other, "normaliser of clipmem_norm", there, here, reason)
+        there, here = f"{other.normalizer:.6g}", f"{baseline.normalizer:.6g}"
+        reason = "Compare clipmem, which has no normalizer."
+        if other.normalizer != baseline.normalizer:
+            raise _refusal(baseline, other, "normalizer of clipmem_norm", there, here, reason)
 
 
 def _same(baseline: FinishedRun, other: FinishedRun, name: str, there: object, here: object, reason: str) -> None:

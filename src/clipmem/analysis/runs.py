@@ -24,7 +24,7 @@ class FinishedRun:
     manifest: Mapping[str, Any]
     splits: pl.DataFrame
     seed_scores: pl.DataFrame
-    normaliser: float
+    normalizer: float
     records: Mapping[tuple[str, int], Mapping[str, Any]]
     markers: Mapping[tuple[str, int], Mapping[str, Any]]
     utility: Mapping[str, list[float]]

@@ -37,7 +37,7 @@ class NoiseSection(MitigationSection):
 
     std: NonNegative = Field(0.0, description="Standard deviation of the noise in each dimension; 0 = none.")
     place: Place = Field(
-        "post", description="post: added to the unit vector; pre: before it is normalised; post-scaled: std / sqrt(d)."
+        "post", description="post: added to the unit vector; pre: before it is normalized; post-scaled: std / sqrt(d)."
     )
 
 
@@ -93,21 +93,21 @@ class CaptionVariantsSection(MitigationSection):
 
 
 class ImageVariantsSection(MitigationSection):
-    """`[mitigate.image_variants]`: other pictures of a pair, shown in its picture's place now and then."""
+    """`[mitigate.image_variants]`: other images of a pair, shown in its image's place now and then."""
 
     probability: Fraction = Field(0.0, description="Probability that a presentation shows a variant; 0 = never.")
     source: Literal["given", "augment", "generated"] = Field(
-        "given", description="given: the data's other pictures of a pair; augment: stronger crops and colours."
+        "given", description="given: the data's other images of a pair; augment: stronger crops and colors."
     )
     count: OptionalViews = Field(
-        0, description="given: pictures used of each pair, 0 = all; generated: pictures made of each pair."
+        0, description="given: images used of each pair, 0 = all; generated: images made of each pair."
     )
     provider: str = Field("", description="generated: who makes them: diffusers:FOLDER, a local pipeline.")
     crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
         (0.3, 1.0), description="augment: area share of the crop."
     )
-    colour: Annotated[float, Field(ge=0, le=2)] = Field(0.5, description="augment: strength of the colour jitter.")
-    seed: Seed = Field(0, description="generated: seed of the pictures.")
+    color: Annotated[float, Field(ge=0, le=2)] = Field(0.5, description="augment: strength of the color jitter.")
+    seed: Seed = Field(0, description="generated: seed of the images.")
 
     @model_validator(mode="after")
     def _usable(self) -> "ImageVariantsSection":
@@ -210,5 +210,5 @@ class MitigateSection(Section):
             if "text tower" in needs and not objective.uses_text:
                 return f"{what} objective = {names[1]!r} trains no text tower; {instead}"
             if "unit embeddings" in needs and not objective.normalizes:
-                return f"{what} objective = {names[1]!r} does not normalise its embeddings; {instead}"
+                return f"{what} objective = {names[1]!r} does not normalize its embeddings; {instead}"
         return ""

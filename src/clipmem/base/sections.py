@@ -30,14 +30,14 @@ class DataSection(Section):
         "auto", description="A data source; auto = what `path` holds, or the shipped emoji without one."
     )
     path: str = Field("", description="File, folder or shards of the source; empty for the shipped one.")
-    image_root: str = Field("", description="Folder that picture paths start from; empty = found near `path`.")
+    image_root: str = Field("", description="Folder that image paths start from; empty = found near `path`.")
     split: str = Field("", description="Use this split only, where the source has some; empty = all of them.")
     download: bool = Field(False, description="hub: fetch the data set if it is not on this machine.")
     image_column: str = Field("image", description="tables: bytes, a struct of bytes and path, or a path.")
     caption_column: str = Field("captions", description="tables: text, or a list of texts.")
     group_column: str = Field("", description="tables: pairs that share it never straddle roles.")
     label_column: str = Field("", description="tables: a class label, shown in reports.")
-    object_column: str = Field("", description="tables: objects in the picture, a list of texts or text with commas.")
+    object_column: str = Field("", description="tables: objects in the image, a list of texts or text with commas.")
 
 
 class SplitSection(Section):
@@ -52,7 +52,7 @@ class SplitSection(Section):
     planted: Annotated[int, Field(ge=0, le=MOST_PAIRS)] = Field(
         0, description="Candidates that get each other's captions: known wrong ones."
     )
-    near_duplicates: bool = Field(True, description="Keep near-duplicate pictures in one role.")
+    near_duplicates: bool = Field(True, description="Keep near-duplicate images in one role.")
     seed: Seed = Field(0, description="Seed of the split.")
 
 
@@ -69,9 +69,9 @@ class TrainSection(Section):
         (0, 1), description="One f and one g for each seed; at most 1,000: each is two trainings."
     )
     objective: Annotated[str, AfterValidator(partial(known, "objectives"))] = Field(
-        "clip", description="The loss; supervised needs labels, simclr sees two views of each picture and no captions."
+        "clip", description="The loss; supervised needs labels, simclr sees two views of each image and no captions."
     )
-    simclr_temperature: Positive = Field(0.1, description="simclr: t of NT-Xent; smaller looks at nearer pictures.")
+    simclr_temperature: Positive = Field(0.1, description="simclr: t of NT-Xent; smaller looks at nearer images.")
     epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(
         40, description="Passes over the training pairs; the published studies take 100, and 100,000 are the most."
     )
@@ -95,11 +95,11 @@ class TrainSection(Section):
         (0.75, 1.3333333333333333), description="Aspect ratio of the random crop."
     )
     flip: Fraction = Field(0.0, description="Probability of a horizontal flip.")
-    colour: Annotated[float, Field(ge=0, le=2)] = Field(
-        0.0, description="Strength of SimCLR's colour jitter (it uses 1, or 0.5 for small pictures); 0 = none."
+    color: Annotated[float, Field(ge=0, le=2)] = Field(
+        0.0, description="Strength of SimCLR's color jitter (it uses 1, or 0.5 for small images); 0 = none."
     )
-    grayscale: Fraction = Field(0.0, description="Probability of a grey picture (SimCLR: 0.2).")
-    blur: Fraction = Field(0.0, description="Probability of a blurred picture (SimCLR: 0.5, small pictures 0).")
+    grayscale: Fraction = Field(0.0, description="Probability of a gray image (SimCLR: 0.2).")
+    blur: Fraction = Field(0.0, description="Probability of a blurred image (SimCLR: 0.5, small images 0).")
     precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
         "auto", description="bf16 autocast, or not; auto = where the device computes in bf16; tf32: GPUs only."
     )
@@ -166,7 +166,7 @@ class EmbedSection(Section):
     """`[embed]`: what of each pair is embedded."""
 
     views: OptionalViews = Field(
-        0, description="Random image views of a pair, each one more pass; 0 = the picture as it is; at most 1,000."
+        0, description="Random image views of a pair, each one more pass; 0 = the image as it is; at most 1,000."
     )
     caption_edits: OptionalViews = Field(
         0, description="Seeded edits of the caption of a pair that has one, for sslmem-text; at most 1,000."
@@ -221,10 +221,10 @@ class DejavuSection(Section):
     """`[dejavu]`: Déjà Vu memorization, measured where pairs have objects."""
 
     objects: str = Field("", description="Parquet with uid and objects, instead of the data's own; empty = those.")
-    neighbours: Count = Field(10, description="k: public pictures whose objects are the prediction.")
-    top: Size = Field(0, description="Most frequent objects of the neighbours that are predicted; 0 = all of them.")
+    neighbors: Count = Field(10, description="k: public images whose objects are the prediction.")
+    top: Size = Field(0, description="Most frequent objects of the neighbors that are predicted; 0 = all of them.")
     ranking: Literal["gap", "correct", "distance"] = Field(
-        "gap", description="What puts a pair at the top: objects right under f less g, under f, or the nearest picture."
+        "gap", description="What puts a pair at the top: objects right under f minus g, under f, or the nearest image."
     )
     fractions: Annotated[
         tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, max_length=100, strict=False)

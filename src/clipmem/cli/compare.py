@@ -23,7 +23,7 @@ def compare(
         baseline: The folder of the run without mitigation.
         others: Folders of the runs to compare with it.
         out: Where the comparison goes.
-        measure: What memorization is measured by; clipmem_norm needs one normaliser in all runs.
+        measure: What memorization is measured by; clipmem_norm needs one normalizer in all runs.
         confidence: Level of the intervals; by default that of the baseline's recipe.
     """
     from rich.console import Console

@@ -33,7 +33,7 @@ def inspect(
         path: A file, a folder, or shards, as a recipe's data.path.
         source: The data source; by default it is found out.
         set_: Change a setting of the data: --set data.image_column=png. May be given several times.
-        full: Decode every picture, not a sample.
+        full: Decode every image, not a sample.
         cost: Time this machine for some seconds and estimate what a study would cost.
         model: The architecture of that study.
         json: Print JSON.
@@ -56,7 +56,7 @@ def inspect(
         def progress(now: int, of: int) -> None:
             nonlocal done
             if not done:
-                reporter.begin("look", of, "pictures")
+                reporter.begin("look", of, "images")
             reporter.advance(now - done)
             done = now
 
@@ -68,8 +68,8 @@ def inspect(
         print_screen("inspected", found, Console())
     if not found["usable"]:
         tried = found["problems"]["decoded"]
-        got = f"no picture that decodes, of {tried:,}"
-        raise InputError(f"{path}", got=got, expected="pictures", hint="See the reasons above.")
+        got = f"no image that decodes, of {tried:,}"
+        raise InputError(f"{path}", got=got, expected="images", hint="See the reasons above.")
 
 
 @data.command
@@ -83,7 +83,7 @@ def export(
     set_: _Settings = (),
     shard: Annotated[int, _Count] = 10_000,
 ) -> None:
-    """Write the usable pairs of a data set in another format: the same pictures, captions and uids.
+    """Write the usable pairs of a data set in another format: the same images, captions and uids.
 
     What cannot be used is left out, counted, and listed in OUT-quarantine.parquet beside the folder.
 

@@ -29,10 +29,10 @@ def embed(
         model: The model.
         data: The pairs: a file or folder, or emoji for the shipped ones.
         out: The folder to write.
-        views: Random views of each picture; 0 = the picture as it is.
+        views: Random views of each image; 0 = the image as it is.
         captions: Use this many captions of each pair; by default all.
         precision: fp32, or bf16 autocast.
-        batch_size: Pictures or captions in a forward pass.
+        batch_size: Images or captions in a forward pass.
         device: Where to compute.
     """
     from rich.console import Console

@@ -25,7 +25,7 @@ def evaluate(
     """Measure what models can do: zero-shot classification, linear probe, retrieval.
 
     With a run folder alone: on the external pairs of that study, which no model trained on. With --data: on any
-    labelled pictures. Writes evaluate/NAME.json into the folder and prints a table. Models without a run are named by
+    labeled images. Writes evaluate/NAME.json into the folder and prints a table. Models without a run are named by
     --model, and need --data.
 
     Args:
@@ -36,7 +36,7 @@ def evaluate(
             without Parquet files.
         label_column: Their column of labels.
         caption_column: Their column of captions; without it the labels are the captions, and retrieval is left out.
-        image_column: Their column of pictures.
+        image_column: Their column of images.
         labels: Classes: label, or the finer sublabel of emoji; by default as in the recipe.
         classnames: JSON or CSV with the names of the classes.
         templates: Text or JSON with sentences that have {} in the place of the name.

@@ -14,7 +14,7 @@ def localize(
     *,
     views: Annotated[int | None, Parameter(validator=_POSITIVE)] = None,
     pairs: Annotated[int | None, Parameter(validator=_POSITIVE)] = None,
-    beside: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
+    compare_with: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
 ) -> None:
     """Localize the memorization of a finished study: towers, layers and units.
 
@@ -25,18 +25,18 @@ def localize(
         folder: The folder of a finished four-way run.
         views: Image views, and at most as many text views, of each pair; by default the recipe's [localize].
         pairs: At most this many pairs of each role, drawn at random; by default the recipe's [localize].
-        beside: Folders of other localized runs that differ in their objective, to be laid beside this one.
+        compare_with: Folders of other localized runs that differ in their objective, shown side by side.
     """
     from rich.console import Console
 
     from clipmem.study import early
 
-    for run in (folder, *beside):
+    for run in (folder, *compare_with):
         early.check_run(run)
     from clipmem.cli.terminal import TerminalReporter
     from clipmem.report.terminal import print_run
     from clipmem.study.localizing import localize_run
 
     with TerminalReporter(Console(stderr=True)) as reporter:
-        localize_run(folder, views=views, pairs=pairs, beside=beside, reporter=reporter)
+        localize_run(folder, views=views, pairs=pairs, compare_with=compare_with, reporter=reporter)
     print_run("localize", folder, Console())

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clipmem.base.errors import InputError
-from clipmem.base.pictures import Interpolation, ResizeMode
+from clipmem.base.images import Interpolation, ResizeMode
 from clipmem.data.decoding import DecodeError, decode
 from clipmem.store.atomic import atomic_file
 

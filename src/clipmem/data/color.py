@@ -22,7 +22,7 @@ from torch import Tensor
 from clipmem.base.random import uniform
 
 APPLIED = 0.8  # probability of the jitter
-_GREY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as torchvision rounds it
+_GRAY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as torchvision rounds it
 _SIGMA = (0.1, 2.0)
 
 
@@ -38,12 +38,12 @@ class Colors(NamedTuple):
     contrast: Float64[np.ndarray, " n"]
     saturation: Float64[np.ndarray, " n"]
     hue: Float64[np.ndarray, " n"]
-    grey: Bool[np.ndarray, " n"]
+    gray: Bool[np.ndarray, " n"]
     blur: Bool[np.ndarray, " n"]
     sigma: Float64[np.ndarray, " n"]
 
 
-def draw_colors(keys: np.ndarray, *, seed: int, strength: float, grey: float, blur: float) -> Colors:
+def draw_colors(keys: np.ndarray, *, seed: int, strength: float, gray: float, blur: float) -> Colors:
     """Draw what is done to the colors of each pair in the stream `seed`."""
     drawn = uniform(keys, seed, 8)
     low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength
@@ -54,17 +54,17 @@ def draw_colors(keys: np.ndarray, *, seed: int, strength: float, grey: float, bl
         contrast=contrast,
         saturation=saturation,
         hue=0.2 * strength * (2 * drawn[:, 4] - 1),
-        grey=drawn[:, 5] < grey,
+        gray=drawn[:, 5] < gray,
         blur=drawn[:, 6] < blur,
         sigma=_SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * drawn[:, 7],
     )
 
 
-def distort(pixels: Images, keys: np.ndarray, *, seed: int, strength: float, grey: float, blur: float) -> Images:
+def distort(pixels: Images, keys: np.ndarray, *, seed: int, strength: float, gray: float, blur: float) -> Images:
     """Draw and apply (see `draw_colors` and `recolor`); with all three at 0 the images come back as they are."""
-    if not (strength or grey or blur):
+    if not (strength or gray or blur):
         return pixels
-    return recolor(pixels, draw_colors(keys, seed=seed, strength=strength, grey=grey, blur=blur))
+    return recolor(pixels, draw_colors(keys, seed=seed, strength=strength, gray=gray, blur=blur))
 
 
 def recolor(pixels: Images, drawn: Colors) -> Images:
@@ -75,7 +75,7 @@ def recolor(pixels: Images, drawn: Colors) -> Images:
         (drawn.jitter, drawn.contrast, adjust_contrast),
         (drawn.jitter, drawn.saturation, adjust_saturation),
         (drawn.jitter, drawn.hue, adjust_hue),
-        (drawn.grey, np.zeros(len(values)), adjust_saturation),
+        (drawn.gray, np.zeros(len(values)), adjust_saturation),
         (drawn.blur, drawn.sigma, gaussian_blur),
     ):
         if chosen.any():
@@ -92,12 +92,12 @@ def adjust_brightness(pixels: Images, factor: Amounts) -> Images:
 
 def adjust_contrast(pixels: Images, factor: Amounts) -> Images:
     """Move each image away from the mean of its gray version by its factor, >= 0; 0 is an even gray."""
-    return _blend(pixels, _grey(pixels).mean(dim=(1, 2, 3), keepdim=True), factor)
+    return _blend(pixels, _gray(pixels).mean(dim=(1, 2, 3), keepdim=True), factor)
 
 
 def adjust_saturation(pixels: Images, factor: Amounts) -> Images:
     """Move each image away from its gray version by its factor, >= 0; 0 is the gray version."""
-    return _blend(pixels, _grey(pixels), factor)
+    return _blend(pixels, _gray(pixels), factor)
 
 
 def adjust_hue(pixels: Images, turn: Amounts) -> Images:
@@ -141,8 +141,8 @@ def _column(factor: Amounts) -> Float[Tensor, "n 1 1 1"]:
     return factor.view(-1, 1, 1, 1)
 
 
-def _grey(pixels: Images) -> Float[Tensor, "n 1 size size"]:
-    return (pixels * torch.tensor(_GREY, device=pixels.device).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+def _gray(pixels: Images) -> Float[Tensor, "n 1 size size"]:
+    return (pixels * torch.tensor(_GRAY, device=pixels.device).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
 
 
 def _blend(pixels: Tensor, other: Tensor, factor: Amounts) -> Tensor:

@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.pictures import Geometry, Interpolation, ResizeMode
+from clipmem.base.images import Geometry, Interpolation, ResizeMode
 
 FORMATS = ("WEBP", "PNG", "JPEG", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000

@@ -28,7 +28,7 @@ CORRELATION = 0.98
 STEP = 2  # levels of 255 that gray must rise by to set a bit
 CONTRAST = 4.0  # levels: an image flatter than this (root mean square) has no content to compare
 THUMBNAIL = 16
-_GREY = np.array([299.0, 587.0, 114.0])  # ITU-R BT.601 luma in thousandths: integers, so that sums are exact
+_GRAY = np.array([299.0, 587.0, 114.0])  # ITU-R BT.601 luma in thousandths: integers, so that sums are exact
 _BLOCK = 512  # images a block
 _PAIRS = 1 << 20  # proposed pairs a block: 8 MB an array
 
@@ -57,7 +57,7 @@ def difference_hash(pixels: UInt8[np.ndarray, "n size size 3"]) -> UInt64[np.nda
     a step).
     """
     _check_size(pixels)
-    gray = _cell_sums(pixels, 8, 9) @ _GREY
+    gray = _cell_sums(pixels, 8, 9) @ _GRAY
     bits = np.diff(gray, axis=2) > STEP * 1000 * pixels.shape[1] ** 2
     return np.packbits(bits.reshape(len(pixels), 64), axis=1).view(">u8").ravel().astype(np.uint64)
 

@@ -68,7 +68,7 @@ def inspect_source(
             "characters": _quantiles(captions.explode().str.len_chars()),
         },
         "labels": pairs["label"].filter(pairs["label"] != "").n_unique(),
-        "pictures": _images(looked, pairs.height),
+        "images": _images(looked, pairs.height),
         "samples": _samples(pairs, looked),
         "duplicates": _duplicates(digests, looked),
         "problems": {
@@ -167,8 +167,8 @@ def _duplicates(digests: Counter[bytes], looked: Looked) -> dict[str, Any]:
     same = [times for times in digests.values() if times > 1]
     near = [times for times in Counter(looked.near).values() if times > 1]
     return {
-        "exact": {"groups": len(same), "pictures": sum(same), "of": sum(digests.values())},
-        "near": {"groups": len(near), "pictures": sum(near), "of": len(looked.near)},
+        "exact": {"groups": len(same), "images": sum(same), "of": sum(digests.values())},
+        "near": {"groups": len(near), "images": sum(near), "of": len(looked.near)},
     }
 
 

@@ -70,7 +70,7 @@ def render(pixels: UInt8[Tensor, "n size size 3"], crops: Crops, *, size: int) -
     `torch.nn.functional.grid_sample` gives for this box (bilinear, border, align_corners=False).
 
     Rows are mixed first, then columns: each of the two passes is a sum of two rows of a matrix with weights, which
-    torch computes in one go as an embedding bag. Pictures are done few at a time, so that what lies between the passes
+    torch computes in one go as an embedding bag. Images are done few at a time, so that what lies between the passes
     stays in the processor's cache. A view depends on its own image and crop alone, bit by bit.
     """
     n, side = len(pixels), pixels.shape[1]
@@ -125,7 +125,7 @@ def as_float(pixels: UInt8[Tensor, "n size size 3"]) -> Float[Tensor, "n 3 size 
     return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
 
 
-def normalise_pixels(
+def normalize_pixels(
     pixels: Float[Tensor, "n 3 size size"],
     mean: tuple[float, float, float],
     std: tuple[float, float, float],

@@ -1,1 +1,1 @@
-"""Encoder passes: pictures and captions to arrays on disk, once for each model."""
+"""Encoder passes: images and captions to arrays on disk, once for each model."""

@@ -5,8 +5,8 @@ A folder holds parts: `img_emb/img_emb_K.npy` and `text_emb/text_emb_K.npy`, arr
 may be float16, float32 or float64.
 
 What clipmem writes has also the column `uid`, and `clipmem.json` beside the folders. A row is then the *mean* of the
-unit embeddings of a pair's views, or captions, and its length is part of the score: it is not normalised again. Rows of
-other writers are normalised. Where there is no `uid`, a pair is known by its `image_path` and `caption`: do not mix
+unit embeddings of a pair's views, or captions, and its length is part of the score: it is not normalized again. Rows of
+other writers are normalized. Where there is no `uid`, a pair is known by its `image_path` and `caption`: do not mix
 such folders with data that have uids of their own.
 """
 

@@ -21,7 +21,7 @@ from clipmem.base.require import require
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.edits import edits_of_single
 from clipmem.data.transfer import send
-from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render
+from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models.protocol import DualEncoder
 from clipmem.store.atomic import atomic_file
 
@@ -33,7 +33,7 @@ _WINDOW = 8
 
 
 class Embeddings(NamedTuple):
-    """Embeddings of a study's pairs under one model, not normalised; the edits are None where none were asked for."""
+    """Embeddings of a study's pairs under one model, not normalized; the edits are None where none were asked for."""
 
     image: Float[Tensor, "n view d"]
     text: Float[Tensor, "m d"]
@@ -87,9 +87,9 @@ def embed(
     part: Part = WHOLE,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Embeddings:
-    """Embed pictures and captions with one model.
+    """Embed images and captions with one model.
 
-    With `views = 0` a pair has one view, the picture as it is. With `views = A` it has A random crops, drawn from
+    With `views = 0` a pair has one view, the image as it is. With `views = A` it has A random crops, drawn from
     (pair, view) alone: the same for f and g, for every seed, and for any batch size. With `caption_edits = K` a pair
     that has one caption also has up to K seeded edits of it, drawn from (pair, edit) alone.
     """
@@ -131,7 +131,7 @@ def embed(
 def embed_texts(
     encoder: DualEncoder, texts: Sequence[str], *, batch_size: int, device: str = "cpu"
 ) -> Float[Tensor, "m d"]:
-    """Embed texts that belong to no pair, such as the prompts of classes; float32, not normalised."""
+    """Embed texts that belong to no pair, such as the prompts of classes; float32, not normalized."""
     encoder.module.to(device).eval()
     with torch.inference_mode():
         return _text_passes(encoder, texts, batch_size, device, WHOLE)
@@ -164,7 +164,7 @@ def _image_pass(
         values = as_float(batch)
     else:
         values = render(batch, Crops(*(drawn[block] for drawn in view)), size=encoder.image_size)
-    return encoder.encode_image(normalise_pixels(values, encoder.mean, encoder.std, in_place=True)).float().cpu()
+    return encoder.encode_image(normalize_pixels(values, encoder.mean, encoder.std, in_place=True)).float().cpu()
 
 
 def save(embeddings: Embeddings, folder: Path) -> list[Path]:

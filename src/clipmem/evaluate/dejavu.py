@@ -31,7 +31,7 @@ _CELLS = 4_000_000  # predicted objects counted at a time
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """The pairs of a study with the objects in their images; every row follows the split table."""
 
     uids: Sequence[str]
@@ -94,53 +94,53 @@ def _predict(
 
 
 def _by_model(
-    model: Embeddings, labelled: Labelled, public: Bool[Tensor, "p object"], settings: DejavuSection
+    model: Embeddings, labeled: Labeled, public: Bool[Tensor, "p object"], settings: DejavuSection
 ) -> dict[str, _Guess]:
     """Predict the objects of every measured pair under one model."""
-    captions, images = _captions(model), _images(model, labelled.role == "external")
+    captions, images = _captions(model), _images(model, labeled.role == "external")
     found: dict[str, _Guess] = {}
     for role in MEASURED:
-        where = torch.from_numpy(labelled.role == role)
-        near = nearest(captions[where], images, settings.neighbours)
+        where = torch.from_numpy(labeled.role == role)
+        near = nearest(captions[where], images, settings.neighbors)
         found[role] = _Guess(_predict(near.rows, public, settings), 1 - near.similarity[:, 0].numpy())
     return found
 
 
 def _by_text(
-    text: TextNeighbors, labelled: Labelled, public: Bool[Tensor, "p object"], settings: DejavuSection
+    text: TextNeighbors, labeled: Labeled, public: Bool[Tensor, "p object"], settings: DejavuSection
 ) -> dict[str, Bool[Tensor, "n object"]]:
     """Predict from the nearest public captions; where there is none, an image without objects stands in."""
     padded = torch.cat([public, torch.zeros(1, public.shape[1], dtype=torch.bool)])
-    rows, role = torch.from_numpy(text.rows), labelled.role[labelled.role != "external"]
+    rows, role = torch.from_numpy(text.rows), labeled.role[labeled.role != "external"]
     return {name: _predict(rows[torch.from_numpy(role == name)], padded, settings) for name in MEASURED}
 
 
 def measure(
     models: Sequence[tuple[Callable[[], Embeddings], Callable[[], Embeddings]]],
-    labelled: Labelled,
+    labeled: Labeled,
     text: TextNeighbors,
     settings: DejavuSection,
     statistics: Statistics,
 ) -> Measured:
     """Measure Déjà Vu memorization over the seeds of a study."""
-    every, names = object_matrix(labelled.objects)
-    public = every[torch.from_numpy(labelled.role == "external")]
+    every, names = object_matrix(labeled.objects)
+    public = every[torch.from_numpy(labeled.role == "external")]
     by_f: list[dict[str, _Guess]] = []
     by_g: list[dict[str, _Guess]] = []
     for load_f, load_g in models:
-        by_f.append(_by_model(load_f(), labelled, public, settings))
-        by_g.append(_by_model(load_g(), labelled, public, settings))
-    by_text = _by_text(text, labelled, public, settings)
+        by_f.append(_by_model(load_f(), labeled, public, settings))
+        by_g.append(_by_model(load_g(), labeled, public, settings))
+    by_text = _by_text(text, labeled, public, settings)
     two: dict[str, list[DejaVu]] = {}
     one: dict[str, list[DejaVu]] = {}
     for name in (*MEASURED, NOT_PLANTED):
-        where = labelled.where(name)
+        where = labeled.where(name)
         own = every[torch.from_numpy(where)]
-        planted = labelled.planted[labelled.role == "candidate"]
+        planted = labeled.planted[labeled.role == "candidate"]
         if (name == NOT_PLANTED and not planted.any()) or (name != "candidate" and not bool(own.any())):
             continue  # without a candidate that has an object, `dejavu` says so
         role = "candidate" if name == NOT_PLANTED else name
-        kept = where[labelled.role == role]
+        kept = where[labeled.role == role]
         guesses = [of_f[role].of(kept) for of_f in by_f]
         others = [of_g[role].of(kept).objects for of_g in by_g]
         text_objects = by_text[role][torch.from_numpy(kept)]
@@ -148,12 +148,12 @@ def measure(
         one[name] = [_compare(own, f, text_objects, settings) for f in guesses]
     document = {
         "public": len(public),
-        "objects": _about_objects(every, public, labelled, names),
-        "two_model": _test(two, labelled, statistics),
-        "floor": _floor(every, by_g, labelled, settings, statistics),
-        "one_model": {**_test(one, labelled, statistics), "without_neighbour": text.unmatched},
+        "objects": _about_objects(every, public, labeled, names),
+        "two_model": _test(two, labeled, statistics),
+        "floor": _floor(every, by_g, labeled, settings, statistics),
+        "one_model": {**_test(one, labeled, statistics), "without_neighbor": text.unmatched},
     }
-    return Measured(document, _rows(labelled, every, two, one))
+    return Measured(document, _rows(labeled, every, two, one))
 
 
 def _compare(
@@ -164,9 +164,9 @@ def _compare(
 
 
 def _about_objects(
-    every: Bool[Tensor, "n object"], public: Bool[Tensor, "p object"], labelled: Labelled, names: Sequence[str]
+    every: Bool[Tensor, "n object"], public: Bool[Tensor, "p object"], labeled: Labeled, names: Sequence[str]
 ) -> dict[str, Any]:
-    own = every[torch.from_numpy(labelled.role == "candidate")]
+    own = every[torch.from_numpy(labeled.role == "candidate")]
     return {
         "names": len(names),
         "candidate_mean": float(own.sum(dim=1).double().mean()),
@@ -175,20 +175,20 @@ def _about_objects(
     }
 
 
-def _test(found: Mapping[str, Sequence[DejaVu]], labelled: Labelled, statistics: Statistics) -> dict[str, Any]:
+def _test(found: Mapping[str, Sequence[DejaVu]], labeled: Labeled, statistics: Statistics) -> dict[str, Any]:
     """Put the gaps of every role into plain data, and say what the extra objects of the candidates find."""
     roles: dict[str, Any] = {}
     for role, seeds in found.items():
-        where = labelled.where(role)
+        where = labeled.where(role)
         rates = np.stack([np.stack([one.precision, one.recall]) for one in seeds]).mean(axis=(0, 3))
         roles[role] = {
             "n": len(seeds[0].kept),
             "without_objects": int(where.sum()) - len(seeds[0].kept),
             "precision": {"f": float(rates[0, 0]), "reference": float(rates[0, 1])},
             "recall": {"f": float(rates[1, 0]), "reference": float(rates[1, 1])},
-            **_gaps(seeds, labelled.group[where], statistics, role),
+            **_gaps(seeds, labeled.group[where], statistics, role),
         }
-    return {"roles": roles, **_agreement(found["candidate"], labelled, statistics)}
+    return {"roles": roles, **_agreement(found["candidate"], labeled, statistics)}
 
 
 def _gaps(seeds: Sequence[DejaVu], groups: np.ndarray, statistics: Statistics, name: str) -> dict[str, Any]:
@@ -203,15 +203,15 @@ def _gaps(seeds: Sequence[DejaVu], groups: np.ndarray, statistics: Statistics, n
     return {**gaps, "top": top}
 
 
-def _agreement(seeds: Sequence[DejaVu], labelled: Labelled, statistics: Statistics) -> dict[str, Any]:
+def _agreement(seeds: Sequence[DejaVu], labeled: Labeled, statistics: Statistics) -> dict[str, Any]:
     """Compare the candidates' extra objects with CLIPMem, and with which of them are planted."""
-    kept = np.flatnonzero(labelled.role == "candidate")[seeds[0].kept]
+    kept = np.flatnonzero(labeled.role == "candidate")[seeds[0].kept]
     extra = np.mean([one.extra for one in seeds], axis=0)
-    scored = np.isfinite(labelled.clipmem[kept])
+    scored = np.isfinite(labeled.clipmem[kept])
     ranks = None
     if scored.any():
-        ranks = spearman(extra[scored], labelled.clipmem[kept][scored], statistics.confidence)._asdict()
-    wrong = labelled.planted[kept]
+        ranks = spearman(extra[scored], labeled.clipmem[kept][scored], statistics.confidence)._asdict()
+    wrong = labeled.planted[kept]
     planted = None
     if wrong.any() and not wrong.all():
         found = auroc(extra, wrong, statistics.confidence)
@@ -222,24 +222,24 @@ def _agreement(seeds: Sequence[DejaVu], labelled: Labelled, statistics: Statisti
 def _floor(
     every: Bool[Tensor, "n object"],
     by_g: Sequence[Mapping[str, _Guess]],
-    labelled: Labelled,
+    labeled: Labeled,
     settings: DejavuSection,
     statistics: Statistics,
 ) -> dict[str, Any] | None:
     """Gaps at the top of g against the g of the next seed, on the candidates; None with one seed."""
     if len(by_g) == 1:
         return None
-    where = labelled.role == "candidate"
+    where = labeled.role == "candidate"
     own = every[torch.from_numpy(where)]
     guesses = [one["candidate"] for one in by_g]
     # as many comparisons as seeds, each model once on each side
     others = [*guesses[1:], guesses[0]]
     couples = [_compare(own, one, other.objects, settings) for one, other in zip(guesses, others, strict=True)]
-    return {"top": _gaps(couples, labelled.group[where], statistics, "floor")["top"]}
+    return {"top": _gaps(couples, labeled.group[where], statistics, "floor")["top"]}
 
 
 def _rows(
-    labelled: Labelled,
+    labeled: Labeled,
     every: Bool[Tensor, "n object"],
     two: Mapping[str, Sequence[DejaVu]],
     one: Mapping[str, Sequence[DejaVu]],
@@ -249,7 +249,7 @@ def _rows(
     tables: list[pl.DataFrame] = []
     for role in (name for name in two if name != NOT_PLANTED):
         seeds = two[role]
-        rows = np.flatnonzero(labelled.role == role)
+        rows = np.flatnonzero(labeled.role == role)
         columns: dict[str, np.ndarray] = {}
         for name, found in (("", seeds), ("_text", one[role])):
             values = {f"extra{name}": np.mean([each.extra for each in found], axis=0)}
@@ -261,7 +261,7 @@ def _rows(
             for column, kept_values in values.items():
                 columns[column] = np.full(len(rows), np.nan)
                 columns[column][seeds[0].kept] = kept_values
-        uids = [labelled.uids[row] for row in rows.tolist()]
+        uids = [labeled.uids[row] for row in rows.tolist()]
         table = pl.DataFrame({"uid": uids, "role": [role] * len(rows), "objects": count[rows]})
         tables.append(table.with_columns(pl.Series(name, own).fill_nan(None) for name, own in columns.items()))
     return pl.concat(tables).sort("uid")

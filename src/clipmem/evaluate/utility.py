@@ -143,7 +143,7 @@ class Utility:
             "presentations": {side: [one.presentations for one in models] for side, models in self.models.items()},
             "n": {
                 "test": int(pairs.test.sum()),
-                "labelled": int(pairs.tested.sum()),
+                "labeled": int(pairs.tested.sum()),
                 "captions": found["captions"] if found else None,
                 "probe_train": int(pairs.trained.sum()),
                 "probe_test": int(pairs.probed.sum()),
@@ -206,13 +206,13 @@ def why_not(
     train: Bool[np.ndarray, "n"],
     classes: int,
     *,
-    unlabelled: str,
+    unlabeled: str,
     text: str = "",
 ) -> dict[str, str]:
     """Say which tasks cannot be measured, and why."""
     reason = ""
     if not (test & (labels >= 0)).any():
-        reason = unlabelled
+        reason = unlabeled
     elif classes < 2:
         reason = "there is one class only, and nothing to tell apart"
     known = train & (labels >= 0)
@@ -222,7 +222,7 @@ def why_not(
         # a column of names or numbers of pairs, or far too few pairs
         (2 * trained > n, f"{n} pairs to train on have {trained} classes, fewer than two pairs a class"),
         (len(np.unique(groups[known])) < 2, "the pairs to train on are one group, and C needs another to be chosen on"),
-        (not (test & ~train & (labels >= 0)).any(), "no labelled pair is left to test on"),
+        (not (test & ~train & (labels >= 0)).any(), "no labeled pair is left to test on"),
     )
     probe = reason or next((said for applies, said in of_probe if applies), "")
     why = {"zero_shot": reason or text, "linear_probe": probe, "retrieval": text}

@@ -27,7 +27,7 @@ from clipmem.functional.dejavu import (
     predict_objects,
 )
 from clipmem.functional.intervals import Interval, NoiseFloor, SeedInterval, bootstrap_mean, noise_floor, seed_interval
-from clipmem.functional.memorization import clipmem, range_normalise
+from clipmem.functional.memorization import clipmem, range_normalize
 from clipmem.functional.nearest import Neighbors, nearest
 from clipmem.functional.quantile_sketch import LogHistogram
 from clipmem.functional.ranking import Correlation, RocCurve, auroc, precision_at_n, roc_curve, spearman, top_overlap
@@ -82,7 +82,7 @@ __all__ = [
     "paired_test",
     "precision_at_n",
     "predict_objects",
-    "range_normalise",
+    "range_normalize",
     "roc_curve",
     "seed_interval",
     "spearman",

@@ -50,7 +50,7 @@ Ranking = Literal["gap", "correct", "distance"]
 
 
 class TopGaps(NamedTuple):
-    """Gaps over the pairs ranked highest: mean precision, mean recall and their F-score, f less g."""
+    """Gaps over the pairs ranked highest: mean precision, mean recall and their F-score, f minus g."""
 
     fraction: float
     pairs: int

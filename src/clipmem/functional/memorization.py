@@ -5,7 +5,7 @@ the pair, g did not, and nothing else differs.
 
 Do not trust it when f and g differ in anything else than the pair (another pipeline, other shared data, other
 steps), when a near-duplicate of the pair was in the data of g, or with one seed: two models are a noisy
-ruler. Put the noise floor (`noise_floor`) beside it. The range-normalised score never compares two studies.
+ruler. Put the noise floor (`noise_floor`) beside it. The range-normalized score never compares two studies.
 """
 
 import torch
@@ -49,7 +49,7 @@ def clipmem(target: Float[Tensor, "seed n"], reference: Float[Tensor, "other_see
     return target.double().mean(dim=0) - reference.double().mean(dim=0)
 
 
-def range_normalise(values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]) -> tuple[Float[Tensor, "n"], float]:
+def range_normalize(values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]) -> tuple[Float[Tensor, "n"], float]:
     """Divide scores by the range that they have over the candidates: the published scale.
 
     clipmem_norm = clipmem / (max_C clipmem - min_C clipmem) (design, section 2). It is only divided, never
@@ -61,15 +61,15 @@ def range_normalise(values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]) -
         candidates: Which pairs are candidates, shape (n,).
 
     Returns:
-        The normalised scores, float64, shape (n,), and the normaliser, > 0.
+        The normalized scores, float64, shape (n,), and the normalizer, > 0.
 
     Raises:
         InputError: There is no candidate, all candidates have the same score, a score is not finite, or lengths differ.
 
     Example:
         >>> candidates = torch.tensor([True, True, False])
-        >>> scores, normaliser = range_normalise(torch.tensor([1.0, 3.0, 8.0]), candidates)
-        >>> scores.tolist(), normaliser
+        >>> scores, normalizer = range_normalize(torch.tensor([1.0, 3.0, 8.0]), candidates)
+        >>> scores.tolist(), normalizer
         ([0.5, 1.5, 4.0], 2.0)
     """
     check_same_length("candidates", len(candidates), "values", len(values))
@@ -77,7 +77,7 @@ def range_normalise(values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]) -
     _check_alignments("values", values.unsqueeze(0))
     values = values.double()
     chosen = values[candidates]
-    normaliser = float(chosen.max() - chosen.min())
+    normalizer = float(chosen.max() - chosen.min())
     got = f"the same score {float(chosen[0]):.6g} for all {len(chosen)}"
-    require(normaliser > 0, "candidates", got, "scores that differ", "Use the raw scores.")
-    return values / normaliser, normaliser
+    require(normalizer > 0, "candidates", got, "scores that differ", "Use the raw scores.")
+    return values / normalizer, normalizer

@@ -6,7 +6,7 @@ edits of a caption. f saw x, g did not.
 
 Choices of the published script that hold here: the clean input is one embedding, each view is compared with *it* (never
 views with each other), the distance is Euclidean and not squared, and the script takes 5 views. It then divides by
-max - min over the points it looks at, without a shift: that is `range_normalise`. As everywhere, a normalized value
+max - min over the points it looks at, without a shift: that is `range_normalize`. As everywhere, a normalized value
 never compares two studies.
 
 Do not read it as memorization of a *pair*: a tower can hold an image still because the image is easy. Captions of a

@@ -13,7 +13,7 @@ from clipmem.base.random import derive_seed
 from clipmem.base.require import require
 from clipmem.base.sections import LocalizeSection, TrainSection
 from clipmem.data.edits import text_views
-from clipmem.data.views import Crops, as_float, draw_crops, normalise_pixels, pair_keys, render
+from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.localize.hooks import Activations, Capture, Site
 from clipmem.models.protocol import DualEncoder
 
@@ -139,10 +139,10 @@ def _image_passes(
 ) -> Iterator[tuple[Tensor, Activations]]:
     batch = torch.from_numpy(np.ascontiguousarray(points.pixels[points.rows[index]])).to(device)
     owner = torch.arange(len(index), device=device)
-    yield owner, capture.image(normalise_pixels(as_float(batch), encoder.mean, encoder.std))
+    yield owner, capture.image(normalize_pixels(as_float(batch), encoder.mean, encoder.std))
     for view in crops:
         values = render(batch, Crops(*(drawn[index] for drawn in view)), size=encoder.image_size)
-        yield owner, capture.image(normalise_pixels(values, encoder.mean, encoder.std, in_place=True))
+        yield owner, capture.image(normalize_pixels(values, encoder.mean, encoder.std, in_place=True))
 
 
 def _text_passes(

@@ -57,12 +57,12 @@ class UnitTracker:
         index = index[self._chosen[index]]
         if len(index) == 0:
             return
-        labelled = index[self._label[index] >= 0]
+        labeled = index[self._label[index] >= 0]
         for site, values in block.units.items():
             # chosen pairs are numbered among themselves, and those of a block follow each other
             self._units[site].update(values[index - block.first], first_row=int(self._place[index[0]]))
             if len(self._classes) > 1:
-                self._class_means[site].update(values[labelled - block.first], self._label[labelled])
+                self._class_means[site].update(values[labeled - block.first], self._label[labeled])
 
     def _begin(self, block: Block) -> None:
         total = sum(values.shape[1] for values in block.units.values())

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import polars as pl
 
 from clipmem.base.declared import own_settings
+from clipmem.base.images import Geometry
 from clipmem.base.mitigations import MitigationSection
-from clipmem.base.pictures import Geometry
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
 from clipmem.mitigate.parent import Parent

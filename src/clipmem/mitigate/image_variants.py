@@ -106,7 +106,7 @@ class ImageVariants(Mitigation):
         shape = None if self._pixels is None else self._pixels.shape
         return f"{shape} {self._rows.tolist()} {self._counts.tolist()}"
 
-    def pictures(
+    def images(
         self,
         values: Float[Tensor, "n 3 size size"],
         pixels: UInt8[Tensor, "n side side 3"],
@@ -143,7 +143,7 @@ class ImageVariants(Mitigation):
         )
         strong = render(pixels[torch.from_numpy(places)], crops, size=values.shape[-1])
         seed = derive_seed(self.seed, "strong colour", moment.epoch, view)
-        return _put(values, places, distort(strong, keys, seed=seed, strength=self.section.colour, grey=0.0, blur=0.0))
+        return _put(values, places, distort(strong, keys, seed=seed, strength=self.section.color, gray=0.0, blur=0.0))
 
 
 def _put(values: Tensor, places: Int[np.ndarray, " some"], others: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def _drawn(
         number, _, uid = reference.partition(":")
         caption, number = captions[uid][0], int(number)
         key = [content, caption, number, seed]
-        return cached("pictures", key, lambda: provider.draw(caption, number, seed=seed))
+        return cached("images", key, lambda: provider.draw(caption, number, seed=seed))
 
     def read(references: Sequence[str]) -> list[bytes]:
         return [draw(reference) for reference in references]

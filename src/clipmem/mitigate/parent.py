@@ -34,7 +34,7 @@ class Parent:
 def read_parent(path: str, by: By, setting: str) -> Parent:
     """Read the scores of a parent run.
 
-    Badness is, with the columns of `scores.parquet` (means over seeds; see `clipmem.store.tables`):
+    Removal_score is, with the columns of `scores.parquet` (means over seeds; see `clipmem.store.tables`):
 
         clipmem      the score itself
         similarity   - f_positive: the pair's own similarity under the models that trained on it, lowest first
@@ -52,8 +52,8 @@ def read_parent(path: str, by: By, setting: str) -> Parent:
     table = read_table(file, setting, ("uid", *COLUMNS[by]), optional=("role",))
     # a CSV was read as text
     numbers = table.with_columns(pl.col(COLUMNS[by]).cast(pl.Float64, strict=False))
-    found = numbers.select("uid", pl.col("^role$"), badness=_badness(by, weight)).drop_nulls()
-    found = found.filter(pl.col("badness").is_finite())
+    found = numbers.select("uid", pl.col("^role$"), removal_score=_removal_score(by, weight)).drop_nulls()
+    found = found.filter(pl.col("removal_score").is_finite())
     what = f"{setting}, {file}"
     require(not found.is_empty(), what, f"no value of {COLUMNS[by]}", "scores", "Choose another file.")
     twice = found.filter(pl.col("uid").is_duplicated())["uid"].head(1)
@@ -62,7 +62,7 @@ def read_parent(path: str, by: By, setting: str) -> Parent:
     return Parent(path, found, {"path": path, "scores_sha256": file_sha256(file), **described})
 
 
-def _badness(by: By, weight: float) -> pl.Expr:
+def _removal_score(by: By, weight: float) -> pl.Expr:
     match by:
         case "clipmem":
             return pl.col("clipmem")

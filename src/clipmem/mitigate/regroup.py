@@ -24,7 +24,9 @@ from clipmem.train.hooks import Batches
 TABLE = "mitigate/regroup"
 
 
-def regroup(batches: Batches, badness: Float64[np.ndarray, " n"], *, share: float, seed: int, epoch: int) -> Batches:
+def regroup(
+    batches: Batches, removal_score: Float64[np.ndarray, " n"], *, share: float, seed: int, epoch: int
+) -> Batches:
     """Lay batches anew so that the worst pairs have batches of their own."""
     count = len(batches)
     hint = "Set train.batch_size to less than half of the training pairs."
@@ -33,7 +35,7 @@ def regroup(batches: Batches, badness: Float64[np.ndarray, " n"], *, share: floa
     places = set(generator(seed, "regroup", epoch).permutation(count)[:own].tolist())
     order = np.concatenate(batches)
     room = sum(len(batches[place]) for place in places)
-    known = np.where(np.isnan(badness), -np.inf, badness)[order]
+    known = np.where(np.isnan(removal_score), -np.inf, removal_score)[order]
     # equal ones: those whose turn it is first
     worst = np.zeros(len(order), dtype=np.bool_)
     worst[np.lexsort((np.arange(len(order)), -known))[:room]] = True
@@ -46,13 +48,13 @@ def regroup(batches: Batches, badness: Float64[np.ndarray, " n"], *, share: floa
 
 @MITIGATIONS.register("regroup")
 class Regroup(Mitigation):
-    """`[mitigate.regroup]`, by the scores of a parent; `badness` is that of each slot."""
+    """`[mitigate.regroup]`, by the scores of a parent; `removal_score` is that of each slot."""
 
     summary = "Put the most memorized pairs of a parent run in batches of their own."
 
-    def __init__(self, section: RegroupSection, seed: int, badness: Float64[np.ndarray, " n"]) -> None:
+    def __init__(self, section: RegroupSection, seed: int, removal_score: Float64[np.ndarray, " n"]) -> None:
         super().__init__(section, seed)
-        self._badness = badness
+        self._removal_score = removal_score
 
     @classmethod
     def parent(cls, recipe: Recipe) -> Parent:
@@ -62,7 +64,7 @@ class Regroup(Mitigation):
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:
         """Keep the parent's scores, so that trainings need nothing but the run folder."""
-        scores = cls.parent(given.recipe).table.select("uid", "badness").sort("uid")
+        scores = cls.parent(given.recipe).table.select("uid", "removal_score").sort("uid")
         return [given.folder.write(TABLE, scores)]
 
     @classmethod
@@ -73,15 +75,15 @@ class Regroup(Mitigation):
         uids = list(plan.uids)
         if plan.side == "g":
             uids[plan.shared :] = splits.filter(pl.col("role") == "candidate")["uid"].sort().to_list()
-        badness = np.array([values.get(uid, np.nan) for uid in uids], dtype=np.float64)
-        return cls(cls.section_of(training.recipe), plan.seed, badness)
+        removal_score = np.array([values.get(uid, np.nan) for uid in uids], dtype=np.float64)
+        return cls(cls.section_of(training.recipe), plan.seed, removal_score)
 
     def content(self) -> str:
         """Hash the slots' scores."""
-        return hashlib.sha256(self._badness.tobytes()).hexdigest()
+        return hashlib.sha256(self._removal_score.tobytes()).hexdigest()
 
     def batches(self, batches: Batches, epoch: int) -> Batches:
         """Lay the batches of every `every`-th epoch anew."""
         if epoch % self.section.every:
             return batches
-        return regroup(batches, self._badness, share=self.section.share, seed=self.seed, epoch=epoch)
+        return regroup(batches, self._removal_score, share=self.section.share, seed=self.seed, epoch=epoch)

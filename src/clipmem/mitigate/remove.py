@@ -55,12 +55,12 @@ def take_out(splits: pl.DataFrame, section: RemoveSection, parent: Parent | None
     mine = splits.filter(pl.col("role").is_in(["shared", "candidate"])).select("uid", "role")
     if parent is None:
         drawn = generator(section.seed, "remove").permutation(mine.height).astype(np.float64)
-        pool = mine.sort("uid").with_columns(badness=pl.Series(-drawn))
+        pool = mine.sort("uid").with_columns(removal_score=pl.Series(-drawn))
     else:
-        pool = mine.join(parent.table.select("uid", "badness"), on="uid")
+        pool = mine.join(parent.table.select("uid", "removal_score"), on="uid")
     _check_count(section.count, pool.height, "[mitigate.remove] count")
     gone = _worst(pool, section.count).select(
-        "uid", "role", "badness", rank=pl.int_range(1, section.count + 1, dtype=pl.Int64), went_with=pl.lit("")
+        "uid", "role", "removal_score", rank=pl.int_range(1, section.count + 1, dtype=pl.Int64), went_with=pl.lit("")
     )
     removed = pl.concat([gone, _mirrors(splits, gone)], how="vertical")
     kept = splits.filter(~pl.col("uid").is_in(removed["uid"].implode()))
@@ -101,8 +101,8 @@ class Remove(Mitigation):
 
 
 def _worst(pool: pl.DataFrame, count: int) -> pl.DataFrame:
-    """Return the `count` rows of the highest badness, equal ones by uid."""
-    return pool.sort("badness", "uid", descending=[True, False]).head(count)
+    """Return the `count` rows of the highest removal_score, equal ones by uid."""
+    return pool.sort("removal_score", "uid", descending=[True, False]).head(count)
 
 
 def _mirrors(splits: pl.DataFrame, gone: pl.DataFrame) -> pl.DataFrame:
@@ -116,7 +116,7 @@ def _mirrors(splits: pl.DataFrame, gone: pl.DataFrame) -> pl.DataFrame:
     return mirrors.select(
         pl.col("uid").cast(pl.String),
         pl.lit("independent").alias("role"),
-        pl.lit(None, gone.schema["badness"]).alias("badness"),
+        pl.lit(None, gone.schema["removal_score"]).alias("removal_score"),
         pl.lit(None, gone.schema["rank"]).alias("rank"),
         pl.col("went_with").cast(pl.String),
     )

@@ -28,7 +28,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.pictures import Geometry, Interpolation, ResizeMode
+from clipmem.base.images import Geometry, Interpolation, ResizeMode
 from clipmem.base.require import require
 from clipmem.models import hub, tokenizers
 from clipmem.models.names import model_config, settings_of
@@ -188,7 +188,7 @@ def check(name: str) -> None:
 
 
 def geometry_of_config(name: str) -> Geometry:
-    """Return how the pictures of an architecture are made, without building it."""
+    """Return how the images of an architecture are made, without building it."""
     settings = settings_of(name)
     return _geometry(settings["model_cfg"]["vision_cfg"].get("image_size", 224), settings["preprocess_cfg"])
 
@@ -196,8 +196,8 @@ def geometry_of_config(name: str) -> Geometry:
 def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
     sides = {int(side) for side in size} if isinstance(size, list | tuple) else {int(size)}
     if len(sides) != 1:
-        got = f"pictures of {' x '.join(str(side) for side in size)} pixels"
-        raise InputError("model", got=got, expected="squares", hint="Models of other pictures are not supported.")
+        got = f"images of {' x '.join(str(side) for side in size)} pixels"
+        raise InputError("model", got=got, expected="squares", hint="Models of other images are not supported.")
     usual = PreprocessCfg()
     mode = preprocess.get("resize_mode") or usual.resize_mode
     # as open_clip reads it: what is meant for training only is bicubic otherwise

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clipmem.base.pictures import Geometry, Interpolation, ResizeMode
+from clipmem.base.images import Geometry, Interpolation, ResizeMode
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.pictures import Geometry, Interpolation, ResizeMode
+from clipmem.base.images import Geometry, Interpolation, ResizeMode
 from clipmem.models import extras, hub, tokenizers
 from clipmem.models.protocol import three
 from clipmem.models.weights import reason

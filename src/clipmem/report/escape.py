@@ -6,7 +6,7 @@ reads no markup) do that. Do not use it to store text: it is not reversible wher
 written-out escape such as `\u202e`.
 """
 
-_PICTURES = 0x2400  # the block "Control Pictures": U+2400 + c is the picture of the C0 control c
+_IMAGES = 0x2400  # the block "Control Pictures": U+2400 + c is the image of the C0 control c
 # What reorders, hides or breaks the text around it: bidi marks, embeddings, overrides and isolates, line and
 # paragraph separators, the byte-order mark, annotation controls, and the two code points that are never
 # characters.
@@ -17,7 +17,7 @@ _HIDDEN = (
     *range(0xFFF9, 0xFFFC),
 )
 _VISIBLE: dict[int, str] = {
-    **{code: chr(_PICTURES + code) for code in range(0x20)},
+    **{code: chr(_IMAGES + code) for code in range(0x20)},
     0x7F: "\u2421",
     **{code: f"\\u{code:04x}" for code in (*range(0x80, 0xA0), *_HIDDEN)},
     **{code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)},

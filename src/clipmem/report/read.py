@@ -56,7 +56,7 @@ class Localized:
     towers: pl.DataFrame | None = None
     shares: Mapping[str, Any] = field(default_factory=dict[str, Any])  # towers.json
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    beside: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    side_by_side: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def left_out(self) -> str:
@@ -158,7 +158,7 @@ def read_localized(folder: Path) -> Localized:
     """Read `localize/` of a run folder; without it every part is missing."""
     place = folder / "localize"
     tables: dict[str, Any] = {name: _table(place / f"{name}.parquet", columns) for name, columns in _COLUMNS.items()}
-    files = {"shares": "towers.json", "settings": "settings.json", "beside": "beside.json"}
+    files = {"shares": "towers.json", "settings": "settings.json", "side_by_side": "side_by_side.json"}
     documents: dict[str, Any] = {
         name: _object(_text(place / file), str(place / file), _LOCALIZE_AGAIN) if (place / file).is_file() else {}
         for name, file in files.items()
@@ -227,7 +227,7 @@ def read_finished(path: Path) -> FinishedRun:
         manifest=manifest.read(folder),
         splits=folder.read("splits"),
         seed_scores=folder.read("seed_scores"),
-        normaliser=float(folder.read_json("summary.json")["normaliser"]),
+        normalizer=float(folder.read_json("summary.json")["normalizer"]),
         records={(side, seed): folder.read_json(f"models/{side}/seed-{seed}/record.json") for side, seed in models},
         markers={(side, seed): folder.read_json(f"stages/train-{side}-seed-{seed}.json") for side, seed in models},
         utility=utility_by_seed(folder.read_json(UTILITY_FILE), "f", seeds) if measured else {},

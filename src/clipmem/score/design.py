@@ -15,7 +15,7 @@ import polars as pl
 import torch
 
 from clipmem.base.errors import RunError
-from clipmem.functional import AlignmentParts, alignment, clipmem, range_normalise, seed_interval
+from clipmem.functional import AlignmentParts, alignment, clipmem, range_normalize, seed_interval
 from clipmem.functional.resampling import in_out_means, jackknife_models
 from clipmem.train.paired import TrainingSet
 
@@ -104,7 +104,7 @@ def _normalized(score: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """Divide by the candidates' range; NaN where they have none."""
     if len(np.unique(score[candidates])) < 2:
         return np.full_like(score, np.nan)
-    return range_normalise(torch.from_numpy(score), torch.from_numpy(candidates))[0].numpy()
+    return range_normalize(torch.from_numpy(score), torch.from_numpy(candidates))[0].numpy()
 
 
 def _table(rows: pl.DataFrame, columns: Mapping[str, np.ndarray]) -> pl.DataFrame:

@@ -91,7 +91,7 @@ def draw(uids: pl.Series, size: int, seed: int) -> list[str]:
 
 
 def listed_uids(path: Path) -> list[str] | None:
-    """Read a list of uids: a .txt file with one a line, or a table with the column `uid` and no pictures or captions.
+    """Read a list of uids: a .txt file with one a line, or a table with the column `uid` and no images or captions.
 
     Of a table with roles, such as `splits.parquet` of a run, the external pairs count.
     """

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from clipmem.base.errors import InputError
+from clipmem.base.images import Geometry
 from clipmem.base.paths import checked_path
-from clipmem.base.pictures import Geometry
 from clipmem.base.require import require
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import DecodeError, decode
@@ -33,8 +33,8 @@ from clipmem.train.objectives import class_head
 
 NOT_THERE = "not among the embeddings"
 NO_DIRECTION = "an embedding without a direction: zero, or not finite"
-NOT_READ = "a picture that cannot be read"
-_READ = 64  # encoded pictures held at a time: photographs have megabytes
+NOT_READ = "an image that cannot be read"
+_READ = 64  # encoded images held at a time: photographs have megabytes
 _CROPS = TrainSection()  # pyright: ignore[reportCallIssue]  views as a study crops them by default
 
 
@@ -66,7 +66,7 @@ class Side(ABC):
 
     @property
     def geometry(self) -> Geometry | None:
-        """How it wants pictures; None where it wants none."""
+        """How it wants images; None where it wants none."""
         return None
 
     @abstractmethod
@@ -101,7 +101,7 @@ class ModelSide(Side):
 
     @property
     def geometry(self) -> Geometry | None:
-        """How it takes pictures."""
+        """How it takes images."""
         return geometry_of(self._encoder)
 
     def content(self) -> dict[str, Any]:
@@ -286,7 +286,7 @@ def open_side(address: str, settings: EmbedSection, *, device: str, precision: s
 
 
 def read_block(pairs: Pairs, rows: np.ndarray, geometries: Sequence[Geometry]) -> tuple[Block, list[Problem]]:
-    """Read the pairs in some rows, and decode their pictures in each of the geometries."""
+    """Read the pairs in some rows, and decode their images in each of the geometries."""
     table = pairs.table[rows]
     uids = table["uid"].to_list()
     labels = None if pairs.labels is None else pairs.labels[rows]
@@ -308,7 +308,7 @@ def read_block(pairs: Pairs, rows: np.ndarray, geometries: Sequence[Geometry]) -
 def _read(
     pairs: Pairs, table: pl.DataFrame, geometries: Sequence[Geometry]
 ) -> tuple[list[list[np.ndarray] | None], list[Problem]]:
-    """Return each picture in each geometry, or None for one that does not decode."""
+    """Return each image in each geometry, or None for one that does not decode."""
     found: list[list[np.ndarray] | None] = []
     problems: list[Problem] = []
     references = table["image"].to_list()
@@ -316,23 +316,23 @@ def _read(
         one for start in range(0, len(references), _READ) for one in _bytes(pairs, references[start : start + _READ])
     )
     for key, one in zip(table["key"], encoded, strict=True):
-        pictures: list[np.ndarray] | None = None
+        images: list[np.ndarray] | None = None
         if one is None:
             problems.append(Problem(pairs.name, key, NOT_READ))
         else:
             try:
-                name = f"picture {key!r}"
-                pictures = [decode(one, name=name, **geometry._asdict()) for geometry in geometries]
+                name = f"image {key!r}"
+                images = [decode(one, name=name, **geometry._asdict()) for geometry in geometries]
             except DecodeError as error:
                 problems.append(Problem(pairs.name, key, error.reason))
-        found.append(pictures)
+        found.append(images)
     return found, problems
 
 
 def _bytes(pairs: Pairs, references: list[str]) -> list[bytes | None]:
-    """Read encoded pictures; None for one that cannot be read."""
+    """Read encoded images; None for one that cannot be read."""
     if pairs.source is None:
-        raise TypeError("these pairs have no pictures")
+        raise TypeError("these pairs have no images")
     try:
         return list(pairs.source.read(references))
     except (InputError, OSError):

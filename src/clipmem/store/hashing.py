@@ -13,14 +13,14 @@ def pair_uid(image: bytes, captions: Sequence[str]) -> str:
 
     Each part is preceded by its length, so that no two different pairs give the same bytes.
     """
-    return PictureHash(image).uid(captions)
+    return ImageHash(image).uid(captions)
 
 
-class PictureHash:
-    """The part of `pair_uid` that needs a picture's bytes; they need not be kept until the captions are known.
+class ImageHash:
+    """The part of `pair_uid` that needs an image's bytes; they need not be kept until the captions are known.
 
     Example:
-        >>> PictureHash(b"x").uid(["a", "b"]) == pair_uid(b"x", ["a", "b"])
+        >>> ImageHash(b"x").uid(["a", "b"]) == pair_uid(b"x", ["a", "b"])
         True
     """
 
@@ -31,11 +31,11 @@ class PictureHash:
         self._digest.update(image)
 
     def digest(self) -> bytes:
-        """Return the hash of the picture alone."""
+        """Return the hash of the image alone."""
         return self._digest.digest()
 
     def uid(self, captions: Sequence[str]) -> str:
-        """Return the uid of the picture with these captions."""
+        """Return the uid of the image with these captions."""
         digest = self._digest.copy()
         for caption in captions:
             # a caption may hold a lone surrogate (broken JSON in the wild): hash it rather than fail

@@ -23,7 +23,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "credit": pl.String,
         "objects": pl.List(pl.String),
     },
-    # records that take no part: they have no uid where their captions or their picture are missing
+    # records that take no part: they have no uid where their captions or their image are missing
     "quarantine": {"source": pl.String, "key": pl.String, "reason": pl.String},
     "splits": {**_UID, "role": pl.String, "group": pl.String, "planted": pl.Boolean, "captions_from": pl.String},
     "scores": {
@@ -44,10 +44,10 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     },
     "seed_scores": {**_UID, "seed": pl.Int64, "f": pl.Float64, "g": pl.Float64},
     # pairs taken out before training; rank is null for one that went with another
-    "removed": {**_UID, "role": pl.String, "rank": pl.Int64, "badness": pl.Float64, "went_with": pl.String},
-    "mitigate/regroup": {**_UID, "badness": pl.Float64},
+    "removed": {**_UID, "role": pl.String, "rank": pl.Int64, "removal_score": pl.Float64, "went_with": pl.String},
+    "mitigate/regroup": {**_UID, "removal_score": pl.Float64},
     "mitigate/caption_variants": {**_UID, "caption": pl.String, "kind": pl.String, "variant": pl.String},
-    # where each other picture of a pair stands in `cache/variants.npy`; null for one that does not decode
+    # where each other image of a pair stands in `cache/variants.npy`; null for one that does not decode
     "mitigate/image_variants": {**_UID, "row": pl.Int64, "reference": pl.String, "problem": pl.String},
     # means over seeds, null where a pair has no object; `_text` is the reference of the one-model test
     "evaluate/dejavu": {

@@ -1,4 +1,4 @@
-"""The stage `decode`: every picture once into the pixel cache; records that cannot be used are listed, not fatal."""
+"""The stage `decode`: every image once into the pixel cache; records that cannot be used are listed, not fatal."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from clipmem.base.errors import InputError
-from clipmem.base.pictures import Geometry
+from clipmem.base.images import Geometry
 from clipmem.base.progress import Reporter
 from clipmem.data.cache import build_cache
 from clipmem.data.decoding import DecodeError
@@ -38,8 +38,8 @@ def decode_pairs(
     check: Callable[[pl.DataFrame], object],
     strict: bool = False,
 ) -> list[Path]:
-    """Decode the pictures of all pairs in every geometry, and write the tables of what is left and what is not."""
-    reporter.begin("decode", pairs.height * len(geometries), "pictures")
+    """Decode the images of all pairs in every geometry, and write the tables of what is left and what is not."""
+    reporter.begin("decode", pairs.height * len(geometries), "images")
     broken: dict[int, Problem] = {}
     where, keys = source_name(source.section), pairs["key"].to_list()
 

@@ -37,7 +37,7 @@ def evaluate(study: PlannedStudy) -> list[Path]:
     settings, folder = study.recipe.dejavu, study.folder
     head: dict[str, Any] = {
         "format": 1,
-        "neighbours": settings.neighbours,
+        "neighbors": settings.neighbors,
         "top": settings.top,
         "ranking": settings.ranking,
     }
@@ -55,17 +55,17 @@ def evaluate(study: PlannedStudy) -> list[Path]:
 def measure_run(study: PlannedStudy, seeds: list[tuple[int, int]]) -> dejavu.Measured:
     """Measure a scored study, and write nothing."""
     recipe, folder = study.recipe, study.folder
-    labelled = dejavu.Labelled(
+    labeled = dejavu.Labeled(
         study.uids, study.role, study.group, _objects(study), study.splits["planted"].to_numpy(), _clipmem(study)
     )
-    neighbours, about = _text_neighbours(study)
+    neighbors, about = _text_neighbors(study)
     found = dejavu.measure(
         [
             (partial(passes.load, folder.embedding_dir("f", f)), partial(passes.load, folder.embedding_dir("g", g)))
             for f, g in seeds
         ],
-        labelled,
-        neighbours,
+        labeled,
+        neighbors,
         recipe.dejavu,
         dejavu.Statistics(recipe.score.confidence, recipe.score.draws, derive_seed(recipe.split.seed, "dejavu")),
     )
@@ -94,9 +94,9 @@ def why_not(recipe: Recipe, tasks: list[tuple[str, int]], role: np.ndarray, obje
         )
     if not OBJECTIVES[recipe.train.objective].uses_text:
         return f"objective {recipe.train.objective!r} trains no text tower, and captions are the queries"
-    if recipe.dejavu.neighbours > public:
+    if recipe.dejavu.neighbors > public:
         return (
-            f"dejavu.neighbours = {recipe.dejavu.neighbours} is more than the {public} public pictures (external "
+            f"dejavu.neighbors = {recipe.dejavu.neighbors} is more than the {public} public images (external "
             f"pairs); set it to {public} or less"
         )
     for name in ("candidate", "external"):
@@ -117,7 +117,7 @@ def _clipmem(study: PlannedStudy) -> np.ndarray:
     return np.array([np.nan if scores.get(uid) is None else scores[uid] for uid in study.uids], dtype=np.float64)
 
 
-def _text_neighbours(study: PlannedStudy) -> tuple[TextNeighbors, dict[str, Any]]:
+def _text_neighbors(study: PlannedStudy) -> tuple[TextNeighbors, dict[str, Any]]:
     """Find each measured pair's nearest public captions, and say by what."""
     settings, public = study.recipe.dejavu, study.role == "external"
     if settings.text_embeddings:
@@ -126,7 +126,7 @@ def _text_neighbours(study: PlannedStudy) -> tuple[TextNeighbors, dict[str, Any]
         vectors = vectors[[row[uid] for uid in study.splits["captions_from"]]]
         file = Path(settings.text_embeddings)
         about = {"name": "text embeddings", "file": file.name, "sha256": file_sha256(file)}
-        return vector_neighbors(vectors[~public], vectors[public], settings.neighbours), about
+        return vector_neighbors(vectors[~public], vectors[public], settings.neighbors), about
     asked = [own for own, is_public in zip(study.captions, public, strict=True) if not is_public]
     there = [own for own, is_public in zip(study.captions, public, strict=True) if is_public]
-    return tfidf_neighbors(asked, there, settings.neighbours), {"name": TFIDF}
+    return tfidf_neighbors(asked, there, settings.neighbors), {"name": TFIDF}

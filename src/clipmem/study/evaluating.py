@@ -1,7 +1,7 @@
-"""`clipmem evaluate`: what models can do, on a study's own external pairs or on any labelled source.
+"""`clipmem evaluate`: what models can do, on a study's own external pairs or on any labeled source.
 
-When not to trust it: pairs that a model was trained on are left out only where their uid says so (same picture bytes,
-same captions). The same picture in another file, or with other captions, is not recognised.
+When not to trust it: pairs that a model was trained on are left out only where their uid says so (same image bytes,
+same captions). The same image in another file, or with other captions, is not recognized.
 """
 
 import contextlib
@@ -259,8 +259,8 @@ def _test_pairs(
         train = validation_part(groups, _TRAIN_SHARE, seed=derive_seed(recipe.split.seed, "probe training"))
     names = pairs[utility.label_column(recipe)].fill_null("").to_list()
     unnamed = "the source has no labels: name a label column"
-    found = tested_pairs(names, prompts, groups, test, train, unlabelled=unnamed, text=untrained)
+    found = tested_pairs(names, prompts, groups, test, train, unlabeled=unnamed, text=untrained)
     captions, classes = pairs["captions"].to_list(), len(set(found.labels.tolist()) - {-1})
     if classes and len({tuple(own) for own in captions}) <= min(classes, pairs.height - 1):
-        found.why.setdefault("retrieval", "the captions are the labels, which several pictures share")
+        found.why.setdefault("retrieval", "the captions are the labels, which several images share")
     return found

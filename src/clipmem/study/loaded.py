@@ -1,4 +1,4 @@
-"""A finished run, read back: tables, summary, pictures and models. Imports no torch until a model is asked for."""
+"""A finished run, read back: tables, summary, images and models. Imports no torch until a model is asked for."""
 
 from functools import cached_property
 from pathlib import Path
@@ -89,7 +89,7 @@ class Run:
         )
 
     def images(self, uids: list[str]) -> dict[str, bytes]:
-        """Return the encoded pictures of pairs, from the source that the recipe names."""
+        """Return the encoded images of pairs, from the source that the recipe names."""
         got, several = shorten(uids) if len(uids) else "none", not isinstance(uids, str) and len(uids)
         require(several, "uids", got, "a list of one uid or more", "Take uids from run.scores.")
         return _images(self.pairs, open_source(self.recipe.data), uids)
@@ -117,7 +117,7 @@ def _images(pairs: pl.DataFrame, source: Source, uids: list[str]) -> dict[str, b
 
 
 def gallery_images(folder: RunFolder, source: Source) -> dict[str, bytes]:
-    """Return the pictures that the report's gallery shows."""
+    """Return the images that the report's gallery shows."""
     return _images(folder.read("pairs"), source, gallery_uids(folder.path))
 
 

@@ -27,7 +27,7 @@ from clipmem.study.stages import write_summary_and_report
 from clipmem.train.numerics import threads
 from clipmem.train.objectives import OBJECTIVES
 
-TABLE, DOCUMENT = "localize/beside.parquet", "localize/beside.json"
+TABLE, DOCUMENT = "localize/side_by_side.parquet", "localize/side_by_side.json"
 # these say how a run is scored and shown, and do not touch the curves
 _NO_MATTER = ("score.", "embed.", "localize.", "train.objective", "train.simclr_temperature", "train.seeds")
 _HINTS = {
@@ -41,7 +41,7 @@ def localize_run(
     *,
     views: int | None = None,
     pairs: int | None = None,
-    beside: Sequence[Path | str] = (),
+    compare_with: Sequence[Path | str] = (),
     reporter: Reporter | None = None,
 ) -> list[Path]:
     """Measure where a finished study's memorization sits and write `localize/` and the report."""
@@ -55,8 +55,8 @@ def localize_run(
     with folder.locked():
         settings = settings_of(recipe, views=views, pairs=pairs)
         files = _measure(folder, recipe, settings, reporter)
-        if beside:
-            files += write_beside(folder, [RunFolder(other) for other in beside])
+        if compare_with:
+            files += write_side_by_side(folder, [RunFolder(other) for other in compare_with])
         outputs = write_summary_and_report(folder, open_source(recipe.data))
         folder.finish("report", outputs, folder.read_json("summary.json")["seconds"]["report"])
     return [*files, *outputs]
@@ -86,7 +86,7 @@ def _measure(folder: RunFolder, recipe: Recipe, settings: LocalizeSettings, repo
     if known and folder.read_json(SETTINGS_FILE) == describe(points, settings):
         reporter.end("localize", folder.seconds()["localize"], skipped=True)
         return []
-    forget_beside(folder)  # it was made from the values that are now replaced
+    forget_side_by_side(folder)  # it was made from the values that are now replaced
     how = study.how
     reporter.begin("localize", work(points, recipe.train.seeds, settings), "pairs")
     with threads(how.threads * how.workers):
@@ -119,12 +119,12 @@ def points_of(study: PlannedStudy) -> Points:
     )
 
 
-def write_beside(folder: RunFolder, others: Sequence[RunFolder]) -> list[Path]:
-    """Write `localize/beside.parquet` and `beside.json` of a localized run, compared with other runs' folders."""
+def write_side_by_side(folder: RunFolder, others: Sequence[RunFolder]) -> list[Path]:
+    """Write the curves of a localized run and of other runs, side by side."""
     folders = [folder, *others]
     paths = [one.path.resolve() for one in folders]
     twice = [str(one.path) for k, one in enumerate(folders) if paths[k] in paths[:k]]
-    require(not twice, "--beside", f"{twice} twice", "other runs, each once", "Omit it.")
+    require(not twice, "--compare-with", f"{twice} twice", "other runs, each once", "Omit it.")
     for one in folders:
         localized = one.is_done("localize") and (one.path / SETTINGS_FILE).is_file()
         hint = f"Run `clipmem localize {one.path}` first."
@@ -162,8 +162,8 @@ def write_beside(folder: RunFolder, others: Sequence[RunFolder]) -> list[Path]:
     return [folder.path / TABLE, folder.write_json(DOCUMENT, document)]
 
 
-def forget_beside(folder: RunFolder) -> None:
-    """Remove what `write_beside` wrote: the values it was made from are no more."""
+def forget_side_by_side(folder: RunFolder) -> None:
+    """Remove what `write_side_by_side` wrote: the values it was made from are no more."""
     for name in (TABLE, DOCUMENT):
         (folder.path / name).unlink(missing_ok=True)
 
@@ -189,7 +189,7 @@ def _names(folders: Sequence[RunFolder]) -> list[str]:
     full = [f"{name} ({folder.path.name})" for name, folder in zip(names, folders, strict=True)]
     chosen = [long if names.count(name) > 1 else name for name, long in zip(names, full, strict=True)]
     got = f"runs of one objective whose folders have the same name: {sorted(chosen)}"
-    require(len(set(chosen)) == len(chosen), "--beside", got, "names that tell them apart", "Rename a folder.")
+    require(len(set(chosen)) == len(chosen), "--compare-with", got, "names that tell them apart", "Rename a folder.")
     return chosen
 
 

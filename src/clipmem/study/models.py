@@ -8,7 +8,7 @@ from typing import Any
 
 from clipmem.base.declared import declared
 from clipmem.base.errors import InputError, shorten, shorten_text
-from clipmem.base.pictures import Geometry
+from clipmem.base.images import Geometry
 from clipmem.base.recipes import Recipe
 from clipmem.models import given, openclip
 from clipmem.models.protocol import DualEncoder
@@ -33,7 +33,7 @@ class StudyModels(ABC):
     @property
     @abstractmethod
     def geometries(self) -> list[Geometry]:
-        """How the pictures that the models take are made, each once, the smallest first."""
+        """How the images that the models take are made, each once, the smallest first."""
 
     def check(self, manifest: Mapping[str, Any]) -> None:  # noqa: B027  models of a run folder are checked by its markers
         """Check that they are the models of which the manifest of a run folder speaks."""
@@ -147,7 +147,7 @@ class GivenModels(StudyModels):
 
 
 def _geometry(entry: Mapping[str, Any]) -> Geometry:
-    # manifests of earlier versions know the size only: pictures were then made in one way
+    # manifests of earlier versions know the size only: images were then made in one way
     return Geometry(entry["image_size"], entry.get("resize_mode", "shortest"), entry.get("interpolation", "bicubic"))
 
 

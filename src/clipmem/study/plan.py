@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from clipmem.base.pictures import Geometry
+from clipmem.base.images import Geometry
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
 from clipmem.data.cache import open_cache

@@ -116,7 +116,7 @@ def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
         table = source.pairs()
     name = str(data) if isinstance(data, str | Path) else source_name(source.section)
     require(table.height, f"{argument} {name}", "no pair", "at least one pair", "Check the path.")
-    # forwards through the files: a source reads neighbours together
+    # forwards through the files: a source reads neighbors together
     table = table[source.storage_order(table["image"].to_list())].select(_COLUMNS)
     if captions is not None:
         table = table.with_columns(pl.col("captions").list.head(captions))

@@ -89,9 +89,9 @@ def measure(*, device: str = "auto", say: Callable[[str], object] = lambda _: No
     load, demo = os.getloadavg()[0], api.find_recipe("demo")
     best = execution.resolve(demo, 64, device=device)
     with tempfile.TemporaryDirectory() as place:
-        say("decoding the shipped pictures")
+        say("decoding the shipped images")
         folder = RunFolder(Path(place) / "run")
-        pictures, megabytes = _planned(folder, _recipe(demo, best.workers))
+        images, megabytes = _planned(folder, _recipe(demo, best.workers))
         trained: dict[tuple[str, int], float] = {}
         for workers in sorted({1, best.workers}):
             for precision in ("fp32", "bf16"):
@@ -110,7 +110,7 @@ def measure(*, device: str = "auto", say: Callable[[str], object] = lambda _: No
         rates.append(Rate(name, rate, "pairs/s", against, rate / trained[other]))
     fastest = max(trained.values())
     rates += [
-        Rate("decode, once a study", pictures, "pictures/s", "best training", pictures / fastest),
+        Rate("decode, once a study", images, "images/s", "best training", images / fastest),
         Rate("the same, encoded bytes", megabytes, "MB/s"),
         Rate("embed, both towers", embedded, "pairs/s", "best training", embedded / fastest),
         Rate(f"train {_VIT}, {best.precision}", vit, "pairs/s", "best training", vit / fastest),
@@ -127,7 +127,7 @@ def _recipe(demo: Recipe, models: int) -> Recipe:
 
 
 def _planned(folder: RunFolder, recipe: Recipe) -> tuple[float, float]:
-    """Decode and split the shipped data; return pictures and megabytes decoded a second."""
+    """Decode and split the shipped data; return images and megabytes decoded a second."""
     source = open_source(recipe.data)
     pairs = source.pairs()
     folder.claim(recipe, dump_recipe(recipe))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from clipmem.base.pictures import Geometry
+from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe
 from clipmem.base.require import require
@@ -245,7 +245,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         "weight": recipe.score.weight,
         "confidence": recipe.score.confidence,
         **summarize(scored, recipe.score, seed=recipe.split.seed),
-        "normaliser": float(candidates.max() - candidates.min()),
+        "normalizer": float(candidates.max() - candidates.min()),
         "retrieval": folder.read_json("evaluate/retrieval.json"),
         **utility.summary_of(folder),
         **dejavu.summary_of(folder),

@@ -117,7 +117,7 @@ def _pairs(study: PlannedStudy) -> TestPairs:
         study.group,
         test,
         shared if shared.any() else ~test,
-        unlabelled=unnamed,
+        unlabeled=unnamed,
         text=untrained_text(recipe),
     )
 

@@ -1,4 +1,4 @@
-"""Small real things for tests: a study that runs in seconds, and pictures and Parquet files made on the spot."""
+"""Small real things for tests: a study that runs in seconds, and images and Parquet files made on the spot."""
 
 import io
 from collections.abc import Sequence
@@ -39,8 +39,8 @@ def tiny_recipe(*settings: str) -> Recipe:
     return load_recipe(TINY_STUDY, settings)
 
 
-def picture(seed: int, *, size: int = 32, form: str = "PNG") -> bytes:
-    """Return an encoded picture: coloured rectangles that depend on the seed."""
+def encoded_image(seed: int, *, size: int = 32, form: str = "PNG") -> bytes:
+    """Return an encoded image: colored rectangles that depend on the seed."""
     rng = np.random.default_rng(seed)
     pixels = np.full((size, size, 3), 255, dtype=np.uint8)
     for _ in range(6):
@@ -54,7 +54,7 @@ def picture(seed: int, *, size: int = 32, form: str = "PNG") -> bytes:
 
 def write_parquet(path: Path, n: int, *, captions: Sequence[Sequence[str]] | None = None) -> Path:
     """Write `n` pairs as Parquet with the columns image (struct of bytes and path) and captions."""
-    rows = [{"bytes": picture(seed), "path": f"{seed}.png"} for seed in range(n)]
+    rows = [{"bytes": encoded_image(seed), "path": f"{seed}.png"} for seed in range(n)]
     texts = captions or [[f"thing number {seed}", f"number {seed}"] for seed in range(n)]
     pl.DataFrame({"image": rows, "captions": [list(own) for own in texts]}).write_parquet(path)
     return path

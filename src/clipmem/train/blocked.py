@@ -15,7 +15,7 @@ def blocked_contrastive_loss(
 ) -> Float[Tensor, ""]:
     """Return the symmetric InfoNCE loss (Radford et al. 2021, figure 3), with exact gradients.
 
-    For normalised u, v and scale s, with z_ij = s u_i·v_j:
+    For normalized u, v and scale s, with z_ij = s u_i·v_j:
     L = 1/(2n) Σ_i [ log Σ_j exp z_ij + log Σ_j exp z_ji - 2 z_ii ].
 
     Blocks of rows of z are made once for the sums, and again for the gradient

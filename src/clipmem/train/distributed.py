@@ -3,7 +3,7 @@
 Batches, views and captions are addressed by pair, so every process computes the whole order by itself and takes its
 slice. An objective returns its process's *share* of the loss: the shares of all processes add up to the loss of the
 whole batch, also when the batch does not divide evenly. Embeddings are gathered with their gradient: a caption of one
-process is contrasted with the pictures of all others, and gets the gradient of each.
+process is contrasted with the images of all others, and gets the gradient of each.
 
 The sums are taken in another order than in one process: losses agree to rounding (1e-4 in fp32), not to the bit. A
 model with batch norm is refused: its averages would be over a process's own rows.

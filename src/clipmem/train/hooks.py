@@ -94,7 +94,7 @@ class Hook:
         """Change the chosen captions, as token ids padded with 0."""
         return tokens
 
-    def pictures(
+    def images(
         self,
         values: Float[Tensor, "n 3 size size"],
         pixels: UInt8[Tensor, "n side side 3"],  # noqa: ARG002
@@ -106,7 +106,7 @@ class Hook:
 
         Args:
             values: The view, values in [0, 1].
-            pixels: The whole pictures that it was cut from.
+            pixels: The whole images that it was cut from.
             crops: Where it was cut.
             moment: The pairs.
             view: Number of the view, from 0.
@@ -114,11 +114,11 @@ class Hook:
         return values
 
     def embedding(self, kind: Kind, raw: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:  # noqa: ARG002
-        """Change embeddings before they are normalised."""
+        """Change embeddings before they are normalized."""
         return raw
 
     def unit(self, kind: Kind, unit: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:  # noqa: ARG002
-        """Change embeddings after they were normalised; the loss is taken of what is returned."""
+        """Change embeddings after they were normalized; the loss is taken of what is returned."""
         return unit
 
     def batches(self, batches: Batches, epoch: int) -> Batches:  # noqa: ARG002

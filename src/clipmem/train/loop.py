@@ -21,7 +21,7 @@ from clipmem.base.require import require
 from clipmem.base.sections import TrainSection
 from clipmem.data.color import distort
 from clipmem.data.transfer import send
-from clipmem.data.views import Crops, draw_crops, normalise_pixels, pair_keys, render
+from clipmem.data.views import Crops, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models.openclip import OpenClipEncoder, trim
 from clipmem.store.hashing import json_sha256
 from clipmem.train.ahead import made_ahead
@@ -40,10 +40,10 @@ _SETTLE = 16  # steps between two readings of the losses: each makes the process
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Pictures and captions of one training set, row k being slot k.
+    """Images and captions of one training set, row k being slot k.
 
     Attributes:
-        pixels: Decoded pictures, memory-mapped, shape (rows, size, size, 3).
+        pixels: Decoded images, memory-mapped, shape (rows, size, size, 3).
         rows: Row of `pixels` of each slot, shape (n,).
         captions: The captions of each slot, those it is trained with.
         labels: The class index of each slot, from 0, shape (n,); only some objectives need it.
@@ -232,7 +232,7 @@ class _Texts(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """This process's share of a step: the views of each picture, one caption of each, and the classes if there are."""
+    """This process's share of a step: the views of each image, one caption of each, and the classes if there are."""
 
     moment: Moment
     pairs: int  # of all processes
@@ -250,7 +250,7 @@ def _batches(
     settings: TrainSection,
     steps: range = _ALL_STEPS,
 ) -> Iterator[_Batch]:
-    """Yield the pictures and captions of these steps."""
+    """Yield the images and captions of these steps."""
     hooks, device = towers.hooks, towers.device
     keys = pair_keys(plan.uids)
     labels = None if data.labels is None else torch.from_numpy(data.labels.astype(np.int64))
@@ -310,11 +310,11 @@ def _view(
     pixels = send(torch.from_numpy(data.pixels[data.rows[moment.slots]]), towers.device)
     crops = Crops(*(values[moment.slots] for values in drawn))
     values = render(pixels, crops, size=encoder.image_size)
-    values = towers.hooks.through(lambda hook, own: hook.pictures(own, pixels, crops, moment, view), values)
-    how = {"strength": settings.colour, "grey": settings.grayscale, "blur": settings.blur}
+    values = towers.hooks.through(lambda hook, own: hook.images(own, pixels, crops, moment, view), values)
+    how = {"strength": settings.color, "gray": settings.grayscale, "blur": settings.blur}
     seed = derive_seed(moment.seed, "colour", moment.epoch, view)
     values = distort(values, moment.keys, seed=seed, **how)
-    return normalise_pixels(values, encoder.mean, encoder.std, in_place=True)
+    return normalize_pixels(values, encoder.mean, encoder.std, in_place=True)
 
 
 def _trained(module: nn.Module, objective: Objective) -> list[tuple[str, nn.Parameter]]:

@@ -22,7 +22,7 @@ from clipmem.mitigate import MITIGATIONS
 from clipmem.report.sections import SECTIONS
 from clipmem.score.alignments import ALIGNMENTS
 from clipmem.score.protocols import PROTOCOLS
-from clipmem.testing.tiny import picture
+from clipmem.testing.tiny import encoded_image
 
 PLUG = Path(__file__).parent / "plug"
 PROJECT = tomllib.loads((PLUG / "pyproject.toml").read_text())["project"]
@@ -73,7 +73,7 @@ def telegrams(tmp_path_factory):
     folder = tmp_path_factory.mktemp("telegrams")
     lines = []
     for k in range(130):
-        (folder / f"{k}.png").write_bytes(picture(k))
+        (folder / f"{k}.png").write_bytes(encoded_image(k))
         lines.append(json.dumps({"pic": f"{k}.png", "says": f"number {k}{' again' * (k % 3)} STOP"}))
     path = folder / "all.telegrams"
     path.write_text("\n".join(lines) + "\n")

@@ -13,7 +13,7 @@ from clipmem.analysis.runs import FinishedRun
 
 KIND = "mlp"
 _ONE_TOWER = ("score.alignment=sslmem-image", "embed.views=2")
-_SIMCLR = ("train.crop_scale=[0.2, 1.0]", "train.flip=0.5", "train.colour=0.5", "train.grayscale=0.2")
+_SIMCLR = ("train.crop_scale=[0.2, 1.0]", "train.flip=0.5", "train.color=0.5", "train.grayscale=0.2")
 
 
 def paradigms() -> dict[str, RunSpec]:

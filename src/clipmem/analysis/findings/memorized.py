@@ -1,6 +1,6 @@
 """Finding 2: who is memorized most: wrong and rare captions, atypical images; least: clear ones with usual captions.
 
-"Vague" and "atypical" are judgements of people. Two stand-ins are measured that need nobody: how rare a caption's words
+"Vague" and "atypical" are judgments of people. Two stand-ins are measured that need nobody: how rare a caption's words
 are among the captions of the data, and how far an image's pixels are from those of its nearest images. They are poor
 stand-ins where rare words are precise ones.
 """

@@ -27,7 +27,7 @@ class Planted(Finding):
         return {"base": BASE, "exchanged": exchanged(context)}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """CLIPMem of the exchanged pairs minus that of the same pairs untouched, and minus that of their neighbours."""
+        """CLIPMem of the exchanged pairs minus that of the same pairs untouched, and minus that of their neighbors."""
         run, base = results[exchanged(context)], results[BASE]
         wrong = run.planted
         right = run.uids("candidate") - wrong

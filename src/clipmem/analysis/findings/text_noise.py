@@ -1,6 +1,6 @@
 """Finding 7: Gaussian noise on text embeddings lowers memorization and raises utility, best at 0.15.
 
-Whether the published noise came before or after normalisation is not known, so all three kinds are swept. In d
+Whether the published noise came before or after normalization is not known, so all three kinds are swept. In d
 dimensions noise of standard deviation 0.15 has length 0.15 sqrt(d): 1.7 in 128 dimensions and
 3.4 in 512, on a unit vector.
 """

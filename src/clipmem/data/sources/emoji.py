@@ -12,7 +12,7 @@ from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.data.sources.records import Part, Record
-from clipmem.store.hashing import PictureHash
+from clipmem.store.hashing import ImageHash
 
 # An object that only one or two emoji have can hardly be found among the public images: it is no label.
 COMMON = 3
@@ -68,7 +68,7 @@ class EmojiSource(Source):
                 SOURCE,
                 row["unicode"],
                 first,
-                PictureHash(self._bytes[first]),
+                ImageHash(self._bytes[first]),
                 [Part(one, row["captions"]) for one in row["id"]],
                 group=row["concept"],
                 label=row["group"],

@@ -14,7 +14,7 @@ from clipmem.base.errors import shorten
 from clipmem.base.require import require
 from clipmem.data.decoding import EMPTY, MANY_BYTES, MAX_BYTES, UNKNOWN, image_format
 from clipmem.data.quarantine import Ledger, Problem
-from clipmem.store.hashing import PictureHash
+from clipmem.store.hashing import ImageHash
 from clipmem.store.tables import SCHEMAS
 
 MAX_CAPTION = 100_000
@@ -67,7 +67,7 @@ class Record:
     source: str
     key: str
     reference: str
-    image: PictureHash | str
+    image: ImageHash | str
     parts: Sequence[Part]
     group: str = ""
     label: str = ""
@@ -84,7 +84,7 @@ class Record:
         self.parts = [*self.parts, *other.parts]
 
 
-def examine(data: bytes | None) -> PictureHash | str:
+def examine(data: bytes | None) -> ImageHash | str:
     """Hash an image, or say why the bytes are none."""
     if data is None:
         return NO_IMAGE
@@ -92,7 +92,7 @@ def examine(data: bytes | None) -> PictureHash | str:
         return EMPTY
     if len(data) > MAX_BYTES:
         return MANY_BYTES
-    return PictureHash(data) if image_format(data) else UNKNOWN
+    return ImageHash(data) if image_format(data) else UNKNOWN
 
 
 def read_file(path: Path, *, most: int = MAX_BYTES) -> bytes | str:
@@ -108,7 +108,7 @@ def read_file(path: Path, *, most: int = MAX_BYTES) -> bytes | str:
         return NO_FILE
 
 
-def examine_file(path: Path) -> PictureHash | str:
+def examine_file(path: Path) -> ImageHash | str:
     """Hash the image in a file, or say why it cannot be used."""
     data = read_file(path)
     return data if isinstance(data, str) else examine(data)

@@ -23,7 +23,7 @@ from clipmem.data.sources.files import find_root, named_root
 from clipmem.data.sources.path_probe import parse_json
 from clipmem.data.sources.records import Part, Record, examine, listed_captions, read_file
 from clipmem.data.sources.row_files import RowFile, value_of, values_of
-from clipmem.store.hashing import PictureHash
+from clipmem.store.hashing import ImageHash
 
 BROKEN = "not readable from here on"
 _STATUS = "status"  # img2dataset's: why a row has no image
@@ -49,7 +49,7 @@ class RowSource(Source):
             require(right, "[data] image_root", got, "a column with paths", hint)
         named_root(section)
         self._cursor: _Cursor | None = None
-        self._latest: tuple[str, PictureHash | str] = ("", "")
+        self._latest: tuple[str, ImageHash | str] = ("", "")
 
     @property
     def columns(self) -> Columns:
@@ -119,7 +119,7 @@ class RowSource(Source):
             about = (groups[k], labels[k], objects[k])
             yield path, Record(self._name(file), key, f"{begin + first + k}", image, parts, *about)
 
-    def _examined(self, value: object, status: object) -> tuple[str, PictureHash | str]:
+    def _examined(self, value: object, status: object) -> tuple[str, ImageHash | str]:
         """Return the path of a row's image, and its hash or the reason why there is none."""
         alone = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else value
         if isinstance(alone, str) and alone == self._latest[0]:  # a row a caption: the file is read once

@@ -48,7 +48,7 @@ def gaps(found: Mapping[str, Any]) -> dict[str, Any]:
         "rest": two["roles"].get("candidate, not planted"),
         "two": two["roles"],
         "one": one["roles"],
-        "without_neighbor": one["without_neighbour"],
+        "without_neighbor": one["without_neighbor"],
         "reference": one["reference"]["name"],
         "few": [top for top in own["top"] if top["pairs"] < _FEW],
         "tops": [{**top, "floor": floor[k] if k < len(floor) else None} for k, top in enumerate(own["top"])],

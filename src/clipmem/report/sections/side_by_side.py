@@ -12,7 +12,7 @@ OBJECTIVES = ("clip", "supervised", "simclr", "siglip")
 _TRIO = {"clip", "supervised", "simclr"}
 
 
-@SECTIONS.register("beside")
+@SECTIONS.register("side_by_side")
 class SideBySide(Section):
     """UnitMem by layer of several localized runs, and the published curves."""
 
@@ -20,15 +20,15 @@ class SideBySide(Section):
 
     def applies(self, subject: RunFiles) -> bool:
         """Tell whether the run was compared with others."""
-        return bool(subject.localized.beside)
+        return bool(subject.localized.side_by_side)
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
         """Return what the comparison shows, in numbers."""
-        return compared(subject.localized.beside)
+        return compared(subject.localized.side_by_side)
 
     def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
         """Draw the curves of all runs."""
-        return {"beside": lambda size: beside_figure(subject.localized.beside, size)}
+        return {"side_by_side": lambda size: side_by_side_figure(subject.localized.side_by_side, size)}
 
 
 def kinds_of(document: Mapping[str, Any]) -> list[str]:
@@ -42,7 +42,7 @@ def compared(document: Mapping[str, Any]) -> dict[str, Any]:
     kinds, most = kinds_of(document), 1 - document["confidence"]
     order = {kind: k for k, kind in enumerate(kinds)}
     return {
-        "beside": document,
+        "side_by_side": document,
         "names": {kind: KINDS.get(kind, kind) for kind in kinds},
         "answers": [one for kind in kinds if (one := _answers(document, kind))],
         "trained": [{"kind": kind, "runs": _trained(document, kind, most)} for kind in kinds],
@@ -90,7 +90,7 @@ def styles_of(document: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def beside_figure(document: Mapping[str, Any], size: str) -> str:
+def side_by_side_figure(document: Mapping[str, Any], size: str) -> str:
     """Draw each run's mean UnitMem under f by relative depth, a panel a kind of units, and the published curves."""
     from clipmem.report.figures import STYLES, Line, Panel, small_multiples
 
@@ -113,4 +113,4 @@ def beside_figure(document: Mapping[str, Any], size: str) -> str:
     panels.append(there)
     verdicts = [f"{KINDS.get(one['kind'], one['kind'])}: {one['verdict']}" for one in compared(document)["answers"]]
     title = f"Mean UnitMem by relative depth. CLIP between the others: {'; '.join(verdicts) or 'no answer'}."
-    return small_multiples("beside", size, panels, title, columns=len(panels), height=280, legend=styles)
+    return small_multiples("side_by_side", size, panels, title, columns=len(panels), height=280, legend=styles)

@@ -77,7 +77,7 @@ class Given(FourWay):
         uids = pairs["uid"].to_list()
         grouped = pl.DataFrame({"uid": uids, "group": list(groups)})
         if self.recipe.given.roles:
-            # `check_pairs` has seen them all: those that are gone now are the ones whose pictures do not decode
+            # `check_pairs` has seen them all: those that are gone now are the ones whose images do not decode
             return self._roles(pairs["uid"], "leave out").join(grouped, on="uid", maintain_order="left")
         sizes = {"shared": 0, "candidate": 0, "independent": 0, "external": self.recipe.split.external}
         drawn = assign_roles(uids, groups, sizes, seed=self.recipe.split.seed)

@@ -1,7 +1,7 @@
 """What an objective is: a loss on one batch, and the parameters that it needs beside the model's.
 
-All objectives share the image tower, the pictures, the order of the batches and the number of epochs. Two things differ
-between them, and a comparison must say so: an objective with two views puts every picture through the image tower
+All objectives share the image tower, the images, the order of the batches and the number of epochs. Two things differ
+between them, and a comparison must say so: an objective with two views puts every image through the image tower
 twice a presentation, and one that uses no text leaves the text tower at its initial weights.
 """
 
@@ -43,19 +43,19 @@ class Towers:
     moment: Moment | None = None
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
-        """Embed normalised pictures; the embeddings are not normalised."""
+        """Embed normalized images; the embeddings are not normalized."""
         with computing(self.precision, self.device, tokens=self.encoder.tokens):
             image = self.encoder.encode_image(pixels)
         return image.float()
 
     def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
-        """Embed captions; the embeddings are not normalised."""
+        """Embed captions; the embeddings are not normalized."""
         with computing(self.precision, self.device, tokens=self.encoder.tokens):
             text = self.encoder.encode_text(tokens)
         return text.float()
 
     def unit(self, kind: Kind, raw: Float[Tensor, "n d"], view: int = 0) -> Float[Tensor, "n d"]:
-        """Normalise embeddings, and let the hooks change them before and after."""
+        """Normalize embeddings, and let the hooks change them before and after."""
         if self.moment is None:
             return F.normalize(raw, dim=-1)
         moment = self.moment
@@ -76,7 +76,7 @@ class Objective(nn.Module):
         class_head: It trains one (see `head_of`).
         normalizes: Embeddings reach the loss as unit vectors, through `Towers.unit`.
         Settings: The table that it brings to the recipe's `[train]`, under its name; None for none.
-        views: Random views of each picture in a batch, 1 or more.
+        views: Random views of each image in a batch, 1 or more.
         shares: On several processes it returns this one's share of the loss.
     """
 
@@ -124,7 +124,7 @@ class Objective(nn.Module):
 
         Args:
             encoder: The model.
-            views: Normalised pictures, one tensor a view, all of the same pairs in the same order.
+            views: Normalized images, one tensor a view, all of the same pairs in the same order.
             tokens: One caption of each pair.
             labels: The class index of each pair, or None.
         """
@@ -165,7 +165,7 @@ def _class_count(name: str, labels: np.ndarray | None, classes: int, n: int) -> 
 
 
 def embedding_width(encoder: OpenClipEncoder) -> int:
-    """Return d, the width of the embeddings, from a pass of one empty picture.
+    """Return d, the width of the embeddings, from a pass of one empty image.
 
     The pass is one of evaluation, so that it moves neither the random numbers nor a batch norm's averages.
     """

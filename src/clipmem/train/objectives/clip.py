@@ -1,4 +1,4 @@
-"""CLIP (Radford et al. 2021): each picture must find its caption among the batch's, and each caption its picture."""
+"""CLIP (Radford et al. 2021): each image must find its caption among the batch's, and each caption its image."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -20,7 +20,7 @@ LARGE = 4096
 class Clip(Objective):
     """InfoNCE in both directions, open_clip's `ClipLoss`.
 
-    For the batch's normalised embeddings u, v and scale s, (CE(s u vᵀ, identity) + CE(s v uᵀ, identity)) / 2.
+    For the batch's normalized embeddings u, v and scale s, (CE(s u vᵀ, identity) + CE(s v uᵀ, identity)) / 2.
     """
 
     shares: ClassVar[bool] = True

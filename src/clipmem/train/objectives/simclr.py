@@ -1,8 +1,8 @@
-"""SimCLR (Chen et al. 2020) on the pictures alone: two random views of a picture must find each other in the batch.
+"""SimCLR (Chen et al. 2020) on the images alone: two random views of an image must find each other in the batch.
 
 How hard that is depends on the views. The recipe's defaults are far milder than SimCLR's: with them the task is easy,
-and little is learned from it. SimCLR's own for small pictures are train.crop_scale = [0.08, 1.0], flip = 0.5,
-colour = 0.5 and grayscale = 0.2 (their appendices A and B.9); for photographs colour = 1.0 and blur = 0.5.
+and little is learned from it. SimCLR's own for small images are train.crop_scale = [0.08, 1.0], flip = 0.5,
+color = 0.5 and grayscale = 0.2 (their appendices A and B.9); for photographs color = 1.0 and blur = 0.5.
 """
 
 from collections.abc import Sequence
@@ -57,10 +57,10 @@ class SimClr(Objective):
 
 
 def nt_xent(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"], temperature: float) -> Float[Tensor, ""]:
-    """Normalised temperature-scaled cross entropy.
+    """Normalized temperature-scaled cross entropy.
 
-    With z the 2n normalised embeddings of both views, l(i, j) = -log(exp(z_i·z_j / t) / Σ_{k≠i} exp(z_i·z_k / t));
-    the loss is the mean of l over the 2n ordered pairs of two views of one picture (Chen et al. 2020, equation 1).
+    With z the 2n normalized embeddings of both views, l(i, j) = -log(exp(z_i·z_j / t) / Σ_{k≠i} exp(z_i·z_k / t));
+    the loss is the mean of l over the 2n ordered pairs of two views of one image (Chen et al. 2020, equation 1).
     """
     n = len(first)
     z = torch.cat([first, second])

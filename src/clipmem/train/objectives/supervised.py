@@ -20,7 +20,7 @@ from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers, embeddi
 class Supervised(Objective):
     """Cross entropy of a linear head: for embeddings e, -1/n Σ_i log softmax(W e_i + b)[label_i].
 
-    The embeddings are not normalised. As torch's linear layers, W starts uniform in ±1/√d; b starts at 0. A class's row
+    The embeddings are not normalized. As torch's linear layers, W starts uniform in ±1/√d; b starts at 0. A class's row
     depends on the seed and the class alone, not on how many classes there are.
     """
 
@@ -57,7 +57,7 @@ class Supervised(Objective):
         return {"classes": len(self.bias)}
 
     def logits(self, image: Float[Tensor, "n d"]) -> Float[Tensor, "n class"]:
-        """Score every class for image embeddings (not normalised)."""
+        """Score every class for image embeddings (not normalized)."""
         return F.linear(image, self.weight, self.bias)
 
     def forward(

@@ -1,6 +1,6 @@
 """Three paradigms, tiny but real: trained, localized over the same views, laid beside each other; and the refusals.
 
-Takes minutes: `pytest -m slow tests/e2e/test_beside.py`.
+Takes minutes: `pytest -m slow tests/e2e/test_side_by_side.py`.
 """
 
 import json
@@ -25,7 +25,7 @@ ONE_TOWER = ("score.alignment=sslmem-image", "embed.views=2")
 STUDIES = {
     "clip": (),
     "supervised": ("train.objective=supervised", *ONE_TOWER),
-    "simclr": ("train.objective=simclr", "train.crop_scale=[0.3, 1.0]", "train.colour=0.5", *ONE_TOWER),
+    "simclr": ("train.objective=simclr", "train.crop_scale=[0.3, 1.0]", "train.color=0.5", *ONE_TOWER),
 }
 
 
@@ -72,13 +72,13 @@ def test_all_three_are_localized_over_the_same_pairs_and_views(runs):
     assert (views["crop_scale"], views["flip"], views["image_views"]) == ([0.9, 1.0], 0.0, 2)
 
 
-def test_beside_writes_the_curves_and_the_answer_into_the_page(copied):
+def test_side_by_side_writes_the_curves_and_the_answer_into_the_page(copied):
     before = {file: file.stat().st_mtime_ns for file in (copied / "clip" / "localize").glob("*.parquet")}
-    done = clip("localize", copied / "clip", "--beside", copied / "supervised", copied / "simclr")
+    done = clip("localize", copied / "clip", "--compare-with", copied / "supervised", copied / "simclr")
     assert done.returncode == 0, done.stderr
     # not measured again
     assert {file: file.stat().st_mtime_ns for file in before} == before
-    curves = pl.read_parquet(copied / "clip" / "localize" / "beside.parquet")
+    curves = pl.read_parquet(copied / "clip" / "localize" / "side_by_side.parquet")
     assert curves.schema == CURVES_SCHEMA
     assert curves["run"].unique(maintain_order=True).to_list() == ["CLIP", "supervised", "SimCLR"]
     units = pl.read_parquet(copied / "simclr" / "localize" / "units.parquet")
@@ -93,12 +93,12 @@ def test_beside_writes_the_curves_and_the_answer_into_the_page(copied):
         & (pl.col("layer") == 2)
     )
     assert row["unitmem"].item() == pytest.approx(own["unitmem"].mean())
-    document = json.loads((copied / "clip" / "localize" / "beside.json").read_text())
+    document = json.loads((copied / "clip" / "localize" / "side_by_side.json").read_text())
     assert len(document["between"]) == 4
     assert [run["presentations"] for run in document["runs"]] == [160, 160, 160]
     assert [run["views_a_presentation"] for run in document["runs"]] == [1, 1, 2]
     assert document["runs"][1]["differs"] == {}
-    assert document["runs"][2]["differs"] == {"train.crop_scale": [[0.9, 1.0], [0.3, 1.0]], "train.colour": [0.0, 0.5]}
+    assert document["runs"][2]["differs"] == {"train.crop_scale": [[0.9, 1.0], [0.3, 1.0]], "train.color": [0.0, 0.5]}
     for name in ("supervised", "simclr"):  # the page stands alone
         shutil.rmtree(copied / name)
     assert clip("report", copied / "clip").returncode == 0
@@ -108,15 +108,15 @@ def test_beside_writes_the_curves_and_the_answer_into_the_page(copied):
     assert "SimCLR differs from CLIP in train.crop_scale" in page
     # measured over other views, the old comparison is no more
     assert clip("localize", copied / "clip", "--views", "3").returncode == 0
-    assert not list((copied / "clip" / "localize").glob("beside.*"))
+    assert not list((copied / "clip" / "localize").glob("side_by_side.*"))
 
 
 def refused(root, what, got, *others):
     with pytest.raises(InputError) as error:
-        localize_run(root / "clip", beside=[root / name for name in others or ("supervised",)])
+        localize_run(root / "clip", compare_with=[root / name for name in others or ("supervised",)])
     assert error.value.what.replace(str(root), "ROOT").endswith(what)
     assert re.fullmatch(got, error.value.got.replace(str(root), "ROOT")), error.value.got
-    assert not (root / "clip" / "localize" / "beside.json").exists()
+    assert not (root / "clip" / "localize" / "side_by_side.json").exists()
 
 
 def edit(path, **changes):
@@ -125,7 +125,7 @@ def edit(path, **changes):
 
 def test_runs_that_do_not_compare_are_refused(copied):
     folder, other = RunFolder(copied / "supervised"), copied / "supervised"
-    refused(copied, "--beside", r"\['ROOT/clip'\] twice", "clip")
+    refused(copied, "--compare-with", r"\['ROOT/clip'\] twice", "clip")
     kept = {name: (other / name).read_bytes() for name in ("manifest.json", "splits.parquet", "recipe.toml")}
     edit(other / "manifest.json", data_sha256="0" * 64)
     refused(copied, "run folder ROOT/supervised: other data", "0{16}")
@@ -151,4 +151,4 @@ def test_runs_that_do_not_compare_are_refused(copied):
     (other / "stages" / "localize.json").unlink()
     refused(copied, "run folder ROOT/supervised", "a run that is not localized")
     shutil.copytree(copied / "clip", copied / "more" / "clip")
-    refused(copied, "--beside", ".*CLIP .clip.*CLIP .clip.*", "more/clip")
+    refused(copied, "--compare-with", ".*CLIP .clip.*CLIP .clip.*", "more/clip")

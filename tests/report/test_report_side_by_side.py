@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from tests.report.documents import beside as document
+from tests.report.documents import side_by_side as document
 from tests.report.other_runs import add_localize
 from tests.report.outline import outline
 from tests.report.run_folder import Built
@@ -12,7 +12,7 @@ from tests.report.run_folder import Built
 from clipmem.analysis.published import UNITMEM, layers_between
 from clipmem.base.errors import InputError
 from clipmem.report.page import write_report
-from clipmem.report.sections.side_by_side import beside_figure, compared, styles_of
+from clipmem.report.sections.side_by_side import compared, side_by_side_figure, styles_of
 
 Build = Callable[..., Built]
 
@@ -67,14 +67,14 @@ def test_the_published_curves_are_whole_and_their_layers_are_counted_right() -> 
 def test_the_figure_is_drawn_with_and_without_intervals_in_both_sizes() -> None:
     found = document({"mlp": ["yes", "yes"], "attn": ["yes", "yes"]})
     for size in ("wide", "narrow"):
-        svg = beside_figure(found, size)
+        svg = side_by_side_figure(found, size)
         for name in ("MLP units", "attention outputs", "published, 12 layers", "CLIP", "supervised", "SimCLR"):
             assert f">{name}<" in svg, name
-    banded = beside_figure(found, "wide")
+    banded = side_by_side_figure(found, "wide")
     for row in found["curves"]:
         row["low"] = row["high"] = None
     # a band for three runs in two panels
-    assert banded.count("<path") - beside_figure(found, "wide").count("<path") >= 3 * 2
+    assert banded.count("<path") - side_by_side_figure(found, "wide").count("<path") >= 3 * 2
     assert len(set(styles_of(found).values())) == 3
 
 
@@ -88,11 +88,11 @@ def test_the_page_shows_the_section_and_its_table(build: Build) -> None:
     built = build(seeds=(0, 1))
     add_localize(built)
     found = document({"mlp": ["yes", "no below"]})
-    path = built.folder / "localize" / "beside.json"
+    path = built.folder / "localize" / "side_by_side.json"
     path.write_text(json.dumps(found), encoding="utf-8")
     page = outline(write_report(built.folder, built.images))
-    assert "beside" in {attrs.get("id") for tag, attrs in page.tags if tag == "section"}
-    assert "#beside" in {attrs["href"] for tag, attrs in page.tags if tag == "a"}
+    assert "side_by_side" in {attrs.get("id") for tag, attrs in page.tags if tag == "section"}
+    assert "#side_by_side" in {attrs["href"] for tag, attrs in page.tags if tag == "a"}
     assert len(compared(found)["rows"]) == 6
     assert "CLIP - supervised+0.100 [+0.050, +0.150]0.0100" in page.words().replace("\N{NO-BREAK SPACE}", " ")
     path.write_text("{", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How a picture becomes the square that a model takes: size, what becomes of the longer side, and scaling."""
+"""How an image becomes the square that a model takes: size, what becomes of the longer side, and scaling."""
 
 from typing import Literal, NamedTuple
 
@@ -11,7 +11,7 @@ class Geometry(NamedTuple):
 
     Attributes:
         size: Side of the square, in pixels.
-        resize_mode: `shortest` scales the shorter side to `size` and crops the centre; `squash` scales both sides to
+        resize_mode: `shortest` scales the shorter side to `size` and crops the center; `squash` scales both sides to
             `size`; `longest` scales the longer side to `size` and fills up with black.
         interpolation: How pixels are weighed in scaling.
     """
