@@ -14,12 +14,12 @@ class Pair:
     """One pair: its uid (a hash of image and captions), its image as it ships, and its captions."""
 
     uid: str
-    image: bytes
+    data: bytes
     captions: list[str]
 
     def image(self) -> Image.Image:
         """Decode the image; transparent parts become white."""
-        found = Image.open(io.BytesIO(self.image)).convert("RGBA")
+        found = Image.open(io.BytesIO(self.data)).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", found.size, "white"), found).convert("RGB")
 
 
@@ -30,6 +30,6 @@ def emoji(count: int, *, leave_out: frozenset[str] = frozenset()) -> list[Pair]:
     kept = table.filter(~table["uid"].is_in(list(leave_out))).head(count)
     images = source.read(kept["image"].to_list())
     return [
-        Pair(uid, image, captions)
-        for uid, image, captions in zip(kept["uid"], images, kept["captions"].to_list(), strict=True)
+        Pair(uid, data, captions)
+        for uid, data, captions in zip(kept["uid"], images, kept["captions"].to_list(), strict=True)
     ]

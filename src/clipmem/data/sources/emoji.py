@@ -83,7 +83,7 @@ class EmojiSource(Source):
         return [self._bytes[reference] for reference in references]
 
     def credits(self) -> list[str]:
-        """Return the artists' attributions with their licences."""
+        """Return the artists' attributions with their licenses."""
         return [
             *self.pairs()["credit"].unique().sort(),
             "Captions: Unicode CLDR (Unicode-3.0), emojibase, emojilib, gemoji, emoji-datasource (MIT), WordNet 3.0.",
