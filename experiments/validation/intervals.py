@@ -3,13 +3,18 @@
     for r in coverage-four-way coverage-subsample; do
         clipmem run experiments/validation/$r.toml --out runs/$r
     done
+    clipmem run experiments/validation/coverage-four-way.toml --out runs/coverage-means \\
+        --set train.seeds=[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23]
     python experiments/validation/intervals.py runs
-    python experiments/validation/intervals.py --stored     # the same tables from coverage.parquet and scores.parquet
+    python experiments/validation/intervals.py --stored     # the same tables from the stored *.parquet
 
 *Own protocol*: the models of one run are split in two halves; each half gives scores with intervals, and the interval
 of their difference, with the errors of both (half-width sqrt(h_a² + h_b²)), should hold 0 as often as it claims.
 
-*Another protocol*: a run's score less the leave-one-out score of the same pair, over the 30 pairs of the ground truth
+*Means*: of 24 seeds, K are drawn, and K others; of the pairs, a random half, and the other half. The interval of the
+difference of the two means, with the errors of both, should hold 0 as often as it claims.
+
+*Another protocol*: a run's score minus the leave-one-out score of the same pair, over the 30 pairs of the ground truth
 (`compare.py`). Its variance beyond both errors is the between-protocol component. The widened interval adds it, and the
 mean shift; both are measured on the other 29 pairs, never on the pair that is judged.
 """
@@ -27,11 +32,13 @@ from scipy import stats
 
 import clipmem
 from clipmem.base.random import generator
-from clipmem.functional import in_out_means, jackknife_models, seed_interval
+from clipmem.functional import Interval, crossed_mean, half_difference, in_out_means, jackknife_models, seed_interval
 
 HERE = Path(__file__).parent
 OWN = ("coverage-four-way", "coverage-subsample")
 LEVELS = (0.5, 0.8, 0.95)
+MEANS = "coverage-means"
+DRAWS = 2000
 SPLITS = 50
 
 
@@ -97,6 +104,49 @@ def own_protocol(table: pl.DataFrame) -> list[dict[str, object]]:
                     "most": max(shares),
                 }
             )
+    return rows
+
+
+def collect_means(folder: Path) -> pl.DataFrame:
+    """Gather CLIPMem of candidate and independent pairs by seed, with the groups of near-duplicates."""
+    run = clipmem.load_run(folder / MEANS)
+    wanted = run.splits.filter(pl.col("role").is_in(["candidate", "independent"])).select("uid", "role", "group")
+    own = run.seed_scores.join(wanted, on="uid").select(
+        "uid", "role", "group", "seed", clipmem=pl.col("f") - pl.col("g")
+    )
+    return own.sort("role", "uid", "seed")
+
+
+def means(table: pl.DataFrame) -> list[dict[str, object]]:
+    """Say how often the interval of the difference of two means, of other seeds and other pairs, holds 0."""
+    roles = [table.filter(pl.col("role") == role) for role in ("candidate", "independent")]
+    seeds = table["seed"].n_unique()
+    values = [own["clipmem"].to_numpy().reshape(-1, seeds).T for own in roles]
+    groups = [np.unique(own["group"].to_numpy(), return_inverse=True)[1].reshape(-1, seeds)[:, 0] for own in roles]
+    stream, rows = generator(0, "means"), list[dict[str, object]]()
+    for count in (2, 3, 5):
+        held: dict[str, list[bool]] = {"candidate mean": [], "half-difference": []}
+        for _ in range(DRAWS):
+            order = stream.permutation(seeds)[: 2 * count].reshape(2, count)
+            sides = [stream.permutation(own.max() + 1)[own] % 2 for own in groups]
+            found: dict[str, list[Interval]] = {name: [] for name in held}
+            for half in (0, 1):
+                own, others = (value[order[half]][:, side == half] for value, side in zip(values, sides, strict=True))
+                here = [group[side == half] for group, side in zip(groups, sides, strict=True)]
+                found["candidate mean"].append(crossed_mean(own, here[0]))
+                found["half-difference"].append(half_difference(own, others, here[0], here[1] + len(groups[0])))
+            for name, (a, b) in found.items():
+                width = np.hypot((a.high or 0.0) - a.mean, (b.high or 0.0) - b.mean)
+                held[name].append(bool(abs(a.mean - b.mean) <= width))
+        rows += [
+            {"mean": name, "seeds": count, "over": found[name][0].over, "covered": float(np.mean(one))}
+            for name, one in held.items()
+        ]
+    shared = [value.mean(axis=1) for value in values]
+    rows.append({"mean": "sd over seeds of the candidate mean", "covered": float(shared[0].std(ddof=1))})
+    rows.append(
+        {"mean": "sd over seeds of the half-difference", "covered": float(((shared[0] - shared[1]) / 2).std(ddof=1))}
+    )
     return rows
 
 
@@ -182,8 +232,10 @@ def main() -> None:
     stored = HERE / "coverage.parquet"
     if sys.argv[1] != "--stored":
         collect(Path(sys.argv[1])).write_parquet(stored)
+        collect_means(Path(sys.argv[1])).write_parquet(HERE / "means.parquet")
     result = {
         "own protocol": own_protocol(pl.read_parquet(stored)),
+        "means": means(pl.read_parquet(HERE / "means.parquet")),
         "leave-one-out": other_protocol(pl.read_parquet(HERE / "scores.parquet")),
         "shared out": shared_out(pl.read_parquet(HERE / "scores.parquet")),
     }

@@ -16,7 +16,7 @@ import torch
 
 from clipmem.evaluate.classification import classification_metrics
 from clipmem.evaluate.linear_probe import linear_probe, validation_part
-from clipmem.evaluate.over_seeds import bootstrap_class_mean
+from clipmem.evaluate.over_seeds import class_mean
 from clipmem.evaluate.retrieval import chance
 from clipmem.evaluate.zero_shot import class_embeddings, zero_shot_ranks
 
@@ -43,7 +43,7 @@ def compute():
         "class_embeddings": classes[0].tolist(),
         "zero_shot": classification_metrics(ranks, labels, CLASSES),
         "zero_shot_ranks": ranks.tolist(),
-        "class_mean": list(bootstrap_class_mean(hits, labels, groups, seed=0, draws=500)),
+        "class_mean": list(class_mean(hits, labels, groups)),
         "validation_part": np.flatnonzero(validation_part(groups, 0.2, seed=0)).tolist(),
         "probe": [probe.c, *probe.validation],
         "probe_ranks": probe.ranks.tolist(),

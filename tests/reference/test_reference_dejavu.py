@@ -110,14 +110,12 @@ def test_tops_of_the_bootstrap_are_ranked_again(groups):
     codes = np.unique(groups[kept], return_inverse=True)[1]
     count = codes.max() + 1
     picks = generator(4, "bootstrap", "groups").integers(count, size=(draws, count))
-    chosen = generator(4, "bootstrap", "seeds").integers(3, size=(draws, 3))
     sure = dejavu_intervals(found, groups, seed=4, draws=draws, confidence=0.8)
     for index, fraction in enumerate((0.05, 0.3, 1.0)):
         drawn = []
-        for groups_drawn, seeds_drawn in zip(picks.tolist(), chosen.tolist(), strict=True):
+        for groups_drawn in picks.tolist():
             of_seeds = []
-            for seed in seeds_drawn:
-                one = found[seed]
+            for one in found:
                 copies = []
                 for row in one.order.tolist():
                     rates = (*one.precision[:, row].tolist(), *one.recall[:, row].tolist())
@@ -134,7 +132,7 @@ def test_tops_of_the_bootstrap_are_ranked_again(groups):
 def test_tops_do_not_depend_on_how_many_columns_are_looked_at(monkeypatch):
     found = [random_result(3, n=400)]
     before = dejavu_intervals(found, np.arange(400), seed=1, draws=300).top
-    monkeypatch.setattr(sys.modules["clipmem.functional.intervals"], "_CELLS", 4000)  # a few draws at a time
+    monkeypatch.setattr(sys.modules["clipmem.functional.dejavu"], "_CELLS", 4000)  # a few draws at a time
     # the function of that name hides the module
     monkeypatch.setattr(sys.modules["clipmem.functional.dejavu"], "_SPARE", -30)  # often too few: looks again
     assert dejavu_intervals(found, np.arange(400), seed=1, draws=300).top == before

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def value(mean, low=None, high=None):
-    return {"mean": mean, "low": low, "high": high}
+    return {"mean": mean, "low": low, "high": high, "over": "pairs"}
 
 
 UTILITY_SIDE = {
@@ -43,7 +43,7 @@ NO_UTILITY = {
 
 
 def gap(mean, low, high):
-    return {"mean": mean, "low": low, "high": high}
+    return {"mean": mean, "low": low, "high": high, "over": "pairs"}
 
 
 def dejavu_entry(mean, n=60):

@@ -26,7 +26,7 @@ def _made_over(
         values = scores.filter((pl.col("role") == role) & pl.col("clipmem").is_not_null())["clipmem"].to_numpy()
         sd, median = float(values.std(ddof=1)), float(np.median(values))
         summary["roles"][role] = {"n": len(values), **entry(values), "sd": sd, "median": median}
-    summary |= {"protocol": protocol, "alignment": "clip"}
+    summary |= {"protocol": protocol, "alignment": "clip", "half_difference": None}
     summary["roles"] = {role: summary["roles"][role] for role in SIZES}
     summary["tests"] = [one for one in summary["tests"] if one["b"] == "external"]
     write_table(built.folder / "scores.parquet", "scores", scores)

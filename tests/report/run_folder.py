@@ -48,7 +48,7 @@ def encoded_image(number: int) -> bytes:
 def entry(values: np.ndarray) -> dict[str, float]:
     half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
     mean = float(values.mean())
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+    return {"mean": mean, "low": mean - half, "high": mean + half, "over": "pairs"}
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:
@@ -139,6 +139,9 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
         role: {"n": len(v), **entry(v), "sd": float(v.std(ddof=1)), "median": float(np.median(v))}
         for role, v in by_role.items()
     }
+    own, others = by_role["candidate"], by_role["independent"]
+    paired = min(len(own), len(others))
+    half = entry((own[:paired] - others[:paired]) / 2) | {"mean": float(own.mean() - others.mean()) / 2}
     tests = []
     for other in ("external", "shared", "independent"):
         a, b = by_role["candidate"], by_role[other]
@@ -162,9 +165,12 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
             }
         )
     two = len(seeds) > 1
-    recall = {"mean": 0.25, "low": 0.2, "high": 0.3}
+    recall = {"mean": 0.25, "low": 0.2, "high": 0.3, "over": "pairs"}
     side = {f"{way}_retrieval_recall@{k}": recall for way in ("image", "text") for k in (1, 5, 10)}
-    side |= {f"{way}_retrieval_median_rank": {"mean": 21.5, "low": 18.0, "high": 26.0} for way in ("image", "text")}
+    side |= {
+        f"{way}_retrieval_median_rank": {"mean": 21.5, "low": 18.0, "high": 26.0, "over": "pairs"}
+        for way in ("image", "text")
+    }
     return {
         "format": 1,
         "protocol": "four-way",
@@ -173,6 +179,7 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
         "confidence": 0.95,
         "roles": roles,
         "normalizer": candidate_span(scores),
+        "half_difference": half | {"over": "pairs and seeds" if len(seeds) > 1 else "pairs"},
         "tests": tests,
         "paired": {
             "role": "candidate",
@@ -205,7 +212,7 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
         "retrieval": {
             "n": 20,
             "f": side,
-            "g": {**side, "image_retrieval_recall@1": {"mean": 0.2345, "low": 0.2, "high": 0.3}},
+            "g": {**side, "image_retrieval_recall@1": {**recall, "mean": 0.2345}},
             "chance": {"recall@1": 0.05, "recall@5": 0.25, "recall@10": 0.5},
         },
         "seconds": {

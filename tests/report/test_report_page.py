@@ -166,7 +166,7 @@ def test_the_heading_follows_the_interval(
 ) -> None:
     built = build(seeds=(0, 1), planted=0)
     summary = copy.deepcopy(dict(built.summary))
-    summary["roles"]["candidate"] |= {"mean": mean, "low": low, "high": high}
+    summary["half_difference"] |= {"mean": mean, "low": low, "high": high}
     (built.folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     text = write_report(built.folder, {}).read_text(encoding="utf-8")
     [found] = re.findall("<h1>(.*?)</h1>", text)

@@ -32,8 +32,8 @@ r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
 `clipmem.evaluate.over_seeds`:
 
     >>> from clipmem.evaluate.over_seeds import *
-    >>> bootstrap_class_mean(np.array([[1.0, 1.0, 0.0]]), np.array([0, 0, 1]), np.array([7, 7, 7]), seed=0)
-    Interval(mean=0.5, low=None, high=None)
+    >>> class_mean(np.array([[1.0, 1.0, 0.0]]), np.array([0, 0, 1]), np.array([7, 7, 7]))
+    Interval(mean=0.5, low=None, high=None, over='pairs')
 
 `clipmem.evaluate.prompts`:
 

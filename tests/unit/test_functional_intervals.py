@@ -7,7 +7,7 @@ import pytest
 from scipy import special, stats
 
 from clipmem.base.errors import InputError
-from clipmem.functional import Interval, bootstrap_mean, noise_floor, seed_interval
+from clipmem.functional import Interval, crossed_mean, half_difference, noise_floor, seed_interval
 from clipmem.functional.intervals import VariancePrior, variance_prior
 
 
@@ -119,45 +119,65 @@ def test_variance_prior_edges():
     assert prior_of([3.0, 3.0, 3.0], 2) == VariancePrior(np.inf, 3.0)
 
 
-def test_bootstrap_agrees_with_the_standard_error_of_a_mean():
-    values = np.random.default_rng(0).normal(size=(1, 400))
-    interval = bootstrap_mean(values, np.arange(400), seed=0, draws=4000)
-    assert interval.mean == pytest.approx(values.mean(), abs=1e-15)
-    expected = 2 * 1.96 * values.std() / np.sqrt(400)
-    assert interval.high - interval.low == pytest.approx(expected, rel=0.06)
+def test_a_mean_over_pairs_has_its_t_interval():
+    values = np.random.default_rng(0).normal(size=(1, 40))
+    found = crossed_mean(values, np.arange(40))
+    expected = stats.t.interval(0.95, 39, loc=values.mean(), scale=values.std(ddof=1) / np.sqrt(40))
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert found.over == "pairs"
 
 
-def test_bootstrap_resamples_groups_not_pairs():
+def test_groups_count_once():
     values = np.repeat(np.random.default_rng(0).normal(size=40), 25)[None]
-    clustered = bootstrap_mean(values, np.repeat(np.arange(40), 25), seed=0)
-    independent = bootstrap_mean(values, np.arange(1000), seed=0)
-    ratio = (clustered.high - clustered.low) / (independent.high - independent.low)
-    assert ratio == pytest.approx(5.0, rel=0.15)
+    clustered, single = crossed_mean(values, np.repeat(np.arange(40), 25)), crossed_mean(values[:, ::25], np.arange(40))
+    assert clustered == pytest.approx(single)
 
 
-def test_bootstrap_resamples_seeds():
+def test_a_mean_that_differs_by_seed_alone_has_the_t_interval_over_seeds():
     values = np.array([0.0, 1.0, 2.0, 3.0])[:, None] + np.zeros((1, 50))
-    interval = bootstrap_mean(values, np.arange(50), seed=0, draws=4000)
-    expected = 2 * 1.96 * np.std([0, 1, 2, 3]) / 2
-    assert interval.high - interval.low == pytest.approx(expected, rel=0.1)
+    found = crossed_mean(values, np.arange(50))
+    assert (found.low, found.high) == pytest.approx(
+        stats.t.interval(0.95, 3, loc=1.5, scale=np.std(range(4), ddof=1) / 2)
+    )
+    assert found.over == "pairs and seeds"
 
 
-def test_bootstrap_is_the_same_for_the_same_seed_and_any_piece_size(monkeypatch):
+def test_two_seeds_give_an_interval_over_pairs_of_their_mean():
+    values = np.random.default_rng(0).normal(size=(2, 30)) + np.array([[0.0], [9.0]])
+    found = crossed_mean(values, np.arange(30))
+    assert found == pytest.approx(crossed_mean(values.mean(axis=0)[None], np.arange(30)))
+    assert found.over == "pairs"
+
+
+def test_seeds_that_agree_leave_the_interval_over_pairs():
+    row = np.random.default_rng(0).normal(size=(1, 30))
+    found = crossed_mean(np.repeat(row, 3, axis=0), np.arange(30))
+    assert found[:3] == pytest.approx(crossed_mean(row, np.arange(30))[:3])
+
+
+def test_names_of_groups_do_not_matter():
     values, groups = np.random.default_rng(0).normal(size=(3, 60)), np.arange(60) // 2
-    first = bootstrap_mean(values, groups, seed=5)
-    assert bootstrap_mean(values, groups, seed=5) == first
-    assert bootstrap_mean(values, groups, seed=6) != first
-    assert bootstrap_mean(values, groups * 7 - 3, seed=5) == first
-    monkeypatch.setattr("clipmem.functional.intervals._CELLS", 100)
-    assert bootstrap_mean(values, groups, seed=5) == pytest.approx(first, rel=1e-12)
+    assert crossed_mean(values, groups * 7 - 3) == crossed_mean(values, groups)
+
+
+def test_equal_values_have_no_width():
+    assert crossed_mean(np.full((3, 4), 0.25), np.arange(4)) == Interval(0.25, 0.25, 0.25, "pairs and seeds")
 
 
 def test_one_group_has_no_interval():
-    assert bootstrap_mean(np.array([[1.0, 2.0]]), np.array([4, 4]), seed=0) == Interval(1.5, None, None)
+    assert crossed_mean(np.array([[1.0, 2.0]]), np.array([4, 4])) == Interval(1.5, None, None)
+
+
+def test_the_half_difference_is_free_of_what_shifts_all_pairs_of_a_seed():
+    rng = np.random.default_rng(0)
+    own, others, shift = rng.normal(0.4, 0.1, (2, 50)), rng.normal(-0.4, 0.1, (2, 50)), np.array([[0.2], [-0.3]])
+    groups = np.arange(50), np.arange(50, 100)
+    plain, shifted = half_difference(own, others, *groups), half_difference(own + shift, others + shift, *groups)
+    assert shifted[:3] == pytest.approx(plain[:3])
 
 
 def test_noise_floor_by_hand():
-    floor = noise_floor(np.array([[0.5, 0.2], [0.4, 0.4], [0.1, 0.1]]), np.array([0, 1]), seed=0)
+    floor = noise_floor(np.array([[0.5, 0.2], [0.4, 0.4], [0.1, 0.1]]), np.array([0, 1]))
     differences = np.array([[0.1, -0.2], [0.4, 0.1], [0.3, 0.3]])
     assert floor is not None
     assert floor.seed_pairs == 3
@@ -169,17 +189,16 @@ def test_noise_floor_by_hand():
 
 def test_noise_floor_signs_follow_the_order_of_the_seeds():
     target, groups = np.random.default_rng(0).normal(size=(3, 30)), np.arange(30)
-    forward, backward = noise_floor(target, groups, seed=1), noise_floor(target[::-1], groups, seed=1)
+    forward, backward = noise_floor(target, groups), noise_floor(target[::-1], groups)
     assert forward is not None
     assert backward is not None
     assert backward.mean == pytest.approx(-forward.mean, abs=1e-14)
     assert backward.sd == pytest.approx(forward.sd, rel=1e-12)
     assert backward.mean_abs == pytest.approx(forward.mean_abs, rel=1e-12)
-    assert noise_floor(target, groups, seed=2) != forward
 
 
 def test_one_seed_has_no_noise_floor():
-    assert noise_floor(np.array([[0.5, 0.2]]), np.array([0, 1]), seed=0) is None
+    assert noise_floor(np.array([[0.5, 0.2]]), np.array([0, 1])) is None
 
 
 @pytest.mark.parametrize(
@@ -198,16 +217,16 @@ def test_one_seed_has_no_noise_floor():
             "confidence: got 1.0",
         ),
         (
-            lambda: bootstrap_mean(np.empty((2, 0)), np.empty(0, dtype=int), seed=0),
+            lambda: crossed_mean(np.empty((2, 0)), np.empty(0, dtype=int)),
             "values: got no value",
         ),
         (
-            lambda: inspect.unwrap(bootstrap_mean)(np.zeros((1, 3)), np.zeros(2, dtype=int), seed=0),
+            lambda: inspect.unwrap(crossed_mean)(np.zeros((1, 3)), np.zeros(2, dtype=int)),
             "values and groups: got 3 and 2 values",
         ),
         (
-            lambda: bootstrap_mean(np.zeros((1, 3)), np.arange(3), seed=0, draws=0),
-            "draws: got 0",
+            lambda: crossed_mean(np.zeros((1, 3)), np.arange(3), confidence=0.0),
+            "confidence: got 0.0",
         ),
     ],
 )

@@ -266,7 +266,7 @@ def test_summary_has_intervals_and_no_fraction_of_nothing():
     found = split(world(["text"]))
     judged = towers.reliability(found, ROLES, D)
     groups = [str(k) for k in range(N)]
-    document = towers.summarize(found, judged, ROLES, groups, seed=0, draws=200, confidence=0.95)
+    document = towers.summarize(found, judged, ROLES, groups, confidence=0.95)
     json.dumps(document, allow_nan=False)
     row = document["roles"]["candidate"]
     assert row["n"] == 30
@@ -324,7 +324,7 @@ def test_localize_writes_its_tables(tmp_path):
         own = passes.embed(encoder, pts.pixels, pts.rows, pts.captions, pts.uids, EmbedSection(), TrainSection())
         assert isinstance(own, Embeddings)
         passes.save(own, folder.embedding_dir(side, seed))
-    settings = LocalizeSettings(views=ViewSettings(image_views=2, text_views=2), pairs_per_role=6, draws=100)
+    settings = LocalizeSettings(views=ViewSettings(image_views=2, text_views=2), pairs_per_role=6)
     done = []
     load = lambda side, seed: models[side, seed]  # noqa: E731
     files = localize(folder, pts, [0, 3], load, settings, progress=done.append)

@@ -208,7 +208,7 @@ def test_layer_table_equals_loops(models):
         frame, distances[side][0] = sweep_model(encoder, pts, VIEWS, chosen=chosen, side=side, seed=0)
         frames.append(frame)
     units = pl.concat(frames)
-    table = layer_table(pts, distances, units, unit_role="candidate", seed=3, draws=200)
+    table = layer_table(pts, distances, units, unit_role="candidate")
     loops = {(s, t): reference(models[s], pts, t)[1] for s in "fg" for t in ("image", "text")}
     assert table.height == 2 * ((2 * 3 + 1) + (1 * 3 + 1))
     for row in table.iter_rows(named=True):
@@ -252,7 +252,7 @@ def test_layer_table_equals_loops(models):
         else:
             step = row["layermem"] - by_layer[role, tower, kind, layer - 1]["layermem"]
             assert row["delta"] == pytest.approx(step)
-    assert table.equals(layer_table(pts, distances, units, unit_role="candidate", seed=3, draws=200))
+    assert table.equals(layer_table(pts, distances, units, unit_role="candidate"))
     sslmem = tower_sslmem(distances, pts.uids, "text")
     assert [sslmem[uid] is None for uid in pts.uids] == [own == ["a"] for own in pts.captions]
 
@@ -261,5 +261,5 @@ def test_a_role_without_any_view_has_null_layermem():
     pts = points(2)
     distances = {"image": np.array([np.nan, 0.5])}
     both = {"f": {0: distances}, "g": {0: distances}}
-    table = layer_table(pts, both, pl.DataFrame(schema=UNITS_SCHEMA), unit_role="candidate", seed=0, draws=100)
+    table = layer_table(pts, both, pl.DataFrame(schema=UNITS_SCHEMA), unit_role="candidate")
     assert table.select("role", "n", "layermem").rows() == [("external", 0, None), ("candidate", 1, 0.0)]

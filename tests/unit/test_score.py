@@ -225,8 +225,20 @@ def test_roles():
         assert row["sd"] == pytest.approx(np.std(values, ddof=1))
         assert row["median"] == pytest.approx(np.median(values))
         assert row["low"] < row["mean"] < row["high"]
-    again, other = (summary.roles(one, seed=s, draws=300, confidence=0.9) for s in (0, 1))
-    assert again == found != other
+        assert row["over"] == "pairs"  # of two seeds
+    assert (
+        summary.roles(tables((0, 1, 2))[0], seed=0, draws=300, confidence=0.9)["candidate"]["over"] == "pairs and seeds"
+    )
+
+
+def test_half_difference():
+    one, splits, f, g = tables((0, 1))
+    role = splits["role"].to_numpy()
+    found = summary.halved(one, confidence=0.9)
+    own, others = ((f - g)[:, role == name].mean() for name in ("candidate", "independent"))
+    assert found["mean"] == pytest.approx((own - others) / 2)
+    assert found["low"] < found["mean"] < found["high"]
+    assert found["over"] == "pairs and seeds"
 
 
 def test_tests():
@@ -290,7 +302,7 @@ def test_paired():
 
 def test_floor():
     one, splits, f, _ = tables((0, 1, 2))
-    found = summary.floor(one, seed=0, draws=300, confidence=0.9)
+    found = summary.floor(one, confidence=0.9)
     own = f[:, (splits["role"] == "candidate").to_numpy()]
     couples = [own[a] - own[b] for a, b in ((0, 1), (0, 2), (1, 2))]
     assert found["seed_pairs"] == 3
@@ -298,7 +310,7 @@ def test_floor():
     assert found["mean_abs"] == pytest.approx(np.mean(np.abs(couples)))
     assert found["sd"] == pytest.approx(math.sqrt(np.mean([np.var(one) for one in couples])))
     assert found["low"] < found["mean"] < found["high"]
-    assert summary.floor(tables((0,))[0], seed=0, draws=300, confidence=0.9) is None
+    assert summary.floor(tables((0,))[0], confidence=0.9) is None
 
 
 def test_stability():
@@ -423,8 +435,8 @@ def test_median_interval_against_a_plain_bootstrap():
 
 
 def test_median_interval_at_the_ends():
-    assert interval_of([[3, 1, 2]], [4, 4, 4]) == (2.0, None, None)  # one group: no spread
-    assert interval_of([[2.5] * 6], range(6)) == (2.5, 2.5, 2.5)
+    assert interval_of([[3, 1, 2]], [4, 4, 4]) == (2.0, None, None, "pairs")  # one group: no spread
+    assert interval_of([[2.5] * 6], range(6)) == (2.5, 2.5, 2.5, "pairs")
     # groups go together: both halves of the data are one draw
     found = interval_of([[1, 1, 1, 9, 9, 9]], [0, 0, 0, 1, 1, 1])
     assert (found.mean, found.low, found.high) == (5.0, 1.0, 9.0)

@@ -17,8 +17,8 @@ from clipmem.base.random import generator
 from clipmem.base.require import require, require_range
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate.measure import Measure
-from clipmem.evaluate.over_seeds import Statistics, entry
-from clipmem.functional import Interval, bootstrap_mean
+from clipmem.evaluate.over_seeds import Statistics, entry, rate
+from clipmem.functional import Interval
 from clipmem.functional.similarity import caption_counts, normalize
 
 RECALL = Measure("retrieval", "Share of queries that find their own among the first k.")
@@ -129,7 +129,7 @@ def measure(
         for name, (values, group) in ranks.items():
             for k in KS:
                 hits = (values <= k).astype(np.float64)
-                interval = bootstrap_mean(hits, group, **statistics._asdict())
+                interval = rate(hits, group, statistics.confidence)
                 metrics[f"{name}_recall@{k}"] = entry(interval, hits.mean(axis=1).tolist())
             median = _median_interval(values, group, statistics)
             metrics[f"{name}_median_rank"] = entry(median, np.median(values, axis=1).tolist())

@@ -168,7 +168,7 @@ class Utility:
             self.pairs.labels[where],
             self.pairs.groups[where],
             len(self.pairs.prompts.classes),
-            self.statistics._replace(seed=derive_seed(self.statistics.seed, task)),
+            self.statistics.confidence,
         )
         return {f"{task}_{name}": value for name, value in found.items()}
 

@@ -26,7 +26,16 @@ from clipmem.functional.dejavu import (
     dejavu_intervals,
     predict_objects,
 )
-from clipmem.functional.intervals import Interval, NoiseFloor, SeedInterval, bootstrap_mean, noise_floor, seed_interval
+from clipmem.functional.intervals import (
+    Interval,
+    NoiseFloor,
+    SeedInterval,
+    crossed_interval,
+    crossed_mean,
+    half_difference,
+    noise_floor,
+    seed_interval,
+)
 from clipmem.functional.memorization import clipmem, range_normalize
 from clipmem.functional.nearest import Neighbors, nearest
 from clipmem.functional.quantile_sketch import LogHistogram
@@ -65,12 +74,14 @@ __all__ = [
     "alignment_parts_against",
     "all_hold",
     "auroc",
-    "bootstrap_mean",
     "class_probability",
     "clipmem",
     "compare_groups",
+    "crossed_interval",
+    "crossed_mean",
     "dejavu",
     "dejavu_intervals",
+    "half_difference",
     "holm",
     "in_out_means",
     "jackknife_models",

@@ -5,7 +5,7 @@ None, never NaN: each function says when. Student's and Welch's tests are writte
 warn on constant scores; the rank tests are scipy's.
 
 `compare_groups` is for two groups of pairs within a study. It takes the pairs as independent draws. Pairs share their
-models and may come in groups of near-duplicates, so a p-value is too small when either matters: put `bootstrap_mean`
+models and may come in groups of near-duplicates, so a p-value is too small when either matters: put `crossed_mean`
 and the noise floor beside it. With thousands of pairs every difference is significant: read the difference, Hedges' g
 and the superiority.
 

@@ -38,12 +38,13 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from clipmem.base.errors import InputError
-from clipmem.base.random import generator
+from clipmem.base.random import bootstrap_counts, generator
 from clipmem.base.require import require, require_one_of, require_range
 from clipmem.functional.checks import as_finite, check_confidence, check_index, check_same_length
-from clipmem.functional.intervals import Interval, bootstrap_mean, count_blocks
+from clipmem.functional.intervals import Interval, crossed_mean
 
 FRACTIONS = (0.001, 0.01, 0.1)
+_CELLS = 2_000_000  # resampled pairs held at a time
 _SPARE = 64  # pairs of the ranking that are looked at beyond twice the top
 
 Ranking = Literal["gap", "correct", "distance"]
@@ -269,19 +270,17 @@ def _top_rates(
 def _drawn_tops(
     found: Sequence[DejaVu], codes: Int[np.ndarray, "kept"], seed: int, draws: int
 ) -> Float64[np.ndarray, "fraction draw kind"]:
-    """Gaps at the top of every draw, averaged over the seeds that it drew."""
+    """Gaps at the top of every draw, averaged over the seeds."""
     fractions = [top.fraction for top in found[0].top]
-    seeds = generator(seed, "bootstrap", "seeds")
     drawn: list[Float64[np.ndarray, "fraction draw kind"]] = []
-    for drawn_groups in count_blocks(generator(seed, "bootstrap", "groups"), draws, int(codes.max()) + 1, len(codes)):
-        times = drawn_groups[:, codes]
-        chosen = seeds.integers(len(found), size=(len(times), len(found)))
+    stream, step = generator(seed, "bootstrap", "groups"), max(1, _CELLS // len(codes))
+    for start in range(0, draws, step):
+        times = bootstrap_counts(stream, min(step, draws - start), int(codes.max()) + 1)[:, codes]
         tops: list[Float64[np.ndarray, "draw kind"]] = []
         for fraction in fractions:
             size = np.maximum(1, (times.sum(axis=1) * fraction).astype(np.int64))
             columns = min(len(codes), int(2 * fraction * len(codes)) + _SPARE)
-            gaps = np.stack([_gaps(_top_rates(times, size, one, columns)) for one in found])
-            tops.append(gaps[chosen, np.arange(len(times))[:, None]].mean(axis=1))
+            tops.append(np.mean([_gaps(_top_rates(times, size, one, columns)) for one in found], axis=0))
         drawn.append(np.stack(tops))
     return np.concatenate(drawn, axis=1)
 
@@ -304,31 +303,31 @@ def _tops(
 def dejavu_intervals(
     found: Sequence[DejaVu], groups: Int[np.ndarray, "n"], *, seed: int, draws: int = 2000, confidence: float = 0.95
 ) -> DejaVuIntervals:
-    """Average the gaps over seeds, with percentile intervals over groups of pairs and over seeds.
+    """Average the gaps over seeds, with their intervals.
 
-    Each draw takes as many groups as there are, with replacement, and as many seeds as there are, with replacement
-    (when there are two or more). The limits of `bootstrap_mean` hold: too narrow with few groups or seeds.
+    Means over pairs have the interval of `crossed_mean`. The gaps at the top have a percentile interval over pairs
+    only: each of `draws` draws takes as many groups as there are, with replacement; it is too narrow below about 10.
 
     `found` is one result of `dejavu` a seed, for the same pairs and fractions; `groups` is the group of each of the n
-    pairs, shape (n,). The other arguments are those of `bootstrap_mean`.
+    pairs, shape (n,). `seed` is that of the draws.
 
     Returns:
         Every gap with its interval; low and high are None with one group.
 
     Raises:
-        InputError: As for `bootstrap_mean`; there is no seed, or the seeds have other pairs.
+        InputError: As for `crossed_mean`; there is no seed, or the seeds have other pairs.
 
     Example:
         >>> true = torch.tensor([[True, True], [True, False]])
         >>> one = dejavu(true, true, torch.tensor([[True, False], [True, False]]))
-        >>> dejavu_intervals([one], np.array([0, 1]), seed=0).recall_gap
-        Interval(mean=0.5, low=0.0, high=1.0)
+        >>> dejavu_intervals([one], np.array([0, 1]), seed=0).recall_gap.mean
+        0.5
     """
     check_confidence(confidence)
     codes = _checked(found, groups)
 
     def mean_of(rows: list[Float64[np.ndarray, "kept"]]) -> Interval:
-        return bootstrap_mean(np.stack(rows), codes, seed=seed, draws=draws, confidence=confidence)
+        return crossed_mean(np.stack(rows), codes, confidence=confidence)
 
     return DejaVuIntervals(
         mean_of([one.precision_sign for one in found]),

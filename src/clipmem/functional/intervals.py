@@ -1,12 +1,11 @@
 """How sure a score is: intervals over seeds, over pairs, and the floor that seeds alone make.
 
-`seed_interval` is about one pair, over training runs. `bootstrap_mean` is about a mean over pairs, over other
+`seed_interval` is about one pair, over training runs. `crossed_mean` is about a mean over pairs, over other
 pairs and other runs. Neither knows of a bias that all runs share (a near-duplicate of the pair in g's data,
 another pipeline for g). Intervals of many pairs are not simultaneous: of 1,000 pairs with true score 0, about
 50 have a 95 % interval without 0.
 """
 
-from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
@@ -14,19 +13,20 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 from scipy import special, stats
 
-from clipmem.base.random import bootstrap_counts, derive_seed, generator
 from clipmem.base.require import require
-from clipmem.functional.checks import as_finite, check_confidence, check_draws, check_not_empty, check_same_length
-
-_CELLS = 2_000_000  # resampled groups held at a time
+from clipmem.functional.checks import as_finite, check_confidence, check_not_empty, check_same_length
 
 
 class Interval(NamedTuple):
-    """A mean with its confidence interval; low and high are None where they are undefined."""
+    """A mean with its confidence interval; low and high are None where they are undefined.
+
+    `over` is what the interval accounts for: "pairs" (other pairs, these models), or "pairs and seeds".
+    """
 
     mean: float
     low: float | None
     high: float | None
+    over: str = "pairs"
 
 
 class SeedInterval(NamedTuple):
@@ -148,87 +148,136 @@ def seed_interval(differences: Float[np.ndarray, "seed n"], confidence: float = 
     return SeedInterval(stderr, mean - quantile * stderr, mean + quantile * stderr)
 
 
-def _group_sums(
-    values: Float64[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"]
-) -> tuple[Float64[np.ndarray, "seed group"], Float64[np.ndarray, "group"]]:
-    """Return the sum of each seed's values in each group, and the size of each group."""
-    names, codes = np.unique(groups, return_inverse=True)
-    sums = [np.bincount(codes, weights=row, minlength=len(names)) for row in values]
-    return np.stack(sums), np.bincount(codes, minlength=len(names)).astype(np.float64)
-
-
-def count_blocks(
-    stream: np.random.Generator, draws: int, count: int, width: int
-) -> Iterator[Int[np.ndarray, "draw group"]]:
-    """Yield how often each of `count` groups is drawn, a block of draws at a time; a draw is `width` numbers later."""
-    step = max(1, _CELLS // width)
-    for start in range(0, draws, step):
-        yield bootstrap_counts(stream, min(step, draws - start), count)
-
-
-def bootstrap_mean(
-    values: Float[np.ndarray, "seed n"],
+def crossed_interval(
+    mean: float,
+    influence: Float[np.ndarray, "seed n"],
     groups: Int[np.ndarray, "n"],
     *,
-    seed: int,
-    draws: int = 2000,
     confidence: float = 0.95,
+    min_seeds: int = 3,
 ) -> Interval:
-    """Average over seeds and pairs, with a percentile interval from a two-way bootstrap.
+    """Give a mean over training runs and pairs its interval, with runs and groups of pairs as crossed random effects.
 
-    Each draw takes as many groups as there are, with replacement, and as many seeds as there are, with
-    replacement (when there are two or more); its mean is over all values so drawn. Pairs of a group
-    (near-duplicates, one concept) go together.
+    With e_kj the influence summed over group j under seed k, times the number of groups J, K seeds, e_k. and e_.j its
+    means, s² sample variances:
 
-    With few groups (below about 10) or few seeds (below about 5) the interval is too narrow; with one seed it
-    says nothing about other training runs.
+        A = s²(e_k.) / K      B = s²(e_.j) / J      C = Σ_kj (e_kj - e_k. - e_.j + e_..)² / ((K-1)(J-1) K J)
+        half² = t(J-1)² B + t(K-1)² max(A - C, 0)
+
+    B holds the pairs' variance and the residual's; what A has beyond the residual is the seeds' own. Simulated coverage
+    of 95 % intervals is 93 to 97 % for 3 and 5 seeds (`pytest tests/science/test_interval_coverage.py -s`). Two seeds
+    cannot carry an interval over seeds: with fewer than `min_seeds`, the interval is over pairs only, for these models
+    (half = t(J-1) sqrt(B)), and `over` says so.
+
+    Args:
+        mean: The statistic, averaged over seeds.
+        influence: What each pair adds to each seed's statistic minus `mean`: statistic_k - mean = Σ_i influence_ki, to
+            first order. Shape (seed, n); sums to 0.
+        groups: Group of each pair (near-duplicates go together), any integers, shape (n,).
+        confidence: Coverage of the interval, between 0 and 1.
+        min_seeds: The fewest seeds that an interval over seeds may rest on, 2 or more.
+
+    Returns:
+        The mean and its interval. With one group low and high are None: one cluster has no spread.
+    """
+    check_confidence(confidence)
+    codes = np.unique(groups, return_inverse=True)[1]
+    seeds, count = len(influence), int(codes.max()) + 1
+    over = "pairs and seeds" if seeds >= min_seeds else "pairs"
+    if count == 1:
+        return Interval(mean, None, None, over)
+    effects = np.stack([np.bincount(codes, weights=row, minlength=count) for row in influence]) * count
+    by_seed, by_group = effects.mean(axis=1), effects.mean(axis=0)
+    tail = (1 + confidence) / 2
+    variance = float(by_group.var(ddof=1)) / count * float(stats.t.ppf(tail, count - 1)) ** 2
+    if seeds >= min_seeds:
+        rest = effects - by_seed[:, None] - by_group + effects.mean()
+        residual = float((rest**2).sum()) / ((seeds - 1) * (count - 1) * seeds * count)
+        own = max(float(by_seed.var(ddof=1)) / seeds - residual, 0.0)
+        variance += own * float(stats.t.ppf(tail, seeds - 1)) ** 2
+    half = float(np.sqrt(variance))
+    return Interval(mean, mean - half, mean + half, over)
+
+
+def crossed_mean(
+    values: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"], *, confidence: float = 0.95
+) -> Interval:
+    """Average over seeds and pairs, with the interval of `crossed_interval`.
+
+    The influence of pair i under seed k on the mean is (x_ki - mean) / n.
 
     Args:
         values: Score of each pair under each seed, shape (seed, n).
         groups: Group of each pair, any integers, shape (n,).
-        seed: Seed of the draws: the same seed gives the same interval.
-        draws: How many draws, >= 1.
         confidence: Coverage of the interval, between 0 and 1.
 
     Returns:
-        The mean and its interval. With one group low and high are None: one cluster has no spread.
+        The mean and its interval: over pairs and seeds with three seeds or more, else over pairs.
 
     Raises:
-        InputError: There is no value, one is not finite, the lengths differ, or `draws` or `confidence` is
-            out of range.
+        InputError: There is no value, one is not finite, the lengths differ, or `confidence` is out of range.
 
     Example:
-        >>> bootstrap_mean(np.array([[1.0, 3.0]]), np.array([0, 1]), seed=0)
-        Interval(mean=2.0, low=1.0, high=3.0)
+        >>> crossed_mean(np.array([[1.0, 3.0, 2.0]]), np.array([0, 1, 2]), confidence=0.5)
+        Interval(mean=2.0, low=1.5285954792089682, high=2.471404520791032, over='pairs')
     """
-    check_confidence(confidence)
+    values = _checked(values, groups)
+    mean = float(values.mean())
+    return crossed_interval(mean, (values - mean) / values.shape[1], groups, confidence=confidence)
+
+
+def half_difference(
+    candidate: Float[np.ndarray, "seed n"],
+    independent: Float[np.ndarray, "seed m"],
+    candidate_groups: Int[np.ndarray, "n"],
+    independent_groups: Int[np.ndarray, "m"],
+    *,
+    confidence: float = 0.95,
+) -> Interval:
+    """Estimate the mean CLIPMem of a four-way study as half the difference of its candidate and independent pairs.
+
+        (mean over C of x - mean over I of x) / 2,      x_ki = A(f_k) - A(g_k)
+
+    C and I are exchangeable and f and g saw one of them each, so it estimates the same mean as C alone; what makes f
+    better or worse than g altogether cancels, and with it most of the noise of the seeds. The interval is that of
+    `crossed_interval` from two seeds on: for the seed noise that is left, two seeds cover 92 to 97 %.
+
+    Args:
+        candidate: Scores of the candidate pairs under each seed, shape (seed, n).
+        independent: Scores of the independent pairs, shape (seed, m).
+        candidate_groups: Group of each candidate, shape (n,).
+        independent_groups: Group of each independent pair, shape (m,); no group is in both roles.
+        confidence: Coverage of the interval, between 0 and 1.
+
+    Returns:
+        The half-difference and its interval.
+
+    Raises:
+        InputError: As for `crossed_mean`.
+
+    Example:
+        >>> own, others = np.array([[0.5, 0.25]]), np.array([[-0.25, -0.5]])
+        >>> half_difference(own, others, np.array([0, 1]), np.array([2, 3])).mean
+        0.375
+    """
+    both = [_checked(candidate, candidate_groups), _checked(independent, independent_groups)]
+    groups = np.concatenate([candidate_groups, independent_groups])
+    influence = [
+        sign * (values - values.mean()) / (2 * values.shape[1]) for sign, values in zip((1, -1), both, strict=True)
+    ]
+    mean = float(both[0].mean() - both[1].mean()) / 2
+    return crossed_interval(mean, np.concatenate(influence, axis=1), groups, confidence=confidence, min_seeds=2)
+
+
+def _checked(values: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, "other"]) -> Float64[np.ndarray, "seed n"]:
     values = as_finite("values", values)
     check_not_empty("values", values)
-    seeds, n = values.shape
-    check_same_length("values", n, "groups", len(groups))
-    check_draws(draws)
-    sums, sizes = _group_sums(values, groups)
-    count = len(sizes)
-    mean = float(values.mean())
-    if count == 1:
-        return Interval(mean, None, None)
-    group_stream, seed_stream = generator(seed, "bootstrap", "groups"), generator(seed, "bootstrap", "seeds")
-    means: list[Float64[np.ndarray, " draw"]] = []
-    for times in count_blocks(group_stream, draws, count, count):
-        drawn = seed_stream.integers(seeds, size=(len(times), seeds))
-        totals = np.take_along_axis(times @ sums.T, drawn, axis=1).sum(axis=1)
-        means.append(totals / (times @ sizes * seeds))
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(mean, float(low), float(high))
+    check_same_length("values", values.shape[1], "groups", len(groups))
+    return values
 
 
 def noise_floor(
-    target: Float[np.ndarray, "seed n"],
-    groups: Int[np.ndarray, "n"],
-    *,
-    seed: int,
-    draws: int = 2000,
-    confidence: float = 0.95,
+    target: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"], *, confidence: float = 0.95
 ) -> NoiseFloor | None:
     """Compare target models of different seeds: what a score would be if f and g differed in the seed alone.
 
@@ -239,17 +288,16 @@ def noise_floor(
     model against one other; a mean over K seeds is about sqrt(K) times steadier.
 
     `target` is the alignment of each pair under the model f of each seed, shape (seed, n); the other arguments and the
-    errors are those of `bootstrap_mean`.
+    errors are those of `crossed_mean`.
 
     Returns:
         The floor, or None with one seed. low and high are None with one group.
 
     Example:
-        >>> floor = noise_floor(np.array([[0.5, 0.2], [0.4, 0.4]]), np.array([0, 1]), seed=0)
+        >>> floor = noise_floor(np.array([[0.5, 0.2], [0.4, 0.4]]), np.array([0, 1]))
         >>> round(floor.mean, 6), round(floor.mean_abs, 6)
         (-0.05, 0.15)
     """
-    check_confidence(confidence)
     target = as_finite("target", target)
     check_not_empty("target", target)
     if len(target) == 1:
@@ -262,7 +310,5 @@ def noise_floor(
         total += difference
         variance += float(difference.var()) / len(couples)
         absolute += float(np.abs(difference).mean()) / len(couples)
-    mean = bootstrap_mean(
-        total[None] / len(couples), groups, seed=derive_seed(seed, "noise floor"), draws=draws, confidence=confidence
-    )
+    mean = crossed_mean(total[None] / len(couples), groups, confidence=confidence)
     return NoiseFloor(len(couples), mean.mean, mean.low, mean.high, float(np.sqrt(variance)), absolute)

@@ -15,8 +15,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64, Int
 
-from clipmem.base.random import derive_seed
-from clipmem.functional import bootstrap_mean, holm, welch
+from clipmem.functional import crossed_mean, holm, welch
 from clipmem.localize.hooks import TOWERS, UNIT_KINDS, Site
 from clipmem.localize.measure import Measure
 from clipmem.localize.sweep import Distances, Points
@@ -48,8 +47,6 @@ def layer_table(
     units: pl.DataFrame,
     *,
     unit_role: str,
-    seed: int,
-    draws: int = 2000,
     confidence: float = 0.95,
 ) -> pl.DataFrame:
     """Average LayerMem over the pairs of each role and UnitMem over the units of each layer, with intervals."""
@@ -60,10 +57,8 @@ def layer_table(
         there = np.isfinite(values).all(axis=0)
         if not there.any():
             return dict.fromkeys(names)
-        # one stream for all: rows are compared with each other, and then share their draws
-        stream = derive_seed(seed, "layers")
-        found = bootstrap_mean(values[:, there], groups[there], seed=stream, draws=draws, confidence=confidence)
-        return dict(zip(names, found, strict=True))
+        found = crossed_mean(values[:, there], groups[there], confidence=confidence)
+        return dict(zip(names, found[:3], strict=True))
 
     groups, roles = np.unique(np.array(points.groups), return_inverse=True)[1], np.array(points.roles)
     scores = _scores(distances)

@@ -54,7 +54,6 @@ class LocalizeSettings:
     pairs_per_role: int = 1000
     weight: float = 1.0
     confidence: float = 0.95
-    draws: int = 2000
     seed: int = 0
     untrained_text: str = ""
 
@@ -89,9 +88,8 @@ def localize(
             )
             frames.append(frame)
     units = pl.concat(frames)
-    how = {"unit_role": settings.unit_role, "draws": settings.draws, "confidence": settings.confidence}
-    seed = derive_seed(settings.seed, "localize layers")
-    layer_rows = layers.layer_table(sample, distances, units, seed=seed, **how)
+    how = {"unit_role": settings.unit_role, "confidence": settings.confidence}
+    layer_rows = layers.layer_table(sample, distances, units, **how)
     sslmem = {tower: layers.tower_sslmem(distances, sample.uids, tower) for tower in settings.towers}
     files = [_write(folder, "units", units), _write(folder, "layers", layer_rows)]
     if settings.untrained_text:
@@ -165,9 +163,8 @@ def _write_towers(
         columns[f"{tower}_sslmem"] = [sslmem[tower].get(uid) for uid in points.uids]
     table = pl.DataFrame({name: pl.Series(name, columns[name], dtype) for name, dtype in TOWERS_SCHEMA.items()})
     table = table.with_columns(pl.col(pl.Float64).fill_nan(None))
-    how: dict[str, Any] = {"draws": settings.draws, "confidence": settings.confidence}
-    seed = derive_seed(settings.seed, "localize towers")
-    document = towers.summarize(found, judged, points.roles, points.groups, seed=seed, **how)
+    how: dict[str, Any] = {"confidence": settings.confidence}
+    document = towers.summarize(found, judged, points.roles, points.groups, **how)
     how |= {"seed": derive_seed(settings.seed, "localize noise"), "weight": settings.weight}
     document["noise"] = towers.noise_table(means["f"], means["g"], points.roles, points.groups, **how)
     return [_write(folder, "towers", table), folder.write_json("localize/towers.json", document)]

@@ -34,10 +34,10 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from clipmem.base.random import derive_seed, generator
+from clipmem.base.random import generator
 from clipmem.base.require import require
 from clipmem.embed.passes import Embeddings
-from clipmem.functional import alignment, alignment_parts, bootstrap_mean, pair_means
+from clipmem.functional import alignment, alignment_parts, crossed_mean, pair_means
 from clipmem.localize.measure import Measure
 
 SHARE = Measure(
@@ -273,8 +273,6 @@ def summarize(
     roles: Sequence[str],
     groups: Sequence[str],
     *,
-    seed: int,
-    draws: int,
     confidence: float,
 ) -> dict[str, Any]:
     """Average the shares over the pairs of each role, with intervals over seeds and groups of pairs, as JSON."""
@@ -298,9 +296,7 @@ def summarize(
         own = names == role
         row: dict[str, Any] = {"n": int(own.sum())}
         for name, table in values.items():
-            stream = derive_seed(seed, "shares", role)
-            mean = bootstrap_mean(table[:, own], codes[own], seed=stream, draws=draws, confidence=confidence)
-            row[name] = mean._asdict()
+            row[name] = crossed_mean(table[:, own], codes[own], confidence=confidence)._asdict()
         low, high = row["clipmem"]["low"], row["clipmem"]["high"]
         clear = low is not None and (low > 0 or high < 0)
         row["text_fraction"] = row["text_share"]["mean"] / row["clipmem"]["mean"] if clear else None
@@ -316,7 +312,6 @@ def noise_table(
     *,
     weight: float,
     seed: int,
-    draws: int,
     confidence: float,
 ) -> list[dict[str, Any]]:
     """Average the fall under noise over the pairs of each role, under f and g: one row a tower, level and role."""
@@ -331,10 +326,9 @@ def noise_table(
                 for side, models in (("f", f), ("g", g))
             }
             for role in dict.fromkeys(roles):
-                own, stream = names == role, derive_seed(seed, "noise rows", tower, role)
+                own = names == role
                 row: dict[str, Any] = {"tower": tower, "std": std, "role": role}
                 for side, values in falls.items():
-                    mean = bootstrap_mean(values[:, own], codes[own], seed=stream, draws=draws, confidence=confidence)
-                    row[side] = mean._asdict()
+                    row[side] = crossed_mean(values[:, own], codes[own], confidence=confidence)._asdict()
                 rows.append(row)
     return rows

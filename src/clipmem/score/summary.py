@@ -11,8 +11,9 @@ from clipmem.base.random import derive_seed, generator
 from clipmem.base.sections import ScoreSection
 from clipmem.functional import (
     auroc,
-    bootstrap_mean,
     compare_groups,
+    crossed_mean,
+    half_difference,
     holm,
     noise_floor,
     paired_test,
@@ -50,6 +51,11 @@ class Scored:
         return self.role == role
 
     @property
+    def differences(self) -> np.ndarray:
+        """CLIPMem of every pair by each seed alone, shape (seed, n), where models have twins."""
+        return self.f - self.g
+
+    @property
     def seen(self) -> np.ndarray:
         """Which model saw which pair, shape (seed, n), where models have no twins."""
         return np.isfinite(self.f)
@@ -73,26 +79,27 @@ def summarize(scored: Scored, settings: ScoreSection, *, seed: int) -> dict[str,
         "roles": roles(scored, seed=seed, draws=settings.draws, confidence=level),
         "tests": tests(scored, confidence=level),
         "paired": paired(scored, confidence=level),
-        "noise_floor": floor(scored, seed=derive_seed(seed, "floor"), draws=settings.draws, confidence=level),
+        "half_difference": halved(scored, confidence=level),
+        "noise_floor": floor(scored, confidence=level),
         "stability": stability(scored, seed=seed, confidence=level),
         "planted": planted(scored, confidence=level),
     }
 
 
 def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[str, Any]:
-    """Mean, bootstrap interval (over groups, and seeds or models), sd and median of the scores of each role."""
+    """Mean, interval (over groups of pairs, and seeds or models), sd and median of the scores of each role."""
     found: dict[str, Any] = {}
-    how: dict[str, Any] = {"draws": draws, "confidence": confidence}
     for role in ROLES:
         where = scored.of(role)
         if not where.any():  # of given models nobody need know which pairs were shared
             continue
         if scored.twins:
-            difference, stream = scored.f[:, where] - scored.g[:, where], derive_seed(seed, "roles")
-            interval = bootstrap_mean(difference, scored.group[where], seed=stream, **how)._asdict()
+            interval = crossed_mean(scored.differences[:, where], scored.group[where], confidence=confidence)._asdict()
         else:
             groups = np.unique(scored.group[where], return_inverse=True)[1]
-            interval = two_way_interval(scored.values[:, where], scored.seen[:, where], groups, seed=seed, **how)
+            interval = two_way_interval(
+                scored.values[:, where], scored.seen[:, where], groups, seed=seed, draws=draws, confidence=confidence
+            )
         values = scored.clipmem[where]
         found[role] = {
             "n": int(where.sum()),
@@ -101,6 +108,16 @@ def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[s
             "median": float(np.median(values)),
         }
     return found
+
+
+def halved(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+    """Estimate the mean CLIPMem from candidate and independent pairs together; None without both, or without twins."""
+    own, others = scored.of("candidate"), scored.of("independent")
+    if not (scored.twins and own.any() and others.any()):
+        return None
+    values, group = scored.differences, scored.group
+    found = half_difference(values[:, own], values[:, others], group[own], group[others], confidence=confidence)
+    return found._asdict()
 
 
 def tests(scored: Scored, *, confidence: float) -> list[dict[str, Any]]:
@@ -136,12 +153,12 @@ def paired(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
     return {"role": "candidate", "seeds": len(scored.seeds), **found._asdict()}
 
 
-def floor(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[str, Any] | None:
+def floor(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
     """Compare f with f of another seed on the candidates: what a score is worth by chance; None without twins."""
     if not scored.twins:
         return None
     where = scored.of("candidate")
-    result = noise_floor(scored.f[:, where], scored.group[where], seed=seed, draws=draws, confidence=confidence)
+    result = noise_floor(scored.f[:, where], scored.group[where], confidence=confidence)
     return None if result is None else result._asdict()
 
 
@@ -150,7 +167,7 @@ def stability(scored: Scored, *, seed: int, confidence: float) -> dict[str, Any]
     where = scored.of("candidate")
     if not scored.twins:
         return halves(scored.values, scored.seen, where, seed=seed, confidence=confidence)
-    single = scored.f[:, where] - scored.g[:, where]
+    single = scored.differences[:, where]
     couples = list(combinations(range(len(single)), 2))
     if not couples:
         return None
@@ -201,7 +218,7 @@ def planted_in(
 
 def two_way_interval(
     values: np.ndarray, member: np.ndarray, groups: np.ndarray, *, seed: int, draws: int, confidence: float
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Mean score of some pairs with a percentile interval that resamples models and groups of pairs.
 
     Every pair has models on both sides, but a resample of the models may have none on one side of a pair: that resample
@@ -221,7 +238,8 @@ def two_way_interval(
         score -= weight @ (values * ~member) / np.maximum(outside, 1)
         means.append(float((score * times).sum() / times.sum()))
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return {"mean": float(in_out_means(values, member).score.mean()), "low": float(low), "high": float(high)}
+    mean = float(in_out_means(values, member).score.mean())
+    return {"mean": mean, "low": float(low), "high": float(high), "over": "pairs and models"}
 
 
 def halves(

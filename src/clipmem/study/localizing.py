@@ -71,7 +71,6 @@ def settings_of(recipe: Recipe, *, views: int | None = None, pairs: int | None =
         pairs_per_role=section.pairs if pairs is None else pairs,
         weight=recipe.score.weight,
         confidence=recipe.score.confidence,
-        draws=recipe.score.draws,
         seed=recipe.split.seed,
         untrained_text=""
         if OBJECTIVES[objective].uses_text

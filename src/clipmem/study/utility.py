@@ -141,7 +141,7 @@ def summary_of(folder: RunFolder) -> dict[str, Any]:
         return {}
     document = folder.read_json(DOCUMENT)
     metrics = {
-        side: {name: {key: value[key] for key in ("mean", "low", "high")} for name, value in own.items()}
+        side: {name: {key: value[key] for key in ("mean", "low", "high", "over")} for name, value in own.items()}
         for side, own in document["metrics"].items()
     }
     kept = ("seeds", "presentations", "n", "chance", "skipped", "labels", "probe_pairs")

@@ -45,6 +45,7 @@ def measured(found: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, 
     low = {side: [name for key, name in rows if not _above(found, side, key)] for side in columns}
     return {
         "found": found,
+        "over": next((entry["over"] for own in found["metrics"].values() for entry in own.values()), "pairs"),
         "columns": columns,
         "rows": rows,
         "templates": found["templates"][:_SHOWN],
