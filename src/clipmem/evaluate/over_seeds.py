@@ -67,8 +67,8 @@ def class_mean(
 ) -> Interval:
     """Average within each class, then over classes and seeds, with the interval of `crossed_interval`.
 
-    mean over seeds k of mean over classes c of mean over the n_c pairs i of c of x_ki. The C classes are fixed. With m_c
-    their means over seeds, the influence of a pair is (x_ki - m_c) / (C n_c), times sqrt(n_c / (n_c - 1)) because m_c
+    mean over seeds k of mean over classes c of mean over the n_c pairs i of c of x_ki. The C classes are fixed. With
+    m_c their means over seeds, the influence of a pair is (x_ki - m_c) / (C n_c), times sqrt(n_c / (n_c - 1)) since m_c
     is estimated. A class with one pair has no spread of its own; its influence is taken about the mean of all classes.
     """
     values = as_finite("values", values)
