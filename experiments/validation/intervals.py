@@ -243,7 +243,12 @@ def main() -> None:
     for name, rows in result.items():
         print(f"\n{name}")
         with pl.Config(
-            tbl_rows=-1, tbl_cols=-1, tbl_width_chars=160, float_precision=3, tbl_formatting="ASCII_MARKDOWN"
+            tbl_rows=-1,
+            tbl_cols=-1,
+            tbl_width_chars=160,
+            float_precision=3,
+            fmt_str_lengths=60,
+            tbl_formatting="ASCII_MARKDOWN",
         ):
             print(pl.DataFrame(rows))
 
