@@ -129,7 +129,7 @@ def test_one_pair_of_models_has_no_error(world, mixed):
         "f only",
         "one seed",
         "f against f",
-        "steps a model",
+        "steps per model",
     ):
         assert unsaid not in page, unsaid
 

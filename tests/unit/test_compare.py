@@ -246,5 +246,5 @@ def test_files_page_and_terminal(runs, tmp_path):
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     write_compared([runs / "plain", runs / "noisy", hostile], out)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
-    with pytest.raises(InputError, match="a folder that holds other files"):
+    with pytest.raises(InputError, match="a folder with other files"):
         write_compared([runs / "plain", runs / "noisy"], runs)

@@ -77,7 +77,6 @@ class CaptionVariants(Mitigation):
 
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:
-        """Make the variants of all captions that are trained with."""
         external = set(given.splits.filter(pl.col("role") == "external")["uid"])
         captions = {uid: own for uid, own in given.captions().items() if uid not in external}
         section = cls.section_of(given.recipe)
@@ -88,14 +87,12 @@ class CaptionVariants(Mitigation):
 
     @classmethod
     def hook(cls, training: Training) -> "CaptionVariants":
-        """Make it for a training, with the variants of each (uid, caption)."""
         variants: dict[tuple[str, str], list[str]] = {}
         for uid, caption, _, text in training.folder.read(TABLE).iter_rows():
             variants.setdefault((uid, caption), []).append(text)
         return cls(cls.section_of(training.recipe), training.plan.seed, variants)
 
     def captions(self, captions: Sequence[Sequence[str]], uids: Sequence[str], first: Sequence[int]) -> list[list[str]]:
-        """Bring the variants of all captions of each pair."""
         own = [
             [self._variants.get((uid, text), []) for text in texts] for uid, texts in zip(uids, captions, strict=True)
         ]
@@ -109,7 +106,6 @@ class CaptionVariants(Mitigation):
         return [[text for texts in pair for text in texts] for pair in own]
 
     def choose(self, chosen: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:
-        """Put a variant in the place of some captions."""
         row = self._row[moment.slots] + chosen
         u = uniform(moment.keys, derive_seed(self.seed, "caption variant", moment.epoch), 1)[:, 0]
         number = choose_variant(u, self._counts[row], self.section.probability)

@@ -100,12 +100,10 @@ class Captions(Mitigation):
 
     @classmethod
     def captions_of_pair(cls, recipe: Recipe) -> int:
-        """Return the setting."""
         return cls.section_of(recipe).count
 
     @classmethod
     def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
-        """Check that some pair has a second caption, where more than one is asked for."""
         count = cls.section_of(recipe).count
         several = count < 2 or (pairs["captions"].list.len() > 1).any()
         got, expected = f"{count} with {pairs.height:,} pairs of one caption each", "pairs with several captions"

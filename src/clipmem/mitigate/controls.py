@@ -11,7 +11,6 @@ class WeightDecay(Mitigation):
     summary = "A control: more weight decay."
 
     def settings(self, train: TrainSection) -> TrainSection:
-        """Multiply the weight decay."""
         return train.model_copy(update={"weight_decay": train.weight_decay * self.section.factor})
 
 
@@ -22,5 +21,4 @@ class EarlyStopping(Mitigation):
     summary = "A control: the same training, ended early."
 
     def last_step(self, steps: int) -> int:
-        """End the training early."""
         return max(1, round(self.section.share * steps))

@@ -58,7 +58,6 @@ class ImageVariants(Mitigation):
 
     @classmethod
     def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
-        """Check that some pair has another image, where the data's own are to be shown."""
         right = cls.section_of(recipe).source != "given" or (pairs["variants"].list.len() > 0).any()
         what, got = "[mitigate.image_variants] source = 'given'", f"{pairs.height:,} pairs, none with another image"
         hint = "Set mitigate.image_variants.source to 'augment', which needs no other images."
@@ -66,7 +65,6 @@ class ImageVariants(Mitigation):
 
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:
-        """Decode or draw the other images of all pairs that are trained with."""
         section = cls.section_of(given.recipe)
         if section.source == "augment":
             return []
@@ -93,7 +91,6 @@ class ImageVariants(Mitigation):
 
     @classmethod
     def hook(cls, training: Training) -> "ImageVariants":
-        """Make it for a training: which rows of the other images each slot has."""
         section, uids, rows = cls.section_of(training.recipe), training.plan.uids, dict[str, list[int]]()
         pixels = None if section.source == "augment" else open_cache(training.folder.path / CACHE)
         if pixels is not None:
@@ -102,7 +99,6 @@ class ImageVariants(Mitigation):
         return cls(section, training.plan.seed, training.recipe.train, pixels, [rows.get(uid, []) for uid in uids])
 
     def content(self) -> str:
-        """Say which rows of how many images the slots have."""
         shape = None if self._pixels is None else self._pixels.shape
         return f"{shape} {self._rows.tolist()} {self._counts.tolist()}"
 
@@ -114,7 +110,6 @@ class ImageVariants(Mitigation):
         moment: Moment,
         view: int,
     ) -> Float[Tensor, "n 3 size size"]:
-        """Replace some images of a batch."""
         u = uniform(moment.keys, derive_seed(self.seed, "image variant", moment.epoch, view), 1)[:, 0]
         if self._pixels is None:
             return self._augmented(values, pixels, np.flatnonzero(u < self.section.probability), moment, view)

@@ -67,5 +67,4 @@ class TextMasking(Mitigation):
     summary = "Leave words out of captions, anew in every presentation."
 
     def tokens(self, tokens: Int[Tensor, "n length"], moment: Moment) -> Int[Tensor, "n length"]:
-        """Leave tokens out."""
         return drop_tokens(tokens, moment.keys, probability=self.section.probability, seed=self.seed, step=moment.step)

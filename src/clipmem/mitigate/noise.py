@@ -135,11 +135,9 @@ class _Noise(Mitigation):
         self._noise = self.module(section.std, section.place, seed)
 
     def embedding(self, kind: Kind, raw: Tensor, moment: Moment, view: int) -> Tensor:
-        """Add noise before the normalization."""
         return self._added(kind, raw, moment, view) if self.section.place == "pre" else raw
 
     def unit(self, kind: Kind, unit: Tensor, moment: Moment, view: int) -> Tensor:
-        """Add noise after the normalization."""
         return unit if self.section.place == "pre" else self._added(kind, unit, moment, view)
 
     def _added(self, kind: Kind, embeddings: Tensor, moment: Moment, view: int) -> Tensor:

@@ -53,11 +53,9 @@ class TransformersProvider(CaptionProvider):
         self._model = LanguageModel(Path(address))
 
     def content(self) -> str:
-        """Hash the model's files."""
         return self._model.content()
 
     def rewrite(self, caption: str, *, count: int, seed: int) -> Sequence[str]:
-        """Sample from the model."""
         return self._model.rewrite(caption, count=count, seed=seed)
 
 
@@ -72,11 +70,9 @@ class DiffusersProvider(ImageProvider):
         self._model = DiffusionModel(Path(address))
 
     def content(self) -> str:
-        """Hash the pipeline's files."""
         return self._model.content()
 
     def draw(self, caption: str, number: int, *, seed: int) -> bytes:
-        """Run the pipeline."""
         return self._model.draw(caption, number, seed=seed)
 
 

@@ -58,7 +58,6 @@ class Regroup(Mitigation):
 
     @classmethod
     def parent(cls, recipe: Recipe) -> Parent:
-        """Read CLIPMem of the parent run."""
         return read_parent(cls.section_of(recipe).scores, "clipmem", "[mitigate.regroup]")
 
     @classmethod
@@ -79,11 +78,9 @@ class Regroup(Mitigation):
         return cls(cls.section_of(training.recipe), plan.seed, removal_score)
 
     def content(self) -> str:
-        """Hash the slots' scores."""
         return hashlib.sha256(self._removal_score.tobytes()).hexdigest()
 
     def batches(self, batches: Batches, epoch: int) -> Batches:
-        """Lay the batches of every `every`-th epoch anew."""
         if epoch % self.section.every:
             return batches
         return regroup(batches, self._removal_score, share=self.section.share, seed=self.seed, epoch=epoch)

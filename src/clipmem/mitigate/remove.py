@@ -79,7 +79,6 @@ class Remove(Mitigation):
 
     @classmethod
     def parent(cls, recipe: Recipe) -> Parent | None:
-        """Read the scores by which pairs are removed; None where they are drawn at random."""
         section = cls.section_of(recipe)
         return None if section.by == "random" else read_parent(section.scores, section.by, "[mitigate.remove]")
 
@@ -91,7 +90,6 @@ class Remove(Mitigation):
         parent: Parent | None,
         pairs: pl.DataFrame,  # noqa: ARG003
     ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
-        """Take the pairs out."""
         kept, removed = take_out(splits, cls.section_of(recipe), parent)
         return kept, {TABLE: removed}
 

@@ -33,7 +33,6 @@ class Dropout(Wording):
     """Each word is left out with probability `dropout`; one goes and one stays in any case."""
 
     def variant(self, caption: str, number: int, seed: int) -> str:
-        """Leave words out."""
         words, stream = caption.split(), generator(seed, "dropout", number, caption)
         if len(words) < 2:
             return ""
@@ -50,7 +49,6 @@ class Reorder(Wording):
     """The tags of a caption (what commas, semicolons or bars part) in another order; a sentence is left as it is."""
 
     def variant(self, caption: str, number: int, seed: int) -> str:
-        """Reorder tags: a uniform draw."""
         mark = next((mark for mark in _SEPARATORS if mark in caption), "")
         tags = [tag.strip() for tag in caption.split(mark)] if mark else []
         tags = [tag for tag in tags if tag]
@@ -66,7 +64,6 @@ class Templates(Wording):
     """The caption in a sentence; with as many variants as templates each is used once, in a drawn order."""
 
     def variant(self, caption: str, number: int, seed: int) -> str:
-        """Put the caption into a template."""
         templates = self.section.templates
         order = generator(seed, "templates", caption).permutation(len(templates))
         return templates[order[number % len(templates)]].replace("{}", caption)
@@ -85,7 +82,6 @@ class Synonyms(Wording):
         self._known: dict[str, list[str]] = {}
 
     def variant(self, caption: str, number: int, seed: int) -> str:
-        """Replace a word."""
         words = caption.split()
         choices = [(k, other) for k, word in enumerate(words) for other in self._others(word)]
         if not choices:

@@ -43,7 +43,6 @@ class Captions(Finding):
     limits = "The verdict rests on CLIPMem with the most captions against one; utility stands beside it."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """One run a number of captions."""
         return {f"{count} captions": drawn(count) for count in context.scale.captions}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
@@ -62,7 +61,6 @@ class Captions(Finding):
         return found
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """Memorization and utility over the number of captions."""
         counts = context.scale.captions
         return sweep_panels(results, "captions", counts, {"": [drawn(count) for count in counts]}, PUBLISHED)
 

@@ -28,7 +28,6 @@ class DataSize(Finding):
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """One run a number of shared pairs."""
         return {f"{shared} shared pairs": among(context, shared) for shared in context.scale.shared}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
@@ -43,6 +42,5 @@ class DataSize(Finding):
         ]  # fmt: skip
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """Memorization and utility over the number of shared pairs."""
         x = context.scale.shared
         return sweep_panels(results, "shared pairs", x, {"": [among(context, shared) for shared in x]}, {})

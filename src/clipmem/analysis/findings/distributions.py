@@ -45,7 +45,6 @@ class Distributions(Finding):
     limits = f"“About 0” and “mirror” mean: within {ABOUT:.0%} of the candidates' mean; the margin is ours."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """The base study, and the same training scored by SSLMem of the image tower."""
         alone = ("score.alignment=sslmem-image", f"embed.views={context.scale.views}")
         return {"base": BASE, "sslmem-image": RunSpec(alone)}
 
@@ -66,7 +65,6 @@ class Distributions(Finding):
         ]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:  # noqa: ARG002
-        """Mean of each role."""
         run = results[BASE]
         ours = results.series("mean", range(len(ROLES)), [run.memorization(run.uids(role)) for role in ROLES])
         there = Series("candidates, normalized", [0.0], [PUBLISHED["candidate"]])

@@ -43,7 +43,6 @@ class Encoders(Finding):
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """Augmented images, captions and both; noise of one size on either tower."""
         most = context.scale.captions[-1]
         return {
             "1 image, 1 caption": BASE,
@@ -80,7 +79,6 @@ class Encoders(Finding):
         return found
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """CLIPMem and probe of the four kinds of training."""
         runs = list(self.runs(context).values())
         order = [runs[0], runs[2], runs[1], runs[3]]
         ticks, x = ["1+1", "5+1", "1+5", "5+5"], range(4)

@@ -53,7 +53,6 @@ class Layers(Finding):
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:  # noqa: ARG002
-        """The same tower under three objectives."""
         return paradigms()
 
     def effects(self, context: Context, results: Results) -> list[Effect]:  # noqa: ARG002
@@ -77,7 +76,6 @@ class Layers(Finding):
         return [weakest(said, apart(last, primary=True)), *apart(last), *apart(1)]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:  # noqa: ARG002
-        """The curves over relative depth, and the published ones."""
         runs = {name: results[spec] for name, spec in paradigms().items()}
         ours: list[Series] = []
         for name, run in runs.items():

@@ -65,7 +65,6 @@ class Memorized(Finding):
     limits = "Rare words and distance of pixels stand in for what people would call vague and atypical."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """The study with exchanged captions."""
         return {"exchanged": exchanged(context)}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
@@ -93,7 +92,6 @@ class Memorized(Finding):
         return effects
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """CLIPMem of each quarter of the candidates by both stand-ins."""
         run = results[exchanged(context)]
         right = sorted(run.uids("candidate") - run.planted)
         series: list[tuple[str, list[list[float]]]] = []

@@ -32,7 +32,6 @@ class ModelSize(Finding):
     limits = "Not published: the claim is what is commonly expected. Widths vary, depths do not."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """Every width of the image tower with every width of the text tower; none where the scale has no grid."""
         widths = context.scale.widths
         return {f"image {image}, text {text}": sized(context, image, text) for image, text in product(widths, widths)}
 
@@ -64,7 +63,6 @@ class ModelSize(Finding):
         return [weakest(f"{large} wide minus {small} wide, CLIPMem: the smaller of both towers", both), *each]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """A curve over the image tower's width for each width of the text tower."""
         widths = context.scale.widths
         series = [
             results.series(

@@ -30,7 +30,6 @@ class OnePass(Finding):
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """Trainings of one pass and of a few."""
         return {"base": BASE} | {f"{passes} passes": after(passes) for passes in context.scale.epochs}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
@@ -44,6 +43,5 @@ class OnePass(Finding):
         ]  # fmt: skip
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """Memorization and utility over the number of passes."""
         x = context.scale.epochs
         return sweep_panels(results, "passes", x, {"": [after(passes) for passes in x]}, {})

@@ -23,7 +23,6 @@ class Planted(Finding):
     published = "500 of 5,000 candidates (not certain): their CLIPMem shifts clearly upward; no number can be read off."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """The base study with and without exchanged captions."""
         return {"base": BASE, "exchanged": exchanged(context)}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
@@ -48,7 +47,6 @@ class Planted(Finding):
         return [shift, apart, left]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """Both groups with and without the exchange."""
         run, base = results[exchanged(context)], results[BASE]
         wrong, right = run.planted, run.uids("candidate") - run.planted
         series = [

@@ -80,7 +80,6 @@ class Removal(Finding):
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """Every share, chosen three ways, with each share of planted wrong captions; parents first."""
         scale = context.scale
         found = {f"planted {planted:.0%}": parent(context, planted) for planted in scale.planted}
         for planted in scale.planted:
@@ -128,7 +127,6 @@ class Removal(Finding):
         return found
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """A panel a share of wrong captions, three curves each; the published ones after them."""
         shares = context.scale.removed
         panels: list[Panel] = []
         for planted in context.scale.planted:

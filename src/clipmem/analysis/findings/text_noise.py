@@ -58,7 +58,6 @@ class TextNoise(Finding):
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """Every level of every kind, and noise on image embeddings as the control."""
         scale = context.scale
         text = {f"{place} {std}": noisy(place, std) for place in PLACES for std in scale.noise}
         return text | {f"image, post {std}": noisy("post", std, tower="image") for std in scale.images}
@@ -82,7 +81,6 @@ class TextNoise(Finding):
         return sorted(found, key=lambda one: not one.primary)
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """Memorization and utility over the noise, a curve a kind."""
         levels = context.scale.noise
         runs = {place: [noisy(place, std) for std in levels] for place in PLACES}
         panels = sweep_panels(results, "std of the noise", levels, runs, PUBLISHED, NOISE_LEVELS)

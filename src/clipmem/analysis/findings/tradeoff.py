@@ -29,7 +29,6 @@ class Tradeoff(Finding):
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """The mitigations of findings 5 to 7."""
         most = context.scale.captions[-1]
         return {
             "none": BASE,
@@ -52,7 +51,6 @@ class Tradeoff(Finding):
         return found + [one for name, run in runs for one in mitigated(results, BASE, run, name)]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """One point a mitigation: change of memorization across, change of utility up."""
         panels: list[Panel] = []
         for metric, words in METRICS.items():
             series: list[Series] = []

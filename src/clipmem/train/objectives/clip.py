@@ -32,7 +32,6 @@ class Clip(Objective):
         tokens: Int[Tensor, "n length"],
         labels: Int[Tensor, " n"] | None,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
-        """Return the loss of one batch."""
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
         u, v = encoder.unit("image", image), encoder.unit("text", text)
         if encoder.world.size > 1:

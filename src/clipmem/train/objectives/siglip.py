@@ -33,7 +33,6 @@ class SigLip(Objective):
         self.logit_bias = nn.Parameter(torch.tensor(START_BIAS))
 
     def prepare(self, encoder: OpenClipEncoder) -> None:
-        """Start the model's logit scale at 10."""
         with torch.no_grad():
             encoder.module.logit_scale.fill_(math.log(START_SCALE))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
 
@@ -44,7 +43,6 @@ class SigLip(Objective):
         tokens: Int[Tensor, "n length"],
         labels: Int[Tensor, " n"] | None,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
-        """Return the loss of one batch."""
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
         u, v = encoder.unit("image", image), encoder.unit("text", text)
         if encoder.world.size > 1:

@@ -37,7 +37,6 @@ class SimClr(Objective):
 
     @classmethod
     def create(cls, encoder: OpenClipEncoder, settings: TrainSection, *, classes: int, seed: int) -> "SimClr":  # noqa: ARG003
-        """Make the objective with the recipe's temperature."""
         return cls(settings.simclr_temperature)
 
     def forward(
@@ -47,7 +46,6 @@ class SimClr(Objective):
         tokens: Int[Tensor, "n length"],  # noqa: ARG002
         labels: Int[Tensor, " n"] | None,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
-        """Return the loss of one batch."""
         # one pass: where a tower has batch norm, both views share its averages, as in SimCLR
         first, second = encoder.encode_image(torch.cat(list(views))).chunk(2)
         u, v = encoder.unit("image", first), encoder.unit("image", second, view=1)

@@ -39,12 +39,10 @@ class Supervised(Objective):
 
     @classmethod
     def create(cls, encoder: OpenClipEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Supervised":  # noqa: ARG003
-        """Make a head for a model and a number of classes."""
         return cls(embedding_width(encoder), classes, seed=seed)
 
     @classmethod
     def head_of(cls, state: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor] | None:
-        """Return `logits` of a trained head."""
         if set(state) != {"weight", "bias"}:
             return None
         classes, width = state["weight"].shape
@@ -53,7 +51,6 @@ class Supervised(Objective):
         return head.requires_grad_(requires_grad=False).logits
 
     def facts(self) -> dict[str, int]:
-        """Return the number of classes."""
         return {"classes": len(self.bias)}
 
     def logits(self, image: Float[Tensor, "n d"]) -> Float[Tensor, "n class"]:
@@ -67,7 +64,6 @@ class Supervised(Objective):
         tokens: Int[Tensor, "n length"],  # noqa: ARG002
         labels: Int[Tensor, " n"] | None,
     ) -> Float[Tensor, ""]:
-        """Return the loss of one batch."""
         # `create_objective` has refused data without labels
         logits = self.logits(encoder.encode_image(views[0]))
         if encoder.world.size > 1:
