@@ -1,4 +1,4 @@
-"""A reviewers' question: does the size of the image tower or of the text tower matter more for memorization?"""
+"""Not published: does the size of the image tower or of the text tower matter more for memorization?"""
 
 from collections.abc import Mapping
 from itertools import product
@@ -29,7 +29,7 @@ class ModelSize(Finding):
     title = "Model size"
     claim = "A larger tower memorizes more, of either kind."
     published = ""
-    limits = "Not published: the claim is what is commonly expected. Widths vary, depths do not."
+    limits = "Not published: the claim is a common expectation. Widths vary, depths do not."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
         widths = context.scale.widths
@@ -58,8 +58,8 @@ class ModelSize(Finding):
             for metric, words in UTILITIES.items():
                 a, b = results.utility(high, metric), results.utility(low, metric)
                 if a and b:
-                    said = f"{name} tower {large} wide minus {small} wide: {words}"
-                    each.append(results.effect(said, a, b, ABOVE))
+                    measure = f"{name} tower {large} wide minus {small} wide: {words}"
+                    each.append(results.effect(measure, a, b, ABOVE))
         return [weakest(f"{large} wide minus {small} wide, CLIPMem: the smaller of both towers", both), *each]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
