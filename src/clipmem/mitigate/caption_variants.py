@@ -1,8 +1,8 @@
-"""Caption variants: now and then a presentation shows another wording of its caption.
+"""Caption variants: some presentations show another wording of the caption.
 
-First a caption of the pair is drawn, as ever. With probability p one of its m variants then takes its place, each with
-probability p / m; a caption without variants is always itself. Variants are made once, before training, and written to
-`mitigate/caption_variants.parquet`: f, g and all seeds have the same ones. The number of presentations does not change.
+After a caption of the pair is drawn as usual, one of its m variants replaces it with probability p, each with p / m; a
+caption without variants is kept. Variants are made once, before training, and written to
+`mitigate/caption_variants.parquet`, so f, g and all seeds share them. The number of presentations does not change.
 """
 
 import json
@@ -26,7 +26,7 @@ _SETTING = "[mitigate.caption_variants] provider"
 
 
 def variants_of(captions: Sequence[str], section: CaptionVariantsSection) -> dict[str, list[tuple[str, str]]]:
-    """Make the variants of captions."""
+    """Return the (kind, variant) list of each caption."""
     makers: dict[str, Callable[[str, int, int], str]] = {
         name: WORDINGS[name](section).variant for name in section.kinds
     }
@@ -38,13 +38,13 @@ def variants_of(captions: Sequence[str], section: CaptionVariantsSection) -> dic
     for caption in dict.fromkeys(captions):
         kinds = dict(makers)
         if provider:
-            kinds["provider"] = _taken_from(_asked(provider, content, caption, section))
+            kinds["provider"] = _taken_from(_rewritten(provider, content, caption, section))
         made[caption] = make_variants(caption, kinds, count=section.count, seed=section.seed)
     return made
 
 
-def _asked(provider: CaptionProvider, content: str, caption: str, section: CaptionVariantsSection) -> list[str]:
-    # some will be equal or empty: more are asked for than are wanted
+def _rewritten(provider: CaptionProvider, content: str, caption: str, section: CaptionVariantsSection) -> list[str]:
+    # some may be equal or empty, so twice as many are requested
     count, seed = 2 * section.count, derive_seed(section.seed, "provider")
 
     def make() -> bytes:
@@ -69,7 +69,7 @@ def choose_variant(
 class CaptionVariants(Mitigation):
     """`[mitigate.caption_variants]`."""
 
-    summary = "Show other wordings of a caption now and then."
+    summary = "Show other wordings of a caption in some presentations."
 
     def __init__(self, section: CaptionVariantsSection, seed: int, variants: dict[tuple[str, str], list[str]]) -> None:
         super().__init__(section, seed)
@@ -97,7 +97,7 @@ class CaptionVariants(Mitigation):
             [self._variants.get((uid, text), []) for text in texts] for uid, texts in zip(uids, captions, strict=True)
         ]
         counts = [[len(texts) for texts in pair] for pair in own]
-        # the place of a caption's first variant among the pair's texts; captions of all pairs in one row
+        # index of a caption's first variant among the pair's texts, for the captions of all pairs
         self._starts = np.concatenate(
             [start + np.cumsum([0, *pair[:-1]]) for start, pair in zip(first, counts, strict=True)]
         ).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Ways to say a caption otherwise, one class each: words left out, tags reordered, synonyms, templates."""
+"""Kinds of caption variants, one class each: dropped words, reordered tags, synonyms, templates."""
 
 import importlib
 import importlib.util
@@ -15,14 +15,14 @@ _SEPARATORS = (",", ";", "|")
 
 
 class Wording(ABC):
-    """A kind of variants."""
+    """A kind of caption variants."""
 
     def __init__(self, section: CaptionVariantsSection) -> None:
         self.section = section
 
     @abstractmethod
     def variant(self, caption: str, number: int, seed: int) -> str:
-        """Return variant `number` of a caption; "" or the caption itself where there is none."""
+        """Return variant `number` of a caption; "" or the caption itself if there is none."""
 
 
 WORDINGS: Registry[Wording] = Registry("wording", Wording)  # pyright: ignore[reportAbstractUsage]
@@ -30,7 +30,7 @@ WORDINGS: Registry[Wording] = Registry("wording", Wording)  # pyright: ignore[re
 
 @WORDINGS.register("dropout")
 class Dropout(Wording):
-    """Each word is left out with probability `dropout`; one goes and one stays in any case."""
+    """Drop each word with probability `dropout`, at least one but not all."""
 
     def variant(self, caption: str, number: int, seed: int) -> str:
         words, stream = caption.split(), generator(seed, "dropout", number, caption)
@@ -46,7 +46,7 @@ class Dropout(Wording):
 
 @WORDINGS.register("reorder")
 class Reorder(Wording):
-    """The tags of a caption (what commas, semicolons or bars part) in another order; a sentence is left as it is."""
+    """Shuffle the tags of a caption, separated by commas, semicolons or bars; sentences have no variant."""
 
     def variant(self, caption: str, number: int, seed: int) -> str:
         mark = next((mark for mark in _SEPARATORS if mark in caption), "")
@@ -61,7 +61,7 @@ class Reorder(Wording):
 
 @WORDINGS.register("templates")
 class Templates(Wording):
-    """The caption in a sentence; with as many variants as templates each is used once, in a drawn order."""
+    """Insert the caption into a template, using each template once in random order."""
 
     def variant(self, caption: str, number: int, seed: int) -> str:
         templates = self.section.templates
@@ -71,9 +71,9 @@ class Templates(Wording):
 
 @WORDINGS.register("synonyms")
 class Synonyms(Wording):
-    """One word is replaced by another of a WordNet synset that it is in; all such words are equally likely.
+    """Replace a word by another from one of its WordNet synsets, all replacements being equally likely.
 
-    Single words only, in their base form, of any sense: WordNet does not know which one is meant.
+    Only single words in their base form are replaced, in any sense of the word.
     """
 
     def __init__(self, section: CaptionVariantsSection) -> None:
@@ -90,7 +90,7 @@ class Synonyms(Wording):
         return " ".join([*words[:place], other, *words[place + 1 :]])
 
     def _others(self, word: str) -> list[str]:
-        """Return the synonyms of a word, sorted; a word with punctuation at its ends is unknown."""
+        """Return the sorted synonyms of a word; words with punctuation have none."""
         key = word.lower()
         if key not in self._known:
             found = {lemma.lower() for synset in self._lexicon.synsets(key) for lemma in synset.lemmas()}
@@ -105,7 +105,7 @@ def _open_wordnet() -> Any:
 
     lexicons = list(wn.lexicons(lang="en"))
     got = f"no English lexicon in {wn.config.data_directory}"
-    hint = "Fetch it once, with the network: python -m wn download oewn:2024"
+    hint = "Download it once: python -m wn download oewn:2024"
     require(lexicons, what, got, "one, such as the Open English WordNet", hint)
     return wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
 
@@ -113,7 +113,7 @@ def _open_wordnet() -> Any:
 def make_variants(
     caption: str, kinds: Mapping[str, Callable[[str, int, int], str]], *, count: int, seed: int
 ) -> list[tuple[str, str]]:
-    """Make up to `count` different variants of a caption, the kinds taking turns."""
+    """Return up to `count` distinct variants of a caption, alternating between the kinds."""
     seen, made = {_folded(caption)}, list[tuple[str, str]]()
     tried, turns = dict.fromkeys(kinds, 0), list(kinds)
     while turns and len(made) < count:
