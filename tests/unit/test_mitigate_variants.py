@@ -73,7 +73,7 @@ def test_templates_are_each_used_once_before_one_comes_again():
     made = wording("templates")
     texts = [made.variant("{} cat", number, 0) for number in range(8)]
     assert texts[:4] == texts[4:]
-    assert set(texts) == {"a image of {} cat", "an image of {} cat", "this shows {} cat", "{} cat in a image"}
+    assert set(texts) == {"a picture of {} cat", "an image of {} cat", "this shows {} cat", "{} cat in a picture"}
 
 
 def lexicon(folder):
@@ -252,7 +252,7 @@ def test_augmented_images_against_the_slow_loop():
             assert strong.height * strong.width <= 0.35 * 32 * 32
             expected = render(pixels[k : k + 1], strong, size=32)
             expected = distort(
-                expected, key, seed=derive_seed(2, "strong colour", 1, 1), strength=1.0, grey=0.0, blur=0.0
+                expected, key, seed=derive_seed(2, "strong colour", 1, 1), strength=1.0, gray=0.0, blur=0.0
             )
         assert torch.allclose(found[k : k + 1], expected, atol=1e-5)
 

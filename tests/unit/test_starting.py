@@ -82,7 +82,7 @@ def grouped(folder, sizes):
     """Pairs of which groups of these sizes have a common group."""
     groups = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
     pairs = formats.some_pairs(len(groups), captions=1)
-    formats.images(folder, pairs)
+    formats.write_images(folder, pairs)
     lines = [f"{name}\t{texts[0]}\t{group}" for (name, _, texts), group in zip(pairs, groups, strict=True)]
     (folder / "pairs.tsv").write_text("\n".join(["filepath\ttitle\tkind", *lines]) + "\n")
     return str(folder / "pairs.tsv")
