@@ -87,7 +87,6 @@ def _machine(run: FinishedRun) -> tuple[str, ...]:
 
 
 def _utilities(runs: Sequence[FinishedRun]) -> list[str]:
-    """Return the metrics of all runs, in the baseline's order."""
     return [name for name in runs[0].utility if all(name in run.utility for run in runs)]
 
 

@@ -109,7 +109,6 @@ def _sign(differences: Sequence[dict[str, Any]], place: tuple[str, int], first: 
 
 
 def _by_objective(curves: pl.DataFrame) -> dict[str, str]:
-    """Return the run of each objective that only one run has."""
     rows = curves.select("objective", "run").unique(maintain_order=True).rows()
     names = [objective for objective, _ in rows]
     return {objective: run for objective, run in rows if names.count(objective) == 1}

@@ -88,7 +88,6 @@ def _images(model: Embeddings, public: Bool[np.ndarray, " n"]) -> Float64[Tensor
 def _predict(
     rows: Int[Tensor, "q k"], objects: Bool[Tensor, "p object"], settings: DejavuSection
 ) -> Bool[Tensor, "q object"]:
-    """Predict the objects of all queries, in parts, to limit memory."""
     step = max(1, _CELLS // max(1, objects.shape[1]))
     return torch.cat([predict_objects(part, objects, top=settings.top or None) for part in rows.split(step)])
 
@@ -96,7 +95,6 @@ def _predict(
 def _by_model(
     model: Embeddings, labeled: Labeled, public: Bool[Tensor, "p object"], settings: DejavuSection
 ) -> dict[str, _Guess]:
-    """Predict the objects of every measured pair under one model."""
     captions, images = _captions(model), _images(model, labeled.role == "external")
     found: dict[str, _Guess] = {}
     for role in MEASURED:
@@ -176,7 +174,6 @@ def _about_objects(
 
 
 def _test(found: Mapping[str, Sequence[DejaVu]], labeled: Labeled, statistics: Statistics) -> dict[str, Any]:
-    """Return the gaps of every role, and the agreement of the candidates' extra objects with CLIPMem."""
     roles: dict[str, Any] = {}
     for role, seeds in found.items():
         where = labeled.where(role)
@@ -204,7 +201,6 @@ def _gaps(seeds: Sequence[DejaVu], groups: np.ndarray, statistics: Statistics, n
 
 
 def _agreement(seeds: Sequence[DejaVu], labeled: Labeled, statistics: Statistics) -> dict[str, Any]:
-    """Compare the candidates' extra objects with CLIPMem and with the planted pairs."""
     kept = np.flatnonzero(labeled.role == "candidate")[seeds[0].kept]
     extra = np.mean([one.extra for one in seeds], axis=0)
     scored = np.isfinite(labeled.clipmem[kept])

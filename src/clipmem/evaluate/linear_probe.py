@@ -139,7 +139,6 @@ def linear_probe(
 
 
 def _columns(classes: Int[np.ndarray, "c"], labels: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-    """Return the column of each label; -1 if there is none."""
     place = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
     return np.where(classes[place] == labels, place, -1)
 

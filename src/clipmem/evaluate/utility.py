@@ -173,7 +173,6 @@ class Utility:
         return {f"{task}_{name}": value for name, value in found.items()}
 
     def _probe(self) -> dict[str, Any]:
-        """Describe the probes: features, C, convergence, and the accuracy of the most common class."""
         pairs = self.pairs
         train, test = pairs.labels[pairs.trained], pairs.labels[pairs.probed]
         commonest = int(np.bincount(train).argmax())

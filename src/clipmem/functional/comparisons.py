@@ -115,7 +115,6 @@ def welch(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"], confidence: floa
 
 
 def _student(mean: float, stderr: float, df: int | float, confidence: float) -> tuple[float, float, float, float]:
-    """Return low, high, t and the two-sided p of a mean against 0."""
     half, t = float(stats.t.ppf((1 + confidence) / 2, df)) * stderr, mean / stderr
     return mean - half, mean + half, t, float(2 * stats.t.sf(abs(t), df))
 

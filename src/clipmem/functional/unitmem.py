@@ -93,7 +93,6 @@ class UnitMemState:
         self._sketch: LogHistogram | None = None
 
     def _claim(self, first: int, stop: int) -> None:
-        """Mark rows as seen; raise if one was seen before."""
         joined: list[tuple[int, int]] = []
         for start, end in sorted([*self._spans, (first, stop)]):
             touches = bool(joined) and start <= joined[-1][1]
@@ -104,7 +103,6 @@ class UnitMemState:
         self._spans = joined
 
     def _keep(self, block: Float[Tensor, "m unit"], limit: int) -> None:
-        """Keep activations for the median, in the sketch once they exceed the limit."""
         self._held.append(block.clone())
         if self._sketch is None and sum(t.numel() * t.element_size() for t in self._held) > limit:
             self._sketch = LogHistogram(self.units)

@@ -47,8 +47,6 @@ def sample_captions(
 
 @runtime_checkable
 class _Pairs(Protocol):
-    """A map-style dataset."""
-
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...

@@ -96,7 +96,6 @@ class Remove(Mitigation):
 
 
 def _worst(pool: pl.DataFrame, count: int) -> pl.DataFrame:
-    """Return the `count` rows with the highest removal_score, ties by uid."""
     return pool.sort("removal_score", "uid", descending=[True, False]).head(count)
 
 

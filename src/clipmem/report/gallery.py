@@ -94,8 +94,6 @@ def shown_credits(run: RunFiles) -> Sequence[str]:
 
 
 def _strip(row: Mapping[str, Any], start: float, end: float) -> dict[str, float]:
-    """Position a score on the axis that all cards share, in percent of its width."""
-
     def place(value: float) -> float:
         return round(100 * (value - start) / ((end - start) or 1.0), 2)
 

@@ -162,7 +162,6 @@ class State:
 
 
 def _read(file: Path, identity: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Read a checkpoint; None if it is missing, damaged, or of another training."""
     try:
         with safe_open(file, framework="pt") as opened:
             header = json.loads((opened.metadata() or {})["state"])

@@ -189,7 +189,6 @@ def _keep(state: State, checkpoints: Checkpoints, plan: TrainingSet, steps: int)
 
 
 def _timed(batches: Iterator["_Batch"], timing: Timing) -> Iterator["_Batch"]:
-    """Yield the batches and record the time spent making and using each."""
     while True:
         started = time.monotonic()
         batch = next(batches, None)
@@ -250,7 +249,6 @@ def _batches(
     settings: TrainSection,
     steps: range = _ALL_STEPS,
 ) -> Iterator[_Batch]:
-    """Yield the batches of these steps."""
     hooks, device = towers.hooks, towers.device
     keys = pair_keys(plan.uids)
     labels = None if data.labels is None else torch.from_numpy(data.labels.astype(np.int64))

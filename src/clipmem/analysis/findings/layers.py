@@ -27,7 +27,6 @@ def paradigms() -> dict[str, RunSpec]:
 
 @cache
 def _curve(run: FinishedRun) -> pl.DataFrame:
-    """Return the mean UnitMem of f's image tower, one row per layer and seed."""
     units = run.table("units")
     curves = curves_of(units, run=run.name, objective=run.recipe.train.objective)
     return curves.filter((pl.col("side") == "f") & (pl.col("kind") == KIND)).sort("layer", "seed")

@@ -39,7 +39,6 @@ def atypicality(pixels: Float64[np.ndarray, "n size"], near: int = _NEAR) -> Flo
 
 @cache
 def _judged(run: FinishedRun) -> dict[str, dict[str, float]]:
-    """Return rarity and atypicality of each pair of a run, by uid."""
     captions = dict(run.table("pairs").select("uid", "captions").iter_rows())
     pixels = run.table("small_images")
     first = [captions[uid][0] for uid in run.splits["captions_from"]]

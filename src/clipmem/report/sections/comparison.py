@@ -72,7 +72,6 @@ def pareto_figure(document: Mapping[str, Any], size: str) -> str:
 
 
 def _points(axes: Any, points: Sequence[Mapping[str, Any]], numbers: Mapping[str, str]) -> None:
-    """Draw each run with both intervals, numbered as in the table, and the front as a staircase."""
     from clipmem.report.figures import CANDIDATE, DASHED, INK, LINE, PAPER, SOFT
 
     axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED)

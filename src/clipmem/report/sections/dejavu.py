@@ -86,7 +86,6 @@ def gaps_figure(summary: Mapping[str, Any], size: str) -> str:
 
 
 def _gap(axes: Any, entry: Mapping[str, Any], row: float, color: str, *, filled: bool) -> None:
-    """Draw the mean of a gap, and its interval if it has one."""
     from clipmem.report.figures import PAPER
 
     if entry["low"] is not None and entry["high"] is not None:

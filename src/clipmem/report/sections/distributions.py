@@ -84,7 +84,6 @@ def roles_figure(run: RunFiles, size: str) -> str:
 
 
 def _role_row(axes: Any, row: int, role: str, values: Numbers, grid: Numbers, planted: Numbers) -> None:
-    """Draw a role's density, and below it one mark per pair; planted pairs are triangles."""
     from clipmem.report.figures import INK, ROLE_COLORS
 
     color, shape = ROLE_COLORS[role], density(values, grid)
@@ -100,7 +99,6 @@ def _role_row(axes: Any, row: int, role: str, values: Numbers, grid: Numbers, pl
 
 
 def _role_labels(axes: Any, row: int, role: str, entry: Mapping[str, Any], wide: bool) -> None:
-    """Label a role with its name and count, and draw its mean with the interval."""
     from clipmem.report.figures import INK, ROLE_COLORS, SOFT
 
     mean, count = entry["mean"], f"n = {entry['n']:,}"

@@ -53,7 +53,6 @@ def measured(found: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, 
 
 
 def _above(found: Mapping[str, Any], side: str, name: str) -> bool:
-    """Return whether a metric's interval (its mean if there is none) is above chance."""
     entry = found["metrics"][side][name]
     lowest = entry["mean"] if entry["low"] is None else entry["low"]
     return lowest > found["chance"][name]
