@@ -190,13 +190,13 @@ def _test(found: Mapping[str, Sequence[DejaVu]], labeled: Labeled, statistics: S
 
 def _gaps(seeds: Sequence[DejaVu], groups: np.ndarray, statistics: Statistics, name: str) -> dict[str, Any]:
     own = statistics._replace(seed=derive_seed(statistics.seed, name))
-    sure = dejavu_intervals(seeds, groups, **own._asdict())
+    intervals = dejavu_intervals(seeds, groups, **own._asdict())
     kinds = ("precision", "recall", "f_score")
     top = [
         {"fraction": one.fraction, "pairs": one.pairs, **{kind: getattr(one, kind)._asdict() for kind in kinds}}
-        for one in sure.top
+        for one in intervals.top
     ]
-    gaps = {gap: getattr(sure, gap)._asdict() for gap in ("precision_gap", "recall_gap", "auc_gap")}
+    gaps = {gap: getattr(intervals, gap)._asdict() for gap in ("precision_gap", "recall_gap", "auc_gap")}
     return {**gaps, "top": top}
 
 

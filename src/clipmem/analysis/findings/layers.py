@@ -47,8 +47,8 @@ class Layers(Finding):
         f"self-supervised {UNITMEM['simclr'][-1]} (±{ERROR}). In layers 2 to 8 CLIP lies below both."
     )
     limits = (
-        "SimCLR stands for the published DINO-like model, one class an image for several labels. UnitMem depends on "
-        "how many pairs it is taken over: heights do not compare. docs/paradigms.md has the longer story."
+        "SimCLR replaces the published DINO-like model, and one class per image the several labels. UnitMem depends on "
+        "the number of pairs, so heights are not comparable. See docs/paradigms.md."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:  # noqa: ARG002
