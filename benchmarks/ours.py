@@ -1,4 +1,4 @@
-"""Train one model as a study's worker does and print the rate.
+"""Train one model like a training process of a study and print the rate.
 
 `python ours.py FOLDER SIZE PAIRS coco|short MODEL BATCH EPOCHS PRECISION [cpu|cuda] [off|on]`: last, `train.compile`.
 """
@@ -21,7 +21,7 @@ from clipmem.train.paired import TrainingSet
 
 
 def as_in_a_study(device: str) -> None:
-    """Set this process as a study sets its training processes (`clipmem.study.worker`)."""
+    """Configure this process like a training process of a study."""
     torch.set_flush_denormal(True)
     keep_memory()
     torch.use_deterministic_algorithms(mode=device == "cpu")
@@ -46,7 +46,7 @@ def main(
     settings = TrainSection.model_validate(
         {"batch_size": int(batch), "epochs": int(epochs), "lr": 1e-3, "compile": compiled}
     )
-    said: list[tuple[int, float]] = []
+    reports: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory() as out:
         train(
             create(model, seed=0),
@@ -57,11 +57,11 @@ def main(
             precision=precision,
             device=device,
             ahead=2 if device == "cuda" else 0,
-            progress=lambda step, *_: said.append((step, time.perf_counter())),
+            progress=lambda step, *_: reports.append((step, time.perf_counter())),
         )
-    # a compiler works in the first epoch
+    # compilation is in the first epoch
     after = 0 if compiled == "off" else -(-int(pairs) // int(batch))
-    (first, began), (last, ended) = next(one for one in said if one[0] > after), said[-1]
+    (first, began), (last, ended) = next(one for one in reports if one[0] > after), reports[-1]
     print(f"RATE {(last - first) * int(batch) / (ended - began)}")
 
 

@@ -1,6 +1,6 @@
-"""The tables of docs/benchmarks.md and its plot, from stored results: `python benchmarks/page.py`.
+"""Write the tables and the plot of docs/benchmarks.md from stored results: `python benchmarks/page.py`.
 
-Results are the JSON files that `run.py --json` wrote into `benchmarks/results/`, one a suite.
+Results are JSON files in `benchmarks/results/`, one per suite, written by `run.py --json`.
 """
 
 import json
@@ -19,7 +19,7 @@ _PEERS = {"open_clip": "open_clip", "loop": "one pair at a time", "bare": "bare"
 
 
 def table(document: Mapping[str, Any]) -> str:
-    """Lay the rows of one suite out as Markdown, with the machine below."""
+    """Format the rows of a suite as Markdown, with the machine below."""
     lines = [
         "| case | against | ratio | range | clipmem | other | unit |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -41,7 +41,7 @@ def _machine(found: Mapping[str, Any]) -> str:
 
 
 def page(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Put the tables between the page's marks; a suite without results keeps what stands there."""
+    """Insert the tables between the page's marks; suites without results are unchanged."""
     return _BLOCK.sub(
         lambda found: f"{found[1]}\n{table(results[found[2]])}\n\n{found[3]}" if found[2] in results else found[0],
         text,
@@ -49,12 +49,12 @@ def page(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def stored() -> dict[str, dict[str, Any]]:
-    """Read the stored results, by suite."""
+    """Read the stored results by suite."""
     return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("*.json"))}
 
 
 def points(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
-    """Return what the suite `memory` measured by number of pairs: seconds a pair, and MiB."""
+    """Return the results of the suite `memory` by number of pairs: seconds per pair, and MiB."""
     found: dict[str, dict[int, float]] = {"s": {}, "MiB": {}}
     for row in rows:
         few, many = (int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", row["case"])[:2])
@@ -63,7 +63,7 @@ def points(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
 
 
 def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Draw time and memory against the number of pairs, both axes logarithmic."""
+    """Draw time and memory against the number of pairs, on logarithmic axes."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,7 +1,7 @@
 """open_clip's own trainer: `python peer.py CSV MODEL_JSON BATCH EPOCHS PRECISION LOADER_WORKERS [cpu|cuda]`.
 
-`open_clip_train.main` of the installed release does everything. This file only tells it of a model config that is not
-built in, and reads the log. Prints `RATE pairs/s`, over all steps but the first two, by the trainer's own clock.
+`open_clip_train.main` of the installed release does the training. This file only registers a custom model config and
+reads the log. Prints `RATE pairs/s` over all steps but the first two, by the trainer's own clock.
 """
 
 import json
@@ -19,7 +19,7 @@ _LINE = re.compile(r"Batch \(t\): ([0-9.]+)")
 def arguments(
     table: str, model: str, batch: str, epochs: str, precision: str, workers: str, device: str, logs: str
 ) -> list[str]:
-    """Return the trainer's command line: the demo recipe's settings, a report of every step, no checkpoint."""
+    """Return the trainer's command line: the demo recipe's settings, a log of every step, no checkpoint."""
     return [
         "--train-data", table, "--dataset-type", "csv", "--csv-img-key", "filepath", "--csv-caption-key", "title",
         "--model", model, "--batch-size", batch, "--epochs", epochs, "--precision", precision, "--workers", workers,

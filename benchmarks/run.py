@@ -1,7 +1,7 @@
-"""Benchmarks, every claim a ratio measured in turn on one machine: `python benchmarks/run.py --suite training`.
+"""Benchmarks: ratios of measurements taken in turn on one machine: `python benchmarks/run.py --suite training`.
 
-Needs the `bench` extra (open_clip's trainer wants pandas and webdataset): `pip install -e ".[bench]"`.
-Leave the machine alone while it runs. `load_before` in the JSON tells whether it was.
+Needs the `bench` extra (open_clip's trainer needs pandas and webdataset): `pip install -e ".[bench]"`.
+Run nothing else on the machine meanwhile. `load_before` in the JSON is the load at the start.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SUITES = ("startup", "data", "training", "passes", "compiled", "scoring", "embed
 
 
 def table(rows: list[Row]) -> str:
-    """Lay rows out in at most 100 columns."""
+    """Format rows in at most 100 columns."""
     lines = [f"{'case':<58} {'against':<9} {'ratio':>7} {'least':>7} {'most':>7}"]
     for row in rows:
         lines.append(f"{row.case[:58]:<58} {row.against:<9} {row.ratio:>7.2f} {row.low:>7.2f} {row.high:>7.2f}")
@@ -29,12 +29,12 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Run the suites that are asked for."""
+    """Run the chosen suites."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--suite", choices=[*SUITES, "all"], default="all", help="which one")
-    parser.add_argument("--json", type=Path, help="write the rows here, with hardware and versions")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each pair of figures is measured (3)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what to train and embed on (cpu)")
+    parser.add_argument("--suite", choices=[*SUITES, "all"], default="all", help="suite to run (all)")
+    parser.add_argument("--json", type=Path, help="write the rows to this file, with hardware and versions")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (3)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device to train and embed on (cpu)")
     parser.add_argument("--before", default="", help="suite study: an earlier commit to compare with")
     chosen = parser.parse_args()
     if chosen.device == "cuda" and not torch.cuda.is_available():

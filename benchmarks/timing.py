@@ -1,4 +1,4 @@
-"""Two things measured in turn, and their ratio: the only kind of number that a shared machine gives honestly."""
+"""Measure two alternatives in turn and take their ratio, which is reliable even on a shared machine."""
 
 import math
 import os
@@ -21,17 +21,17 @@ class Row:
     """One comparison.
 
     Attributes:
-        suite: Which suite it belongs to.
-        case: What was done.
-        against: `open_clip` (its own trainer), `loop` (one pair, one view at a time), `bare` (the same passes on
-            tensors in memory, or an empty interpreter), `before` (an earlier state of this project, or a first run).
-        ratio: Median over the rounds of how many times faster (or smaller) clipmem is; below 1 it is slower.
-        low: Least ratio of a round.
+        suite: The suite it belongs to.
+        case: What was measured.
+        against: `open_clip` (its own trainer), `loop` (one pair and view at a time), `bare` (the same passes on
+            tensors in memory, or an empty interpreter), `before` (an earlier version of this project, or a first run).
+        ratio: Median over rounds of the factor by which clipmem is faster (or smaller).
+        low: Smallest ratio of a round.
         high: Largest ratio of a round.
-        ours: Median of clipmem's own figure.
-        theirs: Median of the other's.
+        ours: Median of clipmem's values.
+        theirs: Median of the other's values.
         unit: Unit of both.
-        rounds: How many rounds.
+        rounds: Number of rounds.
     """
 
     suite: str
@@ -61,10 +61,7 @@ def in_turn(
     rounds: int,
     more_is_better: bool,
 ) -> Row:
-    """Measure both in every round, the order changing from round to round, and keep each round's ratio.
-
-    Of several ways in which the other can be run, the best of each round counts: it is compared at its best.
-    """
+    """Measure both in every round, in alternating order, and return the ratios; the best of several `theirs` counts."""
     ways = [theirs] if callable(theirs) else list(theirs)
     a: list[float] = []
     b: list[float] = []
@@ -94,7 +91,7 @@ def in_turn(
 
 
 def seconds(work: Callable[[], object], *, repeats: int = 1) -> float:
-    """Return how long `work` takes, the least of `repeats`."""
+    """Return the shortest time of `work` over `repeats`."""
     best = math.inf
     for _ in range(repeats):
         started = time.perf_counter()
@@ -104,7 +101,7 @@ def seconds(work: Callable[[], object], *, repeats: int = 1) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Say what was measured on."""
+    """Describe the machine."""
     import torch
 
     model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
@@ -131,14 +128,14 @@ def _lines(path: str) -> list[str]:
 
 @dataclass
 class Script:
-    """A running script and the file that it prints to: a full pipe would hold it up while another one is read."""
+    """A running script and its output file; a full pipe could block it while another script is read."""
 
     process: subprocess.Popen[bytes]
     printed: IO[bytes]
 
 
 def script(*arguments: str, threads: int | None = None) -> Script:
-    """Start this interpreter on something, and keep what it prints."""
+    """Start this interpreter with arguments, with output to a file."""
     environment = dict(os.environ)
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -154,7 +151,7 @@ def output(one: Script) -> str:
     """Wait for a script and return what it printed.
 
     Raises:
-        RuntimeError: It failed; its last lines are the message.
+        RuntimeError: It failed, with its last lines as the message.
     """
     code = one.process.wait()
     with one.printed as stream:

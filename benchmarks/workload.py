@@ -1,4 +1,4 @@
-"""What is measured: the shipped emoji as files, as a table, and with captions of another length."""
+"""The benchmark data: the shipped emoji as files and as a table, optionally with captions of COCO's length."""
 
 import csv
 import io
@@ -18,12 +18,12 @@ COCO_WORDS = (8, 14)  # COCO's captions have 10.5 words on average; nearly all h
 
 @dataclass(frozen=True)
 class Workload:
-    """Pairs as both sides read them.
+    """Pairs in the formats of both sides.
 
     Attributes:
         csv: open_clip's table: columns filepath and title, separated by tabs.
-        pixels: The pixel cache.
-        captions: One caption a pair.
+        cache: The pixel cache.
+        captions: One caption per pair.
         uids: The pairs.
         size: Side of the images.
     """
@@ -44,10 +44,10 @@ def emoji(folder: Path, *, size: int, pairs: int, coco: bool = False) -> Workloa
     """Write the first `pairs` emoji as image files with a CSV, and as a pixel cache.
 
     Args:
-        folder: Where.
-        size: Side of the cache's images; the files are as they ship.
-        pairs: How many; beyond 1,914 they start again.
-        coco: As COCO's: captions joined from words until they are as long, and files that are JPEGs of 640 x 480.
+        folder: Output folder.
+        size: Side of the cached images; the files are unchanged.
+        pairs: Number of pairs; beyond 1,914 they repeat.
+        coco: Imitate COCO: captions of its length from random words, and JPEG files of 640 x 480.
     """
     source = open_source(DataSection.model_validate({}))
     table = source.pairs()
@@ -82,7 +82,7 @@ def emoji(folder: Path, *, size: int, pairs: int, coco: bool = False) -> Workloa
 
 
 def _photograph(data: bytes) -> bytes:
-    """Make a JPEG of COCO's usual size: what is drawn does not matter for speed, how many pixels are decoded does."""
+    """Make a JPEG of COCO's usual size, which determines the decoding time."""
     with Image.open(io.BytesIO(data)) as image:
         white = Image.new("RGBA", image.size, "white")
         scaled = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB").resize((640, 480))

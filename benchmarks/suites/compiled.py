@@ -1,4 +1,4 @@
-"""What `train.compile` gains over clipmem's own passes: the default is off where it gains nothing."""
+"""`train.compile` against clipmem's own passes."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from suites.training import HERE, rates
 
 
 def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
-    """Train the demo's model in one process of one thread, as it is and compiled; the compiler's time is left out."""
+    """Train the demo's model in one process with one thread, with and without compilation, excluding compile time."""
     emoji(folder, size=64, pairs=1500)
     words = [str(HERE / "ours.py"), str(folder), "64", "1500", "short", "clipmem-tiny", "128", "6"]
     words += [resolve_precision("auto", device), device]

@@ -1,4 +1,4 @@
-"""Images a second that reach the model: our cache and batch-wise views against decoding each one each time."""
+"""Images per second that reach the model: cached, batch-wise views against decoding each image every time."""
 
 import csv
 from pathlib import Path
@@ -22,9 +22,9 @@ BATCH = 128
 
 
 def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
-    """Compare one epoch's batches, one thread each, and the decoding itself."""
+    """Compare the batches of one epoch, with one thread each, and decoding."""
     torch.set_num_threads(1)
-    keep_memory()  # as a study's training processes
+    keep_memory()  # as in the training processes of a study
     rows: list[Row] = []
     for size, pairs in ((64, 1500), (224, 400)):
         data = emoji(folder / f"data-{size}", size=size, pairs=pairs, coco=size == 224)
@@ -59,7 +59,7 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]
 
 def _ours(data: Workload, encoder: OpenClipEncoder, device: str) -> None:
     settings = TrainSection.model_validate({})
-    tokens = encoder.tokenize(data.captions)  # once a run: charged to a single epoch here
+    tokens = encoder.tokenize(data.captions)  # once per run, counted in one epoch here
     pixels = data.pixels
     crops = draw_crops(
         pair_keys(data.uids), seed=0, size=data.size, scale=settings.crop_scale, ratio=settings.crop_ratio, flip=0

@@ -1,4 +1,4 @@
-"""Scores from stored embeddings, with no model at all: is time linear in the pairs, and is memory within 2 GiB?"""
+"""Scores from stored embeddings without models: time against the number of pairs, and memory against 2 GiB."""
 
 import json
 import os
@@ -18,7 +18,7 @@ WIDTH, PART, LIMIT = 512, 50_000, 2048.0
 def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
     """Run `clipmem score` on float16 embeddings of 100,000 and of 1,000,000 pairs in clip-retrieval's layout.
 
-    A ratio of 1 is linear; above 1, the fixed start-up counts less for many pairs.
+    A ratio of 1 is linear; above 1, the fixed start-up time matters less for many pairs.
     """
     found: list[dict[str, float]] = []
     for pairs in SIZES:
@@ -46,7 +46,7 @@ def _row(case: str, small: float, large: float, unit: str) -> Row:
 
 
 def _write(folder: Path, pairs: int, shift: int) -> None:
-    """Write synthetic embeddings as clip-retrieval's inference does, without any uid."""
+    """Write synthetic embeddings in clip-retrieval's layout, without uids."""
     stream = np.random.default_rng(0)
     for name in ("img_emb", "text_emb", "metadata"):
         (folder / name).mkdir(parents=True)
@@ -63,7 +63,7 @@ def _write(folder: Path, pairs: int, shift: int) -> None:
 
 
 def _score(folder: Path, pairs: int) -> dict[str, float]:
-    """Score in a process of its own; its peak memory counts mapped files too."""
+    """Score in a separate process; its peak memory includes mapped files."""
     out = folder / f"scores-{pairs}.parquet"
     words = ["-m", "clipmem", "score", "--target", str(folder / "target"), "--reference", str(folder / "reference")]
     started = time.perf_counter()
@@ -81,6 +81,6 @@ def _score(folder: Path, pairs: int) -> dict[str, float]:
     about = json.loads(out.with_suffix(".json").read_text())
     if about["bank"]["pairs"] != 1000:
         raise RuntimeError(f"a bank of {about['bank']['pairs']} pairs")
-    # on a busy machine the clock tells of the others
+    # processor time, because wall time depends on other work on the machine
     seconds = used.ru_utime + used.ru_stime
     return {"pairs": float(pairs), "seconds": seconds, "clock": clock, "mib": used.ru_maxrss / 1024}

@@ -1,4 +1,4 @@
-"""Time and memory of a whole study against the number of pairs: is time linear, is memory flat?"""
+"""Time and memory of a whole study against the number of pairs."""
 
 import io
 import json
@@ -21,7 +21,7 @@ _SETTINGS = (
 
 
 def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
-    """Run `clipmem run` on 1,000, 10,000 and 100,000 synthetic pairs, an epoch of one seed each."""
+    """Run `clipmem run` on 1,000, 10,000 and 100,000 synthetic pairs, with one seed and one epoch each."""
     found = [_study(folder, n) for n in SIZES]
     rows: list[Row] = []
     for small, large in ((0, 1), (1, 2)):
@@ -81,7 +81,7 @@ def _study(folder: Path, n: int) -> dict[str, Any]:
 
 
 def _tree_mib(root: int) -> float:
-    """Memory of a process and its children that is theirs alone; pages of mapped files can be given back."""
+    """Private memory of a process and its children in MiB, without mapped files."""
     total, waiting = 0.0, [root]
     while waiting:
         pid = waiting.pop()

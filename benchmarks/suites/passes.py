@@ -1,7 +1,7 @@
-"""What clipmem's own passes (`models/blocks.py`) and its compact vocabulary gain over open_clip's, in training.
+"""Training with clipmem's own passes (`models/blocks.py`) and compact vocabulary against open_clip's.
 
-One process, one thread, steps of forward, loss, backward and AdamW on batches in memory; the captions are trimmed on
-both sides. A row below 1.3 is a reason to take the mechanism out.
+One process with one thread runs steps of forward, loss, backward and AdamW on batches in memory, with trimmed captions
+on both sides. A ratio below 1.3 is a reason to remove the mechanism.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]
 
 
 def _steps(name: str, batch: int, precision: str, steps: int, *, off: str) -> Callable[[], float]:
-    """Make a model and a function that trains it for some steps and returns the pairs a second."""
+    """Return a function that trains a new model for some steps and returns the pairs per second."""
     encoder = openclip.create(name, seed=0)
     captions = [_WORDS[k % len(_WORDS)] for k in range(batch)]
     tokens = encoder.tokenize(captions)

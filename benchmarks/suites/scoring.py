@@ -1,4 +1,4 @@
-"""Scores of two models that exist: blocks and stored embeddings against one pair, one view at a time."""
+"""Scores of two existing models: blocks and stored embeddings against one pair and view at a time."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ VIEWS = 5
 
 
 def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
-    """Score with f and g of two sizes; the loop is run on some pairs and counted a pair."""
+    """Score with f and g of two sizes; the loop runs on a few pairs."""
     torch.set_flush_denormal(True)
     rows: list[Row] = []
     for model, size, pairs, looped in (("clipmem-tiny", 64, 1900, 60), ("ViT-B-32", 224, 48, 4)):
@@ -70,16 +70,16 @@ class _Work:
             for view in range(VIEWS)
         ]
         n, width = int(external.sum()), models[0].encode_text(models[0].tokenize(["a"]).to(device)).shape[1]
-        # made here, so that no timing has it
+        # not part of any timing
         self.batches = [self._batch(start) for start in range(0, len(data.uids), 256)]
-        # stands for the bank's embeddings, which a script makes once for all pairs: not charged to the loop
+        # stand-in for the bank's embeddings, which a script computes once for all pairs
         self.banks = [
             tuple(torch.nn.functional.normalize(torch.randn(n, width), dim=-1).to(device) for _ in range(2))
             for _ in models
         ]
 
     def first(self) -> None:
-        """Embed every pair with both models, keep the embeddings, and score."""
+        """Embed every pair with both models, store the embeddings, and score."""
         settings = EmbedSection.model_validate({"views": VIEWS})
         crops = TrainSection.model_validate({})
         aligned: list[Tensor] = []
@@ -105,7 +105,7 @@ class _Work:
         assert torch.isfinite(f - g).all()  # noqa: S101
 
     def bare(self) -> None:
-        """Forward passes alone, both models, on batches that are in memory."""
+        """Run only the forward passes of both models on batches in memory."""
         with torch.inference_mode():
             for model in self.models:
                 for views, tokens in self.batches:
@@ -131,7 +131,7 @@ class _Work:
         return [view.to(self.device) for view in views], tokens.to(self.device)
 
     def loop(self, pairs: int, count: int) -> None:
-        """The scripts of this field: batch size 1, open_clip's public calls, the bank embedded before."""
+        """Score like a typical script: batch size 1, open_clip's public calls, a precomputed bank."""
         with threads(count):
             self._loop(pairs)
 

@@ -1,4 +1,4 @@
-"""How long `clipmem --help` takes, beside importing the libraries that it must not import."""
+"""Time of `clipmem --help`, compared with importing the libraries that it must not import."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ def _run(*arguments: str) -> float:
 
 
 def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
-    """Compare whole processes."""
+    """Compare the times of whole processes."""
     return [
         in_turn(
             "startup",

@@ -1,4 +1,4 @@
-"""The demo's wall time now, and as it was at an earlier commit (`--before REV`)."""
+"""Wall time of the demo, now and at an earlier commit (`--before REV`)."""
 
 import json
 import os
@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:
-    """Run `clipmem demo` from two source trees in turn; prints the mean score of both."""
+    """Run `clipmem demo` from two source trees in turn, and print the mean score of both."""
     if not before:
-        print("study: skipped, there is nothing to compare with; give --before REV, a commit of this repository")
+        print("study: skipped; set --before REV to a commit of this repository")
         return []
     tree = folder / "before"
     subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--detach", str(tree), before], check=True)  # noqa: S603, S607

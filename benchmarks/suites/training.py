@@ -1,4 +1,4 @@
-"""Training: pairs a second of the whole machine, against open_clip's trainer and against the bare passes."""
+"""Training: pairs per second of the whole machine, against open_clip's trainer and against the bare passes."""
 
 import itertools
 import os
@@ -18,12 +18,12 @@ from clipmem.models.openclip import OpenClipEncoder, contrastive_loss, create
 from clipmem.train.numerics import computing, resolve_precision
 
 HERE = Path(__file__).parent.parent
-_TRIED = 4  # batches of a first try, the first two of which do not count
+_TRIED = 4  # batches of a trial run; the first two do not count
 _RATE = re.compile(r"^RATE ([0-9.e+]+)$", re.MULTILINE)
 
 
 def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
-    """Compare on the demo's model, and on ViT-B-32 with captions of COCO's length."""
+    """Compare with the demo's model, and with ViT-B-32 and captions of COCO's length."""
     config = str(files("clipmem.models") / "configs" / "clipmem-tiny.json")
     tiny = emoji(folder / "tiny", size=64, pairs=1500)
     large = emoji(folder / "large", size=224, pairs=96, coco=True)
@@ -64,7 +64,7 @@ def rates(processes: list[str]) -> float:
 def _ours(
     folder: Path, data: Workload, model: str, batch: int, epochs: int, coco: str, device: str
 ) -> Callable[[], float]:
-    """A model a core side by side, one thread each, or one on a GPU: how a study trains."""
+    """Train like a study: one model per core with one thread each, or one on a GPU."""
     cores = len(os.sched_getaffinity(0)) if device == "cpu" else 1
     threads = 1 if device == "cpu" else len(os.sched_getaffinity(0))
     precision = resolve_precision("auto", device)
@@ -78,10 +78,10 @@ def _ours(
 
 
 def _theirs(data: Workload, config: str, batch: int, epochs: int, device: str) -> list[Callable[[], float]]:
-    """Both precisions; one process with all threads and a loader for each core, or a process a core.
+    """Train by open_clip in each precision, as one process with all threads and a loader per core, or one per core.
 
-    Both are tried on a few batches first, and those clearly slower than the best take no further part. bf16 takes
-    part only where the processor computes in it: elsewhere it is emulated, many times slower than fp32.
+    Configurations clearly slower than the best in a short trial are dropped. bf16 is included only if the processor
+    supports it; elsewhere it is emulated, and much slower than fp32.
     """
     cores = len(os.sched_getaffinity(0))
 
@@ -106,7 +106,7 @@ def _theirs(data: Workload, config: str, batch: int, epochs: int, device: str) -
 
 
 def _head(table: Path, *, rows: int) -> Path:
-    """Write the first rows of a table beside it."""
+    """Write the first rows of a table to a new file."""
     short = table.with_stem("short")
     with table.open(encoding="utf-8") as stream:
         short.write_text("".join(itertools.islice(stream, rows + 1)), encoding="utf-8")
@@ -140,7 +140,7 @@ def _against(
 
 
 def _bare(data: Workload, case: str, model: str, batch: int, rounds: int, device: str) -> Row:
-    """One process of one thread: the loop against forward and backward passes of batches that are in memory."""
+    """Compare the training loop in one process and thread with forward and backward passes on batches in memory."""
     precision = resolve_precision("auto", device)
     words = [
         str(HERE / "suites" / "bare.py"),
@@ -165,7 +165,7 @@ def _bare(data: Workload, case: str, model: str, batch: int, rounds: int, device
 
 
 def prepared(encoder: OpenClipEncoder, data: Workload, batch: int, batches: int) -> list[tuple[Tensor, Tensor]]:
-    """Make normalized views and trimmed captions of some batches, in memory."""
+    """Return batches of normalized views and trimmed captions."""
     settings = TrainSection.model_validate({})
     made: list[tuple[Tensor, Tensor]] = []
     for k in range(batches):
@@ -184,7 +184,7 @@ def prepared(encoder: OpenClipEncoder, data: Workload, batch: int, batches: int)
 
 
 def passes(encoder: OpenClipEncoder, batch: tuple[Tensor, ...], precision: str, device: str) -> None:
-    """One forward and one backward pass."""
+    """Run a forward and a backward pass."""
     with computing(precision, device, tokens=encoder.tokens):
         image, text = encoder.encode_image(batch[0]), encoder.encode_text(batch[1])
     loss = contrastive_loss(
@@ -193,11 +193,11 @@ def passes(encoder: OpenClipEncoder, batch: tuple[Tensor, ...], precision: str, 
         encoder.logit_scale(),
     )
     loss.backward()
-    loss.item()  # waits for a GPU, as a loop that reports its loss
+    loss.item()  # synchronizes with a GPU, like a loop that logs its loss
 
 
 def bare_encoder(model: str) -> OpenClipEncoder:
-    """A fresh model in training mode."""
+    """Return a new model in training mode."""
     encoder = create(model, seed=0)
     encoder.module.train()
     return encoder

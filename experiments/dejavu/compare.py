@@ -1,8 +1,8 @@
-"""Déjà Vu of one finished study for several numbers of neighbors and of predicted objects: how much hangs on them.
+"""Déjà Vu of a finished study for several numbers of neighbors and of predicted objects.
 
     python experiments/dejavu/compare.py clipmem-demo
 
-Reads the embeddings of the run folder, trains nothing and writes nothing. One line a setting.
+Reads the embeddings of the run folder and prints one line per setting.
 """
 
 import sys

@@ -1,11 +1,11 @@
-"""How much memory UnitMem takes beside the model: one pass of a model over emoji pairs and their views.
+"""Memory of UnitMem in addition to the model: one pass of a model over emoji pairs and their views.
 
     python experiments/localize/memory.py --write       # ViT-B-32, 1,000 pairs, 10 views: also writes memory.json
     python experiments/localize/memory.py --model clipmem-tiny --pairs 50 --views 2     # the same in seconds
 
-The model has random weights: memory and time do not depend on them. `extra_mib` is the peak of the process's resident
-memory minus what it held when the model was loaded: the pass, its states, and the pages of the pixel cache it read.
-Where building the model needed more than the pass, the peak is that of building, so the number is never too small.
+The model has random weights, which do not affect memory or time. `extra_mib` is the peak resident memory minus that
+after loading the model: the pass, its states, and the pages of the pixel cache. If building the model needed more
+memory than the pass, the peak is that of building, so the number is never too small.
 """
 
 import argparse
@@ -31,18 +31,18 @@ MIB = 2**20
 
 
 def resident() -> float:
-    """Return what the process holds now, in MiB."""
+    """Return the resident memory of the process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / MIB
 
 
 def peak() -> float:
-    """Return the most that the process ever held, in MiB."""
+    """Return the peak resident memory of the process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def emoji_points(cache: Path, pairs: int, size: int) -> Points:
-    """Take the first pairs of the shipped data, decoded at the model's size."""
+    """Return the first pairs of the shipped data, decoded at the model's size."""
     source = open_source(DataSection())  # pyright: ignore[reportCallIssue]
     table = source.pairs().head(pairs)
     build_cache(cache, table["image"].to_list(), source.read, size=size)
@@ -58,7 +58,7 @@ def emoji_points(cache: Path, pairs: int, size: int) -> Points:
 
 
 def measure(name: str, pairs: int, views: int) -> dict[str, object]:
-    """Pass the model over the pairs and say what it took."""
+    """Localize units over the pairs and return time and memory."""
     with tempfile.TemporaryDirectory() as folder:
         size = openclip.model_config(name)["vision_cfg"]["image_size"]
         points = emoji_points(Path(folder) / "pixels.npy", pairs, size)
@@ -98,21 +98,21 @@ def measure(name: str, pairs: int, views: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Print what it took as JSON."""
+    """Print time and memory as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="ViT-B-32")
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--views", type=int, default=10)
-    parser.add_argument("--write", action="store_true", help="write memory.json beside this file")
+    parser.add_argument("--write", action="store_true", help="write memory.json next to this file")
     asked = parser.parse_args()
     found = measure(asked.model, asked.pairs, asked.views)
     text = json.dumps(found, indent=1) + "\n"
     print(text, end="")
     if asked.write:
         (HERE / "memory.json").write_text(text, encoding="utf-8")
-    # one pass: each pair's image as it is, then each view, and never again
+    # one pass: each pair's clean image and each view once
     if found["images_per_pair"] != 1 + asked.views or peak() - float(str(found["loaded_mib"])) >= 1024:
-        sys.exit("more than one pass, or 1 GiB and more beside the model")
+        sys.exit("more than one pass, or at least 1 GiB in addition to the model")
 
 
 if __name__ == "__main__":

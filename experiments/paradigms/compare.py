@@ -1,4 +1,4 @@
-"""UnitMem by layer of CLIP, supervised and SimCLR on the emoji: prints the tables of docs/paradigms.md.
+"""Print the tables of docs/paradigms.md: UnitMem by layer of CLIP, supervised and SimCLR on the emoji.
 
     for r in clip supervised simclr; do
         clipmem run experiments/paradigms/$r.toml --out runs/$r
@@ -7,8 +7,8 @@
     clipmem localize runs/clip --compare-with runs/supervised runs/simclr     # the same answer in the report
     python experiments/paradigms/compare.py runs
 
-The curves (mean UnitMem of each layer, one row a model) and what the models learned are in `curves.parquet` and
-`learned.parquet` beside this file; `--stored` prints the same tables and draws the figure from there, without any run.
+The curves (mean UnitMem of each layer, one row per model) and the accuracies of the models are in `curves.parquet` and
+`learned.parquet`; `--stored` prints the same tables and draws the figure from these files, without any run.
 """
 
 import html
@@ -53,7 +53,7 @@ WHAT = {
 
 
 def collect(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Gather the curves of all runs, and what their models learned, beside towers that were not trained."""
+    """Collect the curves and accuracies of all runs, and of untrained towers."""
     curves = [
         curves_of(pl.read_parquet(folder / name / "localize" / "units.parquet"), run=NAMES[name], objective=name)
         for name in RUNS
@@ -80,7 +80,7 @@ def collect(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def curve_of_untrained(study: RunFolder, encoder: openclip.OpenClipEncoder, seed: int) -> pl.DataFrame:
-    """UnitMem of a tower at its initial weights, over the same images and views."""
+    """Return UnitMem of a tower at its initial weights, over the same images and views."""
     settings = settings_of(study.recipe())
     points = sample_points(points_of(PlannedStudy(study)), settings)
     points = points.take(np.flatnonzero(members(points, "candidate")))
@@ -91,7 +91,7 @@ def curve_of_untrained(study: RunFolder, encoder: openclip.OpenClipEncoder, seed
 def accuracy(
     study: RunFolder, encoder: openclip.OpenClipEncoder, head: Callable[[torch.Tensor], torch.Tensor] | None
 ) -> dict[str, float | None]:
-    """Labels of the external pairs (which no model saw) by their nearest shared pairs; and by the head, if any."""
+    """Return the accuracy on external pairs, which no model saw, by nearest shared pairs, and by the head if any."""
     pairs, splits = study.read("pairs").with_row_index("row"), study.read("splits")
     table = splits.select("uid", "role").join(pairs.select("uid", "row", "label"), on="uid", maintain_order="left")
     names = sorted(set(pairs["label"]))
@@ -121,7 +121,7 @@ def accuracy(
 
 
 def losses(place: Path) -> dict[str, float]:
-    """Mean loss of the first and of the last epoch."""
+    """Return the mean loss of the first and of the last epoch."""
     steps = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
     last = max(step["epoch"] for step in steps)
     return {
@@ -131,7 +131,7 @@ def losses(place: Path) -> dict[str, float]:
 
 
 def mean_rows(table: pl.DataFrame, name: str) -> list[dict[str, object]]:
-    """Mean over seeds of a column of `learned`, with Student's interval."""
+    """Return means over seeds of a column of `learned`, with t intervals."""
     rows = []
     for run in table["run"].unique(maintain_order=True):
         values = table.filter(pl.col("run") == run)[name].drop_nulls().to_numpy()
@@ -142,7 +142,7 @@ def mean_rows(table: pl.DataFrame, name: str) -> list[dict[str, object]]:
 
 
 def gained(table: pl.DataFrame) -> list[dict[str, object]]:
-    """Each run's accuracy by neighbors minus that of the tower it started from, paired by seed."""
+    """Return each run's accuracy by neighbors minus that of its initial tower, paired by seed."""
     by_run = {run: table.filter(pl.col("run") == run).sort("seed")["neighbors"].to_numpy() for run in set(table["run"])}
     tests = {name: paired_test(by_run[NAMES[name]], by_run["untrained"]) for name in RUNS}
     return [
@@ -182,7 +182,7 @@ def print_tables(result: dict[str, object]) -> None:
 
 
 def markdown(result: dict[str, object]) -> list[str]:
-    """Write the tables of docs/paradigms.md as lines."""
+    """Return the lines of the tables of docs/paradigms.md."""
     runs, shown = [NAMES[name] for name in RUNS], compared(result)
     mean = {(row["run"], row["side"], row["kind"], row["layer"]): row for row in result["curves"]}
     start = {(row["kind"], row["layer"]): row["unitmem"] for row in result["untrained"]}
@@ -214,10 +214,10 @@ def markdown(result: dict[str, object]) -> list[str]:
     lines += ["", "| run | label of unseen pairs, minus an untrained tower | 95% interval | p |", "| --- " * 4 + "|"]
     for row in result["gained"]:
         lines.append(f"| {row['run']} | {row['difference']:+.3f} | {interval(row, sign=True)} | {row['p']:.3f} |")
-    said = environment(screen=True).get_template("sentences.jinja").module
-    told = [said.between(one, shown["names"]) for one in shown["answers"]]
-    told += [said.trained(one, shown["names"]) for one in shown["trained"]]
-    return [*lines, "", *(html.unescape(str(one)).strip() for one in told)]
+    macros = environment(screen=True).get_template("sentences.jinja").module
+    answers = [macros.between(one, shown["names"]) for one in shown["answers"]]
+    answers += [macros.trained(one, shown["names"]) for one in shown["trained"]]
+    return [*lines, "", *(html.unescape(str(one)).strip() for one in answers)]
 
 
 if __name__ == "__main__":

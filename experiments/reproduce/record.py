@@ -1,12 +1,12 @@
-"""Keep what a reproduction measured as tables, and write the verdicts and figures of docs/findings.md from them.
+"""Store the results of a reproduction, and write the verdicts and figures of docs/findings.md from them.
 
     clipmem reproduce --scale laptop --out reproduced
-    python experiments/reproduce/record.py reproduced            # keeps it in laptop/, then writes the page
+    python experiments/reproduce/record.py reproduced            # stores it in laptop/, then writes the page
     python experiments/reproduce/record.py                       # writes the page again, without any run
 
-`laptop/` holds `findings.json` as `clipmem reproduce` wrote it, `base.toml` (the recipe of the base study),
-`runs.parquet` (settings of each run, and what it measured under each seed) and `machine.json`. A run is made again from
-these: `clipmem run laptop/base.toml --set SETTING... --out DIR`, a removal after its parent.
+`laptop/` holds `findings.json` of `clipmem reproduce`, `base.toml` (the recipe of the base study), `runs.parquet`
+(settings of each run, and its measurements by seed) and `machine.json`. To repeat a run: `clipmem run laptop/base.toml
+--set SETTING... --out DIR`, a removal after its parent.
 """
 
 import html
@@ -38,7 +38,7 @@ _PACKAGES = ("clipmem", "torch", "open_clip_torch", "numpy", "scipy", "scikit-le
 
 
 def keep(folder: Path) -> Path:
-    """Copy verdicts, tables and versions of a reproduction to the place that is committed."""
+    """Store verdicts, tables and versions of a reproduction in the repository."""
     document = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
     place = HERE / document["scale"]
     place.mkdir(exist_ok=True)
@@ -66,7 +66,7 @@ def _processor() -> str:
 
 
 def measured(key: str, entry: dict[str, object], run: FinishedRun) -> list[dict[str, object]]:
-    """Return what a run measured, a row a measure and seed."""
+    """Return the measurements of a run, one row per measure and seed."""
     values = {f"clipmem {role}": run.memorization(run.uids(role)) for role in _ROLES}
     if run.planted:
         values["clipmem planted"] = run.memorization(run.planted)
@@ -82,16 +82,16 @@ def measured(key: str, entry: dict[str, object], run: FinishedRun) -> list[dict[
 
 
 def section(one: dict[str, object], scale: str) -> str:
-    """Write a finding: verdict, figure, effects, command."""
-    said = environment(screen=True).get_template("sentences.jinja").module
-    lines = [f"**{said.VERDICTS[one['holds']].capitalize()}.** {one['claim']}", ""]
+    """Return the section of a finding: verdict, figure, effects, command."""
+    macros = environment(screen=True).get_template("sentences.jinja").module
+    lines = [f"**{macros.VERDICTS[one['holds']].capitalize()}.** {one['claim']}", ""]
     if drawable(one["panels"]):
         lines += [f"![{one['title']}](images/finding-{one['finding']}.svg)", ""]
     lines += ["| effect | estimate | interval | claimed | holds |", "| --- | --- | --- | --- | --- |"]
     for effect in one["effects"]:
         primary = f" (primary, {level(effect['confidence'])})" if effect["primary"] else ""
         found = f"{signed(effect['estimate'])} | {interval(effect, sign=True)}"
-        claimed = html.unescape(str(said.claimed(effect["claim"]))).strip()
+        claimed = html.unescape(str(macros.claimed(effect["claim"]))).strip()
         lines.append(f"| {effect['measure']} | {found} | {claimed} | {effect['holds']}{primary} |")
     lines += [
         "",
@@ -101,11 +101,11 @@ def section(one: dict[str, object], scale: str) -> str:
 
 
 def write_page(place: Path) -> None:
-    """Put verdicts and figures between the marks of docs/findings.md."""
+    """Insert verdicts and figures between the marks of docs/findings.md."""
     document = json.loads((place / "findings.json").read_text(encoding="utf-8"))
     sections = {one["finding"]: section(one, document["scale"]) for one in document["findings"]}
-    said = environment(screen=True).get_template("sentences.jinja").module
-    sections["summary"] = html.unescape(str(said.tallied(document, tally(document)))).strip()
+    macros = environment(screen=True).get_template("sentences.jinja").module
+    sections["summary"] = html.unescape(str(macros.tallied(document, tally(document)))).strip()
     text = PAGE.read_text(encoding="utf-8")
     marks = {found[2] for found in _BLOCK.finditer(text)}
     if missing := set(sections) - marks:

@@ -1,4 +1,4 @@
-"""What does the balanced draw of the subsample protocol gain over independent draws? See docs/validation.md.
+"""Compare the balanced draw of the subsample protocol with independent draws. See docs/validation.md.
 
     python experiments/validation/balanced.py simulate      # "Balanced draws", first table: about a minute
     python experiments/validation/balanced.py runs BEFORE AFTER
@@ -36,7 +36,7 @@ SPLITS = 40
 
 
 class Study(NamedTuple):
-    """A planted study before anybody is drawn: everything that both draws share."""
+    """A planted study before the draw: everything that both draws share."""
 
     base: np.ndarray
     truth: np.ndarray
@@ -63,7 +63,7 @@ def plant(seed: int, models: int) -> Study:
 
 
 def draw(kind: str, seed: int, models: int, fraction: float) -> np.ndarray:
-    """Draw who is in which model, shape (model, n)."""
+    """Draw which pair is in which model, shape (model, n)."""
     rng = generator(seed, kind)
     if kind == "balanced":
         return balanced_draw(np.ones(N, dtype=np.int64), models, round(fraction * models), rng)
@@ -72,7 +72,7 @@ def draw(kind: str, seed: int, models: int, fraction: float) -> np.ndarray:
 
 
 def observe(study: Study, member: np.ndarray) -> np.ndarray:
-    """Give the alignment of each pair under each model."""
+    """Return the alignment of each pair under each model."""
     return study.base + study.truth * member + member @ study.influence.T + study.noise * study.noise_sd
 
 
@@ -130,13 +130,13 @@ def simulated(models: int, fraction: float) -> dict[str, object]:
 
 
 def interval_of(values: np.ndarray) -> np.ndarray:
-    """Give a mean over studies and its 95 % t interval."""
+    """Return a mean over studies and its 95% t interval."""
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return values.mean() + np.array([0.0, -half, half])
 
 
 def collect(folders: list[str]) -> pl.DataFrame:
-    """Gather the alignments of the pool under every model of both runs."""
+    """Collect the alignments of the pool under every model of both runs."""
     tables: list[pl.DataFrame] = []
     for name, folder in zip(RUNS, folders, strict=True):
         run = clipmem.load_run(folder)
@@ -171,8 +171,8 @@ def of_run(table: pl.DataFrame, name: str) -> dict[str, object]:
     found = of_models(values, member)
     without = np.array([of_models(values[models != r], member[models != r]) for r in models])
     error = np.sqrt((len(models) - 1) * without.var(axis=0))
-    everybody = whole["member"].to_numpy().T
-    inside, sizes = everybody.sum(axis=0), everybody.sum(axis=1)
+    members = whole["member"].to_numpy().T
+    inside, sizes = members.sum(axis=0), members.sum(axis=1)
     return {
         "run": name,
         "models": len(models),

@@ -1,12 +1,12 @@
-"""Judge the protocols by leave-one-out: prints the tables of docs/validation.md and writes validation.json.
+"""Compare the protocols with leave-one-out: print the tables of docs/validation.md and write validation.json.
 
     for r in four-way leave-one-out subsample-short subsample-long; do
         clipmem run experiments/validation/$r.toml --out runs/$r
     done
     python experiments/validation/compare.py runs
 
-The scores (uid, clipmem, stderr, low, high, planted) that the printed numbers rest on are in `scores.parquet` beside
-this file; `--stored` prints the same tables from there, without any run.
+The scores (uid, clipmem, stderr, low, high, planted) are in `scores.parquet`; `--stored` prints the same tables from
+this file, without any run.
 """
 
 import json
@@ -25,7 +25,7 @@ COLUMNS = ("uid", "role", "planted", "clipmem", "stderr", "low", "high")
 
 
 def collect(folder: Path) -> pl.DataFrame:
-    """Gather the scores of all runs in one table with the column `run`."""
+    """Collect the scores of all runs in one table with the column `run`."""
     tables = [
         clipmem.load_run(folder / name).scores.select(COLUMNS).with_columns(pl.lit(name).alias("run")) for name in RUNS
     ]
@@ -38,7 +38,7 @@ def joined(table: pl.DataFrame, left: str, right: str) -> pl.DataFrame:
         table.filter((pl.col("run") == name) & (pl.col("role") != "external") & pl.col("clipmem").is_not_null())
         for name in (left, right)
     )
-    # of the four-way protocol only the candidates are measured against a model that lacks them
+    # the four-way protocol measures only the candidates against a model that did not train on them
     a, b = (x.filter(pl.col("role") == "candidate") for x in (a, b))
     return a.join(b, on="uid", suffix="_truth")
 
@@ -49,7 +49,7 @@ def agreement(table: pl.DataFrame, left: str, right: str) -> dict[str, object]:
     a, b = both["clipmem"].to_numpy(), both["clipmem_truth"].to_numpy()
     rank = spearman(a, b)
     inside = (both["low"] <= both["clipmem_truth"]) & (both["clipmem_truth"] <= both["high"])
-    # the truth has an error too: an honest interval of the difference holds 0
+    # the truth has an error too, which the interval of the difference must include
     error = np.hypot(both["stderr"].to_numpy(), both["stderr_truth"].to_numpy())
     covered = np.abs(a - b) <= 1.96 * error
     return {
@@ -82,7 +82,7 @@ def planted(table: pl.DataFrame, name: str) -> dict[str, object]:
 
 
 def control(table: pl.DataFrame, name: str) -> dict[str, object]:
-    """Say what the external pairs score, whose truth is 0."""
+    """Return the scores of the external pairs, whose truth is 0."""
     own = table.filter((pl.col("run") == name) & (pl.col("role") == "external"))["clipmem"].drop_nulls().to_numpy()
     return {"run": name, "n": len(own), "mean": float(own.mean()), "mean_size": float(np.abs(own).mean())}
 

@@ -6,8 +6,8 @@
     python experiments/validation/measures.py runs
     python experiments/validation/measures.py --stored     # the same table from measures.parquet
 
-A measure's memorization of a pair is its mean over seeds under f less that under g. All but `confidence` are taken from
-the stored embeddings of one study; `confidence` needs the other, which was trained on the same pairs with their labels.
+A measure's memorization of a pair is its mean over seeds under f minus that under g. All but `confidence` use the
+stored embeddings of one study; `confidence` uses the other, which was trained on the same pairs with their labels.
 """
 
 import json
@@ -56,7 +56,7 @@ def scores(folder: RunFolder, name: str) -> pl.DataFrame:
 
 
 def found(table: pl.DataFrame, name: str) -> dict[str, object]:
-    """AUROC of the planted pairs among the candidates, by the measure and by low values of g alone."""
+    """Return the AUROC of the planted pairs among the candidates, by the measure and by low values of g alone."""
     own = table.filter(pl.col("measure") == name)
     wrong = own["planted"].to_numpy()
     area, alone = auroc(own["score"].to_numpy(), wrong), auroc(-own["without"].to_numpy(), wrong)

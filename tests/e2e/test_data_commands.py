@@ -70,9 +70,9 @@ def test_inspect_says_what_lies_there(hostile):
         "duplicates exact: 2 of 14 images in 1 group",
         "problems 1 listed (all 14 images decoded)",
         "1 truncated image",
-        "A study of it: decoding",
+        "Cost of a study: ",
         "a pixel cache of",
-        "pairs trained a second",
+        "pairs trained per second",
     ):
         assert text in shown, text
 

@@ -117,9 +117,9 @@ def test_one_pair_of_models_has_no_error(world, mixed):
     page = mixed.report.read_text(encoding="utf-8")
     for said in (
         "every other difference counts as memorization here",
-        "which no model trained on, as the user says",
-        "The bank must be unseen",
-        "Nothing was trained in this run",
+        "which no model trained on, according to the user",
+        "Bank pairs that a model trained on",
+        "This run trained no models",
         "images of 64 pixels",
         "needs two targets",
     ):
@@ -129,7 +129,7 @@ def test_one_pair_of_models_has_no_error(world, mixed):
         "f only",
         "one seed",
         "f against f",
-        "steps a model",
+        "steps per model",
     ):
         assert unsaid not in page, unsaid
 

@@ -135,7 +135,7 @@ def test_a_parent_of_other_data_is_refused(parent, tmp_path):
     scores = scores.unique("uid").head(3)
     scores.write_parquet(tmp_path / "scores.parquet")
     settings = (f"mitigate.remove.scores={tmp_path / 'scores.parquet'}", "mitigate.remove.count=1")
-    with pytest.raises(clipmem.InputError, match="that the data do not have, such as"):
+    with pytest.raises(clipmem.InputError, match="that are not in the data, such as"):
         clipmem.run(tiny_recipe(*BASE, *settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

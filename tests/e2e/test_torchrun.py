@@ -143,7 +143,7 @@ def test_too_many_processes_for_a_batch(recipe, tmp_path):
     )
     assert code != 0
     assert (
-        "clipmem: [train] batch_size: got batches of 2 pairs for 3 processes, expected a pair or more for each "
+        "clipmem: [train] batch_size: got batches of 2 pairs for 3 processes, expected at least one pair per "
         "process. Use larger batches, or fewer processes."
     ) in complaints
 

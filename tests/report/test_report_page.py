@@ -367,7 +367,7 @@ def test_a_section_of_another_package_is_one_class(build: Build, monkeypatch: py
     stream = io.StringIO()
     print_run("report", built.folder, Console(file=stream, width=100))
     assert "3.2 words: <b> ␛" in stream.getvalue()
-    assert CaptionLength().summary == "Mean length of the captions."
+    assert SECTIONS.summary("caption-length") == "Mean length of the captions."
 
 
 def test_a_folder_without_training_logs_has_no_curves(build: Build) -> None:

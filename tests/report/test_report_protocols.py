@@ -88,7 +88,7 @@ def test_a_run_of_an_earlier_version_with_a_pair_without_a_score_is_readable(tmp
     built = build_subsample(tmp_path / "study", earlier=True)
     text = outline(write_report(built.folder, built.images)).words()
     assert "6 to 8 of the 8 models" in text
-    assert "From 59 scored pairs" in text
+    assert "ranking of 59 scored pairs" in text
 
 
 def test_model_counts_are_those_of_a_loop(subsample: Built) -> None:
@@ -124,7 +124,7 @@ def test_many_models_are_one_row_and_a_small_figure(tmp_path: Path) -> None:
     built = build_subsample(tmp_path / "study", models=32)
     path = write_report(built.folder, {})
     text = outline(path).words()
-    assert "least to most of the models" in text
+    assert "minimum to maximum over the models" in text
     assert "a model on its part of the pairs3220" in text
     assert path.stat().st_size < 1_000_000
 

@@ -147,21 +147,21 @@ def test_notes_say_what_else_a_comparison_rests_on(runs):
 
 
 REFUSED = [
-    ({"data": "e" * 64}, "other data", "eeeeeeeeeeeeeeee"),
-    ({"settings": ["score.weight=0.5"]}, "other alignment", "clip with weight 0.5"),
-    ({"settings": ["embed.views=3"]}, "other views of the alignment", "3 views, 0 caption edits"),
-    ({"settings": ["evaluate.labels=sublabel"]}, "other evaluation", "{'evaluate.labels': 'sublabel'}"),
-    ({"seeds": (0, 1)}, "other seeds", "[0, 1]"),
-    ({"epochs": 5}, "other number of presentations", "70 a model (14 pairs, 5 times each)"),
+    ({"data": "e" * 64}, "different data", "eeeeeeeeeeeeeeee"),
+    ({"settings": ["score.weight=0.5"]}, "different alignment", "clip with weight 0.5"),
+    ({"settings": ["embed.views=3"]}, "different views of the alignment", "3 views, 0 caption edits"),
+    ({"settings": ["evaluate.labels=sublabel"]}, "different evaluation", "{'evaluate.labels': 'sublabel'}"),
+    ({"seeds": (0, 1)}, "different seeds", "[0, 1]"),
+    ({"epochs": 5}, "different number of presentations", "70 per model (14 pairs, 5 times each)"),
     (
         {"epochs": 6, "without": ("c07", "i07")},
-        "other number of presentations",
-        "78 a model (13 pairs, 6 times each)",
+        "different number of presentations",
+        "78 per model (13 pairs, 6 times each)",
     ),
     ({"protocol": "subsample"}, "run folder ROOT/other", "protocol 'subsample'"),
     (
         {"without": [f"c{k:02d}" for k in range(8)], "presentations": 56},
-        "other candidates",
+        "different candidates",
         "none of the 8 candidates",
     ),
 ]
@@ -189,14 +189,14 @@ def test_another_split_is_refused(tmp_path, change):
     build(tmp_path / "plain")
     build(tmp_path / "other", **change)
     error = refused([tmp_path / "plain", tmp_path / "other"])
-    assert error.what.endswith("other split")
+    assert error.what.endswith("different split")
     assert error.expected.startswith("28 pairs, ")
 
 
 def test_the_published_scale_needs_one_normalizer(runs):
     pair = [runs / "plain", runs / "noisy"]
     error = refused(pair, measure="clipmem_norm")
-    assert (error.what.rpartition("other ")[2], error.got) == ("normalizer of clipmem_norm", "1.5")
+    assert (error.what.rpartition("different ")[2], error.got) == ("normalizer of clipmem_norm", "1.5")
     build(runs / "same", noise=5)
     plain = difference(compare_runs([pair[0], runs / "same"]), "clipmem", "same")
     norm = difference(compare_runs([pair[0], runs / "same"], measure="clipmem_norm"), "clipmem_norm", "same")
@@ -246,5 +246,5 @@ def test_files_page_and_terminal(runs, tmp_path):
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     write_compared([runs / "plain", runs / "noisy", hostile], out)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
-    with pytest.raises(InputError, match="a folder that holds other files"):
+    with pytest.raises(InputError, match="a folder with other files"):
         write_compared([runs / "plain", runs / "noisy"], runs)

@@ -145,7 +145,7 @@ def test_without_labels_there_is_retrieval_alone():
             {"labels": np.zeros(N, dtype=int)},
             1,
             "",
-            dict.fromkeys(("zero_shot", "linear_probe"), "there is one class only, and nothing to tell apart"),
+            dict.fromkeys(("zero_shot", "linear_probe"), "there is only one class"),
         ),
         (
             {"labels": np.where(np.arange(N) < 30, 2, 1)},
@@ -157,7 +157,7 @@ def test_without_labels_there_is_retrieval_alone():
             {"groups": np.zeros(N, dtype=int)},
             C,
             "",
-            {"linear_probe": "the pairs to train on are one group, and C needs another to be chosen on"},
+            {"linear_probe": "the pairs to train on are one group, and choosing C needs a second one"},
         ),
         ({"train": np.ones(N, dtype=bool)}, C, "", {"linear_probe": "no labeled pair is left to test on"}),
         (

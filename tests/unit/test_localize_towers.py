@@ -358,5 +358,5 @@ def test_localize_refuses_what_does_not_fit(tmp_path):
     few = Embeddings(torch.ones(4, 1, 3), torch.ones(4, 3), torch.arange(4))
     for side in "fg":
         passes.save(few, RunFolder(tmp_path).embedding_dir(side, 0))
-    with pytest.raises(InputError, match=r"^embeddings of f, seed 0: got 4 pairs, expected 6, one a row of the split"):
+    with pytest.raises(InputError, match=r"^embeddings of f, seed 0: got 4 pairs, expected 6, one per row of the"):
         localize(RunFolder(tmp_path), pts, [0], lambda side, seed: None, LocalizeSettings())

@@ -188,7 +188,7 @@ def test_memory_does_not_grow_with_the_pairs(models):
 
 def test_wrong_points():
     pts = points(3)
-    with pytest.raises(InputError, match=r"^points: labels: got 2 entries, expected 3, one a pair\. Take all columns"):
+    with pytest.raises(InputError, match=r"^points: labels: got 2 entries, expected 3, one per pair\. Take"):
         Points(pts.uids, pts.roles, pts.groups, pts.labels[:2], pts.pixels, pts.rows, pts.captions)
     with pytest.raises(InputError, match=r"^points: captions: got 1 pairs without a caption, the first is "):
         Points(pts.uids, pts.roles, pts.groups, pts.labels, pts.pixels, pts.rows, [["a"], [], ["b"]])

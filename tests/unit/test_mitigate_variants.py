@@ -119,7 +119,7 @@ def test_without_wordnet_it_is_said_how_to_get_it(wordnet, tmp_path):
         wording("synonyms")
     assert str(caught.value) == (
         f"[mitigate.caption_variants] kinds: synonyms: got no English lexicon in {tmp_path / 'wn'}, expected one, such "
-        "as the Open English WordNet. Fetch it once, with the network: python -m wn download oewn:2024"
+        "as the Open English WordNet. Download it once: python -m wn download oewn:2024"
     )
 
 

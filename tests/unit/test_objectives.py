@@ -341,7 +341,7 @@ def test_number_of_classes_is_part_of_the_settings_hash(micro):
             "labels: got values from 0 to 2, expected class indices from 0 to 1. "
             "Number the classes from 0, and omit pairs without a class.",
         ),
-        (LABELS * 0, 0, "labels: got one class, expected two or more. Choose a column that tells pairs apart."),
+        (LABELS * 0, 0, "labels: got one class, expected two or more. Choose a column with several classes."),
     ],
 )
 def test_labels_that_do_not_do(fresh, tmp_path, labels, classes, message):
@@ -358,7 +358,7 @@ def test_labels_that_do_not_do(fresh, tmp_path, labels, classes, message):
 def test_labels_of_another_length(micro):
     with pytest.raises(InputError) as caught:
         objective_for("supervised", micro, labels=LABELS[:5])
-    assert str(caught.value) == "labels: got 5 for 12 pairs, expected one a pair. Give every pair its class index."
+    assert str(caught.value) == "labels: got 5 for 12 pairs, expected one per pair. Give every pair its class index."
 
 
 # ---- simclr

@@ -206,7 +206,7 @@ def test_tf32_is_for_gpus():
     with pytest.raises(InputError) as caught:
         resolve_precision("tf32", "cpu")
     assert str(caught.value) == (
-        "[train] precision = 'tf32': got device cpu, expected a GPU: tf32 is how its matrix units take float32. "
+        "[train] precision = 'tf32': got device cpu, expected a GPU: only its matrix units support tf32. "
         "Use auto, fp32 or bf16."
     )
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.functional import Claim, all_hold, verdict
+from clipmem.functional import Claim, verdict
 
 CASES = [
     # interval, claim, answer
@@ -37,20 +37,6 @@ CASES = [
 @pytest.mark.parametrize(("ends", "claim", "answer"), CASES)
 def test_every_case(ends, claim, answer):
     assert verdict(*ends, claim) == answer
-
-
-@pytest.mark.parametrize(
-    ("answers", "joint"),
-    [
-        (["yes", "yes"], "yes"),
-        (["yes", "no"], "no"),
-        (["yes", "inconclusive"], "inconclusive"),
-        (["inconclusive", "no"], "no"),
-        ([], "inconclusive"),
-    ],
-)
-def test_parts_join(answers, joint):
-    assert all_hold(answers) == joint
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Compare finished runs and judge the published findings: tables in, tables and verdicts out; no files, no words."""
+"""Compare finished runs and judge the published findings: tables in, tables and verdicts out; no files, no text."""

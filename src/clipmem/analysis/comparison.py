@@ -1,12 +1,11 @@
-"""The arithmetic of a comparison: every run against the baseline, seed by seed, and which runs nothing beats.
+"""Compare runs with a baseline, seed by seed, and find the Pareto front of memorization and utility.
 
 With m_k the measure of a run and b_k that of the baseline under seed k, the difference is the mean of m_k - b_k with
-its t interval over seeds (`functional.paired_test`): the same seed has the same initial weights and order of pairs in
-both, so that what the seed does to both cancels. Cost is a ratio: exp of the mean of log m_r - log b_r over models r.
+its t interval over seeds (`functional.paired_test`): a seed has the same initial weights and order of pairs in both
+runs, so its effect cancels. Cost is a ratio: exp of the mean of log m_r - log b_r over models r.
 
-Intervals are not corrected for their number; `p_holm` is, over all differences of memorization and utility that are
-shown together. Do not read intervals of cost as more than the scatter of this machine's minutes: models that were
-trained beside other work are slow under every method.
+Intervals are not corrected for multiplicity; `p_holm` is, over all differences in memorization and utility. Intervals
+of cost cover only the variation on this machine at that time: other work slows down every method.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ _MACHINE = ("processor", "cores", "device", "precision", "threads", "workers", "
 
 
 class Point(NamedTuple):
-    """A run in the plane of memorization and utility."""
+    """A run's memorization and utility."""
 
     run: str
     memorization: float
@@ -33,34 +32,32 @@ class Point(NamedTuple):
 
 
 def front(points: Sequence[Point]) -> list[str]:
-    """Name the runs that no other run beats, by rising memorization: the Pareto front by the means alone."""
-    kept = [one for one in points if not any(_beats(other, one) for other in points)]
+    """Return the runs on the Pareto front of the means, in order of memorization."""
+    kept = [one for one in points if not any(_dominates(other, one) for other in points)]
     return [one.run for one in sorted(kept, key=lambda one: (one.memorization, -one.utility))]
 
 
-def _beats(a: Point, b: Point) -> bool:
+def _dominates(a: Point, b: Point) -> bool:
     return a.memorization <= b.memorization and a.utility >= b.utility and a[1:] != b[1:]
 
 
 def compare(
     runs: Sequence[FinishedRun], *, measure: str = "clipmem", confidence: float | None = None
 ) -> dict[str, Any]:
-    """Compare runs with the first of them, and return what `compare.json` holds."""
+    """Compare runs with the first of them; return the content of `compare.json`."""
     require_one_of("measure", measure, MEASURES)
     got = f"{len(runs)} run{'s' * (len(runs) != 1)}"
     expected = "two or more, the baseline first"
     require(len(runs) > 1, "clipmem compare", got, expected, "Name the run without mitigation.")
     names = [run.name for run in runs]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    require(not twice, "clipmem compare", f"two runs named {twice}", "names that tell runs apart", "Rename a folder.")
+    require(not twice, "clipmem compare", f"two runs named {twice}", "distinct names", "Rename a folder.")
     baseline, others = runs[0], runs[1:]
     for run in others:
         check_fair(baseline, run, measure=measure)
     confidence = confidence or baseline.recipe.score.confidence
     rows = [row for run in others for row in _differences(baseline, run, measure, confidence)]
-    adjusted = holm(np.array([np.nan if row["p"] is None else row["p"] for row in rows]))
-    for row, p in zip(rows, adjusted.tolist(), strict=True):
-        row["p_holm"] = None if np.isnan(p) else p
+    adjust(rows)
     machines = {_machine(run) for run in runs}
     utilities = [name for name in _utilities(runs) if not name.endswith(LOWER_IS_BETTER)]
     return {
@@ -77,13 +74,19 @@ def compare(
     }
 
 
+def adjust(rows: Sequence[dict[str, Any]]) -> None:
+    """Add `p_holm`, the Holm-adjusted `p`, to each row of a family of tests; None where `p` is None."""
+    adjusted = holm(np.array([np.nan if row["p"] is None else row["p"] for row in rows], dtype=np.float64))
+    for row, p in zip(rows, adjusted.tolist(), strict=True):
+        row["p_holm"] = None if np.isnan(p) else p
+
+
 def _machine(run: FinishedRun) -> tuple[str, ...]:
-    """Return what a run was computed on; times of runs compare only where it is the same."""
+    """Return what a run was computed on; times are comparable only if it is the same."""
     return tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE)
 
 
 def _utilities(runs: Sequence[FinishedRun]) -> list[str]:
-    """Return the metrics that all runs have, in the baseline's order."""
     return [name for name in runs[0].utility if all(name in run.utility for run in runs)]
 
 
@@ -156,7 +159,7 @@ def _rate(run: FinishedRun, key: tuple[str, int]) -> float | None:
 
 
 def _seconds(run: FinishedRun, key: tuple[str, int]) -> float | None:
-    """Seconds that the whole training takes at its rate: right also where it was stopped and resumed."""
+    """Return the time of the whole training at its rate, which is right for resumed trainings too."""
     rate = _rate(run, key)
     return run.records[key]["presentations"] / rate if rate else None
 
@@ -187,7 +190,7 @@ def _describe(baseline: FinishedRun, run: FinishedRun, measure: str, utilities: 
 def _front_of(
     runs: Sequence[FinishedRun], rows: Sequence[Mapping[str, Any]], measure: str, utility: str
 ) -> dict[str, Any]:
-    """Place the runs by their differences from the baseline, which lies at (0, 0)."""
+    """Return each run's differences from the baseline, which is at (0, 0), and the Pareto front."""
     places: list[dict[str, Any]] = [{"run": runs[0].name, "memorization": _place(None), "utility": _place(None)}]
     for run in runs[1:]:
         by_name = {row["measure"]: row for row in rows if row["run"] == run.name}

@@ -1,9 +1,8 @@
-"""UnitMem by layer of several runs side by side, and whether CLIP lies between the other paradigms.
+"""UnitMem by layer of several runs, and whether CLIP is between the other paradigms.
 
-Read with care. UnitMem says how much a unit answers one image more than the others, and a unit can do so for an
-image that its model never saw: beside f's curve stands g's, over the same images, which g did not train on. Only f
-minus g is due to training on them. And values depend on how many pairs were passed, so they compare within one table
-and never with those of another set, the published ones included.
+A high UnitMem does not imply training on the image: a unit can respond to an image that its model never saw. g's
+curve, over the same images, shows how much; only f minus g is due to training on them. Values depend on the number of
+pairs: compare them within one table only, never with another set or with the published values.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64
 
-from clipmem.functional import holm, paired_test
+from clipmem.analysis.comparison import adjust
+from clipmem.functional import paired_test
 
 CURVES_SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("run", "objective", "side"), pl.String),
@@ -28,7 +28,7 @@ BETWEEN = ("clip", ("supervised", "simclr"))
 
 
 def curves_of(units: pl.DataFrame, *, run: str, objective: str) -> pl.DataFrame:
-    """Average UnitMem over the units of each layer of the image tower, for each model of a run: `CURVES_SCHEMA`."""
+    """Average UnitMem over the units of each layer of the image tower, by model of a run (`CURVES_SCHEMA`)."""
     image = units.filter(pl.col("tower") == "image")
     return (
         image.group_by("side", "seed", "kind", "layer")
@@ -44,7 +44,7 @@ def curves_of(units: pl.DataFrame, *, run: str, objective: str) -> pl.DataFrame:
 
 
 def compare_curves(curves: pl.DataFrame, confidence: float = 0.95, value: str = "unitmem") -> dict[str, Any]:
-    """Compare the runs of a table of curves, with the same seeds, kinds and layers, by layer: a JSON document."""
+    """Compare the curves of runs with the same seeds, kinds and layers; return the content of `side_by_side.json`."""
     runs = curves["run"].unique(maintain_order=True).to_list()
     places = curves.select("kind", "layer", "layers").unique().sort("kind", "layer").rows(named=True)
     parts = curves.partition_by("run", "side", "kind", "layer", as_dict=True)
@@ -63,7 +63,7 @@ def compare_curves(curves: pl.DataFrame, confidence: float = 0.95, value: str = 
         f, g = ([values_of(run, side, place) for place in places] for side in ("f", "g"))
         for side, own in (("f", f), ("g", g)):
             for place, values in zip(places, own, strict=True):
-                # Student's interval of a mean is that of paired differences from 0
+                # a t interval of a mean is that of paired differences from 0
                 found = test(values, np.zeros_like(values))
                 ends = {"mean": found["difference"], "low": found["low"], "high": found["high"]}
                 means.append({**place, "run": run, "side": side, **ends, "seeds": len(values)})
@@ -72,8 +72,8 @@ def compare_curves(curves: pl.DataFrame, confidence: float = 0.95, value: str = 
         differences += [
             {**place, "a": a, "b": b, **test(values_of(a, "f", place), values_of(b, "f", place))} for place in places
         ]
-    for family in (trained, differences):
-        _correct(family)
+    adjust(trained)
+    adjust(differences)
     document = {"confidence": confidence, "value": value, "curves": means, "trained": trained}
     document["differences"] = differences
     document["between"] = between(differences, _by_objective(curves), 1 - confidence)
@@ -81,12 +81,11 @@ def compare_curves(curves: pl.DataFrame, confidence: float = 0.95, value: str = 
 
 
 def between(differences: Sequence[dict[str, Any]], name: dict[str, str], level: float) -> list[dict[str, Any]]:
-    """Say for each kind and layer whether CLIP's UnitMem lies between that of supervised and of SimCLR.
+    """Decide by kind and layer whether CLIP's UnitMem is between that of supervised and of SimCLR.
 
-    Both differences (CLIP minus supervised, CLIP minus SimCLR) must be shown, at Holm's adjusted p <= `level`. `yes`:
-    they have opposite signs. `no`: the same sign, and `side` says whether CLIP lies `above` or `below` both. Else
-    `inconclusive`: at least one is not shown to differ from 0. `name` maps objectives to names of runs; without all
-    three the result is empty.
+    The answer is `yes` if the differences from both are significant (Holm-adjusted p <= `level`) with opposite signs,
+    `no` if they are significant with the same sign (`side`: CLIP is `above` or `below` both), else `inconclusive`.
+    `name` maps objectives to names of runs; without all three the result is empty.
     """
     middle, others = BETWEEN
     if not {middle, *others} <= set(name):
@@ -101,7 +100,7 @@ def between(differences: Sequence[dict[str, Any]], name: dict[str, str], level: 
 
 
 def _sign(differences: Sequence[dict[str, Any]], place: tuple[str, int], first: str, second: str, level: float) -> int:
-    """Return the sign of first minus second where it is shown, else 0."""
+    """Return the sign of first minus second if significant, else 0."""
     for row in differences:
         if (row["kind"], row["layer"]) == place and {row["a"], row["b"]} == {first, second}:
             shown = row["p_holm"] is not None and row["p_holm"] <= level
@@ -109,15 +108,7 @@ def _sign(differences: Sequence[dict[str, Any]], place: tuple[str, int], first: 
     return 0
 
 
-def _correct(rows: list[dict[str, Any]]) -> None:
-    """Add Holm's adjusted p to each row; null where a test has no p (one seed, or no spread)."""
-    raw = np.array([np.nan if row["p"] is None else row["p"] for row in rows], dtype=np.float64)
-    for row, p in zip(rows, holm(raw), strict=True):
-        row["p_holm"] = None if np.isnan(p) else float(p)
-
-
 def _by_objective(curves: pl.DataFrame) -> dict[str, str]:
-    """Name the run of each objective, of those that one run alone has."""
-    couples = curves.select("objective", "run").unique(maintain_order=True).rows()
-    names = [objective for objective, _ in couples]
-    return {objective: run for objective, run in couples if names.count(objective) == 1}
+    rows = curves.select("objective", "run").unique(maintain_order=True).rows()
+    names = [objective for objective, _ in rows]
+    return {objective: run for objective, run in rows if names.count(objective) == 1}

@@ -1,8 +1,8 @@
-"""What a finding measures: effects over paired seeds, each judged by one rule, and the curves of its figure.
+"""Findings: effects over paired seeds, their verdicts, and the curves of their figures.
 
-A finding names one **primary** effect, and its verdict comes from that alone. The primaries of a reproduction are
-judged together: with m of them, each has the interval of level 1 - (1 - confidence) / m (Bonferroni), so that the
-chance of even one wrong "yes" or "no" is at most 1 - confidence. All other effects are shown at the plain level.
+Each finding is judged by its **primary** effect. With m primary effects in a reproduction, each has an interval of
+level 1 - (1 - confidence) / m (Bonferroni), so that the probability of any wrong "yes" or "no" is at most
+1 - confidence. All other effects are shown at the uncorrected level.
 """
 
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ ABOVE, BELOW = Claim("above"), Claim("below")
 
 @dataclass(frozen=True)
 class Effect:
-    """One measured effect, what is claimed of it, and whether that holds."""
+    """A measured effect and the claim about it."""
 
     measure: str
     estimate: float
@@ -44,17 +44,17 @@ class Effect:
 
     @property
     def holds(self) -> Answer:
-        """The verdict."""
+        """Whether the claim holds."""
         return verdict(self.low, self.high, self.claim)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data."""
+        """Return the effect as `findings.json` holds it."""
         return {**asdict(self), "claim": self.claim._asdict(), "holds": self.holds}
 
 
 @dataclass(frozen=True)
 class Series:
-    """A curve: its name, x, and the mean at each x with its interval; `low` and `high` are empty where unknown."""
+    """A curve: the mean at each x, with its interval if known."""
 
     name: str
     x: list[float]
@@ -65,7 +65,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of a figure. Published panels have a scale of their own: only order and shape compare with ours."""
+    """A panel of a figure. Published panels have their own scale: compare only order and shape."""
 
     title: str
     xlabel: str
@@ -78,7 +78,7 @@ class Panel:
 
 
 class Results:
-    """The finished runs of a reproduction, by spec; `primaries` findings are judged together."""
+    """The finished runs of a reproduction, by spec; `primaries` is the number of primary effects."""
 
     def __init__(self, opened: Callable[[RunSpec], FinishedRun], confidence: float, primaries: int = 1) -> None:
         self._opened, self._confidence, self._primaries = opened, confidence, primaries
@@ -87,16 +87,16 @@ class Results:
         return self._opened(spec)
 
     def level(self, primary: bool = False) -> float:
-        """Return the level of the interval of an effect."""
+        """Return the confidence level of an effect's interval."""
         return 1 - (1 - self._confidence) / self._primaries if primary else self._confidence
 
     def memorization(self, spec: RunSpec, among: RunSpec | None = None) -> list[float]:
-        """Return the mean CLIPMem by seed, over the candidates that both runs trained on."""
+        """Return the mean CLIPMem by seed over the candidates (those in common with the run `among`)."""
         run = self[spec]
         return run.memorization(common(self[among], run) if among else run.uids("candidate"))
 
     def utility(self, spec: RunSpec, metric: str) -> list[float]:
-        """Return a utility metric of f by seed; [] where it was not measured."""
+        """Return a utility metric of f by seed; [] if not measured."""
         return self[spec].utility.get(metric, [])
 
     def effect(
@@ -111,11 +111,11 @@ class Results:
         """Measure the mean of `values` minus `base` over paired seeds (minus 0 without a base)."""
         own, level = np.asarray(values, dtype=np.float64), self.level(primary)
         found = paired_test(own, np.zeros_like(own) if base is None else np.asarray(base), level)
-        # differences that are all equal have no interval: a few coarse values that coincide are no certainty
+        # equal differences have no interval: a few coarse values that coincide are not certainty
         return Effect(measure, found.difference, found.low, found.high, claim, len(own), level, primary)
 
     def series(self, name: str, x: Sequence[float | int], values: Sequence[Sequence[float]]) -> Series:
-        """Make a curve of means over seeds with their t intervals, leaving out what was not measured."""
+        """Return a curve of means over seeds with t intervals; levels without values are left out."""
         known = [(at, self.effect("", own, None, ABOVE)) for at, own in zip(x, values, strict=True) if len(own)]
         return Series(
             name,
@@ -127,23 +127,21 @@ class Results:
 
 
 def widened(effect: Effect, low: float | None, high: float | None) -> Effect:
-    """Widen an interval over seeds, which is of these pairs, by that over pairs, which is of these models."""
+    """Join an interval over seeds (for fixed pairs) with one over pairs (for fixed models)."""
     ends = (effect.low, effect.high, low, high)
     known = [end for end in ends if end is not None]
-    return replace(effect, low=min(known), high=max(known)) if len(known) == len(ends) else _open(effect)
-
-
-def _open(effect: Effect) -> Effect:
-    return replace(effect, low=None, high=None)
+    if len(known) < len(ends):
+        return replace(effect, low=None, high=None)
+    return replace(effect, low=min(known), high=max(known))
 
 
 def weakest(measure: str, effects: Sequence[Effect]) -> Effect:
-    """Join effects that must all hold on one side into one: the weakest end of each (an intersection-union test)."""
+    """Combine effects that must all hold on the same side: the weakest of each end (an intersection-union test)."""
     first = effects[0]
     pick = min if first.claim.side == "above" else max
     estimate = pick(one.estimate for one in effects)
     if any(one.low is None or one.high is None for one in effects):
-        return _open(replace(first, measure=measure, estimate=estimate))
+        return replace(first, measure=measure, estimate=estimate, low=None, high=None)
     low, high = (pick(getattr(one, end) for one in effects) for end in ("low", "high"))
     return replace(first, measure=measure, estimate=estimate, low=low, high=high)
 
@@ -157,7 +155,10 @@ def optimum(
     at: int | None = None,
     primary: bool = False,
 ) -> list[Effect]:
-    """Test whether a sweep has its best inside: the best inner level against BOTH ends, one row of values a level."""
+    """Test whether a sweep has an inner optimum: the best inner level against both ends; one row of values per level.
+
+    Without `at`, the level of each seed is chosen by the other seeds.
+    """
     table = np.asarray([list(own) for own in values], dtype=np.float64)
     levels, seeds = table.shape if table.ndim == 2 else (0, 0)
     if levels < 3 or (at is None and seeds < 2):
@@ -183,48 +184,48 @@ def mitigated(
     values, plain = (after / scale).tolist(), (before / scale).tolist()
     claim = Claim("below", size)
     found = [results.effect(f"{name}: relative change of CLIPMem", values, plain, claim, primary=primary)]
-    for metric, words in UTILITIES.items():
+    for metric, label in UTILITIES.items():
         values, plain = results.utility(run, metric), results.utility(base, metric)
         if values and plain:
-            found.append(results.effect(f"{name}: change of {words}", values, plain, ABOVE))
+            found.append(results.effect(f"{name}: change of {label}", values, plain, ABOVE))
     return found
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a finding may look at: the scale and the recipe of the base study."""
+    """The scale and the recipe of the base study."""
 
     scale: Scale
     base: Recipe
 
 
 class Finding(ABC):
-    """A published finding, or a question that reviewers asked; it computes nothing that finished runs do not hold."""
+    """A published finding, or a question of reviewers, evaluated on finished runs."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     claim: ClassVar[str]
-    published: ClassVar[str]  # the published numbers and their reading error; "" where nothing was published
-    limits: ClassVar[str] = ""  # what it cannot show here
+    published: ClassVar[str]  # the published numbers and their reading error; "" if nothing was published
+    limits: ClassVar[str] = ""
 
     @abstractmethod
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """Name the runs that it needs."""
+        """Return the runs it needs, by name."""
 
     @abstractmethod
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """Measure what is claimed: the primary effect first."""
+        """Return the effects, the primary one first."""
 
     @abstractmethod
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """Return the figure's parts, ours first and the published ones after them."""
+        """Return the panels of its figure, the published ones last."""
 
 
 FINDINGS: Registry[Finding] = Registry("finding", Finding)  # pyright: ignore[reportAbstractUsage]
 
 
 def holds(effects: Sequence[Effect]) -> Answer:
-    """Return a finding's verdict: that of its primary effect, and inconclusive where none was measured."""
+    """Return the verdict of the primary effect; inconclusive if it was not measured."""
     primary = [one for one in effects if one.primary]
     return primary[0].holds if primary else "inconclusive"
 
@@ -232,10 +233,9 @@ def holds(effects: Sequence[Effect]) -> Answer:
 def judge(finding: Finding, context: Context, results: Results) -> dict[str, Any]:
     """Return a finding as `findings.json` holds it: claim, verdict, effects, curves."""
     effects = finding.effects(context, results)
-    words = {key: getattr(finding, key) for key in ("title", "claim", "published", "limits")}
     return {
         "finding": finding.name,
-        **words,
+        **{key: getattr(finding, key) for key in ("title", "claim", "published", "limits")},
         "holds": holds(effects),
         "effects": [one.as_dict() for one in effects],
         "panels": [asdict(panel) for panel in finding.panels(context, results)],

@@ -1,9 +1,9 @@
-"""Refuse comparisons that would be unfair, with the reason and both sides; list what differs in the others.
+"""Refuse unfair comparisons, naming both sides, and list the differences of fair ones.
 
-What must be the same as in the baseline: data, split, alignment with its weight and views, seeds, and how often pairs
-were shown. Training more is the simplest way to memorize more and to be more useful, so it must not pass for a method's
-effect. For a run that *removed* pairs "as often" cannot be had in total: either the presentations in all or the passes
-over the pairs that are left must be the same. Memorization is then compared over the candidates that both trained on.
+Data, split, alignment (with weight and views), seeds and presentations must be those of the baseline: training longer
+raises both memorization and utility, and must not pass for the effect of a method. A run that *removed* pairs must have
+either the same presentations in total or the same passes over the remaining pairs; memorization is then compared over
+the candidates that both trained on.
 """
 
 import json
@@ -17,59 +17,54 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import flatten
 from clipmem.store.hashing import json_sha256
 
-# says how results are shown, or how many processes there were
-_NO_MATTER = ("score.confidence", "score.draws", "localize.", "dejavu.", "train.seeds")
+# settings of presentation
+_IRRELEVANT = ("score.confidence", "score.draws", "localize.", "dejavu.", "train.seeds")
 _SHARED = ("uid", "role", "group", "planted", "captions_from")
-# what must be the same: its name, its value, and what to do where it is not
+# what must be the same: name, value, hint
 _RULES: tuple[tuple[str, Callable[[FinishedRun], object], str], ...] = (
     ("data", lambda run: str(run.manifest["data_sha256"])[:16], "Run both recipes on the same data."),
     (
         "alignment",
         lambda run: f"{run.recipe.score.alignment} with weight {run.recipe.score.weight:g}",
-        "Set [score] alignment and weight alike.",
+        "Use the same [score] alignment and weight in both.",
     ),
     (
         "views of the alignment",
         lambda run: f"{run.recipe.embed.views} views, {run.recipe.embed.caption_edits} caption edits",
-        "Set [embed] alike: an alignment over more views is another measure.",
+        "Use the same [embed] in both: the number of views changes the measure.",
     ),
     (
         "evaluation",
         lambda run: {key: value for key, value in flatten(run.recipe).items() if key.startswith("evaluate.")},
-        "Set [evaluate] alike.",
+        "Use the same [evaluate] in both.",
     ),
     ("seeds", lambda run: run.seeds, "Train both with the same train.seeds: runs are compared seed by seed."),
 )
 
 
 def check_fair(baseline: FinishedRun, other: FinishedRun, *, measure: str = "clipmem") -> None:
-    """Refuse a run that does not compare with the baseline; `clipmem_norm` needs one normalizer in both."""
-    for name, value, reason in _RULES:
-        there, here = apart(value(other), value(baseline))
-        _same(baseline, other, name, there, here, reason)
+    """Refuse a run that is not comparable with the baseline; `clipmem_norm` needs the same normalizer in both."""
+    for name, value, hint in _RULES:
+        there, here = differing_entries(value(other), value(baseline))
+        if there != here:
+            raise _refusal(baseline, other, name, there, here, hint)
     _check_split(baseline, other)
     _check_presentations(baseline, other)
-    if measure == "clipmem_norm":
+    if measure == "clipmem_norm" and other.normalizer != baseline.normalizer:
         there, here = f"{other.normalizer:.6g}", f"{baseline.normalizer:.6g}"
-        reason = "Compare clipmem, which has no normalizer."
-        if other.normalizer != baseline.normalizer:
-            raise _refusal(baseline, other, "normalizer of clipmem_norm", there, here, reason)
-
-
-def _same(baseline: FinishedRun, other: FinishedRun, name: str, there: object, here: object, reason: str) -> None:
-    if there != here:
-        raise _refusal(baseline, other, name, there, here, reason)
+        hint = "Compare clipmem, which has no normalizer."
+        raise _refusal(baseline, other, "normalizer of clipmem_norm", there, here, hint)
 
 
 def _refusal(
-    baseline: FinishedRun, other: FinishedRun, name: str, there: object, here: object, reason: str
+    baseline: FinishedRun, other: FinishedRun, name: str, there: object, here: object, hint: str
 ) -> InputError:
-    what = f"run folder {other.place}: other {name}"
-    return InputError(what, got=str(there), expected=f"{here}, as in {baseline.place}", hint=reason)
+    what = f"run folder {other.place}: different {name}"
+    return InputError(what, got=str(there), expected=f"{here}, as in {baseline.place}", hint=hint)
 
 
-def apart(there: object, here: object) -> tuple[object, object]:
-    """Of two mappings keep what differs; return anything else as it is."""
+def differing_entries(there: object, here: object) -> tuple[object, object]:
+    """Reduce two mappings to the entries that differ; return anything else unchanged."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [key for key in {**here, **there} if here.get(key) != there.get(key)]
         return {key: there.get(key) for key in keys}, {key: here.get(key) for key in keys}
@@ -77,7 +72,7 @@ def apart(there: object, here: object) -> tuple[object, object]:
 
 
 def removed(baseline: FinishedRun, other: FinishedRun) -> set[str]:
-    """Return the pairs of the baseline's split that the other run's has not."""
+    """Return the pairs that are in the baseline's split only."""
     return set(baseline.splits["uid"]) - set(other.splits["uid"])
 
 
@@ -92,17 +87,17 @@ def _split_name(splits: pl.DataFrame) -> str:
 
 
 def _check_split(baseline: FinishedRun, other: FinishedRun) -> None:
-    """Let the other split lack pairs that a removal took out of training; what is left must be the same."""
+    """Refuse another split; pairs may have been removed from training, but the rest must be the same."""
     here = baseline.splits
     if removed(baseline, other):
         there = pl.col("uid").is_in(other.splits["uid"].to_list())
         if set(here.filter(~there)["role"]) <= {"shared", "candidate", "independent"}:
             here = here.filter(there)
     if _split_name(here) != _split_name(other.splits):
-        found = _split_name(other.splits), _split_name(baseline.splits)
-        raise _refusal(baseline, other, "split", *found, "Set [split] alike.")
+        names = _split_name(other.splits), _split_name(baseline.splits)
+        raise _refusal(baseline, other, "split", *names, "Use the same [split] in both.")
     if not common(baseline, other):
-        found = f"none of the {len(baseline.uids('candidate')):,} candidates", "some that both trained on"
+        found = f"none of the {len(baseline.uids('candidate')):,} candidates", "candidates that both trained on"
         raise _refusal(baseline, other, "candidates", *found, "Remove fewer pairs.")
 
 
@@ -110,29 +105,31 @@ def _check_presentations(baseline: FinishedRun, other: FinishedRun) -> None:
     fewer = other.pairs < baseline.pairs and other.passes == baseline.passes
     if fewer or other.presentations == baseline.presentations:
         return
-    reason = "Set train.epochs so that both show their pairs as often."
+    hint = "Set train.epochs so that both show their pairs equally often."
     if other.pairs != baseline.pairs:
-        reason = "Set train.epochs so that the presentations in all, or the passes over each pair, are the same."
-    raise _refusal(baseline, other, "number of presentations", _shown(other), _shown(baseline), reason)
+        hint = "Set train.epochs so that the total presentations, or the passes over each pair, are the same."
+    raise _refusal(baseline, other, "number of presentations", _shown(other), _shown(baseline), hint)
 
 
 def _shown(run: FinishedRun) -> str:
-    return f"{run.presentations:,} a model ({run.pairs:,} pairs, {run.passes:.4g} times each)"
+    return f"{run.presentations:,} per model ({run.pairs:,} pairs, {run.passes:.4g} times each)"
 
 
-def differing(baseline: FinishedRun, other: FinishedRun, no_matter: Sequence[str] = _NO_MATTER) -> dict[str, list[Any]]:
-    """Map each setting that differs and may matter to its values in the baseline and in the other run."""
+def differing(
+    baseline: FinishedRun, other: FinishedRun, irrelevant: Sequence[str] = _IRRELEVANT
+) -> dict[str, list[Any]]:
+    """Return the relevant settings that differ, with their values in the baseline and in the other run."""
     here, there = flatten(baseline.recipe), flatten(other.recipe)
     found = {
         key: [here.get(key), there.get(key)]
         for key in {**here, **there}
-        if here.get(key) != there.get(key) and not key.startswith(tuple(no_matter))
+        if here.get(key) != there.get(key) and not key.startswith(tuple(irrelevant))
     }
     return json.loads(json.dumps(found))
 
 
 def notes(baseline: FinishedRun, runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
-    """List what a fair comparison still rests on: removals, other starts, other captions; each a `kind` and numbers."""
+    """Return caveats of a fair comparison (removals, initial weights, captions), each a `kind` and its numbers."""
     found: list[dict[str, Any]] = []
     for run in runs:
         if run.pairs < baseline.pairs:

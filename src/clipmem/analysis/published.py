@@ -1,10 +1,8 @@
-"""Published values, drawn beside a run's own: read off figures, so to about ±0.003, and on another scale than ours.
+"""Published values, to draw next to those of a run. They were read off figures, to about ±0.003.
 
-UnitMem grows with the number of pairs that it is taken over, and these were taken over another set, by towers of 12
-layers, trained on photographs: compare the order and the shape of curves, never their height.
+UnitMem grows with the number of pairs, and these values are for another set of pairs and towers of 12 layers trained on
+photographs: compare the order and shape of curves, never their height.
 """
-
-from itertools import pairwise
 
 # Wang, Dziedzic, Kim, Backes, Boenisch, "Captured by Captions: On Memorization and its Mitigation in CLIP Models",
 # ICLR 2025 (arXiv 2502.07830), mean UnitMem of layers 1 to 12 of ViT-Base image towers, digitized. Their
@@ -19,13 +17,6 @@ ERROR = 0.003
 
 
 def layers_between() -> list[int]:
-    """Return the layers (from 1) in which the published CLIP curve lies between the other two."""
+    """Return the layers (from 1) in which the published CLIP curve is between the other two."""
     rows = zip(UNITMEM["clip"], UNITMEM["supervised"], UNITMEM["simclr"], strict=True)
     return [layer for layer, (clip, *others) in enumerate(rows, start=1) if min(others) < clip < max(others)]
-
-
-def ranges(layers: list[int]) -> str:
-    """Write numbers as ranges."""
-    starts = [n for k, n in enumerate(layers) if k == 0 or layers[k - 1] != n - 1]
-    ends = [a for a, b in pairwise(layers) if b != a + 1] + layers[-1:]
-    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=True)) or "none"

@@ -1,4 +1,4 @@
-"""The runs that findings need: changes to a base study, each under a key; and how large a reproduction is."""
+"""The runs that findings need, as changes to a base study, and the scales of a reproduction."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from clipmem.store.hashing import json_sha256
 
 _SCORES = "mitigate.remove.scores"
 NOISE_LEVELS = (0.0, 0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
-# the base study's layers are compared with those of other objectives: over views that all of them can be asked about
+# layers are compared with those of other objectives, over views that do not depend on the objective
 _LOCALIZED = ("localize.crop=own",)
-# in the hash, and too much for a name
-_UNTOLD = ("split.independent=", "split.external=", "split.planted=0", "embed.")
+# in the hash of a key, but not in its name
+_UNNAMED = ("split.independent=", "split.external=", "split.planted=0", "embed.")
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run: `settings` change the base recipe, and the scores of `parent` say which pairs are removed."""
+    """A run: `settings` change the base recipe; the scores of `parent` determine which pairs are removed."""
 
     settings: tuple[str, ...] = ()
     parent: "RunSpec | None" = None
@@ -27,7 +27,7 @@ class RunSpec:
     cost: float = field(default=1.0, compare=False)
 
     def recipe(self, base: Recipe, place: Callable[["RunSpec"], Path] | None = None) -> Recipe:
-        """Return its whole recipe; `place` gives the folder of the parent, and None leaves the parent's key there."""
+        """Return its whole recipe; `place` maps the parent to its folder (default: its key)."""
         own = [*self.settings]
         if self.parent is not None:
             where = place(self.parent).as_posix() if place else self.parent.key(base)
@@ -35,35 +35,35 @@ class RunSpec:
         return load_recipe(dump_recipe(base), own, origin=f"run {self.slug}")
 
     def key(self, base: Recipe) -> str:
-        """Return the name of its folder: what differs in it, and the start of the hash of its recipe."""
+        """Return the name of its folder: its slug and the start of the hash of its recipe."""
         return _key(self, dump_recipe(base))
 
     @property
     def slug(self) -> str:
-        """A short name that can be read, not necessarily its own: the values that differ from the base."""
-        told = [setting for setting in self.settings if not setting.startswith(_UNTOLD)]
-        words = [re.sub(r"[^\w.]+", "-", setting.split(".", 1)[-1]).strip("-") for setting in told]
+        """A short readable name, not necessarily unique: the values that differ from the base."""
+        named = [setting for setting in self.settings if not setting.startswith(_UNNAMED)]
+        words = [re.sub(r"[^\w.]+", "-", setting.split(".", 1)[-1]).strip("-") for setting in named]
         return "_".join(words)[:80].strip("-_") or "base"
 
 
 @cache
 def _key(spec: RunSpec, base: str) -> str:
-    """Return a run's key; kept, because a recipe takes some milliseconds to check and a finding asks many times."""
+    """Return a run's key; cached, because checking a recipe takes milliseconds and findings ask many times."""
     own, plain = flatten(spec.recipe(load_recipe(base))), flatten(load_recipe(base))
-    # settings that change nothing name the base study itself
+    # settings without effect are the base study itself
     slug = RunSpec().slug if own == plain else spec.slug
     return f"{slug}-{json_sha256(own)[:10]}"
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A size of the reproduction: the base study, its seeds, and how finely each sweep is cut.
+    """A scale of the reproduction: the base study, its seeds, and the levels of each sweep.
 
-    `recipe` names a shipped recipe, which `settings` turn into the base study. Sweeps: `captions` (1 first), `noise`
-    (standard deviations, 0 first), `images` (image noise, the control), `removed` (shares of the candidates, 0 first),
-    `planted` (shares of candidates with wrong captions in the removal study), `widths` of the towers (128 among them;
-    none where there is no grid), `epochs` (passes, 1 first), `shared` (numbers of shared pairs, smallest first).
-    `removal` and `grid` change the base study for those two; `views` are the image views of the SSLMem run.
+    `settings` turn the shipped recipe `recipe` into the base study. Sweeps: `captions` (1 first), `noise` (standard
+    deviations, 0 first), `images` (image noise, the control), `removed` (shares of the candidates, 0 first), `planted`
+    (shares of candidates with wrong captions in the removal study), `widths` of the towers (including 128; empty for no
+    grid), `epochs` (1 first), `shared` (numbers of shared pairs, smallest first). `removal` and `grid` change the base
+    study for those two; `views` is the number of image views of the SSLMem run.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Scale:
     views: int = 5
 
     def base(self, shipped: Recipe, seeds: int | None = None, settings: Sequence[str] = ()) -> Recipe:
-        """Return the recipe of the base study, from the shipped one, with the user's own seeds and settings."""
+        """Return the recipe of the base study, with the user's seeds and settings."""
         own = [*_LOCALIZED, *self.settings, f"train.seeds={list(range(seeds or self.seeds))}", *settings]
         return load_recipe(dump_recipe(shipped), own, origin=f"scale {self.name!r}")
 

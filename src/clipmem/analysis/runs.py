@@ -1,4 +1,4 @@
-"""A finished four-way run as comparisons see it: one number a seed for each measure, and what each model cost."""
+"""A finished four-way run for comparisons: the value of each measure by seed, and the cost of each model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ from clipmem.base.recipes import Recipe
 class FinishedRun:
     """The tables and documents of a finished four-way run.
 
-    `place` names its folder in errors. `records` (what each training did) and `markers` (what it took) are by side and
-    seed; `utility` is that of f, metric → one value a seed. `more` holds tables that few ask for, each read when asked.
+    `place` is its folder, for errors. `records` (`record.json`) and `markers` (time and memory of training) are by side
+    and seed; `utility` maps metrics of f to values by seed. `more` holds functions that read rarely used tables.
     """
 
     name: str
@@ -38,17 +38,17 @@ class FinishedRun:
 
     @property
     def presentations(self) -> int:
-        """How often a pair was shown to a model, over the whole training."""
+        """Number of pairs shown to a model over the whole training, with repetition."""
         return int(next(iter(self.records.values()))["presentations"])
 
     @property
     def pairs(self) -> int:
-        """Pairs that a model trains on."""
+        """Number of pairs that a model trains on."""
         return int(next(iter(self.records.values()))["pairs"])
 
     @property
     def passes(self) -> float:
-        """How often each pair was shown to a model, on average."""
+        """Average number of times a model saw each pair."""
         return self.presentations / self.pairs
 
     def table(self, name: str) -> pl.DataFrame:
@@ -65,7 +65,7 @@ class FinishedRun:
         return set(self.splits.filter("planted")["uid"])
 
     def memorization(self, uids: set[str]) -> list[float]:
-        """Return the mean of A(f) - A(g) over these pairs, one number a seed, in the order of `seeds`."""
+        """Return the mean of A(f) - A(g) over these pairs for each of `seeds`."""
         rows = self.seed_scores.filter(pl.col("uid").is_in(list(uids))).sort("seed", "uid")
         means = dict(rows.group_by("seed").agg((pl.col("f") - pl.col("g")).mean().alias("mean")).iter_rows())
         return [float(means[seed]) for seed in self.seeds]
@@ -77,9 +77,9 @@ class FinishedRun:
 
 
 def utility_by_seed(document: Mapping[str, Any], side: str, seeds: list[int]) -> dict[str, list[float]]:
-    """Take each metric's values by seed out of `evaluate/utility.json`; {} where a seed was not measured."""
+    """Return each metric's values by seed from `evaluate/utility.json`; {} if a seed was not measured."""
     there = document.get("seeds", {}).get(side, [])
-    if not set(seeds) <= set(there):  # of many seeds only the first eight are measured
+    if not set(seeds) <= set(there):  # at most eight seeds are measured
         return {}
     place = [there.index(seed) for seed in seeds]
     return {

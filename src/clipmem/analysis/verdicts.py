@@ -1,4 +1,4 @@
-"""Which side of a value an interval lies on: the one rule behind "above", "below" and "not shown" in every report."""
+"""The side of a value that an interval is on: "above", "below" or "inconclusive"."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ Side = Literal["above", "below", "inconclusive"]
 
 
 def side_of(entry: Mapping[str, Any], of: Number = 0) -> Side:
-    """Return the side of a value on which an entry's interval lies; inconclusive where it holds it or there is none."""
+    """Return the side of `of` that an entry's interval is on; inconclusive if it contains it or there is none."""
     low, high = entry.get("low"), entry.get("high")
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return "inconclusive"
@@ -17,7 +17,7 @@ def side_of(entry: Mapping[str, Any], of: Number = 0) -> Side:
 
 
 def higher_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> Side:
-    """Compare two entries: `a` is above or below `b` where their intervals do not overlap."""
+    """Compare two entries: `a` is above or below `b` if their intervals do not overlap."""
     if None in (a["low"], a["high"], b["low"], b["high"]):
         return "inconclusive"
     return "above" if a["low"] > b["high"] else "below" if a["high"] < b["low"] else "inconclusive"

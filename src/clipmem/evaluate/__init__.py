@@ -1,1 +1,1 @@
-"""Utility of the models: what they can do with pairs that nobody trained on."""
+"""Utility of models on unseen pairs, and Déjà Vu memorization."""

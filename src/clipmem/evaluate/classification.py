@@ -1,7 +1,7 @@
-"""What zero-shot classification and the linear probe share: the rank of the true class, and the metrics made of ranks.
+"""Ranks of the true class and metrics from ranks, for zero-shot classification and the linear probe.
 
-When not to trust it: accuracy speaks for the classes that have many images. With nine tenths of the images in one
-class, always naming that class is right nine times in ten; mean per-class recall is then 1 / classes.
+When not to trust it: accuracy is dominated by frequent classes. With 90% of the images in one class, always predicting
+that class has accuracy 0.9; its mean per-class recall is 1 / classes.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from clipmem.functional.checks import check_not_empty, check_same_length
 
 TOP = (1, 5)
 
-# Equal scores may differ in the last bits of their sums.
+# equal scores may differ by rounding
 _TIE = 1e-12
 
 
@@ -35,16 +35,16 @@ def check_labels(labels: Int[np.ndarray, "n"], classes: int, *, lowest: int = 0)
     outside = np.flatnonzero((labels < lowest) | (labels >= classes))
     got = f"{labels[outside[:1]].tolist()} in row {outside[:1].tolist()}"
     expected = f"class numbers from 0 to {classes - 1}"
-    require(not len(outside), "labels", got, expected, "Number the classes from 0 on.")
+    require(not len(outside), "labels", got, expected, "Number the classes from 0.")
 
 
 def classification_metrics(
     ranks: Float[np.ndarray, "n"], labels: Int[np.ndarray, "n"], classes: int
 ) -> dict[str, float]:
-    """Make the metrics of CLIP_benchmark from ranks.
+    """Compute the metrics of CLIP_benchmark from ranks.
 
-    acc_k = share of the images whose true class has a rank of at most k; `acc5` only where there are 5 classes.
-    mean_per_class_recall = mean of acc1 within each class that has an image.
+    acc_k = share of images whose true class has a rank of at most k (for at least k classes).
+    mean_per_class_recall = mean over classes with images of acc1 within the class.
     """
     check_not_empty("ranks", np.asarray(ranks, dtype=np.float64))
     check_same_length("ranks", len(ranks), "labels", len(labels))
@@ -57,6 +57,6 @@ def classification_metrics(
 
 
 def chance(classes: int) -> dict[str, float]:
-    """Return what naming classes at random is expected to reach: k / classes, and 1 / classes as mean recall."""
+    """Return the metrics expected of random predictions: k / classes, and 1 / classes for the mean recall."""
     found = {f"acc{k}": k / classes for k in TOP if k <= classes}
     return {**found, "mean_per_class_recall": 1 / classes}

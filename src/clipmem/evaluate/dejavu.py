@@ -1,11 +1,11 @@
 """Déjà Vu memorization of a study: f against g (two-model test), and f against text alone (one-model test).
 
-The top gaps have one more control, `floor`: g against the g of another seed on the candidates. Neither saw them, and
-whatever is above 0 there is made by choosing the top.
+The top gaps have a further control, `floor`: g against g of another seed on the candidates. Neither saw them, so any
+gap above 0 is due to selecting the top.
 
-When not to trust it: a prediction can only name what the public images have, and 200 of them are few (the paper takes
-millions). 0.1 % of 200 pairs is one pair. The one-model test measures the text-only reference as well as f: compare its
-candidates with its independent pairs, which f did not see either.
+When not to trust it: predictions are limited to objects of the public images, and a few hundred are few (the paper has
+millions). The one-model test depends on the text-only reference as well as on f: compare its candidates with its
+independent pairs, which f did not see either.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ _CELLS = 4_000_000  # predicted objects counted at a time
 
 @dataclass(frozen=True)
 class Labeled:
-    """The pairs of a study with the objects in their images; every row follows the split table."""
+    """The pairs of a study with the objects in their images, in the order of the split table."""
 
     uids: Sequence[str]
     role: np.ndarray
@@ -42,30 +42,30 @@ class Labeled:
     clipmem: Float64[np.ndarray, " n"]
 
     def where(self, name: str) -> Bool[np.ndarray, " n"]:
-        """Tell which pairs have a role, or are candidates with their own captions (`NOT_PLANTED`)."""
+        """Mark the pairs of a role, or the candidates with their own captions (`NOT_PLANTED`)."""
         return (self.role == "candidate") & ~self.planted if name == NOT_PLANTED else self.role == name
 
 
 class Measured(NamedTuple):
-    """What `evaluate/dejavu.json` holds beside its settings, and the rows of `evaluate/dejavu.parquet`."""
+    """The content of `evaluate/dejavu.json` without settings, and the rows of `evaluate/dejavu.parquet`."""
 
     document: dict[str, Any]
     pairs: pl.DataFrame
 
 
 class _Guess(NamedTuple):
-    """Objects predicted for the pairs of a role, and the distance of each caption's nearest public image."""
+    """Predicted objects of the pairs of a role, and the distance from each caption to the nearest public image."""
 
     objects: Bool[Tensor, "n object"]
     distance: Float64[np.ndarray, " n"]
 
     def of(self, kept: Bool[np.ndarray, " n"]) -> "_Guess":
-        """Return the guesses of some of the pairs."""
+        """Return the predictions for some of the pairs."""
         return _Guess(self.objects[torch.from_numpy(kept)], self.distance[kept])
 
 
 def object_matrix(objects: Sequence[Sequence[str]]) -> tuple[Bool[Tensor, "n object"], list[str]]:
-    """Say which object is in which image; the columns are the names in alphabetical order."""
+    """Return which object is in which image, and the names of the columns in alphabetical order."""
     names = sorted({name for own in objects for name in own})
     column = {name: place for place, name in enumerate(names)}
     matrix = torch.zeros(len(objects), len(names), dtype=torch.bool)
@@ -75,7 +75,7 @@ def object_matrix(objects: Sequence[Sequence[str]]) -> tuple[Bool[Tensor, "n obj
 
 
 def _captions(model: Embeddings) -> Float64[Tensor, "n d"]:
-    """Return the sum of each pair's unit caption embeddings: the direction of their mean."""
+    """Return the sum of each pair's unit caption embeddings."""
     unit = normalize(model.text.double(), name="caption embeddings")
     total = torch.zeros(len(model.image), unit.shape[1], dtype=torch.float64)
     return total.index_add_(0, model.text_pair.long(), unit)
@@ -88,7 +88,6 @@ def _images(model: Embeddings, public: Bool[np.ndarray, " n"]) -> Float64[Tensor
 def _predict(
     rows: Int[Tensor, "q k"], objects: Bool[Tensor, "p object"], settings: DejavuSection
 ) -> Bool[Tensor, "q object"]:
-    """Predict the objects of some queries at a time, so that the counts of all are never held."""
     step = max(1, _CELLS // max(1, objects.shape[1]))
     return torch.cat([predict_objects(part, objects, top=settings.top or None) for part in rows.split(step)])
 
@@ -96,7 +95,6 @@ def _predict(
 def _by_model(
     model: Embeddings, labeled: Labeled, public: Bool[Tensor, "p object"], settings: DejavuSection
 ) -> dict[str, _Guess]:
-    """Predict the objects of every measured pair under one model."""
     captions, images = _captions(model), _images(model, labeled.role == "external")
     found: dict[str, _Guess] = {}
     for role in MEASURED:
@@ -109,7 +107,7 @@ def _by_model(
 def _by_text(
     text: TextNeighbors, labeled: Labeled, public: Bool[Tensor, "p object"], settings: DejavuSection
 ) -> dict[str, Bool[Tensor, "n object"]]:
-    """Predict from the nearest public captions; where there is none, an image without objects stands in."""
+    """Predict from the nearest public captions; a missing one has no objects."""
     padded = torch.cat([public, torch.zeros(1, public.shape[1], dtype=torch.bool)])
     rows, role = torch.from_numpy(text.rows), labeled.role[labeled.role != "external"]
     return {name: _predict(rows[torch.from_numpy(role == name)], padded, settings) for name in MEASURED}
@@ -138,7 +136,7 @@ def measure(
         own = every[torch.from_numpy(where)]
         planted = labeled.planted[labeled.role == "candidate"]
         if (name == NOT_PLANTED and not planted.any()) or (name != "candidate" and not bool(own.any())):
-            continue  # without a candidate that has an object, `dejavu` says so
+            continue  # `dejavu` raises if no candidate has an object
         role = "candidate" if name == NOT_PLANTED else name
         kept = where[labeled.role == role]
         guesses = [of_f[role].of(kept) for of_f in by_f]
@@ -170,13 +168,12 @@ def _about_objects(
     return {
         "names": len(names),
         "candidate_mean": float(own.sum(dim=1).double().mean()),
-        # the largest recall that anybody could reach
+        # the largest possible recall
         "in_public": float((own & public.any(dim=0)).sum() / max(1, int(own.sum()))),
     }
 
 
 def _test(found: Mapping[str, Sequence[DejaVu]], labeled: Labeled, statistics: Statistics) -> dict[str, Any]:
-    """Put the gaps of every role into plain data, and say what the extra objects of the candidates find."""
     roles: dict[str, Any] = {}
     for role, seeds in found.items():
         where = labeled.where(role)
@@ -193,18 +190,17 @@ def _test(found: Mapping[str, Sequence[DejaVu]], labeled: Labeled, statistics: S
 
 def _gaps(seeds: Sequence[DejaVu], groups: np.ndarray, statistics: Statistics, name: str) -> dict[str, Any]:
     own = statistics._replace(seed=derive_seed(statistics.seed, name))
-    sure = dejavu_intervals(seeds, groups, **own._asdict())
+    intervals = dejavu_intervals(seeds, groups, **own._asdict())
     kinds = ("precision", "recall", "f_score")
     top = [
         {"fraction": one.fraction, "pairs": one.pairs, **{kind: getattr(one, kind)._asdict() for kind in kinds}}
-        for one in sure.top
+        for one in intervals.top
     ]
-    gaps = {gap: getattr(sure, gap)._asdict() for gap in ("precision_gap", "recall_gap", "auc_gap")}
+    gaps = {gap: getattr(intervals, gap)._asdict() for gap in ("precision_gap", "recall_gap", "auc_gap")}
     return {**gaps, "top": top}
 
 
 def _agreement(seeds: Sequence[DejaVu], labeled: Labeled, statistics: Statistics) -> dict[str, Any]:
-    """Compare the candidates' extra objects with CLIPMem, and with which of them are planted."""
     kept = np.flatnonzero(labeled.role == "candidate")[seeds[0].kept]
     extra = np.mean([one.extra for one in seeds], axis=0)
     scored = np.isfinite(labeled.clipmem[kept])
@@ -226,13 +222,13 @@ def _floor(
     settings: DejavuSection,
     statistics: Statistics,
 ) -> dict[str, Any] | None:
-    """Gaps at the top of g against the g of the next seed, on the candidates; None with one seed."""
+    """Return top gaps of g against g of the next seed on the candidates; None with one seed."""
     if len(by_g) == 1:
         return None
     where = labeled.role == "candidate"
     own = every[torch.from_numpy(where)]
     guesses = [one["candidate"] for one in by_g]
-    # as many comparisons as seeds, each model once on each side
+    # each model is once on each side
     others = [*guesses[1:], guesses[0]]
     couples = [_compare(own, one, other.objects, settings) for one, other in zip(guesses, others, strict=True)]
     return {"top": _gaps(couples, labeled.group[where], statistics, "floor")["top"]}
@@ -244,7 +240,7 @@ def _rows(
     two: Mapping[str, Sequence[DejaVu]],
     one: Mapping[str, Sequence[DejaVu]],
 ) -> pl.DataFrame:
-    """Return one row a measured pair, sorted by uid, with means over seeds; null where a pair has no object."""
+    """Return one row per measured pair, sorted by uid, with means over seeds; null for pairs without objects."""
     count = every.sum(dim=1).numpy()
     tables: list[pl.DataFrame] = []
     for role in (name for name in two if name != NOT_PLANTED):

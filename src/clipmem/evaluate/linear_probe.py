@@ -1,12 +1,12 @@
-"""The linear probe: how well a linear classifier on the frozen image embeddings names the class of an image.
+"""The linear probe: accuracy of a linear classifier on frozen image embeddings.
 
 L2 logistic regression by scikit-learn (`LogisticRegression`, lbfgs), as in CLIP (Radford et al. 2021, section 3.2 and
-appendix A.3): C is the one that is best on a validation part of the training pairs, and the classifier is then fitted
-to all of them with it. Embeddings are brought to length 1, and each coordinate to mean 0 and standard deviation 1 of
-the pairs that are fitted. Validation is drawn by groups: near-duplicates are never on both sides.
+appendix A.3): C is chosen on a validation part of the training pairs, and the classifier is then fitted to all of them.
+Embeddings are normalized to length 1, and each coordinate to mean 0 and standard deviation 1 over the fitted pairs.
+Validation is drawn by group, so near-duplicates are never on both sides.
 
-When not to trust it: with few training images a class it measures their number more than the embedding. It needs no
-text tower, and says nothing of one. C at an end of its grid means that the grid is too short.
+When not to trust it: with few training images per class it depends more on their number than on the embedding. It does
+not involve the text tower. If C is at an end of its grid, extend the grid.
 """
 
 import warnings
@@ -28,12 +28,12 @@ MEASURE = Measure("linear_probe", "A linear classifier on the frozen image embed
 
 _ITERATIONS = 1000
 _TOLERANCE = 1e-4
-# multiplications of a step from which threads gain: below, waiting for each other makes them ten times slower
+# multiplications per step above which threads help: below, synchronization makes them ten times slower
 _WORTH_THREADS = 2e7
 
 
 class Probe(NamedTuple):
-    """A fitted probe, tested."""
+    """Results of a probe: ranks of the test pairs, C, validation accuracy by C, whether all fits converged."""
 
     ranks: Float64[np.ndarray, "m"]
     c: float
@@ -42,7 +42,7 @@ class Probe(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A fitted classifier: scores of its classes (n, c), the classes' labels, and whether the fit converged."""
+    """A fitted classifier: its score function, the labels of its classes, and whether the fit converged."""
 
     scores: Callable[[Float64[np.ndarray, "n d"]], Float64[np.ndarray, "n c"]]
     classes: Int[np.ndarray, "c"]
@@ -50,23 +50,23 @@ class Fitted(NamedTuple):
 
 
 def fit(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, "n"], c: float, warm: Any = None) -> Fitted:
-    """Fit an L2 logistic regression; its scores have a column a class in the order of their numbers.
+    """Fit an L2 logistic regression, whose scores have one column per class in the order of labels.
 
-    It minimizes C Σ_i -log softmax(W x_i + b)_{y_i} + ½ ||W||² over W and b, b unpenalized; with two classes the
-    binary form, C Σ_i log(1 + exp(-y_i (w·x_i + b))) + ½ ||w||². Scores are W x + b, up to a constant an image. The
-    estimator `warm` starts where its last fit ended.
+    It minimizes C Σ_i -log softmax(W x_i + b)_{y_i} + ½ ||W||² over W and b, b unpenalized; for two classes the binary
+    form, C Σ_i log(1 + exp(-y_i (w·x_i + b))) + ½ ||w||². Scores are W x + b, up to a constant per image. The estimator
+    `warm` starts from its last fit.
     """
-    from sklearn.exceptions import ConvergenceWarning  # slow to import, and only needed here
-    from threadpoolctl import threadpool_limits  # sees what is loaded: after it
+    from sklearn.exceptions import ConvergenceWarning  # slow to import
+    from threadpoolctl import threadpool_limits  # after the libraries that it limits
 
     classes = np.unique(labels)
-    if len(classes) == 1:  # nothing to tell apart: scikit-learn refuses
+    if len(classes) == 1:  # refused by scikit-learn
         return Fitted(_same_score, classes, True)
     model = (_estimator() if warm is None else warm).set_params(C=c)
     small = features.size * len(classes) < _WORTH_THREADS
-    with warnings.catch_warnings(record=True) as said, threadpool_limits(1 if small else None, user_api="blas"):
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits(1 if small else None, user_api="blas"):
         warnings.simplefilter("always", ConvergenceWarning)
-        # a few images of many classes are few images, and no regression
+        # many classes for the number of images are no sign of a regression problem
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         model.fit(features, labels)
     coefficients, intercept = model.coef_.copy(), model.intercept_.copy()
@@ -75,7 +75,7 @@ def fit(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, "n"], c: flo
         values = x @ coefficients.T + intercept
         return np.hstack([-values, values]) if len(classes) == 2 else values
 
-    return Fitted(scores, classes, not any(issubclass(one.category, ConvergenceWarning) for one in said))
+    return Fitted(scores, classes, not any(issubclass(one.category, ConvergenceWarning) for one in caught))
 
 
 def _same_score(x: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n 1"]:
@@ -89,14 +89,14 @@ def _estimator() -> Any:
 
 
 def _scaling(features: Float64[np.ndarray, "n d"]) -> Callable[[Float64[np.ndarray, "n d"]], Any]:
-    # not StandardScaler: a coordinate that does not vary, but for rounding, tells nothing and must not be blown up
+    # not StandardScaler: it would amplify the rounding errors of constant coordinates
     mean, sd = features.mean(axis=0), features.std(axis=0)
     sd = np.where(sd > 1e-9, sd, 1.0)
     return lambda x: (x - mean) / sd
 
 
 def validation_part(groups: Int[np.ndarray, "n"], share: float, *, seed: int) -> Bool[np.ndarray, "n"]:
-    """Draw whole groups at random until they have at least `share` of the pairs; one group is always left."""
+    """Draw random groups until they have at least `share` of the pairs, leaving at least one group."""
     names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     expected = "at least 2, to fit on one part and choose C on the other"
     require(len(names) >= 2, "groups", f"{len(names)} group of pairs", expected, "Use more pairs.")
@@ -139,7 +139,6 @@ def linear_probe(
 
 
 def _columns(classes: Int[np.ndarray, "c"], labels: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-    """Return the column of each label; -1 where there is none."""
     place = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
     return np.where(classes[place] == labels, place, -1)
 
@@ -147,8 +146,8 @@ def _columns(classes: Int[np.ndarray, "c"], labels: Int[np.ndarray, "n"]) -> Int
 def _choose(
     fitted: Any, labels: Any, validation: Any, truth: Any, grid: Sequence[float]
 ) -> tuple[list[float], int, bool]:
-    """Return acc1 on validation for each C, the place of the best, and whether all fits converged."""
-    # each fit starts where that with the next smaller C ended
+    """Return the validation acc1 for each C, the index of the best, and whether all fits converged."""
+    # each fit starts from that with the next smaller C
     model, scaling = _estimator(), _scaling(fitted)
     x, held = scaling(fitted), scaling(validation)
     accuracies: list[float] = []

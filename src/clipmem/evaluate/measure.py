@@ -1,10 +1,10 @@
-"""What a measure of utility says of itself, for whoever shows or compares it."""
+"""Declaration of a utility measure."""
 
 from typing import NamedTuple
 
 
 class Measure(NamedTuple):
-    """A measure: the name that its metrics begin with, what it is in one line, and what its values mean."""
+    """A measure: the prefix of its metrics, a one-line summary, its range and direction."""
 
     name: str
     summary: str

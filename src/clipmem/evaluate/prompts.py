@@ -1,7 +1,7 @@
-"""Class names and the sentences they are put into: the prompts of zero-shot classification.
+"""Prompts of zero-shot classification: class names and templates.
 
-When not to trust a default: a class without a name in the file is called by its label, with spaces for `-` and `_`. A
-label such as `n01440764` is no name: give a file.
+By default a class is named by its label, with spaces for `-` and `_`. For labels such as `n01440764`, give a file of
+class names.
 """
 
 import json
@@ -14,7 +14,7 @@ from clipmem.base.require import require
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.user_tables import read_table
 
-# plain words first: a model of a small study has seen captions, and few of them are sentences about photos
+# the plain name comes first: few captions of a small study are sentences about photos
 TEMPLATES = ("{}", "a photo of a {}.", "a picture of a {}.")
 _HOLES = ("{}", "{c}")
 _NAMES = "class names"
@@ -31,7 +31,7 @@ class Prompts(NamedTuple):
 
 
 def make_prompts(labels: Sequence[str], names: Mapping[str, Sequence[str]] | None, templates: Sequence[str]) -> Prompts:
-    """Put the names of each class into each template."""
+    """Insert the names of each class into each template."""
     there = sorted(set(labels) - {""})
     if names is None:
         names = {label: [label.replace("-", " ").replace("_", " ")] for label in there}
@@ -50,31 +50,31 @@ def make_prompts(labels: Sequence[str], names: Mapping[str, Sequence[str]] | Non
 
 
 def _fill(template: str, name: str) -> str:
-    # no str.format: a template is a user's text, and braces in it may mean anything
+    # not str.format: templates are user input with arbitrary braces
     return template.replace("{c}", name).replace("{}", name)
 
 
 def check_templates(templates: Sequence[Any], where: str) -> list[str]:
-    """Return templates, each a text with a place for the name."""
+    """Check that each template has a placeholder for the name, and return the templates."""
     require(templates, where, "no template", "at least one", f"For example: {_EXAMPLE}")
     for template in templates:
         usable = isinstance(template, str) and any(hole in template for hole in _HOLES)
-        expected = "sentences with {} or {c} where the class name stands"
+        expected = "sentences with {} or {c} for the class name"
         require(usable, where, shorten(template), expected, f"For example: {_EXAMPLE}")
     return [*templates]
 
 
 def read_templates(path: Path) -> list[str]:
-    """Read templates: a JSON list of texts, or one a line in any other file."""
+    """Read templates from a JSON list, or from the lines of any other file."""
     where = f"templates {path}"
-    text = _read(path, where, "one template a line, or a JSON list")
+    text = _read(path, where, "one template per line, or a JSON list")
     found: Any = _json(text, where) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
     require(isinstance(found, list), where, shorten(found), "a list of texts", f"As in [{_EXAMPLE!r}].")
     return check_templates(found, where)
 
 
 def read_classnames(path: Path) -> dict[str, list[str]]:
-    """Read the names of classes."""
+    """Read class names by label, from JSON or CSV."""
     where = f"{_NAMES} {path}"
     if path.suffix.lower() == ".csv":
         found: Any = {}
@@ -97,8 +97,8 @@ def _read(path: Path, where: str, expected: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        got = f"a file that does not read ({shorten(str(error))})" if path.is_file() else "no such file"
-        hint = "Check the path: a relative one starts at the working directory."
+        got = f"an unreadable file ({shorten(str(error))})" if path.is_file() else "no such file"
+        hint = "Check the path: relative paths start at the working directory."
         raise InputError(where, got=got, expected=expected, hint=hint) from error
 
 

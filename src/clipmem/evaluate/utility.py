@@ -1,7 +1,7 @@
 """Utility of a set of models on one set of test pairs: zero-shot classification, linear probe, retrieval.
 
-When not to trust it: what a metric is worth hangs on the test pairs. On 200 of them an accuracy has an interval of
-about ±7 points. Pairs of another domain than the training pairs measure the step between domains. See docs/utility.md.
+When not to trust it: results depend on the test pairs. With 200 of them, an accuracy has an interval of about ±7
+points. Pairs of another domain than the training pairs measure the shift between domains. See docs/utility.md.
 """
 
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ FEATURES = "unit length, then mean 0 and standard deviation 1 of each coordinate
 
 @dataclass(frozen=True)
 class TestPairs:
-    """What models are tested on, and what a probe is trained on; rows are those of the embeddings."""
+    """Test pairs of models and training pairs of the probe, in the order of the embeddings."""
 
-    __test__ = False  # no test, whatever pytest thinks of the name
+    __test__ = False  # not a test for pytest
 
     labels: Int[np.ndarray, "n"]
     groups: Int[np.ndarray, "n"]
@@ -42,7 +42,7 @@ class TestPairs:
 
     @property
     def tested(self) -> Bool[np.ndarray, "n"]:
-        """The test pairs that have a label."""
+        """The labeled test pairs."""
         return self.test & (self.labels >= 0)
 
     @property
@@ -52,13 +52,13 @@ class TestPairs:
 
     @property
     def trained(self) -> Bool[np.ndarray, "n"]:
-        """The pairs of the probe that have a label."""
+        """The labeled training pairs of the probe."""
         return self.train & (self.labels >= 0)
 
 
 @dataclass
 class Measured:
-    """What was measured of one model, until all are summarized; small: no embedding of a training pair is kept."""
+    """Measurements of one model; it holds no embeddings of training pairs."""
 
     seed: int
     presentations: int | None
@@ -69,7 +69,7 @@ class Measured:
 
 @dataclass
 class Utility:
-    """Collects models one after the other, then summarizes them."""
+    """Measures models one by one, then summarizes them."""
 
     pairs: TestPairs
     settings: EvaluateSection
@@ -117,7 +117,7 @@ class Utility:
         )
 
     def document(self, found: dict[str, Any] | None) -> dict[str, Any]:
-        """Summarize all models."""
+        """Return the content of `evaluate/utility.json`."""
         pairs = self.pairs
         metrics: dict[str, dict[str, Any]] = {}
         for side, models in self.models.items():
@@ -173,7 +173,6 @@ class Utility:
         return {f"{task}_{name}": value for name, value in found.items()}
 
     def _probe(self) -> dict[str, Any]:
-        """Describe the probes: what they were fitted to, C and whether they converged, and the commonest class."""
         pairs = self.pairs
         train, test = pairs.labels[pairs.trained], pairs.labels[pairs.probed]
         commonest = int(np.bincount(train).argmax())
@@ -190,7 +189,7 @@ class Utility:
 
 
 def only(embeddings: Embeddings, kept: Bool[np.ndarray, "n"]) -> Embeddings:
-    """Return the embeddings of some pairs, images in their first view, as copies that let go of the others."""
+    """Return copies of the embeddings of some pairs, with the first view of each image."""
     place = torch.from_numpy(np.cumsum(kept) - 1)
     pair = embeddings.text_pair.long()
     captions = torch.from_numpy(kept)[pair]
@@ -209,24 +208,24 @@ def why_not(
     unlabeled: str,
     text: str = "",
 ) -> dict[str, str]:
-    """Say which tasks cannot be measured, and why."""
+    """Return the tasks that cannot be measured, with the reason."""
     reason = ""
     if not (test & (labels >= 0)).any():
         reason = unlabeled
     elif classes < 2:
-        reason = "there is one class only, and nothing to tell apart"
+        reason = "there is only one class"
     known = train & (labels >= 0)
     trained, n = len(np.unique(labels[known])), int(known.sum())
     of_probe = (
         (trained < 2, f"{n} pairs to train on have fewer than 2 classes"),
-        # a column of names or numbers of pairs, or far too few pairs
+        # labels that identify pairs, or too few pairs
         (2 * trained > n, f"{n} pairs to train on have {trained} classes, fewer than two pairs a class"),
-        (len(np.unique(groups[known])) < 2, "the pairs to train on are one group, and C needs another to be chosen on"),
+        (len(np.unique(groups[known])) < 2, "the pairs to train on are one group, and choosing C needs a second one"),
         (not (test & ~train & (labels >= 0)).any(), "no labeled pair is left to test on"),
     )
-    probe = reason or next((said for applies, said in of_probe if applies), "")
+    probe = reason or next((text for applies, text in of_probe if applies), "")
     why = {"zero_shot": reason or text, "linear_probe": probe, "retrieval": text}
-    return {task: said for task, said in why.items() if said}
+    return {task: reason for task, reason in why.items() if reason}
 
 
 def tested_pairs(
@@ -237,7 +236,7 @@ def tested_pairs(
     train: Bool[np.ndarray, "n"],
     **reasons: str,
 ) -> TestPairs:
-    """Number the labels of pairs ("" for none), and say of every task that is not measured why (see `why_not`)."""
+    """Return test pairs with numbered labels ("" for none) and the reasons of `why_not`."""
     classes = prompts.classes if prompts else []
     labels = class_numbers(names if prompts else [""] * len(names), classes)
     return TestPairs(
@@ -246,7 +245,7 @@ def tested_pairs(
 
 
 def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> Int[np.ndarray, "n"]:
-    """Number labels by their place in `classes`; -1 where a label is empty."""
+    """Return the index of each label in `classes`; -1 for empty labels."""
     place = {name: k for k, name in enumerate(classes)}
     for label in set(labels) - {"", *place}:
         require_one_of("labels", label, classes)

@@ -1,8 +1,8 @@
-"""The scores and their statistics as pure functions, without files or state: `clipmem.functional.*`.
+"""Scores and their statistics as pure functions.
 
-Scores take torch tensors on any device that has float64; statistics take numpy arrays of the scores. Any floating dtype
-goes in; all arithmetic is float64; what comes out is float64, except that `normalize` gives back the dtype it got. What
-is undefined is None as a single number and NaN in an array; the docstrings say when. Wrong input raises `InputError`.
+Scores take torch tensors on any device with float64; statistics take numpy arrays of scores. Any floating dtype is
+accepted; arithmetic and results are float64, except that `normalize` keeps the dtype of its input. An undefined number
+is None, or NaN in an array; the docstrings say when. Invalid input raises `InputError`.
 """
 
 from clipmem.functional.alignment import AlignmentParts, BankMeans, alignment, alignment_parts, alignment_parts_against
@@ -44,7 +44,7 @@ from clipmem.functional.resampling import InOutMeans, ModelInterval, in_out_mean
 from clipmem.functional.similarity import normalize, pair_means
 from clipmem.functional.sslmem import text_view_distance, view_distance
 from clipmem.functional.unitmem import ClassMemState, UnitMem, UnitMemState, nonnegative, unitmem
-from clipmem.functional.verdict import Claim, all_hold, verdict
+from clipmem.functional.verdict import Claim, verdict
 
 __all__ = [
     "AlignmentParts",
@@ -72,7 +72,6 @@ __all__ = [
     "alignment",
     "alignment_parts",
     "alignment_parts_against",
-    "all_hold",
     "auroc",
     "class_probability",
     "clipmem",

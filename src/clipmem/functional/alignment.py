@@ -1,12 +1,12 @@
-"""The alignment score: how well a model matches an image with its captions, above anything else.
+"""The alignment score: how well a model matches an image with its captions, compared with other pairs.
 
 A(m; I, T) = mean_{a,k} sim(m(I_a), m(T_k)) - w [ mean_{a,j} sim(m(I_a), m(t_j)) + mean_{k,j} sim(m(i_j), m(T_k)) ]
 
 with views I_a, captions T_k and a held-out bank of N pairs (i_j, t_j) that no compared model trained on (design,
 section 2).
 
-Do not compare alignments of models that were given different banks, views or captions, and do not read a single
-alignment as memorization: an easy pair aligns under every model. Only the difference of two models says something.
+Do not compare alignments over different banks, views or captions. A single alignment is not memorization: an easy pair
+aligns under every model. Only the difference between two models is informative.
 """
 
 from math import isfinite
@@ -23,13 +23,7 @@ _ENLARGE = "Enlarge the bank: a pair is never in its own bank."
 
 
 class AlignmentParts(NamedTuple):
-    """The three means of the alignment score, float64, each in [-1, 1], shape (n,).
-
-    Attributes:
-        positive: ū·v̄, the pair's images with the pair's captions.
-        image_bank: ū·t̄, the pair's images with the bank's captions.
-        text_bank: ī·v̄, the bank's images with the pair's captions.
-    """
+    """The three means of the alignment score, ū·v̄, ū·t̄ and ī·v̄, float64, each in [-1, 1], shape (n,)."""
 
     positive: Float[Tensor, "n"]
     image_bank: Float[Tensor, "n"]
@@ -37,7 +31,7 @@ class AlignmentParts(NamedTuple):
 
 
 def _check_member(member: Int[Tensor, "rows"], n: int, bank: int) -> None:
-    """Check which of n pairs are which of the bank's pairs (-1: none), and that no pair has only itself as its bank."""
+    """Check each pair's row in the bank (-1: none), and that no pair is the whole bank."""
     hint = "Give each pair its row in the bank, or -1."
     require(len(member) == n, "member", f"{len(member)} values for {n} pairs", "one value a pair", hint)
     check_index("member", member, -1, bank, hint)
@@ -55,23 +49,23 @@ def alignment_parts(
 ) -> AlignmentParts:
     """Compute the parts of the alignment score from pair means, in O((n + N) d).
 
-    positive = ū·v̄, image_bank = ū·t̄, text_bank = ī·v̄, where t̄ and ī are means over the bank's pairs (each
-    pair weighs the same however many captions it has). A pair that is itself in the bank is left out of its
-    own bank: ū·t̄ becomes (N ū·t̄ - ū·t_own) / (N - 1).
+    positive = ū·v̄, image_bank = ū·t̄, text_bank = ī·v̄, where t̄ and ī are means over the bank's pairs (each pair has
+    the same weight, whatever its number of captions). A pair in the bank is excluded from its own bank: ū·t̄ becomes
+    (N ū·t̄ - ū·t_own) / (N - 1).
 
     Args:
         image: ū of the pairs, from `pair_means`, shape (n, d).
         text: v̄ of the pairs, shape (n, d).
         bank_image: ū of the bank's pairs, shape (N, d), N >= 1.
         bank_text: v̄ of the bank's pairs, shape (N, d).
-        member: Row of each pair in the bank, or -1 where it is not in it, shape (n,). None: no pair is.
+        member: Row of each pair in the bank, -1 if it is not in the bank, shape (n,). None: no pair is.
 
     Returns:
         The parts, float64, each in [-1, 1], shape (n,).
 
     Raises:
-        InputError: The bank is empty, or empty once the pair itself is left out; shapes differ; a row is
-            longer than 1 or not finite (it is no mean of unit vectors); `member` is out of range.
+        InputError: The bank is empty, or empty without the pair itself; shapes differ; a row is not finite or longer
+            than 1 (not a mean of unit vectors); `member` is out of range.
 
     Example:
         >>> east, north = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
@@ -101,7 +95,7 @@ def alignment_parts(
 
 
 class BankMeans(NamedTuple):
-    """A bank as far as a score needs it: ī and t̄, the means over its pairs of ū and v̄, and how many pairs it has."""
+    """A bank's means ī and t̄ of ū and v̄ over its pairs, and its number of pairs."""
 
     image: Float[Tensor, "d"]
     text: Float[Tensor, "d"]
@@ -111,13 +105,11 @@ class BankMeans(NamedTuple):
 def alignment_parts_against(
     image: Float[Tensor, "n d"], text: Float[Tensor, "n d"], bank: BankMeans, *, inside: Bool[Tensor, "n"] | None = None
 ) -> AlignmentParts:
-    """Compute the parts of the alignment score against a bank of which only the means are known, in O(n d).
+    """Compute the parts of the alignment score from the means of a bank, in O(n d).
 
-    The parts are those of `alignment_parts`. A pair inside the bank is left out of it: its own row there is the pair
-    itself, so ū·t̄ becomes (N ū·t̄ - ū·v̄) / (N - 1), and ī·v̄ likewise. Each row is computed by itself: the result is
-    bitwise the same however the pairs are cut into blocks.
-
-    Args and errors are those of `alignment_parts`; `inside` marks the pairs that are in the bank, shape (n,).
+    Arguments, result and errors are those of `alignment_parts`; `inside` marks the pairs in the bank, shape (n,). For
+    these, ū·t̄ becomes (N ū·t̄ - ū·v̄) / (N - 1), and ī·v̄ likewise. Rows are computed independently: the result is
+    bitwise the same for any division into blocks.
 
     Example:
         >>> east, north = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
@@ -131,7 +123,7 @@ def alignment_parts_against(
     check_means("text", text, (n, d))
     check_means("bank means", torch.stack([bank.image, bank.text]), (2, d))
     image, text = image.double(), text.double()
-    # not a matrix product: how that adds up a row depends on how many rows there are
+    # not a matrix product: its order of summation depends on the number of rows
     positive = (image * text).sum(dim=-1)
     image_bank = (image * bank.text.double()).sum(dim=-1)
     text_bank = (text * bank.image.double()).sum(dim=-1)
@@ -147,12 +139,11 @@ def alignment_parts_against(
 def alignment(parts: AlignmentParts, *, weight: float = 1.0) -> Float[Tensor, "n"]:
     """Combine the parts into the alignment score.
 
-    A = positive - w (image_bank + text_bank) (design, section 2). Higher is better aligned; the range is [-1
-    - 2w, 1 + 2w].
+    A = positive - w (image_bank + text_bank) (design, section 2), in [-1 - 2w, 1 + 2w]. Higher is better aligned.
 
     Args:
         parts: From `alignment_parts`, each of shape (n,).
-        weight: w >= 0. 1 is the definition; 0 leaves the plain similarity of the pair; 1/2 is an option.
+        weight: w >= 0. 1 is the definition; 0 gives the plain similarity of the pair.
 
     Returns:
         Alignment of each pair, float64, shape (n,).

@@ -1,4 +1,4 @@
-"""Checks that the formulas share: finite numbers, rows in order, lengths that agree, a confidence that is one."""
+"""Checks of the arguments of formulas."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from torch import Tensor
 from clipmem.base.errors import InputError
 from clipmem.base.require import require
 
-_LONGEST = 1.01  # a mean of unit vectors is never longer than 1; the rest is for embeddings stored in half precision
+_LONGEST = 1.01  # a mean of unit vectors has length <= 1; the margin is for half precision
 
 
 def as_finite(name: str, values: Any) -> Float64[np.ndarray, "..."]:
-    """Return `values` as a float64 array; raise an `InputError` where one is not finite."""
+    """Return `values` as a float64 array; raise an `InputError` if one is not finite."""
     array = np.asarray(values, dtype=np.float64)
     wrong = ~np.isfinite(array)
     if wrong.any():
         got = (
             f"{int(wrong.sum())} of {array.size} values not finite, the first at index {np.argwhere(wrong)[0].tolist()}"
         )
-        hint = "Leave those pairs out, or look at why they have no score."
+        hint = "Leave out those pairs, or find out why they have no score."
         raise InputError(name, got=got, expected="finite numbers", hint=hint)
     return array
 
@@ -37,18 +37,18 @@ def check_draws(draws: int) -> None:
 
 
 def check_same_length(name: str, length: int, other_name: str, other_length: int) -> None:
-    """Raise an `InputError` that names both unless the lengths are equal."""
+    """Raise an `InputError` unless the lengths are equal."""
     got, hint = f"{length} and {other_length} values", "Join both on the pairs' uid first."
     require(length == other_length, f"{name} and {other_name}", got, "one value a pair in both", hint)
 
 
 def check_not_empty(name: str, values: Float64[np.ndarray, "..."]) -> None:
-    """Raise an `InputError` that names the values unless there is at least one."""
+    """Raise an `InputError` unless there is at least one value."""
     require(values.size > 0, name, "no value", "at least one", "Check which pairs were selected.")
 
 
 def check_rows(name: str, wrong: Bool[Tensor, "n"], kind: str, expected: str, hint: str) -> None:
-    """Raise an `InputError` that counts the wrong rows and names the first, if there is one."""
+    """Raise an `InputError` with the number of wrong rows and the first of them, if there are any."""
     if bool(wrong.any()):
         got = f"{int(wrong.sum())} of {wrong.numel()} rows {kind}, the first in row {int(torch.nonzero(wrong)[0])}"
         raise InputError(name, got=got, expected=expected, hint=hint)
@@ -63,10 +63,10 @@ def check_index(name: str, index: Int[Tensor, "n"], low: int, stop: int, hint: s
 
 
 def check_means(name: str, means: Float[Tensor, "..."], shape: tuple[int, ...]) -> None:
-    """Raise an `InputError` unless these are means of unit vectors, of the given shape."""
+    """Raise an `InputError` unless these are means of unit vectors of the given shape."""
     got = f"shape {tuple(means.shape)}"
     require(means.shape == shape, name, got, f"shape {shape}", "Take images, captions, and bank from the same model.")
-    # written so that NaN is caught too: no comparison with NaN holds
+    # negated, so that NaN is caught too
     wrong = ~(torch.linalg.vector_norm(means.double(), dim=-1) <= _LONGEST)
-    hint = "Make them with clipmem.functional.pair_means."
+    hint = "Compute them with clipmem.functional.pair_means."
     check_rows(name, wrong, "not finite or longer than 1", "means of unit vectors", hint)

@@ -1,17 +1,15 @@
-"""Groups and conditions compared: is one higher, by how much, how surely, and how surely among many such tests.
+"""Comparisons of groups of pairs and of conditions, and correction for multiple tests.
 
-Numpy float64 arrays in, single numbers out (`holm`: an array); any floating dtype on the way in. What is undefined is
-None, never NaN: each function says when. Student's and Welch's tests are written out here because scipy's give NaN or
-warn on constant scores; the rank tests are scipy's.
+An undefined number is None; the docstrings say when. The t tests are implemented here because scipy's give NaN or warn
+on constant scores; the rank tests are scipy's.
 
-`compare_groups` is for two groups of pairs within a study. It takes the pairs as independent draws. Pairs share their
-models and may come in groups of near-duplicates, so a p-value is too small when either matters: put `crossed_mean`
-and the noise floor beside it. With thousands of pairs every difference is significant: read the difference, Hedges' g
-and the superiority.
+`compare_groups` compares two groups of pairs of a study as independent draws. Pairs share their models and may have
+near-duplicates, so its p-values can be too small: also report `crossed_mean` and the noise floor. With thousands of
+pairs every difference is significant: read the difference, Hedges' g and the superiority.
 
-`paired_test` is for one number a seed under two conditions (mean CLIPMem, recall): training with the same seed under
-both removes what the seed contributes. Few seeds decide little: with K seeds the Wilcoxon p-value is at least 2 / 2^K
-(0.25 for three, 0.0625 for five), whatever the effect. Read the difference and its interval.
+`paired_test` compares two conditions with one number per seed each (mean CLIPMem, recall); pairing removes the effect
+of the seed. With K seeds the Wilcoxon p-value is at least 2 / 2^K (0.25 for three, 0.0625 for five), whatever the
+effect: read the difference and its interval.
 """
 
 from typing import Any, NamedTuple
@@ -25,7 +23,7 @@ from clipmem.functional.checks import as_finite, check_confidence, check_not_emp
 
 
 class Welch(NamedTuple):
-    """Difference of two means with its interval, and Welch's test; None where undefined (see `welch`)."""
+    """Difference of two means with its interval, and Welch's test; None if undefined (see `welch`)."""
 
     difference: float
     low: float | None
@@ -36,7 +34,7 @@ class Welch(NamedTuple):
 
 
 class GroupComparison(NamedTuple):
-    """All comparisons of two groups; the fields are named as in summary.json. None where undefined."""
+    """Comparisons of two groups, named as in summary.json; None if undefined."""
 
     difference: float
     low: float | None
@@ -51,7 +49,7 @@ class GroupComparison(NamedTuple):
 
 
 class PairedTest(NamedTuple):
-    """Mean difference and interval, paired t test, Wilcoxon's test and effect size; None where undefined."""
+    """Mean difference and interval, paired t test, Wilcoxon test and effect size; None if undefined."""
 
     difference: float
     low: float | None
@@ -73,7 +71,7 @@ def _two_groups(
 
 
 def _variance(values: Float64[np.ndarray, "n"]) -> float:
-    """Sample variance; exactly 0 for equal values, which rounding in the mean would otherwise hide."""
+    """Sample variance, exactly 0 for equal values despite rounding in the mean."""
     return 0.0 if values.min() == values.max() else float(values.var(ddof=1))
 
 
@@ -89,8 +87,8 @@ def welch(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"], confidence: floa
         confidence: Coverage of the interval of the difference.
 
     Returns:
-        The difference ā - b̄, its interval, t, df and the two-sided p-value. All but the difference are None when a
-        group has fewer than two scores, or when both groups are constant: nothing then says how sure the difference is.
+        The difference ā - b̄, its interval, t, df and the two-sided p-value. All but the difference are None if a group
+        has fewer than two scores, or if both groups are constant.
 
     Raises:
         InputError: A group is empty, a score is not finite, or the confidence is not between 0 and 1.
@@ -109,7 +107,7 @@ def welch(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"], confidence: floa
     variance = part_a + part_b
     if variance == 0:
         return Welch(difference, None, None, None, None, None)
-    # As shares of the sum, so that tiny variances do not vanish when squared.
+    # as shares of the sum: squares of tiny variances would vanish
     share_a, share_b = part_a / variance, part_b / variance
     df = 1 / (share_a**2 / (len(a) - 1) + share_b**2 / (len(b) - 1))
     low, high, t, p = _student(difference, variance**0.5, df, confidence)
@@ -117,27 +115,26 @@ def welch(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"], confidence: floa
 
 
 def _student(mean: float, stderr: float, df: int | float, confidence: float) -> tuple[float, float, float, float]:
-    """Return low, high, t and the two-sided p of a mean against 0."""
     half, t = float(stats.t.ppf((1 + confidence) / 2, df)) * stderr, mean / stderr
     return mean - half, mean + half, t, float(2 * stats.t.sf(abs(t), df))
 
 
 def _hedges(df: int) -> float:
-    """Correct a standardized difference for small groups: J(v) = Γ(v/2) / (sqrt(v/2) Γ((v-1)/2)) (Hedges 1981)."""
+    """Return the small-sample correction J(v) = Γ(v/2) / (sqrt(v/2) Γ((v-1)/2)) (Hedges 1981)."""
     return float(np.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / np.sqrt(df / 2))
 
 
 def _u(a: Float64[np.ndarray, "n"], b: Float64[np.ndarray, "m"]) -> float:
-    """Count the couples with a above b, ties as a half: the rank sum of `a` less its least possible value."""
+    """Return the Mann-Whitney U of `a`: the number of couples with a above b, ties counted as a half."""
     ranks = stats.rankdata(np.concatenate([a, b]))
     return float(ranks[: len(a)].sum() - len(a) * (len(a) + 1) / 2)
 
 
 def hedges_g(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> float | None:
-    """Express the difference of means in pooled standard deviations, corrected for small groups.
+    """Return the difference of means in pooled standard deviations, corrected for small groups.
 
-    g = J (ā - b̄) / s, s² = [(n-1) s_a² + (m-1) s_b²] / v, v = n + m - 2, J = Γ(v/2) / (sqrt(v/2) Γ((v-1)/2))
-    (Hedges 1981). None where both groups are constant, or with fewer than four scores in all (J needs v > 1).
+    g = J(v) (ā - b̄) / s, s² = [(n-1) s_a² + (m-1) s_b²] / v, v = n + m - 2, J(v) = Γ(v/2) / (sqrt(v/2) Γ((v-1)/2))
+    (Hedges 1981). None if both groups are constant, or with fewer than four scores in total (J needs v > 1).
     """
     a, b = _two_groups(a, b)
     df = len(a) + len(b) - 2
@@ -150,7 +147,7 @@ def hedges_g(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> float | No
 
 
 def superiority(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> float:
-    """Probability that a score of `a` is higher than one of `b`, ties as a half.
+    """Return the probability that a score of `a` is higher than one of `b`, ties counted as a half.
 
     P(a > b) + ½ P(a = b) = U / (n m) (Vargha & Delaney 2000). It is the AUROC of the score as a detector of `a`.
 
@@ -159,7 +156,7 @@ def superiority(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> float:
         b: Scores of the second group, shape (m,).
 
     Returns:
-        A number in [0, 1]; 1/2 when neither is higher.
+        A number in [0, 1]; 1/2 if neither is higher.
 
     Raises:
         InputError: A group is empty or a score is not finite.
@@ -176,15 +173,12 @@ def compare_groups(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"], confide
     """Compare two groups of pairs by `welch`, the Mann-Whitney test, `hedges_g` and `superiority`.
 
     U = #{a > b} + ½ #{a = b} over all couples (Mann & Whitney 1947); exact p for small groups without ties, else normal
-    with continuity and tie corrections (scipy's `mannwhitneyu`, two-sided). It is 1 when all scores are equal.
+    with continuity and tie corrections (scipy's `mannwhitneyu`, two-sided), and 1 if all scores are equal.
 
     Args:
-        a: Scores of the first group (for example the candidates), one a pair, shape (n,).
-        b: Scores of the second group (for example the external pairs), shape (m,).
+        a: Scores of the first group, one per pair, shape (n,).
+        b: Scores of the second group, shape (m,).
         confidence: Coverage of the Welch interval of the difference.
-
-    Returns:
-        All of them. What is undefined for these groups is None.
 
     Raises:
         InputError: A group is empty, a score is not finite, or the confidence is not between 0 and 1.
@@ -205,17 +199,17 @@ def paired_test(a: Float[np.ndarray, "seed"], b: Float[np.ndarray, "seed"], conf
     """Compare two conditions seed by seed.
 
     With d_k = a_k - b_k over K seeds: t = d̄ / (s_d / sqrt(K)), df = K - 1, interval d̄ ± t_df s_d / sqrt(K);
-    Wilcoxon's signed-rank test (scipy's; zeros left out; exact below 51 seeds without ties); effect g = J(K - 1) d̄ /
-    s_d with J of `hedges_g` (the difference in its own standard deviations over seeds).
+    Wilcoxon's signed-rank test (scipy's; zeros left out; exact below 51 seeds without ties); effect size
+    g = J(K - 1) d̄ / s_d with J of `hedges_g`.
 
     Args:
-        a: Result under the first condition, one a seed, shape (seed,).
+        a: Result under the first condition, one per seed, shape (seed,).
         b: Result under the second, the same seeds in the same order, shape (seed,).
         confidence: Coverage of the interval, between 0 and 1.
 
     Returns:
-        All of them. t, df, p and the interval are None with one seed or when all differences are equal; the effect
-        also with two seeds (J needs v > 1). The Wilcoxon p is 1 when all differences are 0.
+        t, df, p and the interval are None with one seed or if all differences are equal; the effect size also with two
+        seeds (J needs v > 1). The Wilcoxon p is 1 if all differences are 0.
 
     Raises:
         InputError: There is no seed, lengths differ, a value is not finite, or the confidence is not between 0 and 1.
@@ -243,13 +237,13 @@ def paired_test(a: Float[np.ndarray, "seed"], b: Float[np.ndarray, "seed"], conf
 
 
 def holm(p: Float[np.ndarray, "test"]) -> Float64[np.ndarray, "test"]:
-    """Adjust p-values so that the chance of even one false finding stays below the level.
+    """Adjust p-values to control the family-wise error rate.
 
-    With p_(1) <= ... <= p_(m): adjusted p_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)) (Holm 1979; scipy has none). Say
-    which tests are the family before looking at the results; a family chosen afterwards corrects nothing.
+    With p_(1) <= ... <= p_(m): adjusted p_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)) (Holm 1979; scipy has none).
+    Choose the family of tests before looking at the results.
 
     Args:
-        p: p-values in [0, 1], NaN for tests that have none and do not count, shape (test,).
+        p: p-values in [0, 1], NaN for tests without one, which do not count, shape (test,).
 
     Returns:
         Adjusted p-values in [0, 1], in the order given, NaN where `p` is, shape (test,).

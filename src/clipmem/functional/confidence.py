@@ -1,15 +1,12 @@
-"""Supervised confidence: what the memorization that Feldman (2020) defined for classifiers is taken on.
+"""Class probability of supervised models, for the memorization that Feldman (2020) defined for classifiers.
 
 mem(x, y) = Pr over models that saw (x, y) [h(x) = y] - Pr over models that did not [h(x) = y] (Feldman 2020, equation
-1; Feldman & Zhang 2020), with the softmax probability of the true class in the place of the event: a smoother number
-that needs fewer models. `in_out_means` subtracts.
+1; Feldman & Zhang 2020). The softmax probability of the true class replaces the event: it is smoother and needs fewer
+models. `in_out_means` subtracts.
 
-Do not compare it with CLIPMem's size: it is a difference of probabilities. It sees only what the class label can
-show; a memorized caption that names the right class is invisible to it. A head trained on top of a frozen encoder
-measures that head too: it must not have seen the pair either.
-
-It is no detector of wrong captions: image-label training sees no caption at all, so a wrong one cannot show (on the
-shipped data the AUROC's interval holds 0.5; docs/validation.md, "Planted wrong captions").
+Do not compare its size with CLIPMem: it is a difference of probabilities. It depends on class labels alone, so it does
+not detect wrong captions (on the shipped data the interval of the AUROC contains 0.5; docs/validation.md, "Planted
+wrong captions"). If a head is trained on a frozen encoder, the head must not have seen the pair either.
 """
 
 import torch
@@ -20,7 +17,7 @@ from clipmem.functional.checks import check_index, check_rows, check_same_length
 
 
 def class_probability(logits: Float[Tensor, "n class"], label: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
-    """Softmax probability of the true class.
+    """Return the softmax probability of the true class.
 
     p_i = exp(z_i,y) / Σ_c exp(z_i,c). Higher is more confident.
 

@@ -1,11 +1,11 @@
 """CLIPMem: how much better a pair is aligned by models that trained on it than by models that did not.
 
-CLIPMem(I, T) = mean over seeds of A(f; I, T) - mean over seeds of A(g; I, T) (design, section 2), where f saw
-the pair, g did not, and nothing else differs.
+CLIPMem(I, T) = mean over seeds of A(f; I, T) - mean over seeds of A(g; I, T) (design, section 2), where f saw the pair,
+g did not, and nothing else differs.
 
-Do not trust it when f and g differ in anything else than the pair (another pipeline, other shared data, other
-steps), when a near-duplicate of the pair was in the data of g, or with one seed: two models are a noisy
-ruler. Put the noise floor (`noise_floor`) beside it. The range-normalized score never compares two studies.
+Do not trust it if f and g differ in anything but the pair (pipeline, shared data, steps), if g's data had a
+near-duplicate of the pair, or with one seed; also report `noise_floor`. Do not compare range-normalized scores between
+studies.
 """
 
 import torch
@@ -23,14 +23,14 @@ def _check_alignments(name: str, values: Float[Tensor, "seed n"]) -> None:
 
 
 def clipmem(target: Float[Tensor, "seed n"], reference: Float[Tensor, "other_seed n"]) -> Float[Tensor, "n"]:
-    """Subtract the mean alignment under the reference models from that under the target models.
+    """Return the mean alignment under the target models minus that under the reference models.
 
     CLIPMem = mean_k A(f_k) - mean_k A(g_k). Higher is more memorized. Range: ±2 (1 + 2w) for the weight w of the
     alignment, so [-6, 6] for w = 1. Swapping the arguments negates it.
 
     Args:
-        target: Alignment of each pair under the models f that trained on it, one row a seed, shape (seed, n).
-        reference: Alignment under the models g that did not, shape (other_seed, n); the numbers of seeds may differ.
+        target: Alignment under the models f that trained on the pairs, shape (seed, n).
+        reference: Alignment under the models g that did not, shape (other_seed, n).
 
     Returns:
         CLIPMem of each pair, float64, shape (n,).
@@ -50,11 +50,10 @@ def clipmem(target: Float[Tensor, "seed n"], reference: Float[Tensor, "other_see
 
 
 def range_normalize(values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]) -> tuple[Float[Tensor, "n"], float]:
-    """Divide scores by the range that they have over the candidates: the published scale.
+    """Divide scores by their range over the candidates, as published.
 
-    clipmem_norm = clipmem / (max_C clipmem - min_C clipmem) (design, section 2). It is only divided, never
-    shifted: 0 stays 0. The result depends on the set of pairs and on its two most extreme scores, so it never
-    compares two studies.
+    clipmem_norm = clipmem / (max_C clipmem - min_C clipmem) (design, section 2), without a shift: 0 stays 0. The result
+    depends on the two most extreme candidates: do not compare it between studies.
 
     Args:
         values: Score of every pair, finite, shape (n,).

@@ -1,7 +1,6 @@
-"""Exact nearest neighbors by cosine, block by block: the similarities of all with all are never held.
+"""Exact nearest neighbors by cosine, block by block, without the full similarity matrix.
 
-It is exact and takes time in proportion to queries times public points. Beyond some hundred million products a
-second it is the machine that limits, not this code: for billions use an approximate index, and say so with the result.
+Time is proportional to queries times public points. For billions of products use an approximate index, and report it.
 """
 
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from torch import Tensor
 from clipmem.base.require import require_range
 from clipmem.functional.similarity import check_width, normalize
 
-_DECIMALS = 12  # cosines that differ by less are equal: copies of an image must tie whatever block they fall in
+_DECIMALS = 12  # cosines are compared to this precision: copies of an image must tie in any block
 
 
 class Neighbors(NamedTuple):
@@ -24,7 +23,7 @@ class Neighbors(NamedTuple):
 
 
 def _best(similarity: Float64[Tensor, "q c"], index: Int[Tensor, "q c"], k: int) -> Neighbors:
-    """Keep the k best candidates of each query; of equal ones those that come first in `index` order."""
+    """Return the k best candidates of each query; ties go to the first in `index`."""
     order = similarity.sort(dim=1, descending=True, stable=True).indices[:, :k]
     return Neighbors(index.gather(1, order), similarity.gather(1, order))
 
@@ -32,14 +31,14 @@ def _best(similarity: Float64[Tensor, "q c"], index: Int[Tensor, "q c"], k: int)
 def nearest(query: Float[Tensor, "q d"], public: Float[Tensor, "p d"], k: int, *, block: int = 1024) -> Neighbors:
     """Find the k public points with the largest cosine to each query.
 
-    For Déjà Vu the queries are captions and the public points images of the same model; for its one-model test both
-    are captions under a text-only model (Jayaraman et al., NeurIPS 2024).
+    For Déjà Vu the queries are captions and the public points are images under the same model; in its one-model test
+    both are captions under a text-only model (Jayaraman et al., NeurIPS 2024).
 
     Args:
         query: Embeddings, any length, shape (q, d).
         public: Embeddings, any length, shape (p, d).
-        k: How many, 1 to p.
-        block: Queries and public points in a tile; 24 block² bytes are held besides block (d + 2 k) numbers.
+        k: Number of neighbors, 1 to p.
+        block: Queries and public points per tile; memory is 24 block² bytes plus block (d + 2 k) numbers.
 
     Returns:
         Indices and cosines in [-1, 1], nearest first. Equal cosines (to 12 decimals): the lower index first.

@@ -1,11 +1,9 @@
 """Order statistics of many streams in fixed memory: histograms with logarithmic bins, after DDSketch.
 
-A value x > 0 falls into bin i = ceil(log_g x), g = (1 + a) / (1 - a), and is given back as 2 g^i / (g + 1): never
-further from x than a x (Masson, Rim & Lee 2019, "DDSketch", Lemma 2). The bins are fixed beforehand, so adding is
-counting: the result does not depend on the order or on the blocks.
-
-The bound holds for values between `SMALLEST` and `LARGEST`. Values below come back as 0, those above as `LARGEST`.
-Memory is 4 bytes a bin and stream: 1,152 bins. Do not use it for values of either sign.
+A value x > 0 falls into bin i = ceil(log_g x), g = (1 + a) / (1 - a), and is returned as 2 g^i / (g + 1), with an error
+of at most a x (Masson, Rim & Lee 2019, "DDSketch", Lemma 2). The bins are fixed, so the result does not depend on the
+order of values or on blocks. The bound holds between `SMALLEST` and `LARGEST`; smaller values are returned as 0, larger
+ones as `LARGEST`. Memory is 4 bytes per bin and stream, with 1,152 bins. Values must not be negative.
 """
 
 from math import ceil, log
@@ -22,7 +20,7 @@ LARGEST = 1e4
 
 
 class LogHistogram:
-    """Counts of non-negative values in logarithmic bins, one histogram a unit.
+    """Counts of non-negative values in logarithmic bins, one histogram per unit.
 
     Example:
         >>> sketch = LogHistogram(1)
@@ -35,7 +33,7 @@ class LogHistogram:
         self._log_gamma = log((1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR))
         self._first = ceil(log(SMALLEST) / self._log_gamma)
         bins = ceil(log(LARGEST) / self._log_gamma) - self._first + 1
-        # bin 0 holds what counts as 0
+        # bin 0 counts values below SMALLEST
         self._counts = torch.zeros(units, bins + 1, dtype=torch.int32)
 
     def add(self, values: Float[Tensor, "m unit"]) -> None:

@@ -1,10 +1,8 @@
-"""How well scores rank: detection of known pairs (AUROC, ROC curve, precision), agreement of two rankings.
+"""Detection of known pairs (AUROC, ROC curve, precision), and agreement between rankings.
 
-Numpy float64 arrays in, of any floating dtype on the way in. Ties are always shared out evenly, so no result
-depends on the order of the pairs. What is undefined is None, never NaN.
-
-AUROC says nothing about the top of the list: with 20 planted pairs in 2,000, an AUROC of 0.95 still leaves
-most of the first 20 wrong. Put `precision_at_n` beside it. The intervals take the pairs as independent.
+Ties are shared evenly, so results do not depend on the order of the pairs. Undefined numbers are None. Intervals treat
+the pairs as independent. AUROC does not describe the top of the list: with 20 planted pairs in 2,000 and an AUROC of
+0.95, most of the first 20 are still wrong. Also report `precision_at_n`.
 """
 
 from typing import NamedTuple
@@ -19,14 +17,14 @@ from clipmem.functional.intervals import Interval
 
 
 class RocCurve(NamedTuple):
-    """False and true positive rates from (0, 0) to (1, 1), one point a distinct score."""
+    """False and true positive rates from (0, 0) to (1, 1), one point per distinct score."""
 
     fpr: Float64[np.ndarray, "points"]
     tpr: Float64[np.ndarray, "points"]
 
 
 class Correlation(NamedTuple):
-    """Spearman's rank correlation with its interval; None where undefined (see `spearman`)."""
+    """Spearman's rank correlation with its interval; None if undefined (see `spearman`)."""
 
     spearman: float | None
     low: float | None
@@ -34,11 +32,11 @@ class Correlation(NamedTuple):
 
 
 def _two_classes(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "other"]) -> Float64[np.ndarray, "n"]:
-    # Two axis words, because this is where the lengths are compared.
+    # two axis words, because the lengths are compared here
     scores = as_finite("scores", scores)
     check_same_length("scores", len(scores), "positive", len(positive))
     count = int(np.count_nonzero(positive))
-    hint = "Without both kinds there is nothing to tell apart."
+    hint = "Include pairs of both kinds."
     got = f"{count} of {len(scores)} pairs"
     require(0 < count < len(scores), "positive", got, "at least one pair that is positive and one that is not", hint)
     return scores
@@ -54,15 +52,14 @@ def _beta_bounds(successes: float, trials: int, confidence: float) -> tuple[floa
 
 
 def auroc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], confidence: float = 0.95) -> Interval:
-    """Area under the ROC curve with DeLong's interval.
+    """Return the area under the ROC curve with DeLong's interval.
 
     AUROC = mean over couples (positive i, other j) of [s_i > s_j] + ½ [s_i = s_j]. With V_i the mean over j and V_j the
     mean over i, its variance is var(V_i)/P + var(V_j)/Q (DeLong et al. 1988; by midranks, Sun & Xu 2014). The interval
     is symmetric on the logit scale, so it stays within [0, 1].
 
-    Where DeLong's variance is 0 or undefined (perfect separation, all scores tied, a class of one), the interval is
-    that of Clopper & Pearson for a proportion among min(P, Q) trials: exact for that proportion, and wider than need be
-    for the AUROC.
+    If DeLong's variance is 0 or undefined (perfect separation, all scores tied, a class of one), the interval is that
+    of Clopper & Pearson for a proportion among min(P, Q) trials, which is wider than necessary.
 
     Args:
         scores: Higher means more likely positive, shape (n,).
@@ -70,7 +67,7 @@ def auroc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], confi
         confidence: Coverage of the interval, between 0 and 1.
 
     Returns:
-        The AUROC (as `mean`: it is one, over couples) in [0, 1], and its interval.
+        The AUROC in [0, 1] (as `mean`, over couples), and its interval.
 
     Raises:
         InputError: A class is empty, a score is not finite, lengths differ, or the confidence is not between 0 and 1.
@@ -97,14 +94,14 @@ def auroc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], confi
 
 
 def roc_curve(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"]) -> RocCurve:
-    """Trace the ROC curve: one point a distinct score, so that tied pairs make one straight step.
+    """Compute the ROC curve, with one point per distinct score.
 
     Args:
         scores: Higher means more likely positive, shape (n,).
         positive: Which pairs are positive, shape (n,).
 
     Returns:
-        fpr and tpr, both from 0 to 1 and never falling. The area under the straight lines is the AUROC.
+        fpr and tpr, nondecreasing from 0 to 1. The area under the curve is the AUROC.
 
     Raises:
         InputError: A class is empty, a score is not finite, or lengths differ.
@@ -126,19 +123,19 @@ def roc_curve(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"]) -
 
 
 def _top_share(scores: Float64[np.ndarray, "n"], count: int) -> Float64[np.ndarray, "n"]:
-    """Return how much of each pair is in the top `count`: 1, 0, or an even share at a tied cut."""
+    """Return the share of each pair in the top `count`: 1, 0, or an even share at a tied cut."""
     cut = np.sort(scores)[len(scores) - count]
     above, tied = scores > cut, scores == cut
     return above + tied * ((count - np.count_nonzero(above)) / np.count_nonzero(tied))
 
 
 def precision_at_n(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], count: int | None = None) -> float:
-    """Share of positive pairs among the `count` highest scores; with a tied cut, its expectation.
+    """Return the share of positive pairs among the `count` highest scores (its expectation at a tied cut).
 
     Args:
         scores: Higher means more likely positive, shape (n,).
         positive: Which pairs are positive, shape (n,).
-        count: How many to look at, 1 to n. None: as many as there are positive pairs (then precision equals recall).
+        count: Size of the top, 1 to n. None: the number of positive pairs (then precision equals recall).
 
     Returns:
         The precision in [0, 1].
@@ -157,13 +154,11 @@ def precision_at_n(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n
 
 
 def spearman(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], confidence: float = 0.95) -> Correlation:
-    """Rank correlation of two scores of the same pairs, with an interval by Fisher's z.
+    """Return the rank correlation of two scores of the same pairs, with an interval by Fisher's z.
 
     rho = Pearson correlation of the midranks; interval = tanh(atanh rho ± z sqrt((1 + rho²/2) / (n - 3))) (Bonett &
-    Wright 2000). For |rho| = 1, where atanh is infinite, the inner bound is that of the next value that two rankings of
-    n without ties can have, 1 - 12/(n³ - n), and the outer bound is rho.
-
-    The interval is for pairs drawn at random. It does not cover training other models.
+    Wright 2000). For |rho| = 1, where atanh is infinite, the inner bound is that of the next possible value without
+    ties, 1 - 12/(n³ - n), and the outer bound is rho. The interval is over pairs, not over training runs.
 
     Args:
         a: First score of each pair, shape (n,).
@@ -171,8 +166,7 @@ def spearman(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], confidence: f
         confidence: Coverage of the interval, between 0 and 1.
 
     Returns:
-        rho in [-1, 1] and its interval. rho is None when a score is constant; the interval is None then, and below four
-        pairs.
+        rho in [-1, 1] and its interval. Both are None if a score is constant, the interval also below four pairs.
 
     Raises:
         InputError: There is no pair, a score is not finite, lengths differ, or the confidence is not between 0 and 1.
@@ -188,7 +182,7 @@ def spearman(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], confidence: f
     if a.min() == a.max() or b.min() == b.max():
         return Correlation(None, None, None)
     n = len(a)
-    rank_a, rank_b = stats.rankdata(a) - (n + 1) / 2, stats.rankdata(b) - (n + 1) / 2  # exact: halves
+    rank_a, rank_b = stats.rankdata(a) - (n + 1) / 2, stats.rankdata(b) - (n + 1) / 2  # exact
     rho = float(np.clip(rank_a @ rank_b / np.sqrt((rank_a @ rank_a) * (rank_b @ rank_b)), -1, 1))
     if n < 4:
         return Correlation(rho, None, None)
@@ -205,10 +199,10 @@ def spearman(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], confidence: f
 
 
 def top_overlap(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], fraction: float = 0.1) -> float:
-    """Share of pairs that two scores both put at the top.
+    """Return the overlap of the tops of two scores.
 
-    |top_k(a) ∩ top_k(b)| / k with k = fraction · n, rounded, at least 1. At a tied cut the places are shared
-    out evenly. Two unrelated scores agree on `fraction` of them.
+    |top_k(a) ∩ top_k(b)| / k with k = max(1, round(fraction · n)); ties at the cut are shared evenly. Two unrelated
+    scores have an overlap of about `fraction`.
 
     Args:
         a: First score of each pair, shape (n,).

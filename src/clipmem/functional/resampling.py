@@ -1,28 +1,25 @@
-"""In/out scores of the subsample protocol, and how sure they are: a jackknife over models.
+"""In/out scores of the subsample protocol, with jackknife intervals over models.
 
-R models train on random parts of the data. With x_ri the alignment (or any other measure) of pair i under model r,
-a_i models that had it and b_i that had not,
+R models train on random parts D_r of the data. With x_ri the alignment (or another measure) of pair i under model r,
 
     score_i = mean_{r: i in D_r} x_ri - mean_{r: i not in D_r} x_ri            (Feldman & Zhang 2020, section 2).
 
-The score is about pairs *and* the other data: all intervals here treat the models as draws, each with its own random
-part of the data. A balanced draw (every pair in equally many models) keeps them valid: given the counts, a pair's
-models are a uniform draw from all models, for which s_in²/a + s_out²/b is on average not too small (Neyman 1923). The
-intervals know nothing of what all R models share (one size of part, one recipe, near-duplicates that were not found).
-Intervals of many pairs are not simultaneous.
+Intervals treat the models as draws, each with its own random part of the data. They remain valid for a balanced draw
+(each pair in the same number of models): given the counts, a pair's models are a uniform draw from all models, for
+which s_in²/a + s_out²/b is on average not too small (Neyman 1923). They do not cover what all models share (size of the
+parts, recipe, undetected near-duplicates), and they are not simultaneous over pairs.
 
-Each side's variance is shrunk towards that of all pairs. How often the interval holds the truth (95 % asked for) and
-its median width, for 300 simulated studies of 150 pairs with models on random halves, drawn balanced (noise: sd 0.05
-in, about 0.3 out; half of a model's variance is shared by all its pairs):
+Each side's variance is shrunk towards that of all pairs. Coverage of 95% intervals (and median width) in 300 simulated
+studies of 150 pairs with models on balanced random halves (noise: sd 0.05 in, about 0.3 out; half of a model's variance
+is shared by all its pairs), to about 0.005 (`pytest tests/science/test_interval_coverage.py -s`):
 
     R = 8: 0.945 (0.62)    R = 16: 0.946 (0.43)    R = 32: 0.953 (0.30)
 
-The figures are good to about 0.005; again: `pytest tests/science/test_interval_coverage.py -s`. A pair's own variances
-alone hold as much in a wider interval (0.81, 0.47, 0.31); the percentile bootstrap over models is too narrow (0.84,
-0.90, 0.93).
+Without shrinkage the same coverage needs wider intervals (0.81, 0.47, 0.31); the percentile bootstrap over models is
+too narrow (coverage 0.84, 0.90, 0.93).
 
-Numpy float64 arrays. A pair that no model had, or that all had, has NaN everywhere (null in a table), and so has the
-standard error of a pair with only one model on a side, which says nothing about that side's spread; the counts say why.
+A pair in all or none of the models has NaN everywhere (null in tables). A pair with one model on a side has no standard
+error.
 """
 
 from typing import Any, NamedTuple
@@ -37,7 +34,7 @@ from clipmem.functional.intervals import moderated, variance_prior
 
 
 class InOutMeans(NamedTuple):
-    """Score of each pair with its two means and counts, shape (n,); NaN where a side has no model."""
+    """Score, means and counts of each pair, shape (n,); NaN if a side has no model."""
 
     score: Float64[np.ndarray, "n"]
     mean_in: Float64[np.ndarray, "n"]
@@ -67,7 +64,7 @@ def _checked(
     values: Float[np.ndarray, "model n"], member: Bool[np.ndarray, "other_model other_n"]
 ) -> Float64[np.ndarray, "model n"]:
     values = as_finite("values", values)
-    hint = "Say for each model and pair whether the model trained on it."
+    hint = "Give a boolean for each model and pair: whether the model trained on it."
     require(values.shape == member.shape, "member", f"shape {member.shape}", f"shape {values.shape}", hint)
     require(len(values) > 0, "values", "no model", "at least one model", "Train and score some models first.")
     return values
@@ -83,14 +80,14 @@ def _sides(values: Float64[np.ndarray, "model n"], member: Bool[np.ndarray, "mod
         deviation = np.where(mask, values - np.where(some, mean, 0.0), 0.0)
         variance = np.full(values.shape[1], np.nan)
         np.divide((deviation**2).sum(axis=0), count - 1, out=variance, where=several)
-        # Rounding in the mean would leave equal values a variance of 1e-34 or so.
+        # rounding in the mean would give equal values a tiny variance
         spread = np.where(mask, values, -np.inf).max(axis=0) - np.where(mask, values, np.inf).min(axis=0)
         sides.append(_Side(count, mean, np.where(several & (spread == 0), 0.0, variance)))
     return sides[0], sides[1]
 
 
 def in_out_means(values: Float[np.ndarray, "model n"], member: Bool[np.ndarray, "model n"]) -> InOutMeans:
-    """Subtract the mean over the models that had not a pair from that over the models that had it.
+    """Return each pair's mean over the models that trained on it minus that over the models that did not.
 
     score_i = mean_in - mean_out (Feldman & Zhang 2020). Higher is more memorized when higher values mean better fitted.
 
@@ -99,7 +96,7 @@ def in_out_means(values: Float[np.ndarray, "model n"], member: Bool[np.ndarray, 
         member: Whether the model trained on the pair, shape (model, n).
 
     Returns:
-        Scores, means and counts. Score and the empty side's mean are NaN for pairs that all or no models had.
+        Scores, means and counts. For pairs in all or none of the models, the score and one mean are NaN.
 
     Raises:
         InputError: Shapes differ, a value is not finite, or there is no model.
@@ -124,21 +121,20 @@ def _moderate(side: _Side) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray
         return np.where(known, side.variance, np.nan), np.where(known, df, np.nan)
     prior, some = variance_prior(variances, own), side.models > 0
     shrunk = moderated(prior, np.where(known, side.variance, 0.0), df)
-    # as in limma: never more than the degrees of freedom of all variances together
+    # at most the total degrees of freedom, as in limma
     return np.where(some, shrunk, np.nan), np.where(some, np.minimum(prior.df + df, own.sum()), np.nan)
 
 
 def jackknife_models(
     values: Float[np.ndarray, "model n"], member: Bool[np.ndarray, "model n"], *, confidence: float = 0.95
 ) -> ModelInterval:
-    """Estimate the standard error of each pair's score over models, and its confidence interval.
+    """Estimate the standard error and confidence interval of each pair's score over models.
 
-    The jackknife leaves out one model at a time, on its own side (in or out, the counts are given):
-    stderr² = Σ_sides (c - 1)/c Σ_r (θ_(r) - θ_(.))², which for a difference of means is exactly s_in²/a + s_out²/b.
-    Each side's variance is first shrunk towards that of all pairs (Smyth 2004; the prior of `seed_interval`, for counts
-    that differ), and gains the prior's degrees of freedom; with fewer than three pairs there is nothing to borrow from.
-    The interval is score ± t(df) stderr with the degrees of freedom of Welch and Satterthwaite. For a pair that is far
-    noisier than the others it covers less.
+    The jackknife leaves out one model at a time on its own side: stderr² = Σ_sides (c - 1)/c Σ_r (θ_(r) - θ_(.))², for
+    a difference of means s_in²/a + s_out²/b. Each side's variance is first shrunk towards that of all pairs (Smyth
+    2004, as in `seed_interval`), which adds the prior's degrees of freedom; fewer than three pairs are not shrunk. The
+    interval is score ± t(df) stderr with the degrees of freedom of Welch and Satterthwaite. It covers too little for a
+    pair that is much noisier than the others.
 
     Args:
         values: Measure of each pair under each model, finite, shape (model, n).
@@ -146,8 +142,8 @@ def jackknife_models(
         confidence: Coverage of the interval, between 0 and 1.
 
     Returns:
-        stderr, df, low, high. All NaN where a side has no model, and without a prior where it has one. Where both
-        sides are constant stderr is 0 and df is NaN.
+        All NaN if a side has no model (without shrinkage: fewer than two). If both sides are constant, stderr is 0 and
+        df is NaN.
 
     Raises:
         InputError: As for `in_out_means`; or the confidence is not between 0 and 1.
@@ -170,7 +166,7 @@ def jackknife_models(
         freedoms.append(freedom)
     total = parts[0] + parts[1]
     stderr = np.sqrt(total)
-    # As shares of the sum, so that tiny variances do not vanish when squared; a constant side has no share.
+    # as shares of the sum: squares of tiny variances would vanish; a constant side has no share
     share = [np.divide(part, total, out=np.full_like(part, np.nan), where=total > 0) for part in parts]
     lost = [np.where(s > 0, s**2 / f, s * 0) for s, f in zip(share, freedoms, strict=True)]
     df: Any = 1 / (lost[0] + lost[1])

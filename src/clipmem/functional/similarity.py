@@ -1,9 +1,8 @@
-"""Unit vectors and pair means: what every score is built from.
+"""Unit vectors and pair means.
 
-A pair has one or more image views and one or more captions. The alignment score is bilinear, so it needs only
-the mean of the pair's unit image embeddings (ū) and the mean of its unit caption embeddings (v̄).
-
-Do not normalize ū and v̄ again: their length is part of the score (views that disagree have a short mean).
+A pair has one or more image views and captions. The alignment score is bilinear, so it needs only the mean ū of the
+pair's unit image embeddings and the mean v̄ of its unit caption embeddings. Do not normalize ū and v̄ again: their
+length is part of the score (views that disagree have a short mean).
 """
 
 import torch
@@ -18,7 +17,7 @@ _BLOCK = 4096  # rows held in float64 at a time
 
 
 def _largest_entries(x: Float[Tensor, "*batch d"], name: str) -> Float[Tensor, "*batch"]:
-    """Return max |x| of each row; raise when a row is zero or not finite, and so has no direction."""
+    """Return max |x| of each row; raise if a row is zero or not finite."""
     require(x.shape[-1] > 0, name, f"shape {tuple(x.shape)}", "at least one column", "Check the embedding width.")
     largest = torch.linalg.vector_norm(x.detach(), ord=float("inf"), dim=-1)
     infinite, zero = ~torch.isfinite(largest), largest == 0
@@ -26,31 +25,29 @@ def _largest_entries(x: Float[Tensor, "*batch d"], name: str) -> Float[Tensor, "
     if bool(bad.any()):
         first, zeros, infinites = torch.nonzero(bad)[0].tolist(), int(zero.sum()), int(infinite.sum())
         got = f"{zeros} zero and {infinites} not finite rows of {bad.numel()}, the first at index {first}"
-        hint = "Look at the model and the input behind that row: it has no direction."
+        hint = "Check the model and the input of that row: it has no direction."
         raise InputError(name, got=got, expected="finite rows that are not all zero", hint=hint)
     return largest
 
 
 def _unit(x: Float[Tensor, "*batch d"], name: str) -> Float[Tensor, "*batch d"]:
-    """Return the rows at length 1, in float64; dividing by the largest entry first keeps squares finite."""
+    """Return the unit rows, float64; dividing by the largest entry first keeps squares finite."""
     scaled = x.double() / _largest_entries(x, name).double().unsqueeze(-1)
     return scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
 
 
 def normalize(x: Float[Tensor, "*batch d"], *, name: str = "embeddings") -> Float[Tensor, "*batch d"]:
-    """Bring every row to Euclidean length 1.
-
-    x / ||x||_2 over the last axis (design, section 2: "embeddings are L2-normalized").
+    """Normalize every row to Euclidean length 1: x / ||x||_2 over the last axis.
 
     Args:
-        x: Embeddings, any number of leading axes, any finite values, shape (*batch, d).
-        name: What to call them in an error.
+        x: Embeddings, shape (*batch, d).
+        name: Their name in errors.
 
     Returns:
-        The unit rows, shape and dtype of `x`; the arithmetic is float64. Gradients pass through.
+        The unit rows, shape and dtype of `x`, computed in float64. Gradients pass through.
 
     Raises:
-        InputError: A row is zero or not finite; the message has the count and the first index.
+        InputError: A row is zero or not finite.
 
     Example:
         >>> normalize(torch.tensor([[3.0, 4.0]]))
@@ -60,7 +57,7 @@ def normalize(x: Float[Tensor, "*batch d"], *, name: str = "embeddings") -> Floa
 
 
 def caption_counts(text_pair: Int[Tensor, "m"], n: int, m: int) -> Int[Tensor, "n"]:
-    """Count the captions of each of `n` pairs, given the pair of each of the `m` caption rows; none may be without."""
+    """Return the number of captions of each of `n` pairs, at least one, from the pairs of `m` caption rows."""
     hint = "Give each caption row the index of its pair."
     require(len(text_pair) == m, "text_pair", f"{len(text_pair)} indices for {m} caption rows", "one each", hint)
     check_index("text_pair", text_pair, 0, n, hint)
@@ -74,7 +71,7 @@ def caption_counts(text_pair: Int[Tensor, "m"], n: int, m: int) -> Int[Tensor, "
 
 
 def check_width(name: str, width: int, expected: int) -> None:
-    """Raise an `InputError` unless embeddings have the width of the others of the same model."""
+    """Raise an `InputError` unless the width is the expected one."""
     require(width == expected, name, f"width {width}", f"width {expected}", "Take all embeddings from the same model.")
 
 
@@ -88,15 +85,14 @@ def pair_means(
     Args:
         image: Image embeddings, any length, shape (n, view, d), at least one view.
         text: Caption embeddings, any length, shape (m, d).
-        text_pair: The pair of each caption row, in [0, n), any order, shape (m,).
+        text_pair: The pair of each caption row, in [0, n), in any order, shape (m,).
 
     Returns:
         (ū, v̄), float64, each of shape (n, d), lengths in [0, 1].
 
     Raises:
         InputError: Widths differ, there is no view, a pair has no caption, an index is out of range, or a row is zero
-        or
-            not finite.
+            or not finite.
 
     Example:
         >>> image = torch.tensor([[[2.0, 0.0], [0.0, 2.0]]])
@@ -108,7 +104,7 @@ def pair_means(
     check_width("caption embeddings", text.shape[1], d)
     require(views > 0, "image embeddings", "no view", "at least one view a pair", "Embed each image once or more.")
     counts = caption_counts(text_pair, n, len(text))
-    _largest_entries(image, "image embeddings")  # here, before the blocks, so that an error counts over all rows
+    _largest_entries(image, "image embeddings")  # before the blocks, so that an error counts all rows
     _largest_entries(text, "caption embeddings")
     image_mean = torch.empty(n, d, dtype=torch.float64, device=image.device)
     for start in range(0, n, _BLOCK):

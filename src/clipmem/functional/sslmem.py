@@ -1,20 +1,16 @@
-"""SSLMem: how much one encoder alone memorizes, by how little its output moves when the input is changed a little.
+"""SSLMem: memorization of a single encoder, measured by how little its output moves under small changes of the input.
 
-L(m; x) = mean_a || m(x) - m(x_a) ||_2 on normalized embeddings, SSLMem(x) = L(g; x) - L(f; x)
-(design, section 2; Wang et al., ICLR 2024). The views x_a are augmentations of an image, or other captions or seeded
-edits of a caption. f saw x, g did not.
+L(m; x) = mean_a || m(x) - m(x_a) ||_2 on normalized embeddings, SSLMem(x) = L(g; x) - L(f; x) (design, section 2; Wang
+et al., ICLR 2024). The views x_a are augmentations of an image, or other captions or seeded edits of a caption. f saw
+x, g did not.
 
-Choices of the published script that hold here: the clean input is one embedding, each view is compared with *it* (never
-views with each other), the distance is Euclidean and not squared, and the script takes 5 views. It then divides by
-max - min over the points it looks at, without a shift: that is `range_normalize`. As everywhere, a normalized value
-never compares two studies.
+As in the published script, each view is compared with the single clean embedding (not with other views), and the
+distance is Euclidean, not squared. The script takes 5 views and then applies `range_normalize`.
 
-Do not read it as memorization of a *pair*: a tower can hold an image still because the image is easy. Captions of a
-pair that say different things make L of the text tower large under every model; only the difference means
-something. A view that is equal to the clean input adds 0 under both models and so dilutes the score.
-
-It is no detector of wrong captions: on the shipped data it did not rank planted ones above the rest, in neither tower
-(docs/validation.md, "Planted wrong captions": both AUROC intervals hold 0.5). For that, take an alignment.
+It does not measure memorization of a *pair*: an output may be stable because the input is easy. Captions with different
+meanings make L of the text tower large under every model; only the difference is informative. A view equal to the clean
+input adds 0 under both models and dilutes the score. It does not detect wrong captions: on the shipped data the AUROC
+intervals of both towers contain 0.5 (docs/validation.md, "Planted wrong captions").
 """
 
 import torch
@@ -29,16 +25,16 @@ _BLOCK = 4096  # rows held in float64 at a time
 
 
 def view_distance(clean: Float[Tensor, "n d"], views: Float[Tensor, "n view d"]) -> Float[Tensor, "n"]:
-    """Average the distance from each clean embedding to those of its views: L(m; x) of one encoder.
+    """Return L(m; x), the mean distance from each clean embedding to those of its views.
 
     L(m; x) = mean_a || m(x)/||m(x)|| - m(x_a)/||m(x_a)|| ||_2 (design, section 2, "SSLMem").
 
     Args:
         clean: Embedding of each unchanged input, any length, shape (n, d).
-        views: Embeddings of its views, shape (n, view, d), at least one view. The published script takes 5.
+        views: Embeddings of its views, at least one, shape (n, view, d).
 
     Returns:
-        L, float64, in [0, 2], shape (n,). Lower is steadier.
+        L, float64, in [0, 2], shape (n,). Lower is more stable.
 
     Raises:
         InputError: Shapes differ, there is no view, or a row is zero or not finite.
@@ -62,17 +58,15 @@ def view_distance(clean: Float[Tensor, "n d"], views: Float[Tensor, "n view d"])
 def text_view_distance(
     clean: Float[Tensor, "n d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, "m"]
 ) -> Float[Tensor, "n"]:
-    """Average the distance from each clean caption's embedding to those of its variants, which may differ in number.
-
-    The same L as `view_distance`; the mean is over a pair's own variants, so every pair weighs the same.
+    """Return L of `view_distance` for captions, whose number of variants may differ between pairs.
 
     Args:
         clean: Embedding of the caption that the pair was trained with, shape (n, d).
         text: Embeddings of other captions or of caption edits, shape (m, d).
-        text_pair: The pair of each row of `text`, in [0, n), any order, shape (m,). Every pair needs at least one.
+        text_pair: The pair of each row of `text`, in [0, n), in any order, shape (m,). Every pair needs at least one.
 
     Returns:
-        L, float64, in [0, 2], shape (n,). Lower is steadier.
+        L, float64, in [0, 2], shape (n,). Lower is more stable.
 
     Raises:
         InputError: Widths or lengths differ, a pair has no variant, an index is out of range, or a row is zero or not

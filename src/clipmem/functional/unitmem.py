@@ -1,17 +1,15 @@
-"""UnitMem: how much one unit responds to a single pair rather than to all of them; ClassMem, the same for classes.
+"""UnitMem: how selectively a unit responds to a single pair; ClassMem, the same for classes.
 
 UnitMem_u = (mu_max - mu_rest) / (mu_max + mu_rest), with mu_u(x) the mean activation of unit u over the views of x
 (averaged over tokens or space first), mu_max the largest over the points, and mu_rest the mean of the others
-(published equation, Wang et al., NeurIPS 2024) or their median (published code) (design, section 2). It needs one
-model and no reference.
+(published equation, Wang et al., NeurIPS 2024) or their median (published code) (design, section 2). It needs no
+reference model.
 
-The equation is a number in [0, 1] only for activations that are not negative, as after a ReLU. GELU and attention
-outputs are negative at times: apply `nonnegative` to the activation itself, before any averaging (after averaging it
-means something else). Do not compare values of mean and median.
+It is in [0, 1] only for nonnegative activations, as after a ReLU. GELU and attention outputs can be negative: apply
+`nonnegative` before any averaging. Do not compare values for mean and median.
 
-Do not read a high value as harm: a unit that knows one rare thing well looks the same. A unit that is silent but
-for one weak response scores 1; look at `mu_max` too. More points make mu_max larger and the value higher, so
-compare equal numbers of points.
+A high value need not be harmful: a unit for one rare concept looks the same. A unit with a single weak response scores
+1: also check `mu_max`. More points raise mu_max and the value: compare equal numbers of points.
 """
 
 from typing import Literal, NamedTuple
@@ -28,12 +26,12 @@ Rest = Literal["mean", "median"]
 
 
 class UnitMem(NamedTuple):
-    """UnitMem of each unit, float64, shape (unit,), and what it was made from.
+    """UnitMem of each unit, float64, shape (unit,), and its terms.
 
-    `value` is in [0, 1], and 0 where `dead`: the unit is 0 for every point (0/0), and no response could be owned.
-    `argmax` is the row of the point with the largest activation (the first of equals), -1 where dead. `relative_error`
-    bounds that of mu_rest: 0 but for a median from the sketch. UnitMem is then off by at most half of it (plus 2
-    smallest / mu_max where mu_rest is below the sketch's smallest value, 1e-6).
+    `value` is in [0, 1], and 0 for a `dead` unit, which is 0 for every point. `argmax` is the row of the point with the
+    largest activation (the first of equals), -1 if dead. `relative_error` bounds the error of mu_rest: 0 except for a
+    median from the sketch. The error of UnitMem is at most half of it (plus 2 smallest / mu_max if mu_rest is below the
+    sketch's smallest value, 1e-6).
     """
 
     value: Float64[Tensor, "unit"]
@@ -45,9 +43,7 @@ class UnitMem(NamedTuple):
 
 
 def nonnegative(activation: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch unit"]:
-    """Take the positive part max(a, 0) of activations, before they are averaged over tokens and views.
-
-    Values that are not finite stay so; the states below refuse them.
+    """Return the positive part max(a, 0) of activations, to be applied before averaging over tokens and views.
 
     Example:
         >>> nonnegative(torch.tensor([-1.0, 2.0])).tolist()
@@ -59,7 +55,7 @@ def nonnegative(activation: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*bat
 def _checked(block: Float[Tensor, "m other_unit"], units: int) -> Float[Tensor, "m unit"]:
     require_range("units of the activations", block.shape[1], units, units, "Use one state a layer.")
     values = block.detach().cpu()
-    finite, hint = torch.isfinite(values), "Look at the model and its input."
+    finite, hint = torch.isfinite(values), "Check the model and its input."
     got = f"{int((~finite).sum())} of {values.numel()} values not finite"
     require(bool(finite.all()), "activations", got, "finite numbers", hint)
     got = f"{int((values < 0).sum())} of {values.numel()} values below 0"
@@ -69,16 +65,15 @@ def _checked(block: Float[Tensor, "m other_unit"], units: int) -> Float[Tensor, 
 
 
 class UnitMemState:
-    """UnitMem of a stream of points, block by block, in memory that does not grow with their number.
+    """UnitMem of a stream of points in constant memory; blocks may come in any order.
 
-    Blocks may come in any order. Sum, maximum and argmax are kept: 24 bytes a unit. The median of the rest needs more:
-    all activations are held as long as they fit `hold_bytes`, and beyond that a histogram with logarithmic bins (4.6 KB
-    a unit, within 1 %, `quantile_sketch`). Which it was depends on the number of points and their dtype, not on the
-    blocks, and the result says which.
+    Sum, maximum and argmax take 24 bytes per unit. For the median, all activations are held up to `hold_bytes`; beyond
+    that a histogram with logarithmic bins is used (4.6 KB per unit, within 1%, see `quantile_sketch`). The choice
+    depends on the number of points and their dtype, not on blocks; `relative_error` of the result shows it.
 
     Args:
         units: Number of units.
-        hold_bytes: Limit of the activations held for the exact median; None: no median is kept.
+        hold_bytes: Limit of the activations held for the exact median; None: no median.
 
     Example:
         >>> state = UnitMemState(2)
@@ -93,12 +88,11 @@ class UnitMemState:
         self._sum = torch.zeros(units, dtype=torch.float64)
         self._max = torch.full((units,), -torch.inf, dtype=torch.float64)
         self._argmax = torch.full((units,), -1, dtype=torch.int64)
-        self._spans: list[tuple[int, int]] = []  # half-open, sorted, not touching: grows with gaps, not with rows
+        self._spans: list[tuple[int, int]] = []  # half-open, sorted, disjoint
         self._held: list[Tensor] = []
         self._sketch: LogHistogram | None = None
 
     def _claim(self, first: int, stop: int) -> None:
-        """Note rows as seen; raise when one was seen before."""
         joined: list[tuple[int, int]] = []
         for start, end in sorted([*self._spans, (first, stop)]):
             touches = bool(joined) and start <= joined[-1][1]
@@ -109,7 +103,6 @@ class UnitMemState:
         self._spans = joined
 
     def _keep(self, block: Float[Tensor, "m unit"], limit: int) -> None:
-        """Keep activations for the median: held, or poured into the sketch once they no longer fit."""
         self._held.append(block.clone())
         if self._sketch is None and sum(t.numel() * t.element_size() for t in self._held) > limit:
             self._sketch = LogHistogram(self.units)
@@ -119,14 +112,14 @@ class UnitMemState:
             self._held = []
 
     def update(self, block: Float[Tensor, "m other_unit"], first_row: int) -> None:
-        """Take in a block of points.
+        """Add a block of points.
 
         Args:
-            block: Activation of each unit for each point, averaged over tokens and views, 0 or more, shape (m, unit).
-            first_row: Number of the block's first point among all, >= 0: argmax counts from there.
+            block: Nonnegative activations, averaged over tokens and views, shape (m, unit).
+            first_row: Number of the block's first point among all points.
 
         Raises:
-            InputError: Another number of units, a value not finite or negative, or rows seen before.
+            InputError: The number of units differs, a value is negative or not finite, or a row was seen before.
         """
         require_range("first_row", first_row, 0, hint="Count the points from 0.")
         values = _checked(block, self.units)
@@ -144,7 +137,7 @@ class UnitMemState:
             self._keep(values, self._hold_bytes)
 
     def _median_of_rest(self) -> Float64[Tensor, "unit"]:
-        # Without its largest, a sorted column keeps its order: the rest's median is among the first points - 1 values.
+        # the median of the rest is among the first points - 1 sorted values
         low, high = (self.points - 2) // 2, (self.points - 1) // 2
         if self._sketch is not None:
             middle = (self._sketch.order_statistic(low) + self._sketch.order_statistic(high)) / 2
@@ -164,7 +157,7 @@ class UnitMemState:
         require_range("points of the activations", self.points, 2, hint="UnitMem compares a point with the others.")
         require_one_of("rest", rest, ("mean", "median") if self._hold_bytes is not None else ("mean",))
         if rest == "mean":
-            # Rounding could leave the rest below 0 or above the maximum.
+            # rounding could put the rest below 0 or above the maximum
             mu_rest = ((self._sum - self._max) / (self.points - 1)).clamp(min=0)
             mu_rest = torch.minimum(mu_rest, self._max)
         else:
@@ -176,12 +169,12 @@ class UnitMemState:
 
 
 def unitmem(activation: Float[Tensor, "n unit"], *, rest: Rest = "mean") -> UnitMem:
-    """UnitMem of activations that are all there; see `UnitMemState` for streams.
+    """Return UnitMem of activations; see `UnitMemState` for streams.
 
-    UnitMem_u = (mu_max - mu_rest) / (mu_max + mu_rest) (Wang et al., NeurIPS 2024). Higher: more owned by one point.
+    UnitMem_u = (mu_max - mu_rest) / (mu_max + mu_rest) (Wang et al., NeurIPS 2024). Higher: more selective.
 
     Args:
-        activation: mu_u(x), averaged over tokens and views, 0 or more, shape (n, unit), n >= 2.
+        activation: mu_u(x), averaged over tokens and views, nonnegative, shape (n, unit), n >= 2.
         rest: "mean" or "median" of the other points.
 
     Raises:
@@ -197,10 +190,10 @@ def unitmem(activation: Float[Tensor, "n unit"], *, rest: Rest = "mean") -> Unit
 
 
 class ClassMemState:
-    """ClassMem of a stream of points: UnitMem with the classes' mean activations in the place of the points.
+    """ClassMem of a stream of points: UnitMem over the mean activations of classes.
 
     ClassMem_u = (mu_max - mu_rest) / (mu_max + mu_rest) over class means mu_u(c) = mean_{x in c} mu_u(x) (design,
-    section 2). Memory is one float64 a class and unit. Classes without a point do not count.
+    section 2). Memory is one float64 per class and unit. Classes without points do not count.
 
     Example:
         >>> state = ClassMemState(2, 1)
@@ -215,11 +208,7 @@ class ClassMemState:
         self._count = torch.zeros(classes, dtype=torch.int64)
 
     def update(self, block: Float[Tensor, "m other_unit"], label: Int[Tensor, "labels"]) -> None:
-        """Take in a block of points, shape (m, unit), with the class of each, shape (m,).
-
-        Raises:
-            InputError: Shapes differ, a label is out of range, or a value is not finite or negative.
-        """
+        """Add a block of points, shape (m, unit), with the class of each, shape (m,); errors as in `UnitMemState`."""
         classes, units = self._sum.shape
         check_same_length("activations", len(block), "label", len(label))
         check_index("label", label, 0, classes, "Number the classes from 0.")
@@ -227,11 +216,7 @@ class ClassMemState:
         self._count += torch.bincount(label, minlength=classes)
 
     def result(self, rest: Rest = "mean") -> UnitMem:
-        """Return ClassMem of the points so far; `argmax` is a class.
-
-        Raises:
-            InputError: Fewer than two classes have points.
-        """
+        """Return ClassMem of the points so far; `argmax` is a class. At least two classes must have points."""
         present = torch.nonzero(self._count)[:, 0]
         found = unitmem(self._sum[present] / self._count[present].unsqueeze(1), rest=rest)
         return found._replace(argmax=torch.where(found.dead, -1, present[found.argmax.clamp(min=0)]))

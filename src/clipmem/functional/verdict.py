@@ -1,17 +1,14 @@
-"""One rule that says whether a claimed effect holds, from the interval of its estimate.
+"""Decide whether a claimed effect holds, from the interval of its estimate.
 
-A claim is a set of effects that would bear it out: those above 0, those below 0, or those within a margin of 0. The
-interval answers `yes` when all of it lies in the set, `no` when none of it does, and otherwise `inconclusive`. A claim
-with a size says more: an interval that reaches neither the claimed size nor shows the claimed side answers `no` too,
-since the effect, if there is one, is smaller than claimed.
+A claim is a set of effects: those above 0, below 0, or within a margin of 0. The answer is `yes` if the whole interval
+is in the set, `no` if none of it is, and otherwise `inconclusive`. For a claim with a size, the answer is also `no` if
+the interval excludes that size without establishing the side.
 
-Do not trust a `yes` for the size of an effect: it answers for its side. Do not read many verdicts as one: with 95 %
-intervals one true null in twenty is called `yes` or `no`. And an interval over a few seeds knows these data, this
-length of training and this model, and nothing of others.
+A `yes` concerns the side of an effect, not its size. With 95% intervals, one true null in twenty is called `yes` or
+`no`. An interval over a few seeds applies to these data, this length of training and this model only.
 """
 
 import math
-from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from clipmem.base.require import require, require_one_of
@@ -20,11 +17,11 @@ Answer = Literal["yes", "no", "inconclusive"]
 
 
 class Claim(NamedTuple):
-    """What is claimed of an effect.
+    """A claim about an effect.
 
     Attributes:
         side: "above" (effect > 0), "below" (effect < 0) or "zero" (|effect| < size).
-        size: Claimed size of the effect, >= 0, without sign; of "zero" the margin, > 0. 0 claims a side alone.
+        size: Claimed absolute size, >= 0 (0: only the side is claimed); for "zero" the margin, > 0.
     """
 
     side: Literal["above", "below", "zero"]
@@ -32,19 +29,11 @@ class Claim(NamedTuple):
 
 
 def verdict(low: float | None, high: float | None, claim: Claim) -> Answer:
-    """Answer whether the interval of an effect bears a claim out.
+    """Decide whether the interval of an effect supports a claim.
 
-    above: yes if low > 0; no if high < size, or high <= 0; below: the same of the mirrored interval [-high, -low].
-    zero: yes if -size < low and high < size; no if low >= size or high <= -size. In every other case, and where there
-    is no interval: inconclusive.
-
-    Args:
-        low: Lower end of the interval; None where there is none (one seed).
-        high: Upper end, >= low.
-        claim: What is claimed.
-
-    Returns:
-        "yes", "no" or "inconclusive".
+    above: yes if low > 0; no if high < size, or high <= 0; below: the same for the interval [-high, -low].
+    zero: yes if -size < low and high < size; no if low >= size or high <= -size. Otherwise, or if there is no interval
+    (None): inconclusive.
 
     Raises:
         InputError: low is above high, an end or the size is not a number, or a claim of "zero" has no margin.
@@ -69,26 +58,13 @@ def verdict(low: float | None, high: float | None, claim: Claim) -> Answer:
     return "no" if high < claim.size or high <= 0 else "inconclusive"
 
 
-def all_hold(answers: Iterable[Answer]) -> Answer:
-    """Join the answers of the parts of one finding: yes if all are, no if one is, otherwise (or of none) inconclusive.
-
-    Example:
-        >>> all_hold(["yes", "inconclusive"]), all_hold(["yes", "no", "inconclusive"])
-        ('inconclusive', 'no')
-    """
-    found = set(answers)
-    if "no" in found:
-        return "no"
-    return "yes" if found == {"yes"} else "inconclusive"
-
-
 def _check(low: float | None, high: float | None, claim: Claim) -> None:
     for name, value in (("low", low), ("high", high), ("size", claim.size)):
-        hint = "Give None where there is no interval."
+        hint = "Use None if there is no interval."
         require(value is None or not math.isnan(value), name, "nan", "a number", hint)
     require_one_of("side of the claim", claim.side, ("above", "below", "zero"))
     positive = claim.size > 0 if claim.side == "zero" else claim.size >= 0
     got, hint = f"{claim.size:.6g} with side {claim.side!r}", "Give the size without its sign."
-    require(positive, "size of the claim", got, "0 or more, and more than 0 with 'zero'", hint)
+    require(positive, "size of the claim", got, "0 or more, above 0 for 'zero'", hint)
     if low is not None and high is not None:
-        require(low <= high, "interval", f"[{low:.6g}, {high:.6g}]", "low <= high", "Exchange the two ends.")
+        require(low <= high, "interval", f"[{low:.6g}, {high:.6g}]", "low <= high", "Swap the two ends.")

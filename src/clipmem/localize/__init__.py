@@ -1,1 +1,1 @@
-"""Where memorization sits: in which tower, which layer, which unit; by hooks on models as their libraries made them."""
+"""Localize memorization in towers, layers and units, by hooks on unmodified models."""

@@ -1,16 +1,15 @@
-"""The layers of both towers, and their activations averaged per sample, by forward hooks on the model as it is.
+"""Activations of the layers of both towers, averaged per sample, read by forward hooks.
 
-A *site* is a place in a layer where activations are read. Its kind says what they are:
+A *site* is a point in a layer where activations are read. Its kind is one of:
 
 - `mlp`: the hidden activations of the layer's MLP, after the nonlinearity (transformers);
 - `attn`: the output of the attention, per channel, before it is added to the residual stream (transformers);
 - `conv1`, `conv2`: the channels after the first and the second nonlinearity of a bottleneck (ResNets);
 - `block`: the output of the whole layer.
 
-Images are averaged over tokens (the class token included) or over space; captions over the tokens up to and including
-end-of-text, so that padding, and with it the batch, does not matter. Of the unit kinds the positive part is taken
-first, per token: GELU and attention outputs are negative at times, and a ratio of activations needs numbers that are
-not.
+Images are averaged over tokens (including the class token) or over space, captions over the tokens up to end-of-text,
+so that padding, and thus the batch, does not matter. For all kinds but `block`, the positive part is taken first, per
+token: UnitMem needs nonnegative activations.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +39,7 @@ _ATTENTION = ("attn", "self_attn")
 
 
 class Site(NamedTuple):
-    """A place where activations are read: a layer of a tower, counted from 1 at the input, and the hooked module."""
+    """A point where activations are read: a layer of a tower, counted from 1 at the input, and the hooked module."""
 
     tower: str
     layer: int
@@ -53,7 +52,7 @@ Pooled = dict[Site, Float[Tensor, "n unit"]]
 
 
 def find_sites(model: nn.Module, *, towers: Sequence[str] = TOWERS) -> list[Site]:
-    """List the sites of a model, by tower, layer and kind, in the order in which a forward pass meets the layers."""
+    """Return the sites of a model by tower, in the order of the forward pass."""
     modules = dict(model.named_modules())
     sites: list[Site] = []
     for tower in towers:
@@ -73,7 +72,7 @@ def _transformer_sites(modules: dict[str, nn.Module], tower: str) -> list[Site]:
         blocks = modules.get(path)
         if not isinstance(blocks, nn.ModuleList | nn.Sequential) or len(blocks) == 0:
             continue
-        # open_clip's older order of axes: its Transformer knows which it uses
+        # older open_clip models have the token axis first
         first = getattr(modules[path.rpartition(".")[0]], "batch_first", True)
         layout: Literal["ntu", "tnu"] = "ntu" if first else "tnu"
         sites: list[Site] = []
@@ -103,14 +102,14 @@ def _resnet_sites(modules: dict[str, nn.Module]) -> list[Site]:
 
 
 def token_mask(tokens: Int[Tensor, "n length"]) -> Bool[Tensor, "n length"]:
-    """Mark the tokens up to and including end-of-text: up to the last that is not padding (0)."""
+    """Mark the tokens up to and including end-of-text, the last that is not padding (0)."""
     position = torch.arange(tokens.shape[1], device=tokens.device)
     last = torch.where(tokens != 0, position, 0).amax(dim=1)
     return position <= last.unsqueeze(1)
 
 
 class Activations(NamedTuple):
-    """What one forward pass gave: the tower's output (not normalized), and site → averaged activations."""
+    """A tower's output (not normalized) and averaged activations by site, from one forward pass."""
 
     embedding: Float[Tensor, "n d"]
     plain: Pooled
@@ -118,7 +117,7 @@ class Activations(NamedTuple):
 
 
 class Capture:
-    """Reads the activations of an encoder while it embeds; a context manager, which takes its hooks off at the end."""
+    """A context manager that reads the activations of an encoder while it embeds."""
 
     def __init__(self, encoder: DualEncoder, *, towers: Sequence[str] = TOWERS) -> None:
         self._encoder = encoder
@@ -159,7 +158,7 @@ class Capture:
 
     def _reader(self, site: Site) -> Callable[[nn.Module, Any, Any], None]:
         def read(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            # attention modules give (output, weights)
+            # attention modules return (output, weights)
             values: Tensor = (output[0] if isinstance(output, tuple) else output).detach()
             mask = self._mask if site.tower == "text" else None
             self._plain[site] = pool(values, site.layout, mask)
@@ -172,7 +171,7 @@ class Capture:
 def pool(
     values: Float[Tensor, "*axes"], layout: str, mask: Bool[Tensor, "n length"] | None = None
 ) -> Float[Tensor, "n unit"]:
-    """Average activations over tokens or space, in float32; only over the tokens that the mask marks."""
+    """Average activations over (masked) tokens or space, float32."""
     values = values.float()
     if layout == "nuhw":
         return values.mean(dim=(2, 3))
@@ -180,6 +179,6 @@ def pool(
         values = values.transpose(0, 1)
     if mask is None:
         return values.mean(dim=1)
-    # a tower may pad to its context, or append a token of its own
+    # a tower may pad to its context, or append a token
     weight = mask.to(values.dtype)[:, : values.shape[1]]
     return torch.einsum("ntu,nt->nu", values[:, : weight.shape[1]], weight) / weight.sum(dim=1, keepdim=True)

@@ -1,10 +1,10 @@
-"""What a measure of localization declares about itself; `localize/settings.json` holds it beside the numbers."""
+"""Declaration of a localization measure, as in `localize/settings.json`."""
 
 from typing import NamedTuple
 
 
 class Measure(NamedTuple):
-    """One measure: its column, its words for a reader, its range, and what a higher value says."""
+    """A measure: its column, title, range, and the meaning of a higher value."""
 
     name: str
     title: str

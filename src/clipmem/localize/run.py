@@ -1,4 +1,4 @@
-"""A finished four-way run in; `localize/units.parquet`, `layers.parquet`, `towers.parquet` and `towers.json` out."""
+"""Localize a finished four-way run: write `localize/{units,layers,towers}.parquet` and `towers.json`."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -27,27 +27,16 @@ MEASURES = (UNITMEM, CLASSMEM, layers.LAYERMEM, towers.SHARE)
 SETTINGS_FILE = "localize/settings.json"
 TOWERS_SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("uid", "role"), pl.String),
-    **dict.fromkeys(
-        (
-            "clipmem",
-            "image_share",
-            "image_low",
-            "image_high",
-            "text_share",
-            "text_low",
-            "text_high",
-            "image_sslmem",
-            "text_sslmem",
-        ),
-        pl.Float64,
-    ),
+    "clipmem": pl.Float64,
+    **dict.fromkeys(("image_share", "image_low", "image_high", "text_share", "text_low", "text_high"), pl.Float64),
+    **dict.fromkeys(("image_sslmem", "text_sslmem"), pl.Float64),
     "reliable": pl.Boolean,
 }
 
 
 @dataclass(frozen=True)
 class LocalizeSettings:
-    """How a run is localized: views, which role's units, at most how many pairs of a role (a seeded sample)."""
+    """Settings of a localization: views, the role for units, and the maximum number of pairs per role (sampled)."""
 
     views: ViewSettings = field(default_factory=ViewSettings)
     unit_role: str = "candidate"
@@ -59,7 +48,7 @@ class LocalizeSettings:
 
     @property
     def towers(self) -> tuple[str, ...]:
-        """The towers that are passed."""
+        """The towers to localize."""
         return TOWERS[:1] if self.untrained_text else TOWERS
 
 
@@ -73,7 +62,7 @@ def localize(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> list[Path]:
-    """Localize the memorization of a finished four-way run, with its embeddings, and write the tables."""
+    """Localize the memorization of a finished four-way run and write the tables."""
     require_one_of("unit_role", settings.unit_role, sorted(set(points.roles)), "Choose a role of the run.")
     means = _means(folder, points, seeds)
     sample = sample_points(points, settings)
@@ -101,7 +90,7 @@ def localize(
 
 
 def describe(points: Points, settings: LocalizeSettings) -> dict[str, Any]:
-    """Say over which points and views a run is localized, and what is measured: what `settings.json` holds."""
+    """Return the content of `settings.json`: points, views and measures."""
     document = {
         "format": 1,
         "clipmem": __version__,
@@ -115,12 +104,12 @@ def describe(points: Points, settings: LocalizeSettings) -> dict[str, Any]:
 
 
 def work(points: Points, seeds: Sequence[int], settings: LocalizeSettings) -> int:
-    """Return how many pairs `localize` will report to `progress` in all."""
+    """Return the total number of pairs that `localize` reports to `progress`."""
     return len(sample_points(points, settings).uids) * len(seeds) * len(SIDES) * len(settings.towers)
 
 
 def sample_points(points: Points, settings: LocalizeSettings) -> Points:
-    """Draw at most `pairs_per_role` pairs of each role; they stay in the order of the points."""
+    """Sample at most `pairs_per_role` pairs of each role, keeping their order."""
     kept: list[int] = []
     for role in dict.fromkeys(points.roles):
         own = np.flatnonzero(members(points, role))
@@ -134,7 +123,7 @@ def _means(folder: RunFolder, points: Points, seeds: Sequence[int]) -> dict[str,
     for side, by_seed in found.items():
         for seed in seeds:
             one = by_seed[seed] = towers.means_of(passes.load(folder.embedding_dir(side, seed)))
-            n, expected = len(one.image), f"{len(points.uids)}, one a row of the split table"
+            n, expected = len(one.image), f"{len(points.uids)}, one per row of the split table"
             what = f"embeddings of {side}, seed {seed}"
             require(n == len(points.uids), what, f"{n} pairs", expected, "Run the study again.")
     return found

@@ -1,4 +1,4 @@
-"""One pass of one model over pairs and views, which gives all that units and layers are judged by."""
+"""One pass of a model over pairs and views, with the activations for units and the distances for layers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from clipmem.models.protocol import DualEncoder
 
 @dataclass(frozen=True)
 class Points:
-    """The pairs that are looked at, one entry a pair."""
+    """The pairs to localize over, one entry per pair."""
 
     uids: Sequence[str]
     roles: Sequence[str]
@@ -34,14 +34,14 @@ class Points:
         n = len(self.uids)
         for name in ("roles", "groups", "labels", "rows", "captions"):
             entries, hint = len(getattr(self, name)), "Take all columns from the same table."
-            require(entries == n, f"points: {name}", f"{entries} entries", f"{n}, one a pair", hint)
+            require(entries == n, f"points: {name}", f"{entries} entries", f"{n}, one per pair", hint)
         require(n > 0, "points", "no pair", "at least two pairs", "Check the roles asked for.")
         bare = [uid for uid, own in zip(self.uids, self.captions, strict=True) if len(own) == 0]
         got = f"{len(bare)} pairs without a caption, the first is {next(iter(bare), None)}"
-        require(not bare, "points: captions", got, "at least one caption a pair", "Leave out those pairs.")
+        require(not bare, "points: captions", got, "at least one caption per pair", "Leave out those pairs.")
 
     def take(self, index: Sequence[int] | Int[np.ndarray, " m"]) -> "Points":
-        """Return some of the pairs, in the order of `index`."""
+        """Return the pairs of `index`, in that order."""
         kept = [int(i) for i in index]
         uids, roles, groups, labels = (
             [column[i] for i in kept] for column in (self.uids, self.roles, self.groups, self.labels)
@@ -51,7 +51,7 @@ class Points:
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """The views of the pass."""
+    """Settings of the views."""
 
     image_views: int = 10
     text_views: int = 10
@@ -64,7 +64,7 @@ class ViewSettings:
 
     @staticmethod
     def from_recipe(section: LocalizeSection, train: TrainSection, *, batch_size: int = 64) -> "ViewSettings":
-        """Take the views of `[localize]`, with its own crop and flip or those of training."""
+        """Return the views of `[localize]`, with its own crops or those of training."""
         crops = section if section.crop == "own" else train
         return ViewSettings(
             image_views=section.views,
@@ -76,12 +76,12 @@ class ViewSettings:
         )
 
 
-# L(m; x) of every pair at each site, and, under a tower's name, of its embedding; NaN where a pair has no view
+# L(m; x) of every pair at each site, and under a tower's name that of its embedding; NaN for a pair without views
 Distances = dict[Site | str, Float64[np.ndarray, " n"]]
 
 
 class Block(NamedTuple):
-    """What a block of pairs, the first of which is number `first` of the points, gave in one tower."""
+    """Averages over a block of pairs in one tower; `first` is the index of its first pair."""
 
     first: int
     pairs: int
@@ -98,7 +98,7 @@ def blocks(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Block]:
-    """Pass the points and their views through a tower, and give the averages of each block in the points' order."""
+    """Pass the points and their views through a tower; yield the averages of each block, in order."""
     encoder.module.to(device).eval()
     with Capture(encoder, towers=[tower]) as capture:
         crops = _crops(points, settings) if tower == "image" else []
@@ -169,7 +169,7 @@ def _text_passes(
 
 
 def _reduce(tower: str, first: int, rows: int, passes: Iterator[tuple[Tensor, Activations]]) -> Block:
-    """Average the units over the views and the distances of the views from the clean input, one pass at a time."""
+    """Average unit activations over views, and sum the distances of views from the clean input."""
     _, clean = next(passes)
     origin: dict[Site | str, Tensor] = {place: _unit(values) for place, values in _outputs(tower, clean)}
     units = {site: torch.zeros_like(values) for site, values in clean.units.items()}
@@ -186,9 +186,9 @@ def _reduce(tower: str, first: int, rows: int, passes: Iterator[tuple[Tensor, Ac
         units[site] = torch.where(some, values / divisor.to(values.dtype), clean.units[site]).cpu()
     sums = {place: values.cpu() for place, values in total.items()}
     broken = sum(int((~torch.isfinite(values)).sum()) for values in (*units.values(), *sums.values()))
-    hint = "Look at the model and its input."
+    hint = "Check the model and its input."
     require(broken == 0, f"{tower} tower", f"{broken} activations that are not finite", "finite numbers", hint)
-    # 0 / 0 is the NaN that says "no view"
+    # NaN (0 / 0) means no view
     return Block(first, rows, units, {place: values / count.cpu() for place, values in sums.items()})
 
 
@@ -198,7 +198,7 @@ def _outputs(tower: str, seen: Activations) -> Iterator[tuple[Site | str, Tensor
 
 
 def _unit(values: Tensor) -> Tensor:
-    """Bring rows to length 1; a row of zeros (a layer that is dead on an input) stays zero."""
+    """Normalize rows to length 1; rows of zeros (a dead layer) stay zero."""
     values = values.double()
     length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
     return values / torch.where(length > 0, length, 1.0)

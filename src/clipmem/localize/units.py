@@ -1,7 +1,6 @@
-"""UnitMem and ClassMem of every unit of both towers, streaming: which pair owns which unit.
+"""UnitMem and ClassMem of every unit of both towers, in a stream, with the pair that drives each unit.
 
-Compare models only over the same points and views. With few points mu_max is small by chance and UnitMem low: the
-published values were taken over a set of fixed size.
+Compare models only over the same points and views. With few points mu_max is small by chance and UnitMem is low.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from clipmem.localize.measure import Measure
 from clipmem.localize.sweep import Block, Distances, Points, ViewSettings, blocks
 from clipmem.models.protocol import DualEncoder
 
-HOLD_BYTES = 384 * 2**20  # activations of one tower held for exact medians; beyond, a sketch within 1 %
+HOLD_BYTES = 384 * 2**20  # activations of a tower held for exact medians; beyond that, a sketch within 1%
 UNITS_SCHEMA: dict[str, type[pl.DataType]] = {
     "side": pl.String,
     "seed": pl.Int64,
@@ -30,13 +29,12 @@ UNITS_SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("uid", "label"), pl.String),
 }
 
-
 UNITMEM = Measure("unitmem", "UnitMem", 0.0, 1.0, "one pair alone drives the unit")
 CLASSMEM = Measure("classmem", "ClassMem", 0.0, 1.0, "one class alone drives the unit")
 
 
 class UnitTracker:
-    """Takes in the blocks of one tower's pass and gives the table of its units."""
+    """Collects the blocks of a tower and returns the table of its units."""
 
     def __init__(self, points: Points, chosen: Bool[np.ndarray, " n"], *, hold_bytes: int = HOLD_BYTES) -> None:
         require_range("pairs for UnitMem", int(chosen.sum()), 2, hint="Choose another role.")
@@ -50,7 +48,7 @@ class UnitTracker:
         self._class_means: dict[Site, ClassMemState] = {}
 
     def add(self, block: Block) -> None:
-        """Take in a block; a block's pairs that are not chosen are passed over."""
+        """Add a block; pairs that are not chosen are skipped."""
         if not self._units:
             self._begin(block)
         index = torch.arange(block.first, block.first + block.pairs)
@@ -59,7 +57,7 @@ class UnitTracker:
             return
         labeled = index[self._label[index] >= 0]
         for site, values in block.units.items():
-            # chosen pairs are numbered among themselves, and those of a block follow each other
+            # rows count the chosen pairs only, which are consecutive within a block
             self._units[site].update(values[index - block.first], first_row=int(self._place[index[0]]))
             if len(self._classes) > 1:
                 self._class_means[site].update(values[labeled - block.first], self._label[labeled])
@@ -73,7 +71,7 @@ class UnitTracker:
                 self._class_means[site] = ClassMemState(len(self._classes), units)
 
     def finish(self, side: str, seed: int) -> pl.DataFrame:
-        """Return the rows of the tower whose blocks came, letting each state go."""
+        """Return the table of the tower's units, and free the states."""
         frames = [self._rows(site, side, seed) for site in list(self._units)]
         return pl.concat(frames) if frames else pl.DataFrame(schema=UNITS_SCHEMA)
 
@@ -97,7 +95,7 @@ class UnitTracker:
             "uid": [self._points.uids[self._owner[row]] if row >= 0 else None for row in mean.argmax.tolist()],
             "label": [self._classes[k] if k >= 0 else None for k in classes.argmax.tolist()] if classes else None,
         }
-        # a dead unit responds to nothing: nobody owns it, and it has no value to be averaged
+        # a dead unit has no pair, and no value to average
         table = pl.DataFrame(columns, schema=UNITS_SCHEMA)
         alive = pl.Series((~mean.dead).numpy())
         return table.with_columns(
@@ -117,7 +115,7 @@ def sweep_model(
     device: str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> tuple[pl.DataFrame, Distances]:
-    """Pass one model over the points and their views once, and give its units and its distances."""
+    """Return the units and distances of a model, from one pass over the points and their views."""
     n = len(points.uids)
     distances: Distances = {}
     frames: list[pl.DataFrame] = []

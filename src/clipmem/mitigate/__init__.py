@@ -1,6 +1,6 @@
-"""Mitigations: what lowers memorization in training, one file each, as hooks of our loop and as parts for another's.
+"""Mitigations of memorization, one file each: hooks for studies, and components for your own training loop.
 
-The names below are for a training loop of your own; a study takes mitigations from its recipe's `[mitigate.*]`.
+A study takes its mitigations from `[mitigate.*]` of the recipe.
 """
 
 from clipmem.mitigate import caption_variants, captions, controls, image_variants, masking, noise, regroup, remove

@@ -1,8 +1,7 @@
-"""What a mitigation is: an edit of the split, a preparation for all models, a hook of the training, or several of them.
+"""The interface of mitigations: edits of the split, preparation for all models, and hooks of the training.
 
-One class in one file says all about it: its settings, what it needs of the data and of a parent run, what it does. It
-is registered in `MITIGATIONS`, or by an installed package under the entry-point group `clipmem.mitigations`, by the
-name of its section of the recipe, `[mitigate.NAME]`.
+A mitigation is one class in one file. It is registered under the name of its section, `[mitigate.NAME]`, in
+`MITIGATIONS` or by the entry-point group `clipmem.mitigations` of an installed package.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from clipmem.train.paired import TrainingSet
 
 @dataclass(frozen=True)
 class Training:
-    """The training that a mitigation is made for; the plan stage of the run folder is finished."""
+    """The training to create a hook for; the plan stage of the run folder is finished."""
 
     recipe: Recipe
     plan: TrainingSet
@@ -35,9 +34,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a mitigation may use to prepare itself, once for all models of a study.
+    """Inputs for the preparation of a mitigation, once for all models of a study.
 
-    Outputs go into `folder`, below `mitigate/`; `read` gives the encoded images of references, as `Source.read`.
+    Outputs go below `mitigate/` in `folder`; `read` returns the encoded images of references, like `Source.read`.
     """
 
     recipe: Recipe
@@ -48,7 +47,7 @@ class Preparation:
     read: Callable[[Sequence[str]], Sequence[bytes]]
 
     def captions(self) -> Mapping[str, list[str]]:
-        """Return the captions that each pair of the study is trained with, by uid."""
+        """Return the training captions of each pair, by uid."""
         texts = dict(zip(self.pairs["uid"], self.pairs["captions"].to_list(), strict=True))
         count = captions_in_training(self.recipe)
         rows = self.splits.select("uid", "captions_from").iter_rows()
@@ -56,12 +55,12 @@ class Preparation:
 
 
 class Mitigation(Hook):
-    """What a section of the recipe describes: itself the hook of a training; every method's default changes nothing.
+    """A mitigation, which is also the hook of a training; every method changes nothing by default.
 
     Class attributes:
-        name: The section, `[mitigate.NAME]`.
+        name: Its section, `[mitigate.NAME]`.
         summary: What it does, in one line.
-        Settings: Its section, where its package brings it (a `base.mitigations.MitigationSection`).
+        Settings: Its section, if its package defines it (a `base.mitigations.MitigationSection`).
     """
 
     Settings: ClassVar[type[MitigationSection] | None] = None
@@ -79,11 +78,11 @@ class Mitigation(Hook):
 
     @classmethod
     def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
-        """Raise an `InputError` unless the pairs of the source have what it draws from."""
+        """Raise an `InputError` unless the pairs have the data that it needs."""
 
     @classmethod
     def parent(cls, recipe: Recipe) -> Parent | None:  # noqa: ARG003
-        """Read the scores of an earlier run that it goes by, where it does."""
+        """Read the scores of the earlier run that it uses, if any."""
         return None
 
     @classmethod
@@ -94,26 +93,26 @@ class Mitigation(Hook):
         parent: Parent | None,  # noqa: ARG003
         pairs: pl.DataFrame,  # noqa: ARG003
     ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
-        """Change who trains on what; return the split table, and tables that say what was changed, by their names."""
+        """Change the split; return it and tables of the changes, by name."""
         return splits, {}
 
     @classmethod
     def captions_of_pair(cls, recipe: Recipe) -> int:  # noqa: ARG003
-        """Return how many captions of each pair training draws from; 0 = as many as without it."""
+        """Return the number of captions per pair that training draws from; 0 = no change."""
         return 0
 
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:  # noqa: ARG003
-        """Write what all trainings of a study need; return the files."""
+        """Write the files that the trainings of a study need, and return their paths."""
         return []
 
     @classmethod
     def hook(cls, training: Training) -> Hook | None:
-        """Make the hook for one training; None where training is as it was."""
+        """Create the hook of a training; None if training does not change."""
         return cls(cls.section_of(training.recipe), training.plan.seed)
 
     def facts(self) -> dict[str, Any]:
-        """Return the settings."""
+        """Return the settings for `record.json`."""
         return self.section.model_dump(mode="json")
 
 
@@ -121,38 +120,38 @@ MITIGATIONS: Registry[Mitigation] = Registry("mitigation", Mitigation, group="mi
 
 
 def active(recipe: Recipe) -> list[type[Mitigation]]:
-    """Return the mitigations that the recipe sets, in the order of its sections."""
+    """Return the mitigations of a recipe, in the order of its sections."""
     return [MITIGATIONS[name] for name in recipe.mitigate.active()]
 
 
 def captions_in_training(recipe: Recipe) -> int:
-    """Return how many captions of each pair training draws from.
+    """Return the number of captions per pair that training draws from.
 
-    `train.captions` says which captions the study uses, in training and in scores. A mitigation changes the training
-    alone: scores of a run with it are taken on the same captions as those of the run without it.
+    `train.captions` applies to training and scores. A mitigation changes only the training, so that scores with and
+    without it are for the same captions.
     """
     return max((one.captions_of_pair(recipe) for one in active(recipe)), default=0) or recipe.train.captions
 
 
 def hooks_of(training: Training) -> Hooks:
-    """Make the hooks of all mitigations that the recipe sets."""
+    """Create the hooks of all mitigations of the recipe."""
     made = (mitigation.hook(training) for mitigation in active(training.recipe))
     return Hooks(tuple(hook for hook in made if hook is not None))
 
 
 def prepare(given: Preparation) -> list[Path]:
-    """Prepare all mitigations that the recipe sets; return the files written."""
+    """Prepare all mitigations of the recipe; return the files written."""
     return [file for mitigation in active(given.recipe) for file in mitigation.prepare(given)]
 
 
 def check(recipe: Recipe, pairs: pl.DataFrame) -> None:
-    """Check the pairs of the source against all mitigations that the recipe sets."""
+    """Check the pairs for all mitigations of the recipe."""
     for mitigation in active(recipe):
         mitigation.check(recipe, pairs)
 
 
 def parents_of(recipe: Recipe) -> dict[str, Parent]:
-    """Read the parents that the recipe's mitigations name, by the name of the section."""
+    """Read the parents of the recipe's mitigations, by section name."""
     found = {mitigation.name: mitigation.parent(recipe) for mitigation in active(recipe)}
     return {name: parent for name, parent in found.items() if parent is not None}
 
@@ -160,7 +159,7 @@ def parents_of(recipe: Recipe) -> dict[str, Parent]:
 def edit(
     recipe: Recipe, splits: pl.DataFrame, parents: Mapping[str, Parent], pairs: pl.DataFrame
 ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
-    """Let all mitigations that the recipe sets edit the split; return it and the tables that they made."""
+    """Apply the split edits of all mitigations of the recipe; return the split and tables of the changes."""
     tables: dict[str, pl.DataFrame] = {}
     for mitigation in active(recipe):
         splits, more = mitigation.edit(recipe, splits, parents.get(mitigation.name), pairs)

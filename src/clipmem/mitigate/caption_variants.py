@@ -1,8 +1,8 @@
-"""Caption variants: now and then a presentation shows another wording of its caption.
+"""Caption variants: some presentations show another wording of the caption.
 
-First a caption of the pair is drawn, as ever. With probability p one of its m variants then takes its place, each with
-probability p / m; a caption without variants is always itself. Variants are made once, before training, and written to
-`mitigate/caption_variants.parquet`: f, g and all seeds have the same ones. The number of presentations does not change.
+After a caption of the pair is drawn as usual, one of its m variants replaces it with probability p, each with p / m; a
+caption without variants is kept. Variants are made once, before training, and written to
+`mitigate/caption_variants.parquet`, so f, g and all seeds share them. The number of presentations does not change.
 """
 
 import json
@@ -26,7 +26,7 @@ _SETTING = "[mitigate.caption_variants] provider"
 
 
 def variants_of(captions: Sequence[str], section: CaptionVariantsSection) -> dict[str, list[tuple[str, str]]]:
-    """Make the variants of captions."""
+    """Return the (kind, variant) list of each caption."""
     makers: dict[str, Callable[[str, int, int], str]] = {
         name: WORDINGS[name](section).variant for name in section.kinds
     }
@@ -38,13 +38,13 @@ def variants_of(captions: Sequence[str], section: CaptionVariantsSection) -> dic
     for caption in dict.fromkeys(captions):
         kinds = dict(makers)
         if provider:
-            kinds["provider"] = _taken_from(_asked(provider, content, caption, section))
+            kinds["provider"] = _taken_from(_rewritten(provider, content, caption, section))
         made[caption] = make_variants(caption, kinds, count=section.count, seed=section.seed)
     return made
 
 
-def _asked(provider: CaptionProvider, content: str, caption: str, section: CaptionVariantsSection) -> list[str]:
-    # some will be equal or empty: more are asked for than are wanted
+def _rewritten(provider: CaptionProvider, content: str, caption: str, section: CaptionVariantsSection) -> list[str]:
+    # some may be equal or empty, so twice as many are requested
     count, seed = 2 * section.count, derive_seed(section.seed, "provider")
 
     def make() -> bytes:
@@ -69,7 +69,7 @@ def choose_variant(
 class CaptionVariants(Mitigation):
     """`[mitigate.caption_variants]`."""
 
-    summary = "Show other wordings of a caption now and then."
+    summary = "Show other wordings of a caption in some presentations."
 
     def __init__(self, section: CaptionVariantsSection, seed: int, variants: dict[tuple[str, str], list[str]]) -> None:
         super().__init__(section, seed)
@@ -77,7 +77,6 @@ class CaptionVariants(Mitigation):
 
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:
-        """Make the variants of all captions that are trained with."""
         external = set(given.splits.filter(pl.col("role") == "external")["uid"])
         captions = {uid: own for uid, own in given.captions().items() if uid not in external}
         section = cls.section_of(given.recipe)
@@ -88,19 +87,17 @@ class CaptionVariants(Mitigation):
 
     @classmethod
     def hook(cls, training: Training) -> "CaptionVariants":
-        """Make it for a training, with the variants of each (uid, caption)."""
         variants: dict[tuple[str, str], list[str]] = {}
         for uid, caption, _, text in training.folder.read(TABLE).iter_rows():
             variants.setdefault((uid, caption), []).append(text)
         return cls(cls.section_of(training.recipe), training.plan.seed, variants)
 
     def captions(self, captions: Sequence[Sequence[str]], uids: Sequence[str], first: Sequence[int]) -> list[list[str]]:
-        """Bring the variants of all captions of each pair."""
         own = [
             [self._variants.get((uid, text), []) for text in texts] for uid, texts in zip(uids, captions, strict=True)
         ]
         counts = [[len(texts) for texts in pair] for pair in own]
-        # the place of a caption's first variant among the pair's texts; captions of all pairs in one row
+        # index of a caption's first variant among the pair's texts, for the captions of all pairs
         self._starts = np.concatenate(
             [start + np.cumsum([0, *pair[:-1]]) for start, pair in zip(first, counts, strict=True)]
         ).astype(np.int64)
@@ -109,7 +106,6 @@ class CaptionVariants(Mitigation):
         return [[text for texts in pair for text in texts] for pair in own]
 
     def choose(self, chosen: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:
-        """Put a variant in the place of some captions."""
         row = self._row[moment.slots] + chosen
         u = uniform(moment.keys, derive_seed(self.seed, "caption variant", moment.epoch), 1)[:, 0]
         number = choose_variant(u, self._counts[row], self.section.probability)

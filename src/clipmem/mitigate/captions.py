@@ -1,8 +1,8 @@
-"""Several captions a pair: each presentation shows one of them, drawn uniformly.
+"""Several captions per pair: each presentation shows one of them, drawn uniformly.
 
-With K captions, the one of pair i in epoch e is floor(K u(seed, e, i)), u uniform in [0, 1): every caption is shown in
-1/K of the presentations, and there are as many presentations as with one caption (Wang et al. 2025, section 5, compare
-at equal presentations). The recipe's `train.captions` and `mitigate.captions.count` both draw with this rule.
+With K captions, pair i shows caption floor(K u(seed, e, i)) in epoch e, u uniform in [0, 1). The number of
+presentations is that of one caption (Wang et al. 2025, section 5). `train.captions` and `mitigate.captions.count` both
+use this rule.
 """
 
 from collections.abc import Sequence
@@ -27,12 +27,9 @@ def sample_captions(
 
     Args:
         captions: The captions of each pair, at least one.
-        keys: One 64-bit number a pair, shape (n,): the same number, the same draws.
+        keys: A 64-bit number per pair that determines its draws, shape (n,).
         epoch: The epoch.
         seed: Seed of the draws.
-
-    Returns:
-        One caption of each pair.
 
     Raises:
         InputError: A pair has no caption.
@@ -50,23 +47,21 @@ def sample_captions(
 
 @runtime_checkable
 class _Pairs(Protocol):
-    """A map-style data set."""
-
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
 
 
 class CaptionSampling(Generic[T]):
-    """A map-style data set whose items are (image, one of its captions), for `torch.utils.data.DataLoader`.
+    """A map-style dataset of (image, one of its captions), for `torch.utils.data.DataLoader`.
 
-    Call `set_epoch` before each epoch, as with torch's `DistributedSampler`; with persistent workers, make the loader
-    anew instead: they have copies of the data set.
+    Call `set_epoch` before each epoch, as with torch's `DistributedSampler`. With persistent workers, which have copies
+    of the dataset, create a new loader instead.
 
     Args:
-        pairs: A data set whose items are (image, captions), captions a sequence of texts or of token tensors.
+        pairs: A dataset of (image, captions), captions being a sequence of texts or of token tensors.
         seed: Seed of the draws.
-        keys: One 64-bit number an item; by default its index.
+        keys: A 64-bit number per item; by default its index.
 
     Example:
         >>> data = CaptionSampling([("image 0", ["a cat", "the cat"])], seed=1)
@@ -80,7 +75,7 @@ class CaptionSampling(Generic[T]):
         self._keys = np.arange(len(pairs), dtype=np.uint64) if keys is None else keys
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew for this epoch."""
+        """Draw the captions of this epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -94,20 +89,18 @@ class CaptionSampling(Generic[T]):
 
 @MITIGATIONS.register("captions")
 class Captions(Mitigation):
-    """`[mitigate.captions]`: the loop draws; this hook tells that more captions were there to draw from."""
+    """`[mitigate.captions]`: increases the number of captions from which the training loop draws."""
 
     summary = "Draw from several captions of a pair in training."
 
     @classmethod
     def captions_of_pair(cls, recipe: Recipe) -> int:
-        """Return the setting."""
         return cls.section_of(recipe).count
 
     @classmethod
     def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
-        """Check that some pair has a second caption, where more than one is asked for."""
         count = cls.section_of(recipe).count
         several = count < 2 or (pairs["captions"].list.len() > 1).any()
         got, expected = f"{count} with {pairs.height:,} pairs of one caption each", "pairs with several captions"
-        hint = "Use data with several captions of an image, or [mitigate.caption_variants], which makes them."
+        hint = "Use data with several captions per image, or [mitigate.caption_variants], which generates them."
         require(several, "[mitigate.captions] count", got, expected, hint)

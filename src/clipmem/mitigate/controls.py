@@ -1,4 +1,4 @@
-"""Controls: what lowers memorization in any model, and is no idea about captions: weight decay and early stopping."""
+"""Controls: weight decay and early stopping, which lower memorization in any model."""
 
 from clipmem.base.sections import TrainSection
 from clipmem.mitigate.base import MITIGATIONS, Mitigation
@@ -8,10 +8,9 @@ from clipmem.mitigate.base import MITIGATIONS, Mitigation
 class WeightDecay(Mitigation):
     """`[mitigate.weight_decay]`: decay = factor · train.weight_decay."""
 
-    summary = "A control: more weight decay."
+    summary = "Control: more weight decay."
 
     def settings(self, train: TrainSection) -> TrainSection:
-        """Multiply the weight decay."""
         return train.model_copy(update={"weight_decay": train.weight_decay * self.section.factor})
 
 
@@ -19,8 +18,7 @@ class WeightDecay(Mitigation):
 class EarlyStopping(Mitigation):
     """`[mitigate.early_stopping]`: round(share · steps) steps, at least one."""
 
-    summary = "A control: the same training, ended early."
+    summary = "Control: the same training, stopped early."
 
     def last_step(self, steps: int) -> int:
-        """End the training early."""
         return max(1, round(self.section.share * steps))

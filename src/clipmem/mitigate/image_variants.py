@@ -1,10 +1,10 @@
-"""Image variants: now and then a presentation shows another image of its pair.
+"""Image variants: some presentations show another image of the pair.
 
-With probability p, drawn by (seed, epoch, pair), the pair's image is replaced:
+With probability p, drawn by (seed, epoch, pair), the pair's image is replaced, depending on the source:
 
-    given      by one of the data's other images of the pair (`variants` of the pair table), uniformly
-    generated  by one of `count` images that a provider draws of the pair's first caption, uniformly
-    augment    by a stronger crop of its own image, and with a color jitter
+    given      by another image of the pair in the data (`variants` of the pair table), drawn uniformly
+    generated  by one of `count` images that a provider generates from the pair's first caption, drawn uniformly
+    augment    by a stronger crop of its own image with color jitter
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ _SETTING = "[mitigate.image_variants] provider"
 class ImageVariants(Mitigation):
     """`[mitigate.image_variants]`."""
 
-    summary = "Show other images of a pair now and then."
+    summary = "Show other images of a pair in some presentations."
 
     def __init__(
         self,
@@ -58,15 +58,13 @@ class ImageVariants(Mitigation):
 
     @classmethod
     def check(cls, recipe: Recipe, pairs: pl.DataFrame) -> None:
-        """Check that some pair has another image, where the data's own are to be shown."""
         right = cls.section_of(recipe).source != "given" or (pairs["variants"].list.len() > 0).any()
         what, got = "[mitigate.image_variants] source = 'given'", f"{pairs.height:,} pairs, none with another image"
         hint = "Set mitigate.image_variants.source to 'augment', which needs no other images."
-        require(right, what, got, "data with several images of a pair", hint)
+        require(right, what, got, "data with several images per pair", hint)
 
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:
-        """Decode or draw the other images of all pairs that are trained with."""
         section = cls.section_of(given.recipe)
         if section.source == "augment":
             return []
@@ -76,7 +74,7 @@ class ImageVariants(Mitigation):
             owners = [(uid, one) for uid, own in known if uid in trained for one in own[: section.count or None]]
             read = given.read
         else:
-            owners, read = _drawn({uid: own for uid, own in given.captions().items() if uid in trained}, section)
+            owners, read = _generated({uid: own for uid, own in given.captions().items() if uid in trained}, section)
         table = pl.DataFrame(owners, schema=["uid", "reference"], orient="row")
         cache, problems = given.folder.path / CACHE, [""] * table.height
 
@@ -93,7 +91,6 @@ class ImageVariants(Mitigation):
 
     @classmethod
     def hook(cls, training: Training) -> "ImageVariants":
-        """Make it for a training: which rows of the other images each slot has."""
         section, uids, rows = cls.section_of(training.recipe), training.plan.uids, dict[str, list[int]]()
         pixels = None if section.source == "augment" else open_cache(training.folder.path / CACHE)
         if pixels is not None:
@@ -102,7 +99,6 @@ class ImageVariants(Mitigation):
         return cls(section, training.plan.seed, training.recipe.train, pixels, [rows.get(uid, []) for uid in uids])
 
     def content(self) -> str:
-        """Say which rows of how many images the slots have."""
         shape = None if self._pixels is None else self._pixels.shape
         return f"{shape} {self._rows.tolist()} {self._counts.tolist()}"
 
@@ -114,7 +110,6 @@ class ImageVariants(Mitigation):
         moment: Moment,
         view: int,
     ) -> Float[Tensor, "n 3 size size"]:
-        """Replace some images of a batch."""
         u = uniform(moment.keys, derive_seed(self.seed, "image variant", moment.epoch, view), 1)[:, 0]
         if self._pixels is None:
             return self._augmented(values, pixels, np.flatnonzero(u < self.section.probability), moment, view)
@@ -152,10 +147,10 @@ def _put(values: Tensor, places: Int[np.ndarray, " some"], others: Tensor) -> Te
     return changed
 
 
-def _drawn(
+def _generated(
     captions: dict[str, list[str]], section: ImageVariantsSection
 ) -> tuple[list[tuple[str, str]], Callable[[Sequence[str]], list[bytes]]]:
-    """Return who has which drawn image, named NUMBER:UID, and what reads them."""
+    """Return (uid, reference) of each generated image, with references NUMBER:UID, and a function that reads them."""
     provider = open_provider(IMAGE_PROVIDERS, section.provider, _SETTING, "diffusers:models/my-pipeline")
     content, seed = provider.content(), section.seed
 

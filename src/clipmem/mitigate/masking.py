@@ -1,8 +1,8 @@
-"""Text masking: every token of a caption is left out with probability p, anew in every presentation.
+"""Text masking: drop every token of a caption with probability p, independently in every presentation.
 
-A token t of the caption (its start and end tokens never) stays if u(seed, step, pair, position of t) >= p; if none
-would stay, the one with the largest u does. What stays keeps its order and moves up: CLIP's vocabulary has no mask
-token, and a caption of length L has one of L (1 - p) tokens in the mean, a little more for short ones.
+A token t (except the start and end tokens) is kept if u(seed, step, pair, position of t) >= p; if none is kept, the one
+with the largest u is. The kept tokens move up, because CLIP's vocabulary has no mask token. A caption of L tokens keeps
+L (1 - p) on average, slightly more if it is short.
 """
 
 import numpy as np
@@ -19,14 +19,14 @@ from clipmem.train.hooks import Moment
 def drop_tokens(
     tokens: Int[Tensor, "n length"], keys: UInt64[np.ndarray, " n"], *, probability: float, seed: int, step: int
 ) -> Int[Tensor, "n length"]:
-    """Leave tokens out.
+    """Drop random tokens.
 
     Args:
-        tokens: Token ids, a start token first, an end token last, then padding with 0; shape (n, length).
-        keys: One 64-bit number a row, shape (n,): the same number, the same draws.
+        tokens: Token ids: a start token, the caption, an end token, then padding with 0; shape (n, length).
+        keys: A 64-bit number per row that determines its draws, shape (n,).
         probability: p, from 0 to below 1.
         seed: Seed of the draws.
-        step: Which presentation it is.
+        step: Number of the presentation.
 
     Returns:
         Token ids padded with 0, shape (n, length).
@@ -46,7 +46,7 @@ def drop_tokens(
     values = tokens.cpu().numpy()
     length = values.shape[1]
     place = np.arange(length)
-    # the last token that is not padding; 0 may also be a word's id
+    # the last nonzero token, because 0 can also be the id of a word
     end = length - 1 - (values[:, ::-1] != 0).argmax(axis=1)
     drawn = uniform(keys, derive_seed(seed, "text mask", step), length)
     word = (place > 0) & (place < end[:, None])
@@ -64,8 +64,7 @@ def drop_tokens(
 class TextMasking(Mitigation):
     """`[mitigate.text_masking]`."""
 
-    summary = "Leave words out of captions, anew in every presentation."
+    summary = "Drop random tokens of captions in every presentation."
 
     def tokens(self, tokens: Int[Tensor, "n length"], moment: Moment) -> Int[Tensor, "n length"]:
-        """Leave tokens out."""
         return drop_tokens(tokens, moment.keys, probability=self.section.probability, seed=self.seed, step=moment.step)

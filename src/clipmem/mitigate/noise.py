@@ -1,13 +1,13 @@
-"""Gaussian noise on the embeddings of one tower, in training only: text noise, and image noise as its control.
+"""Gaussian noise on the embeddings of one tower in training: text noise, and image noise as its control.
 
-Where the noise goes is a choice, and the published work does not say which was meant (Wang et al. 2025, section 5):
+The published work does not specify where the noise is added (Wang et al. 2025, section 5):
 
     post         v' = v/|v| + std ε             the unit vector plus noise; v' is not normalized again
-    pre          v' = (v + std ε) / |v + std ε|  std is in the units of the raw embedding, whatever its length is
-    post-scaled  v' = v/|v| + (std / √d) ε       the noise has length std, about, in any width d
+    pre          v' = (v + std ε) / |v + std ε|  std is in the units of the raw embedding
+    post-scaled  v' = v/|v| + (std / √d) ε       the noise has length of about std, for any width d
 
-with ε standard normal in each of the d dimensions. The noise of `post` has length std √d: 3.4 for 0.15 in 512
-dimensions, against a vector of length 1. Values of one place say nothing about another, nor across widths.
+with ε standard normal in each of the d dimensions. The noise of `post` has length std √d: 3.4 for std = 0.15 and
+d = 512, on a unit vector. Do not compare values between places or widths.
 """
 
 import math
@@ -29,20 +29,20 @@ PLACES = ("post", "pre", "post-scaled")
 
 
 def gaussian(keys: UInt64[np.ndarray, " n"], seed: int, width: int) -> Float64[np.ndarray, "n d"]:
-    """Draw standard normal numbers that depend on (seed, key, dimension) only: quantiles of uniform numbers."""
-    # half a step up: a uniform number may be 0, a quantile of 0 is infinite
+    """Return standard normal numbers that depend only on (seed, key, dimension), shape (n, d)."""
+    # shifted by half a step: the quantile of 0 is infinite
     return ndtri(uniform(keys, seed, width) + 2.0**-54)
 
 
 class EmbeddingNoise(nn.Module):
-    """Add Gaussian noise to embeddings while training, and nothing in evaluation, as dropout does.
+    """Add Gaussian noise to embeddings in training mode only, as dropout does.
 
-    x + s ε, s = std, or std / √d with `post-scaled`. The module only adds: with place `pre` call it on what the tower
-    gives, and normalize after it; with the others call it on the normalized embeddings, and do not normalize again.
+    x + s ε, s = std, or std / √d with `post-scaled`. With `pre`, call the module on the tower's output and normalize
+    afterwards; otherwise call it on normalized embeddings, and do not normalize again.
 
-    Rows are told apart by `keys` and presentations by `step`. With keys that belong to pairs, a pair has the same noise
-    whatever batch or process it is in. Without keys, a row's number is its key and `step` counts the calls (it is a
-    buffer, and so in the state dict); give each process another seed then, for their rows have the same numbers.
+    The noise is a function of `seed`, `keys` and `step`. With a key per pair, a pair has the same noise in any batch or
+    process. Without keys, the keys are row numbers and `step` (a buffer in the state dict) counts the calls: then each
+    process needs its own seed.
 
     Args:
         std: Standard deviation, 0 or more.
@@ -70,7 +70,7 @@ class EmbeddingNoise(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def extra_repr(self) -> str:
-        """Show the settings."""
+        """Return the settings, for `repr`."""
         return f"std={self.std}, place={self.place!r}, seed={self.seed}"
 
     def scale(self, width: int) -> float:
@@ -84,16 +84,13 @@ class EmbeddingNoise(nn.Module):
         step: int | None = None,
         view: int = 0,
     ) -> Float[Tensor, "n d"]:
-        """Return the embeddings with noise; in evaluation or with std 0, the embeddings.
+        """Return the embeddings with noise; unchanged in evaluation mode or with std 0.
 
         Args:
             embeddings: Shape (n, d).
-            keys: One 64-bit number a row, shape (n,); by default 0 to n - 1.
-            step: Which presentation it is; by default calls are counted.
-            view: Which view of the pair; each has noise of its own.
-
-        Returns:
-            Shape (n, d), of the type and on the device of the embeddings.
+            keys: A 64-bit number per row, shape (n,); by default 0 to n - 1.
+            step: Number of the presentation; by default calls are counted.
+            view: Number of the view; each has its own noise.
         """
         if not self.training or self.std == 0:
             return embeddings
@@ -126,7 +123,7 @@ class ImageEmbeddingNoise(EmbeddingNoise):
 
 
 class _Noise(Mitigation):
-    """Noise in our own loop: keys are the pairs', the seed is that of the pair of models."""
+    """Noise in studies, with the keys of the pairs and the seed of the pair of models."""
 
     module: ClassVar[type[EmbeddingNoise]]
 
@@ -135,11 +132,9 @@ class _Noise(Mitigation):
         self._noise = self.module(section.std, section.place, seed)
 
     def embedding(self, kind: Kind, raw: Tensor, moment: Moment, view: int) -> Tensor:
-        """Add noise before the normalization."""
         return self._added(kind, raw, moment, view) if self.section.place == "pre" else raw
 
     def unit(self, kind: Kind, unit: Tensor, moment: Moment, view: int) -> Tensor:
-        """Add noise after the normalization."""
         return unit if self.section.place == "pre" else self._added(kind, unit, moment, view)
 
     def _added(self, kind: Kind, embeddings: Tensor, moment: Moment, view: int) -> Tensor:

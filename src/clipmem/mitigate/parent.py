@@ -1,4 +1,4 @@
-"""What an earlier run measured: the scores by which pairs are removed or put together, read and checked."""
+"""Scores of an earlier run, by which pairs are removed or regrouped."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ COLUMNS: dict[str, list[str]] = {
 
 @dataclass(frozen=True)
 class Parent:
-    """A parent's scores."""
+    """Scores of a parent run, with the column `removal_score`."""
 
     path: str
     table: pl.DataFrame
@@ -34,13 +34,13 @@ class Parent:
 def read_parent(path: str, by: By, setting: str) -> Parent:
     """Read the scores of a parent run.
 
-    Removal_score is, with the columns of `scores.parquet` (means over seeds; see `clipmem.store.tables`):
+    `removal_score` is, in terms of the columns of `scores.parquet` (means over seeds; see `clipmem.store.tables`):
 
-        clipmem      the score itself
-        similarity   - f_positive: the pair's own similarity under the models that trained on it, lowest first
-        g-alignment  - (g_positive - w (g_image_bank + g_text_bank)), w = `score.weight` of the parent (1 where only a
-                     table is given): alignment under the models that did not see the candidates, lowest first
-        file         the column `score`, highest first
+        clipmem      clipmem
+        similarity   - f_positive: low similarity under the models that trained on the pair
+        g-alignment  - (g_positive - w (g_image_bank + g_text_bank)): low alignment under the models that did not see
+                     the candidates; w = `score.weight` of the parent (1 for a table)
+        file         the column `score`
     """
     where, setting = Path(path), f"{setting} scores"
     file, weight, described = where, 1.0, dict[str, Any]()
@@ -50,7 +50,7 @@ def read_parent(path: str, by: By, setting: str) -> Parent:
         weight, known = recipe.score.weight, manifest.read(folder)
         described = {key: known[key] for key in ("recipe_sha256", "data_sha256", "clipmem")}
     table = read_table(file, setting, ("uid", *COLUMNS[by]), optional=("role",))
-    # a CSV was read as text
+    # CSV columns are read as text
     numbers = table.with_columns(pl.col(COLUMNS[by]).cast(pl.Float64, strict=False))
     found = numbers.select("uid", pl.col("^role$"), removal_score=_removal_score(by, weight)).drop_nulls()
     found = found.filter(pl.col("removal_score").is_finite())
@@ -58,7 +58,7 @@ def read_parent(path: str, by: By, setting: str) -> Parent:
     require(not found.is_empty(), what, f"no value of {COLUMNS[by]}", "scores", "Choose another file.")
     twice = found.filter(pl.col("uid").is_duplicated())["uid"].head(1)
     got = f"uid {', '.join(map(shorten, twice))} more than once"
-    require(twice.is_empty(), what, got, "one row a pair", "Join its rows into one.")
+    require(twice.is_empty(), what, got, "one row per pair", "Merge its rows into one.")
     return Parent(path, found, {"path": path, "scores_sha256": file_sha256(file), **described})
 
 
@@ -75,9 +75,9 @@ def _removal_score(by: By, weight: float) -> pl.Expr:
 
 
 def check_known(parent: Parent, uids: frozenset[str], setting: str) -> None:
-    """Refuse a parent that was made with other pairs."""
+    """Refuse a parent with unknown pairs."""
     unknown_uids = [uid for uid in parent.table["uid"] if uid not in uids]
     among = ", ".join(map(shorten, unknown_uids[:1]))
-    got = f"scores of {len(unknown_uids):,} pairs that the data do not have, such as {among}"
-    hint = "A uid is a hash of image and captions: the data, or the captions in them, are others."
+    got = f"scores of {len(unknown_uids):,} pairs that are not in the data, such as {among}"
+    hint = "Use the data of that run: a uid is a hash of image and captions."
     require(not unknown_uids, f"{setting} scores = {parent.path!r}", got, "a run on the same data", hint)

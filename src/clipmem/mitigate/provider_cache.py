@@ -1,7 +1,6 @@
-"""What providers have made, cached by content: the same model, input and seed are not asked twice, in any run.
+"""A cache of provider outputs by model, input and seed, shared by all runs.
 
-The files lie in `$CLIPMEM_CACHE`, or else in `clipmem` below `$XDG_CACHE_HOME` or `~/.cache`. Deleting them costs time
-and changes nothing.
+It is in `$CLIPMEM_CACHE`, or else in `clipmem` below `$XDG_CACHE_HOME` or `~/.cache`. It can be deleted at any time.
 """
 
 import os
@@ -19,7 +18,7 @@ def cache_folder() -> Path:
 
 
 def cached(kind: str, key: object, make: Callable[[], bytes]) -> bytes:
-    """Return what the folder `kind` holds under a key (plain data that decides the result), or make and store it."""
+    """Return the cached bytes for a key (plain data that determines the result), or make and store them."""
     digest = json_sha256(key)
     file = cache_folder() / kind / digest[:2] / digest
     if file.is_file():

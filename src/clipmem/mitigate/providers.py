@@ -1,4 +1,4 @@
-"""Providers: models from outside that write captions or draw images; a new one is one class and one registry line."""
+"""Providers: external models that rewrite captions or generate images; a new one is one registered class."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,30 +11,30 @@ from clipmem.base.require import require
 
 
 class Provider(ABC):
-    """A model from outside; what it makes is cached, by content. `address` is what follows the colon of its name."""
+    """An external model, whose output is cached; `address` is the part of its name after the colon."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
     @abstractmethod
     def content(self) -> str:
-        """Return a hash of all that decides what it makes, beside caption, number and seed."""
+        """Return a hash of everything that determines its output, except caption, number and seed."""
 
 
 class CaptionProvider(Provider):
-    """A rewriter of captions, such as a language model."""
+    """A model that rewrites captions, such as a language model."""
 
     @abstractmethod
     def rewrite(self, caption: str, *, count: int, seed: int) -> Sequence[str]:
-        """Write up to `count` variants of a caption; from caption, count and seed alone."""
+        """Return up to `count` variants of a caption, as a function of the arguments."""
 
 
 class ImageProvider(Provider):
-    """What draws images of captions, such as a diffusion model."""
+    """A model that generates images from captions, such as a diffusion model."""
 
     @abstractmethod
     def draw(self, caption: str, number: int, *, seed: int) -> bytes:
-        """Draw image `number` of a caption, encoded; from caption, number and seed alone."""
+        """Generate image `number` of a caption, encoded, as a function of the arguments."""
 
 
 P = TypeVar("P", bound=Provider)
@@ -53,11 +53,9 @@ class TransformersProvider(CaptionProvider):
         self._model = LanguageModel(Path(address))
 
     def content(self) -> str:
-        """Hash the model's files."""
         return self._model.content()
 
     def rewrite(self, caption: str, *, count: int, seed: int) -> Sequence[str]:
-        """Sample from the model."""
         return self._model.rewrite(caption, count=count, seed=seed)
 
 
@@ -67,21 +65,19 @@ class DiffusersProvider(ImageProvider):
 
     def __init__(self, address: str) -> None:
         super().__init__(address)
-        from clipmem.models.generators import DiffusionModel  # needs a package that is not a dependency
+        from clipmem.models.generators import DiffusionModel  # diffusers is not a dependency
 
         self._model = DiffusionModel(Path(address))
 
     def content(self) -> str:
-        """Hash the pipeline's files."""
         return self._model.content()
 
     def draw(self, caption: str, number: int, *, seed: int) -> bytes:
-        """Run the pipeline."""
         return self._model.draw(caption, number, seed=seed)
 
 
 def open_provider(providers: Registry[P], name: str, setting: str, example: str) -> P:
-    """Open the provider that a setting names as KIND:ADDRESS."""
+    """Open the provider KIND:ADDRESS of a setting."""
     kind, _, address = name.partition(":")
     require(address, setting, shorten(name), "KIND:ADDRESS", f"For example: {example}.")
     return providers[kind](address)

@@ -1,8 +1,8 @@
-"""Regrouping: the most memorized pairs in batches of their own (after MultiMem, ECCV 2026).
+"""Regrouping: put the most memorized pairs in batches of their own (after MultiMem, ECCV 2026).
 
 A contrastive loss compares a pair with the others of its batch. Of an epoch's B batches, round(share B) (at least one)
-hold the most memorized pairs and nobody else, at places drawn for each epoch; all batches keep their sizes, and every
-pair is still shown once an epoch. In the epochs between two regroupings the batches are the ordinary ones.
+hold only the most memorized pairs, at positions drawn for each epoch. Batch sizes do not change, and every pair is
+shown once per epoch. Every `every`-th epoch is regrouped.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ TABLE = "mitigate/regroup"
 def regroup(
     batches: Batches, removal_score: Float64[np.ndarray, " n"], *, share: float, seed: int, epoch: int
 ) -> Batches:
-    """Lay batches anew so that the worst pairs have batches of their own."""
+    """Rearrange batches so that the pairs with the highest scores have batches of their own."""
     count = len(batches)
     hint = "Set train.batch_size to less than half of the training pairs."
     require(count >= 2, "[mitigate.regroup] share", "one batch an epoch", "two or more", hint)
@@ -36,7 +36,7 @@ def regroup(
     order = np.concatenate(batches)
     room = sum(len(batches[place]) for place in places)
     known = np.where(np.isnan(removal_score), -np.inf, removal_score)[order]
-    # equal ones: those whose turn it is first
+    # ties go to the pair that comes first in the epoch
     worst = np.zeros(len(order), dtype=np.bool_)
     worst[np.lexsort((np.arange(len(order)), -known))[:room]] = True
     queues = {True: iter(order[worst]), False: iter(order[~worst])}
@@ -48,7 +48,7 @@ def regroup(
 
 @MITIGATIONS.register("regroup")
 class Regroup(Mitigation):
-    """`[mitigate.regroup]`, by the scores of a parent; `removal_score` is that of each slot."""
+    """`[mitigate.regroup]`; `removal_score` is the parent's score of each slot."""
 
     summary = "Put the most memorized pairs of a parent run in batches of their own."
 
@@ -58,18 +58,17 @@ class Regroup(Mitigation):
 
     @classmethod
     def parent(cls, recipe: Recipe) -> Parent:
-        """Read CLIPMem of the parent run."""
         return read_parent(cls.section_of(recipe).scores, "clipmem", "[mitigate.regroup]")
 
     @classmethod
     def prepare(cls, given: Preparation) -> list[Path]:
-        """Keep the parent's scores, so that trainings need nothing but the run folder."""
+        """Store the parent's scores, so that trainings need only the run folder."""
         scores = cls.parent(given.recipe).table.select("uid", "removal_score").sort("uid")
         return [given.folder.write(TABLE, scores)]
 
     @classmethod
     def hook(cls, training: Training) -> "Regroup":
-        """Make it for a training: g's slots have the scores of f's pairs in them."""
+        """Create the hook; g's slots have the scores of the corresponding pairs of f."""
         plan, splits = training.plan, training.splits
         values = dict(training.folder.read(TABLE).iter_rows())
         uids = list(plan.uids)
@@ -79,11 +78,9 @@ class Regroup(Mitigation):
         return cls(cls.section_of(training.recipe), plan.seed, removal_score)
 
     def content(self) -> str:
-        """Hash the slots' scores."""
         return hashlib.sha256(self._removal_score.tobytes()).hexdigest()
 
     def batches(self, batches: Batches, epoch: int) -> Batches:
-        """Lay the batches of every `every`-th epoch anew."""
         if epoch % self.section.every:
             return batches
         return regroup(batches, self._removal_score, share=self.section.share, seed=self.seed, epoch=epoch)

@@ -1,13 +1,12 @@
-"""Removal: the n worst pairs of those that f trains on are taken out, and the models are trained without them.
+"""Removal: train without the n highest-scoring pairs of f.
 
-It edits the split, before any training: a removed pair leaves the study, is neither trained on nor scored, and stands
-in `removed.parquet` with its rank and score. So that f and g stay fair (as many pairs, the same slots), a removed
-candidate takes with it the independent pair of its slot: the one that stands where it stood when both roles are sorted
-by uid, which says nothing of either's content. A removed shared pair leaves both models. External pairs stay: the bank
-of the run and of its parent are the same.
+Removed pairs are neither trained on nor scored, and are listed in `removed.parquet` with their rank and score. To keep
+f and g comparable (the same number of pairs, the same slots), a removed candidate takes with it the independent pair of
+the same index when both roles are sorted by uid, which does not depend on content. A removed shared pair leaves both
+models. External pairs stay, so the run and its parent have the same bank.
 
-When not to trust it: under the four-way protocol shared pairs have a CLIPMem of about 0, for both models saw them, and
-"the n highest of f's pairs" are nearly all candidates. For removals from the whole training set, score it with the
+When not to trust it: under the four-way protocol shared pairs have a CLIPMem of about 0, because both models saw them,
+so the highest-scoring pairs are nearly all candidates. To remove from the whole training set, score it with the
 subsample protocol first.
 """
 
@@ -28,14 +27,12 @@ _LEFT = 2
 
 
 def removal_list(scores: str | Path, count: int, *, by: By = "clipmem") -> list[str]:
-    """Return the uids of the `count` worst pairs of a run, the worst first: for a training loop of one's own.
-
-    Only the pairs that f trained on come in question.
+    """Return the uids of the `count` highest-scoring training pairs of f, highest first, for your own training loop.
 
     Args:
         scores: A run folder or its `scores.parquet`; with `by = "file"` a table with the columns uid and score.
-        count: How many, from 1 to the number of such pairs.
-        by: What makes a pair bad (see `clipmem.mitigate.parent.read_parent`).
+        count: Number of pairs, 1 or more.
+        by: The score (see `clipmem.mitigate.parent.read_parent`).
 
     Raises:
         InputError: The scores are not readable, or there are fewer pairs.
@@ -51,7 +48,7 @@ def removal_list(scores: str | Path, count: int, *, by: By = "clipmem") -> list[
 
 
 def take_out(splits: pl.DataFrame, section: RemoveSection, parent: Parent | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Take pairs out of a split."""
+    """Remove pairs from a split; return the split and the table `removed`."""
     mine = splits.filter(pl.col("role").is_in(["shared", "candidate"])).select("uid", "role")
     if parent is None:
         drawn = generator(section.seed, "remove").permutation(mine.height).astype(np.float64)
@@ -73,13 +70,12 @@ def take_out(splits: pl.DataFrame, section: RemoveSection, parent: Parent | None
 
 @MITIGATIONS.register("remove")
 class Remove(Mitigation):
-    """`[mitigate.remove]`: an edit of the split; training is as it was."""
+    """`[mitigate.remove]`, which edits the split only."""
 
-    summary = "Take the worst pairs out before training."
+    summary = "Remove the highest-scoring pairs before training."
 
     @classmethod
     def parent(cls, recipe: Recipe) -> Parent | None:
-        """Read the scores by which pairs are removed; None where they are drawn at random."""
         section = cls.section_of(recipe)
         return None if section.by == "random" else read_parent(section.scores, section.by, "[mitigate.remove]")
 
@@ -91,22 +87,20 @@ class Remove(Mitigation):
         parent: Parent | None,
         pairs: pl.DataFrame,  # noqa: ARG003
     ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
-        """Take the pairs out."""
         kept, removed = take_out(splits, cls.section_of(recipe), parent)
         return kept, {TABLE: removed}
 
     @classmethod
     def hook(cls, training: Training) -> None:
-        """Leave the training as it is."""
+        """Return no hook."""
 
 
 def _worst(pool: pl.DataFrame, count: int) -> pl.DataFrame:
-    """Return the `count` rows of the highest removal_score, equal ones by uid."""
     return pool.sort("removal_score", "uid", descending=[True, False]).head(count)
 
 
 def _mirrors(splits: pl.DataFrame, gone: pl.DataFrame) -> pl.DataFrame:
-    """Return the independent pairs that go with removed candidates: those of the same place in their role."""
+    """Return the independent pairs with the same index in their role as the removed candidates."""
     candidates, independent = (
         splits.filter(pl.col("role") == role)["uid"].sort().to_list() for role in ("candidate", "independent")
     )

@@ -1,4 +1,4 @@
-"""Ways to say a caption otherwise, one class each: words left out, tags reordered, synonyms, templates."""
+"""Kinds of caption variants, one class each: dropped words, reordered tags, synonyms, templates."""
 
 import importlib
 import importlib.util
@@ -15,14 +15,14 @@ _SEPARATORS = (",", ";", "|")
 
 
 class Wording(ABC):
-    """A kind of variants."""
+    """A kind of caption variants."""
 
     def __init__(self, section: CaptionVariantsSection) -> None:
         self.section = section
 
     @abstractmethod
     def variant(self, caption: str, number: int, seed: int) -> str:
-        """Return variant `number` of a caption; "" or the caption itself where there is none."""
+        """Return variant `number` of a caption; "" or the caption itself if there is none."""
 
 
 WORDINGS: Registry[Wording] = Registry("wording", Wording)  # pyright: ignore[reportAbstractUsage]
@@ -30,10 +30,9 @@ WORDINGS: Registry[Wording] = Registry("wording", Wording)  # pyright: ignore[re
 
 @WORDINGS.register("dropout")
 class Dropout(Wording):
-    """Each word is left out with probability `dropout`; one goes and one stays in any case."""
+    """Drop each word with probability `dropout`, at least one but not all."""
 
     def variant(self, caption: str, number: int, seed: int) -> str:
-        """Leave words out."""
         words, stream = caption.split(), generator(seed, "dropout", number, caption)
         if len(words) < 2:
             return ""
@@ -47,10 +46,9 @@ class Dropout(Wording):
 
 @WORDINGS.register("reorder")
 class Reorder(Wording):
-    """The tags of a caption (what commas, semicolons or bars part) in another order; a sentence is left as it is."""
+    """Shuffle the tags of a caption, separated by commas, semicolons or bars; sentences have no variant."""
 
     def variant(self, caption: str, number: int, seed: int) -> str:
-        """Reorder tags: a uniform draw."""
         mark = next((mark for mark in _SEPARATORS if mark in caption), "")
         tags = [tag.strip() for tag in caption.split(mark)] if mark else []
         tags = [tag for tag in tags if tag]
@@ -63,10 +61,9 @@ class Reorder(Wording):
 
 @WORDINGS.register("templates")
 class Templates(Wording):
-    """The caption in a sentence; with as many variants as templates each is used once, in a drawn order."""
+    """Insert the caption into a template, using each template once in random order."""
 
     def variant(self, caption: str, number: int, seed: int) -> str:
-        """Put the caption into a template."""
         templates = self.section.templates
         order = generator(seed, "templates", caption).permutation(len(templates))
         return templates[order[number % len(templates)]].replace("{}", caption)
@@ -74,9 +71,9 @@ class Templates(Wording):
 
 @WORDINGS.register("synonyms")
 class Synonyms(Wording):
-    """One word is replaced by another of a WordNet synset that it is in; all such words are equally likely.
+    """Replace a word by another from one of its WordNet synsets, all replacements being equally likely.
 
-    Single words only, in their base form, of any sense: WordNet does not know which one is meant.
+    Only single words in their base form are replaced, in any sense of the word.
     """
 
     def __init__(self, section: CaptionVariantsSection) -> None:
@@ -85,7 +82,6 @@ class Synonyms(Wording):
         self._known: dict[str, list[str]] = {}
 
     def variant(self, caption: str, number: int, seed: int) -> str:
-        """Replace a word."""
         words = caption.split()
         choices = [(k, other) for k, word in enumerate(words) for other in self._others(word)]
         if not choices:
@@ -94,7 +90,7 @@ class Synonyms(Wording):
         return " ".join([*words[:place], other, *words[place + 1 :]])
 
     def _others(self, word: str) -> list[str]:
-        """Return the synonyms of a word, sorted; a word with punctuation at its ends is unknown."""
+        """Return the sorted synonyms of a word; words with punctuation have none."""
         key = word.lower()
         if key not in self._known:
             found = {lemma.lower() for synset in self._lexicon.synsets(key) for lemma in synset.lemmas()}
@@ -109,7 +105,7 @@ def _open_wordnet() -> Any:
 
     lexicons = list(wn.lexicons(lang="en"))
     got = f"no English lexicon in {wn.config.data_directory}"
-    hint = "Fetch it once, with the network: python -m wn download oewn:2024"
+    hint = "Download it once: python -m wn download oewn:2024"
     require(lexicons, what, got, "one, such as the Open English WordNet", hint)
     return wn.Wordnet(lexicon=lexicons[0].specifier(), expand="")
 
@@ -117,7 +113,7 @@ def _open_wordnet() -> Any:
 def make_variants(
     caption: str, kinds: Mapping[str, Callable[[str, int, int], str]], *, count: int, seed: int
 ) -> list[tuple[str, str]]:
-    """Make up to `count` different variants of a caption, the kinds taking turns."""
+    """Return up to `count` distinct variants of a caption, alternating between the kinds."""
     seen, made = {_folded(caption)}, list[tuple[str, str]]()
     tried, turns = dict.fromkeys(kinds, 0), list(kinds)
     while turns and len(made) < count:

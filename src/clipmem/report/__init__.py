@@ -1,1 +1,1 @@
-"""Pages that open offline, and terminal screens, of what finished runs hold. No torch."""
+"""Pages and terminal screens of finished runs. Imports no torch."""

@@ -1,4 +1,4 @@
-"""Compare run folders and write `compare.json`, `compare.parquet` and one page that opens offline and loads nothing."""
+"""Compare run folders and write `compare.json`, `compare.parquet` and `index.html`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,10 +36,10 @@ def compare_runs(
 def write_compared(
     folders: Sequence[Path], out: Path, *, measure: str = "clipmem", confidence: float | None = None
 ) -> dict[str, Any]:
-    """Compare runs (see `compare_runs`); write document, table and page to `out`, and return the document."""
-    other = out.is_dir() and any(out.iterdir()) and not (out / DOCUMENT).is_file()
-    expected, hint = "a new folder, or one of an earlier comparison", "Choose another --out DIR."
-    require(not other, f"--out {out}", "a folder that holds other files", expected, hint)
+    """Compare runs (see `compare_runs`), write document, table and page to `out`, and return the document."""
+    foreign = out.is_dir() and any(out.iterdir()) and not (out / DOCUMENT).is_file()
+    expected, hint = "a new folder, or that of an earlier comparison", "Choose another --out DIR."
+    require(not foreign, f"--out {out}", "a folder with other files", expected, hint)
     document = compare_runs(folders, measure=measure, confidence=confidence)
     write_json(out / DOCUMENT, document)
     rows = [*document["differences"], *({**row, "kind": "cost"} for row in document["cost"])]

@@ -1,4 +1,4 @@
-"""Draw figures as SVG for a page: the same bytes each time, colors left to the page, and one helper for all panels."""
+"""Draw figures as reproducible SVG for a page; the page's style sheet sets their colors."""
 
 import html
 import io
@@ -50,7 +50,7 @@ DASHED = (0, (4, 3))
 
 
 class Sketch:
-    """A figure of a size in CSS pixels, drawn under the report's style; use it as a context."""
+    """A context manager for a figure in the report's style, with its size in CSS pixels."""
 
     def __init__(self, name: str, width: int, height: int) -> None:
         self.name = name
@@ -59,7 +59,7 @@ class Sketch:
 
     def __enter__(self) -> "Sketch":
         self._style.__enter__()
-        # 72 dots an inch: one unit of the SVG is one CSS pixel when the figure is shown at full width
+        # 72 dots per inch: one SVG unit is one CSS pixel when the figure is shown at full width
         self.figure = Figure(figsize=(self.width / 72, self.height / 72), dpi=72)
         return self
 
@@ -74,7 +74,7 @@ class Sketch:
 
 
 def embed(text: str, name: str, title: str) -> str:
-    """Make a stand-alone SVG file of matplotlib one `<svg>` element: no prolog, metadata, style or size; variables."""
+    """Turn matplotlib's SVG file into one `<svg>` element without metadata or style, its colors CSS variables."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", text, flags=re.DOTALL)
@@ -91,7 +91,7 @@ def embed(text: str, name: str, title: str) -> str:
 
 
 def standalone(svg: str) -> str:
-    """Give a figure the colors of the light page and a white ground: a file of its own, for documentation."""
+    """Return a figure as a file of its own, with the light page's colors on white, for documentation."""
     light = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", template_text("page.css").split("@media")[0]))
     svg = re.sub(r"var\(--sans\)", "sans-serif", svg)
     svg = re.sub(r"var\(--([a-z]+)\)", lambda found: light[found[1]], svg)
@@ -103,7 +103,7 @@ def standalone(svg: str) -> str:
 
 
 class Style(NamedTuple):
-    """How a line looks: color, dashes as matplotlib takes them, mark."""
+    """The color of a line, and matplotlib's linestyle and marker."""
 
     color: str
     dashes: Any = "-"
@@ -122,7 +122,7 @@ CONTROL, OTHER = Style(EXTERNAL, (0, (3, 2, 1, 2)), "v"), Style(INK, (0, (1, 2))
 
 @dataclass
 class Line:
-    """A line of a panel, with bars or a band for its intervals; values that are not known are NaN or None."""
+    """A line of a panel, with bars or a band for its intervals; unknown values are NaN or None."""
 
     x: Sequence[int | float]
     y: Sequence[int | float]
@@ -131,12 +131,12 @@ class Line:
     high: Sequence[int | float | None] = ()
     band: bool = False
     joined: bool = True
-    ring: str = ""  # "lowest" or "highest": that point has a ring
+    ring: str = ""  # "lowest" or "highest": the point to ring
 
 
 @dataclass
 class Panel:
-    """A panel: its lines and axes. `zero` draws a line at 0, `share` gives panels of one name the same y axis."""
+    """Lines and axes. `zero` draws a line at 0; panels with the same `share` have the same y axis."""
 
     title: str
     xlabel: str
@@ -147,7 +147,7 @@ class Panel:
     xlim: tuple[int | float, int | float] | None = None
     whole: bool = False  # x is whole numbers
     share: str = ""
-    draw: Callable[[Axes], None] | None = None  # whatever else is drawn
+    draw: Callable[[Axes], None] | None = None  # draws anything else
 
 
 def small_multiples(
@@ -160,7 +160,7 @@ def small_multiples(
     height: int,
     legend: Mapping[str, Style] | None = None,
 ) -> str:
-    """Draw panels beside each other on a wide page and below each other on a phone, with one legend for all."""
+    """Draw panels in a grid on a wide page and in one column on a phone, with one legend for all."""
     columns = columns if size == "wide" else 1
     rows = math.ceil(len(panels) / columns)
     names = dict(legend or {})

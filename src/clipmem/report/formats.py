@@ -1,4 +1,4 @@
-"""How numbers look in a report: one place, so that the page and the terminal show the same."""
+"""Format numbers, the same on pages and in the terminal."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ def _known(value: Number | None) -> TypeGuard[Number]:
 
 
 def plain(value: Number | None, digits: int = 3) -> str:
-    """Write a number with a fixed count of decimals."""
+    """Format a number with a fixed number of decimals."""
     if not _known(value):
         return MISSING
     text = f"{value:.{digits}f}"
@@ -22,13 +22,13 @@ def plain(value: Number | None, digits: int = 3) -> str:
 
 
 def signed(value: Number | None, digits: int = 3) -> str:
-    """Write a score: always with its sign, except for what rounds to zero."""
+    """Format a score with its sign, unless it rounds to zero."""
     text = plain(value, digits)
     return text if text == MISSING or text.startswith("-") or float(text) == 0 else f"+{text}"
 
 
 def interval(entry: Mapping[str, Any], sign: bool = False, digits: int = 3) -> str:
-    """Write the interval of an entry, from its keys `low` and `high`."""
+    """Format the interval of an entry, from its keys `low` and `high`."""
     low, high = entry.get("low"), entry.get("high")
     if not (_known(low) and _known(high)):
         return "no interval"
@@ -37,28 +37,28 @@ def interval(entry: Mapping[str, Any], sign: bool = False, digits: int = 3) -> s
 
 
 def percent(value: Number | None, digits: int = 1) -> str:
-    """Write a share in [0, 1] in percent, without the sign."""
+    """Format a share in [0, 1] in percent, without the percent sign."""
     return plain(None if value is None else 100 * value, digits)
 
 
 def percent_interval(entry: Mapping[str, Any]) -> str:
-    """Write the interval of a share in [0, 1] in percent."""
+    """Format the interval of a share in [0, 1] in percent."""
     scaled = {key: 100 * entry[key] if _known(entry.get(key)) else None for key in ("low", "high")}
     return interval(scaled, digits=1)
 
 
 def p_value(value: Number | None) -> str:
-    """Write a p-value; below 0.0001 only that it is below."""
+    """Format a p-value, below 0.0001 as a bound."""
     return "< 0.0001" if _known(value) and value < 1e-4 else plain(value, 4)
 
 
 def level(confidence: Number) -> str:
-    """Write a confidence level."""
+    """Format a confidence level in percent."""
     return f"{100 * confidence:.4g}%"
 
 
 def duration(seconds: Number) -> str:
-    """Write a time in seconds, minutes or hours."""
+    """Format a duration in seconds, minutes or hours."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -66,7 +66,7 @@ def duration(seconds: Number) -> str:
 
 
 def in_bytes(number: Number) -> str:
-    """Write a number of bytes with the unit that fits."""
+    """Format a number of bytes with a suitable unit."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= size:
             return f"{number / size:,.1f} {unit}"
@@ -74,19 +74,19 @@ def in_bytes(number: Number) -> str:
 
 
 def amount(value: Number) -> str:
-    """Write a time, rate or memory: whole numbers from 100 on."""
+    """Format a time, rate or memory, without decimals from 100 on."""
     return f"{value:,.0f}" if value >= 100 else plain(value, 1)
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Write whole numbers as ranges."""
+    """Format sorted whole numbers as ranges, such as "1 to 3, 7"."""
     starts = [n for k, n in enumerate(numbers) if k == 0 or numbers[k - 1] != n - 1]
     ends = [a for a, b in pairwise(numbers) if b != a + 1] + list(numbers[-1:])
     return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=True)) or "none"
 
 
 def setting(value: object) -> str:
-    """Write a recipe value on one line."""
+    """Format a recipe value on one line."""
     if isinstance(value, Mapping):
         parts = ((key, setting(one), isinstance(one, Mapping)) for key, one in value.items())
         return ", ".join(f"{key} ({text})" if nested else f"{key} {text}" for key, text, nested in parts)
@@ -96,7 +96,7 @@ def setting(value: object) -> str:
 
 
 def count(number: int, thing: str, things: str = "") -> str:
-    """Write a number of things."""
+    """Format a number with its noun, in the singular or plural."""
     return f"{number:,} {thing if number == 1 else things or thing + 's'}"
 
 

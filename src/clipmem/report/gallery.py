@@ -1,6 +1,6 @@
 """Choose the pairs that a report shows with their images, and describe them.
 
-The order is that of the score alone. Neighbors in it differ by less than their error: read the gallery as a group.
+Pairs are ordered by score alone. Neighbors in that order differ by less than their error: read the gallery as a group.
 """
 
 import base64
@@ -26,14 +26,14 @@ def ranked_candidates(scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def pick(ranked: pl.DataFrame, shown: int = SHOWN) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the most memorized rows, and the least memorized, lowest first; never one row in both."""
+    """Return the most memorized rows, and the least memorized, lowest first; no row is in both."""
     most = min(shown, (ranked.height + 1) // 2)
     least = min(shown, ranked.height - most)
     return ranked.head(most), ranked.tail(least).reverse()
 
 
 def gallery_uids(run_dir: Path) -> list[str]:
-    """Name the pairs whose images `write_report` will ask for, so that only these are decoded."""
+    """Return the pairs whose images `write_report` needs, so that only these are decoded."""
     most, least = pick(ranked_candidates(read_table(run_dir / "scores.parquet", "scores")))
     units = read_localized(run_dir).units
     owners = [] if units is None else [row["uid"] for row in top_units(units)]
@@ -41,14 +41,14 @@ def gallery_uids(run_dir: Path) -> list[str]:
 
 
 def top_units(units: pl.DataFrame, shown: int = UNITS_SHOWN) -> list[dict[str, Any]]:
-    """Return the units of f with the largest UnitMem, so many of each tower; ties by seed, layer, kind and unit."""
+    """Return the `shown` units of f in each tower with the largest UnitMem; ties by seed, layer, kind and unit."""
     alive = units.filter((pl.col("side") == "f") & pl.col("unitmem").is_finite() & pl.col("uid").is_not_null())
     ordered = alive.sort("unitmem", "seed", "layer", "kind", "unit", descending=[True, False, False, False, False])
     return [row for tower in TOWERS for row in ordered.filter(pl.col("tower") == tower).head(shown).to_dicts()]
 
 
 def image_uri(data: bytes | None) -> str | None:
-    r"""Render encoded image bytes as a `data:` address, by their first bytes; None for any other format.
+    r"""Encode image bytes as a `data:` URI; None for any format other than PNG, JPEG and WebP.
 
     Example:
         >>> image_uri(b"\xff\xd8\xff\xe0")
@@ -65,7 +65,7 @@ def image_uri(data: bytes | None) -> str | None:
 
 
 def cards(run: RunFiles, rows: pl.DataFrame, ranked: pl.DataFrame) -> list[dict[str, Any]]:
-    """Describe some of the ranked candidates: the row of the score table, rank, image, captions, place on the axis."""
+    """Return the score row, rank, image, captions and axis position of some ranked candidates."""
     about = {row["uid"]: row for row in run.pairs.select("uid", "key", "label").iter_rows(named=True)}
     ranks = {uid: rank for rank, uid in enumerate(ranked["uid"], start=1)}
     ends = [0.0, *(float(v) for name in ("clipmem", "low", "high") for v in ranked[name].drop_nulls().drop_nans())]
@@ -86,7 +86,7 @@ def cards(run: RunFiles, rows: pl.DataFrame, ranked: pl.DataFrame) -> list[dict[
 
 
 def shown_credits(run: RunFiles) -> Sequence[str]:
-    """Name who made the images shown: the source's credits, then those of the pairs in the gallery."""
+    """Return the source's credits, then those of the pairs in the gallery."""
     most, least = pick(ranked_candidates(run.scores))
     shown = {*most["uid"], *least["uid"]}
     named = {credit for uid, credit in run.pairs.select("uid", "credit").iter_rows() if uid in shown and credit}
@@ -94,8 +94,6 @@ def shown_credits(run: RunFiles) -> Sequence[str]:
 
 
 def _strip(row: Mapping[str, Any], start: float, end: float) -> dict[str, float]:
-    """Place a score on the axis that all cards share, in percent of its width."""
-
     def place(value: float) -> float:
         return round(100 * (value - start) / ((end - start) or 1.0), 2)
 

@@ -1,4 +1,4 @@
-"""Write pages: one HTML file that opens offline, loads nothing, runs nothing, and prints."""
+"""Write pages: one HTML file each, without scripts or external resources, that opens offline and prints."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def write_page(path: Path, kind: str, subject: Any) -> Path:
 
 
 def render(kind: str, subject: Any) -> str:
-    """Render the page `study` (of a run's files), `comparison` or `findings` (of a document) as text."""
+    """Render the page `study` (from a run's files), `comparison` or `findings` (from a document) as HTML."""
     engine, context = environment(), Section.context_of(subject)
     blocks: list[str] = []
     links: list[tuple[str, str]] = []
@@ -48,5 +48,5 @@ def render(kind: str, subject: Any) -> str:
 
 
 def _safe(text: str) -> Markup:
-    """Mark what this package made itself: its style, rendered templates, and SVG, whose text matplotlib escapes."""
+    """Mark this package's own output as safe: its style, rendered templates, and SVG, whose text matplotlib escapes."""
     return Markup(text)  # noqa: S704

@@ -1,4 +1,4 @@
-"""Read the files of finished run folders that reports and comparisons need: tables and JSON in, nothing computed."""
+"""Read the tables and JSON of finished run folders, for reports and comparisons; nothing is computed here."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from clipmem.store.tables import read_table
 FORMAT = 1
 ROLES = ("candidate", "independent", "shared", "external")
 UTILITY_FILE = "evaluate/utility.json"
-_AGAIN = "Run the study again on this folder: finished stages are not repeated."
+_AGAIN = "Run the study again in this folder: finished stages are not repeated."
 _LOCALIZE_AGAIN = "Run `clipmem localize` on this folder again."
 _STAGES = ("decode", "plan", "train", "embed", "score", "evaluate")
 _COLUMNS = {
@@ -38,7 +38,7 @@ _COLUMNS = {
 
 
 class TrainingLog(NamedTuple):
-    """The log of one model, one entry a step; `side` is the name of its folder under `models`."""
+    """The log of one model, one entry per step; `side` is the name of its folder under `models`."""
 
     side: str
     seed: int
@@ -49,7 +49,7 @@ class TrainingLog(NamedTuple):
 
 @dataclass(frozen=True)
 class Localized:
-    """The tables of `localize/`, each None where it is not there, and its documents, {} where they are not."""
+    """The tables of `localize/` (None where missing) and its documents ({} where missing)."""
 
     units: pl.DataFrame | None = None
     layers: pl.DataFrame | None = None
@@ -60,13 +60,13 @@ class Localized:
 
     @property
     def left_out(self) -> str:
-        """Why the text tower, and with it the tower swap, was left out; "" where it was not."""
+        """Why the text tower, and with it the tower swap, was left out; "" if it was not."""
         return self.settings.get("untrained_text") or ""
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a report reads from a run folder; what few sections need is read when it is asked for."""
+    """The files of a run folder; what few sections need is read on first use."""
 
     folder: Path
     recipe_text: str
@@ -82,12 +82,12 @@ class RunFiles:
 
     @cached_property
     def seed_scores(self) -> pl.DataFrame:
-        """The table `seed_scores`."""
+        """Alignment by seed, from `seed_scores.parquet`."""
         return read_table(self.folder / "seed_scores.parquet", "seed_scores")
 
     @cached_property
     def logs(self) -> tuple[TrainingLog, ...]:
-        """Every `models/SIDE/seed-K/log.jsonl`, by side and seed; a folder without models has none."""
+        """Every `models/SIDE/seed-K/log.jsonl`, by side and seed."""
         found: list[TrainingLog] = []
         for path in (self.folder / "models").glob("*/seed-*/log.jsonl"):
             seed = re.fullmatch(r"seed-(\d+)", path.parent.name)
@@ -100,20 +100,20 @@ class RunFiles:
 
     @property
     def roles(self) -> list[str]:
-        """The roles that the summary has, in the order in which they are shown."""
+        """The roles in the summary, in display order."""
         return [role for role in ROLES if role in self.summary["roles"]]
 
     def trained_captions(self, uid: str) -> list[str]:
-        """Return the captions that a pair was trained with: another pair's if it was planted."""
+        """Return the captions that a pair was trained with: another pair's if planted."""
         source = self._sources.get(uid, uid)
         what = "splits.parquet column captions_from"
-        hint = "Make the run folder again: its tables do not belong together."
+        hint = "Run the study again in a new folder: the tables of this one do not match."
         require(source in self.captions, what, shorten(source), "the uid of a pair in pairs.parquet", hint)
         return self.captions[source]
 
     @cached_property
     def captions(self) -> dict[str, list[str]]:
-        """The own captions of every pair, by uid."""
+        """Every pair's own captions, by uid."""
         return {uid: captions or [] for uid, captions in self.pairs.select("uid", "captions").iter_rows()}
 
     @cached_property
@@ -122,7 +122,7 @@ class RunFiles:
 
 
 def read_run(folder: Path, images: Mapping[str, bytes] | None = None, credit_lines: Sequence[str] = ()) -> RunFiles:
-    """Read a run folder in which the stages up to the summary are finished."""
+    """Read a run folder whose stages up to the summary are finished."""
     summary = read_summary(folder)
     recipe_text = _text(folder / "recipe.toml")
     try:
@@ -146,7 +146,7 @@ def read_run(folder: Path, images: Mapping[str, bytes] | None = None, credit_lin
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """Read `summary.json` and check that it can be reported."""
+    """Read `summary.json` and check that it has candidates."""
     summary = _versioned(folder / "summary.json")
     roles = sorted(summary.get("roles", {}))
     got, hint = f"roles {roles}", "Score a study whose split has candidates."
@@ -155,7 +155,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def read_localized(folder: Path) -> Localized:
-    """Read `localize/` of a run folder; without it every part is missing."""
+    """Read `localize/` of a run folder, if there is one."""
     place = folder / "localize"
     tables: dict[str, Any] = {name: _table(place / f"{name}.parquet", columns) for name, columns in _COLUMNS.items()}
     files = {"shares": "towers.json", "settings": "settings.json", "side_by_side": "side_by_side.json"}
@@ -203,16 +203,16 @@ def _versioned(path: Path) -> dict[str, Any]:
 def _number(entry: Mapping[str, Any], key: str, path: Path) -> float:
     value = entry.get(key)
     require(isinstance(value, int | float), f"{path}", f"{key} = {shorten(value)}", "a number", _AGAIN)
-    return float(value)  # pyright: ignore[reportArgumentType]  it is a number, as was just checked
+    return float(value)  # pyright: ignore[reportArgumentType]  checked above
 
 
 def read_finished(path: Path) -> FinishedRun:
-    """Read a run folder for a comparison; what an older clipmem did not measure is left out, never guessed."""
+    """Read a run folder for a comparison; measures that an older clipmem lacked are left out."""
     folder = RunFolder(path)
     recipe, what = folder.recipe(), f"run folder {path}"
-    why = "Give runs of the protocol four-way: it trains one f and one g for each seed."
+    hint = "Compare runs of the protocol four-way: it trains one f and one g for each seed."
     paired = declared("protocols", recipe.protocol).paired
-    require(paired, what, f"protocol {recipe.protocol!r}", "one whose models are paired by seed", why)
+    require(paired, what, f"protocol {recipe.protocol!r}", "one whose models are paired by seed", hint)
     resume = f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
     require(folder.is_done("report"), what, "a run that is not finished", "a run whose stages are done", resume)
     sides = sorted({file.parent.name for file in path.glob("models/*/seed-*")}) or SIDES
@@ -231,6 +231,6 @@ def read_finished(path: Path) -> FinishedRun:
         records={(side, seed): folder.read_json(f"models/{side}/seed-{seed}/record.json") for side, seed in models},
         markers={(side, seed): folder.read_json(f"stages/train-{side}-seed-{seed}.json") for side, seed in models},
         utility=utility_by_seed(folder.read_json(UTILITY_FILE), "f", seeds) if measured else {},
-        # a stopped and resumed stage counts its last part
+        # of a resumed stage only the last part is counted
         seconds=sum(spent[stage] for stage in _STAGES if stage in spent),
     )

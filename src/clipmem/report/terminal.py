@@ -1,4 +1,4 @@
-"""Print screens: tables that fit 100 columns, plain lines where there is no terminal."""
+"""Print screens: tables that fit 100 columns, and plain lines without a terminal."""
 
 import html
 import io
@@ -23,7 +23,7 @@ WIDTH = 100
 
 
 def print_screen(screen: str, subject: Any, console: Console, where: str = "") -> None:
-    """Print the sections of a screen that apply to a subject, and where its file or page lies."""
+    """Print the sections of a screen that apply to a subject, then the line `where`."""
     width = min(WIDTH, console.width)
     for line in screen_lines(screen, subject, width) + ([VERBATIM + where] if where else []):
         if line.startswith(HEADING):
@@ -40,8 +40,8 @@ def screen_lines(screen: str, subject: Any, width: int) -> list[str]:
     for section in sections_of(subject, screen=screen):
         source = section.screen_source()
         template = engine.from_string(marked(source)) if "\n" in source else engine.get_template(source)
-        told = {**section.context_of(subject), **section.data(subject), "table": table, "facts": facts, "width": width}
-        text = re.sub(r"[ \t]+(?=\n)|\n(?=\n\n)", "", html.unescape(template.render(told))).strip("\n ")
+        context = section.context_of(subject) | section.data(subject) | {"table": table, "facts": facts, "width": width}
+        text = re.sub(r"[ \t]+(?=\n)|\n(?=\n\n)", "", html.unescape(template.render(context))).strip("\n ")
         if text:
             found += [*([""] if found else []), *text.split("\n")]
     return found
@@ -49,10 +49,10 @@ def screen_lines(screen: str, subject: Any, width: int) -> list[str]:
 
 @jinja2.pass_context
 def table(context: jinja2.runtime.Context, title: str, columns: str, caller: Callable[[], str]) -> Markup:
-    """Draw a table in a screen: its rows are the lines of the block, their cells ended by " ¦ ".
+    """Draw a table in a screen: each line of the block is a row, with cells separated by " ¦ ".
 
-    A column's heading starts with ">" where its cells are right-aligned and never broken, with "~" where they are cut,
-    with "=" where they are never broken. A line of one cell is a heading in the table.
+    A column heading that starts with ">" right-aligns its cells and does not wrap them, "=" does not wrap them, and "~"
+    truncates them. A line of one cell is a heading in the table.
     """
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in html.unescape(str(columns)).split(CELL):
@@ -69,7 +69,7 @@ def table(context: jinja2.runtime.Context, title: str, columns: str, caller: Cal
 
 @jinja2.pass_context
 def facts(context: jinja2.runtime.Context, caller: Callable[[], str]) -> Markup:
-    """Draw names and values below each other, a line of the block each."""
+    """Draw names and values, one line of the block each."""
     drawn = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     drawn.add_column(no_wrap=True)
     drawn.add_column(overflow="fold")
@@ -86,10 +86,10 @@ def _drawn(empty: Table, rows: str, width: int) -> list[str]:
 
 
 def _lines(lines: list[str]) -> Markup:
-    return Markup(escape("".join(f"{line}\n" for line in lines)))  # noqa: S704  escaped just now
+    return Markup(escape("".join(f"{line}\n" for line in lines)))  # noqa: S704  escaped here
 
 
 def print_run(screen: str, folder: Path, console: Console) -> None:
-    """Print the screen `report` or `localize` of a run folder, and where its page is."""
+    """Print the screen `report` or `localize` of a run folder, and the path of its page."""
     page = folder / "report" / "index.html"
     print_screen(screen, read_run(folder), console, f"Report: {page}" if page.is_file() else "Report: not written yet.")

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from clipmem.analysis.curves import NAMES, compare_curves, curves_of
-from clipmem.analysis.fairness import apart, differing
+from clipmem.analysis.fairness import differing, differing_entries
 from clipmem.base.declared import declared
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe
@@ -29,7 +29,7 @@ from clipmem.train.objectives import OBJECTIVES
 
 TABLE, DOCUMENT = "localize/side_by_side.parquet", "localize/side_by_side.json"
 # these say how a run is scored and shown, and do not touch the curves
-_NO_MATTER = ("score.", "embed.", "localize.", "train.objective", "train.simclr_temperature", "train.seeds")
+_IRRELEVANT = ("score.", "embed.", "localize.", "train.objective", "train.simclr_temperature", "train.seeds")
 _HINTS = {
     "views": "Localize both over the same views: set [localize] crop = 'own' in both recipes, or the same --views.",
     "pairs of UnitMem": "Localize both with the same --pairs.",
@@ -131,7 +131,7 @@ def write_side_by_side(folder: RunFolder, others: Sequence[RunFolder]) -> list[P
     same = [_must_agree(one) for one in folders]
     for other, found in zip(folders[1:], same[1:], strict=True):
         for name, here in same[0].items():
-            got, expected = (str(value) for value in apart(found[name], here))
+            got, expected = (str(value) for value in differing_entries(found[name], here))
             hint = _HINTS.get(name, "Train it again with this setting: runs compare only where it is the same.")
             what = f"run folder {other.path}: other {name}"
             require(found[name] == here, what, got, f"{expected}, as in {folder.path}", hint)
@@ -150,7 +150,7 @@ def write_side_by_side(folder: RunFolder, others: Sequence[RunFolder]) -> list[P
                 "folder": one.path.name,
                 "presentations": record["presentations"],
                 "views_a_presentation": record["views"],
-                "differs": differing(runs[0], run, _NO_MATTER),
+                "differs": differing(runs[0], run, _IRRELEVANT),
             }
             for one, name, run, record in zip(folders, names, runs, records, strict=True)
         ],

@@ -1,1 +1,1 @@
-"""Training: schedules, the loop, and the pairing of f and g."""
+"""Training: schedules, the training loop, and the pairing of f and g."""

@@ -1,9 +1,8 @@
-"""Batches made ahead, in a thread, while the model computes on the one before.
+"""Prefetch batches in a thread while the model computes.
 
-What comes out is what the iterator gives, in its order: only the time at which it is made changes. A thread needs a
-core of its own to help: on one that computes already it takes as much as it gives, and on two cores with two training
-processes there is none (see `clipmem.study.execution.batches_ahead`). Do not give it an iterator that draws from
-global random state, or that reads what the training changes.
+The items and their order do not change. A thread helps only if it has a core of its own (see
+`clipmem.study.execution.batches_ahead`). The iterator must not use global random state, or read what the training
+changes.
 """
 
 from collections import deque
@@ -18,7 +17,7 @@ _END = object()
 
 
 def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:
-    """Yield the items of an iterator, of which up to `depth` are made in advance by a thread."""
+    """Yield the items of an iterator; a thread makes up to `depth` of them in advance."""
     if not depth:
         yield from items
         return
@@ -29,20 +28,20 @@ def made_ahead(items: Iterator[T], *, depth: int) -> Generator[T]:
         while (item := made.popleft().result()) is not _END:
             made.append(maker.submit(next, items, _END))
             yield item  # pyright: ignore[reportReturnType]
-            del item  # the thread makes the next while this one computes: do not hold a third batch
+            del item  # do not hold a further batch while the thread makes the next
     finally:
         maker.shutdown(cancel_futures=True)
 
 
 def _compute_alike(flush: bool, device: int | None) -> None:
-    # both are settings of a thread, not of the process
+    # both settings are per thread
     torch.set_flush_denormal(flush)
     if device is not None:
         torch.cuda.set_device(device)
 
 
 def _flushes_denormals() -> bool:
-    """Tell whether this thread takes denormal numbers as 0; torch can set it and not say it."""
+    """Return whether this thread flushes denormal numbers to 0, which torch can set but not report."""
     return not bool(torch.tensor(1e-310, dtype=torch.float64).mul(1.0).gt(0))
 
 

@@ -1,4 +1,4 @@
-"""The contrastive loss of a large batch, block by block: its memory grows with the batch, not with its square."""
+"""The contrastive loss of a large batch, block by block, in memory linear in the batch size."""
 
 from typing import Any, cast
 
@@ -18,9 +18,9 @@ def blocked_contrastive_loss(
     For normalized u, v and scale s, with z_ij = s u_i·v_j:
     L = 1/(2n) Σ_i [ log Σ_j exp z_ij + log Σ_j exp z_ji - 2 z_ii ].
 
-    Blocks of rows of z are made once for the sums, and again for the gradient
+    Blocks of `block` rows of z are computed for the sums, and again for the gradient
     dL/dz_ij = 1/(2n) [ exp(z_ij - log Σ_k exp z_ik) + exp(z_ij - log Σ_k exp z_kj) - 2 (i = j) ].
-    Never more than `block` rows of z are held. Second derivatives are not there.
+    There are no second derivatives.
     """
     return cast(Tensor, _Blocked.apply(image, text, scale, block))
 
@@ -52,6 +52,6 @@ class _Blocked(torch.autograd.Function):
             d_image[part] = d_z @ text
             d_text += d_z.T @ image[part]
         factor = grad / (2 * len(image))
-        # z = s u·v: its derivative by s is what is left of the one by u, times u
+        # z = s u·v, so s dL/ds = u·dL/du
         d_scale = factor * (d_image * image).sum()
         return factor * scale * d_image, factor * scale * d_text, d_scale.reshape(scale.shape), None

@@ -1,10 +1,9 @@
-"""Checkpoints in the middle of a training: after a kill it resumes where it was, and ends with the same bytes.
+"""Checkpoints during training: a killed training resumes and ends with the same bytes.
 
-One file holds what a step changes: weights and buffers, AdamW's moments, the objective's parameters, torch's random
-state, and (as the file's metadata, JSON) the step and the decay of the token rows that are not in use. The step log has
-its own file, to which every checkpoint appends: the header of a safetensors file holds no more than 100 MB. Batches
-and views are addressed by step, epoch and pair, so that nothing of them need be kept. The file is written whole or not
-at all, is no pickle, and names the training it belongs to: one that is torn, or of another training, is not used.
+A safetensors file, written atomically, holds what a step changes: weights and buffers, AdamW's moments, the objective's
+parameters, torch's random state, and in its metadata the step and the decay of unused token rows. Every checkpoint
+appends to the step log, a file of its own. Batches and views are functions of step, epoch and pair, and need no state.
+The file names its training; damaged files and those of another training are ignored.
 """
 
 import itertools
@@ -30,12 +29,12 @@ _FORMAT = 2
 
 
 class TrainingStopped(Exception):  # noqa: N818
-    """A training was asked to stop, and wrote its checkpoint."""
+    """A training was asked to stop and has written its checkpoint."""
 
 
 @dataclass
 class Checkpoints:
-    """Where and when a training keeps its state. None of it changes a result."""
+    """Where and when to save checkpoints; this does not change results."""
 
     file: Path
     every: float = EVERY
@@ -43,22 +42,22 @@ class Checkpoints:
     _last: float = field(default_factory=time.monotonic)
 
     def due(self) -> bool:
-        """Tell whether it is time for the next checkpoint."""
+        """Return whether it is time for the next checkpoint."""
         return time.monotonic() - self._last >= self.every
 
     def written(self) -> None:
-        """Count from now on: a checkpoint has just been written."""
+        """Restart the interval after a checkpoint."""
         self._last = time.monotonic()
 
     def remove(self) -> None:
-        """Delete the checkpoint of a finished training."""
+        """Delete the checkpoint and its log."""
         for name in (CHECKPOINT_FILE, LOG_FILE):
             self.file.with_name(name).unlink(missing_ok=True)
 
 
 @dataclass
 class StepLog:
-    """One entry a step. Numbers stay on the device until `settle`: reading one makes the processor wait for it."""
+    """One entry per step. Values stay on the device until `settle`, because reading them synchronizes."""
 
     entries: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     _waiting: list[tuple[dict[str, Any], Tensor, Tensor]] = field(
@@ -67,11 +66,11 @@ class StepLog:
     _saved: int = 0
 
     def add(self, loss: Tensor, scale: Tensor, **known: Any) -> None:
-        """Log a step."""
+        """Add a step."""
         self._waiting.append((known, loss, scale.detach().clone()))
 
     def settle(self) -> dict[str, Any] | None:
-        """Read what is waiting; return the first of these entries whose loss is not finite."""
+        """Read pending entries; return the first of them with a loss that is not finite."""
         start = len(self.entries)
         for known, loss, scale in self._waiting:
             entry = {"step": known["step"], "epoch": known["epoch"], "loss": float(loss)}
@@ -80,7 +79,7 @@ class StepLog:
         return next((entry for entry in self.entries[start:] if not math.isfinite(entry["loss"])), None)
 
     def save(self, file: Path) -> None:
-        """Append the entries that the file does not hold yet."""
+        """Append new entries to the file."""
         with explain_write_errors(file), file.open("a" if self._saved else "w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(entry) + "\n" for entry in self.entries[self._saved :])
             stream.flush()
@@ -88,7 +87,7 @@ class StepLog:
         self._saved = len(self.entries)
 
     def load(self, file: Path, steps: int) -> bool:
-        """Read the entries of the first steps, and forget later ones; return False when one is missing."""
+        """Read the entries of the first `steps` steps; return False if one is missing."""
         try:
             with file.open(encoding="utf-8") as stream:
                 entries = [json.loads(line) for line in itertools.islice(stream, steps)]
@@ -96,13 +95,13 @@ class StepLog:
             entries = []
         if len(entries) < steps:
             return False
-        self.entries, self._saved = entries, 0  # the next checkpoint writes the file anew
+        self.entries, self._saved = entries, 0  # the next checkpoint rewrites the file
         return True
 
 
 @dataclass
 class State:
-    """What a training is at between two steps."""
+    """The state of a training between two steps."""
 
     module: nn.Module
     objective: nn.Module
@@ -119,18 +118,18 @@ class State:
         for name, p in self.trained:
             tensors |= {f"optimizer/{name}/{key}": value for key, value in self.optimizer.state[p].items()}
         tensors["random"] = torch.get_rng_state()
-        told = {"format": _FORMAT, "identity": self.identity, "step": self.step, "decay": self.decay}
+        header = {"format": _FORMAT, "identity": self.identity, "step": self.step, "decay": self.decay}
         data = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         make_folder(file.parent)
         self.log.save(file.with_name(LOG_FILE))
-        atomic_write(file, save_safetensors(data, {"state": json.dumps(told)}))
+        atomic_write(file, save_safetensors(data, {"state": json.dumps(header)}))
 
     def load(self, file: Path) -> bool:
-        """Take the state from a checkpoint; return False, and change nothing, when there is none of this training."""
+        """Load a checkpoint; return False, without changes, if there is none of this training."""
         found = _read(file, self.identity)
         if found is None:
             return False
-        told, tensors = found
+        header, tensors = found
         moments: list[tuple[nn.Parameter, dict[str, Tensor]]] = []
         try:
             held = [(tensor, tensors[f"{kind}/{name}"]) for kind, name, tensor in self._current()]
@@ -143,16 +142,16 @@ class State:
             return False
         if any(a.shape != b.shape or a.dtype != b.dtype for a, b in held):
             return False
-        if not self.log.load(file.with_name(LOG_FILE), told["step"]):
+        if not self.log.load(file.with_name(LOG_FILE), header["step"]):
             return False
         with torch.no_grad():
             for tensor, value in held:
                 tensor.copy_(value)
         for p, own in moments:
-            # fused AdamW counts its steps where the parameter lies
+            # fused AdamW keeps its step count on the device of the parameter
             self.optimizer.state[p] = {key: value.clone().to(p.device) for key, value in own.items()}
         torch.set_rng_state(random)
-        self.step, self.decay = told["step"], told["decay"]
+        self.step, self.decay = header["step"], header["decay"]
         return True
 
     def _current(self) -> list[tuple[str, str, Tensor]]:
@@ -163,19 +162,18 @@ class State:
 
 
 def _read(file: Path, identity: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Read a checkpoint; None when it is not there, torn, or of another training."""
     try:
         with safe_open(file, framework="pt") as opened:
-            told = json.loads((opened.metadata() or {})["state"])
-            if told["format"] != _FORMAT or told["identity"] != identity:
+            header = json.loads((opened.metadata() or {})["state"])
+            if header["format"] != _FORMAT or header["identity"] != identity:
                 return None
-            return told, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return header, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
 
 
 def sweep(folder: Path) -> None:
-    """Remove the checkpoints below a folder whose models are all finished, half-written ones included."""
+    """Remove all checkpoints below a folder, including incomplete ones."""
     for pattern in (CHECKPOINT_FILE, LOG_FILE, f".{CHECKPOINT_FILE}.*.tmp"):
         for file in folder.rglob(pattern):
             file.unlink(missing_ok=True)

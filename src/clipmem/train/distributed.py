@@ -1,12 +1,12 @@
-"""One model on many processes: each has its rows of every batch, all have the same weights after every step.
+"""Data-parallel training of one model: each process has its rows of every batch, and all have the same weights.
 
-Batches, views and captions are addressed by pair, so every process computes the whole order by itself and takes its
-slice. An objective returns its process's *share* of the loss: the shares of all processes add up to the loss of the
-whole batch, also when the batch does not divide evenly. Embeddings are gathered with their gradient: a caption of one
-process is contrasted with the images of all others, and gets the gradient of each.
+Batches, views and captions are functions of the pair, so every process computes the whole order and takes its slice. An
+objective returns its process's *share* of the loss; the shares add up to the loss of the whole batch, even if it does
+not divide evenly. Embeddings are gathered with their gradients, so captions are contrasted with the images of all
+processes.
 
-The sums are taken in another order than in one process: losses agree to rounding (1e-4 in fp32), not to the bit. A
-model with batch norm is refused: its averages would be over a process's own rows.
+Sums are taken in another order than in one process: losses agree to rounding (1e-4 in fp32), not bitwise. Models with
+batch norm are refused: their averages would be over a process's own rows.
 """
 
 import contextlib
@@ -26,19 +26,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clipmem.base.require import require
 
-# a process may wait for another one's whole data stage: the launcher ends all when one dies
-_PATIENCE = timedelta(days=30)
+# a process may wait for another's whole data stage; the launcher ends all processes when one dies
+_TIMEOUT = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train one model together; `ALONE` is the one of a single process."""
+    """The processes that train one model together; `ALONE` is a single process."""
 
     rank: int = 0
     size: int = 1
 
     def share(self, batch: Int[np.ndarray, " size"]) -> Int[np.ndarray, " own"]:
-        """Return this process's rows of a batch: consecutive ones, counts that differ by at most one.
+        """Return this process's rows of a batch: consecutive, with sizes that differ by at most one.
 
         Example:
             >>> [World(rank, 3).share(np.arange(7)).tolist() for rank in range(3)]
@@ -47,7 +47,7 @@ class World:
         return batch if self.size == 1 else np.array_split(batch, self.size)[self.rank]
 
     def counts(self, own: int, device: torch.device) -> list[int]:
-        """Return how many rows of a batch each process has, `own` being this one's."""
+        """Return each process's number of rows of a batch; `own` is that of this process."""
         if self.size == 1:
             return [own]
         mine = torch.tensor([own], device=device)
@@ -56,17 +56,17 @@ class World:
         return [int(count) for count in every]
 
     def gather(self, own: Float[Tensor, "own d"], counts: Sequence[int]) -> Float[Tensor, "n d"]:
-        """Return the rows of all processes in the order of their ranks; the gradient finds its way back."""
+        """Return the rows of all processes in the order of their ranks, with gradients."""
         return own if self.size == 1 else _Gather.apply(own, tuple(counts), self.rank)  # pyright: ignore[reportReturnType]
 
     def loss_function(
         self, objective: Callable[..., Tensor], trained: Sequence[tuple[str, nn.Parameter]]
     ) -> Callable[..., Tensor]:
-        """Return what to call for the loss: after its backward pass the gradients are those of the whole batch."""
+        """Wrap the objective so that its backward pass gives the gradients of the whole batch."""
         return objective if self.size == 1 else DistributedDataParallel(_Shares(objective, trained, self.size))
 
     def mean(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """Return the loss of the whole batch from what `loss_function` gave to each process."""
+        """Return the loss of the whole batch from the value of `loss_function` in each process."""
         if self.size == 1:
             return loss
         total = loss.clone()
@@ -78,12 +78,12 @@ ALONE = World()
 
 
 class _Gather(torch.autograd.Function):
-    """All rows of all processes; backwards, the sum of what all processes found for one's own rows."""
+    """Gather the rows of all processes; the backward pass sums the gradients for a process's own rows."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
         ctx.start, ctx.count = sum(counts[:rank]), len(own)
-        # the collective wants equal sizes
+        # the collective needs equal sizes
         padded = F.pad(own.detach(), (0, 0, 0, max(counts) - len(own))).contiguous()
         every = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(every, padded)
@@ -97,20 +97,20 @@ class _Gather(torch.autograd.Function):
 
 
 class _Shares(nn.Module):
-    """An objective as DDP wants it: a module whose parameters are exactly those that the objective trains."""
+    """An objective as a module for DDP, whose parameters are exactly those that the objective trains."""
 
     def __init__(
         self, objective: Callable[..., Tensor], trained: Sequence[tuple[str, nn.Parameter]], size: int
     ) -> None:
         super().__init__()
-        self._objective, self._size = [objective], size  # in a list: its other parameters are not DDP's business
+        self._objective, self._size = [objective], size  # in a list, to hide its other parameters from DDP
         for name, parameter in trained:
-            # a model's own bias is used by no objective, and DDP would wait for its gradient
+            # no objective uses a model's own bias, and DDP would wait for its gradient
             if name != "logit_bias":
                 self.register_parameter(name.replace(".", "/"), parameter)
 
     def forward(self, *batch: Any) -> Tensor:
-        """Return the share times the number of processes: DDP averages, and shares are to be added."""
+        """Return the share times the number of processes, because DDP averages and shares must be added."""
         return self._objective[0](*batch) * self._size
 
 
@@ -159,7 +159,7 @@ def nt_xent_share(
     n, own = sum(counts), _own_rows(first, counts, world)
     rows = torch.cat([own, own + n])
     logits = torch.cat([first, second]) @ z.T / temperature
-    logits = logits.scatter(1, rows[:, None], -torch.inf)  # a view is never its own partner
+    logits = logits.scatter(1, rows[:, None], -torch.inf)  # exclude each view itself
     return F.cross_entropy(logits, (rows + n) % (2 * n), reduction="sum") / (2 * n)
 
 
@@ -169,13 +169,13 @@ def _own_rows(own: Tensor, counts: Sequence[int], world: World) -> Tensor:
 
 
 def check_world(world: World, module: nn.Module, *, objective: str, shares: bool, smallest: int) -> None:
-    """Refuse what would not be exact on several processes."""
+    """Refuse settings that would not be exact on several processes."""
     if world.size == 1:
         return
     what, alone = f"[train] objective = {objective!r} on {world.size} processes", "Train it without torchrun."
-    require(shares, what, "a loss that cannot be computed in shares", "", alone)
+    require(shares, what, "a loss that cannot be split into shares", "", alone)
     got, hint = f"batches of {smallest} pairs for {world.size} processes", "Use larger batches, or fewer processes."
-    require(smallest >= world.size, "[train] batch_size", got, "a pair or more for each process", hint)
+    require(smallest >= world.size, "[train] batch_size", got, "at least one pair per process", hint)
     norm = any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) for part in module.modules())
     what, got = f"a model with batch norm on {world.size} processes", "averages over each process's own rows"
     require(not norm, what, got, "a model without batch norm, such as a ViT", alone)
@@ -190,11 +190,11 @@ def connected(
     store: dist.Store,  # pyright: ignore[reportPrivateImportUsage]
     device: str,
 ) -> Generator[None]:
-    """Connect the processes for training inside the block: gloo on CPUs, NCCL on GPUs."""
+    """Connect the processes inside the block: gloo on CPUs, NCCL on GPUs."""
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group(
-        "nccl" if device == "cuda" else "gloo", store=store, rank=world.rank, world_size=world.size, timeout=_PATIENCE
+        "nccl" if device == "cuda" else "gloo", store=store, rank=world.rank, world_size=world.size, timeout=_TIMEOUT
     )
     try:
         yield

@@ -1,9 +1,8 @@
-"""Hooks: the places where a mitigation changes a training, and what it may change there.
+"""Hooks: the points at which a mitigation can change a training.
 
-The loop and the objectives call every hook at each place; what a hook does not define passes unchanged, and with no
-hook the training is bitwise the one without this module. A hook draws from streams that are addressed by (seed, step
-or epoch, pair): what it does to a pair depends neither on the rest of the batch nor on how many processes train, and is
-the same in f and in g for the pairs they share.
+The training loop and the objectives call each method of every hook; methods that a hook does not define change nothing.
+Random numbers of a hook are functions of (seed, step or epoch, pair), so its effect on a pair depends neither on the
+rest of the batch nor on the number of processes, and is the same in f and g for shared pairs.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,19 +18,19 @@ from clipmem.data.views import Crops
 
 T = TypeVar("T")
 Kind = Literal["image", "text"]
-# sizes differ by one: the axis has no name
+# sizes differ by one, so the axis has no name
 Batches = list[Int[np.ndarray, " _"]]
 
 
 class Moment(NamedTuple):
-    """Where a training is, and which pairs this process has in its hands.
+    """A step of a training, and this process's pairs in it.
 
     Attributes:
-        seed: Seed of this pair of models: the same for f and g.
-        epoch: Number of the epoch, from 0.
-        step: Number of the step, from 0.
-        slots: The pairs' places in the training set, shape (n,).
-        keys: The pairs' 64-bit keys (see `clipmem.data.views.pair_keys`), shape (n,).
+        seed: Seed of this pair of models, the same for f and g.
+        epoch: From 0.
+        step: From 0.
+        slots: Indices of the pairs in the training set, shape (n,).
+        keys: 64-bit keys of the pairs (see `clipmem.data.views.pair_keys`), shape (n,).
     """
 
     seed: int
@@ -42,20 +41,20 @@ class Moment(NamedTuple):
 
 
 class Hook:
-    """A change of a training; every method's default is none.
+    """A change of a training; every method changes nothing by default.
 
     Class attributes:
-        name: What it is called in `record.json`: the name of its section, `[mitigate.NAME]`.
+        name: Its name in `record.json`, that of its section `[mitigate.NAME]`.
     """
 
     name: ClassVar[str] = ""
 
     def facts(self) -> dict[str, Any]:
-        """Return its settings, which must be the same for f and g; they go into `record.json`."""
+        """Return its settings for `record.json`, which must be the same for f and g."""
         return {}
 
     def content(self) -> str:
-        """Return a hash of the data that it brings, so that a checkpoint made with others is not taken up."""
+        """Return a hash of its data, so that checkpoints made with other data are ignored."""
         return ""
 
     def settings(self, train: TrainSection) -> TrainSection:
@@ -63,7 +62,7 @@ class Hook:
         return train
 
     def last_step(self, steps: int) -> int:
-        """Return after how many of `steps` steps the training ends."""
+        """Return the last of `steps` steps to run."""
         return steps
 
     def captions(
@@ -72,26 +71,21 @@ class Hook:
         uids: Sequence[str],  # noqa: ARG002
         first: Sequence[int],  # noqa: ARG002
     ) -> list[list[str]]:
-        """Return texts that each pair brings along beside its captions; called once, before training.
+        """Return additional texts of each pair; called once, before training.
 
         Args:
             captions: The captions of each pair.
             uids: The pairs.
-            first: The number that the first of these texts has among its pair's: after those of the hooks before.
+            first: Index that the first of these texts will have among its pair's texts.
         """
         return [[] for _ in captions]
 
     def choose(self, chosen: Int[np.ndarray, " n"], moment: Moment) -> Int[np.ndarray, " n"]:  # noqa: ARG002
-        """Choose which text of each pair is shown, of its captions and then those that hooks brought along.
-
-        Args:
-            chosen: Number of each pair's text; from this hook, one of the pair's own texts, from 0.
-            moment: The pairs.
-        """
+        """Choose the text of each pair, as an index into its captions followed by the hooks' texts."""
         return chosen
 
     def tokens(self, tokens: Int[Tensor, "n length"], moment: Moment) -> Int[Tensor, "n length"]:  # noqa: ARG002
-        """Change the chosen captions, as token ids padded with 0."""
+        """Change the chosen texts, token ids padded with 0."""
         return tokens
 
     def images(
@@ -106,8 +100,8 @@ class Hook:
 
         Args:
             values: The view, values in [0, 1].
-            pixels: The whole images that it was cut from.
-            crops: Where it was cut.
+            pixels: The uncropped images.
+            crops: The crops of the view.
             moment: The pairs.
             view: Number of the view, from 0.
         """
@@ -118,17 +112,17 @@ class Hook:
         return raw
 
     def unit(self, kind: Kind, unit: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:  # noqa: ARG002
-        """Change embeddings after they were normalized; the loss is taken of what is returned."""
+        """Change embeddings after they are normalized; the result goes to the loss."""
         return unit
 
     def batches(self, batches: Batches, epoch: int) -> Batches:  # noqa: ARG002
-        """Lay an epoch's batches anew: the same slots, as many batches."""
+        """Rearrange the slots of an epoch; the number of batches must not change."""
         return batches
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """All hooks of a training, applied one after the other in this order; none by default."""
+    """All hooks of a training, applied in this order."""
 
     all: tuple[Hook, ...] = ()
 
@@ -137,21 +131,21 @@ class Hooks:
         return {hook.name: hook.facts() for hook in self.all}
 
     def content(self) -> list[str]:
-        """Return the hashes of what all bring."""
+        """Return the hashes of the data of all."""
         return [hook.content() for hook in self.all]
 
     def through(self, change: Callable[[Hook, T], T], value: T) -> T:
-        """Let every hook change a value, one after the other."""
+        """Apply a change by every hook in turn."""
         for hook in self.all:
             value = change(hook, value)
         return value
 
     def last_step(self, steps: int) -> int:
-        """Return the first of the ends."""
+        """Return the smallest last step."""
         return min([steps, *(hook.last_step(steps) for hook in self.all)])
 
     def captions(self, captions: Sequence[Sequence[str]], uids: Sequence[str]) -> list[list[str]]:
-        """Return the texts of each pair: its captions, then those of each hook."""
+        """Return the texts of each pair: its captions, then those of the hooks."""
         texts = [list(own) for own in captions]
         for hook in self.all:
             for own, more in zip(texts, hook.captions(captions, uids, [len(own) for own in texts]), strict=True):
@@ -159,8 +153,8 @@ class Hooks:
         return texts
 
     def batches(self, batches: Batches, epoch: int) -> Batches:
-        """Return an epoch's batches as the hooks lay them."""
-        return self.through(lambda hook, laid: hook.batches(laid, epoch), batches)
+        """Return an epoch's batches as the hooks arrange them."""
+        return self.through(lambda hook, arranged: hook.batches(arranged, epoch), batches)
 
 
 NO_HOOKS = Hooks()

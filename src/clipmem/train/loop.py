@@ -1,4 +1,4 @@
-"""The training loop: any objective, AdamW, seeded views and caption choices; the same code for f and for g."""
+"""The training loop, the same for f and g: any objective, AdamW, seeded views and captions."""
 
 import hashlib
 import math
@@ -35,19 +35,19 @@ from clipmem.train.record import describe, write
 from clipmem.train.schedule import learning_rate
 
 _ALL_STEPS = range(sys.maxsize)
-_SETTLE = 16  # steps between two readings of the losses: each makes the processor wait for the accelerator
+_SETTLE = 16  # steps between readings of the losses, which synchronize with the accelerator
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Images and captions of one training set, row k being slot k.
+    """Images and captions of a training set, by slot.
 
     Attributes:
         pixels: Decoded images, memory-mapped, shape (rows, size, size, 3).
         rows: Row of `pixels` of each slot, shape (n,).
-        captions: The captions of each slot, those it is trained with.
-        labels: The class index of each slot, from 0, shape (n,); only some objectives need it.
-        classes: Number of classes, the same for f and for g; 0 = the largest label + 1.
+        captions: Training captions of each slot.
+        labels: Class index of each slot, from 0, shape (n,); only for some objectives.
+        classes: Number of classes, the same for f and g; 0 = the largest label + 1.
     """
 
     pixels: UInt8[np.ndarray, "rows size size 3"]
@@ -59,7 +59,7 @@ class TrainingData:
 
 @dataclass
 class Timing:
-    """Where a training's time went, in seconds; it is filled while the training runs."""
+    """Seconds that a training spent on data and on computation; updated during training."""
 
     data: float = 0.0
     compute: float = 0.0
@@ -67,18 +67,18 @@ class Timing:
 
     @property
     def rate(self) -> float:
-        """Pairs a second."""
+        """Pairs per second."""
         return self.pairs / max(self.data + self.compute, 1e-9)
 
     @property
     def data_share(self) -> float:
-        """Share of the time in which data were made, from 0 to 1."""
+        """Share of the time spent on data, from 0 to 1."""
         return self.data / max(self.data + self.compute, 1e-9)
 
 
 @dataclass
 class _Progress:
-    """What is reported during training: (step, steps, loss, pairs a second)."""
+    """Report (step, steps, loss, pairs per second) every half second."""
 
     call: Callable[[int, int, float, float], object]
     pairs: int = 0
@@ -108,11 +108,11 @@ def train(
     ahead: int = 0,
     hooks: Hooks = NO_HOOKS,
 ) -> list[Path]:
-    """Train one model and write it."""
+    """Train one model and write it to `folder`."""
     settings, timing = hooks.through(lambda hook, train: hook.settings(train), settings), timing or Timing()
     towers = Towers(encoder, precision, device, world, hooks)
     with torch.random.fork_rng(devices=[]), multiplying(precision, device):
-        # layers that draw, such as patch dropout, must not depend on what the process drew before
+        # random layers, such as patch dropout, must not depend on earlier draws of the process
         torch.manual_seed(derive_seed(plan.seed, "layers"))
         steps = _count_steps(plan, settings)
         last = hooks.last_step(steps)
@@ -144,7 +144,7 @@ def train(
         try:
             if checkpoints:
                 state.load(checkpoints.file)
-            # after the state is there: it spreads that of the first process
+            # after loading the state: DDP broadcasts that of the first process
             compute = world.loss_function(objective, trained)
             steps_left = range(state.step, last)
             batches = _batches(towers, objective.views, data, texts, plan, settings, steps_left)
@@ -160,7 +160,7 @@ def train(
                 if state.step % _SETTLE == 0 or state.step == last:
                     _check_loss(state, plan, last)
                 report(state.step, last, loss, batch.pairs)
-                # all processes have the same state, and all of them read it
+                # all processes have the same state, so one saves it and all load it
                 if checkpoints and world.rank == 0:
                     _keep(state, checkpoints, plan, last)
         finally:
@@ -178,7 +178,7 @@ def _check_loss(state: State, plan: TrainingSet, steps: int) -> None:
 
 
 def _keep(state: State, checkpoints: Checkpoints, plan: TrainingSet, steps: int) -> None:
-    """Write a checkpoint when it is time, or when the training is to stop; after the last step there is no need."""
+    """Write a checkpoint if it is due or the training must stop, except after the last step."""
     stop = checkpoints.stop()
     if state.step < steps and (stop or checkpoints.due()):
         _check_loss(state, plan, steps)
@@ -189,23 +189,22 @@ def _keep(state: State, checkpoints: Checkpoints, plan: TrainingSet, steps: int)
 
 
 def _timed(batches: Iterator["_Batch"], timing: Timing) -> Iterator["_Batch"]:
-    """Pass batches on, and count the time until each was there and until the next was asked for."""
     while True:
-        began = time.monotonic()
+        started = time.monotonic()
         batch = next(batches, None)
-        there = time.monotonic()
-        timing.data += there - began
+        ready = time.monotonic()
+        timing.data += ready - started
         if batch is None:
             return
         yield batch
-        timing.compute += time.monotonic() - there
+        timing.compute += time.monotonic() - ready
         timing.pairs += batch.pairs
 
 
 def _identity(
     record: dict[str, Any], data: TrainingData, plan: TrainingSet, texts: "_Texts", hooks: Hooks = NO_HOOKS
 ) -> str:
-    """Hash all that decides a training bit by bit, so that a checkpoint of another one is not taken up."""
+    """Hash everything that determines a training bitwise, so that checkpoints of other trainings are ignored."""
     numbers = [data.rows, texts.tokens.numpy(), texts.counts, *([] if data.labels is None else [data.labels])]
     described = [hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest() for values in numbers]
     software = [_version.__version__, torch.__version__, torch.get_num_threads()]
@@ -224,7 +223,7 @@ def _count_steps(plan: TrainingSet, settings: TrainSection) -> int:
 
 
 class _Texts(NamedTuple):
-    """All texts of a training set as tokens, captions first: those of slot k are the counts[k] rows from offsets[k]."""
+    """All texts of a training set as tokens; the captions of slot k are the counts[k] rows from offsets[k]."""
 
     tokens: Int[Tensor, "m length"]
     offsets: Int[np.ndarray, " n"]
@@ -232,7 +231,7 @@ class _Texts(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """This process's share of a step: the views of each image, one caption of each, and the classes if there are."""
+    """This process's part of a step: views of each image, one caption each, and class labels if any."""
 
     moment: Moment
     pairs: int  # of all processes
@@ -250,15 +249,14 @@ def _batches(
     settings: TrainSection,
     steps: range = _ALL_STEPS,
 ) -> Iterator[_Batch]:
-    """Yield the images and captions of these steps."""
     hooks, device = towers.hooks, towers.device
     keys = pair_keys(plan.uids)
     labels = None if data.labels is None else torch.from_numpy(data.labels.astype(np.int64))
     per_epoch = plan.batch_count(settings.batch_size)
     for epoch in range(steps.start // per_epoch, min(settings.epochs, -(-steps.stop // per_epoch))):
         draws = _draw_epoch(keys, texts.counts, plan.seed, epoch, settings, size=data.pixels.shape[1], views=views)
-        laid = hooks.batches(plan.batches(settings.batch_size, epoch), epoch)
-        for step, whole in enumerate(laid, start=epoch * per_epoch):
+        arranged = hooks.batches(plan.batches(settings.batch_size, epoch), epoch)
+        for step, whole in enumerate(arranged, start=epoch * per_epoch):
             if step not in steps:
                 continue
             batch = towers.world.share(whole)
@@ -280,7 +278,7 @@ class _EpochDraws:
 def _draw_epoch(
     keys: np.ndarray, counts: np.ndarray, seed: int, epoch: int, settings: TrainSection, *, size: int, views: int = 1
 ) -> _EpochDraws:
-    """Draw every slot's crops and caption for one epoch; they depend on (seed, epoch, pair) and a crop on its view."""
+    """Draw every slot's crops by (seed, epoch, pair, view) and caption by (seed, epoch, pair)."""
     crops = [
         draw_crops(
             keys,
@@ -299,7 +297,7 @@ def _draw_epoch(
 def draw_captions(
     keys: UInt64[np.ndarray, " n"], counts: Int[np.ndarray, " n"], *, seed: int, epoch: int
 ) -> Int[np.ndarray, " n"]:
-    """Draw which caption of each pair an epoch shows: uniform over its `counts` captions, by (seed, epoch, pair)."""
+    """Draw one of the `counts` captions of each pair for an epoch, uniformly, by (seed, epoch, pair)."""
     return np.floor(uniform(keys, derive_seed(seed, "caption", epoch), 1)[:, 0] * counts).astype(np.int64)
 
 
@@ -318,7 +316,7 @@ def _view(
 
 
 def _trained(module: nn.Module, objective: Objective) -> list[tuple[str, nn.Parameter]]:
-    """Name the parameters that the objective trains: without text the image tower's only, and the objective's own."""
+    """Return the parameters to train, by name: those of the towers that the objective uses, and its own."""
     ours = [
         (name, p)
         for name, p in module.named_parameters()
@@ -350,12 +348,12 @@ def _step(
 
 
 def _optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: TrainSection) -> torch.optim.Optimizer:
-    """AdamW; as in open_clip, gains, biases and the logit scale are not decayed."""
+    """Return AdamW without weight decay for gains, biases and the logit scale, as in open_clip."""
     plain: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     for name, p in named:
-        spared = p.ndim < 2 or "bn" in name or "ln" in name or "logit_scale" in name
-        (plain if spared else decayed).append(p)
+        exempt = p.ndim < 2 or "bn" in name or "ln" in name or "logit_scale" in name
+        (plain if exempt else decayed).append(p)
     groups: list[dict[str, Any]] = [
         {"params": plain, "weight_decay": 0.0},
         {"params": decayed, "weight_decay": settings.weight_decay},
@@ -368,7 +366,7 @@ def _optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: TrainSection
 def _tokenize(
     encoder: OpenClipEncoder, captions: Sequence[Sequence[str]], texts: Sequence[Sequence[str]] | None = None
 ) -> _Texts:
-    """Tokenize all `texts` of each pair, of which its captions are the first; by default they are all."""
+    """Tokenize the `texts` of each pair, which start with its captions (default: the captions)."""
     texts = captions if texts is None else texts
     counts, every = (np.array([len(own) for own in kind], dtype=np.int64) for kind in (captions, texts))
     offsets = np.concatenate([[0], np.cumsum(every)[:-1]]).astype(np.int64)

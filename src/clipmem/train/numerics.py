@@ -1,4 +1,4 @@
-"""How numbers are computed: precision, attention kernel, compiler, denormals, threads. Each choice was measured."""
+"""Numerical settings: precision, attention kernel, compiler, memory, threads."""
 
 import contextlib
 import ctypes
@@ -12,10 +12,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clipmem.base.require import require
 
-# Up to about this many tokens, plain matrix products beat the blocked attention kernel on CPUs: at 65 tokens its
-# backward pass took a third of a tiny model's step. Longer sequences were not measured and keep torch's choice.
+# up to about this many tokens, plain matrix products are faster than the blocked attention kernel on CPUs: at 65 tokens
+# its backward pass took a third of a tiny model's step; longer sequences were not measured
 _SHORT = 100
-LONG = 1000  # tokens of a model that does not tell: the attention kernel stays torch's choice
+LONG = 1000  # tokens of a model with unknown length: keeps torch's attention kernel
 Precision = Literal["fp32", "tf32", "bf16"]
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names of malloc.h
 _COMPILERS = {"cpu": ("g++", "clang++"), "cuda": ("gcc", "clang", "cc")}
@@ -23,7 +23,7 @@ _COMPILERS = {"cpu": ("g++", "clang++"), "cuda": ("gcc", "clang", "cc")}
 
 def resolve_precision(setting: Precision | Literal["auto"], device: str) -> Precision:
     """Turn `auto` into `bf16` where the device computes in it, else `fp32`."""
-    right, expected = setting != "tf32" or device == "cuda", "a GPU: tf32 is how its matrix units take float32"
+    right, expected = setting != "tf32" or device == "cuda", "a GPU: only its matrix units support tf32"
     require(right, "[train] precision = 'tf32'", f"device {device}", expected, "Use auto, fp32 or bf16.")
     if setting != "auto":
         return setting
@@ -35,7 +35,7 @@ def resolve_precision(setting: Precision | Literal["auto"], device: str) -> Prec
 
 
 def check_compiler(setting: Literal["off", "on"], device: str) -> None:
-    """Check that `train.compile` can work here: on CPUs torch compiles C++, on GPUs its kernels' launchers."""
+    """Check that torch.compile finds a compiler: for C++ on CPUs, for the kernels' launchers on GPUs."""
     wanted = [os.environ["CXX"]] if "CXX" in os.environ else _COMPILERS[device]
     there = setting != "on" or any(shutil.which(name) for name in wanted)
     got, expected = f"no compiler here (looked for {', '.join(wanted)})", "a C++ compiler on the PATH, or named by CXX"
@@ -45,7 +45,7 @@ def check_compiler(setting: Literal["off", "on"], device: str) -> None:
 
 @contextlib.contextmanager
 def computing(precision: str, device: str, *, tokens: int) -> Generator[None]:
-    """Run a forward pass with autocast as asked and the attention kernel that is fastest for `tokens` tokens."""
+    """Run forward passes with autocast for `precision` and the fastest attention kernel for `tokens` tokens."""
     with contextlib.ExitStack() as stack:
         if precision == "bf16":
             stack.enter_context(torch.autocast(device, torch.bfloat16))
@@ -56,10 +56,10 @@ def computing(precision: str, device: str, *, tokens: int) -> Generator[None]:
 
 @contextlib.contextmanager
 def multiplying(precision: str, device: str) -> Generator[None]:
-    """Multiply float32 matrices on a GPU in full inside the block, or with `tf32` at its 10 bits of mantissa.
+    """Multiply float32 matrices on a GPU in full precision inside the block, or in tf32 (10 bits of mantissa).
 
-    It holds for forward and backward passes, and comes back as it was. torch takes convolutions in tf32 unless told not
-    to: with `fp32` a GPU would otherwise not agree with a CPU. On CPUs nothing is changed.
+    The setting covers forward and backward passes. torch computes convolutions in tf32 by default, which would make a
+    GPU in `fp32` disagree with a CPU. It changes nothing on CPUs.
     """
     if device != "cuda":
         yield
@@ -76,11 +76,10 @@ def multiplying(precision: str, device: str) -> Generator[None]:
 
 
 def keep_memory() -> bool:
-    """Let this process keep the memory that it frees; for processes that do nothing but train.
+    """Keep freed memory in this process; return whether the C library supports it.
 
-    The C library gives large blocks back to the system and fetches them anew for every batch; each page of them then
-    costs a fault. For 128 views at 224 pixels that takes as long as making them. The process holds on to its largest
-    need until it ends, which for a training is that of every step.
+    By default it returns large blocks to the system and requests them again for every batch, with a page fault per
+    page: for 128 views at 224 pixels that takes as long as making them. For processes that do nothing but train.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -91,7 +90,7 @@ def keep_memory() -> bool:
 
 @contextlib.contextmanager
 def threads(count: int) -> Generator[None]:
-    """Compute with `count` threads inside the block; the process's own setting comes back after it."""
+    """Compute with `count` threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

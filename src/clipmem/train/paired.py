@@ -1,8 +1,8 @@
-"""f and g from one plan: same initial weights, same steps, same slots for the shared pairs; only the data differs.
+"""Training sets of f and g: the same initial weights, steps, and slots of the shared pairs.
 
-Both models train on `shared + own` pairs, own being the candidates for f and the independents for g. A *slot* is a
-place in the training set: slot k is the k-th shared pair in both, or the k-th own pair of each. The order of slots is
-drawn once for both, so that a shared pair is in the same batch of the same step in f and in g.
+Both models train on the shared pairs and on their own: candidates for f, independent pairs for g. A *slot* is an index
+in the training set: the shared pairs first, then the model's own. The order of slots is drawn once for both, so that a
+shared pair is in the same batch of the same step in f and g.
 """
 
 import math
@@ -24,16 +24,16 @@ OWN_ROLE = {"f": "candidate", "g": "independent"}
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What one model trains on.
+    """The training set of one model.
 
     Attributes:
-        side: `f` or `g`, or another name that a protocol gives a kind of model.
-        seed: The seed of this pair of models.
+        side: `f`, `g`, or another kind of model of a protocol.
+        seed: Seed of this pair of models.
         uids: The pair in each slot: first the shared ones, then the model's own.
         shared: Number of shared slots.
-        left_out: A pair that keeps its slot, and is never shown: all others are shown as if it were there.
-        largest: Slots of the study's largest model, where the models' sizes differ: all of them have as many batches an
-            epoch as that one. 0: as many as this model needs.
+        left_out: A pair that keeps its slot but is never shown; the others are shown as if it were there.
+        largest: Number of slots of the study's largest model, which determines the number of batches per epoch if the
+            models differ in size; 0: that of this model.
     """
 
     side: str
@@ -45,20 +45,20 @@ class TrainingSet:
 
     @property
     def init_seed(self) -> int:
-        """Seed of the initial weights: the same for f and g."""
+        """Seed of the initial weights, the same for f and g."""
         return derive_seed(self.seed, "init")
 
     @property
     def uids_sha256(self) -> str:
-        """Hash of the pairs that the model trains on."""
+        """Hash of the training pairs."""
         return json_sha256(list(self.uids))
 
     def batch_count(self, batch_size: int) -> int:
-        """Return how many batches an epoch has."""
+        """Return the number of batches per epoch."""
         return math.ceil(max(len(self.uids), self.largest) / batch_size)
 
     def batches(self, batch_size: int, epoch: int) -> list[Int[np.ndarray, " size"]]:
-        """Return the batches of one epoch, without the pair that is left out (see `epoch_batches`)."""
+        """Return the batches of an epoch without the left-out pair (see `epoch_batches`)."""
         batches = epoch_batches(len(self.uids), batch_size, seed=self.seed, epoch=epoch, largest=self.largest)
         if not self.left_out:
             return batches
@@ -76,7 +76,7 @@ def training_set(splits: pl.DataFrame, side: str, seed: int) -> TrainingSet:
 
 
 def check_paired(records: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check, from what both trainings recorded, that f and g differ in their own pairs and in nothing else."""
+    """Check by their records that f and g differ only in their own pairs."""
     f, g = records["f"], records["g"]
     for key in ("init_sha256", "steps", "shared_order_sha256", "settings_sha256"):
         if f[key] != g[key]:
@@ -87,7 +87,7 @@ def check_paired(records: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def check_alike(records: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
-    """Check, from what the trainings recorded, that a study's models differ in their pairs and seeds only."""
+    """Check by their records that a study's models differ only in their pairs and seeds."""
     first = next(iter(records.values()))
     starts: dict[int, str] = {}
     for (side, seed), record in records.items():

@@ -1,4 +1,4 @@
-"""What a training leaves behind: the model, `log.jsonl`, and `record.json`, by which f and g are compared."""
+"""Files of a trained model: the weights, `log.jsonl`, and `record.json`, which serves to compare f and g."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from clipmem.train.paired import TrainingSet
 
 
 def state_hash(module: nn.Module) -> str:
-    """Hash a model's parameters and buffers, names and bytes."""
+    """Hash the names and bytes of a model's parameters and buffers."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(name.encode())
@@ -30,11 +30,11 @@ def state_hash(module: nn.Module) -> str:
 def describe(
     towers: Towers, objective: Objective, plan: TrainingSet, settings: TrainSection, steps: int
 ) -> dict[str, Any]:
-    """Describe the training so that f's and g's can be compared (see `paired.check_paired`)."""
+    """Return the content of `record.json` at the start of training (see `paired.check_paired`)."""
     n, order, facts, shown, step = len(plan.uids), hashlib.sha256(), objective.facts(), 0, 0
     hooks, precision, device = towers.hooks, towers.precision, towers.device
     mitigated = {"mitigate": hooks.facts()} if hooks.all else {}
-    # sums of several processes round otherwise: such a model is no twin of one that was trained alone
+    # sums over several processes round differently: such a model is not paired with one trained in a single process
     several = [towers.world.size] if towers.world.size > 1 else []
     for epoch in range(settings.epochs):
         for batch in hooks.batches(plan.batches(settings.batch_size, epoch), epoch):
@@ -48,7 +48,7 @@ def describe(
         "views": objective.views,
         **facts,
         **mitigated,
-        "pairs": n - bool(plan.left_out),  # it keeps its slot, and is never shown
+        "pairs": n - bool(plan.left_out),
         "uids_sha256": plan.uids_sha256,
         "steps": steps,
         "presentations": shown,
@@ -71,7 +71,7 @@ def write(
     files = encoder.save(folder)
     state = {name: tensor.cpu().contiguous() for name, tensor in objective.state_dict().items()}
     if state:
-        # a file of its own: open_clip loads the folder as if it had been trained with its own loss
+        # a separate file, so that open_clip can load the folder
         atomic_write(folder / OBJECTIVE_FILE, save_safetensors(state))
         files.append(folder / OBJECTIVE_FILE)
         record["objective_sha256"] = state_hash(objective)

@@ -1,4 +1,4 @@
-"""Who is shown when: the order of pairs, the batches, and the learning rate. Pure functions of recipe and seed."""
+"""The order of pairs, the batches and the learning rate, as pure functions of recipe and seed."""
 
 import math
 
@@ -11,11 +11,10 @@ from clipmem.base.random import generator
 def epoch_batches(
     n: int, batch_size: int, *, seed: int, epoch: int, largest: int = 0
 ) -> list[Int[np.ndarray, " size"]]:
-    """Cut one epoch's random order of `n` slots into batches.
+    """Divide an epoch's random order of `n` slots into batches.
 
-    The epoch has ceil(n / batch_size) batches whose sizes differ by at most one, so that every pair is shown exactly
-    once an epoch: a dropped last batch would show some pairs less often than others. Models of different sizes have
-    the same number of steps when all of them are cut into the batches of the largest.
+    There are ceil(max(n, largest) / batch_size) batches whose sizes differ by at most one, so every pair is shown
+    exactly once per epoch. `largest` gives models of different sizes the same number of steps.
     """
     order = generator(seed, "order", epoch).permutation(n)
     return np.array_split(order, math.ceil(max(n, largest) / batch_size))

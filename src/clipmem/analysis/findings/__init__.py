@@ -1,4 +1,4 @@
-"""The findings, one file each; importing this registers them all. `ORDER` is the order in which they are shown."""
+"""The findings, one file each; importing this package registers them. `ORDER` is their display order."""
 
 from clipmem.analysis.findings import (
     captions,

@@ -1,4 +1,4 @@
-"""Finding 6: the more captions of each pair training draws from, the less is memorized, and the better is the probe."""
+"""Finding 6: drawing from more captions per pair in training lowers memorization and improves the probe."""
 
 from collections.abc import Mapping
 
@@ -29,25 +29,24 @@ PUBLISHED = {
 
 
 def drawn(count: int) -> RunSpec:
-    """Return the base study with training that draws from `count` captions; scores use the first caption as before."""
+    """Return the base study, drawing from `count` captions per pair in training; scores still use the first one."""
     return BASE if count == 1 else RunSpec((f"mitigate.captions.count={count}",))
 
 
 @FINDINGS.register("captions")
 class Captions(Finding):
-    """Several captions a pair."""
+    """Several captions per pair."""
 
     title = "Number of captions"
     claim = "With more captions of each pair, at equal presentations, less is memorized and utility rises."
     published = "Captions 1 to 5: CLIPMem .4380 .4350 .4280 .4240 .4220, probe .6311 .6317 .6431 .6477 .6488 (±0.0005)."
-    limits = "The verdict rests on CLIPMem with the most captions against one; utility stands beside it."
+    limits = "The verdict is based on CLIPMem with the most captions against one, not on utility."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """One run a number of captions."""
         return {f"{count} captions": drawn(count) for count in context.scale.captions}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """The most captions against one; beside it the slope, and whether the probe has an optimum inside."""
+        """The most captions against one; also the slope, and whether the probe has an inner optimum."""
         counts = context.scale.captions
         size = 1 - PUBLISHED["CLIPMem, normalized"][-1] / PUBLISHED["CLIPMem, normalized"][0]
         found = mitigated(results, BASE, drawn(counts[-1]), f"{counts[-1]} captions", size=size, primary=True)
@@ -57,12 +56,11 @@ class Captions(Finding):
             slopes = (x @ values / (x @ x)).tolist()
             found.append(results.effect("slope of CLIPMem over the number of captions", slopes, None, BELOW))
             probe = [results.utility(drawn(count), "linear_probe_acc1") for count in counts]
-            said = "linear probe: best number of captions inside the range minus the better end"
-            found += optimum(results, said, probe, ABOVE)
+            measure = "linear probe: best number of captions inside the range minus the better end"
+            found += optimum(results, measure, probe, ABOVE)
         return found
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """Memorization and utility over the number of captions."""
         counts = context.scale.captions
         return sweep_panels(results, "captions", counts, {"": [drawn(count) for count in counts]}, PUBLISHED)
 
@@ -76,7 +74,7 @@ def sweep_panels(
     published_x: tuple[float | int, ...] = (1, 2, 3, 4, 5),
     metrics: tuple[str, ...] = ("linear_probe_acc1", "image_retrieval_recall@5"),
 ) -> list[Panel]:
-    """Draw memorization and utility of sweeps (name → its runs, in the order of `x`), then the published curves."""
+    """Return panels of memorization and utility by `x` (`runs`: name → one run per level), then the published ones."""
     memory = [results.series(name, x, [results.memorization(run) for run in own]) for name, own in runs.items()]
     panels = [Panel("memorization", xlabel, "CLIPMem", memory)]
     for metric in metrics:

@@ -1,4 +1,4 @@
-"""A question of the issue: is a pair memorized less when it is trained with more other pairs?"""
+"""Not published: is a pair memorized less when there are more training pairs?"""
 
 from collections.abc import Mapping
 
@@ -8,8 +8,8 @@ from clipmem.analysis.findings.distributions import BASE
 from clipmem.analysis.run_specs import RunSpec
 
 
-def among(context: Context, shared: int) -> RunSpec:
-    """Return the base study with so many shared pairs, each shown as often."""
+def with_shared(context: Context, shared: int) -> RunSpec:
+    """Return the base study with `shared` shared pairs, each shown as often."""
     if shared == context.base.split.shared:
         return BASE
     return RunSpec((f"split.shared={shared}",), cost=shared / context.base.split.shared)
@@ -17,32 +17,29 @@ def among(context: Context, shared: int) -> RunSpec:
 
 @FINDINGS.register("data-size")
 class DataSize(Finding):
-    """Memorization over the size of the data."""
+    """Memorization by number of training pairs."""
 
     title = "Data size"
     claim = "The more pairs there are to train on, the less a pair is memorized."
     published = ""
     limits = (
-        "Not published: the claim is what is commonly expected. Each pair is shown as often, so that more pairs also "
-        "mean more steps. Another size draws other candidates: a seed shares the initial weights, and no pairs."
+        "Not published: the claim is a common expectation. Each pair is shown as often, so more pairs also mean more "
+        "steps. Each size draws its own candidates: a seed shares the initial weights, but no pairs."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """One run a number of shared pairs."""
-        return {f"{shared} shared pairs": among(context, shared) for shared in context.scale.shared}
+        return {f"{shared} shared pairs": with_shared(context, shared) for shared in context.scale.shared}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
         """The most pairs against the fewest."""
-        few, many = context.scale.shared[0], context.scale.shared[-1]
+        few, many, of = context.scale.shared[0], context.scale.shared[-1], results.memorization
         return [
             results.effect(
                 f"CLIPMem with {many:,} shared pairs minus that with {few:,}",
-                results.memorization(among(context, many)), results.memorization(among(context, few)), BELOW,
-                primary=True,
+                of(with_shared(context, many)), of(with_shared(context, few)), BELOW, primary=True,
             )
         ]  # fmt: skip
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """Memorization and utility over the number of shared pairs."""
         x = context.scale.shared
-        return sweep_panels(results, "shared pairs", x, {"": [among(context, shared) for shared in x]}, {})
+        return sweep_panels(results, "shared pairs", x, {"": [with_shared(context, shared) for shared in x]}, {})

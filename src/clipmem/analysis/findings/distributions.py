@@ -1,4 +1,4 @@
-"""Finding 1: candidates score clearly above 0, independent pairs are their mirror, shared and external lie about 0."""
+"""Finding 1: candidates score clearly above 0, independent pairs mirror them, shared and external ones are about 0."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +18,7 @@ PUBLISHED = {"candidate": 0.438}
 
 
 def separation(run: FinishedRun) -> list[float]:
-    """Return by seed how often a candidate scores above an external pair: 0.5 is no difference."""
+    """Return by seed the probability that a candidate scores above an external pair; 0.5 means no difference."""
     found: list[float] = []
     for seed in run.seeds:
         own = run.scores(seed)
@@ -34,7 +34,7 @@ def about_zero(candidates: Sequence[float]) -> Claim:
 
 @FINDINGS.register("distributions")
 class Distributions(Finding):
-    """Where the four roles lie."""
+    """Scores of the four roles."""
 
     title = "Score distributions"
     claim = (
@@ -45,17 +45,16 @@ class Distributions(Finding):
     limits = f"“About 0” and “mirror” mean: within {ABOUT:.0%} of the candidates' mean; the margin is ours."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """The base study, and the same training scored by SSLMem of the image tower."""
         alone = ("score.alignment=sslmem-image", f"embed.views={context.scale.views}")
         return {"base": BASE, "sslmem-image": RunSpec(alone)}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
         """The four means, the mirror, and the separation by CLIPMem minus that by SSLMem."""
-        run, wanted = results[BASE], self.runs(context)
+        run, specs = results[BASE], self.runs(context)
         means = {role: run.memorization(run.uids(role)) for role in ROLES}
         about = about_zero(means["candidate"])
         mirror = np.add(means["candidate"], means["independent"])
-        plain, alone = (separation(results[wanted[name]]) for name in ("base", "sslmem-image"))
+        plain, alone = (separation(results[specs[name]]) for name in ("base", "sslmem-image"))
         return [
             results.effect("CLIPMem of candidates", means["candidate"], None, ABOVE, primary=True),
             results.effect("CLIPMem of independent pairs", means["independent"], None, BELOW),
@@ -66,11 +65,12 @@ class Distributions(Finding):
         ]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:  # noqa: ARG002
-        """Mean of each role."""
         run = results[BASE]
         ours = results.series("mean", range(len(ROLES)), [run.memorization(run.uids(role)) for role in ROLES])
-        there = Series("candidates, normalized", [0.0], [PUBLISHED["candidate"]])
+        published = Series("candidates, normalized", [0.0], [PUBLISHED["candidate"]])
         return [
             Panel("here", "role", "CLIPMem", [ours], ticks=list(ROLES), joined=False),
-            Panel("published", "role", "CLIPMem, normalized", [there], published=True, ticks=list(ROLES), joined=False),
+            Panel(
+                "published", "role", "CLIPMem, normalized", [published], published=True, ticks=list(ROLES), joined=False
+            ),
         ]

@@ -16,11 +16,11 @@ PUBLISHED = {
     "1 image, 5 captions": (0.423, 0.6488),
     "5 images, 5 captions": (0.417, 0.6479),
 }
-_IMAGES = "mitigate.image_variants.probability=0.8"  # own image one time in five, as with four others
+_IMAGES = "mitigate.image_variants.probability=0.8"  # the pair's own image in one presentation of five
 
 
 def variants(images: bool, captions: int) -> RunSpec:
-    """Return the base study with the data's other images of each pair, several captions, or both."""
+    """Return the base study with several images per pair, several captions, or both."""
     if not images:
         return drawn(captions)
     own = (_IMAGES, "mitigate.image_variants.count=4")
@@ -43,7 +43,6 @@ class Encoders(Finding):
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """Augmented images, captions and both; noise of one size on either tower."""
         most = context.scale.captions[-1]
         return {
             "1 image, 1 caption": BASE,
@@ -55,7 +54,7 @@ class Encoders(Finding):
         }
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """Captions augmented against images augmented, as published; beside it two direct tests, and each change."""
+        """Augmented captions against augmented images, as published; also two direct tests, and each change."""
         runs = list(self.runs(context).values())
         base, texts, images, both, text_noise, image_noise = runs
         of, shares = results.memorization, results[BASE].table("tower_shares").sort("seed")
@@ -74,13 +73,12 @@ class Encoders(Finding):
                 ABOVE,
             ),
         )
-        found = [results.effect(said, a, b, claim, primary=k == 0) for k, (said, a, b, claim) in enumerate(tests)]
+        found = [results.effect(measure, a, b, claim, primary=k == 0) for k, (measure, a, b, claim) in enumerate(tests)]
         for name, run in (("captions", texts), ("images", images), ("images and captions", both)):
             found += mitigated(results, base, run, f"{name} augmented")
         return found
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """CLIPMem and probe of the four kinds of training."""
         runs = list(self.runs(context).values())
         order = [runs[0], runs[2], runs[1], runs[3]]
         ticks, x = ["1+1", "5+1", "1+5", "5+5"], range(4)
@@ -93,6 +91,6 @@ class Encoders(Finding):
             panels.append(Panel("linear probe", label, "linear probe", [probe], **how))
         for k, name in enumerate(("CLIPMem, normalized", "linear probe, ImageNet")):
             values = [own[k] for own in PUBLISHED.values()]
-            there = [Series("COCO", [float(at) for at in x], values)]
-            panels.append(Panel("published", label, name, there, published=True, **how))
+            curves = [Series("COCO", [float(at) for at in x], values)]
+            panels.append(Panel("published", label, name, curves, published=True, **how))
         return panels

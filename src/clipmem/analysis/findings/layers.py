@@ -1,4 +1,4 @@
-"""Finding 4: UnitMem by layer of the image tower under CLIP lies between supervised and self-supervised training."""
+"""Finding 4: UnitMem of the image tower under CLIP is between supervised and self-supervised training."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -17,7 +17,7 @@ _SIMCLR = ("train.crop_scale=[0.2, 1.0]", "train.flip=0.5", "train.color=0.5", "
 
 
 def paradigms() -> dict[str, RunSpec]:
-    """Return the three ways of training one image tower, localized over the same pairs and views."""
+    """Return runs of the three objectives, localized over the same pairs and views."""
     return {
         "clip": RunSpec(localize=True),
         "supervised": RunSpec(("train.objective=supervised", *_ONE_TOWER), localize=True, cost=0.7),
@@ -27,7 +27,6 @@ def paradigms() -> dict[str, RunSpec]:
 
 @cache
 def _curve(run: FinishedRun) -> pl.DataFrame:
-    """Return the mean UnitMem of f's image tower, one row a layer and seed."""
     units = run.table("units")
     curves = curves_of(units, run=run.name, objective=run.recipe.train.objective)
     return curves.filter((pl.col("side") == "f") & (pl.col("kind") == KIND)).sort("layer", "seed")
@@ -48,20 +47,19 @@ class Layers(Finding):
         f"self-supervised {UNITMEM['simclr'][-1]} (±{ERROR}). In layers 2 to 8 CLIP lies below both."
     )
     limits = (
-        "SimCLR stands for the published DINO-like model, one class an image for several labels. UnitMem depends on "
-        "how many pairs it is taken over: heights do not compare. docs/paradigms.md has the longer story."
+        "SimCLR replaces the published DINO-like model, and one class per image the several labels. UnitMem depends on "
+        "the number of pairs, so heights are not comparable. See docs/paradigms.md."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:  # noqa: ARG002
-        """The same tower under three objectives."""
         return paradigms()
 
     def effects(self, context: Context, results: Results) -> list[Effect]:  # noqa: ARG002
-        """The smaller of both differences in the last layer; each of them, and those in the first, beside it."""
+        """The smaller of both differences in the last layer; also each of them, and those in the first layer."""
         runs = {name: results[spec] for name, spec in paradigms().items()}
         last = int(_curve(runs["clip"])["layer"].max())  # pyright: ignore[reportArgumentType]
 
-        def apart(layer: int, primary: bool = False) -> list[Effect]:
+        def differences(layer: int, primary: bool = False) -> list[Effect]:
             return [
                 results.effect(
                     f"UnitMem in layer {layer} of {last}: {NAMES[a]} minus {NAMES[b]}",
@@ -73,22 +71,21 @@ class Layers(Finding):
                 for a, b in (("supervised", "clip"), ("clip", "simclr"))
             ]
 
-        said = f"UnitMem in layer {last} of {last}: the smaller of the two differences below"
-        return [weakest(said, apart(last, primary=True)), *apart(last), *apart(1)]
+        measure = f"UnitMem in layer {last} of {last}: the smaller of the two differences below"
+        return [weakest(measure, differences(last, primary=True)), *differences(last), *differences(1)]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:  # noqa: ARG002
-        """The curves over relative depth, and the published ones."""
         runs = {name: results[spec] for name, spec in paradigms().items()}
         ours: list[Series] = []
         for name, run in runs.items():
             layers = _curve(run)["layer"].unique().sort().to_list()
             x = [layer / layers[-1] for layer in layers]
             ours.append(results.series(NAMES[name], x, [_at(run, layer) for layer in layers]))
-        there = [
+        published = [
             Series(NAMES[name], [k / len(values) for k in range(1, len(values) + 1)], list(values))
             for name, values in UNITMEM.items()
         ]
         return [
             Panel("here", "layer / layers", "mean UnitMem", ours),
-            Panel("published", "layer / layers", "mean UnitMem", there, published=True),
+            Panel("published", "layer / layers", "mean UnitMem", published, published=True),
         ]

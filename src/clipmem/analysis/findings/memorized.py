@@ -1,8 +1,7 @@
-"""Finding 2: who is memorized most: wrong and rare captions, atypical images; least: clear ones with usual captions.
+"""Finding 2: wrong or rare captions and atypical images are memorized most, clear images with usual captions least.
 
-"Vague" and "atypical" are judgments of people. Two stand-ins are measured that need nobody: how rare a caption's words
-are among the captions of the data, and how far an image's pixels are from those of its nearest images. They are poor
-stand-ins where rare words are precise ones.
+"Vague" and "atypical" are human judgments. Two proxies replace them: the rarity of a caption's words in the data, and
+the distance of an image's pixels from those of its nearest images. The first is poor where rare words are precise.
 """
 
 from collections import Counter
@@ -18,18 +17,18 @@ from clipmem.analysis.run_specs import RunSpec
 from clipmem.analysis.runs import FinishedRun
 from clipmem.functional.ranking import auroc, spearman
 
-_NEAR = 10  # neighbors that say how usual an image is
+_NEAR = 10  # neighbors over which the distance is averaged
 
 
 def rarity(captions: list[str]) -> Float64[np.ndarray, "n"]:
-    """Return how rare the words of each caption are: the mean of -log(share of captions that have the word)."""
+    """Return the rarity of each caption's words: the mean of -log(share of captions with the word)."""
     words = [set(caption.casefold().split()) for caption in captions]
     count = Counter(word for own in words for word in own)
     return np.array([np.mean([-np.log(count[word] / len(words)) for word in own]) if own else 0.0 for own in words])
 
 
 def atypicality(pixels: Float64[np.ndarray, "n size"], near: int = _NEAR) -> Float64[np.ndarray, "n"]:
-    """Return the mean Euclidean distance of each image to its `near` nearest others, in float64."""
+    """Return the mean Euclidean distance of each image to its `near` nearest neighbors, float64."""
     square = (pixels**2).sum(axis=1)
     found: list[float] = []
     for row, own in zip(pixels, square, strict=True):
@@ -40,7 +39,6 @@ def atypicality(pixels: Float64[np.ndarray, "n size"], near: int = _NEAR) -> Flo
 
 @cache
 def _judged(run: FinishedRun) -> dict[str, dict[str, float]]:
-    """Return rarity and atypicality of each pair of a run, by uid."""
     captions = dict(run.table("pairs").select("uid", "captions").iter_rows())
     pixels = run.table("small_images")
     first = [captions[uid][0] for uid in run.splits["captions_from"]]
@@ -57,26 +55,25 @@ def _by_seed(run: FinishedRun, uids: list[str]) -> list[np.ndarray]:
 
 @FINDINGS.register("memorized")
 class Memorized(Finding):
-    """Who is memorized most."""
+    """Which pairs are memorized most."""
 
     title = "Which pairs are memorized"
     claim = "Wrong, vague or imprecise captions and atypical images are memorized most; clear and precise pairs least."
     published = "Shown as images; no number was published."
-    limits = "Rare words and distance of pixels stand in for what people would call vague and atypical."
+    limits = "Rare words and pixel distance are proxies for what people would call vague and atypical."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """The study with exchanged captions."""
         return {"exchanged": exchanged(context)}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """AUROC of wrong captions minus 0.5; rank correlations with both stand-ins among the other candidates."""
+        """AUROC of wrong captions minus 0.5; rank correlations with both proxies among the other candidates."""
         run, level = results[exchanged(context)], results.level(primary=True)
         candidates = sorted(run.uids("candidate"))
         wrong = np.array([uid in run.planted for uid in candidates])
         seeds = _by_seed(run, candidates)
         found = [auroc(scores, wrong).mean - 0.5 for scores in seeds]
         effect = results.effect("AUROC of wrong captions by CLIPMem, minus 0.5", found, None, ABOVE, primary=True)
-        # the wrong captions are few
+        # there are few wrong captions
         pairs = auroc(np.mean(seeds, axis=0), wrong, level)
         low, high = (None if end is None else end - 0.5 for end in (pairs.low, pairs.high))
         return [widened(effect, low, high), *self._correlations(run, results)]
@@ -87,13 +84,12 @@ class Memorized(Finding):
         for name, judged in _judged(run).items():
             values = np.array([judged[uid] for uid in right])
             found = [spearman(scores, values).spearman or 0.0 for scores in seeds]
-            said = f"rank correlation of CLIPMem with {name}, among right captions"
+            measure = f"rank correlation of CLIPMem with {name}, among right captions"
             pairs = spearman(np.mean(seeds, axis=0), values, results.level())
-            effects.append(widened(results.effect(said, found, None, ABOVE), pairs.low, pairs.high))
+            effects.append(widened(results.effect(measure, found, None, ABOVE), pairs.low, pairs.high))
         return effects
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """CLIPMem of each quarter of the candidates by both stand-ins."""
         run = results[exchanged(context)]
         right = sorted(run.uids("candidate") - run.planted)
         series: list[tuple[str, list[list[float]]]] = []

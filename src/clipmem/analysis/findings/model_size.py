@@ -1,4 +1,4 @@
-"""A reviewers' question: does the size of the image tower or of the text tower matter more for memorization?"""
+"""Not published: does the size of the image tower or of the text tower matter more for memorization?"""
 
 from collections.abc import Mapping
 from itertools import product
@@ -29,10 +29,9 @@ class ModelSize(Finding):
     title = "Model size"
     claim = "A larger tower memorizes more, of either kind."
     published = ""
-    limits = "Not published: the claim is what is commonly expected. Widths vary, depths do not."
+    limits = "Not published: the claim is a common expectation. Widths vary, depths do not."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """Every width of the image tower with every width of the text tower; none where the scale has no grid."""
         widths = context.scale.widths
         return {f"image {image}, text {text}": sized(context, image, text) for image, text in product(widths, widths)}
 
@@ -59,12 +58,11 @@ class ModelSize(Finding):
             for metric, words in UTILITIES.items():
                 a, b = results.utility(high, metric), results.utility(low, metric)
                 if a and b:
-                    said = f"{name} tower {large} wide minus {small} wide: {words}"
-                    each.append(results.effect(said, a, b, ABOVE))
+                    measure = f"{name} tower {large} wide minus {small} wide: {words}"
+                    each.append(results.effect(measure, a, b, ABOVE))
         return [weakest(f"{large} wide minus {small} wide, CLIPMem: the smaller of both towers", both), *each]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """A curve over the image tower's width for each width of the text tower."""
         widths = context.scale.widths
         series = [
             results.series(

@@ -1,4 +1,4 @@
-"""A reviewers' question: is anything memorized when each pair is seen once?"""
+"""Not published: is anything memorized when each pair is seen once?"""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ _BATCH = 16  # small, so that one pass has enough steps to learn from
 
 
 def after(passes: int) -> RunSpec:
-    """Return a training of so many passes in small batches."""
+    """Return the base study with `passes` epochs in small batches."""
     return RunSpec((f"train.epochs={passes}", f"train.batch_size={_BATCH}"), cost=1.6)
 
 
@@ -25,16 +25,15 @@ class OnePass(Finding):
         "YFCC100M was trained in one pass (not certain), and memorized pairs are shown; no number can be read off."
     )
     limits = (
-        "One pass over these few pairs is a short training as well: few presentations and few repeats cannot be told "
-        f"apart. Batches of {_BATCH} instead of the base's."
+        "One pass over these few pairs is also a short training: the effects of few presentations and few repeats "
+        f"cannot be separated. Batches of {_BATCH} instead of the base's."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """Trainings of one pass and of a few."""
         return {"base": BASE} | {f"{passes} passes": after(passes) for passes in context.scale.epochs}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """The candidates' CLIPMem after one pass, and after each number of passes beside it."""
+        """The candidates' CLIPMem after one pass; also after each other number of passes."""
         return [
             results.effect(
                 f"CLIPMem after {passes} pass{'es' * (passes > 1)}", results.memorization(after(passes)), None, ABOVE,
@@ -44,6 +43,5 @@ class OnePass(Finding):
         ]  # fmt: skip
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """Memorization and utility over the number of passes."""
         x = context.scale.epochs
         return sweep_panels(results, "passes", x, {"": [after(passes) for passes in x]}, {})

@@ -1,4 +1,4 @@
-"""Finding 3: pairs whose captions were exchanged before training are memorized more than with their own captions."""
+"""Finding 3: pairs are memorized more if their captions are exchanged before training."""
 
 from collections.abc import Mapping
 
@@ -16,18 +16,17 @@ def exchanged(context: Context) -> RunSpec:
 
 @FINDINGS.register("planted")
 class Planted(Finding):
-    """The shift of wrong captions."""
+    """The effect of wrong captions."""
 
     title = "Exchanged captions"
     claim = "With their captions exchanged, pairs are memorized clearly more than with their own captions."
     published = "500 of 5,000 candidates (not certain): their CLIPMem shifts clearly upward; no number can be read off."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """The base study with and without exchanged captions."""
         return {"base": BASE, "exchanged": exchanged(context)}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """CLIPMem of the exchanged pairs minus that of the same pairs untouched, and minus that of their neighbors."""
+        """CLIPMem of the exchanged pairs minus that of the same pairs unchanged, and minus that of other candidates."""
         run, base = results[exchanged(context)], results[BASE]
         wrong = run.planted
         right = run.uids("candidate") - wrong
@@ -39,7 +38,7 @@ class Planted(Finding):
             "exchanged pairs minus the other candidates of the same run",
             run.memorization(wrong), run.memorization(right), ABOVE,
         )  # fmt: skip
-        # nothing published: the exchange should leave the other pairs as they are
+        # not published: the exchange should not affect the other pairs
         without = base.memorization(right)
         left = results.effect(
             "the other candidates: CLIPMem minus that without exchanges",
@@ -48,7 +47,6 @@ class Planted(Finding):
         return [shift, apart, left]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """Both groups with and without the exchange."""
         run, base = results[exchanged(context)], results[BASE]
         wrong, right = run.planted, run.uids("candidate") - run.planted
         series = [

@@ -1,4 +1,4 @@
-"""Finding 8: removing the most memorized pairs and training again first helps utility and then costs it."""
+"""Finding 8: removing the most memorized pairs and retraining first raises utility, then lowers it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -45,7 +45,7 @@ def candidates(context: Context) -> int:
 
 
 def parent(context: Context, planted: float) -> RunSpec:
-    """Return the study that nothing is removed from, with a share of wrong captions."""
+    """Return the study before removal, with a share of wrong captions."""
     n = candidates(context)
     wrong = (f"split.planted={max(2, round(planted * n))}",) if planted else ()
     return RunSpec((*context.scale.removal, *wrong))
@@ -63,7 +63,7 @@ def without(context: Context, planted: float, share: float, way: str) -> RunSpec
 
 @FINDINGS.register("removal")
 class Removal(Finding):
-    """Removing pairs and training again."""
+    """Removing pairs and retraining."""
 
     title = "Removing memorized pairs"
     claim = (
@@ -75,12 +75,11 @@ class Removal(Finding):
         ".6545 and .613, at random .6314 and .624 (±0.0005)."
     )
     limits = (
-        "f sees fewer pairs after a removal, each as often: part of a loss is the smaller data set, as for random "
-        "removal. The verdict rests on the linear probe, the utility that was published, without wrong captions."
+        "f sees fewer pairs after a removal, each as often: the smaller data set explains part of a loss, as in random "
+        "removal. The verdict is based on the linear probe, the published utility, without wrong captions."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """Every share, chosen three ways, with each share of planted wrong captions; parents first."""
         scale = context.scale
         found = {f"planted {planted:.0%}": parent(context, planted) for planted in scale.planted}
         for planted in scale.planted:
@@ -92,7 +91,7 @@ class Removal(Finding):
         return found
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """The peak against both ends without wrong captions; then every gain, lead and loss by itself."""
+        """The peak against both ends without wrong captions; then each single difference."""
         found: list[Effect] = []
         for planted in context.scale.planted:
             for metric in UTILITIES:
@@ -101,26 +100,26 @@ class Removal(Finding):
         rest = [replace(one, primary=False) for one in found if not one.primary]
         if len(primary) < 2:
             return rest
-        said = "without wrong captions, linear probe: the peak minus the better end (nothing removed, most removed)"
-        return [weakest(said, primary), *rest]
+        measure = "without wrong captions, linear probe: the peak minus the better end (nothing removed, most removed)"
+        return [weakest(measure, primary), *rest]
 
     def _at_peak(self, context: Context, results: Results, planted: float, metric: str) -> list[Effect]:
-        shares, words = context.scale.removed, UTILITIES[metric]
+        shares, label = context.scale.removed, UTILITIES[metric]
         peak = min(shares[1:], key=lambda share: abs(share - max(planted, PEAK)))
         base, last = parent(context, planted), without(context, planted, shares[-1], "clipmem")
         best = {way: without(context, planted, peak, way) for way in WAYS}
         where = f"{planted:.0%} wrong captions, {peak:.0%} removed"
-        couples: list[tuple[str, RunSpec, RunSpec, Claim]] = [
+        comparisons: list[tuple[str, RunSpec, RunSpec, Claim]] = [
             (f"{where} by CLIPMem", best["clipmem"], base, ABOVE),
             (f"{where}: CLIPMem minus random", best["clipmem"], best["random"], ABOVE),
             (f"{where}: CLIPMem minus similarity", best["clipmem"], best["similarity"], ABOVE),
             (f"{planted:.0%} wrong captions: {shares[-1]:.0%} removed minus {peak:.0%}", last, best["clipmem"], BELOW),
         ]
         found: list[Effect] = []
-        for said, run, other, claim in couples:
+        for name, run, other, claim in comparisons:
             values, plain = results.utility(run, metric), results.utility(other, metric)
             if values and plain:
-                found.append(results.effect(f"{said}: change of {words}", values, plain, claim))
+                found.append(results.effect(f"{name}: change of {label}", values, plain, claim))
         if metric == METRIC and not planted:
             ends = [results.utility(end, metric) for end in (base, last)]
             inner = results.utility(best["clipmem"], metric)
@@ -128,7 +127,6 @@ class Removal(Finding):
         return found
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """A panel a share of wrong captions, three curves each; the published ones after them."""
         shares = context.scale.removed
         panels: list[Panel] = []
         for planted in context.scale.planted:

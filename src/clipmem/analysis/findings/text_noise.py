@@ -1,8 +1,8 @@
 """Finding 7: Gaussian noise on text embeddings lowers memorization and raises utility, best at 0.15.
 
-Whether the published noise came before or after normalization is not known, so all three kinds are swept. In d
-dimensions noise of standard deviation 0.15 has length 0.15 sqrt(d): 1.7 in 128 dimensions and
-3.4 in 512, on a unit vector.
+It is unknown whether the published noise was added before or after normalization, so all three kinds are swept. In d
+dimensions, noise of standard deviation 0.15 has length 0.15 sqrt(d): 1.7 for d = 128 and 3.4 for d = 512, on a unit
+vector.
 """
 
 from collections.abc import Mapping
@@ -53,12 +53,12 @@ class TextNoise(Finding):
         "probe .6311 .6336 .640 .6495 .6535 .648 .633 .615 (±0.0005)."
     )
     limits = (
-        "Whether the published noise came before or after normalization is not known. The verdict rests on noise after "
-        "it, as the published equation reads; the other kinds stand beside it. Rings mark the best level of each curve."
+        "It is unknown whether the published noise was added before or after normalization. The verdict is based on "
+        "noise after it, as in the published equation; the other kinds are also shown. Rings mark the best level of "
+        "each curve."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """Every level of every kind, and noise on image embeddings as the control."""
         scale = context.scale
         text = {f"{place} {std}": noisy(place, std) for place in PLACES for std in scale.noise}
         return text | {f"image, post {std}": noisy("post", std, tower="image") for std in scale.images}
@@ -69,20 +69,19 @@ class TextNoise(Finding):
         size = 1 - PUBLISHED["CLIPMem, normalized"][NOISE_LEVELS.index(BEST)] / PUBLISHED["CLIPMem, normalized"][0]
         for place in sorted(PLACES, key=lambda place: place != PRIMARY):
             found += mitigated(results, BASE, noisy(place, BEST), f"{place} {BEST}", size=size)
-            said = f"{place}: CLIPMem at {BEST} minus the lower end of the sweep"
+            measure = f"{place}: CLIPMem at {BEST} minus the lower end of the sweep"
             memory = [results.memorization(noisy(place, std)) for std in levels]
             at = levels.index(BEST)
-            found += optimum(results, said, memory, BELOW, at=at, primary=place == PRIMARY)
+            found += optimum(results, measure, memory, BELOW, at=at, primary=place == PRIMARY)
             probe = [results.utility(noisy(place, std), "linear_probe_acc1") for std in levels]
-            said = f"{place}: linear probe at the best level inside the sweep minus the better end"
-            found += optimum(results, said, probe, ABOVE) if all(probe) else []
+            measure = f"{place}: linear probe at the best level inside the sweep minus the better end"
+            found += optimum(results, measure, probe, ABOVE) if all(probe) else []
         for std in context.scale.images:
             control = noisy("post", std, tower="image")
             found += mitigated(results, BASE, control, f"image, post {std}")[:2]
         return sorted(found, key=lambda one: not one.primary)
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """Memorization and utility over the noise, a curve a kind."""
         levels = context.scale.noise
         runs = {place: [noisy(place, std) for std in levels] for place in PLACES}
         panels = sweep_panels(results, "std of the noise", levels, runs, PUBLISHED, NOISE_LEVELS)

@@ -1,4 +1,4 @@
-"""Finding 9: what lowers memorization here improves utility as well."""
+"""Finding 9: mitigations that lower memorization also improve utility."""
 
 from collections.abc import Mapping
 
@@ -24,12 +24,11 @@ class Tradeoff(Finding):
         "5 captions: CLIPMem -3.7 %, probe +1.8 points; noise 0.15: -4.8 %, +2.2 points (from findings 6 and 7)."
     )
     limits = (
-        "The verdict rests on the mean over the mitigations, whether or not each lowers memorization. “Unlike in "
+        "The verdict is based on the mean over the mitigations, whether or not each lowers memorization. “Unlike in "
         "supervised and self-supervised learning” is not tested. Each mitigation is compared with the same base run."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        """The mitigations of findings 5 to 7."""
         most = context.scale.captions[-1]
         return {
             "none": BASE,
@@ -40,21 +39,20 @@ class Tradeoff(Finding):
         }
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """The mean change of the probe over the mitigations; beside it the changes of each."""
+        """The mean change of the probe over the mitigations; also the changes of each."""
         found: list[Effect] = []
         runs = list(self.runs(context).items())[1:]
         plain = results.utility(BASE, "linear_probe_acc1")
         probes = [results.utility(run, "linear_probe_acc1") for _, run in runs]
         if plain and all(probes):
             mean = np.mean(probes, axis=0).tolist()
-            said = "mean over the mitigations: change of linear probe"
-            found.append(results.effect(said, mean, plain, ABOVE, primary=True))
+            measure = "mean over the mitigations: change of linear probe"
+            found.append(results.effect(measure, mean, plain, ABOVE, primary=True))
         return found + [one for name, run in runs for one in mitigated(results, BASE, run, name)]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        """One point a mitigation: change of memorization across, change of utility up."""
         panels: list[Panel] = []
-        for metric, words in METRICS.items():
+        for metric, label in METRICS.items():
             series: list[Series] = []
             for name, run in self.runs(context).items():
                 values, plain = results.utility(run, metric), results.utility(BASE, metric)
@@ -63,5 +61,5 @@ class Tradeoff(Finding):
                     change = np.subtract(values, plain).tolist()
                     series.append(results.series(name, [x], [change]))
             if series:
-                panels.append(Panel(words, "change of CLIPMem", f"change of {words}", series))
+                panels.append(Panel(label, "change of CLIPMem", f"change of {label}", series))
         return panels

@@ -1,4 +1,4 @@
-"""The comparison of runs: what differs, the Pareto front, differences, cost, and what it rests on."""
+"""Comparison of runs: settings that differ, Pareto front, differences, cost, and conditions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ SHORT = {
     "text_retrieval_recall@5": "text R@5",
 }
 PREFERRED = (*SHORT, "image_retrieval_recall@1")
-MOST_PANELS = 3
+MAX_PANELS = 3
 
 
 @SECTIONS.register("comparison")
@@ -22,13 +22,11 @@ class Comparison(Section):
     page = screen = "comparison"
 
     def links(self, subject: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Return the parts of the page."""
         parts = {"runs": "Runs", "pareto": "Pareto front", "differences": "Differences", "cost": "Cost"}
-        parts["notes"] = "What it rests on"
+        parts["notes"] = "Conditions"
         return [part for part in parts.items() if part[0] != "pareto" or subject["pareto"]]
 
     def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the rows by run, and which way memorization and utility went."""
         names = [run["run"] for run in subject["runs"]]
         return {
             "answers": [answer(subject, name) for name in names[1:]],
@@ -37,7 +35,6 @@ class Comparison(Section):
         }
 
     def figures(self, subject: Mapping[str, Any]) -> Mapping[str, Callable[[str], str]]:
-        """Draw the Pareto figure."""
         return {"pareto": lambda size: pareto_figure(subject, size)} if subject["pareto"] else {}
 
 
@@ -47,7 +44,7 @@ def _by_run(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[tup
 
 
 def answer(document: Mapping[str, Any], run: str) -> dict[str, Any]:
-    """Return the differences in memorization and in the utilities that are named first."""
+    """Return a run's differences in memorization and in the main utilities."""
     rows = {row["measure"]: row for row in document["differences"] if row["run"] == run}
     parts = [("memorization", rows[document["measure"]])]
     parts += [(SHORT[name], rows[name]) for name in document["pareto"] if name in SHORT]
@@ -55,11 +52,11 @@ def answer(document: Mapping[str, Any], run: str) -> dict[str, Any]:
 
 
 def pareto_figure(document: Mapping[str, Any], size: str) -> str:
-    """Draw the differences from the baseline in memorization and in utility, one panel a utility, three at most."""
+    """Draw utility against memorization, as differences from the baseline, in at most `MAX_PANELS` panels."""
     from clipmem.report.figures import Panel, small_multiples
 
-    there = list(document["pareto"])
-    names = sorted(there, key=lambda name: PREFERRED.index(name) if name in PREFERRED else len(PREFERRED))[:MOST_PANELS]
+    order = {name: k for k, name in enumerate(PREFERRED)}
+    names = sorted(document["pareto"], key=lambda name: order.get(name, len(order)))[:MAX_PANELS]
     numbers = {run["run"]: str(k) for k, run in enumerate(document["runs"])}
 
     def drawn(name: str) -> Callable[[Any], None]:
@@ -70,18 +67,17 @@ def pareto_figure(document: Mapping[str, Any], size: str) -> str:
         for name in names
     ]
     fronts = "; ".join(f"{name}: {', '.join(document['pareto'][name]['front'])}" for name in names)
-    title = f"Memorization against utility, differences from {document['baseline']}. Front by {fronts}."
+    title = f"Utility against memorization, as differences from {document['baseline']}. Pareto front by {fronts}."
     return small_multiples("pareto", size, panels, title, columns=len(names), height=300)
 
 
 def _points(axes: Any, points: Sequence[Mapping[str, Any]], numbers: Mapping[str, str]) -> None:
-    """Draw each run with both intervals, numbered as in the table, and the front as a staircase."""
     from clipmem.report.figures import CANDIDATE, DASHED, INK, LINE, PAPER, SOFT
 
     axes.axvline(0, color=SOFT, linewidth=1, linestyle=DASHED)
     axes.grid(axis="x", color=LINE, linewidth=1)
     best = sorted((one["memorization"]["difference"], one["utility"]["difference"]) for one in points if one["front"])
-    if len(best) > 1:  # the best utility to be had at each memorization
+    if len(best) > 1:  # the best utility at each level of memorization
         axes.step([x for x, _ in best], [y for _, y in best], where="post", color=CANDIDATE, linewidth=1.2, alpha=0.6)
     for point in points:
         x, y = point["memorization"], point["utility"]

@@ -1,4 +1,4 @@
-"""Who made the images and captions that are shown."""
+"""Credits of the images and captions shown."""
 
 from typing import Any
 
@@ -9,10 +9,9 @@ from clipmem.report.sections import SECTIONS, Section
 
 @SECTIONS.register("credits")
 class Credits(Section):
-    """Who made the images and captions shown."""
+    """Credits of the images and captions shown."""
 
     nav, order = "Credits", 900
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the credits, each once."""
         return {"credits": shown_credits(subject)}

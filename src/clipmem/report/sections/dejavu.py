@@ -1,4 +1,4 @@
-"""Déjà Vu memorization: objects of an image that its caption does not tell."""
+"""Déjà Vu memorization: objects that a model recovers and the caption does not mention."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,26 +14,23 @@ _FEW = 10
 
 @SECTIONS.register("dejavu")
 class Dejavu(Section):
-    """Déjà Vu memorization: objects that f names and the caption does not."""
+    """Déjà Vu memorization: objects that f recovers and the caption does not mention."""
 
     nav, order, screen = "Déjà Vu", 110, "report"
 
     def applies(self, subject: RunFiles) -> bool:
-        """Tell whether it was measured, or why it was not is to be said."""
         return bool(subject.summary.get("dejavu"))
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the gaps by role and test, and those at the top."""
         return gaps(subject.summary["dejavu"])
 
     def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
-        """Draw the gaps."""
         measured = "skipped" not in subject.summary["dejavu"]
         return {"dejavu": lambda size: gaps_figure(subject.summary, size)} if measured else {}
 
 
 def gaps(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the templates show of the entry `dejavu` of a summary."""
+    """Return what the templates show, from the entry `dejavu` of a summary."""
     if "skipped" in found:
         return {"found": found, "skipped": found["skipped"]}
     two, one = found["two_model"], found["one_model"]
@@ -84,12 +81,11 @@ def gaps_figure(summary: Mapping[str, Any], size: str) -> str:
         axes.set_yticks([place for place, _ in ticks], [role for _, role in ticks])
         axes.set_xlabel("f minus reference")
         own = found["two_model"]["roles"]["candidate"]
-        said = ", ".join(f"{GAPS[key]} {signed(own[key]['mean'])} {interval(own[key], sign=True)}" for key in GAPS)
-        return sketch.svg(f"Gaps of Déjà Vu by role, {level(summary['confidence'])} intervals. Candidates: {said}.")
+        values = ", ".join(f"{GAPS[key]} {signed(own[key]['mean'])} {interval(own[key], sign=True)}" for key in GAPS)
+        return sketch.svg(f"Déjà Vu gaps by role, {level(summary['confidence'])} intervals. Candidates: {values}.")
 
 
 def _gap(axes: Any, entry: Mapping[str, Any], row: float, color: str, *, filled: bool) -> None:
-    """Draw one gap: its mean, and its interval where it has one."""
     from clipmem.report.figures import PAPER
 
     if entry["low"] is not None and entry["high"] is not None:

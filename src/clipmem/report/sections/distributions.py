@@ -13,7 +13,7 @@ from clipmem.report.sections import SECTIONS, Section
 from clipmem.report.templating import measure_of
 
 Numbers = NDArray[np.float64]
-_MARKS = 250  # at most so many points of a role are drawn: a file with 65,000 marks opens slowly and shows no more
+_MARKS = 250  # marks per role: a file with 65,000 of them opens slowly and shows no more
 
 
 @SECTIONS.register("distributions")
@@ -23,12 +23,11 @@ class Distributions(Section):
     nav, order = "Distributions", 30
 
     def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
-        """Draw one row a role, on one axis."""
         return {"roles": lambda size: roles_figure(subject, size)}
 
 
 def density(values: Numbers, grid: Numbers) -> Numbers:
-    """Estimate a density on an equally spaced grid with a Gaussian kernel of Silverman's width; 0 without spread.
+    """Estimate a density on an equally spaced grid, with a Gaussian kernel of Silverman's width; 0 without spread.
 
     p(x) = 1/(n h) sum_i phi((x - x_i) / h),  h = 0.9 min(sd, IQR / 1.34) n^(-1/5)    (Silverman 1986, eq. 3.31)
     """
@@ -37,7 +36,7 @@ def density(values: Numbers, grid: Numbers) -> Numbers:
     quartiles = np.quantile(values, [0.25, 0.75])
     spread = min(float(values.std(ddof=1)), float(quartiles[1] - quartiles[0]) / 1.34) or float(values.std(ddof=1))
     cell = float(grid[1] - grid[0])
-    # no kernel narrower than a cell: it would fall between the grid's points
+    # a kernel narrower than a cell would fall between the grid points
     width = max(0.9 * spread * values.size**-0.2, cell)
     if spread <= 0 or cell <= 0:
         return np.zeros_like(grid)
@@ -48,7 +47,7 @@ def density(values: Numbers, grid: Numbers) -> Numbers:
 
 
 def _marks(values: Numbers) -> Numbers:
-    """Pick at most `_MARKS` values, evenly in rank, the ends included."""
+    """Return at most `_MARKS` values, evenly spaced by rank, including both ends."""
     ordered = np.sort(values)
     if ordered.size <= _MARKS:
         return ordered
@@ -56,7 +55,7 @@ def _marks(values: Numbers) -> Numbers:
 
 
 def roles_figure(run: RunFiles, size: str) -> str:
-    """Draw the distribution of the score in each role, one row a role, on one axis."""
+    """Draw the distribution of the score, one row per role on a common axis."""
     from clipmem.report.figures import DASHED, INK, SIZES, Sketch
 
     roles, entries, score = run.roles, run.summary["roles"], measure_of(run.summary)["score"]
@@ -85,7 +84,6 @@ def roles_figure(run: RunFiles, size: str) -> str:
 
 
 def _role_row(axes: Any, row: int, role: str, values: Numbers, grid: Numbers, planted: Numbers) -> None:
-    """Draw one role: its density, and below it one mark a pair; planted pairs are triangles."""
     from clipmem.report.figures import INK, ROLE_COLORS
 
     color, shape = ROLE_COLORS[role], density(values, grid)
@@ -101,7 +99,6 @@ def _role_row(axes: Any, row: int, role: str, values: Numbers, grid: Numbers, pl
 
 
 def _role_labels(axes: Any, row: int, role: str, entry: Mapping[str, Any], wide: bool) -> None:
-    """Write the role's name and count, and draw its mean with the interval."""
     from clipmem.report.figures import INK, ROLE_COLORS, SOFT
 
     mean, count = entry["mean"], f"n = {entry['n']:,}"

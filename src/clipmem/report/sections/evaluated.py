@@ -16,8 +16,6 @@ class Evaluated(Section):
     page, screen = "", "evaluated"
 
     def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the metrics by model; of a path the end tells models apart."""
-        metrics = subject["metrics"]
-        return measured(
-            subject, {side: side if len(side) <= _COLUMN else f"…{side[1 - _COLUMN :]}" for side in metrics}
-        )
+        # the end of a path identifies a model
+        sides = subject["metrics"]
+        return measured(subject, {side: side if len(side) <= _COLUMN else f"…{side[1 - _COLUMN :]}" for side in sides})

@@ -1,4 +1,4 @@
-"""The page of a reproduction: verdicts, effects and figures, from `findings.json` alone."""
+"""The page of a reproduction: verdicts, effects and figures, from `findings.json`."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from clipmem.report.sections import SECTIONS, Section
 
 ANSWERS = ("yes", "no", "inconclusive")
-_APART = 0.012  # of the axis: curves of a panel lie that far apart, so that their intervals do not hide each other
+_OFFSET = 0.012  # of the axis: curves of a panel are shifted by this much, so that their intervals do not overlap
 
 
 @SECTIONS.register("findings")
@@ -18,16 +18,14 @@ class Findings(Section):
     page = screen = "findings"
 
     def links(self, subject: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Return the findings."""
         own = [(one["finding"], one["title"]) for one in subject["findings"]]
         return [("overview", "Overview"), *own, ("runs", "Runs")]
 
     def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the findings, each with its primary effect and the count of the others' verdicts."""
+        """Return the findings, each with its primary effect and the number of other effects by verdict."""
         return {"tally": tally(subject), "findings": [_finding(one) for one in subject["findings"]]}
 
     def figures(self, subject: Mapping[str, Any]) -> Mapping[str, Callable[[str], str]]:
-        """Draw each finding that has curves."""
         return {one["finding"]: _drawer(one) for one in subject["findings"] if drawable(one["panels"])}
 
 
@@ -52,12 +50,12 @@ def _drawer(document: Mapping[str, Any]) -> Callable[[str], str]:
 
 
 def drawable(panels: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether there is something to draw."""
+    """Return whether there is anything to draw."""
     return any(line["x"] for panel in panels for line in panel["series"])
 
 
 def finding_figure(document: Mapping[str, Any], size: str) -> str:
-    """Draw our curves with their intervals, and the published ones in panels with a scale of their own."""
+    """Draw the measured curves with their intervals, and the published ones in panels with their own scale."""
     from clipmem.report.figures import small_multiples
 
     panels = document["panels"]
@@ -71,7 +69,7 @@ def finding_figure(document: Mapping[str, Any], size: str) -> str:
 
 
 def styles_of(panels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Give each curve's name a style: ours in turn, published ones that of ours of the same name, or their own."""
+    """Assign a style to each name; a published curve shares the style of the measured one of the same name."""
     from clipmem.report.figures import SOFT, STYLES, Style
 
     lines = [(line["name"], panel["published"]) for panel in panels for line in panel["series"]]
@@ -91,9 +89,9 @@ def _panel(panel: Mapping[str, Any], styles: Mapping[str, Any]) -> Any:
     drawn = Panel(panel["title"], panel["xlabel"], panel["ylabel"], ticks=panel["ticks"])
     drawn.zero = below_zero and not panel["published"]
     places = [x for line in series for x in line["x"]]
-    apart = _APART * (max(places) - min(places)) if places and not panel["published"] else 0.0
+    offset = _OFFSET * (max(places) - min(places)) if places and not panel["published"] else 0.0
     for k, line in enumerate(series):
-        shift = (k - (len(series) - 1) / 2) * apart
+        shift = (k - (len(series) - 1) / 2) * offset
         own = Line([x + shift for x in line["x"]], line["mean"], styles[line["name"]], line["low"], line["high"])
         drawn.lines.append(replace(own, joined=panel["joined"], ring=panel["optimum"]))
     return drawn

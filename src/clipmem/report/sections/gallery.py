@@ -16,7 +16,6 @@ class Gallery(Section):
     nav, order, screen = "Pairs", 50, "report"
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the cards of the pairs at both ends of the ranking."""
         ranked = ranked_candidates(subject.scores)
         most, least = (cards(subject, rows, ranked) for rows in pick(ranked))
         first = cards(subject, ranked.head(_IN_TERMINAL), ranked)

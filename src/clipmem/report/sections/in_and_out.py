@@ -1,4 +1,4 @@
-"""The pairs with the largest scores of a study of many models, model by model: trained on it, or not."""
+"""The largest scores of a study of many models, with each model that trained on the pair or did not."""
 
 from typing import Any
 
@@ -20,16 +20,14 @@ Numbers = NDArray[np.float64]
 
 @SECTIONS.register("in-and-out")
 class InAndOut(Section):
-    """The largest scores, model by model, where every model has its own part of the pairs."""
+    """The largest scores, model by model, when every model trains on its own part of the pairs."""
 
     nav, order = "In and out", 60
 
     def applies(self, subject: RunFiles) -> bool:
-        """Tell whether pairs are in the training of some models and not of others."""
         return bool(words_of(subject.summary)["per_model"])
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the pairs with the largest scores, and their alignment under the models with and without them."""
         ranked = ranked_candidates(subject.scores)
         rows = [{**card, **_sides(subject, card["uid"])} for card in cards(subject, ranked.head(SHOWN), ranked)]
         values = np.concatenate([np.zeros(0), *(row[side] for row in rows for side in ("with_it", "without_it"))])
@@ -48,7 +46,7 @@ def _sides(run: RunFiles, uid: str) -> dict[str, Numbers]:
 
 
 def model_counts(seed_scores: pl.DataFrame, scores: pl.DataFrame) -> dict[str, int]:
-    """Count the models, and over the candidates the least and most of them that trained on a pair."""
+    """Return the number of models, and the fewest and most of them that trained on a candidate."""
     candidates = scores.filter(pl.col("role") == "candidate")
     own = seed_scores.join(candidates.select("uid"), on="uid", how="semi")
     counts = own.group_by("uid").agg(trained=pl.col("f").is_not_null().sum())["trained"].to_list()
@@ -56,7 +54,7 @@ def model_counts(seed_scores: pl.DataFrame, scores: pl.DataFrame) -> dict[str, i
 
 
 def stacked(values: Numbers, cell: float) -> tuple[Numbers, NDArray[np.int64]]:
-    """Move values to the middle of their cell of the axis, and stack those of one cell: each gets its height, from 0.
+    """Move values to the center of their cell of the axis, and stack those of one cell; return heights from 0.
 
     Example:
         >>> [part.round(2).tolist() for part in stacked(np.array([0.32, 0.01, 0.02]), 0.1)]

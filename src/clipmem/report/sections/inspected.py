@@ -1,4 +1,4 @@
-"""What `clipmem data inspect` prints: what the data are, what is wrong with them, samples, and the cost of a study."""
+"""Output of `clipmem data inspect`: format, size, problems, samples, and the cost of a study."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,6 @@ class Inspected(Section):
     page, screen = "", "inspected"
 
     def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what is shown of long lists."""
         counts = list(subject["captions"]["per_pair"].items())
         shown = counts if len(counts) <= _COUNTS else counts[: _COUNTS - 1]
         reasons = subject["problems"]["reasons"]

@@ -13,7 +13,7 @@ from clipmem.report.sections import SECTIONS, Section
 from clipmem.report.sections.units import KIND_NAMES, kinds_of, last_layer, layer_line
 
 _CLEAREST = 4
-_BELOW = 0.05  # adjusted p-values below this count
+_BELOW = 0.05  # significance level of the adjusted p-values
 
 
 @SECTIONS.register("layers")
@@ -23,11 +23,9 @@ class Layers(Section):
     nav, order, screen = "Layers", 90, "localize"
 
     def applies(self, subject: RunFiles) -> bool:
-        """Tell whether layers were measured."""
         return subject.localized.layers is not None
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the last layers of both towers, and where candidates differ from the control."""
         layers = subject.localized.layers
         if layers is None:
             return {}
@@ -35,7 +33,6 @@ class Layers(Section):
         return {"pairs": max(pairs, default=0), "last": last_layers(layers), "control": against_control(layers)}
 
     def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
-        """Draw LayerMem and its difference, by tower."""
         layers = subject.localized.layers
         return {} if layers is None else {"layermem": lambda size: layermem_figure(layers, "candidate", size)}
 
@@ -46,7 +43,7 @@ def _main_kind(layers: pl.DataFrame) -> str:
 
 
 def last_layers(layers: pl.DataFrame) -> list[dict[str, Any]]:
-    """Compare, for each tower, the last layer's LayerMem of the candidates with that of the control."""
+    """Compare the last layer's LayerMem of candidates and control, by tower."""
     found: list[dict[str, Any]] = []
     for tower in TOWERS:
         own = layers.filter((pl.col("tower") == tower) & (pl.col("kind") == _main_kind(layers)))
@@ -60,7 +57,7 @@ def last_layers(layers: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def against_control(layers: pl.DataFrame) -> dict[str, Any] | None:
-    """Count the places where the candidates' LayerMem differs from the control's, all tested at once; None untested."""
+    """Count where the candidates' LayerMem differs from the control's (one family of tests); None if untested."""
     if "control_p_holm" not in layers.columns:  # a table of an earlier version
         return None
     tested = layers.filter(pl.col("control_p_holm").is_not_null())
@@ -72,7 +69,7 @@ def against_control(layers: pl.DataFrame) -> dict[str, Any] | None:
 
 
 def layermem_figure(layers: pl.DataFrame, role: str, size: str) -> str:
-    """Draw LayerMem by layer of a role's pairs, and its difference from the layer before, with the control."""
+    """Draw LayerMem by layer and its difference from the previous layer, for a role and the control."""
     from clipmem.report.figures import CONTROL, INK, OTHER, SHARED, STYLES, Panel, Style, small_multiples
 
     styles = {"block": STYLES[0], "attn": STYLES[1], "mlp": Style(SHARED, (0, (1, 2)), "^")}
@@ -104,7 +101,7 @@ def layermem_figure(layers: pl.DataFrame, role: str, size: str) -> str:
 
 
 def _embedding_axis(rows: pl.DataFrame) -> Callable[[Any], None] | None:
-    """Write "emb." instead of a number below the layer that is the tower's embedding."""
+    """Return a function that labels the embedding "emb." instead of a layer number."""
     found = rows.filter(pl.col("kind") == "embedding")["layer"].to_list()
     if not found:
         return None

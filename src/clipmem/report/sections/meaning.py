@@ -14,7 +14,6 @@ class Meaning(Section):
     order = 10
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the number of seeds and the largest possible size of a score."""
         weight = float(subject.summary["weight"])
         measure = measure_of(subject.summary)
         bound = 2 * (1 + 2 * weight) if measure["banked"] else float(measure["bound"])

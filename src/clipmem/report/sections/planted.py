@@ -1,4 +1,4 @@
-"""How well the score finds planted pairs, and whether low alignment without the pair finds them better."""
+"""How well the score finds planted pairs, compared with low alignment under a model that never saw them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,12 +18,11 @@ Numbers = NDArray[np.float64]
 
 @SECTIONS.register("planted")
 class Planted(Section):
-    """How well the score finds pairs with another pair's captions."""
+    """How well the score finds pairs trained with another pair's captions."""
 
     nav, order, screen = "Planted pairs", 120, "report"
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the AUROC of the score and of its simplest rival, and which of both is higher."""
         planted = subject.summary["planted"]
         if not planted:
             return {"planted": None}
@@ -31,12 +30,11 @@ class Planted(Section):
         return {"planted": planted, "rival": rival, "side": higher_of(planted, rival)}
 
     def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
-        """Draw the ROC curves."""
         return {"roc": lambda size: roc_figure(subject, size)} if subject.summary["planted"] else {}
 
 
 def roc_points(score: Numbers, positive: NDArray[np.bool_]) -> tuple[Numbers, Numbers]:
-    """Return false- and true-positive rates of "a higher score means positive", from (0, 0) to (1, 1)."""
+    """Return false- and true-positive rates from (0, 0) to (1, 1); higher scores mean positive."""
     order = np.argsort(-score, kind="stable")
     ranked, hits = score[order], positive[order]
     last = np.append(ranked[1:] != ranked[:-1], True)
@@ -45,7 +43,7 @@ def roc_points(score: Numbers, positive: NDArray[np.bool_]) -> tuple[Numbers, Nu
 
 
 def roc_figure(run: RunFiles, size: str) -> str:
-    """Draw how well the score, and low alignment without the pair, find the planted pairs among the candidates."""
+    """Draw ROC curves of the score, and of low alignment without the pair, for planted pairs among the candidates."""
     from clipmem.report.figures import CANDIDATE, INK, SOFT, Sketch
 
     planted, weight = run.summary["planted"], float(run.summary["weight"])

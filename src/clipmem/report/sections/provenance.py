@@ -1,4 +1,4 @@
-"""How to reproduce a run: command, recipe, versions, hashes."""
+"""How to reproduce a run."""
 
 from typing import Any
 
@@ -14,7 +14,6 @@ class Provenance(Section):
     nav, order, screen = "Reproduce", 800, "report"
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the manifest, the recipe, and what was left out."""
         records = subject.summary.get("records")
         left_out = left_out_sentence(records) if records else ""
         return {"manifest": subject.manifest, "recipe_lines": subject.recipe_text.splitlines(), "left_out": left_out}

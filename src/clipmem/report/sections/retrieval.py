@@ -14,7 +14,6 @@ class Retrieval(Section):
     nav, order = "Retrieval", 140
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the models that retrieval was measured on, in the order of the table's columns."""
         found = subject.summary["retrieval"]
         sides = [side for side in words_of(subject.summary)["columns"] if side in found]
         ranks = [f"{way}_retrieval_median_rank" for way in ("image", "text")]

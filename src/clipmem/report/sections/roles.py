@@ -13,13 +13,12 @@ class Roles(Section):
     nav, order, screen = "Roles and tests", 40, "report"
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return counts that the sentences on noise depend on."""
         summary, stable = subject.summary, subject.summary["stability"]
         candidates = summary["roles"]["candidate"]["n"]
         return {
             "seeds": len(summary["seeds"]),
             "candidates": candidates,
-            # a tenth of fewer than ten pairs is no pair
+            # a tenth of fewer than ten pairs is less than one pair
             "tenth": stable["top10_overlap"] if stable and candidates >= 10 else None,
             "hundredth": stable.get("top1_overlap") if stable and candidates >= 100 else None,
             "paired": summary.get("paired"),

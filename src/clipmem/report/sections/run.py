@@ -1,4 +1,4 @@
-"""What was run: who trained on what, the recipe, the models, the machine, the time."""
+"""The setup of a run: roles, recipe, models, machine, time."""
 
 import re
 from typing import Any
@@ -7,8 +7,9 @@ from clipmem.data.quarantine import left_out_sentence
 from clipmem.report.read import RunFiles
 from clipmem.report.sections import SECTIONS, Section
 
-_SAID_ELSEWHERE = ("seeds", "epochs", "precision")
+_SHOWN_ELSEWHERE = ("seeds", "epochs", "precision")
 _WEIGHTS = re.compile(r"\.(safetensors|pt|pth|bin|ckpt)(#ema)?$")
+_MACHINE = ("device", "processor", "platform")
 
 
 @SECTIONS.register("run")
@@ -18,7 +19,6 @@ class Run(Section):
     nav, order = "What was run", 20
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the facts of the run."""
         summary, recipe = subject.summary, subject.recipe
         model = dict(recipe.get("model", {}))
         return {
@@ -28,18 +28,15 @@ class Run(Section):
             "model": model,
             "epochs": sorted({int(log.epoch.max()) + 1 for log in subject.logs}),
             "steps": sorted({log.step.size for log in subject.logs}),
-            "training": {k: v for k, v in recipe.get("train", {}).items() if k not in _SAID_ELSEWHERE},
+            "training": {k: v for k, v in recipe.get("train", {}).items() if k not in _SHOWN_ELSEWHERE},
             "machine": [str(subject.manifest[name]) for name in _MACHINE if subject.manifest.get(name)],
             "left_out": left_out_sentence(summary["records"]) if "records" in summary else "",
             "seconds": summary.get("seconds") or {},
         }
 
 
-_MACHINE = ("device", "processor", "platform")
-
-
 def _given(run: RunFiles) -> dict[str, Any]:
-    """Return the models that were given, with the first of their weight files; {} where the study trained its own."""
+    """Return the given models and their weight files; {} if the study trained its own."""
     given = run.manifest.get("given")
     if not given:
         return {}

@@ -1,4 +1,4 @@
-"""What `clipmem score` prints: the spread of the scores, the highest pairs, the control, and the caveat."""
+"""Output of `clipmem score`: the spread of the scores, the highest pairs, the control, and the caveat."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from clipmem.report.templating import words_of
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of given models: their table, `scores.json`, the captions of the highest candidates, the quarantine."""
+    """Scores of given models, `scores.json` (`about`), captions of the highest candidates, path of the quarantine."""
 
     scores: pl.DataFrame
     about: Mapping[str, Any]
@@ -28,7 +28,6 @@ class ScoredPairs(Section):
     page, screen = "", "scored"
 
     def data(self, subject: Scored) -> dict[str, Any]:
-        """Return the spread by role and the highest candidates."""
         roles = {role: subject.scores.filter(pl.col("role") == role)["clipmem"] for role in ("candidate", "external")}
         spread = [
             (role, len(own), {name: getattr(own, name)() for name in ("mean", "std", "median", "min", "max")})

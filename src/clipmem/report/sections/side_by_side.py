@@ -1,4 +1,4 @@
-"""Localized runs side by side: UnitMem by layer of each, and whether CLIP lies between supervised and SimCLR."""
+"""Localized runs side by side: UnitMem by layer, and whether CLIP is between supervised and SimCLR."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,33 +19,30 @@ class SideBySide(Section):
     nav, order, screen = "Side by side", 80, "localize"
 
     def applies(self, subject: RunFiles) -> bool:
-        """Tell whether the run was compared with others."""
         return bool(subject.localized.side_by_side)
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return what the comparison shows, in numbers."""
         return compared(subject.localized.side_by_side)
 
     def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
-        """Draw the curves of all runs."""
         return {"side_by_side": lambda size: side_by_side_figure(subject.localized.side_by_side, size)}
 
 
 def kinds_of(document: Mapping[str, Any]) -> list[str]:
-    """Return the kinds of units in a document, in the order in which they are shown."""
+    """Return the kinds of units in a document, in display order."""
     there = {row["kind"] for row in document["curves"]}
     return [kind for kind in KINDS if kind in there] + sorted(there - set(KINDS))
 
 
 def compared(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Group the answers by kind of unit and by answer; add the notes' numbers and the order of rows."""
-    kinds, most = kinds_of(document), 1 - document["confidence"]
+    """Group the answers by kind of unit and by answer, and order the rows of the table."""
+    kinds, alpha = kinds_of(document), 1 - document["confidence"]
     order = {kind: k for k, kind in enumerate(kinds)}
     return {
         "side_by_side": document,
         "names": {kind: KINDS.get(kind, kind) for kind in kinds},
         "answers": [one for kind in kinds if (one := _answers(document, kind))],
-        "trained": [{"kind": kind, "runs": _trained(document, kind, most)} for kind in kinds],
+        "trained": [{"kind": kind, "runs": _trained(document, kind, alpha)} for kind in kinds],
         "rows": sorted(document["differences"], key=lambda row: (order[row["kind"]], row["layer"])),
         "seeds": document["curves"][0]["seeds"],
         "trio": {run["objective"] for run in document["runs"]} >= _TRIO,
@@ -55,30 +52,30 @@ def compared(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _answers(document: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
-    """Return in which layers CLIP lies between the two others, with a verdict over all; None without the three runs."""
+    """Return the layers in which CLIP is between the two others, and the verdict over all; None without these runs."""
     rows = [row for row in document["between"] if row["kind"] == kind]
     parts: dict[tuple[str, str], list[int]] = {}
     for row in rows:
         parts.setdefault((row["answer"], row["side"]), []).append(row["layer"])
     answers = {answer for answer, _ in parts}
     verdict = answers.pop() if len(answers) == 1 else "partly" if "yes" in answers else "inconclusive"
-    told = [{"answer": answer, "side": side, "layers": layers} for (answer, side), layers in parts.items()]
-    return {"kind": kind, "verdict": verdict, "parts": told} if rows else None
+    listed = [{"answer": answer, "side": side, "layers": layers} for (answer, side), layers in parts.items()]
+    return {"kind": kind, "verdict": verdict, "parts": listed} if rows else None
 
 
-def _trained(document: Mapping[str, Any], kind: str, most: float) -> list[dict[str, Any]]:
-    """Return for each run the layers in which f, which trained on the pairs, is shown to lie above or below g."""
+def _trained(document: Mapping[str, Any], kind: str, alpha: float) -> list[dict[str, Any]]:
+    """Return for each run the layers in which f, which trained on the pairs, is significantly above or below g."""
     found: list[dict[str, Any]] = []
     for run in (entry["run"] for entry in document["runs"]):
         rows = [row for row in document["trained"] if (row["run"], row["kind"]) == (run, kind)]
-        shown = [row for row in rows if row["p_holm"] is not None and row["p_holm"] <= most]
+        shown = [row for row in rows if row["p_holm"] is not None and row["p_holm"] <= alpha]
         above, below = (sorted(row["layer"] for row in shown if row["difference"] * sign > 0) for sign in (1, -1))
         found.append({"run": run, "above": above, "below": below})
     return found
 
 
 def styles_of(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Give each run its style; a second run of one objective gets one that is left over."""
+    """Assign each run the style of its objective; a second run of the same objective gets an unused one."""
     from clipmem.report.figures import OTHER, STYLES
 
     own = dict(zip(OBJECTIVES, STYLES, strict=False))
@@ -91,7 +88,7 @@ def styles_of(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def side_by_side_figure(document: Mapping[str, Any], size: str) -> str:
-    """Draw each run's mean UnitMem under f by relative depth, a panel a kind of units, and the published curves."""
+    """Draw mean UnitMem under f by relative depth, one panel per kind of unit, and the published curves."""
     from clipmem.report.figures import STYLES, Line, Panel, small_multiples
 
     kinds, styles = kinds_of(document), styles_of(document)
@@ -106,11 +103,11 @@ def side_by_side_figure(document: Mapping[str, Any], size: str) -> str:
             means, low, high = ([row[key] for row in rows] for key in ("mean", "low", "high"))
             panel.lines.append(Line(x, means, style, low, high, band=True))
         panels.append(panel)
-    there = Panel("published, 12 layers", ylabel="", **axes)
+    published = Panel("published, 12 layers", ylabel="", **axes)
     for objective, values in UNITMEM.items():
         depth = [(k + 1) / len(values) for k in range(len(values))]
-        there.lines.append(Line(depth, values, STYLES[OBJECTIVES.index(objective)]))
-    panels.append(there)
+        published.lines.append(Line(depth, values, STYLES[OBJECTIVES.index(objective)]))
+    panels.append(published)
     verdicts = [f"{KINDS.get(one['kind'], one['kind'])}: {one['verdict']}" for one in compared(document)["answers"]]
     title = f"Mean UnitMem by relative depth. CLIP between the others: {'; '.join(verdicts) or 'no answer'}."
     return small_multiples("side_by_side", size, panels, title, columns=len(panels), height=280, legend=styles)

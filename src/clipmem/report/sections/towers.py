@@ -1,4 +1,4 @@
-"""Which side of the pair memorizes: the share of each tower in the score."""
+"""The share of each tower in the score."""
 
 from typing import Any
 
@@ -18,11 +18,9 @@ class Towers(Section):
     nav, order, screen = "Towers", 100, "localize"
 
     def applies(self, subject: RunFiles) -> bool:
-        """Tell whether towers were swapped, or why they were not is to be said."""
         return bool(tower_rows(subject)) or bool(subject.localized.left_out)
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the shares by role, whether they can be read, and by what that is judged."""
         found, rows = subject.localized, tower_rows(subject)
         shares = found.shares
         biases = {"shared": shares.get("shared_bias"), "external": shares.get("external_bias")}
@@ -38,14 +36,14 @@ class Towers(Section):
 
 
 def is_reliable(found: Localized) -> bool:
-    """Tell whether the tower shares can be read; False where nothing says so."""
+    """Return whether the tower shares are reliable; False if unknown."""
     if "reliable" in found.shares:
         return bool(found.shares["reliable"])
     return found.towers is not None and found.towers.height > 0 and bool(found.towers["reliable"].all())
 
 
 def tower_rows(run: RunFiles) -> list[dict[str, Any]]:
-    """Return, for each role, its name and the entries clipmem, image_share and text_share (mean, low, high)."""
+    """Return the entries clipmem, image_share and text_share (mean, low, high) of each role."""
     rows: list[dict[str, Any]] = []
     towers = run.localized.towers
     if towers is None:

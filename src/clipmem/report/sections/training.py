@@ -18,7 +18,7 @@ MODELS = {
     "r": "a model on its part of the pairs",
     "other": "another model",
 }
-_ROWS = 24  # with more models than these the table has a row a kind, and the losses as logged are a blot
+_ROWS = 24  # with more models, the table has one row per kind, and only moving means are drawn
 _POINTS = 300
 
 
@@ -29,7 +29,7 @@ class Training(Section):
     nav, order = "Training", 150
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the mean loss of the first and the last epoch, a row a model, or a row a kind of model."""
+        """Return the mean loss of the first and last epoch, one row per model, or per kind if there are many."""
         logs = subject.logs
         if len(logs) <= _ROWS or {log.side for log in logs} <= set(SIDES):
             rows = [
@@ -44,7 +44,6 @@ class Training(Section):
         return {"rows": [_group(MODELS[name], own) for name, own in groups.items()], "grouped": True}
 
     def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
-        """Draw the losses."""
         return {"curves": lambda size: curves_figure(subject.logs, size)} if subject.logs else {}
 
 
@@ -66,7 +65,7 @@ def group_of(side: str) -> str:
 
 
 def smooth(values: Numbers, window: int) -> Numbers:
-    """Average each value with its neighbors, `window` values in all, fewer at the ends."""
+    """Return the moving mean over `window` values, fewer at the ends."""
     half = min(window, values.size) // 2
     total = np.append(0.0, np.cumsum(values, dtype=np.float64))
     index = np.arange(values.size)
@@ -75,7 +74,7 @@ def smooth(values: Numbers, window: int) -> Numbers:
 
 
 def curves_figure(logs: Sequence[TrainingLog], size: str) -> str:
-    """Draw the training loss of every model over its steps: faint as logged, strong as a moving mean."""
+    """Draw every model's training loss: the logged values faint, their moving mean strong."""
     from clipmem.report.figures import CANDIDATE, INDEPENDENT, INK, LINE, SIZES, Sketch
 
     dashed = (0, (5, 2.5))
@@ -90,7 +89,7 @@ def curves_figure(logs: Sequence[TrainingLog], size: str) -> str:
         axes = sketch.figure.add_axes((0.075, 0.155, 0.905, 0.82) if wide else (0.13, 0.18, 0.85, 0.8))
         axes.grid(axis="y", color=LINE, linewidth=1)
         axes.set_axisbelow(True)
-        # with many models each gets fewer points, and only its moving mean: a file of megabytes shows no more
+        # fewer points per model when there are many: a larger file would show no more
         points = max(_POINTS // 5, min(_POINTS, _POINTS * _ROWS // len(logs)))
         means = [smooth(log.loss, max(1, log.loss.size // 40)) for log in logs]
         for log, mean in zip(logs, means, strict=True):
@@ -99,7 +98,7 @@ def curves_figure(logs: Sequence[TrainingLog], size: str) -> str:
             if few:
                 axes.plot(log.step[::every], log.loss[::every], color=color, linewidth=0.7, alpha=0.25)
             axes.plot(log.step[::every], mean[::every], color=color, linewidth=1.8 if few else 1.0, linestyle=style)
-        # the largest losses are the first few steps: the axis starts at 0 and covers what the moving mean covers
+        # only the first few steps exceed the moving means: the axis covers these
         finite = np.concatenate(means)
         finite = finite[np.isfinite(finite)]
         if finite.size:

@@ -1,4 +1,4 @@
-"""What single units respond to: UnitMem by layer, and the units that respond most to one pair."""
+"""UnitMem by layer, and the units that respond most to a single pair."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,16 +16,14 @@ KIND_NAMES = {"attn": "attention", "mlp": "MLP", "block": "block", "embedding": 
 
 @SECTIONS.register("units")
 class Units(Section):
-    """UnitMem by layer, and the units that respond most to one pair."""
+    """UnitMem by layer, and the units that respond most to a single pair."""
 
     nav, order, screen = "Units", 70, "localize"
 
     def applies(self, subject: RunFiles) -> bool:
-        """Tell whether units or layers were measured."""
         return subject.localized.units is not None or subject.localized.layers is not None
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the units with the largest UnitMem, with the pair that each responds to most."""
         units = subject.localized.units
         if units is None:
             return {"top": [], "several_seeds": False}
@@ -44,19 +42,18 @@ class Units(Section):
         return {"top": [one for one in by_tower if one[1]], "several_seeds": units["seed"].n_unique() > 1}
 
     def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
-        """Draw UnitMem by layer of both towers."""
         layers = subject.localized.layers
         return {} if layers is None else {"unitmem": lambda size: unitmem_figure(layers, size)}
 
 
 def kinds_of(rows: pl.DataFrame) -> list[str]:
-    """Return the kinds of layers of a table, in the order in which they are shown."""
+    """Return the kinds of layers in a table, in display order."""
     there = set(rows["kind"].to_list())
     return [kind for kind in KINDS if kind in there] + sorted(there - set(KINDS))
 
 
 def layer_line(rows: pl.DataFrame, value: str, ends: tuple[str, str] | None, style: Any) -> Any:
-    """Return a column over the layers as a line of a panel, with its interval as a band."""
+    """Return a column by layer as a panel's line, with its interval as a band."""
     from clipmem.report.figures import Line
 
     rows = rows.filter(pl.col(value).is_finite()).sort("layer")
@@ -65,12 +62,12 @@ def layer_line(rows: pl.DataFrame, value: str, ends: tuple[str, str] | None, sty
 
 
 def last_layer(rows: pl.DataFrame) -> float:
-    """Return where the axis of layers ends."""
+    """Return the upper limit of the layer axis."""
     return max([1, *rows["layer"].to_list()]) + 0.4
 
 
 def unitmem_figure(layers: pl.DataFrame, size: str) -> str:
-    """Draw the mean UnitMem of each layer's units under f with its interval, and under g in gray."""
+    """Draw mean UnitMem by layer under f with its interval, and under g in gray."""
     from clipmem.report.figures import INK, OTHER, SOFT, STYLES, Panel, Style, small_multiples
 
     rows = layers.filter(pl.col("unitmem_mean").is_finite())

@@ -1,4 +1,4 @@
-"""What the models can do with held-out pairs: zero-shot, linear probe, retrieval."""
+"""Utility on held-out pairs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +17,7 @@ ROWS = {
     "image_retrieval_recall@5": "image found, first 5",
     "text_retrieval_recall@5": "caption found, first 5",
 }
-_FEW = 1000  # pairs
-_SHOWN = 4  # templates
+_FEW_PAIRS, _TEMPLATES_SHOWN = 1000, 4
 
 
 @SECTIONS.register("utility")
@@ -28,18 +27,16 @@ class Utility(Section):
     nav, order, screen = "Utility", 130, "report"
 
     def applies(self, subject: RunFiles) -> bool:
-        """Tell whether utility was measured."""
         return subject.summary.get("utility") is not None
 
     def data(self, subject: RunFiles) -> dict[str, Any]:
-        """Return the metrics by kind of model."""
         found = subject.summary["utility"]
         columns = words_of(subject.summary)["columns"]
         return measured(found, {side: columns[side] for side in columns if side in found["metrics"]})
 
 
 def measured(found: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the templates show of the entry `utility` of a summary, or of what `clipmem evaluate` wrote."""
+    """Return what the templates show, from the entry `utility` of a summary or the output of `clipmem evaluate`."""
     there = {name for own in found["metrics"].values() for name in own}
     rows = [(name, ROWS[name]) for name in ROWS if name in there]
     low = {side: [name for key, name in rows if not _above(found, side, key)] for side in columns}
@@ -48,16 +45,15 @@ def measured(found: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, 
         "over": next((entry["over"] for own in found["metrics"].values() for entry in own.values()), "pairs"),
         "columns": columns,
         "rows": rows,
-        "templates": found["templates"][:_SHOWN],
-        "more_templates": len(found["templates"]) - _SHOWN,
+        "templates": found["templates"][:_TEMPLATES_SHOWN],
+        "more_templates": len(found["templates"]) - _TEMPLATES_SHOWN,
         "commonest": (found.get("probe") or found).get("commonest_class_acc1"),
-        "few": found["n"]["test"] < _FEW,
+        "few": found["n"]["test"] < _FEW_PAIRS,
         "not_above": [(columns[side], names) for side, names in low.items() if names],
     }
 
 
 def _above(found: Mapping[str, Any], side: str, name: str) -> bool:
-    """Tell whether a metric's interval lies wholly above chance, or its mean where it has none."""
     entry = found["metrics"][side][name]
     lowest = entry["mean"] if entry["low"] is None else entry["low"]
     return lowest > found["chance"][name]

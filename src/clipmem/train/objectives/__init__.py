@@ -1,7 +1,4 @@
-"""Objectives, one file each: what the same image encoder is trained for, to compare paradigms on the same data.
-
-Call `create_objective`; a new objective is one new file here and one line below.
-"""
+"""Training objectives for the same image encoder, one file each, to compare paradigms on the same data."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +23,7 @@ __all__ = [
 
 
 def class_head(folder: Path) -> Callable[[Tensor], Tensor] | None:
-    """Return what makes class scores of a model's image embeddings, where it was trained with such a head."""
+    """Return a model's head from image embeddings to class scores, if it was trained with one."""
     file = folder / OBJECTIVE_FILE
     state = load_file(file) if file.is_file() else {}
     heads = (OBJECTIVES[name].head_of(state) for name in OBJECTIVES)

@@ -1,8 +1,8 @@
-"""What an objective is: a loss on one batch, and the parameters that it needs beside the model's.
+"""The interface of objectives: a loss on a batch, with parameters of its own.
 
-All objectives share the image tower, the images, the order of the batches and the number of epochs. Two things differ
-between them, and a comparison must say so: an objective with two views puts every image through the image tower
-twice a presentation, and one that uses no text leaves the text tower at its initial weights.
+All objectives share the image tower, the images, the order of batches and the number of epochs. A comparison must
+mention two differences: an objective with two views passes every image twice per presentation, and one without text
+leaves the text tower at its initial weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +30,9 @@ OBJECTIVE_FILE = "objective.safetensors"
 
 @dataclass(frozen=True)
 class Towers:
-    """A model as an objective sees it: passes in the training's precision, embeddings in float32.
+    """A model for objectives: forward passes in the training's precision, embeddings in float32.
 
-    The loss stays in float32: bf16 has 3 digits, too few for a softmax over similarities.
+    The loss is computed in float32, because the 3 digits of bf16 are too few for a softmax over similarities.
     """
 
     encoder: OpenClipEncoder
@@ -43,19 +43,19 @@ class Towers:
     moment: Moment | None = None
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
-        """Embed normalized images; the embeddings are not normalized."""
+        """Embed normalized images, without normalizing the embeddings."""
         with computing(self.precision, self.device, tokens=self.encoder.tokens):
             image = self.encoder.encode_image(pixels)
         return image.float()
 
     def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
-        """Embed captions; the embeddings are not normalized."""
+        """Embed captions, without normalizing the embeddings."""
         with computing(self.precision, self.device, tokens=self.encoder.tokens):
             text = self.encoder.encode_text(tokens)
         return text.float()
 
     def unit(self, kind: Kind, raw: Float[Tensor, "n d"], view: int = 0) -> Float[Tensor, "n d"]:
-        """Normalize embeddings, and let the hooks change them before and after."""
+        """Normalize embeddings, with the hooks' changes before and after."""
         if self.moment is None:
             return F.normalize(raw, dim=-1)
         moment = self.moment
@@ -68,16 +68,16 @@ class Towers:
 
 
 class Objective(nn.Module):
-    """A loss, and its own parameters (a head, a bias): those of this `nn.Module`.
+    """A loss and its own parameters, such as a head or a bias.
 
-    Class attributes say what an objective needs:
+    Class attributes:
         needs_labels: Every pair must have a class index.
-        uses_text: The text tower and the logit scale are trained; otherwise nothing outside the image tower is touched.
-        class_head: It trains one (see `head_of`).
-        normalizes: Embeddings reach the loss as unit vectors, through `Towers.unit`.
-        Settings: The table that it brings to the recipe's `[train]`, under its name; None for none.
-        views: Random views of each image in a batch, 1 or more.
-        shares: On several processes it returns this one's share of the loss.
+        uses_text: Whether the text tower and the logit scale are trained.
+        class_head: Whether it trains one (see `head_of`).
+        normalizes: Whether the loss uses unit vectors, from `Towers.unit`.
+        Settings: Its table in the recipe's `[train]`, under its name; None for none.
+        views: Number of random views of each image in a batch.
+        shares: Whether it returns a process's share of the loss on several processes.
     """
 
     needs_labels: ClassVar[bool] = False
@@ -91,26 +91,19 @@ class Objective(nn.Module):
 
     @classmethod
     def create(cls, encoder: OpenClipEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Objective":  # noqa: ARG003
-        """Make the objective for a model.
-
-        Args:
-            encoder: The model that will be trained.
-            settings: The recipe's `[train]` section.
-            classes: Number of classes; 0 without labels.
-            seed: Seed of the objective's own initial parameters.
-        """
+        """Create the objective for a model; `classes` is 0 without labels, `seed` is for its own parameters."""
         return cls()
 
     @classmethod
     def head_of(cls, state: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor] | None:  # noqa: ARG003
-        """Return the class head whose trained parameters these are; by default an objective has none."""
+        """Return the class head with these trained parameters, if the objective has one."""
         return None
 
     def prepare(self, encoder: OpenClipEncoder) -> None:
-        """Set what this objective starts otherwise in the model itself; by default nothing."""
+        """Change the model's initial parameters for this objective."""
 
     def facts(self) -> dict[str, int]:
-        """Return what must be the same for f and g and is not in the settings; goes into `record.json`."""
+        """Return facts for `record.json` that must be the same for f and g and are not in the settings."""
         return {}
 
     def forward(
@@ -120,11 +113,11 @@ class Objective(nn.Module):
         tokens: Int[Tensor, "n length"],
         labels: Int[Tensor, " n"] | None,
     ) -> Float[Tensor, ""]:
-        """Return the loss of one batch; on several processes, this one's share (see `clipmem.train.distributed`).
+        """Return the loss of a batch; on several processes, this one's share (see `clipmem.train.distributed`).
 
         Args:
             encoder: The model.
-            views: Normalized images, one tensor a view, all of the same pairs in the same order.
+            views: Normalized images, one tensor per view, with the pairs in the same order.
             tokens: One caption of each pair.
             labels: The class index of each pair, or None.
         """
@@ -143,7 +136,7 @@ def create_objective(
     n: int,
     seed: int,
 ) -> Objective:
-    """Make the objective that a recipe's `[train]` section names."""
+    """Create the objective of a recipe's `[train]` section."""
     chosen = OBJECTIVES[settings.objective]
     count = _class_count(settings.objective, labels, classes, n) if chosen.needs_labels else 0
     return chosen.create(encoder, settings, classes=count, seed=seed)
@@ -154,20 +147,20 @@ def _class_count(name: str, labels: np.ndarray | None, classes: int, n: int) -> 
         what, hint = f"[train] objective = {name!r}", "Set data.label_column, or choose another objective."
         raise InputError(what, got="pairs without labels", expected="a class index for every pair", hint=hint)
     got, hint = f"{len(labels)} for {n} pairs", "Give every pair its class index."
-    require(len(labels) == n, "labels", got, "one a pair", hint)
+    require(len(labels) == n, "labels", got, "one per pair", hint)
     low, high = int(labels.min()), int(labels.max())
     count = classes or high + 1
     expected = f"class indices from 0 to {count - 1}"
     hint = "Number the classes from 0, and omit pairs without a class."
     require(low >= 0 and high < count, "labels", f"values from {low} to {high}", expected, hint)
-    require(count > 1, "labels", "one class", "two or more", "Choose a column that tells pairs apart.")
+    require(count > 1, "labels", "one class", "two or more", "Choose a column with several classes.")
     return count
 
 
 def embedding_width(encoder: OpenClipEncoder) -> int:
-    """Return d, the width of the embeddings, from a pass of one empty image.
+    """Return the width of the embeddings, from a pass of an empty image.
 
-    The pass is one of evaluation, so that it moves neither the random numbers nor a batch norm's averages.
+    The pass is in evaluation mode, so it changes neither the random state nor batch norm averages.
     """
     before = encoder.module.training
     device = next(encoder.module.parameters()).device

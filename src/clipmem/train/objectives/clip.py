@@ -11,8 +11,8 @@ from clipmem.train.blocked import blocked_contrastive_loss
 from clipmem.train.distributed import contrastive_share
 from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
 
-# Above this batch the loss is made in blocks: here the whole matrix of logits, its softmax and its gradient take
-# some 300 MB, four times as much at twice the batch
+# larger batches compute the loss in blocks: at this size the logits, their softmax and gradient take about 300 MB, and
+# four times as much at twice the size
 LARGE = 4096
 
 
@@ -32,7 +32,6 @@ class Clip(Objective):
         tokens: Int[Tensor, "n length"],
         labels: Int[Tensor, " n"] | None,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
-        """Return the loss of one batch."""
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
         u, v = encoder.unit("image", image), encoder.unit("text", text)
         if encoder.world.size > 1:

@@ -1,4 +1,4 @@
-"""SigLIP (Zhai et al. 2023): for every image and every caption of a batch, whether they belong together."""
+"""SigLIP (Zhai et al. 2023): classify every image and caption of a batch as matching or not."""
 
 import math
 from collections.abc import Sequence
@@ -19,11 +19,9 @@ START_SCALE, START_BIAS = 10.0, -10.0
 class SigLip(Objective):
     """The pairwise sigmoid loss, open_clip's `SigLipLoss`.
 
-    For the batch's normalized embeddings u, v, scale s and bias b, -1/n Σ_i Σ_j log sigmoid(z_ij (s u_i·v_j + b)), z_ij
-    being 1 for i = j and -1 otherwise (Zhai et al. 2023, equation 1). As there, s starts at 10 and b at -10.
-
-    The bias is this objective's, also for a model that has a `logit_bias` of its own: that one is not trained. It does
-    not change which caption is nearest.
+    For the batch's normalized embeddings u, v, scale s and bias b, -1/n Σ_i Σ_j log sigmoid(z_ij (s u_i·v_j + b)), with
+    z_ij = 1 for i = j and -1 otherwise (Zhai et al. 2023, equation 1). As there, s starts at 10 and b at -10. The bias
+    belongs to the objective; a model's own `logit_bias` is not trained. It does not change which caption is nearest.
     """
 
     shares: ClassVar[bool] = True
@@ -33,7 +31,6 @@ class SigLip(Objective):
         self.logit_bias = nn.Parameter(torch.tensor(START_BIAS))
 
     def prepare(self, encoder: OpenClipEncoder) -> None:
-        """Start the model's logit scale at 10."""
         with torch.no_grad():
             encoder.module.logit_scale.fill_(math.log(START_SCALE))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
 
@@ -44,7 +41,6 @@ class SigLip(Objective):
         tokens: Int[Tensor, "n length"],
         labels: Int[Tensor, " n"] | None,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
-        """Return the loss of one batch."""
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
         u, v = encoder.unit("image", image), encoder.unit("text", text)
         if encoder.world.size > 1:

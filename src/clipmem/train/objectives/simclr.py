@@ -1,8 +1,8 @@
-"""SimCLR (Chen et al. 2020) on the images alone: two random views of an image must find each other in the batch.
+"""SimCLR (Chen et al. 2020): contrast two random views of each image in a batch.
 
-How hard that is depends on the views. The recipe's defaults are far milder than SimCLR's: with them the task is easy,
-and little is learned from it. SimCLR's own for small images are train.crop_scale = [0.08, 1.0], flip = 0.5,
-color = 0.5 and grayscale = 0.2 (their appendices A and B.9); for photographs color = 1.0 and blur = 0.5.
+With the recipe's default views the task is too easy to learn much from. SimCLR's views of small images are
+train.crop_scale = [0.08, 1.0], flip = 0.5, color = 0.5 and grayscale = 0.2 (appendices A and B.9); those of photographs
+have color = 1.0 and blur = 0.5.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
 class SimClr(Objective):
     """NT-Xent on the image embeddings (see `nt_xent`).
 
-    The image tower ends in a linear projection; it is the projection head. Chen et al. use a two-layer one and
-    find it better than a linear one (their section 4.2), but then the tower would not be the same for all objectives.
+    The projection head is the linear projection of the image tower. Chen et al. find a two-layer head better (section
+    4.2), but then the tower would not be the same for all objectives.
     """
 
     uses_text: ClassVar[bool] = False
@@ -37,7 +37,6 @@ class SimClr(Objective):
 
     @classmethod
     def create(cls, encoder: OpenClipEncoder, settings: TrainSection, *, classes: int, seed: int) -> "SimClr":  # noqa: ARG003
-        """Make the objective with the recipe's temperature."""
         return cls(settings.simclr_temperature)
 
     def forward(
@@ -47,8 +46,7 @@ class SimClr(Objective):
         tokens: Int[Tensor, "n length"],  # noqa: ARG002
         labels: Int[Tensor, " n"] | None,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
-        """Return the loss of one batch."""
-        # one pass: where a tower has batch norm, both views share its averages, as in SimCLR
+        # one pass, so that both views share batch norm averages, as in SimCLR
         first, second = encoder.encode_image(torch.cat(list(views))).chunk(2)
         u, v = encoder.unit("image", first), encoder.unit("image", second, view=1)
         if encoder.world.size > 1:
@@ -57,7 +55,7 @@ class SimClr(Objective):
 
 
 def nt_xent(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"], temperature: float) -> Float[Tensor, ""]:
-    """Normalized temperature-scaled cross entropy.
+    """Return the normalized temperature-scaled cross entropy.
 
     With z the 2n normalized embeddings of both views, l(i, j) = -log(exp(z_i·z_j / t) / Σ_{k≠i} exp(z_i·z_k / t));
     the loss is the mean of l over the 2n ordered pairs of two views of one image (Chen et al. 2020, equation 1).

@@ -1,4 +1,4 @@
-"""Supervised classification: a linear head on the image embedding tells the pair's class."""
+"""Supervised classification by a linear head on the image embedding."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +20,8 @@ from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers, embeddi
 class Supervised(Objective):
     """Cross entropy of a linear head: for embeddings e, -1/n Σ_i log softmax(W e_i + b)[label_i].
 
-    The embeddings are not normalized. As torch's linear layers, W starts uniform in ±1/√d; b starts at 0. A class's row
-    depends on the seed and the class alone, not on how many classes there are.
+    The embeddings are not normalized. W starts uniform in ±1/√d, as in torch's linear layers, and b at 0. The initial
+    row of a class depends only on the seed and the class.
     """
 
     needs_labels: ClassVar[bool] = True
@@ -33,18 +33,16 @@ class Supervised(Objective):
     def __init__(self, width: int, classes: int, *, seed: int) -> None:
         super().__init__()
         drawn = uniform(np.arange(classes, dtype=np.uint64), seed, width)
-        # parameters of our own: `nn.Linear` would draw from the global random state
+        # not `nn.Linear`, which uses the global random state
         self.weight = nn.Parameter(torch.from_numpy(((2 * drawn - 1) / math.sqrt(width)).astype(np.float32)))
         self.bias = nn.Parameter(torch.zeros(classes))
 
     @classmethod
     def create(cls, encoder: OpenClipEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Supervised":  # noqa: ARG003
-        """Make a head for a model and a number of classes."""
         return cls(embedding_width(encoder), classes, seed=seed)
 
     @classmethod
     def head_of(cls, state: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor] | None:
-        """Return `logits` of a trained head."""
         if set(state) != {"weight", "bias"}:
             return None
         classes, width = state["weight"].shape
@@ -53,11 +51,10 @@ class Supervised(Objective):
         return head.requires_grad_(requires_grad=False).logits
 
     def facts(self) -> dict[str, int]:
-        """Return the number of classes."""
         return {"classes": len(self.bias)}
 
     def logits(self, image: Float[Tensor, "n d"]) -> Float[Tensor, "n class"]:
-        """Score every class for image embeddings (not normalized)."""
+        """Return class scores of image embeddings (not normalized)."""
         return F.linear(image, self.weight, self.bias)
 
     def forward(
@@ -67,8 +64,7 @@ class Supervised(Objective):
         tokens: Int[Tensor, "n length"],  # noqa: ARG002
         labels: Int[Tensor, " n"] | None,
     ) -> Float[Tensor, ""]:
-        """Return the loss of one batch."""
-        # `create_objective` has refused data without labels
+        # `create_objective` refuses data without labels
         logits = self.logits(encoder.encode_image(views[0]))
         if encoder.world.size > 1:
             counts = encoder.world.counts(len(logits), logits.device)
