@@ -1,4 +1,4 @@
-"""The data of both examples: the first emoji that ship with clipmem, each with its image and several captions."""
+"""The data of both examples: emoji shipped with clipmem, each with several captions."""
 
 import io
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from clipmem.data.sources import open_source
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair: its uid (a hash of image and captions), its image as it ships, and its captions."""
+    """A pair: its uid (a hash of image and captions), encoded image, and captions."""
 
     uid: str
     image: bytes
     captions: list[str]
 
-    def image(self) -> Image.Image:
-        """Decode the image; transparent parts become white."""
+    def decode(self) -> Image.Image:
+        """Decode the image, with transparency as white."""
         found = Image.open(io.BytesIO(self.image)).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", found.size, "white"), found).convert("RGB")
 

@@ -256,7 +256,7 @@ def test_lists_of_a_run(finished, tmp_path):
     rows = list(csv.DictReader(io.StringIO((tmp_path / "ids.csv").read_text())))
     assert [row["uid"] for row in rows] == expected
     rest = clip(
-        "data", "ids", finished.path, "--top", "5", "--role", "candidate", "--rest", "--out", tmp_path / "r.txt"
+        "data", "ids", finished.path, "--top", "5", "--role", "candidate", "--invert", "--out", tmp_path / "r.txt"
     )
     assert rest.stdout == f"wrote {finished.scores.height - 5} uids to {tmp_path / 'r.txt'}\n"
     kept = (tmp_path / "r.txt").read_text().splitlines()

@@ -212,7 +212,6 @@ def _table(name: str) -> Any:
 
 @cache
 def _assembled(brought: Sequence[tuple[str, str, type[_Section]]]) -> type[Recipe]:
-    """Return the recipe's class with the tables of plugins."""
     fields: dict[str, Any] = {key: (settings, settings()) for table, key, settings in brought if not table}
     for table in dict.fromkeys(table for table, *_ in brought if table):
         base = _table(table)

@@ -122,9 +122,7 @@ def _check_ranges(section: "TrainSection | LocalizeSection") -> None:
 class SubsampleSection(Section):
     """`[subsample]`: the models of the subsample protocol."""
 
-    models: Annotated[int, Field(ge=4, le=10_000)] = Field(
-        16, description="Number of models to train, at most 10,000."
-    )
+    models: Annotated[int, Field(ge=4, le=10_000)] = Field(16, description="Number of models to train, at most 10,000.")
     fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.7,
         description="Fraction of the models that train on each non-external pair; each model trains on the same "
@@ -160,9 +158,7 @@ class GivenSection(Section):
 class EmbedSection(Section):
     """`[embed]`: the embeddings of each pair."""
 
-    views: OptionalViews = Field(
-        0, description="Random views per image, at most 1,000; 0 = the unchanged image."
-    )
+    views: OptionalViews = Field(0, description="Random views per image, at most 1,000; 0 = the unchanged image.")
     caption_edits: OptionalViews = Field(
         0, description="Random edits of the caption of single-caption pairs, for sslmem-text; at most 1,000."
     )
@@ -207,9 +203,7 @@ class ScoreSection(Section):
     )
     weight: NonNegative = Field(1.0, description="Weight w of the similarity to the bank in the alignment score.")
     confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="Level of all intervals.")
-    draws: Annotated[int, Field(ge=100, le=1_000_000)] = Field(
-        2000, description="Bootstrap draws, at most 1,000,000."
-    )
+    draws: Annotated[int, Field(ge=100, le=1_000_000)] = Field(2000, description="Bootstrap draws, at most 1,000,000.")
 
 
 class DejavuSection(Section):

@@ -85,7 +85,6 @@ def _run(app: "App", arguments: list[str]) -> None:
 
 
 def _end(error: "ClipmemError") -> NoReturn:
-    """Print an error as one line, and exit."""
     from clipmem.report.escape import visible
 
     # messages may quote the data

@@ -61,8 +61,9 @@ def doctor(
 
     resources = execution.resolve(api.find_recipe("demo"), models=4)
     console.print(
-        f"computing on {resources.device} in {resources.precision}: {resources.workers} models at a time, {resources.threads} threads each, "
-        f"{cores()} cores" + (f", {torch.cuda.get_device_name()}" if resources.device == "cuda" else ""),
+        f"computing on {resources.device} in {resources.precision}: {resources.workers} models at a time, "
+        f"{resources.threads} threads each, {cores()} cores"
+        + (f", {torch.cuda.get_device_name()}" if resources.device == "cuda" else ""),
         highlight=False,
     )
     for name in ("OMP_NUM_THREADS", "OMP_PROC_BIND"):

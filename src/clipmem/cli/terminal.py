@@ -16,8 +16,6 @@ _LINE_EVERY = 15.0
 
 
 class _Rate(ProgressColumn):
-    """Units per second."""
-
     def render(self, task: Task) -> Text:
         unit = task.fields.get("unit", "")
         return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else f"- {unit}/s", style="progress.data.speed")

@@ -60,7 +60,6 @@ def build_cache(
 
 
 def _close_gaps(stream: IO[bytes], kept: Sequence[int], begin: int, row: int) -> None:
-    """Move the kept rows to the front, in order, and truncate the file after them."""
     stream.flush()
     with Path(stream.name).open("rb") as old:
         for number, place in enumerate(kept):

@@ -168,14 +168,12 @@ def duplicate_groups(
 def _alike(
     small: UInt8[np.ndarray, "n d"], pairs: Int64[np.ndarray, "pair 2"], threshold: float
 ) -> Bool[np.ndarray, " pair"]:
-    """Return whether the thumbnails of each pair correlate by at least `threshold`."""
     parts = [pairs[start : start + 4096] for start in range(0, len(pairs), 4096)]
     found = [correlation(small[part[:, 0]], small[part[:, 1]]) >= threshold for part in parts]
     return np.concatenate(found) if found else np.zeros(0, dtype=np.bool_)
 
 
 def _join(labels: Int64[np.ndarray, " n"], edges: Int64[np.ndarray, "edge 2"], nodes: int) -> Int64[np.ndarray, " n"]:
-    """Merge labels that edges connect."""
     graph = coo_array((np.ones(len(edges), dtype=np.int8), (edges[:, 0], edges[:, 1])), shape=(nodes, nodes))
     _, component = connected_components(graph, directed=False)
     return component[labels].astype(np.int64)

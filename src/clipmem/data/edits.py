@@ -38,7 +38,6 @@ def _folded(words: Sequence[str]) -> str:
 
 
 def _edit(words: list[str], drawn: np.ndarray, dropout: float, *, letters: bool) -> list[str]:
-    """Return the edited words; empty if there is nothing to edit."""
     if not letters:
         return _swapped(words, drawn[1]) if drawn[0] < 0.5 else _dropped(words, drawn, dropout)
     places = [index for index, word in enumerate(words) if len(word) > 1]

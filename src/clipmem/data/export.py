@@ -50,7 +50,6 @@ def export_pairs(
 def _items(
     source: Source, pairs: pl.DataFrame, problems: list[Problem], progress: Callable[[int], object]
 ) -> Iterator[Item]:
-    """Yield the pairs whose images decode, in storage order."""
     references = pairs["image"].to_list()
     order, number = source.storage_order(references), 0
     for start in range(0, len(order), _BLOCK):
@@ -73,7 +72,6 @@ def _shards(items: Iterator[Item], shard: int) -> Iterator[tuple[int, Iterator[I
 
 
 def _described(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a pair that are not empty, except its image."""
     own: dict[str, Any] = {"captions": row["captions"], "uid": row["uid"], "key": row["key"]}
     own |= {"group": row["group"]} if row["group"] != row["uid"] else {}
     return own | {name: row[name] for name in ("label", "sublabel", "credit", "objects") if row[name]}

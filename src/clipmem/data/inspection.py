@@ -139,7 +139,6 @@ def _images(sample: ImageSample, n: int) -> dict[str, Any]:
 
 
 def _quantiles(values: pl.Series) -> dict[str, int] | None:
-    """Return minimum, median, 95% quantile and maximum; None if empty."""
     if not len(values):
         return None
     found = np.quantile(values.to_numpy(), [0, 0.5, 0.95, 1], method="nearest").tolist()
@@ -147,7 +146,6 @@ def _quantiles(values: pl.Series) -> dict[str, int] | None:
 
 
 def _samples(pairs: pl.DataFrame, sample: ImageSample) -> list[dict[str, Any]]:
-    """Return five decodable pairs, evenly spaced by uid."""
     rows = sorted(sample.decoded)
     chosen = [rows[k * len(rows) // _SAMPLES] for k in range(_SAMPLES)] if len(rows) > _SAMPLES else rows
     found = [(pairs.row(row, named=True), sample.headers[row]) for row in chosen]
@@ -162,7 +160,6 @@ def _shown(captions: Sequence[str]) -> dict[str, Any]:
 
 
 def _duplicates(digests: Counter[bytes], sample: ImageSample) -> dict[str, Any]:
-    """Count exact and near-duplicate images."""
     same = [times for times in digests.values() if times > 1]
     near = [times for times in Counter(sample.near).values() if times > 1]
     return {
@@ -172,7 +169,6 @@ def _duplicates(digests: Counter[bytes], sample: ImageSample) -> dict[str, Any]:
 
 
 def _reasons(problems: Sequence[Problem]) -> list[dict[str, Any]]:
-    """Count problems by reason, most frequent first, with examples."""
     by_reason: dict[str, list[Problem]] = {}
     for problem in problems:
         by_reason.setdefault(problem.reason, []).append(problem)

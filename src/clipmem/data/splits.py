@@ -59,12 +59,13 @@ def assign_roles(
 
 
 def _fill(lengths: Sequence[int], targets: Mapping[str, int], large: float) -> list[str | None] | None:
-    """Fill the roles greedily; None if a size is missed."""
     roles, left = _greedy(lengths, targets, large)
     return roles if not any(left.values()) else None
 
 
-def _greedy(lengths: Sequence[int], targets: Mapping[str, int], large: float) -> tuple[list[str | None], dict[str, int]]:
+def _greedy(
+    lengths: Sequence[int], targets: Mapping[str, int], large: float
+) -> tuple[list[str | None], dict[str, int]]:
     roles: list[str | None] = [None] * len(lengths)
     left = dict(targets)
     for role in ROLES:
@@ -224,7 +225,6 @@ def _check_sizes(sizes: Mapping[str, int], n: int) -> dict[str, int]:
 
 
 def _first_captions(pool: Sequence[str], captions: Mapping[str, Sequence[str]] | None) -> list[str]:
-    """Return the first caption of each pair, case-folded, or its uid without captions."""
     if captions is None:
         return list(pool)
     missing = [uid for uid in pool if not captions.get(uid)]

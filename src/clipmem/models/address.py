@@ -146,7 +146,6 @@ def _tags(name: str) -> list[str]:
 
 
 def _unknown(text: str) -> InputError:
-    """Return the error for an unknown address, with a suggestion."""
     known = names.architectures()
     name, slash, tag = text.partition("/")
     before, at, _ = text.partition("@")

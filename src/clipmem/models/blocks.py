@@ -135,7 +135,6 @@ def _forward(x: Tensor, w: BlockWeights, packing: Packing, shape: Shape, *, last
 
 
 def _backward(g: Tensor, kept: dict[str, Any], packing: Packing, shape: Shape) -> tuple[Tensor, list[Tensor]]:
-    """Return the gradients of the block's input and of its weights."""
     w: BlockWeights = kept["w"]
     h_2, u, a = kept["mlp"]
     g_mlp = g.to(shape.dtype)
@@ -180,7 +179,6 @@ def _split(rows: Tensor, parts: int, packing: Packing, shape: Shape) -> tuple[Te
 
 
 def _join(parts: list[Tensor], packing: Packing, shape: Shape) -> Tensor:
-    """Undo `_split`."""
     laid = torch.stack([part.view(packing.n, shape.heads, packing.length, -1) for part in parts])
     rows = laid.permute(1, 3, 0, 2, 4).reshape(packing.n * packing.length, -1)
     return rows if packing.slots is None else rows.index_select(0, packing.slots)

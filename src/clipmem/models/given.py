@@ -33,8 +33,6 @@ class GivenModel(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """Configs of an open_clip model, and the folders of its tokenizer and text tower from transformers."""
-
     settings: dict[str, Any]
     tokenizer: Path | None
     text_tower: Path | None
@@ -107,7 +105,6 @@ def _load_open_clip(model: GivenModel) -> DualEncoder:
 
 
 def _weights(parsed: Address, name: str, allowed: bool) -> Path:
-    """Find the weight file of an open_clip model."""
     what = f"model {shorten(name)}"
     match parsed.kind:
         case "checkpoint":
@@ -146,7 +143,6 @@ def _weights_of_folder(folder: Path, name: str) -> Path:
 
 
 def _parts(parsed: Address, name: str, folder: Path, *, download: bool = False) -> _Parts:
-    """Read the configs of an open_clip model, and find its files from transformers."""
     what = f"model {shorten(name)}"
     if parsed.kind in {"tag", "checkpoint"}:
         settings = names.settings_of(parsed.name)

@@ -32,7 +32,6 @@ def _config(name: str) -> dict[str, Any]:
 
 @cache
 def _files() -> Mapping[str, Path]:
-    """Return open_clip's config files: name → file."""
     spec = find_spec("open_clip")  # does not import it
     folders = (spec.submodule_search_locations if spec else None) or []
     found = [file for folder in folders for file in Path(folder, "model_configs").glob("*.json")]

@@ -124,7 +124,6 @@ def _plain_norm(norm: Any) -> bool:
 
 
 def _hooked(*modules: nn.Module) -> bool:
-    """Return whether modules have hooks or replaced forward methods."""
     return any(
         m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks or "forward" in vars(m)  # pyright: ignore[reportPrivateUsage]
         for m in modules
@@ -151,7 +150,6 @@ def _blocks_of(transformer: Any) -> tuple[Shape | None, list[BlockWeights]]:
 
 
 def _kind(block: Any) -> tuple[int, float, Activation] | None:
-    """Return heads, epsilon and activation of a plain block."""
     if type(block) is not ResidualAttentionBlock or type(block.attn) is not nn.MultiheadAttention:
         return None
     attention, mlp = cast(Any, block.attn), block.mlp

@@ -48,8 +48,6 @@ _BROKEN = (
 
 
 class _Preprocessing(NamedTuple):
-    """Geometry and normalization of a model's images."""
-
     geometry: Geometry
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -108,7 +106,7 @@ class TransformersEncoder:
 
 
 def _patches(pixels: Float[Tensor, "n 3 size size"], side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut images for NaFlex models: patches (n, patch, side * side * 3), a mask of ones, numbers of rows and columns."""
+    """Cut images for NaFlex models: patches (n, patch, side * side * 3), mask, rows and columns."""
     n, channels, height, width = pixels.shape
     rows, columns = height // side, width // side
     cut = pixels.reshape(n, channels, rows, side, columns, side).permute(0, 2, 4, 3, 5, 1)
@@ -174,7 +172,6 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
 
 @contextlib.contextmanager
 def _quiet(library: Any) -> Generator[None]:
-    """Silence the library's progress bars and warnings."""
     output = library.utils.logging
     before = output.is_progress_bar_enabled()
     output.disable_progress_bar()

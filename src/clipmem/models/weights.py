@@ -112,7 +112,6 @@ def reason(error: BaseException) -> str:
 
 
 def _archive(path: Path) -> list[str]:
-    """Return the names in a zip archive; empty for other files."""
     try:
         if not zipfile.is_zipfile(path):
             return []

@@ -81,13 +81,13 @@ class Job:
 
     # ---- claim
 
-    def begun(self) -> dict[str, Any] | None:
+    def settings(self) -> dict[str, Any] | None:
         """Return the settings that the folder was started with; None if it was not."""
         return self.read_json("job.json") if (self.path / "job.json").is_file() else None
 
     def resume(self, settings: Mapping[str, Any]) -> None:
         """Start the folder with these settings, or resume it."""
-        there = self.begun()
+        there = self.settings()
         if there is None:
             self.write_json("job.json", settings)
         else:

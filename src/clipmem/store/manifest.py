@@ -74,7 +74,6 @@ def _processor() -> str:
 
 
 def _git() -> dict[str, Any] | None:
-    """Return commit and dirtiness if clipmem runs from a git checkout, else None."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None

@@ -1,6 +1,6 @@
 """Reference implementations of the score as plain loops over Python floats, for tests.
 
-They share no code with `clipmem.functional`, and take time proportional to pairs × bank pairs × captions. Rows are
+They share no code with `clipmem.functional`, and take time proportional to pairs * bank pairs * captions. Rows are
 sequences of floats; a pair has one or more views and one or more captions.
 """
 

@@ -48,7 +48,6 @@ def _recognized(probe: PathProbe) -> Detection | None:
 
 
 def _inside(probe: PathProbe) -> list[Detection]:
-    """Detect the tables of captions in a folder."""
     tables = [name for name in probe.files if name.lower().endswith(_TABLES) and name.count("/") < 2]
     found = [_recognized(PathProbe(str(probe.path / name), probe.section)) for name in tables[:_MOST_FILES]]
     return [one for one in found if one]

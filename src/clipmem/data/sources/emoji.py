@@ -26,7 +26,6 @@ def _table() -> pl.DataFrame:
 
 
 def _objects(emoji: pl.DataFrame) -> list[list[str]]:
-    """Return the objects of each emoji: its Unicode group and subgroup, and its common keywords."""
     words = [sorted({word.lower() for word in own}) for own in emoji["keywords"].to_list()]
     times = Counter(word for own in words for word in own)
     return [

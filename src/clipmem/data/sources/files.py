@@ -57,7 +57,6 @@ class FileSource(Source):
         return sum(posixpath.normpath(name) not in references for name in found)
 
     def _root(self, paths: Sequence[str]) -> str:
-        """Return the folder of the rows' paths, relative to `base`."""
         found = named_root(self.section) or find_root(paths, self.base)
         return posixpath.normpath(os.path.relpath(found, self.base).replace(os.sep, "/"))
 

@@ -137,7 +137,6 @@ def arrow_files_of(info: Path, split: str) -> list[Path]:
 
 
 def _fetch(name: str, config: str) -> Path | None:
-    """Download and prepare a data set with `datasets`; return its dataset_info.json."""
     what, found = f"data set {name!r}", importlib.util.find_spec("datasets")
     require(found, what, "no package 'datasets'", "the extra hf", "Run `pip install 'clipmem[hf]'`.")
     library = importlib.import_module("datasets")

@@ -63,7 +63,6 @@ def _of_split(files: Sequence[Path], split: str) -> list[Path]:
 
 
 def _image_columns(path: Path, section: DataSection) -> tuple[str, ...]:
-    """Return the image and the caption column of a Parquet file, or nothing."""
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError):

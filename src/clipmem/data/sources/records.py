@@ -195,7 +195,6 @@ def _leave_out(record: Record, reason: str, parts: int, ledger: Ledger) -> None:
 
 
 def _good_captions(part: Part, record: Record, ledger: Ledger) -> list[str]:
-    """Return the usable captions of a part; a part without any is left out."""
     key = record.key if len(record.parts) == 1 else part.key
     if not part.captions:
         ledger.leave_out(record.source, key, part.why or NO_CAPTION)

@@ -136,7 +136,6 @@ class RowSource(Source):
         return file.path.relative_to(self._base).as_posix()
 
     def _image(self, value: object) -> tuple[bytes | str | None, str]:
-        """Return an image's bytes, or the reason for having none, and its path."""
         if isinstance(value, dict):
             data, path = value.get("bytes"), value.get("path")
         else:
@@ -148,7 +147,6 @@ class RowSource(Source):
 
     @cached_property
     def _root(self) -> str:
-        """The folder that image paths are relative to."""
         named = named_root(self.section)
         if named:
             return str(named)

@@ -123,7 +123,7 @@ def _extension(kind: bytes, data: bytes) -> dict[str, str]:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """Parse an extended header of records `LENGTH KEY=VALUE\\n`, where LENGTH counts the whole record."""
+    """Parse an extended header of lines `LENGTH KEY=VALUE`, where LENGTH counts the whole record."""
     found: dict[str, str] = {}
     while data:
         length, separator, _ = data.partition(b" ")

@@ -22,7 +22,7 @@ from clipmem.base.sections import DataSection
 from clipmem.data.decoding import MAX_BYTES
 from clipmem.data.sources.base import SOURCES, Source, image_gone, require_data
 from clipmem.data.sources.columns import KEYS, KeysSeen, about, named_columns
-from clipmem.data.sources.imagefolder import BROKEN_JSON, TEXT_BESIDE_JSON, decode_text, json_captions
+from clipmem.data.sources.imagefolder import BROKEN_JSON, TEXT_UNUSED, decode_text, json_captions
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json
 from clipmem.data.sources.records import (
     MANY_BYTES,
@@ -155,7 +155,6 @@ class WebdatasetSource(Source):
             self._count_others()
 
     def _count_others(self) -> None:
-        """Count the files of the folder that are neither tars nor written by img2dataset."""
         probe = PathProbe(self.section.path)
         stems = {name.removesuffix(".tar") for name in self._shards}
         used = {f"{stem}{end}" for stem in stems for end in (".tar", ".parquet", "_stats.json")}
@@ -212,7 +211,7 @@ class WebdatasetSource(Source):
         if sample.image is not None and sample.complete:
             texts = captions_of({k: sample.data[one.offset] for k, one in sample.texts.items()}, self.section)
             keys.see(texts.values)
-            self.ledger.ignored.update([TEXT_BESIDE_JSON] * texts.unused)
+            self.ledger.ignored.update([TEXT_UNUSED] * texts.unused)
             for reason in (BROKEN_JSON * (texts.broken and bool(texts.captions)), sample.reason):
                 if reason:
                     self.ledger.note(shard, sample.key, reason)
