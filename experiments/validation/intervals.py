@@ -9,7 +9,7 @@
 *Own protocol*: the models of one run are split in two halves; each half gives scores with intervals, and the interval
 of their difference, with the errors of both (half-width sqrt(h_a² + h_b²)), should hold 0 as often as it claims.
 
-*Another protocol*: a run's score less the leave-one-out score of the same pair, over the 30 pairs of the ground truth
+*Another protocol*: a run's score minus the leave-one-out score of the same pair, over the 30 pairs of the ground truth
 (`compare.py`). Its variance beyond both errors is the between-protocol component. The widened interval adds it, and the
 mean shift; both are measured on the other 29 pairs, never on the pair that is judged.
 """

@@ -166,7 +166,7 @@ def test_a_process_that_is_asked_to_stop_ends_the_study_in_a_line(planned, fresh
 
     thread = threading.Thread(target=terminate)
     thread.start()
-    with pytest.raises(RunError, match="asked to stop"):
+    with pytest.raises(RunError, match="was stopped"):
         pool.run(waiting_task, planned.folder.path, planned.models[:1], planned.execution, progress=lambda *_: None)
     thread.join()
 
@@ -184,7 +184,7 @@ def test_a_study_is_not_finished_with_other_processes(finished):
     with pytest.raises(InputError) as caught:
         local.check_processes(study, study.models, 2)
     assert caught.value.what == f"run folder {finished.path}"
-    assert caught.value.got == "a study begun with 1 processes a model, 2 now"
+    assert caught.value.got == "2 processes per model, in a study started with 1"
 
 
 def test_a_study_runs_where_parts_of_the_operating_system_are_missing(tmp_path):

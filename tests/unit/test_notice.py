@@ -20,15 +20,15 @@ def notice():
     return (ROOT / "NOTICE").read_text(encoding="utf-8")
 
 
-def test_each_vendor_has_its_credit_and_licence(image_credits, notice):
+def test_each_vendor_has_its_credit_and_license(image_credits, notice):
     rows = image_credits.group_by("vendor", "artist", "license", "attribution").len().rows()
     assert len(rows) == 6
-    for vendor, artist, licence, attribution, count in rows:
+    for vendor, artist, terms, attribution, count in rows:
         start = notice.index(f"\nvendor {vendor}: {count:,} images\n")
         entry = notice[start : notice.index("\n\n", start)]
         assert f"Artist:       {artist}\n" in entry
         assert f"Credit:       {attribution}\n" in entry
-        assert f"Licence:      {licence} (" in entry
+        assert f"License:      {terms} (" in entry
         assert "Changes made: rasterized to 64\u00d764 on white" in entry
 
 
@@ -38,7 +38,7 @@ def test_nobody_is_credited_who_is_not_in_the_file(image_credits, notice):
 
 
 def test_each_caption_source_is_credited(image_credits, notice):
-    captions = notice[notice.index("2. CAPTIONS") : notice.index("3. LICENCE TEXTS")]
+    captions = notice[notice.index("2. CAPTIONS") : notice.index("3. LICENSE TEXTS")]
     sources = set(image_credits["caption_sources"].explode())
     missing = {
         source for source in sources if source not in captions and f"{source.split('-')[0]}-*" not in captions
@@ -47,7 +47,7 @@ def test_each_caption_source_is_credited(image_credits, notice):
     assert "vendor-name-*" in captions
 
 
-def test_licence_texts_are_whole(notice):
+def test_license_texts_are_whole(notice):
     for part in (
         "UNICODE LICENSE V3",
         "Copyright © 2004-2024 Unicode, Inc.",
@@ -57,6 +57,6 @@ def test_licence_texts_are_whole(notice):
         "https://creativecommons.org/licenses/by/4.0/",
     ):
         assert part in notice
-    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert "Apache License" in licence
-    assert "END OF TERMS AND CONDITIONS" in licence
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text

@@ -114,7 +114,7 @@ def test_a_folder_of_another_recipe_is_refused_with_both_sides(tmp_path):
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="holds other files and no recipe.toml"):
+    with pytest.raises(InputError, match="a folder with other files and no recipe.toml"):
         RunFolder(tmp_path).claim(Recipe(), dump_recipe(Recipe()))
     with pytest.raises(InputError, match=r"no recipe.toml in it, expected a folder that `clipmem run`"):
         RunFolder(tmp_path).recipe()
@@ -145,7 +145,7 @@ def test_two_processes_exclude_each_other(tmp_path):
     code = f"from clipmem.store.folder import RunFolder\nwith RunFolder({str(tmp_path)!r}).locked(): print('in')"
     with folder.locked():
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert f"another clipmem process works on {tmp_path}. Wait for it to end" in other.stderr
+        assert f"another clipmem process uses {tmp_path}. Wait for it to end" in other.stderr
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert other.stdout == "in\n"
 

@@ -68,7 +68,7 @@ def inspect(
         print_screen("inspected", found, Console())
     if not found["usable"]:
         tried = found["problems"]["decoded"]
-        got = f"{tried:,} images, none of which decodes"
+        got = f"no decodable image (of {tried:,})"
         raise InputError(f"{path}", got=got, expected="images", hint="See the reasons above.")
 
 

@@ -105,8 +105,8 @@ def _show_speed(console: "Console") -> None:
     from clipmem.study.speed import in_words, measure
 
     found = measure(say=lambda what: console.print(f"measuring: {what} ...", highlight=False))
-    table = Table("task", "per second", "", "compared with", "ratio", title="clipmem-tiny", box=None)
-    table.title_justify = "left"
+    columns = ("task", "per second", "", "compared with", "ratio")
+    table = Table(*columns, title="clipmem-tiny", title_justify="left", box=None)
     for column in (1, 4):
         table.columns[column].justify = "right"
     for row in found.rates:

@@ -145,12 +145,7 @@ def evaluate_run(
 
 
 def evaluate_given(
-    addresses: Sequence[str],
-    data: DataSection | None,
-    out: Path,
-    *,
-    reporter: Reporter | None = None,
-    **changes: Any,
+    addresses: Sequence[str], data: DataSection | None, out: Path, *, reporter: Reporter | None = None, **changes: Any
 ) -> Evaluated:
     """Evaluate models on a source and write a JSON file."""
     early.check_choice(None, addresses, data=data is not None)
