@@ -7,7 +7,7 @@
     python experiments/validation/measures.py --stored     # the same table from measures.parquet
 
 A measure's memorization of a pair is its mean over seeds under f minus that under g. All but `confidence` are taken
-from the stored embeddings of one study; `confidence` needs the other, which was trained on the same pairs with their labels.
+from the stored embeddings of one study; `confidence` needs the other, trained on the same pairs with their labels.
 """
 
 import json

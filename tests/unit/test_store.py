@@ -1,6 +1,7 @@
 """Atomic writes, tables, manifest and run folder: nothing half-written, nothing mixed up."""
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.store import manifest
 from clipmem.store.atomic import atomic_file, atomic_write, make_folder
 from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import canonical_json, data_fingerprint, file_sha256, pair_uid
+from clipmem.store.hashing import data_fingerprint, file_sha256, json_sha256, pair_uid
 from clipmem.store.tables import SCHEMAS, read_table, write_table
 
 SPLITS = pl.DataFrame({"uid": ["a"], "role": ["shared"], "group": ["g"], "planted": [False], "captions_from": ["a"]})
@@ -75,7 +76,8 @@ def test_uid_tells_parts_apart():
     assert pair_uid(b"xa", []) != pair_uid(b"x", ["a"])
     assert pair_uid(b"", ["\ud800"]) != pair_uid(b"", ["?"])  # a lone surrogate is hashed, not refused
     assert data_fingerprint(["a", "b"]) == data_fingerprint(["b", "a"]) != data_fingerprint(["a"])
-    assert canonical_json({"b": 1, "a": [1.5, "ü"]}) == '{"a":[1.5,"ü"],"b":1}'
+    text = '{"a":[1.5,"ü"],"b":1}'
+    assert json_sha256({"b": 1, "a": [1.5, "ü"]}) == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_tables_keep_their_schema(tmp_path):

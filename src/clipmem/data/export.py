@@ -118,7 +118,6 @@ _SCHEMA = pa.schema(
 def _write_parquet(out: Path, items: Iterator[Item], shard: int) -> int:
     written = 0
     for number, own in _shards(items, shard):
-        # images are already compressed
         with (
             atomic_file(out / f"{number:05d}.parquet") as stream,
             pq.ParquetWriter(stream, _SCHEMA, compression="none", write_statistics=False) as writer,

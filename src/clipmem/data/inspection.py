@@ -7,7 +7,7 @@ reads. When not to trust it: samples miss rare problems and most near-duplicates
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,9 +175,3 @@ def _reasons(problems: Sequence[Problem]) -> list[dict[str, Any]]:
     ordered = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
     shown = {reason: [{"source": one.source, "key": one.key} for one in some[:_EXAMPLES]] for reason, some in ordered}
     return [{"reason": reason, "count": len(some), "examples": shown[reason]} for reason, some in ordered]
-
-
-def usable(facts: Mapping[str, Any]) -> bool:
-    """Return whether at least one sampled image decodes."""
-    problems = facts["problems"]
-    return problems["decoded"] > problems["undecodable"]

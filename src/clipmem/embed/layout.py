@@ -26,7 +26,7 @@ from clipmem.base.require import require
 from clipmem.embed.means import Means, unit_means
 from clipmem.store.atomic import atomic_file, write_json
 from clipmem.store.hashing import file_sha256, json_sha256, pair_uid
-from clipmem.store.tables import write_parquet
+from clipmem.store.tables import open_array, write_parquet
 
 CARD = "clipmem.json"
 FORMAT = 1
@@ -157,7 +157,6 @@ class Layout:
         return Means(image.float(), text.float(), ok)
 
     def _split(self, rows: Int[np.ndarray, " k"]) -> list[tuple[int, np.ndarray]]:
-        """Return (part, rows within it) for each part with some of the sorted rows."""
         part = np.searchsorted(self._starts, rows, side="right") - 1
         return [(int(k), rows[part == k] - self._starts[k]) for k in np.unique(part)]
 
@@ -193,8 +192,7 @@ def _shape(file: Path) -> tuple[int, ...]:
 
 def _open(file: Path) -> np.ndarray:
     try:
-        # an empty array cannot be mapped
-        return np.load(file, mmap_mode="r" if file.stat().st_size > 1024 else None, allow_pickle=False)
+        return open_array(file, "r")
     except (OSError, ValueError, EOFError) as error:
         got = f"not readable as .npy ({shorten(str(error))})"
         raise InputError(f"{file}", got=got, expected="an array", hint=_HINT) from error

@@ -8,7 +8,7 @@ of the split table.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from clipmem.data.transfer import send
 from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models.protocol import DualEncoder
 from clipmem.store.atomic import atomic_file
+from clipmem.store.tables import open_array
 
 ARRAYS = ("image", "text", "text_pair")
 EDIT_ARRAYS = ("text_edits", "text_edits_pair")
@@ -189,7 +190,7 @@ def load(folder: Path, rows: Int[np.ndarray, " k"] | None = None) -> Embeddings:
         edited = any((folder / f"{name}.npy").is_file() for name in EDIT_ARRAYS)
         names = (*ARRAYS, *EDIT_ARRAYS) if edited else ARRAYS
         mode = None if rows is None else "r"
-        arrays = [_open(folder / f"{name}.npy", mode) for name in names]
+        arrays = [open_array(folder / f"{name}.npy", mode) for name in names]
     except (OSError, ValueError, EOFError) as error:
         hint = "Delete the folder and run the study again."
         raise InputError(f"embeddings in {folder}", got=str(error), hint=hint) from error
@@ -217,13 +218,7 @@ def chosen(embeddings: Embeddings, rows: Int[Tensor, " k"]) -> Embeddings:
     return Embeddings(*kept)
 
 
-def _open(file: Path, mode: Literal["r"] | None) -> np.ndarray:
-    # an empty array cannot be mapped
-    return np.load(file, mmap_mode=mode if file.stat().st_size > 1024 else None, allow_pickle=False)
-
-
 def _rows_of(owner: np.ndarray, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the caption rows of some pairs, in the order of the pairs, and the pair of each."""
     place = np.full(n, -1)
     place[rows] = np.arange(len(rows))
     own = place[owner]

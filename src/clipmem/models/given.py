@@ -206,7 +206,6 @@ def _warn_of_activation(model: GivenModel, settings: dict[str, Any], checkpoint:
 
 
 def _from_run_folder(weights: Path) -> list[str]:
-    """Search RUN/params.txt of open_clip's trainer for weights in RUN/checkpoints/."""
     try:
         lines = (weights.parent.parent / "params.txt").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):

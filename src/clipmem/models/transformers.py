@@ -268,7 +268,6 @@ def _preprocessing(own: Mapping[str, Any], config: Any, what: str = "model") -> 
 
 
 def _mode(settings: Mapping[str, Any], kind: str, size: Any, what: str) -> ResizeMode:
-    """Return the resize mode; the result must be a square of the model's size."""
     usual: ResizeMode = "shortest" if kind == "clip" else "squash"
     if "size" not in settings and "crop_size" not in settings and isinstance(size, int):
         return usual

@@ -59,11 +59,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def canonical_json(value: object) -> str:
-    """Render plain data as canonical JSON for hashing: sorted keys, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
 def json_sha256(value: object) -> str:
-    """Hash plain data as canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    """Hash plain data as canonical JSON: sorted keys, no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

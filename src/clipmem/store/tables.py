@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from clipmem.base.errors import InputError, shorten
@@ -79,6 +81,11 @@ def write_parquet(path: Path, table: pl.DataFrame) -> None:
     """Write a table atomically."""
     with atomic_file(path) as stream:
         table.write_parquet(stream, compression="zstd", statistics=False)
+
+
+def open_array(path: Path, mode: Literal["r"] | None) -> np.ndarray:
+    """Load a `.npy` file, memory-mapped with mode "r" unless it is empty."""
+    return np.load(path, mmap_mode=mode if path.stat().st_size > 1024 else None, allow_pickle=False)
 
 
 def write_table(path: Path, name: str, table: pl.DataFrame) -> None:

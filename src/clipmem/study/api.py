@@ -56,7 +56,6 @@ def _recipe_text(path: Path) -> str:
 
 
 def _recipes_at(folder: Path) -> dict[str, str]:
-    """Return the shipped recipes and the TOML files of a folder: stem → name or path."""
     return {**{name: name for name in SHIPPED_RECIPES}, **{file.stem: str(file) for file in folder.glob("*.toml")}}
 
 

@@ -19,7 +19,7 @@ from clipmem.base.sections import DataSection
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.id_lists import write_ids
-from clipmem.data.inspection import ImageSample, inspect_source, usable
+from clipmem.data.inspection import ImageSample, inspect_source
 from clipmem.data.quarantine import left_out_sentence, quarantine_table, summarize
 from clipmem.data.sources import detect
 from clipmem.models.names import model_config
@@ -83,7 +83,7 @@ def inspect(
         "source": section.source,
         "opened": section.path,
         "why": reason,
-        "usable": usable(facts),
+        "usable": facts["problems"]["decoded"] > facts["problems"]["undecodable"],
         **facts,
         "seconds": round(seconds, 3),
     }

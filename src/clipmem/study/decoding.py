@@ -108,5 +108,4 @@ def records_of(folder: RunFolder) -> dict[str, Any]:
 
 
 def _table(folder: RunFolder) -> pl.DataFrame:
-    """Read the quarantine; empty if there is none."""
     return folder.read(TABLE) if folder.table_path(TABLE).is_file() else quarantine_table([])

@@ -184,7 +184,6 @@ def _required_equal(folder: RunFolder) -> Mapping[str, Any]:
 
 
 def _names(folders: Sequence[RunFolder]) -> list[str]:
-    """Name runs by their objective, and by their folder if several have the same one."""
     names = [NAMES[folder.recipe().train.objective] for folder in folders]
     full = [f"{name} ({folder.path.name})" for name, folder in zip(names, folders, strict=True)]
     chosen = [long if names.count(name) > 1 else name for name, long in zip(names, full, strict=True)]

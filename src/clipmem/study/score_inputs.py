@@ -29,10 +29,6 @@ DECODED, STORED = 1024, 8192  # pairs in a block with decoded images, and withou
 _COLUMNS = ("uid", "key", "image", "captions", "label")
 
 
-def _plain(value: object) -> object:
-    return float(value) if isinstance(value, Real) else value
-
-
 @dataclass(frozen=True)
 class Settings:
     """Settings of a score."""
@@ -53,11 +49,12 @@ class Settings:
     def checked(self) -> "Settings":
         """Check the values, and resolve the device."""
         _ = ALIGNMENTS[self.alignment]
+        numbers: dict[str, object] = {"weight": self.weight, "confidence": self.confidence}
         recipe = recipe_from(
             {
                 "embed": {"views": self.views, "caption_edits": self.caption_edits, "batch_size": self.batch_size},
                 "train": {"captions": 1 if self.captions is None else self.captions, "precision": self.precision},
-                "score": {"weight": _plain(self.weight), "confidence": _plain(self.confidence)},
+                "score": {name: float(value) if isinstance(value, Real) else value for name, value in numbers.items()},
             },
             origin="score",
         )

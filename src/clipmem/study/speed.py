@@ -155,8 +155,6 @@ def _training(folder: RunFolder, resources: execution.Execution) -> float:
 
 
 class _Clock:
-    """Counts steps after warmup until the time is over."""
-
     def __init__(self) -> None:
         self.steps, self.seconds = 0, 0.0
         self._first = self._since = 0.0
@@ -293,7 +291,6 @@ def _check_time(
 
 
 def _rate(name: str, resources: Execution, needed: float) -> float:
-    """Time a small batch, and a large one, which is more efficient, only if it matters and is quick."""
     rate = training_rate(name, resources, 8)
     if rate < needed and (rate > 8 or resources.device == "cuda"):
         rate = max(rate, training_rate(name, resources, 64))

@@ -152,7 +152,6 @@ def _groups(groups: list[str], sample: ImageSample) -> list[str]:
 
 
 def _fitting(uids: list[str], groups: list[str], usable: int) -> dict[str, int]:
-    """Return the largest sizes that groups can fill exactly."""
     total = usable
     for _ in range(_TRIES):
         if total < FEWEST:

@@ -49,7 +49,6 @@ class FileSource(Source):
             yield record
 
     def _unnamed(self, references: set[str]) -> int:
-        """Count images that no row names, unless `data.split` selects some."""
         folders = {posixpath.dirname(reference) for reference in references}
         if self.section.split or len(folders) > _FOLDERS:
             return 0

@@ -68,7 +68,6 @@ class FlickrSource(TableSource):
                     yield row_record(source, match["path"], Part(f"line {number}", [caption]))
 
     def _header(self, line: str, dialect: str) -> bool:
-        """Return whether a first line that is not a row is a header."""
         expected = f"{dialect}, or a header with common names such as image,caption"
         hint = "Set data.source to csv, and data.image_column and data.caption_column to names in that line."
         require(_is_header(line) or "#" in dialect, f"{self.file}", f"the first line {shorten(line)}", expected, hint)

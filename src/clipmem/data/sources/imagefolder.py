@@ -18,7 +18,7 @@ NO_IMAGE_OF_NAME = "no image with the same name"
 BROKEN_JSON = "JSON that is not an object"
 TEXT_UNUSED = ".txt file next to a .json file with other captions"
 TEXTS = (".txt", ".json")
-_MOST_TEXT = 16 * 2**20
+MOST_TEXT = 16 * 2**20
 _NO_CAPTIONS = ("readme", "license", "notice")
 
 
@@ -112,7 +112,7 @@ class ImageFolderSource(FileSource):
 
     def _add_text(self, row: Record, name: str, keys: KeysSeen) -> None:
         """Add the content of a text or JSON file to an image; the first with captions is used."""
-        data, [part] = read_file(self._folder / name, most=_MOST_TEXT), row.parts
+        data, [part] = read_file(self._folder / name, most=MOST_TEXT), row.parts
         if isinstance(data, str):
             self._add_reason(row, name, f"caption file: {data}")
         elif name.lower().endswith(".txt"):

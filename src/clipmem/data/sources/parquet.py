@@ -46,9 +46,9 @@ class ParquetSource(RowSource):
         if probe.is_dir:
             named = probe.with_suffix(".parquet")
             columns = _image_columns(probe.path / named[0], probe.section) if named else ()
-            return f"a folder with {len(named):,} Parquet files with {_listed(columns)}" if columns else ""
+            return f"a folder with {len(named):,} Parquet files with {' and '.join(columns)}" if columns else ""
         columns = _image_columns(probe.path, probe.section) if probe.head.startswith(b"PAR1") else ()
-        return f"Parquet with {_listed(columns)}" if columns else ""
+        return f"Parquet with {' and '.join(columns)}" if columns else ""
 
 
 def _files(folder: Path) -> list[Path]:
@@ -71,7 +71,3 @@ def _image_columns(path: Path, section: DataSection) -> tuple[str, ...]:
     # the type of a column that the recipe names is checked when the rows are read
     fits = image == section.image_column or (bool(image) and is_image_type(schema.field(image).type))
     return (image, captions) if image and captions and fits else ()
-
-
-def _listed(columns: Sequence[str]) -> str:
-    return " and ".join(repr(column) for column in columns)

@@ -120,7 +120,6 @@ class RowSource(Source):
             yield path, Record(self._name(file), key, f"{begin + first + k}", image, parts, *about)
 
     def _examined(self, value: object, status: object) -> tuple[str, ImageHash | str]:
-        """Return the path of a row's image, and its hash or the reason why it cannot be used."""
         alone = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else value
         if isinstance(alone, str) and alone == self._latest[0]:  # several rows per image: read the file once
             return self._latest
@@ -181,8 +180,6 @@ class RowSource(Source):
 
 
 class _Cursor:
-    """Reader of single values of a column, fast in the order of rows."""
-
     def __init__(self, file: RowFile, column: str) -> None:
         self.file, self._column = file, column
         self._batches: Iterator[tuple[int, pa.RecordBatch]] = iter(())

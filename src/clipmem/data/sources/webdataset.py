@@ -22,7 +22,7 @@ from clipmem.base.sections import DataSection
 from clipmem.data.decoding import MAX_BYTES
 from clipmem.data.sources.base import SOURCES, Source, image_gone, require_data
 from clipmem.data.sources.columns import KEYS, KeysSeen, about, named_columns
-from clipmem.data.sources.imagefolder import BROKEN_JSON, TEXT_UNUSED, decode_text, json_captions
+from clipmem.data.sources.imagefolder import BROKEN_JSON, MOST_TEXT, TEXT_UNUSED, decode_text, json_captions
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json
 from clipmem.data.sources.records import (
     MANY_BYTES,
@@ -42,7 +42,6 @@ SECOND = "second image or text of the same kind and key"
 EXTRA = "image or text with the key of another pair"
 _KINDS = tuple(name[1:] for name in IMAGE_ENDINGS)
 _TEXTS = ("txt", "json")
-_MOST_TEXT = 16 * 2**20
 _BUFFER = 1 << 18
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
@@ -63,7 +62,7 @@ class _Sample:
 
     def add(self, member: Member, kind: str, stream: BufferedIOBase | None = None) -> None:
         """Add a member, and read it if a stream is given."""
-        if member.problem or member.size > (_MOST_TEXT if kind in _TEXTS else MAX_BYTES):
+        if member.problem or member.size > (MOST_TEXT if kind in _TEXTS else MAX_BYTES):
             self.reason = self.reason or member.problem or MANY_BYTES
             return
         if self.image is not None if kind in _KINDS else kind in self.texts:
