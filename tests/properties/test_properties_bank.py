@@ -100,7 +100,7 @@ def test_a_bank_of_one_pair_has_no_other():
     with pytest.raises(InputError) as error:
         alignment_parts_against(one, one, means, inside=torch.tensor([True]))
     assert str(error.value) == (
-        "bank: got one pair, which is scored itself, expected another pair in the bank. "
+        "bank: got one pair, which is itself to be scored, expected another pair in the bank. "
         "Enlarge the bank: a pair is never in its own bank."
     )
     with pytest.raises(InputError, match=r"^bank: got no pair, expected at least one pair\."):

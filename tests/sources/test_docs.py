@@ -20,7 +20,7 @@ def write(name, folder):
         case "imagefolder":
             formats.imagefolder_csv(folder / "pets", pairs)
         case "csv":
-            formats.images(folder / "cc3m", pairs)
+            formats.write_images(folder / "cc3m", pairs)
             formats.write_csv(folder / "cc3m" / "train.tsv", ("filepath", "title"), pairs, "\t")
         case "jsonl":
             path = formats.jsonl_file(folder, pairs)

@@ -80,7 +80,7 @@ def test_the_section_reads_back():
     [
         (
             'templates = ["a photo"]',
-            "recipe: [evaluate] templates has 'a photo', without {}; write {} in place of the class name.",
+            "recipe: [evaluate] templates has 'a photo' without {}; write {} in place of the class name.",
         ),
         (
             "probe_c = [1.0, 0.1]",
@@ -160,7 +160,7 @@ def test_files_that_do_not_read(tmp_path):
     ):
         read_classnames(broken)
     broken.write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match=r"got an unreadable file \(.*utf-8.*\), expected a JSON object"):
+    with pytest.raises(InputError, match=r"got a file that does not read \(.*utf-8.*\), expected a JSON object"):
         read_classnames(broken)
     columns = tmp_path / "n.csv"
     columns.write_text("a,b\n1,2\n")

@@ -133,12 +133,12 @@ PATH = "Check the path: relative paths start at the working directory."
             "no architecture 'clipmem-micr'",
             "Did you mean 'clipmem-micro' or 'clipmem-tiny'?",
         ),
-        ("clipmem-micro@none.pt", "no such file behind @", PATH),
-        ("clipmem-micro@", "no such file behind @", PATH),
-        ("clipmem-micro@run", "a folder behind @", f"{PATH} Name one of its files: epoch_1.pt, epoch_2.pt."),
+        ("clipmem-micro@none.pt", "no such file after @", PATH),
+        ("clipmem-micro@", "no such file after @", PATH),
+        ("clipmem-micro@run", "a folder after @", f"{PATH} Name one of its files: epoch_1.pt, epoch_2.pt."),
         ("x" * 300, "no such folder", PATH),
-        ("~nobody-of-that-name/x", "no path (Could not determine home directory.)", PATH),
-        ("a\0b", "no path (embedded null byte)", PATH),
+        ("~nobody-of-that-name/x", "an invalid path (Could not determine home directory.)", PATH),
+        ("a\0b", "an invalid path (embedded null byte)", PATH),
         ("hf-hub:laion", "a repository 'laion'", "Copy the name from the repository's page."),
         ("hf-hub:a/b/c", "a repository 'a/b/c'", "Copy the name from the repository's page."),
     ],
@@ -400,4 +400,4 @@ def test_roles_are_checked_against_the_data_before_anything_is_made(tmp_path):
     protocol = protocol_of(tiny_recipe(*MODELS, f"given.roles={path}"))
     protocol.check_pairs(PAIRS)
     assert protocol.split(PAIRS, UIDS)["role"].to_list() == ROLES
-    assert "got uid" in refused(protocol.check_pairs, PAIRS.head(8))
+    assert "unknown uid" in refused(protocol.check_pairs, PAIRS.head(8))

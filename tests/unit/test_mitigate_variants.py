@@ -73,7 +73,7 @@ def test_templates_are_each_used_once_before_one_comes_again():
     made = wording("templates")
     texts = [made.variant("{} cat", number, 0) for number in range(8)]
     assert texts[:4] == texts[4:]
-    assert set(texts) == {"a image of {} cat", "an image of {} cat", "this shows {} cat", "{} cat in a image"}
+    assert set(texts) == {"a picture of {} cat", "an image of {} cat", "this shows {} cat", "{} cat in a picture"}
 
 
 def lexicon(folder):
@@ -346,7 +346,7 @@ def test_a_local_language_model_rewrites_captions_once(tmp_path, cache, monkeypa
         ("transformer:x", "caption provider 'transformer': got an unknown name, expected the name of an existing "
          "caption provider. Did you mean 'transformers'?"),
         ("transformers:none", "language model 'none': got no such folder, expected a folder written by save_pretrained "
-         "of transformers wrote. Download the model first."),
+         "of transformers. Download the model first."),
     ],
 )  # fmt: skip
 def test_unusable_providers_are_explained(provider, message):

@@ -26,7 +26,7 @@ from clipmem.models import given, openclip
 def test_a_tag_of_the_other_activation_is_refused():
     assert refused("ViT-B-32/openai") == (
         "model 'ViT-B-32/openai': got an architecture without QuickGELU and weights trained with it (openai), "
-        "expected the activation that the weights were trained with. Write ViT-B-32-quickgelu/openai."
+        "expected the activation that the weights were trained with. Use ViT-B-32-quickgelu/openai."
     )
     wrong = [(n, t) for n, t in open_clip.list_pretrained()
              if openclip.pretrained(n, t).quick_gelu and not openclip.model_config(n).get("quick_gelu")]  # fmt: skip

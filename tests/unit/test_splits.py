@@ -163,7 +163,7 @@ def test_integer_program_is_used_and_agrees_with_the_filling():
             [1] * 5,
             sizes_of(3, 1, 1, 1),
             "[split] sizes: got shared 3, candidate 1, independent 1, external 1 = 6 pairs, with 5 pairs "
-            "in the data, expected at most 5 together. Reduce the sizes or add data.",
+            "in the data, expected at most 5 in total. Reduce the sizes or add data.",
         ),
         (
             [2, 2, 2, 2],

@@ -118,7 +118,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="a folder with other files and no recipe.toml"):
         RunFolder(tmp_path).claim(Recipe(), dump_recipe(Recipe()))
-    with pytest.raises(InputError, match=r"no recipe.toml in it, expected a folder that `clipmem run`"):
+    with pytest.raises(InputError, match=r"no recipe.toml in it, expected a folder created by `clipmem run`"):
         RunFolder(tmp_path).recipe()
     with pytest.raises(InputError, match="no such folder"):
         RunFolder(tmp_path / "none").recipe()

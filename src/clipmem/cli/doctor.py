@@ -104,7 +104,7 @@ def _show_speed(console: "Console") -> None:
     from clipmem.base.machine import cores
     from clipmem.study.speed import in_words, measure
 
-    found = measure(say=lambda what: console.print(f"measuring: {what} ...", highlight=False))
+    found = measure(log=lambda what: console.print(f"measuring: {what} ...", highlight=False))
     columns = ("task", "per second", "", "compared with", "ratio")
     table = Table(*columns, title="clipmem-tiny", title_justify="left", box=None)
     for column in (1, 4):

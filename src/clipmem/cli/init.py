@@ -49,14 +49,14 @@ def init(
         got, hint = "--data, --source or --protocol with it", "Omit --preset to start from your data."
         raise InputError(f"--preset {preset}", got=got, expected="--preset alone", hint=hint)
     if data:
-        begun = starting.start(data, protocol=protocol, source=source, settings=set_)
+        start = starting.start(data, protocol=protocol, source=source, settings=set_)
     else:
-        begun = starting.preset(preset, set_) if preset else starting.bare(protocol, source=source, settings=set_)
+        start = starting.preset(preset, set_) if preset else starting.bare(protocol, source=source, settings=set_)
     command = f"clipmem run {'FILE' if shown else shlex.quote(str(path))}"
-    text = begun.text(f"A clipmem study. Run it with: {command}")
+    text = start.text(f"A clipmem study. Run it with: {command}")
     if shown:
         sys.stdout.write(text)
         return
     atomic_write(path, text.encode())
-    lines = [*map(visible, begun.notes), f"Wrote {path}. Edit it if needed, then run: {command}"]
+    lines = [*map(visible, start.notes), f"Wrote {path}. Edit it if needed, then run: {command}"]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -50,6 +50,6 @@ def reproduce(
             device=device,
             engine=engine,
             reporter=reporter,
-            say=reporter.note,
+            log=reporter.note,
         )
     print_screen("findings", document, Console(), f"Page: {place / PAGE}")

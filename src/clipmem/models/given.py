@@ -164,10 +164,10 @@ def _read_config(path: Path, what: str) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         config = document["model_cfg"]
-        whole = all(isinstance(config[key], dict) for key in ("vision_cfg", "text_cfg")) and "embed_dim" in config
+        complete = all(isinstance(config[key], dict) for key in ("vision_cfg", "text_cfg")) and "embed_dim" in config
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise _bad_config(path, what, str(error) or type(error).__name__) from error
-    if not whole:
+    if not complete:
         raise _bad_config(path, what, f"keys {sorted(config)}")
     return {"model_cfg": config, "preprocess_cfg": document.get("preprocess_cfg") or {}}
 

@@ -152,8 +152,8 @@ class Executor:
         for uids, places, embedded, more in self._chunks(self._what.data, rows):
             problems += more
             columns: dict[str, Any] = {"uid": uids, "inside": inside[places]}
-            for k, (one, held) in enumerate(zip(embedded, means, strict=False)):
-                found = self._alignment.parts_against(one, held, torch.from_numpy(inside[places]))
+            for k, (one, mean) in enumerate(zip(embedded, means, strict=False)):
+                found = self._alignment.parts_against(one, mean, torch.from_numpy(inside[places]))
                 columns |= {f"{k}.{name}": getattr(found, name).numpy() for name in PARTS}
             if embedded:
                 tables.append(pl.DataFrame(columns, schema=schema))

@@ -213,9 +213,9 @@ class ArraySide(KnownSide):
         owner = np.arange(len(self._text) if shapes else 0)
         if text_pair is not None:
             owner = _tensor(f"{name} pairs of captions", text_pair).cpu().numpy()
-        whole = shapes and owner.ndim == 1 and owner.dtype.kind in "iu" and len(owner) == len(self._text)
+        complete = shapes and owner.ndim == 1 and owner.dtype.kind in "iu" and len(owner) == len(self._text)
         # checked first, since `bincount` of a huge pair number allocates a huge array
-        known = whole and (not len(owner) or 0 <= owner.min() <= owner.max() < n)
+        known = complete and (not len(owner) or 0 <= owner.min() <= owner.max() < n)
         counts = np.bincount(owner, minlength=n) if known else np.zeros(n, dtype=np.int64)
         if not known or not counts.all():
             got = f"images of shape {tuple(np.shape(image))}, captions of shape {tuple(np.shape(text))}"
@@ -291,10 +291,10 @@ def read_block(pairs: Pairs, rows: np.ndarray, geometries: Sequence[Geometry]) -
     if not geometries or pairs.source is None:
         return Block(pairs, rows, uids, [], {}, labels), []
     encoded, problems = _read(pairs, table, geometries)
-    whole = [images for images in encoded if images is not None]
+    complete = [images for images in encoded if images is not None]
     pixels = {
-        geometry: np.stack([images[k] for images in whole])
-        if whole
+        geometry: np.stack([images[k] for images in complete])
+        if complete
         else np.zeros((0, geometry.size, geometry.size, 3), dtype=np.uint8)
         for k, geometry in enumerate(geometries)
     }

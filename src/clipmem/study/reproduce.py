@@ -54,7 +54,7 @@ def reproduce(
     device: str = "auto",
     engine: str = "local",
     reporter: Reporter | None = None,
-    say: Callable[[str], object] = lambda _: None,
+    log: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Train the missing runs of the published experiments, test the findings, and return `findings.json`.
 
@@ -67,7 +67,7 @@ def reproduce(
         device: `auto`, `cpu` or `cuda`.
         engine: Execution engine (see `clipmem.run`).
         reporter: Progress reporter of each run's stages.
-        say: Called with the estimate, and with the name of each run.
+        log: Called with the estimate, and with the name of each run.
     """
     known = [*ORDER, *(name for name in FINDINGS if name not in ORDER)]
     for name in figures:
@@ -82,8 +82,8 @@ def reproduce(
     maker = Maker(out, base, device=device, engine=engine, reporter=reporter)
     maker.write_index(runs)
     with pool.reused():
-        say(maker.estimate_sentence(runs))
-        maker.make_all(runs, say)
+        log(maker.estimate_sentence(runs))
+        maker.make_all(runs, log)
     results = Results(maker.open, base.score.confidence, len(findings))
     documents: list[dict[str, Any]] = []
     for name, finding in findings.items():
@@ -172,11 +172,11 @@ class Maker:
             allow_long=True,  # `reproduce` has shown its own estimate
         )
 
-    def make_all(self, runs: Mapping[str, RunSpec], say: Callable[[str], object]) -> None:
+    def make_all(self, runs: Mapping[str, RunSpec], log: Callable[[str], object]) -> None:
         """Run all missing runs."""
         for number, (name, spec) in enumerate(runs.items(), start=1):
             made = self.is_made(spec)
-            say(f"run {number} of {len(runs)}: {name}{': already done' if made else ''}")
+            log(f"run {number} of {len(runs)}: {name}{': already done' if made else ''}")
             if not made:
                 self.make(spec)
 

@@ -82,23 +82,23 @@ class _StopTiming(Exception):  # noqa: N818
     """Stops a training that was started for timing."""
 
 
-def measure(*, device: str = "auto", say: Callable[[str], object] = lambda _: None) -> Speed:
+def measure(*, device: str = "auto", log: Callable[[str], object] = lambda _: None) -> Speed:
     """Benchmark this machine, in about a minute."""
     load, demo = os.getloadavg()[0], api.find_recipe("demo")
     best = execution.resolve(demo, 64, device=device)
     with tempfile.TemporaryDirectory() as place:
-        say("decoding the shipped images")
+        log("decoding the shipped images")
         folder = RunFolder(Path(place) / "run")
         images, megabytes = _planned(folder, _recipe(demo, best.workers))
         trained: dict[tuple[str, int], float] = {}
         for workers in sorted({1, best.workers}):
             for precision in ("fp32", "bf16"):
-                say(f"training in {precision}, {workers} at a time")
+                log(f"training in {precision}, {workers} at a time")
                 resources = execution.Execution(best.device, precision, best.threads, workers)
                 trained[precision, workers] = _training(folder, resources)
-        say("embedding")
+        log("embedding")
         embedded = _embedding(folder, best)
-    say(f"a step of {_VIT}")
+    log(f"a step of {_VIT}")
     vit = training_rate(_VIT, best, _VIT_PAIRS)
     rates: list[Rate] = []
     for precision, workers in sorted(trained, key=lambda key: (key[1], key[0] != "fp32")):

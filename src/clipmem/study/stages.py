@@ -214,11 +214,11 @@ def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
     if folder.is_done("plan"):
         return {}
     parents, known = parents_of(recipe), frozenset(uids)
-    begun = manifest.read(folder).get("parents", {}) if (folder.path / "manifest.json").is_file() else None
+    before = manifest.read(folder).get("parents", {}) if (folder.path / "manifest.json").is_file() else None
     for name, parent in parents.items():
         check_known(parent, known, f"[mitigate.{name}]")
         now = parent.described["scores_sha256"]
-        there = now if begun is None else begun.get(name, {}).get("scores_sha256", "none")
+        there = now if before is None else before.get(name, {}).get("scores_sha256", "none")
         what = f"run folder {folder.path} was made with other scores ([mitigate.{name}])"
         got = f"SHA-256 {there[:16]} there, {now[:16]} of {parent.path} now"
         require(there == now, what, got, "", "Choose another --out DIR, or restore the original scores.")

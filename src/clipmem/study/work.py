@@ -32,10 +32,10 @@ def train_task(board: Path, directory: str, folder: str, side: str, seed: int, a
     """Train one model in a process of the pool."""
     study, name = _opened(board, directory, folder), f"{side}-{seed}"
 
-    def say(step: int, note: str) -> None:
+    def progress(step: int, note: str) -> None:
         child.Board(board).put(name, step, note)
 
-    return train_one(study, side, seed, stop=lambda: child.stop_requested(board), say=say, ahead=ahead)
+    return train_one(study, side, seed, stop=lambda: child.stop_requested(board), progress=progress, ahead=ahead)
 
 
 def embed_task(
@@ -97,7 +97,7 @@ def train_one(
     seed: int,
     *,
     stop: Callable[[], bool] = lambda: False,
-    say: Callable[[int, str], object] = lambda step, note: None,  # noqa: ARG005
+    progress: Callable[[int, str], object] = lambda step, note: None,  # noqa: ARG005
     world: World = ALONE,
     ahead: int = 0,
 ) -> dict[str, float]:
@@ -110,8 +110,8 @@ def train_one(
     with reproducible(resources.threads, resources.device):
         checkpoints = Checkpoints(directory / CHECKPOINT_FILE, _every(), stop)
 
-        def progress(step: int, _: int, loss: float, rate: float) -> None:
-            say(step, f"loss {loss:.2f}, {rate:,.0f} pairs/s per model, data {100 * timing.data_share:.0f}%")
+        def report(step: int, _: int, loss: float, rate: float) -> None:
+            progress(step, f"loss {loss:.2f}, {rate:,.0f} pairs/s per model, data {100 * timing.data_share:.0f}%")
 
         files = train(
             create(recipe.model.name, seed=plan.init_seed),
@@ -121,7 +121,7 @@ def train_one(
             folder=directory,
             precision=resources.precision,
             device=resources.device,
-            progress=progress,
+            progress=report,
             checkpoints=checkpoints,
             timing=timing,
             world=world,

@@ -120,10 +120,10 @@ def open_named(section: DataSection) -> Source:
     return kind(section)
 
 
-def require_data(there: object, section: DataSection, holds: str) -> None:
+def require_data(there: object, section: DataSection, content: str) -> None:
     """Raise an `InputError` unless the data exist."""
     got = f"{section.path!r}, which is not that or does not exist"
-    require(section.path and there, "[data] path", got, holds, "Set data.path.")
+    require(section.path and there, "[data] path", got, content, "Set data.path.")
 
 
 def require_split(split: str, known: Iterable[str], *, kind: str = "split") -> None:

@@ -20,7 +20,7 @@ class CocoSource(TableSource):
     summary = "A JSON file of COCO captions, with a folder of images."
     uses = frozenset({"image_root"})
     rank = 50
-    holds = "a JSON file of COCO captions"
+    content = "a JSON file of COCO captions"
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:

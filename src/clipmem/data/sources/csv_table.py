@@ -17,7 +17,7 @@ class CsvSource(TableSource):
     summary = "A table (.csv, .tsv) of image paths and captions."
     uses = KEYS | {"image_root"}
     rank = 70
-    holds = "a table of images and captions"
+    content = "a table of images and captions"
     form = ".csv"
 
     @classmethod

@@ -71,12 +71,12 @@ class FileSource(Source):
 class TableSource(FileSource):
     """A source in one file, `data.path`."""
 
-    holds: ClassVar[str]  # description of the file for error messages
+    content: ClassVar[str]  # description of the file for error messages
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
         self.file = Path(section.path)
-        require_data(self.file.is_file(), section, self.holds)
+        require_data(self.file.is_file(), section, self.content)
 
     def document(self, *lists: str) -> list[list[dict[str, object]]]:
         """Parse the JSON file and return its lists of objects by name."""

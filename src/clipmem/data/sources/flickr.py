@@ -32,7 +32,7 @@ class FlickrSource(TableSource):
     summary = "The text file of Flickr8k or Flickr30k, with a folder of images."
     uses = frozenset({"image_root"})
     rank = 80
-    holds = "Flickr's text file of captions"
+    content = "Flickr's text file of captions"
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:

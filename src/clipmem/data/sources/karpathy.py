@@ -19,7 +19,7 @@ class KarpathySource(TableSource):
     summary = "A JSON file of Karpathy's splits, with a folder of images."
     uses = frozenset({"image_root", "split"})
     rank = 60
-    holds = "a JSON file of Karpathy's splits"
+    content = "a JSON file of Karpathy's splits"
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:

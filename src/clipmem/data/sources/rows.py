@@ -120,14 +120,14 @@ class RowSource(Source):
             yield path, Record(self._name(file), key, f"{begin + first + k}", image, parts, *about)
 
     def _examined(self, value: object, status: object) -> tuple[str, ImageHash | str]:
-        alone = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else value
-        if isinstance(alone, str) and alone == self._latest[0]:  # several rows per image: read the file once
+        path_only = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else value
+        if isinstance(path_only, str) and path_only == self._latest[0]:  # several rows per image: read the file once
             return self._latest
         data, path = self._image(value)
         image = data if isinstance(data, str) else examine(data)
         if data is None and isinstance(status, str):
             image = f"img2dataset: {status}"
-        if isinstance(alone, str):
+        if isinstance(path_only, str):
             self._latest = path, image
         return path, image
 

@@ -62,6 +62,6 @@ def _with_edits(
 ) -> tuple[Float[Tensor, "k d"], Int[Tensor, " k"]]:
     if rows.text_edits is None or rows.text_edits_pair is None:
         return others, pair
-    alone = counts[rows.text_edits_pair] < 2
-    edits, owner = rows.text_edits[alone].double(), rows.text_edits_pair[alone]
+    single = counts[rows.text_edits_pair] < 2
+    edits, owner = rows.text_edits[single].double(), rows.text_edits_pair[single]
     return torch.cat([others, edits]), torch.cat([pair, owner])

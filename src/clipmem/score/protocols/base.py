@@ -63,13 +63,13 @@ class Protocol(ABC):
 
     def check_pairs(self, pairs: pl.DataFrame) -> None:
         """Check, before anything is written, that the data have enough pairs."""
-        split, there, asked = self.recipe.split, pairs.height, self.used_pairs(pairs)
-        if asked > there:
+        split, available, needed = self.recipe.split, pairs.height, self.used_pairs(pairs)
+        if needed > available:
             raise InputError(
                 "[split]",
-                got=f"{asked:,} pairs (shared {split.shared:,} + candidate {split.candidate:,} + independent "
-                f"{split.independent:,} + external {split.external:,}), with {there:,} in the data",
-                expected=f"at most {there:,} in total",
+                got=f"{needed:,} pairs (shared {split.shared:,} + candidate {split.candidate:,} + independent "
+                f"{split.independent:,} + external {split.external:,}), with {available:,} in the data",
+                expected=f"at most {available:,} in total",
                 hint="Write a recipe that fits with `clipmem init FILE --data PATH`, or reduce the sizes, for example "
                 "with --set split.external=N.",
             )

@@ -72,11 +72,11 @@ class LeaveOneOut(Protocol):
         Each external pair is compared with one retrained model, sampled by its uid, so that its score is as noisy as
         that of a pair left out.
         """
-        whole = [training_set(splits, "f", seed) for seed in self.recipe.train.seeds]
+        complete = [training_set(splits, "f", seed) for seed in self.recipe.train.seeds]
         left_out = self.left_out(splits)
-        models = whole + [replace(one, side=f"without-{uid}", left_out=uid) for uid in left_out for one in whole]
+        models = complete + [replace(one, side=f"without-{uid}", left_out=uid) for uid in left_out for one in complete]
         place, sign = {uid: k for k, uid in enumerate(left_out)}, np.zeros((len(models), splits.height), dtype=np.int8)
-        seeds = len(whole)
+        seeds = len(complete)
         for at, (uid, role) in enumerate(splits.select("uid", "role").iter_rows()):
             if uid not in place and role != "external":
                 continue

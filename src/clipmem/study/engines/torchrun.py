@@ -33,14 +33,16 @@ class _Team:
     connection: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     connected: bool = False
 
-    def train(self, study: PlannedStudy, side: str, seed: int, say: Callable[[int, str], object]) -> dict[str, float]:
+    def train(
+        self, study: PlannedStudy, side: str, seed: int, report: Callable[[int, str], object]
+    ) -> dict[str, float]:
         """Train one model together with the other processes, which must all call it."""
         with self._converted_errors(side, seed):
             if not self.connected:
                 store = dist.PrefixStore("group", self.store)  # pyright: ignore[reportPrivateImportUsage]
                 self.connection.enter_context(connected(self.world, store, study.execution.device))
                 self.connected = True
-            return train_one(study, side, seed, say=say, world=self.world)
+            return train_one(study, side, seed, progress=report, world=self.world)
 
     @contextlib.contextmanager
     def _converted_errors(self, side: str, seed: int) -> Generator[None]:
@@ -80,12 +82,12 @@ class TorchrunEngine(LocalEngine):
             self.send(folder=str(study.folder.path.resolve()), side=model.side, seed=model.seed)
             reported = 0
 
-            def say(step: int, note: str) -> None:
+            def report(step: int, note: str) -> None:
                 nonlocal reported
                 progress(step - reported, note)
                 reported = step
 
-            spent.add(self._team.train(study, model.side, model.seed, say))
+            spent.add(self._team.train(study, model.side, model.seed, report))
         # of the first process, which the others run in parallel with
         spent.total = time.monotonic() - began
         return spent
