@@ -149,7 +149,7 @@ def test_doctor_runs_a_study():
     done = clip("doctor")
     assert done.returncode == 0, done.stderr
     assert "tiny study: finished in" in done.stdout
-    assert done.stdout.endswith("all is well\n")
+    assert done.stdout.endswith("no problems found\n")
 
 
 @pytest.mark.slow

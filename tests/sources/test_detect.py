@@ -91,7 +91,7 @@ def test_a_folder_with_one_table_of_captions_is_that_table(tmp_path):
     other = path.with_name("captions_val2017.json")
     other.write_bytes(path.read_bytes())
     assert message(tmp_path) == (
-        f"[data] path: got {str(tmp_path)!r}, a folder with 2 data sets: {path}, {other}, expected one of them. "
+        f"[data] path: got {str(tmp_path)!r}, a folder with 2 data sets: {path}, {other}, expected one data set. "
         "Set data.path to one of these files."
     )
 

@@ -89,9 +89,7 @@ def test_descriptions_that_lead_elsewhere_are_refused(dataset, tmp_path):
             uids(tmp_path / "one")
         assert (error.value.what, error.value.got) == (f"{tmp_path / 'one'}", text)
     state.write_text("{")
-    with pytest.raises(
-        InputError, match="got no state.json that can be read, expected a folder that datasets has saved"
-    ):
+    with pytest.raises(InputError, match="got no readable state.json, expected a folder saved by datasets"):
         uids(tmp_path / "one")
     (tmp_path / "one" / "data-00000-of-00001.arrow").write_bytes(b"\xff\xff\xff\xffnot arrow")
     with pytest.raises(InputError, match=r"not readable as Arrow \("):

@@ -284,7 +284,6 @@ def _tokenizer(text: Mapping[str, Any], source: Path | None) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
-    """Silence open_clip's warnings about missing pretrained weights."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -60,7 +60,6 @@ class Study:
 
     def run(self) -> None:
         """Run all unfinished stages (see `clipmem.run`)."""
-        # checked before anything is written
         models = open_models(self.recipe, self.folder)
         source = open_source(self.recipe.data)
         with early.opening(self.recipe.data):

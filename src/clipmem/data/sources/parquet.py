@@ -46,9 +46,11 @@ class ParquetSource(RowSource):
         if probe.is_dir:
             named = probe.with_suffix(".parquet")
             columns = _image_columns(probe.path / named[0], probe.section) if named else ()
-            return f"a folder with {len(named):,} Parquet files with {' and '.join(columns)}" if columns else ""
-        columns = _image_columns(probe.path, probe.section) if probe.head.startswith(b"PAR1") else ()
-        return f"Parquet with {' and '.join(columns)}" if columns else ""
+            found = f"a folder with {len(named):,} Parquet files"
+        else:
+            columns = _image_columns(probe.path, probe.section) if probe.head.startswith(b"PAR1") else ()
+            found = "Parquet"
+        return f"{found} with {columns[0]!r} and {columns[1]!r}" if columns else ""
 
 
 def _files(folder: Path) -> list[Path]:
