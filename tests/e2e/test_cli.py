@@ -62,7 +62,7 @@ def test_init_writes_a_recipe_that_reads_back(tmp_path):
     again = clip("init", file)
     assert again.returncode == 2
     assert again.stderr == (
-        f"clipmem: {file}: got an existing file, expected a new name. Choose another name, or add --force.\n"
+        f"clipmem: {file}: got an existing file, expected a new file. Choose another name, or add --force.\n"
     )
     assert clip("init", file, "--preset", "quick", "--force").returncode == 0
     assert load_recipe(file.read_text()).train.seeds == (0,)
