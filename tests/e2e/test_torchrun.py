@@ -53,7 +53,7 @@ def recipe(tmp_path):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     out = tmp_path_factory.mktemp("together")
-    code, _, stderr = run(3, ROOT / "tests" / "together.py", out)
+    code, _, stderr = run(3, ROOT / "tests" / "torchrun_train.py", out)
     assert code == 0, stderr
     return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(3)]
 
