@@ -1,4 +1,4 @@
-"""The data of both examples: the first emoji that ship with clipmem, each with its image and several captions."""
+"""The data of both examples: emoji shipped with clipmem, each with several captions."""
 
 import io
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from clipmem.data.sources import open_source
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair: its uid (a hash of image and captions), its image as it ships, and its captions."""
+    """A pair: its uid (a hash of image and captions), encoded image, and captions."""
 
     uid: str
-    data: bytes
+    image: bytes
     captions: list[str]
 
-    def image(self) -> Image.Image:
-        """Decode the image; transparent parts become white."""
-        found = Image.open(io.BytesIO(self.data)).convert("RGBA")
+    def decode(self) -> Image.Image:
+        """Decode the image, with transparency as white."""
+        found = Image.open(io.BytesIO(self.image)).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", found.size, "white"), found).convert("RGB")
 
 
@@ -30,6 +30,6 @@ def emoji(count: int, *, leave_out: frozenset[str] = frozenset()) -> list[Pair]:
     kept = table.filter(~table["uid"].is_in(list(leave_out))).head(count)
     images = source.read(kept["image"].to_list())
     return [
-        Pair(uid, data, captions)
-        for uid, data, captions in zip(kept["uid"], images, kept["captions"].to_list(), strict=True)
+        Pair(uid, image, captions)
+        for uid, image, captions in zip(kept["uid"], images, kept["captions"].to_list(), strict=True)
     ]

@@ -1,11 +1,11 @@
-"""open_clip's own trainer with clipmem's mitigations: text noise, several captions, pairs left out.
+"""open_clip's trainer with clipmem's mitigations: text noise, several captions, removed pairs.
 
     python examples/open_clip_trainer.py [--quick] [--std 0.15] [--captions 5] [--remove RUN --count 50]
 
-`open_clip_train.main` of the installed release does everything (it needs `pip install 'clipmem[bench]'`). Three names
-of it are replaced before it starts: `create_loss`, so that the loss sees text features with noise; `CsvDataset`, so
-that a row may have several captions; `DataInfo`, so that the data set is told the epoch. Its text features are
-normalized already, so the noise is of the kind `post` or `post-scaled`. With several processes, give each another seed.
+Runs `open_clip_train.main` of the installed release (`pip install 'clipmem[bench]'`) with three names replaced:
+`create_loss` adds noise to text features, `CsvDataset` samples one of several captions per row, and `DataInfo` passes
+the epoch to the data set. Text features are normalized already, so that the noise is `post` or `post-scaled`. Give each
+process its own seed.
 """
 
 import argparse
@@ -26,39 +26,39 @@ from torch import nn
 
 from clipmem.mitigate import TextEmbeddingNoise, removal_list, sample_captions
 
-BETWEEN = " || "  # between the captions in a row of the CSV
+SEPARATOR = " || "  # between the captions in a row of the CSV
 
 
 class NoisyLoss(nn.Module):
-    """open_clip's loss, of text features with noise."""
+    """open_clip's loss with noise on text features."""
 
     def __init__(self, loss, noise):
         super().__init__()
         self.loss, self.noise = loss, noise
 
     def forward(self, image_features, text_features, *more, **named):
-        """Add the noise, and leave the rest to open_clip."""
+        """Add the noise and call open_clip's loss."""
         return self.loss(image_features, self.noise(text_features), *more, **named)
 
 
 class SeveralCaptions(CsvDataset):
-    """A CSV whose captions are lists: each epoch shows one of each."""
+    """A CSV with several captions per row, one of which is sampled each epoch."""
 
     epoch = 0
 
     def __getitem__(self, index):
-        """Put one of the row's captions in the place of all."""
+        """Return the image and one of the row's captions."""
         image, _ = super().__getitem__(index)
-        captions = str(self.captions[index]).split(BETWEEN)
+        captions = str(self.captions[index]).split(SEPARATOR)
         [caption] = sample_captions([captions], np.array([index], dtype=np.uint64), epoch=self.epoch)
         return image, self.tokenize([caption])[0]
 
 
-class ToldInfo(DataInfo):
-    """Tells the data set which epoch begins; the loader's workers start after that."""
+class EpochInfo(DataInfo):
+    """Passes the epoch to the data set, before the loader's workers start."""
 
     def set_epoch(self, epoch):
-        """Tell the sampler, and the data set."""
+        """Set the epoch of the sampler and the data set."""
         super().set_epoch(epoch)
         self.dataloader.dataset.epoch = epoch
 
@@ -68,7 +68,7 @@ def patch(std, place="post", seed=0):
     create_loss = open_clip.create_loss
     open_clip_train.main.create_loss = lambda args: NoisyLoss(create_loss(args), TextEmbeddingNoise(std, place, seed))
     open_clip_train.data.CsvDataset = SeveralCaptions
-    open_clip_train.data.DataInfo = ToldInfo
+    open_clip_train.data.DataInfo = EpochInfo
 
 
 def write_data(folder, pairs, captions):
@@ -79,13 +79,13 @@ def write_data(folder, pairs, captions):
         writer.writerow(["filepath", "title"])
         for pair in pairs:
             file = folder / f"{pair.uid}.png"
-            pair.image().save(file)
-            writer.writerow([file, BETWEEN.join(pair.captions[:captions])])
+            pair.decode().save(file)
+            writer.writerow([file, SEPARATOR.join(pair.captions[:captions])])
     return table
 
 
 def train(*, pairs=512, epochs=10, batch=64, std=0.15, captions=5, leave_out=frozenset()):
-    """Train, and return the losses that the trainer's log tells."""
+    """Train, and return the losses in the trainer's log."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         table = write_data(folder, emoji(pairs, leave_out=leave_out), captions)
@@ -106,11 +106,11 @@ def train(*, pairs=512, epochs=10, batch=64, std=0.15, captions=5, leave_out=fro
 def main(arguments=None):
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="128 pairs, two epochs: seconds")
+    parser.add_argument("--quick", action="store_true", help="use 128 pairs and two epochs (seconds)")
     parser.add_argument("--std", type=float, default=0.15, help="noise on the text embeddings; 0 = none")
-    parser.add_argument("--captions", type=int, default=5, help="captions of each pair")
-    parser.add_argument("--remove", default="", help="a finished clipmem run whose most memorized pairs are left out")
-    parser.add_argument("--count", type=int, default=50, help="how many")
+    parser.add_argument("--captions", type=int, default=5, help="captions per pair")
+    parser.add_argument("--remove", default="", help="remove the most memorized pairs of this finished clipmem run")
+    parser.add_argument("--count", type=int, default=50, help="number of pairs to remove")
     chosen = parser.parse_args(arguments)
     worst = frozenset(removal_list(chosen.remove, chosen.count)) if chosen.remove else frozenset()
     size = {"pairs": 128, "epochs": 2} if chosen.quick else {}

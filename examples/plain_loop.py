@@ -1,8 +1,8 @@
-"""A plain PyTorch loop with three mitigations: several captions, noise on text embeddings, and pairs left out.
+"""A plain PyTorch loop with three mitigations: several captions, noise on text embeddings, removed pairs.
 
     python examples/plain_loop.py [--quick] [--std 0.15] [--captions 5] [--remove RUN --count 50]
 
-The model is a small one of open_clip, the data are emoji; replace both by yours. What comes from clipmem is marked.
+Replace the small open_clip model and the emoji with your own. The parts that use clipmem are marked.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from clipmem.mitigate import CaptionSampling, TextEmbeddingNoise, removal_list
 
 
 class Pairs(Dataset):
-    """(image, captions) of every pair: captions a list of token tensors."""
+    """Images with lists of tokenized captions."""
 
     def __init__(self, pairs, config, captions):
         size = config["vision_cfg"]["image_size"]
@@ -31,7 +31,7 @@ class Pairs(Dataset):
         transform = v2.Compose(
             [v2.ToImage(), v2.Resize((size, size), antialias=True), v2.ToDtype(torch.float32, scale=True)]
         )
-        self._items = [(transform(pair.image()), list(tokenize(pair.captions[:captions]))) for pair in pairs]
+        self._items = [(transform(pair.decode()), list(tokenize(pair.captions[:captions]))) for pair in pairs]
 
     def __len__(self):
         return len(self._items)
@@ -46,13 +46,13 @@ def train(*, pairs=512, epochs=10, batch=64, std=0.15, captions=5, leave_out=fro
     config = json.loads((files("clipmem.models") / "configs" / "clipmem-micro.json").read_text(encoding="utf-8"))
     model = CLIP(**config)
     chosen = emoji(pairs, leave_out=leave_out)
-    # clipmem: each epoch shows one of the captions of each pair; keys make the choice follow the pair, not its place
+    # clipmem: samples one caption of each pair per epoch; with keys, the sample depends on the pair, not its position
     data = CaptionSampling(
         Pairs(chosen, config, captions),
         seed=seed,
         keys=pair_keys([pair.uid for pair in chosen]),
     )
-    noise = TextEmbeddingNoise(std, place="post", seed=seed)  # clipmem: a module; nothing in eval mode
+    noise = TextEmbeddingNoise(std, place="post", seed=seed)  # clipmem: a module, inactive in eval mode
     loss_of, optimizer = ClipLoss(), torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.2)
     losses = []
     for epoch in range(epochs):
@@ -71,13 +71,13 @@ def train(*, pairs=512, epochs=10, batch=64, std=0.15, captions=5, leave_out=fro
 def main(arguments=None):
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="128 pairs, two epochs: seconds")
+    parser.add_argument("--quick", action="store_true", help="use 128 pairs and two epochs (seconds)")
     parser.add_argument("--std", type=float, default=0.15, help="noise on the text embeddings; 0 = none")
-    parser.add_argument("--captions", type=int, default=5, help="captions of each pair")
-    parser.add_argument("--remove", default="", help="a finished clipmem run whose most memorized pairs are left out")
-    parser.add_argument("--count", type=int, default=50, help="how many")
+    parser.add_argument("--captions", type=int, default=5, help="captions per pair")
+    parser.add_argument("--remove", default="", help="remove the most memorized pairs of this finished clipmem run")
+    parser.add_argument("--count", type=int, default=50, help="number of pairs to remove")
     chosen = parser.parse_args(arguments)
-    # clipmem: uids of the pairs with the highest CLIPMem, the highest first
+    # clipmem: uids of the pairs with the highest CLIPMem
     worst = frozenset(removal_list(chosen.remove, chosen.count)) if chosen.remove else frozenset()
     size = {"pairs": 128, "epochs": 2} if chosen.quick else {}
     losses = train(std=chosen.std, captions=chosen.captions, leave_out=worst, **size)

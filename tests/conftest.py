@@ -8,5 +8,5 @@ from clipmem.study import pool
 @pytest.fixture(scope="session", autouse=True)
 def _training_processes():
     """Keep training processes from study to study, as `clipmem reproduce` does: starting them takes the most time."""
-    with pool.kept():
+    with pool.reused():
         yield

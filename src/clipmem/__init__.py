@@ -1,14 +1,11 @@
-"""clipmem: measure, localize, mitigate and show memorization in CLIP-style image-text models.
-
-`import clipmem` is instant: torch is imported when something needs it.
-"""
+"""clipmem: measure, localize and mitigate memorization in CLIP-style image-text models. torch is imported lazily."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from clipmem._version import __version__
 
-if TYPE_CHECKING:  # for type checkers and editors only; at run time the names below are loaded when first used
+if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem import functional, mitigate
     from clipmem.base.errors import ClipmemError, InputError, RunError
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe

@@ -24,9 +24,9 @@ def start(recipe, out, *more, every=60, python=(), environment=None):
 
 def ends_well(process):
     """Wait for a process; it must succeed. Returns what it wrote to stderr."""
-    complaints = process.communicate()[1]
-    assert process.returncode == 0, complaints
-    return complaints
+    stderr = process.communicate()[1]
+    assert process.returncode == 0, stderr
+    return stderr
 
 
 def undisturbed_study(folder, settings, start=start):

@@ -55,14 +55,14 @@ def test_init_writes_a_recipe_that_reads_back(tmp_path):
     file = tmp_path / "mine.toml"
     done = clip("init", file)
     assert done.returncode == 0
-    assert done.stdout.endswith(f"Wrote {file}. Edit it if you like, then: clipmem run {file}\n")
+    assert done.stdout.endswith(f"Wrote {file}. Edit it if needed, then run: clipmem run {file}\n")
     # what is to be changed for data of one's own is unset, and nobody's captions are exchanged
     assert load_recipe(file.read_text()) == load_recipe("")
     assert (load_recipe("").data.source, load_recipe("").data.path, load_recipe("").split.planted) == ("auto", "", 0)
     again = clip("init", file)
     assert again.returncode == 2
     assert again.stderr == (
-        f"clipmem: {file}: got a file that exists, expected a new name. Choose another one, or add --force.\n"
+        f"clipmem: {file}: got an existing file, expected a new file. Choose another name, or add --force.\n"
     )
     assert clip("init", file, "--preset", "quick", "--force").returncode == 0
     assert load_recipe(file.read_text()).train.seeds == (0,)
@@ -99,7 +99,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(recipe, tmp_path):
     assert missing.returncode == 2
     assert missing.stderr == (
         f"clipmem: recipe {tmp_path / 'none.toml'}: got No such file or directory, expected a TOML file, 'demo' or "
-        "'quick'. `clipmem init` writes one to start from.\n"
+        "'quick'. Create one with `clipmem init`.\n"
     )
     unknown = clip("run", recipe, "--set", "train.epoch=3")
     assert unknown.returncode == 2
@@ -148,8 +148,8 @@ def test_a_disk_that_fills_up_is_exit_code_1_and_leaves_nothing_half_done(recipe
 def test_doctor_runs_a_study():
     done = clip("doctor")
     assert done.returncode == 0, done.stderr
-    assert "tiny study: done in" in done.stdout
-    assert done.stdout.endswith("all is well\n")
+    assert "tiny study: finished in" in done.stdout
+    assert done.stdout.endswith("no problems found\n")
 
 
 @pytest.mark.slow
@@ -157,9 +157,10 @@ def test_doctor_measures_the_machine():
     done = clip("doctor", "--speed")
     assert done.returncode == 0, done.stderr
     shown = " ".join(done.stdout.split())
-    for line in ("fp32, 1 process", "bf16, 1 process", "decode, once a study", "embed, both towers", "train ViT-B-32"):
+    names = ("fp32, 1 process", "bf16, 1 process", "decode, once per study", "embed, both towers", "train ViT-B-32")
+    for line in names:
         assert line in shown
-    assert "one epoch of ViT-B-32 over 70,000 pairs" in shown
+    assert "for one epoch of ViT-B-32 on 70,000 pairs" in shown
 
 
 def test_localize_writes_its_tables_and_the_report_again(recipe, tmp_path):

@@ -158,13 +158,13 @@ def test_inspect_exits_with_2_when_the_data_cannot_be_used(tmp_path):
     assert broken.returncode == 2
     assert "1 truncated image" in " ".join(broken.stdout.split())
     assert broken.stderr.splitlines()[-1] == (
-        f"clipmem: {tmp_path / 'cut.parquet'}: got no image that decodes, of 1, expected images. See the reasons above."
+        f"clipmem: {tmp_path / 'cut.parquet'}: got no decodable image (of 1), expected images. See the reasons above."
     )
     other = clip("data", "inspect", tmp_path, "--set", "train.lr=1")
     assert other.returncode == 2
     assert other.stderr.splitlines()[-1] == (
-        "clipmem: --set train.lr=1: got a setting of another section, expected data.KEY=VALUE. `clipmem init -` shows "
-        "the keys of [data]."
+        "clipmem: --set train.lr=1: got a setting of another section, expected data.KEY=VALUE. See the keys of "
+        "[data] with `clipmem init -`."
     )
 
 
@@ -230,7 +230,8 @@ def test_export_refuses_a_folder_with_something_in_it(hostile, tmp_path):
     done = clip("data", "export", hostile, "--to", "parquet", "--out", tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        f"clipmem: {tmp_path}: got something that is there, expected a new or empty folder. Choose another --out DIR."
+        f"clipmem: {tmp_path}: got an existing file or folder, expected a new or empty folder. "
+        "Choose another --out DIR."
     )
     fresh = clip("data", "export", hostile, "--to", "parquet", "--out", tmp_path / "new")
     assert fresh.returncode == 0, fresh.stderr
@@ -256,7 +257,7 @@ def test_lists_of_a_run(finished, tmp_path):
     rows = list(csv.DictReader(io.StringIO((tmp_path / "ids.csv").read_text())))
     assert [row["uid"] for row in rows] == expected
     rest = clip(
-        "data", "ids", finished.path, "--top", "5", "--role", "candidate", "--rest", "--out", tmp_path / "r.txt"
+        "data", "ids", finished.path, "--top", "5", "--role", "candidate", "--invert", "--out", tmp_path / "r.txt"
     )
     assert rest.stdout == f"wrote {finished.scores.height - 5} uids to {tmp_path / 'r.txt'}\n"
     kept = (tmp_path / "r.txt").read_text().splitlines()
@@ -278,17 +279,16 @@ def test_lists_of_any_table_of_scores(tmp_path):
     [
         (
             ["--by", "clipmen"],
-            "got no column 'clipmen', expected uids, and a column of numbers. "
-            "Did you mean 'clipmem' or 'clipmem_norm'?",
+            "got no column 'clipmen', expected uids and a numeric column. Did you mean 'clipmem' or 'clipmem_norm'?",
         ),
         (
             ["--role", "candidat"],
-            "--role 'candidat': got no pair of that role, "
+            "--role 'candidat': got no pairs with that role, "
             "expected candidate, external, independent, shared. Did you mean 'candidate'?",
         ),
         (["--top", "999"], "--top 999: got 140 pairs with a score, expected at most 140. Ask for fewer."),
-        (["--top", "1", "--bottom", "1"], "--top and --bottom: got both, expected one of them. Make two lists."),
-        (["--out", "x.doc"], "got a name that ends in '.doc', expected .txt, .parquet, .npy, .csv."),
+        (["--top", "1", "--bottom", "1"], "--top and --bottom: got both, expected one of them. Write two lists."),
+        (["--out", "x.doc"], "got the file extension '.doc', expected .txt, .parquet, .npy, .csv."),
     ],
 )
 def test_a_list_that_cannot_be_made_is_one_line(finished, tmp_path, arguments, message):

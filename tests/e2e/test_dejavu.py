@@ -115,6 +115,6 @@ def test_objects_and_text_vectors_of_the_user(tmp_path):
     assert few["skipped"].startswith("dejavu.neighbors = 13 is more than the 12 public images")
     # a wrong file is refused before anything is made
     pl.DataFrame({"uid": ["0" * 32], "objects": ["x"]}).write_parquet(files["wrong"])
-    with pytest.raises(InputError, match="which no pair has"):
+    with pytest.raises(InputError, match="unknown uid"):
         clipmem.run(tiny_recipe(*settings, f"dejavu.objects={files['wrong']}"), tmp_path / "refused")
     assert not (tmp_path / "refused").exists()

@@ -119,12 +119,12 @@ def test_a_labeled_source_and_the_models_of_a_run(finished, tmp_path, capsys):
     assert found["n"]["probe_train"] >= 24
     assert found["seeds"] == {"f": [0, 1], "g": [0, 1]}
     assert "acc5" not in str(found["metrics"])
-    assert found["skipped"] == {"retrieval": "the captions are the labels, which several images share"}
+    assert found["skipped"] == {"retrieval": "captions are labels, shared by several images"}
     assert not [name for name in found["metrics"]["f"] if "retrieval" in name]
     assert {file: file.read_bytes() for file in before} == before
     shown = " ".join(capsys.readouterr().out.split())
     assert "Utility on 40 pairs" in shown
-    assert "Retrieval was not measured: the captions are the labels, which several images share." in shown
+    assert "Retrieval was not measured: captions are labels, shared by several images." in shown
     assert f"Written: {run / 'evaluate' / 'images.json'}" in shown
     evaluate(run, data=data, classnames=names, templates=templates, name="again")
     assert read(run, "again") == found
@@ -139,7 +139,7 @@ def test_a_folder_of_classes(finished, tmp_path):
     evaluate(model=(model,), data=tmp_path / "images", out=tmp_path / "u.json")
     found = json.loads((tmp_path / "u.json").read_text())
     assert (found["classes"], found["n"]["labeled"]) == (["cat", "cow", "dog"], 24)
-    assert found["skipped"] == {"retrieval": "the captions are the labels, which several images share"}
+    assert found["skipped"] == {"retrieval": "captions are labels, shared by several images"}
 
 
 def test_models_by_address_and_captions(finished, tmp_path, capsys):
@@ -253,8 +253,7 @@ def test_a_model_without_a_text_tower_has_a_probe_alone(tmp_path):
         ),
         (
             {"folder": None, "model": ("m",)},
-            "--model: got no --data, expected pairs to test on: a model alone has none. "
-            "Add --data PATH, or --source emoji.",
+            "--model: got no --data, expected pairs to evaluate on. Add --data PATH, or --source emoji.",
         ),
         (
             {"name": "utility"},
@@ -277,7 +276,7 @@ def test_errors_of_the_command(finished, changes, message):
 
 def test_the_same_model_twice(finished, tmp_path):
     model = str(finished.path / "models" / "f" / "seed-0")
-    with pytest.raises(InputError, match=r"^--model: got the same model twice, expected each once\. Name it once\.$"):
+    with pytest.raises(InputError, match=r"^--model: got a duplicate, expected each model once\."):
         evaluate(model=(model, model), source="emoji", out=tmp_path / "u.json")
 
 

@@ -151,7 +151,7 @@ def test_models_are_loaded_from_wherever_one_is(world, mixed, tmp_path, monkeypa
         read.model("f", 1)
     assert str(error.value) == (
         "model 'f', seed 1: got no such model in this run, expected side 'f' (a target) or 'g' (a reference), "
-        "seed 0 to 0. A seed is a place in the lists of [given]."
+        "seed 0 to 0. Use the position in the lists of [given] as seed."
     )
     with pytest.raises(InputError, match="got no such model in this run"):
         read.model("target", 0)
@@ -177,7 +177,7 @@ def test_changed_weights_are_refused(world, mixed, tmp_path, monkeypatch):
     assert now != known[:16]
     assert str(error.value) == (
         f"run folder {run.path} was made with other files (target 0, small): got open_clip_model.safetensors with "
-        f"SHA-256 {known[:16]} there, {now} now. Choose another --out DIR, or put the original files back."
+        f"SHA-256 {known[:16]} there, {now} now. Choose another --out DIR, or restore the original files."
     )
     with pytest.raises(InputError, match="was made with other files"):
         run.model("f", 0)
@@ -255,7 +255,7 @@ def test_models_of_every_address_in_one_study(world, tmp_path, monkeypatch):
     wide.with_columns(image=pl.Series(images, dtype=pl.Binary)).write_parquet("wide.parquet")
     targets = ["clipmem-micro@epoch_1.pt", "clipmem-micro@epoch_1.pt#ema"]
     settings = [*DATA[:1], "data.path=wide.parquet", *DATA[2:]]
-    with pytest.warns(ClipmemWarning, match="says that it was trained with QuickGELU"):
+    with pytest.warns(ClipmemWarning, match="suggests that it was trained with QuickGELU"):
         run = clipmem.run(recipe_of(targets, ["small", "local-dir:squash"], *settings), tmp_path / "run")
     known = run.manifest["given"]
     assert [entry["address"] for entry in known["target"]] == [
@@ -306,8 +306,8 @@ def test_a_warning_is_a_line_on_the_command_line(world, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (
-        "clipmem: warning: model 'clipmem-micro@epoch_1-quickgelu.pt': 'epoch_1-quickgelu.pt' says that it was trained "
-        "with QuickGELU, which clipmem-micro does not have. If so, its embeddings are wrong: name "
+        "clipmem: warning: model 'clipmem-micro@epoch_1-quickgelu.pt': 'epoch_1-quickgelu.pt' suggests that it was "
+        "trained with QuickGELU, which clipmem-micro does not have. If so, its embeddings are wrong: use "
         "clipmem-micro-quickgelu instead.\n"
     ) in done.stderr
     assert "stacklevel" not in done.stderr

@@ -145,8 +145,8 @@ def test_two_processes_have_the_losses_of_one(tmp_path, hooked):
     file = tmp_path / "study.toml"
     file.write_text(dump_recipe(tiny_recipe(*BASE, *HOOKS, "train.precision=fp32")))
     one = clipmem.run(file, tmp_path / "one")
-    code, _, complaints = test_torchrun.run(2, "-m", "clipmem", "run", file, "--out", tmp_path / "two")
-    assert code == 0, complaints
+    code, _, stderr = test_torchrun.run(2, "-m", "clipmem", "run", file, "--out", tmp_path / "two")
+    assert code == 0, stderr
     for side in ("f", "g"):
         assert test_torchrun.losses(tmp_path / "two", side) == pytest.approx(
             test_torchrun.losses(one.path, side), abs=1e-4

@@ -40,7 +40,11 @@ def same_model(finished, study, side, seed):
 
 def train(study, models, told=None):
     return pool.run(
-        work.train_task, study.folder.path, models, study.how, progress=lambda *one: told is None or told.append(one)
+        work.train_task,
+        study.folder.path,
+        models,
+        study.execution,
+        progress=lambda *one: told is None or told.append(one),
     )
 
 
@@ -71,12 +75,12 @@ def test_what_was_trained_before_in_a_process_changes_nothing(finished, planned,
 
 
 def test_kept_processes_train_the_next_study_and_change_nothing_in_it(fresh, tmp_path, monkeypatch):
-    with pool.kept():
+    with pool.reused():
         clipmem.run(tiny_recipe(*ONE, "train.epochs=1", "model.name=clipmem-micro"), tmp_path / "other")
         [executor] = pool._kept.values()
         first = pids(executor)
         assert first
-        with pool.kept():  # inside another block it changes nothing
+        with pool.reused():  # inside another block it changes nothing
             monkeypatch.chdir(tmp_path)  # nor is its folder looked for where they were started
             clipmem.run(tiny_recipe(*ONE), "kept")
         assert [pids(one) for one in pool._kept.values()] == [first]
@@ -88,7 +92,7 @@ def test_kept_processes_train_the_next_study_and_change_nothing_in_it(fresh, tmp
 
 @pytest.mark.slow
 def test_a_process_that_died_while_it_was_kept_is_replaced(fresh, tmp_path):
-    with pool.kept():
+    with pool.reused():
         clipmem.run(tiny_recipe(*ONE), tmp_path / "one")
         [executor] = pool._kept.values()
         os.kill(next(iter(pids(executor))), signal.SIGKILL)
@@ -98,7 +102,7 @@ def test_a_process_that_died_while_it_was_kept_is_replaced(fresh, tmp_path):
 
 
 def test_a_study_that_fails_ends_its_processes_and_the_next_has_new_ones(fresh, tmp_path):
-    with pool.kept():
+    with pool.reused():
         with pytest.raises(RunError, match="loss is nan"):
             clipmem.run(
                 tiny_recipe(*ONE, "train.lr=1e6", "train.weight_decay=1e6", "train.warmup=0.0"), tmp_path / "bad"
@@ -144,7 +148,7 @@ def test_a_stop_is_met_after_the_step_and_the_training_resumes(finished, planned
 def waiting_task(board, side, seed, **_):
     """Say which process this is, and wait for the end."""
     (board.parent / "pid").write_text(str(os.getpid()))
-    while not child.stop_asked(board):
+    while not child.stop_requested(board):
         time.sleep(0.01)
     raise work.TrainingStopped
 
@@ -162,8 +166,8 @@ def test_a_process_that_is_asked_to_stop_ends_the_study_in_a_line(planned, fresh
 
     thread = threading.Thread(target=terminate)
     thread.start()
-    with pytest.raises(RunError, match="asked to stop"):
-        pool.run(waiting_task, planned.folder.path, planned.models[:1], planned.how, progress=lambda *_: None)
+    with pytest.raises(RunError, match="was stopped"):
+        pool.run(waiting_task, planned.folder.path, planned.models[:1], planned.execution, progress=lambda *_: None)
     thread.join()
 
 
@@ -180,7 +184,7 @@ def test_a_study_is_not_finished_with_other_processes(finished):
     with pytest.raises(InputError) as caught:
         local.check_processes(study, study.models, 2)
     assert caught.value.what == f"run folder {finished.path}"
-    assert caught.value.got == "a study begun with 1 processes a model, 2 now"
+    assert caught.value.got == "2 processes per model, in a study started with 1"
 
 
 def test_a_study_runs_where_parts_of_the_operating_system_are_missing(tmp_path):

@@ -68,10 +68,10 @@ def test_ray_gives_the_bytes_of_the_local_engine(local, tmp_path):
     recipe, expected = local
     out = tmp_path / "run"
     process = start(recipe, out, "--engine", "ray")
-    complaints = process.communicate()[1]
-    assert process.returncode == 0, complaints
+    stderr = process.communicate()[1]
+    assert process.returncode == 0, stderr
     assert contents(out) == expected
-    assert "train " in complaints
+    assert "train " in stderr
     assert RunFolder(out).read_json("manifest.json")["command"].endswith("--engine ray")
 
 
@@ -87,8 +87,8 @@ def test_a_killed_ray_worker_costs_a_retry(local, tmp_path, task, marker):
     os.kill(first, signal.SIGKILL)
     # a killed process keeps its title until it is scheduled to die
     wait_for(process, lambda: task_of(process, f"ray::{task}") not in (0, first))
-    complaints = process.communicate()[1]
-    assert process.returncode == 0, complaints
+    stderr = process.communicate()[1]
+    assert process.returncode == 0, stderr
     assert contents(out) == expected
 
 
@@ -104,19 +104,19 @@ def test_killed_with_its_ray_and_run_again_locally(local, tmp_path):
         assert time.monotonic() < until
         time.sleep(0.1)
     again = start(recipe, out)
-    complaints = again.communicate()[1]
-    assert again.returncode == 0, complaints
+    stderr = again.communicate()[1]
+    assert again.returncode == 0, stderr
     assert {name: data for name, data in contents(out).items() if not name.endswith(".tmp")} == expected
 
 
 def test_wrong_addresses(local, tmp_path):
     recipe, _ = local
     process = start(recipe, tmp_path / "run", "--engine", "ray://127.0.0.1:1")
-    complaints = process.communicate()[1]
+    stderr = process.communicate()[1]
     assert process.returncode == 2
-    last = complaints.strip().splitlines()[-1]
-    assert last.startswith("clipmem: --engine ray://127.0.0.1:1: got no Ray there (")
+    last = stderr.strip().splitlines()[-1]
+    assert last.startswith("clipmem: --engine ray://127.0.0.1:1: got no Ray at that address (")
     assert last.endswith(
-        "expected the address of a running Ray. Check it, or use --engine ray to start one on this machine."
+        "expected the address of a running Ray. Check the address, or use --engine ray to start Ray on this machine."
     )
-    assert "Traceback" not in complaints
+    assert "Traceback" not in stderr

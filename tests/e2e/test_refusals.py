@@ -69,7 +69,7 @@ CASES = {
     "folder as scores": (["data", "ids", ".", "--out", "a.txt"], "no recipe.toml"),
     "other ending": ([*PAIR, "--target", ".", "--out", "s.csv"], "--out"),
     # recipes that are none
-    "empty": (["run", "empty.toml"], "a file without any key"),
+    "empty": (["run", "empty.toml"], "a file without keys"),
     "binary": (["run", "binary.toml"], "not UTF-8"),
     "deep": (["run", "deep.toml"], "nested too deeply"),
     "large": (["run", "large.toml"], "more than 1,048,576 bytes"),

@@ -23,7 +23,7 @@ def test_one_figure_is_made_resumed_and_its_runs_compared(tmp_path):
     command = ("reproduce", "--figure", "captions", "--out", out, *SIZES)
     done = clip(*command)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"2 of 2 runs to make, 8 models: about [\d.]+ (s|min)", " ".join(done.stderr.split()))
+    assert re.search(r"2 of 2 runs to train, 8 models: about [\d.]+ (s|min)", " ".join(done.stderr.split()))
     document = json.loads((out / "findings.json").read_text())
     assert [one["finding"] for one in document["findings"]] == ["captions"]
     assert len(document["rows"]) == 5
@@ -41,7 +41,7 @@ def test_one_figure_is_made_resumed_and_its_runs_compared(tmp_path):
     before, runs = (out / "findings.json").read_bytes(), files_of(out / "runs")
     again = clip(*command)
     assert again.returncode == 0, again.stderr
-    assert "all 2 runs are there" in " ".join(again.stderr.split())
+    assert "all 2 runs are finished" in " ".join(again.stderr.split())
     assert files_of(out / "runs") == runs
     assert (out / "findings.json").read_bytes() == before
 

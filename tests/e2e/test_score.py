@@ -195,14 +195,14 @@ def test_data_or_a_bank_of_broken_images_alone_is_an_error(world, tmp_path):
     with pytest.raises(InputError) as error:
         clipmem.score(*models, str(world / "bank.parquet"), broken, out=tmp_path / "scores.parquet")
     assert re.fullmatch(
-        rf"bank {broken}: got 3 pairs, none of which can be used \(.*\), expected at least one\. "
-        r"Check its images, or take another bank\.",
+        rf"bank {broken}: got 3 pairs, none of them usable \(.*\), expected at least one\. "
+        r"Check its images, or use another bank\.",
         str(error.value),
     )
     with pytest.raises(InputError) as error:
         clipmem.score(*models, broken, str(world / "bank.parquet"))
     assert re.fullmatch(
-        rf"--data {broken}: got 3 pairs, none of which can be used \(.*\), expected at least one\. "
+        rf"--data {broken}: got 3 pairs, none of them usable \(.*\), expected at least one\. "
         r"Check its images\.",
         str(error.value),
     )
@@ -294,11 +294,11 @@ def test_what_the_terminal_says(world, tmp_path, capsys, monkeypatch):
         ),
         (
             ["--data", "{w}/one.parquet"],
-            "--bank-size: got 200 of 1 pair in the data, expected --bank with held-out pairs. ",
+            "--bank-size: got 200 of 1 pair in the data, expected at least 3 pairs, or --bank. ",
         ),
         (
             ["--data", "{w}/pairs.parquet", "--bank", "{w}/uids.txt"],
-            "--bank {w}/uids.txt: got uid 'abc' (1 of 1), which no pair of the data has, expected ",
+            "--bank {w}/uids.txt: got unknown uid 'abc' (1 of 1), expected ",
         ),
         (
             ["--data", "{w}/pairs.parquet", "--reference", "{w}/other"],
@@ -383,4 +383,4 @@ def test_embed_goes_on_part_by_part_and_refuses_other_things(world, tmp_path, ca
     assert shown.startswith(f"clipmem: {out} was made with other settings: got views = 0 there, 2 now,")
     assert shown.count("\n") == 1
     assert main_ends([*words[:-1], world]) == 2
-    assert "a folder that holds other files and no clipmem.json" in capsys.readouterr().err
+    assert "a folder with other files and no clipmem.json" in capsys.readouterr().err

@@ -51,7 +51,7 @@ def test_a_text_tower_that_was_not_trained_is_left_out_with_its_reason(runs):
         assert set(pl.read_parquet(folder / "localize" / "units.parquet")["tower"]) == {"image"}
         assert set(pl.read_parquet(folder / "localize" / "layers.parquet")["tower"]) == {"image"}
         assert not list((folder / "localize").glob("towers.*"))
-        reason = f"objective '{name}' trains no text tower: f and g hold the same initial one"
+        reason = f"objective '{name}' trains no text tower: f and g have the same initial one"
         settings = json.loads((folder / "localize" / "settings.json").read_text())
         assert (settings["towers"], settings["untrained_text"]) == (["image"], reason)
         text = clip("localize", folder).stdout
@@ -142,7 +142,7 @@ def test_runs_that_do_not_compare_are_refused(copied):
     (other / "recipe.toml").write_bytes(kept["recipe.toml"])
     record = other / "models" / "f" / "seed-0" / "record.json"
     edit(record, presentations=80)
-    refused(copied, "other presentations of pairs a model", "80")
+    refused(copied, "other presentations of pairs per model", "80")
     edit(record, presentations=160)
     localize_run(other, pairs=6)
     refused(copied, "other pairs of UnitMem", r"\w{16}")

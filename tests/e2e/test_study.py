@@ -157,7 +157,7 @@ def test_more_pairs_than_there_are(tmp_path):
         clipmem.run(tiny_recipe("split.shared=4000"), tmp_path / "run")
     assert error.value.what == "[split]"
     assert error.value.got == (
-        "4,060 pairs asked for (shared 4,000 + candidate 20 + independent 20 + external 20), 1,914 in the data"
+        "4,060 pairs (shared 4,000 + candidate 20 + independent 20 + external 20), 1,914 in the data"
     )
     assert "clipmem init FILE --data PATH" in error.value.hint
     assert not (tmp_path / "run").exists()
@@ -184,7 +184,7 @@ def test_execution_is_resolved_and_kept():
     assert (how.device, how.precision) == ("cpu", "fp32")
     assert how.workers * how.threads <= max(cores(), how.workers)
     assert execution.from_manifest({**how.as_dict(), "other": 1}) == how
-    with pytest.raises(InputError, match="device 'tpu': got no such device here"):
+    with pytest.raises(InputError, match="device 'tpu': got an unavailable device"):
         execution.resolve(tiny_recipe(), models=4, device="tpu")
 
 

@@ -82,17 +82,17 @@ def test_ctrl_c_at_a_terminal_keeps_the_state_and_the_run_goes_on(undisturbed, t
     process = start(recipe, out, every=0)
     wait_for_a_checkpoint(process, out)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
-    complaints = process.communicate(timeout=120)[1]
+    stderr = process.communicate(timeout=120)[1]
     assert process.returncode == 130
-    assert complaints.strip().splitlines()[-1] == (
+    assert stderr.strip().splitlines()[-1] == (
         "clipmem: stopped. Run the same command again: it resumes where it stopped."
     )
-    assert "Traceback" not in complaints
+    assert "Traceback" not in stderr
     assert list(out.glob(CHECKPOINT))
     alive = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(out) not in alive
-    complaints = ends_well(start(recipe, out))
-    assert "% compute" in complaints
+    stderr = ends_well(start(recipe, out))
+    assert "% compute" in stderr
     assert contents(out) == expected
 
 
@@ -110,10 +110,10 @@ def test_ctrl_c_in_every_stage_in_turn(undisturbed, tmp_path):
             told = process.stderr.readline()
             assert told, f"{before} never ended"
         os.killpg(process.pid, signal.SIGINT)
-        complaints = process.communicate(timeout=120)[1]
-        assert process.returncode == 130, complaints
-        assert complaints.count("\n") == 1
-        assert complaints.startswith("clipmem: stopped. ")
+        stderr = process.communicate(timeout=120)[1]
+        assert process.returncode == 130, stderr
+        assert stderr.count("\n") == 1
+        assert stderr.startswith("clipmem: stopped. ")
         assert sum(RunFolder(out).is_done(stage) for stage in STAGES) == (STAGES.index(before) + 1 if before else 0)
         assert not list(out.rglob("*.tmp"))
     ends_well(start(recipe, out))
@@ -129,9 +129,9 @@ def test_an_interrupt_ends_the_workers_and_says_how_to_go_on(undisturbed, tmp_pa
         time.sleep(0.005)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    complaints = process.communicate(timeout=60)[1]
+    stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert "stopped. Run the same command again: it resumes where it stopped." in complaints
-    assert "Traceback" not in complaints
+    assert "stopped. Run the same command again: it resumes where it stopped." in stderr
+    assert "Traceback" not in stderr
     alive = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(out) not in alive

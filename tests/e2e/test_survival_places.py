@@ -44,10 +44,10 @@ def test_two_processes_on_one_folder(recipe, tmp_path):
         first.send_signal(signal.SIGCONT)
     assert second.returncode == 1
     assert second.stderr.splitlines()[-1] == (
-        f"clipmem: another clipmem process works on {out}. Wait for it to end, or choose another --out DIR."
+        f"clipmem: another clipmem process uses {out}. Wait for it to end, or choose another --out DIR."
     )
-    complaints = first.communicate()[1]
-    assert first.returncode == 0, complaints
+    stderr = first.communicate()[1]
+    assert first.returncode == 0, stderr
     assert clip("run", recipe, "--out", out).stderr.count("done before") == 7
 
 
@@ -109,7 +109,7 @@ def test_a_shard_that_is_gone_when_a_study_goes_on(tmp_path):
     with pytest.raises(InputError) as caught:
         clipmem.run(recipe, out)
     # half of the pairs are not enough
-    assert "pairs asked for" in str(caught.value)
+    assert "pairs (shared" in str(caught.value)
     assert "65 in the data" in str(caught.value)
     gone.write_bytes(kept[: len(kept) // 2])
     with pytest.raises(InputError) as caught:

@@ -72,7 +72,7 @@ def compute(folder: Path, told: Callable[[str], object] = lambda _: None) -> dic
     found: dict[str, Digest] = {}
     parent = folder / "four-way"
     children = {name: tuple(one.replace("{}", str(parent)) for one in settings) for name, settings in CHILDREN.items()}
-    with pool.kept():
+    with pool.reused():
         for name, settings in (STUDIES | children).items():
             told(name)
             run = clipmem.run(tiny_recipe(*_ALWAYS, *settings), folder / name)

@@ -75,7 +75,7 @@ def tar_cases(rng: random.Random) -> Iterator[Case]:
         "absolute names": (_pairs(name="/etc/{:d}"), PAIRS),
         "a second image under one key": ([*good[:2], ("0000.jpg", encoded_image(99)), *good[2:]], PAIRS + 1),
         "an image without text": (good[:-1], PAIRS),
-        "a text without image": ([*good, ("lonely.txt", b"words")], PAIRS + 1),
+        "a text without image": ([*good, ("unmatched.txt", b"words")], PAIRS + 1),
         "an empty image": ([*good, ("e.png", b""), ("e.txt", b"thing")], PAIRS + 1),
         "an empty text": ([*good, ("e.png", encoded_image(50)), ("e.txt", b"")], PAIRS + 1),
         "a text that is not UTF-8": ([*good, ("e.png", encoded_image(50)), ("e.txt", b"\xff\xfe\xfa")], PAIRS + 1),

@@ -19,7 +19,7 @@ def json_cases(rng: random.Random) -> Iterator[Case]:
     """JSON lines, COCO's and Karpathy's documents, and what is almost one."""
     lines = [json.dumps({"image": f"{k}.png", "caption": f"thing {k}"}) for k in range(IMAGES)]
     damaged: dict[str, str] = {
-        "a line that is not JSON": "{broken",
+        "line that is not JSON": "{broken",
         "a line that is a list": "[1, 2]",
         "a line that is a number": "3",
         "a caption that is a number": '{"image": "3.png", "caption": 7}',

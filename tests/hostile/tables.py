@@ -71,9 +71,9 @@ def csv_cases(rng: random.Random) -> Iterator[Case]:
         records = IMAGES + ("twice" in name)
         yield Case(name, inspect("pairs.csv"), with_images("pairs.csv", data), ACCEPTED, records)
     damaged: dict[str, list[str]] = {
-        "a quote that is not closed, first row": [good[0], '0.png,"thing', *good[2:]],
-        "a quote that is not closed, fifth row": [*good[:5], '4.png,"thing', *good[6:]],
-        "a quote that is not closed, last row": [*good[:-1], '7.png,"thing'],
+        "unclosed quote, first row": [good[0], '0.png,"thing', *good[2:]],
+        "unclosed quote, fifth row": [*good[:5], '4.png,"thing', *good[6:]],
+        "unclosed quote, last row": [*good[:-1], '7.png,"thing'],
         "a quote in the middle of a cell": [good[0], '0.png,a 5" screen', *good[2:]],
         "a row with one cell": [*good[:4], "3.png", *good[5:]],
         "a row with five cells, caption first": [

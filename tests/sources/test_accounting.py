@@ -237,13 +237,13 @@ def test_names_with_further_dots_are_pairs_unless_they_stand_beside_one(tmp_path
     found, problems, ledger = opened(shard(tmp_path / "a.tar", members))
     assert found == {"photo.v1": ["two"], "photo.v2": ["one"], "000": ["three"], "two": ["four"]}
     assert problems == [
-        ("000.seg.png", "image or text beside the pair of its key"),
-        ("two.png", "second image or text of that kind under its key"),
+        ("000.seg.png", "image or text with the key of another pair"),
+        ("two.png", "second image or text of the same kind and key"),
     ]
     assert counts(ledger) == (6, 4, 0, 2)
-    assert ledger.facts()["ignored"] == {".cls": 1, ".npy": 1, "without a usual ending": 2}
+    assert ledger.facts()["ignored"] == {".cls": 1, ".npy": 1, "other extensions": 2}
     assert ignored_sentence(ledger.facts()["ignored"]).startswith(
-        "4 other files or members ignored: without a usual ending 2, .cls 1"
+        "4 other files or members ignored: other extensions 2, .cls 1"
     )
     # images first, then texts: the same pairs
     apart = sorted(members, key=lambda one: one[0].endswith(".txt"))
@@ -283,7 +283,7 @@ def test_members_of_one_key_in_two_places_and_twice(tmp_path):
     ]
     found, problems, ledger = opened(shard(tmp_path / "a.tar", [*members, ("b.png", IMAGES[2])]))
     assert found == {"a": ["one"], "b": ["two"]}
-    second = "second image or text of that kind under its key"
+    second = "second image or text of the same kind and key"
     assert problems == [("a.txt", second), ("b.png", second)]
     assert counts(ledger) == (4, 2, 0, 2)
 
@@ -315,7 +315,7 @@ def test_a_first_line_that_is_no_row_of_tabs_is_listed(folder):
     path.write_text("nonsense\n0.jpg#0\tone\n1.jpg#0\ttwo\n")
     found, problems, ledger = opened(path, source="flickr")
     assert found == {"0.jpg": ["one"], "1.jpg": ["two"]}
-    assert problems == [("line 1", "a line without an image and a caption")]
+    assert problems == [("line 1", "line without an image and a caption")]
     assert counts(ledger) == (3, 2, 0, 1)
 
 
@@ -337,7 +337,7 @@ def test_a_quote_that_is_not_closed_costs_its_row(folder, header, broken):
     assert {key: found[key] for key in ("2.jpg", "3.jpg")} == {"2.jpg": ["over\n two lines"], "3.jpg": ["plain"]}
     assert found["1.jpg"][0] == "two, quoted"
     assert "0.jpg" not in found
-    assert problems == [(f"line {3 if header else 2}", "a quote that is not closed")]
+    assert problems == [(f"line {3 if header else 2}", "unclosed quote")]
     assert counts(ledger)[0] == 4 + broken.count("\n")
 
 
@@ -346,7 +346,7 @@ def test_a_quote_in_a_file_of_any_length_is_given_up(folder):
     path.write_text("image,caption\n" + '0.jpg,"open\n' + "not a row\n" * 1200 + "1.jpg,good\n")
     found, problems, ledger = opened(path)
     assert found == {"1.jpg": ["good"]}
-    assert problems[0] == ("line 2", "a quote that is not closed")
+    assert problems[0] == ("line 2", "unclosed quote")
     assert counts(ledger) == (1202, 1, 0, 1201)
 
 
@@ -355,7 +355,7 @@ def test_values_that_a_merged_row_would_lose_are_listed(folder):
     path.write_text("image,caption,kind\n0.jpg,a,cat\n0.jpg,b,dog\n0.jpg,c,\n")
     found, problems, ledger = opened(path, label_column="kind")
     assert found == {"0.jpg": ["a", "b", "c"]}
-    assert problems == [("line 3", "group, label or objects other than in the first record of its image")]
+    assert problems == [("line 3", "group, label or objects differ from those of the first record of the image")]
     assert counts(ledger) == (3, 1, 2, 0)
     assert records_sentence(ledger.facts()) == (
         "3 records read: 1 pair, 2 merged into the pair of their image, 0 left out; 3 images that no record names"
@@ -377,7 +377,7 @@ def test_images_of_coco_with_one_id(folder):
     (folder / "a.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     found, problems, ledger = opened(folder / "a.json")
     assert found == {"0.jpg": ["a"], "2.jpg": ["b"]}
-    assert problems == [("image 1.jpg", "id of an earlier image")]
+    assert problems == [("image 1.jpg", "duplicate image id")]
     assert (counts(ledger), ledger.unnamed) == ((3, 2, 0, 1), 2)
 
 
@@ -436,7 +436,7 @@ def test_images_of_a_class_folder_that_stand_twice_or_in_no_class(tmp_path):
     assert problems == [
         ("cat/again.png", "same image and captions as an earlier record"),
         ("cat/page.png", "not an image of a known format"),
-        ("loose.png", "image in no class folder"),
+        ("loose.png", "image outside of class folders"),
     ]
     assert (counts(ledger), ledger.ignored) == ((4, 2, 0, 2), {".pdf": 1})
 

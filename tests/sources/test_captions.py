@@ -112,4 +112,4 @@ def test_a_nested_bomb_of_json_is_listed(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"image": "0.png", "caption": "good"}) + "\n" + bomb)
     source = open_source(DataSection(path=str(tmp_path / "a.jsonl")))
     assert source.pairs()["captions"].to_list() == [["good"]]
-    assert source.problems == [("a.jsonl", "line 2", "a line that is not JSON")]
+    assert source.problems == [("a.jsonl", "line 2", "line that is not JSON")]

@@ -15,11 +15,11 @@ from tests.sources import formats
 from tests.sources.formats import coco, csv_file, some_pairs, write_csv
 
 FORMATS = (
-    "expected an image folder, CSV, JSON lines, COCO or Karpathy JSON, Flickr's text, tars, Parquet, or a folder that "
-    "datasets has saved. "
+    "expected an image folder, CSV, JSON lines, COCO or Karpathy JSON, Flickr's text, tars, Parquet, or a folder "
+    "saved by datasets. "
 )
-COLUMNS = "expected a column of images (such as image or filepath) and one of captions (such as caption or title). "
-SET = "Set data.image_column and data.caption_column, or data.source; docs/data.md shows every format."
+COLUMNS = "expected an image column (such as image or filepath) and a caption column (such as caption or title). "
+SET = "Set data.image_column and data.caption_column, or data.source; see docs/data.md for all formats."
 
 
 def message(path, **settings):
@@ -33,7 +33,7 @@ def message(path, **settings):
     [
         ("a.txt", b"", f"an empty file, {FORMATS}{SET}"),
         ("a.png", encoded_image(0), f"one image, {FORMATS}{SET}"),
-        ("a.tar.gz", gzip.compress(b"x" * 600, mtime=0), f"a file compressed with gzip, {FORMATS}{SET}"),
+        ("a.tar.gz", gzip.compress(b"x" * 600, mtime=0), f"a gzip file, {FORMATS}{SET}"),
         (
             "a.json",
             b'{"images": [], "annotations": []}',
@@ -55,7 +55,7 @@ def test_paths_where_nothing_is(tmp_path):
     path = tmp_path / "none"
     assert message(path) == (
         f"[data] path: got {str(path)!r}, no such file or folder, {FORMATS}"
-        "Check the path; a data set of Hugging Face's hub is written hf-hub:OWNER/NAME."
+        "Check the path; for a data set of the Hugging Face hub, use hf-hub:OWNER/NAME."
     )
     path.mkdir()
     assert message(path) == f"[data] path: got {str(path)!r}, an empty folder, {FORMATS}{SET}"
@@ -66,8 +66,8 @@ def test_images_without_captions(tmp_path):
         (tmp_path / f"{k}.png").write_bytes(encoded_image(k))
     (tmp_path / "notes.pdf").write_bytes(b"x")
     assert message(tmp_path) == (
-        f"[data] path: got {str(tmp_path)!r}, a folder with 3 .png, 1 .pdf, expected captions with them: metadata.csv "
-        f"(file_name, caption), or a .txt or .json beside each. {SET}"
+        f"[data] path: got {str(tmp_path)!r}, a folder with 3 .png, 1 .pdf, expected captions: metadata.csv "
+        f"(file_name, caption), or a .txt or .json file next to each image. {SET}"
     )
 
 
@@ -86,13 +86,13 @@ def test_parquet_of_other_columns(tmp_path):
 def test_a_folder_with_one_table_of_captions_is_that_table(tmp_path):
     path = coco(tmp_path, some_pairs())
     found = detect(str(tmp_path))
-    assert found == ("coco", str(path), "JSON with images, and annotations that are captions")
+    assert found == ("coco", str(path), "JSON with images and caption annotations")
     assert open_source(DataSection(path=str(tmp_path))).pairs().height == 6
     other = path.with_name("captions_val2017.json")
     other.write_bytes(path.read_bytes())
     assert message(tmp_path) == (
-        f"[data] path: got {str(tmp_path)!r}, a folder with 2 data sets: {path}, {other}, expected one of them. "
-        "Set data.path to the file that you mean."
+        f"[data] path: got {str(tmp_path)!r}, a folder with 2 data sets: {path}, {other}, expected one data set. "
+        "Set data.path to one of these files."
     )
 
 
@@ -108,7 +108,7 @@ def test_nothing_is_the_shipped_emoji():
     with pytest.raises(InputError) as error:
         open_source(DataSection(source="emoji", path="a.csv"))
     assert str(error.value) == (
-        "[data] path: got 'a.csv' with source 'emoji', which ships in the package, expected no path. "
+        "[data] path: got 'a.csv' with source 'emoji', which is shipped with clipmem, expected no path. "
         "Set data.source to 'auto'."
     )
 
@@ -120,7 +120,7 @@ def test_data_without_a_usable_pair(tmp_path):
     assert str(error.value) == (
         f"[data] path: got {str(path)!r} without a usable pair (2 x no such image file, the first 'none.jpg'), "
         "expected at least one image with a caption. Check data.path, data.image_root and the columns; docs/data.md "
-        "has an example of every format."
+        "has examples of all formats."
     )
 
 
@@ -135,7 +135,7 @@ def test_the_folder_of_images_can_be_named(tmp_path):
     assert source.pairs().height == len(source.read(source.pairs()["image"].to_list())) == 6
     with pytest.raises(InputError) as error:
         open_source(DataSection(path=str(table), image_root="nowhere")).pairs()
-    assert (error.value.what, error.value.got) == ("[data] image_root", "'nowhere', where there is no folder")
+    assert (error.value.what, error.value.got) == ("[data] image_root", "'nowhere', which is not a folder")
 
 
 def test_large_json_is_told_by_its_ends(tmp_path, monkeypatch):

@@ -184,7 +184,7 @@ def test_a_broken_page_costs_the_rows_behind_it(tmp_path):
     bad.write_bytes(raw)
     source = open_source(DataSection(path=str(tmp_path)))
     assert source.pairs().height >= 5
-    assert source.problems == [("1.parquet", "20", "not readable from here on")]
+    assert source.problems == [("1.parquet", "20", "unreadable from this row on")]
 
 
 def test_splits_by_the_names_of_files(tmp_path):

@@ -67,7 +67,7 @@ def test_a_saved_data_set(dataset, tmp_path):
 def test_saved_splits(datasets, dataset, tmp_path):
     parts = {"train": dataset.select(range(4)), "test": dataset.select([4, 5])}
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "all")
-    assert detect(str(tmp_path / "all")).reason == "a folder with dataset_dict.json, as datasets saves it"
+    assert detect(str(tmp_path / "all")).reason == "a folder with dataset_dict.json, saved by datasets"
     assert uids(tmp_path / "all") == UIDS
     assert len(uids(tmp_path / "all", split="test")) == 2
     with pytest.raises(InputError) as error:
@@ -89,9 +89,7 @@ def test_descriptions_that_lead_elsewhere_are_refused(dataset, tmp_path):
             uids(tmp_path / "one")
         assert (error.value.what, error.value.got) == (f"{tmp_path / 'one'}", text)
     state.write_text("{")
-    with pytest.raises(
-        InputError, match="got no state.json that can be read, expected a folder that datasets has saved"
-    ):
+    with pytest.raises(InputError, match="got no readable state.json, expected a folder saved by datasets"):
         uids(tmp_path / "one")
     (tmp_path / "one" / "data-00000-of-00001.arrow").write_bytes(b"\xff\xff\xff\xffnot arrow")
     with pytest.raises(InputError, match=r"not readable as Arrow \("):
@@ -127,7 +125,7 @@ def test_a_prepared_data_set_of_the_hub(datasets, dataset, home, tmp_path):
         uids("hf-hub:somebody/pairs:other")
     assert str(error.value) == (
         "[data] path: got hf-hub:somebody/pairs:other, expected one of the configurations ['default']. "
-        "Write hf-hub:somebody/pairs:default, for example."
+        "Use hf-hub:somebody/pairs:default, for example."
     )
 
 
@@ -142,13 +140,13 @@ def test_what_is_not_on_this_machine_is_named(home, monkeypatch):
     with pytest.raises(InputError) as error:
         uids("hf-hub:somebody/none")
     assert str(error.value) == (
-        f"data set 'somebody/none': got nothing of it in {home}/datasets or {home}/hub, expected a data set that is on "
-        "this machine. Set data.download = true (needs `pip install 'clipmem[hf]'` and the internet), or copy it there."
+        f"data set 'somebody/none': got no files in {home}/datasets or {home}/hub, expected a data set on this "
+        "machine. Set data.download = true (needs `pip install 'clipmem[hf]'` and the internet), or copy it there."
     )
     with pytest.raises(InputError) as error:
         uids("hf-hub:a b/../c")
     assert str(error.value) == (
-        "[data] path: got 'hf-hub:a b/../c', expected hf-hub:OWNER/NAME. Correct the data set's name."
+        "[data] path: got 'hf-hub:a b/../c', expected hf-hub:OWNER/NAME. Fix the data set's name."
     )
 
 
@@ -166,10 +164,8 @@ except InputError as error:
 def test_a_download_that_fails_is_one_line(datasets, home):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", FETCH], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.startswith("data set 'somebody/none': got no download (ConnectionError: ")
-    assert done.stdout.endswith(
-        ", expected a data set of the hub that this machine may fetch. Check the name and the connection.\n"
-    )
+    assert done.stdout.startswith("data set 'somebody/none': got a failed download (ConnectionError: ")
+    assert done.stdout.endswith(", expected an accessible data set of the hub. Check the name and the connection.\n")
 
 
 def test_a_download_without_the_extra_names_it(home, monkeypatch):

@@ -136,8 +136,8 @@ def test_json_lines(folder):
             ("pairs.json", "line 1, caption 4", "empty caption"),
             ("pairs.json", "line 1, caption 5", "caption is not text"),
             ("pairs.json", "line 1, caption 6", "caption is NaN"),
-            ("pairs.json", "line 2", "a line that is not JSON"),
-            ("pairs.json", "line 3", "a line that is not JSON"),
+            ("pairs.json", "line 2", "line that is not JSON"),
+            ("pairs.json", "line 3", "line that is not JSON"),
             ("pairs.json", "line 5", "no image path"),
             ("pairs.json", "line 6", "caption is not valid Unicode"),
             ("pairs.json", "3.jpg", "no caption"),
@@ -185,9 +185,9 @@ def test_flickr_lines_that_are_broken_are_listed(folder):
     found, problems = opened(path)
     assert found == {"0.jpg": ["one", "more"], "1.jpg": ["two"]}
     assert problems == [
-        ("Flickr8k.token.txt", "line 2", "a line without an image and a caption"),
+        ("Flickr8k.token.txt", "line 2", "line without an image and a caption"),
         ("Flickr8k.token.txt", "line 3", "empty caption"),
-        ("Flickr8k.token.txt", "line 4", "a line without an image and a caption"),
+        ("Flickr8k.token.txt", "line 4", "line without an image and a caption"),
     ]
 
 
@@ -208,7 +208,7 @@ def test_coco_images_without_captions_and_captions_without_images(folder):
     assert found == {"1.jpg": ["a"], "0.jpg": ["c"]}
     assert problems == sorted(
         [
-            ("captions.json", "annotation 11", "annotation of an image that is not in the list"),
+            ("captions.json", "annotation 11", "annotation of an unlisted image"),
             ("captions.json", "annotation 13", "caption is not text"),
             ("captions.json", "annotation 14", "no image path"),
             ("captions.json", "2.jpg", "no caption"),
@@ -217,9 +217,9 @@ def test_coco_images_without_captions_and_captions_without_images(folder):
     path.write_text('{"images": [1], "annotations": []}')
     with pytest.raises(InputError) as error:
         opened(path, source="coco")
-    assert (error.value.what, error.value.got) == (f"{path}", "JSON of another form")
+    assert (error.value.what, error.value.got) == (f"{path}", "JSON with another structure")
     path.write_text('{"images": [1], ')
-    with pytest.raises(InputError, match=r"got a file that is not JSON. Check that it was copied whole"):
+    with pytest.raises(InputError, match=r"got a file that is not JSON. Check that the file is complete"):
         opened(path, source="coco")
 
 
@@ -265,7 +265,7 @@ def test_imagefolder_lists_what_has_no_partner(tmp_path):
     assert found == {"a/1.png": ["one", "two"], "b/1.png": ["three"]}
     assert problems == [
         ("a/2.png", "a/2.png", "no caption"),
-        ("b/5.txt", "b/5.txt", "no image of that name beside it"),
+        ("b/5.txt", "b/5.txt", "no image with the same name"),
     ]
     assert list(opened(tmp_path, split="a")[0]) == ["a/1.png"]
     with pytest.raises(InputError) as error:
@@ -275,7 +275,7 @@ def test_imagefolder_lists_what_has_no_partner(tmp_path):
     (tmp_path / "a" / "metadata.csv").write_text("file_name,text\n1.png,by the table\n")
     found, problems = opened(tmp_path)
     assert found == {"a/1.png": ["by the table"]}
-    assert problems == [(name, name, "image that the metadata does not name") for name in ("a/2.png", "b/1.png")]
+    assert problems == [(name, name, "image missing from the metadata") for name in ("a/2.png", "b/1.png")]
 
 
 def test_tables_that_are_not_readable(tmp_path):

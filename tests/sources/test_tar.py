@@ -178,7 +178,7 @@ def test_ranges_lists_and_folders_name_the_same_pairs(tmp_path):
         open_source(DataSection(path=str(tmp_path / "shards" / "s-{0001..0004}.tar")))
     assert str(error.value) == (
         f"[data] path: got no file {str(tmp_path / 'shards' / 's-0003.tar')!r} (2 of 4 shards are missing), "
-        "expected every shard that is named. Put it back, or correct the range."
+        "expected all named shards. Restore it, or fix the range."
     )
 
 
@@ -186,7 +186,7 @@ def test_expand():
     assert expand("a/{0..2}/{x,y}.tar") == [f"a/{k}/{name}.tar" for k in range(3) for name in "xy"]
     assert expand("{098..101}") == ["098", "099", "100", "101"]
     for text in ("{5..1}.tar", "{0..9999999}.tar"):
-        with pytest.raises(InputError, match="the smaller number first, and at most 1,000,000 shards"):
+        with pytest.raises(InputError, match="an increasing range of at most 1,000,000 shards"):
             expand(text)
     with pytest.raises(InputError, match="more than 1,000,000 shards"):
         expand("{0..9999}{0..9999}.tar")
@@ -235,7 +235,7 @@ def test_what_is_missing_or_broken_is_listed_and_the_rest_used(tmp_path):
         ("0.tar", "007", "caption is not valid Unicode"),
         ("0.tar", "008", "same image and captions as an earlier record"),
         ("1.tar", "021", "no caption"),
-        ("1.tar", "member '021.txt' is cut off", "a tar that is broken or cut off"),
+        ("1.tar", "member '021.txt' is truncated", "broken or truncated tar"),
     ]
 
 
@@ -255,7 +255,7 @@ def test_img2dataset_tables_and_statistics(tmp_path):
     assert sorted(source.problems) == [
         ("00000.parquet", "002", "img2dataset: failed_to_resize"),
         ("00000.parquet", "004", "img2dataset: failed_to_download"),
-        ("00000.tar", "3 of 5", "fewer images than its statistics say"),
+        ("00000.tar", "3 of 5", "fewer images than in its _stats.json"),
     ]
 
 
@@ -289,10 +289,8 @@ def test_compressed_and_other_files_are_refused(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"\x1f\x8b" + b"x" * 600)
     (tmp_path / "b.tar").write_bytes(b"hello" * 200)
     messages = {
-        "a.tar": "got a compressed tar, expected a plain tar, which is read at any place. "
-        "Unpack it once (for example with gunzip).",
-        "b.tar": "got a file that is not a tar, expected a plain tar, which is read at any place. "
-        "Leave it out of data.path.",
+        "a.tar": "got a compressed tar, expected an uncompressed tar. Decompress it, for example with gunzip.",
+        "b.tar": "got a file that is not a tar, expected an uncompressed tar. Remove it from data.path.",
     }
     for name, text in messages.items():
         with pytest.raises(InputError) as error:
@@ -305,8 +303,8 @@ def test_a_tar_that_has_changed_since_is_named(tmp_path):
     source = open_source(DataSection(path=str(path)))
     references = source.pairs()["image"].to_list()
     path.write_bytes(path.read_bytes()[:600])
-    with pytest.raises(InputError, match="got a tar that is shorter than it was"):
+    with pytest.raises(InputError, match="got a shorter tar than before"):
         source.read(references)
     path.unlink()
-    with pytest.raises(InputError, match="got No such file or directory, expected the data that were there when the"):
+    with pytest.raises(InputError, match="got No such file or directory, expected unchanged data"):
         source.read(references)

@@ -89,9 +89,9 @@ def test_what_is_missing_is_named():
     with pytest.raises(InputError) as error:
         parts_of(embeddings(counts=[1, 2, 1, *COUNTS[3:]]), EXTERNAL, "sslmem-text")
     assert str(error.value) == (
-        "[train] captions: got 2 pairs with one caption and no edit of it, expected 2 or more captions, or caption "
-        "edits, for score.alignment = 'sslmem-text'. Set train.captions or embed.caption_edits, for example to 5; a "
-        "caption of one letter has no edit."
+        "[train] captions: got 2 pairs with one caption and no edits, expected 2 or more captions, or caption "
+        "edits, for score.alignment = 'sslmem-text'. Set train.captions or embed.caption_edits, for example to 5 "
+        "(one-letter captions have no edits)."
     )
     with pytest.raises(InputError) as error:
         parts_of(embeddings(), EXTERNAL, "confidence", labels=LABELS)
@@ -121,7 +121,7 @@ def test_views_are_checked_before_any_training():
     check_views(tiny_recipe("score.alignment=sslmem-image", "embed.views=2"), captions, uids)
     edited = tiny_recipe("score.alignment=sslmem-text", "embed.caption_edits=2")
     check_views(edited, captions[:2], uids[:2])
-    with pytest.raises(InputError, match=r"got 1 pairs with one caption and no edit of it"):
+    with pytest.raises(InputError, match=r"got 1 pairs with one caption and no edits"):
         check_views(edited, captions, uids)
 
 

@@ -123,21 +123,21 @@ def test_differences_name_both_sides():
         ("[train]\nepochs = '40'", [], "recipe: [train] epochs: got '40', expected a whole number. "
          "`clipmem init` prints every key with its meaning."),
         ("[split]\ncandidate = 3", [], "recipe: [split] candidate = 3 and independent = 200 differ; "
-         "f and g must train on equally many pairs: make them equal."),
-        ("[train]\nobjective = 'simclr'", [], "recipe: objective = 'simclr' trains no text tower, and alignment = "
+         "f and g must train on the same number of pairs: make them equal."),
+        ("[train]\nobjective = 'simclr'", [], "recipe: objective = 'simclr' trains no text tower, but alignment = "
          "'clip' needs one; set score.alignment = 'sslmem-image' and embed.views = 6."),
-        ("[score]\nalignment = 'confidence'", [], "recipe: alignment = 'confidence' needs a class head, and "
+        ("[score]\nalignment = 'confidence'", [], "recipe: alignment = 'confidence' needs a class head, but "
          "objective = 'clip' trains none; set train.objective = 'supervised'."),
-        ("[split]\nplanted = 1", [], "recipe: [split] planted = 1 of 200 candidates; captions are exchanged among "
-         "the planted pairs: use 0, or 2 up to the number of candidates."),
-        ("[train]\nseeds = [1, 1]", [], "recipe: [train] seeds = [1, 1] has a seed twice; every seed is one pair of "
-         "models: name each once."),
+        ("[split]\nplanted = 1", [], "recipe: [split] planted = 1 of 200 candidates; planted pairs swap captions: "
+         "use 0, or 2 up to the number of candidates."),
+        ("[train]\nseeds = [1, 1]", [], "recipe: [train] seeds = [1, 1] has duplicates; name each "
+         "seed once."),
         ("[train]\ncrop_scale = [1.0, 0.5]", [], "recipe: [train] crop_scale = [1.0, 0.5] is not a range; "
          "use [low, high] with 0 < low <= high."),
         ("[localize]\ncrop = 'own'\ncrop_scale = [0.9, 0.5]", [], "recipe: [localize] crop_scale = [0.9, 0.5] is not "
          "a range; use [low, high] with 0 < low <= high."),
-        ("[localize]\nflip = 0.5", [], "recipe: [localize] flip is set and crop = 'train' does not use it; "
-         "set crop = 'own', or leave it out."),
+        ("[localize]\nflip = 0.5", [], "recipe: [localize] flip is set but crop = 'train' does not use it; "
+         "set crop = 'own', or omit it."),
         ("", ["lr"], "--set 'lr': got no =, expected section.key=value. For example: --set train.lr=1e-4."),
         ("train = 3", ["train.lr=1"], "--set 'train.lr=1': got 'train' is not a section, "
          "expected section.key=value. Use section.key=value."),

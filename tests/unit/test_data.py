@@ -177,7 +177,7 @@ def test_a_huge_image_is_refused_by_its_header():
 
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    with pytest.raises(InputError, match="900000000 pixels.* expected at most 100,000,000 pixels in all"):
+    with pytest.raises(InputError, match="900000000 pixels.* expected at most 100,000,000 pixels in total"):
         decode(data, 8)
 
 
@@ -185,7 +185,7 @@ def test_a_large_image_is_refused_with_its_size(monkeypatch):
     monkeypatch.setattr("clipmem.data.decoding.MAX_PIXELS", 100)
     with pytest.raises(InputError) as error:
         decode(encoded_image(0, size=16), 8)
-    assert (error.value.got, error.value.expected) == ("16 x 16 pixels", "at most 100 pixels in all")
+    assert (error.value.got, error.value.expected) == ("16 x 16 pixels", "at most 100 pixels in total")
 
 
 def test_cache_holds_what_decode_gives(tmp_path):

@@ -128,7 +128,7 @@ def test_samples_without_a_known_scale_are_refused_by_the_header(values, bits, s
         with pytest.raises(DecodeError) as error:
             look(data)
         assert error.value.reason == "samples without a known scale"
-        assert error.value.expected == "8 bits, or 16 without a sign, in a sample"
+        assert error.value.expected == "8 bits or unsigned 16 bits per sample"
 
 
 def test_the_same_tiff_of_sixteen_bits_is_read():
@@ -228,7 +228,7 @@ def test_the_cap_holds_in_every_format_before_a_pixel_is_decoded(form, monkeypat
     reader = Reader(monkeypatch)
     with pytest.raises(DecodeError) as error:
         decode(data, 8)
-    assert (error.value.got, error.value.expected) == ("20 x 10 pixels", "at most 199 pixels in all")
+    assert (error.value.got, error.value.expected) == ("20 x 10 pixels", "at most 199 pixels in total")
     assert reader.times == 0
     monkeypatch.setattr(decoding, "MAX_PIXELS", 200)
     decode(data, 8)

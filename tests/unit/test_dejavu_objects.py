@@ -57,8 +57,8 @@ def test_without_a_column_no_pair_has_an_object(tmp_path):
     missing = DataSection(source="parquet", path=path, object_column="caption")
     assert message(lambda: open_source(missing)) == f"{path}: got no column 'caption'. Did you mean 'captions'?"
     assert message(lambda: object_lists(pl.Series("things", [1, 2]))) == (
-        "column 'things': got Int64, expected lists of text, or text with commas between the objects. "
-        "Turn the objects into text."
+        "column 'things': got Int64, expected lists of strings, or comma-separated strings. "
+        "Convert the objects to strings."
     )
 
 
@@ -89,7 +89,7 @@ def test_a_file_of_objects_stands_in_place_of_the_sources(tmp_path):
         (
             {"uid": ["a" * 32, "c" * 32, None], "objects": [["x"], ["y"], ["z"]]},
             ", row 2",
-            f"uid '{'c' * 32}' (2 of 3 rows), which no pair has",
+            f"unknown uid '{'c' * 32}' (2 of 3 rows)",
         ),
         ({"uid": ["a" * 32] * 2, "objects": [["x"], ["y"]]}, "", f"uid '{'a' * 32}' in 2 rows"),
         ({"uid": ["a" * 32], "objects": [""]}, "", "no object in the 1 rows of PATH"),
@@ -107,7 +107,7 @@ def test_wrong_files_of_objects_are_named(tmp_path, columns, what, got):
 
 def test_files_that_are_no_parquet_are_named(tmp_path):
     path = tmp_path / "none.parquet"
-    for got in ("no such file", "a file that does not read ("):
+    for got in ("no such file", "an unreadable file ("):
         with pytest.raises(InputError) as error:
             with_objects(PAIRS, str(path))
         assert error.value.what == f"[dejavu] objects, {path}"
@@ -186,14 +186,13 @@ ROLE = np.array(["candidate", "external", "external"])
             ["protocol=subsample"],
             [("r", 0), ("r", 1)],
             [["x"]] * 3,
-            "not defined for protocol 'subsample': it compares one f, which saw all candidates, with one g, which saw "
-            "none",
+            "not defined for protocol 'subsample': it compares an f that saw all candidates with a g that saw none",
         ),
         (
             ["train.objective=simclr", "score.alignment=sslmem-image"],
             BOTH,
             [["x"]] * 3,
-            "objective 'simclr' trains no text tower, and captions are the queries",
+            "objective 'simclr' trains no text tower, which embeds the queries",
         ),
         (
             [],

@@ -33,7 +33,7 @@ def test_engines_are_known_by_name(monkeypatch):
     for name in ("local", "ray", "ray://head:10001"):
         engines.check_name(name)
     assert message(engines.check_name, "rya") == (
-        "--engine rya: got no engine of that name, expected local, ray or ray://HEAD:PORT. Did you mean 'ray'?"
+        "--engine rya: got an unknown engine, expected local, ray or ray://HEAD:PORT. Did you mean 'ray'?"
     )
     assert engines.is_first()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
@@ -41,8 +41,7 @@ def test_engines_are_known_by_name(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert not engines.is_first()
     assert message(engines.check_name, "ray") == (
-        "--engine ray under torchrun: got two ways to share the work, expected one of them. "
-        "Omit --engine, or start without torchrun."
+        "--engine ray under torchrun: got two engines, expected one of them. Omit --engine, or start without torchrun."
     )
 
 
@@ -51,7 +50,7 @@ def test_ray_that_is_not_installed(monkeypatch):
     with pytest.raises(InputError) as caught, ray.connect("ray"):
         pass
     assert str(caught.value) == (
-        "--engine ray: got Ray is not installed, expected the extra `ray`. Install it: pip install 'clipmem[ray]'."
+        "--engine ray: got no package ray, expected the extra `ray`. Install it: pip install 'clipmem[ray]'."
     )
 
 

@@ -80,11 +80,11 @@ def test_the_section_reads_back():
     [
         (
             'templates = ["a photo"]',
-            "recipe: [evaluate] templates has 'a photo', where no class name can stand; write {} in its place.",
+            "recipe: [evaluate] templates has 'a photo' without {}; write {} in place of the class name.",
         ),
         (
             "probe_c = [1.0, 0.1]",
-            "recipe: [evaluate] probe_c = [1.0, 0.1] does not rise; write each value once, smallest first.",
+            "recipe: [evaluate] probe_c = [1.0, 0.1] is not increasing; list each value once, smallest first.",
         ),
         (
             "probe_validation = 1.0",

@@ -45,17 +45,17 @@ def refused(call, *arguments, **named):
     [
         (
             ["protocol=given"],
-            "recipe: [given] target names no model; give the folder of the model that saw the candidates, as "
-            "target = ['FOLDER'], and of one that did not, as reference = ['FOLDER'].",
+            "recipe: [given] target is empty; set target = ['FOLDER'] to a model that trained on "
+            "the candidates, and reference = ['FOLDER'] to one that did not.",
         ),
         (
             ["protocol=given", "given.target=['a', 'b']", "given.reference=['c']"],
-            "recipe: [given] has 2 of target and 1 of reference; "
-            "each target is compared with the reference in its place: give equally many.",
+            "recipe: [given] has 2 targets and 1 references; each "
+            "target is compared with the reference at its position: give the same number of both.",
         ),
         (
             ["given.target=['a']"],
-            "recipe: [given] names models and protocol = 'four-way' trains its own; set protocol = 'given'.",
+            "recipe: [given] names models, but protocol = 'four-way' trains its own; set protocol = 'given'.",
         ),
         (
             [*MODELS, "split.external=1"],
@@ -103,7 +103,7 @@ def test_a_model_is_found_by_a_relative_path_and_known_by_content(saved, monkeyp
 EXPECTED = (
     "a folder of open_clip, NAME/TAG, NAME@CHECKPOINT, local-dir:FOLDER, hf-hub:OWNER/NAME, or transformers:FOLDER"
 )
-PATH = "Check the path: a relative one starts at the working directory."
+PATH = "Check the path: relative paths start at the working directory."
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ PATH = "Check the path: a relative one starts at the working directory."
         ("local-dir:", "no such folder", PATH),
         ("local-dir:no/where", "no such folder", PATH),
         ("transformers:weights.pt", "a file", PATH),
-        ("weights.pt", "a file", "Say which architecture it is of: NAME@weights.pt."),
+        ("weights.pt", "a file", "Add its architecture: NAME@weights.pt."),
         ("ViT-B-23/openai", "no such folder", "Did you mean 'ViT-B-32' or 'ViT-S-32'?"),
         (
             "RN101-quickgelu/opnai",
@@ -133,12 +133,12 @@ PATH = "Check the path: a relative one starts at the working directory."
             "no architecture 'clipmem-micr'",
             "Did you mean 'clipmem-micro' or 'clipmem-tiny'?",
         ),
-        ("clipmem-micro@none.pt", "no such file behind @", PATH),
-        ("clipmem-micro@", "no such file behind @", PATH),
-        ("clipmem-micro@run", "a folder behind @", f"{PATH} Name one of its files: epoch_1.pt, epoch_2.pt."),
+        ("clipmem-micro@none.pt", "no such file after @", PATH),
+        ("clipmem-micro@", "no such file after @", PATH),
+        ("clipmem-micro@run", "a folder after @", f"{PATH} Name one of its files: epoch_1.pt, epoch_2.pt."),
         ("x" * 300, "no such folder", PATH),
-        ("~nobody-of-that-name/x", "no path (Could not determine home directory.)", PATH),
-        ("a\0b", "no path (embedded null byte)", PATH),
+        ("~nobody-of-that-name/x", "an invalid path (Could not determine home directory.)", PATH),
+        ("a\0b", "an invalid path (embedded null byte)", PATH),
         ("hf-hub:laion", "a repository 'laion'", "Copy the name from the repository's page."),
         ("hf-hub:a/b/c", "a repository 'a/b/c'", "Copy the name from the repository's page."),
     ],
@@ -191,10 +191,10 @@ def test_folders_that_lack_something(tmp_path):
     (tmp_path / "open_clip_config.json").touch()
     assert refused(given.find, str(tmp_path)).endswith(
         f": got a folder with no weights, expected {EXPECTED}. "
-        "Weights lie beside the config, named open_clip_model.safetensors for example."
+        "Put the weights next to the config, as open_clip_model.safetensors for example."
     )
     (tmp_path / "config.json").touch()
-    assert refused(given.find, str(tmp_path)).endswith(f"If transformers saved it, write 'transformers:{tmp_path}'.")
+    assert refused(given.find, str(tmp_path)).endswith(f"If transformers saved it, use 'transformers:{tmp_path}'.")
     assert refused(given.find, f"transformers:{tmp_path}").endswith(
         ": got a folder with no *.safetensors, expected config.json and safetensors weights. "
         "Save the model with save_pretrained."
@@ -205,7 +205,7 @@ def test_folders_that_lack_something(tmp_path):
     (tmp_path / "epoch_1.pt").touch()
     assert refused(given.find, str(tmp_path)).endswith(
         f": got a folder with no open_clip_config.json, expected {EXPECTED}. "
-        f"Weights do not say what they are of: write NAME@{tmp_path}/epoch_1.pt."
+        f"Add the architecture: NAME@{tmp_path}/epoch_1.pt."
     )
 
 
@@ -227,14 +227,14 @@ def test_a_broken_model_is_not_called_one_of_ours(saved, tmp_path):
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"broken")
     message = refused(given.load, given.find(str(tmp_path)))
     assert message.startswith(f"checkpoint {tmp_path}/open_clip_model.safetensors: got a file that does not load (")
-    assert message.endswith("), expected safetensors. Check that the file is whole.")
+    assert message.endswith("), expected safetensors. Check that the file is complete.")
     (tmp_path / "open_clip_model.safetensors").write_bytes((saved / "open_clip_model.safetensors").read_bytes())
     config = json.loads((saved / "open_clip_config.json").read_text())
     config["model_cfg"]["no_such_argument"] = 1
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     message = refused(given.load, given.find(str(tmp_path)))
     assert "no_such_argument" in message
-    assert message.endswith(", expected a model that clipmem or open_clip saved. Check that its files are whole.")
+    assert message.endswith(", expected a model saved by clipmem or open_clip. Check that its files are complete.")
     for text in ("{", "[]", '{"model_cfg": {"embed_dim": 3}}', '{"model_cfg": {"vision_cfg": 1, "text_cfg": {}}}'):
         (tmp_path / "open_clip_config.json").write_text(text)
         assert "got files that do not load (open_clip_config.json: " in refused(given.load, given.find(str(tmp_path)))
@@ -326,7 +326,7 @@ def test_roles_are_read(tmp_path, name):
 WRONG = {
     "unknown role": ({"role": ["shared", "candidates", *ROLES[2:]]}, ", row 2", "'candidates'"),
     "no role": ({"role": [None, *ROLES[1:]]}, ", row 1", "None"),
-    "unknown uid": ({"uid": ["x1", *UIDS[1:9]]}, ", row 1", "uid 'x1' (1 of 9 rows), which no pair has"),
+    "unknown uid": ({"uid": ["x1", *UIDS[1:9]]}, ", row 1", "unknown uid 'x1' (1 of 9 rows)"),
     "no uid": ({"uid": [*UIDS[:8], None]}, ", row 9", "no uid (1 of 9 rows)"),
     "uid twice": ({"uid": [*UIDS[:8], UIDS[0]]}, "", f"uid '{UIDS[0]}' in 2 rows"),
     "no external": (
@@ -354,7 +354,7 @@ def test_roles_that_are_refused(tmp_path, case, name):
 
 def test_a_roles_file_that_does_not_read(tmp_path):
     path = tmp_path / "roles.parquet"
-    for got in ("no such file", "a file that does not read (", "the columns uid"):
+    for got in ("no such file", "an unreadable file (", "the columns uid"):
         with pytest.raises(InputError) as error:
             read_roles(path, KNOWN)
         assert error.value.what == f"[given] roles, {path}"
@@ -390,7 +390,7 @@ def test_the_bank_must_leave_candidates():
     protocol = protocol_of(tiny_recipe(*MODELS, "split.external=10"))
     assert refused(protocol.check_pairs, PAIRS) == (
         "[split] external: got 10 of 10 pairs in the data, expected at most 9: the others are the candidates. "
-        "Make the bank smaller, for example with --set split.external=N."
+        "Reduce the bank, for example with --set split.external=N."
     )
     protocol_of(tiny_recipe(*MODELS, "split.external=9", "split.shared=1000")).check_pairs(PAIRS)
 
@@ -400,4 +400,4 @@ def test_roles_are_checked_against_the_data_before_anything_is_made(tmp_path):
     protocol = protocol_of(tiny_recipe(*MODELS, f"given.roles={path}"))
     protocol.check_pairs(PAIRS)
     assert protocol.split(PAIRS, UIDS)["role"].to_list() == ROLES
-    assert "got uid" in refused(protocol.check_pairs, PAIRS.head(8))
+    assert "unknown uid" in refused(protocol.check_pairs, PAIRS.head(8))

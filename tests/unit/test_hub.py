@@ -93,12 +93,12 @@ def test_files_are_fetched_once_and_only_when_asked_for(hub, tmp_path):
     assert run("hf-hub:some/clip", CLIPMEM_DOWNLOAD="1") == run("hf-hub:some/clip") == "loaded 32"
     assert asked == []
     assert run("hf-hub:no/such", CLIPMEM_DOWNLOAD="1") == (
-        "InputError model 'hf-hub:no/such': got no hub repository no/such, or a private one, expected a repository "
-        "that you may read. Check the name; for a private one, run: hf auth login."
+        "InputError model 'hf-hub:no/such': got no hub repository no/such, or a private one, expected an accessible "
+        "repository. Check the name; for a private one, run: hf auth login."
     )
     files["bare/clip/open_clip_config.json"] = json.dumps({}).encode()
     assert "got no open_clip_model.safetensors or open_clip_pytorch_model.bin of the hub repository bare/clip" in run(
         "hf-hub:bare/clip", CLIPMEM_DOWNLOAD="1"
     )
     offline = run("hf-hub:other/clip", CLIPMEM_DOWNLOAD="1", HF_HUB_OFFLINE="1")
-    assert offline.startswith("RunError could not fetch open_clip_config.json of other/clip: ")
+    assert offline.startswith("RunError could not download open_clip_config.json of other/clip: ")

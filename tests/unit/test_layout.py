@@ -12,7 +12,7 @@ from clipmem.embed import layout
 from clipmem.embed.means import Means, unit_means
 from clipmem.store.hashing import pair_uid
 
-TODO = "Write such a folder with `clipmem embed`, or with clip-retrieval's inference, images and texts both."
+TODO = "Create the folder with `clipmem embed`, or with clip-retrieval's inference of images and texts."
 
 
 def write(folder, sizes, *, width=8, dtype=np.float16, digits=1, seed=0, **columns):
@@ -82,7 +82,7 @@ def test_what_clipmem_writes_is_read_bit_for_bit_and_never_normalized(tmp_path):
         layout.Layout(tmp_path)
     assert str(error.value) == (
         f"embeddings in {tmp_path}: got 1 of 2 parts, expected all of them. "
-        "Run the command that made the folder again: it resumes."
+        "Run the command that created the folder again: it resumes."
     )
     layout.write_part(tmp_path, 1, 1, Means(*(values[4:] for values in means)), table[4:])
     found = layout.Layout(tmp_path)
@@ -158,13 +158,13 @@ def break_all(folder):
         ),
         (
             break_rows,
-            "{f}, part 1: got shapes (2, 8) and (3, 8), 2 rows of metadata, expected one shape, and as many "
-            "rows of metadata. " + TODO,
+            "{f}, part 1: got shapes (2, 8) and (3, 8), 2 rows of metadata, expected the same number of rows "
+            "and one width. " + TODO,
         ),
-        (break_width, "{f}: got widths [4, 8], expected one width. Take one model."),
+        (break_width, "{f}: got widths [4, 8], expected one width. Use one model."),
         (
             break_number,
-            "{f}: got img_emb_01.npy and img_emb_1.npy, expected each number once. They are of two writers: keep one.",
+            "{f}: got img_emb_01.npy and img_emb_1.npy, expected each number once. Keep one of the files.",
         ),
     ],
 )
@@ -187,7 +187,7 @@ def test_what_is_a_folder_of_embeddings(tmp_path):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (break_kind, "got an array of int64 with shape (3, 8), expected floating-point numbers, shape (rows, d)."),
+        (break_kind, "got an array of int64 with shape (3, 8), expected a floating-point array of shape (rows, d)."),
         (break_pickle, "got not readable as .npy ("),
         (break_table, "got not readable as Parquet ("),
         (break_card, "got format 9, expected format 1 or older. Update clipmem."),

@@ -395,7 +395,7 @@ def test_given_models_cannot_be_mitigated(name):
     with pytest.raises(InputError) as caught:
         load_recipe("", settings)
     assert str(caught.value) == (
-        f"recipe: [mitigate.{name.split('.')[0]}] is set and protocol = 'given' trains nothing; leave it out."
+        f"recipe: [mitigate.{name.split('.')[0]}] is set and protocol = 'given' trains nothing; omit it."
     )
 
 

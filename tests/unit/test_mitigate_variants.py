@@ -345,8 +345,8 @@ def test_a_local_language_model_rewrites_captions_once(tmp_path, cache, monkeypa
          "For example: transformers:models/my-model."),
         ("transformer:x", "caption provider 'transformer': got an unknown name, expected the name of an existing "
          "caption provider. Did you mean 'transformers'?"),
-        ("transformers:none", "language model 'none': got no such folder, expected a folder that save_pretrained "
-         "of transformers wrote. Download the model; nothing is fetched here."),
+        ("transformers:none", "language model 'none': got no such folder, expected a folder written by save_pretrained "
+         "of transformers. Download the model first."),
     ],
 )  # fmt: skip
 def test_unusable_providers_are_explained(provider, message):
@@ -363,7 +363,7 @@ def test_without_diffusers_it_is_said_what_to_install(monkeypatch):
     with pytest.raises(InputError) as caught:
         providers.open_provider(providers.IMAGE_PROVIDERS, "diffusers:somewhere", "provider", "")
     assert str(caught.value) == (
-        "a diffusion pipeline: got no package diffusers, expected it beside the extra hf. "
+        "a diffusion pipeline: got no package diffusers, expected diffusers and the extra hf. "
         "Install both: pip install diffusers 'clipmem[hf]'."
     )
 
@@ -383,17 +383,17 @@ def test_what_is_cached_is_found_again_and_places(cache, monkeypatch):
     ("text", "message"),
     [
         ("caption_variants]\ntemplates = ['an image']",
-         "recipe: [mitigate.caption_variants] template 'an image' does "
-         "not have {} once; it says where the caption goes."),
+         "recipe: [mitigate.caption_variants] template 'an image' must "
+         "have {} exactly once, in place of the caption."),
         ("caption_variants]\nkinds = ['dropout', 'dropout']", "recipe: [mitigate.caption_variants] kinds = ['dropout', "
-         "'dropout'] has a kind twice; name each once."),
+         "'dropout'] has duplicates; name each kind once."),
         ("image_variants]\nsource = 'generated'\nprobability = 0.5", "recipe: [mitigate.image_variants] source = "
          "'generated' needs provider = 'diffusers:FOLDER' and a count of 1 or more."),
         ("image_variants]\nprovider = 'diffusers:x'", "recipe: [mitigate.image_variants] provider is set and source = "
          "'given' does not use it; set source = 'generated'."),
-        ("remove]\ncount = 3", "recipe: [mitigate.remove] by = 'clipmem' needs scores; give the run folder that "
+        ("remove]\ncount = 3", "recipe: [mitigate.remove] by = 'clipmem' needs scores; set it to the run folder that "
          "measured them."),
-        ("regroup]\nshare = 0.3", "recipe: [mitigate.regroup] share is set and needs scores; give the run folder that "
+        ("regroup]\nshare = 0.3", "recipe: [mitigate.regroup] share needs scores; set scores to the run folder that "
          "measured them."),
         ("text_noise]\nstdd = 0.3", "recipe: [mitigate.text_noise] stdd: got an unknown key, expected a key of "
          "[mitigate.text_noise]. Did you mean 'std'?"),
@@ -402,11 +402,11 @@ def test_what_is_cached_is_found_again_and_places(cache, monkeypatch):
         ("early_stopping]\nshare = 0.0", "recipe: [mitigate.early_stopping] share: got 0.0, expected more than 0. "
          "`clipmem init` prints every key with its meaning."),
         ("text_noise]\nstd = 0.1\n[train]\nobjective = 'simclr'\n[score]\nalignment = 'sslmem-image'",
-         "recipe: [mitigate.text_noise] is set and objective = 'simclr' trains no text tower; leave it out, or set "
+         "recipe: [mitigate.text_noise] is set and objective = 'simclr' trains no text tower; omit it, or set "
          "train.objective = 'clip'."),
         ("image_noise]\nstd = 0.1\n[train]\nobjective = 'supervised'\n[score]\nalignment = 'sslmem-image'",
-         "recipe: [mitigate.image_noise] is set and objective = 'supervised' does not normalize its embeddings; leave "
-         "it out, or set train.objective = 'clip'."),
+         "recipe: [mitigate.image_noise] is set and objective = 'supervised' does not normalize its embeddings; omit "
+         "it, or set train.objective = 'clip'."),
     ],
 )  # fmt: skip
 def test_wrong_sections_are_explained(text, message):

@@ -306,7 +306,7 @@ def test_unknown_name(name, hint):
         openclip.model_config(name)
     assert str(caught.value) == (
         f"[model] name = {name!r}: got no model of that name, "
-        f"expected a name of open_clip, a shipped one, or a JSON config. {hint}"
+        f"expected an open_clip model, a shipped one, or a JSON config. {hint}"
     )
 
 

@@ -25,8 +25,8 @@ from clipmem.models import given, openclip
 
 def test_a_tag_of_the_other_activation_is_refused():
     assert refused("ViT-B-32/openai") == (
-        "model 'ViT-B-32/openai': got an architecture without QuickGELU, and weights trained with it (openai), "
-        "expected the activation that the weights were trained with. Write ViT-B-32-quickgelu/openai."
+        "model 'ViT-B-32/openai': got an architecture without QuickGELU and weights trained with it (openai), "
+        "expected the activation that the weights were trained with. Use ViT-B-32-quickgelu/openai."
     )
     wrong = [(n, t) for n, t in open_clip.list_pretrained()
              if openclip.pretrained(n, t).quick_gelu and not openclip.model_config(n).get("quick_gelu")]  # fmt: skip
@@ -70,8 +70,8 @@ def test_a_tag_that_is_not_on_this_machine(monkeypatch):
     repository = openclip.pretrained("RN50-quickgelu", "openai").repository
     message = (
         f"model 'RN50-quickgelu/openai': got no open_clip_model.safetensors or open_clip_pytorch_model.bin of the hub "
-        f"repository {repository} in {cache_folder()}, expected files that are on this machine: nothing is fetched "
-        f"unless asked for. Set CLIPMEM_DOWNLOAD=1 to fetch it, or run: hf download {repository}."
+        f"repository {repository} in {cache_folder()}, expected files on this machine. "
+        f"Set CLIPMEM_DOWNLOAD=1 to download it, or run: hf download {repository}."
     )
     assert refused("RN50-quickgelu/openai") == message
 

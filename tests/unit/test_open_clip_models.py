@@ -150,7 +150,7 @@ def test_siglip_with_its_own_tokenizer(transformers, tmp_path, kind):
     assert message.startswith(
         f"model {shorten(str(folder))}: got no tokenizer in {folder}, expected one of tokenizer.json, "
     )
-    assert message.endswith("The model was trained with that of timm/some-siglip: put its files into the folder.")
+    assert message.endswith("Copy the tokenizer files of timm/some-siglip into the folder.")
 
 
 def tokens_of(folder):
@@ -216,15 +216,15 @@ def test_a_tokenizer_that_would_run_code(transformers, tmp_path):
     text = {**SIGLIP_TEXT, "vocab_size": words, "hf_tokenizer_name": "x/y"}
     write_folder(folder, variant(custom_text=True, text_cfg=text))
     assert refused(str(folder), find=False) == (
-        f"model {shorten(str(folder))}: got tokenizer_config.json with auto_map, which names code of the model's "
-        "own, expected classes that transformers has. Code that comes with a model is never run. If the library has "
-        "the class, remove that key."
+        f"model {shorten(str(folder))}: got tokenizer_config.json with auto_map, which names custom "
+        "code, expected classes of transformers. Remove that key if transformers has the class: custom "
+        "code is never run."
     )
     trusting = {**text, "tokenizer_kwargs": {"trust_remote_code": True}}
     write_folder(folder, variant(custom_text=True, text_cfg=trusting))
     assert refused(str(folder), find=False) == (
         f"model {shorten(str(folder))}: got a config with tokenizer_kwargs.trust_remote_code, expected a tokenizer "
-        "that transformers knows. Code that comes with a model is never run: remove that key."
+        "of transformers. Remove that key: custom code is never run."
     )
     assert not mark.exists()
 
@@ -266,8 +266,8 @@ def test_images_that_are_no_squares(tmp_path):
     odd = variant(vision_cfg={**PLAIN["vision_cfg"], "image_size": [16, 24]})
     write_folder(tmp_path, odd)
     assert refused(str(tmp_path), find=False) == (
-        f"model {shorten(str(tmp_path))}: got images of 16 x 24 pixels, expected squares. "
-        "Models of other images are not supported."
+        f"model {shorten(str(tmp_path))}: got images of 16 x 24 pixels, expected square images. "
+        "Use a model with square images."
     )
     square = variant(vision_cfg={**PLAIN["vision_cfg"], "image_size": [16, 16]})
     write_folder(tmp_path, square)
@@ -277,7 +277,7 @@ def test_images_that_are_no_squares(tmp_path):
     with pytest.raises(InputError) as error:
         openclip.geometry_of_config(str(path))
     assert str(error.value) == (
-        "model: got images of 16 x 24 pixels, expected squares. Models of other images are not supported."
+        "model: got images of 16 x 24 pixels, expected square images. Use a model with square images."
     )
 
 
@@ -298,7 +298,7 @@ def test_a_study_of_a_model_whose_tokenizer_is_not_here_does_not_begin(tmp_path)
         "[model] name = 'ViT-B-16-SigLIP': its tokenizer: got no tokenizer.json or spiece.model or "
     )
     assert str(error.value).endswith(
-        "nothing is fetched unless asked for. Set CLIPMEM_DOWNLOAD=1 to fetch it, or run: "
+        "expected files on this machine. Set CLIPMEM_DOWNLOAD=1 to download it, or run: "
         "hf download timm/ViT-B-16-SigLIP."
     )
     assert not (tmp_path / "run").exists()
@@ -372,8 +372,8 @@ def test_weights_of_another_architecture(tmp_path, micro):
     assert message.startswith(f"model {shorten(f'clipmem-tiny@{path}')}: ")
     assert "got files that do not load (" in message
     assert message.endswith(
-        ", expected weights of clipmem-tiny. Check that the name is that of the training run; a JSON config can stand "
-        "in its place."
+        ", expected weights of clipmem-tiny. Check that the name is that of the training run, or give a JSON config "
+        "instead."
     )
 
 
@@ -411,8 +411,8 @@ def test_a_checkpoint_whose_names_speak_of_quickgelu(tmp_path, micro):
     path = save_run(tmp_path / "1", micro, name="2024_01_01-model_ViT-B-32-quickgelu-lr_0.001")
     [text] = warned(f"{MICRO}@{path}")
     assert text.endswith(
-        "'2024_01_01-model_ViT-B-32-quickgelu-lr_0.001' says that it was trained with QuickGELU, which clipmem-micro "
-        "does not have. If so, its embeddings are wrong: name clipmem-micro-quickgelu instead."
+        "'2024_01_01-model_ViT-B-32-quickgelu-lr_0.001' suggests that it was trained with QuickGELU, which "
+        "clipmem-micro does not have. If so, its embeddings are wrong: use clipmem-micro-quickgelu instead."
     )
     renamed = shutil.copy(quiet, tmp_path / "vit_b_32-quickgelu-laion400m.pt")
     assert len(warned(f"{MICRO}@{renamed}")) == 1
@@ -429,4 +429,4 @@ def test_an_architecture_with_quickgelu_is_not_warned_about(tmp_path):
     assert warned(f"{tmp_path / 'x-quickgelu.json'}@{weights}") == []
     (tmp_path / "x.json").write_text(json.dumps(PLAIN))
     [text] = warned(f"{tmp_path / 'x.json'}@{weights}")
-    assert text.endswith("If so, its embeddings are wrong: name one with quick_gelu: true instead.")
+    assert text.endswith("If so, its embeddings are wrong: use a config with quick_gelu: true instead.")

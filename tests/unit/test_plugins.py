@@ -154,7 +154,7 @@ def test_code_that_cannot_be_imported_is_an_error_of_the_package(tmp_path):
     assert load_recipe("").protocol == "four-way"  # nobody asked for it
     with pytest.raises(InputError) as error:
         load_recipe("[mitigate.drop_longest]\ncount = 2")
-    assert error.value.what == "clipmem.mitigations 'drop_longest', of clipmem-unit-plug"
+    assert error.value.what == "clipmem.mitigations 'drop_longest' from clipmem-unit-plug"
     assert "nothing_of_this_name" in error.value.got
 
 

@@ -114,8 +114,8 @@ def test_a_fraction_that_gives_all_models_or_none_is_refused(models, fraction, t
     with pytest.raises(InputError) as error:
         protocol.check_pairs(splits())
     assert error.value.what == "[subsample] fraction"
-    assert error.value.got == f"{fraction} of 8 models, which is {times} of them for each pair"
-    assert error.value.expected == "1 to 7 of 8 models"
+    assert error.value.got == f"{fraction} of 8 models, or {times} per pair"
+    assert error.value.expected == "1 to 7 of 8 models per pair"
 
 
 def test_models_that_trained_on_other_pairs_are_refused(subsample):

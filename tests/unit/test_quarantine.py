@@ -65,7 +65,7 @@ def test_roles_of_pairs_that_do_not_decode_are_passed_over(tmp_path):
     # b would train with the captions of a pair that takes no part
     assert found["uid"].to_list() == ["a", "c", "d", "e"]
     assert found["captions_from"].to_list() == ["a", "a", "d", "e"]
-    with pytest.raises(InputError, match="got uid 'gone'"):
+    with pytest.raises(InputError, match="got unknown uid 'gone'"):
         read_roles(path, left)
     with pytest.raises(InputError, match="got shared 0, candidate 2, independent 0, external 1, expected at least 2"):
         read_roles(path, left - {"e"}, others="leave out")

@@ -361,7 +361,7 @@ def test_unknown_names_are_refused_with_a_near_one(tmp_path):
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("a")
-    assert refused(tmp_path).got == "a folder of other files"
+    assert refused(tmp_path).got == "a folder with other files"
     out = tmp_path / "out"
     out.mkdir()
     (out / "reproduce.json").write_text(json.dumps({"scale": "laptop", "recipe_sha256": "f" * 64}))

@@ -200,11 +200,11 @@ def test_a_finished_table_is_not_made_again_and_other_settings_are_refused(tmp_p
         clipmem.score(f, g, out=tmp_path / "b.parquet", bank_size=6, block=5, reporter=Stopper(1))
     with pytest.raises(InputError) as error:
         clipmem.score(f, g, out=tmp_path / "b.parquet", bank_size=6, block=4)
-    assert error.value.what == f"{tmp_path / 'b.parts'} was begun with other settings"
+    assert error.value.what == f"{tmp_path / 'b.parts'} was started with other settings"
     assert error.value.got == "block = 5 there, 4 now"
     for name in ("mine.parquet", "mine.json"):
         (tmp_path / name).write_bytes(b"{}")
-        with pytest.raises(InputError, match=rf"{name}: got a file that exists, expected a new name\."):
+        with pytest.raises(InputError, match=rf"{name}: got an existing file, expected a new file\."):
             clipmem.score(f, g, out=tmp_path / "mine.parquet", bank_size=6)
         assert (tmp_path / name).read_bytes() == b"{}"
         (tmp_path / name).unlink()
@@ -216,19 +216,19 @@ def test_a_finished_table_is_not_made_again_and_other_settings_are_refused(tmp_p
         (
             (arrays(1), arrays(2)),
             {},
-            "--bank-size: got 200 of 23 pairs in the data, expected 2 to 22: the others are measured. Set it, or "
-            "give held-out pairs with --bank.",
+            "--bank-size: got 200 of 23 pairs in the data, expected 2 to 22: the others are scored. Change it, "
+            "or give held-out pairs with --bank.",
         ),
         (
             (arrays(1, n=1), arrays(2, n=1)),
             {},
-            "--bank-size: got 200 of 1 pair in the data, expected --bank with held-out pairs. A bank is drawn "
-            "only from three pairs or more.",
+            "--bank-size: got 200 of 1 pair in the data, expected at least 3 pairs, or --bank. Give held-out "
+            "pairs with --bank.",
         ),
         (
             (arrays(1), arrays(2)),
             {"bank": [4]},
-            "bank of rows: got one pair, which is itself to be scored, expected another pair in the bank. "
+            "bank of rows: got one pair, which is scored itself, expected another pair in the bank. "
             "Enlarge the bank: a pair is never in its own bank.",
         ),
         (
@@ -239,45 +239,45 @@ def test_a_finished_table_is_not_made_again_and_other_settings_are_refused(tmp_p
         (
             (arrays(1), arrays(2)),
             {"bank": [0, 23]},
-            "bank: got [0, 23], expected uids, row numbers from 0 to 22, or a mask of 23. Say which of the pairs "
-            "no model trained on.",
+            "bank: got [0, 23], expected uids, row numbers from 0 to 22, or a mask of 23. Give the pairs that no "
+            "model trained on.",
         ),
         (
             (arrays(1), arrays(2)),
             {"bank": ["x"]},
-            "--bank of uids: got uid 'x' (1 of 1), which no pair of the data has, expected uids of the data's "
-            "pairs. Take them from a table of scores of the same data.",
+            "--bank of uids: got unknown uid 'x' (1 of 1), expected uids of the data's "
+            "pairs. Take uids from a table of scores of the same data.",
         ),
         (
             (arrays(1), arrays(2, n=22)),
             {},
-            "pairs: got 22 uids, 22 of them different, for arrays of [22, 23] pairs, expected one pair or more, "
-            "a uid for each, and the same pairs in all arrays. Omit uids to number the pairs.",
+            "pairs: got 22 uids, 22 of them unique, for arrays of [22, 23] pairs, expected one unique uid "
+            "per pair, and the same pairs in all arrays. Omit uids to number the pairs.",
         ),
         (
             (arrays(1, n=0), arrays(2, n=0)),
             {},
-            "pairs: got 0 uids, 0 of them different, for arrays of [0] pairs, expected one pair or more, a uid "
-            "for each, and the same pairs in all arrays. Omit uids to number the pairs.",
+            "pairs: got 0 uids, 0 of them unique, for arrays of [0] pairs, expected one unique uid per pair, "
+            "and the same pairs in all arrays. Omit uids to number the pairs.",
         ),
         (
             (arrays(1), [arrays(2), arrays(3)]),
             {},
-            "--target and --reference: got 1 and 2, expected at least one of each, and equally many. Each target "
-            "is compared with the reference in its place.",
+            "--target and --reference: got 1 and 2, expected the same number, at least one. Give one reference "
+            "for each target, in the same order.",
         ),
         (
             (arrays(1), "folder"),
             {},
-            "reference: got an address beside arrays, expected (image, text) or (image, text, pair) for each model. "
-            "Embed the pairs with every model first, or give addresses only.",
+            "reference: got an address among arrays, expected (image, text) or (image, text, pair) for each model. "
+            "Give either arrays or addresses for all models.",
         ),
         (
             ((arrays(1)[0], arrays(1, d=5)[1]), arrays(2)),
             {},
             "target 0 embeddings: got images of shape (23, 6), captions of shape (23, 5), expected (n, d) or "
-            "(n, view, d), and (n, d), or (m, d) with the pair of each row as the third. Give every pair an "
-            "image and a caption, both from one model.",
+            "(n, view, d), and (n, d), or (m, d) with the pair of each row as third array. Give every pair an "
+            "image and a caption embedding of one model.",
         ),
         (
             (arrays(1), arrays(2)),
@@ -287,7 +287,7 @@ def test_a_finished_table_is_not_made_again_and_other_settings_are_refused(tmp_p
         (
             (arrays(1), arrays(2)),
             {"out": "scores.csv"},
-            "--out: got scores.csv, expected a name that ends in .parquet. Scores are written as Parquet.",
+            "--out: got scores.csv, expected a .parquet file. Use the extension .parquet.",
         ),
     ],
 )
@@ -312,7 +312,7 @@ def test_a_pair_that_stands_twice_or_in_one_folder_only_is_listed(tmp_path):
     assert table.height == 9
     listed = pl.read_parquet(tmp_path / "scores.quarantine.parquet")
     reasons = listed["reason"].value_counts().sort("count").rows()
-    assert reasons == [("the same pair again", 1), (f"not among the embeddings in {tmp_path / 'g'}", 3)]
+    assert reasons == [("duplicate pair", 1), (f"not among the embeddings in {tmp_path / 'g'}", 3)]
 
 
 def test_the_room_is_a_module_and_can_be_called():

@@ -27,7 +27,7 @@ def test_data_sets_are_no_lists(tmp_path):
 def test_a_list_that_cannot_be_read(tmp_path):
     (tmp_path / "bank.parquet").write_bytes(b"no")
     with pytest.raises(
-        InputError, match=r"^--bank .*bank\.parquet: got not readable \(.*\), expected uids, or a data set"
+        InputError, match=r"^--bank .*bank\.parquet: got an unreadable file \(.*\), expected uids, or a data set"
     ):
         pairs.listed_uids(tmp_path / "bank.parquet")
 

@@ -163,20 +163,20 @@ def test_integer_program_is_used_and_agrees_with_the_filling():
             [1] * 5,
             sizes_of(3, 1, 1, 1),
             "[split] sizes: got shared 3, candidate 1, independent 1, external 1 = 6 pairs, with 5 pairs "
-            "in the data, expected at most 5 together. Ask for fewer pairs or add data.",
+            "in the data, expected at most 5 in total. Reduce the sizes or add data.",
         ),
         (
             [2, 2, 2, 2],
             sizes_of(2, 1, 1, 2),
             "[split] sizes: got shared 2, candidate 1, independent 1, external 2 of 8 pairs in 4 groups, "
             "the largest of 2, expected sizes that whole groups add up to. Change the sizes or leave more "
-            "pairs over: a group is never divided.",
+            "pairs unused: groups are never divided.",
         ),
         (
             [1] * 9,
             sizes_of(2, 3, 4, 0),
-            "[split] sizes: got candidate 3, independent 4, expected candidate and independent of one "
-            "size. f and g must train on equally many pairs: set both to the same number.",
+            "[split] sizes: got candidate 3, independent 4, expected equal candidate and "
+            "independent. Set both to the same number, so that f and g train on equally many pairs.",
         ),
         (
             [1] * 9,
@@ -205,7 +205,7 @@ def test_errors_of_pairs():
     assert str(caught.value) == "uids: got 'a' 2 times, expected each uid once. Remove the repeated pairs."
     with pytest.raises(InputError) as caught:
         assign_roles(["a", "b"], ["1"], sizes, seed=0)
-    assert str(caught.value) == "groups: got 1, expected one for each of the 2 pairs. Give one group a pair."
+    assert str(caught.value) == "groups: got 1, expected one for each of the 2 pairs. Give one group per pair."
 
 
 @settings(max_examples=60, deadline=None)
@@ -290,7 +290,7 @@ def test_impossible_exactly_when_no_assignment_exists(texts, data):
     if possible:
         assert kinds_differ(plant_captions(uids, n, seed=0, captions=captions), captions)
     else:
-        with pytest.raises(InputError, match="captions that differ"):
+        with pytest.raises(InputError, match="different captions"):
             plant_captions(uids, n, seed=0, captions=captions)
 
 

@@ -49,7 +49,7 @@ def test_the_recipe_is_what_was_found(tmp_path, monkeypatch):
     )
     assert (recipe.split.planted, recipe.train.captions) == (0, 1)
     assert recipe.leave_one_out.pairs == recipe.split.candidate == 8
-    assert any("2 a pair" in note for note in begun.notes)
+    assert any("2 per pair" in note for note in begun.notes)
     assert open_source(recipe.data).pairs().height == 80
     assert all(line.startswith("#") for line in begun.text("heading").splitlines()[: 1 + len(begun.notes)])
 
@@ -95,7 +95,7 @@ def test_whole_groups_fit_the_sizes(tmp_path):
     assert FEWEST <= taken <= Counter(open_source(recipe.data).pairs()["group"]).total()
     with pytest.raises(InputError) as caught:
         start(grouped(tmp_path / "two", [60, 60]), settings=["data.group_column=kind"])
-    assert "one of 60" in caught.value.got
+    assert "up to 60" in caught.value.got
 
 
 def test_without_data_the_defaults_run_on_the_shipped_pairs():

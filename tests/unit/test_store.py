@@ -1,6 +1,7 @@
 """Atomic writes, tables, manifest and run folder: nothing half-written, nothing mixed up."""
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.store import manifest
 from clipmem.store.atomic import atomic_file, atomic_write, make_folder
 from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import canonical_json, data_fingerprint, file_sha256, pair_uid
+from clipmem.store.hashing import data_fingerprint, file_sha256, json_sha256, pair_uid
 from clipmem.store.tables import SCHEMAS, read_table, write_table
 
 SPLITS = pl.DataFrame({"uid": ["a"], "role": ["shared"], "group": ["g"], "planted": [False], "captions_from": ["a"]})
@@ -75,7 +76,8 @@ def test_uid_tells_parts_apart():
     assert pair_uid(b"xa", []) != pair_uid(b"x", ["a"])
     assert pair_uid(b"", ["\ud800"]) != pair_uid(b"", ["?"])  # a lone surrogate is hashed, not refused
     assert data_fingerprint(["a", "b"]) == data_fingerprint(["b", "a"]) != data_fingerprint(["a"])
-    assert canonical_json({"b": 1, "a": [1.5, "ü"]}) == '{"a":[1.5,"ü"],"b":1}'
+    text = '{"a":[1.5,"ü"],"b":1}'
+    assert json_sha256({"b": 1, "a": [1.5, "ü"]}) == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_tables_keep_their_schema(tmp_path):
@@ -114,9 +116,9 @@ def test_a_folder_of_another_recipe_is_refused_with_both_sides(tmp_path):
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="holds other files and no recipe.toml"):
+    with pytest.raises(InputError, match="a folder with other files and no recipe.toml"):
         RunFolder(tmp_path).claim(Recipe(), dump_recipe(Recipe()))
-    with pytest.raises(InputError, match=r"no recipe.toml in it, expected a folder that `clipmem run`"):
+    with pytest.raises(InputError, match=r"no recipe.toml in it, expected a folder created by `clipmem run`"):
         RunFolder(tmp_path).recipe()
     with pytest.raises(InputError, match="no such folder"):
         RunFolder(tmp_path / "none").recipe()
@@ -145,7 +147,7 @@ def test_two_processes_exclude_each_other(tmp_path):
     code = f"from clipmem.store.folder import RunFolder\nwith RunFolder({str(tmp_path)!r}).locked(): print('in')"
     with folder.locked():
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert f"another clipmem process works on {tmp_path}. Wait for it to end" in other.stderr
+        assert f"another clipmem process uses {tmp_path}. Wait for it to end" in other.stderr
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert other.stdout == "in\n"
 

@@ -290,8 +290,8 @@ def test_code_that_comes_with_a_model_is_not_run(folders, tmp_path, file):
     with pytest.raises(InputError) as error:
         given.load(given.find(f"transformers:{folder}"))
     assert str(error.value) == (
-        f"model folder {folder}: got {file} with auto_map, which names code of the model's own, expected classes that "
-        "transformers has. Code that comes with a model is never run. If the library has the class, remove that key."
+        f"model folder {folder}: got {file} with auto_map, which names custom code, expected classes of "
+        "transformers. Remove that key if transformers has the class: custom code is never run."
     )
     assert not mark.exists()
 
@@ -321,12 +321,12 @@ ODD = {
     "larger, then cropped": (
         {"size": {"shortest_edge": 40}},
         "got images scaled to {'shortest_edge': 40} and cropped to {'height': 32, 'width': 32} for a model of 32, "
-        "expected squares of the model's size, cut from images scaled to it. ",
+        "expected images scaled to the model's size and cropped to a square. ",
     ),
     "not square": (
         {"size": {"height": 32, "width": 48}, "do_center_crop": False},
         "got images scaled to {'height': 32, 'width': 48} for a model of 32, "
-        "expected squares of the model's size, cut from images scaled to it. ",
+        "expected images scaled to the model's size and cropped to a square. ",
     ),
     "not scaled": (
         {"do_resize": False},
@@ -347,7 +347,7 @@ def test_images_that_cannot_be_made(folders, tmp_path, case):
     folder = changed(folders, tmp_path, "CLIP", IMAGES, lambda old: old | change)
     with pytest.raises(InputError) as error:
         given.load(given.find(f"transformers:{folder}"))
-    assert str(error.value) == f"model folder {folder}: {message}Images cannot be made for this model here."
+    assert str(error.value) == f"model folder {folder}: {message}Use a model with supported preprocessing."
 
 
 def test_images_in_the_processor_s_own_file_come_first(library, folders, tmp_path):
@@ -371,7 +371,7 @@ def test_other_models_of_transformers(folders, tmp_path):
         given.load(given.find(f"transformers:{folder}"))
     assert str(error.value) == (
         f"model folder {folder}: got model_type 'align' in its config.json, expected one of clip, siglip, siglip2. "
-        "Other models of transformers are not supported."
+        "Choose a supported model."
     )
 
 

@@ -71,12 +71,12 @@ def test_averaged_weights_when_asked_for(tmp_path, key):
     torch.save({key: counted}, path)
     assert refused(path) == (
         f"checkpoint {path}: got averaged weights (EMA) only, expected one of state_dict, model_state_dict, model. "
-        "Add #ema to the address: the averaged weights are then taken."
+        "Add #ema to the address."
     )
     torch.save({"state_dict": STATE}, path)
     assert refused(path, averaged=True) == (
         f"checkpoint {path}: got no averaged weights (EMA), expected one of state_dict_ema, ema_state_dict, model_ema, "
-        "ema. Leave out #ema: the file has the weights themselves."
+        "ema. Omit #ema."
     )
 
 
@@ -98,7 +98,7 @@ NOTHING = "expected a state dict (parameter names and tensors), or a training ch
         ({"epoch": 3}, "keys ['epoch']"),
         ({}, "keys []"),
         ({"state_dict": {}}, "an empty state dict"),
-        ({"state_dict": {"a": 1.0}}, "'a' that is no tensor"),
+        ({"state_dict": {"a": 1.0}}, "'a', which is not a tensor"),
     ],
 )
 def test_files_without_weights(tmp_path, document, got):
@@ -110,8 +110,8 @@ def test_files_without_weights(tmp_path, document, got):
 def test_other_types_of_file(tmp_path):
     (tmp_path / "m.npz").write_bytes(b"")
     assert refused(tmp_path / "m.npz") == (
-        f"checkpoint {tmp_path / 'm.npz'}: got a file of type .npz, expected one of .safetensors, .pt, .pth, .bin, "
-        ".ckpt. Save the model's state_dict as safetensors."
+        f"checkpoint {tmp_path / 'm.npz'}: got the file extension '.npz', expected one of .safetensors, .pt, .pth, "
+        ".bin, .ckpt. Save the model's state_dict as safetensors."
     )
 
 
@@ -156,10 +156,10 @@ def test_a_malicious_pickle_runs_nothing(tmp_path, monkeypatch, forced):
             message = refused(path, averaged=averaged)
             assert not mark.exists(), path
         if path.suffix != ".safetensors":
-            assert message.startswith(f"checkpoint {path}: got a pickle that holds more than weights (")
+            assert message.startswith(f"checkpoint {path}: got a pickle with more than weights (")
             assert message.endswith(
-                ", expected tensors, numbers and text only. It could run code; nothing of it was run. "
-                "Save the model's state_dict alone, best as safetensors."
+                ", expected tensors, numbers and text. It was not loaded, since it can run code. "
+                "Save the model's state_dict, preferably as safetensors."
             )
             assert "weights_only" not in message  # torch's own advice is to load it all the same
 
@@ -169,8 +169,8 @@ def test_a_torchscript_program_is_refused(tmp_path):
     path = tmp_path / "ViT-B-32.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
     assert refused(path) == (
-        f"checkpoint {path}: got a TorchScript program, expected weights alone. It would run code, and was not loaded. "
-        "Take the weights of the pretrained tag, such as ViT-B-32-quickgelu/openai, or save the model's state_dict."
+        f"checkpoint {path}: got a TorchScript program, expected weights only. It was not loaded, since it can run "
+        "code. Use a pretrained tag, such as ViT-B-32-quickgelu/openai, or save the model's state_dict."
     )
 
 
@@ -231,7 +231,7 @@ def test_several_of_unusual_names(tmp_path):
     with pytest.raises(InputError) as error:
         find_weights(tmp_path)
     assert str(error.value) == (
-        f"model folder {tmp_path}: got several weight files: x.safetensors, y.safetensors, expected one of them, or "
-        "one named open_clip_model.safetensors. Name the file that is meant as open_clip does, or write "
+        f"model folder {tmp_path}: got several weight files: x.safetensors, y.safetensors, expected one weight "
+        "file, or one named open_clip_model.safetensors. Rename the file, or use "
         "ARCHITECTURE@FILE."
     )

@@ -1,1 +1,1 @@
-"""What every other room may use: errors, the random-number tree, recipes, the registry. No torch, opens no files."""
+"""Foundations: errors, seeded random streams, recipes, registries. Imports no torch and opens no files."""

@@ -1,8 +1,7 @@
-"""What recipes know of protocols, alignments, objectives, mitigations and sources before torch is imported.
+"""Facts about protocols, alignments, objectives, mitigations and sources that recipes need before torch is imported.
 
-A declaration is a class. Those of this package import torch, so the few facts that a recipe is judged by stand here
-too (a test compares them with the classes); those of installed packages are asked themselves, and an entry point is
-imported only when a recipe names it. A class brings a table of the recipe as its `Settings`.
+A declaration is a class, and its `Settings` are a table of the recipe. The built-in classes import torch, so the facts
+that validate a recipe are repeated here (a test compares them); plugins are imported when a recipe names them.
 """
 
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from clipmem.base.errors import InputError, shorten, shorten_text
 
 @dataclass(frozen=True)
 class Facts:
-    """The attributes of declarations that recipes ask for; each kind has some of them, with these defaults."""
+    """Attributes of a declaration that validate a recipe; each kind has a subset of them."""
 
     trains: bool = True
     paired: bool = False
@@ -26,7 +25,7 @@ class Facts:
     normalizes: bool = True
 
 
-# kind → name → facts; mitigations and sources have no facts besides their tables
+# kind → name → facts; mitigations and sources have tables only
 BUILT_IN: dict[str, dict[str, Facts]] = {
     "protocols": {
         "four-way": Facts(paired=True),
@@ -51,18 +50,18 @@ BUILT_IN: dict[str, dict[str, Facts]] = {
 
 
 def plugins(kind: str) -> dict[str, EntryPoint]:
-    """Return what installed packages declare of a kind, by name; nothing of it is imported."""
+    """Return the entry points of a kind by name, without importing them."""
     return {point.name: point for point in entry_points(group=f"clipmem.{kind}")}
 
 
 def load(point: EntryPoint) -> Any:
-    """Import a declaration of another package."""
+    """Import a declaration from another package."""
     try:
         return point.load()
     except (ImportError, AttributeError, SyntaxError) as error:
         package = point.dist.name if point.dist else "a package"
         raise InputError(
-            f"{point.group} {shorten(point.name)}, of {package}",
+            f"{point.group} {shorten(point.name)} from {package}",
             got=f"code that cannot be imported ({shorten_text(str(error), 160)})",
             expected=point.value,
             hint=f"Update or uninstall {package}.",
@@ -70,12 +69,12 @@ def load(point: EntryPoint) -> Any:
 
 
 def declared(kind: str, name: str) -> Any:
-    """Return the facts of a declaration: an object with the attributes that its kind has of `Facts`."""
+    """Return an object with the attributes of `Facts` that apply to the kind."""
     return BUILT_IN[kind][name] if name in BUILT_IN[kind] else load(plugins(kind)[name])
 
 
 def known(kind: str, name: str) -> str:
-    """Check a name in a recipe."""
+    """Validate a name in a recipe."""
     names = [*BUILT_IN[kind], *(one for one in plugins(kind) if one not in BUILT_IN[kind])]
     if name not in names:
         expected = f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"
@@ -84,7 +83,7 @@ def known(kind: str, name: str) -> str:
 
 
 def key_of(name: str) -> str:
-    """Return what the table of a declaration is called in a recipe.
+    """Return the name of a declaration's table in a recipe.
 
     Example:
         >>> key_of("leave-one-out")
@@ -94,5 +93,5 @@ def key_of(name: str) -> str:
 
 
 def own_settings(section: Any, name: str) -> Any:
-    """Return the table of a declaration in a section of a recipe; None where it brings none."""
+    """Return a declaration's table in a section of a recipe, or None."""
     return getattr(section, key_of(name), None)

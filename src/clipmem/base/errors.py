@@ -1,8 +1,8 @@
-"""Errors that say what, got, expected and what to do, in one line."""
+"""One-line errors with four parts: what, got, expected, hint."""
 
 
 class ClipmemError(Exception):
-    """Base of every error that clipmem raises on purpose."""
+    """Base class of clipmem's errors."""
 
     exit_code = 1
 
@@ -11,10 +11,10 @@ class InputError(ClipmemError, ValueError):
     """The input is wrong: a recipe, a path, a table, an argument.
 
     Args:
-        what: What is wrong, naming the thing (`"[split] candidate"`).
-        got: The value that was found, as text.
-        expected: What would have been right.
-        hint: An instruction: what the user can do about it, a full sentence.
+        what: The setting, file or argument that is wrong (`"[split] candidate"`).
+        got: The value found.
+        expected: What is valid.
+        hint: How to fix it: an instruction, in a full sentence.
 
     Example:
         >>> str(InputError("[train] epochs", got="0", expected="1 or more", hint="Set train.epochs."))
@@ -33,23 +33,23 @@ class InputError(ClipmemError, ValueError):
 
 
 class RunError(ClipmemError, RuntimeError):
-    """The run failed although its input was right: a full disk, a NaN loss, a broken run folder."""
+    """The run failed although its input was valid: a full disk, a NaN loss, a broken run folder."""
 
 
 class ClipmemWarning(UserWarning):
-    """Something may be other than the user thinks, and cannot be known: the command line prints it as one line."""
+    """A possible problem that clipmem cannot verify; the command line prints it as one line."""
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """Render `value` for an error message: its repr, cut in the middle when longer than `limit` characters."""
+    """Return the repr of `value`, cut in the middle if longer than `limit` characters."""
     try:
         return shorten_text(repr(value), limit)
     except ValueError:  # an integer of more digits than Python writes
-        return f"<{type(value).__name__} that is too long to show>"
+        return f"<{type(value).__name__} too long to show>"
 
 
 def shorten_text(text: str, limit: int = 80) -> str:
-    """Cut a text in the middle when it is longer than `limit` characters."""
+    """Cut a text in the middle if it is longer than `limit` characters."""
     if len(text) <= limit:
         return text
     half = (limit - 1) // 2

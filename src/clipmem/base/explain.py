@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in our words: pydantic's sentences are for programmers."""
+"""Translate pydantic's validation errors into `InputError`."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from clipmem.base.suggest import did_you_mean, near_names
 
 
 def _table_at(root: type[BaseModel], location: Sequence[str | int]) -> tuple[int, type[BaseModel]]:
-    """Follow a place in a recipe as far as it names tables; return how far that is, and the last table."""
+    """Follow a location in a recipe through its tables; return the number of tables and the last one."""
     table = root
     for depth, name in enumerate(location):
         field = table.model_fields.get(str(name))
@@ -21,7 +21,7 @@ def _table_at(root: type[BaseModel], location: Sequence[str | int]) -> tuple[int
     return len(location), table
 
 
-# what pydantic calls an error → what would have been right, in our words
+# pydantic's error type → expected value
 _EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -47,7 +47,7 @@ _EXPECTED = {
 
 
 def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> InputError:
-    """Say what is wrong with a document: the first problem, and how many more there are."""
+    """Convert the first validation error, with the number of further ones."""
     problem = error.errors()[0]
     location = [str(part) for part in problem["loc"]]
     depth, table = _table_at(root, location[:-1])
@@ -58,7 +58,7 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Input
     if problem["type"] == "extra_forbidden":
         hint = did_you_mean(location[-1], table.model_fields, kind="key")
         return InputError(what, got="an unknown key", expected=f"a key of {section.strip() or 'the recipe'}", hint=hint)
-    if problem["type"] == "value_error":  # our own rules carry the whole sentence
+    if problem["type"] == "value_error":  # raised by the recipe's own validators
         where = f"[{'.'.join(location)}] " if location else ""
         own = context.get("error")
         if isinstance(own, InputError):

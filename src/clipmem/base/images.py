@@ -1,4 +1,4 @@
-"""How an image becomes the square that a model takes: size, what becomes of the longer side, and scaling."""
+"""Geometry of model inputs: size, resize mode and interpolation."""
 
 from typing import Literal, NamedTuple
 
@@ -7,13 +7,13 @@ Interpolation = Literal["bicubic", "bilinear"]
 
 
 class Geometry(NamedTuple):
-    """One way to make squares, in open_clip's words.
+    """Resizing to a square, with open_clip's names.
 
     Attributes:
         size: Side of the square, in pixels.
         resize_mode: `shortest` scales the shorter side to `size` and crops the center; `squash` scales both sides to
-            `size`; `longest` scales the longer side to `size` and fills up with black.
-        interpolation: How pixels are weighed in scaling.
+            `size`; `longest` scales the longer side to `size` and pads with black.
+        interpolation: Resampling filter.
     """
 
     size: int
@@ -22,7 +22,7 @@ class Geometry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A short name, fit for a file: what is usual is left out."""
+        """A short name for files, without the defaults."""
         parts = [str(self.size)]
         parts += [self.resize_mode] if self.resize_mode != "shortest" else []
         parts += [self.interpolation] if self.interpolation != "bicubic" else []

@@ -1,4 +1,4 @@
-"""What this machine has, on every operating system that Python runs on."""
+"""Cores and memory of this machine, on every operating system."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ def cores() -> int:
 
 
 def memory() -> int | None:
-    """Return the bytes of memory of this machine; None where that is not known."""
+    """Return the machine's memory in bytes; None if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -22,7 +22,7 @@ def memory() -> int | None:
 
 
 def reset_peak_memory() -> bool:
-    """Forget the largest memory of this process so far; return whether the system can do that (Linux can)."""
+    """Reset the peak memory of this process; return False where the system cannot (Linux can)."""
     try:
         _CLEAR.write_text(_RESET_PEAK)
     except OSError:
@@ -31,7 +31,7 @@ def reset_peak_memory() -> bool:
 
 
 def peak_memory(*, since_reset: bool) -> int | None:
-    """Return the largest memory of this process in bytes, interpreter and libraries (some 500 MB) included."""
+    """Return the peak memory of this process in bytes, including interpreter and libraries (about 500 MB)."""
     if since_reset:
         for line in _STATUS.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
@@ -40,5 +40,5 @@ def peak_memory(*, since_reset: bool) -> int | None:
         import resource
     except ImportError:  # Windows
         return None
-    # macOS counts bytes, the others kilobytes
+    # bytes on macOS, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,7 +1,6 @@
-"""The recipe's `[mitigate.*]` sections: what lowers memorization, one section each, all off by default.
+"""The recipe's `[mitigate.*]` sections, all off by default; see `clipmem.mitigate`.
 
-Everything that a mitigation changes stands here, so that a run and the same run with a mitigation have recipes that
-differ in one section, and can be laid beside each other. What each one does is in `clipmem.mitigate`.
+A run and the same run with a mitigation have recipes that differ in one section, so that they can be compared.
 """
 
 from collections.abc import Iterator
@@ -18,20 +17,20 @@ class MitigationSection(Section):
     """The settings of a mitigation.
 
     Attributes:
-        needs: What of the training it changes: "text tower", "unit embeddings".
+        needs: What the training must have: "text tower", "unit embeddings".
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
 
     @property
     def active(self) -> bool:
-        """Whether it changes anything: by default, whether its first key has another value than its default."""
+        """Whether it changes anything: by default, whether its first key differs from its default."""
         first, field = next(iter(type(self).model_fields.items()))
         return getattr(self, first) != field.default
 
 
 class NoiseSection(MitigationSection):
-    """`[mitigate.image_noise]`, and of text: Gaussian noise on the embeddings of one tower."""
+    """`[mitigate.image_noise]`: Gaussian noise on the embeddings of one tower."""
 
     needs = ("unit embeddings",)
 
@@ -48,32 +47,32 @@ class TextNoiseSection(NoiseSection):
 
 
 class CaptionsSection(MitigationSection):
-    """`[mitigate.captions]`: several captions a pair in training; what is scored stays as `train.captions` says."""
+    """`[mitigate.captions]`: several captions per pair in training; scores still use `train.captions`."""
 
     needs = ("text tower",)
 
     count: OptionalViews = Field(
-        0, description="Captions of each pair that training draws from, one a presentation; 0 = as train.captions."
+        0, description="Captions per pair that training samples from, one each step; 0 = as train.captions."
     )
 
 
 class CaptionVariantsSection(MitigationSection):
-    """`[mitigate.caption_variants]`: other wordings of a caption, shown in its place now and then."""
+    """`[mitigate.caption_variants]`: rewrites of a caption that replace it at random."""
 
     needs = ("text tower",)
 
     kinds: Annotated[tuple[Literal["dropout", "reorder", "synonyms", "templates"], ...], Field(strict=False)] = Field(
-        (), description="Any of dropout, reorder, synonyms (extra `wordnet`) and templates, in turn; [] = none."
+        (), description="Any of dropout, reorder, synonyms (extra `wordnet`), templates, used in turn; [] = none."
     )
     provider: str = Field(
-        "", description="Rewriter of captions: transformers:FOLDER, a local language model (extra `hf`); empty = none."
+        "", description="Caption rewriter: transformers:FOLDER, a local language model (extra `hf`); empty = none."
     )
-    count: Views = Field(4, description="Variants of each caption, at most.")
+    count: Views = Field(4, description="Maximum number of variants per caption.")
     probability: Fraction = Field(0.5, description="Probability that a presentation shows a variant.")
-    dropout: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="Share of words that dropout leaves out.")
+    dropout: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="Fraction of words that dropout removes.")
     templates: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
         ("a picture of {}", "an image of {}", "this shows {}", "{} in a picture"),
-        description="What templates makes of a caption, which takes the place of {}.",
+        description="Sentences for templates; {} is replaced with the caption.",
     )
     seed: Seed = Field(0, description="Seed of the variants.")
 
@@ -85,26 +84,26 @@ class CaptionVariantsSection(MitigationSection):
     @model_validator(mode="after")
     def _usable(self) -> "CaptionVariantsSection":
         if len(set(self.kinds)) != len(self.kinds):
-            raise ValueError(f"kinds = {list(self.kinds)} has a kind twice; name each once")
+            raise ValueError(f"kinds = {list(self.kinds)} has duplicates; name each kind once")
         for template in self.templates:
             if template.count("{}") != 1:
-                raise ValueError(f"template {template!r} does not have {{}} once; it says where the caption goes")
+                raise ValueError(f"template {template!r} must have {{}} exactly once, in place of the caption")
         return self
 
 
 class ImageVariantsSection(MitigationSection):
-    """`[mitigate.image_variants]`: other images of a pair, shown in its image's place now and then."""
+    """`[mitigate.image_variants]`: other images of a pair that replace its image at random."""
 
     probability: Fraction = Field(0.0, description="Probability that a presentation shows a variant; 0 = never.")
     source: Literal["given", "augment", "generated"] = Field(
-        "given", description="given: the data's other images of a pair; augment: stronger crops and colors."
+        "given", description="given: the data's other images of a pair; augment: stronger crops and color jitter."
     )
     count: OptionalViews = Field(
-        0, description="given: images used of each pair, 0 = all; generated: images made of each pair."
+        0, description="given: images used per pair, 0 = all; generated: images generated per pair."
     )
-    provider: str = Field("", description="generated: who makes them: diffusers:FOLDER, a local pipeline.")
+    provider: str = Field("", description="generated: image generator: diffusers:FOLDER, a local pipeline.")
     crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
-        (0.3, 1.0), description="augment: area share of the crop."
+        (0.3, 1.0), description="augment: area fraction of the crop."
     )
     color: Annotated[float, Field(ge=0, le=2)] = Field(0.5, description="augment: strength of the color jitter.")
     seed: Seed = Field(0, description="generated: seed of the images.")
@@ -122,61 +121,61 @@ class ImageVariantsSection(MitigationSection):
 
 
 class TextMaskingSection(MitigationSection):
-    """`[mitigate.text_masking]`: words left out at random, anew in every presentation."""
+    """`[mitigate.text_masking]`: tokens dropped at random, independently in every presentation."""
 
     needs = ("text tower",)
 
     probability: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Probability that a token of a caption is left out; 0 = none."
+        0.0, description="Probability that a caption token is dropped; 0 = none."
     )
 
 
 class WeightDecaySection(MitigationSection):
     """`[mitigate.weight_decay]`: a control: more weight decay than `train.weight_decay`."""
 
-    factor: NonNegative = Field(1.0, description="train.weight_decay is multiplied by it; 1 = as it is.")
+    factor: NonNegative = Field(1.0, description="Factor on train.weight_decay; 1 = unchanged.")
 
 
 class EarlyStoppingSection(MitigationSection):
     """`[mitigate.early_stopping]`: a control: the same training, ended early."""
 
     share: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="Share of the steps that are made; the rates are those of the whole training. 1 = all."
+        1.0, description="Fraction of the steps to run, with the full training's schedule; 1 = all."
     )
 
 
 class RemoveSection(MitigationSection):
-    """`[mitigate.remove]`: pairs taken out before training."""
+    """`[mitigate.remove]`: pairs removed before training."""
 
-    count: Size = Field(0, description="Pairs taken out of those that f trains on, the worst first; 0 = none.")
+    count: Size = Field(0, description="Number of f's training pairs to remove, worst first; 0 = none.")
     by: Literal["clipmem", "similarity", "random", "g-alignment", "file"] = Field(
-        "clipmem", description="The worst: highest CLIPMem, lowest similarity under f, lowest alignment under g, ..."
+        "clipmem", description="Worst: highest CLIPMem, lowest similarity under f, lowest alignment under g, ..."
     )
-    scores: str = Field("", description="Run folder or scores.parquet of the parent; by = 'file': any uid, score.")
+    scores: str = Field("", description="Run folder or scores.parquet of the parent; by = 'file': uid and score.")
     seed: Seed = Field(0, description="Seed of by = 'random'.")
 
     @model_validator(mode="after")
     def _usable(self) -> "RemoveSection":
         if self.active and self.by != "random" and not self.scores:
-            raise ValueError(f"by = {self.by!r} needs scores; give the run folder that measured them")
+            raise ValueError(f"by = {self.by!r} needs scores; set it to the run folder that measured them")
         if self.by == "random" and self.scores:
-            raise ValueError("scores is set and by = 'random' does not use it; leave it out")
+            raise ValueError("scores is set and by = 'random' does not use it; omit scores")
         return self
 
 
 class RegroupSection(MitigationSection):
-    """`[mitigate.regroup]`: the most memorized pairs in batches of their own (after MultiMem)."""
+    """`[mitigate.regroup]`: separate batches for the most memorized pairs (after MultiMem)."""
 
     share: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Share of an epoch's batches that hold the most memorized pairs and nobody else; 0 = none."
+        0.0, description="Fraction of an epoch's batches that hold only the most memorized pairs; 0 = none."
     )
-    every: Count = Field(1, description="Every how many epochs they are put together.")
-    scores: str = Field("", description="Run folder or scores.parquet of the parent, whose CLIPMem says who they are.")
+    every: Count = Field(1, description="Regroup every N epochs.")
+    scores: str = Field("", description="Run folder or scores.parquet of the parent, whose CLIPMem ranks the pairs.")
 
     @model_validator(mode="after")
     def _usable(self) -> "RegroupSection":
         if self.active and not self.scores:
-            raise ValueError("share is set and needs scores; give the run folder that measured them")
+            raise ValueError("share needs scores; set scores to the run folder that measured them")
         return self
 
 
@@ -195,18 +194,18 @@ class MitigateSection(Section):
     regroup: RegroupSection = RegroupSection()  # pyright: ignore[reportCallIssue]
 
     def active(self) -> Iterator[str]:
-        """Yield the names of those that change anything."""
+        """Yield the names of the active mitigations."""
         for name in type(self).model_fields:
             if getattr(self, name).active:
                 yield name
 
     def conflict(self, protocol: Any, objective: Any, names: tuple[str, str]) -> str:
-        """Say what of it cannot work in a study of this protocol and objective; "" when all can."""
+        """Return which mitigation cannot work with this protocol and objective; "" if all can."""
         for name in self.active():
             needs, what = getattr(self, name).needs, f"[mitigate.{name}] is set and"
-            instead = "leave it out, or set train.objective = 'clip'"
+            instead = "omit it, or set train.objective = 'clip'"
             if not protocol.trains:
-                return f"{what} protocol = {names[0]!r} trains nothing; leave it out"
+                return f"{what} protocol = {names[0]!r} trains nothing; omit it"
             if "text tower" in needs and not objective.uses_text:
                 return f"{what} objective = {names[1]!r} trains no text tower; {instead}"
             if "unit embeddings" in needs and not objective.normalizes:

@@ -1,4 +1,4 @@
-"""Paths that a user names: the one place where what an operating system says of them becomes an `InputError`."""
+"""Paths given by the user: conversion of operating-system errors into clipmem's."""
 
 import contextlib
 import errno
@@ -10,23 +10,23 @@ from clipmem.base.errors import ClipmemError, InputError, RunError, shorten, sho
 from clipmem.base.require import require
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# errors of the machine; all others say that the path is wrong
+# errors of the machine; all others mean a wrong path
 _DEVICE = {errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EBUSY, errno.ESTALE}
 _NAME, _PATH = 255, 4095  # bytes: the limits of Linux, and of nearly all of its file systems
 
 
 def checked_path(path: str | Path, what: str) -> Path:
-    """Return a path that some file system could hold."""
+    """Check that a path is valid on common file systems."""
     got = ""
     try:
         encoded = os.fsencode(path)
     except UnicodeEncodeError:
-        encoded, got = b"", "characters that no file name can hold"
+        encoded, got = b"", "characters not allowed in file names"
     if b"\0" in encoded:
-        got = "the character NUL in a path"
+        got = "a path with a NUL character"
     elif len(encoded) > _PATH or any(len(name) > _NAME for name in encoded.split(b"/")):
         got = f"a path of {len(encoded):,} bytes"
-    expected = f"at most {_NAME} bytes a name and {_PATH:,} in all, without NUL"
+    expected = f"at most {_NAME} bytes per name and {_PATH:,} in total, without NUL"
     require(not got, f"{what} {shorten(str(path))}", got, expected, "Check the path.")
     return Path(path)
 
@@ -34,13 +34,13 @@ def checked_path(path: str | Path, what: str) -> Path:
 def as_read_error(
     error: OSError | UnicodeDecodeError, what: str, *, expected: str, hint: str = "Check the path."
 ) -> InputError:
-    """Say of an error while reading what a user named: what, and why it cannot be read."""
+    """Convert an error while reading a file that the user named."""
     got = (error.strerror or str(error)) if isinstance(error, OSError) else "bytes that are not UTF-8 text"
     return InputError(what, got=got, expected=expected, hint=hint)
 
 
 def as_write_error(error: OSError, path: Path, *, room: str = "") -> ClipmemError:
-    """Say of an error while writing: the disk is full or the device broken (RunError), or the place is wrong."""
+    """Convert an error while writing: RunError if the disk is full or broken, InputError if the path is wrong."""
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return RunError(
@@ -54,16 +54,16 @@ def as_write_error(error: OSError, path: Path, *, room: str = "") -> ClipmemErro
 
 
 def as_os_error(error: OSError) -> ClipmemError:
-    """Say of an error that nobody explained which path it is about (RunError where the machine is in trouble)."""
+    """Convert an unhandled error that names a path (RunError if the machine failed)."""
     reason, path = error.strerror or str(error), shorten_text(str(error.filename), _NAME)
     if error.errno is None or error.errno in _DEVICE | _FULL:
         return RunError(f"{path}: {reason}.")
-    return InputError(path, got=reason, expected="a path that can be used so", hint="Check the path.")
+    return InputError(path, got=reason, expected="a usable path", hint="Check the path.")
 
 
 @contextlib.contextmanager
 def reading(what: str, *, expected: str, hint: str = "Check the path.") -> Generator[None]:
-    """Turn an error while reading what a user named into an `InputError` (see `as_read_error`)."""
+    """Convert errors while reading a file that the user named (see `as_read_error`)."""
     try:
         yield
     except (OSError, UnicodeDecodeError) as error:

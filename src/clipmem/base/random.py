@@ -1,8 +1,7 @@
-"""The random-number tree: every stream is derived from a root seed by name, never from global state.
+"""Seeded random streams, derived from a root seed by name, never from global state.
 
-Two kinds. `derive_seed` names a child stream ("init", "order", 3). `uniform` is counter-based: its value depends on
-the keys alone, not on how many values were drawn before, so that a pair's view is the same in f, in g, in any batch,
-in any process. That is what makes "f and g differ in nothing else" checkable.
+`derive_seed` names a child stream ("init", "order", 3). `uniform` is counter-based: a value depends on its key only,
+so that a pair has the same view in f and g, in any batch and process.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ def generator(root: int, *names: str | int) -> np.random.Generator:
 
 
 def bootstrap_counts(stream: np.random.Generator, draws: int, items: int) -> NDArray[np.int64]:
-    """Draw `items` of `items` things with replacement, `draws` times; return how often each one was drawn."""
+    """Draw bootstrap resamples of `items` items; return the counts, shape (draws, items)."""
     picks = stream.integers(items, size=(draws, items)) + np.arange(draws)[:, None] * items
     return np.bincount(picks.ravel(), minlength=draws * items).reshape(draws, items)
 
@@ -38,7 +37,7 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def uniform(keys: NDArray[np.uint64], seed: int, draws: int) -> NDArray[np.float64]:
-    """Draw uniform numbers that depend on (seed, key, draw) only: a counter-based generator."""
+    """Draw uniform numbers in [0, 1) that depend on (seed, key, draw) only; shape (keys, draws)."""
     with np.errstate(over="ignore"):
         start = _mix(_mix(keys.astype(np.uint64) + _GOLDEN) ^ np.uint64(seed))
         counter = np.arange(1, draws + 1, dtype=np.uint64) * _GOLDEN

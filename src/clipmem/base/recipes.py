@@ -1,7 +1,6 @@
-"""Recipes: everything that decides a study's result, in one frozen, validated model that reads and writes TOML.
+"""Recipes: everything that determines a study's result, as a frozen, validated model read from and written to TOML.
 
-What does not change the result (how many processes, progress bars) is not in a recipe: a run folder refuses another
-recipe, and must not refuse another number of workers.
+Options that do not change the result, such as the number of processes, are not part of a recipe.
 """
 
 import tomllib
@@ -41,7 +40,7 @@ class Recipe(_Section):
     """
 
     protocol: Annotated[str, AfterValidator(partial(known, "protocols"))] = Field(
-        "four-way", description="How f and g come about."
+        "four-way", description="How f and g are obtained."
     )
     data: DataSection = DataSection()  # pyright: ignore[reportCallIssue]
     split: SplitSection = SplitSection()  # pyright: ignore[reportCallIssue]
@@ -58,7 +57,7 @@ class Recipe(_Section):
     mitigate: MitigateSection = MitigateSection()  # pyright: ignore[reportCallIssue]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as plain data: the class of a recipe with tables of other packages has no name to be found by."""
+        """Pickle as plain data: the class of a recipe with plugin tables is created at run time."""
         return recipe_from, (self.model_dump(),)
 
     @property
@@ -72,17 +71,17 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _mirror(self) -> "Recipe":
         split = self.split
-        if not self._protocol.trains:  # of [split] it uses `external` and the seed only
+        if not self._protocol.trains:  # uses only `external` and the seed of [split]
             return self
         if split.candidate != split.independent:
             raise ValueError(
                 f"[split] candidate = {split.candidate} and independent = {split.independent} differ; "
-                "f and g must train on equally many pairs: make them equal"
+                "f and g must train on the same number of pairs: make them equal"
             )
         if split.planted == 1 or split.planted > split.candidate:
             raise ValueError(
                 f"[split] planted = {split.planted} of {split.candidate} candidates; "
-                "captions are exchanged among the planted pairs: use 0, or 2 up to the number of candidates"
+                "planted pairs swap captions: use 0, or 2 up to the number of candidates"
             )
         return self
 
@@ -92,18 +91,18 @@ class Recipe(_Section):
         if self._protocol.trains:
             if target or reference:
                 raise ValueError(
-                    f"[given] names models and protocol = {self.protocol!r} trains its own; set protocol = 'given'"
+                    f"[given] names models, but protocol = {self.protocol!r} trains its own; set protocol = 'given'"
                 )
             return self
         if not target:
             raise ValueError(
-                "[given] target names no model; give the folder of the model that saw the candidates, as "
-                "target = ['FOLDER'], and of one that did not, as reference = ['FOLDER']"
+                "[given] target is empty; set target = ['FOLDER'] to a model that trained on the candidates, and "
+                "reference = ['FOLDER'] to one that did not"
             )
         if len(target) != len(reference):
             raise ValueError(
-                f"[given] has {len(target)} of target and {len(reference)} of reference; "
-                "each target is compared with the reference in its place: give equally many"
+                f"[given] has {len(target)} targets and {len(reference)} references; "
+                "each target is compared with the reference at its position: give the same number of both"
             )
         return self
 
@@ -113,18 +112,18 @@ class Recipe(_Section):
         needs = declared("alignments", alignment).needs
         if "class head" in needs and not self._protocol.trains:  # the objective is not used
             raise ValueError(
-                f"alignment = {alignment!r} needs class heads, and given models have none; choose another one"
+                f"alignment = {alignment!r} needs class heads, which given models do not have; choose another one"
             )
         if not self._protocol.trains:
             return self
         if "class head" in needs and not self._objective.class_head:
             raise ValueError(
-                f"alignment = {alignment!r} needs a class head, and objective = {objective!r} trains none; "
+                f"alignment = {alignment!r} needs a class head, but objective = {objective!r} trains none; "
                 "set train.objective = 'supervised'"
             )
         if not self._objective.uses_text and {"captions", "caption variants"} & set(needs):
             raise ValueError(
-                f"objective = {objective!r} trains no text tower, and alignment = {alignment!r} needs one; "
+                f"objective = {objective!r} trains no text tower, but alignment = {alignment!r} needs one; "
                 "set score.alignment = 'sslmem-image' and embed.views = 6"
             )
         return self
@@ -142,12 +141,12 @@ def load_recipe(text: str, settings: Sequence[str] = (), *, origin: str = "recip
     """Read a recipe from TOML text, then apply settings such as `train.lr=1e-4`.
 
     Args:
-        text: The TOML document; what it leaves out has its default.
-        settings: `section.key=value`, value in TOML (bare words are taken as text).
-        origin: Where the text came from, for messages.
+        text: The TOML document; missing keys have their defaults.
+        settings: `section.key=value`, value in TOML (bare words are strings).
+        origin: Name of the text in error messages.
 
     Raises:
-        InputError: The text is not TOML, a key is unknown (near ones are named), or a value is out of range.
+        InputError: The text is not TOML, a key is unknown, or a value is out of range.
     """
     try:
         document = _parsed(text)
@@ -164,13 +163,13 @@ def load_recipe(text: str, settings: Sequence[str] = (), *, origin: str = "recip
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """Parse TOML; what Python's parser raises on numbers of thousands of digits and on deep nesting is no TOML too."""
+    """Parse TOML; huge numbers and deep nesting raise `TOMLDecodeError` as well."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         raise
     except (ValueError, RecursionError) as error:
-        got = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+        got = "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
         raise tomllib.TOMLDecodeError(got) from error
 
 
@@ -183,7 +182,7 @@ def recipe_from(document: Mapping[str, Any], *, origin: str = "recipe") -> Recip
         raise explain(error, origin, kind) from None
 
 
-# table of the recipe ("" = the recipe itself) → what declarations bring tables for it, and the key that names one
+# table of the recipe ("" = top level) → kind of declarations that add tables to it, and the key that names one
 _DECLARED = {
     "": ("protocols", "protocol"),
     "data": ("sources", "source"),
@@ -194,7 +193,7 @@ _DECLARED = {
 
 
 def _brought(document: Mapping[str, Any]) -> Iterator[tuple[str, str, type[_Section]]]:
-    """Yield table, key and class of the settings that declarations of other packages bring, where they are named."""
+    """Yield table, key and class of the settings of the plugins that a document names."""
     for table, (kind, chosen) in _DECLARED.items():
         place = document.get(table) if table else document
         if not isinstance(place, Mapping):
@@ -213,7 +212,6 @@ def _table(name: str) -> Any:
 
 @cache
 def _assembled(brought: Sequence[tuple[str, str, type[_Section]]]) -> type[Recipe]:
-    """Return the recipe's class with the tables that declarations bring."""
     fields: dict[str, Any] = {key: (settings, settings()) for table, key, settings in brought if not table}
     for table in dict.fromkeys(table for table, *_ in brought if table):
         base = _table(table)
@@ -224,12 +222,7 @@ def _assembled(brought: Sequence[tuple[str, str, type[_Section]]]) -> type[Recip
 
 
 def dump_recipe(recipe: Recipe, *, comments: bool = False) -> str:
-    """Write a recipe as TOML with every value spelled out.
-
-    Args:
-        recipe: The recipe.
-        comments: Add each key's description, as `clipmem init` does.
-    """
+    """Write a recipe as TOML with every value; `comments` adds each key's description, as `clipmem init` does."""
     lines = [f'protocol = "{recipe.protocol}"']
     for section_name, section in _sections(recipe):
         lines += ["", f"[{section_name}]"]
@@ -240,7 +233,7 @@ def dump_recipe(recipe: Recipe, *, comments: bool = False) -> str:
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe as `section.key` → plain value, in order: what two recipes are compared by."""
+    """Return the recipe as `section.key` → plain value, in order."""
     flat: dict[str, Any] = {"protocol": recipe.protocol}
     for name, section in _sections(recipe):
         for key, value in section.model_dump(mode="json", include=set(_own_fields(section))).items():
@@ -249,13 +242,13 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
 
 
 def differences(left: Recipe, right: Recipe) -> list[tuple[str, Any, Any]]:
-    """List the keys in which two recipes differ, with both values."""
+    """List the keys that differ, with both values."""
     a, b = flatten(left), flatten(right)
     return [(key, a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)]
 
 
 def _sections(parent: _Section, path: str = "") -> Iterator[tuple[str, _Section]]:
-    """Yield all tables with their dotted names, a table before those in it; those without keys are left out."""
+    """Yield all tables that have keys with their dotted names, parents first."""
     for name in type(parent).model_fields:
         value = getattr(parent, name)
         if isinstance(value, _Section):
@@ -265,7 +258,6 @@ def _sections(parent: _Section, path: str = "") -> Iterator[tuple[str, _Section]
 
 
 def _own_fields(section: _Section) -> dict[str, Any]:
-    """Return the fields that are keys, not tables."""
     fields = type(section).model_fields.items()
     return {name: field for name, field in fields if not isinstance(getattr(section, name), _Section)}
 
@@ -303,7 +295,7 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     try:
         parsed: object = _parsed(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        parsed = value.strip()  # a bare word, as shells hand them over
+        parsed = value.strip()  # a bare word
     place = document
     for key in keys[:-1]:
         place = place.setdefault(key, {})

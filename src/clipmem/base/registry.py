@@ -1,4 +1,4 @@
-"""Registries: a name for each data source (later: score, detector, mitigation), so that a new one is one new file."""
+"""Registries of named classes: protocols, alignments, objectives, mitigations, sources, report sections."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
@@ -12,15 +12,12 @@ Registered = TypeVar("Registered")
 
 
 class Registry(Generic[T]):
-    """Named things of one kind: those that modules register, then those of installed packages' entry points.
+    """Named classes of one kind: registered by modules or by entry points of installed packages.
 
     Args:
-        kind: What one such thing is called ("data source").
-        base: The class that everything registered must be a subclass of.
-        group: The entry-point group of installed packages, without `clipmem.`; by default KINDs.
-
-    Raises:
-        ValueError: On registering a name twice, or something that is not a subclass of `base`.
+        kind: Name of the kind in messages ("data source").
+        base: The class that registered classes must derive from.
+        group: Entry-point group, without `clipmem.`; by default the plural of `kind`.
     """
 
     def __init__(self, kind: str, base: type[T], *, group: str = "") -> None:
@@ -29,7 +26,7 @@ class Registry(Generic[T]):
         self._items: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[Registered]], type[Registered]]:
-        """Return a class decorator that registers the class under `name`, which becomes its attribute `name`."""
+        """Return a class decorator that registers the class and sets its attribute `name`."""
 
         def add(item: type[Registered]) -> type[Registered]:
             if name in self._items:
@@ -45,20 +42,16 @@ class Registry(Generic[T]):
         return add
 
     def summary(self, name: str) -> str:
-        """Return what a declaration says of itself in one line: its `summary`, else its docstring's first line."""
-        said = getattr(self[name], "summary", "")
-        return said if isinstance(said, str) and said else (self[name].__doc__ or "").partition("\n")[0]
+        """Return the class's `summary`, else the first line of its docstring."""
+        summary = getattr(self[name], "summary", "")
+        return summary if isinstance(summary, str) and summary else (self[name].__doc__ or "").partition("\n")[0]
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names, sorted."""
+        """Iterate over the sorted names."""
         return iter(sorted({*self._items, *plugins(self._group)}))
 
     def __getitem__(self, name: str) -> type[T]:
-        """Return what is registered under `name`.
-
-        Raises:
-            InputError: Nothing is; the message names near ones.
-        """
+        """Return a class by name; raise an `InputError` that suggests similar names if there is none."""
         if name in self._items:
             return self._items[name]
         others = plugins(self._group)

@@ -1,4 +1,4 @@
-"""Checks of what a user gave: one call where the check is made; each raises an `InputError` of four parts."""
+"""Input checks that raise a four-part `InputError`."""
 
 import math
 from collections.abc import Iterable
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from clipmem.base.errors import InputError, shorten, shorten_text
 from clipmem.base.suggest import did_you_mean
 
-Number = int | float  # the run-time checks of the tests do not take a whole number for a float
+Number = int | float  # the run-time type checks of the tests do not accept an int for a float
 
 
 def require(condition: object, what: str, got: str, expected: str, hint: str = "") -> None:
-    """Raise an `InputError` of these four parts unless the condition holds.
+    """Raise an `InputError` unless the condition holds.
 
     Example:
         >>> require(3 > 0, "[train] epochs", "3", "1 or more", "Set train.epochs.")
@@ -20,7 +20,7 @@ def require(condition: object, what: str, got: str, expected: str, hint: str = "
 
 
 def require_one_of(what: str, value: object, choices: Iterable[str], hint: str = "") -> None:
-    """Raise an `InputError` unless a value is one of the choices; the hint names near ones.
+    """Raise an `InputError` unless a value is one of the choices; the default hint suggests similar ones.
 
     Example:
         >>> require_one_of("--device", "cpu", ("auto", "cpu", "cuda"))
@@ -32,7 +32,7 @@ def require_one_of(what: str, value: object, choices: Iterable[str], hint: str =
 def require_range(
     what: str, value: Number, low: Number | None = None, high: Number | None = None, hint: str = ""
 ) -> None:
-    """Raise an `InputError` unless low <= value <= high; None is no bound, and NaN is outside every range.
+    """Raise an `InputError` unless low <= value <= high; None is no bound, and NaN is out of range.
 
     Example:
         >>> require_range("confidence", 0.95, 0, 1)
@@ -46,7 +46,7 @@ def require_range(
 
 
 def require_columns(what: str, columns: Iterable[str], needed: Iterable[str], hint: str = "") -> None:
-    """Raise an `InputError` unless a table has the columns it needs.
+    """Raise an `InputError` unless a table has the needed columns.
 
     Example:
         >>> require_columns("scores.parquet", ["uid", "clipmem"], ["uid"])

@@ -1,16 +1,16 @@
-"""Near names for a name that does not exist."""
+"""Suggestions for misspelled names."""
 
 import difflib
 from collections.abc import Iterable
 
 from clipmem.base.errors import shorten_text
 
-_LONGEST = 200  # characters of a name that is compared: the cost grows with the square
-_SHOWN = 40  # names of a list
+_LONGEST = 200  # characters of a name to compare: the cost is quadratic
+_SHOWN = 40  # names in a list
 
 
 def near_names(name: str, known: Iterable[str]) -> list[str]:
-    """Return at most two known names that are near a name, the nearest first; case does not count.
+    """Return up to two similar known names, most similar first, ignoring case.
 
     Example:
         >>> near_names("vit-b-32", ["ViT-B-32", "RN50"])
@@ -23,7 +23,7 @@ def near_names(name: str, known: Iterable[str]) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str], *, kind: str = "name") -> str:
-    """Return a sentence that suggests what was meant: the nearest known name, or the list of all."""
+    """Suggest the most similar known names, or list all."""
     names = sorted(known)
     near = near_names(name, names)
     if near:

@@ -1,4 +1,4 @@
-"""The command line: one file a subcommand. `main` is what the `clipmem` script calls."""
+"""The command line, one file per subcommand. The `clipmem` script calls `main`."""
 
 import io
 import os
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 the input is wrong.
 
     Args:
-        arguments: What follows the program's name; by default `sys.argv[1:]`.
+        arguments: Command-line arguments; by default `sys.argv[1:]`.
     """
     try:
         _main(arguments)
@@ -37,19 +37,19 @@ def _main(arguments: Sequence[str] | None) -> None:
     from clipmem.cli.errors import TRACEBACK, report_bug, wrong_command_line
 
     for stream in (sys.stdout, sys.stderr):
-        # captions hold any character; a terminal that lacks one must not end a run
+        # a character that the terminal cannot show must not end a run
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     show = warnings.showwarning
 
     def show_ours(message: Warning | str, category: type[Warning], *place: Any) -> None:
-        if issubclass(category, ClipmemWarning):  # as a line to read, without a place in the code
+        if issubclass(category, ClipmemWarning):  # one line, without the position in the code
             print(f"clipmem: warning: {message}", file=sys.stderr)  # noqa: T201
         else:
             show(message, category, *place)
 
     warnings.showwarning = show_ours
-    if arguments is None:  # a program that calls this handles what is unexpected itself
+    if arguments is None:  # programs that call this handle unexpected errors themselves
         sys.excepthook = report_bug
     try:
         _run(app, sys.argv[1:] if arguments is None else list(arguments))
@@ -61,7 +61,7 @@ def _main(arguments: Sequence[str] | None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        # of a file: the place is wrong, or the machine is in trouble; anything else is a bug
+        # with a file name: a wrong path or a failing machine; otherwise a bug
         if error.filename is None or os.environ.get(TRACEBACK):
             raise
         _end(as_os_error(error))
@@ -70,7 +70,7 @@ def _main(arguments: Sequence[str] | None) -> None:
 
 
 def _run(app: "App", arguments: list[str]) -> None:
-    """Parse a command line, check every path in it, and run the command."""
+    """Parse a command line, check its paths, and run the command."""
     from clipmem.base.paths import checked_path
 
     command, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
@@ -78,16 +78,15 @@ def _run(app: "App", arguments: list[str]) -> None:
         keyword = bound.signature.parameters[name].kind is Parameter.KEYWORD_ONLY
         what = f"--{name.strip('_').replace('_', '-')}" if keyword else name
         for one in value if isinstance(value, tuple) else (value,):
-            # a text may name data, a model or a key, and be longer than a path
+            # strings may be data or model addresses, which can be longer than a path
             if isinstance(one, Path) or (isinstance(one, str) and "\0" in one):
                 checked_path(one, what)
     command(*bound.args, **bound.kwargs)
 
 
 def _end(error: "ClipmemError") -> NoReturn:
-    """Print an error as one line, and exit."""
     from clipmem.report.escape import visible
 
-    # a message may quote the data: names of files, keys, captions
+    # messages may quote the data
     print(f"clipmem: {visible(str(error))}", file=sys.stderr)  # noqa: T201
     sys.exit(error.exit_code)

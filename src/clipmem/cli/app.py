@@ -1,4 +1,4 @@
-"""The application: which subcommands there are. Heavy imports stay inside the commands, so that help is instant."""
+"""The application and its subcommands. Heavy imports stay inside the commands, so that help is instant."""
 
 from cyclopts import App
 
@@ -21,9 +21,8 @@ app = App(
     help="Measure and show memorization in CLIP-style image-text models.",
     help_epilogue="Exit codes: 0 done, 1 the run failed, 2 the input is wrong. Start with: clipmem demo --quick",
     version=__version__,
-    # main() turns a wrong command line into exit code 2, like every other wrong input
+    # main() handles errors and interrupts
     exit_on_error=True,
-    # and an interrupt into a sentence that says how to go on
     suppress_keyboard_interrupt=False,
 )
 for command in (demo, init, run, score, embed, evaluate, localize, compare, reproduce, report, doctor):

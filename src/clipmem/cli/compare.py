@@ -14,17 +14,17 @@ def compare(
     measure: Literal["clipmem", "clipmem_norm"] = "clipmem",
     confidence: Annotated[float | None, Parameter(validator=validators.Number(gt=0, lt=1))] = None,
 ) -> None:
-    """Compare finished runs with a baseline: memorization, utility, and what each costs, over paired seeds.
+    """Compare finished runs with a baseline: memorization, utility and cost over paired seeds.
 
-    Runs compare where data, split, seeds, alignment and presentations are the same; others are refused with the reason.
-    Writes compare.json, compare.parquet and index.html with the Pareto figure.
+    Runs must have the same data, split, seeds, alignment and number of presentations. Writes compare.json,
+    compare.parquet and index.html with the Pareto figure.
 
     Args:
-        baseline: The folder of the run without mitigation.
-        others: Folders of the runs to compare with it.
-        out: Where the comparison goes.
-        measure: What memorization is measured by; clipmem_norm needs one normalizer in all runs.
-        confidence: Level of the intervals; by default that of the baseline's recipe.
+        baseline: Run folder without mitigation.
+        others: Run folders to compare with it.
+        out: Output folder.
+        measure: Memorization score; clipmem_norm needs the same normalizer in all runs.
+        confidence: Level of the intervals; by default the baseline's.
     """
     from rich.console import Console
 

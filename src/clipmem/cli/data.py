@@ -1,4 +1,4 @@
-"""`clipmem data`: look at data before a study, write them in another format, and list pairs by score."""
+"""`clipmem data`: inspect and convert data sets, and list pairs by score."""
 
 import sys
 from pathlib import Path
@@ -24,18 +24,18 @@ def inspect(
     model: str = "clipmem-tiny",
     json: Annotated[bool, _Flag] = False,
 ) -> None:
-    """Say what lies at a path: format, counts, captions, sizes, samples, duplicates, problems, cost of a study.
+    """Inspect a data set: format, counts, captions, sizes, samples, duplicates, problems, cost of a study.
 
-    Every record is read once; sizes, decoding and near-duplicates are looked at in a sample, and said so. Exit code 2
-    when the data cannot be used.
+    Every record is read once; sizes, decoding and near-duplicates are checked on a sample. Exits with 2 if the data
+    cannot be used.
 
     Args:
-        path: A file, a folder, or shards, as a recipe's data.path.
-        source: The data source; by default it is found out.
-        set_: Change a setting of the data: --set data.image_column=png. May be given several times.
-        full: Decode every image, not a sample.
-        cost: Time this machine for some seconds and estimate what a study would cost.
-        model: The architecture of that study.
+        path: A file, folder or shards, as in data.path of a recipe.
+        source: Data source; by default detected.
+        set_: Change a data setting: --set data.image_column=png. Can be repeated.
+        full: Decode every image instead of a sample.
+        cost: Benchmark this machine for some seconds and estimate the cost of a study.
+        model: Architecture of that study.
         json: Print JSON.
     """
     import json as json_module
@@ -48,7 +48,7 @@ def inspect(
     from clipmem.base.errors import InputError
     from clipmem.cli.terminal import TerminalReporter
     from clipmem.report.terminal import print_screen
-    from clipmem.study.data_commands import inspect as look
+    from clipmem.study.data_commands import inspect as inspect_data
 
     done = 0
     with TerminalReporter(Console(stderr=True)) as reporter:
@@ -56,19 +56,19 @@ def inspect(
         def progress(now: int, of: int) -> None:
             nonlocal done
             if not done:
-                reporter.begin("look", of, "images")
+                reporter.begin("inspect", of, "images")
             reporter.advance(now - done)
             done = now
 
-        found = look(path, source=source, settings=set_, full=full, cost=cost, model=model, progress=progress)
+        found = inspect_data(path, source=source, settings=set_, full=full, cost=cost, model=model, progress=progress)
     if json:
-        # ASCII only: a caption cannot act on the terminal
+        # ASCII only, so that captions cannot control the terminal
         sys.stdout.write(json_module.dumps(found, indent=1) + "\n")
     else:
         print_screen("inspected", found, Console())
     if not found["usable"]:
         tried = found["problems"]["decoded"]
-        got = f"no image that decodes, of {tried:,}"
+        got = f"no decodable image (of {tried:,})"
         raise InputError(f"{path}", got=got, expected="images", hint="See the reasons above.")
 
 
@@ -83,17 +83,17 @@ def export(
     set_: _Settings = (),
     shard: Annotated[int, _Count] = 10_000,
 ) -> None:
-    """Write the usable pairs of a data set in another format: the same images, captions and uids.
+    """Convert the usable pairs of a data set to another format, with the same images, captions and uids.
 
-    What cannot be used is left out, counted, and listed in OUT-quarantine.parquet beside the folder.
+    Unusable records are left out, counted, and listed in OUT-quarantine.parquet, next to the output folder.
 
     Args:
-        path: A file, a folder, or shards, as a recipe's data.path; emoji for the shipped pairs.
-        to: The format to write.
+        path: A file, folder or shards, as in data.path of a recipe; emoji for the shipped pairs.
+        to: Output format.
         out: A new folder.
-        source: The data source; by default it is found out.
-        set_: Change a setting of the data: --set data.caption_column=text. May be given several times.
-        shard: Pairs in a tar, a Parquet file, or a sub-folder.
+        source: Data source; by default detected.
+        set_: Change a data setting: --set data.caption_column=text. Can be repeated.
+        shard: Pairs per tar, Parquet file or sub-folder.
     """
     from rich.console import Console
 
@@ -118,20 +118,20 @@ def ids(
     bottom: Annotated[int | None, _Count] = None,
     by: str = "clipmem",
     role: str = "",
-    rest: Annotated[bool, _Flag] = False,
+    invert: Annotated[bool, _Flag] = False,
 ) -> None:
-    """List pairs by their score: .txt, .parquet, .csv, or DataComp's sorted .npy.
+    """Write the uids of pairs by score: .txt, .parquet, .csv, or DataComp's sorted .npy.
 
     Args:
         scores: A finished run folder, or a Parquet file with the columns uid and clipmem.
-        out: The file to write; its ending says how.
-        top: So many with the largest scores; by default all.
-        bottom: So many with the smallest scores.
-        by: The column that orders the pairs.
-        role: Only pairs of this role: candidate, independent, shared or external.
-        rest: List all other pairs instead: the data without those.
+        out: Output file; its extension is the format.
+        top: Keep the N highest-scoring pairs; by default all.
+        bottom: Keep the N lowest-scoring pairs.
+        by: Column to sort by.
+        role: Keep only pairs of this role: candidate, independent, shared or external.
+        invert: Write all other pairs instead.
     """
     from clipmem.study.data_commands import write_list
 
-    n = write_list(scores, out, top=top, bottom=bottom, by=by, role=role, rest=rest)
+    n = write_list(scores, out, top=top, bottom=bottom, by=by, role=role, invert=invert)
     sys.stdout.write(f"wrote {n:,} uids to {out}\n")

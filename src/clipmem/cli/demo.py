@@ -1,4 +1,4 @@
-"""`clipmem demo`: the whole study on the data that ships in the package."""
+"""`clipmem demo`: a complete study on the shipped data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +12,15 @@ def demo(
     quick: Annotated[bool, Parameter(negative="")] = False,
     seeds: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=100))] = None,
 ) -> None:
-    """Run the whole study on the shipped emoji: which pairs does a CLIP model memorize?
+    """Run a complete study on the shipped emoji: which pairs does a CLIP model memorize?
 
     Trains f and g for every seed (two by default, a few minutes on two cores), scores all pairs and writes a report
-    that opens offline. Running it again goes on where it stopped.
+    that opens offline. Run it again to resume after a stop.
 
     Args:
-        out: The run folder. With --quick, and none given, it is clipmem-demo-quick.
-        quick: One seed on a third of the data, in under a minute: noisier, and no error of single pairs.
-        seeds: Number of seeds, one f and one g for each.
+        out: Run folder; with --quick, by default clipmem-demo-quick.
+        quick: Use one seed and a third of the data: under a minute, noisier, without intervals of single pairs.
+        seeds: Number of seeds; one f and one g are trained per seed.
     """
     from clipmem.cli.terminal import run_and_show
 

@@ -1,4 +1,4 @@
-"""`clipmem doctor`: what is installed, and a tiny study from end to end."""
+"""`clipmem doctor`: installed versions and an end-to-end test."""
 
 import importlib.metadata
 import os
@@ -30,12 +30,12 @@ def doctor(
     speed: Annotated[bool, Parameter(negative="")] = False,
     declared: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Say what is installed and run a tiny study from end to end; exit 1 when something is broken.
+    """Show the installed versions and run a tiny study end to end; exit with 1 if something is broken.
 
     Args:
-        speed: Measure this machine instead, in about a minute: training, decoding, embedding, and what studies take.
-        declared: List instead every protocol, alignment, objective, mitigation, data source and report section, also
-            those of other packages, with what each does.
+        speed: Benchmark this machine instead (about a minute): training, decoding, embedding, time of a study.
+        declared: List all protocols, alignments, objectives, mitigations, data sources and report sections instead,
+            including those of other packages.
     """
     from rich.console import Console
     from rich.table import Table
@@ -51,7 +51,7 @@ def doctor(
     for name in _PACKAGES:
         table.add_row(name, _version(name))
     ray = _version("ray")
-    table.add_row("ray", "not installed: only --engine ray needs it" if ray == "missing" else ray)
+    table.add_row("ray", "not installed (needed for --engine ray only)" if ray == "missing" else ray)
     console.print(table)
     console.print(f"\npython {platform.python_version()} on {platform.platform()}", highlight=False)
     import torch
@@ -59,22 +59,23 @@ def doctor(
     from clipmem.base.machine import cores
     from clipmem.study import api, execution
 
-    how = execution.resolve(api.find_recipe("demo"), models=4)
+    resources = execution.resolve(api.find_recipe("demo"), models=4)
     console.print(
-        f"computing on {how.device} in {how.precision}: {how.workers} models at a time, {how.threads} threads each, "
-        f"{cores()} cores" + (f", {torch.cuda.get_device_name()}" if how.device == "cuda" else ""),
+        f"computing on {resources.device} in {resources.precision}: {resources.workers} models at a time, "
+        f"{resources.threads} threads each, {cores()} cores"
+        + (f", {torch.cuda.get_device_name()}" if resources.device == "cuda" else ""),
         highlight=False,
     )
     for name in ("OMP_NUM_THREADS", "OMP_PROC_BIND"):
         if name in os.environ:
-            console.print(f"note: {name}={os.environ[name]} is set; training sets its own number", highlight=False)
+            console.print(f"note: {name}={os.environ[name]} is set; training overrides it", highlight=False)
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         run = api.run("quick", Path(folder) / "run", settings=_TINY)
         seconds = time.monotonic() - started
     stages = ", ".join(f"{stage} {took:.1f} s" for stage, took in run.summary["seconds"].items())
-    console.print(f"tiny study: done in {seconds:.1f} s ({stages})", highlight=False)
-    sys.stdout.write("all is well\n")
+    console.print(f"tiny study: finished in {seconds:.1f} s ({stages})", highlight=False)
+    sys.stdout.write("no problems found\n")
 
 
 def _show_declared(console: "Console") -> None:
@@ -103,8 +104,9 @@ def _show_speed(console: "Console") -> None:
     from clipmem.base.machine import cores
     from clipmem.study.speed import in_words, measure
 
-    found = measure(say=lambda what: console.print(f"measuring: {what} ...", highlight=False))
-    table = Table("what", "a second", "", "against", "ratio", title="clipmem-tiny", title_justify="left", box=None)
+    found = measure(log=lambda what: console.print(f"measuring: {what} ...", highlight=False))
+    columns = ("task", "per second", "", "compared with", "ratio")
+    table = Table(*columns, title="clipmem-tiny", title_justify="left", box=None)
     for column in (1, 4):
         table.columns[column].justify = "right"
     for row in found.rates:
@@ -115,14 +117,15 @@ def _show_speed(console: "Console") -> None:
     console.print()
     console.print(table)
     console.print(
-        f"\nestimates from these few seconds: the trainings of clipmem demo take {in_words(found.demo)}, one epoch of "
-        f"ViT-B-32 over 70,000 pairs {in_words(found.vit_epoch)}",
+        f"\nestimated time: {in_words(found.demo)} to train the models of clipmem demo, {in_words(found.vit_epoch)} "
+        "for one epoch of ViT-B-32 on 70,000 pairs",
         highlight=False,
         soft_wrap=True,
     )
     if found.load > 0.5:
         console.print(
-            f"note: before this, {found.load:.1f} processes wanted the {cores()} cores; without them it is faster",
+            f"note: other programs were using {found.load:.1f} of the {cores()} cores; results are lower than on an "
+            "idle machine",
             highlight=False,
             soft_wrap=True,
         )

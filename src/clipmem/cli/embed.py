@@ -1,4 +1,4 @@
-"""`clipmem embed`: the embeddings of pairs under one model, in clip-retrieval's layout."""
+"""`clipmem embed`: embeddings of pairs in clip-retrieval's layout."""
 
 import sys
 from pathlib import Path
@@ -20,20 +20,20 @@ def embed(
     batch_size: Annotated[int, Parameter(validator=_POSITIVE)] = 256,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
-    """Embed pairs with one model, for `clipmem score` or for other tools.
+    """Embed pairs with one model, for `clipmem score` or other tools.
 
-    Writes img_emb, text_emb and metadata in parts, as clip-retrieval does: a row a pair, the mean of the unit
-    embeddings of its views, or captions. Run the same command again after a stop.
+    Writes img_emb, text_emb and metadata in parts, in clip-retrieval's layout: one row per pair, the mean of the unit
+    embeddings of its views, or captions. Run the same command again to resume after a stop.
 
     Args:
-        model: The model.
-        data: The pairs: a file or folder, or emoji for the shipped ones.
-        out: The folder to write.
-        views: Random views of each image; 0 = the image as it is.
-        captions: Use this many captions of each pair; by default all.
-        precision: fp32, or bf16 autocast.
-        batch_size: Images or captions in a forward pass.
-        device: Where to compute.
+        model: Model folder or other address (docs/models.md).
+        data: Pairs: a file or folder, or emoji for the shipped ones.
+        out: Output folder.
+        views: Random views per image; 0 = the unchanged image.
+        captions: Maximum number of captions per pair; by default all.
+        precision: fp32, or bf16 = autocast.
+        batch_size: Images or captions per forward pass.
+        device: Device to compute on.
     """
     from rich.console import Console
 
@@ -53,5 +53,5 @@ def embed(
     ).checked()
     with TerminalReporter(Console(stderr=True)) as reporter:
         pairs, problems = embed_pairs(model, data, out, settings, reporter=reporter)
-    left = f"; {len(problems):,} records left out, listed in {out / 'quarantine.parquet'}" if problems else ""
-    sys.stdout.write(f"embedded {pairs:,} pairs into {out}{left}\n")
+    left_out = f"; {len(problems):,} records left out, listed in {out / 'quarantine.parquet'}" if problems else ""
+    sys.stdout.write(f"embedded {pairs:,} pairs into {out}{left_out}\n")

@@ -1,4 +1,4 @@
-"""What the command line says of what went wrong: a wrong command line, and an error that nobody expected."""
+"""Messages for a wrong command line and for unexpected errors."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ TRACEBACK = "CLIPMEM_TRACEBACK"
 
 
 def wrong_command_line(error: CycloptsError, app: App) -> InputError:
-    """Say in the four parts of an error what is wrong with a command line."""
+    """Convert cyclopts's error into an `InputError`."""
     chain = list(error.command_chain or ())
     hint = f"`{' '.join(['clipmem', *chain])} --help` shows the options."
     argument, token = error.argument, getattr(error, "token", None)
@@ -62,7 +62,7 @@ _TYPES: dict[object, str] = {int: "a whole number", float: "a number", bool: "tr
 
 
 def report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Say in one line that something unexpected happened, and where the traceback is: `sys.excepthook` of `main`."""
+    """Report an unexpected error in one line, with the place of its traceback (a `sys.excepthook`)."""
     from clipmem.report.escape import visible
 
     lines = "".join(traceback.format_exception(kind, error, trace))
@@ -78,7 +78,7 @@ def report_bug(kind: type[BaseException], error: BaseException, trace: Traceback
             place = f"in {Path(stream.name)}"
         except OSError:
             place = f"shown with {TRACEBACK}=1"
-    told = visible(shorten_text(" ".join(f"{kind.__name__}: {error}".split()), 300))
+    message = visible(shorten_text(" ".join(f"{kind.__name__}: {error}".split()), 300))
     print(  # noqa: T201
-        f"clipmem: This is a bug in clipmem; please report it. {told} (the traceback is {place})", file=sys.stderr
+        f"clipmem: This is a bug in clipmem; please report it. {message} (the traceback is {place})", file=sys.stderr
     )

@@ -1,4 +1,4 @@
-"""`clipmem evaluate`: zero-shot classification, linear probe and retrieval of finished models."""
+"""`clipmem evaluate`: utility of trained models."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,26 +22,26 @@ def evaluate(
     name: str = "",
     out: Path | None = None,
 ) -> None:
-    """Measure what models can do: zero-shot classification, linear probe, retrieval.
+    """Evaluate models: zero-shot classification, linear probe, retrieval.
 
-    With a run folder alone: on the external pairs of that study, which no model trained on. With --data: on any
-    labeled images. Writes evaluate/NAME.json into the folder and prints a table. Models without a run are named by
-    --model, and need --data.
+    By default, evaluates the models of a run on the study's external pairs, which no model trained on. With --data,
+    uses any labeled images. --model evaluates other models and needs --data. Writes evaluate/NAME.json into the run
+    folder.
 
     Args:
-        folder: The folder of a finished run.
-        model: Folders of models, or transformers:FOLDER, instead of a run.
-        data: The pairs to test on.
-        source: Their format, a name as in a recipe's data.source; by default parquet, or classfolder for a folder
-            without Parquet files.
-        label_column: Their column of labels.
-        caption_column: Their column of captions; without it the labels are the captions, and retrieval is left out.
-        image_column: Their column of images.
+        folder: A finished run folder.
+        model: Model folders, or transformers:FOLDER, instead of a run.
+        data: Pairs to evaluate on.
+        source: Data source, as in data.source of a recipe; by default parquet, or classfolder for a folder without
+            Parquet files.
+        label_column: Column of labels.
+        caption_column: Column of captions; without it, labels are the captions and retrieval is skipped.
+        image_column: Column of images.
         labels: Classes: label, or the finer sublabel of emoji; by default as in the recipe.
         classnames: JSON or CSV with the names of the classes.
-        templates: Text or JSON with sentences that have {} in the place of the name.
-        name: Name of the document; by default external, or that of the data.
-        out: With --model: the file to write; by default NAME.json here.
+        templates: Text or JSON with prompts that have {} for the class name.
+        name: Name of the output; by default external, or the name of the data.
+        out: With --model: output file; by default NAME.json in the working directory.
     """
     from rich.console import Console
 

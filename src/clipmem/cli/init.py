@@ -1,4 +1,4 @@
-"""`clipmem init`: a recipe to start from."""
+"""`clipmem init`: write a recipe."""
 
 import shlex
 import sys
@@ -21,18 +21,18 @@ def init(
     preset: Literal["", "demo", "quick"] = "",
     force: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Write a recipe with every key, its value and its meaning.
+    """Write a recipe with every key, its value and its description.
 
-    With --data it is written for your data: their format, roles and a training that fit the number of pairs.
+    With --data, the recipe fits your data: source, role sizes and training for the number of pairs.
 
     Args:
-        path: The file to write; - prints it instead.
-        data: A file, a folder, or shards with your pairs.
-        protocol: How the models to compare come about: four-way measures some pairs with one f and one g a seed,
-            subsample every pair with many models, leave-one-out a few pairs with one model each; or that of another
-            package (`clipmem doctor --declared` lists all).
-        source: The data source; by default it is found out.
-        set_: Change a value: --set train.epochs=1. May be given several times.
+        path: Output file; - prints the recipe instead.
+        data: A file, folder or shards with your pairs.
+        protocol: How f and g are obtained: four-way measures some pairs with one f and one g per seed, subsample
+            measures every pair with many models, leave-one-out a few pairs with one model each; `clipmem doctor
+            --declared` lists all, including those of other packages.
+        source: Data source; by default detected.
+        set_: Change a value: --set train.epochs=1. Can be repeated.
         preset: Start from a shipped recipe instead: demo or quick.
         force: Overwrite an existing file.
     """
@@ -43,20 +43,20 @@ def init(
     shown = str(path) == "-"
     if path.exists() and not force and not shown:
         raise InputError(
-            f"{path}", got="a file that exists", expected="a new name", hint="Choose another one, or add --force."
+            f"{path}", got="an existing file", expected="a new file", hint="Choose another name, or add --force."
         )
     if preset and (data or source or protocol != "four-way"):
         got, hint = "--data, --source or --protocol with it", "Omit --preset to start from your data."
-        raise InputError(f"--preset {preset}", got=got, expected="a preset alone", hint=hint)
+        raise InputError(f"--preset {preset}", got=got, expected="--preset alone", hint=hint)
     if data:
-        begun = starting.start(data, protocol=protocol, source=source, settings=set_)
+        start = starting.start(data, protocol=protocol, source=source, settings=set_)
     else:
-        begun = starting.preset(preset, set_) if preset else starting.bare(protocol, source=source, settings=set_)
+        start = starting.preset(preset, set_) if preset else starting.bare(protocol, source=source, settings=set_)
     command = f"clipmem run {'FILE' if shown else shlex.quote(str(path))}"
-    text = begun.text(f"A clipmem study. Run it with: {command}")
+    text = start.text(f"A clipmem study. Run it with: {command}")
     if shown:
         sys.stdout.write(text)
         return
     atomic_write(path, text.encode())
-    lines = [*map(visible, begun.notes), f"Wrote {path}. Edit it if you like, then: {command}"]
+    lines = [*map(visible, start.notes), f"Wrote {path}. Edit it if needed, then run: {command}"]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""`clipmem localize`: where a study's memorization sits."""
+"""`clipmem localize`: memorization by tower, layer and unit."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,14 +18,14 @@ def localize(
 ) -> None:
     """Localize the memorization of a finished study: towers, layers and units.
 
-    Writes localize/units.parquet, layers.parquet and towers.parquet into the run folder, and the report again with
-    them in it. What was measured over the same pairs and views is not measured again.
+    Measurements over the same pairs and views are reused. Writes localize/units.parquet, layers.parquet and
+    towers.parquet into the run folder, and updates the report.
 
     Args:
-        folder: The folder of a finished four-way run.
-        views: Image views, and at most as many text views, of each pair; by default the recipe's [localize].
-        pairs: At most this many pairs of each role, drawn at random; by default the recipe's [localize].
-        compare_with: Folders of other localized runs that differ in their objective, shown side by side.
+        folder: A finished four-way run folder.
+        views: Image views, and maximum number of text views, per pair; by default the recipe's [localize].
+        pairs: Maximum number of pairs per role, sampled at random; by default the recipe's [localize].
+        compare_with: Other localized run folders with a different objective, to show side by side.
     """
     from rich.console import Console
 

@@ -1,13 +1,13 @@
-"""`clipmem report`: the summary and the page again, from finished tables."""
+"""`clipmem report`: rebuild summary and report of a run."""
 
 from pathlib import Path
 
 
 def report(folder: Path, /) -> None:
-    """Write the summary and the report of a run folder again, from its tables, and print both.
+    """Rebuild the summary and the report of a run folder from its tables, and print them.
 
     Args:
-        folder: The folder of a finished run.
+        folder: A finished run folder.
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""`clipmem reproduce`: the published experiments, and whether they hold."""
+"""`clipmem reproduce`: replicate the published experiments."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,20 +16,20 @@ def reproduce(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     engine: str = "local",
 ) -> None:
-    """Make the published experiments again and say which findings hold.
+    """Replicate the published experiments and test their findings.
 
-    Says how long it will take, makes every run that is missing, and writes findings.json and a page with a figure for
-    each finding beside the published curve. Run it again after a stop: it resumes.
+    Estimates the time, trains all missing runs, and writes findings.json and a page with each finding next to the
+    published curve. Run it again to resume after a stop.
 
     Args:
         figure: Findings to reproduce, all by default: distributions, memorized, planted, layers, encoders, captions,
             text-noise, removal, tradeoff, model-size, one-pass, data-size.
-        seeds: Seeds of every run: 2 at scale tiny, 5 at laptop, 3 at published.
-        scale: tiny shows that it works, in minutes; laptop decides, in hours; published needs a GPU machine and COCO.
-        out: Where everything goes; by default clipmem-reproduce-SCALE.
-        set_: Change the base study: --set data.path=/data/coco. May be given several times.
-        device: Where to compute.
-        engine: Who computes: local, ray, or ray://HEAD:PORT.
+        seeds: Seeds per run; by default 2 for tiny, 5 for laptop, 3 for published.
+        scale: tiny = a test that takes minutes; laptop = conclusive, takes hours; published = needs a GPU and COCO.
+        out: Output folder; by default clipmem-reproduce-SCALE.
+        set_: Change the base study: --set data.path=/data/coco. Can be repeated.
+        device: Device to compute on.
+        engine: Execution engine: local, ray, or ray://HEAD:PORT.
     """
     from rich.console import Console
 
@@ -50,6 +50,6 @@ def reproduce(
             device=device,
             engine=engine,
             reporter=reporter,
-            say=reporter.note,
+            log=reporter.note,
         )
     print_screen("findings", document, Console(), f"Page: {place / PAGE}")

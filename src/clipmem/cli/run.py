@@ -1,4 +1,4 @@
-"""`clipmem run`: a study of one's own."""
+"""`clipmem run`: run a study."""
 
 import shlex
 from pathlib import Path
@@ -18,23 +18,23 @@ def run(
     strict: Annotated[bool, Parameter(negative="")] = False,
     yes: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Make the study of a recipe: split, train f and g, embed, score, evaluate, report.
+    """Run the study of a recipe: split, train f and g, embed, score, evaluate, report.
 
-    Finished stages are not repeated: run the same command again after a stop. A folder that was made with another
-    recipe or other data is refused.
+    Run the same command again to resume after a stop: finished stages are not repeated. A folder that was made with
+    another recipe or other data is refused.
 
     Args:
-        recipe: A TOML file (`clipmem init` writes one), or a shipped one: demo, quick, and for GPU machines
+        recipe: A TOML file (see `clipmem init`), or a shipped recipe: demo, quick, and for GPU machines
             coco-vit-b-32, coco-vit-b-16, cc3m-vit-b-32, cc3m-vit-b-16.
-        out: The run folder; by default runs/NAME, NAME being the recipe's.
-        set_: Change a value: --set train.lr=1e-4. May be given several times.
-        device: Where to compute.
-        engine: Who computes: local, ray (tasks on this machine or on the cluster of RAY_ADDRESS), or ray://HEAD:PORT.
-            The results have the same bytes.
-        strict: Stop at the first record that cannot be used. By default such records are left out, counted, and listed
-            in quarantine.parquet.
-        yes: Begin also a study that would take more than a day, or more memory or disk space than there is. One that
-            was begun resumes without it.
+        out: Run folder; by default runs/ and the name of the recipe.
+        set_: Change a value: --set train.lr=1e-4. Can be repeated.
+        device: Device to compute on.
+        engine: Execution engine: local, ray (this machine or the cluster of RAY_ADDRESS), or ray://HEAD:PORT. All
+            give the same bytes.
+        strict: Stop at the first unusable record. By default such records are left out, counted, and listed in
+            quarantine.parquet.
+        yes: Start even if the study would take more than a day, or more memory or disk space than available. Resuming
+            does not need it.
     """
     from clipmem.cli.terminal import run_and_show
     from clipmem.study.api import SHIPPED_RECIPES

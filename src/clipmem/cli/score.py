@@ -1,4 +1,4 @@
-"""`clipmem score`: pairs scored with models that exist already."""
+"""`clipmem score`: score pairs with existing models."""
 
 from functools import partial
 from pathlib import Path
@@ -28,27 +28,27 @@ def score(
     embeddings: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
-    """Score pairs with a target and a reference model that you already have.
+    """Score pairs with an existing target and reference model.
 
-    The score of a pair is how much better the target aligns it than the reference. Works in blocks: run the same
-    command again after a stop.
+    The score of a pair is its alignment under the target minus that under the reference. Run the same command again
+    to resume after a stop.
 
     Args:
-        out: The table of scores to write (.parquet); a .json beside it says with what it was made.
-        target: The model whose memorization is measured, or a folder of embeddings of it; or several.
-        reference: The model to compare with: one for each target, in the same order.
-        data: The pairs: a file or folder, or emoji for the shipped ones. Not needed with folders of embeddings.
-        bank: Held-out pairs, which no model trained on: a data set, or a file of uids of the data.
-        bank_size: Without --bank, draw this many pairs of the data as the bank.
-        alignment: What is compared: clip (CLIPMem), cmc, sslmem-image, sslmem-text or confidence.
-        weight: How much the similarity to the bank counts.
-        views: Random views of each image; 0 = the image as it is.
-        caption_edits: Seeded edits of the caption of a pair that has one, for sslmem-text.
-        captions: Use this many captions of each pair; by default all.
-        precision: fp32, or bf16 autocast.
-        batch_size: Images or captions in a forward pass.
-        embeddings: Keep the embeddings in this folder (clip-retrieval's layout); without --target, read them from it.
-        device: Where to compute.
+        out: Output table of scores (.parquet); a sidecar .json records how it was made.
+        target: Models whose memorization is measured, or folders of their embeddings.
+        reference: Models to compare with: one for each target, in the same order.
+        data: Pairs: a file or folder, or emoji for the shipped ones. Not needed with folders of embeddings.
+        bank: Held-out pairs that no model trained on: a data set, or a file of uids of the data.
+        bank_size: Without --bank, sample this many pairs of the data as the bank.
+        alignment: Alignment score: clip (CLIPMem), cmc, sslmem-image, sslmem-text or confidence.
+        weight: Weight of the similarity to the bank.
+        views: Random views per image; 0 = the unchanged image.
+        caption_edits: Random edits of the caption of single-caption pairs, for sslmem-text.
+        captions: Maximum number of captions per pair; by default all.
+        precision: fp32, or bf16 = autocast.
+        batch_size: Images or captions per forward pass.
+        embeddings: Store the embeddings in this folder (clip-retrieval's layout); without --target, read them from it.
+        device: Device to compute on.
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""Progress and results on a terminal, and plain lines where there is none."""
+"""Progress and results on a terminal, or as plain lines in a log."""
 
 import time
 from pathlib import Path
@@ -16,32 +16,26 @@ _LINE_EVERY = 15.0
 
 
 class _Rate(ProgressColumn):
-    """Units a second."""
-
     def render(self, task: Task) -> Text:
         unit = task.fields.get("unit", "")
         return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else f"- {unit}/s", style="progress.data.speed")
 
 
 class TerminalReporter:
-    """Shows stages: one bar with rate and time left on a terminal, a line now and then elsewhere.
-
-    Args:
-        console: Where to.
-    """
+    """Progress reporter: a bar with rate and time left on a terminal, a line every 15 s elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress: Progress | None = None
         self._stage, self._unit = "", ""
         self._total, self._done = 0, 0
-        self._since = self._said = 0.0
+        self._since = self._shown = 0.0
 
     def begin(self, stage: str, total: int, unit: str) -> None:
-        """Show a new bar, or a line."""
+        """Start a bar."""
         self._close()
         self._stage, self._unit, self._total, self._done = stage, unit, total, 0
-        self._since = self._said = time.monotonic()
+        self._since = self._shown = time.monotonic()
         if self._console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description:<9}"),
@@ -59,35 +53,34 @@ class TerminalReporter:
             self._progress.start()
 
     def advance(self, amount: int, note: str = "") -> None:
-        """Move the bar, or print a line when the last one is a while ago."""
+        """Move the bar, or print a line if the last one is old."""
         self._done += amount
         if self._progress is not None:
             task = self._progress.task_ids[0]
             self._progress.update(task, advance=amount, note=note)
             return
         now = time.monotonic()
-        if now - self._said >= _LINE_EVERY and self._done:
+        if now - self._shown >= _LINE_EVERY and self._done:
             rate = self._done / (now - self._since)
             left = max(0, self._total - self._done) / rate
             self._line(
                 f"{self._stage:<9} {100 * self._done / self._total:3.0f} %  {rate:,.0f} {self._unit}/s  "
                 f"{left:.0f} s left  {note}"
             )
-            self._said = now
+            self._shown = now
 
     def note(self, text: str) -> None:
-        """Print a line of its own."""
+        """Print a line."""
         self._close()
         self._line(text)
 
     def end(self, stage: str, seconds: float, *, skipped: bool = False) -> None:
-        """Say how long the stage took."""
+        """Print the duration of the stage."""
         self._close()
         self._line(f"{stage:<9} {'done before' if skipped else f'{seconds:.1f} s'}")
 
     def _line(self, text: str) -> None:
-        # reasons may quote the data
-        # a line of progress stays one line in a log file, however long
+        # notes may quote the data; a line stays one line in a log file
         self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def _close(self) -> None:
@@ -103,8 +96,8 @@ class TerminalReporter:
 
 
 def run_and_show(recipe: str | Path, out: Path, **options: Any) -> None:
-    """Make a study (see `api.run`) with progress on stderr, then print its tables and the report's path on stdout."""
-    if not is_first():  # one of many processes under torchrun: the first one does the talking
+    """Run a study (see `api.run`) with progress on stderr, then print its tables and the report's path on stdout."""
+    if not is_first():  # only the first process under torchrun prints
         api.run(recipe, out, **options)
         return
     with TerminalReporter(Console(stderr=True)) as reporter:

@@ -1,1 +1,1 @@
-"""Pairs and images: sources (one file a format), decoding, the pixel cache, splits, duplicates, views."""
+"""Pairs and images: sources (one file per format), decoding, the pixel cache, splits, duplicates, views."""

@@ -1,4 +1,4 @@
-"""The pixel cache: every image of a study decoded once, in one memory-mapped uint8 array that all models read."""
+"""The pixel cache: the decoded images of a study in a memory-mapped uint8 array."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -28,11 +28,11 @@ def build_cache(
     order: Sequence[int] | None = None,
     left_out: Callable[[int, DecodeError], object] | None = None,
 ) -> None:
-    """Decode images block by block and write them as one `.npy` file, atomically; `read` gives the encoded ones.
+    """Decode images block by block into one `.npy` file, written atomically; `read` returns encoded images.
 
-    They are read in `order` (see `Source.storage_order`), which does not change the file. `left_out` is called with
-    the position of an image that does not decode, and why: it gets no row. None: the first such image is an error.
-    `progress` is called with the number of images done since the last call.
+    Images are read in `order` (see `Source.storage_order`), which does not change the file. `left_out` is called with
+    position and error of an image that does not decode, which gets no row; by default the error is raised. `progress`
+    is called with the number of images done since the last call.
     """
     places = range(len(references)) if order is None else order
     row, broken = size * size * 3, set[int]()
@@ -60,7 +60,6 @@ def build_cache(
 
 
 def _close_gaps(stream: IO[bytes], kept: Sequence[int], begin: int, row: int) -> None:
-    """Move the rows that are kept to the front, in their order, and cut the file after them."""
     stream.flush()
     with Path(stream.name).open("rb") as old:
         for number, place in enumerate(kept):
@@ -69,13 +68,12 @@ def _close_gaps(stream: IO[bytes], kept: Sequence[int], begin: int, row: int) ->
                 pixels = old.read(row)
                 stream.seek(begin + number * row)
                 stream.write(pixels)
-                # a row is read by the other stream before it is written over, and never after
     stream.flush()
     stream.truncate(begin + len(kept) * row)
 
 
 def _header(n: int, size: int) -> bytes:
-    """Return the header of the cache file; numpy makes it equally long for every `n`."""
+    """Return the header of the cache file, whose length does not depend on `n`."""
     stream = io.BytesIO()
     shape = (n, size, size, 3)
     np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})

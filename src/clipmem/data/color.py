@@ -1,14 +1,10 @@
-"""Color distortion and blur of a whole batch at once, as SimCLR draws them, addressed by (pair, stream).
+"""SimCLR's color jitter and blur on batches, for training.
 
-The recipe of Chen et al. (2020, appendix A) with strength s: brightness, contrast and saturation by factors uniform in
-[max(0, 1 - 0.8 s), 1 + 0.8 s] and hue by a turn uniform in ±0.2 s, with probability 0.8; then gray with a probability;
-then a Gaussian blur, sigma uniform in [0.1, 2] pixels, kernel a tenth of the side. Each operation is torchvision's on
-one image (tests compare them). Two things differ from torchvision's transform: every image of the batch has its own
-draw, which depends on the pair and the stream's seed alone, so that f and g and any batch size see the same; and the
-four parts of the jitter come in the fixed order brightness, contrast, saturation, hue, where torchvision shuffles them.
-
-For training only. The views that scores and layers are measured on stay crop and flip: there a view must be an image
-that both models are asked to count as the same, whatever they were trained with.
+As in Chen et al. (2020, appendix A) with strength s: with probability 0.8, brightness, contrast and saturation by
+factors uniform in [max(0, 1 - 0.8 s), 1 + 0.8 s] and hue by a rotation uniform in ±0.2 s; then conversion to gray with
+a probability; then a Gaussian blur, sigma uniform in [0.1, 2] pixels, kernel a tenth of the side. Each operation equals
+torchvision's. Unlike torchvision's transform, every image has its own draw, which depends on the pair and the stream's
+seed only (the same for f and g and any batch size), and the order of the jitter is fixed.
 """
 
 from typing import NamedTuple
@@ -31,7 +27,7 @@ Amounts = Float[Tensor, "n"]
 
 
 class Colors(NamedTuple):
-    """What is done to each image's colors; each of shape (n,)."""
+    """Color operations per image; each of shape (n,)."""
 
     jitter: Bool[np.ndarray, " n"]
     brightness: Float64[np.ndarray, " n"]
@@ -44,7 +40,7 @@ class Colors(NamedTuple):
 
 
 def draw_colors(keys: np.ndarray, *, seed: int, strength: float, gray: float, blur: float) -> Colors:
-    """Draw what is done to the colors of each pair in the stream `seed`."""
+    """Sample the color operations of each pair in the stream `seed`."""
     drawn = uniform(keys, seed, 8)
     low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength
     brightness, contrast, saturation = (low + (high - low) * drawn[:, k] for k in (1, 2, 3))
@@ -61,14 +57,14 @@ def draw_colors(keys: np.ndarray, *, seed: int, strength: float, gray: float, bl
 
 
 def distort(pixels: Images, keys: np.ndarray, *, seed: int, strength: float, gray: float, blur: float) -> Images:
-    """Draw and apply (see `draw_colors` and `recolor`); with all three at 0 the images come back as they are."""
+    """Sample and apply color operations; the identity if `strength`, `gray` and `blur` are 0."""
     if not (strength or gray or blur):
         return pixels
     return recolor(pixels, draw_colors(keys, seed=seed, strength=strength, gray=gray, blur=blur))
 
 
 def recolor(pixels: Images, drawn: Colors) -> Images:
-    """Apply what was drawn, each operation to the images that were drawn for it: jitter, then gray, then blur."""
+    """Apply color operations: jitter, then gray, then blur."""
     values = pixels.clone()
     for chosen, amount, change in (
         (drawn.jitter, drawn.brightness, adjust_brightness),
@@ -91,17 +87,17 @@ def adjust_brightness(pixels: Images, factor: Amounts) -> Images:
 
 
 def adjust_contrast(pixels: Images, factor: Amounts) -> Images:
-    """Move each image away from the mean of its gray version by its factor, >= 0; 0 is an even gray."""
+    """Blend each image with its mean gray by its factor, >= 0; 0 is uniform gray."""
     return _blend(pixels, _gray(pixels).mean(dim=(1, 2, 3), keepdim=True), factor)
 
 
 def adjust_saturation(pixels: Images, factor: Amounts) -> Images:
-    """Move each image away from its gray version by its factor, >= 0; 0 is the gray version."""
+    """Blend each image with its gray version by its factor, >= 0; 0 is the gray version."""
     return _blend(pixels, _gray(pixels), factor)
 
 
 def adjust_hue(pixels: Images, turn: Amounts) -> Images:
-    """Turn each image's hue, by -0.5 to 0.5 of the color circle."""
+    """Rotate each image's hue by -0.5 to 0.5 of the color circle."""
     value, lowest = pixels.amax(dim=1), pixels.amin(dim=1)
     chroma = value - lowest
     safe = torch.where(chroma > 0, chroma, 1.0)
@@ -120,20 +116,20 @@ def adjust_hue(pixels: Images, turn: Amounts) -> Images:
 
 
 def gaussian_blur(pixels: Images, sigma: Amounts) -> Images:
-    """Blur each image by a Gaussian of its own sigma, in pixels; edges are mirrored."""
+    """Blur each image with its sigma, in pixels; borders are reflected."""
     n, channels, size, _ = pixels.shape
     half = kernel_size(size) // 2
     at = torch.arange(-half, half + 1, dtype=pixels.dtype, device=pixels.device)
     kernel = torch.exp(-0.5 * (at / sigma.to(pixels.dtype).unsqueeze(1)) ** 2)
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0).unsqueeze(1)
-    # one group an image and channel, so that each has its own kernel; a Gaussian is a product of rows and columns
+    # one group per image and channel, as each image has its own (separable) kernel
     padded = F.pad(pixels, (half, half, half, half), mode="reflect").reshape(1, n * channels, size + 2 * half, -1)
     rows = F.conv2d(padded, kernel.unsqueeze(2), groups=n * channels)
     return F.conv2d(rows, kernel.unsqueeze(3), groups=n * channels).view(pixels.shape)
 
 
 def kernel_size(size: int) -> int:
-    """Return the blur's kernel for images of a side: a tenth of it, made odd, at least 3."""
+    """Return the blur's kernel size for an image side: a tenth of it, odd, at least 3."""
     return max(3, size // 10 // 2 * 2 + 1)
 
 

@@ -1,12 +1,10 @@
-"""From encoded images to uint8 squares, with checks on the header before any pixel is decoded.
+"""Decode images to uint8 squares, checking their headers first.
 
-Geometry and arithmetic are open_clip's own preprocessing (unless told otherwise, shortest side to `size`, bicubic,
-center crop): opaque RGB, RGBA, CMYK and gray images give the same bytes. Four things differ on purpose: orientation
-in EXIF is obeyed, transparent parts show white, palettes and bitmaps are scaled as colors and not by the nearest
-index, and 16-bit gray is scaled to 8 bits, not clipped.
+Preprocessing is open_clip's (by default shortest side to `size`, bicubic, center crop): opaque RGB, RGBA, CMYK and gray
+images give the same bytes. Four things differ on purpose: EXIF orientation is applied, transparency becomes white,
+palettes and bitmaps are resized as colors, and 16-bit gray is scaled to 8 bits rather than clipped.
 
-When not to trust it: color profiles are ignored, as open_clip does. An image that was cut off after its last pixel
-decodes, and nothing is said.
+When not to trust it: color profiles are ignored, as in open_clip.
 """
 
 import contextlib
@@ -28,7 +26,7 @@ FORMATS = ("WEBP", "PNG", "JPEG", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
 
-# the reasons, each the same text for all records with that problem, so that they can be counted
+# reasons, counted over records
 EMPTY = "empty file"
 MANY_BYTES = "too many bytes"
 MANY_PIXELS = "too many pixels"
@@ -47,7 +45,7 @@ _TURNS = dict(enumerate((
     Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
 ), start=2))  # fmt: skip
-# what Pillow's readers raise on broken files (bytes changed at random, as in tests/properties)
+# raised by Pillow's readers on broken files
 _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error,
     OverflowError, MemoryError, AttributeError, NotImplementedError, ZeroDivisionError, RuntimeError,
@@ -63,7 +61,7 @@ class DecodeError(InputError):
 
 
 class Header(NamedTuple):
-    """What the first bytes of an image say: its format, and its sides in pixels as they are stored."""
+    """Format and stored size of an image, in pixels."""
 
     format: str
     width: int
@@ -78,7 +76,7 @@ def decode(
     resize_mode: ResizeMode = "shortest",
     interpolation: Interpolation = "bicubic",
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """Decode one image to RGB; of an animation, the first frame."""
+    """Decode one image to RGB; for an animation, its first frame."""
     geometry = Geometry(size, resize_mode, interpolation)
     with _checked(data, name):
         image = _opened(data, name)
@@ -87,7 +85,7 @@ def decode(
 
 
 def read_header(data: bytes, *, name: str = "image") -> Header:
-    """Check an image as `decode` does and read its size, without decoding a pixel."""
+    """Check an image and read its size without decoding pixels."""
     with _checked(data, name):
         image = _opened(data, name)
         return Header(image.format or "", image.width, image.height)
@@ -95,7 +93,7 @@ def read_header(data: bytes, *, name: str = "image") -> Header:
 
 @contextlib.contextmanager
 def _checked(data: bytes, name: str) -> Generator[None]:
-    """Refuse bytes that are none or too many, and turn what Pillow's readers raise into a `DecodeError`."""
+    """Refuse empty and too large files, and convert Pillow's errors to `DecodeError`."""
     if not data:
         raise DecodeError(name, EMPTY, got="0 bytes", expected="an image", hint="Remove or replace that image.")
     if len(data) > MAX_BYTES:
@@ -103,7 +101,7 @@ def _checked(data: bytes, name: str) -> Generator[None]:
         raise DecodeError(name, MANY_BYTES, got=got, expected=expected, hint="Remove that image.")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of broken EXIF and of its own, higher cap: what matters is raised
+            # Pillow warns of broken EXIF and of its own size limit
             warnings.simplefilter("ignore")
             yield
     except DecodeError:
@@ -113,29 +111,28 @@ def _checked(data: bytes, name: str) -> Generator[None]:
 
 
 def image_format(data: bytes) -> str:
-    """Name the format of an image by its first bytes, "" for none: JPEG, PNG, GIF, WEBP, BMP or TIFF."""
+    """Return the format of an image by its first bytes: JPEG, PNG, GIF, WEBP, BMP, TIFF or ""."""
     if data.startswith(b"RIFF"):
         return "WEBP" if data[8:12] == b"WEBP" else ""
-    for magic, form in _MAGIC.items():  # once an image: a loop is faster than a generator
+    for magic, form in _MAGIC.items():  # faster than a generator
         if data.startswith(magic):
             return form
     return ""
 
 
 def _opened(data: bytes, name: str) -> Image.Image:
-    """Open an image, which reads its header only, and refuse one too large, or whose samples have no known scale."""
+    """Read an image's header; refuse too many pixels and samples without a known scale."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:  # far above the cap: Pillow itself stops at the header
+    except Image.DecompressionBombError as error:
         raise _too_large(name, str(error)) from error
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(_BITS_PER_SAMPLE, (16,)) if image.mode.startswith("I;16") else ()
-    wide = image.mode in {"I", "F"} and image.format != "PNG"  # PNG has 16 bits in whatever mode they are read
+    wide = image.mode in {"I", "F"} and image.format != "PNG"  # PNG has 16 bits in any mode
     if wide or (bits and tuple(bits) != (16,)):
         got = f"gray of mode {image.mode}{f' with {bits[0]} bits' if bits else ''}"
-        expected = "8 bits, or 16 without a sign"
-        hint = "Save it with 8 bits in a sample."
-        raise DecodeError(name, SCALE, got=got, expected=f"{expected}, in a sample", hint=hint)
+        expected, hint = "8 bits or unsigned 16 bits per sample", "Save it with 8 bits per sample."
+        raise DecodeError(name, SCALE, got=got, expected=expected, hint=hint)
     tile = [int(tags.get(tag, 0)) for tag in _TILE_SIDES]
     for what, (width, height) in (("pixels", image.size), ("pixels in a tile", tile)):
         if width * height > MAX_PIXELS:
@@ -144,13 +141,13 @@ def _opened(data: bytes, name: str) -> Image.Image:
 
 
 def _too_large(name: str, got: str) -> DecodeError:
-    expected = f"at most {MAX_PIXELS:,} pixels in all"
+    expected = f"at most {MAX_PIXELS:,} pixels in total"
     return DecodeError(name, MANY_PIXELS, got=got, expected=expected, hint="Scale it down or remove it.")
 
 
 def _broken(data: bytes, name: str, error: BaseException) -> DecodeError:
     form, reason = image_format(data), DAMAGED
-    # two letters alone could begin any text: a bitmap has zeros in the reserved bytes of its header
+    # any text may begin with BM: bitmaps also have zeros in the reserved bytes of the header
     if not form or (form == "BMP" and data[6:10] != bytes(4)):
         reason = UNKNOWN
     elif "truncated" in str(error).lower() or _is_cut_off(data, form):
@@ -161,7 +158,7 @@ def _broken(data: bytes, name: str, error: BaseException) -> DecodeError:
 
 
 def _is_cut_off(data: bytes, form: str) -> bool:
-    """Tell whether a file that does not decode lacks the end that its format has."""
+    """Return whether a file that does not decode lacks its format's end marker."""
     if form == "WEBP":
         return len(data) < int.from_bytes(data[4:8], "little") + 8
     if form == "BMP":
@@ -171,8 +168,8 @@ def _is_cut_off(data: bytes, form: str) -> bool:
 
 
 def _colors(image: Image.Image) -> Image.Image:
-    """Turn any mode into one that can be scaled, what is transparent into white."""
-    if image.mode == "CMYK":  # open_clip scales the four inks, and then mixes them
+    """Convert any mode to one that can be resized, with transparency as white."""
+    if image.mode == "CMYK":  # open_clip resizes before it converts
         return image
     if image.mode.startswith("I"):
         return _from_wide_gray(image)
@@ -194,7 +191,7 @@ def _from_wide_gray(image: Image.Image) -> Image.Image:
 
 
 def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
-    """Turn the pixels as the EXIF data of the loaded image say; EXIF that does not read says nothing."""
+    """Apply the EXIF orientation of the loaded image; unreadable EXIF is ignored."""
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _BROKEN:
@@ -204,12 +201,12 @@ def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
 
 def _square(image: Image.Image, geometry: Geometry) -> Image.Image:
     size, mode, _ = geometry
-    weighed = Image.Resampling[geometry.interpolation.upper()]
+    resampling = Image.Resampling[geometry.interpolation.upper()]
     if mode == "squash":
-        return image if image.size == (size, size) else image.resize((size, size), weighed)
+        return image if image.size == (size, size) else image.resize((size, size), resampling)
     if mode == "longest":
         ratio = max(image.size) / size
-        image = image.resize((max(1, round(image.width / ratio)), max(1, round(image.height / ratio))), weighed)
+        image = image.resize((max(1, round(image.width / ratio)), max(1, round(image.height / ratio))), resampling)
         square = Image.new(image.mode, (size, size))
         square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
         return square
@@ -217,6 +214,6 @@ def _square(image: Image.Image, geometry: Geometry) -> Image.Image:
     if short != size:
         # as torchvision's Resize: the long side is truncated, not rounded
         width, height = (size if side == short else int(size * side / short) for side in image.size)
-        image = image.resize((width, height), weighed)
+        image = image.resize((width, height), resampling)
     left, top = round((image.width - size) / 2), round((image.height - size) / 2)
     return image.crop((left, top, left + size, top + size))

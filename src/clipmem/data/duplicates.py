@@ -1,14 +1,13 @@
 """Exact and near duplicates: images so alike that a model which saw one has seen the other.
 
-The limits below were chosen among others on the 1,906 Noto images that ship with the package; the module docstring of
-`tests/science/test_duplicate_rates.py` has the table. They join 56 of 1,814,553 pairs of different concepts, and find
-99 to 100 % of re-encoded, halved and darker copies, 87 % of brighter ones, 72 % of those with one pixel of 64 cut on
-each side. No
-gray hash tells flags of other colors apart, so the thumbnails have to decide, and the hash only has to lose little.
+The thresholds were tuned on the 1,906 shipped Noto images (`tests/science/test_duplicate_rates.py` has the table). They
+join 56 of 1,814,553 pairs of different concepts, and find 99 to 100% of re-encoded, halved and darker copies, 87% of
+brighter ones, and 72% of copies cropped by one pixel of 64 on each side. A gray hash proposes pairs; color thumbnails
+decide.
 
-When not to trust it: mirrored, rotated, recolored or strongly cropped copies are not found, and two
-photographs of one thing are not duplicates here. Line drawings on white tolerate little cropping. Where group
-keys are known (an album, a product, a concept), give them: `duplicate_groups` joins by them as well.
+When not to trust it: mirrored, rotated, recolored or strongly cropped copies and other photographs of the same object
+are not found, and line drawings on white tolerate little cropping. Where group keys are known (an album, a product),
+give them: `duplicate_groups` joins by them as well.
 """
 
 import hashlib
@@ -23,14 +22,14 @@ from scipy.sparse.csgraph import connected_components
 from clipmem.base.errors import shorten
 from clipmem.base.require import require, require_range
 
-DISTANCE = 6  # of 64 hash bits: all re-encoded icons stay below it, see above
+DISTANCE = 6  # of 64 hash bits
 CORRELATION = 0.98
-STEP = 2  # levels of 255 that gray must rise by to set a bit
-CONTRAST = 4.0  # levels: an image flatter than this (root mean square) has no content to compare
+STEP = 2  # minimum increase of gray that sets a bit, in levels of 255
+CONTRAST = 4.0  # root mean square, in levels: flatter images have no content to compare
 THUMBNAIL = 16
-_GRAY = np.array([299.0, 587.0, 114.0])  # ITU-R BT.601 luma in thousandths: integers, so that sums are exact
-_BLOCK = 512  # images a block
-_PAIRS = 1 << 20  # proposed pairs a block: 8 MB an array
+_GRAY = np.array([299.0, 587.0, 114.0])  # ITU-R BT.601 luma in thousandths: integers give exact sums
+_BLOCK = 512  # images per block
+_PAIRS = 1 << 20  # proposed pairs per block: 8 MB per array
 
 
 def _cell_sums(pixels: UInt8[np.ndarray, "n size size 3"], rows: int, columns: int) -> Float64[np.ndarray, "n r c 3"]:
@@ -42,7 +41,7 @@ def _cell_sums(pixels: UInt8[np.ndarray, "n size size 3"], rows: int, columns: i
         high = np.minimum.outer(np.arange(1, cells + 1) * size, np.arange(1, size + 1) * cells)
         return np.maximum(high - low, 0).astype(np.float64)
 
-    # 32-bit floats hold whole numbers below 2^24 exactly, which is enough for images of up to 256 x 256.
+    # float32 is exact for integers below 2^24: images up to 256 x 256
     kind = np.float32 if 255 * size * size < 2**24 else np.float64
     flat = pixels.reshape(len(pixels), size, size * 3).astype(kind)
     upright = weights(rows).astype(kind) @ flat
@@ -51,10 +50,9 @@ def _cell_sums(pixels: UInt8[np.ndarray, "n size size 3"], rows: int, columns: i
 
 
 def difference_hash(pixels: UInt8[np.ndarray, "n size size 3"]) -> UInt64[np.ndarray, " n"]:
-    """Hash images so that near-duplicates differ in few bits: does gray rise from a cell to the next?
+    """Hash images so that near-duplicates differ in few bits (dHash with a step).
 
-    The image is averaged to 8 x 9 gray cells; bit (r, c) = [G(r, c + 1) - G(r, c) > 2 levels] (dHash, with
-    a step).
+    The image is averaged to 8 x 9 gray cells G; bit (r, c) = [G(r, c + 1) - G(r, c) > 2 levels].
     """
     _check_size(pixels)
     gray = _cell_sums(pixels, 8, 9) @ _GRAY
@@ -63,18 +61,18 @@ def difference_hash(pixels: UInt8[np.ndarray, "n size size 3"]) -> UInt64[np.nda
 
 
 def thumbnails(pixels: UInt8[np.ndarray, "n size size 3"]) -> UInt8[np.ndarray, "n 768"]:
-    """Average images to 16 x 16 RGB cells, flattened: what `correlation` compares."""
+    """Average images to 16 x 16 RGB cells, flattened."""
     _check_size(pixels)
     cells = _cell_sums(pixels, THUMBNAIL, THUMBNAIL) / pixels.shape[1] ** 2
     return np.rint(cells).astype(np.uint8).reshape(len(pixels), -1)
 
 
 def correlation(a: UInt8[np.ndarray, "n d"], b: UInt8[np.ndarray, "n d"]) -> Float64[np.ndarray, " n"]:
-    """Pearson correlation of thumbnails, row by row, over cells and colors together."""
+    """Pearson correlation of thumbnails, row by row, over cells and colors."""
     x, y, d = a.astype(np.float64), b.astype(np.float64), a.shape[1]
 
     def product(u: Float64[np.ndarray, "n d"], v: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, " n"]:
-        return d * (u * v).sum(axis=1) - u.sum(axis=1) * v.sum(axis=1)  # whole numbers: exact
+        return d * (u * v).sum(axis=1) - u.sum(axis=1) * v.sum(axis=1)  # integers: exact
 
     xx, yy = product(x, x), product(y, y)
     content = (xx >= (CONTRAST * d) ** 2) & (yy >= (CONTRAST * d) ** 2)
@@ -82,11 +80,10 @@ def correlation(a: UInt8[np.ndarray, "n d"], b: UInt8[np.ndarray, "n d"]) -> Flo
 
 
 def near_pairs(hashes: UInt64[np.ndarray, " n"], *, distance: int = DISTANCE) -> Iterator[Int64[np.ndarray, "pair 2"]]:
-    """Yield every pair of hashes that differ in at most `distance` bits, once each, in blocks.
+    """Yield every pair of hashes that differ in at most `distance` bits once, in blocks.
 
-    Multi-index hashing (Norouzi, Punjani & Fleet 2012): cut the 64 bits into distance + 1 bands. Differences
-    in at most `distance` places leave at least one band untouched, so only hashes that share a band need
-    comparing. No pair is lost.
+    Multi-index hashing (Norouzi, Punjani & Fleet 2012): of distance + 1 bands of the 64 bits, such hashes share at
+    least one, so that only hashes with a common band are compared.
     """
     require_range("distance", distance, 0, 31, "Use 4 to 10 for near-duplicates.")
     edges = [64 * band // (distance + 1) for band in range(distance + 2)]
@@ -96,7 +93,7 @@ def near_pairs(hashes: UInt64[np.ndarray, " n"], *, distance: int = DISTANCE) ->
         for first, second in _pairs_within_runs((hashes & mask)[order]):
             i, j = order[first], order[second]
             different = hashes[i] ^ hashes[j]
-            # A pair that shares an earlier band has been met there.
+            # pairs that share an earlier band were yielded there
             keep = _popcount(different) <= distance
             for earlier in masks[:band]:
                 keep &= (different & earlier) != 0
@@ -107,7 +104,7 @@ def near_pairs(hashes: UInt64[np.ndarray, " n"], *, distance: int = DISTANCE) ->
 def _pairs_within_runs(
     values: UInt64[np.ndarray, " n"],
 ) -> Iterator[tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]]:
-    """Yield, in blocks, all position pairs p < q of sorted `values` whose values are equal."""
+    """Yield all position pairs p < q with equal values in sorted `values`, in blocks."""
     n = len(values)
     position = np.arange(n)
     partners = np.searchsorted(values, values, side="right") - position - 1
@@ -124,7 +121,7 @@ def _pairs_within_runs(
         start = stop
 
 
-# by 16 bits, which is as fast as `numpy.bitwise_count`, and that asks for numpy 2
+# as fast as `numpy.bitwise_count`, which needs numpy 2
 _BITS = np.array([number.bit_count() for number in range(1 << 16)], dtype=np.uint8)
 
 
@@ -144,14 +141,14 @@ def duplicate_groups(
     n = len(pixels)
     require(0 < threshold <= 1, "threshold", shorten(threshold), "above 0, at most 1", "Use 0.95 to 0.99.")
     given = n if keys is None else len(keys)
-    require(given == n, "keys", f"{given}", f"one for each of the {n} images", "Give one key an image.")
+    require(given == n, "keys", f"{given}", f"one for each of the {n} images", "Give one key per image.")
     names = np.array([hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in pixels], dtype="U32")
     unique, representative, group = np.unique(names, return_index=True, return_inverse=True)
     if keys is not None:
         _, key = np.unique(np.asarray(keys, dtype=np.str_), return_inverse=True)
         nodes = len(unique) + int(key.max(initial=-1)) + 1
         group = _join(group, np.stack([group, key + len(unique)], axis=1), nodes)
-    # From here on each distinct image stands for its copies: a thousand equal blanks propose no pair.
+    # distinct images only from here: a thousand blank images propose no pair
     labels = np.empty(len(unique), dtype=np.int64)
     labels[np.searchsorted(unique, names)] = group
     distinct = [representative[start : start + _BLOCK] for start in range(0, len(unique), _BLOCK)]
@@ -163,7 +160,7 @@ def duplicate_groups(
             edges = labels[pairs[_alike(small, pairs, threshold)]]
             if len(edges):
                 labels = _join(labels, edges, int(labels.max()) + 1)
-    # `unique` is sorted, so the first member that carries a label has the group's smallest hash.
+    # `unique` is sorted: the first member of a group has its smallest hash
     _, first, member = np.unique(labels, return_index=True, return_inverse=True)
     return unique[first[member]][np.searchsorted(unique, names)].tolist()
 
@@ -171,14 +168,12 @@ def duplicate_groups(
 def _alike(
     small: UInt8[np.ndarray, "n d"], pairs: Int64[np.ndarray, "pair 2"], threshold: float
 ) -> Bool[np.ndarray, " pair"]:
-    """Say of each pair whether its thumbnails correlate by at least `threshold`."""
     parts = [pairs[start : start + 4096] for start in range(0, len(pairs), 4096)]
     found = [correlation(small[part[:, 0]], small[part[:, 1]]) >= threshold for part in parts]
     return np.concatenate(found) if found else np.zeros(0, dtype=np.bool_)
 
 
 def _join(labels: Int64[np.ndarray, " n"], edges: Int64[np.ndarray, "edge 2"], nodes: int) -> Int64[np.ndarray, " n"]:
-    """Relabel so that labels which an edge connects, directly or through others, become one."""
     graph = coo_array((np.ones(len(edges), dtype=np.int8), (edges[:, 0], edges[:, 1])), shape=(nodes, nodes))
     _, component = connected_components(graph, directed=False)
     return component[labels].astype(np.int64)

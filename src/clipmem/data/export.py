@@ -1,4 +1,4 @@
-"""Write pairs as webdataset tars, Parquet or an image folder: the same images, byte for byte, and the same captions."""
+"""Write pairs as webdataset tars, Parquet or an image folder, without re-encoding the images."""
 
 import io
 import itertools
@@ -25,7 +25,7 @@ _ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "b
 
 
 class Item(NamedTuple):
-    """One pair to be written: its number, its row of the pair table, the encoded image, and what its name ends in."""
+    """A pair to write: its number, its row of the pair table, the encoded image and its file extension."""
 
     number: int
     row: dict[str, Any]
@@ -39,7 +39,7 @@ def export_pairs(
     """Write the usable pairs of a source into a new folder."""
     require_one_of("--to", to, FORMATS)
     free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    require(free, f"{out}", "something that is there", "a new or empty folder", "Choose another --out DIR.")
+    require(free, f"{out}", "an existing file or folder", "a new or empty folder", "Choose another --out DIR.")
     pairs = source.pairs()
     make_folder(out)
     problems = list(source.problems)
@@ -50,7 +50,6 @@ def export_pairs(
 def _items(
     source: Source, pairs: pl.DataFrame, problems: list[Problem], progress: Callable[[int], object]
 ) -> Iterator[Item]:
-    """Yield the pairs whose images decode, in the order in which they lie on the disk."""
     references = pairs["image"].to_list()
     order, number = source.storage_order(references), 0
     for start in range(0, len(order), _BLOCK):
@@ -68,19 +67,18 @@ def _items(
 
 
 def _shards(items: Iterator[Item], shard: int) -> Iterator[tuple[int, Iterator[Item]]]:
-    """Cut the items into shards; those of one must be used up before the next."""
+    """Group the items into shards, each to be consumed before the next."""
     return itertools.groupby(items, key=lambda item: item.number // shard)
 
 
 def _described(row: dict[str, Any]) -> dict[str, Any]:
-    """Return what is said of a pair beside its image; what a source has not is left out."""
     own: dict[str, Any] = {"captions": row["captions"], "uid": row["uid"], "key": row["key"]}
     own |= {"group": row["group"]} if row["group"] != row["uid"] else {}
     return own | {name: row[name] for name in ("label", "sublabel", "credit", "objects") if row[name]}
 
 
 def _json(value: object) -> bytes:
-    # ASCII only: no caption can act on a terminal that shows the file
+    # ASCII only, so that captions cannot control a terminal
     return json.dumps(value, ensure_ascii=True, sort_keys=True).encode()
 
 
@@ -94,7 +92,7 @@ def _write_tars(out: Path, items: Iterator[Item], shard: int) -> int:
             for item in own:
                 first = item.row["captions"][0]
                 _add(tar, f"{item.number:09d}.json", _json(_described(item.row)))
-                # the text is for readers that want one caption; ours take those of the JSON
+                # for readers of one caption; clipmem reads the JSON
                 if first == first.removesuffix("\n").removesuffix("\r").removeprefix("\ufeff"):
                     _add(tar, f"{item.number:09d}.txt", first.encode())
                 _add(tar, f"{item.number:09d}.{item.ending}", item.image)
@@ -103,7 +101,7 @@ def _write_tars(out: Path, items: Iterator[Item], shard: int) -> int:
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Add a member whose header holds neither a time nor an owner: the same bytes every time."""
+    """Add a member without time and owner, so that the bytes are reproducible."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(data), 0o644
     tar.addfile(member, io.BytesIO(data))
@@ -120,7 +118,6 @@ _SCHEMA = pa.schema(
 def _write_parquet(out: Path, items: Iterator[Item], shard: int) -> int:
     written = 0
     for number, own in _shards(items, shard):
-        # images are compressed already
         with (
             atomic_file(out / f"{number:05d}.parquet") as stream,
             pq.ParquetWriter(stream, _SCHEMA, compression="none", write_statistics=False) as writer,

@@ -1,8 +1,7 @@
-r"""Lists of uids as files: plain text, Parquet, CSV, and DataComp's `.npy`.
+"""Lists of uids as text, Parquet, CSV, or DataComp's `.npy`.
 
-The `.npy` is a sorted array of dtype `u8,u8`: a uid of 32 hexadecimal digits as two 64-bit numbers, its first 16 digits
-and its last, as DataComp's resharder takes them (its README, "Selecting samples"). CSV is meant for spreadsheets: cells
-that one would take for a formula are made harmless, so a caption read back from CSV may differ from the pair's own.
+The `.npy` is a sorted array of dtype `u8,u8`, the format of DataComp's resharder: a uid of 32 hexadecimal digits as two
+64-bit numbers. CSV is for spreadsheets: cells that look like formulas are escaped.
 """
 
 import csv
@@ -22,29 +21,28 @@ from clipmem.store.atomic import atomic_write
 ENDINGS = (".txt", ".parquet", ".npy", ".csv")
 DATACOMP = np.dtype("u8,u8")
 _UID = re.compile(r"[0-9a-f]{32}")
-# what a spreadsheet takes for the beginning of a formula; tab and carriage return are skipped by some before it
+# start of a formula in spreadsheets, some of which skip tabs and carriage returns
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def csv_cell(text: str) -> str:
-    """Make a text harmless in a spreadsheet: an apostrophe before what would be a formula, no NUL, no bare escape."""
-    # controls are written out, line breaks and tabs stay: the cell is quoted
+    """Escape a text for spreadsheets: an apostrophe before formulas, and escaped control characters."""
     shown = "".join(c if (c >= " " and c != "\x7f") or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
     return f"'{shown}" if text.startswith(_FORMULA) or shown.lstrip().startswith(_FORMULA) else shown
 
 
 def datacomp_array(uids: Sequence[str]) -> Shaped[np.ndarray, " n"]:
-    """Return uids as DataComp's sorted array of two 64-bit numbers each, every uid once."""
+    """Return the unique uids as DataComp's sorted array of two 64-bit numbers each."""
     for uid in uids:
         if not _UID.fullmatch(uid):
-            got, hint = "a uid of another form", "Write .txt or .parquet instead."
+            got, hint = "another format", "Write .txt or .parquet instead."
             raise InputError(f"uid {shorten(uid)}", got=got, expected="32 hexadecimal digits", hint=hint)
     return np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in sorted(set(uids))], dtype=DATACOMP)
 
 
 def write_ids(path: Path, table: pl.DataFrame) -> Path:
-    """Write a list of uids; the ending of the name says how."""
-    got, hint = f"a name that ends in {path.suffix or 'nothing'!r}", "Choose the form by the ending of the name."
+    """Write a list of uids in the format of the file extension."""
+    got, hint = f"the file extension {path.suffix!r}", "Choose the format by the file extension."
     require(path.suffix in ENDINGS, f"--out {path}", got, ", ".join(ENDINGS), hint)
     uids: list[str] = table["uid"].to_list()
     stream = io.BytesIO()

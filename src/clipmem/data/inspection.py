@@ -1,14 +1,13 @@
-"""What lies in a data set: counts, captions, sizes, duplicates and problems, from one pass and a sample.
+"""Inspection of a data set: counts, captions, sizes, duplicates and problems.
 
-Every record is read once, as a study reads it: pairs, captions, problems and equal images are counted over all of
-them. Sizes are read from the headers of a sample, and fewer images still are decoded; every figure says of how many
-it is. The samples are runs of neighbors at even distances, for a run of neighbors is one read on the disk. When not
-to trust it: what is rare may miss the samples, and so do most near-duplicates. `full` looks at everything.
+Every record is read once: pairs, captions, problems and equal images are counted over all of them. Image sizes are read
+from a sample, and a smaller sample is decoded. Samples are runs of neighbors at even distances, which need few disk
+reads. When not to trust it: samples miss rare problems and most near-duplicates; `full` checks everything.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,17 +20,17 @@ from clipmem.data.quarantine import Problem, source_name
 from clipmem.data.sources.base import Source
 from clipmem.data.sources.records import Record
 
-HEADERS, DECODED, RUN = 4096, 1024, 64  # images in the samples, and how many neighbors stand together
-PIXELS = 256_000_000  # no more are decoded in all, unless everything is
-MOST_COMPARED = 65_536  # images whose thumbnails are held for near-duplicates
-_SIDE = 64  # of the images that are compared: what the rates in `duplicates` were measured at
+HEADERS, DECODED, RUN = 4096, 1024, 64  # images in the two samples, and neighbors in a run
+PIXELS = 256_000_000  # maximum to decode, unless `full`
+MOST_COMPARED = 65_536  # maximum number of images to compare
+_SIDE = 64  # of compared images, as in the benchmark of `duplicates`
 _SAMPLES, _EXAMPLES, _BLOCK = 5, 3, 64
-_DIGEST = 12  # bytes of a hash by which equal images are counted
+_DIGEST = 12  # bytes of a hash that identify equal images
 
 
 @dataclass
-class Looked:
-    """What was seen of the images that were looked at."""
+class ImageSample:
+    """Measurements on a sample of the images."""
 
     headers: dict[int, Header] = field(default_factory=dict)
     sizes: list[int] = field(default_factory=list)
@@ -44,8 +43,8 @@ class Looked:
 
 def inspect_source(
     source: Source, *, full: bool = False, progress: Callable[[int, int], object] = lambda _done, _of: None
-) -> tuple[dict[str, Any], Looked]:
-    """Look through a source."""
+) -> tuple[dict[str, Any], ImageSample]:
+    """Inspect a source; return the facts and the measured sample."""
     digests: Counter[bytes] = Counter()
 
     def watch(record: Record) -> None:
@@ -54,10 +53,10 @@ def inspect_source(
 
     pairs = source.pairs(watch)
     order = source.storage_order(pairs["image"].to_list())
-    looked = look_at(source, pairs, order, full=full, progress=progress)
+    sample = sample_images(source, pairs, order, full=full, progress=progress)
     captions = pairs["captions"]
     counted = pl.DataFrame({"captions": captions.list.len()}).group_by("captions").len().sort("captions")
-    problems = [*source.problems, *looked.broken.values()]
+    problems = [*source.problems, *sample.broken.values()]
     facts = {
         "records": source.ledger.facts(),
         "pairs": pairs.height,
@@ -68,22 +67,22 @@ def inspect_source(
             "characters": _quantiles(captions.explode().str.len_chars()),
         },
         "labels": pairs["label"].filter(pairs["label"] != "").n_unique(),
-        "images": _images(looked, pairs.height),
-        "samples": _samples(pairs, looked),
-        "duplicates": _duplicates(digests, looked),
+        "images": _images(sample, pairs.height),
+        "samples": _samples(pairs, sample),
+        "duplicates": _duplicates(digests, sample),
         "problems": {
             "left_out": len(problems),
-            "decoded": looked.tried,
+            "decoded": sample.tried,
             "of": pairs.height,
-            "undecodable": len(looked.broken),
+            "undecodable": len(sample.broken),
             "reasons": _reasons(problems),
         },
     }
-    return facts, looked
+    return facts, sample
 
 
 def runs(n: int, most: int, *, run: int) -> list[int]:
-    """Choose at most `most` of `n` places: runs of neighbors, the runs at even distances; all of them if few."""
+    """Choose at most `most` of `n` positions, as runs of neighbors at even distances."""
     if n <= most:
         return list(range(n))
     length = min(run, most)
@@ -91,14 +90,14 @@ def runs(n: int, most: int, *, run: int) -> list[int]:
     return [place for begin in begins for place in range(begin, begin + length)]
 
 
-def look_at(
+def sample_images(
     source: Source, pairs: pl.DataFrame, order: Sequence[int], *, full: bool, progress: Callable[[int, int], object]
-) -> Looked:
-    """Read the headers of a sample of the images, decode some of them and compare those."""
-    looked, n = Looked(), pairs.height
+) -> ImageSample:
+    """Read the headers of a sample of the images; decode and compare some of them."""
+    sample, n = ImageSample(), pairs.height
     chosen = [order[place] for place in (range(n) if full else runs(n, HEADERS, run=RUN))]
     decode_these = set(chosen if full else [order[place] for place in runs(n, DECODED, run=RUN)])
-    # where samples are small parts of the data, the runs of the one need not lie in those of the other
+    # in large data, the runs of the two samples need not overlap
     chosen = list(dict.fromkeys([*chosen, *(place for place in order if place in decode_these)]))
     references, keys = pairs["image"].to_list(), pairs["key"].to_list()
     small: list[np.ndarray] = []
@@ -106,52 +105,50 @@ def look_at(
     for start in range(0, len(chosen), _BLOCK):
         block = chosen[start : start + _BLOCK]
         for row, data in zip(block, source.read([references[row] for row in block]), strict=True):
-            looked.sizes.append(len(data))
+            sample.sizes.append(len(data))
             try:
-                header = looked.headers[row] = read_header(data)
+                header = sample.headers[row] = read_header(data)
                 if row not in decode_these or (pixels >= PIXELS and not full):
                     continue
                 pixels += header.width * header.height
                 started = time.perf_counter()
                 square = decode(data, _SIDE)
-                looked.seconds += time.perf_counter() - started
-                looked.decoded.append(row)
+                sample.seconds += time.perf_counter() - started
+                sample.decoded.append(row)
                 if len(small) < MOST_COMPARED:
                     small.append(square)
             except DecodeError as error:
-                looked.broken[row] = Problem(source_name(source.section), keys[row], error.reason)
-            looked.tried += 1
+                sample.broken[row] = Problem(source_name(source.section), keys[row], error.reason)
+            sample.tried += 1
         progress(min(start + _BLOCK, len(chosen)), len(chosen))
     if small:
-        looked.near = duplicate_groups(np.stack(small))
-    return looked
+        sample.near = duplicate_groups(np.stack(small))
+    return sample
 
 
-def _images(looked: Looked, n: int) -> dict[str, Any]:
-    headers = list(looked.headers.values())
+def _images(sample: ImageSample, n: int) -> dict[str, Any]:
+    headers = list(sample.headers.values())
     return {
-        "read": len(looked.sizes),
+        "read": len(sample.sizes),
         "of": n,
         "formats": dict(sorted(Counter(header.format for header in headers).items(), key=lambda item: -item[1])),
         "width": _quantiles(pl.Series([header.width for header in headers])),
         "height": _quantiles(pl.Series([header.height for header in headers])),
-        "bytes": _quantiles(pl.Series(looked.sizes)),
+        "bytes": _quantiles(pl.Series(sample.sizes)),
     }
 
 
 def _quantiles(values: pl.Series) -> dict[str, int] | None:
-    """Smallest, median, 95 % and largest value; None of nothing."""
     if not len(values):
         return None
     found = np.quantile(values.to_numpy(), [0, 0.5, 0.95, 1], method="nearest").tolist()
     return dict(zip(("min", "median", "p95", "max"), (int(value) for value in found), strict=True))
 
 
-def _samples(pairs: pl.DataFrame, looked: Looked) -> list[dict[str, Any]]:
-    """Show five pairs that decode, at even distances in the order of their uids."""
-    rows = sorted(looked.decoded)
+def _samples(pairs: pl.DataFrame, sample: ImageSample) -> list[dict[str, Any]]:
+    rows = sorted(sample.decoded)
     chosen = [rows[k * len(rows) // _SAMPLES] for k in range(_SAMPLES)] if len(rows) > _SAMPLES else rows
-    found = [(pairs.row(row, named=True), looked.headers[row]) for row in chosen]
+    found = [(pairs.row(row, named=True), sample.headers[row]) for row in chosen]
     return [
         {"uid": pair["uid"], "key": pair["key"], **_shown(pair["captions"]), **header._asdict()}
         for pair, header in found
@@ -162,27 +159,19 @@ def _shown(captions: Sequence[str]) -> dict[str, Any]:
     return {"captions": captions[:_EXAMPLES], "more_captions": max(0, len(captions) - _EXAMPLES)}
 
 
-def _duplicates(digests: Counter[bytes], looked: Looked) -> dict[str, Any]:
-    """Count images that are the same as another, byte by byte, and those that nearly are."""
+def _duplicates(digests: Counter[bytes], sample: ImageSample) -> dict[str, Any]:
     same = [times for times in digests.values() if times > 1]
-    near = [times for times in Counter(looked.near).values() if times > 1]
+    near = [times for times in Counter(sample.near).values() if times > 1]
     return {
         "exact": {"groups": len(same), "images": sum(same), "of": sum(digests.values())},
-        "near": {"groups": len(near), "images": sum(near), "of": len(looked.near)},
+        "near": {"groups": len(near), "images": sum(near), "of": len(sample.near)},
     }
 
 
 def _reasons(problems: Sequence[Problem]) -> list[dict[str, Any]]:
-    """Count problems by reason, the most frequent first, with some examples of each."""
     by_reason: dict[str, list[Problem]] = {}
     for problem in problems:
         by_reason.setdefault(problem.reason, []).append(problem)
     ordered = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
     shown = {reason: [{"source": one.source, "key": one.key} for one in some[:_EXAMPLES]] for reason, some in ordered}
     return [{"reason": reason, "count": len(some), "examples": shown[reason]} for reason, some in ordered]
-
-
-def usable(facts: Mapping[str, Any]) -> bool:
-    """Tell whether a study could use the data: an image of those that were tried decodes."""
-    problems = facts["problems"]
-    return problems["decoded"] > problems["undecodable"]

@@ -1,4 +1,4 @@
-"""Objects of images, for Déjà Vu memorization: a column of them read, and a user's own list put in place of it."""
+"""Objects in images, for Déjà Vu memorization: from a column, or from a file of the user."""
 
 from pathlib import Path
 
@@ -11,22 +11,22 @@ COLUMNS = ("uid", "objects")
 
 
 def split_objects(value: object) -> list[str]:
-    """Read the objects of one record: a list of texts, or one text with commas between them; each once, in order."""
+    """Return the unique objects of a record, given as a list or as comma-separated text."""
     items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     return list(dict.fromkeys(text for item in items if (text := str("" if item is None else item).strip())))
 
 
 def object_lists(column: pl.Series) -> list[list[str]]:
-    """Read a column of objects, see `split_objects`; null is no object, and numbers are refused."""
+    """Read a column of objects (see `split_objects`); null is no object, and numbers are refused."""
     empty = column.null_count() == len(column) or column.dtype == pl.List(pl.Null)
     right, what = empty or column.dtype in (pl.String, pl.List(pl.String)), f"column {column.name!r}"
-    expected = "lists of text, or text with commas between the objects"
-    require(right, what, f"{column.dtype}", expected, "Turn the objects into text.")
+    expected = "lists of strings, or comma-separated strings"
+    require(right, what, f"{column.dtype}", expected, "Convert the objects to strings.")
     return [split_objects(value) for value in column.to_list()]
 
 
 def with_objects(pairs: pl.DataFrame, path: str) -> pl.DataFrame:
-    """Put the objects of a user's file in place of those of the source."""
+    """Replace the objects of the source by those of a user's file, if given."""
     if not path:
         return pairs
     table = read_table(Path(path), "[dejavu] objects", COLUMNS)
@@ -34,6 +34,6 @@ def with_objects(pairs: pl.DataFrame, path: str) -> pl.DataFrame:
     objects = dict(zip(uids, object_lists(table["objects"]), strict=True))
     got = f"no object in the {len(objects):,} rows of {path}"
     hint = "Fill its column 'objects', or unset dejavu.objects."
-    require(any(objects.values()), "[dejavu] objects", got, "an object in at least one", hint)
+    require(any(objects.values()), "[dejavu] objects", got, "at least one object", hint)
     column = pl.Series("objects", [objects.get(uid, []) for uid in pairs["uid"]], dtype=pl.List(pl.String))
     return pairs.with_columns(column)

@@ -1,4 +1,4 @@
-"""What was left out of a study and why: one `Problem` a record that could not be used, and how to say it."""
+"""Records left out of a study, with their reasons."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,12 +10,12 @@ import polars as pl
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.sections import DataSection
 
-_NAMED = 6  # reasons that a sentence lists
-_ENDING = 12  # characters of a usual one
+_NAMED = 6  # reasons listed in a sentence
+_ENDING = 12  # maximum characters of a usual file extension
 
 
 class Problem(NamedTuple):
-    """A record of the data that takes no part."""
+    """A record that cannot be used."""
 
     source: str
     key: str
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
 
 @dataclass
 class Ledger:
-    """What became of every record that a source has read: read = pairs + merged + left_out."""
+    """Counts of a source's records: read = pairs + merged + left_out."""
 
     problems: list[Problem] = field(default_factory=list)
     read: int = 0
@@ -35,25 +35,25 @@ class Ledger:
     ignored: Counter[str] = field(default_factory=Counter)
 
     def clear(self) -> None:
-        """Begin again, in place: who holds the list of problems keeps it."""
+        """Reset the counts, and the list of problems in place."""
         self.problems.clear()
         self.ignored.clear()
         self.read = self.pairs = self.merged = self.left_out = self.unnamed = 0
 
     def leave_out(self, source: str, key: str, reason: str, *, records: int = 1) -> None:
-        """List a record that takes no part; `records` of them where one entry stands for several."""
+        """Add an unusable record, or `records` of them as one entry."""
         self.left_out += records
         self.note(source, key, reason)
 
     def note(self, source: str, key: str, reason: str) -> None:
-        """List what is no record of its own: one caption of several, a value, a file."""
+        """Add a problem with something other than a record: a caption, a value, a file."""
         self.problems.append(Problem(*map(_storable, (source, key, reason))))
 
     def ignore(self, name: str) -> None:
-        """Count a file or member that is no record, by its ending; names are hostile text, and endings any number."""
+        """Count a file that is not a record by its extension (names are untrusted)."""
         _, dot, ending = name.rpartition(".")
         usual = dot and ending.isascii() and ending.isalnum() and len(ending) <= _ENDING
-        self.ignored[f".{ending.lower()}" if usual else "without a usual ending"] += 1
+        self.ignored[f".{ending.lower()}" if usual else "other extensions"] += 1
 
     def check(self, name: str) -> None:
         """Check that every record is accounted for."""
@@ -69,7 +69,7 @@ class Ledger:
 
 
 def records_sentence(counts: Mapping[str, Any]) -> str:
-    """Word the counts of a `Ledger`."""
+    """Describe the counts of a `Ledger`."""
     merged = f", {counts['merged']:,} merged into the pair of their image" if counts["merged"] else ""
     more = f"; {_times(counts['unnamed'], 'image')} that no record names" if counts["unnamed"] else ""
     read, pairs = _times(counts["read"], "record"), _times(counts["pairs"], "pair")
@@ -77,7 +77,7 @@ def records_sentence(counts: Mapping[str, Any]) -> str:
 
 
 def ignored_sentence(counts: Mapping[str, int]) -> str:
-    """Word how many files or members are no records; empty when there are none."""
+    """Describe the number of files that are not records; empty if there are none."""
     kinds = [f"{kind} {count:,}" for kind, count in list(counts.items())[:_NAMED]]
     kinds += [f"other kinds {sum(list(counts.values())[_NAMED:]):,}"] if len(counts) > _NAMED else []
     total = sum(counts.values())
@@ -90,19 +90,19 @@ def _times(count: int, what: str) -> str:
 
 
 def quarantine_table(problems: Iterable[Problem]) -> pl.DataFrame:
-    """Make the table `quarantine`: source, key and reason of each problem, sorted; records may share a key."""
+    """Return the table `quarantine`: source, key and reason of each problem, sorted."""
     rows = sorted(Problem(*map(_storable, problem)) for problem in problems)
     return pl.DataFrame(rows, schema={"source": pl.String, "key": pl.String, "reason": pl.String}, orient="row")
 
 
 def summarize(table: pl.DataFrame, used: int) -> dict[str, Any]:
-    """Say what the summary of a study says: how many pairs are used, how many records left out, and why."""
+    """Count used pairs, records left out, and reasons, for the summary of a study."""
     reasons = table["reason"].value_counts().sort(pl.col("count"), pl.col("reason"), descending=[True, False])
     return {"used": used, "left_out": table.height, "reasons": dict(reasons.iter_rows())}
 
 
 def left_out_sentence(counts: Mapping[str, Any]) -> str:
-    """Word what `summarize` counts; empty when nothing was left out."""
+    """Describe the counts of `summarize`; empty if no record was left out."""
     if not counts["left_out"]:
         return ""
     reasons: Sequence[tuple[str, int]] = list(counts["reasons"].items())
@@ -114,20 +114,20 @@ def left_out_sentence(counts: Mapping[str, Any]) -> str:
 
 
 def source_name(section: DataSection) -> str:
-    """Name the data as a recipe does: their path, or the source where they have none."""
+    """Return the path of the data, or the source if it has none."""
     return section.path or ("emoji" if section.source in {"", "auto"} else section.source)
 
 
 def stop_at(problem: Problem) -> InputError:
-    """Return the error with which a strict study stops at its first problem."""
+    """Return the error of a strict study's first problem."""
     return InputError(
         f"{problem.source}, record {problem.key!r}",
         got=problem.reason,
-        expected="a record that can be used",
-        hint="Correct or remove it, or omit --strict: the study then goes on without it and lists it.",
+        expected="a usable record",
+        hint="Fix or remove it, or omit --strict to leave it out.",
     )
 
 
 def _storable(text: str) -> str:
-    """Return text that a Parquet file can hold: a lone surrogate (a file name that is not UTF-8) is written out."""
+    """Escape lone surrogates (from file names that are not UTF-8), which Parquet cannot store."""
     return text.encode("utf-8", "backslashreplace").decode()

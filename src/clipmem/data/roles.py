@@ -1,6 +1,6 @@
-"""A roles file: which pair has which role, said by the user instead of drawn; for example another run's splits.
+"""A roles file: roles assigned by the user, such as the splits of another run.
 
-Nobody checks whether it is true: a pair called external that a model did train on spoils the bank of every pair.
+When not to trust it: clipmem cannot verify the roles. An external pair that a model trained on biases every score.
 """
 
 from pathlib import Path
@@ -17,16 +17,16 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 
 def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "leave out"] = "refuse") -> pl.DataFrame:
-    """Read the roles of pairs from a Parquet or CSV file; pairs without a row take no part.
+    """Read roles from a Parquet or CSV file; pairs without a row are not used.
 
-    Columns: uid and role; `planted` (is its caption known to be wrong?) and `captions_from` (the uid of the pair whose
-    captions it has) if there are such pairs.
+    Columns: uid and role; optionally `planted` (whether its caption is known to be wrong) and `captions_from` (the uid
+    of the pair whose captions it has).
 
     Args:
         path: The file.
         uids: The pairs of the data.
-        others: What to do with rows whose uid, or whose `captions_from`, is none of `uids`: a pair whose image does
-            not decode is one that had been there when the file was checked.
+        others: Treatment of rows whose uid, or `captions_from`, is not in `uids` (pairs whose images do not decode are
+            left out after the file is checked).
 
     Returns:
         Columns uid, role, planted, captions_from, sorted by uid.
@@ -46,12 +46,12 @@ def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "l
         made = made.filter(pl.col("captions_from").is_in(known))
     unknown_uids = made.filter(~pl.col("captions_from").is_in(known))["captions_from"]
     got = f"captions_from {', '.join(map(shorten, unknown_uids.head(1)))}"
-    hint = "Name the pair whose captions it has, or leave it empty."
+    hint = "Set it to the pair whose captions it has, or leave it empty."
     require(unknown_uids.is_empty(), what, got, "uids of the data", hint)
     counts = {role: int((made["role"] == role).sum()) for role in ROLES}
     got = ", ".join(f"{role} {count}" for role, count in counts.items())
     expected = "at least 2 external pairs, which no model trained on, and 1 candidate"
-    hint = "The external pairs are the bank that every score is measured against."
+    hint = "Add external pairs: they are the bank of every score."
     require(counts["external"] >= 2 and counts["candidate"], what, got, expected, hint)
     return made.sort("uid")
 
@@ -64,5 +64,5 @@ def _truth(value: object, what: str) -> bool:
     if value is None or isinstance(value, bool):
         return bool(value)
     truth = _TRUTH.get(str(value).casefold())
-    require(truth is not None, what, f"planted {shorten(value)}", "true or false", "Correct that row.")
+    require(truth is not None, what, f"planted {shorten(value)}", "true or false", "Fix that row.")
     return bool(truth)

@@ -1,12 +1,11 @@
-"""The four-way split: which pairs both models see, only f, only g, or neither; and the planted captions.
+"""The four-way split and the planted captions.
 
-f trains on shared + candidate, g on shared + independent, external is the bank and the control. Two rules
-make "g did not see it" true: whole groups only (pairs that show the same thing stay together), and candidate
-and independent of one size (f and g train equally long). The split depends on the seed and on the content
-(uids and who shares a group), never on the order of the rows or on what the groups are called.
+f trains on shared + candidate, g on shared + independent; external is the bank and the control. Groups are never
+divided, so that no near-duplicate of a candidate is in g's training set, and candidate and independent have the same
+size, so that f and g train equally long. The split depends on the seed, the uids and the grouping, not on the order of
+rows or the names of groups.
 
-When not to trust it: it keeps apart what `groups` keeps together and knows nothing else. Near-duplicates
-without a group key must be found first (`duplicates.duplicate_groups`).
+When not to trust it: near-duplicates without a group key must be found first (`duplicates.duplicate_groups`).
 """
 
 from collections import Counter
@@ -22,37 +21,35 @@ from clipmem.base.random import generator
 from clipmem.base.require import require
 
 ROLES = ("shared", "candidate", "independent", "external")
-LARGE = 0.1  # a group above this part of a role does not go there if it can be helped: one subject would fill it
-_DRAWS = 200  # a derangement needs e = 2.7 draws on average
-_NODES = 10_000  # branches that the exact search may open before it gives up
+LARGE = 0.1  # groups above this fraction of a role are avoided there: one subject would fill it
+_DRAWS = 200  # a derangement takes e = 2.7 draws on average
+_NODES = 10_000  # branches of the exact search before it gives up
 
 
 def assign_roles(
     uids: Sequence[str], groups: Sequence[str], sizes: Mapping[str, int], *, seed: int
 ) -> list[str | None]:
-    """Give pairs their roles: exactly `sizes`, whole groups only, at random.
+    """Assign roles at random with exactly the given sizes, keeping groups together.
 
-    Groups come in a seeded random order and fill shared, then candidate, independent and external; a group
-    that does not fit is passed over. A group larger than a tenth of candidate, independent or external goes
-    to shared or nowhere. Only if the sizes are missed that way, larger groups are let in; and if they are
-    missed again, an integer program finds the assignment closest to the random one that meets them, if there
-    is one.
+    Groups in random order fill shared, then candidate, independent and external; groups that do not fit are skipped,
+    and groups larger than a tenth of a role go to shared only. If that misses the sizes, larger groups are allowed; if
+    it still does, an integer program finds the closest exact assignment, if there is one.
     """
     _check_pairs(uids, groups)
-    wanted = _check_sizes(sizes, len(uids))
+    targets = _check_sizes(sizes, len(uids))
     members: dict[str, list[int]] = {}
     for i in sorted(range(len(uids)), key=uids.__getitem__):
         members.setdefault(groups[i], []).append(i)
-    # Groups are in the order of their smallest uid: neither row order nor group names reach the random order.
+    # in the order of the smallest uid, so that row order and group names do not matter
     blocks = list(members.values())
     order = generator(seed, "split").permutation(len(blocks)).tolist()
     lengths = [len(blocks[b]) for b in order]
-    filled = _fill(lengths, wanted, LARGE)
+    filled = _fill(lengths, targets, LARGE)
     if filled is None:
-        filled = _fill(lengths, wanted, 1.0) or _solve(lengths, wanted)
+        filled = _fill(lengths, targets, 1.0) or _solve(lengths, targets)
     if filled is None:
-        got = f"{_listed(wanted)} of {len(uids)} pairs in {len(blocks)} groups, the largest of {max(lengths)}"
-        hint = "Change the sizes or leave more pairs over: a group is never divided."
+        got = f"{_listed(targets)} of {len(uids)} pairs in {len(blocks)} groups, the largest of {max(lengths)}"
+        hint = "Change the sizes or leave more pairs unused: groups are never divided."
         raise InputError("[split] sizes", got=got, expected="sizes that whole groups add up to", hint=hint)
     roles: list[str | None] = [None] * len(uids)
     for b, role in zip(order, filled, strict=True):
@@ -61,17 +58,18 @@ def assign_roles(
     return roles
 
 
-def _fill(lengths: Sequence[int], wanted: Mapping[str, int], large: float) -> list[str | None] | None:
-    """Fill role after role greedily; None if one of them is missed."""
-    roles, left = _greedy(lengths, wanted, large)
+def _fill(lengths: Sequence[int], targets: Mapping[str, int], large: float) -> list[str | None] | None:
+    roles, left = _greedy(lengths, targets, large)
     return roles if not any(left.values()) else None
 
 
-def _greedy(lengths: Sequence[int], wanted: Mapping[str, int], large: float) -> tuple[list[str | None], dict[str, int]]:
+def _greedy(
+    lengths: Sequence[int], targets: Mapping[str, int], large: float
+) -> tuple[list[str | None], dict[str, int]]:
     roles: list[str | None] = [None] * len(lengths)
-    left = dict(wanted)
+    left = dict(targets)
     for role in ROLES:
-        limit = wanted[role] if role == "shared" else max(1, int(large * wanted[role]))
+        limit = targets[role] if role == "shared" else max(1, int(large * targets[role]))
         for b, length in enumerate(lengths):
             if roles[b] is None and length <= min(limit, left[role]):
                 roles[b] = role
@@ -79,22 +77,21 @@ def _greedy(lengths: Sequence[int], wanted: Mapping[str, int], large: float) -> 
     return roles, left
 
 
-def _solve(lengths: Sequence[int], wanted: Mapping[str, int]) -> list[str | None] | None:
-    """Meet the sizes exactly where the greedy filling cannot.
+def _solve(lengths: Sequence[int], targets: Mapping[str, int]) -> list[str | None] | None:
+    """Meet the sizes exactly by integer programming.
 
-    With s_j the different group sizes, c_j how many groups have each, and x_jr how many of those go to role
-    r: sum_j s_j x_jr = wanted_r, sum_r x_jr ≤ c_j, x whole; among those, the least sum_jr s_j |x_jr -
-        greedy_jr|.
+    With distinct group sizes s_j, their counts c_j, and x_jr groups of size s_j in role r: minimize
+    sum_jr s_j |x_jr - greedy_jr| subject to sum_j s_j x_jr = targets_r, sum_r x_jr ≤ c_j, x integer.
     """
-    greedy, _ = _greedy(lengths, wanted, 1.0)
+    greedy, _ = _greedy(lengths, targets, 1.0)
     have = Counter(zip(lengths, greedy, strict=True))
     count = Counter(lengths)
     kinds, roles = np.array(sorted(count)), len(ROLES)
     q = len(kinds)
     near = np.array([[have[int(s), role] for role in ROLES] for s in kinds], dtype=np.float64).ravel()
-    target = np.array([wanted[role] for role in ROLES], dtype=np.float64)
+    target = np.array([targets[role] for role in ROLES], dtype=np.float64)
     limit = np.array([count[int(s)] for s in kinds], dtype=np.float64)
-    # The unknowns are x (kind by kind, role by role), then the distances |x - near|.
+    # variables: x (by size, then role), then the distances |x - near|
     eye = np.eye(q * roles)
     by_role = np.hstack([np.kron(kinds, np.eye(roles)), np.zeros((roles, q * roles))])
     by_kind = np.hstack([np.kron(np.eye(q), np.ones(roles)), np.zeros((q, q * roles))])
@@ -103,7 +100,7 @@ def _solve(lengths: Sequence[int], wanted: Mapping[str, int]) -> list[str | None
         integrality=np.repeat([1, 0], q * roles),
         bounds=Bounds(0, np.inf),
         constraints=[
-            # low <= matrix @ x <= high; scipy takes arrays as bounds but shows type checkers `float`
+            # low <= matrix @ x <= high; scipy's types do not allow arrays as bounds
             LinearConstraint(by_role, target, target),  # pyright: ignore[reportArgumentType]
             LinearConstraint(by_kind, np.zeros(q), limit),  # pyright: ignore[reportArgumentType]
             LinearConstraint(np.hstack([eye, -eye]), -np.inf, near),  # pyright: ignore[reportArgumentType]
@@ -114,8 +111,7 @@ def _solve(lengths: Sequence[int], wanted: Mapping[str, int]) -> list[str | None
     if solution.x is None:
         return None
     x = np.rint(solution.x[: q * roles]).astype(int).reshape(q, roles)
-    # Groups of one size change places freely: those that keep their greedy role go first, then the random
-    # order decides.
+    # groups of one size are interchangeable: those that keep their greedy role first, then in random order
     quota = {(int(s), role): int(x[j, r]) for j, s in enumerate(kinds) for r, role in enumerate(ROLES)}
     result: list[str | None] = [None] * len(lengths)
     for b, (length, role) in enumerate(zip(lengths, greedy, strict=True)):
@@ -133,13 +129,11 @@ def _solve(lengths: Sequence[int], wanted: Mapping[str, int]) -> list[str | None
 def plant_captions(
     candidates: Sequence[str], n: int, *, seed: int, captions: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, str]:
-    """Let n of the candidates train with each other's captions: planted errors that a score has to find.
+    """Swap the captions of n candidates: planted errors that a score should find.
 
-    The n are a uniform draw, and so is the derangement (permutation without a fixed point) among them: draw
-    permutations until one has no fixed point. Conditioning a uniform draw keeps it uniform; Sattolo's
-    algorithm would give single cycles only. With `captions`, a draw that gives a pair a text equal to its own
-    first caption is rejected too. If that fails 200 times (few different texts), a valid assignment is built
-    and mixed by swaps, which is only nearly uniform.
+    The candidates and their derangement (a permutation without fixed points) are uniform, by rejection sampling. With
+    `captions`, draws that give a pair its own first caption are rejected as well. If that fails 200 times (few
+    different captions), a valid assignment is built and mixed by swaps, which is only nearly uniform.
     """
     pool = sorted(candidates)
     expected = f"0, or 2 to {len(pool)}" if len(pool) > 1 else "0"
@@ -149,7 +143,7 @@ def plant_captions(
     texts = _first_captions(pool, captions)
     [(text, count)] = Counter(texts).most_common(1) or [("", 0)]
     got = f"{n} with {count} of {len(pool)} candidates captioned {shorten(text)}"
-    expected, hint = "captions that differ, so that each planted pair gets a wrong one", "Plant fewer pairs."
+    expected, hint = "enough different captions to give each planted pair a wrong one", "Plant fewer pairs."
     enough = sum(min(times, n // 2) for times in Counter(texts).values()) >= n
     require(enough, "[split] planted", got, expected, hint)
     rng = generator(seed, "plant")
@@ -167,10 +161,10 @@ def plant_captions(
 def _mixed(
     kinds: Int64[np.ndarray, " n"], n: int, rng: np.random.Generator
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Build a valid assignment and mix it, for candidates with few different captions.
+    """Build a valid assignment for candidates with few different captions, and mix it.
 
-    Choose at most n // 2 of a kind, sort by kind, shift by the size m of the largest kind: as m ≤ n - m, no
-    position meets its own kind. Then random swaps that keep it valid, 20 a pair.
+    Choose at most n // 2 of each caption, sort by caption, shift by the largest count m: as m ≤ n - m, no pair gets its
+    own caption. Then 20 random valid swaps per pair.
     """
     taken: Counter[int] = Counter()
     chosen: list[int] = []
@@ -195,7 +189,7 @@ def split_table(
     seed: int,
     captions: Mapping[str, Sequence[str]] | None = None,
 ) -> pl.DataFrame:
-    """Make the table of splits.parquet: roles and planted captions of the pairs that are used, sorted by uid."""
+    """Return the table of splits.parquet: roles and planted captions of the used pairs, sorted by uid."""
     roles = assign_roles(uids, groups, sizes, seed=seed)
     candidates = [uid for uid, role in zip(uids, roles, strict=True) if role == "candidate"]
     swapped = plant_captions(candidates, planted, seed=seed, captions=captions)
@@ -211,7 +205,7 @@ def split_table(
 
 def _check_pairs(uids: Sequence[str], groups: Sequence[str]) -> None:
     expected = f"one for each of the {len(uids)} pairs"
-    require(len(groups) == len(uids), "groups", f"{len(groups)}", expected, "Give one group a pair.")
+    require(len(groups) == len(uids), "groups", f"{len(groups)}", expected, "Give one group per pair.")
     [(uid, count)] = Counter(uids).most_common(1) or [("", 0)]
     require(count < 2, "uids", f"{shorten(uid)} {count} times", "each uid once", "Remove the repeated pairs.")
 
@@ -219,28 +213,27 @@ def _check_pairs(uids: Sequence[str], groups: Sequence[str]) -> None:
 def _check_sizes(sizes: Mapping[str, int], n: int) -> dict[str, int]:
     what, got = "[split] sizes", ", ".join(sorted(sizes)) or "none"
     require(set(sizes) == set(ROLES), what, got, ", ".join(ROLES), "Give each of the four roles a size.")
-    wanted = {role: sizes[role] for role in ROLES}
-    total = sum(wanted.values())
-    require(min(wanted.values()) >= 0, what, _listed(wanted), "whole numbers ≥ 0", "Set each size to 0 or more.")
-    one, other = wanted["candidate"], wanted["independent"]
-    hint = "f and g must train on equally many pairs: set both to the same number."
-    require(one == other, what, f"candidate {one}, independent {other}", "candidate and independent of one size", hint)
-    got = f"{_listed(wanted)} = {total} pairs, with {n} pairs in the data"
-    require(total <= n, what, got, f"at most {n} together", "Ask for fewer pairs or add data.")
-    return wanted
+    targets = {role: sizes[role] for role in ROLES}
+    total = sum(targets.values())
+    require(min(targets.values()) >= 0, what, _listed(targets), "whole numbers ≥ 0", "Set each size to 0 or more.")
+    one, other = targets["candidate"], targets["independent"]
+    hint = "Set both to the same number, so that f and g train on equally many pairs."
+    require(one == other, what, f"candidate {one}, independent {other}", "equal candidate and independent", hint)
+    got = f"{_listed(targets)} = {total} pairs, with {n} pairs in the data"
+    require(total <= n, what, got, f"at most {n} in total", "Reduce the sizes or add data.")
+    return targets
 
 
 def _first_captions(pool: Sequence[str], captions: Mapping[str, Sequence[str]] | None) -> list[str]:
-    """Return the first caption of each pair, folded for comparison; without captions, the uid: all differ."""
     if captions is None:
         return list(pool)
     missing = [uid for uid in pool if not captions.get(uid)]
     for uid in missing:
         got = f"none for {shorten(uid)} and {len(missing) - 1} more"
-        hint = "Leave pairs without a caption out before the split."
+        hint = "Remove pairs without captions before the split."
         raise InputError("captions", got=got, expected="one or more for each candidate", hint=hint)
     return [" ".join(captions[uid][0].split()).casefold() for uid in pool]
 
 
-def _listed(wanted: Mapping[str, int]) -> str:
-    return ", ".join(f"{role} {size}" for role, size in wanted.items())
+def _listed(targets: Mapping[str, int]) -> str:
+    return ", ".join(f"{role} {size}" for role, size in targets.items())

@@ -1,8 +1,8 @@
-"""Image views: random crop and flip of a whole batch at once, addressed by (pair, stream), not drawn in turn.
+"""Image views: random crops and flips of batches.
 
-The crop follows torchvision's RandomResizedCrop: area share uniform in `scale`, log of the aspect ratio uniform, ten
-tries, the whole image when none fits. A view depends on the pair and the stream's seed alone, so that f and g, and
-any batch size, see the same one.
+Crops follow torchvision's RandomResizedCrop: area fraction uniform in `scale`, log of the aspect ratio uniform, ten
+tries, the whole image if none fits. A view depends on the pair and the stream's seed only: it is the same for f and g
+and any batch size.
 """
 
 import math
@@ -19,13 +19,11 @@ from clipmem.base.random import uniform
 from clipmem.data.transfer import send
 
 _TRIES = 10
-# Bytes of a block of images between the two passes: small enough for a core's cache, and enough images of 64 pixels
-# for one operation
-_SCRATCH = 2**20
+_SCRATCH = 2**20  # bytes of a block of images between the two passes: fits a core's cache
 
 
 class Crops(NamedTuple):
-    """Crop boxes in whole pixels, and which views are mirrored; each of shape (n,)."""
+    """Crop boxes in pixels, and flips; each of shape (n,)."""
 
     top: Int[np.ndarray, " n"]
     left: Int[np.ndarray, " n"]
@@ -42,7 +40,7 @@ def pair_keys(uids: Sequence[str]) -> np.ndarray:
 def draw_crops(
     keys: np.ndarray, *, seed: int, size: int, scale: tuple[float, float], ratio: tuple[float, float], flip: float
 ) -> Crops:
-    """Draw the crop of each pair in the stream `seed`."""
+    """Sample the crop of each pair in the stream `seed`."""
     n = len(keys)
     drawn = uniform(keys, seed, 2 * _TRIES + 3)
     area = size * size * (scale[0] + (scale[1] - scale[0]) * drawn[:, :_TRIES])
@@ -61,27 +59,24 @@ def draw_crops(
 
 
 def render(pixels: UInt8[Tensor, "n size size 3"], crops: Crops, *, size: int) -> Float[Tensor, "n 3 out out"]:
-    """Cut the crops out of a batch and scale them to `size`, bilinearly.
+    """Crop a batch and resize the crops to `size`, bilinearly; values in [0, 1].
 
-    Pixel (i, j) of a view lies at row y = top + (i + 1/2) height / size - 1/2 of its image, at column x likewise (for
-    a mirrored view, that of pixel size - 1 - j), both moved into the image where they fall outside. With the
-    fractions a of y and b of x, its value is
-    (1 - a) ((1 - b) p[y, x] + b p[y, x + 1]) + a ((1 - b) p[y + 1, x] + b p[y + 1, x + 1]), y and x rounded down: what
-    `torch.nn.functional.grid_sample` gives for this box (bilinear, border, align_corners=False).
+    Pixel (i, j) of a view lies at row y = top + (i + 1/2) height / size - 1/2 of its image, and at column x likewise
+    (for a flipped view, that of pixel size - 1 - j), both clamped to the image. Equals
+    `torch.nn.functional.grid_sample` (bilinear, border, align_corners=False) on the crop box.
 
-    Rows are mixed first, then columns: each of the two passes is a sum of two rows of a matrix with weights, which
-    torch computes in one go as an embedding bag. Images are done few at a time, so that what lies between the passes
-    stays in the processor's cache. A view depends on its own image and crop alone, bit by bit.
+    Rows are interpolated first, then columns, each as an embedding bag of two rows of a matrix, in blocks of images
+    that fit the cache. A view depends on its own image and crop only, bit by bit.
     """
     n, side = len(pixels), pixels.shape[1]
     rows, row_shares = _taps(crops.top, crops.height, side, size)
     columns, column_shares = _taps(crops.left, crops.width, side, size, mirrored=crops.flip)
-    # the first pass also brings the values to [0, 1]
+    # the first pass also scales to [0, 1]
     row_shares, column_shares = (
         send(torch.from_numpy(shares.astype(np.float32)), pixels.device) for shares in (row_shares / 255, column_shares)
     )
     few = max(1, _SCRATCH // (12 * side * max(side, size))) if pixels.device.type == "cpu" else max(1, n)
-    # the row at which each image begins in the matrix of its block
+    # first row of each image in the matrix of its block
     begin = (np.arange(n) % few * side)[:, None, None]
     rows, columns = (send(torch.from_numpy(taps + begin), pixels.device) for taps in (rows, columns))
     views = torch.empty((n, 3, size, size), device=pixels.device)
@@ -103,7 +98,7 @@ def _taps(
     *,
     mirrored: Bool[np.ndarray, " n"] | None = None,
 ) -> tuple[Int[np.ndarray, "n out 2"], Float64[np.ndarray, "n out 2"]]:
-    """Find the two pixels that each pixel of a view lies between, along one axis, and their shares in it."""
+    """Return the two source pixels of each output pixel along one axis, and their weights."""
     place = start[:, None] + (np.arange(size) + 0.5) * (extent[:, None] / size) - 0.5
     if mirrored is not None:
         place = np.where(mirrored[:, None], place[:, ::-1], place)
@@ -116,12 +111,11 @@ def _taps(
 def _mix(
     table: Float[Tensor, "rows width"], taps: Int[Tensor, "n out 2"], shares: Float[Tensor, "n out 2"]
 ) -> Float[Tensor, "mixed width"]:
-    """Return, for every place of every image, the sum of its two rows of `table` with their shares."""
     return F.embedding_bag(taps.view(-1, 2), table, per_sample_weights=shares.view(-1, 2), mode="sum")
 
 
 def as_float(pixels: UInt8[Tensor, "n size size 3"]) -> Float[Tensor, "n 3 size size"]:
-    """Return images as values in [0, 1], channels first: the view without crop or flip."""
+    """Return images as values in [0, 1], channels first."""
     return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
 
 

@@ -1,13 +1,12 @@
-"""Embeddings on disk as clip-retrieval lays them out, written and read block by block.
+"""Embeddings on disk in clip-retrieval's layout, written and read block by block.
 
-A folder holds parts: `img_emb/img_emb_K.npy` and `text_emb/text_emb_K.npy`, arrays of shape (rows, d), and
-`metadata/metadata_K.parquet` with a row for each, columns `image_path` and `caption`. K may have leading zeros. Rows
-may be float16, float32 or float64.
+A folder has parts: `img_emb/img_emb_K.npy` and `text_emb/text_emb_K.npy`, floating-point arrays of shape (rows, d),
+and `metadata/metadata_K.parquet` with the columns `image_path` and `caption`. K may have leading zeros.
 
-What clipmem writes has also the column `uid`, and `clipmem.json` beside the folders. A row is then the *mean* of the
-unit embeddings of a pair's views, or captions, and its length is part of the score: it is not normalized again. Rows of
-other writers are normalized. Where there is no `uid`, a pair is known by its `image_path` and `caption`: do not mix
-such folders with data that have uids of their own.
+Folders written by clipmem also have the column `uid` and a file `clipmem.json`. Their rows are *means* of the unit
+embeddings of a pair's views, or captions, whose lengths are part of the score: they are not normalized again. Rows of
+other writers are. Without `uid`, a pair is identified by `image_path` and `caption`: do not mix such folders with data
+that have uids.
 """
 
 import json
@@ -27,12 +26,12 @@ from clipmem.base.require import require
 from clipmem.embed.means import Means, unit_means
 from clipmem.store.atomic import atomic_file, write_json
 from clipmem.store.hashing import file_sha256, json_sha256, pair_uid
-from clipmem.store.tables import write_parquet
+from clipmem.store.tables import open_array, write_parquet
 
 CARD = "clipmem.json"
 FORMAT = 1
 _FOLDERS = {"image": "img_emb", "text": "text_emb"}
-_TODO = "Write such a folder with `clipmem embed`, or with clip-retrieval's inference, images and texts both."
+_HINT = "Create the folder with `clipmem embed`, or with clip-retrieval's inference of images and texts."
 
 
 class _Part(NamedTuple):
@@ -43,12 +42,12 @@ class _Part(NamedTuple):
 
 
 def is_layout(path: Path) -> bool:
-    """Tell whether a folder has folders of embeddings; `Layout` says what one of them alone lacks."""
+    """Return whether a folder has a folder of image or text embeddings."""
     return any((path / name).is_dir() for name in _FOLDERS.values())
 
 
 def part_files(folder: Path, k: int, digits: int) -> tuple[Path, Path, Path]:
-    """Name the three files of part `k`: image embeddings, text embeddings, metadata."""
+    """Return the paths of part `k`: image embeddings, text embeddings, metadata."""
     number = f"{k:0{digits}d}"
     return (
         folder / "img_emb" / f"img_emb_{number}.npy",
@@ -58,7 +57,7 @@ def part_files(folder: Path, k: int, digits: int) -> tuple[Path, Path, Path]:
 
 
 def write_part(folder: Path, k: int, digits: int, means: Means, metadata: pl.DataFrame) -> None:
-    """Write part `k`, the metadata last: where that file is, the part is whole."""
+    """Write part `k`; its metadata, written last, mark it as complete."""
     image, text, table = part_files(folder, k, digits)
     for file, values in ((image, means.image), (text, means.text)):
         with atomic_file(file) as stream:
@@ -67,12 +66,12 @@ def write_part(folder: Path, k: int, digits: int, means: Means, metadata: pl.Dat
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
-    """Write `clipmem.json`: with what the folder was made."""
+    """Write `clipmem.json`, which records how the folder was made."""
     write_json(folder / CARD, {"format": FORMAT, "rows": "means", **card})
 
 
 def read_card(folder: Path) -> dict[str, Any] | None:
-    """Read `clipmem.json`, or return None where there is none."""
+    """Read `clipmem.json`; None if there is none."""
     file = folder / CARD
     if not file.is_file():
         return None
@@ -81,13 +80,13 @@ def read_card(folder: Path) -> dict[str, Any] | None:
         newer = card["format"] > FORMAT
     except (ValueError, KeyError, TypeError) as error:
         hint = "Delete the folder and embed the pairs again."
-        raise InputError(f"{file}", got="not what clipmem wrote", hint=hint) from error
+        raise InputError(f"{file}", got="a file not written by clipmem", hint=hint) from error
     require(not newer, f"{file}", f"format {card['format']}", f"format {FORMAT} or older", "Update clipmem.")
     return card
 
 
 class Layout:
-    """A folder of embeddings, opened for reading. Arrays are memory-mapped while a block is read, and no longer."""
+    """A folder of embeddings, opened for reading; arrays are memory-mapped block by block."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -106,29 +105,29 @@ class Layout:
             counts = (len(numbered["image"]), len(numbered["text"]), len(tables))
             got = "parts {} of img_emb, {} of text_emb and {} of metadata".format(*counts)
             expected = "the same numbered parts in all three"
-            raise InputError(f"embeddings in {self.folder}", got=got, expected=expected, hint=_TODO)
+            raise InputError(f"embeddings in {self.folder}", got=got, expected=expected, hint=_HINT)
         stated = len(tables) if self._card is None else self._card.get("parts")
         what, got = f"embeddings in {self.folder}", f"{len(tables)} of {stated} parts"
-        hint = "Run the command that made the folder again: it resumes."
+        hint = "Run the command that created the folder again: it resumes."
         require(len(tables) == stated, what, got, "all of them", hint)
         parts = [self._part(k, numbered["image"][k], numbered["text"][k], tables[k]) for k in sorted(tables)]
         parts = [part for part in parts if part.rows]
         if not parts:
-            raise InputError(f"embeddings in {self.folder}", got="no pair", expected="at least one pair", hint=_TODO)
+            raise InputError(f"embeddings in {self.folder}", got="no pair", expected="at least one pair", hint=_HINT)
         widths = sorted({_shape(part.image)[1] for part in parts})
-        require(len(widths) < 2, f"embeddings in {self.folder}", f"widths {widths}", "one width", "Take one model.")
+        require(len(widths) < 2, f"embeddings in {self.folder}", f"widths {widths}", "one width", "Use one model.")
         return parts
 
     def _part(self, k: int, image: Path, text: Path, metadata: Path) -> _Part:
         rows, shapes = _rows(metadata), [_shape(file) for file in (image, text)]
         got = f"shapes {shapes[0]} and {shapes[1]}, {rows} rows of metadata"
         right = shapes[0] == shapes[1] and shapes[0][0] == rows
-        require(right, f"embeddings in {self.folder}, part {k}", got, "one shape, and as many rows of metadata", _TODO)
+        require(right, f"embeddings in {self.folder}, part {k}", got, "the same number of rows and one width", _HINT)
         return _Part(image, text, metadata, rows)
 
     @cached_property
     def uids(self) -> pl.Series:
-        """The pair of each row."""
+        """The uid of each row's pair."""
         return pl.concat([_uids(part.metadata) for part in self._parts])
 
     def captions(self, rows: Int[np.ndarray, " k"]) -> list[list[str]]:
@@ -143,7 +142,7 @@ class Layout:
         return [found[int(row)] for row in rows]
 
     def read(self, rows: Int[np.ndarray, " k"]) -> Means:
-        """Read ū and v̄ of some rows, in their order."""
+        """Read ū and v̄ of some rows, in the given order."""
         order = np.argsort(rows, kind="stable")
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
@@ -158,12 +157,11 @@ class Layout:
         return Means(image.float(), text.float(), ok)
 
     def _split(self, rows: Int[np.ndarray, " k"]) -> list[tuple[int, np.ndarray]]:
-        """Return (part, rows counted in it) for each part that holds some of the sorted rows."""
         part = np.searchsorted(self._starts, rows, side="right") - 1
         return [(int(k), rows[part == k] - self._starts[k]) for k in np.unique(part)]
 
     def content(self) -> str:
-        """Hash everything that a score depends on: arrays and metadata of all parts."""
+        """Hash arrays and metadata of all parts."""
         return json_sha256(
             [
                 [part.rows, *(file_sha256(file) for file in (part.image, part.text, part.metadata))]
@@ -173,12 +171,11 @@ class Layout:
 
 
 def _numbered(folder: Path, name: str, ending: str) -> dict[int, Path]:
-    """Return the parts of one kind by their number."""
     found: dict[int, Path] = {}
     for file in sorted(folder.glob(f"{name}_*.{ending}")):
         number = re.fullmatch(rf"{name}_(\d+)\.{ending}", file.name)
         if number and int(number[1]) in found:
-            got, hint = f"{found[int(number[1])].name} and {file.name}", "They are of two writers: keep one."
+            got, hint = f"{found[int(number[1])].name} and {file.name}", "Keep one of the files."
             raise InputError(f"embeddings in {folder.parent}", got=got, expected="each number once", hint=hint)
         if number:
             found[int(number[1])] = file
@@ -189,22 +186,21 @@ def _shape(file: Path) -> tuple[int, ...]:
     array = _open(file)
     right = array.ndim == 2 and array.shape[1] and array.dtype.kind == "f"
     got = f"an array of {array.dtype} with shape {array.shape}"
-    require(right, f"{file}", got, "floating-point numbers, shape (rows, d)", _TODO)
+    require(right, f"{file}", got, "a floating-point array of shape (rows, d)", _HINT)
     return array.shape
 
 
 def _open(file: Path) -> np.ndarray:
     try:
-        # an empty array cannot be mapped
-        return np.load(file, mmap_mode="r" if file.stat().st_size > 1024 else None, allow_pickle=False)
+        return open_array(file, "r")
     except (OSError, ValueError, EOFError) as error:
         got = f"not readable as .npy ({shorten(str(error))})"
-        raise InputError(f"{file}", got=got, expected="an array", hint=_TODO) from error
+        raise InputError(f"{file}", got=got, expected="an array", hint=_HINT) from error
 
 
 def _take(file: Path, rows: np.ndarray) -> np.ndarray:
     array = _open(file)
-    together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)  # as nearly always
+    together = len(rows) and rows[-1] - rows[0] + 1 == len(rows)  # the usual case
     array = array[rows[0] : rows[-1] + 1] if together else array[rows]
     return np.array(array, dtype=np.float64 if array.dtype == np.float64 else np.float32)
 
@@ -226,7 +222,7 @@ def _scanned(file: Path, read: Any) -> Any:
         return read()
     except (pl.exceptions.PolarsError, OSError) as error:
         got = f"not readable as Parquet ({shorten(str(error))})"
-        raise InputError(f"{file}", got=got, expected="metadata", hint=_TODO) from error
+        raise InputError(f"{file}", got=got, expected="metadata", hint=_HINT) from error
 
 
 def _uids(file: Path) -> pl.Series:
@@ -234,7 +230,7 @@ def _uids(file: Path) -> pl.Series:
     if "uid" in table.columns:
         return table["uid"].cast(pl.String).fill_null("")
     if not table.columns:
-        raise InputError(f"{file}", got="neither of the columns image_path and caption", expected="both", hint=_TODO)
+        raise InputError(f"{file}", got="neither of the columns image_path and caption", expected="both", hint=_HINT)
     texts = table.select(pl.all().cast(pl.String).fill_null(""))
     keys = [pair_uid(row[0].encode("utf-8", "surrogatepass"), row[1:]) for row in texts.iter_rows()]
     return pl.Series("uid", keys, dtype=pl.String)

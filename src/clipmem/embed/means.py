@@ -1,4 +1,4 @@
-"""The mean unit embeddings of pairs under one model, in float32: all that a score needs of an embedding."""
+"""Mean unit embeddings of pairs under one model, in float32."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from clipmem.functional import pair_means
 
 
 class Means(NamedTuple):
-    """ū and v̄ of some pairs, shape (n, d), and which of them can be used, shape (n,)."""
+    """ū and v̄ of some pairs, shape (n, d), and a mask of the usable ones, shape (n,)."""
 
     image: Float[Tensor, "n d"]
     text: Float[Tensor, "n d"]
@@ -20,7 +20,7 @@ class Means(NamedTuple):
 def unit_means(image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, "m"]) -> Means:
     """Average each pair's unit embeddings over its views and over its captions.
 
-    ū = mean_a image_a / ||image_a||, v̄ = mean_k text_k / ||text_k|| (design, section 2), as `pair_means`.
+    ū = mean_a image_a / ||image_a||, v̄ = mean_k text_k / ||text_k||, as in `pair_means`.
     """
     bad_image, bad_text = (~(_largest(rows) > 0) | torch.isinf(_largest(rows)) for rows in (image, text))
     bad = bad_image.any(dim=1)
@@ -34,5 +34,5 @@ def unit_means(image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], tex
 
 
 def _largest(rows: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-    """Return max |x| of each row: NaN where one is, so that no comparison with it holds."""
+    """Return max |x| of each row; NaN if a value is NaN."""
     return torch.linalg.vector_norm(rows, ord=float("inf"), dim=-1)

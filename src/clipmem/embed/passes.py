@@ -1,14 +1,14 @@
-"""One model's embeddings of all pairs of a study, in float32, as `.npy` arrays.
+"""Embeddings of a study's pairs under one model, in float32, as `.npy` arrays.
 
-`image.npy` has shape (n, view, d), `text.npy` (m, d) with `text_pair.npy` (m,) naming the pair of each caption. Where
-caption edits are asked for, `text_edits.npy` and `text_edits_pair.npy` hold those of the pairs with one caption.
-Rows follow the split table. Every score, probe and map reads these; nothing is embedded twice.
+`image.npy` has shape (n, view, d), `text.npy` (m, d), and `text_pair.npy` (m,) has the pair of each caption. With
+caption edits, `text_edits.npy` and `text_edits_pair.npy` have those of pairs with one caption. Pairs are in the order
+of the split table.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,16 +24,15 @@ from clipmem.data.transfer import send
 from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models.protocol import DualEncoder
 from clipmem.store.atomic import atomic_file
+from clipmem.store.tables import open_array
 
 ARRAYS = ("image", "text", "text_pair")
 EDIT_ARRAYS = ("text_edits", "text_edits_pair")
-# Batches of captions that are sorted by length together. Sorting makes the passes over the emoji's captions 1.3 times
-# as fast; over captions that are all about as long it changes nothing.
-_WINDOW = 8
+_WINDOW = 8  # batches of captions sorted by length together, which makes passes over the emoji's captions 1.3x faster
 
 
 class Embeddings(NamedTuple):
-    """Embeddings of a study's pairs under one model, not normalized; the edits are None where none were asked for."""
+    """Embeddings of a study's pairs under one model, not normalized; edits are None unless requested."""
 
     image: Float[Tensor, "n view d"]
     text: Float[Tensor, "m d"]
@@ -44,13 +43,13 @@ class Embeddings(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """One of `count` parts of an embedding. Together they give the same bytes: no forward pass is cut in two."""
+    """One of `count` parts of an embedding, cut between batches, so that parts give the same bytes as the whole."""
 
     index: int
     count: int
 
     def rows(self, total: int, batch_size: int) -> tuple[int, int]:
-        """Return the first row of this part and the row after its last.
+        """Return the half-open range of rows of this part.
 
         Example:
             >>> [Part(index, 2).rows(9, 2) for index in range(2)]
@@ -65,11 +64,11 @@ WHOLE = Part(0, 1)
 
 
 def join(parts: Sequence[Embeddings]) -> Embeddings:
-    """Put all parts of an embedding together, in their order."""
+    """Concatenate the parts of an embedding."""
     joined: list[Tensor | None] = []
     for arrays in zip(*parts, strict=True):
         there = [array for array in arrays if array is not None]
-        # a part of few captions may have none of them, and then no width
+        # a part without captions has no width
         joined.append(torch.cat([array for array in there if len(array)] or there[:1]) if there else None)
     return Embeddings(*joined)  # pyright: ignore[reportArgumentType]
 
@@ -89,9 +88,9 @@ def embed(
 ) -> Embeddings:
     """Embed images and captions with one model.
 
-    With `views = 0` a pair has one view, the image as it is. With `views = A` it has A random crops, drawn from
-    (pair, view) alone: the same for f and g, for every seed, and for any batch size. With `caption_edits = K` a pair
-    that has one caption also has up to K seeded edits of it, drawn from (pair, edit) alone.
+    With `views = 0` a pair has one view, the unchanged image. With `views = A` it has A random crops that depend on
+    (pair, view) only: the same for f and g, every seed and any batch size. With `caption_edits = K` a pair with one
+    caption also has up to K edits of it, which depend on (pair, edit) only.
     """
     encoder.module.to(device).eval()
     keys = pair_keys(uids)
@@ -131,7 +130,7 @@ def embed(
 def embed_texts(
     encoder: DualEncoder, texts: Sequence[str], *, batch_size: int, device: str = "cpu"
 ) -> Float[Tensor, "m d"]:
-    """Embed texts that belong to no pair, such as the prompts of classes; float32, not normalized."""
+    """Embed texts without images, such as class prompts; float32, not normalized."""
     encoder.module.to(device).eval()
     with torch.inference_mode():
         return _text_passes(encoder, texts, batch_size, device, WHOLE)
@@ -140,7 +139,7 @@ def embed_texts(
 def _text_passes(
     encoder: DualEncoder, texts: Sequence[str], batch_size: int, device: str, part: Part
 ) -> Float[Tensor, "m d"]:
-    """Embed this part's texts, those of about one length together, and return them in their own order."""
+    """Embed this part's texts, batched by length, and return them in the given order."""
     found: list[Tensor] = []
     first, end = _text_rows(part, len(texts), batch_size)
     for window in range(first, end, batch_size * _WINDOW):
@@ -168,7 +167,7 @@ def _image_pass(
 
 
 def save(embeddings: Embeddings, folder: Path) -> list[Path]:
-    """Write the arrays of `embeddings` into `folder`, each atomically; return the files."""
+    """Write the arrays into `folder`, each atomically; return the files."""
     files: list[Path] = []
     for name in (*ARRAYS, *EDIT_ARRAYS):
         values: Tensor | None = getattr(embeddings, name)
@@ -181,25 +180,24 @@ def save(embeddings: Embeddings, folder: Path) -> list[Path]:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files that `save` wrote into a folder."""
+    """Return the files written by `save`."""
     return [folder / f"{name}.npy" for name in (*ARRAYS, *EDIT_ARRAYS) if (folder / f"{name}.npy").is_file()]
 
 
 def load(folder: Path, rows: Int[np.ndarray, " k"] | None = None) -> Embeddings:
-    """Read what `save` wrote, of all pairs or of some rows."""
+    """Read embeddings written by `save`, of all pairs or of some rows."""
     try:
-        # an older folder, and one without caption edits, has neither of their arrays
         edited = any((folder / f"{name}.npy").is_file() for name in EDIT_ARRAYS)
         names = (*ARRAYS, *EDIT_ARRAYS) if edited else ARRAYS
         mode = None if rows is None else "r"
-        arrays = [_open(folder / f"{name}.npy", mode) for name in names]
+        arrays = [open_array(folder / f"{name}.npy", mode) for name in names]
     except (OSError, ValueError, EOFError) as error:
         hint = "Delete the folder and run the study again."
         raise InputError(f"embeddings in {folder}", got=str(error), hint=hint) from error
     counts = [len(array) for array in arrays]
     right = arrays[0].ndim == 3 and counts[1] == counts[2] and counts[3:4] == counts[4:5]
     got = f"shapes {[array.shape for array in arrays]}"
-    expected = "(n, view, d), (m, d) and (m,), of edits (k, d) and (k,)"
+    expected = "(n, view, d), (m, d) and (m,); for edits (k, d) and (k,)"
     require(right, f"embeddings in {folder}", got, expected, "Delete the folder and run the study again.")
     if rows is None:
         return Embeddings(*(torch.from_numpy(array) for array in arrays))
@@ -220,13 +218,7 @@ def chosen(embeddings: Embeddings, rows: Int[Tensor, " k"]) -> Embeddings:
     return Embeddings(*kept)
 
 
-def _open(file: Path, mode: Literal["r"] | None) -> np.ndarray:
-    # an empty array cannot be mapped
-    return np.load(file, mmap_mode=mode if file.stat().st_size > 1024 else None, allow_pickle=False)
-
-
 def _rows_of(owner: np.ndarray, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which rows of captions belong to some pairs, in the order of the pairs, and whose they are."""
     place = np.full(n, -1)
     place[rows] = np.arange(len(rows))
     own = place[owner]

@@ -40,7 +40,7 @@ from torch import Tensor
 from clipmem.base.errors import InputError
 from clipmem.base.random import bootstrap_counts, generator
 from clipmem.base.require import require, require_one_of, require_range
-from clipmem.functional.checks import as_finite, check_confidence, check_index, check_same_length
+from clipmem.functional.checks import as_finite, check_confidence, check_draws, check_index, check_same_length
 from clipmem.functional.intervals import Interval, crossed_mean
 
 FRACTIONS = (0.001, 0.01, 0.1)
@@ -324,6 +324,7 @@ def dejavu_intervals(
         0.5
     """
     check_confidence(confidence)
+    check_draws(draws)
     codes = _checked(found, groups)
 
     def mean_of(rows: list[Float64[np.ndarray, "kept"]]) -> Interval:

@@ -1,1 +1,1 @@
-"""Models behind one protocol, `DualEncoder`; each adapter is the only importer of its library."""
+"""Models behind the protocol `DualEncoder`, with one adapter per library."""

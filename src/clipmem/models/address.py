@@ -1,14 +1,13 @@
-"""The language in which a user says which model is meant.
+"""Model addresses.
 
     FOLDER, local-dir:FOLDER      a folder of open_clip
-    NAME/TAG                      an architecture of open_clip with one of its pretrained tags
-    NAME@CHECKPOINT               an architecture, or a JSON config, with weights from a file; with #ema behind it, the
-                                  averaged ones
+    NAME/TAG                      an architecture and pretrained tag of open_clip
+    NAME@CHECKPOINT               an architecture, or a JSON config, with weights from a file; with the suffix #ema,
+                                  the averaged weights
     hf-hub:OWNER/NAME             a repository of open_clip on the Hugging Face hub
     transformers:FOLDER           a folder of transformers
 
-An architecture's name comes before a folder's: `ViT-B-32/openai` is the tag in every working directory, and
-`./ViT-B-32/openai` the folder.
+Architectures take precedence over folders: `ViT-B-32/openai` is always the tag, and `./ViT-B-32/openai` the folder.
 """
 
 import os
@@ -21,11 +20,11 @@ from clipmem.models import names
 
 TRANSFORMERS, LOCAL, HUB, AVERAGED = "transformers:", "local-dir:", "hf-hub:", "#ema"
 EXPECTED = f"a folder of open_clip, NAME/TAG, NAME@CHECKPOINT, {LOCAL}FOLDER, {HUB}OWNER/NAME, or {TRANSFORMERS}FOLDER"
-_CHECK = "Check the path: a relative one starts at the working directory."
+_CHECK = "Check the path: relative paths start at the working directory."
 
 
 class Address(NamedTuple):
-    """An address, taken apart."""
+    """A parsed address."""
 
     kind: Literal["folder", "tag", "checkpoint", "hub", "transformers"]
     path: Path = Path()
@@ -34,7 +33,7 @@ class Address(NamedTuple):
     averaged: bool = False
 
     def __str__(self) -> str:
-        """Write it so that it means the same in every working directory."""
+        """Return the address with absolute paths."""
         match self.kind:
             case "folder":
                 return f"{LOCAL if '@' in str(self.path) else ''}{self.path}"
@@ -49,7 +48,7 @@ class Address(NamedTuple):
 
 
 def parse(text: str) -> Address:
-    """Take an address apart."""
+    """Parse an address."""
     if text.startswith(TRANSFORMERS):
         return Address("transformers", _folder(text, text.removeprefix(TRANSFORMERS)))
     if text.startswith(LOCAL):
@@ -67,19 +66,19 @@ def parse(text: str) -> Address:
 
 
 def wrong(text: str, got: str, hint: str, expected: str = EXPECTED) -> InputError:
-    """Say what is wrong with an address."""
+    """Return the error for an address."""
     return InputError(f"model {shorten(text)}", got=got, expected=expected, hint=hint)
 
 
 def _absolute(text: str, path: str) -> Path:
     try:
         return Path(path).expanduser().resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, nobody's home, a NUL byte
-        raise wrong(text, f"no path ({error})", _CHECK) from error
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, an unknown user, a NUL byte
+        raise wrong(text, f"an invalid path ({error})", _CHECK) from error
 
 
 def _is_folder(path: Path) -> bool:
-    # not the method of `Path`, which raises on a name that is too long
+    # unlike `Path.is_dir`, does not raise on names that are too long
     return os.path.isdir(path)  # noqa: PTH112
 
 
@@ -112,8 +111,8 @@ def _checkpoint(text: str) -> Address | None:
         if not rest or not _is_file(path):
             got = "a folder" if _is_folder(path) and rest else "no such file"
             hint = f"{_CHECK} {_inside(path)}" if got == "a folder" else _CHECK
-            raise wrong(text, f"{got} behind @", hint.strip())
-        # a JSON config is a file too, and must be found from everywhere
+            raise wrong(text, f"{got} after @", hint.strip())
+        # JSON configs are files and need absolute paths, too
         own = str(_absolute(text, name)) if name.endswith(".json") else name
         return Address("checkpoint", path, own, averaged=averaged)
     return None
@@ -128,11 +127,11 @@ def _tag(text: str) -> Address | None:
     name, slash, tag = text.partition("/")
     if not slash or not names.is_architecture(name):
         return None
-    from clipmem.models import openclip  # imports torch: only where there can be a tag
+    from clipmem.models import openclip  # imports torch
 
     if openclip.pretrained(name, tag) is None:
         return None
-    # in the one spelling that open_clip lists
+    # in open_clip's spelling
     return Address("tag", name=name, tag=next(known for known in _tags(name) if _clean(known) == _clean(tag)))
 
 
@@ -147,7 +146,6 @@ def _tags(name: str) -> list[str]:
 
 
 def _unknown(text: str) -> InputError:
-    """Say what an address that names nothing was probably meant to be."""
     known = names.architectures()
     name, slash, tag = text.partition("/")
     before, at, _ = text.partition("@")
@@ -163,6 +161,6 @@ def _unknown(text: str) -> InputError:
         return wrong(text, f"no architecture {shorten(before)}", did_you_mean(before, known, kind="architecture"))
     path = _absolute(text, text)
     if text and _is_file(path):
-        return wrong(text, "a file", f"Say which architecture it is of: NAME@{text}.")
+        return wrong(text, "a file", f"Add its architecture: NAME@{text}.")
     near = near_names(name, known) if "/" not in tag else []
     return wrong(text, "no such folder", did_you_mean(name, near) if near else _CHECK)

@@ -1,16 +1,15 @@
-"""Residual attention blocks as one differentiable function, for the towers that open_clip's plain configs make.
+"""Residual attention blocks of open_clip's plain towers as one differentiable function.
 
-It computes what `open_clip.transformer.ResidualAttentionBlock` computes and saves work in four ways, all exact up to
-rounding:
+Equals `open_clip.transformer.ResidualAttentionBlock` up to rounding, and is faster in four ways:
 
-- a tower is read out at one token of each sequence, so that the last block needs keys and values of all tokens, but the
-  query, the output projection and the MLP of that one only;
-- captions are packed: behind its end-of-text token a causal tower computes what nobody reads;
-- weights and activations are cast to the computing type once, and the residual stream stays in float32;
-- the backward pass is written out, without the copies that automatic differentiation makes at every operation.
+- the output of a tower is one token of each sequence: the last block computes its query, output projection and MLP for
+  that token only;
+- captions are packed: tokens after end-of-text are not computed;
+- weights and activations are cast to the compute dtype once; the residual stream stays in float32;
+- the backward pass is written out, without autograd's copies.
 
-When not to trust it: dropout, layer scale, a key padding mask and second derivatives are not there. The caller checks
-that a tower is of the right kind (`clipmem.models.shortcut`).
+When not to trust it: dropout, layer scale, key padding masks and second derivatives are not supported. The caller
+checks the tower (`clipmem.models.shortcut`).
 """
 
 from typing import Any, Literal, NamedTuple, cast
@@ -42,7 +41,7 @@ class BlockWeights(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """Where the tokens of n sequences lie in a matrix with one row a token."""
+    """Positions of the tokens of n sequences in a matrix with one row per token."""
 
     n: int
     length: int
@@ -52,7 +51,7 @@ class Packing(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What the blocks have in common; `dtype` is that of the matrix products."""
+    """Common settings of the blocks; `dtype` is that of the matrix products."""
 
     heads: int
     eps: float
@@ -63,7 +62,7 @@ class Shape(NamedTuple):
 def run_blocks(
     x: Float[Tensor, "t d"], weights: list[BlockWeights], packing: Packing, shape: Shape
 ) -> Float[Tensor, "n d"]:
-    """Pass tokens (one row each, float32) through residual attention blocks and return those that are read out.
+    """Pass tokens (one row each, float32) through residual attention blocks and return the output tokens.
 
     Each block computes y = x + Attention(LN(x)), then y + MLP(LN(y)).
     """
@@ -91,7 +90,7 @@ class _Blocks(torch.autograd.Function):
         gradients: list[Tensor] = []
         grad = grad.contiguous()
         while ctx.kept:
-            # popped: a block's activations are freed as soon as it is done
+            # frees the block's activations
             kept = ctx.kept.pop()
             grad, own = _backward(grad, kept, ctx.packing, ctx.shape)
             gradients = [*own, *gradients]
@@ -106,7 +105,7 @@ def _cast(block: BlockWeights, dtype: torch.dtype) -> BlockWeights:
 
 
 def _forward(x: Tensor, w: BlockWeights, packing: Packing, shape: Shape, *, last: bool) -> dict[str, Any]:
-    """Compute one block and what its backward pass needs; in the last one only the tokens that are read out."""
+    """Compute one block and the inputs of its backward pass; in the last block, only the output tokens."""
     dtype, d = shape.dtype, x.shape[1]
     normed, mean_1, rstd_1 = torch.native_layer_norm(x, (d,), w.ln_1, w.ln_1_bias, shape.eps)
     h = normed.to(dtype)
@@ -136,7 +135,6 @@ def _forward(x: Tensor, w: BlockWeights, packing: Packing, shape: Shape, *, last
 
 
 def _backward(g: Tensor, kept: dict[str, Any], packing: Packing, shape: Shape) -> tuple[Tensor, list[Tensor]]:
-    """Return the gradient with respect to the block's input, and those of its weights in their order."""
     w: BlockWeights = kept["w"]
     h_2, u, a = kept["mlp"]
     g_mlp = g.to(shape.dtype)
@@ -157,7 +155,7 @@ def _backward(g: Tensor, kept: dict[str, Any], packing: Packing, shape: Shape) -
         d_q, d_kv, d = d_q.view(packing.n, -1), _join([d_k, d_v], packing, shape), h.shape[1]
         d_qkv = torch.cat([d_q.t() @ own, d_kv.t() @ h])
         d_qkv_bias = torch.cat([d_q.sum(0), d_kv.sum(0)])
-        # a row is read out once: the order of these additions is fixed
+        # each row is added once: deterministic
         d_h = (d_kv @ w.qkv[d:]).index_add_(0, packing.read, d_q @ w.qkv[:d])
     else:
         joined = _join([d_q, d_k, d_v], packing, shape)
@@ -172,7 +170,7 @@ def _backward(g: Tensor, kept: dict[str, Any], packing: Packing, shape: Shape) -
 
 
 def _split(rows: Tensor, parts: int, packing: Packing, shape: Shape) -> tuple[Tensor, ...]:
-    """Lay rows of `parts` * d values out as `parts` arrays of shape (n * heads, length, d / heads)."""
+    """Split rows of `parts` * d values into `parts` arrays of shape (n * heads, length, d / heads)."""
     if packing.slots is not None:
         padded = rows.new_zeros((packing.n * packing.length, rows.shape[1]))
         rows = padded.index_copy_(0, packing.slots, rows)
@@ -181,7 +179,6 @@ def _split(rows: Tensor, parts: int, packing: Packing, shape: Shape) -> tuple[Te
 
 
 def _join(parts: list[Tensor], packing: Packing, shape: Shape) -> Tensor:
-    """Undo `_split`."""
     laid = torch.stack([part.view(packing.n, shape.heads, packing.length, -1) for part in parts])
     rows = laid.permute(1, 3, 0, 2, 4).reshape(packing.n * packing.length, -1)
     return rows if packing.slots is None else rows.index_select(0, packing.slots)
@@ -193,7 +190,7 @@ def _attend(q: Tensor, k: Tensor, packing: Packing, shape: Shape, *, last: bool)
     if packing.causal:
         at = torch.arange(packing.length, device=s.device)
         if last and packing.slots is not None:
-            # packed sequences end where they are read out: what lies behind is padding
+            # packed sequences end at the output token, followed by padding
             ends = packing.slots[packing.read] % packing.length
             hidden = (at > ends[:, None]).repeat_interleave(shape.heads, 0)[:, None]
             s.masked_fill_(hidden, -torch.inf)
@@ -203,7 +200,7 @@ def _attend(q: Tensor, k: Tensor, packing: Packing, shape: Shape, *, last: bool)
 
 
 def _attend_backward(d_p: Tensor, q: Tensor, k: Tensor, p: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
-    # the softmax's own backward kernel is many times slower in bf16 than in float32
+    # the backward kernel is many times slower in bf16 than in float32
     d_s = torch.ops.aten._softmax_backward_data(d_p.float(), p.float(), -1, torch.float32)
     d_s = d_s.mul_(q.shape[-1] ** -0.5).to(shape.dtype)
     return torch.bmm(d_s, k), torch.bmm(d_s.transpose(1, 2), q)

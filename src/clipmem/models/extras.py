@@ -1,4 +1,4 @@
-"""Libraries that are no dependencies: imported where they are needed, since that takes seconds."""
+"""Lazy imports of optional dependencies."""
 
 import importlib
 import warnings
@@ -8,10 +8,10 @@ from clipmem.base.errors import InputError
 
 
 def library(package: str, what: str, *, expected: str = "the extra hf", install: str = "'clipmem[hf]'") -> Any:
-    """Import a package; raise an `InputError` that says how to install it where it is missing."""
+    """Import a package; if missing, raise an `InputError` with the command to install it."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of what it imports
+            warnings.simplefilter("ignore", DeprecationWarning)  # of its imports
             return importlib.import_module(package)
     except ImportError as error:
         hint = f"Install {'both' if ' ' in install else 'it'}: pip install {install}."

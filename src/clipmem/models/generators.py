@@ -1,4 +1,4 @@
-"""Local models that write captions or draw images: a language model of transformers, a pipeline of diffusers."""
+"""Local generators of captions (transformers) and images (diffusers)."""
 
 import io
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from clipmem.store.hashing import file_sha256, json_sha256
 
 PROMPT = "Caption: {}\nThe same caption in other words:"
 STEPS = 25
-_LONGEST = 40  # tokens of a variant: captions of photographs have about 12 words
+_LONGEST = 40  # tokens of a variant
 _BROKEN = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 
 
 def _check_folder(what: str, folder: Path, marker: str, saved_by: str) -> None:
     got = f"no {marker} in it" if folder.is_dir() else "no such folder"
-    expected = f"a folder that save_pretrained of {saved_by} wrote"
-    hint = "Download the model; nothing is fetched here."
+    expected = f"a folder written by save_pretrained of {saved_by}"
+    hint = "Download the model first."
     require((folder / marker).is_file(), what, got, expected, hint)
 
 
@@ -32,13 +32,12 @@ def _does_not_load(what: str, error: Exception, expected: str, hint: str) -> Inp
 
 
 def _hash(folder: Path, suffixes: set[str], *settings: object) -> str:
-    """Hash the settings and the files of a model: equal ones make equal variants."""
     files = sorted(file for file in folder.rglob("*") if file.suffix in suffixes)
     return json_sha256([*settings, *([str(file.relative_to(folder)), file_sha256(file)] for file in files)])
 
 
 class LanguageModel:
-    """A causal or sequence-to-sequence language model in a local folder, as `save_pretrained` writes it."""
+    """A causal or sequence-to-sequence language model in a local folder, written by `save_pretrained`."""
 
     def __init__(self, folder: Path) -> None:
         transformers, what = library("transformers", "a language model"), f"language model {str(folder)!r}"
@@ -53,7 +52,7 @@ class LanguageModel:
                 self._model: Any = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
         except _BROKEN as error:
             expected = "config, tokenizer and safetensors weights of a text generation model"
-            hint = "Save the model with save_pretrained(FOLDER), its tokenizer too."
+            hint = "Save the model and its tokenizer with save_pretrained(FOLDER)."
             raise _does_not_load(what, error, expected, hint) from error
         self._folder, self._decoder_only = folder, not config.is_encoder_decoder
 
@@ -62,7 +61,7 @@ class LanguageModel:
         return _hash(self._folder, {".safetensors", ".json", ".txt", ".model"}, PROMPT, _LONGEST)
 
     def rewrite(self, caption: str, *, count: int, seed: int) -> list[str]:
-        """Draw `count` variants of a caption, first lines only; they depend on caption and seed alone."""
+        """Sample `count` variants of a caption (their first lines), which depend on caption and seed only."""
         given = self._tokenizer(PROMPT.format(caption), return_tensors="pt")
         padding: int | None = self._tokenizer.pad_token_id
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
@@ -86,10 +85,10 @@ def _first_line(text: str) -> str:
 
 
 class DiffusionModel:
-    """A text-to-image pipeline in a local folder, as diffusers' `save_pretrained` writes it, weights as safetensors."""
+    """A text-to-image pipeline in a local folder, written by diffusers' `save_pretrained` with safetensors weights."""
 
     def __init__(self, folder: Path) -> None:
-        expected, install = "it beside the extra hf", "diffusers 'clipmem[hf]'"
+        expected, install = "diffusers and the extra hf", "diffusers 'clipmem[hf]'"
         diffusers = library("diffusers", "a diffusion pipeline", expected=expected, install=install)
         what = f"diffusion pipeline {str(folder)!r}"
         _check_folder(what, folder, "model_index.json", "diffusers")
@@ -111,7 +110,7 @@ class DiffusionModel:
         return _hash(self._folder, {".safetensors", ".json", ".txt"}, STEPS)
 
     def draw(self, caption: str, number: int, *, seed: int) -> bytes:
-        """Draw image `number` of a caption, from 0, as PNG; it depends on caption, number and seed alone."""
+        """Generate image `number` (from 0) of a caption as PNG; it depends on caption, number and seed only."""
         stream = torch.Generator().manual_seed(derive_seed(seed, "draw", number, caption))
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             [drawn] = self._pipeline(caption, generator=stream, num_inference_steps=STEPS).images

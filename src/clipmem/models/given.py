@@ -1,4 +1,4 @@
-"""Models that a user has already: found by their address, known by their content, loaded by their own library."""
+"""Existing models: found by address, hashed, and loaded with their own library."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _QUICK_GELU = re.compile(r"quick[-_]?gelu", re.IGNORECASE)
 
 
 class GivenModel(NamedTuple):
-    """A model on disk: its address as written and taken apart, its library, the folder and file of its weights."""
+    """A model on disk: its address as written and parsed, its library, and the folder and file of its weights."""
 
     name: str
     library: str
@@ -28,32 +28,30 @@ class GivenModel(NamedTuple):
 
     @property
     def address(self) -> str:
-        """The address with an absolute path, which means the same in every working directory."""
+        """The address with absolute paths."""
         return str(self.parsed)
 
 
 class _Parts(NamedTuple):
-    """What open_clip needs beside the weights: configs, and folders of what comes from transformers."""
-
     settings: dict[str, Any]
     tokenizer: Path | None
     text_tower: Path | None
 
 
 def find(name: str, *, download: bool | None = None) -> GivenModel:
-    """Find a model by its address (see `clipmem.models.address`); only looks which files there are."""
+    """Find the files of a model by its address (see `clipmem.models.address`)."""
     parsed = address.parse(name)
     allowed = hub.may_download() if download is None else download
     if parsed.kind == "transformers":
         return GivenModel(name, "transformers", parsed.path, transformers.find_weights(parsed.path, name), parsed)
     weights = _weights(parsed, name, allowed)
     if allowed:
-        _parts(parsed, name, weights.parent, download=True)  # with the weights, so that later steps need no network
+        _parts(parsed, name, weights.parent, download=True)  # now, so that later steps need no network
     return GivenModel(name, "open_clip", weights.parent, weights, parsed)
 
 
 def content(model: GivenModel) -> dict[str, str]:
-    """Hash what decides what a model computes (weights, config, tokenizer): file name → SHA-256, by name."""
+    """Hash weights, config and tokenizer: file name → SHA-256, sorted by name."""
     if model.library == "transformers":
         files, found = transformers.files_of(model.folder), {}
     else:
@@ -65,20 +63,19 @@ def content(model: GivenModel) -> dict[str, str]:
         files += tokenizers.files_of(parts.tokenizer) if parts.tokenizer else []
         files += [parts.text_tower / "config.json"] if parts.text_tower else []
     suffix = address.AVERAGED if model.parsed.averaged else ""
-    with reading(f"model {shorten(model.name)}", expected="files that can be read"):
+    with reading(f"model {shorten(model.name)}", expected="readable files"):
         found |= {file.name + (suffix if file == model.weights else ""): file_sha256(file) for file in files}
     return dict(sorted(found.items()))
 
 
 def load(model: GivenModel) -> DualEncoder:
-    """Load a model with its own library, in float32 and ready to embed."""
+    """Load a model in float32, in evaluation mode."""
     encoder = transformers.load(model.folder) if model.library == "transformers" else _load_open_clip(model)
     broken = [name for name, weight in encoder.module.named_parameters() if bool(weight.isnan().any())]
     if broken:
         got = f"NaN in {len(broken):,} of its weights, the first {broken[0]}"
-        expected = "numbers: every embedding of such a model is NaN"
-        hint = "Take a checkpoint from before the training diverged."
-        raise InputError(f"model {shorten(model.name)}", got=got, expected=expected, hint=hint)
+        hint = "Use a checkpoint from before training diverged."
+        raise InputError(f"model {shorten(model.name)}", got=got, expected="finite weights", hint=hint)
     return encoder
 
 
@@ -87,29 +84,27 @@ def _load_open_clip(model: GivenModel) -> DualEncoder:
     parts = _parts(model.parsed, model.name, model.folder)
     checkpoint = read_checkpoint(model.weights, averaged=model.parsed.averaged)
     if named:
-        _notice_activation(model, parts.settings, checkpoint)
+        _warn_of_activation(model, parts.settings, checkpoint)
     try:
         encoder = openclip.assemble(
             parts.settings,
             checkpoint.state,
             tokenizer=parts.tokenizer,
             text_tower=parts.text_tower,
-            # position embeddings of another size mean another config: scaled ones would be another model
-            resize=not named,
+            resize=not named,  # position embeddings of another size mean a wrong config
         )
-    except InputError as error:  # the adapter does not know which model it is
+    except InputError as error:  # add the model's name
         raise InputError(what, got=error.got, expected=error.expected, hint=error.hint) from error
     except openclip.BROKEN as error:
-        expected = f"weights of {model.parsed.name}" if named else "a model that clipmem or open_clip saved"
-        hint = "Check that the name is that of the training run; a JSON config can stand in its place."
-        hint = hint if named else "Check that its files are whole."
+        expected = f"weights of {model.parsed.name}" if named else "a model saved by clipmem or open_clip"
+        hint = "Check that the name is that of the training run, or give a JSON config instead."
+        hint = hint if named else "Check that its files are complete."
         raise InputError(what, got=f"files that do not load ({reason(error)})", expected=expected, hint=hint) from error
     encoder.module.eval()
     return encoder
 
 
 def _weights(parsed: Address, name: str, allowed: bool) -> Path:
-    """Find the weight file of a model of open_clip."""
     what = f"model {shorten(name)}"
     match parsed.kind:
         case "checkpoint":
@@ -125,9 +120,9 @@ def _weights(parsed: Address, name: str, allowed: bool) -> Path:
             weights = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
             found = hub.get(parsed.name, weights, what=what, download=allowed)
             if found.parent != folder:
-                got = f"config and weights of two versions in {folder.parent}"
-                hint = f"Fetch it again: hf download {parsed.name}."
-                raise InputError(what, got=got, expected="both of one", hint=hint)
+                got = f"config and weights of different versions in {folder.parent}"
+                hint = f"Download it again: hf download {parsed.name}."
+                raise InputError(what, got=got, expected="the same version", hint=hint)
             return found
         case _:
             return _weights_of_folder(parsed.path, name)
@@ -138,17 +133,16 @@ def _weights_of_folder(folder: Path, name: str) -> Path:
     missing = [] if (folder / openclip.CONFIG_FILE).is_file() else [openclip.CONFIG_FILE]
     missing += [] if found else ["weights"]
     if missing or found is None:
-        hint = f"Weights lie beside the config, named {openclip.WEIGHTS_FILE} for example."
+        hint = f"Put the weights next to the config, as {openclip.WEIGHTS_FILE} for example."
         if (folder / "config.json").is_file():
-            hint = f"If transformers saved it, write '{address.TRANSFORMERS}{name.removeprefix(address.LOCAL)}'."
+            hint = f"If transformers saved it, use '{address.TRANSFORMERS}{name.removeprefix(address.LOCAL)}'."
         elif found:
-            hint = f"Weights do not say what they are of: write NAME@{name.removeprefix(address.LOCAL)}/{found.name}."
+            hint = f"Add the architecture: NAME@{name.removeprefix(address.LOCAL)}/{found.name}."
         raise address.wrong(name, f"a folder with no {' and no '.join(missing)}", hint)
     return found
 
 
 def _parts(parsed: Address, name: str, folder: Path, *, download: bool = False) -> _Parts:
-    """Read the configs of a model of open_clip, and find what it takes from transformers."""
     what = f"model {shorten(name)}"
     if parsed.kind in {"tag", "checkpoint"}:
         settings = names.settings_of(parsed.name)
@@ -157,7 +151,7 @@ def _parts(parsed: Address, name: str, folder: Path, *, download: bool = False) 
     else:
         settings = _read_config(folder / openclip.CONFIG_FILE, what)
     text = settings["model_cfg"]["text_cfg"]
-    # open_clip looks for the tokenizer of a local folder in that folder, and for others where the config says
+    # as in open_clip: the tokenizer of a local folder is in that folder, others are named by the config
     own = folder if parsed.kind == "folder" and text.get("hf_tokenizer_name") else None
     return _Parts(
         settings,
@@ -170,55 +164,51 @@ def _read_config(path: Path, what: str) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         config = document["model_cfg"]
-        whole = all(isinstance(config[key], dict) for key in ("vision_cfg", "text_cfg")) and "embed_dim" in config
+        complete = all(isinstance(config[key], dict) for key in ("vision_cfg", "text_cfg")) and "embed_dim" in config
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise _bad_config(path, what, str(error) or type(error).__name__) from error
-    if not whole:
+    if not complete:
         raise _bad_config(path, what, f"keys {sorted(config)}")
     return {"model_cfg": config, "preprocess_cfg": document.get("preprocess_cfg") or {}}
 
 
 def _bad_config(path: Path, what: str, reason: str) -> InputError:
     got = f"files that do not load ({path.name}: {shorten(reason)})"
-    expected = "a model that clipmem or open_clip saved"
-    return InputError(what, got=got, expected=expected, hint="Check that its files are whole.")
+    expected = "a model saved by clipmem or open_clip"
+    return InputError(what, got=got, expected=expected, hint="Check that its files are complete.")
 
 
 def _refuse_activation(parsed: Address, name: str, known: openclip.Pretrained) -> None:
-    """Refuse weights that were trained with QuickGELU where the architecture has another activation.
-
-    open_clip only warns, and gives embeddings of a model that nobody has trained.
-    """
+    """Refuse weights trained with QuickGELU for an architecture without it (open_clip only warns)."""
     if known.quick_gelu and not names.model_config(parsed.name).get("quick_gelu"):
-        got = f"an architecture without QuickGELU, and weights trained with it ({parsed.tag})"
-        hint = f"Write {parsed.name}-quickgelu/{parsed.tag}."
+        got = f"an architecture without QuickGELU and weights trained with it ({parsed.tag})"
+        hint = f"Use {parsed.name}-quickgelu/{parsed.tag}."
         expected = "the activation that the weights were trained with"
         raise address.wrong(name, got, hint, expected=expected)
 
 
-def _notice_activation(model: GivenModel, settings: dict[str, Any], checkpoint: Checkpoint) -> None:
-    """Warn where names say that a checkpoint was trained with QuickGELU; where nothing says so it cannot be known."""
+def _warn_of_activation(model: GivenModel, settings: dict[str, Any], checkpoint: Checkpoint) -> None:
+    """Warn if names suggest that a checkpoint was trained with QuickGELU and the architecture does not have it."""
     if settings["model_cfg"].get("quick_gelu"):
         return
-    told = [part for part in (model.weights.name, checkpoint.run) if _QUICK_GELU.search(part)]
-    told += _from_run_folder(model.weights)
-    if told:
+    evidence = [part for part in (model.weights.name, checkpoint.run) if _QUICK_GELU.search(part)]
+    evidence += _from_run_folder(model.weights)
+    if evidence:
         named = model.parsed.name
-        better = "one with quick_gelu: true" if named.endswith(".json") else f"{named}-quickgelu"
+        better = "a config with quick_gelu: true" if named.endswith(".json") else f"{named}-quickgelu"
         warnings.warn(
             ClipmemWarning(
-                f"model {shorten(model.name)}: {told[0]!r} says that it was trained with QuickGELU, which "
-                f"{Path(named).name} does not have. If so, its embeddings are wrong: name {better} instead."
+                f"model {shorten(model.name)}: {evidence[0]!r} suggests that it was trained with QuickGELU, which "
+                f"{Path(named).name} does not have. If so, its embeddings are wrong: use {better} instead."
             ),
             stacklevel=3,
         )
 
 
 def _from_run_folder(weights: Path) -> list[str]:
-    """Look into what the trainer of open_clip writes beside its weights: RUN/params.txt for RUN/checkpoints/."""
     try:
         lines = (weights.parent.parent / "params.txt").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return []
-    wanted = [line for line in lines if re.match(r"force_quick_gelu: True|(model|name): .*quick[-_]?gelu", line)]
-    return [f"params.txt: {line}" for line in wanted[:1]]
+    found = [line for line in lines if re.match(r"force_quick_gelu: True|(model|name): .*quick[-_]?gelu", line)]
+    return [f"params.txt: {line}" for line in found[:1]]

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub: those on this machine, and others only where fetching was asked for."""
+"""Files of the Hugging Face hub, downloaded only if requested."""
 
 import contextlib
 import os
@@ -22,12 +22,12 @@ _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 def may_download() -> bool:
-    """Tell whether the user asked for downloads by the environment variable CLIPMEM_DOWNLOAD."""
+    """Return whether the environment variable CLIPMEM_DOWNLOAD allows downloads."""
     return os.environ.get(DOWNLOAD, "").lower() in {"1", "true", "yes", "on"}
 
 
 def cache_folder() -> Path:
-    """Return the hub's cache, as its own library finds it, read anew at every call."""
+    """Return the hub's cache folder as huggingface_hub does, from the current environment."""
     if "HF_HUB_CACHE" in os.environ:
         return Path(os.environ["HF_HUB_CACHE"]).expanduser()
     if "HF_HOME" in os.environ:
@@ -37,11 +37,11 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def offline() -> Generator[None]:
-    """Let no library ask the hub for anything; environment and settings are put back afterwards."""
+    """Keep libraries from using the hub, temporarily."""
     before = {name: os.environ.get(name) for name in _OFFLINE}
     setting = constants.HF_HUB_OFFLINE
     os.environ.update(dict.fromkeys(_OFFLINE, "1"))
-    constants.HF_HUB_OFFLINE = True  # read from the environment once, when the library was imported
+    constants.HF_HUB_OFFLINE = True  # read from the environment on import only
     try:
         yield
     finally:
@@ -54,7 +54,7 @@ def offline() -> Generator[None]:
 
 
 def cached(repository: str, name: str) -> Path | None:
-    """Return a file of a repository if it is on this machine."""
+    """Return a cached file of a repository, or None."""
     try:
         found = huggingface_hub.try_to_load_from_cache(repository, name, cache_dir=cache_folder())
     except HFValidationError as error:
@@ -65,20 +65,19 @@ def cached(repository: str, name: str) -> Path | None:
 
 
 def get(repository: str, names: Sequence[str], *, what: str, download: bool) -> Path:
-    """Return the first of some files of a repository, the best first; `download` fetches one that is not here."""
+    """Return the first available of some files of a repository, cached ones first."""
     found = next((file for name in names if (file := cached(repository, name))), None)
     if found is None and download:
         found = _fetch(repository, names, what)
     if found is None:
         got = f"no {' or '.join(names)} of the hub repository {repository} in {cache_folder()}"
-        expected = "files that are on this machine: nothing is fetched unless asked for"
-        hint = f"Set {DOWNLOAD}=1 to fetch it, or run: hf download {repository}."
-        raise InputError(what, got=got, expected=expected, hint=hint)
+        hint = f"Set {DOWNLOAD}=1 to download it, or run: hf download {repository}."
+        raise InputError(what, got=got, expected="files on this machine", hint=hint)
     return found
 
 
 def get_optional(repository: str, names: Sequence[str], *, what: str, download: bool) -> list[Path]:
-    """Return those of some files that there are."""
+    """Return those of some files that exist."""
     found: list[Path] = []
     for name in names:
         file = cached(repository, name) or (_fetch(repository, [name], what) if download else None)
@@ -97,7 +96,7 @@ def _fetch(repository: str, names: Sequence[str], what: str) -> Path | None:
         except RepositoryNotFoundError as error:
             got = f"no hub repository {repository}, or a private one"
             hint = "Check the name; for a private one, run: hf auth login."
-            raise InputError(what, got=got, expected="a repository that you may read", hint=hint) from error
+            raise InputError(what, got=got, expected="an accessible repository", hint=hint) from error
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise _failed(name, repository, error) from error
     return None
@@ -105,4 +104,4 @@ def _fetch(repository: str, names: Sequence[str], what: str) -> Path | None:
 
 def _failed(name: str, repository: str, error: Exception) -> RunError:
     reason = " ".join(str(error).split())
-    return RunError(f"could not fetch {name} of {repository}: {shorten(reason, 200)}. Try again: what came is kept.")
+    return RunError(f"could not download {name} of {repository}: {shorten(reason, 200)}. Run it again to resume.")

@@ -1,4 +1,4 @@
-"""The architectures that a name can mean, and their configs, without torch and without importing open_clip."""
+"""Architectures and their configs, without importing torch or open_clip."""
 
 import json
 import sys
@@ -21,7 +21,6 @@ GRID = tuple(
 
 
 def _of_open_clip() -> Sequence[str]:
-    """Return the names of open_clip's configs."""
     library = sys.modules.get("open_clip")
     return library.list_models() if library else list(_files())
 
@@ -33,15 +32,14 @@ def _config(name: str) -> dict[str, Any]:
 
 @cache
 def _files() -> Mapping[str, Path]:
-    """Find open_clip's config files: name → file."""
-    spec = find_spec("open_clip")  # looks for the package, and does not import it
+    spec = find_spec("open_clip")  # does not import it
     folders = (spec.submodule_search_locations if spec else None) or []
     found = [file for folder in folders for file in Path(folder, "model_configs").glob("*.json")]
     return {file.stem: file for file in sorted(found)}
 
 
 def is_architecture(name: str) -> bool:
-    """Tell whether `model_config` has a config of that name (a JSON file need not exist)."""
+    """Return whether a name is an architecture or a JSON file (which need not exist)."""
     return name in SHIPPED or name.endswith(".json") or name in _of_open_clip()
 
 
@@ -51,12 +49,12 @@ def architectures() -> list[str]:
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """Find a model's config: shipped with clipmem, built into open_clip, or a JSON file."""
+    """Return a model's config: shipped with clipmem, built into open_clip, or from a JSON file."""
     return settings_of(name)["model_cfg"]
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Find a model's `model_cfg` as `model_config` does, and the `preprocess_cfg` that a JSON file may have."""
+    """Return a model's `model_cfg` and `preprocess_cfg` (see `model_config`)."""
     if name in SHIPPED or name in GRID:
         shipped = files("clipmem.models") / "configs" / f"{name}.json"
         return {"model_cfg": json.loads(shipped.read_text(encoding="utf-8")), "preprocess_cfg": {}}
@@ -65,7 +63,7 @@ def settings_of(name: str) -> dict[str, Any]:
     if name in _of_open_clip():
         return {"model_cfg": _config(name), "preprocess_cfg": {}}
     near = near_names(name, architectures())
-    expected = "a name of open_clip, a shipped one, or a JSON config"
+    expected = "an open_clip model, a shipped one, or a JSON config"
     hint = did_you_mean(name, architectures() if near else SHIPPED, kind="shipped model")
     raise InputError(f"[model] name = {shorten(name)}", got="no model of that name", expected=expected, hint=hint)
 

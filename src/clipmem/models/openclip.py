@@ -1,9 +1,7 @@
 """The open_clip adapter: with `clipmem.models.shortcut` the only module that imports open_clip.
 
-It uses open_clip's model layer, tokenizers and configs. Its own part is the text pass on trimmed captions: open_clip's
-`CLIP.encode_text` refuses input shorter than the context, and most of a 77-token context is padding. With a causal
-text tower that is read out at the end-of-text token, what follows that token cannot change the embedding, so the
-trimmed pass is exact. Other text towers (SigLIP's sees all tokens and is read out at the last) get the whole context.
+Captions are trimmed to the longest one, as most of a 77-token context is padding. This is exact for causal text towers
+with end-of-text pooling. Other text towers, such as SigLIP's, get the whole context.
 """
 
 import contextlib
@@ -39,7 +37,7 @@ from clipmem.models.weights import read_checkpoint
 from clipmem.store.atomic import atomic_write, make_folder
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
-# what open_clip and the libraries below it raise on files that are no model, or not of this architecture
+# raised by open_clip and the libraries below it on invalid files
 BROKEN = (ValueError, LookupError, TypeError, RuntimeError, AttributeError, OSError, AssertionError, ImportError)
 
 
@@ -70,7 +68,7 @@ class OpenClipEncoder:
 
     @property
     def tokens(self) -> int:
-        """Length of the longer of the two towers' sequences; of a tower that is not a transformer, of the text's."""
+        """Length of the longer of the two towers' sequences; of the text's if the image tower is no transformer."""
         vision: Any = self._model.visual
         patches = getattr(vision, "grid_size", (0, 0))
         return max(patches[0] * patches[1] + 1, int(self._config["text_cfg"].get("context_length", 77)))
@@ -94,8 +92,8 @@ class OpenClipEncoder:
         return self._model.encode_image(pixels)  # pyright: ignore[reportCallIssue]
 
     def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
-        """Embed captions; exact on trimmed ones (see the module's text)."""
-        if tokens.device.type == "cpu":  # elsewhere it would hold up the device: trim before sending
+        """Embed captions, trimmed or not."""
+        if tokens.device.type == "cpu":  # on other devices it would synchronize
             tokens = trim(tokens)
         if _is_plain_clip(self._model):
             rows = tokens if self._vocabulary is None else self._vocabulary.compact(tokens)
@@ -107,7 +105,7 @@ class OpenClipEncoder:
         return self._model.encode_text(nn.functional.pad(tokens, (0, length - tokens.shape[1])))  # pyright: ignore[reportCallIssue]
 
     def compile(self, *, backend: str = "inductor") -> None:
-        """Compute with open_clip's own passes, compiled by torch, from now on, without `clipmem.models.shortcut`."""
+        """Use open_clip's forward passes, compiled by torch, instead of `clipmem.models.shortcut`."""
         self._compiled = (
             torch.compile(self._model.encode_image, backend=backend),  # pyright: ignore[reportCallIssue, reportArgumentType]
             torch.compile(_encode_trimmed, backend=backend),
@@ -123,7 +121,7 @@ class OpenClipEncoder:
             self._vocabulary = Vocabulary(cast(nn.Embedding, self._model.token_embedding), used)
 
     def expand_vocabulary(self, decay: float = 1.0) -> None:
-        """Bring back the whole embedding table; unused rows are multiplied by `decay`."""
+        """Restore the whole embedding table; unused rows are multiplied by `decay`."""
         if self._vocabulary is not None:
             self._vocabulary.expand(decay)
             self._vocabulary = None
@@ -157,7 +155,7 @@ def sigmoid_loss(
 
 
 def trim(tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
-    """Cut the columns that are padding (0) in every row; at least one column stays."""
+    """Drop the columns that are padding (0) in every row, but keep at least one."""
     used = (tokens != 0).any(dim=0)
     longest = int(used.nonzero().max()) + 1 if bool(used.any()) else 1
     return tokens[:, :longest]
@@ -169,7 +167,7 @@ def tags(name: str) -> list[str]:
 
 
 def pretrained(name: str, tag: str) -> Pretrained | None:
-    """Look a pretrained tag up; None: the architecture has no such tag."""
+    """Return a pretrained tag of an architecture, or None."""
     known = cast(dict[str, Any], open_clip.get_pretrained_cfg(name, tag))
     if not known or not known.get("hf_hub"):
         return None
@@ -182,13 +180,13 @@ def pretrained(name: str, tag: str) -> Pretrained | None:
 
 
 def check(name: str) -> None:
-    """Check that a model of that name can be made, without building it."""
+    """Check that a model can be created, without building it."""
     geometry_of_config(name)
     tokenizers.find(model_config(name)["text_cfg"], what=f"[model] name = {name!r}")
 
 
 def geometry_of_config(name: str) -> Geometry:
-    """Return how the images of an architecture are made, without building it."""
+    """Return the image geometry of an architecture, without building it."""
     settings = settings_of(name)
     return _geometry(settings["model_cfg"]["vision_cfg"].get("image_size", 224), settings["preprocess_cfg"])
 
@@ -197,22 +195,22 @@ def _geometry(size: Any, preprocess: Mapping[str, Any]) -> Geometry:
     sides = {int(side) for side in size} if isinstance(size, list | tuple) else {int(size)}
     if len(sides) != 1:
         got = f"images of {' x '.join(str(side) for side in size)} pixels"
-        raise InputError("model", got=got, expected="squares", hint="Models of other images are not supported.")
+        raise InputError("model", got=got, expected="square images", hint="Use a model with square images.")
     usual = PreprocessCfg()
     mode = preprocess.get("resize_mode") or usual.resize_mode
-    # as open_clip reads it: what is meant for training only is bicubic otherwise
-    weighed = {"random": "bicubic"}.get(preprocess.get("interpolation") or usual.interpolation)
-    weighed = weighed or preprocess.get("interpolation") or usual.interpolation
-    wrong = mode not in {"shortest", "squash", "longest"} or weighed not in {"bicubic", "bilinear"}
+    # as in open_clip, `random` is bicubic outside of training
+    interpolation = preprocess.get("interpolation") or usual.interpolation
+    interpolation = {"random": "bicubic"}.get(interpolation, interpolation)
+    wrong = mode not in {"shortest", "squash", "longest"} or interpolation not in {"bicubic", "bilinear"}
     if wrong or (mode == "longest" and preprocess.get("fill_color")):
         got = f"preprocess_cfg with {dict(preprocess)}"
-        expected = "resize_mode shortest, squash or longest (filled with black), interpolation bicubic or bilinear"
+        expected = "resize_mode shortest, squash or longest (padded with black), interpolation bicubic or bilinear"
         raise InputError("model", got=got, expected=expected, hint="Fix the model's config.")
-    return Geometry(sides.pop(), cast(ResizeMode, mode), cast(Interpolation, weighed))
+    return Geometry(sides.pop(), cast(ResizeMode, mode), cast(Interpolation, interpolation))
 
 
 def create(name: str, *, seed: int) -> OpenClipEncoder:
-    """Create a model (see `model_config`) with fresh weights that depend on the seed alone, not on the global state."""
+    """Create a model (see `model_config`) with random weights that depend on the seed only."""
     settings = settings_of(name)
     source = tokenizers.find(settings["model_cfg"]["text_cfg"], what=f"[model] name = {name!r}")
     model = _build(settings, settings["model_cfg"], seed=seed)
@@ -220,7 +218,7 @@ def create(name: str, *, seed: int) -> OpenClipEncoder:
 
 
 def outline(name: str) -> nn.Module:
-    """Build a model without weights (on torch's device `meta`): its layers and shapes, in no time and no memory."""
+    """Build a model without weights, on torch's device `meta`."""
     settings = settings_of(name)
     tokenizers.find(settings["model_cfg"]["text_cfg"], what=f"[model] name = {name!r}")
     with torch.device("meta"):
@@ -235,7 +233,7 @@ def assemble(
     text_tower: Path | None = None,
     resize: bool = True,
 ) -> OpenClipEncoder:
-    """Build a model and fill in weights, as open_clip does; raise one of `BROKEN` where they do not make a model."""
+    """Build a model and load weights, as open_clip does; raise one of `BROKEN` if they do not fit."""
     config: dict[str, Any] = json.loads(json.dumps(settings["model_cfg"]))
     if text_tower is not None:
         config["text_cfg"]["hf_model_name"] = str(text_tower)
@@ -245,7 +243,7 @@ def assemble(
 
 
 def _build(settings: Mapping[str, Any], config: Mapping[str, Any], *, seed: int, device: str = "cpu") -> nn.Module:
-    # the weights are drawn even where others are filled in: that must not move the caller's random numbers
+    # initialization must not change the caller's random state
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]), _quiet(), hub.offline():
         document = {"model_cfg": config, "preprocess_cfg": settings.get("preprocess_cfg") or {}}
         (Path(folder) / CONFIG_FILE).write_text(json.dumps(document), encoding="utf-8")
@@ -254,7 +252,7 @@ def _build(settings: Mapping[str, Any], config: Mapping[str, Any], *, seed: int,
 
 
 def _fill(model: Any, state: dict[str, Tensor], *, resize: bool) -> None:
-    """Load weights with the conversions of `open_clip.load_checkpoint`, which reads files in its own way."""
+    """Load weights with the conversions of `open_clip.load_checkpoint`."""
     state = dict(convert_state_dict(model, state))
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
@@ -274,7 +272,7 @@ def _fill(model: Any, state: dict[str, Tensor], *, resize: bool) -> None:
 
 
 def _tokenizer(text: Mapping[str, Any], source: Path | None) -> Any:
-    """Make the tokenizer that `open_clip.get_tokenizer` makes, from local files, without code of others."""
+    """Create the tokenizer as `open_clip.get_tokenizer` does, from local files, without remote code."""
     length = int(text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
     settings: dict[str, Any] = dict(text.get("tokenizer_kwargs") or {})
     if source is None:
@@ -286,7 +284,6 @@ def _tokenizer(text: Mapping[str, Any], source: Path | None) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
-    """Silence open_clip's warnings that a new model has no weights: that is what was asked for."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -298,7 +295,7 @@ def _quiet() -> Generator[None]:
 
 
 def load(folder: Path) -> OpenClipEncoder:
-    """Load a model that `OpenClipEncoder.save` wrote."""
+    """Load a model saved by `OpenClipEncoder.save`."""
     missing = [file for file in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / file).is_file()]
     got = f"no {' and no '.join(missing)}"
     require(not missing, f"model folder {folder}", got, "both files", "Run the study again.")
@@ -309,25 +306,25 @@ def load(folder: Path) -> OpenClipEncoder:
     except BROKEN as error:
         reason = error.got if isinstance(error, InputError) else f"files that do not load ({shorten(str(error))})"
         hint = "Delete the folder and run the study again: only that model is trained again."
-        raise InputError(f"model folder {folder}", got=reason, expected="what clipmem wrote", hint=hint) from error
+        raise InputError(f"model folder {folder}", got=reason, expected="files of clipmem", hint=hint) from error
 
 
 def _is_plain_clip(model: nn.Module) -> bool:
     if not isinstance(model, CLIP) or model.text_pool_type not in {"argmax", "eos"}:
         return False
     if model.text_pool_type == "eos" and model.text_eos_id == 0:
-        return False  # 0 is then no padding
+        return False  # 0 is not padding then
     causal: Any = model.attn_mask
     return causal is not None
 
 
 def _encode_trimmed(model: Any, tokens: Int[Tensor, "n length"], rows: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
-    """Embed trimmed captions; `rows` are the tokens' rows of the embedding table, which may be a compact one."""
+    """Embed trimmed captions; `rows` are the tokens' rows of the embedding table, which may be compact."""
     length = tokens.shape[1]
     dtype = model.transformer.get_cast_dtype()
     x = model.token_embedding(rows).to(dtype) + model.positional_embedding[:length].to(dtype)
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
-    # only the end-of-text position is projected: pool first, and by the token ids: `eos` looks for one of them
+    # pool before projecting; by token ids, which `eos` pooling searches
     x = text_global_pool(x, tokens, model.text_pool_type, eos_token_id=getattr(model, "text_eos_id", None))
     projection = model.text_projection
     if projection is None:

@@ -1,4 +1,4 @@
-"""`DualEncoder`: what training, embedding and scoring need of a model, whichever library it comes from."""
+"""`DualEncoder`: the interface of models for training, embedding and scoring."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +14,8 @@ from clipmem.base.images import Geometry, Interpolation, ResizeMode
 class DualEncoder(Protocol):
     """An image tower and a text tower with one embedding space.
 
-    `image_size` is the side in pixels of the images that the image tower takes, `resize_mode` and `interpolation` say
-    how they are made (see `Geometry`); `mean` and `std` are the channel statistics by which pixels in [0, 1] must be
-    normalized first.
+    `image_size` (pixels), `resize_mode` and `interpolation` are the geometry of its images (see `Geometry`); pixels in
+    [0, 1] must be normalized by `mean` and `std` per channel.
     """
 
     image_size: int
@@ -27,15 +26,15 @@ class DualEncoder(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """The underlying model: its parameters are what is trained and hashed."""
+        """The underlying model, whose parameters are trained and hashed."""
         ...
 
     def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "n length"]:
-        """Turn captions into the rows that `encode_text` takes: token ids, padded as the text tower needs it."""
+        """Return the padded token ids of captions, for `encode_text`."""
         ...
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
-        """Embed normalized images; the embeddings are not normalized."""
+        """Embed images of normalized pixels; the embeddings are not normalized."""
         ...
 
     def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
@@ -47,12 +46,12 @@ class DualEncoder(Protocol):
         ...
 
     def save(self, folder: Path) -> list[Path]:
-        """Write config and weights so that the model's own library loads the folder; return the files."""
+        """Write config and weights in the format of the model's library; return the files."""
         ...
 
 
 def geometry_of(encoder: DualEncoder) -> Geometry:
-    """Return how the images of a model are made from any image."""
+    """Return the image geometry of a model."""
     return Geometry(encoder.image_size, encoder.resize_mode, encoder.interpolation)
 
 

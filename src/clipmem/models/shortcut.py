@@ -1,8 +1,8 @@
-"""Which open_clip towers `clipmem.models.blocks` computes exactly, and their passes through it.
+"""Forward passes of plain open_clip towers through `clipmem.models.blocks`.
 
-Training steps of the demo's model are 1.4 to 1.5 times as fast with it (`python benchmarks/run.py --suite passes`). A
-tower that is built otherwise in any respect, or that somebody watches or changes by hooks, takes open_clip's own pass:
-`image_pass` and `text_pass` return None for it. With `clipmem.models.openclip`, the only module that imports open_clip.
+Training steps of the demo's model are 1.4 to 1.5 times faster with it (`python benchmarks/run.py --suite passes`). For
+any other tower, and for towers with hooks, `image_pass` and `text_pass` return None and open_clip's own pass is used.
+With `clipmem.models.openclip`, the only module that imports open_clip.
 """
 
 from typing import Any, cast
@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from clipmem.models.blocks import Activation, BlockWeights, Packing, Shape, run_blocks
 
-# Attention weights are kept whole here; above this many tokens torch's blocked attention kernel needs less memory
-_LONGEST = 128
+_LONGEST = 128  # tokens; for more, torch's blocked attention kernel needs less memory
 _ROUND = 32
 
 
 def image_pass(model: nn.Module, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"] | None:
-    """Embed normalized images with a vision transformer that is read out at its class token, or return None."""
+    """Embed normalized images with a vision transformer with class-token pooling, or return None."""
     tower: Any = getattr(model, "visual", None)
     if type(model) is not CLIP or type(tower) is not VisionTransformer or not _on_cpu(pixels):
         return None
@@ -41,7 +40,7 @@ def image_pass(model: nn.Module, pixels: Float[Tensor, "n 3 size size"]) -> Floa
     x = torch.cat([first, patches.view(n, tokens - 1, width)], dim=1) + tower.positional_embedding
     read = torch.arange(0, n * tokens, tokens)
     x = run_blocks(tower.ln_pre(x).view(n * tokens, width), weights, Packing(n, tokens, read), shape)
-    # with one token left, norm and pooling may change places: `final_ln_after_pool` does not matter
+    # with one token left, `final_ln_after_pool` does not matter
     x = tower.ln_post(x)
     return x if tower.proj is None else x @ tower.proj
 
@@ -49,8 +48,7 @@ def image_pass(model: nn.Module, pixels: Float[Tensor, "n 3 size size"]) -> Floa
 def text_pass(
     model: nn.Module, tokens: Int[Tensor, "n length"], rows: Int[Tensor, "n length"]
 ) -> Float[Tensor, "n d"] | None:
-    """Embed captions with a causal text tower that is read out at its largest token id (end-of-text); else None."""
-    # the attributes below are as open_clip makes them: which they are is checked here
+    """Embed captions with a causal text tower with argmax (end-of-text) pooling, or return None."""
     return _text_pass(model, tokens, rows) if type(model) is CLIP else None
 
 
@@ -70,18 +68,17 @@ def _text_pass(model: Any, tokens: Tensor, rows: Tensor) -> Tensor | None:
     n, length = len(tokens), int(end.max()) + 1
     slots, read = _packed(end, length)
     x = model.token_embedding(rows[:, :length].flatten()[slots])
-    # as an embedding: its backward pass adds up in a fixed order
+    # an embedding has a deterministic backward pass
     x = x + nn.functional.embedding(slots % length, model.positional_embedding)
     x = model.ln_final(run_blocks(x, weights, Packing(n, length, read, slots, causal=True), shape))
     return x if projection is None else x @ projection
 
 
 def _packed(end: Int[Tensor, " n"], length: int) -> tuple[Int[Tensor, " t"], Int[Tensor, " n"]]:
-    """Choose the places among n * length that are computed, and each caption's row among them that is read out.
+    """Choose the positions among n * length to compute, and the row of each caption's end-of-text among them.
 
-    Those behind end-of-text are left out, but for as many as make the number of rows a multiple of `_ROUND`: the
-    library behind the matrix products makes a new program for every number of rows that it has not met, which takes
-    longer than the product.
+    Tokens after end-of-text are skipped, except to make the number of rows a multiple of `_ROUND`: the matrix-product
+    library compiles a kernel for every new number of rows, which takes longer than the product.
     """
     used = (torch.arange(length) <= end[:, None]).flatten()
     spare = (~used).nonzero().squeeze(1)
@@ -91,7 +88,7 @@ def _packed(end: Int[Tensor, " n"], length: int) -> tuple[Int[Tensor, " t"], Int
 
 
 def _on_cpu(tensor: Tensor) -> bool:
-    # on other devices open_clip's own pass uses their fused kernels
+    # other devices have fused kernels, which open_clip's pass uses
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
@@ -102,7 +99,7 @@ def _is_causal(mask: Any) -> bool:
 
 
 def _patches(pixels: Tensor, tower: Any) -> Tensor:
-    """Cut images into patches, one row each: the convolution is a matrix product on these."""
+    """Cut images into patches, one row each, so that the convolution is a matrix product."""
     (rows, columns), (height, width) = tower.grid_size, tower.patch_size
     cut = pixels.view(len(pixels), 3, rows, height, columns, width).permute(0, 2, 4, 1, 3, 5)
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else pixels.dtype
@@ -127,7 +124,6 @@ def _plain_norm(norm: Any) -> bool:
 
 
 def _hooked(*modules: nn.Module) -> bool:
-    """Tell whether somebody's hooks, or a forward method put on the module itself, must be called."""
     return any(
         m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks or "forward" in vars(m)  # pyright: ignore[reportPrivateUsage]
         for m in modules
@@ -142,7 +138,7 @@ def _watched(model: nn.Module, tower: nn.Module) -> bool:
 
 
 def _blocks_of(transformer: Any) -> tuple[Shape | None, list[BlockWeights]]:
-    """Return what a transformer's blocks have in common and their weights; None when they are not plain blocks."""
+    """Return the common settings and the weights of a transformer's blocks; None if they are not plain blocks."""
     if type(transformer) is not Transformer or transformer.grad_checkpointing or not len(transformer.resblocks):
         return None, []
     kinds = {_kind(block) for block in transformer.resblocks}
@@ -154,7 +150,6 @@ def _blocks_of(transformer: Any) -> tuple[Shape | None, list[BlockWeights]]:
 
 
 def _kind(block: Any) -> tuple[int, float, Activation] | None:
-    """Return heads, epsilon and activation of a plain block."""
     if type(block) is not ResidualAttentionBlock or type(block.attn) is not nn.MultiheadAttention:
         return None
     attention, mlp = cast(Any, block.attn), block.mlp

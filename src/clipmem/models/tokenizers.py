@@ -1,7 +1,4 @@
-"""Where the tokenizer of a model lies, for models that do not have open_clip's own: which files, from which folder.
-
-Refused is what would run code that comes with a model: a custom tokenizer class, or a config that asks to trust one.
-"""
+"""Files of tokenizers other than open_clip's own. Models that need custom code are refused."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +8,6 @@ from typing import Any
 from clipmem.base.errors import InputError
 from clipmem.models import hub
 
-# one of these is a vocabulary; the others say how it is used
 VOCABULARIES = (
     *("tokenizer.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
     *("vocab.json", "vocab.txt"),
@@ -21,25 +17,25 @@ FILES = (*VOCABULARIES, *SETTINGS)
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files of a folder that make its tokenizer."""
+    """Return the tokenizer files in a folder."""
     return [folder / name for name in FILES if (folder / name).is_file()]
 
 
 def find(
     text: Mapping[str, Any], *, what: str, folder: Path | None = None, download: bool | None = None
 ) -> Path | None:
-    """Find the folder of the tokenizer that a config's `text_cfg` names; None: open_clip's own."""
+    """Find the folder of the tokenizer named by a config's `text_cfg`; None for open_clip's own."""
     name = text.get("hf_tokenizer_name")
     if (text.get("tokenizer_kwargs") or {}).get("trust_remote_code"):
         got = "a config with tokenizer_kwargs.trust_remote_code"
-        hint = "Code that comes with a model is never run: remove that key."
-        raise InputError(what, got=got, expected="a tokenizer that transformers knows", hint=hint)
+        hint = "Remove that key: custom code is never run."
+        raise InputError(what, got=got, expected="a tokenizer of transformers", hint=hint)
     if not name:
         return None
     if folder is None:
         folder = _named(str(name), what, hub.may_download() if download is None else download)
     if not any((folder / file).is_file() for file in VOCABULARIES):
-        hint = f"The model was trained with that of {name}: put its files into the folder."
+        hint = f"Copy the tokenizer files of {name} into the folder."
         raise InputError(what, got=f"no tokenizer in {folder}", expected=f"one of {', '.join(VOCABULARIES)}", hint=hint)
     refuse_code(folder, what)
     return folder
@@ -55,7 +51,7 @@ def _named(name: str, what: str, download: bool) -> Path:
 
 
 def find_text_tower(text: Mapping[str, Any], *, what: str, download: bool | None = None) -> Path | None:
-    """Find the folder with the config of a text tower that open_clip takes from transformers; None: it takes none."""
+    """Find the config folder of a text tower from transformers; None for open_clip's own."""
     name = text.get("hf_model_name")
     if not name:
         return None
@@ -68,13 +64,13 @@ def find_text_tower(text: Mapping[str, Any], *, what: str, download: bool | None
 
 
 def refuse_code(folder: Path, what: str) -> None:
-    """Refuse a folder whose configs name classes of its own."""
+    """Refuse a folder whose configs name custom classes."""
     for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
         try:
             document = json.loads((folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            continue  # the library says what is wrong with it
+            continue  # reported by the library
         if isinstance(document, dict) and "auto_map" in document:
-            got = f"{name} with auto_map, which names code of the model's own"
-            hint = "Code that comes with a model is never run. If the library has the class, remove that key."
-            raise InputError(what, got=got, expected="classes that transformers has", hint=hint)
+            got = f"{name} with auto_map, which names custom code"
+            hint = "Remove that key if transformers has the class: custom code is never run."
+            raise InputError(what, got=got, expected="classes of transformers", hint=hint)

@@ -1,11 +1,11 @@
-"""The adapter for transformers' CLIP, SigLIP and SigLIP 2: the only module that imports transformers (the extra `hf`).
+"""The adapter for transformers' CLIP, SigLIP and SigLIP 2: the only module that imports transformers (extra `hf`).
 
-CLIP's text tower is causal and read out at end-of-text, so that padding changes nothing. SigLIP's sees all tokens and
-is read out at the last one: captions are padded to its whole context, and padding takes part unless the folder's
-tokenizer marks it as masked. A mask has no place of its own in a row of token ids: a masked id i is written as -1 - i.
+CLIP's text tower is causal with end-of-text pooling, so that padding changes nothing. SigLIP's is bidirectional with
+last-token pooling: captions are padded to the whole context, and padding is attended to unless the tokenizer masks it.
+Masked token ids i are encoded as -1 - i.
 
-When not to trust it: SigLIP 2 of the NaFlex kind (`siglip2` in its config) takes images of any shape; here it gets
-squares. transformers crops an odd overhang one pixel further to the left or top than torchvision.
+When not to trust it: SigLIP 2 NaFlex models (`siglip2` in the config) take images of any shape, but get squares here.
+transformers crops an odd margin one pixel further to the left or top than torchvision.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from clipmem.models.weights import reason
 from clipmem.store.atomic import make_folder
 
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
-# by the `model_type` of a config: the class, and what its images are like unless the folder says otherwise
+# by `model_type`: the class, and its default preprocessing
 _CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Siglip2Model"}
 _OPENAI = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
 _HALVES = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
@@ -39,7 +39,7 @@ _IMAGES: dict[str, dict[str, Any]] = {
     "siglip": {**_HALVES, "resample": 3, "do_center_crop": False},
     "siglip2": {**_HALVES, "resample": 2, "do_center_crop": False, "max_num_patches": 256},
 }
-# Pillow's numbers
+# Pillow's constants
 _INTERPOLATIONS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
 _BROKEN = (
     *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError, ImportError),
@@ -48,8 +48,6 @@ _BROKEN = (
 
 
 class _Preprocessing(NamedTuple):
-    """How a model's images are made, and the statistics by which they are normalized."""
-
     geometry: Geometry
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -73,7 +71,7 @@ class TransformersEncoder:
         return self._model
 
     def tokenize(self, captions: Sequence[str]) -> Int[Tensor, "n length"]:
-        """Turn captions into token ids; CLIP's are padded with 0 after end-of-text to the longest one."""
+        """Return the token ids of captions; for CLIP, padded with 0 to the longest one."""
         rows = [torch.tensor(list(row), dtype=torch.long) for row in self._tokenizer(captions)]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
@@ -81,7 +79,7 @@ class TransformersEncoder:
         """Embed normalized images."""
         if self._model.config.model_type == "siglip2":
             patches, mask, shapes = _patches(pixels, self._model.config.vision_config.patch_size)
-            # by place: the name of the mask depends on the library's version
+            # positional, as the name of the mask depends on the library's version
             return self._model.vision_model(patches, mask, shapes).pooler_output
         pooled = self._model.vision_model(pixel_values=pixels).pooler_output
         return self._model.visual_projection(pooled) if hasattr(self._model, "visual_projection") else pooled
@@ -90,7 +88,7 @@ class TransformersEncoder:
         """Embed captions."""
         seen = tokens >= 0
         ids = torch.where(seen, tokens, -1 - tokens)
-        # CLIP's have none; looking whether others do would hold up a device
+        # not for CLIP; checking on a GPU would synchronize
         masked = self._model.config.model_type != "clip" and (tokens.device.type != "cpu" or not bool(seen.all()))
         mask = seen.long() if masked else None
         pooled = self._model.text_model(input_ids=ids, attention_mask=mask).pooler_output
@@ -108,7 +106,7 @@ class TransformersEncoder:
 
 
 def _patches(pixels: Float[Tensor, "n 3 size size"], side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut squares as NaFlex models take them: rows of (n, patch, side * side * 3), a mask of ones, rows and columns."""
+    """Cut images for NaFlex models: patches (n, patch, side * side * 3), mask, rows and columns."""
     n, channels, height, width = pixels.shape
     rows, columns = height // side, width // side
     cut = pixels.reshape(n, channels, rows, side, columns, side).permute(0, 2, 4, 3, 5, 1)
@@ -134,7 +132,7 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files of a folder that decide what its model computes."""
+    """Return the config, weight and tokenizer files of a folder."""
     weights = _weights(folder)
     names = ("config.json", "preprocessor_config.json", "processor_config.json")
     indexes = [Path(f"{weights[0].name.split('-')[0].split('.')[0]}{weights[0].suffix}.index.json")] if weights else []
@@ -143,14 +141,14 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder:
-    """Load a model from a local folder, in float32; nothing is fetched. `tokenizer` is by default its own."""
+    """Load a model from a local folder in float32, by default with its own tokenizer."""
     what = f"model folder {folder}"
     if not (folder / "config.json").is_file():
         raise InputError(what, got="no config.json", hint="Give a folder saved by transformers.")
     library = extras.library("transformers", "transformers models")
     if tokenizer is None and not any((folder / name).is_file() for name in tokenizers.VOCABULARIES):
-        # without these files the library makes an empty tokenizer, and says nothing
-        hint = "Save the tokenizer into it with save_pretrained, or give one."
+        # the library would create an empty tokenizer without an error
+        hint = "Save the tokenizer into it with save_pretrained."
         raise InputError(what, got="no tokenizer", expected=f"one of {', '.join(tokenizers.VOCABULARIES)}", hint=hint)
     tokenizers.refuse_code(folder, what)
     kind = _kind(folder)
@@ -165,7 +163,7 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
         raise InputError(what, got=got, expected="the extra hf", hint=hint) from error
     except _BROKEN as error:
         got = error.got if isinstance(error, InputError) else f"files that do not load ({reason(error)})"
-        hint = "Save it with save_pretrained of the model and of the tokenizer."
+        hint = "Save the model and the tokenizer with save_pretrained."
         raise InputError(what, got=got, expected=f"a {_CLASSES[kind]} and its tokenizer", hint=hint) from error
     return TransformersEncoder(
         model.float().eval(), tokenizer, _preprocessing(_read_preprocessing(folder), model.config, what)
@@ -174,17 +172,16 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
 
 @contextlib.contextmanager
 def _quiet(library: Any) -> Generator[None]:
-    """Silence the library's progress bars, and the warnings of what it imports and reads."""
-    talk = library.utils.logging
-    before = talk.is_progress_bar_enabled()
-    talk.disable_progress_bar()
+    output = library.utils.logging
+    before = output.is_progress_bar_enabled()
+    output.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         if before:
-            talk.enable_progress_bar()
+            output.enable_progress_bar()
 
 
 def _kind(folder: Path) -> str:
@@ -193,25 +190,24 @@ def _kind(folder: Path) -> str:
         kind = document.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         got = f"files that do not load (config.json: {shorten(str(error))})"
-        hint = "Save it with save_pretrained of the model and of the tokenizer."
+        hint = "Save the model and the tokenizer with save_pretrained."
         raise InputError(f"model folder {folder}", got=got, expected="a config of transformers", hint=hint) from error
     if kind not in _CLASSES:
         got = f"model_type {shorten(kind)} in its config.json"
-        hint = "Other models of transformers are not supported."
+        hint = "Choose a supported model."
         raise InputError(f"model folder {folder}", got=got, expected=f"one of {', '.join(_CLASSES)}", hint=hint)
     return str(kind)
 
 
 def _load_model(library: Any, folder: Path, kind: str) -> Any:
     safe = any(folder.glob("*.safetensors"))
-    # the weights are drawn before they are read: that must not move the caller's random numbers
+    # initialization must not change the caller's random state
     with torch.random.fork_rng(devices=[]):
-        model, told = getattr(library, _CLASSES[kind]).from_pretrained(
+        model, info = getattr(library, _CLASSES[kind]).from_pretrained(
             folder, local_files_only=True, use_safetensors=safe, weights_only=True, output_loading_info=True
         )
-    missing = sorted(told["missing_keys"])
-    if missing:
-        # the library draws them at random, and only logs it
+    missing = sorted(info["missing_keys"])
+    if missing:  # initialized at random, which the library only logs
         raise ValueError(f"the weights lack {len(missing)} parameters: {missing[0]}")
     return model
 
@@ -233,7 +229,7 @@ def _load_tokenizer(library: Any, folder: Path, kind: str, longest: int) -> Toke
 
 
 def _read_preprocessing(folder: Path) -> dict[str, Any]:
-    """Read what a folder says of images, as the library finds it: in the processor's config, else in its own."""
+    """Read the image preprocessing from the processor's config, else from its own file."""
     for name in ("processor_config.json", "preprocessor_config.json"):
         try:
             document = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -241,7 +237,7 @@ def _read_preprocessing(folder: Path) -> dict[str, Any]:
             continue
         except (OSError, ValueError) as error:
             got = f"files that do not load ({name}: {shorten(str(error))})"
-            hint = "Save it with save_pretrained of the processor."
+            hint = "Save the processor with save_pretrained."
             raise InputError(f"model folder {folder}", got=got, expected="JSON", hint=hint) from error
         if name.startswith("processor"):
             document = document.get("image_processor")
@@ -250,10 +246,10 @@ def _read_preprocessing(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _preprocessing(told: Mapping[str, Any], config: Any, what: str = "model") -> _Preprocessing:
-    """Work out how a model's images are made, from what its folder says (`told`) and its config."""
+def _preprocessing(own: Mapping[str, Any], config: Any, what: str = "model") -> _Preprocessing:
+    """Derive a model's preprocessing from its processor's settings (`own`) and its config."""
     kind = str(config.model_type)
-    settings = {**_IMAGES[kind], **told}
+    settings = {**_IMAGES[kind], **own}
     rescaled = settings.get("do_rescale", True) and math.isclose(settings.get("rescale_factor", 1 / 255), 1 / 255)
     interpolation = _INTERPOLATIONS.get(settings["resample"])
     if interpolation is None or not rescaled or not settings.get("do_resize", True):
@@ -272,7 +268,6 @@ def _preprocessing(told: Mapping[str, Any], config: Any, what: str = "model") ->
 
 
 def _mode(settings: Mapping[str, Any], kind: str, size: Any, what: str) -> ResizeMode:
-    """Tell what happens to the longer side; the result must be the square that the model takes."""
     usual: ResizeMode = "shortest" if kind == "clip" else "squash"
     if "size" not in settings and "crop_size" not in settings and isinstance(size, int):
         return usual
@@ -288,12 +283,12 @@ def _mode(settings: Mapping[str, Any], kind: str, size: Any, what: str) -> Resiz
     if _same(scaled, {"shortest_edge": size}) and crops and (cropped is None or _same(cropped, square)):
         return "shortest"
     got = f"images scaled to {scaled}" + (f" and cropped to {cropped}" if crops else "") + f" for a model of {size}"
-    raise _unsupported(what, got, "squares of the model's size, cut from images scaled to it")
+    raise _unsupported(what, got, "images scaled to the model's size and cropped to a square")
 
 
-def _same(told: Any, wanted: Mapping[str, int]) -> bool:
-    return isinstance(told, Mapping) and {k: v for k, v in told.items() if v is not None} == wanted
+def _same(size: Any, other: Mapping[str, int]) -> bool:
+    return isinstance(size, Mapping) and {k: v for k, v in size.items() if v is not None} == other
 
 
 def _unsupported(what: str, got: str, expected: str) -> InputError:
-    return InputError(what, got=got, expected=expected, hint="Images cannot be made for this model here.")
+    return InputError(what, got=got, expected=expected, hint="Use a model with supported preprocessing.")

@@ -1,9 +1,6 @@
-"""Weights of a checkpoint file, read without running anything that is in it.
+"""Safe loading of checkpoints: safetensors, or `torch.load(weights_only=True)`, which runs no code.
 
-safetensors holds tensors and nothing else. A file of `torch.save` is a pickle, which is a program: it is read by
-`torch.load(weights_only=True)`, which builds tensors and plain containers and refuses everything else. There is no
-other way in, so that a file which needs one is refused. That says nothing about the numbers: weights that somebody has
-changed on purpose load like any others.
+When not to trust it: weights that were tampered with load like any others.
 """
 
 import pickle
@@ -23,7 +20,7 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-# where a folder's weights are, as open_clip looks for them: the first that is there
+# weight files in open_clip's order of preference
 _USUAL = (
     *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"),
     *("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth"),
@@ -31,7 +28,7 @@ _USUAL = (
 )
 _PLAIN = ("state_dict", "model_state_dict", "model")
 _AVERAGED = ("state_dict_ema", "ema_state_dict", "model_ema", "ema")
-# what torch.load raises on bytes that are no checkpoint: the file is somebody else's, so that any of them may come
+# raised by torch.load on invalid files
 _BROKEN = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, OSError, RuntimeError, ValueError),
     *(TypeError, AttributeError, LookupError, OverflowError, MemoryError, AssertionError, NotImplementedError),
@@ -39,14 +36,14 @@ _BROKEN = (
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds: parameters by name, without the prefixes of training engines, and the run's name."""
+    """Parameters by name, without the prefixes of training engines, and the name of the run."""
 
     state: dict[str, Tensor]
     run: str = ""
 
 
 def find_weights(folder: Path) -> Path | None:
-    """Choose a folder's weight file as open_clip does: by its usual names, safetensors first; None: there is none."""
+    """Return a folder's weight file as open_clip does, safetensors first, or None."""
     for name in _USUAL:
         if (folder / name).is_file():
             return folder / name
@@ -54,8 +51,8 @@ def find_weights(folder: Path) -> Path | None:
         found = sorted(file for file in folder.glob("*") if file.suffix in suffixes and file.is_file())
         if len(found) > 1:
             got = f"several weight files: {', '.join(file.name for file in found[:5])}"
-            expected = f"one of them, or one named {_USUAL[0]}"
-            hint = "Name the file that is meant as open_clip does, or write ARCHITECTURE@FILE."
+            expected = f"one weight file, or one named {_USUAL[0]}"
+            hint = "Rename the file, or use ARCHITECTURE@FILE."
             raise InputError(f"model folder {folder}", got=got, expected=expected, hint=hint)
         if found:
             return found[0]
@@ -63,12 +60,9 @@ def find_weights(folder: Path) -> Path | None:
 
 
 def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
-    """Read weights from safetensors, a bare state dict, or a training checkpoint of open_clip's trainer.
-
-    `averaged` takes the running average of the weights (EMA) that some trainers keep beside them.
-    """
+    """Read weights from safetensors, a state dict, or a training checkpoint; `averaged` reads the EMA weights."""
     if path.suffix not in SUFFIXES:
-        got = f"a file of type {path.suffix or 'without a name'}"
+        got = f"the file extension {path.suffix!r}"
         hint = "Save the model's state_dict as safetensors."
         raise InputError(f"checkpoint {path}", got=got, expected=f"one of {', '.join(SUFFIXES)}", hint=hint)
     found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
@@ -84,42 +78,40 @@ def _read_safetensors(path: Path) -> object:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, TypeError, LookupError) as error:
         got = f"a file that does not load ({shorten(str(error))})"
-        hint = "Check that the file is whole."
+        hint = "Check that the file is complete."
         raise InputError(f"checkpoint {path}", got=got, expected="safetensors", hint=hint) from error
 
 
 def _read_torch(path: Path) -> object:
     names = _archive(path)
     program = any("/code/" in name or name.endswith("/constants.pkl") for name in names)
-    hint = "It would run code, and was not loaded. Take the weights of the pretrained tag, such as "
-    hint += "ViT-B-32-quickgelu/openai, or save the model's state_dict."
-    require(not program, f"checkpoint {path}", "a TorchScript program", "weights alone", hint)
+    hint = "It was not loaded, since it can run code. Use a pretrained tag, such as ViT-B-32-quickgelu/openai, or save "
+    hint += "the model's state_dict."
+    require(not program, f"checkpoint {path}", "a TorchScript program", "weights only", hint)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it is about to refuse
-            # mapped, not read: of a training checkpoint two thirds are the optimizer's
+            warnings.simplefilter("ignore")
+            # mapped: two thirds of a training checkpoint are optimizer state
             return torch.load(path, map_location="cpu", weights_only=True, mmap=bool(names))
     except pickle.UnpicklingError as error:
-        got = f"a pickle that holds more than weights ({reason(error)})"
-        hint = "It could run code; nothing of it was run. Save the model's state_dict alone, best as safetensors."
-        raise InputError(f"checkpoint {path}", got=got, expected="tensors, numbers and text only", hint=hint) from error
+        got = f"a pickle with more than weights ({reason(error)})"
+        hint = "It was not loaded, since it can run code. Save the model's state_dict, preferably as safetensors."
+        raise InputError(f"checkpoint {path}", got=got, expected="tensors, numbers and text", hint=hint) from error
     except _BROKEN as error:
         got = f"a file that does not load ({reason(error)})"
-        hint = "Check that the file is whole."
-        raise InputError(f"checkpoint {path}", got=got, expected="a file that torch.save wrote", hint=hint) from error
+        hint = "Check that the file is complete."
+        raise InputError(f"checkpoint {path}", got=got, expected="a file written by torch.save", hint=hint) from error
 
 
 def reason(error: BaseException) -> str:
-    """Take the line that says what went wrong from what torch and the libraries below it raise."""
-    # it stands behind torch's advice to load it all the same, or behind the line before a list of parameters
-    told = str(error).rpartition("WeightsUnpickler error:")[2]
-    lines = [line.strip() for line in told.splitlines() if line.strip()] or [type(error).__name__]
+    """Return the relevant line of an error of torch or the libraries below it."""
+    text = str(error).rpartition("WeightsUnpickler error:")[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
     listed = len(lines) > 1 and lines[0].startswith("Error(s) in loading")
     return shorten(lines[1 if listed else 0], 160)
 
 
 def _archive(path: Path) -> list[str]:
-    """List what is in a zip archive; nothing, if the file is none. torch.load says what is wrong with a broken one."""
     try:
         if not zipfile.is_zipfile(path):
             return []
@@ -130,20 +122,16 @@ def _archive(path: Path) -> list[str]:
 
 
 def _choose(path: Path, found: Mapping[Any, Any], *, averaged: bool) -> dict[str, Tensor]:
-    wanted, other = (_AVERAGED, _PLAIN) if averaged else (_PLAIN, _AVERAGED)
-    for key in wanted:
+    keys, other = (_AVERAGED, _PLAIN) if averaged else (_PLAIN, _AVERAGED)
+    for key in keys:
         if isinstance(found.get(key), Mapping):
             return _bare(path, found[key])
     if not averaged and found and all(isinstance(value, Tensor) for value in found.values()):
         return _bare(path, found)
     if any(isinstance(found.get(key), Mapping) for key in other):
         got = "no averaged weights (EMA)" if averaged else "averaged weights (EMA) only"
-        hint = (
-            "Leave out #ema: the file has the weights themselves."
-            if averaged
-            else "Add #ema to the address: the averaged weights are then taken."
-        )
-        raise InputError(f"checkpoint {path}", got=got, expected=f"one of {', '.join(wanted)}", hint=hint)
+        hint = "Omit #ema." if averaged else "Add #ema to the address."
+        raise InputError(f"checkpoint {path}", got=got, expected=f"one of {', '.join(keys)}", hint=hint)
     raise _no_weights(path, f"keys {[str(key) for key in list(found)[:5]]}")
 
 
@@ -153,7 +141,7 @@ def _no_weights(path: Path, got: str) -> InputError:
 
 
 def _bare(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Take away what training engines add: `module.` (DistributedDataParallel), `_orig_mod.` (compile), a count."""
+    """Remove what training engines add: `module.` (DistributedDataParallel), `_orig_mod.` (compile), a count."""
     named = {str(name): value for name, value in state.items()}
     named = {name: value for name, value in named.items() if name != "n_averaged"}
     while named:
@@ -163,5 +151,5 @@ def _bare(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
         named = {name.removeprefix(prefix): value for name, value in named.items()}
     wrong = [name for name, value in named.items() if not isinstance(value, Tensor)]
     if wrong or not named:
-        raise _no_weights(path, f"{wrong[0]!r} that is no tensor" if wrong else "an empty state dict")
+        raise _no_weights(path, f"{wrong[0]!r}, which is not a tensor" if wrong else "an empty state dict")
     return named

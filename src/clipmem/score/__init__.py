@@ -1,4 +1,4 @@
-"""Scores: alignments, protocols and the one execution of both. `clipmem.score(...)` calls `study.scoring.score`."""
+"""Scores: alignments, protocols and their execution. `clipmem.score(...)` calls `study.scoring.score`."""
 
 import importlib
 import inspect
@@ -8,10 +8,10 @@ from typing import Any
 
 
 class _Callable(ModuleType):
-    """The room, which is also the function that users call."""
+    """A package that can be called as a function."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Score pairs with models that exist already (see `clipmem.study.scoring.score`)."""
+        """Score pairs with existing models (see `clipmem.study.scoring.score`)."""
         return importlib.import_module("clipmem.study.scoring").score(*args, **kwargs)
 
     @property

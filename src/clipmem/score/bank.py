@@ -1,7 +1,7 @@
-"""A bank of any size as sums: all that scoring against it needs, added up block by block.
+"""Sums over a bank of any size, accumulated block by block.
 
-The sums are whole numbers (fixed point), because those add up to the same in any order: neither the blocks nor the
-order of the records can change a score. A mean is off by at most 2^-37, about 7e-12, and a bank may have 2^26 pairs.
+The sums are fixed-point integers, so that neither blocks nor the order of records change a score. The error of a mean
+is at most 2^-37 (7e-12); a bank can have 2^26 pairs.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from clipmem.base.require import require
 from clipmem.functional import BankMeans
 
 _UNIT = 2.0**36
-MOST = 2**26  # 2^36 * 2^26 stays below 2^63, also for means that are a little longer than 1
+MOST = 2**26  # 2^36 * 2^26 is below 2^63, also for means slightly longer than 1
 
 
 class BankSums(NamedTuple):
@@ -24,7 +24,7 @@ class BankSums(NamedTuple):
         image: Σ ū, shape (d,).
         text: Σ v̄, shape (d,).
         own: Σ of the alignment's positive part, of ū·ū and of v̄·v̄, shape (3,).
-        pairs: How many pairs, shape (1,).
+        pairs: Number of pairs, shape (1,).
     """
 
     image: Int[Tensor, "d"]
@@ -52,7 +52,7 @@ class BankSums(NamedTuple):
 def bank_sums(
     image: Float[Tensor, "n d"], text: Float[Tensor, "n d"], positive: Float[Tensor, "n"], ok: Bool[Tensor, "n"]
 ) -> BankSums:
-    """Add up what a bank's sums hold over the pairs that are `ok`.
+    """Sum over the pairs that are `ok`.
 
     Example:
         >>> u = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -67,7 +67,7 @@ def bank_sums(
 
 
 def add(sums: list[BankSums]) -> BankSums:
-    """Add up the sums of all blocks."""
+    """Add the sums of all blocks."""
     total = BankSums(*(torch.stack(values).sum(dim=0) for values in zip(*sums, strict=True)))
-    require(int(total.pairs) <= MOST, "bank", f"{int(total.pairs):,} pairs", f"at most {MOST:,}", "Take fewer.")
+    require(int(total.pairs) <= MOST, "bank", f"{int(total.pairs):,} pairs", f"at most {MOST:,}", "Use fewer pairs.")
     return total

@@ -1,8 +1,8 @@
-"""A study as a matrix: which model saw which pair, and what that makes of the models' alignments.
+"""The design of a study: the matrix of which model trained on which pair, and the scores that follow from it.
 
-Every protocol is a `Design`. For pair i the models with sign +1 count as having seen it, those with -1 as not, those
-with 0 take no part: clipmem(i) = mean of A over +1 - mean of A over -1. Where the models of a seed are twins (one of
-each sign for every pair, same start and order), the error of a score is over seeds; otherwise it is over models.
+The sign of a model is +1 for pairs it trained on, -1 for unseen pairs, and 0 for pairs it is not used for:
+clipmem(i) = mean of A over +1 - mean of A over -1. If the models of each seed are twins (one of each sign for every
+pair, with the same initialization and order), the error of a score is over seeds, otherwise over models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,11 +31,11 @@ class ScoreTables(NamedTuple):
 
 @dataclass(frozen=True)
 class Design:
-    """The models of a study and the pairs that each counts for.
+    """The models of a study and the pairs they are used for.
 
     Attributes:
-        models: What each model trains on, in training order.
-        sign: int8, shape (model, n), columns in the order of the split table: 1 seen, -1 unseen, 0 no part.
+        models: The training sets, in training order.
+        sign: int8, shape (model, n), columns in the order of the split table: 1 seen, -1 unseen, 0 unused.
     """
 
     models: Sequence[TrainingSet]
@@ -43,18 +43,18 @@ class Design:
 
     @property
     def seeds(self) -> list[int]:
-        """The models' seeds, each once, in training order."""
+        """The unique seeds, in training order."""
         return list(dict.fromkeys(model.seed for model in self.models))
 
     @cached_property
     def scored(self) -> np.ndarray:
-        """Which pairs have models of both signs, shape (n,)."""
+        """Mask of the pairs that have models of both signs, shape (n,)."""
         return np.asarray((self.sign > 0).any(axis=0) & (self.sign < 0).any(axis=0))
 
     def by_seed(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Average seen and unseen models by seed, each of shape (seed, n); NaN where a seed has none."""
+        """Average seen and unseen models by seed, each of shape (seed, n); NaN if a seed has none."""
         of = [[k for k, model in enumerate(self.models) if model.seed == seed] for seed in self.seeds]
-        with np.errstate(invalid="ignore"):  # 0 / 0 where there is none
+        with np.errstate(invalid="ignore"):
             seen, unseen = (
                 np.stack([_mean(values[own], (self.sign[own] * side) > 0) for own in of]) for side in (1, -1)
             )
@@ -64,10 +64,10 @@ class Design:
 def combine(
     design: Design, splits: pl.DataFrame, parts: Sequence[AlignmentParts], *, weight: float, confidence: float
 ) -> ScoreTables:
-    """Combine the models' alignments into the score tables of the pairs that the design scores."""
+    """Combine the models' alignments into the score tables of the scored pairs."""
     rows, sign = splits.filter(pl.Series(design.scored)), design.sign[:, design.scored]
     if not rows.height:
-        raise RunError("no pair has models that saw it and models that did not. This is a bug in clipmem; report it.")
+        raise RunError("no pair has both seen and unseen models. This is a bug in clipmem; please report it.")
     values = torch.stack([alignment(one, weight=weight) for one in parts]).numpy()
     seen, unseen = (part[:, design.scored] for part in design.by_seed(values))
     values = values[:, design.scored]
@@ -101,12 +101,10 @@ def _mean(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def _normalized(score: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Divide by the candidates' range; NaN where they have none."""
     if len(np.unique(score[candidates])) < 2:
         return np.full_like(score, np.nan)
     return range_normalize(torch.from_numpy(score), torch.from_numpy(candidates))[0].numpy()
 
 
 def _table(rows: pl.DataFrame, columns: Mapping[str, np.ndarray]) -> pl.DataFrame:
-    """Put columns beside the rows' own; NaN becomes null."""
     return rows.with_columns(*(pl.Series(name, column).fill_nan(None) for name, column in columns.items()))

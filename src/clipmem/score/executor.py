@@ -1,4 +1,4 @@
-"""The one execution of a score: the bank's sums first, then every block of pairs, then the alignment parts of all."""
+"""Execution of a score: the bank's sums, then the alignment parts of every block of pairs."""
 
 import io
 import time
@@ -32,7 +32,7 @@ _Make = Callable[[range], tuple[bytes, list[Problem]]]
 
 @dataclass
 class Comparison:
-    """What is computed over which pairs."""
+    """The models, pairs, bank and alignment of a score."""
 
     models: Sequence[Side]
     data: Pairs
@@ -46,14 +46,14 @@ class Comparison:
         self.sides = list({id(side): side for side in self.models}.values())
 
     def places(self) -> list[int]:
-        """Return where each model stands among the different ones."""
+        """Return the index of each model in `sides`, the unique ones."""
         place = {id(side): k for k, side in enumerate(self.sides)}
         return [place[id(side)] for side in self.models]
 
 
 @dataclass(frozen=True)
 class Executed:
-    """What came out."""
+    """The result of a comparison."""
 
     rows: pl.DataFrame
     parts: list[AlignmentParts]
@@ -63,7 +63,7 @@ class Executed:
 
 
 class Executor:
-    """Computes a comparison block by block, and resumes one that was stopped."""
+    """Computes a comparison block by block; resumable."""
 
     def __init__(self, comparison: Comparison, job: Job, reporter: Reporter | None = None) -> None:
         self._what, self._job = comparison, job
@@ -71,25 +71,21 @@ class Executor:
         self._alignment: Alignment = ALIGNMENTS[comparison.alignment](comparison.section)
 
     def run(self) -> Executed:
-        """Compute what is not there yet, and return everything.
-
-        Raises:
-            InputError: No pair, or no pair of the bank, can be used.
-        """
+        """Compute the missing blocks and return the result; raise an `InputError` if no pair is usable."""
         data, bank = self._what.data, self._what.bank.pairs
         self._each("bank", bank, "safetensors", self._bank_block)
         sums, problems = self._sums()
         pairs = int(sums[0].pairs)
         reason = problems[0].reason if problems else "the bank is empty"
-        got = f"{len(bank):,} pairs, none of which can be used ({reason})"
-        require(pairs, f"bank {bank.name}", got, "at least one", "Check its images, or take another bank.")
+        got = f"{len(bank):,} pairs, none of them usable ({reason})"
+        require(pairs, f"bank {bank.name}", got, "at least one", "Check its images, or use another bank.")
         inside = data.table["uid"].is_in(bank.table["uid"].implode()).to_numpy()
-        self._what.bank.check_own(pairs, bool(inside.any()), "one pair that can be used, which is itself to be scored")
+        self._what.bank.check_own(pairs, bool(inside.any()), "one usable pair, which is scored itself")
         self._each("score", data, "parquet", partial(self._score_block, bank=sums, inside=inside))
         table, more = self._joined()
         problems = list(dict.fromkeys([*data.problems, *bank.problems, *problems, *more]))
-        reason = problems[0].reason if problems else "no reason is known"
-        got = f"{len(data):,} pairs, none of which can be used ({reason})"
+        reason = problems[0].reason if problems else "unknown reason"
+        got = f"{len(data):,} pairs, none of them usable ({reason})"
         require(table.height, f"--data {data.name}", got, "at least one", "Check its images.")
         parts = [
             AlignmentParts(*(torch.from_numpy(table[f"{k}.{name}"].to_numpy().copy()) for name in PARTS))
@@ -99,7 +95,6 @@ class Executor:
         return Executed(table.select("uid", "inside"), parts, control, pairs, problems)
 
     def _each(self, word: str, pairs: Pairs, ending: str, make: _Make) -> None:
-        """Make every block that is not finished."""
         blocks = [(name, rows) for name, rows in cut(len(pairs), self._what.block, word) if not self._job.is_done(name)]
         total = sum(len(rows) for _, rows in blocks)
         self._reporter.begin(word, total, "pairs")
@@ -113,13 +108,13 @@ class Executor:
             self._job.finish(name, [file], time.monotonic() - began, facts)
             self._reporter.advance(len(rows))
         if total < len(pairs):
-            self._reporter.note(f"{word:<9} {len(pairs) - total:,} of {len(pairs):,} pairs were done before")
+            self._reporter.note(f"{word:<9} {len(pairs) - total:,} of {len(pairs):,} pairs were already done")
         self._reporter.end(word, time.monotonic() - started)
 
     def _chunks(
         self, pairs: Pairs, rows: range
     ) -> Iterator[tuple[list[str], np.ndarray, list[Embedded], list[Problem]]]:
-        """Yield uids, rows and embeddings of a block in pieces: copies of a whole one would be too large."""
+        """Yield uids, rows and embeddings of a block in chunks that fit in memory."""
         geometries = sorted({side.geometry for side in self._what.sides if side.geometry is not None})
         for start in range(rows.start, rows.stop, CHUNK):
             block, problems = read_block(pairs, np.arange(start, min(start + CHUNK, rows.stop)), geometries)
@@ -131,13 +126,12 @@ class Executor:
         found: list[list[BankSums]] = [[] for _ in self._what.sides]
         for _, _, embedded, more in self._chunks(self._what.bank.pairs, rows):
             problems += more
-            for of_side, one in zip(found, embedded, strict=False):  # none where no pair of the chunk can be used
+            for of_side, one in zip(found, embedded, strict=False):  # empty if no pair of the chunk is usable
                 of_side.append(bank_sums(one.image, one.text, self._alignment.positive(one), one.ok))
         added = {k: add(of_side)._asdict() for k, of_side in enumerate(found) if of_side}
         return save_safetensors({f"{k}.{name}": v for k, sums in added.items() for name, v in sums.items()}), problems
 
     def _sums(self) -> tuple[list[BankSums], list[Problem]]:
-        """Add up the bank's blocks: one sum for every side."""
         found: list[list[BankSums]] = [[] for _ in self._what.sides]
         problems: list[Problem] = []
         for name, _ in cut(len(self._what.bank.pairs), self._what.block, "bank"):
@@ -158,8 +152,8 @@ class Executor:
         for uids, places, embedded, more in self._chunks(self._what.data, rows):
             problems += more
             columns: dict[str, Any] = {"uid": uids, "inside": inside[places]}
-            for k, (one, held) in enumerate(zip(embedded, means, strict=False)):
-                found = self._alignment.parts_against(one, held, torch.from_numpy(inside[places]))
+            for k, (one, mean) in enumerate(zip(embedded, means, strict=False)):
+                found = self._alignment.parts_against(one, mean, torch.from_numpy(inside[places]))
                 columns |= {f"{k}.{name}": getattr(found, name).numpy() for name in PARTS}
             if embedded:
                 tables.append(pl.DataFrame(columns, schema=schema))
@@ -168,7 +162,6 @@ class Executor:
         return stream.getvalue(), problems
 
     def _joined(self) -> tuple[pl.DataFrame, list[Problem]]:
-        """Put the blocks together."""
         tables: list[pl.DataFrame] = []
         problems: list[Problem] = []
         for name, _ in cut(len(self._what.data), self._what.block, "score"):
@@ -186,7 +179,7 @@ def parts_of(
     labels: np.ndarray | None = None,
     head: Head | None = None,
 ) -> AlignmentParts:
-    """Compute the parts of pairs whose embeddings under one model are in memory, against those that are `external`."""
+    """Compute the alignment parts of embeddings in memory against the `external` pairs."""
     means = pair_means(embeddings.image.double(), embeddings.text.double(), embeddings.text_pair)
     own = None if labels is None else torch.from_numpy(labels)
     inside = torch.from_numpy(external)

@@ -1,4 +1,4 @@
-"""The pairs to be scored and the bank they are scored against, whatever they come from."""
+"""The pairs to score and their bank."""
 
 import hashlib
 import heapq
@@ -24,7 +24,7 @@ QUARANTINE = "quarantine.parquet"
 
 @dataclass
 class Pairs:
-    """Some pairs, in the order in which they are read."""
+    """Pairs in the order of reading."""
 
     name: str
     table: pl.DataFrame
@@ -37,17 +37,17 @@ class Pairs:
         return self.table.height
 
     def only(self, uids: Sequence[str], name: str) -> "Pairs":
-        """Return those of these uids."""
+        """Return the pairs with these uids."""
         where = self.table["uid"].is_in(list(uids))
         labels = None if self.labels is None else self.labels[where.to_numpy()]
         return Pairs(name, self.table.filter(where), self.source, self.layout, labels)
 
     def keys(self) -> pl.Series:
-        """Return what a pair is called in the list of those left out."""
+        """Return the names of pairs in the quarantine."""
         return self.table["key"] if "key" in self.table.columns else self.table["uid"]
 
     def captions(self, uids: Sequence[str]) -> list[list[str]]:
-        """Return the captions of some of the pairs; none where nobody knows them."""
+        """Return the captions of some pairs; empty if unknown."""
         if "captions" in self.table.columns:
             chosen = self.table.filter(pl.col("uid").is_in(list(uids)))
             found = dict(zip(chosen["uid"], chosen["captions"].to_list(), strict=True))
@@ -60,24 +60,22 @@ class Pairs:
 
 
 def stored_pairs(layout: Layout) -> Pairs:
-    """Return the pairs of stored embeddings; one that stands there twice counts once."""
+    """Return the unique pairs of stored embeddings."""
     name, uids = str(layout.folder), layout.uids
     first = uids.is_first_distinct()
     if not len(uids):
         raise InputError(f"embeddings in {name}", got="no pair", expected="at least one pair", hint="Check the path.")
-    left = read_quarantine(layout.folder / QUARANTINE)
-    again = [*left, *(Problem(name, uid, "the same pair again") for uid in uids.filter(~first))]
-    return Pairs(name, uids.filter(first).to_frame("uid"), layout=layout, problems=again)
+    problems = read_quarantine(layout.folder / QUARANTINE)
+    problems += [Problem(name, uid, "duplicate pair") for uid in uids.filter(~first)]
+    return Pairs(name, uids.filter(first).to_frame("uid"), layout=layout, problems=problems)
 
 
 def draw(uids: pl.Series, size: int, seed: int) -> list[str]:
-    """Draw the bank from the data: the pairs whose uid hashes lowest, whatever the order of the records."""
+    """Sample the bank from the data: the pairs with the smallest hashes of their uids."""
     if not 2 <= size < len(uids):
         few = len(uids) < 3
-        expected = "--bank with held-out pairs" if few else f"2 to {len(uids) - 1:,}: the others are measured"
-        hint = (
-            "A bank is drawn only from three pairs or more." if few else "Set it, or give held-out pairs with --bank."
-        )
+        expected = "at least 3 pairs, or --bank" if few else f"2 to {len(uids) - 1:,}: the others are scored"
+        hint = "Give held-out pairs with --bank." if few else "Change it, or give held-out pairs with --bank."
         got = f"{size:,} of {len(uids):,} pair{'' if len(uids) == 1 else 's'} in the data"
         raise InputError("--bank-size", got=got, expected=expected, hint=hint)
     start = hashlib.blake2b(f"bank/{seed}/".encode(), digest_size=16)
@@ -91,9 +89,9 @@ def draw(uids: pl.Series, size: int, seed: int) -> list[str]:
 
 
 def listed_uids(path: Path) -> list[str] | None:
-    """Read a list of uids: a .txt file with one a line, or a table with the column `uid` and no images or captions.
+    """Read a list of uids: a .txt file, or a table with the column `uid` and no images or captions; else None.
 
-    Of a table with roles, such as `splits.parquet` of a run, the external pairs count.
+    From a table with roles, such as `splits.parquet` of a run, the external pairs are read.
     """
     ending = checked_path(path, "--bank").suffix.lower()
     if not path.is_file() or ending not in {".txt", ".csv", ".parquet"}:
@@ -101,19 +99,19 @@ def listed_uids(path: Path) -> list[str] | None:
     try:
         if ending == ".txt":
             lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            # a data set in a text file has captions in it
+            # text files with captions are data sets
             return None if any(re.search(r"[\s,]", line) for line in lines) else lines
         table = pl.read_csv(path, infer_schema=False) if ending == ".csv" else pl.scan_parquet(path)
         names = table.collect_schema().names()
         if "uid" not in names or _OF_DATA & set(names):
             return None
-        wanted = table.lazy().select(pl.col("uid", *(["role"] if "role" in names else [])).cast(pl.String)).collect()
+        listed = table.lazy().select(pl.col("uid", *(["role"] if "role" in names else [])).cast(pl.String)).collect()
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        got = f"not readable ({shorten(str(error))})"
+        got = f"an unreadable file ({shorten(str(error))})"
         raise InputError(f"--bank {path}", got=got, expected="uids, or a data set") from error
     if "role" in names:
-        wanted = wanted.filter(pl.col("role") == "external")
-    return wanted["uid"].drop_nulls().to_list()
+        listed = listed.filter(pl.col("role") == "external")
+    return listed["uid"].drop_nulls().to_list()
 
 
 @dataclass(frozen=True)
@@ -124,13 +122,13 @@ class Bank:
     drawn: bool
 
     def check(self, data: Pairs) -> None:
-        """Check that every pair of the data has somebody to be compared with."""
+        """Check that every pair of the data has another pair in the bank."""
         require(len(self.pairs), f"--bank {self.pairs.name}", "no pair", "at least one pair", "Check the path.")
         own = len(self.pairs) == 1 and self.pairs.table["uid"][0] in data.table["uid"]
-        self.check_own(len(self.pairs), own, "one pair, which is itself to be scored")
+        self.check_own(len(self.pairs), own, "one pair, which is scored itself")
 
     def check_own(self, count: int, own: bool, got: str) -> None:
-        """Refuse a bank of one pair that is its own."""
+        """Refuse a bank of one pair that is scored itself."""
         hint = "Enlarge the bank: a pair is never in its own bank."
         require(count != 1 or not own, f"bank {self.pairs.name}", got, "another pair in the bank", hint)
 
@@ -139,19 +137,17 @@ def bank_of_uids(uids: Sequence[str], data: Pairs, name: str) -> Bank:
     """Return the bank of some pairs of the data."""
     known = set(data.table["uid"])
     unknown = [uid for uid in uids if uid not in known]
-    got = (
-        f"uid {', '.join(map(shorten, unknown[:1]))} ({len(unknown):,} of {len(uids):,}), which no pair of the data has"
-    )
-    hint = "Take them from a table of scores of the same data."
+    got = f"unknown uid {', '.join(map(shorten, unknown[:1]))} ({len(unknown):,} of {len(uids):,})"
+    hint = "Take uids from a table of scores of the same data."
     require(not unknown, f"--bank {name}", got, "uids of the data's pairs", hint)
     return Bank(data.only(uids, name), drawn=False)
 
 
 def write_quarantine(path: Path, problems: Sequence[Problem]) -> None:
-    """Write the records that were left out: source, key, reason."""
+    """Write the records left out: source, key, reason."""
     write_table(path, "quarantine", quarantine_table(dict.fromkeys(problems)))  # the bank may be the data
 
 
 def read_quarantine(path: Path) -> list[Problem]:
-    """Read what `write_quarantine` wrote; nothing where there is no such file."""
+    """Read a quarantine; empty if there is no such file."""
     return [Problem(*row) for row in pl.read_parquet(path).iter_rows()] if path.is_file() else []

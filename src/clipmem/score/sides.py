@@ -1,4 +1,4 @@
-"""Where the embeddings of a block of pairs come from: a model that embeds, embeddings on disk, or arrays."""
+"""Sources of embeddings for blocks of pairs: models, embeddings on disk, arrays, run folders."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -32,14 +32,14 @@ from clipmem.train.numerics import LONG, computing
 from clipmem.train.objectives import class_head
 
 NOT_THERE = "not among the embeddings"
-NO_DIRECTION = "an embedding without a direction: zero, or not finite"
-NOT_READ = "an image that cannot be read"
-_READ = 64  # encoded images held at a time: photographs have megabytes
-_CROPS = TrainSection()  # pyright: ignore[reportCallIssue]  views as a study crops them by default
+NO_DIRECTION = "zero or non-finite embedding"
+NOT_READ = "unreadable image"
+_READ = 64  # encoded images in memory at a time
+_CROPS = TrainSection()  # pyright: ignore[reportCallIssue]  default crops of a study
 
 
 class Block(NamedTuple):
-    """Pairs that are next: their rows in the table of `pairs`, captions, classes, images in each geometry asked for."""
+    """A block of pairs: rows in the table of `pairs`, captions, images in each requested geometry, classes."""
 
     pairs: Pairs
     rows: np.ndarray
@@ -66,20 +66,20 @@ class Side(ABC):
 
     @property
     def geometry(self) -> Geometry | None:
-        """How it wants images; None where it wants none."""
+        """The geometry of its images; None if it needs none."""
         return None
 
     @abstractmethod
     def content(self) -> dict[str, Any]:
-        """Hash what decides its embeddings."""
+        """Return hashes of everything that determines its embeddings."""
 
     def has(self, block: Block) -> np.ndarray:
-        """Tell which pairs of a block it has embeddings of."""
+        """Return the mask of the pairs with embeddings."""
         return np.ones(len(block.rows), dtype=bool)
 
     @abstractmethod
     def embedded(self, block: Block) -> Embedded:
-        """Return the embeddings of the pairs of a block, all of which it has."""
+        """Return the embeddings of a block of pairs, all of which it has."""
 
 
 def _embedded(means: Means, block: Block, rows: Embeddings | None = None, head: Head | None = None) -> Embedded:
@@ -88,7 +88,7 @@ def _embedded(means: Means, block: Block, rows: Embeddings | None = None, head: 
 
 
 class ModelSide(Side):
-    """A model that embeds."""
+    """A model."""
 
     def __init__(self, address: str, settings: EmbedSection, *, device: str, precision: str) -> None:
         self.name = address
@@ -101,7 +101,7 @@ class ModelSide(Side):
 
     @property
     def geometry(self) -> Geometry | None:
-        """How it takes images."""
+        """The model's image geometry."""
         return geometry_of(self._encoder)
 
     def content(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class ModelSide(Side):
 
 
 class KnownSide(Side):
-    """Embeddings that are there already, found by the pairs' uids."""
+    """Existing embeddings, looked up by uid."""
 
     def __init__(self) -> None:
         self._places: dict[int, np.ndarray] = {}
@@ -138,10 +138,10 @@ class KnownSide(Side):
     @property
     @abstractmethod
     def uids(self) -> pl.Series:
-        """The pair of each row; the first row of a pair counts."""
+        """The uid of each row; the first row of a pair is used."""
 
     def rows(self, pairs: Pairs) -> np.ndarray:
-        """Return the row of each of the pairs, -1 where there is none."""
+        """Return the row of each pair, -1 for none."""
         if id(pairs) not in self._places:
             there = self.uids.to_frame("uid").with_row_index("row").unique("uid", keep="first", maintain_order=True)
             found = pairs.table.select("uid").join(there, on="uid", how="left", maintain_order="left")
@@ -149,12 +149,12 @@ class KnownSide(Side):
         return self._places[id(pairs)]
 
     def has(self, block: Block) -> np.ndarray:
-        """Tell which pairs have a row."""
+        """Return the mask of the pairs with a row."""
         return self.rows(block.pairs)[block.rows] >= 0
 
 
 class StoredSide(KnownSide):
-    """Embeddings on disk, in one folder or in several that are looked through in turn."""
+    """Embeddings on disk, in one or more folders."""
 
     def __init__(self, name: str, folders: Sequence[Path]) -> None:
         super().__init__()
@@ -164,11 +164,11 @@ class StoredSide(KnownSide):
 
     def _check(self) -> None:
         widths = [layout.width for layout in self.layouts]
-        one, hint = len(set(widths)) < 2, "Take them from one model."
+        one, hint = len(set(widths)) < 2, "Use embeddings of one model."
         require(one, f"embeddings in {self.name}", f"widths {widths}", "one width", hint)
 
     def add(self, folder: Path) -> None:
-        """Look through another folder too."""
+        """Add another folder."""
         self.layouts.append(Layout(folder))
         self._check()
 
@@ -178,7 +178,7 @@ class StoredSide(KnownSide):
 
     @property
     def uids(self) -> pl.Series:
-        """The pair of each row, counted through all folders."""
+        """The uid of each row, over all folders."""
         return pl.concat([layout.uids for layout in self.layouts])
 
     def embedded(self, block: Block) -> Embedded:
@@ -213,18 +213,17 @@ class ArraySide(KnownSide):
         owner = np.arange(len(self._text) if shapes else 0)
         if text_pair is not None:
             owner = _tensor(f"{name} pairs of captions", text_pair).cpu().numpy()
-        whole = shapes and owner.ndim == 1 and owner.dtype.kind in "iu" and len(owner) == len(self._text)
-        # a number of a pair that is not there would make an array as long as it is large
-        known = whole and (not len(owner) or 0 <= owner.min() <= owner.max() < n)
+        complete = shapes and owner.ndim == 1 and owner.dtype.kind in "iu" and len(owner) == len(self._text)
+        # checked first, since `bincount` of a huge pair number allocates a huge array
+        known = complete and (not len(owner) or 0 <= owner.min() <= owner.max() < n)
         counts = np.bincount(owner, minlength=n) if known else np.zeros(n, dtype=np.int64)
         if not known or not counts.all():
             got = f"images of shape {tuple(np.shape(image))}, captions of shape {tuple(np.shape(text))}"
             got += "" if text_pair is None else f", their pairs of shape {tuple(owner.shape)}"
-            expected = "(n, d) or (n, view, d), and (n, d), or (m, d) with the pair of each row as the third"
-            hint = "Give every pair an image and a caption, both from one model."
+            expected = "(n, d) or (n, view, d), and (n, d), or (m, d) with the pair of each row as third array"
+            hint = "Give every pair an image and a caption embedding of one model."
             raise InputError(f"{name} embeddings", got=got, expected=expected, hint=hint)
         self._order, self._starts = np.argsort(owner, kind="stable"), np.concatenate([[0], np.cumsum(counts)])
-
         self._uids = [str(row) for row in range(n)] if uids is None else list(uids)
 
     def __len__(self) -> int:
@@ -232,7 +231,7 @@ class ArraySide(KnownSide):
 
     @property
     def uids(self) -> pl.Series:
-        """The pair of each row."""
+        """The uid of each row."""
         return pl.Series(self._uids, dtype=pl.String)
 
     def content(self) -> dict[str, Any]:
@@ -244,7 +243,7 @@ class ArraySide(KnownSide):
         return {"arrays": digest.hexdigest()}
 
     def embedded(self, block: Block) -> Embedded:
-        """Take the pairs' rows."""
+        """Select the pairs' rows."""
         rows = self.rows(block.pairs)[block.rows]
         counts = np.diff(self._starts)[rows]
         chosen = [self._order[self._starts[row] : self._starts[row + 1]] for row in rows]
@@ -258,27 +257,26 @@ class ArraySide(KnownSide):
 
 
 def _tensor(name: str, values: Any) -> Tensor:
-    """Return numbers as a tensor."""
     try:
         array = values if isinstance(values, Tensor) else np.asarray(values)
     except ValueError:
-        array, reason = None, f"a {type(values).__name__} whose parts have several lengths"
+        array, reason = None, f"a ragged {type(values).__name__}"
     else:
         reason = " ".join(dict.fromkeys((str(getattr(array, "layout", "")), str(array.dtype)))).strip()
     real = isinstance(array, np.ndarray) and array.dtype.kind in "fiu" and array.dtype != np.longdouble
     if isinstance(array, Tensor):
         real = array.layout == torch.strided and array.dtype != torch.bool and not array.is_complex()
     if array is None or not real:
-        expected = "an array of real numbers, numpy, torch, or nested lists of one length"
-        raise InputError(name, got=reason, expected=expected, hint="Give embeddings as the model returns them.")
-    # torch knows the machine's own order of bytes only
+        expected = "an array of real numbers: numpy, torch, or nested lists of equal lengths"
+        raise InputError(name, got=reason, expected=expected, hint="Give embeddings as returned by the model.")
+    # torch supports native byte order only
     return (
         array if isinstance(array, Tensor) else torch.as_tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
     )
 
 
 def open_side(address: str, settings: EmbedSection, *, device: str, precision: str) -> Side:
-    """Return the side behind an address: a folder of embeddings, or a model."""
+    """Open the folder of embeddings, or the model, at an address."""
     folder = checked_path(address, "model").expanduser()
     if folder.is_dir() and is_layout(folder):
         return StoredSide(address, [folder])
@@ -286,17 +284,17 @@ def open_side(address: str, settings: EmbedSection, *, device: str, precision: s
 
 
 def read_block(pairs: Pairs, rows: np.ndarray, geometries: Sequence[Geometry]) -> tuple[Block, list[Problem]]:
-    """Read the pairs in some rows, and decode their images in each of the geometries."""
+    """Read some rows of pairs and decode their images in each geometry."""
     table = pairs.table[rows]
     uids = table["uid"].to_list()
     labels = None if pairs.labels is None else pairs.labels[rows]
     if not geometries or pairs.source is None:
         return Block(pairs, rows, uids, [], {}, labels), []
     encoded, problems = _read(pairs, table, geometries)
-    whole = [images for images in encoded if images is not None]
+    complete = [images for images in encoded if images is not None]
     pixels = {
-        geometry: np.stack([images[k] for images in whole])
-        if whole
+        geometry: np.stack([images[k] for images in complete])
+        if complete
         else np.zeros((0, geometry.size, geometry.size, 3), dtype=np.uint8)
         for k, geometry in enumerate(geometries)
     }
@@ -308,7 +306,6 @@ def read_block(pairs: Pairs, rows: np.ndarray, geometries: Sequence[Geometry]) -
 def _read(
     pairs: Pairs, table: pl.DataFrame, geometries: Sequence[Geometry]
 ) -> tuple[list[list[np.ndarray] | None], list[Problem]]:
-    """Return each image in each geometry, or None for one that does not decode."""
     found: list[list[np.ndarray] | None] = []
     problems: list[Problem] = []
     references = table["image"].to_list()
@@ -330,7 +327,6 @@ def _read(
 
 
 def _bytes(pairs: Pairs, references: list[str]) -> list[bytes | None]:
-    """Read encoded images; None for one that cannot be read."""
     if pairs.source is None:
         raise TypeError("these pairs have no images")
     try:
@@ -342,7 +338,7 @@ def _bytes(pairs: Pairs, references: list[str]) -> list[bytes | None]:
 
 
 def usable(sides: Sequence[Side], block: Block) -> tuple[Block, list[Embedded], list[Problem]]:
-    """Ask every side for its embeddings; return the pairs that all can use, and why the others were left out."""
+    """Return the pairs that all sides can embed, their embeddings, and the problems of the others."""
     keys = block.pairs.keys()[block.rows]
     problems: list[Problem] = []
     there = np.ones(len(block.rows), dtype=bool)
@@ -354,7 +350,7 @@ def usable(sides: Sequence[Side], block: Block) -> tuple[Block, list[Embedded], 
     keys, block = keys.filter(pl.Series(there)), block.kept(there)
     if not len(block.rows):
         return block, [], problems
-    made = {id(side): side.embedded(block) for side in dict.fromkeys(sides)}  # one that stands twice is asked once
+    made = {id(side): side.embedded(block) for side in dict.fromkeys(sides)}  # once per unique side
     embedded = [made[id(side)] for side in sides]
     ok = torch.stack([one.ok for one in embedded]).all(dim=0)
     if bool(ok.all()):
@@ -364,7 +360,7 @@ def usable(sides: Sequence[Side], block: Block) -> tuple[Block, list[Embedded], 
 
 
 class StudySide(KnownSide):
-    """A model of a study, by the embeddings in its run folder."""
+    """The embeddings of a study's model, in its run folder."""
 
     def __init__(self, folder: Path, uids: pl.Series, head: Head | None) -> None:
         super().__init__()
@@ -372,15 +368,15 @@ class StudySide(KnownSide):
 
     @property
     def uids(self) -> pl.Series:
-        """The pair of each row."""
+        """The uid of each row."""
         return self._uids
 
     def content(self) -> dict[str, Any]:
-        """Name the folder: a study's own markers record what is in it."""
+        """Return the folder, whose content the study's markers record."""
         return {"folder": self.name}
 
     def embedded(self, block: Block) -> Embedded:
-        """Read the pairs' rows; means in float64, as nothing else stores them."""
+        """Read the pairs' rows; means are float64."""
         rows = passes.load(self._folder, self.rows(block.pairs)[block.rows])
         ok = torch.ones(len(block.rows), dtype=torch.bool)  # `pair_means` refuses rows without a direction
         means = pair_means(rows.image.double(), rows.text.double(), rows.text_pair)

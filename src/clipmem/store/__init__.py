@@ -1,1 +1,1 @@
-"""Files: content hashes, atomic writes, table schemas, the manifest and the run folder. No torch."""
+"""Content hashes, atomic writes, table schemas, the manifest and the run folder. Imports no torch."""

@@ -1,8 +1,6 @@
-"""Writes that are there whole or not at all.
+"""Atomic writes: a temporary file in the same folder, flushed to disk, then renamed.
 
-Bytes go to a temporary file in the same folder, are flushed to the disk, and take the final name in one rename. A
-process killed at any moment leaves the old file, or the new one, or a stray
-`.tmp` that nobody reads; never half a file.
+A process killed at any moment leaves the old file, the new one, or a stray `.tmp`; never a partial file.
 """
 
 import contextlib
@@ -22,7 +20,7 @@ _PROBE = 1 << 16
 
 @contextlib.contextmanager
 def explain_write_errors(path: Path) -> Generator[None]:
-    """Turn an operating-system error while writing `path` into one clear message."""
+    """Convert an operating-system error while writing `path` into clipmem's."""
     try:
         yield
     except OSError as error:
@@ -30,7 +28,7 @@ def explain_write_errors(path: Path) -> Generator[None]:
 
 
 def _room(path: Path, error: OSError) -> str:
-    """Say how much of the disk is free, the half-written file being gone; a quota has numbers of its own."""
+    """Describe the free disk space if the disk is full (not for quotas)."""
     there = next((folder for folder in path.parents if folder.is_dir()), None)
     if error.errno != errno.ENOSPC or there is None:
         return ""
@@ -39,23 +37,23 @@ def _room(path: Path, error: OSError) -> str:
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder and its parents; say so in one line when that is impossible (see `explain_write_errors`)."""
+    """Create a folder and its parents."""
     with explain_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def check_place(path: Path) -> None:
-    """Check that a folder can be made at `path`, or written to if it is there, and leave nothing behind."""
+    """Check that a folder can be created at `path`, or written to if it exists, without leaving anything behind."""
     with explain_write_errors(path):
-        # made, not asked for: permission bits tell nothing of /proc or of a read-only file system
+        # tried, since permission bits are wrong for /proc and read-only file systems
         there = next((folder for folder in (path, *path.parents) if folder.exists()), Path())
         Path(tempfile.mkdtemp(prefix=".clipmem-", dir=there)).rmdir()
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Generator[IO[bytes]]:
-    """Open a binary file for writing that appears under its name only when the block ends without an error."""
+    """Open a binary file for writing that gets its name only if the block ends without an error."""
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with explain_write_errors(path):
@@ -64,19 +62,18 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
                 try:
                     yield stream
                 except Exception:
-                    _ask_again(stream)
+                    _raise_write_error(stream)
                     raise
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)
         except BaseException:
-            # also on Ctrl-C: the temporary file is of no use to anybody
-            temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)  # also on Ctrl-C
             raise
 
 
-def _ask_again(stream: IO[bytes]) -> None:
-    """Raise the system's error if nothing more can be written: numpy drops its number, polars raises another class."""
+def _raise_write_error(stream: IO[bytes]) -> None:
+    """Raise the system's error if writing fails: numpy drops its errno, polars raises another class."""
     if not stream.closed:
         stream.seek(0, os.SEEK_END)
         stream.write(bytes(_PROBE))
@@ -90,7 +87,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> Path:
-    """Write a JSON document atomically and return its path."""
+    """Write a JSON document atomically."""
     text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     atomic_write(path, text.encode("utf-8", "surrogatepass"))
     return path

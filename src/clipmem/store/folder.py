@@ -1,4 +1,4 @@
-"""The run folder: where everything of a study lies, which stages are done, and who is working on it."""
+"""The run folder: files, finished stages and lock of a study."""
 
 from pathlib import Path
 
@@ -15,26 +15,26 @@ SIDES = ("f", "g")
 
 
 class RunFolder(Job):
-    """A run folder on disk; its pieces are stages, and `train-SIDE-seed-K` for each model."""
+    """A run folder on disk; its pieces are the stages, and `train-SIDE-seed-K` for each model."""
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path, "stages")
 
     def table_path(self, name: str) -> Path:
-        """Return where the table `name` lies."""
+        """Return the path of a table."""
         return self.path / f"{name}.parquet"
 
     def read(self, name: str) -> pl.DataFrame:
-        """Read the table `name` (see `clipmem.store.tables.SCHEMAS`)."""
+        """Read a table (see `clipmem.store.tables.SCHEMAS`)."""
         return read_table(self.table_path(name), name)
 
     def write(self, name: str, table: pl.DataFrame) -> Path:
-        """Write the table `name` atomically and return its path."""
+        """Write a table atomically."""
         write_table(self.table_path(name), name, table)
         return self.table_path(name)
 
     def model_dir(self, side: str, seed: int) -> Path:
-        """Return the folder of one model, for example `models/f/seed-0`."""
+        """Return the folder of one model: `models/f/seed-0`."""
         return self.path / "models" / side / f"seed-{seed}"
 
     def embedding_dir(self, side: str, seed: int) -> Path:
@@ -42,20 +42,20 @@ class RunFolder(Job):
         return self.path / "embeddings" / side / f"seed-{seed}"
 
     def claim(self, recipe: Recipe, dump: str) -> None:
-        """Make the folder this recipe's, or check that it already is; `dump` is its TOML text."""
+        """Claim the folder for a recipe, or check that it was claimed for it; `dump` is its TOML text."""
         if self.check_claim(recipe):
             atomic_write(self.path / "recipe.toml", dump.encode())
 
     def check_claim(self, recipe: Recipe) -> bool:
-        """Check that the folder is this recipe's, or can become it; return whether it is new."""
+        """Check that the folder belongs to this recipe or is empty; return whether it is new."""
         if (self.path / "recipe.toml").is_file():
             what = f"run folder {self.path} was made with another recipe"
-            hint = "Choose another --out DIR, or delete the folder to make it anew."
+            hint = "Choose another --out DIR, or delete the folder to start over."
             refuse_other(what, flatten(self.recipe()), flatten(recipe), hint)
             return False
         free = not (self.path.is_dir() and any(self.path.iterdir()))
-        got = "a folder that holds other files and no recipe.toml"
-        expected = "a new folder, or one that clipmem made"
+        got = "a folder with other files and no recipe.toml"
+        expected = "a new folder, or one created by clipmem"
         require(free, f"run folder {self.path}", got, expected, "Choose another --out DIR.")
         return True
 
@@ -63,13 +63,13 @@ class RunFolder(Job):
         """Read the folder's recipe."""
         file = self.path / "recipe.toml"
         got = "no recipe.toml in it" if self.path.is_dir() else "no such folder"
-        expected = "a folder that `clipmem run` or `clipmem demo` made"
+        expected = "a folder created by `clipmem run` or `clipmem demo`"
         require(file.is_file(), f"{self.path}", got, expected, "Check the path.")
-        with reading(f"{file}", expected="the recipe that clipmem wrote"):
+        with reading(f"{file}", expected="the recipe written by clipmem"):
             text = file.read_text(encoding="utf-8")
         return load_recipe(text, origin=str(file))
 
     def seconds(self) -> dict[str, float]:
-        """Return how long each finished stage took."""
+        """Return the seconds of each finished stage, in order."""
         markers = sorted((self.path / "stages").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
         return {file.stem: self.read_json(f"stages/{file.name}")["seconds"] for file in markers}

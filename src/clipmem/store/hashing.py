@@ -11,13 +11,13 @@ _UID_BYTES = 16
 def pair_uid(image: bytes, captions: Sequence[str]) -> str:
     """Hash a pair's content: the encoded image and its captions in order.
 
-    Each part is preceded by its length, so that no two different pairs give the same bytes.
+    Each part is preceded by its length, so that different pairs never give the same bytes.
     """
     return ImageHash(image).uid(captions)
 
 
 class ImageHash:
-    """The part of `pair_uid` that needs an image's bytes; they need not be kept until the captions are known.
+    """The image's part of `pair_uid`, so that its bytes need not be kept until the captions are known.
 
     Example:
         >>> ImageHash(b"x").uid(["a", "b"]) == pair_uid(b"x", ["a", "b"])
@@ -38,7 +38,7 @@ class ImageHash:
         """Return the uid of the image with these captions."""
         digest = self._digest.copy()
         for caption in captions:
-            # a caption may hold a lone surrogate (broken JSON in the wild): hash it rather than fail
+            # broken JSON may have lone surrogates
             part = caption.encode("utf-8", "surrogatepass")
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part)
@@ -46,7 +46,7 @@ class ImageHash:
 
 
 def data_fingerprint(uids: Iterable[str]) -> str:
-    """Hash a data set: the sorted uids of its pairs, so that the order of rows does not matter."""
+    """Hash a data set by the sorted uids of its pairs."""
     digest = hashlib.sha256()
     for uid in sorted(uids):
         digest.update(uid.encode() + b"\n")
@@ -59,11 +59,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def canonical_json(value: object) -> str:
-    """Render plain data as JSON in one way only (sorted keys, no spaces), fit for hashing."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
 def json_sha256(value: object) -> str:
-    """Hash plain data through `canonical_json`."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    """Hash plain data as canonical JSON: sorted keys, no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

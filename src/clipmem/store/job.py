@@ -1,7 +1,7 @@
-"""A folder of work that is done piece by piece and survives a stop: claim, markers, resume, refuse.
+"""Resumable work in a folder, done piece by piece: claim, markers, resume, refuse.
 
-A piece writes its outputs, then its marker, last. What is done is read off the markers and the sizes of the outputs
-that they name, never off "the last command". One process at a time works on a folder.
+A piece writes its outputs, then its marker. A piece is done if its marker exists and its outputs have the recorded
+sizes. One process at a time works on a folder.
 """
 
 import contextlib
@@ -64,35 +64,35 @@ class Job:
     # ---- documents
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read a JSON document of the folder."""
+        """Read a JSON file of the folder."""
         path = self.path / name
         what, hint = f"run folder {self.path}", "Run `clipmem run RECIPE.toml --out DIR` on it first."
         require(path.is_file(), what, f"no {name} in it", "the folder of a finished run", hint)
         try:
-            with reading(f"{path}", expected="a file that clipmem wrote"):
+            with reading(f"{path}", expected="a file written by clipmem"):
                 return json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, RecursionError) as error:
             hint = "Delete the file and run the command again."
             raise InputError(f"{path}", got=f"text that is not JSON ({error})", hint=hint) from error
 
     def write_json(self, name: str, value: object) -> Path:
-        """Write a JSON document of the folder atomically and return its path."""
+        """Write a JSON file of the folder atomically."""
         return write_json(self.path / name, value)
 
     # ---- claim
 
-    def begun(self) -> dict[str, Any] | None:
-        """Return the settings that the folder was begun with; None where it was not."""
+    def settings(self) -> dict[str, Any] | None:
+        """Return the settings that the folder was started with; None if it was not."""
         return self.read_json("job.json") if (self.path / "job.json").is_file() else None
 
     def resume(self, settings: Mapping[str, Any]) -> None:
-        """Begin the folder with these settings, or resume it."""
-        there = self.begun()
+        """Start the folder with these settings, or resume it."""
+        there = self.settings()
         if there is None:
             self.write_json("job.json", settings)
         else:
-            hint = "Choose another --out, or delete that folder."
-            refuse_other(f"{self.path} was begun with other settings", there, settings, hint)
+            hint = "Choose another --out, or delete the folder."
+            refuse_other(f"{self.path} was started with other settings", there, settings, hint)
 
     # ---- pieces
 
@@ -101,31 +101,31 @@ class Job:
         return self.path / self._markers / f"{name}.json"
 
     def facts(self, name: str) -> dict[str, Any] | None:
-        """Return what a finished piece recorded; None unless every output has the size that the marker names."""
+        """Return the facts that a finished piece recorded; None if it is not finished or an output has another size."""
         if not self.marker(name).is_file():
             return None
-        said = self.read_json(f"{self._markers}/{name}.json")
-        whole = all(
+        facts = self.read_json(f"{self._markers}/{name}.json")
+        complete = all(
             (self.path / file).is_file() and (self.path / file).stat().st_size == output["bytes"]
-            for file, output in said["outputs"].items()
+            for file, output in facts["outputs"].items()
         )
-        return said if whole else None
+        return facts if complete else None
 
     def is_done(self, name: str) -> bool:
-        """Tell whether a piece is finished."""
+        """Return whether a piece is finished."""
         return self.facts(name) is not None
 
     def outputs(self, name: str) -> tuple[list[Path], dict[str, Any]]:
-        """Return the outputs and the facts of a piece that has been finished."""
+        """Return the outputs and the facts of a finished piece."""
         facts = self.facts(name)
         if facts is None:
-            raise RunError(f"{self.path / name} has vanished. Run the same command again: it makes that part anew.")
+            raise RunError(f"{self.path / name} is missing. Run the same command again: it repeats that part.")
         return [self.path / file for file in facts["outputs"]], facts
 
     def finish(
         self, name: str, outputs: Sequence[Path], seconds: float, facts: Mapping[str, Any] | None = None
     ) -> None:
-        """Write a piece's marker, after its outputs: their sizes and hashes, how long it took, what else was found."""
+        """Write a piece's marker: sizes and hashes of its outputs, seconds, facts."""
         described = {
             str(path.relative_to(self.path)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
             for path in sorted(outputs)
@@ -135,14 +135,14 @@ class Job:
 
     @contextlib.contextmanager
     def locked(self) -> Generator[None]:
-        """Hold the folder for this process; the lock goes with the process, however it ends."""
+        """Lock the folder for this process; the lock ends with the process."""
         make_folder(self.path)
         lock = FileLock(self.path / ".lock", timeout=0)
         with explain_write_errors(self.path / ".lock"):
             try:
                 lock.acquire()
             except Timeout:
-                text = f"another clipmem process works on {self.path}. Wait for it to end, or choose another --out DIR."
+                text = f"another clipmem process uses {self.path}. Wait for it to end, or choose another --out DIR."
                 raise RunError(text) from None
         try:
             yield
@@ -150,13 +150,13 @@ class Job:
             lock.release()
 
     def remove(self) -> None:
-        """Delete the folder, `job.json` first: what is left of it after a kill is then nobody's."""
+        """Delete the folder, `job.json` first, so that a kill leaves no claimed folder."""
         (self.path / "job.json").unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def cut(total: int, size: int, word: str) -> Iterator[tuple[str, range]]:
-    """Cut `total` rows into blocks with names.
+    """Split `total` rows into named blocks.
 
     Example:
         >>> list(cut(5, 2, "part"))

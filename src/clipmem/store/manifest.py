@@ -1,4 +1,4 @@
-"""The manifest: with what and on what a run folder was made. A newer format than ours is refused."""
+"""The manifest: provenance of a run folder. A newer format is refused."""
 
 import importlib.metadata
 import platform
@@ -20,14 +20,14 @@ _PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scipy", "polar
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Hash a recipe's values, so that spelling and comments do not matter."""
+    """Hash a recipe's values, regardless of formatting and comments."""
     return json_sha256(flatten(recipe))
 
 
 def build(
     recipe: Recipe, *, data_sha256: str, command: str, user_set: Sequence[str], execution: dict[str, Any]
 ) -> dict[str, Any]:
-    """Describe a run: versions, machine, recipe and data hashes, and which values the user passed."""
+    """Describe a run: versions, machine, recipe and data hashes, and the values the user set."""
     return {
         "format": FORMAT,
         "clipmem": __version__,
@@ -61,7 +61,7 @@ def check_data(folder: RunFolder, data_sha256: str) -> None:
     there = read(folder)["data_sha256"]
     what = f"run folder {folder.path} was made with other data"
     got = f"fingerprint {there[:16]} there, {data_sha256[:16]} now"
-    require(there == data_sha256, what, got, "", "Choose another --out DIR, or put the original data back.")
+    require(there == data_sha256, what, got, "", "Choose another --out DIR, or restore the original data.")
 
 
 def _processor() -> str:
@@ -74,7 +74,6 @@ def _processor() -> str:
 
 
 def _git() -> dict[str, Any] | None:
-    """Return commit and dirtiness when clipmem runs from a checkout of its own, else None."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None

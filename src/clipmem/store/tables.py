@@ -1,8 +1,10 @@
-"""The tables of a run folder: one schema a name, checked when written and when read."""
+"""Schemas of a run folder's tables, checked on reading and writing."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from clipmem.base.errors import InputError, shorten
@@ -23,7 +25,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "credit": pl.String,
         "objects": pl.List(pl.String),
     },
-    # records that take no part: they have no uid where their captions or their image are missing
+    # unusable records, which may have no uid
     "quarantine": {"source": pl.String, "key": pl.String, "reason": pl.String},
     "splits": {**_UID, "role": pl.String, "group": pl.String, "planted": pl.Boolean, "captions_from": pl.String},
     "scores": {
@@ -43,13 +45,13 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "g_text_bank": pl.Float64,
     },
     "seed_scores": {**_UID, "seed": pl.Int64, "f": pl.Float64, "g": pl.Float64},
-    # pairs taken out before training; rank is null for one that went with another
+    # pairs removed before training; rank is null for one removed along with another
     "removed": {**_UID, "role": pl.String, "rank": pl.Int64, "removal_score": pl.Float64, "went_with": pl.String},
     "mitigate/regroup": {**_UID, "removal_score": pl.Float64},
     "mitigate/caption_variants": {**_UID, "caption": pl.String, "kind": pl.String, "variant": pl.String},
-    # where each other image of a pair stands in `cache/variants.npy`; null for one that does not decode
+    # row of each other image of a pair in `cache/variants.npy`; null if it does not decode
     "mitigate/image_variants": {**_UID, "row": pl.Int64, "reference": pl.String, "problem": pl.String},
-    # means over seeds, null where a pair has no object; `_text` is the reference of the one-model test
+    # means over seeds, null for pairs without objects; `_text` is the reference of the one-model test
     "evaluate/dejavu": {
         **_UID,
         "role": pl.String,
@@ -65,25 +67,29 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     },
 }
 
-# columns that a table may lack, when it was written before they were there or by a source that has nothing to say
+# optional columns, filled with empty lists
 _EMPTY_IF_MISSING: Mapping[str, tuple[str, ...]] = {"pairs": ("objects",)}
 
 
 def _completed(name: str, table: pl.DataFrame) -> pl.DataFrame:
-    """Give every row an empty list in the columns that `name` may lack."""
     missing = [column for column in _EMPTY_IF_MISSING.get(name, ()) if column not in table.columns]
     empty = [pl.Series(column, [[]] * table.height, dtype=pl.List(pl.String)) for column in missing]
     return table.with_columns(empty) if empty else table
 
 
 def write_parquet(path: Path, table: pl.DataFrame) -> None:
-    """Write any table atomically."""
+    """Write a table atomically."""
     with atomic_file(path) as stream:
         table.write_parquet(stream, compression="zstd", statistics=False)
 
 
+def open_array(path: Path, mode: Literal["r"] | None) -> np.ndarray:
+    """Load a `.npy` file, memory-mapped with mode "r" unless it is empty."""
+    return np.load(path, mmap_mode=mode if path.stat().st_size > 1024 else None, allow_pickle=False)
+
+
 def write_table(path: Path, name: str, table: pl.DataFrame) -> None:
-    """Write a table of the run folder, with the columns of `SCHEMAS[name]` in their order and no others."""
+    """Write a table of the run folder with exactly the columns of `SCHEMAS[name]`."""
     schema, table = SCHEMAS[name], _completed(name, table)
     missing, extra = sorted(set(schema) - set(table.columns)), sorted(set(table.columns) - set(schema))
     got, hint = f"columns missing {missing}, unknown {extra}", "Give exactly these columns."
@@ -94,15 +100,15 @@ def write_table(path: Path, name: str, table: pl.DataFrame) -> None:
 def read_table(path: Path, name: str) -> pl.DataFrame:
     """Read a table of the run folder and check its columns."""
     hint = "Run `clipmem run RECIPE.toml --out DIR` on it first: finished stages are not repeated."
-    require(path.is_file(), f"table {name!r}", f"no file {path}", "a run folder in which that stage is finished", hint)
+    require(path.is_file(), f"table {name!r}", f"no file {path}", "a run folder with that stage finished", hint)
     try:
         table = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         got = f"{path} is not readable as Parquet ({shorten(str(error))})"
         hint = "Delete it and run the study again: only that stage is repeated."
-        raise InputError(f"table {name!r}", got=got, expected="a file that clipmem wrote", hint=hint) from error
+        raise InputError(f"table {name!r}", got=got, expected="a file written by clipmem", hint=hint) from error
     table = _completed(name, table)
     missing = [column for column in SCHEMAS[name] if column not in table.columns]
-    got, hint = f"columns {table.columns}", "Make the folder again with this version of clipmem."
+    got, hint = f"columns {table.columns}", "Create the folder again with this version of clipmem."
     require(not missing, f"table {name!r} in {path}", got, f"also {missing}", hint)
     return table

@@ -1,4 +1,4 @@
-"""`clipmem.run` and `clipmem.load_run`: what a user calls from Python."""
+"""`clipmem.run` and `clipmem.load_run`."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -13,16 +13,16 @@ from clipmem.base.suggest import near_names
 from clipmem.study import early
 from clipmem.study.engines import check_name, is_first, open_engine, watch_launcher
 
-if TYPE_CHECKING:  # the tables of a run need polars: not before the recipe is right
+if TYPE_CHECKING:  # imports polars: only after the recipe is validated
     from clipmem.study.loaded import Run
 
 PUBLISHED_RECIPES = ("coco-vit-b-32", "coco-vit-b-16", "cc3m-vit-b-32", "cc3m-vit-b-16")
 SHIPPED_RECIPES = ("demo", "quick", *PUBLISHED_RECIPES)
-_MOST = 2**20  # bytes of a recipe: a file of more is none
+_MOST = 2**20  # maximum bytes of a recipe
 
 
 def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Sequence[str] = ()) -> Recipe:
-    """Return the recipe that a name, a path, a mapping or a recipe stands for."""
+    """Load a recipe from a name, a path or a mapping."""
     if isinstance(recipe, Recipe):
         return recipe
     if isinstance(recipe, Mapping):
@@ -35,29 +35,27 @@ def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Seque
 
 
 def _recipe_text(path: Path) -> str:
-    expected, hint = "a TOML file, 'demo' or 'quick'", "`clipmem init` writes one to start from."
+    expected, hint = "a TOML file, 'demo' or 'quick'", "Create one with `clipmem init`."
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
+        if path.exists() and not path.is_file():  # opening a pipe would block
             raise InputError(f"recipe {path}", got="not a regular file", expected=expected, hint=hint)
         with path.open("rb") as stream:
             content = stream.read(_MOST + 1)
         if len(content) > _MOST:
             raise InputError(f"recipe {path}", got=f"more than {_MOST:,} bytes", expected=expected, hint=hint)
-        text = content.decode("utf-8-sig")  # editors of some systems put a mark in front
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        # without the ending, which all of them share
         known = {} if path.exists() else _recipes_at(path.parent)
         near = [known[name] for name in near_names(path.stem, known)]
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else hint
         raise as_read_error(error, f"recipe {path}", expected=expected, hint=hint) from error
-    # a file that was emptied by mistake must not start the default study
+    # an empty file must not start the default study
     if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
-        raise InputError(f"recipe {path}", got="a file without any key", expected=expected, hint=hint)
+        raise InputError(f"recipe {path}", got="a file without keys", expected=expected, hint=hint)
     return text
 
 
 def _recipes_at(folder: Path) -> dict[str, str]:
-    """Return the shipped recipes and the TOML files of a folder: name without ending → what to write."""
     return {**{name: name for name in SHIPPED_RECIPES}, **{file.stem: str(file) for file in folder.glob("*.toml")}}
 
 
@@ -73,28 +71,28 @@ def run(
     strict: bool = False,
     allow_long: bool = False,
 ) -> "Run":
-    """Make a study, or what is left of it, and return it.
+    """Run a study, or resume it, and return the finished run.
 
     Args:
-        recipe: A recipe, plain data, a TOML file, or a shipped one: `"demo"`, `"quick"`.
-        out: The run folder. If it holds the same study unfinished, the study resumes there.
-        settings: Changes to a recipe read from a file or a name, for example `["train.lr=1e-4"]`.
+        recipe: A recipe, a mapping, a TOML file, or a shipped recipe: `"demo"`, `"quick"`.
+        out: Run folder. A folder with the same study, unfinished, is resumed.
+        settings: Changes to a recipe from a file or name: `["train.lr=1e-4"]`.
         device: `auto`, `cpu` or `cuda`.
-        engine: What trains and embeds: `local`, `ray` or `ray://HEAD:PORT` (see `clipmem.study.engines`).
+        engine: Execution engine: `local`, `ray` or `ray://HEAD:PORT` (see `clipmem.study.engines`).
         reporter: Progress reporter.
-        command: What to write into the manifest as the command; by default this call.
-        strict: Stop at the first record that cannot be used; by default such records are left out, counted, and listed
-            in `quarantine.parquet`.
-        allow_long: Begin also a study that would take more than a day, or more memory or disk space than there is
-            (see `clipmem.study.speed`). One that was begun resumes without it.
+        command: Command recorded in the manifest; by default this call.
+        strict: Stop at the first unusable record; by default such records are left out, counted, and listed in
+            `quarantine.parquet`.
+        allow_long: Start even if the study would take more than a day, or more memory or disk space than available
+            (see `clipmem.study.speed`). Resuming does not need it.
 
     Raises:
-        InputError: The recipe is wrong, asks for more pairs than there are or for what they do not have, the study
-            takes too much and `allow_long` is not set, or the folder holds another study.
-        RunError: The study failed: disk full, a loss that is not finite, a worker that died.
+        InputError: The recipe is invalid or does not fit the data, the study takes too long and `allow_long` is not
+            set, or the folder has another study.
+        RunError: The study failed: a full disk, a non-finite loss, a worker that died.
     """
     watch_launcher()
-    if not is_first():  # under torchrun the first process makes the study
+    if not is_first():  # under torchrun the first process runs the study
         from clipmem.study.engines.torchrun import follow
 
         follow()
@@ -102,7 +100,7 @@ def run(
     check_name(engine)
     resolved, place = find_recipe(recipe, settings), checked_path(out, "--out")
     early.check_study(resolved, place, device=device)
-    # imports torch, which takes seconds: not before the recipe is right
+    # imports torch, which takes seconds: only after the recipe is validated
     from clipmem.store.folder import RunFolder
     from clipmem.study.stages import Study
 
@@ -123,10 +121,10 @@ def run(
 
 
 def load_run(path: str | Path) -> "Run":
-    """Read a finished run folder; imports no torch.
+    """Open a finished run folder, without importing torch.
 
     Raises:
-        InputError: It is not the folder of a finished run, or a newer clipmem made it.
+        InputError: The run is not finished, or was made by a newer version of clipmem.
     """
     from clipmem.study.loaded import Run
 
@@ -134,11 +132,7 @@ def load_run(path: str | Path) -> "Run":
 
 
 def report(path: str | Path) -> Path:
-    """Write the summary and the report page of a scored run folder again and return the page's path.
-
-    Raises:
-        InputError: The folder is not a run folder whose scores are finished.
-    """
+    """Rebuild the summary and the report of a scored run folder; return the path of the report."""
     from clipmem.store.folder import RunFolder
 
     folder = RunFolder(path)

@@ -1,7 +1,7 @@
-"""What `clipmem data` does: inspect a data set, export it in another format, list pairs of a run by their score.
+"""The commands of `clipmem data`: inspect, export, ids.
 
-The cost of a study that `inspect` estimates is a product of rates that this machine shows in a few seconds and of
-counts; it tells minutes from days and no more. Other work on the machine makes it too large.
+When not to trust it: the estimated cost of a study is rates of a few seconds times counts, good for orders of magnitude
+only. Other work on the machine makes it too large.
 """
 
 import time
@@ -19,7 +19,7 @@ from clipmem.base.sections import DataSection
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.id_lists import write_ids
-from clipmem.data.inspection import Looked, inspect_source, usable
+from clipmem.data.inspection import ImageSample, inspect_source
 from clipmem.data.quarantine import left_out_sentence, quarantine_table, summarize
 from clipmem.data.sources import detect
 from clipmem.models.names import model_config
@@ -34,14 +34,14 @@ SHIPPED = "emoji"
 
 
 def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -> DataSection:
-    """Return the `[data]` section of a command line: path, source, and settings such as `data.image_column=png`."""
+    """Return the `[data]` section of a path, a source, and settings such as `data.image_column=png`."""
     for setting in settings:
-        hint = "`clipmem init -` shows the keys of [data]."
+        hint = "See the keys of [data] with `clipmem init -`."
         require(setting.startswith("data."), f"--set {setting}", "a setting of another section", "data.KEY=VALUE", hint)
     section = load_recipe("", settings, origin="--set").data
-    for key, asked, given in (("path", section.path, path), ("source", section.source, source or section.source)):
-        got, hint = f"{asked!r} beside {given!r}", f"Remove --set data.{key}."
-        require(asked in {"", "auto", given}, f"--set data.{key}", got, "one of them", hint)
+    for key, own, given in (("path", section.path, path), ("source", section.source, source or section.source)):
+        got, hint = f"{own!r} in addition to {given!r}", f"Remove --set data.{key}."
+        require(own in {"", "auto", given}, f"--set data.{key}", got, "one of them", hint)
     source = source or section.source
     if path == SHIPPED and source in {"", "auto", SHIPPED} and not Path(path).exists():
         path, source = "", SHIPPED
@@ -49,10 +49,10 @@ def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -
 
 
 def find_data(path: str, *, source: str = "", settings: Sequence[str] = ()) -> tuple[DataSection, str]:
-    """Return the `[data]` section of a command line with the source that was found, and why it is that one."""
+    """Return the `[data]` section with the detected source, and the reason for it."""
     section = data_section(path, source=source, settings=settings)
     if section.source != "auto":
-        return section, "named by you" if section.source != SHIPPED else "the pairs in the package"
+        return section, "as specified" if section.source != SHIPPED else "shipped with clipmem"
     with early.opening(section):
         found = detect(path, section)
     return section.model_copy(update={"source": found.format, "path": found.path}), found.reason
@@ -68,14 +68,14 @@ def inspect(
     model: str = MODEL,
     progress: Callable[[int, int], object] = lambda _done, _of: None,
 ) -> dict[str, Any]:
-    """Say what lies at a path, as plain data."""
+    """Inspect the data at a path; return plain data."""
     if cost:
-        model_config(model)  # before the data are read
+        model_config(model)  # checked before the data are read
     section, reason = find_data(path, source=source, settings=settings)
     opened = early.check_source(section)
     started = time.monotonic()
     with early.opening(section):
-        facts, looked = inspect_source(opened, full=full, progress=progress)
+        facts, sample = inspect_source(opened, full=full, progress=progress)
     seconds = time.monotonic() - started
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -83,42 +83,42 @@ def inspect(
         "source": section.source,
         "opened": section.path,
         "why": reason,
-        "usable": usable(facts),
+        "usable": facts["problems"]["decoded"] > facts["problems"]["undecodable"],
         **facts,
         "seconds": round(seconds, 3),
     }
     if cost and document["usable"]:
-        document["cost"] = estimate(facts, looked, model)
+        document["cost"] = estimate(facts, sample, model)
     return document
 
 
-def estimate(facts: dict[str, Any], looked: Looked, model: str) -> dict[str, Any]:
-    """Estimate the four-way study that `clipmem init --data` writes for these pairs: decoding, cache and training."""
+def estimate(facts: dict[str, Any], sample: ImageSample, model: str) -> dict[str, Any]:
+    """Estimate decoding, cache and training of the four-way study that `clipmem init --data` writes."""
     from clipmem.study import execution, speed, starting  # imports torch
 
     recipe = load_recipe("")
     size = model_config(model)["vision_cfg"]["image_size"]
     side = size if isinstance(size, int) else size[0]
-    how = execution.resolve(recipe, 1)
+    resources = execution.resolve(recipe, 1)
     pairs = round(facts["pairs"] * (1 - facts["problems"]["undecodable"] / facts["problems"]["decoded"]))
     sizes = starting.sizes_of(pairs)
     each = sizes["shared"] + sizes["candidate"]
     epochs = starting.training_of(each)[1]
     models = 2 * len(recipe.train.seeds)
-    decoded = len(looked.decoded) / max(looked.seconds, 1e-9)
-    trained = speed.training_rate(model, how)
+    decoded = len(sample.decoded) / max(sample.seconds, 1e-9)
+    trained = speed.training_rate(model, resources)
     return {
         "model": model,
-        "device": how.device,
+        "device": resources.device,
         "decoded_per_second": round(decoded, 1),
         "trained_per_second": round(trained, 1),
         "cache_bytes": pairs * side * side * 3,
         "decode_seconds": round(pairs / decoded, 1),
         "train_seconds": round(models * epochs * each / trained, 1),
         "assumed": (
-            f"{pairs:,} pairs; a four-way study of {len(recipe.train.seeds)} seeds ({models} models) and {epochs} "
-            f"epochs of {each:,} pairs, as `clipmem init --data` writes it; {model} at {side} pixels, one model after "
-            f"the other on this machine's {how.device}, in {how.precision}"
+            f"{pairs:,} pairs; the four-way study of `clipmem init --data` with {len(recipe.train.seeds)} seeds "
+            f"({models} models) and {epochs} epochs of {each:,} pairs; {model} at {side} pixels, one model at a time "
+            f"on this machine's {resources.device} in {resources.precision}"
         ),
     }
 
@@ -135,16 +135,16 @@ def export(
 ) -> str:
     """Write the usable pairs of a data set in another format."""
     section = data_section(path, source=source, settings=settings)
-    told = reporter or Quiet()
-    told.begin("export", 0, "pairs")
-    written, problems = export_pairs(early.check_source(section), out, to, shard=shard, progress=told.advance)
+    reporter = reporter or Quiet()
+    reporter.begin("export", 0, "pairs")
+    written, problems = export_pairs(early.check_source(section), out, to, shard=shard, progress=reporter.advance)
     sentence = f"wrote {written:,} pairs to {out}"
     if not problems:
         return sentence
     table = quarantine_table(problems)
-    beside = out.with_name(f"{out.name}-quarantine.parquet")
-    write_table(beside, "quarantine", table)
-    return f"{sentence}; {left_out_sentence(summarize(table, written))} (see {beside})"
+    quarantine = out.with_name(f"{out.name}-quarantine.parquet")
+    write_table(quarantine, "quarantine", table)
+    return f"{sentence}; {left_out_sentence(summarize(table, written))} (see {quarantine})"
 
 
 def select_ids(
@@ -154,37 +154,31 @@ def select_ids(
     bottom: int | None = None,
     by: str = "clipmem",
     role: str = "",
-    rest: bool = False,
+    invert: bool = False,
 ) -> pl.DataFrame:
-    """Choose pairs by their score."""
+    """Select pairs by score."""
     if top is not None and bottom is not None:
-        raise InputError("--top and --bottom", got="both", expected="one of them", hint="Make two lists.")
+        raise InputError("--top and --bottom", got="both", expected="one of them", hint="Write two lists.")
     table = _table(scores, by)
     known = _with_captions(scores, table)
     if role:
         known = _of_role(known, role, scores)
-    falling = bottom is None
+    descending = bottom is None
     ranked = known.filter(pl.col(by).is_not_null() & pl.col(by).is_not_nan()).sort(
-        by, "uid", descending=[falling, False]
+        by, "uid", descending=[descending, False]
     )
-    asked = top if top is not None else bottom
-    name, most = "top" if falling else "bottom", f"{ranked.height:,}"
-    require(
-        (asked or 0) <= ranked.height,
-        f"--{name} {asked}",
-        f"{most} pairs with a score",
-        f"at most {most}",
-        "Ask for fewer.",
-    )
-    chosen = ranked if asked is None else ranked.head(asked)
-    if not rest:
+    count = top if top is not None else bottom
+    name, most = "top" if descending else "bottom", f"{ranked.height:,}"
+    right, got = (count or 0) <= ranked.height, f"{most} pairs with a score"
+    require(right, f"--{name} {count}", got, f"at most {most}", f"Reduce --{name}.")
+    chosen = ranked if count is None else ranked.head(count)
+    if not invert:
         return chosen
-    everything = _with_captions(scores, table)
-    return everything.filter(~pl.col("uid").is_in(chosen["uid"].to_list())).sort("uid")
+    return _with_captions(scores, table).filter(~pl.col("uid").is_in(chosen["uid"].to_list())).sort("uid")
 
 
 def write_list(scores: Path, out: Path, **choice: object) -> int:
-    """Choose pairs (see `select_ids`) and write them to a file (see `write_ids`); return how many."""
+    """Select pairs (see `select_ids`) and write them (see `write_ids`); return their number."""
     chosen = select_ids(scores, **choice)  # pyright: ignore[reportArgumentType]
     write_ids(out, chosen)
     return chosen.height
@@ -192,7 +186,7 @@ def write_list(scores: Path, out: Path, **choice: object) -> int:
 
 def _table(scores: Path, by: str) -> pl.DataFrame:
     if scores.is_dir():
-        RunFolder(scores).recipe()  # names what is missing where it is no run folder
+        RunFolder(scores).recipe()  # raises unless it is a run folder
         table, what = RunFolder(scores).read("scores"), f"the scores of {scores}"
     else:
         try:
@@ -204,9 +198,9 @@ def _table(scores: Path, by: str) -> pl.DataFrame:
     for column in ("uid", by):
         hint = did_you_mean(column, table.columns, kind="column")
         there = column in table.columns
-        require(there, what, f"no column {shorten(column)}", "uids, and a column of numbers", hint)
-    got = f"column {by!r} of {table.schema[by]}"
-    require(table.schema[by].is_numeric(), what, got, "numbers", "Name another one with --by.")
+        require(there, what, f"no column {shorten(column)}", "uids and a numeric column", hint)
+    got = f"column {by!r} of type {table.schema[by]}"
+    require(table.schema[by].is_numeric(), what, got, "a numeric column", "Choose another column with --by.")
     kept = [name for name in ("uid", "role", by) if name in table.columns]
     return table.select(list(dict.fromkeys(kept))).with_columns(
         pl.col("uid").cast(pl.String), pl.col(by).cast(pl.Float64)
@@ -214,7 +208,6 @@ def _table(scores: Path, by: str) -> pl.DataFrame:
 
 
 def _with_captions(scores: Path, table: pl.DataFrame) -> pl.DataFrame:
-    """Add the captions, where a run folder has them."""
     if not scores.is_dir():
         return table
     pairs = RunFolder(scores).read("pairs").select("uid", "captions")
@@ -223,6 +216,6 @@ def _with_captions(scores: Path, table: pl.DataFrame) -> pl.DataFrame:
 
 def _of_role(table: pl.DataFrame, role: str, scores: Path) -> pl.DataFrame:
     got, what = f"no column 'role' in {scores}", f"--role {shorten(role)}"
-    require("role" in table.columns, what, got, "a table that has one", "Omit --role.")
+    require("role" in table.columns, what, got, "a table with roles", "Omit --role.")
     check_role(role, table["role"], "--role")
     return table.filter(pl.col("role") == role)

@@ -1,4 +1,4 @@
-"""The stage `decode`: every image once into the pixel cache; records that cannot be used are listed, not fatal."""
+"""The stage `decode`: write the pixel cache, and list unusable records."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ def decode_pairs(
     check: Callable[[pl.DataFrame], object],
     strict: bool = False,
 ) -> list[Path]:
-    """Decode the images of all pairs in every geometry, and write the tables of what is left and what is not."""
+    """Decode the images of all pairs in every geometry; write the tables `pairs` and `quarantine`."""
     reporter.begin("decode", pairs.height * len(geometries), "images")
     broken: dict[int, Problem] = {}
     where, keys = source_name(source.section), pairs["key"].to_list()
@@ -52,7 +52,7 @@ def decode_pairs(
     for geometry in geometries:
         cache = cache_file(folder, geometry, first=geometries[0])
         references = [image for place, image in enumerate(pairs["image"]) if place not in broken]
-        # what decodes in one geometry decodes in all of them
+        # images that decode in one geometry decode in all
         first = leave_out if not caches else None
         build_cache(
             cache,
@@ -69,24 +69,24 @@ def decode_pairs(
     ignored = ignored_sentence(source.ledger.facts()["ignored"])
     if ignored:
         reporter.note(f"decode    {ignored}")
-    left = pairs.filter(~pl.int_range(pl.len()).is_in(list(broken))) if broken else pairs
+    usable = pairs.filter(~pl.int_range(pl.len()).is_in(list(broken))) if broken else pairs
     table = quarantine_table([*source.problems, *broken.values()])
-    sentence = left_out_sentence(summarize(table, left.height))
-    check_left(left, check, sentence)
+    sentence = left_out_sentence(summarize(table, usable.height))
+    check_usable(usable, check, sentence)
     if sentence:
         reporter.note(f"decode    {sentence} (see {TABLE}.parquet)")
-    return [*caches, folder.write("pairs", left), folder.write(TABLE, table)]
+    return [*caches, folder.write("pairs", usable), folder.write(TABLE, table)]
 
 
 def check_source(source: Source, pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], *, strict: bool) -> None:
-    """Check, before anything is written, that a source gave enough pairs, and with `strict` no problem."""
+    """Check, before anything is written, that a source has enough pairs and, if `strict`, no problems."""
     if strict and source.problems:
         raise stop_at(source.problems[0])
-    check_left(pairs, check, left_out_sentence(summarize(quarantine_table(source.problems), pairs.height)))
+    check_usable(pairs, check, left_out_sentence(summarize(quarantine_table(source.problems), pairs.height)))
 
 
-def check_left(pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], sentence: str) -> None:
-    """Check pairs, and say in the error what was left out of them."""
+def check_usable(pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], sentence: str) -> None:
+    """Check pairs, with the records left out in the error."""
     try:
         check(pairs)
     except InputError as error:
@@ -97,16 +97,15 @@ def check_left(pairs: pl.DataFrame, check: Callable[[pl.DataFrame], object], sen
 
 
 def check_strict(folder: RunFolder) -> None:
-    """Refuse a decoded run folder that has left records out."""
+    """Refuse a decoded run folder with records left out."""
     for row in _table(folder).iter_rows():
         raise stop_at(Problem(*row))
 
 
 def records_of(folder: RunFolder) -> dict[str, Any]:
-    """Return the entry `records` of a run's summary: how many were read and left out, and why."""
+    """Return the entry `records` of a run's summary."""
     return {"records": summarize(_table(folder), folder.read("pairs").height)}
 
 
 def _table(folder: RunFolder) -> pl.DataFrame:
-    """Read the quarantine; folders of older versions have none, and had stopped at the first problem."""
     return folder.read(TABLE) if folder.table_path(TABLE).is_file() else quarantine_table([])

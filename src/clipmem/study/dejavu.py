@@ -1,4 +1,4 @@
-"""Déjà Vu in a study: what must be right before it begins, and its part of the stage `evaluate`."""
+"""Déjà Vu in a study: checks before it starts, and its part of the stage `evaluate`."""
 
 from functools import partial
 from pathlib import Path
@@ -23,14 +23,14 @@ DOCUMENT, TABLE = "evaluate/dejavu.json", "evaluate/dejavu"
 
 
 def prepare(pairs: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
-    """Check the files that `[dejavu]` names, before models are trained, and return the pairs with their objects."""
+    """Check the files of `[dejavu]` before models are trained; return the pairs with their objects."""
     if recipe.dejavu.text_embeddings:
         read_vectors(recipe.dejavu.text_embeddings, pairs["uid"].to_list())
     return with_objects(pairs, recipe.dejavu.objects)
 
 
 def evaluate(study: PlannedStudy) -> list[Path]:
-    """Measure Déjà Vu memorization of a scored study; return the files written: none where no pair has an object."""
+    """Measure Déjà Vu memorization of a scored study; return the files written, none if no pair has objects."""
     own = _objects(study)
     if not any(own):
         return []
@@ -53,7 +53,7 @@ def evaluate(study: PlannedStudy) -> list[Path]:
 
 
 def measure_run(study: PlannedStudy, seeds: list[tuple[int, int]]) -> dejavu.Measured:
-    """Measure a scored study, and write nothing."""
+    """Measure a scored study, without writing files."""
     recipe, folder = study.recipe, study.folder
     labeled = dejavu.Labeled(
         study.uids, study.role, study.group, _objects(study), study.splits["planted"].to_numpy(), _clipmem(study)
@@ -74,26 +74,25 @@ def measure_run(study: PlannedStudy, seeds: list[tuple[int, int]]) -> dejavu.Mea
 
 
 def _objects(study: PlannedStudy) -> list[list[str]]:
-    """Return the objects of each split row's own image, whatever captions it was given."""
     objects = study.pairs["objects"].to_list()
     return [list(objects[row] or []) for row in study.rows]
 
 
 def summary_of(folder: RunFolder) -> dict[str, Any]:
-    """Return the entry `dejavu` of `summary.json`; nothing where it was not measured."""
+    """Return the entry `dejavu` of `summary.json`; empty if not measured."""
     return {"dejavu": folder.read_json(DOCUMENT)} if (folder.path / DOCUMENT).is_file() else {}
 
 
 def why_not(recipe: Recipe, tasks: list[tuple[str, int]], role: np.ndarray, objects: list[list[str]]) -> str:
-    """Say why a study has no Déjà Vu; an empty text where it has."""
+    """Return why Déjà Vu cannot be measured; "" if it can."""
     public = int((role == "external").sum())
     if {side for side, _ in tasks} != {"f", "g"}:
         return (
-            f"not defined for protocol {recipe.protocol!r}: it compares one f, which saw all candidates, with one g, "
-            "which saw none"
+            f"not defined for protocol {recipe.protocol!r}: it compares an f that saw all candidates with a g that saw "
+            "none"
         )
     if not OBJECTIVES[recipe.train.objective].uses_text:
-        return f"objective {recipe.train.objective!r} trains no text tower, and captions are the queries"
+        return f"objective {recipe.train.objective!r} trains no text tower, which embeds the queries"
     if recipe.dejavu.neighbors > public:
         return (
             f"dejavu.neighbors = {recipe.dejavu.neighbors} is more than the {public} public images (external "
@@ -106,7 +105,7 @@ def why_not(recipe: Recipe, tasks: list[tuple[str, int]], role: np.ndarray, obje
 
 
 def couples(tasks: list[tuple[str, int]]) -> list[tuple[int, int]]:
-    """Pair the seeds of f with those of g: equal ones where there are any, else in their order."""
+    """Pair the seeds of f and g: equal seeds, or else in order."""
     f, g = (sorted(seed for side, seed in tasks if side == name) for name in ("f", "g"))
     common = [(seed, seed) for seed in f if seed in g]
     return common or list(zip(f, g, strict=False))
@@ -118,7 +117,6 @@ def _clipmem(study: PlannedStudy) -> np.ndarray:
 
 
 def _text_neighbors(study: PlannedStudy) -> tuple[TextNeighbors, dict[str, Any]]:
-    """Find each measured pair's nearest public captions, and say by what."""
     settings, public = study.recipe.dejavu, study.role == "external"
     if settings.text_embeddings:
         row = {uid: place for place, uid in enumerate(study.pairs["uid"])}
@@ -127,6 +125,6 @@ def _text_neighbors(study: PlannedStudy) -> tuple[TextNeighbors, dict[str, Any]]
         file = Path(settings.text_embeddings)
         about = {"name": "text embeddings", "file": file.name, "sha256": file_sha256(file)}
         return vector_neighbors(vectors[~public], vectors[public], settings.neighbors), about
-    asked = [own for own, is_public in zip(study.captions, public, strict=True) if not is_public]
-    there = [own for own, is_public in zip(study.captions, public, strict=True) if is_public]
-    return tfidf_neighbors(asked, there, settings.neighbors), {"name": TFIDF}
+    queries = [own for own, is_public in zip(study.captions, public, strict=True) if not is_public]
+    candidates = [own for own, is_public in zip(study.captions, public, strict=True) if is_public]
+    return tfidf_neighbors(queries, candidates, settings.neighbors), {"name": TFIDF}

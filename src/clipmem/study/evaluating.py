@@ -1,7 +1,7 @@
-"""`clipmem evaluate`: what models can do, on a study's own external pairs or on any labeled source.
+"""`clipmem evaluate`: utility of models on a study's external pairs or on any labeled source.
 
-When not to trust it: pairs that a model was trained on are left out only where their uid says so (same image bytes,
-same captions). The same image in another file, or with other captions, is not recognized.
+When not to trust it: training pairs are left out by uid (same image bytes, same captions). The same image re-encoded,
+or with other captions, is not recognized.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ _RESERVED = ("utility", "retrieval", "dejavu")
 
 
 class Evaluated(NamedTuple):
-    """What was measured, and the file that holds it."""
+    """The result, and the file it was written to."""
 
     document: dict[str, Any]
     file: Path
@@ -54,8 +54,6 @@ class Evaluated(NamedTuple):
 
 @dataclass(frozen=True)
 class _Model:
-    """A model to evaluate: its kind and seed, how it is loaded, and how many pairs it was shown."""
-
     side: str
     seed: int
     load: Callable[[], DualEncoder]
@@ -65,7 +63,7 @@ class _Model:
 def data_section(
     path: Path | None, source: str, *, label: str | None, caption: str | None, image: str | None
 ) -> DataSection | None:
-    """Return a recipe's `[data]` for a command's options; None where neither a path nor a source is given."""
+    """Return the `[data]` section of a command's options; None without path and source."""
     if path is None and not source:
         return None
     columns = {"label_column": label, "caption_column": caption, "image_column": image}
@@ -78,29 +76,29 @@ def data_section(
 
 
 def _detected(known: dict[str, str]) -> DataSection:
-    """Tell the format: a table with captions, one with labels for captions, other data, else a folder of classes."""
+    """Detect the format: a table with captions, a table with labels as captions, other data, or a folder of classes."""
     label = known.get("label_column", "label")
     tried = DataSection.model_validate({**known, "label_column": label, "source": "auto"})
-    alone = tried.model_copy(update={"caption_column": label})
+    labels_only = tried.model_copy(update={"caption_column": label})
     found: list[DataSection] = []
-    for section in (tried,) if "caption_column" in known else (tried, alone):
+    for section in (tried,) if "caption_column" in known else (tried, labels_only):
         with contextlib.suppress(InputError):
-            told = detect(section.path, section)
-            # other formats have labels in no column
-            own = section.label_column if told.format in _TABLES else known.get("label_column", "")
-            found.append(section.model_copy(update={"source": told.format, "path": told.path, "label_column": own}))
+            detected = detect(section.path, section)
+            own = section.label_column if detected.format in _TABLES else known.get("label_column", "")
+            changes = {"source": detected.format, "path": detected.path, "label_column": own}
+            found.append(section.model_copy(update=changes))
     if found:
         return next((one for one in found if one.source in _TABLES), found[0])
     if Path(tried.path).is_dir():
         return DataSection.model_validate({"source": "classfolder", "path": tried.path})
-    detect(tried.path, tried)  # raises, and says what lies there
+    detect(tried.path, tried)  # raises
     return tried
 
 
 def settings_with(
     section: EvaluateSection, *, labels: str = "", classnames: Path | None = None, templates: Path | None = None
 ) -> EvaluateSection:
-    """Return a recipe's `[evaluate]` section with a command's changes."""
+    """Apply a command's options to an `[evaluate]` section."""
     changes: dict[str, Any] = {"labels": labels} if labels else {}
     if classnames:
         changes["classnames"] = str(classnames)
@@ -117,12 +115,12 @@ def evaluate_run(
     reporter: Reporter | None = None,
     **changes: Any,
 ) -> Evaluated:
-    """Evaluate the models of a finished run, and write `evaluate/NAME.json` into it (`changes`: `settings_with`)."""
+    """Evaluate the models of a finished run and write `evaluate/NAME.json` (for `changes`, see `settings_with`)."""
     folder = RunFolder(path)
     recipe = folder.recipe()
-    folder.read_json("summary.json")  # says what to do when the run is not finished
+    folder.read_json("summary.json")  # raises if the run is not finished
     section = recipe.evaluate
-    if data:  # names and classes of the study's own pairs are not those of others
+    if data:  # not the classes of the study's pairs
         section = section.model_copy(update={"classnames": "", "labels": "label"})
     settings = settings_with(section, **changes)
     name = name or (Path(data.path).stem or data.source if data else "external")
@@ -138,8 +136,8 @@ def evaluate_run(
                 _models_of(study),
                 study.recipe.model_copy(update={"data": data}),
                 left_out=frozenset(study.splits.filter(pl.col("role") != "external")["uid"]),
-                device=study.how.device,
-                count=study.how.threads * study.how.workers,
+                device=study.execution.device,
+                count=study.execution.threads * study.execution.workers,
                 reporter=reporter,
                 untrained=utility.untrained_text(recipe),
             )
@@ -147,31 +145,25 @@ def evaluate_run(
 
 
 def evaluate_given(
-    addresses: Sequence[str],
-    data: DataSection | None,
-    out: Path,
-    *,
-    reporter: Reporter | None = None,
-    **changes: Any,
+    addresses: Sequence[str], data: DataSection | None, out: Path, *, reporter: Reporter | None = None, **changes: Any
 ) -> Evaluated:
-    """Evaluate models by their address on a source, and write a JSON document."""
+    """Evaluate models on a source and write a JSON file."""
     early.check_choice(None, addresses, data=data is not None)
     found = [given.find(address) for address in addresses]
     if len(set(addresses)) < len(addresses):
-        raise InputError("--model", got="the same model twice", expected="each once", hint="Name it once.")
+        raise InputError("--model", got="a duplicate", expected="each model once", hint="Name each model once.")
     settings = settings_with(EvaluateSection(), **changes)  # pyright: ignore[reportCallIssue]
     recipe = Recipe(data=data or DataSection(), evaluate=settings)  # pyright: ignore[reportCallIssue]
-    how = execution.resolve(recipe, 1)
+    resources = execution.resolve(recipe, 1)
     models = [_Model(one.name, 0, partial(given.load, one)) for one in found]
     document = evaluate_source(
-        models, recipe, left_out=frozenset(), device=how.device, count=how.threads, reporter=reporter
+        models, recipe, left_out=frozenset(), device=resources.device, count=resources.threads, reporter=reporter
     )
     return Evaluated(document, write_json(out, document))
 
 
 def _models_of(study: PlannedStudy) -> list[_Model]:
-    """Return the models of a run that stand for it."""
-    models = open_models(study.recipe, study.folder, study.manifest)  # given ones are compared with the manifest
+    models = open_models(study.recipe, study.folder, study.manifest)  # checks given models
     return [
         _Model(
             utility.kind_of(model),
@@ -193,13 +185,13 @@ def evaluate_source(
     reporter: Reporter | None = None,
     untrained: str = "",
 ) -> dict[str, Any]:
-    """Evaluate models on the source that `recipe.data` names."""
+    """Evaluate models on the source `recipe.data`."""
     reporter, source = reporter or Quiet(), open_source(recipe.data)
     every = source.pairs()
     pairs = every.filter(~pl.col("uid").is_in(sorted(left_out)))
     what = f"--data {recipe.data.path or recipe.data.source}"
     got = f"{pairs.height} pairs that no model trained on, of {every.height}"
-    require(pairs.height > 1, what, got, "at least 2", "Test on other pairs.")
+    require(pairs.height > 1, what, got, "at least 2", "Evaluate on other pairs.")
     prompts = utility.prompts_of(pairs, recipe)
     statistics = Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed)
     utilities: Utility | None = None
@@ -207,7 +199,7 @@ def evaluate_source(
 
         @cache
         def pixels(size: int) -> np.ndarray:
-            """Decode the source's images once for each size that a model takes."""
+            """Decode the source's images once per size."""
             file = Path(scratch) / f"{size}.npy"
             build_cache(file, pairs["image"].to_list(), source.read, size=size)
             return open_cache(file)
@@ -250,7 +242,7 @@ def evaluate_source(
 def _test_pairs(
     pairs: pl.DataFrame, prompts: Prompts | None, decoded: np.ndarray, recipe: Recipe, untrained: str
 ) -> TestPairs:
-    """Divide a source: all pairs are tested on; the probe is trained on some groups and tested on the others."""
+    """Divide a source: all pairs are test pairs; the probe is trained on some groups and tested on the others."""
     names = duplicate_groups(decoded, keys=pairs["group"].to_list())
     groups = np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
     test = np.ones(pairs.height, dtype=np.bool_)
@@ -258,9 +250,9 @@ def _test_pairs(
     if len(np.unique(groups)) > 1:
         train = validation_part(groups, _TRAIN_SHARE, seed=derive_seed(recipe.split.seed, "probe training"))
     names = pairs[utility.label_column(recipe)].fill_null("").to_list()
-    unnamed = "the source has no labels: name a label column"
-    found = tested_pairs(names, prompts, groups, test, train, unlabeled=unnamed, text=untrained)
+    unlabeled = "the source has no labels: set a label column"
+    found = tested_pairs(names, prompts, groups, test, train, unlabeled=unlabeled, text=untrained)
     captions, classes = pairs["captions"].to_list(), len(set(found.labels.tolist()) - {-1})
     if classes and len({tuple(own) for own in captions}) <= min(classes, pairs.height - 1):
-        found.why.setdefault("retrieval", "the captions are the labels, which several images share")
+        found.why.setdefault("retrieval", "captions are labels, shared by several images")
     return found

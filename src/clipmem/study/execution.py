@@ -1,4 +1,4 @@
-"""What a study resolves for the machine it runs on: device, precision, threads. Kept in the manifest for resuming."""
+"""Device, precision and threads of a study on this machine, stored in the manifest for resuming."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from clipmem.train.numerics import check_compiler, resolve_precision
 
 @dataclass(frozen=True)
 class Execution:
-    """How models are computed. The number of threads is part of it because it changes the order of additions."""
+    """Resources of a study. The number of threads is included because it changes the order of additions."""
 
     device: str
     precision: str
@@ -27,29 +27,26 @@ class Execution:
 
 
 def resolve(recipe: Recipe, models: int, *, device: str = "auto") -> Execution:
-    """Choose for this machine: as many models at a time as there are cores, the cores shared among them.
-
-    Two processes of one thread are faster than one of two: a small model's operations are too short to share.
-    """
+    """Choose the resources for this machine: one worker per model, up to the number of cores, which they share."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     there = device == "cpu" or (device == "cuda" and torch.cuda.is_available())
-    require(there, f"device {device!r}", "no such device here", "cpu, or cuda where there is one", "Use auto.")
+    require(there, f"device {device!r}", "an unavailable device", "cpu, or cuda with a GPU", "Use auto.")
     workers = min(models, cores()) if device == "cpu" else 1
     precision = resolve_precision(recipe.train.precision, device)
     check_compiler(recipe.train.compile, device)
     return Execution(device, precision, max(1, cores() // workers), workers)
 
 
-def batches_ahead(how: Execution, processes: int) -> int:
-    """Return how many batches each of `processes` training processes makes in advance, in a thread of its own."""
-    if how.device == "cuda":
+def batches_ahead(resources: Execution, processes: int) -> int:
+    """Return the number of batches that each of `processes` training processes prefetches in a thread."""
+    if resources.device == "cuda":
         return 2
-    return int(cores() - processes * how.threads >= processes)
+    return int(cores() - processes * resources.threads >= processes)
 
 
 def from_manifest(manifest: dict[str, Any]) -> Execution:
-    """Read back what a run folder was begun with, so that what is left is computed alike."""
+    """Read the resources that a study was started with."""
     return Execution(
         manifest["device"],
         manifest["precision"],

@@ -1,4 +1,4 @@
-"""A finished run, read back: tables, summary, images and models. Imports no torch until a model is asked for."""
+"""A finished run: tables, summary, images and models. Imports torch only to load a model."""
 
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ class Run:
         path: The run folder.
 
     Raises:
-        InputError: The folder is no run folder, is unfinished, or was made by a newer clipmem.
+        InputError: The folder is not a run folder, is unfinished, or was made by a newer version of clipmem.
 
     Attributes:
         path: The run folder.
@@ -58,23 +58,23 @@ class Run:
 
     @cached_property
     def splits(self) -> pl.DataFrame:
-        """Role, group and planted captions of each pair used."""
+        """Role, group and planted captions of each used pair."""
         return self._folder.read("splits")
 
     @cached_property
     def scores(self) -> pl.DataFrame:
-        """One row a pair: clipmem with its interval, and the parts of both models' alignment."""
+        """One row per pair: clipmem with its interval, and the alignment parts of f and g."""
         return self._folder.read("scores")
 
     @cached_property
     def seed_scores(self) -> pl.DataFrame:
-        """One row a pair and seed: alignment under f and under g."""
+        """One row per pair and seed: alignment under f and g."""
         return self._folder.read("seed_scores")
 
     def top(self, k: int = 10, *, role: str = "candidate") -> pl.DataFrame:
         """Return the `k` most memorized pairs of a role, with the captions they were trained with."""
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError("k", got=shorten(k), expected="a whole number, 1 or more", hint="Ask for 10, say.")
+            raise InputError("k", got=shorten(k), expected="a whole number, 1 or more", hint="Use 10, for example.")
         check_role(role, self.scores["role"], "role")
         captions = self.pairs.select(
             pl.col("uid").alias("captions_from"), pl.col("captions").list.head(self.recipe.train.captions)
@@ -89,39 +89,39 @@ class Run:
         )
 
     def images(self, uids: list[str]) -> dict[str, bytes]:
-        """Return the encoded images of pairs, from the source that the recipe names."""
+        """Return the encoded images of pairs, from the recipe's source."""
         got, several = shorten(uids) if len(uids) else "none", not isinstance(uids, str) and len(uids)
-        require(several, "uids", got, "a list of one uid or more", "Take uids from run.scores.")
+        require(several, "uids", got, "a list of one or more uids", "Use uids from run.scores.")
         return _images(self.pairs, open_source(self.recipe.data), uids)
 
     def model(self, side: str, seed: int) -> Any:
-        """Load the model `f` or `g` of a seed (imports torch and open_clip); of given models, target or reference."""
-        from clipmem.study.models import open_models  # heavy, and not needed to read results
+        """Load model `f` or `g` of a seed (imports torch); for given models, `f` is the target."""
+        from clipmem.study.models import open_models
 
         return open_models(self.recipe, self._folder, self.manifest).load(side, seed)
 
 
 def check_role(role: str, roles: pl.Series, what: str) -> None:
-    """Check that some pair has a role."""
+    """Check that some pairs have a role."""
     known = roles.unique().sort().to_list()
     what, hint = f"{what} {shorten(role)}", did_you_mean(str(role), known, kind="role")
-    require(role in known, what, "no pair of that role", ", ".join(known), hint)
+    require(role in known, what, "no pairs with that role", ", ".join(known), hint)
 
 
 def _images(pairs: pl.DataFrame, source: Source, uids: list[str]) -> dict[str, bytes]:
     reference = dict(zip(pairs["uid"], pairs["image"], strict=True))
     unknown = [uid for uid in uids if uid not in reference]
-    what, hint = f"uid {', '.join(map(shorten, unknown[:1]))}", "Take uids from run.scores."
+    what, hint = f"uid {', '.join(map(shorten, unknown[:1]))}", "Use uids from run.scores."
     require(not unknown, what, "no such pair in this run", "a uid of run.pairs", hint)
     return dict(zip(uids, source.read([reference[uid] for uid in uids]), strict=True))
 
 
 def gallery_images(folder: RunFolder, source: Source) -> dict[str, bytes]:
-    """Return the images that the report's gallery shows."""
+    """Return the images of the report's gallery."""
     return _images(folder.read("pairs"), source, gallery_uids(folder.path))
 
 
 def seconds_of(folder: RunFolder) -> dict[str, float]:
-    """Return how long each finished stage took, in the order of the stages."""
+    """Return the seconds of each finished stage, in order."""
     seconds = folder.seconds()
     return {stage: seconds[stage] for stage in STAGES if stage in seconds}

@@ -1,4 +1,4 @@
-"""`clipmem localize`: layers, units and towers of a finished four-way study, and the report again with them in it."""
+"""`clipmem localize`: layers, units and towers of a finished four-way study."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ from clipmem.train.numerics import threads
 from clipmem.train.objectives import OBJECTIVES
 
 TABLE, DOCUMENT = "localize/side_by_side.parquet", "localize/side_by_side.json"
-# these say how a run is scored and shown, and do not touch the curves
-_IRRELEVANT = ("score.", "embed.", "localize.", "train.objective", "train.simclr_temperature", "train.seeds")
+# settings that do not affect the curves
+_IGNORED = ("score.", "embed.", "localize.", "train.objective", "train.simclr_temperature", "train.seeds")
 _HINTS = {
     "views": "Localize both over the same views: set [localize] crop = 'own' in both recipes, or the same --views.",
     "pairs of UnitMem": "Localize both with the same --pairs.",
@@ -44,14 +44,14 @@ def localize_run(
     compare_with: Sequence[Path | str] = (),
     reporter: Reporter | None = None,
 ) -> list[Path]:
-    """Measure where a finished study's memorization sits and write `localize/` and the report."""
+    """Localize the memorization of a finished study; write `localize/` and the report."""
     reporter, folder = reporter or Quiet(), RunFolder(path)
     recipe = folder.recipe()
     paired = declared("protocols", recipe.protocol).paired
     right = paired and all((folder.path / "models" / side).is_dir() for side in SIDES)
-    what, expected = f"run folder {folder.path}", "a four-way study: f and g that differ in their own pairs only"
-    require(right, what, f"protocol {recipe.protocol!r}", expected, "Localize the folder of such a study.")
-    folder.read_json("summary.json")  # says what to do when the run is not finished
+    what, expected = f"run folder {folder.path}", "a four-way study"
+    require(right, what, f"protocol {recipe.protocol!r}", expected, "Choose a run with protocol = 'four-way'.")
+    folder.read_json("summary.json")  # raises if the run is not finished
     with folder.locked():
         settings = settings_of(recipe, views=views, pairs=pairs)
         files = _measure(folder, recipe, settings, reporter)
@@ -63,7 +63,7 @@ def localize_run(
 
 
 def settings_of(recipe: Recipe, *, views: int | None = None, pairs: int | None = None) -> LocalizeSettings:
-    """Return how a recipe's runs are localized, with other views or pairs if they are given."""
+    """Return the localization settings of a recipe, optionally with other views or pairs."""
     section = recipe.localize.model_copy(update={} if views is None else {"views": views})
     objective = recipe.train.objective
     return LocalizeSettings(
@@ -74,7 +74,7 @@ def settings_of(recipe: Recipe, *, views: int | None = None, pairs: int | None =
         seed=recipe.split.seed,
         untrained_text=""
         if OBJECTIVES[objective].uses_text
-        else f"objective {objective!r} trains no text tower: f and g hold the same initial one",
+        else f"objective {objective!r} trains no text tower: f and g have the same initial one",
     )
 
 
@@ -85,17 +85,17 @@ def _measure(folder: RunFolder, recipe: Recipe, settings: LocalizeSettings, repo
     if known and folder.read_json(SETTINGS_FILE) == describe(points, settings):
         reporter.end("localize", folder.seconds()["localize"], skipped=True)
         return []
-    forget_side_by_side(folder)  # it was made from the values that are now replaced
-    how = study.how
+    remove_side_by_side(folder)  # outdated
+    resources = study.execution
     reporter.begin("localize", work(points, recipe.train.seeds, settings), "pairs")
-    with threads(how.threads * how.workers):
+    with threads(resources.threads * resources.workers):
         files = localize(
             folder,
             points,
             recipe.train.seeds,
             lambda side, seed: openclip.load(folder.model_dir(side, seed)),
             settings,
-            device=how.device,
+            device=resources.device,
             progress=reporter.advance,
         )
     folder.finish("localize", files, time.monotonic() - started)
@@ -104,7 +104,7 @@ def _measure(folder: RunFolder, recipe: Recipe, settings: LocalizeSettings, repo
 
 
 def points_of(study: PlannedStudy) -> Points:
-    """Return all pairs of a run, in the order of its split table."""
+    """Return all pairs of a study, in the order of its split table."""
     label = study.pairs["label"].to_list()
     return Points(
         uids=study.uids,
@@ -113,27 +113,27 @@ def points_of(study: PlannedStudy) -> Points:
         labels=[label[row] for row in study.rows],
         pixels=study.pixels(),
         rows=study.rows,
-        # a model may have seen the first caption only: the others are views of it that it did not see
+        # captions that a model did not train on are views of those it did
         captions=study.all_captions(),
     )
 
 
 def write_side_by_side(folder: RunFolder, others: Sequence[RunFolder]) -> list[Path]:
-    """Write the curves of a localized run and of other runs, side by side."""
+    """Write the curves of several localized runs, side by side."""
     folders = [folder, *others]
     paths = [one.path.resolve() for one in folders]
     twice = [str(one.path) for k, one in enumerate(folders) if paths[k] in paths[:k]]
-    require(not twice, "--compare-with", f"{twice} twice", "other runs, each once", "Omit it.")
+    require(not twice, "--compare-with", f"{twice} twice", "each run once", "Omit it.")
     for one in folders:
         localized = one.is_done("localize") and (one.path / SETTINGS_FILE).is_file()
         hint = f"Run `clipmem localize {one.path}` first."
-        require(localized, f"run folder {one.path}", "a run that is not localized", "localize/ in it", hint)
-    same = [_must_agree(one) for one in folders]
-    for other, found in zip(folders[1:], same[1:], strict=True):
-        for name, here in same[0].items():
+        require(localized, f"run folder {one.path}", "a run that is not localized", "a localized run", hint)
+    required = [_required_equal(one) for one in folders]
+    for other, found in zip(folders[1:], required[1:], strict=True):
+        for name, here in required[0].items():
             got, expected = (str(value) for value in differing_entries(found[name], here))
-            hint = _HINTS.get(name, "Train it again with this setting: runs compare only where it is the same.")
-            what = f"run folder {other.path}: other {name}"
+            hint = _HINTS.get(name, "Train it again with the same setting.")
+            what = f"run folder {other.path}: different {name}"
             require(found[name] == here, what, got, f"{expected}, as in {folder.path}", hint)
     runs = [read_finished(one.path) for one in folders]
     names, records = _names(folders), [run.records["f", run.seeds[0]] for run in runs]
@@ -150,7 +150,7 @@ def write_side_by_side(folder: RunFolder, others: Sequence[RunFolder]) -> list[P
                 "folder": one.path.name,
                 "presentations": record["presentations"],
                 "views_a_presentation": record["views"],
-                "differs": differing(runs[0], run, _IRRELEVANT),
+                "differs": differing(runs[0], run, _IGNORED),
             }
             for one, name, run, record in zip(folders, names, runs, records, strict=True)
         ],
@@ -161,13 +161,13 @@ def write_side_by_side(folder: RunFolder, others: Sequence[RunFolder]) -> list[P
     return [folder.path / TABLE, folder.write_json(DOCUMENT, document)]
 
 
-def forget_side_by_side(folder: RunFolder) -> None:
-    """Remove what `write_side_by_side` wrote: the values it was made from are no more."""
+def remove_side_by_side(folder: RunFolder) -> None:
+    """Delete the files of `write_side_by_side`."""
     for name in (TABLE, DOCUMENT):
         (folder.path / name).unlink(missing_ok=True)
 
 
-def _must_agree(folder: RunFolder) -> Mapping[str, Any]:
+def _required_equal(folder: RunFolder) -> Mapping[str, Any]:
     recipe, splits, settings = folder.recipe(), folder.read("splits").sort("uid"), folder.read_json(SETTINGS_FILE)
     first = folder.model_dir("f", recipe.train.seeds[0]).relative_to(folder.path)
     return {
@@ -175,7 +175,7 @@ def _must_agree(folder: RunFolder) -> Mapping[str, Any]:
         "split": f"{splits.height} pairs, {json_sha256(splits.rows())[:16]}",
         "architecture": recipe.model.name,
         "seeds": sorted(recipe.train.seeds),
-        "presentations of pairs a model": folder.read_json(f"{first}/record.json")["presentations"],
+        "presentations of pairs per model": folder.read_json(f"{first}/record.json")["presentations"],
         "role of UnitMem": settings["unit_role"],
         "pairs of UnitMem": settings["points_sha256"][:16],
         "views": settings["views"],
@@ -183,12 +183,11 @@ def _must_agree(folder: RunFolder) -> Mapping[str, Any]:
 
 
 def _names(folders: Sequence[RunFolder]) -> list[str]:
-    """Name runs by their objective, and by their folder as well where several have the same one."""
     names = [NAMES[folder.recipe().train.objective] for folder in folders]
     full = [f"{name} ({folder.path.name})" for name, folder in zip(names, folders, strict=True)]
     chosen = [long if names.count(name) > 1 else name for name, long in zip(names, full, strict=True)]
-    got = f"runs of one objective whose folders have the same name: {sorted(chosen)}"
-    require(len(set(chosen)) == len(chosen), "--compare-with", got, "names that tell them apart", "Rename a folder.")
+    got = f"runs of one objective in folders of the same name: {sorted(chosen)}"
+    require(len(set(chosen)) == len(chosen), "--compare-with", got, "unique names", "Rename a folder.")
     return chosen
 
 

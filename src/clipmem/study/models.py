@@ -1,4 +1,4 @@
-"""Where a study's models come from: trained ones lie in its run folder, given ones where the user has them."""
+"""The models of a study: trained ones in its run folder, given ones at their addresses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -28,15 +28,15 @@ class StudyModels(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Say what the manifest says of them."""
+        """Return their entries in the manifest."""
 
     @property
     @abstractmethod
     def geometries(self) -> list[Geometry]:
-        """How the images that the models take are made, each once, the smallest first."""
+        """The unique image geometries, smallest first."""
 
-    def check(self, manifest: Mapping[str, Any]) -> None:  # noqa: B027  models of a run folder are checked by its markers
-        """Check that they are the models of which the manifest of a run folder speaks."""
+    def check(self, manifest: Mapping[str, Any]) -> None:  # noqa: B027  trained models are checked by markers
+        """Check that they are the models in a manifest."""
 
     @abstractmethod
     def load(self, side: str, seed: int) -> DualEncoder:
@@ -50,13 +50,13 @@ class TrainedModels(StudyModels):
         self._name, self._folder = recipe.model.name, folder
 
     def describe(self) -> dict[str, Any]:
-        """Add nothing: the recipe says it all, if there is an architecture of that name and its tokenizer."""
+        """Check the architecture and its tokenizer; the recipe has everything else."""
         openclip.check(self._name)
         return {}
 
     @property
     def geometries(self) -> list[Geometry]:
-        """The one geometry of the architecture."""
+        """The geometry of the architecture."""
         return [openclip.geometry_of_config(self._name)]
 
     def load(self, side: str, seed: int) -> DualEncoder:
@@ -69,7 +69,7 @@ class TrainedModels(StudyModels):
 
 
 class GivenModels(StudyModels):
-    """Models that exist already."""
+    """Existing models."""
 
     def __init__(
         self, names: Mapping[str, list[str]], roles: str, folder: RunFolder, known: Mapping[str, Any] | None = None
@@ -80,12 +80,11 @@ class GivenModels(StudyModels):
 
     @cached_property
     def _content(self) -> dict[str, dict[str, str]]:
-        """Return what lies at each address, by address: one model may stand in several places."""
         every = {model.address: model for models in self._models.values() for model in models}
         return {address: given.content(model) for address, model in every.items()}
 
     def describe(self) -> dict[str, Any]:
-        """Say address, content and size of each; loads each once, so that one which does not load is found early."""
+        """Return address, hashes and size of each; loads each once, to find broken models early."""
         self._known = self._known or self._inspect()
         return {"given": self._known}
 
@@ -119,7 +118,7 @@ class GivenModels(StudyModels):
         return sorted({_geometry(entry) for kind in LISTS.values() for entry in known[kind]})
 
     def check(self, manifest: Mapping[str, Any]) -> None:
-        """Compare the content of every model, and of the roles file, with what the run folder was made with."""
+        """Compare the hashes of every model and of the roles file with a manifest."""
         known = manifest["given"]
         for kind, models in self._models.items():
             for k, (model, entry) in enumerate(zip(models, known[kind], strict=True)):
@@ -134,7 +133,7 @@ class GivenModels(StudyModels):
             if there.get(name) != now.get(name):
                 shown = [side.get(name, "")[:16] or "none" for side in (there, now)]
                 what = f"run folder {self._folder.path} was made with other files ({what})"
-                hint = "Choose another --out DIR, or put the original files back."
+                hint = "Choose another --out DIR, or restore the original files."
                 raise InputError(what, got=f"{name} with SHA-256 {shown[0]} there, {shown[1]} now", hint=hint)
 
     def load(self, side: str, seed: int) -> DualEncoder:
@@ -142,19 +141,19 @@ class GivenModels(StudyModels):
         models = self._models.get(LISTS.get(side, ""), [])
         if seed not in range(len(models)):
             expected = f"side 'f' (a target) or 'g' (a reference), seed 0 to {len(self._models['target']) - 1}"
-            raise _no_model(side, seed, expected, "A seed is a place in the lists of [given].")
+            raise _no_model(side, seed, expected, "Use the position in the lists of [given] as seed.")
         return given.load(models[seed])
 
 
 def _geometry(entry: Mapping[str, Any]) -> Geometry:
-    # manifests of earlier versions know the size only: images were then made in one way
+    # manifests of earlier versions have the size only
     return Geometry(entry["image_size"], entry.get("resize_mode", "shortest"), entry.get("interpolation", "bicubic"))
 
 
 def open_models(
     recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None, *, verify: bool = True
 ) -> StudyModels:
-    """Return the models of a study, before or after it was made."""
+    """Return the models of a study."""
     if declared("protocols", recipe.protocol).trains:
         return TrainedModels(recipe, folder)
     section = recipe.given

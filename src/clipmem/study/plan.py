@@ -1,4 +1,4 @@
-"""The planned study: what every stage needs of a run folder, read once and checked once."""
+"""The planned study: everything that stages need from a run folder, read once."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -29,12 +29,12 @@ from clipmem.train.numerics import LONG, computing
 from clipmem.train.objectives import OBJECTIVES, class_head
 from clipmem.train.paired import TrainingSet
 
-# the images in the study's first geometry: the only one, unless models of several are given
+# images in the study's first geometry, usually the only one
 CACHE = "cache/pixels.npy"
 
 
 class PlannedStudy:
-    """A run folder whose stage `plan` is finished. Every property is read when it is first asked for, and kept."""
+    """A run folder whose stage `plan` is finished. Properties are read on first use and cached."""
 
     def __init__(self, folder: RunFolder, recipe: Recipe | None = None) -> None:
         self.folder = folder
@@ -55,16 +55,16 @@ class PlannedStudy:
 
     @cached_property
     def design(self) -> Design:
-        """The models, and which pairs each counts for."""
+        """The models, and the pairs each is used for."""
         return self.protocol.design(self.splits)
 
     @property
     def models(self) -> Sequence[TrainingSet]:
-        """What each model trains on, in training order."""
+        """The training sets of the models, in training order."""
         return self.design.models
 
     def model(self, side: str, seed: int) -> TrainingSet:
-        """Return what one model trains on."""
+        """Return the training set of one model."""
         return next(one for one in self.models if (one.side, one.seed) == (side, seed))
 
     @cached_property
@@ -73,15 +73,15 @@ class PlannedStudy:
         return manifest.read(self.folder)
 
     @cached_property
-    def how(self) -> execution.Execution:
-        """How models are computed on this machine."""
+    def execution(self) -> execution.Execution:
+        """Device, precision and threads."""
         return execution.from_manifest(self.manifest)
 
     # ---- the pairs, one entry a row of the split table
 
     @property
     def uids(self) -> list[str]:
-        """The pair of each split row."""
+        """The uid of each split row."""
         return self.splits["uid"].to_list()
 
     @cached_property
@@ -91,7 +91,7 @@ class PlannedStudy:
 
     @cached_property
     def group(self) -> np.ndarray:
-        """The number of each split row's group of near-duplicates."""
+        """The group number (of near-duplicates) of each split row."""
         return np.unique(self.splits["group"].to_numpy(), return_inverse=True)[1].astype(np.int64)
 
     @cached_property
@@ -100,41 +100,41 @@ class PlannedStudy:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """Row in the pixel cache (and in `pairs`) of each split row."""
+        """The row of each split row in the pixel cache and in `pairs`."""
         return np.array([self._row[uid] for uid in self.splits["uid"]])
 
     def all_captions(self, most: int | None = None) -> list[list[str]]:
-        """Return the first `most` captions of each split row; a planted pair has those of the pair `captions_from`."""
+        """Return the first `most` captions of each split row; planted pairs have those of `captions_from`."""
         captions = self.pairs["captions"].to_list()
         return [captions[self._row[uid]][:most] for uid in self.splits["captions_from"]]
 
     @cached_property
     def captions(self) -> list[list[str]]:
-        """The captions of each split row that models are scored on: the first `train.captions`."""
+        """The captions of each split row that are scored: the first `train.captions`."""
         return self.all_captions(self.recipe.train.captions)
 
     @cached_property
     def _classes(self) -> list[str]:
         names = set(self.pairs["label"])
-        # a pair without a label, in data that has some, would be trained towards a wrong class
+        # none unless all pairs have a label
         return [] if "" in names else sorted(names)
 
     @cached_property
     def labels(self) -> np.ndarray | None:
-        """Class number of each split row, counted over all labels of the data; None unless all pairs have a label."""
+        """The class number of each split row; None unless all pairs have a label."""
         number = {name: k for k, name in enumerate(self._classes)}
         label = self.pairs["label"].to_list()
         return np.array([number[label[row]] for row in self.rows], dtype=np.int64) if number else None
 
     def pixels(self, geometry: Geometry | None = None) -> np.ndarray:
-        """Open the pixel cache, in the study's first geometry or in another; rows follow `pairs`."""
+        """Open the pixel cache of a geometry, by default the first; rows follow `pairs`."""
         return open_cache(cache_file(self.folder, geometry, first=self.opened.geometries[0]))
 
     # ---- models
 
     @cached_property
     def opened(self) -> StudyModels:
-        """Where the models are; given ones were compared with the manifest when the study began."""
+        """The models; given ones were checked against the manifest when the study started."""
         return open_models(self.recipe, self.folder, self.manifest, verify=False)
 
     def load(self, model: TrainingSet) -> DualEncoder:
@@ -142,7 +142,7 @@ class PlannedStudy:
         return self.opened.load(model.side, model.seed)
 
     def head(self, model: TrainingSet) -> Head | None:
-        """Return a model's class head, where it was trained with one."""
+        """Return a model's class head, if it has one."""
         return class_head(self.folder.model_dir(model.side, model.seed))
 
     def embeddings(self, model: TrainingSet) -> passes.Embeddings:
@@ -150,7 +150,7 @@ class PlannedStudy:
         return passes.load(self.folder.embedding_dir(model.side, model.seed))
 
     def training_data(self, model: TrainingSet) -> TrainingData:
-        """Return images, captions and labels of the pairs that a model trains on, in the order of its slots."""
+        """Return the images, captions and labels that a model trains on, in the order of its slots."""
         place = {uid: index for index, uid in enumerate(self.splits["uid"])}
         chosen = np.array([place[uid] for uid in model.uids])
         trained = self.all_captions(captions_in_training(self.recipe))
@@ -163,7 +163,7 @@ class PlannedStudy:
         )
 
     def embed(self, model: TrainingSet, *, part: passes.Part = passes.WHOLE, progress: Any) -> passes.Embeddings:
-        """Embed all pairs, or a part of them, with one model; `progress` is called with the number of pairs done."""
+        """Embed all pairs, or a part, with one model; `progress` is called with the number of pairs done."""
         encoder = self.load(model)
         with self.computing(encoder):
             return passes.embed(
@@ -174,29 +174,29 @@ class PlannedStudy:
                 self.uids,
                 self.recipe.embed,
                 self.recipe.train,
-                device=self.how.device,
+                device=self.execution.device,
                 part=part,
                 progress=progress,
             )
 
     def computing(self, encoder: DualEncoder) -> AbstractContextManager[None]:
-        """Return the context in which embeddings are computed: in `embed.precision`."""
-        trained = self.how.precision if self.protocol.trains else "fp32"
+        """Return the context for computing embeddings in `embed.precision`."""
+        trained = self.execution.precision if self.protocol.trains else "fp32"
         precision = trained if self.recipe.embed.precision == "train" else self.recipe.embed.precision
-        return computing(precision, self.how.device, tokens=getattr(encoder, "tokens", LONG))
+        return computing(precision, self.execution.device, tokens=getattr(encoder, "tokens", LONG))
 
 
 def cache_file(folder: RunFolder, geometry: Geometry | None, *, first: Geometry) -> Path:
-    """Return where the images of a geometry lie, `first` being the study's first."""
+    """Return the pixel cache of a geometry; `first` is the study's first geometry."""
     return folder.path / (CACHE if geometry is None or geometry == first else f"cache/pixels-{geometry.name}.npy")
 
 
 def check_needs(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> None:
-    """Check the pairs of a source against what the recipe's objective, alignment and mitigations need of them."""
+    """Check that the pairs have what the recipe's objective, alignment and mitigations need."""
     if protocol.trains and OBJECTIVES[recipe.train.objective].needs_labels:
         _check_labels(recipe, pairs["label"])
     used = [texts[: recipe.train.captions] for texts in pairs["captions"].to_list()]
-    # the roles are not drawn yet: pairs without views may be among those that no role takes
+    # roles are not assigned yet: unused pairs may lack views
     spare = pairs.height - protocol.used_pairs(pairs)
     alignment_of(recipe).check(recipe.embed, used, pairs["uid"].to_list(), spare=spare)
     check_mitigations(recipe, pairs)
@@ -204,8 +204,8 @@ def check_needs(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> None
 
 def _check_labels(recipe: Recipe, labels: pl.Series) -> None:
     what, n = f"[train] objective = {recipe.train.objective!r}", len(labels)
-    bare, hint = int((labels == "").sum()), "or choose another train.objective."
-    got = f"{bare:,} of {n:,} pairs without a label (data.label_column = {recipe.data.label_column!r})"
-    require(not bare, what, got, "a label for every pair", f"Set data.label_column to one that labels all, {hint}")
-    got, hint = f"the label {labels[0]!r} for all {n:,} pairs", f"Set data.label_column to another column, {hint}"
-    require(labels.n_unique() > 1, what, got, "two labels or more", hint)
+    unlabeled, hint = int((labels == "").sum()), "Choose another data.label_column or train.objective."
+    got = f"{unlabeled:,} of {n:,} pairs without a label (data.label_column = {recipe.data.label_column!r})"
+    require(not unlabeled, what, got, "a label for every pair", hint)
+    got = f"the label {labels[0]!r} for all {n:,} pairs"
+    require(labels.n_unique() > 1, what, got, "two or more labels", hint)

@@ -1,4 +1,4 @@
-"""`clipmem reproduce`: make the runs that findings need, judge the findings, write `findings.json` and a page."""
+"""`clipmem reproduce`: train the runs of the published experiments, test the findings, write `findings.json`."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,11 +34,11 @@ from clipmem.study.plan import CACHE
 DOCUMENT, PAGE, RUNS, INDEX = "findings.json", "index.html", "runs", "runs.json"
 _PROBE = ("train.epochs=2", "train.seeds=[0]")
 _ROW = ("measure", "estimate", "low", "high", "holds", "primary", "confidence", "seeds")
-_SIDE = 16  # pixels of an image's side when images are compared
+_SIDE = 16  # pixels of an image's side for comparing images
 
 
 def base_recipe(scale: str, seeds: int | None = None, settings: Sequence[str] = ()) -> Recipe:
-    """Return the recipe of the base study of a scale, with the user's own seeds and settings."""
+    """Return the base recipe of a scale, with the user's seeds and settings."""
     require_one_of("--scale", scale, SCALES, "Start with tiny.")
     chosen = SCALES[scale]
     return chosen.base(api.find_recipe(chosen.recipe), seeds, settings)
@@ -54,20 +54,20 @@ def reproduce(
     device: str = "auto",
     engine: str = "local",
     reporter: Reporter | None = None,
-    say: Callable[[str], object] = lambda _: None,
+    log: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Make the runs of the published experiments, or what is left of them, judge the findings, return `findings.json`.
+    """Train the missing runs of the published experiments, test the findings, and return `findings.json`.
 
     Args:
-        out: Where everything goes; a reproduction that was stopped resumes there.
-        figures: The findings to reproduce; none = all.
+        out: Output folder; a stopped reproduction resumes.
+        figures: Findings to reproduce; empty = all.
         scale: `tiny`, `laptop` or `published`.
-        seeds: Seeds of every run; None = the scale's.
-        settings: Changes to the base study, for example `["data.path=/data/coco"]`.
+        seeds: Seeds per run; None = the scale's.
+        settings: Changes to the base study: `["data.path=/data/coco"]`.
         device: `auto`, `cpu` or `cuda`.
-        engine: What trains the models (see `clipmem.run`).
+        engine: Execution engine (see `clipmem.run`).
         reporter: Progress reporter of each run's stages.
-        say: Called with the estimate, and then with each run that is made.
+        log: Called with the estimate, and with the name of each run.
     """
     known = [*ORDER, *(name for name in FINDINGS if name not in ORDER)]
     for name in figures:
@@ -81,9 +81,9 @@ def reproduce(
     _claim(out, {"scale": scale, "recipe_sha256": recipe_hash(base)})
     maker = Maker(out, base, device=device, engine=engine, reporter=reporter)
     maker.write_index(runs)
-    with pool.kept():
-        say(maker.estimate_sentence(runs))
-        maker.make_all(runs, say)
+    with pool.reused():
+        log(maker.estimate_sentence(runs))
+        maker.make_all(runs, log)
     results = Results(maker.open, base.score.confidence, len(findings))
     documents: list[dict[str, Any]] = []
     for name, finding in findings.items():
@@ -111,7 +111,6 @@ def reproduce(
 
 
 def _claim(out: Path, what: dict[str, str]) -> None:
-    """Make the folder this reproduction's, or check that it already is: runs of two scales are not to be mixed."""
     file, hint = out / "reproduce.json", "Choose another --out DIR."
     if file.is_file():
         there = json.loads(file.read_text(encoding="utf-8"))
@@ -119,12 +118,12 @@ def _claim(out: Path, what: dict[str, str]) -> None:
         require(there == what, f"folder {out}", got, expected, hint)
         return
     used = out.is_dir() and any(out.iterdir())
-    require(not used, f"--out {out}", "a folder of other files", "a new folder, or an earlier reproduction", hint)
+    require(not used, f"--out {out}", "a folder with other files", "a new folder, or an earlier reproduction", hint)
     atomic_write(make_folder(out) / "reproduce.json", (json.dumps(what) + "\n").encode())
 
 
 class Estimate(NamedTuple):
-    """How long the missing runs will take, from one short run on this machine: pairs/s of a model, seconds of a run."""
+    """Time of the missing runs, estimated from one short run: pairs/s per model, and overhead per run in seconds."""
 
     runs: int
     models: int
@@ -134,7 +133,7 @@ class Estimate(NamedTuple):
 
 
 class Maker:
-    """Makes runs in the folder of a reproduction, and reads them."""
+    """Trains and reads the runs of a reproduction."""
 
     def __init__(
         self, out: Path, base: Recipe, *, device: str = "auto", engine: str = "local", reporter: Reporter | None = None
@@ -148,12 +147,12 @@ class Maker:
         return self._out / RUNS / spec.key(self._base)
 
     def is_made(self, spec: RunSpec) -> bool:
-        """Tell whether a run is finished, its layers too where they are spec."""
+        """Return whether a run is finished, and localized if required."""
         folder = RunFolder(self.place(spec))
         return folder.is_done("report") and (folder.is_done("localize") or not spec.localize)
 
     def make(self, spec: RunSpec) -> None:
-        """Make a run, or what is left of it."""
+        """Run or resume one run."""
         folder = self.place(spec)
         if not RunFolder(folder).is_done("report"):
             self._run(spec.recipe(self._base, self.place), folder, self._reporter)
@@ -170,36 +169,35 @@ class Maker:
             engine=self._engine,
             reporter=reporter,
             command="clipmem reproduce",
-            # `reproduce` has said how long everything takes
-            allow_long=True,
+            allow_long=True,  # `reproduce` has shown its own estimate
         )
 
-    def make_all(self, runs: Mapping[str, RunSpec], say: Callable[[str], object]) -> None:
-        """Make every run that is missing, and say which one it is."""
+    def make_all(self, runs: Mapping[str, RunSpec], log: Callable[[str], object]) -> None:
+        """Run all missing runs."""
         for number, (name, spec) in enumerate(runs.items(), start=1):
             made = self.is_made(spec)
-            say(f"run {number} of {len(runs)}: {name}{': done before' if made else ''}")
+            log(f"run {number} of {len(runs)}: {name}{': already done' if made else ''}")
             if not made:
                 self.make(spec)
 
     def open(self, spec: RunSpec) -> FinishedRun:
-        """Read a finished run; each is read once."""
+        """Read a finished run (cached)."""
         key = spec.key(self._base)
         if key not in self._opened:
             self._opened[key] = open_finished(self.place(spec))
         return self._opened[key]
 
     def seconds(self, spec: RunSpec) -> float:
-        """Return how long a finished run took, all stages together."""
+        """Return the total seconds of a finished run."""
         return sum(took for stage, took in RunFolder(self.place(spec)).seconds().items() if "-seed-" not in stage)
 
     def write_index(self, runs: Mapping[str, RunSpec]) -> None:
-        """Write which run is in which folder, in words."""
+        """Write the names and settings of the run folders."""
         index = {spec.key(self._base): {"name": name, "settings": list(spec.settings)} for name, spec in runs.items()}
         write_json(self._out / INDEX, index)
 
     def estimate(self, runs: Iterable[RunSpec]) -> Estimate:
-        """Estimate the time of the runs that are missing, from one short run, which is made if it is not there."""
+        """Estimate the time of the missing runs from one short run, which is trained if necessary."""
         missing = [spec for spec in runs if not self.is_made(spec)]
         models = 2 * len(self._base.train.seeds)
         if not missing:
@@ -213,20 +211,20 @@ class Maker:
         trained = 2 * probe.presentations / rate
         processes = min(models, cores())
         overhead = sum(spent[stage] for stage in ("decode", "plan", "score", "report"))
-        # starting processes, embedding and evaluating grow with the number of models
+        # startup, embedding and evaluation are proportional to the number of models
         each = (max(0.0, spent["train"] - trained / 2) + (spent["embed"] + spent["evaluate"]) / 2) * models / 2
         shown = sum(self._presentations(spec) * spec.cost for spec in missing)
         seconds = (overhead + each) * len(missing) + models * shown / rate / processes
         return Estimate(len(missing), models * len(missing), seconds, rate, overhead + each)
 
     def estimate_sentence(self, runs: Mapping[str, RunSpec]) -> str:
-        """Return what is said before the runs are made."""
+        """Describe the estimate."""
         found = self.estimate(runs.values())
         if not found.runs:
-            return f"all {len(runs)} runs are there"
+            return f"all {len(runs)} runs are finished"
         return (
-            f"{found.runs} of {len(runs)} runs to make, {found.models} models: about {duration(found.seconds)}, from a "
-            f"short run here just now ({found.rate:,.0f} pairs/s a model, {found.overhead:.0f} s a run beside training)"
+            f"{found.runs} of {len(runs)} runs to train, {found.models} models: about {duration(found.seconds)}, "
+            f"estimated from a short run ({found.rate:,.0f} pairs/s per model, {found.overhead:.0f} s overhead per run)"
         )
 
     def _presentations(self, spec: RunSpec) -> int:
@@ -235,7 +233,7 @@ class Maker:
 
 
 def open_finished(place: Path) -> FinishedRun:
-    """Read a run folder for findings, with what some of them look at beside scores."""
+    """Read a run folder for findings, with lazy access to further data."""
     run, folder = read_finished(place), RunFolder(place)
     more = {
         "pairs": lambda: folder.read("pairs"),
@@ -247,7 +245,7 @@ def open_finished(place: Path) -> FinishedRun:
 
 
 def _tower_shares(folder: RunFolder, run: FinishedRun) -> pl.DataFrame:
-    """Return the share of each tower in the candidates' mean CLIPMem, a row a seed (see `localize.towers`)."""
+    """Return the share of each tower in the candidates' mean CLIPMem, one row per seed (see `localize.towers`)."""
     f, g = (
         {seed: towers.means_of(passes.load(folder.embedding_dir(side, seed))) for seed in run.seeds} for side in SIDES
     )
@@ -258,7 +256,7 @@ def _tower_shares(folder: RunFolder, run: FinishedRun) -> pl.DataFrame:
 
 
 def _small_images(folder: RunFolder, run: FinishedRun) -> pl.DataFrame:
-    """Return the images of a run at about `_SIDE` pixels a side, values in [0, 1], a row a pair."""
+    """Return the images of a run at about `_SIDE` pixels per side, values in [0, 1], one row per pair."""
     rows = {uid: k for k, uid in enumerate(folder.read("pairs")["uid"])}
     pixels = open_cache(folder.path / CACHE)[[rows[uid] for uid in run.splits["uid"]]].astype(np.float64) / 255
     step = max(1, pixels.shape[1] // _SIDE)
@@ -268,7 +266,7 @@ def _small_images(folder: RunFolder, run: FinishedRun) -> pl.DataFrame:
 
 
 def unique(base: Recipe, specs: Iterable[tuple[str, RunSpec]]) -> dict[str, RunSpec]:
-    """Keep each run once, in the order of the first time it is named and after its parent; localized if any asks."""
+    """Return the unique runs in order, each after its parent, and localized if any duplicate is."""
     found: dict[str, tuple[str, RunSpec]] = {}
     for name, run in specs:
         for one_name, one in ([(f"parent of {name}", run.parent)] if run.parent else []) + [(name, run)]:

@@ -1,4 +1,4 @@
-"""What `clipmem score` and `clipmem embed` are given: settings, models, pairs and bank, found and checked."""
+"""Inputs of `clipmem score` and `clipmem embed`: settings, models, pairs and bank."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
@@ -25,18 +25,13 @@ from clipmem.study import early, execution
 
 Data = str | Path | DataSection | Source
 LISTS = ("target", "reference")
-DECODED, STORED = 1024, 8192  # pairs in a block: with their images in memory, and without
+DECODED, STORED = 1024, 8192  # pairs in a block with decoded images, and without
 _COLUMNS = ("uid", "key", "image", "captions", "label")
-
-
-def _plain(value: object) -> object:
-    """Return numbers of other libraries as Python's own, and all else as it is, to be refused."""
-    return float(value) if isinstance(value, Real) else value
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the scores besides models, pairs and bank."""
+    """Settings of a score."""
 
     alignment: str = "clip"
     views: int = 0
@@ -52,13 +47,14 @@ class Settings:
     device: str = "auto"
 
     def checked(self) -> "Settings":
-        """Check the values, and return them with a device."""
+        """Check the values, and resolve the device."""
         _ = ALIGNMENTS[self.alignment]
+        numbers: dict[str, object] = {"weight": self.weight, "confidence": self.confidence}
         recipe = recipe_from(
             {
                 "embed": {"views": self.views, "caption_edits": self.caption_edits, "batch_size": self.batch_size},
                 "train": {"captions": 1 if self.captions is None else self.captions, "precision": self.precision},
-                "score": {"weight": _plain(self.weight), "confidence": _plain(self.confidence)},
+                "score": {name: float(value) if isinstance(value, Real) else value for name, value in numbers.items()},
             },
             origin="score",
         )
@@ -71,7 +67,7 @@ class Settings:
 
     @property
     def embed(self) -> EmbedSection:
-        """The part of a recipe that says how pairs are embedded."""
+        """The corresponding `[embed]` section."""
         return EmbedSection.model_validate(
             {"views": self.views, "caption_edits": self.caption_edits, "batch_size": self.batch_size}
         )
@@ -81,13 +77,13 @@ class Settings:
         return open_side(address, self.embed, device=self.device, precision=self.precision)
 
     def made_with(self) -> dict[str, Any]:
-        """Return what decides an embedding besides the model and the pairs."""
+        """Return the settings that affect embeddings."""
         names = ("views", "captions", "precision", "batch_size", "device")
         edits = {"caption_edits": self.caption_edits} if self.caption_edits else {}
         return {name: getattr(self, name) for name in names} | edits
 
     def comparison(self, sides: Mapping[str, Sequence[Side]], pairs: Pairs, bank: Bank, block: int) -> Comparison:
-        """Return what is computed: target 0, reference 0, target 1, ..."""
+        """Return the comparison, with the models target 0, reference 0, target 1, ..."""
         bank.check(pairs)
         if pairs.source is not None and "captions" in pairs.table.columns:
             captions, uids = pairs.table["captions"].to_list(), pairs.table["uid"].to_list()
@@ -97,12 +93,12 @@ class Settings:
 
 
 def open_data(data: Data) -> Source:
-    """Open the source behind a path, `emoji` (the shipped pairs), a `[data]` section, or a source."""
+    """Open a source from a path, `emoji` (the shipped pairs), a `[data]` section, or a source."""
     if isinstance(data, Source):
         return data
     if not isinstance(data, DataSection):
         path = isinstance(data, str | Path)  # pyright: ignore[reportUnnecessaryIsInstance]
-        expected, hint = "a path, 'emoji', a [data] section or a source", "Name the data that the models are to embed."
+        expected, hint = "a path, 'emoji', a [data] section or a source", "Give the data to embed."
         require(path, "data", shorten(data), expected, hint)
         path = "" if str(data) == "emoji" and not Path(data).exists() else str(data)
         data = DataSection.model_validate({"path": path})
@@ -110,13 +106,12 @@ def open_data(data: Data) -> Source:
 
 
 def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
-    """Read which pairs a data set has."""
+    """Read the pairs of a data set, in storage order."""
     source = open_data(data)
     with early.opening(source.section):
         table = source.pairs()
     name = str(data) if isinstance(data, str | Path) else source_name(source.section)
     require(table.height, f"{argument} {name}", "no pair", "at least one pair", "Check the path.")
-    # forwards through the files: a source reads neighbors together
     table = table[source.storage_order(table["image"].to_list())].select(_COLUMNS)
     if captions is not None:
         table = table.with_columns(pl.col("captions").list.head(captions))
@@ -134,18 +129,18 @@ def compare(
     embeddings: str | Path | None = None,
     keep: Callable[[Path, dict[str, list[Side]], Pairs, Bank], dict[str, list[Side]]] | None = None,
 ) -> Comparison:
-    """Find models, pairs and bank."""
-    kept = None if embeddings is None else checked_path(embeddings, "--embeddings")
-    if kept is not None and not any(addresses.values()):
-        addresses, bank = _kept(kept), bank if bank is not None else _kept_bank(kept)
-        kept = None
+    """Return the comparison of models, pairs and bank; `keep` stores embeddings in the folder `embeddings`."""
+    folder = None if embeddings is None else checked_path(embeddings, "--embeddings")
+    if folder is not None and not any(addresses.values()):
+        addresses, bank = _stored(folder), bank if bank is not None else _stored_bank(folder)
+        folder = None
     opened = {address: settings.side(address) for kind in LISTS for address in addresses[kind]}
     sides = {kind: [opened[address] for address in addresses[kind]] for kind in LISTS}
     check_lists({kind: len(models) for kind, models in sides.items()})
     pairs, chosen = _pairs_and_bank(list(opened.values()), data, bank, settings)
     chosen.check(pairs)
-    if kept is not None and keep is not None:
-        sides = keep(kept, sides, pairs, chosen)
+    if folder is not None and keep is not None:
+        sides = keep(folder, sides, pairs, chosen)
     decodes = any(side.geometry for kind in LISTS for side in sides[kind])
     return settings.comparison(sides, pairs, chosen, DECODED if decodes else STORED)
 
@@ -153,15 +148,14 @@ def compare(
 def check_lists(counts: Mapping[str, int]) -> None:
     """Check that there is a reference for each target."""
     target, reference = counts["target"], counts["reference"]
-    hint = "Each target is compared with the reference in its place."
-    got, expected = f"{target} and {reference}", "at least one of each, and equally many"
+    hint = "Give one reference for each target, in the same order."
+    got, expected = f"{target} and {reference}", "the same number, at least one"
     require(target and target == reference, "--target and --reference", got, expected, hint)
 
 
-def _kept(folder: Path) -> dict[str, list[str]]:
-    """Return the folders target-0, ... and reference-0, ... that a folder of embeddings holds."""
+def _stored(folder: Path) -> dict[str, list[str]]:
     found = {kind: [str(folder / f"{kind}-{k}") for k in range(_count(folder, kind))] for kind in LISTS}
-    expected, hint = "a folder that `clipmem score --embeddings` filled", "Name models with --target and --reference."
+    expected, hint = "a folder written by `clipmem score --embeddings`", "Give models with --target and --reference."
     require(all(found.values()), f"--embeddings {folder}", "no target-0 and reference-0 in it", expected, hint)
     return found
 
@@ -173,7 +167,7 @@ def _count(folder: Path, kind: str) -> int:
     return k
 
 
-def _kept_bank(folder: Path) -> str | None:
+def _stored_bank(folder: Path) -> str | None:
     return str(folder / "bank" / "target-0") if is_layout(folder / "bank" / "target-0") else None
 
 
@@ -184,10 +178,10 @@ def _pairs_and_bank(sides: Sequence[Side], data: Data | None, bank: Any, setting
     elif len(stored) == len(sides):
         pairs = stored_pairs(stored[0].layouts[0])
     else:
-        hint = "It can be omitted only where every --target and --reference is a folder of embeddings."
+        hint = "Add --data; only folders of embeddings do not need it."
         raise InputError("--data", got="no data", expected="the pairs to score", hint=hint)
     if bank is None:
-        # a pair that one of the models has no embedding of would be no use
+        # pairs without embeddings under some model cannot be in the bank
         known = np.all([side.rows(pairs) >= 0 for side in stored], axis=0)
         there = pairs.table["uid"].filter(pl.Series(known)) if stored else pairs.table["uid"]
         return pairs, Bank(pairs.only(draw(there, settings.bank_size, settings.seed), "drawn"), drawn=True)
@@ -195,10 +189,10 @@ def _pairs_and_bank(sides: Sequence[Side], data: Data | None, bank: Any, setting
         return pairs, bank_of_uids([str(uid) for uid in bank], pairs, "of uids")
     path = checked_path(bank, "--bank") if isinstance(bank, str | Path) else None
     if path is not None and path.is_dir() and is_layout(path):
-        what, expected = f"--bank {path}", "pairs with images, as a model is among --target and --reference"
+        what, expected = f"--bank {path}", "pairs with images, for the models in --target and --reference"
         hint = "Give the bank's data, or folders of embeddings for all models."
         require(len(stored) == len(sides), what, "a folder of embeddings", expected, hint)
-        _look_beside(stored, path)
+        _add_bank(stored, path)
         return pairs, Bank(stored_pairs(stored[0].layouts[-1]), drawn=False)
     listed = None if path is None else listed_uids(path)
     if listed is not None:
@@ -206,44 +200,43 @@ def _pairs_and_bank(sides: Sequence[Side], data: Data | None, bank: Any, setting
     return pairs, Bank(read_pairs(bank, settings.captions, "--bank"), drawn=False)
 
 
-def _look_beside(stored: Sequence[StoredSide], bank: Path) -> None:
-    """Let every side look for the bank's pairs in the folder of its own name beside the given one too."""
+def _add_bank(stored: Sequence[StoredSide], bank: Path) -> None:
+    """Add to every side its embeddings of the bank: the sibling of `bank` with the side's name."""
     for side in stored:
         own = bank.parent / Path(side.name).name
         got = f"no embeddings of the bank by {side.name}"
-        hint = "Embed the bank too, in folders named alike."
+        hint = "Embed the bank with every model, in folders of the same names."
         require(is_layout(own), f"--bank {bank}", got, f"a folder {own}", hint)
         side.add(own)
 
 
 def compare_arrays(lists: Mapping[str, list[Any]], uids: Any, bank: Any, settings: Settings) -> Comparison:
-    """Make the comparison of embeddings in memory."""
+    """Return the comparison of embeddings in memory."""
     sides: dict[str, list[Side]] = {}
     names = None if uids is None else _names(uids)
     for kind, models in lists.items():
         wrong = [one for one in models if not (isinstance(one, tuple) and len(one) in {2, 3})]
         if wrong:
-            got = "an address beside arrays" if isinstance(wrong[0], str | Path) else f"a {type(wrong[0]).__name__}"
+            got = "an address among arrays" if isinstance(wrong[0], str | Path) else f"a {type(wrong[0]).__name__}"
             got += f" of {len(wrong[0])}" if isinstance(wrong[0], Sized) and not isinstance(wrong[0], str) else ""
             expected = "(image, text) or (image, text, pair) for each model"
-            hint = "Embed the pairs with every model first, or give addresses only."
+            hint = "Give either arrays or addresses for all models."
             raise InputError(kind, got=got, expected=expected, hint=hint)
         sides[kind] = [ArraySide(f"{kind} {k}", names, *one) for k, one in enumerate(models)]
     check_lists({kind: len(models) for kind, models in sides.items()})
     counts = sorted({len(side) for models in sides.values() for side in models if isinstance(side, ArraySide)})
     names = [str(row) for row in range(counts[0])] if names is None else names
     right = counts == [len(names)] and len(set(names)) == len(names) and names
-    got = f"{len(names)} uids, {len(set(names))} of them different, for arrays of {counts} pairs"
-    expected = "one pair or more, a uid for each, and the same pairs in all arrays"
+    got = f"{len(names)} uids, {len(set(names))} of them unique, for arrays of {counts} pairs"
+    expected = "one unique uid per pair, and the same pairs in all arrays"
     require(right, "pairs", got, expected, "Omit uids to number the pairs.")
     pairs = Pairs("arrays", pl.DataFrame({"uid": names}, schema={"uid": pl.String}))
     return settings.comparison(sides, pairs, _array_bank(bank, pairs, settings), STORED)
 
 
 def _names(uids: Any) -> list[str]:
-    """Return a list of uids as text."""
     if isinstance(uids, str | bytes | Path) or not isinstance(uids, Iterable) or getattr(uids, "ndim", 1) != 1:
-        expected = "a list of uids: with arrays, pairs and bank are no data sets"
+        expected = "a list of uids (with arrays, pairs and bank cannot be data sets)"
         raise InputError("uids", got=shorten(uids), expected=expected, hint="Omit uids to number the pairs.")
     return [str(uid) for uid in uids]
 
@@ -252,14 +245,14 @@ def _array_bank(bank: Any, pairs: Pairs, settings: Settings) -> Bank:
     if bank is None:
         return Bank(pairs.only(draw(pairs.table["uid"], settings.bank_size, settings.seed), "drawn"), drawn=True)
     try:
-        asked = np.asarray(bank)
+        given = np.asarray(bank)
     except ValueError:  # ragged
-        asked = np.zeros((1, 1))
-    if asked.dtype.kind in "OUS":
+        given = np.zeros((1, 1))
+    if given.dtype.kind in "OUS":
         return bank_of_uids(_names(bank), pairs, "of uids")
-    rows = np.flatnonzero(asked) if asked.dtype == bool or not asked.size else asked
-    wrong = asked.ndim != 1 or rows.dtype.kind not in "iu" or (asked.dtype == bool and len(asked) != len(pairs))
+    rows = np.flatnonzero(given) if given.dtype == bool or not given.size else given
+    wrong = given.ndim != 1 or rows.dtype.kind not in "iu" or (given.dtype == bool and len(given) != len(pairs))
     wrong = wrong or (len(rows) and not 0 <= rows.min() <= rows.max() < len(pairs))
     expected = f"uids, row numbers from 0 to {len(pairs) - 1}, or a mask of {len(pairs)}"
-    require(not wrong, "bank", shorten(bank), expected, "Say which of the pairs no model trained on.")
+    require(not wrong, "bank", shorten(bank), expected, "Give the pairs that no model trained on.")
     return Bank(pairs.only(pairs.table["uid"].gather(np.unique(rows)).to_list(), "of rows"), drawn=False)

@@ -1,4 +1,4 @@
-"""Scoring with models that exist, outside a study: `clipmem.score`, `clipmem score` and `clipmem embed`."""
+"""Scoring with existing models: `clipmem.score`, `clipmem score` and `clipmem embed`."""
 
 import json
 import tempfile
@@ -38,7 +38,7 @@ from clipmem.train.paired import TrainingSet
 Arrays = tuple[Any, Any] | tuple[Any, Any, Any]
 Model = str | Path | Arrays
 FORMAT = 1
-PART = 8192  # pairs in a part: as many files as clip-retrieval makes would be many small ones
+PART = 8192  # pairs in a part
 
 
 def score(
@@ -63,46 +63,45 @@ def score(
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> pl.DataFrame:
-    """Score pairs with models that exist already: how much better the target aligns each than the reference.
+    """Score pairs with existing models: the alignment under the target minus that under the reference.
 
-    CLIPMem = mean over targets of A(target) - mean over references of A(reference), A = ū·v̄ - w (ū·t̄ + ī·v̄) (design,
-    section 2). Range: -6 to 6 for w = 1. It is CLIPMem only where the models differ in their training pairs alone.
+    CLIPMem = mean over targets of A(target) - mean over references of A(reference), A = ū·v̄ - w (ū·t̄ + ī·v̄), from -6
+    to 6 for w = 1. When not to trust it: any difference between the models other than training on the pairs counts.
 
     Args:
         target: The model whose memorization is measured: its address (see `docs/given.md`), a folder of embeddings,
-            or the pairs' embeddings themselves, numpy or torch: (image, text) of shapes (n, d) or (n, view, d), and
-            (n, d); with several captions (image, text, pair), text (m, d) and the pair of each caption (m,). A list
-            for several models.
-        reference: The model to compare with; of a list, each is compared with the target in its place.
-        pairs: The data: a path, `"emoji"`, a `[data]` section or a source. With folders of embeddings it may be left
-            out; with arrays it is the uids of their rows, "0", "1", ... if left out.
-        bank: Held-out pairs that no model trained on: a data set, or uids of pairs of the data (a list, or a file of
-            them); with arrays also row numbers, or a mask. None: `bank_size` pairs are drawn from the data.
-        out: Write the scores there too, block by block, so that a call that was stopped resumes.
-        embeddings: Keep the embeddings in this folder, or read them from it.
-        alignment: What is compared: `clip` (CLIPMem), `cmc`, `sslmem-image` (set `views` to 2 or more), `sslmem-text`
-            (several captions, or `caption_edits`) or `confidence` (labels, and models that a study trained with a class
-            head). All but the first two need the models themselves, or arrays with their single views.
-        views: Random image views of a pair; 0 = the image as it is.
-        caption_edits: Seeded edits of the caption of a pair that has one, for `sslmem-text`.
-        captions: Captions used of each pair; None = all.
-        precision: `fp32`, or `bf16` autocast.
-        batch_size: Images or captions in a forward pass.
-        bank_size: How many pairs are drawn as the bank where none is given, 2 or more.
-        seed: Seed of that draw.
+            or embeddings as numpy or torch arrays: (image, text) of shapes (n, d) or (n, view, d), and (n, d); with
+            several captions (image, text, pair), text (m, d) and the pair of each caption (m,). A list for several.
+        reference: The model to compare with, or a list with one for each target.
+        pairs: The data: a path, `"emoji"`, a `[data]` section or a source. Optional with folders of embeddings; with
+            arrays, the uids of their rows, by default "0", "1", ...
+        bank: Held-out pairs that no model trained on: a data set, or uids of pairs of the data (a list, or a file);
+            with arrays also row numbers, or a mask. None: sample `bank_size` pairs of the data.
+        out: Also write the scores to this file; a stopped call resumes.
+        embeddings: Store the embeddings in this folder, or read them from it.
+        alignment: Alignment score: `clip` (CLIPMem), `cmc`, `sslmem-image` (with 2 or more `views`), `sslmem-text`
+            (with several captions, or `caption_edits`) or `confidence` (with labels, and models with a class head). All
+            but the first two need models, or arrays with single views.
+        views: Random views per image; 0 = the unchanged image.
+        caption_edits: Random edits of the caption of single-caption pairs, for `sslmem-text`.
+        captions: Maximum number of captions per pair; None = all.
+        precision: `fp32`, or `bf16` = autocast.
+        batch_size: Images or captions per forward pass.
+        bank_size: Number of pairs to sample as the bank, 2 or more.
+        seed: Seed of that sample.
         weight: w of the alignment, >= 0.
         confidence: Level of the intervals over several pairs of models.
-        block: Pairs in a block; None = 1,024 where images are decoded, 8,192 where not.
+        block: Pairs in a block; None = 1,024 with image decoding, 8,192 without.
         device: `auto`, `cpu` or `cuda`.
         reporter: Progress reporter.
 
     Returns:
-        The columns of a study's `scores`, a row for each pair, sorted by uid. `role` is external for pairs of the bank,
-        which are scored against the others of it, and candidate for all others. `planted` is false. `clipmem_norm` is
-        null without two candidates that differ; stderr, low and high are null with one pair of models.
+        The columns of a study's `scores`, one row per pair, sorted by uid. `role` is external for pairs in the bank,
+        which are scored against the rest of it, and candidate for others. `planted` is false. `clipmem_norm` is null
+        without two different candidates; stderr, low and high are null with one pair of models.
 
     Raises:
-        InputError: A model, the data or a setting is wrong, or `out` was made with something else.
+        InputError: A model, the data or a setting is invalid, or `out` was made with other settings.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -145,7 +144,6 @@ def score(
 
 
 def _tables(found: Executed, settings: Settings) -> pl.DataFrame:
-    """Combine the parts as the protocol `given` does: every target saw every pair, and no reference did."""
     role = pl.when("inside").then(pl.lit("external")).otherwise(pl.lit("candidate"))
     splits = found.rows.select("uid", role.alias("role"), pl.lit(value=False).alias("planted"))
     models = [TrainingSet(side, k, (), 0) for k in range(len(found.parts) // 2) for side in "fg"]
@@ -154,7 +152,6 @@ def _tables(found: Executed, settings: Settings) -> pl.DataFrame:
 
 
 def _control(found: Executed, settings: Settings) -> float | None:
-    """Return the mean score of the bank's own pairs; None for a bank of one pair."""
     if found.control is None:
         return None
     aligned = [float(alignment(one, weight=settings.weight)) for one in found.control]
@@ -167,7 +164,7 @@ def _several(models: Any) -> list[Any]:
 
 def _address(kind: str, model: Any) -> str:
     expected = "an address, (image, text) or (image, text, pair), or a list of such"
-    right, hint = isinstance(model, str | Path), "Put the arrays of one model into a tuple."
+    right, hint = isinstance(model, str | Path), "Give the arrays of one model as a tuple."
     require(right, kind, shorten(model), expected, hint)
     return str(model)
 
@@ -175,15 +172,15 @@ def _address(kind: str, model: Any) -> str:
 def embed_pairs(
     model: str, data: Data, out: str | Path, settings: Settings, *, reporter: Reporter | None = None
 ) -> tuple[int, list[Problem]]:
-    """Embed pairs with one model into a folder of clip-retrieval's layout."""
+    """Embed pairs with one model into a folder in clip-retrieval's layout."""
     pairs = read_pairs(data, settings.captions, "--data")
     side = settings.side(model)
     if not isinstance(side, ModelSide):
-        raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Name a model.")
+        raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
     card = {**settings.made_with(), "data": data_fingerprint(pairs.table["uid"])}
     block = settings.block or DECODED
     problems = embed_into([side], [Path(out)], pairs, card, block=block, reporter=reporter)
-    # the source's own problems are of records that are no pairs
+    # the source's problems are records that are not in `pairs`
     return len(pairs) - (len(problems) - len(pairs.problems)), problems
 
 
@@ -198,7 +195,7 @@ class Scored:
 
 
 def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Reporter | None = None) -> Scored:
-    """Make a comparison into files, or return the one that is there."""
+    """Run a comparison and write its files, unless it is finished."""
     early.check_scores(out)
     about_file, listed = out.with_suffix(".json"), out.with_suffix(".quarantine.parquet")
     job = Job(out.with_suffix(".parts"))
@@ -208,7 +205,7 @@ def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Repo
         if about is None:
             job.resume(made_with)
             found = Executor(comparison, job, reporter).run()
-            scores, problems = _tables(found, settings), _told(found.problems, comparison)
+            scores, problems = _tables(found, settings), _unexplained(found.problems, comparison)
             write_table(out, "scores", scores)
             if problems:
                 write_quarantine(listed, problems)
@@ -234,7 +231,6 @@ def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Repo
 
 
 def _made_with(comparison: Comparison, settings: Settings) -> dict[str, Any]:
-    """Return everything that decides the scores."""
     contents = {id(side): side.content() for side in comparison.sides}
     return {
         "format": FORMAT,
@@ -250,21 +246,20 @@ def _made_with(comparison: Comparison, settings: Settings) -> dict[str, Any]:
 
 
 def _finished(out: Path, about_file: Path, folder: Job, made_with: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what an earlier call recorded of its scores, if they exist and were made with the same."""
-    hint = "Choose another --out, or delete that file and the .json beside it."
-    about = _said(about_file)
+    hint = "Choose another --out, or delete that file and its .json file."
+    about = _read_sidecar(about_file)
     if about is not None and out.is_file() and about["sha256"] == file_sha256(out):
         refuse_other(f"{out} was made with other settings", about["job"], made_with, hint)
         return about
-    if folder.begun() is None:
+    if folder.settings() is None:
         for file in (out, about_file):
             taken = file.exists() and (file == out or about is None)
-            require(not taken, f"{file}", "a file that exists", "a new name", hint)
+            require(not taken, f"{file}", "an existing file", "a new file", hint)
     return None
 
 
-def _said(file: Path) -> dict[str, Any] | None:
-    """Read `scores.json`; None where there is none that clipmem wrote."""
+def _read_sidecar(file: Path) -> dict[str, Any] | None:
+    """Read the sidecar of scores; None if clipmem did not write one."""
     try:
         document: Any = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -273,8 +268,8 @@ def _said(file: Path) -> dict[str, Any] | None:
     return document if ours else None
 
 
-def _told(problems: Sequence[Problem], comparison: Comparison) -> list[Problem]:
-    """Leave out that a pair is not among the embeddings where it is listed why."""
+def _unexplained(problems: Sequence[Problem], comparison: Comparison) -> list[Problem]:
+    """Drop problems of missing embeddings that the embeddings' own quarantine explains."""
     known: set[tuple[str, str]] = set()
     for side in comparison.sides:
         if isinstance(side, StoredSide):
@@ -292,7 +287,7 @@ def _top_captions(scores: pl.DataFrame, data: Pairs, k: int = 10) -> dict[str, l
 def keep_embeddings(
     settings: Settings, reporter: Reporter | None, kept: Path, sides: Mapping[str, list[Side]], pairs: Pairs, bank: Bank
 ) -> dict[str, list[Side]]:
-    """Embed pairs and bank with every model into a folder, and return the sides that read them there."""
+    """Embed pairs and bank with every model into a folder, and return sides that read them."""
     names = {f"{kind}-{k}": side for kind in LISTS for k, side in enumerate(sides[kind])}
     models = {name: side for name, side in names.items() if isinstance(side, ModelSide)}
     if not models:
@@ -326,12 +321,12 @@ def embed_into(
     part: int = PART,
     reporter: Reporter | None = None,
 ) -> list[Problem]:
-    """Embed pairs with several models, each into a folder of its own, and resume an earlier call that was stopped."""
+    """Embed pairs with several models, each into its own folder; resumable."""
     reporter = reporter or Quiet()
     parts = -(-len(pairs) // part)
     for side, folder in zip(sides, folders, strict=True):
         _claim(folder, {"model": side.content(), **card, "pairs": len(pairs), "parts": parts, "part": part})
-    digits = len(str(parts))  # as clip-retrieval: floor(log10 of the number of parts) + 1
+    digits = len(str(parts))  # as in clip-retrieval
     waiting = [
         (k, rows)
         for k, (_, rows) in enumerate(cut(len(pairs), part, "part"))
@@ -365,7 +360,7 @@ def embed_into(
 
 
 def _joined(found: Sequence[Embedded]) -> Means:
-    if not found:  # no pair of the part could be used: no model was asked, and nobody knows its width
+    if not found:  # no usable pair in the part: unknown width
         return Means(torch.zeros(0, 1), torch.zeros(0, 1), torch.zeros(0, dtype=torch.bool))
     return Means(*(torch.cat([getattr(one, name) for one in found]) for name in Means._fields))
 
@@ -383,11 +378,10 @@ def _metadata(pairs: Pairs, rows: np.ndarray) -> pl.DataFrame:
 
 
 def _claim(folder: Path, card: Mapping[str, Any]) -> None:
-    """Begin a folder of embeddings, or go on in it."""
     there = read_card(folder)
     free = there is not None or not (is_layout(folder) or (folder.is_dir() and any(folder.iterdir())))
-    got, expected = f"a folder that holds other files and no {CARD}", "a new folder, or one that clipmem made"
-    require(free, f"{folder}", got, expected, "Choose another one.")
+    got, expected = f"a folder with other files and no {CARD}", "a new folder, or one created by clipmem"
+    require(free, f"{folder}", got, expected, "Choose another folder.")
     if there is not None:
         known = {key: value for key, value in there.items() if key not in {"format", "rows"}}
         refuse_other(f"{folder} was made with other settings", known, card, "Choose another folder, or delete it.")

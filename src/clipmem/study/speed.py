@@ -1,13 +1,11 @@
-"""How fast this machine is (`clipmem doctor --speed`), and what a study will take before it begins.
+"""Benchmark of this machine (`clipmem doctor --speed`), and estimates of the time and space of a study.
 
-Every rate is from seconds of work on this machine as it was just then: other work on it makes all of them smaller, and
-a laptop slows down when it gets hot. Ratios hold longer than rates.
+The time of training and embedding is bounded by counting the operations of a forward pass; only if the bounds do not
+decide, some batches are timed. Studies that take more than a day, or more memory or disk space than available, need
+consent.
 
-The time of a study is that of training and embedding. It is bounded first, from the operations of a forward pass, which
-are counted without computing anything: a study that is surely short begins at once, one that is surely long is refused
-at once, and only in between some batches are timed. A study with short captions takes less than is counted, and
-machines that Ray adds are not known here: it tells hours from weeks. One that takes more than a day, or more memory or
-disk space than this machine has, needs consent.
+When not to trust it: rates are measured for seconds and depend on other work and temperature. Studies with short
+captions take less than estimated, and machines added by Ray are not counted.
 """
 
 import math
@@ -42,21 +40,21 @@ from clipmem.study.plan import CACHE, PlannedStudy
 from clipmem.train.numerics import threads
 from clipmem.train.objectives import Towers, create_objective
 
-LONGEST = 86_400.0  # seconds that a study may take without consent
-_TRAINING = 3  # a backward pass costs two forward ones
-# Operations a second that every machine in use reaches, and that none reaches: two cores reach some 2.5e11 in fp32; a
-# core's vector units compute 3e11 in fp32 at most, its matrix units 3e12 in bf16, and one GPU of today 2.5e15.
+LONGEST = 86_400.0  # maximum seconds of a study without consent
+_TRAINING = 3  # a backward pass costs two forward passes
+# Lower and upper bounds of operations per second: two cores reach 2.5e11 in fp32; the peak of a core is 3e11 in fp32
+# and 3e12 in bf16, of a GPU 2.5e15.
 _SLOWEST = 2e10
 _FASTEST = {"fp32": 4e11, "tf32": 4e11, "bf16": 4e12}
 _FASTEST_GPU = 5e15
-_FEW = 10_000  # pairs in all trainings; the largest open_clip models need a day for as many on two cores
-_STEP, _STEP_PARAMETER = 0.01, 3e-9  # seconds of a step beside its passes, at most: AdamW is bound by memory
-_FLOAT, _STATE = 4, 16  # bytes of a number; of a weight in training, with its gradient and AdamW's two moments
+_FEW = 10_000  # presentations that take the largest open_clip models a day on two cores
+_STEP, _STEP_PARAMETER = 0.01, 3e-9  # maximum overhead of a step in seconds, and per parameter (AdamW)
+_FLOAT, _STATE = 4, 16  # bytes of a float32, and of a weight with gradient and AdamW's moments
 _CONSENT = "add --yes (in Python: allow_long=True)"
-_SETTLE, _MEASURE = 1.5, 3.0  # seconds: workers start one after another
+_SETTLE, _MEASURE = 1.5, 3.0  # seconds of warmup and measurement
 _VIT, _VIT_PAIRS = "ViT-B-32", 8
 _EPOCH_PAIRS = 70_000
-_CAPTION = "A man riding a wave on top of a surfboard in the sea"  # as long as captions of photographs are
+_CAPTION = "A man riding a wave on top of a surfboard in the sea"  # of typical length
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured, and what it means for two studies."""
+    """Measured rates, load of the machine, and estimated seconds of two trainings."""
 
     rates: list[Rate]
     load: float
@@ -80,27 +78,27 @@ class Speed:
     vit_epoch: float
 
 
-class _EnoughError(Exception):
-    """Ends a training that was only started to be timed."""
+class _StopTiming(Exception):  # noqa: N818
+    """Stops a training that was started for timing."""
 
 
-def measure(*, device: str = "auto", say: Callable[[str], object] = lambda _: None) -> Speed:
-    """Measure this machine; takes about a minute when it has nothing else to do."""
+def measure(*, device: str = "auto", log: Callable[[str], object] = lambda _: None) -> Speed:
+    """Benchmark this machine, in about a minute."""
     load, demo = os.getloadavg()[0], api.find_recipe("demo")
     best = execution.resolve(demo, 64, device=device)
     with tempfile.TemporaryDirectory() as place:
-        say("decoding the shipped images")
+        log("decoding the shipped images")
         folder = RunFolder(Path(place) / "run")
         images, megabytes = _planned(folder, _recipe(demo, best.workers))
         trained: dict[tuple[str, int], float] = {}
         for workers in sorted({1, best.workers}):
             for precision in ("fp32", "bf16"):
-                say(f"training in {precision}, {workers} at a time")
-                how = execution.Execution(best.device, precision, best.threads, workers)
-                trained[precision, workers] = _training(folder, how)
-        say("embedding")
+                log(f"training in {precision}, {workers} at a time")
+                resources = execution.Execution(best.device, precision, best.threads, workers)
+                trained[precision, workers] = _training(folder, resources)
+        log("embedding")
         embedded = _embedding(folder, best)
-    say(f"a step of {_VIT}")
+    log(f"a step of {_VIT}")
     vit = training_rate(_VIT, best, _VIT_PAIRS)
     rates: list[Rate] = []
     for precision, workers in sorted(trained, key=lambda key: (key[1], key[0] != "fp32")):
@@ -110,8 +108,8 @@ def measure(*, device: str = "auto", say: Callable[[str], object] = lambda _: No
         rates.append(Rate(name, rate, "pairs/s", against, rate / trained[other]))
     fastest = max(trained.values())
     rates += [
-        Rate("decode, once a study", images, "images/s", "best training", images / fastest),
-        Rate("the same, encoded bytes", megabytes, "MB/s"),
+        Rate("decode, once per study", images, "images/s", "best training", images / fastest),
+        Rate("decode, encoded bytes", megabytes, "MB/s"),
         Rate("embed, both towers", embedded, "pairs/s", "best training", embedded / fastest),
         Rate(f"train {_VIT}, {best.precision}", vit, "pairs/s", "best training", vit / fastest),
     ]
@@ -121,13 +119,12 @@ def measure(*, device: str = "auto", say: Callable[[str], object] = lambda _: No
 
 
 def _recipe(demo: Recipe, models: int) -> Recipe:
-    # more epochs than anybody waits for: each training is stopped when it has been timed
+    # enough epochs: trainings are stopped after timing
     seeds = list(range(-(-models // 2)))
     return load_recipe(dump_recipe(demo), ["train.epochs=10000", f"train.seeds={seeds}"])
 
 
 def _planned(folder: RunFolder, recipe: Recipe) -> tuple[float, float]:
-    """Decode and split the shipped data; return images and megabytes decoded a second."""
     source = open_source(recipe.data)
     pairs = source.pairs()
     folder.claim(recipe, dump_recipe(recipe))
@@ -141,26 +138,23 @@ def _planned(folder: RunFolder, recipe: Recipe) -> tuple[float, float]:
     return len(references) / seconds, sum(map(len, source.read(references))) / 1e6 / seconds
 
 
-def _training(folder: RunFolder, how: execution.Execution) -> float:
-    """Train as many models as there are workers until the time is over; return pairs a second of all together."""
+def _training(folder: RunFolder, resources: execution.Execution) -> float:
     recipe = folder.recipe()
     folder.write_json(
-        "manifest.json", manifest.build(recipe, data_sha256="", command="", user_set=(), execution=how.as_dict())
+        "manifest.json", manifest.build(recipe, data_sha256="", command="", user_set=(), execution=resources.as_dict())
     )
     models = PlannedStudy(folder).models
     n = len(models[0].uids)
     batch = n / -(-n // recipe.train.batch_size)
     clock = _Clock()
     try:
-        pool.run(work.train_task, folder.path, models[: how.workers], how, progress=clock)
-    except _EnoughError:
+        pool.run(work.train_task, folder.path, models[: resources.workers], resources, progress=clock)
+    except _StopTiming:
         return clock.steps * batch / clock.seconds
-    raise InputError("clipmem doctor --speed", got="a training that ended at once", hint="Report this.")
+    raise InputError("clipmem doctor --speed", got="a training that ended early", hint="Please report this bug.")
 
 
 class _Clock:
-    """Counts steps from the time when all workers run until enough have been counted."""
-
     def __init__(self) -> None:
         self.steps, self.seconds = 0, 0.0
         self._first = self._since = 0.0
@@ -174,10 +168,10 @@ class _Clock:
         self.steps += steps
         self.seconds = now - self._since
         if self.seconds >= _MEASURE:
-            raise _EnoughError
+            raise _StopTiming
 
 
-def _embedding(folder: RunFolder, how: execution.Execution) -> float:
+def _embedding(folder: RunFolder, resources: execution.Execution) -> float:
     study = PlannedStudy(folder)
     recipe, uids = study.recipe, study.uids
     encoder = openclip.create(recipe.model.name, seed=0)
@@ -192,52 +186,52 @@ def _embedding(folder: RunFolder, how: execution.Execution) -> float:
             uids[:n],
             recipe.embed,
             recipe.train,
-            device=how.device,
+            device=resources.device,
         )
         return n / (time.monotonic() - started)
 
-    with threads(how.threads * how.workers):
+    with threads(resources.threads * resources.workers):
         once(recipe.embed.batch_size)  # the first pass allocates
         return once(len(uids))
 
 
-def training_rate(name: str, how: execution.Execution, pairs: int = 64) -> float:
-    """Return pairs a second of forward and backward passes of an architecture, on all cores, batches of `pairs`."""
+def training_rate(name: str, resources: execution.Execution, pairs: int = 64) -> float:
+    """Return pairs per second of training passes of an architecture, on all cores, in batches of `pairs`."""
     encoder = openclip.create(name, seed=0)
-    encoder.module.to(how.device).train()
+    encoder.module.to(resources.device).train()
     settings = load_recipe("").train
-    objective = create_objective(encoder, settings, labels=None, classes=0, n=pairs, seed=0).to(how.device)
+    objective = create_objective(encoder, settings, labels=None, classes=0, n=pairs, seed=0).to(resources.device)
     pixels = torch.from_numpy(
         np.random.default_rng(0).normal(size=(pairs, 3, encoder.image_size, encoder.image_size)).astype(np.float32)
-    ).to(how.device)
-    tokens = encoder.tokenize([_CAPTION] * pairs).to(how.device)
-    towers = Towers(encoder, how.precision, how.device)
+    ).to(resources.device)
+    tokens = encoder.tokenize([_CAPTION] * pairs).to(resources.device)
+    towers = Towers(encoder, resources.precision, resources.device)
 
     def step(n: int) -> float:
         started = time.monotonic()
         loss: torch.Tensor = objective(towers, [pixels[:n]], tokens[:n], None)
         loss.backward()
-        loss.item()  # waits for a GPU
+        loss.item()  # synchronizes
         return n / (time.monotonic() - started)
 
-    with threads(how.threads * how.workers):
+    with threads(resources.threads * resources.workers):
         step(2)  # the first pass allocates
         return step(pairs)
 
 
 def in_words(seconds: float) -> str:
-    """Write an estimate with no more digits than it has."""
+    """Format an estimate with two digits."""
     sizes: Sequence[tuple[float, str]] = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
     size, name = next((one for one in sizes if seconds >= one[0]), sizes[-1])
     return f"{seconds / size:.2g} {name}" if seconds / size < 10 else f"{seconds / size:.0f} {name}"
 
 
-# ---- what a study will take
+# ---- estimates of a study
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a study computes."""
+    """The amount of computation of a study."""
 
     presentations: float
     passes: float
@@ -246,12 +240,12 @@ class Work:
 
     @property
     def trained(self) -> float:
-        """Pairs in training that cost as much as training and embedding."""
+        """Presentations that cost as much as training and embedding."""
         return self.presentations + self.passes / _TRAINING
 
 
 def work_of(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> Work:
-    """Count what a study of these pairs computes."""
+    """Count the computation of a study of these pairs."""
     train, share = recipe.train, recipe.mitigate.early_stopping.share
     trained, models = protocol.trained_pairs, protocol.count
     epochs = train.epochs * share
@@ -264,48 +258,47 @@ def work_of(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> Work:
     )
 
 
-def check_forecast(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame, how: Execution, place: Path) -> None:
-    """Refuse a study that takes more than a day, or more memory or disk space than there is."""
+def check_forecast(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame, resources: Execution, place: Path) -> None:
+    """Refuse a study that takes more than a day, or more memory or disk space than available."""
     work, name = work_of(recipe, protocol, pairs), recipe.model.name
     operations, parameters = 0.0, 0
     if work.presentations > _FEW:
         operations, parameters = _outline(name)
-        _check_time(recipe, protocol, work, how, operations, parameters)
-    _check_space(recipe, protocol, pairs, how, parameters, place)
+        _check_time(recipe, protocol, work, resources, operations, parameters)
+    _check_space(recipe, protocol, pairs, resources, parameters, place)
 
 
 def _check_time(
-    recipe: Recipe, protocol: Protocol, work: Work, how: Execution, operations: float, parameters: int
+    recipe: Recipe, protocol: Protocol, work: Work, resources: Execution, operations: float, parameters: int
 ) -> None:
-    total = work.trained * _TRAINING * operations
-    units = max(1, how.processes // how.workers) if how.device == "cpu" else how.processes
+    total, cpu = work.trained * _TRAINING * operations, resources.device == "cpu"
+    units = max(1, resources.processes // resources.workers) if cpu else resources.processes
     steps = work.steps * (_STEP + _STEP_PARAMETER * parameters)
     if total / (units * _SLOWEST) + steps <= LONGEST:
         return
-    fastest = _FASTEST_GPU if how.device == "cuda" else _FASTEST[how.precision] * cores()
+    fastest = _FASTEST_GPU if resources.device == "cuda" else _FASTEST[resources.precision] * cores()
     word, seconds = "at least", total / (units * fastest)
     if seconds <= LONGEST:
-        rate = _rate(recipe.model.name, how, work.trained / (units * LONGEST))
-        word, seconds = "at the present rate about", work.trained / (units * rate)
+        rate = _rate(recipe.model.name, resources, work.trained / (units * LONGEST))
+        word, seconds = "about", work.trained / (units * rate)
     if seconds <= LONGEST:
         return
     train = recipe.train
-    got = f"{word} {in_words(seconds)} on this machine's {how.device} for {work.models:,} models of {recipe.model.name}"
-    got += f" over {train.epochs:,} epochs of {protocol.trained_pairs:,} pairs"
-    hint = f"Lower train.epochs, the number of models or the sizes in [split], or {_CONSENT}."
+    got = f"{word} {in_words(seconds)} on this machine's {resources.device} for {work.models:,} models of "
+    got += f"{recipe.model.name} over {train.epochs:,} epochs of {protocol.trained_pairs:,} pairs"
+    hint = f"Reduce train.epochs, the number of models or the sizes in [split], or {_CONSENT}."
     raise InputError("time of the study", got=got, expected="at most a day", hint=hint)
 
 
-def _rate(name: str, how: Execution, needed: float) -> float:
-    """Time a small batch; a large one, which makes better use of the machine, only where that decides and is quick."""
-    rate = training_rate(name, how, 8)
-    if rate < needed and (rate > 8 or how.device == "cuda"):
-        rate = max(rate, training_rate(name, how, 64))
+def _rate(name: str, resources: Execution, needed: float) -> float:
+    rate = training_rate(name, resources, 8)
+    if rate < needed and (rate > 8 or resources.device == "cuda"):
+        rate = max(rate, training_rate(name, resources, 64))
     return rate
 
 
 def _check_space(
-    recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame, how: Execution, parameters: int, place: Path
+    recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame, resources: Execution, parameters: int, place: Path
 ) -> None:
     side, width = openclip.geometry_of_config(recipe.model.name).size, openclip.model_config(recipe.model.name)
     image = 3 * side * side
@@ -320,29 +313,28 @@ def _check_space(
             "disk space of the study",
             pairs.height * image + protocol.count * (embedded + weights),
             shutil.disk_usage(place).free,
-            f"which are free at {place}",
+            f"the free space at {place}",
         ),
         (
             "memory of the study",
-            max(embedded, how.workers * (parameters * _STATE + batch * image * _FLOAT)),
+            max(embedded, resources.workers * (parameters * _STATE + batch * image * _FLOAT)),
             memory() or math.inf,
-            "which this machine has",
+            "the memory of this machine",
         ),
     )
     for what, needed, there, which in sizes:
         got, expected = f"{needed / 1e9:,.1f} GB or more", f"at most {there / 1e9:,.1f} GB, {which}"
-        hint = f"Lower the number of models, embed.views or the sizes in [split], or {_CONSENT}."
+        hint = f"Reduce the number of models, embed.views or the sizes in [split], or {_CONSENT}."
         require(needed <= there, what, got, expected, hint)
 
 
 def _per_pair(recipe: Recipe, pairs: pl.DataFrame) -> tuple[float, int]:
-    """Return the texts and the image views that are embedded of a pair."""
     captions = float(pairs["captions"].list.len().clip(upper_bound=recipe.train.captions).sum()) / pairs.height
     return captions + recipe.embed.caption_edits, max(1, recipe.embed.views)
 
 
 def _outline(name: str) -> tuple[float, int]:
-    """Return the operations of a pair's forward pass, its caption at full length, and the number of weights."""
+    """Return the operations of a pair's forward pass, with a full-length caption, and the number of parameters."""
     model, side = openclip.outline(name), openclip.geometry_of_config(name).size
     length = int(openclip.model_config(name)["text_cfg"].get("context_length", 77))
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

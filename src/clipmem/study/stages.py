@@ -46,7 +46,7 @@ Parents = Mapping[str, Parent]
 
 @dataclass
 class Study:
-    """A study being made."""
+    """A running study."""
 
     recipe: Recipe
     folder: RunFolder
@@ -59,13 +59,12 @@ class Study:
     allow_long: bool = False
 
     def run(self) -> None:
-        """Make every stage that is not finished (see the errors of `clipmem.run`)."""
-        # before the folder is touched: names and sizes that cannot work must leave nothing behind
+        """Run all unfinished stages (see `clipmem.run`)."""
         models = open_models(self.recipe, self.folder)
         source = open_source(self.recipe.data)
         with early.opening(self.recipe.data):
             pairs = dejavu.prepare(source.pairs(), self.recipe)
-        utility.prompts_of(pairs, self.recipe)  # checks the names of classes
+        utility.prompts_of(pairs, self.recipe)  # checks class names
         decoding.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
         check_needs(self.recipe, self._protocol, pairs)
         parents = find_parents(self.recipe, self.folder, pairs["uid"])
@@ -75,16 +74,16 @@ class Study:
                 speed.check_forecast(self.recipe, self._protocol, pairs, self._resolve(), self.folder.path)
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
-            for left in self.folder.path.glob(f"{BOARDS}*"):  # of a command that was killed
-                shutil.rmtree(left, ignore_errors=True)
+            for board in self.folder.path.glob(f"{BOARDS}*"):  # of a killed command
+                shutil.rmtree(board, ignore_errors=True)
             self._begin(pairs, models, parents)
             self._stage("decode", lambda: self._decode(pairs, source, models.geometries))
             if self.strict:
                 decoding.check_strict(self.folder)
             self._stage("plan", lambda: self._plan(source, models.geometries[0], parents))
-            with pool.kept():  # the processes that train also embed: starting them takes seconds
+            with pool.reused():  # training processes also embed
                 if self._protocol.trains:
-                    # a model that has vanished is trained again as long as a later stage still needs it
+                    # a missing model is trained again if a later stage needs it
                     complete = self.folder.is_done("embed") or not self._missing()
                     self._stage("train", self._train, complete=complete)
                 self._stage("embed", self._embed)
@@ -98,7 +97,6 @@ class Study:
 
     @cached_property
     def _study(self) -> PlannedStudy:
-        """The plan, once that stage is finished."""
         return PlannedStudy(self.folder)
 
     def _stage(self, name: str, work: Callable[[], list[Path]], *, complete: bool = True) -> None:
@@ -112,7 +110,6 @@ class Study:
         self.reporter.end(name, seconds)
 
     def _begin(self, pairs: pl.DataFrame, models: StudyModels, parents: Parents) -> None:
-        """Write the manifest, or check it against data and models."""
         fingerprint = data_fingerprint(pairs["uid"])
         if (self.folder.path / "manifest.json").is_file():
             manifest.check_data(self.folder, fingerprint)
@@ -177,7 +174,6 @@ class Study:
         return [self.folder.model_dir(one.side, one.seed) / "record.json" for one in study.models]
 
     def _check(self) -> None:
-        """Check from what the trainings recorded that the models are comparable."""
         study = self._study
         files = {(one.side, one.seed): self.folder.model_dir(one.side, one.seed) for one in study.models}
         records = {
@@ -194,7 +190,7 @@ class Study:
     def _score(self) -> list[Path]:
         study, settings = self._study, self.recipe.score
         if self._protocol.trains and not self._missing():
-            self._check()  # they may have been trained by another version
+            self._check()  # another version may have trained them
         pairs = Pairs("study", study.splits.select("uid"), labels=study.labels)
         bank = Bank(pairs.only(study.splits.filter(role="external")["uid"].to_list(), "external pairs"), drawn=False)
         sides = [
@@ -213,28 +209,27 @@ class Study:
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
-    """Read the parents that the recipe names; none once the plan is made, which keeps what is needed of them."""
+    """Read the parents named by the recipe; none after the plan, which contains everything needed from them."""
     if folder.is_done("plan"):
         return {}
     parents, known = parents_of(recipe), frozenset(uids)
-    begun = manifest.read(folder).get("parents", {}) if (folder.path / "manifest.json").is_file() else None
+    before = manifest.read(folder).get("parents", {}) if (folder.path / "manifest.json").is_file() else None
     for name, parent in parents.items():
         check_known(parent, known, f"[mitigate.{name}]")
         now = parent.described["scores_sha256"]
-        there = now if begun is None else begun.get(name, {}).get("scores_sha256", "none")
+        there = now if before is None else before.get(name, {}).get("scores_sha256", "none")
         what = f"run folder {folder.path} was made with other scores ([mitigate.{name}])"
         got = f"SHA-256 {there[:16]} there, {now[:16]} of {parent.path} now"
-        require(there == now, what, got, "", "Choose another --out DIR, or put the original scores back.")
+        require(there == now, what, got, "", "Choose another --out DIR, or restore the original scores.")
     return parents
 
 
 def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
-    """Write `summary.json` and the report page from the finished tables of a run folder."""
+    """Write `summary.json` and the report from the tables of a run folder."""
     started = time.monotonic()
     recipe = folder.recipe()
     tables = ScoreTables(folder.read("scores"), folder.read("seed_scores"))
     scored = Scored(folder.read("splits"), tables)
-    # the page cannot show how long it will have taken itself
     seconds = {stage: took for stage, took in seconds_of(folder).items() if stage != "report"}
     measure = alignment_of(recipe).words
     candidates = scored.clipmem[scored.of("candidate")]

@@ -1,4 +1,4 @@
-"""Utility in a study: its part of the stage `evaluate`, on the external pairs, which no model trained on."""
+"""Utility in a study: its part of the stage `evaluate`, on the external pairs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +20,11 @@ from clipmem.train.objectives import OBJECTIVES
 from clipmem.train.paired import TrainingSet
 
 DOCUMENT, RETRIEVAL = "evaluate/utility.json", "evaluate/retrieval.json"
-# models of a kind that stand for all of them, where they are not twins: the mean of more says no more
-_EVALUATED = 8
+_EVALUATED = 8  # maximum number of models per side, unless they are twins
 
 
 def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
-    """Return the classes of a study's pairs with their prompts; None where pairs have, or are to have, no labels."""
+    """Return the classes of a study's pairs with their prompts; None without labels."""
     settings = recipe.evaluate
     if settings.labels == "none":
         return None
@@ -39,24 +38,24 @@ def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
 
 
 def evaluate(study: PlannedStudy) -> list[Path]:
-    """Measure retrieval, zero-shot classification and the linear probe of a scored study; return the files written."""
+    """Measure retrieval, zero-shot classification and the linear probe of a study; return the files written."""
     document, retrieval = measure(study)
     return [study.folder.write_json(RETRIEVAL, retrieval), study.folder.write_json(DOCUMENT, document)]
 
 
 def measure(study: PlannedStudy) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Measure the models of a study on its external pairs, and write nothing."""
-    recipe, how = study.recipe, study.how
+    """Measure the models of a study on its external pairs, without writing files."""
+    recipe, resources = study.recipe, study.execution
     test = _pairs(study)
     utility = Utility(test, recipe.evaluate, Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed))
-    with threads(how.threads * how.workers):
+    with threads(resources.threads * resources.workers):
         for model in chosen(study.models):
             prompts = None
             if test.prompts and "zero_shot" not in test.why:
                 encoder = study.load(model)
                 with study.computing(encoder):
                     prompts = passes.embed_texts(
-                        encoder, test.prompts.texts, batch_size=recipe.embed.batch_size, device=how.device
+                        encoder, test.prompts.texts, batch_size=recipe.embed.batch_size, device=resources.device
                     )
             shown = presentations(study.folder, model)
             utility.add(kind_of(model), model.seed, study.embeddings(model), prompts, presentations=shown)
@@ -71,7 +70,7 @@ def measure(study: PlannedStudy) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def chosen(models: Sequence[TrainingSet]) -> list[TrainingSet]:
-    """Return the models that stand for a study: all f and g, at most eight of those that are no twins.
+    """Return the models to evaluate: all f and g, or at most eight per side in protocols without twins.
 
     Example:
         >>> [model.seed for model in chosen([TrainingSet("r", k, (), 0) for k in range(20)])]
@@ -88,7 +87,7 @@ def chosen(models: Sequence[TrainingSet]) -> list[TrainingSet]:
 
 
 def presentations(folder: RunFolder, model: TrainingSet) -> int | None:
-    """Return how many pairs a model was shown in training; None for given models, of which nobody knows."""
+    """Return the number of presentations in training; None for given models."""
     record = folder.model_dir(model.side, model.seed) / "record.json"
     if not record.is_file():
         return None
@@ -96,7 +95,7 @@ def presentations(folder: RunFolder, model: TrainingSet) -> int | None:
 
 
 def kind_of(model: TrainingSet) -> str:
-    """Say which side a model stands for: `f`, which saw the candidates, or `g`.
+    """Return the side of a model: `f`, which saw the candidates, or `g`.
 
     Example:
         >>> [kind_of(TrainingSet(side, 0, (), 0)) for side in ("g", "r", "without-ab12")]
@@ -106,24 +105,23 @@ def kind_of(model: TrainingSet) -> str:
 
 
 def _pairs(study: PlannedStudy) -> TestPairs:
-    """Return the test pairs of a study, with the reason for every task that is not measured."""
     recipe, role = study.recipe, study.role
     label = study.pairs[label_column(recipe)].fill_null("").to_list()
     test, shared = role == "external", role == "shared"
-    unnamed = "[evaluate] labels = 'none'" if recipe.evaluate.labels == "none" else "no external pair has a label"
+    unlabeled = "[evaluate] labels = 'none'" if recipe.evaluate.labels == "none" else "no external pair has a label"
     return tested_pairs(
         [label[row] for row in study.rows],
         prompts_of(study.pairs, recipe),
         study.group,
         test,
         shared if shared.any() else ~test,
-        unlabeled=unnamed,
+        unlabeled=unlabeled,
         text=untrained_text(recipe),
     )
 
 
 def untrained_text(recipe: Recipe) -> str:
-    """Say why the text tower of a study's models is of no use; "" where it was trained."""
+    """Return why the text tower of a study's models is untrained; "" if it was trained."""
     objective = recipe.train.objective
     if not protocol_of(recipe).trains or OBJECTIVES[objective].uses_text:
         return ""
@@ -131,12 +129,12 @@ def untrained_text(recipe: Recipe) -> str:
 
 
 def label_column(recipe: Recipe) -> str:
-    """Return the column of labels; it is not used where `labels` is 'none'."""
+    """Return the column of labels."""
     return "label" if recipe.evaluate.labels == "none" else recipe.evaluate.labels
 
 
 def summary_of(folder: RunFolder) -> dict[str, Any]:
-    """Return the entry `utility` of `summary.json`: all but the values by seed; nothing where it was not measured."""
+    """Return the entry `utility` of `summary.json`, without the values by seed; empty if not measured."""
     if not (folder.path / DOCUMENT).is_file():
         return {}
     document = folder.read_json(DOCUMENT)

@@ -1,4 +1,4 @@
-"""What a process of a study does: trains a model of a run folder, or embeds its pairs with one."""
+"""Tasks of processes: train a model of a run folder, or embed its pairs."""
 
 import contextlib
 import os
@@ -25,33 +25,33 @@ from clipmem.train.loop import Timing, train
 from clipmem.train.numerics import keep_memory
 
 EVERY_VARIABLE = "CLIPMEM_CHECKPOINT_SECONDS"
-_TELL = 0.5  # seconds between two reports of an embedding
+_REPORT = 0.5  # seconds between two progress reports of an embedding
 
 
 def train_task(board: Path, directory: str, folder: str, side: str, seed: int, ahead: int = 0) -> dict[str, Any]:
     """Train one model in a process of the pool."""
     study, name = _opened(board, directory, folder), f"{side}-{seed}"
 
-    def say(step: int, note: str) -> None:
+    def progress(step: int, note: str) -> None:
         child.Board(board).put(name, step, note)
 
-    return train_one(study, side, seed, stop=lambda: child.stop_asked(board), say=say, ahead=ahead)
+    return train_one(study, side, seed, stop=lambda: child.stop_requested(board), progress=progress, ahead=ahead)
 
 
 def embed_task(
     board: Path, directory: str, folder: str, side: str, seed: int, index: int = 0, count: int = 1
 ) -> dict[str, Any]:
-    """Embed all pairs, or a part of them, with one model in a process of the pool, and write the embeddings."""
-    study, done, told = _opened(board, directory, folder), 0, 0.0
+    """Embed all pairs, or a part, with one model in a process of the pool."""
+    study, done, reported = _opened(board, directory, folder), 0, 0.0
 
     def progress(pairs: int) -> None:
-        nonlocal done, told
+        nonlocal done, reported
         done += pairs
-        if child.stop_asked(board):
+        if child.stop_requested(board):
             raise TrainingStopped
-        if time.monotonic() - told > _TELL:
+        if time.monotonic() - reported > _REPORT:
             child.Board(board).put(f"{side}-{seed}-{index}", done)
-            told = time.monotonic()
+            reported = time.monotonic()
 
     place = embed_one(study, side, seed, part=passes.Part(index, count), progress=progress)
     child.Board(board).put(f"{side}-{seed}-{index}", done)
@@ -59,12 +59,11 @@ def embed_task(
 
 
 def _opened(board: Path, directory: str, folder: str) -> PlannedStudy:
-    if child.stop_asked(board):
+    if child.stop_requested(board):
         raise TrainingStopped
     os.chdir(directory)
     keep_memory()
-    # what a folder's plan holds changes only when it is made anew
-    made = (Path(folder) / "splits.parquet").stat().st_mtime_ns
+    made = (Path(folder) / "splits.parquet").stat().st_mtime_ns  # part of the cache key
     return _study(str(Path(folder).resolve()), made)
 
 
@@ -74,17 +73,14 @@ def _study(folder: str, _: int) -> PlannedStudy:
 
 
 @contextlib.contextmanager
-def computing_alike(threads: int, device: str) -> Generator[None]:
-    """Set how this process computes for training and embedding; it computes as before after the block.
-
-    AdamW's moments decay into denormal numbers, which are many times slower on CPUs: they are flushed to 0.
-    """
+def reproducible(threads: int, device: str) -> Generator[None]:
+    """Set threads and deterministic algorithms, and flush denormal numbers (slow in AdamW's moments on CPUs) to 0."""
     count, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     fills = deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(mode=device == "cpu")
-    # deterministic mode also fills all new memory with NaN, for those who read it unwritten: 4 % of a step
+    # deterministic mode also fills new memory with NaN, which takes 4% of a step
     deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
@@ -101,21 +97,21 @@ def train_one(
     seed: int,
     *,
     stop: Callable[[], bool] = lambda: False,
-    say: Callable[[int, str], object] = lambda step, note: None,  # noqa: ARG005
+    progress: Callable[[int, str], object] = lambda step, note: None,  # noqa: ARG005
     world: World = ALONE,
     ahead: int = 0,
 ) -> dict[str, float]:
-    """Train one model of a study, write it, and then its marker."""
-    started, timing, recipe, how = time.monotonic(), Timing(), study.recipe, study.how
+    """Train one model of a study; write it and its marker."""
+    started, timing, recipe, resources = time.monotonic(), Timing(), study.recipe, study.execution
     reset = machine.reset_peak_memory()
-    if how.device == "cuda":
+    if resources.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     plan, directory = study.model(side, seed), study.folder.model_dir(side, seed)
-    with computing_alike(how.threads, how.device):
+    with reproducible(resources.threads, resources.device):
         checkpoints = Checkpoints(directory / CHECKPOINT_FILE, _every(), stop)
 
-        def tell(step: int, _: int, loss: float, rate: float) -> None:
-            say(step, f"loss {loss:.2f}, {rate:,.0f} pairs/s a model, data {100 * timing.data_share:.0f} %")
+        def report(step: int, _: int, loss: float, rate: float) -> None:
+            progress(step, f"loss {loss:.2f}, {rate:,.0f} pairs/s per model, data {100 * timing.data_share:.0f}%")
 
         files = train(
             create(recipe.model.name, seed=plan.init_seed),
@@ -123,23 +119,23 @@ def train_one(
             plan,
             recipe.train,
             folder=directory,
-            precision=how.precision,
-            device=how.device,
-            progress=tell,
+            precision=resources.precision,
+            device=resources.device,
+            progress=report,
             checkpoints=checkpoints,
             timing=timing,
             world=world,
-            ahead=ahead or execution.batches_ahead(how, 1) * (how.device == "cuda"),
+            ahead=ahead or execution.batches_ahead(resources, 1) * (resources.device == "cuda"),
             hooks=hooks_of(Training(recipe, plan, study.folder, study.splits)),
         )
     spent = {"data_seconds": round(timing.data, 3), "compute_seconds": round(timing.compute, 3)}
     if world.rank == 0:
-        # pairs: those of this process, fewer than the record's presentations after a stop
+        # `pairs` of this process: fewer than the record's presentations if resumed
         measured = {"pairs": float(timing.pairs), "pairs_per_second": round(timing.rate, 1), **spent}
         took = time.monotonic() - started
         peak = machine.peak_memory(since_reset=reset)
         measured |= {} if peak is None else {"peak_memory_bytes": float(peak)}
-        if how.device == "cuda":
+        if resources.device == "cuda":
             measured["peak_device_bytes"] = float(torch.cuda.max_memory_allocated())
         study.folder.finish(f"train-{side}-seed-{seed}", files, took, measured)
         checkpoints.remove()
@@ -154,16 +150,15 @@ def embed_one(
     part: passes.Part = passes.WHOLE,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Path:
-    """Embed all pairs, or a part of them, with one model; return the folder of the embeddings."""
+    """Embed all pairs, or a part, with one model; return the folder of the embeddings."""
     place = study.folder.embedding_dir(side, seed)
     place = place if part == passes.WHOLE else place / f"part-{part.index}"
-    with computing_alike(study.how.threads, study.how.device):
+    with reproducible(study.execution.threads, study.execution.device):
         passes.save(study.embed(study.model(side, seed), part=part, progress=progress), place)
     return place
 
 
 def _every() -> float:
-    """Return the seconds between two checkpoints."""
     text = os.environ.get(EVERY_VARIABLE, "")
     try:
         return float(text or EVERY)

@@ -1,1 +1,1 @@
-"""For tests of clipmem and of code that uses it: tiny real studies, and slow loop references of every formula."""
+"""Test helpers: tiny studies, and slow reference implementations of the score."""

@@ -1,9 +1,7 @@
-"""Slow references of the score, written from its equation as plain loops over Python floats (float64).
+"""Reference implementations of the score as plain loops over Python floats, for tests.
 
-They are for tests, also yours: lay one beside the equation, then compare what you wrote with it. They share no code
-with `clipmem.functional`. Do not use them for work: they take pairs times bank pairs times captions.
-
-Rows are sequences of floats. A pair's images are a list of views, its captions a list of captions, each at least one.
+They share no code with `clipmem.functional`, and take time proportional to pairs * bank pairs * captions. Rows are
+sequences of floats; a pair has one or more views and one or more captions.
 """
 
 from collections.abc import Sequence
@@ -31,7 +29,7 @@ def alignment_parts(
     *,
     member: int = -1,
 ) -> tuple[float, float, float]:
-    """Average the similarities of one pair: views with captions, views with the bank, the bank with captions.
+    """Average the similarities of one pair: views to captions, views to the bank, captions to the bank.
 
     positive = mean_{a,k} sim(I_a, T_k), image_bank = mean_{a,j} mean_k sim(I_a, t_jk), text_bank = mean_{k,j} mean_a
     sim(i_ja, T_k), over the bank's pairs j other than `member`, -1 for none (design, section 2); each in [-1, 1].
@@ -62,6 +60,6 @@ def alignment(
 
 
 def clipmem(target: Sequence[Row], reference: Sequence[Row]) -> list[float]:
-    """CLIPMem of each pair: mean over seeds of target[seed][pair] less that of reference[seed][pair]."""
+    """CLIPMem of each pair: mean over seeds of target[seed][pair] - mean over seeds of reference[seed][pair]."""
     pairs = range(len(target[0]))
     return [_mean([row[i] for row in target]) - _mean([row[i] for row in reference]) for i in pairs]

@@ -1,4 +1,4 @@
-"""Small real things for tests: a study that runs in seconds, and images and Parquet files made on the spot."""
+"""Small fixtures for tests: a study that takes seconds, images and Parquet files."""
 
 import io
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ draws = 200
 
 
 def tiny_recipe(*settings: str) -> Recipe:
-    """Return a whole study that takes seconds: 100 training pairs, two seeds, two epochs, the smallest model."""
+    """Return a study that takes seconds: 100 training pairs, two seeds, two epochs, the smallest model."""
     return load_recipe(TINY_STUDY, settings)
 
 
 def encoded_image(seed: int, *, size: int = 32, form: str = "PNG") -> bytes:
-    """Return an encoded image: colored rectangles that depend on the seed."""
+    """Return an encoded image of random colored rectangles."""
     rng = np.random.default_rng(seed)
     pixels = np.full((size, size, 3), 255, dtype=np.uint8)
     for _ in range(6):

@@ -1,4 +1,4 @@
-"""Data sources, one file a format. Import `open_source`; a new format is one new file here and one line below."""
+"""Data sources, one file per format."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,20 +26,20 @@ __all__ = [
 
 
 def named(section: DataSection) -> str:
-    """Return the source that a `[data]` section names, the emoji where it names neither source nor path; else ""."""
+    """Return the source that a `[data]` section names; the emoji without a path; "" if it must be detected."""
     if section.source not in {"", "auto"}:
         return section.source
     return "" if section.path else emoji.EmojiSource.name
 
 
 def class_prompts(section: DataSection, labels: str) -> tuple[Mapping[str, Sequence[str]], Sequence[str]] | None:
-    """Return the names of classes and the sentences that a named source ships (see `Source.class_prompts`)."""
+    """Return the class names and prompts of a named source (see `Source.class_prompts`)."""
     name = named(section)
     return SOURCES[name].class_prompts(labels) if name else None
 
 
 def resolved(section: DataSection) -> DataSection:
-    """Return a `[data]` section that names its source: `auto` or nothing is what lies at its path, or the emoji."""
+    """Return a `[data]` section with the source detected."""
     name = named(section)
     if name:
         return section.model_copy(update={"source": name})
@@ -48,5 +48,5 @@ def resolved(section: DataSection) -> DataSection:
 
 
 def open_source(section: DataSection) -> Source:
-    """Open the source that a recipe's `[data]` section names; `auto` or nothing: what lies at its path."""
+    """Open the source of a `[data]` section."""
     return open_named(resolved(section))

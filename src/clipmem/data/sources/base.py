@@ -1,7 +1,6 @@
-"""What every data source is: records of images with their captions, the bytes of the images, and whom to credit.
+"""Base class and registry of data sources.
 
-A new format is one class in one file, registered in `SOURCES`, or by an installed package under the entry-point group
-`clipmem.sources`. It says all about itself: how it is told from others, which keys of `[data]` it uses, what it holds.
+A new format is one class in one file, registered in `SOURCES` or under the entry-point group `clipmem.sources`.
 """
 
 from abc import ABC, abstractmethod
@@ -32,12 +31,12 @@ class Source(ABC):
         section: The recipe's `[data]` section.
 
     Attributes:
-        name: What `data.source` calls it.
+        name: Value of `data.source`.
         summary: What it reads, in one line.
-        Settings: The table that it brings to `[data]`, under its name; None for none.
-        uses: The keys of `[data]` that mean something here, besides `source` and `path`.
-        rank: Sources are asked whether they recognize a path in this order, lowest first: the most particular.
-        ledger: What became of the records; complete once `pairs` has returned.
+        Settings: Its table in `[data]`, if it has one.
+        uses: Keys of `[data]` that it uses, in addition to `source` and `path`.
+        rank: Order of detection, lowest (most specific) first.
+        ledger: Counts and problems of the records; complete once `pairs` has returned.
     """
 
     name: ClassVar[str] = ""
@@ -53,57 +52,52 @@ class Source(ABC):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:  # noqa: ARG003
-        """Say why what lies at a path is of this format, or nothing when it is not (see `detect`)."""
+        """Return why the data at a path are of this format; "" if they are not (see `detect`)."""
         return ""
 
     @classmethod
     def class_prompts(cls, labels: str) -> tuple[Mapping[str, Sequence[str]], Sequence[str]] | None:  # noqa: ARG003
-        """Return the names of the classes in the column `labels` and the sentences for them, where it ships some."""
+        """Return the class names of the column `labels` and their prompts, if it ships any."""
         return None
 
     @property
     def problems(self) -> list[Problem]:
-        """What `pairs` left out; complete once it has returned."""
+        """The problems in `ledger`."""
         return self.ledger.problems
 
     @property
     def columns(self) -> Columns | None:
-        """The columns that are read, where the source is one table; by default it is none."""
+        """The columns of a table source; by default None."""
         return None
 
     @abstractmethod
     def records(self) -> Iterator[Record]:
-        """Yield the records in the source's order, holding the bytes of few images at a time.
+        """Yield the records in the source's order, with few images in memory at a time.
 
-        Each is counted in `ledger.read` when it is read; those that have no place in the table at all are listed in
-        `ledger` here.
+        Counts each in `ledger.read`, and leaves out unusable ones with `ledger.leave_out`.
         """
 
     @abstractmethod
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the encoded images behind references of this source, in their order.
-
-        Many images are read fastest in the order that `storage_order` gives.
-        """
+        """Return the encoded images of some references; fastest in `storage_order`."""
 
     def pairs(self, watch: Callable[[Record], object] = lambda _: None) -> pl.DataFrame:
-        """Return the usable pairs, one row each, with the columns of the `pairs` table, sorted by uid.
+        """Return the usable pairs as a `pairs` table, sorted by uid; other records are listed in `problems`.
 
-        What cannot be used is left out and listed in `problems`. `watch` is called with every record on the way.
+        `watch` is called with every record.
 
         Raises:
-            InputError: The data cannot be read, or no record of them can be used.
-            RunError: A record is neither in a pair nor listed.
+            InputError: The data cannot be read, or no record can be used.
         """
         self.ledger.clear()
         return collect(self.records(), self.ledger, what=repr(self.section.path), watch=watch)
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the positions of references in the order in which their images lie on the disk."""
+        """Return the positions of references in the order of their images on disk."""
         return list(range(len(references)))
 
     def credits(self) -> list[str]:
-        """Return one line for each party whose images or captions must be credited."""
+        """Return the required attributions."""
         return []
 
 
@@ -111,7 +105,7 @@ SOURCES: Registry[Source] = Registry("data source", Source, group="sources")  # 
 
 
 def open_named(section: DataSection) -> Source:
-    """Open the source that `section.source` names; a key that is set and that it has no use for is refused."""
+    """Open the source `section.source`; keys that it does not use must have their defaults."""
     kind = SOURCES[section.source]
     for name, field in DataSection.model_fields.items():
         value = getattr(section, name)
@@ -119,31 +113,27 @@ def open_named(section: DataSection) -> Source:
         require(
             value == field.default or name in {"source", "path", *kind.uses},
             f"[data] {name}",
-            f"{value!r} with the source {section.source!r}, which has no use for it",
+            f"{value!r} with the source {section.source!r}, which does not use it",
             f"the default, {field.default!r}",
-            f"Remove data.{name}: besides data.path, {section.source!r} uses {uses}.",
+            f"Remove data.{name}: {section.source!r} uses data.path and {uses}.",
         )
     return kind(section)
 
 
-def require_data(there: object, section: DataSection, holds: str) -> None:
-    """Raise an `InputError` unless what a source reads is there."""
-    got = f"{section.path!r}, where there is no such data"
-    require(section.path and there, "[data] path", got, holds, "Set data.path.")
+def require_data(there: object, section: DataSection, content: str) -> None:
+    """Raise an `InputError` unless the data exist."""
+    got = f"{section.path!r}, which is not that or does not exist"
+    require(section.path and there, "[data] path", got, content, "Set data.path.")
 
 
 def require_split(split: str, known: Iterable[str], *, kind: str = "split") -> None:
-    """Raise an `InputError` unless the data have the split that `data.split` names; empty is all of them."""
+    """Raise an `InputError` unless the data have the split `data.split`; empty is all."""
     names = sorted(set(known))
     known_one, hint = not split or split in names, did_you_mean(split, names, kind=kind)
     require(known_one, "[data] split", f"{split!r}", f"one of {names}", hint)
 
 
 def image_gone(reference: str, got: str) -> InputError:
-    """Make the error for an image that was there when the pairs were listed, and is not any more."""
-    return InputError(
-        f"image {reference!r}",
-        got=got,
-        expected="the data that were there when the pairs were listed",
-        hint="Put them back, or start a study in another run folder.",
-    )
+    """Return the error for an image that is missing after the pairs were listed."""
+    hint = "Restore the data, or start a study in another run folder."
+    return InputError(f"image {reference!r}", got=got, expected="unchanged data", hint=hint)

@@ -1,4 +1,4 @@
-"""Images in one folder a class, as ImageNet and torchvision's ImageFolder have them: `ROOT/CLASS/NAME.jpg`."""
+"""Images in one folder per class, as in ImageNet and torchvision's ImageFolder: `ROOT/CLASS/NAME.jpg`."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,26 +10,26 @@ from clipmem.data.sources.files import read_files
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe
 from clipmem.data.sources.records import Part, Record, examine_file
 
-LOOSE = "image in no class folder"
+LOOSE = "image outside of class folders"
 
 
 @SOURCES.register("classfolder")
 class ClassFolderSource(Source):
     """A folder of classes, each a folder of images."""
 
-    summary = "Images in one folder a class: for evaluation, not for pairs."
+    summary = "Images in one folder per class, for evaluation."
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
         self._root = Path(section.path)
         folders = sorted(one for one in self._root.iterdir() if one.is_dir()) if self._root.is_dir() else []
-        # a class may be a link to a folder that lies elsewhere
+        # classes may be links to folders
         self._classes = {one.name: PathProbe(str(one)) for one in folders if not one.name.startswith(".")}
         there = any(one.with_suffix(*IMAGE_ENDINGS) for one in self._classes.values())
-        require_data(there, section, "a folder with one folder of images a class")
+        require_data(there, section, "a folder with one folder of images per class")
 
     def records(self) -> Iterator[Record]:
-        """Yield one record an image."""
+        """Yield one record per image."""
         seen: dict[bytes, str] = {}
         for label, probe in self._classes.items():
             files = list(probe.all_files())

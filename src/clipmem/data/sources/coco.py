@@ -1,4 +1,4 @@
-"""COCO captions: one JSON file with `images` and `annotations`, the images in a folder beside it."""
+"""COCO captions: a JSON file with `images` and `annotations`, next to a folder of images."""
 
 import json
 from collections.abc import Iterator
@@ -8,23 +8,23 @@ from clipmem.data.sources.files import TableSource, row_record
 from clipmem.data.sources.path_probe import PathProbe
 from clipmem.data.sources.records import Part, Record
 
-NO_IMAGE = "annotation of an image that is not in the list"
-SAME_ID = "id of an earlier image"
-_FOUND = "JSON with images, and annotations that are captions"
+NO_IMAGE = "annotation of an unlisted image"
+SAME_ID = "duplicate image id"
+_FOUND = "JSON with images and caption annotations"
 
 
 @SOURCES.register("coco")
 class CocoSource(TableSource):
-    """`captions_train2017.json` and its like; one pair an image, with its captions in the order of the file."""
+    """Files like `captions_train2017.json`; one pair per image, with its captions in the order of the file."""
 
-    summary = "A JSON file of COCO captions, the images beside it."
+    summary = "A JSON file of COCO captions, with a folder of images."
     uses = frozenset({"image_root"})
     rank = 50
-    holds = "a JSON file of COCO captions"
+    content = "a JSON file of COCO captions"
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """A JSON object with images and annotations, of which the first has a caption."""
+        """Detect a JSON object with images and annotations, the first of which has a caption."""
         document = probe.document
         if all(f'"{key}"' in probe.large_json for key in ("images", "file_name", "image_id", "caption")):
             return _FOUND
@@ -35,7 +35,7 @@ class CocoSource(TableSource):
         return _FOUND if isinstance(first, dict) and "caption" in first else ""
 
     def rows(self) -> Iterator[Record]:
-        """Yield one record an annotation, then the images that have none."""
+        """Yield one record per annotation, then the images without annotations."""
         images, annotations = self.document("images", "annotations")
         names: dict[str, object] = {}
         for image in images:
@@ -59,4 +59,4 @@ class CocoSource(TableSource):
 
 
 def _id(value: object) -> str:
-    return json.dumps(value)  # 1 and "1" are two ids, and any value may be one
+    return json.dumps(value)  # distinguishes 1 and "1"

@@ -1,4 +1,4 @@
-"""Which column of a table is the image and which the caption: the recipe's names, or those that people use."""
+"""Image, caption and other columns of a table: named by the recipe, or by common names."""
 
 import functools
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from clipmem.base.sections import DataSection
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.objects import split_objects
 
-# open_clip's first names are filepath and title, img2dataset's jpg and caption, Hugging Face's image and text
+# open_clip uses filepath and title, img2dataset jpg and caption, Hugging Face image and text
 IMAGES = (
     "image", "filepath", "image_path", "file_name", "filename", "path", "img", "picture", "jpg", "jpeg", "png", "webp",
 )  # fmt: skip
@@ -20,7 +20,7 @@ KEYS = frozenset(name for name in DataSection.model_fields if name.endswith("_co
 
 
 class Columns(NamedTuple):
-    """The columns of a table that are read; empty where there is none."""
+    """The columns to read; empty for none."""
 
     image: str
     captions: str
@@ -30,23 +30,23 @@ class Columns(NamedTuple):
 
     @property
     def used(self) -> list[str]:
-        """Every column that is read, once."""
+        """The unique columns."""
         return list(dict.fromkeys(name for name in self if name))
 
 
 @functools.lru_cache(maxsize=256)
-def chosen(there: tuple[str, ...], wanted: str, key: str) -> str:
-    """Return the column that a recipe's `key` names, or by its default the first usual one there; empty if none."""
-    if wanted in there:
-        return wanted
-    if wanted != DataSection.model_fields[key].default:
+def chosen(there: tuple[str, ...], name: str, key: str) -> str:
+    """Return the column `name`, or for the default of `key` the first common name; "" if none exists."""
+    if name in there:
+        return name
+    if name != DataSection.model_fields[key].default:
         return ""
-    by_lower = {name.lower(): name for name in reversed(there)}  # capital letters do not count
+    by_lower = {name.lower(): name for name in reversed(there)}
     return next((by_lower[name] for name in _USUAL[key] if name in by_lower), "")
 
 
 def recognized(names: Iterable[str], section: DataSection) -> tuple[str, str]:
-    """Return the image and the caption column by which a table is recognized; empty where there is none."""
+    """Return the image and the caption column that identify a table; empty if missing."""
     there = tuple(names)
     image, captions = (
         chosen(there, getattr(section, key), key) or chosen(there, DataSection.model_fields[key].default, key)
@@ -56,29 +56,28 @@ def recognized(names: Iterable[str], section: DataSection) -> tuple[str, str]:
 
 
 def named_columns(section: DataSection) -> dict[str, str]:
-    """Return the columns that a recipe names itself, by their keys."""
+    """Return the columns that a recipe sets, by key."""
     found = {key: str(getattr(section, key)) for key in DataSection.model_fields if key in KEYS}
     return {key: name for key, name in found.items() if name != DataSection.model_fields[key].default}
 
 
 def no_such_column(key: str, name: str, there: Iterable[str], *, what: str) -> InputError:
-    """Make the error for a column that a recipe names and that is not there."""
+    """Return the error for a missing column that a recipe names."""
     known = sorted(set(there))
-    suggested = did_you_mean(name, known, kind="name") if known else "There is nothing that has columns."
-    return InputError(
-        f"[data] {key}", got=f"{name!r}, which is not in {what}", hint=f"{suggested} Else remove data.{key}."
-    )
+    suggestion = did_you_mean(name, known, kind="name") if known else "There are no columns."
+    hint = f"{suggestion} Otherwise remove data.{key}."
+    return InputError(f"[data] {key}", got=f"{name!r}, which is not in {what}", hint=hint)
 
 
 class KeysSeen:
-    """Which of the names in a recipe occur in data whose records each have keys of their own (JSON beside images)."""
+    """Columns of a recipe that occur in data without a common header (one JSON file per image)."""
 
     def __init__(self, section: DataSection) -> None:
         self._missing = named_columns(section)
         self._known: set[str] = set()
 
     def see(self, names: Iterable[str]) -> None:
-        """Note the keys of a record. An image is never named by one."""
+        """Add the keys of a record, which never has the image column."""
         if self._missing:
             self._known.update(names)
             self._missing = {
@@ -86,13 +85,13 @@ class KeysSeen:
             }
 
     def check(self, what: str) -> None:
-        """Refuse a name that no record had."""
+        """Raise an error for a column that no record had."""
         for key, name in self._missing.items():
             raise no_such_column(key, name, self._known - {name}, what=what)
 
 
 def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Columns:
-    """Return the columns of a table that a recipe asks for."""
+    """Return the columns of a table that a recipe uses."""
     there = tuple(names)
     image, captions = (chosen(there, getattr(section, key), key) for key in _USUAL)
     found = Columns(image, captions, section.group_column, section.label_column, section.object_column)
@@ -106,7 +105,7 @@ def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Co
 
 
 class About(TypedDict):
-    """What a record says of its image beside captions."""
+    """Fields of a record other than captions."""
 
     group: str
     label: str
@@ -114,7 +113,7 @@ class About(TypedDict):
 
 
 def about(row: Mapping[str, object], section: DataSection) -> About:
-    """Return group and label of a record as text, empty where it has none, and its objects."""
+    """Return group and label of a record as strings, empty if missing, and its objects."""
     group, label = (row.get(name) if name else None for name in (section.group_column, section.label_column))
     return {
         "group": "" if group is None else str(group),

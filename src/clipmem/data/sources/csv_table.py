@@ -1,4 +1,4 @@
-"""CSV, TSV and JSON lines that name files of images: open_clip's `--train-data` with filepath and title, and kin."""
+"""CSV, TSV and JSON lines with image paths, such as open_clip's `--train-data` with filepath and title."""
 
 from collections.abc import Iterator
 
@@ -12,17 +12,17 @@ from clipmem.data.sources.text_tables import SEPARATORS, header_columns, table_r
 
 @SOURCES.register("csv")
 class CsvSource(TableSource):
-    """A table with a header; commas, tabs, semicolons or bars between the columns."""
+    """A table with a header, separated by commas, tabs, semicolons or bars."""
 
     summary = "A table (.csv, .tsv) of image paths and captions."
     uses = KEYS | {"image_root"}
     rank = 70
-    holds = "a table of images and captions"
+    content = "a table of images and captions"
     form = ".csv"
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """A text file whose first line names an image and a caption column."""
+        """Detect a text file whose first line has an image and a caption column."""
         found = header_columns(probe.lines[0], probe.section) if probe.is_file and probe.lines else None
         if found is None:
             return ""
@@ -32,7 +32,7 @@ class CsvSource(TableSource):
 
     @property
     def columns(self) -> Columns | None:
-        """The columns that the first line names."""
+        """The columns of the header."""
         names = self._names(PathProbe(str(self.file), self.section))
         return find_columns(names, self.section, what=str(self.file)) if names else None
 
@@ -41,29 +41,28 @@ class CsvSource(TableSource):
         return found[1] if found else []
 
     def rows(self) -> Iterator[Record]:
-        """Yield one record a line."""
+        """Yield one record per line."""
         return table_rows(self.file, self.file.name, self.section, self.ledger, form=self.form)
 
 
 @SOURCES.register("jsonl")
 class JsonLinesSource(CsvSource):
-    """One JSON object a line, with an image's path and one caption or a list of them."""
+    """One JSON object per line, with an image path and one caption or a list."""
 
-    summary = "Lines of JSON with an image path and captions."
+    summary = "JSON lines with an image path and captions."
     rank = 90
     form = ".jsonl"
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """A text file whose first line is a JSON object with an image and a caption."""
+        """Detect a text file whose first line is a JSON object with an image and a caption."""
         image, caption = recognized(_first_object(probe), probe.section)
-        return f"lines of JSON with {image!r} and {caption!r}" if image and caption else ""
+        return f"JSON lines with {image!r} and {caption!r}" if image and caption else ""
 
     def _names(self, probe: PathProbe) -> list[str]:
         return list(_first_object(probe))
 
 
 def _first_object(probe: PathProbe) -> dict[str, object]:
-    """Return the JSON object in the first line of a file; nothing where there is none."""
     row = parse_json(probe.lines[0]) if probe.is_file and probe.lines else None
     return row if isinstance(row, dict) and "annotations" not in row and "images" not in row else {}

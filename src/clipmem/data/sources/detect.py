@@ -1,4 +1,4 @@
-"""Which format lies at a path, told by what is in it and not by its name alone."""
+"""Detection of a data set's format by its content."""
 
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -15,7 +15,7 @@ _MOST_FILES = 40
 
 
 class Detection(NamedTuple):
-    """The name of the source, the path to open (that of the one table of captions in a folder), and why."""
+    """Source, path to open (of the table if a folder has one), and reason."""
 
     format: str
     path: str
@@ -23,14 +23,14 @@ class Detection(NamedTuple):
 
 
 def detect(path: str, section: DataSection | None = None) -> Detection:
-    """Tell the format of what lies at a path."""
+    """Detect the format of the data at a path."""
     probe = PathProbe(path, section)
     found = _recognized(probe)
     if found:
         return found
     inside = _inside(probe) if probe.is_dir else []
     got = f"{path!r}, a folder with {len(inside)} data sets: {', '.join(one.path for one in inside[:4])}"
-    require(len(inside) < 2, "[data] path", got, "one of them", "Set data.path to the file that you mean.")
+    require(len(inside) < 2, "[data] path", got, "one data set", "Set data.path to one of these files.")
     if inside:
         return inside[0]
     for key, name in named_columns(probe.section).items():
@@ -48,7 +48,6 @@ def _recognized(probe: PathProbe) -> Detection | None:
 
 
 def _inside(probe: PathProbe) -> list[Detection]:
-    """Return what the tables of captions in a folder are."""
     tables = [name for name in probe.files if name.lower().endswith(_TABLES) and name.count("/") < 2]
     found = [_recognized(PathProbe(str(probe.path / name), probe.section)) for name in tables[:_MOST_FILES]]
     return [one for one in found if one]
@@ -56,17 +55,17 @@ def _inside(probe: PathProbe) -> list[Detection]:
 
 def _expected(probe: PathProbe) -> str:
     if probe.is_dir and probe.with_suffix(*IMAGE_ENDINGS):
-        return "captions with them: metadata.csv (file_name, caption), or a .txt or .json beside each"
+        return "captions: metadata.csv (file_name, caption), or a .txt or .json file next to each image"
     suffix = PurePosixPath(probe.text).suffix
     if probe.is_file and (probe.head.startswith(b"PAR1") or suffix in {".csv", ".tsv", ".jsonl"}):
-        return "a column of images (such as image or filepath) and one of captions (such as caption or title)"
+        return "an image column (such as image or filepath) and a caption column (such as caption or title)"
     return (
-        "an image folder, CSV, JSON lines, COCO or Karpathy JSON, Flickr's text, tars, Parquet, or a folder that "
-        "datasets has saved"
+        "an image folder, CSV, JSON lines, COCO or Karpathy JSON, Flickr's text, tars, Parquet, or a folder saved by "
+        "datasets"
     )
 
 
 def _hint(probe: PathProbe) -> str:
     if not probe.is_file and not probe.is_dir:
-        return "Check the path; a data set of Hugging Face's hub is written hf-hub:OWNER/NAME."
-    return "Set data.image_column and data.caption_column, or data.source; docs/data.md shows every format."
+        return "Check the path; for a data set of the Hugging Face hub, use hf-hub:OWNER/NAME."
+    return "Set data.image_column and data.caption_column, or data.source; see docs/data.md for all formats."

@@ -1,4 +1,4 @@
-"""The shipped data: emoji as several artists drew them, each with several captions."""
+"""The shipped data: emoji by several artists, each with several captions."""
 
 import functools
 import json
@@ -14,8 +14,7 @@ from clipmem.data.sources.base import SOURCES, Source
 from clipmem.data.sources.records import Part, Record
 from clipmem.store.hashing import ImageHash
 
-# An object that only one or two emoji have can hardly be found among the public images: it is no label.
-COMMON = 3
+COMMON = 3  # minimum number of emoji with a keyword that counts as an object
 SOURCE = "emoji.parquet"
 VENDORS = ("noto", "twemoji", "fluent-flat", "noto-v1", "emojione", "fxemoji")
 
@@ -27,7 +26,6 @@ def _table() -> pl.DataFrame:
 
 
 def _objects(emoji: pl.DataFrame) -> list[list[str]]:
-    """Name what is in each image: its Unicode group and subgroup, and its keywords that at least three emoji have."""
     words = [sorted({word.lower() for word in own}) for own in emoji["keywords"].to_list()]
     times = Counter(word for own in words for word in own)
     return [
@@ -38,25 +36,25 @@ def _objects(emoji: pl.DataFrame) -> list[list[str]]:
 
 @SOURCES.register("emoji")
 class EmojiSource(Source):
-    """The 1,914 emoji that ship in the package (see `data/assets/README.md`)."""
+    """The 1,914 emoji shipped with clipmem (see `data/assets/README.md`)."""
 
-    summary = "The 1,914 emoji that ship in the package."
+    summary = "The 1,914 emoji shipped with clipmem."
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
-        got = f"{section.path!r} with source 'emoji', which ships in the package"
+        got = f"{section.path!r} with source 'emoji', which is shipped with clipmem"
         require(not section.path, "[data] path", got, "no path", "Set data.source to 'auto'.")
         table = _table()
         self._bytes = dict(zip(table["id"], table["image"].struct.field("bytes"), strict=True))
 
     @classmethod
     def class_prompts(cls, labels: str) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
-        """Return the names of the Unicode groups (`label`) or subgroups (`sublabel`), and sentences of an icon."""
+        """Return the names of the Unicode groups (`label`) or subgroups (`sublabel`), and prompts for icons."""
         shipped = json.loads((files("clipmem.data") / "assets" / "prompts.json").read_text(encoding="utf-8"))
         return shipped[labels], shipped["templates"]
 
     def records(self) -> Iterator[Record]:
-        """Yield one record an emoji; `label` is its Unicode group and `sublabel` its subgroup."""
+        """Yield one record per emoji; `label` is its Unicode group and `sublabel` its subgroup."""
         order = pl.col("vendor").replace_strict({vendor: rank for rank, vendor in enumerate(VENDORS)})
         about = ("captions", "keywords", "group", "subgroup", "concept", "license", "attribution")
         table = _table().sort("unicode", order).group_by("unicode", maintain_order=True)
@@ -83,7 +81,7 @@ class EmojiSource(Source):
         return [self._bytes[reference] for reference in references]
 
     def credits(self) -> list[str]:
-        """Return the artists' attributions with their licenses."""
+        """Return the artists' attributions and licenses."""
         return [
             *self.pairs()["credit"].unique().sort(),
             "Captions: Unicode CLDR (Unicode-3.0), emojibase, emojilib, gemoji, emoji-datasource (MIT), WordNet 3.0.",

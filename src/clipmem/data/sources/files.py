@@ -1,4 +1,4 @@
-"""Sources whose images are files of their own: rows that name a path, and where those paths start from."""
+"""Sources whose images are separate files, and the folder that their paths are relative to."""
 
 import os
 import posixpath
@@ -14,24 +14,24 @@ from clipmem.data.sources.path_probe import IMAGE_ENDINGS, parse_json
 from clipmem.data.sources.records import NO_IMAGE, NO_PATH, Part, Record, examine_file, read_file
 
 _SAMPLE = 20
-_FOLDERS = 2000  # that are searched for the images
+_FOLDERS = 2000  # maximum number of folders to search for images
 
 
 class FileSource(Source):
-    """A table of captions beside files of images. References are paths from the table's folder, or whole paths."""
+    """A table of captions with image files. References are absolute, or relative to the table's folder."""
 
     @property
     def base(self) -> Path:
-        """The folder that references start from: the one that `data.path` is, or lies in."""
+        """The folder that references are relative to: `data.path`, or its parent if it is a file."""
         path = Path(self.section.path)
         return path if path.is_dir() else path.parent
 
     @abstractmethod
     def rows(self) -> Iterator[Record]:
-        """Yield one record a row, see `row_record`; each is counted in `ledger.read`, and so is one that is listed."""
+        """Yield one record per row (see `row_record`), counted in `ledger.read`."""
 
     def records(self) -> Iterator[Record]:
-        """Yield one record an image, with the captions of all its rows."""
+        """Yield one record per image, with the captions of all its rows."""
         joined: dict[str, Record] = {}
         for row in self.rows():
             if not row.reference.strip():
@@ -49,7 +49,6 @@ class FileSource(Source):
             yield record
 
     def _unnamed(self, references: set[str]) -> int:
-        """Count the images beside those that rows name; a split leaves the others out on purpose."""
         folders = {posixpath.dirname(reference) for reference in references}
         if self.section.split or len(folders) > _FOLDERS:
             return 0
@@ -57,7 +56,6 @@ class FileSource(Source):
         return sum(posixpath.normpath(name) not in references for name in found)
 
     def _root(self, paths: Sequence[str]) -> str:
-        """Return the folder that the rows' paths start from, seen from `base`."""
         found = named_root(self.section) or find_root(paths, self.base)
         return posixpath.normpath(os.path.relpath(found, self.base).replace(os.sep, "/"))
 
@@ -66,42 +64,42 @@ class FileSource(Source):
         return read_files(self.base, references)
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the order of the paths."""
+        """Return the positions sorted by path."""
         return sorted(range(len(references)), key=references.__getitem__)
 
 
 class TableSource(FileSource):
-    """A source that `data.path` names one file of."""
+    """A source in one file, `data.path`."""
 
-    holds: ClassVar[str]  # what the file is, for the message where there is none
+    content: ClassVar[str]  # description of the file for error messages
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
         self.file = Path(section.path)
-        require_data(self.file.is_file(), section, self.holds)
+        require_data(self.file.is_file(), section, self.content)
 
     def document(self, *lists: str) -> list[list[dict[str, object]]]:
-        """Parse a JSON file that holds a whole data set, and return the lists of objects that it has under names."""
+        """Parse the JSON file and return its lists of objects by name."""
         try:
             data = self.file.read_bytes()
         except OSError:
             data = b""
         found = parse_json(data)
-        require(found is not None, f"{self.file}", "a file that is not JSON", "", "Check that it was copied whole.")
+        require(found is not None, f"{self.file}", "a file that is not JSON", "", "Check that the file is complete.")
         values = [found.get(name) for name in lists] if isinstance(found, dict) else [None]
         right = all(isinstance(one, list) and all(isinstance(item, dict) for item in one) for one in values)
-        expected = f"an object with lists of objects as {' and '.join(map(repr, lists))}"
-        require(right, f"{self.file}", "JSON of another form", expected, "Set data.source to auto.")
+        expected = f"an object with the lists of objects {' and '.join(map(repr, lists))}"
+        require(right, f"{self.file}", "JSON with another structure", expected, "Set data.source to auto.")
         return values  # pyright: ignore[reportReturnType]
 
 
 def row_record(source: str, path: object, part: Part, **about: Any) -> Record:
-    """Make the record of one row of a table: its image is looked at later, and its path need not be text."""
+    """Return the record of one row of a table, whose image is read later."""
     return Record(source, part.key, path if isinstance(path, str) else "", NO_IMAGE, [part], **about)
 
 
 def read_files(base: Path, references: Sequence[str]) -> list[bytes]:
-    """Return the bytes of files below a folder."""
+    """Return the bytes of files in a folder."""
     found: list[bytes] = []
     for reference in references:
         data = read_file(base / reference)
@@ -112,19 +110,17 @@ def read_files(base: Path, references: Sequence[str]) -> list[bytes]:
 
 
 def named_root(section: DataSection) -> Path | None:
-    """Return the folder that `data.image_root` names, or None when it is empty."""
+    """Return the folder `data.image_root`; None if empty."""
     if not section.image_root:
         return None
     root = Path(section.image_root)
-    got = f"{section.image_root!r}, where there is no folder"
-    expected = "the folder that the paths of the images start from"
-    hint = "Correct it, or leave it empty: the folders around data.path are searched then."
-    require(root.is_dir(), "[data] image_root", got, expected, hint)
+    got, expected = f"{section.image_root!r}, which is not a folder", "the folder that image paths are relative to"
+    require(root.is_dir(), "[data] image_root", got, expected, "Fix it, or leave it empty to search near data.path.")
     return root
 
 
 def find_root(paths: Sequence[str], base: Path) -> Path:
-    """Return the folder from which most of a sample of paths lead to files; `base` when none does."""
+    """Return the folder relative to which most of a sample of paths exist; `base` if none does."""
     step = max(1, len(paths) // _SAMPLE)
     sample = paths[::step][:_SAMPLE]
 
@@ -142,7 +138,7 @@ def find_root(paths: Sequence[str], base: Path) -> Path:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a path with a NUL, or longer than the system allows
+    except (OSError, ValueError):  # a NUL in the path, or too long
         return False
 
 

@@ -1,4 +1,4 @@
-r"""Flickr8k and Flickr30k as their text files come: `NAME#0<TAB>CAPTION`, `NAME| 0| CAPTION` and `NAME,CAPTION`."""
+r"""Text files of Flickr8k and Flickr30k: `NAME#0<TAB>CAPTION`, `NAME| 0| CAPTION` and `NAME,CAPTION`."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from clipmem.data.sources.path_probe import PathProbe
 from clipmem.data.sources.records import Part, Record
 from clipmem.data.sources.text_tables import OPEN_QUOTE, csv_lines, long_fields, open_text, split_line
 
-BROKEN_LINE = "a line without an image and a caption"
+BROKEN_LINE = "line without an image and a caption"
 _NAME = r"[^\t,|#:]+\.(?:jpe?g|png|webp|gif|bmp|tiff?)"
 # one line of Flickr30k's results.csv lacks its second bar
 _DIALECTS = {
@@ -27,22 +27,22 @@ _HEADER = {*IMAGES, *CAPTIONS, "image_name", "comment_number", "caption_number",
 
 @SOURCES.register("flickr")
 class FlickrSource(TableSource):
-    """A text file with an image's name and one caption a line, five lines an image."""
+    """A text file with an image name and one caption per line, five lines per image."""
 
-    summary = "The text file of Flickr8k or Flickr30k, the images beside it."
+    summary = "The text file of Flickr8k or Flickr30k, with a folder of images."
     uses = frozenset({"image_root"})
     rank = 80
-    holds = "Flickr's text file of captions"
+    content = "Flickr's text file of captions"
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """A text file whose lines (after a header of the usual names, which it may have) are of one of the dialects."""
+        """Detect a text file in one of the dialects, with or without a header."""
         dialect = dialect_of(probe.lines) if probe.is_file else ""
         begins = dialect and (_DIALECTS[dialect].fullmatch(probe.lines[0]) or _is_header(probe.lines[0]))
         return f"lines of {dialect}" if begins else ""
 
     def rows(self) -> Iterator[Record]:
-        """Yield one row a line."""
+        """Yield one record per line."""
         dialect = dialect_of(PathProbe(str(self.file)).lines) or "NAME,CAPTION"
         pattern, source, quoted = _DIALECTS[dialect], self.file.name, dialect in _QUOTED
 
@@ -68,9 +68,8 @@ class FlickrSource(TableSource):
                     yield row_record(source, match["path"], Part(f"line {number}", [caption]))
 
     def _header(self, line: str, dialect: str) -> bool:
-        """Tell whether a first line that is no row is a header."""
-        expected = f"{dialect}, or a header of usual names such as image,caption"
-        hint = "Set data.source to csv, and data.image_column and data.caption_column to names of that line."
+        expected = f"{dialect}, or a header with common names such as image,caption"
+        hint = "Set data.source to csv, and data.image_column and data.caption_column to names in that line."
         require(_is_header(line) or "#" in dialect, f"{self.file}", f"the first line {shorten(line)}", expected, hint)
         return _is_header(line)
 
@@ -80,7 +79,7 @@ def _is_header(line: str) -> bool:
 
 
 def dialect_of(lines: list[str]) -> str:
-    """Return the dialect that most of the lines after the first are of; empty if fewer than half are of any."""
+    """Return the dialect of most lines after the first; "" if fewer than half have any."""
     body = lines[1:] or lines
     counts = {name: sum(bool(pattern.fullmatch(line)) for line in body) for name, pattern in _DIALECTS.items()}
     best = max(counts, key=lambda name: counts[name])

@@ -1,8 +1,7 @@
-"""Data sets of Hugging Face's hub by name, `hf-hub:OWNER/NAME`: those that are on this machine already.
+"""Data sets of the Hugging Face hub by name, `hf-hub:OWNER/NAME`, if they are on this machine.
 
-Two places are looked in: what `datasets` has prepared (`load_dataset`), and files that `huggingface-cli download` has
-fetched. Nothing is downloaded unless `data.download` says so, and then by `datasets` (extra `hf`). Code in a data set
-is never run.
+Searches the caches of `datasets` (`load_dataset`) and of `huggingface-cli download`. Downloads only if `data.download`
+is set, with `datasets` (extra `hf`). Code in a data set is never run.
 """
 
 import importlib
@@ -32,7 +31,7 @@ _NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?")
 class HubSource(Source):
     """A data set by its name; with several configurations, `hf-hub:OWNER/NAME:CONFIGURATION`."""
 
-    summary = "A data set of Hugging Face's hub that is on this machine, by its name."
+    summary = "A data set of the Hugging Face hub on this machine, by name."
     uses = KEYS | {"image_root", "split", "download"}
     rank = 0
 
@@ -43,19 +42,19 @@ class HubSource(Source):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """A name that begins with hf-hub:."""
-        return "a name on Hugging Face's hub" if probe.text.startswith(PREFIXES) else ""
+        """Detect the prefix hf-hub:."""
+        return "a name on the Hugging Face hub" if probe.text.startswith(PREFIXES) else ""
 
     def records(self) -> Iterator[Record]:
-        """Yield the records of the data set as its own format gives them."""
+        """Yield the records of the underlying source."""
         return self._source.records()
 
     def read(self, references: Sequence[str]) -> list[bytes]:
-        """Return the encoded images behind references."""
+        """Return the encoded images."""
         return self._source.read(references)
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the order in which the images lie on the disk."""
+        """Return the order of the underlying source."""
         return self._source.storage_order(references)
 
 
@@ -65,7 +64,7 @@ def _open(section: DataSection) -> Source:
         text = text.removeprefix(prefix)
     match = _NAME.fullmatch(text)
     if match is None:
-        hint = "Correct the data set's name."
+        hint = "Fix the data set's name."
         raise InputError("[data] path", got=f"{section.path!r}", expected="hf-hub:OWNER/NAME", hint=hint)
     name, config = match["name"], match["config"] or ""
     info = prepared(name, config)
@@ -78,18 +77,18 @@ def _open(section: DataSection) -> Source:
     if folder is not None:
         found = detect(str(folder), section)
         return open_named(section.model_copy(update={"source": found.format, "path": found.path, "download": False}))
-    got = f"nothing of it in {cache_folder()} or {hub_folder()}"
+    got = f"no files in {cache_folder()} or {hub_folder()}"
     hint = "Set data.download = true (needs `pip install 'clipmem[hf]'` and the internet), or copy it there."
-    raise InputError(f"data set {name!r}", got=got, expected="a data set that is on this machine", hint=hint)
+    raise InputError(f"data set {name!r}", got=got, expected="a data set on this machine", hint=hint)
 
 
 def cache_folder() -> Path:
-    """Return where `datasets` keeps what it has prepared."""
+    """Return the cache folder of `datasets`."""
     return Path(os.environ.get("HF_DATASETS_CACHE") or _home() / "datasets")
 
 
 def hub_folder() -> Path:
-    """Return where downloaded files of the hub are kept."""
+    """Return the cache folder of hub downloads."""
     return Path(os.environ.get("HF_HUB_CACHE") or _home() / "hub")
 
 
@@ -99,20 +98,20 @@ def _home() -> Path:
 
 
 def prepared(name: str, config: str) -> Path | None:
-    """Return the description of a data set that `datasets` has prepared, the newest one of a configuration."""
+    """Return the newest dataset_info.json of a prepared data set and configuration, if any."""
     folder = cache_folder() / name.replace("/", "___")
     found = sorted(folder.glob("*/**/dataset_info.json"), key=lambda path: (path.stat().st_mtime, path))
     config_of = {path: path.relative_to(folder).parts[0] for path in found}
     configs = sorted(set(config_of.values()))
     right = not found or (config in configs if config else len(configs) == 1)
     got = f"hf-hub:{name}{f':{config}' if config else ''}"
-    hint = f"Write hf-hub:{name}:{''.join(configs[:1])}, for example."
+    hint = f"Use hf-hub:{name}:{''.join(configs[:1])}, for example."
     require(right, "[data] path", got, f"one of the configurations {configs}", hint)
     return next((path for path in reversed(found) if config in {"", config_of[path]}), None)
 
 
 def downloaded(name: str) -> Path | None:
-    """Return the newest snapshot of a data set's files, or None."""
+    """Return the newest downloaded snapshot, if any."""
     snapshots = (hub_folder() / f"datasets--{name.replace('/', '--')}" / "snapshots").glob("*/")
     return max(snapshots, key=lambda path: (path.stat().st_mtime, path), default=None)
 
@@ -138,14 +137,13 @@ def arrow_files_of(info: Path, split: str) -> list[Path]:
 
 
 def _fetch(name: str, config: str) -> Path | None:
-    """Let `datasets` download and prepare a data set; return its description."""
     what, found = f"data set {name!r}", importlib.util.find_spec("datasets")
     require(found, what, "no package 'datasets'", "the extra hf", "Run `pip install 'clipmem[hf]'`.")
     library = importlib.import_module("datasets")
     try:
         library.load_dataset_builder(name, config or None, cache_dir=str(cache_folder())).download_and_prepare()
     except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
-        got = f"no download ({type(error).__name__}: {shorten(str(error))})"
-        expected = "a data set of the hub that this machine may fetch"
+        got = f"a failed download ({type(error).__name__}: {shorten(str(error))})"
+        expected = "an accessible data set of the hub"
         raise InputError(what, got=got, expected=expected, hint="Check the name and the connection.") from error
     return prepared(name, config)

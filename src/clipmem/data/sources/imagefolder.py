@@ -1,4 +1,4 @@
-"""A folder of images with `metadata.csv`, `.jsonl` or `.parquet` (Hugging Face's imagefolder), or texts beside them."""
+"""A folder of images with `metadata.csv`, `.jsonl` or `.parquet` (Hugging Face's imagefolder), or a text per image."""
 
 import posixpath
 from collections.abc import Iterator, Mapping
@@ -13,12 +13,12 @@ from clipmem.data.sources.records import Part, Record, listed_captions, read_fil
 from clipmem.data.sources.text_tables import table_rows
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-NOT_LISTED = "image that the metadata does not name"
-NO_IMAGE_BESIDE = "no image of that name beside it"
+NOT_LISTED = "image missing from the metadata"
+NO_IMAGE_OF_NAME = "no image with the same name"
 BROKEN_JSON = "JSON that is not an object"
-TEXT_BESIDE_JSON = ".txt beside a .json that has other captions"
+TEXT_UNUSED = ".txt file next to a .json file with other captions"
 TEXTS = (".txt", ".json")
-_MOST_TEXT = 16 * 2**20
+MOST_TEXT = 16 * 2**20
 _NO_CAPTIONS = ("readme", "license", "notice")
 
 
@@ -26,7 +26,7 @@ _NO_CAPTIONS = ("readme", "license", "notice")
 class ImageFolderSource(FileSource):
     """Images and their captions in one folder."""
 
-    summary = "A folder of images with metadata.csv (or .jsonl, .parquet), or a text or JSON beside each."
+    summary = "A folder of images with metadata.csv (or .jsonl, .parquet), or a .txt or .json file per image."
     uses = KEYS | {"split"}
     rank = 30
 
@@ -42,7 +42,7 @@ class ImageFolderSource(FileSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """A folder with a metadata file, or one where images have a text or JSON beside them."""
+        """Detect a folder with a metadata file, or with a text or JSON file per image."""
         if probe.is_file and probe.path.name in METADATA:
             return f"the file {probe.path.name} of an imagefolder"
         if not probe.is_dir:
@@ -51,8 +51,8 @@ class ImageFolderSource(FileSource):
         if named:
             return f"a folder with {named[0]}"
         stems = {_stem(name) for name in probe.with_suffix(*TEXTS)}
-        beside = sum(_stem(name) in stems for name in probe.with_suffix(*IMAGE_ENDINGS))
-        return f"a folder where {beside:,} images have a caption beside them" if beside else ""
+        captioned = sum(_stem(name) in stems for name in probe.with_suffix(*IMAGE_ENDINGS))
+        return f"a folder where {captioned:,} images have a caption file" if captioned else ""
 
     @property
     def base(self) -> Path:
@@ -63,10 +63,10 @@ class ImageFolderSource(FileSource):
         return "."
 
     def _unnamed(self, references: set[str]) -> int:  # noqa: ARG002
-        return 0  # they are listed: the folder is the data set
+        return 0  # they are listed as problems
 
     def rows(self) -> Iterator[Record]:
-        """Yield the rows of the metadata files, or one row an image."""
+        """Yield the rows of the metadata files, or one row per image."""
         probe = PathProbe(str(self._folder / self.section.split))
         inside = f"{self.section.split}/" if self.section.split else ""
         files = [f"{inside}{name}" for name in probe.all_files()]
@@ -76,7 +76,7 @@ class ImageFolderSource(FileSource):
         if tables:
             yield from self._listed(tables, images)
         else:
-            yield from self._beside(texts, images)
+            yield from self._captioned(texts, images)
         probe.count_others(self.ledger, files, {*tables, *images, *texts})
 
     def _listed(self, tables: list[str], images: list[str]) -> Iterator[Record]:
@@ -92,35 +92,35 @@ class ImageFolderSource(FileSource):
             if name not in named:
                 self.ledger.note(name, name, NOT_LISTED)
 
-    def _beside(self, texts: list[str], images: list[str]) -> Iterator[Record]:
-        beside: dict[str, list[str]] = {}
-        for name in sorted(texts, key=lambda name: (PurePosixPath(name).suffix.lower(), name)):  # JSON comes first
-            beside.setdefault(_stem(name), []).append(name)
+    def _captioned(self, texts: list[str], images: list[str]) -> Iterator[Record]:
+        by_stem: dict[str, list[str]] = {}
+        for name in sorted(texts, key=lambda name: (PurePosixPath(name).suffix.lower(), name)):  # JSON first
+            by_stem.setdefault(_stem(name), []).append(name)
         keys = KeysSeen(self.section)
         for name in images:
             self.ledger.read += 1
             row = row_record(name, name, Part(name, []))
-            for text in beside.get(_stem(name), ()):
+            for text in by_stem.get(_stem(name), ()):
                 self._add_text(row, text, keys)
             yield row
-        keys.check(f"the JSON beside the images of {self.section.path}")
+        keys.check(f"the JSON files in {self.section.path}")
         stems = {_stem(name) for name in images}
         for name in texts:
             if _stem(name) not in stems:
                 self.ledger.read += 1
-                self.ledger.leave_out(name, name, NO_IMAGE_BESIDE)
+                self.ledger.leave_out(name, name, NO_IMAGE_OF_NAME)
 
     def _add_text(self, row: Record, name: str, keys: KeysSeen) -> None:
-        """Add what a file beside an image says; the first that has captions counts."""
-        data, [part] = read_file(self._folder / name, most=_MOST_TEXT), row.parts
+        """Add the content of a text or JSON file to an image; the first with captions is used."""
+        data, [part] = read_file(self._folder / name, most=MOST_TEXT), row.parts
         if isinstance(data, str):
             self._add_reason(row, name, f"caption file: {data}")
         elif name.lower().endswith(".txt"):
             captions = caption_lines(data)
             if part.captions:
-                self.ledger.ignored.update([TEXT_BESIDE_JSON] * (captions != part.captions))
+                self.ledger.ignored.update([TEXT_UNUSED] * (captions != part.captions))
                 return
-            if part.why:  # the reason is listed although the image has captions after all
+            if part.why:  # listed although the image has captions after all
                 self.ledger.note(row.source, row.key, part.why)
             row.parts = [part._replace(captions=captions)]
         elif (found := json_captions(data, self.section)) is None:
@@ -128,8 +128,8 @@ class ImageFolderSource(FileSource):
         else:
             captions, values = found
             keys.see(values)
-            row.parts, said = [part._replace(captions=captions)], about(values, self.section)
-            row.group, row.label, row.objects = said["group"], said["label"], said["objects"]
+            row.parts, fields = [part._replace(captions=captions)], about(values, self.section)
+            row.group, row.label, row.objects = fields["group"], fields["label"], fields["objects"]
 
     def _add_reason(self, row: Record, name: str, reason: str) -> None:
         [part] = row.parts
@@ -140,21 +140,21 @@ class ImageFolderSource(FileSource):
 
 
 def caption_lines(data: bytes) -> list[object]:
-    """Return the captions of a text file, one a line; an empty line is none."""
+    """Return the captions of a text file, one per non-empty line."""
     text = decode_text(data)
     return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()] or [text]
 
 
 def decode_text(data: bytes) -> str:
-    """Decode a text; bytes that are none become lone surrogates, which no caption may have."""
+    """Decode a text; invalid bytes become lone surrogates, which captions must not have."""
     try:
         return data.decode(text_encoding(data), "surrogateescape")
-    except UnicodeDecodeError:  # half a character of UTF-16
+    except UnicodeDecodeError:  # truncated UTF-16
         return data.decode("utf-8", "surrogateescape")
 
 
 def json_captions(data: bytes, section: DataSection) -> tuple[list[object], Mapping[str, object]] | None:
-    """Return the captions in a JSON object, and the object; None where the bytes are no JSON object."""
+    """Return the captions of a JSON object, and the object; None for other JSON."""
     values = parse_json(data)
     if not isinstance(values, dict):
         return None

@@ -1,7 +1,6 @@
-"""Karpathy's splits of COCO, Flickr8k and Flickr30k: one JSON file (`dataset_coco.json`), the images beside it.
+"""Karpathy's splits of COCO, Flickr8k and Flickr30k: a JSON file (`dataset_coco.json`) with a folder of images.
 
-`data.split = "train"` takes `restval` too: the images of COCO's validation part that every published model of these
-splits trains on.
+`data.split = "train"` includes `restval`, as in published models on these splits.
 """
 
 import posixpath
@@ -17,27 +16,27 @@ from clipmem.data.sources.records import Part, Record, listed_captions
 class KarpathySource(TableSource):
     """Images with `sentences` and a `split` each."""
 
-    summary = "A JSON file of Karpathy's splits, the images beside it."
+    summary = "A JSON file of Karpathy's splits, with a folder of images."
     uses = frozenset({"image_root", "split"})
     rank = 60
-    holds = "a JSON file of Karpathy's splits"
+    content = "a JSON file of Karpathy's splits"
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """A JSON object with images, of which the first has sentences."""
+        """Detect a JSON object with images, the first of which has sentences."""
         if '"sentences"' in probe.large_json and '"images"' in probe.large_json:
-            return "JSON with images that have sentences"
+            return "JSON of images with sentences"
         images = probe.document.get("images") if isinstance(probe.document, dict) else None
         first = images[0] if isinstance(images, list) and images else None
-        return "JSON with images that have sentences" if isinstance(first, dict) and "sentences" in first else ""
+        return "JSON of images with sentences" if isinstance(first, dict) and "sentences" in first else ""
 
     def rows(self) -> Iterator[Record]:
-        """Yield one record an image of the split."""
+        """Yield one record per image of the split."""
         [images] = self.document("images")
-        wanted = self.section.split
-        require_split(wanted, {_split(image) for image in images} | {"train"})
+        split = self.section.split
+        require_split(split, {_split(image) for image in images} | {"train"})
         for number, image in enumerate(images):
-            if wanted and _split(image) != wanted and not (wanted == "train" and _split(image) == "restval"):
+            if split and _split(image) != split and not (split == "train" and _split(image) == "restval"):
                 self.ledger.ignored["image of another split"] += 1
                 continue
             self.ledger.read += 1

@@ -1,4 +1,4 @@
-"""Parquet with images in it, as Hugging Face `datasets` and img2dataset write it, or with the paths of images."""
+"""Parquet with images, as written by Hugging Face `datasets` and img2dataset, or with image paths."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ from clipmem.data.sources.rows import RowSource, is_image_type
 
 @SOURCES.register("parquet")
 class ParquetSource(RowSource):
-    """One Parquet file, or a folder of them (read in the order of their names); one row a pair."""
+    """A Parquet file, or a folder of them in the order of their names; one row per pair."""
 
-    summary = "Parquet with images in it, or with their paths: Hugging Face's and img2dataset's."
+    summary = "Parquet with images or image paths, by Hugging Face or img2dataset."
     uses = KEYS | {"image_root", "split"}
     rank = 40
 
@@ -27,7 +27,7 @@ class ParquetSource(RowSource):
         path = Path(section.path)
         files = _files(path) if path.is_dir() else [path]
         there = files and all(file.is_file() for file in files)
-        require_data(there, section, "a .parquet file, or a folder that holds some")
+        require_data(there, section, "a .parquet file, or a folder of them")
         if section.split:
             files = _of_split(files, section.split)
         super().__init__(section, [ParquetRows(file) for file in files], path if path.is_dir() else path.parent)
@@ -42,13 +42,15 @@ class ParquetSource(RowSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """A Parquet file with an image and a caption column, or a folder with some."""
+        """Detect a Parquet file with an image and a caption column, or a folder of them."""
         if probe.is_dir:
             named = probe.with_suffix(".parquet")
             columns = _image_columns(probe.path / named[0], probe.section) if named else ()
-            return f"a folder with {len(named):,} Parquet files that have {_listed(columns)}" if columns else ""
-        columns = _image_columns(probe.path, probe.section) if probe.head.startswith(b"PAR1") else ()
-        return f"Parquet with {_listed(columns)}" if columns else ""
+            found = f"a folder with {len(named):,} Parquet files"
+        else:
+            columns = _image_columns(probe.path, probe.section) if probe.head.startswith(b"PAR1") else ()
+            found = "Parquet"
+        return f"{found} with {columns[0]!r} and {columns[1]!r}" if columns else ""
 
 
 def _files(folder: Path) -> list[Path]:
@@ -56,23 +58,18 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _of_split(files: Sequence[Path], split: str) -> list[Path]:
-    """Keep the files of a split: Hugging Face names them `train-00000-of-00004.parquet`, or puts them in a folder."""
+    """Return the files of a split: named `train-00000-of-00004.parquet`, or in a folder of that name."""
     names = [{file.name.split("-")[0].removesuffix(".parquet"), file.parent.name} for file in files]
     require_split(split, set[str]().union(*names))
     return [file for file, own in zip(files, names, strict=True) if split in own]
 
 
 def _image_columns(path: Path, section: DataSection) -> tuple[str, ...]:
-    """Return the image and the caption column of a Parquet file; nothing where one is missing."""
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError):
         return ()
     image, captions = recognized(schema.names, section)
-    # a column that the recipe names is refused with its type where the rows are read
+    # the type of a column that the recipe names is checked when the rows are read
     fits = image == section.image_column or (bool(image) and is_image_type(schema.field(image).type))
     return (image, captions) if image and captions and fits else ()
-
-
-def _listed(columns: Sequence[str]) -> str:
-    return " and ".join(repr(column) for column in columns)

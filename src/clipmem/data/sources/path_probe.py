@@ -1,4 +1,4 @@
-"""What detection may know of a path, read once for all formats: first bytes, parsed JSON, names in a folder."""
+"""Properties of a path for format detection, read once: first bytes, parsed JSON, names in a folder."""
 
 import itertools
 import json
@@ -18,17 +18,17 @@ from clipmem.data.quarantine import Ledger
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _HEAD = 1 << 16
-_PARSED = 32 * 2**20  # COCO has files of half a gigabyte beside its captions
-_MANY = 20_000  # names of a folder that are looked at
+_PARSED = 32 * 2**20  # COCO also has other JSON files of half a gigabyte
+_MANY = 20_000  # maximum number of names of a folder
 
 
 def text_encoding(head: bytes) -> str:
-    """Return the encoding of a text file: UTF-16 where its first two bytes say so, UTF-8 otherwise."""
+    """Return the encoding of a text file: UTF-16 with a byte order mark, else UTF-8."""
     return "utf-16" if head[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
 
 
 def parse_json(text: str | bytes) -> object:
-    """Return the value of a JSON text; None where it is not JSON, or nested deeper than Python reads."""
+    """Parse JSON; None if it is invalid or nested too deeply."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -36,17 +36,17 @@ def parse_json(text: str | bytes) -> object:
 
 
 class PathProbe:
-    """A path as the user wrote it, and what lies there."""
+    """A path as written by the user, and its content."""
 
     def __init__(self, text: str, section: DataSection | None = None) -> None:
         self.text, self.path = text, Path(text)
         self.section = section or DataSection.model_validate({})
         self.is_file, self.is_dir = self.path.is_file(), self.path.is_dir()
-        self.closed: list[tuple[str, str]] = []
+        self.unreadable: list[tuple[str, str]] = []
 
     @cached_property
     def head(self) -> bytes:
-        """The first 64 KiB of a file; nothing of a folder."""
+        """The first 64 KiB of a file; empty for a folder."""
         if not self.is_file:
             return b""
         with self.path.open("rb") as stream:
@@ -54,7 +54,7 @@ class PathProbe:
 
     @cached_property
     def lines(self) -> list[str]:
-        """The first lines of a text file, at most 50 and whole ones only; none where it is not text."""
+        """The first lines of a text file, at most 50; empty for other files."""
         text = self.head.decode(text_encoding(self.head), "replace")
         lines = text.splitlines()
         if len(self.head) == _HEAD and len(lines) > 1:  # the last one may be cut
@@ -64,7 +64,7 @@ class PathProbe:
 
     @cached_property
     def document(self) -> object:
-        """A JSON file of at most 32 MiB, parsed; None where it is larger, or is not one JSON value."""
+        """The parsed JSON of a file of at most 32 MiB, or None."""
         if not self._may_be_json or self.large_json:
             return None
         return parse_json(self.path.read_bytes())
@@ -75,7 +75,7 @@ class PathProbe:
 
     @cached_property
     def large_json(self) -> str:
-        """The first and the last 64 KiB of a JSON file that is too large to be parsed only to see what it is."""
+        """The first and last 64 KiB of a JSON file that is too large to parse for detection."""
         if not self._may_be_json or self.path.stat().st_size <= _PARSED:
             return ""
         with self.path.open("rb") as stream:
@@ -84,8 +84,8 @@ class PathProbe:
 
     @cached_property
     def columns(self) -> list[str]:
-        """The columns of a Parquet file; none where it is no such file."""
-        if not self.head.startswith(b"PAR1"):  # a pipe is no file, and would be waited for
+        """The columns of a Parquet file; empty for other files."""
+        if not self.head.startswith(b"PAR1"):  # opening a pipe would block
             return []
         try:
             return list(pq.read_schema(self.path).names)
@@ -94,7 +94,7 @@ class PathProbe:
 
     @cached_property
     def names(self) -> list[str]:
-        """The columns of a table: of Parquet, of the object in a first line of JSON, or of a header; else none."""
+        """The columns of a table: Parquet columns, keys of the first JSON line, or header; else empty."""
         if self.columns or not self.lines or self.document is not None:
             return self.columns
         row = parse_json(self.lines[0]) or re.split(r"[,\t;|]", self.lines[0])
@@ -103,44 +103,44 @@ class PathProbe:
 
     @cached_property
     def files(self) -> list[str]:
-        """Names of a folder's files, with those of its sub-folders, in order; at most 20,000 of them."""
+        """The first 20,000 of `all_files`."""
         return list(itertools.islice(self.all_files(), _MANY))
 
     def all_files(self) -> Iterator[str]:
-        """Yield the names of all files in a folder and its sub-folders, without hidden ones, in order."""
-        self.closed = []
+        """Yield the names of all files in a folder and its sub-folders in order, except hidden ones."""
+        self.unreadable = []
 
         def fails(error: OSError) -> None:
-            self.closed.append((str(error.filename), "folder that cannot be read"))
+            self.unreadable.append((str(error.filename), "unreadable folder"))
 
         for folder, names, files in os.walk(self.path, onerror=fails):
             names[:] = sorted(name for name in names if name[0] != ".")
             inside = Path(folder).relative_to(self.path).as_posix()
             linked = [Path(folder) / name for name in names if (Path(folder) / name).is_symlink()]
-            self.closed += [(str(one), "link to a folder, not followed") for one in linked]
+            self.unreadable += [(str(one), "link to a folder, not followed") for one in linked]
             yield from (name if inside == "." else f"{inside}/{name}" for name in sorted(files) if name[0] != ".")
 
     def count_others(self, ledger: Ledger, names: Iterable[str], used: Container[str]) -> None:
-        """Count those of a folder's files that a source has no use for, by their endings, and list closed folders."""
+        """Count the files that a source does not use, and list folders that cannot be read."""
         for name in names:
             if name not in used:
                 ledger.ignore(name)
-        for name, reason in self.closed:
+        for name, reason in self.unreadable:
             ledger.note(name, name, reason)
 
     @cached_property
     def suffixes(self) -> Counter[str]:
-        """How often each name ending occurs in a folder."""
+        """The counts of file extensions in a folder."""
         return Counter(PurePosixPath(name).suffix.lower() for name in self.files)
 
     def with_suffix(self, *suffixes: str) -> list[str]:
-        """Return the names in a folder that end so."""
+        """Return the names in a folder with one of these suffixes."""
         return [name for name in self.files if name.lower().endswith(suffixes)]
 
     def describe(self) -> str:
-        """Say in a few words what lies there."""
+        """Describe the content of the path in a few words."""
         if self.is_dir:
-            kinds = ", ".join(f"{count:,} {suffix or 'without an ending'}" for suffix, count in self._common())
+            kinds = ", ".join(f"{count:,} {suffix or 'without extension'}" for suffix, count in self._common())
             return f"a folder with {kinds}" if kinds else "an empty folder"
         if not self.is_file:
             return "no such file or folder"
@@ -149,9 +149,9 @@ class PathProbe:
         if image_format(self.head):
             return "one image"
         if self.head.startswith(b"\x1f\x8b"):
-            return "a file compressed with gzip"
+            return "a gzip file"
         if self.head.startswith(b"PAR1"):
-            return f"Parquet with the columns {self.columns[:6]}" if self.columns else "Parquet that cannot be read"
+            return f"Parquet with the columns {self.columns[:6]}" if self.columns else "unreadable Parquet"
         if self.large_json:
             return f"JSON of {self.path.stat().st_size // 2**20:,} MiB that begins {self.large_json[:60]!r}"
         if isinstance(self.document, dict):

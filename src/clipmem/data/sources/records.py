@@ -1,4 +1,4 @@
-"""From records as a source holds them to the pairs table: every check that needs no decoder, in one place."""
+"""Records of a source, and the checks that turn them into the pairs table."""
 
 import math
 from collections import Counter
@@ -18,9 +18,9 @@ from clipmem.store.hashing import ImageHash
 from clipmem.store.tables import SCHEMAS
 
 MAX_CAPTION = 100_000
-_CHUNK = 8192  # pairs that are held as Python objects before they become columns
+_CHUNK = 8192  # pairs held as Python objects before they become columns
 
-# the reasons, each the same text for all records with that problem, so that they can be counted
+# reasons, counted over records
 NO_PATH = "no image path"
 NO_FILE = "no such image file"
 NO_IMAGE = "no image"
@@ -33,14 +33,14 @@ NOT_UNICODE = "caption is not valid Unicode"
 LONG_CAPTION = f"caption of more than {MAX_CAPTION:,} characters"
 NAME_NOT_UNICODE = "name, group, label or object is not valid Unicode"
 DUPLICATE = "same image and captions as an earlier record"
-OTHER_VALUES = "group, label or objects other than in the first record of its image"
+OTHER_VALUES = "group, label or objects differ from those of the first record of the image"
 
 _LISTS = ("captions", "variants", "objects")
 _ARROW = pa.schema([(name, pa.list_(pa.string()) if name in _LISTS else pa.string()) for name in SCHEMAS["pairs"]])
 
 
 class Part(NamedTuple):
-    """What one record of the data gives to a pair."""
+    """The captions of one record of the data; `why` is the reason for having none."""
 
     key: str
     captions: Sequence[object]
@@ -49,19 +49,19 @@ class Part(NamedTuple):
 
 @dataclass(slots=True)
 class Record:
-    """One image with its captions, as a source holds them; several records of the data where they name one image.
+    """One image with its captions, from one or more records of the data.
 
     Attributes:
         source: File or shard, for messages.
-        key: Which record of it.
-        reference: What `Source.read` finds the image by.
-        image: The hash of its bytes (see `examine`), or the reason why there are none.
-        parts: The records of the data that it is made of, at least one.
-        group: Its group, or empty for one of its own.
-        label: Its class, or empty; `sublabel` a finer one.
-        objects: What is in it.
-        variants: References of other images of the same thing.
-        credit: Whom to credit for it, or empty.
+        key: Record in that file, for messages.
+        reference: Identifies the image in `Source.read`.
+        image: The hash of its bytes (see `examine`), or the reason why it cannot be used.
+        parts: The captions of each record, at least one.
+        group: Its group, or empty.
+        label: Its class, or empty; `sublabel` is a finer one.
+        objects: Objects in the image.
+        variants: References of other images of the same object.
+        credit: Attribution, or empty.
     """
 
     source: str
@@ -77,7 +77,7 @@ class Record:
     credit: str = ""
 
     def join(self, other: "Record", ledger: Ledger) -> None:
-        """Take in a further record of the image; a value of it that is not that of the first is listed."""
+        """Add another record of the image; report values that differ from the first."""
         values = zip((self.group, self.label, self.objects), (other.group, other.label, other.objects), strict=True)
         if any(value and value != kept for kept, value in values):
             ledger.note(other.source, other.parts[0].key, OTHER_VALUES)
@@ -85,7 +85,7 @@ class Record:
 
 
 def examine(data: bytes | None) -> ImageHash | str:
-    """Hash an image, or say why the bytes are none."""
+    """Hash an image, or return why it cannot be used."""
     if data is None:
         return NO_IMAGE
     if not data:
@@ -96,26 +96,23 @@ def examine(data: bytes | None) -> ImageHash | str:
 
 
 def read_file(path: Path, *, most: int = MAX_BYTES) -> bytes | str:
-    """Read a file of at most `most` bytes, or say why it cannot be read.
-
-    Only regular files are opened: a table may name a pipe or a device.
-    """
+    """Read a regular file of at most `most` bytes, or return why it cannot be read."""
     try:
         if not path.is_file():
             return NOT_A_FILE if path.exists() else NO_FILE
         return path.read_bytes() if path.stat().st_size <= most else MANY_BYTES
-    except (OSError, ValueError):  # no permission; a path with a NUL, or longer than the system allows
+    except (OSError, ValueError):  # no permission, a NUL in the path, or too long
         return NO_FILE
 
 
 def examine_file(path: Path) -> ImageHash | str:
-    """Hash the image in a file, or say why it cannot be used."""
+    """Hash an image file, or return why it cannot be used."""
     data = read_file(path)
     return data if isinstance(data, str) else examine(data)
 
 
 def listed_captions(value: object) -> list[object]:
-    """Return the captions of a value that is one, or a list of them, or of dictionaries with one."""
+    """Return the captions in a value: a caption, a list of captions, or of dictionaries with captions."""
     if value is None:
         return []
     if isinstance(value, dict):
@@ -126,7 +123,7 @@ def listed_captions(value: object) -> list[object]:
 
 
 def caption_problem(caption: object) -> str:
-    """Return what is wrong with a caption, or an empty text."""
+    """Return what is wrong with a caption; "" if nothing."""
     if caption is None:
         return EMPTY_CAPTION
     if not isinstance(caption, str):
@@ -139,7 +136,7 @@ def caption_problem(caption: object) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Tell whether a text has no lone surrogates, which no table can hold."""
+    """Return whether a text has no lone surrogates, which tables cannot store."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -150,7 +147,7 @@ def is_unicode(text: str) -> bool:
 def collect(
     records: Iterable[Record], ledger: Ledger, *, what: str, watch: Callable[[Record], object] = lambda _: None
 ) -> pl.DataFrame:
-    """Check records and make the pairs table of the good ones, sorted by uid."""
+    """Return the pairs table of the usable records, sorted by uid."""
     seen: set[str] = set()
     chunks: list[pl.DataFrame] = []
     rows: list[tuple[object, ...]] = []
@@ -166,7 +163,7 @@ def collect(
     ledger.check(what)
     table = pl.concat(chunks).sort("uid")
     got = f"{what} without a usable pair ({_counted(ledger.problems)})"
-    hint = "Check data.path, data.image_root and the columns; docs/data.md has an example of every format."
+    hint = "Check data.path, data.image_root and the columns; docs/data.md has examples of all formats."
     require(table.height, "[data] path", got, "at least one image with a caption", hint)
     return table
 
@@ -192,13 +189,12 @@ def _row(record: Record, seen: set[str], ledger: Ledger) -> tuple[object, ...] |
 
 
 def _leave_out(record: Record, reason: str, parts: int, ledger: Ledger) -> None:
-    """List an image once, however many records name it: the further ones are merged with the first."""
+    """Leave out an image once; further records of it count as merged."""
     ledger.leave_out(record.source, record.key, reason)
     ledger.merged += parts - 1
 
 
 def _good_captions(part: Part, record: Record, ledger: Ledger) -> list[str]:
-    """Return the captions of a part that can be used; a part without one is left out."""
     key = record.key if len(record.parts) == 1 else part.key
     if not part.captions:
         ledger.leave_out(record.source, key, part.why or NO_CAPTION)
@@ -217,7 +213,7 @@ def _good_captions(part: Part, record: Record, ledger: Ledger) -> list[str]:
 
 
 def _frame(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
-    # through Arrow: polars takes lists of lists ten times as long
+    # through Arrow: ten times faster than polars for lists of lists
     columns = zip(*rows, strict=True) if rows else [[] for _ in _ARROW]
     table = pa.table([pa.array(values, field.type) for values, field in zip(columns, _ARROW, strict=True)], _ARROW)
     return pl.DataFrame(table, schema=dict(SCHEMAS["pairs"]))

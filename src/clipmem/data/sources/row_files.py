@@ -1,4 +1,4 @@
-"""Files of rows, read in small batches from any row on: Parquet by row group, Arrow files as they lie in memory."""
+"""Files of rows, read in small batches from any row: Parquet, and memory-mapped Arrow files."""
 
 # pyarrow has no types
 # pyright: reportUnknownParameterType=false
@@ -19,12 +19,12 @@ _BUFFER = 1 << 20
 
 
 class ParquetRows:
-    """A Parquet file. A column is read page by page, so that memory holds a batch even of one huge row group."""
+    """A Parquet file, read page by page, so that a huge row group needs little memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            # without these two the whole column of a row group would be read at once
+            # without these options, the column of a row group is read at once
             self._file = pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path}", got=f"not readable as Parquet ({shorten(str(error))})") from error
@@ -33,7 +33,7 @@ class ParquetRows:
         self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
 
     def batches(self, columns: Sequence[str], start: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield (first row, rows) in order, about 8 MiB or 1,024 rows; the first batch ends after row `start`."""
+        """Yield (first row, batch) of about 8 MiB or 1,024 rows; the first batch contains row `start`."""
         for number in range(bisect_right(self._ends, start), len(self._groups)):
             group = self._groups[number]
             row = self._ends[number] - group.num_rows
@@ -44,13 +44,13 @@ class ParquetRows:
                 row += batch.num_rows
 
     def block(self, row: int) -> int:
-        """Return the first row of the part that is read from its beginning to reach `row`: of its row group."""
+        """Return the first row of the row group of `row`, where reading must start."""
         number = bisect_right(self._ends, row)
         return self._ends[number] - self._groups[number].num_rows
 
 
 class ArrowRows:
-    """A file of Arrow record batches (stream or file), as Hugging Face `datasets` saves them; mapped, not read."""
+    """A memory-mapped file of Arrow record batches, as saved by Hugging Face `datasets`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,7 +73,7 @@ class ArrowRows:
             row += batch.num_rows
 
     def block(self, row: int) -> int:
-        """Return the row itself: any is reached at once."""
+        """Return the row: access is random."""
         return row
 
 
@@ -81,7 +81,7 @@ RowFile = ParquetRows | ArrowRows
 
 
 def values_of(column: pa.Array) -> list[object]:
-    """Return the values of a column; bytes that are no text become lone surrogates, which no caption may have."""
+    """Return the values of a column; invalid bytes become lone surrogates, which captions must not have."""
     try:
         return column.to_pylist()
     except UnicodeDecodeError:
@@ -89,7 +89,7 @@ def values_of(column: pa.Array) -> list[object]:
 
 
 def value_of(scalar: pa.Scalar) -> object:
-    """Return one value of a column, as `values_of`."""
+    """Return one value of a column (see `values_of`)."""
     try:
         return scalar.as_py()
     except UnicodeDecodeError:

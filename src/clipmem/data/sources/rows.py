@@ -1,4 +1,4 @@
-"""Sources whose images stand in rows of a table: as bytes, as a struct of bytes and path, or as the path of a file."""
+"""Sources with images in rows of a table: as bytes, as a struct of bytes and path, or as a path."""
 
 # pyarrow has no types
 # pyright: reportUnknownParameterType=false
@@ -25,12 +25,12 @@ from clipmem.data.sources.records import Part, Record, examine, listed_captions,
 from clipmem.data.sources.row_files import RowFile, value_of, values_of
 from clipmem.store.hashing import ImageHash
 
-BROKEN = "not readable from here on"
-_STATUS = "status"  # img2dataset's: why a row has no image
+BROKEN = "unreadable from this row on"
+_STATUS = "status"  # img2dataset's reason for a missing image
 
 
 class RowSource(Source):
-    """A table in one or more files of one form."""
+    """A table in one or more files with the same columns."""
 
     def __init__(self, section: DataSection, files: Sequence[RowFile], base: Path) -> None:
         super().__init__(section)
@@ -40,11 +40,11 @@ class RowSource(Source):
         for file in files:
             found = find_columns(file.schema.names, section, what=f"{file.path}")
             got, expected = f"the columns {found.used}", f"those of the first file, {self._columns.used}"
-            hint = "Set data.image_column and data.caption_column to names that all files have."
+            hint = "Set data.image_column and data.caption_column to columns of all files."
             require(found == self._columns, f"{file.path}", got, expected, hint)
             kind = _check_image(file.schema.field(self._columns.image))
             right = not section.image_root or not _is_bytes(kind)
-            got = f"{section.image_root!r}; {file.path} holds the images"
+            got = f"{section.image_root!r}, but {file.path} contains the images"
             hint = "Remove data.image_root, or set data.image_column."
             require(right, "[data] image_root", got, "a column with paths", hint)
         named_root(section)
@@ -57,21 +57,21 @@ class RowSource(Source):
         return self._columns
 
     def records(self) -> Iterator[Record]:
-        """Yield one record a row, then those that several rows share."""
+        """Yield one record per row, then those of images shared by several rows."""
         shared, self._latest = self._shared_paths(), ("", "")
-        together: dict[tuple[str, bytes | str], Record] = {}
+        joined: dict[tuple[str, bytes | str], Record] = {}
         for path, record in self._rows():
             if path not in shared:
                 yield record
                 continue
             state = record.image if isinstance(record.image, str) else record.image.digest()
-            first = together.setdefault((path, state), record)
+            first = joined.setdefault((path, state), record)
             if first is not record:
                 first.join(record, self.ledger)
-        yield from together.values()
+        yield from joined.values()
 
     def _shared_paths(self) -> set[str]:
-        """Return the paths that more than one row names, without reading an image."""
+        """Return the paths in more than one row, without reading images."""
         name = self._columns.image
         counts: Counter[str] = Counter()
         for file in self._files:
@@ -87,7 +87,7 @@ class RowSource(Source):
                     values = batch.column(0)
                     paths = values.field("path") if pa.types.is_struct(values.type) else values
                     counts.update(path for path in values_of(paths) if isinstance(path, str) and path)
-            except (pa.ArrowException, OSError):  # told where the rows are read
+            except (pa.ArrowException, OSError):  # reported when the rows are read
                 continue
         return {path for path, times in counts.items() if times > 1}
 
@@ -120,15 +120,14 @@ class RowSource(Source):
             yield path, Record(self._name(file), key, f"{begin + first + k}", image, parts, *about)
 
     def _examined(self, value: object, status: object) -> tuple[str, ImageHash | str]:
-        """Return the path of a row's image, and its hash or the reason why there is none."""
-        alone = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else value
-        if isinstance(alone, str) and alone == self._latest[0]:  # a row a caption: the file is read once
+        path_only = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else value
+        if isinstance(path_only, str) and path_only == self._latest[0]:  # several rows per image: read the file once
             return self._latest
         data, path = self._image(value)
         image = data if isinstance(data, str) else examine(data)
         if data is None and isinstance(status, str):
             image = f"img2dataset: {status}"
-        if isinstance(alone, str):
+        if isinstance(path_only, str):
             self._latest = path, image
         return path, image
 
@@ -136,7 +135,6 @@ class RowSource(Source):
         return file.path.relative_to(self._base).as_posix()
 
     def _image(self, value: object) -> tuple[bytes | str | None, str]:
-        """Return an image's bytes, or the reason why there are none, and its path."""
         if isinstance(value, dict):
             data, path = value.get("bytes"), value.get("path")
         else:
@@ -148,7 +146,6 @@ class RowSource(Source):
 
     @cached_property
     def _root(self) -> str:
-        """The folder that paths of images start from."""
         named = named_root(self.section)
         if named:
             return str(named)
@@ -178,13 +175,11 @@ class RowSource(Source):
         return self._cursor.value(row - self._begins[number])
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the order of the rows."""
+        """Return the positions sorted by row."""
         return sorted(range(len(references)), key=lambda k: int(references[k]))
 
 
 class _Cursor:
-    """Reads single values of a column; forward ones go on from where it stands."""
-
     def __init__(self, file: RowFile, column: str) -> None:
         self.file, self._column = file, column
         self._batches: Iterator[tuple[int, pa.RecordBatch]] = iter(())
@@ -203,7 +198,7 @@ class _Cursor:
 
 
 def label_names(schema: pa.Schema, column: str) -> list[str]:
-    """Return the names of a column of class numbers, where `datasets` has written them into the schema."""
+    """Return the class names of an integer label column from the schema written by `datasets`."""
     described = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
     for key in ("info", "features", column, "names"):
         described = described.get(key) if isinstance(described, Mapping) else None
@@ -235,13 +230,13 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def is_image_type(kind: pa.DataType) -> bool:
-    """Tell whether a column of this type can hold images."""
+    """Return whether a column of this type can have images."""
     if pa.types.is_struct(kind):
         return any(kind.field(k).name in {"bytes", "path"} for k in range(kind.num_fields))
     return _is_text(kind) or _is_bytes(kind)
 
 
 def _check_image(field: pa.Field) -> pa.DataType:
-    expected = "bytes, a struct with a field 'bytes' or 'path', or a path as text"
+    expected = "bytes, a struct with a field 'bytes' or 'path', or a path"
     require(is_image_type(field.type), f"column {field.name!r}", f"{field.type}", expected, "Set data.image_column.")
     return field.type

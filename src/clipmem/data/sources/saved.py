@@ -1,4 +1,4 @@
-"""Folders that Hugging Face `datasets` has saved (`save_to_disk`), and Arrow files; read without that library."""
+"""Folders saved by Hugging Face `datasets` (`save_to_disk`) and Arrow files, read without that library."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -17,9 +17,9 @@ _AGAIN = "Save the data set again."
 
 @SOURCES.register("saved")
 class SavedSource(RowSource):
-    """A saved data set, or several splits of one; `data.split` takes one of them."""
+    """A saved data set, or one or all of its splits."""
 
-    summary = "A folder that Hugging Face datasets has saved, or an Arrow file."
+    summary = "A folder saved by Hugging Face datasets, or an Arrow file."
     uses = KEYS | {"image_root", "split"}
     rank = 10
 
@@ -30,17 +30,17 @@ class SavedSource(RowSource):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """A folder with dataset_dict.json or state.json, or an Arrow file."""
+        """Detect a folder with dataset_dict.json or state.json, or an Arrow file."""
         if probe.is_dir:
             named = next((name for name in ("dataset_dict.json", "state.json") if (probe.path / name).is_file()), "")
-            return f"a folder with {named}, as datasets saves it" if named else ""
-        # a stream begins with a continuation mark and the length of its schema
+            return f"a folder with {named}, saved by datasets" if named else ""
+        # an Arrow stream starts with a continuation marker
         streams = probe.head.startswith(b"\xff\xff\xff\xff") and probe.path.suffix == ".arrow"
         return "an Arrow file" if probe.head.startswith(b"ARROW1") or streams else ""
 
 
 def arrow_files(folder: Path, split: str) -> list[Path]:
-    """Return the Arrow files of what `save_to_disk` wrote, in order; of one split of it, or with "" of all."""
+    """Return the Arrow files written by `save_to_disk`, of one split or all (""), in order."""
     if not (folder / "dataset_dict.json").is_file():
         if split and (folder / "state.json").is_file():
             require_split(split, [str(_described(folder, "state.json").get("_split"))])
@@ -55,25 +55,25 @@ def _of_one(folder: Path) -> list[Path]:
     entries = _list(state, "_data_files", folder)
     right = not state.get("_indices_files")
     hint = "Load it and save it again: datasets.load_from_disk(A).save_to_disk(B)."
-    require(right, f"{folder}", "rows chosen by an index beside them", "a data set saved by datasets 2 or newer", hint)
+    require(right, f"{folder}", "rows selected by an index file", "a data set saved by datasets 2 or newer", hint)
     files = [folder / _plain(str(entry.get("filename")), folder) for entry in entries if isinstance(entry, dict)]
     missing = [file.name for file in files if not file.is_file()]
     got = f"no file {missing[0]!r} ({len(missing)} of {len(files)} are missing)" if missing else "no Arrow file"
-    require(files and not missing, f"{folder}", got, "every file that state.json names", _AGAIN)
+    require(files and not missing, f"{folder}", got, "all files listed in state.json", _AGAIN)
     return files
 
 
 def _plain(name: str, folder: Path) -> str:
     plain = PurePosixPath(name).name == name and name not in {"", ".", ".."}
-    require(plain, f"{folder}", f"the name {name!r}", "names of files in it", _AGAIN)
+    require(plain, f"{folder}", f"the name {name!r}", "names of files in the folder", _AGAIN)
     return name
 
 
 def _described(folder: Path, name: str) -> dict[str, object]:
     data = read_file(folder / name)
     found = parse_json(data) if isinstance(data, bytes) else None
-    expected = "a folder that datasets has saved (save_to_disk)"
-    got, hint = f"no {name} that can be read", "Set data.path to that folder."
+    expected = "a folder saved by datasets (save_to_disk)"
+    got, hint = f"no readable {name}", "Set data.path to such a folder."
     require(isinstance(found, dict), f"{folder}", got, expected, hint)
     return found  # pyright: ignore[reportReturnType]
 

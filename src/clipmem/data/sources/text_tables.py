@@ -1,4 +1,4 @@
-"""Rows of small tables of captions: CSV with any usual separator, JSON lines, and Parquet without images."""
+"""Rows of caption tables: CSV with common separators, JSON lines, and Parquet without images."""
 
 import contextlib
 import csv
@@ -21,17 +21,17 @@ from clipmem.data.sources.records import Part, Record, listed_captions
 from clipmem.data.sources.row_files import values_of
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-BROKEN_LINE = "a line that is not JSON"
-OPEN_QUOTE = "a quote that is not closed"
+BROKEN_LINE = "line that is not JSON"
+OPEN_QUOTE = "unclosed quote"
 FEW_CELLS = "fewer cells than columns"
 MANY_CELLS = "more cells than columns"
 _NAN = {"nan", "NaN"}
-_MOST_LINES = 1000  # of one row
+_MOST_LINES = 1000  # per row
 
 
 @contextlib.contextmanager
 def open_text(path: Path) -> Generator[Iterator[str]]:
-    """Open a text file by lines; bytes that are not text become lone surrogates, which no caption may have."""
+    """Open a text file by lines; invalid bytes become lone surrogates, which captions must not have."""
     with path.open("rb") as stream:
         encoding = text_encoding(stream.read(2))
     with path.open(encoding=encoding, errors="surrogateescape", newline="") as stream:
@@ -46,10 +46,10 @@ def split_line(line: str, separator: str) -> list[str]:
 def csv_lines(
     stream: Iterator[str], separator: str, is_row: Callable[[str], bool], *, first: int = 1
 ) -> Iterator[tuple[int, str, list[str] | None]]:
-    """Yield the rows of a CSV file, blank lines left out: number of the first line, text, and cells.
+    """Yield the rows of a CSV file, except blank lines: number of the first line, text, and cells.
 
-    A quoted cell may go over several lines. Where it would swallow a row (`is_row` tells whether a line is one by
-    itself), or does not end, the cells are None, and what follows the first line is read on its own.
+    A quoted cell may span several lines. If it would swallow a line that is a row itself (`is_row`), or does not end,
+    the cells are None and the following lines are read on their own.
     """
     ahead: deque[str] = deque()
     number = first
@@ -72,19 +72,19 @@ def csv_lines(
 
 
 def _cells(line: str, separator: str) -> tuple[list[str] | None, bool]:
-    """Split a line; None, and true, where a quote is still open at its end."""
-    asked = False
+    """Split a line; (None, True) if a quote is open at its end."""
+    needs_more = False
 
     def lines() -> Iterator[str]:
-        nonlocal asked
+        nonlocal needs_more
         yield line
-        asked = True  # for more of this row
+        needs_more = True
 
     try:
         cells = next(csv.reader(lines(), delimiter=separator), [])
     except csv.Error:
         return None, False
-    return (None, True) if asked else (cells, False)
+    return (None, True) if needs_more else (cells, False)
 
 
 def _strict_cells(text: str, separator: str) -> list[str] | None:
@@ -95,7 +95,7 @@ def _strict_cells(text: str, separator: str) -> list[str] | None:
 
 
 def header_columns(line: str, section: DataSection) -> tuple[str, list[str]] | None:
-    """Return separator and names of a CSV header; None where no separator gives an image and a caption."""
+    """Return separator and names of a CSV header with an image and a caption column, or None."""
     for separator in SEPARATORS:
         names = [name.strip() for name in split_line(line, separator)]
         if all(recognized(names, section)):
@@ -104,7 +104,7 @@ def header_columns(line: str, section: DataSection) -> tuple[str, list[str]] | N
 
 
 def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *, form: str = "") -> Iterator[Record]:
-    """Yield the rows of a table in a file."""
+    """Yield the rows of a table."""
     try:
         match form or path.suffix.lower():
             case ".jsonl":
@@ -118,7 +118,7 @@ def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *,
 
 
 def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:
-    """Yield the rows of a CSV file; where the last column is the caption, unquoted separators are part of it."""
+    """Yield the rows of a CSV file; a caption in the last column may have unquoted separators."""
     with open_text(path) as stream, long_fields():
         header = next(stream, "").rstrip("\r\n")
         by_tab = "\t" if "\t" in header else ","
@@ -182,7 +182,7 @@ def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger)
 
 @contextlib.contextmanager
 def long_fields() -> Generator[None]:
-    """Let a field of any length through Python's reader; over-long captions are listed, not an error."""
+    """Allow CSV fields of any length; captions that are too long are reported later."""
     before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
         yield

@@ -1,10 +1,9 @@
-"""Tars of images and captions, as img2dataset writes them and open_clip trains from (webdataset).
+"""Tars of images and captions (webdataset), as written by img2dataset and read by open_clip.
 
-Members with one name up to the first dot are one pair. Where images and texts have further dots in their names and no
-member of that key has none (`photo.v2.png` and `photo.v2.txt`), it is the name up to the last one. `.json` with a list
-`captions` holds several captions; else `.txt` is one caption, all of it; else the JSON's `caption`. A key of the JSON
-that `data.caption_column` names comes before all of them. An image or text in no pair is listed; members of other
-kinds are counted. Names of shards are `{0000..0123}` ranges and `::` lists, as webdataset writes them.
+Members with the same name up to the first dot are a pair; if all images and texts of a key have further dots
+(`photo.v2.png` and `photo.v2.txt`), up to the last dot. Captions are, in this order: the JSON key
+`data.caption_column` if set, a JSON list `captions`, the whole `.txt`, the JSON's `caption`. Images and texts without a
+pair are listed; other members are counted. Shards can be given as `{0000..0123}` ranges and `::` lists.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ from clipmem.base.sections import DataSection
 from clipmem.data.decoding import MAX_BYTES
 from clipmem.data.sources.base import SOURCES, Source, image_gone, require_data
 from clipmem.data.sources.columns import KEYS, KeysSeen, about, named_columns
-from clipmem.data.sources.imagefolder import BROKEN_JSON, TEXT_BESIDE_JSON, decode_text, json_captions
+from clipmem.data.sources.imagefolder import BROKEN_JSON, MOST_TEXT, TEXT_UNUSED, decode_text, json_captions
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json
 from clipmem.data.sources.records import (
     MANY_BYTES,
@@ -37,13 +36,12 @@ from clipmem.data.sources.records import (
 )
 from clipmem.data.sources.tar import Member, TarError, is_tar, members
 
-BROKEN_TAR = "a tar that is broken or cut off"
-FEWER = "fewer images than its statistics say"
-SECOND = "second image or text of that kind under its key"
-EXTRA = "image or text beside the pair of its key"
+BROKEN_TAR = "broken or truncated tar"
+FEWER = "fewer images than in its _stats.json"
+SECOND = "second image or text of the same kind and key"
+EXTRA = "image or text with the key of another pair"
 _KINDS = tuple(name[1:] for name in IMAGE_ENDINGS)
 _TEXTS = ("txt", "json")
-_MOST_TEXT = 16 * 2**20
 _BUFFER = 1 << 18
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
@@ -52,7 +50,7 @@ _MOST_SHARDS = 1_000_000
 
 @dataclass
 class _Sample:
-    """What has been seen of one pair: its members, and their bytes while they are at hand."""
+    """The members of one pair read so far, and their bytes while available."""
 
     key: str
     image: Member | None = None
@@ -63,8 +61,8 @@ class _Sample:
     dotted: list[Member] = field(default_factory=list)
 
     def add(self, member: Member, kind: str, stream: BufferedIOBase | None = None) -> None:
-        """Take a member in, and read it where a stream is given."""
-        if member.problem or member.size > (_MOST_TEXT if kind in _TEXTS else MAX_BYTES):
+        """Add a member, and read it if a stream is given."""
+        if member.problem or member.size > (MOST_TEXT if kind in _TEXTS else MAX_BYTES):
             self.reason = self.reason or member.problem or MANY_BYTES
             return
         if self.image is not None if kind in _KINDS else kind in self.texts:
@@ -82,7 +80,7 @@ class _Sample:
         self.data[member.offset] = stream.read(member.size)
 
     def split(self) -> "list[_Sample]":
-        """Return the sample; one for each name up to the last dot where it has members with further dots only."""
+        """Return the sample, or one per name up to the last dot if all members have further dots."""
         if self.image or self.texts or self.reason or not self.dotted:
             self.spare += [(member, EXTRA) for member in self.dotted]
             return [self]
@@ -93,7 +91,7 @@ class _Sample:
         return list(found.values())
 
     def join(self, other: "_Sample") -> None:
-        """Take in what stands of the same pair elsewhere in the tar."""
+        """Add members of the same pair from elsewhere in the tar."""
         members = [*other.texts.items(), *(((_KINDS[0], other.image),) if other.image else ())]
         for kind, member in members:
             self.add(member, kind)
@@ -101,7 +99,7 @@ class _Sample:
         self.reason = self.reason or other.reason
 
     def read_missing(self, stream: BufferedIOBase) -> None:
-        """Read the members that are not at hand."""
+        """Read the members whose bytes are not available."""
         for member in (self.image, *self.texts.values()):
             if member is not None and member.offset not in self.data:
                 self._read(stream, member)
@@ -113,9 +111,9 @@ class _Sample:
 
 @SOURCES.register("webdataset")
 class WebdatasetSource(Source):
-    """A tar, a folder of tars, a range or a list of them; never extracted."""
+    """A tar, a folder of tars, a range or a list of tars."""
 
-    summary = "Tars of images and captions, as img2dataset writes them."
+    summary = "Tars of images and captions, as written by img2dataset."
     uses = KEYS - {"image_column"}
     rank = 20
 
@@ -127,7 +125,7 @@ class WebdatasetSource(Source):
 
     @classmethod
     def recognize(cls, probe: PathProbe) -> str:
-        """A tar, names of tars, or a folder with some."""
+        """Detect a tar, a range or list of tars, or a folder of tars."""
         if probe.is_file:
             return "a tar" if is_tar(probe.head) else ""
         if probe.is_dir:
@@ -136,7 +134,7 @@ class WebdatasetSource(Source):
         return "a range or list of tars" if is_list(probe.text) and ".tar" in probe.text else ""
 
     def records(self) -> Iterator[Record]:
-        """Yield one record a pair, shard by shard."""
+        """Yield one record per pair, shard by shard."""
         keys = KeysSeen(self.section)
         for name in self._shards:
             failed = self._failed(name)
@@ -156,14 +154,13 @@ class WebdatasetSource(Source):
             self._count_others()
 
     def _count_others(self) -> None:
-        """Count the files of the folder that are neither tars nor img2dataset's beside one."""
         probe = PathProbe(self.section.path)
         stems = {name.removesuffix(".tar") for name in self._shards}
         used = {f"{stem}{end}" for stem in stems for end in (".tar", ".parquet", "_stats.json")}
         probe.count_others(self.ledger, probe.all_files(), used)
 
     def _samples(self, shard: str) -> Iterator[_Sample]:
-        """Yield the samples of a shard; those whose members do not stand together come last."""
+        """Yield the samples of a shard, those whose members are not contiguous last."""
         loose: dict[str, _Sample] = {}
         with BufferedReader((self._base / shard).open("rb", buffering=0), _BUFFER) as stream:
             current: _Sample | None = None
@@ -196,7 +193,7 @@ class WebdatasetSource(Source):
                 sample.data.clear()
 
     def _closed(self, sample: _Sample, loose: dict[str, _Sample], stream: BufferedIOBase) -> Iterator[_Sample]:
-        """Yield what is complete of a sample whose members have passed; keep the places, not the bytes, of the rest."""
+        """Yield a sample if it is complete; else keep the positions of its members, not their bytes."""
         for one in sample.split():
             self.ledger.read += 1
             if one.complete:
@@ -213,7 +210,7 @@ class WebdatasetSource(Source):
         if sample.image is not None and sample.complete:
             texts = captions_of({k: sample.data[one.offset] for k, one in sample.texts.items()}, self.section)
             keys.see(texts.values)
-            self.ledger.ignored.update([TEXT_BESIDE_JSON] * texts.unused)
+            self.ledger.ignored.update([TEXT_UNUSED] * texts.unused)
             for reason in (BROKEN_JSON * (texts.broken and bool(texts.captions)), sample.reason):
                 if reason:
                     self.ledger.note(shard, sample.key, reason)
@@ -231,7 +228,7 @@ class WebdatasetSource(Source):
         )
 
     def _failed(self, shard: str) -> set[str]:
-        """Return the keys that img2dataset's table says are no good; they are listed."""
+        """Return the keys that failed according to img2dataset's table, and leave them out."""
         table = (self._base / shard).with_suffix(".parquet")
         if not table.is_file():
             return set()
@@ -240,7 +237,7 @@ class WebdatasetSource(Source):
                 return set()
             rows = pl.read_parquet(table, columns=["key", "status"]).filter(pl.col("status") != "success")
         except (pl.exceptions.PolarsError, OSError):
-            self.ledger.note(table.name, "", "img2dataset's table is not readable")
+            self.ledger.note(table.name, "", "img2dataset's table is unreadable")
             return set()
         keys = rows["key"].cast(pl.String).to_list()
         where = str(PurePosixPath(shard).with_suffix(".parquet"))
@@ -270,25 +267,25 @@ class WebdatasetSource(Source):
                 stream.seek(offset)
                 found[position] = stream.read(size)
                 if len(found[position]) != size:
-                    raise image_gone(references[position], "a tar that is shorter than it was")
+                    raise image_gone(references[position], "a shorter tar than before")
         return [found[position] for position in range(len(references))]
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
-        """Return the order of shards, and of places in them."""
+        """Return the positions sorted by shard and offset."""
         rank = {name: number for number, name in enumerate(self._shards)}
         places = [_place(reference) for reference in references]
         return sorted(range(len(places)), key=lambda k: (rank.get(places[k][0], -1), places[k][1]))
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Split a member's name into the key of its pair and its kind: what follows the first dot of its last part."""
+    """Split a member's name at the first dot of its last part into key and kind."""
     folder, slash, own = name.rpartition("/")
     stem, _, kind = own.partition(".")
     return folder + slash + stem, kind.lower()
 
 
 class Texts(NamedTuple):
-    """What the texts of a pair say."""
+    """Content of the text and JSON of a pair."""
 
     captions: Sequence[object] = ()
     values: Mapping[str, object] = {}
@@ -305,8 +302,7 @@ def captions_of(texts: dict[str, bytes], section: DataSection) -> Texts:
     if "txt" not in texts:
         return Texts(captions, values, broken)
     text = decode_text(texts["txt"]).removesuffix("\n").removesuffix("\r")
-    # a text file may have a byte order mark or end its only line: where the JSON says that these are the caption's own,
-    # they stay
+    # a byte order mark or final line break stays if the JSON's caption has it, too
     same = [str(caption).encode("utf-8", "surrogatepass") for caption in captions] == [texts["txt"]]
     values.setdefault("txt", text)
     if "caption_column" in named_columns(section):
@@ -320,7 +316,7 @@ def _place(reference: str) -> tuple[str, int, int]:
     shard, _, place = reference.rpartition("@")
     offset, _, size = place.partition("+")
     if not (shard and offset.isdigit() and size.isdigit()):
-        raise image_gone(reference, "a reference that is not of a tar")
+        raise image_gone(reference, "a reference to something other than a tar")
     return shard, int(offset), int(size)
 
 
@@ -336,13 +332,13 @@ def _check_is_tar(path: Path) -> None:
         head = stream.read(512)
     packed = head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
     got = "a compressed tar" if packed else "a file that is not a tar"
-    expected = "a plain tar, which is read at any place"
-    hint = "Unpack it once (for example with gunzip)." if packed else "Leave it out of data.path."
+    expected = "an uncompressed tar"
+    hint = "Decompress it, for example with gunzip." if packed else "Remove it from data.path."
     require(is_tar(head) or not any(head), f"{path}", got, expected, hint)
 
 
 def expand(text: str) -> list[str]:
-    """Expand ranges, choices and lists."""
+    """Expand ranges, choices and lists of shards."""
     return [name for part in text.split("::") for name in _expanded(part)]
 
 
@@ -361,28 +357,27 @@ def _expanded(text: str) -> list[str]:
 
 def _numbers(text: str, span: "re.Match[str]") -> Sequence[str]:
     first, last = int(span[1]), int(span[2])
-    expected = f"the smaller number first, and at most {_MOST_SHARDS:,} shards"
+    expected = f"an increasing range of at most {_MOST_SHARDS:,} shards"
     right, got = 0 <= last - first < _MOST_SHARDS, f"the range {span[0]} in {text!r}"
-    require(right, "[data] path", got, expected, "Correct the range.")
+    require(right, "[data] path", got, expected, "Fix the range.")
     return [f"{number:0{len(span[1])}d}" for number in range(first, last + 1)]
 
 
 def is_list(text: str) -> bool:
-    """Tell whether a path is a range or a list of shards."""
+    """Return whether a path is a range or a list of shards."""
     return "::" in text or bool(_RANGE.search(text))
 
 
 def find_shards(section: DataSection) -> tuple[Path, list[str]]:
-    """Return the tars behind a path: the folder that names start from, and the names."""
+    """Return the tars of a path: their folder, and their names."""
     text, path = section.path, Path(section.path)
     if text and path.is_dir():
         base, names = path, sorted(found.relative_to(path).as_posix() for found in path.rglob("*.tar"))
     else:
         base, names = Path(), expand(text) if text else []
-    require_data(names, section, "a tar, a folder with some, a range such as data/{0000..0123}.tar, or a list with ::")
+    require_data(names, section, "a tar, a folder of tars, a range such as data/{0000..0123}.tar, or a :: list")
     missing = [name for name in names if not (base / name).is_file()]
     for name in missing:
         got = f"no file {name!r} ({len(missing):,} of {len(names):,} shards are missing)"
-        hint = "Put it back, or correct the range."
-        raise InputError("[data] path", got=got, expected="every shard that is named", hint=hint)
+        raise InputError("[data] path", got=got, expected="all named shards", hint="Restore it, or fix the range.")
     return base, names

@@ -1,7 +1,4 @@
-"""The alignments that a recipe can ask for (`score.alignment`), one file each; importing this registers them.
-
-A new alignment is one new file here and one line below.
-"""
+"""Alignments (`score.alignment`), one file each; importing this package registers them."""
 
 from clipmem.base.recipes import Recipe
 from clipmem.score.alignments import clip, cmc, confidence, sslmem_image, sslmem_text
@@ -14,5 +11,5 @@ __all__ = [
 
 
 def alignment_of(recipe: Recipe) -> Alignment:
-    """Return the alignment that a recipe names."""
+    """Return the alignment of a recipe."""
     return ALIGNMENTS[recipe.score.alignment](recipe.score)

@@ -1,8 +1,7 @@
-"""What an alignment is: from one model's embeddings of a pair to a number that says how well the model matches it.
+"""Base class of alignments: how well one model matches the image and captions of a pair.
 
-An alignment has three parts, `positive`, `image_bank` and `text_bank`; positive - w (image_bank + text_bank) is what
-protocols compare between models (constants cancel in the comparison and are left out). Parts are computed block by
-block against a bank of which only sums are kept, so one implementation serves a study and millions of pairs.
+An alignment has the parts `positive`, `image_bank` and `text_bank`; protocols compare positive - w (image_bank +
+text_bank) between models, without constants that cancel. Parts are computed block by block against sums over the bank.
 """
 
 from abc import ABC, abstractmethod
@@ -28,15 +27,15 @@ Need = Literal["image views", "captions", "clean image", "caption variants", "he
 
 @dataclass(frozen=True)
 class Embedded:
-    """Some pairs under one model.
+    """Embeddings of some pairs under one model.
 
     Attributes:
         image: ū, mean unit embedding of each pair's views, shape (n, d).
         text: v̄, mean unit embedding of its captions, shape (n, d).
-        ok: Which pairs have embeddings with a direction, shape (n,).
-        rows: The single views and captions; None where only means were stored.
-        labels: Class of each pair, shape (n,); None where the data has no labels.
-        head: Gives the model's class scores of image embeddings; None for a model without a class head.
+        ok: Mask of pairs with finite, non-zero embeddings, shape (n,).
+        rows: Embeddings of single views and captions; None if only means were stored.
+        labels: Class of each pair, shape (n,); None without labels.
+        head: The model's class head on image embeddings, if it has one.
     """
 
     image: Float[Tensor, "n d"]
@@ -66,18 +65,18 @@ class Alignment(ABC):
 
     Attributes:
         name: Name in recipes (`score.alignment`).
-        summary: What it compares, in one line.
-        range: Least and largest possible memorization, for w = 1.
-        model_range: Least and largest value under a single model, as published.
-        sign: 1 where a model that fits the pair better has the larger published value, -1 where the smaller:
+        summary: Description in one line.
+        range: Minimum and maximum of memorization, for w = 1.
+        model_range: Minimum and maximum under a single model, as published.
+        sign: 1 if a better fit of the pair gives a larger published value, else -1:
             memorization = sign (mean over models that saw it - mean over those that did not).
-        needs: What a run must have to compute it.
+        needs: Requirements of a run.
         equation: The value under a single model m, then memorization.
-        source: Who defined it.
-        finds_wrong_captions: Whether it ranked planted wrong captions above the rest on the shipped data: the interval
-            of its AUROC lies above 0.5 (docs/validation.md, "Planted wrong captions under each measure").
-        Settings: The table that it brings to the recipe's `[score]`, under its name; None for none.
-        words: What reports call things, where they are other than for clip (see `report/templates/words.toml`).
+        source: Publication.
+        finds_wrong_captions: Whether the interval of its AUROC for planted captions on the shipped data is above 0.5
+            (docs/validation.md, "Planted wrong captions under each measure").
+        Settings: Its table in the recipe's `[score]`, if it has one.
+        words: Words in reports that differ from those for clip (see `report/templates/words.toml`).
     """
 
     Settings: ClassVar[type[Section] | None] = None
@@ -96,25 +95,14 @@ class Alignment(ABC):
     def __init__(self, section: object = None) -> None:
         self.settings: Any = own_settings(section, self.name) or (self.Settings and self.Settings())
 
-    def check(  # noqa: B027  most need nothing
+    def check(  # noqa: B027  optional
         self, settings: EmbedSection, captions: Sequence[Sequence[str]], uids: Sequence[str], *, spare: int = 0
     ) -> None:
-        """Refuse, before any training, a study that will not have what this alignment compares.
-
-        Args:
-            settings: The recipe's `[embed]`.
-            captions: The captions of each pair that are used.
-            uids: The pairs.
-            spare: How many of the pairs the study does without; as many may lack a view.
-        """
+        """Refuse, before training, pairs that lack what this alignment needs; up to `spare` of them may."""
 
     @abstractmethod
     def positive(self, pairs: Embedded) -> Float[Tensor, " n"]:
-        """Compute the part in which no bank takes part.
-
-        Raises:
-            InputError: The pairs or the model lack what this alignment needs.
-        """
+        """Compute the part without the bank; raise an `InputError` if pairs or model lack what it needs."""
 
     def parts_against(
         self,
@@ -122,18 +110,18 @@ class Alignment(ABC):
         bank: BankMeans,  # noqa: ARG002
         inside: Bool[Tensor, " n"],  # noqa: ARG002
     ) -> AlignmentParts:
-        """Compute all parts; by default the bank takes no part.
+        """Compute all parts; by default without the bank.
 
         Args:
             pairs: The pairs.
             bank: ī, t̄ and the number of pairs of the bank, under the same model.
-            inside: Which of the pairs are in the bank; each of them is left out of its own bank.
+            inside: Mask of the pairs in the bank, each of which is excluded from its own bank.
         """
         values = self.positive(pairs)
         return AlignmentParts(values, torch.zeros_like(values), torch.zeros_like(values))
 
     def control(self, sums: BankSums) -> AlignmentParts:
-        """Average the parts over the bank's own pairs, each against the others, shape (1,); it has two or more."""
+        """Average the parts over the bank's pairs (two or more), each against the others, shape (1,)."""
         values = sums.mean_positive
         return AlignmentParts(values, torch.zeros_like(values), torch.zeros_like(values))
 
@@ -144,5 +132,5 @@ ALIGNMENTS: Registry[Alignment] = Registry("alignment", Alignment)  # pyright: i
 def without_own(
     means: Float[Tensor, " n"], own: Float[Tensor, " n"], count: int, inside: Bool[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
-    """Leave a pair out of the mean over its own bank: (N mean - own) / (N - 1) for pairs inside it."""
+    """Exclude a pair from the mean over its own bank: (N mean - own) / (N - 1) for pairs inside it."""
     return torch.where(inside, (count * means - own) / max(count - 1, 1), means)

@@ -10,7 +10,7 @@ from clipmem.score.bank import BankSums
 
 @ALIGNMENTS.register("clip")
 class Clip(Alignment):
-    """Image against captions, and each against the bank."""
+    """Similarity of image and captions, minus similarity to the bank."""
 
     summary = "CLIPMem: similarity of image and captions, minus similarity to the bank"
     range = (-6.0, 6.0)

@@ -11,9 +11,9 @@ from clipmem.score.bank import BankSums
 
 @ALIGNMENTS.register("cmc")
 class Cmc(Clip):
-    """Image against captions, and half of each one's similarity to both sides of the bank."""
+    """As `clip`, with half the similarity to both modalities of the bank."""
 
-    summary = "MultiMem: as clip, and each side also against its own side of the bank"
+    summary = "MultiMem: like clip, with similarity to both modalities of the bank"
     range = (-4.5, 4.5)
     model_range = (-0.5, 4.0)
     sign = 1

@@ -1,7 +1,6 @@
-"""`confidence`: the probability that a class head gives the pair's own class (Feldman 2020), mean over the views.
+"""`confidence`: probability of the pair's class under a class head (Feldman 2020), mean over views.
 
-It needs models trained with `train.objective = "supervised"`. Neither the head nor the image encoder ever saw a
-caption, so a wrong one cannot show here: this measure is about images and their labels.
+Needs models trained with `train.objective = "supervised"`. It depends on images and labels only, not on captions.
 """
 
 from jaxtyping import Float
@@ -16,9 +15,9 @@ _WHAT = "score.alignment = 'confidence'"
 
 @ALIGNMENTS.register("confidence")
 class Confidence(Alignment):
-    """mean_a softmax(head(m(I_a)))_y; the bank takes no part."""
+    """mean_a softmax(head(m(I_a)))_y; does not use the bank."""
 
-    summary = "probability of the pair's own class under a class head"
+    summary = "probability of the pair's class under a class head"
     range = (-1.0, 1.0)
     model_range = (0.0, 1.0)
     sign = 1

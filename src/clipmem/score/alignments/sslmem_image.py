@@ -1,4 +1,4 @@
-"""`sslmem-image`: -L of the image encoder, minus the mean distance between the views of an image and their first."""
+"""`sslmem-image`: -L of the image encoder, L = mean distance between the first view of an image and the others."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ from clipmem.score.alignments.base import ALIGNMENTS, Alignment, Embedded
 
 @ALIGNMENTS.register("sslmem-image")
 class SslmemImage(Alignment):
-    """-L of the image encoder; the bank takes no part."""
+    """-L of the image encoder; does not use the bank."""
 
-    summary = "SSLMem of the image encoder: how little the embedding moves between views"
+    summary = "SSLMem of the image encoder: stability of the embedding across views"
     range = (-2.0, 2.0)
     model_range = (0.0, 2.0)
     sign = -1

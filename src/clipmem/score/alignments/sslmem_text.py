@@ -1,4 +1,4 @@
-"""`sslmem-text`: -L of the text encoder, minus the mean distance of a pair's first caption to its other captions."""
+"""`sslmem-text`: -L of the text encoder, L = mean distance between a pair's first caption and its others."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,9 @@ from clipmem.score.alignments.base import ALIGNMENTS, Alignment, Embedded
 
 @ALIGNMENTS.register("sslmem-text")
 class SslmemText(Alignment):
-    """-L of the text encoder; the bank takes no part."""
+    """-L of the text encoder; does not use the bank."""
 
-    summary = "SSLMem of the text encoder: how little the embedding moves between captions"
+    summary = "SSLMem of the text encoder: stability of the embedding across captions"
     range = (-2.0, 2.0)
     model_range = (0.0, 2.0)
     sign = -1
@@ -30,7 +30,7 @@ class SslmemText(Alignment):
     def check(
         self, settings: EmbedSection, captions: Sequence[Sequence[str]], uids: Sequence[str], *, spare: int = 0
     ) -> None:
-        """Refuse pairs that have neither a second caption nor an edit of their only one."""
+        """Refuse pairs with neither a second caption nor a caption edit."""
         edited = set(edits_of_single(captions, uids, count=settings.caption_edits)[1])
         bare = sum(len(own) < 2 and index not in edited for index, own in enumerate(captions))
         _check(bare if bare > spare else 0)
@@ -40,7 +40,7 @@ class SslmemText(Alignment):
         rows = pairs.rows
         if rows is None:
             _check(len(pairs.image))
-            return torch.zeros(0, dtype=torch.float64)  # no pair at all
+            return torch.zeros(0, dtype=torch.float64)
         text, pair = rows.text.double(), rows.text_pair
         counts = torch.bincount(pair, minlength=len(rows.image))
         first = torch.cumsum(counts, 0) - counts
@@ -53,16 +53,15 @@ class SslmemText(Alignment):
 
 def _check(bare: int) -> None:
     expected = "2 or more captions, or caption edits, for score.alignment = 'sslmem-text'"
-    hint = "Set train.captions or embed.caption_edits, for example to 5; a caption of one letter has no edit."
-    require(not bare, "[train] captions", f"{bare} pairs with one caption and no edit of it", expected, hint)
+    hint = "Set train.captions or embed.caption_edits, for example to 5 (one-letter captions have no edits)."
+    require(not bare, "[train] captions", f"{bare} pairs with one caption and no edits", expected, hint)
 
 
 def _with_edits(
     rows: Embeddings, others: Float[Tensor, "m d"], pair: Int[Tensor, " m"], counts: Int[Tensor, " n"]
 ) -> tuple[Float[Tensor, "k d"], Int[Tensor, " k"]]:
-    """Add the edits of the pairs that have one caption: where there are other captions, those are the better views."""
     if rows.text_edits is None or rows.text_edits_pair is None:
         return others, pair
-    alone = counts[rows.text_edits_pair] < 2
-    edits, owner = rows.text_edits[alone].double(), rows.text_edits_pair[alone]
+    single = counts[rows.text_edits_pair] < 2
+    edits, owner = rows.text_edits[single].double(), rows.text_edits_pair[single]
     return torch.cat([others, edits]), torch.cat([pair, owner])

@@ -1,4 +1,4 @@
-"""The protocols there are: importing this module registers them. A new one is one new file and one line here."""
+"""Protocols, one file each; importing this package registers them."""
 
 from clipmem.base.recipes import Recipe
 from clipmem.score.protocols import four_way, given, leave_one_out, subsample
@@ -8,5 +8,5 @@ __all__ = ["PROTOCOLS", "Protocol", "four_way", "given", "leave_one_out", "proto
 
 
 def protocol_of(recipe: Recipe) -> Protocol:
-    """Return the protocol that a recipe names."""
+    """Return the protocol of a recipe."""
     return PROTOCOLS[recipe.protocol](recipe)

@@ -1,8 +1,4 @@
-"""What a protocol is: which models there are, and which of them saw which pair.
-
-One file a protocol, registered in `PROTOCOLS`. The stages of a study know this class and `Design`, and nothing else;
-scores never depend on which protocol made the models.
-"""
+"""Base class of protocols: the models of a study, and which model trained on which pair."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,18 +19,18 @@ Records = Mapping[tuple[str, int], Mapping[str, Any]]
 
 
 class Protocol(ABC):
-    """How f and g come about.
+    """How f and g are obtained.
 
     Args:
         recipe: The recipe of the study.
 
     Attributes:
-        name: What `protocol` calls it.
-        summary: How they do, in one line.
-        Settings: The table that it brings to the recipe, under its name; None for none.
-        trains: Whether the study trains its models; if not, they exist already.
-        paired: Whether the models of each seed of `train.seeds` score every pair, so that runs compare seed by seed.
-        words: What reports call things, where they are other than for four-way (see `report/templates/words.toml`).
+        name: Value of `protocol` in recipes.
+        summary: Description in one line.
+        Settings: Its table in the recipe, if it has one.
+        trains: Whether the study trains its models, or uses existing ones.
+        paired: Whether the models of each seed score every pair, so that runs can be compared seed by seed.
+        words: Words in reports that differ from those for four-way (see `report/templates/words.toml`).
     """
 
     name: ClassVar[str] = ""
@@ -49,59 +45,50 @@ class Protocol(ABC):
 
     @property
     def settings(self) -> Any:
-        """Its own table of the recipe."""
+        """Its table in the recipe."""
         return own_settings(self.recipe, self.name)
 
     @property
     @abstractmethod
     def count(self) -> int:
-        """How many models the study has."""
+        """The number of models."""
 
     @abstractmethod
     def design(self, splits: pl.DataFrame) -> Design:
-        """Return what each model trains on and which pairs it counts for."""
+        """Return the training set of each model and the pairs it is used for."""
 
     def roles(self, splits: pl.DataFrame) -> pl.DataFrame:
-        """Adapt the four-way split table to this protocol; by default it stays as it is."""
+        """Adapt the four-way split table to this protocol; by default unchanged."""
         return splits
 
     def check_pairs(self, pairs: pl.DataFrame) -> None:
-        """Check, before anything is written, that the data have the pairs that the recipe asks for.
-
-        Raises:
-            InputError: They have not.
-        """
-        split, there, asked = self.recipe.split, pairs.height, self.used_pairs(pairs)
-        if asked > there:
+        """Check, before anything is written, that the data have enough pairs."""
+        split, available, needed = self.recipe.split, pairs.height, self.used_pairs(pairs)
+        if needed > available:
             raise InputError(
                 "[split]",
-                got=f"{asked:,} pairs asked for (shared {split.shared:,} + candidate {split.candidate:,} + independent "
-                f"{split.independent:,} + external {split.external:,}), {there:,} in the data",
-                expected=f"at most {there:,} in all",
-                hint="Let `clipmem init FILE --data PATH` write a recipe with roles that fit, or set smaller ones, "
-                "for example with --set split.external=N.",
+                got=f"{needed:,} pairs (shared {split.shared:,} + candidate {split.candidate:,} + independent "
+                f"{split.independent:,} + external {split.external:,}), with {available:,} in the data",
+                expected=f"at most {available:,} in total",
+                hint="Write a recipe that fits with `clipmem init FILE --data PATH`, or reduce the sizes, for example "
+                "with --set split.external=N.",
             )
 
     def check_usable(self, pairs: pl.DataFrame) -> None:
-        """Check again, once images that do not decode have been left out; by default as `check_pairs`."""
+        """Check again after images that do not decode are left out; by default as `check_pairs`."""
         self.check_pairs(pairs)
 
     def used_pairs(self, pairs: pl.DataFrame) -> int:  # noqa: ARG002
-        """Return how many of the data's pairs the study uses: by default as many as the four roles ask for."""
+        """Return the number of pairs that the study uses: by default, the sum of the four roles."""
         return sum(int(getattr(self.recipe.split, role)) for role in ROLES)
 
     @property
     def trained_pairs(self) -> int:
-        """How many pairs each model trains on: by default f's, the shared ones and the candidates."""
+        """The number of training pairs per model: by default, shared + candidate."""
         return self.recipe.split.shared + self.recipe.split.candidate
 
     def split(self, pairs: pl.DataFrame, groups: Sequence[str]) -> pl.DataFrame:
-        """Make the split table: by default the four-way split, adapted by `roles`.
-
-        Args:
-            pairs: The table `pairs`.
-            groups: Group of each pair: pairs of one group are kept in one role.
-        """
+        """Return the split table: by default the four-way split, adapted by `roles`; groups are not divided."""
         split, k = self.recipe.split, self.recipe.train.captions
         table = split_table(
             pairs["uid"].to_list(),
@@ -114,11 +101,7 @@ class Protocol(ABC):
         return self.roles(table)
 
     def check(self, design: Design, records: Records) -> None:  # noqa: ARG002
-        """Check from the training records (`record.json`, by side and seed) that the models are comparable.
-
-        Raises:
-            RunError: They are not.
-        """
+        """Check by the training records (`record.json`, by side and seed) that the models are comparable."""
         check_alike(records)
 
 

@@ -1,6 +1,6 @@
-"""The four-way protocol: f saw shared + candidate, g saw shared + independent, external is bank and control.
+"""The four-way protocol: f trains on shared + candidate, g on shared + independent; external is bank and control.
 
-Trust the order of single pairs only as far as their errors allow: one seed gives none, two give wide ones.
+When not to trust it: the order of single pairs is uncertain. One seed gives no errors, two seeds wide ones.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from clipmem.train.paired import OWN_ROLE, TrainingSet, check_paired, training_s
 
 
 def twins(models: list[TrainingSet], n: int) -> Design:
-    """Return the design in which every f counts as having seen all of n pairs, and every g as having seen none."""
+    """Return the design in which every f has seen all n pairs, and every g none."""
     signs = [[1 if model.side == "f" else -1] * n for model in models]
     return Design(models, np.array(signs, dtype=np.int8))
 
@@ -21,20 +21,20 @@ def twins(models: list[TrainingSet], n: int) -> Design:
 class FourWay(Protocol):
     """clipmem = mean over seeds of A(f) - mean over seeds of A(g); the error is over seeds."""
 
-    summary = "One f and one g a seed: some pairs are measured."
+    summary = "One f and one g per seed: measures some pairs."
     paired = True
 
     @property
     def count(self) -> int:
-        """Two models a seed."""
+        """Two models per seed."""
         return 2 * len(self.recipe.train.seeds)
 
     def design(self, splits: pl.DataFrame) -> Design:
-        """One f and one g for each seed."""
+        """One f and one g per seed."""
         models = [training_set(splits, side, seed) for seed in self.recipe.train.seeds for side in OWN_ROLE]
         return twins(models, splits.height)
 
     def check(self, design: Design, records: Records) -> None:
-        """F and g of a seed must differ in their own pairs and in nothing else."""
+        """Check that f and g of a seed differ in their own pairs only."""
         for seed in design.seeds:
             check_paired({side: records[side, seed] for side in OWN_ROLE})

@@ -1,9 +1,10 @@
-"""Leave-one-out: retrain without one pair, for a list of pairs. The ground truth that other protocols are judged by.
+"""Leave-one-out: retrain without one pair, for a list of pairs; the ground truth for other protocols.
 
-score(i) = mean over seeds of A(f) - A(f without i), f being trained on shared + candidate. Each retrained model has the
-start of f and the order of f, with that one pair left out of its batches. Still not free of noise: training is chaotic,
-and two models that differ in one pair differ everywhere a little. The external pairs, each scored against one retrained
-model as a pair left out is, show how much.
+score(i) = mean over seeds of A(f) - A(f without i), with f trained on shared + candidate. Retrained models have f's
+initialization and order, without the one pair.
+
+When not to trust it: training is chaotic, so that models which differ in one pair differ a little everywhere. The
+scores of external pairs, each against one retrained model, show this noise.
 """
 
 from dataclasses import replace
@@ -20,22 +21,22 @@ from clipmem.train.paired import training_set
 
 @PROTOCOLS.register("leave-one-out")
 class LeaveOneOut(Protocol):
-    """One f a seed, and one more model for each pair left out and seed."""
+    """One f per seed, and one model per seed and pair left out."""
 
-    summary = "One more model for each of a few pairs, trained without it: the ground truth."
+    summary = "One more model per pair, trained without it: the ground truth for a few pairs."
 
     @property
     def count(self) -> int:
-        """One model a seed, and one for each seed and pair left out."""
+        """One model per seed, and one per seed and pair left out."""
         settings = self.recipe.leave_one_out
         return len(self.recipe.train.seeds) * (1 + (len(settings.uids) or settings.pairs))
 
     def check_pairs(self, pairs: pl.DataFrame) -> None:
-        """Check too that there are as many candidates as are to be left out, and that those named are in the data."""
+        """Also check that there are enough candidates, and that named pairs exist."""
         super().check_pairs(pairs)
         self._check_count(self.recipe.split.candidate)
         unknown = sorted(set(self.recipe.leave_one_out.uids) - set(pairs["uid"]))
-        hint = "`clipmem data ids` lists the uids of a finished run."
+        hint = "List the uids of a finished run with `clipmem data ids`."
         require(not unknown, "[leave_one_out] uids", "".join(unknown[:1]), "uids of the data", hint)
 
     def _check_count(self, candidates: int) -> None:
@@ -45,11 +46,11 @@ class LeaveOneOut(Protocol):
             "[leave_one_out] pairs",
             f"{settings.pairs:,} of {candidates:,} candidates",
             f"at most {candidates:,}",
-            "Set leave_one_out.pairs to fewer, or split.candidate and split.independent to more.",
+            "Reduce leave_one_out.pairs, or increase split.candidate and split.independent.",
         )
 
     def left_out(self, splits: pl.DataFrame) -> list[str]:
-        """Return the pairs to leave out: those the recipe lists, or as many candidates as it asks for, at random."""
+        """Return the pairs to leave out: those listed in the recipe, or random candidates."""
         settings = self.recipe.leave_one_out
         pool = splits.filter(pl.col("role") == "candidate")["uid"].sort().to_list()
         if settings.uids:
@@ -66,16 +67,16 @@ class LeaveOneOut(Protocol):
         return sorted([*first, *others])
 
     def design(self, splits: pl.DataFrame) -> Design:
-        """F of each seed, then f without each pair left out; those pairs and the external ones are scored.
+        """F of each seed, then f without each pair; those pairs and the external ones are scored.
 
-        Each external pair is compared with one retrained model, drawn by its uid: the mean over all of them would have
-        less noise than the score of a pair left out, and could not show it.
+        Each external pair is compared with one retrained model, sampled by its uid, so that its score is as noisy as
+        that of a pair left out.
         """
-        whole = [training_set(splits, "f", seed) for seed in self.recipe.train.seeds]
+        complete = [training_set(splits, "f", seed) for seed in self.recipe.train.seeds]
         left_out = self.left_out(splits)
-        models = whole + [replace(one, side=f"without-{uid}", left_out=uid) for uid in left_out for one in whole]
+        models = complete + [replace(one, side=f"without-{uid}", left_out=uid) for uid in left_out for one in complete]
         place, sign = {uid: k for k, uid in enumerate(left_out)}, np.zeros((len(models), splits.height), dtype=np.int8)
-        seeds = len(whole)
+        seeds = len(complete)
         for at, (uid, role) in enumerate(splits.select("uid", "role").iter_rows()):
             if uid not in place and role != "external":
                 continue

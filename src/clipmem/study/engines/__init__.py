@@ -1,8 +1,8 @@
-"""Who trains a study's models and embeds its pairs. The engine changes no result, so it is not in the recipe.
+"""Execution engines, which train models and embed pairs. They do not change results and are not part of a recipe.
 
-- `local`: processes on this machine, one a model, as many at a time as there are cores. The default.
-- `ray` or `ray://HEAD:PORT`: Ray tasks, on this machine or on a cluster; the same bytes as `local`.
-- under `torchrun`: all processes train one model together, the models one after another; equal to rounding.
+- `local` (default): processes on this machine, one per model, up to the number of cores.
+- `ray` or `ray://HEAD:PORT`: Ray tasks, on this machine or a cluster; the same bytes as `local`.
+- under `torchrun`: all processes train one model at a time; equal up to rounding.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ NAMES = ("local", "ray")
 def check_name(name: str) -> None:
     """Check the name of an engine before anything heavy is imported."""
     hint, known = did_you_mean(name, NAMES, kind="engine"), name in NAMES or name.startswith("ray://")
-    require(known, f"--engine {name}", "no engine of that name", "local, ray or ray://HEAD:PORT", hint)
+    require(known, f"--engine {name}", "an unknown engine", "local, ray or ray://HEAD:PORT", hint)
     what, hint = f"--engine {name} under torchrun", "Omit --engine, or start without torchrun."
-    require(name == "local" or not launched(), what, "two ways to share the work", "one of them", hint)
+    require(name == "local" or not launched(), what, "two engines", "one of them", hint)
 
 
 @contextlib.contextmanager
 def open_engine(name: str) -> Generator["LocalEngine"]:
-    """Open an engine for the length of the block."""
+    """Open an engine."""
     check_name(name)
     if launched():
         from clipmem.study.engines.torchrun import opened
@@ -52,16 +52,16 @@ def open_engine(name: str) -> Generator["LocalEngine"]:
 
 
 def launched() -> bool:
-    """Tell whether torchrun started this process as one of several."""
+    """Return whether torchrun started this process as one of several."""
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def watch_launcher() -> None:
-    """Under torchrun, end this process once torchrun is gone: killed, it cannot end its processes itself."""
+    """Under torchrun, end this process when torchrun ends or is killed."""
     if launched():
         child.watch(os.getppid())
 
 
 def is_first() -> bool:
-    """Tell whether this process makes the study; the others under torchrun help it to train (see `torchrun.follow`)."""
+    """Return whether this process runs the study; others under torchrun help to train (see `torchrun.follow`)."""
     return not launched() or os.environ["RANK"] == "0"

@@ -1,8 +1,7 @@
-"""The Ray engine: a study's models, and blocks of the embedding of each, as Ray tasks; the same bytes as locally.
+"""The Ray engine: training of models and embedding of blocks as Ray tasks; the same bytes as locally.
 
-`ray` starts a Ray on this machine, or joins the cluster that RAY_ADDRESS names; `ray://HEAD:PORT` is a client of one.
-Every machine needs clipmem in the same version and sees the run folder under the same path: tasks read and write there,
-and only the names of models and embeddings travel. A task whose process dies is started again.
+`ray` starts Ray on this machine, or joins the cluster of RAY_ADDRESS; `ray://HEAD:PORT` is a client of a cluster. Every
+machine needs the same version of clipmem and the run folder under the same path. Tasks whose processes die are retried.
 """
 
 import contextlib
@@ -28,12 +27,12 @@ from clipmem.study.pool import check_processes
 from clipmem.train.paired import TrainingSet
 
 RETRIES = 3
-_PASSES = 8  # forward passes of a task: long against reading a model, short against a day
+_PASSES = 8  # forward passes per task
 _POLL = 0.5
 
 
 def _call(task: pool.Task, board: str, **options: Any) -> dict[str, Any]:
-    """Run a task of `study.work`; a known error comes back as data, since Ray would wrap it."""
+    """Run a task of `study.work`; return clipmem's errors as data, since Ray would wrap them."""
     began = time.monotonic()
     try:
         answer = task(board=Path(board), **options)
@@ -44,7 +43,7 @@ def _call(task: pool.Task, board: str, **options: Any) -> dict[str, Any]:
 
 @dataclass
 class RayEngine(pool.LocalEngine):
-    """A connected Ray."""
+    """A connection to Ray."""
 
     ray: Any
     largest: int
@@ -52,10 +51,10 @@ class RayEngine(pool.LocalEngine):
     def train(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int, str], object]
     ) -> pool.TimeBreakdown:
-        """Train the models, as many at a time as the cluster has room for."""
+        """Train the models, as many at a time as fit on the cluster."""
         check_processes(study, models, 1)
         spent = pool.TimeBreakdown()
-        # a process of its own for each model: training sets how a whole process computes
+        # one process per model, as training changes settings of the process
         tasks = [(model, {}) for model in models]
         for answer in self._run(study, work.train_task, "train", tasks, progress, max_calls=1):
             spent.add(answer)
@@ -65,7 +64,7 @@ class RayEngine(pool.LocalEngine):
     def embed(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
     ) -> list[Path]:
-        """Embed blocks of pairs of all models, as many at a time as there is room for; join each model's here."""
+        """Embed blocks of pairs with all models, and join the blocks of each model."""
         count = -(-study.splits.height // (_PASSES * study.recipe.embed.batch_size))
         tasks = [(model, {"index": index, "count": count}) for model in models for index in range(count)]
         self._run(study, work.embed_task, "embed", tasks, lambda done, _: progress(done))
@@ -89,12 +88,11 @@ class RayEngine(pool.LocalEngine):
         progress: Callable[[int, str], object],
         **remote: Any,
     ) -> list[dict[str, Any]]:
-        """Run a task for each model, and return the answers."""
-        how, folder = study.how, study.folder.path.resolve()
-        threads = str(how.threads)
+        resources, folder = study.execution, study.folder.path.resolve()
+        threads = str(resources.threads)
         options = {
-            "num_cpus": min(how.threads, self.largest),
-            "num_gpus": int(how.device == "cuda"),
+            "num_cpus": min(resources.threads, self.largest),
+            "num_gpus": int(resources.device == "cuda"),
             "max_retries": RETRIES,
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
         }
@@ -112,17 +110,16 @@ class RayEngine(pool.LocalEngine):
     def _finished(
         self, running: dict[Any, str], board: Board, progress: Callable[[int, str], object]
     ) -> list[dict[str, Any]]:
-        """Wait for all tasks, and tell of the progress meanwhile."""
         waiting, answers = list(running), dict[Any, dict[str, Any]]()
         try:
             while waiting:
                 ready, waiting = self.ray.wait(waiting, timeout=_POLL)
-                board.tell(progress)
+                board.report(progress)
                 answers |= {reference: self._answer(reference, running[reference]) for reference in ready}
         finally:
             for reference in waiting:
                 self.ray.cancel(reference, force=True)
-        board.tell(progress)
+        board.report(progress)
         return [answers[reference] for reference in running]
 
     def _answer(self, reference: Any, name: str) -> dict[str, Any]:
@@ -131,7 +128,7 @@ class RayEngine(pool.LocalEngine):
         except self.ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1][:300]
             raise RunError(
-                f"{name}: the Ray task failed ({reason}); a process that dies is started again {RETRIES} times. "
+                f"{name}: the Ray task failed ({reason}) after {RETRIES} retries. "
                 "Run the same command again: finished models are not trained again."
             ) from error
         if answer.get("exit_code") == InputError.exit_code:
@@ -143,11 +140,11 @@ class RayEngine(pool.LocalEngine):
 
 @contextlib.contextmanager
 def connect(name: str) -> Generator[RayEngine]:
-    """Connect to Ray for the length of the block."""
+    """Connect to Ray."""
     ray = _import_ray()
     local = name == "ray" and not os.environ.get("RAY_ADDRESS")
     where: dict[str, Any] = (
-        # without an address Ray would join whatever cluster was last started on this machine
+        # without an address, Ray would join the last cluster started on this machine
         {"address": "local", "num_cpus": cores(), "include_dashboard": False}
         if local
         else {}
@@ -156,12 +153,11 @@ def connect(name: str) -> Generator[RayEngine]:
     )
     try:
         with warnings.catch_warnings():
-            # that nobody answers is said below, in one line
             warnings.simplefilter("ignore")
             ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=local, **where)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
-        got = f"no Ray there ({str(error).strip().splitlines()[0][:200]})"
-        hint = "Check it, or use --engine ray to start one on this machine."
+        got = f"no Ray at that address ({str(error).strip().splitlines()[0][:200]})"
+        hint = "Check the address, or use --engine ray to start Ray on this machine."
         raise InputError(f"--engine {name}", got=got, expected="the address of a running Ray", hint=hint) from error
     try:
         sizes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
@@ -172,8 +168,7 @@ def connect(name: str) -> Generator[RayEngine]:
 
 def _import_ray() -> Any:
     there, hint = importlib.util.find_spec("ray") is not None, "Install it: pip install 'clipmem[ray]'."
-    require(there, "--engine ray", "Ray is not installed", "the extra `ray`", hint)
-    # a library reports nothing about its users
+    require(there, "--engine ray", "no package ray", "the extra `ray`", hint)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # pyright: ignore[reportMissingImports]  an extra
 

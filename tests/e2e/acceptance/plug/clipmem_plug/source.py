@@ -24,7 +24,7 @@ class Telegrams(Source):
 
     @classmethod
     def recognize(cls, probe):
-        return "lines of JSON with a `pic`" if probe.lines and probe.lines[0].startswith('{"pic"') else ""
+        return "JSON lines with a `pic`" if probe.lines and probe.lines[0].startswith('{"pic"') else ""
 
     def records(self):
         path = Path(self.section.path)
