@@ -4,7 +4,7 @@ import math
 
 
 def alike(a, b, *, relative=1e-9):
-    """Tell whether two JSON documents are equal, numbers to `relative`."""
+    """Return whether two JSON documents are equal, numbers to `relative`."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(alike(a[key], b[key], relative=relative) for key in a)
     if isinstance(a, list) and isinstance(b, list):

@@ -1,4 +1,4 @@
-"""Three paradigms, tiny but real: trained, localized over the same views, laid beside each other; and the refusals.
+"""Three paradigms, tiny but real: trained, localized over the same views and compared; and the refusals.
 
 Takes minutes: `pytest -m slow tests/e2e/test_side_by_side.py`.
 """

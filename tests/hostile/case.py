@@ -151,5 +151,5 @@ def _lost(records: int, output: str) -> Iterator[str]:
 
 
 def _names(folder: Path, work: Path) -> set[str]:
-    """Names of what lies beside the working folder."""
+    """Names of the siblings of the working folder."""
     return {path.name for path in folder.iterdir() if path != work}

@@ -88,7 +88,7 @@ def dejavu_gaps(
 
 
 def in_out(values: Row, member: Sequence[bool]) -> float:
-    """Mean over the models that had the pair less that over the others."""
+    """Mean over the models that trained on the pair, minus that over the others."""
     inside = [value for value, had in zip(values, member, strict=True) if had]
     outside = [value for value, had in zip(values, member, strict=True) if not had]
     return _mean(inside) - _mean(outside)

@@ -2,7 +2,7 @@
 
 Run `pytest tests/science/test_duplicate_rates.py -s` to print them. False: pairs of Noto images of
 different concepts, pixels not identical, that would be joined. Found: images whose altered copy would be
-joined to them. Three other hashes stand beside the one in use, so that the choice can be checked again. Of the
+joined to them. Three other hashes are measured too, so that the choice can be checked again. Of the
 1,906 Noto images (1,814,553 pairs that are of different concepts and differ in pixels):
 
     hash                correlation  false  JPEG 75  JPEG 40  WebP 60  halved  x0.85  x1.15  crop 1  crop 2

@@ -237,7 +237,7 @@ def test_karpathy_train_has_restval(tmp_path):
 
 
 def test_the_folder_with_most_of_the_images_is_taken(tmp_path):
-    """As in COCO: train2017 and val2017 lie beside each other, and captions_val2017.json means the second."""
+    """As in COCO: train2017 and val2017 are siblings, and captions_val2017.json means the second."""
     for name, numbers in (("train2017", (0, 1, 2)), ("val2017", (3, 4))):
         (tmp_path / name).mkdir()
         for k in numbers:

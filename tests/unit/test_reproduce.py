@@ -236,7 +236,7 @@ def test_primaries_are_judged_together():
     assert (primary.low, primary.high) == (expected.low, expected.high)
     assert (plain.low, plain.high) == paired_test(np.array(values), np.zeros(5), 0.95)[1:3]
     assert (plain.holds, primary.holds) == ("yes", "inconclusive")
-    assert holds([plain, primary]) == "inconclusive"  # the primary decides, whatever stands beside it
+    assert holds([plain, primary]) == "inconclusive"  # the primary decides, whatever else there is
     assert holds([plain]) == "inconclusive"
 
 

@@ -8,7 +8,7 @@ what f adds is memorized.
 - population precision gap = share of pairs with precision(f) > precision(g), less the share with precision(f) <
   precision(g);
 - population recall gap = the same for recall;
-- AUC gap = area under P(recall >= t), t from 0 to 1, of f less that of g;
+- AUC gap = area under P(recall >= t), t from 0 to 1, of f minus that of g;
 - top-x % gaps = mean precision, recall and F-score of f less those of g, over the x % of the pairs ranked as most
   memorized.
 
@@ -66,7 +66,7 @@ class DejaVu(NamedTuple):
     Attributes:
         precision_gap: Population precision gap, in [-1, 1]: the mean of `precision_sign`.
         recall_gap: Population recall gap, in [-1, 1]: the mean of `recall_sign`.
-        auc_gap: Area under P(recall >= t) of f less that of g, in [-1, 1]: the mean of `recall_difference`.
+        auc_gap: Area under P(recall >= t) of f minus that of g, in [-1, 1]: the mean of `recall_difference`.
         top: Gaps at the top, one entry a fraction.
         extra: Objects right under f less objects right under g, whole numbers: the score of each pair.
         precision: Precision of each of them under f and under g, shape (2, kept); `recall` likewise.

@@ -2,7 +2,7 @@
 
 LayerMem(x) = L(g; x) - L(f; x) with L the mean distance of a layer's output for the views of x from that for x itself,
 both averaged over tokens and at length 1. (The published script puts tokens side by side instead of averaging
-them.) Higher: the model that saw x holds it stiller.
+them.) Higher: the embedding of x moves less under the model that trained on it.
 
 LayerMem is about one tower's input, not about the pair. Two models differ in how still they hold *any* input, and with
 few seeds that offset is larger than what a pair adds: read the candidates' row against those of pairs that both saw

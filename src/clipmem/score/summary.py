@@ -91,7 +91,7 @@ def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[s
     found: dict[str, Any] = {}
     for role in ROLES:
         where = scored.of(role)
-        if not where.any():  # of given models nobody need know which pairs were shared
+        if not where.any():  # for given models the shared pairs may be unknown
             continue
         if scored.twins:
             interval = crossed_mean(scored.differences[:, where], scored.group[where], confidence=confidence)._asdict()

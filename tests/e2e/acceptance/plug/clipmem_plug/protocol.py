@@ -12,7 +12,7 @@ from clipmem.train.paired import TrainingSet
 
 
 class Thirds(Protocol):
-    """clipmem = mean A of the two models that had the pair - A of the one that had not."""
+    """clipmem = mean A of the two models that trained on the pair, minus A of the one that did not."""
 
     summary = "Three models a seed, each without one third of the pairs: every pair is measured."
     paired = True  # the three of a seed score every pair: runs compare seed by seed
