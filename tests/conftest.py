@@ -5,7 +5,16 @@ import importlib
 import pytest
 
 # what takes long to import: under jaxtyping's hook they would be compiled anew in every process
-_LARGE = ("torch", "open_clip", "scipy.stats", "sklearn.linear_model", "matplotlib.pyplot", "polars", "pyarrow.parquet", "pydantic")
+_LARGE = (
+    "torch",
+    "open_clip",
+    "scipy.stats",
+    "sklearn.linear_model",
+    "matplotlib.pyplot",
+    "polars",
+    "pyarrow.parquet",
+    "pydantic",
+)
 
 
 def pytest_collectstart():

@@ -70,7 +70,8 @@ def wait_for_a_checkpoint(process, out):
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("delay", [pytest.param(0.0, marks=pytest.mark.slow), 0.4])
+@pytest.mark.parametrize("delay", [0.0, 0.4])
+@pytest.mark.slow
 def test_killed_between_checkpoints_and_run_again(undisturbed, tmp_path, delay):
     recipe, expected = undisturbed
     out = tmp_path / "run"

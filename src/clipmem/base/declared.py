@@ -5,7 +5,10 @@ too (a test compares them with the classes); those of installed packages are ask
 imported only when a recipe names it. A class brings a table of the recipe as its `Settings`.
 """
 
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -50,8 +53,14 @@ BUILT_IN: dict[str, dict[str, Facts]] = {
 }
 
 
-def plugins(kind: str) -> dict[str, EntryPoint]:
+def plugins(kind: str) -> Mapping[str, EntryPoint]:
     """Return what installed packages declare of a kind, by name; nothing of it is imported."""
+    return _plugins(kind, tuple(sys.path))
+
+
+@cache
+def _plugins(kind: str, _path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
+    # a recipe asks for every kind, and each time the metadata of all packages on the path would be read
     return {point.name: point for point in entry_points(group=f"clipmem.{kind}")}
 
 
