@@ -1,13 +1,44 @@
-"""Studies in processes of their own: started, waited for, and made once to compare others with."""
+"""Command lines in this process and in processes of their own, and studies made once to compare others with."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+from typing import NamedTuple
 
+import clipmem
 from clipmem.base.progress import Quiet
 from clipmem.base.recipes import dump_recipe
+from clipmem.cli import main
 from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.test_study import contents
+
+
+class Done(NamedTuple):
+    """How a command line ended, and what it wrote."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def clip(*arguments):
+    """Run a command line in this process, where torch is imported and the training processes are kept."""
+    code, streams = 0, [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        try:
+            main([str(one) for one in arguments])
+        except SystemExit as end:
+            code = end.code or 0
+    return Done(code, *(stream.buffer.getvalue().decode() for stream in streams))
+
+
+def clip_alone(*arguments, **options):
+    """Run a command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "clipmem", *map(str, arguments)], capture_output=True, text=True, check=False, **options
+    )
 
 
 def start(recipe, out, *more, every=60, python=(), environment=None):
@@ -29,12 +60,11 @@ def ends_well(process):
     return stderr
 
 
-def undisturbed_study(folder, settings, start=start):
-    """Make a tiny study; return its recipe's file and the contents of its folder."""
+def undisturbed_study(folder, settings):
+    """Make a tiny study in this process; return its recipe's file and the contents of its folder."""
     recipe = folder / "study.toml"
     recipe.write_text(dump_recipe(tiny_recipe(*settings)))
-    ends_well(start(recipe, folder / "run"))
-    return recipe, contents(folder / "run")
+    return recipe, contents(clipmem.run(recipe, folder / "run").path)
 
 
 class Saboteur(Quiet):

@@ -15,7 +15,7 @@ from clipmem.data import inspection
 from clipmem.data.sources import detect, open_source
 from clipmem.study.data_commands import export, inspect
 from clipmem.testing.tiny import encoded_image, tiny_recipe
-from tests.e2e.test_cli import clip
+from tests.e2e.running import clip
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -19,6 +19,7 @@ from clipmem.study import child, pool, work
 from clipmem.study import pool as local
 from clipmem.study.plan import PlannedStudy
 from clipmem.testing.tiny import tiny_recipe
+from tests.e2e.running import clip
 from tests.e2e.test_study import contents
 
 ONE = ("train.seeds=[0]",)
@@ -69,25 +70,24 @@ def test_what_was_trained_before_in_a_process_changes_nothing(finished, planned,
     record = json.loads((planned.folder.model_dir("f", 0) / "record.json").read_text())
     assert marker["pairs"] == record["presentations"] == 2 * 80
     assert marker["pairs_per_second"] > 0
+    assert not pool._kept  # nobody asked for it
     # interpreter and torch alone are some 200 MB
     assert 1e8 < marker["peak_memory_bytes"] < 4e9
     assert marker["seconds"] >= marker["compute_seconds"] > 0
 
 
-def test_kept_processes_train_the_next_study_and_change_nothing_in_it(fresh, tmp_path, monkeypatch):
+def test_kept_processes_train_the_next_study_and_change_nothing_in_it(finished, fresh, tmp_path, monkeypatch):
     with pool.reused():
-        clipmem.run(tiny_recipe(*ONE, "train.epochs=1", "model.name=clipmem-micro"), tmp_path / "other")
+        clipmem.run(tiny_recipe(*ONE, "train.epochs=1", "train.lr=0.01"), tmp_path / "other")
         [executor] = pool._kept.values()
         first = pids(executor)
         assert first
         with pool.reused():  # inside another block it changes nothing
             monkeypatch.chdir(tmp_path)  # nor is its folder looked for where they were started
-            clipmem.run(tiny_recipe(*ONE), "kept")
+            clipmem.run(tiny_recipe(), "kept")
         assert [pids(one) for one in pool._kept.values()] == [first]
     assert not pool._kept
-    clipmem.run(tiny_recipe(*ONE), tmp_path / "new")
-    assert not pool._kept
-    assert contents(tmp_path / "kept") == contents(tmp_path / "new")
+    assert contents(tmp_path / "kept") == contents(finished.path)
 
 
 @pytest.mark.slow
@@ -102,11 +102,18 @@ def test_a_process_that_died_while_it_was_kept_is_replaced(fresh, tmp_path):
 
 
 def test_a_study_that_fails_ends_its_processes_and_the_next_has_new_ones(fresh, tmp_path):
+    recipe = tmp_path / "study.toml"
+    recipe.write_text(dump_recipe(tiny_recipe(*ONE, "train.lr=1e6", "train.weight_decay=1e6", "train.warmup=0.0")))
     with pool.reused():
-        with pytest.raises(RunError, match="loss is nan"):
-            clipmem.run(
-                tiny_recipe(*ONE, "train.lr=1e6", "train.weight_decay=1e6", "train.warmup=0.0"), tmp_path / "bad"
-            )
+        done = clip("run", recipe, "--out", tmp_path / "bad")
+        assert done.returncode == 1
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("clipmem: training ")
+        assert ": the loss is nan at step " in last
+        assert last.endswith("Try a smaller train.lr, a longer train.warmup, or train.precision = 'fp32'.")
+        # nothing of it passes for a trained model
+        assert not list((tmp_path / "bad").rglob("open_clip_model.safetensors"))
+        assert not RunFolder(tmp_path / "bad").is_done("train")
         assert not pool._kept
         assert clipmem.run(tiny_recipe(*ONE), tmp_path / "good").summary["roles"]["candidate"]["n"] == 20
 
@@ -131,7 +138,7 @@ def test_a_process_that_dies_is_reported_and_the_rest_is_kept(fresh, tmp_path, m
     assert not RunFolder(tmp_path / "run").is_done("train")
 
 
-def test_a_stop_is_met_after_the_step_and_the_training_resumes(finished, planned, fresh, tmp_path):
+def test_a_stop_is_met_after_the_step_and_the_training_resumes(finished, planned, tmp_path):
     board = tmp_path / "board"
     board.mkdir()
     (board / child.STOP).touch()
@@ -171,10 +178,10 @@ def test_a_process_that_is_asked_to_stop_ends_the_study_in_a_line(planned, fresh
     thread.join()
 
 
-def test_a_checkpoint_interval_that_is_no_number(planned, fresh, monkeypatch):
+def test_a_checkpoint_interval_that_is_no_number(planned, tmp_path, monkeypatch):
     monkeypatch.setenv(work.EVERY_VARIABLE, "often")
     with pytest.raises(InputError, match="got 'often', expected a number of seconds"):
-        train(planned, [planned.model("f", 0)])
+        work.train_task(tmp_path, str(tmp_path), str(planned.folder.path), "f", 0)
 
 
 def test_a_study_is_not_finished_with_other_processes(finished):
@@ -195,7 +202,7 @@ def test_a_study_runs_where_parts_of_the_operating_system_are_missing(tmp_path):
         "if hasattr(os, 'sched_getaffinity'): del os.sched_getaffinity\n"
     )
     recipe = tmp_path / "study.toml"
-    recipe.write_text(dump_recipe(tiny_recipe(*ONE)))
+    recipe.write_text(dump_recipe(tiny_recipe(*ONE, "train.epochs=1")))
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-m", "clipmem", "run", str(recipe), "--out", str(tmp_path / "run")],

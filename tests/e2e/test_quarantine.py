@@ -14,8 +14,7 @@ from clipmem.base.recipes import dump_recipe
 from clipmem.store.folder import RunFolder
 from clipmem.study.loaded import STAGES
 from clipmem.testing.tiny import encoded_image, tiny_recipe
-from tests.e2e.test_cli import clip
-from tests.e2e.test_survival_places import Saboteur
+from tests.e2e.running import Saboteur, clip
 
 GOOD = 128
 SETTINGS = ("train.seeds=[0]", "train.epochs=1", "data.source=parquet", "embed.views=0")

@@ -27,7 +27,7 @@ start = partial(running.start, python=("-W", "error"), environment=ENVIRONMENT)
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
-    return running.undisturbed_study(tmp_path_factory.mktemp("local"), STUDY, start)
+    return running.undisturbed_study(tmp_path_factory.mktemp("local"), STUDY)
 
 
 def status(pid):
@@ -103,9 +103,8 @@ def test_killed_with_its_ray_and_run_again_locally(local, tmp_path):
     while status(task)[1].startswith("ray::"):  # nobody goes on working on the folder
         assert time.monotonic() < until
         time.sleep(0.1)
-    again = start(recipe, out)
-    stderr = again.communicate()[1]
-    assert again.returncode == 0, stderr
+    again = running.clip("run", recipe, "--out", out)
+    assert again.returncode == 0, again.stderr
     assert {name: data for name, data in contents(out).items() if not name.endswith(".tmp")} == expected
 
 

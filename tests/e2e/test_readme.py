@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import clipmem
-from clipmem.base.recipes import load_recipe
+from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.study.api import find_recipe
+from clipmem.testing.tiny import tiny_recipe
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,15 +20,28 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
-    [example] = blocks("python")
-    monkeypatch.chdir(tmp_path)
+def run_example(example, capsys, candidates):
     exec(compile(example, "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("{'n': 100, 'mean': ")
+    assert printed[0].startswith(f"{{'n': {candidates}, 'mean': ")
     assert len(printed) == 8
     assert printed[6].startswith("Interval(mean=")
-    assert printed[7] == "torch.Size([1, 128])"
+    assert printed[7].startswith("torch.Size([1, ")
+
+
+def test_the_python_example_runs_on_a_tiny_study(tmp_path, monkeypatch, capsys):
+    [example] = blocks("python")
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.toml").write_text(dump_recipe(tiny_recipe("train.seeds=[0]")))
+    assert '"quick"' in example
+    run_example(example.replace('"quick"', '"tiny.toml"'), capsys, 20)
+
+
+@pytest.mark.slow
+def test_the_python_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    [example] = blocks("python")
+    monkeypatch.chdir(tmp_path)
+    run_example(example, capsys, 100)
     roles = clipmem.load_run("my-run").summary["roles"]
     # what the README promises of any sound run, on the short setting
     assert roles["candidate"]["low"] > 0 > roles["independent"]["high"]

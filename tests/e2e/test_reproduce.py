@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from clipmem.analysis.findings import ORDER
-from tests.e2e.test_cli import clip
+from tests.e2e.running import clip
 
 SHORT = ("--set", "train.epochs=2", "--set", "split.shared=60", "--set", "split.candidate=20")
 SIZES = (*SHORT, "--set", "split.independent=20", "--set", "split.external=20")

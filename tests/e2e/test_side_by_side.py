@@ -17,7 +17,7 @@ from clipmem.base.errors import InputError
 from clipmem.store.folder import RunFolder
 from clipmem.study.localizing import localize_run
 from clipmem.testing.tiny import tiny_recipe
-from tests.e2e.test_cli import clip
+from tests.e2e.running import clip
 
 pytestmark = pytest.mark.slow
 OWN = ("localize.crop=own", "localize.views=2", "localize.pairs=8")

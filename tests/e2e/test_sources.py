@@ -7,7 +7,7 @@ import pytest
 
 import clipmem
 from clipmem.testing.tiny import tiny_recipe
-from tests.e2e.test_cli import clip
+from tests.e2e.running import clip
 from tests.sources import formats
 from tests.sources.formats import some_pairs
 

@@ -17,7 +17,7 @@ from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import file_sha256
 from clipmem.study.loaded import STAGES
 from clipmem.testing.tiny import tiny_recipe
-from tests.e2e.test_cli import clip
+from tests.e2e.running import clip
 from tests.e2e.test_study import contents
 
 

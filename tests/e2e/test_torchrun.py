@@ -116,6 +116,7 @@ def test_an_error_of_the_first_process_ends_all_with_one_line(tmp_path):
     assert "(exitcode: 2)" in stderr or "exitcode  : 2" in stderr
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_said_once(recipe, tmp_path):
     code, _, stderr = run(
         2,
@@ -137,6 +138,7 @@ def test_a_loss_that_is_not_finite_is_said_once(recipe, tmp_path):
     assert "exitcode: 1" in stderr or "exitcode  : 1" in stderr
 
 
+@pytest.mark.slow
 def test_too_many_processes_for_a_batch(recipe, tmp_path):
     code, _, stderr = run(3, "-m", "clipmem", "run", recipe, "--out", tmp_path / "run", "--set", "train.batch_size=2")
     assert code != 0

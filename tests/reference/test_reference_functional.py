@@ -10,8 +10,10 @@ from tests.reference import loops as reference
 
 from clipmem.evaluate.retrieval import recall_at_k
 from clipmem.functional import (
+    BankMeans,
     alignment,
     alignment_parts,
+    alignment_parts_against,
     auroc,
     clipmem,
     crossed_mean,
@@ -87,6 +89,10 @@ def test_parts_of_members_leave_themselves_out(size):
         reference.alignment_parts(views[i], captions[i], bank.views, bank.captions, member=member[i])
         for i in range(2 * n)
     ]
+    assert np.allclose(np.stack(found, axis=1), expected, rtol=0, atol=1e-14)
+    image, text = bank.means()
+    known = BankMeans(image.mean(dim=0), text.mean(dim=0), n)
+    found = alignment_parts_against(*means, known, inside=torch.tensor(member) >= 0)
     assert np.allclose(np.stack(found, axis=1), expected, rtol=0, atol=1e-14)
 
 

@@ -131,6 +131,12 @@ def test_auroc_with_one_positive():
     assert interval.high > 0.95
 
 
+def test_auroc_with_one_other():
+    one_positive = auroc(np.array([0.2, 0.1, 0.3, 0.4]), np.array([True, False, False, False]))
+    one_other = auroc(-np.array([0.2, 0.1, 0.3, 0.4]), np.array([False, True, True, True]))
+    assert one_other == pytest.approx(one_positive)
+
+
 def test_precision_shares_a_tied_cut():
     scores, positive = np.array([3.0, 1.0, 1.0, 1.0, 0.0]), np.array([True, True, False, False, False])
     assert precision_at_n(scores, positive) == pytest.approx((1 + 1 / 3) / 2)

@@ -1,5 +1,6 @@
 """Fetching from the hub: only when asked for, safetensors first, once; from a server of our own on this machine."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,14 +15,16 @@ from clipmem.models import openclip
 
 COMMIT = "b" * 40
 PROGRAM = """
-import sys
+import os, sys
 from clipmem.base.errors import ClipmemError
 from clipmem.models import given
-try:
-    model = given.load(given.find(sys.argv[1]))
-    print("loaded", model.image_size)
-except ClipmemError as error:
-    print(type(error).__name__, error)
+for line in sys.stdin:
+    name, os.environ["CLIPMEM_DOWNLOAD"] = line.split()
+    try:
+        model = given.load(given.find(name))
+        print("loaded", model.image_size, flush=True)
+    except ClipmemError as error:
+        print(type(error).__name__, error, flush=True)
 """
 
 
@@ -70,35 +73,44 @@ def test_files_are_fetched_once_and_only_when_asked_for(hub, tmp_path):
     for file in openclip.create("clipmem-micro", seed=0).save(tmp_path / "model"):
         files[f"some/clip/{file.name}"] = file.read_bytes()
 
-    def run(name, **environment):
+    @contextlib.contextmanager
+    def process(**environment):
+        """Start a process that loads models; what it gives is called with a name, and returns what was said."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "CLIPMEM_"))}
         settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), **environment}
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, name], env=clean | settings, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        command = [sys.executable, "-c", PROGRAM]
+        with subprocess.Popen(
+            command, env=clean | settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as started:
 
-    assert run("hf-hub:some/clip").startswith(
-        "InputError model 'hf-hub:some/clip': got no open_clip_config.json of the hub repository some/clip in "
-    )
-    assert asked == []
-    assert run("hf-hub:some/clip", CLIPMEM_DOWNLOAD="1") == "loaded 32"
-    # requests without a name ask the hub about the repository
-    assert {name for name in asked if name.startswith("GET ") and name != "GET "} == {
-        "GET open_clip_config.json",
-        "GET open_clip_model.safetensors",
-    }
+            def run(name, *, download=False):
+                print(name, int(download), file=started.stdin, flush=True)
+                return started.stdout.readline().strip()
+
+            yield run
+
+    with process() as run:
+        assert run("hf-hub:some/clip").startswith(
+            "InputError model 'hf-hub:some/clip': got no open_clip_config.json of the hub repository some/clip in "
+        )
+        assert asked == []
+        assert run("hf-hub:some/clip", download=True) == "loaded 32"
+        # requests without a name ask the hub about the repository
+        assert {name for name in asked if name.startswith("GET ") and name != "GET "} == {
+            "GET open_clip_config.json",
+            "GET open_clip_model.safetensors",
+        }
+        assert run("hf-hub:no/such", download=True) == (
+            "InputError model 'hf-hub:no/such': got no hub repository no/such, or a private one, expected an accessible "
+            "repository. Check the name; for a private one, run: hf auth login."
+        )
+        files["bare/clip/open_clip_config.json"] = json.dumps({}).encode()
+        missing = run("hf-hub:bare/clip", download=True)
+        assert "got no open_clip_model.safetensors or open_clip_pytorch_model.bin of the hub repository bare" in missing
     asked.clear()
-    assert run("hf-hub:some/clip", CLIPMEM_DOWNLOAD="1") == run("hf-hub:some/clip") == "loaded 32"
-    assert asked == []
-    assert run("hf-hub:no/such", CLIPMEM_DOWNLOAD="1") == (
-        "InputError model 'hf-hub:no/such': got no hub repository no/such, or a private one, expected an accessible "
-        "repository. Check the name; for a private one, run: hf auth login."
-    )
-    files["bare/clip/open_clip_config.json"] = json.dumps({}).encode()
-    assert "got no open_clip_model.safetensors or open_clip_pytorch_model.bin of the hub repository bare/clip" in run(
-        "hf-hub:bare/clip", CLIPMEM_DOWNLOAD="1"
-    )
-    offline = run("hf-hub:other/clip", CLIPMEM_DOWNLOAD="1", HF_HUB_OFFLINE="1")
-    assert offline.startswith("RunError could not download open_clip_config.json of other/clip: ")
+    with process() as run:
+        assert run("hf-hub:some/clip", download=True) == run("hf-hub:some/clip") == "loaded 32"
+        assert asked == []
+    with process(HF_HUB_OFFLINE="1") as run:
+        offline = run("hf-hub:other/clip", download=True)
+        assert offline.startswith("RunError could not download open_clip_config.json of other/clip: ")

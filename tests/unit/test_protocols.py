@@ -118,6 +118,14 @@ def test_a_fraction_that_gives_all_models_or_none_is_refused(models, fraction, t
     assert error.value.expected == "1 to 7 of 8 models per pair"
 
 
+@pytest.mark.parametrize(("fraction", "times"), [(0.125, 1), (0.875, 7)])
+def test_a_fraction_may_give_one_model_or_all_but_one(fraction, times):
+    assert (
+        protocol_of(tiny_recipe("protocol=subsample", "subsample.models=8", f"subsample.fraction={fraction}")).times
+        == times
+    )
+
+
 def test_models_that_trained_on_other_pairs_are_refused(subsample):
     design = subsample.design(subsample.roles(splits()))
     models = design.models

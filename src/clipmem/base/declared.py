@@ -4,7 +4,10 @@ A declaration is a class, and its `Settings` are a table of the recipe. The buil
 that validate a recipe are repeated here (a test compares them); plugins are imported when a recipe names them.
 """
 
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -49,8 +52,14 @@ BUILT_IN: dict[str, dict[str, Facts]] = {
 }
 
 
-def plugins(kind: str) -> dict[str, EntryPoint]:
+def plugins(kind: str) -> Mapping[str, EntryPoint]:
     """Return the entry points of a kind by name, without importing them."""
+    return _plugins(kind, tuple(sys.path))
+
+
+@cache
+def _plugins(kind: str, _path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
+    # reading the metadata of all packages takes longer than all else that loads a recipe
     return {point.name: point for point in entry_points(group=f"clipmem.{kind}")}
 
 

@@ -22,6 +22,7 @@ from clipmem.mitigate import MITIGATIONS
 from clipmem.report.sections import SECTIONS
 from clipmem.score.alignments import ALIGNMENTS
 from clipmem.score.protocols import PROTOCOLS
+from clipmem.study import pool
 from clipmem.testing.tiny import encoded_image
 
 PLUG = Path(__file__).parent / "plug"
@@ -127,7 +128,8 @@ def test_a_package_outside_the_tree_is_used_like_our_own(telegrams, tmp_path, ca
         main([str(one) for one in arguments])
         return capsys.readouterr().out
 
-    drive(call, telegrams, tmp_path)
+    with pool.kept():
+        drive(call, telegrams, tmp_path)
 
 
 @pytest.mark.slow
