@@ -101,8 +101,8 @@ def test_files_are_fetched_once_and_only_when_asked_for(hub, tmp_path):
             "GET open_clip_model.safetensors",
         }
         assert run("hf-hub:no/such", download=True) == (
-            "InputError model 'hf-hub:no/such': got no hub repository no/such, or a private one, expected an accessible "
-            "repository. Check the name; for a private one, run: hf auth login."
+            "InputError model 'hf-hub:no/such': got no hub repository no/such, or a private one, expected an "
+            "accessible repository. Check the name; for a private one, run: hf auth login."
         )
         files["bare/clip/open_clip_config.json"] = json.dumps({}).encode()
         missing = run("hf-hub:bare/clip", download=True)
