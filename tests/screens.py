@@ -87,7 +87,9 @@ def scored(folder: Path) -> Scored:
     scores = build_run(folder).scores
     first = scores.filter(role="candidate").sort("clipmem", descending=True)["uid"].head(3)
     bank = {"drawn": True, "name": "", "pairs": 20}
-    about = {"alignment": "clip", "pairs": 104, "bank": bank, "left_out": 2, "control": 0.0123}
+    compared = "similarity of image and captions, minus similarity to the bank"
+    about = {"alignment": "clip", "compared": compared, "range": [-6.0, 6.0], "pairs": 104}
+    about |= {"bank": bank, "left_out": 2, "control": 0.0123}
     return Scored(scores, about, {uid: [f"caption of {k}"] for k, uid in enumerate(first)}, Path("quarantine.parquet"))
 
 

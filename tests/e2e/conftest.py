@@ -39,7 +39,7 @@ def disk(tmp_path):
 @pytest.fixture
 def fresh(monkeypatch):
     """As if no process were kept yet: those of this test see its environment."""
-    monkeypatch.setattr(pool, "_kept", {})
-    monkeypatch.setattr(pool, "_keeping", 0)
+    monkeypatch.setattr(pool, "_reusable", {})
+    monkeypatch.setattr(pool, "_reusing", 0)
     yield
     pool._end()

@@ -286,7 +286,7 @@ def test_lists_of_any_table_of_scores(tmp_path):
             "--role 'candidat': got no pairs with that role, "
             "expected candidate, external, independent, shared. Did you mean 'candidate'?",
         ),
-        (["--top", "999"], "--top 999: got 140 pairs with a score, expected at most 140. Ask for fewer."),
+        (["--top", "999"], "--top 999: got 140 pairs with a score, expected at most 140. Reduce --top."),
         (["--top", "1", "--bottom", "1"], "--top and --bottom: got both, expected one of them. Write two lists."),
         (["--out", "x.doc"], "got the file extension '.doc', expected .txt, .parquet, .npy, .csv."),
     ],

@@ -48,7 +48,7 @@ def test_the_study_measures_f_and_g(finished):
         assert set(metrics) == METRICS
     assert found["chance"]["zero_shot_acc1"] == pytest.approx(1 / 9)
     for entry in found["metrics"]["f"].values():
-        assert set(entry) == {"mean", "low", "high", "by_seed"}
+        assert set(entry) == {"mean", "low", "high", "over", "by_seed"}
         assert len(entry["by_seed"]) == 2
     retrieval = read(finished.path, "retrieval")
     assert retrieval["f"]["image_retrieval_recall@5"] == found["metrics"]["f"]["image_retrieval_recall@5"]
@@ -76,7 +76,7 @@ def test_zero_shot_is_that_of_the_saved_model(finished):
 
 def test_summary_terminal_and_page_show_it(finished):
     utility = finished.summary["utility"]
-    assert utility["metrics"]["f"]["linear_probe_acc1"].keys() == {"mean", "low", "high"}
+    assert utility["metrics"]["f"]["linear_probe_acc1"].keys() == {"mean", "low", "high", "over"}
     console = Console(width=100, record=True, file=io.StringIO())
     print_run("report", finished.path, console)
     text = console.export_text()
@@ -287,5 +287,5 @@ def test_exit_code(tmp_path):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(InputError, match=r"got no such folder, expected a folder that `clipmem run`"):
+    with pytest.raises(InputError, match=r"got no such folder, expected a folder created by `clipmem run`"):
         evaluate(tmp_path / "none")

@@ -202,7 +202,7 @@ def test_changed_roles_are_refused(world, mixed, tmp_path, monkeypatch):
     [
         ("nowhere", (), r"^model 'nowhere': got no such folder, expected a folder of open_clip, "),
         ("broken", (), r"^checkpoint .*broken/open_clip_model\.safetensors: got a file that does not load"),
-        ("ViT-B-32/openai", (), r"Write ViT-B-32-quickgelu/openai\."),
+        ("ViT-B-32/openai", (), r"Use ViT-B-32-quickgelu/openai\."),
         ("small", ("split.external=40",), r"^\[split\] external: got 40 of 40 pairs in the data"),
         ("small", ("given.roles=none.csv",), r"^\[given\] roles none\.csv: got No such file"),
     ],

@@ -70,7 +70,7 @@ def test_what_was_trained_before_in_a_process_changes_nothing(finished, planned,
     record = json.loads((planned.folder.model_dir("f", 0) / "record.json").read_text())
     assert marker["pairs"] == record["presentations"] == 2 * 80
     assert marker["pairs_per_second"] > 0
-    assert not pool._kept  # nobody asked for it
+    assert not pool._reusable  # nobody asked for it
     # interpreter and torch alone are some 200 MB
     assert 1e8 < marker["peak_memory_bytes"] < 4e9
     assert marker["seconds"] >= marker["compute_seconds"] > 0
@@ -79,14 +79,14 @@ def test_what_was_trained_before_in_a_process_changes_nothing(finished, planned,
 def test_kept_processes_train_the_next_study_and_change_nothing_in_it(finished, fresh, tmp_path, monkeypatch):
     with pool.reused():
         clipmem.run(tiny_recipe(*ONE, "train.epochs=1", "train.lr=0.01"), tmp_path / "other")
-        [executor] = pool._kept.values()
+        [executor] = pool._reusable.values()
         first = pids(executor)
         assert first
         with pool.reused():  # inside another block it changes nothing
             monkeypatch.chdir(tmp_path)  # nor is its folder looked for where they were started
             clipmem.run(tiny_recipe(), "kept")
-        assert [pids(one) for one in pool._kept.values()] == [first]
-    assert not pool._kept
+        assert [pids(one) for one in pool._reusable.values()] == [first]
+    assert not pool._reusable
     assert contents(tmp_path / "kept") == contents(finished.path)
 
 
@@ -94,7 +94,7 @@ def test_kept_processes_train_the_next_study_and_change_nothing_in_it(finished, 
 def test_a_process_that_died_while_it_was_kept_is_replaced(fresh, tmp_path):
     with pool.reused():
         clipmem.run(tiny_recipe(*ONE), tmp_path / "one")
-        [executor] = pool._kept.values()
+        [executor] = pool._reusable.values()
         os.kill(next(iter(pids(executor))), signal.SIGKILL)
         time.sleep(1)
         clipmem.run(tiny_recipe(*ONE), tmp_path / "two")
@@ -114,7 +114,7 @@ def test_a_study_that_fails_ends_its_processes_and_the_next_has_new_ones(fresh, 
         # nothing of it passes for a trained model
         assert not list((tmp_path / "bad").rglob("open_clip_model.safetensors"))
         assert not RunFolder(tmp_path / "bad").is_done("train")
-        assert not pool._kept
+        assert not pool._reusable
         assert clipmem.run(tiny_recipe(*ONE), tmp_path / "good").summary["roles"]["candidate"]["n"] == 20
 
 

@@ -131,10 +131,10 @@ def test_too_few_that_are_left_is_said_with_the_reason(tmp_path):
     with pytest.raises(InputError) as error:
         clipmem.run(tiny_recipe(*settings), tmp_path / "run")
     assert error.value.got == (
-        "135 pairs (shared 75 + candidate 20 + independent 20 + external 20), 128 in the data "
+        "135 pairs (shared 75 + candidate 20 + independent 20 + external 20), with 128 in the data "
         "(10 records left out, 128 pairs used: 10 truncated image)"
     )
-    assert error.value.expected == "at most 128 in all"
+    assert error.value.expected == "at most 128 in total"
 
 
 def test_a_study_that_was_stopped_goes_on_with_the_same_pairs(studies, tmp_path):

@@ -43,7 +43,7 @@ CASES = {
     "no objects": ([*SET, "dejavu.objects=none.parquet"], "[dejavu] objects none.parquet"),
     "no class names": ([*SET, "evaluate.classnames=none.csv"], "[evaluate] classnames none.csv"),
     "no target": ([*PAIR, "--target", "none", "--data", "emoji"], "model 'none'"),
-    "no checkpoint": ([*PAIR, "--target", "clipmem-micro@none.pt", "--data", "emoji"], "no such file behind @"),
+    "no checkpoint": ([*PAIR, "--target", "clipmem-micro@none.pt", "--data", "emoji"], "no such file after @"),
     "no pairs": ([*PAIR, "--target", ".", "--reference", ".", "--data", "none"], "model 'clipmem-micro@weights.pt'"),
     "no model": (["embed", "--model", "none", "--data", "emoji", "--out", "new"], "model 'none'"),
     "no pairs to embed": (["embed", "--model", ".", "--data", "none", "--out", "new"], "no such file or folder"),
@@ -59,7 +59,7 @@ CASES = {
     "no data to export": (["data", "export", "none", "--to", "parquet", "--out", "new"], "no such file or folder"),
     "no scores": (["data", "ids", "none", "--out", "a.txt"], "no such file"),
     # places that hold something else
-    "folder of others": (["run", "quick", "--out", "."], "holds other files"),
+    "folder of others": (["run", "quick", "--out", "."], "a folder with other files"),
     "folder of another study": (["run", "mine.toml", "--out", "run", "--set", "train.lr=0.5"], "train.lr"),
     "file as run": (["run", "quick", "--out", "mine.toml"], "cannot write mine.toml"),
     "place without folders": (["run", "quick", "--out", "/proc/new"], "cannot write /proc/new"),

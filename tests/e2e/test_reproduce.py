@@ -58,7 +58,7 @@ def test_one_figure_is_made_resumed_and_its_runs_compared(tmp_path):
     assert "Pareto front" in compared.stdout
     refused = clip("compare", base, out / "probe")
     assert refused.returncode == 2
-    assert "other seeds: got [0], expected [0, 1]" in refused.stderr
+    assert "different seeds: got [0], expected [0, 1]" in refused.stderr
 
 
 @pytest.mark.slow

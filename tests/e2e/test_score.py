@@ -250,7 +250,7 @@ def test_what_the_terminal_says(world, tmp_path, capsys, monkeypatch):
     assert "\x1b" not in shown.out + shown.err
     assert "\u202e" not in shown.out
     text = " ".join(shown.out.split())
-    assert "how much better the target aligns its image and captions than the reference does" in text
+    assert "similarity of image and captions, minus similarity to the bank; target minus reference" in text
     assert "Range -6 to 6" in text
     assert "Highest, 10 of 12 candidates" in text
     assert "12 pairs scored against a bank of 8 (from " in text

@@ -157,7 +157,7 @@ def test_more_pairs_than_there_are(tmp_path):
         clipmem.run(tiny_recipe("split.shared=4000"), tmp_path / "run")
     assert error.value.what == "[split]"
     assert error.value.got == (
-        "4,060 pairs (shared 4,000 + candidate 20 + independent 20 + external 20), 1,914 in the data"
+        "4,060 pairs (shared 4,000 + candidate 20 + independent 20 + external 20), with 1,914 in the data"
     )
     assert "clipmem init FILE --data PATH" in error.value.hint
     assert not (tmp_path / "run").exists()

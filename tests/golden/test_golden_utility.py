@@ -43,7 +43,7 @@ def compute():
         "class_embeddings": classes[0].tolist(),
         "zero_shot": classification_metrics(ranks, labels, CLASSES),
         "zero_shot_ranks": ranks.tolist(),
-        "class_mean": list(class_mean(hits, labels, groups)),
+        "class_mean": list(class_mean(hits, labels, groups)[:3]),
         "validation_part": np.flatnonzero(validation_part(groups, 0.2, seed=0)).tolist(),
         "probe": [probe.c, *probe.validation],
         "probe_ranks": probe.ranks.tolist(),

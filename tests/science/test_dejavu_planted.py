@@ -78,7 +78,7 @@ def test_equal_models_have_no_gap_at_all():
     same = model(1, F_SAW)
     found = measured([(same, same)]).document["two_model"]
     for entry in found["roles"].values():
-        assert all(entry[gap] == {"mean": 0.0, "low": 0.0, "high": 0.0} for gap in GAPS)
+        assert all(entry[gap] == {"mean": 0.0, "low": 0.0, "high": 0.0, "over": "pairs"} for gap in GAPS)
         assert all(top[kind]["mean"] == 0 for top in entry["top"] for kind in ("precision", "recall", "f_score"))
     assert found["extra_mean"] == 0
     assert found["clipmem"] == {"spearman": None, "low": None, "high": None}  # no order among equal values

@@ -135,7 +135,7 @@ def test_noise_floor_is_about_the_noise(noise):
     and caption, two models: 4 e² (1 - (u·v)²). The banks' means change far less: 1/80 of it.
     """
     scored = study(pull_f=NONE, pull_g=NONE, noise=noise, seeds=(0, 1, 2))
-    floor = summary.floor(scored, seed=0, draws=500, confidence=0.95)
+    floor = summary.floor(scored, confidence=0.95)
     image, text = world(0)
     own = ROLE == "candidate"
     cosine = (image[own] * text[own]).sum(axis=-1)

@@ -114,7 +114,7 @@ def test_perfect_separation_keeps_an_open_side(sign, area):
     positive = np.arange(25) < 10
     interval = auroc(sign * positive.astype(float), positive)
     bound = 0.025 ** (1 / 10)  # Clopper and Pearson for 10 of 10
-    assert interval == pytest.approx((1.0, bound, 1.0) if area else (0.0, 0.0, 1 - bound), abs=1e-12)
+    assert interval[:3] == pytest.approx((1.0, bound, 1.0) if area else (0.0, 0.0, 1 - bound), abs=1e-12)
 
 
 def test_auroc_of_constant_scores_is_wide():

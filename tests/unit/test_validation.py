@@ -40,11 +40,18 @@ def run_stored(tmp_path, script, *needed):
 
 
 def test_the_stored_scores_give_the_documented_coverage(tmp_path):
-    result, text = run_stored(tmp_path, "intervals.py", "compare.py", "scores.parquet", "coverage.parquet")
+    result, text = run_stored(
+        tmp_path, "intervals.py", "compare.py", "scores.parquet", "coverage.parquet", "means.parquet"
+    )
     for row in result["own protocol"]:
         spread = f"{100 * row['least']:.0f} to {100 * row['most']:.0f} %"
         name = row["run"].removeprefix("coverage-")
         assert f"| {name} | {100 * row['claimed']:.0f} % | {100 * row['covered']:.0f} % | {spread} |" in text
+    for row in result["means"][:-2]:
+        name = row["mean"].replace("candidate mean", "over candidates")
+        assert f"| {name} | {row['seeds']} | {row['over']} | {100 * row['covered']:.0f} % |" in text
+    own, half = (row["covered"] for row in result["means"][-2:])
+    assert f"{own:.3f} for the mean over candidates and {half:.3f} for the half-difference" in text.replace("\n", " ")
     for row in result["leave-one-out"]:
         cells = [f"{row['shift']:+.3f}", f"{row['error_sd']:.3f}", f"{row['between_sd']:.3f}"]
         cells += [

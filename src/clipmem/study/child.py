@@ -22,6 +22,7 @@ _PR_SET_PDEATHSIG = 1
 _POLL = 0.25
 _GRACE = 3.0  # seconds for the current step and its checkpoint
 _stop = threading.Event()
+_LOOK, _looked = 0.5, -1.0  # seconds between two looks for the stop file, and when it was looked for
 
 
 def watch(parent: int) -> None:
@@ -83,7 +84,12 @@ def running_file(board: Path, side: str, seed: int) -> Path:
 
 
 def stop_requested(board: Path) -> bool:
-    """Return whether this process, or all tasks of the board, should stop."""
+    """Return whether this process, or all tasks of the board, should stop; the file is looked for twice a second."""
+    global _looked  # noqa: PLW0603
+    now = time.monotonic()
+    if not _stop.is_set() and now - _looked < _LOOK:
+        return False
+    _looked = now
     return _stop.is_set() or (board / STOP).exists()
 
 

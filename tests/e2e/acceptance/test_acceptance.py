@@ -128,7 +128,7 @@ def test_a_package_outside_the_tree_is_used_like_our_own(telegrams, tmp_path, ca
         main([str(one) for one in arguments])
         return capsys.readouterr().out
 
-    with pool.kept():
+    with pool.reused():
         drive(call, telegrams, tmp_path)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from clipmem.report.sections import SECTIONS, Section
-from clipmem.report.templating import words_of
+from clipmem.report.templating import measure_of, words_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class ScoredPairs(Section):
         first = ranked.head(len(subject.captions)).to_dicts()
         return {
             "about": subject.about,
+            "measure": measure_of(subject.about),
             "quarantine": str(subject.quarantine),
             "caveat": words_of({"protocol": "given"})["caveat"],
             "spread": spread,

@@ -12,7 +12,7 @@ from clipmem.score.bank import BankSums
 class Clip(Alignment):
     """Similarity of image and captions, minus similarity to the bank."""
 
-    summary = "CLIPMem: similarity of image and captions, minus similarity to the bank"
+    summary = "similarity of image and captions, minus similarity to the bank"
     range = (-6.0, 6.0)
     model_range = (-3.0, 3.0)
     sign = 1
