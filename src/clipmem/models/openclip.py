@@ -7,6 +7,7 @@ with end-of-text pooling. Other text towers, such as SigLIP's, get the whole con
 import contextlib
 import json
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -114,6 +115,19 @@ class OpenClipEncoder:
     def logit_scale(self) -> Float[Tensor, ""]:
         """The exponentiated logit scale."""
         return self._model.logit_scale.exp()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+
+    def set_logit_scale(self, value: float) -> None:
+        """Set the logit scale, given exponentiated."""
+        with torch.no_grad():
+            self._model.logit_scale.fill_(math.log(value))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+
+    def trim(self, tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
+        """Cut the columns that are padding in every row."""
+        return trim(tokens)
+
+    def is_image_parameter(self, name: str) -> bool:
+        """Return whether a parameter belongs to `visual`."""
+        return name.startswith("visual.")
 
     def compact_vocabulary(self, used: Int[Tensor, "m length"]) -> None:
         """Keep only the embedding rows of the tokens in `used` until `expand_vocabulary` (see `Vocabulary`)."""

@@ -50,6 +50,39 @@ class DualEncoder(Protocol):
         ...
 
 
+class TrainableEncoder(DualEncoder, Protocol):
+    """A `DualEncoder` that the training loop can train."""
+
+    @property
+    def tokens(self) -> int:
+        """Length of the longer of the two towers' sequences."""
+        ...
+
+    def trim(self, tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
+        """Cut the padding of a batch that `encode_text` does not need."""
+        ...
+
+    def is_image_parameter(self, name: str) -> bool:
+        """Return whether a parameter of the module belongs to the image tower."""
+        ...
+
+    def set_logit_scale(self, value: float) -> None:
+        """Set the factor by which similarities become logits."""
+        ...
+
+    def compact_vocabulary(self, used: Int[Tensor, "m length"]) -> None:
+        """Keep only the embedding rows of the tokens in `used` until `expand_vocabulary`."""
+        ...
+
+    def expand_vocabulary(self, decay: float = 1.0) -> None:
+        """Restore the whole embedding table; unused rows are multiplied by `decay`."""
+        ...
+
+    def compile(self) -> None:
+        """Compile the passes of both towers."""
+        ...
+
+
 def geometry_of(encoder: DualEncoder) -> Geometry:
     """Return the image geometry of a model."""
     return Geometry(encoder.image_size, encoder.resize_mode, encoder.interpolation)

@@ -16,7 +16,7 @@ from clipmem.base.recipes import Recipe, dump_recipe
 from clipmem.base.require import require
 from clipmem.data.cache import open_cache
 from clipmem.data.duplicates import duplicate_groups
-from clipmem.data.sources import open_source
+from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
 from clipmem.mitigate.base import Preparation, edit, parents_of, prepare
 from clipmem.mitigate.parent import Parent, check_known
@@ -34,7 +34,7 @@ from clipmem.store.hashing import data_fingerprint
 from clipmem.store.job import Job
 from clipmem.study import decoding, dejavu, early, execution, pool, speed, utility
 from clipmem.study.child import BOARDS
-from clipmem.study.loaded import gallery_images, seconds_of
+from clipmem.study.loaded import STAGES, gallery_images, seconds_of
 from clipmem.study.models import StudyModels, open_models
 from clipmem.study.plan import CACHE, PlannedStudy, check_needs
 from clipmem.study.pool import LocalEngine
@@ -42,6 +42,7 @@ from clipmem.train import checkpoint
 from clipmem.train.paired import TrainingSet
 
 Parents = Mapping[str, Parent]
+_FILES = "cache/data-files.json"  # names, sizes and times of the data's files when the study ended
 
 
 @dataclass
@@ -61,6 +62,9 @@ class Study:
     def run(self) -> None:
         """Run all unfinished stages (see `clipmem.run`)."""
         models = open_models(self.recipe, self.folder)
+        if self._is_finished():
+            self._check_finished(models)
+            return
         source = open_source(self.recipe.data)
         with early.opening(self.recipe.data):
             pairs = dejavu.prepare(source.pairs(), self.recipe)
@@ -90,6 +94,24 @@ class Study:
             self._stage("score", self._score)
             self._stage("evaluate", self._evaluate)
             self._stage("report", lambda: write_summary_and_report(self.folder, source))
+            self.folder.write_json(_FILES, {"sha256": files_state(self.recipe.data)})
+
+    def _is_finished(self) -> bool:
+        """Return whether the study is complete and the files of its data are as they were, by name, size and time."""
+        state = self.folder.path / _FILES
+        if not (state.is_file() and all(self.folder.is_done(stage) for stage in STAGES)):
+            return False
+        now = files_state(self.recipe.data)
+        return bool(now) and self.folder.read_json(_FILES)["sha256"] == now
+
+    def _check_finished(self, models: StudyModels) -> None:
+        """Check what a resumed study checks, except the records of its source, which are unchanged."""
+        find_parents(self.recipe, self.folder, self.folder.read("pairs")["uid"])
+        self.folder.claim(self.recipe, dump_recipe(self.recipe))
+        with self.folder.locked():
+            models.check(manifest.read(self.folder))
+            for stage in STAGES:
+                self.reporter.end(stage, self.folder.seconds()[stage], skipped=True)
 
     @cached_property
     def _protocol(self) -> Protocol:

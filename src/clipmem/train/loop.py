@@ -22,7 +22,7 @@ from clipmem.base.sections import TrainSection
 from clipmem.data.color import distort
 from clipmem.data.transfer import send
 from clipmem.data.views import Crops, draw_crops, normalize_pixels, pair_keys, render
-from clipmem.models.openclip import OpenClipEncoder, trim
+from clipmem.models.protocol import TrainableEncoder
 from clipmem.store.hashing import json_sha256
 from clipmem.train.ahead import made_ahead
 from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
@@ -93,7 +93,7 @@ class _Progress:
 
 
 def train(
-    encoder: OpenClipEncoder,
+    encoder: TrainableEncoder,
     data: TrainingData,
     plan: TrainingSet,
     settings: TrainSection,
@@ -138,7 +138,7 @@ def train(
         if settings.compile == "on":
             check_compiler(settings.compile, device)
             encoder.compile()
-        trained = _trained(encoder.module, objective)
+        trained = _trained(encoder, objective)
         optimizer = _optimizer(trained, settings)
         state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts, hooks))
         try:
@@ -266,7 +266,7 @@ def _batches(
             tokens = hooks.through(lambda hook, tokens: hook.tokens(tokens, moment), tokens)  # noqa: B023
             made = [_view(data, draws.crops[view], view, towers, moment, settings) for view in range(views)]
             own = None if labels is None else send(labels[batch], device)
-            yield _Batch(moment, len(whole), made, send(trim(tokens), device), own)
+            yield _Batch(moment, len(whole), made, send(towers.encoder.trim(tokens), device), own)
 
 
 @dataclass(frozen=True)
@@ -315,12 +315,12 @@ def _view(
     return normalize_pixels(values, encoder.mean, encoder.std, in_place=True)
 
 
-def _trained(module: nn.Module, objective: Objective) -> list[tuple[str, nn.Parameter]]:
+def _trained(encoder: TrainableEncoder, objective: Objective) -> list[tuple[str, nn.Parameter]]:
     """Return the parameters to train, by name: those of the towers that the objective uses, and its own."""
     ours = [
         (name, p)
-        for name, p in module.named_parameters()
-        if p.requires_grad and (objective.uses_text or name.startswith("visual."))
+        for name, p in encoder.module.named_parameters()
+        if p.requires_grad and (objective.uses_text or encoder.is_image_parameter(name))
     ]
     return [*ours, *objective.named_parameters(prefix="objective")]
 
@@ -364,7 +364,7 @@ def _optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: TrainSection
 
 
 def _tokenize(
-    encoder: OpenClipEncoder, captions: Sequence[Sequence[str]], texts: Sequence[Sequence[str]] | None = None
+    encoder: TrainableEncoder, captions: Sequence[Sequence[str]], texts: Sequence[Sequence[str]] | None = None
 ) -> _Texts:
     """Tokenize the `texts` of each pair, which start with its captions (default: the captions)."""
     texts = captions if texts is None else texts

@@ -10,7 +10,7 @@ from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from clipmem.base.sections import TrainSection
-from clipmem.models.openclip import OpenClipEncoder
+from clipmem.models.protocol import TrainableEncoder
 from clipmem.store.atomic import atomic_write
 from clipmem.store.hashing import json_sha256
 from clipmem.train.objectives import Objective, Towers
@@ -63,7 +63,7 @@ def describe(
 
 
 def write(
-    encoder: OpenClipEncoder, objective: Objective, folder: Path, record: dict[str, Any], log: list[dict[str, Any]]
+    encoder: TrainableEncoder, objective: Objective, folder: Path, record: dict[str, Any], log: list[dict[str, Any]]
 ) -> list[Path]:
     """Write the model, its log and its record into a folder; return the files."""
     encoder.module.to("cpu")

@@ -1,7 +1,9 @@
 """Data sources, one file per format."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from clipmem import _version
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import (
     classfolder,
@@ -18,10 +20,28 @@ from clipmem.data.sources import (
 )
 from clipmem.data.sources.base import SOURCES, Source, open_named
 from clipmem.data.sources.detect import Detection, detect
+from clipmem.store.hashing import json_sha256
 
 __all__ = [
-    "SOURCES", "Detection", "Source", "class_prompts", "classfolder", "coco", "csv_table", "detect", "emoji", "flickr",
-    "hub", "imagefolder", "karpathy", "open_source", "parquet", "resolved", "saved", "webdataset",
+    "SOURCES",
+    "Detection",
+    "Source",
+    "class_prompts",
+    "classfolder",
+    "coco",
+    "csv_table",
+    "detect",
+    "emoji",
+    "files_state",
+    "flickr",
+    "hub",
+    "imagefolder",
+    "karpathy",
+    "open_source",
+    "parquet",
+    "resolved",
+    "saved",
+    "webdataset",
 ]  # fmt: skip
 
 
@@ -30,6 +50,18 @@ def named(section: DataSection) -> str:
     if section.source not in {"", "auto"}:
         return section.source
     return "" if section.path else emoji.EmojiSource.name
+
+
+def files_state(section: DataSection) -> str:
+    """Hash names, sizes and modification times of the files that a section names; "" if they are not on this disk."""
+    if named(section) == emoji.EmojiSource.name:
+        return f"clipmem {_version.__version__}"
+    roots = [Path(name) for name in (section.path, section.image_root) if name]
+    if not all(root.exists() for root in roots):
+        return ""
+    files = sorted(file for root in roots for file in (root.rglob("*") if root.is_dir() else [root]))
+    facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return json_sha256(facts)
 
 
 def class_prompts(section: DataSection, labels: str) -> tuple[Mapping[str, Sequence[str]], Sequence[str]] | None:

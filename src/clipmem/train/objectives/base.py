@@ -20,7 +20,7 @@ from clipmem.base.registry import Registry
 from clipmem.base.require import require
 from clipmem.base.section import Section
 from clipmem.base.sections import TrainSection
-from clipmem.models.openclip import OpenClipEncoder
+from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment
 from clipmem.train.numerics import computing
@@ -35,7 +35,7 @@ class Towers:
     The loss is computed in float32, because the 3 digits of bf16 are too few for a softmax over similarities.
     """
 
-    encoder: OpenClipEncoder
+    encoder: TrainableEncoder
     precision: str
     device: str
     world: World = ALONE
@@ -90,7 +90,7 @@ class Objective(nn.Module):
     shares: ClassVar[bool] = False
 
     @classmethod
-    def create(cls, encoder: OpenClipEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Objective":  # noqa: ARG003
+    def create(cls, encoder: TrainableEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Objective":  # noqa: ARG003
         """Create the objective for a model; `classes` is 0 without labels, `seed` is for its own parameters."""
         return cls()
 
@@ -99,7 +99,7 @@ class Objective(nn.Module):
         """Return the class head with these trained parameters, if the objective has one."""
         return None
 
-    def prepare(self, encoder: OpenClipEncoder) -> None:
+    def prepare(self, encoder: TrainableEncoder) -> None:
         """Change the model's initial parameters for this objective."""
 
     def facts(self) -> dict[str, int]:
@@ -128,7 +128,7 @@ OBJECTIVES: Registry[Objective] = Registry("objective", Objective)
 
 
 def create_objective(
-    encoder: OpenClipEncoder,
+    encoder: TrainableEncoder,
     settings: TrainSection,
     *,
     labels: Int[np.ndarray, " n"] | None,
@@ -157,7 +157,7 @@ def _class_count(name: str, labels: np.ndarray | None, classes: int, n: int) -> 
     return count
 
 
-def embedding_width(encoder: OpenClipEncoder) -> int:
+def embedding_width(encoder: TrainableEncoder) -> int:
     """Return the width of the embeddings, from a pass of an empty image.
 
     The pass is in evaluation mode, so it changes neither the random state nor batch norm averages.

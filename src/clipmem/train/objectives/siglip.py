@@ -1,6 +1,5 @@
 """SigLIP (Zhai et al. 2023): classify every image and caption of a batch as matching or not."""
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -8,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clipmem.models.openclip import OpenClipEncoder, sigmoid_loss
+from clipmem.models.openclip import sigmoid_loss
+from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.distributed import sigmoid_share
 from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
 
@@ -30,9 +30,8 @@ class SigLip(Objective):
         super().__init__()
         self.logit_bias = nn.Parameter(torch.tensor(START_BIAS))
 
-    def prepare(self, encoder: OpenClipEncoder) -> None:
-        with torch.no_grad():
-            encoder.module.logit_scale.fill_(math.log(START_SCALE))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    def prepare(self, encoder: TrainableEncoder) -> None:
+        encoder.set_logit_scale(START_SCALE)
 
     def forward(
         self,

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipmem.base.sections import TrainSection
-from clipmem.models.openclip import OpenClipEncoder
+from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.distributed import nt_xent_share
 from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
 
@@ -36,7 +36,7 @@ class SimClr(Objective):
         self.temperature = temperature
 
     @classmethod
-    def create(cls, encoder: OpenClipEncoder, settings: TrainSection, *, classes: int, seed: int) -> "SimClr":  # noqa: ARG003
+    def create(cls, encoder: TrainableEncoder, settings: TrainSection, *, classes: int, seed: int) -> "SimClr":  # noqa: ARG003
         return cls(settings.simclr_temperature)
 
     def forward(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clipmem.base.random import uniform
 from clipmem.base.sections import TrainSection
-from clipmem.models.openclip import OpenClipEncoder
+from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers, embedding_width
 
 
@@ -38,7 +38,7 @@ class Supervised(Objective):
         self.bias = nn.Parameter(torch.zeros(classes))
 
     @classmethod
-    def create(cls, encoder: OpenClipEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Supervised":  # noqa: ARG003
+    def create(cls, encoder: TrainableEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Supervised":  # noqa: ARG003
         return cls(embedding_width(encoder), classes, seed=seed)
 
     @classmethod
