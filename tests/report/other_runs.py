@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,9 @@ def build_leave_one_out(folder: Path, *, seeds: Sequence[int] = (0, 1), left_out
     return built
 
 
-def add_localize(built: Built, *, reliable: bool = True, reason: str = "", document: bool = True) -> dict[str, Any]:
+def add_localize(
+    built: Built, *, reliable: bool = True, failures: Sequence[Mapping[str, Any]] = (), document: bool = True
+) -> dict[str, Any]:
     """Write `localize/` into a four-way folder; return the tables and the document."""
     rng = generator(11, "localize")
     owners = built.scores.filter(pl.col("role") == "candidate")["uid"].to_list()
@@ -160,7 +162,7 @@ def add_localize(built: Built, *, reliable: bool = True, reason: str = "", docum
         "towers": towers,
         "document": {
             "reliable": reliable,
-            "reason": reason,
+            "failures": list(failures),
             "image_r2": [{"shared": 0.91, "external": 0.8}],
             "text_r2": [{"shared": 0.87, "external": 0.7}],
             "shared_bias": 0.02,

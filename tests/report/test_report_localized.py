@@ -145,10 +145,10 @@ def test_layers_are_judged_against_the_control(localized: tuple[Built, dict[str,
 
 def test_shares_that_are_not_reliable_are_not_quoted(build: Build) -> None:
     built = build(seeds=(0, 1))
-    add_localize(built, reliable=False, reason="the image map explains <0.2> of the variance")
+    add_localize(built, reliable=False, failures=[{"check": "fit", "of": "<image>", "value": 0.2, "limit": 0.5}])
     text = write_report(built.folder, built.images).read_text(encoding="utf-8")
-    assert "explains &lt;0.2&gt; of" in text
-    assert "the image tower holds" not in text
+    assert "the &lt;image&gt; map explains 0.20 of" in text
+    assert "the image tower contributes" not in text
 
 
 def test_without_the_document_means_have_no_interval(build: Build) -> None:

@@ -75,7 +75,7 @@ def test_the_tower_that_memorizes_gets_the_share(planted, other):
         assert abs(mean(found.text, role)) < 0.03
     judged = towers.reliability(found, ROLES, D)
     assert judged.reliable
-    assert judged.reason == ""
+    assert judged.failures == ()
 
 
 def test_both_towers_share():
@@ -155,7 +155,7 @@ def test_a_tower_turned_against_the_other_is_unreliable():
     broken = {"f": made["f"], "g": made["g"]._replace(text=made["g"].text @ rotation)}
     judged = towers.reliability(split(broken), ROLES, D)
     assert not judged.reliable
-    assert "the towers of g are turned against each other: a gap of " in judged.reason
+    assert "gap" in [one["check"] for one in judged.failures]
     # turned together, nothing is lost
     together = {"f": made["f"], "g": towers.Means(*(part @ rotation for part in made["g"]))}
     assert towers.reliability(split(together), ROLES, D).gap < 0.05
@@ -233,13 +233,12 @@ def test_unrelated_spaces_are_unreliable():
     found = split(world(["text"], noise=1.0))
     judged = towers.reliability(found, ROLES, D)
     assert not judged.reliable
-    assert "map explains" in judged.reason
-    assert "of held-out shared pairs' variance, below 0.5" in judged.reason
+    assert {one["limit"] for one in judged.failures if one["check"] == "fit"} == {0.5}
 
 
 def test_too_few_shared_pairs_are_unreliable():
     judged = towers.reliability(split(world(["text"])), ROLES, 41)
-    assert judged.reason == "40 shared pairs (half of them) do not determine a map of 41 dimensions"
+    assert judged.failures == ({"check": "pairs", "of": "shared", "value": 40, "limit": 41},)
 
 
 def test_pairs_that_nobody_saw_must_not_be_split():
@@ -247,7 +246,7 @@ def test_pairs_that_nobody_saw_must_not_be_split():
     skewed = found._replace(text=found.text - 0.5 * (NAMES == "external"))
     judged = towers.reliability(skewed, ROLES, D)
     assert judged.external_bias > 0.25
-    assert judged.reason.startswith("external pairs, with nothing to split, differ by ")
+    assert (judged.failures[0]["check"], judged.failures[0]["of"]) == ("bias", "external")
 
 
 def test_no_map_without_shared_pairs():
@@ -347,7 +346,7 @@ def test_localize_writes_its_tables(tmp_path):
     assert [file.read_bytes() for file in localize(folder, pts, [0, 3], load, settings)] == before
     document = json.loads(files[3].read_text())
     assert document["reliable"] is False
-    assert "do not determine a map of 32 dimensions" in document["reason"]
+    assert document["failures"][0]["limit"] == 32
     assert len(document["noise"]) == 2 * len(towers.LEVELS) * 4
 
 

@@ -85,10 +85,14 @@ class Split(NamedTuple):
 
 
 class Reliability(NamedTuple):
-    """Whether the swap can be read, and if not, why, in words; the numbers it was judged by."""
+    """Whether the swap can be read, and the numbers it was judged by.
+
+    `failures` are the checks that failed: {"check": "pairs" | "fit" | "bias" | "gap", "of": tower or role, "value",
+    "limit"}.
+    """
 
     reliable: bool
-    reason: str
+    failures: tuple[dict[str, Any], ...]
     image_r2: float
     text_r2: float
     shared_bias: float
@@ -231,18 +235,19 @@ def reliability(found: Split, roles: Sequence[str], width: int) -> Reliability:
         for role in ("shared", "external")
     }
     gap = abs(float(found.gap[:, names == "candidate"].mean())) / measured if measured > 0 else np.inf
-    half, reasons = int((names == "shared").sum()) // 2, list[str]()
-    if half < width:
-        reasons.append(f"{half} shared pairs (half of them) do not determine a map of {width} dimensions")
-    for tower, r2 in (("image", image_r2), ("text", text_r2)):
-        if r2 < R2_LEAST:
-            reasons.append(f"the {tower} map explains {r2:.2f} of held-out shared pairs' variance, below {R2_LEAST}")
-    for role, size in bias.items():
-        if size > BIAS_MOST:
-            reasons.append(f"{role} pairs, with nothing to split, differ by {size:.2f} of the mean, above {BIAS_MOST}")
-    if gap > BIAS_MOST:
-        reasons.append(f"the towers of g are turned against each other: a gap of {gap:.2f}, above {BIAS_MOST}")
-    return Reliability(not reasons, "; ".join(reasons), image_r2, text_r2, bias["shared"], bias["external"], gap)
+    half = int((names == "shared").sum()) // 2
+    checks = [
+        ("pairs", "shared", half, width, half < width),
+        *(("fit", tower, r2, R2_LEAST, r2 < R2_LEAST) for tower, r2 in (("image", image_r2), ("text", text_r2))),
+        *(("bias", role, size, BIAS_MOST, size > BIAS_MOST) for role, size in bias.items()),
+        ("gap", "candidate", gap, BIAS_MOST, gap > BIAS_MOST),
+    ]
+    failures = tuple(
+        {"check": check, "of": of, "value": value if np.isfinite(value) else None, "limit": limit}
+        for check, of, value, limit, failed in checks
+        if failed
+    )
+    return Reliability(not failures, failures, image_r2, text_r2, bias["shared"], bias["external"], gap)
 
 
 def noise_fall(
@@ -280,7 +285,7 @@ def summarize(
     sizes = {name: getattr(judged, name) for name in ("shared_bias", "external_bias", "gap")}
     document: dict[str, Any] = {
         "reliable": judged.reliable,
-        "reason": judged.reason,
+        "failures": list(judged.failures),
         "image_r2": [fit._asdict() for fit in found.image_fit],
         "text_r2": [fit._asdict() for fit in found.text_fit],
         **{name: size if np.isfinite(size) else None for name, size in sizes.items()},

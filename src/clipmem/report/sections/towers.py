@@ -28,7 +28,7 @@ class Towers(Section):
             "rows": rows,
             "candidate": next((row for row in rows if row["role"] == "candidate"), None),
             "reliable": is_reliable(found),
-            "reason": shares.get("reason"),
+            "failures": shares.get("failures", []),
             "text_fraction": shares.get("roles", {}).get("candidate", {}).get("text_fraction"),
             "maps": [(tower, [one["shared"] for one in shares.get(f"{tower}_r2") or []]) for tower in TOWERS],
             "biases": [(role, value) for role, value in biases.items() if value is not None],
