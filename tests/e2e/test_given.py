@@ -263,7 +263,7 @@ def test_models_of_every_address_in_one_study(world, tmp_path, monkeypatch):
     ]
     assert set(known["target"][1]["files"]) == {"config of clipmem-micro", "epoch_1.pt#ema"}
     assert [entry["resize_mode"] for entry in known["reference"]] == ["shortest", "squash"]
-    assert sorted(file.name for file in (run.path / "cache").iterdir()) == [
+    assert sorted(file.name for file in (run.path / "cache").glob("*.npy")) == [
         "pixels-32-squash-bilinear.npy",
         "pixels.npy",
     ]
