@@ -194,6 +194,7 @@ def test_a_study_is_not_finished_with_other_processes(finished):
     assert caught.value.got == "2 processes per model, in a study started with 1"
 
 
+@pytest.mark.slow
 def test_a_study_runs_where_parts_of_the_operating_system_are_missing(tmp_path):
     """As on macOS and Windows: no affinity, and no modules `fcntl` and `resource`, in all processes."""
     (tmp_path / "sitecustomize.py").write_text(

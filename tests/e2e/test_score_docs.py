@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 import clipmem
 from clipmem.cli import main
@@ -25,6 +26,7 @@ def run(command, *more):
         main(words[1:])
 
 
+@pytest.mark.slow
 def test_the_commands_and_the_example_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     [example, stored] = blocks("sh")

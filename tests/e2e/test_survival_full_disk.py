@@ -70,6 +70,7 @@ def fails_in(stage, out, place, room):
     (place / "ballast").unlink()
 
 
+@pytest.mark.slow
 def test_full_in_every_stage_in_turn(finished, disk):
     place, remount = disk
     assert remount("size=256m").returncode == 0

@@ -77,6 +77,7 @@ def test_three_processes_have_the_losses_of_one_and_the_same_weights(found, obje
     assert len({of_rank[objective]["weights"][1] for of_rank in found}) == 1
 
 
+@pytest.mark.slow
 def test_a_study_by_torchrun(recipe, tmp_path):
     one = clipmem.run(recipe, tmp_path / "one")
     code, output, stderr = run(2, "-m", "clipmem", "run", recipe, "--out", tmp_path / "two")
