@@ -13,6 +13,8 @@ from clipmem.functional import (
     Welch,
     auroc,
     compare_groups,
+    holm,
+    paired_test,
     precision_at_n,
     roc_curve,
     spearman,
@@ -227,3 +229,16 @@ def test_errors(call, message):
     with pytest.raises(InputError) as error:
         call()
     assert f"{error.value.what}: got {error.value.got}" == message
+
+
+def test_the_rank_test_leaves_out_zeros_and_keeps_signs():
+    differences = np.array([1.0, 2.0, -3.0, 0.0, 5.0, -1.5])
+    found = paired_test(differences, np.zeros(6))
+    assert found.wilcoxon_p == stats.wilcoxon(differences[[0, 1, 2, 4, 5]]).pvalue
+
+
+@pytest.mark.parametrize("wrong", [-0.5, 1.5])
+def test_holm_refuses_what_is_no_p_value(wrong):
+    with pytest.raises(InputError) as error:
+        holm(np.array([0.1, wrong]))
+    assert error.value.got == f"{wrong:g} at index 1"
