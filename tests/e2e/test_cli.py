@@ -122,9 +122,10 @@ def test_a_place_that_cannot_be_written_is_exit_code_2(recipe, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "limit",
-    [pytest.param(100_000, id="first table"), pytest.param(3_000_000, id="weights of a model", marks=pytest.mark.slow)],
+    [pytest.param(100_000, id="first table"), pytest.param(3_000_000, id="weights of a model")],
 )
 def test_a_disk_that_fills_up_is_exit_code_1_and_leaves_nothing_half_done(recipe, tmp_path, limit):
     out = tmp_path / "run"

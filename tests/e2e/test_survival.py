@@ -84,6 +84,7 @@ def test_killed_between_checkpoints_and_run_again(undisturbed, tmp_path, delay):
     assert contents(out) == expected  # without a checkpoint, or a half-written one
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_a_terminal_keeps_the_state_and_the_run_goes_on(undisturbed, tmp_path):
     recipe, expected = undisturbed
     out = tmp_path / "run"

@@ -154,3 +154,19 @@ def test_text_neighbors(k, cells):
     assert found.unmatched == 1
     # a user's vectors go the way of `nearest`
     assert vector_neighbors(np.eye(3), np.eye(3), 1).rows.tolist() == [[0], [1], [2]]
+
+
+def test_correct_ranks_by_what_f_gets_right_and_gap_by_what_it_gets_right_beyond_g():
+    true = torch.ones(3, 4, dtype=torch.bool)
+    f = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.bool)
+    g = torch.tensor([[0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]], dtype=torch.bool)
+    assert dejavu(true, f, g, ranking="correct").order.tolist() == [1, 2, 0]
+    assert dejavu(true, f, g, ranking="gap").order.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("missing", [0, 4])
+def test_a_pair_without_objects_has_a_group_all_the_same(missing):
+    true = torch.ones(5, 2, dtype=torch.bool)
+    true[missing] = False
+    one = dejavu(true, true, ~true)
+    assert dejavu_intervals([one], np.arange(5), seed=0, draws=20).recall_gap.mean == 1.0

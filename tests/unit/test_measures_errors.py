@@ -47,6 +47,7 @@ CASES = [
         "1 of 2 pairs without a caption, the first is pair 0",
     ),
     (lambda: class_probability(two, torch.tensor([0, 1])), "label", "1 in row 1"),
+    (lambda: class_probability(two, torch.tensor([0, -1])), "label", "-1 in row 1"),
     (lambda: class_probability(two / 0, torch.tensor([0, 0])), "logits", "2 of 2 rows not finite, the first in row 0"),
     (lambda: state((0, [1.0, float("nan")])), "activations", "1 of 2 values not finite"),
     (lambda: state((0, [-1.0, 1.0])), "activations", "1 of 2 values below 0"),
