@@ -351,3 +351,7 @@ def test_models_that_are_not_alike_are_refused():
 def test_a_training_set_without_a_pair_left_out_is_whole():
     plan = TrainingSet("f", 3, tuple(UIDS[:10]), 4)
     assert np.sort(np.concatenate(plan.batches(4, 0))).tolist() == list(range(10))
+
+
+def test_a_pair_needs_models_of_both_signs():
+    assert Design([], np.array([[1, 1, -1], [0, -1, 0]], dtype=np.int8)).scored.tolist() == [False, True, False]

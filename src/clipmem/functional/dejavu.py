@@ -176,7 +176,7 @@ def dejavu(
         target: Objects predicted under f, from `predict_objects`, shape (n, object).
         reference: Objects predicted under g, or under the text-only model of the one-model test, shape (n, object).
         fractions: Shares of the pairs to look at, each in (0, 1]; at least one pair is taken.
-        ranking: What puts a pair at the top: "gap" objects right under f minus under g, "correct" objects right under f,
+        ranking: What puts a pair at the top: "gap" correct objects under f minus g, "correct" those under f,
             "distance" the nearest neighbor under f. Equal pairs: the first one first.
         distance: Distance of each caption's nearest public image under f, only for "distance", shape (n,).
 
