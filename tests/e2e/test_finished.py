@@ -7,7 +7,8 @@ import pytest
 
 import clipmem
 from clipmem.base.errors import InputError
-from clipmem.data.sources import emoji, parquet
+from clipmem.base.sections import DataSection
+from clipmem.data.sources import emoji, files_state, parquet
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 
 SMALL = ("split.shared=8", "split.candidate=4", "split.independent=4", "split.external=4", "split.planted=0")
@@ -46,3 +47,13 @@ def test_changed_files_are_read_and_refused(tmp_path, request):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     request.getfixturevalue("unread")
     clipmem.run(recipe, out)
+
+
+def test_files_that_cannot_be_listed_or_read(tmp_path):
+    (tmp_path / "link.png").symlink_to(tmp_path / "nothing")
+    before = files_state(DataSection.model_validate({"path": str(tmp_path)}))
+    (tmp_path / "b\udcff.png").write_bytes(b"x")  # a name that is no UTF-8
+    after = files_state(DataSection.model_validate({"path": str(tmp_path)}))
+    assert len(before) == len(after) == 64
+    assert before != after
+    assert not files_state(DataSection.model_validate({"path": str(tmp_path / "none")}))

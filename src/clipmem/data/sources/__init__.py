@@ -53,15 +53,18 @@ def named(section: DataSection) -> str:
 
 
 def files_state(section: DataSection) -> str:
-    """Hash names, sizes and modification times of the files that a section names; "" if they are not on this disk."""
+    """Hash names, sizes and modification times of the files that a section names; "" if they cannot be listed."""
     if named(section) == emoji.EmojiSource.name:
         return f"clipmem {_version.__version__}"
     roots = [Path(name) for name in (section.path, section.image_root) if name]
-    if not all(root.exists() for root in roots):
+    try:
+        if not all(root.exists() for root in roots):
+            return ""
+        files = sorted(file for root in roots for file in (root.rglob("*") if root.is_dir() else [root]))
+        facts = [(file, file.lstat()) for file in files]  # a broken link is no error here
+    except OSError:  # a file that vanishes meanwhile
         return ""
-    files = sorted(file for root in roots for file in (root.rglob("*") if root.is_dir() else [root]))
-    facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return json_sha256(facts)
+    return json_sha256([(ascii(str(file)), fact.st_size, fact.st_mtime_ns) for file, fact in facts])
 
 
 def class_prompts(section: DataSection, labels: str) -> tuple[Mapping[str, Sequence[str]], Sequence[str]] | None:
