@@ -8,6 +8,7 @@ import pytest
 import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
+from clipmem.models.start import Start
 from clipmem.score.protocols import protocol_of
 from clipmem.store.folder import RunFolder
 from clipmem.study import speed
@@ -108,7 +109,8 @@ def test_work_is_counted():
 
 
 def check(recipe, how=CPU, place=Path("/")):
-    speed.check_forecast(recipe, protocol_of(recipe), pairs(2000), how, place)
+    start = Start(recipe.model, recipe.train)
+    speed.check_forecast(recipe, protocol_of(recipe), pairs(2000), how, start, place)
 
 
 def test_what_is_surely_long_is_refused_at_once(monkeypatch):

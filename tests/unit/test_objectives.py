@@ -20,11 +20,12 @@ from clipmem.data.decoding import decode
 from clipmem.data.views import draw_crops, normalize_pixels, pair_keys, render
 from clipmem.models import openclip
 from clipmem.models.openclip import OpenClipEncoder, sigmoid_loss
+from clipmem.models.protocol import embedding_width
 from clipmem.testing.tiny import encoded_image
 from clipmem.train import loop
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.objectives import OBJECTIVES, Towers, class_head, create_objective
-from clipmem.train.objectives.base import OBJECTIVE_FILE, embedding_width
+from clipmem.train.objectives.base import OBJECTIVE_FILE
 from clipmem.train.objectives.siglip import SigLip
 from clipmem.train.objectives.simclr import SimClr, nt_xent
 from clipmem.train.objectives.supervised import Supervised

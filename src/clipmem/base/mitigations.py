@@ -3,7 +3,7 @@
 A run and the same run with a mitigation have recipes that differ in one section, so that they can be compared.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -17,7 +17,8 @@ class MitigationSection(Section):
     """The settings of a mitigation.
 
     Attributes:
-        needs: What the training must have: "text tower", "unit embeddings".
+        needs: What the training must have: "text tower", "unit embeddings", or a tower that is not frozen because its
+            inputs change from step to step: "changing image", "changing text".
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -94,6 +95,8 @@ class CaptionVariantsSection(MitigationSection):
 class ImageVariantsSection(MitigationSection):
     """`[mitigate.image_variants]`: other images of a pair that replace its image at random."""
 
+    needs = ("changing image",)
+
     probability: Fraction = Field(0.0, description="Probability that a presentation shows a variant; 0 = never.")
     source: Literal["given", "augment", "generated"] = Field(
         "given", description="given: the data's other images of a pair; augment: stronger crops and color jitter."
@@ -123,7 +126,7 @@ class ImageVariantsSection(MitigationSection):
 class TextMaskingSection(MitigationSection):
     """`[mitigate.text_masking]`: tokens dropped at random, independently in every presentation."""
 
-    needs = ("text tower",)
+    needs = ("text tower", "changing text")
 
     probability: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Probability that a caption token is dropped; 0 = none."
@@ -199,8 +202,8 @@ class MitigateSection(Section):
             if getattr(self, name).active:
                 yield name
 
-    def conflict(self, protocol: Any, objective: Any, names: tuple[str, str]) -> str:
-        """Return which mitigation cannot work with this protocol and objective; "" if all can."""
+    def conflict(self, protocol: Any, objective: Any, names: tuple[str, str], freeze: Sequence[str]) -> str:
+        """Return which mitigation cannot work with this protocol, objective and frozen parts; "" if all can."""
         for name in self.active():
             needs, what = getattr(self, name).needs, f"[mitigate.{name}] is set and"
             instead = "omit it, or set train.objective = 'clip'"
@@ -210,4 +213,7 @@ class MitigateSection(Section):
                 return f"{what} objective = {names[1]!r} trains no text tower; {instead}"
             if "unit embeddings" in needs and not objective.normalizes:
                 return f"{what} objective = {names[1]!r} does not normalize its embeddings; {instead}"
+            fixed = next((tower for tower in freeze if f"changing {tower}" in needs), "")
+            if fixed:
+                return f"{what} the frozen {fixed} tower would not see its changes; omit it, or train that tower"
         return ""

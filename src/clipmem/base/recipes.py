@@ -129,9 +129,17 @@ class Recipe(_Section):
         return self
 
     @model_validator(mode="after")
+    def _pretrained(self) -> "Recipe":
+        if self.train.adapter != "none" and not self.model.pretrained:
+            raise ValueError(f"adapter = {self.train.adapter!r} needs a pretrained model; set model.pretrained")
+        if self.model.pretrained and not self._protocol.trains:
+            raise ValueError(f"[model] pretrained is set but protocol = {self.protocol!r} trains nothing; omit it")
+        return self
+
+    @model_validator(mode="after")
     def _mitigations(self) -> "Recipe":
         names = self.protocol, self.train.objective
-        conflict = self.mitigate.conflict(self._protocol, self._objective, names)
+        conflict = self.mitigate.conflict(self._protocol, self._objective, names, self.train.freeze)
         if conflict:
             raise ValueError(conflict)
         return self

@@ -1,7 +1,8 @@
 """The built-in sections of a recipe, except mitigations."""
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -57,9 +58,40 @@ class SplitSection(Section):
 
 
 class ModelSection(Section):
-    """`[model]`: the architecture of f and g."""
+    """`[model]`: what f and g start from: random weights of an architecture, or a pretrained model."""
 
-    name: str = Field("clipmem-tiny", description="open_clip model name, shipped name, or path of a JSON config.")
+    name: str = Field(
+        "clipmem-tiny",
+        description="Architecture: open_clip's name, a shipped name, or a JSON config; empty = that of pretrained.",
+    )
+    pretrained: str = Field(
+        "", description="Model to fine-tune: a folder or another address (docs/models.md); empty = train from scratch."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _architecture(cls, values: Any) -> Any:
+        """Take the architecture from the pretrained model unless a name is given, which must then agree with it."""
+        if isinstance(values, Mapping) and values.get("pretrained"):
+            return {"name": "", **values}
+        return values
+
+    @model_validator(mode="after")
+    def _named(self) -> "ModelSection":
+        if not (self.name or self.pretrained):
+            raise ValueError("name and pretrained are empty; set one of them")
+        return self
+
+
+class LoraSection(Section):
+    """`[train.lora]`: the adapters of `train.adapter = "lora"` (Hu et al. 2022), as in peft's LoraConfig."""
+
+    rank: Annotated[int, Field(ge=1, le=4096)] = Field(8, description="Rank r of the update (alpha / r) B A.")
+    alpha: Positive = Field(16.0, description="Scale of the update.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout before A.")
+    targets: Annotated[tuple[_Template, ...], Field(strict=False)] = Field(
+        (), description="Ends of the names of modules to adapt; empty = attention and MLP of every block."
+    )
 
 
 class TrainSection(Section):
@@ -98,6 +130,18 @@ class TrainSection(Section):
     )
     grayscale: Fraction = Field(0.0, description="Probability of conversion to gray (SimCLR: 0.2).")
     blur: Fraction = Field(0.0, description="Probability of Gaussian blur (SimCLR: 0.5, small images 0).")
+    freeze: Annotated[tuple[_Template, ...], Field(strict=False)] = Field(
+        (),
+        description="Parts that are not trained: image, text, image.blocks.0-5, embeddings, logit_scale, or names of "
+        "parameters (`clipmem models show`). A frozen image tower sees the unchanged image.",
+    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Factor of the learning rate per block, counted from the output; 1 = none."
+    )
+    adapter: Literal["none", "lora"] = Field(
+        "none", description="lora: train low-rank adapters of a pretrained model, see [train.lora] (extra `hf`)."
+    )
+    lora: LoraSection = LoraSection()  # pyright: ignore[reportCallIssue]
     precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(
         "auto", description="bf16 = autocast; auto = bf16 if the device supports it; tf32: GPUs only."
     )
@@ -110,6 +154,9 @@ class TrainSection(Section):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds = {list(self.seeds)} has duplicates; name each seed once")
         _check_ranges(self)
+        changed = [key for key in ("flip", "color", "grayscale", "blur") if getattr(self, key)]
+        if changed and "image" in self.freeze:
+            raise ValueError(f"{changed[0]} is set but freeze has 'image', which sees unchanged images; omit one")
         return self
 
 

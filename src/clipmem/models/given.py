@@ -68,6 +68,24 @@ def content(model: GivenModel) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def describe(model: GivenModel, encoder: DualEncoder) -> dict[str, Any]:
+    """Return a model's entry in a manifest, without the hashes of its files (see `content`)."""
+    return {
+        "name": model.name,
+        "address": model.address,
+        "image_size": encoder.image_size,
+        "resize_mode": encoder.resize_mode,
+        "interpolation": encoder.interpolation,
+        "parameters": sum(p.numel() for p in encoder.module.parameters()),
+    }
+
+
+def load_saved(folder: Path) -> DualEncoder:
+    """Load a model that a study trained, from its run folder."""
+    saved_by_transformers = (folder / "config.json").is_file() and not (folder / openclip.CONFIG_FILE).is_file()
+    return transformers.load(folder) if saved_by_transformers else openclip.load(folder)
+
+
 def load(model: GivenModel) -> DualEncoder:
     """Load a model in float32, in evaluation mode."""
     encoder = transformers.load(model.folder) if model.library == "transformers" else _load_open_clip(model)

@@ -68,11 +68,21 @@ class OpenClipEncoder:
         self._compiled: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None
 
     @property
+    def config(self) -> Mapping[str, Any]:
+        """The `model_cfg`."""
+        return self._config
+
+    @property
+    def context(self) -> int:
+        """Length of the longest caption, in tokens."""
+        return int(self._config["text_cfg"].get("context_length", 77))
+
+    @property
     def tokens(self) -> int:
         """Length of the longer of the two towers' sequences; of the text's if the image tower is no transformer."""
         vision: Any = self._model.visual
         patches = getattr(vision, "grid_size", (0, 0))
-        return max(patches[0] * patches[1] + 1, int(self._config["text_cfg"].get("context_length", 77)))
+        return max(patches[0] * patches[1] + 1, self.context)
 
     @property
     def module(self) -> nn.Module:
@@ -102,8 +112,7 @@ class OpenClipEncoder:
                 return self._compiled[1](self._model, tokens, rows)
             embedded = text_pass(self._model, tokens, rows)
             return _encode_trimmed(self._model, tokens, rows) if embedded is None else embedded
-        length = int(self._config["text_cfg"].get("context_length", 77))
-        return self._model.encode_text(nn.functional.pad(tokens, (0, length - tokens.shape[1])))  # pyright: ignore[reportCallIssue]
+        return self._model.encode_text(nn.functional.pad(tokens, (0, self.context - tokens.shape[1])))  # pyright: ignore[reportCallIssue]
 
     def compile(self, *, backend: str = "inductor") -> None:
         """Use open_clip's forward passes, compiled by torch, instead of `clipmem.models.shortcut`."""
@@ -231,12 +240,13 @@ def create(name: str, *, seed: int) -> OpenClipEncoder:
     return OpenClipEncoder(model, settings["model_cfg"], _tokenizer(settings["model_cfg"]["text_cfg"], source))
 
 
-def outline(name: str) -> nn.Module:
-    """Build a model without weights, on torch's device `meta`."""
+def outline(name: str) -> OpenClipEncoder:
+    """Build a model without weights, on torch's device `meta`, and without its tokenizer."""
     settings = settings_of(name)
     tokenizers.find(settings["model_cfg"]["text_cfg"], what=f"[model] name = {name!r}")
     with torch.device("meta"):
-        return _build(settings, settings["model_cfg"], seed=0, device="meta").requires_grad_(requires_grad=False).eval()
+        model = _build(settings, settings["model_cfg"], seed=0, device="meta").eval()
+    return OpenClipEncoder(model, settings["model_cfg"], None)
 
 
 def assemble(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -54,6 +55,11 @@ class TrainableEncoder(DualEncoder, Protocol):
     """A `DualEncoder` that the training loop can train."""
 
     @property
+    def context(self) -> int:
+        """Length of the longest caption, in tokens."""
+        ...
+
+    @property
     def tokens(self) -> int:
         """Length of the longer of the two towers' sequences."""
         ...
@@ -81,6 +87,22 @@ class TrainableEncoder(DualEncoder, Protocol):
     def compile(self) -> None:
         """Compile the passes of both towers."""
         ...
+
+
+def embedding_width(encoder: DualEncoder) -> int:
+    """Return the width of the embeddings, from a pass of an empty image.
+
+    The pass is in evaluation mode, so it changes neither the random state nor batch norm averages.
+    """
+    before = encoder.module.training
+    device = next(encoder.module.parameters()).device
+    try:
+        encoder.module.eval()
+        with torch.inference_mode():
+            empty = torch.zeros(1, 3, encoder.image_size, encoder.image_size, device=device)
+            return encoder.encode_image(empty).shape[1]
+    finally:
+        encoder.module.train(before)
 
 
 def geometry_of(encoder: DualEncoder) -> Geometry:

@@ -94,9 +94,10 @@ def inspect(
 
 def estimate(facts: dict[str, Any], sample: ImageSample, model: str) -> dict[str, Any]:
     """Estimate decoding, cache and training of the four-way study that `clipmem init --data` writes."""
-    from clipmem.study import execution, speed, starting  # imports torch
+    from clipmem.models.start import Start  # imports torch
+    from clipmem.study import execution, speed, starting
 
-    recipe = load_recipe("")
+    recipe = load_recipe("", [f"model.name={model}"])
     size = model_config(model)["vision_cfg"]["image_size"]
     side = size if isinstance(size, int) else size[0]
     resources = execution.resolve(recipe, 1)
@@ -106,7 +107,7 @@ def estimate(facts: dict[str, Any], sample: ImageSample, model: str) -> dict[str
     epochs = starting.training_of(each)[1]
     models = 2 * len(recipe.train.seeds)
     decoded = len(sample.decoded) / max(sample.seconds, 1e-9)
-    trained = speed.training_rate(model, resources)
+    trained = speed.training_rate(Start(recipe.model, recipe.train), resources)
     return {
         "model": model,
         "device": resources.device,

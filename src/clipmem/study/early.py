@@ -28,9 +28,8 @@ def check_study(recipe: Recipe, out: Path, *, device: str) -> None:
     """Check the names and paths of a recipe, the run folder and the device."""
     check_device(device)
     given = (*recipe.given.target, *recipe.given.reference)
-    if given:
-        check_models(given)
-    else:
+    check_models((*given, *([recipe.model.pretrained] if recipe.model.pretrained else [])))
+    if recipe.model.name and not given:
         names.settings_of(recipe.model.name)
     files = {
         "[given] roles": recipe.given.roles,

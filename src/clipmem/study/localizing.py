@@ -16,7 +16,6 @@ from clipmem.base.require import require
 from clipmem.data.sources import open_source
 from clipmem.localize.run import SETTINGS_FILE, LocalizeSettings, describe, localize, work
 from clipmem.localize.sweep import Points, ViewSettings
-from clipmem.models import openclip
 from clipmem.report.read import read_finished
 from clipmem.store import manifest
 from clipmem.store.folder import SIDES, RunFolder
@@ -93,7 +92,7 @@ def _measure(folder: RunFolder, recipe: Recipe, settings: LocalizeSettings, repo
             folder,
             points,
             recipe.train.seeds,
-            lambda side, seed: openclip.load(folder.model_dir(side, seed)),
+            study.opened.load,
             settings,
             device=resources.device,
             progress=reporter.advance,
@@ -173,7 +172,7 @@ def _required_equal(folder: RunFolder) -> Mapping[str, Any]:
     return {
         "data": manifest.read(folder)["data_sha256"][:16],
         "split": f"{splits.height} pairs, {json_sha256(splits.rows())[:16]}",
-        "architecture": recipe.model.name,
+        "architecture": recipe.model.name or recipe.model.pretrained,
         "seeds": sorted(recipe.train.seeds),
         "presentations of pairs per model": folder.read_json(f"{first}/record.json")["presentations"],
         "role of UnitMem": settings["unit_role"],

@@ -10,12 +10,14 @@ from clipmem.base.declared import declared
 from clipmem.base.errors import InputError, shorten, shorten_text
 from clipmem.base.images import Geometry
 from clipmem.base.recipes import Recipe
-from clipmem.models import given, openclip
+from clipmem.models import given
 from clipmem.models.protocol import DualEncoder
+from clipmem.models.start import Start
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import file_sha256
 
 LISTS = {"f": "target", "g": "reference"}
+BASE = "base"  # side of the pretrained model that f and g start from
 
 
 def _no_model(side: str, seed: int, expected: str, hint: str) -> InputError:
@@ -35,7 +37,8 @@ class StudyModels(ABC):
     def geometries(self) -> list[Geometry]:
         """The unique image geometries, smallest first."""
 
-    def check(self, manifest: Mapping[str, Any]) -> None:  # noqa: B027  trained models are checked by markers
+    @abstractmethod
+    def check(self, manifest: Mapping[str, Any]) -> None:
         """Check that they are the models in a manifest."""
 
     @abstractmethod
@@ -46,26 +49,32 @@ class StudyModels(ABC):
 class TrainedModels(StudyModels):
     """Models that the study trains."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
-        self._name, self._folder = recipe.model.name, folder
+    def __init__(self, recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None) -> None:
+        self.start, self._folder = Start(recipe.model, recipe.train, (manifest or {}).get("base")), folder
 
     def describe(self) -> dict[str, Any]:
-        """Check the architecture and its tokenizer; the recipe has everything else."""
-        openclip.check(self._name)
-        return {}
+        """Check what training starts from; return the pretrained model's address, hashes and size, if there is one."""
+        return self.start.describe()
+
+    def check(self, manifest: Mapping[str, Any]) -> None:
+        """Compare the hashes of the pretrained model with a manifest; trained models are checked by markers."""
+        if known := manifest.get("base"):
+            compare_files(self._folder, f"base model {known['name']}", known["files"], self.start.content())
 
     @property
     def geometries(self) -> list[Geometry]:
-        """The geometry of the architecture."""
-        return [openclip.geometry_of_config(self._name)]
+        """The geometry of the model."""
+        return [self.start.geometry]
 
     def load(self, side: str, seed: int) -> DualEncoder:
-        """Load a model of the run folder."""
+        """Load a model of the run folder, or the pretrained one (side `base`)."""
+        if side == BASE:
+            return self.start.base()
         if not self._folder.marker(f"train-{side}-seed-{seed}").is_file():
             known = [path.stem.removeprefix("train-") for path in self._folder.marker("").parent.glob("train-*-seed-*")]
             expected = shorten_text(", ".join(sorted(known)), 160) or "a run with trained models"
             raise _no_model(side, seed, expected, "Choose a side and a seed of the run.")
-        return openclip.load(self._folder.model_dir(side, seed))
+        return given.load_saved(self._folder.model_dir(side, seed))
 
 
 class GivenModels(StudyModels):
@@ -92,18 +101,10 @@ class GivenModels(StudyModels):
         facts: dict[str, dict[str, Any]] = {}
         for model in (model for models in self._models.values() for model in models):
             if model.address not in facts:
-                encoder = given.load(model)
-                facts[model.address] = {
-                    "image_size": encoder.image_size,
-                    "resize_mode": encoder.resize_mode,
-                    "interpolation": encoder.interpolation,
-                    "parameters": sum(p.numel() for p in encoder.module.parameters()),
-                }
+                facts[model.address] = given.describe(model, given.load(model))
         files = self._content
         entries = {
-            kind: [
-                {"name": m.name, "address": m.address, **facts[m.address], "files": files[m.address]} for m in models
-            ]
+            kind: [{**facts[m.address], "name": m.name, "files": files[m.address]} for m in models]
             for kind, models in self._models.items()
         }
         return {**entries, "roles": self._roles_content()}
@@ -122,19 +123,12 @@ class GivenModels(StudyModels):
         known = manifest["given"]
         for kind, models in self._models.items():
             for k, (model, entry) in enumerate(zip(models, known[kind], strict=True)):
-                self._compare(f"{kind} {k}, {model.name}", entry["files"], self._content[model.address])
+                compare_files(self._folder, f"{kind} {k}, {model.name}", entry["files"], self._content[model.address])
         if self._roles:
             now = self._roles_content() or {}
-            self._compare("roles", {self._roles: known["roles"]["sha256"]}, {self._roles: now["sha256"]})
+            there = {self._roles: known["roles"]["sha256"]}
+            compare_files(self._folder, "roles", there, {self._roles: now["sha256"]})
         self._known = known
-
-    def _compare(self, what: str, there: Mapping[str, str], now: Mapping[str, str]) -> None:
-        for name in sorted({*there, *now}):
-            if there.get(name) != now.get(name):
-                shown = [side.get(name, "")[:16] or "none" for side in (there, now)]
-                what = f"run folder {self._folder.path} was made with other files ({what})"
-                hint = "Choose another --out DIR, or restore the original files."
-                raise InputError(what, got=f"{name} with SHA-256 {shown[0]} there, {shown[1]} now", hint=hint)
 
     def load(self, side: str, seed: int) -> DualEncoder:
         """Load a target (side `f`) or a reference (side `g`)."""
@@ -143,6 +137,16 @@ class GivenModels(StudyModels):
             expected = f"side 'f' (a target) or 'g' (a reference), seed 0 to {len(self._models['target']) - 1}"
             raise _no_model(side, seed, expected, "Use the position in the lists of [given] as seed.")
         return given.load(models[seed])
+
+
+def compare_files(folder: RunFolder, what: str, there: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Compare the hashes of files, by name, with those in the manifest of a run folder."""
+    for name in sorted({*there, *now}):
+        if there.get(name) != now.get(name):
+            shown = [side.get(name, "")[:16] or "none" for side in (there, now)]
+            what = f"run folder {folder.path} was made with other files ({what})"
+            hint = "Choose another --out DIR, or restore the original files."
+            raise InputError(what, got=f"{name} with SHA-256 {shown[0]} there, {shown[1]} now", hint=hint)
 
 
 def _geometry(entry: Mapping[str, Any]) -> Geometry:
@@ -155,7 +159,10 @@ def open_models(
 ) -> StudyModels:
     """Return the models of a study."""
     if declared("protocols", recipe.protocol).trains:
-        return TrainedModels(recipe, folder)
+        models = TrainedModels(recipe, folder, manifest)
+        if manifest is not None and verify:
+            models.check(manifest)
+        return models
     section = recipe.given
     if manifest is None:
         return GivenModels({"target": [*section.target], "reference": [*section.reference]}, section.roles, folder)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -17,13 +17,14 @@ from clipmem.embed import passes
 from clipmem.mitigate.base import captions_in_training
 from clipmem.mitigate.base import check as check_mitigations
 from clipmem.models.protocol import DualEncoder, geometry_of
+from clipmem.models.start import Start
 from clipmem.score.alignments import Head, alignment_of
 from clipmem.score.design import Design
 from clipmem.score.protocols import Protocol, protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.study import execution
-from clipmem.study.models import StudyModels, open_models
+from clipmem.study.models import StudyModels, TrainedModels, open_models
 from clipmem.train.loop import TrainingData
 from clipmem.train.numerics import LONG, computing
 from clipmem.train.objectives import OBJECTIVES, class_head
@@ -136,6 +137,11 @@ class PlannedStudy:
     def opened(self) -> StudyModels:
         """The models; given ones were checked against the manifest when the study started."""
         return open_models(self.recipe, self.folder, self.manifest, verify=False)
+
+    @property
+    def start(self) -> Start:
+        """What training starts from."""
+        return cast(TrainedModels, self.opened).start
 
     def load(self, model: TrainingSet) -> DualEncoder:
         """Load a model."""

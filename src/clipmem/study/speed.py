@@ -31,6 +31,7 @@ from clipmem.data.sources import open_source
 from clipmem.embed import passes
 from clipmem.models import openclip
 from clipmem.models.names import model_config
+from clipmem.models.start import Start, freeze
 from clipmem.score.protocols import Protocol, protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
@@ -99,7 +100,7 @@ def measure(*, device: str = "auto", log: Callable[[str], object] = lambda _: No
         log("embedding")
         embedded = _embedding(folder, best)
     log(f"a step of {_VIT}")
-    vit = training_rate(_VIT, best, _VIT_PAIRS)
+    vit = training_rate(_start(_VIT), best, _VIT_PAIRS)
     rates: list[Rate] = []
     for precision, workers in sorted(trained, key=lambda key: (key[1], key[0] != "fp32")):
         rate, other = trained[precision, workers], (precision if workers > 1 else "fp32", 1)
@@ -195,11 +196,16 @@ def _embedding(folder: RunFolder, resources: execution.Execution) -> float:
         return once(len(uids))
 
 
-def training_rate(name: str, resources: execution.Execution, pairs: int = 64) -> float:
-    """Return pairs per second of training passes of an architecture, on all cores, in batches of `pairs`."""
-    encoder = openclip.create(name, seed=0)
+def _start(name: str) -> Start:
+    recipe = load_recipe("", [f"model.name={name}"])
+    return Start(recipe.model, recipe.train)
+
+
+def training_rate(start: Start, resources: execution.Execution, pairs: int = 64) -> float:
+    """Return pairs per second of training passes of a model, on all cores, in batches of `pairs`."""
+    encoder, settings = start.create(0), load_recipe("").train
     encoder.module.to(resources.device).train()
-    settings = load_recipe("").train
+    freeze(encoder, start.train)
     objective = create_objective(encoder, settings, labels=None, classes=0, n=pairs, seed=0).to(resources.device)
     pixels = torch.from_numpy(
         np.random.default_rng(0).normal(size=(pairs, 3, encoder.image_size, encoder.image_size)).astype(np.float32)
@@ -258,52 +264,58 @@ def work_of(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> Work:
     )
 
 
-def check_forecast(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame, resources: Execution, place: Path) -> None:
+def check_forecast(
+    recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame, resources: Execution, start: Start, place: Path
+) -> None:
     """Refuse a study that takes more than a day, or more memory or disk space than available."""
-    work, name = work_of(recipe, protocol, pairs), recipe.model.name
-    operations, parameters = 0.0, 0
+    work, outline = work_of(recipe, protocol, pairs), Outline(0.0, 0)
     if work.presentations > _FEW:
-        operations, parameters = _outline(name)
-        _check_time(recipe, protocol, work, resources, operations, parameters)
-    _check_space(recipe, protocol, pairs, resources, parameters, place)
+        outline = outline_of(start)
+        _check_time(recipe, protocol, work, resources, start, outline)
+    _check_space(recipe, protocol, pairs, resources, start, outline.parameters, place)
 
 
 def _check_time(
-    recipe: Recipe, protocol: Protocol, work: Work, resources: Execution, operations: float, parameters: int
+    recipe: Recipe, protocol: Protocol, work: Work, resources: Execution, start: Start, outline: "Outline"
 ) -> None:
-    total, cpu = work.trained * _TRAINING * operations, resources.device == "cpu"
+    total, cpu = work.trained * _TRAINING * outline.operations, resources.device == "cpu"
     units = max(1, resources.processes // resources.workers) if cpu else resources.processes
-    steps = work.steps * (_STEP + _STEP_PARAMETER * parameters)
+    steps = work.steps * (_STEP + _STEP_PARAMETER * outline.parameters)
     if total / (units * _SLOWEST) + steps <= LONGEST:
         return
     fastest = _FASTEST_GPU if resources.device == "cuda" else _FASTEST[resources.precision] * cores()
     word, seconds = "at least", total / (units * fastest)
     if seconds <= LONGEST:
-        rate = _rate(recipe.model.name, resources, work.trained / (units * LONGEST))
+        rate = _rate(start, resources, work.trained / (units * LONGEST))
         word, seconds = "about", work.trained / (units * rate)
     if seconds <= LONGEST:
         return
     train = recipe.train
     got = f"{word} {in_words(seconds)} on this machine's {resources.device} for {work.models:,} models of "
-    got += f"{recipe.model.name} over {train.epochs:,} epochs of {protocol.trained_pairs:,} pairs"
+    got += f"{start.name} over {train.epochs:,} epochs of {protocol.trained_pairs:,} pairs"
     hint = f"Reduce train.epochs, the number of models or the sizes in [split], or {_CONSENT}."
     raise InputError("time of the study", got=got, expected="at most a day", hint=hint)
 
 
-def _rate(name: str, resources: Execution, needed: float) -> float:
-    rate = training_rate(name, resources, 8)
+def _rate(start: Start, resources: Execution, needed: float) -> float:
+    rate = training_rate(start, resources, 8)
     if rate < needed and (rate > 8 or resources.device == "cuda"):
-        rate = max(rate, training_rate(name, resources, 64))
+        rate = max(rate, training_rate(start, resources, 64))
     return rate
 
 
 def _check_space(
-    recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame, resources: Execution, parameters: int, place: Path
+    recipe: Recipe,
+    protocol: Protocol,
+    pairs: pl.DataFrame,
+    resources: Execution,
+    start: Start,
+    parameters: int,
+    place: Path,
 ) -> None:
-    side, width = openclip.geometry_of_config(recipe.model.name).size, openclip.model_config(recipe.model.name)
-    image = 3 * side * side
+    image = 3 * start.geometry.size**2
     texts, views = _per_pair(recipe, pairs)
-    embedded = protocol.used_pairs(pairs) * (texts + views) * int(width["embed_dim"]) * _FLOAT
+    embedded = protocol.used_pairs(pairs) * (texts + views) * start.width * _FLOAT
     weights = parameters * _FLOAT
     batch = min(recipe.train.batch_size, protocol.trained_pairs)
     while not place.exists():
@@ -333,11 +345,19 @@ def _per_pair(recipe: Recipe, pairs: pl.DataFrame) -> tuple[float, int]:
     return captions + recipe.embed.caption_edits, max(1, recipe.embed.views)
 
 
-def _outline(name: str) -> tuple[float, int]:
-    """Return the operations of a pair's forward pass, with a full-length caption, and the number of parameters."""
-    model, side = openclip.outline(name), openclip.geometry_of_config(name).size
-    length = int(openclip.model_config(name)["text_cfg"].get("context_length", 77))
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        model.encode_image(torch.zeros(1, 3, side, side))  # pyright: ignore[reportCallIssue]
-        model.encode_text(torch.zeros(1, length, dtype=torch.long))  # pyright: ignore[reportCallIssue]
-    return float(counter.get_total_flops()), sum(weight.numel() for weight in model.parameters())
+@dataclass(frozen=True)
+class Outline:
+    """Operations of a pair's forward pass with a full-length caption, and parameters."""
+
+    operations: float
+    parameters: int
+
+
+def outline_of(start: Start) -> Outline:
+    """Count what a model needs, without computing anything."""
+    encoder, side = start.outline(), start.geometry.size
+    with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
+        encoder.encode_image(torch.zeros(1, 3, side, side))
+        encoder.encode_text(torch.zeros(1, encoder.context, dtype=torch.long))
+    parameters = sum(weight.numel() for weight in encoder.module.parameters())
+    return Outline(float(counter.get_total_flops()), parameters)

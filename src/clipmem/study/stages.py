@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import polars as pl
 
@@ -35,7 +36,7 @@ from clipmem.store.job import Job
 from clipmem.study import decoding, dejavu, early, execution, pool, speed, utility
 from clipmem.study.child import BOARDS
 from clipmem.study.loaded import STAGES, gallery_images, seconds_of
-from clipmem.study.models import StudyModels, open_models
+from clipmem.study.models import StudyModels, TrainedModels, open_models
 from clipmem.study.plan import CACHE, PlannedStudy, check_needs
 from clipmem.study.pool import LocalEngine
 from clipmem.train import checkpoint
@@ -75,7 +76,8 @@ class Study:
         if not (self.folder.path / "manifest.json").is_file():
             models.describe()
             if self._protocol.trains and not self.allow_long:
-                speed.check_forecast(self.recipe, self._protocol, pairs, self._resolve(), self.folder.path)
+                start = cast(TrainedModels, models).start
+                speed.check_forecast(self.recipe, self._protocol, pairs, self._resolve(), start, self.folder.path)
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
             for board in self.folder.path.glob(f"{BOARDS}*"):  # of a killed command

@@ -15,7 +15,6 @@ from clipmem.base import machine
 from clipmem.base.errors import InputError
 from clipmem.embed import passes
 from clipmem.mitigate.base import Training, hooks_of
-from clipmem.models.openclip import create
 from clipmem.store.folder import RunFolder
 from clipmem.study import child, execution
 from clipmem.study.plan import PlannedStudy
@@ -114,7 +113,7 @@ def train_one(
             progress(step, f"loss {loss:.2f}, {rate:,.0f} pairs/s per model, data {100 * timing.data_share:.0f}%")
 
         files = train(
-            create(recipe.model.name, seed=plan.init_seed),
+            study.start.create(plan.init_seed),
             study.training_data(plan),
             plan,
             recipe.train,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -155,19 +154,3 @@ def _class_count(name: str, labels: np.ndarray | None, classes: int, n: int) -> 
     require(low >= 0 and high < count, "labels", f"values from {low} to {high}", expected, hint)
     require(count > 1, "labels", "one class", "two or more", "Choose a column with several classes.")
     return count
-
-
-def embedding_width(encoder: TrainableEncoder) -> int:
-    """Return the width of the embeddings, from a pass of an empty image.
-
-    The pass is in evaluation mode, so it changes neither the random state nor batch norm averages.
-    """
-    before = encoder.module.training
-    device = next(encoder.module.parameters()).device
-    try:
-        encoder.module.eval()
-        with torch.inference_mode():
-            empty = torch.zeros(1, 3, encoder.image_size, encoder.image_size, device=device)
-            return encoder.encode_image(empty).shape[1]
-    finally:
-        encoder.module.train(before)

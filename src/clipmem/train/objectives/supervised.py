@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from clipmem.base.random import uniform
 from clipmem.base.sections import TrainSection
-from clipmem.models.protocol import TrainableEncoder
-from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers, embedding_width
+from clipmem.models.protocol import TrainableEncoder, embedding_width
+from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
 
 
 @OBJECTIVES.register("supervised")

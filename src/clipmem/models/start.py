@@ -1,0 +1,139 @@
+"""What training starts from: random weights of an architecture, or a pretrained model.
+
+f and g of a seed start from the same weights. From scratch these depend on the seed; a pretrained model is the same for
+all seeds, which then differ in the order of pairs, views and new layers (adapters) only.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, cast
+
+from torch import nn
+
+from clipmem.base.errors import InputError
+from clipmem.base.images import Geometry
+from clipmem.base.require import require
+from clipmem.base.sections import ModelSection, TrainSection
+from clipmem.models import given, names, openclip, parts
+from clipmem.models.parts import Part
+from clipmem.models.protocol import DualEncoder, TrainableEncoder, embedding_width
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class Start:
+    """The start of a study's trainings.
+
+    Args:
+        model: The recipe's `[model]`.
+        train: The recipe's `[train]`: what of the model is trained.
+        known: The entry `base` of a manifest, whose facts need not be determined again.
+    """
+
+    def __init__(self, model: ModelSection, train: TrainSection, known: Mapping[str, Any] | None = None) -> None:
+        self._model, self.train, self._known = model, train, known
+        self._address = str(known["address"]) if known else model.pretrained
+
+    @property
+    def name(self) -> str:
+        """Name for messages: the architecture, or the address of the pretrained model."""
+        return self._model.pretrained or self._model.name
+
+    @cached_property
+    def _given(self) -> given.GivenModel:
+        return given.find(self._address)
+
+    def describe(self) -> dict[str, Any]:
+        """Check the model and what `[train]` trains of it; return the manifest's entry: {} from scratch."""
+        if not self._model.pretrained:
+            openclip.check(self._model.name)
+            if self.train.freeze:
+                check_trained(self.outline(), self.train)
+            return {}
+        encoder = given.load(self._given)
+        self._check_name(encoder)
+        facts = given.describe(self._given, encoder)
+        check_trained(self._adapted(encoder, 0), self.train)
+        self._known = {**facts, "width": embedding_width(encoder), "files": given.content(self._given)}
+        return {"base": self._known}
+
+    def _check_name(self, encoder: DualEncoder) -> None:
+        what, name = f"[model] name = {self._model.name!r}", self._model.name
+        config = getattr(encoder, "config", None)
+        got, hint = f"another architecture in pretrained = {self._model.pretrained!r}", "Set model.name to ''."
+        require(not name or config == names.model_config(name), what, got, "the same architecture, or ''", hint)
+
+    def content(self) -> dict[str, str]:
+        """Hash the files of the pretrained model."""
+        return given.content(self._given)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The image geometry."""
+        if not self._model.pretrained:
+            return openclip.geometry_of_config(self._model.name)
+        known = self._facts
+        return Geometry(known["image_size"], known["resize_mode"], known["interpolation"])
+
+    @property
+    def width(self) -> int:
+        """The width d of the embeddings."""
+        return int(
+            self._facts["width"] if self._model.pretrained else names.model_config(self._model.name)["embed_dim"]
+        )
+
+    @property
+    def _facts(self) -> Mapping[str, Any]:
+        return self._known or self.describe()["base"]
+
+    def create(self, seed: int) -> TrainableEncoder:
+        """Create the model with its weights before training."""
+        if not self._model.pretrained:
+            return openclip.create(self._model.name, seed=seed)
+        return self._adapted(given.load(self._given), seed)
+
+    def base(self) -> DualEncoder:
+        """Load the pretrained model, without adapters."""
+        return given.load(self._given)
+
+    def _adapted(self, encoder: DualEncoder, seed: int) -> TrainableEncoder:
+        del seed
+        return cast(TrainableEncoder, encoder)
+
+    def outline(self) -> TrainableEncoder:
+        """Return the model without weights, on torch's device `meta`."""
+        if not self._model.pretrained:
+            return openclip.outline(self._model.name)
+        encoder = self.create(0)
+        encoder.module.to("meta")
+        return encoder
+
+
+def parts_of(encoder: TrainableEncoder) -> dict[str, Part]:
+    """Return the part of each parameter, in model order."""
+    return {
+        name: parts.part_of(name, image=encoder.is_image_parameter(name))
+        for name, _ in encoder.module.named_parameters()
+    }
+
+
+def freeze(encoder: TrainableEncoder, settings: TrainSection) -> None:
+    """Exclude the parts of `train.freeze` from training."""
+    weights = dict(encoder.module.named_parameters())
+    for name in parts.chosen(parts_of(encoder), settings.freeze, "[train] freeze"):
+        weights[name].requires_grad = False
+    # averages of batch norm are not trained either
+    for module in encoder.module.modules():
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, NORMS) and own and not any(p.requires_grad for p in own):
+            module.eval()
+
+
+def check_trained(encoder: TrainableEncoder, settings: TrainSection) -> None:
+    """Check that `train.freeze` names parts of the model and leaves a tower to train."""
+    freeze(encoder, settings)
+    of = parts_of(encoder)
+    left = [name for name, weight in encoder.module.named_parameters() if weight.requires_grad and of[name].tower]
+    if not left:
+        got, hint = f"{list(settings.freeze)}, which freezes both towers", "Omit one of them."
+        raise InputError("[train] freeze", got=got, expected="a part that is trained", hint=hint)
