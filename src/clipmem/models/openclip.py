@@ -140,8 +140,10 @@ class OpenClipEncoder:
 
     def compact_vocabulary(self, used: Int[Tensor, "m length"]) -> None:
         """Keep only the embedding rows of the tokens in `used` until `expand_vocabulary` (see `Vocabulary`)."""
-        if _is_plain_clip(self._model) and self._vocabulary is None:
-            self._vocabulary = Vocabulary(cast(nn.Embedding, self._model.token_embedding), used)
+        table = cast(nn.Embedding, getattr(self._model, "token_embedding", None))
+        # a frozen table stays as it is
+        if _is_plain_clip(self._model) and self._vocabulary is None and table.weight.requires_grad:
+            self._vocabulary = Vocabulary(table, used)
 
     def expand_vocabulary(self, decay: float = 1.0) -> None:
         """Restore the whole embedding table; unused rows are multiplied by `decay`."""
@@ -353,4 +355,4 @@ def _encode_trimmed(model: Any, tokens: Int[Tensor, "n length"], rows: Int[Tenso
     projection = model.text_projection
     if projection is None:
         return x
-    return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+    return projection(x) if isinstance(projection, nn.Module) else x @ projection

@@ -14,7 +14,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.images import Geometry
 from clipmem.base.require import require
 from clipmem.base.sections import ModelSection, TrainSection
-from clipmem.models import given, names, openclip, parts
+from clipmem.models import adapters, given, names, openclip, parts
 from clipmem.models.parts import Part
 from clipmem.models.protocol import DualEncoder, TrainableEncoder, embedding_width
 
@@ -52,9 +52,9 @@ class Start:
             return {}
         encoder = given.load(self._given)
         self._check_name(encoder)
-        facts = given.describe(self._given, encoder)
+        facts, width = given.describe(self._given, encoder), embedding_width(encoder)
+        self._known = {**facts, "width": width, "files": given.content(self._given)}
         check_trained(self._adapted(encoder, 0), self.train)
-        self._known = {**facts, "width": embedding_width(encoder), "files": given.content(self._given)}
         return {"base": self._known}
 
     def _check_name(self, encoder: DualEncoder) -> None:
@@ -97,8 +97,10 @@ class Start:
         return given.load(self._given)
 
     def _adapted(self, encoder: DualEncoder, seed: int) -> TrainableEncoder:
-        del seed
-        return cast(TrainableEncoder, encoder)
+        encoder = cast(TrainableEncoder, encoder)
+        if self.train.adapter == "lora":
+            adapters.add(encoder, self.train.lora, seed=seed, base={key: self._facts[key] for key in adapters.BASE})
+        return encoder
 
     def outline(self) -> TrainableEncoder:
         """Return the model without weights, on torch's device `meta`."""
