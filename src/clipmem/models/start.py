@@ -48,12 +48,12 @@ class Start:
         if not self._model.pretrained:
             openclip.check(self._model.name)
             if self.train.freeze:
-                check_trained(self.outline(), self.train)
+                freeze(self.outline(), self.train)
             return {}
         encoder = given.load(self._given)
         self._check_name(encoder)
         facts = given.describe(self._given, encoder)
-        check_trained(self._adapted(encoder, 0), self.train)
+        freeze(self._adapted(encoder, 0), self.train)
         self._known = {**facts, "width": embedding_width(encoder), "files": given.content(self._given)}
         return {"base": self._known}
 
@@ -118,22 +118,15 @@ def parts_of(encoder: TrainableEncoder) -> dict[str, Part]:
 
 
 def freeze(encoder: TrainableEncoder, settings: TrainSection) -> None:
-    """Exclude the parts of `train.freeze` from training."""
-    weights = dict(encoder.module.named_parameters())
-    for name in parts.chosen(parts_of(encoder), settings.freeze, "[train] freeze"):
+    """Exclude the parts of `train.freeze` from training, and check that something of a tower is left."""
+    weights, of = dict(encoder.module.named_parameters()), parts_of(encoder)
+    for name in parts.chosen(of, settings.freeze, "[train] freeze"):
         weights[name].requires_grad = False
+    if not any(weight.requires_grad and of[name].tower for name, weight in weights.items()):
+        got, hint = f"{list(settings.freeze)}, which leaves nothing of either tower", "Omit one of them."
+        raise InputError("[train] freeze", got=got, expected="parts, not all of the model", hint=hint)
     # averages of batch norm are not trained either
     for module in encoder.module.modules():
         own = list(module.parameters(recurse=False))
         if isinstance(module, NORMS) and own and not any(p.requires_grad for p in own):
             module.eval()
-
-
-def check_trained(encoder: TrainableEncoder, settings: TrainSection) -> None:
-    """Check that `train.freeze` names parts of the model and leaves a tower to train."""
-    freeze(encoder, settings)
-    of = parts_of(encoder)
-    left = [name for name, weight in encoder.module.named_parameters() if weight.requires_grad and of[name].tower]
-    if not left:
-        got, hint = f"{list(settings.freeze)}, which freezes both towers", "Omit one of them."
-        raise InputError("[train] freeze", got=got, expected="a part that is trained", hint=hint)

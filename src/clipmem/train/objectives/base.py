@@ -5,7 +5,7 @@ mention two differences: an objective with two views passes every image twice pe
 leaves the text tower at its initial weights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,15 +40,20 @@ class Towers:
     world: World = ALONE
     hooks: Hooks = NO_HOOKS
     moment: Moment | None = None
+    frozen: Set[str] = frozenset()
 
     def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
-        """Embed normalized images, without normalizing the embeddings."""
+        """Embed normalized images, without normalizing the embeddings; a frozen tower's inputs are its embeddings."""
+        if "image" in self.frozen:
+            return pixels
         with computing(self.precision, self.device, tokens=self.encoder.tokens):
             image = self.encoder.encode_image(pixels)
         return image.float()
 
     def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
-        """Embed captions, without normalizing the embeddings."""
+        """Embed captions, without normalizing the embeddings; a frozen tower's inputs are its embeddings."""
+        if "text" in self.frozen:
+            return tokens
         with computing(self.precision, self.device, tokens=self.encoder.tokens):
             text = self.encoder.encode_text(tokens)
         return text.float()
@@ -100,6 +105,9 @@ class Objective(nn.Module):
 
     def prepare(self, encoder: TrainableEncoder) -> None:
         """Change the model's initial parameters for this objective."""
+
+    def finish(self, encoder: TrainableEncoder) -> None:
+        """Change the trained model, for example to hold the objective's parameters."""
 
     def facts(self) -> dict[str, int]:
         """Return facts for `record.json` that must be the same for f and g and are not in the settings."""
