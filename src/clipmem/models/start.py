@@ -130,3 +130,15 @@ def freeze(encoder: TrainableEncoder, settings: TrainSection) -> None:
         own = list(module.parameters(recurse=False))
         if isinstance(module, NORMS) and own and not any(p.requires_grad for p in own):
             module.eval()
+
+
+def table_of_parts(encoder: TrainableEncoder) -> list[dict[str, Any]]:
+    """Return one row per part from input to output: its name, parameters, trained parameters, and their names."""
+    rows: dict[Part, dict[str, Any]] = {}
+    of = parts_of(encoder)
+    for name, weight in encoder.module.named_parameters():
+        row = rows.setdefault(of[name], {"part": str(of[name]), "parameters": 0, "trained": 0, "names": []})
+        row["parameters"] += weight.numel()
+        row["trained"] += weight.numel() if weight.requires_grad else 0
+        row["names"].append(name)
+    return [rows[part] for part in sorted(rows, key=parts.place)]

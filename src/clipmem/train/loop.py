@@ -34,6 +34,7 @@ from clipmem.train.frozen import embed_frozen
 from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment
 from clipmem.train.numerics import check_compiler, multiplying
 from clipmem.train.objectives import Objective, Towers, create_objective
+from clipmem.train.objectives.base import Images, Texts
 from clipmem.train.paired import TrainingSet
 from clipmem.train.record import describe, write
 from clipmem.train.schedule import learning_rate
@@ -244,8 +245,8 @@ class _Batch(NamedTuple):
 
     moment: Moment
     pairs: int  # of all processes
-    views: list[Float[Tensor, "n 3 size size"]]
-    tokens: Int[Tensor, "n length"]
+    views: list[Images]
+    tokens: Texts
     labels: Int[Tensor, " n"] | None
 
 

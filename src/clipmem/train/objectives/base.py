@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from clipmem.base.errors import InputError
@@ -25,6 +25,9 @@ from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment
 from clipmem.train.numerics import computing
 
 OBJECTIVE_FILE = "objective.safetensors"
+# a tower's inputs; its embeddings if it is frozen
+Images = Float[Tensor, "n *image"]
+Texts = Shaped[Tensor, "n width"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Towers:
     moment: Moment | None = None
     frozen: Set[str] = frozenset()
 
-    def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
+    def encode_image(self, pixels: Images) -> Float[Tensor, "n d"]:
         """Embed normalized images, without normalizing the embeddings; a frozen tower's inputs are its embeddings."""
         if "image" in self.frozen:
             return pixels
@@ -50,7 +53,7 @@ class Towers:
             image = self.encoder.encode_image(pixels)
         return image.float()
 
-    def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+    def encode_text(self, tokens: Texts) -> Float[Tensor, "n d"]:
         """Embed captions, without normalizing the embeddings; a frozen tower's inputs are its embeddings."""
         if "text" in self.frozen:
             return tokens
@@ -116,8 +119,8 @@ class Objective(nn.Module):
     def forward(
         self,
         encoder: Towers,
-        views: Sequence[Float[Tensor, "n 3 size size"]],
-        tokens: Int[Tensor, "n length"],
+        views: Sequence[Images],
+        tokens: Texts,
         labels: Int[Tensor, " n"] | None,
     ) -> Float[Tensor, ""]:
         """Return the loss of a batch; on several processes, this one's share (see `clipmem.train.distributed`).

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from clipmem.models.openclip import sigmoid_loss
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.distributed import sigmoid_share
-from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
+from clipmem.train.objectives.base import OBJECTIVES, Images, Objective, Texts, Towers
 
 START_SCALE, START_BIAS = 10.0, -10.0
 
@@ -46,8 +46,8 @@ class SigLip(Objective):
     def forward(
         self,
         encoder: Towers,
-        views: Sequence[Float[Tensor, "n 3 size size"]],
-        tokens: Int[Tensor, "n length"],
+        views: Sequence[Images],
+        tokens: Texts,
         labels: Int[Tensor, " n"] | None,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
