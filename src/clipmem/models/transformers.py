@@ -124,11 +124,13 @@ class TransformersEncoder:
         """Return whether a parameter belongs to the vision model or its projection."""
         return name.startswith(("vision_model.", "visual_projection."))
 
-    def compact_vocabulary(self, used: Int[Tensor, "m length"]) -> None:
+    def compact_vocabulary(self, used: Int[Tensor, "m length"]) -> str:
         """Do nothing: the whole embedding table is trained."""
+        del used
+        return ""
 
     def expand_vocabulary(self, decay: float = 1.0) -> None:
-        """Do nothing."""
+        """Do nothing (see `compact_vocabulary`)."""
 
     def compile(self) -> None:
         """Compile the passes of both towers."""
