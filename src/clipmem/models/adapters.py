@@ -32,7 +32,7 @@ FILES = (CONFIG_FILE, WEIGHTS_FILE, BASE_FILE)
 BASE = ("address", "files")  # keys of base.json
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"  # of names in peft's file
 _OTHER_FORMULAS = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern")
-_BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
+_BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError)
 
 
 def add(encoder: TrainableEncoder, lora: LoraSection, *, seed: int, base: Mapping[str, Any]) -> None:
