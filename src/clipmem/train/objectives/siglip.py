@@ -41,7 +41,7 @@ class SigLip(Objective):
     def finish(self, encoder: TrainableEncoder) -> None:
         own = _own_bias(encoder)
         if own is not None:
-            own.data.fill_(float(self.logit_bias))
+            own.data.fill_(self.logit_bias.item())
 
     def forward(
         self,
