@@ -41,10 +41,11 @@ def state_of(encoder):
 
 @pytest.mark.parametrize("objective", ["clip", "siglip"])
 @pytest.mark.parametrize("name", ["CLIP", "SigLIP", "SigLIP with a mask", "SigLIP 2"])
-def test_a_trained_model_is_saved_as_the_library_loads_it(library, folders, tmp_path, name, objective):  # noqa: F811
+def test_a_trained_model_is_saved_as_the_library_loads_it(library, folders, tmp_path, name, objective, capfd):  # noqa: F811
     encoder = loaded(folders[name])
     before = state_of(encoder)
     written = fit(tmp_path, encoder=encoder, objective=objective, **TRAINING)
+    assert capfd.readouterr().err == ""  # no progress bar of the library
     moving = changed(before, encoder)
     used = {"logit_scale"} | ({"logit_bias"} if objective == "siglip" and name != "CLIP" else set())
     # the key's bias cancels in the softmax; position tables have rows beyond these captions

@@ -140,7 +140,8 @@ class TransformersEncoder:
     def save(self, folder: Path) -> list[Path]:
         """Write config, weights (safetensors), tokenizer and preprocessing as `from_pretrained` reads them."""
         make_folder(folder)
-        self._model.save_pretrained(folder, safe_serialization=True)
+        with _quiet(extras.library("transformers", "transformers models")):
+            self._model.save_pretrained(folder, safe_serialization=True)
         for file in files_of(self._source) if self._source else []:
             if file.name in (*_PROCESSORS, *tokenizers.FILES):
                 atomic_write(folder / file.name, file.read_bytes())
