@@ -170,7 +170,7 @@ def aligned(source: Source, name: str) -> dict[str, Any]:
             encoder,
             open_cache(file),
             np.arange(chosen.height),
-            [own[:1] for own in chosen["captions"]],
+            [own[:1] for own in chosen["captions"].to_list()],
             chosen["uid"].to_list(),
             settings.embed,
             settings.train,
