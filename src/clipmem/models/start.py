@@ -89,7 +89,7 @@ class Start:
     def create(self, seed: int) -> TrainableEncoder:
         """Create the model with its weights before training."""
         if not self._model.pretrained:
-            return openclip.create(self._model.name, seed=seed)
+            return self._adapted(openclip.create(self._model.name, seed=seed), seed)
         return self._adapted(given.load(self._given), seed)
 
     def base(self) -> DualEncoder:
