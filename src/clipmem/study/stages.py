@@ -25,6 +25,7 @@ from clipmem.report.page import write_report
 from clipmem.score.alignments import alignment_of
 from clipmem.score.design import ScoreTables, combine
 from clipmem.score.executor import Comparison, Executor
+from clipmem.score.learned import learned
 from clipmem.score.pairs import Bank, Pairs
 from clipmem.score.protocols import Protocol, protocol_of
 from clipmem.score.sides import StudySide
@@ -208,8 +209,8 @@ class Study:
 
     def _embed(self) -> list[Path]:
         study = self._study
-        self.reporter.begin("embed", study.splits.height * len(study.models), "pairs")
-        return self.engine.embed(study, study.models, progress=self.reporter.advance)
+        self.reporter.begin("embed", study.splits.height * len(study.embedded), "pairs")
+        return self.engine.embed(study, study.embedded, progress=self.reporter.advance)
 
     def _score(self) -> list[Path]:
         study, settings = self._study, self.recipe.score
@@ -217,9 +218,10 @@ class Study:
             self._check()  # another version may have trained them
         pairs = Pairs("study", study.splits.select("uid"), labels=study.labels)
         bank = Bank(pairs.only(study.splits.filter(role="external")["uid"].to_list(), "external pairs"), drawn=False)
+        headless = "class head" in alignment_of(self.recipe).needs  # as the base model is
         sides = [
             StudySide(self.folder.embedding_dir(model.side, model.seed), study.splits["uid"], study.head(model))
-            for model in study.models
+            for model in (study.models if headless else study.embedded)
         ]
         with tempfile.TemporaryDirectory() as scratch:
             comparison = Comparison(sides, pairs, bank, study.splits.height, settings.alignment, settings)
@@ -257,13 +259,16 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
     seconds = {stage: took for stage, took in seconds_of(folder).items() if stage != "report"}
     measure = alignment_of(recipe).words
     candidates = scored.clipmem[scored.of("candidate")]
+    summary = summarize(scored, recipe.score, seed=recipe.split.seed)
     document = {
         "format": 1,
         "protocol": recipe.protocol,
         "alignment": recipe.score.alignment,
         "weight": recipe.score.weight,
         "confidence": recipe.score.confidence,
-        **summarize(scored, recipe.score, seed=recipe.split.seed),
+        "base": recipe.model.pretrained or None,
+        **summary,
+        "learned": learned(scored, tables.scores["a_base"], summary["roles"], confidence=recipe.score.confidence),
         "normalizer": float(candidates.max() - candidates.min()),
         "retrieval": folder.read_json("evaluate/retrieval.json"),
         **utility.summary_of(folder),
