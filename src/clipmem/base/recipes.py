@@ -132,6 +132,8 @@ class Recipe(_Section):
     def _pretrained(self) -> "Recipe":
         if self.train.adapter != "none" and not self.model.pretrained:
             raise ValueError(f"adapter = {self.train.adapter!r} needs a pretrained model; set model.pretrained")
+        if self.evaluate.retained and not self.model.pretrained:
+            raise ValueError("[evaluate] retained compares with a pretrained model; set model.pretrained, or omit it")
         if self.model.pretrained and not self._protocol.trains:
             raise ValueError(f"[model] pretrained is set but protocol = {self.protocol!r} trains nothing; omit it")
         return self

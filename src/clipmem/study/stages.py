@@ -34,7 +34,7 @@ from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.store.job import Job
-from clipmem.study import decoding, dejavu, early, execution, pool, speed, utility
+from clipmem.study import decoding, dejavu, early, execution, pool, retained, speed, utility
 from clipmem.study.child import BOARDS
 from clipmem.study.loaded import STAGES, gallery_images, seconds_of
 from clipmem.study.models import StudyModels, TrainedModels, open_models
@@ -71,6 +71,7 @@ class Study:
         with early.opening(self.recipe.data):
             pairs = dejavu.prepare(source.pairs(), self.recipe)
         utility.prompts_of(pairs, self.recipe)  # checks class names
+        retained.check(self.recipe, frozenset())
         decoding.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
         check_needs(self.recipe, self._protocol, pairs)
         parents = find_parents(self.recipe, self.folder, pairs["uid"])
@@ -173,6 +174,8 @@ class Study:
             groups = duplicate_groups(open_cache(self.folder.path / CACHE), keys=groups)
         table, edits = edit(self.recipe, self._protocol.split(pairs, groups), parents, pairs)
         files = [self.folder.write(name, edited) for name, edited in edits.items()]
+        trained = (model.uids for model in self._protocol.design(table).models)
+        retained.check(self.recipe, frozenset().union(*trained))
         k = self.recipe.train.captions
         captions = {uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)}
         own = [captions[uid] for uid in table["captions_from"]]
@@ -231,7 +234,12 @@ class Study:
 
     def _evaluate(self) -> list[Path]:
         self.reporter.begin("evaluate", 1, "model set")
-        return [*utility.evaluate(self._study), *dejavu.evaluate(self._study)]
+        study = self._study
+        return [
+            *utility.evaluate(study),
+            *dejavu.evaluate(study),
+            *retained.evaluate(study, reporter=self.reporter),
+        ]
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
@@ -272,6 +280,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         "normalizer": float(candidates.max() - candidates.min()),
         "retrieval": folder.read_json("evaluate/retrieval.json"),
         **utility.summary_of(folder),
+        **utility.summary_of(folder, "retained"),
         **dejavu.summary_of(folder),
         **{key: words for key, words in {"words": protocol_of(recipe).words, "measure": measure}.items() if words},
         **decoding.records_of(folder),

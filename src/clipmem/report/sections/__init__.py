@@ -24,7 +24,7 @@ from clipmem.report.templating import measure_of, words_of
 _MODULES = (
     *("comparison", "credits", "dejavu", "distributions", "evaluated", "findings", "gallery", "in_and_out"),
     *("inspected", "layers", "learned", "meaning", "planted", "retrieval", "roles", "run", "provenance", "scored"),
-    *("side_by_side", "towers", "training", "units", "utility"),
+    *("retained", "side_by_side", "towers", "training", "units", "utility"),
 )
 
 

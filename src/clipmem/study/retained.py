@@ -1,0 +1,60 @@
+"""Forgetting: zero-shot and retrieval of the base model, f and g on the data of `evaluate.retained`."""
+
+from pathlib import Path
+
+from clipmem.base.errors import InputError
+from clipmem.base.progress import Reporter
+from clipmem.base.recipes import Recipe
+from clipmem.study import utility
+from clipmem.study.evaluating import data_section, evaluate_source, models_of, tested_source
+from clipmem.study.models import BASE
+from clipmem.study.plan import PlannedStudy
+
+DOCUMENT = "evaluate/retained.json"
+_SKIPPED = {"linear_probe": "it measures what a new classifier finds, not what the model retained"}
+
+
+def _recipe_of(recipe: Recipe) -> Recipe:
+    """Return the recipe with the retained pairs as its data, and not the classes of the study's pairs."""
+    name = recipe.evaluate.retained
+    shipped = name == "emoji" and not Path(name).exists()
+    options = (None, "emoji") if shipped else (Path(name), "")
+    try:
+        data = data_section(*options, label=None, caption=None, image=None)
+    except InputError as error:
+        hint = "Check it with `clipmem data inspect`."
+        raise InputError(_what(recipe), got=error.got, expected=error.expected, hint=hint) from error
+    evaluate = recipe.evaluate.model_copy(update={"classnames": "", "labels": "label"})
+    return recipe.model_copy(update={"data": data, "evaluate": evaluate})
+
+
+def _what(recipe: Recipe) -> str:
+    return f"[evaluate] retained = {recipe.evaluate.retained!r}"
+
+
+def check(recipe: Recipe, trained: frozenset[str]) -> None:
+    """Check before training that the data can be read, and have pairs that no model trains on."""
+    if recipe.evaluate.retained:
+        own = _recipe_of(recipe)
+        utility.prompts_of(tested_source(own, trained, _what(recipe))[1], own)
+
+
+def evaluate(study: PlannedStudy, *, reporter: Reporter | None = None) -> list[Path]:
+    """Measure base model, f and g, and the changes of f and g from the base model; return the file written, if any.
+
+    Pairs that a model of the study trained on are left out.
+    """
+    if not study.recipe.evaluate.retained:
+        return []
+    document = evaluate_source(
+        models_of(study, [*study.embedded[-1:], *study.models]),  # the base model first
+        _recipe_of(study.recipe),
+        left_out=frozenset().union(*(model.uids for model in study.models)),
+        device=study.execution.device,
+        count=study.execution.threads * study.execution.workers,
+        reporter=reporter,
+        untrained=utility.untrained_text(study.recipe),
+        against=BASE,
+        skipped=_SKIPPED,
+    )
+    return [study.folder.write_json(DOCUMENT, document)]
