@@ -66,16 +66,8 @@ def combine(
 ) -> ScoreTables:
     """Combine the models' alignments into the score tables of the scored pairs.
 
-    Args:
-        design: The models and the pairs they are used for.
-        splits: The split table.
-        parts: The alignment of each pair under each model of the design, then under the base model, if there is one.
-        weight: w of the alignment.
-        confidence: Level of the intervals.
-
-    Returns:
-        The tables, with a_base = A(base) and learned = mean of A over the models that did not see the pair - a_base,
-        both null without a base model.
+    `parts` has those of each model of the design, then, if there is one, of the base model: a_base = A(base), learned =
+    mean of A over the models that did not see the pair - a_base. Both are null without a base model.
     """
     parts, base = parts[: len(design.models)], parts[len(design.models) :]
     rows, sign = splits.filter(pl.Series(design.scored)), design.sign[:, design.scored]

@@ -44,7 +44,7 @@ def _recipe_of(recipe: Recipe, trained: frozenset[str]) -> Recipe:
     return own
 
 
-def evaluate(study: PlannedStudy, *, reporter: Reporter | None = None) -> list[Path]:
+def evaluate(study: PlannedStudy, reporter: Reporter) -> list[Path]:
     """Measure base model, f and g, and the changes of f and g from the base model; return the file written, if any.
 
     Pairs that a model of the study trained on are left out.

@@ -235,11 +235,7 @@ class Study:
     def _evaluate(self) -> list[Path]:
         self.reporter.begin("evaluate", 1, "model set")
         study = self._study
-        return [
-            *utility.evaluate(study),
-            *dejavu.evaluate(study),
-            *retained.evaluate(study, reporter=self.reporter),
-        ]
+        return [*utility.evaluate(study), *dejavu.evaluate(study), *retained.evaluate(study, self.reporter)]
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
