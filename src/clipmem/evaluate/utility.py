@@ -123,8 +123,9 @@ class Utility:
         pairs = self.pairs
         metrics: dict[str, dict[str, Any]] = {}
         for side, models in self.models.items():
+            base = None if self.against in ("", side) else self.models[self.against][0].zero_shot
             metrics[side] = {
-                **self._classification("zero_shot", [one.zero_shot for one in models], pairs.tested, self._base(side)),
+                **self._classification("zero_shot", [one.zero_shot for one in models], pairs.tested, base),
                 **self._classification(
                     "linear_probe", [one.probe.ranks if one.probe else None for one in models], pairs.probed
                 ),
@@ -161,17 +162,12 @@ class Utility:
             "probe": None if "linear_probe" in pairs.why else self._probe(),
         }
 
-    def _base(self, side: str) -> Float[np.ndarray, "1 n"] | None:
-        """Return the zero-shot ranks under the one model of `against`; None for itself."""
-        found = None if self.against in ("", side) else self.models[self.against][0].zero_shot
-        return None if found is None else found[None]
-
     def _classification(
         self,
         task: str,
         ranks: Sequence[Any],
         where: Bool[np.ndarray, "n"],
-        base: Float[np.ndarray, "1 n"] | None = None,
+        base: Float[np.ndarray, "n"] | None = None,
     ) -> dict[str, Any]:
         known = [one for one in ranks if one is not None]
         if task in self.pairs.why or not known or self.pairs.prompts is None:
@@ -182,7 +178,7 @@ class Utility:
             self.pairs.groups[where],
             len(self.pairs.prompts.classes),
             self.statistics.confidence,
-            base,
+            None if base is None else base[None],
         )
         return {f"{task}_{name}": value for name, value in found.items()}
 

@@ -40,7 +40,7 @@ def corners(ranked: pl.DataFrame, shown: int = CORNER_SHOWN) -> list[pl.DataFram
     `shown` rows, and at most a quarter of the pairs. Ties are ordered by uid. Empty from scratch.
 
     Example:
-        >>> table = pl.DataFrame({"uid": list("abcd"), "clipmem": [3, 2, 1, 0], "learned": [0, 1, 2, 3]})
+        >>> table = pl.DataFrame({"uid": list("abcd"), "clipmem": [3, 4, 1, 2], "learned": [4, 1, 3, 2]})
         >>> [corner["uid"].to_list() for corner in corners(table, 1)]
         [['a'], ['b'], ['c'], ['d']]
     """
