@@ -16,10 +16,10 @@ class Scored(NamedTuple):
 
 
 def score(splits, parts, *, weight, confidence):
-    """Score parts given as side → seed → AlignmentParts."""
+    """Score parts given as side → seed → AlignmentParts; `base` has one seed, if any."""
     models = [TrainingSet(side, seed, (), 0) for seed in sorted(parts["f"]) for side in "fg"]
     design = twins(models, splits.height)
-    every = [parts[model.side][model.seed] for model in models]
+    every = [parts[model.side][model.seed] for model in models] + list(parts.get("base", {}).values())
     made = combine(design, splits, every, weight=weight, confidence=confidence)
     candidates = made.scores.filter(pl.col("role") == "candidate")["clipmem"]
     return Scored(*made, candidates.max() - candidates.min())

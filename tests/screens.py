@@ -20,8 +20,8 @@ from clipmem.report.sections.scored import Scored
 from clipmem.report.templating import HEADING, VERBATIM
 from clipmem.report.terminal import screen_lines
 from tests.compared import build as build_finished
-from tests.report.documents import DEJAVU, NO_UTILITY, UTILITY, findings, inspection, side_by_side
-from tests.report.other_runs import add_localize, build_given, build_leave_one_out, build_subsample
+from tests.report.documents import DEJAVU, NO_UTILITY, RETAINED, UTILITY, findings, inspection, side_by_side
+from tests.report.other_runs import add_localize, build_finetuned, build_given, build_leave_one_out, build_subsample
 from tests.report.outline import Outline
 from tests.report.run_folder import Built, build_run
 
@@ -63,6 +63,7 @@ RUNS: dict[str, Callable[[Path], Built]] = {
     "subsample": lambda folder: build_subsample(folder),
     "leave-one-out": lambda folder: build_leave_one_out(folder),
     "given": lambda folder: build_given(folder),
+    "finetuned": lambda folder: _with(build_finetuned(folder, planted=4, sizes=SMALL), retained=RETAINED),
     "localized": _localized,
     "utility-dejavu": lambda folder: _with(build_run(folder, planted=2, sizes=SMALL), utility=UTILITY, dejavu=DEJAVU),
     "nothing-measured": lambda folder: _with(

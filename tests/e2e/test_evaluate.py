@@ -257,12 +257,12 @@ def test_a_model_without_a_text_tower_has_a_probe_alone(tmp_path):
         ),
         (
             {"name": "utility"},
-            "--name: got 'utility', expected a file name that is not one of utility, retrieval, dejavu. "
+            "--name: got 'utility', expected a file name that is not one of utility, retrieval, dejavu, retained. "
             "Give another --name.",
         ),
         (
             {"name": "a/b"},
-            "--name: got 'a/b', expected a file name that is not one of utility, retrieval, dejavu. "
+            "--name: got 'a/b', expected a file name that is not one of utility, retrieval, dejavu, retained. "
             "Give another --name.",
         ),
     ],

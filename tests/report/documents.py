@@ -34,6 +34,26 @@ UTILITY = {
     "commonest_class_acc1": 0.135,
     "metrics": {"f": UTILITY_SIDE, "g": {**UTILITY_SIDE, "zero_shot_acc1": value(0.42)}},
 }  # fmt: skip
+
+
+def changed(mean, low, high):
+    return {**value(0.5, 0.4, 0.6), "change": value(mean, low, high)}
+
+
+RETAINED = {
+    **{key: UTILITY[key] for key in ("n", "chance", "labels", "templates")},
+    "seeds": {"base": [0], "f": [0, 1], "g": [0, 1]},
+    "pairs": "photos/<old>",
+    "left_out": 3,
+    "skipped": {"linear_probe": "not asked for"},
+    "metrics": {
+        "base": {name: value(0.6, 0.5, 0.7) for name in ("zero_shot_acc1", "image_retrieval_recall@5")},
+        "f": {
+            "zero_shot_acc1": changed(-0.123, -0.2, -0.046), "image_retrieval_recall@5": changed(-0.01, -0.015, 0.02),
+        },
+        "g": {name: changed(0.25, 0.1, 0.4) for name in ("zero_shot_acc1", "image_retrieval_recall@5")},
+    },
+}  # fmt: skip
 NO_UTILITY = {
     **UTILITY,
     "n": {**UTILITY["n"], "labeled": 0},

@@ -36,6 +36,27 @@ def _made_over(
     return replace(built, summary=summary, scores=scores)
 
 
+def build_finetuned(folder: Path, **settings: Any) -> Built:
+    """Build a four-way folder whose f and g start from a base model, with the scores of that model."""
+    built = build_run(folder, **settings)
+    rng, parts = generator(9, "base"), ("g_positive", "g_image_bank", "g_text_bank")
+    g = built.scores.select(pl.col(parts[0]) - pl.col(parts[1]) - pl.col(parts[2])).to_series()
+    learned = pl.Series("learned", rng.normal(0.2, 0.1, built.scores.height))
+    scores = built.scores.with_columns((g - learned).alias("a_base"), learned)
+    roles = {
+        role: {
+            "n": len(own),
+            **{name: entry(own[name].to_numpy()) for name in ("a_base", "learned", "clipmem")},
+        }
+        for (role,), own in scores.partition_by("role", as_dict=True).items()
+    }
+    rank = {"spearman": -0.321, "low": -0.53, "high": -0.07}
+    summary = {**built.summary, "base": "runs/first/models/f/seed-0", "learned": {"roles": roles, "spearman": rank}}
+    write_table(folder / "scores.parquet", "scores", scores)
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    return replace(built, summary=summary, scores=scores)
+
+
 def build_subsample(
     folder: Path, *, models: int = 8, fraction: float = 0.7, planted: int = 8, earlier: bool = False
 ) -> Built:

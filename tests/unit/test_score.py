@@ -170,7 +170,7 @@ def test_external_pairs_are_scored_against_the_others():
 
 def test_permuting_rows_permutes_scores():
     order = np.random.default_rng(8).permutation(N)
-    made = models((0, 1))
+    made = {**models((0, 1)), "base": {0: embeddings(77)}}
 
     def permuted(one):
         rows = [torch.nonzero(one.text_pair == k)[:, 0] for k in order]

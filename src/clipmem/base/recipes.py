@@ -134,6 +134,8 @@ class Recipe(_Section):
             raise ValueError(f"adapter = {self.train.adapter!r} needs a pretrained model; set model.pretrained")
         if "image" in self.train.freeze and not self._objective.uses_text:
             raise ValueError(f"freeze has 'image', the only tower that objective = {self.train.objective!r} trains")
+        if self.evaluate.retained and not self.model.pretrained:
+            raise ValueError("[evaluate] retained compares with a pretrained model; set model.pretrained, or omit it")
         if self.model.pretrained and not self._protocol.trains:
             raise ValueError(f"[model] pretrained is set but protocol = {self.protocol!r} trains nothing; omit it")
         return self

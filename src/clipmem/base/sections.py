@@ -284,6 +284,9 @@ class EvaluateSection(Section):
     templates: Annotated[tuple[_Template, ...], Field(strict=False)] = Field(
         (), description="Prompts with {} for the class name: 'a photo of a {}.'; empty = the data source's."
     )
+    retained: str = Field(
+        "", description="Data on which the pretrained model is compared with f and g: a path, or emoji; empty = none."
+    )
     probe_c: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=100, strict=False)] = Field(
         (0.001, 0.01, 0.1, 1.0),
         description="C (inverse regularization strength) of the linear probe; the best on validation is used.",

@@ -27,24 +27,45 @@ def entry(interval: Interval, by_seed: Sequence[float]) -> dict[str, Any]:
     return {**interval._asdict(), "by_seed": [float(value) for value in by_seed]}
 
 
+def changed(
+    values: Float64[np.ndarray, "seed n"],
+    base: Float64[np.ndarray, "1 n"] | None,
+    groups: Int[np.ndarray, "n"],
+    confidence: float,
+) -> dict[str, Any]:
+    """Describe the `change` of a mean from a base model, x_ki - x_0i by pair, as in `crossed_mean`; {} without one."""
+    return {} if base is None else {"change": crossed_mean(values - base, groups, confidence=confidence)._asdict()}
+
+
 def classification_entries(
     ranks: Float64[np.ndarray, "seed n"],
     labels: Int[np.ndarray, "n"],
     groups: Int[np.ndarray, "n"],
     classes: int,
     confidence: float,
+    base: Float64[np.ndarray, "1 n"] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Make the metrics of a classifier under several models, each with its interval."""
+    """Make the metrics of a classifier under several models, each with its interval, and its change from `base`."""
     by_seed = [classification_metrics(row, labels, classes) for row in ranks]
     found: dict[str, dict[str, Any]] = {}
     for k in TOP:
         name = f"acc{k}"
         if name in by_seed[0]:
-            hits = (ranks <= k).astype(np.float64)
+            hits, before = hits_of(ranks, k), None if base is None else hits_of(base, k)
             found[name] = entry(rate(hits, groups, confidence), [one[name] for one in by_seed])
-    name, hits = "mean_per_class_recall", (ranks <= 1).astype(np.float64)
+            found[name] |= changed(hits, before, groups, confidence)
+    name, hits = "mean_per_class_recall", hits_of(ranks, 1)
     interval = class_mean(hits, labels, groups, confidence=confidence)
-    return {**found, name: entry(_within(interval), [one[name] for one in by_seed])}
+    found[name] = entry(_within(interval), [one[name] for one in by_seed])
+    if base is not None:
+        change = class_mean(hits - hits_of(base, 1), labels, groups, confidence=confidence)
+        found[name]["change"] = change._asdict()
+    return found
+
+
+def hits_of(ranks: Float64[np.ndarray, "seed n"], k: int) -> Float64[np.ndarray, "seed n"]:
+    """Return 1 for ranks of at most k, else 0."""
+    return (ranks <= k).astype(np.float64)
 
 
 def rate(hits: Float64[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"], confidence: float) -> Interval:

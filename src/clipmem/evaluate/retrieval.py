@@ -17,7 +17,7 @@ from clipmem.base.random import generator
 from clipmem.base.require import require, require_range
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate.measure import Measure
-from clipmem.evaluate.over_seeds import Statistics, entry, rate
+from clipmem.evaluate.over_seeds import Statistics, changed, entry, hits_of, rate
 from clipmem.functional import Interval
 from clipmem.functional.similarity import caption_counts, normalize
 
@@ -107,9 +107,14 @@ def recall_at_k(
 
 
 def measure(
-    embeddings: Mapping[str, Mapping[int, Embeddings]], external: np.ndarray, groups: np.ndarray, statistics: Statistics
+    embeddings: Mapping[str, Mapping[int, Embeddings]],
+    external: np.ndarray,
+    groups: np.ndarray,
+    statistics: Statistics,
+    *,
+    against: str = "",
 ) -> dict[str, Any]:
-    """Measure retrieval among the external pairs, under f and under g."""
+    """Measure retrieval among the external pairs under each side, and its change from the one model of `against`."""
     n = int(external.sum())
     first = next(iter(next(iter(embeddings.values())).values()))
     captions = np.bincount(first.text_pair.numpy(), minlength=len(external))[external]
@@ -118,23 +123,35 @@ def measure(
         "captions": int(captions.sum()),
         "chance": {**{f"recall@{k}": min(1.0, k / n) for k in KS}, **chance(captions)},
     }
-    for side, by_seed in embeddings.items():
-        pair, found = _search(list(by_seed.values()), external)
-        of_image, of_text = groups[external], groups[external][pair]
-        ranks = {
-            "image_retrieval": (np.stack([one.image_ranks.numpy() for one in found]), of_text),
-            "text_retrieval": (np.stack([one.text_ranks.numpy() for one in found]), of_image),
-        }
+    ranks = {side: _ranks(list(by_seed.values()), external, groups) for side, by_seed in embeddings.items()}
+    for side, own in ranks.items():
         metrics: dict[str, Any] = {}
-        for name, (values, group) in ranks.items():
+        for name, (values, group) in own.items():
+            base = ranks[against][name][0] if against not in ("", side) else None
             for k in KS:
-                hits = (values <= k).astype(np.float64)
+                hits, before = hits_of(values, k), None if base is None else hits_of(base, k)
                 interval = rate(hits, group, statistics.confidence)
                 metrics[f"{name}_recall@{k}"] = entry(interval, hits.mean(axis=1).tolist())
+                metrics[f"{name}_recall@{k}"] |= changed(hits, before, group, statistics.confidence)
             median = _median_interval(values, group, statistics)
             metrics[f"{name}_median_rank"] = entry(median, np.median(values, axis=1).tolist())
+            if base is not None:
+                change = Interval(median.mean - float(np.median(base)), None, None)
+                metrics[f"{name}_median_rank"]["change"] = change._asdict()
         summary[side] = metrics
     return summary
+
+
+def _ranks(
+    models: Sequence[Embeddings], external: np.ndarray, groups: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return each direction's ranks, shape (model, query), and the group of each query."""
+    pair, found = _search(models, external)
+    of_image, of_text = groups[external], groups[external][pair]
+    return {
+        "image_retrieval": (np.stack([one.image_ranks.numpy() for one in found]), of_text),
+        "text_retrieval": (np.stack([one.text_ranks.numpy() for one in found]), of_image),
+    }
 
 
 def chance(captions: Int[np.ndarray, "n"]) -> dict[str, float]:

@@ -69,11 +69,12 @@ class Measured:
 
 @dataclass
 class Utility:
-    """Measures models one by one, then summarizes them."""
+    """Measures models one by one, then summarizes them; `against` is the side that the others' changes are from."""
 
     pairs: TestPairs
     settings: EvaluateSection
     statistics: Statistics
+    against: str = ""
     models: dict[str, list[Measured]] = field(default_factory=dict[str, list[Measured]])
 
     def add(
@@ -114,6 +115,7 @@ class Utility:
             np.ones(int(self.pairs.test.sum()), dtype=np.bool_),
             self.pairs.groups[self.pairs.test],
             self.statistics._replace(seed=derive_seed(self.statistics.seed, "retrieval")),
+            against=self.against,
         )
 
     def document(self, found: dict[str, Any] | None) -> dict[str, Any]:
@@ -121,8 +123,9 @@ class Utility:
         pairs = self.pairs
         metrics: dict[str, dict[str, Any]] = {}
         for side, models in self.models.items():
+            base = None if self.against in ("", side) else self.models[self.against][0].zero_shot
             metrics[side] = {
-                **self._classification("zero_shot", [one.zero_shot for one in models], pairs.tested),
+                **self._classification("zero_shot", [one.zero_shot for one in models], pairs.tested, base),
                 **self._classification(
                     "linear_probe", [one.probe.ranks if one.probe else None for one in models], pairs.probed
                 ),
@@ -159,7 +162,13 @@ class Utility:
             "probe": None if "linear_probe" in pairs.why else self._probe(),
         }
 
-    def _classification(self, task: str, ranks: Sequence[Any], where: Bool[np.ndarray, "n"]) -> dict[str, Any]:
+    def _classification(
+        self,
+        task: str,
+        ranks: Sequence[Any],
+        where: Bool[np.ndarray, "n"],
+        base: Float[np.ndarray, "n"] | None = None,
+    ) -> dict[str, Any]:
         known = [one for one in ranks if one is not None]
         if task in self.pairs.why or not known or self.pairs.prompts is None:
             return {}
@@ -169,6 +178,7 @@ class Utility:
             self.pairs.groups[where],
             len(self.pairs.prompts.classes),
             self.statistics.confidence,
+            None if base is None else base[None],
         )
         return {f"{task}_{name}": value for name, value in found.items()}
 

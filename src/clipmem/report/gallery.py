@@ -15,6 +15,7 @@ from clipmem.store.tables import read_table
 
 SHOWN = 24
 UNITS_SHOWN = 6
+CORNER_SHOWN = 3  # pairs at each corner of learned against memorized
 TOWERS = ("image", "text")
 _MAGIC = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
 
@@ -32,12 +33,37 @@ def pick(ranked: pl.DataFrame, shown: int = SHOWN) -> tuple[pl.DataFrame, pl.Dat
     return ranked.head(most), ranked.tail(least).reverse()
 
 
+def corners(ranked: pl.DataFrame, shown: int = CORNER_SHOWN) -> list[pl.DataFrame]:
+    """Return the pairs at the four corners of learned against memorized, each in one corner, by sums of ranks.
+
+    The corners are most learned and most memorized, least and most, most and least, least and least. Each has at most
+    `shown` rows, and at most a quarter of the pairs. Ties are ordered by uid. Empty from scratch.
+
+    Example:
+        >>> table = pl.DataFrame({"uid": list("abcd"), "clipmem": [3, 4, 1, 2], "learned": [4, 1, 3, 2]})
+        >>> [corner["uid"].to_list() for corner in corners(table, 1)]
+        [['a'], ['b'], ['c'], ['d']]
+    """
+    left = ranked.filter(pl.col("learned").is_finite())
+    most = min(shown, -(-left.height // 4))
+    found: list[pl.DataFrame] = []
+    for learned, memorized in ((1, 1), (-1, 1), (1, -1), (-1, -1)):
+        ranks = learned * pl.col("learned").rank("average") + memorized * pl.col("clipmem").rank("average")
+        found.append(left.sort(-ranks, "uid").head(most))
+        left = left.join(found[-1], on="uid", how="anti")
+    return found
+
+
 def gallery_uids(run_dir: Path) -> list[str]:
     """Return the pairs whose images `write_report` needs, so that only these are decoded."""
-    most, least = pick(ranked_candidates(read_table(run_dir / "scores.parquet", "scores")))
     units = read_localized(run_dir).units
     owners = [] if units is None else [row["uid"] for row in top_units(units)]
-    return list(dict.fromkeys([*most["uid"].to_list(), *least["uid"].to_list(), *owners]))
+    return list(dict.fromkeys([*_shown(read_table(run_dir / "scores.parquet", "scores")), *owners]))
+
+
+def _shown(scores: pl.DataFrame) -> list[str]:
+    ranked = ranked_candidates(scores)
+    return [uid for rows in (*pick(ranked), *corners(ranked)) for uid in rows["uid"]]
 
 
 def top_units(units: pl.DataFrame, shown: int = UNITS_SHOWN) -> list[dict[str, Any]]:
@@ -87,8 +113,7 @@ def cards(run: RunFiles, rows: pl.DataFrame, ranked: pl.DataFrame) -> list[dict[
 
 def shown_credits(run: RunFiles) -> Sequence[str]:
     """Return the source's credits, then those of the pairs in the gallery."""
-    most, least = pick(ranked_candidates(run.scores))
-    shown = {*most["uid"], *least["uid"]}
+    shown = set(_shown(run.scores))
     named = {credit for uid, credit in run.pairs.select("uid", "credit").iter_rows() if uid in shown and credit}
     return list(dict.fromkeys([*run.credits, *sorted(named)]))
 

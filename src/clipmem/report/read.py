@@ -23,7 +23,7 @@ from clipmem.store.tables import read_table
 
 FORMAT = 1
 ROLES = ("candidate", "independent", "shared", "external")
-UTILITY_FILE = "evaluate/utility.json"
+UTILITY_FILES = {"evaluate/utility.json": "", "evaluate/retained.json": "retained_"}  # with the prefix of metrics
 _AGAIN = "Run the study again in this folder: finished stages are not repeated."
 _LOCALIZE_AGAIN = "Run `clipmem localize` on this folder again."
 _STAGES = ("decode", "plan", "train", "embed", "score", "evaluate")
@@ -218,7 +218,6 @@ def read_finished(path: Path) -> FinishedRun:
     sides = sorted({file.parent.name for file in path.glob("models/*/seed-*")}) or SIDES
     models = [(side, seed) for side in sides for seed in recipe.train.seeds]
     seeds = sorted(recipe.train.seeds)
-    measured = (path / UTILITY_FILE).is_file()
     spent = folder.seconds()
     return FinishedRun(
         name=path.resolve().name,
@@ -230,7 +229,12 @@ def read_finished(path: Path) -> FinishedRun:
         normalizer=float(folder.read_json("summary.json")["normalizer"]),
         records={(side, seed): folder.read_json(f"models/{side}/seed-{seed}/record.json") for side, seed in models},
         markers={(side, seed): folder.read_json(f"stages/train-{side}-seed-{seed}.json") for side, seed in models},
-        utility=utility_by_seed(folder.read_json(UTILITY_FILE), "f", seeds) if measured else {},
+        utility={
+            f"{prefix}{name}": values
+            for file, prefix in UTILITY_FILES.items()
+            if (path / file).is_file()
+            for name, values in utility_by_seed(folder.read_json(file), "f", seeds).items()
+        },
         # of a resumed stage only the last part is counted
         seconds=sum(spent[stage] for stage in _STAGES if stage in spent),
     )

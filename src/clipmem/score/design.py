@@ -64,7 +64,12 @@ class Design:
 def combine(
     design: Design, splits: pl.DataFrame, parts: Sequence[AlignmentParts], *, weight: float, confidence: float
 ) -> ScoreTables:
-    """Combine the models' alignments into the score tables of the scored pairs."""
+    """Combine the models' alignments into the score tables of the scored pairs.
+
+    `parts` has those of each model of the design, then, if there is one, of the base model: a_base = A(base), learned =
+    mean of A over the models that did not see the pair - a_base. Both are null without a base model.
+    """
+    parts, base = parts[: len(design.models)], parts[len(design.models) :]
     rows, sign = splits.filter(pl.Series(design.scored)), design.sign[:, design.scored]
     if not rows.height:
         raise RunError("no pair has both seen and unseen models. This is a bug in clipmem; please report it.")
@@ -77,6 +82,7 @@ def combine(
     else:
         score = in_out_means(values, sign > 0).score
         error = jackknife_models(values, sign > 0, confidence=confidence)
+    a_base = alignment(base[0], weight=weight).numpy()[design.scored] if base else np.full(len(score), np.nan)
     columns = {
         "clipmem": score,
         "clipmem_norm": _normalized(score, (rows["role"] == "candidate").to_numpy()),
@@ -86,6 +92,8 @@ def combine(
             for side, chosen in (("f", sign > 0), ("g", sign < 0))
             for name in PARTS
         },
+        "a_base": a_base,
+        "learned": _mean(values, sign < 0) - a_base,
     }
     return ScoreTables(
         _table(rows.select("uid", "role", "planted"), columns),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -43,6 +43,9 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "g_positive": pl.Float64,
         "g_image_bank": pl.Float64,
         "g_text_bank": pl.Float64,
+        # alignment under the pretrained model, and what training on other pairs added; null from scratch
+        "a_base": pl.Float64,
+        "learned": pl.Float64,
     },
     "seed_scores": {**_UID, "seed": pl.Int64, "f": pl.Float64, "g": pl.Float64},
     # pairs removed before training; rank is null for one removed along with another
@@ -67,14 +70,14 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     },
 }
 
-# optional columns, filled with empty lists
-_EMPTY_IF_MISSING: Mapping[str, tuple[str, ...]] = {"pairs": ("objects",)}
+# optional columns, filled with this value
+_IF_MISSING: Mapping[str, Mapping[str, Any]] = {"pairs": {"objects": []}, "scores": {"a_base": None, "learned": None}}
 
 
 def _completed(name: str, table: pl.DataFrame) -> pl.DataFrame:
-    missing = [column for column in _EMPTY_IF_MISSING.get(name, ()) if column not in table.columns]
-    empty = [pl.Series(column, [[]] * table.height, dtype=pl.List(pl.String)) for column in missing]
-    return table.with_columns(empty) if empty else table
+    missing = {column: value for column, value in _IF_MISSING.get(name, {}).items() if column not in table.columns}
+    filled = [pl.Series(c, [value] * table.height, dtype=SCHEMAS[name][c]) for c, value in missing.items()]
+    return table.with_columns(filled) if filled else table
 
 
 def write_parquet(path: Path, table: pl.DataFrame) -> None:

@@ -41,6 +41,9 @@ def check_study(recipe: Recipe, out: Path, *, device: str) -> None:
         if path:
             check_file(path, what)
     check_source(recipe.data)
+    if recipe.evaluate.retained not in ("", "emoji"):
+        with opening(DataSection.model_validate({"path": recipe.evaluate.retained}), "[evaluate] retained"):
+            pass
     from clipmem.store.folder import RunFolder  # imports polars
 
     RunFolder(out).check_claim(recipe)
@@ -90,24 +93,24 @@ def check_file(path: str | Path, what: str) -> None:
 
 
 @contextlib.contextmanager
-def opening(section: DataSection) -> Generator[None]:
+def opening(section: DataSection, what: str = "[data] path") -> Generator[None]:
     """Check the paths of a `[data]` section, and convert errors while its source is opened."""
     for part in section.path.split("::"):  # a list of shards
-        checked_path(part, "[data] path")
+        checked_path(part, what)
     checked_path(section.image_root, "[data] image_root")
-    _check_exists(section)
-    with reading(f"[data] path {section.path}", expected="a readable file or folder"):
+    _check_exists(section, what)
+    with reading(f"{what} {section.path}", expected="a readable file or folder"):
         yield
 
 
-def _check_exists(section: DataSection) -> None:
+def _check_exists(section: DataSection, what: str) -> None:
     """Refuse a missing path without importing the sources, which takes most of a second."""
     path = section.path
     there = os.path.exists(path)  # noqa: PTH110  Path.exists raises on long lists of shards
     there = there or not path or section.source not in {"", "auto"} or _NO_PATH.search(path)
     hint = "Check the path; for a data set of the Hugging Face hub, use hf-hub:OWNER/NAME."
     got = f"{shorten(path)}, no such file or folder"
-    require(there, "[data] path", got, "a file, a folder, or names of shards", hint)
+    require(there, what, got, "a file, a folder, or names of shards", hint)
 
 
 def check_source(section: DataSection) -> "Source":

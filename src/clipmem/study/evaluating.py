@@ -6,7 +6,7 @@ or with other captions, is not recognized.
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.errors import InputError
+from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
@@ -24,6 +25,7 @@ from clipmem.base.sections import DataSection, EvaluateSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.sources import open_source
+from clipmem.data.sources.base import Source
 from clipmem.data.sources.detect import detect
 from clipmem.embed import passes
 from clipmem.evaluate.linear_probe import validation_part
@@ -31,7 +33,7 @@ from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.prompts import Prompts, read_templates
 from clipmem.evaluate.utility import TestPairs, Utility, tested_pairs
 from clipmem.models import given
-from clipmem.models.protocol import DualEncoder
+from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.store.atomic import write_json
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
@@ -39,10 +41,12 @@ from clipmem.study import early, execution, utility
 from clipmem.study.models import open_models
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.numerics import threads
+from clipmem.train.paired import TrainingSet
 
 _TRAIN_SHARE = 0.6
 _TABLES = ("parquet", "csv", "jsonl", "imagefolder", "saved", "hub")
-_RESERVED = ("utility", "retrieval", "dejavu")
+_RESERVED = ("utility", "retrieval", "dejavu", "retained")
+NOTHING: Mapping[str, str] = {}
 
 
 class Evaluated(NamedTuple):
@@ -53,7 +57,11 @@ class Evaluated(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Model:
+class TestedModel:
+    """A model to evaluate."""
+
+    __test__ = False  # not a test for pytest
+
     side: str
     seed: int
     load: Callable[[], DualEncoder]
@@ -133,7 +141,7 @@ def evaluate_run(
             document, _ = utility.measure(study)
         else:
             document = evaluate_source(
-                _models_of(study),
+                models_of(study, study.models),
                 study.recipe.model_copy(update={"data": data}),
                 left_out=frozenset(study.splits.filter(pl.col("role") != "external")["uid"]),
                 device=study.execution.device,
@@ -155,28 +163,39 @@ def evaluate_given(
     settings = settings_with(EvaluateSection(), **changes)  # pyright: ignore[reportCallIssue]
     recipe = Recipe(data=data or DataSection(), evaluate=settings)  # pyright: ignore[reportCallIssue]
     resources = execution.resolve(recipe, 1)
-    models = [_Model(one.name, 0, partial(given.load, one)) for one in found]
+    models = [TestedModel(one.name, 0, partial(given.load, one)) for one in found]
     document = evaluate_source(
         models, recipe, left_out=frozenset(), device=resources.device, count=resources.threads, reporter=reporter
     )
     return Evaluated(document, write_json(out, document))
 
 
-def _models_of(study: PlannedStudy) -> list[_Model]:
-    models = open_models(study.recipe, study.folder, study.manifest)  # checks given models
+def models_of(study: PlannedStudy, models: Sequence[TrainingSet]) -> list[TestedModel]:
+    """Return those of a study's models that are evaluated."""
+    opened = open_models(study.recipe, study.folder, study.manifest)  # checks given models
     return [
-        _Model(
+        TestedModel(
             utility.kind_of(model),
             model.seed,
-            partial(models.load, model.side, model.seed),
+            partial(opened.load, model.side, model.seed),
             utility.presentations(study.folder, model),
         )
-        for model in utility.chosen(study.models)
+        for model in utility.chosen(models)
     ]
 
 
+def tested_source(recipe: Recipe, left_out: frozenset[str], what: str) -> tuple[Source, pl.DataFrame, int]:
+    """Open the source `recipe.data`; return it, its pairs without `left_out`, and how many these are."""
+    source = open_source(recipe.data)
+    every = source.pairs()
+    pairs = every.filter(~pl.col("uid").is_in(sorted(left_out)))
+    got = f"{pairs.height} pairs that no model trained on, of {every.height}"
+    require(pairs.height > 1, what, got, "at least 2", "Evaluate on other pairs.")
+    return source, pairs, every.height - pairs.height
+
+
 def evaluate_source(
-    models: Sequence[_Model],
+    models: Sequence[TestedModel],
     recipe: Recipe,
     *,
     left_out: frozenset[str],
@@ -184,33 +203,32 @@ def evaluate_source(
     count: int,
     reporter: Reporter | None = None,
     untrained: str = "",
+    against: str = "",
+    skipped: Mapping[str, str] = NOTHING,
 ) -> dict[str, Any]:
-    """Evaluate models on the source `recipe.data`."""
-    reporter, source = reporter or Quiet(), open_source(recipe.data)
-    every = source.pairs()
-    pairs = every.filter(~pl.col("uid").is_in(sorted(left_out)))
-    what = f"--data {recipe.data.path or recipe.data.source}"
-    got = f"{pairs.height} pairs that no model trained on, of {every.height}"
-    require(pairs.height > 1, what, got, "at least 2", "Evaluate on other pairs.")
+    """Evaluate models on the source `recipe.data`, without tasks `skipped`, with changes from the side `against`."""
+    reporter, name = reporter or Quiet(), recipe.data.path or recipe.data.source
+    source, pairs, count_left_out = tested_source(recipe, left_out, f"--data {name}")
     prompts = utility.prompts_of(pairs, recipe)
     statistics = Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed)
     utilities: Utility | None = None
     with tempfile.TemporaryDirectory() as scratch, threads(count):
 
         @cache
-        def pixels(size: int) -> np.ndarray:
-            """Decode the source's images once per size."""
-            file = Path(scratch) / f"{size}.npy"
-            build_cache(file, pairs["image"].to_list(), source.read, size=size)
+        def pixels(geometry: Geometry) -> np.ndarray:
+            """Decode the source's images once per geometry."""
+            file = Path(scratch) / f"{geometry.name}.npy"
+            build_cache(file, pairs["image"].to_list(), source.read, **geometry._asdict())
             return open_cache(file)
 
         reporter.begin("evaluate", pairs.height * len(models), "pairs")
         for model in models:
             encoder = model.load()
-            decoded = pixels(encoder.image_size)
+            decoded = pixels(geometry_of(encoder))
             if utilities is None:
                 test = _test_pairs(pairs, prompts, decoded, recipe, untrained)
-                utilities = Utility(test, recipe.evaluate, statistics)
+                test.why.update(skipped)
+                utilities = Utility(test, recipe.evaluate, statistics, against)
             embeddings = passes.embed(
                 encoder,
                 decoded,
@@ -231,11 +249,11 @@ def evaluate_source(
     retrieval = None if "retrieval" in utilities.pairs.why else utilities.retrieval()
     return {
         **utilities.document(retrieval),
-        "pairs": recipe.data.path or recipe.data.source,
+        "pairs": name,
         "labels": recipe.evaluate.labels,
         "probe_pairs": f"{100 * _TRAIN_SHARE:.0f} % of these pairs, by groups",
         "data": {**recipe.data.model_dump(), "fingerprint": data_fingerprint(pairs["uid"])},
-        "left_out": every.height - pairs.height,
+        "left_out": count_left_out,
     }
 
 

@@ -24,7 +24,7 @@ from clipmem.score.protocols import Protocol, protocol_of
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.study import execution
-from clipmem.study.models import StudyModels, TrainedModels, open_models
+from clipmem.study.models import BASE, StudyModels, TrainedModels, open_models
 from clipmem.train.loop import TrainingData
 from clipmem.train.numerics import LONG, computing
 from clipmem.train.objectives import OBJECTIVES, class_head
@@ -64,9 +64,19 @@ class PlannedStudy:
         """The training sets of the models, in training order."""
         return self.design.models
 
+    @property
+    def base(self) -> TrainingSet | None:
+        """The pretrained model that f and g start from, which is not part of the design; None from scratch."""
+        return TrainingSet(BASE, 0, (), 0) if self.recipe.model.pretrained else None
+
+    @property
+    def embedded(self) -> list[TrainingSet]:
+        """The models that embed the pairs: those of the design, then the base model."""
+        return [*self.models, *([self.base] if self.base else [])]
+
     def model(self, side: str, seed: int) -> TrainingSet:
         """Return the training set of one model."""
-        return next(one for one in self.models if (one.side, one.seed) == (side, seed))
+        return next(one for one in self.embedded if (one.side, one.seed) == (side, seed))
 
     @cached_property
     def manifest(self) -> dict[str, Any]:

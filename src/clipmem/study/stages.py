@@ -25,6 +25,7 @@ from clipmem.report.page import write_report
 from clipmem.score.alignments import alignment_of
 from clipmem.score.design import ScoreTables, combine
 from clipmem.score.executor import Comparison, Executor
+from clipmem.score.learned import learned
 from clipmem.score.pairs import Bank, Pairs
 from clipmem.score.protocols import Protocol, protocol_of
 from clipmem.score.sides import StudySide
@@ -33,7 +34,7 @@ from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.store.job import Job
-from clipmem.study import decoding, dejavu, early, execution, pool, speed, utility
+from clipmem.study import decoding, dejavu, early, execution, pool, retained, speed, utility
 from clipmem.study.child import BOARDS
 from clipmem.study.loaded import STAGES, gallery_images, seconds_of
 from clipmem.study.models import StudyModels, TrainedModels, open_models
@@ -70,6 +71,7 @@ class Study:
         with early.opening(self.recipe.data):
             pairs = dejavu.prepare(source.pairs(), self.recipe)
         utility.prompts_of(pairs, self.recipe)  # checks class names
+        retained.check(self.recipe, frozenset())
         decoding.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
         check_needs(self.recipe, self._protocol, pairs)
         parents = find_parents(self.recipe, self.folder, pairs["uid"])
@@ -172,6 +174,8 @@ class Study:
             groups = duplicate_groups(open_cache(self.folder.path / CACHE), keys=groups)
         table, edits = edit(self.recipe, self._protocol.split(pairs, groups), parents, pairs)
         files = [self.folder.write(name, edited) for name, edited in edits.items()]
+        trained = (model.uids for model in self._protocol.design(table).models)
+        retained.check(self.recipe, frozenset().union(*trained))
         k = self.recipe.train.captions
         captions = {uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)}
         own = [captions[uid] for uid in table["captions_from"]]
@@ -208,8 +212,8 @@ class Study:
 
     def _embed(self) -> list[Path]:
         study = self._study
-        self.reporter.begin("embed", study.splits.height * len(study.models), "pairs")
-        return self.engine.embed(study, study.models, progress=self.reporter.advance)
+        self.reporter.begin("embed", study.splits.height * len(study.embedded), "pairs")
+        return self.engine.embed(study, study.embedded, progress=self.reporter.advance)
 
     def _score(self) -> list[Path]:
         study, settings = self._study, self.recipe.score
@@ -217,9 +221,10 @@ class Study:
             self._check()  # another version may have trained them
         pairs = Pairs("study", study.splits.select("uid"), labels=study.labels)
         bank = Bank(pairs.only(study.splits.filter(role="external")["uid"].to_list(), "external pairs"), drawn=False)
+        headless = "class head" in alignment_of(self.recipe).needs  # as the base model is
         sides = [
             StudySide(self.folder.embedding_dir(model.side, model.seed), study.splits["uid"], study.head(model))
-            for model in study.models
+            for model in (study.models if headless else study.embedded)
         ]
         with tempfile.TemporaryDirectory() as scratch:
             comparison = Comparison(sides, pairs, bank, study.splits.height, settings.alignment, settings)
@@ -229,7 +234,8 @@ class Study:
 
     def _evaluate(self) -> list[Path]:
         self.reporter.begin("evaluate", 1, "model set")
-        return [*utility.evaluate(self._study), *dejavu.evaluate(self._study)]
+        study = self._study
+        return [*utility.evaluate(study), *dejavu.evaluate(study), *retained.evaluate(study, self.reporter)]
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
@@ -257,16 +263,20 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
     seconds = {stage: took for stage, took in seconds_of(folder).items() if stage != "report"}
     measure = alignment_of(recipe).words
     candidates = scored.clipmem[scored.of("candidate")]
+    summary = summarize(scored, recipe.score, seed=recipe.split.seed)
     document = {
         "format": 1,
         "protocol": recipe.protocol,
         "alignment": recipe.score.alignment,
         "weight": recipe.score.weight,
         "confidence": recipe.score.confidence,
-        **summarize(scored, recipe.score, seed=recipe.split.seed),
+        "base": recipe.model.pretrained or None,
+        **summary,
+        "learned": learned(scored, tables.scores["a_base"], summary["roles"], confidence=recipe.score.confidence),
         "normalizer": float(candidates.max() - candidates.min()),
         "retrieval": folder.read_json("evaluate/retrieval.json"),
         **utility.summary_of(folder),
+        **utility.summary_of(folder, "retained"),
         **dejavu.summary_of(folder),
         **{key: words for key, words in {"words": protocol_of(recipe).words, "measure": measure}.items() if words},
         **decoding.records_of(folder),

@@ -14,6 +14,7 @@ from clipmem.evaluate.prompts import TEMPLATES, Prompts, make_prompts, read_clas
 from clipmem.evaluate.utility import TestPairs, Utility, tested_pairs
 from clipmem.score.protocols import protocol_of
 from clipmem.store.folder import RunFolder
+from clipmem.study.models import BASE
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.numerics import threads
 from clipmem.train.objectives import OBJECTIVES
@@ -95,12 +96,14 @@ def presentations(folder: RunFolder, model: TrainingSet) -> int | None:
 
 
 def kind_of(model: TrainingSet) -> str:
-    """Return the side of a model: `f`, which saw the candidates, or `g`.
+    """Return the side of a model: `f`, which saw the candidates, `g`, or `base`.
 
     Example:
-        >>> [kind_of(TrainingSet(side, 0, (), 0)) for side in ("g", "r", "without-ab12")]
-        ['g', 'f', 'g']
+        >>> [kind_of(TrainingSet(side, 0, (), 0)) for side in ("g", "r", "without-ab12", "base")]
+        ['g', 'f', 'g', 'base']
     """
+    if model.side == BASE:
+        return BASE
     return "g" if model.side == "g" or model.side.startswith("without-") else "f"
 
 
@@ -133,20 +136,20 @@ def label_column(recipe: Recipe) -> str:
     return "label" if recipe.evaluate.labels == "none" else recipe.evaluate.labels
 
 
-def summary_of(folder: RunFolder) -> dict[str, Any]:
-    """Return the entry `utility` of `summary.json`, without the values by seed; empty if not measured."""
-    if not (folder.path / DOCUMENT).is_file():
+def summary_of(folder: RunFolder, name: str = "utility") -> dict[str, Any]:
+    """Return the entry `utility` (or `retained`) of `summary.json`, without values by seed; empty if not measured."""
+    if not (folder.path / f"evaluate/{name}.json").is_file():
         return {}
-    document = folder.read_json(DOCUMENT)
+    document = folder.read_json(f"evaluate/{name}.json")
     metrics = {
-        side: {name: {key: value[key] for key in ("mean", "low", "high", "over")} for name, value in own.items()}
+        side: {name: {key: value[key] for key in value if key != "by_seed"} for name, value in own.items()}
         for side, own in document["metrics"].items()
     }
-    kept = ("seeds", "presentations", "n", "chance", "skipped", "labels", "probe_pairs")
+    kept = ("seeds", "presentations", "n", "chance", "skipped", "labels", "pairs", "probe_pairs", "left_out")
     commonest = (document["probe"] or {}).get("commonest_class_acc1")
     return {
-        "utility": {
-            **{key: document[key] for key in kept},
+        name: {
+            **{key: document[key] for key in kept if key in document},
             "templates": document["templates"],
             "commonest_class_acc1": commonest,
             "metrics": metrics,
