@@ -233,18 +233,18 @@ class Study:
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
-    """Read the parents named by the recipe; none after the plan, which contains everything needed from them."""
-    if folder.is_done("plan"):
-        return {}
-    parents, known = parents_of(recipe), frozenset(uids)
+    """Read the parents named by the recipe that unfinished stages need, and check that they are those of the start."""
+    parents, known = parents_of(recipe, folder.is_done), frozenset(uids)
     before = manifest.read(folder).get("parents", {}) if (folder.path / "manifest.json").is_file() else None
     for name, parent in parents.items():
         check_known(parent, known, f"[mitigate.{name}]")
-        now = parent.described["scores_sha256"]
-        there = now if before is None else before.get(name, {}).get("scores_sha256", "none")
-        what = f"run folder {folder.path} was made with other scores ([mitigate.{name}])"
+        if parent.gives == "models":
+            manifest.check_data(RunFolder(parent.path), data_fingerprint(uids))
+        now = parent.sha256
+        there = now if before is None else before.get(name, {}).get(f"{parent.gives}_sha256", "none")
+        what = f"run folder {folder.path} was made with other {parent.gives} ([mitigate.{name}])"
         got = f"SHA-256 {there[:16]} there, {now[:16]} of {parent.path} now"
-        require(there == now, what, got, "", "Choose another --out DIR, or restore the original scores.")
+        require(there == now, what, got, "", f"Choose another --out DIR, or restore the original {parent.gives}.")
     return parents
 
 

@@ -128,6 +128,7 @@ def train(
         check_world(world, encoder.module, objective=settings.objective, shares=objective.shares, smallest=smallest)
         # before `prepare`: the initial weights of one seed have the same hash for every objective
         record = describe(towers, objective, plan, settings, last)
+        hooks.each(lambda hook: hook.begin(encoder.module))
         objective.prepare(encoder)
         texts = _tokenize(encoder, data.captions, hooks.captions(data.captions, plan.uids))
         if objective.uses_text:
@@ -140,7 +141,7 @@ def train(
             encoder.compile()
         trained = _trained(encoder, objective)
         optimizer = _optimizer(trained, settings)
-        state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts, hooks))
+        state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts, hooks), hooks)
         try:
             if checkpoints:
                 state.load(checkpoints.file)
@@ -156,6 +157,7 @@ def train(
                 loss = _step(objective, compute, now, optimizer, trained, batch, settings)
                 state.decay *= 1 - rate * settings.weight_decay
                 state.step += 1
+                state.stepped()
                 state.log.add(loss, encoder.logit_scale(), step=state.step, epoch=batch.moment.epoch, lr=rate)
                 if state.step % _SETTLE == 0 or state.step == last:
                     _check_loss(state, plan, last)
@@ -163,8 +165,10 @@ def train(
                 # all processes have the same state, so one saves it and all load it
                 if checkpoints and world.rank == 0:
                     _keep(state, checkpoints, plan, last)
+            state.decay = hooks.through(lambda hook, decay: hook.end(state.weights, decay), state.decay)
         finally:
             encoder.expand_vocabulary(state.decay)
+        hooks.each(lambda hook: hook.after(encoder.module))
         return write(encoder, objective, folder, record, state.log.entries) if world.rank == 0 else []
 
 
