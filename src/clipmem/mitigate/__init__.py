@@ -3,17 +3,7 @@
 A study takes its mitigations from `[mitigate.*]` of the recipe.
 """
 
-from clipmem.mitigate import (
-    average,
-    caption_variants,
-    captions,
-    controls,
-    image_variants,
-    masking,
-    noise,
-    regroup,
-    remove,
-)
+from clipmem.mitigate import average, caption_variants, captions, controls, image_variants, noise, regroup, remove
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training, hooks_of, prepare
 from clipmem.mitigate.captions import CaptionSampling, sample_captions
 from clipmem.mitigate.interpolate import interpolate_weights
@@ -24,5 +14,5 @@ from clipmem.mitigate.remove import removal_list
 __all__ = [
     "MITIGATIONS", "CaptionSampling", "ImageEmbeddingNoise", "Mitigation", "Preparation", "TextEmbeddingNoise",
     "Training", "average", "caption_variants", "captions", "controls", "drop_tokens", "hooks_of", "image_variants",
-    "interpolate_weights", "masking", "noise", "prepare", "regroup", "removal_list", "remove", "sample_captions",
+    "interpolate_weights", "noise", "prepare", "regroup", "removal_list", "remove", "sample_captions",
 ]  # fmt: skip

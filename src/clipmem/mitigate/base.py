@@ -162,7 +162,7 @@ def check(recipe: Recipe, pairs: pl.DataFrame) -> None:
         mitigation.check(recipe, pairs)
 
 
-def parents_of(recipe: Recipe, done: Callable[[str], bool]) -> dict[str, Parent]:
+def parents_of(recipe: Recipe, done: Callable[[str], bool] = lambda _: False) -> dict[str, Parent]:
     """Read the parents of the recipe's mitigations that the stages which are not done need, by section name."""
     needing = [mitigation for mitigation in active(recipe) if not done(mitigation.parent_until)]
     found = {mitigation.name: mitigation.parent(recipe) for mitigation in needing}

@@ -88,24 +88,23 @@ class Interpolation(Mitigation):
         if not path:
             return None
         folder, what = RunFolder(path), f"[mitigate.interpolate] run = {path!r}"
+        known, pretrained = manifest.read(folder), recipe.model.pretrained
         plain = recipe.mitigate.model_copy(update={"interpolate": InterpolateSection()})  # pyright: ignore[reportCallIssue]
-        there, now = (
-            {key: value for key, value in flatten(one).items() if key.startswith(_SAME)}
-            for one in (folder.recipe(), recipe.model_copy(update={"mitigate": plain}))
-        )
+        recipes = folder.recipe(), recipe.model_copy(update={"mitigate": plain})
+        there, now = ({key: v for key, v in flatten(one).items() if key.startswith(_SAME)} for one in recipes)
         hint = "Use the recipe of that run, with other [mitigate.interpolate], [embed], [score] or [evaluate] only."
-        refuse_other(f"{what} was made with other settings", there, now, hint)
-        known = manifest.read(folder)
+        refuse_other(f"{what} has other settings", there, now, hint)
         base = Start(recipe.model, recipe.train).content()
-        refuse_other(f"{what} starts from other files of {recipe.model.pretrained}", known["base"]["files"], base, hint)
-        markers = sorted((folder.path / "stages").glob("train-*.json"))
-        complete = folder.is_done("train") and all(folder.is_done(marker.stem) for marker in markers)
-        got, hint = "a run without all of its models", f"Run it again: clipmem run RECIPE.toml --out {path}."
-        require(complete, what, got, "a run whose trainings are finished", hint)
-        files = [file for marker in markers for file in folder.outputs(marker.stem)[0]]
-        hashes = {str(file.relative_to(folder.path)): file_sha256(file) for file in files}
+        hint = "Restore the original files."
+        refuse_other(f"{what} starts from other files of {pretrained}", known["base"]["files"], base, hint)
+        markers = sorted(file.stem for file in (folder.path / "stages").glob("train-*.json"))
+        complete = all(map(folder.is_done, ("train", *markers)))
+        hint = f"Run it again: clipmem run RECIPE.toml --out {path}."
+        require(complete, what, "a run without all of its models", "a run whose trainings are finished", hint)
+        files = [file for marker in markers for file in folder.outputs(marker)[0]]
+        hashes = json_sha256({str(file.relative_to(folder.path)): file_sha256(file) for file in files})
         described = {key: known[key] for key in ("recipe_sha256", "data_sha256", "clipmem")}
-        described |= {"path": path, "models_sha256": json_sha256(hashes)}
+        described |= {"path": path, "models_sha256": hashes}
         return Parent(path, folder.read("pairs").select("uid"), described, gives="models")
 
     @classmethod

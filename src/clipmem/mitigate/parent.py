@@ -38,11 +38,6 @@ class Parent:
     described: dict[str, Any]
     gives: Literal["scores", "models"] = "scores"
 
-    @property
-    def sha256(self) -> str:
-        """Hash of what is used."""
-        return self.described[f"{self.gives}_sha256"]
-
 
 def read_parent(path: str, by: By, setting: str) -> Parent:
     """Read the scores of a parent run.

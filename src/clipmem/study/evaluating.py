@@ -30,6 +30,7 @@ from clipmem.evaluate.linear_probe import validation_part
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.prompts import Prompts, read_templates
 from clipmem.evaluate.utility import TestPairs, Utility, tested_pairs
+from clipmem.mitigate import interpolate_weights
 from clipmem.models import given
 from clipmem.models.protocol import DualEncoder
 from clipmem.store.atomic import write_json
@@ -145,9 +146,15 @@ def evaluate_run(
 
 
 def evaluate_given(
-    addresses: Sequence[str], data: DataSection | None, out: Path, *, reporter: Reporter | None = None, **changes: Any
+    addresses: Sequence[str],
+    data: DataSection | None,
+    out: Path,
+    *,
+    alphas: Sequence[float] = (),
+    reporter: Reporter | None = None,
+    **changes: Any,
 ) -> Evaluated:
-    """Evaluate models on a source and write a JSON file."""
+    """Evaluate models, or with `alphas` those between two models, on a source and write a JSON file."""
     early.check_choice(None, addresses, data=data is not None)
     found = [given.find(address) for address in addresses]
     if len(set(addresses)) < len(addresses):
@@ -155,11 +162,24 @@ def evaluate_given(
     settings = settings_with(EvaluateSection(), **changes)  # pyright: ignore[reportCallIssue]
     recipe = Recipe(data=data or DataSection(), evaluate=settings)  # pyright: ignore[reportCallIssue]
     resources = execution.resolve(recipe, 1)
-    models = [_Model(one.name, 0, partial(given.load, one)) for one in found]
+    models = _between(found, alphas) if alphas else [_Model(one.name, 0, partial(given.load, one)) for one in found]
     document = evaluate_source(
         models, recipe, left_out=frozenset(), device=resources.device, count=resources.threads, reporter=reporter
     )
     return Evaluated(document, write_json(out, document))
+
+
+def _between(ends: Sequence[given.GivenModel], alphas: Sequence[float]) -> list[_Model]:
+    """Return the models between a model and its fine-tuned version; each replaces the one loaded before."""
+    base, tuned = (given.load(model) for model in ends)
+    end = {name: weight.clone() for name, weight in tuned.module.state_dict().items()}
+
+    def load(alpha: float) -> DualEncoder:
+        tuned.module.load_state_dict(interpolate_weights(base.module, end, alpha))
+        return tuned
+
+    load(0.0)  # raises, before the source is read
+    return [_Model(f"alpha {alpha:g}", 0, partial(load, alpha)) for alpha in alphas]
 
 
 def _models_of(study: PlannedStudy) -> list[_Model]:

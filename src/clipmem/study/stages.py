@@ -240,8 +240,9 @@ def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
         check_known(parent, known, f"[mitigate.{name}]")
         if parent.gives == "models":
             manifest.check_data(RunFolder(parent.path), data_fingerprint(uids))
-        now = parent.sha256
-        there = now if before is None else before.get(name, {}).get(f"{parent.gives}_sha256", "none")
+        key = f"{parent.gives}_sha256"
+        now = parent.described[key]
+        there = now if before is None else before.get(name, {}).get(key, "none")
         what = f"run folder {folder.path} was made with other {parent.gives} ([mitigate.{name}])"
         got = f"SHA-256 {there[:16]} there, {now[:16]} of {parent.path} now"
         require(there == now, what, got, "", f"Choose another --out DIR, or restore the original {parent.gives}.")
