@@ -41,9 +41,7 @@ def compare(
 
     alphas = early.read_alphas(interpolate, runs=data is None)
     got, between = f"{1 + len(others)} runs or models, --data {data}", data is not None
-    hint = (
-        "For example: clipmem compare RUN --interpolate 0,0.5, or compare BASE TUNED --interpolate 0,0.5 --data PATH."
-    )
+    hint = "For example: RUN --interpolate 0,0.5, or BASE TUNED --interpolate 0,0.5 --data PATH."
     usable = len(others) == between if alphas else not between
     require(usable, "--interpolate", got, "one run, or two models with --data", hint)
     if between:

@@ -88,15 +88,14 @@ class Interpolation(Mitigation):
         if not path:
             return None
         folder, what = RunFolder(path), f"[mitigate.interpolate] run = {path!r}"
-        known, pretrained = manifest.read(folder), recipe.model.pretrained
         plain = recipe.mitigate.model_copy(update={"interpolate": InterpolateSection()})  # pyright: ignore[reportCallIssue]
         recipes = folder.recipe(), recipe.model_copy(update={"mitigate": plain})
         there, now = ({key: v for key, v in flatten(one).items() if key.startswith(_SAME)} for one in recipes)
         hint = "Use the recipe of that run, with other [mitigate.interpolate], [embed], [score] or [evaluate] only."
         refuse_other(f"{what} has other settings", there, now, hint)
-        base = Start(recipe.model, recipe.train).content()
+        known, base = manifest.read(folder), Start(recipe.model, recipe.train).content()
         hint = "Restore the original files."
-        refuse_other(f"{what} starts from other files of {pretrained}", known["base"]["files"], base, hint)
+        refuse_other(f"{what} starts from other files of model.pretrained", known["base"]["files"], base, hint)
         markers = sorted(file.stem for file in (folder.path / "stages").glob("train-*.json"))
         complete = all(map(folder.is_done, ("train", *markers)))
         hint = f"Run it again: clipmem run RECIPE.toml --out {path}."

@@ -255,7 +255,7 @@ def work_of(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> Work:
     """Count the computation of a study of these pairs."""
     train, share = recipe.train, recipe.mitigate.early_stopping.share
     trained, models = protocol.trained_pairs, protocol.count
-    epochs = 0 if ready_model(recipe, "f", train.seeds[0]) else train.epochs * share
+    epochs = 0.0 if ready_model(recipe, "f", train.seeds[0]) else train.epochs * share
     texts, views = _per_pair(recipe, pairs)
     return Work(
         presentations=models * epochs * trained,
