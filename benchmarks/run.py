@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from timing import Row, machine
 
-SUITES = ("startup", "data", "training", "passes", "compiled", "scoring", "embeddings", "memory", "study")
+SUITES = ("startup", "data", "training", "passes", "finetune", "compiled", "scoring", "embeddings", "memory", "study")
 
 
 def table(rows: list[Row]) -> str:

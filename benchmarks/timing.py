@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import IO, Any, Literal
 
-Against = Literal["open_clip", "loop", "bare", "before"]
+Against = Literal["open_clip", "loop", "bare", "before", "full"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Row:
         suite: The suite it belongs to.
         case: What was measured.
         against: `open_clip` (its own trainer), `loop` (one pair and view at a time), `bare` (the same passes on
-            tensors in memory, or an empty interpreter), `before` (an earlier version of this project, or a first run).
+            tensors in memory, or an empty interpreter), `before` (an earlier version of this project, or a first run),
+            `full` (training the whole model).
         ratio: Median over rounds of the factor by which clipmem is faster (or smaller).
         low: Smallest ratio of a round.
         high: Largest ratio of a round.

@@ -88,7 +88,7 @@ def test_interpolation_is_convex_and_that_of_the_loop(both, alpha):
     found = interpolate_weights(base, tuned, alpha)["w"]
     for a, b, c in zip(base["w"].tolist(), tuned["w"].tolist(), found.tolist(), strict=True):
         assert min(a, b) <= c <= max(a, b)
-        assert c == pytest.approx((1 - alpha) * a + alpha * b, abs=1e-6 * max(abs(a), abs(b)))
+        assert c == pytest.approx((1 - alpha) * a + alpha * b, abs=1e-6 * max(abs(a), abs(b), 1e-30))
 
 
 @given(states(st.sampled_from([0.0, -0.0, 1.5, float("inf"), float("-inf"), 1e-42])), st.floats(0, 1))
@@ -255,6 +255,21 @@ def test_averages_of_batch_norm_are_averaged():
 def test_an_average_is_interpolated_whole(tmp_path):
     both = fit(tmp_path / "both", average(0.8), interpolation(0.25))
     assert same_bytes(both, interpolate_weights(initial(), fit(tmp_path / "average", average(0.8)), 0.25))
+
+
+@pytest.mark.parametrize("frozen", ["image", "embeddings"])
+def test_frozen_weights_keep_their_bytes(tmp_path, frozen):
+    found = fit(tmp_path / "m", average(0.8), interpolation(0.25), freeze=(frozen,))
+    start = initial()
+    own = (
+        ("visual.",)
+        if frozen == "image"
+        else ("token_embedding.", "positional_", "visual.conv1.", "visual.positional_")
+    )
+    kept = [name for name in start if name.startswith(own)]
+    assert len(kept) >= len(own)
+    assert all(bytes_of(found[name]) == bytes_of(start[name]) for name in kept)
+    assert not torch.equal(found["text_projection"], start["text_projection"])
 
 
 # ---- recipes

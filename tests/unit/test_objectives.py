@@ -259,12 +259,12 @@ def test_siglip_starts_at_its_published_values(fresh, tmp_path):
 
 def test_siglip_bias_is_not_decayed(micro):
     named = loop._trained(micro, SigLip())
-    optimizer = loop._optimizer(named, section("siglip", weight_decay=0.3))
+    optimizer = loop._optimizer(named, {}, section("siglip", weight_decay=0.3))
     of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert of[id(dict(named)["objective.logit_bias"])] == 0.0
     head = Supervised(4, 3, seed=0)
     named = loop._trained(micro, head)
-    optimizer = loop._optimizer(named, section("supervised", weight_decay=0.3))
+    optimizer = loop._optimizer(named, {}, section("supervised", weight_decay=0.3))
     of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert (of[id(head.weight)], of[id(head.bias)]) == (0.3, 0.0)
 

@@ -400,7 +400,7 @@ def test_grad_clip(fresh, tmp_path, monkeypatch):
 
 
 def test_weight_decay_groups(micro):
-    optimizer = loop._optimizer(micro.module.named_parameters(), section(weight_decay=0.3))
+    optimizer = loop._optimizer(micro.module.named_parameters(), {}, section(weight_decay=0.3))
     of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     named = dict(micro.module.named_parameters())
     assert len(of) == len(named) == sum(len(group["params"]) for group in optimizer.param_groups)

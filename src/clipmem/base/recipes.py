@@ -132,6 +132,8 @@ class Recipe(_Section):
     def _pretrained(self) -> "Recipe":
         if self.train.adapter != "none" and not self.model.pretrained:
             raise ValueError(f"adapter = {self.train.adapter!r} needs a pretrained model; set model.pretrained")
+        if "image" in self.train.freeze and not self._objective.uses_text:
+            raise ValueError(f"freeze has 'image', the only tower that objective = {self.train.objective!r} trains")
         if self.model.pretrained and not self._protocol.trains:
             raise ValueError(f"[model] pretrained is set but protocol = {self.protocol!r} trains nothing; omit it")
         return self
@@ -301,10 +303,6 @@ def _apply(document: dict[str, Any], setting: str) -> None:
             expected="section.key=value",
             hint="For example: --set train.lr=1e-4.",
         )
-    try:
-        parsed: object = _parsed(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()  # a bare word
     place = document
     for key in keys[:-1]:
         place = place.setdefault(key, {})
@@ -315,4 +313,13 @@ def _apply(document: dict[str, Any], setting: str) -> None:
                 expected="section.key=value",
                 hint="Use section.key=value.",
             )
-    place[keys[-1]] = parsed
+    place[keys[-1]] = _value(value.strip())
+
+
+def _value(text: str) -> object:
+    """Parse a TOML value; a bare word is a string, in lists as well."""
+    try:
+        return _parsed(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        listed = text.startswith("[") and text.endswith("]") and "[" not in text[1:]
+        return [_value(one.strip()) for one in text[1:-1].split(",")] if listed else text

@@ -11,6 +11,7 @@ from clipmem.cli.embed import embed
 from clipmem.cli.evaluate import evaluate
 from clipmem.cli.init import init
 from clipmem.cli.localize import localize
+from clipmem.cli.models import models
 from clipmem.cli.report import report
 from clipmem.cli.reproduce import reproduce
 from clipmem.cli.run import run
@@ -28,3 +29,4 @@ app = App(
 for command in (demo, init, run, score, embed, evaluate, localize, compare, reproduce, report, doctor):
     app.command(command)
 app.command(data)
+app.command(models)

@@ -22,6 +22,8 @@ def inspect(
     full: Annotated[bool, _Flag] = False,
     cost: bool = True,
     model: str = "clipmem-tiny",
+    preset: Literal["", "finetune-vit-b-32", "finetune-lit", "finetune-lora", "finetune-siglip"] = "",
+    against: str = "",
     json: Annotated[bool, _Flag] = False,
 ) -> None:
     """Inspect a data set: format, counts, captions, sizes, samples, duplicates, problems, cost of a study.
@@ -36,6 +38,8 @@ def inspect(
         full: Decode every image instead of a sample.
         cost: Benchmark this machine for some seconds and estimate the cost of a study.
         model: Architecture of that study.
+        preset: Estimate a fine-tuning with this shipped recipe instead.
+        against: Address of a model (docs/models.md): also find the pairs that it already aligns like members.
         json: Print JSON.
     """
     import json as json_module
@@ -60,7 +64,17 @@ def inspect(
             reporter.advance(now - done)
             done = now
 
-        found = inspect_data(path, source=source, settings=set_, full=full, cost=cost, model=model, progress=progress)
+        found = inspect_data(
+            path,
+            source=source,
+            settings=set_,
+            full=full,
+            cost=cost,
+            model=model,
+            preset=preset,
+            against=against,
+            progress=progress,
+        )
     if json:
         # ASCII only, so that captions cannot control the terminal
         sys.stdout.write(json_module.dumps(found, indent=1) + "\n")

@@ -18,7 +18,7 @@ def init(
     protocol: str = "four-way",
     source: str = "",
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
-    preset: Literal["", "demo", "quick"] = "",
+    preset: Literal["", "demo", "quick", "finetune-vit-b-32", "finetune-lit", "finetune-lora", "finetune-siglip"] = "",
     force: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Write a recipe with every key, its value and its description.
@@ -33,7 +33,7 @@ def init(
             --declared` lists all, including those of other packages.
         source: Data source; by default detected.
         set_: Change a value: --set train.epochs=1. Can be repeated.
-        preset: Start from a shipped recipe instead: demo or quick.
+        preset: Start from a shipped recipe instead: demo or quick, or one that fine-tunes a pretrained model on --data.
         force: Overwrite an existing file.
     """
     from clipmem.report.escape import visible
@@ -45,11 +45,11 @@ def init(
         raise InputError(
             f"{path}", got="an existing file", expected="a new file", hint="Choose another name, or add --force."
         )
-    if preset and (data or source or protocol != "four-way"):
+    if preset in {"demo", "quick"} and (data or source or protocol != "four-way"):
         got, hint = "--data, --source or --protocol with it", "Omit --preset to start from your data."
         raise InputError(f"--preset {preset}", got=got, expected="--preset alone", hint=hint)
     if data:
-        start = starting.start(data, protocol=protocol, source=source, settings=set_)
+        start = starting.start(data, protocol=protocol, source=source, settings=set_, preset=preset)
     else:
         start = starting.preset(preset, set_) if preset else starting.bare(protocol, source=source, settings=set_)
     command = f"clipmem run {'FILE' if shown else shlex.quote(str(path))}"

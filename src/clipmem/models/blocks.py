@@ -67,20 +67,22 @@ def run_blocks(
     Each block computes y = x + Attention(LN(x)), then y + MLP(LN(y)).
     """
     flat = [tensor for block in weights for tensor in block]
-    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *flat))
-    return cast(Tensor, _Blocks.apply(x, packing, shape, keep, *flat))
+    # gradients stop at the first block that needs any
+    trained = [x.requires_grad or any(tensor.requires_grad for tensor in block) for block in weights]
+    first = trained.index(True) if torch.is_grad_enabled() and any(trained) else len(weights)
+    return cast(Tensor, _Blocks.apply(x, packing, shape, first, *flat))
 
 
 class _Blocks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, packing: Packing, shape: Shape, keep: bool, *flat: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, packing: Packing, shape: Shape, first: int, *flat: Tensor) -> Tensor:
         blocks = [BlockWeights(*flat[k : k + WEIGHTS]) for k in range(0, len(flat), WEIGHTS)]
-        ctx.kept, ctx.packing, ctx.shape = [], packing, shape
+        ctx.kept, ctx.packing, ctx.shape, ctx.tensors = [], packing, shape, len(flat)
         with torch.autocast(x.device.type, enabled=False):
             for number, block in enumerate(blocks):
                 kept = _forward(x, _cast(block, shape.dtype), packing, shape, last=number == len(blocks) - 1)
                 x = kept.pop("result")
-                if keep:
+                if number >= first:
                     ctx.kept.append(kept)
         return x
 
@@ -94,7 +96,8 @@ class _Blocks(torch.autograd.Function):
             kept = ctx.kept.pop()
             grad, own = _backward(grad, kept, ctx.packing, ctx.shape)
             gradients = [*own, *gradients]
-        return (grad, None, None, None, *gradients)
+        frozen = [None] * (ctx.tensors - len(gradients))
+        return (None if frozen else grad, None, None, None, *frozen, *gradients)
 
 
 def _cast(block: BlockWeights, dtype: torch.dtype) -> BlockWeights:

@@ -138,10 +138,13 @@ class OpenClipEncoder:
         """Return whether a parameter belongs to `visual`."""
         return name.startswith("visual.")
 
-    def compact_vocabulary(self, used: Int[Tensor, "m length"]) -> None:
+    def compact_vocabulary(self, used: Int[Tensor, "m length"]) -> str:
         """Keep only the embedding rows of the tokens in `used` until `expand_vocabulary` (see `Vocabulary`)."""
-        if _is_plain_clip(self._model) and self._vocabulary is None:
+        if not _is_plain_clip(self._model):
+            return ""
+        if self._vocabulary is None:
             self._vocabulary = Vocabulary(cast(nn.Embedding, self._model.token_embedding), used)
+        return "token_embedding.weight"
 
     def expand_vocabulary(self, decay: float = 1.0) -> None:
         """Restore the whole embedding table; unused rows are multiplied by `decay`."""

@@ -46,7 +46,7 @@ def part_of(name: str, *, image: bool) -> Part:
     tower, found = "image" if image else "text", _BLOCK.search(name)
     if found:
         return Part(tower, "blocks", int(found[1] or found[2]))
-    return Part(tower, "embeddings" if _INPUT.search(name) else "head")
+    return Part(tower, "embeddings" if _INPUT.search(name) and "pool" not in name else "head")
 
 
 def chosen(parts: Mapping[str, Part], patterns: Iterable[str], what: str) -> set[str]:
@@ -63,7 +63,7 @@ def chosen(parts: Mapping[str, Part], patterns: Iterable[str], what: str) -> set
 
 
 def _matches(pattern: str, name: str, part: Part) -> bool:
-    if pattern in {name, part.tower, part.kind, str(part), f"{part.tower}.{part.kind}"}:
+    if pattern in {name, part.tower, part.kind, str(part), f"{part.tower}.{part.kind}", f"{part.kind}.{part.block}"}:
         return True
     several = re.fullmatch(r"(?:(image|text)\.)?blocks\.(\d+)-(\d+)", pattern)
     if not several or part.kind != "blocks":
@@ -84,3 +84,9 @@ def _distance(part: Part, depth: int) -> int:
     if part.kind == "blocks":
         return depth - part.block
     return depth + 1 if part.kind == "embeddings" else 0
+
+
+def place(part: Part) -> tuple[int, int, int]:
+    """Return the place of a part from input to output, towers in order, for sorting."""
+    kinds = ("embeddings", "blocks", "head")
+    return (*TOWERS, "").index(part.tower), kinds.index(part.kind) if part.kind in kinds else len(kinds), part.block

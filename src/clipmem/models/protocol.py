@@ -76,8 +76,11 @@ class TrainableEncoder(DualEncoder, Protocol):
         """Set the factor by which similarities become logits."""
         ...
 
-    def compact_vocabulary(self, used: Int[Tensor, "m length"]) -> None:
-        """Keep only the embedding rows of the tokens in `used` until `expand_vocabulary`."""
+    def compact_vocabulary(self, used: Int[Tensor, "m length"]) -> str:
+        """Keep only the embedding rows of the tokens in `used` until `expand_vocabulary`; return the table's name.
+
+        An encoder that cannot do this returns "" and changes nothing.
+        """
         ...
 
     def expand_vocabulary(self, decay: float = 1.0) -> None:

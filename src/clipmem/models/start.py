@@ -48,12 +48,12 @@ class Start:
         if not self._model.pretrained:
             openclip.check(self._model.name)
             if self.train.freeze:
-                check_trained(self.outline(), self.train)
+                freeze(self.outline(), self.train)
             return {}
         encoder = given.load(self._given)
         self._check_name(encoder)
         facts = given.describe(self._given, encoder)
-        check_trained(self._adapted(encoder, 0), self.train)
+        freeze(self._adapted(encoder, 0), self.train)
         self._known = {**facts, "width": embedding_width(encoder), "files": given.content(self._given)}
         return {"base": self._known}
 
@@ -89,7 +89,7 @@ class Start:
     def create(self, seed: int) -> TrainableEncoder:
         """Create the model with its weights before training."""
         if not self._model.pretrained:
-            return openclip.create(self._model.name, seed=seed)
+            return self._adapted(openclip.create(self._model.name, seed=seed), seed)
         return self._adapted(given.load(self._given), seed)
 
     def base(self) -> DualEncoder:
@@ -118,10 +118,13 @@ def parts_of(encoder: TrainableEncoder) -> dict[str, Part]:
 
 
 def freeze(encoder: TrainableEncoder, settings: TrainSection) -> None:
-    """Exclude the parts of `train.freeze` from training."""
-    weights = dict(encoder.module.named_parameters())
-    for name in parts.chosen(parts_of(encoder), settings.freeze, "[train] freeze"):
+    """Exclude the parts of `train.freeze` from training, and check that something of a tower is left."""
+    weights, of = dict(encoder.module.named_parameters()), parts_of(encoder)
+    for name in parts.chosen(of, settings.freeze, "[train] freeze"):
         weights[name].requires_grad = False
+    if not any(weight.requires_grad and of[name].tower for name, weight in weights.items()):
+        got, hint = f"{list(settings.freeze)}, which leaves nothing of either tower", "Omit one of them."
+        raise InputError("[train] freeze", got=got, expected="parts, not all of the model", hint=hint)
     # averages of batch norm are not trained either
     for module in encoder.module.modules():
         own = list(module.parameters(recurse=False))
@@ -129,11 +132,13 @@ def freeze(encoder: TrainableEncoder, settings: TrainSection) -> None:
             module.eval()
 
 
-def check_trained(encoder: TrainableEncoder, settings: TrainSection) -> None:
-    """Check that `train.freeze` names parts of the model and leaves a tower to train."""
-    freeze(encoder, settings)
+def table_of_parts(encoder: TrainableEncoder) -> list[dict[str, Any]]:
+    """Return one row per part from input to output: its name, parameters, trained parameters, and their names."""
+    rows: dict[Part, dict[str, Any]] = {}
     of = parts_of(encoder)
-    left = [name for name, weight in encoder.module.named_parameters() if weight.requires_grad and of[name].tower]
-    if not left:
-        got, hint = f"{list(settings.freeze)}, which freezes both towers", "Omit one of them."
-        raise InputError("[train] freeze", got=got, expected="a part that is trained", hint=hint)
+    for name, weight in encoder.module.named_parameters():
+        row = rows.setdefault(of[name], {"part": str(of[name]), "parameters": 0, "trained": 0, "names": []})
+        row["parameters"] += weight.numel()
+        row["trained"] += weight.numel() if weight.requires_grad else 0
+        row["names"].append(name)
+    return [rows[part] for part in sorted(rows, key=parts.place)]

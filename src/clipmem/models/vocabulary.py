@@ -23,7 +23,8 @@ class Vocabulary:
         self.ids = torch.unique(torch.cat([used.flatten(), torch.zeros(1, dtype=used.dtype)]))
         self._position = torch.full((len(self._full),), -1, dtype=torch.long)
         self._position[self.ids] = torch.arange(len(self.ids))
-        embedding.weight = nn.Parameter(self._full[self.ids].clone())
+        self._trained = embedding.weight.requires_grad
+        embedding.weight = nn.Parameter(self._full[self.ids].clone(), requires_grad=self._trained)
 
     def compact(self, tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n length"]:
         """Map token ids to rows of the compact table; unused tokens to -1."""
@@ -35,4 +36,4 @@ class Vocabulary:
         trained = self._embedding.weight.detach()
         full = (self._full * decay).to(trained.device)
         full[self.ids.to(trained.device)] = trained
-        self._embedding.weight = nn.Parameter(full)
+        self._embedding.weight = nn.Parameter(full, requires_grad=self._trained)

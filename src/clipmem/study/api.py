@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # imports polars: only after the recipe is validated
     from clipmem.study.loaded import Run
 
 PUBLISHED_RECIPES = ("coco-vit-b-32", "coco-vit-b-16", "cc3m-vit-b-32", "cc3m-vit-b-16")
-SHIPPED_RECIPES = ("demo", "quick", *PUBLISHED_RECIPES)
+FINETUNE_RECIPES = ("finetune-vit-b-32", "finetune-lit", "finetune-lora", "finetune-siglip")
+SHIPPED_RECIPES = ("demo", "quick", *FINETUNE_RECIPES, *PUBLISHED_RECIPES)
 _MOST = 2**20  # maximum bytes of a recipe
 
 

@@ -4,32 +4,40 @@ When not to trust it: the estimated cost of a study is rates of a few seconds ti
 only. Other work on the machine makes it too large.
 """
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.recipes import load_recipe
+from clipmem.base.random import generator
+from clipmem.base.recipes import Recipe, load_recipe
 from clipmem.base.require import require
-from clipmem.base.sections import DataSection
+from clipmem.base.sections import DataSection, ModelSection
 from clipmem.base.suggest import did_you_mean
+from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.id_lists import write_ids
 from clipmem.data.inspection import ImageSample, inspect_source
 from clipmem.data.quarantine import left_out_sentence, quarantine_table, summarize
 from clipmem.data.sources import detect
+from clipmem.data.sources.base import Source
+from clipmem.models import address
 from clipmem.models.names import model_config
 from clipmem.store.folder import RunFolder
 from clipmem.store.tables import write_table
 from clipmem.study import early
+from clipmem.study.api import find_recipe
 from clipmem.study.loaded import check_role
 
 FORMAT = 1
 MODEL = "clipmem-tiny"
+_TIMED, _SEARCHED = 64, 10_000  # pairs in a timed batch; pairs to compare with a model
 SHIPPED = "emoji"
 
 
@@ -66,11 +74,16 @@ def inspect(
     full: bool = False,
     cost: bool = True,
     model: str = MODEL,
+    preset: str = "",
+    against: str = "",
     progress: Callable[[int, int], object] = lambda _done, _of: None,
 ) -> dict[str, Any]:
     """Inspect the data at a path; return plain data."""
-    if cost:
-        model_config(model)  # checked before the data are read
+    # checked before the data are read
+    recipe = find_recipe(preset) if preset else load_recipe("", [f"model.name={model}"])
+    if cost and not preset:
+        model_config(model)
+    early.check_models([against] if against else [])
     section, reason = find_data(path, source=source, settings=settings)
     opened = early.check_source(section)
     started = time.monotonic()
@@ -88,28 +101,34 @@ def inspect(
         "seconds": round(seconds, 3),
     }
     if cost and document["usable"]:
-        document["cost"] = estimate(facts, sample, model)
+        document["cost"] = estimate(facts, sample, recipe, preset)
+    if against and document["usable"]:
+        document["against"] = aligned(opened, against)
     return document
 
 
-def estimate(facts: dict[str, Any], sample: ImageSample, model: str) -> dict[str, Any]:
-    """Estimate decoding, cache and training of the four-way study that `clipmem init --data` writes."""
+def estimate(facts: dict[str, Any], sample: ImageSample, recipe: Recipe, preset: str = "") -> dict[str, Any]:
+    """Estimate decoding, cache, training and memory of the four-way study that `clipmem init --data` writes."""
     from clipmem.models.start import Start  # imports torch
     from clipmem.study import execution, speed, starting
 
-    recipe = load_recipe("", [f"model.name={model}"])
-    size = model_config(model)["vision_cfg"]["image_size"]
-    side = size if isinstance(size, int) else size[0]
-    resources = execution.resolve(recipe, 1)
+    tag = address.parse(recipe.model.pretrained) if recipe.model.pretrained else None
+    # the weights of a tag need not be on this machine
+    named = recipe.model if tag is None or tag.kind != "tag" else ModelSection(name=tag.name)  # pyright: ignore[reportCallIssue]
+    start = Start(named, recipe.train)
+    side, resources = start.geometry.size, execution.resolve(recipe, 1)
     pairs = round(facts["pairs"] * (1 - facts["problems"]["undecodable"] / facts["problems"]["decoded"]))
     sizes = starting.sizes_of(pairs)
     each = sizes["shared"] + sizes["candidate"]
-    epochs = starting.training_of(each)[1]
+    epochs = recipe.train.epochs if preset else starting.training_of(each)[1]
     models = 2 * len(recipe.train.seeds)
     decoded = len(sample.decoded) / max(sample.seconds, 1e-9)
-    trained = speed.training_rate(Start(recipe.model, recipe.train), resources)
+    batch = min(recipe.train.batch_size, _TIMED)
+    trained, peak = speed.training_rate_and_memory(start, resources, batch)
     return {
-        "model": model,
+        "model": start.name,
+        "memory_bytes": peak,
+        "memory_batch": batch,
         "device": resources.device,
         "decoded_per_second": round(decoded, 1),
         "trained_per_second": round(trained, 1),
@@ -118,9 +137,53 @@ def estimate(facts: dict[str, Any], sample: ImageSample, model: str) -> dict[str
         "train_seconds": round(models * epochs * each / trained, 1),
         "assumed": (
             f"{pairs:,} pairs; the four-way study of `clipmem init --data` with {len(recipe.train.seeds)} seeds "
-            f"({models} models) and {epochs} epochs of {each:,} pairs; {model} at {side} pixels, one model at a time "
-            f"on this machine's {resources.device} in {resources.precision}"
+            f"({models} models) and {epochs} epochs of {each:,} pairs; {start.name} at {side} pixels, one model at a "
+            f"time on this machine's {resources.device} in {resources.precision}"
         ),
+    }
+
+
+def aligned(source: Source, name: str) -> dict[str, Any]:
+    """Find the pairs that a model already aligns as training would: image and caption are each other's nearest.
+
+    A pair counts if its first caption is the nearest of all captions to its image, and its image the nearest of all
+    images to that caption, among the decodable pairs of a random sample of at most 10,000. The contrastive loss makes
+    members so; the model may have seen such a pair, or find it easy.
+    """
+    from clipmem.embed import passes  # imports torch
+    from clipmem.evaluate.retrieval import retrieval_ranks
+    from clipmem.models import given
+    from clipmem.models.protocol import geometry_of
+    from clipmem.study import execution
+
+    pairs = source.pairs()
+    rows = np.sort(generator(0, "against").permutation(pairs.height)[:_SEARCHED])
+    model = given.find(name)
+    encoder, settings = given.load(model), load_recipe("")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "pixels.npy"
+        references, broken = [pairs["image"][int(row)] for row in rows], set[int]()
+        geometry = geometry_of(encoder)._asdict()
+        build_cache(file, references, source.read, **geometry, left_out=lambda place, _: broken.add(place))
+        chosen = pairs[[int(row) for place, row in enumerate(rows) if place not in broken]]
+        found = passes.embed(
+            encoder,
+            open_cache(file),
+            np.arange(chosen.height),
+            [own[:1] for own in chosen["captions"].to_list()],
+            chosen["uid"].to_list(),
+            settings.embed,
+            settings.train,
+            device=execution.resolve(settings, 1).device,
+        )
+    images, texts = retrieval_ranks(found.image[:, 0], found.text, found.text_pair)
+    nearest = ((images < 1.5) & (texts < 1.5)).numpy()
+    return {
+        "model": name,
+        "searched": chosen.height,
+        "aligned": int(nearest.sum()),
+        "uids": chosen.filter(pl.Series(nearest))["uid"].to_list(),
+        "samples": chosen.filter(pl.Series(nearest)).head(5).select("key", "captions").to_dicts(),
     }
 
 

@@ -23,7 +23,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipmem.base.errors import InputError
-from clipmem.base.machine import cores, memory
+from clipmem.base.machine import cores, memory, peak_memory, reset_peak_memory
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.require import require
 from clipmem.data.cache import build_cache
@@ -202,17 +202,34 @@ def _start(name: str) -> Start:
     return Start(recipe.model, recipe.train)
 
 
+def training_rate_and_memory(start: Start, resources: execution.Execution, pairs: int) -> tuple[float, int | None]:
+    """Return pairs per second (see `training_rate`), and the bytes that training with AdamW takes; None if unknown."""
+    model = start.outline()
+    freeze(model, start.train)
+    moments = 2 * _FLOAT * sum(weight.numel() for weight in model.module.parameters() if weight.requires_grad)
+    if resources.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        rate = training_rate(start, resources, pairs)
+        return rate, torch.cuda.max_memory_allocated() + moments
+    reset = reset_peak_memory()
+    rate = training_rate(start, resources, pairs)
+    peak = peak_memory(since_reset=reset)
+    return rate, peak and peak + moments
+
+
 def training_rate(start: Start, resources: execution.Execution, pairs: int = 64) -> float:
     """Return pairs per second of training passes of a model, on all cores, in batches of `pairs`."""
-    encoder, settings = start.create(0), load_recipe("").train
+    encoder, settings, frozen = start.create(0), load_recipe("").train, frozenset(start.train.freeze)
     encoder.module.to(resources.device).train()
     freeze(encoder, start.train)
     objective = create_objective(encoder, settings, labels=None, classes=0, n=pairs, seed=0).to(resources.device)
-    pixels = torch.from_numpy(
-        np.random.default_rng(0).normal(size=(pairs, 3, encoder.image_size, encoder.image_size)).astype(np.float32)
-    ).to(resources.device)
-    tokens = encoder.tokenize([_CAPTION] * pairs).to(resources.device)
-    towers = Towers(encoder, resources.precision, resources.device)
+    draw = np.random.default_rng(0)
+    pixels = torch.from_numpy(draw.normal(size=(pairs, 3, encoder.image_size, encoder.image_size)).astype(np.float32))
+    tokens = encoder.tokenize([_CAPTION] * pairs)
+    embedded = torch.from_numpy(draw.normal(size=(pairs, start.width)).astype(np.float32))
+    pixels, tokens = (embedded if kind in frozen else one for kind, one in (("image", pixels), ("text", tokens)))
+    pixels, tokens = pixels.to(resources.device), tokens.to(resources.device)
+    towers = Towers(encoder, resources.precision, resources.device, frozen=frozen)
 
     def step(n: int) -> float:
         started = time.monotonic()

@@ -58,9 +58,10 @@ def start(
     protocol: str = "four-way",
     source: str = "",
     settings: Sequence[str] = (),
+    preset: str = "",
     progress: Callable[[int, int], object] = lambda _done, _of: None,
 ) -> Start:
-    """Inspect data and return a recipe for them."""
+    """Inspect data and return a recipe for them: the shipped recipe `preset`, or the default one."""
     own = [setting for setting in settings if setting.startswith("data.")]
     section, reason = find_data(path, source=source, settings=own)
     opened = open_source(section)
@@ -69,7 +70,9 @@ def start(
     sample = sample_images(opened, pairs, order, full=False, progress=progress)
     usable, groups = _usable(pairs.height, sample), _groups(pairs["group"].to_list(), sample)
     sizes = _fitting(pairs["uid"].to_list(), groups, usable)
-    batch, epochs = training_of(sizes["shared"] + sizes["candidate"])
+    ruled = batch, epochs = training_of(sizes["shared"] + sizes["candidate"])
+    if preset:
+        epochs = find_recipe(preset).train.epochs
     columns = opened.columns
     named = {"image_column": columns.image, "caption_column": columns.captions} if columns else {}
     chosen = [
@@ -79,7 +82,8 @@ def start(
         f"train.batch_size={batch}",
         f"train.epochs={epochs}",
     ]
-    recipe = load_recipe("", [*chosen, *(one for one in settings if one not in own)], origin="--set")
+    chosen += [one for one in settings if one not in own]
+    recipe = find_recipe(preset, chosen) if preset else load_recipe("", chosen, origin="--set")
     data = section.model_copy(update=named).model_dump()
     recipe = recipe_from(recipe.model_dump() | {"data": data})  # with the source's own table
     drawn = {role: int(getattr(recipe.split, role)) for role in ROLES}
@@ -95,7 +99,7 @@ def start(
             f"roles     {', '.join(f'{role} {size:,}' for role, size in drawn.items())}; "
             f"{pairs.height - sum(drawn.values()):,} pairs are in reserve for images",
             "          that do not decode and for near-duplicates, which get the same role",
-            *_training_notes(recipe, (batch, epochs)),
+            *_training_notes(recipe, ruled),
         ],
     )
 

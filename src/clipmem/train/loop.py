@@ -4,9 +4,10 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,14 +23,18 @@ from clipmem.base.sections import TrainSection
 from clipmem.data.color import distort
 from clipmem.data.transfer import send
 from clipmem.data.views import Crops, draw_crops, normalize_pixels, pair_keys, render
+from clipmem.models.parts import rate_factors
 from clipmem.models.protocol import TrainableEncoder
+from clipmem.models.start import freeze, parts_of
 from clipmem.store.hashing import json_sha256
 from clipmem.train.ahead import made_ahead
 from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
 from clipmem.train.distributed import ALONE, World, check_world
-from clipmem.train.hooks import NO_HOOKS, Hooks, Moment
+from clipmem.train.frozen import embed_frozen
+from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment
 from clipmem.train.numerics import check_compiler, multiplying
 from clipmem.train.objectives import Objective, Towers, create_objective
+from clipmem.train.objectives.base import Images, Texts
 from clipmem.train.paired import TrainingSet
 from clipmem.train.record import describe, write
 from clipmem.train.schedule import learning_rate
@@ -110,7 +115,7 @@ def train(
 ) -> list[Path]:
     """Train one model and write it to `folder`."""
     settings, timing = hooks.through(lambda hook, train: hook.settings(train), settings), timing or Timing()
-    towers = Towers(encoder, precision, device, world, hooks)
+    towers = Towers(encoder, precision, device, world, hooks, frozen=frozenset(settings.freeze))
     with torch.random.fork_rng(devices=[]), multiplying(precision, device):
         # random layers, such as patch dropout, must not depend on earlier draws of the process
         torch.manual_seed(derive_seed(plan.seed, "layers"))
@@ -131,16 +136,20 @@ def train(
         hooks.each(lambda hook: hook.begin(encoder.module))
         objective.prepare(encoder)
         texts = _tokenize(encoder, data.captions, hooks.captions(data.captions, plan.uids))
-        if objective.uses_text:
-            encoder.compact_vocabulary(texts.tokens)
-        report = _Progress(progress)
+        compact = encoder.compact_vocabulary(texts.tokens) if objective.uses_text else ""
         encoder.module.to(device).train()
         objective.to(device)
+        fixed = embed_frozen(towers, data.pixels, data.rows, texts.tokens)
+        freeze(encoder, settings)
+        report = _Progress(progress)
         if settings.compile == "on":
             check_compiler(settings.compile, device)
             encoder.compile()
         trained = _trained(encoder, objective)
-        optimizer = _optimizer(trained, settings)
+        factors = rate_factors(parts_of(encoder), settings.layer_decay)
+        optimizer = _optimizer(trained, factors, settings)
+        # the unused rows of the vocabulary change by weight decay only
+        unused = settings.weight_decay * factors[compact] if compact in dict(trained) else 0.0
         state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts, hooks), hooks)
         try:
             if checkpoints:
@@ -148,14 +157,14 @@ def train(
             # after loading the state: DDP broadcasts that of the first process
             compute = world.loss_function(objective, trained)
             steps_left = range(state.step, last)
-            batches = _batches(towers, objective.views, data, texts, plan, settings, steps_left)
+            batches = _batches(towers, objective.views, data, texts, plan, settings, steps_left, fixed)
             for batch in _timed(made_ahead(batches, depth=ahead), timing):
                 rate = learning_rate(state.step, steps, peak=settings.lr, warmup=settings.warmup)
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group["factor"]
                 now = replace(towers, moment=batch.moment)
                 loss = _step(objective, compute, now, optimizer, trained, batch, settings)
-                state.decay *= 1 - rate * settings.weight_decay
+                state.decay *= 1 - rate * unused
                 state.step += 1
                 state.stepped()
                 state.log.add(loss, encoder.logit_scale(), step=state.step, epoch=batch.moment.epoch, lr=rate)
@@ -168,6 +177,7 @@ def train(
             state.decay = hooks.through(lambda hook, decay: hook.end(state.weights, decay), state.decay)
         finally:
             encoder.expand_vocabulary(state.decay)
+        objective.finish(encoder)
         hooks.each(lambda hook: hook.after(encoder.module))
         return write(encoder, objective, folder, record, state.log.entries) if world.rank == 0 else []
 
@@ -239,8 +249,8 @@ class _Batch(NamedTuple):
 
     moment: Moment
     pairs: int  # of all processes
-    views: list[Float[Tensor, "n 3 size size"]]
-    tokens: Int[Tensor, "n length"]
+    views: list[Images]
+    tokens: Texts
     labels: Int[Tensor, " n"] | None
 
 
@@ -252,6 +262,7 @@ def _batches(
     plan: TrainingSet,
     settings: TrainSection,
     steps: range = _ALL_STEPS,
+    fixed: Mapping[Kind, Tensor] = MappingProxyType({}),
 ) -> Iterator[_Batch]:
     hooks, device = towers.hooks, towers.device
     keys = pair_keys(plan.uids)
@@ -266,11 +277,18 @@ def _batches(
             batch = towers.world.share(whole)
             moment = Moment(plan.seed, epoch, step, batch, keys[batch])
             chosen = hooks.through(lambda hook, chosen: hook.choose(chosen, moment), draws.caption[batch])  # noqa: B023
-            tokens = texts.tokens[texts.offsets[batch] + chosen]
-            tokens = hooks.through(lambda hook, tokens: hook.tokens(tokens, moment), tokens)  # noqa: B023
-            made = [_view(data, draws.crops[view], view, towers, moment, settings) for view in range(views)]
+            places = texts.offsets[batch] + chosen
+            if "text" in fixed:
+                tokens = fixed["text"][places]
+            else:
+                tokens = hooks.through(lambda hook, tokens: hook.tokens(tokens, moment), texts.tokens[places])  # noqa: B023
+                tokens = towers.encoder.trim(tokens)
+            if "image" in fixed:
+                made = [send(fixed["image"][batch], device)]
+            else:
+                made = [_view(data, draws.crops[view], view, towers, moment, settings) for view in range(views)]
             own = None if labels is None else send(labels[batch], device)
-            yield _Batch(moment, len(whole), made, send(towers.encoder.trim(tokens), device), own)
+            yield _Batch(moment, len(whole), made, send(tokens, device), own)
 
 
 @dataclass(frozen=True)
@@ -344,26 +362,34 @@ def _step(
     if settings.grad_clip:
         nn.utils.clip_grad_norm_([p for _, p in trained], settings.grad_clip)
     optimizer.step()
-    if objective.uses_text:
+    scale: nn.Parameter = towers.encoder.module.logit_scale  # pyright: ignore[reportAssignmentType]
+    if objective.uses_text and scale.requires_grad:
         with torch.no_grad():
             # as open_clip: a scale above 100 makes training unstable
-            towers.encoder.module.logit_scale.clamp_(0, math.log(100))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+            scale.clamp_(0, math.log(100))
     return towers.world.mean(loss.detach())
 
 
-def _optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: TrainSection) -> torch.optim.Optimizer:
-    """Return AdamW without weight decay for gains, biases and the logit scale, as in open_clip."""
-    plain: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
+def _optimizer(
+    named: Iterable[tuple[str, nn.Parameter]], factors: Mapping[str, float], settings: TrainSection
+) -> torch.optim.Optimizer:
+    """Return AdamW without weight decay for gains, biases and the logit scale, as in open_clip.
+
+    A group for each factor on the learning rate; parameters of the objective have 1.
+    """
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, p in named:
         exempt = p.ndim < 2 or "bn" in name or "ln" in name or "logit_scale" in name
-        (plain if exempt else decayed).append(p)
-    groups: list[dict[str, Any]] = [
-        {"params": plain, "weight_decay": 0.0},
-        {"params": decayed, "weight_decay": settings.weight_decay},
-    ]
+        groups.setdefault((not exempt, factors.get(name, 1.0)), []).append(p)
     return torch.optim.AdamW(
-        groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True
+        [
+            {"params": own, "weight_decay": settings.weight_decay * decayed, "factor": factor}
+            for (decayed, factor), own in sorted(groups.items())
+        ],
+        lr=settings.lr,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        fused=True,
     )
 
 

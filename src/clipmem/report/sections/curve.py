@@ -6,9 +6,6 @@ from typing import Any
 from clipmem.report.sections import SECTIONS, Section
 from clipmem.report.sections.comparison import SHORT
 
-_RETAINED = "retained_"
-_COLUMNS = 3
-
 
 @SECTIONS.register("curve")
 class Curve(Section):
@@ -32,7 +29,7 @@ def _curves(document: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
     curves: dict[str, list[Mapping[str, Any]]] = {}
     for row in document["curve"]["rows"]:
         name = str(row["measure"])
-        if name in SHORT or name == document["measure"] or name.startswith(_RETAINED):
+        if name in SHORT or name == document["measure"] or name.startswith("retained_"):
             curves.setdefault(SHORT.get(name, name.replace("_", " ")), []).append(row)
     return curves
 
@@ -47,4 +44,4 @@ def curve_figure(document: Mapping[str, Any], size: str) -> str:
         x, y, low, high = ([row[key] for row in rows] for key in ("value", "mean", "low", "high"))
         panels.append(Panel(name, setting, "mean over seeds", [Line(x, y, STYLES[0], low, high)]))
     title = f"{', '.join(panel.title for panel in panels)} by {setting}."
-    return small_multiples("curve", size, panels, title, columns=min(_COLUMNS, len(panels)), height=260)
+    return small_multiples("curve", size, panels, title, columns=min(3, len(panels)), height=260)

@@ -5,13 +5,13 @@ mention two differences: an objective with two views passes every image twice pe
 leaves the text tower at its initial weights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from clipmem.base.errors import InputError
@@ -25,6 +25,9 @@ from clipmem.train.hooks import NO_HOOKS, Hooks, Kind, Moment
 from clipmem.train.numerics import computing
 
 OBJECTIVE_FILE = "objective.safetensors"
+# a tower's inputs; its embeddings if it is frozen
+Images = Float[Tensor, "n *image"]
+Texts = Shaped[Tensor, "n width"]
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,20 @@ class Towers:
     world: World = ALONE
     hooks: Hooks = NO_HOOKS
     moment: Moment | None = None
+    frozen: Set[str] = frozenset()
 
-    def encode_image(self, pixels: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
-        """Embed normalized images, without normalizing the embeddings."""
+    def encode_image(self, pixels: Images) -> Float[Tensor, "n d"]:
+        """Embed normalized images, without normalizing the embeddings; a frozen tower's inputs are its embeddings."""
+        if "image" in self.frozen:
+            return pixels
         with computing(self.precision, self.device, tokens=self.encoder.tokens):
             image = self.encoder.encode_image(pixels)
         return image.float()
 
-    def encode_text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
-        """Embed captions, without normalizing the embeddings."""
+    def encode_text(self, tokens: Texts) -> Float[Tensor, "n d"]:
+        """Embed captions, without normalizing the embeddings; a frozen tower's inputs are its embeddings."""
+        if "text" in self.frozen:
+            return tokens
         with computing(self.precision, self.device, tokens=self.encoder.tokens):
             text = self.encoder.encode_text(tokens)
         return text.float()
@@ -101,6 +109,9 @@ class Objective(nn.Module):
     def prepare(self, encoder: TrainableEncoder) -> None:
         """Change the model's initial parameters for this objective."""
 
+    def finish(self, encoder: TrainableEncoder) -> None:
+        """Change the trained model, for example to hold the objective's parameters."""
+
     def facts(self) -> dict[str, int]:
         """Return facts for `record.json` that must be the same for f and g and are not in the settings."""
         return {}
@@ -108,8 +119,8 @@ class Objective(nn.Module):
     def forward(
         self,
         encoder: Towers,
-        views: Sequence[Float[Tensor, "n 3 size size"]],
-        tokens: Int[Tensor, "n length"],
+        views: Sequence[Images],
+        tokens: Texts,
         labels: Int[Tensor, " n"] | None,
     ) -> Float[Tensor, ""]:
         """Return the loss of a batch; on several processes, this one's share (see `clipmem.train.distributed`).

@@ -9,7 +9,7 @@ from torch import Tensor
 from clipmem.models.openclip import contrastive_loss
 from clipmem.train.blocked import blocked_contrastive_loss
 from clipmem.train.distributed import contrastive_share
-from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
+from clipmem.train.objectives.base import OBJECTIVES, Images, Objective, Texts, Towers
 
 # larger batches compute the loss in blocks: at this size the logits, their softmax and gradient take about 300 MB, and
 # four times as much at twice the size
@@ -28,8 +28,8 @@ class Clip(Objective):
     def forward(
         self,
         encoder: Towers,
-        views: Sequence[Float[Tensor, "n 3 size size"]],
-        tokens: Int[Tensor, "n length"],
+        views: Sequence[Images],
+        tokens: Texts,
         labels: Int[Tensor, " n"] | None,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from clipmem.models.openclip import sigmoid_loss
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.distributed import sigmoid_share
-from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
+from clipmem.train.objectives.base import OBJECTIVES, Images, Objective, Texts, Towers
 
 START_SCALE, START_BIAS = 10.0, -10.0
 
@@ -20,8 +20,9 @@ class SigLip(Objective):
     """The pairwise sigmoid loss, open_clip's `SigLipLoss`.
 
     For the batch's normalized embeddings u, v, scale s and bias b, -1/n Σ_i Σ_j log sigmoid(z_ij (s u_i·v_j + b)), with
-    z_ij = 1 for i = j and -1 otherwise (Zhai et al. 2023, equation 1). As there, s starts at 10 and b at -10. The bias
-    belongs to the objective; a model's own `logit_bias` is not trained. It does not change which caption is nearest.
+    z_ij = 1 for i = j and -1 otherwise (Zhai et al. 2023, equation 1). As there, s starts at 10 and b at -10, except in
+    models with a `logit_bias` of their own, such as a pretrained SigLIP: they keep both, and get the trained bias back.
+    The bias does not change which caption is nearest.
     """
 
     shares: ClassVar[bool] = True
@@ -31,13 +32,22 @@ class SigLip(Objective):
         self.logit_bias = nn.Parameter(torch.tensor(START_BIAS))
 
     def prepare(self, encoder: TrainableEncoder) -> None:
-        encoder.set_logit_scale(START_SCALE)
+        own = _own_bias(encoder)
+        if own is None:
+            encoder.set_logit_scale(START_SCALE)
+        else:
+            self.logit_bias.data.copy_(own.detach().reshape(()))
+
+    def finish(self, encoder: TrainableEncoder) -> None:
+        own = _own_bias(encoder)
+        if own is not None:
+            own.data.fill_(float(self.logit_bias))
 
     def forward(
         self,
         encoder: Towers,
-        views: Sequence[Float[Tensor, "n 3 size size"]],
-        tokens: Int[Tensor, "n length"],
+        views: Sequence[Images],
+        tokens: Texts,
         labels: Int[Tensor, " n"] | None,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
@@ -45,3 +55,7 @@ class SigLip(Objective):
         if encoder.world.size > 1:
             return sigmoid_share(u, v, encoder.logit_scale(), self.logit_bias, encoder.world)
         return sigmoid_loss(u, v, encoder.logit_scale(), self.logit_bias)
+
+
+def _own_bias(encoder: TrainableEncoder) -> Tensor | None:
+    return getattr(encoder.module, "logit_bias", None)

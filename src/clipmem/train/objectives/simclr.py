@@ -16,7 +16,7 @@ from torch import Tensor
 from clipmem.base.sections import TrainSection
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.train.distributed import nt_xent_share
-from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
+from clipmem.train.objectives.base import OBJECTIVES, Images, Objective, Texts, Towers
 
 
 @OBJECTIVES.register("simclr")
@@ -42,8 +42,8 @@ class SimClr(Objective):
     def forward(
         self,
         encoder: Towers,
-        views: Sequence[Float[Tensor, "n 3 size size"]],
-        tokens: Int[Tensor, "n length"],  # noqa: ARG002
+        views: Sequence[Images],
+        tokens: Texts,  # noqa: ARG002
         labels: Int[Tensor, " n"] | None,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
         # one pass, so that both views share batch norm averages, as in SimCLR

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from clipmem.base.random import uniform
 from clipmem.base.sections import TrainSection
 from clipmem.models.protocol import TrainableEncoder, embedding_width
-from clipmem.train.objectives.base import OBJECTIVES, Objective, Towers
+from clipmem.train.objectives.base import OBJECTIVES, Images, Objective, Texts, Towers
 
 
 @OBJECTIVES.register("supervised")
@@ -60,8 +60,8 @@ class Supervised(Objective):
     def forward(
         self,
         encoder: Towers,
-        views: Sequence[Float[Tensor, "n 3 size size"]],
-        tokens: Int[Tensor, "n length"],  # noqa: ARG002
+        views: Sequence[Images],
+        tokens: Texts,  # noqa: ARG002
         labels: Int[Tensor, " n"] | None,
     ) -> Float[Tensor, ""]:
         # `create_objective` refuses data without labels

@@ -1,0 +1,52 @@
+"""Fine-tuning with frozen towers against full fine-tuning: ViT-B-32, the training loop's own clock.
+
+A frozen tower is embedded once, before the first step: its share of the time depends on the number of epochs, so it is
+not part of a step. `steps` is the rate of the steps, of data and computation.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from timing import Row, in_turn
+
+from clipmem.base.sections import TrainSection
+from clipmem.data.decoding import decode
+from clipmem.models import openclip
+from clipmem.testing.tiny import encoded_image
+from clipmem.train.loop import Timing, TrainingData, train
+from clipmem.train.paired import TrainingSet
+
+_NAME, _PAIRS, _BATCH = "ViT-B-32", 32, 16
+_UIDS = tuple(f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(_PAIRS))
+
+
+def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
+    """Compare steps with one tower frozen with steps of the whole model."""
+    pixels = np.stack([decode(encoded_image(k, size=64), size=224, name=str(k)) for k in range(_PAIRS)])
+    captions = [[f"a drawing of thing number {k} in four colors"] for k in range(_PAIRS)]
+    data = TrainingData(pixels, np.arange(_PAIRS), captions)
+
+    def rate(*frozen: str) -> Callable[[], float]:
+        def run() -> float:
+            settings, timing = TrainSection(epochs=2, batch_size=_BATCH, lr=1e-5, freeze=frozen), Timing()
+            encoder, plan = openclip.create(_NAME, seed=0), TrainingSet("f", 0, _UIDS, _PAIRS)
+            precision = "bf16"
+            train(encoder, data, plan, settings, folder=folder, precision=precision, device=device, timing=timing)
+            return timing.rate
+
+        return run
+
+    return [
+        in_turn(
+            "finetune",
+            f"{_NAME}, batches of {_BATCH}, bf16: {tower} tower frozen",
+            "full",
+            rate(tower),
+            rate(),
+            unit="pairs/s",
+            rounds=rounds,
+            more_is_better=True,
+        )
+        for tower in ("image", "text")
+    ]

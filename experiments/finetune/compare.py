@@ -1,0 +1,241 @@
+"""Which way of fine-tuning memorizes least at equal utility? The runs, tables and figures of docs/finetune.md.
+
+    clipmem run experiments/finetune/pretrain.toml --set data.path=icons.parquet --out runs/base
+    python experiments/finetune/compare.py runs icons.parquet    # makes the runs, stores results.parquet
+    python experiments/finetune/compare.py                       # tables and figures again, from results.parquet
+
+The runs go below `runs`; finished ones are not repeated. `results.parquet` has one row per run and seed.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+import clipmem
+from clipmem.functional import paired_test
+from clipmem.report.figures import SIZES, Sketch, standalone
+from clipmem.report.read import read_finished
+from clipmem.store.folder import RunFolder
+
+HERE = Path(__file__).parent
+RESULTS, IMAGES = HERE / "results.parquet", HERE.parents[1] / "docs" / "images"
+EPOCHS = (1, 3, 10, 30)
+ALPHAS = (0.0, 0.25, 0.5, 0.75)
+INTERPOLATED = (10, 30)  # epochs of the runs whose weights are interpolated with the base
+RETAINED = 1000  # icons that the base was not trained on
+LORA = ("train.adapter=lora", "train.lr=1e-3")
+WAYS = {
+    "full": ("train.lr=3e-4",),
+    "image tower frozen": ("train.lr=3e-4", "train.freeze=[image]"),
+    "text tower frozen": ("train.lr=3e-4", "train.freeze=[text]"),
+    "LoRA, rank 4": (*LORA, "train.lora.rank=4", "train.lora.alpha=8"),
+    "LoRA, rank 16": (*LORA, "train.lora.rank=16", "train.lora.alpha=32"),
+    "from scratch": ("train.lr=1e-3",),
+}
+COLORS = ("#1b4965", "#ca6702", "#0a9396", "#9b2226", "#bb3e03", "#6c757d")
+UTILITY, KEPT = "retrieval", "retained"
+
+
+def main(runs: Path, icons: Path) -> None:
+    """Make all runs and store their results."""
+    base, held_out = runs / "base" / "models" / "f" / "seed-0", runs / "retained.parquet"
+    if not held_out.is_file():
+        _write_retained(runs / "base", icons, held_out)
+    rows: list[dict[str, object]] = []
+    for way, settings in WAYS.items():
+        start = [] if way == "from scratch" else [f"model.pretrained={base}", f"evaluate.retained={held_out}"]
+        for epochs in EPOCHS:
+            name = f"{way.replace(',', '').replace(' ', '-')}-{epochs}"
+            changes = [*settings, *start, f"train.epochs={epochs}"]
+            rows += _made(runs / name, changes, way, epochs, 1.0)
+            if way == "full" and epochs in INTERPOLATED:
+                for alpha in ALPHAS:
+                    more = [f"mitigate.interpolate.alpha={alpha}", f"mitigate.interpolate.run={runs / name}"]
+                    rows += _made(runs / f"{name}-alpha-{alpha}", [*changes, *more], way, epochs, alpha)
+            pl.DataFrame(rows).write_parquet(RESULTS)
+
+
+def _write_retained(base: Path, icons: Path, out: Path) -> None:
+    """Write icons that the base was not trained on."""
+    folder = RunFolder(base)
+    unseen = folder.read("splits").filter(role="external")["uid"]
+    keys = folder.read("pairs").filter(pl.col("uid").is_in(unseen.implode()))["key"].sort().head(RETAINED)
+    rows = keys.str.extract(r"(\d+)$").cast(pl.Int64).to_list()
+    pl.read_parquet(icons)[rows].select("image", "captions").write_parquet(out)
+
+
+def _made(folder: Path, settings: list[str], way: str, epochs: int, alpha: float) -> list[dict[str, object]]:
+    """Run a study, unless it is finished, and measure it by seed."""
+    print(f"{folder.name}: {' '.join(settings)}", flush=True)
+    clipmem.run(HERE / "finetune.toml", folder, settings=settings)
+    run = read_finished(folder)
+    candidates, independent = run.memorization(run.uids("candidate")), run.memorization(run.uids("independent"))
+    planted = run.memorization(run.planted)
+
+    def mean_recall(prefix: str) -> list[float | None]:
+        found = [run.utility.get(f"{prefix}{side}_retrieval_recall@5") for side in ("image", "text")]
+        return [None] * len(run.seeds) if None in found else np.mean(np.array(found, dtype=float), axis=0).tolist()
+
+    return [
+        {"way": way, "epochs": epochs, "alpha": alpha, "seed": seed, "clipmem": (own - other) / 2, "planted": wrong}
+        | {UTILITY: recall, KEPT: kept}
+        for seed, own, other, wrong, recall, kept in zip(
+            run.seeds, candidates, independent, planted, mean_recall(""), mean_recall("retained_"), strict=True
+        )
+    ]
+
+
+# ---- tables and figures from the stored results
+
+
+def values_of(table: pl.DataFrame, name: str, **where: object) -> np.ndarray:
+    """Return a measure by seed."""
+    return table.filter(**where).sort("seed")[name].cast(pl.Float64).to_numpy()
+
+
+def shown(values: np.ndarray, *, percent: bool = False) -> str:
+    """Format the mean of values by seed with its 95% t interval."""
+    factor = 100.0 if percent else 1.0
+    if not np.isfinite(values).all():
+        return "-"
+    found = paired_test(factor * values, np.zeros_like(values), 0.95)
+    low, high = found.low, found.high
+    digits = 1 if percent else 3
+    return f"{found.difference:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def at_equal_utility(table: pl.DataFrame, way: str, level: np.ndarray) -> np.ndarray:
+    """Return CLIPMem by seed where a way's retrieval first reaches `level` (by seed); NaN where it never does.
+
+    Between the numbers of epochs, both are interpolated linearly in the logarithm of the epochs.
+    """
+    found: list[float] = []
+    for k, seed in enumerate(sorted(set(table["seed"]))):
+        own = table.filter(way=way, alpha=1.0, seed=seed).sort("epochs")
+        utility, memory = own[UTILITY].to_numpy(), own["clipmem"].to_numpy()
+        place = next((at for at, value in enumerate(utility) if value >= level[k]), None)
+        if place is None:
+            found.append(np.nan)
+        elif place == 0:
+            found.append(float(memory[0]))
+        else:
+            share = (level[k] - utility[place - 1]) / (utility[place] - utility[place - 1])
+            found.append(float(memory[place - 1] + share * (memory[place] - memory[place - 1])))
+    return np.array(found)
+
+
+def tables(table: pl.DataFrame) -> str:
+    """Return the tables as Markdown."""
+    lines = [
+        "| way | epochs | CLIPMem | of wrong captions | recall@5, emoji, % | recall@5, icons, % |",
+        "| --- " * 6 + "|",
+    ]
+    for way in WAYS:
+        for epochs in EPOCHS:
+            where = {"way": way, "epochs": epochs, "alpha": 1.0}
+            cells = [shown(values_of(table, name, **where)) for name in ("clipmem", "planted")]
+            cells += [shown(values_of(table, name, **where), percent=True) for name in (UTILITY, KEPT)]
+            lines.append(f"| {way} | {epochs} | {' | '.join(cells)} |")
+    lines += ["", "| epochs | alpha | CLIPMem | recall@5, emoji, % | recall@5, icons, % |", "| --- " * 5 + "|"]
+    for epochs in INTERPOLATED:
+        for alpha in (*ALPHAS, 1.0):
+            where = {"way": "full", "epochs": epochs, "alpha": alpha}
+            cells = [shown(values_of(table, "clipmem", **where))]
+            cells += [shown(values_of(table, name, **where), percent=True) for name in (UTILITY, KEPT)]
+            lines.append(f"| {epochs} | {alpha:g} | {' | '.join(cells)} |")
+    best = {
+        way: max(EPOCHS, key=lambda e, way=way: values_of(table, UTILITY, way=way, epochs=e, alpha=1.0).mean())
+        for way in WAYS
+    }
+    lines += ["", "| way | best epochs | recall@5 there, % | minus full, points | CLIPMem there | minus full |"]
+    lines += ["| --- " * 6 + "|"]
+    full = {name: values_of(table, name, way="full", epochs=best["full"], alpha=1.0) for name in (UTILITY, "clipmem")}
+    for way in WAYS:
+        own = {name: values_of(table, name, way=way, epochs=best[way], alpha=1.0) for name in full}
+        cells = [shown(own[UTILITY], percent=True), shown(own[UTILITY] - full[UTILITY], percent=True)]
+        cells += [shown(own["clipmem"]), shown(own["clipmem"] - full["clipmem"])]
+        lines.append(f"| {way} | {best[way]} | {' | '.join(cells)} |")
+    level = np.min([values_of(table, UTILITY, way=way, epochs=best[way], alpha=1.0) for way in WAYS], axis=0)
+    lines += ["", f"| way | CLIPMem at recall@5 of {100 * level.mean():.1f}% | minus full |", "| --- " * 3 + "|"]
+    there = {way: at_equal_utility(table, way, level) for way in WAYS}
+    for way in WAYS:
+        lines.append(f"| {way} | {shown(there[way])} | {shown(there[way] - there['full'])} |")
+    return "\n".join(lines)
+
+
+def ways_figure(table: pl.DataFrame, size: str) -> str:
+    """Draw CLIPMem against retrieval, a line of epochs for each way, with intervals over seeds."""
+    with Sketch(f"ways-{size}", SIZES[size], 460) as sketch:
+        axes = sketch.figure.add_axes((0.09, 0.14, 0.88, 0.83))
+        for way, color in zip(WAYS, COLORS, strict=True):
+            points = [
+                [paired_test(values, np.zeros_like(values), 0.95) for values in (utility, memory)]
+                for epochs in EPOCHS
+                for utility, memory in [
+                    [values_of(table, name, way=way, epochs=epochs, alpha=1.0) for name in (UTILITY, "clipmem")]
+                ]
+            ]
+            x, y = ([point[k].difference for point in points] for k in (0, 1))
+            style = {"color": color, "linestyle": "--" if way == "from scratch" else "-"}
+            axes.plot([100 * value for value in x], y, marker="o", markersize=4, label=way, **style)
+            for epochs, (across, up) in zip(EPOCHS, points, strict=True):
+                ends = {"color": color, "linewidth": 1, "alpha": 0.6}
+                axes.plot([100 * across.low, 100 * across.high], [up.difference] * 2, **ends)
+                axes.plot([100 * across.difference] * 2, [up.low, up.high], **ends)
+                axes.annotate(
+                    f"{epochs}",
+                    (100 * across.difference, up.difference),
+                    xytext=(4, 4),
+                    textcoords="offset points",
+                    fontsize=9,
+                    color=color,
+                )
+        axes.set_xlabel("recall@5 on unseen emoji, %")
+        axes.set_ylabel("CLIPMem, (C - I) / 2")
+        axes.legend(fontsize=11)
+        return sketch.svg("CLIPMem against retrieval on unseen emoji for six ways of training, by number of epochs.")
+
+
+def alpha_figure(table: pl.DataFrame, size: str) -> str:
+    """Draw CLIPMem, retrieval and what is retained against alpha."""
+    names = (
+        ("clipmem", "CLIPMem, (C - I) / 2", 1.0),
+        (UTILITY, "recall@5, emoji, %", 100.0),
+        (KEPT, "recall@5, icons, %", 100.0),
+    )
+    with Sketch(f"alpha-{size}", SIZES[size], 300) as sketch:
+        for k, (name, label, factor) in enumerate(names):
+            axes = sketch.figure.add_axes((0.07 + 0.325 * k, 0.18, 0.25, 0.76))
+            for epochs, color in zip(INTERPOLATED, COLORS, strict=False):
+                alphas = [*ALPHAS, 1.0]
+                values = [factor * values_of(table, name, way="full", epochs=epochs, alpha=a) for a in alphas]
+                tests = [paired_test(one, np.zeros_like(one), 0.95) for one in values]
+                axes.fill_between(
+                    alphas, [t.low for t in tests], [t.high for t in tests], color=color, alpha=0.2, linewidth=0
+                )
+                axes.plot(
+                    alphas,
+                    [t.difference for t in tests],
+                    color=color,
+                    marker="o",
+                    markersize=4,
+                    label=f"{epochs} epochs",
+                )
+            axes.set_xlabel("alpha")
+            axes.set_title(label, fontsize=12)
+            if k == 0:
+                axes.legend(fontsize=11)
+        return sketch.svg(
+            "CLIPMem, retrieval on emoji and retrieval on icons against the weight of the fine-tuned model."
+        )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
+    stored = pl.read_parquet(RESULTS)
+    print(tables(stored))
+    for label, draw in (("finetune-ways", ways_figure), ("finetune-alpha", alpha_figure)):
+        (IMAGES / f"{label}.svg").write_text(standalone(draw(stored, "wide")), encoding="utf-8")
