@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import clipmem
 from clipmem.mitigate import interpolate_weights
+from clipmem.models import given, openclip
 from clipmem.store.folder import RunFolder
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import Saboteur, clip
@@ -222,8 +223,8 @@ def test_two_checkpoints_alone(tuned, model, labeled, tmp_path):
 
 
 def test_checkpoints_of_other_shapes_are_refused_by_name(tuned, labeled, tmp_path):
-    clipmem.run(tiny_recipe("model.name=clipmem-tiny", "train.seeds=[0]", "train.epochs=1"), tmp_path / "other")
-    ends = (root / "models" / "f" / "seed-0" for root in (tmp_path / "other", tuned))
+    openclip.create("clipmem-tiny", seed=0).save(tmp_path / "other")
+    ends = tmp_path / "other", tuned / "models" / "f" / "seed-0"
     done = clip("compare", *ends, "--interpolate", "0.5", "--data", labeled, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "parameter positional_embedding" in done.stderr
@@ -254,3 +255,31 @@ def test_a_run_from_scratch_is_refused(base, tmp_path):
     assert done.returncode == 2
     assert "models trained from scratch" in done.stderr
     assert not (base / "interpolate").exists()
+
+
+# ---- adapters
+
+
+def test_adapters_are_scaled_and_stay_adapters(settings, model, tmp_path):
+    pytest.importorskip("peft")
+    settings = (*settings, "train.adapter=lora", "train.lora.rank=2", "train.seeds=[0]")
+    tuned = clipmem.run(tiny_recipe(*settings), tmp_path / "tuned").path
+    recipes = interpolated(settings, tuned), tiny_recipe(*settings, "mitigate.interpolate.alpha=0.5")
+    there, trained = (clipmem.run(recipe, tmp_path / f"{k}").path for k, recipe in enumerate(recipes))
+    for side in ("f", "g"):
+        states = []
+        for root in (tuned, there, trained):
+            folder = root / "models" / side / "seed-0"
+            assert not (folder / WEIGHTS).exists()
+            states.append(load_file(folder / "adapter_model.safetensors"))
+        parent, found, at_once = states
+        assert same(found, at_once)
+        assert {"lora_A", "lora_B"} == {part for name in found for part in name.split(".") if part.startswith("lora_")}
+        for name, weight in parent.items():
+            assert torch.equal(found[name], weight * (0.5 if "lora_B" in name else 1))
+    assert any(weight.any() for name, weight in parent.items() if "lora_B" in name)
+    place = there / "models" / "f" / "seed-0"
+    end = given.load_saved(tuned / "models" / "f" / "seed-0").module.state_dict()
+    half = given.load_saved(place).module.state_dict()
+    between = interpolate_weights(weights(model), end, 0.5)
+    assert all(torch.allclose(half[name], between[name], atol=1e-6) for name in between)

@@ -88,9 +88,11 @@ class LoraSection(Section):
 
     rank: Annotated[int, Field(ge=1, le=4096)] = Field(8, description="Rank r of the update (alpha / r) B A.")
     alpha: Positive = Field(16.0, description="Scale of the update.")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout before A.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Dropout before A; not for open_clip's attention."
+    )
     targets: Annotated[tuple[_Template, ...], Field(strict=False)] = Field(
-        (), description="Ends of the names of modules to adapt; empty = attention and MLP of every block."
+        (), description="Ends of the names of layers to adapt, such as attn; empty = attention and MLP of every block."
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from clipmem.base.errors import ClipmemWarning, InputError, shorten
 from clipmem.base.paths import reading
-from clipmem.models import address, hub, names, openclip, tokenizers, transformers
+from clipmem.base.require import require
+from clipmem.models import adapters, address, hub, names, openclip, tokenizers, transformers
 from clipmem.models.address import Address
 from clipmem.models.protocol import DualEncoder
 from clipmem.models.weights import Checkpoint, find_weights, read_checkpoint, reason
@@ -18,7 +19,10 @@ _QUICK_GELU = re.compile(r"quick[-_]?gelu", re.IGNORECASE)
 
 
 class GivenModel(NamedTuple):
-    """A model on disk: its address as written and parsed, its library, and the folder and file of its weights."""
+    """A model on disk: its address as written and parsed, its library, and the folder and file of its weights.
+
+    The library is `open_clip`, `transformers`, or `adapter` (adapters, of a model of one of the two).
+    """
 
     name: str
     library: str
@@ -41,6 +45,8 @@ class _Parts(NamedTuple):
 def find(name: str, *, download: bool | None = None) -> GivenModel:
     """Find the files of a model by its address (see `clipmem.models.address`)."""
     parsed = address.parse(name)
+    if parsed.kind in {"folder", "transformers"} and adapters.is_saved(parsed.path):
+        return GivenModel(name, "adapter", parsed.path, parsed.path / adapters.WEIGHTS_FILE, parsed)
     allowed = hub.may_download() if download is None else download
     if parsed.kind == "transformers":
         return GivenModel(name, "transformers", parsed.path, transformers.find_weights(parsed.path, name), parsed)
@@ -54,6 +60,8 @@ def content(model: GivenModel) -> dict[str, str]:
     """Hash weights, config and tokenizer: file name → SHA-256, sorted by name."""
     if model.library == "transformers":
         files, found = transformers.files_of(model.folder), {}
+    elif model.library == "adapter":
+        files, found = [model.folder / name for name in adapters.FILES], {}
     else:
         parts = _parts(model.parsed, model.name, model.folder)
         config = model.folder / openclip.CONFIG_FILE
@@ -82,18 +90,41 @@ def describe(model: GivenModel, encoder: DualEncoder) -> dict[str, Any]:
 
 def load_saved(folder: Path) -> DualEncoder:
     """Load a model that a study trained, from its run folder."""
+    if adapters.is_saved(folder):
+        return load(find(f"{address.LOCAL}{folder}"))
     saved_by_transformers = (folder / "config.json").is_file() and not (folder / openclip.CONFIG_FILE).is_file()
     return transformers.load(folder) if saved_by_transformers else openclip.load(folder)
 
 
 def load(model: GivenModel) -> DualEncoder:
     """Load a model in float32, in evaluation mode."""
-    encoder = transformers.load(model.folder) if model.library == "transformers" else _load_open_clip(model)
+    if model.library == "adapter":
+        encoder = _load_adapted(model)
+    else:
+        encoder = transformers.load(model.folder) if model.library == "transformers" else _load_open_clip(model)
     broken = [name for name, weight in encoder.module.named_parameters() if bool(weight.isnan().any())]
     if broken:
         got = f"NaN in {len(broken):,} of its weights, the first {broken[0]}"
         hint = "Use a checkpoint from before training diverged."
         raise InputError(f"model {shorten(model.name)}", got=got, expected="finite weights", hint=hint)
+    return encoder
+
+
+def _load_adapted(model: GivenModel) -> DualEncoder:
+    what, known = f"model {shorten(model.name)}", adapters.read_base(model.folder)
+    hint = f"Restore the base model, or correct its address in {adapters.BASE_FILE}."
+    try:
+        base = find(known["address"])
+        files = content(base)
+    except InputError as error:
+        got = f"adapters whose base model cannot be read ({error.what}: got {error.got})"
+        raise InputError(what, got=got, expected="the base model at its address", hint=hint) from error
+    for file in sorted({*known["files"], *files}):
+        there, now = (side.get(file, "none")[:16] for side in (known["files"], files))
+        got = f"adapters of another base model: {file} of {known['address']} with SHA-256 {now}"
+        require(there == now, what, got, f"SHA-256 {there}", hint)
+    encoder = load(base)
+    adapters.merge(encoder, model.folder)
     return encoder
 
 

@@ -356,4 +356,4 @@ def _encode_trimmed(model: Any, tokens: Int[Tensor, "n length"], rows: Int[Tenso
     projection = model.text_projection
     if projection is None:
         return x
-    return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+    return projection(x) if isinstance(projection, nn.Module) else x @ projection

@@ -6,6 +6,7 @@ all seeds, which then differ in the order of pairs, views and new layers (adapte
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
@@ -14,7 +15,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.images import Geometry
 from clipmem.base.require import require
 from clipmem.base.sections import ModelSection, TrainSection
-from clipmem.models import given, names, openclip, parts
+from clipmem.models import adapters, given, names, openclip, parts
 from clipmem.models.parts import Part
 from clipmem.models.protocol import DualEncoder, TrainableEncoder, embedding_width
 
@@ -52,9 +53,9 @@ class Start:
             return {}
         encoder = given.load(self._given)
         self._check_name(encoder)
-        facts = given.describe(self._given, encoder)
+        facts, width = given.describe(self._given, encoder), embedding_width(encoder)
+        self._known = {**facts, "width": width, "files": given.content(self._given)}
         freeze(self._adapted(encoder, 0), self.train)
-        self._known = {**facts, "width": embedding_width(encoder), "files": given.content(self._given)}
         return {"base": self._known}
 
     def _check_name(self, encoder: DualEncoder) -> None:
@@ -92,13 +93,23 @@ class Start:
             return self._adapted(openclip.create(self._model.name, seed=seed), seed)
         return self._adapted(given.load(self._given), seed)
 
+    def trained(self, folder: Path, seed: int) -> TrainableEncoder:
+        """Load a model that was trained from this start; adapters stay separate."""
+        if not adapters.is_saved(folder):
+            return cast(TrainableEncoder, given.load_saved(folder))
+        encoder = self.create(seed)
+        adapters.restore(encoder, folder)
+        return encoder
+
     def base(self) -> DualEncoder:
         """Load the pretrained model, without adapters."""
         return given.load(self._given)
 
     def _adapted(self, encoder: DualEncoder, seed: int) -> TrainableEncoder:
-        del seed
-        return cast(TrainableEncoder, encoder)
+        encoder = cast(TrainableEncoder, encoder)
+        if self.train.adapter == "lora":
+            adapters.add(encoder, self.train.lora, seed=seed, base={key: self._facts[key] for key in adapters.BASE})
+        return encoder
 
     def outline(self) -> TrainableEncoder:
         """Return the model without weights, on torch's device `meta`."""

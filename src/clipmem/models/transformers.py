@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.images import Geometry, Interpolation, ResizeMode
-from clipmem.models import extras, hub, tokenizers
+from clipmem.models import extras, hub, openclip, tokenizers
 from clipmem.models.protocol import three
 from clipmem.models.weights import reason
-from clipmem.store.atomic import make_folder
+from clipmem.store.atomic import atomic_write, make_folder
 
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 # by `model_type`: the class, and its default preprocessing
@@ -39,6 +39,7 @@ _IMAGES: dict[str, dict[str, Any]] = {
     "siglip": {**_HALVES, "resample": 3, "do_center_crop": False},
     "siglip2": {**_HALVES, "resample": 2, "do_center_crop": False, "max_num_patches": 256},
 }
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")  # the first has precedence
 # Pillow's constants
 _INTERPOLATIONS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
 _BROKEN = (
@@ -54,11 +55,13 @@ class _Preprocessing(NamedTuple):
 
 
 class TransformersEncoder:
-    """A `DualEncoder` on transformers' CLIPModel, SiglipModel or Siglip2Model."""
+    """A `TrainableEncoder` on transformers' CLIPModel, SiglipModel or Siglip2Model; `source` has its tokenizer."""
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenize, images: _Preprocessing | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Tokenize, images: _Preprocessing | None = None, source: Path | None = None
+    ) -> None:
         self._model: Any = model
-        self._tokenizer = tokenizer
+        self._tokenizer, self._source = tokenizer, source
         images = images or _preprocessing({}, self._model.config)
         self.image_size: int = images.geometry.size
         self.resize_mode: ResizeMode = images.geometry.resize_mode
@@ -98,11 +101,51 @@ class TransformersEncoder:
         """The exponentiated logit scale."""
         return self._model.logit_scale.exp().reshape(())
 
+    def set_logit_scale(self, value: float) -> None:
+        """Set the logit scale, given exponentiated."""
+        with torch.no_grad():
+            self._model.logit_scale.fill_(math.log(value))
+
+    @property
+    def context(self) -> int:
+        """Length of the longest caption, in tokens."""
+        return int(self._model.config.text_config.max_position_embeddings)
+
+    @property
+    def tokens(self) -> int:
+        """Length of the longer of the two towers' sequences."""
+        return max((self.image_size // self._model.config.vision_config.patch_size) ** 2 + 1, self.context)
+
+    def trim(self, tokens: Int[Tensor, "n length"]) -> Int[Tensor, "n short"]:
+        """For CLIP, cut the columns that are padding in every row; SigLIP reads its padding."""
+        return openclip.trim(tokens) if self._model.config.model_type == "clip" else tokens
+
+    def is_image_parameter(self, name: str) -> bool:
+        """Return whether a parameter belongs to the vision model or its projection."""
+        return name.startswith(("vision_model.", "visual_projection."))
+
+    def compact_vocabulary(self, used: Int[Tensor, "m length"]) -> str:
+        """Do nothing: the whole embedding table is trained."""
+        del used
+        return ""
+
+    def expand_vocabulary(self, decay: float = 1.0) -> None:
+        """Do nothing (see `compact_vocabulary`)."""
+
+    def compile(self) -> None:
+        """Compile the passes of both towers."""
+        self._model.vision_model.compile()
+        self._model.text_model.compile()
+
     def save(self, folder: Path) -> list[Path]:
-        """Write config and weights (safetensors) as `from_pretrained` reads them."""
+        """Write config, weights (safetensors), tokenizer and preprocessing as `from_pretrained` reads them."""
         make_folder(folder)
-        self._model.save_pretrained(folder, safe_serialization=True)
-        return sorted(file for file in folder.iterdir() if file.suffix in {".json", ".safetensors"})
+        with _quiet(extras.library("transformers", "transformers models")):
+            self._model.save_pretrained(folder, safe_serialization=True)
+        for file in files_of(self._source) if self._source else []:
+            if file.name in (*_PROCESSORS, *tokenizers.FILES):
+                atomic_write(folder / file.name, file.read_bytes())
+        return files_of(folder)
 
 
 def _patches(pixels: Float[Tensor, "n 3 size size"], side: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,13 +171,13 @@ def find_weights(folder: Path, name: str) -> Path:
 
 
 def _weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def files_of(folder: Path) -> list[Path]:
     """Return the config, weight and tokenizer files of a folder."""
     weights = _weights(folder)
-    names = ("config.json", "preprocessor_config.json", "processor_config.json")
+    names = ("config.json", *_PROCESSORS)
     indexes = [Path(f"{weights[0].name.split('-')[0].split('.')[0]}{weights[0].suffix}.index.json")] if weights else []
     files = [folder / name for name in (*names, *indexes) if (folder / name).is_file()]
     return [*files, *weights, *tokenizers.files_of(folder)]
@@ -165,9 +208,8 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
         got = error.got if isinstance(error, InputError) else f"files that do not load ({reason(error)})"
         hint = "Save the model and the tokenizer with save_pretrained."
         raise InputError(what, got=got, expected=f"a {_CLASSES[kind]} and its tokenizer", hint=hint) from error
-    return TransformersEncoder(
-        model.float().eval(), tokenizer, _preprocessing(_read_preprocessing(folder), model.config, what)
-    )
+    images = _preprocessing(_read_preprocessing(folder), model.config, what)
+    return TransformersEncoder(model.float().eval(), tokenizer, images, folder)
 
 
 @contextlib.contextmanager
@@ -200,7 +242,7 @@ def _kind(folder: Path) -> str:
 
 
 def _load_model(library: Any, folder: Path, kind: str) -> Any:
-    safe = any(folder.glob("*.safetensors"))
+    safe = any(file.suffix == ".safetensors" for file in _weights(folder))
     # initialization must not change the caller's random state
     with torch.random.fork_rng(devices=[]):
         model, info = getattr(library, _CLASSES[kind]).from_pretrained(
@@ -230,7 +272,7 @@ def _load_tokenizer(library: Any, folder: Path, kind: str, longest: int) -> Toke
 
 def _read_preprocessing(folder: Path) -> dict[str, Any]:
     """Read the image preprocessing from the processor's config, else from its own file."""
-    for name in ("processor_config.json", "preprocessor_config.json"):
+    for name in _PROCESSORS:
         try:
             document = json.loads((folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.utils import deterministic
@@ -15,8 +15,6 @@ from clipmem.base import machine
 from clipmem.base.errors import InputError
 from clipmem.embed import passes
 from clipmem.mitigate.base import Training, hooks_of, ready_model
-from clipmem.models import given
-from clipmem.models.protocol import TrainableEncoder
 from clipmem.store.folder import RunFolder
 from clipmem.store.job import refuse_other
 from clipmem.study import child, execution
@@ -154,7 +152,8 @@ def _change_one(study: PlannedStudy, side: str, seed: int, parent: Path) -> dict
     started, plan, folder = time.monotonic(), study.model(side, seed), study.folder.model_dir(side, seed)
     hooks = hooks_of(Training(study.recipe, plan, study.folder, study.splits))
     with reproducible(study.execution.threads, study.execution.device):
-        encoder, initial = cast(TrainableEncoder, given.load_saved(parent)), study.start.create(plan.init_seed).module
+        encoder = study.start.trained(parent, plan.init_seed)
+        initial = study.start.create(plan.init_seed).module
         record = RunFolder(parent).read_json("record.json")
         now = {"init_sha256": state_hash(initial), "uids_sha256": plan.uids_sha256}
         hint = "Run that study again."

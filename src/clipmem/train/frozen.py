@@ -36,14 +36,15 @@ def embed_frozen(
     def text(part: slice) -> Tensor:
         return live.encode_text(send(encoder.trim(tokens[part]), device))
 
-    before, found = encoder.module.training, dict[Kind, Tensor]()
+    modes, found = [(module, module.training) for module in encoder.module.modules()], dict[Kind, Tensor]()
     encoder.module.eval()
     with torch.no_grad():
         if "image" in towers.frozen:
             found["image"] = _in_batches(image, len(rows))
         if "text" in towers.frozen:
             found["text"] = _in_batches(text, len(tokens))
-    encoder.module.train(before)
+    for module, training in modes:
+        module.training = training
     return found
 
 

@@ -134,13 +134,13 @@ def train(
         # before `prepare`: the initial weights of one seed have the same hash for every objective
         record = describe(towers, objective, plan, settings, last)
         hooks.each(lambda hook: hook.begin(encoder.module))
+        encoder.module.to(device).train()
+        freeze(encoder, settings)
         objective.prepare(encoder)
         texts = _tokenize(encoder, data.captions, hooks.captions(data.captions, plan.uids))
         compact = encoder.compact_vocabulary(texts.tokens) if objective.uses_text else ""
-        encoder.module.to(device).train()
         objective.to(device)
         fixed = embed_frozen(towers, data.pixels, data.rows, texts.tokens)
-        freeze(encoder, settings)
         report = _Progress(progress)
         if settings.compile == "on":
             check_compiler(settings.compile, device)
