@@ -83,6 +83,21 @@ def compared(folder: Path) -> dict[str, Any]:
     return compare_runs([folder / name for name in ("plain", "noisy", "fewer", "other")])
 
 
+def interpolated(folder: Path) -> dict[str, Any]:
+    """Compare a fine-tuned run with two that interpolate its models."""
+    metrics = {"linear_probe_acc1": 0.5, "zero_shot_acc1": 0.4, "retained_zero_shot_acc1": 0.6}
+    tuned = "model.pretrained=base"
+    build_finished(folder / "tuned", tuned, metrics=metrics)
+    for k, alpha in enumerate((0.0, 0.5)):
+        place = folder / f"alpha-{alpha:g}"
+        setting = f"mitigate.interpolate.alpha={alpha}"
+        build_finished(place, tuned, setting, effect=0.6 * alpha, noise=k + 2, utility=0.02 * k, metrics=metrics)
+        for marker in place.glob("stages/train-?-*.json"):
+            marker.write_text(json.dumps({**json.loads(marker.read_text(encoding="utf-8")), "made_from": "tuned"}))
+    folders = [folder / name for name in ("tuned", "alpha-0", "alpha-0.5")]
+    return compare_runs(folders, along="mitigate.interpolate.alpha")
+
+
 def scored(folder: Path) -> Scored:
     """Return scores of given models."""
     scores = build_run(folder).scores
@@ -106,6 +121,8 @@ def make(folder: Path) -> dict[str, str]:
     comparison = compared(folder / "compared")
     found["comparison"] = page_text("comparison", comparison)
     found["comparison-terminal"] = screen_text("comparison", comparison)
+    between = interpolated(folder / "interpolated")
+    found["curve"], found["curve-terminal"] = page_text("comparison", between), screen_text("comparison", between)
     found["findings"] = page_text("findings", findings())
     found["findings-terminal"] = screen_text("findings", findings("inconclusive"))
     found["scored"] = screen_text("scored", scored(folder / "scored" / "study"))

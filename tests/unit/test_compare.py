@@ -7,6 +7,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+import scipy.stats
 from rich.console import Console
 from tests.compared import METRICS, SIZES, build
 
@@ -248,3 +249,26 @@ def test_files_page_and_terminal(runs, tmp_path):
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
     with pytest.raises(InputError, match="a folder with other files"):
         write_compared([runs / "plain", runs / "noisy"], runs)
+
+
+# ---- curves along a setting
+
+
+def test_a_curve_has_the_mean_of_each_run_with_its_t_interval(tmp_path):
+    alphas, seeds = (1.0, 0.0, 0.25), (0, 1, 2, 3)
+    for k, alpha in enumerate(alphas):
+        more = [] if alpha == 1 else [f"mitigate.interpolate.alpha={alpha}"]
+        build(tmp_path / f"run {alpha}", "model.pretrained=base", *more, effect=0.1 + alpha, noise=k, seeds=seeds)
+    folders = [tmp_path / f"run {alpha}" for alpha in alphas]
+    document = compare_runs(folders, confidence=0.9, along="mitigate.interpolate.alpha")
+    rows = [row for row in document["curve"]["rows"] if row["measure"] == "zero_shot_acc1"]
+    assert [(row["value"], row["run"]) for row in rows] == [(a, f"run {a}") for a in sorted(alphas)]
+    by_name = {run["run"]: run for run in document["runs"]}
+    for measure in ("clipmem", "zero_shot_acc1", "image_retrieval_median_rank"):
+        for row in (row for row in document["curve"]["rows"] if row["measure"] == measure):
+            run = by_name[row["run"]]
+            values = run["clipmem"] if measure == "clipmem" else run["utility"][measure]
+            low, high = scipy.stats.t.interval(0.9, 3, np.mean(values), scipy.stats.sem(values))
+            assert (row["mean"], row["low"], row["high"]) == pytest.approx((np.mean(values), low, high))
+    assert "curve" not in compare_runs(folders)
+    assert document["runs"][1]["differs"] == {"mitigate.interpolate.alpha": [1.0, 0.0]}

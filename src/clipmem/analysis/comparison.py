@@ -15,6 +15,7 @@ import numpy as np
 
 from clipmem.analysis.fairness import check_fair, common, differing, notes
 from clipmem.analysis.runs import FinishedRun
+from clipmem.base.recipes import flatten
 from clipmem.base.require import require, require_one_of
 from clipmem.functional.comparisons import holm, paired_test
 
@@ -42,9 +43,9 @@ def _dominates(a: Point, b: Point) -> bool:
 
 
 def compare(
-    runs: Sequence[FinishedRun], *, measure: str = "clipmem", confidence: float | None = None
+    runs: Sequence[FinishedRun], *, measure: str = "clipmem", confidence: float | None = None, along: str = ""
 ) -> dict[str, Any]:
-    """Compare runs with the first of them; return the content of `compare.json`."""
+    """Compare runs with the first of them, and by a setting `along`; return the content of `compare.json`."""
     require_one_of("measure", measure, MEASURES)
     got = f"{len(runs)} run{'s' * (len(runs) != 1)}"
     expected = "two or more, the baseline first"
@@ -71,7 +72,22 @@ def compare(
         "cost": [row for run in others for row in _cost(baseline, run, confidence)] if len(machines) == 1 else [],
         "pareto": {name: _front_of(runs, rows, measure, name) for name in utilities},
         "notes": [*notes(baseline, others), *_missing(runs, machines)],
+        **({"curve": _curve(runs, measure, confidence, along)} if along else {}),
     }
+
+
+def _curve(runs: Sequence[FinishedRun], measure: str, confidence: float, along: str) -> dict[str, Any]:
+    """Return the mean of each measure over seeds, with its t interval, by the value of a setting."""
+    rows: list[dict[str, Any]] = []
+    for run in sorted(runs, key=lambda run: flatten(run.recipe)[along]):
+        values = {measure: _memorization(run, run.uids("candidate"), measure)}
+        values |= {name: run.utility[name] for name in _utilities(runs)}
+        for name, own in values.items():
+            # a t interval of a mean is that of paired differences from 0
+            found = paired_test(np.array(own), np.zeros(len(own)), confidence)
+            ends = {"mean": found.difference, "low": found.low, "high": found.high}
+            rows.append({"run": run.name, "value": flatten(run.recipe)[along], "measure": name, **ends})
+    return {"setting": along, "rows": rows}
 
 
 def adjust(rows: Sequence[dict[str, Any]]) -> None:
@@ -131,6 +147,8 @@ def _tested(row: Mapping[str, Any], confidence: float) -> dict[str, Any]:
 
 
 def _cost(baseline: FinishedRun, run: FinishedRun, confidence: float) -> list[dict[str, Any]]:
+    if not (baseline.trained and run.trained):
+        return []
     keys = sorted(baseline.markers)
     rows: list[dict[str, Any]] = []
     for name, of in _COSTS.items():
@@ -208,5 +226,7 @@ def _place(row: Mapping[str, Any] | None) -> dict[str, float | None]:
 
 def _missing(runs: Sequence[FinishedRun], machines: set[tuple[str, ...]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"kind": "no_utility", "run": run.name} for run in runs if not run.utility]
+    ready = [run.name for run in runs if not run.trained]
+    found += [{"kind": "not_trained", "runs": ready}] if ready else []
     found += [{"kind": "other_machine"}] if len(machines) > 1 else []
     return found + ([{"kind": "one_seed"}] if len(runs[0].seeds) == 1 else [])

@@ -18,7 +18,7 @@ from clipmem.base.recipes import flatten
 from clipmem.store.hashing import json_sha256
 
 # settings of presentation
-_IRRELEVANT = ("score.confidence", "score.draws", "localize.", "dejavu.", "train.seeds")
+_IRRELEVANT = ("score.confidence", "score.draws", "localize.", "dejavu.", "train.seeds", "mitigate.interpolate.run")
 _SHARED = ("uid", "role", "group", "planted", "captions_from")
 # what must be the same: name, value, hint
 _RULES: tuple[tuple[str, Callable[[FinishedRun], object], str], ...] = (

@@ -37,6 +37,11 @@ class FinishedRun:
         return sorted(self.recipe.train.seeds)
 
     @property
+    def trained(self) -> bool:
+        """Whether its models were trained in it, and not made from those of another run."""
+        return not any("made_from" in marker for marker in self.markers.values())
+
+    @property
     def presentations(self) -> int:
         """Number of pairs shown to a model over the whole training, with repetition."""
         return int(next(iter(self.records.values()))["presentations"])

@@ -17,8 +17,8 @@ class MitigationSection(Section):
     """The settings of a mitigation.
 
     Attributes:
-        needs: What the training must have: "text tower", "unit embeddings", or a tower that is not frozen because its
-            inputs change from step to step: "changing image", "changing text".
+        needs: What the training must have: "text tower", "unit embeddings", "pretrained model", or a tower that is not
+            frozen because its inputs change from step to step: "changing image", "changing text".
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -182,6 +182,29 @@ class RegroupSection(MitigationSection):
         return self
 
 
+class AverageSection(MitigationSection):
+    """`[mitigate.average]`: the model is the exponential moving average of its weights over the steps."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Weight d of the average before a step: d average + (1 - d) weights; 0 = no averaging."
+    )
+
+
+class InterpolateSection(MitigationSection):
+    """`[mitigate.interpolate]`: the model is a mean of the pretrained and the fine-tuned weights (WiSE-FT)."""
+
+    needs = ("pretrained model",)
+
+    alpha: Fraction = Field(1.0, description="Weight of the fine-tuned model: 1 = unchanged, 0 = the pretrained model.")
+    run: str = Field("", description="Finished run folder whose models are interpolated; empty = train them.")
+
+    @model_validator(mode="after")
+    def _usable(self) -> "InterpolateSection":
+        if self.run and not self.active:
+            raise ValueError("run is set and alpha = 1 does not use it; omit run, or set alpha below 1")
+        return self
+
+
 class MitigateSection(Section):
     """`[mitigate.*]`."""
 
@@ -195,6 +218,8 @@ class MitigateSection(Section):
     early_stopping: EarlyStoppingSection = EarlyStoppingSection()  # pyright: ignore[reportCallIssue]
     remove: RemoveSection = RemoveSection()  # pyright: ignore[reportCallIssue]
     regroup: RegroupSection = RegroupSection()  # pyright: ignore[reportCallIssue]
+    average: AverageSection = AverageSection()  # pyright: ignore[reportCallIssue]
+    interpolate: InterpolateSection = InterpolateSection()  # pyright: ignore[reportCallIssue]
 
     def active(self) -> Iterator[str]:
         """Yield the names of the active mitigations."""
@@ -202,13 +227,17 @@ class MitigateSection(Section):
             if getattr(self, name).active:
                 yield name
 
-    def conflict(self, protocol: Any, objective: Any, names: tuple[str, str], freeze: Sequence[str]) -> str:
-        """Return which mitigation cannot work with this protocol, objective and frozen parts; "" if all can."""
+    def conflict(
+        self, protocol: Any, objective: Any, names: tuple[str, str], freeze: Sequence[str], *, pretrained: bool
+    ) -> str:
+        """Return which mitigation cannot work with this protocol, objective, frozen parts and start; "" if all can."""
         for name in self.active():
             needs, what = getattr(self, name).needs, f"[mitigate.{name}] is set and"
             instead = "omit it, or set train.objective = 'clip'"
             if not protocol.trains:
                 return f"{what} protocol = {names[0]!r} trains nothing; omit it"
+            if "pretrained model" in needs and not pretrained:
+                return f"{what} it needs a pretrained model; set model.pretrained"
             if "text tower" in needs and not objective.uses_text:
                 return f"{what} objective = {names[1]!r} trains no text tower; {instead}"
             if "unit embeddings" in needs and not objective.normalizes:

@@ -143,7 +143,8 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _mitigations(self) -> "Recipe":
         names = self.protocol, self.train.objective
-        conflict = self.mitigate.conflict(self._protocol, self._objective, names, self.train.freeze)
+        freeze, pretrained = self.train.freeze, bool(self.model.pretrained)
+        conflict = self.mitigate.conflict(self._protocol, self._objective, names, freeze, pretrained=pretrained)
         if conflict:
             raise ValueError(conflict)
         return self

@@ -5,35 +5,67 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
+from clipmem.base.require import require
+
 
 def compare(
-    baseline: Path,
+    baseline: str,
     /,
-    *others: Path,
+    *others: str,
     out: Path = Path("clipmem-compare"),
     measure: Literal["clipmem", "clipmem_norm"] = "clipmem",
     confidence: Annotated[float | None, Parameter(validator=validators.Number(gt=0, lt=1))] = None,
+    interpolate: str = "",
+    data: Path | None = None,
 ) -> None:
     """Compare finished runs with a baseline: memorization, utility and cost over paired seeds.
 
     Runs must have the same data, split, seeds, alignment and number of presentations. Writes compare.json,
-    compare.parquet and index.html with the Pareto figure.
+    compare.parquet and index.html with the Pareto figure. With --interpolate, compares the models between those of one
+    fine-tuned run and its pretrained model; with --data, evaluates those between two models, and writes
+    interpolate.json.
 
     Args:
-        baseline: Run folder without mitigation.
-        others: Run folders to compare with it.
+        baseline: Run folder without mitigation; with --data, a model before fine-tuning.
+        others: Run folders to compare with it; with --data, that model after fine-tuning.
         out: Output folder.
         measure: Memorization score; clipmem_norm needs the same normalizer in all runs.
         confidence: Level of the intervals; by default the baseline's.
+        interpolate: Weights of the fine-tuned model from 0 to 1, separated by commas: 0,0.25,0.5,0.75,1. The runs are
+            written to the folder interpolate of the run.
+        data: With --interpolate and two models: pairs to evaluate on.
     """
     from rich.console import Console
 
     from clipmem.study import early
 
-    for folder in (baseline, *others):
-        early.check_run(folder)
-    from clipmem.report.comparison import PAGE, write_compared
+    alphas = early.read_alphas(interpolate, runs=data is None)
+    got, between = f"{1 + len(others)} runs or models, --data {data}", data is not None
+    hint = "For example: RUN --interpolate 0,0.5, or BASE TUNED --interpolate 0,0.5 --data PATH."
+    usable = len(others) == between if alphas else not between
+    require(usable, "--interpolate", got, "one run, or two models with --data", hint)
+    if between:
+        early.check_models((baseline, *others))
+        early.check_there(str(data))
+    else:
+        for folder in (baseline, *others):
+            early.check_run(folder)
+    from clipmem.cli.terminal import TerminalReporter
     from clipmem.report.terminal import print_screen
 
-    document = write_compared([baseline, *others], out, measure=measure, confidence=confidence)
-    print_screen("comparison", document, Console(), f"Page: {out / PAGE}")
+    with TerminalReporter(Console(stderr=True)) as reporter:
+        if between:
+            from clipmem.study.evaluating import data_section, evaluate_given
+
+            section = data_section(data, "", label=None, caption=None, image=None)
+            place = out / "interpolate.json"
+            found = evaluate_given((baseline, *others), section, place, alphas=alphas, reporter=reporter)
+            screen, document = "evaluated", found.document
+        else:
+            from clipmem.report.comparison import PAGE, write_compared
+            from clipmem.study.api import interpolate_run
+
+            folders = [Path(baseline), *map(Path, others), *interpolate_run(baseline, alphas, reporter=reporter)]
+            along, place, screen = "mitigate.interpolate.alpha" if alphas else "", out / PAGE, "comparison"
+            document = write_compared(folders, out, measure=measure, confidence=confidence, along=along)
+    print_screen(screen, document, Console(), f"Written: {place}" if between else f"Page: {place}")

@@ -1,7 +1,7 @@
 """`clipmem evaluate`: utility of trained models."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -60,7 +60,7 @@ def evaluate(
     from clipmem.study.evaluating import data_section, evaluate_given, evaluate_run
 
     section = data_section(data, source, label=label_column, caption=caption_column, image=image_column)
-    changes = {"labels": labels, "classnames": classnames, "templates": templates}
+    changes: dict[str, Any] = {"labels": labels, "classnames": classnames, "templates": templates}
     with TerminalReporter(Console(stderr=True)) as reporter:
         if folder is not None:
             found = evaluate_run(folder, data=section, name=name, reporter=reporter, **changes)

@@ -3,15 +3,16 @@
 A study takes its mitigations from `[mitigate.*]` of the recipe.
 """
 
-from clipmem.mitigate import caption_variants, captions, controls, image_variants, masking, noise, regroup, remove
+from clipmem.mitigate import average, caption_variants, captions, controls, image_variants, noise, regroup, remove
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training, hooks_of, prepare
 from clipmem.mitigate.captions import CaptionSampling, sample_captions
+from clipmem.mitigate.interpolate import interpolate_weights
 from clipmem.mitigate.masking import drop_tokens
 from clipmem.mitigate.noise import ImageEmbeddingNoise, TextEmbeddingNoise
 from clipmem.mitigate.remove import removal_list
 
 __all__ = [
     "MITIGATIONS", "CaptionSampling", "ImageEmbeddingNoise", "Mitigation", "Preparation", "TextEmbeddingNoise",
-    "Training", "caption_variants", "captions", "controls", "drop_tokens", "hooks_of", "image_variants", "masking",
-    "noise", "prepare", "regroup", "removal_list", "remove", "sample_captions",
+    "Training", "average", "caption_variants", "captions", "controls", "drop_tokens", "hooks_of", "image_variants",
+    "interpolate_weights", "noise", "prepare", "regroup", "removal_list", "remove", "sample_captions",
 ]  # fmt: skip

@@ -61,12 +61,14 @@ class Mitigation(Hook):
         name: Its section, `[mitigate.NAME]`.
         summary: What it does, in one line.
         Settings: Its section, if its package defines it (a `base.mitigations.MitigationSection`).
+        parent_until: The last stage that reads its parent.
     """
 
     Settings: ClassVar[type[MitigationSection] | None] = None
 
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
+    parent_until: ClassVar[str] = "plan"
 
     def __init__(self, section: Any, seed: int = 0) -> None:
         self.section, self.seed = section, seed
@@ -82,7 +84,12 @@ class Mitigation(Hook):
 
     @classmethod
     def parent(cls, recipe: Recipe) -> Parent | None:  # noqa: ARG003
-        """Read the scores of the earlier run that it uses, if any."""
+        """Read the earlier run that it uses, if any."""
+        return None
+
+    @classmethod
+    def models(cls, recipe: Recipe, side: str, seed: int) -> Path | None:  # noqa: ARG003
+        """Return the folder of a trained model that `begin` and `after` change; None to train."""
         return None
 
     @classmethod
@@ -139,6 +146,11 @@ def hooks_of(training: Training) -> Hooks:
     return Hooks(tuple(hook for hook in made if hook is not None))
 
 
+def ready_model(recipe: Recipe, side: str, seed: int) -> Path | None:
+    """Return the folder of the trained model that a mitigation of the recipe takes instead of training, if any."""
+    return next(filter(None, (mitigation.models(recipe, side, seed) for mitigation in active(recipe))), None)
+
+
 def prepare(given: Preparation) -> list[Path]:
     """Prepare all mitigations of the recipe; return the files written."""
     return [file for mitigation in active(given.recipe) for file in mitigation.prepare(given)]
@@ -150,9 +162,10 @@ def check(recipe: Recipe, pairs: pl.DataFrame) -> None:
         mitigation.check(recipe, pairs)
 
 
-def parents_of(recipe: Recipe) -> dict[str, Parent]:
-    """Read the parents of the recipe's mitigations, by section name."""
-    found = {mitigation.name: mitigation.parent(recipe) for mitigation in active(recipe)}
+def parents_of(recipe: Recipe, done: Callable[[str], bool] = lambda _: False) -> dict[str, Parent]:
+    """Read the parents of the recipe's mitigations that the stages which are not done need, by section name."""
+    needing = [mitigation for mitigation in active(recipe) if not done(mitigation.parent_until)]
+    found = {mitigation.name: mitigation.parent(recipe) for mitigation in needing}
     return {name: parent for name, parent in found.items() if parent is not None}
 
 

@@ -1,4 +1,4 @@
-"""Scores of an earlier run, by which pairs are removed or regrouped."""
+"""The earlier run that a mitigation uses: scores, by which pairs are removed or regrouped, or models."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,19 @@ COLUMNS: dict[str, list[str]] = {
 
 @dataclass(frozen=True)
 class Parent:
-    """Scores of a parent run, with the column `removal_score`."""
+    """A parent run.
+
+    Attributes:
+        path: Its folder or file.
+        table: Its pairs, with the column `removal_score` if it gives scores.
+        described: Its entry in the manifest.
+        gives: What is used of it, whose hash `described` has.
+    """
 
     path: str
     table: pl.DataFrame
     described: dict[str, Any]
+    gives: Literal["scores", "models"] = "scores"
 
 
 def read_parent(path: str, by: By, setting: str) -> Parent:
@@ -78,6 +86,6 @@ def check_known(parent: Parent, uids: frozenset[str], setting: str) -> None:
     """Refuse a parent with unknown pairs."""
     unknown_uids = [uid for uid in parent.table["uid"] if uid not in uids]
     among = ", ".join(map(shorten, unknown_uids[:1]))
-    got = f"scores of {len(unknown_uids):,} pairs that are not in the data, such as {among}"
+    got = f"{len(unknown_uids):,} pairs that are not in the data, such as {among}"
     hint = "Use the data of that run: a uid is a hash of image and captions."
-    require(not unknown_uids, f"{setting} scores = {parent.path!r}", got, "a run on the same data", hint)
+    require(not unknown_uids, f"{setting} {parent.gives} of {parent.path!r}", got, "a run on the same data", hint)

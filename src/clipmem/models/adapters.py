@@ -9,6 +9,7 @@ peft: the updates are added to the weights.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -115,6 +116,15 @@ def read_base(folder: Path) -> dict[str, Any]:
         got = f"adapters without their base model ({BASE_FILE}: {shorten(str(error))})"
         hint = "Merge other adapters with peft's merge_and_unload, and save the model."
         raise InputError(f"model folder {folder}", got=got, expected="adapters saved by clipmem", hint=hint) from error
+
+
+def restore(encoder: TrainableEncoder, folder: Path) -> None:
+    """Load saved adapters into a model with the same adapters, which stay separate from its weights."""
+    state = read_checkpoint(folder / WEIGHTS_FILE).state
+    own = {re.sub(r"(lora_[AB])\.", r"\1.default.", name.removeprefix(_PREFIX)): state[name] for name in state}
+    unknown = encoder.module.load_state_dict(own, strict=False).unexpected_keys
+    hint = "Run that study again."
+    require(not unknown, f"model folder {folder}", f"{unknown[:1]}", "the adapters of [train.lora]", hint)
 
 
 def merge(encoder: DualEncoder, folder: Path) -> None:

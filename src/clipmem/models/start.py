@@ -6,6 +6,7 @@ all seeds, which then differ in the order of pairs, views and new layers (adapte
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
@@ -91,6 +92,14 @@ class Start:
         if not self._model.pretrained:
             return self._adapted(openclip.create(self._model.name, seed=seed), seed)
         return self._adapted(given.load(self._given), seed)
+
+    def trained(self, folder: Path, seed: int) -> TrainableEncoder:
+        """Load a model that was trained from this start; adapters stay separate."""
+        if not adapters.is_saved(folder):
+            return cast(TrainableEncoder, given.load_saved(folder))
+        encoder = self.create(seed)
+        adapters.restore(encoder, folder)
+        return encoder
 
     def base(self) -> DualEncoder:
         """Load the pretrained model, without adapters."""

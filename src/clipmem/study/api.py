@@ -9,6 +9,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.paths import as_read_error, checked_path
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, load_recipe, recipe_from
+from clipmem.base.require import require
 from clipmem.base.suggest import near_names
 from clipmem.study import early
 from clipmem.study.engines import check_name, is_first, open_engine, watch_launcher
@@ -119,6 +120,29 @@ def run(
             allow_long=allow_long,
         ).run()
     return load_run(place)
+
+
+def interpolate_run(path: str | Path, alphas: Sequence[float], *, reporter: Reporter | None = None) -> list[Path]:
+    """Make the runs `interpolate/alpha-A` in a finished fine-tuned run, without training; return their folders."""
+    if not alphas:
+        return []
+    from clipmem.store import manifest
+    from clipmem.store.folder import RunFolder
+
+    folder = RunFolder(checked_path(path, "run folder").resolve())
+    recipe, what = folder.recipe(), f"run folder {path}"
+    hint = "Interpolate a run with model.pretrained."
+    require(bool(recipe.model.pretrained), what, "models trained from scratch", "fine-tuned models", hint)
+    hint = f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
+    require(folder.is_done("report"), what, "a run that is not finished", "a finished run", hint)
+    device, places = str(manifest.read(folder)["device"]), list[Path]()
+    for alpha in alphas:
+        document = recipe.model_dump()
+        document["mitigate"]["interpolate"] = {"alpha": alpha, "run": str(folder.path)}
+        places.append(folder.path / "interpolate" / f"alpha-{alpha:g}")
+        # the study itself had consent
+        run(recipe_from(document), places[-1], device=device, reporter=reporter, allow_long=True)
+    return places
 
 
 def load_run(path: str | Path) -> "Run":

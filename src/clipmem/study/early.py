@@ -154,6 +154,19 @@ def check_choice(folder: Path | None, models: Sequence[str], *, data: bool) -> N
     require(data or not models, "--model", "no --data", "pairs to evaluate on", hint)
 
 
+def read_alphas(text: str, *, runs: bool) -> list[float]:
+    """Read the option `--interpolate`, increasing; alpha = 1 is left out for runs, where it is the run itself."""
+    if not text:
+        return []
+    alphas = [-1.0]
+    with contextlib.suppress(ValueError):
+        alphas = sorted({float(part) for part in text.split(",")})
+    expected, hint = "numbers from 0 to 1, separated by commas", "For example: --interpolate 0,0.25,0.5,0.75,1."
+    require(all(0 <= alpha <= 1 for alpha in alphas), "--interpolate", shorten(text), expected, hint)
+    require(not runs or alphas != [1], "--interpolate", text, "a number below 1: 1 is the run itself", hint)
+    return [alpha for alpha in alphas if not (runs and alpha == 1)]
+
+
 def check_run(path: str | Path) -> None:
     """Check that a folder is a run folder."""
     from clipmem.store.folder import RunFolder  # imports polars

@@ -1,4 +1,4 @@
-"""`clipmem evaluate`: utility of models on a study's external pairs or on any labeled source.
+"""`clipmem evaluate`, and forgetting: utility of models on a study's external pairs or on any labeled source.
 
 When not to trust it: training pairs are left out by uid (same image bytes, same captions). The same image re-encoded,
 or with other captions, is not recognized.
@@ -32,13 +32,14 @@ from clipmem.evaluate.linear_probe import validation_part
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.prompts import Prompts, read_templates
 from clipmem.evaluate.utility import TestPairs, Utility, tested_pairs
+from clipmem.mitigate import interpolate_weights
 from clipmem.models import given
 from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.store.atomic import write_json
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.study import early, execution, utility
-from clipmem.study.models import open_models
+from clipmem.study.models import BASE, open_models
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.numerics import threads
 from clipmem.train.paired import TrainingSet
@@ -47,6 +48,8 @@ _TRAIN_SHARE = 0.6
 _TABLES = ("parquet", "csv", "jsonl", "imagefolder", "saved", "hub")
 _RESERVED = ("utility", "retrieval", "dejavu", "retained")
 NOTHING: Mapping[str, str] = {}
+RETAINED = "evaluate/retained.json"
+_SKIPPED = {"linear_probe": "it measures what a new classifier finds, not what the model retained"}
 
 
 class Evaluated(NamedTuple):
@@ -153,9 +156,15 @@ def evaluate_run(
 
 
 def evaluate_given(
-    addresses: Sequence[str], data: DataSection | None, out: Path, *, reporter: Reporter | None = None, **changes: Any
+    addresses: Sequence[str],
+    data: DataSection | None,
+    out: Path,
+    *,
+    alphas: Sequence[float] = (),
+    reporter: Reporter | None = None,
+    **changes: Any,
 ) -> Evaluated:
-    """Evaluate models on a source and write a JSON file."""
+    """Evaluate models, or with `alphas` those between two models, on a source and write a JSON file."""
     early.check_choice(None, addresses, data=data is not None)
     found = [given.find(address) for address in addresses]
     if len(set(addresses)) < len(addresses):
@@ -163,11 +172,25 @@ def evaluate_given(
     settings = settings_with(EvaluateSection(), **changes)  # pyright: ignore[reportCallIssue]
     recipe = Recipe(data=data or DataSection(), evaluate=settings)  # pyright: ignore[reportCallIssue]
     resources = execution.resolve(recipe, 1)
-    models = [TestedModel(one.name, 0, partial(given.load, one)) for one in found]
+    plain = [TestedModel(one.name, 0, partial(given.load, one)) for one in found]
+    models = _between(found, alphas) if alphas else plain
     document = evaluate_source(
         models, recipe, left_out=frozenset(), device=resources.device, count=resources.threads, reporter=reporter
     )
     return Evaluated(document, write_json(out, document))
+
+
+def _between(ends: Sequence[given.GivenModel], alphas: Sequence[float]) -> list[TestedModel]:
+    """Return the models between a model and its fine-tuned version; each replaces the one loaded before."""
+    base, tuned = (given.load(model) for model in ends)
+    end = {name: weight.clone() for name, weight in tuned.module.state_dict().items()}
+
+    def load(alpha: float) -> DualEncoder:
+        tuned.module.load_state_dict(interpolate_weights(base.module, end, alpha))
+        return tuned
+
+    load(0.0)  # raises, before the source is read
+    return [TestedModel(f"alpha {alpha:g}", 0, partial(load, alpha)) for alpha in alphas]
 
 
 def models_of(study: PlannedStudy, models: Sequence[TrainingSet]) -> list[TestedModel]:
@@ -274,3 +297,56 @@ def _test_pairs(
     if classes and len({tuple(own) for own in captions}) <= min(classes, pairs.height - 1):
         found.why.setdefault("retrieval", "captions are labels, shared by several images")
     return found
+
+
+# ---- forgetting
+
+
+def check_retained(recipe: Recipe, trained: frozenset[str]) -> None:
+    """Check before training that the data of `evaluate.retained` have pairs that no model trains on."""
+    if recipe.evaluate.retained:
+        _recipe_of(recipe, trained)
+
+
+def _recipe_of(recipe: Recipe, trained: frozenset[str]) -> Recipe:
+    """Return the recipe with the retained pairs as its data, and without the classes of the study's pairs."""
+    name, what = recipe.evaluate.retained, f"[evaluate] retained = {recipe.evaluate.retained!r}"
+    shipped = name == "emoji" and not Path(name).exists()
+    options = (None, "emoji") if shipped else (Path(name), "")
+    evaluate = recipe.evaluate.model_copy(update={"classnames": "", "labels": "label"})
+    try:
+        data = data_section(*options, label=None, caption=None, image=None)
+        own = recipe.model_copy(update={"data": data, "evaluate": evaluate})
+        try:
+            pairs = tested_source(own, trained, what)[1]
+        except InputError:  # no column `label`
+            own = own.model_copy(update={"data": own.data.model_copy(update={"label_column": ""})})
+            pairs = tested_source(own, trained, what)[1]
+        utility.prompts_of(pairs, own)
+    except InputError as error:
+        hint = "Check the data with `clipmem data inspect`."
+        raise InputError(what, got=error.got, expected=error.expected, hint=hint) from error
+    return own
+
+
+def evaluate_retained(study: PlannedStudy, reporter: Reporter) -> list[Path]:
+    """Measure forgetting: base model, f and g on the data of `evaluate.retained`; return the file written, if any.
+
+    Pairs that a model of the study trained on are left out. When not to trust it: it says what was lost on these data
+    only.
+    """
+    if not study.recipe.evaluate.retained:
+        return []
+    trained = frozenset[str]().union(*(model.uids for model in study.models))
+    document = evaluate_source(
+        models_of(study, [*study.embedded[-1:], *study.models]),  # the base model first
+        _recipe_of(study.recipe, trained),
+        left_out=trained,
+        device=study.execution.device,
+        count=study.execution.threads * study.execution.workers,
+        reporter=reporter,
+        untrained=utility.untrained_text(study.recipe),
+        against=BASE,
+        skipped=_SKIPPED,
+    )
+    return [study.folder.write_json(RETAINED, document)]

@@ -29,6 +29,7 @@ from clipmem.base.require import require
 from clipmem.data.cache import build_cache
 from clipmem.data.sources import open_source
 from clipmem.embed import passes
+from clipmem.mitigate.base import ready_model
 from clipmem.models import openclip
 from clipmem.models.names import model_config
 from clipmem.models.start import Start, freeze
@@ -271,7 +272,7 @@ def work_of(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> Work:
     """Count the computation of a study of these pairs."""
     train, share = recipe.train, recipe.mitigate.early_stopping.share
     trained, models = protocol.trained_pairs, protocol.count
-    epochs = train.epochs * share
+    epochs = 0.0 if ready_model(recipe, "f", train.seeds[0]) else train.epochs * share
     texts, views = _per_pair(recipe, pairs)
     return Work(
         presentations=models * epochs * trained,

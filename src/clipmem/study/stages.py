@@ -34,7 +34,7 @@ from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.store.job import Job
-from clipmem.study import decoding, dejavu, early, execution, pool, retained, speed, utility
+from clipmem.study import decoding, dejavu, early, evaluating, execution, pool, speed, utility
 from clipmem.study.child import BOARDS
 from clipmem.study.loaded import STAGES, gallery_images, seconds_of
 from clipmem.study.models import StudyModels, TrainedModels, open_models
@@ -71,7 +71,7 @@ class Study:
         with early.opening(self.recipe.data):
             pairs = dejavu.prepare(source.pairs(), self.recipe)
         utility.prompts_of(pairs, self.recipe)  # checks class names
-        retained.check(self.recipe, frozenset())
+        evaluating.check_retained(self.recipe, frozenset())
         decoding.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)
         check_needs(self.recipe, self._protocol, pairs)
         parents = find_parents(self.recipe, self.folder, pairs["uid"])
@@ -175,7 +175,7 @@ class Study:
         table, edits = edit(self.recipe, self._protocol.split(pairs, groups), parents, pairs)
         files = [self.folder.write(name, edited) for name, edited in edits.items()]
         trained = (model.uids for model in self._protocol.design(table).models)
-        retained.check(self.recipe, frozenset().union(*trained))
+        evaluating.check_retained(self.recipe, frozenset().union(*trained))
         k = self.recipe.train.captions
         captions = {uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)}
         own = [captions[uid] for uid in table["captions_from"]]
@@ -235,22 +235,23 @@ class Study:
     def _evaluate(self) -> list[Path]:
         self.reporter.begin("evaluate", 1, "model set")
         study = self._study
-        return [*utility.evaluate(study), *dejavu.evaluate(study), *retained.evaluate(study, self.reporter)]
+        return [*utility.evaluate(study), *dejavu.evaluate(study), *evaluating.evaluate_retained(study, self.reporter)]
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:
-    """Read the parents named by the recipe; none after the plan, which contains everything needed from them."""
-    if folder.is_done("plan"):
-        return {}
-    parents, known = parents_of(recipe), frozenset(uids)
+    """Read the parents named by the recipe that unfinished stages need, and check that they are those of the start."""
+    parents, known = parents_of(recipe, folder.is_done), frozenset(uids)
     before = manifest.read(folder).get("parents", {}) if (folder.path / "manifest.json").is_file() else None
     for name, parent in parents.items():
         check_known(parent, known, f"[mitigate.{name}]")
-        now = parent.described["scores_sha256"]
-        there = now if before is None else before.get(name, {}).get("scores_sha256", "none")
-        what = f"run folder {folder.path} was made with other scores ([mitigate.{name}])"
+        if parent.gives == "models":
+            manifest.check_data(RunFolder(parent.path), data_fingerprint(uids))
+        key = f"{parent.gives}_sha256"
+        now = parent.described[key]
+        there = now if before is None else before.get(name, {}).get(key, "none")
+        what = f"run folder {folder.path} was made with other {parent.gives} ([mitigate.{name}])"
         got = f"SHA-256 {there[:16]} there, {now[:16]} of {parent.path} now"
-        require(there == now, what, got, "", "Choose another --out DIR, or restore the original scores.")
+        require(there == now, what, got, "", f"Choose another --out DIR, or restore the original {parent.gives}.")
     return parents
 
 

@@ -14,16 +14,19 @@ from torch.utils import deterministic
 from clipmem.base import machine
 from clipmem.base.errors import InputError
 from clipmem.embed import passes
-from clipmem.mitigate.base import Training, hooks_of
+from clipmem.mitigate.base import Training, hooks_of, ready_model
 from clipmem.store.folder import RunFolder
+from clipmem.store.job import refuse_other
 from clipmem.study import child, execution
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.checkpoint import CHECKPOINT_FILE, EVERY, Checkpoints, TrainingStopped
 from clipmem.train.distributed import ALONE, World
 from clipmem.train.loop import Timing, train
 from clipmem.train.numerics import keep_memory
+from clipmem.train.record import state_hash, write_changed
 
 EVERY_VARIABLE = "CLIPMEM_CHECKPOINT_SECONDS"
+_NO_TRAINING = {"data_seconds": 0.0, "compute_seconds": 0.0}
 _REPORT = 0.5  # seconds between two progress reports of an embedding
 
 
@@ -101,6 +104,9 @@ def train_one(
     ahead: int = 0,
 ) -> dict[str, float]:
     """Train one model of a study; write it and its marker."""
+    parent = ready_model(study.recipe, side, seed)
+    if parent is not None:
+        return _change_one(study, side, seed, parent) if world.rank == 0 else _NO_TRAINING
     started, timing, recipe, resources = time.monotonic(), Timing(), study.recipe, study.execution
     reset = machine.reset_peak_memory()
     if resources.device == "cuda":
@@ -139,6 +145,24 @@ def train_one(
         study.folder.finish(f"train-{side}-seed-{seed}", files, took, measured)
         checkpoints.remove()
     return spent
+
+
+def _change_one(study: PlannedStudy, side: str, seed: int, parent: Path) -> dict[str, float]:
+    """Write a model whose weights are those of a trained model, changed by the mitigations, and its marker."""
+    started, plan, folder = time.monotonic(), study.model(side, seed), study.folder.model_dir(side, seed)
+    hooks = hooks_of(Training(study.recipe, plan, study.folder, study.splits))
+    with reproducible(study.execution.threads, study.execution.device):
+        encoder = study.start.trained(parent, plan.init_seed)
+        initial = study.start.create(plan.init_seed).module
+        record = RunFolder(parent).read_json("record.json")
+        now = {"init_sha256": state_hash(initial), "uids_sha256": plan.uids_sha256}
+        hint = "Run that study again."
+        refuse_other(f"model folder {parent} was trained otherwise", {key: record[key] for key in now}, now, hint)
+        hooks.each(lambda hook: hook.begin(initial))
+        hooks.each(lambda hook: hook.after(encoder.module))
+        files = write_changed(encoder, folder, parent, {**record, "mitigate": hooks.facts()})
+    study.folder.finish(f"train-{side}-seed-{seed}", files, time.monotonic() - started, {"made_from": str(parent)})
+    return _NO_TRAINING
 
 
 def embed_one(

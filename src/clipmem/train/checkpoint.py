@@ -1,9 +1,9 @@
 """Checkpoints during training: a killed training resumes and ends with the same bytes.
 
 A safetensors file, written atomically, holds what a step changes: weights and buffers, AdamW's moments, the objective's
-parameters, torch's random state, and in its metadata the step and the decay of unused token rows. Every checkpoint
-appends to the step log, a file of its own. Batches and views are functions of step, epoch and pair, and need no state.
-The file names its training; damaged files and those of another training are ignored.
+parameters, the state of hooks, torch's random state, and in its metadata the step and the decay of unused token rows.
+Every checkpoint appends to the step log, a file of its own. Batches and views are functions of step, epoch and pair,
+and need no state. The file names its training; damaged files and those of another training are ignored.
 """
 
 import itertools
@@ -22,6 +22,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from clipmem.store.atomic import atomic_write, explain_write_errors, make_folder
+from clipmem.train.hooks import NO_HOOKS, Hooks, Weights
 
 CHECKPOINT_FILE, LOG_FILE = "checkpoint.safetensors", "checkpoint.log.jsonl"
 EVERY = 60.0
@@ -108,9 +109,20 @@ class State:
     optimizer: torch.optim.Optimizer
     trained: Sequence[tuple[str, nn.Parameter]]
     identity: str
+    hooks: Hooks = NO_HOOKS
     step: int = 0
     decay: float = 1.0
     log: StepLog = field(default_factory=StepLog)
+
+    def __post_init__(self) -> None:
+        """Let the hooks start their state at the initial weights."""
+        buffers = [one for one in self.module.named_buffers() if one[0].endswith(("running_mean", "running_var"))]
+        self.weights: Weights = [*self.trained, *buffers]
+        self.stepped()
+
+    def stepped(self) -> None:
+        """Let the hooks read the weights."""
+        self.hooks.each(lambda hook: hook.step(self.weights, self.decay))
 
     def save(self, file: Path) -> None:
         """Write the state atomically."""
@@ -158,6 +170,7 @@ class State:
         return [
             *(("model", name, tensor) for name, tensor in self.module.state_dict().items()),
             *(("objective", name, tensor) for name, tensor in self.objective.state_dict().items()),
+            *(("hook", name, tensor) for name, tensor in self.hooks.tensors()),
         ]
 
 

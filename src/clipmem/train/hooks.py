@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8, UInt64
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipmem.base.sections import TrainSection
 from clipmem.data.views import Crops
 
 T = TypeVar("T")
+Weights = Sequence[tuple[str, Tensor]]
 Kind = Literal["image", "text"]
 # sizes differ by one, so the axis has no name
 Batches = list[Int[np.ndarray, " _"]]
@@ -119,6 +120,29 @@ class Hook:
         """Rearrange the slots of an epoch; the number of batches must not change."""
         return batches
 
+    def begin(self, module: nn.Module) -> None:
+        """Read the model before training."""
+
+    def step(self, weights: Weights, decay: float) -> None:
+        """Read the trained weights; called before the first step and after every step.
+
+        Args:
+            weights: Trained parameters and averages of batch norm, by name. The token embedding may have only the rows
+                that the captions use.
+            decay: What training has multiplied its other rows by.
+        """
+
+    def end(self, weights: Weights, decay: float) -> float:  # noqa: ARG002
+        """Change the trained weights in place after the last step; return what to multiply the other rows by."""
+        return decay
+
+    def after(self, module: nn.Module) -> None:
+        """Change the trained model in place before it is written."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state that steps change, for checkpoints."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Hooks:
@@ -139,6 +163,15 @@ class Hooks:
         for hook in self.all:
             value = change(hook, value)
         return value
+
+    def each(self, call: Callable[[Hook], object]) -> None:
+        """Call every hook in turn."""
+        for hook in self.all:
+            call(hook)
+
+    def tensors(self) -> list[tuple[str, Tensor]]:
+        """Return the state of all, by name."""
+        return [(f"{hook.name}/{name}", tensor) for hook in self.all for name, tensor in hook.tensors().items()]
 
     def last_step(self, steps: int) -> int:
         """Return the smallest last step."""

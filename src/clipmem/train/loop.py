@@ -133,6 +133,7 @@ def train(
         check_world(world, encoder.module, objective=settings.objective, shares=objective.shares, smallest=smallest)
         # before `prepare`: the initial weights of one seed have the same hash for every objective
         record = describe(towers, objective, plan, settings, last)
+        hooks.each(lambda hook: hook.begin(encoder.module))
         encoder.module.to(device).train()
         freeze(encoder, settings)
         objective.prepare(encoder)
@@ -149,7 +150,7 @@ def train(
         optimizer = _optimizer(trained, factors, settings)
         # the unused rows of the vocabulary change by weight decay only
         unused = settings.weight_decay * factors[compact] if compact in dict(trained) else 0.0
-        state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts, hooks))
+        state = State(encoder.module, objective, optimizer, trained, _identity(record, data, plan, texts, hooks), hooks)
         try:
             if checkpoints:
                 state.load(checkpoints.file)
@@ -165,6 +166,7 @@ def train(
                 loss = _step(objective, compute, now, optimizer, trained, batch, settings)
                 state.decay *= 1 - rate * unused
                 state.step += 1
+                state.stepped()
                 state.log.add(loss, encoder.logit_scale(), step=state.step, epoch=batch.moment.epoch, lr=rate)
                 if state.step % _SETTLE == 0 or state.step == last:
                     _check_loss(state, plan, last)
@@ -172,9 +174,11 @@ def train(
                 # all processes have the same state, so one saves it and all load it
                 if checkpoints and world.rank == 0:
                     _keep(state, checkpoints, plan, last)
+            state.decay = hooks.through(lambda hook, decay: hook.end(state.weights, decay), state.decay)
         finally:
             encoder.expand_vocabulary(state.decay)
         objective.finish(encoder)
+        hooks.each(lambda hook: hook.after(encoder.module))
         return write(encoder, objective, folder, record, state.log.entries) if world.rank == 0 else []
 
 

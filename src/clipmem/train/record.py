@@ -11,7 +11,7 @@ from torch import nn
 
 from clipmem.base.sections import TrainSection
 from clipmem.models.protocol import TrainableEncoder
-from clipmem.store.atomic import atomic_write
+from clipmem.store.atomic import atomic_write, write_json
 from clipmem.store.hashing import json_sha256
 from clipmem.train.objectives import Objective, Towers
 from clipmem.train.objectives.base import OBJECTIVE_FILE
@@ -77,5 +77,14 @@ def write(
         record["objective_sha256"] = state_hash(objective)
     lines = "".join(json.dumps(entry) + "\n" for entry in log)
     atomic_write(folder / "log.jsonl", lines.encode())
-    atomic_write(folder / "record.json", (json.dumps(record, indent=1) + "\n").encode())
-    return [*files, folder / "log.jsonl", folder / "record.json"]
+    return [*files, folder / "log.jsonl", write_json(folder / "record.json", record)]
+
+
+def write_changed(encoder: TrainableEncoder, folder: Path, parent: Path, record: dict[str, Any]) -> list[Path]:
+    """Write a trained model whose weights were changed; its log and objective are those in the folder `parent`."""
+    files = encoder.save(folder)
+    for name in filter(lambda name: (parent / name).is_file(), (OBJECTIVE_FILE, "log.jsonl")):
+        atomic_write(folder / name, (parent / name).read_bytes())
+        files.append(folder / name)
+    record = {**record, "final_sha256": state_hash(encoder.module)}
+    return [*files, write_json(folder / "record.json", record)]

@@ -22,7 +22,7 @@ from clipmem.report.templating import measure_of, words_of
 
 # modules that register a section when imported
 _MODULES = (
-    *("comparison", "credits", "dejavu", "distributions", "evaluated", "findings", "gallery", "in_and_out"),
+    *("comparison", "credits", "curve", "dejavu", "distributions", "evaluated", "findings", "gallery", "in_and_out"),
     *("inspected", "layers", "learned", "meaning", "model", "planted", "provenance", "retained", "retrieval", "roles"),
     *("run", "scored", "side_by_side", "towers", "training", "units", "utility"),
 )
