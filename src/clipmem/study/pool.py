@@ -31,6 +31,8 @@ from clipmem.train.paired import TrainingSet
 
 _POLL = 0.1
 _IDLE = 300  # seconds without a task after which a process ends
+# with psutil installed, loky restarts processes that grow by 300 MB, as training does
+_NO_RESTARTS = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
 Key = tuple[int, str]
 _reusing = 0
 _reusable: dict[Key, ProcessPoolExecutor] = {}
@@ -80,7 +82,7 @@ def _executor(workers: int, threads: str) -> Generator[ProcessPoolExecutor]:
     executor = _reusable.pop(key, None) or ProcessPoolExecutor(
         workers,
         timeout=_IDLE,
-        env={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+        env={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **_NO_RESTARTS},
         initializer=child.begin,
         initargs=(os.getpid(),),
     )
