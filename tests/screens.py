@@ -20,7 +20,16 @@ from clipmem.report.sections.scored import Scored
 from clipmem.report.templating import HEADING, VERBATIM
 from clipmem.report.terminal import screen_lines
 from tests.compared import build as build_finished
-from tests.report.documents import DEJAVU, NO_UTILITY, RETAINED, UTILITY, findings, inspection, side_by_side
+from tests.report.documents import (
+    DEJAVU,
+    NO_UTILITY,
+    RETAINED,
+    UTILITY,
+    findings,
+    inspection,
+    model_parts,
+    side_by_side,
+)
 from tests.report.other_runs import add_localize, build_finetuned, build_given, build_leave_one_out, build_subsample
 from tests.report.outline import Outline
 from tests.report.run_folder import Built, build_run
@@ -128,6 +137,7 @@ def make(folder: Path) -> dict[str, str]:
     found["scored"] = screen_text("scored", scored(folder / "scored" / "study"))
     found["inspected"] = screen_text("inspected", inspection())
     evaluated = {**UTILITY, "confidence": 0.95, "probe": {"commonest_class_acc1": 0.2}}
+    found["model"] = screen_text("model", model_parts())
     found["evaluated"] = screen_text("evaluated", evaluated)
     return found
 

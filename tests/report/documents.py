@@ -227,9 +227,22 @@ def inspection(text: str = "why") -> dict[str, Any]:
         "cost": {
             "decode_seconds": 3.0,
             "cache_bytes": 2e6,
+            "memory_bytes": 9.8e8,
+            "memory_batch": 64,
             "train_seconds": 75.0,
             "assumed": "two seeds",
             "decoded_per_second": 100.0,
             "trained_per_second": 1000.0,
         },
+        "against": {"model": text, "searched": 1900, "aligned": 12, "samples": [{"key": text, "captions": [text]}]},
     }
+
+
+def model_parts(name: str = "clipmem-tiny") -> dict[str, Any]:
+    """What `clipmem models show` finds."""
+    sizes = {"image.embeddings": 100, "image.blocks.0": 2000, "text.blocks.0": 3000, "logit_scale": 1}
+    parts = [
+        {"part": part, "parameters": n, "trained": n * part.startswith("text"), "names": [f"{part}.weight"]}
+        for part, n in sizes.items()
+    ]
+    return {"model": name, "image_size": 64, "context": 40, "parts": parts, "listed": True}
