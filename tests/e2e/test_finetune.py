@@ -1,7 +1,10 @@
 """Studies that start from a pretrained model: what is trained, what is refused, what a kill leaves."""
 
 import json
+import os
 import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from clipmem.study.api import FINETUNE_RECIPES, find_recipe
 from clipmem.study.data_commands import inspect
 from clipmem.study.plan import PlannedStudy
 from clipmem.testing.tiny import tiny_recipe
-from tests.e2e.running import clip
+from tests.e2e.running import clip, start, undisturbed_study
 from tests.e2e.test_study import contents
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -86,6 +89,24 @@ def test_a_changed_base_is_refused_on_resume(base, tmp_path):
         clipmem.run(recipe, run.path)
     assert WEIGHTS in error.value.got
     assert contents(run.path) == before
+
+
+def test_a_killed_fine_tuning_ends_with_the_same_bytes(base, tmp_path):
+    settings = (f"model.pretrained={base}", "train.freeze=[image]", "train.seeds=[0]", "train.epochs=8")
+    recipe, expected = undisturbed_study(tmp_path, settings)
+    out = tmp_path / "killed"
+    process = start(recipe, out, every=0)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("models/f/seed-0/checkpoint.safetensors")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (out / "scores.parquet").exists()
+    done = clip("run", recipe, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert contents(out) == expected
 
 
 def broken(folder, kind):

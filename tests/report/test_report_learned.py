@@ -117,8 +117,10 @@ def test_the_heading_follows_the_intervals(tmp_path, learned, clipmem):
     path.write_text(json.dumps(summary))
     headings = " ".join("".join(block) for block in page_of(built).blocks if "".join(block).startswith("## "))
     expected = {
-        0.1: ("raised the candidates", "raised it"), -0.3: ("lowered the candidates", "lowered it"), -0.1: ("not shown",) * 2,
-    }[learned[0]]  # fmt: skip
+        0.1: ("raised the candidates", "raised it"),
+        -0.3: ("lowered the candidates", "lowered it"),
+        -0.1: ("not shown",) * 2,
+    }[learned[0]]
     assert all(part in headings for part in expected)
 
 

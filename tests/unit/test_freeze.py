@@ -1,6 +1,7 @@
 """What is trained: frozen parts stay as they are, frozen towers are embedded once, rates decay by layer."""
 
 import copy
+import json
 
 import numpy as np
 import open_clip
@@ -19,6 +20,7 @@ from clipmem.models.openclip import OpenClipEncoder
 from clipmem.models.parts import Part, chosen, part_of, rate_factors
 from clipmem.models.start import Start, parts_of, table_of_parts
 from clipmem.testing.tiny import encoded_image
+from clipmem.train.checkpoint import Checkpoints, TrainingStopped
 from clipmem.train.frozen import embed_frozen
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.objectives import Towers
@@ -250,11 +252,33 @@ def test_averages_of_a_frozen_resnet_do_not_move(tmp_path):
     config["text_cfg"] |= {"width": 32, "heads": 2, "layers": 1}
     config["embed_dim"] = 16
     file = tmp_path / "resnet.json"
-    file.write_text(__import__("json").dumps(config))
+    file.write_text(json.dumps(config))
     encoder = Start(ModelSection(name=str(file)), TrainSection()).create(0)
     before = copy.deepcopy(encoder.module.state_dict())
     after = trained(encoder, tmp_path / "out", freeze=["image.embeddings", "image.blocks", "text"], epochs=1)
     assert {part_of(name, image=True).kind for name in changed(before, after) if name != "logit_scale"} == {"head"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"freeze": ["image"]}, {"freeze": ["text.embeddings", "image.blocks"], "layer_decay": 0.7}, {"freeze": ["text"]}],
+)
+def test_a_stopped_training_resumes_with_the_same_bytes(fresh, tmp_path, changes):
+    settings = TrainSection(epochs=3, batch_size=6, precision="fp32", **changes)
+    data, plan = TrainingData(PIXELS, np.arange(N), CAPTIONS), TrainingSet("f", 1, UIDS, N)
+
+    def run(folder, checkpoints=None):
+        return train(fresh(), data, plan, settings, folder=folder, precision="fp32", checkpoints=checkpoints)
+
+    run(tmp_path / "whole")
+    steps = iter([False] * 4 + [True] * 9)
+    file = tmp_path / "parts" / "checkpoint.safetensors"
+    with pytest.raises(TrainingStopped):
+        run(tmp_path / "parts", Checkpoints(file, stop=lambda: next(steps)))
+    assert file.is_file()
+    run(tmp_path / "parts", Checkpoints(file))
+    for name in ("open_clip_model.safetensors", "log.jsonl", "record.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 # ---- where training starts
