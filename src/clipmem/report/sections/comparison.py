@@ -5,13 +5,14 @@ from typing import Any
 
 from clipmem.report.sections import SECTIONS, Section
 
-SHORT = {
+_SHORT = {
     "linear_probe_acc1": "linear probe",
     "zero_shot_acc1": "zero-shot",
     "image_retrieval_recall@5": "image R@5",
     "text_retrieval_recall@5": "text R@5",
 }
-PREFERRED = (*SHORT, "image_retrieval_recall@1")
+PREFERRED = (*_SHORT, "image_retrieval_recall@1")
+SHORT = _SHORT | {f"retained_{name}": f"retained {words}" for name, words in _SHORT.items()}
 MAX_PANELS = 3
 
 
@@ -32,6 +33,7 @@ class Comparison(Section):
             "answers": [answer(subject, name) for name in names[1:]],
             "differences": _by_run(names, subject["differences"]),
             "cost": _by_run(names, subject["cost"]),
+            "fronts": [(SHORT[name], found) for name, found in subject["pareto"].items() if name in SHORT],
         }
 
     def figures(self, subject: Mapping[str, Any]) -> Mapping[str, Callable[[str], str]]:

@@ -18,7 +18,7 @@ class Curve(Section):
         return "curve" in subject
 
     def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
-        return {"setting": subject["curve"]["setting"], "curves": _curves(subject)}
+        return {"setting": subject["curve"]["setting"].rpartition(".")[2], "curves": _curves(subject)}
 
     def figures(self, subject: Mapping[str, Any]) -> Mapping[str, Callable[[str], str]]:
         return {"curve": lambda size: curve_figure(subject, size)}
@@ -29,8 +29,8 @@ def _curves(document: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
     curves: dict[str, list[Mapping[str, Any]]] = {}
     for row in document["curve"]["rows"]:
         name = str(row["measure"])
-        if name in SHORT or name == document["measure"] or name.startswith("retained_"):
-            curves.setdefault(SHORT.get(name, name.replace("_", " ")), []).append(row)
+        if name in SHORT or name == document["measure"]:
+            curves.setdefault(SHORT.get(name, name), []).append(row)
     return curves
 
 
