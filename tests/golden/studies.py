@@ -20,6 +20,7 @@ from tests.sources.formats import FORMATS, some_pairs
 _ALWAYS = ("train.precision=fp32",)
 _ONE = ("train.seeds=[0]",)
 _SUPERVISED = "train.objective=supervised"
+_PRETRAINED = "model.pretrained={}/models/f/seed-0"
 _SIMCLR = ("train.objective=simclr", "score.alignment=sslmem-image", "embed.views=3")
 
 STUDIES: dict[str, tuple[str, ...]] = {
@@ -48,6 +49,7 @@ STUDIES: dict[str, tuple[str, ...]] = {
     ),
     "text masking": ("mitigate.text_masking.probability=0.2",),
     "weight decay": ("mitigate.weight_decay.factor=2.0", *_ONE),
+    "average": ("mitigate.average.decay=0.5", *_ONE),
     "early stopping": ("mitigate.early_stopping.share=0.7", *_ONE),
     "removal, random": ("mitigate.remove.count=5", "mitigate.remove.by=random", *_ONE),
 }  # fmt: skip
@@ -57,6 +59,8 @@ CHILDREN: dict[str, tuple[str, ...]] = {
         f"removal, {by}": ("mitigate.remove.count=5", f"mitigate.remove.by={by}", "mitigate.remove.scores={}")
         for by in ("clipmem", "similarity", "g-alignment")
     },
+    "fine-tuned": (_PRETRAINED, "train.freeze=[image]", "train.layer_decay=0.8", "evaluate.retained=emoji", *_ONE),
+    "interpolated": (_PRETRAINED, "mitigate.interpolate.alpha=0.5", *_ONE),
     "regrouping": ("mitigate.regroup.share=0.4", "mitigate.regroup.scores={}"),
     "given": (
         "protocol=given",

@@ -38,8 +38,8 @@ class Encoders(Finding):
         "5 + 5 .417 / 64.79 (std of the probe 0.8 to 1.0)."
     )
     limits = (
-        "Published images are generated; here they are other artists' images of the same emoji. Freezing a tower is "
-        "not among the mitigations. The exchange of towers is only as good as the map between them."
+        "Published images are generated; here they are other artists' images of the same emoji. No tower is "
+        "frozen in these runs (docs/finetune.md does that). The exchange of towers is only as good as the map between them."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
