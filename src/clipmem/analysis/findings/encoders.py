@@ -39,7 +39,8 @@ class Encoders(Finding):
     )
     limits = (
         "Published images are generated; here they are other artists' images of the same emoji. No tower is "
-        "frozen in these runs (docs/finetune.md does that). The exchange of towers is only as good as the map between them."
+        "frozen in these runs (docs/finetune.md does that). The exchange of towers is only as good as the map between "
+        "them."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
