@@ -20,6 +20,7 @@ from clipmem.models import adapters, given, openclip
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.models.start import Start, freeze, parts_of
 from clipmem.store.hashing import file_sha256
+from clipmem.study import execution, speed
 from clipmem.train.checkpoint import CHECKPOINT_FILE, TrainingStopped
 
 CAPTIONS = ["a red square", "two cats and (perhaps) a dog", "!"]
@@ -515,3 +516,12 @@ def test_a_deep_copy_keeps_its_own_adapters(base):
     close(embed(other), expected, atol=0)
     assert not torch.equal(embed(encoder)[0], expected[0])
     assert parts_of(other) == parts_of(encoder)
+
+
+def test_the_cost_of_adapters_is_estimated_from_the_architecture_alone():
+    train = TrainSection(adapter="lora", freeze=("image",))
+    start = Start(ModelSection(name="clipmem-micro"), train)
+    resources = execution.Execution("cpu", "fp32", 1, 1)
+    rate, memory = speed.training_rate_and_memory(start, resources, 4)
+    assert rate > 0
+    assert memory > sum(p.numel() for p in start.outline().module.parameters())

@@ -79,9 +79,9 @@ class Start:
     @property
     def width(self) -> int:
         """The width d of the embeddings."""
-        return int(
-            self._facts["width"] if self._model.pretrained else names.model_config(self._model.name)["embed_dim"]
-        )
+        if not self._model.pretrained:
+            return int(names.model_config(self._model.name)["embed_dim"])
+        return int(self._facts["width"])
 
     @property
     def _facts(self) -> Mapping[str, Any]:
@@ -108,16 +108,17 @@ class Start:
     def _adapted(self, encoder: DualEncoder, seed: int) -> TrainableEncoder:
         encoder = cast(TrainableEncoder, encoder)
         if self.train.adapter == "lora":
-            adapters.add(encoder, self.train.lora, seed=seed, base={key: self._facts[key] for key in adapters.BASE})
+            base = {key: self._facts[key] for key in adapters.BASE} if self._model.pretrained else {}
+            adapters.add(encoder, self.train.lora, seed=seed, base=base)
         return encoder
 
     def outline(self) -> TrainableEncoder:
         """Return the model without weights, on torch's device `meta`."""
-        if not self._model.pretrained:
-            return openclip.outline(self._model.name)
-        encoder = self.create(0)
-        encoder.module.to("meta")
-        return encoder
+        if self._model.pretrained:
+            encoder = self.create(0)
+            encoder.module.to("meta")
+            return encoder
+        return self._adapted(openclip.outline(self._model.name), 0)
 
 
 def parts_of(encoder: TrainableEncoder) -> dict[str, Part]:
