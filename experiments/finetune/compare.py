@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 import clipmem
-from clipmem.functional import paired_test
+from clipmem.functional import PairedTest, paired_test
 from clipmem.report.figures import SIZES, Sketch, standalone
 from clipmem.report.read import read_finished
 from clipmem.store.folder import RunFolder
@@ -35,6 +35,7 @@ WAYS = {
     "from scratch": ("train.lr=1e-3",),
 }
 COLORS = ("#1b4965", "#ca6702", "#0a9396", "#9b2226", "#bb3e03", "#6c757d")
+LEVELS = (0.18, 0.22, 0.25)  # of recall@5
 UTILITY, KEPT = "retrieval", "retained"
 
 
@@ -96,33 +97,33 @@ def values_of(table: pl.DataFrame, name: str, **where: object) -> np.ndarray:
 
 
 def shown(values: np.ndarray, *, percent: bool = False) -> str:
-    """Format the mean of values by seed with its 95% t interval."""
-    factor = 100.0 if percent else 1.0
+    """Format the mean of values by seed with its 95% t interval; alone if all are equal."""
     if not np.isfinite(values).all():
         return "-"
-    found = paired_test(factor * values, np.zeros_like(values), 0.95)
-    low, high = found.low, found.high
-    digits = 1 if percent else 3
-    return f"{found.difference:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    found, digits = tested(100 * values if percent else values), 1 if percent else 3
+    if found.low is None or found.high is None:
+        return f"{found.difference:.{digits}f}"
+    return f"{found.difference:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
-def at_equal_utility(table: pl.DataFrame, way: str, level: np.ndarray) -> np.ndarray:
-    """Return CLIPMem by seed where a way's retrieval first reaches `level` (by seed); NaN where it never does.
+def tested(values: np.ndarray) -> PairedTest:
+    """Return the mean of values by seed with its t interval."""
+    return paired_test(values, np.zeros_like(values), 0.95)
 
-    Between the numbers of epochs, both are interpolated linearly in the logarithm of the epochs.
+
+def at_equal_utility(table: pl.DataFrame, way: str, level: float) -> np.ndarray:
+    """Return CLIPMem by seed where a way's retrieval first reaches `level`; NaN where it never does.
+
+    Between two numbers of epochs, CLIPMem is interpolated linearly in retrieval.
     """
     found: list[float] = []
-    for k, seed in enumerate(sorted(set(table["seed"]))):
+    for seed in sorted(set(table["seed"])):
         own = table.filter(way=way, alpha=1.0, seed=seed).sort("epochs")
         utility, memory = own[UTILITY].to_numpy(), own["clipmem"].to_numpy()
-        place = next((at for at, value in enumerate(utility) if value >= level[k]), None)
-        if place is None:
-            found.append(np.nan)
-        elif place == 0:
-            found.append(float(memory[0]))
-        else:
-            share = (level[k] - utility[place - 1]) / (utility[place] - utility[place - 1])
-            found.append(float(memory[place - 1] + share * (memory[place] - memory[place - 1])))
+        above = np.flatnonzero(utility >= level)
+        at = int(above[0]) if len(above) else 0
+        ends = slice(max(at - 1, 0), at + 1)
+        found.append(float(np.interp(level, utility[ends], memory[ends])) if len(above) else np.nan)
     return np.array(found)
 
 
@@ -157,12 +158,21 @@ def tables(table: pl.DataFrame) -> str:
         cells = [shown(own[UTILITY], percent=True), shown(own[UTILITY] - full[UTILITY], percent=True)]
         cells += [shown(own["clipmem"]), shown(own["clipmem"] - full["clipmem"])]
         lines.append(f"| {way} | {best[way]} | {' | '.join(cells)} |")
-    level = np.min([values_of(table, UTILITY, way=way, epochs=best[way], alpha=1.0) for way in WAYS], axis=0)
-    lines += ["", f"| way | CLIPMem at recall@5 of {100 * level.mean():.1f}% | minus full |", "| --- " * 3 + "|"]
-    there = {way: at_equal_utility(table, way, level) for way in WAYS}
+    lines += ["", "| way | " + " | ".join(f"CLIPMem at recall@5 of {100 * level:.0f}%" for level in LEVELS) + " |"]
+    lines += ["| --- " * (1 + len(LEVELS)) + "|"]
     for way in WAYS:
-        lines.append(f"| {way} | {shown(there[way])} | {shown(there[way] - there['full'])} |")
+        lines.append(f"| {way} | {' | '.join(shown(at_equal_utility(table, way, level)) for level in LEVELS)} |")
+    towers = [
+        [at_equal_utility(table, f"{tower} tower frozen", level) for tower in ("image", "text")] for level in LEVELS
+    ]
+    lines.append(f"| image tower frozen minus text | {' | '.join(shown(a - b) for a, b in towers)} |")
     return "\n".join(lines)
+
+
+def spread(values: np.ndarray) -> tuple[float, float, float]:
+    """Return mean and interval of values by seed, for figures."""
+    found = tested(values)
+    return tuple(found.difference if end is None else end for end in (found.difference, found.low, found.high))
 
 
 def ways_figure(table: pl.DataFrame, size: str) -> str:
@@ -170,28 +180,20 @@ def ways_figure(table: pl.DataFrame, size: str) -> str:
     with Sketch(f"ways-{size}", SIZES[size], 460) as sketch:
         axes = sketch.figure.add_axes((0.09, 0.14, 0.88, 0.83))
         for way, color in zip(WAYS, COLORS, strict=True):
-            points = [
-                [paired_test(values, np.zeros_like(values), 0.95) for values in (utility, memory)]
-                for epochs in EPOCHS
-                for utility, memory in [
-                    [values_of(table, name, way=way, epochs=epochs, alpha=1.0) for name in (UTILITY, "clipmem")]
-                ]
-            ]
-            x, y = ([point[k].difference for point in points] for k in (0, 1))
+            x, y = (
+                np.array([spread(values_of(table, name, way=way, epochs=e, alpha=1.0)) for e in EPOCHS]).T
+                for name in (UTILITY, "clipmem")
+            )
             style = {"color": color, "linestyle": "--" if way == "from scratch" else "-"}
-            axes.plot([100 * value for value in x], y, marker="o", markersize=4, label=way, **style)
-            for epochs, (across, up) in zip(EPOCHS, points, strict=True):
-                ends = {"color": color, "linewidth": 1, "alpha": 0.6}
-                axes.plot([100 * across.low, 100 * across.high], [up.difference] * 2, **ends)
-                axes.plot([100 * across.difference] * 2, [up.low, up.high], **ends)
+            axes.plot(100 * x[0], y[0], marker="o", markersize=4, label=way, **style)
+            axes.hlines(y[0], 100 * x[1], 100 * x[2], color=color, linewidth=1, alpha=0.6)
+            axes.vlines(100 * x[0], np.maximum(y[1], 1e-4), y[2], color=color, linewidth=1, alpha=0.6)
+            for place in zip(EPOCHS, 100 * x[0], y[0], strict=True):
                 axes.annotate(
-                    f"{epochs}",
-                    (100 * across.difference, up.difference),
-                    xytext=(4, 4),
-                    textcoords="offset points",
-                    fontsize=9,
-                    color=color,
+                    f"{place[0]}", place[1:], xytext=(4, 4), textcoords="offset points", fontsize=9, color=color
                 )
+        axes.set_yscale("log")
+        axes.set_ylim(1e-3, 1)
         axes.set_xlabel("recall@5 on unseen emoji, %")
         axes.set_ylabel("CLIPMem, (C - I) / 2")
         axes.legend(fontsize=11)
@@ -205,31 +207,21 @@ def alpha_figure(table: pl.DataFrame, size: str) -> str:
         (UTILITY, "recall@5, emoji, %", 100.0),
         (KEPT, "recall@5, icons, %", 100.0),
     )
+    alphas = [*ALPHAS, 1.0]
     with Sketch(f"alpha-{size}", SIZES[size], 300) as sketch:
         for k, (name, label, factor) in enumerate(names):
-            axes = sketch.figure.add_axes((0.07 + 0.325 * k, 0.18, 0.25, 0.76))
+            axes = sketch.figure.add_axes((0.07 + 0.325 * k, 0.18, 0.25, 0.72))
             for epochs, color in zip(INTERPOLATED, COLORS, strict=False):
-                alphas = [*ALPHAS, 1.0]
-                values = [factor * values_of(table, name, way="full", epochs=epochs, alpha=a) for a in alphas]
-                tests = [paired_test(one, np.zeros_like(one), 0.95) for one in values]
-                axes.fill_between(
-                    alphas, [t.low for t in tests], [t.high for t in tests], color=color, alpha=0.2, linewidth=0
-                )
-                axes.plot(
-                    alphas,
-                    [t.difference for t in tests],
-                    color=color,
-                    marker="o",
-                    markersize=4,
-                    label=f"{epochs} epochs",
-                )
+                each = [values_of(table, name, way="full", epochs=epochs, alpha=alpha) for alpha in alphas]
+                mean, low, high = np.array([spread(factor * one) for one in each]).T
+                axes.fill_between(alphas, low, high, color=color, alpha=0.2, linewidth=0)
+                axes.plot(alphas, mean, color=color, marker="o", markersize=4, label=f"{epochs} epochs")
             axes.set_xlabel("alpha")
             axes.set_title(label, fontsize=12)
             if k == 0:
                 axes.legend(fontsize=11)
-        return sketch.svg(
-            "CLIPMem, retrieval on emoji and retrieval on icons against the weight of the fine-tuned model."
-        )
+        title = "CLIPMem, retrieval on emoji and retrieval on icons against the weight of the fine-tuned model."
+        return sketch.svg(title)
 
 
 if __name__ == "__main__":
