@@ -15,7 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE, PLOT = ROOT / "benchmarks" / "results", ROOT / "docs" / "benchmarks.md", ROOT / "docs/images/scale.svg"
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_PEERS = {"open_clip": "open_clip", "loop": "one pair at a time", "bare": "bare", "before": "before"}
+_PEERS = {
+    "open_clip": "open_clip",
+    "loop": "one pair at a time",
+    "bare": "bare",
+    "before": "before",
+    "full": "nothing frozen",
+}
 
 
 def table(document: Mapping[str, Any]) -> str:
