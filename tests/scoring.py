@@ -1,13 +1,9 @@
-"""Alignment parts of embeddings in memory, and the four-way protocol on parts, without any training."""
+"""Calls the four-way protocol on parts that a test made, without any training."""
 
 from typing import NamedTuple
 
 import polars as pl
-import torch
 
-from clipmem.functional import pair_means
-from clipmem.score.alignments import ALIGNMENTS, Embedded
-from clipmem.score.bank import bank_sums
 from clipmem.score.design import combine
 from clipmem.score.protocols.four_way import twins
 from clipmem.train.paired import TrainingSet
@@ -27,14 +23,3 @@ def score(splits, parts, *, weight, confidence):
     made = combine(design, splits, every, weight=weight, confidence=confidence)
     candidates = made.scores.filter(pl.col("role") == "candidate")["clipmem"]
     return Scored(*made, candidates.max() - candidates.min())
-
-
-def parts_of(embeddings, external, alignment="clip", *, labels=None, head=None):
-    """Compute the alignment parts of embeddings in memory against the `external` pairs."""
-    means = pair_means(embeddings.image.double(), embeddings.text.double(), embeddings.text_pair)
-    own = None if labels is None else torch.from_numpy(labels)
-    inside = torch.from_numpy(external)
-    pairs = Embedded(*means, torch.ones_like(inside), embeddings, own, head)
-    method = ALIGNMENTS[alignment]()
-    sums = bank_sums(pairs.image, pairs.text, method.positive(pairs), inside)
-    return method.parts_against(pairs, sums.means, inside)

@@ -91,6 +91,7 @@ def test_a_changed_base_is_refused_on_resume(base, tmp_path):
     assert contents(run.path) == before
 
 
+@pytest.mark.slow
 def test_a_killed_fine_tuning_ends_with_the_same_bytes(base, tmp_path):
     settings = (f"model.pretrained={base}", "train.freeze=[image]", "train.seeds=[0]", "train.epochs=8")
     recipe, expected = undisturbed_study(tmp_path, settings)
@@ -176,6 +177,7 @@ def test_models_show(base):
     assert clip("models", "show", "ViT-B-99").returncode == 2
 
 
+@pytest.mark.slow
 def test_inspect_finds_the_pairs_that_a_model_aligns_like_members(finished, base, tmp_path):
     found = inspect("emoji", cost=False, against=str(base))["against"]
     members = set(finished.splits.filter(finished.splits["role"].is_in(["shared", "candidate"]))["uid"])

@@ -129,12 +129,14 @@ def write_pairs(run, uids, file):
     return file
 
 
+@pytest.mark.slow
 def test_a_score_without_retained_is_the_same(finetuned, pretrained, tmp_path):
     other = clipmem.run(tiny_recipe(pretrained, 'model.name=""'), tmp_path / "run")
     assert file_sha256(other.path / "scores.parquet") == file_sha256(finetuned.path / "scores.parquet")
     assert "retained" not in other.summary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "scored"),
     [(("protocol=subsample", "subsample.models=4"), 120), (("protocol=leave-one-out", "leave_one_out.pairs=2"), 22)],

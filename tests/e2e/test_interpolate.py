@@ -111,6 +111,7 @@ def test_again_it_does_nothing(compared, tuned, tmp_path):
     assert again["curve"] == first["curve"]
 
 
+@pytest.mark.slow
 def test_training_with_interpolation_gives_the_same_models(compared, tuned, settings, tmp_path):
     run = clipmem.run(tiny_recipe(*settings, "mitigate.interpolate.alpha=0.5"), tmp_path / "run")
     there = tuned / "interpolate" / "alpha-0.5"
@@ -132,6 +133,7 @@ def stop():
     raise Stopped
 
 
+@pytest.mark.slow
 def test_the_parent_is_that_of_the_start(tuned, settings, tmp_path):
     parent = tmp_path / "parent"
     shutil.copytree(tuned, parent, ignore=shutil.ignore_patterns("interpolate"))
@@ -260,6 +262,7 @@ def test_a_run_from_scratch_is_refused(base, tmp_path):
 # ---- adapters
 
 
+@pytest.mark.slow
 def test_adapters_are_scaled_and_stay_adapters(settings, model, tmp_path):
     pytest.importorskip("peft")
     settings = (*settings, "train.adapter=lora", "train.lora.rank=2", "train.seeds=[0]")

@@ -59,7 +59,7 @@ def test_the_commands_exist():
     }  # fmt: skip
     assert all(f" {command} " in shown for command in used)
     settings = re.findall(r"--set (\S+=[^\s`]+)", README)
-    assert len(settings) == 4
+    assert len(settings) == 5
     load_recipe("", settings)
 
 

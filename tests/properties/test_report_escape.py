@@ -53,6 +53,7 @@ def card_page(caption: str) -> Page:
         **dict.fromkeys(("uid", "key", "label"), caption),
         "rank": 1,
         "clipmem": 0.5,
+        "learned": None,
         "stderr": None,
         "low": None,
         "high": None,

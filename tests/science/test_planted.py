@@ -10,11 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests.scoring import parts_of, score
+from tests.scoring import score
 
 from clipmem.embed.passes import Embeddings
 from clipmem.score import summary
 from clipmem.score.design import ScoreTables
+from clipmem.score.executor import parts_of
 from clipmem.score.summary import Scored
 
 D = 64

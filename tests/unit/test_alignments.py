@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.scoring import parts_of
 
 from clipmem.base.errors import InputError
 from clipmem.embed.passes import Embeddings
 from clipmem.functional import alignment
 from clipmem.score.alignments import ALIGNMENTS
+from clipmem.score.executor import parts_of
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.objectives.supervised import Supervised

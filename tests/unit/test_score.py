@@ -8,14 +8,13 @@ import polars as pl
 import pytest
 import torch
 from scipy import stats
-from tests import scoring
 from tests.reference import loops as reference
 from tests.scoring import score
 
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate import retrieval as external_retrieval
 from clipmem.evaluate.over_seeds import Statistics
-from clipmem.score import summary
+from clipmem.score import executor, summary
 from clipmem.score.design import PARTS, ScoreTables
 from clipmem.score.summary import Scored
 
@@ -60,7 +59,7 @@ def models(seeds, *, views=2):
 
 
 def parts_of(made, external=EXTERNAL):
-    return {side: {s: scoring.parts_of(one, external) for s, one in by_seed.items()} for side, by_seed in made.items()}
+    return {side: {s: executor.parts_of(one, external) for s, one in by_seed.items()} for side, by_seed in made.items()}
 
 
 def scored(made, *, weight=1.0, confidence=0.95, splits=SPLITS):
@@ -158,11 +157,11 @@ def test_equal_models_differ_by_nothing():
 
 def test_external_pairs_are_scored_against_the_others():
     one = embeddings(1)
-    parts = scoring.parts_of(one, EXTERNAL)
+    parts = executor.parts_of(one, EXTERNAL)
     for k in np.flatnonzero(EXTERNAL):
         others = EXTERNAL.copy()
         others[k] = False
-        without = scoring.parts_of(one, others)  # the pair is not in the bank at all
+        without = executor.parts_of(one, others)  # the pair is not in the bank at all
         for a, b in zip(parts, without, strict=True):
             assert a[k].item() == pytest.approx(b[k].item(), abs=1e-10)
     # and a bank pair counts for the pairs outside it

@@ -16,8 +16,9 @@ from safetensors.torch import save as save_safetensors
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.require import require
 from clipmem.data.quarantine import Problem
-from clipmem.functional import AlignmentParts
-from clipmem.score.alignments import ALIGNMENTS, Alignment, Embedded
+from clipmem.embed.passes import Embeddings
+from clipmem.functional import AlignmentParts, pair_means
+from clipmem.score.alignments import ALIGNMENTS, Alignment, Embedded, Head
 from clipmem.score.bank import BankSums, add, bank_sums
 from clipmem.score.design import PARTS
 from clipmem.score.pairs import Bank, Pairs
@@ -168,3 +169,21 @@ class Executor:
             problems += [Problem(*one) for one in facts["problems"]]
             tables.append(pl.read_parquet(file))
         return pl.concat(tables).sort("uid"), problems
+
+
+def parts_of(
+    embeddings: Embeddings,
+    external: np.ndarray,
+    alignment: str = "clip",
+    *,
+    labels: np.ndarray | None = None,
+    head: Head | None = None,
+) -> AlignmentParts:
+    """Compute the alignment parts of embeddings in memory against the `external` pairs."""
+    means = pair_means(embeddings.image.double(), embeddings.text.double(), embeddings.text_pair)
+    own = None if labels is None else torch.from_numpy(labels)
+    inside = torch.from_numpy(external)
+    pairs = Embedded(*means, torch.ones_like(inside), embeddings, own, head)
+    method = ALIGNMENTS[alignment]()
+    sums = bank_sums(pairs.image, pairs.text, method.positive(pairs), inside)
+    return method.parts_against(pairs, sums.means, inside)
