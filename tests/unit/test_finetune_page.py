@@ -1,0 +1,68 @@
+"""docs/finetune.md: its table and figures are those of the stored results."""
+
+import importlib.util
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from clipmem.report.figures import standalone
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def compare():
+    spec = importlib.util.spec_from_file_location("finetune_compare", ROOT / "experiments/finetune/compare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def stored(compare):
+    return pl.read_parquet(compare.RESULTS)
+
+
+def test_every_run_has_five_seeds(compare, stored):
+    runs = stored.group_by("way", "epochs", "alpha").agg(pl.col("seed").n_unique())
+    plain = len(compare.WAYS) * len(compare.EPOCHS)
+    assert runs.height == plain + len(compare.INTERPOLATED) * len(compare.ALPHAS)
+    assert runs["seed"].to_list() == [5] * runs.height
+
+
+def test_the_page_has_the_table_and_numbers_of_the_results(compare, stored):
+    page, tables = (ROOT / "docs/finetune.md").read_text(encoding="utf-8"), compare.tables(stored)
+    assert tables.rpartition("\n\n")[2] in page
+    words = " ".join(page.split())
+    for way, epochs, alpha, name in (
+        ("full", 10, 1.0, compare.UTILITY), ("full", 30, 1.0, compare.UTILITY), ("full", 10, 1.0, "clipmem"),
+        ("full", 30, 1.0, "clipmem"), ("full", 30, 0.75, "clipmem"), ("full", 30, 0.75, compare.UTILITY),
+        ("full", 30, 0.75, compare.KEPT), ("full", 30, 1.0, compare.KEPT),
+        ("from scratch", 30, 1.0, compare.UTILITY), ("from scratch", 30, 1.0, "clipmem"),
+    ):  # fmt: skip
+        values = compare.values_of(stored, name, way=way, epochs=epochs, alpha=alpha)
+        shown = compare.shown(values, percent=name != "clipmem")
+        assert shown in words or shown.replace(" [", "% [") in words, shown
+
+
+def test_equal_utility_is_interpolated_between_epochs(compare):
+    rows = [
+        {"way": "w", "alpha": 1.0, "seed": seed, "epochs": epochs, compare.UTILITY: utility, "clipmem": memory}
+        for seed, pairs in (
+            (0, [(0.1, 1.0), (0.3, 3.0)]),
+            (1, [(0.2, 1.0), (0.15, 9.0)]),
+            (2, [(0.1, 0.5), (0.12, 2.0)]),
+        )
+        for epochs, (utility, memory) in enumerate(pairs)
+    ]
+    found = compare.at_equal_utility(pl.DataFrame(rows), "w", 0.2)
+    assert found[:2].tolist() == pytest.approx([2.0, 1.0])
+    assert found[2] != found[2]
+
+
+@pytest.mark.parametrize("name", ["ways", "alpha"])
+def test_the_figures_are_those_of_the_results(compare, stored, name):
+    draw = {"ways": compare.ways_figure, "alpha": compare.alpha_figure}[name]
+    kept = (ROOT / f"docs/images/finetune-{name}.svg").read_text(encoding="utf-8")
+    assert standalone(draw(stored, "wide")) == kept
