@@ -1,5 +1,7 @@
 """Labeled data of `clipmem evaluate`: the format is told by content."""
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 
@@ -57,3 +59,12 @@ def test_nothing_there(folder):
 
 def test_no_data_at_all():
     assert data_section(None, "", label=None, caption=None, image=None) is None
+
+
+def test_emoji_is_the_shipped_data_unless_a_file_has_the_name(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    section = data_section(Path("emoji"), "", label=None, caption=None, image=None)
+    assert (section.source, section.path) == ("emoji", "")
+    (folder / "classes").rename(folder / "emoji")
+    section = data_section(Path("emoji"), "", label=None, caption=None, image=None)
+    assert (section.source, section.path) == ("classfolder", "emoji")

@@ -74,7 +74,9 @@ class TestedModel:
 def data_section(
     path: Path | None, source: str, *, label: str | None, caption: str | None, image: str | None
 ) -> DataSection | None:
-    """Return the `[data]` section of a command's options; None without path and source."""
+    """Return the `[data]` section of a command's options; None without path and source. `emoji` is the shipped data."""
+    if path is not None and str(path) == "emoji" and not source and not path.exists():
+        path, source = None, "emoji"
     if path is None and not source:
         return None
     columns = {"label_column": label, "caption_column": caption, "image_column": image}
@@ -311,11 +313,9 @@ def check_retained(recipe: Recipe, trained: frozenset[str]) -> None:
 def _recipe_of(recipe: Recipe, trained: frozenset[str]) -> Recipe:
     """Return the recipe with the retained pairs as its data, and without the classes of the study's pairs."""
     name, what = recipe.evaluate.retained, f"[evaluate] retained = {recipe.evaluate.retained!r}"
-    shipped = name == "emoji" and not Path(name).exists()
-    options = (None, "emoji") if shipped else (Path(name), "")
     evaluate = recipe.evaluate.model_copy(update={"classnames": "", "labels": "label"})
     try:
-        data = data_section(*options, label=None, caption=None, image=None)
+        data = data_section(Path(name), "", label=None, caption=None, image=None)
         own = recipe.model_copy(update={"data": data, "evaluate": evaluate})
         try:
             pairs = tested_source(own, trained, what)[1]
