@@ -1,6 +1,7 @@
 """docs/finetune.md: its table and figures are those of the stored results."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import polars as pl
@@ -8,6 +9,7 @@ import pytest
 
 from clipmem.report.figures import standalone
 
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 ROOT = Path(__file__).parents[2]
 
 
@@ -65,4 +67,8 @@ def test_equal_utility_is_interpolated_between_epochs(compare):
 def test_the_figures_are_those_of_the_results(compare, stored, name):
     draw = {"ways": compare.ways_figure, "alpha": compare.alpha_figure}[name]
     kept = (ROOT / f"docs/images/finetune-{name}.svg").read_text(encoding="utf-8")
-    assert standalone(draw(stored, "wide")) == kept
+    drawn = standalone(draw(stored, "wide"))
+    # another processor may round the last digit of a place otherwise
+    assert NUMBER.sub("", drawn) == NUMBER.sub("", kept)
+    places = [[float(number) for number in NUMBER.findall(text)] for text in (drawn, kept)]
+    assert places[0] == pytest.approx(places[1], abs=0.02)
