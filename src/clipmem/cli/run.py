@@ -25,7 +25,8 @@ def run(
 
     Args:
         recipe: A TOML file (see `clipmem init`), or a shipped recipe: demo, quick, and for GPU machines
-            coco-vit-b-32, coco-vit-b-16, cc3m-vit-b-32, cc3m-vit-b-16.
+            finetune-vit-b-32, finetune-lit, finetune-lora, finetune-siglip, coco-vit-b-32, coco-vit-b-16,
+            cc3m-vit-b-32, cc3m-vit-b-16.
         out: Run folder; by default runs/ and the name of the recipe.
         set_: Change a value: --set train.lr=1e-4. Can be repeated.
         device: Device to compute on.
