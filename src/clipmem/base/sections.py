@@ -1,5 +1,6 @@
 """The built-in sections of a recipe, except mitigations."""
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -22,6 +23,24 @@ from clipmem.base.section import (
 )
 
 _Template = Annotated[str, Field(min_length=1)]
+SHIPPED = ("emoji", "emoji-artists")
+
+
+def shipped(path: str) -> str:
+    """Return the shipped source that a path names, unless a file has that name; else ""."""
+    return path if path in SHIPPED and not os.path.exists(path) else ""  # noqa: PTH110  Path is slow and may raise
+
+
+class EmojiArtistsSection(Section):
+    """`[data.emoji_artists]`: which drawings are pairs, and their captions."""
+
+    artists: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (),
+        description="Artists whose drawings are pairs; those of the others are their image variants; empty = all six.",
+    )
+    order: Literal["name first", "own"] = Field(
+        "name first", description="Order of an emoji's captions: the name first, or an order of its own per drawing."
+    )
 
 
 class DataSection(Section):
@@ -39,6 +58,7 @@ class DataSection(Section):
     group_column: str = Field("", description="tables: pairs with the same value get the same role.")
     label_column: str = Field("", description="tables: class label, shown in reports.")
     object_column: str = Field("", description="tables: objects in the image, a list or comma-separated text.")
+    emoji_artists: EmojiArtistsSection = EmojiArtistsSection()  # pyright: ignore[reportCallIssue]
 
 
 class SplitSection(Section):

@@ -5,13 +5,14 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-_UID_BYTES = 16
+_HALF = 8  # bytes of a uid for the image, and for the captions
 
 
 def pair_uid(image: bytes, captions: Sequence[str]) -> str:
-    """Hash a pair's content: the encoded image and its captions in order.
+    """Hash a pair's content: 16 hexadecimal digits for the encoded image, 16 for the image with its captions in order.
 
-    Each part is preceded by its length, so that different pairs never give the same bytes.
+    Roles are drawn in the order of uids, so that changing captions keeps them. Each part is preceded by its length, so
+    that different pairs never give the same bytes.
     """
     return ImageHash(image).uid(captions)
 
@@ -42,7 +43,7 @@ class ImageHash:
             part = caption.encode("utf-8", "surrogatepass")
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part)
-        return digest.hexdigest()[: 2 * _UID_BYTES]
+        return (self.digest()[:_HALF] + digest.digest()[:_HALF]).hex()
 
 
 def data_fingerprint(uids: Iterable[str]) -> str:

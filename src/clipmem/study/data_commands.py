@@ -18,7 +18,7 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe, load_recipe
 from clipmem.base.require import require
-from clipmem.base.sections import DataSection, ModelSection
+from clipmem.base.sections import SHIPPED, DataSection, ModelSection, shipped
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.export import SHARD, export_pairs
@@ -38,7 +38,6 @@ from clipmem.study.loaded import check_role
 FORMAT = 1
 MODEL = "clipmem-tiny"
 _TIMED, _SEARCHED = 64, 10_000  # pairs in a timed batch; pairs to compare with a model
-SHIPPED = "emoji"
 
 
 def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -> DataSection:
@@ -51,8 +50,8 @@ def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -
         got, hint = f"{own!r} in addition to {given!r}", f"Remove --set data.{key}."
         require(own in {"", "auto", given}, f"--set data.{key}", got, "one of them", hint)
     source = source or section.source
-    if path == SHIPPED and source in {"", "auto", SHIPPED} and not Path(path).exists():
-        path, source = "", SHIPPED
+    if shipped(path) and source in {"", "auto", path}:
+        path, source = "", path
     return section.model_copy(update={"path": path, "source": source or "auto"})
 
 
@@ -60,7 +59,7 @@ def find_data(path: str, *, source: str = "", settings: Sequence[str] = ()) -> t
     """Return the `[data]` section with the detected source, and the reason for it."""
     section = data_section(path, source=source, settings=settings)
     if section.source != "auto":
-        return section, "as specified" if section.source != SHIPPED else "shipped with clipmem"
+        return section, "as specified" if section.source not in SHIPPED else "shipped with clipmem"
     with early.opening(section):
         found = detect(path, section)
     return section.model_copy(update={"source": found.format, "path": found.path}), found.reason

@@ -13,7 +13,7 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.paths import checked_path, reading
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require, require_one_of
-from clipmem.base.sections import DataSection
+from clipmem.base.sections import DataSection, shipped
 from clipmem.models import address, names
 from clipmem.store.atomic import check_place
 
@@ -41,7 +41,7 @@ def check_study(recipe: Recipe, out: Path, *, device: str) -> None:
         if path:
             check_file(path, what)
     check_source(recipe.data)
-    if recipe.evaluate.retained not in ("", "emoji"):
+    if recipe.evaluate.retained and not shipped(recipe.evaluate.retained):
         with opening(DataSection.model_validate({"path": recipe.evaluate.retained}), "[evaluate] retained"):
             pass
     from clipmem.store.folder import RunFolder  # imports polars
@@ -122,8 +122,8 @@ def check_source(section: DataSection) -> "Source":
 
 
 def check_data(path: str | Path) -> None:
-    """Check the path of a data set; `emoji` is the shipped one."""
-    if str(path) != "emoji" or Path(path).exists():
+    """Check the path of a data set, which may be the name of a shipped one."""
+    if not shipped(str(path)):
         check_source(DataSection.model_validate({"path": str(path)}))
 
 
@@ -134,7 +134,7 @@ def check_there(path: str, source: str = "") -> None:
 
         _ = SOURCES[source]
     section = DataSection.model_validate({"path": path, "source": source or "auto"})
-    if path and path != "emoji" and not os.path.exists(path):  # noqa: PTH110  see _check_exists
+    if path and not shipped(path) and not os.path.exists(path):  # noqa: PTH110  see _check_exists
         check_source(section)
 
 

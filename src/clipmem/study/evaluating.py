@@ -21,7 +21,7 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
-from clipmem.base.sections import DataSection, EvaluateSection
+from clipmem.base.sections import DataSection, EvaluateSection, shipped
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.sources import open_source
@@ -74,9 +74,9 @@ class TestedModel:
 def data_section(
     path: Path | None, source: str, *, label: str | None, caption: str | None, image: str | None
 ) -> DataSection | None:
-    """Return the `[data]` section of a command's options; None without path and source. `emoji` is the shipped data."""
-    if path is not None and str(path) == "emoji" and not source and not path.exists():
-        path, source = None, "emoji"
+    """Return the `[data]` section of a command's options; None without path and source."""
+    if path is not None and not source and shipped(str(path)):
+        path, source = None, str(path)
     if path is None and not source:
         return None
     columns = {"label_column": label, "caption_column": caption, "image_column": image}

@@ -13,7 +13,7 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.paths import checked_path
 from clipmem.base.recipes import recipe_from
 from clipmem.base.require import require
-from clipmem.base.sections import DataSection, EmbedSection
+from clipmem.base.sections import DataSection, EmbedSection, shipped
 from clipmem.data.quarantine import source_name
 from clipmem.data.sources.base import Source
 from clipmem.embed.layout import is_layout
@@ -93,15 +93,15 @@ class Settings:
 
 
 def open_data(data: Data) -> Source:
-    """Open a source from a path, `emoji` (the shipped pairs), a `[data]` section, or a source."""
+    """Open a source from a path, the name of a shipped source, a `[data]` section, or a source."""
     if isinstance(data, Source):
         return data
     if not isinstance(data, DataSection):
         path = isinstance(data, str | Path)  # pyright: ignore[reportUnnecessaryIsInstance]
-        expected, hint = "a path, 'emoji', a [data] section or a source", "Give the data to embed."
+        expected, hint = "a path, a shipped source, a [data] section or a source", "Give the data to embed."
         require(path, "data", shorten(data), expected, hint)
-        path = "" if str(data) == "emoji" and not Path(data).exists() else str(data)
-        data = DataSection.model_validate({"path": path})
+        own = shipped(str(data))
+        data = DataSection.model_validate({"source": own} if own else {"path": str(data)})
     return early.check_source(data)
 
 

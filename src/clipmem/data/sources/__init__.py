@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clipmem import _version
-from clipmem.base.sections import DataSection
+from clipmem.base.sections import SHIPPED, DataSection
 from clipmem.data.sources import (
     classfolder,
     coco,
     csv_table,
     emoji,
+    emoji_artists,
     flickr,
     hub,
     imagefolder,
@@ -32,6 +33,7 @@ __all__ = [
     "csv_table",
     "detect",
     "emoji",
+    "emoji_artists",
     "files_state",
     "flickr",
     "hub",
@@ -54,7 +56,7 @@ def named(section: DataSection) -> str:
 
 def files_state(section: DataSection) -> str:
     """Hash names, sizes and modification times of the files that a section names; "" if they cannot be listed."""
-    if named(section) == emoji.EmojiSource.name:
+    if named(section) in SHIPPED:
         return f"clipmem {_version.__version__}"
     roots = [Path(name) for name in (section.path, section.image_root) if name]
     try:

@@ -20,12 +20,14 @@ VENDORS = ("noto", "twemoji", "fluent-flat", "noto-v1", "emojione", "fxemoji")
 
 
 @functools.cache
-def _table() -> pl.DataFrame:
+def emoji_table() -> pl.DataFrame:
+    """Read the shipped table: one row per drawing."""
     with as_file(files("clipmem.data") / "assets" / "emoji.parquet") as path:
         return pl.read_parquet(path)
 
 
-def _objects(emoji: pl.DataFrame) -> list[list[str]]:
+def objects_of(emoji: pl.DataFrame) -> list[list[str]]:
+    """Return the objects of each emoji: its group, its subgroup and its common keywords."""
     words = [sorted({word.lower() for word in own}) for own in emoji["keywords"].to_list()]
     times = Counter(word for own in words for word in own)
     return [
@@ -36,15 +38,15 @@ def _objects(emoji: pl.DataFrame) -> list[list[str]]:
 
 @SOURCES.register("emoji")
 class EmojiSource(Source):
-    """The 1,914 emoji shipped with clipmem (see `data/assets/README.md`)."""
+    """The 1,914 emoji shipped with clipmem (see `data/assets/README.md`), a pair per emoji: its first drawing."""
 
-    summary = "The 1,914 emoji shipped with clipmem."
+    summary = "The 1,914 emoji shipped with clipmem, each one pair: its first drawing."
 
     def __init__(self, section: DataSection) -> None:
         super().__init__(section)
-        got = f"{section.path!r} with source 'emoji', which is shipped with clipmem"
+        got = f"{section.path!r} with source {self.name!r}, which is shipped with clipmem"
         require(not section.path, "[data] path", got, "no path", "Set data.source to 'auto'.")
-        table = _table()
+        table = emoji_table()
         self._bytes = dict(zip(table["id"], table["image"].struct.field("bytes"), strict=True))
 
     @classmethod
@@ -57,9 +59,9 @@ class EmojiSource(Source):
         """Yield one record per emoji; `label` is its Unicode group and `sublabel` its subgroup."""
         order = pl.col("vendor").replace_strict({vendor: rank for rank, vendor in enumerate(VENDORS)})
         about = ("captions", "keywords", "group", "subgroup", "concept", "license", "attribution")
-        table = _table().sort("unicode", order).group_by("unicode", maintain_order=True)
+        table = emoji_table().sort("unicode", order).group_by("unicode", maintain_order=True)
         grouped = table.agg("id", pl.col(*about).first())
-        for row, objects in zip(grouped.iter_rows(named=True), _objects(grouped), strict=True):
+        for row, objects in zip(grouped.iter_rows(named=True), objects_of(grouped), strict=True):
             first, *variants = row["id"]
             self.ledger.read += len(row["id"])
             yield Record(
