@@ -83,6 +83,8 @@ class Recipe(_Section):
                 f"[split] planted = {split.planted} of {split.candidate} candidates; "
                 "planted pairs swap captions: use 0, or 2 up to the number of candidates"
             )
+        if split.planted and split.planted_share:
+            raise ValueError("[split] planted and planted_share both swap captions; omit one of them")
         return self
 
     @model_validator(mode="after")

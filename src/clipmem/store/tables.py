@@ -24,6 +24,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "sublabel": pl.String,
         "credit": pl.String,
         "objects": pl.List(pl.String),
+        "role": pl.String,
     },
     # unusable records, which may have no uid
     "quarantine": {"source": pl.String, "key": pl.String, "reason": pl.String},
@@ -71,7 +72,10 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
 }
 
 # optional columns, filled with this value
-_IF_MISSING: Mapping[str, Mapping[str, Any]] = {"pairs": {"objects": []}, "scores": {"a_base": None, "learned": None}}
+_IF_MISSING: Mapping[str, Mapping[str, Any]] = {
+    "pairs": {"objects": [], "role": ""},
+    "scores": {"a_base": None, "learned": None},
+}
 
 
 def _completed(name: str, table: pl.DataFrame) -> pl.DataFrame:
