@@ -266,7 +266,7 @@ def _sections(parent: _Section, path: str = "") -> Iterator[tuple[str, _Section]
     """Yield all tables that have keys with their dotted names, parents first."""
     for name in type(parent).model_fields:
         value = getattr(parent, name)
-        if path == "data." and name != key_of(getattr(parent, "source", "")):  # another source's table
+        if path == "data." and name not in ("flaws", key_of(getattr(parent, "source", ""))):  # another source's table
             continue
         if isinstance(value, _Section):
             if _own_fields(value):

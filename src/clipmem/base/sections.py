@@ -43,6 +43,15 @@ class EmojiArtistsSection(Section):
     )
 
 
+class FlawsSection(Section):
+    """`[data.flaws]`: known flaws, planted in pairs chosen by their image."""
+
+    vague: Fraction = Field(0.0, description="Share of pairs whose caption becomes the name of their class.")
+    distorted: Fraction = Field(
+        0.0, description="Share of pairs whose image is turned upside down or on its side, or cropped to a corner."
+    )
+
+
 class DataSection(Section):
     """`[data]`: where the pairs come from."""
 
@@ -59,6 +68,7 @@ class DataSection(Section):
     label_column: str = Field("", description="tables: class label, shown in reports.")
     object_column: str = Field("", description="tables: objects in the image, a list or comma-separated text.")
     role_column: str = Field("", description="tables: role of the pair, instead of a draw; an empty role = unused.")
+    flaws: FlawsSection = FlawsSection()  # pyright: ignore[reportCallIssue]
     emoji_artists: EmojiArtistsSection = EmojiArtistsSection()  # pyright: ignore[reportCallIssue]
 
 
