@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from clipmem.analysis.fairness import common
-from clipmem.analysis.run_specs import RunSpec, Scale
+from clipmem.analysis.run_specs import RunSpec
 from clipmem.analysis.runs import FinishedRun
+from clipmem.analysis.scales import Scale
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
 from clipmem.functional.comparisons import paired_test
@@ -90,6 +91,10 @@ class Results:
         """Return the confidence level of an effect's interval."""
         return 1 - (1 - self._confidence) / self._primaries if primary else self._confidence
 
+    def divided(self, parts: int) -> "Results":
+        """Return the results with primary effects of a higher level, for `parts` of which one decides."""
+        return Results(self._opened, self._confidence, self._primaries * parts)
+
     def memorization(self, spec: RunSpec, among: RunSpec | None = None) -> list[float]:
         """Return the mean CLIPMem by seed over the candidates (those in common with the run `among`)."""
         run = self[spec]
@@ -108,9 +113,13 @@ class Results:
         *,
         primary: bool = False,
     ) -> Effect:
-        """Measure the mean of `values` minus `base` over paired seeds (minus 0 without a base)."""
-        own, level = np.asarray(values, dtype=np.float64), self.level(primary)
-        found = paired_test(own, np.zeros_like(own) if base is None else np.asarray(base), level)
+        """Measure the mean of `values` minus `base` over paired seeds (minus 0 without a base).
+
+        Runs have the seeds 0, 1, ...; those that both have are compared.
+        """
+        seeds = len(values) if base is None else min(len(values), len(base))
+        own, level = np.asarray(values[:seeds], dtype=np.float64), self.level(primary)
+        found = paired_test(own, np.zeros_like(own) if base is None else np.asarray(base[:seeds]), level)
         # equal differences have no interval: a few coarse values that coincide are not certainty
         return Effect(measure, found.difference, found.low, found.high, claim, len(own), level, primary)
 
@@ -159,7 +168,8 @@ def optimum(
 
     Without `at`, the level of each seed is chosen by the other seeds.
     """
-    table = np.asarray([list(own) for own in values], dtype=np.float64)
+    common_seeds = min((len(own) for own in values), default=0)
+    table = np.asarray([list(own[:common_seeds]) for own in values], dtype=np.float64)
     levels, seeds = table.shape if table.ndim == 2 else (0, 0)
     if levels < 3 or (at is None and seeds < 2):
         return []
@@ -197,6 +207,11 @@ class Context:
 
     scale: Scale
     base: Recipe
+
+    def fewer(self, spec: RunSpec) -> RunSpec:
+        """Return a run with the fewer seeds of the scale, which suffice for large effects."""
+        seeds = len(self.base.train.seeds)
+        return spec.seeded(self.scale.fewer) if self.scale.fewer < seeds else spec
 
 
 class Finding(ABC):

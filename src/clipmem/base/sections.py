@@ -41,6 +41,7 @@ class EmojiArtistsSection(Section):
     order: Literal["name first", "own"] = Field(
         "name first", description="Order of an emoji's captions: the name first, or an order of its own per drawing."
     )
+    label: Literal["group", "emoji"] = Field("group", description="Class: the Unicode group, or the emoji.")
 
 
 class FlawsSection(Section):
