@@ -34,6 +34,8 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "planted": pl.Boolean,
         "clipmem": pl.Float64,
         "clipmem_norm": pl.Float64,
+        # minus the trimmed mean of the external pairs; null for protocols whose models have no twins
+        "clipmem_centered": pl.Float64,
         "stderr": pl.Float64,
         "low": pl.Float64,
         "high": pl.Float64,
@@ -71,7 +73,10 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
 }
 
 # optional columns, filled with this value
-_IF_MISSING: Mapping[str, Mapping[str, Any]] = {"pairs": {"objects": []}, "scores": {"a_base": None, "learned": None}}
+_IF_MISSING: Mapping[str, Mapping[str, Any]] = {
+    "pairs": {"objects": []},
+    "scores": {"a_base": None, "learned": None, "clipmem_centered": None},
+}
 
 
 def _completed(name: str, table: pl.DataFrame) -> pl.DataFrame:
