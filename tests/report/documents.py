@@ -223,6 +223,18 @@ def inspection(text: str = "why") -> dict[str, Any]:
         "images": {"read": 1, "of": 1, "formats": {"PNG": 1}, "width": spread, "height": spread, "bytes": spread},
         "samples": [{**sample, "width": 1, "height": 1}],
         "duplicates": {"exact": {"images": 0, "of": 1}, "near": {"images": 2, "of": 2, "groups": 1}},
+        "regime": {
+            **{
+                "pairs": 100,
+                "same_caption": 0.5,
+                "near_caption": 0.75,
+                "near_image": None,
+                "images": 0,
+                "searched": 90,
+            },
+            **{"caption_twins": 0.5, "near_twins": 3.0, "nearest_caption": 0.9, "twins": 0.75, "verdict": "redundant"},
+            "words": {"distinct": 1234, "once": 0.25, "rare_pairs": 0.125, "pairs": 100},
+        },
         "problems": {"left_out": 1, "decoded": 1, "of": 1, "reasons": [reason]},
         "cost": {
             "decode_seconds": 3.0,
