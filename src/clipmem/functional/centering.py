@@ -50,13 +50,6 @@ def trimmed_means(
     return ordered[:, cut : n - cut].mean(axis=1), influence
 
 
-def _influence(values: Float64[np.ndarray, "seed n"]) -> tuple[float, Float64[np.ndarray, "seed n"]]:
-    """Return the mean of the seeds' trimmed means, and what each pair adds to each seed's minus that mean."""
-    means, influence = trimmed_means(values)
-    mean = float(means.mean())
-    return mean, influence + (means - mean)[:, None] / values.shape[1]
-
-
 def control_shift(
     control: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"], *, confidence: float = 0.95
 ) -> Shift:
@@ -81,7 +74,9 @@ def control_shift(
         -0.20833333333333334
     """
     values = checked_values(control, groups)
-    mean, influence = _influence(values)
+    means, within = trimmed_means(values)
+    mean = float(means.mean())
+    influence = within + (means - mean)[:, None] / values.shape[1]
     found = crossed_interval(mean, influence, groups, confidence=confidence)
     error = None if found.low is None else float(np.sqrt(sum(crossed_variances(influence, groups))))
     return Shift(*found, error)
@@ -121,8 +116,11 @@ def centered_mean(
         0.625
     """
     values, control = checked_values(values, groups), checked_values(control, control_groups)
-    shift, influence = _influence(control)
-    mean = float(values.mean())
-    both = np.concatenate([(values - mean) / values.shape[1], -influence], axis=1)
+    means, within = trimmed_means(control)
+    own = values.mean(axis=1, keepdims=True)
+    by_seed = own[:, 0] - means
+    influence = np.concatenate([(values - own) / values.shape[1], -within], axis=1)
+    # a seed's part is spread over all pairs: on each side alone, what cancels would count as the residual
+    influence += (by_seed - by_seed.mean())[:, None] / influence.shape[1]
     every = np.concatenate([groups, control_groups])
-    return crossed_interval(mean - shift, both, every, confidence=confidence, min_seeds=2)
+    return crossed_interval(float(by_seed.mean()), influence, every, confidence=confidence, min_seeds=2)
