@@ -5,6 +5,7 @@ under g it is not. Everything else of f and g differs by noise of a known size.
 """
 
 import math
+import sys
 
 import numpy as np
 import polars as pl
@@ -178,6 +179,7 @@ def test_the_centered_mean_finds_what_f_memorized_when_f_is_a_worse_model(seeds)
         held.append((one["low"] <= 0.15 <= one["high"], plain.low <= 0.15 <= plain.high, found["verdict"] == "worse"))
         assert plain.mean < 0.1 < one["mean"]
     centered, plain, warned = np.mean(held, axis=0)
+    sys.stdout.write(f"\n{seeds} seeds: centered {centered:.3f}, plain {plain:.3f}, warned {warned:.3f}\n")
     assert 0.92 <= centered <= 0.99
     assert plain < 0.1
     assert warned > 0.95

@@ -1,6 +1,8 @@
 """Where data stand between one of a kind and redundant: loops, what changes nothing, shipped data, speed."""
 
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,6 +14,9 @@ from tests.reference.loops import near_captions
 from clipmem.base.sections import DataSection
 from clipmem.data.regime import regime_of
 from clipmem.data.sources import open_source
+from clipmem.report.templating import VERBATIM
+from clipmem.report.terminal import screen_lines
+from clipmem.study.data_commands import inspect
 
 WORDS = [f"w{k}" for k in range(40)] + ["the", "A", "Ünder", "7", "gate-way"]
 captions = st.lists(st.lists(st.sampled_from(WORDS), min_size=0, max_size=6).map(" ".join), min_size=1, max_size=40)
@@ -73,6 +78,18 @@ def test_the_shipped_data(source, verdict):
         assert found["same_caption"] > 0.99
         assert found["caption_twins"] >= 3
         assert found["words"]["rare_pairs"] < 0.01
+
+
+@pytest.mark.parametrize("source", ["emoji", "emoji-artists"])
+def test_the_page_shows_what_the_command_prints(source):
+    page = (Path(__file__).parents[2] / "docs" / "inspect.md").read_text(encoding="utf-8")
+    [shown] = re.findall(rf"inspect {source} --no-cost\n```\n\n```text\n(.*?)```", page, flags=re.DOTALL)
+    lines = [line.lstrip(VERBATIM) for line in screen_lines("inspected", inspect(source, cost=False), 80)]
+    first = next(k for k, line in enumerate(lines) if line.startswith("regime"))
+    printed = " ".join(" ".join(lines[first:]).split())
+    table, reading = (" ".join(part.split()) for part in shown.split("...\n"))
+    assert table in printed
+    assert reading in printed
 
 
 def test_a_hundred_thousand_pairs_take_seconds():
