@@ -57,6 +57,11 @@ def _with(built: Built, **entries: Any) -> Built:
     return built
 
 
+def _shifted(built: Built) -> Built:
+    found = {**built.summary["centered"], "shift": -0.22, "low": -0.24, "high": -0.2, "verdict": "worse"}
+    return _with(built, centered=found)
+
+
 def _localized(folder: Path) -> Built:
     built = build_run(folder, planted=2, sizes=SMALL)
     add_localize(built)
@@ -66,9 +71,11 @@ def _localized(folder: Path) -> Built:
 
 
 SMALL = {"shared": 6, "candidate": 12, "independent": 6, "external": 8}
+TWINS = [[f"a thing of kind {i % 12}"] for i in range(32)]
 RUNS: dict[str, Callable[[Path], Built]] = {
     "two-seeds": lambda folder: build_run(folder, planted=4, sizes=SMALL),
     "one-seed": lambda folder: build_run(folder, seeds=(3,), planted=0, sizes=SMALL),
+    "shifted": lambda folder: _shifted(build_run(folder, planted=0, sizes=SMALL, captions=TWINS)),
     "subsample": lambda folder: build_subsample(folder),
     "leave-one-out": lambda folder: build_leave_one_out(folder),
     "given": lambda folder: build_given(folder),
@@ -114,7 +121,8 @@ def scored(folder: Path) -> Scored:
     bank = {"drawn": True, "name": "", "pairs": 20}
     compared = "similarity of image and captions, minus similarity to the bank"
     about = {"alignment": "clip", "compared": compared, "range": [-6.0, 6.0], "pairs": 104}
-    about |= {"bank": bank, "left_out": 2, "control": 0.0123}
+    centered = {"shift": 0.013, "low": 0.002, "high": 0.024, "over": "pairs", "margin": 0.001, "verdict": "better"}
+    about |= {"bank": bank, "left_out": 2, "control": 0.0123, "centered": {**centered, "roles": {}}}
     return Scored(scores, about, {uid: [f"caption of {k}"] for k, uid in enumerate(first)}, Path("quarantine.parquet"))
 
 

@@ -35,6 +35,8 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "planted": pl.Boolean,
         "clipmem": pl.Float64,
         "clipmem_norm": pl.Float64,
+        # minus the trimmed mean of the external pairs; null for protocols whose models have no twins
+        "clipmem_centered": pl.Float64,
         "stderr": pl.Float64,
         "low": pl.Float64,
         "high": pl.Float64,
@@ -73,8 +75,10 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
 
 # optional columns, filled with this value
 _IF_MISSING: Mapping[str, Mapping[str, Any]] = {
+_IF_MISSING: Mapping[str, Mapping[str, Any]] = {
     "pairs": {"objects": [], "role": ""},
-    "scores": {"a_base": None, "learned": None},
+    "scores": {"a_base": None, "learned": None, "clipmem_centered": None},
+}
 }
 
 
