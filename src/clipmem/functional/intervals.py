@@ -274,11 +274,14 @@ def half_difference(
     """
     both = [checked_values(candidate, candidate_groups), checked_values(independent, independent_groups)]
     groups = np.concatenate([candidate_groups, independent_groups])
-    influence = [
-        sign * (values - values.mean()) / (2 * values.shape[1]) for sign, values in zip((1, -1), both, strict=True)
-    ]
-    mean = float(both[0].mean() - both[1].mean()) / 2
-    return crossed_interval(mean, np.concatenate(influence, axis=1), groups, confidence=confidence, min_seeds=2)
+    means = [values.mean(axis=1, keepdims=True) for values in both]
+    by_seed = (means[0] - means[1]) / 2
+    influence = np.concatenate(
+        [sign * (x - own) / (2 * x.shape[1]) for sign, x, own in zip((1, -1), both, means, strict=True)], axis=1
+    )
+    # a seed's part is spread over all pairs: on each side alone, what cancels would count as the residual
+    influence += (by_seed - by_seed.mean()) / influence.shape[1]
+    return crossed_interval(float(by_seed.mean()), influence, groups, confidence=confidence, min_seeds=2)
 
 
 def checked_values(

@@ -75,10 +75,8 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
 
 # optional columns, filled with this value
 _IF_MISSING: Mapping[str, Mapping[str, Any]] = {
-_IF_MISSING: Mapping[str, Mapping[str, Any]] = {
     "pairs": {"objects": [], "role": ""},
     "scores": {"a_base": None, "learned": None, "clipmem_centered": None},
-}
 }
 
 
