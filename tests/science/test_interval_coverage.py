@@ -44,28 +44,32 @@ def test_coverage(models):
     assert 0.925 <= coverage <= 0.975
 
 
-def crossed_study(rng, *, seeds, pairs, seed_sd):
+def crossed_study(rng, *, seeds, pairs, seed_sd, own_sd):
     """Scores of C and I, as f and g make them: a shift a seed, a value a pair, noise of each pair under each seed."""
     quality = rng.normal(0, seed_sd, (seeds, 1))  # f better than g altogether: the same for both roles
     own = [sign * 0.2 + rng.normal(0, 0.1, (1, pairs)) + rng.normal(0, 0.1, (seeds, pairs)) for sign in (1, -1)]
-    return [values + quality + rng.normal(0, 0.004, (seeds, 1)) for values in own]
+    return [values + quality + rng.normal(0, own_sd, (seeds, 1)) for values in own]
 
 
-@pytest.mark.parametrize("seed_sd", [0.0, 0.006, 0.03, 0.1])
+@pytest.mark.parametrize(
+    ("seed_sd", "own_sd"), [(0.0, 0.004), (0.006, 0.004), (0.03, 0.004), (0.1, 0.004), (0.1, 0.02), (0.5, 0.02)]
+)
 @pytest.mark.parametrize("pairs", [40, 400])
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_coverage_of_means(seeds, pairs, seed_sd):
+def test_coverage_of_means(seeds, pairs, seed_sd, own_sd):
     """A role's mean over pairs and seeds, refused with two seeds, and the half-difference."""
-    rng, groups = generator(seeds, f"crossed {pairs} {seed_sd}"), np.arange(pairs)
+    rng, groups = generator(seeds, f"crossed {pairs} {seed_sd} {own_sd}"), np.arange(pairs)
     held = np.zeros((600, 2), dtype=bool)
     for k in range(len(held)):
-        own, others = crossed_study(rng, seeds=seeds, pairs=pairs, seed_sd=seed_sd)
+        own, others = crossed_study(rng, seeds=seeds, pairs=pairs, seed_sd=seed_sd, own_sd=own_sd)
         intervals = crossed_mean(own, groups), half_difference(own, others, groups, groups + pairs)
         held[k] = [one.low <= 0.2 <= one.high for one in intervals]
     mean, half = held.mean(axis=0)
     said = f"{mean:.3f}" if seeds > 2 else "refused"
-    sys.stdout.write(f"\n{seeds} seeds, {pairs} pairs, seed sd {seed_sd}: mean {said}, half-difference {half:.3f}\n")
+    sys.stdout.write(
+        f"\n{seeds} seeds, {pairs} pairs, seed sd {seed_sd}, {own_sd}: mean {said}, half-difference {half:.3f}\n"
+    )
     assert intervals[0].over == ("pairs and seeds" if seeds > 2 else "pairs")
-    assert 0.92 <= half <= 0.985
+    assert (0.9 if seeds == 2 else 0.92) <= half <= 0.985
     if seeds > 2:
         assert 0.92 <= mean <= 0.985

@@ -252,7 +252,7 @@ def half_difference(
 
     C and I are exchangeable and f and g saw one of them each, so it estimates the same mean as C alone; what makes f
     better or worse than g altogether cancels, and with it most of the noise of the seeds. The interval is that of
-    `crossed_interval` from two seeds on: for the seed noise that is left, two seeds cover 92 to 97 %.
+    `crossed_interval` from two seeds on: for the seed noise that is left, two seeds cover 91 to 97 %.
 
     Args:
         candidate: Scores of the candidate pairs under each seed, shape (seed, n).
