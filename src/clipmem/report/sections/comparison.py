@@ -24,8 +24,10 @@ class Comparison(Section):
 
     def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
         names = [run["run"] for run in subject["runs"]]
+        along = "frontier" in subject  # runs at other lengths are not answers, and the length is no caveat
         return {
-            "answers": [answer(subject, name) for name in names[1:]],
+            "answers": [answer(subject, name) for name in names[1:] if not along],
+            "notes": [note for note in subject["notes"] if not (along and note["kind"] == "other_length")],
             "differences": _by_run(names, subject["differences"]),
             "cost": _by_run(names, subject["cost"]),
             "fronts": [(label_of(name), subject["pareto"][name]) for name in _main(subject)],
@@ -59,7 +61,8 @@ def answer(document: Mapping[str, Any], run: str) -> dict[str, Any]:
     parts += [(words, rows[name]) for name, words in MEMORIZATION.items() if name in rows]
     parts += [(label_of(name), rows[name]) for name in _main(document)]
     dominates = [row for row in document["dominates"] if row["run"] == run]
-    return {"run": run, "parts": parts, "dominates": dominates[0] if dominates else None}
+    about = {"dominates": dominates[0] if dominates else None, "level": 1 - document["confidence"]}
+    return {"run": run, "parts": parts, **about}
 
 
 def pareto_figure(document: Mapping[str, Any], size: str) -> str:
