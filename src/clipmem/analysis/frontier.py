@@ -19,8 +19,10 @@ from jaxtyping import Float64, Int64
 from clipmem.analysis.fairness import IRRELEVANT, differing
 from clipmem.analysis.pareto import Point, adjust, difference, dominance, front, is_useful, mean_over_seeds
 from clipmem.analysis.runs import FinishedRun
+from clipmem.base.errors import shorten
 from clipmem.base.recipes import flatten
-from clipmem.base.require import require, require_one_of
+from clipmem.base.require import require
+from clipmem.base.suggest import did_you_mean
 
 # a parent's scores belong to a configuration at each length
 _PARENTS = ("mitigate.remove.scores", "mitigate.regroup.scores")
@@ -43,7 +45,9 @@ def setting_of(run: FinishedRun, along: str) -> Any:
 
 def check_along(runs: Sequence[FinishedRun], along: str) -> None:
     """Refuse a setting that does not exist, is no number, or is the same in all runs."""
-    require_one_of("--along", along, flatten(runs[0].recipe))
+    known = flatten(runs[0].recipe)
+    expected, hint = "a setting of the recipe, as SECTION.KEY", did_you_mean(along, known)
+    require(along in known, "--along", shorten(along), expected, hint)
     values = [setting_of(run, along) for run in runs]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     got = ", ".join(dict.fromkeys(map(str, values)))
