@@ -364,7 +364,7 @@ def test_one_utility_decides(runs):
     build(runs / "b", metrics={"retrieval_wordings_recall@5": 0.2, **retrieval}, noise=2)
     assert compare_runs([runs / "b", runs / "a"])["primary"]["utility"] == "retrieval_recall@5"
     assert compare_runs([runs / "plain", runs / "a"])["primary"]["utility"] == "linear_probe_acc1"
-    build(runs / "c", metrics={"image_retrieval_median_rank": 3.0, "mean_rank_of_something": 0.2})
+    build(runs / "c", metrics={"image_retrieval_median_rank": 3.0, "alignment_loss": 0.2})
     assert compare_runs([runs / "c", runs / "plain"])["primary"]["utility"] == ""
     for name in ("linear_probe", "image_retrieval_median_rank", "retrieval_recall@5"):
         error = refused([runs / "plain", runs / "noisy"], utility=name)

@@ -21,7 +21,7 @@ UTILITIES = {
 }
 # verdicts rest on the first of these that all runs have
 PRIMARY = ("retrieval_wordings_recall@5", "retrieval_recall@5", "linear_probe_acc1")
-LOWER_IS_BETTER = ("median_rank",)
+LOWER_IS_BETTER = ("median_rank", "_loss")
 
 
 @dataclass(frozen=True, eq=False)
