@@ -114,6 +114,18 @@ def interpolated(folder: Path) -> dict[str, Any]:
     return compare_runs(folders, along="mitigate.interpolate.alpha")
 
 
+def lengths(folder: Path) -> dict[str, Any]:
+    """Compare a mitigation with the baseline at two lengths of training; at one it is near chance."""
+    metrics, chance = {"retrieval_recall@5": 0.4}, {"retrieval_recall@5": 0.1}
+    folders: list[Path] = []
+    for k, (epochs, utility) in enumerate(((4, 0.0), (8, 0.1))):
+        common = {"epochs": epochs, "metrics": metrics, "chance": chance}
+        folders.append(build_finished(folder / f"plain-{epochs}", utility=utility, noise=k, wordings=0.5, **common))
+        noise = {"effect": 0.2, "noise": k + 5, "utility": 4 * utility - 0.2, "wordings": 0.1}
+        folders.append(build_finished(folder / f"noisy-{epochs}", "mitigate.text_noise.std=0.15", **noise, **common))
+    return compare_runs(folders, along="train.epochs")
+
+
 def scored(folder: Path) -> Scored:
     """Return scores of given models."""
     scores = build_run(folder).scores
@@ -140,6 +152,8 @@ def make(folder: Path) -> dict[str, str]:
     found["comparison-terminal"] = screen_text("comparison", comparison)
     between = interpolated(folder / "interpolated")
     found["curve"], found["curve-terminal"] = page_text("comparison", between), screen_text("comparison", between)
+    along = lengths(folder / "lengths")
+    found["frontier"], found["frontier-terminal"] = page_text("comparison", along), screen_text("comparison", along)
     found["findings"] = page_text("findings", findings())
     found["findings-terminal"] = screen_text("findings", findings("inconclusive"))
     found["scored"] = screen_text("scored", scored(folder / "scored" / "study"))
