@@ -34,8 +34,8 @@ LICENSES = frozenset(
 LEFT_OUT = ("Emoji", "Logos", "Programming")
 # words for a style at the end of a name, and at its beginning
 ENDS = """
-outline outlined filled fill line solid bold thin light duotone twotone two tone sharp rounded round regular linear broken
-duo baseline rtl ltr o alt sm lg md mini micro color colour flat stroke outlinerounded remix block
+outline outlined filled fill line solid bold thin light duotone twotone two tone sharp rounded round regular linear
+broken duo baseline rtl ltr o alt sm lg md mini micro color colour flat stroke outlinerounded remix block
 1 2 3 4 5 6 7 8 9 10 12 14 16 18 20 24 28 32 48 w100 w200 w300
 """
 STARTS = "outline round sharp twotone baseline bx bxs bxl fill line"

@@ -72,7 +72,8 @@ def kinds(run: FinishedRun) -> dict[str, set[str]]:
 
 def by_kind(run: FinishedRun) -> dict[str, list[float]]:
     """Return the mean CLIPMem of each kind by seed (half-difference), for kinds with pairs in both roles."""
-    sets = {kind: [own & run.uids(role) for role in ("candidate", "independent")] for kind, own in kinds(run).items()}
+    candidates, independent = run.uids("candidate"), run.uids("independent")
+    sets = {kind: (own & candidates, own & independent) for kind, own in kinds(run).items()}
     return {kind: run.halved(*own) for kind, own in sets.items() if min(map(len, own)) >= _LEAST}
 
 
