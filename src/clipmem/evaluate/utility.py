@@ -16,8 +16,8 @@ from torch import Tensor
 from clipmem.base.random import derive_seed
 from clipmem.base.require import require_one_of
 from clipmem.base.sections import EvaluateSection
-from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import linear_probe, retrieval, zero_shot
+from clipmem.embed.passes import Embeddings, chosen
+from clipmem.evaluate import linear_probe, retrieval, wordings, zero_shot
 from clipmem.evaluate.classification import chance
 from clipmem.evaluate.linear_probe import Probe
 from clipmem.evaluate.over_seeds import Statistics, classification_entries
@@ -109,14 +109,24 @@ class Utility:
         self.models.setdefault(side, []).append(found)
 
     def retrieval(self) -> dict[str, Any]:
-        """Summarize retrieval among the test pairs (see `retrieval.measure`)."""
-        return retrieval.measure(
+        """Summarize retrieval among the test pairs (see `retrieval.measure` and `wordings.measure`)."""
+        found = retrieval.measure(
             {side: {k: one.test for k, one in enumerate(models)} for side, models in self.models.items()},
             np.ones(int(self.pairs.test.sum()), dtype=np.bool_),
             self.pairs.groups[self.pairs.test],
             self.statistics._replace(seed=derive_seed(self.statistics.seed, "retrieval")),
             against=self.against,
         )
+        for name, more in self._over_wordings().items():
+            found[name] |= more
+        return found
+
+    def _over_wordings(self) -> dict[str, Any]:
+        if self.settings.wordings < 2:
+            return {}
+        models = {side: [one.test for one in own] for side, own in self.models.items()}
+        groups, level = self.pairs.groups[self.pairs.test], self.statistics.confidence
+        return wordings.measure(models, groups, self.settings.wordings, level, against=self.against)
 
     def document(self, found: dict[str, Any] | None) -> dict[str, Any]:
         """Return the content of `evaluate/utility.json`."""
@@ -199,13 +209,9 @@ class Utility:
 
 
 def only(embeddings: Embeddings, kept: Bool[np.ndarray, "n"]) -> Embeddings:
-    """Return copies of the embeddings of some pairs, with the first view of each image."""
-    place = torch.from_numpy(np.cumsum(kept) - 1)
-    pair = embeddings.text_pair.long()
-    captions = torch.from_numpy(kept)[pair]
-    return Embeddings(
-        embeddings.image[torch.from_numpy(kept), :1].clone(), embeddings.text[captions].clone(), place[pair[captions]]
-    )
+    """Return copies of the embeddings of some pairs, with the first view of each image and without caption edits."""
+    found = chosen(embeddings, torch.from_numpy(np.flatnonzero(kept)))
+    return found._replace(image=found.image[:, :1].clone(), text_edits=None, text_edits_pair=None)
 
 
 def why_not(

@@ -16,6 +16,7 @@ ROWS = {
     "linear_probe_mean_per_class_recall": "linear probe recall by class",
     "image_retrieval_recall@5": "image found, first 5",
     "text_retrieval_recall@5": "caption found, first 5",
+    "retrieval_wordings_recall@5": "both, all wordings, first 5",
 }
 _FEW_PAIRS, _TEMPLATES_SHOWN = 1000, 4
 
