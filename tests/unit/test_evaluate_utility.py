@@ -186,8 +186,8 @@ def test_only_some_pairs():
     )
     found = only(embeddings, np.array([False, True, False, True]))
     assert found.image.flatten().tolist() == [2.0, 6.0]
-    assert found.text.flatten().tolist() == [0.0, 2.0, 3.0]
-    assert found.text_pair.tolist() == [1, 0, 1]
+    assert found.text.flatten().tolist() == [2.0, 0.0, 3.0]  # pair by pair
+    assert found.text_pair.tolist() == [0, 1, 1]
 
 
 # ---- chance of retrieval
