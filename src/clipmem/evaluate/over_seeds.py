@@ -56,7 +56,7 @@ def classification_entries(
             found[name] |= changed(hits, before, groups, confidence)
     name, hits = "mean_per_class_recall", hits_of(ranks, 1)
     interval = class_mean(hits, labels, groups, confidence=confidence)
-    found[name] = entry(within(interval), [one[name] for one in by_seed])
+    found[name] = entry(_within(interval), [one[name] for one in by_seed])
     if base is not None:
         change = class_mean(hits - hits_of(base, 1), labels, groups, confidence=confidence)
         found[name]["change"] = change._asdict()
@@ -70,11 +70,10 @@ def hits_of(ranks: Float64[np.ndarray, "seed n"], k: int) -> Float64[np.ndarray,
 
 def rate(hits: Float64[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"], confidence: float) -> Interval:
     """Average hits, 0 or 1 each, over seeds and pairs; the interval of `crossed_mean`, cut to [0, 1]."""
-    return within(crossed_mean(hits, groups, confidence=confidence))
+    return _within(crossed_mean(hits, groups, confidence=confidence))
 
 
-def within(interval: Interval) -> Interval:
-    """Cut an interval of a share to [0, 1]."""
+def _within(interval: Interval) -> Interval:
     if interval.low is None or interval.high is None:
         return interval
     return interval._replace(low=max(interval.low, 0.0), high=min(interval.high, 1.0))

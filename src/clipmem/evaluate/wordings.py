@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int
 
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate.measure import Measure
-from clipmem.evaluate.over_seeds import class_mean, entry, hits_of, within
+from clipmem.evaluate.over_seeds import class_mean, entry, hits_of
 from clipmem.evaluate.retrieval import KS, retrieval_ranks
 
 RECALL = Measure("retrieval_wordings", "Share of queries that find their own among the first k, over all wordings.")
@@ -65,7 +65,9 @@ def measure(
     for side, own in hits.items():
         found[side] = {}
         for k, values in own.items():
-            interval = within(class_mean(values, parts, of_group, confidence=confidence))
+            interval = class_mean(values, parts, of_group, confidence=confidence)
+            if interval.low is not None and interval.high is not None:
+                interval = interval._replace(low=max(interval.low, 0.0), high=min(interval.high, 1.0))
             by_seed = [float((np.bincount(parts, weights=row) / sizes).mean()) for row in values]
             found[side][_name(k)] = entry(interval, by_seed)
             if against not in ("", side):
