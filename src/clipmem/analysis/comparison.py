@@ -20,7 +20,7 @@ from clipmem.base.require import require, require_one_of
 from clipmem.functional.comparisons import holm, paired_test
 
 MEASURES = ("clipmem", "clipmem_norm")
-LOWER_IS_BETTER = ("median_rank",)
+LOWER_IS_BETTER = ("median_rank", "_loss")
 _MACHINE = ("processor", "cores", "device", "precision", "threads", "workers", "processes")
 
 
