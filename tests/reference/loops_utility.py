@@ -83,30 +83,30 @@ def text_recall_by_chance(captions: Sequence[int], k: int) -> float:
     return fsum(1 - one for one in missed) / len(captions)
 
 
-def right_items(image_names: Sequence[str], captions: Sequence[Sequence[str]]) -> tuple[list[set[int]], list[set[int]]]:
-    """Return the right images of each caption, and the right captions of each image, by names that are compared.
+def right_items(image_names: Sequence[str], captions: Sequence[Sequence[str]]) -> tuple[list[set[str]], list[set[str]]]:
+    """Return the right images of each caption (pair by pair), and the right captions of each image, by name.
 
-    Captions are numbered pair by pair. A caption's images: those of pairs that have it, and images of the same name. An
-    image's captions: those of pairs with this image, and captions of the same words.
+    A caption's images are those of all pairs that have it; an image's captions are those of all pairs with this image.
     """
-    flat = [(i, caption) for i, own in enumerate(captions) for caption in own]
-    of_captions: list[set[int]] = []
-    for _, caption in flat:
-        names = {image_names[i] for i, own in enumerate(captions) if caption in own}
-        of_captions.append({i for i, name in enumerate(image_names) if name in names})
-    of_images: list[set[int]] = []
-    for name in image_names:
-        words = {caption for i, caption in flat if image_names[i] == name}
-        of_images.append({j for j, (_, caption) in enumerate(flat) if caption in words})
+    of_captions = [
+        {name for name, other in zip(image_names, captions, strict=True) if caption in other}
+        for own in captions
+        for caption in own
+    ]
+    of_images = [
+        {caption for other, own in zip(image_names, captions, strict=True) if other == name for caption in own}
+        for name in image_names
+    ]
     return of_captions, of_images
 
 
 def search(
-    queries: Sequence[Row], items: Sequence[Row], right: Sequence[set[int]], *, tie: float = 1e-12
+    queries: Sequence[Row], items: Sequence[Row], names: Sequence[str], right: Sequence[set[str]], *, tie: float = 1e-12
 ) -> tuple[list[float], list[float]]:
     """Rank the best right item of each query among the wrong ones, and average the precision at each right item.
 
-    Level items share the mean of their places: the place of r is 1 + the better ones + half of the other level ones.
+    Items of one name are one item, the most similar. Level items share the mean of their places: the place of r is 1 +
+    the better ones + half of the other level ones.
     """
 
     def place(values: Sequence[float], own: float) -> float:
@@ -117,10 +117,12 @@ def search(
     ranks: list[float] = []
     precisions: list[float] = []
     for query, own in zip(queries, right, strict=True):
-        values = [similarity(query, item) for item in items]
-        good = [values[k] for k in own]
-        ranks.append(place([max(good), *(value for k, value in enumerate(values) if k not in own)], max(good)))
-        precisions.append(fsum(place(good, one) / place(values, one) for one in good) / len(good))
+        best: dict[str, float] = {}
+        for item, name in zip(items, names, strict=True):
+            best[name] = max(best.get(name, -2.0), similarity(query, item))
+        good = [best[name] for name in own]
+        ranks.append(place([max(good), *(value for name, value in best.items() if name not in own)], max(good)))
+        precisions.append(fsum(place(good, one) / place([*best.values()], one) for one in good) / len(good))
     return ranks, precisions
 
 

@@ -235,7 +235,7 @@ def best_rank(similarities, right):
 
 
 def recall_by_loop(one, count, k, words):
-    """The mean over wordings, that at least two pairs have, and directions; equal captions are right."""
+    """The mean over wordings, that at least two pairs have, and directions; equal captions are one, and right."""
     found = []
     for wording in range(count):
         rows = [pair for pair in range(len(one.image)) if len(captions_of(one, pair)) > wording]
@@ -244,9 +244,12 @@ def recall_by_loop(one, count, k, words):
         images = [one.image[pair, 0].tolist() for pair in rows]
         texts = [captions_of(one, pair)[wording] for pair in rows]
         table = [[loops.similarity(image, text) for text in texts] for image in images]
-        right = [[words[a][wording] == words[b][wording] for b in rows] for a in rows]
-        by_image = [best_rank(table[a], right[a]) for a in range(len(rows))]
-        by_text = [best_rank([row[b] for row in table], [row[b] for row in right]) for b in range(len(rows))]
+        own = [words[pair][wording] for pair in rows]
+        by_image, by_text = [], []
+        for place, word in enumerate(own):
+            nearest = {other: max(s for s, w in zip(table[place], own, strict=True) if w == other) for other in own}
+            by_image.append(best_rank(list(nearest.values()), [other == word for other in nearest]))
+            by_text.append(best_rank([row[place] for row in table], [other == word for other in own]))
         found += [loops.recall(by_text, k), loops.recall(by_image, k)]
     return sum(found) / len(found)
 

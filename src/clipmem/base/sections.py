@@ -293,7 +293,7 @@ class DejavuSection(Section):
 
 
 class EvaluateSection(Section):
-    """`[evaluate]`: utility, and memorization over several captions per pair; classification needs labels."""
+    """`[evaluate]`: memorization over wordings, and utility; classes are labels, or captions that pairs share."""
 
     wordings: Views = Field(
         1,

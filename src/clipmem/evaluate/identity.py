@@ -58,8 +58,8 @@ class Links(NamedTuple):
 def links_of(same: Identity, text_pair: Int[np.ndarray, "m"]) -> Links:
     """Link an image and a caption if some pair has the same image and, among its captions, the same caption.
 
-    So the right images of a caption are those of all pairs with this caption, and their copies; the right captions of
-    an image are those of all pairs with this image, and their copies.
+    So the right images of a caption are those of all pairs with this caption, and the right captions of an image are
+    those of all pairs with this image.
     """
     got = f"{len(same.image)} images and {len(same.text)} captions, with {len(text_pair)} pair indices"
     known = len(same.text) == len(text_pair) and text_pair.max(initial=-1) < len(same.image)

@@ -1,7 +1,7 @@
 """Retrieval: does a caption find a right image among all images, and an image a right caption among all captions.
 
-Right is every image of a pair with the same caption, and every caption of a pair with the same image, and their copies
-(`identity.links_of`): nobody can tell them apart by what the query says.
+The items are the distinct images and the distinct captions. Right is every image of a pair with the same caption, and
+every caption of a pair with the same image (`identity.links_of`): the query says nothing that tells them apart.
 
 When not to trust it: recall depends on how many pairs there are to search; among 200 it is far higher than among the
 5,000 of COCO. Only compare numbers from the same pairs, and put chance beside them. Paraphrases and near-duplicates
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
@@ -36,7 +37,7 @@ _TIE = 1e-12
 
 
 class Queries(NamedTuple):
-    """Results of queries: rank of the best right item, average precision, number of right items and of all items."""
+    """Results of queries: rank of the best right item, average precision, number of right items, and of all items."""
 
     rank: Float64[np.ndarray, "*model q"]
     precision: Float64[np.ndarray, "*model q"]
@@ -70,8 +71,9 @@ def retrieve(
     ks: Sequence[int] = KS,
     block: int = 1024,
 ) -> Retrieval:
-    """Let each caption search all images, and each image all captions.
+    """Let each caption search the distinct images, and each image the distinct captions.
 
+    Copies are one item, the most similar of them: otherwise five copies of one wrong caption would fill five places.
     With s the similarity of an item to the query, over its R right items r and its wrong items w:
 
         rank = 1 + #{w: s_w > max_r s_r} + ½ #{w: s_w = max_r s_r}
@@ -91,8 +93,8 @@ def retrieve(
     links = links_of(same or Identity(np.arange(n), np.arange(m)), text_pair.cpu().numpy())
     image = normalize(image.double(), name="image embeddings")
     text = normalize(text.double(), name="caption embeddings")
-    of_captions = _search(text, image, links.table.T.tocsr(), links.text, links.image, block)
-    of_images = _search(image, text, links.table, links.image, links.text, block)
+    of_captions = _search(text, image, links.table.T.tocsr()[links.text], links.image, block)
+    of_images = _search(image, text, links.table[links.image], links.text, block)
     metrics: dict[str, float] = {}
     for name, found in (("image_retrieval", of_captions), ("text_retrieval", of_images)):
         metrics |= {f"{name}_{metric}": float(values.mean()) for metric, values in _values(found, ks).items()}
@@ -108,25 +110,28 @@ def _values(found: Queries, ks: Sequence[int] = KS) -> dict[str, Float64[np.ndar
 def _search(
     queries: Float[Tensor, "q d"],
     items: Float[Tensor, "i d"],
-    table: Any,
-    of_query: Int[np.ndarray, "q"],
-    of_item: Int[np.ndarray, "i"],
+    right_items: Any,
+    item_class: Int[np.ndarray, "i"],
     block: int,
 ) -> Queries:
+    """Search items by each query; row q of the sparse matrix `right_items` has the classes that are right for q."""
+    order = np.argsort(item_class, kind="stable")
+    items, first = items[torch.from_numpy(order)], np.unique(item_class[order], return_index=True)[1]
     block = max(1, min(block, _CELLS // len(items)))
     ranks, precisions, right = np.empty(len(queries)), np.empty(len(queries)), np.empty(len(queries), dtype=np.int64)
     for start in range(0, len(queries), block):
         similarity = (queries[start : start + block] @ items.T).cpu().numpy()
-        linked = table[of_query[start : start + block]][:, of_item]
-        own = [similarity[row, linked.indices[slice(*linked.indptr[row : row + 2])]] for row in range(len(similarity))]
-        similarity.sort(axis=1)
-        for row, mine in enumerate(own):
-            ranks[start + row], precisions[start + row] = _rank_and_precision(similarity[row], np.sort(mine))
-            right[start + row] = len(mine)
-    return Queries(ranks, precisions, right, len(items))
+        if len(first) < len(items):
+            similarity = np.maximum.reduceat(similarity, first, axis=1)
+        for row, values in enumerate(similarity, start):
+            own = np.sort(values[right_items.indices[slice(*right_items.indptr[row : row + 2])]])
+            values.sort()
+            ranks[row], precisions[row] = _rank_and_precision(values, own)
+            right[row] = len(own)
+    return Queries(ranks, precisions, right, len(first))
 
 
-def _rank_and_precision(every: Float64[np.ndarray, "i"], own: Float64[np.ndarray, "r"]) -> tuple[float, float]:
+def _rank_and_precision(every: Float64[np.ndarray, "all"], own: Float64[np.ndarray, "right"]) -> tuple[float, float]:
     """Rank the best of a query's right items `own` among `every` item, both ascending; return it and the precision."""
     ahead, level = _ahead_and_level(every, own)
     own_ahead, own_level = _ahead_and_level(own, own)
