@@ -44,7 +44,7 @@ def scores_of(splits, seeds, effect, noise):
 
 def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, without=(), utility=0.0, data="d" * 64,
           epochs=EPOCHS, rate=1000.0, memory=2**30, processor="a processor", start="start", protocol="four-way",
-          metrics=METRICS, presentations=None):  # fmt: skip
+          metrics=METRICS, presentations=None, chance=None, validation=None, wordings=None):  # fmt: skip
     """Write a run folder.
 
     Args:
@@ -65,6 +65,9 @@ def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, with
         protocol: The recipe's protocol.
         metrics: Utility metrics and their level; None = no utility was measured.
         presentations: Presentations of a model, where they are not passes times pairs.
+        chance: What is reached by chance, by metric.
+        validation: Values by seed of metrics on validation pairs.
+        wordings: CLIPMem of candidates over all wordings, before noise; None = not measured.
     """
     folder, splits = RunFolder(Path(path)), split_of(planted, without)
     sizes = [f"split.{role}={size}" for role, size in SIZES.items()]
@@ -77,7 +80,11 @@ def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, with
         "format": 1, "data_sha256": data, "recipe_sha256": "r" * 64, "processor": processor, "cores": 2,
     })  # fmt: skip
     folder.write("splits", splits)
-    folder.write("seed_scores", scores_of(splits, seeds, effect, noise))
+    scores = scores_of(splits, seeds, effect, noise)
+    if wordings is not None:
+        own = scores_of(splits, seeds, wordings, noise + 50).rename({"f": "f_wordings", "g": "g_wordings"})
+        scores = scores.join(own, on=("uid", "seed"))
+    scores.write_parquet(folder.table_path("seed_scores"))
     folder.write_json("summary.json", {"format": 1, "normalizer": 1.0 + effect})
     own = PAIRS - len([uid for uid in without if uid[0] in "sc"])
     for side in "fg":
@@ -94,7 +101,9 @@ def build(path, *settings, effect=0.6, seeds=(0, 1, 2), noise=1, planted=2, with
             name: {"by_seed": (level + utility + 0.01 * np.array(seeds) + rng.normal(0, 0.01, len(seeds))).tolist()}
             for name, level in metrics.items()
         }
-        document = {"format": 1, "seeds": {"f": list(seeds)}, "metrics": {"f": by_seed}}
+        document = {"format": 1, "seeds": {"f": list(seeds)}, "metrics": {"f": by_seed}, "chance": chance or {}}
+        held_out = {name: {"by_seed": values} for name, values in (validation or {}).items()}
+        document |= {"validation": {"f": held_out}} if validation else {}
         folder.write_json("evaluate/utility.json", document)
     for stage, seconds in (("train", 10.0), ("report", 5.0)):
         folder.finish(stage, [], seconds)

@@ -58,6 +58,11 @@ def _with(built: Built, **entries: Any) -> Built:
     return built
 
 
+def _shifted(built: Built) -> Built:
+    found = {**built.summary["centered"], "shift": -0.22, "low": -0.24, "high": -0.2, "verdict": "worse"}
+    return _with(built, centered=found)
+
+
 def _localized(folder: Path) -> Built:
     built = build_run(folder, planted=2, sizes=SMALL)
     add_localize(built)
@@ -67,9 +72,11 @@ def _localized(folder: Path) -> Built:
 
 
 SMALL = {"shared": 6, "candidate": 12, "independent": 6, "external": 8}
+TWINS = [[f"a thing of kind {i % 12}"] for i in range(32)]
 RUNS: dict[str, Callable[[Path], Built]] = {
     "two-seeds": lambda folder: build_run(folder, planted=4, sizes=SMALL),
     "one-seed": lambda folder: build_run(folder, seeds=(3,), planted=0, sizes=SMALL),
+    "shifted": lambda folder: _shifted(build_run(folder, planted=0, sizes=SMALL, captions=TWINS)),
     "subsample": lambda folder: build_subsample(folder),
     "leave-one-out": lambda folder: build_leave_one_out(folder),
     "given": lambda folder: build_given(folder),
@@ -109,6 +116,18 @@ def interpolated(folder: Path) -> dict[str, Any]:
     return compare_runs(folders, along="mitigate.interpolate.alpha")
 
 
+def lengths(folder: Path) -> dict[str, Any]:
+    """Compare a mitigation with the baseline at two lengths of training; at one it is near chance."""
+    metrics, chance = {"retrieval_recall@5": 0.4}, {"retrieval_recall@5": 0.1}
+    folders: list[Path] = []
+    for k, (epochs, utility) in enumerate(((4, 0.0), (8, 0.1))):
+        common = {"epochs": epochs, "metrics": metrics, "chance": chance}
+        folders.append(build_finished(folder / f"plain-{epochs}", utility=utility, noise=k, wordings=0.5, **common))
+        noise = {"effect": 0.2, "noise": k + 5, "utility": 4 * utility - 0.2, "wordings": 0.1}
+        folders.append(build_finished(folder / f"noisy-{epochs}", "mitigate.text_noise.std=0.15", **noise, **common))
+    return compare_runs(folders, along="train.epochs")
+
+
 def scored(folder: Path) -> Scored:
     """Return scores of given models."""
     scores = build_run(folder).scores
@@ -116,7 +135,8 @@ def scored(folder: Path) -> Scored:
     bank = {"drawn": True, "name": "", "pairs": 20}
     compared = "similarity of image and captions, minus similarity to the bank"
     about = {"alignment": "clip", "compared": compared, "range": [-6.0, 6.0], "pairs": 104}
-    about |= {"bank": bank, "left_out": 2, "control": 0.0123}
+    centered = {"shift": 0.013, "low": 0.002, "high": 0.024, "over": "pairs", "margin": 0.001, "verdict": "better"}
+    about |= {"bank": bank, "left_out": 2, "control": 0.0123, "centered": {**centered, "roles": {}}}
     return Scored(scores, about, {uid: [f"caption of {k}"] for k, uid in enumerate(first)}, Path("quarantine.parquet"))
 
 
@@ -134,6 +154,8 @@ def make(folder: Path) -> dict[str, str]:
     found["comparison-terminal"] = screen_text("comparison", comparison)
     between = interpolated(folder / "interpolated")
     found["curve"], found["curve-terminal"] = page_text("comparison", between), screen_text("comparison", between)
+    along = lengths(folder / "lengths")
+    found["frontier"], found["frontier-terminal"] = page_text("comparison", along), screen_text("comparison", along)
     found["findings"] = page_text("findings", findings())
     found["findings-terminal"] = screen_text("findings", findings("inconclusive"))
     found["scored"] = screen_text("scored", scored(folder / "scored" / "study"))

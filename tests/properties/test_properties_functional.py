@@ -11,8 +11,10 @@ from clipmem.functional import (
     alignment,
     alignment_parts,
     auroc,
+    centered_mean,
     clipmem,
     compare_groups,
+    control_shift,
     crossed_mean,
     pair_means,
     precision_at_n,
@@ -220,3 +222,37 @@ def test_crossed_mean_brackets_and_moves_with_the_values(seeds, n, seed):
         return
     assert found.low <= found.mean <= found.high
     assert moved.low == pytest.approx(2 * found.low + 1, abs=1e-12)
+
+
+@PROFILE
+@given(st.integers(1, 4), st.integers(2, 20), st.integers(2, 20), st.integers(0, 1000), st.floats(-5, 5))
+def test_what_makes_f_better_throughout_does_not_change_centered_means(seeds, n, m, seed, better):
+    rng = np.random.default_rng(seed)
+    values, control = rng.normal(size=(seeds, n)), rng.normal(size=(seeds, m))
+    groups = np.arange(n), n + np.arange(m)
+    moved = better * rng.normal(size=(seeds, 1))  # another amount under each seed
+    plain, other = (centered_mean(values + x, control + x, *groups) for x in (0.0, moved))
+    assert other[:3] == pytest.approx(plain[:3], abs=1e-9)
+    assert control_shift(control + moved, groups[1]).mean == pytest.approx(
+        control_shift(control, groups[1]).mean + moved.mean(), abs=1e-9
+    )
+
+
+@PROFILE
+@given(st.integers(1, 4), st.integers(2, 30), st.integers(0, 1000))
+def test_a_symmetric_control_is_centered_on_zero(seeds, n, seed):
+    half = np.random.default_rng(seed).standard_t(1, size=(seeds, n))
+    control, groups = np.concatenate([half, -half], axis=1) + 0.75, np.arange(2 * n)
+    found = centered_mean(control, control, groups, groups)
+    assert found.mean == pytest.approx(0, abs=1e-9 * (1 + np.abs(half).max()))
+    assert found.low <= found.mean <= found.high
+
+
+@PROFILE
+@given(st.integers(1, 3), st.integers(10, 40), st.integers(0, 1000), st.floats(1, 1e6))
+def test_a_fifth_of_the_control_moves_the_shift_within_the_others(seeds, n, seed, size):
+    control = np.random.default_rng(seed).normal(size=(seeds, n))
+    wild = control.copy()
+    wild[:, : n // 5] += size
+    rest = control[:, n // 5 :]
+    assert rest.min() <= control_shift(wild, np.arange(n)).mean <= rest.max()

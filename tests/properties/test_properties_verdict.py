@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipmem.analysis.comparison import Point, front
+from clipmem.analysis.pareto import Point, front
 from clipmem.functional import Claim, verdict
 
 number = st.floats(-10, 10, allow_nan=False)

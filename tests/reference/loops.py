@@ -3,6 +3,8 @@
 Plain loops over Python floats, written from the equations; no code in common with `clipmem.functional`.
 """
 
+import math
+import re
 from collections.abc import Sequence
 from math import fsum
 
@@ -14,9 +16,11 @@ __all__ = [
     "auroc",
     "auroc_variance",
     "clipmem",
+    "near_captions",
     "recall",
     "retrieval_ranks",
     "superiority",
+    "trimmed",
 ]
 
 
@@ -83,3 +87,33 @@ def retrieval_ranks(
 def recall(ranks: Row, k: int) -> float:
     """Share of the queries whose rank is at most `k`."""
     return _mean([1.0 if rank <= k else 0.0 for rank in ranks])
+
+
+def trimmed(values):
+    """The 20 % trimmed mean of some numbers, and the influence of each on it."""
+    n, ordered = len(values), sorted(values)
+    cut = n // 5
+    kept = ordered[cut : n - cut]
+    clipped = [min(max(x, kept[0]), kept[-1]) for x in values]
+    middle = sum(clipped) / n
+    return sum(kept) / len(kept), [(x - middle) / len(kept) for x in clipped]
+
+
+def near_captions(captions):
+    """For each caption, how many others have a cosine of 0.8 or more with it, and the largest cosine."""
+    texts = [caption.lower().strip() for caption in captions]
+    words = [set(re.findall(r"[^\W_]+", text)) for text in texts]
+    n, used = len(texts), {word: sum(word in one for one in words) for own in words for word in own}
+    weight = {word: 0.0 if k > max(n / 10, 10) else math.log(n / k) for word, k in used.items()}
+    counts, nearest = [], []
+    for i in range(n):
+        found = []
+        for j in range(n):
+            lengths = [math.sqrt(sum(weight[word] ** 2 for word in words[k])) for k in (i, j)]
+            shared = sum(weight[word] ** 2 for word in words[i] & words[j])
+            cosine = shared / (lengths[0] * lengths[1]) if min(lengths) > 0 else 0.0
+            if i != j:
+                found.append(1.0 if texts[i] == texts[j] else cosine)
+        counts.append(sum(one >= 0.8 for one in found))
+        nearest.append(max(found, default=0.0))
+    return counts, nearest

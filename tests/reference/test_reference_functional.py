@@ -15,7 +15,9 @@ from clipmem.functional import (
     alignment_parts,
     alignment_parts_against,
     auroc,
+    centered_mean,
     clipmem,
+    control_shift,
     crossed_mean,
     half_difference,
     pair_means,
@@ -199,4 +201,40 @@ def test_half_difference_against_the_loop():
     half = crossed_half(influence, [*groups[0], *groups[1]], 0.95)
     found = half_difference(own, others, *groups)
     assert found[:3] == pytest.approx(((c - i) / 2, (c - i) / 2 - half, (c - i) / 2 + half), rel=1e-12)
+    assert found.over == "pairs and seeds"
+
+
+@pytest.mark.parametrize("n", [11, 14])
+def test_the_shift_against_the_loop(n):
+    rng = np.random.default_rng(3)
+    control = rng.standard_t(2, size=(3, n)) - 0.2 + rng.normal(size=(3, 1))
+    groups = np.arange(n) // 2
+    means, within = zip(*(reference.trimmed(row) for row in control.tolist()), strict=True)
+    shift = sum(means) / 3
+    influence = [[x + (own - shift) / n for x in row] for own, row in zip(means, within, strict=True)]
+    half = crossed_half(influence, groups.tolist(), 0.8)
+    found = control_shift(control, groups, confidence=0.8)
+    assert found[:3] == pytest.approx((shift, shift - half, shift + half), rel=1e-12)
+    assert found.over == "pairs and seeds"
+    assert found.mean == pytest.approx(np.mean([stats.trim_mean(row, 0.2) for row in control]))
+    both = [control_shift(control, groups, confidence=c).high - shift for c in (0.5, 0.9)]
+    t = [[stats.t.ppf((1 + c) / 2, df) for df in (int(groups.max()), 2)] for c in (0.5, 0.9)]
+    pairs, seeds = np.linalg.solve(np.square(t), np.square(both))  # the two variances, from two intervals
+    assert found.stderr == pytest.approx((pairs + seeds) ** 0.5)
+
+
+def test_the_centered_mean_against_the_loop():
+    rng = np.random.default_rng(4)
+    values, control = rng.normal(size=(2, 7)), rng.standard_t(2, size=(2, 12)) + rng.normal(size=(2, 1))
+    groups, control_groups = np.arange(7) // 2, 10 + np.arange(12) // 3
+    own = [sum(row) / 7 for row in values.tolist()]
+    means, within = zip(*(reference.trimmed(row) for row in control.tolist()), strict=True)
+    mean = sum(a - b for a, b in zip(own, means, strict=True)) / 2
+    both = [
+        [x + (own[k] - means[k] - mean) / 19 for x in [*((x - own[k]) / 7 for x in row), *(-x for x in within[k])]]
+        for k, row in enumerate(values.tolist())
+    ]
+    half = crossed_half(both, [*groups.tolist(), *control_groups.tolist()], 0.9)
+    found = centered_mean(values, control, groups, control_groups, confidence=0.9)
+    assert found[:3] == pytest.approx((mean, mean - half, mean + half), rel=1e-12)
     assert found.over == "pairs and seeds"

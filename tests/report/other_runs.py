@@ -27,6 +27,7 @@ def _made_over(
         sd, median = float(values.std(ddof=1)), float(np.median(values))
         summary["roles"][role] = {"n": len(values), **entry(values), "sd": sd, "median": median}
     summary |= {"protocol": protocol, "alignment": "clip", "half_difference": None}
+    summary["centered"] = None if protocol == "subsample" else summary["centered"]
     summary["roles"] = {role: summary["roles"][role] for role in SIZES}
     summary["tests"] = [one for one in summary["tests"] if one["b"] == "external"]
     write_table(built.folder / "scores.parquet", "scores", scores)

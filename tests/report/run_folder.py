@@ -12,6 +12,7 @@ import polars as pl
 from PIL import Image, ImageDraw
 
 from clipmem.base.random import generator
+from clipmem.data.regime import regime_of
 from clipmem.store.tables import write_table
 
 # f and g of a role: mean and sd of the alignment
@@ -179,6 +180,7 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
         "confidence": 0.95,
         "roles": roles,
         "normalizer": candidate_span(scores),
+        "centered": make_centered(by_role, half["mean"]),
         "half_difference": half | {"over": "pairs and seeds" if len(seeds) > 1 else "pairs"},
         "tests": tests,
         "paired": {
@@ -225,6 +227,14 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
             "report": 1.0,
         },
     }
+
+
+def make_centered(by_role: Mapping[str, np.ndarray], half: float, verdict: str = "negligible") -> dict[str, Any]:
+    """Center means on the median of the external pairs, which stands for their trimmed mean."""
+    shift = float(np.median(by_role["external"]))
+    roles = {role: entry(values - shift) | {"over": "pairs and seeds"} for role, values in by_role.items()}
+    interval = {"low": shift - 0.01, "high": shift + 0.01, "over": "pairs", "stderr": 0.005}
+    return {"shift": shift, **interval, "margin": abs(half) / 10, "verdict": verdict, "roles": roles}
 
 
 def make_planted(scores: pl.DataFrame) -> dict[str, Any] | None:
@@ -281,6 +291,7 @@ def build_run(
     """Write the files of a finished run into `folder`."""
     pairs, splits, scores = make_tables(seeds, planted, sizes, captions)
     summary = make_summary(scores, seeds)
+    summary["regime"] = regime_of(pairs["captions"].list.first(), splits["group"].to_list())
     folder.mkdir(parents=True)
     for name, table in (("pairs", pairs), ("splits", splits), ("scores", scores)):
         write_table(folder / f"{name}.parquet", name, table)

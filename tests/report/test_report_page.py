@@ -70,6 +70,7 @@ def test_sections_come_in_order(page: Outline, bare: Outline) -> None:
         "run",
         "distributions",
         "roles",
+        "regime",
         "gallery",
         "planted",
         "retrieval",

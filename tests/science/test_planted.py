@@ -5,6 +5,7 @@ under g it is not. Everything else of f and g differs by noise of a known size.
 """
 
 import math
+import sys
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ import torch
 from tests.scoring import score
 
 from clipmem.embed.passes import Embeddings
+from clipmem.functional import crossed_mean
 from clipmem.score import summary
 from clipmem.score.design import ScoreTables
 from clipmem.score.executor import parts_of
@@ -154,3 +156,30 @@ def test_stability_falls_with_noise():
     assert values[0] > 0.95
     assert values[0] > values[1] > values[2]
     assert values[2] < 0.5
+
+
+def shifted_study(rng, *, memorized=0.15, worse=-0.2, seeds=3, sizes=(120, 60, 60, 80)):
+    """Scores of a four-way study whose f is a worse model throughout, with outliers in the control."""
+    role = np.repeat(summary.ROLES, sizes)
+    own = memorized * ((role == "candidate") * 1.0 - (role == "independent")) + 0.05 * rng.standard_normal(len(role))
+    own[np.flatnonzero(role == "external")[:3]] += 0.5  # near-duplicates of pairs that f saw
+    noise = 0.05 * rng.standard_normal((seeds, len(role))) + 0.03 * rng.standard_normal((seeds, 1))
+    return own + worse + noise, role
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_centered_mean_finds_what_f_memorized_when_f_is_a_worse_model(seeds):
+    rng, held = np.random.default_rng(5), []
+    for _ in range(300):
+        values, role = shifted_study(rng, seeds=seeds)
+        groups, half = np.arange(len(role)), {"mean": 0.15}
+        found = summary.centered(values, role, groups, half, confidence=0.95)
+        plain = crossed_mean(values[:, role == "candidate"], groups[role == "candidate"])
+        one = found["roles"]["candidate"]
+        held.append((one["low"] <= 0.15 <= one["high"], plain.low <= 0.15 <= plain.high, found["verdict"] == "worse"))
+        assert plain.mean < 0.1 < one["mean"]
+    centered, plain, warned = np.mean(held, axis=0)
+    sys.stdout.write(f"\n{seeds} seeds: centered {centered:.3f}, plain {plain:.3f}, warned {warned:.3f}\n")
+    assert 0.92 <= centered <= 0.99
+    assert plain < 0.1
+    assert warned > 0.95

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -11,11 +12,14 @@ import scipy.stats
 from rich.console import Console
 from tests.compared import METRICS, SIZES, build
 
+from clipmem.analysis.comparison import compare
+from clipmem.analysis.pareto import dominance, is_useful
 from clipmem.analysis.verdicts import side_of
 from clipmem.base.errors import InputError
 from clipmem.functional import holm
 from clipmem.report.comparison import compare_runs, write_compared
 from clipmem.report.page import render
+from clipmem.report.read import read_finished
 from clipmem.report.sections.comparison import answer
 from clipmem.report.terminal import print_screen
 
@@ -43,6 +47,15 @@ def slow_mean(folder, seed, uids):
     return math.fsum(values) / len(values)
 
 
+def slow_halved(folder, seed, candidates, independent):
+    """Half the difference of the means over candidates and over independent pairs."""
+    return (slow_mean(folder, seed, candidates) - slow_mean(folder, seed, independent)) / 2
+
+
+def uids(role, kept=None):
+    return {f"{role[0]}{k:02d}" for k in range(SIZES[role] if kept is None else kept)}
+
+
 def slow_paired(values, base):
     """Mean difference and its t interval, from the definition."""
     d = [a - b for a, b in zip(values, base, strict=True)]
@@ -54,19 +67,21 @@ def slow_paired(values, base):
 
 def test_differences_are_paired_by_seed(runs):
     document = compare_runs([runs / "plain", runs / "noisy"])
-    candidates = {f"c{k:02d}" for k in range(SIZES["candidate"])}
+    own, mirror = uids("candidate"), uids("independent")
     groups = {
-        "clipmem": candidates,
-        "clipmem planted": {"c00", "c01"},
-        "clipmem control": {f"e{k:02d}" for k in range(SIZES["external"])},
+        "clipmem": (16, lambda run, seed: slow_halved(run, seed, own, mirror)),
+        "clipmem candidates": (8, lambda run, seed: slow_mean(run, seed, own)),
+        "clipmem planted": (2, lambda run, seed: slow_mean(run, seed, {"c00", "c01"})),
+        "clipmem control": (6, lambda run, seed: slow_mean(run, seed, uids("external"))),
     }
-    for measure, uids in groups.items():
-        values, base = ([slow_mean(runs / name, seed, uids) for seed in SEEDS] for name in ("noisy", "plain"))
+    assert [row["measure"] for row in document["differences"] if row["kind"] == "memorization"] == list(groups)
+    for measure, (n, mean) in groups.items():
+        values, base = ([mean(runs / name, seed) for seed in SEEDS] for name in ("noisy", "plain"))
         row = difference(document, measure)
         np.testing.assert_allclose(row["values"], values, atol=1e-12)
         found = row["difference"], row["low"], row["high"]
         np.testing.assert_allclose(found, slow_paired(values, base), atol=1e-12)
-        assert (row["n"], row["seeds"], row["kind"]) == (len(uids), 3, "memorization")
+        assert (row["n"], row["seeds"], row["kind"]) == (n, 3, "memorization")
     for metric in METRICS:
         there = [
             json.loads((runs / name / "evaluate" / "utility.json").read_text())["metrics"]["f"][metric]["by_seed"]
@@ -123,10 +138,11 @@ def test_the_front_and_what_differs(runs):
 def test_removed_pairs_are_left_out_of_both_sides(runs):
     build(runs / "fewer", "mitigate.remove.count=2", "mitigate.remove.by=random", without=("c06", "c07", "i06", "i07"))
     document = compare_runs([runs / "plain", runs / "fewer"])
-    both = {f"c{k:02d}" for k in range(6)}
-    row = difference(document, "clipmem", "fewer")
-    assert row["n"] == 6
-    assert row["baseline_values"] == pytest.approx([slow_mean(runs / "plain", seed, both) for seed in SEEDS])
+    both, mirror = uids("candidate", 6), uids("independent", 6)
+    row, alone = (difference(document, name, "fewer") for name in ("clipmem", "clipmem candidates"))
+    assert (row["n"], alone["n"]) == (12, 6)
+    assert row["baseline_values"] == pytest.approx([slow_halved(runs / "plain", k, both, mirror) for k in SEEDS])
+    assert alone["baseline_values"] == pytest.approx([slow_mean(runs / "plain", seed, both) for seed in SEEDS])
     assert document["notes"][:2] == [
         {"kind": "fewer_pairs", "run": "fewer", "pairs": 2, "presentations": 8, "passes": 1.0},
         {"kind": "common_candidates", "run": "fewer", "n": 6},
@@ -153,17 +169,16 @@ REFUSED = [
     ({"settings": ["embed.views=3"]}, "different views of the alignment", "3 views, 0 caption edits"),
     ({"settings": ["evaluate.labels=sublabel"]}, "different evaluation", "{'evaluate.labels': 'sublabel'}"),
     ({"seeds": (0, 1)}, "different seeds", "[0, 1]"),
-    ({"epochs": 5}, "different number of presentations", "70 per model (14 pairs, 5 times each)"),
-    (
-        {"epochs": 6, "without": ("c07", "i07")},
-        "different number of presentations",
-        "78 per model (13 pairs, 6 times each)",
-    ),
     ({"protocol": "subsample"}, "run folder ROOT/other", "protocol 'subsample'"),
     (
         {"without": [f"c{k:02d}" for k in range(8)], "presentations": 56},
         "different candidates",
         "none of the 8 candidates",
+    ),
+    (
+        {"without": [f"i{k:02d}" for k in range(8)]},
+        "different independent pairs",
+        "none of the 8 independent pairs",
     ),
 ]
 
@@ -218,6 +233,143 @@ def printed(document, width):
     console = Console(width=width, record=True, file=io.StringIO())
     print_screen("comparison", document, console, "Page: out/index.html")
     return console.export_text()
+
+
+def test_the_mean_cancels_what_makes_f_better_than_g(tmp_path):
+    # f of the other run is better altogether, and differs so by seed: C, I, S and E rise alike
+    run = read_finished(build(tmp_path / "plain"))
+    shift = pl.Series([0.3, -0.2, 0.9]).gather(run.seed_scores["seed"])
+    better = replace(run, name="better", seed_scores=run.seed_scores.with_columns(f=pl.col("f") + shift))
+    document = compare([run, better])
+    assert difference(document, "clipmem", "better")["difference"] == pytest.approx(0, abs=1e-12)
+    for name in ("candidates", "planted", "control"):
+        assert difference(document, f"clipmem {name}", "better")["difference"] == pytest.approx(1 / 3)
+    # without independent pairs there is nothing to cancel it with
+    assert run.halved(run.uids("candidate"), set()) == run.memorization(run.uids("candidate"))
+    assert run.memorization(set()) == run.halved(set(), run.uids("independent")) == []
+
+
+def test_wordings_have_a_row_of_their_own_and_decide_if_all_runs_have_them(tmp_path):
+    build(tmp_path / "plain", wordings=0.3)
+    build(tmp_path / "more", "mitigate.captions.count=5", effect=0.4, wordings=0.5, noise=2, utility=0.2)
+    document = compare_runs([tmp_path / "plain", tmp_path / "more"])
+    own, mirror = uids("candidate"), uids("independent")
+    row = difference(document, "clipmem_wordings", "more")
+    for key, name in (("values", "more"), ("baseline_values", "plain")):
+        table = pl.read_parquet(tmp_path / name / "seed_scores.parquet")
+        for seed, value in zip(SEEDS, row[key], strict=True):
+            here = table.filter(seed=seed).select("uid", d=pl.col("f_wordings") - pl.col("g_wordings")).rows()
+            c, i = ([d for uid, d in here if uid in role] for role in (own, mirror))
+            assert value == pytest.approx((sum(c) / len(c) - sum(i) / len(i)) / 2)
+    # lower on the captions that were scored, higher over all wordings: no mitigation
+    assert side_of(difference(document, "clipmem", "more")) == "below"
+    assert side_of(row) == "above"
+    assert document["primary"]["memorization"] == "clipmem_wordings"
+    assert document["dominates"][0]["dominates"] == "no"
+    assert document["pareto"]["linear_probe_acc1"]["points"][1]["memorization"]["difference"] == row["difference"]
+    assert "over all wordings" in " ".join(printed(document, 100).split())
+    # the published scale has one normalizer, of the scores on the captions that were scored
+    build(tmp_path / "same", wordings=0.3, noise=3)
+    norm = compare_runs([tmp_path / "plain", tmp_path / "same"], measure="clipmem_norm")
+    assert "clipmem_wordings" not in {row["measure"] for row in norm["differences"]}
+    # without them in one run, and with a value missing
+    build(tmp_path / "less", effect=0.4, noise=4)
+    document = compare_runs([tmp_path / name for name in ("plain", "more", "less")])
+    assert {"kind": "no_wordings", "runs": ["less"]} in document["notes"]
+    assert document["primary"]["memorization"] == "clipmem"
+    run = read_finished(tmp_path / "plain")
+    holes = pl.when(uid="c03", seed=1).then(None).otherwise("f_wordings").alias("f_wordings")
+    run = replace(run, seed_scores=run.seed_scores.with_columns(holes))
+    assert run.memorization(own, wordings=True) == run.halved(own, mirror, "clipmem_wordings") == []
+    assert len(run.memorization(mirror, wordings=True)) == 3
+
+
+def test_other_lengths_captions_and_wordings_are_compared_with_a_note(runs):
+    build(runs / "longer", epochs=5)
+    build(runs / "both", epochs=6, without=("c07", "i07"))
+    notes = compare_runs([runs / name for name in ("plain", "longer", "both")])["notes"]
+    assert notes == [
+        {"kind": "other_length", "run": "longer", "presentations": 70, "baseline": 56, "passes": 1.25},
+        {"kind": "fewer_pairs", "run": "both", "pairs": 1, "presentations": -22, "passes": 1.5},
+        {"kind": "other_length", "run": "both", "presentations": 78, "baseline": 56, "passes": 1.5},
+        {"kind": "common_candidates", "run": "both", "n": 7},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("utility", "baseline", "chance", "useful"),
+    [(0.31, 0.5, 0.1, True), (0.29, 0.5, 0.1, False), (0.1, 0.1, 0.1, False), (0.05, 0.06, 0.1, False),
+     (0.2, 0.1, 0.1, True), (0.01, 0.9, None, True)],
+)  # fmt: skip
+def test_a_useful_run_keeps_half_of_the_distance_from_chance(utility, baseline, chance, useful):
+    assert is_useful(utility, baseline, chance) is useful
+
+
+def test_a_run_near_chance_is_not_on_the_front(tmp_path):
+    chance = {"linear_probe_acc1": 0.1}
+    build(tmp_path / "plain", chance=chance)
+    build(tmp_path / "noise", "mitigate.text_noise.std=0.3", effect=0.05, noise=2, utility=-0.38, chance=chance)
+    build(tmp_path / "mild", "mitigate.text_noise.std=0.1", effect=0.5, noise=3, utility=-0.1, chance=chance)
+    document = compare_runs([tmp_path / name for name in ("plain", "noise", "mild")])
+    found = document["pareto"]["linear_probe_acc1"]
+    noise = document["runs"][1]["utility"]["linear_probe_acc1"]
+    assert found["left_off"] == [{"run": "noise", "reason": "near_chance", "utility": pytest.approx(np.mean(noise))}]
+    assert (found["front"], found["chance"]) == (["mild", "plain"], 0.1)
+    assert [point["front"] for point in found["points"]] == [True, False, True]
+    # a metric whose chance is not known has no rule
+    assert document["pareto"]["zero_shot_acc1"]["left_off"] == []
+    assert "noise" in document["pareto"]["zero_shot_acc1"]["front"]
+    assert "noise is left off" in " ".join(printed(document, 100).split())
+
+
+def row_of(difference, low, high, p=0.01):
+    ends = (end if end is None else float(end) for end in (low, high))
+    return dict(zip(("difference", "low", "high", "p"), (difference, *ends, p), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("memorization", "utility", "answer", "p"),
+    [
+        (row_of(-1, -2, -0.5, 0.02), row_of(1, 0.5, 2, 0.03), "yes", 0.03),
+        (row_of(-1, -2, -0.5, 0.02), row_of(1, -0.5, 2, 0.2), "inconclusive", 0.2),
+        (row_of(1, -1, 3, 0.3), row_of(1, 0.5, 2, 0.03), "inconclusive", 1.0),
+        (row_of(-1, -2, -0.5), row_of(-1, -2, -0.5), "no", 1.0),
+        (row_of(1, 0.5, 2), row_of(1, 0.5, 2), "no", 1.0),
+        (row_of(-1, None, None, None), row_of(1, 0.5, 2), "inconclusive", None),
+    ],
+)
+def test_a_run_dominates_if_both_intervals_exclude_0(memorization, utility, answer, p):
+    assert dominance(memorization, utility) == {"dominates": answer, "p": p}
+
+
+def test_dominating_runs_are_corrected_over_runs(runs):
+    build(runs / "best", "mitigate.captions.count=3", effect=0.2, noise=3, utility=0.3)
+    document = compare_runs([runs / name for name in ("plain", "noisy", "best")])
+    found = document["dominates"]
+    for row in found:
+        both = [difference(document, name, row["run"]) for name in ("clipmem", "linear_probe_acc1")]
+        assert dominance(*both) == {"dominates": row["dominates"], "p": row["p"]}
+    assert found[1]["dominates"] == "yes"
+    assert [row["p_holm"] for row in found] == holm(np.array([row["p"] for row in found])).tolist()
+    assert "It dominates plain" in " ".join(printed(document, 100).split())
+
+
+def test_one_utility_decides(runs):
+    assert compare_runs([runs / "plain", runs / "noisy"])["primary"]["utility"] == "linear_probe_acc1"
+    document = compare_runs([runs / "plain", runs / "noisy"], utility="zero_shot_acc1")
+    assert document["primary"] == {"memorization": "clipmem", "utility": "zero_shot_acc1"}
+    assert [name for name, _ in answer(document, "noisy")["parts"]] == ["memorization", "zero-shot", "linear probe"]
+    retrieval = {"retrieval_recall@5": 0.2, "linear_probe_acc1": 0.4}
+    build(runs / "a", metrics=retrieval)
+    build(runs / "b", metrics={"retrieval_wordings_recall@5": 0.2, **retrieval}, noise=2)
+    assert compare_runs([runs / "b", runs / "a"])["primary"]["utility"] == "retrieval_recall@5"
+    assert compare_runs([runs / "plain", runs / "a"])["primary"]["utility"] == "linear_probe_acc1"
+    build(runs / "c", metrics={"image_retrieval_median_rank": 3.0, "alignment_loss": 0.2})
+    assert compare_runs([runs / "c", runs / "plain"])["primary"]["utility"] == ""
+    for name in ("linear_probe", "image_retrieval_median_rank", "retrieval_recall@5"):
+        error = refused([runs / "plain", runs / "noisy"], utility=name)
+        assert (error.what, error.got) == ("--utility", repr(name))
+        assert error.expected == "linear_probe_acc1, zero_shot_acc1"
 
 
 def test_files_page_and_terminal(runs, tmp_path):

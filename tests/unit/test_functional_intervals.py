@@ -7,7 +7,15 @@ import pytest
 from scipy import special, stats
 
 from clipmem.base.errors import InputError
-from clipmem.functional import Interval, crossed_mean, half_difference, noise_floor, seed_interval
+from clipmem.functional import (
+    Interval,
+    centered_mean,
+    control_shift,
+    crossed_mean,
+    half_difference,
+    noise_floor,
+    seed_interval,
+)
 from clipmem.functional.intervals import VariancePrior, variance_prior
 
 
@@ -176,6 +184,11 @@ def test_the_half_difference_is_free_of_what_shifts_all_pairs_of_a_seed():
     assert shifted[:3] == pytest.approx(plain[:3])
 
 
+def test_one_group_of_control_pairs_gives_a_shift_without_error():
+    found = control_shift(np.array([[0.25, 0.75]]), np.array([3, 3]))
+    assert (found.mean, found.low, found.high, found.stderr) == (0.5, None, None, None)
+
+
 def test_noise_floor_by_hand():
     floor = noise_floor(np.array([[0.5, 0.2], [0.4, 0.4], [0.1, 0.1]]), np.array([0, 1]))
     differences = np.array([[0.1, -0.2], [0.4, 0.1], [0.3, 0.3]])
@@ -223,6 +236,14 @@ def test_one_seed_has_no_noise_floor():
         (
             lambda: inspect.unwrap(crossed_mean)(np.zeros((1, 3)), np.zeros(2, dtype=int)),
             "values and groups: got 3 and 2 values",
+        ),
+        (
+            lambda: control_shift(np.array([[0.0, np.nan]]), np.arange(2)),
+            "values: got 1 of 2 values not finite, the first at index [0, 1]",
+        ),
+        (
+            lambda: centered_mean(np.zeros((1, 3)), np.empty((1, 0)), np.arange(3), np.empty(0, dtype=int)),
+            "values: got no value",
         ),
         (
             lambda: crossed_mean(np.zeros((1, 3)), np.arange(3), confidence=0.0),

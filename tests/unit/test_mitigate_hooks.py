@@ -262,6 +262,24 @@ def test_the_worst_go_and_candidates_take_their_slots_independent_pair_along():
     assert (kept["role"] == "external").sum() == 3
 
 
+@pytest.mark.parametrize("by", ["random", "planted", "clipmem"])
+def test_removal_from_candidates_only(by):
+    splits = table(candidate=30, independent=30).with_columns(
+        planted=(pl.col("role") != "external") & pl.col("uid").hash(7).mod(4).eq(0)
+    )
+    parent = parent_of(splits, np.arange(splits.height).astype(float)) if by == "clipmem" else None
+    section = RemoveSection(count=6, by=by, role="candidate", scores="x" if parent else "")
+    _, removed = take_out(splits, section, parent)
+    own = removed.filter(pl.col("rank").is_not_null())
+    assert own["role"].to_list() == ["candidate"] * 6
+    wrong = splits.filter((pl.col("role") == "candidate") & pl.col("planted"))["uid"].to_list()
+    assert len(wrong) >= 3
+    if by == "planted":  # the known wrong ones first, then others
+        first = set(own.sort("rank")["uid"][: len(wrong)])
+        assert first == set(wrong) if len(wrong) <= 6 else first <= set(wrong)
+    assert removed.filter(pl.col("role") == "independent").height == 6
+
+
 def test_random_removal_is_uniform_and_seeded():
     splits, times = table(), Counter()
     for seed in range(600):

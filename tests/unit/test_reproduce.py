@@ -262,7 +262,10 @@ def test_a_mitigation_is_measured_relative_to_its_base(tmp_path):
     }
     found = mitigated(results_of(folders), base, noisy, "noise", size=0.037)
     runs = [read_finished(folders[spec]) for spec in (base, noisy)]
-    before, after = (np.array(run.memorization(run.uids("candidate"))) for run in runs)
+    before, after = (
+        np.subtract(run.memorization(run.uids("candidate")), run.memorization(run.uids("independent"))) / 2
+        for run in runs
+    )
     change = (after - before) / before.mean()
     half = 4.302652729911275 * change.std(ddof=1) / math.sqrt(3)
     assert found[0].measure == "noise: relative change of CLIPMem"
@@ -274,6 +277,21 @@ def test_a_mitigation_is_measured_relative_to_its_base(tmp_path):
     assert by_name["noise: change of linear probe"].holds == "yes"
     primary = mitigated(results_of(folders), base, noisy, "noise", primary=True)
     assert [one.primary for one in primary] == [True, False, False]
+
+
+def test_a_mitigation_is_measured_over_all_wordings_too(tmp_path):
+    base, noisy = RunSpec(), RunSpec(("mitigate.captions.count=5",))
+    folders = {
+        base: build(tmp_path / "base", wordings=0.4),
+        noisy: build(tmp_path / "noisy", *noisy.settings, effect=0.3, noise=7, wordings=0.5),
+    }
+    first, wordings, *rest = mitigated(results_of(folders), base, noisy, "captions", primary=True)
+    assert (first.holds, wordings.holds) == ("yes", "no")
+    assert wordings.measure == "captions: relative change of CLIPMem over all wordings"
+    assert [first.primary, wordings.primary, *(one.primary for one in rest)] == [True, False, False, False]
+    runs = [read_finished(folders[spec]) for spec in (base, noisy)]
+    means = [run.halved(run.uids("candidate"), run.uids("independent"), "clipmem_wordings") for run in runs]
+    assert wordings.estimate == pytest.approx(np.mean(means[1]) / np.mean(means[0]) - 1)
 
 
 def test_separation_counts_couples(tmp_path):

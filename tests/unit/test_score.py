@@ -16,6 +16,7 @@ from clipmem.evaluate import retrieval as external_retrieval
 from clipmem.evaluate.identity import Identity
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.utility import only
+from clipmem.functional import AlignmentParts
 from clipmem.score import executor, summary
 from clipmem.score.design import PARTS, ScoreTables
 from clipmem.score.summary import Scored
@@ -241,6 +242,58 @@ def test_half_difference():
     assert found["mean"] == pytest.approx((own - others) / 2)
     assert found["low"] < found["mean"] < found["high"]
     assert found["over"] == "pairs and seeds"
+
+
+def centered_of(one):
+    half = summary.halved(one, confidence=0.95)
+    return summary.centered(one.differences, one.role, one.group, half, confidence=0.95)
+
+
+@pytest.mark.parametrize("worse", [0.0, 9.0])
+def test_centered_means_and_column_do_not_change_when_f_is_worse_throughout(worse):
+    splits, rng = split_table(planted=3), np.random.default_rng(17)
+    made = {
+        side: {s: AlignmentParts(*torch.from_numpy(rng.standard_normal((3, N)))) for s in (0, 1, 2)} for side in "fg"
+    }
+    plain, moved = (
+        score(
+            splits,
+            {**made, "f": {s: one._replace(positive=one.positive - by) for s, one in made["f"].items()}},
+            weight=1.0,
+            confidence=0.95,
+        )
+        for by in (0.0, worse)
+    )
+    a, b = (centered_of(Scored(splits, ScoreTables(one.scores, one.seed_scores))) for one in (plain, moved))
+    assert b["shift"] == pytest.approx(a["shift"] - worse)
+    for role in summary.ROLES:
+        assert b["roles"][role] == pytest.approx(a["roles"][role])
+    columns = [one.scores["clipmem_centered"].to_numpy() for one in (plain, moved)]
+    assert columns[1] == pytest.approx(columns[0])
+    assert moved.scores["clipmem_centered"].to_numpy() == pytest.approx(moved.scores["clipmem"].to_numpy() - b["shift"])
+    assert (plain.scores["clipmem"].rank() == plain.scores["clipmem_centered"].rank()).all()
+
+
+def test_without_external_pairs_nothing_is_centered():
+    splits = split_table(planted=0).with_columns(role=pl.lit("candidate"))
+    parts = {side: {0: AlignmentParts(*torch.randn(3, N, dtype=torch.float64))} for side in "fg"}
+    made = score(splits, parts, weight=1.0, confidence=0.95)
+    assert made.scores["clipmem_centered"].null_count() == N
+    assert centered_of(Scored(splits, ScoreTables(made.scores, made.seed_scores))) is None
+
+
+@pytest.mark.parametrize(
+    ("shift", "sd", "said"),
+    [(-0.2, 0.02, "worse"), (0.2, 0.02, "better"), (0.0, 0.002, "negligible"), (0.02, 0.2, "inconclusive")],
+)
+def test_the_verdict_on_the_shift(shift, sd, said):
+    rng, role = np.random.default_rng(0), np.repeat(summary.ROLES, 40)
+    effect = 0.15 * ((role == "candidate") * 1.0 - (role == "independent"))
+    values = effect + shift + sd * rng.standard_normal((3, 160))
+    half = {"mean": 0.15}
+    found = summary.centered(values, role, np.arange(160), half, confidence=0.95)
+    assert (found["verdict"], found["margin"]) == (said, pytest.approx(0.015))
+    assert found["low"] <= found["shift"] <= found["high"]
 
 
 def test_tests():

@@ -59,6 +59,17 @@ def test_scores_are_those_of_the_equation_with_other_widths():
     np.testing.assert_allclose(table["clipmem"], parts, atol=1e-12)
 
 
+def test_scores_are_centered_on_the_bank():
+    f, g = arrays(1), arrays(2)
+    table = clipmem.score(f, g, bank=[0, 1, 4, 6, 7, 9])
+    bank = sorted(table.filter(role="external")["clipmem"])
+    assert len(bank) == 6
+    centered = table["clipmem"] - sum(bank[1:5]) / 4
+    np.testing.assert_allclose(table["clipmem_centered"], centered, atol=1e-12)
+    # what all pairs have in common does not matter: a target against itself is centered on 0
+    assert clipmem.score(f, f, bank_size=5)["clipmem_centered"].to_list() == [0.0] * N
+
+
 def test_several_captions_count_as_one_pair():
     image, text = arrays(1)
     more = np.concatenate([text, arrays(5)[1]])

@@ -4,8 +4,10 @@ With m_k the measure of a run and b_k that of the baseline under seed k, the dif
 its t interval over seeds (`functional.paired_test`): a seed has the same initial weights and order of pairs in both
 runs, so its effect cancels. Cost is a ratio: exp of the mean of log m_r - log b_r over models r.
 
-Intervals are not corrected for multiplicity; `p_holm` is, over all differences in memorization and utility. Intervals
-of cost cover only the variation on this machine at that time: other work slows down every method.
+Memorization is the half-difference (`FinishedRun.halved`), on the captions that were scored and, where all runs have
+it, over all wordings; verdicts rest on the latter and on one utility (`primary_utility`). Intervals are not corrected
+for multiplicity; `p_holm` is, over all differences in memorization and utility, and over runs for `dominates`.
+Intervals of cost cover only the variation on this machine at that time: other work slows down every method.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,38 +16,38 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clipmem.analysis.fairness import check_fair, common, differing, notes
-from clipmem.analysis.runs import FinishedRun
-from clipmem.base.recipes import flatten
+from clipmem.analysis.frontier import check_along, configurations, frontier, setting_of
+from clipmem.analysis.pareto import Point, adjust, difference, dominance, front, is_useful, mean_over_seeds
+from clipmem.analysis.runs import LOWER_IS_BETTER, FinishedRun, common_utilities, primary_utility
 from clipmem.base.require import require, require_one_of
-from clipmem.functional.comparisons import holm, paired_test
+from clipmem.functional.comparisons import paired_test
 
 MEASURES = ("clipmem", "clipmem_norm")
-LOWER_IS_BETTER = ("median_rank", "_loss")
+WORDINGS = "clipmem_wordings"
 _MACHINE = ("processor", "cores", "device", "precision", "threads", "workers", "processes")
 
 
-class Point(NamedTuple):
-    """A run's memorization and utility."""
-
-    run: str
-    memorization: float
-    utility: float
-
-
-def front(points: Sequence[Point]) -> list[str]:
-    """Return the runs on the Pareto front of the means, in order of memorization."""
-    kept = [one for one in points if not any(_dominates(other, one) for other in points)]
-    return [one.run for one in sorted(kept, key=lambda one: (one.memorization, -one.utility))]
-
-
-def _dominates(a: Point, b: Point) -> bool:
-    return a.memorization <= b.memorization and a.utility >= b.utility and a[1:] != b[1:]
-
-
 def compare(
-    runs: Sequence[FinishedRun], *, measure: str = "clipmem", confidence: float | None = None, along: str = ""
+    runs: Sequence[FinishedRun],
+    *,
+    measure: str = "clipmem",
+    confidence: float | None = None,
+    along: str = "",
+    utility: str = "",
 ) -> dict[str, Any]:
-    """Compare runs with the first of them, and by a setting `along`; return the content of `compare.json`."""
+    """Compare runs with the first of them, and by a setting `along`; return the content of `compare.json`.
+
+    Args:
+        runs: Finished four-way runs, the baseline first.
+        measure: `clipmem` or `clipmem_norm`.
+        confidence: Level of the intervals; by default the baseline's.
+        along: A setting with numbers, `section.key`: adds `curve`, or `frontier` if the runs differ in others too.
+        utility: The metric of verdicts (see `primary_utility`).
+
+    Raises:
+        InputError: Fewer than two runs, equal names, an unfair comparison (`check_fair`), or an unknown measure,
+            setting or metric.
+    """
     require_one_of("measure", measure, MEASURES)
     got = f"{len(runs)} run{'s' * (len(runs) != 1)}"
     expected = "two or more, the baseline first"
@@ -56,45 +58,49 @@ def compare(
     baseline, others = runs[0], runs[1:]
     for run in others:
         check_fair(baseline, run, measure=measure)
-    confidence = confidence or baseline.recipe.score.confidence
+    confidence, utility = confidence or baseline.recipe.score.confidence, primary_utility(runs, utility)
     rows = [row for run in others for row in _differences(baseline, run, measure, confidence)]
     adjust(rows)
     machines = {_machine(run) for run in runs}
-    utilities = [name for name in _utilities(runs) if not name.endswith(LOWER_IS_BETTER)]
+    metrics = common_utilities(runs)
+    unworded = [run.name for run in runs if WORDINGS not in _halved(run, measure)]
+    shown = WORDINGS if measure == "clipmem" and not unworded else measure
     return {
-        "format": 2,
+        "format": 3,
         "baseline": baseline.name,
         "measure": measure,
+        "primary": {"memorization": shown, "utility": utility},
         "confidence": confidence,
         "seeds": baseline.seeds,
-        "runs": [_describe(baseline, run, measure, _utilities(runs)) for run in runs],
+        "runs": [_describe(baseline, run, measure, metrics) for run in runs],
         "differences": rows,
+        "dominates": _dominates(others, rows, shown, utility) if utility else [],
         "cost": [row for run in others for row in _cost(baseline, run, confidence)] if len(machines) == 1 else [],
-        "pareto": {name: _front_of(runs, rows, measure, name) for name in utilities},
-        "notes": [*notes(baseline, others), *_missing(runs, machines)],
-        **({"curve": _curve(runs, measure, confidence, along)} if along else {}),
+        "pareto": {name: _front_of(runs, rows, shown, name) for name in metrics if not name.endswith(LOWER_IS_BETTER)},
+        "notes": [
+            *notes(baseline, others),
+            *_missing(runs, machines),
+            *([{"kind": "no_wordings", "runs": unworded}] if 0 < len(unworded) < len(runs) else []),
+        ],
+        **(_along(runs, along, measure, shown, utility, confidence) if along else {}),
     }
 
 
-def _curve(runs: Sequence[FinishedRun], measure: str, confidence: float, along: str) -> dict[str, Any]:
-    """Return the mean of each measure over seeds, with its t interval, by the value of a setting."""
+def _along(
+    runs: Sequence[FinishedRun], along: str, measure: str, shown: str, utility: str, confidence: float
+) -> dict[str, Any]:
+    """Return `curve`, the means by the value of a setting, or `frontier` if runs differ in other settings too."""
+    check_along(runs, along)
+    groups = configurations(runs, along)
+    if len(groups) > 1:
+        return {"frontier": frontier(groups, along, measure=shown, utility=utility, confidence=confidence)}
     rows: list[dict[str, Any]] = []
-    for run in sorted(runs, key=lambda run: flatten(run.recipe)[along]):
-        values = {measure: _memorization(run, run.uids("candidate"), measure)}
-        values |= {name: run.utility[name] for name in _utilities(runs)}
-        for name, own in values.items():
-            # a t interval of a mean is that of paired differences from 0
-            found = paired_test(np.array(own), np.zeros(len(own)), confidence)
-            ends = {"mean": found.difference, "low": found.low, "high": found.high}
-            rows.append({"run": run.name, "value": flatten(run.recipe)[along], "measure": name, **ends})
-    return {"setting": along, "rows": rows}
-
-
-def adjust(rows: Sequence[dict[str, Any]]) -> None:
-    """Add `p_holm`, the Holm-adjusted `p`, to each row of a family of tests; None where `p` is None."""
-    adjusted = holm(np.array([np.nan if row["p"] is None else row["p"] for row in rows], dtype=np.float64))
-    for row, p in zip(rows, adjusted.tolist(), strict=True):
-        row["p_holm"] = None if np.isnan(p) else p
+    for run in groups[0]:
+        own = _halved(run, measure) | {name: run.utility[name] for name in common_utilities(runs)}
+        for name, values in own.items():
+            about = {"run": run.name, "value": setting_of(run, along), "measure": name}
+            rows.append(about | mean_over_seeds(values, confidence))
+    return {"curve": {"setting": along, "rows": rows}}
 
 
 def _machine(run: FinishedRun) -> tuple[str, ...]:
@@ -102,48 +108,56 @@ def _machine(run: FinishedRun) -> tuple[str, ...]:
     return tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE)
 
 
-def _utilities(runs: Sequence[FinishedRun]) -> list[str]:
-    return [name for name in runs[0].utility if all(name in run.utility for run in runs)]
+class _Mean(NamedTuple):
+    """A mean over pairs by seed, and their number."""
+
+    values: list[float]
+    n: int
 
 
-def _memorization(run: FinishedRun, uids: set[str], measure: str) -> list[float]:
-    values = run.memorization(uids)
-    return [value / run.normalizer for value in values] if measure == "clipmem_norm" else values
+def _means(run: FinishedRun, other: FinishedRun, measure: str) -> dict[str, _Mean]:
+    """Return a run's means of memorization over the pairs in common with another; those that were measured."""
+    own, mirror, external = (common(run, other, role) for role in ("candidate", "independent", "external"))
+    scale = run.normalizer if measure == "clipmem_norm" else 1.0
+    halved = (measure, WORDINGS) if measure == "clipmem" else (measure,)
+    found = {name: _Mean(run.halved(own, mirror, name), len(own) + len(mirror)) for name in halved}
+    for name, uids in (("candidates", own), ("planted", own & run.planted), ("control", external)):
+        found[f"{measure} {name}"] = _Mean([value / scale for value in run.memorization(uids)], len(uids))
+    return {name: mean for name, mean in found.items() if mean.values}
+
+
+def _halved(run: FinishedRun, measure: str) -> dict[str, list[float]]:
+    """Return the half-differences of a run alone: `measure`, and that over all wordings if measured."""
+    return {name: one.values for name, one in _means(run, run, measure).items() if name in (measure, WORDINGS)}
 
 
 def _differences(baseline: FinishedRun, run: FinishedRun, measure: str, confidence: float) -> list[dict[str, Any]]:
-    candidates, external = common(baseline, run), common(baseline, run, "external")
-    groups = {measure: candidates, f"{measure} planted": candidates & baseline.planted, f"{measure} control": external}
+    means, base_means = _means(run, baseline, measure), _means(baseline, run, measure)
     rows = [
-        _row(run.name, name, "memorization", _memorization(run, uids, measure), _memorization(baseline, uids, measure))
-        | {"n": len(uids)}
-        for name, uids in groups.items()
-        if uids
+        ("memorization", name, means[name].n, means[name].values, base.values)
+        for name, base in base_means.items()
+        if name in means
     ]
     rows += [
-        _row(run.name, name, "utility", run.utility[name], baseline.utility[name]) | {"n": None}
-        for name in baseline.utility
+        ("utility", name, None, run.utility[name], base)
+        for name, base in baseline.utility.items()
         if name in run.utility
     ]
-    return [row | _tested(row, confidence) for row in rows]
+    return [
+        {"run": run.name, "measure": name, "kind": kind, "n": n, "seeds": len(values), "values": values}
+        | {"baseline_values": base, **difference(values, base, confidence)}
+        for kind, name, n, values, base in rows
+    ]
 
 
-def _row(run: str, name: str, kind: str, values: list[float], base: list[float]) -> dict[str, Any]:
-    return {
-        "run": run,
-        "measure": name,
-        "kind": kind,
-        "seeds": len(values),
-        "values": values,
-        "baseline_values": base,
-        "mean": float(np.mean(values)),
-        "baseline": float(np.mean(base)),
-    }
-
-
-def _tested(row: Mapping[str, Any], confidence: float) -> dict[str, Any]:
-    found = paired_test(np.array(row["values"]), np.array(row["baseline_values"]), confidence)
-    return {name: getattr(found, name) for name in ("difference", "low", "high", "p", "wilcoxon_p", "effect")}
+def _dominates(
+    runs: Sequence[FinishedRun], rows: Sequence[Mapping[str, Any]], measure: str, utility: str
+) -> list[dict[str, Any]]:
+    """Decide for each run whether it dominates the baseline (`dominance`), Holm-adjusted over runs."""
+    by_name = {(row["run"], row["measure"]): row for row in rows}
+    found = [{"run": run.name, **dominance(by_name[run.name, measure], by_name[run.name, utility])} for run in runs]
+    adjust(found)
+    return found
 
 
 def _cost(baseline: FinishedRun, run: FinishedRun, confidence: float) -> list[dict[str, Any]]:
@@ -200,7 +214,7 @@ def _describe(baseline: FinishedRun, run: FinishedRun, measure: str, utilities: 
         "presentations": run.presentations,
         "pairs": run.pairs,
         "candidates": len(candidates),
-        measure: _memorization(run, candidates, measure),
+        **_halved(run, measure),
         "utility": {name: run.utility[name] for name in utilities},
     }
 
@@ -208,14 +222,27 @@ def _describe(baseline: FinishedRun, run: FinishedRun, measure: str, utilities: 
 def _front_of(
     runs: Sequence[FinishedRun], rows: Sequence[Mapping[str, Any]], measure: str, utility: str
 ) -> dict[str, Any]:
-    """Return each run's differences from the baseline, which is at (0, 0), and the Pareto front."""
+    """Return each run's differences from the baseline, which is at (0, 0), and the front of the useful runs."""
+    means = {run.name: float(np.mean(run.utility[utility])) for run in runs}
+    chance = runs[0].chance.get(utility)
     places: list[dict[str, Any]] = [{"run": runs[0].name, "memorization": _place(None), "utility": _place(None)}]
     for run in runs[1:]:
         by_name = {row["measure"]: row for row in rows if row["run"] == run.name}
         places.append({"run": run.name, "memorization": _place(by_name[measure]), "utility": _place(by_name[utility])})
-    points = [Point(one["run"], one["memorization"]["difference"], one["utility"]["difference"]) for one in places]
-    best = front(points)
-    return {"points": [one | {"front": one["run"] in best} for one in places], "front": best}
+    near = [name for name, mean in means.items() if not is_useful(mean, means[runs[0].name], chance)]
+    best = front(
+        [
+            Point(one["run"], one["memorization"]["difference"], one["utility"]["difference"])
+            for one in places
+            if one["run"] not in near
+        ]
+    )
+    return {
+        "points": [one | {"front": one["run"] in best} for one in places],
+        "front": best,
+        "chance": chance,
+        "left_off": [{"run": name, "reason": "near_chance", "utility": means[name]} for name in near],
+    }
 
 
 def _place(row: Mapping[str, Any] | None) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64
 
-from clipmem.analysis.comparison import adjust
+from clipmem.analysis.pareto import adjust
 from clipmem.functional import paired_test
 
 CURVES_SCHEMA: dict[str, type[pl.DataType]] = {

@@ -13,19 +13,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from clipmem.analysis.fairness import common
-from clipmem.analysis.run_specs import RunSpec, Scale
-from clipmem.analysis.runs import FinishedRun
+from clipmem.analysis.run_specs import RunSpec
+from clipmem.analysis.runs import UTILITIES, FinishedRun
+from clipmem.analysis.scales import Scale
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
 from clipmem.functional.comparisons import paired_test
 from clipmem.functional.verdict import Answer, Claim, verdict
 
-UTILITIES = {
-    "linear_probe_acc1": "linear probe",
-    "zero_shot_acc1": "zero-shot",
-    "image_retrieval_recall@5": "image recall@5",
-    "text_retrieval_recall@5": "text recall@5",
-}
 ABOVE, BELOW = Claim("above"), Claim("below")
 
 
@@ -90,10 +85,15 @@ class Results:
         """Return the confidence level of an effect's interval."""
         return 1 - (1 - self._confidence) / self._primaries if primary else self._confidence
 
-    def memorization(self, spec: RunSpec, among: RunSpec | None = None) -> list[float]:
-        """Return the mean CLIPMem by seed over the candidates (those in common with the run `among`)."""
+    def divided(self, parts: int) -> "Results":
+        """Return the results with primary effects of a higher level, for `parts` of which one decides."""
+        return Results(self._opened, self._confidence, self._primaries * parts)
+
+    def memorization(self, spec: RunSpec, among: RunSpec | None = None, measure: str = "clipmem") -> list[float]:
+        """Return the mean CLIPMem by seed (`FinishedRun.halved`), over the pairs in common with the run `among`."""
         run = self[spec]
-        return run.memorization(common(self[among], run) if among else run.uids("candidate"))
+        other = self[among] if among else run
+        return run.halved(common(other, run), common(other, run, "independent"), measure)
 
     def utility(self, spec: RunSpec, metric: str) -> list[float]:
         """Return a utility metric of f by seed; [] if not measured."""
@@ -108,9 +108,13 @@ class Results:
         *,
         primary: bool = False,
     ) -> Effect:
-        """Measure the mean of `values` minus `base` over paired seeds (minus 0 without a base)."""
-        own, level = np.asarray(values, dtype=np.float64), self.level(primary)
-        found = paired_test(own, np.zeros_like(own) if base is None else np.asarray(base), level)
+        """Measure the mean of `values` minus `base` over paired seeds (minus 0 without a base).
+
+        Runs have the seeds 0, 1, ...; those that both have are compared.
+        """
+        seeds = len(values) if base is None else min(len(values), len(base))
+        own, level = np.asarray(values[:seeds], dtype=np.float64), self.level(primary)
+        found = paired_test(own, np.zeros_like(own) if base is None else np.asarray(base[:seeds]), level)
         # equal differences have no interval: a few coarse values that coincide are not certainty
         return Effect(measure, found.difference, found.low, found.high, claim, len(own), level, primary)
 
@@ -159,7 +163,8 @@ def optimum(
 
     Without `at`, the level of each seed is chosen by the other seeds.
     """
-    table = np.asarray([list(own) for own in values], dtype=np.float64)
+    common_seeds = min((len(own) for own in values), default=0)
+    table = np.asarray([list(own[:common_seeds]) for own in values], dtype=np.float64)
     levels, seeds = table.shape if table.ndim == 2 else (0, 0)
     if levels < 3 or (at is None and seeds < 2):
         return []
@@ -177,13 +182,19 @@ def _best(table: np.ndarray, seed: int, claim: Claim) -> int:
 def mitigated(
     results: Results, base: RunSpec, run: RunSpec, name: str, *, size: float = 0.0, primary: bool = False
 ) -> list[Effect]:
-    """Measure a mitigation: the relative change of CLIPMem, claimed below 0, and of each utility, claimed above 0."""
-    before = np.array(results.memorization(base, among=run))
-    after = np.array(results.memorization(run, among=base))
-    scale = abs(float(before.mean())) or 1.0
-    values, plain = (after / scale).tolist(), (before / scale).tolist()
-    claim = Claim("below", size)
-    found = [results.effect(f"{name}: relative change of CLIPMem", values, plain, claim, primary=primary)]
+    """Measure a mitigation: the relative change of CLIPMem, claimed below 0, and of each utility, claimed above 0.
+
+    Where both runs were scored on all wordings, the change over these is there too, after that on the first caption.
+    """
+    found: list[Effect] = []
+    for measure, where in (("clipmem", ""), ("clipmem_wordings", " over all wordings")):
+        after, before = (np.array(results.memorization(*specs, measure)) for specs in ((run, base), (base, run)))
+        if after.size and before.size:
+            scale = abs(float(before.mean())) or 1.0
+            values, plain = (after / scale).tolist(), (before / scale).tolist()
+            first = primary and not where
+            title = f"{name}: relative change of CLIPMem{where}"
+            found.append(results.effect(title, values, plain, Claim("below", size), primary=first))
     for metric, label in UTILITIES.items():
         values, plain = results.utility(run, metric), results.utility(base, metric)
         if values and plain:
@@ -197,6 +208,11 @@ class Context:
 
     scale: Scale
     base: Recipe
+
+    def fewer(self, spec: RunSpec) -> RunSpec:
+        """Return a run with the fewer seeds of the scale, which suffice for large effects."""
+        seeds = len(self.base.train.seeds)
+        return spec.seeded(self.scale.fewer) if self.scale.fewer < seeds else spec
 
 
 class Finding(ABC):

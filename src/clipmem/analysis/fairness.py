@@ -1,9 +1,9 @@
 """Refuse unfair comparisons, naming both sides, and list the differences of fair ones.
 
-Data, split, alignment (with weight and views), seeds and presentations must be those of the baseline: training longer
-raises both memorization and utility, and must not pass for the effect of a method. A run that *removed* pairs must have
-either the same presentations in total or the same passes over the remaining pairs; memorization is then compared over
-the candidates that both trained on.
+Data, split, alignment (with weight and views), evaluation and seeds must be those of the baseline. Lengths of training
+and numbers of captions or wordings may differ, with a note: training longer raises both memorization and utility, and
+must not pass for the effect of a method. If a run *removed* pairs, memorization is compared over the pairs that both
+have.
 """
 
 import json
@@ -18,8 +18,15 @@ from clipmem.base.recipes import flatten
 from clipmem.store.hashing import json_sha256
 
 # settings of presentation
-_IRRELEVANT = ("score.confidence", "score.draws", "localize.", "dejavu.", "train.seeds", "mitigate.interpolate.run")
+IRRELEVANT = ("score.confidence", "score.draws", "localize.", "dejavu.", "train.seeds", "mitigate.interpolate.run")
 _SHARED = ("uid", "role", "group", "planted", "captions_from")
+_WORDINGS = "evaluate.wordings"
+
+
+def _evaluation(run: FinishedRun) -> dict[str, Any]:
+    return {key: value for key, value in flatten(run.recipe).items() if key.startswith("evaluate.")}
+
+
 # what must be the same: name, value, hint
 _RULES: tuple[tuple[str, Callable[[FinishedRun], object], str], ...] = (
     ("data", lambda run: str(run.manifest["data_sha256"])[:16], "Run both recipes on the same data."),
@@ -35,7 +42,7 @@ _RULES: tuple[tuple[str, Callable[[FinishedRun], object], str], ...] = (
     ),
     (
         "evaluation",
-        lambda run: {key: value for key, value in flatten(run.recipe).items() if key.startswith("evaluate.")},
+        lambda run: {key: value for key, value in _evaluation(run).items() if key != _WORDINGS},
         "Use the same [evaluate] in both.",
     ),
     ("seeds", lambda run: run.seeds, "Train both with the same train.seeds: runs are compared seed by seed."),
@@ -49,7 +56,6 @@ def check_fair(baseline: FinishedRun, other: FinishedRun, *, measure: str = "cli
         if there != here:
             raise _refusal(baseline, other, name, there, here, hint)
     _check_split(baseline, other)
-    _check_presentations(baseline, other)
     if measure == "clipmem_norm" and other.normalizer != baseline.normalizer:
         there, here = f"{other.normalizer:.6g}", f"{baseline.normalizer:.6g}"
         hint = "Compare clipmem, which has no normalizer."
@@ -96,27 +102,20 @@ def _check_split(baseline: FinishedRun, other: FinishedRun) -> None:
     if _split_name(here) != _split_name(other.splits):
         names = _split_name(other.splits), _split_name(baseline.splits)
         raise _refusal(baseline, other, "split", *names, "Use the same [split] in both.")
-    if not common(baseline, other):
-        found = f"none of the {len(baseline.uids('candidate')):,} candidates", "candidates that both trained on"
-        raise _refusal(baseline, other, "candidates", *found, "Remove fewer pairs.")
+    for role, trained in (("candidate", "candidates"), ("independent", "independent pairs")):
+        if baseline.uids(role) and not common(baseline, other, role):
+            found = f"none of the {len(baseline.uids(role)):,} {trained}", f"{trained} that both trained on"
+            raise _refusal(baseline, other, trained, *found, "Remove fewer pairs.")
 
 
-def _check_presentations(baseline: FinishedRun, other: FinishedRun) -> None:
+def _same_length(baseline: FinishedRun, other: FinishedRun) -> bool:
+    """Return whether both show as many pairs in total, or, after a removal, each pair as often."""
     fewer = other.pairs < baseline.pairs and other.passes == baseline.passes
-    if fewer or other.presentations == baseline.presentations:
-        return
-    hint = "Set train.epochs so that both show their pairs equally often."
-    if other.pairs != baseline.pairs:
-        hint = "Set train.epochs so that the total presentations, or the passes over each pair, are the same."
-    raise _refusal(baseline, other, "number of presentations", _shown(other), _shown(baseline), hint)
-
-
-def _shown(run: FinishedRun) -> str:
-    return f"{run.presentations:,} per model ({run.pairs:,} pairs, {run.passes:.4g} times each)"
+    return fewer or other.presentations == baseline.presentations
 
 
 def differing(
-    baseline: FinishedRun, other: FinishedRun, irrelevant: Sequence[str] = _IRRELEVANT
+    baseline: FinishedRun, other: FinishedRun, irrelevant: Sequence[str] = IRRELEVANT
 ) -> dict[str, list[Any]]:
     """Return the relevant settings that differ, with their values in the baseline and in the other run."""
     here, there = flatten(baseline.recipe), flatten(other.recipe)
@@ -129,7 +128,7 @@ def differing(
 
 
 def notes(baseline: FinishedRun, runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
-    """Return caveats of a fair comparison (removals, initial weights, captions), each a `kind` and its numbers."""
+    """Return caveats of a fair comparison (removals, length, weights, captions), each a `kind` and its numbers."""
     found: list[dict[str, Any]] = []
     for run in runs:
         if run.pairs < baseline.pairs:
@@ -142,6 +141,9 @@ def notes(baseline: FinishedRun, runs: Sequence[FinishedRun]) -> list[dict[str, 
                     "passes": run.passes / baseline.passes,
                 }
             )
+        if not _same_length(baseline, run):
+            shown = {"presentations": run.presentations, "baseline": baseline.presentations}
+            found.append({"kind": "other_length", "run": run.name, **shown, "passes": run.passes / baseline.passes})
         if removed(baseline, run) & baseline.uids("candidate"):
             found.append({"kind": "common_candidates", "run": run.name, "n": len(common(baseline, run))})
         if any(run.records[key]["init_sha256"] != record["init_sha256"] for key, record in baseline.records.items()):
@@ -149,4 +151,7 @@ def notes(baseline: FinishedRun, runs: Sequence[FinishedRun]) -> list[dict[str, 
         captions, plain = run.recipe.train.captions, baseline.recipe.train.captions
         if captions != plain:
             found.append({"kind": "other_captions", "run": run.name, "captions": captions, "baseline": plain})
+        own, plain = (_evaluation(one).get(_WORDINGS) for one in (run, baseline))
+        if own != plain:
+            found.append({"kind": "other_wordings", "run": run.name, "wordings": own, "baseline": plain})
     return found

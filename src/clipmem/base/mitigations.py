@@ -151,18 +151,27 @@ class RemoveSection(MitigationSection):
     """`[mitigate.remove]`: pairs removed before training."""
 
     count: Size = Field(0, description="Number of f's training pairs to remove, worst first; 0 = none.")
-    by: Literal["clipmem", "similarity", "random", "g-alignment", "file"] = Field(
-        "clipmem", description="Worst: highest CLIPMem, lowest similarity under f, lowest alignment under g, ..."
+    by: Literal["clipmem", "similarity", "random", "g-alignment", "planted", "file"] = Field(
+        "clipmem",
+        description="Worst: highest CLIPMem, lowest similarity under f, lowest alignment under g, known wrong ones.",
+    )
+    role: Literal["trained", "candidate"] = Field(
+        "trained", description="Remove from all of f's pairs, or from candidates only."
     )
     scores: str = Field("", description="Run folder or scores.parquet of the parent; by = 'file': uid and score.")
-    seed: Seed = Field(0, description="Seed of by = 'random'.")
+    seed: Seed = Field(0, description="Seed of by = 'random', and of the order of known wrong pairs.")
+
+    @property
+    def scored(self) -> bool:
+        """Whether the order comes from the scores of another run."""
+        return self.by not in ("random", "planted")
 
     @model_validator(mode="after")
     def _usable(self) -> "RemoveSection":
-        if self.active and self.by != "random" and not self.scores:
+        if self.active and self.scored and not self.scores:
             raise ValueError(f"by = {self.by!r} needs scores; set it to the run folder that measured them")
-        if self.by == "random" and self.scores:
-            raise ValueError("scores is set and by = 'random' does not use it; omit scores")
+        if not self.scored and self.scores:
+            raise ValueError(f"scores is set and by = {self.by!r} does not use it; omit scores")
         return self
 
 

@@ -83,6 +83,8 @@ class Recipe(_Section):
                 f"[split] planted = {split.planted} of {split.candidate} candidates; "
                 "planted pairs swap captions: use 0, or 2 up to the number of candidates"
             )
+        if split.planted and split.planted_share:
+            raise ValueError("[split] planted and planted_share both swap captions; omit one of them")
         return self
 
     @model_validator(mode="after")
@@ -269,7 +271,7 @@ def _sections(parent: _Section, path: str = "") -> Iterator[tuple[str, _Section]
     """Yield all tables that have keys with their dotted names, parents first."""
     for name in type(parent).model_fields:
         value = getattr(parent, name)
-        if path == "data." and name != key_of(getattr(parent, "source", "")):  # another source's table
+        if path == "data." and name not in ("flaws", key_of(getattr(parent, "source", ""))):  # another source's table
             continue
         if isinstance(value, _Section):
             if _own_fields(value):

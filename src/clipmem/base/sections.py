@@ -41,6 +41,16 @@ class EmojiArtistsSection(Section):
     order: Literal["name first", "own"] = Field(
         "name first", description="Order of an emoji's captions: the name first, or an order of its own per drawing."
     )
+    label: Literal["group", "emoji"] = Field("group", description="Class: the Unicode group, or the emoji.")
+
+
+class FlawsSection(Section):
+    """`[data.flaws]`: known flaws, planted in pairs chosen by their image."""
+
+    vague: Fraction = Field(0.0, description="Share of pairs whose caption becomes the name of their class.")
+    distorted: Fraction = Field(
+        0.0, description="Share of pairs whose image is turned upside down or on its side, or cropped to a corner."
+    )
 
 
 class DataSection(Section):
@@ -58,6 +68,8 @@ class DataSection(Section):
     group_column: str = Field("", description="tables: pairs with the same value get the same role.")
     label_column: str = Field("", description="tables: class label, shown in reports.")
     object_column: str = Field("", description="tables: objects in the image, a list or comma-separated text.")
+    role_column: str = Field("", description="tables: role of the pair, instead of a draw; an empty role = unused.")
+    flaws: FlawsSection = FlawsSection()  # pyright: ignore[reportCallIssue]
     emoji_artists: EmojiArtistsSection = EmojiArtistsSection()  # pyright: ignore[reportCallIssue]
 
 
@@ -73,6 +85,10 @@ class SplitSection(Section):
     planted: Annotated[int, Field(ge=0, le=MOST_PAIRS)] = Field(
         0, description="Candidates whose captions are swapped: known wrong captions."
     )
+    planted_share: Fraction = Field(
+        0.0, description="Share of shared, of candidate and of independent pairs whose captions are swapped instead."
+    )
+    wrong: str = Field("", description="File of uids whose captions are known to be wrong: .txt, .csv or .parquet.")
     near_duplicates: bool = Field(True, description="Keep near-duplicate images in the same role.")
     seed: Seed = Field(0, description="Seed of the split.")
 

@@ -15,13 +15,16 @@ def compare(
     out: Path = Path("clipmem-compare"),
     measure: Literal["clipmem", "clipmem_norm"] = "clipmem",
     confidence: Annotated[float | None, Parameter(validator=validators.Number(gt=0, lt=1))] = None,
+    utility: str = "",
+    along: str = "",
     interpolate: str = "",
     data: Path | None = None,
 ) -> None:
     """Compare finished runs with a baseline: memorization, utility and cost over paired seeds.
 
-    Runs must have the same data, split, seeds, alignment and number of presentations. Writes compare.json,
-    compare.parquet and index.html with the Pareto figure. With --interpolate, compares the models between those of one
+    Runs must have the same data, split, seeds and alignment. Writes compare.json, compare.parquet and index.html with
+    the Pareto figure. With --along, also compares configurations over a setting such as train.epochs, at equal values
+    and each at its own best. With --interpolate, compares the models between those of one
     fine-tuned run and its pretrained model; with --data, evaluates those between two models, and writes
     interpolate.json.
 
@@ -31,6 +34,9 @@ def compare(
         out: Output folder.
         measure: Memorization score; clipmem_norm needs the same normalizer in all runs.
         confidence: Level of the intervals; by default the baseline's.
+        utility: Metric of utility that verdicts are based on; by default the first that all runs have of
+            retrieval_wordings_recall@5, retrieval_recall@5 and linear_probe_acc1.
+        along: A setting with numbers in which runs differ, as SECTION.KEY: train.epochs.
         interpolate: Weights of the fine-tuned model from 0 to 1, separated by commas: 0,0.25,0.5,0.75,1. The runs are
             written to the folder interpolate of the run.
         data: With --interpolate and two models: pairs to evaluate on.
@@ -44,6 +50,8 @@ def compare(
     hint = "For example: RUN --interpolate 0,0.5, or BASE TUNED --interpolate 0,0.5 --data PATH."
     usable = len(others) == between if alphas else not between
     require(usable, "--interpolate", got, "one run, or two models with --data", hint)
+    alone, hint = not (along and alphas), "Omit one of them: --interpolate compares along mitigate.interpolate.alpha."
+    require(alone, "--along", f"--along {along} and --interpolate {interpolate}", "one of them", hint)
     if between:
         early.check_models((baseline, *others))
         early.check_there(str(data))
@@ -66,6 +74,7 @@ def compare(
             from clipmem.study.api import interpolate_run
 
             folders = [Path(baseline), *map(Path, others), *interpolate_run(baseline, alphas, reporter=reporter)]
-            along, place, screen = "mitigate.interpolate.alpha" if alphas else "", out / PAGE, "comparison"
-            document = write_compared(folders, out, measure=measure, confidence=confidence, along=along)
+            along, place, screen = "mitigate.interpolate.alpha" if alphas else along, out / PAGE, "comparison"
+            settings = {"measure": measure, "confidence": confidence, "along": along, "utility": utility}
+            document = write_compared(folders, out, **settings)
     print_screen(screen, document, Console(), f"Written: {place}" if between else f"Page: {place}")

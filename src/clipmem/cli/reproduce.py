@@ -8,9 +8,10 @@ from cyclopts import Parameter, validators
 
 def reproduce(
     *,
-    figure: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
+    finding: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
     seeds: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=100))] = None,
-    scale: Literal["tiny", "laptop", "published"] = "tiny",
+    regime: str = "redundant",
+    scale: str = "",
     out: Path | None = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -22,11 +23,14 @@ def reproduce(
     published curve. Run it again to resume after a stop.
 
     Args:
-        figure: Findings to reproduce, all by default: distributions, memorized, planted, layers, encoders, captions,
-            text-noise, removal, tradeoff, model-size, one-pass, data-size.
-        seeds: Seeds per run; by default 2 for tiny, 5 for laptop, 3 for published.
-        scale: tiny = a test that takes minutes; laptop = conclusive, takes hours; published = needs a GPU and COCO.
-        out: Output folder; by default clipmem-reproduce-SCALE.
+        finding: Findings to reproduce, all by default: distributions, memorized, planted, redundancy, layers,
+            encoders, captions, text-noise, removal, tradeoff, paradigms, model-size, one-pass, data-size.
+        seeds: Seeds of the base study; by default 2 for tiny, 8 for laptop, 3 for published.
+        regime: Kind of data: redundant = the emoji as drawn by several artists; unique = one pair of each emoji;
+            long-tail = icons (set data.path, see docs/reproduce.md); coco = COCO (set data.path).
+        scale: tiny = a test that takes minutes; laptop = conclusive, takes hours; published = coco, needs a GPU. By
+            default laptop if findings are named, else tiny; published for coco.
+        out: Output folder; by default clipmem-reproduce-REGIME-SCALE.
         set_: Change the base study: --set data.path=/data/coco. Can be repeated.
         device: Device to compute on.
         engine: Execution engine: local, ray, or ray://HEAD:PORT.
@@ -38,13 +42,15 @@ def reproduce(
     from clipmem.study.reproduce import PAGE
     from clipmem.study.reproduce import reproduce as run
 
-    place = out or Path(f"clipmem-reproduce-{scale}")
+    scale = scale or ("published" if regime == "coco" else "laptop" if finding else "tiny")
+    place = out or Path(f"clipmem-reproduce-{regime}-{scale}")
     progress = Console(stderr=True)
     with TerminalReporter(progress) as reporter:
         document = run(
             place,
-            figures=figure,
+            findings=finding,
             scale=scale,
+            regime=regime,
             seeds=seeds,
             settings=set_,
             device=device,

@@ -1,4 +1,4 @@
-"""Inspection of a data set: counts, captions, sizes, duplicates and problems.
+"""Inspection of a data set: counts, captions, sizes, duplicates, regime and problems.
 
 Every record is read once: pairs, captions, problems and equal images are counted over all of them. Image sizes are read
 from a sample, and a smaller sample is decoded. Samples are runs of neighbors at even distances, which need few disk
@@ -17,6 +17,7 @@ import polars as pl
 from clipmem.data.decoding import DecodeError, Header, decode, read_header
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.quarantine import Problem, source_name
+from clipmem.data.regime import regime_of
 from clipmem.data.sources.base import Source
 from clipmem.data.sources.records import Record
 
@@ -70,6 +71,7 @@ def inspect_source(
         "images": _images(sample, pairs.height),
         "samples": _samples(pairs, sample),
         "duplicates": _duplicates(digests, sample),
+        "regime": regime_of(captions.list.first(), sample.near) if pairs.height else None,
         "problems": {
             "left_out": len(problems),
             "decoded": sample.tried,

@@ -1,4 +1,4 @@
-"""A roles file: roles assigned by the user, such as the splits of another run.
+"""Roles and known wrong captions given by the user: a roles file, such as the splits of another run, or a column.
 
 When not to trust it: clipmem cannot verify the roles. An external pair that a model trained on biases every score.
 """
@@ -9,6 +9,7 @@ from typing import Literal
 import polars as pl
 
 from clipmem.base.errors import shorten
+from clipmem.base.paths import as_read_error
 from clipmem.base.require import require, require_one_of
 from clipmem.data.splits import ROLES
 from clipmem.data.user_tables import known_uids, read_table
@@ -54,6 +55,26 @@ def read_roles(path: Path, uids: frozenset[str], *, others: Literal["refuse", "l
     hint = "Add external pairs: they are the bank of every score."
     require(counts["external"] >= 2 and counts["candidate"], what, got, expected, hint)
     return made.sort("uid")
+
+
+def roles_of(pairs: pl.DataFrame) -> list[str | None]:
+    """Return the roles that the data give in `data.role_column`; None for unused pairs."""
+    roles: list[str] = pairs["role"].to_list()
+    for uid, role in zip(pairs["uid"], roles, strict=True):
+        require_one_of(f"[data] role_column, pair {shorten(uid)}", role, ("", *ROLES))
+    return [role or None for role in roles]
+
+
+def read_wrong(path: str, uids: frozenset[str]) -> frozenset[str]:
+    """Read a list of pairs whose captions are known to be wrong: a uid per line of .txt, or the column `uid`."""
+    file, what = Path(path), "[split] wrong"
+    if file.suffix.lower() != ".txt":
+        return frozenset(known_uids(read_table(file, what, ("uid",)), uids, f"{what}, {file}"))
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise as_read_error(error, f"{what}, {file}", expected="a text file with a uid per line") from error
+    return frozenset(known_uids(pl.DataFrame({"uid": lines}, schema={"uid": pl.String}), uids, f"{what}, {file}"))
 
 
 def _optional(table: pl.DataFrame, name: str) -> list[object]:

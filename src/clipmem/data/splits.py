@@ -9,7 +9,7 @@ When not to trust it: near-duplicates without a group key must be found first (`
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.random import generator
+from clipmem.base.random import derive_seed, generator
 from clipmem.base.require import require
 
 ROLES = ("shared", "candidate", "independent", "external")
@@ -185,22 +185,60 @@ def split_table(
     groups: Sequence[str],
     sizes: Mapping[str, int],
     *,
-    planted: int,
+    planted: int | float,
     seed: int,
     captions: Mapping[str, Sequence[str]] | None = None,
+    roles: Sequence[str | None] | None = None,
+    wrong: Collection[str] = (),
 ) -> pl.DataFrame:
-    """Return the table of splits.parquet: roles and planted captions of the used pairs, sorted by uid."""
-    roles = assign_roles(uids, groups, sizes, seed=seed)
-    candidates = [uid for uid, role in zip(uids, roles, strict=True) if role == "candidate"]
-    swapped = plant_captions(candidates, planted, seed=seed, captions=captions)
+    """Return the table of splits.parquet: roles and planted captions of the used pairs, sorted by uid.
+
+    Args:
+        uids: The pairs of the data.
+        groups: Their groups, which are not divided.
+        sizes: The size of each role.
+        planted: Number of candidates whose captions are swapped, or the share of each trained role as a float; pairs
+            swap within their role, so that no caption of an external pair is trained on.
+        seed: Seed of roles and planting.
+        captions: The captions, to give no planted pair its own.
+        roles: The roles, None for unused pairs, if they are not to be drawn.
+        wrong: Pairs that already have wrong captions.
+    """
+    roles = assign_roles(uids, groups, sizes, seed=seed) if roles is None else _given_roles(uids, groups, sizes, roles)
+    swapped: dict[str, str] = {}
+    for role in ROLES[:3] if isinstance(planted, float) else ("candidate",):
+        pool = [uid for uid, own in zip(uids, roles, strict=True) if own == role]
+        n = round(planted * len(pool)) if isinstance(planted, float) else planted
+        n += n == 1 and isinstance(planted, float)  # a single pair cannot be swapped
+        own_seed = seed if role == "candidate" else derive_seed(seed, role)
+        swapped |= plant_captions(pool, n, seed=own_seed, captions=captions)
     columns = {
         "uid": pl.Series(uids, dtype=pl.String),
         "role": pl.Series(roles, dtype=pl.String),
         "group": pl.Series(groups, dtype=pl.String),
-        "planted": pl.Series([uid in swapped for uid in uids], dtype=pl.Boolean),
+        "planted": pl.Series([uid in swapped or uid in wrong for uid in uids], dtype=pl.Boolean),
         "captions_from": pl.Series([swapped.get(uid, uid) for uid in uids], dtype=pl.String),
     }
     return pl.DataFrame(columns).filter(pl.col("role").is_not_null()).sort("uid")
+
+
+def _given_roles(
+    uids: Sequence[str], groups: Sequence[str], sizes: Mapping[str, int], roles: Sequence[str | None]
+) -> list[str | None]:
+    """Check roles that the data give: their sizes, and that no group of near-duplicates is divided."""
+    _check_pairs(uids, groups)
+    there = {role: sum(own == role for own in roles) for role in ROLES}
+    hint = "Use " + " ".join(f"--set split.{role}={size}" for role, size in there.items()) + "."
+    require(there == dict(sizes), "[split] sizes", _listed(sizes), f"{_listed(there)}, as in data.role_column", hint)
+    first: dict[str, int] = {}
+    for i, (group, role) in enumerate(zip(groups, roles, strict=True)):
+        if role is None:
+            continue
+        j = first.setdefault(group, i)
+        got = f"{shorten(uids[j])} as {roles[j]} and {shorten(uids[i])} as {role}, which are near-duplicates"
+        hint = "Give both the same role, or set split.near_duplicates to false."
+        require(roles[j] == role, "[data] role_column", got, "one role for each group of pairs", hint)
+    return list(roles)
 
 
 def _check_pairs(uids: Sequence[str], groups: Sequence[str]) -> None:

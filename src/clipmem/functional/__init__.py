@@ -6,6 +6,7 @@ is None, or NaN in an array; the docstrings say when. Invalid input raises `Inpu
 """
 
 from clipmem.functional.alignment import AlignmentParts, BankMeans, alignment, alignment_parts, alignment_parts_against
+from clipmem.functional.centering import Shift, centered_mean, control_shift
 from clipmem.functional.comparisons import (
     GroupComparison,
     PairedTest,
@@ -64,6 +65,7 @@ __all__ = [
     "PairedTest",
     "RocCurve",
     "SeedInterval",
+    "Shift",
     "TopGaps",
     "TopIntervals",
     "UnitMem",
@@ -73,9 +75,11 @@ __all__ = [
     "alignment_parts",
     "alignment_parts_against",
     "auroc",
+    "centered_mean",
     "class_probability",
     "clipmem",
     "compare_groups",
+    "control_shift",
     "crossed_interval",
     "crossed_mean",
     "dejavu",

@@ -7,7 +7,7 @@ models. External pairs stay, so the run and its parent have the same bank.
 
 When not to trust it: under the four-way protocol shared pairs have a CLIPMem of about 0, because both models saw them,
 so the highest-scoring pairs are nearly all candidates. To remove from the whole training set, score it with the
-subsample protocol first.
+subsample protocol first; to compare ways of choosing, remove from candidates only in each (`role`).
 """
 
 from pathlib import Path
@@ -49,10 +49,12 @@ def removal_list(scores: str | Path, count: int, *, by: By = "clipmem") -> list[
 
 def take_out(splits: pl.DataFrame, section: RemoveSection, parent: Parent | None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Remove pairs from a split; return the split and the table `removed`."""
-    mine = splits.filter(pl.col("role").is_in(["shared", "candidate"])).select("uid", "role")
+    roles = ["shared", "candidate"] if section.role == "trained" else ["candidate"]
+    mine = splits.filter(pl.col("role").is_in(roles)).select("uid", "role", "planted")
     if parent is None:
         drawn = generator(section.seed, "remove").permutation(mine.height).astype(np.float64)
-        pool = mine.sort("uid").with_columns(removal_score=pl.Series(-drawn))
+        first = mine.height * pl.col("planted") if section.by == "planted" else 0
+        pool = mine.sort("uid").with_columns(removal_score=first - pl.Series(drawn))
     else:
         pool = mine.join(parent.table.select("uid", "removal_score"), on="uid")
     _check_count(section.count, pool.height, "[mitigate.remove] count")
@@ -77,7 +79,7 @@ class Remove(Mitigation):
     @classmethod
     def parent(cls, recipe: Recipe) -> Parent | None:
         section = cls.section_of(recipe)
-        return None if section.by == "random" else read_parent(section.scores, section.by, "[mitigate.remove]")
+        return read_parent(section.scores, section.by, "[mitigate.remove]") if section.scored else None
 
     @classmethod
     def edit(

@@ -24,23 +24,27 @@ _SCHEMA: dict[str, type[pl.DataType]] = {
 
 
 def compare_runs(
-    folders: Sequence[Path], *, measure: str = "clipmem", confidence: float | None = None, along: str = ""
+    folders: Sequence[Path],
+    *,
+    measure: str = "clipmem",
+    confidence: float | None = None,
+    along: str = "",
+    utility: str = "",
 ) -> dict[str, Any]:
     """Compare finished runs with the first of them (see `clipmem.analysis.comparison.compare`)."""
     resolved = [folder.resolve() for folder in folders]
     twice = [str(folder) for k, folder in enumerate(folders) if folder.resolve() in resolved[:k]]
     require(not twice, "clipmem compare", f"{twice} twice", "each run once", "Omit one of them.")
-    return compare([read_finished(folder) for folder in folders], measure=measure, confidence=confidence, along=along)
+    runs = [read_finished(folder) for folder in folders]
+    return compare(runs, measure=measure, confidence=confidence, along=along, utility=utility)
 
 
-def write_compared(
-    folders: Sequence[Path], out: Path, *, measure: str = "clipmem", confidence: float | None = None, along: str = ""
-) -> dict[str, Any]:
-    """Compare runs (see `compare_runs`), write document, table and page to `out`, and return the document."""
+def write_compared(folders: Sequence[Path], out: Path, **settings: Any) -> dict[str, Any]:
+    """Compare runs with the `settings` of `compare_runs`, write document, table and page to `out`."""
     foreign = out.is_dir() and any(out.iterdir()) and not (out / DOCUMENT).is_file()
     expected, hint = "a new folder, or that of an earlier comparison", "Choose another --out DIR."
     require(not foreign, f"--out {out}", "a folder with other files", expected, hint)
-    document = compare_runs(folders, measure=measure, confidence=confidence, along=along)
+    document = compare_runs(folders, **settings)
     write_json(out / DOCUMENT, document)
     rows = [*document["differences"], *({**row, "kind": "cost"} for row in document["cost"])]
     write_parquet(

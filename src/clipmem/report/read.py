@@ -219,6 +219,7 @@ def read_finished(path: Path) -> FinishedRun:
     models = [(side, seed) for side in sides for seed in recipe.train.seeds]
     seeds = sorted(recipe.train.seeds)
     spent = folder.seconds()
+    documents = {prefix: folder.read_json(file) for file, prefix in UTILITY_FILES.items() if (path / file).is_file()}
     return FinishedRun(
         name=path.resolve().name,
         place=str(path),
@@ -229,12 +230,18 @@ def read_finished(path: Path) -> FinishedRun:
         normalizer=float(folder.read_json("summary.json")["normalizer"]),
         records={(side, seed): folder.read_json(f"models/{side}/seed-{seed}/record.json") for side, seed in models},
         markers={(side, seed): folder.read_json(f"stages/train-{side}-seed-{seed}.json") for side, seed in models},
-        utility={
-            f"{prefix}{name}": values
-            for file, prefix in UTILITY_FILES.items()
-            if (path / file).is_file()
-            for name, values in utility_by_seed(folder.read_json(file), "f", seeds).items()
-        },
+        utility=_by_seed(documents, "metrics", seeds),
+        chance={f"{p}{name}": value for p, one in documents.items() for name, value in one.get("chance", {}).items()},
+        validation=_by_seed(documents, "validation", seeds),
         # of a resumed stage only the last part is counted
         seconds=sum(spent[stage] for stage in _STAGES if stage in spent),
     )
+
+
+def _by_seed(documents: Mapping[str, Mapping[str, Any]], key: str, seeds: list[int]) -> dict[str, list[float]]:
+    """Return f's metrics under a key of the documents of utility, by prefixed name."""
+    return {
+        f"{prefix}{name}": values
+        for prefix, document in documents.items()
+        for name, values in utility_by_seed(document, "f", seeds, key).items()
+    }

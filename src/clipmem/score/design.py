@@ -16,6 +16,7 @@ import torch
 
 from clipmem.base.errors import RunError
 from clipmem.functional import AlignmentParts, alignment, clipmem, range_normalize, seed_interval
+from clipmem.functional.centering import trimmed_means
 from clipmem.functional.resampling import in_out_means, jackknife_models
 from clipmem.train.paired import TrainingSet
 
@@ -87,8 +88,9 @@ def combine(
     """Combine the models' alignments into the score tables of the scored pairs.
 
     `parts` has those of each model of the design, then, if there is one, of the base model: a_base = A(base), learned =
-    mean of A over the models that did not see the pair - a_base. Both are null without a base model. `wordings` has
-    those of each model over all wordings; without them, their columns are null.
+    mean of A over the models that did not see the pair - a_base. Both are null without a base model. clipmem_centered =
+    clipmem - mean over seeds of the trimmed mean of the external pairs; null without twins or external pairs.
+    `wordings` has those of each model over all wordings; without them, their columns are null.
     """
     parts, base = parts[: len(design.models)], parts[len(design.models) :]
     rows, sign = splits.filter(pl.Series(design.scored)), design.sign[:, design.scored]
@@ -99,12 +101,16 @@ def combine(
     over = _compared(design, wordings, weight) if wordings else _Compared(*(np.full_like(one, np.nan) for one in found))
     if found.twins:
         error = seed_interval(seen - unseen, confidence)
+        external = (seen - unseen)[:, (rows["role"] == "external").to_numpy()]
+        shift = trimmed_means(external)[0].mean() if external.size else np.nan
     else:
+        shift = np.nan
         error = jackknife_models(values, sign > 0, confidence=confidence)
     a_base = alignment(base[0], weight=weight).numpy()[design.scored] if base else np.full(len(score), np.nan)
     columns = {
         "clipmem": score,
         "clipmem_norm": _normalized(score, (rows["role"] == "candidate").to_numpy()),
+        "clipmem_centered": score - shift,
         **{name: getattr(error, name) for name in ("stderr", "low", "high")},
         **{
             f"{side}_{name}": _mean(np.stack([getattr(one, name).numpy() for one in parts])[:, design.scored], chosen)

@@ -10,8 +10,11 @@ import polars as pl
 from clipmem.base.random import derive_seed, generator
 from clipmem.base.sections import ScoreSection
 from clipmem.functional import (
+    Claim,
     auroc,
+    centered_mean,
     compare_groups,
+    control_shift,
     crossed_mean,
     half_difference,
     holm,
@@ -21,12 +24,15 @@ from clipmem.functional import (
     roc_curve,
     spearman,
     top_overlap,
+    verdict,
 )
 from clipmem.functional.resampling import in_out_means
 from clipmem.score.design import ScoreTables
 
 ROLES = ("shared", "candidate", "independent", "external")
 TOPS = {"top1_overlap": 0.01, "top10_overlap": 0.1}
+NEGLIGIBLE = 0.1  # a shift within this share of the mean CLIPMem is no matter
+_SHIFTED = {"yes": "negligible", "inconclusive": "inconclusive"}
 _COMPARED = (("candidate", "external"), ("candidate", "shared"), ("independent", "external"))
 
 
@@ -74,12 +80,16 @@ class Scored:
 def summarize(scored: Scored, settings: ScoreSection, *, seed: int) -> dict[str, Any]:
     """Say what the tables show: the part of `summary.json` that comes from scores alone."""
     level = settings.confidence
+    half = halved(scored, confidence=level)
     return {
         "seeds": scored.seeds,
+        "half_difference": half,
+        "centered": centered(scored.differences, scored.role, scored.group, half, confidence=level)
+        if scored.twins
+        else None,
         "roles": roles(scored, seed=seed, draws=settings.draws, confidence=level),
         "tests": tests(scored, confidence=level),
         "paired": paired(scored, confidence=level),
-        "half_difference": halved(scored, confidence=level),
         "noise_floor": floor(scored, confidence=level),
         "stability": stability(scored, seed=seed, confidence=level),
         "planted": planted(scored, confidence=level),
@@ -134,6 +144,37 @@ def over_wordings(
         "half_difference": halved(scored, confidence=level),
     }
     return {"wordings": {"count": count, **means}}
+
+
+def centered(
+    differences: np.ndarray, role: np.ndarray, group: np.ndarray, half: dict[str, Any] | None, *, confidence: float
+) -> dict[str, Any] | None:
+    """Say how much better f is than g throughout, by the external pairs, and center the roles' means on it.
+
+    `verdict`: "worse" or "better" if the whole interval of the shift is farther from 0 than `margin`, "negligible" if
+    it is nearer, else "inconclusive". The margin is a tenth of the half-difference, or, without one, of the candidates'
+    centered mean. None without external pairs.
+    """
+    external = role == "external"
+    if not external.any():
+        return None
+    control = differences[:, external], group[external]
+    shift = control_shift(*control, confidence=confidence)
+    roles = {
+        name: centered_mean(
+            differences[:, role == name], control[0], group[role == name], control[1], confidence=confidence
+        )._asdict()
+        for name in ROLES
+        if (role == name).any()
+    }
+    margin = NEGLIGIBLE * abs((half or roles.get("candidate") or {"mean": 0.0})["mean"])
+    answer = verdict(shift.low, shift.high, Claim("zero", max(margin, float(np.finfo(float).tiny))))
+    return {
+        **{"shift" if name == "mean" else name: value for name, value in shift._asdict().items()},
+        "margin": margin,
+        "verdict": _SHIFTED.get(answer, "better" if shift.mean > 0 else "worse"),
+        "roles": roles,
+    }
 
 
 def tests(scored: Scored, *, confidence: float) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "sublabel": pl.String,
         "credit": pl.String,
         "objects": pl.List(pl.String),
+        "role": pl.String,
     },
     # unusable records, which may have no uid
     "quarantine": {"source": pl.String, "key": pl.String, "reason": pl.String},
@@ -34,6 +35,8 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "planted": pl.Boolean,
         "clipmem": pl.Float64,
         "clipmem_norm": pl.Float64,
+        # minus the trimmed mean of the external pairs; null for protocols whose models have no twins
+        "clipmem_centered": pl.Float64,
         "stderr": pl.Float64,
         "low": pl.Float64,
         "high": pl.Float64,
@@ -78,8 +81,8 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
 
 # optional columns, filled with this value
 _IF_MISSING: Mapping[str, Mapping[str, Any]] = {
-    "pairs": {"objects": []},
-    "scores": {"a_base": None, "learned": None, "clipmem_wordings": None},
+    "pairs": {"objects": [], "role": ""},
+    "scores": {"a_base": None, "learned": None, "clipmem_centered": None, "clipmem_wordings": None},
     "seed_scores": {"f_wordings": None, "g_wordings": None},
 }
 

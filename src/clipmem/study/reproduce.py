@@ -12,8 +12,9 @@ import polars as pl
 from clipmem._version import __version__
 from clipmem.analysis.effects import FINDINGS, Context, Results, judge
 from clipmem.analysis.findings import ORDER
-from clipmem.analysis.run_specs import SCALES, RunSpec
+from clipmem.analysis.run_specs import RunSpec
 from clipmem.analysis.runs import FinishedRun
+from clipmem.analysis.scales import REGIMES, SCALES, Scale
 from clipmem.base.errors import InputError
 from clipmem.base.machine import cores
 from clipmem.base.progress import Quiet, Reporter
@@ -37,18 +38,31 @@ _ROW = ("measure", "estimate", "low", "high", "holds", "primary", "confidence", 
 _SIDE = 16  # pixels of an image's side for comparing images
 
 
-def base_recipe(scale: str, seeds: int | None = None, settings: Sequence[str] = ()) -> Recipe:
+def find_scale(scale: str, regime: str) -> Scale:
+    """Return a scale of a regime."""
+    require_one_of("--regime", regime, REGIMES, "Start with redundant.")
+    known = [name for one, name in SCALES if one == regime]
+    require_one_of(f"--scale, with --regime {regime}", scale, known, f"Use --scale {known[0]}.")
+    return SCALES[regime, scale]
+
+
+def base_recipe(scale: str, regime: str, seeds: int | None = None, settings: Sequence[str] = ()) -> Recipe:
     """Return the base recipe of a scale, with the user's seeds and settings."""
-    require_one_of("--scale", scale, SCALES, "Start with tiny.")
-    chosen = SCALES[scale]
+    chosen = find_scale(scale, regime)
     return chosen.base(api.find_recipe(chosen.recipe), seeds, settings)
+
+
+def findings_of(scale: Scale) -> list[str]:
+    """Return the names of the findings that a scale tests, in order."""
+    return [name for name in (*ORDER, *(name for name in FINDINGS if name not in ORDER)) if name not in scale.without]
 
 
 def reproduce(
     out: Path,
     *,
-    figures: Sequence[str] = (),
+    findings: Sequence[str] = (),
     scale: str = "tiny",
+    regime: str = "redundant",
     seeds: int | None = None,
     settings: Sequence[str] = (),
     device: str = "auto",
@@ -60,8 +74,9 @@ def reproduce(
 
     Args:
         out: Output folder; a stopped reproduction resumes.
-        figures: Findings to reproduce; empty = all.
-        scale: `tiny`, `laptop` or `published`.
+        findings: Findings to reproduce; empty = all of the regime.
+        scale: `tiny` or `laptop`; `published` for COCO.
+        regime: `unique`, `redundant`, `long-tail` (set data.path) or `coco` (set data.path).
         seeds: Seeds per run; None = the scale's.
         settings: Changes to the base study: `["data.path=/data/coco"]`.
         device: `auto`, `cpu` or `cuda`.
@@ -69,33 +84,37 @@ def reproduce(
         reporter: Progress reporter of each run's stages.
         log: Called with the estimate, and with the name of each run.
     """
-    known = [*ORDER, *(name for name in FINDINGS if name not in ORDER)]
-    for name in figures:
-        require_one_of("--figure", name, known)
-    names = [name for name in known if name in figures or not figures]
-    base = base_recipe(scale, seeds, settings)
-    context = Context(SCALES[scale], base)
-    findings = {name: FINDINGS[name]() for name in names}
-    needed = {name: finding.runs(context) for name, finding in findings.items()}
+    chosen = find_scale(scale, regime)
+    known = findings_of(chosen)
+    for name in findings:
+        require_one_of(f"--finding, with --regime {regime}", name, known)
+    names = [name for name in known if name in findings or not findings]
+    base = base_recipe(scale, regime, seeds, settings)
+    context = Context(chosen, base)
+    tested = {name: FINDINGS[name]() for name in names}
+    needed = {name: finding.runs(context) for name, finding in tested.items()}
     runs = unique(base, [(f"{name}: {run}", spec) for name in names for run, spec in needed[name].items()])
-    _claim(out, {"scale": scale, "recipe_sha256": recipe_hash(base)})
+    _claim(out, {"regime": regime, "scale": scale, "recipe_sha256": recipe_hash(base)})
     maker = Maker(out, base, device=device, engine=engine, reporter=reporter)
     maker.write_index(runs)
     with pool.reused():
         log(maker.estimate_sentence(runs))
         maker.make_all(runs, log)
-    results = Results(maker.open, base.score.confidence, len(findings))
+    # one finding is judged as strictly as all of them, so that its row is that of the whole table
+    results = Results(maker.open, base.score.confidence, len(known))
     documents: list[dict[str, Any]] = []
-    for name, finding in findings.items():
+    for name, finding in tested.items():
         took = sum(maker.seconds(spec) for spec in unique(base, needed[name].items()).values())
         documents.append({**judge(finding, context, results), "seconds": round(took, 1)})
     document = {
-        "format": 2,
+        "format": 3,
         "clipmem": __version__,
+        "regime": regime,
         "scale": scale,
+        "utility": chosen.utility,
         "recipe_sha256": recipe_hash(base),
         "confidence": base.score.confidence,
-        "primaries": len(findings),
+        "primaries": len(known),
         "seeds": list(base.train.seeds),
         "runs": {name: spec.key(base) for name, spec in runs.items()},
         "rows": [
@@ -114,7 +133,10 @@ def _claim(out: Path, what: dict[str, str]) -> None:
     file, hint = out / "reproduce.json", "Choose another --out DIR."
     if file.is_file():
         there = json.loads(file.read_text(encoding="utf-8"))
-        got, expected = (f"scale {one['scale']}, base recipe {one['recipe_sha256'][:16]}" for one in (there, what))
+        got, expected = (
+            f"regime {one.get('regime')}, scale {one['scale']}, base recipe {one['recipe_sha256'][:16]}"
+            for one in (there, what)
+        )
         require(there == what, f"folder {out}", got, expected, hint)
         return
     used = out.is_dir() and any(out.iterdir())
@@ -199,7 +221,7 @@ class Maker:
     def estimate(self, runs: Iterable[RunSpec]) -> Estimate:
         """Estimate the time of the missing runs from one short run, which is trained if necessary."""
         missing = [spec for spec in runs if not self.is_made(spec)]
-        models = 2 * len(self._base.train.seeds)
+        counts = [2 * len(spec.recipe(self._base).train.seeds) for spec in missing]
         if not missing:
             return Estimate(0, 0, 0.0, 0.0, 0.0)
         folder = self._out / "probe"
@@ -209,13 +231,14 @@ class Maker:
         rate = min(float(marker["pairs_per_second"]) for marker in probe.markers.values())
         spent = RunFolder(folder).seconds()
         trained = 2 * probe.presentations / rate
-        processes = min(models, cores())
+        processes = cores()
         overhead = sum(spent[stage] for stage in ("decode", "plan", "score", "report"))
         # startup, embedding and evaluation are proportional to the number of models
-        each = (max(0.0, spent["train"] - trained / 2) + (spent["embed"] + spent["evaluate"]) / 2) * models / 2
-        shown = sum(self._presentations(spec) * spec.cost for spec in missing)
-        seconds = (overhead + each) * len(missing) + models * shown / rate / processes
-        return Estimate(len(missing), models * len(missing), seconds, rate, overhead + each)
+        each = (max(0.0, spent["train"] - trained / 2) + (spent["embed"] + spent["evaluate"]) / 2) / 2
+        shown = sum(self._presentations(spec) * spec.cost * n for spec, n in zip(missing, counts, strict=True))
+        models = sum(counts)
+        seconds = overhead * len(missing) + each * models + shown / rate / processes
+        return Estimate(len(missing), models, seconds, rate, overhead + each * models / len(missing))
 
     def estimate_sentence(self, runs: Mapping[str, RunSpec]) -> str:
         """Describe the estimate."""

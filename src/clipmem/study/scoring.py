@@ -27,6 +27,7 @@ from clipmem.score.executor import Comparison, Executed, Executor
 from clipmem.score.pairs import QUARANTINE, Bank, Pairs, read_quarantine, write_quarantine
 from clipmem.score.protocols.four_way import twins
 from clipmem.score.sides import NOT_THERE, ModelSide, Side, StoredSide, read_block, usable
+from clipmem.score.summary import centered
 from clipmem.store.atomic import atomic_write
 from clipmem.store.hashing import data_fingerprint, file_sha256
 from clipmem.store.job import Job, cut, refuse_other
@@ -98,7 +99,8 @@ def score(
     Returns:
         The columns of a study's `scores`, one row per pair, sorted by uid. `role` is external for pairs in the bank,
         which are scored against the rest of it, and candidate for others. `planted` is false. `clipmem_norm` is null
-        without two different candidates; stderr, low and high are null with one pair of models.
+        without two different candidates; stderr, low and high are null with one pair of models. `clipmem_centered` is
+        clipmem minus the 20 % trimmed mean of the bank's pairs (of a bank that is not in the data, minus its mean).
 
     Raises:
         InputError: A model, the data or a setting is invalid, or `out` was made with other settings.
@@ -140,15 +142,26 @@ def score(
     if out is not None:
         return finish(comparison, chosen, Path(out), reporter).scores
     with tempfile.TemporaryDirectory() as folder:
-        return _tables(Executor(comparison, Job(folder), reporter).run(), chosen)
+        return _tables(Executor(comparison, Job(folder), reporter).run(), chosen)[0]
 
 
-def _tables(found: Executed, settings: Settings) -> pl.DataFrame:
+def _tables(found: Executed, settings: Settings) -> tuple[pl.DataFrame, dict[str, Any] | None]:
+    """Return the scores, and the means centered on the bank's pairs (see `summary.centered`).
+
+    A bank that is not in the data has no scores by pair: clipmem_centered is clipmem minus its mean, without an error.
+    """
     role = pl.when("inside").then(pl.lit("external")).otherwise(pl.lit("candidate"))
     splits = found.rows.select("uid", role.alias("role"), pl.lit(value=False).alias("planted"))
     models = [TrainingSet(side, k, (), 0) for k in range(len(found.parts) // 2) for side in "fg"]
     design = twins(models, splits.height)
-    return combine(design, splits, found.parts, weight=settings.weight, confidence=settings.confidence).scores
+    scores, by_seed = combine(design, splits, found.parts, weight=settings.weight, confidence=settings.confidence)
+    if "external" not in splits["role"]:
+        return scores.with_columns(
+            clipmem_centered=pl.col("clipmem") - pl.lit(_control(found, settings), pl.Float64)
+        ), None
+    differences = (by_seed["f"] - by_seed["g"]).to_numpy().reshape(-1, scores.height)
+    role, own = scores["role"].to_numpy(), np.arange(scores.height)
+    return scores, centered(differences, role, own, None, confidence=settings.confidence)
 
 
 def _control(found: Executed, settings: Settings) -> float | None:
@@ -205,7 +218,8 @@ def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Repo
         if about is None:
             job.resume(made_with)
             found = Executor(comparison, job, reporter).run()
-            scores, problems = _tables(found, settings), _unexplained(found.problems, comparison)
+            scores, shift = _tables(found, settings)
+            problems = _unexplained(found.problems, comparison)
             write_table(out, "scores", scores)
             if problems:
                 write_quarantine(listed, problems)
@@ -221,6 +235,7 @@ def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Repo
                 "left_out": len(problems),
                 "bank": {"name": comparison.bank.pairs.name, "pairs": found.bank, "drawn": comparison.bank.drawn},
                 "control": _control(found, settings),
+                "centered": shift,
                 "job": made_with,
                 "sha256": file_sha256(out),
             }

@@ -17,6 +17,7 @@ from clipmem.base.recipes import Recipe, dump_recipe
 from clipmem.base.require import require
 from clipmem.data.cache import open_cache
 from clipmem.data.duplicates import duplicate_groups
+from clipmem.data.regime import regime_of
 from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
 from clipmem.functional import AlignmentParts
@@ -285,6 +286,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         **summary,
         "captions": {"scored": recipe.train.captions, "trained": captions_in_training(recipe)},
         **over_wordings(splits, tables, recipe.evaluate.wordings, recipe.score, seed=recipe.split.seed),
+        "regime": _regime(folder),
         "learned": learned(scored, tables.scores["a_base"], summary["roles"], confidence=recipe.score.confidence),
         "normalizer": float(candidates.max() - candidates.min()),
         "retrieval": folder.read_json("evaluate/retrieval.json"),
@@ -299,3 +301,10 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
     page = write_report(folder.path, gallery_images(folder, source), credits=source.credits())
     document["seconds"] = {**seconds, "report": round(time.monotonic() - started, 3)}
     return [folder.write_json("summary.json", document), page]
+
+
+def _regime(folder: RunFolder) -> dict[str, object]:
+    """Tell the regime of the pairs with a role; near images are those that the split keeps together."""
+    splits = folder.read("splits")
+    pairs = splits.join(folder.read("pairs").select("uid", "captions"), on="uid", maintain_order="left")
+    return regime_of(pairs["captions"].list.first(), pairs["group"].to_list())

@@ -9,7 +9,9 @@ from clipmem.analysis.findings import (
     memorized,
     model_size,
     one_pass,
+    paradigms,
     planted,
+    redundancy,
     removal,
     text_noise,
     tradeoff,
@@ -17,7 +19,7 @@ from clipmem.analysis.findings import (
 
 __all__ = ["ORDER"]
 _MODULES = (
-    *(distributions, memorized, planted, layers, encoders, captions),
-    *(text_noise, removal, tradeoff, model_size, one_pass, data_size),
+    *(distributions, memorized, planted, redundancy, layers, encoders, captions),
+    *(text_noise, removal, tradeoff, paradigms, model_size, one_pass, data_size),
 )
 ORDER = tuple(module.__name__.rpartition(".")[2].replace("_", "-") for module in _MODULES)

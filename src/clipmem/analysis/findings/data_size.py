@@ -4,15 +4,19 @@ from collections.abc import Mapping
 
 from clipmem.analysis.effects import BELOW, FINDINGS, Context, Effect, Finding, Panel, Results
 from clipmem.analysis.findings.captions import sweep_panels
-from clipmem.analysis.findings.distributions import BASE
 from clipmem.analysis.run_specs import RunSpec
 
+WAYS = ("equal epochs", "equal steps")
 
-def with_shared(context: Context, shared: int) -> RunSpec:
-    """Return the base study with `shared` shared pairs, each shown as often."""
-    if shared == context.base.split.shared:
-        return BASE
-    return RunSpec((f"split.shared={shared}",), cost=shared / context.base.split.shared)
+
+def with_pairs(context: Context, pairs: int, way: str) -> RunSpec:
+    """Return the study in which f trains on `pairs` pairs, as often as in the smallest, or for as many steps."""
+    base = RunSpec(context.scale.sized).recipe(context.base)
+    epochs = base.train.epochs
+    if way == "equal steps":
+        epochs = max(1, round(epochs * context.scale.sizes[len(context.scale.sizes) // 2] / pairs))
+    settings = (*context.scale.sized, f"split.shared={pairs - base.split.candidate}", f"train.epochs={epochs}")
+    return context.fewer(RunSpec(settings))
 
 
 @FINDINGS.register("data-size")
@@ -23,23 +27,27 @@ class DataSize(Finding):
     claim = "The more pairs there are to train on, the less a pair is memorized."
     published = ""
     limits = (
-        "Not published: the claim is a common expectation. Each pair is shown as often, so more pairs also mean more "
-        "steps. Each size draws its own candidates: a seed shares the initial weights, but no pairs."
+        "Not published: the claim is a common expectation. At equal epochs more pairs also mean more steps, at equal "
+        "steps fewer repeats of each pair; both are shown, and the verdict is based on equal epochs. Each size draws "
+        "its own candidates: a seed shares the initial weights, but no pairs."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        return {f"{shared} shared pairs": with_shared(context, shared) for shared in context.scale.shared}
+        sizes = context.scale.sizes
+        return {f"{pairs} pairs, {way}": with_pairs(context, pairs, way) for way in WAYS for pairs in sizes}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
         """The most pairs against the fewest."""
-        few, many, of = context.scale.shared[0], context.scale.shared[-1], results.memorization
+        few, many, of = context.scale.sizes[0], context.scale.sizes[-1], results.memorization
         return [
             results.effect(
-                f"CLIPMem with {many:,} shared pairs minus that with {few:,}",
-                of(with_shared(context, many)), of(with_shared(context, few)), BELOW, primary=True,
+                f"{way}: CLIPMem with {many:,} pairs minus that with {few:,}",
+                of(with_pairs(context, many, way)), of(with_pairs(context, few, way)), BELOW, primary=k == 0,
             )
+            for k, way in enumerate(WAYS)
         ]  # fmt: skip
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
-        x = context.scale.shared
-        return sweep_panels(results, "shared pairs", x, {"": [with_shared(context, shared) for shared in x]}, {})
+        x = context.scale.sizes
+        runs = {way: [with_pairs(context, pairs, way) for pairs in x] for way in WAYS}
+        return sweep_panels(context, results, "pairs that f trains on", x, runs, {})

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipmem.analysis.effects import ABOVE, BELOW, FINDINGS, Context, Effect, Finding, Panel, Results, Series, mitigated
-from clipmem.analysis.findings.captions import drawn
+from clipmem.analysis.findings.captions import drawn, label
 from clipmem.analysis.findings.distributions import BASE
-from clipmem.analysis.findings.text_noise import BEST, noisy
-from clipmem.analysis.run_specs import RunSpec
+from clipmem.analysis.findings.text_noise import BEST, level
+from clipmem.analysis.run_specs import PRETRAINED, RunSpec
 
 # COCO, from a table: CLIPMem and probe in per cent; std 0.8 to 1.0
 PUBLISHED = {
@@ -16,15 +16,26 @@ PUBLISHED = {
     "1 image, 5 captions": (0.423, 0.6488),
     "5 images, 5 captions": (0.417, 0.6479),
 }
-_IMAGES = "mitigate.image_variants.probability=0.8"  # the pair's own image in one presentation of five
+_IMAGES = ("mitigate.image_variants.probability=0.8",)  # the pair's own image in one presentation of five
+TOWERS = ("image", "text")
 
 
 def variants(images: bool, captions: int) -> RunSpec:
     """Return the base study with several images per pair, several captions, or both."""
     if not images:
         return drawn(captions)
-    own = (_IMAGES, "mitigate.image_variants.count=4")
+    own = (*_IMAGES, "mitigate.image_variants.count=4")
     return RunSpec(own if captions == 1 else (*own, f"mitigate.captions.count={captions}"))
+
+
+def frozen(context: Context, tower: str) -> RunSpec:
+    """Return the base study from a common warm start with one tower frozen; "" for none.
+
+    The warm start is one model that trained on none of the study's pairs: on drawings by other artists.
+    """
+    start = RunSpec((*context.scale.warmed, "train.seeds=[0]"))
+    own = (f"train.freeze=[{tower}]",) if tower else ()
+    return context.fewer(RunSpec(own, parent=start, uses=PRETRAINED))
 
 
 @FINDINGS.register("encoders")
@@ -38,9 +49,9 @@ class Encoders(Finding):
         "5 + 5 .417 / 64.79 (std of the probe 0.8 to 1.0)."
     )
     limits = (
-        "Published images are generated; here they are other artists' images of the same emoji. No tower is "
-        "frozen in these runs (docs/finetune.md does that). The exchange of towers is only as good as the map between "
-        "them."
+        "The verdict is based on freezing, the most direct test: each tower alone is trained from a common warm start. "
+        "Published image variants are generated; here they are other artists' drawings. The share of a tower is only "
+        "as good as the map between the towers of f and g."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
@@ -50,19 +61,27 @@ class Encoders(Finding):
             f"1 image, {most} captions": variants(False, most),
             "5 images, 1 caption": variants(True, 1),
             f"5 images, {most} captions": variants(True, most),
-            "text noise": noisy("post", BEST),
-            "image noise": noisy("post", BEST, tower="image"),
+            "text noise": level(context, "post-scaled", BEST),
+            "image noise": level(context, "post-scaled", BEST, tower="image"),
+            "warm start": frozen(context, ""),
+            **{f"{tower} tower frozen": frozen(context, tower) for tower in TOWERS},
         }
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """Augmented captions against augmented images, as published; also two direct tests, and each change."""
+        """Freezing, then noise, augmentation and the towers' shares, all as differences; then each change."""
         runs = list(self.runs(context).values())
-        base, texts, images, both, text_noise, image_noise = runs
+        base, texts, images, both, text_noise, image_noise, warm, no_image, no_text = runs
         of, shares = results.memorization, results[BASE].table("tower_shares").sort("seed")
         tests = (
+            (
+                "CLIPMem with the image tower frozen minus with the text tower frozen",
+                of(no_image),
+                of(no_text),
+                ABOVE,
+            ),
             ("CLIPMem with captions augmented minus that with images augmented", of(texts), of(images), BELOW),
             (
-                f"CLIPMem with text noise {BEST} minus that with image noise {BEST}",
+                f"CLIPMem with noise {BEST} on text minus that on images",
                 of(text_noise),
                 of(image_noise),
                 BELOW,
@@ -77,6 +96,8 @@ class Encoders(Finding):
         found = [results.effect(measure, a, b, claim, primary=k == 0) for k, (measure, a, b, claim) in enumerate(tests)]
         for name, run in (("captions", texts), ("images", images), ("images and captions", both)):
             found += mitigated(results, base, run, f"{name} augmented")
+        for tower, run in zip(TOWERS, (no_image, no_text), strict=True):
+            found += mitigated(results, warm, run, f"{tower} tower frozen")
         return found
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
@@ -84,14 +105,14 @@ class Encoders(Finding):
         order = [runs[0], runs[2], runs[1], runs[3]]
         ticks, x = ["1+1", "5+1", "1+5", "5+5"], range(4)
         how: dict[str, Any] = {"ticks": ticks, "joined": False}
-        label = "images + captions"
+        words = "images + captions"
         memory = results.series("", x, [results.memorization(run) for run in order])
-        panels = [Panel("memorization", label, "CLIPMem", [memory], **how)]
-        probe = results.series("", x, [results.utility(run, "linear_probe_acc1") for run in order])
-        if probe.x:
-            panels.append(Panel("linear probe", label, "linear probe", [probe], **how))
+        panels = [Panel("memorization", words, "CLIPMem", [memory], **how)]
+        utility = results.series("", x, [results.utility(run, context.scale.utility) for run in order])
+        if utility.x:
+            panels.append(Panel("utility", words, label(context.scale.utility), [utility], **how))
         for k, name in enumerate(("CLIPMem, normalized", "linear probe, ImageNet")):
             values = [own[k] for own in PUBLISHED.values()]
             curves = [Series("COCO", [float(at) for at in x], values)]
-            panels.append(Panel("published", label, name, curves, published=True, **how))
+            panels.append(Panel("published", words, name, curves, published=True, **how))
         return panels

@@ -12,17 +12,25 @@ from clipmem.analysis.run_specs import RunSpec
 from clipmem.analysis.runs import FinishedRun
 
 KIND = "mlp"
-_ONE_TOWER = ("score.alignment=sslmem-image", "embed.views=2")
+ONE_TOWER = ("score.alignment=sslmem-image", "embed.views=2")
 _SIMCLR = ("train.crop_scale=[0.2, 1.0]", "train.flip=0.5", "train.color=0.5", "train.grayscale=0.2")
 
 
-def paradigms() -> dict[str, RunSpec]:
-    """Return runs of the three objectives, localized over the same pairs and views."""
-    return {
-        "clip": RunSpec(localize=True),
-        "supervised": RunSpec(("train.objective=supervised", *_ONE_TOWER), localize=True, cost=0.7),
-        "simclr": RunSpec(("train.objective=simclr", *_SIMCLR, *_ONE_TOWER), localize=True, cost=1.5),
-    }
+def settings_of(context: Context, objective: str) -> tuple[str, ...]:
+    """Return the settings of a study with an objective; the supervised one's classes are those of the scale."""
+    own = {"clip": (), "supervised": context.scale.classes, "simclr": _SIMCLR}[objective]
+    return (f"train.objective={objective}", *own)
+
+
+def paradigms(context: Context) -> dict[str, RunSpec]:
+    """Return runs of the three objectives, trained to convergence, localized over the same pairs and views."""
+    long = f"train.epochs={context.scale.converged}"
+    found: dict[str, RunSpec] = {}
+    for objective, cost in (("clip", 1.0), ("supervised", 0.7), ("simclr", 1.5)):
+        alone = ONE_TOWER if objective != "clip" else ()
+        run = RunSpec((*settings_of(context, objective), long, *alone), localize=True, cost=cost)
+        found[objective] = context.fewer(run)
+    return found
 
 
 @cache
@@ -51,12 +59,12 @@ class Layers(Finding):
         "the number of pairs, so heights are not comparable. See docs/paradigms.md."
     )
 
-    def runs(self, context: Context) -> Mapping[str, RunSpec]:  # noqa: ARG002
-        return paradigms()
+    def runs(self, context: Context) -> Mapping[str, RunSpec]:
+        return paradigms(context)
 
-    def effects(self, context: Context, results: Results) -> list[Effect]:  # noqa: ARG002
+    def effects(self, context: Context, results: Results) -> list[Effect]:
         """The smaller of both differences in the last layer; also each of them, and those in the first layer."""
-        runs = {name: results[spec] for name, spec in paradigms().items()}
+        runs = {name: results[spec] for name, spec in paradigms(context).items()}
         last = int(_curve(runs["clip"])["layer"].max())  # pyright: ignore[reportArgumentType]
 
         def differences(layer: int, primary: bool = False) -> list[Effect]:
@@ -74,8 +82,8 @@ class Layers(Finding):
         measure = f"UnitMem in layer {last} of {last}: the smaller of the two differences below"
         return [weakest(measure, differences(last, primary=True)), *differences(last), *differences(1)]
 
-    def panels(self, context: Context, results: Results) -> list[Panel]:  # noqa: ARG002
-        runs = {name: results[spec] for name, spec in paradigms().items()}
+    def panels(self, context: Context, results: Results) -> list[Panel]:
+        runs = {name: results[spec] for name, spec in paradigms(context).items()}
         ours: list[Series] = []
         for name, run in runs.items():
             layers = _curve(run)["layer"].unique().sort().to_list()

@@ -4,15 +4,14 @@ from collections.abc import Mapping
 
 from clipmem.analysis.effects import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results
 from clipmem.analysis.findings.captions import sweep_panels
-from clipmem.analysis.findings.distributions import BASE
 from clipmem.analysis.run_specs import RunSpec
 
 _BATCH = 16  # small, so that one pass has enough steps to learn from
 
 
-def after(passes: int) -> RunSpec:
+def after(context: Context, passes: int) -> RunSpec:
     """Return the base study with `passes` epochs in small batches."""
-    return RunSpec((f"train.epochs={passes}", f"train.batch_size={_BATCH}"), cost=1.6)
+    return context.fewer(RunSpec((f"train.epochs={passes}", f"train.batch_size={_BATCH}"), cost=1.6))
 
 
 @FINDINGS.register("one-pass")
@@ -30,18 +29,21 @@ class OnePass(Finding):
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        return {"base": BASE} | {f"{passes} passes": after(passes) for passes in context.scale.epochs}
+        return {f"{passes} passes": after(context, passes) for passes in context.scale.epochs}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
         """The candidates' CLIPMem after one pass; also after each other number of passes."""
         return [
             results.effect(
-                f"CLIPMem after {passes} pass{'es' * (passes > 1)}", results.memorization(after(passes)), None, ABOVE,
+                f"CLIPMem after {passes} pass{'es' * (passes > 1)}",
+                results.memorization(after(context, passes)),
+                None,
+                ABOVE,
                 primary=passes == 1,
             )
             for passes in context.scale.epochs
-        ]  # fmt: skip
+        ]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
         x = context.scale.epochs
-        return sweep_panels(results, "passes", x, {"": [after(passes) for passes in x]}, {})
+        return sweep_panels(context, results, "passes", x, {"": [after(context, passes) for passes in x]}, {})

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 
-from clipmem.analysis.effects import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results
+import numpy as np
+
+from clipmem.analysis.effects import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results, widened
 from clipmem.analysis.findings.distributions import BASE, about_zero
 from clipmem.analysis.run_specs import RunSpec
+from clipmem.functional.ranking import auroc
 
 SHARE = 0.1
 
@@ -26,7 +29,7 @@ class Planted(Finding):
         return {"base": BASE, "exchanged": exchanged(context)}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """CLIPMem of the exchanged pairs minus that of the same pairs unchanged, and minus that of other candidates."""
+        """CLIPMem of the exchanged pairs minus that of the same pairs unchanged; other candidates; how well found."""
         run, base = results[exchanged(context)], results[BASE]
         wrong = run.planted
         right = run.uids("candidate") - wrong
@@ -44,7 +47,14 @@ class Planted(Finding):
             "the other candidates: CLIPMem minus that without exchanges",
             run.memorization(right), without, about_zero(without),
         )  # fmt: skip
-        return [shift, apart, left]
+        uids = sorted(run.uids("candidate"))
+        is_wrong = np.array([uid in wrong for uid in uids])
+        by_seed = np.array([[own[uid] for uid in uids] for own in map(run.scores, run.seeds)])
+        found = [auroc(scores, is_wrong).mean - 0.5 for scores in by_seed]
+        pairs = auroc(by_seed.mean(axis=0), is_wrong, results.level())
+        ends = (None if end is None else end - 0.5 for end in (pairs.low, pairs.high))
+        effect = results.effect("AUROC of exchanged captions by CLIPMem of one seed, minus 0.5", found, None, ABOVE)
+        return [shift, apart, left, widened(effect, *ends)]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
         run, base = results[exchanged(context)], results[BASE]

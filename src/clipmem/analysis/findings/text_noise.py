@@ -20,9 +20,11 @@ from clipmem.analysis.effects import (
     mitigated,
     optimum,
 )
-from clipmem.analysis.findings.captions import sweep_panels
+from clipmem.analysis.findings.captions import label, sweep_panels
 from clipmem.analysis.findings.distributions import BASE
-from clipmem.analysis.run_specs import NOISE_LEVELS, RunSpec
+from clipmem.analysis.joint import MARGIN, jointly
+from clipmem.analysis.run_specs import RunSpec
+from clipmem.analysis.scales import NOISE_LEVELS
 
 PLACES = ("pre", "post", "post-scaled")
 PRIMARY = "post"
@@ -42,47 +44,54 @@ def noisy(place: str, std: float, *, tower: str = "text") -> RunSpec:
     return RunSpec((f"{section}.std={std}", f"{section}.place={place}"))
 
 
+def level(context: Context, place: str, std: float, *, tower: str = "text") -> RunSpec:
+    """Return a run of the sweep, with fewer seeds than the base study."""
+    return BASE if std == 0 else context.fewer(noisy(place, std, tower=tower))
+
+
 @FINDINGS.register("text-noise")
 class TextNoise(Finding):
     """Noise on text embeddings."""
 
     title = "Noise on text embeddings"
-    claim = "There is a sweet spot at 0.15: less memorization and better utility than without noise."
+    claim = "At 0.15 less is memorized than without noise, and utility is not lower."
     published = (
         "std 0 .01 .05 .10 .15 .20 .25 .30: CLIPMem .438 .435 .428 .421 .417 .422 .436 .447, "
         "probe .6311 .6336 .640 .6495 .6535 .648 .633 .615 (±0.0005)."
     )
     limits = (
         "It is unknown whether the published noise was added before or after normalization. The verdict is based on "
-        "noise after it, as in the published equation; the other kinds are also shown. Rings mark the best level of "
-        "each curve."
+        "noise after it, as in the published equation; the other kinds are also shown. “Not lower” means: by at most "
+        f"{MARGIN:.0%}; the margin is ours. Rings mark the best level of each curve."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
         scale = context.scale
-        text = {f"{place} {std}": noisy(place, std) for place in PLACES for std in scale.noise}
-        return text | {f"image, post {std}": noisy("post", std, tower="image") for std in scale.images}
+        text = {f"{place} {std}": level(context, place, std) for place in PLACES for std in scale.noise}
+        return text | {f"image, post {std}": level(context, "post", std, tower="image") for std in scale.images}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
-        """CLIPMem at the claimed level against both ends of the sweep; then each kind and the control."""
-        levels, found = context.scale.noise, list[Effect]()
-        size = 1 - PUBLISHED["CLIPMem, normalized"][NOISE_LEVELS.index(BEST)] / PUBLISHED["CLIPMem, normalized"][0]
+        """Less CLIPMem and no less utility at the claimed level; then each change, both ends, and the control."""
+        levels, found, at = context.scale.noise, list[Effect](), context.scale.noise.index(BEST)
         for place in sorted(PLACES, key=lambda place: place != PRIMARY):
-            found += mitigated(results, BASE, noisy(place, BEST), f"{place} {BEST}", size=size)
-            measure = f"{place}: CLIPMem at {BEST} minus the lower end of the sweep"
-            memory = [results.memorization(noisy(place, std)) for std in levels]
-            at = levels.index(BEST)
-            found += optimum(results, measure, memory, BELOW, at=at, primary=place == PRIMARY)
-            probe = [results.utility(noisy(place, std), "linear_probe_acc1") for std in levels]
-            measure = f"{place}: linear probe at the best level inside the sweep minus the better end"
-            found += optimum(results, measure, probe, ABOVE) if all(probe) else []
+            name = f"{place} {BEST}: the smaller of the relative fall of CLIPMem and change of utility plus a margin"
+            run, primary = level(context, place, BEST), place == PRIMARY
+            found += jointly(context, results, BASE, run, name, margin=MARGIN, primary=primary)
+            found += mitigated(results, BASE, run, f"{place} {BEST}")
+            memory = [results.memorization(level(context, place, std)) for std in levels]
+            found += optimum(
+                results, f"{place}: CLIPMem at {BEST} minus the lower end of the sweep", memory, BELOW, at=at
+            )
+            utility = [results.utility(level(context, place, std), context.scale.utility) for std in levels]
+            measure = f"{place}: {label(context.scale.utility)} at the best level inside the sweep minus the better end"
+            found += optimum(results, measure, utility, ABOVE) if all(utility) else []
         for std in context.scale.images:
-            control = noisy("post", std, tower="image")
+            control = level(context, "post", std, tower="image")
             found += mitigated(results, BASE, control, f"image, post {std}")[:2]
         return sorted(found, key=lambda one: not one.primary)
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
         levels = context.scale.noise
-        runs = {place: [noisy(place, std) for std in levels] for place in PLACES}
-        panels = sweep_panels(results, "std of the noise", levels, runs, PUBLISHED, NOISE_LEVELS)
+        runs = {place: [level(context, place, std) for std in levels] for place in PLACES}
+        panels = sweep_panels(context, results, "std of the noise", levels, runs, PUBLISHED, NOISE_LEVELS)
         return [replace(one, optimum="lowest" if "CLIPMem" in one.ylabel else "highest") for one in panels]

@@ -21,6 +21,7 @@ from clipmem.data.sources import (
 )
 from clipmem.data.sources.base import SOURCES, Source, open_named
 from clipmem.data.sources.detect import Detection, detect
+from clipmem.data.sources.flawed import planted
 from clipmem.store.hashing import json_sha256
 
 __all__ = [
@@ -85,5 +86,5 @@ def resolved(section: DataSection) -> DataSection:
 
 
 def open_source(section: DataSection) -> Source:
-    """Open the source of a `[data]` section."""
-    return open_named(resolved(section))
+    """Open the source of a `[data]` section, with the flaws to plant in it."""
+    return planted(open_named(resolved(section)), section)

@@ -111,7 +111,7 @@ def open_named(section: DataSection) -> Source:
         value = getattr(section, name)
         uses = ", ".join(f"data.{key}" for key in DataSection.model_fields if key in kind.uses) or "no other key"
         require(
-            value == field.default or name in {"source", "path", *kind.uses},
+            value == field.default or name in {"source", "path", "flaws", *kind.uses},
             f"[data] {name}",
             f"{value!r} with the source {section.source!r}, which does not use it",
             f"the default, {field.default!r}",

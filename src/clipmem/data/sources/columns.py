@@ -27,6 +27,7 @@ class Columns(NamedTuple):
     group: str = ""
     label: str = ""
     objects: str = ""
+    role: str = ""
 
     @property
     def used(self) -> list[str]:
@@ -94,7 +95,8 @@ def find_columns(names: Iterable[str], section: DataSection, *, what: str) -> Co
     """Return the columns of a table that a recipe uses."""
     there = tuple(names)
     image, captions = (chosen(there, getattr(section, key), key) for key in _USUAL)
-    found = Columns(image, captions, section.group_column, section.label_column, section.object_column)
+    own = section.group_column, section.label_column, section.object_column, section.role_column
+    found = Columns(image, captions, *own)
     missing = [section.caption_column] * (not captions) + [section.image_column] * (not image)
     missing += [name for name in found[2:] if name and name not in there]
     for name in missing:
@@ -109,14 +111,17 @@ class About(TypedDict):
 
     group: str
     label: str
+    role: str
     objects: list[str]
 
 
 def about(row: Mapping[str, object], section: DataSection) -> About:
-    """Return group and label of a record as strings, empty if missing, and its objects."""
-    group, label = (row.get(name) if name else None for name in (section.group_column, section.label_column))
+    """Return group, label and role of a record as strings, empty if missing, and its objects."""
+    names = section.group_column, section.label_column, section.role_column
+    group, label, role = ("" if not name or row.get(name) is None else str(row[name]) for name in names)
     return {
-        "group": "" if group is None else str(group),
-        "label": "" if label is None else str(label),
+        "group": group,
+        "label": label,
+        "role": role,
         "objects": split_objects(row.get(section.object_column) if section.object_column else None),
     }

@@ -48,7 +48,7 @@ class EmojiArtistsSource(EmojiSource):
                 row["id"],
                 ImageHash(self._bytes[row["id"]]),
                 [Part(row["id"], self._ordered(row["id"], row["captions"]))],
-                label=row["group"],
+                label=row[("group", "name")[self.settings.label == "emoji"]],
                 sublabel=row["subgroup"],
                 objects=objects[row["unicode"]],
                 variants=others[row["unicode"]],

@@ -130,6 +130,7 @@ class ImageFolderSource(FileSource):
             keys.see(values)
             row.parts, fields = [part._replace(captions=captions)], about(values, self.section)
             row.group, row.label, row.objects = fields["group"], fields["label"], fields["objects"]
+            row.role = fields["role"]
 
     def _add_reason(self, row: Record, name: str, reason: str) -> None:
         [part] = row.parts

@@ -31,9 +31,9 @@ NAN_CAPTION = "caption is NaN"
 NOT_TEXT = "caption is not text"
 NOT_UNICODE = "caption is not valid Unicode"
 LONG_CAPTION = f"caption of more than {MAX_CAPTION:,} characters"
-NAME_NOT_UNICODE = "name, group, label or object is not valid Unicode"
+NAME_NOT_UNICODE = "name, group, label, role or object is not valid Unicode"
 DUPLICATE = "same image and captions as an earlier record"
-OTHER_VALUES = "group, label or objects differ from those of the first record of the image"
+OTHER_VALUES = "group, label, role or objects differ from those of the first record of the image"
 
 _LISTS = ("captions", "variants", "objects")
 _ARROW = pa.schema([(name, pa.list_(pa.string()) if name in _LISTS else pa.string()) for name in SCHEMAS["pairs"]])
@@ -62,6 +62,7 @@ class Record:
         objects: Objects in the image.
         variants: References of other images of the same object.
         credit: Attribution, or empty.
+        role: Its role in the study, or empty.
     """
 
     source: str
@@ -75,10 +76,12 @@ class Record:
     variants: Sequence[str] = field(default_factory=list)
     sublabel: str = ""
     credit: str = ""
+    role: str = ""
 
     def join(self, other: "Record", ledger: Ledger) -> None:
         """Add another record of the image; report values that differ from the first."""
-        values = zip((self.group, self.label, self.objects), (other.group, other.label, other.objects), strict=True)
+        own, others = ((one.group, one.label, one.role, one.objects) for one in (self, other))
+        values = zip(own, others, strict=True)
         if any(value and value != kept for kept, value in values):
             ledger.note(other.source, other.parts[0].key, OTHER_VALUES)
         self.parts = [*self.parts, *other.parts]
@@ -171,7 +174,7 @@ def collect(
 def _row(record: Record, seen: set[str], ledger: Ledger) -> tuple[object, ...] | None:
     if isinstance(record.image, str):
         return _leave_out(record, record.image, len(record.parts), ledger)
-    names = (record.key, record.reference, record.group, record.label, *record.objects)
+    names = (record.key, record.reference, record.group, record.label, record.role, *record.objects)
     if not is_unicode("".join(names)):
         return _leave_out(record, NAME_NOT_UNICODE, len(record.parts), ledger)
     good = [own for part in record.parts if (own := _good_captions(part, record, ledger))]
@@ -184,7 +187,7 @@ def _row(record: Record, seen: set[str], ledger: Ledger) -> tuple[object, ...] |
     seen.add(uid)
     ledger.pairs += 1
     ledger.merged += len(good) - 1
-    about = (record.group or uid, record.label, record.sublabel, record.credit, list(record.objects))
+    about = (record.group or uid, record.label, record.sublabel, record.credit, list(record.objects), record.role)
     return (uid, record.key, record.reference, captions, list(record.variants), *about)
 
 

@@ -111,13 +111,13 @@ class RowSource(Source):
         columns = self._columns
         images, captions = batch.column(columns.image), values_of(batch.column(columns.captions))
         groups, labels = _texts(batch, columns.group), _texts(batch, columns.label, names)
-        objects = _objects(batch, columns)
+        objects, roles = _objects(batch, columns), _texts(batch, columns.role)
         status = batch.column(_STATUS).to_pylist() if _STATUS in batch.schema.names else [None] * batch.num_rows
         for k in range(batch.num_rows):
             path, image = self._examined(value_of(images[k]), status[k])
             key, parts = f"{first + k}", [Part(f"{first + k}", listed_captions(captions[k]))]
             about = (groups[k], labels[k], objects[k])
-            yield path, Record(self._name(file), key, f"{begin + first + k}", image, parts, *about)
+            yield path, Record(self._name(file), key, f"{begin + first + k}", image, parts, *about, role=roles[k])
 
     def _examined(self, value: object, status: object) -> tuple[str, ImageHash | str]:
         path_only = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else value

@@ -3,16 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from clipmem.analysis.runs import UTILITIES
 from clipmem.report.sections import SECTIONS, Section
 
-_SHORT = {
-    "linear_probe_acc1": "linear probe",
-    "zero_shot_acc1": "zero-shot",
-    "image_retrieval_recall@5": "image R@5",
-    "text_retrieval_recall@5": "text R@5",
-}
-PREFERRED = (*_SHORT, "image_retrieval_recall@1")
-SHORT = _SHORT | {f"retained_{name}": f"retained {words}" for name, words in _SHORT.items()}
+SHORT = UTILITIES | {f"retained_{name}": f"retained {words}" for name, words in UTILITIES.items()}
+MEMORIZATION = {"clipmem_wordings": "memorization over all wordings"}
 MAX_PANELS = 3
 
 
@@ -29,11 +24,14 @@ class Comparison(Section):
 
     def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
         names = [run["run"] for run in subject["runs"]]
+        along = "frontier" in subject  # runs at other lengths are not answers, and the length is no caveat
         return {
-            "answers": [answer(subject, name) for name in names[1:]],
+            "answers": [answer(subject, name) for name in names[1:] if not along],
+            "notes": [note for note in subject["notes"] if not (along and note["kind"] == "other_length")],
             "differences": _by_run(names, subject["differences"]),
             "cost": _by_run(names, subject["cost"]),
-            "fronts": [(SHORT[name], found) for name, found in subject["pareto"].items() if name in SHORT],
+            "fronts": [(label_of(name), subject["pareto"][name]) for name in _main(subject)],
+            "primary": label_of(subject["primary"]["utility"]),
         }
 
     def figures(self, subject: Mapping[str, Any]) -> Mapping[str, Callable[[str], str]]:
@@ -45,20 +43,33 @@ def _by_run(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[tup
     return [(name, own) for name, own in grouped if own]
 
 
+def label_of(metric: str) -> str:
+    """Return a short name of a metric of utility."""
+    return SHORT.get(metric, metric)
+
+
+def _main(document: Mapping[str, Any]) -> list[str]:
+    """Return the main utilities that runs have in common, the primary one first."""
+    order = [document["primary"]["utility"], *SHORT]
+    return sorted((name for name in document["pareto"] if name in order), key=order.index)
+
+
 def answer(document: Mapping[str, Any], run: str) -> dict[str, Any]:
-    """Return a run's differences in memorization and in the main utilities."""
+    """Return a run's differences in memorization and in the main utilities, and whether it dominates the baseline."""
     rows = {row["measure"]: row for row in document["differences"] if row["run"] == run}
     parts = [("memorization", rows[document["measure"]])]
-    parts += [(SHORT[name], rows[name]) for name in document["pareto"] if name in SHORT]
-    return {"run": run, "parts": parts}
+    parts += [(words, rows[name]) for name, words in MEMORIZATION.items() if name in rows]
+    parts += [(label_of(name), rows[name]) for name in _main(document)]
+    dominates = [row for row in document["dominates"] if row["run"] == run]
+    about = {"dominates": dominates[0] if dominates else None, "level": 1 - document["confidence"]}
+    return {"run": run, "parts": parts, **about}
 
 
 def pareto_figure(document: Mapping[str, Any], size: str) -> str:
     """Draw utility against memorization, as differences from the baseline, in at most `MAX_PANELS` panels."""
     from clipmem.report.figures import Panel, small_multiples
 
-    order = {name: k for k, name in enumerate(PREFERRED)}
-    names = sorted(document["pareto"], key=lambda name: order.get(name, len(order)))[:MAX_PANELS]
+    names = (_main(document) or list(document["pareto"]))[:MAX_PANELS]
     numbers = {run["run"]: str(k) for k, run in enumerate(document["runs"])}
 
     def drawn(name: str) -> Callable[[Any], None]:

@@ -36,11 +36,13 @@ class ScoredPairs(Section):
         ]
         ranked = subject.scores.filter(pl.col("role") == "candidate").sort("clipmem", "uid", descending=[True, False])
         first = ranked.head(len(subject.captions)).to_dicts()
+        words = words_of({"protocol": "given"})
         return {
             "about": subject.about,
             "measure": measure_of(subject.about),
             "quarantine": str(subject.quarantine),
-            "caveat": words_of({"protocol": "given"})["caveat"],
+            "words": words,
+            "caveat": words["caveat"],
             "spread": spread,
             "candidates": ranked.height,
             "first": [row | {"caption": next(iter(subject.captions[row["uid"]]), "")} for row in first],

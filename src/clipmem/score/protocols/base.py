@@ -11,6 +11,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
 from clipmem.base.section import Section
+from clipmem.data.roles import read_wrong, roles_of
 from clipmem.data.splits import ROLES, split_table
 from clipmem.score.design import Design
 from clipmem.train.paired import check_alike
@@ -94,9 +95,11 @@ class Protocol(ABC):
             pairs["uid"].to_list(),
             groups,
             {role: getattr(split, role) for role in ROLES},
-            planted=split.planted,
+            planted=split.planted_share or split.planted,
             seed=split.seed,
             captions={uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)},
+            roles=roles_of(pairs) if self.recipe.data.role_column else None,
+            wrong=read_wrong(split.wrong, frozenset(pairs["uid"])) if split.wrong else (),
         )
         return self.roles(table)
 

@@ -1,0 +1,199 @@
+"""The regimes of data and the scales of a reproduction: base study, seeds, levels of each sweep, primary utility.
+
+A regime is a kind of data. In `unique` every pair is one of a kind, in `redundant` others show the same thing, and in
+`long-tail` a few things occur often and most once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
+
+NOISE_LEVELS = (0.0, 0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
+REGIMES = ("unique", "redundant", "long-tail", "coco")
+# layers are compared with those of other objectives, over views that do not depend on the objective
+_LOCALIZED = ("localize.crop=own",)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A scale of the reproduction in one regime.
+
+    `settings` turn the shipped recipe `recipe` into the base study, and `utility` is the primary measure of utility,
+    named before any run. `seeds` is the number of seeds; runs whose effects are large use `fewer`. `without` are the
+    findings that the data cannot test. Sweeps: `captions` (1 first), `noise` (standard deviations, 0 first), `images`
+    (image noise, the control), `lengths` (epochs, shortest first), `removed` (share of wrong captions → shares of the
+    candidates removed), `widths` of the towers (including 128; empty for no grid), `epochs` of the study of one pass
+    (1 first), `sizes` (numbers of f's pairs, smallest first). Settings that change the base study: `removal` for
+    removals, `redundancy` for counting a pair's likes, `flaws` for what is memorized, `sized` for data size, `warmed`
+    for the warm start of frozen towers, `classes` for supervised training. `converged` are the epochs of the study of
+    layers, and `views` the image views of the run scored by SSLMem.
+    """
+
+    regime: str
+    name: str
+    recipe: str
+    seeds: int
+    utility: str
+    lengths: tuple[int, ...]
+    settings: tuple[str, ...] = ()
+    fewer: int = 4
+    captions: tuple[int, ...] = (1, 2, 3, 4, 5)
+    noise: tuple[float, ...] = NOISE_LEVELS
+    images: tuple[float, ...] = (0.05, 0.15, 0.30)
+    removal: tuple[str, ...] = ()
+    removed: Mapping[float, tuple[float, ...]] = field(default_factory=dict[float, tuple[float, ...]])
+    redundancy: tuple[str, ...] = ()
+    flaws: tuple[str, ...] = ("data.flaws.vague=0.04", "data.flaws.distorted=0.04", "split.planted_share=0.04")
+    widths: tuple[int, ...] = ()
+    epochs: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
+    sized: tuple[str, ...] = ()
+    warmed: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    converged: int = 40
+    views: int = 5
+    without: tuple[str, ...] = ()
+
+    def base(self, shipped: Recipe, seeds: int | None = None, settings: Sequence[str] = ()) -> Recipe:
+        """Return the recipe of the base study, with the user's seeds and settings."""
+        own = [*_LOCALIZED, *self.settings, f"train.seeds={list(range(seeds or self.seeds))}", *settings]
+        return load_recipe(dump_recipe(shipped), own, origin=f"scale {self.name!r}")
+
+
+def _sizes(shared: int, candidate: int, external: int) -> tuple[str, ...]:
+    return (
+        f"split.shared={shared}",
+        f"split.candidate={candidate}",
+        f"split.independent={candidate}",
+        f"split.external={external}",
+        "split.planted=0",
+    )
+
+
+_SHORT = ("model.name=clipmem-micro", "train.batch_size=32", "train.lr=2e-3", "score.draws=400", "localize.views=3")
+_BRIEF = (*_sizes(160, 60, 100), *_SHORT, "train.epochs=10", "localize.pairs=30")
+# the other two artists' drawings are image variants
+_FOUR = ("data.source=emoji-artists", "data.emoji_artists.artists=[twemoji,fluent-flat,emojione,fxemoji]")
+_OTHERS = ("data.source=emoji-artists", "data.emoji_artists.artists=[noto,noto-v1]")
+_CONCEPTS = ("data.emoji_artists.label=emoji", "evaluate.labels=sublabel")
+_ALL = ("data.emoji_artists.artists=[]",)
+_WORDINGS = ("evaluate.wordings=5",)
+# most wrong captions go when as many pairs are removed as are wrong
+_AMOUNTS = {
+    0.0: (0.02, 0.05, 0.1, 0.2, 0.4),
+    0.1: (0.05, 0.1, 0.2),
+    0.2: (0.05, 0.1, 0.2, 0.3, 0.4),
+    0.4: (0.2, 0.4, 0.6),
+}
+_LAPTOP = Scale(
+    regime="redundant",
+    name="laptop",
+    recipe="demo",
+    seeds=8,
+    utility="retrieval_wordings_recall@5",
+    settings=(*_FOUR, *_sizes(1500, 1000, 900), "train.epochs=20", "localize.pairs=200", *_WORDINGS),
+    lengths=(6, 20, 60),
+    removal=(*_ALL, *_sizes(500, 2500, 900), "train.epochs=15"),
+    removed=_AMOUNTS,
+    redundancy=(*_ALL, *_sizes(3000, 1500, 900)),
+    widths=(64, 128, 192),
+    epochs=(1, 2, 5, 12),
+    sizes=(625, 1250, 2500),
+    warmed=(*_OTHERS, *_sizes(2000, 50, 50), "train.epochs=10"),
+    classes=_CONCEPTS,
+)
+_TINY = Scale(
+    regime="redundant",
+    name="tiny",
+    recipe="demo",
+    seeds=2,
+    utility="retrieval_wordings_recall@5",
+    settings=(*_FOUR, *_BRIEF, "evaluate.wordings=2"),
+    fewer=2,
+    lengths=(5, 10),
+    captions=(1, 5),
+    noise=(0.0, 0.05, 0.15, 0.30),
+    images=(0.15,),
+    removal=_sizes(60, 160, 100),
+    removed={0.0: (0.2, 0.6), 0.2: (0.2, 0.6)},
+    redundancy=(*_ALL, *_sizes(300, 60, 100)),
+    flaws=("data.flaws.vague=0.1", "data.flaws.distorted=0.1", "split.planted_share=0.1"),
+    widths=(64, 128),
+    epochs=(1, 5),
+    sizes=(100, 220),
+    warmed=(*_OTHERS, *_sizes(200, 20, 20), "train.epochs=3"),
+    classes=_CONCEPTS,
+    converged=10,
+    views=2,
+)
+# emoji: the other artists' drawings are image variants
+_UNIQUE = ("data.source=emoji",)
+_ICONS = (
+    "data.source=parquet",
+    "data.caption_column=captions",
+    "data.label_column=category",
+    "evaluate.labels=none",
+)
+_ONE_CAPTION = ("captions", "encoders", "layers", "paradigms", "model-size")
+
+SCALES: Mapping[tuple[str, str], Scale] = {
+    (scale.regime, scale.name): scale
+    for scale in (
+        _TINY,
+        replace(
+            _TINY,
+            regime="unique",
+            settings=(*_UNIQUE, *_BRIEF, "evaluate.wordings=2"),
+            redundancy=(),
+            classes=(),
+            without=("redundancy",),
+        ),
+        replace(
+            _TINY,
+            regime="long-tail",
+            utility="retrieval_recall@5",
+            settings=(*_ICONS, *_BRIEF),
+            redundancy=_sizes(300, 60, 100),
+            without=_ONE_CAPTION,
+        ),
+        _LAPTOP,
+        replace(
+            _LAPTOP,
+            regime="unique",
+            settings=(*_UNIQUE, *_sizes(500, 300, 400), "train.epochs=36", "localize.pairs=200", *_WORDINGS),
+            lengths=(12, 36, 100),
+            removal=(*_sizes(100, 600, 400), "train.epochs=30"),
+            removed={0.0: (0.05, 0.1, 0.2), 0.2: (0.1, 0.2, 0.4)},
+            redundancy=(),
+            classes=(),
+            warmed=("data.emoji_artists.artists=[emojione,fxemoji]", *_OTHERS[:1], *_sizes(1500, 50, 50)),
+            sizes=(200, 400, 800),
+            without=("redundancy", "model-size", "one-pass"),
+        ),
+        replace(
+            _LAPTOP,
+            regime="long-tail",
+            utility="retrieval_recall@5",
+            settings=(*_ICONS, *_sizes(4000, 1500, 1500), "train.epochs=20"),
+            removal=(*_sizes(500, 3500, 1500), "train.epochs=15"),
+            removed={0.2: (0.1, 0.2, 0.4)},
+            redundancy=_sizes(20000, 3000, 1500),
+            sizes=(1000, 3000, 10000, 30000, 50000),
+            sized=(*_sizes(500, 500, 1500), "train.epochs=10"),
+            without=_ONE_CAPTION,
+        ),
+        Scale(
+            regime="coco",
+            name="published",
+            recipe="coco-vit-b-32",
+            seeds=3,
+            fewer=3,
+            utility="linear_probe_acc1",
+            lengths=(30, 100, 200),
+            removed={0.0: (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64), 0.2: (0.1, 0.2, 0.4)},
+            epochs=(1, 10),
+            sizes=(13_000, 21_000, 37_000, 70_000),
+        ),
+    )
+}

@@ -1,0 +1,115 @@
+"""Planted flaws: some pairs of a source get a vague caption or a distorted image, to see what a score makes of them.
+
+Which pairs depends on their image only. The key of a flawed pair ends with the kind of its flaw.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from PIL import Image
+
+from clipmem.base.require import require
+from clipmem.base.sections import DataSection, FlawsSection
+from clipmem.data.decoding import DecodeError, decode, read_header
+from clipmem.data.sources.base import Source
+from clipmem.data.sources.columns import Columns
+from clipmem.data.sources.records import Part, Record
+from clipmem.store.hashing import ImageHash
+
+VAGUE, DISTORTED = " (vague)", " (distorted)"
+_TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+
+
+class Drawn(NamedTuple):
+    """What the bits of an image's hash draw: a number in [0, 1), and one of seven distortions."""
+
+    place: float
+    distortion: int
+
+
+def drawn(image: ImageHash) -> Drawn:
+    """Draw from the bits of the image's hash that are not in the uid."""
+    bits = image.digest()
+    return Drawn(int.from_bytes(bits[16:24], "little") / 2**64, bits[24] % 7)
+
+
+def distort(data: bytes, kind: int) -> bytes:
+    """Turn an image by 90, 180 or 270 degrees (kinds 0 to 2), or crop it to one of its quarters (3 to 6); PNG.
+
+    Raises:
+        DecodeError: The image does not decode; it is cut to a square first, as for training.
+    """
+    header = read_header(data)
+    image = Image.fromarray(decode(data, min(header.width, header.height)))
+    if kind < len(_TURNS):
+        image = image.transpose(_TURNS[kind])
+    else:
+        half = max(1, image.width // 2)
+        left, top = (kind - 3) % 2 * (image.width - half), (kind - 3) // 2 * (image.height - half)
+        image = image.crop((left, top, left + half, top + half))
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+class FlawedSource(Source):
+    """A source with planted flaws.
+
+    A pair whose number (see `drawn`) is below `vague` has the name of its class as its only caption; one whose number
+    is in [vague, vague + distorted) has a turned image, or one cropped to a corner. Pairs without a class are never
+    vague.
+    """
+
+    def __init__(self, source: Source, section: DataSection) -> None:
+        self._source, self.section, self._flaws = source, section, section.flaws
+        self.settings, self.ledger = source.settings, source.ledger
+        self._distorted: dict[str, int] = {}
+
+    @property
+    def columns(self) -> Columns | None:
+        """The columns of the source."""
+        return self._source.columns
+
+    def records(self) -> Iterator[Record]:
+        """Yield the source's records, some with a flaw."""
+        for record in self._source.records():
+            yield record if isinstance(record.image, str) else self._flawed(record, drawn(record.image))
+
+    def _flawed(self, record: Record, number: Drawn) -> Record:
+        flaws: FlawsSection = self._flaws
+        if number.place < flaws.vague and record.label:
+            captions = [record.label.replace("-", " ").replace("_", " ")]
+            return replace(record, key=record.key + VAGUE, parts=[Part(record.key, captions)])
+        if flaws.vague <= number.place < flaws.vague + flaws.distorted:
+            with contextlib.suppress(DecodeError):  # unusable images are reported when they are decoded
+                image = ImageHash(distort(self._source.read([record.reference])[0], number.distortion))
+                self._distorted[record.reference] = number.distortion
+                return replace(record, key=record.key + DISTORTED, image=image)
+        return record
+
+    def read(self, references: Sequence[str]) -> list[bytes]:
+        """Return the encoded images, distorted where that was planted."""
+        if not self._distorted and self._flaws.distorted:
+            self.pairs()
+        found = self._source.read(references)
+        kinds = [self._distorted.get(one) for one in references]
+        return [data if kind is None else distort(data, kind) for data, kind in zip(found, kinds, strict=True)]
+
+    def storage_order(self, references: Sequence[str]) -> list[int]:
+        """Return the source's order."""
+        return self._source.storage_order(references)
+
+    def credits(self) -> list[str]:
+        """Return the source's attributions."""
+        return self._source.credits()
+
+
+def planted(source: Source, section: DataSection) -> Source:
+    """Return the source with the flaws of `[data.flaws]`, or itself if there are none."""
+    flaws = section.flaws
+    total = flaws.vague + flaws.distorted
+    require(total <= 1, "[data.flaws] vague + distorted", f"{total:g}", "at most 1", "Lower one of the shares.")
+    return FlawedSource(source, section) if total else source
