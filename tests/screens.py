@@ -25,6 +25,7 @@ from tests.report.documents import (
     NO_UTILITY,
     RETAINED,
     UTILITY,
+    WORDINGS,
     findings,
     inspection,
     model_parts,
@@ -82,6 +83,7 @@ RUNS: dict[str, Callable[[Path], Built]] = {
     "finetuned": lambda folder: _with(build_finetuned(folder, planted=4, sizes=SMALL), retained=RETAINED),
     "localized": _localized,
     "utility-dejavu": lambda folder: _with(build_run(folder, planted=2, sizes=SMALL), utility=UTILITY, dejavu=DEJAVU),
+    "wordings": lambda folder: _with(build_run(folder, planted=2, sizes=SMALL), **WORDINGS),
     "nothing-measured": lambda folder: _with(
         build_run(folder, seeds=(0,), planted=2, sizes=SMALL), utility=NO_UTILITY, dejavu={"skipped": "no objects"}
     ),

@@ -15,7 +15,7 @@ from tests.e2e.test_study import contents
 pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install 'clipmem[ray]'")
 
 # 120 pairs in passes of 6: more than one Ray task a model
-STUDY = ("train.seeds=[0]", "train.epochs=30", "embed.batch_size=6", "embed.views=2")
+STUDY = ("train.seeds=[0]", "train.epochs=30", "embed.batch_size=6", "embed.views=2", "evaluate.wordings=5")
 # Ray runs tasks at niceness 15: on a busy machine a test would wait for minutes
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
     "RAY_worker_niceness": "0"

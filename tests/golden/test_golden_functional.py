@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipmem.evaluate.retrieval import recall_at_k
+from clipmem.evaluate.retrieval import retrieve
 from clipmem.functional import (
     alignment,
     alignment_parts,
@@ -53,7 +53,7 @@ def compute():
     f, g, values = target.numpy(), reference.numpy(), scores.numpy()
     spread = seed_interval((f - g) * np.arange(1, 7) ** 2)
     groups = np.array([0, 1, 2, 3, 4, 4])
-    found = recall_at_k(waves(3.0, 6, 4), waves(4.0, 9, 4), text_pair, ks=(1, 2))
+    found = retrieve(waves(3.0, 6, 4), waves(4.0, 9, 4), text_pair, ks=(1, 2))
     return {
         "clipmem": values.tolist(),
         "normalizer": range_normalize(scores, torch.arange(6) < 4)[1],

@@ -5,7 +5,7 @@ goes downhill in small steps, and takes thousands of them.
 """
 
 from collections.abc import Sequence
-from math import comb, exp, fsum, sqrt
+from math import comb, exp, fsum, log, sqrt
 
 from clipmem.testing.reference import Row, similarity
 
@@ -81,3 +81,66 @@ def text_recall_by_chance(captions: Sequence[int], k: int) -> float:
     every = sum(captions)
     missed = [comb(every - own, k) / comb(every, k) if k <= every else 0.0 for own in captions]
     return fsum(1 - one for one in missed) / len(captions)
+
+
+def right_items(image_names: Sequence[str], captions: Sequence[Sequence[str]]) -> tuple[list[set[str]], list[set[str]]]:
+    """Return the right images of each caption (pair by pair), and the right captions of each image, by name.
+
+    A caption's images are those of all pairs that have it; an image's captions are those of all pairs with this image.
+    """
+    of_captions = [
+        {name for name, other in zip(image_names, captions, strict=True) if caption in other}
+        for own in captions
+        for caption in own
+    ]
+    of_images = [
+        {caption for other, own in zip(image_names, captions, strict=True) if other == name for caption in own}
+        for name in image_names
+    ]
+    return of_captions, of_images
+
+
+def search(
+    queries: Sequence[Row], items: Sequence[Row], names: Sequence[str], right: Sequence[set[str]], *, tie: float = 1e-12
+) -> tuple[list[float], list[float]]:
+    """Rank the best right item of each query among the wrong ones, and average the precision at each right item.
+
+    Items of one name are one item, the most similar. Level items share the mean of their places: the place of r is 1 +
+    the better ones + half of the other level ones.
+    """
+
+    def place(values: Sequence[float], own: float) -> float:
+        better = sum(value > own + tie for value in values)
+        level = sum(own - tie <= value <= own + tie for value in values)
+        return 1 + better + (level - 1) / 2
+
+    ranks: list[float] = []
+    precisions: list[float] = []
+    for query, own in zip(queries, right, strict=True):
+        best: dict[str, float] = {}
+        for item, name in zip(items, names, strict=True):
+            best[name] = max(best.get(name, -2.0), similarity(query, item))
+        good = [best[name] for name in own]
+        ranks.append(place([max(good), *(value for name, value in best.items() if name not in own)], max(good)))
+        precisions.append(fsum(place(good, one) / place([*best.values()], one) for one in good) / len(good))
+    return ranks, precisions
+
+
+def alignment_loss(image: Sequence[Row], text: Sequence[Row], text_pair: Sequence[int]) -> float:
+    """Average the squared distances of unit image and unit captions within pairs, then over pairs."""
+    found: list[float] = []
+    for i, row in enumerate(image):
+        own = [_squared_distance(row, other) for other, k in zip(text, text_pair, strict=True) if k == i]
+        found.append(fsum(own) / len(own))
+    return fsum(found) / len(found)
+
+
+def uniformity_loss(rows: Sequence[Row]) -> float:
+    """Return the log of the mean of exp(-2 d²) over all couples of different rows (Wang & Isola 2020)."""
+    couples = [exp(-2 * _squared_distance(a, b)) for i, a in enumerate(rows) for b in rows[:i]]
+    return log(fsum(couples) / len(couples))
+
+
+def _squared_distance(a: Row, b: Row) -> float:
+    length_a, length_b = (sqrt(fsum(value * value for value in row)) for row in (a, b))
+    return fsum((x / length_a - y / length_b) ** 2 for x, y in zip(a, b, strict=True))

@@ -8,7 +8,7 @@ import torch
 from scipy import special, stats
 from tests.reference import loops as reference
 
-from clipmem.evaluate.retrieval import recall_at_k
+from clipmem.evaluate.retrieval import retrieve
 from clipmem.functional import (
     BankMeans,
     alignment,
@@ -124,10 +124,10 @@ def test_retrieval(size, rounded):
     image, text = pairs.image[:, 0], pairs.text
     if rounded:  # rounding makes ties; no row may become zero
         image, text = torch.sign(image), torch.sign(text)
-    found = recall_at_k(image, text, pairs.text_pair, ks=(1, 2, 3), block=2)
+    found = retrieve(image, text, pairs.text_pair, ks=(1, 2, 3), block=2)
     image_ranks, text_ranks = reference.retrieval_ranks(image.tolist(), text.tolist(), pairs.text_pair.tolist())
-    assert found.image_ranks.tolist() == image_ranks
-    assert found.text_ranks.tolist() == text_ranks
+    assert found.image.rank.tolist() == image_ranks
+    assert found.text.rank.tolist() == text_ranks
     for k in (1, 2, 3):
         assert found.metrics[f"image_retrieval_recall@{k}"] == pytest.approx(reference.recall(image_ranks, k))
         assert found.metrics[f"text_retrieval_recall@{k}"] == pytest.approx(reference.recall(text_ranks, k))

@@ -54,6 +54,19 @@ RETAINED = {
         "g": {name: changed(0.25, 0.1, 0.4) for name in ("zero_shot_acc1", "image_retrieval_recall@5")},
     },
 }  # fmt: skip
+WORDINGS = {
+    "captions": {"scored": 1, "trained": 3},
+    "wordings": {
+        "count": 5,
+        "roles": {"candidate": {"n": 12, **value(0.7123, 0.6, 0.8), "sd": 0.2, "median": 0.7}},
+        "half_difference": value(0.6543, 0.6, 0.7),
+    },
+    "utility": {
+        **UTILITY,
+        "chance": {**UTILITY["chance"], "retrieval_wordings_recall@5": 0.0312},
+        "metrics": {side: {**UTILITY_SIDE, "retrieval_wordings_recall@5": value(0.2718, 0.2, 0.35)} for side in "fg"},
+    },
+}
 NO_UTILITY = {
     **UTILITY,
     "n": {**UTILITY["n"], "labeled": 0},

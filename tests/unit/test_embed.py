@@ -161,7 +161,9 @@ def test_caption_edits_are_embedded_for_the_pairs_with_one_caption(micro, tmp_pa
     (tmp_path / "text_edits_pair.npy").unlink()
     assert "No such file" in broken(tmp_path, "text_edits_pair")
     np.save(tmp_path / "text_edits_pair.npy", np.zeros(2, dtype=np.int64), allow_pickle=False)
-    with pytest.raises(InputError, match=r"expected \(n, view, d\), \(m, d\) and \(m,\); for edits \(k, d\) and"):
+    with pytest.raises(
+        InputError, match=r"expected \(n, view, d\), \(m, d\) and \(m,\); for edits and wordings \(k, d\)"
+    ):
         passes.load(tmp_path)
 
 

@@ -72,21 +72,27 @@ def test_parts_are_whole_passes_and_cover_everything_once(total, batch_size, cou
         assert all(start < end for start, end in ranges)
 
 
-@pytest.mark.parametrize(("views", "edits"), [(0, 0), (2, 3)])
-def test_parts_have_the_bytes_of_the_whole(views, edits):
+@pytest.mark.parametrize(("views", "edits", "more"), [(0, 0, None), (2, 3, 0), (0, 2, 60), (0, 0, 9)])
+def test_parts_have_the_bytes_of_the_whole(views, edits, more):
     n = 11
     pixels = np.stack([decode(encoded_image(k), size=32, name=str(k)) for k in range(n)])
     captions = [[f"thing {k}" + " and more" * (k % 5), *(["again"] * (k % 3))] for k in range(n)]
     uids = [f"{k:032x}" for k in range(n)]
     recipe = load_recipe("", ["embed.batch_size=2", f"embed.views={views}", f"embed.caption_edits={edits}"])
     encoder = openclip.create("clipmem-micro", seed=0)
+    wordings = (
+        None if more is None else [[f"wording {k}" for k in range(more if pair == 4 else 0)] for pair in range(n)]
+    )
 
     def embed(part):
-        return passes.embed(encoder, pixels, np.arange(n), captions, uids, recipe.embed, recipe.train, part=part)
+        return passes.embed(
+            encoder, pixels, np.arange(n), captions, uids, recipe.embed, recipe.train, part=part, wordings=wordings
+        )
 
     joined = passes.join([embed(passes.Part(index, 3)) for index in range(3)])
     found = embed(passes.WHOLE)
     assert (found.text_edits is None) == (edits == 0)
+    assert (found.wordings is None) == (more is None)
     for whole, of_parts in zip(found, joined, strict=True):
         if whole is None:
             assert of_parts is None

@@ -7,7 +7,8 @@ import torch
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import retrieval
+from clipmem.evaluate import hypersphere, retrieval
+from clipmem.evaluate.identity import Identity
 from clipmem.evaluate.over_seeds import Statistics, changed, classification_entries
 from clipmem.functional import crossed_mean
 
@@ -47,25 +48,38 @@ def embeddings(seed):
 
 def test_the_change_of_retrieval_is_taken_query_by_query():
     models = {"base": {0: embeddings(9)}, "f": {k: embeddings(k) for k in range(SEEDS)}}
-    every, statistics = np.ones(N, dtype=bool), Statistics(0.9, 200, 0)
-    found = retrieval.measure(models, every, GROUPS, statistics, against="base")
-    plain = retrieval.measure(models, every, GROUPS, statistics)
+    owner, statistics = models["base"][0].text_pair.numpy(), Statistics(0.9, 200, 0)
+    same = Identity(np.arange(N), np.arange(len(owner)))
+    found = retrieval.measure(models, same, GROUPS, statistics, against="base")
+    plain = retrieval.measure(models, same, GROUPS, statistics)
     assert found["base"] == plain["base"]
     for name, entry in found["f"].items():
         assert {key: value for key, value in entry.items() if key != "change"} == plain["f"][name]
         assert entry["change"]["mean"] == pytest.approx(plain["f"][name]["mean"] - plain["base"][name]["mean"])
         assert (entry["change"]["low"] is None) == name.endswith("median_rank")
-    ranks = [
-        retrieval.retrieval_ranks(one.image[:, 0], one.text, one.text_pair)[0].numpy() for one in models["f"].values()
-    ]
-    [base] = [
-        retrieval.retrieval_ranks(one.image[:, 0], one.text, one.text_pair)[0].numpy()
-        for one in models["base"].values()
-    ]
-    owner = models["base"][0].text_pair.numpy()
-    hits = np.array([[float(own[q] <= 5) - float(base[q] <= 5) for q in range(len(base))] for own in ranks])
+    ranks = [retrieval.retrieve(one.image[:, 0], one.text, one.text_pair) for one in models["f"].values()]
+    base = retrieval.retrieve(models["base"][0].image[:, 0], models["base"][0].text, models["base"][0].text_pair)
+    hits = np.array([(one.image.rank <= 5) - 1.0 * (base.image.rank <= 5) for one in ranks])
     expected = crossed_mean(hits, GROUPS[owner], confidence=0.9)._asdict()
-    assert found["f"]["image_retrieval_recall@5"]["change"] == expected
+    change = found["f"]["image_retrieval_recall@5"]["change"]
+    assert change.pop("over") == expected.pop("over")
+    assert change == pytest.approx(expected, rel=1e-9)
+    both = [found["f"][f"{way}_retrieval_mAP"]["change"]["mean"] for way in ("image", "text")]
+    assert found["f"]["retrieval_mAP"]["change"]["mean"] == pytest.approx(np.mean(both))
+
+
+def test_the_change_of_distances_is_that_of_their_means():
+    models = {"base": [embeddings(9)], "f": [embeddings(k) for k in range(SEEDS)]}
+    same = Identity(np.arange(N), np.arange(len(models["base"][0].text)))
+    found = hypersphere.measure(models, same, GROUPS, 0.9, against="base")
+    assert list(found["f"]) == ["alignment_loss", "image_uniformity_loss", "text_uniformity_loss"]
+    for name, entry in found["f"].items():
+        assert "change" not in found["base"][name]
+        assert entry["change"]["mean"] == pytest.approx(entry["mean"] - found["base"][name]["mean"])
+        assert entry["change"]["low"] < entry["change"]["mean"] < entry["change"]["high"]
+    itself = hypersphere.measure({"base": models["base"], "f": models["base"]}, same, GROUPS, 0.9, against="base")
+    for entry in itself["f"].values():
+        assert [entry["change"][key] for key in ("mean", "low", "high")] == [0, 0, 0]
 
 
 def test_retained_needs_a_pretrained_model():

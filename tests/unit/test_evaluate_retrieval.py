@@ -2,25 +2,29 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import torch
 
 from clipmem.base.errors import InputError
-from clipmem.evaluate.retrieval import MEDIAN_RANK, RECALL, recall_at_k, retrieval_ranks
+from clipmem.evaluate import retrieval
+from clipmem.evaluate.retrieval import MEDIAN_RANK, PRECISION, RECALL, retrieve
 
-raw_recall_at_k = inspect.unwrap(recall_at_k)
+raw_retrieve = inspect.unwrap(retrieve)
 
 
 def test_names_are_those_of_clip_benchmark():
-    found = recall_at_k(torch.eye(12), torch.eye(12), torch.arange(12))
+    found = retrieve(torch.eye(12), torch.eye(12), torch.arange(12))
     assert list(found.metrics) == [
         "image_retrieval_recall@1",
         "image_retrieval_recall@5",
         "image_retrieval_recall@10",
+        "image_retrieval_mAP",
         "image_retrieval_median_rank",
         "text_retrieval_recall@1",
         "text_retrieval_recall@5",
         "text_retrieval_recall@10",
+        "text_retrieval_mAP",
         "text_retrieval_median_rank",
     ]
     assert set(found.metrics.values()) == {1.0}
@@ -30,9 +34,9 @@ def test_an_image_needs_only_one_of_its_captions():
     image = torch.eye(2)
     # Image 0: one caption that is right, one that is like image 1. Image 1: one that is right.
     text = torch.tensor([[1.0, 0.1], [0.1, 1.0], [0.2, 1.0]])
-    found = recall_at_k(image, text, torch.tensor([0, 0, 1]), ks=(1, 2))
-    assert found.image_ranks.tolist() == [1.0, 2.0, 1.0]
-    assert found.text_ranks.tolist() == [1.0, 2.0]
+    found = retrieve(image, text, torch.tensor([0, 0, 1]), ks=(1, 2))
+    assert found.image.rank.tolist() == [1.0, 2.0, 1.0]
+    assert found.text.rank.tolist() == [1.0, 2.0]
     assert found.metrics["image_retrieval_recall@1"] == pytest.approx(2 / 3)
     assert found.metrics["text_retrieval_recall@1"] == 0.5
     assert found.metrics["text_retrieval_recall@2"] == 1.0
@@ -41,22 +45,22 @@ def test_an_image_needs_only_one_of_its_captions():
 
 def test_own_captions_are_no_rivals_of_each_other():
     image, text = torch.eye(2), torch.eye(2)[[0, 0, 0, 1]]
-    assert recall_at_k(image, text, torch.tensor([0, 0, 0, 1])).text_ranks.tolist() == [1.0, 1.0]
+    assert retrieve(image, text, torch.tensor([0, 0, 0, 1])).text.rank.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 33])
 def test_a_model_that_cannot_tell_gets_the_middle_rank(n):
     same = torch.tensor([[0.3, -0.7, 0.1]]).expand(n, 3)
-    found = recall_at_k(same, 2 * same, torch.arange(n), block=4)
-    assert found.image_ranks.tolist() == found.text_ranks.tolist() == [(n + 1) / 2] * n
+    found = retrieve(same, 2 * same, torch.arange(n), block=4)
+    assert found.image.rank.tolist() == found.text.rank.tolist() == [(n + 1) / 2] * n
 
 
 def test_duplicated_pairs_share_their_ranks():
     torch.manual_seed(0)
     image = torch.nn.functional.normalize(torch.randn(40, 16), dim=-1)
     twice = torch.cat([image, image])
-    found = recall_at_k(twice, twice, torch.arange(80), ks=(1, 2), block=7)
-    assert found.image_ranks.tolist() == [1.5] * 80
+    found = retrieve(twice, twice, torch.arange(80), ks=(1, 2), block=7)
+    assert found.image.rank.tolist() == [1.5] * 80
     assert (found.metrics["image_retrieval_recall@1"], found.metrics["text_retrieval_recall@2"]) == (0.0, 1.0)
 
 
@@ -64,19 +68,23 @@ def test_duplicated_pairs_share_their_ranks():
 def test_blocks_do_not_change_the_ranks(block):
     torch.manual_seed(0)
     image, text, pair = torch.randn(17, 5), torch.randn(41, 5), torch.arange(41) % 17
-    for one, other in zip(
-        retrieval_ranks(image, text, pair), retrieval_ranks(image, text, pair, block=block), strict=True
-    ):
-        assert torch.equal(one, other)
+    one, other = retrieve(image, text, pair), retrieve(image, text, pair, block=block)
+    assert one.metrics == other.metrics
+    for way in ("image", "text"):
+        for a, b in zip(getattr(one, way), getattr(other, way), strict=True):
+            assert np.array_equal(a, b)
 
 
 def test_no_piece_is_larger_than_a_block(monkeypatch):
     sizes = []
     original = torch.Tensor.__matmul__
     monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: sizes.append((len(a), b.shape[1])) or original(a, b))
-    recall_at_k(torch.randn(10, 3), torch.randn(25, 3), torch.arange(25) % 10, block=4)
-    assert len(sizes) == 3 * 7
-    assert max(max(size) for size in sizes) <= 4
+    retrieve(torch.randn(10, 3), torch.randn(25, 3), torch.arange(25) % 10, block=4)
+    assert sorted(set(sizes)) == [(1, 10), (2, 25), (4, 10), (4, 25)]
+    sizes.clear()
+    monkeypatch.setattr(retrieval, "_CELLS", 60)
+    retrieve(torch.randn(10, 3), torch.randn(25, 3), torch.arange(25) % 10)
+    assert max(rows * columns for rows, columns in sizes) <= 60
 
 
 @pytest.mark.parametrize(
@@ -91,15 +99,15 @@ def test_no_piece_is_larger_than_a_block(monkeypatch):
 )
 def test_errors(shapes, index, options, what, got):
     with pytest.raises(InputError) as error:
-        raw_recall_at_k(torch.ones(shapes[0]), torch.ones(shapes[1]), torch.tensor(index, dtype=torch.long), **options)
+        raw_retrieve(torch.ones(shapes[0]), torch.ones(shapes[1]), torch.tensor(index, dtype=torch.long), **options)
     assert (error.value.what, error.value.got) == (what, got)
 
 
 def test_measures_say_in_which_range_their_metrics_lie():
     torch.manual_seed(0)
-    found = recall_at_k(torch.randn(30, 4), torch.randn(30, 4), torch.arange(30)).metrics
+    found = retrieve(torch.randn(30, 4), torch.randn(30, 4), torch.arange(30)).metrics
     for name, value in found.items():
-        measure = MEDIAN_RANK if name.endswith("median_rank") else RECALL
+        measure = MEDIAN_RANK if name.endswith("median_rank") else PRECISION if name.endswith("mAP") else RECALL
         assert value >= measure.low
         assert measure.high is None or value <= measure.high
-        assert measure.higher_is_better == ("recall" in name)
+        assert measure.higher_is_better == ("median" not in name)

@@ -1,38 +1,47 @@
-"""Utility of several models on one set of pairs: what is measured, what is left out and why, chance of retrieval."""
+"""Utility of several models on one set of pairs: what is measured, what is left out and why."""
 
 import numpy as np
 import pytest
 import torch
-from tests.reference import loops_utility as reference
 
+from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.base.sections import EvaluateSection
 from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import retrieval
+from clipmem.evaluate import hypersphere, retrieval
 from clipmem.evaluate.classification import classification_metrics
+from clipmem.evaluate.identity import Identity
 from clipmem.evaluate.linear_probe import linear_probe
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.prompts import make_prompts
-from clipmem.evaluate.utility import TestPairs, Utility, class_numbers, only, why_not
+from clipmem.evaluate.utility import PROBES, Classes, TestPairs, Utility, class_numbers, only, why_not
 from clipmem.evaluate.zero_shot import class_embeddings, zero_shot_ranks
 
 N, C, D = 60, 6, 5
 PROMPTS = make_prompts([f"c{k}" for k in range(C)], None, ["{}", "a {}"])
+CONCEPTS = make_prompts([f"c{k // 2}{'ab'[k % 2]}" for k in range(2 * C)], None, ["the {}"])
 STATISTICS = Statistics(0.95, 200, 0)
 
 
-def pairs(**changes):
+def pairs(labels=None, why=(), **changes):
     rng = np.random.default_rng(0)
-    labels = rng.integers(C, size=N)
-    labels[[3, 50]] = -1
+    if labels is None:
+        labels = rng.integers(C, size=N)
+        labels[[3, 50]] = -1
+    # the concepts and the finer labels: two of each class
+    finer = np.where(labels < 0, -1, 2 * labels + rng.integers(2, size=N))
     test = np.arange(N) >= 40
     options = {
-        "labels": labels,
         "groups": np.arange(N) // 2,
         "test": test,
         "train": np.arange(N) < 30,
-        "prompts": PROMPTS,
-        "why": {},
+        "classes": {
+            "label": Classes(PROMPTS.classes, labels, PROMPTS),
+            "concept": Classes(CONCEPTS.classes, np.where(test, finer, -1), CONCEPTS),
+            "sublabel": Classes(CONCEPTS.classes, finer),
+        },
+        "same": Identity(np.arange(20), np.arange(40)),
+        "why": dict(why),
     }
     return TestPairs(**{**options, **changes})
 
@@ -40,10 +49,12 @@ def pairs(**changes):
 def model(seed, tested):
     generator = torch.Generator().manual_seed(seed)
     centers = torch.randn(C, D, generator=torch.Generator().manual_seed(99))
-    image = centers[torch.from_numpy(tested.labels)] + torch.randn(N, D, generator=generator)
+    labels = tested.classes["label"].labels
+    image = centers[torch.from_numpy(labels)] + torch.randn(N, D, generator=generator)
     views = torch.stack([image, torch.randn(N, D, generator=generator)], dim=1)
     text = torch.randn(2 * N, D, generator=generator)
-    prompts = centers[PROMPTS.prompt_class] + 0.1 * torch.randn(len(PROMPTS.texts), D, generator=generator)
+    classes = [*PROMPTS.prompt_class, *(k // 2 for k in CONCEPTS.prompt_class)]
+    prompts = centers[classes] + 0.1 * torch.randn(len(classes), D, generator=generator)
     return Embeddings(views, text, torch.arange(2 * N) % N), prompts
 
 
@@ -60,59 +71,61 @@ def test_every_number_is_that_of_its_model_alone():
     tested = pairs()
     utility = measured(tested)
     found = utility.document(utility.retrieval())
+    label, concept, finer = (tested.classes[kind] for kind in ("label", "concept", "sublabel"))
     assert found["seeds"] == {"f": [0, 1], "g": [0, 1]}
     assert found["presentations"] == {"f": [100, 101], "g": [100, 101]}
+    where, m = tested.tested(label), len(PROMPTS.texts)
     assert found["n"] == {
-        "test": 20,
-        "labeled": 19,
-        "captions": 40,
-        "probe_train": 29,
-        "probe_test": 19,
-        "classes": 6,
-        "classes_in_test": len(set(tested.labels[tested.tested])),
-    }
-    where = tested.tested
+        "test": 20, "labeled": 19, "captions": 40, "probe_train": 29, "probe_test": 19, "classes": 6,
+        "classes_in_test": len(set(label.labels[where])), "concepts": 12, "with_concept": 19, "sublabels": 12,
+    }  # fmt: skip
     for side in ("f", "g"):
+        metrics = found["metrics"][side]
         for k, seed in enumerate((0, 1)):
             embeddings, prompts = model(seed + 10 * (side == "g"), tested)
             image = embeddings.image[:, 0]
-            classes = class_embeddings(prompts, torch.tensor(PROMPTS.prompt_class), C)
-            ranks = zero_shot_ranks(image[torch.from_numpy(where)], classes, tested.labels[where])
-            for name, value in classification_metrics(ranks, tested.labels[where], C).items():
-                assert found["metrics"][side][f"zero_shot_{name}"]["by_seed"][k] == value
-            probe = linear_probe(
-                image.numpy()[tested.trained],
-                tested.labels[tested.trained],
-                tested.groups[tested.trained],
-                image.numpy()[where],
-                tested.labels[where],
-                seed=derive_seed(0, "probe"),
-            )
-            assert found["probe"]["c"][side][k] == probe.c
-            for name, value in classification_metrics(probe.ranks, tested.labels[where], C).items():
-                assert found["metrics"][side][f"linear_probe_{name}"]["by_seed"][k] == value
+            for task, own, asked in (("zero_shot", label, prompts[:m]), ("zero_shot_concept", concept, prompts[m:])):
+                classes = class_embeddings(asked, torch.tensor(own.prompts.prompt_class), len(own.names))
+                ranks = zero_shot_ranks(image[torch.from_numpy(where)], classes, own.labels[where])
+                for name, value in classification_metrics(ranks, own.labels[where], len(own.names)).items():
+                    assert metrics[f"{task}_{name}"]["by_seed"][k] == value
+            for task, key, own in (
+                ("linear_probe", "probe", label),
+                ("linear_probe_sublabel", "probe_sublabel", finer),
+            ):
+                train = tested.trained(own)
+                probe = linear_probe(
+                    image.numpy()[train],
+                    own.labels[train],
+                    tested.groups[train],
+                    image.numpy()[where],
+                    own.labels[where],
+                    seed=derive_seed(0, "probe"),
+                )
+                assert found[key]["c"][side][k] == probe.c
+                for name, value in classification_metrics(probe.ranks, own.labels[where], len(own.names)).items():
+                    assert metrics[f"{task}_{name}"]["by_seed"][k] == value
             test = only(embeddings, tested.test)
-            alone = retrieval.measure(
-                {"x": {0: test}}, np.ones(20, bool), tested.groups[tested.test], Statistics(0.9, 1, 0)
-            )
-            assert (
-                found["metrics"][side]["image_retrieval_recall@5"]["by_seed"][k]
-                == (alone["x"]["image_retrieval_recall@5"]["mean"])
-            )
+            groups = tested.groups[tested.test]
+            alone = retrieval.measure({"x": {0: test}}, tested.same, groups, Statistics(0.9, 1, 0))["x"]
+            alone |= hypersphere.measure({"x": [test]}, tested.same, groups, 0.9)["x"]
+            assert len(alone) == 14 + 3
+            for name, value in alone.items():
+                assert metrics[name]["by_seed"][k] == value["mean"]
     for metrics in found["metrics"].values():
-        assert set(found["chance"]) == set(metrics)
+        assert set(found["chance"]) == {name for name in metrics if not name.endswith("_loss")}
         for entry in metrics.values():
             assert entry["mean"] == pytest.approx(np.mean(entry["by_seed"]))
             assert entry["low"] <= entry["mean"] <= entry["high"]
-    train = tested.labels[tested.trained]
-    commonest = np.bincount(train).argmax()
-    assert found["probe"]["commonest_class_acc1"] == (tested.labels[where] == commonest).mean()
+    assert [found["chance"][f"{task}_acc1"] for task in ("zero_shot_concept", "linear_probe_sublabel")] == [1 / 12] * 2
+    commonest = np.bincount(label.labels[tested.trained(label)]).argmax()
+    assert found["probe"]["commonest_class_acc1"] == (label.labels[where] == commonest).mean()
 
 
 def test_the_second_view_and_the_other_pairs_tell_nothing():
     tested = pairs()
     utility, other = measured(tested), Utility(tested, EvaluateSection(), STATISTICS)
-    idle = torch.from_numpy(~tested.test & ~tested.trained)
+    idle = torch.from_numpy(~tested.test & ~tested.trained(tested.classes["label"]))
     for seed in (0, 1):
         for side in ("f", "g"):
             embeddings, prompts = model(seed + 10 * (side == "g"), tested)
@@ -123,55 +136,78 @@ def test_the_second_view_and_the_other_pairs_tell_nothing():
     assert other.document(other.retrieval()) == utility.document(utility.retrieval())
 
 
-def test_without_labels_there_is_retrieval_alone():
-    tested = pairs(labels=np.full(N, -1), prompts=None)
-    why = why_not(tested.labels, tested.groups, tested.test, tested.train, 0, unlabeled="no external pair has a label")
-    assert why == dict.fromkeys(("zero_shot", "linear_probe"), "no external pair has a label")
-    utility = Utility(pairs(labels=np.full(N, -1), prompts=None, why=why), EvaluateSection(), STATISTICS)
-    embeddings, _ = model(0, pairs())
-    utility.add("f", 0, embeddings, None)
+def test_without_labels_and_concepts_there_is_retrieval_alone():
+    none = np.full(N, -1)
+    classes = {"label": Classes([], none), "concept": Classes([], none)}
+    one = pairs()
+    why = why_not(classes, one.groups, one.test, one.train, unlabeled="no external pair has a label")
+    assert why == {
+        "zero_shot": "no external pair has a label",
+        "zero_shot_concept": "0 of 20 test pairs have the first caption of another pair, fewer than half",
+        "linear_probe": "no external pair has a label",
+    }
+    utility = Utility(pairs(classes=classes, why=why), EvaluateSection(), STATISTICS)
+    utility.add("f", 0, model(0, one)[0], None)
     found = utility.document(utility.retrieval())
-    assert {name.split("_retrieval")[0] for name in found["metrics"]["f"]} == {"image", "text"}
-    assert set(found["chance"]) == set(found["metrics"]["f"])
-    assert (found["classes"], found["probe"], found["skipped"]) == ([], None, why)
+    assert {name.split("_")[0] for name in found["metrics"]["f"]} == {
+        "image", "text", "retrieval", "alignment"
+    }  # fmt: skip
+    assert set(found["chance"]) == {name for name in found["metrics"]["f"] if "loss" not in name}
+    assert (found["classes"], found["probe"], found["probe_sublabel"], found["skipped"]) == ([], None, None, why)
+
+
+def test_the_prompts_must_be_those_of_the_pairs():
+    utility = Utility(pairs(), EvaluateSection(), STATISTICS)
+    embeddings, prompts = model(0, utility.pairs)
+    for wrong in (prompts[:-1], None):
+        with pytest.raises(InputError) as error:
+            utility.add("f", 0, embeddings, wrong)
+        count = 0 if wrong is None else len(wrong)
+        assert (error.value.what, error.value.got) == ("prompts", f"{count} embeddings")
+        assert error.value.expected == f"those of the {len(prompts)} prompts"
+
+
+FEW = "9 of 20 test pairs have the first caption of another pair, fewer than half"
 
 
 @pytest.mark.parametrize(
-    ("changes", "classes", "text", "expected"),
+    ("changes", "text", "expected"),
     [
-        ({}, C, "", {}),
-        ({}, C, "no text tower", {"zero_shot": "no text tower", "retrieval": "no text tower"}),
+        ({}, "", {}),
+        ({}, "no text tower", dict.fromkeys(("zero_shot", "zero_shot_concept", "retrieval"), "no text tower")),
+        ({"label": np.zeros(N, dtype=int)}, "", {"linear_probe": "30 pairs to train on have fewer than 2 classes"}),
         (
-            {"labels": np.zeros(N, dtype=int)},
-            1,
-            "",
-            dict.fromkeys(("zero_shot", "linear_probe"), "there is only one class"),
-        ),
-        (
-            {"labels": np.where(np.arange(N) < 30, 2, 1)},
-            C,
+            {"label": np.where(np.arange(N) < 30, 2, 1)},
             "",
             {"linear_probe": "30 pairs to train on have fewer than 2 classes"},
         ),
+        ({"concept": np.where(np.arange(N) < 49, np.arange(N) % 2, -1)}, "", {"zero_shot_concept": FEW}),
+        ({"concept": np.where(np.arange(N) < 50, np.arange(N) % 2, -1)}, "", {}),
         (
             {"groups": np.zeros(N, dtype=int)},
-            C,
             "",
-            {"linear_probe": "the pairs to train on are one group, and choosing C needs a second one"},
+            dict.fromkeys(PROBES, "the pairs to train on are one group, and choosing C needs a second one"),
         ),
-        ({"train": np.ones(N, dtype=bool)}, C, "", {"linear_probe": "no labeled pair is left to test on"}),
+        ({"train": np.ones(N, dtype=bool)}, "", dict.fromkeys(PROBES, "no labeled pair is left to test on")),
         (
-            {"labels": np.arange(N)},
-            N,
+            {"sublabel": np.arange(N)},
             "",
-            {"linear_probe": "30 pairs to train on have 30 classes, fewer than two pairs a class"},
+            {"linear_probe_sublabel": "30 pairs to train on have 30 classes, fewer than two pairs a class"},
         ),
     ],
 )
-def test_what_is_not_measured_says_why(changes, classes, text, expected):
-    one = pairs(**changes)
-    found = why_not(one.labels, one.groups, one.test, one.train, classes, unlabeled="no labels", text=text)
-    assert found == expected
+def test_what_is_not_measured_says_why(changes, text, expected):
+    kinds = {kind: labels for kind, labels in changes.items() if kind in ("label", "concept", "sublabel")}
+    one = pairs(**{name: value for name, value in changes.items() if name not in kinds})
+    classes = {kind: own._replace(labels=kinds.get(kind, own.labels)) for kind, own in one.classes.items()}
+    assert why_not(classes, one.groups, one.test, one.train, unlabeled="no labels", text=text) == expected
+
+
+def test_one_class_is_no_task():
+    one = pairs()
+    classes = {kind: own._replace(names=["a"]) for kind, own in one.classes.items()}
+    found = why_not(classes, one.groups, one.test, one.train, unlabeled="no labels")
+    assert found == dict.fromkeys(("zero_shot", "zero_shot_concept", "linear_probe"), "there is only one class")
 
 
 def test_numbers_of_classes():
@@ -186,40 +222,5 @@ def test_only_some_pairs():
     )
     found = only(embeddings, np.array([False, True, False, True]))
     assert found.image.flatten().tolist() == [2.0, 6.0]
-    assert found.text.flatten().tolist() == [0.0, 2.0, 3.0]
-    assert found.text_pair.tolist() == [1, 0, 1]
-
-
-# ---- chance of retrieval
-
-
-@pytest.mark.parametrize("captions", [[1] * 7, [5] * 12, [1, 2, 3, 4, 40], [1], [3, 1]])
-def test_chance_is_what_random_orders_reach(captions):
-    found = retrieval.chance(np.array(captions))
-    n = len(captions)
-    for k in (1, 5, 10):
-        assert found[f"image_retrieval_recall@{k}"] == min(1.0, k / n)
-        expected = reference.text_recall_by_chance(captions, k)
-        assert found[f"text_retrieval_recall@{k}"] == pytest.approx(expected)
-    assert found["image_retrieval_median_rank"] == (n + 1) / 2
-
-
-def test_with_one_caption_each_both_ways_have_the_same_chance():
-    for n in (1, 2, 9, 30):
-        found = retrieval.chance(np.ones(n, dtype=int))
-        for name in ("recall@1", "recall@5", "recall@10", "median_rank"):
-            assert found[f"text_retrieval_{name}"] == pytest.approx(found[f"image_retrieval_{name}"])
-
-
-def test_chance_of_several_captions_is_that_of_random_embeddings():
-    rng = np.random.default_rng(0)
-    captions = np.array([1, 2, 5] * 20)
-    pair = np.repeat(np.arange(60), captions)
-    ranks = []
-    for _ in range(40):
-        image, text = torch.from_numpy(rng.normal(size=(60, 64))), torch.from_numpy(rng.normal(size=(160, 64)))
-        ranks.append(retrieval.recall_at_k(image, text, torch.from_numpy(pair)).text_ranks.numpy())
-    found, ranks = retrieval.chance(captions), np.concatenate(ranks)
-    for k in (1, 5, 10):
-        assert (ranks <= k).mean() == pytest.approx(found[f"text_retrieval_recall@{k}"], abs=0.02)
-    assert np.median(ranks) == pytest.approx(found["text_retrieval_median_rank"], abs=3)
+    assert found.text.flatten().tolist() == [2.0, 0.0, 3.0]  # pair by pair
+    assert found.text_pair.tolist() == [0, 1, 1]

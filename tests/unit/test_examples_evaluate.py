@@ -16,6 +16,24 @@ r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
     >>> object_matrix([["cat"], ["sofa", "cat"]])[0].tolist()
     [[True, False], [True, True]]
 
+`clipmem.evaluate.hypersphere`:
+
+    >>> from clipmem.evaluate.hypersphere import *
+    >>> alignment_distances(torch.eye(2)[:, None], torch.tensor([[1.0, 0.0], [0.0, -9.0]]), torch.arange(2)).tolist()
+    [0.0, 4.0]
+    >>> float(np.log(potentials(torch.tensor([[1.0, 0.0], [-3.0, 0.0]])).mean()))
+    -8.0
+
+`clipmem.evaluate.identity`:
+
+    >>> from clipmem.evaluate.identity import *
+    >>> identity_of(["a" * 32, "a" * 16 + "b" * 16], [["A  cat"], ["a cat", "dog"]])
+    Identity(image=array([0, 0]), text=array([0, 0, 1]))
+    >>> concepts_of(["Cat", "dog"], np.array([True, True]), ["cat", "Cat", "dog"])
+    (['cat', ''], {'cat': ['Cat']})
+    >>> dependent_groups(np.array([5, 5, 7, 8]), Identity(np.arange(4), np.array([0, 1, 1, 2])), np.arange(4)).tolist()
+    [0, 0, 0, 1]
+
 `clipmem.evaluate.linear_probe`:
 
     >>> from clipmem.evaluate.linear_probe import *
@@ -44,13 +62,13 @@ r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
 `clipmem.evaluate.retrieval`:
 
     >>> from clipmem.evaluate.retrieval import *
-    >>> found = recall_at_k(torch.eye(3), torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2]), ks=(1,))
-    >>> found.metrics["text_retrieval_median_rank"], found.image_ranks.tolist()
+    >>> found = retrieve(torch.eye(3), torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2]), ks=(1,))
+    >>> found.metrics["text_retrieval_median_rank"], found.image.rank.tolist()
     (1.5, [1.0, 1.0, 2.5])
-    >>> chance(np.array([1, 1]))["text_retrieval_recall@1"], chance(np.array([2, 1]))["text_retrieval_recall@1"]
+    >>> chance(np.array([1, 1]), 2)["recall@1"], chance(np.array([2, 1]), 3)["recall@1"]
     (0.5, 0.5)
-    >>> round(chance(np.array([2, 2]))["text_retrieval_recall@5"], 4)
-    1.0
+    >>> chance(np.array([2, 2]), 4)["recall@5"], chance(np.array([1]), 2)["mAP"]
+    (1.0, 0.75)
 
 `clipmem.evaluate.text_only`:
 

@@ -56,6 +56,34 @@ def test_supervised_needs_two_labels():
     check_needs(tiny_recipe(*SUPERVISED), protocol_of(tiny_recipe(*SUPERVISED)), several)
 
 
+@pytest.mark.parametrize(("captions", "trained", "wordings"), [(1, 1, 2), (3, 3, 4), (2, 5, 6)])
+def test_wordings_need_pairs_with_more_captions(captions, trained, wordings):
+    settings = (f"train.captions={trained}", f"evaluate.wordings={wordings}")
+    error = refused(tiny_recipe(*settings), pairs(captions=captions))
+    assert error.what == "[evaluate] wordings"
+    assert error.got.startswith(f"{wordings}, with at most {captions} captions")
+    assert f"train.captions = {trained} " in error.expected
+    recipe = tiny_recipe(f"train.captions={trained}", f"evaluate.wordings={trained}")
+    check_needs(recipe, protocol_of(recipe), pairs(captions=captions))  # those that are scored anyway
+    one = pairs(captions=trained).vstack(pairs(1, captions=trained + 1))
+    check_needs(tiny_recipe(*settings), protocol_of(tiny_recipe(*settings)), one)
+
+
+@pytest.mark.parametrize("wordings", [0, -1, 1001, 1.5, "all"])
+def test_numbers_of_wordings_that_are_none(wordings):
+    with pytest.raises(InputError) as caught:
+        load_recipe("", [f"evaluate.wordings={wordings}"])
+    assert "[evaluate] wordings" in str(caught.value)
+    assert str(wordings) in str(caught.value.got)
+
+
+def test_wordings_need_a_text_tower():
+    settings = ("train.objective=simclr", "score.alignment=sslmem-image", "embed.views=2")
+    with pytest.raises(InputError, match=r"\[evaluate\] wordings = 3"):
+        tiny_recipe(*settings, "evaluate.wordings=3")
+    tiny_recipe(*settings, "evaluate.wordings=1")
+
+
 def test_nothing_is_written_where_labels_are_missing(tmp_path):
     data = write_parquet(tmp_path / "pairs.parquet", 130)
     with pytest.raises(InputError) as caught:

@@ -128,6 +128,11 @@ class Recipe(_Section):
                 f"objective = {objective!r} trains no text tower, but alignment = {alignment!r} needs one; "
                 "set score.alignment = 'sslmem-image' and embed.views = 6"
             )
+        if not self._objective.uses_text and self.evaluate.wordings > 1:
+            raise ValueError(
+                f"[evaluate] wordings = {self.evaluate.wordings} measures captions, but objective = {objective!r} "
+                "trains no text tower; set evaluate.wordings = 1"
+            )
         return self
 
     @model_validator(mode="after")

@@ -309,8 +309,13 @@ class DejavuSection(Section):
 
 
 class EvaluateSection(Section):
-    """`[evaluate]`: zero-shot classification and the linear probe, measured if pairs have labels."""
+    """`[evaluate]`: memorization over wordings, and utility; classes are labels, or captions that pairs share."""
 
+    wordings: Views = Field(
+        1,
+        description="Captions per pair on which memorization and utility are also measured, at most 1,000; 1 = only "
+        "those in train.captions.",
+    )
     labels: Literal["label", "sublabel", "none"] = Field(
         "label", description="Classes: the label, the finer sublabel (emoji have both), or none."
     )

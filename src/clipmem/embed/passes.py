@@ -1,11 +1,12 @@
 """Embeddings of a study's pairs under one model, in float32, as `.npy` arrays.
 
 `image.npy` has shape (n, view, d), `text.npy` (m, d), and `text_pair.npy` (m,) has the pair of each caption. With
-caption edits, `text_edits.npy` and `text_edits_pair.npy` have those of pairs with one caption. Pairs are in the order
-of the split table.
+caption edits, `text_edits.npy` and `text_edits_pair.npy` have those of pairs with one caption; with
+`evaluate.wordings`, `wordings.npy` and `wordings_pair.npy` have each pair's captions after the first `train.captions`.
+Pairs are in the order of the split table.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,18 +28,36 @@ from clipmem.store.atomic import atomic_file
 from clipmem.store.tables import open_array
 
 ARRAYS = ("image", "text", "text_pair")
-EDIT_ARRAYS = ("text_edits", "text_edits_pair")
+_TEXTS = ("text", "text_edits", "wordings")  # each with the pair of every row in NAME_pair; all but the first optional
 _WINDOW = 8  # batches of captions sorted by length together, which makes passes over the emoji's captions 1.3x faster
 
 
 class Embeddings(NamedTuple):
-    """Embeddings of a study's pairs under one model, not normalized; edits are None unless requested."""
+    """Embeddings of a study's pairs under one model, not normalized; edits and wordings are None unless requested."""
 
     image: Float[Tensor, "n view d"]
     text: Float[Tensor, "m d"]
     text_pair: Int[Tensor, " m"]
     text_edits: Float[Tensor, "k d"] | None = None
     text_edits_pair: Int[Tensor, " k"] | None = None
+    wordings: Float[Tensor, "w d"] | None = None
+    wordings_pair: Int[Tensor, " w"] | None = None
+
+    def all_wordings(self) -> "Embeddings":
+        """Return these embeddings with the further wordings of each pair after its captions in `text`."""
+        text, pair = self.text, self.text_pair.long()
+        if self.wordings is not None and self.wordings_pair is not None:
+            text, pair = torch.cat([text, self.wordings]), torch.cat([pair, self.wordings_pair])
+        order = torch.argsort(pair, stable=True)
+        return self._replace(text=text[order], text_pair=pair[order], wordings=None, wordings_pair=None)
+
+    def wording(self, k: int) -> tuple[Int[Tensor, " q"], "Embeddings"]:
+        """Return the pairs that have wording `k`, counted from 0, and their embeddings with that caption alone."""
+        every = self.all_wordings()
+        counts = torch.bincount(every.text_pair, minlength=len(self.image))
+        rows = torch.nonzero(counts > k)[:, 0]
+        text = every.text[(torch.cumsum(counts, 0) - counts)[rows] + k]
+        return rows, Embeddings(self.image[rows], text, torch.arange(len(rows)))
 
 
 @dataclass(frozen=True)
@@ -65,12 +84,14 @@ WHOLE = Part(0, 1)
 
 def join(parts: Sequence[Embeddings]) -> Embeddings:
     """Concatenate the parts of an embedding."""
-    joined: list[Tensor | None] = []
-    for arrays in zip(*parts, strict=True):
-        there = [array for array in arrays if array is not None]
-        # a part without captions has no width
-        joined.append(torch.cat([array for array in there if len(array)] or there[:1]) if there else None)
-    return Embeddings(*joined)  # pyright: ignore[reportArgumentType]
+    joined: dict[str, Tensor] = {}
+    for name in Embeddings._fields:
+        there: list[Tensor] = [array for part in parts if (array := getattr(part, name)) is not None]
+        if there:
+            # a part without captions has no width
+            widest = max(there, key=lambda array: array.shape[-1])
+            joined[name] = torch.cat([array for array in there if len(array)] or [widest])
+    return Embeddings(**joined)
 
 
 def embed(
@@ -82,11 +103,12 @@ def embed(
     settings: EmbedSection,
     crops: TrainSection,
     *,
+    wordings: Sequence[Sequence[str]] | None = None,
     device: str = "cpu",
     part: Part = WHOLE,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Embeddings:
-    """Embed images and captions with one model.
+    """Embed images and captions with one model; `wordings` are further captions of each pair, kept apart.
 
     With `views = 0` a pair has one view, the unchanged image. With `views = A` it has A random crops that depend on
     (pair, view) only: the same for f and g, every seed and any batch size. With `caption_edits = K` a pair with one
@@ -94,8 +116,11 @@ def embed(
     """
     encoder.module.to(device).eval()
     keys = pair_keys(uids)
-    texts = [text for own in captions for text in own]
-    text_pair = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
+    texts = {"text": _listed(captions)}
+    if settings.caption_edits:
+        texts["text_edits"] = edits_of_single(captions, uids, count=settings.caption_edits)
+    if wordings is not None:
+        texts["wordings"] = _listed(wordings)
     views: list[Crops | None] = [None]
     if settings.views:
         views = [
@@ -116,15 +141,18 @@ def embed(
             batch = send(torch.from_numpy(pixels[rows[block]]), device)
             image.append(torch.stack([_image_pass(encoder, batch, view, block) for view in views], dim=1))
             progress(len(block))
-        text = _text_passes(encoder, texts, settings.batch_size, device, part)
-        own = slice(*_text_rows(part, len(texts), settings.batch_size))
-        found = Embeddings(torch.cat(image), text, torch.from_numpy(text_pair[own]))
-        if not settings.caption_edits:
-            return found
-        edits, owner = edits_of_single(captions, uids, count=settings.caption_edits)
-        own = slice(*_text_rows(part, len(edits), settings.batch_size))
-        edited = _text_passes(encoder, edits, settings.batch_size, device, part) if edits[own] else text[:0]
-    return found._replace(text_edits=edited, text_edits_pair=torch.tensor(owner[own], dtype=torch.long))
+        found = {"image": torch.cat(image)}
+        for name, (listed, owner) in texts.items():
+            passed = _text_passes(encoder, listed, settings.batch_size, device, part)
+            found[name] = passed if len(passed) or name == "text" else found["text"][:0]
+            own = slice(*_text_rows(part, len(listed), settings.batch_size))
+            found[f"{name}_pair"] = torch.tensor(owner[own], dtype=torch.long)
+    return Embeddings(**found)
+
+
+def _listed(captions: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
+    """Return the captions of all pairs, and the pair of each."""
+    return [text for own in captions for text in own], [pair for pair, own in enumerate(captions) for _ in own]
 
 
 def embed_texts(
@@ -169,8 +197,7 @@ def _image_pass(
 def save(embeddings: Embeddings, folder: Path) -> list[Path]:
     """Write the arrays into `folder`, each atomically; return the files."""
     files: list[Path] = []
-    for name in (*ARRAYS, *EDIT_ARRAYS):
-        values: Tensor | None = getattr(embeddings, name)
+    for name, values in embeddings._asdict().items():
         if values is None:
             continue
         files.append(folder / f"{name}.npy")
@@ -181,41 +208,43 @@ def save(embeddings: Embeddings, folder: Path) -> list[Path]:
 
 def files_of(folder: Path) -> list[Path]:
     """Return the files written by `save`."""
-    return [folder / f"{name}.npy" for name in (*ARRAYS, *EDIT_ARRAYS) if (folder / f"{name}.npy").is_file()]
+    return [file for name in Embeddings._fields if (file := folder / f"{name}.npy").is_file()]
 
 
 def load(folder: Path, rows: Int[np.ndarray, " k"] | None = None) -> Embeddings:
     """Read embeddings written by `save`, of all pairs or of some rows."""
     try:
-        edited = any((folder / f"{name}.npy").is_file() for name in EDIT_ARRAYS)
-        names = (*ARRAYS, *EDIT_ARRAYS) if edited else ARRAYS
+        there = {file.stem.removesuffix("_pair") for file in files_of(folder)} | {"text"}
+        texts = [name for name in _TEXTS if name in there]
+        names = ("image", *(array for name in texts for array in (name, f"{name}_pair")))
         mode = None if rows is None else "r"
-        arrays = [open_array(folder / f"{name}.npy", mode) for name in names]
+        arrays = {name: open_array(folder / f"{name}.npy", mode) for name in names}
     except (OSError, ValueError, EOFError) as error:
         hint = "Delete the folder and run the study again."
         raise InputError(f"embeddings in {folder}", got=str(error), hint=hint) from error
-    counts = [len(array) for array in arrays]
-    right = arrays[0].ndim == 3 and counts[1] == counts[2] and counts[3:4] == counts[4:5]
-    got = f"shapes {[array.shape for array in arrays]}"
-    expected = "(n, view, d), (m, d) and (m,); for edits (k, d) and (k,)"
-    require(right, f"embeddings in {folder}", got, expected, "Delete the folder and run the study again.")
-    if rows is None:
-        return Embeddings(*(torch.from_numpy(array) for array in arrays))
-    kept = [torch.from_numpy(np.array(arrays[0][rows]))]
-    for values, owner in zip(arrays[1::2], arrays[2::2], strict=True):
-        where, own = _rows_of(owner, rows, counts[0])
-        kept += [torch.from_numpy(np.array(values[where])), torch.from_numpy(own)]
-    return Embeddings(*kept)
+    paired = all(len(arrays[name]) == len(arrays[f"{name}_pair"]) for name in texts)
+    got = f"shapes {[array.shape for array in arrays.values()]}"
+    expected = "(n, view, d), (m, d) and (m,); for edits and wordings (k, d) and (k,)"
+    right, hint = arrays["image"].ndim == 3 and paired, "Delete the folder and run the study again."
+    require(right, f"embeddings in {folder}", got, expected, hint)
+    if rows is not None:
+        return _selected(arrays, rows)
+    return Embeddings(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 def chosen(embeddings: Embeddings, rows: Int[Tensor, " k"]) -> Embeddings:
-    """Return the embeddings of some pairs, in the order of `rows`."""
-    kept = [embeddings.image[rows]]
-    for values, owner in ((embeddings.text, embeddings.text_pair), (embeddings.text_edits, embeddings.text_edits_pair)):
-        if values is not None and owner is not None:
-            where, own = _rows_of(owner.numpy(), rows.numpy(), len(embeddings.image))
-            kept += [values[torch.from_numpy(where)], torch.from_numpy(own)]
-    return Embeddings(*kept)
+    """Return copies of the embeddings of some pairs, in the order of `rows`."""
+    arrays = {name: array.numpy() for name, array in embeddings._asdict().items() if array is not None}
+    return _selected(arrays, rows.numpy())
+
+
+def _selected(arrays: Mapping[str, np.ndarray], rows: Int[np.ndarray, " k"]) -> Embeddings:
+    kept = {"image": np.array(arrays["image"][rows])}
+    for name in _TEXTS:
+        if name in arrays:
+            where, kept[f"{name}_pair"] = _rows_of(arrays[f"{name}_pair"], rows, len(arrays["image"]))
+            kept[name] = np.array(arrays[name][where])
+    return Embeddings(**{name: torch.from_numpy(array) for name, array in kept.items()})
 
 
 def _rows_of(owner: np.ndarray, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

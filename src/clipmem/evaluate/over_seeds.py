@@ -63,7 +63,7 @@ def classification_entries(
     return found
 
 
-def hits_of(ranks: Float64[np.ndarray, "seed n"], k: int) -> Float64[np.ndarray, "seed n"]:
+def hits_of(ranks: Float64[np.ndarray, "*seed n"], k: int) -> Float64[np.ndarray, "*seed n"]:
     """Return 1 for ranks of at most k, else 0."""
     return (ranks <= k).astype(np.float64)
 
@@ -71,6 +71,25 @@ def hits_of(ranks: Float64[np.ndarray, "seed n"], k: int) -> Float64[np.ndarray,
 def rate(hits: Float64[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"], confidence: float) -> Interval:
     """Average hits, 0 or 1 each, over seeds and pairs; the interval of `crossed_mean`, cut to [0, 1]."""
     return _within(crossed_mean(hits, groups, confidence=confidence))
+
+
+def mean_of_means(
+    parts: Sequence[Float64[np.ndarray, "seed _"]],
+    groups: Sequence[Int[np.ndarray, "_"]],
+    confidence: float,
+    *,
+    share: bool = False,
+) -> Interval:
+    """Average the means of P sets of values, such as both directions of retrieval, with their common interval.
+
+    mean over sets p of mean over the n_p values of x_pki. The influence of a value is (x_pki - mean of its set) / (P
+    n_p); groups are the same in all sets. The interval of a `share` is cut to [0, 1].
+    """
+    count = len(parts)
+    influence = np.hstack([(one - one.mean()) / (count * one.shape[1]) for one in parts])
+    mean = sum(float(one.mean()) for one in parts) / count
+    found = crossed_interval(mean, influence, np.concatenate([*groups]), confidence=confidence)
+    return _within(found) if share else found
 
 
 def _within(interval: Interval) -> Interval:

@@ -1,8 +1,11 @@
-"""Retrieval: does a caption find its image among all images, and an image one of its captions.
+"""Retrieval: does a caption find a right image among all images, and an image a right caption among all captions.
+
+The items are the distinct images and the distinct captions. Right is every image of a pair with the same caption, and
+every caption of a pair with the same image (`identity.links_of`): the query says nothing that tells them apart.
 
 When not to trust it: recall depends on how many pairs there are to search; among 200 it is far higher than among the
-5,000 of COCO. Only compare numbers from the same pairs, and put chance beside them. Pairs whose captions are equal
-cannot be told apart by anybody, and cost recall under every model; near-duplicates take each other's place.
+5,000 of COCO. Only compare numbers from the same pairs, and put chance beside them. Paraphrases and near-duplicates
+still count as wrong.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,32 +13,44 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from clipmem.base.random import generator
 from clipmem.base.require import require, require_range
 from clipmem.embed.passes import Embeddings
+from clipmem.evaluate.identity import Identity, dependent_groups, links_of
 from clipmem.evaluate.measure import Measure
-from clipmem.evaluate.over_seeds import Statistics, changed, entry, hits_of, rate
+from clipmem.evaluate.over_seeds import Statistics, entry, hits_of, mean_of_means
 from clipmem.functional import Interval
 from clipmem.functional.similarity import caption_counts, normalize
 
-RECALL = Measure("retrieval", "Share of queries that find their own among the first k.")
-MEDIAN_RANK = Measure("retrieval", "Median rank of a query's own.", 1.0, None, higher_is_better=False)
+RECALL = Measure("retrieval", "Share of queries that find a right item among the first k.")
+PRECISION = Measure("retrieval", "Mean average precision: mean over right items of the precision at their rank.")
+MEDIAN_RANK = Measure("retrieval", "Median rank of a query's best right item.", 1.0, None, higher_is_better=False)
 KS = (1, 5, 10)
 _ROUNDING = 1e-12
+_CELLS = 1 << 24  # similarities held at a time: 128 MB
 
 # Equal embeddings may differ in the last bits of their products, which depend on where in a block they stand.
 _TIE = 1e-12
 
 
+class Queries(NamedTuple):
+    """Results of queries: rank of the best right item, average precision, number of right items, and of all items."""
+
+    rank: Float64[np.ndarray, "*model q"]
+    precision: Float64[np.ndarray, "*model q"]
+    right: Int[np.ndarray, "q"]
+    items: int
+
+
 class Retrieval(NamedTuple):
-    """Recalls and median ranks, and the rank of every query, from which a caller can bootstrap."""
+    """Metrics, and the results of each caption (which searches images) and of each image (which searches captions)."""
 
     metrics: dict[str, float]
-    image_ranks: Float[Tensor, "m"]
-    text_ranks: Float[Tensor, "n"]
+    image: Queries
+    text: Queries
 
 
 def _check(image: Tensor, text: Tensor, text_pair: Tensor, ks: Sequence[int], block: int) -> None:
@@ -47,146 +62,182 @@ def _check(image: Tensor, text: Tensor, text_pair: Tensor, ks: Sequence[int], bl
     require_range("block", block, 1, hint="Use 1024.")
 
 
-def retrieval_ranks(
-    image: Float[Tensor, "n d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, "m"], *, block: int = 1024
-) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
-    """Rank each caption's image among all images, and each image's best caption among those of other pairs.
-
-    rank = 1 + #{others more similar} + ½ #{others as similar}: the middle of the ranks that breaking ties at random
-    would give. A model that finds everything equally similar so gets the middle rank, not the first. Embeddings are
-    normalized here; `text_pair` is the image of each caption, and every image has one. Only a piece of block x block
-    similarities is held; it never changes the result.
-    """
-    _check(image, text, text_pair, (), block)
-    n, m = len(image), len(text)
-    caption_counts(text_pair, n, m)
-    pair = text_pair.long()
-    image = normalize(image.double(), name="image embeddings")
-    text = normalize(text.double(), name="caption embeddings")
-    own = torch.cat([(image[p] * t).sum(dim=-1) for p, t in zip(pair.split(block), text.split(block), strict=True)])
-    best = torch.full_like(image[:, 0], -torch.inf).scatter_reduce(0, pair, own, "amax")
-    # Twice the places lost: 2 to a better one, 1 to a tie. Whole numbers, so that blocks add up exactly.
-    image_lost = torch.zeros(m, dtype=torch.long, device=image.device)
-    text_lost = torch.zeros(n, dtype=torch.long, device=image.device)
-    for top in range(0, n, block):
-        rows = torch.arange(top, min(top + block, n), device=image.device)
-        for left in range(0, m, block):
-            columns = slice(left, left + block)
-            similarity = image[rows] @ text[columns].T
-            other = rows[:, None] != pair[columns][None, :]
-            image_lost[columns] += _places(similarity - own[columns][None, :], other).sum(dim=0)
-            text_lost[rows] += _places(similarity - best[rows][:, None], other).sum(dim=1)
-    return 1 + image_lost.double() / 2, 1 + text_lost.double() / 2
-
-
-def _places(lead: Float[Tensor, "rows columns"], other: Tensor) -> Int[Tensor, "rows columns"]:
-    """Return 2 where another pair's item is ahead, 1 where it is level, else 0."""
-    return ((lead > _TIE).to(torch.int8) + (lead >= -_TIE).to(torch.int8)) * other
-
-
-def recall_at_k(
+def retrieve(
     image: Float[Tensor, "n d"],
     text: Float[Tensor, "m d"],
     text_pair: Int[Tensor, "m"],
+    same: Identity | None = None,
+    *,
     ks: Sequence[int] = KS,
     block: int = 1024,
 ) -> Retrieval:
-    """Share of queries that find what belongs to them among the k most similar, in both directions.
+    """Let each caption search the distinct images, and each image the distinct captions.
 
-    `image_retrieval_recall@k`: a caption finds its image. `text_retrieval_recall@k`: an image finds one of its own.
-    A query counts when its rank (see `retrieval_ranks`; ties take the middle rank) is at most k.
+    Copies are one item, the most similar of them: otherwise five copies of one wrong caption would fill five places.
+    With s the similarity of an item to the query, over its R right items r and its wrong items w:
+
+        rank = 1 + #{w: s_w > max_r s_r} + ½ #{w: s_w = max_r s_r}
+        average precision = 1/R Σ_r p_r / P_r, with p_r the place of r among the right items and P_r that among all
+
+    Items as similar share the mean of their places, so results depend on no order, and a model that finds everything
+    equally similar gets the middle rank, not the first. `image_retrieval_recall@k` is the share of captions with a rank
+    of at most k, `image_retrieval_mAP` their mean average precision; `text_retrieval_` the same for images.
+
+    Embeddings are normalized here; `text_pair` is the image of each caption, and every image has one. Without `same`,
+    no two images and no two captions are the same. At most `block` queries, and 2^24 similarities, are held at a time;
+    it never changes the result.
     """
     _check(image, text, text_pair, ks, block)
-    image_ranks, text_ranks = retrieval_ranks(image, text, text_pair, block=block)
+    n, m = len(image), len(text)
+    caption_counts(text_pair, n, m)
+    links = links_of(same or Identity(np.arange(n), np.arange(m)), text_pair.cpu().numpy())
+    image = normalize(image.double(), name="image embeddings")
+    text = normalize(text.double(), name="caption embeddings")
+    of_captions = _search(text, image, links.table.T.tocsr()[links.text], links.image, block)
+    of_images = _search(image, text, links.table[links.image], links.text, block)
     metrics: dict[str, float] = {}
-    for name, ranks in (("image_retrieval", image_ranks), ("text_retrieval", text_ranks)):
-        for k in ks:
-            metrics[f"{name}_recall@{k}"] = float((ranks <= k).double().mean())
-        metrics[f"{name}_median_rank"] = float(np.median(ranks.cpu().numpy()))
-    return Retrieval(metrics, image_ranks, text_ranks)
+    for name, found in (("image_retrieval", of_captions), ("text_retrieval", of_images)):
+        metrics |= {f"{name}_{metric}": float(values.mean()) for metric, values in _values(found, ks).items()}
+        metrics[f"{name}_median_rank"] = float(np.median(found.rank))
+    return Retrieval(metrics, of_captions, of_images)
+
+
+def _values(found: Queries, ks: Sequence[int] = KS) -> dict[str, Float64[np.ndarray, "*model q"]]:
+    """Return the value of each query whose mean is a metric."""
+    return {**{f"recall@{k}": hits_of(found.rank, k) for k in ks}, "mAP": found.precision}
+
+
+def _search(
+    queries: Float[Tensor, "q d"],
+    items: Float[Tensor, "i d"],
+    right_items: Any,
+    item_class: Int[np.ndarray, "i"],
+    block: int,
+) -> Queries:
+    """Search items by each query; row q of the sparse matrix `right_items` has the classes that are right for q."""
+    order = np.argsort(item_class, kind="stable")
+    items, first = items[torch.from_numpy(order)], np.unique(item_class[order], return_index=True)[1]
+    block = max(1, min(block, _CELLS // len(items)))
+    ranks, precisions, right = np.empty(len(queries)), np.empty(len(queries)), np.empty(len(queries), dtype=np.int64)
+    for start in range(0, len(queries), block):
+        similarity = (queries[start : start + block] @ items.T).cpu().numpy()
+        if len(first) < len(items):
+            similarity = np.maximum.reduceat(similarity, first, axis=1)
+        for row, values in enumerate(similarity, start):
+            own = np.sort(values[right_items.indices[slice(*right_items.indptr[row : row + 2])]])
+            values.sort()
+            ranks[row], precisions[row] = _rank_and_precision(values, own)
+            right[row] = len(own)
+    return Queries(ranks, precisions, right, len(first))
+
+
+def _rank_and_precision(every: Float64[np.ndarray, "all"], own: Float64[np.ndarray, "right"]) -> tuple[float, float]:
+    """Rank the best of a query's right items `own` among `every` item, both ascending; return it and the precision."""
+    ahead, level = _ahead_and_level(every, own)
+    own_ahead, own_level = _ahead_and_level(own, own)
+    rank = 1 + (ahead[-1] - own_ahead[-1]) + (level[-1] - own_level[-1]) / 2
+    # a level item includes itself
+    precision = (2 * own_ahead + own_level + 1) / (2 * ahead + level + 1)
+    return float(rank), float(np.sort(precision).mean())
+
+
+def _ahead_and_level(every: Any, own: Any) -> tuple[Any, Any]:
+    at_least = len(every) - np.searchsorted(every, own - _TIE, side="left")
+    ahead = len(every) - np.searchsorted(every, own + _TIE, side="right")
+    return ahead, at_least - ahead
 
 
 def measure(
     embeddings: Mapping[str, Mapping[int, Embeddings]],
-    external: np.ndarray,
-    groups: np.ndarray,
+    same: Identity,
+    groups: Int[np.ndarray, "n"],
     statistics: Statistics,
     *,
     against: str = "",
 ) -> dict[str, Any]:
-    """Measure retrieval among the external pairs under each side, and its change from the one model of `against`."""
-    n = int(external.sum())
-    first = next(iter(next(iter(embeddings.values())).values()))
-    captions = np.bincount(first.text_pair.numpy(), minlength=len(external))[external]
-    summary: dict[str, Any] = {
-        "n": n,
-        "captions": int(captions.sum()),
-        "chance": {**{f"recall@{k}": min(1.0, k / n) for k in KS}, **chance(captions)},
+    """Measure retrieval among pairs under each side, and its change from the one model of `against`.
+
+    `retrieval_recall@k` and `retrieval_mAP` are the means of both directions. Intervals are over groups of pairs;
+    pairs with the same image or first caption are one group, since they make the same query (`dependent_groups`).
+    """
+    found = {
+        side: [retrieve(one.image[:, 0], one.text, one.text_pair, same) for one in by_seed.values()]
+        for side, by_seed in embeddings.items()
     }
-    ranks = {side: _ranks(list(by_seed.values()), external, groups) for side, by_seed in embeddings.items()}
+    text_pair = next(iter(next(iter(embeddings.values())).values())).text_pair.numpy()
+    of_image = dependent_groups(groups, same, text_pair)
+    ways = {"image_retrieval": of_image[text_pair], "text_retrieval": of_image}
+    first = next(iter(found.values()))[0]
+    by_way = [chance(first.image.right, first.image.items), chance(first.text.right, first.text.items)]
+    summary: dict[str, Any] = {
+        "n": len(of_image),
+        "captions": len(text_pair),
+        "chance": {f"{way}_{name}": one for way, own in zip(ways, by_way, strict=True) for name, one in own.items()}
+        | {f"retrieval_{name}": (one + by_way[1][name]) / 2 for name, one in by_way[0].items() if "median" not in name},
+    }
+    ranks = {
+        side: [_stacked([one.image for one in own]), _stacked([one.text for one in own])] for side, own in found.items()
+    }
     for side, own in ranks.items():
-        metrics: dict[str, Any] = {}
-        for name, (values, group) in own.items():
-            base = ranks[against][name][0] if against not in ("", side) else None
-            for k in KS:
-                hits, before = hits_of(values, k), None if base is None else hits_of(base, k)
-                interval = rate(hits, group, statistics.confidence)
-                metrics[f"{name}_recall@{k}"] = entry(interval, hits.mean(axis=1).tolist())
-                metrics[f"{name}_recall@{k}"] |= changed(hits, before, group, statistics.confidence)
-            median = _median_interval(values, group, statistics)
-            metrics[f"{name}_median_rank"] = entry(median, np.median(values, axis=1).tolist())
-            if base is not None:
-                change = Interval(median.mean - float(np.median(base)), None, None)
-                metrics[f"{name}_median_rank"]["change"] = change._asdict()
-        summary[side] = metrics
+        base = ranks[against] if against not in ("", side) else None
+        summary[side] = _entries(own, base, ways, statistics)
     return summary
 
 
-def _ranks(
-    models: Sequence[Embeddings], external: np.ndarray, groups: np.ndarray
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return each direction's ranks, shape (model, query), and the group of each query."""
-    pair, found = _search(models, external)
-    of_image, of_text = groups[external], groups[external][pair]
-    return {
-        "image_retrieval": (np.stack([one.image_ranks.numpy() for one in found]), of_text),
-        "text_retrieval": (np.stack([one.text_ranks.numpy() for one in found]), of_image),
-    }
+def _stacked(found: Sequence[Queries]) -> Queries:
+    """Stack the results of models: arrays of shape (model, query)."""
+    rank, precision = np.stack([one.rank for one in found]), np.stack([one.precision for one in found])
+    return Queries(rank, precision, found[0].right, found[0].items)
 
 
-def chance(captions: Int[np.ndarray, "n"]) -> dict[str, float]:
-    """Return what a random order of images and captions is expected to reach.
+def _entries(
+    found: Sequence[Queries],
+    base: Sequence[Queries] | None,
+    ways: Mapping[str, Int[np.ndarray, "q"]],
+    statistics: Statistics,
+) -> dict[str, Any]:
+    """Describe each direction's metrics, and the means of both."""
+    metrics: dict[str, Any] = {}
+    values = [_values(one) for one in found]
+    before = [_values(one) for one in base] if base else None
+    for names, which in (*((name, [k]) for k, name in enumerate(ways)), ("retrieval", [0, 1])):
+        groups = [[*ways.values()][k] for k in which]
+        for name in values[0]:
+            own = [values[k][name] for k in which]
+            by_seed = np.mean([one.mean(axis=1) for one in own], axis=0).tolist()
+            one = entry(mean_of_means(own, groups, statistics.confidence, share=True), by_seed)
+            if before:
+                change = [new - before[k][name] for new, k in zip(own, which, strict=True)]
+                one["change"] = mean_of_means(change, groups, statistics.confidence)._asdict()
+            metrics[f"{names}_{name}"] = one
+    for k, (way, groups) in enumerate(ways.items()):
+        median = _median_interval(found[k].rank, groups, statistics)
+        metrics[f"{way}_median_rank"] = entry(median, np.median(found[k].rank, axis=1).tolist())
+        if base:
+            change = Interval(median.mean - float(np.median(base[k].rank)), None, None)
+            metrics[f"{way}_median_rank"]["change"] = change._asdict()
+    return metrics
 
-    Image retrieval: recall@k = k / n, median rank (n + 1) / 2. Text retrieval of an image with K of all m captions:
-    the best of K is among the first k with the probability 1 - Π_{j<k} (m - K - j) / (m - j), averaged over images;
-    k / n where each has one.
+
+def chance(right: Int[np.ndarray, "q"], items: int) -> dict[str, float]:
+    """Return what a random order of N items is expected to reach, for queries with R right ones each.
+
+    The best right item is among the first k with the probability 1 - Π_{j<k} (N - R - j) / (N - j), averaged over
+    queries: recall@k, and the median of that distribution. Before a right item in place i are (i - 1) q other right
+    ones on average, q = (R - 1) / (N - 1), so the expected average precision is q + (1 - q) H_N / N with H_N = Σ_i 1/i.
     """
-    n, m = len(captions), int(captions.sum())
-    sizes, times = np.unique(captions, return_counts=True)
-    missed = np.ones(len(sizes))
-    found = [0.0]  # after k places
+    sizes, times = np.unique(right, return_counts=True)
+    others = (sizes - 1) / max(items - 1, 1)
+    harmonic = float((1 / np.arange(1, items + 1)).mean())
+    precision = (others + (1 - others) * harmonic) @ times / len(right)
+    missed, found = np.ones(len(sizes)), [0.0]  # after k places
     while len(found) <= max(KS) or found[-1] <= 0.5:
         place = len(found) - 1
-        missed = missed * np.maximum(m - sizes - place, 0) / max(m - place, 1)
-        found.append(round(float(1 - missed @ times / n), 12))
+        missed = missed * np.maximum(items - sizes - place, 0) / max(items - place, 1)
+        found.append(round(float(1 - missed @ times / len(right)), 12))
     within = np.array(found)
     median = (int((within >= 0.5 - _ROUNDING).argmax()) + int((within > 0.5 + _ROUNDING).argmax())) / 2
-    return {
-        **{f"image_retrieval_recall@{k}": min(1.0, k / n) for k in KS},
-        "image_retrieval_median_rank": (n + 1) / 2,
-        **{f"text_retrieval_recall@{k}": found[k] for k in KS},
-        "text_retrieval_median_rank": median,
-    }
-
-
-def _search(models: Sequence[Embeddings], external: np.ndarray) -> tuple[np.ndarray, list[Retrieval]]:
-    """Return the pair of each external caption, counted among the external pairs, and each model's ranks."""
-    position = np.cumsum(external) - 1
-    text_pair = models[0].text_pair.numpy()
-    captions = external[text_pair]
-    pair = position[text_pair[captions]]
-    rows, columns = torch.from_numpy(external), torch.from_numpy(captions)
-    return pair, [recall_at_k(one.image[rows, 0], one.text[columns], torch.from_numpy(pair), ks=KS) for one in models]
+    return {**{f"recall@{k}": found[k] for k in KS}, "mAP": float(precision), "median_rank": median}
 
 
 def _median_interval(ranks: np.ndarray, groups: np.ndarray, statistics: Statistics) -> Interval:

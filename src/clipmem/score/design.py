@@ -62,29 +62,49 @@ class Design:
         return seen, unseen
 
 
+class _Compared(NamedTuple):
+    """Alignments of the scored pairs: by seed under seen and unseen models, by model, and the score."""
+
+    seen: np.ndarray
+    unseen: np.ndarray
+    values: np.ndarray
+    score: np.ndarray
+
+    @property
+    def twins(self) -> bool:
+        """Whether each seed has seen and unseen models of every pair."""
+        return bool(np.isfinite(self.seen).all() and np.isfinite(self.unseen).all())
+
+
 def combine(
-    design: Design, splits: pl.DataFrame, parts: Sequence[AlignmentParts], *, weight: float, confidence: float
+    design: Design,
+    splits: pl.DataFrame,
+    parts: Sequence[AlignmentParts],
+    *,
+    weight: float,
+    confidence: float,
+    wordings: Sequence[AlignmentParts] = (),
 ) -> ScoreTables:
     """Combine the models' alignments into the score tables of the scored pairs.
 
     `parts` has those of each model of the design, then, if there is one, of the base model: a_base = A(base), learned =
     mean of A over the models that did not see the pair - a_base. Both are null without a base model. clipmem_centered =
     clipmem - mean over seeds of the trimmed mean of the external pairs; null without twins or external pairs.
+    `wordings` has those of each model over all wordings; without them, their columns are null.
     """
     parts, base = parts[: len(design.models)], parts[len(design.models) :]
     rows, sign = splits.filter(pl.Series(design.scored)), design.sign[:, design.scored]
     if not rows.height:
         raise RunError("no pair has both seen and unseen models. This is a bug in clipmem; please report it.")
-    values = torch.stack([alignment(one, weight=weight) for one in parts]).numpy()
-    seen, unseen = (part[:, design.scored] for part in design.by_seed(values))
-    values = values[:, design.scored]
-    if np.isfinite(seen).all() and np.isfinite(unseen).all():
-        score = clipmem(torch.from_numpy(seen), torch.from_numpy(unseen)).numpy()
+    found = _compared(design, parts, weight)
+    seen, unseen, values, score = found
+    over = _compared(design, wordings, weight) if wordings else _Compared(*(np.full_like(one, np.nan) for one in found))
+    if found.twins:
         error = seed_interval(seen - unseen, confidence)
         external = (seen - unseen)[:, (rows["role"] == "external").to_numpy()]
         shift = trimmed_means(external)[0].mean() if external.size else np.nan
     else:
-        score, shift = in_out_means(values, sign > 0).score, np.nan
+        shift = np.nan
         error = jackknife_models(values, sign > 0, confidence=confidence)
     a_base = alignment(base[0], weight=weight).numpy()[design.scored] if base else np.full(len(score), np.nan)
     columns = {
@@ -99,14 +119,29 @@ def combine(
         },
         "a_base": a_base,
         "learned": _mean(values, sign < 0) - a_base,
+        "clipmem_wordings": over.score,
     }
+    by_seed = {"f": seen, "g": unseen, "f_wordings": over.seen, "g_wordings": over.unseen}
     return ScoreTables(
         _table(rows.select("uid", "role", "planted"), columns),
         pl.concat(
-            _table(rows.select("uid", pl.lit(seed, pl.Int64).alias("seed")), {"f": seen[k], "g": unseen[k]})
+            _table(
+                rows.select("uid", pl.lit(seed, pl.Int64).alias("seed")),
+                {name: column[k] for name, column in by_seed.items()},
+            )
             for k, seed in enumerate(design.seeds)
         ),
     )
+
+
+def _compared(design: Design, parts: Sequence[AlignmentParts], weight: float) -> _Compared:
+    values = torch.stack([alignment(one, weight=weight) for one in parts]).numpy()
+    seen, unseen = (part[:, design.scored] for part in design.by_seed(values))
+    values, member = values[:, design.scored], design.sign[:, design.scored] > 0
+    found = _Compared(seen, unseen, values, np.zeros(0))
+    if found.twins:
+        return found._replace(score=clipmem(torch.from_numpy(seen), torch.from_numpy(unseen)).numpy())
+    return found._replace(score=in_out_means(values, member).score)
 
 
 def _mean(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -360,11 +360,12 @@ def usable(sides: Sequence[Side], block: Block) -> tuple[Block, list[Embedded], 
 
 
 class StudySide(KnownSide):
-    """The embeddings of a study's model, in its run folder."""
+    """The embeddings of a study's model, in its run folder; over all `wordings` or over the first captions."""
 
-    def __init__(self, folder: Path, uids: pl.Series, head: Head | None) -> None:
+    def __init__(self, folder: Path, uids: pl.Series, head: Head | None, *, wordings: bool = False) -> None:
         super().__init__()
         self.name, self._folder, self._uids, self._head = str(folder), folder, uids, head
+        self._wordings = wordings
 
     @property
     def uids(self) -> pl.Series:
@@ -373,11 +374,12 @@ class StudySide(KnownSide):
 
     def content(self) -> dict[str, Any]:
         """Return the folder, whose content the study's markers record."""
-        return {"folder": self.name}
+        return {"folder": self.name, "wordings": self._wordings}
 
     def embedded(self, block: Block) -> Embedded:
         """Read the pairs' rows; means are float64."""
         rows = passes.load(self._folder, self.rows(block.pairs)[block.rows])
+        rows = rows.all_wordings() if self._wordings else rows
         ok = torch.ones(len(block.rows), dtype=torch.bool)  # `pair_means` refuses rows without a direction
         means = pair_means(rows.image.double(), rows.text.double(), rows.text_pair)
         return _embedded(Means(*means, ok), block, rows, self._head)

@@ -130,6 +130,22 @@ def halved(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
     return found._asdict()
 
 
+def over_wordings(
+    splits: pl.DataFrame, tables: ScoreTables, count: int, settings: ScoreSection, *, seed: int
+) -> dict[str, Any]:
+    """Repeat the means over all `count` wordings: the entry `wordings`; {} if only the first captions were scored."""
+    if tables.scores["clipmem_wordings"].is_null().all():
+        return {}
+    scores = tables.scores.with_columns(clipmem="clipmem_wordings")
+    scored = Scored(splits, ScoreTables(scores, tables.seed_scores.with_columns(f="f_wordings", g="g_wordings")))
+    level = settings.confidence
+    means = {
+        "roles": roles(scored, seed=seed, draws=settings.draws, confidence=level),
+        "half_difference": halved(scored, confidence=level),
+    }
+    return {"wordings": {"count": count, **means}}
+
+
 def centered(
     differences: np.ndarray, role: np.ndarray, group: np.ndarray, half: dict[str, Any] | None, *, confidence: float
 ) -> dict[str, Any] | None:

@@ -46,6 +46,11 @@ class ImageHash:
         return (self.digest()[:_HALF] + digest.digest()[:_HALF]).hex()
 
 
+def image_part(uid: str) -> str:
+    """Return the part of a uid that is the hash of the image."""
+    return uid[: 2 * _HALF]
+
+
 def data_fingerprint(uids: Iterable[str]) -> str:
     """Hash a data set by the sorted uids of its pairs."""
     digest = hashlib.sha256()

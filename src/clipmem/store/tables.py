@@ -49,8 +49,14 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         # alignment under the pretrained model, and what training on other pairs added; null from scratch
         "a_base": pl.Float64,
         "learned": pl.Float64,
+        # over all captions up to `evaluate.wordings`; null if they are those of `train.captions`
+        "clipmem_wordings": pl.Float64,
     },
-    "seed_scores": {**_UID, "seed": pl.Int64, "f": pl.Float64, "g": pl.Float64},
+    "seed_scores": {
+        **_UID,
+        "seed": pl.Int64,
+        **dict.fromkeys(("f", "g", "f_wordings", "g_wordings"), pl.Float64),
+    },
     # pairs removed before training; rank is null for one removed along with another
     "removed": {**_UID, "role": pl.String, "rank": pl.Int64, "removal_score": pl.Float64, "went_with": pl.String},
     "mitigate/regroup": {**_UID, "removal_score": pl.Float64},
@@ -76,7 +82,8 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
 # optional columns, filled with this value
 _IF_MISSING: Mapping[str, Mapping[str, Any]] = {
     "pairs": {"objects": [], "role": ""},
-    "scores": {"a_base": None, "learned": None, "clipmem_centered": None},
+    "scores": {"a_base": None, "learned": None, "clipmem_centered": None, "clipmem_wordings": None},
+    "seed_scores": {"f_wordings": None, "g_wordings": None},
 }
 
 

@@ -150,7 +150,7 @@ def aligned(source: Source, name: str) -> dict[str, Any]:
     members so; the model may have seen such a pair, or find it easy.
     """
     from clipmem.embed import passes  # imports torch
-    from clipmem.evaluate.retrieval import retrieval_ranks
+    from clipmem.evaluate.retrieval import retrieve
     from clipmem.models import given
     from clipmem.models.protocol import geometry_of
     from clipmem.study import execution
@@ -175,8 +175,8 @@ def aligned(source: Source, name: str) -> dict[str, Any]:
             settings.train,
             device=execution.resolve(settings, 1).device,
         )
-    images, texts = retrieval_ranks(found.image[:, 0], found.text, found.text_pair)
-    nearest = ((images < 1.5) & (texts < 1.5)).numpy()
+    ranks = retrieve(found.image[:, 0], found.text, found.text_pair)
+    nearest = (ranks.image.rank < 1.5) & (ranks.text.rank < 1.5)
     return {
         "model": name,
         "searched": chosen.height,

@@ -7,13 +7,16 @@ or with other captions, is not recognized.
 import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import torch
 
 from clipmem.base.errors import InputError
 from clipmem.base.images import Geometry
@@ -31,7 +34,7 @@ from clipmem.embed import passes
 from clipmem.evaluate.linear_probe import validation_part
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.prompts import Prompts, read_templates
-from clipmem.evaluate.utility import TestPairs, Utility, tested_pairs
+from clipmem.evaluate.utility import PROBES, TestPairs, Utility
 from clipmem.mitigate import interpolate_weights
 from clipmem.models import given
 from clipmem.models.protocol import DualEncoder, geometry_of
@@ -41,7 +44,7 @@ from clipmem.store.hashing import data_fingerprint
 from clipmem.study import early, execution, utility
 from clipmem.study.models import BASE, open_models
 from clipmem.study.plan import PlannedStudy
-from clipmem.train.numerics import threads
+from clipmem.train.numerics import LONG, computing, threads
 from clipmem.train.paired import TrainingSet
 
 _TRAIN_SHARE = 0.6
@@ -49,7 +52,7 @@ _TABLES = ("parquet", "csv", "jsonl", "imagefolder", "saved", "hub")
 _RESERVED = ("utility", "retrieval", "dejavu", "retained")
 NOTHING: Mapping[str, str] = {}
 RETAINED = "evaluate/retained.json"
-_SKIPPED = {"linear_probe": "it measures what a new classifier finds, not what the model retained"}
+_SKIPPED = dict.fromkeys(PROBES, "it measures what a new classifier finds, not what the model retained")
 
 
 class Evaluated(NamedTuple):
@@ -149,8 +152,7 @@ def evaluate_run(
                 models_of(study, study.models),
                 study.recipe.model_copy(update={"data": data}),
                 left_out=frozenset(study.splits.filter(pl.col("role") != "external")["uid"]),
-                device=study.execution.device,
-                count=study.execution.threads * study.execution.workers,
+                resources=study.execution,
                 reporter=reporter,
                 untrained=utility.untrained_text(recipe),
             )
@@ -176,9 +178,7 @@ def evaluate_given(
     resources = execution.resolve(recipe, 1)
     plain = [TestedModel(one.name, 0, partial(given.load, one)) for one in found]
     models = _between(found, alphas) if alphas else plain
-    document = evaluate_source(
-        models, recipe, left_out=frozenset(), device=resources.device, count=resources.threads, reporter=reporter
-    )
+    document = evaluate_source(models, recipe, left_out=frozenset(), resources=resources, reporter=reporter)
     return Evaluated(document, write_json(out, document))
 
 
@@ -224,20 +224,25 @@ def evaluate_source(
     recipe: Recipe,
     *,
     left_out: frozenset[str],
-    device: str,
-    count: int,
+    resources: execution.Execution,
     reporter: Reporter | None = None,
     untrained: str = "",
     against: str = "",
     skipped: Mapping[str, str] = NOTHING,
 ) -> dict[str, Any]:
-    """Evaluate models on the source `recipe.data`, without tasks `skipped`, with changes from the side `against`."""
+    """Evaluate models on the source `recipe.data`, without tasks `skipped`, with changes from the side `against`.
+
+    Models embed in threads, as many as `resources.workers` at a time, in the precision of the study's own embeddings;
+    each text is embedded once.
+    """
     reporter, name = reporter or Quiet(), recipe.data.path or recipe.data.source
     source, pairs, count_left_out = tested_source(recipe, left_out, f"--data {name}")
     prompts = utility.prompts_of(pairs, recipe)
     statistics = Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed)
-    utilities: Utility | None = None
-    with tempfile.TemporaryDirectory() as scratch, threads(count):
+    captions = [text for own in pairs["captions"] for text in own]
+    text_pair = torch.from_numpy(np.repeat(np.arange(pairs.height), pairs["captions"].list.len().to_numpy()))
+    require(models, "models", "none", "at least one", "Name a model.")
+    with tempfile.TemporaryDirectory() as scratch, threads(resources.threads * resources.workers):
 
         @cache
         def pixels(geometry: Geometry) -> np.ndarray:
@@ -246,31 +251,39 @@ def evaluate_source(
             build_cache(file, pairs["image"].to_list(), source.read, **geometry._asdict())
             return open_cache(file)
 
+        first = models[0].load()
+        test = _test_pairs(pairs, prompts, pixels(geometry_of(first)), recipe, untrained)
+        test.why.update(skipped)
+        place = {text: k for k, text in enumerate(dict.fromkeys(captions + test.texts))}
         reporter.begin("evaluate", pairs.height * len(models), "pairs")
-        for model in models:
-            encoder = model.load()
-            decoded = pixels(geometry_of(encoder))
-            if utilities is None:
-                test = _test_pairs(pairs, prompts, decoded, recipe, untrained)
-                test.why.update(skipped)
-                utilities = Utility(test, recipe.evaluate, statistics, against)
-            embeddings = passes.embed(
-                encoder,
-                decoded,
-                np.arange(pairs.height),
-                pairs["captions"].to_list(),
-                pairs["uid"].to_list(),
-                recipe.embed.model_copy(update={"views": 0, "caption_edits": 0}),
-                recipe.train,
-                device=device,
-                progress=reporter.advance,
-            )
-            texts = None
-            if prompts and "zero_shot" not in utilities.pairs.why:
-                texts = passes.embed_texts(encoder, prompts.texts, batch_size=recipe.embed.batch_size, device=device)
-            utilities.add(model.side, model.seed, embeddings, texts, presentations=model.presentations)
-    if utilities is None:
-        raise InputError("models", got="none", expected="at least one", hint="Name a model.")
+        loading = Lock()  # libraries build models with global state
+
+        def embedded(model: TestedModel) -> passes.Embeddings:
+            with loading:
+                encoder = model.load()
+            with computing(resources.precision, resources.device, tokens=getattr(encoder, "tokens", LONG)):
+                return passes.embed(
+                    encoder,
+                    pixels(geometry_of(encoder)),
+                    np.arange(pairs.height),
+                    [list(place)],
+                    pairs["uid"].to_list(),
+                    recipe.embed.model_copy(update={"views": 0, "caption_edits": 0}),
+                    recipe.train,
+                    device=resources.device,
+                    progress=reporter.advance,
+                )
+
+        utilities = Utility(test, recipe.evaluate, statistics, against)
+        # torch counts its threads by thread
+        with ThreadPoolExecutor(
+            resources.workers, initializer=partial(torch.set_num_threads, resources.threads)
+        ) as pool:
+            for model, found in zip(models, pool.map(embedded, models), strict=True):
+                own = passes.Embeddings(found.image, found.text[[place[text] for text in captions]], text_pair)
+                asked = [place[text] for text in test.texts]
+                prompted = found.text[asked] if asked else None
+                utilities.add(model.side, model.seed, own, prompted, presentations=model.presentations)
     retrieval = None if "retrieval" in utilities.pairs.why else utilities.retrieval()
     return {
         **utilities.document(retrieval),
@@ -292,12 +305,24 @@ def _test_pairs(
     train = ~test
     if len(np.unique(groups)) > 1:
         train = validation_part(groups, _TRAIN_SHARE, seed=derive_seed(recipe.split.seed, "probe training"))
-    names = pairs[utility.label_column(recipe)].fill_null("").to_list()
-    unlabeled = "the source has no labels: set a label column"
-    found = tested_pairs(names, prompts, groups, test, train, unlabeled=unlabeled, text=untrained)
-    captions, classes = pairs["captions"].to_list(), len(set(found.labels.tolist()) - {-1})
+    captions = pairs["captions"].to_list()
+    found = utility.tested_pairs(
+        pairs,
+        recipe,
+        prompts,
+        rows=np.arange(pairs.height),
+        captions=captions,
+        wordings=captions,
+        groups=groups,
+        test=test,
+        train=train,
+        unlabeled="the source has no labels: set a label column",
+        text=untrained,
+    )
+    classes = len(set(found.classes["label"].labels.tolist()) - {-1})
     if classes and len({tuple(own) for own in captions}) <= min(classes, pairs.height - 1):
-        found.why.setdefault("retrieval", "captions are labels, shared by several images")
+        for task in ("retrieval", "zero_shot_concept"):
+            found.why.setdefault(task, "captions are labels, shared by several images")
     return found
 
 
@@ -342,8 +367,7 @@ def evaluate_retained(study: PlannedStudy, reporter: Reporter) -> list[Path]:
         models_of(study, [*study.embedded[-1:], *study.models]),  # the base model first
         _recipe_of(study.recipe, trained),
         left_out=trained,
-        device=study.execution.device,
-        count=study.execution.threads * study.execution.workers,
+        resources=study.execution,
         reporter=reporter,
         untrained=utility.untrained_text(study.recipe),
         against=BASE,

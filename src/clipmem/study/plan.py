@@ -125,6 +125,12 @@ class PlannedStudy:
         return self.all_captions(self.recipe.train.captions)
 
     @cached_property
+    def wordings(self) -> list[list[str]] | None:
+        """The captions of each split row after those, up to `evaluate.wordings`; None if there are none to score."""
+        first, last = self.recipe.train.captions, self.recipe.evaluate.wordings
+        return [own[first:] for own in self.all_captions(last)] if last > first else None
+
+    @cached_property
     def _classes(self) -> list[str]:
         names = set(self.pairs["label"])
         # none unless all pairs have a label
@@ -190,6 +196,7 @@ class PlannedStudy:
                 self.uids,
                 self.recipe.embed,
                 self.recipe.train,
+                wordings=self.wordings,
                 device=self.execution.device,
                 part=part,
                 progress=progress,
@@ -211,7 +218,11 @@ def check_needs(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> None
     """Check that the pairs have what the recipe's objective, alignment and mitigations need."""
     if protocol.trains and OBJECTIVES[recipe.train.objective].needs_labels:
         _check_labels(recipe, pairs["label"])
-    used = [texts[: recipe.train.captions] for texts in pairs["captions"].to_list()]
+    count, wordings = recipe.train.captions, recipe.evaluate.wordings
+    most = max(map(len, pairs["captions"]), default=0)
+    got, expected = f"{wordings}, with at most {most} captions per pair", f"more than train.captions = {count} captions"
+    require(most > count or wordings <= count, "[evaluate] wordings", got, expected, "Set evaluate.wordings to 1.")
+    used = [texts[:count] for texts in pairs["captions"].to_list()]
     # roles are not assigned yet: unused pairs may lack views
     spare = pairs.height - protocol.used_pairs(pairs)
     alignment_of(recipe).check(recipe.embed, used, pairs["uid"].to_list(), spare=spare)

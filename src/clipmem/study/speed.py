@@ -359,7 +359,8 @@ def _check_space(
 
 
 def _per_pair(recipe: Recipe, pairs: pl.DataFrame) -> tuple[float, int]:
-    captions = float(pairs["captions"].list.len().clip(upper_bound=recipe.train.captions).sum()) / pairs.height
+    most = max(recipe.train.captions, recipe.evaluate.wordings)
+    captions = float(pairs["captions"].list.len().clip(upper_bound=most).sum()) / pairs.height
     return captions + recipe.embed.caption_edits, max(1, recipe.embed.views)
 
 

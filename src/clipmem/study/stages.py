@@ -20,7 +20,8 @@ from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.regime import regime_of
 from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
-from clipmem.mitigate.base import Preparation, edit, parents_of, prepare
+from clipmem.functional import AlignmentParts
+from clipmem.mitigate.base import Preparation, captions_in_training, edit, parents_of, prepare
 from clipmem.mitigate.parent import Parent, check_known
 from clipmem.report.page import write_report
 from clipmem.score.alignments import alignment_of
@@ -30,7 +31,7 @@ from clipmem.score.learned import learned
 from clipmem.score.pairs import Bank, Pairs
 from clipmem.score.protocols import Protocol, protocol_of
 from clipmem.score.sides import StudySide
-from clipmem.score.summary import Scored, summarize
+from clipmem.score.summary import Scored, over_wordings, summarize
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
@@ -220,18 +221,27 @@ class Study:
         study, settings = self._study, self.recipe.score
         if self._protocol.trains and not self._missing():
             self._check()  # another version may have trained them
+        needs = alignment_of(self.recipe).needs
+        parts = self._aligned(study.models if "class head" in needs else study.embedded)  # the base model has no head
+        made = combine(
+            study.design,
+            study.splits,
+            parts,
+            weight=settings.weight,
+            confidence=settings.confidence,
+            wordings=self._aligned(study.models, wordings=True) if study.wordings and "captions" in needs else (),
+        )
+        return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores)]
+
+    def _aligned(self, models: Sequence[TrainingSet], *, wordings: bool = False) -> list[AlignmentParts]:
+        study, settings = self._study, self.recipe.score
         pairs = Pairs("study", study.splits.select("uid"), labels=study.labels)
         bank = Bank(pairs.only(study.splits.filter(role="external")["uid"].to_list(), "external pairs"), drawn=False)
-        headless = "class head" in alignment_of(self.recipe).needs  # as the base model is
-        sides = [
-            StudySide(self.folder.embedding_dir(model.side, model.seed), study.splits["uid"], study.head(model))
-            for model in (study.models if headless else study.embedded)
-        ]
+        uids, place = study.splits["uid"], self.folder.embedding_dir
+        sides = [StudySide(place(one.side, one.seed), uids, study.head(one), wordings=wordings) for one in models]
         with tempfile.TemporaryDirectory() as scratch:
             comparison = Comparison(sides, pairs, bank, study.splits.height, settings.alignment, settings)
-            found = Executor(comparison, Job(scratch)).run()
-        made = combine(study.design, study.splits, found.parts, weight=settings.weight, confidence=settings.confidence)
-        return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores)]
+            return Executor(comparison, Job(scratch)).run().parts
 
     def _evaluate(self) -> list[Path]:
         self.reporter.begin("evaluate", 1, "model set")
@@ -260,8 +270,8 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
     """Write `summary.json` and the report from the tables of a run folder."""
     started = time.monotonic()
     recipe = folder.recipe()
-    tables = ScoreTables(folder.read("scores"), folder.read("seed_scores"))
-    scored = Scored(folder.read("splits"), tables)
+    tables, splits = ScoreTables(folder.read("scores"), folder.read("seed_scores")), folder.read("splits")
+    scored = Scored(splits, tables)
     seconds = {stage: took for stage, took in seconds_of(folder).items() if stage != "report"}
     measure = alignment_of(recipe).words
     candidates = scored.clipmem[scored.of("candidate")]
@@ -274,6 +284,8 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         "confidence": recipe.score.confidence,
         "base": recipe.model.pretrained or None,
         **summary,
+        "captions": {"scored": recipe.train.captions, "trained": captions_in_training(recipe)},
+        **over_wordings(splits, tables, recipe.evaluate.wordings, recipe.score, seed=recipe.split.seed),
         "regime": _regime(folder),
         "learned": learned(scored, tables.scores["a_base"], summary["roles"], confidence=recipe.score.confidence),
         "normalizer": float(candidates.max() - candidates.min()),

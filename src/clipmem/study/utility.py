@@ -1,17 +1,20 @@
 """Utility in a study: its part of the stage `evaluate`, on the external pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from jaxtyping import Bool, Int
 
 from clipmem.base.recipes import Recipe
 from clipmem.data.sources import class_prompts
 from clipmem.embed import passes
+from clipmem.evaluate.identity import concepts_of, identity_of
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.prompts import TEMPLATES, Prompts, make_prompts, read_classnames
-from clipmem.evaluate.utility import TestPairs, Utility, tested_pairs
+from clipmem.evaluate.utility import Classes, TestPairs, Utility, class_numbers, why_not
 from clipmem.score.protocols import protocol_of
 from clipmem.store.folder import RunFolder
 from clipmem.study.models import BASE
@@ -29,7 +32,7 @@ def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
     settings = recipe.evaluate
     if settings.labels == "none":
         return None
-    names, templates = class_prompts(recipe.data, settings.labels) or (None, TEMPLATES)
+    names, templates = _shipped(recipe)
     if settings.classnames:
         names = read_classnames(Path(settings.classnames))
     labels: list[str] = pairs[settings.labels].fill_null("").to_list()
@@ -38,8 +41,13 @@ def prompts_of(pairs: pl.DataFrame, recipe: Recipe) -> Prompts | None:
     return make_prompts(labels, names, settings.templates or templates)
 
 
+def _shipped(recipe: Recipe) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]]:
+    """Return the names of classes and the templates that a source has, or the default templates."""
+    return class_prompts(recipe.data, label_column(recipe)) or (None, TEMPLATES)
+
+
 def evaluate(study: PlannedStudy) -> list[Path]:
-    """Measure retrieval, zero-shot classification and the linear probe of a study; return the files written."""
+    """Measure the utility of a study; return the files written."""
     document, retrieval = measure(study)
     return [study.folder.write_json(RETRIEVAL, retrieval), study.folder.write_json(DOCUMENT, document)]
 
@@ -52,11 +60,11 @@ def measure(study: PlannedStudy) -> tuple[dict[str, Any], dict[str, Any]]:
     with threads(resources.threads * resources.workers):
         for model in chosen(study.models):
             prompts = None
-            if test.prompts and "zero_shot" not in test.why:
+            if test.texts:
                 encoder = study.load(model)
                 with study.computing(encoder):
                     prompts = passes.embed_texts(
-                        encoder, test.prompts.texts, batch_size=recipe.embed.batch_size, device=resources.device
+                        encoder, test.texts, batch_size=recipe.embed.batch_size, device=resources.device
                     )
             shown = presentations(study.folder, model)
             utility.add(kind_of(model), model.seed, study.embeddings(model), prompts, presentations=shown)
@@ -109,18 +117,57 @@ def kind_of(model: TrainingSet) -> str:
 
 def _pairs(study: PlannedStudy) -> TestPairs:
     recipe, role = study.recipe, study.role
-    label = study.pairs[label_column(recipe)].fill_null("").to_list()
     test, shared = role == "external", role == "shared"
     unlabeled = "[evaluate] labels = 'none'" if recipe.evaluate.labels == "none" else "no external pair has a label"
     return tested_pairs(
-        [label[row] for row in study.rows],
+        study.pairs,
+        recipe,
         prompts_of(study.pairs, recipe),
-        study.group,
-        test,
-        shared if shared.any() else ~test,
+        rows=study.rows,
+        captions=study.captions,
+        wordings=study.all_captions(max(recipe.train.captions, recipe.evaluate.wordings)),
+        groups=study.group,
+        test=test,
+        train=shared if shared.any() else ~test,
         unlabeled=unlabeled,
         text=untrained_text(recipe),
     )
+
+
+def tested_pairs(
+    data: pl.DataFrame,
+    recipe: Recipe,
+    prompts: Prompts | None,
+    *,
+    rows: Int[np.ndarray, "n"],
+    captions: Sequence[Sequence[str]],
+    wordings: Sequence[Sequence[str]],
+    groups: Int[np.ndarray, "n"],
+    test: Bool[np.ndarray, "n"],
+    train: Bool[np.ndarray, "n"],
+    unlabeled: str,
+    text: str,
+) -> TestPairs:
+    """Return some rows of the data as test pairs and training pairs of probes, with labels, sublabels and concepts."""
+    names = prompts.classes if prompts else []
+    labels = data[label_column(recipe)].fill_null("").to_list() if prompts else [""] * data.height
+    first = [own[0] for own in captions]
+    concepts, spelled = concepts_of(first, test, data["captions"].list.first().to_list())
+    asked = make_prompts(concepts, spelled, recipe.evaluate.templates or _shipped(recipe)[1]) if spelled else None
+    kinds = asked.classes if asked else []
+    classes = {
+        "label": Classes(names, class_numbers([labels[row] for row in rows], names), prompts),
+        "concept": Classes([spelled[key][0] for key in kinds], class_numbers(concepts, kinds), asked),
+    }
+    finer = sorted(set(data["sublabel"].fill_null("")) - {""}) if recipe.evaluate.labels == "label" else []
+    if finer:
+        own = data["sublabel"].fill_null("").to_list()
+        classes["sublabel"] = Classes(finer, class_numbers([own[row] for row in rows], finer))
+    uids, tested = data["uid"].to_list(), np.flatnonzero(test).tolist()
+    images = [uids[rows[k]] for k in tested]
+    same, every = (identity_of(images, [own[k] for k in tested]) for own in (captions, wordings))
+    why = why_not(classes, groups, test, train, unlabeled=unlabeled, text=text)
+    return TestPairs(groups, test, train, classes, same, why, every)
 
 
 def untrained_text(recipe: Recipe) -> str:

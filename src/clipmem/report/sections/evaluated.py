@@ -11,7 +11,7 @@ _COLUMN = 22
 
 @SECTIONS.register("evaluated")
 class Evaluated(Section):
-    """Zero-shot, linear probe and retrieval of a model."""
+    """Retrieval, zero-shot, linear probes and distances of a model."""
 
     page, screen = "", "evaluated"
 

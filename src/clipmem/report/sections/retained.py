@@ -5,7 +5,7 @@ from typing import Any
 
 from clipmem.report.read import RunFiles
 from clipmem.report.sections import SECTIONS, Section
-from clipmem.report.sections.utility import ROWS
+from clipmem.report.sections.utility import SHARES
 from clipmem.report.templating import words_of
 
 MARGIN = 0.02  # a loss below it counts as kept
@@ -28,8 +28,8 @@ class Retained(Section):
         return {
             "found": found,
             "columns": {side: columns.get(side, side) for side in metrics if side != "base"},
-            "rows": [(name, ROWS[name]) for name in ROWS if name in metrics["base"]],
-            "decides": name and {"name": ROWS[name], "change": metrics["f"][name]["change"]},
+            "rows": [(name, SHARES[name]) for name in SHARES if name in metrics["base"]],
+            "decides": name and {"name": SHARES[name], "change": metrics["f"][name]["change"]},
             "verdict": verdict(metrics["f"][name]["change"]) if name else "not_measured",
             "margin": MARGIN,
         }
