@@ -45,7 +45,7 @@ class Distributions(Finding):
     limits = f"“About 0” and “mirror” mean: within {ABOUT:.0%} of the candidates' mean; the margin is ours."
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        alone = ("score.alignment=sslmem-image", f"embed.views={context.scale.views}")
+        alone = ("score.alignment=sslmem-image", f"embed.views={context.scale.views}", "evaluate.wordings=1")
         return {"base": BASE, "sslmem-image": RunSpec(alone)}
 
     def effects(self, context: Context, results: Results) -> list[Effect]:

@@ -12,7 +12,7 @@ from clipmem.analysis.run_specs import RunSpec
 from clipmem.analysis.runs import FinishedRun
 
 KIND = "mlp"
-ONE_TOWER = ("score.alignment=sslmem-image", "embed.views=2")
+ONE_TOWER = ("score.alignment=sslmem-image", "embed.views=2", "evaluate.wordings=1")
 _SIMCLR = ("train.crop_scale=[0.2, 1.0]", "train.flip=0.5", "train.color=0.5", "train.grayscale=0.2")
 
 
