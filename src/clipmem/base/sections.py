@@ -293,7 +293,7 @@ class DejavuSection(Section):
 
 
 class EvaluateSection(Section):
-    """`[evaluate]`: retrieval, and zero-shot classification and linear probes if pairs have labels or shared captions."""
+    """`[evaluate]`: retrieval; zero-shot and linear probes if pairs have labels or share captions."""
 
     labels: Literal["label", "sublabel", "none"] = Field(
         "label", description="Classes: the label, the finer sublabel (emoji have both), or none."
