@@ -208,7 +208,7 @@ def test_shared_captions_are_concepts_and_right_for_each_other(finished, tmp_pat
     shutil.copytree(finished.path, run)
     rows = [{"bytes": encoded_image(1000 + k), "path": f"{k}.png"} for k in range(40)]
     captions = [[f"Thing {k % 8}" if k % 2 else f"thing  {k % 8}", f"number {k}"] for k in range(38)]
-    pl.DataFrame({"image": rows, "captions": [*captions, ["alone"], ["lonely"]], "label": ["x"] * 40}).write_parquet(
+    pl.DataFrame({"image": rows, "captions": [*captions, ["alone"], ["single"]], "label": ["x"] * 40}).write_parquet(
         data
     )
     evaluate(run, data=data, caption_column="captions")
