@@ -22,11 +22,13 @@ from clipmem.evaluate.classification import classification_metrics
 from clipmem.report.terminal import print_run
 from clipmem.testing.tiny import encoded_image, tiny_recipe
 
+RETRIEVAL = ("recall@1", "recall@5", "recall@10", "mAP")
 METRICS = {
     *(f"{task}_{name}" for task in ("zero_shot", "linear_probe") for name in ("acc1", "acc5", "mean_per_class_recall")),
-    *(f"{way}_retrieval_{name}" for way in ("image", "text") for name in ("recall@1", "recall@5", "recall@10")),
+    *(f"{way}retrieval_{name}" for way in ("", "image_", "text_") for name in RETRIEVAL),
     *(f"{way}_retrieval_median_rank" for way in ("image", "text")),
 }
+LOSSES = {"alignment_loss", "image_uniformity_loss", "text_uniformity_loss"}
 
 
 def read(run, name="utility"):
@@ -38,14 +40,16 @@ def test_the_study_measures_f_and_g(finished):
     assert found["format"] == 1
     assert found["seeds"] == {"f": [0, 1], "g": [0, 1]}
     assert found["presentations"] == {"f": [160, 160], "g": [160, 160]}
-    assert found["skipped"] == {}
+    assert list(found["skipped"]) == ["zero_shot_concept", "linear_probe_sublabel"]
+    assert found["skipped"]["zero_shot_concept"].startswith("0 of 20 test pairs")
     assert found["n"] | {"classes_in_test": 0} == {
         "test": 20, "labeled": 20, "captions": 20, "probe_train": 60, "probe_test": 20, "classes": 9,
-        "classes_in_test": 0,
+        "classes_in_test": 0, "concepts": 0, "with_concept": 0, "sublabels": 98,
     }  # fmt: skip
     assert set(found["metrics"]) == {"f", "g"}
-    for metrics in (*found["metrics"].values(), found["chance"]):
-        assert set(metrics) == METRICS
+    assert set(found["chance"]) == METRICS
+    for metrics in found["metrics"].values():
+        assert set(metrics) == METRICS | LOSSES
     assert found["chance"]["zero_shot_acc1"] == pytest.approx(1 / 9)
     for entry in found["metrics"]["f"].values():
         assert set(entry) == {"mean", "low", "high", "over", "by_seed"}
@@ -151,13 +155,13 @@ def test_models_by_address_and_captions(finished, tmp_path, capsys):
     model = str(finished.path / "models" / "f" / "seed-0")
     evaluate(model=(model,), data=data, caption_column="captions", out=tmp_path / "u.json")
     found = json.loads((tmp_path / "u.json").read_text())
-    assert (found["skipped"], found["presentations"]) == ({}, {model: [None]})
+    assert (list(found["skipped"]), found["presentations"]) == (["zero_shot_concept"], {model: [None]})
     assert found["n"]["captions"] == 80
     # three classes called by their labels: chance is a third
     assert found["chance"]["zero_shot_acc1"] == pytest.approx(1 / 3)
     # the best of two captions among five of eighty: 1 - (75 · 74) / (80 · 79)
     assert found["chance"]["text_retrieval_recall@5"] == pytest.approx(0.1218, abs=1e-4)
-    assert found["chance"]["image_retrieval_recall@5"] == 0.125
+    assert found["chance"]["image_retrieval_recall@5"] == pytest.approx(0.125)
     assert "…" in capsys.readouterr().out
 
 
@@ -199,6 +203,41 @@ def test_the_external_pairs_by_other_classes(finished, tmp_path):
     assert read(run, "external") == usual
 
 
+def test_shared_captions_are_concepts_and_right_for_each_other(finished, tmp_path):
+    run, data = tmp_path / "run", tmp_path / "p.parquet"
+    shutil.copytree(finished.path, run)
+    rows = [{"bytes": encoded_image(1000 + k), "path": f"{k}.png"} for k in range(40)]
+    captions = [[f"Thing {k % 8}" if k % 2 else f"thing  {k % 8}", f"number {k}"] for k in range(38)]
+    pl.DataFrame({"image": rows, "captions": [*captions, ["alone"], ["single"]], "label": ["x"] * 40}).write_parquet(
+        data
+    )
+    evaluate(run, data=data, caption_column="captions")
+    found = read(run, "p")
+    assert (found["n"]["concepts"], found["n"]["with_concept"], found["n"]["captions"]) == (8, 38, 78)
+    assert found["prompts"] == 8 * len(found["templates"])
+    assert found["skipped"] == dict.fromkeys(("zero_shot", "linear_probe"), "there is only one class")
+    assert found["chance"]["zero_shot_concept_acc1"] == 1 / 8
+    # 48 distinct captions: 8 names, 38 numbers and two more; 2 are right for most images, 1 for two
+    assert found["chance"]["text_retrieval_recall@1"] == pytest.approx((38 * 2 / 48 + 2 / 48) / 40)
+    assert {name for name in found["metrics"]["f"] if "concept" in name} == {
+        f"zero_shot_concept_{name}" for name in ("acc1", "acc5", "mean_per_class_recall")
+    }
+
+
+def test_models_embedded_side_by_side_are_as_those_alone(finished, tmp_path):
+    run, data = tmp_path / "run", labeled(tmp_path / "p.parquet", columns=("label", "captions"))
+    shutil.copytree(finished.path, run)
+    evaluate(run, data=data, caption_column="captions")
+    models = tuple(str(run / "models" / side / f"seed-{seed}") for side in "fg" for seed in (0, 1))
+    evaluate(model=models, data=data, caption_column="captions", out=tmp_path / "u.json")
+    both, alone = read(run, "p"), json.loads((tmp_path / "u.json").read_text())
+    for name in ("alignment_loss", "text_uniformity_loss"):
+        together = [value for side in "fg" for value in both["metrics"][side][name]["by_seed"]]
+        single = [alone["metrics"][model][name]["mean"] for model in models]
+        assert together == pytest.approx(single, rel=1e-3)
+        assert len(set(together)) == 4
+
+
 def test_without_labels_a_study_has_retrieval_alone(tmp_path):
     from clipmem.testing.tiny import write_parquet
 
@@ -208,8 +247,11 @@ def test_without_labels_a_study_has_retrieval_alone(tmp_path):
     write_parquet(tmp_path / "p.parquet", 30)
     run = clipmem.run(tiny_recipe(*settings), tmp_path / "run")
     found = read(run.path)
-    assert found["skipped"] == dict.fromkeys(("zero_shot", "linear_probe"), "no external pair has a label")
-    assert {name.split("_")[1] for name in found["metrics"]["f"]} == {"retrieval"}
+    assert found["skipped"] == {
+        **dict.fromkeys(("zero_shot", "linear_probe"), "no external pair has a label"),
+        "zero_shot_concept": "0 of 4 test pairs have the first caption of another pair, fewer than half",
+    }
+    assert {name for name in found["metrics"]["f"] if "retrieval" not in name} == LOSSES
     console = Console(width=100, record=True, file=io.StringIO())
     print_run("report", run.path, console)
     text = " ".join(console.export_text().split())
@@ -236,7 +278,10 @@ def test_a_model_without_a_text_tower_has_a_probe_alone(tmp_path):
     settings += [f"split.{role}=8" for role in ("candidate", "independent", "external")]
     run = clipmem.run(tiny_recipe(*settings), tmp_path / "run")
     found = read(run.path)
-    assert found["skipped"] == dict.fromkeys(("zero_shot", "retrieval"), "objective 'simclr' trains no text tower")
+    assert found["skipped"] == {
+        **dict.fromkeys(("zero_shot", "zero_shot_concept", "retrieval"), "objective 'simclr' trains no text tower"),
+        "linear_probe_sublabel": "30 pairs to train on have 21 classes, fewer than two pairs a class",
+    }
     assert {name.removeprefix("linear_probe_") for name in found["metrics"]["f"]} == {
         "acc1", "acc5", "mean_per_class_recall",
     }  # fmt: skip

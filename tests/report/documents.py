@@ -12,6 +12,14 @@ UTILITY_SIDE = {
     "zero_shot_mean_per_class_recall": value(0.408, 0.353, 0.461),
     "linear_probe_acc1": value(0.588, 0.503, 0.668),
     "linear_probe_mean_per_class_recall": value(0.517, 0.449, 0.587),
+    "zero_shot_concept_acc1": value(0.052, 0.031, 0.074),
+    "zero_shot_concept_acc5": value(0.171, 0.12, 0.222),
+    "linear_probe_sublabel_acc1": value(0.301, 0.25, 0.352),
+    "alignment_loss": value(0.912, 0.881, 0.943),
+    "image_uniformity_loss": value(-2.314, -2.402, -2.226),
+    "text_uniformity_loss": value(-2.771, -2.844, -2.698),
+    "retrieval_recall@5": value(0.188, 0.14, 0.23),
+    "retrieval_mAP": value(0.137, 0.101, 0.173),
     "image_retrieval_recall@5": value(0.188, 0.133, 0.245),
     "text_retrieval_recall@5": value(0.188, 0.02, 0.237),
 }
@@ -20,12 +28,14 @@ UTILITY = {
     "presentations": {"f": [160, 160], "g": [160, 160]},
     "n": {
         "test": 200, "labeled": 190, "captions": 200, "probe_train": 1300, "probe_test": 190, "classes": 9,
-        "classes_in_test": 8,
+        "classes_in_test": 8, "concepts": 120, "with_concept": 150, "sublabels": 98,
     },
     "chance": {
         "zero_shot_acc1": 1 / 9, "zero_shot_mean_per_class_recall": 1 / 9, "linear_probe_acc1": 1 / 9,
         "linear_probe_mean_per_class_recall": 1 / 9,
-        "image_retrieval_recall@5": 0.025, "text_retrieval_recall@5": 0.025,
+        "image_retrieval_recall@5": 0.025, "text_retrieval_recall@5": 0.025, "retrieval_recall@5": 0.025,
+        "retrieval_mAP": 0.029, "zero_shot_concept_acc1": 1 / 120, "zero_shot_concept_acc5": 5 / 120,
+        "linear_probe_sublabel_acc1": 1 / 98,
     },
     "skipped": {},
     "labels": "label",
@@ -71,7 +81,10 @@ NO_UTILITY = {
     **UTILITY,
     "n": {**UTILITY["n"], "labeled": 0},
     "skipped": dict.fromkeys(("zero_shot", "linear_probe"), "no external pair has a \x1b[31mlabel"),
-    "metrics": {side: {name: entry for name, entry in UTILITY_SIDE.items() if "retrieval" in name} for side in "fg"},
+    "metrics": {
+        side: {name: entry for name, entry in UTILITY_SIDE.items() if name.startswith(("image_retr", "text_retr"))}
+        for side in "fg"
+    },
 }
 
 

@@ -215,7 +215,8 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
             "n": 20,
             "f": side,
             "g": {**side, "image_retrieval_recall@1": {**recall, "mean": 0.2345}},
-            "chance": {"recall@1": 0.05, "recall@5": 0.25, "recall@10": 0.5},
+            "chance": {f"{way}_retrieval_recall@{k}": k / 20 for way in ("image", "text") for k in (1, 5, 10)}
+            | {f"{way}_retrieval_median_rank": 10.5 for way in ("image", "text")},
         },
         "seconds": {
             "plan": 0.4,

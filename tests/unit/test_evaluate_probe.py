@@ -171,3 +171,14 @@ def test_errors(changes, what, got):
     with pytest.raises(InputError) as error:
         raw_probe(*given_.values(), seed=0)
     assert (error.value.what, error.value.got) == (what, got)
+
+
+def test_many_classes_of_which_some_have_one_training_pair():
+    rng = np.random.default_rng(0)
+    centers, y = rng.normal(size=(60, 32)), np.concatenate([np.repeat(np.arange(40), 8), np.arange(40, 60)])
+    x = centers[y] + 0.2 * rng.normal(size=(len(y), 32))
+    test = centers + 0.2 * rng.normal(size=(60, 32))
+    found = linear_probe(x, y, np.arange(len(y)), test, np.arange(60), seed=0)
+    assert np.isfinite(found.ranks).all()  # all are fitted in the end, with those that validation took away
+    assert (found.ranks[:40] <= 1).mean() > 0.9
+    assert found.converged

@@ -43,7 +43,7 @@ def test_ranks_and_precisions_are_those_of_the_loop(seed, levels):
     of_captions, of_images = reference.right_items(images, words)
     for queries, items, names, right, own in (
         (text, image, images, of_captions, found.image),
-        (image, text, [one for own in words for one in own], of_images, found.text),
+        (image, text, [word for their in words for word in their], of_images, found.text),
     ):
         ranks, precisions = reference.search(queries.tolist(), items.tolist(), names, right)
         assert own.rank.tolist() == ranks

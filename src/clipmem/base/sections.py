@@ -309,7 +309,7 @@ class DejavuSection(Section):
 
 
 class EvaluateSection(Section):
-    """`[evaluate]`: memorization over wordings, and utility; classes are labels, or captions that pairs share."""
+    """`[evaluate]`: memorization over wordings; retrieval; zero-shot and linear probes."""
 
     wordings: Views = Field(
         1,

@@ -73,7 +73,7 @@ def measure(
     for side, values in distances.items():
         base = None if against in ("", side) else distances[against]
         one = entry(crossed_mean(values, groups, confidence=confidence), values.mean(axis=1).tolist())
-        found[side]["alignment_loss"] = one | changed(values, base, groups, confidence)
+        found[side][ALIGNMENT.name] = one | changed(values, base, groups, confidence)
     text_pair = next(iter(models.values()))[0].text_pair.numpy()
     for name, classes, of in (("image", same.image, groups), ("text", same.text, groups[text_pair])):
         rows = np.unique(classes, return_index=True)[1]
@@ -85,7 +85,7 @@ def measure(
         }
         for side, values in spread.items():
             base = None if against in ("", side) else spread[against]
-            found[side][f"{name}_uniformity_loss"] = _uniformity(values, base, of[rows], confidence)
+            found[side][f"{name}_{UNIFORMITY.name}"] = _uniformity(values, base, of[rows], confidence)
     return found
 
 

@@ -25,8 +25,7 @@ from clipmem.evaluate.over_seeds import Statistics, entry, hits_of, mean_of_mean
 from clipmem.functional import Interval
 from clipmem.functional.similarity import caption_counts, normalize
 
-RECALL = Measure("retrieval", "Share of queries that find a right item among the first k.")
-PRECISION = Measure("retrieval", "Mean average precision: mean over right items of the precision at their rank.")
+RECALL = Measure("retrieval", "Share of queries that find a right item among the first k; mean average precision.")
 MEDIAN_RANK = Measure("retrieval", "Median rank of a query's best right item.", 1.0, None, higher_is_better=False)
 KS = (1, 5, 10)
 _ROUNDING = 1e-12

@@ -27,8 +27,8 @@ from clipmem.evaluate.prompts import Prompts
 FORMAT = 1
 FEATURES = "unit length, then mean 0 and standard deviation 1 of each coordinate over the fitted pairs"
 # prefix of the metrics → the classes
-ZERO_SHOT = {"zero_shot": "label", "zero_shot_concept": "concept"}
-PROBES = {"linear_probe": "label", "linear_probe_sublabel": "sublabel"}
+ZERO_SHOT = {zero_shot.MEASURE.name: "label", f"{zero_shot.MEASURE.name}_concept": "concept"}
+PROBES = {linear_probe.MEASURE.name: "label", f"{linear_probe.MEASURE.name}_sublabel": "sublabel"}
 
 
 class Classes(NamedTuple):

@@ -40,8 +40,7 @@ RULERS = {
 ROWS = {key: name for own in RULERS.values() for key, name in own.items()}
 SHARES = {key: name for key, name in ROWS.items() if not key.endswith("_loss")}
 # left out in the terminal
-_LONG = {key for key in ROWS if key.endswith("_recall") or key in ("zero_shot_acc5", "linear_probe_acc5")}
-_LONG |= {"linear_probe_sublabel_acc5"}
+_LONG = ("_recall", "zero_shot_acc5", "probe_acc5", "sublabel_acc5")
 _FEW_PAIRS, _TEMPLATES_SHOWN = 1000, 4
 
 
@@ -72,7 +71,7 @@ def measured(found: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, 
         "columns": columns,
         "rows": rows,
         "rulers": [(ruler, own) for ruler, own in groups if own],
-        "short": [row for row in rows if row[0] not in _LONG],
+        "short": [row for row in rows if not row[0].endswith(_LONG)],
         "templates": found["templates"][:_TEMPLATES_SHOWN],
         "more_templates": len(found["templates"]) - _TEMPLATES_SHOWN,
         "commonest": (found.get("probe") or found).get("commonest_class_acc1"),
