@@ -115,8 +115,9 @@ def add_contents(path, seed=0):
     folder, rng = RunFolder(Path(path)), np.random.default_rng(seed)
     splits = folder.read("splits")
     uids = splits["uid"].to_list()
-    texts = [[f"a {('red', 'blue')[k % 2]} thing", f"number {k}"] for k in range(len(uids))]
-    empty = {name: [""] * len(uids) for name in ("key", "image", "group", "label", "sublabel", "credit")}
+    texts = [[("a red thing", "a blue thing", f"thing {k}")[k % 3], f"number {k}"] for k in range(len(uids))]
+    empty = {name: [""] * len(uids) for name in ("image", "group", "label", "sublabel", "credit")}
+    empty["key"] = [f"{k}{' (vague)' * (k % 3 == 2)}{' (distorted)' * (k % 3 == 1)}" for k in range(len(uids))]
     none = {name: pl.Series(name, [[]] * len(uids), dtype=pl.List(pl.String)) for name in ("variants", "objects")}
     folder.write("pairs", pl.DataFrame({"uid": uids, "captions": texts, **empty, **none}))
     (folder.path / "cache").mkdir()

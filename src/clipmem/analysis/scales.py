@@ -100,7 +100,8 @@ _LAPTOP = Scale(
     redundancy=(*_ALL, *_sizes(3000, 1500, 900)),
     widths=(64, 128, 192),
     epochs=(1, 2, 5, 12),
-    sizes=(625, 1250, 2500),
+    sizes=(600, 1250, 2500),
+    sized=_sizes(300, 300, 900),
     warmed=(*_OTHERS, *_sizes(2000, 50, 50), "train.epochs=10"),
     classes=_CONCEPTS,
 )
@@ -170,6 +171,7 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             classes=(),
             warmed=(*_TWO, *_sizes(1500, 50, 50), "train.epochs=10"),
             sizes=(200, 400, 800),
+            sized=_sizes(100, 100, 400),
             without=("redundancy", "model-size", "one-pass"),
         ),
         replace(
@@ -195,6 +197,7 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             removed={0.0: (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64), 0.2: (0.1, 0.2, 0.4)},
             epochs=(1, 10),
             sizes=(13_000, 21_000, 37_000, 70_000),
+            without=("encoders", "redundancy", "paradigms", "model-size"),
         ),
     )
 }

@@ -102,8 +102,8 @@ class Memorized(Finding):
             for kind, own in means.items()
         ]
         strict = [results.effect("", own, plain, ABOVE, primary=True) for own in means.values()]
-        first = [weakest("CLIPMem of flawed pairs minus that of ordinary pairs: the smallest difference", strict)]
-        return [*(first if strict else []), *single, *self._correlations(run, results)]
+        name = "CLIPMem of flawed pairs minus that of ordinary pairs: the smallest difference"
+        return [*([weakest(name, strict)] if strict else []), *single, *self._correlations(run, results)]
 
     def _correlations(self, run: FinishedRun, results: Results) -> list[Effect]:
         right = sorted(run.uids("candidate") & kinds(run)[ORDINARY])
