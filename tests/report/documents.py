@@ -220,6 +220,7 @@ def findings(holds: str = "yes") -> dict[str, Any]:
     some = [effect(holds, primary=True, size=0.037), effect("no", side="zero", size=0.5)]
     return {
         "format": 2,
+        "regime": "redundant",
         "scale": "tiny",
         "clipmem": "0",
         "confidence": 0.95,

@@ -72,14 +72,16 @@ def _sizes(shared: int, candidate: int, external: int) -> tuple[str, ...]:
 
 
 _SHORT = ("model.name=clipmem-micro", "train.batch_size=32", "train.lr=2e-3", "score.draws=400", "localize.views=3")
-_BRIEF = (*_sizes(160, 60, 100), *_SHORT, "train.epochs=10", "localize.pairs=30")
+_BRIEF = (*_sizes(160, 60, 120), "evaluate.validation=0.25", *_SHORT, "train.epochs=10", "localize.pairs=30")
 # the other two artists' drawings are image variants
 _FOUR = ("data.source=emoji-artists", "data.emoji_artists.artists=[twemoji,fluent-flat,emojione,fxemoji]")
 _TWO = ("data.source=emoji-artists", "data.emoji_artists.artists=[emojione,fxemoji]")
 _OTHERS = ("data.source=emoji-artists", "data.emoji_artists.artists=[noto,noto-v1]")
-_CONCEPTS = ("data.emoji_artists.label=emoji", "evaluate.labels=sublabel")
+_CONCEPTS = ("data.emoji_artists.label=emoji",)
 _ALL = ("data.emoji_artists.artists=[]",)
-_WORDINGS = ("evaluate.wordings=5",)
+# a quarter of the external pairs chooses the length of training
+_WORDINGS = ("evaluate.wordings=5", "evaluate.validation=0.25")
+_LEVELS = (0.0, 0.05, 0.15, 0.30)
 # most wrong captions go when as many pairs are removed as are wrong
 _AMOUNTS = {
     0.0: (0.02, 0.05, 0.1, 0.2, 0.4),
@@ -93,9 +95,9 @@ _LAPTOP = Scale(
     recipe="demo",
     seeds=8,
     utility="retrieval_wordings_recall@5",
-    settings=(*_FOUR, *_sizes(1500, 1000, 900), "train.epochs=20", "localize.pairs=200", *_WORDINGS),
-    lengths=(6, 20, 60),
-    removal=(*_ALL, *_sizes(500, 2500, 900), "train.epochs=15"),
+    settings=(*_FOUR, *_sizes(1500, 1000, 1100), "train.epochs=16", "localize.pairs=200", *_WORDINGS),
+    lengths=(5, 16, 45),
+    removal=(*_ALL, *_sizes(500, 2500, 900), "train.epochs=12"),
     removed=_AMOUNTS,
     redundancy=(*_ALL, *_sizes(3000, 1500, 900)),
     widths=(64, 128, 192),
@@ -137,6 +139,7 @@ _ICONS = (
     "data.label_column=category",
     "evaluate.labels=none",
 )
+_ICONS_LENGTH = ("train.epochs=15", "localize.pairs=200", "evaluate.validation=0.25")
 _ONE_CAPTION = ("captions", "encoders", "layers", "paradigms", "model-size")
 
 SCALES: Mapping[tuple[str, str], Scale] = {
@@ -163,8 +166,9 @@ SCALES: Mapping[tuple[str, str], Scale] = {
         replace(
             _LAPTOP,
             regime="unique",
-            settings=(*_UNIQUE, *_sizes(500, 300, 400), "train.epochs=36", "localize.pairs=200", *_WORDINGS),
-            lengths=(12, 36, 100),
+            settings=(*_UNIQUE, *_sizes(500, 280, 450), "train.epochs=30", "localize.pairs=200", *_WORDINGS),
+            lengths=(10, 30, 80),
+            noise=_LEVELS,
             removal=(*_sizes(100, 600, 400), "train.epochs=30"),
             removed={0.0: (0.05, 0.1, 0.2), 0.2: (0.1, 0.2, 0.4)},
             redundancy=(),
@@ -178,10 +182,18 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             _LAPTOP,
             regime="long-tail",
             utility="retrieval_recall@5",
-            settings=(*_ICONS, *_sizes(4000, 1500, 1500), "train.epochs=20"),
-            removal=(*_sizes(500, 3500, 1500), "train.epochs=15"),
+            settings=(
+                *_ICONS,
+                *_sizes(3000, 1000, 1500),
+                "train.epochs=15",
+                "localize.pairs=200",
+                "evaluate.validation=0.25",
+            ),
+            lengths=(5, 15, 40),
+            noise=_LEVELS,
+            removal=(*_sizes(500, 2500, 1500), "train.epochs=12"),
             removed={0.2: (0.1, 0.2, 0.4)},
-            redundancy=_sizes(20000, 3000, 1500),
+            redundancy=_sizes(15000, 3000, 1500),
             sizes=(1000, 3000, 10000, 30000, 50000),
             sized=(*_sizes(500, 500, 1500), "train.epochs=10"),
             without=_ONE_CAPTION,

@@ -316,6 +316,10 @@ class EvaluateSection(Section):
         description="Captions per pair on which memorization and utility are also measured, at most 1,000; 1 = only "
         "those in train.captions.",
     )
+    validation: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Share of the external pairs that choose settings, such as the length, and measure no utility.",
+    )
     labels: Literal["label", "sublabel", "none"] = Field(
         "label", description="Classes: the label, the finer sublabel (emoji have both), or none."
     )

@@ -14,7 +14,7 @@ from clipmem.base.paths import checked_path, reading
 from clipmem.base.suggest import did_you_mean, near_names
 
 SHIPPED = ("clipmem-tiny", "clipmem-micro")
-# clipmem-tiny with towers of other widths, for `clipmem reproduce --figure model-size`
+# clipmem-tiny with towers of other widths, for `clipmem reproduce --finding model-size`
 GRID = tuple(
     f"clipmem-i{image}-t{text}" for image in (64, 128, 192) for text in (64, 128, 192) if image * text != 16384
 )

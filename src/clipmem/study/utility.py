@@ -1,6 +1,7 @@
 """Utility in a study: its part of the stage `evaluate`, on the external pairs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,15 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Int
 
+from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
 from clipmem.data.sources import class_prompts
 from clipmem.embed import passes
 from clipmem.evaluate.identity import concepts_of, identity_of
+from clipmem.evaluate.linear_probe import validation_part
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.prompts import TEMPLATES, Prompts, make_prompts, read_classnames
-from clipmem.evaluate.utility import Classes, TestPairs, Utility, class_numbers, why_not
+from clipmem.evaluate.utility import PROBES, ZERO_SHOT, Classes, TestPairs, Utility, class_numbers, why_not
 from clipmem.score.protocols import protocol_of
 from clipmem.store.folder import RunFolder
 from clipmem.study.models import BASE
@@ -55,8 +58,13 @@ def evaluate(study: PlannedStudy) -> list[Path]:
 def measure(study: PlannedStudy) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure the models of a study on its external pairs, without writing files."""
     recipe, resources = study.recipe, study.execution
-    test = _pairs(study)
-    utility = Utility(test, recipe.evaluate, Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed))
+    external, held = study.role == "external", _held_out(study)
+    test, statistics = (
+        _pairs(study, external & ~held),
+        Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed),
+    )
+    utility = Utility(test, recipe.evaluate, statistics)
+    validation = Utility(_retrieved(_pairs(study, held)), recipe.evaluate, statistics) if held.any() else None
     with threads(resources.threads * resources.workers):
         for model in chosen(study.models):
             prompts = None
@@ -67,7 +75,10 @@ def measure(study: PlannedStudy) -> tuple[dict[str, Any], dict[str, Any]]:
                         encoder, test.texts, batch_size=recipe.embed.batch_size, device=resources.device
                     )
             shown = presentations(study.folder, model)
-            utility.add(kind_of(model), model.seed, study.embeddings(model), prompts, presentations=shown)
+            embeddings = study.embeddings(model)
+            utility.add(kind_of(model), model.seed, embeddings, prompts, presentations=shown)
+            if validation:
+                validation.add(kind_of(model), model.seed, embeddings, None)
         retrieval = utility.retrieval()
         document = {
             **utility.document(None if "retrieval" in test.why else retrieval),
@@ -75,6 +86,9 @@ def measure(study: PlannedStudy) -> tuple[dict[str, Any], dict[str, Any]]:
             "labels": recipe.evaluate.labels,
             "probe_pairs": "shared pairs" if (study.role == "shared").any() else "all pairs that are not external",
         }
+        if validation and "retrieval" not in test.why:
+            found = validation.retrieval()
+            document["validation"] = {side: found[side] for side in validation.models}
     return document, retrieval
 
 
@@ -115,9 +129,27 @@ def kind_of(model: TrainingSet) -> str:
     return "g" if model.side == "g" or model.side.startswith("without-") else "f"
 
 
-def _pairs(study: PlannedStudy) -> TestPairs:
-    recipe, role = study.recipe, study.role
-    test, shared = role == "external", role == "shared"
+def _held_out(study: PlannedStudy) -> Bool[np.ndarray, "n"]:
+    """Return the external pairs of `evaluate.validation`, drawn by groups."""
+    held, share, external = (
+        np.zeros(len(study.role), dtype=np.bool_),
+        study.recipe.evaluate.validation,
+        study.role == "external",
+    )
+    if share:
+        held[external] = validation_part(
+            study.group[external], share, seed=derive_seed(study.recipe.split.seed, "held out")
+        )
+    return held
+
+
+def _retrieved(pairs: TestPairs) -> TestPairs:
+    """Return test pairs of retrieval only."""
+    return replace(pairs, why=dict.fromkeys((*ZERO_SHOT, *PROBES), "validation pairs choose by retrieval"))
+
+
+def _pairs(study: PlannedStudy, test: Bool[np.ndarray, "n"]) -> TestPairs:
+    recipe, shared = study.recipe, study.role == "shared"
     unlabeled = "[evaluate] labels = 'none'" if recipe.evaluate.labels == "none" else "no external pair has a label"
     return tested_pairs(
         study.pairs,
@@ -128,7 +160,7 @@ def _pairs(study: PlannedStudy) -> TestPairs:
         wordings=study.all_captions(max(recipe.train.captions, recipe.evaluate.wordings)),
         groups=study.group,
         test=test,
-        train=shared if shared.any() else ~test,
+        train=shared if shared.any() else study.role != "external",
         unlabeled=unlabeled,
         text=untrained_text(recipe),
     )

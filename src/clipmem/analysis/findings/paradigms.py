@@ -10,13 +10,13 @@ from clipmem.analysis.findings.layers import ONE_TOWER, settings_of
 from clipmem.analysis.joint import relative
 from clipmem.analysis.run_specs import RunSpec
 
-METRIC = "linear_probe_sublabel_acc1"
+METRIC = "linear_probe_acc1"
 OBJECTIVES = ("clip", "supervised", "simclr")
 
 
 def trained(context: Context, objective: str, *, mitigated: bool) -> RunSpec:
     """Return a study of the image tower under an objective, with or without several images per pair."""
-    own = (*settings_of(context, objective), *ONE_TOWER)
+    own = (*settings_of(context, objective), *ONE_TOWER, "evaluate.labels=sublabel")
     return context.fewer(RunSpec((*own, *(variants(True, 1).settings if mitigated else ()))))
 
 

@@ -1,0 +1,129 @@
+"""Findings on folders with chosen numbers: every finding gives effects and a figure, and verdicts are those by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from tests.compared import add_contents, build
+
+from clipmem.analysis.effects import FINDINGS, Context, Results, judge
+from clipmem.analysis.findings import ORDER, redundancy, tradeoff
+from clipmem.analysis.joint import dominance, relative, strongest
+from clipmem.analysis.run_specs import REMOVAL, RunSpec
+from clipmem.analysis.scales import SCALES
+from clipmem.report.sections.findings import finding_figure
+from clipmem.study.reproduce import base_recipe, open_finished
+
+METRICS = {
+    "retrieval_wordings_recall@5": 0.4,
+    "retrieval_recall@5": 0.4,
+    "linear_probe_acc1": 0.5,
+    "linear_probe_sublabel_acc1": 0.3,
+}
+
+
+@pytest.fixture(scope="module")
+def where():
+    """The tiny scale of the redundant regime."""
+    return Context(SCALES["redundant", "tiny"], base_recipe("tiny", "redundant"))
+
+
+@pytest.fixture(scope="module")
+def made(where, tmp_path_factory):
+    """Results of the tiny scale from folders that are written when they are asked for."""
+    root, known = tmp_path_factory.mktemp("made"), {}
+    base = where.base
+
+    def opened(spec):
+        key = spec.key(base)
+        if key not in known:
+            split = spec.recipe(base).split
+            own = ("split.", "train.epochs", "train.seeds")
+            settings = [one for one in spec.settings if not one.startswith(own)]
+            settings += ["mitigate.remove.scores=parent"] if spec.parent and spec.uses == REMOVAL else []
+            planted = 2 if split.planted or split.planted_share else 0
+            n = len(known)
+            held_out = {name: [level + 0.001 * (7 * n % 5)] * 3 for name, level in METRICS.items()}
+            how = {"planted": planted, "metrics": METRICS, "validation": held_out, "wordings": 0.5 + 0.01 * n}
+            path = build(root / key, *settings, noise=n, **how)
+            add_contents(path, n)
+            known[key] = open_finished(path)
+        return known[key]
+
+    return Results(opened, 0.95)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_every_finding_turns_runs_into_effects_and_a_figure(made, where, name):
+    finding = FINDINGS[name]()
+    effects = finding.effects(where, made)
+    assert [one.primary for one in effects] == [True] + [False] * (len(effects) - 1)
+    for one in effects:
+        assert one.low is None or one.low <= one.estimate <= one.high
+        assert one.seeds == 3
+    assert len({one.measure for one in effects}) == len(effects)
+    document = judge(finding, where, made)
+    assert json.loads(json.dumps(document))["holds"] == effects[0].holds
+    panels = document["panels"]
+    assert any(line["x"] for panel in panels for line in panel["series"])
+    assert finding_figure(document, "narrow").startswith("<svg")
+    assert [panel["published"] for panel in panels] == sorted(panel["published"] for panel in panels)
+
+
+def test_a_tradeoff_is_the_best_mitigation_each_at_its_best_length(made, where):
+    """The verdict by hand: validation pairs choose the length; both changes must hold, and one mitigation suffices."""
+    effects = FINDINGS["tradeoff"]().effects(where, made)
+    lengths, metric = where.scale.lengths, where.scale.utility
+
+    def at_best(run):
+        runs = [tradeoff.at_length(where, run, epochs) for epochs in lengths]
+        held_out = [np.mean(made[one].validation[metric]) for one in runs]
+        one = runs[held_out.index(max(held_out))]
+        return np.array(made.memorization(one, measure="clipmem_wordings")), np.array(made.utility(one, metric))
+
+    plain = at_best(RunSpec())
+    found = []
+    for run in tradeoff.mitigations(where).values():
+        own = at_best(run)
+        falls, rises = ((a - b) / abs(a.mean()) for a, b in zip(plain, own, strict=True))
+        found.append(min(falls.mean(), -rises.mean()))
+    assert effects[0].estimate == pytest.approx(max(found))
+    assert effects[0].confidence == pytest.approx(1 - 0.05 / len(found))
+
+
+def test_one_of_several_must_hold_and_both_of_a_pair():
+    results = Results(lambda spec: None, 0.95)
+    memory, utility = [0.2, 0.21, 0.19, 0.2], [0.5, 0.51, 0.49, 0.5]
+    better = dominance(results, (memory, utility), ([0.1, 0.11, 0.1, 0.1], [0.6, 0.62, 0.6, 0.6]), "a")
+    dear = dominance(results, (memory, utility), ([0.1, 0.11, 0.1, 0.1], [0.49, 0.49, 0.47, 0.49]), "b")
+    assert (better.holds, dear.holds) == ("yes", "no")
+    assert strongest("one", [better, dear]).holds == "yes"
+    assert strongest("one", [dear, dear]).holds == "no"
+    spared = dominance(
+        results, (memory, utility), ([0.1, 0.11, 0.1, 0.1], [0.499, 0.508, 0.489, 0.498]), "c", margin=0.02
+    )
+    assert spared.holds == "yes"
+    change = relative(results, [0.1, 0.1], [0.2, 0.2, 0.9], -1)
+    assert (change.estimate, change.seeds) == (0.5, 2)  # the seeds that both have
+    assert results.divided(4).level(primary=True) == pytest.approx(1 - 0.05 / 4)
+
+
+def test_pairs_are_counted_by_others_of_the_same_name(made, where):
+    run = made[redundancy.counted(where)]
+    first = dict(run.table("pairs").select("uid", "captions").iter_rows())
+    shared = run.uids("shared")
+    for role, sets in redundancy.others(run).items():
+        assert set().union(*sets.values()) == run.uids(role)
+        for count, uids in sets.items():
+            for uid in uids:
+                same = sum(first[other][0].casefold() == first[uid][0].casefold() for other in shared)
+                assert min(same, redundancy.MOST) == count
+
+
+def test_exchanged_captions_are_compared_with_the_same_pairs(made, where):
+    effects = {one.measure: one for one in FINDINGS["planted"]().effects(where, made)}
+    run, base = made[RunSpec(("split.planted=6",))], made[RunSpec()]
+    wrong = {"c00", "c01"}
+    assert run.planted == wrong
+    shift = np.subtract(run.memorization(wrong), base.memorization(wrong)).mean()
+    assert effects["exchanged pairs: CLIPMem minus that with their own captions"].estimate == pytest.approx(shift)
