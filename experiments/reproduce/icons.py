@@ -90,7 +90,7 @@ def read(package: Path, prefix: str) -> dict[str, Any]:
     return json.loads((package / "json" / f"{prefix}.json").read_text(encoding="utf-8"))
 
 
-def picture(content: Mapping[str, Any], name: str) -> Image.Image | None:
+def rendered(content: Mapping[str, Any], name: str) -> Image.Image | None:
     """Draw an icon in the middle of a white square; None if it cannot be drawn or is blank."""
     import resvg_py
 
@@ -129,7 +129,7 @@ def rows(package: Path, count: int) -> Iterator[dict[str, Any]]:
     for icon in icons:
         if len(seen) == count:
             return
-        image = picture(read(package, icon.collection), icon.name)
+        image = rendered(read(package, icon.collection), icon.name)
         key = "" if image is None else hashlib.sha256(np.asarray(image).tobytes()).hexdigest()
         if image is None or key in seen:
             continue

@@ -5,8 +5,8 @@
     python experiments/reproduce/record.py                                  # writes the page again, without any run
 
 `unique/`, `redundant/` and `long-tail/` each hold `findings.json` of `clipmem reproduce`, `base.toml` (the recipe of
-the base study), `runs.parquet` (settings of each run, and its measurements by seed) and `machine.json`. To repeat a run:
-`clipmem run redundant/base.toml --set SETTING... --out DIR`, a run with a parent after it.
+the base study), `runs.parquet` (settings of each run, and its measurements by seed) and `machine.json`. To repeat a
+run: `clipmem run redundant/base.toml --set SETTING... --out DIR`, a run with a parent after it.
 """
 
 import html

@@ -72,7 +72,7 @@ def test_ci_finds_its_commands():
 @pytest.mark.parametrize("name", ["demo", "quick"])
 def test_shipped_recipes_are_what_the_readme_says(name):
     recipe = find_recipe(name)
-    assert recipe.data.source == "emoji"
+    assert recipe.data.source == "emoji-artists"
     assert len(recipe.train.seeds) == {"demo": 2, "quick": 1}[name]
 
 

@@ -11,7 +11,10 @@ from tests.sources import formats
 from tests.sources.formats import some_pairs
 
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"
-EXAMPLES = dict(re.findall(r"<!-- example: (\w+).*?-->\n```toml\n(.*?)```", DOCS.read_text(), re.S))
+EXAMPLES = dict(re.findall(r"<!-- example: ([\w-]+).*?-->\n```toml\n(.*?)```", DOCS.read_text(), re.S))
+
+SHIPPED = "emoji-artists"
+SHIPPED_EXAMPLE = EXAMPLES.pop(SHIPPED)
 
 
 def write(name, folder):
@@ -44,8 +47,14 @@ def write(name, folder):
 
 def test_every_format_has_an_example():
     # folders of classes have no captions: they are named outright, and only `clipmem evaluate` guesses them
-    assert set(EXAMPLES) == set(SOURCES) - {"emoji", "classfolder"}
+    assert set(EXAMPLES) | {SHIPPED} == set(SOURCES) - {"emoji", "classfolder"}
     assert {name for name in SOURCES if f"| `{name}` |" in DOCS.read_text()} == set(SOURCES)
+
+
+def test_the_shipped_example_has_the_drawings_of_its_artists():
+    section = load_recipe(SHIPPED_EXAMPLE).data
+    pairs = open_source(section).pairs()
+    assert set(pairs["key"].str.split("_").list.last()) == set(section.emoji_artists.artists)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

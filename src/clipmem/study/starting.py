@@ -17,7 +17,7 @@ from clipmem.study.data_commands import find_data
 FEWEST = 50  # pairs: enough for a test with four or five pairs in each measured role
 _USED = 0.95
 _MOST = {"shared": 65_000, "candidate": 5_000}  # as in the published studies
-_STEPS, _EPOCHS = 432, (10, 100)  # of `clipmem demo`; the published studies take 100 epochs
+_STEPS, _EPOCHS = 432, (10, 100)  # enough for the shipped emoji; the published studies take 100 epochs
 _BATCH, _BATCHES = (8, 128), 4
 _TRIES = 20
 
@@ -110,7 +110,7 @@ def _training_notes(recipe: Recipe, ruled: tuple[int, int]) -> list[str]:
     if (batch, epochs) != ruled:
         return [f"{passes}, as set"]
     return [
-        f"{passes}: about as many steps as in clipmem demo, within {_EPOCHS[0]} to {_EPOCHS[1]} epochs;",
+        f"{passes}: about {_STEPS} steps, within {_EPOCHS[0]} to {_EPOCHS[1]} epochs;",
         "          more epochs memorize more (the published studies use 100)",
     ]
 

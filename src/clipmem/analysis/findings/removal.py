@@ -92,7 +92,7 @@ class Removal(Finding):
     limits = (
         f"The verdict is based on {PRIMARY:.0%} wrong captions among all training pairs, as many pairs removed as are "
         "wrong among the candidates, all by the same passes over the rest; all ways choose among the candidates. The "
-        "comparison at equal steps stands beside it."
+        "comparison at equal steps is shown as well."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
