@@ -72,15 +72,23 @@ def _sizes(shared: int, candidate: int, external: int) -> tuple[str, ...]:
 
 
 _SHORT = ("model.name=clipmem-micro", "train.batch_size=32", "train.lr=2e-3", "score.draws=400", "localize.views=3")
-_BRIEF = (*_sizes(160, 60, 120), "evaluate.validation=0.25", *_SHORT, "train.epochs=10", "localize.pairs=30")
+_BRIEF = (
+    *_sizes(160, 60, 120),
+    "evaluate.validation=0.25",
+    "evaluate.probe_c=[0.1]",
+    *_SHORT,
+    "train.epochs=10",
+    "localize.pairs=30",
+)
 # the other two artists' drawings are image variants
 _FOUR = ("data.source=emoji-artists", "data.emoji_artists.artists=[twemoji,fluent-flat,emojione,fxemoji]")
 _TWO = ("data.source=emoji-artists", "data.emoji_artists.artists=[emojione,fxemoji]")
 _OTHERS = ("data.source=emoji-artists", "data.emoji_artists.artists=[noto,noto-v1]")
 _CONCEPTS = ("data.emoji_artists.label=emoji",)
 _ALL = ("data.emoji_artists.artists=[]",)
-# a quarter of the external pairs chooses the length of training
-_WORDINGS = ("evaluate.wordings=5", "evaluate.validation=0.25")
+# a quarter of the external pairs chooses the length of training; one C fits a probe in a fifth of the time
+_HELD_OUT = ("evaluate.validation=0.25", "evaluate.probe_c=[0.1]")
+_WORDINGS = ("evaluate.wordings=5", *_HELD_OUT)
 _LEVELS = (0.0, 0.05, 0.15, 0.30)
 # most wrong captions go when as many pairs are removed as are wrong
 _AMOUNTS = {
@@ -139,7 +147,7 @@ _ICONS = (
     "data.label_column=category",
     "evaluate.labels=none",
 )
-_ICONS_LENGTH = ("train.epochs=15", "localize.pairs=200", "evaluate.validation=0.25")
+_ICONS_LENGTH = ("train.epochs=15", "localize.pairs=200", *_HELD_OUT)
 _ONE_CAPTION = ("captions", "encoders", "layers", "paradigms", "model-size")
 
 SCALES: Mapping[tuple[str, str], Scale] = {
