@@ -85,7 +85,7 @@ def compute(folder: Path, told: Callable[[str], object] = lambda _: None) -> dic
         localize_run(parent, views=3, pairs=12)
         found["localized"] = of_folder(parent)
         told("reproduced")
-        reproduce(folder / "reproduced", figures=["planted"], seeds=2, settings=_ALWAYS)
+        reproduce(folder / "reproduced", findings=["planted"], seeds=2, settings=_ALWAYS)
         found["reproduced"] = {**_NOTHING, "numbers": of_folder(folder / "reproduced")["numbers"]}
     told("compared")
     write_compared([parent, folder / "captions", folder / "text masking"], folder / "compared")

@@ -27,9 +27,9 @@ from clipmem.functional.similarity import normalize
 MEASURE = Measure("linear_probe", "A linear classifier on the frozen image embeddings.")
 
 _ITERATIONS = 1000
-_TOLERANCE = 1e-4
-# multiplications per step above which threads help: below, synchronization makes them ten times slower
-_WORTH_THREADS = 2e7
+_TOLERANCE, _CHOOSING = 1e-4, 1e-3  # of the final fit, and of those that choose C, which take a third of the time
+# multiplications per step above which threads may help: at 6e7, two threads take five times as long as one
+_WORTH_THREADS = 1e9
 
 
 class Probe(NamedTuple):
@@ -49,12 +49,19 @@ class Fitted(NamedTuple):
     converged: bool
 
 
-def fit(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, "n"], c: float, warm: Any = None) -> Fitted:
+def fit(
+    features: Float[np.ndarray, "n d"],
+    labels: Int[np.ndarray, "n"],
+    c: float,
+    warm: Any = None,
+    *,
+    tolerance: float = _TOLERANCE,
+) -> Fitted:
     """Fit an L2 logistic regression, whose scores have one column per class in the order of labels.
 
     It minimizes C Σ_i -log softmax(W x_i + b)_{y_i} + ½ ||W||² over W and b, b unpenalized; for two classes the binary
     form, C Σ_i log(1 + exp(-y_i (w·x_i + b))) + ½ ||w||². Scores are W x + b, up to a constant per image. The estimator
-    `warm` starts from its last fit.
+    `warm` starts from its last fit; the fit stops when the gradient of the mean loss is below `tolerance`.
     """
     from sklearn.exceptions import ConvergenceWarning  # slow to import
     from threadpoolctl import threadpool_limits  # after the libraries that it limits
@@ -62,7 +69,7 @@ def fit(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, "n"], c: flo
     classes = np.unique(labels)
     if len(classes) == 1:  # refused by scikit-learn
         return Fitted(_same_score, classes, True)
-    model = (_estimator() if warm is None else warm).set_params(C=c)
+    model = (_estimator() if warm is None else warm).set_params(C=c, tol=tolerance)
     small = features.size * len(classes) < _WORTH_THREADS
     with warnings.catch_warnings(record=True) as caught, threadpool_limits(1 if small else None, user_api="blas"):
         warnings.simplefilter("always", ConvergenceWarning)
@@ -85,7 +92,7 @@ def _same_score(x: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, "n 1"]:
 def _estimator() -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(tol=_TOLERANCE, max_iter=_ITERATIONS, warm_start=True)
+    return LogisticRegression(max_iter=_ITERATIONS, warm_start=True)
 
 
 def _scaling(features: Float64[np.ndarray, "n d"]) -> Callable[[Float64[np.ndarray, "n d"]], Any]:
@@ -159,7 +166,7 @@ def _choose(
     best: Any = None
     converged = True
     for c in grid:
-        found = fit(x, labels, c, warm=model)
+        found = fit(x, labels, c, warm=model, tolerance=_CHOOSING)
         ranks = class_ranks(found.scores(held), _columns(found.classes, truth))
         accuracies.append(float((ranks <= 1).mean()))
         if accuracies[-1] > max(accuracies[:-1], default=-1.0) and len(found.classes) > 1:
