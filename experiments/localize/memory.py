@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from clipmem.base.machine import peak_memory
 from clipmem.base.sections import DataSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.sources import open_source
@@ -38,7 +39,7 @@ def resident() -> float:
 
 def peak() -> float:
     """Return the peak resident memory of the process in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return (peak_memory(since_reset=True) or 0) / MIB  # not of the process that started this one
 
 
 def emoji_points(cache: Path, pairs: int, size: int) -> Points:

@@ -20,7 +20,7 @@ def files_of(folder):
 
 def test_one_figure_is_made_resumed_and_its_runs_compared(tmp_path):
     out = tmp_path / "out"
-    command = ("reproduce", "--figure", "captions", "--out", out, *SIZES)
+    command = ("reproduce", "--finding", "captions", "--scale", "tiny", "--out", out, *SIZES)
     done = clip(*command)
     assert done.returncode == 0, done.stderr
     assert re.search(r"2 of 2 runs to train, 8 models: about [\d.]+ (s|min)", " ".join(done.stderr.split()))

@@ -74,6 +74,7 @@ def test_held_out_pairs_measure_retrieval_alone(run):
     assert document["validation"]["f"]["retrieval_recall@5"]["by_seed"] != expected
 
 
+@pytest.mark.slow
 def test_the_scores_do_not_depend_on_them(run, tmp_path):
     plain = clipmem.run(load_recipe(RECIPE, ["evaluate.validation=0"]), tmp_path / "plain")
     assert (plain.path / "scores.parquet").read_bytes() == (run.path / "scores.parquet").read_bytes()

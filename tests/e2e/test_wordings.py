@@ -29,7 +29,10 @@ def recipe(data, *settings):
     return tiny_recipe(f"data.path={data}", "data.source=parquet", "split.near_duplicates=false", *settings)
 
 
-@pytest.fixture(scope="module", params=sorted(PROTOCOLS))
+@pytest.fixture(
+    scope="module",
+    params=[name if name == "four-way" else pytest.param(name, marks=pytest.mark.slow) for name in sorted(PROTOCOLS)],
+)
 def studies(request, data, tmp_path_factory):
     """The same study over one wording, and over three."""
     place, settings = tmp_path_factory.mktemp("runs"), PROTOCOLS[request.param]

@@ -87,7 +87,7 @@ def test_a_shift_of_f_against_g_does_not_move_the_half_difference():
     rng, groups = generator(0, "shifted"), np.arange(400)
     held, widths = np.zeros((2000, 2), dtype=bool), np.zeros((2000, 2))
     for k in range(len(held)):
-        own, others = crossed_study(rng, seeds=2, pairs=400, seed_sd=0.03)
+        own, others = crossed_study(rng, seeds=2, pairs=400, seed_sd=0.03, own_sd=0.004)
         intervals = half_difference(own, others, groups, groups + 400), crossed_mean(own, groups)
         held[k] = [one.low <= 0.2 <= one.high for one in intervals]
         widths[k] = [one.high - one.low for one in intervals]

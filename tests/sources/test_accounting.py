@@ -355,7 +355,7 @@ def test_values_that_a_merged_row_would_lose_are_listed(folder):
     path.write_text("image,caption,kind\n0.jpg,a,cat\n0.jpg,b,dog\n0.jpg,c,\n")
     found, problems, ledger = opened(path, label_column="kind")
     assert found == {"0.jpg": ["a", "b", "c"]}
-    assert problems == [("line 3", "group, label or objects differ from those of the first record of the image")]
+    assert problems == [("line 3", "group, label, role or objects differ from those of the first record of the image")]
     assert counts(ledger) == (3, 1, 2, 0)
     assert records_sentence(ledger.facts()) == (
         "3 records read: 1 pair, 2 merged into the pair of their image, 0 left out; 3 images that no record names"
