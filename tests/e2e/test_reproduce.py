@@ -26,7 +26,7 @@ def test_one_figure_is_made_resumed_and_its_runs_compared(tmp_path):
     assert re.search(r"2 of 2 runs to train, 8 models: about [\d.]+ (s|min)", " ".join(done.stderr.split()))
     document = json.loads((out / "findings.json").read_text())
     assert [one["finding"] for one in document["findings"]] == ["captions"]
-    assert len(document["rows"]) == 5
+    assert len(document["rows"]) == 8
     for row in document["rows"]:
         assert set(row) == ROW
         assert row["finding"] == "captions"

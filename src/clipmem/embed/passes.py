@@ -27,7 +27,6 @@ from clipmem.models.protocol import DualEncoder
 from clipmem.store.atomic import atomic_file
 from clipmem.store.tables import open_array
 
-ARRAYS = ("image", "text", "text_pair")
 _TEXTS = ("text", "text_edits", "wordings")  # each with the pair of every row in NAME_pair; all but the first optional
 _WINDOW = 8  # batches of captions sorted by length together, which makes passes over the emoji's captions 1.3x faster
 
