@@ -185,7 +185,7 @@ def broken(folder, name):
     return message.removeprefix(start).removesuffix(end)
 
 
-@pytest.mark.parametrize("name", ("image", "text", "text_pair"))
+@pytest.mark.parametrize("name", ["image", "text", "text_pair"])
 def test_missing_file(micro, tmp_path, name):
     passes.save(embedded(micro), tmp_path)
     (tmp_path / f"{name}.npy").unlink()
@@ -193,7 +193,7 @@ def test_missing_file(micro, tmp_path, name):
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -4])
-@pytest.mark.parametrize("name", ("image", "text", "text_pair"))
+@pytest.mark.parametrize("name", ["image", "text", "text_pair"])
 def test_truncated_file(micro, tmp_path, name, keep):
     file = tmp_path / f"{name}.npy"
     passes.save(embedded(micro), tmp_path)
