@@ -41,7 +41,7 @@ def test_the_python_example_runs_on_a_tiny_study(tmp_path, monkeypatch, capsys):
 def test_the_python_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     [example] = blocks("python")
     monkeypatch.chdir(tmp_path)
-    run_example(example, capsys, 100)
+    run_example(example, capsys, 400)
     roles = clipmem.load_run("my-run").summary["roles"]
     # what the README promises of any sound run, on the short setting
     assert roles["candidate"]["low"] > 0 > roles["independent"]["high"]
