@@ -14,9 +14,10 @@ from clipmem.base.errors import InputError
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate import hypersphere, retrieval
 from clipmem.evaluate.hypersphere import alignment_distances, potentials
-from clipmem.evaluate.identity import Identity, concepts_of, dependent_groups, identity_of, links_of, same_words
+from clipmem.evaluate.identity import Identity, concepts_of, dependent_groups, identity_of, links_of
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.retrieval import chance, retrieve
+from clipmem.store.hashing import same_words
 
 WORDS = ("red heart", "Red  heart", "cat", "dog", "a dog", "sun")
 

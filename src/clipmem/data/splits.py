@@ -19,6 +19,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.random import derive_seed, generator
 from clipmem.base.require import require
+from clipmem.store.hashing import same_words
 
 ROLES = ("shared", "candidate", "independent", "external")
 LARGE = 0.1  # groups above this fraction of a role are avoided there: one subject would fill it
@@ -270,7 +271,7 @@ def _first_captions(pool: Sequence[str], captions: Mapping[str, Sequence[str]] |
         got = f"none for {shorten(uid)} and {len(missing) - 1} more"
         hint = "Remove pairs without captions before the split."
         raise InputError("captions", got=got, expected="one or more for each candidate", hint=hint)
-    return [" ".join(captions[uid][0].split()).casefold() for uid in pool]
+    return [same_words(captions[uid][0]) for uid in pool]
 
 
 def _listed(targets: Mapping[str, int]) -> str:

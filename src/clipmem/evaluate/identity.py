@@ -14,7 +14,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from clipmem.base.require import require
-from clipmem.store.hashing import image_part
+from clipmem.store.hashing import image_part, same_words
 
 
 class Identity(NamedTuple):
@@ -22,16 +22,6 @@ class Identity(NamedTuple):
 
     image: Int[np.ndarray, "n"]
     text: Int[np.ndarray, "m"]
-
-
-def same_words(caption: str) -> str:
-    """Return what two captions have in common that count as the same: casefolded, one space between words.
-
-    Example:
-        >>> same_words(" A  red Heart")
-        'a red heart'
-    """
-    return " ".join(caption.casefold().split())
 
 
 def identity_of(uids: Sequence[str], captions: Sequence[Sequence[str]]) -> Identity:

@@ -51,6 +51,16 @@ def image_part(uid: str) -> str:
     return uid[: 2 * _HALF]
 
 
+def same_words(caption: str) -> str:
+    """Return what two captions have in common that count as the same: casefolded, one space between words.
+
+    Example:
+        >>> same_words(" A  red Heart")
+        'a red heart'
+    """
+    return " ".join(caption.casefold().split())
+
+
 def data_fingerprint(uids: Iterable[str]) -> str:
     """Hash a data set by the sorted uids of its pairs."""
     digest = hashlib.sha256()

@@ -9,6 +9,7 @@ import numpy as np
 from clipmem.analysis.effects import ABOVE, BELOW, FINDINGS, Context, Effect, Finding, Panel, Results
 from clipmem.analysis.run_specs import RunSpec
 from clipmem.analysis.runs import FinishedRun
+from clipmem.store.hashing import same_words
 
 MOST = 5  # that many others or more
 
@@ -25,8 +26,8 @@ def others(run: FinishedRun) -> dict[str, dict[int, set[str]]]:
     Both models trained on these; `MOST` stands for that many or more.
     """
     captions = dict(run.table("pairs").select("uid", "captions").iter_rows())
-    names = {uid: " ".join(captions[source][0].split()).casefold()
-             for uid, source in run.splits.select("uid", "captions_from").iter_rows()}  # fmt: skip
+    sources = run.splits.select("uid", "captions_from").iter_rows()
+    names = {uid: same_words(captions[source][0]) for uid, source in sources}
     seen = Counter(names[uid] for uid in run.uids("shared"))
     found: dict[str, dict[int, set[str]]] = {}
     for role in ("candidate", "independent"):
