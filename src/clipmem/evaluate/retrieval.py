@@ -122,28 +122,44 @@ def _search(
         similarity = (queries[start : start + block] @ items.T).cpu().numpy()
         if len(first) < len(items):
             similarity = np.maximum.reduceat(similarity, first, axis=1)
-        for row, values in enumerate(similarity, start):
-            own = np.sort(values[right_items.indices[slice(*right_items.indptr[row : row + 2])]])
-            values.sort()
-            ranks[row], precisions[row] = _rank_and_precision(values, own)
-            right[row] = len(own)
+        rows = slice(start, start + len(similarity))
+        ranks[rows], precisions[rows], right[rows] = _ranks_and_precisions(similarity, right_items[rows])
     return Queries(ranks, precisions, right, len(first))
 
 
-def _rank_and_precision(every: Float64[np.ndarray, "all"], own: Float64[np.ndarray, "right"]) -> tuple[float, float]:
-    """Rank the best of a query's right items `own` among `every` item, both ascending; return it and the precision."""
-    ahead, level = _ahead_and_level(every, own)
-    own_ahead, own_level = _ahead_and_level(own, own)
-    rank = 1 + (ahead[-1] - own_ahead[-1]) + (level[-1] - own_level[-1]) / 2
+def _ranks_and_precisions(
+    similarity: Float64[np.ndarray, "q i"], right_items: Any
+) -> tuple[Float64[np.ndarray, "q"], Float64[np.ndarray, "q"], Int[np.ndarray, "q"]]:
+    """Return the rank of each query's best right item, its average precision, and its number of right items."""
+    sizes = np.diff(right_items.indptr)
+    query = np.repeat(np.arange(len(sizes)), sizes)
+    place = np.arange(len(query)) - np.repeat(right_items.indptr[:-1], sizes)
+    # the right items of a query stand first, ascending; the places after them are not used
+    own = np.full((len(sizes), sizes.max()), np.inf)
+    own[query, place] = similarity[query, right_items.indices]
+    own.sort()
+    similarity.sort()
+    ahead, level = _ahead_and_level(similarity, own, similarity.shape[1])
+    own_ahead, own_level = _ahead_and_level(own, own, sizes[:, None])
+    best = (np.arange(len(sizes)), sizes - 1)
+    rank = 1 + (ahead - own_ahead)[best] + (level - own_level)[best] / 2
     # a level item includes itself
     precision = (2 * own_ahead + own_level + 1) / (2 * ahead + level + 1)
-    return float(rank), float(np.sort(precision).mean())
+    precision[np.arange(own.shape[1]) >= sizes[:, None]] = np.inf
+    precision.sort()
+    precision[np.isinf(precision)] = 0
+    return rank, precision.sum(axis=1) / sizes, sizes
 
 
-def _ahead_and_level(every: Any, own: Any) -> tuple[Any, Any]:
-    at_least = len(every) - np.searchsorted(every, own - _TIE, side="left")
-    ahead = len(every) - np.searchsorted(every, own + _TIE, side="right")
+def _ahead_and_level(every: Any, own: Any, count: Any) -> tuple[Any, Any]:
+    """Count the items that are more similar than each of `own`, and as similar, among the first `count` of a row."""
+    at_least = count - _below(every, own - _TIE, right=False)
+    ahead = count - _below(every, own + _TIE, right=True)
     return ahead, at_least - ahead
+
+
+def _below(ascending: Float64[np.ndarray, "q i"], values: Float64[np.ndarray, "q r"], *, right: bool) -> Any:
+    return torch.searchsorted(torch.from_numpy(ascending), torch.from_numpy(values), right=right).numpy()
 
 
 def measure(

@@ -33,6 +33,7 @@ from clipmem.models import hub, tokenizers
 from clipmem.models.names import model_config, settings_of
 from clipmem.models.protocol import three
 from clipmem.models.shortcut import image_pass, text_pass
+from clipmem.models.simple_tokenizer import simple_tokenizer
 from clipmem.models.vocabulary import Vocabulary
 from clipmem.models.weights import read_checkpoint
 from clipmem.store.atomic import atomic_write, make_folder
@@ -303,7 +304,7 @@ def _tokenizer(text: Mapping[str, Any], source: Path | None) -> Any:
     length = int(text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH))
     settings: dict[str, Any] = dict(text.get("tokenizer_kwargs") or {})
     if source is None:
-        return open_clip.SimpleTokenizer(context_length=length, **settings)
+        return simple_tokenizer(length, settings)
     settings |= {"tokenizer_mode": text.get("tokenizer_mode"), "trust_remote_code": False, "local_files_only": True}
     with hub.offline():
         return HFTokenizer(str(source), context_length=length, **settings)
