@@ -1,0 +1,5 @@
+"""Estimators of CLIPMem without twins, one file each."""
+
+from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator, Need
+
+__all__ = ["ESTIMATORS", "Estimated", "Estimator", "Need"]

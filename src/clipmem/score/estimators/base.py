@@ -1,0 +1,49 @@
+"""Base class of estimators: scores of pairs from one model f, or from fewer models than twins need."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from clipmem.base.registry import Registry
+from clipmem.score.signals import Signals
+
+Need = Literal["embeddings", "alignment", "images", "trajectory", "half-models"]
+
+
+class Estimated(NamedTuple):
+    """Scores of pairs, higher = more memorized.
+
+    Attributes:
+        score: On the scale of CLIPMem if `calibrated`, otherwise only its order has a meaning.
+        stderr: Standard error of each score on that scale; None if the estimator gives none.
+        calibrated: Whether differences of scores have the size of differences of CLIPMem.
+    """
+
+    score: Float64[np.ndarray, "n"]
+    stderr: Float64[np.ndarray, "n"] | None = None
+    calibrated: bool = False
+
+
+class Estimator(ABC):
+    """A way to estimate CLIPMem of every pair that f trained on.
+
+    Attributes:
+        name: As typed in recipes and on the command line.
+        summary: One line.
+        needs: The signals it reads.
+        models: The smallest number of half-models it needs, 0 without `half-models` among its needs.
+    """
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    models: ClassVar[int] = 0
+
+    @abstractmethod
+    def estimate(self, signals: Signals) -> Estimated:
+        """Estimate the score of every pair; `needs` are there."""
+
+
+ESTIMATORS: Registry[Estimator] = Registry("estimator", Estimator)  # pyright: ignore[reportAbstractUsage]

@@ -1,0 +1,67 @@
+"""Signals: what passes over models left behind for every pair. Estimators and detectors read them, never a model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64, Int, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What one training recorded of its own pairs in each epoch, as they were shown; NaN where a pair was left out.
+
+    Attributes:
+        similarity: Cosine of image and caption, in [-1, 1].
+        margin: Similarity minus the largest one to another image or caption of the batch, in [-2, 2].
+    """
+
+    similarity: Float32[np.ndarray, "epoch n"]
+    margin: Float32[np.ndarray, "epoch n"]
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Models that each trained on a random half of the pairs.
+
+    Attributes:
+        alignment: A of each pair under each model.
+        member: Whether the model trained on the pair.
+        cost: Cost of each model, as a share of training f.
+        proxy: Whether they are smaller than f, so that only the order of their scores carries over.
+    """
+
+    alignment: Float64[np.ndarray, "model n"]
+    member: Bool[np.ndarray, "model n"]
+    cost: float = 0.5
+    proxy: bool = False
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The pairs that f trained on, and what is known of them.
+
+    Attributes:
+        uids: The pairs.
+        captions: Their captions in training, at least one each.
+        group: Group number of near-duplicates: pairs of one group are never on both sides of a fit.
+        image: Mean unit embedding of each image under f; None without f.
+        text: The same of the captions.
+        alignment: A under f; None without held-out pairs.
+        pixels: Decodes the images of some rows: uint8, shape (k, size, size, 3).
+        trajectory: What f's training recorded; None if nothing was.
+        halves: Half-models, in sets of one kind.
+        seed: Of random numbers, such as folds.
+    """
+
+    uids: Sequence[str]
+    captions: Sequence[Sequence[str]]
+    group: Int[np.ndarray, "n"]
+    image: Float[Tensor, "n d"] | None = None
+    text: Float[Tensor, "n d"] | None = None
+    alignment: Float64[np.ndarray, "n"] | None = None
+    pixels: Callable[[Int[np.ndarray, "k"]], UInt8[np.ndarray, "k size size 3"]] | None = None
+    trajectory: Trajectory | None = None
+    halves: Sequence[Halves] = ()
+    seed: int = 0
