@@ -21,6 +21,7 @@ from clipmem.base.sections import (
     EmbedSection,
     EvaluateSection,
     GivenSection,
+    HalvesSection,
     LeaveOneOutSection,
     LocalizeSection,
     ModelSection,
@@ -47,6 +48,7 @@ class Recipe(_Section):
     model: ModelSection = ModelSection()  # pyright: ignore[reportCallIssue]
     train: TrainSection = TrainSection()  # pyright: ignore[reportCallIssue]
     subsample: SubsampleSection = SubsampleSection()  # pyright: ignore[reportCallIssue]
+    halves: HalvesSection = HalvesSection()  # pyright: ignore[reportCallIssue]
     leave_one_out: LeaveOneOutSection = LeaveOneOutSection()  # pyright: ignore[reportCallIssue]
     given: GivenSection = GivenSection()  # pyright: ignore[reportCallIssue]
     embed: EmbedSection = EmbedSection()  # pyright: ignore[reportCallIssue]

@@ -215,6 +215,18 @@ class SubsampleSection(Section):
     )
 
 
+class HalvesSection(Section):
+    """`[halves]`: the half-models of the halves protocol, and the estimator of single scores."""
+
+    pairs: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        1, description="Number of pairs of half-models; both of a pair together train on each non-external pair once."
+    )
+    proxy: str = Field(
+        "", description="Smaller architecture of the half-models, such as clipmem-micro; empty = that of model.name."
+    )
+    estimator: str = Field("distilled", description="Estimator of single scores: raw = the difference of the halves.")
+
+
 class LeaveOneOutSection(Section):
     """`[leave_one_out]`: the pairs to leave out, one per model and seed."""
 

@@ -159,6 +159,12 @@ class PlannedStudy:
         """What training starts from."""
         return cast(TrainedModels, self.opened).start
 
+    def start_of(self, model: TrainingSet) -> Start:
+        """What the training of a model starts from."""
+        if not model.model:
+            return self.start
+        return Start(self.recipe.model.model_copy(update={"name": model.model}), self.recipe.train)
+
     def load(self, model: TrainingSet) -> DualEncoder:
         """Load a model."""
         return self.opened.load(model.side, model.seed)
