@@ -8,6 +8,7 @@ from clipmem.cli.data import data
 from clipmem.cli.demo import demo
 from clipmem.cli.doctor import doctor
 from clipmem.cli.embed import embed
+from clipmem.cli.estimate import estimate
 from clipmem.cli.evaluate import evaluate
 from clipmem.cli.init import init
 from clipmem.cli.localize import localize
@@ -26,7 +27,7 @@ app = App(
     exit_on_error=True,
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, score, embed, evaluate, localize, compare, reproduce, report, doctor):
+for command in (demo, init, run, score, estimate, embed, evaluate, localize, compare, reproduce, report, doctor):
     app.command(command)
 app.command(data)
 app.command(models)

@@ -14,6 +14,7 @@ from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
 from clipmem.data.cache import open_cache
 from clipmem.embed import passes
+from clipmem.embed.means import Means, unit_means
 from clipmem.mitigate.base import captions_in_training
 from clipmem.mitigate.base import check as check_mitigations
 from clipmem.models.protocol import DualEncoder, geometry_of
@@ -176,6 +177,11 @@ class PlannedStudy:
     def embeddings(self, model: TrainingSet) -> passes.Embeddings:
         """Read a model's embeddings; rows follow the split table."""
         return passes.load(self.folder.embedding_dir(model.side, model.seed))
+
+    def means(self, model: TrainingSet, rows: np.ndarray) -> Means:
+        """Read a model's mean unit embeddings of some split rows."""
+        own = passes.load(self.folder.embedding_dir(model.side, model.seed), np.flatnonzero(rows))
+        return unit_means(own.image, own.text, own.text_pair)
 
     def training_data(self, model: TrainingSet) -> TrainingData:
         """Return the images, captions and labels that a model trains on, in the order of its slots."""

@@ -36,7 +36,7 @@ from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
 from clipmem.store.job import Job
-from clipmem.study import decoding, dejavu, early, evaluating, execution, pool, speed, utility
+from clipmem.study import decoding, dejavu, early, estimating, evaluating, execution, pool, speed, utility
 from clipmem.study.child import BOARDS
 from clipmem.study.loaded import STAGES, gallery_images, seconds_of
 from clipmem.study.models import StudyModels, TrainedModels, open_models
@@ -231,7 +231,10 @@ class Study:
             confidence=settings.confidence,
             wordings=self._aligned(study.models, wordings=True) if study.wordings and "captions" in needs else (),
         )
-        return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores)]
+        files: list[Path] = []
+        if self._protocol.estimator:
+            made, files = estimating.refine(study, parts, made, self._protocol.estimator)
+        return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores), *files]
 
     def _aligned(self, models: Sequence[TrainingSet], *, wordings: bool = False) -> list[AlignmentParts]:
         study, settings = self._study, self.recipe.score
@@ -290,6 +293,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         "learned": learned(scored, tables.scores["a_base"], summary["roles"], confidence=recipe.score.confidence),
         "normalizer": float(candidates.max() - candidates.min()),
         "retrieval": folder.read_json("evaluate/retrieval.json"),
+        **estimating.summary_of(folder),
         **utility.summary_of(folder),
         **utility.summary_of(folder, "retained"),
         **dejavu.summary_of(folder),

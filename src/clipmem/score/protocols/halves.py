@@ -17,6 +17,7 @@ from clipmem.base.random import generator
 from clipmem.base.require import require
 from clipmem.models import openclip
 from clipmem.score.design import Design
+from clipmem.score.estimators import ESTIMATORS
 from clipmem.score.protocols.base import PROTOCOLS, Records
 from clipmem.score.protocols.subsample import Subsample, balanced_draw
 from clipmem.train.paired import TrainingSet, check_alike
@@ -54,6 +55,7 @@ class Halves(Subsample):
 
     def check_pairs(self, pairs: pl.DataFrame) -> None:
         """Also check that there are enough pairs, and that the half-models see f's images and are not larger."""
+        _ = ESTIMATORS[self.estimator]
         hint = "Use more pairs: set split.candidate."
         require(self.pool >= SMALLEST, "[split]", f"{self.pool:,} pairs to score", f"at least {SMALLEST}", hint)
         model, proxy = self.recipe.model, self.recipe.halves.proxy

@@ -1,0 +1,160 @@
+"""How well scores agree with the true effect of training on a pair, which is only seen through noise.
+
+With D_k(i), k = 1..K, the difference that pair i makes in the k-th of K pairs of half-models, independent given the
+pair, D_k(i) = T(i) + noise. The truth T is the mean over infinitely many of them; its variance over pairs is that of
+their mean D, less the noise. A score s whose errors do not depend on the noise has cov(s, D) = cov(s, T), so that
+
+    corr(s, T) = corr(s, D) / sqrt(reliability of D)                                      (Spearman 1904)
+
+When not to trust it: with K = 1 the noise is not seen directly; it is taken from held-out pairs.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int
+from scipy.stats import rankdata
+
+from clipmem.base.random import generator
+from clipmem.base.require import require
+from clipmem.functional.checks import as_finite, check_same_length
+
+DRAWS = 400
+_SMALLEST = 0.01  # of a reliability: below it, nothing can be said
+
+
+class Noise(NamedTuple):
+    """Variance over pairs of the mean effect D, of its noise, and the reliability 1 - noise / total, cut to [0, 1]."""
+
+    total: float
+    noise: float
+
+    @property
+    def reliability(self) -> float:
+        """Squared correlation of D with the truth."""
+        return max(0.0, 1 - self.noise / self.total) if self.total > 0 else 0.0
+
+
+class Agreement(NamedTuple):
+    """Expected rank correlation with the truth, in [-1, 1], and its interval over groups of pairs."""
+
+    value: float
+    low: float
+    high: float
+
+
+def noise_of(
+    effect: Float64[np.ndarray, "pair n"],
+    control: Float64[np.ndarray, "pair e"] | None = None,
+    residual: Float64[np.ndarray, "n"] | None = None,
+) -> Noise:
+    """Estimate the noise of the mean effect D over K pairs of half-models.
+
+    With K >= 2: noise = mean over i of var_k D_k(i) / K, variances with K - 1. With K = 1, from `control`, the same
+    difference for held-out pairs, which neither model saw, and `residual`, what is left of A under the model that saw
+    the pair after a regression on what is known of it: noise = (var control + var residual) / 2, since only one model
+    did not see a pair of the pool, and part of the residual is real.
+
+    Raises:
+        InputError: A value is not finite, there are fewer than two pairs, or `control` is missing with K = 1.
+    """
+    effect = as_finite("effects", effect)
+    require(effect.shape[1] > 1, "effects", f"{effect.shape[1]} pairs", "two or more", "Give more pairs.")
+    total = float(effect.mean(axis=0).var(ddof=1))
+    if len(effect) > 1:
+        return Noise(total, float(effect.var(axis=0, ddof=1).mean()) / len(effect))
+    hint = "Set split.external, or train another pair of half-models."
+    known = control is not None and control.shape[1] > 1
+    require(known, "held-out pairs", "none", "two or more", hint)
+    rest = 0.0 if residual is None else float(residual.var(ddof=1))
+    return Noise(total, (float(np.var(control, ddof=1)) + rest) / 2)  # pyright: ignore[reportArgumentType]
+
+
+def own_weight(effect: Float64[np.ndarray, "n"], predicted: Float64[np.ndarray, "n"], noise: float) -> float:
+    """Weight of a pair's own residual D - p in the score p + w (D - p): w = 1 - noise / var(D - p), at least 0.
+
+    It has the smallest expected squared error if what p misses of the truth is independent of the noise.
+    """
+    rest = float((effect - predicted).var(ddof=1))
+    return max(0.0, 1 - noise / rest) if rest > 0 else 0.0
+
+
+def agreement(
+    effect: Float64[np.ndarray, "pair n"],
+    predicted: Float64[np.ndarray, "n"],
+    noise: Noise,
+    groups: Int[np.ndarray, "n"],
+    *,
+    own: float = 0.0,
+    seed: int = 0,
+    draws: int = DRAWS,
+    confidence: float = 0.95,
+) -> Agreement | None:
+    """Estimate the rank correlation of the score p + w (D - p) with the truth, without knowing the truth.
+
+    For p alone, R = corr(rank p, rank D) / sqrt(r), with r the reliability of ranks: K c / (1 + (K - 1) c) for the mean
+    correlation c of ranks of D_k and D_l, and 1 - noise / total with K = 1. With own weight w > 0 the score depends on
+    the noise of D; then
+
+        R · P(score) / P(p),  P(score) = (cov(p, D) (1 - w) + w (total - noise)) / (sd(score) sqrt(total - noise))
+
+    and P(p) the same with w = 0. With w = 1 it is sqrt(r). The interval is a bootstrap over groups of pairs, for these
+    models.
+
+    Args:
+        effect: D_k of each pair, shape (K, n).
+        predicted: p, from everything but the pair's own half-models, shape (n,).
+        noise: From `noise_of`.
+        groups: Group of each pair, shape (n,).
+        own: w, in [0, 1].
+        seed: Of the bootstrap.
+        draws: Number of its draws.
+        confidence: Level of the interval.
+
+    Returns:
+        The agreement, cut to [-1, 1]; None if the effects have no reliability (r < 0.01): they say nothing then.
+    """
+    check_same_length("effects", effect.shape[1], "predictions", len(predicted))
+    check_same_length("effects", effect.shape[1], "groups", len(groups))
+    codes = np.unique(groups, return_inverse=True)[1]
+    stream, count = generator(seed, "agreement"), int(codes.max()) + 1
+    times = stream.multinomial(count, np.full(count, 1 / count), size=draws)[:, codes].astype(np.float64)
+    weights = np.vstack([np.ones((1, len(codes))), times])
+    ranks, mean = [rankdata(one) for one in effect], effect.mean(axis=0)
+    r = _reliability(ranks, weights) if len(effect) > 1 else np.full(len(weights), noise.reliability)
+    if r[0] < _SMALLEST:
+        return None
+    if own < 1:
+        found = _correlation(rankdata(predicted), rankdata(mean), weights) / np.sqrt(np.maximum(r, _SMALLEST))
+        found *= _gain(mean, predicted, noise, own)
+    else:
+        found = np.sqrt(np.maximum(r, 0))
+    found = np.clip(found, -1, 1)
+    low, high = np.quantile(found[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Agreement(float(found[0]), float(low), float(high))
+
+
+def _gain(mean: np.ndarray, predicted: np.ndarray, noise: Noise, own: float) -> float:
+    """P(score) / P(p), see `agreement`; 1 without own weight."""
+    real, shared = noise.total - noise.noise, float(np.cov(predicted, mean)[0, 1])
+    if own == 0 or real <= 0 or shared <= 0:
+        return 1.0
+    score = predicted + own * (mean - predicted)
+    return float((shared * (1 - own) + own * real) / score.std(ddof=1) / (shared / predicted.std(ddof=1)))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray, weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, "w"]:
+    """Correlation of a and b under each row of weights."""
+    share = weights / weights.sum(axis=1, keepdims=True)
+    a, b = a - a.mean(), b - b.mean()
+    mean_a, mean_b = share @ a, share @ b
+    spread = np.sqrt((share @ (a * a) - mean_a**2) * (share @ (b * b) - mean_b**2))
+    return np.divide(share @ (a * b) - mean_a * mean_b, spread, out=np.zeros(len(share)), where=spread > 0)
+
+
+def _reliability(ranks: list[np.ndarray], weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, "w"]:
+    """Reliability of the mean of K rankings by the mean correlation of any two (Spearman 1910, Brown 1910)."""
+    k = len(ranks)
+    pairs = [(a, b) for a in range(k) for b in range(a)]
+    c = np.mean([_correlation(ranks[a], ranks[b], weights) for a, b in pairs], axis=0)
+    return k * c / (1 + (k - 1) * np.maximum(c, 0))
