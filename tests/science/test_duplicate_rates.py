@@ -70,7 +70,7 @@ CHANGES = {
 
 
 def gray_cells(pixels, rows, columns):
-    return (duplicates._cell_sums(pixels, rows, columns) @ duplicates._GRAY) / (1000 * pixels.shape[1] ** 2)
+    return (duplicates.cell_sums(pixels, rows, columns) @ duplicates._GRAY) / (1000 * pixels.shape[1] ** 2)
 
 
 def difference_bits(pixels):
@@ -87,7 +87,7 @@ def cosine_bits(pixels):
 
 
 def color_difference_bits(pixels):
-    cells = duplicates._cell_sums(pixels, 8, 9) / pixels.shape[1] ** 2
+    cells = duplicates.cell_sums(pixels, 8, 9) / pixels.shape[1] ** 2
     return (np.diff(cells, axis=2) > duplicates.STEP).reshape(len(pixels), -1)
 
 

@@ -172,7 +172,7 @@ def test_hash_against_the_equation(size):
 
 
 @pytest.mark.parametrize("size", [20, 256, 301])
-def test_cell_sums_are_exact(size):
+def testcell_sums_are_exact(size):
     """Whole numbers, whatever the size: above 256 pixels a side 32-bit sums would round."""
     pixels = np.random.default_rng(0).integers(200, 256, (1, size, size, 3), dtype=np.uint8)
 
@@ -182,7 +182,7 @@ def test_cell_sums_are_exact(size):
     down = np.array([[overlap(8, cell, pixel) for pixel in range(size)] for cell in range(8)], dtype=np.int64)
     across = np.array([[overlap(9, cell, pixel) for pixel in range(size)] for cell in range(9)], dtype=np.int64)
     expected = np.einsum("ry,yxk,cx->rck", down, pixels[0].astype(np.int64), across)
-    assert (duplicates._cell_sums(pixels, 8, 9)[0] == expected).all()
+    assert (duplicates.cell_sums(pixels, 8, 9)[0] == expected).all()
 
 
 def test_correlation_against_numpy():

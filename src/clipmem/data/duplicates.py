@@ -32,7 +32,7 @@ _BLOCK = 512  # images per block
 _PAIRS = 1 << 20  # proposed pairs per block: 8 MB per array
 
 
-def _cell_sums(pixels: UInt8[np.ndarray, "n size size 3"], rows: int, columns: int) -> Float64[np.ndarray, "n r c 3"]:
+def cell_sums(pixels: UInt8[np.ndarray, "n size size 3"], rows: int, columns: int) -> Float64[np.ndarray, "n r c 3"]:
     """Sum each cell of a rows x columns grid: size² times the cell's mean; border pixels count by overlap."""
     size = pixels.shape[1]
 
@@ -55,7 +55,7 @@ def difference_hash(pixels: UInt8[np.ndarray, "n size size 3"]) -> UInt64[np.nda
     The image is averaged to 8 x 9 gray cells G; bit (r, c) = [G(r, c + 1) - G(r, c) > 2 levels].
     """
     _check_size(pixels)
-    gray = _cell_sums(pixels, 8, 9) @ _GRAY
+    gray = cell_sums(pixels, 8, 9) @ _GRAY
     bits = np.diff(gray, axis=2) > STEP * 1000 * pixels.shape[1] ** 2
     return np.packbits(bits.reshape(len(pixels), 64), axis=1).view(">u8").ravel().astype(np.uint64)
 
@@ -63,7 +63,7 @@ def difference_hash(pixels: UInt8[np.ndarray, "n size size 3"]) -> UInt64[np.nda
 def thumbnails(pixels: UInt8[np.ndarray, "n size size 3"]) -> UInt8[np.ndarray, "n 768"]:
     """Average images to 16 x 16 RGB cells, flattened."""
     _check_size(pixels)
-    cells = _cell_sums(pixels, THUMBNAIL, THUMBNAIL) / pixels.shape[1] ** 2
+    cells = cell_sums(pixels, THUMBNAIL, THUMBNAIL) / pixels.shape[1] ** 2
     return np.rint(cells).astype(np.uint8).reshape(len(pixels), -1)
 
 

@@ -1,5 +1,9 @@
-"""Estimators of CLIPMem without twins, one file each."""
+"""Estimators of CLIPMem without twins, one file each; importing this package registers them."""
 
+from clipmem.score.estimators import closed_form, closed_form_image, closed_form_rbf, lemon, similarity
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator, Need
 
-__all__ = ["ESTIMATORS", "Estimated", "Estimator", "Need"]
+__all__ = [
+    "ESTIMATORS", "Estimated", "Estimator", "Need", "closed_form", "closed_form_image", "closed_form_rbf", "lemon",
+    "similarity",
+]  # fmt: skip

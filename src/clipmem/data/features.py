@@ -1,0 +1,158 @@
+"""Features of images and captions without a model: what their pixels and words alone say.
+
+When not to trust it: drawings and icons of one style share colors and edges; photographs of one thing need not.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int, UInt8
+
+from clipmem.base.errors import InputError
+from clipmem.base.require import require
+from clipmem.data.duplicates import cell_sums
+from clipmem.functional.leave_one_out import Computed
+
+PIXELS, HOG, COLORS, WORDS = 100, 200, 40, 400  # largest numbers of components
+COLOR_WEIGHT = 0.7
+SAMPLE = 20_000  # evenly spaced rows that components are fitted on
+_SIDE, _CELL, _BINS, _LEVELS = 64, 8, 9, 4
+_GRAY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+_BLOCK = 256
+_FLAT = 1e-9  # share of the total variance below which a component is rounding
+
+Pixels = UInt8[np.ndarray, "k size size 3"]
+
+
+def image_features(read: Callable[[Int[np.ndarray, "k"]], Pixels], n: int) -> Float32[np.ndarray, "n p"]:
+    """Describe images by 16 x 16 pixels, edge directions and colors.
+
+    Principal components of three blocks, side by side, each scaled to total variance weight²:
+
+    - up to 100 of the 16 x 16 RGB cells, weight 1;
+    - up to 200 of histograms of oriented gradients, weight 1: gray of 64 x 64 pixels, central differences, unsigned
+      direction in 9 bins with linear votes weighted by magnitude, summed over 8 x 8 cells, the root of the shares;
+    - up to 40 of color histograms with 4³ bins, the root of the shares, weight 0.7.
+
+    Images of another size are averaged by area. Components are fitted on 20,000 evenly spaced images at most.
+
+    Args:
+        read: Decodes the images of some rows, shape (k, size, size, 3), such as an array's `__getitem__`.
+        n: Number of images.
+
+    Returns:
+        Centered features, p <= 340, fewer for few or similar images.
+
+    Raises:
+        InputError: There are fewer than 3 images, or they are all the same.
+    """
+    require(n >= 3, "images", f"{n}", "3 or more", "Give more pairs.")
+    sample = np.array(_spread(n))
+    raw = [np.concatenate(block) for block in zip(*(_blocks(read(rows)) for rows in _parts(sample)), strict=True)]
+    bases = [
+        (mean := block.mean(axis=0, dtype=np.float64), _components(block - mean, most, weight))
+        for block, most, weight in zip(raw, (PIXELS, HOG, COLORS), (1.0, 1.0, COLOR_WEIGHT), strict=True)
+    ]
+    got = f"{n} images with the same pixels"
+    require(sum(basis.shape[1] for _, basis in bases), "images", got, "images that differ", "Check the data.")
+    found = np.empty((n, sum(basis.shape[1] for _, basis in bases)), dtype=np.float32)
+    for rows in _parts(np.arange(n)):
+        blocks = [block[rows] for block in raw] if n == len(sample) else _blocks(read(rows))
+        found[rows] = np.hstack([(x - mean) @ basis for x, (mean, basis) in zip(blocks, bases, strict=True)])
+    return found
+
+
+def _parts(rows: Int[np.ndarray, "n"]) -> Iterator[Int[np.ndarray, "k"]]:
+    yield from (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
+
+
+def _blocks(pixels: Pixels) -> list[Float32[np.ndarray, "k q"]]:
+    """Return the cells, gradient histograms and color histograms of some images."""
+    n, size = pixels.shape[:2]
+    even = pixels if size == _SIDE else cell_sums(pixels, _SIDE, _SIDE) / size**2
+    cells = cell_sums(pixels, 16, 16).reshape(n, -1) / size**2
+    level = (even * (_LEVELS / 256)).astype(np.int64) @ [_LEVELS**2, _LEVELS, 1]
+    colors = _histogram(level.reshape(n, -1), _LEVELS**3)
+    return [block.astype(np.float32) for block in (cells, _gradients(even @ _GRAY), np.sqrt(colors))]
+
+
+def _gradients(gray: Float64[np.ndarray, "k 64 64"]) -> Float64[np.ndarray, "k q"]:
+    dy, dx = np.gradient(gray, axis=(1, 2))
+    place = np.arctan2(dy, dx) * (_BINS / np.pi) % _BINS
+    low = place.astype(np.int64)
+    cell = np.add.outer(np.arange(_SIDE) // _CELL * (_SIDE // _CELL), np.arange(_SIDE) // _CELL) * _BINS
+    size, share, bins = np.hypot(dy, dx), place - low, (_SIDE // _CELL) ** 2 * _BINS
+    votes = sum(
+        _histogram((cell + direction % _BINS).reshape(len(gray), -1), bins, (size * weight).reshape(len(gray), -1))
+        for direction, weight in ((low, 1 - share), (low + 1, share))
+    )
+    total = np.sum(votes, axis=1, keepdims=True)
+    return np.sqrt(votes / np.where(total > 0, total, 1))
+
+
+def _histogram(
+    place: Int[np.ndarray, "k q"], bins: int, weight: Float64[np.ndarray, "k q"] | None = None
+) -> Float64[np.ndarray, "k bins"]:
+    """Count, or add up weights, in each row."""
+    flat = place + np.arange(len(place))[:, None] * bins
+    counted = np.bincount(flat.ravel(), None if weight is None else weight.ravel(), len(place) * bins)
+    return counted.reshape(len(place), bins) / (place.shape[1] if weight is None else 1)
+
+
+def _components(centered: Float64[np.ndarray, "n q"], most: int, weight: float) -> Float64[np.ndarray, "q p"]:
+    """Return the first principal axes as columns, scaled to a total variance of weight² of what they keep."""
+    value, axis = np.linalg.eigh(centered.T @ centered / len(centered))
+    value, axis = value[::-1][:most], axis[:, ::-1][:, :most]
+    kept = value > max(_FLAT * value.sum(), 1e-12)
+    axis = axis[:, kept] * (weight / np.sqrt(value[kept].sum() or 1.0))
+    return axis * np.sign(np.take_along_axis(axis, np.abs(axis).argmax(axis=0)[None], axis=0))
+
+
+def caption_features(captions: Sequence[Sequence[str]]) -> Computed:
+    """Describe the captions of each pair by their words and pairs of neighboring words.
+
+    Unit tf-idf vectors, (1 + ln count) (1 + ln((1 + n) / (1 + pairs with the term))), over the words and bigrams of all
+    captions of a pair, in lower case, reduced by a truncated singular value decomposition. Vocabulary and components
+    are fitted on 20,000 evenly spaced pairs at most; a term of one pair tells nothing about others and is left out.
+
+    Args:
+        captions: Captions of each pair, shape (n,).
+
+    Returns:
+        Features, p <= 400, fewer for few pairs or words; `[:]` computes all of them, float64. Zero for a pair without
+        a known word.
+
+    Raises:
+        InputError: No word is in two pairs, or all captions are the same.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import
+    from sklearn.utils.extmath import randomized_svd
+
+    n = len(captions)
+    sample = [captions[row] for row in _spread(n)]
+    different = len(set(map(tuple, sample))) > 1
+    require(different, "captions", f"the same for all {n} pairs", "captions that differ", "Check the column.")
+    settings: dict[str, Any] = {"analyzer": _terms, "min_df": 2, "sublinear_tf": True, "dtype": np.float32}
+    vectorizer, effort = TfidfVectorizer(**settings), cast(Any, 2)
+    try:
+        known = vectorizer.fit_transform(sample).astype(np.float64)
+    except ValueError as error:
+        hint = "Use captions in words, separated by spaces."
+        raise InputError("captions", got="no word in two pairs", expected="common words", hint=hint) from error
+    _, _, axes = randomized_svd(known, min(WORDS, *known.shape), n_iter=effort, random_state=0)
+    return Computed(vectorizer.transform(captions), axes.T)
+
+
+def _spread(n: int) -> list[int]:
+    """Return evenly spaced rows, 20,000 at most."""
+    return [place * n // min(n, SAMPLE) for place in range(min(n, SAMPLE))]
+
+
+def _terms(captions: Sequence[str]) -> Iterator[str]:
+    for caption in captions:
+        words = re.findall(r"\w+", caption.lower())
+        yield from words
+        yield from map(" ".join, pairwise(words))

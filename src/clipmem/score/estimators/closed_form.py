@@ -1,0 +1,43 @@
+"""`closed-form`: how badly captions predict f's image embedding, each pair left out of the fit."""
+
+import numpy as np
+from jaxtyping import Float32
+
+from clipmem.base.errors import InputError
+from clipmem.data.features import caption_features, image_features
+from clipmem.functional.leave_one_out import Kernel, Rows, leave_one_out_scores
+from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator
+from clipmem.score.signals import Signals
+
+
+@ESTIMATORS.register("closed-form")
+class ClosedForm(Estimator):
+    """score_i = -cos(P_i, y_i): P_i predicts y_i by ridge regression on the captions of all pairs of other groups.
+
+    y is f's image embedding, minus the mean. Without f it is the model-free features of the images: then the score
+    knows nothing of a model. It needs one of the two.
+
+    Raises:
+        InputError: There are neither embeddings nor images, or captions or images are all the same.
+    """
+
+    summary = "Leave-one-out ridge regression of f's image embedding on captions; without f, of features of pixels"
+    kernel: Kernel = "linear"
+
+    def estimate(self, signals: Signals) -> Estimated:
+        """Estimate ranks."""
+        known, target = self.sides(signals)
+        return Estimated(leave_one_out_scores(known, target, group=signals.group, kernel=self.kernel))
+
+    def sides(self, signals: Signals) -> tuple[Rows, Rows]:
+        """Return what predicts and what is predicted."""
+        target = images_of(signals) if signals.image is None else signals.image.cpu().numpy()
+        return caption_features(signals.captions), target
+
+
+def images_of(signals: Signals) -> Float32[np.ndarray, "n p"]:
+    """Return the model-free features of the images."""
+    if signals.pixels is None:
+        hint = "Give a model, or the images."
+        raise InputError("closed form", got="no embeddings and no images", expected="one of them", hint=hint)
+    return image_features(signals.pixels, len(signals.uids))
