@@ -130,6 +130,11 @@ class Recipe(_Section):
                 f"objective = {objective!r} trains no text tower, but alignment = {alignment!r} needs one; "
                 "set score.alignment = 'sslmem-image' and embed.views = 6"
             )
+        if self.train.record and not (self._objective.uses_text and self._objective.normalizes):
+            raise ValueError(
+                f"[train] record needs unit embeddings of images and captions, which objective = {objective!r} does "
+                "not train; set train.record = false"
+            )
         if not self._objective.uses_text and self.evaluate.wordings > 1:
             raise ValueError(
                 f"[evaluate] wordings = {self.evaluate.wordings} measures captions, but objective = {objective!r} "

@@ -186,6 +186,9 @@ class TrainSection(Section):
     compile: Literal["off", "on"] = Field(
         "off", description="on: torch.compile of open_clip's model instead of clipmem's; needs a C++ compiler."
     )
+    record: bool = Field(
+        False, description="Write each pair's similarity and margin in every epoch to trajectory.npz of each model."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "TrainSection":

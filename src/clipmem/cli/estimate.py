@@ -56,7 +56,7 @@ def estimate(
 
     known = str(recipe) in SHIPPED_RECIPES and not recipe.exists()
     out = out or Path("runs") / f"{recipe.stem}-estimate"
-    settings = ["protocol=halves", *([f"halves.proxy={proxy}"] if proxy else []), *set_]
+    settings = ["protocol=halves", "train.record=true", *([f"halves.proxy={proxy}"] if proxy else []), *set_]
     if budget is not None:
         settings.append(f"halves.pairs={half_models(str(recipe) if known else recipe, settings, budget)}")
     command = shlex.join(["clipmem", "estimate", str(recipe), *(f"--set={item}" for item in settings), f"--out={out}"])

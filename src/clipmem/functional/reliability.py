@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 from scipy.stats import rankdata
 
+from clipmem.base.errors import InputError
 from clipmem.base.random import generator
 from clipmem.base.require import require
 from clipmem.functional.checks import as_finite, check_same_length
@@ -63,11 +64,11 @@ def noise_of(
     total = float(effect.mean(axis=0).var(ddof=1))
     if len(effect) > 1:
         return Noise(total, float(effect.var(axis=0, ddof=1).mean()) / len(effect))
-    hint = "Set split.external, or train another pair of half-models."
-    known = control is not None and control.shape[1] > 1
-    require(known, "held-out pairs", "none", "two or more", hint)
+    if control is None or control.shape[1] < 2:
+        hint = "Set split.external, or train another pair of half-models."
+        raise InputError("held-out pairs", got="none", expected="two or more", hint=hint)
     rest = 0.0 if residual is None else float(residual.var(ddof=1))
-    return Noise(total, (float(np.var(control, ddof=1)) + rest) / 2)  # pyright: ignore[reportArgumentType]
+    return Noise(total, (float(control.var(ddof=1)) + rest) / 2)
 
 
 def own_weight(effect: Float64[np.ndarray, "n"], predicted: Float64[np.ndarray, "n"], noise: float) -> float:

@@ -45,7 +45,7 @@ class Design:
     @property
     def seeds(self) -> list[int]:
         """The unique seeds of the models that score pairs, in training order."""
-        used = self.sign.any(axis=1)
+        used: list[bool] = (self.sign != 0).any(axis=1).tolist()
         return list(dict.fromkeys(model.seed for model, own in zip(self.models, used, strict=True) if own))
 
     @cached_property

@@ -22,6 +22,8 @@ from clipmem.models.start import Start
 from clipmem.score.alignments import Head, alignment_of
 from clipmem.score.design import Design
 from clipmem.score.protocols import Protocol, protocol_of
+from clipmem.score.recorded import read_trajectory
+from clipmem.score.signals import Trajectory
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.study import execution
@@ -30,6 +32,7 @@ from clipmem.train.loop import TrainingData
 from clipmem.train.numerics import LONG, computing
 from clipmem.train.objectives import OBJECTIVES, class_head
 from clipmem.train.paired import TrainingSet
+from clipmem.train.recorder import TRAJECTORY_FILE
 
 # images in the study's first geometry, usually the only one
 CACHE = "cache/pixels.npy"
@@ -182,6 +185,12 @@ class PlannedStudy:
         """Read a model's mean unit embeddings of some split rows."""
         own = passes.load(self.folder.embedding_dir(model.side, model.seed), np.flatnonzero(rows))
         return unit_means(own.image, own.text, own.text_pair)
+
+    def trajectory(self, model: TrainingSet, rows: np.ndarray) -> Trajectory | None:
+        """Read what a model's training recorded of some split rows; None if nothing was recorded."""
+        folder = self.folder.model_dir(model.side, model.seed)
+        uids = [uid for uid, own in zip(self.uids, rows, strict=True) if own]
+        return read_trajectory(folder, uids) if (folder / TRAJECTORY_FILE).is_file() else None
 
     def training_data(self, model: TrainingSet) -> TrainingData:
         """Return the images, captions and labels that a model trains on, in the order of its slots."""

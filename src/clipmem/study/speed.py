@@ -369,7 +369,7 @@ def half_models(recipe: str | Path, settings: Sequence[str], budget: float) -> i
 
     A pair of half-models shows as many pairs as f; of a proxy's, each costs its share of f's operations.
     """
-    read = api.read_recipe(recipe, settings)
+    read = api.find_recipe(recipe, settings)
     start, proxy = Start(read.model, read.train), read.halves.proxy
     share = 1.0
     if proxy:
