@@ -222,7 +222,7 @@ class HalvesSection(Section):
     """`[halves]`: the half-models of the halves protocol, and the estimator of single scores."""
 
     pairs: Annotated[int, Field(ge=1, le=1_000)] = Field(
-        1, description="Number of pairs of half-models; both of a pair together train on each non-external pair once."
+        2, description="Number of pairs of half-models; both of a pair together train on each non-external pair once."
     )
     proxy: str = Field(
         "", description="Smaller architecture of the half-models, such as clipmem-micro; empty = that of model.name."

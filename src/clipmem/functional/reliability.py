@@ -6,7 +6,8 @@ their mean D, less the noise. A score s whose errors do not depend on the noise 
 
     corr(s, T) = corr(s, D) / sqrt(reliability of D)                                      (Spearman 1904)
 
-When not to trust it: with K = 1 the noise is not seen directly; it is taken from held-out pairs.
+When not to trust it: half-models that share more than the truth, such as a bias towards long captions, agree more with
+each other than with the effect of training on a pair.
 """
 
 from typing import NamedTuple
@@ -15,7 +16,6 @@ import numpy as np
 from jaxtyping import Float64, Int
 from scipy.stats import rankdata
 
-from clipmem.base.errors import InputError
 from clipmem.base.random import generator
 from clipmem.base.require import require
 from clipmem.functional.checks import as_finite, check_same_length
@@ -44,31 +44,20 @@ class Agreement(NamedTuple):
     high: float
 
 
-def noise_of(
-    effect: Float64[np.ndarray, "pair n"],
-    control: Float64[np.ndarray, "pair e"] | None = None,
-    residual: Float64[np.ndarray, "n"] | None = None,
-) -> Noise:
-    """Estimate the noise of the mean effect D over K pairs of half-models.
+def noise_of(effect: Float64[np.ndarray, "pair n"]) -> Noise:
+    """Estimate the noise of the mean effect D over K >= 2 pairs of half-models: mean over i of var_k D_k(i) / K.
 
-    With K >= 2: noise = mean over i of var_k D_k(i) / K, variances with K - 1. With K = 1, from `control`, the same
-    difference for held-out pairs, which neither model saw, and `residual`, what is left of A under the model that saw
-    the pair after a regression on what is known of it: noise = (var control + var residual) / 2, since only one model
-    did not see a pair of the pool, and part of the residual is real.
+    Variances over k have K - 1, the total variance of the mean over pairs n - 1.
 
     Raises:
-        InputError: A value is not finite, there are fewer than two pairs, or `control` is missing with K = 1.
+        InputError: A value is not finite, or there are fewer than two pairs, or pairs of half-models.
     """
     effect = as_finite("effects", effect)
-    require(effect.shape[1] > 1, "effects", f"{effect.shape[1]} pairs", "two or more", "Give more pairs.")
-    total = float(effect.mean(axis=0).var(ddof=1))
-    if len(effect) > 1:
-        return Noise(total, float(effect.var(axis=0, ddof=1).mean()) / len(effect))
-    if control is None or control.shape[1] < 2:
-        hint = "Set split.external, or train another pair of half-models."
-        raise InputError("held-out pairs", got="none", expected="two or more", hint=hint)
-    rest = 0.0 if residual is None else float(residual.var(ddof=1))
-    return Noise(total, (float(control.var(ddof=1)) + rest) / 2)
+    got = f"{len(effect)} of {effect.shape[1]} pairs"
+    hint = "Train another pair of half-models."
+    require(min(effect.shape) > 1, "effects", got, "two or more of two or more pairs", hint)
+    noise = float(effect.var(axis=0, ddof=1).mean()) / len(effect)
+    return Noise(float(effect.mean(axis=0).var(ddof=1)), noise)
 
 
 def own_weight(effect: Float64[np.ndarray, "n"], predicted: Float64[np.ndarray, "n"], noise: float) -> float:
@@ -94,8 +83,7 @@ def agreement(
     """Estimate the rank correlation of the score p + w (D - p) with the truth, without knowing the truth.
 
     For p alone, R = corr(rank p, rank D) / sqrt(r), with r the reliability of ranks: K c / (1 + (K - 1) c) for the mean
-    correlation c of ranks of D_k and D_l, and 1 - noise / total with K = 1. With own weight w > 0 the score depends on
-    the noise of D; then
+    correlation c of ranks of D_k and D_l. With own weight w > 0 the score depends on the noise of D; then
 
         R · P(score) / P(p),  P(score) = (cov(p, D) (1 - w) + w (total - noise)) / (sd(score) sqrt(total - noise))
 
@@ -103,7 +91,7 @@ def agreement(
     models.
 
     Args:
-        effect: D_k of each pair, shape (K, n).
+        effect: D_k of each pair, shape (K, n), K >= 2.
         predicted: p, from everything but the pair's own half-models, shape (n,).
         noise: From `noise_of`.
         groups: Group of each pair, shape (n,).
@@ -122,7 +110,7 @@ def agreement(
     times = stream.multinomial(count, np.full(count, 1 / count), size=draws)[:, codes].astype(np.float64)
     weights = np.vstack([np.ones((1, len(codes))), times])
     ranks, mean = [rankdata(one) for one in effect], effect.mean(axis=0)
-    r = _reliability(ranks, weights) if len(effect) > 1 else np.full(len(weights), noise.reliability)
+    r = _reliability(ranks, weights)
     if r[0] < _SMALLEST:
         return None
     if own < 1:

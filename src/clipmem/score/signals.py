@@ -26,15 +26,13 @@ class Halves:
     """Models that each trained on a random half of the pairs.
 
     Attributes:
-        alignment: A of each pair under each model.
+        alignment: A of each pair under each model, minus its mean over held-out pairs.
         member: Whether the model trained on the pair.
-        control: A of held-out pairs, which no model trained on: their differences between models are noise.
         proxy: Whether they are smaller than f, so that only the order of their scores carries over.
     """
 
     alignment: Float64[np.ndarray, "model n"]
     member: Bool[np.ndarray, "model n"]
-    control: Float64[np.ndarray, "model e"]
     proxy: bool = False
 
     @property

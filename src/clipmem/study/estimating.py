@@ -1,6 +1,6 @@
 """Scores of single pairs from f and a few half-models: signals, every estimator, and its expected agreement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import polars as pl
 from scipy.stats import norm
 
 from clipmem.functional import AlignmentParts, alignment
-from clipmem.functional.reliability import Noise, agreement, noise_of
+from clipmem.functional.reliability import agreement, noise_of
 from clipmem.score.design import ScoreTables
 from clipmem.score.estimators import ESTIMATORS, Estimated, Estimator
 from clipmem.score.protocols.halves import HALVES
@@ -24,6 +24,8 @@ def signals_of(study: PlannedStudy, parts: Sequence[AlignmentParts]) -> Signals:
     """Collect the signals of a study whose first model is f and whose others are complementary half-models."""
     pool, f = study.role != "external", study.models[0]
     values = np.stack([alignment(one, weight=study.recipe.score.weight).numpy() for one in parts])
+    # one half-model may be better than another throughout
+    values -= values[:, ~pool].mean(axis=1, keepdims=True)
     means, rows, images = study.means(f, pool), study.rows[pool], study.pixels()
     return Signals(
         uids=[uid for uid, own in zip(study.uids, pool, strict=True) if own],
@@ -34,12 +36,7 @@ def signals_of(study: PlannedStudy, parts: Sequence[AlignmentParts]) -> Signals:
         alignment=values[0, pool],
         pixels=lambda chosen: images[rows[chosen]],
         trajectory=study.trajectory(f, pool),
-        halves=Halves(
-            values[1:, pool],
-            study.design.sign[1:, pool] > 0,
-            values[1:, ~pool],
-            proxy=bool(study.models[1].model),
-        ),
+        halves=Halves(values[1:, pool], study.design.sign[1:, pool] > 0, proxy=bool(study.models[1].model)),
         seed=study.recipe.split.seed,
     )
 
@@ -56,7 +53,14 @@ def refine(
     assert halves is not None  # noqa: S101  made above
     available = {name: ESTIMATORS[name]() for name in ESTIMATORS if lacks(ESTIMATORS[name], signals) == []}
     found = {name: estimator.estimate(signals) for name, estimator in available.items()}
-    noise = found[chosen].noise or noise_of(halves.effect, halves.control[::2] - halves.control[1::2])
+    effect, agreements = halves.effect, dict[str, Any]()
+    noise = noise_of(effect) if len(effect) > 1 else None
+    for name, one in found.items():
+        predicted = one.score if one.predicted is None else one.predicted
+        agreed = noise and agreement(
+            effect, predicted, noise, signals.group, own=one.own, seed=signals.seed, confidence=level
+        )
+        agreements[name] = agreed and agreed._asdict()
     tables = [rows_of(signals, name, one) for name, one in found.items()]
     document = {
         "format": 1,
@@ -65,8 +69,8 @@ def refine(
         "proxy": study.models[1].model or None,
         "cost": cost_of(study),
         "calibrated": found[chosen].calibrated,
-        "reliability": noise.reliability,
-        "agreement": {name: _agreement(one, halves, noise, signals, level) for name, one in found.items()},
+        "reliability": noise and noise.reliability,
+        "agreement": agreements,
         "confidence": level,
     }
     files = [study.folder.write(TABLE, pl.concat(tables)), study.folder.write_json(DOCUMENT, document)]
@@ -102,14 +106,6 @@ def rows_of(signals: Signals, name: str, found: Estimated) -> pl.DataFrame:
     error = np.full(len(found.score), np.nan) if found.stderr is None else found.stderr
     columns = {"uid": signals.uids, "estimator": [name] * len(found.score), "score": found.score, "stderr": error}
     return pl.DataFrame(columns).with_columns(pl.col("score", "stderr").fill_nan(None))
-
-
-def _agreement(
-    found: Estimated, halves: Halves, noise: Noise, signals: Signals, level: float
-) -> Mapping[str, Any] | None:
-    predicted = found.score if found.predicted is None else found.predicted
-    one = agreement(halves.effect, predicted, noise, signals.group, own=found.own, seed=signals.seed, confidence=level)
-    return None if one is None else one._asdict()
 
 
 def cost_of(study: PlannedStudy) -> float:

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float64
 
 from clipmem.base.registry import Registry
-from clipmem.functional.reliability import Noise
 from clipmem.score.signals import Signals
 
 Need = Literal["embeddings", "alignment", "images", "trajectory", "half-models"]
@@ -22,7 +21,6 @@ class Estimated(NamedTuple):
         calibrated: Whether differences of scores have the size of differences of CLIPMem.
         own: Weight of the pair's own half-models, from 0 to 1, if the score is p + own (D - p).
         predicted: p, the part that they do not enter; None: the score itself.
-        noise: Noise of D, where the estimator knows more of it than the half-models alone tell.
     """
 
     score: Float64[np.ndarray, "n"]
@@ -30,7 +28,6 @@ class Estimated(NamedTuple):
     calibrated: bool = False
     own: float = 0.0
     predicted: Float64[np.ndarray, "n"] | None = None
-    noise: Noise | None = None
 
 
 class Estimator(ABC):

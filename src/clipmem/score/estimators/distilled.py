@@ -35,8 +35,8 @@ class Distilled(Estimator):
 
     p is the mean of two regressions, ridge (penalty by leave-one-out) and gradient-boosted trees, on `features` as
     normal scores of ranks. Both are fitted on four fifths of the groups of near-duplicates at a time and predict the
-    rest, so that no pair's D enters its own p. w is estimated from the noise of D (`functional.reliability`): 0 with
-    few models.
+    rest, so that no pair's D enters its own p. w is estimated from the noise of D (`functional.reliability`), and so
+    is the error, sqrt((1 - w) var of the truth about p); with one pair of half-models w = 0, and there is no error.
     """
 
     summary = "Regression of the half-models' differences on what is known of each pair, cross-fitted"
@@ -48,16 +48,15 @@ class Distilled(Estimator):
         halves = signals.halves
         assert halves is not None  # noqa: S101  of `needs`
         x = np.stack([_normal(one) for one in features(signals).values()], axis=1)
-        mean, residual = halves.effect.mean(axis=0), None
+        effect, mean = halves.effect, halves.effect.mean(axis=0)
         predicted = _cross_fitted(x, mean, signals.group, signals.seed)
-        if len(halves.effect) == 1:
-            seen = np.where(halves.member[0], *halves.alignment)
-            residual = seen - _cross_fitted(x, seen, signals.group, signals.seed)
-        noise = noise_of(halves.effect, halves.control[::2] - halves.control[1::2], residual)
-        own = own_weight(mean, predicted, noise.noise)
-        missed = max(0.0, float((mean - predicted).var(ddof=1)) - noise.noise)
+        if len(effect) == 1:  # what is noise shows in the difference of two
+            return Estimated(predicted, None, not halves.proxy, 0.0, predicted)
+        noise = noise_of(effect).noise
+        own = own_weight(mean, predicted, noise)
+        missed = max(0.0, float((mean - predicted).var(ddof=1)) - noise)
         error = np.full(len(mean), np.sqrt((1 - own) * missed))
-        return Estimated(predicted + own * (mean - predicted), error, not halves.proxy, own, predicted, noise)
+        return Estimated(predicted + own * (mean - predicted), error, not halves.proxy, own, predicted)
 
 
 def features(signals: Signals) -> Mapping[str, Float64[np.ndarray, "n"]]:
