@@ -110,11 +110,11 @@ def agreement(
     times = stream.multinomial(count, np.full(count, 1 / count), size=draws)[:, codes].astype(np.float64)
     weights = np.vstack([np.ones((1, len(codes))), times])
     ranks, mean = [rankdata(one) for one in effect], effect.mean(axis=0)
-    r = _reliability(ranks, weights)
+    r = reliability(ranks, weights)
     if r[0] < _SMALLEST:
         return None
     if own < 1:
-        found = _correlation(rankdata(predicted), rankdata(mean), weights) / np.sqrt(np.maximum(r, _SMALLEST))
+        found = correlation(rankdata(predicted), rankdata(mean), weights) / np.sqrt(np.maximum(r, _SMALLEST))
         found *= _gain(mean, predicted, noise, own)
     else:
         found = np.sqrt(np.maximum(r, 0))
@@ -132,8 +132,8 @@ def _gain(mean: np.ndarray, predicted: np.ndarray, noise: Noise, own: float) -> 
     return float((shared * (1 - own) + own * real) / score.std(ddof=1) / (shared / predicted.std(ddof=1)))
 
 
-def _correlation(a: np.ndarray, b: np.ndarray, weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, "w"]:
-    """Correlation of a and b under each row of weights."""
+def correlation(a: np.ndarray, b: np.ndarray, weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, "w"]:
+    """Return Pearson's correlation of a and b under each row of weights; 0 if one of them is constant."""
     share = weights / weights.sum(axis=1, keepdims=True)
     a, b = a - a.mean(), b - b.mean()
     mean_a, mean_b = share @ a, share @ b
@@ -141,9 +141,12 @@ def _correlation(a: np.ndarray, b: np.ndarray, weights: Float64[np.ndarray, "w n
     return np.divide(share @ (a * b) - mean_a * mean_b, spread, out=np.zeros(len(share)), where=spread > 0)
 
 
-def _reliability(ranks: list[np.ndarray], weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, "w"]:
-    """Reliability of the mean of K rankings by the mean correlation of any two (Spearman 1910, Brown 1910)."""
+def reliability(ranks: list[np.ndarray], weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, "w"]:
+    """Return the reliability of the mean of K rankings: K c / (1 + (K - 1) c), c the mean correlation of any two.
+
+    One value per row of weights over pairs (Spearman 1910, Brown 1910).
+    """
     k = len(ranks)
     pairs = [(a, b) for a in range(k) for b in range(a)]
-    c = np.mean([_correlation(ranks[a], ranks[b], weights) for a, b in pairs], axis=0)
+    c = np.mean([correlation(ranks[a], ranks[b], weights) for a, b in pairs], axis=0)
     return k * c / (1 + (k - 1) * np.maximum(c, 0))

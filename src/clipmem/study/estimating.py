@@ -10,12 +10,14 @@ from scipy.stats import norm
 
 from clipmem.functional import AlignmentParts, alignment
 from clipmem.functional.reliability import agreement, noise_of
+from clipmem.models.outline import outline_of
 from clipmem.score.design import ScoreTables
 from clipmem.score.estimators import ESTIMATORS, Estimated, Estimator
 from clipmem.score.protocols.halves import HALVES
 from clipmem.score.signals import Halves, Signals
 from clipmem.store.folder import RunFolder
 from clipmem.study.plan import PlannedStudy
+from clipmem.train.paired import TrainingSet
 
 DOCUMENT, TABLE = "estimate.json", "estimates"
 
@@ -109,13 +111,17 @@ def rows_of(signals: Signals, name: str, found: Estimated) -> pl.DataFrame:
 
 
 def cost_of(study: PlannedStudy) -> float:
-    """Cost of the half-models in trainings of f, by the measured rate of each training."""
-    spent: dict[tuple[str, int], float] = {}
+    """Cost of the half-models in trainings of f: presentations, each weighted by a pair's counted operations."""
+    spent: dict[bool, float] = {True: 0.0, False: 0.0}
+    operations = {name: outline_of(study.start_of(model)).operations for name, model in _by_architecture(study).items()}
     for model in study.models:
-        facts = study.folder.outputs(f"train-{model.side}-seed-{model.seed}")[1]
         shown = study.folder.read_json(f"models/{model.side}/seed-{model.seed}/record.json")["presentations"]
-        spent[model.side, model.seed] = shown / facts["pairs_per_second"]
-    return sum(seconds for (side, _), seconds in spent.items() if side in HALVES) / spent["f", 0]
+        spent[model.side in HALVES] += shown * operations[model.model]
+    return spent[True] / spent[False]
+
+
+def _by_architecture(study: PlannedStudy) -> dict[str, TrainingSet]:
+    return {model.model: model for model in study.models}
 
 
 def summary_of(folder: RunFolder) -> dict[str, Any]:

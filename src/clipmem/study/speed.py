@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from clipmem.base.errors import InputError
 from clipmem.base.machine import cores, memory, peak_memory, reset_peak_memory
@@ -32,6 +31,7 @@ from clipmem.embed import passes
 from clipmem.mitigate.base import ready_model
 from clipmem.models import openclip
 from clipmem.models.names import model_config
+from clipmem.models.outline import Outline, outline_of
 from clipmem.models.start import Start, freeze
 from clipmem.score.protocols import Protocol, protocol_of
 from clipmem.store import manifest
@@ -294,7 +294,7 @@ def check_forecast(
 
 
 def _check_time(
-    recipe: Recipe, protocol: Protocol, work: Work, resources: Execution, start: Start, outline: "Outline"
+    recipe: Recipe, protocol: Protocol, work: Work, resources: Execution, start: Start, outline: Outline
 ) -> None:
     total, cpu = work.trained * _TRAINING * outline.operations, resources.device == "cpu"
     units = max(1, resources.processes // resources.workers) if cpu else resources.processes
@@ -379,21 +379,3 @@ def half_models(recipe: str | Path, settings: Sequence[str], budget: float) -> i
     hint = "Use a larger budget, or a smaller --proxy; --model with --data trains nothing."
     require(budget >= share, "--budget", f"{budget:g}", f"{share:.2f} or more, for one pair of half-models", hint)
     return int(budget / share + 1e-9)
-
-
-@dataclass(frozen=True)
-class Outline:
-    """Operations of a pair's forward pass with a full-length caption, and parameters."""
-
-    operations: float
-    parameters: int
-
-
-def outline_of(start: Start) -> Outline:
-    """Count what a model needs, without computing anything."""
-    encoder, side = start.outline(), start.geometry.size
-    with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
-        encoder.encode_image(torch.zeros(1, 3, side, side))
-        encoder.encode_text(torch.zeros(1, encoder.context, dtype=torch.long))
-    parameters = sum(weight.numel() for weight in encoder.module.parameters())
-    return Outline(float(counter.get_total_flops()), parameters)
