@@ -17,6 +17,7 @@ from clipmem.cli.report import report
 from clipmem.cli.reproduce import reproduce
 from clipmem.cli.run import run
 from clipmem.cli.score import score
+from clipmem.cli.validate_estimators import validate_estimators
 
 app = App(
     name="clipmem",
@@ -30,4 +31,5 @@ app = App(
 for command in (demo, init, run, score, estimate, embed, evaluate, localize, compare, reproduce, report, doctor):
     app.command(command)
 app.command(data)
+app.command(validate_estimators)
 app.command(models)

@@ -35,11 +35,10 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """A finished halves study: its signals, the cost of a pair of its half-models, and the seconds of training f."""
+    """A finished halves study: its signals, and the cost of a pair of its half-models."""
 
     signals: Signals
     cost: float
-    seconds: float
     planted: np.ndarray
 
 
@@ -98,10 +97,8 @@ def validate(
 def _source(study: PlannedStudy) -> Source:
     signals = estimating.signals_of(study, study.aligned(study.models))
     cost = estimating.cost_of(study) / ((len(study.models) - 1) / 2)
-    facts = study.folder.facts("train-f-seed-0") or {}
-    shown = study.folder.read_json("models/f/seed-0/record.json")["presentations"]
     planted = study.splits["planted"].to_numpy()[study.role != "external"]
-    return Source(signals, cost, shown / facts["pairs_per_second"], planted)
+    return Source(signals, cost, planted)
 
 
 def frontier(full: Source, proxy: Source | None) -> list[dict[str, Any]]:
@@ -130,7 +127,7 @@ def frontier(full: Source, proxy: Source | None) -> list[dict[str, Any]]:
         samples[setting] = sampled[picked, np.arange(1, DRAWS + 1)]
         found[setting] = {
             **setting._asdict(),
-            "cost": setting.pairs * source.cost + float(np.mean(seconds)) / full.seconds,
+            "cost": setting.pairs * source.cost,
             "seconds": float(np.mean(seconds)),
             "sets": len(values),
             "agreement": float(sampled[:, 0].mean()),
@@ -144,7 +141,7 @@ def frontier(full: Source, proxy: Source | None) -> list[dict[str, Any]]:
             "mean": one["agreement"] - found[baseline]["agreement"],
             **_interval(difference),
         }
-    return sorted(found.values(), key=lambda one: one["cost"])
+    return sorted(found.values(), key=lambda one: (one["cost"], one["agreement"]))
 
 
 def _settings(full: Source, proxy: Source | None) -> Iterator[tuple[Setting, Source]]:
