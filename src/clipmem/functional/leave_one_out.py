@@ -6,7 +6,7 @@ of 1/n); rows that are near copies of another one predict each other unless they
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int
@@ -24,6 +24,7 @@ _JITTER = 1e-8
 Kernel = Literal["linear", "rbf"]
 
 
+@runtime_checkable
 class Rows(Protocol):
     """A matrix that is read some rows at a time: an array, a memory map, or one that computes them (`Computed`)."""
 
