@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from clipmem.base.require import require
+from clipmem.base.errors import InputError
 from clipmem.functional.resampling import in_out_means, jackknife_models
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator, Need
 from clipmem.score.signals import Halves, Signals
@@ -29,10 +29,11 @@ class RawDifference(Estimator):
         Raises:
             InputError: No pair has a model on either side.
         """
-        best = max(signals.halves, key=_preference)
-        expected, hint = "models with and without a pair", "Train complementary half-models."
-        got = f"{len(best.member)} half-models, none of which differ in a pair"
-        require(_preference(best)[0], "half-models", got, expected, hint)
+        best = max(signals.halves, key=_preference, default=None)
+        if best is None or not _preference(best)[0]:
+            got = f"{0 if best is None else len(best.member)} half-models, none of which differ in a pair"
+            expected, hint = "models with and without a pair", "Train complementary half-models."
+            raise InputError("half-models", got=got, expected=expected, hint=hint)
         error = jackknife_models(best.alignment, best.member).stderr
         stderr = None if np.isnan(error).all() else error
         return Estimated(in_out_means(best.alignment, best.member).score, stderr, calibrated=not best.proxy)
