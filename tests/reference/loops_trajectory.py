@@ -23,3 +23,29 @@ def batch_values(image: Rows, text: Rows) -> tuple[list[float], list[float]]:
         similarity.append(own)
         margin.append(own - max(others) if others else math.nan)
     return similarity, margin
+
+
+def mean_margins(margin: Rows) -> list[float]:
+    """Mean over the epochs with a margin, of each pair."""
+    means: list[float] = []
+    for i in range(len(margin[0])):
+        known = [row[i] for row in margin if not math.isnan(row[i])]
+        means.append(math.fsum(known) / len(known) if known else math.nan)
+    return means
+
+
+def in_minus_out(alignment: Rows, member: Sequence[Sequence[bool]]) -> tuple[list[float], list[float]]:
+    """Mean over models with the pair minus without it, and the jackknife error without shrinkage."""
+    scores: list[float] = []
+    errors: list[float] = []
+    for i in range(len(alignment[0])):
+        sides = [[a[i] for a, m in zip(alignment, member, strict=True) if m[i] is side] for side in (True, False)]
+        means = [math.fsum(side) / len(side) if side else math.nan for side in sides]
+        scores.append(means[0] - means[1])
+        several = all(len(side) > 1 for side in sides)
+        parts = [
+            math.fsum((x - mean) ** 2 for x in side) / (len(side) - 1) / len(side) if several else math.nan
+            for side, mean in zip(sides, means, strict=True)
+        ]
+        errors.append(math.sqrt(sum(parts)))
+    return scores, errors

@@ -28,8 +28,8 @@ def read_trajectory(place: Path, uids: Sequence[str]) -> Trajectory:
     file = place / TRAJECTORY_FILE if place.is_dir() else place
     hint = "Set train.record = true and train again."
     try:
-        # never pickled objects, which could run code
-        with reading(f"{file}", expected=_EXPECTED, hint=hint), np.load(file, allow_pickle=False) as stored:
+        with reading(f"{file}", expected=_EXPECTED, hint=hint), file.open("rb") as stream:
+            stored = np.load(stream, allow_pickle=False)  # pickled objects could run code
             found = [np.asarray(stored[key]) for key in ("similarity", "margin", "uids")]
     except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{file}", got="another or a damaged file", expected=_EXPECTED, hint=hint) from error
