@@ -35,17 +35,16 @@ def mean_margins(margin: Rows) -> list[float]:
 
 
 def in_minus_out(alignment: Rows, member: Sequence[Sequence[bool]]) -> tuple[list[float], list[float]]:
-    """Mean over models with the pair minus without it, and the jackknife error without shrinkage."""
+    """Mean over complementary models 2k, 2k + 1 of A with the pair minus A without it, and its standard error."""
     scores: list[float] = []
     errors: list[float] = []
     for i in range(len(alignment[0])):
-        sides = [[a[i] for a, m in zip(alignment, member, strict=True) if m[i] is side] for side in (True, False)]
-        means = [math.fsum(side) / len(side) if side else math.nan for side in sides]
-        scores.append(means[0] - means[1])
-        several = all(len(side) > 1 for side in sides)
-        parts = [
-            math.fsum((x - mean) ** 2 for x in side) / (len(side) - 1) / len(side) if several else math.nan
-            for side, mean in zip(sides, means, strict=True)
+        effects = [
+            alignment[k][i] - alignment[k + 1][i] if member[k][i] else alignment[k + 1][i] - alignment[k][i]
+            for k in range(0, len(alignment), 2)
         ]
-        errors.append(math.sqrt(sum(parts)))
+        mean = math.fsum(effects) / len(effects)
+        squares = math.fsum((effect - mean) ** 2 for effect in effects)
+        scores.append(mean)
+        errors.append(math.sqrt(squares / (len(effects) - 1) / len(effects)) if len(effects) > 1 else math.nan)
     return scores, errors

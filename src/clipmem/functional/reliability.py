@@ -51,6 +51,10 @@ def noise_of(effect: Float64[np.ndarray, "pair n"]) -> Noise:
 
     Raises:
         InputError: A value is not finite, or there are fewer than two pairs, or pairs of half-models.
+
+    Example:
+        >>> noise_of(np.array([[1.0, 2.0, 3.0, 5.0], [0.0, 2.0, 4.0, 4.0]]))
+        Noise(total=3.0625, noise=0.1875)
     """
     effect = as_finite("effects", effect)
     got = f"{len(effect)} of {effect.shape[1]} pairs"
