@@ -34,18 +34,11 @@ def mean_margins(margin: Rows) -> list[float]:
     return means
 
 
-def in_minus_out(alignment: Rows, member: Sequence[Sequence[bool]]) -> tuple[list[float], list[float]]:
-    """Mean over models with the pair minus without it, and the jackknife error without shrinkage."""
+def in_minus_out(alignment: Rows, member: Sequence[Sequence[bool]]) -> list[float]:
+    """Mean over the models with the pair minus the mean over those without; NaN if there is no model of a kind."""
     scores: list[float] = []
-    errors: list[float] = []
     for i in range(len(alignment[0])):
         sides = [[a[i] for a, m in zip(alignment, member, strict=True) if m[i] is side] for side in (True, False)]
         means = [math.fsum(side) / len(side) if side else math.nan for side in sides]
         scores.append(means[0] - means[1])
-        several = all(len(side) > 1 for side in sides)
-        parts = [
-            math.fsum((x - mean) ** 2 for x in side) / (len(side) - 1) / len(side) if several else math.nan
-            for side, mean in zip(sides, means, strict=True)
-        ]
-        errors.append(math.sqrt(sum(parts)))
-    return scores, errors
+    return scores
