@@ -161,6 +161,7 @@ X, Y = data()
         (lambda: leave_one_out_scores(np.full((9, 2), 7.1), Y[:9]), "features", "the same in all 9 rows"),
         (lambda: leave_one_out_scores(X, np.full((23, 2), 0.1)), "targets", "the same in all 23 rows"),
         (lambda: leave_one_out_scores(np.where(X > 2, np.nan, X), Y), "features", "not finite"),
+        (lambda: leave_one_out_scores(np.where(X > 2, np.nan, X), Y, kernel="rbf"), "features", "not finite"),
         (lambda: leave_one_out_scores(X, np.where(Y > 2, np.inf, Y)), "targets", "not finite"),
         (lambda: leave_one_out_scores(X, Y[:20]), "features and targets", "23 and 20"),
         (lambda: leave_one_out_scores(X[:2], Y[:2]), "features", "2 rows"),

@@ -191,7 +191,7 @@ def _larger_groups(group: Int[np.ndarray, "n"] | None, n: int) -> list[Int[np.nd
 
 @dataclass(frozen=True)
 class Computed:
-    """Rows (x - mean) @ basis of a matrix x, dense or sparse, computed where they are read."""
+    """Rows of x @ basis, x dense or sparse, computed where they are read."""
 
     x: Any
     basis: Float64[np.ndarray, "q p"]
@@ -213,13 +213,13 @@ class RbfFeatures:
     landmarks l_j. These are 1,000 evenly spaced rows; with all rows as landmarks φ(x)·φ(x') = k(x, x').
 
     Raises:
-        InputError: The landmarks are all the same.
+        InputError: Half of the landmarks are the same, or one is not finite.
     """
 
     def __init__(self, x: Rows, landmarks: int = LANDMARKS) -> None:
         n = x.shape[0]
         self._x, self._landmarks = x, x[np.arange(min(n, landmarks)) * n // min(n, landmarks)].astype(np.float64)
-        squares = _squares(self._landmarks, self._landmarks)
+        squares = _squares(self._landmarks, as_finite("features", self._landmarks))
         self._width2 = float(np.median(squares[np.triu_indices_from(squares, 1)]))
         got = f"half of {len(squares)} rows the same"
         require(self._width2 > 0, "features", got, "rows that differ", "Use the linear kernel.")
