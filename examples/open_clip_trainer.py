@@ -26,8 +26,8 @@ from emoji_pairs import emoji
 from open_clip_train.data import CsvDataset, DataInfo
 from torch import nn
 
+from clipmem import AlignmentRecorder
 from clipmem.mitigate import TextEmbeddingNoise, removal_list, sample_captions
-from clipmem.train.recorder import AlignmentRecorder
 
 SEPARATOR = " || "  # between the captions in a row of the CSV
 

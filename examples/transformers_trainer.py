@@ -15,7 +15,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torchvision.transforms import v2
 from transformers import CLIPConfig, CLIPModel, Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
-from clipmem.train.recorder import AlignmentRecorder
+from clipmem import AlignmentRecorder
 
 _SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
