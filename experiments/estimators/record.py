@@ -1,6 +1,6 @@
 """Store validations of estimators, and write the tables and the figure of docs/estimators.md from them.
 
-clipmem validate-estimators experiments/estimators/emoji-artists.toml --proxy clipmem-i32-t32 --out validated
+clipmem validate-estimators experiments/estimators/emoji-artists.toml --proxy clipmem-tiny-32 --out validated
 python experiments/estimators/record.py emoji-artists=validated    # stores validated/validated.json, writes the page
 python experiments/estimators/record.py                            # writes the page again
 """
