@@ -225,7 +225,8 @@ class HalvesSection(Section):
         2, description="Number of pairs of half-models; both of a pair together train on each non-external pair once."
     )
     proxy: str = Field(
-        "", description="Smaller architecture of the half-models, such as clipmem-tiny-32 for clipmem-tiny; empty = f's."
+        "",
+        description="Smaller architecture of the half-models, such as clipmem-tiny-32 for clipmem-tiny; empty = f's.",
     )
     estimator: str = Field("distilled", description="Estimator of single scores: raw = the difference of the halves.")
 
