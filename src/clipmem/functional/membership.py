@@ -14,7 +14,7 @@ When not to trust it: the references know recipe and data, as few attackers do. 
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int
 
 from clipmem.base.random import generator
 from clipmem.base.require import require
@@ -54,7 +54,7 @@ class PairRisk(NamedTuple):
         risk: Share of the models that trained on the pair whose attack flags it.
         false_alarm: The same share of the models that did not.
         percentile: Mean over the models that trained on it of the share of their non-members with lower scores.
-        top_share: Share of all risk that the pairs of highest risk carry; NaN without risk.
+        top_share: Share of all advantage that the pairs of the highest carry, cut to [0, 1]; NaN without advantage.
     """
 
     risk: Float64[np.ndarray, "n"]
@@ -132,24 +132,30 @@ def _features(pairs: InOut) -> Float64[np.ndarray, "model n feature"]:
     return np.stack([ratio, signal, within, out, in_sd, out_sd, near, far, gain, signal - out], axis=-1)
 
 
-def learned_attack(pairs: InOut, *, seed: int = 0) -> Float64[np.ndarray, "model n"]:
-    """Score by a classifier that learned from the other models what members look like: log odds.
+def learned_attack(pairs: InOut, groups: Int[np.ndarray, "n"], *, seed: int = 0) -> Float64[np.ndarray, "model n"]:
+    """Score by a classifier that learned from other models and other pairs what members look like: log odds.
 
     Features of a pair under a model are its signal, mean and standard deviation of its references on both sides, the
-    distances from both, and the score of `lira`. For each target, gradient-boosted trees (scikit-learn) learn from the
-    other models, among which the target is no reference either, from at most 60,000 rows, sampled with `seed`. Needs
-    three models on each side.
+    distances from both, and the score of `lira`. For each target and half of the pairs (`groups` are not divided),
+    gradient-boosted trees (scikit-learn) learn from the other half under the other models, among which the target is no
+    reference either; from at most 60,000 rows, sampled with `seed`. They must not know the pair: in how many other
+    models it is, and which references its other rows lack, would give away the target's membership. Needs three models
+    on each side.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
 
     signal = _checked(*pairs[:2], fewest=3)
     every, scores = _features(pairs), np.empty_like(signal)
+    codes = np.unique(groups, return_inverse=True)[1]
+    first = generator(seed, "learned attack").permutation(codes.max() + 1)[codes] % 2 == 0
     for target in range(len(signal)):
         rest = InOut(*(np.delete(values, target, axis=0) for values in pairs))
-        known = _features(rest).reshape(-1, every.shape[2])
-        rows = generator(seed, "learned attack", target).permutation(len(known))[:_ROWS]
-        classifier = HistGradientBoostingClassifier(**_TREES)
-        scores[target] = classifier.fit(known[rows], rest.member.ravel()[rows]).decision_function(every[target])
+        features = _features(rest)
+        for half in (first, ~first):
+            known, answer = features[:, ~half].reshape(-1, every.shape[2]), rest.member[:, ~half].ravel()
+            rows = generator(seed, "learned attack", target).permutation(len(known))[:_ROWS]
+            classifier = HistGradientBoostingClassifier(**_TREES).fit(known[rows], answer[rows])
+            scores[target, half] = classifier.decision_function(every[target, half])
     return scores
 
 
@@ -192,10 +198,11 @@ def pair_risk(
 ) -> PairRisk:
     """Return the risk of each pair: the probability that the attack at `fpr` flags it where it is a member.
 
-    A target flags the pairs with scores above the (1 - fpr) quantile of its non-members. A risk is a share of the few
-    models that trained on the pair, so the highest ones of these models are too high, by selection. `top_share`
-    therefore takes the `top` share of pairs by risk (then percentile) over every second model, and measures their part
-    of all risk over the other models; it is the mean of both directions. It is `top` where membership has no effect.
+    A target flags the pairs with scores above the (1 - fpr) quantile of its non-members. Some pairs are flagged often
+    whether or not the target trained on them, so the advantage of an attacker is risk - false_alarm. Both are shares of
+    few models, and the highest of them are too high, by selection. `top_share` therefore takes the `top` share of pairs
+    by advantage (then percentile) over every second model, and measures their part of the sum of all advantages over
+    the other models, in both directions. It is about `top` where all pairs leak alike.
     """
     scores = _checked(scores, member, 1)
     flags, percentile = np.empty_like(member), np.empty_like(scores)
@@ -205,14 +212,16 @@ def pair_risk(
         others = np.sort(row[~own])
         flags[k] = row > np.quantile(others, 1 - fpr, method="higher")
         percentile[k] = (np.searchsorted(others, row) + np.searchsorted(others, row, side="right")) / 2 / len(others)
-    half, shares = np.arange(len(member)) % 2 == 0, list[float]()
+    half, of_top, of_all = np.arange(len(member)) % 2 == 0, 0.0, 0.0
     for chosen, rest in ((half, ~half), (~half, half)):
-        order = [np.nan_to_num(_mean(values[chosen], member[chosen]), nan=-1) for values in (percentile, flags)]
-        first = np.lexsort(order)[::-1][: int(np.ceil(top * member.shape[1]))]
-        risk = np.nan_to_num(_mean(flags[rest], member[rest]))
-        shares.append(float(risk[first].sum() / risk.sum()) if risk.any() else np.nan)
-    risks = (_mean(flags, member), _mean(flags, ~member), _mean(percentile, member))
-    return PairRisk(*risks, float(np.mean(shares)))
+        advantages = [_mean(flags[k], member[k]) - _mean(flags[k], ~member[k]) for k in (chosen, rest)]
+        order = (_mean(percentile[chosen], member[chosen]), advantages[0])
+        first = np.lexsort([np.nan_to_num(values, nan=-1) for values in order])[::-1]
+        found = np.nan_to_num(advantages[1])
+        of_top += found[first[: int(np.ceil(top * len(found)))]].sum()
+        of_all += found.sum()
+    share = float(np.clip(of_top / of_all, 0, 1)) if of_all > 0 else np.nan
+    return PairRisk(_mean(flags, member), _mean(flags, ~member), _mean(percentile, member), share)
 
 
 def _mean(

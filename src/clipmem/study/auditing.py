@@ -85,7 +85,7 @@ def _check_pairs(what: str, captions: Sequence[Sequence[str]]) -> None:
 
 
 def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"]) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Attack every model of a study; return the document and the risk of each pair, highest first."""
+    """Attack every model of a study; return the document and the risk of each pair, highest advantage first."""
     member, seed = study.design.sign[:, pool] > 0, study.recipe.split.seed
     external = study.role == "external"
     similarity = np.stack([parts_of(study.embeddings(one), external).positive.numpy() for one in study.models])
@@ -99,7 +99,7 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"]) -> tuple[dict[str, A
         "cosine": signal,
         "lira": membership.lira(pairs),
         "rmia": membership.rmia(pairs),
-        "learned": membership.learned_attack(pairs, seed=seed),
+        "learned": membership.learned_attack(pairs, study.group[pool], seed=seed),
     }
     seen, confidence = member.sum(axis=0), study.recipe.score.confidence
     risk = membership.pair_risk(scores["lira"], member)
@@ -118,7 +118,8 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"]) -> tuple[dict[str, A
     }
     columns = {name: getattr(risk, name) for name in ("risk", "false_alarm", "percentile")}
     table = study.splits[pool].select("uid", "planted").with_columns(**{k: pl.Series(v) for k, v in columns.items()})
-    return document, table.sort(["risk", "percentile", "uid"], descending=[True, True, False])
+    order = [pl.col("false_alarm") - pl.col("risk"), -pl.col("percentile"), pl.col("uid")]
+    return document, table.sort(order)
 
 
 def _rates(scores: Trials, member: np.ndarray, rates: np.ndarray) -> Trials:
