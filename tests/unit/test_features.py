@@ -129,7 +129,7 @@ def test_captions_against_tfidf_by_hand():
     captions = [["a b"], ["b c"], ["a b c a"], ["c"]]
     terms = {"a": (1, 0, 2, 0), "b": (1, 1, 1, 0), "c": (0, 1, 1, 1), "a b": (1, 0, 1, 0), "b c": (0, 1, 1, 0)}
     weights = np.array([
-        [(1 + math.log(count)) * (1 + math.log(5 / (1 + sum(c > 0 for c in counts)))) if count else 0 for count in counts]
+        [(1 + math.log(k)) * (1 + math.log(5 / (1 + sum(c > 0 for c in counts)))) if k else 0 for k in counts]
         for counts in terms.values()
     ]).T  # fmt: skip
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)

@@ -3,6 +3,7 @@
 from cyclopts import App
 
 from clipmem._version import __version__
+from clipmem.cli.audit import audit
 from clipmem.cli.compare import compare
 from clipmem.cli.data import data
 from clipmem.cli.demo import demo
@@ -28,7 +29,7 @@ app = App(
     exit_on_error=True,
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, score, estimate, embed, evaluate, localize, compare, reproduce, report, doctor):
+for command in (demo, init, run, score, estimate, embed, evaluate, localize, audit, compare, reproduce, report, doctor):
     app.command(command)
 app.command(data)
 app.command(validate_estimators)

@@ -79,6 +79,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "precision_text": pl.Float64,
         "recall_text": pl.Float64,
     },
+    "audit/pairs": {**_UID, "planted": pl.Boolean, **dict.fromkeys(("risk", "false_alarm", "percentile"), pl.Float64)},
 }
 
 # optional columns, filled with this value
