@@ -116,7 +116,7 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"]) -> tuple[dict[str, A
         "risk": {"attack": "lira", "pairs": -(-len(pool) // 100), "share": share, "mean": float(risk.risk.mean())},
         "roc": {"fpr": _CURVE.tolist()} | curves,
     }
-    columns = {name: getattr(risk, name) for name in ("risk", "false_alarm", "percentile")}
+    columns = {"risk": risk.risk, "false_alarm": risk.false_alarm, "percentile": risk.percentile}
     table = study.splits[pool].select("uid", "planted").with_columns(**{k: pl.Series(v) for k, v in columns.items()})
     order = [pl.col("false_alarm") - pl.col("risk"), -pl.col("percentile"), pl.col("uid")]
     return document, table.sort(order)
