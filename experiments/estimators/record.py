@@ -55,7 +55,7 @@ def figure(documents: dict[str, Document]) -> str:
                     own = [one for one in found["estimators"] if (one["estimator"], one["proxy"]) == (estimator, proxy)]
                     if not own:
                         continue
-                    costs = [max(one["cost"], 0.1) for one in own]
+                    costs = [max(one["cost"], 0.03) for one in own]
                     axes.plot(costs, [one["agreement"] for one in own], "-", color=color, linewidth=1.2)
                     axes.errorbar(
                         costs,
@@ -71,7 +71,7 @@ def figure(documents: dict[str, Document]) -> str:
                     )
             axes.set_xscale("log")
             axes.set_ylim(0, 1)
-            axes.set_xticks([0.1, 0.3, 1, 3, 8], ["0", "0.3", "1", "3", "8"])
+            axes.set_xticks([0.03, 0.1, 0.3, 1, 3, 8], ["0", "0.1", "0.3", "1", "3", "8"])
             axes.set_xlabel("cost of half-models, in trainings of f")
             axes.set_title(name)
             if k == 0:
@@ -90,7 +90,8 @@ def write_page() -> None:
     """Insert the tables between the marks of docs/estimators.md, and draw the figure."""
     documents = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(HERE.glob("*.json"))}
     text = PAGE.read_text(encoding="utf-8")
-    text = _BLOCK.sub(lambda found: f"{found[1]}{table(documents[found[2]])}\n{found[3]}", text)
+    tables = {name: table(document) for name, document in documents.items()}
+    text = _BLOCK.sub(lambda found: f"{found[1]}{tables.get(found[2], 'Not run yet.')}\n{found[3]}", text)
     PAGE.write_text(text, encoding="utf-8")
     FIGURE.write_text(standalone(figure(documents)), encoding="utf-8")
 
