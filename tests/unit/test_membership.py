@@ -133,7 +133,6 @@ def test_without_leakage_nothing_is_gained():
 
 
 def test_where_all_pairs_leak_alike_the_riskiest_carry_their_own_share():
-    # chosen and measured in the same models, they would carry .2 of it
     shares = [
         pair_risk(lira(pairs), pairs.member, top=0.1).top_share
         for pairs in (simulated(np.random.default_rng(k), gain=3.0) for k in range(10))

@@ -122,7 +122,7 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"]) -> tuple[dict[str, A
     return document, table.sort(order)
 
 
-def _rates(scores: Trials, member: np.ndarray, rates: np.ndarray) -> Trials:
+def _rates(scores: Trials, member: np.ndarray, rates: np.ndarray) -> Float64[np.ndarray, "model rate"]:
     return np.stack([membership.true_positive_rates(*row, rates) for row in zip(scores, member, strict=True)])
 
 
