@@ -68,7 +68,7 @@ def flags(scores: Rows, member: Members, fpr: float) -> list[list[bool]]:
     found: list[list[bool]] = []
     for row, own in zip(scores, member, strict=True):
         others = [score for score, inside in zip(row, own, strict=True) if not inside]
-        allowed = [t for t in others if sum(score > t for score in others) <= fpr * (len(others) - 1)]
+        allowed = [t for t in others if sum(score > t for score in others) <= fpr * len(others)]
         found.append([score > min(allowed) for score in row])
     return found
 

@@ -167,8 +167,8 @@ def true_positive_rates(
     For a rate of less than one negative, it is the share of positives above all negatives.
 
     Example:
-        >>> true_positive_rates(np.array([3.0, 2.0, 1.0]), np.array([True, False, True]), np.array([0.01, 1.0])).sum()
-        1.5
+        >>> true_positive_rates(np.array([3, 2, 1.0]), np.array([True, False, True]), np.array([0.01, 1])).tolist()
+        [0.5, 1.0]
     """
     curve = roc_curve(scores, positive)
     return np.interp(rates, curve.fpr, curve.tpr)
@@ -198,11 +198,11 @@ def pair_risk(
 ) -> PairRisk:
     """Return the risk of each pair: the probability that the attack at `fpr` flags it where it is a member.
 
-    A target flags the pairs with scores above the (1 - fpr) quantile of its non-members. Some pairs are flagged often
-    whether or not the target trained on them, so the advantage of an attacker is risk - false_alarm. Both are shares of
-    few models, and the highest of them are too high, by selection. `top_share` therefore takes the `top` share of pairs
-    by advantage (then percentile) over every second model, and measures their part of the sum of all advantages over
-    the other models, in both directions. It is about `top` where all pairs leak alike.
+    A target flags the pairs above the lowest threshold that at most a share `fpr` of its non-members exceeds. Some
+    pairs are flagged often whether or not the target trained on them, so what an attacker gains is risk - false_alarm,
+    the advantage. Both are shares of few models, and the highest of them are too high, by selection. `top_share`
+    therefore takes the `top` share of pairs by advantage (then percentile) over every second model, and measures their
+    part of the sum of all advantages over the other models, in both directions. It is about `top` where all leak alike.
     """
     scores = _checked(scores, member, 1)
     flags, percentile = np.empty_like(member), np.empty_like(scores)
@@ -210,7 +210,7 @@ def pair_risk(
         hint = "Train each model on a part of the pairs."
         require(not own.all(), "member", f"all {len(own)} pairs in model {k}", "non-members", hint)
         others = np.sort(row[~own])
-        flags[k] = row > np.quantile(others, 1 - fpr, method="higher")
+        flags[k] = row > others[len(others) - 1 - int(fpr * len(others))]
         percentile[k] = (np.searchsorted(others, row) + np.searchsorted(others, row, side="right")) / 2 / len(others)
     half, of_top, of_all = np.arange(len(member)) % 2 == 0, 0.0, 0.0
     for chosen, rest in ((half, ~half), (~half, half)):
