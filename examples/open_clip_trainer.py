@@ -1,11 +1,12 @@
-"""open_clip's trainer with clipmem's mitigations: text noise, several captions, removed pairs.
+"""open_clip's trainer with clipmem's mitigations (text noise, several captions, removed pairs) and recorder.
 
     python examples/open_clip_trainer.py [--quick] [--std 0.15] [--captions 5] [--remove RUN --count 50]
+        [--record FILE.npz]
 
 Runs `open_clip_train.main` of the installed release (`pip install 'clipmem[bench]'`) with three names replaced:
-`create_loss` adds noise to text features, `CsvDataset` samples one of several captions per row, and `DataInfo` passes
-the epoch to the data set. Text features are normalized already, so that the noise is `post` or `post-scaled`. Give each
-process its own seed.
+`create_loss` records each pair's similarity and margin and adds noise to text features, `CsvDataset` samples one of
+several captions per row, and `DataInfo` passes on the epoch and the order of the pairs. Text features are normalized
+already, so that the noise is `post` or `post-scaled`. Give each process its own seed.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import csv
 import json
 import re
 import tempfile
+from collections import deque
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,20 +26,40 @@ from emoji_pairs import emoji
 from open_clip_train.data import CsvDataset, DataInfo
 from torch import nn
 
+from clipmem import AlignmentRecorder
 from clipmem.mitigate import TextEmbeddingNoise, removal_list, sample_captions
 
 SEPARATOR = " || "  # between the captions in a row of the CSV
 
 
+class Noted:
+    """A sampler that keeps the order of an epoch, whatever the number of the loader's workers."""
+
+    order = epoch = None
+
+    def __init__(self, sampler):
+        self.sampler = sampler
+
+    def __len__(self):
+        return len(self.sampler)
+
+    def __iter__(self):
+        for index in self.sampler:
+            Noted.order.append(index)
+            yield index
+
+
 class NoisyLoss(nn.Module):
     """open_clip's loss with noise on text features."""
 
-    def __init__(self, loss, noise):
+    def __init__(self, loss, noise, recorder):
         super().__init__()
-        self.loss, self.noise = loss, noise
+        self.loss, self.noise, self.recorder = loss, noise, recorder
 
     def forward(self, image_features, text_features, *more, **named):
-        """Add the noise and call open_clip's loss."""
+        """Record the step, add the noise and call open_clip's loss."""
+        shown = [Noted.order.popleft() for _ in image_features]
+        self.recorder.update(shown, image_features, text_features, Noted.epoch)
         return self.loss(image_features, self.noise(text_features), *more, **named)
 
 
@@ -55,18 +77,23 @@ class SeveralCaptions(CsvDataset):
 
 
 class EpochInfo(DataInfo):
-    """Passes the epoch to the data set, before the loader's workers start."""
+    """Passes on the epoch and the order of the pairs, before the loader's workers start."""
 
     def set_epoch(self, epoch):
         """Set the epoch of the sampler and the data set."""
         super().set_epoch(epoch)
-        self.dataloader.dataset.epoch = epoch
+        self.dataloader.dataset.epoch = Noted.epoch = epoch
+        Noted.order, batches = deque(), self.dataloader.batch_sampler
+        if not isinstance(batches.sampler, Noted):
+            batches.sampler = Noted(batches.sampler)
 
 
-def patch(std, place="post", seed=0):
+def patch(recorder, std, place="post", seed=0):
     """Replace the three names; call before `open_clip_train.main.main`."""
     create_loss = open_clip.create_loss
-    open_clip_train.main.create_loss = lambda args: NoisyLoss(create_loss(args), TextEmbeddingNoise(std, place, seed))
+    open_clip_train.main.create_loss = lambda args: NoisyLoss(
+        create_loss(args), TextEmbeddingNoise(std, place, seed), recorder
+    )
     open_clip_train.data.CsvDataset = SeveralCaptions
     open_clip_train.data.DataInfo = EpochInfo
 
@@ -84,21 +111,24 @@ def write_data(folder, pairs, captions):
     return table
 
 
-def train(*, pairs=512, epochs=10, batch=64, std=0.15, captions=5, leave_out=frozenset()):
-    """Train, and return the losses in the trainer's log."""
+def train(*, pairs=512, epochs=10, batch=64, std=0.15, captions=5, leave_out=frozenset(), record=""):
+    """Train, write the record, and return the losses in the trainer's log."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        table = write_data(folder, emoji(pairs, leave_out=leave_out), captions)
+        chosen = emoji(pairs, leave_out=leave_out)
+        table, recorder = write_data(folder, chosen, captions), AlignmentRecorder([pair.uid for pair in chosen])
         config = (files("clipmem.models") / "configs" / "clipmem-micro.json").read_text(encoding="utf-8")
         (folder / "clipmem-micro.json").write_text(json.dumps(json.loads(config)))
         open_clip.add_model_config(folder / "clipmem-micro.json")
-        patch(std)
+        patch(recorder, std)
         open_clip_train.main.main([
             "--train-data", str(table), "--dataset-type", "csv", "--csv-img-key", "filepath",
             "--csv-caption-key", "title", "--model", "clipmem-micro", "--batch-size", str(batch),
             "--epochs", str(epochs), "--precision", "fp32", "--workers", "0", "--device", "cpu", "--lr", "1e-3",
             "--warmup", "2", "--log-every-n-steps", "1", "--save-frequency", "0", "--logs", place, "--name", "run",
         ])  # fmt: skip
+        if record:
+            recorder.save(record)
         log = (folder / "run" / "out.log").read_text(encoding="utf-8")
     return [float(found) for found in re.findall(r"Contrastive_loss: ([0-9.]+)", log)]
 
@@ -111,10 +141,11 @@ def main(arguments=None):
     parser.add_argument("--captions", type=int, default=5, help="captions per pair")
     parser.add_argument("--remove", default="", help="remove the most memorized pairs of this finished clipmem run")
     parser.add_argument("--count", type=int, default=50, help="number of pairs to remove")
+    parser.add_argument("--record", default="", help="write each pair's similarity and margin per epoch here (.npz)")
     chosen = parser.parse_args(arguments)
     worst = frozenset(removal_list(chosen.remove, chosen.count)) if chosen.remove else frozenset()
     size = {"pairs": 128, "epochs": 2} if chosen.quick else {}
-    losses = train(std=chosen.std, captions=chosen.captions, leave_out=worst, **size)
+    losses = train(std=chosen.std, captions=chosen.captions, leave_out=worst, record=chosen.record, **size)
     print(f"{len(losses)} steps; loss {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end")
     return losses
 

@@ -21,7 +21,9 @@ from clipmem.report.templating import HEADING, VERBATIM
 from clipmem.report.terminal import screen_lines
 from tests.compared import build as build_finished
 from tests.report.documents import (
+    AUDIT,
     DEJAVU,
+    MODEL_AUDIT,
     NO_UTILITY,
     RETAINED,
     UTILITY,
@@ -31,7 +33,14 @@ from tests.report.documents import (
     model_parts,
     side_by_side,
 )
-from tests.report.other_runs import add_localize, build_finetuned, build_given, build_leave_one_out, build_subsample
+from tests.report.other_runs import (
+    add_audit,
+    add_localize,
+    build_finetuned,
+    build_given,
+    build_leave_one_out,
+    build_subsample,
+)
 from tests.report.outline import Outline
 from tests.report.run_folder import Built, build_run
 
@@ -63,6 +72,12 @@ def _shifted(built: Built) -> Built:
     return _with(built, centered=found)
 
 
+def _audited(folder: Path) -> Built:
+    built = build_subsample(folder)
+    add_audit(built, AUDIT)
+    return built
+
+
 def _localized(folder: Path) -> Built:
     built = build_run(folder, planted=2, sizes=SMALL)
     add_localize(built)
@@ -78,6 +93,7 @@ RUNS: dict[str, Callable[[Path], Built]] = {
     "one-seed": lambda folder: build_run(folder, seeds=(3,), planted=0, sizes=SMALL),
     "shifted": lambda folder: _shifted(build_run(folder, planted=0, sizes=SMALL, captions=TWINS)),
     "subsample": lambda folder: build_subsample(folder),
+    "audited": _audited,
     "leave-one-out": lambda folder: build_leave_one_out(folder),
     "given": lambda folder: build_given(folder),
     "finetuned": lambda folder: _with(build_finetuned(folder, planted=4, sizes=SMALL), retained=RETAINED),
@@ -149,6 +165,8 @@ def make(folder: Path) -> dict[str, str]:
         found[f"report-{name}"] = screen_text("report", run)
         if run.localized.units is not None:
             found[f"localize-{name}"] = screen_text("localize", run)
+        if run.audited:
+            found[f"audit-{name}"] = screen_text("audit", run)
     comparison = compared(folder / "compared")
     found["comparison"] = page_text("comparison", comparison)
     found["comparison-terminal"] = screen_text("comparison", comparison)
@@ -161,6 +179,7 @@ def make(folder: Path) -> dict[str, str]:
     found["scored"] = screen_text("scored", scored(folder / "scored" / "study"))
     found["inspected"] = screen_text("inspected", inspection())
     evaluated = {**UTILITY, "confidence": 0.95, "probe": {"commonest_class_acc1": 0.2}}
+    found["audited-model"] = screen_text("audited", MODEL_AUDIT)
     found["model"] = screen_text("model", model_parts())
     found["evaluated"] = screen_text("evaluated", evaluated)
     return found

@@ -37,7 +37,14 @@ def data():
 
 def settings(objective):
     return TrainSection(
-        objective=objective, epochs=3, batch_size=13, captions=2, crop_scale=(0.3, 0.9), flip=0.5, precision="fp32"
+        objective=objective,
+        epochs=3,
+        batch_size=13,
+        captions=2,
+        crop_scale=(0.3, 0.9),
+        flip=0.5,
+        precision="fp32",
+        record=objective in ("clip", "siglip"),
     )
 
 

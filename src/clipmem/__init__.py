@@ -12,8 +12,10 @@ if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem.study.api import load_run, run
     from clipmem.study.loaded import Run
     from clipmem.study.scoring import score
+    from clipmem.train.recorder import AlignmentRecorder
 
 _HOMES = {
+    "AlignmentRecorder": "clipmem.train.recorder",
     "ClipmemError": "clipmem.base.errors",
     "InputError": "clipmem.base.errors",
     "RunError": "clipmem.base.errors",
@@ -26,6 +28,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AlignmentRecorder",
     "ClipmemError",
     "InputError",
     "Recipe",

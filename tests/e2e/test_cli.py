@@ -27,7 +27,7 @@ def test_help_is_instant_and_imports_no_torch():
     )
     shown = subprocess.run([sys.executable, "-c", code + probe], capture_output=True, text=True, check=True).stdout
     for command in (
-        "demo", "init", "run", "data", "score", "embed", "evaluate", "localize", "compare", "reproduce",
+        "demo", "init", "run", "data", "score", "embed", "evaluate", "localize", "audit", "compare", "reproduce",
         "report", "doctor",
     ):  # fmt: skip
         assert command in shown

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,9 +42,29 @@ def test_plain_loop(finished, monkeypatch):
     assert 3 < losses[0] < 8  # log 64 = 4.2 at chance
 
 
-def test_open_clip_trainer():
+def test_open_clip_trainer(tmp_path):
     for package in ("pandas", "webdataset"):
         pytest.importorskip(package, reason="open_clip's trainer needs the extra `bench`: pip install 'clipmem[bench]'")
-    steps, first, _ = run("open_clip_trainer.py", "--std", LOUD)
+    steps, first, _ = run("open_clip_trainer.py", "--std", LOUD, "--record", tmp_path / "record.npz")
     assert steps == 4
     assert first > 15
+    check_record(tmp_path / "record.npz")
+
+
+def check_record(file):
+    """All 128 pairs were recorded in both epochs."""
+    with np.load(file) as record:
+        assert record["margin"].shape == (2, 128) == record["similarity"].shape
+        assert not np.isnan(record["margin"]).any()
+        assert (record["margin"] < record["similarity"]).any()
+        assert len(set(record["uids"].tolist())) == 128
+        assert record["similarity"].std(1).min() > 0
+
+
+def test_transformers_trainer(tmp_path):
+    for package in ("transformers", "accelerate"):
+        pytest.importorskip(package, reason="needs the extra `hf` and accelerate")
+    steps, first, last = run("transformers_trainer.py", "--record", tmp_path / "record.npz")
+    assert steps == 4
+    assert last < first
+    check_record(tmp_path / "record.npz")

@@ -9,12 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import clipmem
 from clipmem.base.recipes import dump_recipe
+from clipmem.score.recorded import read_trajectory
 from clipmem.store.folder import RunFolder
 from clipmem.testing.tiny import tiny_recipe
+from tests.torchrun_train import UIDS
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
@@ -55,12 +58,12 @@ def found(tmp_path_factory):
     out = tmp_path_factory.mktemp("together")
     code, _, stderr = run(3, ROOT / "tests" / "torchrun_train.py", out)
     assert code == 0, stderr
-    return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(3)]
+    return out, [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(3)]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_three_processes_have_the_gradients_of_one(found, objective):
-    for of_rank in found:
+    for of_rank in found[1]:
         one = of_rank[objective]
         assert one["loss"][1] == pytest.approx(one["loss"][0], abs=1e-5)
         # AdamW would hide a gradient of another scale: the gradients themselves are compared
@@ -69,12 +72,20 @@ def test_three_processes_have_the_gradients_of_one(found, objective):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_three_processes_have_the_losses_of_one_and_the_same_weights(found, objective):
-    for of_rank in found:
+    for of_rank in found[1]:
         alone, together = of_rank[objective]["losses"]
         assert len(alone) == 9
         assert together == pytest.approx(alone, abs=1e-4)
         assert abs(alone[0] - alone[-1]) > 1e-2  # something was learned: the agreement means something
-    assert len({of_rank[objective]["weights"][1] for of_rank in found}) == 1
+    assert len({of_rank[objective]["weights"][1] for of_rank in found[1]}) == 1
+
+
+@pytest.mark.parametrize("objective", ["clip", "siglip"])
+def test_three_processes_record_what_one_does(found, objective):
+    one, three = (read_trajectory(found[0] / objective / name, UIDS) for name in ("alone-0", "together"))
+    assert not np.isnan(one.margin).any()
+    assert three.similarity == pytest.approx(one.similarity, abs=1e-4)
+    assert three.margin == pytest.approx(one.margin, abs=1e-4)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ _COMMANDS = {
     "embed": ["--model", "a", "--data", "emoji", "--out", "e"],
     "evaluate": ["nowhere"],
     "localize": ["nowhere"],
+    "audit": ["nowhere"],
     "compare": ["nowhere", "nowhere-else"],
     "report": ["nowhere"],
     "reproduce": [],

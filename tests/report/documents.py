@@ -287,3 +287,32 @@ def model_parts(name: str = "clipmem-tiny") -> dict[str, Any]:
         for part, n in sizes.items()
     ]
     return {"model": name, "image_size": 64, "context": 40, "parts": parts, "listed": True}
+
+
+def attack(auc: float, tpr: float, *, half: float = 0.02) -> dict[str, Any]:
+    """An attack's AUC, and its true positive rates at 0.1% and 1% false positives."""
+    rates = [{"mean": one, "low": max(one - half, 0.0), "high": one + half} for one in (tpr / 4, tpr)]
+    return {"auc": {"mean": auc, "low": auc - half, "high": auc + half}, "tpr": rates}
+
+
+AUDIT = {
+    "format": 1,
+    "models": 8,
+    "pairs": 60,
+    "seen": [4, 4],
+    "nonmembers": 30,
+    "confidence": 0.95,
+    "attacks": {"cosine": attack(0.61, 0.05), "lira": attack(0.72, 0.14), "rmia": attack(0.515, 0.012)},
+    "risk": {"attack": "lira", "pairs": 1, "share": 0.21, "mean": 0.1},
+    "roc": {"fpr": [0.0, 0.01, 1.0], "cosine": [0.0, 0.05, 1.0], "lira": [0.0, 0.14, 1.0], "rmia": [0.0, 0.012, 1.0]},
+}
+MODEL_AUDIT = {
+    "format": 1,
+    "model": "FOLDER",
+    "members": 1500,
+    "nonmembers": 1200,
+    "left_out": 1,
+    "confidence": 0.95,
+    "model_free": {"mean": 0.51, "low": 0.49, "high": 0.53, "over": "pairs", "margin": 0.02},
+    "attacks": {"cosine": attack(0.505, 0.02), "gradient": attack(0.49, 0.01)},
+}

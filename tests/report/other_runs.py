@@ -119,6 +119,16 @@ def build_leave_one_out(folder: Path, *, seeds: Sequence[int] = (0, 1), left_out
     return built
 
 
+def add_audit(built: Built, document: Mapping[str, Any]) -> None:
+    """Write `audit/` into a folder of the protocol "subsample": the risk falls with the uid."""
+    (built.folder / "audit").mkdir()
+    (built.folder / "audit" / "audit.json").write_text(json.dumps(document), encoding="utf-8")
+    rows = built.scores.filter(role="candidate").sort("uid").select("uid", "planted").with_row_index()
+    risk, zero = 1 / (1 + pl.col("index") // 4), pl.lit(0.0)
+    table = rows.with_columns(risk=risk, false_alarm=zero, percentile=risk).drop("index")
+    write_table(built.folder / "audit" / "pairs.parquet", "audit/pairs", table)
+
+
 def add_localize(
     built: Built, *, reliable: bool = True, failures: Sequence[Mapping[str, Any]] = (), document: bool = True
 ) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import dump_recipe, load_recipe
-from clipmem.base.sections import DataSection
+from clipmem.base.sections import DataSection, EmojiArtistsSection
 from clipmem.data.sources import class_prompts, open_source
 from clipmem.evaluate.prompts import (
     check_templates,
@@ -63,6 +63,13 @@ def test_the_emoji_have_names_for_all_their_classes(labels):
     assert all(len(own) == len(set(own)) for own in names.values())
     if labels == "label":
         assert len(every) == len(set(every))
+
+
+def test_concepts_as_labels_name_themselves() -> None:
+    """Of emoji-artists with the emoji's name as label, only the subgroups have shipped names."""
+    section = DataSection(source="emoji-artists", emoji_artists=EmojiArtistsSection(label="emoji"))
+    assert class_prompts(section, "label") == (None, class_prompts(DataSection(), "label")[1])
+    assert class_prompts(section, "sublabel") == class_prompts(DataSection(), "sublabel")
 
 
 def test_other_sources_have_plain_sentences():

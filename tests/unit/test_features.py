@@ -128,10 +128,10 @@ def test_captions_share_words_and_bigrams():
 def test_captions_against_tfidf_by_hand():
     captions = [["a b"], ["b c"], ["a b c a"], ["c"]]
     terms = {"a": (1, 0, 2, 0), "b": (1, 1, 1, 0), "c": (0, 1, 1, 1), "a b": (1, 0, 1, 0), "b c": (0, 1, 1, 0)}
-    weights = np.zeros((4, 5))
-    for column, counts in enumerate(terms.values()):
-        idf = 1 + math.log((1 + 4) / (1 + sum(count > 0 for count in counts)))
-        weights[:, column] = [(1 + math.log(count)) * idf if count else 0 for count in counts]
+    weights = np.array([
+        [(1 + math.log(k)) * (1 + math.log(5 / (1 + sum(c > 0 for c in counts)))) if k else 0 for k in counts]
+        for counts in terms.values()
+    ]).T  # fmt: skip
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)
     x = caption_features(captions)[:]
     assert x.shape == (4, 4)

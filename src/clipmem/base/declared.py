@@ -34,6 +34,7 @@ BUILT_IN: dict[str, dict[str, Facts]] = {
         "four-way": Facts(paired=True),
         "subsample": Facts(),
         "leave-one-out": Facts(),
+        "halves": Facts(),
         "given": Facts(trains=False),
     },
     "alignments": {

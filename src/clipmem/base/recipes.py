@@ -21,6 +21,7 @@ from clipmem.base.sections import (
     EmbedSection,
     EvaluateSection,
     GivenSection,
+    HalvesSection,
     LeaveOneOutSection,
     LocalizeSection,
     ModelSection,
@@ -47,6 +48,7 @@ class Recipe(_Section):
     model: ModelSection = ModelSection()  # pyright: ignore[reportCallIssue]
     train: TrainSection = TrainSection()  # pyright: ignore[reportCallIssue]
     subsample: SubsampleSection = SubsampleSection()  # pyright: ignore[reportCallIssue]
+    halves: HalvesSection = HalvesSection()  # pyright: ignore[reportCallIssue]
     leave_one_out: LeaveOneOutSection = LeaveOneOutSection()  # pyright: ignore[reportCallIssue]
     given: GivenSection = GivenSection()  # pyright: ignore[reportCallIssue]
     embed: EmbedSection = EmbedSection()  # pyright: ignore[reportCallIssue]
@@ -127,6 +129,11 @@ class Recipe(_Section):
             raise ValueError(
                 f"objective = {objective!r} trains no text tower, but alignment = {alignment!r} needs one; "
                 "set score.alignment = 'sslmem-image' and embed.views = 6"
+            )
+        if self.train.record and not (self._objective.uses_text and self._objective.normalizes):
+            raise ValueError(
+                f"[train] record needs unit embeddings of images and captions, which objective = {objective!r} does "
+                "not train; set train.record = false"
             )
         if not self._objective.uses_text and self.evaluate.wordings > 1:
             raise ValueError(

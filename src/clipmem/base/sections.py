@@ -186,6 +186,9 @@ class TrainSection(Section):
     compile: Literal["off", "on"] = Field(
         "off", description="on: torch.compile of open_clip's model instead of clipmem's; needs a C++ compiler."
     )
+    record: bool = Field(
+        False, description="Write each pair's similarity and margin in every epoch to trajectory.npz of each model."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "TrainSection":
@@ -213,6 +216,19 @@ class SubsampleSection(Section):
         description="Fraction of the models that train on each non-external pair; each model trains on the same "
         "fraction of these pairs.",
     )
+
+
+class HalvesSection(Section):
+    """`[halves]`: the half-models of the halves protocol, and the estimator of single scores."""
+
+    pairs: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        2, description="Number of pairs of half-models; both of a pair together train on each non-external pair once."
+    )
+    proxy: str = Field(
+        "",
+        description="Smaller architecture of the half-models, such as clipmem-tiny-32 for clipmem-tiny; empty = f's.",
+    )
+    estimator: str = Field("distilled", description="Estimator of single scores: raw = the difference of the halves.")
 
 
 class LeaveOneOutSection(Section):

@@ -3,11 +3,13 @@
 from cyclopts import App
 
 from clipmem._version import __version__
+from clipmem.cli.audit import audit
 from clipmem.cli.compare import compare
 from clipmem.cli.data import data
 from clipmem.cli.demo import demo
 from clipmem.cli.doctor import doctor
 from clipmem.cli.embed import embed
+from clipmem.cli.estimate import estimate
 from clipmem.cli.evaluate import evaluate
 from clipmem.cli.init import init
 from clipmem.cli.localize import localize
@@ -16,6 +18,7 @@ from clipmem.cli.report import report
 from clipmem.cli.reproduce import reproduce
 from clipmem.cli.run import run
 from clipmem.cli.score import score
+from clipmem.cli.validate_estimators import validate_estimators
 
 app = App(
     name="clipmem",
@@ -26,7 +29,8 @@ app = App(
     exit_on_error=True,
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, score, embed, evaluate, localize, compare, reproduce, report, doctor):
+for command in (demo, init, run, score, estimate, embed, evaluate, localize, audit, compare, reproduce, report, doctor):
     app.command(command)
 app.command(data)
+app.command(validate_estimators)
 app.command(models)

@@ -21,9 +21,12 @@ NEIGHBORS, NEAR = 10, 0.05
 _BLOCK = 1024
 
 
+# lengths are compared in the functions, so the axes of their arguments have two words
+
+
 def softmax_agreement(
     query: Float[Tensor, "n p"],
-    value: Float[Tensor, "n d"],
+    value: Float[Tensor, "m d"],
     *,
     group: Int[np.ndarray, "n"] | None = None,
     temperature: float = TEMPERATURE,
@@ -64,7 +67,7 @@ def softmax_agreement(
 
 def neighbor_votes(
     query: Float[Tensor, "n p"],
-    value: Float[Tensor, "n d"],
+    value: Float[Tensor, "m d"],
     k: int = NEIGHBORS,
     *,
     group: Int[np.ndarray, "n"] | None = None,
@@ -95,7 +98,7 @@ def neighbor_votes(
 
 def lemon(
     image: Float[Tensor, "n d"],
-    text: Float[Tensor, "n d"],
+    text: Float[Tensor, "m e"],
     k: int = 30,
     *,
     group: Int[np.ndarray, "n"] | None = None,

@@ -111,9 +111,9 @@ def leave_one_out_scores(
         Scores in [-1, 1], higher = less predictable; 0 where P_i or y_i is 0 and has no direction.
 
     Example:
-        >>> x, y = np.array([[-3.0], [-1.0], [1.0], [3.0]]), np.array([[-3.0], [2.0], [-2.0], [3.0]])
-        >>> leave_one_out_scores(x, y).tolist()
-        [-1.0, 1.0, 1.0, -1.0]
+        >>> x = np.array([[-2.0], [-1.0], [1.0], [2.0]])
+        >>> leave_one_out_scores(x, np.array([[3.0], [-3.0], [1.0], [-1.0]])).tolist()
+        [1.0, 1.0, 1.0, -1.0]
     """
     scores = np.empty(features.shape[0])
     for block in _left_out(features, targets, group, ridge, kernel):

@@ -13,7 +13,7 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.paths import checked_path, reading
 from clipmem.base.suggest import did_you_mean, near_names
 
-SHIPPED = ("clipmem-tiny", "clipmem-micro")
+SHIPPED = ("clipmem-tiny", "clipmem-tiny-32", "clipmem-micro")
 # clipmem-tiny with towers of other widths, for `clipmem reproduce --finding model-size`
 GRID = tuple(
     f"clipmem-i{image}-t{text}" for image in (64, 128, 192) for text in (64, 128, 192) if image * text != 16384

@@ -98,6 +98,15 @@ class RunFiles:
                 found.append(TrainingLog(path.parent.parent.name, int(seed[1]), *columns))
         return tuple(sorted(found, key=lambda log: (log.side, log.seed)))
 
+    @cached_property
+    def audited(self) -> dict[str, Any]:
+        """`audit/audit.json`, with the pairs of highest risk as `top`; {} without an audit."""
+        path = self.folder / "audit" / "audit.json"
+        if not path.is_file():
+            return {}
+        pairs = read_table(self.folder / "audit" / "pairs.parquet", "audit/pairs")
+        return _versioned(path) | {"top": pairs.head(10).to_dicts()}
+
     @property
     def roles(self) -> list[str]:
         """The roles in the summary, in display order."""

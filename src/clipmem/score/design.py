@@ -44,8 +44,9 @@ class Design:
 
     @property
     def seeds(self) -> list[int]:
-        """The unique seeds, in training order."""
-        return list(dict.fromkeys(model.seed for model in self.models))
+        """The unique seeds of the models that score pairs, in training order."""
+        used: list[bool] = (self.sign != 0).any(axis=1).tolist()
+        return list(dict.fromkeys(model.seed for model, own in zip(self.models, used, strict=True) if own))
 
     @cached_property
     def scored(self) -> np.ndarray:

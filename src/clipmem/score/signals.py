@@ -26,16 +26,20 @@ class Halves:
     """Models that each trained on a random half of the pairs.
 
     Attributes:
-        alignment: A of each pair under each model.
+        alignment: A of each pair under each model, minus its mean over held-out pairs.
         member: Whether the model trained on the pair.
-        cost: Cost of each model, as a share of training f.
         proxy: Whether they are smaller than f, so that only the order of their scores carries over.
     """
 
     alignment: Float64[np.ndarray, "model n"]
     member: Bool[np.ndarray, "model n"]
-    cost: float = 0.5
     proxy: bool = False
+
+    @property
+    def effect(self) -> Float64[np.ndarray, "pair n"]:
+        """D: A under the half-model that trained on the pair, minus A under its complement, rows 2k and 2k + 1."""
+        a, b = self.alignment[::2], self.alignment[1::2]
+        return np.where(self.member[::2], a - b, b - a)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Signals:
         alignment: A under f; None without held-out pairs.
         pixels: Decodes the images of some rows: uint8, shape (k, size, size, 3).
         trajectory: What f's training recorded; None if nothing was.
-        halves: Half-models, in sets of one kind.
+        halves: Half-models, each row with its complement; None if there are none.
         seed: Of random numbers, such as folds.
     """
 
@@ -63,5 +67,5 @@ class Signals:
     alignment: Float64[np.ndarray, "n"] | None = None
     pixels: Callable[[Int[np.ndarray, "k"]], UInt8[np.ndarray, "k size size 3"]] | None = None
     trajectory: Trajectory | None = None
-    halves: Sequence[Halves] = ()
+    halves: Halves | None = None
     seed: int = 0

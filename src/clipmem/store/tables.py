@@ -52,6 +52,8 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         # over all captions up to `evaluate.wordings`; null if they are those of `train.captions`
         "clipmem_wordings": pl.Float64,
     },
+    # of every estimator that the signals allow; stderr is null if it gives none
+    "estimates": {**_UID, "estimator": pl.String, "score": pl.Float64, "stderr": pl.Float64},
     "seed_scores": {
         **_UID,
         "seed": pl.Int64,
@@ -77,6 +79,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "precision_text": pl.Float64,
         "recall_text": pl.Float64,
     },
+    "audit/pairs": {**_UID, "planted": pl.Boolean, **dict.fromkeys(("risk", "false_alarm", "percentile"), pl.Float64)},
 }
 
 # optional columns, filled with this value

@@ -154,6 +154,22 @@ def check_choice(folder: Path | None, models: Sequence[str], *, data: bool) -> N
     require(data or not models, "--model", "no --data", "pairs to evaluate on", hint)
 
 
+def check_estimate(
+    recipe: Path | None, model: str | None, data: str | None, *, budget: float | None, out: Path | None
+) -> None:
+    """Check that `clipmem estimate` has either a recipe or data, and a budget only where something is trained."""
+    hint = "For example: clipmem estimate study.toml --budget 0.5, or clipmem estimate --model FOLDER --data PATH."
+    got = "neither a recipe nor --data" if recipe is None else "a recipe and --model or --data"
+    without = model is not None or data is not None
+    require((recipe is None) == without, "clipmem estimate", got, "one of them", hint)
+    require(data is not None or recipe, "--model", "no --data", "the pairs that the model trained on", hint)
+    require(budget is None or recipe, "--budget", "no recipe", "a recipe to train half-models", hint)
+    if budget is not None:
+        require(budget > 0, "--budget", f"{budget:g}", "a positive number of trainings of f", "Use 0.5.")
+    if recipe is None and out is not None:
+        check_scores(out)
+
+
 def read_alphas(text: str, *, runs: bool) -> list[float]:
     """Read the option `--interpolate`, increasing; alpha = 1 is left out for runs, where it is the run itself."""
     if not text:

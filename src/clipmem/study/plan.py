@@ -1,5 +1,6 @@
 """The planned study: everything that stages need from a run folder, read once."""
 
+import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -14,21 +15,30 @@ from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
 from clipmem.data.cache import open_cache
 from clipmem.embed import passes
+from clipmem.embed.means import Means, unit_means
+from clipmem.functional import AlignmentParts
 from clipmem.mitigate.base import captions_in_training
 from clipmem.mitigate.base import check as check_mitigations
 from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.models.start import Start
 from clipmem.score.alignments import Head, alignment_of
 from clipmem.score.design import Design
+from clipmem.score.executor import Comparison, Executor
+from clipmem.score.pairs import Bank, Pairs
 from clipmem.score.protocols import Protocol, protocol_of
+from clipmem.score.recorded import read_trajectory
+from clipmem.score.sides import StudySide
+from clipmem.score.signals import Trajectory
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
+from clipmem.store.job import Job
 from clipmem.study import execution
 from clipmem.study.models import BASE, StudyModels, TrainedModels, open_models
 from clipmem.train.loop import TrainingData
 from clipmem.train.numerics import LONG, computing
 from clipmem.train.objectives import OBJECTIVES, class_head
 from clipmem.train.paired import TrainingSet
+from clipmem.train.recorder import TRAJECTORY_FILE
 
 # images in the study's first geometry, usually the only one
 CACHE = "cache/pixels.npy"
@@ -159,6 +169,12 @@ class PlannedStudy:
         """What training starts from."""
         return cast(TrainedModels, self.opened).start
 
+    def start_of(self, model: TrainingSet) -> Start:
+        """What the training of a model starts from."""
+        if not model.model:
+            return self.start
+        return Start(self.recipe.model.model_copy(update={"name": model.model}), self.recipe.train)
+
     def load(self, model: TrainingSet) -> DualEncoder:
         """Load a model."""
         return self.opened.load(model.side, model.seed)
@@ -170,6 +186,27 @@ class PlannedStudy:
     def embeddings(self, model: TrainingSet) -> passes.Embeddings:
         """Read a model's embeddings; rows follow the split table."""
         return passes.load(self.folder.embedding_dir(model.side, model.seed))
+
+    def means(self, model: TrainingSet, rows: np.ndarray) -> Means:
+        """Read a model's mean unit embeddings of some split rows."""
+        own = passes.load(self.folder.embedding_dir(model.side, model.seed), np.flatnonzero(rows))
+        return unit_means(own.image, own.text, own.text_pair)
+
+    def trajectory(self, model: TrainingSet, rows: np.ndarray) -> Trajectory | None:
+        """Read what a model's training recorded of some split rows; None if nothing was recorded."""
+        folder = self.folder.model_dir(model.side, model.seed)
+        uids = [uid for uid, own in zip(self.uids, rows, strict=True) if own]
+        return read_trajectory(folder, uids) if (folder / TRAJECTORY_FILE).is_file() else None
+
+    def aligned(self, models: Sequence[TrainingSet], *, wordings: bool = False) -> list[AlignmentParts]:
+        """Align all pairs under each model against the external pairs, on their captions or on all wordings."""
+        settings, uids, place = self.recipe.score, self.splits["uid"], self.folder.embedding_dir
+        pairs = Pairs("study", self.splits.select("uid"), labels=self.labels)
+        bank = Bank(pairs.only(self.splits.filter(role="external")["uid"].to_list(), "external pairs"), drawn=False)
+        sides = [StudySide(place(one.side, one.seed), uids, self.head(one), wordings=wordings) for one in models]
+        with tempfile.TemporaryDirectory() as scratch:
+            comparison = Comparison(sides, pairs, bank, self.splits.height, settings.alignment, settings)
+            return Executor(comparison, Job(scratch)).run().parts
 
     def training_data(self, model: TrainingSet) -> TrainingData:
         """Return the images, captions and labels that a model trains on, in the order of its slots."""

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from clipmem.base.errors import InputError
 from clipmem.base.machine import cores, memory, peak_memory, reset_peak_memory
@@ -32,6 +31,7 @@ from clipmem.embed import passes
 from clipmem.mitigate.base import ready_model
 from clipmem.models import openclip
 from clipmem.models.names import model_config
+from clipmem.models.outline import Outline, outline_of
 from clipmem.models.start import Start, freeze
 from clipmem.score.protocols import Protocol, protocol_of
 from clipmem.store import manifest
@@ -294,7 +294,7 @@ def check_forecast(
 
 
 def _check_time(
-    recipe: Recipe, protocol: Protocol, work: Work, resources: Execution, start: Start, outline: "Outline"
+    recipe: Recipe, protocol: Protocol, work: Work, resources: Execution, start: Start, outline: Outline
 ) -> None:
     total, cpu = work.trained * _TRAINING * outline.operations, resources.device == "cpu"
     units = max(1, resources.processes // resources.workers) if cpu else resources.processes
@@ -364,19 +364,18 @@ def _per_pair(recipe: Recipe, pairs: pl.DataFrame) -> tuple[float, int]:
     return captions + recipe.embed.caption_edits, max(1, recipe.embed.views)
 
 
-@dataclass(frozen=True)
-class Outline:
-    """Operations of a pair's forward pass with a full-length caption, and parameters."""
+def half_models(recipe: str | Path, settings: Sequence[str], budget: float) -> int:
+    """Return the number of pairs of half-models that cost at most `budget` trainings of f, by counted operations.
 
-    operations: float
-    parameters: int
-
-
-def outline_of(start: Start) -> Outline:
-    """Count what a model needs, without computing anything."""
-    encoder, side = start.outline(), start.geometry.size
-    with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
-        encoder.encode_image(torch.zeros(1, 3, side, side))
-        encoder.encode_text(torch.zeros(1, encoder.context, dtype=torch.long))
-    parameters = sum(weight.numel() for weight in encoder.module.parameters())
-    return Outline(float(counter.get_total_flops()), parameters)
+    A pair of half-models shows as many pairs as f; of a proxy's, each costs its share of f's operations.
+    """
+    read = api.find_recipe(recipe, settings)
+    start, proxy = Start(read.model, read.train), read.halves.proxy
+    share = 1.0
+    if proxy:
+        own = Start(read.model.model_copy(update={"name": proxy}), read.train)
+        share = outline_of(own).operations / outline_of(start).operations
+        require(share <= 1, f"--proxy {proxy}", f"{share:.2f} times f's operations", "a smaller model than f")
+    hint = "Use a larger budget, or a smaller --proxy; --model with --data trains nothing."
+    require(budget >= share, "--budget", f"{budget:g}", f"{share:.2f} or more, for one pair of half-models", hint)
+    return int(budget / share + 1e-9)

@@ -1,7 +1,6 @@
 """The stages of a study in order: decode, plan, train, embed, score, evaluate, report."""
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,23 +19,18 @@ from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.regime import regime_of
 from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
-from clipmem.functional import AlignmentParts
 from clipmem.mitigate.base import Preparation, captions_in_training, edit, parents_of, prepare
 from clipmem.mitigate.parent import Parent, check_known
 from clipmem.report.page import write_report
 from clipmem.score.alignments import alignment_of
 from clipmem.score.design import ScoreTables, combine
-from clipmem.score.executor import Comparison, Executor
 from clipmem.score.learned import learned
-from clipmem.score.pairs import Bank, Pairs
 from clipmem.score.protocols import Protocol, protocol_of
-from clipmem.score.sides import StudySide
 from clipmem.score.summary import Scored, over_wordings, summarize
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import data_fingerprint
-from clipmem.store.job import Job
-from clipmem.study import decoding, dejavu, early, evaluating, execution, pool, speed, utility
+from clipmem.study import decoding, dejavu, early, estimating, evaluating, execution, pool, speed, utility
 from clipmem.study.child import BOARDS
 from clipmem.study.loaded import STAGES, gallery_images, seconds_of
 from clipmem.study.models import StudyModels, TrainedModels, open_models
@@ -222,26 +216,19 @@ class Study:
         if self._protocol.trains and not self._missing():
             self._check()  # another version may have trained them
         needs = alignment_of(self.recipe).needs
-        parts = self._aligned(study.models if "class head" in needs else study.embedded)  # the base model has no head
+        parts = study.aligned(study.models if "class head" in needs else study.embedded)  # the base model has no head
         made = combine(
             study.design,
             study.splits,
             parts,
             weight=settings.weight,
             confidence=settings.confidence,
-            wordings=self._aligned(study.models, wordings=True) if study.wordings and "captions" in needs else (),
+            wordings=study.aligned(study.models, wordings=True) if study.wordings and "captions" in needs else (),
         )
-        return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores)]
-
-    def _aligned(self, models: Sequence[TrainingSet], *, wordings: bool = False) -> list[AlignmentParts]:
-        study, settings = self._study, self.recipe.score
-        pairs = Pairs("study", study.splits.select("uid"), labels=study.labels)
-        bank = Bank(pairs.only(study.splits.filter(role="external")["uid"].to_list(), "external pairs"), drawn=False)
-        uids, place = study.splits["uid"], self.folder.embedding_dir
-        sides = [StudySide(place(one.side, one.seed), uids, study.head(one), wordings=wordings) for one in models]
-        with tempfile.TemporaryDirectory() as scratch:
-            comparison = Comparison(sides, pairs, bank, study.splits.height, settings.alignment, settings)
-            return Executor(comparison, Job(scratch)).run().parts
+        files: list[Path] = []
+        if self._protocol.estimator:
+            made, files = estimating.refine(study, parts, made, self._protocol.estimator)
+        return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores), *files]
 
     def _evaluate(self) -> list[Path]:
         self.reporter.begin("evaluate", 1, "model set")
@@ -290,6 +277,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         "learned": learned(scored, tables.scores["a_base"], summary["roles"], confidence=recipe.score.confidence),
         "normalizer": float(candidates.max() - candidates.min()),
         "retrieval": folder.read_json("evaluate/retrieval.json"),
+        **estimating.summary_of(folder),
         **utility.summary_of(folder),
         **utility.summary_of(folder, "retained"),
         **dejavu.summary_of(folder),

@@ -121,12 +121,12 @@ def kind_of(model: TrainingSet) -> str:
     """Return the side of a model: `f`, which saw the candidates, `g`, or `base`.
 
     Example:
-        >>> [kind_of(TrainingSet(side, 0, (), 0)) for side in ("g", "r", "without-ab12", "base")]
-        ['g', 'f', 'g', 'base']
+        >>> [kind_of(TrainingSet(side, 0, (), 0)) for side in ("g", "r", "without-ab12", "half-a", "base")]
+        ['g', 'f', 'g', 'g', 'base']
     """
     if model.side == BASE:
         return BASE
-    return "g" if model.side == "g" or model.side.startswith("without-") else "f"
+    return "g" if model.side == "g" or model.side.startswith(("without-", "half-")) else "f"
 
 
 def _held_out(study: PlannedStudy) -> Bool[np.ndarray, "n"]:

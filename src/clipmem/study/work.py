@@ -119,7 +119,7 @@ def train_one(
             progress(step, f"loss {loss:.2f}, {rate:,.0f} pairs/s per model, data {100 * timing.data_share:.0f}%")
 
         files = train(
-            study.start.create(plan.init_seed),
+            study.start_of(plan).create(plan.init_seed),
             study.training_data(plan),
             plan,
             recipe.train,

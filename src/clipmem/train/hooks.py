@@ -7,6 +7,7 @@ rest of the batch nor on the number of processes, and is the same in f and g for
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -46,9 +47,11 @@ class Hook:
 
     Class attributes:
         name: Its name in `record.json`, that of its section `[mitigate.NAME]`.
+        changes: Whether it changes the training; if not, `record.json` does not mention it.
     """
 
     name: ClassVar[str] = ""
+    changes: ClassVar[bool] = True
 
     def facts(self) -> dict[str, Any]:
         """Return its settings for `record.json`, which must be the same for f and g."""
@@ -143,6 +146,10 @@ class Hook:
         """Return the state that steps change, for checkpoints."""
         return {}
 
+    def write(self, folder: Path) -> list[Path]:  # noqa: ARG002
+        """Write files of its own into the model's folder; return them."""
+        return []
+
 
 @dataclass(frozen=True)
 class Hooks:
@@ -151,8 +158,8 @@ class Hooks:
     all: tuple[Hook, ...] = ()
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """Return the settings of all, by name."""
-        return {hook.name: hook.facts() for hook in self.all}
+        """Return the settings of all that change the training, by name."""
+        return {hook.name: hook.facts() for hook in self.all if hook.changes}
 
     def content(self) -> list[str]:
         """Return the hashes of the data of all."""

@@ -37,6 +37,7 @@ from clipmem.train.objectives import Objective, Towers, create_objective
 from clipmem.train.objectives.base import Images, Texts
 from clipmem.train.paired import TrainingSet
 from clipmem.train.record import describe, write
+from clipmem.train.recorder import Recorder
 from clipmem.train.schedule import learning_rate
 
 _ALL_STEPS = range(sys.maxsize)
@@ -115,6 +116,8 @@ def train(
 ) -> list[Path]:
     """Train one model and write it to `folder`."""
     settings, timing = hooks.through(lambda hook, train: hook.settings(train), settings), timing or Timing()
+    if settings.record:  # first, so that noise on unit vectors is not in the record
+        hooks = Hooks((Recorder(plan.uids, settings.epochs, world), *hooks.all))
     towers = Towers(encoder, precision, device, world, hooks, frozen=frozenset(settings.freeze))
     with torch.random.fork_rng(devices=[]), multiplying(precision, device):
         # random layers, such as patch dropout, must not depend on earlier draws of the process
@@ -179,7 +182,10 @@ def train(
             encoder.expand_vocabulary(state.decay)
         objective.finish(encoder)
         hooks.each(lambda hook: hook.after(encoder.module))
-        return write(encoder, objective, folder, record, state.log.entries) if world.rank == 0 else []
+        if world.rank > 0:
+            return []
+        own = [file for hook in hooks.all for file in hook.write(folder)]
+        return [*own, *write(encoder, objective, folder, record, state.log.entries)]
 
 
 def _check_loss(state: State, plan: TrainingSet, steps: int) -> None:

@@ -34,6 +34,7 @@ class TrainingSet:
         left_out: A pair that keeps its slot but is never shown; the others are shown as if it were there.
         largest: Number of slots of the study's largest model, which determines the number of batches per epoch if the
             models differ in size; 0: that of this model.
+        model: Its architecture, if it is not the recipe's.
     """
 
     side: str
@@ -42,6 +43,7 @@ class TrainingSet:
     shared: int
     left_out: str = ""
     largest: int = 0
+    model: str = ""
 
     @property
     def init_seed(self) -> int:

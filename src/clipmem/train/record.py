@@ -33,7 +33,8 @@ def describe(
     """Return the content of `record.json` at the start of training (see `paired.check_paired`)."""
     n, order, facts, shown, step = len(plan.uids), hashlib.sha256(), objective.facts(), 0, 0
     hooks, precision, device = towers.hooks, towers.precision, towers.device
-    mitigated = {"mitigate": hooks.facts()} if hooks.all else {}
+    mitigated = {"mitigate": hooks.facts()} if hooks.facts() else {}
+    dumped = settings.model_dump(mode="json", exclude={"record"})  # recording changes no weight
     # sums over several processes round differently: such a model is not paired with one trained in a single process
     several = [towers.world.size] if towers.world.size > 1 else []
     for epoch in range(settings.epochs):
@@ -54,9 +55,7 @@ def describe(
         "presentations": shown,
         "init_sha256": state_hash(towers.encoder.module),
         "shared_order_sha256": order.hexdigest(),
-        "settings_sha256": json_sha256(
-            [settings.model_dump(mode="json"), precision, device, facts, *mitigated.values(), *several]
-        ),
+        "settings_sha256": json_sha256([dumped, precision, device, facts, *mitigated.values(), *several]),
         "precision": precision,
         "device": device,
     }

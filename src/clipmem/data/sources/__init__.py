@@ -70,10 +70,10 @@ def files_state(section: DataSection) -> str:
     return json_sha256([(ascii(str(file)), fact.st_size, fact.st_mtime_ns) for file, fact in facts])
 
 
-def class_prompts(section: DataSection, labels: str) -> tuple[Mapping[str, Sequence[str]], Sequence[str]] | None:
+def class_prompts(section: DataSection, labels: str) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]] | None:
     """Return the class names and prompts of a named source (see `Source.class_prompts`)."""
     name = named(section)
-    return SOURCES[name].class_prompts(labels) if name else None
+    return SOURCES[name].class_prompts(labels, section) if name else None
 
 
 def resolved(section: DataSection) -> DataSection:

@@ -56,8 +56,12 @@ class Source(ABC):
         return ""
 
     @classmethod
-    def class_prompts(cls, labels: str) -> tuple[Mapping[str, Sequence[str]], Sequence[str]] | None:  # noqa: ARG003
-        """Return the class names of the column `labels` and their prompts, if it ships any."""
+    def class_prompts(
+        cls,
+        labels: str,  # noqa: ARG003
+        section: DataSection,  # noqa: ARG003
+    ) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]] | None:
+        """Return the class names of the column `labels` (None: the labels themselves) and prompts, if it ships any."""
         return None
 
     @property

@@ -50,7 +50,11 @@ class EmojiSource(Source):
         self._bytes = dict(zip(table["id"], table["image"].struct.field("bytes"), strict=True))
 
     @classmethod
-    def class_prompts(cls, labels: str) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
+    def class_prompts(
+        cls,
+        labels: str,
+        section: DataSection,  # noqa: ARG003
+    ) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]]:
         """Return the names of the Unicode groups (`label`) or subgroups (`sublabel`), and prompts for icons."""
         shipped = json.loads((files("clipmem.data") / "assets" / "prompts.json").read_text(encoding="utf-8"))
         return shipped[labels], shipped["templates"]

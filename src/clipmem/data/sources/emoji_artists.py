@@ -4,7 +4,7 @@ Pairs of one emoji may have different roles, as in any data set with several pho
 drawings, such as flags, may not (`split.near_duplicates`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from clipmem.base.random import generator
 from clipmem.base.require import require
@@ -29,6 +29,15 @@ class EmojiArtistsSource(EmojiSource):
         for name in self.settings.artists:
             hint = did_you_mean(name, VENDORS, kind="artist")
             require(name in VENDORS, "[data.emoji_artists] artists", repr(name), ", ".join(VENDORS), hint)
+
+    @classmethod
+    def class_prompts(
+        cls, labels: str, section: DataSection
+    ) -> tuple[Mapping[str, Sequence[str]] | None, Sequence[str]]:
+        """Return the names of groups or subgroups; the emoji's names are labels, and name themselves."""
+        names, templates = super().class_prompts(labels, section)
+        own = labels == "label" and section.emoji_artists.label == "emoji"
+        return None if own else names, templates
 
     def records(self) -> Iterator[Record]:
         """Yield one record per drawing; `variants` are the drawings of its emoji by artists without pairs."""

@@ -22,9 +22,11 @@ from clipmem.report.templating import measure_of, words_of
 
 # modules that register a section when imported
 _MODULES = (
-    *("comparison", "credits", "curve", "dejavu", "distributions", "evaluated", "findings", "gallery", "in_and_out"),
-    *("inspected", "layers", "learned", "meaning", "model", "next_steps", "planted", "provenance", "regime"),
-    *("retained", "retrieval", "roles", "run", "scored", "side_by_side", "towers", "training", "units", "utility"),
+    *("audit", "comparison", "credits", "curve", "dejavu", "distributions", "estimate", "estimated"),
+    "evaluated",
+    *("findings", "gallery", "in_and_out", "inspected", "layers", "learned", "meaning", "model"),
+    *("next_steps", "planted", "provenance", "regime", "retained", "retrieval", "roles", "run"),
+    *("scored", "side_by_side", "towers", "training", "units", "utility", "validated"),
 )
 
 

@@ -1,9 +1,17 @@
 """Estimators of CLIPMem without twins, one file each; importing this package registers them."""
 
-from clipmem.score.estimators import closed_form, closed_form_image, closed_form_rbf, lemon, similarity
+from clipmem.score.estimators import (
+    closed_form,
+    closed_form_image,
+    closed_form_rbf,
+    distilled,
+    lemon,
+    raw,
+    similarity,
+    trajectory,
+)
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator, Need
 
-__all__ = [
-    "ESTIMATORS", "Estimated", "Estimator", "Need", "closed_form", "closed_form_image", "closed_form_rbf", "lemon",
-    "similarity",
-]  # fmt: skip
+__all__ = ["ESTIMATORS", "Estimated", "Estimator", "Need"]
+__all__ += ["closed_form", "closed_form_image", "closed_form_rbf", "distilled", "lemon", "raw", "similarity"]
+__all__ += ["trajectory"]

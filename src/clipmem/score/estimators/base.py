@@ -19,11 +19,15 @@ class Estimated(NamedTuple):
         score: On the scale of CLIPMem if `calibrated`, otherwise only its order has a meaning.
         stderr: Standard error of each score on that scale; None if the estimator gives none.
         calibrated: Whether differences of scores have the size of differences of CLIPMem.
+        own: Weight of the pair's own half-models, from 0 to 1, if the score is p + own (D - p).
+        predicted: p, the part that they do not enter; None: the score itself.
     """
 
     score: Float64[np.ndarray, "n"]
     stderr: Float64[np.ndarray, "n"] | None = None
     calibrated: bool = False
+    own: float = 0.0
+    predicted: Float64[np.ndarray, "n"] | None = None
 
 
 class Estimator(ABC):

@@ -50,6 +50,11 @@ class Protocol(ABC):
         return own_settings(self.recipe, self.name)
 
     @property
+    def estimator(self) -> str:
+        """Name of the estimator of single scores; empty: they are differences of alignments."""
+        return ""
+
+    @property
     @abstractmethod
     def count(self) -> int:
         """The number of models."""

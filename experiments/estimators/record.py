@@ -1,0 +1,103 @@
+"""Store validations of estimators, and write the tables and the figure of docs/estimators.md from them.
+
+clipmem validate-estimators experiments/estimators/emoji-artists.toml --proxy clipmem-tiny-32 --out validated
+python experiments/estimators/record.py emoji-artists=validated    # stores validated/validated.json, writes the page
+python experiments/estimators/record.py                            # writes the page again
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from clipmem.report.figures import CANDIDATE, INDEPENDENT, SOFT, Sketch, standalone
+from clipmem.report.formats import interval, plain, signed
+from clipmem.study.validating import DOCUMENT
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "estimators.md"
+FIGURE = PAGE.parent / "images" / "estimators.svg"
+_BLOCK = re.compile(r"(<!-- validated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SHOWN = {"raw": SOFT, "distilled": CANDIDATE, "closed-form": INDEPENDENT}
+
+Document = dict[str, Any]
+
+
+def table(found: Document) -> str:
+    """Return the table of one data set."""
+    lines = [
+        f"{found['pairs']:,} pairs, {found['planted']} planted; truth: {2 * found['truth']} half-models, reliability "
+        f"{plain(found['reliability'], 2)}.",
+        "",
+        "| estimator | half-models | cost | agreement | without planted | above raw of 4 | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in found["estimators"]:
+        kind = f" {found['proxy']}" if one["proxy"] else ""
+        models = f"{2 * one['pairs']}{kind}" if one["pairs"] else "none"
+        above = one["above_raw"]
+        lines.append(
+            f"| `{one['estimator']}` | {models} | {plain(one['cost'], 2)} "
+            f"| {plain(one['agreement'])} {interval(one)} | {plain(one['among_clean'])} "
+            f"| {signed(above['mean'])} {interval(above, sign=True)} | {plain(one['seconds'], 1)} |"
+        )
+    return "\n".join(lines)
+
+
+def figure(documents: dict[str, Document]) -> str:
+    """Draw agreement against cost, a panel for each data set; filled: full-size half-models, open: proxies."""
+    with Sketch("estimators", 760, 330) as sketch:
+        for k, (name, found) in enumerate(documents.items()):
+            axes = sketch.figure.add_axes((0.08 + 0.48 * k, 0.16, 0.42, 0.72))
+            for estimator, color in _SHOWN.items():
+                for proxy in (False, True):
+                    own = [one for one in found["estimators"] if (one["estimator"], one["proxy"]) == (estimator, proxy)]
+                    if not own:
+                        continue
+                    costs = [max(one["cost"], 0.03) for one in own]
+                    axes.plot(costs, [one["agreement"] for one in own], "-", color=color, linewidth=1.2)
+                    axes.errorbar(
+                        costs,
+                        [one["agreement"] for one in own],
+                        [
+                            [max(0.0, one["agreement"] - one["low"]) for one in own],
+                            [max(0.0, one["high"] - one["agreement"]) for one in own],
+                        ],
+                        fmt="o",
+                        color=color,
+                        markerfacecolor="white" if proxy else color,
+                        label=estimator + (", small half-models" if proxy else ""),
+                    )
+            axes.set_xscale("log")
+            axes.set_ylim(0, 1)
+            axes.set_xticks([0.03, 0.1, 0.3, 1, 3, 8], ["0", "0.1", "0.3", "1", "3", "8"])
+            axes.set_xlabel("cost of half-models, in trainings of f")
+            axes.set_title(name)
+            if k == 0:
+                axes.set_ylabel("rank correlation with the truth")
+                axes.legend(loc="lower right", fontsize=10)
+        text = "; ".join(
+            f"{name}: {one['estimator']} at cost {plain(one['cost'], 2)}: {plain(one['agreement'])}"
+            for name, found in documents.items()
+            for one in found["estimators"]
+            if one["estimator"] in _SHOWN
+        )
+        return sketch.svg(f"Agreement of estimators with the truth. {text}.")
+
+
+def write_page() -> None:
+    """Insert the tables between the marks of docs/estimators.md, and draw the figure."""
+    documents = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(HERE.glob("*.json"))}
+    text = PAGE.read_text(encoding="utf-8")
+    tables = {name: table(document) for name, document in documents.items()}
+    text = _BLOCK.sub(lambda found: f"{found[1]}{tables.get(found[2], 'Not run yet.')}\n{found[3]}", text)
+    PAGE.write_text(text, encoding="utf-8")
+    FIGURE.write_text(standalone(figure(documents)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    for given in sys.argv[1:]:
+        regime, folder = given.split("=", 1)
+        (HERE / f"{regime}.json").write_bytes((Path(folder) / DOCUMENT).read_bytes())
+    write_page()

@@ -1,0 +1,81 @@
+"""`clipmem estimate`: scores of single pairs without twins of f."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def estimate(
+    recipe: Path | None = None,
+    /,
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    budget: float | None = None,
+    proxy: str = "",
+    out: Path | None = None,
+    captions: int | None = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    engine: str = "local",
+    yes: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Estimate the memorization of every training pair at a fraction of its cost.
+
+    With a recipe: trains f on all pairs of the pool, and a few half-models on random halves of them; resumes like
+    `clipmem run`. With --data alone, or with --model: trains nothing; from the model, pixels and words it makes a
+    ranking without twins, which agrees less with the truth.
+
+    Args:
+        recipe: A recipe (see `clipmem init`), or the name of a shipped one. Its pairs, split sizes added up, are scored
+            by protocol halves.
+        model: A model that trained on the data: folder or other address. Without --recipe.
+        data: Its training pairs: a file or folder, or emoji. Without --recipe.
+        budget: Cost of the half-models, in trainings of f: as many pairs of half-models as fit. By default
+            halves.pairs of the recipe.
+        proxy: Smaller architecture of the half-models: cheaper, and only the order of scores has a meaning.
+        out: Run folder; by default runs/NAME-estimate. Without a recipe: table of scores (.parquet).
+        captions: Maximum number of captions per pair, without a recipe; by default all.
+        set_: Change a value of the recipe: --set train.epochs=20. Can be repeated.
+        device: Device to compute on.
+        engine: Execution engine: local, ray, or ray://HEAD:PORT.
+        yes: Start even if it would take more than a day, or more memory or disk space than available.
+    """
+    from clipmem.study import early
+
+    early.check_estimate(recipe, model, data, budget=budget, out=out)
+    early.check_device(device)
+    if recipe is None:
+        _without_training(model or "", str(data), out or Path("estimates.parquet"), captions, device)
+        return
+    from clipmem.cli.terminal import run_and_show
+    from clipmem.study.api import SHIPPED_RECIPES
+    from clipmem.study.speed import half_models
+
+    known = str(recipe) in SHIPPED_RECIPES and not recipe.exists()
+    out = out or Path("runs") / f"{recipe.stem}-estimate"
+    settings = ["protocol=halves", "train.record=true", *([f"halves.proxy={proxy}"] if proxy else []), *set_]
+    if budget is not None:
+        settings.append(f"halves.pairs={half_models(str(recipe) if known else recipe, settings, budget)}")
+    command = shlex.join(["clipmem", "estimate", str(recipe), *(f"--set={item}" for item in settings), f"--out={out}"])
+    shipped = str(recipe) if known else recipe
+    run_and_show(shipped, out, settings=settings, command=command, device=device, engine=engine, allow_long=yes)
+
+
+def _without_training(model: str, data: str, out: Path, captions: int | None, device: str) -> None:
+    from rich.console import Console
+
+    from clipmem.study import early
+
+    if model:
+        early.check_models([model])
+    early.check_data(data)
+    from clipmem.cli.terminal import TerminalReporter
+    from clipmem.report.terminal import print_screen
+    from clipmem.study.estimating_one import estimate_with
+
+    with TerminalReporter(Console(stderr=True)) as reporter:
+        found = estimate_with(model, data, out, captions=captions, device=device, reporter=reporter)
+    print_screen("estimated", found, Console(), f"Scores: {out}")

@@ -1,0 +1,72 @@
+"""Membership inference: how well attacks tell the pairs that a model trained on, and which pairs are at risk."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from clipmem.report.read import RunFiles
+from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.sections.dejavu import gaps
+
+NAMES = {
+    "cosine": "similarity",
+    "lira": "LiRA",
+    "rmia": "RMIA",
+    "learned": "learned",
+    "augmented": "augmented",
+    "steadiness": "steadiness",
+    "gradient": "gradient norm",
+}
+
+
+@SECTIONS.register("audit")
+class Audit(Section):
+    """The audit of a run: attacks, curves, and the pairs of highest risk."""
+
+    nav, order, screen = "Audit", 115, "audit"
+
+    def applies(self, subject: RunFiles) -> bool:
+        return bool(subject.audited)
+
+    def data(self, subject: RunFiles) -> dict[str, Any]:
+        captions = {row["uid"]: subject.trained_captions(row["uid"])[:1] for row in subject.audited["top"]}
+        dejavu = subject.summary.get("dejavu")
+        return {
+            "audit": subject.audited,
+            "names": NAMES,
+            "captions": captions,
+            "dejavu": gaps(dejavu) if dejavu else None,
+        }
+
+    def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
+        return {"roc": lambda size: roc_figure(subject.audited, size)}
+
+
+@SECTIONS.register("audited")
+class Audited(Section):
+    """What `clipmem audit` prints of one model."""
+
+    page, screen = "", "audited"
+
+    def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        return {"names": NAMES}
+
+
+def roc_figure(audit: Mapping[str, Any], size: str) -> str:
+    """Draw the mean ROC curve of each attack on logarithmic axes, down to one false positive."""
+    from clipmem.report.figures import DASHED, SOFT, STYLES, Panel, Style, small_multiples
+
+    styles = {name: Style(style.color, style.dashes, "") for name, style in zip(audit["attacks"], STYLES, strict=False)}
+    least = 1 / audit["nonmembers"]
+
+    def draw(axes: Any) -> None:
+        fpr = audit["roc"]["fpr"]
+        axes.plot([least, 1], [least, 1], color=SOFT, linewidth=1, linestyle=DASHED)
+        for name, style in styles.items():
+            axes.plot(fpr, audit["roc"][name], color=style.color, linestyle=style.dashes, linewidth=1.8)
+        axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1))
+
+    panels = [Panel("", "false positive rate", "true positive rate", draw=draw)]
+    parts = ", ".join(f"{NAMES[name]} {one['tpr'][1]['mean']:.3f}" for name, one in audit["attacks"].items())
+    title = f"ROC curves of the attacks, both axes logarithmic. True positive rates at 1% false positives: {parts}."
+    legend = {NAMES[name]: style for name, style in styles.items()}
+    return small_multiples("roc", size, panels, title, columns=1, height=380, legend=legend)

@@ -1,0 +1,97 @@
+"""The halves protocol: f trains on all pairs of the pool, and pairs of half-models on complementary random halves.
+
+Of the two half-models a and b of a pair, which start from the same weights, exactly one trained on each pair i of the
+pool: D(i) = A(i) under that one - A(i) under the other, the effect of training on the pair in a random experiment. Its
+mean is that of CLIPMem. D of one pair is noisy; an estimator (`clipmem.score.estimators`) makes scores of single pairs
+from it and from what f knows of them. The external pairs are the bank, with a placebo membership as control.
+
+Near-duplicates (groups of the split table) are in the same half.
+
+When not to trust it: half-models train on half of the pairs, so memorization is that of a data set half as large.
+"""
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.random import generator
+from clipmem.base.require import require
+from clipmem.models import openclip
+from clipmem.score.design import Design
+from clipmem.score.estimators import ESTIMATORS
+from clipmem.score.protocols.base import PROTOCOLS, Records
+from clipmem.score.protocols.subsample import Subsample, balanced_draw
+from clipmem.train.paired import TrainingSet, check_alike
+
+HALVES = ("half-a", "half-b")
+SMALLEST = 200
+
+
+@PROTOCOLS.register("halves")
+class Halves(Subsample):
+    """f on the pool, and pairs of half-models on complementary halves of it; scores by an estimator."""
+
+    summary = "f and a few models on random halves of the pairs: estimates every pair."
+
+    @property
+    def estimator(self) -> str:
+        """`halves.estimator`."""
+        return self.recipe.halves.estimator
+
+    @property
+    def pool(self) -> int:
+        """Number of pairs that f trains on."""
+        split = self.recipe.split
+        return split.shared + split.candidate + split.independent
+
+    @property
+    def count(self) -> int:
+        """One for f, and two models a pair of halves."""
+        return 1 + 2 * self.recipe.halves.pairs
+
+    @property
+    def trained_pairs(self) -> int:
+        """The mean over f and the half-models."""
+        return round(self.pool * (1 + self.recipe.halves.pairs) / self.count)
+
+    def check_pairs(self, pairs: pl.DataFrame) -> None:
+        """Also check that there are enough pairs, and that the half-models see f's images and are not larger."""
+        _ = ESTIMATORS[self.estimator]
+        hint = "Use more pairs: set split.candidate."
+        require(self.pool >= SMALLEST, "[split]", f"{self.pool:,} pairs to score", f"at least {SMALLEST}", hint)
+        model, proxy = self.recipe.model, self.recipe.halves.proxy
+        if proxy:
+            what = f"[halves] proxy = {proxy!r}"
+            require(not model.pretrained, what, "a pretrained f", "an f from scratch", "Set halves.proxy to ''.")
+            openclip.check(proxy)
+            own, theirs = openclip.geometry_of_config(model.name), openclip.geometry_of_config(proxy)
+            require(own == theirs, what, f"images of {theirs}", f"those of {model.name}: {own}", "Choose another.")
+        super(Subsample, self).check_pairs(pairs)
+
+    def design(self, splits: pl.DataFrame) -> Design:
+        """F, whose scores are not compared, then both half-models of each pair; external pairs have placebo halves."""
+        role, everyone = splits["role"].to_numpy(), splits["uid"].to_numpy()
+        f = TrainingSet("f", 0, tuple(sorted(everyone[role != "external"].tolist())), 0)
+        models, signs = [f], [np.zeros(splits.height, dtype=np.int8)]
+        for k in range(self.recipe.halves.pairs):
+            sign = np.zeros(splits.height, dtype=np.int8)
+            for name in ("candidate", "external"):
+                sign[role == name] = np.where(self._half(splits.filter(pl.col("role") == name), name, k), 1, -1)
+            halves = [tuple(sorted(everyone[(sign == s) & (role != "external")].tolist())) for s in (1, -1)]
+            largest = max(map(len, halves))
+            proxy = self.recipe.halves.proxy
+            models += [
+                TrainingSet(side, k, own, 0, largest=largest, model=proxy)
+                for side, own in zip(HALVES, halves, strict=True)
+            ]
+            signs += [sign, -sign]
+        return Design(models, np.stack(signs))
+
+    def _half(self, rows: pl.DataFrame, role: str, k: int) -> np.ndarray:
+        # groups are numbered by their smallest uid, so that row order and group names do not matter
+        group = rows.select(pl.col("uid").min().over("group").rank("dense") - 1).to_series().to_numpy()
+        drawn = balanced_draw(np.bincount(group), 2, 1, generator(self.recipe.split.seed, "halves", role, k))
+        return drawn[0][group]
+
+    def check(self, design: Design, records: Records) -> None:  # noqa: ARG002
+        """Check that the half-models differ only in their pairs and seeds."""
+        check_alike({key: record for key, record in records.items() if key[0] in HALVES})

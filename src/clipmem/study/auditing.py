@@ -1,0 +1,270 @@
+"""`clipmem audit`: how well membership in the training data can be inferred, from in/out models or from one model.
+
+When not to trust it: an audit of one model is only as good as its non-members. If they differ from the members in
+anything but membership, an attack need not use memorization. Such data are refused where a classifier without the model
+tells the two apart.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Bool, Float64, Int
+
+from clipmem.analysis.pareto import mean_over_seeds
+from clipmem.base.images import Geometry
+from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.random import generator
+from clipmem.base.require import require
+from clipmem.base.sections import TrainSection
+from clipmem.data.edits import caption_edits
+from clipmem.data.sources import open_source
+from clipmem.data.views import as_float, normalize_pixels
+from clipmem.embed import passes
+from clipmem.functional import Interval, auroc, membership, normalize, pair_means
+from clipmem.models import given
+from clipmem.models.protocol import DualEncoder, geometry_of
+from clipmem.score.executor import parts_of
+from clipmem.score.pairs import Pairs
+from clipmem.score.sides import Block, read_block
+from clipmem.store.atomic import check_place, write_json
+from clipmem.store.folder import RunFolder
+from clipmem.store.job import cut
+from clipmem.study.plan import PlannedStudy
+from clipmem.study.score_inputs import DECODED, Data, Settings, read_pairs
+from clipmem.study.stages import write_summary_and_report
+from clipmem.train.numerics import LONG, computing
+from clipmem.train.objectives import OBJECTIVES
+
+DOCUMENT, TABLE = "audit/audit.json", "audit/pairs"
+FEWEST = 200  # pairs
+RATES = np.array([0.001, 0.01])
+MARGIN = 0.02  # above .5, of the AUC without the model
+VIEWS, EDITS = 8, 4  # of the augmentation attack
+_CURVE = np.append(0.0, np.logspace(-4, 0, 81))  # false positive rates of the figure
+_BOTH = "--members and --nonmembers"
+Trials = Float64[np.ndarray, "model n"]
+
+
+def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Audit the models of a finished `subsample` study; write `audit/` and the report.
+
+    Raises:
+        InputError: The run is of another protocol, trains no text tower or is not finished; too few models trained on a
+            pair, or did not; or there are fewer than 200 pairs, or the same captions for all.
+    """
+    reporter, folder = reporter or Quiet(), RunFolder(path)
+    study, what = PlannedStudy(folder), f"run folder {folder.path}"
+    protocol, objective = study.recipe.protocol, study.recipe.train.objective
+    hint = "Run a study with protocol = 'subsample' and subsample.fraction = 0.5."
+    require(protocol == "subsample", what, f"protocol {protocol!r}", "protocol 'subsample'", hint)
+    hint = "Use train.objective = 'clip'."
+    require(OBJECTIVES[objective].uses_text, what, f"objective {objective!r}", "one that trains both towers", hint)
+    folder.read_json("summary.json")  # raises if the run is not finished
+    pool = np.flatnonzero(study.role == "candidate")
+    _check_pairs(what, [study.captions[row] for row in pool])
+    with folder.locked():
+        reporter.begin("audit", len(study.models), "models")
+        document, table = _audit(study, pool)
+        reporter.advance(len(study.models))
+        folder.write(TABLE, table)
+        folder.write_json(DOCUMENT, document)
+        outputs = write_summary_and_report(folder, open_source(study.recipe.data))
+        folder.finish("report", outputs, folder.read_json("summary.json")["seconds"]["report"])
+    return document
+
+
+def _check_pairs(what: str, captions: Sequence[Sequence[str]]) -> None:
+    got, hint = f"{len(captions):,} pairs", "Audit more pairs: rates of rare errors need many."
+    require(len(captions) >= FEWEST, what, got, f"{FEWEST} pairs or more", hint)
+    got, hint = f"the same captions for all {got}", "Give each pair its own caption."
+    require(len(set(map(tuple, captions))) > 1, what, got, "captions that differ", hint)
+
+
+def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"]) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Attack every model of a study; return the document and the risk of each pair, highest advantage first."""
+    member, seed = study.design.sign[:, pool] > 0, study.recipe.split.seed
+    external = study.role == "external"
+    similarity = np.stack([parts_of(study.embeddings(one), external).positive.numpy() for one in study.models])
+    # no model trained on the external pairs: their spread shows an attacker how far apart similarities of a model are
+    known = similarity[:, external]
+    sd, hint = known.std(axis=1, keepdims=True), "Check the embeddings."
+    require(sd.min() > 0, "similarity", "one value for all external pairs", "values that differ", hint)
+    signal = (similarity[:, pool] - known.mean(axis=1, keepdims=True)) / sd
+    pairs = membership.InOut(signal, member, generator(seed, "audit").random(member.shape))
+    scores = {
+        "cosine": signal,
+        "lira": membership.lira(pairs),
+        "rmia": membership.rmia(pairs),
+        "learned": membership.learned_attack(pairs, study.group[pool], seed=seed),
+    }
+    seen, confidence = member.sum(axis=0), study.recipe.score.confidence
+    risk = membership.pair_risk(scores["lira"], member)
+    curves = {name: _rates(values, member, _CURVE).mean(axis=0).tolist() for name, values in scores.items()}
+    share = None if np.isnan(risk.top_share) else risk.top_share
+    document = {
+        "format": 1,
+        "models": len(member),
+        "pairs": len(pool),
+        "seen": [int(seen.min()), int(seen.max())],
+        "nonmembers": int((~member).sum(axis=1).min()),
+        "confidence": confidence,
+        "attacks": {name: _over_targets(values, member, confidence) for name, values in scores.items()},
+        "risk": {"attack": "lira", "pairs": -(-len(pool) // 100), "share": share, "mean": float(risk.risk.mean())},
+        "roc": {"fpr": _CURVE.tolist()} | curves,
+    }
+    columns = {"risk": risk.risk, "false_alarm": risk.false_alarm, "percentile": risk.percentile}
+    table = study.splits[pool].select("uid", "planted").with_columns(**{k: pl.Series(v) for k, v in columns.items()})
+    order = [pl.col("false_alarm") - pl.col("risk"), -pl.col("percentile"), pl.col("uid")]
+    return document, table.sort(order)
+
+
+def _rates(scores: Trials, member: np.ndarray, rates: np.ndarray) -> Trials:
+    return np.stack([membership.true_positive_rates(*row, rates) for row in zip(scores, member, strict=True)])
+
+
+def _over_targets(scores: Trials, member: np.ndarray, confidence: float) -> dict[str, Any]:
+    """Return AUC and true positive rates, means over target models with their t interval, cut to [0, 1]."""
+    auc = [auroc(*row).mean for row in zip(scores, member, strict=True)]
+    found = [mean_over_seeds(values, confidence) for values in (auc, *_rates(scores, member, RATES).T.tolist())]
+    found = [{k: None if v is None else min(max(v, 0.0), 1.0) for k, v in entry.items()} for entry in found]
+    return {"auc": found[0], "tpr": found[1:]}
+
+
+def audit_model(
+    address: str, members: Data, nonmembers: Data, out: Path, *, device: str = "auto", reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """Audit one model with pairs that it trained on and pairs that it did not; write a JSON file.
+
+    Attacks: `cosine`, the similarity; `augmented`, its mean over 8 random crops and the caption with 4 random edits;
+    `steadiness`, minus its standard deviation over these crops; `gradient`, minus the norm of its gradient over all
+    weights. Intervals are over pairs: other pairs of both kinds, this model.
+
+    Raises:
+        InputError: The sets share pairs, one has fewer than 100 usable ones, all captions are the same, or a classifier
+            without the model tells the sets apart (`check_alike`).
+    """
+    reporter = reporter or Quiet()
+    check_place(out.resolve().parent)
+    settings = Settings(device=device).checked()
+    found, sets = given.find(address), [read_pairs(members, 1, "--members"), read_pairs(nonmembers, 1, "--nonmembers")]
+    shared = len(set(sets[0].table["uid"]) & set(sets[1].table["uid"]))
+    hint = "Leave out of --nonmembers what the model trained on."
+    require(not shared, _BOTH, f"{shared:,} pairs in both", "no pair in both", hint)
+    captions, member, thumbs = list[Sequence[str]](), list[bool](), list[np.ndarray]()
+    small, total = Geometry(16, "squash"), sum(map(len, sets))
+    reporter.begin("compare", total, "pairs")
+    for k, what in enumerate(("--members", "--nonmembers")):
+        blocks = list(_blocks(sets[k], small, reporter))
+        captions += (own for block in blocks for own in block.captions)
+        thumbs += (block.pixels[small] for block in blocks)
+        sets[k] = sets[k].only([uid for block in blocks for uid in block.uids], sets[k].name)
+        got, hint = f"{len(sets[k]):,} usable pairs", "Give more pairs: rates of rare errors need many."
+        require(len(sets[k]) >= FEWEST // 2, what, got, f"{FEWEST // 2} or more", hint)
+        member += [k == 0] * len(sets[k])
+    _check_pairs(_BOTH, captions)
+    inside = np.array(member)
+    free = check_alike(model_free_features(np.concatenate(thumbs), captions), inside)
+    reporter.begin("audit", len(inside), "pairs")
+    encoder = given.load(found)
+    with computing("fp32", settings.device, tokens=getattr(encoder, "tokens", LONG)):
+        parts = [_signals(encoder, b, settings) for one in sets for b in _blocks(one, geometry_of(encoder), reporter)]
+    scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    document = {
+        "format": 1,
+        "model": address,
+        "members": len(sets[0]),
+        "nonmembers": len(sets[1]),
+        "left_out": total - len(inside),
+        "confidence": settings.confidence,
+        "model_free": free._asdict() | {"margin": MARGIN},
+        "attacks": {name: _over_pairs(values, inside, settings.confidence) for name, values in scores.items()},
+    }
+    write_json(out, document)
+    return document
+
+
+def _blocks(pairs: Pairs, geometry: Geometry, reporter: Reporter) -> Iterator[Block]:
+    for _, rows in cut(len(pairs), DECODED, "audit"):
+        yield read_block(pairs, np.array(rows), [geometry])[0]
+        reporter.advance(len(rows))
+
+
+def model_free_features(pixels: np.ndarray, captions: Sequence[Sequence[str]]) -> Any:
+    """Return features of pairs that no model computes, as a sparse matrix: pixels, and TF-IDF of 2 to 4 letters."""
+    from scipy.sparse import csr_matrix, hstack
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    flat = pixels.reshape(len(pixels), -1) / 255
+    words = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), max_features=5000)
+    texts = words.fit_transform([" ".join(own) for own in captions])
+    return hstack([csr_matrix((flat - flat.mean(axis=0)) / 4), texts]).tocsr()
+
+
+def check_alike(features: Any, member: Bool[np.ndarray, "n"]) -> Interval:
+    """Return the AUC with which a classifier tells members from non-members by features that no model computes.
+
+    Logistic regression, cross-validated in five folds of pairs; scores are ranks in a fold. The interval is DeLong's,
+    over pairs. Raises an `InputError` if its lower bound is above .52.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    scores = np.zeros(len(member))
+    for fitted, tested in StratifiedKFold(5, shuffle=True, random_state=0).split(features, member):
+        classifier = LogisticRegression(max_iter=2000, class_weight="balanced").fit(features[fitted], member[fitted])
+        found = classifier.decision_function(features[tested])
+        scores[tested] = np.searchsorted(np.sort(found), found) / len(tested)
+    free = auroc(scores, member)
+    got = f"sets that a classifier without the model tells apart, AUC {free.mean:.3f} [{free.low:.3f}, {free.high:.3f}]"
+    expected = f"a lower bound of {0.5 + MARGIN:g} or less: an attack must need the model"
+    hint = "Use non-members drawn at random from the members' source before training, or audit a `subsample` run."
+    require(free.low is not None and free.low <= 0.5 + MARGIN, _BOTH, got, expected, hint)
+    return free
+
+
+def _signals(encoder: DualEncoder, block: Block, settings: Settings) -> dict[str, Float64[np.ndarray, "n"]]:
+    """Return the score of each pair of a block by each attack."""
+    pixels, rows = block.pixels[geometry_of(encoder)], np.arange(len(block.uids))
+    crops = TrainSection()  # pyright: ignore[reportCallIssue]  default crops of a study
+    edited = [
+        [own[0], *caption_edits(own[0], uid, count=EDITS)] for own, uid in zip(block.captions, block.uids, strict=True)
+    ]
+
+    def similarity(captions: list[list[str]], views: int) -> Float64[np.ndarray, "n view"]:
+        section = settings.embed.model_copy(update={"views": views})
+        found = passes.embed(encoder, pixels, rows, captions, block.uids, section, crops, device=settings.device)
+        text = pair_means(found.image, found.text, found.text_pair)[1]
+        return (normalize(found.image.double()) * text[:, None]).sum(dim=2).numpy()
+
+    varied = similarity(edited, VIEWS)
+    return {
+        "cosine": similarity(block.captions, 0)[:, 0],
+        "augmented": varied.mean(axis=1),
+        "steadiness": -varied.std(axis=1),
+        "gradient": np.array([-_gradient_norm(encoder, pixels[k], block.captions[k], settings.device) for k in rows]),
+    }
+
+
+def _gradient_norm(encoder: DualEncoder, pixels: np.ndarray, caption: Sequence[str], device: str) -> float:
+    """Return the Euclidean norm of the gradient of a pair's similarity over all weights."""
+    weights = [weight.requires_grad_() for weight in encoder.module.parameters()]
+    values = normalize_pixels(as_float(torch.from_numpy(pixels[None]).to(device)), encoder.mean, encoder.std)
+    image, text = encoder.encode_image(values), encoder.encode_text(encoder.tokenize(caption).to(device))
+    similarity = torch.cosine_similarity(image, text).sum()
+    gradients = torch.autograd.grad(similarity, weights, allow_unused=True, materialize_grads=True)
+    return float(torch.stack([one.double().square().sum() for one in gradients]).sum().sqrt())
+
+
+def _over_pairs(scores: Float64[np.ndarray, "n"], member: Bool[np.ndarray, "n"], confidence: float) -> dict[str, Any]:
+    """Return AUC and true positive rates with their intervals over pairs."""
+    tpr = membership.true_positive_rates(scores, member, RATES)
+    low, high = membership.bootstrap_rates(scores, member, RATES, confidence=confidence)
+    found = np.stack([tpr, low, high], axis=1).tolist()
+    return {
+        "auc": auroc(scores, member, confidence)._asdict(),
+        "tpr": [dict(zip(("mean", "low", "high"), row, strict=True)) for row in found],
+    }

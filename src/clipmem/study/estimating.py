@@ -1,0 +1,129 @@
+"""Scores of single pairs from f and a few half-models: signals, every estimator, and its expected agreement."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.stats import norm
+
+from clipmem.functional import AlignmentParts, alignment
+from clipmem.functional.reliability import agreement, noise_of
+from clipmem.models.outline import outline_of
+from clipmem.score.design import ScoreTables
+from clipmem.score.estimators import ESTIMATORS, Estimated, Estimator
+from clipmem.score.protocols.halves import HALVES
+from clipmem.score.signals import Halves, Signals
+from clipmem.store.folder import RunFolder
+from clipmem.study.plan import PlannedStudy
+from clipmem.train.paired import TrainingSet
+
+DOCUMENT, TABLE = "estimate.json", "estimates"
+
+
+def signals_of(study: PlannedStudy, parts: Sequence[AlignmentParts]) -> Signals:
+    """Collect the signals of a study whose first model is f and whose others are complementary half-models."""
+    pool, f = study.role != "external", study.models[0]
+    values = np.stack([alignment(one, weight=study.recipe.score.weight).numpy() for one in parts])
+    # one half-model may be better than another throughout
+    values -= values[:, ~pool].mean(axis=1, keepdims=True)
+    means, rows, images = study.means(f, pool), study.rows[pool], study.pixels()
+    return Signals(
+        uids=[uid for uid, own in zip(study.uids, pool, strict=True) if own],
+        captions=[captions for captions, own in zip(study.captions, pool, strict=True) if own],
+        group=study.group[pool],
+        image=means.image,
+        text=means.text,
+        alignment=values[0, pool],
+        pixels=lambda chosen: images[rows[chosen]],
+        trajectory=study.trajectory(f, pool),
+        halves=Halves(values[1:, pool], study.design.sign[1:, pool] > 0, proxy=bool(study.models[1].model)),
+        seed=study.recipe.split.seed,
+    )
+
+
+def refine(
+    study: PlannedStudy, parts: Sequence[AlignmentParts], made: ScoreTables, chosen: str
+) -> tuple[ScoreTables, list[Path]]:
+    """Replace the scores of the pool by those of an estimator, and write those of all estimators with their agreement.
+
+    The scores of external pairs, the control, stay raw differences.
+    """
+    signals, level = signals_of(study, parts), study.recipe.score.confidence
+    halves = signals.halves
+    assert halves is not None  # noqa: S101  made above
+    available = {name: ESTIMATORS[name]() for name in ESTIMATORS if lacks(ESTIMATORS[name], signals) == []}
+    found = {name: estimator.estimate(signals) for name, estimator in available.items()}
+    effect, agreements = halves.effect, dict[str, Any]()
+    noise = noise_of(effect) if len(effect) > 1 else None
+    for name, one in found.items():
+        predicted = one.score if one.predicted is None else one.predicted
+        agreed = noise and agreement(
+            effect, predicted, noise, signals.group, own=one.own, seed=signals.seed, confidence=level
+        )
+        agreements[name] = agreed and agreed._asdict()
+    tables = [rows_of(signals, name, one) for name, one in found.items()]
+    document = {
+        "format": 1,
+        "estimator": chosen,
+        "half_models": len(halves.member),
+        "proxy": study.models[1].model or None,
+        "cost": cost_of(study),
+        "calibrated": found[chosen].calibrated,
+        "reliability": noise and noise.reliability,
+        "agreement": agreements,
+        "confidence": level,
+    }
+    files = [study.folder.write(TABLE, pl.concat(tables)), study.folder.write_json(DOCUMENT, document)]
+    scores = made.scores.join(rows_of(signals, chosen, found[chosen]), on="uid", how="left", maintain_order="left")
+    half = float(norm.ppf((1 + level) / 2))
+    estimated = pl.col("score").is_not_null()
+    columns = {
+        "clipmem": pl.col("score"),
+        "stderr": pl.col("stderr_right"),
+        "low": pl.col("score") - half * pl.col("stderr_right"),
+        "high": pl.col("score") + half * pl.col("stderr_right"),
+    }
+    scores = scores.with_columns(
+        pl.when(estimated).then(value).otherwise(name).alias(name) for name, value in columns.items()
+    )
+    return made._replace(scores=scores.select(made.scores.columns)), files
+
+
+def lacks(estimator: type[Estimator], signals: Signals) -> list[str]:
+    """Return the needs of an estimator that the signals do not meet."""
+    there = {
+        "embeddings": signals.image,
+        "alignment": signals.alignment,
+        "images": signals.pixels,
+        "trajectory": signals.trajectory,
+        "half-models": signals.halves,
+    }
+    return sorted(need for need in estimator.needs if there[need] is None)
+
+
+def rows_of(signals: Signals, name: str, found: Estimated) -> pl.DataFrame:
+    """Return the rows of an estimator in the table `estimates`."""
+    error = np.full(len(found.score), np.nan) if found.stderr is None else found.stderr
+    columns = {"uid": signals.uids, "estimator": [name] * len(found.score), "score": found.score, "stderr": error}
+    return pl.DataFrame(columns).with_columns(pl.col("score", "stderr").fill_nan(None))
+
+
+def cost_of(study: PlannedStudy) -> float:
+    """Cost of the half-models in trainings of f: presentations, each weighted by a pair's counted operations."""
+    spent: dict[bool, float] = {True: 0.0, False: 0.0}
+    operations = {name: outline_of(study.start_of(model)).operations for name, model in _by_architecture(study).items()}
+    for model in study.models:
+        shown = study.folder.read_json(f"models/{model.side}/seed-{model.seed}/record.json")["presentations"]
+        spent[model.side in HALVES] += shown * operations[model.model]
+    return spent[True] / spent[False]
+
+
+def _by_architecture(study: PlannedStudy) -> dict[str, TrainingSet]:
+    return {model.model: model for model in study.models}
+
+
+def summary_of(folder: RunFolder) -> dict[str, Any]:
+    """Return the entry `estimate` of `summary.json`; empty if nothing was estimated."""
+    return {"estimate": folder.read_json(DOCUMENT)} if (folder.path / DOCUMENT).is_file() else {}

@@ -1,0 +1,197 @@
+"""Validate estimators against the truth of many half-models: agreement against cost (`clipmem validate-estimators`)."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata
+
+from clipmem.base.progress import Reporter
+from clipmem.base.random import generator
+from clipmem.base.recipes import Recipe
+from clipmem.base.require import require
+from clipmem.functional.reliability import DRAWS, correlation, reliability
+from clipmem.score.estimators import ESTIMATORS
+from clipmem.score.signals import Signals
+from clipmem.store.folder import RunFolder
+from clipmem.study import api, estimating
+from clipmem.study.plan import PlannedStudy
+
+DOCUMENT = "validated.json"
+PROXY_PAIRS, SETS = 4, 4
+BASELINE = ("raw", 2, False)  # four full-size half-models
+
+
+class Setting(NamedTuple):
+    """An estimator, its number of pairs of half-models (0 = none), and whether these are proxies."""
+
+    estimator: str
+    pairs: int
+    proxy: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished halves study: its signals, and the cost of a pair of its half-models."""
+
+    signals: Signals
+    cost: float
+    planted: np.ndarray
+
+
+def validate(
+    recipe: Recipe | str | Path,
+    out: Path,
+    *,
+    proxy: str = "",
+    truth: int = 16,
+    settings: Sequence[str] = (),
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Train f and half-models, full-size and of a proxy, and compare every estimator with the truth.
+
+    The truth is the mean D over the pairs of full-size half-models that an estimator does not use. The agreement is the
+    rank correlation with it, divided by the root of its reliability. Each estimator is applied to up to four sets of
+    half-models; intervals are a bootstrap over groups of pairs and over these sets.
+
+    Args:
+        recipe: The study; its protocol becomes `halves`.
+        out: Folder of the runs and of `validated.json`; resumed if it exists.
+        proxy: Smaller architecture; empty: full-size half-models only.
+        truth: Number of pairs of full-size half-models, 6 or more.
+        settings: Changes to the recipe.
+        reporter: Progress reporter.
+        options: `device`, `engine` and `allow_long` of `clipmem.run`.
+
+    Returns:
+        The content of `validated.json`.
+    """
+    require(truth >= 6, "--truth", f"{truth}", "6 or more pairs of half-models", "Use 16.")
+    common = ["protocol=halves", "halves.estimator=raw", "train.record=true", *settings]
+    wanted = {"full": [*common, f"halves.pairs={truth}", "halves.proxy="]}
+    if proxy:
+        wanted["proxy"] = [*common, f"halves.pairs={PROXY_PAIRS}", f"halves.proxy={proxy}"]
+    sources: dict[str, Source] = {}
+    for name, own in wanted.items():
+        api.run(recipe, out / name, settings=own, reporter=reporter, **options)
+        sources[name] = _source(PlannedStudy(RunFolder(out / name)))
+    rows = frontier(sources["full"], sources.get("proxy"))
+    signals = sources["full"].signals
+    document = {
+        "format": 1,
+        "pairs": len(signals.uids),
+        "planted": int(sources["full"].planted.sum()),
+        "proxy": proxy or None,
+        "truth": truth,
+        "reliability": float(reliability(_ranks(_effect(signals)), np.ones((1, len(signals.uids))))[0]),
+        "estimators": rows,
+    }
+    RunFolder(out).write_json(DOCUMENT, document)
+    return document
+
+
+def _source(study: PlannedStudy) -> Source:
+    signals = estimating.signals_of(study, study.aligned(study.models))
+    cost = estimating.cost_of(study) / ((len(study.models) - 1) / 2)
+    planted = study.splits["planted"].to_numpy()[study.role != "external"]
+    return Source(signals, cost, planted)
+
+
+def frontier(full: Source, proxy: Source | None) -> list[dict[str, Any]]:
+    """Apply every estimator to sets of half-models, and return agreement and cost of each, cheapest first."""
+    signals, effect = full.signals, _effect(full.signals)
+    stream = generator(signals.seed, "validate estimators")
+    codes = np.unique(signals.group, return_inverse=True)[1]
+    count = int(codes.max()) + 1
+    times = stream.multinomial(count, np.full(count, 1 / count), size=DRAWS)[:, codes]
+    weights = np.vstack([np.ones((1, len(codes))), times]).astype(np.float64)
+    clean = weights[:1] * ~full.planted
+    found: dict[Setting, dict[str, Any]] = {}
+    samples: dict[Setting, np.ndarray] = {}
+    for setting, source in _settings(full, proxy):
+        values, among, seconds = list[np.ndarray](), list[float](), list[float]()
+        for used in _sets(setting, source):
+            others = effect if setting.proxy else np.delete(effect, used, axis=0)
+            started = time.monotonic()
+            score = ESTIMATORS[setting.estimator]().estimate(_only(source.signals, used)).score
+            seconds.append(time.monotonic() - started)
+            values.append(_agreement(score, others, weights))
+            among.append(float(_agreement(score, others, clean)[0]))
+        sampled = np.stack(values)
+        # the same draws of groups for every estimator, so that differences are paired
+        picked = generator(signals.seed, "sets", setting.estimator, setting.pairs).integers(len(values), size=DRAWS)
+        samples[setting] = sampled[picked, np.arange(1, DRAWS + 1)]
+        found[setting] = {
+            **setting._asdict(),
+            "cost": setting.pairs * source.cost,
+            "seconds": float(np.mean(seconds)),
+            "sets": len(values),
+            "agreement": float(sampled[:, 0].mean()),
+            **_interval(samples[setting]),
+            "among_clean": float(np.mean(among)),
+        }
+    baseline = Setting(*BASELINE)
+    for setting, one in found.items():
+        difference = samples[setting] - samples[baseline]
+        one["above_raw"] = {
+            "mean": one["agreement"] - found[baseline]["agreement"],
+            **_interval(difference),
+        }
+    return sorted(found.values(), key=lambda one: (one["cost"], one["agreement"]))
+
+
+def _settings(full: Source, proxy: Source | None) -> Iterator[tuple[Setting, Source]]:
+    for name in ESTIMATORS:
+        if estimating.lacks(ESTIMATORS[name], full.signals):
+            continue
+        if not ESTIMATORS[name].models:
+            yield Setting(name, 0, False), full
+            continue
+        for source in (full, proxy):
+            if source is None:
+                continue
+            most = len(_effect(source.signals))
+            for pairs in (1, 2, 4, 8):
+                if pairs <= (most if source is proxy else most - 4):
+                    yield Setting(name, pairs, source is proxy), source
+
+
+def _sets(setting: Setting, source: Source) -> list[list[int]]:
+    """Return up to four disjoint sets of pairs of half-models."""
+    if not setting.pairs:
+        return [[]]
+    most = len(_effect(source.signals))
+    starts = range(0, most - setting.pairs + 1, setting.pairs)
+    return [list(range(start, start + setting.pairs)) for start in starts][:SETS]
+
+
+def _only(signals: Signals, used: Sequence[int]) -> Signals:
+    halves = signals.halves
+    if halves is None or not used:
+        return replace(signals, halves=None)
+    rows = [row for k in used for row in (2 * k, 2 * k + 1)]
+    return replace(signals, halves=replace(halves, alignment=halves.alignment[rows], member=halves.member[rows]))
+
+
+def _effect(signals: Signals) -> np.ndarray:
+    assert signals.halves is not None  # noqa: S101  every halves study has them
+    return signals.halves.effect
+
+
+def _ranks(effect: np.ndarray) -> list[np.ndarray]:
+    return [rankdata(one) for one in effect]
+
+
+def _agreement(score: np.ndarray, effect: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Rank correlation with the mean effect, divided by the root of its reliability, under each row of weights."""
+    known = np.maximum(reliability(_ranks(effect), weights), 1e-9)
+    return correlation(rankdata(score), rankdata(effect.mean(axis=0)), weights) / np.sqrt(known)
+
+
+def _interval(values: np.ndarray) -> dict[str, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return {"low": float(low), "high": float(high)}

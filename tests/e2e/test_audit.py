@@ -1,0 +1,169 @@
+"""`clipmem audit`: a tiny run and one model, what is refused, and what is written."""
+
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+
+import clipmem
+from clipmem.base.errors import InputError
+from clipmem.base.sections import DataSection, EmojiArtistsSection
+from clipmem.functional import auroc
+from clipmem.store.tables import read_table
+from clipmem.study.auditing import RATES, audit_model, audit_run
+from clipmem.study.score_inputs import open_data
+from clipmem.testing.tiny import tiny_recipe, write_parquet
+from tests.e2e.running import clip
+
+SUBSAMPLE = ("protocol=subsample", "subsample.models=6", "subsample.fraction=0.5", "train.epochs=1")
+POOL = ("split.shared=160", "split.candidate=40", "split.independent=40")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return clipmem.run(tiny_recipe(*SUBSAMPLE, *POOL), tmp_path_factory.mktemp("study") / "run")
+
+
+@pytest.fixture(scope="module")
+def audited(study):
+    return clip("audit", study.path)
+
+
+def drawings(*artists):
+    return DataSection(source="emoji-artists", emoji_artists=EmojiArtistsSection(artists=artists))
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory):
+    """One set of pairs, divided at random, as files."""
+    folder = tmp_path_factory.mktemp("halves")
+    table = pl.read_parquet(write_parquet(folder / "all.parquet", 240))
+    order = np.random.default_rng(0).permutation(240)
+    for name, rows in (("members", order[:120]), ("nonmembers", order[120:])):
+        table[rows].write_parquet(folder / f"{name}.parquet")
+    return [folder / "members.parquet", folder / "nonmembers.parquet"]
+
+
+def test_a_run_is_audited(study, audited):
+    assert audited.returncode == 0, audited.stderr
+    assert max(map(len, audited.stdout.splitlines())) <= 100
+    document = json.loads((study.path / "audit" / "audit.json").read_text())
+    assert document["models"] == 6
+    assert document["pairs"] == 240
+    assert document["seen"] == [3, 3]
+    assert list(document["attacks"]) == ["cosine", "lira", "rmia", "learned"]
+    for name, one in document["attacks"].items():
+        for entry in (one["auc"], *one["tpr"]):
+            assert 0 <= entry["low"] <= entry["mean"] <= entry["high"] <= 1
+        curve = document["roc"][name]
+        assert (curve[-1], len(curve)) == (1, len(document["roc"]["fpr"]))
+        assert np.interp(RATES[1], document["roc"]["fpr"], curve) == pytest.approx(one["tpr"][1]["mean"])
+    pairs = read_table(study.path / "audit" / "pairs.parquet", "audit/pairs")
+    candidates = study.splits.filter(role="candidate")
+    assert set(pairs["uid"]) == set(candidates["uid"])
+    assert set((3 * pairs["risk"]).round(9)) <= {0, 1, 2, 3}
+    assert (pairs["risk"] - pairs["false_alarm"]).is_sorted(descending=True)
+    assert pairs["risk"].mean() == pytest.approx(document["risk"]["mean"])
+    page = (study.path / "report" / "index.html").read_text()
+    assert 'id="audit"' in page
+
+
+def test_cosine_is_the_similarity_of_the_stored_embeddings(study, audited):
+    document = json.loads((study.path / "audit" / "audit.json").read_text())
+    areas = []
+    for seed in range(6):
+        folder = study.path / "embeddings" / "r" / f"seed-{seed}"
+        image, text = (np.load(folder / f"{name}.npy").astype(float) for name in ("image", "text"))
+        image = image[:, 0]
+        cosine = (image * text).sum(1) / np.linalg.norm(image, axis=1) / np.linalg.norm(text, axis=1)
+        seen = set(study.seed_scores.filter((pl.col("seed") == seed) & pl.col("f").is_not_null())["uid"])
+        pool = (study.splits["role"] == "candidate").to_numpy()
+        areas.append(auroc(cosine[pool], study.splits["uid"].is_in(list(seen)).to_numpy()[pool]).mean)
+    assert document["attacks"]["cosine"]["auc"]["mean"] == pytest.approx(np.mean(areas), abs=1e-6)
+
+
+def test_the_same_bytes_twice(study, audited):
+    before = {file.name: file.read_bytes() for file in (study.path / "audit").iterdir()}
+    audit_run(study.path)
+    assert {file.name: file.read_bytes() for file in (study.path / "audit").iterdir()} == before
+
+
+def test_one_model_with_alike_sets(finished, halves, tmp_path):
+    model, out = finished.path / "models" / "f" / "seed-0", tmp_path / "audit.json"
+    done = clip("audit", "--model", model, "--members", halves[0], "--nonmembers", halves[1], "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    document = json.loads(out.read_text())
+    assert (document["members"], document["nonmembers"], document["left_out"]) == (120, 120, 0)
+    assert list(document["attacks"]) == ["cosine", "augmented", "steadiness", "gradient"]
+    for one in document["attacks"].values():  # the model saw neither set
+        assert one["auc"]["low"] < 0.5 < one["auc"]["high"]
+        assert all(entry["low"] <= entry["mean"] <= entry["high"] for entry in one["tpr"])
+    assert document["model_free"]["low"] < 0.52
+
+
+def test_sets_of_two_artists_are_refused(finished, tmp_path):
+    model, out = str(finished.path / "models" / "f" / "seed-0"), tmp_path / "audit.json"
+    artists = open_data(drawings()).pairs()["key"].str.split("_").list.last().unique().sort().to_list()
+    with pytest.raises(InputError) as caught:
+        audit_model(model, drawings(artists[0]), drawings(artists[1]), out)
+    assert caught.value.what == "--members and --nonmembers"
+    assert "AUC" in caught.value.got
+    assert caught.value.hint
+    assert not out.exists()
+
+
+def refused(*arguments):
+    done = clip("audit", *arguments)
+    assert done.returncode == 2, done.stdout
+    return done.stderr
+
+
+def test_bad_sets_are_refused(finished, halves, tmp_path):
+    model, [members, others] = finished.path / "models" / "f" / "seed-0", halves
+    both = ("--model", model, "--members", members, "--nonmembers")
+    assert "120 pairs in both" in refused(*both, members)
+    pl.concat([pl.read_parquet(others), pl.read_parquet(members)[:3]]).write_parquet(tmp_path / "some.parquet")
+    assert "3 pairs in both" in refused(*both, tmp_path / "some.parquet")
+    pl.read_parquet(others)[:0].write_parquet(tmp_path / "none.parquet")
+    assert "no pair" in refused(*both, tmp_path / "none.parquet")
+    pl.read_parquet(others)[:99].write_parquet(tmp_path / "few.parquet")
+    assert "got 99 usable pairs, expected 100" in refused(*both, tmp_path / "few.parquet")
+    same = []
+    for name, file in (("a", members), ("b", others)):
+        same.append(tmp_path / f"{name}.parquet")
+        pl.read_parquet(file).with_columns(captions=pl.lit(["one caption"])).write_parquet(same[-1])
+    assert "the same captions for all 240" in refused("--model", model, "--members", same[0], "--nonmembers", same[1])
+    assert "no-such" in refused(*both, tmp_path / "no-such.parquet")
+
+
+def test_bad_command_lines_are_refused(finished, halves):
+    assert "clipmem audit" in refused()
+    model = finished.path / "models" / "f" / "seed-0"
+    assert "a run folder, and a --model" in refused(finished.path, "--model", model)
+    assert "--nonmembers" in refused("--model", model, "--members", halves[0])
+    assert "--members" in refused(finished.path, "--members", halves[0])
+    assert "protocol 'four-way'" in refused(finished.path)
+
+
+def changed(study, folder, change):
+    copy = shutil.copytree(study.path, folder / "run", ignore=shutil.ignore_patterns("cache", "models"))
+    change(copy)
+    return copy
+
+
+def test_runs_that_cannot_be_audited_are_refused(study, tmp_path):
+    def captions(folder):
+        pairs = pl.read_parquet(folder / "pairs.parquet").with_columns(captions=pl.lit(["one caption"]))
+        pairs.write_parquet(folder / "pairs.parquet")
+
+    assert "the same captions for all 240" in refused(changed(study, tmp_path / "same", captions))
+    small = clipmem.run(tiny_recipe(*SUBSAMPLE), tmp_path / "small")
+    assert "got 100 pairs, expected 200 pairs or more" in refused(small.path)
+    few = clipmem.run(tiny_recipe(*SUBSAMPLE, *POOL, "subsample.models=4"), tmp_path / "few")
+    assert "got 2 models on one side of a pair, expected 3 or more" in refused(few.path)
+    assert not (few.path / "audit").exists()
+    unfinished = changed(study, tmp_path / "unfinished", lambda folder: (folder / "summary.json").unlink())
+    assert "summary.json" in refused(unfinished)

@@ -1,0 +1,114 @@
+"""`clipmem estimate`: with half-models, with one model, without any; what is refused, and what is written."""
+
+import json
+
+import polars as pl
+import pytest
+
+import clipmem
+from clipmem.base.recipes import dump_recipe
+from clipmem.store.tables import read_table
+from clipmem.study import validating
+from clipmem.testing.tiny import tiny_recipe, write_parquet
+from tests.e2e.running import clip
+from tests.e2e.test_study import contents
+
+POOL = ("split.shared=160", "split.candidate=40", "split.independent=40", "train.epochs=1", "train.seeds=[0]")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    file = tmp_path_factory.mktemp("recipe") / "study.toml"
+    file.write_text(dump_recipe(tiny_recipe(*POOL)))
+    return file
+
+
+@pytest.fixture(scope="module")
+def estimated(recipe, tmp_path_factory):
+    out = tmp_path_factory.mktemp("estimate") / "run"
+    done = clip("estimate", recipe, "--budget", 2, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return done, clipmem.load_run(out)
+
+
+def test_half_models_and_every_estimator(estimated):
+    done, run = estimated
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    found = run.summary["estimate"]
+    assert (found["estimator"], found["half_models"], found["cost"]) == ("distilled", 4, pytest.approx(2, abs=0.1))
+    table = read_table(run.path / "estimates.parquet", "estimates")
+    names = {"distilled", "raw", "closed-form", "closed-form-rbf", "lemon", "similarity", "trajectory"}
+    assert names <= set(table["estimator"])
+    assert set(found["agreement"]) == set(table["estimator"])
+    assert table.group_by("estimator").len()["len"].to_list() == [240] * table["estimator"].n_unique()
+    own = run.scores.filter(role="candidate").join(table.filter(estimator="distilled"), on="uid")
+    assert own["clipmem"].to_list() == own["score"].to_list()
+    assert run.scores.filter(role="external").height == run.recipe.split.external
+
+
+def test_a_lost_score_is_made_again_with_the_same_bytes(estimated, recipe):
+    _, run = estimated
+    before = contents(run.path)
+    for name in ("scores.parquet", "estimates.parquet", "stages/score.json", "stages/report.json"):
+        (run.path / name).unlink()
+    assert clip("estimate", recipe, "--budget", 2, "--out", run.path).returncode == 0
+    assert contents(run.path) == before
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+def test_without_training(estimated, tmp_path, with_model):
+    _, run = estimated
+    captions = [[f"{('red', 'blue', 'gray')[k % 3]} thing {k % 7}"] for k in range(220)]
+    data = write_parquet(tmp_path / "pairs.parquet", 220, captions=captions)
+    model = ["--model", run.path / "models/f/seed-0"] if with_model else []
+    done = clip("estimate", *model, "--data", data, "--out", tmp_path / "scores.parquet")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    scores = read_table(tmp_path / "scores.parquet", "estimates")
+    about = json.loads((tmp_path / "scores.json").read_text())
+    assert about["pairs"] == 220
+    assert set(about["estimators"]) == set(scores["estimator"])
+    assert ("similarity" in about["estimators"]) == with_model
+    assert scores.filter(pl.col("score").is_null()).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ([], "clipmem estimate"),
+        (["RECIPE", "--data", "emoji"], "clipmem estimate"),
+        (["--model", "somewhere"], "--model"),
+        (["RECIPE", "--budget", "0"], "--budget"),
+        (["RECIPE", "--budget", "-1"], "--budget"),
+        (["RECIPE", "--budget", "0.2"], "--budget"),
+        (["RECIPE", "--budget", "9", "--proxy", "clipmem-tiny"], "--proxy clipmem-tiny"),
+        (["--data", "emoji", "--budget", "1"], "--budget"),
+        (["--data", "emoji", "--out", "scores.csv"], "--out"),
+        (["--data", "SMALL", "--out", "s.parquet"], "--data"),
+        (["--data", "SAME", "--out", "s.parquet"], "captions"),
+    ],
+)
+def test_refused(recipe, tmp_path, monkeypatch, arguments, what):
+    """Nothing or too much is named, no budget, too little, a larger proxy, few pairs, one caption for all."""
+    monkeypatch.chdir(tmp_path)
+    write_parquet(tmp_path / "small.parquet", 50)
+    write_parquet(tmp_path / "same.parquet", 210, captions=[["a thing"]] * 210)
+    named = {"RECIPE": recipe, "SMALL": "small.parquet", "SAME": "same.parquet"}
+    done = clip("estimate", *(named.get(one, one) for one in arguments))
+    assert done.returncode == 2
+    assert f"{what}" in done.stderr.split(": got")[0]
+    assert not list(tmp_path.glob("runs*"))
+
+
+def test_validation_knows_which_models_an_estimator_used(recipe, tmp_path):
+    """Six pairs of half-models and a proxy's four: every estimator has an agreement, and raw is not above itself."""
+    done = clip("validate-estimators", recipe, "--truth", 6, "--out", tmp_path / "v")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    found = json.loads((tmp_path / "v" / validating.DOCUMENT).read_text())
+    rows = {(one["estimator"], one["pairs"]): one for one in found["estimators"]}
+    assert {("raw", 1), ("raw", 2), ("distilled", 2), ("closed-form", 0)} <= set(rows)
+    assert rows["raw", 2]["above_raw"] == {"mean": 0, "low": 0, "high": 0}
+    assert rows["raw", 2]["cost"] == pytest.approx(2, abs=0.1)
+    assert rows["closed-form", 0]["cost"] == 0
+    assert clip("validate-estimators", recipe, "--truth", 5, "--out", tmp_path / "w").returncode == 2

@@ -1,0 +1,88 @@
+"""Membership inference as plain loops over Python floats; no code in common with `clipmem.functional`."""
+
+import math
+from collections.abc import Sequence
+from math import fsum
+
+Rows = Sequence[Sequence[float]]
+Members = Sequence[Sequence[bool]]
+
+
+def reference_models(member: Members, keys: Rows, target: int, pair: int, *, seen: bool) -> list[int]:
+    """The references of a target for a pair: all models of a side but the target, and but the spare on the other."""
+    side = [r for r in range(len(member)) if member[r][pair] == seen]
+    if target in side:
+        return [r for r in side if r != target]
+    spare = min(side, key=lambda r: keys[r][pair])
+    return [r for r in side if r != spare]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fsum(values) / len(values)
+
+
+def _squares(values: Sequence[float]) -> float:
+    return fsum((value - _mean(values)) ** 2 for value in values)
+
+
+def lira(signal: Rows, member: Members, keys: Rows) -> list[list[float]]:
+    """log N(x; in) - log N(x; out), with variances (SS + 4 pooled) / (c + 3)."""
+    scores: list[list[float]] = []
+    for target in range(len(signal)):
+        pairs = range(len(signal[target]))
+        own = {
+            seen: [[signal[r][i] for r in reference_models(member, keys, target, i, seen=seen)] for i in pairs]
+            for seen in (False, True)
+        }
+        pooled = {
+            seen: fsum(map(_squares, values)) / sum(len(one) - 1 for one in values) for seen, values in own.items()
+        }
+        row: list[float] = []
+        for i in pairs:
+            density = {}
+            for seen in (False, True):
+                values = own[seen][i]
+                variance = (_squares(values) + 4 * pooled[seen]) / (len(values) + 3)
+                gap = signal[target][i] - _mean(values)
+                density[seen] = -(gap**2) / (2 * variance) - math.log(variance) / 2
+            row.append(density[True] - density[False])
+        scores.append(row)
+    return scores
+
+
+def rmia(signal: Rows, member: Members, keys: Rows, scale: float) -> list[list[float]]:
+    """log of exp(scale x) / half the sum of its means over both sides."""
+    scores: list[list[float]] = []
+    for target, own in enumerate(signal):
+        row: list[float] = []
+        for i, value in enumerate(own):
+            sides = [reference_models(member, keys, target, i, seen=seen) for seen in (False, True)]
+            means = [_mean([math.exp(scale * signal[r][i]) for r in side]) for side in sides]
+            row.append(math.log(math.exp(scale * value) / _mean(means)))
+        scores.append(row)
+    return scores
+
+
+def flags(scores: Rows, member: Members, fpr: float) -> list[list[bool]]:
+    """Pairs above the smallest score of a non-member that at most `fpr` of the non-members exceed."""
+    found: list[list[bool]] = []
+    for row, own in zip(scores, member, strict=True):
+        others = [score for score, inside in zip(row, own, strict=True) if not inside]
+        allowed = [t for t in others if sum(score > t for score in others) <= fpr * (len(others) - 1)]
+        found.append([score > min(allowed) for score in row])
+    return found
+
+
+def risk(scores: Rows, member: Members, fpr: float) -> list[float]:
+    """Share of the models that trained on a pair in which it is flagged."""
+    raised = flags(scores, member, fpr)
+    models = range(len(member))
+    return [_mean([float(raised[r][i]) for r in models if member[r][i]]) for i in range(len(member[0]))]
+
+
+def tpr(scores: Sequence[float], positive: Sequence[bool], fpr: float) -> float:
+    """The largest share of positives above a threshold that at most `fpr` of the others exceed; without ties."""
+    inside = [s for s, p in zip(scores, positive, strict=True) if p]
+    others = [s for s, p in zip(scores, positive, strict=True) if not p]
+    allowed = [t for t in [*scores, -math.inf] if sum(s > t for s in others) <= fpr * len(others)]
+    return max(sum(s > t for s in inside) / len(inside) for t in allowed)

@@ -1,0 +1,119 @@
+"""Tests of the estimator `distilled` on drawings, with half-models simulated from a known effect."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from clipmem.base.sections import DataSection
+from clipmem.data.decoding import decode
+from clipmem.data.sources import open_source
+from clipmem.functional.leave_one_out import leave_one_out_scores
+from clipmem.functional.reliability import agreement, noise_of
+from clipmem.score.estimators import ESTIMATORS
+from clipmem.score.estimators.distilled import features
+from clipmem.score.signals import Halves, Signals, Trajectory
+
+N = 400
+
+
+@pytest.fixture(scope="module")
+def known() -> Signals:
+    """400 drawings with embeddings of a made-up model: noisy directions of each emoji's group."""
+    source = open_source(DataSection(source="emoji"))
+    pairs = source.pairs().sort("uid").head(N)
+    pixels = np.stack([decode(one, size=32) for one in source.read(pairs["image"].to_list())])
+    stream = np.random.default_rng(0)
+    groups = pairs.select(pl.col("sublabel").rank("dense")).to_series().cast(pl.Int64).to_numpy()
+    of_group = stream.normal(size=(groups.max() + 1, 16))
+    image, text = (of_group[groups] + stream.normal(size=(N, 16)) for _ in range(2))
+    image, text = (torch.nn.functional.normalize(torch.from_numpy(x), dim=1) for x in (image, text))
+    shared = (image * text).sum(dim=1).numpy()
+    return Signals(
+        uids=pairs["uid"].to_list(),
+        captions=[own[:1] for own in pairs["captions"].to_list()],
+        group=np.arange(N),
+        image=image,
+        text=text,
+        alignment=shared,
+        pixels=lambda rows: pixels[rows],
+        seed=3,
+    )
+
+
+def with_halves(known: Signals, truth: np.ndarray, pairs: int, *, noise: float, seed: int = 0) -> Signals:
+    """Add half-models under which the effect of training is the truth, and A without the pair is 0, plus noise."""
+    stream = np.random.default_rng(seed)
+    member = stream.random((pairs, N)) < 0.5
+    member = np.stack([member, ~member], axis=1).reshape(2 * pairs, N)
+    return replace(known, halves=Halves(truth * member + noise * stream.normal(size=member.shape), member))
+
+
+@pytest.fixture(scope="module")
+def truth(known: Signals) -> np.ndarray:
+    """What captions say of the image: half of the truth is a feature, and half nobody knows."""
+    score = leave_one_out_scores(known.image.numpy(), known.text.numpy())  # pyright: ignore[reportOptionalMemberAccess]
+    score = (score - score.mean()) / score.std()
+    return score + np.random.default_rng(1).normal(size=N)
+
+
+def test_it_agrees_more_than_the_raw_difference(known: Signals, truth: np.ndarray) -> None:
+    """Through noise three times the effect; and it says how much."""
+    signals = with_halves(known, truth, 2, noise=3.0)
+    raw, found = (ESTIMATORS[name]().estimate(signals) for name in ("raw", "distilled"))
+    assert spearmanr(found.score, truth)[0] > spearmanr(raw.score, truth)[0] + 0.1
+    assert found.calibrated
+    assert found.predicted is not None
+    effect = signals.halves.effect  # pyright: ignore[reportOptionalMemberAccess]
+    printed = agreement(effect, found.predicted, noise_of(effect), signals.group, own=found.own)
+    assert printed is not None
+    assert printed.low - 0.05 < spearmanr(found.score, truth)[0] < printed.high + 0.05
+
+
+def test_no_pair_enters_its_own_prediction(known: Signals, truth: np.ndarray) -> None:
+    """Another difference of some pairs of one group leaves their predictions as they are, and changes others."""
+    grouped = replace(known, group=np.where(np.arange(N) < 5, 0, np.arange(N)))
+    signals = with_halves(grouped, truth, 2, noise=1.0)
+    assert signals.halves is not None
+    moved = signals.halves.alignment.copy()
+    moved[:, :5] += 40 * signals.halves.member[:, :5]
+    other = replace(signals, halves=replace(signals.halves, alignment=moved))
+    before, after = (ESTIMATORS["distilled"]().estimate(one).predicted for one in (signals, other))
+    assert np.array_equal(before[:5], after[:5])  # pyright: ignore[reportOptionalSubscript]
+    assert not np.array_equal(before[5:], after[5:])  # pyright: ignore[reportOptionalSubscript]
+
+
+def test_the_own_difference_counts_where_it_is_reliable(known: Signals, truth: np.ndarray) -> None:
+    """With little noise w is near 1 and the score near the truth; with one pair of half-models w is 0."""
+    sure = ESTIMATORS["distilled"]().estimate(with_halves(known, truth, 4, noise=0.2))
+    assert sure.own > 0.9
+    assert spearmanr(sure.score, truth)[0] > 0.97
+    assert sure.stderr is not None
+    assert np.mean(np.abs(sure.score - truth) < 2 * sure.stderr) == pytest.approx(0.95, abs=0.03)
+    one = ESTIMATORS["distilled"]().estimate(with_halves(known, truth, 1, noise=0.2))
+    assert (one.own, one.stderr) == (0.0, None)
+
+
+def test_features_with_and_without_a_trajectory(known: Signals) -> None:
+    """A value of each pair under each name; the trajectory adds two, and missing epochs are no NaN."""
+    plain = features(known)
+    assert all(one.shape == (N,) and np.isfinite(one).all() for one in plain.values())
+    margin = np.random.default_rng(0).normal(size=(6, N)).astype(np.float32)
+    margin[2, 7] = np.nan
+    more = features(replace(known, trajectory=Trajectory(margin, margin)))
+    assert set(more) - set(plain) == {"mean margin", "early similarity"}
+    assert all(np.isfinite(one).all() for one in more.values())
+
+
+def test_similarities_against_a_loop(known: Signals) -> None:
+    """Margin and s-CLIPLoss of a few pairs, from their definitions."""
+    found = features(known)
+    u, v = known.image.numpy(), known.text.numpy()  # pyright: ignore[reportOptionalMemberAccess]
+    for i in (0, 17, 399):
+        others = [max(u[i] @ v[j], u[j] @ v[i]) for j in range(N) if j != i]
+        assert found["margin"][i] == pytest.approx(u[i] @ v[i] - max(others))
+        crowd = sum(np.log(sum(np.exp(s / 0.05) for s in side)) for side in (v @ u[i], u @ v[i]))
+        assert found["s-CLIPLoss"][i] == pytest.approx(u[i] @ v[i] - 0.05 / 2 * crowd)
