@@ -17,6 +17,7 @@ from clipmem.data.duplicates import cell_sums
 from clipmem.functional.leave_one_out import Computed
 
 PIXELS, HOG, COLORS, WORDS = 100, 200, 40, 400  # largest numbers of components
+TERMS = 8192  # most frequent words and bigrams: with three times as many the components take twice as long
 COLOR_WEIGHT = 0.7
 SAMPLE = 20_000  # evenly spaced rows that components are fitted on
 _SIDE, _CELL, _BINS, _LEVELS = 64, 8, 9, 4
@@ -115,8 +116,9 @@ def caption_features(captions: Sequence[Sequence[str]]) -> Computed:
     """Describe the captions of each pair by their words and pairs of neighboring words.
 
     Unit tf-idf vectors, (1 + ln count) (1 + ln((1 + n) / (1 + pairs with the term))), over the words and bigrams of all
-    captions of a pair, in lower case, reduced by a truncated singular value decomposition. Vocabulary and components
-    are fitted on 20,000 evenly spaced pairs at most; a term of one pair tells nothing about others and is left out.
+    captions of a pair, in lower case, reduced by a truncated singular value decomposition. Vocabulary (the 8,192 most
+    frequent terms) and components are fitted on 20,000 evenly spaced pairs at most; a term of one pair tells nothing
+    about others and is left out.
 
     Args:
         captions: Captions of each pair, shape (n,).
@@ -135,8 +137,8 @@ def caption_features(captions: Sequence[Sequence[str]]) -> Computed:
     sample = [captions[row] for row in _spread(n)]
     different = len(set(map(tuple, sample))) > 1
     require(different, "captions", f"the same for all {n} pairs", "captions that differ", "Check the column.")
-    settings: dict[str, Any] = {"analyzer": _terms, "min_df": 2, "sublinear_tf": True, "dtype": np.float32}
-    vectorizer, effort = TfidfVectorizer(**settings), cast(Any, 2)
+    settings: dict[str, Any] = {"analyzer": _terms, "min_df": 2, "max_features": TERMS, "sublinear_tf": True}
+    vectorizer, effort = TfidfVectorizer(**settings, dtype=cast(Any, np.float32)), cast(Any, 2)
     try:
         known = vectorizer.fit_transform(sample).astype(np.float64)
     except ValueError as error:
