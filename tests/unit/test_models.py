@@ -296,9 +296,9 @@ def test_config_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("clipmem-tinny", "Did you mean 'clipmem-tiny' or 'clipmem-micro'?"),
-        ("no such thing", "Known shipped models: clipmem-micro, clipmem-tiny."),
-        ("", "Known shipped models: clipmem-micro, clipmem-tiny."),
+        ("clipmem-tinny", "Did you mean 'clipmem-tiny' or 'clipmem-tiny-32'?"),
+        ("no such thing", "Known shipped models: clipmem-micro, clipmem-tiny, clipmem-tiny-32."),
+        ("", "Known shipped models: clipmem-micro, clipmem-tiny, clipmem-tiny-32."),
     ],
 )
 def test_unknown_name(name, hint):

@@ -48,7 +48,7 @@ def summary_of(protocol, table, made):
 
 
 def test_all_protocols_are_registered():
-    assert set(PROTOCOLS) == {"four-way", "given", "leave-one-out", "subsample"}
+    assert set(PROTOCOLS) == {"four-way", "given", "halves", "leave-one-out", "subsample"}
     for name in PROTOCOLS:
         models = ["given.target=['a', 'b']", "given.reference=['c', 'd']"] if name == "given" else []
         recipe = tiny_recipe(f"protocol={name}", "leave_one_out.pairs=3", "subsample.models=5", *models)
