@@ -154,6 +154,7 @@ def changed(study, folder, change):
     return copy
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_audited_are_refused(study, tmp_path):
     def captions(folder):
         pairs = pl.read_parquet(folder / "pairs.parquet").with_columns(captions=pl.lit(["one caption"]))

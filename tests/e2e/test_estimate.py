@@ -100,6 +100,7 @@ def test_refused(recipe, tmp_path, monkeypatch, arguments, what):
     assert not list(tmp_path.glob("runs*"))
 
 
+@pytest.mark.slow
 def test_validation_knows_which_models_an_estimator_used(recipe, tmp_path):
     """Six pairs of half-models and a proxy's four: every estimator has an agreement, and raw is not above itself."""
     done = clip("validate-estimators", recipe, "--truth", 6, "--out", tmp_path / "v")

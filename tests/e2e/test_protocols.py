@@ -22,10 +22,6 @@ STUDIES = {
         *("protocol=leave-one-out", "leave_one_out.pairs=2", "train.epochs=1", "train.seeds=[0]"),
         *("train.objective=supervised", "score.alignment=confidence", "embed.views=2"),
     ),
-    "halves": (
-        *("protocol=halves", "train.epochs=1", "train.record=true", "split.shared=160"),
-        *("split.candidate=30", "split.independent=30"),
-    ),
     "leave-one-out": ("protocol=leave-one-out", "leave_one_out.pairs=2", "train.epochs=1", "train.seeds=[0]"),
 }
 
