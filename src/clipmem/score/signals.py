@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, UInt8
 from torch import Tensor
+
+from clipmem.base.errors import InputError
+from clipmem.data.features import caption_features, image_features
+from clipmem.functional.leave_one_out import Rows
 
 
 @dataclass(frozen=True)
@@ -69,3 +74,16 @@ class Signals:
     trajectory: Trajectory | None = None
     halves: Halves | None = None
     seed: int = 0
+
+    @cached_property
+    def words(self) -> Rows:
+        """Features of the captions (`data.features.caption_features`), computed once for all estimators."""
+        return caption_features(self.captions)
+
+    @cached_property
+    def shapes_and_colors(self) -> Float32[np.ndarray, "n p"]:
+        """Features of the images without a model (`data.features.image_features`), computed once."""
+        if self.pixels is None:
+            hint = "Give a model, or the images."
+            raise InputError("closed form", got="no embeddings and no images", expected="one of them", hint=hint)
+        return image_features(self.pixels, len(self.uids))

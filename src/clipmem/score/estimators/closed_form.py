@@ -1,10 +1,5 @@
 """`closed-form`: how badly captions predict f's image embedding, each pair left out of the fit."""
 
-import numpy as np
-from jaxtyping import Float32
-
-from clipmem.base.errors import InputError
-from clipmem.data.features import caption_features, image_features
 from clipmem.functional.leave_one_out import Kernel, Rows, leave_one_out_scores
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator
 from clipmem.score.signals import Signals
@@ -31,13 +26,5 @@ class ClosedForm(Estimator):
 
     def sides(self, signals: Signals) -> tuple[Rows, Rows]:
         """Return what predicts and what is predicted."""
-        target = images_of(signals) if signals.image is None else signals.image.cpu().numpy()
-        return caption_features(signals.captions), target
-
-
-def images_of(signals: Signals) -> Float32[np.ndarray, "n p"]:
-    """Return the model-free features of the images."""
-    if signals.pixels is None:
-        hint = "Give a model, or the images."
-        raise InputError("closed form", got="no embeddings and no images", expected="one of them", hint=hint)
-    return image_features(signals.pixels, len(signals.uids))
+        target = signals.shapes_and_colors if signals.image is None else signals.image.cpu().numpy()
+        return signals.words, target

@@ -1,9 +1,8 @@
 """`closed-form-image`: the closed form from images to captions."""
 
-from clipmem.data.features import caption_features
 from clipmem.functional.leave_one_out import Rows
 from clipmem.score.estimators.base import ESTIMATORS
-from clipmem.score.estimators.closed_form import ClosedForm, images_of
+from clipmem.score.estimators.closed_form import ClosedForm
 from clipmem.score.signals import Signals
 
 
@@ -16,5 +15,5 @@ class ClosedFormImage(ClosedForm):
 
     def sides(self, signals: Signals) -> tuple[Rows, Rows]:
         """Return what predicts and what is predicted."""
-        target = caption_features(signals.captions) if signals.text is None else signals.text.cpu().numpy()
-        return images_of(signals), target
+        target = signals.words if signals.text is None else signals.text.cpu().numpy()
+        return signals.shapes_and_colors, target

@@ -16,7 +16,6 @@ from jaxtyping import Float64, Int
 from scipy.stats import norm, rankdata
 
 from clipmem.base.random import derive_seed
-from clipmem.data.features import caption_features, image_features
 from clipmem.functional.agreement import lemon, neighbor_votes, softmax_agreement
 from clipmem.functional.leave_one_out import leave_one_out, leave_one_out_scores
 from clipmem.functional.reliability import noise_of, own_weight
@@ -62,10 +61,9 @@ class Distilled(Estimator):
 def features(signals: Signals) -> Mapping[str, Float64[np.ndarray, "n"]]:
     """Describe each pair by what f, its neighbors, its words and its pixels say of it, shape (n,) each."""
     assert signals.image is not None and signals.text is not None and signals.alignment is not None  # noqa: PT018, S101
-    assert signals.pixels is not None  # noqa: S101
     u, v, group = signals.image.double(), signals.text.double(), signals.group
-    words = torch.from_numpy(np.asarray(caption_features(signals.captions)[:], dtype=np.float64))
-    pixels = torch.from_numpy(image_features(signals.pixels, len(group)).astype(np.float64))
+    words = torch.from_numpy(np.asarray(signals.words[:], dtype=np.float64))
+    pixels = torch.from_numpy(signals.shapes_and_colors.astype(np.float64))
     found: dict[str, np.ndarray] = {"alignment": signals.alignment, **_similarities(u, v)}
     found["lemon"] = lemon(u, v, min(30, len(u) - 1), group=group).numpy()
     found["votes"] = neighbor_votes(u, words, group=group).numpy()
