@@ -9,7 +9,7 @@ import numpy as np
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.paths import reading
 from clipmem.base.require import require
-from clipmem.score.signals import Trajectory
+from clipmem.embed.signals import Trajectory
 from clipmem.train.recorder import TRAJECTORY_FILE
 
 _EXPECTED = "a .npz of similarity, margin and uids"

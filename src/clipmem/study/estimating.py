@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 from scipy.stats import norm
 
+from clipmem.embed.signals import Halves, Signals
 from clipmem.functional import AlignmentParts, alignment
 from clipmem.functional.reliability import agreement, noise_of
 from clipmem.models.outline import outline_of
 from clipmem.score.design import ScoreTables
 from clipmem.score.estimators import ESTIMATORS, Estimated, Estimator
 from clipmem.score.protocols.halves import HALVES
-from clipmem.score.signals import Halves, Signals
 from clipmem.store.folder import RunFolder
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.paired import TrainingSet

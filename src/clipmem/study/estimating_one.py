@@ -15,12 +15,12 @@ from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.require import require
 from clipmem.data.quarantine import Problem
+from clipmem.embed.signals import Signals
 from clipmem.functional.ranking import spearman
 from clipmem.score.estimators import ESTIMATORS
 from clipmem.score.pairs import Pairs, write_quarantine
 from clipmem.score.protocols.halves import SMALLEST
 from clipmem.score.sides import ModelSide, Side, read_block, usable
-from clipmem.score.signals import Signals
 from clipmem.store.atomic import atomic_write
 from clipmem.store.hashing import image_part
 from clipmem.store.tables import write_table

@@ -16,6 +16,7 @@ from clipmem.base.require import require
 from clipmem.data.cache import open_cache
 from clipmem.embed import passes
 from clipmem.embed.means import Means, unit_means
+from clipmem.embed.signals import Trajectory
 from clipmem.functional import AlignmentParts
 from clipmem.mitigate.base import captions_in_training
 from clipmem.mitigate.base import check as check_mitigations
@@ -28,7 +29,6 @@ from clipmem.score.pairs import Bank, Pairs
 from clipmem.score.protocols import Protocol, protocol_of
 from clipmem.score.recorded import read_trajectory
 from clipmem.score.sides import StudySide
-from clipmem.score.signals import Trajectory
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.job import Job

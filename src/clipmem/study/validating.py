@@ -13,9 +13,9 @@ from clipmem.base.progress import Reporter
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
+from clipmem.embed.signals import Signals
 from clipmem.functional.reliability import DRAWS, correlation, reliability
 from clipmem.score.estimators import ESTIMATORS
-from clipmem.score.signals import Signals
 from clipmem.store.folder import RunFolder
 from clipmem.study import api, estimating
 from clipmem.study.plan import PlannedStudy

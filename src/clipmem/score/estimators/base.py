@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from clipmem.base.registry import Registry
-from clipmem.score.signals import Signals
+from clipmem.embed.signals import Signals
 
 Need = Literal["embeddings", "alignment", "images", "trajectory", "half-models"]
 

@@ -1,8 +1,8 @@
 """`closed-form`: how badly captions predict f's image embedding, each pair left out of the fit."""
 
+from clipmem.embed.signals import Signals
 from clipmem.functional.leave_one_out import Kernel, Rows, leave_one_out_scores
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator
-from clipmem.score.signals import Signals
 
 
 @ESTIMATORS.register("closed-form")

@@ -1,9 +1,9 @@
 """`closed-form-image`: the closed form from images to captions."""
 
+from clipmem.embed.signals import Signals
 from clipmem.functional.leave_one_out import Rows
 from clipmem.score.estimators.base import ESTIMATORS
 from clipmem.score.estimators.closed_form import ClosedForm
-from clipmem.score.signals import Signals
 
 
 @ESTIMATORS.register("closed-form-image")

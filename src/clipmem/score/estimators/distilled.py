@@ -16,12 +16,12 @@ from jaxtyping import Float64, Int
 from scipy.stats import norm, rankdata
 
 from clipmem.base.random import derive_seed
+from clipmem.embed.signals import Signals
 from clipmem.functional.agreement import lemon, neighbor_votes, softmax_agreement
 from clipmem.functional.leave_one_out import leave_one_out, leave_one_out_scores
 from clipmem.functional.reliability import noise_of, own_weight
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator, Need
 from clipmem.score.estimators.trajectory import mean_margin
-from clipmem.score.signals import Signals
 from clipmem.store.hashing import same_words
 
 FOLDS = 5

@@ -1,9 +1,9 @@
 """`lemon`: LEMoN's score with fixed settings, a published detector of wrong captions."""
 
+from clipmem.embed.signals import Signals
 from clipmem.functional.agreement import lemon
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator
 from clipmem.score.estimators.similarity import embeddings_of
-from clipmem.score.signals import Signals
 
 
 @ESTIMATORS.register("lemon")

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from clipmem.embed.signals import Signals
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator, Need
-from clipmem.score.signals import Signals
 
 
 @ESTIMATORS.register("raw")

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from clipmem.base.errors import InputError
+from clipmem.embed.signals import Signals
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator
-from clipmem.score.signals import Signals
 
 
 @ESTIMATORS.register("similarity")

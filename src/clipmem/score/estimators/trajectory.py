@@ -5,8 +5,8 @@ from typing import ClassVar
 import numpy as np
 
 from clipmem.base.errors import InputError
+from clipmem.embed.signals import Signals, Trajectory
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator, Need
-from clipmem.score.signals import Signals, Trajectory
 
 
 @ESTIMATORS.register("trajectory")

@@ -1,7 +1,7 @@
 """Signals: what passes over models left behind for every pair. Estimators and detectors read them, never a model."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -61,6 +61,7 @@ class Signals:
         pixels: Decodes the images of some rows: uint8, shape (k, size, size, 3).
         trajectory: What f's training recorded; None if nothing was.
         halves: Half-models, each row with its complement; None if there are none.
+        scores: Columns of a finished study by name (`clipmem`, `g_alignment`, ...), NaN for pairs it does not score.
         seed: Of random numbers, such as folds.
     """
 
@@ -73,6 +74,7 @@ class Signals:
     pixels: Callable[[Int[np.ndarray, "k"]], UInt8[np.ndarray, "k size size 3"]] | None = None
     trajectory: Trajectory | None = None
     halves: Halves | None = None
+    scores: Mapping[str, Float64[np.ndarray, "n"]] = field(default_factory=dict[str, Float64[np.ndarray, "n"]])
     seed: int = 0
 
     @cached_property

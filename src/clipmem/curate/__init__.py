@@ -1,0 +1,1 @@
+"""Find wrong captions: detectors, their fixed combination, and its calibration on planted errors."""

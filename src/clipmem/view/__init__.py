@@ -1,0 +1,1 @@
+"""The explorer: a local server, a static app, and exports of both."""
