@@ -20,6 +20,7 @@ from typing import Any
 
 import polars as pl
 
+from clipmem.analysis.findings import ORDER
 from clipmem.analysis.runs import FinishedRun
 from clipmem.analysis.scales import REGIMES
 from clipmem.base.recipes import dump_recipe
@@ -43,15 +44,20 @@ Document = dict[str, Any]
 
 
 def keep(folder: Path) -> Path:
-    """Store verdicts, tables and versions of a reproduction in the repository."""
+    """Store verdicts, tables and versions of a reproduction in the repository, beside findings stored before."""
     document = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
     place = HERE / document["regime"]
     place.mkdir(exist_ok=True)
-    (place / "findings.json").write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     made = [key for key in index if RunFolder(folder / RUNS / key).is_done("report")]
     rows = [row for key in made for row in measured(key, index[key], read_finished(folder / RUNS / key))]
-    pl.DataFrame(rows).write_parquet(place / "runs.parquet")
+    table, file = pl.DataFrame(rows), place / "findings.json"
+    if file.is_file():
+        document = merged(json.loads(file.read_text(encoding="utf-8")), document)
+        earlier = pl.read_parquet(place / "runs.parquet")
+        table = pl.concat([earlier.filter(~pl.col("run").is_in(made)), table])
+    file.write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
+    table.write_parquet(place / "runs.parquet")
     base = base_recipe(document["scale"], document["regime"], len(document["seeds"]))
     (place / "base.toml").write_text(dump_recipe(base), encoding="utf-8")
     manifest = RunFolder(folder / RUNS / made[0]).read_json("manifest.json")
@@ -63,6 +69,25 @@ def keep(folder: Path) -> Path:
     }
     (place / "machine.json").write_text(json.dumps(machine, indent=1) + "\n", encoding="utf-8")
     return place
+
+
+def merged(earlier: Document, document: Document) -> Document:
+    """Return a document with the findings of both; those of the second replace those of the first."""
+    for key in ("regime", "scale", "utility", "confidence", "primaries"):
+        if earlier[key] != document[key]:
+            sys.exit(
+                f"{key}: {document[key]!r}, expected {earlier[key]!r} as stored; remove the stored findings first."
+            )
+    new = {one["finding"] for one in document["findings"]}
+    findings = [*document["findings"], *(one for one in earlier["findings"] if one["finding"] not in new)]
+    rows = [*document["rows"], *(row for row in earlier["rows"] if row["finding"] not in new)]
+    return {**document, "findings": sorted(findings, key=_place), "rows": sorted(rows, key=_place)} | {
+        "runs": earlier["runs"] | document["runs"]
+    }
+
+
+def _place(entry: Document) -> int:
+    return ORDER.index(entry["finding"])
 
 
 def _processor() -> str:

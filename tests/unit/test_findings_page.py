@@ -133,3 +133,20 @@ def test_captions_of_icons_are_their_names_without_styles():
         "a-1": "",
     }.items():
         assert icons.caption_of(name) == caption
+
+
+def test_findings_of_an_earlier_reproduction_stay(record, document):
+    *others, last = document["findings"]
+    again = {**last, "seconds": -1.0}
+    only = {
+        **document,
+        "findings": [again],
+        "rows": [row for row in document["rows"] if row["finding"] == last["finding"]],
+    }
+    found = record.merged(document, only)
+    assert [one["finding"] for one in found["findings"]] == [one["finding"] for one in document["findings"]]
+    assert {**found, "findings": []} == {**document, "findings": []}
+    assert [one for one in found["findings"] if one["finding"] != last["finding"]] == others
+    assert again in found["findings"]
+    with pytest.raises(SystemExit, match="utility"):
+        record.merged(document, {**only, "utility": "another"})
