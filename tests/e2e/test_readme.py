@@ -6,22 +6,25 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import clipmem
 from clipmem.base.recipes import dump_recipe, load_recipe
+from clipmem.store.manifest import recipe_hash
 from clipmem.study.api import find_recipe
 from clipmem.testing.tiny import tiny_recipe
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, OWN_DATA = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/own-data.md"))
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def run_example(example, capsys, candidates):
-    exec(compile(example, "README.md", "exec"), {})
+def run_examples(examples, capsys, candidates):
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith(f"{{'n': {candidates}, 'mean': ")
     assert len(printed) == 8
@@ -29,19 +32,23 @@ def run_example(example, capsys, candidates):
     assert printed[7].startswith("torch.Size([1, ")
 
 
-def test_the_python_example_runs_on_a_tiny_study(tmp_path, monkeypatch, capsys):
-    [example] = blocks("python")
+def examples():
+    """The examples of both pages; the second reads the run of the first, because a finished run is not made again."""
+    [first], [second] = blocks("python"), blocks("python", OWN_DATA)
+    return [first, second]
+
+
+def test_the_python_examples_run_on_a_tiny_study(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("tiny.toml").write_text(dump_recipe(tiny_recipe("train.seeds=[0]")))
-    assert '"quick"' in example
-    run_example(example.replace('"quick"', '"tiny.toml"'), capsys, 20)
+    assert all('"quick"' in example for example in examples())
+    run_examples([example.replace('"quick"', '"tiny.toml"') for example in examples()], capsys, 20)
 
 
 @pytest.mark.slow
-def test_the_python_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
-    [example] = blocks("python")
+def test_the_python_examples_run_as_they_stand(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    run_example(example, capsys, 400)
+    run_examples(examples(), capsys, 400)
     roles = clipmem.load_run("my-run").summary["roles"]
     # what the README promises of any sound run, on the short setting
     assert roles["candidate"]["low"] > 0 > roles["independent"]["high"]
@@ -53,14 +60,22 @@ def test_the_commands_exist():
     shown = subprocess.run(
         [sys.executable, "-m", "clipmem", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    used = set(re.findall(r"^clipmem (\w+)", "".join(blocks("sh")), flags=re.MULTILINE))
+    used = set(re.findall(r"^clipmem (\w+)", "".join(blocks("sh", OWN_DATA)), flags=re.MULTILINE))
     assert used == {
         "data", "init", "run", "localize", "report", "score", "embed", "evaluate", "compare", "reproduce"
     }  # fmt: skip
+    used |= set(re.findall(r"`clipmem (\w+)", README))
+    assert {"demo", "init", "run", "estimate", "score", "curate", "audit", "view", "compare"} <= used
     assert all(f" {command} " in shown for command in used)
-    settings = re.findall(r"--set (\S+=[^\s`]+)", README)
+    settings = re.findall(r"--set (\S+=[^\s`]+)", OWN_DATA)
     assert len(settings) == 5
     load_recipe("", settings)
+
+
+def test_the_readme_is_short_and_its_picture_is_of_the_shipped_demo():
+    assert len(README.splitlines()) <= 80
+    with Image.open(ROOT / "docs" / "images" / "demo.png") as picture:
+        assert picture.info["Recipe"] == recipe_hash(find_recipe("demo")), "renew it with scripts/picture"
 
 
 def test_ci_finds_its_commands():
@@ -77,7 +92,7 @@ def test_shipped_recipes_are_what_the_readme_says(name):
 
 
 def test_links_of_the_readme_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README):
         if not target.startswith("https://"):
             assert (ROOT / target).is_file(), target
 

@@ -1,4 +1,4 @@
-"""The README's way in, typed as it stands there, on the shipped emoji written in the formats that people have."""
+"""The way in of docs/own-data.md, typed as it stands there, on the shipped emoji in the formats that people have."""
 
 import re
 import shlex
@@ -12,17 +12,17 @@ from clipmem.cli import main
 from clipmem.data.sources import open_source
 from tests.sources import formats
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text(encoding="utf-8")
 PAIRS = 60
 
 
 def section():
-    """The text of the README's section."""
-    return README.partition("## A study of your own\n")[2].partition("\n## ")[0]
+    """The text of the page's first section."""
+    return PAGE.partition("\n## ")[0]
 
 
 def commands():
-    """The commands of the section, with the setting that the README gives for a first try."""
+    """The commands of the section, with the setting that it gives for a first try."""
     [block] = re.findall(r"```sh\n(.*?)```", section(), flags=re.DOTALL)
     [setting] = re.findall(r"add `(--set [^`]+)` to `clipmem init`", section())
     typed = [shlex.split(line, comments=True) for line in block.splitlines()]
