@@ -43,7 +43,6 @@ def test_help_is_instant_and_imports_no_torch():
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
     assert min(times) <= 0.5
-    assert clip("--version").stdout.strip() == clipmem.__version__
 
 
 def test_init_writes_a_recipe_that_reads_back(tmp_path):

@@ -1,5 +1,8 @@
 """The application and its subcommands. Heavy imports stay inside the commands, so that help is instant."""
 
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
 from cyclopts import App
 
 from clipmem._version import __version__
@@ -18,19 +21,37 @@ from clipmem.cli.report import report
 from clipmem.cli.reproduce import reproduce
 from clipmem.cli.run import run
 from clipmem.cli.score import score
+from clipmem.cli.tables import prints_tables
 from clipmem.cli.validate_estimators import validate_estimators
+
+
+def installed(package: str) -> str:
+    """Return the version of an installed package from its metadata, without importing it, or `missing`."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def versions() -> str:
+    """Return the versions that a bug report needs, in one line."""
+    models = f"torch {installed('torch')}, open_clip {installed('open_clip_torch')}"
+    return f"clipmem {__version__} ({models}, Python {platform.python_version()})"
+
 
 app = App(
     name="clipmem",
     help="Measure and show memorization in CLIP-style image-text models.",
     help_epilogue="Exit codes: 0 done, 1 the run failed, 2 the input is wrong. Start with: clipmem demo --quick",
-    version=__version__,
+    version=versions,
     # main() handles errors and interrupts
     exit_on_error=True,
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, score, estimate, embed, evaluate, localize, audit, compare, reproduce, report, doctor):
+for command in (
+    *(demo, run, score, estimate, evaluate, localize, audit, compare, reproduce, report, doctor, validate_estimators),
+):
+    app.command(prints_tables(command))
+for command in (init, embed, data, models):
     app.command(command)
-app.command(data)
-app.command(validate_estimators)
-app.command(models)
+app.register_install_completion_command(help="Install the shell completion of clipmem (bash, zsh or fish).")

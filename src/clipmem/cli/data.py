@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
+from clipmem.cli.tables import prints_tables
+
 data = App(name="data", help="Inspect and convert data sets; list pairs by score.")
 _Settings = Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)]
 _Flag = Parameter(negative="")
@@ -13,6 +15,7 @@ _Count = Parameter(validator=validators.Number(gte=1))
 
 
 @data.command
+@prints_tables
 def inspect(
     path: str,
     /,
@@ -24,7 +27,6 @@ def inspect(
     model: str = "clipmem-tiny",
     preset: Literal["", "finetune-vit-b-32", "finetune-lit", "finetune-lora", "finetune-siglip"] = "",
     against: str = "",
-    json: Annotated[bool, _Flag] = False,
 ) -> None:
     """Inspect a data set: format, counts, captions, sizes, samples, duplicates, problems, cost of a study.
 
@@ -40,10 +42,7 @@ def inspect(
         model: Architecture of that study.
         preset: Estimate a fine-tuning with this shipped recipe instead.
         against: Address of a model (docs/models.md): also find the pairs that it already aligns like members.
-        json: Print JSON.
     """
-    import json as json_module
-
     from rich.console import Console
 
     from clipmem.study import early
@@ -75,11 +74,7 @@ def inspect(
             against=against,
             progress=progress,
         )
-    if json:
-        # ASCII only, so that captions cannot control the terminal
-        sys.stdout.write(json_module.dumps(found, indent=1) + "\n")
-    else:
-        print_screen("inspected", found, Console())
+    print_screen("inspected", found, Console())
     if not found["usable"]:
         tried = found["problems"]["decoded"]
         got = f"no decodable image (of {tried:,})"

@@ -1,11 +1,10 @@
 """`clipmem doctor`: installed versions and an end-to-end test."""
 
-import importlib.metadata
 import os
 import platform
-import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +39,11 @@ def doctor(
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from clipmem.cli.app import installed
+    from clipmem.report.terminal import AS_JSON, print_json
+
+    # with --json, stdout is only the document
+    console = Console(quiet=AS_JSON.get())
     if declared:
         _show_declared(console)
         return
@@ -48,10 +51,10 @@ def doctor(
         _show_speed(console)
         return
     table = Table("package", "version", title="installed", title_justify="left", box=None)
-    for name in _PACKAGES:
-        table.add_row(name, _version(name))
-    ray = _version("ray")
-    table.add_row("ray", "not installed (needed for --engine ray only)" if ray == "missing" else ray)
+    packages = {name: installed(name) for name in (*_PACKAGES, "ray")}
+    for name, version in packages.items():
+        optional = name == "ray" and version == "missing"
+        table.add_row(name, "not installed (needed for --engine ray only)" if optional else version)
     console.print(table)
     console.print(f"\npython {platform.python_version()} on {platform.platform()}", highlight=False)
     import torch
@@ -75,7 +78,12 @@ def doctor(
         seconds = time.monotonic() - started
     stages = ", ".join(f"{stage} {took:.1f} s" for stage, took in run.summary["seconds"].items())
     console.print(f"tiny study: finished in {seconds:.1f} s ({stages})", highlight=False)
-    sys.stdout.write("no problems found\n")
+    if AS_JSON.get():
+        machine = {"python": platform.python_version(), "platform": platform.platform(), "cores": cores()}
+        used = {name: getattr(resources, name) for name in ("device", "precision", "workers", "threads")}
+        print_json({"packages": packages, **machine, **used, "seconds": run.summary["seconds"]})
+        return
+    console.print("no problems found", highlight=False)
 
 
 def _show_declared(console: "Console") -> None:
@@ -86,11 +94,16 @@ def _show_declared(console: "Console") -> None:
     from clipmem.mitigate import MITIGATIONS
     from clipmem.report.escape import visible
     from clipmem.report.sections import all_sections
+    from clipmem.report.terminal import AS_JSON, print_json
     from clipmem.score.alignments import ALIGNMENTS
     from clipmem.score.protocols import PROTOCOLS
     from clipmem.train.objectives import OBJECTIVES
 
-    for kind in (PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, SOURCES, all_sections()):
+    kinds = (PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, SOURCES, all_sections())
+    if AS_JSON.get():
+        print_json({kind.kind: {name: kind.summary(name) for name in kind} for kind in kinds})
+        return
+    for kind in kinds:
         table = Table(kind.kind, "", box=None)
         for name in kind:
             table.add_row(Text(visible(name)), Text(visible(kind.summary(name))))
@@ -102,9 +115,13 @@ def _show_speed(console: "Console") -> None:
     from rich.table import Table
 
     from clipmem.base.machine import cores
+    from clipmem.report.terminal import AS_JSON, print_json
     from clipmem.study.speed import in_words, measure
 
     found = measure(log=lambda what: console.print(f"measuring: {what} ...", highlight=False))
+    if AS_JSON.get():
+        print_json(asdict(found))
+        return
     columns = ("task", "per second", "", "compared with", "ratio")
     table = Table(*columns, title="clipmem-tiny", title_justify="left", box=None)
     for column in (1, 4):
@@ -129,10 +146,3 @@ def _show_speed(console: "Console") -> None:
             highlight=False,
             soft_wrap=True,
         )
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "missing"

@@ -1,21 +1,22 @@
 """`clipmem models`: look into a model."""
 
-import sys
 from typing import Annotated
 
 from cyclopts import App, Parameter
+
+from clipmem.cli.tables import prints_tables
 
 models = App(name="models", help="Show a model's parts, and what a fine-tuning of it would train.")
 
 
 @models.command
+@prints_tables
 def show(
     model: str,
     /,
     *,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
     names: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Show the towers, blocks and parameters of a model, by the names that train.freeze takes.
 
@@ -23,10 +24,7 @@ def show(
         model: An architecture, or the address of a model (docs/models.md).
         set_: A setting whose effect to show: --set train.freeze=[image]. Can be repeated.
         names: List the name of every parameter.
-        json: Print JSON.
     """
-    import json as json_module
-
     from rich.console import Console
 
     from clipmem.base.recipes import load_recipe
@@ -47,7 +45,4 @@ def show(
         "adapter": recipe.train.adapter,
         "parts": table_of_parts(encoder),
     }
-    if json:
-        sys.stdout.write(json_module.dumps(document, indent=1) + "\n")
-    else:
-        print_screen("model", {**document, "listed": names}, Console())
+    print_screen("model", {**document, "listed": names}, Console())

@@ -1,9 +1,13 @@
-"""Print screens: tables that fit 100 columns, and plain lines without a terminal."""
+"""Print screens: tables that fit 100 columns, plain lines without a terminal, or JSON."""
 
 import html
 import io
+import json
+import math
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +24,14 @@ from clipmem.report.sections import sections_of
 from clipmem.report.templating import CELL, HEADING, VERBATIM, environment, marked
 
 WIDTH = 100
+AS_JSON: ContextVar[bool] = ContextVar("AS_JSON", default=False)  # screens are printed as JSON: the flag --json
 
 
 def print_screen(screen: str, subject: Any, console: Console, where: str = "") -> None:
-    """Print the sections of a screen that apply to a subject, then the line `where`."""
+    """Print the sections of a screen that apply to a subject, then the line `where`; as JSON without it."""
+    if AS_JSON.get():
+        print_json(document_of(screen, subject))
+        return
     width = min(WIDTH, console.width)
     for line in screen_lines(screen, subject, width) + ([VERBATIM + where] if where else []):
         if line.startswith(HEADING):
@@ -45,6 +53,33 @@ def screen_lines(screen: str, subject: Any, width: int) -> list[str]:
         if text:
             found += [*([""] if found else []), *text.split("\n")]
     return found
+
+
+def document_of(screen: str, subject: Any) -> dict[str, Any]:
+    """Return what a screen shows as one document."""
+    parts = [section.document(subject) for section in sections_of(subject, screen=screen)]
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print a document as JSON, unless it is empty. ASCII only, so that captions cannot control the terminal."""
+    if document:
+        sys.stdout.write(json.dumps(_plain(document), indent=1, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: numbers that are not finite are null, other objects are texts."""
+    match value:
+        case Mapping():
+            return {str(key): _plain(one) for key, one in value.items()}
+        case str() | bool() | int() | None:
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Sequence():
+            return [_plain(one) for one in value]
+        case _:
+            return str(value)
 
 
 @jinja2.pass_context

@@ -59,6 +59,10 @@ class Section:
         """Return what the templates show: numbers, intervals, verdicts and names, but no sentences."""
         return {}
 
+    def document(self, subject: Any) -> Mapping[str, Any]:
+        """Return its part of what `--json` prints: by default the whole document, or a run's `summary.json`."""
+        return subject.summary if isinstance(subject, RunFiles) else subject
+
     def figures(self, subject: Any) -> Mapping[str, Callable[[str], str]]:  # noqa: ARG002
         """Return the figures by name, each a function that draws it `wide` or `narrow` and returns SVG."""
         return {}

@@ -37,6 +37,9 @@ class Audit(Section):
             "dejavu": gaps(dejavu) if dejavu else None,
         }
 
+    def document(self, subject: RunFiles) -> Mapping[str, Any]:
+        return subject.audited
+
     def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
         return {"roc": lambda size: roc_figure(subject.audited, size)}
 

@@ -32,6 +32,9 @@ class Layers(Section):
         pairs = layers.filter(pl.col("role") == "candidate")["n"].to_list()
         return {"pairs": max(pairs, default=0), "last": last_layers(layers), "control": against_control(layers)}
 
+    def document(self, subject: RunFiles) -> Mapping[str, Any]:
+        return {"layers": [] if subject.localized.layers is None else subject.localized.layers.to_dicts()}
+
     def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
         layers = subject.localized.layers
         return {} if layers is None else {"layermem": lambda size: layermem_figure(layers, "candidate", size)}

@@ -47,3 +47,7 @@ class ScoredPairs(Section):
             "candidates": ranked.height,
             "first": [row | {"caption": next(iter(subject.captions[row["uid"]]), "")} for row in first],
         }
+
+    def document(self, subject: Scored) -> Mapping[str, Any]:
+        shown = self.data(subject)
+        return {**subject.about, "spread": shown["spread"], "highest": shown["first"]}

@@ -24,6 +24,9 @@ class SideBySide(Section):
     def data(self, subject: RunFiles) -> dict[str, Any]:
         return compared(subject.localized.side_by_side)
 
+    def document(self, subject: RunFiles) -> Mapping[str, Any]:
+        return {"side_by_side": subject.localized.side_by_side}
+
     def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
         return {"side_by_side": lambda size: side_by_side_figure(subject.localized.side_by_side, size)}
 

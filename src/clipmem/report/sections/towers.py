@@ -1,5 +1,6 @@
 """The share of each tower in the score."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -33,6 +34,9 @@ class Towers(Section):
             "maps": [(tower, [one["shared"] for one in shares.get(f"{tower}_r2") or []]) for tower in TOWERS],
             "biases": [(role, value) for role, value in biases.items() if value is not None],
         }
+
+    def document(self, subject: RunFiles) -> Mapping[str, Any]:
+        return {"towers": subject.localized.shares}
 
 
 def is_reliable(found: Localized) -> bool:

@@ -41,6 +41,9 @@ class Units(Section):
         by_tower = [(tower, [row for row in rows if row["tower"] == tower]) for tower in TOWERS]
         return {"top": [one for one in by_tower if one[1]], "several_seeds": units["seed"].n_unique() > 1}
 
+    def document(self, subject: RunFiles) -> Mapping[str, Any]:
+        return {"units": [] if subject.localized.units is None else top_units(subject.localized.units)}
+
     def figures(self, subject: RunFiles) -> Mapping[str, Callable[[str], str]]:
         layers = subject.localized.layers
         return {} if layers is None else {"unitmem": lambda size: unitmem_figure(layers, size)}
