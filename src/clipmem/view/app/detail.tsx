@@ -198,7 +198,7 @@ export function DetailPanel({ row }: { row: number }) {
         <button type="button" onClick={() => moveTo(place + 1)} aria-label="Next pair">→</button>
         <Mark row={row} />
         <span class="grow" />
-        <button type="button" onClick={() => (opened.value = false)} aria-label="Close">Close <kbd>Esc</kbd></button>
+        <button type="button" onClick={() => (opened.value = false)}>Close <kbd>Esc</kbd></button>
       </header>
       <div class="detail-top">
         <span class="mat">{manifest.thumbnails

@@ -17,7 +17,10 @@ function Dialog({ title, close, children }: { title: string; close: () => void; 
   const element = useRef<HTMLDialogElement>(null);
   useEffect(() => element.current!.showModal(), []);
   return (
-    <dialog ref={element} aria-label={title} onClose={close} onClick={(event) => event.target === element.current && close()}>
+    <dialog
+      ref={element} aria-label={title} onCancel={(event) => (event.preventDefault(), close())}
+      onClick={(event) => event.target === element.current && close()}
+    >
       <header>
         <h2>{title}</h2>
         <button type="button" onClick={close}>Close <kbd>Esc</kbd></button>

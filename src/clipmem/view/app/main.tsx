@@ -45,8 +45,7 @@ function Order() {
         {numeric().map((info) => <option key={info.name} value={info.name}>{info.label}</option>)}
       </select>
       <button
-        type="button" onClick={() => (sort.value = { column, descending: !descending })}
-        aria-label={descending ? "Highest first; reverse" : "Lowest first; reverse"} title="Reverse the order (r)"
+        type="button" onClick={() => (sort.value = { column, descending: !descending })} title="Reverse the order (r)"
       >
         {descending ? "↓ high first" : "↑ low first"}
       </button>
@@ -108,7 +107,7 @@ function App() {
         <Tabs />
         <span class="grow" />
         <button type="button" onClick={() => (exporting.value = true)}>Export <kbd>e</kbd></button>
-        <button type="button" onClick={() => (help.value = true)} aria-label="Keys and help">Keys <kbd>?</kbd></button>
+        <button type="button" onClick={() => (help.value = true)}>Keys <kbd>?</kbd></button>
       </header>
       <Facets />
       <main>
