@@ -134,13 +134,10 @@ def _columns(subject: Subject) -> Iterator[Column]:
     yield Column(_about("uid", "uid", 0), data) if hashed else _text(uids)
     found = [pl.Series("image_group", _image_group(data), dtype=pl.Int32)] if hashed else list[pl.Series]()
     if subject.pairs is not None:
-        used, own = (
-            subject.pairs["captions"].list.head(subject.trained_captions or 2**31),
-            subject.pairs["own_captions"],
-        )
-        yield _text(used)
-        if not used.equals(own):
-            yield _text(own)
+        yield _text(subject.pairs["captions"].list.head(subject.trained_captions or 1_000_000))
+        moved = subject.pairs.select(pl.when(pl.col("captions_from") != pl.col("uid")).then("own_captions"))
+        if moved["own_captions"].is_not_null().any():
+            yield _text(moved["own_captions"])
         found.append(subject.pairs["label"])
     vectors = embedded(subject)
     maps = vectors.maps() if vectors else {}

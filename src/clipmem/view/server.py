@@ -5,6 +5,7 @@ points its own name at 127.0.0.1 reaches nothing. What writes also needs the tok
 The standard library is enough: starlette and uvicorn would add seven packages and three times its import time.
 """
 
+import io
 import json
 import re
 import secrets
@@ -15,14 +16,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import jinja2
 import polars as pl
 
 from clipmem.base.errors import ClipmemError, InputError, shorten
-from clipmem.base.require import require, require_one_of, require_range
-from clipmem.data.id_lists import list_bytes
+from clipmem.base.require import require, require_range
 from clipmem.store.marks import append_marks, marks_file, read_marks
 from clipmem.view.columns import Columns
 from clipmem.view.details import Details
@@ -43,7 +43,6 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _MOST = 64 * 2**20  # bytes of a request
-_LISTS = {"uids": ".txt", "csv": ".csv", "parquet": ".parquet"}
 Content = tuple[bytes | Path, str, str]  # what is sent, its type, and the name of a download
 
 
@@ -118,16 +117,16 @@ class Explorer:
         return {self.columns.row_of[uid]: one.mark for uid, one in marks.items() if uid in self.columns.row_of}
 
     def post(self, path: str, body: Any) -> Content:
-        """Mark pairs, or return a list of some as a file."""
+        """Mark pairs, or return some as a Parquet file."""
         if path == "marks":
             append_marks(self.marks_file, [self._mark(one) for one in (body if isinstance(body, list) else [body])])
             return _json(self.marks())
         if path != "export":
             raise RefusedError(HTTPStatus.NOT_FOUND)
-        require(isinstance(body, dict) and isinstance(body.get("rows"), list), "export", shorten(body), "rows and what")
-        require_one_of("what", body.get("what"), _LISTS)
-        ending = _LISTS[body["what"]]
-        return list_bytes(ending, self._listed([self._row(row) for row in body["rows"]])), _BYTES, f"pairs{ending}"
+        require(isinstance(body, dict) and isinstance(body.get("rows"), list), "export", shorten(body), "rows")
+        stream = io.BytesIO()
+        self._listed([self._row(row) for row in body["rows"]]).write_parquet(stream)
+        return stream.getvalue(), _BYTES, "pairs.parquet"
 
     def _mark(self, one: Any) -> tuple[str, str | None, str | None]:
         right = isinstance(one, dict) and all(isinstance(one.get(name), str | None) for name in ("mark", "note"))
@@ -186,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._check(self.headers.get("Host", "") in self.server.hosts, "This host name is not served.")
             self._check_token(self.server.explorer, token)
-            content, kind, name = make(self.server.explorer, path, dict(parse_qsl(parts.query)))
+            content, kind, name = make(self.server.explorer, unquote(path), dict(parse_qsl(parts.query)))
         except (RefusedError, ClipmemError, OSError) as error:
             wrong = HTTPStatus.BAD_REQUEST if isinstance(error, InputError) else HTTPStatus.INTERNAL_SERVER_ERROR
             status = error.status if isinstance(error, RefusedError) else wrong
