@@ -19,6 +19,7 @@ from clipmem.cli.reproduce import reproduce
 from clipmem.cli.run import run
 from clipmem.cli.score import score
 from clipmem.cli.validate_estimators import validate_estimators
+from clipmem.cli.view import view
 
 app = App(
     name="clipmem",
@@ -29,8 +30,9 @@ app = App(
     exit_on_error=True,
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, score, estimate, embed, evaluate, localize, audit, compare, reproduce, report, doctor):
+for command in (demo, init, run, score, estimate, embed, evaluate, localize, audit, compare, reproduce, report, view):
     app.command(command)
+app.command(doctor)
 app.command(data)
 app.command(validate_estimators)
 app.command(models)
