@@ -23,6 +23,7 @@ from clipmem.cli.run import run
 from clipmem.cli.score import score
 from clipmem.cli.tables import prints_tables
 from clipmem.cli.validate_estimators import validate_estimators
+from clipmem.cli.view import view
 
 
 def installed(package: str) -> str:
@@ -52,6 +53,6 @@ for command in (
     *(demo, run, score, estimate, evaluate, localize, audit, compare, reproduce, report, doctor, validate_estimators),
 ):
     app.command(prints_tables(command))
-for command in (init, embed, data, models):
+for command in (init, embed, data, models, view):
     app.command(command)
 app.register_install_completion_command(help="Install the shell completion of clipmem (bash, zsh or fish).")

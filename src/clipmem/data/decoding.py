@@ -84,6 +84,17 @@ def decode(
         return np.array(_square(_upright(_colors(image), image), geometry).convert("RGB"))
 
 
+def shrink(data: bytes, size: int, *, name: str = "image") -> Image.Image:
+    """Decode one image for showing it: RGB, upright, its longest side at most `size`, never enlarged."""
+    with _checked(data, name):
+        image = _opened(data, name)
+        image.draft("RGB", (2 * size, 2 * size))  # JPEG decodes at a half, a quarter or an eighth
+        image.load()
+        shown = _upright(_colors(image), image).convert("RGB")
+        shown.thumbnail((size, size))
+        return shown
+
+
 def read_header(data: bytes, *, name: str = "image") -> Header:
     """Check an image and read its size without decoding pixels."""
     with _checked(data, name):

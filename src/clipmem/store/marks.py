@@ -1,0 +1,67 @@
+"""Marks: what people decided about pairs, as an append-only file of JSON lines.
+
+A line is {"uid", "mark", "time", "note"}; the last line of a uid counts, and the mark null clears it. Lines are written
+at once and flushed to disk, so that they survive a kill, and several processes may append.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from clipmem.base.errors import shorten_text
+from clipmem.base.require import require_one_of
+from clipmem.store.atomic import explain_write_errors
+
+MARKS = ("wrong", "memorized", "fine", "unsure")
+_NOTE = 2000  # characters
+
+
+class Mark(NamedTuple):
+    """The decision about a pair: one of `MARKS`, its time (ISO 8601, UTC) and a note."""
+
+    mark: str
+    time: str
+    note: str | None
+
+
+def marks_file(path: Path) -> Path:
+    """Return the file of marks: in a run folder, or next to a table."""
+    return path / "marks.jsonl" if path.is_dir() else path.with_suffix(".marks.jsonl")
+
+
+def append_marks(file: Path, marks: Iterable[tuple[str, str | None, str | None]]) -> None:
+    """Append uid, mark (None clears it) and note of some pairs; they are on disk when this returns."""
+    lines, time = "", datetime.now(UTC).isoformat(timespec="seconds")
+    for uid, mark, note in marks:
+        if mark is not None:
+            require_one_of("mark", mark, MARKS)
+        lines += json.dumps({"uid": uid, "mark": mark, "time": time, "note": note and shorten_text(note, _NOTE)}) + "\n"
+    with explain_write_errors(file), file.open("a+b", buffering=0) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        # a line that a kill cut short must not swallow the next one
+        cut = size > 0 and os.pread(stream.fileno(), 1, size - 1) != b"\n"
+        stream.write(("\n" * cut + lines).encode())
+        os.fsync(stream.fileno())
+
+
+def read_marks(file: Path) -> dict[str, Mark]:
+    """Read the marks that count, by uid, in the order of marking; a line that was cut short is skipped.
+
+    Raises:
+        InputError: A mark is not one of `MARKS`: a newer version of clipmem wrote it.
+    """
+    found: dict[str, Mark] = {}
+    for line in file.read_bytes().splitlines() if file.is_file() else []:
+        try:
+            entry = json.loads(line)
+            uid, mark, time, note = (entry[name] for name in ("uid", "mark", "time", "note"))
+        except (ValueError, KeyError, TypeError):
+            continue
+        found.pop(uid, None)
+        if mark is not None:
+            require_one_of(f"{file}", mark, MARKS, "Update clipmem.")
+            found[uid] = Mark(mark, time, note)
+    return found

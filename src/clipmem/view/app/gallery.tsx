@@ -1,0 +1,170 @@
+/** The grid of pairs: only the cards in sight exist, so that a million scroll as ten do. */
+
+import { computed, signal } from "@preact/signals";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { byName, captionsOf, categoriesOf, column, manifest, numbers, strings, captionColumn, thumbnail } from "./data";
+import { shown } from "./filters";
+import { markOf } from "./marks";
+import { openPair, pair, sort, clearFilters } from "./state";
+import { count, number, visible } from "./text";
+
+const GAP = 16, LEAST_WIDTH = 196, CARD = 222, ROW = CARD + GAP;
+const MOST_HEIGHT = 8_000_000; // pixels; beyond, the browser's layout loses precision and the scroll bar stands for more
+
+/** Place of the current pair among the shown ones, or -1. */
+export const position = computed(() => (pair.value === null ? -1 : (shown.value?.indexOf(pair.value) ?? -1)));
+export const perRow = signal(1);
+export const perPage = signal(1);
+
+/** Move the current pair to a place among the shown ones, as far as there are pairs. */
+export function moveTo(place: number): void {
+  const rows = shown.value;
+  if (rows?.length) pair.value = rows[Math.max(0, Math.min(rows.length - 1, place))];
+}
+
+export const GLYPHS: Record<string, string> = { wrong: "✕", memorized: "◆", fine: "✓", unsure: "?" };
+
+export function Mark({ row }: { row: number }) {
+  const mark = markOf(row);
+  return mark ? <span class={`mark mark-${mark}`}><span aria-hidden="true">{GLYPHS[mark] ?? "•"}</span> {mark}</span> : null;
+}
+
+export function Thumb({ row, size }: { row: number; size: 96 | 256 }) {
+  if (!manifest.thumbnails) return <span class="mat none">no image</span>;
+  return (
+    <span class="mat">
+      <img
+        key={row} src={thumbnail(row, size)} alt="" loading="lazy" decoding="async"
+        onError={(event) => event.currentTarget.parentElement!.classList.add("none")}
+      />
+    </span>
+  );
+}
+
+/** Return the value of a category of a row, or null. */
+export function categoryOf(name: string, row: number): { code: number; value: string } | null {
+  const info = byName.get(name), codes = column(name)?.codes;
+  if (!info || !codes || codes[row] >= categoriesOf(info).length) return null;
+  return { code: codes[row], value: categoriesOf(info)[codes[row]] };
+}
+
+export function Score({ row, name }: { row: number; name: string }) {
+  const info = byName.get(name), values = numbers(name), errors = numbers(info?.error);
+  return (
+    <span class="score">
+      <strong>{values ? number(values[row], info) : " "}</strong>
+      {errors && errors[row] === errors[row] && <span class="error"> ± {number(errors[row], { ...info!, min: 0 })}</span>}
+    </span>
+  );
+}
+
+export function Card({ row, place, total, name }: { row: number; place: number; total: number; name: string }) {
+  const role = categoryOf("role", row), planted = categoryOf("planted", row)?.value === "yes";
+  return (
+    <div
+      id={`pair-${row}`} class={`card${pair.value === row ? " current" : ""}`} role="option"
+      aria-selected={pair.value === row} aria-posinset={place + 1} aria-setsize={total} onClick={() => openPair(row)}
+    >
+      <Thumb row={row} size={256} />
+      <Mark row={row} />
+      {planted && <span class="planted">planted</span>}
+      <div class="card-line">
+        <Score row={row} name={name} />
+        {role && <span class="role"><i class={`dot g${role.code % 6}`} />{role.value}</span>}
+      </div>
+      <div class="caption" dir="auto">{visible(captionsOf(row)[0] ?? "")}</div>
+    </div>
+  );
+}
+
+export function Empty() {
+  return (
+    <div class="empty">
+      <p>No pair passes all filters.</p>
+      <button type="button" onClick={clearFilters}>Clear filters <kbd>x</kbd></button>
+    </div>
+  );
+}
+
+const top = signal(0), width = signal(0), height = signal(0);
+
+export function Gallery() {
+  const frame = useRef<HTMLDivElement>(null);
+  const rows = shown.value;
+  const across = Math.max(1, Math.floor((width.value + GAP) / (LEAST_WIDTH + GAP)));
+  const lines = Math.ceil((rows?.length ?? 0) / across), full = lines * ROW + GAP;
+  const spacer = Math.min(full, MOST_HEIGHT);
+  // pixels of the whole list per pixel of the scroll bar
+  const scale = full > spacer ? (full - height.value) / (spacer - height.value) : 1;
+
+  useLayoutEffect(() => {
+    const element = frame.current!;
+    const measure = () => {
+      const style = getComputedStyle(element);
+      width.value = element.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+      height.value = element.clientHeight;
+    };
+    const observer = new ResizeObserver(measure);
+    observer.observe(element);
+    measure();
+    return () => observer.disconnect();
+  }, []);
+  perRow.value = across;
+  perPage.value = Math.max(across, Math.floor(height.value / ROW) * across);
+
+  const place = position.value;
+  useEffect(() => {
+    if (place < 0) return;
+    const start = Math.floor(place / across) * ROW, seen = top.peek();
+    if (start < seen) frame.current!.scrollTop = start / scale;
+    else if (start + ROW + GAP > seen + height.peek()) frame.current!.scrollTop = (start + ROW + GAP - height.peek()) / scale;
+  }, [place, across]);
+  useEffect(() => {
+    if (position.peek() < 0) frame.current!.scrollTop = 0;
+  }, [rows]);
+
+  const usable = Boolean(rows && column(captionColumn) && strings(captionColumn)) || captionColumn === null;
+  useEffect(() => {
+    if (usable) requestAnimationFrame(() => performance.mark("clipmem usable"));
+  }, [usable]);
+
+  const wheel = (event: WheelEvent) => {
+    if (scale === 1 || event.ctrlKey) return;
+    event.preventDefault();
+    frame.current!.scrollTop = (top.value + event.deltaY) / scale;
+    top.value = Math.max(0, Math.min(full - height.value, top.value + event.deltaY));
+  };
+  const first = Math.max(0, Math.min(lines - 1, Math.floor(top.value / ROW)));
+  const cards = [];
+  const end = Math.min(rows?.length ?? 0, (first + Math.ceil(height.value / ROW) + 1) * across);
+  for (let k = first * across; k < end; k++) {
+    cards.push(<Card key={rows![k]} row={rows![k]} place={k} total={rows!.length} name={sort.value.column} />);
+  }
+  return (
+    <div
+      class="gallery" ref={frame} role="listbox" tabIndex={0} onWheel={wheel}
+      aria-label={`Pairs, sorted by ${byName.get(sort.value.column)?.label}`}
+      aria-activedescendant={place >= 0 ? `pair-${pair.value}` : undefined}
+      onScroll={() => {
+        const place = frame.current!.scrollTop * scale;
+        if (Math.abs(place - top.value) > scale) top.value = place;
+      }}
+    >
+      {rows?.length === 0 && <Empty />}
+      <div class="spacer" role="presentation" style={{ height: `${spacer}px` }}>
+        <div class="window" role="presentation" style={{ height: `${Math.min(height.value, spacer)}px` }}>
+          <div
+            class="grid" role="presentation"
+            style={{ gridTemplateColumns: `repeat(${across}, minmax(0, 1fr))`, transform: `translateY(${first * ROW - top.value + GAP}px)` }}
+          >
+            {cards}
+          </div>
+        </div>
+      </div>
+    </div>
+  );
+}
+
+/** The row of a place, for the line that says where one is. */
+export const placeText = () =>
+  position.value >= 0 ? `pair ${count(position.value + 1)} of ${count(shown.value?.length ?? 0)}, ` : "";

@@ -1,0 +1,111 @@
+/** Keys, declared once: the handler and the help read this list. */
+
+import { captionColumn, IMAGE_GROUP, manifest, numbers } from "./data";
+import { MISSING } from "./engine";
+import { exporting } from "./dialogs";
+import { moveTo, perPage, perRow, position } from "./gallery";
+import { setMark, undo } from "./marks";
+import { clearFilters, help, openPair, opened, pair, showSame, sort, view, type View } from "./state";
+import { shown } from "./filters";
+
+export interface Binding {
+  keys: string[];
+  about: string;
+  run: (key: string) => void;
+}
+
+/** Mark the current pair and go to the next one. */
+export function marking(mark: string | null): void {
+  const row = pair.value, rows = shown.value;
+  if (row === null || !rows) return;
+  const next = position.value >= 0 ? rows[position.value + 1] : undefined;
+  setMark(row, mark);
+  if (mark !== null && next !== undefined) pair.value = next;
+}
+
+const focus = (id: string) => {
+  const element = document.getElementById(id);
+  element?.scrollIntoView({ block: "nearest" });
+  element?.focus();
+};
+const steps: Record<string, () => number> = {
+  ArrowLeft: () => -1,
+  ArrowRight: () => 1,
+  k: () => -1,
+  j: () => 1,
+  ArrowUp: () => -perRow.value,
+  ArrowDown: () => perRow.value,
+  PageUp: () => -perPage.value,
+  PageDown: () => perPage.value,
+  Home: () => -Infinity,
+  End: () => Infinity,
+};
+
+/** Move by some places; a first step shows the first pair, and steps off an end stay there. */
+function move(key: string): void {
+  const total = shown.value?.length ?? 0, by = steps[key](), place = position.value;
+  if (!total) return;
+  if (place < 0) return moveTo(by === Infinity ? total - 1 : 0);
+  moveTo(Math.max(0, Math.min(total - 1, place + by)));
+}
+
+const VIEWS: View[] = ["gallery", "map", "scores", "compare"];
+const marks: [string, string][] = [["w", "wrong caption"], ["m", "memorized"], ["f", "fine"], ["u", "unsure"]];
+
+function close(): void {
+  if (opened.value) opened.value = false;
+  else pair.value = null;
+}
+
+export const bindings: Binding[] = [
+  { keys: Object.keys(steps), about: "move to another pair", run: move },
+  { keys: ["Enter"], about: "open the pair", run: () => openPair(pair.value ?? shown.value?.[0] ?? null) },
+  { keys: ["Escape"], about: "close the pair, then leave it", run: close },
+  ...marks.map(([key, about]) => ({
+    keys: [key], about: `mark: ${about}, and go to the next pair`,
+    run: () => marking(manifest.marks.find((mark) => mark.startsWith(key)) ?? null),
+  })),
+  { keys: ["Backspace"], about: "clear the mark", run: () => marking(null) },
+  { keys: ["z"], about: "undo the last mark", run: () => void ((row) => row !== null && (pair.value = row))(undo()) },
+  { keys: ["/"], about: "search captions: word, \"two words\", -without", run: () => focus("search") },
+  { keys: ["s"], about: "choose the score to sort by", run: () => focus("sort") },
+  { keys: ["r"], about: "reverse the order", run: () => (sort.value = { ...sort.value, descending: !sort.value.descending }) },
+  { keys: ["1", "2", "3", "4"], about: "gallery, map, two scores, before and after",
+    run: (key) => (manifest.compare || key !== "4") && (view.value = VIEWS[Number(key) - 1]) },
+  { keys: ["h"], about: "go to the filters; arrows move the ends of a histogram, Delete clears it",
+    run: () => document.querySelector<HTMLElement>(".facets .choice, .facets .handle")?.focus() },
+  { keys: ["x"], about: "clear all filters", run: clearFilters },
+  { keys: ["c"], about: "all pairs with this caption",
+    run: () => pair.value !== null && captionColumn && showSame("caption", pair.value) },
+  { keys: ["i"], about: "all pairs with this image", run: () => {
+    const row = pair.value, groups = numbers(IMAGE_GROUP);
+    if (row !== null && groups && groups[row] !== MISSING) showSame("image", row);
+  } },
+  { keys: ["n"], about: "nearest neighbors of the pair", run: () => {
+    if (pair.value === null) return;
+    opened.value = true;
+    requestAnimationFrame(() => focus("neighbors"));
+  } },
+  { keys: ["e"], about: "export the shown or the marked pairs", run: () => (exporting.value = true) },
+  { keys: ["?"], about: "this help", run: () => (help.value = true) },
+];
+
+const byKey = new Map(bindings.flatMap((one) => one.keys.map((key) => [key, one] as const)));
+
+export function startKeys(): void {
+  addEventListener("keydown", (event) => {
+    const target = event.target as HTMLElement;
+    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+    if (target.matches("input, select, textarea")) {
+      if (event.key === "Escape") target.blur();
+      return;
+    }
+    // what has the focus keeps its own keys
+    if (event.key === "Enter" && target.matches("button, a, summary")) return;
+    if (target.matches("[role=tab]") && event.key.startsWith("Arrow")) return;
+    const binding = byKey.get(event.key);
+    if (!binding) return;
+    event.preventDefault();
+    binding.run(event.key);
+  });
+}

@@ -1,0 +1,171 @@
+/** What is looked at, all of it in the address: a link shows another person the same view. */
+
+import { batch, effect, type Signal, signal } from "@preact/signals";
+import { byName, IMAGE_GROUP, manifest } from "./data";
+
+export type View = "gallery" | "map" | "scores" | "compare";
+export interface Sort {
+  column: string;
+  descending: boolean;
+}
+export interface Same {
+  by: "caption" | "image";
+  row: number;
+}
+export interface Lasso {
+  x: string;
+  y: string;
+  points: number[];
+}
+
+export const view = signal<View>("gallery");
+export const query = signal("");
+export const sort = signal<Sort>({ column: "", descending: true });
+export const ranges = signal<Record<string, [number, number]>>({});
+export const picks = signal<Record<string, string[]>>({}); // "mark" is one of the columns here
+export const same = signal<Same | null>(null);
+export const lasso = signal<Lasso | null>(null);
+export const group = signal<string | null>(null);
+export const mapIndex = signal(0);
+export const axes = signal<[string, string]>(["", ""]);
+export const pair = signal<number | null>(null);
+export const opened = signal(false);
+export const help = signal(false);
+
+export const isNumeric = (name: string) => ["f32", "i32"].includes(byName.get(name)?.type ?? "");
+
+/** Columns that can be sorted by and drawn, in the order of the manifest. */
+export const numeric = () => manifest.columns.filter((info) => isNumeric(info.name) && info.group !== "map" && info.name !== IMAGE_GROUP);
+
+const without = <T>(record: Record<string, T>, name: string) =>
+  Object.fromEntries(Object.entries(record).filter(([key]) => key !== name)) as Record<string, T>;
+
+export function setRange(name: string, range: [number, number] | null): void {
+  ranges.value = range ? { ...ranges.value, [name]: range } : without(ranges.value, name);
+}
+
+/** Toggle one value of a category filter; no value left means no filter. */
+export function togglePick(name: string, value: string): void {
+  const chosen = picks.value[name] ?? [];
+  const next = chosen.includes(value) ? chosen.filter((one) => one !== value) : [...chosen, value];
+  picks.value = next.length ? { ...picks.value, [name]: next } : without(picks.value, name);
+}
+
+export function clearPicks(name: string): void {
+  picks.value = without(picks.value, name);
+}
+
+export function clearFilters(): void {
+  batch(() => {
+    query.value = "";
+    ranges.value = {};
+    picks.value = {};
+    same.value = null;
+    lasso.value = null;
+  });
+}
+
+export const filtering = () =>
+  Boolean(query.value || same.value || lasso.value || Object.keys(ranges.value).length || Object.keys(picks.value).length);
+
+export function sortBy(name: string): void {
+  sort.value = sort.value.column === name ? { column: name, descending: !sort.value.descending } : { column: name, descending: true };
+}
+
+/** Show all pairs with the caption or the image of a row. */
+export function showSame(by: "caption" | "image", row: number): void {
+  batch(() => {
+    clearFilters();
+    same.value = { by, row };
+    if (view.value !== "gallery") view.value = "gallery";
+  });
+}
+
+export function openPair(row: number | null): void {
+  batch(() => {
+    pair.value = row;
+    opened.value = row !== null;
+  });
+}
+
+const short = (value: number) => String(Number(value.toPrecision(5)));
+
+function encoded(): string {
+  const words = new URLSearchParams();
+  const start = manifest.sort;
+  if (view.value !== "gallery") words.set("view", view.value);
+  if (query.value) words.set("q", query.value);
+  if (sort.value.column !== start.column || sort.value.descending !== start.descending) {
+    words.set("sort", (sort.value.descending ? "-" : "") + sort.value.column);
+  }
+  for (const [name, [low, high]] of Object.entries(ranges.value)) words.set(`in.${name}`, `${low}..${high}`);
+  for (const [name, values] of Object.entries(picks.value)) for (const one of values) words.append(`is.${name}`, one);
+  if (same.value) words.set("same", `${same.value.by}.${same.value.row}`);
+  if (lasso.value) words.set("lasso", [lasso.value.x, lasso.value.y, ...lasso.value.points.map(short)].join(" "));
+  if (group.value) words.set("group", group.value);
+  if (view.value === "map" && mapIndex.value) words.set("map", String(mapIndex.value));
+  if (view.value === "scores") words.set("axes", axes.value.join(" "));
+  if (pair.value !== null) words.set("pair", String(pair.value));
+  if (opened.value) words.set("open", "1");
+  return words.toString();
+}
+
+/** Set a signal unless its value is the same, so that nothing is computed again. */
+function put<T>(target: Signal<T>, value: T): void {
+  if (JSON.stringify(target.value) !== JSON.stringify(value)) target.value = value;
+}
+
+/** Read the address; what it names wrongly is ignored. */
+function decode(hash: string): void {
+  const words = new URLSearchParams(hash.replace(/^#/, ""));
+  const wanted = words.get("view") ?? "gallery", row = Number(words.get("pair") ?? NaN);
+  const views = ["gallery", "map", "scores", ...(manifest.compare ? ["compare"] : [])];
+  put(view, (views.includes(wanted) ? wanted : "gallery") as View);
+  put(query, words.get("q") ?? "");
+  const [, minus, name] = /^(-?)(.*)$/s.exec(words.get("sort") ?? "") ?? [];
+  put(sort, name && isNumeric(name) ? { column: name, descending: minus === "-" } : { ...manifest.sort });
+  const bounds: Record<string, [number, number]> = {}, chosen: Record<string, string[]> = {};
+  for (const [key, value] of words) {
+    const column = key.slice(3);
+    const [low, high] = value.split("..").map(Number);
+    if (key.startsWith("in.") && isNumeric(column) && low <= high) bounds[column] = [low, high];
+    if (key.startsWith("is.") && (column === "mark" || byName.has(column))) (chosen[column] ??= []).push(value);
+  }
+  put(ranges, bounds);
+  put(picks, chosen);
+  const [by, sameRow] = (words.get("same") ?? "").split(".");
+  const known = (value: number) => Number.isInteger(value) && value >= 0 && value < manifest.rows;
+  put(same, (by === "caption" || by === "image") && known(Number(sameRow)) ? { by, row: Number(sameRow) } : null);
+  const [x, y, ...corners] = (words.get("lasso") ?? "").split(" "), points = corners.map(Number);
+  const drawn = isNumeric(x) && isNumeric(y ?? "") && points.length >= 6 && points.length % 2 === 0 && points.every(Number.isFinite);
+  put(lasso, drawn ? { x, y, points } : null);
+  const grouped = words.get("group");
+  put(group, grouped && (grouped === "mark" || byName.get(grouped)?.type === "category" || byName.get(grouped)?.type === "bool") ? grouped : null);
+  put(mapIndex, Math.min(Math.max(0, Number(words.get("map")) || 0), Math.max(0, manifest.maps.length - 1)));
+  const [first, second] = (words.get("axes") ?? "").split(" ");
+  const errors = manifest.columns.map((info) => info.error);
+  const others = numeric().filter((info) => info.name !== manifest.sort.column && !errors.includes(info.name));
+  const other = others.find((info) => info.group === "detector") ?? others.find((info) => info.group === "score") ?? others[0];
+  const start = manifest.sort.column;
+  put(axes, [isNumeric(first) ? first : start, isNumeric(second) ? second : (other?.name ?? start)]);
+  put(pair, known(row) ? row : null);
+  put(opened, words.get("open") === "1" && pair.value !== null);
+}
+
+/** Follow the address, and keep it: changes of view and of the pairs shown can be gone back to. */
+export function keepAddress(): void {
+  let written = "", place = "";
+  const read = () => location.hash.slice(1) !== written && batch(() => decode(location.hash));
+  read();
+  if (!location.hash) batch(() => decode(""));
+  addEventListener("hashchange", read);
+  effect(() => {
+    written = encoded();
+    const next = JSON.stringify([view.value, same.value, lasso.value]);
+    if (location.hash.slice(1) === written) void (place = next);
+    else {
+      history[place && next !== place ? "pushState" : "replaceState"](null, "", `#${written}`);
+      place = next;
+    }
+  });
+}
