@@ -5,6 +5,7 @@ from cyclopts import App
 from clipmem._version import __version__
 from clipmem.cli.audit import audit
 from clipmem.cli.compare import compare
+from clipmem.cli.curate import curate
 from clipmem.cli.data import data
 from clipmem.cli.demo import demo
 from clipmem.cli.doctor import doctor
@@ -29,8 +30,10 @@ app = App(
     exit_on_error=True,
     suppress_keyboard_interrupt=False,
 )
-for command in (demo, init, run, score, estimate, embed, evaluate, localize, audit, compare, reproduce, report, doctor):
+for command in (demo, init, run, score, estimate, embed, evaluate, localize, curate, audit, compare, reproduce):
     app.command(command)
+app.command(report)
+app.command(doctor)
 app.command(data)
 app.command(validate_estimators)
 app.command(models)
