@@ -41,6 +41,7 @@ from clipmem.base.mitigations import ReweightSection
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe, load_recipe
 from clipmem.base.sections import DataSection
+from clipmem.curate.ranking import curate
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.sources import open_source
 from clipmem.embed import passes

@@ -1,7 +1,7 @@
 """What people marked by hand: it decides those pairs, and, with enough marks, reorders the others.
 
 When not to trust it: people mark what they were shown, usually the head of the list, so marks say nothing about pairs
-unlike those; the order that is learned from them is taken only if it ranks the marked pairs better.
+unlike those. The order that is learned from them is taken only if it ranks the marked pairs clearly better.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,12 @@ import polars as pl
 from jaxtyping import Bool, Float64
 from scipy.stats import norm, rankdata
 
+from clipmem.base.random import generator
 from clipmem.curate.ranking import Curation
 from clipmem.functional import auroc
 
 ENOUGH, FOLDS = 20, 5
+_DRAWS, _SURE = 200, 0.95
 
 
 class Learned(NamedTuple):
@@ -25,11 +27,13 @@ class Learned(NamedTuple):
         score: Log-odds of a logistic regression over the detectors' normal scores, fitted on all marked pairs.
         own: AUROC of cross-validated predictions on the marked pairs.
         given: AUROC of the list's scores on them.
+        better: Whether `own` is larger in 95% of bootstrap samples of the marked pairs.
     """
 
     score: Float64[np.ndarray, "n"]
     own: float
     given: float
+    better: bool
 
 
 def learn(
@@ -67,8 +71,13 @@ def learn(
         model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(mine[fitted], label[fitted])
         predicted[tested] = model.decision_function(mine[tested])
     model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(mine, label)
-    own, before = (float(auroc(values, label).mean) for values in (predicted, given[marked]))
-    return Learned(model.decision_function(x), own, before)
+    drawn, both, more = generator(0, "marks"), (predicted, given[marked]), 0
+    for _ in range(_DRAWS):
+        rows = np.concatenate([drawn.choice(np.flatnonzero(label == side), (label == side).sum()) for side in (0, 1)])
+        own, before = (auroc(values[rows], label[rows]).mean for values in both)
+        more += own > before
+    own, before = (float(auroc(values, label).mean) for values in both)
+    return Learned(model.decision_function(x), own, before, more >= _SURE * _DRAWS)
 
 
 def apply_marks(curation: Curation, marks: Mapping[str, str]) -> Curation:
@@ -84,7 +93,7 @@ def apply_marks(curation: Curation, marks: Mapping[str, str]) -> Curation:
     detectors = [name for name in table.columns if name.endswith("_score")]
     values = table.select(pl.col(detectors).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
     learned = learn(values, score, wrong | fine, wrong) if detectors else None
-    used = learned is not None and learned.own > learned.given
+    used = learned is not None and learned.better
     columns: dict[str, Any] = {name: table[name].to_numpy() for name in ("probability", "is_suspect")}
     if learned is not None and used:
         # the largest probabilities, and the suspects, are the first pairs of the new order

@@ -52,7 +52,7 @@ def read_marks(path: Path, what: str) -> dict[str, str]:
             row = json.loads(line)
         except ValueError:
             row = None
-        right = isinstance(row, dict) and isinstance(row.get("uid"), str) and row.get("mark", "") in (None, *MARKS)
+        right = isinstance(row, dict) and isinstance(row.get("uid"), str) and row.get("mark", "") in [None, *MARKS]
         expected = f'an object with "uid" and "mark": one of {", ".join(MARKS)}, or null'
         require(right, f"{where}, line {number}", shorten(line), expected, "Remove the line, or fix it.")
         found.pop(row["uid"], None)

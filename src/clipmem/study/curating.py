@@ -17,7 +17,7 @@ import polars as pl
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.require import require
 from clipmem.curate.marks import apply_marks
-from clipmem.curate.ranking import Curation
+from clipmem.curate.ranking import SMALLEST
 from clipmem.curate.ranking import curate as rank
 from clipmem.data.cleaning import Written, check_output, write_cleaned
 from clipmem.data.quarantine import Problem
@@ -37,7 +37,6 @@ from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Settings, open_data, read_pairs
 from clipmem.train.objectives import OBJECTIVES
 
-FEWEST = 100  # pairs: neighbors of fewer say little
 SUSPECTS, DOCUMENT, MARKS, QUARANTINE = "suspects.parquet", "curate.json", "marks.jsonl", "quarantine.parquet"
 SHOWN = 10
 KINDS = ("exchanged", "vague", "duplicate", "hygiene")
@@ -135,12 +134,10 @@ def curate_and_write(
         signals, problems = run_signals(folder)
     else:
         signals, problems = data_signals(source, model, captions, device, reporter)
-    reporter.begin("rank", len(signals.uids), "pairs")
-    found = rank(signals)
+    found = rank(signals, reporter=reporter)
     marks = folder.path / MARKS
     if run and marks.is_file():
         found = apply_marks(found, read_marks(marks, "marks"))
-    reporter.advance(len(signals.uids))
     table = found.table.sort("score", "uid", descending=[True, False])
     planted = set(planted_uids(folder)) if run else set[str]()
     written = _write(source, table, write, planted, correct=correct) if write else None
@@ -172,7 +169,7 @@ def data_signals(
     """Return the signals of a data set, by pixels and words and, with its address, a model."""
     settings = Settings(captions=captions, device=device).checked()
     pairs = read_pairs(data, captions, "data")
-    return embedded(pairs, settings.side(model) if model else None, reporter, least=FEWEST)
+    return embedded(pairs, settings.side(model) if model else None, reporter, least=SMALLEST)
 
 
 def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
@@ -205,7 +202,7 @@ def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
             trajectory=study.trajectory(f, own) if trained else None,
             seed=study.recipe.split.seed,
         )
-    require(len(signals.uids) >= FEWEST, what, f"{len(signals.uids)} pairs", f"{FEWEST} or more", "Use more pairs.")
+    require(len(signals.uids) >= SMALLEST, what, f"{len(signals.uids)} pairs", f"{SMALLEST} or more", "Use more pairs.")
     g = pl.col("g_positive") - weight * (pl.col("g_image_bank") + pl.col("g_text_bank"))
     scores = folder.read("scores").select("uid", "clipmem", g_alignment=g)
     joined = pl.DataFrame({"uid": signals.uids}).join(scores, on="uid", how="left", maintain_order="left")
@@ -232,6 +229,3 @@ def _write(source: Source, table: pl.DataFrame, write: Path, planted: set[str], 
     captions = dict(corrected.select("uid", "suggested_caption").iter_rows())
     with early.opening(source.section):
         return write_cleaned(source, write, removed, captions)
-
-
-__all__ = ["Curated", "Curation", "curate", "curate_and_write", "data_signals", "is_run", "run_signals"]
