@@ -21,12 +21,12 @@ Seeds are paired: the same wrong captions, initial weights and order. The share 
 
     (mean recall of the method - mean recall of everything) / (mean recall of the oracle - mean recall of everything)
 
-with a bootstrap over seeds. Cost is trained presentations and detection, in trainings on everything.
+with a bootstrap over seeds. Cost is processor time of training and detection, in trainings on everything.
 """
 
 import argparse
 import json
-import tempfile
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,8 +54,9 @@ from clipmem.models import openclip
 from clipmem.score.recorded import read_trajectory
 from clipmem.store.atomic import write_json
 from clipmem.store.hashing import image_part
-from clipmem.train.hooks import Hooks
-from clipmem.train.loop import TrainingData, train
+from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, sweep
+from clipmem.train.hooks import NO_HOOKS, Hooks
+from clipmem.train.loop import Timing, TrainingData, train
 from clipmem.train.paired import TrainingSet
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +72,7 @@ SCALES: dict[str, dict[str, Any]] = {
     },
 }
 SIMPLE = ("everything", "random", "oracle", "reweight")
-DRAWS = 2000
+DRAWS, EVERY = 2000, 20.0
 
 
 @dataclass(frozen=True)
@@ -113,22 +114,37 @@ def planted(train: pl.DataFrame, rate: float, kind: str, seed: int) -> tuple[lis
     return given, wrong
 
 
-def fit(data: Data, captions: Sequence[str], kept: np.ndarray, seed: int, hooks: Hooks, folder: Path) -> Any:
-    """Train on some of the training pairs; return the model."""
-    rows = np.flatnonzero(kept)
+def fit(data: Data, captions: Sequence[str], kept: np.ndarray, seed: int, hooks: Hooks, folder: Path) -> float:
+    """Train on some of the training pairs, or resume; write the model into a folder; return the processor seconds."""
+    rows, started, timing = np.flatnonzero(kept), time.process_time(), Timing()
     uids = data.train["uid"].to_list()
-    encoder = openclip.create(data.recipe.model.name, seed=TrainingSet("f", seed, (), 0).init_seed)
     own = TrainingData(data.pixels, data.train["row"].to_numpy().astype(np.int64)[rows], [[captions[k]] for k in rows])
     plan = TrainingSet("f", seed, tuple(uids[k] for k in rows), 0)
-    train(encoder, own, plan, data.recipe.train, folder=folder, precision="fp32", hooks=hooks)
-    return encoder
+    encoder, checkpoints = (
+        openclip.create(data.recipe.model.name, seed=plan.init_seed),
+        Checkpoints(folder / CHECKPOINT_FILE, EVERY),
+    )
+    settings = data.recipe.train
+    train(
+        encoder,
+        own,
+        plan,
+        settings,
+        folder=folder,
+        precision="fp32",
+        hooks=hooks,
+        checkpoints=checkpoints,
+        timing=timing,
+    )
+    sweep(folder)
+    # what an earlier process did before it was stopped took as long for each pair
+    return (time.process_time() - started) / timing.pairs * len(rows) * settings.epochs
 
 
 def embedded(data: Data, encoder: Any, rows: pl.DataFrame, captions: Sequence[str]) -> passes.Embeddings:
     """Embed some pairs."""
     place = rows["row"].to_numpy().astype(np.int64)
     texts, uids = [[one] for one in captions], rows["uid"].to_list()
-    encoder.module.eval()
     return passes.embed(encoder, data.pixels, place, texts, uids, data.recipe.embed, data.recipe.train, device="cpu")
 
 
@@ -136,9 +152,9 @@ def recall(data: Data, encoder: Any) -> float:
     """Return recall@5 on the test pairs, mean of both directions."""
     captions = data.test["caption"].to_list()
     found = embedded(data, encoder, data.test, captions)
-    image, text = unit_means(found.image, found.text, found.text_pair)
+    means = unit_means(found.image, found.text, found.text_pair)
     same = identity_of(data.test["uid"].to_list(), [[one] for one in captions])
-    result = retrieve(image, text, torch.arange(len(captions)), same, ks=(5,))
+    result = retrieve(means.image, means.text, torch.arange(len(captions)), same, ks=(5,))
     return float(np.mean([(queries.rank <= 5).mean() for queries in (result.image, result.text)]))
 
 
@@ -168,9 +184,9 @@ def first(score: np.ndarray, count: int) -> np.ndarray:
 def lists_of(signals: Signals, count: int, prefix: str) -> tuple[dict[str, np.ndarray], float]:
     """Return the pairs that each detector and the whole list remove, and the seconds that finding them took."""
 
-    started = time.monotonic()
+    started = time.process_time()
     table = curate(signals).table
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     own = [name for name in table.columns if name.endswith("_score")]
     numbers = table.select(pl.col(own).cast(pl.Float64).fill_null(float("nan")))
     found = {f"{prefix}{name.removesuffix('_score')}": first(numbers[name].to_numpy(), count) for name in own}
@@ -192,56 +208,54 @@ class Cell:
         """Return the file of a method."""
         return self.place / f"{method.replace(':', '-')}.json"
 
-    def train(self, method: str, removed: np.ndarray, found: float, hooks: Hooks = Hooks(), folder: str = "") -> Any:  # noqa: B008
-        """Train, measure and write, unless it is done; `found` is the cost of finding the pairs in seconds."""
-        if self.file(method).is_file() and not folder:
-            return None
-        with tempfile.TemporaryDirectory() as scratch:
-            started = time.monotonic()
-            encoder = fit(self.data, self.captions, ~removed, self.seed, hooks, Path(folder or scratch))
-            seconds = time.monotonic() - started
-        entry = {**self.about, "method": method, "recall": recall(self.data, encoder)}
+    def model(self, method: str) -> Path:
+        """Return the folder of a model while it trains; that of everything stays."""
+        return self.place / f"model-{method.replace(':', '-')}"
+
+    def train(self, method: str, removed: np.ndarray, found: float, hooks: Hooks = NO_HOOKS) -> None:
+        """Train, measure and write, unless it is done; `found` is what finding the pairs took, in seconds."""
+        if self.file(method).is_file():
+            return
+        folder = self.model(method)
+        seconds = fit(self.data, self.captions, ~removed, self.seed, hooks, folder)
+        entry = {**self.about, "method": method, "recall": recall(self.data, openclip.load(folder))}
         hit = float((removed & self.wrong).sum() / max(removed.sum(), 1))
         entry |= {"seconds": seconds, "found": found, "removed": int(removed.sum()), "precision": hit}
         write_json(self.file(method), entry)
         print(json.dumps(entry), flush=True)
-        return encoder
+        if method != "everything":
+            shutil.rmtree(folder)
 
     def run(self, methods: Sequence[str]) -> None:
         """Run what is missing."""
         none, n = np.zeros(len(self.captions), dtype=np.bool_), len(self.captions)
-        detects = not methods or not set(methods) <= set(SIMPLE)
-        with tempfile.TemporaryDirectory() as scratch:
-            encoder = self.train("everything", none, 0.0, folder=scratch if detects else "")
-            lists = {
-                "random": (first(generator(self.seed, "random removal").random(n), self.count), 0.0),
-                "oracle": (self.wrong, 0.0),
-            }
-            if detects:
-                signals = (("free:", None), ("", Path(scratch)))
-                alone = json.loads(self.file("everything").read_text())["seconds"]
-                for prefix, folder in signals:
-                    own = signals_of(self.data, self.captions, encoder, folder)
-                    found, seconds = lists_of(own, self.count, prefix)
-                    lists |= {
-                        name: (removed, seconds + alone * (folder is not None)) for name, removed in found.items()
-                    }
+        self.train("everything", none, 0.0)
+        lists = {
+            "random": (first(generator(self.seed, "random removal").random(n), self.count), 0.0),
+            "oracle": (self.wrong, 0.0),
+        }
+        if not methods or not set(methods) <= set(SIMPLE):
+            folder, alone = self.model("everything"), json.loads(self.file("everything").read_text())["seconds"]
+            encoder = openclip.load(folder)
+            for prefix, own, before in (("free:", (), 0.0), ("", (encoder, folder), alone)):
+                found, seconds = lists_of(signals_of(self.data, self.captions, *own), self.count, prefix)
+                lists |= {name: (removed, before + seconds) for name, removed in found.items()}
         for method, (removed, found) in lists.items():
             if (not methods or method in methods) and removed.any():
                 self.train(method, removed, found)
         if self.count and (not methods or "reweight" in methods) and not self.file("reweight").is_file():
-            started, train = time.monotonic(), self.data.train
+            started, train = time.process_time(), self.data.train
             rows, pixels = train["row"].to_numpy(), self.data.pixels
             texts = [[one] for one in self.captions]
             agreement = neighbor_agreement(train["uid"].to_list(), texts, lambda k: pixels[rows[k]])
             hook = Reweight(ReweightSection(share=min(2 * self.count / n, 0.99)), self.seed, agreement)
-            self.train("reweight", none, time.monotonic() - started, Hooks((hook,)))
+            self.train("reweight", none, time.process_time() - started, Hooks((hook,)))
 
 
 def summary(out: Path) -> list[dict[str, Any]]:
     """Return the share of the oracle's gain of every method in each cell, with its interval over seeds.
 
-    Cost: seconds of training and finding, in trainings on everything.
+    Cost: processor seconds of training and finding, in trainings on everything.
     """
     table = pl.DataFrame([json.loads(file.read_text()) for file in sorted(out.glob("cells/*/*.json"))])
     keys = ["kind", "rate", "seed"]

@@ -24,6 +24,7 @@ from clipmem.study.plan import PlannedStudy
 from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.blocked import blocked_contrastive_loss
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainingStopped
+from clipmem.train.distributed import ALONE, contrastive_share
 from clipmem.train.hooks import Hook, Hooks
 from clipmem.train.loop import train
 
@@ -75,6 +76,9 @@ def test_the_weighted_loss(block):
         results.append([value.detach(), *torch.autograd.grad(value, [u, v, log_scale])])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    u, v = F.normalize(u, dim=1).detach(), F.normalize(v, dim=1).detach()
+    share = contrastive_share(u, v, log_scale.exp(), ALONE, w)  # of a single process: the whole loss
+    torch.testing.assert_close(share, slow(u, v, log_scale.exp()))
     same = blocked_contrastive_loss(F.normalize(u), F.normalize(v), log_scale.exp(), torch.full((7,), 0.3), block=block)
     torch.testing.assert_close(same, contrastive_loss(F.normalize(u), F.normalize(v), log_scale.exp()))
 

@@ -45,10 +45,10 @@ def curate(
     early.check_device(device)
     from clipmem.cli.terminal import TerminalReporter
     from clipmem.report.terminal import print_screen
-    from clipmem.study.curating import SUSPECTS, curate_and_write
+    from clipmem.study.curating import SUSPECTS, Curating, curate_and_write
 
     out = out or (Path(data) / "curate" if run else Path("curated"))
     with TerminalReporter(Console(stderr=True)) as reporter:
-        options = {"model": model, "captions": captions, "out": out, "write": write, "correct": correct}
-        found = curate_and_write(data, **options, device=device, reporter=reporter)
+        how = Curating(model=model, captions=captions, out=out, write=write, correct=correct, device=device)
+        found = curate_and_write(data, how, reporter)
     print_screen("curated", found, Console(), f"Suspects: {out / SUSPECTS}")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from clipmem.base.errors import RunError, shorten
 from clipmem.base.require import require
+from clipmem.base.sections import DataSection
 from clipmem.data.export import export_pairs
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.data.sources.cleaned import Cleaned
@@ -46,10 +47,15 @@ def check_output(source: Source, out: Path) -> None:
     """Raise an `InputError` unless a new folder can be written at `out`, outside of the data."""
     free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     require(free, f"--write {out}", "an existing file or folder", "a new or empty folder", "Choose another folder.")
+    check_outside(source, out, "--write")
+
+
+def check_outside(source: Source, out: Path, option: str) -> None:
+    """Raise an `InputError` if a folder is inside the data."""
     for name in filter(None, (source.section.path, source.section.image_root)):
         inside = out.resolve().is_relative_to(Path(name).resolve())
         hint = "Choose a folder elsewhere."
-        require(not inside, f"--write {out}", "a folder inside the data", "a folder outside of them", hint)
+        require(not inside, f"{option} {out}", "a folder inside the data", "a folder outside of them", hint)
 
 
 def write_cleaned(
@@ -119,7 +125,7 @@ def _check(out: Path, expected: set[str], found: set[str], records: tuple[int, i
 
 def _opened(source: Source, path: Path, *, same: bool) -> Source:
     """Open the output as the input was opened; exported Parquet has columns of its own."""
-    kept = source.section if same else type(source.section)(path=f"{path}")
+    kept = source.section if same else DataSection.model_validate({})
     name = source.name if same else "parquet"
     return SOURCES[name](kept.model_copy(update={"path": f"{path}", "image_root": "", "source": name}))
 

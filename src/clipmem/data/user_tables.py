@@ -52,12 +52,13 @@ def read_marks(path: Path, what: str) -> dict[str, str]:
             row = json.loads(line)
         except ValueError:
             row = None
-        right = isinstance(row, dict) and isinstance(row.get("uid"), str) and row.get("mark", "") in [None, *MARKS]
+        uid, mark = (row.get("uid"), row.get("mark", "")) if isinstance(row, dict) else (None, "")
         expected = f'an object with "uid" and "mark": one of {", ".join(MARKS)}, or null'
+        right = isinstance(uid, str) and mark in [None, *MARKS]
         require(right, f"{where}, line {number}", shorten(line), expected, "Remove the line, or fix it.")
-        found.pop(row["uid"], None)
-        if row["mark"] is not None:
-            found[row["uid"]] = row["mark"]
+        found.pop(str(uid), None)
+        if mark is not None:
+            found[str(uid)] = mark
     return found
 
 

@@ -19,7 +19,7 @@ from clipmem.base.require import require
 from clipmem.curate.marks import apply_marks
 from clipmem.curate.ranking import SMALLEST
 from clipmem.curate.ranking import curate as rank
-from clipmem.data.cleaning import Written, check_output, write_cleaned
+from clipmem.data.cleaning import Written, check_output, check_outside, write_cleaned
 from clipmem.data.quarantine import Problem
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
@@ -40,6 +40,27 @@ from clipmem.train.objectives import OBJECTIVES
 SUSPECTS, DOCUMENT, MARKS, QUARANTINE = "suspects.parquet", "curate.json", "marks.jsonl", "quarantine.parquet"
 SHOWN = 10
 KINDS = ("exchanged", "vague", "duplicate", "hygiene")
+
+
+@dataclass(frozen=True)
+class Curating:
+    """Settings of `clipmem curate`.
+
+    Attributes:
+        model: Address of a model; not with a run, which has its own.
+        captions: Maximum number of captions per pair; not with a run.
+        out: Output folder; by default `curate` in the run folder, or `curated`.
+        write: New folder for the data without suspects.
+        correct: Write the suggested captions of suspects that have one, instead of leaving those pairs out.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    model: str = ""
+    captions: int | None = None
+    out: Path | None = None
+    write: Path | None = None
+    correct: bool = False
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -96,61 +117,45 @@ def is_run(path: str | Path) -> bool:
     return (Path(path) / "recipe.toml").is_file()
 
 
-def curate_and_write(
-    data: str,
-    *,
-    model: str = "",
-    captions: int | None = None,
-    out: Path | None = None,
-    write: Path | None = None,
-    correct: bool = False,
-    device: str = "auto",
-    reporter: Reporter | None = None,
-) -> Curated:
-    """Rank the pairs of a data set or run, write `suspects.parquet` and `curate.json`, and perhaps the cleaned data.
+def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None) -> Curated:
+    """Rank the pairs of a data set or a finished run, and write `suspects.parquet`, `curate.json` and the cleaned data.
 
-    Args:
-        data: A data set, or a finished run folder.
-        model: Address of a model; not with a run, which has its own.
-        captions: Maximum number of captions per pair; not with a run.
-        out: Output folder; by default `curate` in the run folder, or `curated`.
-        write: New folder for the data without suspects.
-        correct: Write the suggested captions of suspects that have one, instead of leaving those pairs out.
-        device: `auto`, `cpu` or `cuda`.
-        reporter: Progress reporter.
+    Raises:
+        InputError: There are fewer than 100 usable pairs, no captions or one caption for all, no such model, or an
+            output folder is inside the data.
     """
     reporter, started, run = reporter or Quiet(), time.monotonic(), is_run(data)
-    require(not (run and model), "--model", f"{model} with a run folder", "its own f", "Omit --model.")
-    require(write or not correct, "--correct", "no --write", "a folder for the data", "Add --write DIR.")
+    require(not (run and how.model), "--model", f"{how.model} with a run folder", "its own f", "Omit --model.")
+    require(how.write or not how.correct, "--correct", "no --write", "a folder for the data", "Add --write DIR.")
     folder = RunFolder(data)
     source = open_source(folder.recipe().data) if run else open_data(data)
-    out = out or (folder.path / "curate" if run else Path("curated"))
-    if write is not None:
-        check_output(source, write)
-    inside = not run and out.resolve().is_relative_to(Path(source.section.path or "/dev/null").resolve())
-    require(not inside, f"--out {out}", "a folder inside the data", "a folder outside of them", "Choose another --out.")
+    out = how.out or (folder.path / "curate" if run else Path("curated"))
+    if how.write is not None:
+        check_output(source, how.write)
+    if not run:
+        check_outside(source, out, "--out")
     make_folder(out)
     if run:
         signals, problems = run_signals(folder)
     else:
-        signals, problems = data_signals(source, model, captions, device, reporter)
+        signals, problems = data_signals(source, how.model, how.captions, how.device, reporter)
     found = rank(signals, reporter=reporter)
     marks = folder.path / MARKS
     if run and marks.is_file():
         found = apply_marks(found, read_marks(marks, "marks"))
     table = found.table.sort("score", "uid", descending=[True, False])
     planted = set(planted_uids(folder)) if run else set[str]()
-    written = _write(source, table, write, planted, correct=correct) if write else None
+    written = _write(source, table, how.write, planted, correct=how.correct) if how.write else None
     document = {
+        **found.document,
         "format": 1,
         "data": data,
-        "model": model or None,
+        "model": how.model or None,
         "run": run,
         "pairs": table.height,
         "suspects": int(table["is_suspect"].sum()),
         "left_out": len(problems),
         "seconds_in_all": round(time.monotonic() - started, 3),
-        **found.document,
         "written": written and {**written._asdict(), "path": str(written.path)},
     }
     write_parquet(out / SUSPECTS, table)

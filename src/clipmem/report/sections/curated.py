@@ -16,5 +16,6 @@ class CuratedPairs(Section):
             "about": subject.document,
             "first": subject.first,
             "written": subject.written,
+            "same_format": subject.written is not None and subject.written.same_format,
             "quarantine": str(subject.quarantine),
         }
