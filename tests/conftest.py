@@ -1,6 +1,8 @@
 """What all tests share."""
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 
@@ -30,3 +32,23 @@ def _training_processes():
 
     with pool.reused():
         yield
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small file system of our own: mount, and again with other options."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(options):
+        return subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, text=True, check=False
+        )
+
+    done = mount("size=64k") if sys.platform == "linux" else None
+    if done is None or done.returncode:
+        pytest.skip("mounting a small file system needs Linux and the rights of root")
+    try:
+        yield place, lambda options: mount(f"remount,{options}")
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)

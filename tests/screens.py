@@ -13,12 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
+from clipmem.data.cleaning import Written
 from clipmem.report.comparison import compare_runs
 from clipmem.report.page import render
 from clipmem.report.read import read_run
 from clipmem.report.sections.scored import Scored
 from clipmem.report.templating import HEADING, VERBATIM
 from clipmem.report.terminal import screen_lines
+from clipmem.study.curating import Curated
 from tests.compared import build as build_finished
 from tests.report.documents import (
     AUDIT,
@@ -156,6 +160,26 @@ def scored(folder: Path) -> Scored:
     return Scored(scores, about, {uid: [f"caption of {k}"] for k, uid in enumerate(first)}, Path("quarantine.parquet"))
 
 
+def curated(*, found: bool) -> Any:
+    """Return suspects, with wrong captions or none beyond chance, and with and without cleaned data."""
+    share = {"share": 0.12 * found, "low": 0.08 * found, "high": 0.16, "found": found, "confidence": 0.95}
+    about = {"pairs": 1000, "left_out": 2, "model": None, "run": found, "seconds_in_all": 4.21, "suspects": 90 * found}
+    about |= {"expected": {**share, "pairs": [120 * found, 80 * found, 160]}}
+    about |= {"precision": [{"length": 10, "precision": 0.97}, {"length": 1000, "precision": 0.12}] if found else []}
+    marks = {"wrong": 12, "fine": 10, "used": True, "learned": 0.93, "list": 0.81}
+    suspect = {"uid": "ab" * 16, "probability": 0.96, "caption": "a caption of another pair", "reason": "left-out"}
+    suspect |= {"second_reason": "image-neighbors", "suggested_caption": None}
+    first = [
+        suspect | {"suggested_caption": "a better caption"},
+        suspect | {"suggested_caption": None, "reason": "new"},
+    ]
+    written = Written(Path("clean/pairs.csv"), "csv", True, 1000, 910, 30, 60, 3)
+    if found:
+        return Curated(pl.DataFrame(), about | {"marks": marks}, first, written, Path("quarantine.parquet"))
+    parquet = written._replace(format="parquet", same_format=False, kept=1000, corrected=0, removed=0)
+    return Curated(pl.DataFrame(), about, [], parquet, Path("quarantine.parquet"))
+
+
 def make(folder: Path) -> dict[str, str]:
     """Make every page and screen."""
     found: dict[str, str] = {}
@@ -181,6 +205,8 @@ def make(folder: Path) -> dict[str, str]:
     evaluated = {**UTILITY, "confidence": 0.95, "probe": {"commonest_class_acc1": 0.2}}
     found["audited-model"] = screen_text("audited", MODEL_AUDIT)
     found["model"] = screen_text("model", model_parts())
+    found["curated"] = screen_text("curated", curated(found=True))
+    found["curated-none"] = screen_text("curated", curated(found=False))
     found["evaluated"] = screen_text("evaluated", evaluated)
     return found
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem.base.errors import ClipmemError, InputError, RunError
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
     from clipmem.study.api import load_run, run
+    from clipmem.study.curating import curate
     from clipmem.study.loaded import Run
     from clipmem.study.scoring import score
     from clipmem.train.recorder import AlignmentRecorder
@@ -35,6 +36,7 @@ __all__ = [
     "Run",
     "RunError",
     "__version__",
+    "curate",
     "dump_recipe",
     "functional",
     "load_recipe",
@@ -46,7 +48,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"functional", "mitigate", "score"}:
+    if name in {"curate", "functional", "mitigate", "score"}:
         return importlib.import_module(f"clipmem.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,7 +1,4 @@
-"""One tiny study, made once for all end-to-end tests; a small disk; no training processes from before."""
-
-import subprocess
-import sys
+"""One tiny study, made once for all end-to-end tests; no training processes from before."""
 
 import pytest
 
@@ -14,26 +11,6 @@ from clipmem.testing.tiny import tiny_recipe
 def finished(tmp_path_factory):
     """A finished tiny study (two seeds); read it, never change it."""
     return clipmem.run(tiny_recipe(), tmp_path_factory.mktemp("study") / "run")
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """A small file system of our own: mount, and again with other options."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def mount(options):
-        return subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, text=True, check=False
-        )
-
-    done = mount("size=64k") if sys.platform == "linux" else None
-    if done is None or done.returncode:
-        pytest.skip("mounting a small file system needs Linux and the rights of root")
-    try:
-        yield place, lambda options: mount(f"remount,{options}")
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.fixture

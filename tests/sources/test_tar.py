@@ -107,7 +107,8 @@ def test_the_members_are_those_that_python_finds(form, data):
     stream.seek(0)
     with tarfile.open(fileobj=stream) as tar:
         wanted = [Member(info.name, info.offset_data, info.size) for info in tar]
-    assert [found._replace(name=found.name.rstrip("/")) for found in members(stream)] == wanted
+    found = [member._replace(name=member.name.rstrip("/"), begin=0, end=0) for member in members(stream)]
+    assert found == wanted
 
 
 @given(st.binary(max_size=3000))

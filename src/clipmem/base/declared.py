@@ -26,6 +26,7 @@ class Facts:
     uses_text: bool = True
     class_head: bool = False
     normalizes: bool = True
+    weighs: bool = False
 
 
 # kind → name → facts; mitigations and sources have tables only
@@ -45,7 +46,7 @@ BUILT_IN: dict[str, dict[str, Facts]] = {
         "confidence": Facts(needs=("labels", "class head")),
     },
     "objectives": {
-        "clip": Facts(),
+        "clip": Facts(weighs=True),
         "siglip": Facts(),
         "supervised": Facts(uses_text=False, class_head=True, normalizes=False),
         "simclr": Facts(uses_text=False),

@@ -17,8 +17,8 @@ class MitigationSection(Section):
     """The settings of a mitigation.
 
     Attributes:
-        needs: What the training must have: "text tower", "unit embeddings", "pretrained model", or a tower that is not
-            frozen because its inputs change from step to step: "changing image", "changing text".
+        needs: What the training must have: "text tower", "unit embeddings", "pair weights", "pretrained model", or a
+            tower that is not frozen because its inputs change from step to step: "changing image", "changing text".
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -151,14 +151,17 @@ class RemoveSection(MitigationSection):
     """`[mitigate.remove]`: pairs removed before training."""
 
     count: Size = Field(0, description="Number of f's training pairs to remove, worst first; 0 = none.")
-    by: Literal["clipmem", "similarity", "random", "g-alignment", "planted", "file"] = Field(
+    by: Literal["clipmem", "similarity", "random", "g-alignment", "planted", "file", "marks"] = Field(
         "clipmem",
         description="Worst: highest CLIPMem, lowest similarity under f, lowest alignment under g, known wrong ones.",
     )
     role: Literal["trained", "candidate"] = Field(
         "trained", description="Remove from all of f's pairs, or from candidates only."
     )
-    scores: str = Field("", description="Run folder or scores.parquet of the parent; by = 'file': uid and score.")
+    scores: str = Field(
+        "", description="Run folder or scores.parquet of the parent; a table such as suspects.parquet, or marks.jsonl."
+    )
+    column: str = Field("score", description="by = 'file': column of the scores, for example a detector's.")
     seed: Seed = Field(0, description="Seed of by = 'random', and of the order of known wrong pairs.")
 
     @property
@@ -189,6 +192,16 @@ class RegroupSection(MitigationSection):
         if self.active and not self.scores:
             raise ValueError("share needs scores; set scores to the run folder that measured them")
         return self
+
+
+class ReweightSection(MitigationSection):
+    """`[mitigate.reweight]`: lower weights in the loss for pairs with suspect captions."""
+
+    needs = ("pair weights",)
+
+    share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Fraction of pairs whose weight is below 1, falling to 0 for the most suspect; 0 = none."
+    )
 
 
 class AverageSection(MitigationSection):
@@ -227,6 +240,7 @@ class MitigateSection(Section):
     early_stopping: EarlyStoppingSection = EarlyStoppingSection()  # pyright: ignore[reportCallIssue]
     remove: RemoveSection = RemoveSection()  # pyright: ignore[reportCallIssue]
     regroup: RegroupSection = RegroupSection()  # pyright: ignore[reportCallIssue]
+    reweight: ReweightSection = ReweightSection()  # pyright: ignore[reportCallIssue]
     average: AverageSection = AverageSection()  # pyright: ignore[reportCallIssue]
     interpolate: InterpolateSection = InterpolateSection()  # pyright: ignore[reportCallIssue]
 
@@ -251,6 +265,8 @@ class MitigateSection(Section):
                 return f"{what} objective = {names[1]!r} trains no text tower; {instead}"
             if "unit embeddings" in needs and not objective.normalizes:
                 return f"{what} objective = {names[1]!r} does not normalize its embeddings; {instead}"
+            if "pair weights" in needs and not objective.weighs:
+                return f"{what} objective = {names[1]!r} has no weights of pairs; {instead}"
             fixed = next((tower for tower in freeze if f"changing {tower}" in needs), "")
             if fixed:
                 return f"{what} the frozen {fixed} tower would not see its changes; omit it, or train that tower"

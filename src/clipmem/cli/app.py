@@ -8,6 +8,7 @@ from cyclopts import App
 from clipmem._version import __version__
 from clipmem.cli.audit import audit
 from clipmem.cli.compare import compare
+from clipmem.cli.curate import curate
 from clipmem.cli.data import data
 from clipmem.cli.demo import demo
 from clipmem.cli.doctor import doctor
@@ -50,7 +51,8 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 for command in (
-    *(demo, run, score, estimate, evaluate, localize, audit, compare, reproduce, report, doctor, validate_estimators),
+    *(demo, run, score, estimate, evaluate, localize, curate, audit, compare, reproduce, report, doctor),
+    validate_estimators,
 ):
     app.command(prints_tables(command))
 for command in (init, embed, data, models, view):

@@ -1,8 +1,28 @@
-"""The ranked list of suspect captions."""
+"""The ranked list of suspect captions: a fixed, label-free combination of detectors, calibrated on planted errors."""
 
-from typing import Any, NamedTuple
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import polars as pl
+from jaxtyping import Bool, Float64
+from scipy.stats import rankdata
+
+from clipmem.base.errors import InputError
+from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.require import require, require_range
+from clipmem.curate.detectors import DETECTORS
+from clipmem.curate.detectors.base import lacks
+from clipmem.curate.evidence import NEAR, Evidence, evidence_of
+from clipmem.curate.planting import PLANTINGS, plant
+from clipmem.curate.share import posterior, share_of
+from clipmem.embed.signals import Signals
+from clipmem.store.hashing import same_words
+
+SMALLEST = 100
+SUSPECT = 0.5  # smallest probability of a suspect
+LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
 class Curation(NamedTuple):
@@ -19,3 +39,172 @@ class Curation(NamedTuple):
 
     table: pl.DataFrame
     document: dict[str, Any]
+
+
+def curate(
+    signals: Signals,
+    *,
+    detectors: Sequence[str] = (),
+    combine: Literal["ranks", "stacked"] = "ranks",
+    confidence: float = 0.95,
+    plantings: int = PLANTINGS,
+    reporter: Reporter | None = None,
+) -> Curation:
+    """Rank pairs by how likely their captions are wrong, and say why, without labels.
+
+    The score is the weighted sum of the ranks of all detectors with a weight whose signals are there, divided by its
+    largest value. Probabilities and the expected number of wrong captions come from captions planted on other images
+    (`curate.planting`), without the model: a model that trained on a wrong caption no longer looks surprised by it.
+
+    Args:
+        signals: What is known of the pairs: images, a model's embeddings, or both.
+        detectors: Further detectors whose scores are wanted; they do not change the combination.
+        combine: `stacked` ranks by a classifier of planted against observed pairs in place of the sum of ranks.
+        confidence: Of the interval of the expected number, between 0 and 1.
+        plantings: Planted captions of each kind per image.
+        reporter: Progress reporter.
+
+    Raises:
+        InputError: There are fewer than 100 pairs, captions or images are all the same, there are no images and no
+            model, or a wanted detector lacks a signal.
+    """
+    started, reporter = time.monotonic(), reporter or Quiet()
+    n = len(signals.uids)
+    require(n >= SMALLEST, "pairs", f"{n}", f"{SMALLEST} or more", "Give more pairs: a few say nothing of each other.")
+    require(0 < confidence < 1, "confidence", f"{confidence}", "a number between 0 and 1", "Use 0.95.")
+    require_range("plantings", plantings, 1, hint="Use 2.")
+    known = combine in ("ranks", "stacked")
+    require(known, "combine", repr(combine), "ranks or stacked", "Use ranks.")
+    if signals.pixels is None and signals.image is None:
+        raise InputError("curate", got="no images and no model", expected="one of them", hint="Give the images.")
+    missing = {name: lacks(DETECTORS[name], signals) for name in DETECTORS}
+    for name in detectors:
+        _ = DETECTORS[name]
+        got, hint = f"no {', '.join(missing[name])}", "Give a run or a model that has it, or omit the detector."
+        require(not missing[name], f"detector {name}", got, "the signals that it needs", hint)
+    chosen = [name for name in DETECTORS if not missing[name] and (DETECTORS[name].weight or name in detectors)]
+    scores = dict[str, Float64[np.ndarray, "n"]]()
+    reporter.begin("detect", len(chosen) + 1, "detectors")
+    for name in chosen:
+        scores[name] = DETECTORS[name]().score(signals)
+        reporter.advance(1, name)
+    evidence = evidence_of(signals)
+    texts = np.unique([same_words(own[0]) for own in signals.captions], return_inverse=True)[1]
+    planted = plant(evidence, texts, signals.seed, plantings)
+    reporter.advance(1)
+    reporter.end("detect", time.monotonic() - started)
+    weights = {name: DETECTORS[name].weight for name in chosen if DETECTORS[name].weight}
+    ranks = {name: _ranks(scores[name]) for name in weights}
+    score = sum(weight * ranks[name] for name, weight in weights.items()) / np.float64(sum(weights.values()))
+    if combine == "stacked":
+        score = _ranks(planted.observed)
+    special = {name: scores[name] > np.nanmedian(scores[name]) for name in weights if _is_special(name)}
+    share = share_of(planted, confidence)
+    other = np.any(list(special.values()), axis=0) if special else np.zeros(n, dtype=np.bool_)
+    probability = posterior(planted, share.share if share.found else 0.0, score, ~other)
+    certain = [found for name, found in special.items() if DETECTORS[name].kind == "hygiene"]
+    suspect = (probability >= SUSPECT) | np.any(certain, axis=0)
+    rows = np.flatnonzero(suspect)
+    reasons = _reasons(weights, ranks)
+    table = pl.DataFrame(
+        {
+            "uid": list(signals.uids),
+            "score": score,
+            "is_suspect": suspect,
+            "probability": probability,
+            "kind": _where(suspect, _kinds(special, weights, ranks, n)),
+            "reason": _where(suspect, reasons[0]),
+            "second_reason": _where(suspect, reasons[1]),
+            "neighbors": pl.Series(
+                [
+                    [signals.uids[k] for k in near[:own]]
+                    for near, own in zip(evidence.near, suspect * NEAR, strict=True)
+                ],
+                dtype=pl.List(pl.String),
+            ),
+            "suggested_caption": _suggest(evidence, signals, texts, rows, probability),
+            **{f"{name.replace('-', '_')}_score": values for name, values in scores.items()},
+        },
+        schema_overrides={"kind": pl.String, "reason": pl.String, "second_reason": pl.String},
+    )
+    document = {
+        "pairs": n,
+        "combination": weights if combine == "ranks" else combine,
+        "detectors": chosen,
+        "unavailable": {name: needs for name, needs in missing.items() if needs},
+        "expected": share._asdict() | {"confidence": confidence, "pairs": [round(n * one) for one in share[:3]]},
+        "suspects": int(suspect.sum()),
+        "kinds": dict(table["kind"].drop_nulls().value_counts().sort("kind").iter_rows()),
+        "precision": _precision(score, probability),
+        "seconds": time.monotonic() - started,
+    }
+    return Curation(table, document)
+
+
+def _is_special(name: str) -> bool:
+    return DETECTORS[name].kind != "exchanged"
+
+
+def _ranks(x: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
+    """Return ranks in (0, 1), ties shared; unknown ones are in the middle."""
+    found = np.full(len(x), 0.5)
+    known = ~np.isnan(x)
+    found[known] = (rankdata(x[known]) - 0.5) / max(1, known.sum())
+    return found
+
+
+def _reasons(weights: Mapping[str, float], ranks: Mapping[str, Float64[np.ndarray, "n"]]) -> list[list[str]]:
+    """Name the two detectors in the combination that rank each pair highest."""
+    names = np.array(list(weights))
+    order = np.argsort(-np.stack([ranks[name] for name in weights]), axis=0, kind="stable")[:2]
+    return [names[row].tolist() for row in (order[0], order[-1])]
+
+
+def _kinds(
+    special: Mapping[str, Bool[np.ndarray, "n"]],
+    weights: Mapping[str, float],
+    ranks: Mapping[str, Float64[np.ndarray, "n"]],
+    n: int,
+) -> list[str]:
+    """Name what is wrong: the kind of the special detector that adds most to the score, else exchanged."""
+    found, most = ["exchanged"] * n, np.zeros(n)
+    for name, where in special.items():
+        adds = np.where(where, weights[name] * ranks[name], 0)
+        for row in np.flatnonzero(adds > most):
+            found[row] = DETECTORS[name].kind
+        most = np.maximum(most, adds)
+    return found
+
+
+def _where(chosen: Bool[np.ndarray, "n"], values: Sequence[str]) -> list[str | None]:
+    return [value if own else None for value, own in zip(values, chosen, strict=True)]
+
+
+def _suggest(
+    evidence: Evidence,
+    signals: Signals,
+    texts: np.ndarray,
+    rows: np.ndarray,
+    probability: Float64[np.ndarray, "n"],
+) -> list[str | None]:
+    """Suggest the caption that fits a suspect's image best, if it fits as well as the median of the other pairs."""
+    found: list[str | None] = [None] * len(texts)
+    right = np.flatnonzero(probability < SUSPECT)
+    if not len(rows) or not len(right):
+        return found
+    usual = float(np.median(np.mean(evidence.own[:3], axis=0)[right]))
+    for start in range(0, len(rows), 512):
+        part = rows[start : start + 512]
+        fits = evidence.all_fits(part)
+        fits[:, rows] = -np.inf  # captions of other suspects
+        fits[texts[part, None] == texts] = -np.inf
+        best = fits.argmax(axis=1)
+        for row, j, fit in zip(part, best, fits.max(axis=1), strict=True):
+            found[row] = signals.captions[j][0] if fit >= usual else None
+    return found
+
+
+def _precision(score: Float64[np.ndarray, "n"], probability: Float64[np.ndarray, "n"]) -> list[dict[str, float]]:
+    """Expected share of wrong captions among the first of the list."""
+    mean = np.cumsum(probability[np.argsort(-score, kind="stable")]) / np.arange(1, len(score) + 1)
+    return [{"length": k, "precision": float(mean[k - 1])} for k in LENGTHS if k <= len(score)]

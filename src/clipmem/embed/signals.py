@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, UInt8
 from torch import Tensor
 
 from clipmem.base.errors import InputError
+from clipmem.base.require import require
 from clipmem.data.features import caption_features, image_features
 from clipmem.functional.leave_one_out import Rows
 
@@ -24,6 +25,19 @@ class Trajectory:
 
     similarity: Float32[np.ndarray, "epoch n"]
     margin: Float32[np.ndarray, "epoch n"]
+
+    @property
+    def mean_margin(self) -> Float64[np.ndarray, "n"]:
+        """Each pair's mean margin over the epochs that have one; NaN without any.
+
+        Raises:
+            InputError: Nothing was recorded of any pair.
+        """
+        known = ~np.isnan(self.margin)
+        hint = "Set train.record = true and train again."
+        require(known.any(), "trajectory", "no margin of any pair", "those of a training", hint)
+        count, total = known.sum(0), np.where(known, self.margin, 0).sum(0, dtype=np.float64)
+        return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,7 @@ class Halves:
         return np.where(self.member[::2], a - b, b - a)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Signals:
     """The pairs that f trained on, and what is known of them.
 

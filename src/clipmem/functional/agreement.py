@@ -55,14 +55,27 @@ def softmax_agreement(
         >>> softmax_agreement(x, x[[0, 0, 2, 0]]).round(decimals=3).tolist()
         [1.0, 1.0, -1.0, -1.0]
     """
-    require(temperature > 0, "temperature", f"{temperature}", "a positive number", "Use 0.07.")
-    check_same_length("query", len(query), "value", len(value))
-    t = _directions(value, "value")
+    t = directions(value, "value")
     found = torch.empty(len(query), dtype=torch.float64, device=query.device)
-    for rows, cosine in _cosines(_directions(query, "query"), group, 1):
-        mean = torch.softmax(cosine / temperature, dim=1) @ t
+    for rows, mean, _ in softmax_means(query, value, 1, group=group, temperature=temperature):
         found[rows] = torch.nn.functional.cosine_similarity(mean, t[rows])
     return found.clamp(-1, 1)
+
+
+def softmax_means(
+    query: Float[Tensor, "n p"],
+    value: Float[Tensor, "m d"],
+    k: int = NEIGHBORS,
+    *,
+    group: Int[np.ndarray, "n"] | None = None,
+    temperature: float = TEMPERATURE,
+) -> Iterator[tuple[slice, Float64[Tensor, "b d"], Int[Tensor, "b k"]]]:
+    """Yield P of `softmax_agreement` and the k nearest pairs by query, in blocks of rows; same arguments and errors."""
+    require(temperature > 0, "temperature", f"{temperature}", "a positive number", "Use 0.07.")
+    check_same_length("query", len(query), "value", len(value))
+    t = directions(value, "value")
+    for rows, cosine in _cosines(directions(query, "query"), group, k):
+        yield rows, torch.softmax(cosine / temperature, dim=1) @ t, cosine.topk(k, dim=1).indices
 
 
 def neighbor_votes(
@@ -88,7 +101,7 @@ def neighbor_votes(
     check_same_length("query", len(query), "value", len(value))
     near = max(k, round(NEAR * len(value)))
     found = torch.empty(len(query), dtype=torch.float64, device=query.device)
-    both = (_cosines(_directions(x, name), group, k) for x, name in ((query, "query"), (value, "value")))
+    both = (_cosines(directions(x, name), group, k) for x, name in ((query, "query"), (value, "value")))
     for (rows, by_query), (_, by_value) in zip(*both, strict=True):
         last = by_value.topk(near, dim=1).values[:, -1:]
         votes = by_value.gather(1, by_query.topk(k, dim=1).indices) >= last
@@ -148,8 +161,12 @@ def lemon(
     return found
 
 
-def _directions(x: Float[Tensor, "n d"], name: str) -> Float64[Tensor, "n d"]:
-    """Return the centered rows at length 1; a row that equals the mean stays 0."""
+def directions(x: Float[Tensor, "n d"], name: str) -> Float64[Tensor, "n d"]:
+    """Return the centered rows at length 1; a row that equals the mean stays 0.
+
+    Raises:
+        InputError: Rows are all the same or not finite.
+    """
     as_finite(name, x.double().sum(dim=1).cpu())
     centered = x.double() - x.double().mean(dim=0)
     length, largest = torch.linalg.vector_norm(centered, dim=1, keepdim=True), x.double().abs().max()

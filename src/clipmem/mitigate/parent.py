@@ -8,17 +8,17 @@ import polars as pl
 
 from clipmem.base.errors import shorten
 from clipmem.base.require import require
-from clipmem.data.user_tables import read_table
+from clipmem.data.user_tables import read_marks, read_table
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import file_sha256
 
-By = Literal["clipmem", "similarity", "g-alignment", "file"]
+By = Literal["clipmem", "similarity", "g-alignment", "file", "marks"]
 COLUMNS: dict[str, list[str]] = {
     "clipmem": ["clipmem"],
     "similarity": ["f_positive"],
     "g-alignment": ["g_positive", "g_image_bank", "g_text_bank"],
-    "file": ["score"],
+    "marks": ["mark"],
 }
 
 
@@ -39,7 +39,7 @@ class Parent:
     gives: Literal["scores", "models"] = "scores"
 
 
-def read_parent(path: str, by: By, setting: str) -> Parent:
+def read_parent(path: str, by: By, setting: str, column: str = "score") -> Parent:
     """Read the scores of a parent run.
 
     `removal_score` is, in terms of the columns of `scores.parquet` (means over seeds; see `clipmem.store.tables`):
@@ -48,7 +48,8 @@ def read_parent(path: str, by: By, setting: str) -> Parent:
         similarity   - f_positive: low similarity under the models that trained on the pair
         g-alignment  - (g_positive - w (g_image_bank + g_text_bank)): low alignment under the models that did not see
                      the candidates; w = `score.weight` of the parent (1 for a table)
-        file         the column `score`
+        file         the column `column` of a table, such as suspects.parquet of `clipmem curate`
+        marks        1 for pairs that people marked wrong, in a marks.jsonl of the explorer; other pairs have none
     """
     where, setting = Path(path), f"{setting} scores"
     file, weight, described = where, 1.0, dict[str, Any]()
@@ -57,20 +58,25 @@ def read_parent(path: str, by: By, setting: str) -> Parent:
         file, recipe = folder.table_path("scores"), folder.recipe()
         weight, known = recipe.score.weight, manifest.read(folder)
         described = {key: known[key] for key in ("recipe_sha256", "data_sha256", "clipmem")}
-    table = read_table(file, setting, ("uid", *COLUMNS[by]), optional=("role",))
-    # CSV columns are read as text
-    numbers = table.with_columns(pl.col(COLUMNS[by]).cast(pl.Float64, strict=False))
-    found = numbers.select("uid", pl.col("^role$"), removal_score=_removal_score(by, weight)).drop_nulls()
-    found = found.filter(pl.col("removal_score").is_finite())
+    columns = COLUMNS.get(by, [column])
+    if by == "marks":
+        wrong = [uid for uid, mark in read_marks(file, setting).items() if mark == "wrong"]
+        found = pl.DataFrame({"uid": pl.Series(wrong, dtype=pl.String)}).with_columns(removal_score=pl.lit(1.0))
+    else:
+        table = read_table(file, setting, ("uid", *columns), optional=("role",))
+        # CSV columns are read as text
+        numbers = table.with_columns(pl.col(columns).cast(pl.Float64, strict=False))
+        found = numbers.select("uid", pl.col("^role$"), removal_score=_removal_score(by, weight, column)).drop_nulls()
+        found = found.filter(pl.col("removal_score").is_finite())
     what = f"{setting}, {file}"
-    require(not found.is_empty(), what, f"no value of {COLUMNS[by]}", "scores", "Choose another file.")
+    require(not found.is_empty(), what, f"no value of {columns}", "scores", "Choose another file.")
     twice = found.filter(pl.col("uid").is_duplicated())["uid"].head(1)
     got = f"uid {', '.join(map(shorten, twice))} more than once"
     require(twice.is_empty(), what, got, "one row per pair", "Merge its rows into one.")
     return Parent(path, found, {"path": path, "scores_sha256": file_sha256(file), **described})
 
 
-def _removal_score(by: By, weight: float) -> pl.Expr:
+def _removal_score(by: By, weight: float, column: str) -> pl.Expr:
     match by:
         case "clipmem":
             return pl.col("clipmem")
@@ -78,8 +84,8 @@ def _removal_score(by: By, weight: float) -> pl.Expr:
             return -pl.col("f_positive")
         case "g-alignment":
             return weight * (pl.col("g_image_bank") + pl.col("g_text_bank")) - pl.col("g_positive")
-        case "file":
-            return pl.col("score")
+        case _:
+            return pl.col(column)
 
 
 def check_known(parent: Parent, uids: frozenset[str], setting: str) -> None:

@@ -26,13 +26,15 @@ TABLE = "removed"
 _LEFT = 2
 
 
-def removal_list(scores: str | Path, count: int, *, by: By = "clipmem") -> list[str]:
+def removal_list(scores: str | Path, count: int, *, by: By = "clipmem", column: str = "score") -> list[str]:
     """Return the uids of the `count` highest-scoring training pairs of f, highest first, for your own training loop.
 
     Args:
-        scores: A run folder or its `scores.parquet`; with `by = "file"` a table with the columns uid and score.
+        scores: A run folder or its `scores.parquet`; with `by = "file"` a table with uid and the column of scores, such
+            as suspects.parquet; with `by = "marks"` a marks.jsonl.
         count: Number of pairs, 1 or more.
         by: The score (see `clipmem.mitigate.parent.read_parent`).
+        column: Column of scores of `by = "file"`, for example one detector's.
 
     Raises:
         InputError: The scores are not readable, or there are fewer pairs.
@@ -40,8 +42,8 @@ def removal_list(scores: str | Path, count: int, *, by: By = "clipmem") -> list[
     Example:
         >>> removal_list("runs/demo", 50)  # doctest: +SKIP
     """
-    pool = read_parent(str(scores), by, "removal_list").table
-    if by != "file":
+    pool = read_parent(str(scores), by, "removal_list", column).table
+    if by not in {"file", "marks"}:
         pool = pool.filter(pl.col("role").is_in(["shared", "candidate"]))
     _check_count(count, pool.height, "removal_list count")
     return _worst(pool, count)["uid"].to_list()
@@ -79,7 +81,7 @@ class Remove(Mitigation):
     @classmethod
     def parent(cls, recipe: Recipe) -> Parent | None:
         section = cls.section_of(recipe)
-        return read_parent(section.scores, section.by, "[mitigate.remove]") if section.scored else None
+        return read_parent(section.scores, section.by, "[mitigate.remove]", section.column) if section.scored else None
 
     @classmethod
     def edit(

@@ -62,6 +62,8 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     # pairs removed before training; rank is null for one removed along with another
     "removed": {**_UID, "role": pl.String, "rank": pl.Int64, "removal_score": pl.Float64, "went_with": pl.String},
     "mitigate/regroup": {**_UID, "removal_score": pl.Float64},
+    # how far captions of images that look alike agree with the pair's own, and the reverse
+    "mitigate/reweight": {**_UID, "by_image": pl.Float64, "by_caption": pl.Float64},
     "mitigate/caption_variants": {**_UID, "caption": pl.String, "kind": pl.String, "variant": pl.String},
     # row of each other image of a pair in `cache/variants.npy`; null if it does not decode
     "mitigate/image_variants": {**_UID, "row": pl.Int64, "reference": pl.String, "problem": pl.String},

@@ -67,7 +67,7 @@ def estimate_with(
     settings = Settings(captions=captions, device=device).checked()
     pairs, reporter = read_pairs(data, captions, "--data"), reporter or Quiet()
     side = settings.side(model) if model else None
-    signals, problems = _signals(pairs, side, reporter)
+    signals, problems = embedded(pairs, side, reporter, least=SMALLEST)
     usable_ones = [name for name in ESTIMATORS if not estimating.lacks(ESTIMATORS[name], signals)]
     found = {name: ESTIMATORS[name]().estimate(signals) for name in usable_ones}
     scores = pl.concat(estimating.rows_of(signals, name, one) for name, one in found.items())
@@ -94,8 +94,12 @@ def estimate_with(
     return Estimates(scores, about, shown, listed)
 
 
-def _signals(pairs: Pairs, side: Side | None, reporter: Reporter) -> tuple[Signals, list[Problem]]:
-    """Embed all pairs, and find those that are usable."""
+def embedded(pairs: Pairs, side: Side | None, reporter: Reporter, *, least: int) -> tuple[Signals, list[Problem]]:
+    """Embed all pairs with a model, if there is one; return the signals of those that are usable, and the others.
+
+    Raises:
+        InputError: There are fewer than `least` usable pairs.
+    """
     problems, started = list(pairs.problems), time.monotonic()
     kept, image, text = list[np.ndarray](), list[torch.Tensor](), list[torch.Tensor]()
     reporter.begin("embed", len(pairs), "pairs")
@@ -114,7 +118,7 @@ def _signals(pairs: Pairs, side: Side | None, reporter: Reporter) -> tuple[Signa
     reporter.end("embed", time.monotonic() - started)
     rows = np.concatenate(kept)
     hint = "Give more pairs."
-    require(len(rows) >= SMALLEST, f"--data {pairs.name}", f"{len(rows)} usable pairs", f"{SMALLEST} or more", hint)
+    require(len(rows) >= least, f"data {pairs.name}", f"{len(rows)} usable pairs", f"{least} or more", hint)
     table = pairs.table[rows]
     uids = table["uid"].to_list()
 

@@ -115,16 +115,25 @@ class _Shares(nn.Module):
 
 
 def contrastive_share(
-    image: Float[Tensor, "own d"], text: Float[Tensor, "own d"], scale: Float[Tensor, ""], world: World
+    image: Float[Tensor, "own d"],
+    text: Float[Tensor, "own d"],
+    scale: Float[Tensor, ""],
+    world: World,
+    weights: Float[Tensor, "own"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return this process's share of CLIP's loss.
 
-    With u, v all n rows of all processes and R this process's: Σ_{i in R} (CE(s u_i·v_j over j, i) +
-    CE(s v_i·u_j over j, i)) / 2n; summed over processes it is the loss of Radford et al. 2021, figure 3.
+    With u, v all n rows of all processes, w their weights (by default 1) and R this process's rows:
+    Σ_{i in R} w_i (CE(s u_i·v_j over j, i) + CE(s v_i·u_j over j, i)) / 2 Σ w; summed over processes it is the loss of
+    Radford et al. 2021, figure 3.
     """
     counts = world.counts(len(image), image.device)
     images, texts = world.gather(image, counts), world.gather(text, counts)
     own = _own_rows(image, counts, world)
+    if weights is not None:
+        sides = ((image, texts), (text, images))
+        one, other = (F.cross_entropy(scale * a @ b.T, own, reduction="none") @ weights for a, b in sides)
+        return (one + other) / (2 * world.gather(weights[:, None], counts).sum())
     one = F.cross_entropy(scale * image @ texts.T, own, reduction="sum")
     other = F.cross_entropy(scale * text @ images.T, own, reduction="sum")
     return (one + other) / (2 * len(images))

@@ -8,10 +8,10 @@ rest of the batch nor on the number of processes, and is the same in f and g for
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8, UInt64
+from jaxtyping import Float, Float32, Int, UInt8, UInt64
 from torch import Tensor, nn
 
 from clipmem.base.sections import TrainSection
@@ -42,16 +42,33 @@ class Moment(NamedTuple):
     keys: UInt64[np.ndarray, " n"]
 
 
+@runtime_checkable
+class Record(Protocol):
+    """What a training has recorded so far (see `clipmem.train.recorder`)."""
+
+    @property
+    def similarity(self) -> Float32[np.ndarray, "epoch n"]:
+        """Cosine of image and caption of each slot in each epoch; NaN if not shown yet."""
+        ...
+
+    @property
+    def margin(self) -> Float32[np.ndarray, "epoch n"]:
+        """Similarity minus the largest one to another image or caption of the batch; NaN as for `similarity`."""
+        ...
+
+
 class Hook:
     """A change of a training; every method changes nothing by default.
 
     Class attributes:
         name: Its name in `record.json`, that of its section `[mitigate.NAME]`.
         changes: Whether it changes the training; if not, `record.json` does not mention it.
+        follows: Whether it reads the record of the training, which is made then.
     """
 
     name: ClassVar[str] = ""
     changes: ClassVar[bool] = True
+    follows: ClassVar[bool] = False
 
     def facts(self) -> dict[str, Any]:
         """Return its settings for `record.json`, which must be the same for f and g."""
@@ -118,6 +135,13 @@ class Hook:
     def unit(self, kind: Kind, unit: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:  # noqa: ARG002
         """Change embeddings after they are normalized; the result goes to the loss."""
         return unit
+
+    def follow(self, record: Record) -> None:
+        """Take the record of the training, before the first step; checkpoints keep it."""
+
+    def weigh(self, weights: Float[Tensor, "n"], moment: Moment) -> Float[Tensor, "n"]:  # noqa: ARG002
+        """Change the weights of the pairs in the loss, 1 each at first; the same tensor means no change."""
+        return weights
 
     def batches(self, batches: Batches, epoch: int) -> Batches:  # noqa: ARG002
         """Rearrange the slots of an epoch; the number of batches must not change."""

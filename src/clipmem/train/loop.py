@@ -116,8 +116,11 @@ def train(
 ) -> list[Path]:
     """Train one model and write it to `folder`."""
     settings, timing = hooks.through(lambda hook, train: hook.settings(train), settings), timing or Timing()
-    if settings.record:  # first, so that noise on unit vectors is not in the record
-        hooks = Hooks((Recorder(plan.uids, settings.epochs, world), *hooks.all))
+    if settings.record or any(hook.follows for hook in hooks.all):
+        recorder = Recorder(plan.uids, settings.epochs, world, keep=settings.record)
+        hooks.each(lambda hook: hook.follow(recorder.record))
+        # first, so that noise on unit vectors is not in the record
+        hooks = Hooks((recorder, *hooks.all))
     towers = Towers(encoder, precision, device, world, hooks, frozen=frozenset(settings.freeze))
     with torch.random.fork_rng(devices=[]), multiplying(precision, device):
         # random layers, such as patch dropout, must not depend on earlier draws of the process

@@ -143,8 +143,8 @@ class Recorder(Hook):
 
     name, changes = "record", False
 
-    def __init__(self, uids: Sequence[str], epochs: int, world: World) -> None:
-        self._recorder = AlignmentRecorder(uids, epochs, world)
+    def __init__(self, uids: Sequence[str], epochs: int, world: World, *, keep: bool = True) -> None:
+        self._recorder, self._keep = AlignmentRecorder(uids, epochs, world), keep
         self._shown: dict[Kind, Tensor] = {}
 
     def unit(self, kind: Kind, unit: Float[Tensor, "n d"], moment: Moment, view: int) -> Float[Tensor, "n d"]:
@@ -156,10 +156,15 @@ class Recorder(Hook):
             self._shown.clear()
         return unit
 
+    @property
+    def record(self) -> AlignmentRecorder:
+        """The record so far."""
+        return self._recorder
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the record."""
         return self._recorder.tensors()
 
     def write(self, folder: Path) -> list[Path]:
-        """Write `trajectory.npz`."""
-        return [self._recorder.save(folder / TRAJECTORY_FILE)]
+        """Write `trajectory.npz`, unless the record is for other hooks only."""
+        return [self._recorder.save(folder / TRAJECTORY_FILE)] if self._keep else []

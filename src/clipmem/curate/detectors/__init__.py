@@ -1,5 +1,26 @@
 """Detectors of wrong captions, one file each; importing this package registers them."""
 
+from clipmem.curate.detectors import (
+    class_probability,
+    clipmem,
+    duplicates,
+    embedded_neighbors,
+    hygiene,
+    image_neighbors,
+    left_out,
+    left_out_image,
+    lemon,
+    loss,
+    low_alignment,
+    margin,
+    s_cliploss,
+    similarity,
+    vague,
+    word_neighbors,
+)
 from clipmem.curate.detectors.base import DETECTORS, Detector, Need
 
 __all__ = ["DETECTORS", "Detector", "Need"]
+__all__ += ["class_probability", "clipmem", "duplicates", "embedded_neighbors", "hygiene", "image_neighbors"]
+__all__ += ["left_out", "left_out_image", "lemon", "loss", "low_alignment", "margin", "s_cliploss", "similarity"]
+__all__ += ["vague", "word_neighbors"]

@@ -17,6 +17,7 @@ from clipmem.base.section import Section
 from clipmem.base.sections import DataSection
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.quarantine import Ledger, Problem
+from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.columns import Columns
 from clipmem.data.sources.path_probe import PathProbe
 from clipmem.data.sources.records import Record, collect
@@ -36,6 +37,7 @@ class Source(ABC):
         Settings: Its table in `[data]`, if it has one.
         uses: Keys of `[data]` that it uses, in addition to `source` and `path`.
         rank: Order of detection, lowest (most specific) first.
+        correctable: Whether `write_kept` can change captions.
         ledger: Counts and problems of the records; complete once `pairs` has returned.
     """
 
@@ -44,6 +46,7 @@ class Source(ABC):
     Settings: ClassVar[type[Section] | None] = None
     uses: ClassVar[frozenset[str]] = frozenset()
     rank: ClassVar[int] = LAST
+    correctable: ClassVar[bool] = True
 
     def __init__(self, section: DataSection) -> None:
         self.section = section
@@ -99,6 +102,16 @@ class Source(ABC):
     def storage_order(self, references: Sequence[str]) -> list[int]:
         """Return the positions of references in the order of their images on disk."""
         return list(range(len(references)))
+
+    def write_kept(self, cleaned: Cleaned) -> str | None:  # noqa: ARG002
+        """Write the data in the same format without some records, or with other captions; called after `pairs`.
+
+        Images keep their bytes, and unusable records stay.
+
+        Returns:
+            The path to open, relative to the new folder; None if this source is not written, the default.
+        """
+        return None
 
     def credits(self) -> list[str]:
         """Return the required attributions."""

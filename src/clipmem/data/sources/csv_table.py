@@ -1,13 +1,15 @@
 """CSV, TSV and JSON lines with image paths, such as open_clip's `--train-data` with filepath and title."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from clipmem.data.sources.base import SOURCES
+from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.columns import KEYS, Columns, find_columns, recognized
 from clipmem.data.sources.files import TableSource
 from clipmem.data.sources.path_probe import PathProbe, parse_json
 from clipmem.data.sources.records import Record
-from clipmem.data.sources.text_tables import SEPARATORS, header_columns, table_rows
+from clipmem.data.sources.text_tables import SEPARATORS, header_columns, table_rows, write_rows
 
 
 @SOURCES.register("csv")
@@ -43,6 +45,10 @@ class CsvSource(TableSource):
     def rows(self) -> Iterator[Record]:
         """Yield one record per line."""
         return table_rows(self.file, self.file.name, self.section, self.ledger, form=self.form)
+
+    def write_table(self, cleaned: Cleaned, file: Path, keep: Callable[[str], object]) -> None:
+        """Write the lines that stay, as they are."""
+        write_rows(self.file, file, self.section, cleaned, keep, form=self.form)
 
 
 @SOURCES.register("jsonl")

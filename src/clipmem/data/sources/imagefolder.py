@@ -1,16 +1,19 @@
 """A folder of images with `metadata.csv`, `.jsonl` or `.parquet` (Hugging Face's imagefolder), or a text per image."""
 
+import json
 import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, require_data, require_split
+from clipmem.data.sources.cleaned import Cleaned, replaced
 from clipmem.data.sources.columns import KEYS, KeysSeen, about, chosen
 from clipmem.data.sources.files import FileSource, row_record
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json, text_encoding
 from clipmem.data.sources.records import Part, Record, listed_captions, read_file
-from clipmem.data.sources.text_tables import table_rows
+from clipmem.data.sources.text_tables import table_rows, write_rows
+from clipmem.store.atomic import atomic_write
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 NOT_LISTED = "image missing from the metadata"
@@ -65,14 +68,37 @@ class ImageFolderSource(FileSource):
     def _unnamed(self, references: set[str]) -> int:  # noqa: ARG002
         return 0  # they are listed as problems
 
-    def rows(self) -> Iterator[Record]:
-        """Yield the rows of the metadata files, or one row per image."""
-        probe = PathProbe(str(self._folder / self.section.split))
+    def _files(self, probe: PathProbe) -> tuple[list[str], list[str], list[str], list[str]]:
+        """Return all files, and of these the metadata, the images, and the caption files if there are no metadata."""
         inside = f"{self.section.split}/" if self.section.split else ""
         files = [f"{inside}{name}" for name in probe.all_files()]
         tables = [name for name in files if PurePosixPath(name).name in METADATA]
         images = [name for name in files if name.lower().endswith(IMAGE_ENDINGS)]
         texts = [] if tables else [name for name in files if name.lower().endswith(TEXTS) and _may_be_caption(name)]
+        return files, tables, images, texts
+
+    def write_kept(self, cleaned: Cleaned) -> str:
+        """Write metadata or caption files of the images that stay, and copy all other files."""
+        files, tables, images, texts = self._files(PathProbe(str(self._folder / self.section.split)))
+        stays = {_stem(name) for name in images if not cleaned.removes(name)}
+        gone = {_stem(name) for name in images if cleaned.removes(name)} - stays
+        new = {_stem(name): caption for name, caption in cleaned.changes.items() if caption}
+        for name in files:
+            if name in tables:
+                original, folder = self._folder / name, posixpath.dirname(name)
+                write_rows(original, cleaned.folder / name, self.section, cleaned, lambda _: None, folder=folder)
+            elif name in texts and _stem(name) in new:
+                data = read_file(self._folder / name, most=MOST_TEXT)
+                data = b"" if isinstance(data, str) else data
+                atomic_write(cleaned.folder / name, corrected_text(name, data, new[_stem(name)], self.section))
+            elif not cleaned.removes(name) and not (name in texts and _stem(name) in gone):
+                cleaned.copy(self._folder / name, name)
+        return ""
+
+    def rows(self) -> Iterator[Record]:
+        """Yield the rows of the metadata files, or one row per image."""
+        probe = PathProbe(str(self._folder / self.section.split))
+        files, tables, images, texts = self._files(probe)
         if tables:
             yield from self._listed(tables, images)
         else:
@@ -160,6 +186,15 @@ def json_captions(data: bytes, section: DataSection) -> tuple[list[object], Mapp
     if not isinstance(values, dict):
         return None
     return listed_captions(values.get(chosen(tuple(values), section.caption_column, "caption_column"))), values
+
+
+def corrected_text(name: str, data: bytes, caption: str, section: DataSection) -> bytes:
+    """Return a caption file with another caption; other values of a JSON object stay."""
+    if name.lower().endswith(".txt"):
+        return caption.encode()
+    values = parse_json(data)
+    column = chosen(tuple(values), section.caption_column, "caption_column") if isinstance(values, dict) else ""
+    return json.dumps({**values, column: replaced(values[column], caption)}).encode() if column else data  # pyright: ignore
 
 
 def _stem(name: str) -> str:

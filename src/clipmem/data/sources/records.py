@@ -40,11 +40,19 @@ _ARROW = pa.schema([(name, pa.list_(pa.string()) if name in _LISTS else pa.strin
 
 
 class Part(NamedTuple):
-    """The captions of one record of the data; `why` is the reason for having none."""
+    """The captions of one record of the data.
+
+    Attributes:
+        key: The record, for messages.
+        captions: Its captions, not checked yet.
+        why: The reason for having none.
+        place: Identifies the record for `Source.write_kept`; by default the key of its image's `Record`.
+    """
 
     key: str
     captions: Sequence[object]
     why: str = ""
+    place: str = ""
 
 
 @dataclass(slots=True)
@@ -77,6 +85,16 @@ class Record:
     sublabel: str = ""
     credit: str = ""
     role: str = ""
+
+    @property
+    def places(self) -> list[str]:
+        """The records of the data that it consists of."""
+        return [part.place or self.key for part in self.parts]
+
+    def uid(self) -> str:
+        """Return the uid of its image with its usable captions; "" if it is no pair."""
+        usable = [str(one) for part in self.parts for one in part.captions if not caption_problem(one)]
+        return "" if isinstance(self.image, str) or not usable else self.image.uid(list(dict.fromkeys(usable)))
 
     def join(self, other: "Record", ledger: Ledger) -> None:
         """Add another record of the image; report values that differ from the first."""

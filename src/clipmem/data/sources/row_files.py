@@ -7,11 +7,13 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.data.sources.cleaned import replaced
 
 _BATCH_BYTES = 8 * 2**20
 _BATCH_ROWS = 1024
@@ -48,6 +50,11 @@ class ParquetRows:
         number = bisect_right(self._ends, row)
         return self._ends[number] - self._groups[number].num_rows
 
+    def writer(self, stream: IO[bytes]) -> Any:
+        """Return a writer of batches with the same columns and compression."""
+        used = self._groups[0].column(0).compression if self._groups else "UNCOMPRESSED"
+        return pq.ParquetWriter(stream, self.schema, compression="none" if used == "UNCOMPRESSED" else used)
+
 
 class ArrowRows:
     """A memory-mapped file of Arrow record batches, as saved by Hugging Face `datasets`."""
@@ -56,7 +63,7 @@ class ArrowRows:
         self.path = path
         try:
             source = pa.memory_map(str(path))
-            is_file = source.read(6) == b"ARROW1"
+            self._is_file = is_file = source.read(6) == b"ARROW1"
             source.seek(0)
             table = (pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)).read_all()
         except (pa.ArrowException, OSError) as error:
@@ -76,8 +83,25 @@ class ArrowRows:
         """Return the row: access is random."""
         return row
 
+    def writer(self, stream: IO[bytes]) -> Any:
+        """Return a writer of batches in the same form."""
+        return (pa.ipc.new_file if self._is_file else pa.ipc.new_stream)(stream, self.schema)
+
 
 RowFile = ParquetRows | ArrowRows
+
+
+def edited(batch: pa.RecordBatch, captions: str, changes: Sequence[str | None]) -> pa.RecordBatch:
+    """Return the rows of a batch whose change is not "", with the caption of those that have another change."""
+    number = batch.schema.get_field_index(captions)
+    column = batch.column(number)
+    if any(changes):
+        parts = [
+            pa.array([replaced(value_of(column[k]), change)], column.type) if change else column.slice(k, 1)
+            for k, change in enumerate(changes)
+        ]
+        batch = batch.set_column(number, batch.schema.field(number), pa.concat_arrays(parts))
+    return batch.filter(pa.array([change != "" for change in changes]))
 
 
 def values_of(column: pa.Array) -> list[object]:

@@ -14,15 +14,18 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
+from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.data.objects import object_lists
 from clipmem.data.sources.base import Source, image_gone
+from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.columns import Columns, find_columns
 from clipmem.data.sources.files import find_root, named_root
 from clipmem.data.sources.path_probe import parse_json
 from clipmem.data.sources.records import Part, Record, examine, listed_captions, read_file
-from clipmem.data.sources.row_files import RowFile, value_of, values_of
+from clipmem.data.sources.row_files import RowFile, edited, value_of, values_of
+from clipmem.store.atomic import atomic_file
 from clipmem.store.hashing import ImageHash
 
 BROKEN = "unreadable from this row on"
@@ -115,9 +118,9 @@ class RowSource(Source):
         status = batch.column(_STATUS).to_pylist() if _STATUS in batch.schema.names else [None] * batch.num_rows
         for k in range(batch.num_rows):
             path, image = self._examined(value_of(images[k]), status[k])
-            key, parts = f"{first + k}", [Part(f"{first + k}", listed_captions(captions[k]))]
-            about = (groups[k], labels[k], objects[k])
-            yield path, Record(self._name(file), key, f"{begin + first + k}", image, parts, *about, role=roles[k])
+            key, place = f"{first + k}", f"{begin + first + k}"
+            parts, about = [Part(key, listed_captions(captions[k]), place=place)], (groups[k], labels[k], objects[k])
+            yield path, Record(self._name(file), key, place, image, parts, *about, role=roles[k])
 
     def _examined(self, value: object, status: object) -> tuple[str, ImageHash | str]:
         path_only = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else value
@@ -173,6 +176,33 @@ class RowSource(Source):
         if self._cursor is None or self._cursor.file is not self._files[number]:
             self._cursor = _Cursor(self._files[number], self._columns.image)
         return self._cursor.value(row - self._begins[number])
+
+    def write_kept(self, cleaned: Cleaned) -> str:
+        """Write the files with the rows that stay, and copy the images that they name by relative paths."""
+        for begin, file in zip(self._begins, self._files, strict=False):
+            changes = [cleaned.changes.get(f"{row}") for row in range(begin, begin + file.rows)]
+            with_paths = not _is_bytes(file.schema.field(self._columns.image).type)
+            if not with_paths and all(change is None for change in changes):
+                cleaned.copy(file.path, self._name(file))
+                continue
+            try:
+                with atomic_file(cleaned.folder / self._name(file)) as stream, file.writer(stream) as writer:
+                    for first, batch in file.batches(file.schema.names):
+                        kept = edited(batch, self._columns.captions, changes[first : first + batch.num_rows])
+                        writer.write_batch(kept)
+                        if with_paths:
+                            self._copy_images(kept, cleaned)
+            except pa.ArrowException as error:
+                got, hint = f"rows that cannot be read ({shorten(str(error))})", "Repair the file, or remove it."
+                raise InputError(f"{file.path}", got=got, expected="a readable file", hint=hint) from error
+        single = self._files[0].path
+        return self._name(self._files[0]) if str(single) == self.section.path else ""
+
+    def _copy_images(self, batch: pa.RecordBatch, cleaned: Cleaned) -> None:
+        for value in map(value_of, batch.column(self._columns.image)):
+            path = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else value
+            if isinstance(path, str) and path:
+                cleaned.copy_image(Path(self._root), path)
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
         """Return the positions sorted by row."""

@@ -5,11 +5,13 @@ members or read extended headers of any length, it stops at a wrong checksum, an
 """
 
 import os
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Iterable, Iterator
 from io import BufferedIOBase
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 BLOCK = 512
+_PIECE = 1 << 20
 _MOST_HEADER = 1 << 20
 _PLAIN = (b"0", b"\0", b"7")
 _KINDS = {
@@ -19,12 +21,17 @@ _SPARSE = ("GNU.sparse.major", "GNU.sparse.size", "GNU.sparse.realsize", "GNU.sp
 
 
 class Member(NamedTuple):
-    """One member of a tar file, and why it is not a plain file (or ""); names may have lone surrogates."""
+    """One member of a tar file, and why it is not a plain file (or ""); names may have lone surrogates.
+
+    Its headers and bytes are the bytes from `begin` to `end` of the file.
+    """
 
     name: str
     offset: int
     size: int
     problem: str = ""
+    begin: int = 0
+    end: int = 0
 
 
 class TarError(ValueError):
@@ -38,7 +45,7 @@ def is_tar(head: bytes) -> bool:
 
 def members(stream: BufferedIOBase) -> Iterator[Member]:
     """Yield the members of a tar, except folders."""
-    end, offset = stream.seek(0, os.SEEK_END), 0
+    end, offset, first = stream.seek(0, os.SEEK_END), 0, -1
     extended: dict[str, str] = {}
     everywhere: dict[str, str] = {}
     while offset + BLOCK <= end:
@@ -55,6 +62,8 @@ def members(stream: BufferedIOBase) -> Iterator[Member]:
                 raise TarError(f"a header of {size:,} bytes at byte {offset:,}")
             found = _extension(kind, stream.read(size))
             (everywhere if kind == b"g" else extended).update(found)
+            # a header for all following members belongs to none of them
+            first = -1 if kind == b"g" else offset if first < 0 else first
             offset = begin + _padded(size)
             continue
         known = {**everywhere, **extended}
@@ -66,12 +75,35 @@ def members(stream: BufferedIOBase) -> Iterator[Member]:
         name = known.get("path") or _name(header)
         if begin + size > end and not problem.endswith("link"):
             raise TarError(f"member {name!r} is truncated")
-        if kind != b"5" and not name.endswith("/"):
-            yield Member(name, begin, size, problem)
         # links have no bytes, whatever their size
-        offset = begin + (0 if kind in {b"1", b"2", b"3", b"4", b"5", b"6"} else _padded(size))
+        after = begin + (0 if kind in {b"1", b"2", b"3", b"4", b"5", b"6"} else _padded(size))
+        if kind != b"5" and not name.endswith("/"):
+            yield Member(name, begin, size, problem, offset if first < 0 else first, after)
+        offset, first = after, -1
     if end:
         raise TarError("the end of the tar is missing")
+
+
+def copy_members(original: BufferedIOBase, stream: IO[bytes], changes: Iterable[tuple[Member, bytes | None]]) -> None:
+    """Copy a tar byte by byte, except some members: None leaves one out, bytes replace its content."""
+    place = 0
+    for member, data in sorted(changes, key=lambda change: change[0].begin):
+        _copy(original, stream, place, member.begin)
+        place = member.end
+        if data is not None:
+            info = tarfile.TarInfo(member.name)
+            info.size, info.mode = len(data), 0o644
+            stream.write(info.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape"))
+            stream.write(data.ljust(_padded(len(data)), b"\0"))
+    _copy(original, stream, place, original.seek(0, os.SEEK_END))
+
+
+def _copy(original: BufferedIOBase, stream: IO[bytes], begin: int, end: int) -> None:
+    original.seek(begin)
+    while begin < end:
+        data = original.read(min(_PIECE, end - begin))
+        stream.write(data)
+        begin += len(data)
 
 
 def _checksum_is_right(header: bytes) -> bool:

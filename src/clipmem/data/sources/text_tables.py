@@ -1,11 +1,16 @@
 """Rows of caption tables: CSV with common separators, JSON lines, and Parquet without images."""
 
+import codecs
 import contextlib
 import csv
+import io
+import json
+import posixpath
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,11 +19,13 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.data.quarantine import Ledger
+from clipmem.data.sources.cleaned import Cleaned, replaced
 from clipmem.data.sources.columns import about, find_columns, recognized
 from clipmem.data.sources.files import row_record
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, parse_json, text_encoding
 from clipmem.data.sources.records import Part, Record, listed_captions
-from clipmem.data.sources.row_files import values_of
+from clipmem.data.sources.row_files import ParquetRows, edited, values_of
+from clipmem.store.atomic import atomic_file
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 BROKEN_LINE = "line that is not JSON"
@@ -27,6 +34,19 @@ FEW_CELLS = "fewer cells than columns"
 MANY_CELLS = "more cells than columns"
 _NAN = {"nan", "NaN"}
 _MOST_LINES = 1000  # per row
+
+
+class Line(NamedTuple):
+    """A row of a text file as it stands there, with its record if it is usable, and how to write another caption."""
+
+    text: str
+    row: Record | None = None
+    corrected: Callable[[str], str] = str
+
+
+def line_end(text: str) -> str:
+    """Return the line break at the end of a row."""
+    return text[len(text.rstrip("\r\n")) :]
 
 
 @contextlib.contextmanager
@@ -107,31 +127,99 @@ def table_rows(path: Path, source: str, section: DataSection, ledger: Ledger, *,
     """Yield the rows of a table."""
     try:
         match form or path.suffix.lower():
-            case ".jsonl":
-                yield from _jsonl_rows(path, source, section, ledger)
             case ".parquet":
                 yield from _parquet_rows(path, source, section, ledger)
-            case _:
-                yield from csv_rows(path, source, section, ledger)
+            case kind:
+                yield from (line.row for line in _lines(kind)(path, source, section, ledger) if line.row)
     except (OSError, UnicodeError, pa.ArrowException) as error:
         raise InputError(f"{path}", got=f"not readable ({shorten(str(error))})", hint="Check the file.") from error
 
 
-def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:
-    """Yield the rows of a CSV file; a caption in the last column may have unquoted separators."""
+def _lines(form: str) -> Callable[[Path, str, DataSection, Ledger], Iterator[Line]]:
+    return _jsonl_lines if form == ".jsonl" else csv_rows
+
+
+def write_rows(
+    original: Path,
+    file: Path,
+    section: DataSection,
+    cleaned: Cleaned,
+    keep: Callable[[str], object],
+    *,
+    form: str = "",
+    folder: str = "",
+) -> None:
+    """Write the rows of a table that stay (see `TableSource.write_table`); paths are relative to `folder`."""
+    if (form or original.suffix.lower()) != ".parquet":
+        lines = _lines(form or original.suffix.lower())(original, original.name, section, Ledger())
+        write_lines(lines, original, file, cleaned, keep, folder=folder)
+        return
+    rows = ParquetRows(original)
+    columns = find_columns(rows.schema.names, section, what=f"{original}")
+    with atomic_file(file) as stream, rows.writer(stream) as writer:
+        for _, batch in rows.batches(rows.schema.names):
+            places = [_place(path, folder) for path in values_of(batch.column(columns.image))]
+            writer.write_batch(edited(batch, columns.captions, [cleaned.changes.get(place) for place in places]))
+            for place in places:
+                if place and not cleaned.removes(place):
+                    keep(place)
+
+
+def write_lines(
+    lines: Iterator[Line],
+    original: Path,
+    file: Path,
+    cleaned: Cleaned,
+    keep: Callable[[str], object],
+    *,
+    folder: str = "",
+) -> None:
+    """Write the lines that stay in the original's encoding (see `write_rows`)."""
+    with original.open("rb") as opened:
+        head = opened.read(3)
+    encoding = text_encoding(head)
+    marked = encoding == "utf-16" or head == codecs.BOM_UTF8
+    encoder = codecs.getincrementalencoder(encoding if marked else "utf-8")("surrogateescape")
+    with atomic_file(file) as stream:
+        for line in lines:
+            place = _place(line.row.reference, folder) if line.row else ""
+            if place and cleaned.removes(place):
+                continue
+            caption = cleaned.changes.get(place) if place else None
+            stream.write(encoder.encode(line.corrected(caption) if caption else line.text))
+            if place:
+                keep(place)
+
+
+def _place(path: object, folder: str) -> str:
+    return posixpath.normpath(posixpath.join(folder, path)) if isinstance(path, str) and path.strip() else ""
+
+
+def csv_row(cells: list[str], separator: str, end: str) -> str:
+    """Return a row of a CSV file, quoted where it must be."""
+    stream = io.StringIO()
+    csv.writer(stream, delimiter=separator, lineterminator=end).writerow(cells)
+    return stream.getvalue()
+
+
+def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Line]:
+    """Yield the header and the rows of a CSV file; a caption in the last column may have unquoted separators."""
     with open_text(path) as stream, long_fields():
-        header = next(stream, "").rstrip("\r\n")
+        first = next(stream, "")
+        header = first.rstrip("\r\n")
         by_tab = "\t" if "\t" in header else ","
         separator, names = header_columns(header, section) or ("", split_line(header, by_tab))
         columns = find_columns(names, section, what=f"{path}")
         require(separator, f"{path}", f"the header {shorten(header)}", "an image and a caption column")
         image, last = names.index(columns.image), len(names) - 1
+        caption_place = names.index(columns.captions)
+        yield Line(first)
 
         def is_row(line: str) -> bool:
             cells = split_line(line, separator)
             return len(cells) > last and cells[image].strip().lower().endswith(IMAGE_ENDINGS)
 
-        for number, _, cells in csv_lines(stream, separator, is_row, first=2):
+        for number, text, cells in csv_lines(stream, separator, is_row, first=2):
             key, reason = f"line {number}", ""
             ledger.read += 1
             if cells is None:
@@ -144,14 +232,21 @@ def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> I
                 reason = MANY_CELLS
             if cells is None or reason:
                 ledger.leave_out(source, key, reason)
+                yield Line(text)
                 continue
+
+            def corrected(caption: str, cells: list[str] = cells, text: str = text) -> str:
+                new = [*cells[:caption_place], caption, *cells[caption_place + 1 :]]
+                return csv_row(new, separator, line_end(text))
+
             row = dict(zip(names, cells, strict=False))
             caption = row[columns.captions]
             captions = [float("nan") if caption in _NAN else caption]
-            yield row_record(source, row[columns.image], Part(key, captions), **about(row, section))
+            record = row_record(source, row[columns.image], Part(key, captions), **about(row, section))
+            yield Line(text, record, corrected)
 
 
-def _jsonl_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:
+def _jsonl_lines(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Line]:
     with open_text(path) as stream:
         columns = None
         for number, line in enumerate(stream, 1):
@@ -161,10 +256,16 @@ def _jsonl_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -
             row = parse_json(line)
             if not isinstance(row, dict):
                 ledger.leave_out(source, f"line {number}", BROKEN_LINE)
+                yield Line(line)
                 continue
             columns = columns or find_columns(row, section, what=f"{path}, line {number}")
+            name = columns.captions
+
+            def corrected(caption: str, row: dict[str, object] = row, line: str = line, name: str = name) -> str:
+                return json.dumps({**row, name: replaced(row.get(name), caption)}) + line_end(line)
+
             part = Part(f"line {number}", listed_captions(row.get(columns.captions)))
-            yield row_record(source, row.get(columns.image), part, **about(row, section))
+            yield Line(line, row_record(source, row.get(columns.image), part, **about(row, section)), corrected)
 
 
 def _parquet_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Record]:

@@ -7,12 +7,13 @@ pair are listed; other members are counted. Shards can be given as `{0000..0123}
 """
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BufferedIOBase, BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -21,8 +22,16 @@ from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import MAX_BYTES
 from clipmem.data.sources.base import SOURCES, Source, image_gone, require_data
+from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.columns import KEYS, KeysSeen, about, named_columns
-from clipmem.data.sources.imagefolder import BROKEN_JSON, MOST_TEXT, TEXT_UNUSED, decode_text, json_captions
+from clipmem.data.sources.imagefolder import (
+    BROKEN_JSON,
+    MOST_TEXT,
+    TEXT_UNUSED,
+    corrected_text,
+    decode_text,
+    json_captions,
+)
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json
 from clipmem.data.sources.records import (
     MANY_BYTES,
@@ -34,7 +43,8 @@ from clipmem.data.sources.records import (
     listed_captions,
     read_file,
 )
-from clipmem.data.sources.tar import Member, TarError, is_tar, members
+from clipmem.data.sources.tar import Member, TarError, copy_members, is_tar, members
+from clipmem.store.atomic import atomic_file, write_json
 
 BROKEN_TAR = "broken or truncated tar"
 FEWER = "fewer images than in its _stats.json"
@@ -223,9 +233,50 @@ class WebdatasetSource(Source):
             sample.key,
             f"{shard}@{place}",
             image,
-            [Part(sample.key, texts.captions, BROKEN_JSON if texts.broken else "")],
+            [Part(sample.key, texts.captions, BROKEN_JSON if texts.broken else "", f"{shard}@{place}")],
             **about(texts.values, self.section),
         )
+
+    def write_kept(self, cleaned: Cleaned) -> str:
+        """Copy each tar without the members of pairs that go, and img2dataset's files of the shard."""
+        folders = [Path(name).parent for name in self._shards]
+        near = Path(os.path.commonpath(folders)) if self._base == Path() else Path()
+        for name in self._shards:
+            out, gone, changed = Path(name).relative_to(near), list[str](), list[tuple[Member, bytes | None]]()
+            for sample in self._samples(name):
+                if sample.image is None or not sample.complete:
+                    continue
+                change = cleaned.changes.get(f"{name}@{sample.image.offset}+{sample.image.size}")
+                if change == "":
+                    gone.append(sample.key)
+                    changed += [(member, None) for member in (sample.image, *sample.texts.values())]
+                for kind, member in sample.texts.items() if change else ():
+                    new = corrected_text(f".{kind}", sample.data[member.offset], change or "", self.section)
+                    changed.append((member, new))
+            with (self._base / name).open("rb") as original, atomic_file(cleaned.folder / out) as stream:
+                copy_members(original, stream, changed)
+            self._write_described(name, out, gone, cleaned)
+        single = len(self._shards) == 1 and self._base == Path()
+        return Path(self._shards[0]).name if single else ""
+
+    def _write_described(self, shard: str, out: Path, gone: Sequence[str], cleaned: Cleaned) -> None:
+        """Write img2dataset's table and counts of a shard without some pairs."""
+        table = (self._base / shard).with_suffix(".parquet")
+        if table.is_file() and gone and "key" in pl.read_parquet_schema(table):
+            with atomic_file(cleaned.folder / out.with_suffix(".parquet")) as stream:
+                pl.read_parquet(table).filter(~pl.col("key").cast(pl.String).is_in(gone)).write_parquet(stream)
+        cleaned.copy(table, str(out.with_suffix(".parquet")))
+        stats, known = self._stats(shard)
+        if known is not None and isinstance(known.get("successes"), int):
+            left = {**known, "successes": known["successes"] - len(gone)}
+            write_json(cleaned.folder / out.with_name(stats.name), left)
+
+    def _stats(self, shard: str) -> tuple[Path, dict[str, Any] | None]:
+        """Return img2dataset's counts of a shard and their file; None if it has none."""
+        file = (self._base / shard).with_name(f"{Path(shard).stem}_stats.json")
+        read = read_file(file)
+        known = parse_json(read) if isinstance(read, bytes) else None
+        return file, known if isinstance(known, dict) else None
 
     def _failed(self, shard: str) -> set[str]:
         """Return the keys that failed according to img2dataset's table, and leave them out."""
@@ -247,10 +298,8 @@ class WebdatasetSource(Source):
         return set(keys)
 
     def _check_stats(self, shard: str, found: int) -> None:
-        stats = (self._base / shard).with_name(f"{Path(shard).stem}_stats.json")
-        read = read_file(stats)
-        known = parse_json(read) if isinstance(read, bytes) else None
-        expected = known.get("successes") if isinstance(known, dict) else None
+        known = self._stats(shard)[1]
+        expected = known.get("successes") if known else None
         if isinstance(expected, int) and found < expected:
             self.ledger.note(shard, f"{found:,} of {expected:,}", FEWER)
 

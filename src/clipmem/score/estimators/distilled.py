@@ -18,10 +18,10 @@ from scipy.stats import norm, rankdata
 from clipmem.base.random import derive_seed
 from clipmem.embed.signals import Signals
 from clipmem.functional.agreement import lemon, neighbor_votes, softmax_agreement
+from clipmem.functional.contrast import contrast
 from clipmem.functional.leave_one_out import leave_one_out, leave_one_out_scores
 from clipmem.functional.reliability import noise_of, own_weight
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator, Need
-from clipmem.score.estimators.trajectory import mean_margin
 from clipmem.store.hashing import same_words
 
 FOLDS = 5
@@ -64,7 +64,8 @@ def features(signals: Signals) -> Mapping[str, Float64[np.ndarray, "n"]]:
     u, v, group = signals.image.double(), signals.text.double(), signals.group
     words = torch.from_numpy(np.asarray(signals.words[:], dtype=np.float64))
     pixels = torch.from_numpy(signals.shapes_and_colors.astype(np.float64))
-    found: dict[str, np.ndarray] = {"alignment": signals.alignment, **_similarities(u, v)}
+    found: dict[str, np.ndarray] = {"alignment": signals.alignment}
+    found |= {name: x.numpy() for name, x in zip(("similarity", "margin", "s-CLIPLoss"), contrast(u, v), strict=True)}
     found["lemon"] = lemon(u, v, min(30, len(u) - 1), group=group).numpy()
     found["votes"] = neighbor_votes(u, words, group=group).numpy()
     sides = {"image": u, "text": v, "words": words, "pixels": pixels}
@@ -80,7 +81,7 @@ def features(signals: Signals) -> Mapping[str, Float64[np.ndarray, "n"]]:
     found["words of the caption"] = np.array([len(one.split()) for one in captions], dtype=np.float64)
     if signals.trajectory is not None:
         margin, similarity = signals.trajectory.margin, signals.trajectory.similarity
-        found["mean margin"] = np.nan_to_num(mean_margin(signals.trajectory))
+        found["mean margin"] = np.nan_to_num(signals.trajectory.mean_margin)
         found["early similarity"] = np.nan_to_num(similarity[round(len(margin) * _THIRD)].astype(np.float64))
     return found
 
@@ -89,28 +90,6 @@ _DIRECTIONS = (
     *(("words", "image"), ("image", "words"), ("words", "pixels"), ("pixels", "words")),
     *(("image", "text"), ("text", "image"), ("pixels", "text"), ("text", "pixels")),
 )
-
-
-def _similarities(u: torch.Tensor, v: torch.Tensor, block: int = 1024) -> dict[str, np.ndarray]:
-    """Similarity, margin over the other captions and images, and s-CLIPLoss (Wang et al. 2024) of each pair.
-
-    s-CLIPLoss_i = s_ii - τ/2 (log Σ_j exp(s_ij / τ) + log Σ_j exp(s_ji / τ)), over all pairs, τ = .05.
-    """
-    u, v = (torch.nn.functional.normalize(x, dim=1) for x in (u, v))
-    own = (u * v).sum(dim=1)
-    largest, crowd = torch.full((2, len(u)), -2.0, dtype=torch.float64), torch.zeros(2, len(u), dtype=torch.float64)
-    for side, (a, b) in enumerate(((u, v), (v, u))):
-        for start in range(0, len(u), block):
-            rows = slice(start, min(start + block, len(u)))
-            similarity = a[rows] @ b.T
-            crowd[side, rows] = torch.logsumexp(similarity / _TAU, dim=1)
-            similarity[torch.arange(len(similarity)), torch.arange(rows.start, rows.stop)] = -2
-            largest[side, rows] = similarity.amax(dim=1)
-    margin, scaled = own - largest.amax(dim=0), own - _TAU / 2 * crowd.sum(dim=0)
-    return {"similarity": own.numpy(), "margin": margin.numpy(), "s-CLIPLoss": scaled.numpy()}
-
-
-_TAU = 0.05
 
 
 def _normal(x: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:

@@ -2,10 +2,7 @@
 
 from typing import ClassVar
 
-import numpy as np
-
-from clipmem.base.errors import InputError
-from clipmem.embed.signals import Signals, Trajectory
+from clipmem.embed.signals import Signals
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator, Need
 
 
@@ -26,19 +23,5 @@ class MeanMargin(Estimator):
 
     def estimate(self, signals: Signals) -> Estimated:
         """Return NaN for pairs without a recorded margin."""
-        return Estimated(-mean_margin(signals.trajectory))
-
-
-def mean_margin(trajectory: Trajectory | None) -> np.ndarray:
-    """Return each pair's mean margin over the epochs that have one, float64, shape (n,); NaN without any.
-
-    Raises:
-        InputError: Nothing was recorded of any pair.
-    """
-    if trajectory is None or np.isnan(trajectory.margin).all():
-        hint = "Set train.record = true and train again."
-        raise InputError("trajectory", got="no margin of any pair", expected="those of a training", hint=hint)
-    known = ~np.isnan(trajectory.margin)
-    count = known.sum(0)
-    total = np.where(known, trajectory.margin, 0).sum(0, dtype=np.float64)
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+        assert signals.trajectory is not None  # noqa: S101  of `needs`
+        return Estimated(-signals.trajectory.mean_margin)

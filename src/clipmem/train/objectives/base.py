@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
@@ -69,6 +70,14 @@ class Towers:
         raw = self.hooks.through(lambda hook, rows: hook.embedding(kind, rows, moment, view), raw)
         return self.hooks.through(lambda hook, rows: hook.unit(kind, rows, moment, view), F.normalize(raw, dim=-1))
 
+    def weights(self, like: Tensor) -> Float[Tensor, "n"] | None:
+        """Return the weight of each pair in the loss, float32 on the device of `like`; None if no hook weighs them."""
+        if self.moment is None:
+            return None
+        moment, ones = self.moment, torch.ones(len(self.moment.slots))
+        weights = self.hooks.through(lambda hook, own: hook.weigh(own, moment), ones)
+        return None if weights is ones else weights.to(like.device)
+
     def logit_scale(self) -> Float[Tensor, ""]:
         """The exponentiated logit scale."""
         return self.encoder.logit_scale()
@@ -85,6 +94,7 @@ class Objective(nn.Module):
         Settings: Its table in the recipe's `[train]`, under its name; None for none.
         views: Number of random views of each image in a batch.
         shares: Whether it returns a process's share of the loss on several processes.
+        weighs: Whether pairs can have weights in the loss, from `Towers.weights`.
     """
 
     needs_labels: ClassVar[bool] = False
@@ -95,6 +105,7 @@ class Objective(nn.Module):
     normalizes: ClassVar[bool] = True
     views: ClassVar[int] = 1
     shares: ClassVar[bool] = False
+    weighs: ClassVar[bool] = False
 
     @classmethod
     def create(cls, encoder: TrainableEncoder, settings: TrainSection, *, classes: int, seed: int) -> "Objective":  # noqa: ARG003

@@ -20,10 +20,12 @@ LARGE = 4096
 class Clip(Objective):
     """InfoNCE in both directions, open_clip's `ClipLoss`.
 
-    For the batch's normalized embeddings u, v and scale s, (CE(s u vᵀ, identity) + CE(s v uᵀ, identity)) / 2.
+    For the batch's normalized embeddings u, v and scale s, (CE(s u vᵀ, identity) + CE(s v uᵀ, identity)) / 2. With
+    weights of pairs both cross entropies are weighted means over the rows; all pairs stay in the denominators.
     """
 
     shares: ClassVar[bool] = True
+    weighs: ClassVar[bool] = True
 
     def forward(
         self,
@@ -34,7 +36,10 @@ class Clip(Objective):
     ) -> Float[Tensor, ""]:
         image, text = encoder.encode_image(views[0]), encoder.encode_text(tokens)
         u, v = encoder.unit("image", image), encoder.unit("text", text)
+        weights = encoder.weights(u)
         if encoder.world.size > 1:
-            return contrastive_share(u, v, encoder.logit_scale(), encoder.world)
+            return contrastive_share(u, v, encoder.logit_scale(), encoder.world, weights)
+        if weights is not None and not bool((weights == 1).all()):  # else the same bits as without weights
+            return blocked_contrastive_loss(u, v, encoder.logit_scale(), weights)
         loss = contrastive_loss if len(u) <= LARGE else blocked_contrastive_loss
         return loss(u, v, encoder.logit_scale())

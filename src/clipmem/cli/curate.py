@@ -1,0 +1,54 @@
+"""`clipmem curate`: find wrong captions, and write the data without them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def curate(
+    data: str,
+    /,
+    *,
+    model: str = "",
+    out: Path | None = None,
+    write: Path | None = None,
+    correct: Annotated[bool, Parameter(negative="")] = False,
+    captions: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Rank pairs by how likely their captions are wrong, say why, and write the cleaned data.
+
+    Without a model, pixels and words of the pairs themselves are compared, in seconds. Writes suspects.parquet and
+    curate.json into --out. With a run folder, uses its models, scores and the marks of `clipmem view`.
+
+    Args:
+        data: A file, folder or shards, as in data.path of a recipe; emoji for the shipped pairs; or a run folder.
+        model: Address of a model that also looks at the pairs (docs/models.md).
+        out: Output folder; by default curate in the run folder, or curated.
+        write: Also write the data without suspects into this new folder, in the format they came in.
+        correct: With --write: give suspects the suggested caption, where there is one, instead of removing them.
+        captions: Maximum number of captions per pair; by default all.
+        device: Device to compute on.
+    """
+    from rich.console import Console
+
+    from clipmem.study import early
+
+    run = (Path(data) / "recipe.toml").is_file()
+    if run:
+        early.check_run(data)
+    else:
+        early.check_data(data)
+    if model:
+        early.check_models([model])
+    early.check_device(device)
+    from clipmem.cli.terminal import TerminalReporter
+    from clipmem.report.terminal import print_screen
+    from clipmem.study.curating import SUSPECTS, Curating, curate_and_write
+
+    out = out or (Path(data) / "curate" if run else Path("curated"))
+    with TerminalReporter(Console(stderr=True)) as reporter:
+        how = Curating(model=model, captions=captions, out=out, write=write, correct=correct, device=device)
+        found = curate_and_write(data, how, reporter)
+    print_screen("curated", found, Console(), f"Suspects: {out / SUSPECTS}")

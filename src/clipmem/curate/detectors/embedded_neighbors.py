@@ -1,0 +1,28 @@
+"""`embedded-neighbors`: neighbor agreement of words and images under the model, in both directions."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from scipy.stats import rankdata
+
+from clipmem.curate.detectors.base import DETECTORS, Detector, Need, embeddings_of
+from clipmem.curate.evidence import evidence_of
+from clipmem.embed.signals import Signals
+from clipmem.functional.agreement import softmax_agreement
+
+
+@DETECTORS.register("embedded-neighbors")
+class EmbeddedNeighbors(Detector):
+    """Mean rank of low softmax agreement from image embeddings to words, and from words to image embeddings."""
+
+    summary = "Words of pairs with similar image embeddings disagree with the pair's own, and the reverse"
+    needs: ClassVar[frozenset[Need]] = frozenset({"embeddings"})
+    weight = 2.0
+
+    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+        """Score every pair."""
+        u, words = embeddings_of(signals)[0], torch.from_numpy(evidence_of(signals).caption).double()
+        both = softmax_agreement(u, words), softmax_agreement(words, u)
+        return -np.mean([rankdata(one.numpy()) for one in both], axis=0) / len(u)

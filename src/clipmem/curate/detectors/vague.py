@@ -1,0 +1,40 @@
+"""`vague`: captions that many pairs share though their images have little in common."""
+
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float64
+
+from clipmem.curate.detectors.base import DETECTORS, Detector, Kind, Need
+from clipmem.curate.evidence import evidence_of
+from clipmem.embed.signals import Signals
+from clipmem.store.hashing import same_words
+
+USUAL = 0.98  # share of the captions that are used no more often than usual
+
+
+@DETECTORS.register("vague")
+class Vague(Detector):
+    """log(m / m₀) (1 - c) where positive, else 0.
+
+    m is the number of pairs with the caption, m₀ its 98% quantile over the different captions (at least 2), and c the
+    mean cosine between their images, in which 0 is that of images drawn at random.
+    """
+
+    summary = "Captions shared by more pairs than usual, whose images differ; no model"
+    needs: ClassVar[frozenset[Need]] = frozenset({"images"})
+    weight = 1.5
+    kind: ClassVar[Kind] = "vague"
+
+    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+        """Score every pair."""
+        image = evidence_of(signals).image
+        texts = ["\n".join(map(same_words, own)) for own in signals.captions]
+        _, caption, times = np.unique(texts, return_inverse=True, return_counts=True)
+        sums = np.zeros((len(times), image.shape[1]))
+        np.add.at(sums, caption, image)
+        m = np.maximum(times, 2)
+        cosine = ((sums * sums).sum(axis=1) - times) / (m * (m - 1))
+        usual = max(2.0, float(np.quantile(times, USUAL)))
+        found = np.maximum(0, np.log(times / usual)) * np.clip(1 - cosine, 0, 1)
+        return found[caption]

@@ -1,0 +1,80 @@
+"""Calibration by planted errors: what scores would be if captions were exchanged, and how many observed ones look so.
+
+Captions are planted on images one at a time, all other pairs as they are: predictions leave both pairs out or hardly
+depend on them (`evidence`), so that thousands of plantings cost no new computation. Half of the planted captions are
+drawn at random, half among those of the same sort of thing, which are as hard to find as confusions in real data are.
+
+When not to trust it: wrong captions of another kind than exchanged ones, such as vague ones, are not what is planted.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int
+
+from clipmem.base.random import derive_seed, generator
+from clipmem.curate.evidence import Evidence
+
+PLANTINGS, MOST = 2, 20_000
+ALIKE = 0.1  # share of the captions that are of the same sort of thing
+FOLDS = 3
+
+
+class Planted(NamedTuple):
+    """Log odds of planted against observed, cross-fitted, higher = more like a planted error; shape (n,) and (k,)."""
+
+    observed: Float64[np.ndarray, "n"]
+    random: Float64[np.ndarray, "k"]
+    alike: Float64[np.ndarray, "k"]
+
+
+def plant(evidence: Evidence, texts: Int[np.ndarray, "n"], seed: int, plantings: int = PLANTINGS) -> Planted:
+    """Plant captions on images, and learn to tell these from the observed pairs.
+
+    Args:
+        evidence: Predictions of each pair from the others.
+        texts: Number of the caption of each pair, the same for equal captions: these are never planted on each other.
+        seed: Of what is planted and of the folds.
+        plantings: Planted captions of each kind per image.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
+
+    n, stream = len(texts), generator(seed, "plant captions")
+    rows = np.sort(stream.permutation(n)[:MOST])
+    image = np.tile(rows, plantings)
+    anyone = stream.integers(n, size=len(image))
+    alike = np.empty_like(image)
+    most = max(2, round(ALIKE * n))
+    for start in range(0, len(image), 512):
+        part = slice(start, start + 512)
+        near = evidence.alike(image[part])
+        near[texts[image[part], None] == texts] = -np.inf
+        found = np.argpartition(-near, most - 1, axis=1)[:, :most]
+        alike[part] = found[np.arange(len(found)), stream.integers(most, size=len(found))]
+    anyone = np.where(texts[anyone] == texts[image], alike, anyone)
+    x = [_describe(evidence, *pair) for pair in ((np.arange(n), np.arange(n)), (image, anyone), (image, alike))]
+    fold = stream.integers(FOLDS, size=n)
+    folds = (fold, fold[image], fold[image])
+    found = [np.empty(len(one)) for one in x]
+    for k in range(FOLDS):
+        train = [one[own != k] for one, own in zip(x, folds, strict=True)]
+        label = np.repeat((0, 1, 1), [len(one) for one in train])
+        weight = np.where(label == 1, 0.5 / label.sum(), 0.5 / (label == 0).sum()) * len(label)
+        trees = HistGradientBoostingClassifier(
+            max_iter=80,
+            learning_rate=0.1,
+            max_leaf_nodes=8,
+            l2_regularization=1.0,
+            early_stopping=False,
+            random_state=derive_seed(seed, "trees") % 2**32,
+        ).fit(np.vstack(train), label, sample_weight=weight)
+        for values, one, own in zip(found, x, folds, strict=True):
+            if (own == k).any():
+                values[own == k] = trees.decision_function(one[own == k])
+    return Planted(*found)
+
+
+def _describe(
+    evidence: Evidence, image: Int[np.ndarray, "k"], caption: Int[np.ndarray, "k"]
+) -> Float64[np.ndarray, "k 8"]:
+    return np.hstack([np.stack(evidence.fit(image, caption), axis=1), evidence.known(image, caption)])

@@ -1,0 +1,157 @@
+"""Write a data set without suspect pairs, or with other captions, in the format that it came in.
+
+The output is read again before it gets its name: a pair or record too many or too few is an error, and nothing is
+written. The input is only read.
+"""
+
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from clipmem.base.errors import RunError, shorten
+from clipmem.base.require import require
+from clipmem.base.sections import DataSection
+from clipmem.data.export import export_pairs
+from clipmem.data.sources.base import SOURCES, Source
+from clipmem.data.sources.cleaned import Cleaned
+from clipmem.data.sources.records import Part, Record
+from clipmem.store.atomic import explain_write_errors, make_folder
+
+
+class Written(NamedTuple):
+    """What was written; read = kept + corrected + removed.
+
+    Attributes:
+        path: The path to open.
+        format: Name of the source that reads it.
+        same_format: Whether this is the format that the data came in.
+        read: Pairs of the input.
+        kept: Pairs that did not change.
+        corrected: Pairs with another caption.
+        removed: Pairs that are left out.
+        unusable: Unusable records, which are in the output as they were; not in another format.
+    """
+
+    path: Path
+    format: str
+    same_format: bool
+    read: int
+    kept: int
+    corrected: int
+    removed: int
+    unusable: int
+
+
+def check_output(source: Source, out: Path) -> None:
+    """Raise an `InputError` unless a new folder can be written at `out`, outside of the data."""
+    free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    require(free, f"--write {out}", "an existing file or folder", "a new or empty folder", "Choose another folder.")
+    check_outside(source, out, "--write")
+
+
+def check_outside(source: Source, out: Path, option: str) -> None:
+    """Raise an `InputError` if a folder is inside the data."""
+    for name in filter(None, (source.section.path, source.section.image_root)):
+        inside = out.resolve().is_relative_to(Path(name).resolve())
+        hint = "Choose a folder elsewhere."
+        require(not inside, f"{option} {out}", "a folder inside the data", "a folder outside of them", hint)
+
+
+def write_cleaned(
+    source: Source, out: Path, removed: Collection[str], captions: Mapping[str, str] | None = None
+) -> Written:
+    """Write a copy of the data into the new folder `out`.
+
+    Args:
+        source: The data.
+        out: A new or empty folder. An unfinished output of an earlier call is written anew.
+        removed: Pairs to leave out, with other records of the same image and captions.
+        captions: New caption of pairs, by uid. Where the format cannot change captions, these pairs are left out.
+
+    Raises:
+        InputError: A uid is not in the data, no pair stays, or the place is wrong.
+        RunError: The disk is full, or the output does not hold what it should; nothing is left of it.
+    """
+    check_output(source, out)
+    change = {**(captions or {}), **dict.fromkeys(removed, "")}
+    change = change if source.correctable else dict.fromkeys(change, "")
+    places, expected, gone = dict[str, str](), set[str](), 0
+
+    def watch(record: Record) -> None:
+        nonlocal gone
+        uid = record.uid()
+        if uid not in change:
+            return
+        places.update(dict.fromkeys(record.places, change[uid]))
+        if change[uid] and not isinstance(record.image, str):
+            expected.add(record.image.uid([change[uid]]))
+        gone += 0 if change[uid] else len(record.parts)
+
+    uids = set(source.pairs(watch)["uid"])
+    before, unusable = source.ledger.read, source.ledger.left_out
+    unknown = [uid for uid in change if uid not in uids]
+    got = f"unknown uid {', '.join(map(shorten, unknown[:1]))} ({len(unknown):,} of {len(change):,})"
+    require(not unknown, "pairs to remove", got, "uids of the data's pairs", "Use a list made from the same data.")
+    expected |= uids - set(change)
+    require(expected, "pairs to remove", f"all {len(uids):,} pairs", "pairs that stay", "Remove fewer.")
+    partial = out.with_name(f".{out.name}.clipmem-partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
+    try:
+        name = source.write_kept(Cleaned(make_folder(partial), places))
+        same = name is not None
+        if not same:
+            export_pairs(_Changed(source, change), partial, "parquet")
+        opened = _opened(source, partial / (name or ""), same=same)
+        found = set(opened.pairs()["uid"])
+        _check(out, expected, found, (opened.ledger.read + gone if same else before, before))
+        with explain_write_errors(out):
+            partial.replace(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    corrected = sum(bool(caption) for caption in change.values())
+    left = len(change) - corrected
+    counts = (len(uids), len(uids) - len(change), corrected, left, unusable)
+    return Written(out / (name or ""), opened.section.source, same, *counts)
+
+
+def _check(out: Path, expected: set[str], found: set[str], records: tuple[int, int]) -> None:
+    if found != expected or records[0] != records[1]:
+        differ = f"{len(expected - found):,} pairs are missing, {len(found - expected):,} are new"
+        told = f"{differ}, {records[0]:,} of {records[1]:,} records"
+        raise RunError(f"{out}: {told}. Nothing was written. This is a bug in clipmem; please report it.")
+
+
+def _opened(source: Source, path: Path, *, same: bool) -> Source:
+    """Open the output as the input was opened; exported Parquet has columns of its own."""
+    kept = source.section if same else DataSection.model_validate({})
+    name = source.name if same else "parquet"
+    return SOURCES[name](kept.model_copy(update={"path": f"{path}", "image_root": "", "source": name}))
+
+
+class _Changed(Source):
+    """A source without some pairs, and with other captions; unusable records stay in the list of problems."""
+
+    def __init__(self, source: Source, change: Mapping[str, str]) -> None:
+        self._source, self._change = source, change
+        self.section, self.settings, self.ledger = source.section, source.settings, source.ledger
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records that stay."""
+        for record in self._source.records():
+            change = self._change.get(record.uid())
+            if change == "":
+                self.ledger.read -= len(record.parts)
+                continue
+            if change:
+                record.parts = [Part(part.key, [change]) for part in record.parts]
+            yield record
+
+    def read(self, references: Sequence[str]) -> list[bytes]:
+        """Return the encoded images."""
+        return self._source.read(references)
+
+    def storage_order(self, references: Sequence[str]) -> list[int]:
+        """Return the source's order."""
+        return self._source.storage_order(references)

@@ -1,0 +1,236 @@
+"""Find the wrong captions of a data set or of a finished run, and write the data without them.
+
+When not to trust it: what is rare in the data looks suspect, too. The expected number of wrong captions is calibrated
+on planted errors, and others may be easier or harder to find.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.require import require
+from clipmem.curate.marks import apply_marks
+from clipmem.curate.ranking import SMALLEST
+from clipmem.curate.ranking import curate as rank
+from clipmem.data.cleaning import Written, check_output, check_outside, write_cleaned
+from clipmem.data.quarantine import Problem
+from clipmem.data.sources import open_source
+from clipmem.data.sources.base import Source
+from clipmem.data.user_tables import read_marks
+from clipmem.embed.signals import Signals
+from clipmem.functional import alignment
+from clipmem.score.pairs import write_quarantine
+from clipmem.score.protocols.halves import HALVES
+from clipmem.store.atomic import make_folder, write_json
+from clipmem.store.folder import RunFolder
+from clipmem.store.tables import write_parquet
+from clipmem.study import early, estimating
+from clipmem.study.estimating_one import embedded
+from clipmem.study.plan import PlannedStudy
+from clipmem.study.score_inputs import Data, Settings, open_data, read_pairs
+from clipmem.train.objectives import OBJECTIVES
+
+SUSPECTS, DOCUMENT, MARKS, QUARANTINE = "suspects.parquet", "curate.json", "marks.jsonl", "quarantine.parquet"
+SHOWN = 10
+KINDS = ("exchanged", "vague", "duplicate", "hygiene")
+
+
+@dataclass(frozen=True)
+class Curating:
+    """Settings of `clipmem curate`.
+
+    Attributes:
+        model: Address of a model; not with a run, which has its own.
+        captions: Maximum number of captions per pair; not with a run.
+        out: Output folder; by default `curate` in the run folder, or `curated`.
+        write: New folder for the data without suspects.
+        correct: Write the suggested captions of suspects that have one, instead of leaving those pairs out.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    model: str = ""
+    captions: int | None = None
+    out: Path | None = None
+    write: Path | None = None
+    correct: bool = False
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Curated:
+    """Suspects, the document with what is known of the list, and what was written."""
+
+    table: pl.DataFrame
+    document: Mapping[str, Any]
+    first: list[dict[str, Any]]
+    written: Written | None = None
+    quarantine: Path | None = None
+
+
+def curate(pairs: Data, model: str | None = None, *, captions: int | None = None, device: str = "auto") -> pl.DataFrame:
+    """Rank the pairs of a data set by how likely their captions are wrong.
+
+    Args:
+        pairs: A path, the name of a shipped source, a `[data]` section, or a source; or a finished run folder.
+        model: Address of a model whose embeddings are used; by default pixels and words alone.
+        captions: Maximum number of captions per pair; by default all.
+        device: `auto`, `cpu` or `cuda`.
+
+    Returns:
+        One row per usable pair, most suspect first. As in cleanlab's Datalab, `is_label_issue` and `label_score` in
+        [0, 1], lower = worse (1 - the probability that the caption is wrong); the same for each kind of issue:
+        exchanged, vague, duplicate, hygiene (1 for pairs of another kind). Then `uid`, `reason`, `second_reason`,
+        `neighbors`, `suggested_caption`, and each detector's score as `NAME_detector`, higher = worse.
+
+    Raises:
+        InputError: There are fewer than 100 usable pairs, no captions or one caption for all, or no such model.
+
+    Example:
+        >>> clipmem.curate("captions.csv").filter("is_label_issue")  # doctest: +SKIP
+    """
+    if isinstance(pairs, str | Path) and is_run(pairs):
+        signals, _ = run_signals(RunFolder(pairs))
+    else:
+        signals, _ = data_signals(pairs, model or "", captions, device, Quiet())
+    table = rank(signals).table
+    own = [name for name in table.columns if name.endswith("_score")]
+    suspect, good = pl.col("is_suspect"), 1 - pl.col("probability")
+    columns = [suspect.alias("is_label_issue"), good.alias("label_score")]
+    for kind in KINDS:
+        of_kind = (pl.col("kind") == kind).fill_null(value=False)
+        columns += [(suspect & of_kind).alias(f"is_{kind}_issue")]
+        columns += [pl.when(of_kind).then(good).otherwise(1.0).alias(f"{kind}_score")]
+    about = ["uid", "reason", "second_reason", "neighbors", "suggested_caption"]
+    detectors = [pl.col(name).alias(f"{name.removesuffix('_score')}_detector") for name in own]
+    return table.sort("score", "uid", descending=[True, False]).select(*columns, *about, *detectors)
+
+
+def is_run(path: str | Path) -> bool:
+    """Return whether a path is a run folder."""
+    return (Path(path) / "recipe.toml").is_file()
+
+
+def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None) -> Curated:
+    """Rank the pairs of a data set or a finished run, and write `suspects.parquet`, `curate.json` and the cleaned data.
+
+    Raises:
+        InputError: There are fewer than 100 usable pairs, no captions or one caption for all, no such model, or an
+            output folder is inside the data.
+    """
+    reporter, started, run = reporter or Quiet(), time.monotonic(), is_run(data)
+    require(not (run and how.model), "--model", f"{how.model} with a run folder", "its own f", "Omit --model.")
+    require(how.write or not how.correct, "--correct", "no --write", "a folder for the data", "Add --write DIR.")
+    folder = RunFolder(data)
+    source = open_source(folder.recipe().data) if run else open_data(data)
+    out = how.out or (folder.path / "curate" if run else Path("curated"))
+    if how.write is not None:
+        check_output(source, how.write)
+    if not run:
+        check_outside(source, out, "--out")
+    make_folder(out)
+    if run:
+        signals, problems = run_signals(folder)
+    else:
+        signals, problems = data_signals(source, how.model, how.captions, how.device, reporter)
+    found = rank(signals, reporter=reporter)
+    marks = folder.path / MARKS
+    if run and marks.is_file():
+        found = apply_marks(found, read_marks(marks, "marks"))
+    table = found.table.sort("score", "uid", descending=[True, False])
+    planted = set(planted_uids(folder)) if run else set[str]()
+    written = _write(source, table, how.write, planted, correct=how.correct) if how.write else None
+    document = {
+        **found.document,
+        "format": 1,
+        "data": data,
+        "model": how.model or None,
+        "run": run,
+        "pairs": table.height,
+        "suspects": int(table["is_suspect"].sum()),
+        "left_out": len(problems),
+        "seconds_in_all": round(time.monotonic() - started, 3),
+        "written": written and {**written._asdict(), "path": str(written.path)},
+    }
+    write_parquet(out / SUSPECTS, table)
+    write_json(out / DOCUMENT, json.loads(json.dumps(document, default=float)))
+    listed = out / QUARANTINE if problems else None
+    if listed:
+        write_quarantine(listed, problems)
+    own = dict(zip(signals.uids, signals.captions, strict=True))
+    first = [row | {"caption": next(iter(own[row["uid"]]), "")} for row in table.head(SHOWN).iter_rows(named=True)]
+    return Curated(table, document, first, written, listed)
+
+
+def data_signals(
+    data: Data, model: str, captions: int | None, device: str, reporter: Reporter
+) -> tuple[Signals, list[Problem]]:
+    """Return the signals of a data set, by pixels and words and, with its address, a model."""
+    settings = Settings(captions=captions, device=device).checked()
+    pairs = read_pairs(data, captions, "data")
+    return embedded(pairs, settings.side(model) if model else None, reporter, least=SMALLEST)
+
+
+def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
+    """Return the signals of the pairs that the first model of a finished run trained on.
+
+    Scores are the columns `clipmem` and `g_alignment` of the study, for the pairs that it scores.
+    """
+    folder.read_json("summary.json")  # raises if the run is not finished
+    study, what = PlannedStudy(folder), f"run folder {folder.path}"
+    objective, hint = study.recipe.train.objective, "Use train.objective = 'clip'."
+    trains = study.protocol.trains
+    right = not trains or OBJECTIVES[objective].uses_text
+    require(right, what, f"objective {objective!r}", "one that trains both towers", hint)
+    f, weight = study.models[0], study.recipe.score.weight
+    if any(one.side in HALVES for one in study.models):
+        signals = estimating.signals_of(study, study.aligned(study.models))
+    else:
+        trained = set(f.uids)
+        own = np.array([uid in trained if trained else role != "external" for uid, role in _roles(study)])
+        aligned = alignment(study.aligned([f])[0], weight=weight).numpy()
+        external, means, rows, images = study.role == "external", study.means(f, own), study.rows[own], study.pixels()
+        signals = Signals(
+            uids=[uid for uid, mine in zip(study.uids, own, strict=True) if mine],
+            captions=[one for one, mine in zip(study.captions, own, strict=True) if mine],
+            group=study.group[own],
+            image=means.image,
+            text=means.text,
+            alignment=aligned[own] - aligned[external].mean(),
+            pixels=lambda chosen: images[rows[chosen]],
+            trajectory=study.trajectory(f, own) if trained else None,
+            seed=study.recipe.split.seed,
+        )
+    require(len(signals.uids) >= SMALLEST, what, f"{len(signals.uids)} pairs", f"{SMALLEST} or more", "Use more pairs.")
+    g = pl.col("g_positive") - weight * (pl.col("g_image_bank") + pl.col("g_text_bank"))
+    scores = folder.read("scores").select("uid", "clipmem", g_alignment=g)
+    joined = pl.DataFrame({"uid": signals.uids}).join(scores, on="uid", how="left", maintain_order="left")
+    found = {name: joined[name].fill_null(float("nan")).to_numpy() for name in ("clipmem", "g_alignment")}
+    known = {name: values for name, values in found.items() if np.isfinite(values).any()}
+    return replace(signals, scores=known), []
+
+
+def _roles(study: PlannedStudy) -> list[tuple[str, str]]:
+    return list(study.splits.select("uid", "role").iter_rows())
+
+
+def planted_uids(folder: RunFolder) -> list[str]:
+    """Return the pairs that the study gave wrong captions; those of the data are right."""
+    return folder.read("splits").filter("planted")["uid"].to_list()
+
+
+def _write(source: Source, table: pl.DataFrame, write: Path, planted: set[str], *, correct: bool) -> Written:
+    """Write the data without suspects, or with suggested captions."""
+    suspects = table.filter(pl.col("is_suspect") & ~pl.col("uid").is_in(list(planted)))
+    suggested = pl.col("suggested_caption")
+    corrected = suspects.filter(suggested.is_not_null()) if correct else suspects.clear()
+    removed = set(suspects["uid"]) - set(corrected["uid"])
+    captions = dict(corrected.select("uid", "suggested_caption").iter_rows())
+    with early.opening(source.section):
+        return write_cleaned(source, write, removed, captions)

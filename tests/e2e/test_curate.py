@@ -1,0 +1,159 @@
+"""`clipmem curate`: data without a model, with one, and a run; marks; cleaned data; what is refused."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+import clipmem
+from clipmem.data.sources.emoji import emoji_table
+from clipmem.store.hashing import pair_uid
+from clipmem.testing.tiny import tiny_recipe, write_parquet
+from tests.e2e.running import clip
+
+N, WRONG = 240, 40
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """Emoji, some with captions of others; the uids of those."""
+    table = emoji_table().unique("unicode", keep="first", maintain_order=True).head(N)
+    images, captions = table["image"].to_list(), [own[:1] for own in table["captions"].to_list()]
+    rows = np.random.default_rng(0).permutation(N)[:WRONG]
+    given = list(captions)
+    for row, other in zip(rows, np.roll(rows, 1), strict=True):
+        given[row] = captions[other]
+    path = tmp_path_factory.mktemp("planted") / "pairs.parquet"
+    pl.DataFrame({"image": images, "captions": given}).write_parquet(path)
+    wrong = {pair_uid(images[row]["bytes"], given[row]) for row in rows if given[row] != captions[row]}
+    return path, wrong
+
+
+def test_data_without_a_model(planted, tmp_path):
+    path, wrong = planted
+    before = path.read_bytes()
+    done = clip("curate", path, "--out", tmp_path / "out", "--write", tmp_path / "clean")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert path.read_bytes() == before
+    table = pl.read_parquet(tmp_path / "out" / "suspects.parquet")
+    assert table.height == N
+    own = ("uid", "is_suspect", "score", "probability", "kind", "reason", "second_reason", "neighbors")
+    assert {*own, "suggested_caption"} < set(table.columns)
+    assert table["score"].is_sorted(descending=True)
+    document = json.loads((tmp_path / "out" / "curate.json").read_text())
+    suspects = set(table.filter("is_suspect")["uid"])
+    assert document["suspects"] == len(suspects) > 0
+    # far better than chance, which is .17
+    assert np.mean([uid in wrong for uid in table["uid"].head(20)]) > 0.5
+    written = document["written"]
+    assert (written["read"], written["kept"], written["removed"]) == (N, N - len(suspects), len(suspects))
+    kept = clipmem.curate(tmp_path / "clean" / "pairs.parquet")["uid"]
+    assert set(kept) == set(table["uid"]) - suspects
+
+
+def test_suggested_captions(planted, tmp_path):
+    path, _ = planted
+    done = clip("curate", path, "--out", tmp_path / "out", "--write", tmp_path / "clean", "--correct")
+    assert done.returncode == 0, done.stderr
+    table = pl.read_parquet(tmp_path / "out" / "suspects.parquet").filter("is_suspect")
+    written = json.loads((tmp_path / "out" / "curate.json").read_text())["written"]
+    assert written["corrected"] == table["suggested_caption"].is_not_null().sum()
+    assert written["removed"] == table["suggested_caption"].is_null().sum()
+
+
+def test_the_table_of_python(planted):
+    path, wrong = planted
+    table = clipmem.curate(path)
+    assert table.columns[:2] == ["is_label_issue", "label_score"]
+    assert table["label_score"].is_between(0, 1).all()
+    issues = table.filter("is_label_issue")
+    assert issues["label_score"].max() < table.filter(~pl.col("is_label_issue"))["label_score"].median()
+    kinds = [f"is_{kind}_issue" for kind in ("exchanged", "vague", "duplicate", "hygiene")]
+    assert (table.select(pl.sum_horizontal(kinds)).to_series() == table["is_label_issue"]).all()
+    assert table.filter("is_label_issue")["uid"].is_in(list(wrong)).mean() > 0.4
+    assert [name for name in table.columns if name.endswith("_detector")]
+
+
+@pytest.fixture(scope="module")
+def run(planted, tmp_path_factory):
+    path, wrong = planted
+    sizes = ("split.shared=100", "split.candidate=50", "split.independent=50", "split.external=40", "split.planted=0")
+    recipe = tiny_recipe(f"data.path={path}", *sizes, "train.seeds=[0]", "train.epochs=2", "train.record=true")
+    return clipmem.run(recipe, tmp_path_factory.mktemp("run") / "run"), wrong
+
+
+def test_a_run_with_marks(run, tmp_path):
+    made, _ = run
+    done = clip("curate", made.path)
+    assert done.returncode == 0, done.stderr
+    table = pl.read_parquet(made.path / "curate" / "suspects.parquet")
+    f = set(made.splits.filter(pl.col("role").is_in(["shared", "candidate"]))["uid"])
+    assert set(table["uid"]) == f
+    assert {"margin_score", "similarity_score"} <= set(table.columns)
+    first, last = table["uid"][0], table["uid"][-1]
+    lines = [{"uid": last, "mark": "fine"}, {"uid": last, "mark": "wrong"}, {"uid": first, "mark": "fine"}]
+    (made.path / "marks.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    done = clip("curate", made.path, "--out", tmp_path / "out", "--write", tmp_path / "clean")
+    assert done.returncode == 0, done.stderr
+    table = pl.read_parquet(tmp_path / "out" / "suspects.parquet")
+    assert (table["uid"][0], table["is_suspect"][0], table["probability"][0]) == (last, True, 1.0)
+    assert (table["uid"][-1], table["is_suspect"][-1]) == (first, False)
+    document = json.loads((tmp_path / "out" / "curate.json").read_text())
+    assert document["marks"]["wrong"] == document["marks"]["fine"] == 1
+    # all pairs of the data, those of other roles too
+    assert document["written"]["read"] == made.pairs.height
+    (made.path / "marks.jsonl").unlink()
+
+
+def test_with_a_model(planted, run, tmp_path):
+    path, _ = planted
+    model = run[0].path / "models" / "f" / "seed-0"
+    done = clip("curate", path, "--model", model, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    table = pl.read_parquet(tmp_path / "out" / "suspects.parquet")
+    assert "similarity_score" in table.columns
+    assert table.height == N
+    assert clip("curate", run[0].path, "--model", model).returncode == 2
+
+
+def test_unreadable_images_are_listed(planted, tmp_path):
+    path, _ = planted
+    table = pl.read_parquet(path)
+    images = table["image"].to_list()
+    images[3] = {"bytes": images[3]["bytes"][:40], "path": "cut.webp"}
+    pl.DataFrame({"image": images, "captions": table["captions"]}).write_parquet(tmp_path / "data.parquet")
+    done = clip("curate", tmp_path / "data.parquet", "--out", tmp_path / "out", "--write", tmp_path / "clean")
+    assert done.returncode == 0, done.stderr
+    assert pl.read_parquet(tmp_path / "out" / "suspects.parquet").height == N - 1
+    assert pl.read_parquet(tmp_path / "out" / "quarantine.parquet").height == 1
+    kept = pl.read_parquet(tmp_path / "clean" / "data.parquet")
+    assert images[3] in kept["image"].to_list()
+
+
+def refused(*arguments):
+    done = clip("curate", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()[-1]) > 0
+    return done.stderr
+
+
+def test_refused(planted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few = write_parquet(tmp_path / "few.parquet", 20)
+    assert "20" in refused(few)
+    one = write_parquet(tmp_path / "one.parquet", 120, captions=[["the same"]] * 120)
+    assert "captions" in refused(one)
+    none = write_parquet(tmp_path / "none.parquet", 120, captions=[[]] * 120)
+    assert "without a usable pair" in refused(none)
+    path, _ = planted
+    folder = tmp_path / "images"
+    assert clip("data", "export", path, "--to", "imagefolder", "--out", folder).returncode == 0
+    assert "--write" in refused(folder, "--write", folder / "clean")
+    assert "--out" in refused(folder, "--out", folder / "out")
+    assert "--write" in refused(path, "--write", folder)
+    assert "--correct" in refused(path, "--correct")
+    assert "unknown" in refused(path, "--model", "unknown/model")
+    assert not (folder / "clean").exists()
+    assert not (folder / "out").exists()
