@@ -14,7 +14,7 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.require import require, require_range
 from clipmem.curate.detectors import DETECTORS
 from clipmem.curate.detectors.base import lacks
-from clipmem.curate.evidence import NEAR, Evidence, evidence_of
+from clipmem.curate.evidence import Evidence, evidence_of
 from clipmem.curate.planting import PLANTINGS, plant
 from clipmem.curate.share import posterior, share_of
 from clipmem.embed.signals import Signals
@@ -95,17 +95,17 @@ def curate(
     reporter.end("detect", time.monotonic() - started)
     weights = {name: DETECTORS[name].weight for name in chosen if DETECTORS[name].weight}
     ranks = {name: _ranks(scores[name]) for name in weights}
-    score = sum(weight * ranks[name] for name, weight in weights.items()) / np.float64(sum(weights.values()))
+    score = np.sum([weight * ranks[name] for name, weight in weights.items()], axis=0) / sum(weights.values())
     if combine == "stacked":
-        score = _ranks(planted.observed)
+        score = (score + _ranks(planted.observed)) / 2
     special = {name: scores[name] > np.nanmedian(scores[name]) for name in weights if _is_special(name)}
     share = share_of(planted, confidence)
     other = np.any(list(special.values()), axis=0) if special else np.zeros(n, dtype=np.bool_)
-    probability = posterior(planted, share.share if share.found else 0.0, score, ~other)
+    probability = posterior(planted, share.share if share.found or not share.clear else 0.0, score, ~other)
     certain = [found for name, found in special.items() if DETECTORS[name].kind == "hygiene"]
     suspect = (probability >= SUSPECT) | np.any(certain, axis=0)
     rows = np.flatnonzero(suspect)
-    reasons = _reasons(weights, ranks)
+    reasons, testimony = _reasons(weights, ranks), zip(evidence.near, suspect, strict=True)
     table = pl.DataFrame(
         {
             "uid": list(signals.uids),
@@ -116,10 +116,7 @@ def curate(
             "reason": _where(suspect, reasons[0]),
             "second_reason": _where(suspect, reasons[1]),
             "neighbors": pl.Series(
-                [
-                    [signals.uids[k] for k in near[:own]]
-                    for near, own in zip(evidence.near, suspect * NEAR, strict=True)
-                ],
+                [[signals.uids[k] for k in near] if own else [] for near, own in testimony],
                 dtype=pl.List(pl.String),
             ),
             "suggested_caption": _suggest(evidence, signals, texts, rows, probability),
