@@ -164,9 +164,8 @@ def test_probabilities_are_calibrated_and_rise_with_the_score():
     chance = posterior(planted, 0.2, planted.observed, np.ones(len(wrong), bool))
     assert (np.diff(chance[np.argsort(planted.observed)]) >= 0).all()
     assert chance.mean() == pytest.approx(0.2, abs=0.02)
-    for low, high in ((0, 0.3), (0.3, 0.7), (0.7, 1.01)):
-        part = (chance >= low) & (chance < high)
-        assert wrong[part].mean() == pytest.approx(chance[part].mean(), abs=0.12)
+    for part in (chance < 0.5, chance >= 0.5):
+        assert wrong[part].mean() == pytest.approx(chance[part].mean(), abs=0.05)
 
 
 def test_equal_captions_are_never_planted_on_each_other(data):
@@ -196,7 +195,7 @@ def test_equal_captions_are_never_planted_on_each_other(data):
 def test_wrong_captions_come_first_and_are_counted(data, found):
     _, wrong = data
     table = found.table
-    assert float(auroc(table["score"].to_numpy(), wrong)) > 0.97
+    assert auroc(table["score"].to_numpy(), wrong).mean > 0.97
     suspect = table["is_suspect"].to_numpy()
     assert wrong[suspect].mean() > 0.7
     assert suspect[wrong].mean() > 0.7
@@ -239,7 +238,7 @@ def test_equal_input_gives_equal_lists(data, found):
 
 def test_stacked_ranks_planted_captions_first(data):
     table = curate(data[0], combine="stacked").table
-    assert float(auroc(table["score"].to_numpy(), data[1])) > 0.97
+    assert auroc(table["score"].to_numpy(), data[1]).mean > 0.97
 
 
 def test_file_names_and_vague_captions_are_named(data):
@@ -282,7 +281,7 @@ def test_features_of_a_pretrained_model_stand_in_for_pixels(data):
     stream = np.random.default_rng(1)
     image = torch.tensor(stream.normal(size=(THINGS, 16))[np.arange(N) % THINGS] + stream.normal(0, 0.3, (N, 16)))
     table = curate(replace(signals, image=image, pixels=None)).table
-    assert float(auroc(table["score"].to_numpy(), wrong)) > 0.97
+    assert auroc(table["score"].to_numpy(), wrong).mean > 0.97
 
 
 def test_a_detector_of_another_package_joins_the_combination(data, found, monkeypatch):
@@ -297,7 +296,7 @@ def test_a_detector_of_another_package_joins_the_combination(data, found, monkey
     monkeypatch.setitem(DETECTORS._items, "odd", Odd)
     again = curate(data[0], plantings=1)
     assert again.document["combination"]["odd"] == 5.0
-    assert float(auroc(again.table["score"].to_numpy(), np.arange(N) % 2 == 1)) > 0.9
+    assert auroc(again.table["score"].to_numpy(), np.arange(N) % 2 == 1).mean > 0.9
 
 
 def test_every_detector_has_words():
@@ -322,7 +321,7 @@ def parts(error):
         ({}, {"combine": "votes"}, "combine", "'votes'"),
         ({}, {"detectors": ["margin"]}, "detector margin", "no trajectory"),
         ({}, {"detectors": ["low-alignment"]}, "detector low-alignment", "no scores"),
-        ({}, {"detectors": ["marginn"]}, "detector marginn", "an unknown name"),
+        ({}, {"detectors": ["marginn"]}, "detector 'marginn'", "an unknown name"),
         ({"captions": [["one"]] * N}, {}, "captions", f"the same for all {N} pairs"),
     ],
 )
