@@ -32,6 +32,7 @@ from clipmem.models.openclip import create
 from clipmem.score.recorded import read_trajectory
 from clipmem.score.sides import read_block
 from clipmem.study.score_inputs import read_pairs
+from clipmem.train.checkpoint import Checkpoints
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.numerics import resolve_precision
 from clipmem.train.paired import TrainingSet
@@ -113,6 +114,7 @@ def signals_of(data: Data, folder: Path, device: str) -> Signals:
             folder=folder,
             precision=resolve_precision("auto", device),
             device=device,
+            checkpoints=Checkpoints(folder.with_suffix(".checkpoint"), 30.0, lambda: False),
         )
     encoder = given.load(given.find(str(folder)))
     rows = np.arange(len(data.uids))
