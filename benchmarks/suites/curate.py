@@ -1,9 +1,9 @@
 """Detectors of wrong captions: every one of them by kind of wrong caption, against the best published one.
 
 4,000 pairs, 15% of them with wrong captions: a third exchanged at random, a third exchanged within the category, and a
-third replaced by the category's name. clipmem-tiny trains on them for 15 epochs with `train.record`. A kind is scored against
-the pairs with right captions. Intervals are a bootstrap over pairs. `CLIPMEM_ICONS` names the icons of
-docs/reproduce.md as a second regime; `CLIPMEM_CURATE` a folder that keeps the trained models.
+third replaced by the category's name. clipmem-tiny trains on them for 15 epochs with `train.record`. A kind is scored
+against the pairs with right captions. Intervals are a bootstrap over pairs. `CLIPMEM_ICONS` names the icons of
+docs/reproduce.md as a second regime, `CLIPMEM_CURATE` a folder that keeps the trained models.
 """
 
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import page
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -31,11 +32,12 @@ from clipmem.models.openclip import create
 from clipmem.score.recorded import read_trajectory
 from clipmem.score.sides import read_block
 from clipmem.study.score_inputs import read_pairs
+from clipmem.train.checkpoint import Checkpoints
 from clipmem.train.loop import TrainingData, train
 from clipmem.train.numerics import resolve_precision
 from clipmem.train.paired import TrainingSet
 
-PAIRS, WRONG, EPOCHS, DRAWS = 4000, 0.15, 15, 1000
+PAIRS, WRONG, EPOCHS, DRAWS = 4000, 0.15, 15, 500
 KINDS = ("exchanged at random", "exchanged within the category", "vague: the category's name", "all three")
 OURS = "clipmem, all signals", "clipmem, no model", "clipmem, no model, stacked"
 _GEOMETRY = Geometry(64, "squash", "bicubic")
@@ -112,6 +114,7 @@ def signals_of(data: Data, folder: Path, device: str) -> Signals:
             folder=folder,
             precision=resolve_precision("auto", device),
             device=device,
+            checkpoints=Checkpoints(folder.with_suffix(".checkpoint"), 30.0, lambda: False),
         )
     encoder = given.load(given.find(str(folder)))
     rows = np.arange(len(data.uids))
@@ -137,7 +140,7 @@ def _regime(name: str, data: Data, folder: Path, device: str) -> list[Result]:
         seconds[key] = time.perf_counter() - started
 
     def ours(known: Signals, **options: Any) -> Callable[[], np.ndarray]:
-        return lambda: curate(known, **options).table["score"].to_numpy()
+        return lambda: np.asarray(curate(known, **options).table["score"])
 
     timed(OURS[1], ours(plain(data)))
     timed(OURS[2], ours(plain(data), combine="stacked"))
@@ -181,13 +184,5 @@ def _areas(x: np.ndarray, wrong: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def table(rows: Sequence[Result]) -> str:
-    """Format the rows as Markdown, a table per regime and kind."""
-    lines = list[str]()
-    for regime, kind in dict.fromkeys((row.regime, row.kind) for row in rows):
-        lines += ["", f"{regime}, {kind}:", "", "| detector | AUROC | average precision | AUROC minus best published |"]
-        lines.append("| --- | --- | --- | --- |")
-        for row in rows:
-            if (row.regime, row.kind) == (regime, kind):
-                name = f"**{row.detector}**" if row.detector in OURS else row.detector + " (published)" * row.published
-                lines.append(f"| {name} | {row.auroc:.3f} | {row.precision:.3f} | {row.low:+.3f} to {row.high:+.3f} |")
-    return "\n".join(lines[1:])
+    """Format the rows as Markdown."""
+    return page.detectors([row.as_dict() for row in rows])

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -45,7 +45,7 @@ def curate(
     signals: Signals,
     *,
     detectors: Sequence[str] = (),
-    combine: Literal["ranks", "stacked"] = "ranks",
+    combine: str = "ranks",
     confidence: float = 0.95,
     plantings: int = PLANTINGS,
     reporter: Reporter | None = None,
@@ -59,7 +59,7 @@ def curate(
     Args:
         signals: What is known of the pairs: images, a model's embeddings, or both.
         detectors: Further detectors whose scores are wanted; they do not change the combination.
-        combine: `stacked` ranks by a classifier of planted against observed pairs in place of the sum of ranks.
+        combine: `ranks`, or `stacked`: the mean of that and the rank by a classifier of planted against observed pairs.
         confidence: Of the interval of the expected number, between 0 and 1.
         plantings: Planted captions of each kind per image.
         reporter: Progress reporter.
@@ -73,8 +73,7 @@ def curate(
     require(n >= SMALLEST, "pairs", f"{n}", f"{SMALLEST} or more", "Give more pairs: a few say nothing of each other.")
     require(0 < confidence < 1, "confidence", f"{confidence}", "a number between 0 and 1", "Use 0.95.")
     require_range("plantings", plantings, 1, hint="Use 2.")
-    known = combine in ("ranks", "stacked")
-    require(known, "combine", repr(combine), "ranks or stacked", "Use ranks.")
+    require(combine in ("ranks", "stacked"), "combine", repr(combine), "ranks or stacked", "Use ranks.")
     if signals.pixels is None and signals.image is None:
         raise InputError("curate", got="no images and no model", expected="one of them", hint="Give the images.")
     missing = {name: lacks(DETECTORS[name], signals) for name in DETECTORS}
@@ -201,7 +200,7 @@ def _suggest(
     return found
 
 
-def _precision(score: Float64[np.ndarray, "n"], probability: Float64[np.ndarray, "n"]) -> list[dict[str, float]]:
+def _precision(score: Float64[np.ndarray, "n"], probability: Float64[np.ndarray, "n"]) -> list[dict[str, int | float]]:
     """Expected share of wrong captions among the first of the list."""
     mean = np.cumsum(probability[np.argsort(-score, kind="stable")]) / np.arange(1, len(score) + 1)
     return [{"length": k, "precision": float(mean[k - 1])} for k in LENGTHS if k <= len(score)]

@@ -4,14 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from scipy.stats import norm, rankdata
+from scipy.stats import norm, poisson, rankdata
 
 from clipmem.curate.planting import Planted
 
 TOP = 0.3  # share of the planted captions that the estimate looks at: those least like right ones
 RIGHT = 0.9  # of the pairs that look like these, a tenth are right ones (on drawings with 0 to 30% wrong captions)
-CLEAR = 0.9  # smallest AUROC of planted against right captions for which a number can be told
-CHANCE = 0.01  # shares up to this one also come out on clean data
+CLEAR = 0.875  # smallest AUROC of planted against right captions for which a number can be told
+CHANCE = 0.015  # comes out on clean data (drawings: 0.012)
 
 
 class Share(NamedTuple):
@@ -19,9 +19,9 @@ class Share(NamedTuple):
 
     Attributes:
         share: The estimate, for wrong captions half of which are exchanged at random.
-        low: Lower end of the interval: all are exchanged at random; 0 if not `clear`.
+        low: Lower end of the interval: all are exchanged at random; 0 if not `found`.
         high: Upper end: all are exchanged with those of the same sort of thing.
-        found: Whether there are more than chance gives: `low` is above 1%.
+        found: Whether there are more than chance gives: more than a share of 1.5% explains with the given confidence.
         clear: Whether planted captions are told from right ones well enough for a number.
         separation: AUROC of planted against right captions, given `share`.
     """
@@ -58,8 +58,10 @@ def share_of(planted: Planted, confidence: float) -> Share:
     area = (float(values.mean()) - (len(both) + 1) / 2) / n
     separation = min(1.0, (area - share / 2) / max(1 - share, 0.1))
     clear = separation >= CLEAR
-    low = max(0.0, min(low, share)) if clear else 0.0
-    return Share(min(share, 1.0), low, min(1.0, max(high, share)), low > CHANCE, clear, separation)
+    chance = float(poisson.ppf((1 + confidence) / 2, CHANCE * TOP * n / RIGHT))
+    found = clear and share * TOP * n / RIGHT > chance
+    low = max(0.0, min(low, share)) if found else 0.0
+    return Share(min(share, 1.0), low, min(1.0, max(high, share)), found, clear, separation)
 
 
 def posterior(
