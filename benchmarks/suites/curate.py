@@ -34,7 +34,7 @@ from clipmem.score.sides import read_block
 from clipmem.study.score_inputs import read_pairs
 from clipmem.train.checkpoint import Checkpoints
 from clipmem.train.loop import TrainingData, train
-from clipmem.train.numerics import resolve_precision
+from clipmem.train.numerics import keep_memory, resolve_precision
 from clipmem.train.paired import TrainingSet
 
 PAIRS, WRONG, EPOCHS, DRAWS = 4000, 0.15, 15, 500
@@ -105,6 +105,9 @@ def _data(section: DataSection) -> Data:
 def signals_of(data: Data, folder: Path, device: str) -> Signals:
     """Train on the pairs, or read the model that did, and collect its signals."""
     if not (folder / "log.jsonl").is_file():
+        torch.set_num_threads(1)  # as a training process of a study
+        torch.set_flush_denormal(True)
+        keep_memory()
         settings = TrainSection.model_validate({"batch_size": 128, "epochs": EPOCHS, "lr": 1e-3, "record": True})
         train(
             create("clipmem-tiny", seed=0),
