@@ -48,8 +48,8 @@ def test_a_detector_is_shown_by_regime_and_kind(page):
     shown = page.detectors([ours, row]).splitlines()
     assert shown[0] == "r, k:"
     assert shown[4:] == [
-        "| **clipmem, no model** | 0.800 | 0.250 | +0.050 to +0.000 |",
-        "| lemon (published) | 0.700 | 0.250 | -0.010 to +0.000 |",
+        "| **clipmem, no model** | 0.800 | 0.250 | +0.050 to +0.000 | 1.0 |",
+        "| lemon (published) | 0.700 | 0.250 | -0.010 to +0.000 | 1.0 |",
     ]
 
 
