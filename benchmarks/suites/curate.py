@@ -39,7 +39,7 @@ from clipmem.train.paired import TrainingSet
 
 PAIRS, WRONG, EPOCHS, DRAWS = 4000, 0.15, 15, 500
 KINDS = ("exchanged at random", "exchanged within the category", "vague: the category's name", "all three")
-OURS = "clipmem, all signals", "clipmem, no model", "clipmem, no model, stacked"
+OURS = "clipmem, all signals", "clipmem, no model", "clipmem, no model, ranks alone"
 _GEOMETRY = Geometry(64, "squash", "bicubic")
 
 
@@ -151,7 +151,7 @@ def _regime(name: str, data: Data, folder: Path, device: str) -> list[Result]:
         return lambda: np.asarray(curate(known, **options).table["score"])
 
     timed(OURS[1], ours(plain(data)))
-    timed(OURS[2], ours(plain(data), combine="stacked"))
+    timed(OURS[2], ours(plain(data), combine="ranks"))
     signals = signals_of(data, folder, device)
     timed(OURS[0], ours(signals))
     for one in DETECTORS:

@@ -21,6 +21,7 @@ from clipmem.embed.signals import Signals
 from clipmem.store.hashing import same_words
 
 SMALLEST = 100
+ODDS, STACKED = "planted-odds", 2.0  # name of the classifier's log odds, and their weight
 SUSPECT = 0.5  # smallest probability of a suspect
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
@@ -45,7 +46,7 @@ def curate(
     signals: Signals,
     *,
     detectors: Sequence[str] = (),
-    combine: str = "ranks",
+    combine: str = "stacked",
     confidence: float = 0.95,
     plantings: int = PLANTINGS,
     reporter: Reporter | None = None,
@@ -59,7 +60,8 @@ def curate(
     Args:
         signals: What is known of the pairs: images, a model's embeddings, or both.
         detectors: Further detectors whose scores are wanted; they do not change the combination.
-        combine: `ranks`, or `stacked`: the mean of that and the rank by a classifier of planted against observed pairs.
+        combine: `stacked` adds the ranks by a classifier of planted against observed pairs to the sum, with weight 2;
+            `ranks` leaves them out.
         confidence: Of the interval of the expected number, between 0 and 1.
         plantings: Planted captions of each kind per image.
         reporter: Progress reporter.
@@ -73,7 +75,7 @@ def curate(
     require(n >= SMALLEST, "pairs", f"{n}", f"{SMALLEST} or more", "Give more pairs: a few say nothing of each other.")
     require(0 < confidence < 1, "confidence", f"{confidence}", "a number between 0 and 1", "Use 0.95.")
     require_range("plantings", plantings, 1, hint="Use 2.")
-    require(combine in ("ranks", "stacked"), "combine", repr(combine), "ranks or stacked", "Use ranks.")
+    require(combine in ("ranks", "stacked"), "combine", repr(combine), "ranks or stacked", "Use stacked.")
     if signals.pixels is None and signals.image is None:
         raise InputError("curate", got="no images and no model", expected="one of them", hint="Give the images.")
     missing = {name: lacks(DETECTORS[name], signals) for name in DETECTORS}
@@ -94,9 +96,10 @@ def curate(
     reporter.end("detect", time.monotonic() - started)
     weights = {name: DETECTORS[name].weight for name in chosen if DETECTORS[name].weight}
     ranks = {name: _ranks(scores[name]) for name in weights}
-    score = np.sum([weight * ranks[name] for name, weight in weights.items()], axis=0) / sum(weights.values())
-    if combine == "stacked":
-        score = (score + _ranks(planted.observed)) / 2
+    summed = {**weights, ODDS: STACKED} if combine == "stacked" else weights
+    scores[ODDS] = planted.observed
+    every = ranks | {ODDS: _ranks(planted.observed)}
+    score = np.sum([weight * every[name] for name, weight in summed.items()], axis=0) / sum(summed.values())
     special = {name: scores[name] > np.nanmedian(scores[name]) for name in weights if _is_special(name)}
     share = share_of(planted, confidence)
     other = np.any(list(special.values()), axis=0) if special else np.zeros(n, dtype=np.bool_)
@@ -125,7 +128,7 @@ def curate(
     )
     document = {
         "pairs": n,
-        "combination": weights if combine == "ranks" else combine,
+        "combination": summed,
         "detectors": chosen,
         "unavailable": {name: needs for name, needs in missing.items() if needs},
         "expected": share._asdict() | {"confidence": confidence, "pairs": [round(n * one) for one in share[:3]]},
