@@ -1,4 +1,4 @@
-"""Write the tables and the plot of docs/benchmarks.md from stored results: `python benchmarks/page.py`.
+"""Write tables and plots of docs/benchmarks.md and docs/curate.md from stored results: `python benchmarks/page.py`.
 
 Results are JSON files in `benchmarks/results/`, one per suite, written by `run.py --json`.
 """
@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE, PLOT = ROOT / "benchmarks" / "results", ROOT / "docs" / "benchmarks.md", ROOT / "docs/images/scale.svg"
+CURATE, DETECTORS = ROOT / "docs" / "curate.md", ROOT / "docs/images/curate.svg"
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PEERS = {
     "open_clip": "open_clip",
@@ -26,6 +27,8 @@ _PEERS = {
 
 def table(document: Mapping[str, Any]) -> str:
     """Format the rows of a suite as Markdown, with the machine below."""
+    if "detector" in document["rows"][0]:
+        return f"{detectors(document['rows'])}\n\n{_machine(document['machine'])}"
     lines = [
         "| case | against | ratio | range | clipmem | other | unit |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -37,6 +40,55 @@ def table(document: Mapping[str, Any]) -> str:
             f"{row['ours']:,.4g} | {row['theirs']:,.4g} | {row['unit']} |"
         )
     return "\n".join([*lines, "", _machine(document["machine"])])
+
+
+def detectors(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Format the rows of the suite `curate` as Markdown, a table per regime and kind of wrong caption."""
+    parts = list[str]()
+    for regime, kind in dict.fromkeys((row["regime"], row["kind"]) for row in rows):
+        lines = [
+            "| detector | AUROC | average precision | AUROC minus best published | seconds of a core |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for row in rows:
+            if (row["regime"], row["kind"]) == (regime, kind):
+                name = row["detector"] + " (published)" * row["published"]
+                name = f"**{name}**" if row["detector"].startswith("clipmem,") else name
+                spread = f"{row['low']:+.3f} to {row['high']:+.3f}"
+                numbers = f"{row['auroc']:.3f} | {row['precision']:.3f} | {spread} | {row['seconds']:.1f}"
+                lines.append(f"| {name} | {numbers} |")
+        parts.append("\n".join([f"{regime}, {kind}:", "", *lines]))
+    return "\n\n".join(parts)
+
+
+def bars(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Draw the AUROC of the best published detector and of clipmem's combinations, by kind, a panel per regime."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams |= {"svg.hashsalt": "clipmem", "svg.fonttype": "none"}
+    from matplotlib import pyplot as plt
+
+    regimes, kinds = (list(dict.fromkeys(row[name] for row in rows)) for name in ("regime", "kind"))
+    figure, axes = plt.subplots(1, len(regimes), figsize=(4.5 * len(regimes), 3), layout="constrained", squeeze=False)
+    for axis, regime in zip(axes[0], regimes, strict=True):
+        for name, marker in (("best published", "o"), ("clipmem, no model", "s"), ("clipmem, all signals", "D")):
+            x = [
+                max(r["auroc"] for r in rows if (r["regime"], r["kind"]) == (regime, kind) and _is(r, name))
+                for kind in kinds
+            ]
+            axis.plot(x, range(len(kinds)), marker, label=name)
+        axis.set(title=regime, xlabel="AUROC", xlim=(0.5, 1), yticks=range(len(kinds)), yticklabels=kinds)
+        axis.invert_yaxis()
+        axis.grid(axis="x", alpha=0.3)
+    axes[0][0].legend(frameon=False, loc="lower left")
+    file.parent.mkdir(exist_ok=True)
+    figure.savefig(file, metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+
+
+def _is(row: Mapping[str, Any], name: str) -> bool:
+    return row["published"] if name == "best published" else row["detector"] == name
 
 
 def _machine(found: Mapping[str, Any]) -> str:
@@ -93,9 +145,12 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
 def main() -> None:
     """Write the page and the plot."""
     results = stored()
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+    for file in (PAGE, CURATE):
+        file.write_text(page(file.read_text(encoding="utf-8"), results), encoding="utf-8")
     if "memory" in results:
         plot(results["memory"]["rows"], PLOT)
+    if "curate" in results:
+        bars(results["curate"]["rows"], DETECTORS)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from timing import Row, machine
 
-SUITES = ("startup", "data", "training", "passes", "finetune", "compiled", "scoring", "embeddings", "memory", "study")
+SUITES = (
+    "startup",
+    "data",
+    "training",
+    "passes",
+    "finetune",
+    "compiled",
+    "scoring",
+    "embeddings",
+    "memory",
+    "study",
+    "curate",
+)
 
 
 def table(rows: list[Row]) -> str:
@@ -46,7 +58,7 @@ def main() -> None:
             found: list[Row] = module.measure(
                 Path(folder), rounds=chosen.rounds, before=chosen.before, device=chosen.device
             )
-        print(table(found), flush=True)
+        print(getattr(module, "table", table)(found), flush=True)
         rows += found
     if chosen.json:
         document = {"machine": described, "rows": [row.as_dict() for row in rows]}

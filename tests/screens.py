@@ -162,9 +162,16 @@ def scored(folder: Path) -> Scored:
 
 def curated(*, found: bool) -> Any:
     """Return suspects, with wrong captions or none beyond chance, and with and without cleaned data."""
-    share = {"share": 0.12 * found, "low": 0.08 * found, "high": 0.16, "found": found, "confidence": 0.95}
+    share = {
+        "share": 0.12 * found,
+        "low": 0.08 * found,
+        "high": 0.16,
+        "found": found,
+        "clear": True,
+        "confidence": 0.95,
+    }
     about = {"pairs": 1000, "left_out": 2, "model": None, "run": found, "seconds_in_all": 4.21, "suspects": 90 * found}
-    about |= {"expected": {**share, "pairs": [120 * found, 80 * found, 160]}}
+    about |= {"expected": {**share, "clear": True, "pairs": [120 * found, 80 * found, 160]}}
     about |= {"precision": [{"length": 10, "precision": 0.97}, {"length": 1000, "precision": 0.12}] if found else []}
     marks = {"wrong": 12, "fine": 10, "used": True, "learned": 0.93, "list": 0.81}
     suspect = {"uid": "ab" * 16, "probability": 0.96, "caption": "a caption of another pair", "reason": "left-out"}

@@ -41,6 +41,8 @@ from clipmem.base.mitigations import ReweightSection
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe, load_recipe
 from clipmem.base.sections import DataSection
+from clipmem.curate.detectors import DETECTORS
+from clipmem.curate.detectors.base import lacks
 from clipmem.curate.ranking import curate
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.sources import open_source
@@ -61,7 +63,8 @@ from clipmem.train.paired import TrainingSet
 
 ROOT = Path(__file__).parents[2]
 SCALES: dict[str, dict[str, Any]] = {
-    "tiny": {"pairs": 300, "test": 150, "epochs": 3, "seeds": 2, "rates": (0.0, 0.2), "kinds": ("random",)},
+    "tiny": {"pairs": 300, "test": 150, "epochs": 2, "seeds": 2, "rates": (0.0, 0.2), "kinds": ("random",)},
+    "small": {"pairs": 1500, "test": 600, "epochs": 8, "seeds": 4, "rates": (0.4,), "kinds": ("random",)},
     "full": {
         "pairs": 4000,
         "test": 900,
@@ -185,11 +188,14 @@ def lists_of(signals: Signals, count: int, prefix: str) -> tuple[dict[str, np.nd
     """Return the pairs that each detector and the whole list remove, and the seconds that finding them took."""
 
     started = time.process_time()
-    table = curate(signals).table
+    table = curate(signals, detectors=[name for name in DETECTORS if not lacks(DETECTORS[name], signals)]).table
     seconds = time.process_time() - started
     own = [name for name in table.columns if name.endswith("_score")]
     numbers = table.select(pl.col(own).cast(pl.Float64).fill_null(float("nan")))
-    found = {f"{prefix}{name.removesuffix('_score')}": first(numbers[name].to_numpy(), count) for name in own}
+    found = {
+        f"{prefix}{name.removesuffix('_score').replace('_', '-')}": first(numbers[name].to_numpy(), count)
+        for name in own
+    }
     found[f"{prefix}rank-sum"] = first(table["score"].to_numpy(), count)
     found[f"{prefix}curate"] = table["is_suspect"].to_numpy()
     return found, seconds

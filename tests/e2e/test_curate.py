@@ -53,6 +53,7 @@ def test_data_without_a_model(planted, tmp_path):
     assert set(kept) == set(table["uid"]) - suspects
 
 
+@pytest.mark.slow
 def test_suggested_captions(planted, tmp_path):
     path, _ = planted
     done = clip("curate", path, "--out", tmp_path / "out", "--write", tmp_path / "clean", "--correct")

@@ -154,6 +154,17 @@ def test_other_sources_are_written_as_parquet(keys, tmp_path, monkeypatch):
     assert opened(found.path).pairs().height == len(uids) - 2
 
 
+def test_images_that_do_not_decode_are_not_exported(tmp_path):
+    pairs = some_pairs(6, captions=1)
+    path = csv_file(tmp_path / "set", pairs)
+    (tmp_path / "set" / "0003.png").write_bytes(pairs[3][1][:-40])
+    source = open_source(DataSection.model_validate({"path": str(path), "flaws": {"distorted": 0.01}}))
+    uids = [pair_uid(data, captions) for _, data, captions in pairs]
+    found = write_cleaned(source, tmp_path / "clean", [uids[0]])
+    assert (found.same_format, found.read, found.kept, found.removed, found.unusable) == (False, 5, 4, 1, 1)
+    assert opened(found.path).pairs().height == 4
+
+
 @pytest.mark.parametrize(
     ("removed", "out", "what"),
     [

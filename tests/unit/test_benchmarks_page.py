@@ -1,4 +1,4 @@
-"""docs/benchmarks.md shows the stored results and nothing else."""
+"""docs/benchmarks.md and docs/curate.md show the stored results and nothing else."""
 
 import sys
 from pathlib import Path
@@ -17,8 +17,9 @@ def page():
 
 
 def test_the_page_shows_the_stored_results(page):
-    text = page.PAGE.read_text(encoding="utf-8")
-    assert page.page(text, page.stored()) == text
+    for file in (page.PAGE, page.CURATE):
+        text = file.read_text(encoding="utf-8")
+        assert page.page(text, page.stored()) == text
 
 
 def test_a_row_is_shown(page):
@@ -36,6 +37,20 @@ def test_a_row_is_shown(page):
     assert "P, 2 cores, no bf16; Python 3.11, torch 2; load before 0.0." in shown
     assert "old" not in shown
     assert page.page(marked, {}) == marked
+
+
+def test_a_detector_is_shown_by_regime_and_kind(page):
+    row = {
+        "regime": "r", "kind": "k", "detector": "lemon", "published": True, "auroc": 0.7, "precision": 0.25,
+        "low": -0.01, "high": 0.0, "seconds": 1.0,
+    }  # fmt: skip
+    ours = row | {"detector": "clipmem, no model", "published": False, "auroc": 0.8, "low": 0.05}
+    shown = page.detectors([ours, row]).splitlines()
+    assert shown[0] == "r, k:"
+    assert shown[4:] == [
+        "| **clipmem, no model** | 0.800 | 0.250 | +0.050 to +0.000 | 1.0 |",
+        "| lemon (published) | 0.700 | 0.250 | -0.010 to +0.000 | 1.0 |",
+    ]
 
 
 def test_the_plot_is_of_the_rows(page):

@@ -11,6 +11,7 @@ from clipmem.base.mitigations import RemoveSection
 from clipmem.curate.marks import apply_marks, learn
 from clipmem.curate.ranking import Curation
 from clipmem.data.user_tables import read_marks
+from clipmem.functional import auroc
 from clipmem.mitigate.parent import read_parent
 from clipmem.mitigate.remove import removal_list
 
@@ -83,6 +84,7 @@ def test_unknown_scores_are_in_the_middle():
     values[::3, 0] = np.nan
     found = learn(values, curation.table["score"].to_numpy(), np.arange(200) < 100, wrong)
     assert found is not None
+    assert found.given == pytest.approx(auroc(curation.table["score"].to_numpy()[:100], wrong[:100]).mean)
     assert np.isfinite(found.score).all()
 
 

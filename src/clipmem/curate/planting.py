@@ -7,7 +7,7 @@ drawn at random, half among those of the same sort of thing, which are as hard t
 When not to trust it: wrong captions of another kind than exchanged ones, such as vague ones, are not what is planted.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float64, Int
@@ -65,7 +65,7 @@ def plant(evidence: Evidence, texts: Int[np.ndarray, "n"], seed: int, plantings:
             learning_rate=0.1,
             max_leaf_nodes=8,
             l2_regularization=1.0,
-            early_stopping=False,
+            early_stopping=cast(Any, False),
             random_state=derive_seed(seed, "trees") % 2**32,
         ).fit(np.vstack(train), label, sample_weight=weight)
         for values, one, own in zip(found, x, folds, strict=True):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,13 +14,14 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.require import require, require_range
 from clipmem.curate.detectors import DETECTORS
 from clipmem.curate.detectors.base import lacks
-from clipmem.curate.evidence import NEAR, Evidence, evidence_of
+from clipmem.curate.evidence import Evidence, evidence_of
 from clipmem.curate.planting import PLANTINGS, plant
 from clipmem.curate.share import posterior, share_of
 from clipmem.embed.signals import Signals
 from clipmem.store.hashing import same_words
 
 SMALLEST = 100
+ODDS, STACKED = "planted-odds", 2.0  # name of the classifier's log odds, and their weight
 SUSPECT = 0.5  # smallest probability of a suspect
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
@@ -45,7 +46,7 @@ def curate(
     signals: Signals,
     *,
     detectors: Sequence[str] = (),
-    combine: Literal["ranks", "stacked"] = "ranks",
+    combine: str = "stacked",
     confidence: float = 0.95,
     plantings: int = PLANTINGS,
     reporter: Reporter | None = None,
@@ -59,7 +60,8 @@ def curate(
     Args:
         signals: What is known of the pairs: images, a model's embeddings, or both.
         detectors: Further detectors whose scores are wanted; they do not change the combination.
-        combine: `stacked` ranks by a classifier of planted against observed pairs in place of the sum of ranks.
+        combine: `stacked` adds the ranks by a classifier of planted against observed pairs to the sum, with weight 2;
+            `ranks` leaves them out.
         confidence: Of the interval of the expected number, between 0 and 1.
         plantings: Planted captions of each kind per image.
         reporter: Progress reporter.
@@ -73,8 +75,7 @@ def curate(
     require(n >= SMALLEST, "pairs", f"{n}", f"{SMALLEST} or more", "Give more pairs: a few say nothing of each other.")
     require(0 < confidence < 1, "confidence", f"{confidence}", "a number between 0 and 1", "Use 0.95.")
     require_range("plantings", plantings, 1, hint="Use 2.")
-    known = combine in ("ranks", "stacked")
-    require(known, "combine", repr(combine), "ranks or stacked", "Use ranks.")
+    require(combine in ("ranks", "stacked"), "combine", repr(combine), "ranks or stacked", "Use stacked.")
     if signals.pixels is None and signals.image is None:
         raise InputError("curate", got="no images and no model", expected="one of them", hint="Give the images.")
     missing = {name: lacks(DETECTORS[name], signals) for name in DETECTORS}
@@ -95,17 +96,18 @@ def curate(
     reporter.end("detect", time.monotonic() - started)
     weights = {name: DETECTORS[name].weight for name in chosen if DETECTORS[name].weight}
     ranks = {name: _ranks(scores[name]) for name in weights}
-    score = sum(weight * ranks[name] for name, weight in weights.items()) / np.float64(sum(weights.values()))
-    if combine == "stacked":
-        score = _ranks(planted.observed)
+    summed = {**weights, ODDS: STACKED} if combine == "stacked" else weights
+    scores[ODDS] = planted.observed
+    every = ranks | {ODDS: _ranks(planted.observed)}
+    score = np.sum([weight * every[name] for name, weight in summed.items()], axis=0) / sum(summed.values())
     special = {name: scores[name] > np.nanmedian(scores[name]) for name in weights if _is_special(name)}
     share = share_of(planted, confidence)
     other = np.any(list(special.values()), axis=0) if special else np.zeros(n, dtype=np.bool_)
-    probability = posterior(planted, share.share if share.found else 0.0, score, ~other)
+    probability = posterior(planted, share.share if share.found or not share.clear else 0.0, score, ~other)
     certain = [found for name, found in special.items() if DETECTORS[name].kind == "hygiene"]
     suspect = (probability >= SUSPECT) | np.any(certain, axis=0)
     rows = np.flatnonzero(suspect)
-    reasons = _reasons(weights, ranks)
+    reasons, testimony = _reasons(weights, ranks), zip(evidence.near, suspect, strict=True)
     table = pl.DataFrame(
         {
             "uid": list(signals.uids),
@@ -116,10 +118,7 @@ def curate(
             "reason": _where(suspect, reasons[0]),
             "second_reason": _where(suspect, reasons[1]),
             "neighbors": pl.Series(
-                [
-                    [signals.uids[k] for k in near[:own]]
-                    for near, own in zip(evidence.near, suspect * NEAR, strict=True)
-                ],
+                [[signals.uids[k] for k in near] if own else [] for near, own in testimony],
                 dtype=pl.List(pl.String),
             ),
             "suggested_caption": _suggest(evidence, signals, texts, rows, probability),
@@ -129,7 +128,7 @@ def curate(
     )
     document = {
         "pairs": n,
-        "combination": weights if combine == "ranks" else combine,
+        "combination": summed,
         "detectors": chosen,
         "unavailable": {name: needs for name, needs in missing.items() if needs},
         "expected": share._asdict() | {"confidence": confidence, "pairs": [round(n * one) for one in share[:3]]},
@@ -204,7 +203,7 @@ def _suggest(
     return found
 
 
-def _precision(score: Float64[np.ndarray, "n"], probability: Float64[np.ndarray, "n"]) -> list[dict[str, float]]:
+def _precision(score: Float64[np.ndarray, "n"], probability: Float64[np.ndarray, "n"]) -> list[dict[str, int | float]]:
     """Expected share of wrong captions among the first of the list."""
     mean = np.cumsum(probability[np.argsort(-score, kind="stable")]) / np.arange(1, len(score) + 1)
     return [{"length": k, "precision": float(mean[k - 1])} for k in LENGTHS if k <= len(score)]

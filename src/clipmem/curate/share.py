@@ -4,29 +4,64 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from scipy.stats import norm
+from scipy.stats import norm, poisson, rankdata
 
 from clipmem.curate.planting import Planted
 
 TOP = 0.3  # share of the planted captions that the estimate looks at: those least like right ones
+RIGHT = 0.9  # of the pairs that look like these, a tenth are right ones (on drawings with 0 to 30% wrong captions)
+CLEAR = 0.875  # smallest AUROC of planted against right captions for which a number can be told
+CHANCE = 0.015  # comes out on clean data (drawings: 0.012)
 
 
 class Share(NamedTuple):
-    """Share of wrong captions with its interval; `found`: more than chance gives."""
+    """Share of wrong captions.
+
+    Attributes:
+        share: The estimate, for wrong captions half of which are exchanged at random.
+        low: Lower end of the interval: all are exchanged at random; 0 if not `found`.
+        high: Upper end: all are exchanged with those of the same sort of thing.
+        found: Whether there are more than chance gives: more than a share of 1.5% explains with the given confidence.
+        clear: Whether planted captions are told from right ones well enough for a number.
+        separation: AUROC of planted against right captions, given `share`.
+    """
 
     share: float
     low: float
     high: float
     found: bool
+    clear: bool
+    separation: float
 
 
 def share_of(planted: Planted, confidence: float) -> Share:
-    """Estimate the share of wrong captions."""
+    """Estimate the share π of wrong captions from the tail in which there are hardly any right ones.
+
+    With t the 70% quantile of the planted captions' log odds, 30% of the wrong captions are above t, if they are like
+    those planted, and
+
+        π = .9 (share of observed pairs above t) / .3
+
+    The interval adds sampling error to the uncertainty about the kind of the errors: t from captions planted at random
+    gives the lower end, t from those of the same sort of thing the upper one.
+    """
     both = np.concatenate([planted.random, planted.alike])
-    over = float((planted.observed > np.quantile(both, 1 - TOP)).mean())
-    spread = float(norm.ppf((1 + confidence) / 2) * np.sqrt(over / len(planted.observed))) / TOP
-    share = over / TOP
-    return Share(share, max(0.0, share - spread), min(1.0, share + spread), share - spread > 0.02)
+    share, low, high = (
+        RIGHT * float((planted.observed > np.quantile(one, 1 - TOP)).mean()) / TOP
+        for one in (both, planted.random, planted.alike)
+    )
+    z, n = float(norm.ppf((1 + confidence) / 2)), len(planted.observed)
+    low, high = (
+        end + side * z * float(np.sqrt(max(end, 1 / n) * RIGHT / TOP / n)) for end, side in ((low, -1), (high, 1))
+    )
+    values = rankdata(np.concatenate([both, planted.observed]))[: len(both)]
+    area = (float(values.mean()) - (len(both) + 1) / 2) / n
+    separation = min(1.0, (area - share / 2) / max(1 - share, 0.1))
+    clear = separation >= CLEAR
+    chance = float(poisson.ppf((1 + confidence) / 2, CHANCE * TOP * n / RIGHT))
+    found = clear and share * TOP * n / RIGHT > chance
+    low = max(0.0, min(low, share)) if found else 0.0
+    return Share(min(share, 1.0), low, min(1.0, max(high, share)), found, clear, separation)
 
 
 def posterior(

@@ -100,11 +100,13 @@ def write_cleaned(
     try:
         name = source.write_kept(Cleaned(make_folder(partial), places))
         same = name is not None
+        lost = 0  # images that do not decode, which the export leaves out
         if not same:
-            export_pairs(_Changed(source, change), partial, "parquet")
+            changed = _Changed(source, change)
+            lost = len(export_pairs(changed, partial, "parquet")[1]) - len(changed.problems)
         opened = _opened(source, partial / (name or ""), same=same)
         found = set(opened.pairs()["uid"])
-        _check(out, expected, found, (opened.ledger.read + gone if same else before, before))
+        _check(out, expected, found, (opened.ledger.read + gone if same else before, before), lost)
         with explain_write_errors(out):
             partial.replace(out)
     except BaseException:
@@ -112,12 +114,12 @@ def write_cleaned(
         raise
     corrected = sum(bool(caption) for caption in change.values())
     left = len(change) - corrected
-    counts = (len(uids), len(uids) - len(change), corrected, left, unusable)
+    counts = (len(uids) - lost, len(uids) - len(change) - lost, corrected, left, unusable + lost)
     return Written(out / (name or ""), opened.section.source, same, *counts)
 
 
-def _check(out: Path, expected: set[str], found: set[str], records: tuple[int, int]) -> None:
-    if found != expected or records[0] != records[1]:
+def _check(out: Path, expected: set[str], found: set[str], records: tuple[int, int], lost: int) -> None:
+    if found - expected or len(expected - found) != lost or records[0] != records[1]:
         differ = f"{len(expected - found):,} pairs are missing, {len(found - expected):,} are new"
         told = f"{differ}, {records[0]:,} of {records[1]:,} records"
         raise RunError(f"{out}: {told}. Nothing was written. This is a bug in clipmem; please report it.")

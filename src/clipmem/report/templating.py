@@ -77,6 +77,12 @@ def _words() -> Mapping[str, Any]:
     return tomllib.loads(template_text("words.toml"))
 
 
+@cache
+def reasons() -> Words:
+    """Return why a detector puts a pair high on the list of suspects, by its name."""
+    return tomllib.loads(template_text("reasons.toml"))
+
+
 def words_of(summary: Mapping[str, Any]) -> Words:
     """Return the wording of the summary's protocol; what it does not define is taken from four-way."""
     known, name = _words()["protocols"], summary.get("protocol", "")

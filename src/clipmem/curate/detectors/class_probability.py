@@ -1,6 +1,6 @@
 """`class-probability`: out-of-sample probability of the caption's class (confident learning, as cleanlab ranks)."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from jaxtyping import Float64
@@ -37,11 +37,10 @@ class ClassProbability(Detector):
         evidence, seed = evidence_of(signals), derive_seed(signals.seed, "classes") % 2**32
         known = evidence.image if signals.image is None else signals.image.cpu().numpy()
         count = int(np.clip(len(known) // 25, 2, CLASSES))
-        label = KMeans(count, n_init=1, random_state=seed).fit_predict(evidence.caption.astype(np.float64))
+        label = KMeans(count, n_init=cast(Any, 1), random_state=seed).fit_predict(evidence.caption.astype(np.float64))
         few = np.bincount(label, minlength=count) < FOLDS
-        label = np.unique(np.where(few[label], count, label), return_inverse=True)[
-            1
-        ]  # a class needs a pair in each fold
+        # a class needs a pair in each fold
+        label = np.unique(np.where(few[label], count, label), return_inverse=True)[1]
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
         probability = cross_val_predict(model, known.astype(np.float64), label, cv=folds, method="predict_proba")

@@ -25,7 +25,7 @@ class Duplicates(Detector):
         found = np.zeros(len(signals.group))
         order = np.argsort(signals.group, kind="stable")
         for rows in np.split(order, np.flatnonzero(np.diff(signals.group[order])) + 1):
-            words = [{word for text in signals.captions[row] for word in text.casefold().split()} for row in rows]
+            words = [{word for text in signals.captions[int(row)] for word in text.casefold().split()} for row in rows]
             for place, row in enumerate(rows if len(rows) > 1 else ()):
                 apart = sum(words[place].isdisjoint(other) for other in words)
                 found[row] = apart / (len(rows) - 1)

@@ -19,7 +19,7 @@ class EmbeddedNeighbors(Detector):
 
     summary = "Words of pairs with similar image embeddings disagree with the pair's own, and the reverse"
     needs: ClassVar[frozenset[Need]] = frozenset({"embeddings"})
-    weight = 2.0
+    weight = 1.0
 
     def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
         """Score every pair."""

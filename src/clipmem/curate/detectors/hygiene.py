@@ -17,7 +17,7 @@ _FILE = re.compile(
 _ADDRESS = re.compile(r"https?://|www\.|<[a-z/][^>]*>|&[a-z]+;", re.I)
 _BOILERPLATE = re.compile(
     r"click (?:here|to)|all rights reserved|copyright|stock (?:photo|image|illustration)|no caption|not available|"
-    r"lorem ipsum|image result|^(?:n/?a|none|null|nan|unknown|untitled|image|photo|picture|caption)$",
+    r"lorem ipsum|image result|^(?:n/?a|none|null|nan|unknown|untitled|image|photo|pict[a-z]+|caption)$",
     re.I,
 )
 LONG = 4.0  # times the 95% quantile of the numbers of words

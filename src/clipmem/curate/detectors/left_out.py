@@ -12,7 +12,7 @@ from clipmem.embed.signals import Signals
 
 @DETECTORS.register("left-out")
 class LeftOut(Detector):
-    """-cos(P_i, t_i): P predicts the caption from the image by kernel ridge regression (RBF, median width) without i."""
+    """-cos(P_i, t_i): P predicts the caption from the image by kernel ridge regression (RBF) without i."""
 
     summary = "Ridge regression on all other pairs does not predict the caption from the image; no model"
     needs: ClassVar[frozenset[Need]] = frozenset({"images"})

@@ -12,7 +12,7 @@ from clipmem.embed.signals import Signals
 
 @DETECTORS.register("left-out-image")
 class LeftOutImage(Detector):
-    """-cos(P_i, x_i): P predicts the image from the caption by kernel ridge regression (RBF, median width) without i."""
+    """-cos(P_i, x_i): P predicts the image from the caption by kernel ridge regression (RBF) without i."""
 
     summary = "Ridge regression on all other pairs does not predict the image from the caption; no model"
     needs: ClassVar[frozenset[Need]] = frozenset({"images"})

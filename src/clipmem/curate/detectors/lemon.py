@@ -20,8 +20,8 @@ TUNED_ON, PLANTED = 1500, 0.05
 class Lemon(Detector):
     """LEMoN (Zhang et al., ICML 2025), see `clipmem.functional.agreement.lemon`.
 
-    Its authors choose k, τ, β and γ on labeled errors. Here 5% of the captions of 1,500 pairs are exchanged, and the
-    settings that find them with the largest AUROC are taken.
+    Its authors choose k, τ, β and gamma on labeled errors. Here 5% of the captions of 1,500 pairs are exchanged, and
+    the settings that find them with the largest AUROC are taken.
     """
 
     summary = "LEMoN (Zhang et al., ICML 2025): similarity and neighbors under the model, tuned on planted errors"

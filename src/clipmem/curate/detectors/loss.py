@@ -25,7 +25,8 @@ class MeanLoss(Detector):
     def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
         """Return NaN for pairs without a recorded margin."""
         assert signals.trajectory is not None  # noqa: S101  of `needs`
-        loss = np.logaddexp(0, -signals.trajectory.margin.astype(np.float64) / _TAU)
-        known = ~np.isnan(loss)
-        total, count = np.where(known, loss, 0).sum(axis=0), known.sum(axis=0)
+        margin = signals.trajectory.margin.astype(np.float64)
+        known = ~np.isnan(margin)
+        loss = np.where(known, np.logaddexp(0, np.where(known, -margin, 0) / _TAU), 0)
+        total, count = loss.sum(axis=0), known.sum(axis=0)
         return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)

@@ -16,7 +16,7 @@ class Similarity(Detector):
 
     summary = "1 - cosine of image and caption under the model (CLIPScore)"
     needs: ClassVar[frozenset[Need]] = frozenset({"embeddings"})
-    weight = 2.0
+    weight = 1.0
     published = True
 
     def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:

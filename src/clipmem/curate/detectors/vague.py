@@ -23,7 +23,7 @@ class Vague(Detector):
 
     summary = "Captions shared by more pairs than usual, whose images differ; no model"
     needs: ClassVar[frozenset[Need]] = frozenset({"images"})
-    weight = 1.5
+    weight = 3.0
     kind: ClassVar[Kind] = "vague"
 
     def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:

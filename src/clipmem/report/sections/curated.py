@@ -3,6 +3,7 @@
 from typing import Any
 
 from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.templating import reasons
 
 
 @SECTIONS.register("curated")
@@ -15,6 +16,7 @@ class CuratedPairs(Section):
         return {
             "about": subject.document,
             "first": subject.first,
+            "reasons": reasons(),
             "written": subject.written,
             "same_format": subject.written is not None and subject.written.same_format,
             "quarantine": str(subject.quarantine),

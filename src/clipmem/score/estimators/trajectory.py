@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from clipmem.base.errors import InputError
 from clipmem.embed.signals import Signals
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator, Need
 
@@ -23,5 +24,7 @@ class MeanMargin(Estimator):
 
     def estimate(self, signals: Signals) -> Estimated:
         """Return NaN for pairs without a recorded margin."""
-        assert signals.trajectory is not None  # noqa: S101  of `needs`
+        hint = "Set train.record = true and train again."
+        if signals.trajectory is None:
+            raise InputError("trajectory", got="no record", expected="that of a training", hint=hint)
         return Estimated(-signals.trajectory.mean_margin)

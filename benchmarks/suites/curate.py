@@ -1,0 +1,196 @@
+"""Detectors of wrong captions: every one of them by kind of wrong caption, against the best published one.
+
+4,000 pairs, 15% of them with wrong captions: a third exchanged at random, a third exchanged within the category, and a
+third replaced by the category's name. clipmem-tiny trains on them for 15 epochs with `train.record`. A kind is scored
+against the pairs with right captions. Intervals are a bootstrap over pairs. `CLIPMEM_ICONS` names the icons of
+docs/reproduce.md as a second regime, `CLIPMEM_CURATE` a folder that keeps the trained models.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import page
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from clipmem.base.images import Geometry
+from clipmem.base.random import bootstrap_counts, generator
+from clipmem.base.sections import DataSection, EmbedSection, TrainSection
+from clipmem.curate.detectors import DETECTORS
+from clipmem.curate.detectors.base import lacks
+from clipmem.curate.ranking import curate
+from clipmem.embed import passes
+from clipmem.embed.means import unit_means
+from clipmem.embed.signals import Signals
+from clipmem.models import given
+from clipmem.models.openclip import create
+from clipmem.score.recorded import read_trajectory
+from clipmem.score.sides import read_block
+from clipmem.study.score_inputs import read_pairs
+from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints
+from clipmem.train.loop import TrainingData, train
+from clipmem.train.numerics import keep_memory, resolve_precision
+from clipmem.train.paired import TrainingSet
+
+PAIRS, WRONG, EPOCHS, DRAWS = 4000, 0.15, 15, 500
+KINDS = ("exchanged at random", "exchanged within the category", "vague: the category's name", "all three")
+OURS = "clipmem, all signals", "clipmem, no model", "clipmem, no model, ranks alone"
+_GEOMETRY = Geometry(64, "squash", "bicubic")
+
+
+class Data(NamedTuple):
+    """Pairs with wrong captions: `kind` is 0, 1 or 2 for a wrong one, else -1."""
+
+    uids: list[str]
+    pixels: np.ndarray
+    captions: list[str]
+    kind: np.ndarray
+
+
+class Result(NamedTuple):
+    """A detector on a kind of wrong captions; `low` and `high`: its AUROC minus that of the best published one.
+
+    `seconds` are of one core; detectors share features, which are in the time of clipmem's own lists.
+    """
+
+    regime: str
+    kind: str
+    detector: str
+    published: bool
+    auroc: float
+    precision: float
+    low: float
+    high: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields."""
+        return self._asdict()
+
+
+def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Result]:  # noqa: ARG001
+    """Score every detector in every regime."""
+    keep = Path(os.environ.get("CLIPMEM_CURATE", folder))
+    regimes = {"emoji-artists": DataSection.model_validate({"source": "emoji-artists"})}
+    if icons := os.environ.get("CLIPMEM_ICONS"):
+        section = {"source": "parquet", "path": icons, "caption_column": "captions", "label_column": "category"}
+        regimes["icons"] = DataSection.model_validate(section)
+    return [row for name, section in regimes.items() for row in _regime(name, _data(section), keep / name, device)]
+
+
+def _data(section: DataSection) -> Data:
+    pairs = read_pairs(section, 1, "--data")
+    stream = generator(0, "curate benchmark")
+    rows = np.sort(stream.permutation(len(pairs))[:PAIRS])
+    blocks = (read_block(pairs, rows[start : start + 1024], [_GEOMETRY])[0] for start in range(0, len(rows), 1024))
+    table = pairs.table[rows]
+    own, labels = [texts[0] for texts in table["captions"]], table["label"].to_numpy()
+    captions, kind, m = list(own), np.full(len(own), -1), round(WRONG * len(own) / 3)
+    named = stream.permutation(np.flatnonzero(labels != ""))
+    vague, within = named[:m], named[m : 2 * m]
+    anyone = np.setdiff1d(stream.permutation(len(own)), named[: 2 * m], assume_unique=True)[:m]
+    for number, groups in enumerate(([anyone], [within[labels[within] == one] for one in np.unique(labels[within])])):
+        for group in groups:
+            for row, other in zip(group, np.roll(group, 1), strict=True):
+                captions[row] = own[other]
+                kind[row] = number if own[other] != own[row] else -1
+    for row in vague:
+        captions[row], kind[row] = labels[row].replace("-", " "), 2
+    pixels = np.concatenate([block.pixels[_GEOMETRY] for block in blocks])
+    return Data(table["uid"].to_list(), pixels, captions, kind)
+
+
+def signals_of(data: Data, folder: Path, device: str) -> Signals:
+    """Train on the pairs, or read the model that did, and collect its signals."""
+    if not (folder / "log.jsonl").is_file():
+        torch.set_num_threads(1)  # as a training process of a study
+        torch.set_flush_denormal(True)
+        keep_memory()
+        checkpoints = Checkpoints(folder / CHECKPOINT_FILE, 30.0)
+        settings = TrainSection.model_validate({"batch_size": 128, "epochs": EPOCHS, "lr": 1e-3, "record": True})
+        train(
+            create("clipmem-tiny", seed=0),
+            TrainingData(data.pixels, np.arange(len(data.uids)), [[text] for text in data.captions]),
+            TrainingSet("f", 0, tuple(data.uids), len(data.uids)),
+            settings,
+            folder=folder,
+            precision=resolve_precision("auto", device),
+            device=device,
+            checkpoints=checkpoints,
+        )
+        checkpoints.remove()
+    encoder = given.load(given.find(str(folder)))
+    rows = np.arange(len(data.uids))
+    texts = [[text] for text in data.captions]
+    found = passes.embed(encoder, data.pixels, rows, texts, data.uids, EmbedSection(), TrainSection(), device=device)
+    means = unit_means(found.image, found.text, found.text_pair)
+    return replace(plain(data), image=means.image, text=means.text, trajectory=read_trajectory(folder, data.uids))
+
+
+def plain(data: Data) -> Signals:
+    """Return what is known without a model; no group of near-duplicates is known."""
+    rows = np.arange(len(data.uids))
+    return Signals(data.uids, [[text] for text in data.captions], rows, pixels=data.pixels.__getitem__)
+
+
+def _regime(name: str, data: Data, folder: Path, device: str) -> list[Result]:
+    torch.set_num_threads(1)
+    scores, seconds = dict[str, np.ndarray](), dict[str, float]()
+
+    def timed(key: str, work: Callable[[], np.ndarray]) -> None:
+        started = time.process_time()
+        scores[key] = work()
+        seconds[key] = time.process_time() - started
+
+    def ours(known: Signals, **options: Any) -> Callable[[], np.ndarray]:
+        return lambda: np.asarray(curate(known, **options).table["score"])
+
+    timed(OURS[1], ours(plain(data)))
+    timed(OURS[2], ours(plain(data), combine="ranks"))
+    signals = signals_of(data, folder, device)
+    timed(OURS[0], ours(signals))
+    for one in DETECTORS:
+        if not lacks(DETECTORS[one], signals):
+            timed(one, lambda one=one: DETECTORS[one]().score(signals))
+    results = list[Result]()
+    for number, kind in enumerate(KINDS):
+        wrong = data.kind >= 0 if number == 3 else data.kind == number
+        chosen = wrong | (data.kind < 0)
+        results += _compared(name, kind, {key: x[chosen] for key, x in scores.items()}, wrong[chosen], seconds)
+    return results
+
+
+def _compared(
+    regime: str, kind: str, scores: Mapping[str, np.ndarray], wrong: np.ndarray, seconds: Mapping[str, float]
+) -> list[Result]:
+    area = {key: float(roc_auc_score(wrong, x)) for key, x in scores.items()}
+    published = {key for key in scores if key not in OURS and DETECTORS[key].published}
+    best = max(published, key=area.__getitem__)
+    counts = bootstrap_counts(generator(0, "curate bootstrap"), DRAWS, len(wrong))
+    draws = {key: _areas(x, wrong, counts) for key, x in scores.items()}
+    rows = list[Result]()
+    for key, x in scores.items():
+        low, high = np.quantile(draws[key] - draws[best], (0.025, 0.975))
+        precision = float(average_precision_score(wrong, x))
+        rows.append(Result(regime, kind, key, key in published, area[key], precision, low, high, seconds[key]))
+    return sorted(rows, key=lambda row: -row.auroc)
+
+
+def _areas(x: np.ndarray, wrong: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the AUROC of each bootstrap draw, ties shared evenly."""
+    order, place = np.unique(x, return_inverse=True)
+    positive, negative = (
+        np.stack([np.bincount(place[side], row[side], len(order)) for row in counts]) for side in (wrong, ~wrong)
+    )
+    below = np.cumsum(negative, axis=1) - negative / 2
+    return (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
+
+
+def table(rows: Sequence[Result]) -> str:
+    """Format the rows as Markdown."""
+    return page.detectors([row.as_dict() for row in rows])

@@ -1,0 +1,70 @@
+"""The number of wrong captions that curation expects, against planted ones: the table of docs/curate.md.
+
+    pytest -m slow -s tests/science/test_curate_share.py
+
+4,000 drawings; of the planted captions half are exchanged at random and half within the category.
+"""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clipmem.base.images import Geometry
+from clipmem.base.random import generator
+from clipmem.base.sections import DataSection
+from clipmem.curate.evidence import evidence_of
+from clipmem.curate.planting import plant
+from clipmem.curate.share import share_of
+from clipmem.embed.signals import Signals
+from clipmem.score.sides import read_block
+from clipmem.study.score_inputs import read_pairs
+
+PAIRS, SHARES, PLANTINGS = 4000, (0.0, 0.05, 0.15, 0.3), 2
+SMALL = Geometry(64, "squash", "bicubic")
+
+pytestmark = pytest.mark.slow
+
+
+def show(line):
+    sys.stdout.write(line + "\n")
+
+
+def exchanged(captions, labels, share, stream):
+    """Exchange captions; return them and which are wrong."""
+    captions = np.array(captions, dtype=object)
+    chosen = stream.permutation(len(captions))[: round(share * len(captions))]
+    half = len(chosen) // 2
+    groups = [chosen[:half], *(chosen[half:][labels[chosen[half:]] == one] for one in np.unique(labels))]
+    found = captions.copy()
+    for group in groups:
+        found[group] = captions[np.roll(group, 1)]
+    return found.tolist(), found != captions
+
+
+def test_expected_numbers():
+    pairs = read_pairs(DataSection.model_validate({"source": "emoji-artists"}), 1, "--data")
+    rows = np.sort(generator(0, "curate shares").permutation(len(pairs))[:PAIRS])
+    pixels = np.concatenate([read_block(pairs, part, [SMALL])[0].pixels[SMALL] for part in np.array_split(rows, 4)])
+    table = pairs.table[rows]
+    own, labels = [texts[0] for texts in table["captions"]], table["label"].to_numpy()
+    plain = Signals(table["uid"].to_list(), [[text] for text in own], np.arange(PAIRS), pixels=pixels.__getitem__)
+    features, covered = plain.shapes_and_colors, []
+    show("\n| wrong | expected | interval | found |\n| --- | --- | --- | --- |")
+    for share in SHARES:
+        for seed in range(PLANTINGS if share else 1):
+            captions, wrong = exchanged(own, labels, share, generator(seed, "shares", round(100 * share)))
+            signals = replace(plain, captions=[[text] for text in captions], seed=seed)
+            signals.__dict__["shapes_and_colors"] = features  # images do not change
+            texts = np.unique(captions, return_inverse=True)[1]
+            one = share_of(plant(evidence_of(signals), texts, seed), 0.95)
+            count = int(wrong.sum())
+            low, high = round(PAIRS * one.low), round(PAIRS * one.high)
+            show(f"| {count} | {PAIRS * one.share:.0f} | {low} to {high} | {'yes' if one.found else 'no'} |")
+            covered.append(low <= count <= high)
+            assert one.clear
+            assert one.found == (share > 0)
+            if share:
+                assert one.share == pytest.approx(count / PAIRS, rel=0.25)
+    assert np.mean(covered) >= 0.85

@@ -1,0 +1,338 @@
+"""Curation: detectors against loops, the share of wrong captions on known mixtures, planted truth, bad input."""
+
+import math
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import clipmem
+from clipmem.base.errors import InputError
+from clipmem.curate.detectors import DETECTORS, Detector
+from clipmem.curate.detectors.base import lacks
+from clipmem.curate.evidence import Evidence, evidence_of
+from clipmem.curate.planting import Planted, plant
+from clipmem.curate.ranking import Curation, curate
+from clipmem.curate.share import posterior, share_of
+from clipmem.embed.signals import Signals, Trajectory
+from clipmem.functional import auroc
+from clipmem.functional.agreement import softmax_agreement
+from clipmem.functional.contrast import contrast
+from clipmem.functional.leave_one_out import leave_one_out_scores
+
+N, THINGS = 400, 20
+NAMES = ("dog", "cat", "sun", "moon", "tree", "car", "boat", "ship", "fish", "bird")
+NAMES += ("hat", "shoe", "cup", "star", "leaf", "rose", "key", "bell", "drum", "harp")
+
+
+def drawings(seed=0, wrong=40, n=N):
+    """Images of 20 things, each a pattern of its own under noise, captions that name them; some exchanged."""
+    stream = np.random.default_rng(seed)
+    patterns = stream.integers(0, 256, (THINGS, 8, 8, 3))
+    thing = np.arange(n) % THINGS
+    pixels = patterns[thing].repeat(8, 1).repeat(8, 2) + stream.normal(0, 40, (n, 64, 64, 3))
+    chosen = stream.permutation(n)[:wrong]
+    named = thing.copy()
+    named[chosen] = (thing[chosen] + 1 + stream.integers(THINGS - 1, size=wrong)) % THINGS
+    captions = [[f"a {('small', 'big', 'old')[k % 3]} {NAMES[one]}"] for k, one in enumerate(named)]
+    images = np.clip(pixels, 0, 255).astype(np.uint8)
+    signals = Signals([f"p{k}" for k in range(n)], captions, np.arange(n), pixels=images.__getitem__)
+    return signals, np.isin(np.arange(n), chosen)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return drawings()
+
+
+@pytest.fixture(scope="module")
+def found(data) -> Curation:
+    return curate(data[0])
+
+
+def with_model(signals, seed=0):
+    stream = np.random.default_rng(seed)
+    n = len(signals.uids)
+    image, text = (torch.tensor(stream.normal(size=(n, 6)), dtype=torch.float32) for _ in range(2))
+    trajectory = Trajectory(*stream.normal(0, 0.3, (2, 4, n)).astype(np.float32))
+    columns = {name: stream.normal(size=n) for name in ("clipmem", "g_alignment")}
+    return replace(signals, image=image, text=text, trajectory=trajectory, scores=columns)
+
+
+# ---- formulas
+
+
+@pytest.mark.parametrize(("n", "d", "seed"), [(2, 3, 0), (7, 4, 1), (13, 2, 2)])
+def test_contrast_against_a_loop(n, d, seed):
+    stream = np.random.default_rng(seed)
+    u, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in stream.normal(size=(2, n, d)))
+    fast = contrast(torch.from_numpy(3 * u), torch.from_numpy(v))
+    for i in range(n):
+        others = [max(u[i] @ v[j], u[j] @ v[i]) for j in range(n) if j != i]
+        crowd = math.log(sum(math.exp(u[i] @ v[j] / 0.05) for j in range(n)))
+        crowd += math.log(sum(math.exp(u[j] @ v[i] / 0.05) for j in range(n)))
+        assert float(fast.similarity[i]) == pytest.approx(u[i] @ v[i])
+        assert float(fast.margin[i]) == pytest.approx(u[i] @ v[i] - max(others))
+        assert float(fast.scaled[i]) == pytest.approx(u[i] @ v[i] - 0.025 * crowd)
+
+
+def test_own_fit_is_what_the_functional_scores_say(data):
+    signals = data[0]
+    own = evidence_of(signals).own
+    x, t = (torch.from_numpy(np.asarray(one, float)) for one in (signals.shapes_and_colors, signals.words[:]))
+    assert own.by_images == pytest.approx(softmax_agreement(x, t).numpy(), abs=1e-5)
+    assert own.by_words == pytest.approx(softmax_agreement(t, x).numpy(), abs=1e-5)
+    assert own.by_ridge == pytest.approx(-leave_one_out_scores(x.numpy(), t.numpy(), kernel="rbf"), abs=1e-5)
+    assert own.by_ridge_image == pytest.approx(-leave_one_out_scores(t.numpy(), x.numpy(), kernel="rbf"), abs=1e-5)
+
+
+def test_a_planted_caption_fits_like_an_exchanged_one(data):
+    """Planting without a new computation agrees with exchanging two captions and computing everything again."""
+    signals, wrong = data
+    i, j = np.flatnonzero(~wrong)[[3, 11]]
+    assert signals.captions[i] != signals.captions[j]
+    captions = [list(one) for one in signals.captions]
+    captions[i], captions[j] = captions[j], captions[i]
+    again = Evidence(replace(signals, captions=captions)).own
+    planted = evidence_of(signals).fit(np.array([i, j]), np.array([j, i]))
+    for fast, slow in zip(planted, again, strict=True):
+        assert fast == pytest.approx(slow[[i, j]], abs=0.05)
+
+
+def test_scores_of_a_trajectory_and_a_model_against_loops(data):
+    signals = with_model(data[0])
+    margin = signals.trajectory.margin.copy()
+    margin[1, 0] = np.nan
+    margin[:, 1] = np.nan
+    signals = replace(signals, trajectory=Trajectory(margin, margin))
+    area, loss = DETECTORS["margin"]().score(signals), DETECTORS["loss"]().score(signals)
+    for k in (0, 2, 5):
+        known = [float(one) for one in margin[:, k] if not math.isnan(one)]
+        assert area[k] == pytest.approx(-sum(known) / len(known))
+        assert loss[k] == pytest.approx(sum(math.log(1 + math.exp(-one / 0.07)) for one in known) / len(known))
+    assert np.isnan([area[1], loss[1]]).all()
+    u, v = signals.image.numpy(), signals.text.numpy()
+    cosine = u[4] @ v[4] / np.linalg.norm(u[4]) / np.linalg.norm(v[4])
+    assert DETECTORS["similarity"]().score(signals)[4] == pytest.approx(1 - cosine, abs=1e-6)
+    assert DETECTORS["low-alignment"]().score(signals) == pytest.approx(-signals.scores["g_alignment"])
+
+
+# ---- how many
+
+
+def mixture(share, seed=0, n=4000):
+    """Log odds of right captions, of planted ones and of observed ones; half of the wrong ones are hard to see."""
+    stream = np.random.default_rng(seed)
+
+    def wrong(k):
+        return stream.normal(3, 1, k), stream.normal(1.5, 1, k)
+
+    random, alike = wrong(2 * n)
+    count = round(share * n)
+    easy, hard = wrong(count)
+    observed = np.concatenate([stream.normal(-3, 1, n - count), np.where(np.arange(count) % 2, easy, hard)])
+    return Planted(observed, random, alike), np.arange(n) >= n - count
+
+
+@given(st.floats(0.05, 0.3), st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_share_is_within_a_quarter_of_the_truth(share, seed):
+    planted, _ = mixture(share, seed, n=20_000)
+    one = share_of(planted, 0.95)
+    assert one.clear
+    assert one.found
+    assert one.share == pytest.approx(share, rel=0.25)
+    assert one.low < share < one.high
+
+
+def test_nothing_is_found_where_nothing_is_wrong_and_no_number_is_told_where_nothing_is_seen():
+    clean = share_of(mixture(0.0)[0], 0.95)
+    assert (clean.clear, clean.found, clean.low) == (True, False, 0.0)
+    stream = np.random.default_rng(0)
+    blind = share_of(Planted(*stream.normal(size=(3, 4000))), 0.95)
+    assert (blind.clear, blind.found, blind.low) == (False, False, 0.0)
+
+
+def test_probabilities_are_calibrated_and_rise_with_the_score():
+    planted, wrong = mixture(0.2)
+    chance = posterior(planted, 0.2, planted.observed, np.ones(len(wrong), bool))
+    assert (np.diff(chance[np.argsort(planted.observed)]) >= 0).all()
+    assert chance.mean() == pytest.approx(0.2, abs=0.02)
+    for part in (chance < 0.5, chance >= 0.5):
+        assert wrong[part].mean() == pytest.approx(chance[part].mean(), abs=0.05)
+
+
+def test_equal_captions_are_never_planted_on_each_other(data):
+    signals = data[0]
+    evidence, texts = evidence_of(signals), np.zeros(N, dtype=int)
+    texts[::2] = 1
+    seen = []
+
+    class Spy(Evidence):
+        def __init__(self):
+            self.__dict__ |= evidence.__dict__
+
+        def fit(self, image, caption):
+            seen.append(texts[image] == texts[caption])
+            return super().fit(image, caption)
+
+    plant(Spy(), texts, 0, 1)
+    own, random, alike = seen
+    assert own.all()
+    assert not random.any()
+    assert not alike.any()
+
+
+# ---- the list
+
+
+def test_wrong_captions_come_first_and_are_counted(data, found):
+    _, wrong = data
+    table = found.table
+    assert auroc(table["score"].to_numpy(), wrong).mean > 0.97
+    suspect = table["is_suspect"].to_numpy()
+    assert wrong[suspect].mean() > 0.7
+    assert suspect[wrong].mean() > 0.4
+    low, high = found.document["expected"]["pairs"][1:]
+    assert found.document["expected"]["found"]
+    assert low < wrong.sum() < high
+
+
+def test_table_has_a_row_per_pair_and_says_why(data, found):
+    signals, table = data[0], found.table
+    assert table["uid"].to_list() == signals.uids
+    assert table["score"].is_between(0, 1).all()
+    assert table["probability"].is_between(0, 1).all()
+    suspects = table.filter("is_suspect")
+    assert suspects["kind"].unique().to_list() == ["exchanged"]
+    assert set(suspects["reason"]) | set(suspects["second_reason"]) <= set(DETECTORS)
+    assert (suspects["reason"] != suspects["second_reason"]).all()
+    assert set(suspects["neighbors"].explode()) <= set(signals.uids)
+    others = table.filter(~pl.col("is_suspect"))
+    assert (
+        others.select(pl.col("kind", "reason", "second_reason", "suggested_caption").is_null().all()).row(0)
+        == (True,) * 4
+    )
+    assert (others["neighbors"].list.len() == 0).all()
+    for name in found.document["detectors"]:
+        assert f"{name.replace('-', '_')}_score" in table.columns
+
+
+def test_suggested_captions_name_what_is_drawn(data, found):
+    table = found.table.with_row_index("k").filter(pl.col("suggested_caption").is_not_null())
+    assert len(table) > 10
+    right = [NAMES[k % THINGS] in text for k, text in zip(table["k"], table["suggested_caption"], strict=True)]
+    assert np.mean(right) > 0.9
+
+
+def test_equal_input_gives_equal_lists(data, found):
+    again = curate(replace(data[0]))
+    assert again.table.equals(found.table)
+
+
+def test_ranks_alone_put_wrong_captions_first(data):
+    table = curate(data[0], combine="ranks").table
+    assert auroc(table["score"].to_numpy(), data[1]).mean > 0.97
+
+
+def test_file_names_and_vague_captions_are_named(data):
+    signals, wrong = data
+    captions = [list(one) for one in signals.captions]
+    names = np.flatnonzero(~wrong)[:4]
+    for k, text in zip(
+        names, ("IMG_2041.jpg", "https://a.example/x", "all rights reserved", "Изображение собаки"), strict=True
+    ):
+        captions[k] = [text]
+    vague = np.flatnonzero(~wrong)[10:60]
+    for k in vague:
+        captions[k] = ["stuff"]
+    table = curate(replace(signals, captions=captions)).table
+    assert table["is_suspect"].to_numpy()[names].all()
+    assert table["kind"].gather(names).to_list() == ["hygiene"] * 4
+    assert set(table["kind"].gather(vague).drop_nulls()) <= {"vague"}
+    assert np.isin(np.argsort(-table["score"].to_numpy())[:50], vague).mean() > 0.6
+    scores = table["vague_score"].to_numpy()
+    assert scores[vague].min() > np.delete(scores, vague).max()
+
+
+def test_the_odd_one_of_near_duplicates_ranks_first(data):
+    captions = [["a red dog"], ["a red dog"], ["the moon"], ["a key"]]
+    signals = Signals(list("abcd"), captions, np.array([3, 3, 3, 1]))
+    assert DETECTORS["duplicates"]().score(signals).tolist() == [0.5, 0.5, 1.0, 0.0]
+
+
+def test_a_model_adds_its_detectors_and_every_one_can_be_asked_for(data):
+    signals = with_model(data[0])
+    names = [name for name in DETECTORS if not lacks(DETECTORS[name], signals)]
+    assert len(names) == len(list(DETECTORS))
+    table = curate(signals, detectors=names, plantings=1).table
+    for name in names:
+        assert table[f"{name.replace('-', '_')}_score"].len() == N
+    assert {"margin", "similarity"} <= set(curate(signals, plantings=1).document["combination"])
+
+
+def test_features_of_a_pretrained_model_stand_in_for_pixels(data):
+    signals, wrong = data
+    stream = np.random.default_rng(1)
+    image = torch.tensor(stream.normal(size=(THINGS, 16))[np.arange(N) % THINGS] + stream.normal(0, 0.3, (N, 16)))
+    table = curate(replace(signals, image=image, pixels=None)).table
+    assert auroc(table["score"].to_numpy(), wrong).mean > 0.97
+
+
+def test_a_detector_of_another_package_joins_the_combination(data, found, monkeypatch):
+    class Odd(Detector):
+        """Every second pair."""
+
+        name, weight = "odd", 5.0
+
+        def score(self, signals):
+            return np.arange(len(signals.uids)) % 2.0
+
+    monkeypatch.setitem(DETECTORS._items, "odd", Odd)
+    again = curate(data[0], plantings=1)
+    assert again.document["combination"]["odd"] == 5.0
+    assert auroc(again.table["score"].to_numpy(), np.arange(N) % 2 == 1).mean > 0.9
+
+
+def test_every_detector_has_words():
+    words = tomllib.loads((Path(clipmem.__file__).parent / "report/templates/reasons.toml").read_text())
+    assert set(words) == set(DETECTORS)
+    assert all(DETECTORS[name].summary for name in DETECTORS)
+
+
+# ---- bad input
+
+
+def parts(error):
+    return error.value.what, error.value.got
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "what", "got"),
+    [
+        ({"pixels": None}, {}, "curate", "no images and no model"),
+        ({}, {"confidence": 1.0}, "confidence", "1.0"),
+        ({}, {"plantings": 0}, "plantings", "0"),
+        ({}, {"combine": "votes"}, "combine", "'votes'"),
+        ({}, {"detectors": ["margin"]}, "detector margin", "no trajectory"),
+        ({}, {"detectors": ["low-alignment"]}, "detector low-alignment", "no scores"),
+        ({}, {"detectors": ["marginn"]}, "detector 'marginn'", "an unknown name"),
+        ({"captions": [["one"]] * N}, {}, "captions", f"the same for all {N} pairs"),
+    ],
+)
+def test_bad_input(data, change, options, what, got):
+    with pytest.raises(InputError) as error:
+        curate(replace(data[0], **change), **options)
+    assert parts(error) == (what, got)
+
+
+def test_a_few_pairs_are_refused():
+    with pytest.raises(InputError) as error:
+        curate(drawings(n=40, wrong=4)[0])
+    assert parts(error) == ("pairs", "40")
