@@ -25,8 +25,8 @@ export function marking(mark: string | null): void {
 
 const focus = (id: string) => {
   const element = document.getElementById(id);
-  element?.scrollIntoView({ block: "nearest" });
-  element?.focus();
+  element?.scrollIntoView();
+  element?.focus({ preventScroll: true });
 };
 const steps: Record<string, () => number> = {
   ArrowLeft: () => -1,
