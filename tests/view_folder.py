@@ -1,4 +1,4 @@
-"""Exported view folders of synthetic pairs, of any size: the contract between the Python side and the page, in one place."""
+"""Exported view folders of synthetic pairs, of any size: what the page gets, in one place."""
 
 import base64
 import json
@@ -14,9 +14,9 @@ import clipmem
 STATIC = Path(clipmem.__file__).parent / "view" / "static"
 ROLES = ["candidate", "external", "independent", "shared"]
 WORDS = (
-    "a an the red blue green small large old young happy cat dog bird horse tree house street car bus train boat river "
-    "mountain beach child woman man player ball table chair cake pizza phone clock window flag snow grass night morning"
-).split()
+    *("a an the red blue green small large old young happy cat dog bird horse tree house street car bus train".split()),
+    *("boat river mountain beach child woman man player ball table chair cake pizza phone clock window flag".split()),
+)
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -55,8 +55,9 @@ def columns_of(rows: int, seed: int = 0) -> dict[str, tuple[dict[str, Any], np.n
     score = rng.normal(0, 0.06, rows) + 0.15 * (role == 0) + 0.5 * planted * (role == 0)
     numbers = {
         "clipmem": score, "stderr": np.abs(rng.normal(0.03, 0.01, rows)), "g_alignment": g, "f_alignment": g + score,
-        "learned": rng.normal(0.1, 0.1, rows), "retrieval_score": rng.random(rows), "words_score": rng.random(rows) + planted,
-        "clipmem_other": 0.6 * score + rng.normal(0, 0.05, rows), "pca_x": rng.normal(0, 1, rows), "pca_y": rng.normal(0, 2, rows),
+        "learned": rng.normal(0.1, 0.1, rows), "retrieval_score": rng.random(rows),
+        "words_score": rng.random(rows) + planted, "clipmem_other": 0.6 * score + rng.normal(0, 0.05, rows),
+        "pca_x": rng.normal(0, 1, rows), "pca_y": rng.normal(0, 2, rows),
     }  # fmt: skip
     numbers["clipmem_change"] = score - numbers["clipmem_other"]
     numbers["words_score"][rng.random(rows) < 0.1] = np.nan
@@ -90,17 +91,20 @@ def detail(row: int, captions: str, columns: dict[str, tuple[dict[str, Any], np.
     far = [{"row": (row + 2 * k) % rows, "similarity": 1 - k / 20} for k in range(1, 11)]
     reason = "Other pairs with this image have another caption."
     return {
-        "row": row, "uid": f"{row:032x}", "captions": [{"text": captions, "trained": True}, {"text": "another", "trained": False}],
+        "row": row, "uid": f"{row:032x}",
+        "captions": [{"text": captions, "trained": True}, {"text": "another", "trained": False}],
         "role": ROLES[columns["role"][1][row]], "planted": bool(columns["planted"][1][row]), "caption_from": None,
         "seeds": [{"seed": seed, "f": f + 0.02 * seed, "g": g - 0.01 * seed} for seed in (0, 1)], "noise_floor": 0.04,
-        "parts": {side: {"positive": value + 0.2, "image_bank": 0.1, "text_bank": 0.1} for side, value in (("f", f), ("g", g))},
+        "parts": {side: {"positive": value + 0.2, "image_bank": 0.1} for side, value in (("f", f), ("g", g))},
         "detectors": [{"name": "words", "label": "Words", "score": 0.4, "rank": row + 1, "reason": reason}],
         "credit": "Drawn for a test", "source": f"pair-{row}.webp",
         "neighbors": {space: {"f": near, "g": far} for space in ("image", "text")},
     }  # fmt: skip
 
 
-def write_view(folder: Path, rows: int, captions: Sequence[str] | None = None, images: int = 0, file: bool = True) -> Path:
+def write_view(
+    folder: Path, rows: int, captions: Sequence[str] | None = None, images: int = 0, file: bool = True
+) -> Path:
     """Write an export of pairs; the first `images` rows have thumbnails. `file` allows what file:// needs."""
     columns = columns_of(rows)
     texts = list(captions or captions_of(rows, np.random.default_rng(1)))

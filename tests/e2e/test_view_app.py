@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tests.e2e.browser import AXE, Session, needs_browser, started
 from tests.report.test_report_browser import CAPTIONS
 from tests.view_folder import captions_of, columns_of, write_view
@@ -51,7 +52,9 @@ def shown(page: Any) -> int:
 
 def cards(page: Any) -> list[int]:
     page.locator(".card").first.wait_for()
-    return [int(name.removeprefix("pair-")) for name in page.locator(".card").evaluate_all("all => all.map(one => one.id)")]
+    return [
+        int(name.removeprefix("pair-")) for name in page.locator(".card").evaluate_all("all => all.map(one => one.id)")
+    ]
 
 
 def shows(page: Any, count: int) -> None:
@@ -112,7 +115,9 @@ def test_brushes_histograms_and_counts_under_the_other_filters(
     assert str((inside & (values["role"] == 0)).sum()) in candidate.inner_text()
     candidate.click()
     shows(page, (inside & (values["role"] == 0)).sum())
-    assert page.get_by_role("checkbox", name="shared").locator(".count").inner_text() == str((inside & (values["role"] == 3)).sum())
+    assert page.get_by_role("checkbox", name="shared").locator(".count").inner_text() == str(
+        (inside & (values["role"] == 3)).sum()
+    )
     assert f"in.clipmem={low:.5f}"[:14] in hash_of(page)
     page.get_by_label("Split histograms and map by").select_option("role")
     assert page.locator("section[aria-label='A(g)'] path").count() == 6
@@ -178,7 +183,17 @@ def test_detail_of_a_pair(browser: Session, address: str, values: dict[str, np.n
     f, g = values["f_alignment"][7], values["g_alignment"][7]
     for one in (f"{f:+.3f}", f"{f + 0.02:+.3f}", f"{g - 0.01:+.3f}", f"{f - g + 0.03:+.3f}"):
         assert one.replace("-", "\N{MINUS SIGN}") in text
-    for one in ("trained", "noise floor", "0.040", "image bank", "rank 8", "have another caption", uid(7), "Drawn for a test", "pair-7.webp"):
+    for one in (
+        "trained",
+        "noise floor",
+        "0.040",
+        "image bank",
+        "rank 8",
+        "have another caption",
+        uid(7),
+        "Drawn for a test",
+        "pair-7.webp",
+    ):
         assert one in text
     page.keyboard.press("j")
     page.wait_for_function("!location.hash.includes('pair=7&')")
@@ -262,7 +277,13 @@ def test_searches_with_exclusion_and_keeps_all_in_the_address(browser: Session, 
     assert cards(again) == cards(page)
     assert shown(again) == shown(page) < count
     assert again.get_by_label("Search captions").input_value() == "RED -cat"
-    for wrong in ("#sort=none", "#view=none&pair=999999", "#in.clipmem=x..y&is.role=none", "#lasso=a+b+1+2", "#same=caption.x"):
+    for wrong in (
+        "#sort=none",
+        "#view=none&pair=999999",
+        "#in.clipmem=x..y&is.role=none",
+        "#lasso=a+b+1+2",
+        "#same=caption.x",
+    ):
         page.goto(address + wrong)
         page.locator("[role=status]").first.wait_for()
 
@@ -320,9 +341,18 @@ def test_lasso_by_keys(browser: Session, address: str, values: dict[str, np.ndar
 def test_moves_through_all_pairs_by_keys(browser: Session, address: str, values: dict[str, np.ndarray]) -> None:
     order = np.argsort(-values["clipmem"], kind="stable").tolist()
     page = browser.open(address)
-    across = page.evaluate("new Set([...document.querySelectorAll('.card')].map(one => one.getBoundingClientRect().left)).size")
+    across = page.evaluate(
+        "new Set([...document.querySelectorAll('.card')].map(one => one.getBoundingClientRect().left)).size"
+    )
     cards(page)
-    steps = [("ArrowDown", 0), ("ArrowDown", across), ("ArrowRight", across + 1), ("ArrowUp", 1), ("k", 0), ("End", ROWS - 1)]
+    steps = [
+        ("ArrowDown", 0),
+        ("ArrowDown", across),
+        ("ArrowRight", across + 1),
+        ("ArrowUp", 1),
+        ("k", 0),
+        ("End", ROWS - 1),
+    ]
     for key, place in steps:
         page.keyboard.press(key)
         page.wait_for_selector(f"#pair-{order[place]}.current")
@@ -336,7 +366,20 @@ def test_help_names_every_key(browser: Session, address: str) -> None:
     cards(page)
     page.keyboard.press("?")
     text = page.locator("dialog").inner_text()
-    for one in ("wrong caption", "memorized", "fine", "unsure", "Backspace", "undo", "search", "sort", "reverse", "neighbors", "lasso", "export"):
+    for one in (
+        "wrong caption",
+        "memorized",
+        "fine",
+        "unsure",
+        "Backspace",
+        "undo",
+        "search",
+        "sort",
+        "reverse",
+        "neighbors",
+        "lasso",
+        "export",
+    ):
         assert one in text
     page.keyboard.press("Escape")
     assert page.locator("dialog").count() == 0

@@ -118,7 +118,9 @@ def test_rare_words_are_searched_in_what_is_left(ask: Ask) -> None:
 
 
 @QUICK
-@given(data=st.data(), rows=st.integers(0, 50), descending=st.booleans(), words=WORDS, kind=st.sampled_from(["f32", "i32"]))
+@given(
+    data=st.data(), rows=st.integers(0, 50), descending=st.booleans(), words=WORDS, kind=st.sampled_from(["f32", "i32"])
+)
 def test_filters_and_counts_as_polars(
     ask: Ask, data: st.DataObject, rows: int, descending: bool, words: list[tuple[bool, str]], kind: str
 ) -> None:
@@ -137,7 +139,8 @@ def test_filters_and_counts_as_polars(
     dtype = pl.Float32 if kind == "f32" else pl.Int32
     table = pl.DataFrame({
         "value": pl.Series(values, dtype=dtype).cast(pl.Float64), "code": pl.Series(codes, dtype=pl.Int32),
-        "text": pl.Series([texts[code] for code in captions], dtype=pl.String), "sort": pl.Series(sort, dtype=pl.Float32),
+        "text": pl.Series([texts[code] for code in captions], dtype=pl.String),
+        "sort": pl.Series(sort, dtype=pl.Float32),
     }).with_row_index()  # fmt: skip
     inside = pl.col("value").is_between(low, high).fill_null(False)
     picked, found = pl.col("code").is_in(allowed), contains(words)
@@ -152,7 +155,10 @@ def test_filters_and_counts_as_polars(
 
 
 @QUICK
-@given(points=st.lists(st.tuples(FLOATS, FLOATS), max_size=30), corners=st.lists(st.tuples(*[st.integers(-9, 9)] * 2), min_size=3, max_size=7))
+@given(
+    points=st.lists(st.tuples(FLOATS, FLOATS), max_size=30),
+    corners=st.lists(st.tuples(*[st.integers(-9, 9)] * 2), min_size=3, max_size=7),
+)
 def test_a_lasso_has_the_points_inside(ask: Ask, points: list[tuple[Any, Any]], corners: list[tuple[int, int]]) -> None:
     def inside(x: float, y: float) -> bool:  # a ray to the right crosses the outline an odd number of times
         crossed = 0
@@ -167,11 +173,15 @@ def test_a_lasso_has_the_points_inside(ask: Ask, points: list[tuple[Any, Any]], 
 
 
 @QUICK
-@given(rows=st.lists(st.tuples(st.none() | st.integers(0, 5), st.none() | st.integers(0, 5), st.booleans()), max_size=40))
+@given(
+    rows=st.lists(st.tuples(st.none() | st.integers(0, 5), st.none() | st.integers(0, 5), st.booleans()), max_size=40)
+)
 def test_disagreement_is_of_mean_ranks(ask: Ask, rows: list[tuple[int | None, int | None, bool]]) -> None:
     a, b, hidden = [one[0] for one in rows], [one[1] for one in rows], [int(one[2]) for one in rows]
     found = ask("disagreement", a=a, b=b, hidden=hidden, limit=5)
-    table = pl.DataFrame({"a": a, "b": b, "hidden": hidden}, schema={"a": pl.Float32, "b": pl.Float32, "hidden": pl.Int8})
+    table = pl.DataFrame(
+        {"a": a, "b": b, "hidden": hidden}, schema={"a": pl.Float32, "b": pl.Float32, "hidden": pl.Int8}
+    )
     kept = table.with_row_index().filter(pl.col("hidden") == 0, pl.col("a").is_not_null(), pl.col("b").is_not_null())
     kept = kept.with_columns(change=pl.col("a").rank("average") - pl.col("b").rank("average"))
     assert found["count"] == kept.height
@@ -192,7 +202,7 @@ def test_density_counts_points_by_cell_and_group(ask: Ask, points: list[tuple[An
     for px, py, hides, group in points:
         if px is None or py is None or not (-4 <= px < 4 and -2 < py <= 1):
             continue
-        expected[0 if hides else min(group, 2) + 1, int((1 - py)), int((px + 4) / 2)] += 1
+        expected[0 if hides else min(group, 2) + 1, int(1 - py), int((px + 4) / 2)] += 1
     given_points = {"x": x, "y": y, "hidden": [int(one) for one in hidden], "groups": groups}
     assert ask("density", box=box, width=width, height=height, **given_points) == expected.ravel().tolist()
 

@@ -24,13 +24,16 @@ function colors(groups: number): { hidden: string; shown: string[] } {
 function drawDots(context: CanvasRenderingContext2D, { x, y, failing, groups, groupCount }: Points, box: Box, width: number, height: number): void {
   const { hidden, shown } = colors(groups ? groupCount : 0), [left, right, bottom, top] = box;
   const radius = x.length > 4000 ? 2 : 3;
-  for (let layer = 0; layer <= shown.length; layer++) {
+  const layerOf = (row: number) => (failing[row] ? 0 : groups ? Math.min(groups[row], groupCount - 1) + 1 : 1);
+  const sizes = new Uint32Array(shown.length + 1);
+  for (let row = 0; row < x.length; row++) sizes[layerOf(row)]++;
+  const layers = Array.from(shown, (_, k) => k + 1).sort((one, other) => sizes[other] - sizes[one]); // small ones on top
+  for (const layer of [0, ...layers]) {
     context.fillStyle = layer ? shown[layer - 1] : hidden;
     context.globalAlpha = layer ? 0.7 : 0.55;
     context.beginPath();
     for (let row = 0; row < x.length; row++) {
-      const own = failing[row] ? 0 : groups ? Math.min(groups[row], groupCount - 1) + 1 : 1;
-      if (own !== layer || !(x[row] >= left && x[row] <= right && y[row] >= bottom && y[row] <= top)) continue;
+      if (layerOf(row) !== layer || !(x[row] >= left && x[row] <= right && y[row] >= bottom && y[row] <= top)) continue;
       const px = ((x[row] - left) / (right - left)) * width, py = ((top - y[row]) / (top - bottom)) * height;
       context.moveTo(px + radius, py);
       context.arc(px, py, radius, 0, 7);

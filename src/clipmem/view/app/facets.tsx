@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import { useRef } from "preact/hooks";
-import { byName, type ColumnInfo, manifest } from "./data";
+import { byName, categoriesOf, type ColumnInfo, manifest } from "./data";
 import { BINS } from "./engine";
 import { type Counts, countsOf, totalsOf } from "./filters";
 import { clearPicks, group, numeric, picks, ranges, setRange, togglePick } from "./state";
@@ -16,13 +16,15 @@ function steps(base: number[], top: number[]): string {
   return `${upper}${lower}Z`;
 }
 
-/** Stack the groups of each bin; heights are square roots of counts, so that small bins stay visible. */
+/** Stack the groups of each bin by their shares; heights are square roots of counts, so that small bins stay visible. */
 function layers({ counts, size, groups }: Counts, most: number): string[] {
-  const sums = new Array<number>(size).fill(0);
-  return Array.from({ length: Math.max(1, groups.length) }, (_, group) => {
-    const base = sums.map((sum) => Math.sqrt(sum / most));
+  const all = Math.max(1, groups.length), totals = new Array<number>(size).fill(0), sums = [...totals];
+  counts.forEach((count, k) => (totals[k % size] += count));
+  const heights = () => sums.map((sum, bin) => (sum ? Math.sqrt(totals[bin] / most) * (sum / totals[bin]) : 0));
+  return Array.from({ length: all }, (_, group) => {
+    const base = heights();
     for (let bin = 0; bin < size; bin++) sums[bin] += counts[group * size + bin];
-    return steps(base, sums.map((sum) => Math.sqrt(sum / most)));
+    return steps(base, heights());
   });
 }
 
@@ -91,7 +93,7 @@ function Histogram({ info }: { info: ColumnInfo }) {
 
 function Choices({ name, about }: { name: string; about?: string }) {
   const counts = countsOf(name, "pick");
-  const chosen = picks.value[name] ?? [], names = name === "mark" ? manifest.marks : categoryNames(name);
+  const chosen = picks.value[name] ?? [], names = name === "mark" ? manifest.marks : categoriesOf(byName.get(name)!);
   const most = counts ? counts.counts.reduce((a, b) => Math.max(a, b), 1) : 1;
   return (
     <section class="facet" aria-label={labelOf(name)}>
@@ -116,17 +118,15 @@ function Choices({ name, about }: { name: string; about?: string }) {
   );
 }
 
-const categoryNames = (name: string): string[] => {
-  const info = byName.get(name)!;
-  return info.type === "bool" ? ["no", "yes"] : (info.categories ?? []);
-};
-
 const TITLES: Record<string, string> = { score: "Scores", pair: "Pairs", compare: "Change", detector: "Detectors", part: "Parts" };
 const unfolded = signal(new Set(["score", "pair", "compare"]));
 
 function Group({ name }: { name: string }) {
   const columns = manifest.columns.filter((info) => info.group === name);
-  const flags = columns.filter((info) => info.type === "category" || info.type === "bool");
+  const flags = columns.filter((info) => info.type === "category" || info.type === "bool").map((info) => info.name);
+  if (name === "pair") flags.push("mark");
+  const size = (one: string) => (one === "mark" ? manifest.marks.length : categoriesOf(byName.get(one)!).length);
+  flags.sort((one, other) => size(one) - size(other)); // short lists first
   const errors = new Set(manifest.columns.map((info) => info.error));
   const drawn = numeric().filter((info) => info.group === name && !errors.has(info.name));
   if (!flags.length && !drawn.length) return null;
@@ -139,8 +139,7 @@ function Group({ name }: { name: string }) {
   return (
     <div class="facet-group">
       <h2><button type="button" aria-expanded={open} onClick={toggle}>{TITLES[name] ?? name}</button></h2>
-      {open && flags.map((info) => <Choices key={info.name} name={info.name} about={info.about} />)}
-      {open && name === "pair" && <Choices name="mark" />}
+      {open && flags.map((one) => <Choices key={one} name={one} about={byName.get(one)?.about} />)}
       {open && drawn.map((info) => <Histogram key={info.name} info={info} />)}
     </div>
   );
@@ -158,7 +157,7 @@ export function Facets() {
           <option value="mark">Mark</option>
         </select>
       </label>
-      {["pair", "score", "compare", "detector", "part"].map((name) => <Group key={name} name={name} />)}
+      {["score", "pair", "compare", "detector", "part"].map((name) => <Group key={name} name={name} />)}
     </aside>
   );
 }

@@ -136,7 +136,7 @@ export interface Counts {
 export function split(name: string | null): { codes: Codes | null; names: string[] } {
   if (!name) return { codes: null, names: [] };
   const { codes, names } = categories(name);
-  return { codes, names: [...names.slice(0, 5), "other"] };
+  return { codes, names: [...names.slice(0, 5), name === "mark" ? "unmarked" : "other"] };
 }
 
 /** Count the rows by bin and by the group that is chosen, under all conditions but the column's own. */

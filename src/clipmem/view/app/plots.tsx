@@ -2,7 +2,7 @@
 
 import { computed } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import { byName, captionsOf, manifest, numbers } from "./data";
+import { byName, captionsOf, categoriesOf, manifest, numbers } from "./data";
 import { disagreement } from "./engine";
 import { failing, filtered, orderBy, shown, split, timed } from "./filters";
 import { Empty, Mark, Thumb } from "./gallery";
@@ -37,10 +37,11 @@ function Pairs({ title, rows, children }: { title: string; rows: ArrayLike<numbe
 const value = (name: string, row: number) => number(numbers(name)?.[row], byName.get(name));
 
 function Legend() {
-  const { names } = split(group.value);
+  const { names } = split(group.value), info = byName.get(group.value ?? "");
+  const rest = group.value === "mark" || Boolean(info && (info.missing || categoriesOf(info).length >= names.length));
   return names.length ? (
     <ul class="legend" aria-label={labelOf(group.value!)}>
-      {names.map((name, k) => <li key={name}><i class={`dot g${k}`} />{name}</li>)}
+      {names.slice(0, rest ? 6 : -1).map((name, k) => <li key={name}><i class={`dot g${k}`} />{name}</li>)}
     </ul>
   ) : null;
 }

@@ -145,7 +145,7 @@ function decode(hash: string): void {
   const [first, second] = (words.get("axes") ?? "").split(" ");
   const errors = manifest.columns.map((info) => info.error);
   const others = numeric().filter((info) => info.name !== manifest.sort.column && !errors.includes(info.name));
-  const other = others.find((info) => info.group === "detector") ?? others[0];
+  const other = others.find((info) => info.group === "detector") ?? others.find((info) => info.group === "score") ?? others[0];
   const start = manifest.sort.column;
   put(axes, [isNumeric(first) ? first : start, isNumeric(second) ? second : (other?.name ?? start)]);
   put(pair, known(row) ? row : null);
