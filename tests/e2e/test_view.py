@@ -30,7 +30,7 @@ HOSTILE = [
     "\u202etxt.exe\u2066",
     "\x1b[31mred\x1b[0m\0null\x1f",
     '=HYPERLINK("http://beacon")',
-    "long " * 200_000,
+    "long " * 5_000,
 ]
 
 
@@ -81,7 +81,7 @@ def hostile(tmp_path):
     pairs = open_source(DataSection.model_validate({"path": str(data)})).pairs()
     path = tmp_path / "scores.parquet"
     pairs.select("uid", clipmem=pl.int_range(pl.len()).cast(pl.Float64)).write_parquet(path)
-    return path, str(data), dict(zip(pairs["uid"], pairs["captions"].list.first(), strict=True))
+    return path, str(data)
 
 
 def test_a_run_is_served(live, run):
@@ -169,15 +169,15 @@ def test_every_answer_has_the_policy(live):
 
 
 def test_hostile_captions_stay_text(hostile, tmp_path):
-    path, data, captions = hostile
+    path, data = hostile
     server, ask = serve(path, data=data)
     with server:
         texts = ask("data/columns/captions.strings.bin").content.decode().split("\0")
         assert len(texts) == len(HOSTILE)
         assert max(map(len, texts)) < 2000
         assert not set("\x1b\u202e\u2066") & set("".join(texts))
-        for row, uid in enumerate(pl.read_parquet(path)["uid"]):
-            assert len(ask(f"pairs/{row}.json").content["captions"][0]["text"]) <= max(len(captions[uid]) * 6, 20_100)
+        for row in range(len(HOSTILE)):
+            assert len(ask(f"pairs/{row}.json").content["captions"][0]["text"]) <= 20_100
         table = pl.read_parquet(ask("export", method="POST", body={"rows": [0, 2]}).content)
         assert table["uid"].to_list() == pl.read_parquet(path)["uid"][[0, 2]].to_list()
         server.shutdown()

@@ -146,6 +146,21 @@ def test_marks_wait_for_a_server_that_does_not_answer(browser: Session, explorer
         assert marks(run) == {explorer.columns.uids[first]: "memorized"}
 
 
+def test_what_cannot_be_loaded_is_said_and_tried_again(browser: Session, explorer: Explorer) -> None:
+    with serving(explorer) as server:
+        page = browser.open(server.address)
+        _, second = cards(page)[:2]
+        page.route("**/pairs/*.json", lambda route: route.abort())
+        page.keyboard.press("Enter")
+        page.get_by_role("alert").get_by_text("Not loaded").wait_for()
+        page.unroute("**/pairs/*.json")
+        page.keyboard.press("j")
+        page.wait_for_selector(f"#pair-{second}.current")
+        page.keyboard.press("k")
+        page.locator(".detail .facts").get_by_text("Source").wait_for()
+        page.get_by_role("alert").wait_for(state="detached")
+
+
 def test_before_and_after_of_a_run(browser: Session, explorer: Explorer) -> None:
     with serving(explorer) as server:
         page = browser.open(f"{server.address}#view=compare")

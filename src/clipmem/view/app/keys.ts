@@ -100,7 +100,8 @@ export function startKeys(): void {
       if (event.key === "Escape") target.blur();
       return;
     }
-    // what has the focus keeps its own keys
+    // what has the focus keeps its own keys: those that press, and those that scroll
+    if (target.closest(".detail, .lists, .facets") && /^(Arrow(Up|Down)|Page|Home|End)/.test(event.key)) return;
     if (event.key === "Enter" && target.matches("button, a, summary")) return;
     if (target.matches("[role=tab]") && event.key.startsWith("Arrow")) return;
     const binding = byKey.get(event.key);
