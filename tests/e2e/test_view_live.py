@@ -157,7 +157,7 @@ def test_what_cannot_be_loaded_is_said_and_tried_again(browser: Session, explore
         page.keyboard.press("j")
         page.wait_for_selector(f"#pair-{second}.current")
         page.keyboard.press("k")
-        page.locator(".detail .facts").get_by_text("Source").wait_for()
+        page.locator(".detail .facts").get_by_text("Source", exact=True).wait_for()
         page.get_by_role("alert").wait_for(state="detached")
 
 

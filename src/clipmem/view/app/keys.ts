@@ -101,7 +101,7 @@ export function startKeys(): void {
       return;
     }
     // what has the focus keeps its own keys: those that press, and those that scroll
-    if (target.closest(".detail, .lists, .facets") && /^(Arrow(Up|Down)|Page|Home|End)/.test(event.key)) return;
+    if (target.closest(".detail, .lists") && /^(Arrow(Up|Down)|Page|Home|End)/.test(event.key)) return;
     if (event.key === "Enter" && target.matches("button, a, summary")) return;
     if (target.matches("[role=tab]") && event.key.startsWith("Arrow")) return;
     const binding = byKey.get(event.key);
