@@ -58,7 +58,7 @@ def served(folder: Path) -> http.server.ThreadingHTTPServer:
 def usable(session: Session, address: str) -> tuple[Any, float]:
     """Open a page; return it, and the seconds until it shows its first pairs with captions."""
     page = session.open(address)
-    page.wait_for_function(USABLE, timeout=60_000)
+    page.wait_for_function(f"() => {USABLE}", timeout=60_000)
     return page, page.evaluate(USABLE) / 1000
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import clipmem
 
 STATIC = Path(clipmem.__file__).parent / "view" / "static"
 ROLES = ["candidate", "external", "independent", "shared"]
-WORDS = (
-    *("a an the red blue green small large old young happy cat dog bird horse tree house street car bus train".split()),
-    *("boat river mountain beach child woman man player ball table chair cake pizza phone clock window flag".split()),
+WORDS = re.findall(
+    r"\w+",
+    """a an the red blue green small large old young happy cat dog bird horse tree house street car bus train boat river
+    mountain beach child woman man player ball table chair cake pizza phone clock window flag snow grass night""",
 )
 PAGE = """<!doctype html>
 <html lang="en">

@@ -38,7 +38,7 @@ def test_nobody_is_credited_who_is_not_in_the_file(image_credits, notice):
 
 
 def test_each_caption_source_is_credited(image_credits, notice):
-    captions = notice[notice.index("2. CAPTIONS") : notice.index("3. LICENSE TEXTS")]
+    captions = notice[notice.index("2. CAPTIONS") : notice.index("3. THE PAGE")]
     sources = set(image_credits["caption_sources"].explode())
     missing = {
         source for source in sources if source not in captions and f"{source.split('-')[0]}-*" not in captions

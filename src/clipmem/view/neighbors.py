@@ -66,7 +66,7 @@ class Vectors:
             for where, block in self._blocks(first, end):
                 np.dot(block, query, out=found[where])
                 if lengths is None:
-                    new[where] = np.sqrt(np.einsum("nd,nd->n", block, block))
+                    new[where] = np.linalg.norm(block, axis=1)
 
         edges = np.linspace(0, len(found), _THREADS + 1).astype(int).tolist()
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_THREADS) as pool:

@@ -116,10 +116,11 @@ class Subject:
         else:
             return None
         trained = own.select(captions_from="uid", captions="captions")
-        found = self.scores.select("uid").join(own.rename({"captions": "own_captions"}), "uid", "left")
+        left: Any = {"how": "left", "maintain_order": "left"}
+        found = self.scores.select("uid").join(own.rename({"captions": "own_captions"}), on="uid", **left)
         known, hint = found["image"].is_not_null().any(), "Give the data that were scored."
         require(known, f"{self.path}", "no uid of the data", "pairs of --data", hint)
-        return found.join(splits, "uid", "left").join(trained, "captions_from", "left", maintain_order="left")
+        return found.join(splits, on="uid", **left).join(trained, on="captions_from", **left)
 
     @cached_property
     def trained_captions(self) -> int | None:

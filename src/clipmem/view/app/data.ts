@@ -87,7 +87,8 @@ export let manifest: Manifest;
 export const byName = new Map<string, ColumnInfo>();
 /** Name of the column of captions. */
 export let captionColumn: string | null = null;
-export const failure = signal<string | null>(null);
+/** Why something could not be loaded; the rest of the page goes on. */
+export const problem = signal<string | null>(null);
 
 const waiting = new Map<string, (payload: unknown) => void>();
 (globalThis as Record<string, unknown>).clipmemData = (name: string, payload: unknown) => waiting.get(name)?.(payload);
@@ -143,7 +144,8 @@ function lazily<T>(kept: Map<string, Signal<T | null>>, name: string, load: () =
   if (!found) {
     const box = signal<T | null>(null);
     kept.set(name, (found = box));
-    load().then((value) => (box.value = value), (error: Error) => (failure.value = error.message));
+    const fail = (error: Error) => (kept.delete(name), (problem.value = error.message)); // the next look tries again
+    load().then((value) => ((box.value = value), (problem.value = null)), fail);
   }
   return found.value;
 }

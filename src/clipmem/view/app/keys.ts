@@ -25,8 +25,8 @@ export function marking(mark: string | null): void {
 
 const focus = (id: string) => {
   const element = document.getElementById(id);
-  element?.scrollIntoView({ block: "nearest" });
-  element?.focus();
+  element?.scrollIntoView();
+  element?.focus({ preventScroll: true });
 };
 const steps: Record<string, () => number> = {
   ArrowLeft: () => -1,
@@ -100,7 +100,8 @@ export function startKeys(): void {
       if (event.key === "Escape") target.blur();
       return;
     }
-    // what has the focus keeps its own keys
+    // what has the focus keeps its own keys: those that press, and those that scroll
+    if (target.closest(".detail, .lists") && /^(Arrow(Up|Down)|Page|Home|End)/.test(event.key)) return;
     if (event.key === "Enter" && target.matches("button, a, summary")) return;
     if (target.matches("[role=tab]") && event.key.startsWith("Arrow")) return;
     const binding = byKey.get(event.key);

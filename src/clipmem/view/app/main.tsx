@@ -2,7 +2,7 @@
 
 import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { failure, live, loadManifest, manifest } from "./data";
+import { live, loadManifest, manifest, problem } from "./data";
 import { Dialogs, exporting } from "./dialogs";
 import { DetailPanel } from "./detail";
 import * as engine from "./engine";
@@ -87,6 +87,7 @@ function Status() {
       </span>
       {same.value && <span class="chip">same {same.value.by} as one pair <button type="button" aria-label="Clear" onClick={() => (same.value = null)}>×</button></span>}
       {filtering() && <button type="button" class="quiet" onClick={clearFilters}>Clear filters <kbd>x</kbd></button>}
+      {problem.value && <span class="warn" role="alert">Not loaded: {problem.value}</span>}
       {unsaved.value > 0 && <span class="warn" role="alert">{count(unsaved.value)} marks not saved yet: the server does not answer. They are kept in this browser.</span>}
       {live && manifest.marks_file === null && marked > 0 && <span class="warn" role="alert">The folder cannot be written: marks stay in this browser.</span>}
     </div>
@@ -97,7 +98,6 @@ const PANELS: Record<View, () => preact.JSX.Element> = { gallery: Gallery, map: 
 
 function App() {
   const Panel = PANELS[view.value];
-  if (failure.value) return <Failure text={failure.value} />;
   return (
     <div class={`app${opened.value && pair.value !== null ? " with-detail" : ""}`}>
       <header class="top">

@@ -129,14 +129,24 @@ export function ScoresView() {
   );
 }
 
-export function CompareView() {
-  const { title, change, pairs } = manifest.compare!, [own, other] = pairs[0];
-  const order = orderBy(change, true), values = numbers(change);
+/** The shown pairs that rose and fell most. */
+const changed = computed(() => {
   void filtered.value;
-  const rows = order && values ? Array.from(order).filter((row) => !failing[row] && values[row] === values[row]) : [];
+  const rose: number[] = [], fell: number[] = [], values = numbers(manifest.compare?.change);
+  const order = values && orderBy(manifest.compare!.change, true);
+  if (!order) return null;
+  for (let k = 0; k < order.length && rose.length < LISTED && values[order[k]] > 0; k++) if (!failing[order[k]]) rose.push(order[k]);
+  for (let k = order.length - 1; k >= 0 && fell.length < LISTED && !(values[order[k]] >= 0); k--) {
+    if (!failing[order[k]] && values[order[k]] < 0) fell.push(order[k]);
+  }
+  return { rose, fell };
+});
+
+export function CompareView() {
+  const { title, change, pairs } = manifest.compare!, [own, other] = pairs[0], found = changed.value;
   const sides = (row: number) => (
     <span class="soft">
-      {value(other, row)} <span aria-label="to">→</span> {value(own, row)} <b class={values![row] > 0 ? "up" : "down"}>{value(change, row)}</b>
+      {value(other, row)} <span aria-label="to">→</span> {value(own, row)} <b class={found?.rose.includes(row) ? "up" : "down"}>{value(change, row)}</b>
     </span>
   );
   return (
@@ -151,8 +161,8 @@ export function CompareView() {
         <Scatter x={other} y={own} diagonal />
       </div>
       <div class="lists two">
-        <Pairs title="Rose most" rows={rows.slice(0, LISTED).filter((row) => values![row] > 0)}>{sides}</Pairs>
-        <Pairs title="Fell most" rows={rows.slice(-LISTED).reverse().filter((row) => values![row] < 0)}>{sides}</Pairs>
+        <Pairs title="Rose most" rows={found?.rose ?? []}>{sides}</Pairs>
+        <Pairs title="Fell most" rows={found?.fell ?? []}>{sides}</Pairs>
       </div>
     </div>
   );

@@ -1,0 +1,55 @@
+"""Marks: the last line of a uid counts, and no line is lost to a kill or another window."""
+
+import json
+import multiprocessing
+
+import pytest
+
+from clipmem.base.errors import InputError
+from clipmem.store.marks import append_marks, marks_file, read_marks
+
+
+def test_the_last_line_counts(tmp_path):
+    file = tmp_path / "marks.jsonl"
+    assert read_marks(file) == {}
+    append_marks(file, [("a", "wrong", "a cat"), ("b", "fine", None), ("c", "unsure", None)])
+    append_marks(file, [("a", "memorized", None), ("b", None, None)])
+    assert {uid: mark.mark for uid, mark in read_marks(file).items()} == {"c": "unsure", "a": "memorized"}
+    assert len(file.read_text().splitlines()) == 5
+    assert marks_file(tmp_path) == file
+    assert marks_file(tmp_path / "scores.parquet").name == "scores.marks.jsonl"
+
+
+def test_a_line_cut_short_loses_itself_only(tmp_path):
+    file = tmp_path / "marks.jsonl"
+    append_marks(file, [("a", "wrong", None), ("b", "fine", "x" * 5000)])
+    file.write_bytes(file.read_bytes()[:-30])
+    append_marks(file, [("c", "unsure", None)])
+    assert {uid: mark.mark for uid, mark in read_marks(file).items()} == {"a": "wrong", "c": "unsure"}
+
+
+def _append(file, name):
+    for k in range(50):
+        append_marks(file, [(f"{name}{k}", "fine", "note\nof two lines")])
+
+
+def test_two_processes_append_at_once(tmp_path):
+    file = tmp_path / "marks.jsonl"
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_append, args=(file, name)) for name in "ab"]
+    for one in processes:
+        one.start()
+    for one in processes:
+        one.join()
+    assert len(read_marks(file)) == 100
+
+
+def test_unknown_marks(tmp_path):
+    file = tmp_path / "marks.jsonl"
+    with pytest.raises(InputError):
+        append_marks(file, [("a", "great", None)])
+    assert not file.exists()
+    file.write_text(json.dumps({"uid": "a", "mark": "great", "time": "", "note": None}) + "\n")
+    with pytest.raises(InputError) as error:
+        read_marks(file)
+    assert error.value.hint == "Update clipmem."
