@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem import functional, mitigate
     from clipmem.base.errors import ClipmemError, InputError, RunError
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
+    from clipmem.report.notebook import compare
     from clipmem.study.api import load_run, run
     from clipmem.study.loaded import Run
     from clipmem.study.scoring import score
@@ -20,6 +21,7 @@ _HOMES = {
     "InputError": "clipmem.base.errors",
     "RunError": "clipmem.base.errors",
     "Recipe": "clipmem.base.recipes",
+    "compare": "clipmem.report.notebook",
     "dump_recipe": "clipmem.base.recipes",
     "load_recipe": "clipmem.base.recipes",
     "Run": "clipmem.study.loaded",
@@ -35,6 +37,7 @@ __all__ = [
     "Run",
     "RunError",
     "__version__",
+    "compare",
     "dump_recipe",
     "functional",
     "load_recipe",
