@@ -1,6 +1,5 @@
 """Every code block of the README and the docs: Python runs, commands and their options exist, TOML is read."""
 
-import contextlib
 import re
 import shlex
 import tomllib
@@ -41,15 +40,14 @@ def commands(text):
     for line in text.replace("\\\n", " ").splitlines():
         found = re.search(r"(?:^|[ /])clipmem (?!memory)(.*)$", line)
         if found and not line.lstrip().startswith("#"):
-            yield shlex.split(re.split(r" (?:&&|\||>) ", found[1])[0], comments=True)
+            yield shlex.split(re.split(r" (?:&&|\||>) |;", found[1])[0], comments=True)
 
 
 @pytest.mark.parametrize(("page", "text"), of("sh", "bash"))
 def test_the_commands_exist_with_their_options(page, text):
     for words in commands(text):
-        command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+        command, _, _ = app.parse_args(words, exit_on_error=False, print_error=False)
         assert command
-        assert not words or bound is not None
     for script in re.findall(r"(?:python3? |^|\s)((?:scripts|experiments|benchmarks|examples)/[\w/.-]+\.py)", text):
         assert (ROOT / script).is_file(), script
 
@@ -58,8 +56,7 @@ def test_the_commands_exist_with_their_options(page, text):
 def test_toml_is_read(page, text):
     keys = tomllib.loads(text)
     if page not in ELSEWHERE and not keys.keys() & {"build-system", "project"}:
-        with contextlib.suppress(KeyError):
-            load_recipe(text)
+        load_recipe(text)
 
 
 @pytest.mark.parametrize(("page", "text"), of("python"))
