@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # at run time the names below are loaded when first used
     from clipmem import functional, mitigate
     from clipmem.base.errors import ClipmemError, InputError, RunError
     from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
+    from clipmem.report.notebook import compare
     from clipmem.study.api import load_run, run
     from clipmem.study.curating import curate
     from clipmem.study.loaded import Run
@@ -21,6 +22,7 @@ _HOMES = {
     "InputError": "clipmem.base.errors",
     "RunError": "clipmem.base.errors",
     "Recipe": "clipmem.base.recipes",
+    "compare": "clipmem.report.notebook",
     "dump_recipe": "clipmem.base.recipes",
     "load_recipe": "clipmem.base.recipes",
     "Run": "clipmem.study.loaded",
@@ -36,6 +38,7 @@ __all__ = [
     "Run",
     "RunError",
     "__version__",
+    "compare",
     "curate",
     "dump_recipe",
     "functional",

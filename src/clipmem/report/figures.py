@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_hex, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -90,11 +91,15 @@ def embed(text: str, name: str, title: str) -> str:
     return re.sub(r"<svg\b[^>]*>", lambda _: head, text, count=1).strip()
 
 
+def light_colors() -> dict[str, str]:
+    """Return the colors of the light page by variable."""
+    return dict(re.findall(r"(--[a-z]+): (#[0-9a-f]{6})", template_text("page.css").split("@media")[0]))
+
+
 def standalone(svg: str) -> str:
     """Return a figure as a file of its own, with the light page's colors on white, for documentation."""
-    light = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", template_text("page.css").split("@media")[0]))
-    svg = re.sub(r"var\(--sans\)", "sans-serif", svg)
-    svg = re.sub(r"var\(--([a-z]+)\)", lambda found: light[found[1]], svg)
+    svg, light = re.sub(r"var\(--sans\)", "sans-serif", svg), light_colors()
+    svg = re.sub(r"var\((--[a-z]+)\)", lambda found: light[found[1]], svg)
     box = re.search(r'viewBox="([^"]*)"', svg)
     _, _, width, height = (box[1] if box else "0 0 1 1").split()
     ground = f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
@@ -183,6 +188,25 @@ def small_multiples(
                 borderaxespad=0.1,
             )
         return sketch.svg(title)
+
+
+def draw(panel: Panel, axes: Axes | None = None) -> Axes:
+    """Draw a panel for a notebook, in the light page's colors, on given axes or on those of a new figure."""
+    if axes is None:
+        import matplotlib.pyplot as plt
+
+        axes = plt.subplots(figsize=(7, 3.6), layout="constrained")[1]
+    _panel(axes, panel)
+    axes.spines[["top", "right"]].set_visible(False)
+    light = light_colors()
+    for artist in axes.findobj():
+        for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
+            value = getattr(artist, f"get_{part}", lambda: "none")()
+            colors = to_rgba_array("none" if value is None else value)
+            name = _VARIABLES.get(to_hex(colors[0])) if len(colors) else None
+            if name:
+                getattr(artist, f"set_{part}")(light[name])
+    return axes
 
 
 def _line2d(style: Style) -> Line2D:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipmem.base.errors import InputError
 from clipmem.base.paths import as_read_error, checked_path
-from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.progress import Reporter
 from clipmem.base.recipes import Recipe, load_recipe, recipe_from
 from clipmem.base.require import require
 from clipmem.base.suggest import near_names
@@ -81,7 +81,7 @@ def run(
         settings: Changes to a recipe from a file or name: `["train.lr=1e-4"]`.
         device: `auto`, `cpu` or `cuda`.
         engine: Execution engine: `local`, `ray` or `ray://HEAD:PORT` (see `clipmem.study.engines`).
-        reporter: Progress reporter.
+        reporter: Progress reporter; by default a bar or lines in a notebook, nothing elsewhere.
         command: Command recorded in the manifest; by default this call.
         strict: Stop at the first unusable record; by default such records are left out, counted, and listed in
             `quarantine.parquet`.
@@ -103,6 +103,7 @@ def run(
     resolved, place = find_recipe(recipe, settings), checked_path(out, "--out")
     early.check_study(resolved, place, device=device)
     # imports torch, which takes seconds: only after the recipe is validated
+    from clipmem.report.progress import reporter_here
     from clipmem.store.folder import RunFolder
     from clipmem.study.stages import Study
 
@@ -111,7 +112,7 @@ def run(
         Study(
             resolved,
             RunFolder(place),
-            reporter=reporter or Quiet(),
+            reporter=reporter or reporter_here(),
             command=command or f"clipmem.run({str(shown)!r}, {str(out)!r})",
             user_set=settings,
             device=device,

@@ -6,13 +6,15 @@ from typing import Any
 
 import polars as pl
 
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import ClipmemError, InputError, shorten
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
 from clipmem.base.suggest import did_you_mean
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
-from clipmem.report.gallery import gallery_uids
+from clipmem.report.gallery import gallery_uids, ranked_candidates
+from clipmem.report.notebook import SHOWN, Html, Plots, pairs_html, run_html
+from clipmem.report.read import RunFiles, read_run
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 
@@ -45,6 +47,31 @@ class Run:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{role} {values['n']}" for role, values in self.summary["roles"].items())
         return f"Run({str(self.path)!r}: {sizes}; seeds {self.summary['seeds']})"
+
+    def _repr_html_(self) -> str:
+        return run_html(self._files, str(self.show(ranked_candidates(self.scores).head(SHOWN))))
+
+    @cached_property
+    def _files(self) -> RunFiles:
+        return read_run(self.path)
+
+    @property
+    def plot(self) -> Plots:
+        """Figures as matplotlib axes: `run.plot.roles()`, `.top()`, `.redundancy()`."""
+        return Plots(lambda: self._files)
+
+    def show(self, table: pl.DataFrame) -> Html:
+        """Show the pairs of a table with `uid` and `clipmem` in a notebook: images, scores, captions trained with.
+
+        Where the images are no longer there, the pairs are shown without.
+        """
+        require("uid" in table.columns, "table", f"columns {table.columns}", "a column uid", "Use run.top().")
+        uids = table["uid"].to_list()
+        try:
+            images = self.images(uids) if uids else {}
+        except (ClipmemError, OSError):
+            images = {}
+        return Html(pairs_html(table, images, {uid: self._files.trained_captions(uid) for uid in uids}))
 
     @property
     def report(self) -> Path:
