@@ -13,12 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from clipmem.base.recipes import load_recipe
 from clipmem.report.comparison import compare_runs
 from clipmem.report.page import render
 from clipmem.report.read import read_run
 from clipmem.report.sections.scored import Scored
 from clipmem.report.templating import HEADING, VERBATIM
 from clipmem.report.terminal import screen_lines
+from clipmem.study.budget import plan
 from tests.compared import build as build_finished
 from tests.report.documents import (
     AUDIT,
@@ -177,6 +179,7 @@ def make(folder: Path) -> dict[str, str]:
     found["findings"] = page_text("findings", findings())
     found["findings-terminal"] = screen_text("findings", findings("inconclusive"))
     found["scored"] = screen_text("scored", scored(folder / "scored" / "study"))
+    found["budget"] = screen_text("budget", plan(load_recipe("", ["model.name=clipmem-tiny"]), 0.3))
     found["inspected"] = screen_text("inspected", inspection())
     evaluated = {**UTILITY, "confidence": 0.95, "probe": {"commonest_class_acc1": 0.2}}
     found["audited-model"] = screen_text("audited", MODEL_AUDIT)

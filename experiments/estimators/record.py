@@ -17,6 +17,7 @@ from clipmem.study.validating import DOCUMENT
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "estimators.md"
+FRONTIER = HERE.parents[1] / "src" / "clipmem" / "score" / "estimators" / "frontier.json"
 FIGURE = PAGE.parent / "images" / "estimators.svg"
 _BLOCK = re.compile(r"(<!-- validated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SHOWN = {"raw": SOFT, "distilled": CANDIDATE, "closed-form": INDEPENDENT}
@@ -86,13 +87,27 @@ def figure(documents: dict[str, Document]) -> str:
         return sketch.svg(f"Agreement of estimators with the truth. {text}.")
 
 
+def frontier(documents: dict[str, Document]) -> list[Document]:
+    """Return the options that were measured on every data set, with their agreement on each, for `--budget`."""
+    keys = ("estimator", "pairs", "proxy")
+    measured = {
+        name: {tuple(one[key] for key in keys): round(one["agreement"], 3) for one in found["estimators"]}
+        for name, found in documents.items()
+    }
+    every = set.intersection(*(set(one) for one in measured.values()))
+    rows = sorted(every, key=lambda one: (one[1], not one[2], one[0]))
+    return [dict(zip(keys, one, strict=True)) | {"agreement": {k: v[one] for k, v in measured.items()}} for one in rows]
+
+
 def write_page() -> None:
-    """Insert the tables between the marks of docs/estimators.md, and draw the figure."""
+    """Insert the tables into docs/estimators.md, draw its figure, and write the frontier of `--budget`."""
     documents = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(HERE.glob("*.json"))}
     text = PAGE.read_text(encoding="utf-8")
     tables = {name: table(document) for name, document in documents.items()}
     text = _BLOCK.sub(lambda found: f"{found[1]}{tables.get(found[2], 'Not run yet.')}\n{found[3]}", text)
     PAGE.write_text(text, encoding="utf-8")
+    lines = ",\n".join(f" {json.dumps(row)}" for row in frontier(documents))
+    FRONTIER.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     FIGURE.write_text(standalone(figure(documents)), encoding="utf-8")
 
 

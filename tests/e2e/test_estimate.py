@@ -55,6 +55,25 @@ def test_a_lost_score_is_made_again_with_the_same_bytes(estimated, recipe):
     assert contents(run.path) == before
 
 
+def test_a_small_budget_trains_f_alone(recipe, tmp_path):
+    """A budget below one pair of half-models ends with the closed form; a second run makes the same bytes."""
+    out = tmp_path / "run"
+    done = clip("estimate", recipe, "--budget", 0.2, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert [file.name for file in (out / "models").iterdir()] == ["f"]
+    found = clipmem.load_run(out).summary["estimate"]
+    assert (found["estimator"], found["half_models"], found["cost"]) == ("closed-form-rbf", 0, 0)
+    table = read_table(out / "estimates.parquet", "estimates")
+    assert {"closed-form", "closed-form-rbf", "similarity", "trajectory"} <= set(table["estimator"])
+    assert not {"raw", "distilled"} & set(table["estimator"])
+    before = contents(out)
+    for name in ("estimates.parquet", "stages/estimate.json"):
+        (out / name).unlink()
+    assert clip("estimate", recipe, "--budget", 0.2, "--out", out).returncode == 0
+    assert contents(out) == before
+
+
 @pytest.mark.parametrize("with_model", [True, False])
 def test_without_training(estimated, tmp_path, with_model):
     _, run = estimated
@@ -80,7 +99,8 @@ def test_without_training(estimated, tmp_path, with_model):
         (["--model", "somewhere"], "--model"),
         (["RECIPE", "--budget", "0"], "--budget"),
         (["RECIPE", "--budget", "-1"], "--budget"),
-        (["RECIPE", "--budget", "0.2"], "--budget"),
+        (["RECIPE", "--budget", "inf"], "--budget"),
+        (["RECIPE", "--set", "halves.pairs=0"], "[halves] estimator"),
         (["RECIPE", "--budget", "9", "--proxy", "clipmem-tiny"], "--proxy clipmem-tiny"),
         (["--data", "emoji", "--budget", "1"], "--budget"),
         (["--data", "emoji", "--out", "scores.csv"], "--out"),

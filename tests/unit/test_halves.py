@@ -71,6 +71,7 @@ def test_only_half_models_are_of_the_proxy() -> None:
     [
         ("split.shared=100", "[split]"),
         ("halves.estimator=distiled", "estimator"),
+        ("halves.pairs=0", "[halves] estimator"),
         ("halves.proxy=clipmem-micro", "[halves] proxy"),
         ("halves.proxy=nothing", "[model] name"),
         ("split.external=100000", "[split]"),

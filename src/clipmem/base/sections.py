@@ -221,8 +221,10 @@ class SubsampleSection(Section):
 class HalvesSection(Section):
     """`[halves]`: the half-models of the halves protocol, and the estimator of single scores."""
 
-    pairs: Annotated[int, Field(ge=1, le=1_000)] = Field(
-        2, description="Number of pairs of half-models; both of a pair together train on each non-external pair once."
+    pairs: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        2,
+        description="Number of pairs of half-models; both of a pair together train on each non-external pair once. "
+        "0 = none: clipmem estimate only.",
     )
     proxy: str = Field(
         "",

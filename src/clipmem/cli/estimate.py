@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from clipmem.base.recipes import Recipe
+
 
 def estimate(
     recipe: Path | None = None,
@@ -33,9 +35,11 @@ def estimate(
             by protocol halves.
         model: A model that trained on the data: folder or other address. Without --recipe.
         data: Its training pairs: a file or folder, or emoji. Without --recipe.
-        budget: Cost of the half-models, in trainings of f: as many pairs of half-models as fit. By default
-            halves.pairs of the recipe.
-        proxy: Smaller architecture of the half-models: cheaper, and only the order of scores has a meaning.
+        budget: Cost of the half-models, in trainings of f: chooses the estimator and as many half-models as fit, and
+            prints what more would buy. Below one pair of half-models, none are trained. By default halves.pairs of the
+            recipe.
+        proxy: Smaller architecture of the half-models: cheaper, and only the order of scores has a meaning. By default
+            f's own, or with a budget below 1 a smaller one that clipmem knows.
         out: Run folder; by default runs/NAME-estimate. Without a recipe: table of scores (.parquet).
         captions: Maximum number of captions per pair, without a recipe; by default all.
         set_: Change a value of the recipe: --set train.epochs=20. Can be repeated.
@@ -51,17 +55,31 @@ def estimate(
         _without_training(model or "", str(data), out or Path("estimates.parquet"), captions, device)
         return
     from clipmem.cli.terminal import run_and_show
-    from clipmem.study.api import SHIPPED_RECIPES
-    from clipmem.study.speed import half_models
+    from clipmem.study.api import SHIPPED_RECIPES, find_recipe
 
-    known = str(recipe) in SHIPPED_RECIPES and not recipe.exists()
+    shipped = str(recipe) if str(recipe) in SHIPPED_RECIPES and not recipe.exists() else recipe
     out = out or Path("runs") / f"{recipe.stem}-estimate"
-    settings = ["protocol=halves", "train.record=true", *([f"halves.proxy={proxy}"] if proxy else []), *set_]
+    settings = ["protocol=halves", "train.record=true", *([f"halves.proxy={proxy}"] if proxy else [])]
     if budget is not None:
-        settings.append(f"halves.pairs={half_models(str(recipe) if known else recipe, settings, budget)}")
+        settings += _planned(find_recipe(shipped, [*settings, *set_]), budget)
+    settings += set_
     command = shlex.join(["clipmem", "estimate", str(recipe), *(f"--set={item}" for item in settings), f"--out={out}"])
-    shipped = str(recipe) if known else recipe
-    run_and_show(shipped, out, settings=settings, command=command, device=device, engine=engine, allow_long=yes)
+    options = {"settings": settings, "command": command, "device": device, "engine": engine, "allow_long": yes}
+    run_and_show(shipped, out, **options)
+
+
+def _planned(recipe: Recipe, budget: float) -> list[str]:
+    """Show what the budget buys; return the settings for it."""
+    from rich.console import Console
+
+    from clipmem.report.terminal import print_screen
+    from clipmem.study.budget import plan
+    from clipmem.study.engines import is_first
+
+    found = plan(recipe, budget)
+    if is_first():
+        print_screen("budget", found, Console())
+    return found.settings
 
 
 def _without_training(model: str, data: str, out: Path, captions: int | None, device: str) -> None:

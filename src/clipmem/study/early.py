@@ -165,7 +165,8 @@ def check_estimate(
     require(data is not None or recipe, "--model", "no --data", "the pairs that the model trained on", hint)
     require(budget is None or recipe, "--budget", "no recipe", "a recipe to train half-models", hint)
     if budget is not None:
-        require(budget > 0, "--budget", f"{budget:g}", "a positive number of trainings of f", "Use 0.5.")
+        usable = 0 < budget < float("inf")
+        require(usable, "--budget", f"{budget:g}", "a positive number of trainings of f", "Use 0.5.")
     if recipe is None and out is not None:
         check_scores(out)
 

@@ -38,7 +38,9 @@ def signals_of(study: PlannedStudy, parts: Sequence[AlignmentParts]) -> Signals:
         alignment=values[0, pool],
         pixels=lambda chosen: images[rows[chosen]],
         trajectory=study.trajectory(f, pool),
-        halves=Halves(values[1:, pool], study.design.sign[1:, pool] > 0, proxy=bool(study.models[1].model)),
+        halves=Halves(values[1:, pool], study.design.sign[1:, pool] > 0, proxy=bool(study.recipe.halves.proxy))
+        if study.protocol.compares
+        else None,
         seed=study.recipe.split.seed,
     )
 
@@ -50,34 +52,10 @@ def refine(
 
     The scores of external pairs, the control, stay raw differences.
     """
-    signals, level = signals_of(study, parts), study.recipe.score.confidence
-    halves = signals.halves
-    assert halves is not None  # noqa: S101  made above
-    available = {name: ESTIMATORS[name]() for name in ESTIMATORS if lacks(ESTIMATORS[name], signals) == []}
-    found = {name: estimator.estimate(signals) for name, estimator in available.items()}
-    effect, agreements = halves.effect, dict[str, Any]()
-    noise = noise_of(effect) if len(effect) > 1 else None
-    for name, one in found.items():
-        predicted = one.score if one.predicted is None else one.predicted
-        agreed = noise and agreement(
-            effect, predicted, noise, signals.group, own=one.own, seed=signals.seed, confidence=level
-        )
-        agreements[name] = agreed and agreed._asdict()
-    tables = [rows_of(signals, name, one) for name, one in found.items()]
-    document = {
-        "format": 1,
-        "estimator": chosen,
-        "half_models": len(halves.member),
-        "proxy": study.models[1].model or None,
-        "cost": cost_of(study),
-        "calibrated": found[chosen].calibrated,
-        "reliability": noise and noise.reliability,
-        "agreement": agreements,
-        "confidence": level,
-    }
-    files = [study.folder.write(TABLE, pl.concat(tables)), study.folder.write_json(DOCUMENT, document)]
-    scores = made.scores.join(rows_of(signals, chosen, found[chosen]), on="uid", how="left", maintain_order="left")
-    half = float(norm.ppf((1 + level) / 2))
+    signals = signals_of(study, parts)
+    found, files = estimate(study, signals, chosen)
+    scores = made.scores.join(rows_of(signals, chosen, found), on="uid", how="left", maintain_order="left")
+    half = float(norm.ppf((1 + study.recipe.score.confidence) / 2))
     estimated = pl.col("score").is_not_null()
     columns = {
         "clipmem": pl.col("score"),
@@ -89,6 +67,35 @@ def refine(
         pl.when(estimated).then(value).otherwise(name).alias(name) for name, value in columns.items()
     )
     return made._replace(scores=scores.select(made.scores.columns)), files
+
+
+def estimate(study: PlannedStudy, signals: Signals, chosen: str) -> tuple[Estimated, list[Path]]:
+    """Apply every estimator that the signals allow; write their scores and expected agreements, return the chosen."""
+    level, halves = study.recipe.score.confidence, signals.halves
+    available = {name: ESTIMATORS[name]() for name in ESTIMATORS if lacks(ESTIMATORS[name], signals) == []}
+    found = {name: estimator.estimate(signals) for name, estimator in available.items()}
+    effect, agreements = halves.effect if halves else np.zeros((0, len(signals.uids))), dict[str, Any]()
+    noise = noise_of(effect) if len(effect) > 1 else None
+    for name, one in found.items():
+        predicted = one.score if one.predicted is None else one.predicted
+        agreed = noise and agreement(
+            effect, predicted, noise, signals.group, own=one.own, seed=signals.seed, confidence=level
+        )
+        agreements[name] = agreed and agreed._asdict()
+    tables = [rows_of(signals, name, one) for name, one in found.items()]
+    document = {
+        "format": 1,
+        "estimator": chosen,
+        "half_models": 2 * len(effect),
+        "proxy": study.recipe.halves.proxy or None,
+        "cost": cost_of(study),
+        "calibrated": found[chosen].calibrated,
+        "reliability": noise and noise.reliability,
+        "agreement": agreements,
+        "confidence": level,
+    }
+    files = [study.folder.write(TABLE, pl.concat(tables)), study.folder.write_json(DOCUMENT, document)]
+    return found[chosen], files
 
 
 def lacks(estimator: type[Estimator], signals: Signals) -> list[str]:

@@ -22,9 +22,11 @@ from clipmem.score.pairs import Pairs, write_quarantine
 from clipmem.score.protocols.halves import SMALLEST
 from clipmem.score.sides import ModelSide, Side, read_block, usable
 from clipmem.store.atomic import atomic_write
+from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import image_part
 from clipmem.store.tables import write_table
 from clipmem.study import early, estimating
+from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import DECODED, Data, Settings, read_pairs
 
 CHOSEN = "closed-form"
@@ -89,9 +91,24 @@ def estimate_with(
     listed = out.with_suffix(".quarantine.parquet") if problems else None
     if listed:
         write_quarantine(listed, problems)
-    first = scores.filter(pl.col("estimator") == CHOSEN).sort("score", "uid", descending=[True, False])["uid"].head(10)
-    shown = dict(zip(first, pairs.captions(first.to_list()), strict=True))
+    first = _first(scores, CHOSEN)
+    shown = dict(zip(first, pairs.captions(first), strict=True))
     return Estimates(scores, about, shown, listed)
+
+
+def estimates_of(path: Path) -> Estimates:
+    """Read the estimates of a study without half-models from its run folder."""
+    study = PlannedStudy(RunFolder(path))
+    scores, made = study.folder.read(estimating.TABLE), study.folder.read_json(estimating.DOCUMENT)
+    captions, listed = dict(zip(study.uids, study.captions, strict=True)), study.folder.path / "quarantine.parquet"
+    about = made | {"model": "f", "pairs": scores["uid"].n_unique(), "left_out": 0}
+    first = _first(scores, made["estimator"])
+    return Estimates(scores, about, {uid: captions[uid] for uid in first}, listed)
+
+
+def _first(scores: pl.DataFrame, estimator: str) -> list[str]:
+    own = scores.filter(pl.col("estimator") == estimator)
+    return own.sort("score", "uid", descending=[True, False])["uid"].head(10).to_list()
 
 
 def _signals(pairs: Pairs, side: Side | None, reporter: Reporter) -> tuple[Signals, list[Problem]]:

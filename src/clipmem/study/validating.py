@@ -96,7 +96,7 @@ def validate(
 
 def _source(study: PlannedStudy) -> Source:
     signals = estimating.signals_of(study, study.aligned(study.models))
-    cost = estimating.cost_of(study) / ((len(study.models) - 1) / 2)
+    cost = estimating.cost_of(study) / study.recipe.halves.pairs
     planted = study.splits["planted"].to_numpy()[study.role != "external"]
     return Source(signals, cost, planted)
 

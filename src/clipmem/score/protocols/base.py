@@ -55,6 +55,11 @@ class Protocol(ABC):
         return ""
 
     @property
+    def compares(self) -> bool:
+        """Whether its models give differences of alignments; otherwise a study ends with estimates."""
+        return True
+
+    @property
     @abstractmethod
     def count(self) -> int:
         """The number of models."""

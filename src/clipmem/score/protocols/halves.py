@@ -38,6 +38,11 @@ class Halves(Subsample):
         return self.recipe.halves.estimator
 
     @property
+    def compares(self) -> bool:
+        """Whether there are half-models."""
+        return self.recipe.halves.pairs > 0
+
+    @property
     def pool(self) -> int:
         """Number of pairs that f trains on."""
         split = self.recipe.split
@@ -55,7 +60,12 @@ class Halves(Subsample):
 
     def check_pairs(self, pairs: pl.DataFrame) -> None:
         """Also check that there are enough pairs, and that the half-models see f's images and are not larger."""
-        _ = ESTIMATORS[self.estimator]
+        needed, there = ESTIMATORS[self.estimator].models, 2 * self.recipe.halves.pairs
+        got, hint = (
+            f"{self.estimator!r}, with {there} half-models",
+            "Set halves.pairs to 1 or more, or a larger --budget.",
+        )
+        require(there >= needed, "[halves] estimator", got, f"{needed} half-models or more", hint)
         hint = "Use more pairs: set split.candidate."
         require(self.pool >= SMALLEST, "[split]", f"{self.pool:,} pairs to score", f"at least {SMALLEST}", hint)
         model, proxy = self.recipe.model, self.recipe.halves.proxy
@@ -94,4 +104,6 @@ class Halves(Subsample):
 
     def check(self, design: Design, records: Records) -> None:  # noqa: ARG002
         """Check that the half-models differ only in their pairs and seeds."""
-        check_alike({key: record for key, record in records.items() if key[0] in HALVES})
+        halves = {key: record for key, record in records.items() if key[0] in HALVES}
+        if halves:
+            check_alike(halves)
