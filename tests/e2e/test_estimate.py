@@ -1,6 +1,7 @@
 """`clipmem estimate`: with half-models, with one model, without any; what is refused, and what is written."""
 
 import json
+import shutil
 
 import polars as pl
 import pytest
@@ -19,7 +20,7 @@ POOL = ("split.shared=160", "split.candidate=40", "split.independent=40", "train
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     file = tmp_path_factory.mktemp("recipe") / "study.toml"
-    file.write_text(dump_recipe(tiny_recipe(*POOL)))
+    file.write_text(dump_recipe(tiny_recipe(*POOL, "split.planted=0")))
     return file
 
 
@@ -74,6 +75,34 @@ def test_a_small_budget_trains_f_alone(recipe, tmp_path):
     assert contents(out) == before
 
 
+def test_an_existing_f_is_not_trained(estimated, recipe, tmp_path):
+    """With f and the record of its training, estimates that need no half-models are those of the study that made f."""
+    _, before = estimated
+    f = shutil.copytree(before.path / "models/f/seed-0", tmp_path / "f")
+    given = ("--model", f, "--trajectory", f / "trajectory.npz")
+    out = tmp_path / "run"
+    done = clip("estimate", recipe, *given, "--budget", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert sorted(file.name for file in (out / "models").iterdir()) == ["half-a", "half-b"]
+    run = clipmem.load_run(out)
+    assert (run.summary["estimate"]["half_models"], run.manifest["f"]["name"]) == (2, str(f))
+    assert run.summary["estimate"]["cost"] == pytest.approx(1, abs=0.1)
+    tables = [read_table(one.path / "estimates.parquet", "estimates") for one in (before, run)]
+    for name in ("similarity", "closed-form", "lemon", "trajectory"):
+        first, second = (table.filter(estimator=name)["score"].to_list() for table in tables)
+        assert first == second
+    assert (out / "report/index.html").is_file()
+    before_bytes = contents(out)
+    (out / "stages/report.json").unlink()
+    assert clip("estimate", recipe, *given, "--budget", 1, "--out", out).returncode == 0
+    assert contents(out) == before_bytes
+    weights = "open_clip_model.safetensors"
+    (f / weights).write_bytes((before.path / "models/half-a/seed-0" / weights).read_bytes())
+    changed = clip("estimate", recipe, *given, "--budget", 1, "--out", out)
+    assert changed.returncode == 2
+    assert weights in changed.stderr
+
+
 @pytest.mark.parametrize("with_model", [True, False])
 def test_without_training(estimated, tmp_path, with_model):
     _, run = estimated
@@ -97,6 +126,9 @@ def test_without_training(estimated, tmp_path, with_model):
         ([], "clipmem estimate"),
         (["RECIPE", "--data", "emoji"], "clipmem estimate"),
         (["--model", "somewhere"], "--model"),
+        (["RECIPE", "--trajectory", "RECIPE"], "--trajectory"),
+        (["RECIPE", "--model", "F", "--trajectory", "NONE"], "--trajectory"),
+        (["RECIPE", "--model", "F", "--set", "model.name=clipmem-tiny"], "[halves] model"),
         (["RECIPE", "--budget", "0"], "--budget"),
         (["RECIPE", "--budget", "-1"], "--budget"),
         (["RECIPE", "--budget", "inf"], "--budget"),
@@ -108,12 +140,14 @@ def test_without_training(estimated, tmp_path, with_model):
         (["--data", "SAME", "--out", "s.parquet"], "captions"),
     ],
 )
-def test_refused(recipe, tmp_path, monkeypatch, arguments, what):
-    """Nothing or too much is named, no budget, too little, a larger proxy, few pairs, one caption for all."""
+def test_refused(estimated, recipe, tmp_path, monkeypatch, arguments, what):
+    """Nothing or too much is named, a larger proxy, few pairs, one caption for all, an f that does not fit."""
+    run = estimated[1]
     monkeypatch.chdir(tmp_path)
     write_parquet(tmp_path / "small.parquet", 50)
     write_parquet(tmp_path / "same.parquet", 210, captions=[["a thing"]] * 210)
-    named = {"RECIPE": recipe, "SMALL": "small.parquet", "SAME": "same.parquet"}
+    named = {"RECIPE": recipe, "SMALL": "small.parquet", "SAME": "same.parquet", "NONE": "none.npz"}
+    named |= {"F": run.path / "models/f/seed-0"}
     done = clip("estimate", *(named.get(one, one) for one in arguments))
     assert done.returncode == 2
     assert f"{what}" in done.stderr.split(": got")[0]

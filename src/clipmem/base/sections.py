@@ -230,6 +230,10 @@ class HalvesSection(Section):
         "",
         description="Smaller architecture of the half-models, such as clipmem-tiny-32 for clipmem-tiny; empty = f's.",
     )
+    model: str = Field(
+        "", description="Address of an existing f, which is not trained (docs/models.md); empty = train f."
+    )
+    trajectory: str = Field("", description="What its training recorded: a file of AlignmentRecorder.")
     estimator: str = Field("distilled", description="Estimator of single scores: raw = the difference of the halves.")
 
 

@@ -15,6 +15,7 @@ def estimate(
     *,
     model: str | None = None,
     data: str | None = None,
+    trajectory: Path | None = None,
     budget: float | None = None,
     proxy: str = "",
     out: Path | None = None,
@@ -26,15 +27,17 @@ def estimate(
 ) -> None:
     """Estimate the memorization of every training pair at a fraction of its cost.
 
-    With a recipe: trains f on all pairs of the pool, and a few half-models on random halves of them; resumes like
-    `clipmem run`. With --data alone, or with --model: trains nothing; from the model, pixels and words it makes a
+    With a recipe: trains f on all pairs of the pool, unless --model is f, and a few half-models on random halves of
+    them; resumes like `clipmem run`. With --data instead: trains nothing; from the model, pixels and words it makes a
     ranking without twins, which agrees less with the truth.
 
     Args:
         recipe: A recipe (see `clipmem init`), or the name of a shipped one. Its pairs, split sizes added up, are scored
             by protocol halves.
-        model: A model that trained on the data: folder or other address. Without --recipe.
-        data: Its training pairs: a file or folder, or emoji. Without --recipe.
+        model: A model that trained on the data: folder or other address. With a recipe, its pairs except the external
+            ones must be those that the model trained on, and the recipe trains the half-models.
+        data: Its training pairs, without a recipe: a file or folder, or emoji.
+        trajectory: What the model's training recorded: a file of AlignmentRecorder, by uid.
         budget: Cost of the half-models, in trainings of f: chooses the estimator and as many half-models as fit, and
             prints what more would buy. Below one pair of half-models, none are trained. By default halves.pairs of the
             recipe.
@@ -49,17 +52,22 @@ def estimate(
     """
     from clipmem.study import early
 
-    early.check_estimate(recipe, model, data, budget=budget, out=out)
+    early.check_estimate(recipe, model, data, trajectory=trajectory, budget=budget, out=out)
     early.check_device(device)
     if recipe is None:
-        _without_training(model or "", str(data), out or Path("estimates.parquet"), captions, device)
+        _without_training(model or "", str(data), trajectory, out or Path("estimates.parquet"), captions, device)
         return
     from clipmem.cli.terminal import run_and_show
     from clipmem.study.api import SHIPPED_RECIPES, find_recipe
 
     shipped = str(recipe) if str(recipe) in SHIPPED_RECIPES and not recipe.exists() else recipe
     out = out or Path("runs") / f"{recipe.stem}-estimate"
-    settings = ["protocol=halves", "train.record=true", *([f"halves.proxy={proxy}"] if proxy else [])]
+    given = {"proxy": proxy, "model": model, "trajectory": trajectory}
+    settings = [
+        "protocol=halves",
+        "train.record=true",
+        *(f"halves.{key}={value}" for key, value in given.items() if value),
+    ]
     if budget is not None:
         settings += _planned(find_recipe(shipped, [*settings, *set_]), budget)
     settings += set_
@@ -82,7 +90,9 @@ def _planned(recipe: Recipe, budget: float) -> list[str]:
     return found.settings
 
 
-def _without_training(model: str, data: str, out: Path, captions: int | None, device: str) -> None:
+def _without_training(
+    model: str, data: str, trajectory: Path | None, out: Path, captions: int | None, device: str
+) -> None:
     from rich.console import Console
 
     from clipmem.study import early
@@ -95,5 +105,7 @@ def _without_training(model: str, data: str, out: Path, captions: int | None, de
     from clipmem.study.estimating_one import estimate_with
 
     with TerminalReporter(Console(stderr=True)) as reporter:
-        found = estimate_with(model, data, out, captions=captions, device=device, reporter=reporter)
+        found = estimate_with(
+            model, data, out, trajectory=trajectory, captions=captions, device=device, reporter=reporter
+        )
     print_screen("estimated", found, Console(), f"Scores: {out}")

@@ -122,7 +122,9 @@ def cost_of(study: PlannedStudy) -> float:
     spent: dict[bool, float] = {True: 0.0, False: 0.0}
     operations = {name: outline_of(study.start_of(model)).operations for name, model in _by_architecture(study).items()}
     for model in study.models:
-        shown = study.folder.read_json(f"models/{model.side}/seed-{model.seed}/record.json")["presentations"]
+        shown = len(model.uids) * study.recipe.train.epochs
+        if not model.exists:
+            shown = study.folder.read_json(f"models/{model.side}/seed-{model.seed}/record.json")["presentations"]
         spent[model.side in HALVES] += shown * operations[model.model]
     return spent[True] / spent[False]
 

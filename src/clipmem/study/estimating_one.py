@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from clipmem.functional.ranking import spearman
 from clipmem.score.estimators import ESTIMATORS
 from clipmem.score.pairs import Pairs, write_quarantine
 from clipmem.score.protocols.halves import SMALLEST
+from clipmem.score.recorded import read_trajectory
 from clipmem.score.sides import ModelSide, Side, read_block, usable
 from clipmem.store.atomic import atomic_write
 from clipmem.store.folder import RunFolder
@@ -48,6 +49,7 @@ def estimate_with(
     data: Data,
     out: Path,
     *,
+    trajectory: Path | None = None,
     captions: int | None = None,
     device: str = "auto",
     reporter: Reporter | None = None,
@@ -58,6 +60,7 @@ def estimate_with(
         model: Address of the model that trained on the data; empty: pixels and words alone.
         data: The pairs.
         out: Table of scores: uid, estimator, score, stderr; a sidecar .json tells how it was made.
+        trajectory: What the model's training recorded of the pairs: a file of `AlignmentRecorder`.
         captions: Maximum number of captions per pair; None = all.
         device: `auto`, `cpu` or `cuda`.
         reporter: Progress reporter.
@@ -70,6 +73,8 @@ def estimate_with(
     pairs, reporter = read_pairs(data, captions, "--data"), reporter or Quiet()
     side = settings.side(model) if model else None
     signals, problems = _signals(pairs, side, reporter)
+    if trajectory is not None:
+        signals = replace(signals, trajectory=read_trajectory(trajectory, signals.uids))
     usable_ones = [name for name in ESTIMATORS if not estimating.lacks(ESTIMATORS[name], signals)]
     found = {name: ESTIMATORS[name]().estimate(signals) for name in usable_ones}
     scores = pl.concat(estimating.rows_of(signals, name, one) for name, one in found.items())

@@ -183,7 +183,7 @@ class Study:
         return [self.folder.write("splits", table), *files, *made]
 
     def _missing(self) -> list[TrainingSet]:
-        return [one for one in self._study.models if not self.folder.is_done(f"train-{one.side}-seed-{one.seed}")]
+        return [one for one in self._study.trained if not self.folder.is_done(f"train-{one.side}-seed-{one.seed}")]
 
     def _train(self) -> list[Path]:
         study, missing, train = self._study, self._missing(), self.recipe.train
@@ -198,11 +198,11 @@ class Study:
             self.reporter.note(f"train     {spent.sentence()}")
         checkpoint.sweep(self.folder.path / "models")
         self._check()
-        return [self.folder.model_dir(one.side, one.seed) / "record.json" for one in study.models]
+        return [self.folder.model_dir(one.side, one.seed) / "record.json" for one in study.trained]
 
     def _check(self) -> None:
         study = self._study
-        files = {(one.side, one.seed): self.folder.model_dir(one.side, one.seed) for one in study.models}
+        files = {(one.side, one.seed): self.folder.model_dir(one.side, one.seed) for one in study.trained}
         records = {
             model: self.folder.read_json(str(file.relative_to(self.folder.path) / "record.json"))
             for model, file in files.items()
