@@ -10,13 +10,15 @@ from scipy.stats import norm
 
 from clipmem.embed.signals import Halves, Signals
 from clipmem.functional import AlignmentParts, alignment
-from clipmem.functional.reliability import agreement, noise_of
+from clipmem.functional.reliability import Agreement, agreement, noise_of
 from clipmem.models.outline import outline_of
+from clipmem.models.protocol import softmax_scale
 from clipmem.score.design import ScoreTables
 from clipmem.score.estimators import ESTIMATORS, Estimated, Estimator
 from clipmem.score.protocols.halves import HALVES
 from clipmem.store.folder import RunFolder
 from clipmem.study.plan import PlannedStudy
+from clipmem.train.objectives import OBJECTIVES
 from clipmem.train.paired import TrainingSet
 
 DOCUMENT, TABLE = "estimate.json", "estimates"
@@ -35,6 +37,7 @@ def signals_of(study: PlannedStudy, parts: Sequence[AlignmentParts]) -> Signals:
         group=study.group[pool],
         image=means.image,
         text=means.text,
+        logit_scale=softmax_scale(study.load(f)) if OBJECTIVES[study.recipe.train.objective].softmax else None,
         alignment=values[0, pool],
         pixels=lambda chosen: images[rows[chosen]],
         trajectory=study.trajectory(f, pool),
@@ -77,10 +80,7 @@ def estimate(study: PlannedStudy, signals: Signals, chosen: str) -> tuple[Estima
     effect, agreements = halves.effect if halves else np.zeros((0, len(signals.uids))), dict[str, Any]()
     noise = noise_of(effect) if len(effect) > 1 else None
     for name, one in found.items():
-        predicted = one.score if one.predicted is None else one.predicted
-        agreed = noise and agreement(
-            effect, predicted, noise, signals.group, own=one.own, seed=signals.seed, confidence=level
-        )
+        agreed = expected_agreement(signals, one, level)
         agreements[name] = agreed and agreed._asdict()
     tables = [rows_of(signals, name, one) for name, one in found.items()]
     document = {
@@ -98,10 +98,21 @@ def estimate(study: PlannedStudy, signals: Signals, chosen: str) -> tuple[Estima
     return found[chosen], files
 
 
+def expected_agreement(signals: Signals, found: Estimated, confidence: float = 0.95) -> Agreement | None:
+    """Estimate the agreement of an estimator's scores with the truth from the half-models alone; None if not known."""
+    halves = signals.halves
+    if halves is None or len(halves.effect) < 2:
+        return None
+    predicted = found.score if found.predicted is None else found.predicted
+    noise, group = noise_of(halves.effect), signals.group
+    return agreement(halves.effect, predicted, noise, group, own=found.own, seed=signals.seed, confidence=confidence)
+
+
 def lacks(estimator: type[Estimator], signals: Signals) -> list[str]:
     """Return the needs of an estimator that the signals do not meet."""
     there = {
         "embeddings": signals.image,
+        "logit scale": signals.logit_scale,
         "alignment": signals.alignment,
         "images": signals.pixels,
         "trajectory": signals.trajectory,

@@ -149,6 +149,7 @@ def _signals(pairs: Pairs, side: Side | None, reporter: Reporter) -> tuple[Signa
         group=np.unique([image_part(uid) for uid in uids], return_inverse=True)[1].astype(np.int64),
         image=torch.cat(image) if image else None,
         text=torch.cat(text) if text else None,
+        logit_scale=side.logit_scale if isinstance(side, ModelSide) else None,
         pixels=pixels,
     )
     return signals, problems

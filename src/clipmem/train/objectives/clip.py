@@ -23,6 +23,7 @@ class Clip(Objective):
     For the batch's normalized embeddings u, v and scale s, (CE(s u vᵀ, identity) + CE(s v uᵀ, identity)) / 2.
     """
 
+    softmax: ClassVar[bool] = True
     shares: ClassVar[bool] = True
 
     def forward(
