@@ -22,7 +22,7 @@ from clipmem.report.templating import measure_of, words_of
 
 # modules that register a section when imported
 _MODULES = (
-    *("audit", "budget", "comparison", "credits", "curve", "dejavu", "distributions", "estimate"),
+    *("audit", "audits", "budget", "comparison", "credits", "curve", "dejavu", "distributions", "estimate"),
     *("estimated", "evaluated"),
     *("findings", "gallery", "in_and_out", "inspected", "layers", "learned", "meaning", "model"),
     *("next_steps", "planted", "provenance", "regime", "retained", "retrieval", "roles", "run"),
