@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -167,3 +169,28 @@ def test_validation_knows_which_models_an_estimator_used(recipe, tmp_path):
     assert rows["raw", 2]["cost"] == pytest.approx(2, abs=0.1)
     assert rows["closed-form", 0]["cost"] == 0
     assert clip("validate-estimators", recipe, "--truth", 5, "--out", tmp_path / "w").returncode == 2
+    for one in found["estimators"]:
+        sets = {"raw": 3, "distilled": 3}.get(one["estimator"], 0) if one["pairs"] == 2 else 0
+        assert len(one["printed"]) <= sets
+        assert all(-1 <= case["printed"] <= 1 for case in one["printed"])
+
+
+@pytest.mark.slow
+def test_the_printed_agreement_is_right(tmp_path):
+    """By the recipe and command of docs/estimators.md, trained anew."""
+    folder = Path(__file__).parents[2] / "experiments" / "estimators"
+    check_printed(validating.validate(folder / "printed.toml", tmp_path / "run", truth=12))
+
+
+def test_the_stored_printed_agreements_are_right():
+    folder = Path(__file__).parents[2] / "experiments" / "estimators"
+    check_printed(json.loads((folder / "printed.json").read_text()))
+
+
+def check_printed(found):
+    """Within .08 of the true one in nine of ten real sets of half-models, and never off by .15."""
+    cases = [case for one in found["estimators"] for case in one["printed"]]
+    off = np.array([abs(case["printed"] - case["agreement"]) for case in cases])
+    assert len(off) >= 6
+    assert np.mean(off <= 0.08) >= 0.9
+    assert off.max() < 0.15
