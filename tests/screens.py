@@ -15,13 +15,16 @@ from typing import Any
 
 import polars as pl
 
+from clipmem.analysis.audits import compare_audits
+from clipmem.base.recipes import load_recipe
 from clipmem.data.cleaning import Written
 from clipmem.report.comparison import compare_runs
 from clipmem.report.page import render
-from clipmem.report.read import read_run
+from clipmem.report.read import read_audited, read_run
 from clipmem.report.sections.scored import Scored
 from clipmem.report.templating import HEADING, VERBATIM
 from clipmem.report.terminal import screen_lines
+from clipmem.study.budget import plan
 from clipmem.study.curating import Curated
 from tests.compared import build as build_finished
 from tests.report.documents import (
@@ -187,6 +190,21 @@ def curated(*, found: bool) -> Any:
     return Curated(pl.DataFrame(), about, [], parquet, Path("quarantine.parquet"))
 
 
+def audits(folder: Path) -> dict[str, Any]:
+    """Compare the audits of two runs, of which the second leaks less."""
+    first = read_audited(_audited(folder / "first" / "study").folder)
+    second = read_audited(_audited(folder / "second" / "study").folder)
+    assert first is not None
+    assert second is not None
+    weaker = {
+        name: {**one, "auc": {k: v - 0.1 for k, v in one["auc"].items() if v is not None and k != "over"}}
+        for name, one in second.audit["attacks"].items()
+    }
+    return compare_audits(
+        [first._replace(name="plain"), second._replace(name="noisy", audit={**second.audit, "attacks": weaker})]
+    )
+
+
 def make(folder: Path) -> dict[str, str]:
     """Make every page and screen."""
     found: dict[str, str] = {}
@@ -208,8 +226,10 @@ def make(folder: Path) -> dict[str, str]:
     found["findings"] = page_text("findings", findings())
     found["findings-terminal"] = screen_text("findings", findings("inconclusive"))
     found["scored"] = screen_text("scored", scored(folder / "scored" / "study"))
+    found["budget"] = screen_text("budget", plan(load_recipe("", ["model.name=clipmem-tiny"]), 0.3))
     found["inspected"] = screen_text("inspected", inspection())
     evaluated = {**UTILITY, "confidence": 0.95, "probe": {"commonest_class_acc1": 0.2}}
+    found["audits"] = screen_text("audits", audits(folder))
     found["audited-model"] = screen_text("audited", MODEL_AUDIT)
     found["model"] = screen_text("model", model_parts())
     found["curated"] = screen_text("curated", curated(found=True))

@@ -2,6 +2,8 @@
 
 clipmem validate-estimators experiments/estimators/emoji-artists.toml --proxy clipmem-tiny-32 --out validated
 python experiments/estimators/record.py emoji-artists=validated    # stores validated/validated.json, writes the page
+clipmem validate-estimators experiments/estimators/printed.toml --truth 12 --out printed
+python experiments/estimators/record.py printed=printed            # whether the printed agreement is right
 python experiments/estimators/record.py                            # writes the page again
 """
 
@@ -17,11 +19,19 @@ from clipmem.study.validating import DOCUMENT
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "estimators.md"
+FRONTIER = HERE.parents[1] / "src" / "clipmem" / "score" / "estimators" / "frontier.json"
 FIGURE = PAGE.parent / "images" / "estimators.svg"
 _BLOCK = re.compile(r"(<!-- validated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+REGIMES = ("emoji-artists", "icons")
+_PRINTED = re.compile(r"(<!-- printed -->\n).*?(<!-- end -->)", re.DOTALL)
 _SHOWN = {"raw": SOFT, "distilled": CANDIDATE, "closed-form": INDEPENDENT}
 
 Document = dict[str, Any]
+
+
+def stored(name: str) -> Document:
+    """Read a stored validation."""
+    return json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def table(found: Document) -> str:
@@ -42,6 +52,16 @@ def table(found: Document) -> str:
             f"| {plain(one['agreement'])} {interval(one)} | {plain(one['among_clean'])} "
             f"| {signed(above['mean'])} {interval(above, sign=True)} | {plain(one['seconds'], 1)} |"
         )
+    return "\n".join(lines)
+
+
+def printed(found: Document) -> str:
+    """Return the table of printed and true agreements, a row for each set of half-models."""
+    lines = ["| estimator | half-models | printed | true | difference |", "| --- | --- | --- | --- | --- |"]
+    for one in found["estimators"]:
+        for case in one["printed"]:
+            numbers = [plain(case["printed"]), plain(case["agreement"]), signed(case["printed"] - case["agreement"])]
+            lines.append(f"| `{one['estimator']}` | {2 * one['pairs']} | {' | '.join(numbers)} |")
     return "\n".join(lines)
 
 
@@ -86,13 +106,28 @@ def figure(documents: dict[str, Document]) -> str:
         return sketch.svg(f"Agreement of estimators with the truth. {text}.")
 
 
+def frontier(documents: dict[str, Document]) -> list[Document]:
+    """Return the options that were measured on every data set, with their agreement on each, for `--budget`."""
+    keys = ("estimator", "pairs", "proxy")
+    measured = {
+        name: {tuple(one[key] for key in keys): round(one["agreement"], 3) for one in found["estimators"]}
+        for name, found in documents.items()
+    }
+    every = set.intersection(*(set(one) for one in measured.values()))
+    rows = sorted(every, key=lambda one: (one[1], not one[2], one[0]))
+    return [dict(zip(keys, one, strict=True)) | {"agreement": {k: v[one] for k, v in measured.items()}} for one in rows]
+
+
 def write_page() -> None:
-    """Insert the tables between the marks of docs/estimators.md, and draw the figure."""
-    documents = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(HERE.glob("*.json"))}
+    """Insert the tables into docs/estimators.md, draw its figure, and write the frontier of `--budget`."""
+    documents = {name: stored(name) for name in REGIMES}
     text = PAGE.read_text(encoding="utf-8")
     tables = {name: table(document) for name, document in documents.items()}
     text = _BLOCK.sub(lambda found: f"{found[1]}{tables.get(found[2], 'Not run yet.')}\n{found[3]}", text)
+    text = _PRINTED.sub(lambda found: f"{found[1]}{printed(stored('printed'))}\n{found[2]}", text)
     PAGE.write_text(text, encoding="utf-8")
+    lines = ",\n".join(f" {json.dumps(row)}" for row in frontier(documents))
+    FRONTIER.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     FIGURE.write_text(standalone(figure(documents)), encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import product
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.sections import DataSection, EmojiArtistsSection
 from clipmem.functional import auroc
 from clipmem.store.tables import read_table
-from clipmem.study.auditing import RATES, audit_model, audit_run
+from clipmem.study.auditing import RATES, audit_model, audit_run, check_alike, model_free_features
 from clipmem.study.score_inputs import open_data
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import clip
@@ -113,6 +114,57 @@ def test_sets_of_two_artists_are_refused(finished, tmp_path):
     assert "AUC" in caught.value.got
     assert caught.value.hint
     assert not out.exists()
+
+
+def test_audits_are_compared(study, audited, tmp_path):
+    """Against a copy with a weaker attack: rows of both with the difference; other pairs are refused."""
+    assert audited.returncode == 0
+    other = tmp_path / "mitigated"
+    shutil.copytree(study.path, other)
+    file = other / "audit" / "audit.json"
+    document = json.loads(file.read_text())
+    before = dict(document["attacks"]["lira"]["auc"])
+    document["attacks"]["lira"]["auc"] = {key: before[key] - 0.1 for key in ("mean", "low", "high")}
+    file.write_text(json.dumps(document))
+    done = clip("compare", study.path, other, "--out", tmp_path / "compared")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    rows = json.loads((tmp_path / "compared" / "compare.json").read_text())["audits"]
+    found = {row["measure"]: row for row in rows}
+    assert {"auc cosine", "tpr cosine", "auc lira", "tpr lira", "auc rmia", "auc learned"} <= set(found)
+    assert found["auc lira"]["difference"] == pytest.approx(-0.1)
+    assert found["auc lira"]["low"] < -0.1 < found["auc lira"]["high"]
+    assert found["tpr lira"]["difference"] == 0
+    table = other / "audit" / "pairs.parquet"
+    pl.read_parquet(table)[1:].write_parquet(table)
+    refused_one = clip("compare", study.path, other, "--out", tmp_path / "again")
+    assert refused_one.returncode == 2
+    assert "1 other pairs" in refused_one.stderr
+
+
+@pytest.mark.slow
+def test_half_models_are_audited(tmp_path):
+    """f, which trained on every pair, is no target."""
+    halves = ("protocol=halves", "halves.pairs=3", "halves.estimator=raw", "train.epochs=1")
+    run = clipmem.run(tiny_recipe(*halves, *POOL), tmp_path / "run")
+    document = audit_run(run.path)
+    assert (document["models"], document["pairs"], document["seen"]) == (6, 240, [3, 3])
+
+
+def test_a_period_tells_two_sources_apart():
+    words = (
+        ("red", "green", "blue", "gray"),
+        ("cat", "dog", "car", "cup", "hat"),
+        ("street", "roof", "chair", "field"),
+    )
+    captions = [[" ".join(one)] for one in product(*words)]
+    member = np.random.default_rng(0).random(len(captions)) < 0.5
+    marked = [[own[0] + ("" if seen else ".")] for own, seen in zip(captions, member, strict=True)]
+    pixels = np.zeros((len(captions), 16, 16, 3), dtype=np.uint8)
+    assert check_alike(model_free_features(pixels, captions), member).low < 0.52
+    with pytest.raises(InputError) as caught:
+        check_alike(model_free_features(pixels, marked), member)
+    assert caught.value.what == "--members and --nonmembers"
 
 
 def refused(*arguments):

@@ -75,3 +75,28 @@ def lemon(image, text, k, groups, beta, gamma, tau):
         ) / k  # fmt: skip
 
     return [apart[i] + beta * around(image, text, i) + gamma * around(text, image, i) for i in range(n)]
+
+
+def self_influence(u, v, scale):
+    """Differentiate each pair's share of the contrastive loss by a matrix between unit embeddings, one entry at a time.
+
+    Central differences: the last digits are rounding.
+    """
+    n, d = u.shape
+    u, v = (x / np.sqrt((x * x).sum(axis=1, keepdims=True)) for x in (u, v))
+
+    def loss(i, m):
+        forward = [exp(scale * float(u[i] @ m @ v[j])) for j in range(n)]
+        backward = [exp(scale * float(u[j] @ m @ v[i])) for j in range(n)]
+        return -(np.log(forward[i] / sum(forward)) + np.log(backward[i] / sum(backward))) / 2
+
+    found = []
+    for i in range(n):
+        total, step = 0.0, 1e-5
+        for a in range(d):
+            for b in range(d):
+                move = np.zeros((d, d))
+                move[a, b] = step
+                total += ((loss(i, np.eye(d) + move) - loss(i, np.eye(d) - move)) / (2 * step)) ** 2
+        found.append(total)
+    return found

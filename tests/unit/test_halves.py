@@ -1,5 +1,7 @@
 """Tests of the halves protocol's design: complementary, balanced, groups together, and its bad input."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,6 +10,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.score.protocols import protocol_of
 from clipmem.score.protocols.halves import HALVES
+from clipmem.train.recorder import AlignmentRecorder
 
 RECIPE = 'protocol = "halves"\n[split]\nshared = 160\ncandidate = 30\nindependent = 30\nexternal = 40'
 
@@ -71,6 +74,9 @@ def test_only_half_models_are_of_the_proxy() -> None:
     [
         ("split.shared=100", "[split]"),
         ("halves.estimator=distiled", "estimator"),
+        ("halves.pairs=0", "[halves] estimator"),
+        ("halves.estimator=trajectory", "[halves] estimator"),
+        ("halves.trajectory=a.npz", "[halves] trajectory"),
         ("halves.proxy=clipmem-micro", "[halves] proxy"),
         ("halves.proxy=nothing", "[model] name"),
         ("split.external=100000", "[split]"),
@@ -82,3 +88,34 @@ def test_bad_input(setting: str, what: str) -> None:
     with pytest.raises(InputError) as error:
         protocol.check_pairs(pl.DataFrame({"uid": [str(k) for k in range(1000)]}))
     assert what in error.value.what
+
+
+@pytest.mark.parametrize("setting", ["split.planted=4", "split.planted_share=0.1"])
+def test_an_existing_f_saw_no_planted_captions(setting: str) -> None:
+    protocol = protocol_of(load_recipe(RECIPE, ("halves.model=somewhere", setting)))
+    with pytest.raises(InputError) as error:
+        protocol.check_pairs(pl.DataFrame({"uid": [str(k) for k in range(1000)]}))
+    assert error.value.what == "[split] planted"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "got"),
+    [(220, ""), (219, "no record of 1 of 220"), (221, "a record of 1 external"), (0, "another or a")],
+)
+def test_the_record_of_an_existing_f_is_of_the_pool_alone(tmp_path: Path, recorded: int, got: str) -> None:
+    file = tmp_path / "record.npz"
+    file.write_bytes(b"no archive")
+    if recorded:
+        AlignmentRecorder([f"{k:04d}" for k in range(recorded)], 1).save(file)
+    if not got:
+        _, _, design = planned(f"halves.trajectory={file}", "halves.model=somewhere", "halves.pairs=1")
+        assert [one.exists for one in design.models] == [True, False, False]
+    protocol, splits, _ = planned()
+    protocol = protocol_of(load_recipe(RECIPE, (f"halves.trajectory={file}", "halves.model=somewhere")))
+    if not got:
+        assert protocol.roles(splits)["uid"].to_list() == splits["uid"].to_list()
+        return
+    with pytest.raises(InputError) as error:
+        protocol.roles(splits)
+    assert error.value.what == str(file)
+    assert error.value.got.startswith(got)

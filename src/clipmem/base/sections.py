@@ -221,13 +221,19 @@ class SubsampleSection(Section):
 class HalvesSection(Section):
     """`[halves]`: the half-models of the halves protocol, and the estimator of single scores."""
 
-    pairs: Annotated[int, Field(ge=1, le=1_000)] = Field(
-        2, description="Number of pairs of half-models; both of a pair together train on each non-external pair once."
+    pairs: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        2,
+        description="Number of pairs of half-models; both of a pair together train on each non-external pair once. "
+        "0 = none: clipmem estimate only.",
     )
     proxy: str = Field(
         "",
         description="Smaller architecture of the half-models, such as clipmem-tiny-32 for clipmem-tiny; empty = f's.",
     )
+    model: str = Field(
+        "", description="Address of an existing f, which is not trained (docs/models.md); empty = train f."
+    )
+    trajectory: str = Field("", description="What its training recorded: a file of AlignmentRecorder.")
     estimator: str = Field("distilled", description="Estimator of single scores: raw = the difference of the halves.")
 
 

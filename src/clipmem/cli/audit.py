@@ -18,12 +18,12 @@ def audit(
 ) -> None:
     """Measure how well an attacker can tell which pairs a model trained on.
 
-    With a run of protocol subsample, each of its models is attacked with the others as references. Writes
-    audit/audit.json and the risk of each pair, audit/pairs.parquet, into the run folder, and updates the report. With
-    --model, attacks one model; sets that can be told apart without the model are refused.
+    With a run of protocol subsample or halves, each of its models (half-models) is attacked with the others as
+    references. Writes audit/audit.json and the risk of each pair, audit/pairs.parquet, into the run folder, and updates
+    the report. With --model, attacks one model; sets that can be told apart without the model are refused.
 
     Args:
-        folder: A finished run folder of protocol subsample.
+        folder: A finished run folder of protocol subsample or halves.
         model: A model to attack instead of a run.
         members: With --model: pairs that it trained on, a file or folder.
         nonmembers: With --model: pairs from the same source that it did not train on.

@@ -22,7 +22,8 @@ def compare(
 ) -> None:
     """Compare finished runs with a baseline: memorization, utility and cost over paired seeds.
 
-    Runs must have the same data, split, seeds and alignment. Writes compare.json, compare.parquet and index.html with
+    Runs must have the same data, split, seeds and alignment. Audited runs (see `clipmem audit`) are compared by their
+    audits: writes compare.json. Otherwise writes compare.json, compare.parquet and index.html with
     the Pareto figure. With --along, also compares configurations over a setting such as train.epochs, at equal values
     and each at its own best. With --interpolate, compares the models between those of one
     fine-tuned run and its pretrained model; with --data, evaluates those between two models, and writes
@@ -70,11 +71,13 @@ def compare(
             found = evaluate_given((baseline, *others), section, place, alphas=alphas, reporter=reporter)
             screen, document = "evaluated", found.document
         else:
-            from clipmem.report.comparison import PAGE, write_compared
+            from clipmem.report.comparison import DOCUMENT, PAGE, write_compared
             from clipmem.study.api import interpolate_run
 
             folders = [Path(baseline), *map(Path, others), *interpolate_run(baseline, alphas, reporter=reporter)]
             along, place, screen = "mitigate.interpolate.alpha" if alphas else along, out / PAGE, "comparison"
             settings = {"measure": measure, "confidence": confidence, "along": along, "utility": utility}
             document = write_compared(folders, out, **settings)
-    print_screen(screen, document, Console(), f"Written: {place}" if between else f"Page: {place}")
+            if "audits" in document:
+                place, screen = out / DOCUMENT, "audits"
+    print_screen(screen, document, Console(), f"Page: {place}" if place.name == "index.html" else f"Written: {place}")

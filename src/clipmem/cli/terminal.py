@@ -19,6 +19,11 @@ def run_and_show(recipe: str | Path, out: Path, **options: Any) -> None:
         return
     with TerminalReporter(Console(stderr=True)) as reporter:
         api.run(recipe, out, reporter=reporter, **options)
-    from clipmem.report.terminal import print_run
+    from clipmem.report.terminal import print_run, print_screen
 
-    print_run("report", out, Console())
+    if (out / "scores.parquet").is_file():
+        print_run("report", out, Console())
+    else:  # without half-models
+        from clipmem.study.estimating_one import estimates_of
+
+        print_screen("estimated", estimates_of(out), Console(), f"Scores: {out / 'estimates.parquet'}")

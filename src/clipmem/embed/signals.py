@@ -71,6 +71,7 @@ class Signals:
         group: Group number of near-duplicates: pairs of one group are never on both sides of a fit.
         image: Mean unit embedding of each image under f; None without f.
         text: The same of the captions.
+        logit_scale: Factor of f's similarities in its softmax loss; None without f, or if its loss is another.
         alignment: A under f; None without held-out pairs.
         pixels: Decodes the images of some rows: uint8, shape (k, size, size, 3).
         trajectory: What f's training recorded; None if nothing was.
@@ -84,6 +85,7 @@ class Signals:
     group: Int[np.ndarray, "n"]
     image: Float[Tensor, "n d"] | None = None
     text: Float[Tensor, "n d"] | None = None
+    logit_scale: float | None = None
     alignment: Float64[np.ndarray, "n"] | None = None
     pixels: Callable[[Int[np.ndarray, "k"]], UInt8[np.ndarray, "k size size 3"]] | None = None
     trajectory: Trajectory | None = None

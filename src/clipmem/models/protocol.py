@@ -92,6 +92,11 @@ class TrainableEncoder(DualEncoder, Protocol):
         ...
 
 
+def softmax_scale(encoder: DualEncoder) -> float | None:
+    """Return the exponentiated logit scale; None for a model with a logit bias, whose loss is not a softmax."""
+    return None if getattr(encoder.module, "logit_bias", None) is not None else float(encoder.logit_scale().detach())
+
+
 def embedding_width(encoder: DualEncoder) -> int:
     """Return the width of the embeddings, from a pass of an empty image.
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import polars as pl
 
+from clipmem.analysis.audits import compare_audits
 from clipmem.analysis.comparison import compare
 from clipmem.base.require import require
 from clipmem.report.page import write_page
-from clipmem.report.read import read_finished
+from clipmem.report.read import read_audited, read_finished
 from clipmem.store.atomic import write_json
 from clipmem.store.tables import write_parquet
 
@@ -31,10 +32,18 @@ def compare_runs(
     along: str = "",
     utility: str = "",
 ) -> dict[str, Any]:
-    """Compare finished runs with the first of them (see `clipmem.analysis.comparison.compare`)."""
+    """Compare finished runs with the first of them.
+
+    See `clipmem.analysis.comparison.compare`, and `clipmem.analysis.audits.compare_audits` if all have an audit, which
+    runs with models paired by seed never have.
+    """
+    audited = [read_audited(folder) for folder in folders]
     resolved = [folder.resolve() for folder in folders]
     twice = [str(folder) for k, folder in enumerate(folders) if folder.resolve() in resolved[:k]]
     require(not twice, "clipmem compare", f"{twice} twice", "each run once", "Omit one of them.")
+    found = [one for one in audited if one is not None]
+    if len(found) == len(folders) > 1:
+        return compare_audits(found)
     runs = [read_finished(folder) for folder in folders]
     return compare(runs, measure=measure, confidence=confidence, along=along, utility=utility)
 
@@ -46,6 +55,8 @@ def write_compared(folders: Sequence[Path], out: Path, **settings: Any) -> dict[
     require(not foreign, f"--out {out}", "a folder with other files", expected, hint)
     document = compare_runs(folders, **settings)
     write_json(out / DOCUMENT, document)
+    if "audits" in document:
+        return document
     rows = [*document["differences"], *({**row, "kind": "cost"} for row in document["cost"])]
     write_parquet(
         out / TABLE, pl.DataFrame([{name: row.get(name) for name in _SCHEMA} for row in rows], schema=_SCHEMA)

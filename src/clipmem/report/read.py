@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from clipmem.analysis.audits import AuditedRun
 from clipmem.analysis.runs import FinishedRun, utility_by_seed
 from clipmem.base.declared import declared
 from clipmem.base.errors import InputError, shorten
@@ -219,7 +220,7 @@ def read_finished(path: Path) -> FinishedRun:
     """Read a run folder for a comparison; measures that an older clipmem lacked are left out."""
     folder = RunFolder(path)
     recipe, what = folder.recipe(), f"run folder {path}"
-    hint = "Compare runs of the protocol four-way: it trains one f and one g for each seed."
+    hint = "Compare runs of the protocol four-way, which trains one f and one g for each seed, or audited runs."
     paired = declared("protocols", recipe.protocol).paired
     require(paired, what, f"protocol {recipe.protocol!r}", "one whose models are paired by seed", hint)
     resume = f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
@@ -245,6 +246,15 @@ def read_finished(path: Path) -> FinishedRun:
         # of a resumed stage only the last part is counted
         seconds=sum(spent[stage] for stage in _STAGES if stage in spent),
     )
+
+
+def read_audited(path: Path) -> AuditedRun | None:
+    """Read the audit of a run folder for a comparison; None without one."""
+    place = path / "audit"
+    if not (place / "audit.json").is_file():
+        return None
+    pairs = read_table(place / "pairs.parquet", "audit/pairs")
+    return AuditedRun(path.resolve().name, _versioned(place / "audit.json"), pairs)
 
 
 def _by_seed(documents: Mapping[str, Mapping[str, Any]], key: str, seeds: list[int]) -> dict[str, list[float]]:

@@ -25,7 +25,7 @@ from clipmem.embed.means import Means, unit_means
 from clipmem.embed.passes import Embeddings
 from clipmem.functional import pair_means
 from clipmem.models import given
-from clipmem.models.protocol import DualEncoder, geometry_of
+from clipmem.models.protocol import DualEncoder, geometry_of, softmax_scale
 from clipmem.score.alignments import Embedded, Head
 from clipmem.score.pairs import Pairs
 from clipmem.train.numerics import LONG, computing
@@ -107,6 +107,11 @@ class ModelSide(Side):
     def content(self) -> dict[str, Any]:
         """Hash its files."""
         return given.content(self._found)
+
+    @property
+    def logit_scale(self) -> float | None:
+        """Factor of similarities in the model's softmax loss; None if its loss is another."""
+        return softmax_scale(self._encoder)
 
     @cached_property
     def _head(self) -> Head | None:

@@ -50,7 +50,7 @@ Trials = Float64[np.ndarray, "model n"]
 
 
 def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Audit the models of a finished `subsample` study; write `audit/` and the report.
+    """Audit the models of a finished `subsample` study, or the half-models of a `halves` study; write the report.
 
     Raises:
         InputError: The run is of another protocol, trains no text tower or is not finished; too few models trained on a
@@ -59,8 +59,8 @@ def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str
     reporter, folder = reporter or Quiet(), RunFolder(path)
     study, what = PlannedStudy(folder), f"run folder {folder.path}"
     protocol, objective = study.recipe.protocol, study.recipe.train.objective
-    hint = "Run a study with protocol = 'subsample' and subsample.fraction = 0.5."
-    require(protocol == "subsample", what, f"protocol {protocol!r}", "protocol 'subsample'", hint)
+    hint, expected = "Run a study with protocol = 'subsample' and subsample.fraction = 0.5.", "random members per model"
+    require(study.protocol.random_members and study.protocol.compares, what, f"protocol {protocol!r}", expected, hint)
     hint = "Use train.objective = 'clip'."
     require(OBJECTIVES[objective].uses_text, what, f"objective {objective!r}", "one that trains both towers", hint)
     folder.read_json("summary.json")  # raises if the run is not finished
@@ -86,9 +86,11 @@ def _check_pairs(what: str, captions: Sequence[Sequence[str]]) -> None:
 
 def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"]) -> tuple[dict[str, Any], pl.DataFrame]:
     """Attack every model of a study; return the document and the risk of each pair, highest advantage first."""
-    member, seed = study.design.sign[:, pool] > 0, study.recipe.split.seed
+    audited = study.design.sign.any(axis=1)  # not f of `halves`, which trained on all pairs
+    member, seed = study.design.sign[audited][:, pool] > 0, study.recipe.split.seed
+    models = [study.models[k] for k in np.flatnonzero(audited).tolist()]
     external = study.role == "external"
-    similarity = np.stack([parts_of(study.embeddings(one), external).positive.numpy() for one in study.models])
+    similarity = np.stack([parts_of(study.embeddings(one), external).positive.numpy() for one in models])
     # no model trained on the external pairs: their spread shows an attacker how far apart similarities of a model are
     known = similarity[:, external]
     sd, hint = known.std(axis=1, keepdims=True), "Check the embeddings."
@@ -194,7 +196,10 @@ def _blocks(pairs: Pairs, geometry: Geometry, reporter: Reporter) -> Iterator[Bl
 
 
 def model_free_features(pixels: np.ndarray, captions: Sequence[Sequence[str]]) -> Any:
-    """Return features of pairs that no model computes, as a sparse matrix: pixels, and TF-IDF of 2 to 4 letters."""
+    """Return features of pairs that no model computes, as a sparse matrix: pixels, and TF-IDF of 2 to 4 letters.
+
+    Letters, and not the words of `data.features`: a period at the end of every caption tells two sources apart.
+    """
     from scipy.sparse import csr_matrix, hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
 

@@ -28,11 +28,12 @@ def check_study(recipe: Recipe, out: Path, *, device: str) -> None:
     """Check the names and paths of a recipe, the run folder and the device."""
     check_device(device)
     given = (*recipe.given.target, *recipe.given.reference)
-    check_models((*given, *([recipe.model.pretrained] if recipe.model.pretrained else [])))
+    check_models((*given, *filter(None, (recipe.model.pretrained, recipe.halves.model))))
     if recipe.model.name and not given:
         names.settings_of(recipe.model.name)
     files = {
         "[given] roles": recipe.given.roles,
+        "[halves] trajectory": recipe.halves.trajectory,
         "[dejavu] objects": recipe.dejavu.objects,
         "[dejavu] text_embeddings": recipe.dejavu.text_embeddings,
         "[evaluate] classnames": recipe.evaluate.classnames,
@@ -155,17 +156,29 @@ def check_choice(folder: Path | None, models: Sequence[str], *, data: bool) -> N
 
 
 def check_estimate(
-    recipe: Path | None, model: str | None, data: str | None, *, budget: float | None, out: Path | None
+    recipe: Path | None,
+    model: str | None,
+    data: str | None,
+    *,
+    trajectory: Path | None,
+    budget: float | None,
+    out: Path | None,
 ) -> None:
-    """Check that `clipmem estimate` has either a recipe or data, and a budget only where something is trained."""
+    """Check that `clipmem estimate` has either a recipe or data, and options only where they have a meaning."""
     hint = "For example: clipmem estimate study.toml --budget 0.5, or clipmem estimate --model FOLDER --data PATH."
-    got = "neither a recipe nor --data" if recipe is None else "a recipe and --model or --data"
-    without = model is not None or data is not None
-    require((recipe is None) == without, "clipmem estimate", got, "one of them", hint)
-    require(data is not None or recipe, "--model", "no --data", "the pairs that the model trained on", hint)
-    require(budget is None or recipe, "--budget", "no recipe", "a recipe to train half-models", hint)
+    require(
+        data or recipe or not model, "--model", "no --data and no recipe", "the pairs that the model trained on", hint
+    )
+    got = "neither a recipe nor --data" if recipe is None else "a recipe and --data"
+    require((recipe is None) == (data is not None), "clipmem estimate", got, "one of them", hint)
+    hint = "Name the model that it is of."
+    require(trajectory is None or model, "--trajectory", "no --model", "the model whose training it is of", hint)
+    require(budget is None or recipe, "--budget", "no recipe", "a recipe to train half-models", "Give a recipe.")
     if budget is not None:
-        require(budget > 0, "--budget", f"{budget:g}", "a positive number of trainings of f", "Use 0.5.")
+        usable = 0 < budget < float("inf")
+        require(usable, "--budget", f"{budget:g}", "a positive number of trainings of f", "Use 0.5.")
+    if trajectory is not None:
+        check_file(trajectory, "--trajectory")
     if recipe is None and out is not None:
         check_scores(out)
 

@@ -10,13 +10,15 @@ from scipy.stats import norm
 
 from clipmem.embed.signals import Halves, Signals
 from clipmem.functional import AlignmentParts, alignment
-from clipmem.functional.reliability import agreement, noise_of
+from clipmem.functional.reliability import Agreement, agreement, noise_of
 from clipmem.models.outline import outline_of
+from clipmem.models.protocol import softmax_scale
 from clipmem.score.design import ScoreTables
 from clipmem.score.estimators import ESTIMATORS, Estimated, Estimator
 from clipmem.score.protocols.halves import HALVES
 from clipmem.store.folder import RunFolder
 from clipmem.study.plan import PlannedStudy
+from clipmem.train.objectives import OBJECTIVES
 from clipmem.train.paired import TrainingSet
 
 DOCUMENT, TABLE = "estimate.json", "estimates"
@@ -35,10 +37,13 @@ def signals_of(study: PlannedStudy, parts: Sequence[AlignmentParts]) -> Signals:
         group=study.group[pool],
         image=means.image,
         text=means.text,
+        logit_scale=softmax_scale(study.load(f)) if OBJECTIVES[study.recipe.train.objective].softmax else None,
         alignment=values[0, pool],
         pixels=lambda chosen: images[rows[chosen]],
         trajectory=study.trajectory(f, pool),
-        halves=Halves(values[1:, pool], study.design.sign[1:, pool] > 0, proxy=bool(study.models[1].model)),
+        halves=Halves(values[1:, pool], study.design.sign[1:, pool] > 0, proxy=bool(study.recipe.halves.proxy))
+        if study.protocol.compares
+        else None,
         seed=study.recipe.split.seed,
     )
 
@@ -50,34 +55,10 @@ def refine(
 
     The scores of external pairs, the control, stay raw differences.
     """
-    signals, level = signals_of(study, parts), study.recipe.score.confidence
-    halves = signals.halves
-    assert halves is not None  # noqa: S101  made above
-    available = {name: ESTIMATORS[name]() for name in ESTIMATORS if lacks(ESTIMATORS[name], signals) == []}
-    found = {name: estimator.estimate(signals) for name, estimator in available.items()}
-    effect, agreements = halves.effect, dict[str, Any]()
-    noise = noise_of(effect) if len(effect) > 1 else None
-    for name, one in found.items():
-        predicted = one.score if one.predicted is None else one.predicted
-        agreed = noise and agreement(
-            effect, predicted, noise, signals.group, own=one.own, seed=signals.seed, confidence=level
-        )
-        agreements[name] = agreed and agreed._asdict()
-    tables = [rows_of(signals, name, one) for name, one in found.items()]
-    document = {
-        "format": 1,
-        "estimator": chosen,
-        "half_models": len(halves.member),
-        "proxy": study.models[1].model or None,
-        "cost": cost_of(study),
-        "calibrated": found[chosen].calibrated,
-        "reliability": noise and noise.reliability,
-        "agreement": agreements,
-        "confidence": level,
-    }
-    files = [study.folder.write(TABLE, pl.concat(tables)), study.folder.write_json(DOCUMENT, document)]
-    scores = made.scores.join(rows_of(signals, chosen, found[chosen]), on="uid", how="left", maintain_order="left")
-    half = float(norm.ppf((1 + level) / 2))
+    signals = signals_of(study, parts)
+    found, files = estimate(study, signals, chosen)
+    scores = made.scores.join(rows_of(signals, chosen, found), on="uid", how="left", maintain_order="left")
+    half = float(norm.ppf((1 + study.recipe.score.confidence) / 2))
     estimated = pl.col("score").is_not_null()
     columns = {
         "clipmem": pl.col("score"),
@@ -91,10 +72,47 @@ def refine(
     return made._replace(scores=scores.select(made.scores.columns)), files
 
 
+def estimate(study: PlannedStudy, signals: Signals, chosen: str) -> tuple[Estimated, list[Path]]:
+    """Apply every estimator that the signals allow; write their scores and expected agreements, return the chosen."""
+    level, halves = study.recipe.score.confidence, signals.halves
+    available = {name: ESTIMATORS[name]() for name in ESTIMATORS if lacks(ESTIMATORS[name], signals) == []}
+    found = {name: estimator.estimate(signals) for name, estimator in available.items()}
+    effect, agreements = halves.effect if halves else np.zeros((0, len(signals.uids))), dict[str, Any]()
+    noise = noise_of(effect) if len(effect) > 1 else None
+    for name, one in found.items():
+        agreed = expected_agreement(signals, one, level)
+        agreements[name] = agreed and agreed._asdict()
+    tables = [rows_of(signals, name, one) for name, one in found.items()]
+    document = {
+        "format": 1,
+        "estimator": chosen,
+        "half_models": 2 * len(effect),
+        "proxy": study.recipe.halves.proxy or None,
+        "cost": cost_of(study),
+        "calibrated": found[chosen].calibrated,
+        "reliability": noise and noise.reliability,
+        "agreement": agreements,
+        "confidence": level,
+    }
+    files = [study.folder.write(TABLE, pl.concat(tables)), study.folder.write_json(DOCUMENT, document)]
+    return found[chosen], files
+
+
+def expected_agreement(signals: Signals, found: Estimated, confidence: float = 0.95) -> Agreement | None:
+    """Estimate the agreement of an estimator's scores with the truth from the half-models alone; None if not known."""
+    halves = signals.halves
+    if halves is None or len(halves.effect) < 2:
+        return None
+    predicted = found.score if found.predicted is None else found.predicted
+    noise, group = noise_of(halves.effect), signals.group
+    return agreement(halves.effect, predicted, noise, group, own=found.own, seed=signals.seed, confidence=confidence)
+
+
 def lacks(estimator: type[Estimator], signals: Signals) -> list[str]:
     """Return the needs of an estimator that the signals do not meet."""
     there = {
         "embeddings": signals.image,
+        "logit scale": signals.logit_scale,
         "alignment": signals.alignment,
         "images": signals.pixels,
         "trajectory": signals.trajectory,
@@ -115,7 +133,9 @@ def cost_of(study: PlannedStudy) -> float:
     spent: dict[bool, float] = {True: 0.0, False: 0.0}
     operations = {name: outline_of(study.start_of(model)).operations for name, model in _by_architecture(study).items()}
     for model in study.models:
-        shown = study.folder.read_json(f"models/{model.side}/seed-{model.seed}/record.json")["presentations"]
+        shown = len(model.uids) * study.recipe.train.epochs
+        if not model.exists:
+            shown = study.folder.read_json(f"models/{model.side}/seed-{model.seed}/record.json")["presentations"]
         spent[model.side in HALVES] += shown * operations[model.model]
     return spent[True] / spent[False]
 

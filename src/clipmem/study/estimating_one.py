@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ from clipmem.functional.ranking import spearman
 from clipmem.score.estimators import ESTIMATORS
 from clipmem.score.pairs import Pairs, write_quarantine
 from clipmem.score.protocols.halves import SMALLEST
+from clipmem.score.recorded import read_trajectory
 from clipmem.score.sides import ModelSide, Side, read_block, usable
 from clipmem.store.atomic import atomic_write
+from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import image_part
 from clipmem.store.tables import write_table
 from clipmem.study import early, estimating
+from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import DECODED, Data, Settings, read_pairs
 
 CHOSEN = "closed-form"
@@ -46,6 +49,7 @@ def estimate_with(
     data: Data,
     out: Path,
     *,
+    trajectory: Path | None = None,
     captions: int | None = None,
     device: str = "auto",
     reporter: Reporter | None = None,
@@ -56,6 +60,7 @@ def estimate_with(
         model: Address of the model that trained on the data; empty: pixels and words alone.
         data: The pairs.
         out: Table of scores: uid, estimator, score, stderr; a sidecar .json tells how it was made.
+        trajectory: What the model's training recorded of the pairs: a file of `AlignmentRecorder`.
         captions: Maximum number of captions per pair; None = all.
         device: `auto`, `cpu` or `cuda`.
         reporter: Progress reporter.
@@ -68,6 +73,8 @@ def estimate_with(
     pairs, reporter = read_pairs(data, captions, "--data"), reporter or Quiet()
     side = settings.side(model) if model else None
     signals, problems = embedded(pairs, side, reporter, least=SMALLEST)
+    if trajectory is not None:
+        signals = replace(signals, trajectory=read_trajectory(trajectory, signals.uids))
     usable_ones = [name for name in ESTIMATORS if not estimating.lacks(ESTIMATORS[name], signals)]
     found = {name: ESTIMATORS[name]().estimate(signals) for name in usable_ones}
     scores = pl.concat(estimating.rows_of(signals, name, one) for name, one in found.items())
@@ -89,9 +96,24 @@ def estimate_with(
     listed = out.with_suffix(".quarantine.parquet") if problems else None
     if listed:
         write_quarantine(listed, problems)
-    first = scores.filter(pl.col("estimator") == CHOSEN).sort("score", "uid", descending=[True, False])["uid"].head(10)
-    shown = dict(zip(first, pairs.captions(first.to_list()), strict=True))
+    first = _first(scores, CHOSEN)
+    shown = dict(zip(first, pairs.captions(first), strict=True))
     return Estimates(scores, about, shown, listed)
+
+
+def estimates_of(path: Path) -> Estimates:
+    """Read the estimates of a study without half-models from its run folder."""
+    study = PlannedStudy(RunFolder(path))
+    scores, made = study.folder.read(estimating.TABLE), study.folder.read_json(estimating.DOCUMENT)
+    captions, listed = dict(zip(study.uids, study.captions, strict=True)), study.folder.path / "quarantine.parquet"
+    about = made | {"model": "f", "pairs": scores["uid"].n_unique(), "left_out": 0}
+    first = _first(scores, made["estimator"])
+    return Estimates(scores, about, {uid: captions[uid] for uid in first}, listed)
+
+
+def _first(scores: pl.DataFrame, estimator: str) -> list[str]:
+    own = scores.filter(pl.col("estimator") == estimator)
+    return own.sort("score", "uid", descending=[True, False])["uid"].head(10).to_list()
 
 
 def embedded(pairs: Pairs, side: Side | None, reporter: Reporter, *, least: int) -> tuple[Signals, list[Problem]]:
@@ -131,6 +153,7 @@ def embedded(pairs: Pairs, side: Side | None, reporter: Reporter, *, least: int)
         group=np.unique([image_part(uid) for uid in uids], return_inverse=True)[1].astype(np.int64),
         image=torch.cat(image) if image else None,
         text=torch.cat(text) if text else None,
+        logit_scale=side.logit_scale if isinstance(side, ModelSide) else None,
         pixels=pixels,
     )
     return signals, problems

@@ -10,8 +10,10 @@ from clipmem.base.declared import declared
 from clipmem.base.errors import InputError, shorten, shorten_text
 from clipmem.base.images import Geometry
 from clipmem.base.recipes import Recipe
+from clipmem.base.require import require
 from clipmem.models import given
-from clipmem.models.protocol import DualEncoder
+from clipmem.models.names import model_config
+from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.models.start import Start
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import file_sha256
@@ -51,15 +53,32 @@ class TrainedModels(StudyModels):
 
     def __init__(self, recipe: Recipe, folder: RunFolder, manifest: Mapping[str, Any] | None = None) -> None:
         self.start, self._folder = Start(recipe.model, recipe.train, (manifest or {}).get("base")), folder
+        self._name, address = recipe.model.name, recipe.halves.model
+        self._f = given.find(address) if address else None  # an existing one, of the protocol halves
 
     def describe(self) -> dict[str, Any]:
         """Check what training starts from; return the pretrained model's address, hashes and size, if there is one."""
-        return self.start.describe()
+        described = self.start.describe()
+        if self._f is None:
+            return described
+        encoder, what = given.load(self._f), f"[halves] model = {shorten(self._f.name)}"
+        config, own = getattr(encoder, "config", None), self.start.geometry
+        got, expected = f"images of {geometry_of(encoder)}", f"those of the half-models: {own}"
+        require(geometry_of(encoder) == own, what, got, expected, "Set model.name to its architecture.")
+        same = config is None or not self._name or config == model_config(self._name)
+        expected, hint = (
+            f"model.name = {self._name!r}",
+            "Set model.name to its architecture; choose --proxy if smaller.",
+        )
+        require(same, what, "another architecture", expected, hint)
+        return described | {"f": {**given.describe(self._f, encoder), "files": given.content(self._f)}}
 
     def check(self, manifest: Mapping[str, Any]) -> None:
         """Compare the hashes of the pretrained model with a manifest; trained models are checked by markers."""
         if known := manifest.get("base"):
             compare_files(self._folder, f"base model {known['name']}", known["files"], self.start.content())
+        if self._f is not None and (known := manifest.get("f")):
+            compare_files(self._folder, f"model {known['name']}", known["files"], given.content(self._f))
 
     @property
     def geometries(self) -> list[Geometry]:
@@ -70,6 +89,8 @@ class TrainedModels(StudyModels):
         """Load a model of the run folder, or the pretrained one (side `base`)."""
         if side == BASE:
             return self.start.base()
+        if side == "f" and self._f is not None:
+            return given.load(self._f)
         if not self._folder.marker(f"train-{side}-seed-{seed}").is_file():
             known = [path.stem.removeprefix("train-") for path in self._folder.marker("").parent.glob("train-*-seed-*")]
             expected = shorten_text(", ".join(sorted(known)), 160) or "a run with trained models"

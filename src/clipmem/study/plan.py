@@ -75,6 +75,11 @@ class PlannedStudy:
         return self.design.models
 
     @property
+    def trained(self) -> list[TrainingSet]:
+        """The models that the study trains."""
+        return [one for one in self.models if not one.exists]
+
+    @property
     def base(self) -> TrainingSet | None:
         """The pretrained model that f and g start from, which is not part of the design; None from scratch."""
         return TrainingSet(BASE, 0, (), 0) if self.recipe.model.pretrained else None
@@ -194,9 +199,11 @@ class PlannedStudy:
 
     def trajectory(self, model: TrainingSet, rows: np.ndarray) -> Trajectory | None:
         """Read what a model's training recorded of some split rows; None if nothing was recorded."""
-        folder = self.folder.model_dir(model.side, model.seed)
+        file = self.folder.model_dir(model.side, model.seed) / TRAJECTORY_FILE
+        if model.exists:
+            file = Path(self.recipe.halves.trajectory)
         uids = [uid for uid, own in zip(self.uids, rows, strict=True) if own]
-        return read_trajectory(folder, uids) if (folder / TRAJECTORY_FILE).is_file() else None
+        return read_trajectory(file, uids) if file.is_file() else None
 
     def aligned(self, models: Sequence[TrainingSet], *, wordings: bool = False) -> list[AlignmentParts]:
         """Align all pairs under each model against the external pairs, on their captions or on all wordings."""

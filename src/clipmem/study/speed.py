@@ -362,20 +362,3 @@ def _per_pair(recipe: Recipe, pairs: pl.DataFrame) -> tuple[float, int]:
     most = max(recipe.train.captions, recipe.evaluate.wordings)
     captions = float(pairs["captions"].list.len().clip(upper_bound=most).sum()) / pairs.height
     return captions + recipe.embed.caption_edits, max(1, recipe.embed.views)
-
-
-def half_models(recipe: str | Path, settings: Sequence[str], budget: float) -> int:
-    """Return the number of pairs of half-models that cost at most `budget` trainings of f, by counted operations.
-
-    A pair of half-models shows as many pairs as f; of a proxy's, each costs its share of f's operations.
-    """
-    read = api.find_recipe(recipe, settings)
-    start, proxy = Start(read.model, read.train), read.halves.proxy
-    share = 1.0
-    if proxy:
-        own = Start(read.model.model_copy(update={"name": proxy}), read.train)
-        share = outline_of(own).operations / outline_of(start).operations
-        require(share <= 1, f"--proxy {proxy}", f"{share:.2f} times f's operations", "a smaller model than f")
-    hint = "Use a larger budget, or a smaller --proxy; --model with --data trains nothing."
-    require(budget >= share, "--budget", f"{budget:g}", f"{share:.2f} or more, for one pair of half-models", hint)
-    return int(budget / share + 1e-9)

@@ -91,6 +91,9 @@ class Study:
                     complete = self.folder.is_done("embed") or not self._missing()
                     self._stage("train", self._train, complete=complete)
                 self._stage("embed", self._embed)
+            if not self._protocol.compares:
+                self._stage("estimate", self._estimate)
+                return
             self._stage("score", self._score)
             self._stage("evaluate", self._evaluate)
             self._stage("report", lambda: write_summary_and_report(self.folder, source))
@@ -180,7 +183,7 @@ class Study:
         return [self.folder.write("splits", table), *files, *made]
 
     def _missing(self) -> list[TrainingSet]:
-        return [one for one in self._study.models if not self.folder.is_done(f"train-{one.side}-seed-{one.seed}")]
+        return [one for one in self._study.trained if not self.folder.is_done(f"train-{one.side}-seed-{one.seed}")]
 
     def _train(self) -> list[Path]:
         study, missing, train = self._study, self._missing(), self.recipe.train
@@ -195,11 +198,11 @@ class Study:
             self.reporter.note(f"train     {spent.sentence()}")
         checkpoint.sweep(self.folder.path / "models")
         self._check()
-        return [self.folder.model_dir(one.side, one.seed) / "record.json" for one in study.models]
+        return [self.folder.model_dir(one.side, one.seed) / "record.json" for one in study.trained]
 
     def _check(self) -> None:
         study = self._study
-        files = {(one.side, one.seed): self.folder.model_dir(one.side, one.seed) for one in study.models}
+        files = {(one.side, one.seed): self.folder.model_dir(one.side, one.seed) for one in study.trained}
         records = {
             model: self.folder.read_json(str(file.relative_to(self.folder.path) / "record.json"))
             for model, file in files.items()
@@ -229,6 +232,13 @@ class Study:
         if self._protocol.estimator:
             made, files = estimating.refine(study, parts, made, self._protocol.estimator)
         return [self.folder.write("scores", made.scores), self.folder.write("seed_scores", made.seed_scores), *files]
+
+    def _estimate(self) -> list[Path]:
+        study = self._study
+        signals = estimating.signals_of(study, study.aligned(study.models))
+        files = estimating.estimate(study, signals, self._protocol.estimator)[1]
+        summary = {"format": 1, "protocol": self.recipe.protocol, "seeds": [], "roles": {}}
+        return [*files, self.folder.write_json("summary.json", summary | estimating.summary_of(self.folder))]
 
     def _evaluate(self) -> list[Path]:
         self.reporter.begin("evaluate", 1, "model set")

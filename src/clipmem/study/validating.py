@@ -56,7 +56,8 @@ def validate(
 
     The truth is the mean D over the pairs of full-size half-models that an estimator does not use. The agreement is the
     rank correlation with it, divided by the root of its reliability. Each estimator is applied to up to four sets of
-    half-models; intervals are a bootstrap over groups of pairs and over these sets.
+    half-models; intervals are a bootstrap over groups of pairs and over these sets. `printed` has for each set of two
+    or more pairs the agreement that `clipmem estimate` would print with these half-models alone.
 
     Args:
         recipe: The study; its protocol becomes `halves`.
@@ -96,7 +97,7 @@ def validate(
 
 def _source(study: PlannedStudy) -> Source:
     signals = estimating.signals_of(study, study.aligned(study.models))
-    cost = estimating.cost_of(study) / ((len(study.models) - 1) / 2)
+    cost = estimating.cost_of(study) / study.recipe.halves.pairs
     planted = study.splits["planted"].to_numpy()[study.role != "external"]
     return Source(signals, cost, planted)
 
@@ -113,14 +114,18 @@ def frontier(full: Source, proxy: Source | None) -> list[dict[str, Any]]:
     found: dict[Setting, dict[str, Any]] = {}
     samples: dict[Setting, np.ndarray] = {}
     for setting, source in _settings(full, proxy):
-        values, among, seconds = list[np.ndarray](), list[float](), list[float]()
+        values, among, seconds, printed = list[np.ndarray](), list[float](), list[float](), list[dict[str, float]]()
         for used in _sets(setting, source):
             others = effect if setting.proxy else np.delete(effect, used, axis=0)
             started = time.monotonic()
-            score = ESTIMATORS[setting.estimator]().estimate(_only(source.signals, used)).score
+            known = _only(source.signals, used)
+            made = ESTIMATORS[setting.estimator]().estimate(known)
             seconds.append(time.monotonic() - started)
-            values.append(_agreement(score, others, weights))
-            among.append(float(_agreement(score, others, clean)[0]))
+            values.append(_agreement(made.score, others, weights))
+            among.append(float(_agreement(made.score, others, clean)[0]))
+            expected = estimating.expected_agreement(known, made) if used else None
+            if expected is not None:
+                printed.append({"printed": expected.value, "agreement": float(values[-1][0])})
         sampled = np.stack(values)
         # the same draws of groups for every estimator, so that differences are paired
         picked = generator(signals.seed, "sets", setting.estimator, setting.pairs).integers(len(values), size=DRAWS)
@@ -133,6 +138,7 @@ def frontier(full: Source, proxy: Source | None) -> list[dict[str, Any]]:
             "agreement": float(sampled[:, 0].mean()),
             **_interval(samples[setting]),
             "among_clean": float(np.mean(among)),
+            "printed": printed,
         }
     baseline = Setting(*BASELINE)
     for setting, one in found.items():

@@ -35,6 +35,7 @@ class TrainingSet:
         largest: Number of slots of the study's largest model, which determines the number of batches per epoch if the
             models differ in size; 0: that of this model.
         model: Its architecture, if it is not the recipe's.
+        exists: Whether it is an existing model, which the study does not train.
     """
 
     side: str
@@ -44,6 +45,7 @@ class TrainingSet:
     left_out: str = ""
     largest: int = 0
     model: str = ""
+    exists: bool = False
 
     @property
     def init_seed(self) -> int:

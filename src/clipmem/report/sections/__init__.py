@@ -22,8 +22,8 @@ from clipmem.report.templating import measure_of, words_of
 
 # modules that register a section when imported
 _MODULES = (
-    *("audit", "comparison", "credits", "curated", "curve", "dejavu", "distributions", "estimate", "estimated"),
-    "evaluated",
+    *("audit", "audits", "budget", "comparison", "credits", "curated", "curve", "dejavu", "distributions"),
+    *("estimate", "estimated", "evaluated"),
     *("findings", "gallery", "in_and_out", "inspected", "layers", "learned", "meaning", "model"),
     *("next_steps", "planted", "provenance", "regime", "retained", "retrieval", "roles", "run"),
     *("scored", "side_by_side", "towers", "training", "units", "utility", "validated"),

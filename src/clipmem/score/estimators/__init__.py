@@ -8,10 +8,11 @@ from clipmem.score.estimators import (
     lemon,
     raw,
     similarity,
+    tracin,
     trajectory,
 )
 from clipmem.score.estimators.base import ESTIMATORS, Estimated, Estimator, Need
 
 __all__ = ["ESTIMATORS", "Estimated", "Estimator", "Need"]
 __all__ += ["closed_form", "closed_form_image", "closed_form_rbf", "distilled", "lemon", "raw", "similarity"]
-__all__ += ["trajectory"]
+__all__ += ["tracin", "trajectory"]

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from clipmem.base.registry import Registry
 from clipmem.embed.signals import Signals
 
-Need = Literal["embeddings", "alignment", "images", "trajectory", "half-models"]
+Need = Literal["embeddings", "alignment", "logit scale", "images", "trajectory", "half-models"]
 
 
 class Estimated(NamedTuple):

@@ -31,6 +31,7 @@ class Protocol(ABC):
         Settings: Its table in the recipe, if it has one.
         trains: Whether the study trains its models, or uses existing ones.
         paired: Whether the models of each seed score every pair, so that runs can be compared seed by seed.
+        random_members: Whether it is drawn at random which models train on a pair, so that a run can be audited.
         words: Words in reports that differ from those for four-way (see `report/templates/words.toml`).
     """
 
@@ -39,6 +40,7 @@ class Protocol(ABC):
     Settings: ClassVar[type[Section] | None] = None
     trains: ClassVar[bool] = True
     paired: ClassVar[bool] = False
+    random_members: ClassVar[bool] = False
     words: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, recipe: Recipe) -> None:
@@ -53,6 +55,11 @@ class Protocol(ABC):
     def estimator(self) -> str:
         """Name of the estimator of single scores; empty: they are differences of alignments."""
         return ""
+
+    @property
+    def compares(self) -> bool:
+        """Whether its models give differences of alignments; otherwise a study ends with estimates."""
+        return True
 
     @property
     @abstractmethod

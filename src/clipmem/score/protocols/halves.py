@@ -10,6 +10,8 @@ Near-duplicates (groups of the split table) are in the same half.
 When not to trust it: half-models train on half of the pairs, so memorization is that of a data set half as large.
 """
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 
@@ -20,6 +22,7 @@ from clipmem.score.design import Design
 from clipmem.score.estimators import ESTIMATORS
 from clipmem.score.protocols.base import PROTOCOLS, Records
 from clipmem.score.protocols.subsample import Subsample, balanced_draw
+from clipmem.score.recorded import read_trajectory, recorded_uids
 from clipmem.train.paired import TrainingSet, check_alike
 
 HALVES = ("half-a", "half-b")
@@ -36,6 +39,11 @@ class Halves(Subsample):
     def estimator(self) -> str:
         """`halves.estimator`."""
         return self.recipe.halves.estimator
+
+    @property
+    def compares(self) -> bool:
+        """Whether there are half-models."""
+        return self.recipe.halves.pairs > 0
 
     @property
     def pool(self) -> int:
@@ -55,7 +63,26 @@ class Halves(Subsample):
 
     def check_pairs(self, pairs: pl.DataFrame) -> None:
         """Also check that there are enough pairs, and that the half-models see f's images and are not larger."""
-        _ = ESTIMATORS[self.estimator]
+        section, chosen = self.recipe.halves, ESTIMATORS[self.estimator]
+        needed, there = chosen.models, 2 * section.pairs
+        got, hint = (
+            f"{self.estimator!r}, with {there} half-models",
+            "Set halves.pairs to 1 or more, or a larger --budget.",
+        )
+        require(there >= needed, "[halves] estimator", got, f"{needed} half-models or more", hint)
+        recorded = section.trajectory if section.model else self.recipe.train.record
+        got, hint = f"{self.estimator!r}, without a record of f's training", "Set train.record or halves.trajectory."
+        require("trajectory" not in chosen.needs or recorded, "[halves] estimator", got, "a record", hint)
+        hint = "Omit it, or name that model in halves.model."
+        require(
+            section.model or not section.trajectory, "[halves] trajectory", "no halves.model", "an existing f", hint
+        )
+        split = self.recipe.split
+        got, hint = (
+            f"{split.planted or split.planted_share:g} of pairs that an existing f saw unchanged",
+            "Set it to 0.",
+        )
+        require(not (section.model and (split.planted or split.planted_share)), "[split] planted", got, "0", hint)
         hint = "Use more pairs: set split.candidate."
         require(self.pool >= SMALLEST, "[split]", f"{self.pool:,} pairs to score", f"at least {SMALLEST}", hint)
         model, proxy = self.recipe.model, self.recipe.halves.proxy
@@ -67,10 +94,27 @@ class Halves(Subsample):
             require(own == theirs, what, f"images of {theirs}", f"those of {model.name}: {own}", "Choose another.")
         super(Subsample, self).check_pairs(pairs)
 
+    def roles(self, splits: pl.DataFrame) -> pl.DataFrame:
+        """Also check that the record of an existing f is of the pool and not of the external pairs."""
+        splits, file = super().roles(splits), self.recipe.halves.trajectory
+        if file:
+            record = Path(file)
+            read_trajectory(record, splits.filter(pl.col("role") != "external")["uid"].to_list())
+            seen = recorded_uids(record) & set(splits.filter(role="external")["uid"])
+            got, expected = (
+                f"a record of {len(seen):,} external pairs, which f must not have seen",
+                "of no external pair",
+            )
+            hint = "Add pairs that f did not train on, with the role external (data.role_column)."
+            require(not seen, f"{file}", got, expected, hint)
+        return splits
+
     def design(self, splits: pl.DataFrame) -> Design:
         """F, whose scores are not compared, then both half-models of each pair; external pairs have placebo halves."""
         role, everyone = splits["role"].to_numpy(), splits["uid"].to_numpy()
-        f = TrainingSet("f", 0, tuple(sorted(everyone[role != "external"].tolist())), 0)
+        f = TrainingSet(
+            *("f", 0, tuple(sorted(everyone[role != "external"].tolist())), 0), exists=bool(self.recipe.halves.model)
+        )
         models, signs = [f], [np.zeros(splits.height, dtype=np.int8)]
         for k in range(self.recipe.halves.pairs):
             sign = np.zeros(splits.height, dtype=np.int8)
@@ -94,4 +138,6 @@ class Halves(Subsample):
 
     def check(self, design: Design, records: Records) -> None:  # noqa: ARG002
         """Check that the half-models differ only in their pairs and seeds."""
-        check_alike({key: record for key, record in records.items() if key[0] in HALVES})
+        halves = {key: record for key, record in records.items() if key[0] in HALVES}
+        if halves:
+            check_alike(halves)

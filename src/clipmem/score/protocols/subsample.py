@@ -28,6 +28,7 @@ SIDE = "r"
 class Subsample(Protocol):
     """In/out means over R models, each with a random initialization and subset of the pool."""
 
+    random_members = True
     summary = "Many models on random subsets of the pairs: measures every pair."
 
     @property

@@ -89,6 +89,7 @@ class Objective(nn.Module):
     Class attributes:
         needs_labels: Every pair must have a class index.
         uses_text: Whether the text tower and the logit scale are trained.
+        softmax: Whether its logits are the model's similarities times its logit scale, in a softmax over the batch.
         class_head: Whether it trains one (see `head_of`).
         normalizes: Whether the loss uses unit vectors, from `Towers.unit`.
         Settings: Its table in the recipe's `[train]`, under its name; None for none.
@@ -101,6 +102,7 @@ class Objective(nn.Module):
     name: ClassVar[str] = ""
     Settings: ClassVar[type[Section] | None] = None
     uses_text: ClassVar[bool] = True
+    softmax: ClassVar[bool] = False
     class_head: ClassVar[bool] = False
     normalizes: ClassVar[bool] = True
     views: ClassVar[int] = 1

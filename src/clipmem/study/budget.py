@@ -1,0 +1,99 @@
+"""What a budget buys in `clipmem estimate`: the estimator and half-models that agreed best with the truth at that cost.
+
+Agreements are those of `score/estimators/frontier.json`, measured by `clipmem validate-estimators` on the data sets of
+docs/estimators.md and written by `experiments/estimators/record.py`; costs are counted for the recipe's own models.
+
+When not to trust it: the agreements are of 4,000 drawings or icons, models of one size and one proxy of it. On other
+data their order carries over better than their size; two pairs of half-models measure it on the data themselves.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import NamedTuple
+
+from clipmem.base.recipes import Recipe
+from clipmem.base.require import require
+from clipmem.models.names import PROXIES
+from clipmem.models.outline import outline_of
+from clipmem.models.start import Start
+
+STEPS = 4  # of what more would buy
+
+
+class Option(NamedTuple):
+    """An estimator and its half-models.
+
+    Attributes:
+        estimator: Its name.
+        pairs: Number of pairs of half-models; 0 = none.
+        proxy: Their architecture; empty = f's.
+        cost: What they cost together, in trainings of f.
+        agreement: Rank correlation with the truth by data set.
+    """
+
+    estimator: str
+    pairs: int
+    proxy: str
+    cost: float
+    agreement: Mapping[str, float]
+
+    @property
+    def level(self) -> float:
+        """The mean agreement over the data sets."""
+        return sum(self.agreement.values()) / len(self.agreement)
+
+
+class Plan(NamedTuple):
+    """The option that a budget buys, and better ones, each better than all cheaper ones."""
+
+    budget: float
+    chosen: Option
+    better: list[Option]
+
+    @property
+    def settings(self) -> list[str]:
+        """The recipe's settings of the chosen option."""
+        chosen = {"estimator": self.chosen.estimator, "pairs": self.chosen.pairs, "proxy": self.chosen.proxy}
+        return [f"halves.{key}={value}" for key, value in chosen.items()]
+
+
+def plan(recipe: Recipe, budget: float) -> Plan:
+    """Choose the option of highest mean agreement that costs at most `budget` trainings of f.
+
+    A proxy in the recipe is used at any budget. Without one, a budget of one training or more buys half-models of f's
+    own size, whose scores have a size; a smaller one buys those of the smaller architecture that `models.names.PROXIES`
+    names, if it does and f is trained from scratch. A pair of half-models shows as many pairs as f, so that a proxy's
+    costs its share of f's operations. As many pairs as the budget allows are used, also between measured numbers.
+
+    Raises:
+        InputError: The proxy needs more operations than f.
+    """
+    name, named = recipe.model.name, recipe.halves.proxy
+    proxy = named or ("" if recipe.model.pretrained else PROXIES.get(name, ""))
+    share = 1.0
+    if proxy:
+        starts = (Start(recipe.model.model_copy(update={"name": one}), recipe.train) for one in (proxy, name))
+        own, full = (outline_of(start).operations for start in starts)
+        share = own / full
+        require(share <= 1, f"--proxy {proxy}", f"{share:.2f} times f's operations", "a smaller model than f")
+    known = json.loads((files("clipmem.score.estimators") / "frontier.json").read_text(encoding="utf-8"))
+    options: list[Option] = []
+    for row in known:
+        if proxy or not row["proxy"]:
+            kind, price = (proxy, share) if row["proxy"] else ("", 1.0)
+            options.append(Option(row["estimator"], row["pairs"], kind, row["pairs"] * price, row["agreement"]))
+    options.sort(key=lambda one: (one.cost, -one.level))
+    used = proxy if named or budget < 1 else ""
+    # 1e-9: 2 * .3 must fit a budget of .6
+    fit = [one for one in options if one.cost <= budget + 1e-9 and (one.proxy == used or not one.pairs)]
+    chosen = max(fit, key=lambda one: one.level)
+    if chosen.pairs:
+        price = chosen.cost / chosen.pairs
+        pairs = int(budget / price + 1e-9)
+        chosen = chosen._replace(pairs=pairs, cost=pairs * price)
+    better: list[Option] = []
+    for one in options:
+        if one.level > max(other.level for other in (chosen, *better)):
+            better.append(one)
+    return Plan(budget, chosen, better[:STEPS])

@@ -1,0 +1,44 @@
+"""Audits of runs compared: differences, their intervals, and the advantage of the most exposed pairs."""
+
+from math import sqrt
+
+import polars as pl
+import pytest
+
+from clipmem.analysis.audits import AuditedRun, compare_audits
+from clipmem.base.errors import InputError
+
+
+def audited(name: str, auc: float, share: float | None = 0.5, confidence: float = 0.95, n: int = 200) -> AuditedRun:
+    """Return an audit whose risks are .5 and false alarms .1."""
+    entry = {"mean": auc, "low": auc - 0.03, "high": auc + 0.04}
+    attack = {"auc": entry, "tpr": [entry, {"mean": auc / 10, "low": None, "high": None}]}
+    pairs = pl.DataFrame({"uid": [f"{k}" for k in range(n)], "risk": [0.5] * n, "false_alarm": [0.1] * n})
+    risk = {"share": share, "pairs": 2}
+    return AuditedRun(
+        name, {"models": 8, "pairs": n, "confidence": confidence, "attacks": {"lira": attack}, "risk": risk}, pairs
+    )
+
+
+def test_differences_and_their_intervals() -> None:
+    found = {row["measure"]: row for row in compare_audits([audited("a", 0.8), audited("b", 0.7, 0.25)])["audits"]}
+    auc = found["auc lira"]
+    assert auc["difference"] == pytest.approx(-0.1)
+    assert (auc["low"], auc["high"]) == pytest.approx((-0.1 - sqrt(0.03**2 + 0.04**2), -0.1 + sqrt(0.03**2 + 0.04**2)))
+    assert found["tpr lira"]["difference"] == pytest.approx(-0.01)
+    assert found["tpr lira"]["low"] is None
+    # half of the advantage .4 x 200 is on 2 pairs: 20 each, more than a share can be; the formula is linear
+    assert found["exposed"]["baseline"]["mean"] == pytest.approx(0.5 * 0.4 * 200 / 2)
+    assert found["exposed"]["difference"] == pytest.approx(-0.25 * 0.4 * 200 / 2)
+
+
+def test_no_exposed_pairs_where_nothing_is_at_risk() -> None:
+    rows = compare_audits([audited("a", 0.5, None), audited("b", 0.5)])["audits"]
+    assert "exposed" not in {row["measure"] for row in rows}
+
+
+@pytest.mark.parametrize("other", [audited("b", 0.7, n=199), audited("b", 0.7, confidence=0.9)])
+def test_other_pairs_or_levels_are_refused(other: AuditedRun) -> None:
+    with pytest.raises(InputError) as error:
+        compare_audits([audited("a", 0.8), other])
+    assert error.value.what == "audit of b"
