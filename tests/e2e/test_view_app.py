@@ -208,8 +208,8 @@ def test_neighbors_side_by_side(browser: Session, address: str) -> None:
     cards(page)
     page.keyboard.press("n")
     page.wait_for_function("() => document.activeElement.id === 'neighbors'")
+    page.wait_for_function("() => document.querySelectorAll('.neighbors ol').length === 4")
     lists = page.locator(".neighbors ol")
-    assert lists.count() == 4
     assert "0.95" in lists.nth(0).inner_text()
     captions = captions_of(ROWS, np.random.default_rng(1))
     assert captions[6] in lists.nth(0).inner_text()

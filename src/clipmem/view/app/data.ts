@@ -88,7 +88,7 @@ export const byName = new Map<string, ColumnInfo>();
 /** Name of the column of captions. */
 export let captionColumn: string | null = null;
 /** Why something could not be loaded; the rest of the page goes on. */
-export const problem = signal<string | null>(null);
+export const problem = signal<{ name: string; text: string } | null>(null);
 
 const waiting = new Map<string, (payload: unknown) => void>();
 (globalThis as Record<string, unknown>).clipmemData = (name: string, payload: unknown) => waiting.get(name)?.(payload);
@@ -144,8 +144,9 @@ function lazily<T>(kept: Map<string, Signal<T | null>>, name: string, load: () =
   if (!found) {
     const box = signal<T | null>(null);
     kept.set(name, (found = box));
-    const fail = (error: Error) => (kept.delete(name), (problem.value = error.message)); // the next look tries again
-    load().then((value) => ((box.value = value), (problem.value = null)), fail);
+    const fail = (error: Error) => (kept.delete(name), (problem.value = { name, text: error.message })); // the next look tries again
+    const done = (value: T) => ((box.value = value), problem.peek()?.name === name && (problem.value = null));
+    load().then(done, fail);
   }
   return found.value;
 }

@@ -87,7 +87,7 @@ function Status() {
       </span>
       {same.value && <span class="chip">same {same.value.by} as one pair <button type="button" aria-label="Clear" onClick={() => (same.value = null)}>×</button></span>}
       {filtering() && <button type="button" class="quiet" onClick={clearFilters}>Clear filters <kbd>x</kbd></button>}
-      {problem.value && <span class="warn" role="alert">Not loaded: {problem.value}</span>}
+      {problem.value && <span class="warn" role="alert">Not loaded: {problem.value.text} <button type="button" aria-label="Dismiss" onClick={() => (problem.value = null)}>×</button></span>}
       {unsaved.value > 0 && <span class="warn" role="alert">{count(unsaved.value)} marks not saved yet: the server does not answer. They are kept in this browser.</span>}
       {live && manifest.marks_file === null && marked > 0 && <span class="warn" role="alert">The folder cannot be written: marks stay in this browser.</span>}
     </div>
