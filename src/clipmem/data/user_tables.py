@@ -1,6 +1,5 @@
-"""Tables by uid given by the user, and the marks that people gave pairs."""
+"""Tables by uid given by the user."""
 
-import json
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
@@ -28,38 +27,6 @@ def read_table(path: Path, what: str, columns: Sequence[str], *, optional: Seque
         expected = f"a Parquet or CSV file with the columns {', '.join(columns)}"
         hint = "Check the path: relative paths start at the working directory."
         raise InputError(where, got=got, expected=expected, hint=hint) from error
-
-
-MARKS = ("wrong", "memorized", "fine", "unsure")
-
-
-def read_marks(path: Path, what: str) -> dict[str, str]:
-    """Read the marks of pairs: JSON lines with uid and mark, of which the last one of a uid counts; null takes it back.
-
-    Raises:
-        InputError: The file cannot be read, or a line is not a mark.
-    """
-    where, found = f"{what}, {path}", dict[str, str]()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        got = f"an unreadable file ({shorten(str(error))})" if path.exists() else "no such file"
-        raise InputError(where, got=got, expected="JSON lines with uid and mark", hint="Check the path.") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        uid, mark = (row.get("uid"), row.get("mark", "")) if isinstance(row, dict) else (None, "")
-        expected = f'an object with "uid" and "mark": one of {", ".join(MARKS)}, or null'
-        right = isinstance(uid, str) and mark in [None, *MARKS]
-        require(right, f"{where}, line {number}", shorten(line), expected, "Remove the line, or fix it.")
-        found.pop(str(uid), None)
-        if mark is not None:
-            found[str(uid)] = mark
-    return found
 
 
 def known_uids(table: pl.DataFrame, known: Iterable[str], what: str) -> list[str]:

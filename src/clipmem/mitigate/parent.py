@@ -8,10 +8,11 @@ import polars as pl
 
 from clipmem.base.errors import shorten
 from clipmem.base.require import require
-from clipmem.data.user_tables import read_marks, read_table
+from clipmem.data.user_tables import read_table
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import file_sha256
+from clipmem.store.marks import marks_file, read_marks
 
 By = Literal["clipmem", "similarity", "g-alignment", "file", "marks"]
 COLUMNS: dict[str, list[str]] = {
@@ -49,18 +50,20 @@ def read_parent(path: str, by: By, setting: str, column: str = "score") -> Paren
         g-alignment  - (g_positive - w (g_image_bank + g_text_bank)): low alignment under the models that did not see
                      the candidates; w = `score.weight` of the parent (1 for a table)
         file         the column `column` of a table, such as suspects.parquet of `clipmem curate`
-        marks        1 for pairs that people marked wrong, in a marks.jsonl of the explorer; other pairs have none
+        marks        1 for pairs that people marked wrong, in a run folder's marks.jsonl; others have none
     """
     where, setting = Path(path), f"{setting} scores"
     file, weight, described = where, 1.0, dict[str, Any]()
     if where.is_dir():
         folder = RunFolder(where)
         file, recipe = folder.table_path("scores"), folder.recipe()
+        file = marks_file(where) if by == "marks" else file
         weight, known = recipe.score.weight, manifest.read(folder)
         described = {key: known[key] for key in ("recipe_sha256", "data_sha256", "clipmem")}
     columns = COLUMNS.get(by, [column])
     if by == "marks":
-        wrong = [uid for uid, mark in read_marks(file, setting).items() if mark == "wrong"]
+        require(file.is_file(), f"{setting}, {file}", "no such file", "a marks.jsonl", "Mark pairs in clipmem view.")
+        wrong = [uid for uid, given in read_marks(file).items() if given.mark == "wrong"]
         found = pl.DataFrame({"uid": pl.Series(wrong, dtype=pl.String)}).with_columns(removal_score=pl.lit(1.0))
     else:
         table = read_table(file, setting, ("uid", *columns), optional=("role",))

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from clipmem.base.errors import shorten_text
-from clipmem.base.require import require_one_of
+from clipmem.base.errors import shorten, shorten_text
+from clipmem.base.require import require, require_one_of
 from clipmem.store.atomic import explain_write_errors
 
 MARKS = ("wrong", "memorized", "fine", "unsure")
@@ -48,20 +48,24 @@ def append_marks(file: Path, marks: Iterable[tuple[str, str | None, str | None]]
 
 
 def read_marks(file: Path) -> dict[str, Mark]:
-    """Read the marks that count, by uid, in the order of marking; a line that was cut short is skipped.
+    """Read the marks that count, by uid, in the order of marking; a line that a kill cut short is skipped.
 
     Raises:
-        InputError: A mark is not one of `MARKS`: a newer version of clipmem wrote it.
+        InputError: A line is not a mark, or one that a newer version of clipmem wrote.
     """
     found: dict[str, Mark] = {}
-    for line in file.read_bytes().splitlines() if file.is_file() else []:
+    for number, line in enumerate(file.read_bytes().splitlines() if file.is_file() else [], 1):
         try:
             entry = json.loads(line)
-            uid, mark, time, note = (entry[name] for name in ("uid", "mark", "time", "note"))
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             continue
-        found.pop(uid, None)
+        entry = entry if isinstance(entry, dict) else {}
+        uid, mark = entry.get("uid"), entry.get("mark", "")
+        right = isinstance(uid, str) and mark in [None, *MARKS]
+        expected = f'an object with "uid" and "mark": one of {", ".join(MARKS)}, or null'
+        hint = "Update clipmem, or fix the line."
+        require(right, f"{file}, line {number}", shorten(line.decode(errors="replace")), expected, hint)
+        found.pop(str(uid), None)
         if mark is not None:
-            require_one_of(f"{file}", mark, MARKS, "Update clipmem.")
-            found[uid] = Mark(mark, time, note)
+            found[str(uid)] = Mark(mark, str(entry.get("time", "")), entry.get("note"))
     return found

@@ -23,13 +23,13 @@ from clipmem.data.cleaning import Written, check_output, check_outside, write_cl
 from clipmem.data.quarantine import Problem
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
-from clipmem.data.user_tables import read_marks
 from clipmem.embed.signals import Signals
 from clipmem.functional import alignment
 from clipmem.score.pairs import write_quarantine
 from clipmem.score.protocols.halves import HALVES
 from clipmem.store.atomic import make_folder, write_json
 from clipmem.store.folder import RunFolder
+from clipmem.store.marks import marks_file, read_marks
 from clipmem.store.tables import write_parquet
 from clipmem.study import early, estimating
 from clipmem.study.estimating_one import embedded
@@ -37,7 +37,7 @@ from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Settings, open_data, read_pairs
 from clipmem.train.objectives import OBJECTIVES
 
-SUSPECTS, DOCUMENT, MARKS, QUARANTINE = "suspects.parquet", "curate.json", "marks.jsonl", "quarantine.parquet"
+SUSPECTS, DOCUMENT, QUARANTINE = "suspects.parquet", "curate.json", "quarantine.parquet"
 SHOWN = 10
 KINDS = ("exchanged", "vague", "duplicate", "hygiene")
 
@@ -140,9 +140,9 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
     else:
         signals, problems = data_signals(source, how.model, how.captions, how.device, reporter)
     found = rank(signals, reporter=reporter)
-    marks = folder.path / MARKS
-    if run and marks.is_file():
-        found = apply_marks(found, read_marks(marks, "marks"))
+    marks = {uid: given.mark for uid, given in read_marks(marks_file(folder.path)).items()} if run else {}
+    if marks:
+        found = apply_marks(found, marks)
     table = found.table.sort("score", "uid", descending=[True, False])
     planted = set(planted_uids(folder)) if run else set[str]()
     written = _write(source, table, how.write, planted, correct=how.correct) if how.write else None

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from clipmem.report.escape import visible
+from clipmem.report.templating import reasons
 from clipmem.store.folder import SIDES
 from clipmem.view.columns import Columns
 
@@ -53,7 +54,7 @@ class Details:
     def _detectors(self, value: dict[str, Any]) -> list[dict[str, Any]]:
         """List the detectors' scores with their ranks, 1 = the most suspect."""
         found: list[dict[str, Any]] = []
-        why = ", ".join(value[name] for name in ("reason", "second_reason") if value.get(name))
+        why = "; ".join(reasons().get(own, own) for name in ("reason", "second_reason") if (own := value.get(name)))
         for name, about in self._columns.by_name.items():
             if about["group"] == "detector" and about["type"] == "f32" and value.get(name) is not None:
                 if name not in self._sorted:
