@@ -72,10 +72,10 @@ def test_the_commands_exist():
     load_recipe("", settings)
 
 
-def test_the_readme_is_short_and_its_picture_is_of_the_shipped_demo():
+def test_the_readme_is_short_and_its_figure_is_of_the_shipped_demo():
     assert len(README.splitlines()) <= 80
-    with Image.open(ROOT / "docs" / "images" / "demo.png") as picture:
-        assert picture.info["Recipe"] == recipe_hash(find_recipe("demo")), "renew it with scripts/picture"
+    with Image.open(ROOT / "docs" / "images" / "demo.png") as image:
+        assert image.info["Recipe"] == recipe_hash(find_recipe("demo")), "renew it with scripts/figure"
 
 
 def test_ci_finds_its_commands():
