@@ -1,6 +1,7 @@
 """The setup of a run: roles, recipe, models, machine, time."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from clipmem.data.quarantine import left_out_sentence
@@ -25,14 +26,19 @@ class Run(Section):
             "given": _given(subject),
             "fraction": recipe.get("subsample", {}).get("fraction"),
             "model_name": model.pop("name", ""),
-            "model": model,
+            "model": _set(model),
             "epochs": sorted({int(log.epoch.max()) + 1 for log in subject.logs}),
             "steps": sorted({log.step.size for log in subject.logs}),
-            "training": {k: v for k, v in recipe.get("train", {}).items() if k not in _SHOWN_ELSEWHERE},
+            "training": _set({k: v for k, v in recipe.get("train", {}).items() if k not in _SHOWN_ELSEWHERE}),
             "machine": [str(subject.manifest[name]) for name in _MACHINE if subject.manifest.get(name)],
             "left_out": left_out_sentence(summary["records"]) if "records" in summary else "",
             "seconds": summary.get("seconds") or {},
         }
+
+
+def _set(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are not empty."""
+    return {key: value for key, value in section.items() if value not in ("", [], {})}
 
 
 def _given(run: RunFiles) -> dict[str, Any]:
