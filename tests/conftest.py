@@ -1,10 +1,16 @@
 """What all tests share."""
 
 import importlib
+import os
 import subprocess
 import sys
 
 import pytest
+
+# read when numpy and torch are first imported, here and in processes that tests start: with a process per core, more
+# threads wait for each other and take twice as long
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 # what takes long to import: under jaxtyping's hook they would be compiled anew in every process
 _LARGE = (
