@@ -33,8 +33,8 @@ def doctor(
 
     Args:
         speed: Benchmark this machine instead (about a minute): training, decoding, embedding, time of a study.
-        declared: List all protocols, alignments, objectives, mitigations, data sources and report sections instead,
-            including those of other packages.
+        declared: List all protocols, alignments, objectives, mitigations, estimators, detectors, data sources and
+            report sections instead, including those of other packages.
     """
     from rich.console import Console
     from rich.table import Table
@@ -90,16 +90,18 @@ def _show_declared(console: "Console") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from clipmem.curate.detectors import DETECTORS
     from clipmem.data.sources import SOURCES
     from clipmem.mitigate import MITIGATIONS
     from clipmem.report.escape import visible
     from clipmem.report.sections import all_sections
     from clipmem.report.terminal import AS_JSON, print_json
     from clipmem.score.alignments import ALIGNMENTS
+    from clipmem.score.estimators import ESTIMATORS
     from clipmem.score.protocols import PROTOCOLS
     from clipmem.train.objectives import OBJECTIVES
 
-    kinds = (PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, SOURCES, all_sections())
+    kinds = (PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, ESTIMATORS, DETECTORS, SOURCES, all_sections())
     if AS_JSON.get():
         print_json({kind.kind: {name: kind.summary(name) for name in kind} for kind in kinds})
         return

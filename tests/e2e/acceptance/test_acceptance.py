@@ -1,4 +1,4 @@
-"""A package outside the tree (a protocol, an alignment, a mitigation, a source, a section) is used like our own."""
+"""A package outside the tree, with one of every kind, is used like our own."""
 
 import json
 import re
@@ -10,6 +10,7 @@ import tomllib
 import venv
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import clipmem
@@ -17,6 +18,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import differences, dump_recipe, flatten, load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.cli import main
+from clipmem.curate.detectors import DETECTORS
 from clipmem.data.sources import SOURCES
 from clipmem.mitigate import MITIGATIONS
 from clipmem.report.sections import SECTIONS
@@ -28,13 +30,14 @@ from clipmem.testing.tiny import encoded_image
 PLUG = Path(__file__).parent / "plug"
 PROJECT = tomllib.loads((PLUG / "pyproject.toml").read_text())["project"]
 POINTS = PROJECT["entry-points"]
-REGISTRIES = (PROTOCOLS, ALIGNMENTS, MITIGATIONS, SOURCES, SECTIONS)
+REGISTRIES = (PROTOCOLS, ALIGNMENTS, MITIGATIONS, SOURCES, SECTIONS, DETECTORS)
 SUMMARIES = (
     "Three models a seed, each without one third of the pairs",
     "plain similarity of image and captions, without a bank",
     "Drop the pairs with the longest captions.",
     "Lines of JSON with a `pic` and what it `says`.",
     "How many characters captions have, and the mean score of each length.",
+    "Captions of many words.",
 )
 STUDY = (
     *("split.shared=60", "split.candidate=20", "split.independent=20", "split.external=20", "score.draws=200"),
@@ -82,7 +85,7 @@ def telegrams(tmp_path_factory):
 
 
 def drive(call, telegrams, place):
-    """Use all five: init, two runs, score, compare, the list; `call` runs a command line and returns its output."""
+    """Use all six in every command that asks for them; `call` runs a command line and returns its output."""
     recipe, plain, less = place / "recipe.toml", place / "plain", place / "less"
     settings = [part for setting in STUDY for part in ("--set", setting)]
     call("init", recipe, "--data", telegrams, "--protocol", "thirds", *settings)
@@ -116,6 +119,9 @@ def drive(call, telegrams, place):
     call("score", "--target", models[0], "--reference", models[1], "--data", telegrams, "--alignment", "plain",
          "--out", place / "scores.parquet", "--bank-size", 20)  # fmt: skip
     assert json.loads((place / "scores.json").read_text())["alignment"] == "plain"
+    call("curate", telegrams, "--out", place / "curated")
+    suspects = pl.read_parquet(place / "curated" / "suspects.parquet")
+    assert suspects["wordy_score"].unique().sort().to_list() == [2, 3, 4]
     listed = " ".join(call("doctor", "--declared").split())
     assert all(one in listed for one in SUMMARIES)
 

@@ -1,0 +1,15 @@
+"""The detector `wordy`: captions of many words."""
+
+import numpy as np
+
+from clipmem.curate.detectors.base import Detector
+
+
+class Wordy(Detector):
+    """The number of words of the first caption."""
+
+    summary = "Captions of many words."
+    weight = 0.1
+
+    def score(self, signals):
+        return np.array([len(own[0].split()) for own in signals.captions], dtype=np.float64)
