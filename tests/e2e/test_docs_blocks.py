@@ -1,5 +1,6 @@
 """Every code block of the README and the docs: Python runs, commands and their options exist, TOML is read."""
 
+import json
 import re
 import shlex
 import tomllib
@@ -31,8 +32,13 @@ def of(*languages):
 
 
 def test_blocks_have_a_language_and_are_many():
-    assert {language for _, _, language, _ in BLOCKS} == RUNNABLE | {"text"}
+    assert {language for _, _, language, _ in BLOCKS} == RUNNABLE | {"text", "json"}
     assert sum(language in RUNNABLE for _, _, language, _ in BLOCKS) >= 65
+
+
+@pytest.mark.parametrize(("page", "text"), of("json"))
+def test_json_lines_can_be_read(page, text):
+    assert all(json.loads(line) for line in text.splitlines())
 
 
 def commands(text):

@@ -65,7 +65,7 @@ def test_the_commands_exist():
         "data", "init", "run", "localize", "report", "score", "embed", "evaluate", "compare", "reproduce"
     }  # fmt: skip
     used |= set(re.findall(r"`clipmem (\w+)", README))
-    assert {"demo", "init", "run", "estimate", "score", "curate", "audit", "view", "compare"} <= used
+    assert {"init", "run", "estimate", "score", "curate", "audit", "view", "compare"} <= used
     assert all(f" {command} " in shown for command in used)
     settings = re.findall(r"--set (\S+=[^\s`]+)", OWN_DATA)
     assert len(settings) == 5

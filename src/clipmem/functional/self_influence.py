@@ -43,7 +43,7 @@ def self_influence(image: Float[Tensor, "n d"], text: Float[Tensor, "m e"], scal
 
     Example:
         >>> self_influence(torch.eye(2), torch.eye(2)[[1, 0]], 100.0).round().tolist()
-        [20000.0, 20000.0]
+        [15000.0, 15000.0]
     """
     require(0 < scale < float("inf"), "logit scale", f"{scale}", "a positive number", "Use the model's own.")
     check_width("text embeddings", text.shape[1], image.shape[1])

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -13,10 +13,12 @@ from clipmem.base.suggest import did_you_mean
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.report.gallery import gallery_uids, ranked_candidates
-from clipmem.report.notebook import SHOWN, Html, Plots, pairs_html, run_html
 from clipmem.report.read import RunFiles, read_run
 from clipmem.store import manifest
 from clipmem.store.folder import RunFolder
+
+if TYPE_CHECKING:  # imports torch
+    from clipmem.report.notebook import Html, Plots
 
 STAGES = ("decode", "plan", "train", "embed", "score", "evaluate", "report")
 
@@ -49,6 +51,8 @@ class Run:
         return f"Run({str(self.path)!r}: {sizes}; seeds {self.summary['seeds']})"
 
     def _repr_html_(self) -> str:
+        from clipmem.report.notebook import SHOWN, run_html
+
         return run_html(self._files, str(self.show(ranked_candidates(self.scores).head(SHOWN))))
 
     @cached_property
@@ -56,15 +60,19 @@ class Run:
         return read_run(self.path)
 
     @property
-    def plot(self) -> Plots:
+    def plot(self) -> "Plots":
         """Figures as matplotlib axes: `run.plot.roles()`, `.top()`, `.redundancy()`."""
+        from clipmem.report.notebook import Plots
+
         return Plots(lambda: self._files)
 
-    def show(self, table: pl.DataFrame) -> Html:
+    def show(self, table: pl.DataFrame) -> "Html":
         """Show the pairs of a table with `uid` and `clipmem` in a notebook: images, scores, captions trained with.
 
         Where the images are no longer there, the pairs are shown without.
         """
+        from clipmem.report.notebook import Html, pairs_html
+
         require("uid" in table.columns, "table", f"columns {table.columns}", "a column uid", "Use run.top().")
         uids = table["uid"].to_list()
         try:
