@@ -195,18 +195,9 @@ def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
         trained = set(f.uids)
         own = np.array([uid in trained if trained else role != "external" for uid, role in _roles(study)])
         aligned = alignment(study.aligned([f])[0], weight=weight).numpy()
-        external, means, rows, images = study.role == "external", study.means(f, own), study.rows[own], study.pixels()
-        signals = Signals(
-            uids=[uid for uid, mine in zip(study.uids, own, strict=True) if mine],
-            captions=[one for one, mine in zip(study.captions, own, strict=True) if mine],
-            group=study.group[own],
-            image=means.image,
-            text=means.text,
-            alignment=aligned[own] - aligned[external].mean(),
-            pixels=lambda chosen: images[rows[chosen]],
-            trajectory=study.trajectory(f, own) if trained else None,
-            seed=study.recipe.split.seed,
-        )
+        # as in `estimating.signals_of`, relative to pairs that no model trained on
+        aligned = aligned[own] - aligned[study.role == "external"].mean()
+        signals = estimating.signals_under_first(study, own, aligned)
     require(len(signals.uids) >= SMALLEST, what, f"{len(signals.uids)} pairs", f"{SMALLEST} or more", "Use more pairs.")
     g = pl.col("g_positive") - weight * (pl.col("g_image_bank") + pl.col("g_text_bank"))
     scores = folder.read("scores").select("uid", "clipmem", g_alignment=g)

@@ -1,6 +1,7 @@
 """Scores of single pairs from f and a few half-models: signals, every estimator, and its expected agreement."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +31,25 @@ def signals_of(study: PlannedStudy, parts: Sequence[AlignmentParts]) -> Signals:
     values = np.stack([alignment(one, weight=study.recipe.score.weight).numpy() for one in parts])
     # one half-model may be better than another throughout
     values -= values[:, ~pool].mean(axis=1, keepdims=True)
-    means, rows, images = study.means(f, pool), study.rows[pool], study.pixels()
+    halves = Halves(values[1:, pool], study.design.sign[1:, pool] > 0, proxy=bool(study.recipe.halves.proxy))
+    scale = softmax_scale(study.load(f)) if OBJECTIVES[study.recipe.train.objective].softmax else None
+    found = signals_under_first(study, pool, values[0, pool])
+    return replace(found, logit_scale=scale, halves=halves if study.protocol.compares else None)
+
+
+def signals_under_first(study: PlannedStudy, own: np.ndarray, aligned: np.ndarray) -> Signals:
+    """Collect what the first model of a study says of some pairs: a mask of the split table, and their alignment."""
+    f = study.models[0]
+    means, rows, images = study.means(f, own), study.rows[own], study.pixels()
     return Signals(
-        uids=[uid for uid, own in zip(study.uids, pool, strict=True) if own],
-        captions=[captions for captions, own in zip(study.captions, pool, strict=True) if own],
-        group=study.group[pool],
+        uids=[uid for uid, mine in zip(study.uids, own, strict=True) if mine],
+        captions=[captions for captions, mine in zip(study.captions, own, strict=True) if mine],
+        group=study.group[own],
         image=means.image,
         text=means.text,
-        logit_scale=softmax_scale(study.load(f)) if OBJECTIVES[study.recipe.train.objective].softmax else None,
-        alignment=values[0, pool],
+        alignment=aligned,
         pixels=lambda chosen: images[rows[chosen]],
-        trajectory=study.trajectory(f, pool),
-        halves=Halves(values[1:, pool], study.design.sign[1:, pool] > 0, proxy=bool(study.recipe.halves.proxy))
-        if study.protocol.compares
-        else None,
+        trajectory=study.trajectory(f, own) if f.uids else None,
         seed=study.recipe.split.seed,
     )
 
