@@ -26,10 +26,10 @@ from clipmem.analysis.scales import REGIMES
 from clipmem.base.recipes import dump_recipe
 from clipmem.report.figures import standalone
 from clipmem.report.formats import duration, interval, level, signed
-from clipmem.report.read import read_finished
+from clipmem.report.read import is_finished, read_finished
 from clipmem.report.sections.findings import drawable, finding_figure
 from clipmem.report.templating import environment
-from clipmem.store.folder import SIDES, RunFolder
+from clipmem.store.folder import RunFolder
 from clipmem.study.reproduce import INDEX, RUNS, base_recipe
 
 HERE = Path(__file__).parent
@@ -49,13 +49,17 @@ def keep(folder: Path) -> Path:
     place = HERE / document["regime"]
     place.mkdir(exist_ok=True)
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    made = [key for key in index if RunFolder(folder / RUNS / key).is_done("report")]
+    folders = {key: RunFolder(folder / RUNS / key) for key in index}
+    folders = {key: one for key, one in folders.items() if (one.path / "recipe.toml").is_file()}
+    made = [key for key, one in folders.items() if is_finished(one, one.recipe().protocol)]
     rows = [row for key in made for row in measured(key, index[key], read_finished(folder / RUNS / key))]
     table, file = pl.DataFrame(rows), place / "findings.json"
     if file.is_file():
         document = merged(json.loads(file.read_text(encoding="utf-8")), document)
         earlier = pl.read_parquet(place / "runs.parquet")
-        table = pl.concat([earlier.filter(~pl.col("run").is_in(made)), table])
+        # another version of clipmem may have given the same run another name
+        again = pl.col("settings").is_in(table["settings"].unique().implode())
+        table = pl.concat([earlier.filter(~again), table])
     file.write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
     table.write_parquet(place / "runs.parquet")
     base = base_recipe(document["scale"], document["regime"], len(document["seeds"]))
@@ -102,7 +106,7 @@ def measured(key: str, entry: dict[str, Any], run: FinishedRun) -> list[dict[str
     values |= {measure: run.halved(run.uids("candidate"), run.uids("independent"), measure) for measure in halves}
     values["clipmem planted"] = run.memorization(run.planted & run.uids("candidate"))
     values |= {name: own for name, own in run.utility.items() if not name.endswith(_NOT_KEPT)}
-    for side in SIDES:
+    for side in dict.fromkeys(side for side, _ in run.markers):
         values[f"pairs/s of {side}"] = [float(run.markers[side, seed]["pairs_per_second"]) for seed in run.seeds]
     settings = " ".join(entry["settings"])
     return [

@@ -8,7 +8,7 @@ length, a width. Its effect under seed k is d_k = ruler(run, k) - ruler(base, k)
     sd       = sqrt(mean over configurations of the variance of d_k over seeds)
     smallest = the δ that a two-sided paired t-test at 5 % finds with 80 % power: with n seeds, P(T > t) = .8 for a
                noncentral T with n - 1 degrees of freedom and noncentrality δ sqrt(n) / sd
-    retest   = correlation, over configurations, of the mean over even seeds with that over odd ones
+    even/odd = correlation, over configurations, of the mean over even seeds with that over odd ones
 """
 
 import re
@@ -58,7 +58,7 @@ def table(runs: pl.DataFrame) -> str:
     configurations = kept.filter(pl.col("settings") != "")
     paired = configurations.join(base, on=["measure", "seed"]).with_columns(change=pl.col("value") - pl.col("base"))
     lines = [
-        f"| ruler | base | sd of a pair | {' | '.join(f'{n} seeds' for n in SEEDS)} | retest |",
+        f"| ruler | base | sd over paired seeds | {' | '.join(f'{n} seeds' for n in SEEDS)} | even/odd seeds |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for ruler, title in _RULERS.items():
