@@ -1,7 +1,8 @@
 """A headless Chromium for tests of pages: what it asks for outside of this machine is refused and listed."""
 
 import shutil
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,14 @@ class Session:
     def _refuse(self, route: Any) -> None:
         self.outside.append(route.request.url)
         route.abort()
+
+
+def becomes(read: Callable[[], Any], expected: Any, seconds: float = 10) -> None:
+    """Wait until `read` returns what is expected: a page draws after a key, not with it."""
+    end = time.monotonic() + seconds
+    while read() != expected and time.monotonic() < end:
+        time.sleep(0.02)
+    assert read() == expected
 
 
 @contextmanager

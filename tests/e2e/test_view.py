@@ -160,6 +160,26 @@ def test_what_is_refused(live, run, route, options, status):
     assert not (run / "marks.jsonl").exists()
 
 
+def test_targets_that_are_no_address(live):
+    # the client adds a Host header only where it can read the target
+    assert live("http://[bad/", raw=True, headers={"Host": "127.0.0.1"}).status == 403
+
+
+def test_a_mark_is_refused_before_it_is_added(hostile):
+    path, _ = hostile
+    file = path.with_suffix(".marks.jsonl")
+    file.write_text('{"uid": "a", "mark": "new kind"}\n')
+    server, ask = serve(path)
+    before = file.read_bytes()
+    answer = ask("marks", method="POST", body={"row": 0, "mark": "fine"})
+    assert (answer.status, file.read_bytes()) == (400, before)
+    file.write_text("")
+    assert ask("marks", method="POST", body={"row": 0, "mark": "fine", "note": "\ud800"}).status == 200
+    assert ask("export", method="POST", body={"rows": [0]}).status == 200
+    server.shutdown()
+    server.server_close()
+
+
 def test_every_answer_has_the_policy(live):
     for route in ("", "data/manifest.json", "thumbs/0.webp", "nothing"):
         headers = live(route).headers

@@ -75,6 +75,7 @@ def settled(page: Any) -> tuple[str, list[int]]:
     return page.locator("[role=status]").first.inner_text(), [] if none else cards(page)
 
 
+@pytest.mark.slow
 def test_live_and_exported_results_are_identical(browser: Session, explorer: Explorer, tmp_path: Path) -> None:
     exported = export_to(tmp_path / "out", explorer, list(range(len(explorer.columns))), Quiet()).as_uri()
     with serving(explorer) as server:
@@ -136,7 +137,7 @@ def test_marks_wait_for_a_server_that_does_not_answer(browser: Session, explorer
         page.keyboard.press("ArrowRight")
         page.keyboard.press("m")
         for _ in range(2):
-            page.get_by_role("alert").get_by_text("1 marks not saved yet").wait_for()
+            page.get_by_role("alert").get_by_text("1 mark not saved yet").wait_for()
             page.locator(f"#pair-{first} .mark").wait_for()
             page.reload()  # the browser keeps the mark
         assert not (run / "marks.jsonl").exists()
@@ -144,6 +145,63 @@ def test_marks_wait_for_a_server_that_does_not_answer(browser: Session, explorer
         page.get_by_role("alert").wait_for(state="detached")
         page.locator(f"#pair-{first} .mark").wait_for()
         assert marks(run) == {explorer.columns.uids[first]: "memorized"}
+
+
+def test_a_saved_note_is_shown_again_and_a_hidden_pair_is_not_marked(
+    browser: Session, explorer: Explorer, run: Path
+) -> None:
+    with serving(explorer) as server:
+        page = browser.open(server.address)
+        first, second = cards(page)[:2]
+        page.goto(f"{server.address}#pair={first}&open=1")
+        page.reload()
+        page.wait_for_selector(f"#pair-{first}.current")
+        page.locator(".detail .facts").get_by_text("Source", exact=True).wait_for()
+        page.keyboard.press("w")
+        page.keyboard.press("ArrowLeft")
+        page.get_by_label("Reason of the mark").fill("two dogs")
+        page.keyboard.press("Enter")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_selector(f"#pair-{second}.current")
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_function("() => document.querySelector('.marking input')?.value === 'two dogs'")
+        page.keyboard.press("Escape")
+        page.keyboard.press("/")
+        page.keyboard.type("zzzq")
+        page.locator(".empty").wait_for()
+        page.keyboard.press("Escape")
+        page.keyboard.press("u")
+        page.wait_for_timeout(300)
+        assert marks(run) == {explorer.columns.uids[first]: "wrong"}
+    assert browser.errors == []
+
+
+def test_an_old_answer_takes_no_mark_back(browser: Session, explorer: Explorer) -> None:
+    with serving(explorer) as server:
+        page = browser.open(server.address)
+        cards(page)
+        late: list[Any] = []
+        page.route("**/marks.json", lambda route: late.append(route))
+        page.wait_for_timeout(3500)  # longer than between two polls
+        page.keyboard.press("ArrowRight")
+        with page.expect_response("**/marks"):
+            page.keyboard.press("m")
+        assert late
+        late[0].fulfill(status=200, content_type="application/json", body="{}")  # asked before the mark
+        page.wait_for_timeout(300)
+        assert page.locator("[role=status]").first.inner_text().endswith("1 marked")
+        page.unroute("**/marks.json")
+
+
+def test_why_marks_are_refused_is_said(browser: Session, explorer: Explorer, run: Path) -> None:
+    with serving(explorer) as server:
+        page = browser.open(server.address)
+        cards(page)
+        (run / "marks.jsonl").write_text('{"uid": "a", "mark": "new kind"}\n')
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("m")
+        page.get_by_role("alert").get_by_text("Update clipmem, or fix the line.").wait_for()
+        assert len((run / "marks.jsonl").read_text().splitlines()) == 1
 
 
 def test_what_cannot_be_loaded_is_said_and_tried_again(browser: Session, explorer: Explorer) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from tests.view_folder import STATIC
@@ -29,7 +29,7 @@ INTEGERS = st.none() | st.integers(-(2**31) + 1, 2**31 - 1) | st.sampled_from([0
 LETTERS = st.sampled_from("aabBcC dé漢😀\x1f-'")
 TEXT = st.text(LETTERS, max_size=12)
 WORD = st.text(st.sampled_from("aAbBcC漢😀é"), min_size=1, max_size=3)
-QUICK = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=50)
 
 
 @pytest.fixture(scope="module")

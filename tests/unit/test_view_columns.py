@@ -2,6 +2,8 @@
 
 import json
 import os
+from datetime import date
+from decimal import Decimal
 
 import numpy as np
 import polars as pl
@@ -91,6 +93,36 @@ def test_a_table_becomes_files(tmp_path):
     assert columns.values("image_group").tolist() == [1, 1, 2, 2, 3, 3]
     assert columns.manifest["sort"]["column"] == "clipmem"
     assert not columns.manifest["thumbnails"]
+
+
+@pytest.mark.parametrize("name", ["../../../escaped", "/escaped", "a/b", "a\\b", "a\0b", "a.strings"])
+@pytest.mark.parametrize("pivoted", [False, True])
+def test_no_column_is_a_path(tmp_path, name, pivoted):
+    (tmp_path / "in" / "side").mkdir(parents=True)
+    columns = {"estimator": [name] * 6, "score": range(6), "stderr": range(6)} if pivoted else {name: range(6)}
+    path = table(tmp_path / "in" / "side" / "scores.parquet", **columns)
+    with pytest.raises(InputError) as error:
+        Columns(open_subject(path))
+    assert error.value.got == f"a column {name!r}"
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+
+
+def test_what_is_no_number_is_missing_or_left_out(tmp_path):
+    inf = float("inf")
+    path = table(
+        tmp_path / "scores.parquet",
+        score=[inf, 1.0, -inf, 1e300, float("nan"), 2.0],
+        exact=[Decimal("1.5")] * 6,
+        large=[2**40, 1, 2, 3, 4, 5],
+        day=[date(2026, 1, 1)] * 6,
+        raw=[b"x"] * 6,
+        parts=[{"a": 1}] * 6,
+    )
+    columns = Columns(open_subject(path))
+    assert list(columns.by_name) == ["uid", "image_group", "score", "exact", "large"]
+    np.testing.assert_array_equal(columns.values("score"), np.float32([np.nan, 1, np.nan, np.nan, np.nan, 2]))
+    assert (columns.by_name["score"]["max"], columns.by_name["score"]["missing"]) == (2.0, 4)
+    assert (columns.by_name["large"]["max"], columns.by_name["large"]["missing"]) == (5, 1)
 
 
 def test_files_are_kept_until_the_table_changes(tmp_path):

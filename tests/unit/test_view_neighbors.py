@@ -7,6 +7,9 @@ from clipmem.base.errors import InputError
 from clipmem.view import neighbors
 from clipmem.view.neighbors import Embedded, Vectors
 
+# where umap-learn is installed, for whoever works on the map
+pytestmark = pytest.mark.filterwarnings("ignore:Tensorflow not installed")
+
 
 def mean_unit(values):
     return np.mean([row / np.linalg.norm(row) if row.any() else row for row in values], axis=0)
@@ -73,6 +76,24 @@ def test_maps_have_the_largest_variance(study):
     singular = np.linalg.svd(values - values.mean(axis=0), compute_uv=False)
     for axis, length in zip("xy", singular, strict=False):
         np.testing.assert_allclose(np.linalg.norm(found[f"pca_{axis}"]), length, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [neighbors._SMALLEST, 90])
+def test_umap_keeps_groups_together(tmp_path, rows):
+    """Three groups, and a pair without an embedding; twice the same. umap-learn with numba, 213 MB, is not in `dev`."""
+    pytest.importorskip("umap", reason="umap-learn is not installed: pip install umap-learn")
+    rng, group = np.random.default_rng(0), np.arange(rows) % 3
+    image = (np.eye(8)[group] + rng.normal(0, 0.05, (rows, 8))).astype(np.float32)[:, None]
+    np.save(tmp_path / "image.npy", image)
+    owner = np.where(np.arange(rows) == 4, -1, np.arange(rows))
+    found, again = (Embedded(rows, {"f": tmp_path}, owner).maps() for _ in range(2))
+    place = np.stack([found["umap_x"], found["umap_y"]], axis=1)
+    np.testing.assert_array_equal(place, np.stack([again["umap_x"], again["umap_y"]], axis=1))
+    assert np.isfinite(place).all()
+    if rows > neighbors._SMALLEST:
+        distance = np.linalg.norm(place[:, None] - place, axis=2) + np.diag(np.full(rows, np.inf))
+        nearest = distance.argmin(axis=1)
+        assert np.delete(group[nearest] == group, 4).mean() > 0.95
 
 
 def test_unknown_space_side_and_wrong_files(study, tmp_path):

@@ -142,7 +142,7 @@ def _columns(subject: Subject) -> Iterator[Column]:
     vectors = embedded(subject)
     maps = vectors.maps() if vectors else {}
     for series in (*found, *subject.scores.drop("uid"), *(pl.Series(name, one) for name, one in maps.items())):
-        if not isinstance(series.dtype, pl.List) and (column := _column(series)) is not None:
+        if (column := _column(series)) is not None:
             yield column
 
 
@@ -154,7 +154,7 @@ def _image_group(uids: np.ndarray) -> list[int | None]:
 
 
 def _column(series: pl.Series) -> Column | None:
-    """Return the column of a series; None if nothing is in it."""
+    """Return the column of a series; None if nothing is in it that the page can show."""
     name = series.name
     if isinstance(series.dtype, pl.Categorical | pl.Enum | pl.String):
         series = series.cast(pl.String).replace("", None)
@@ -169,12 +169,13 @@ def _column(series: pl.Series) -> Column | None:
     elif series.dtype == pl.Boolean:
         values = series.cast(pl.UInt8).fill_null(255).to_numpy()
         column = Column(_about(name, "bool", series.null_count()), values)
-    else:
+    elif series.dtype.is_numeric():
         kind, fill = ("i32", MISSING) if series.dtype.is_integer() else ("f32", np.nan)
-        values = series.cast(pl.Int32 if kind == "i32" else pl.Float32, strict=False).fill_null(fill).to_numpy()
-        there = series.drop_nulls()
-        ends = {"min": there.min(), "max": there.max()}
-        column = Column(_about(name, kind, series.null_count(), **ends), values)
+        series = series.cast(pl.Int32 if kind == "i32" else pl.Float32, strict=False)
+        ends = {"min": series.min(), "max": series.max()}
+        column = Column(_about(name, kind, series.null_count(), **ends), series.fill_null(fill).to_numpy())
+    else:  # lists, dates, bytes: neither a number nor a name
+        return None
     return column if column.about["missing"] < len(series) else None
 
 

@@ -152,7 +152,9 @@ class Embedded:
         if self.rows <= _SAMPLE and find_spec("umap"):
             import umap  # pyright: ignore[reportMissingImports]
 
-            flat["umap"] = umap.UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(vectors.means(every))
+            near = min(15, self.rows - 1)
+            fitted = umap.UMAP(near, metric="cosine", random_state=0, n_jobs=1)
+            flat["umap"] = fitted.fit_transform(vectors.means(every))
         return {f"{name}_{axis}": one[:, k] for name, one in flat.items() for k, axis in enumerate("xy")}
 
 

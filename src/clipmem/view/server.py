@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import jinja2
 import polars as pl
@@ -119,6 +119,7 @@ class Explorer:
     def post(self, path: str, body: Any) -> Content:
         """Mark pairs, or return some as a Parquet file."""
         if path == "marks":
+            read_marks(self.marks_file)  # refused before a line is added: the page sends again what is not answered
             append_marks(self.marks_file, [self._mark(one) for one in (body if isinstance(body, list) else [body])])
             return _json(self.marks())
         if path != "export":
@@ -180,12 +181,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, make: Callable[[Explorer, str, Mapping[str, str]], Content]) -> None:
         assert isinstance(self.server, Server)  # noqa: S101
-        status, parts = HTTPStatus.OK, urlsplit(self.path)
-        token, _, path = parts.path.removeprefix("/").partition("/")
+        status, (target, _, query) = HTTPStatus.OK, self.path.partition("?")
+        token, _, path = target.removeprefix("/").partition("/")
         try:
             self._check(self.headers.get("Host", "") in self.server.hosts, "This host name is not served.")
             self._check_token(self.server.explorer, token)
-            content, kind, name = make(self.server.explorer, unquote(path), dict(parse_qsl(parts.query)))
+            content, kind, name = make(self.server.explorer, unquote(path), dict(parse_qsl(query)))
         except (RefusedError, ClipmemError, OSError) as error:
             wrong = HTTPStatus.BAD_REQUEST if isinstance(error, InputError) else HTTPStatus.INTERNAL_SERVER_ERROR
             status = error.status if isinstance(error, RefusedError) else wrong

@@ -1,6 +1,7 @@
 """What is viewed: the pairs of a run folder, or of a table with uids, one row a pair, read on first use."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require, require_columns
@@ -33,6 +35,7 @@ _JOINED: Mapping[str, Sequence[str] | None] = {
 }
 _PAIRS = ("uid", "key", "image", "captions", "label", "credit")
 _REDUNDANT = ("clipmem_norm", "clipmem_centered", "low", "high")  # linear in others: exports must stay small
+_NO_FILE = re.compile(r"[/\\\0]|\.strings$")  # names that no column file can have
 _HINT = "Give a run folder, or a table written by score, estimate, curate or audit."
 
 
@@ -85,7 +88,11 @@ class Subject:
             banks = {side: pl.col(f"{side}_image_bank") + pl.col(f"{side}_text_bank") for side in SIDES}
             aligned = {f"{side}_alignment": pl.col(f"{side}_positive") - weight * banks[side] for side in SIDES}
             table = table.with_columns(**aligned)
-        table = table.drop(_REDUNDANT, strict=False).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+        wrong = [name for name in table.columns if _NO_FILE.search(name)]
+        got, expected = f"a column {', '.join(map(shorten, wrong[:1]))}", "names that files can have"
+        require(not wrong, f"{self.path}", got, expected, "Rename the column: the page keeps each in a file.")
+        finite = pl.when(cs.float().cast(pl.Float32).is_finite()).then(cs.float())
+        table = table.drop(_REDUNDANT, strict=False).with_columns(cs.decimal().cast(pl.Float64)).with_columns(finite)
         return table if self.other is None else _compared(table, self.other)
 
     def _joined(self) -> pl.DataFrame:

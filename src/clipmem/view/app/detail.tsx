@@ -179,6 +179,7 @@ function Marking({ row, found }: { row: number; found: Detail | null }) {
           onKeyDown={(event) => {
             if (event.key !== "Enter") return;
             setMark(row, mark, event.currentTarget.value);
+            if (found) found.note = event.currentTarget.value;
             event.currentTarget.blur();
           }}
         />

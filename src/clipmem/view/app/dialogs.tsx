@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { manifest } from "./data";
 import { download, type Format, formats, ready, type Which } from "./exports";
 import { shown } from "./filters";
@@ -15,10 +15,11 @@ export const exporting = signal(false);
 
 function Dialog({ title, close, children }: { title: string; close: () => void; children: ComponentChildren }) {
   const element = useRef<HTMLDialogElement>(null);
-  useEffect(() => element.current!.showModal(), []);
+  // before the next key arrives: an Escape that finds the dialog drawn but not open would close nothing
+  useLayoutEffect(() => element.current!.showModal(), []);
   return (
     <dialog
-      ref={element} aria-label={title} onCancel={(event) => (event.preventDefault(), close())}
+      ref={element} aria-label={title} onClose={close} onCancel={(event) => (event.preventDefault(), close())}
       onClick={(event) => event.target === element.current && close()}
     >
       <header>

@@ -14,10 +14,10 @@ export interface Binding {
   run: (key: string) => void;
 }
 
-/** Mark the current pair and go to the next one. */
+/** Mark the current pair, if it is to be seen, and go to the next one. */
 export function marking(mark: string | null): void {
   const row = pair.value, rows = shown.value;
-  if (row === null || !rows) return;
+  if (row === null || !rows || (position.value < 0 && !opened.value)) return;
   const next = position.value >= 0 ? rows[position.value + 1] : undefined;
   setMark(row, mark);
   if (mark !== null && next !== undefined) pair.value = next;

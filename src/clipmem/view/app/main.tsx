@@ -10,10 +10,10 @@ import { Facets } from "./facets";
 import { shown, startFilters } from "./filters";
 import { Gallery, placeText } from "./gallery";
 import { startKeys } from "./keys";
-import { markedRows, marksChanged, startMarks, unsaved } from "./marks";
+import { markedRows, marksChanged, refusal, startMarks, unsaved } from "./marks";
 import { CompareView, MapView, ScoresView } from "./plots";
 import { clearFilters, filtering, help, keepAddress, numeric, opened, pair, query, same, sort, view, type View } from "./state";
-import { count } from "./text";
+import { count, visible } from "./text";
 
 const VIEWS: [View, string][] = [["gallery", "Gallery"], ["map", "Map"], ["scores", "Two scores"], ["compare", "Before and after"]];
 const SEARCH_DELAY = 120; // ms after the last letter
@@ -88,7 +88,7 @@ function Status() {
       {same.value && <span class="chip">same {same.value.by} as one pair <button type="button" aria-label="Clear" onClick={() => (same.value = null)}>×</button></span>}
       {filtering() && <button type="button" class="quiet" onClick={clearFilters}>Clear filters <kbd>x</kbd></button>}
       {problem.value && <span class="warn" role="alert">Not loaded: {problem.value.text} <button type="button" aria-label="Dismiss" onClick={() => (problem.value = null)}>×</button></span>}
-      {unsaved.value > 0 && <span class="warn" role="alert">{count(unsaved.value)} marks not saved yet: the server does not answer. They are kept in this browser.</span>}
+      {unsaved.value > 0 && <span class="warn" role="alert">{unsaved.value === 1 ? "1 mark" : `${count(unsaved.value)} marks`} not saved yet, but kept in this browser: {visible(refusal.value) || "the server does not answer."}</span>}
       {live && manifest.marks_file === null && marked > 0 && <span class="warn" role="alert">The folder cannot be written: marks stay in this browser.</span>}
     </div>
   );

@@ -15,8 +15,8 @@ const UNMARKED = 255, POLL = 3000;
 let codes = new Uint8Array(0);
 /** Counts the changes of marks. */
 export const marksChanged = signal(0);
-/** Number of changes that are not saved yet, because the server does not answer. */
-export const unsaved = signal(0);
+/** Number of changes that are not saved yet, and why. */
+export const unsaved = signal(0), refusal = signal("");
 let waiting: Change[] = []; // live: to be sent; export: all changes, the last of a row counts
 let sending = false;
 const undoable: { row: number; mark: string | null }[] = [];
@@ -78,6 +78,7 @@ async function send(): Promise<void> {
     waiting = waiting.slice(sent);
     store();
   }
+  refusal.value = answer && !answer.ok ? (await answer.json().catch(() => ({}))).error ?? `the server answered ${answer.status}` : "";
   unsaved.value = waiting.length;
   sending = false;
   if (answer?.ok && waiting.length) void send();
@@ -87,10 +88,11 @@ async function send(): Promise<void> {
 async function poll(): Promise<void> {
   if (document.hidden || sending) return;
   if (waiting.length) await send();
+  const before = marksChanged.peek();
   const answer = await fetch("marks.json").catch(() => null);
   if (!answer?.ok) return;
   const saved: Record<string, string> = await answer.json();
-  if (sending || waiting.length) return;
+  if (sending || waiting.length || marksChanged.peek() !== before) return; // older than what was marked meanwhile
   const next = new Uint8Array(manifest.rows).fill(UNMARKED);
   for (const [row, mark] of Object.entries(saved)) next[Number(row)] = manifest.marks.indexOf(mark);
   if (next.every((code, row) => code === codes[row])) return;
