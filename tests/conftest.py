@@ -6,11 +6,16 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # read when numpy and torch are first imported, here and in processes that tests start: with a process per core, more
 # threads wait for each other and take twice as long
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+# a busy machine may take its time
+settings.register_profile("clipmem", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("clipmem")
 
 # what takes long to import: under jaxtyping's hook they would be compiled anew in every process
 _LARGE = (

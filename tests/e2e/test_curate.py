@@ -7,7 +7,10 @@ import polars as pl
 import pytest
 
 import clipmem
+from clipmem.base.sections import DataSection
+from clipmem.data.sources import open_source
 from clipmem.data.sources.emoji import emoji_table
+from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import pair_uid
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import clip
@@ -85,6 +88,10 @@ def run(planted, tmp_path_factory):
     return clipmem.run(recipe, tmp_path_factory.mktemp("run") / "run"), wrong
 
 
+def clipmem_uids(path):
+    return set(open_source(DataSection(path=str(path))).pairs()["uid"])
+
+
 def test_a_run_with_marks(run, tmp_path):
     made, _ = run
     done = clip("curate", made.path)
@@ -95,6 +102,8 @@ def test_a_run_with_marks(run, tmp_path):
     assert {"margin_score", "similarity_score"} <= set(table.columns)
     first, last = table["uid"][0], table["uid"][-1]
     lines = [{"uid": last, "mark": "fine"}, {"uid": last, "mark": "wrong"}, {"uid": first, "mark": "fine"}]
+    other = made.splits.filter(role="external")["uid"].sort()[0]
+    lines += [{"uid": uid, "mark": "wrong"} for uid in (other, "of no pair")]
     (made.path / "marks.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     done = clip("curate", made.path, "--out", tmp_path / "out", "--write", tmp_path / "clean")
     assert done.returncode == 0, done.stderr
@@ -105,6 +114,10 @@ def test_a_run_with_marks(run, tmp_path):
     assert document["marks"]["wrong"] == document["marks"]["fine"] == 1
     # all pairs of the data, those of other roles too
     assert document["written"]["read"] == made.pairs.height
+    assert document["written"]["marked"] == 1
+    assert "1 pair that the model did not train on was marked wrong" in " ".join(done.stdout.split())
+    assert other not in clipmem_uids(tmp_path / "clean")
+    assert clipmem.curate(made.path)["uid"].to_list() == table["uid"].to_list()
     (made.path / "marks.jsonl").unlink()
 
 
@@ -117,6 +130,27 @@ def test_with_a_model(planted, run, tmp_path):
     assert "similarity_score" in table.columns
     assert table.height == N
     assert clip("curate", run[0].path, "--model", model).returncode == 2
+
+
+@pytest.mark.slow
+def test_a_budget_trains_a_model(planted, tmp_path):
+    path, wrong = planted
+    out, how = tmp_path / "out", ("curate", path, "--budget", 0.1, "--out", tmp_path / "out")
+    done = clip(*how)
+    assert done.returncode == 0, done.stderr
+    recipe = RunFolder(out / "run").recipe()
+    assert (recipe.train.record, recipe.train.epochs, recipe.split.external) == (True, 7, 24)
+    table, document = pl.read_parquet(out / "suspects.parquet"), json.loads((out / "curate.json").read_text())
+    assert table["margin_score"].null_count() == 0
+    assert document["trained"] == {"budget": 0.1, "folder": str(out / "run")}
+    assert document["not_judged"] == N - table.height > 0
+    assert np.mean([uid in wrong for uid in table["uid"].head(20)]) > 0.4  # chance: .17
+    again = clip(*how)
+    assert again.returncode == 0, again.stderr
+    assert pl.read_parquet(out / "suspects.parquet").equals(table)
+    kept = clip("curate", path, "--budget", 0.2, "--out", out)
+    assert kept.returncode == 2  # the run is of another budget
+    assert "recipe" in kept.stderr
 
 
 def test_unreadable_images_are_listed(planted, tmp_path):
@@ -155,6 +189,21 @@ def test_refused(planted, tmp_path, monkeypatch):
     assert "--out" in refused(folder, "--out", folder / "out")
     assert "--write" in refused(path, "--write", folder)
     assert "--correct" in refused(path, "--correct")
+    assert "--write" in refused(path, "--write", tmp_path / "unused", "--out", tmp_path / "unused")
+    assert "--write" in refused(path, "--write", tmp_path / "unused", "--out", tmp_path / "unused" / "list")
     assert "unknown" in refused(path, "--model", "unknown/model")
+    assert "0" in refused(path, "--budget", 0)
+    assert "--model" in refused(path, "--budget", 1, "--model", folder)
+    assert "--write" in refused(folder, "--budget", 1, "--write", folder / "clean", "--out", tmp_path / "unused")
+    assert not (tmp_path / "unused").exists()
     assert not (folder / "clean").exists()
     assert not (folder / "out").exists()
+
+
+def test_a_run_has_its_own_model_and_captions(run, tmp_path):
+    folder = run[0].path
+    assert "--captions" in refused(folder, "--captions", 1, "--out", tmp_path / "out")
+    for how in ({"captions": 1}, {"model": "some/model"}):
+        with pytest.raises(clipmem.InputError) as caught:
+            clipmem.curate(folder, **how)
+        assert "with a run folder" in caught.value.got

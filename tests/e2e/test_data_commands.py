@@ -66,7 +66,7 @@ def test_inspect_says_what_lies_there(hostile):
         "pairs 14",
         "captions 15; pairs by number of captions: 1: 13, 2: 1",
         "images PNG 14 (all 14 headers)",
-        "width 32 to 32, median 32, 95% below 32 pixels",
+        "width 32 to 32, median 32, 95% at most 32 pixels",
         "duplicates exact: 2 of 14 images in 1 group",
         "problems 1 listed (all 14 images decoded)",
         "1 truncated image",
@@ -184,7 +184,7 @@ def test_exported_pairs_have_the_same_uids_images_and_captions(hostile, tmp_path
     sentence = export(str(hostile), tmp_path / "out", to, shard=5)
     beside = tmp_path / "out-quarantine.parquet"
     assert sentence == (
-        f"wrote 13 pairs to {tmp_path / 'out'}; 1 record left out, 13 pairs used: 1 truncated image (see {beside})"
+        f"wrote 13 pairs to {tmp_path / 'out'}; 1 problem, 13 pairs used: 1 truncated image (see {beside})"
     )
     assert pl.read_parquet(beside)["key"].to_list() == ["13"]
     assert detect(str(tmp_path / "out")).format == to
@@ -205,7 +205,7 @@ def contents(folder):
 
 
 def test_labels_and_groups_survive(tmp_path):
-    columns = {"group_column": "who", "label_column": "kind", "object_column": "things"}
+    columns = {"group_column": "who", "label_column": "kind", "object_column": "things", "role_column": "part"}
     pl.DataFrame(
         {
             "image": [encoded_image(k) for k in range(3)],
@@ -213,15 +213,16 @@ def test_labels_and_groups_survive(tmp_path):
             "who": ["x", "x", "y"],
             "kind": ["cat", "", "dog"],
             "things": ["sofa, cat", None, "dog"],
+            "part": ["shared", "external", None],
         }
     ).write_parquet(tmp_path / "a.parquet")
     settings = [f"data.{key}={value}" for key, value in columns.items()]
     before = open_source(DataSection(source="auto", path=str(tmp_path / "a.parquet"), **columns)).pairs()
-    back = {"group_column": "group", "label_column": "label", "object_column": "objects"}
+    back = {"group_column": "group", "label_column": "label", "object_column": "objects", "role_column": "role"}
     for to in ("webdataset", "parquet"):
         export(str(tmp_path / "a.parquet"), tmp_path / to, to, settings=settings)
         after = open_source(DataSection(source="auto", path=str(tmp_path / to), **back)).pairs()
-        for name in ("uid", "group", "label", "objects"):
+        for name in ("uid", "group", "label", "objects", "role"):
             assert after[name].to_list() == before[name].to_list(), (to, name)
 
 
@@ -235,7 +236,7 @@ def test_export_refuses_a_folder_with_something_in_it(hostile, tmp_path):
     )
     fresh = clip("data", "export", hostile, "--to", "parquet", "--out", tmp_path / "new")
     assert fresh.returncode == 0, fresh.stderr
-    assert fresh.stdout.startswith(f"wrote 13 pairs to {tmp_path / 'new'}; 1 record left out")
+    assert fresh.stdout.startswith(f"wrote 13 pairs to {tmp_path / 'new'}; 1 problem")
 
 
 # ---- ids

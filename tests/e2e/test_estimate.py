@@ -58,6 +58,7 @@ def test_a_lost_score_is_made_again_with_the_same_bytes(estimated, recipe):
     assert contents(run.path) == before
 
 
+@pytest.mark.slow
 def test_a_small_budget_trains_f_alone(recipe, tmp_path):
     """A budget below one pair of half-models ends with the closed form; a second run makes the same bytes."""
     out = tmp_path / "run"

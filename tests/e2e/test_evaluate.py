@@ -14,14 +14,20 @@ from rich.console import Console
 
 import clipmem
 from clipmem.base.errors import InputError
+from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.cli.evaluate import evaluate
 from clipmem.data.sources import class_prompts
 from clipmem.embed import passes
 from clipmem.evaluate.classification import classification_metrics
 from clipmem.report.terminal import print_run
+from clipmem.store.folder import RunFolder
+from clipmem.study import evaluating
+from clipmem.study.execution import Execution
+from clipmem.study.plan import PlannedStudy
 from clipmem.testing.tiny import encoded_image, tiny_recipe
 
+GIVEN = ("given.target=['a']", "given.reference=['b']")
 RETRIEVAL = ("recall@1", "recall@5", "recall@10", "mAP")
 METRICS = {
     *(f"{task}_{name}" for task in ("zero_shot", "linear_probe") for name in ("acc1", "acc5", "mean_per_class_recall")),
@@ -200,7 +206,7 @@ def test_the_external_pairs_by_other_classes(finished, tmp_path):
     same = "image_retrieval_recall@5"
     assert found["metrics"]["f"][same] == usual["metrics"]["f"][same]
     evaluate(run, labels="label")
-    assert read(run, "external") == usual
+    assert read(run, "external") == {**usual, "protocol": "four-way"}
 
 
 def test_shared_captions_are_concepts_and_right_for_each_other(finished, tmp_path):
@@ -236,6 +242,27 @@ def test_models_embedded_side_by_side_are_as_those_alone(finished, tmp_path):
         single = [alone["metrics"][model][name]["mean"] for model in models]
         assert together == pytest.approx(single, rel=1e-3)
         assert len(set(together)) == 4
+
+
+def test_models_embed_other_data_in_the_precision_of_the_study(finished, tmp_path, monkeypatch):
+    run, data, asked = tmp_path / "run", labeled(tmp_path / "p.parquet", n=12, columns=("captions",)), []
+    shutil.copytree(finished.path, run)
+    monkeypatch.setattr(PlannedStudy, "precision", "bf16")
+    computing = evaluating.computing
+    monkeypatch.setattr(evaluating, "computing", lambda *a, **k: asked.append(a[0]) or computing(*a, **k))
+    evaluate(run, data=data)
+    assert asked.count("bf16") == 4  # f and g of two seeds
+    assert read(run, "p")["skipped"]["zero_shot"] == "the source has no labels: set a label column"
+
+
+@pytest.mark.parametrize(
+    ("settings", "precision"),
+    [((), "bf16"), (("embed.precision=fp32",), "fp32"), (("protocol=given", *GIVEN), "fp32")],
+)
+def test_the_precision_of_a_study(tmp_path, settings, precision):
+    study = PlannedStudy(RunFolder(tmp_path), load_recipe("", settings))
+    study.execution = Execution("cpu", "bf16", 1, 1)
+    assert study.precision == precision
 
 
 def test_without_labels_a_study_has_retrieval_alone(tmp_path):

@@ -64,6 +64,7 @@ def test_the_manifest_and_the_records_name_the_base(tuned, base):
     assert len({record["init_sha256"] for record in records}) == 1
 
 
+@pytest.mark.slow
 def test_pretrained_with_its_own_initialization_gives_the_same_study(tmp_path):
     recipe = ("train.seeds=[3]", "model.name=clipmem-micro")
     scratch = clipmem.run(tiny_recipe(*recipe), tmp_path / "scratch")

@@ -76,6 +76,7 @@ def test_what_was_trained_before_in_a_process_changes_nothing(finished, planned,
     assert marker["seconds"] >= marker["compute_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_kept_processes_train_the_next_study_and_change_nothing_in_it(finished, fresh, tmp_path, monkeypatch):
     with pool.reused():
         clipmem.run(tiny_recipe(*ONE, "train.epochs=1", "train.lr=0.01"), tmp_path / "other")
@@ -101,6 +102,7 @@ def test_a_process_that_died_while_it_was_kept_is_replaced(fresh, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_a_study_that_fails_ends_its_processes_and_the_next_has_new_ones(fresh, tmp_path):
     recipe = tmp_path / "study.toml"
     recipe.write_text(dump_recipe(tiny_recipe(*ONE, "train.lr=1e6", "train.weight_decay=1e6", "train.warmup=0.0")))

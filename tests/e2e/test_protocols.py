@@ -6,8 +6,12 @@ import polars as pl
 import pytest
 
 import clipmem
-from clipmem.base.errors import RunError
+from clipmem.analysis.comparison import compare
+from clipmem.base.errors import InputError, RunError
+from clipmem.cli.terminal import run_and_show
+from clipmem.report.read import read_finished
 from clipmem.store.folder import RunFolder
+from clipmem.study import api
 from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.test_study import contents
 
@@ -72,3 +76,51 @@ def test_models_that_another_version_drew_are_not_scored(study, tmp_path):
     folder.marker("score").unlink()
     with pytest.raises(RunError):
         clipmem.run(study.recipe, folder.path)
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    place = tmp_path_factory.mktemp("twins")
+    clipmem.run(tiny_recipe("train.seeds=[0,1]"), place / "four-way")
+    clipmem.run(tiny_recipe("train.seeds=[0,1]", "protocol=f-only"), place / "f-only")
+    return place
+
+
+def test_f_only_trains_the_f_of_four_way(twins):
+    four, alone = (RunFolder(twins / name) for name in ("four-way", "f-only"))
+    for seed in (0, 1):
+        record = f"models/f/seed-{seed}/record.json"
+        assert alone.read_json(record) == four.read_json(record)
+    assert not (twins / "f-only" / "models" / "g").exists()
+    found, expected = (one.read_json("evaluate/utility.json")["metrics"] for one in (alone, four))
+    assert found == {"f": expected["f"]}
+
+
+def test_f_only_is_finished_without_scores(twins):
+    alone, four = read_finished(twins / "f-only"), read_finished(twins / "four-way")
+    assert alone.utility == four.utility
+    assert alone.memorization(alone.uids("candidate")) == []
+    assert clipmem.load_run(twins / "f-only").summary["roles"] == {}
+    with pytest.raises(InputError) as caught:
+        compare([four, alone])
+    assert caught.value.got == "protocol 'f-only', without scores"
+
+
+@pytest.mark.parametrize("use", [api.report, lambda run: RunFolder(run).read("seed_scores")])
+def test_f_only_says_that_it_has_no_scores(twins, use):
+    with pytest.raises(InputError) as caught:
+        use(twins / "f-only")
+    assert caught.value.got == "protocol 'f-only', which measures utility alone"
+    assert caught.value.expected == "a run with scores"
+
+
+def test_f_only_resumes_and_prints_its_utility(twins, capsys):
+    before = contents(twins / "f-only")
+    folder = RunFolder(twins / "f-only")
+    for stage in ("train", "embed", "evaluate"):
+        folder.marker(stage).unlink()
+    run_and_show(folder.path / "recipe.toml", folder.path)
+    assert contents(folder.path) == before
+    shown = capsys.readouterr().out
+    assert "Utility on" in shown
+    assert str(folder.path / "evaluate" / "utility.json") in shown.replace("\n", "")

@@ -83,7 +83,7 @@ def test_exactly_the_broken_ones_are_listed(studies):
     assert pl.read_parquet(studies["good"].path / "quarantine.parquet").height == 0
     assert studies["mixed"].summary["records"] == {
         "used": GOOD,
-        "left_out": 5,
+        "problems": 5,
         "reasons": dict.fromkeys(sorted(expected.values()), 1),
     }
 
@@ -91,12 +91,12 @@ def test_exactly_the_broken_ones_are_listed(studies):
 def test_the_count_is_shown_in_the_terminal_and_in_the_report(studies):
     shown = clip("report", studies["mixed"].path)
     sentence = (
-        "5 records left out, 128 pairs used: 1 empty caption, 1 empty file, 1 not an image of a known format, "
+        "5 problems, 128 pairs used: 1 empty caption, 1 empty file, 1 not an image of a known format, "
         "1 too many pixels, 1 truncated image"
     )
     assert f"{sentence}. They are listed in quarantine.parquet." in " ".join(shown.stdout.split())
     assert f"{sentence} (listed in quarantine.parquet)" in (studies["mixed"].path / "report" / "index.html").read_text()
-    assert "left out" not in clip("report", studies["good"].path).stdout
+    assert "pairs used" not in clip("report", studies["good"].path).stdout
 
 
 def test_strict_stops_at_the_first_with_exit_code_2(studies, tmp_path):
@@ -132,7 +132,7 @@ def test_too_few_that_are_left_is_said_with_the_reason(tmp_path):
         clipmem.run(tiny_recipe(*settings), tmp_path / "run")
     assert error.value.got == (
         "135 pairs (shared 75 + candidate 20 + independent 20 + external 20), with 128 in the data "
-        "(10 records left out, 128 pairs used: 10 truncated image)"
+        "(10 problems, 128 pairs used: 10 truncated image)"
     )
     assert error.value.expected == "at most 128 in total"
 

@@ -75,6 +75,18 @@ def test_ray_gives_the_bytes_of_the_local_engine(local, tmp_path):
     assert RunFolder(out).read_json("manifest.json")["command"].endswith("--engine ray")
 
 
+def test_ray_gives_the_bytes_of_half_models(tmp_path):
+    halves = ("protocol=halves", "halves.pairs=2", "train.record=true", "train.epochs=1")
+    pool = ("split.shared=100", "split.candidate=60", "split.independent=60", "split.planted=0")
+    recipe, expected = running.undisturbed_study(tmp_path, (*halves, *pool))
+    out = tmp_path / "by-ray"
+    process = start(recipe, out, "--engine", "ray")
+    stderr = process.communicate()[1]
+    assert process.returncode == 0, stderr
+    assert contents(out) == expected
+    assert len(list(out.glob("models/half-*/seed-*/record.json"))) == 4
+
+
 @pytest.mark.parametrize(("task", "marker"), [("train f seed 0", "train-f-seed-0"), ("embed g seed 0", "embed")])
 def test_a_killed_ray_worker_costs_a_retry(local, tmp_path, task, marker):
     recipe, expected = local

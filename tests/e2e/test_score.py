@@ -154,6 +154,7 @@ def test_bf16_is_near(world, scored):
     np.testing.assert_allclose(ours["clipmem"], scored["clipmem"], rtol=0, atol=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:.*left out:clipmem.base.errors.ClipmemWarning")
 def test_broken_images_are_listed_and_the_others_score_as_without_them(world, scored, tmp_path):
     write_pairs(tmp_path / "pairs.parquet", range(28), broken=(3, 17))
     write_pairs(tmp_path / "bank.parquet", [*range(28, N), 3], broken=(3,))
@@ -317,6 +318,17 @@ def test_a_wrong_command_is_told_in_one_line(world, tmp_path, capsys, more, mess
     assert main_ends(command(world, "--out", tmp_path / "s.parquet", *more)) == 2
     assert capsys.readouterr().err.removeprefix("clipmem: ").startswith(message.format(w=world))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_stored_embeddings_and_a_model_are_compared_only_if_made_alike(world, tmp_path, capsys):
+    words = ["--data", world / "pairs.parquet", "--out"]
+    assert main_ends(["embed", "--model", world / "small", *words, tmp_path / "emb", "--views", "2"]) == 0
+    words = ["score", "--target", tmp_path / "emb", "--reference", world / "large", "--bank-size", "5", *words]
+    assert main_ends([*words, tmp_path / "a.parquet"]) == 2
+    assert f"--views: got 2 in {tmp_path / 'emb'}, 0 in this call, expected" in capsys.readouterr().err
+    assert main_ends([*words, tmp_path / "a.parquet", "--views", "2", "--captions", "1"]) == 2
+    assert f"--captions: got 2 in {tmp_path / 'emb'}, 1 in this call, expected" in capsys.readouterr().err
+    assert main_ends([*words, tmp_path / "a.parquet", "--views", "2", "--captions", "2"]) == 0
 
 
 def test_a_model_that_is_not_there(world, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """A whole study, tiny but real: what it writes, and that its numbers are those of the equation."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import torch
 import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.machine import cores
+from clipmem.data.sources import open_source
 from clipmem.embed import passes
 from clipmem.store.tables import SCHEMAS
 from clipmem.study import execution, speed
@@ -152,6 +154,56 @@ def test_other_data_in_the_same_file_is_refused(tmp_path):
         clipmem.run(tiny_recipe(*settings), tmp_path / "run")
 
 
+def test_other_labels_and_other_lists_are_refused(tmp_path):
+    """The same pairs, with what stages read of them changed: finished and unfinished studies alike."""
+    data, wrong = tmp_path / "p.parquet", tmp_path / "wrong.txt"
+    settings = ["data.source=parquet", f"data.path={data}", "data.label_column=label", "split.shared=10"]
+    settings += [f"split.{role}=4" for role in ("candidate", "independent", "external")]
+    settings += ["split.planted=0", f"split.wrong={wrong}", "train.seeds=[0]", "train.epochs=1", "train.batch_size=7"]
+    write_parquet(data, 30)
+    table = pl.read_parquet(data)
+    marked = table.with_columns(label=pl.Series(list("ab" * 15)))
+    marked.write_parquet(data)
+    uids = open_source(tiny_recipe(*settings).data).pairs()["uid"]
+    wrong.write_text("\n".join(uids[:3]) + "\n")
+    clipmem.run(tiny_recipe(*settings), tmp_path / "run")
+    wrong.write_text("\n".join(uids[:2]) + "\n")
+    with pytest.raises(InputError) as caught:
+        clipmem.run(tiny_recipe(*settings), tmp_path / "run")
+    assert caught.value.got == "another file in [split] wrong"
+    wrong.write_text("\n".join(uids[:3]) + "\n")
+    clipmem.run(tiny_recipe(*settings), tmp_path / "run")
+    marked.with_columns(label=pl.lit("a")).write_parquet(data)
+    with pytest.raises(InputError) as caught:
+        clipmem.run(tiny_recipe(*settings), tmp_path / "run")
+    assert caught.value.got == "data with another label"
+
+
+def test_what_a_killed_command_left_is_swept(finished, tmp_path):
+    shutil.copytree(finished.path, tmp_path / "run")
+    stray = tmp_path / "run/cache/.pixels.npy.4711.tmp"
+    stray.touch()
+    (tmp_path / "run/stages/report.json").unlink()
+    clipmem.run(tiny_recipe(), tmp_path / "run")
+    assert not stray.exists()
+
+
+def test_training_goes_on_where_it_began(finished, tmp_path):
+    """A study begun on a GPU is not trained on without one; what is finished is read."""
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    shutil.copytree(finished.path, tmp_path / "run")
+    manifest = tmp_path / "run/manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"device": "cuda"}))
+    (tmp_path / "run/stages/report.json").unlink()
+    assert clipmem.run(tiny_recipe(), tmp_path / "run").scores.equals(finished.scores)
+    for name in ("train", "train-f-seed-0", "embed"):
+        (tmp_path / f"run/stages/{name}.json").unlink()
+    with pytest.raises(InputError) as caught:
+        clipmem.run(tiny_recipe(), tmp_path / "run")
+    assert caught.value.got == "a study that started on a GPU, and none here"
+
+
 def test_more_pairs_than_there_are(tmp_path):
     with pytest.raises(InputError) as error:
         clipmem.run(tiny_recipe("split.shared=4000"), tmp_path / "run")
@@ -174,6 +226,8 @@ def test_execution_is_resolved_and_kept():
     assert (how.device, how.precision) == ("cpu", "fp32")
     assert how.workers * how.threads <= max(cores(), how.workers)
     assert execution.from_manifest({**how.as_dict(), "other": 1}) == how
+    if not torch.cuda.is_available():  # a run made on a GPU is analyzed here
+        assert execution.from_manifest({**how.as_dict(), "device": "cuda"}) == how
     with pytest.raises(InputError, match="device 'tpu': got an unavailable device"):
         execution.resolve(tiny_recipe(), models=4, device="tpu")
 

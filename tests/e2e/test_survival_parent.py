@@ -109,6 +109,7 @@ def begin(tmp_path):
         process.stderr.close()
 
 
+@pytest.mark.slow
 def test_a_long_training_ends_with_its_parent(begin, tmp_path):
     process = begin(*LONG, every=1)
     wait_for(process, lambda: list(tmp_path.glob("run/models/*/*/checkpoint.safetensors")))

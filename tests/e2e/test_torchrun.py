@@ -108,6 +108,21 @@ def test_a_study_by_torchrun(recipe, tmp_path):
 
 
 @pytest.mark.slow
+def test_half_models_by_torchrun(tmp_path):
+    halves = ("protocol=halves", "halves.pairs=2", "halves.estimator=raw", "train.epochs=2", "train.precision=fp32")
+    pool = ("split.shared=100", "split.candidate=60", "split.independent=60", "split.planted=0")
+    recipe = tmp_path / "study.toml"
+    recipe.write_text(dump_recipe(tiny_recipe(*halves, *pool)))
+    one = clipmem.run(recipe, tmp_path / "one")
+    code, _, stderr = run(2, "-m", "clipmem", "run", recipe, "--out", tmp_path / "two")
+    assert code == 0, stderr
+    two = clipmem.load_run(tmp_path / "two")
+    for side in ("f", "half-a", "half-b"):
+        assert losses(two.path, side) == pytest.approx(losses(one.path, side), abs=1e-4)
+    assert two.scores["clipmem"].to_list() == pytest.approx(one.scores["clipmem"].to_list(), abs=1e-3)
+
+
+@pytest.mark.slow
 def test_the_rest_of_a_study_is_trained_alike(recipe, tmp_path):
     out = tmp_path / "run"
     assert run(2, "-m", "clipmem", "run", recipe, "--out", out)[0] == 0

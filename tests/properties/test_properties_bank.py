@@ -26,7 +26,7 @@ def sums_of(image, text, ok=None):
 
 
 @given(SIZES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_control_of_each_alignment_is_the_mean_over_the_banks_own_pairs(sizes):
     _, held, d, seed = sizes
     image, text = means_of(np.random.default_rng(seed), held, d)
@@ -39,7 +39,7 @@ def test_the_control_of_each_alignment_is_the_mean_over_the_banks_own_pairs(size
 
 
 @given(SIZES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_means_give_the_parts_of_all_rows(sizes):
     n, held, d, seed = sizes
     stream = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ def test_the_parts_are_those_of_the_equation():
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_neither_blocks_nor_order_change_a_bit(n, step, seed):
     stream = np.random.default_rng(seed)
     image, text = (values.float() for values in means_of(stream, n, 17))

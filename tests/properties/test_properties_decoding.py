@@ -3,7 +3,7 @@
 import io
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -46,7 +46,6 @@ def outcome(read, data):
         return error.reason
 
 
-@settings(deadline=None)  # a busy machine takes a quarter of a second
 @given(st.sampled_from(FILES), changes, st.one_of(st.none(), st.floats(0, 1)), st.sampled_from([40, 200, 2**16]))
 def test_broken_bytes_end_in_a_square_or_a_reason(file, changed, cut, within):
     data = bytearray(file)

@@ -26,8 +26,7 @@ from clipmem.functional import (
 )
 from clipmem.functional.comparisons import hedges_g
 
-settings.register_profile("functional", max_examples=40, deadline=None, derandomize=True)
-PROFILE = settings.get_profile("functional")
+PROFILE = settings(max_examples=40, derandomize=True)
 
 
 @st.composite

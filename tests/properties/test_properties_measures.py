@@ -26,8 +26,7 @@ from clipmem.functional import (
 )
 from clipmem.score.alignments import ALIGNMENTS
 
-settings.register_profile("measures", max_examples=40, deadline=None, derandomize=True)
-PROFILE = settings.get_profile("measures")
+PROFILE = settings(max_examples=40, derandomize=True)
 seeds = st.integers(0, 2**31)
 
 

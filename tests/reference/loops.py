@@ -40,13 +40,15 @@ def auroc(scores: Row, positive: Sequence[bool]) -> float:
     return superiority(chosen, rest)
 
 
-def auroc_variance(scores: Row, positive: Sequence[bool]) -> float:
-    """Variance of the AUROC (DeLong et al. 1988): var(V_i)/P + var(V_j)/Q, V a mean over the other class."""
+def auroc_variance(scores: Row, positive: Sequence[bool]) -> tuple[float, float]:
+    """Variance of the AUROC (DeLong et al. 1988), var(V_i)/P + var(V_j)/Q, V a mean over the other class; its df."""
     chosen = [score for score, is_positive in zip(scores, positive, strict=True) if is_positive]
     rest = [score for score, is_positive in zip(scores, positive, strict=True) if not is_positive]
     of_chosen = [superiority([x], rest) for x in chosen]
     of_rest = [superiority(chosen, [y]) for y in rest]
-    return _variance(of_chosen) / len(chosen) + _variance(of_rest) / len(rest)
+    parts = [(_variance(of) / len(of), len(of) - 1) for of in (of_chosen, of_rest)]
+    total = fsum(part for part, _ in parts)
+    return total, total**2 / fsum(part**2 / df for part, df in parts)
 
 
 def _variance(values: Sequence[float]) -> float:

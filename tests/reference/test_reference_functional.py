@@ -143,8 +143,8 @@ def test_auroc_and_its_variance(n, decimals):
     scores[positive] += 0.5
     found = auroc(scores, positive, confidence=0.9)
     area = reference.auroc(scores.tolist(), positive.tolist())
-    variance = reference.auroc_variance(scores.tolist(), positive.tolist())
-    half = stats.norm.ppf(0.95) * np.sqrt(variance) / (area * (1 - area))
+    variance, df = reference.auroc_variance(scores.tolist(), positive.tolist())
+    half = stats.t.ppf(0.95, df) * np.sqrt(variance) / (area * (1 - area))
     expected = (area, special.expit(special.logit(area) - half), special.expit(special.logit(area) + half))
     assert found[:3] == pytest.approx(expected, rel=1e-12)
 
@@ -156,7 +156,7 @@ def test_superiority(n, m):
     assert superiority(a, b) == pytest.approx(reference.superiority(a.tolist(), b.tolist()), abs=1e-15)
 
 
-def crossed_half(values, groups, confidence):
+def crossed_half(values, groups, confidence, df=None):
     """The half-width of the crossed interval, term by term from its equation; `values` are influences, by seed."""
     names = sorted(set(groups))
     seeds, count = len(values), len(names)
@@ -171,7 +171,26 @@ def crossed_half(values, groups, confidence):
     rest = sum((e[k][j] - by_seed[k] - by_group[j] + grand) ** 2 for k in range(seeds) for j in range(count))
     c = rest / ((seeds - 1) * (count - 1) * seeds * count)
     tail = (1 + confidence) / 2
-    return (stats.t.ppf(tail, count - 1) ** 2 * b + stats.t.ppf(tail, seeds - 1) ** 2 * max(a - c, 0)) ** 0.5
+    return (stats.t.ppf(tail, df or count - 1) ** 2 * b + stats.t.ppf(tail, seeds - 1) ** 2 * max(a - c, 0)) ** 0.5
+
+
+def two_sample_half(samples, groups, by_seed, confidence):
+    """The half-width for two samples with no group in common, term by term; `samples` are influences, by seed."""
+    counts = [len(set(own)) for own in groups]
+    total, n, parts, rows = sum(counts), sum(map(len, groups)), [], [[] for _ in by_seed]
+    for sample, own, count in zip(samples, groups, counts, strict=True):
+        of_group = [
+            sum(x for row in sample for x, name in zip(row, own, strict=True) if name == one) / len(sample)
+            for one in set(own)
+        ]
+        parts.append(count / (count - 1) * sum(x**2 for x in of_group))
+        scale = (count / (count - 1) * (total - 1) / total) ** 0.5
+        for k, row in enumerate(sample):
+            rows[k] += [scale * x for x in row]
+    mean = sum(by_seed) / len(by_seed)
+    rows = [[x + (one - mean) / n for x in row] for row, one in zip(rows, by_seed, strict=True)]
+    df = sum(parts) ** 2 / sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
+    return crossed_half(rows, [*groups[0], *groups[1]], confidence, df)
 
 
 CROSSED_GROUPS = np.array([5, 5, 2, 9, 9, 9, 2, 1, 0, 0, 7])
@@ -192,13 +211,15 @@ def test_crossed_mean_against_the_loop(shift):
 def test_half_difference_against_the_loop():
     rng = np.random.default_rng(1)
     own, others = rng.normal(0.4, 0.2, size=(2, 5)), rng.normal(-0.3, 0.2, size=(2, 6))
-    c, i = own.mean(), others.mean()
-    influence = [
-        [(x - c) / 10 for x in row] + [-(x - i) / 12 for x in other]
-        for row, other in zip(own.tolist(), others.tolist(), strict=True)
+    means = [[sum(row) / len(row) for row in values.tolist()] for values in (own, others)]
+    c, i = (sum(one) / 2 for one in means)
+    samples = [
+        [[sign * (x - mean) / (2 * len(row)) for x in row] for row, mean in zip(values.tolist(), of, strict=True)]
+        for sign, values, of in ((1, own, means[0]), (-1, others, means[1]))
     ]
     groups = np.array([0, 0, 1, 2, 3]), np.array([4, 5, 6, 6, 7, 8])
-    half = crossed_half(influence, [*groups[0], *groups[1]], 0.95)
+    by_seed = [(a - b) / 2 for a, b in zip(*means, strict=True)]
+    half = two_sample_half(samples, [one.tolist() for one in groups], by_seed, 0.95)
     found = half_difference(own, others, *groups)
     assert found[:3] == pytest.approx(((c - i) / 2, (c - i) / 2 - half, (c - i) / 2 + half), rel=1e-12)
     assert found.over == "pairs and seeds"
@@ -230,11 +251,12 @@ def test_the_centered_mean_against_the_loop():
     own = [sum(row) / 7 for row in values.tolist()]
     means, within = zip(*(reference.trimmed(row) for row in control.tolist()), strict=True)
     mean = sum(a - b for a, b in zip(own, means, strict=True)) / 2
-    both = [
-        [x + (own[k] - means[k] - mean) / 19 for x in [*((x - own[k]) / 7 for x in row), *(-x for x in within[k])]]
-        for k, row in enumerate(values.tolist())
+    samples = [
+        [[(x - own[k]) / 7 for x in row] for k, row in enumerate(values.tolist())],
+        [[-x for x in row] for row in within],
     ]
-    half = crossed_half(both, [*groups.tolist(), *control_groups.tolist()], 0.9)
+    by_seed = [a - b for a, b in zip(own, means, strict=True)]
+    half = two_sample_half(samples, [groups.tolist(), control_groups.tolist()], by_seed, 0.9)
     found = centered_mean(values, control, groups, control_groups, confidence=0.9)
     assert found[:3] == pytest.approx((mean, mean - half, mean + half), rel=1e-12)
     assert found.over == "pairs and seeds"

@@ -264,7 +264,7 @@ def inspection(text: str = "why") -> dict[str, Any]:
             "verdict": "redundant",
             "words": {"distinct": 1234, "once": 0.25, "rare_pairs": 0.125, "pairs": 100},
         },
-        "problems": {"left_out": 1, "decoded": 1, "of": 1, "reasons": [reason]},
+        "problems": {"listed": 1, "decoded": 1, "of": 1, "reasons": [reason]},
         "cost": {
             "decode_seconds": 3.0,
             "cache_bytes": 2e6,

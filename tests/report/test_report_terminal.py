@@ -5,13 +5,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import polars as pl
 import pytest
 from rich.console import Console
 from tests.report.run_folder import Built
 
-from clipmem.report.terminal import print_run
+from clipmem.report.terminal import print_run, screen_lines
+from clipmem.study.curating import Curated
 
 Build = Callable[..., Built]
 
@@ -83,3 +85,17 @@ def test_the_terminal_loads_no_plotting_and_nothing_loads_torch() -> None:
     page = _loaded("clipmem.report.page")
     assert "matplotlib" in page
     assert not page & {"torch", "open_clip", "matplotlib.pyplot"}
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+@pytest.mark.parametrize("clear", [False, True])
+def test_a_long_caption_leaves_room_for_other_columns(width: int, clear: bool) -> None:
+    row = {"uid": "0123456789abcdef", "probability": 0.5, "caption": "long " * 34, "reason": None}
+    expected = {"found": False, "clear": clear, "pairs": [3, 0, 9], "confidence": 0.95, "share": 0.1}
+    about: dict[str, Any] = {"pairs": 400, "left_out": 0, "model": None, "run": False, "seconds_in_all": 1.0}
+    about |= {"expected": expected, "suspects": 3, "precision": []}
+    lines = screen_lines("curated", Curated(pl.DataFrame(), about, [row]), width)
+    cells = next(line for line in lines if "0123456789ab" in line).split()
+    assert cells[-1].endswith("…")
+    assert {"1", "0.50"} <= set(cells)
+    assert ("unknown" in " ".join(lines)) != clear

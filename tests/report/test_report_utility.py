@@ -82,6 +82,14 @@ def test_any_names_of_models_can_be_columns(tmp_path, names):
     assert f"Written: {tmp_path / 'u.json'}" in text
 
 
+@pytest.mark.parametrize(("changes", "heads"), [({}, ["f", "g"]), ({"protocol": "given"}, ["target", "reference"])])
+def test_the_models_of_a_run_have_the_names_of_its_protocol(changes, heads):
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_screen("evaluated", {**UTILITY, "confidence": 0.95, "probe": {}, **changes}, console)
+    row = next(line for line in console.export_text().splitlines() if line.strip().startswith("measure"))
+    assert row.split() == ["measure", *heads, "chance"]
+
+
 def test_many_templates_are_not_all_shown():
     found = measured({**UTILITY, "templates": [f"{k} {{}}" for k in range(80)]}, COLUMNS)
     assert (found["templates"], found["more_templates"]) == (["0 {}", "1 {}", "2 {}", "3 {}"], 76)

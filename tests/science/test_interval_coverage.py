@@ -14,11 +14,12 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 from tests.compared import build, split_of
 
 from clipmem.analysis.comparison import compare
 from clipmem.base.random import generator
-from clipmem.functional import crossed_mean, half_difference, jackknife_models
+from clipmem.functional import auroc, centered_mean, crossed_mean, half_difference, jackknife_models
 from clipmem.report.read import read_finished
 from clipmem.score.protocols.subsample import balanced_draw
 
@@ -95,6 +96,37 @@ def test_a_shift_of_f_against_g_does_not_move_the_half_difference():
     sys.stdout.write(f"\nhalf-difference {half:.3f}, candidates {plain:.3f}, widths {np.median(widths, axis=0)}\n")
     assert 0.93 <= half <= 0.97
     assert plain < 0.6
+
+
+@pytest.mark.parametrize("pairs", [2, *(pytest.param(k, marks=pytest.mark.slow) for k in (3, 5, 10))])
+def test_coverage_of_few_pairs_in_one_sample(pairs):
+    """A few candidates, and 100 independent or external pairs: the half-difference and the centered mean."""
+    rng, groups = generator(0, f"few {pairs}"), (np.arange(pairs), pairs + np.arange(100))
+    held = np.zeros((1000, 2), dtype=bool)
+    for k in range(len(held)):
+        shift, values = rng.normal(0, 0.03, (3, 1)), rng.normal(0, 0.3, pairs + 100)
+        own, others = np.split(values + shift + rng.normal(0, 0.1, (3, pairs + 100)), [pairs], axis=1)
+        intervals = half_difference(own + 0.5, others - 0.5, *groups), centered_mean(own + 0.5, others, *groups)
+        held[k] = [one.low <= 0.5 <= one.high for one in intervals]
+    half, centered = held.mean(axis=0)
+    sys.stdout.write(f"\n{pairs} of 100 pairs: half-difference {half:.3f}, centered mean {centered:.3f}\n")
+    assert min(half, centered) >= (0.87 if pairs == 2 else 0.925)
+    assert max(half, centered) <= 0.975
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "apart"),
+    [(3, 50, 1), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((5, 200, 1), (20, 480, 2)))],
+)
+def test_coverage_of_an_auroc_of_few(p, q, apart):
+    """DeLong's interval, for normal scores `apart` standard deviations apart."""
+    rng, positive = generator(0, f"auroc {p}"), np.arange(p + q) < p
+    truth, held = stats.norm.cdf(apart / 2**0.5), 0
+    for _ in range(1000):
+        found = auroc(rng.normal(size=p + q) + apart * positive, positive)
+        held += found.low <= truth <= found.high
+    sys.stdout.write(f"\nAUROC {truth:.2f} of {p} and {q} pairs: {held / 1000:.3f}\n")
+    assert 900 <= held <= 975
 
 
 EFFECT = -0.15  # of the run, as a share of each pair's value

@@ -21,7 +21,7 @@ from clipmem.testing.tiny import encoded_image
 from tests.sources import formats
 from tests.sources.test_tar import shard
 
-quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=25, suppress_health_check=list(HealthCheck))
 IMAGES = [encoded_image(k) for k in range(24)]
 
 
@@ -360,6 +360,28 @@ def test_values_that_a_merged_row_would_lose_are_listed(folder):
     assert records_sentence(ledger.facts()) == (
         "3 records read: 1 pair, 2 merged into the pair of their image, 0 left out; 3 images that no record names"
     )
+
+
+def test_an_image_that_cannot_be_used_takes_its_records_with_it(folder):
+    path = folder / "pairs.csv"
+    (folder / "4.jpg").write_bytes((folder / "0.jpg").read_bytes())
+    rows = ["0.jpg,a", "0.jpg,b", *["gone.jpg,c"] * 3, "gone.jpg,", "4.jpg,a", "4.jpg,b"]
+    path.write_text("\n".join(["image,caption", *rows]))
+    found, problems, ledger = opened(path)
+    assert found == {"0.jpg": ["a", "b"]}
+    same = "same image and captions as an earlier record"
+    assert problems == [("gone.jpg", "no such image file"), ("4.jpg", same)]
+    assert counts(ledger) == (8, 1, 1, 6)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_absolute_paths_name_their_images_too(folder, relative):
+    path = folder / "pairs.csv"
+    (folder / "more").mkdir()
+    names = [f"{k}.jpg" if relative and k % 2 else str(folder / "more" / ".." / f"{k}.jpg") for k in range(3)]
+    path.write_text("\n".join(["image,caption", *(f"{name},a {name}" for name in names)]))
+    found, _, ledger = opened(path)
+    assert (len(found), ledger.unnamed) == (3, 1)
 
 
 def test_items_of_a_list_that_are_no_captions_are_listed(folder):

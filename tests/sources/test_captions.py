@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clipmem.base.sections import DataSection
@@ -67,7 +67,7 @@ def test_hostile_captions_in_flickr_text(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["imagefolder-jsonl", "webdataset", "parquet-struct", "saved", "coco"])
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20)
 @given(captions=st.lists(texts, min_size=1, max_size=4))
 @example(captions=["0\n"])  # a line break of its own, where a webdataset's text file may have one too
 @example(captions=["0\r\n"])
@@ -80,7 +80,7 @@ def test_any_captions(name, captions):
 
 
 @pytest.mark.parametrize("name", ["csv", "tsv", "imagefolder-txt"])
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20)
 @given(captions=st.lists(lines, min_size=1, max_size=4))
 def test_any_captions_of_one_line(name, captions):
     with tempfile.TemporaryDirectory() as folder:

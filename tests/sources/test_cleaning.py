@@ -3,6 +3,7 @@
 import json
 import os
 import tarfile
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from clipmem.base.errors import InputError, RunError
 from clipmem.base.sections import DataSection
 from clipmem.data import cleaning
-from clipmem.data.cleaning import write_cleaned
+from clipmem.data.cleaning import check_output, write_cleaned
 from clipmem.data.sources import emoji, open_source
 from clipmem.store.hashing import file_sha256, pair_uid
 from clipmem.testing.tiny import encoded_image
@@ -184,6 +185,17 @@ def test_refused(removed, out, what, tmp_path):
         write_cleaned(source, tmp_path / out, source.pairs()["uid"].to_list() if removed is None else removed)
     assert caught.value.what.startswith(what)
     assert state(tmp_path) == before
+
+
+def test_the_place_is_tried_first_and_may_be_the_working_directory(tmp_path, monkeypatch):
+    source = opened(FORMATS["csv"][1](tmp_path / "set", some_pairs()))
+    with pytest.raises(InputError) as caught:
+        check_output(source, Path("/proc/none/clean"))
+    assert (caught.value.what, caught.value.hint) == ("--write /proc/none/clean", "Choose another folder.")
+    (tmp_path / "clean").mkdir()
+    monkeypatch.chdir(tmp_path / "clean")
+    write_cleaned(source, Path("."), source.pairs()["uid"].to_list()[:1])  # noqa: PTH201
+    assert list((tmp_path / "clean").iterdir())
 
 
 def test_paths_that_leave_the_folder(tmp_path):

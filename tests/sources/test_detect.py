@@ -20,6 +20,7 @@ FORMATS = (
 )
 COLUMNS = "expected an image column (such as image or filepath) and a caption column (such as caption or title). "
 SET = "Set data.image_column and data.caption_column, or data.source; see docs/data.md for all formats."
+UNPACK = "Decompress it first, for example with gunzip."
 
 
 def message(path, **settings):
@@ -33,7 +34,7 @@ def message(path, **settings):
     [
         ("a.txt", b"", f"an empty file, {FORMATS}{SET}"),
         ("a.png", encoded_image(0), f"one image, {FORMATS}{SET}"),
-        ("a.tar.gz", gzip.compress(b"x" * 600, mtime=0), f"a gzip file, {FORMATS}{SET}"),
+        ("a.tar.gz", gzip.compress(b"x" * 600, mtime=0), f"a compressed file, {FORMATS}{UNPACK}"),
         (
             "a.json",
             b'{"images": [], "annotations": []}',
@@ -59,6 +60,37 @@ def test_paths_where_nothing_is(tmp_path):
     )
     path.mkdir()
     assert message(path) == f"[data] path: got {str(path)!r}, an empty folder, {FORMATS}{SET}"
+    (path / "0.tar.gz").write_bytes(gzip.compress(b"x", mtime=0))
+    assert message(path) == f"[data] path: got {str(path)!r}, a folder with 1 .gz, {FORMATS}{UNPACK}"
+
+
+@pytest.mark.parametrize(
+    ("before", "caption"), [("", "a\u2028b"), ("", "a\x85b"), ("\n\r\n", "a\u2029b"), ("", "a" * 70_000)]
+)
+def test_the_first_line_of_json_lines(folder, before, caption):
+    path = folder / "pairs.jsonl"
+    lines = [json.dumps({"image": f"{k}.jpg", "text": caption}, ensure_ascii=False) for k in range(2)]
+    path.write_text(before + "\n".join(lines) + "\n", newline="", encoding="utf-8")
+    assert detect(str(path)).format == "jsonl"
+    assert open_source(DataSection(path=str(path))).pairs()["captions"].to_list() == [[caption]] * 2
+
+
+def test_empty_lines_before_a_header(folder):
+    path = folder / "pairs.csv"
+    path.write_text("\n\nimage,caption\n0.jpg,a\n1.jpg,b,c,d,\n2.jpg\n")
+    source = open_source(DataSection(path=str(path)))
+    assert sorted(source.pairs()["captions"].to_list()) == [["a"], ["b,c,d,"]]
+    assert [(one.key, one.reason) for one in source.problems] == [("line 6", "fewer cells than columns")]
+
+
+@pytest.mark.parametrize("ending", ["tar", "parquet"])
+def test_hidden_shards_are_not_read(tmp_path, ending):
+    write = formats.webdataset if ending == "tar" else formats.parquet_struct
+    there = write(tmp_path / "set", some_pairs())
+    expected = open_source(DataSection(path=str(there))).pairs()
+    write(there / ".old", some_pairs(9))
+    (there / f"._0.{ending}").write_bytes(b"written by macOS")
+    assert open_source(DataSection(path=str(there))).pairs().equals(expected)
 
 
 def test_images_without_captions(tmp_path):

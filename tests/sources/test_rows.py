@@ -127,10 +127,43 @@ def test_class_labels_have_names(tmp_path):
         [("image", pa.binary()), ("text", pa.string()), ("label", pa.int64())],
         metadata={"huggingface": json.dumps(features)},
     )
-    rows = {"image": [encoded_image(k) for k in range(4)], "text": list("abcd"), "label": [1, 0, None, 7]}
+    rows = {"image": [encoded_image(k) for k in range(5)], "text": list("abcde"), "label": [1, 0, None, 7, -1]}
     pq.write_table(pa.table(rows, schema), tmp_path / "a.parquet")
     pairs = open_source(DataSection(path=str(tmp_path / "a.parquet"), label_column="label")).pairs().sort("key")
-    assert pairs["label"].to_list() == ["dog", "cat", "", "7"]
+    assert pairs["label"].to_list() == ["dog", "cat", "", "7", ""]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])
+def test_nan_is_no_value(tmp_path, ending):
+    nan = float("nan")
+    for k in range(3):
+        (tmp_path / f"{k}.png").write_bytes(encoded_image(k))
+    columns = {
+        "image": [f"{k}.png" for k in range(3)],
+        "text": list("abc"),
+        "album": [nan, nan, 1.0],
+        "kind": [nan] * 3,
+    }
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    things = [nan, [nan, "cat"], "dog"]
+    path, names = tmp_path / f"a.{ending}", {"group_column": "album", "label_column": "kind"}
+    if ending == "parquet":
+        pq.write_table(pa.table(columns), path)
+    elif ending == "jsonl":
+        rows = [{**row, "things": thing} for row, thing in zip(rows, things, strict=True)]
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+        names["object_column"] = "things"
+    else:
+        lines = [
+            f"{','.join(map(str, row.values()))},{thing}" for row, thing in zip(rows, [nan, nan, "dog"], strict=True)
+        ]
+        path.write_text("\n".join([",".join([*columns, "things"]), *lines]))
+        names["object_column"] = "things"
+    pairs = open_source(DataSection(path=str(path), **names)).pairs().sort("captions")
+    assert pairs["group"].to_list() == [*pairs["uid"][:2], "1.0"]
+    assert pairs["label"].to_list() == [""] * 3
+    expected = {"parquet": [[], [], []], "jsonl": [[], ["cat"], ["dog"]], "csv": [[], [], ["dog"]]}
+    assert pairs["objects"].to_list() == expected[ending]
 
 
 def test_rows_of_one_path_are_one_pair_only_with_one_image(tmp_path):

@@ -91,7 +91,7 @@ def test_a_hostile_tar_writes_nothing_and_ends(tmp_path):
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_the_members_are_those_that_python_finds(form, data):
     names = st.text("abö/.0123456789 ", min_size=1, max_size=95 if form == tarfile.USTAR_FORMAT else 300)
@@ -119,7 +119,7 @@ def test_random_bytes_are_no_tar(data):
             list(members(io.BytesIO(data)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 4095), st.binary(min_size=1, max_size=8))
 def test_a_changed_tar_ends_with_members_or_a_tar_error(place, change):
     stream = io.BytesIO()
@@ -225,6 +225,7 @@ def test_what_is_missing_or_broken_is_listed_and_the_rest_used(tmp_path):
     )
     cut = shard(tmp_path / "1.tar", pair_members(20, 21))
     cut.write_bytes(cut.read_bytes()[:3590])
+    (tmp_path / "2.tar").write_bytes(b"")
     source = open_source(DataSection(path=str(tmp_path)))
     assert sorted(source.pairs()["key"]) == ["001", "009", "020"]
     assert sorted(source.problems) == [
@@ -237,6 +238,7 @@ def test_what_is_missing_or_broken_is_listed_and_the_rest_used(tmp_path):
         ("0.tar", "008", "same image and captions as an earlier record"),
         ("1.tar", "021", "no caption"),
         ("1.tar", "member '021.txt' is truncated", "broken or truncated tar"),
+        ("2.tar", "the end of the tar is missing", "broken or truncated tar"),
     ]
 
 

@@ -477,7 +477,7 @@ def test_adapters_with_nan(base, tmp_path):
     state["base_model.model.transformer.resblocks.0.attn.lora_B.weight"][0, 0] = torch.nan
     save_file(state, file)
     error = refused(lambda: given.load_saved(tmp_path / "own"))
-    assert error.got == "NaN in 1 of its weights, the first transformer.resblocks.0.attn.in_proj_weight"
+    assert error.got == "NaN or infinity in 1 of its weights, the first transformer.resblocks.0.attn.in_proj_weight"
 
 
 def test_adapters_that_are_their_own_base(base, tmp_path):

@@ -241,7 +241,11 @@ def test_no_sentence_of_pydantic_reaches_a_user():
         ("data.download = 1", "true or false", ""),
         ("train = 1", "a table of keys", ""),
         ("train.objective = 'siglp'", "'clip', 'siglip', 'supervised' or 'simclr'", "Did you mean 'siglip'"),
-        ("protocol = 'four-wya'", "'four-way', 'subsample', 'leave-one-out', 'halves' or 'given'", "Did you mean 'fo"),
+        (
+            "protocol = 'four-wya'",
+            "'four-way', 'f-only', 'subsample', 'leave-one-out', 'halves' or 'given'",
+            "Did you mean 'fo",
+        ),
         ("train.epoch = 1", "a key of [train]", "Did you mean 'epochs'?"),
         ("x = [" * 1000, "a TOML document", ""),
         ("x = " + "[" * 100_000, "a TOML document", ""),

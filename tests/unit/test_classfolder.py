@@ -60,7 +60,7 @@ def test_no_classes_are_refused(tmp_path):
         with pytest.raises(InputError) as error:
             open_source(section(path))
         assert error.value.what == "[data] path"
-        assert error.value.got == f"{str(path)!r}, which is not that or does not exist"
+        assert error.value.got == f"{str(path)!r}, which is not of this format or does not exist"
 
 
 def test_a_image_that_vanished(root):

@@ -207,7 +207,7 @@ hashes = st.lists(st.integers(0, 2**64 - 1), max_size=12).flatmap(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(hashes, st.integers(0, 31))
 def test_bands_find_exactly_the_near_pairs(drawn, distance):
     """Against the slow reference: every pair, every bit."""
@@ -222,7 +222,7 @@ def test_bands_find_exactly_the_near_pairs(drawn, distance):
     assert set(found) == expected
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=14))
 def test_groups_against_all_pairs(drawn):
     """Against the slow reference: join every pair that the definition joins, until nothing changes."""

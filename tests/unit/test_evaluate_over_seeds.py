@@ -8,7 +8,7 @@ from scipy import stats
 
 from clipmem.base.errors import InputError
 from clipmem.evaluate.classification import classification_metrics
-from clipmem.evaluate.over_seeds import class_mean, classification_entries, rate
+from clipmem.evaluate.over_seeds import class_mean, classification_entries, mean_of_means, rate
 from clipmem.functional import crossed_mean
 
 raw = inspect.unwrap(class_mean)
@@ -67,6 +67,25 @@ def test_rates_stay_within_0_and_1():
     found, whole = rate(hits, np.arange(20), 0.95), crossed_mean(hits, np.arange(20))
     assert (found.mean, found.low, found.high) == (whole.mean, whole.low, 1.0)
     assert whole.high > 1
+
+
+@pytest.mark.parametrize("hit", [0.0, 1.0])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_share_at_an_end_has_the_interval_of_as_many_trials_as_groups(hit, seeds):
+    hits, groups, labels = np.full((seeds, 40), hit), np.arange(40) // 2, np.arange(40) % 2
+    labels[:30] = 0  # 35 pairs of one class, 5 of the other: as sure as 17 of equal weight
+    ranks = np.where(hits == 1, 1.0, 2.0)
+    found = [
+        rate(hits, groups, 0.95),
+        mean_of_means([hits, hits], [groups, groups], 0.95, share=True),
+        mean_of_means([hits, hits[:, :20]], [groups, groups[:20]], 0.9, share=True),
+    ]
+    by_class = classification_entries(ranks, labels, groups, 2, 0.95)["mean_per_class_recall"]
+    ends = [(one.mean, one.low, one.high) for one in found] + [tuple(by_class[key] for key in ("mean", "low", "high"))]
+    for (mean, low, high), level, trials in zip(ends, (0.95, 0.95, 0.9, 0.95), (20, 20, 20, 17), strict=True):
+        bound = ((1 - level) / 2) ** (1 / trials)  # of no miss in so many trials
+        expected = (1.0, bound, 1.0) if hit else (0.0, 0.0, 1 - bound)
+        assert (mean, low, high) == pytest.approx(expected)
 
 
 def test_one_group_has_no_interval():

@@ -101,7 +101,7 @@ def test_of_equally_good_strengths_the_weakest_is_taken():
     assert linear_probe(x, y, np.arange(90), x, y, grid=(0.5, 1.0, 2.0), seed=0).c == 0.5
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6), st.floats(0.01, 1000))
 def test_order_length_and_names_of_classes_change_nothing(seed, length):
     rng = np.random.default_rng(seed)
@@ -118,7 +118,7 @@ def test_order_length_and_names_of_classes_change_nothing(seed, length):
     assert found.validation == pytest.approx(again.validation, abs=0.13)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6), st.integers(2, 40), st.floats(0.01, 0.99))
 def test_the_part_is_of_whole_groups_and_never_all(seed, n, share):
     groups = np.random.default_rng(seed).integers(1000, size=n) // 100

@@ -55,7 +55,7 @@ def test_ranks_and_precisions_are_those_of_the_loop(seed, levels):
     assert found.metrics["image_retrieval_recall@5"] == np.mean(found.image.rank <= 5)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from([0, 2]), st.integers(1, 5))
 def test_the_order_of_pairs_changes_nothing(seed, n, levels, block):
     image, text, pair, images, captions = study(seed, n=n, levels=levels)
@@ -79,7 +79,7 @@ def test_the_order_of_pairs_changes_nothing(seed, n, levels, block):
         assert (own.rank <= 1 + own.items - own.right).all()
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(st.integers(0, 10**6), st.integers(1, 10), st.sampled_from([0, 2]))
 def test_if_nothing_is_the_same_ranks_are_those_of_pairs(seed, n, levels):
     image, text, pair, _, _ = study(seed, n=n, levels=levels)

@@ -1,13 +1,24 @@
 """Labeled data of `clipmem evaluate`: the format is told by content."""
 
+import itertools
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
+from torch.nn.attention import _cur_sdpa_kernel_backends
 
 from clipmem.base.errors import InputError
+from clipmem.base.recipes import Recipe
+from clipmem.base.sections import EvaluateSection
 from clipmem.data.sources import open_source
-from clipmem.study.evaluating import data_section
+from clipmem.models import openclip
+from clipmem.models.protocol import geometry_of
+from clipmem.study import evaluating
+from clipmem.study.evaluating import TestedModel, data_section
+from clipmem.study.execution import Execution
 from clipmem.testing.tiny import write_parquet
 
 CLASSES = ["a", "b"] * 3
@@ -49,6 +60,61 @@ def test_labels_and_captions_are_found(folder, name, label, source, captions_are
     assert sorted(pairs["label"]) == sorted(CLASSES)
     assert opened.problems == []
     assert (pairs["captions"].list.first() == pairs["label"]).all() == captions_are_labels
+
+
+@pytest.mark.parametrize("name", ["made.parquet", "made.csv", "texts"])
+def test_data_without_labels_are_read_without_them(folder, name):
+    table = pl.read_parquet(folder / "both.parquet")
+    table.drop("class").write_parquet(folder / "made.parquet")
+    files = sorted((folder / "classes").rglob("*.png"))
+    rows = [f"{file.relative_to(folder)},thing {file.stem}" for file in files]
+    (folder / "made.csv").write_text("\n".join(["filepath,caption", *rows]) + "\n")
+    (folder / "texts").mkdir()
+    for file in files:
+        (folder / "texts" / file.name).write_bytes(file.read_bytes())
+        (folder / "texts" / f"{file.stem}.txt").write_text(f"thing {file.stem}")
+    section = data_section(folder / name, "", label=None, caption=None, image=None)
+    source, pairs, _ = evaluating.tested_source(Recipe(data=section), frozenset(), "--data")
+    assert (pairs.height, set(pairs["label"]), source.section.label_column) == (6, {""}, "")
+    # a column that the user named must be there
+    with pytest.raises(InputError, match="'kind'"):
+        evaluating.tested_source(
+            Recipe(data=data_section(folder / name, "", label="kind", caption=None, image=None)), frozenset(), "--data"
+        )
+
+
+def test_models_in_threads_decode_once_and_leave_the_attention_as_it_was(folder, monkeypatch):
+    encoders = [openclip.create(name, seed=1) for name in ("clipmem-micro", "clipmem-tiny", "clipmem-tiny")]
+    assert len({geometry_of(one) for one in encoders}) == 2
+    models = [TestedModel(f"m{k}", 0, partial(lambda one: one, one)) for k, one in enumerate(encoders)]
+    order, together, decoded = itertools.count(), threading.Barrier(3, timeout=60), []
+    build, embed = evaluating.build_cache, evaluating.passes.embed
+
+    def slowly(file, *given, **named):
+        decoded.append(file)
+        time.sleep(0.05)
+        build(file, *given, **named)
+
+    def overlapping(*given, **named):
+        place = next(order)
+        together.wait()
+        time.sleep(0.1 * place)  # the first to begin ends first
+        return embed(*given, **named)
+
+    monkeypatch.setattr(evaluating, "build_cache", slowly)
+    monkeypatch.setattr(evaluating.passes, "embed", overlapping)
+    before = _cur_sdpa_kernel_backends()
+    evaluating.evaluate_source(
+        models,
+        Recipe(
+            data=data_section(folder / "both.parquet", "", label="class", caption=None, image=None),
+            evaluate=EvaluateSection(labels="none"),
+        ),
+        left_out=frozenset(),
+        resources=Execution("cpu", "fp32", 1, 3),
+    )
+    assert len(decoded) == 2
+    assert _cur_sdpa_kernel_backends() == before
 
 
 def test_nothing_there(folder):

@@ -67,7 +67,7 @@ def test_two_classes_of_one_name_are_both_wrong():
     assert classification_metrics(ranks, np.array([1, 2]), 3) == {"acc1": 0.5, "mean_per_class_recall": 0.5}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(1, 30), st.integers(2, 9), st.integers(1, 12))
 def test_blocks_and_orders_change_nothing(seed, n, c, block):
     rng = np.random.default_rng(seed)

@@ -1,6 +1,7 @@
 """Findings on folders with chosen numbers: every finding gives effects and a figure, and verdicts are those by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,8 +32,11 @@ def where():
 @pytest.fixture(scope="module")
 def made(where, tmp_path_factory):
     """Results of the tiny scale from folders that are written when they are asked for."""
-    root, known = tmp_path_factory.mktemp("made"), {}
-    base = where.base
+    return written(where, tmp_path_factory.mktemp("made"), METRICS, wordings=0.5)
+
+
+def written(where, root, metrics, *, wordings=None):
+    known, base = {}, where.base
 
     def opened(spec):
         key = spec.key(base)
@@ -43,8 +47,9 @@ def made(where, tmp_path_factory):
             settings += ["mitigate.remove.scores=parent"] if spec.parent and spec.uses == REMOVAL else []
             planted = 2 if split.planted or split.planted_share else 0
             n = len(known)
-            held_out = {name: [level + 0.001 * (7 * n % 5)] * 3 for name, level in METRICS.items()}
-            how = {"planted": planted, "metrics": METRICS, "validation": held_out, "wordings": 0.5 + 0.01 * n}
+            held_out = {name: [level + 0.001 * (7 * n % 5)] * 3 for name, level in metrics.items()}
+            how = {"planted": planted, "metrics": metrics, "validation": held_out}
+            how["wordings"] = wordings and wordings + 0.01 * n
             path = build(root / key, *settings, noise=n, **how)
             add_contents(path, n)
             known[key] = open_finished(path)
@@ -68,6 +73,26 @@ def test_every_finding_turns_runs_into_effects_and_a_figure(made, where, name):
     assert any(line["x"] for panel in panels for line in panel["series"])
     assert finding_figure(document, "narrow").startswith("<svg")
     assert [panel["published"] for panel in panels] == sorted(panel["published"] for panel in panels)
+
+
+COCO = Context(
+    replace(SCALES["coco", "published"], noise=(0.0, 0.15, 0.3), removed={0.2: (0.2, 0.4)}, lengths=(30, 100)),
+    base_recipe("published", "coco", settings=["data.path=/somewhere"]),
+)
+
+
+@pytest.mark.parametrize("name", [name for name in ORDER if name not in COCO.scale.without])
+def test_every_finding_on_coco_is_judged_by_what_it_measures(tmp_path, name):
+    """COCO has neither labels nor image variants, and one wording is scored."""
+    runs = FINDINGS[name]().runs(COCO)
+    recipes = [spec.recipe(COCO.base) for spec in runs.values()]
+    variants = [one.mitigate.image_variants for one in recipes]
+    assert not any(one.active and one.source == "given" for one in variants)
+    assert not any(one.data.flaws.vague for one in recipes)
+    metric = COCO.scale.utility
+    primary = FINDINGS[name]().effects(COCO, written(COCO, tmp_path, {metric: METRICS[metric]}))[0]
+    assert primary.primary
+    assert primary.low is not None
 
 
 def test_a_tradeoff_is_the_best_mitigation_each_at_its_best_length(made, where):

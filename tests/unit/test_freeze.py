@@ -216,7 +216,7 @@ def test_unused_rows_decay_at_the_rate_of_their_layer(fresh, tmp_path):
     torch.testing.assert_close(encoder.module.token_embedding.weight[unused], expected)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(first=st.integers(0, 3), image=st.booleans())
 def test_gradients_stop_below_frozen_blocks(first, image):
     tiny = openclip.create("clipmem-tiny", seed=3)

@@ -184,6 +184,26 @@ def test_the_half_difference_is_free_of_what_shifts_all_pairs_of_a_seed():
     assert shifted[:3] == pytest.approx(plain[:3])
 
 
+def test_one_seed_of_two_samples_has_welchs_interval():
+    rng = np.random.default_rng(0)
+    own, others = rng.normal(0.4, 0.3, (1, 4)), rng.normal(-0.4, 0.1, (1, 30))
+    found = half_difference(own, others, np.arange(4), np.arange(4, 34), confidence=0.9)
+    welch = stats.ttest_ind(own[0], others[0], equal_var=False).confidence_interval(0.9)
+    assert found[1:3] == pytest.approx((welch.low / 2, welch.high / 2), rel=1e-12)
+
+
+@pytest.mark.parametrize("groups", [(np.zeros(3, dtype=int), np.array([1, 2])), (np.arange(3), np.array([9, 9]))])
+def test_one_group_in_a_sample_has_no_interval(groups):
+    own, others = np.array([[1.0, 2.0, 3.0]]), np.array([[-1.0, -3.0]])
+    assert half_difference(own, others, *groups) == Interval(2.0, None, None)
+    assert centered_mean(own, others, *groups) == Interval(4.0, None, None)
+
+
+def test_two_samples_of_equal_values_have_no_width():
+    found = half_difference(np.ones((2, 3)), np.zeros((2, 4)), np.arange(3), np.arange(3, 7))
+    assert found == Interval(0.5, 0.5, 0.5, "pairs and seeds")
+
+
 def test_one_group_of_control_pairs_gives_a_shift_without_error():
     found = control_shift(np.array([[0.25, 0.75]]), np.array([3, 3]))
     assert (found.mean, found.low, found.high, found.stderr) == (0.5, None, None, None)

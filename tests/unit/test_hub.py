@@ -68,6 +68,7 @@ def hub():
     server.server_close()
 
 
+@pytest.mark.slow
 def test_files_are_fetched_once_and_only_when_asked_for(hub, tmp_path):
     endpoint, files, asked = hub
     for file in openclip.create("clipmem-micro", seed=0).save(tmp_path / "model"):

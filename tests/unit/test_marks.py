@@ -27,6 +27,7 @@ def listed(n=200, good=0.0, seed=0):
             "score": score,
             "is_suspect": score > 0.9,
             "probability": score / 2,
+            "kind": pl.Series(["exchanged" if one > 0.9 else None for one in score], dtype=pl.String),
             "noise_score": drawn.normal(size=n),
             "knows_score": drawn.normal(size=n) + good * wrong,
         }
@@ -42,6 +43,11 @@ def test_marked_pairs_come_first_and_last():
     assert ranked.row(-1, named=True).items() >= {"uid": "u8", "is_suspect": False, "probability": 0.0}.items()
     rest = ~pl.col("uid").is_in(["u7", "u8"])
     assert found.table.filter(rest).equals(curation.table.filter(rest))
+    assert found.document["suspects"] == found.table["is_suspect"].sum()
+    suspects = curation.table.filter("is_suspect")["uid"]
+    assert found.document["kinds"] == {"exchanged": len(suspects) - ("u8" in suspects)}
+    first = ranked["probability"].head(10).mean()
+    assert found.document["precision"][0] == {"length": 10, "precision": pytest.approx(first)}
     assert found.document["marks"] == {"wrong": 1, "fine": 1, "used": False, "learned": None, "list": None}
 
 
@@ -108,6 +114,18 @@ def test_lines_that_are_no_marks(tmp_path, line):
     with pytest.raises(InputError) as caught:
         read_marks(file)
     assert caught.value.what.endswith("line 2")
+
+
+def test_deep_lines_are_skipped_and_notes_are_text(tmp_path):
+    file = tmp_path / "marks.jsonl"
+    lone = '{"uid": "a", "mark": "fine", "note": "x\\ud800"}'
+    file.write_text("[" * 100_000 + f"\n{lone}\n" + '{"uid": "b", "mark": "fine", "note": 5}\n')
+    assert [one.note for one in read_marks(file).values()] == ["x?", "5"]
+
+
+def test_removal_from_a_table_without_roles(tmp_path):
+    pl.DataFrame({"uid": ["a", "b"], "clipmem": [0.1, 0.2]}).write_parquet(tmp_path / "scores.parquet")
+    assert removal_list(tmp_path / "scores.parquet", 1) == ["b"]
 
 
 def test_removal_by_any_column(tmp_path):

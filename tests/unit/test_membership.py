@@ -21,7 +21,7 @@ from clipmem.functional.membership import (
 )
 from clipmem.score.protocols.subsample import balanced_draw
 
-PROFILE = settings(max_examples=20, deadline=None, derandomize=True)
+PROFILE = settings(max_examples=20, derandomize=True)
 seeds = st.integers(0, 2**31)
 RATES = np.array([0.01])
 

@@ -30,7 +30,7 @@ from clipmem.mitigate.regroup import Regroup, regroup
 from clipmem.mitigate.remove import take_out
 from clipmem.models import openclip
 from clipmem.store.folder import RunFolder
-from clipmem.train.hooks import Hooks
+from clipmem.train.hooks import Hooks, Moment
 from clipmem.train.loop import train
 from clipmem.train.paired import training_set
 from clipmem.train.schedule import epoch_batches
@@ -99,6 +99,22 @@ def test_masking_frequency_streams_and_zero():
     with pytest.raises(InputError) as caught:
         drop_tokens(tokens, KEYS, probability=1.0, seed=1, step=0)
     assert (caught.value.what, caught.value.got) == ("probability", "1.0")
+
+
+def test_masking_refuses_what_it_cannot_read():
+    """Tokens as of SigLIP (no start token, padding 1), as of RoBERTa (padding 1) and as of a masking tokenizer."""
+    hook = TextMasking(TextMaskingSection(probability=0.5))
+    moment = Moment(0, 0, 0, np.arange(3), KEYS[:3])
+    fit = torch.tensor([[90, 5, 6, 91, 0], [90, 5, 91, 0, 0], [90, 5, 91, 91, 91]])
+    assert hook.tokens(fit, moment).shape == fit.shape
+    for other in (
+        [[5, 6, 7, 1, 1], [6, 7, 1, 1, 1], [7, 1, 1, 1, 1]],
+        [[0, 6, 2, 1, 1], [0, 7, 2, 1, 1], [0, 7, 7, 7, 2]],
+        [[90, 5, 91, -1, -1], [90, 5, 91, -1, -1], [90, 5, 91, -1, -1]],
+    ):
+        with pytest.raises(InputError) as caught:
+            hook.tokens(torch.tensor(other), moment)
+        assert caught.value.what == "[mitigate.text_masking]"
 
 
 # ---- captions

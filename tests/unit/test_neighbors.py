@@ -13,8 +13,7 @@ from clipmem.functional import leave_one_out as module
 from clipmem.functional.agreement import lemon, neighbor_votes, softmax_agreement
 from clipmem.functional.leave_one_out import Computed, RbfFeatures, leave_one_out, leave_one_out_scores
 
-settings.register_profile("neighbors", max_examples=25, deadline=None, derandomize=True)
-PROFILE = settings.get_profile("neighbors")
+PROFILE = settings(max_examples=25, derandomize=True)
 seeds = st.integers(0, 2**31)
 close = {"rtol": 0, "atol": 1e-9}
 
@@ -23,6 +22,13 @@ def data(seed=0, n=23, p=5, d=3):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, p))
     return x, x @ rng.normal(size=(p, d)) + 0.3 * rng.normal(size=(n, d))
+
+
+def mostly_equal():
+    """Rows of which 240 are equal: their squared distances are 0 but for rounding, 3e-14."""
+    x = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
+    x[:240] = x[0]
+    return x
 
 
 @pytest.fixture
@@ -168,7 +174,8 @@ X, Y = data()
         (lambda: leave_one_out_scores(X, Y, ridge=0.0), "ridge", "0.0"),
         (lambda: leave_one_out_scores(X, Y, group=np.zeros(23, dtype=int)), "group", "one group"),
         (lambda: leave_one_out_scores(X, Y, group=np.arange(9)), "group and features", "9 and 23"),
-        (lambda: leave_one_out_scores(np.full((9, 2), 7.1), Y[:9], kernel="rbf"), "features", "half of 9 rows"),
+        (lambda: leave_one_out_scores(np.full((9, 2), 7.1), Y[:9], kernel="rbf"), "features", "half of the distances"),
+        (lambda: RbfFeatures(mostly_equal()), "features", "half of the distances between 300 rows 0"),
         (lambda: softmax_agreement(torch.ones(4, 2), torch.eye(4)), "query", "the same in all 4 rows"),
         (lambda: softmax_agreement(torch.eye(4), torch.full((4, 2), 0.1)), "value", "the same in all 4 rows"),
         (lambda: softmax_agreement(torch.eye(4), torch.eye(3)), "query and value", "4 and 3"),

@@ -21,6 +21,7 @@ def compare():
     return module
 
 
+@pytest.mark.slow
 def test_the_stored_curves_give_the_documented_numbers(tmp_path, compare):
     for name in ("compare.py", "curves.parquet", "learned.parquet"):
         (tmp_path / name).write_bytes((FOLDER / name).read_bytes())

@@ -129,7 +129,7 @@ def test_a_mitigation_edits_the_split_and_has_no_part_in_the_training(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "registry", "facts"),
     [
-        ("protocols", PROTOCOLS, ("trains", "paired")),
+        ("protocols", PROTOCOLS, ("trains", "paired", "scored")),
         ("alignments", ALIGNMENTS, ("needs",)),
         ("objectives", OBJECTIVES, ("uses_text", "class_head", "normalizes", "weighs")),
     ],

@@ -48,7 +48,7 @@ def summary_of(protocol, table, made):
 
 
 def test_all_protocols_are_registered():
-    assert set(PROTOCOLS) == {"four-way", "given", "halves", "leave-one-out", "subsample"}
+    assert set(PROTOCOLS) == {"f-only", "four-way", "given", "halves", "leave-one-out", "subsample"}
     for name in PROTOCOLS:
         models = ["given.target=['a', 'b']", "given.reference=['c', 'd']"] if name == "given" else []
         recipe = tiny_recipe(f"protocol={name}", "leave_one_out.pairs=3", "subsample.models=5", *models)
@@ -246,6 +246,17 @@ def test_a_pair_in_all_models_is_a_bug_and_not_a_missing_score(subsample):
         scores(subsample, table, random_parts(7), Design(models, np.ones((7, 40), dtype=np.int8)))
 
 
+def test_an_unused_model_without_twins_is_refused(subsample):
+    table = subsample.roles(splits())
+    models = [TrainingSet("r", k, tuple(UIDS[:1]), 0) for k in range(7)]
+    sign = np.where(np.arange(7)[:, None] % 2 == np.arange(40) % 2, 1, -1).astype(np.int8)
+    assert len(scores(subsample, table, random_parts(7), Design(models, sign)).scores) == 40
+    sign[6, 3] = 0
+    with pytest.raises(InputError) as error:
+        scores(subsample, table, random_parts(7), Design(models, sign))
+    assert (error.value.what, error.value.got) == ("design", "0 (not used) without twins")
+
+
 def test_halves_need_ten_pairs_that_both_score():
     member = np.array([[True] * 20, [False] * 20])
     assert halves(np.zeros((2, 20)), member, np.ones(20, dtype=bool), seed=0, confidence=0.95) is None
@@ -280,6 +291,8 @@ def test_the_pairs_left_out_are_candidates_a_third_planted():
     assert str(error.value) == (
         f"[leave_one_out] uids: got {UIDS[0]}, expected uids of candidates. See splits.parquet."
     )
+    all_but_one = leave_one_out("leave_one_out.pairs=7").left_out(splits())
+    assert len(all_but_one) == len(set(all_but_one)) == 7  # four are not planted, and a third of 7 is 2
     with pytest.raises(InputError, match="got 9 of 8 candidates, expected at most 8"):
         leave_one_out("leave_one_out.pairs=9").left_out(splits())
 

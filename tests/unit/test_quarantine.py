@@ -81,10 +81,10 @@ def test_the_words():
     )
     assert table.rows() == [("r", "9", "empty file"), ("s", "1", "truncated image"), ("s", "2", "truncated image")]
     counts = summarize(table, 5)
-    assert counts == {"used": 5, "left_out": 3, "reasons": {"truncated image": 2, "empty file": 1}}
-    assert left_out_sentence(counts) == "3 records left out, 5 pairs used: 2 truncated image, 1 empty file"
+    assert counts == {"used": 5, "problems": 3, "reasons": {"truncated image": 2, "empty file": 1}}
+    assert left_out_sentence(counts) == "3 problems, 5 pairs used: 2 truncated image, 1 empty file"
     assert left_out_sentence(summarize(quarantine_table([]), 5)) == ""
-    many = {"used": 1, "left_out": 9, "reasons": {f"reason {k}": 1 for k in range(9)}}
+    many = {"used": 1, "problems": 9, "reasons": {f"reason {k}": 1 for k in range(9)}}
     assert left_out_sentence(many).endswith("1 reason 5, 3 for other reasons")
     error = stop_at(Problem("a.tar", "k", "empty file"))
     assert (error.what, error.got) == ("a.tar, record 'k'", "empty file")
@@ -110,15 +110,15 @@ def test_the_decode_stage_says_what_became_of_every_record(tmp_path):
         (tmp_path / f"{k}.png").write_bytes(encoded_image(k))
     (tmp_path / "cut.png").write_bytes(encoded_image(9)[:90])
     path = tmp_path / "pairs.csv"
-    path.write_text("image,caption\n0.png,a\n0.png,b\n1.png,c\ngone.png,d\ncut.png,e\n")
+    path.write_text("image,caption\n0.png,a\n0.png,b\n1.png,c\ngone.png,d\ngone.png,e\ncut.png,f\n")
     source, reporter = open_source(DataSection(path=str(path))), Notes()
     geometries = [Geometry(16)]
     pairs = source.pairs()
     decode_pairs(RunFolder(tmp_path), pairs, source, geometries, reporter=reporter, check=lambda _: None)
     assert reporter.said == [
-        "decode    5 records read: 3 pairs, 1 merged into the pair of their image, 1 left out; "
+        "decode    6 records read: 3 pairs, 1 merged into the pair of their image, 2 left out; "
         "1 image that no record names",
-        "decode    2 records left out, 2 pairs used: 1 no such image file, 1 truncated image (see quarantine.parquet)",
+        "decode    2 problems, 2 pairs used: 1 no such image file, 1 truncated image (see quarantine.parquet)",
     ]
 
 

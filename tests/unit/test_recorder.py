@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.reference.loops_trajectory import batch_values
 from tests.unit.test_train import N, data_of, plan_of, section, uid
@@ -54,7 +54,6 @@ def batch(seed, n, d=5):
     return drawn[0], drawn[1]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.floats(0.1, 100))
 def test_a_step_against_loops(seed, n, length):
     image, text = batch(seed, n)
@@ -66,7 +65,6 @@ def test_a_step_against_loops(seed, n, length):
     assert np.isnan(found.margin).all() == (n == 1)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.permutations(range(8)))
 def test_the_order_of_a_batch_does_not_matter(seed, order):
     image, text = batch(seed, 8)

@@ -22,7 +22,7 @@ WORDS = [f"w{k}" for k in range(40)] + ["the", "A", "Ünder", "7", "gate-way"]
 captions = st.lists(st.lists(st.sampled_from(WORDS), min_size=0, max_size=6).map(" ".join), min_size=1, max_size=40)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(captions)
 def test_against_the_loops(texts):
     found = regime_of(pl.Series(texts), [])
@@ -44,7 +44,7 @@ def test_against_the_loops(texts):
     assert found["near_image"] is None
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(captions, st.randoms(use_true_random=False))
 def test_order_case_and_outer_spaces_change_nothing(texts, random):
     plain = regime_of(pl.Series(texts), [])

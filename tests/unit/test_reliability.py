@@ -20,7 +20,7 @@ def simulated(seed: int, models: int, *, noise: float, error: float, n: int = 15
 
 
 @given(seed=st.integers(0, 100), models=st.integers(2, 4), own=st.sampled_from([0.0, 0.3, 1.0]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_agreement_and_noise_equal_the_loops(seed: int, models: int, own: float) -> None:
     _, effect, predicted = simulated(seed, models, noise=0.7, error=0.5, n=25)
     noise = noise_of(effect)
@@ -31,7 +31,7 @@ def test_agreement_and_noise_equal_the_loops(seed: int, models: int, own: float)
 
 
 @given(seed=st.integers(0, 100), n=st.integers(3, 12))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_weighted_correlation_equals_repeated_pairs(seed: int, n: int) -> None:
     stream = np.random.default_rng(seed)
     a, b, times = stream.normal(size=n), stream.normal(size=n), stream.integers(1, 4, size=n).astype(float)

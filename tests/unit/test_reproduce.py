@@ -1,7 +1,6 @@
 """Reproduction: which runs are needed and shared, how effects are made and judged, and what is refused."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +35,9 @@ from clipmem.models.names import GRID, model_config
 from clipmem.report.page import render
 from clipmem.report.read import read_finished
 from clipmem.report.sections.findings import finding_figure, tally
+from clipmem.score.protocols import protocol_of
+from clipmem.store.folder import RunFolder
+from clipmem.store.manifest import recipe_hash
 from clipmem.study.api import PUBLISHED_RECIPES, find_recipe
 from clipmem.study.reproduce import Maker, base_recipe, findings_of, reproduce, unique
 
@@ -71,16 +73,21 @@ def test_every_run_has_a_recipe_and_is_made_once(regime, name):
     keys = [spec.key(where.base) for spec in runs.values()]
     assert len(set(keys)) == len(keys)
     assert all(len(key) <= 92 for key in keys)
-    seen = []
+    seen, models = [], 0
     for spec in runs.values():  # parents come before those who read their scores or start from their models
         assert spec.parent is None or spec.parent.key(where.base) in seen
         seen.append(spec.key(where.base))
         recipe = spec.recipe(where.base)
+        models += protocol_of(recipe).count
         assert len(recipe.train.seeds) in (where.scale.seeds, where.scale.fewer, 1)
         assert recipe.data.path == where.base.data.path
     bases = [spec for spec in runs.values() if spec.key(where.base).startswith("base-")]
     assert RunSpec().key(where.base) in keys
     assert {len(spec.recipe(where.base).train.seeds) for spec in bases} <= {where.scale.seeds, where.scale.fewer}
+    page = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith(f"| {name}, {regime} |")]
+    assert len(rows) == (name != "tiny" or regime == "redundant")
+    assert all(line.endswith(f"| {len(runs)} | {models:,} |") for line in rows)
 
 
 def test_what_findings_share_is_made_once():
@@ -136,8 +143,10 @@ def test_removal_keeps_the_roles_and_counts_candidates(regime, name):
         for share in shares:
             for way in removal.ways_of(wrong):
                 own = removal.without(where, wrong, share, way).recipe(where.base)
+                assert own.protocol == "f-only"  # utility is all that is compared
                 assert own.mitigate.remove.count == round(share * recipe.split.candidate)
-                assert (own.mitigate.remove.role, own.split, own.train) == ("candidate", recipe.split, recipe.train)
+                train = removal.parent(where, wrong, share).recipe(where.base).train
+                assert (own.mitigate.remove.role, own.split, own.train) == ("candidate", recipe.split, train)
         peak = removal.peak_of(where, wrong)
         assert wrong == 0 or peak == wrong
         own = removal.without(where, wrong, peak, "random", steps=True).recipe(where.base)
@@ -171,7 +180,7 @@ def test_published_recipes_are_complete(name):
     assert model_config(recipe.model.name)["vision_cfg"]["image_size"] == 224
     assert load_recipe(dump_recipe(recipe)) == recipe
     # open_clip's 10,000 steps of warm-up, of 100 epochs over 70,000 pairs
-    assert train.warmup * 100 * math.ceil(70_000 / 128) == pytest.approx(10_000, rel=0.02)
+    assert train.warmup * 100 * -(-70_000 // 128) == pytest.approx(10_000, rel=0.02)
 
 
 def test_the_grid_differs_from_the_tiny_model_in_widths_only():
@@ -208,7 +217,7 @@ def test_rarity_of_words_is_what_it_says():
     def slow(text):
         words = set(text.lower().split())
         shares = [sum(word in other.lower().split() for other in texts) / len(texts) for word in words]
-        return sum(-math.log(share) for share in shares) / len(shares) if shares else 0.0
+        return sum(-np.log(share) for share in shares) / len(shares) if shares else 0.0
 
     np.testing.assert_allclose(rarity(texts), [slow(text) for text in texts], atol=1e-12)
 
@@ -216,7 +225,7 @@ def test_rarity_of_words_is_what_it_says():
 def test_atypicality_is_the_mean_distance_to_the_nearest():
     pixels = np.random.default_rng(3).random((23, 7))
     slow = [
-        np.mean(sorted(math.dist(row, other) for k, other in enumerate(pixels) if k != i)[:4])
+        np.mean(sorted(np.linalg.norm(row - other) for k, other in enumerate(pixels) if k != i)[:4])
         for i, row in enumerate(pixels)
     ]
     np.testing.assert_allclose(atypicality(pixels, near=4), slow, atol=1e-7)
@@ -225,8 +234,8 @@ def test_atypicality_is_the_mean_distance_to_the_nearest():
 def interval(values):
     """Mean and t interval of differences over five seeds, from the definition."""
     mean = sum(values) / len(values)
-    sd = math.sqrt(sum((x - mean) ** 2 for x in values) / (len(values) - 1))
-    half = 2.7764451051977987 * sd / math.sqrt(len(values))
+    sd = np.sqrt(sum((x - mean) ** 2 for x in values) / (len(values) - 1))
+    half = 2.7764451051977987 * sd / np.sqrt(len(values))
     return mean, mean - half, mean + half
 
 
@@ -310,7 +319,7 @@ def test_a_mitigation_is_measured_relative_to_its_base(tmp_path):
         for run in runs
     )
     change = (after - before) / before.mean()
-    half = 4.302652729911275 * change.std(ddof=1) / math.sqrt(3)
+    half = 4.302652729911275 * change.std(ddof=1) / np.sqrt(3)
     assert found[0].measure == "noise: relative change of CLIPMem"
     np.testing.assert_allclose(
         [found[0].estimate, found[0].low, found[0].high], change.mean() + np.array([0, -half, half]), atol=1e-12
@@ -380,6 +389,36 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (out / "reproduce.json").write_text(json.dumps(known))
     error = refused(out, scale="tiny")
     assert (error.what, error.got) == (f"folder {out}", "regime unique, scale tiny, base recipe ffffffffffffffff")
+
+
+def test_data_are_checked_before_a_folder_is_claimed(tmp_path):
+    error = refused(tmp_path / "out", regime="coco", scale="published", settings=[f"data.path={tmp_path}"])
+    got = f"{str(tmp_path)!r}, which is not of this format or does not exist"
+    assert (error.what, error.got, error.expected) == ("[data] path", got, "a JSON file of COCO captions")
+    assert not (tmp_path / "out").exists()
+
+
+def test_findings_that_are_judged_outlive_a_stop(tmp_path):
+    where = context("tiny")
+    maker = Maker(tmp_path, where.base)
+    claim = {"regime": "redundant", "scale": "tiny", "recipe_sha256": recipe_hash(where.base)}
+    (tmp_path / "reproduce.json").write_text(json.dumps(claim))
+    for spec in FINDINGS["planted"]().runs(where).values():
+        build(maker.place(spec))
+    probe = RunFolder(build(tmp_path / "probe"))
+    for stage in ("decode", "plan", "score", "embed"):
+        probe.finish(stage, [], 1.0)
+
+    def stop(line):
+        if "one-pass" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(tmp_path, findings=["planted", "one-pass"], log=stop)
+    found = json.loads((tmp_path / "findings.json").read_text())
+    assert [one["finding"] for one in found["findings"]] == ["planted"]
+    assert {row["finding"] for row in found["rows"]} == {"planted"}
+    assert (tmp_path / "index.html").is_file()
 
 
 def test_the_users_settings_reach_every_run():

@@ -15,6 +15,8 @@ from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES, assign_roles, split_table
 from clipmem.score.protocols import protocol_of
 from clipmem.store.hashing import pair_uid
+from clipmem.study import early
+from clipmem.study.plan import check_needs
 
 SIZES = {"shared": 40, "candidate": 20, "independent": 20, "external": 10}
 UIDS = [f"{k:016x}{(k * 7919) % 997:016x}" for k in range(100)]
@@ -56,7 +58,7 @@ def test_a_share_of_one_pair_plants_two_and_of_none_plants_none():
 
 def test_known_wrong_pairs_are_planted_with_their_own_captions(tmp_path):
     wrong = UIDS[:5]
-    (tmp_path / "wrong.txt").write_text("\n".join(wrong) + "\n\n")
+    (tmp_path / "wrong.txt").write_text("\n".join(wrong) + "\n\n", encoding="utf-8-sig")
     pl.DataFrame({"uid": wrong}).write_csv(tmp_path / "wrong.csv")
     for name in ("wrong.txt", "wrong.csv"):
         read = read_wrong(str(tmp_path / name), frozenset(UIDS))
@@ -64,6 +66,25 @@ def test_known_wrong_pairs_are_planted_with_their_own_captions(tmp_path):
         table = split_table(UIDS, UIDS, SIZES | {"shared": 50}, planted=0, seed=1, wrong=read)
         assert table.filter("planted")["uid"].to_list() == sorted(wrong)
         assert (table["uid"] == table["captions_from"]).all()
+
+
+def test_known_wrong_pairs_may_not_decode(tmp_path):
+    for name in ("wrong.txt", "wrong.csv"):
+        (tmp_path / name).write_text("\n".join(["uid"] * (name == "wrong.csv") + UIDS[:3]))
+        recipe = load_recipe(
+            "[split]\nshared = 8\ncandidate = 4\nindependent = 4\nexternal = 4", [f"split.wrong={tmp_path / name}"]
+        )
+        pairs = pl.DataFrame({"uid": UIDS[:24], "captions": [CAPTIONS[uid] for uid in UIDS[:24]]})
+        early.check_study(recipe, tmp_path / "run", device="cpu")
+        splits = protocol_of(recipe).split(pairs[1:], UIDS[1:24])
+        wrong = set(splits.filter("planted")["uid"])
+        assert wrong == set(UIDS[1:3]) & set(splits["uid"])
+        with pytest.raises(InputError, match="unknown uid"):
+            check_needs(recipe, protocol_of(recipe), pairs[1:])
+        (tmp_path / name).unlink()
+        with pytest.raises(InputError) as caught:
+            early.check_study(recipe, tmp_path / "run", device="cpu")
+        assert caught.value.what.startswith("[split] wrong")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +136,14 @@ def test_roles_that_do_not_fit_are_refused():
         split_table(UIDS, UIDS, SIZES | {"shared": 41}, planted=0, seed=1, roles=roles)
     assert caught.value.what == "[split] sizes"
     assert "--set split.shared=40" in caught.value.hint
+    # checked before anything is written; fewer pairs may decode than the column has
+    pairs = pl.DataFrame({"uid": UIDS, "role": [role or "" for role in roles]})
+    sizes = " ".join(f"{role} = {size}\n" for role, size in SIZES.items())
+    protocol = protocol_of(load_recipe(f'[data]\nrole_column = "part"\n[split]\n{sizes}'))
+    protocol.check_pairs(pairs)
+    with pytest.raises(InputError) as caught:
+        protocol.check_pairs(pairs.filter(pl.col("uid") != UIDS[0]))
+    assert "--set split.shared=39" in caught.value.hint
     groups = [*UIDS]
     groups[40] = groups[0]  # a candidate and a shared pair
     with pytest.raises(InputError) as caught:

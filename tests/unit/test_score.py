@@ -16,7 +16,7 @@ from clipmem.evaluate import retrieval as external_retrieval
 from clipmem.evaluate.identity import Identity
 from clipmem.evaluate.over_seeds import Statistics
 from clipmem.evaluate.utility import only
-from clipmem.functional import AlignmentParts
+from clipmem.functional import AlignmentParts, roc_curve
 from clipmem.score import executor, summary
 from clipmem.score.design import PARTS, ScoreTables
 from clipmem.score.summary import Scored
@@ -395,6 +395,17 @@ def test_planted():
     alone = reference.auroc((-g[:, where].mean(axis=0)).tolist(), wrong.tolist())
     assert found["reference_alignment_auroc"]["auroc"] == pytest.approx(alone)
     assert set(found["reference_alignment_auroc"]) == {"auroc", "low", "high"}
+
+
+@pytest.mark.parametrize("decimals", [1, 9])  # with and without ties
+def test_the_roc_curve_of_the_summary_is_the_whole_curve_without_points_in_straight_runs(decimals):
+    values, wrong = np.random.default_rng(0).normal(size=2000).round(decimals), np.arange(2000) < 5
+    values[wrong] += 1
+    fpr, tpr = roc_curve(values, wrong)
+    kept = summary.planted_in(values, wrong, values, np.ones(2000, dtype=bool), confidence=0.9)["roc"]
+    kept_fpr, kept_tpr = np.array(kept["fpr"]), np.array(kept["tpr"])
+    assert np.interp(fpr + tpr, kept_fpr + kept_tpr, kept_tpr) == pytest.approx(tpr, abs=1e-12)
+    assert len(kept_fpr) <= (2 * 5 + 2 if decimals == 9 else len(fpr))
 
 
 @pytest.mark.parametrize("planted", [0, 7])

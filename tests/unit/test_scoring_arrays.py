@@ -1,5 +1,7 @@
 """`clipmem.score` with embeddings in memory or on disk: the equation, blocks, order, stops in the middle, errors."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,7 +9,9 @@ import torch
 from tests.unit.test_layout import write
 
 import clipmem
-from clipmem.base.errors import InputError
+from clipmem.base.errors import ClipmemWarning, InputError
+from clipmem.embed.layout import write_card, write_part
+from clipmem.embed.means import Means
 from clipmem.score import executor
 from clipmem.store.tables import SCHEMAS
 from clipmem.testing import reference
@@ -99,6 +103,7 @@ def test_numpy_torch_and_the_same_values_on_disk_score_alike(tmp_path):
     assert clipmem.score(*tensors, pairs=all_uids, bank=names).equals(stored)
 
 
+@pytest.mark.filterwarnings("ignore:.*left out:clipmem.base.errors.ClipmemWarning")
 @pytest.mark.parametrize(("block", "chunk"), [(1, 1), (4, 3), (22, 5), (23, 2), (1000, 7), (1000, 1000)])
 def test_blocks_and_order_do_not_change_a_bit(block, chunk, monkeypatch):
     f, g = arrays(1, dtype=np.float32, views=2), arrays(2, dtype=np.float16)
@@ -135,7 +140,8 @@ def test_one_pair_against_a_bank_and_a_pair_without_a_direction():
     f, g = arrays(1), arrays(2)
     f[0][4] = 0
     g[1][9, 2] = np.nan
-    table = clipmem.score(f, g, bank=[0, 1, 9])
+    with pytest.warns(ClipmemWarning, match=r"^2 records left out, the first '9': zero or non-finite embedding$"):
+        table = clipmem.score(f, g, bank=[0, 1, 9])
     assert set(range(N)) - {int(uid) for uid in table["uid"]} == {4, 9}
     whole = clipmem.score(arrays(1), arrays(2), bank=[0, 1])
     both = table.join(whole, on="uid", suffix="_whole")
@@ -167,6 +173,7 @@ class Stopper:
     def end(self, stage, seconds, *, skipped=False): ...
 
 
+@pytest.mark.filterwarnings("ignore:.*left out:clipmem.base.errors.ClipmemWarning")
 def test_stopped_after_any_block_it_goes_on_and_ends_with_the_same_bytes(tmp_path):
     f, g = arrays(1), arrays(2)
     f[0][4] = 0
@@ -245,7 +252,8 @@ def test_a_finished_table_is_not_made_again_and_other_settings_are_refused(tmp_p
         (
             (arrays(1), arrays(2)),
             {"bank": []},
-            "--bank of rows: got no pair, expected at least one pair. Check the path.",
+            "bank: got [], expected uids, row numbers from 0 to 22, or a mask of 23. Give the pairs that no model "
+            "trained on.",
         ),
         (
             (arrays(1), arrays(2)),
@@ -262,14 +270,25 @@ def test_a_finished_table_is_not_made_again_and_other_settings_are_refused(tmp_p
         (
             (arrays(1), arrays(2, n=22)),
             {},
-            "pairs: got 22 uids, 22 of them unique, for arrays of [22, 23] pairs, expected one unique uid "
-            "per pair, and the same pairs in all arrays. Omit uids to number the pairs.",
+            "embeddings: got arrays of 22 and 23 pairs, expected the same pairs in all. Give every model the same "
+            "rows.",
         ),
         (
             (arrays(1, n=0), arrays(2, n=0)),
             {},
-            "pairs: got 0 uids, 0 of them unique, for arrays of [0] pairs, expected one unique uid per pair, "
-            "and the same pairs in all arrays. Omit uids to number the pairs.",
+            "embeddings: got arrays of 0 pairs, expected the same pairs in all. Give every model the same rows.",
+        ),
+        (
+            (arrays(1), arrays(2), ["a"] * N),
+            {},
+            "pairs: got 23 uids, 1 of them unique, for arrays of 23 pairs, expected one unique uid per pair. Omit uids "
+            "to number the pairs.",
+        ),
+        (
+            (arrays(1), arrays(2)),
+            {"views": 4, "bank": [0, 1]},
+            "--views: got 4 in this call, unknown in the embeddings, expected the same in all. Omit it: stored "
+            "embeddings stay as they are.",
         ),
         (
             (arrays(1), [arrays(2), arrays(3)]),
@@ -310,6 +329,7 @@ def test_errors(arguments, settings, message):
     assert str(error.value) == message
 
 
+@pytest.mark.filterwarnings("ignore:.*left out:clipmem.base.errors.ClipmemWarning")
 def test_a_pair_that_stands_twice_or_in_one_folder_only_is_listed(tmp_path):
     write(tmp_path / "f", (9, 4), seed=1)
     write(tmp_path / "g", (10,), seed=2)
@@ -324,6 +344,59 @@ def test_a_pair_that_stands_twice_or_in_one_folder_only_is_listed(tmp_path):
     listed = pl.read_parquet(tmp_path / "scores.quarantine.parquet")
     reasons = listed["reason"].value_counts().sort("count").rows()
     assert reasons == [("duplicate pair", 1), (f"not among the embeddings in {tmp_path / 'g'}", 3)]
+
+
+def embeddings(folder, *, each=1, prefix="u", **card):
+    """Stored embeddings of five pairs with `each` captions, as `clipmem embed` writes them."""
+    rows = torch.nn.functional.normalize(torch.from_numpy(np.random.default_rng(len(folder.name)).normal(size=(5, 4))))
+    table = pl.DataFrame({"uid": [f"{prefix}{k}" for k in range(5)], "captions": [["a"] * each] * 5})
+    write_part(folder, 0, 1, Means(rows, rows, torch.ones(5, dtype=torch.bool)), table)
+    write_card(folder, {"views": 0, "captions": None, "precision": "fp32", "parts": 1, **card})
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("card", "settings", "wrong"),
+    [
+        ({"views": 4}, {}, ("--views", "0 in {f}, 4 in {g}")),
+        ({"caption_edits": 2}, {}, ("--caption-edits", "0 in {f}, 2 in {g}")),
+        ({"precision": "bf16"}, {}, ("--precision", "fp32 in {f}, bf16 in {g}")),
+        ({"captions": 1, "each": 1}, {}, None),
+        ({"captions": 2, "each": 2}, {}, ("--captions", "1 in {f}, 2 in {g}")),
+        ({}, {"views": 4}, ("--views", "4 in this call, 0 in {f}, 0 in {g}")),
+        ({}, {"captions": 1}, ("--captions", "1 in this call, None in {f}, None in {g}")),
+        ({}, {"precision": "bf16"}, ("--precision", "bf16 in this call, fp32 in {f}, fp32 in {g}")),
+        ({"prefix": "v"}, {}, ("embeddings", "no pair of {f} in all folders")),
+    ],
+)
+def test_stored_embeddings_are_compared_only_if_made_alike(tmp_path, card, settings, wrong):
+    f, g = embeddings(tmp_path / "f"), embeddings(tmp_path / "gg", **card)
+    if wrong is None:
+        assert clipmem.score(f, g, bank_size=2, **settings).height == 5
+        return
+    with pytest.raises(InputError) as error:
+        clipmem.score(f, g, bank_size=2, **settings)
+    assert (error.value.what, error.value.got) == (wrong[0], wrong[1].format(f=f, g=g))
+
+
+def test_the_settings_of_stored_embeddings_are_recorded(tmp_path):
+    both = {"views": 3, "precision": "bf16", "captions": 1}
+    f, g = embeddings(tmp_path / "f", **both), embeddings(tmp_path / "gg", **both)
+    clipmem.score(f, g, bank_size=2, views=3, out=tmp_path / "scores.parquet")
+    job = json.loads((tmp_path / "scores.json").read_text())["job"]
+    assert {key: job[key] for key in both} == both
+    assert "device" not in job  # unknown
+    clipmem.score(arrays(1), arrays(2), bank_size=2, out=tmp_path / "arrays.parquet")
+    assert not {*both, "device"} & set(json.loads((tmp_path / "arrays.json").read_text())["job"])
+
+
+def test_a_pair_of_the_bank_is_left_out_once_under_the_name_of_the_data(tmp_path):
+    f, g = arrays(1), arrays(2)
+    f[0][4] = 0
+    with pytest.warns(ClipmemWarning, match=r"^1 records left out, the first '4': "):
+        clipmem.score(f, g, bank=[0, 4, 5], out=tmp_path / "scores.parquet")
+    listed = pl.read_parquet(tmp_path / "scores.quarantine.parquet")
+    assert listed.rows() == [("arrays", "4", "zero or non-finite embedding")]
 
 
 def test_the_room_is_a_module_and_can_be_called():

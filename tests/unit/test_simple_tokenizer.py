@@ -13,7 +13,7 @@ TEXT = st.text(st.sampled_from("ab '&;é猫👍\t"), max_size=12)
 
 
 @given(calls=st.lists(st.lists(TEXT, max_size=6), max_size=4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_ids_equal_those_of_open_clip_in_any_order_of_calls(calls: list[list[str]]) -> None:
     """Repeated texts, within a call and across calls, have the ids that open_clip gives them."""
     ours, theirs = simple_tokenizer(8, {}), open_clip.SimpleTokenizer(context_length=8)

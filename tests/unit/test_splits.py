@@ -56,7 +56,7 @@ def test_pairs_left_over_have_no_role():
     assert roles.count(None) == 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(1, 5), min_size=1, max_size=6),
     st.integers(0, 8),
@@ -75,7 +75,7 @@ def test_sizes_are_met_exactly_when_possible(lengths, shared, candidate, externa
             assign_roles(uids, groups, sizes_of(*wanted), seed=seed)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 12), min_size=20, max_size=80), st.integers(0, 99))
 def test_no_group_in_two_roles(lengths, seed):
     uids, groups = pairs_of([*lengths, *[1] * 20])
@@ -87,7 +87,7 @@ def test_no_group_in_two_roles(lengths, seed):
 ROWS = 27
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.permutations(range(ROWS)), st.permutations(range(ROWS)), st.integers(0, 5))
 def test_row_order_and_group_names_do_not_matter(order, names, seed):
     uids, groups = pairs_of([3, 1, 4, 1, 5, 2, 1, 1, 1, 6, 1, 1])
@@ -208,7 +208,7 @@ def test_errors_of_pairs():
     assert str(caught.value) == "groups: got 1, expected one for each of the 2 pairs. Give one group per pair."
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 30), st.data())
 def test_planted_captions_are_a_derangement(m, data):
     n = data.draw(st.integers(2, m))
@@ -276,7 +276,7 @@ def test_swaps_reach_every_valid_assignment_equally():
     assert chisquare(list(seen.values())).pvalue > 0.001
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from("abc"), min_size=2, max_size=7), st.data())
 def test_impossible_exactly_when_no_assignment_exists(texts, data):
     n = data.draw(st.integers(2, len(texts)))

@@ -8,6 +8,7 @@ from tests.sources import formats
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.data.sources import open_source
+from clipmem.data.splits import ROLES
 from clipmem.study.starting import FEWEST, bare, preset, sizes_of, start, training_of
 from clipmem.testing.tiny import write_parquet
 
@@ -96,6 +97,24 @@ def test_whole_groups_fit_the_sizes(tmp_path):
     with pytest.raises(InputError) as caught:
         start(grouped(tmp_path / "two", [60, 60]), settings=["data.group_column=kind"])
     assert "up to 60" in caught.value.got
+
+
+def test_given_roles_have_the_sizes_of_their_column(tmp_path):
+    given = {"shared": 20, "candidate": 6, "independent": 6, "external": 5, "": 3}
+    roles = [role for role, size in given.items() for _ in range(size)]
+    pairs = formats.some_pairs(len(roles), captions=1)
+    formats.write_images(tmp_path, pairs)
+    name, data, _ = pairs[0]  # shared
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    lines = [f"{name}\t{texts[0]}\t{role}" for (name, _, texts), role in zip(pairs, roles, strict=True)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["filepath\ttitle\tpart", *lines]) + "\n")
+    begun = start(str(tmp_path / "pairs.tsv"), settings=["data.role_column=part"])
+    sizes = given | {"shared": 19}
+    assert begun.recipe.split.model_dump(include=set(ROLES)) == {role: sizes[role] for role in ROLES}
+    told = " ".join(begun.notes)
+    assert "39, 1 record left out; 40 images" in told
+    assert "external 5, as in data.role_column" in told
+    assert "reserve" not in told
 
 
 def test_without_data_the_defaults_run_on_the_shipped_pairs():

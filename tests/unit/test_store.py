@@ -115,6 +115,9 @@ def test_a_folder_of_another_recipe_is_refused_with_both_sides(tmp_path):
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / ".recipe.toml.4711.tmp").touch()
+    (tmp_path / ".clipmem-x.tmp").mkdir()
+    assert RunFolder(tmp_path).check_claim(Recipe())  # what a killed command left is no other file
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="a folder with other files and no recipe.toml"):
         RunFolder(tmp_path).claim(Recipe(), dump_recipe(Recipe()))

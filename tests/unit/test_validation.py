@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.close import alike
 
 from clipmem.score.alignments import ALIGNMENTS
 
+pytestmark = pytest.mark.slow
 GROUPED = ("grouped_low", "grouped_high")
 ROOT = Path(__file__).parents[2]
 

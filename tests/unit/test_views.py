@@ -89,7 +89,7 @@ def test_blocks_of_any_length_give_the_same(monkeypatch):
 
 
 @given(st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 40))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_values_stay_between_0_and_1(seed, side, size):
     found = render(noise(3, side, seed), draw(3, side, seed=seed), size=size)
     assert found.min() >= 0

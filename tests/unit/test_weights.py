@@ -164,7 +164,7 @@ def test_a_malicious_pickle_runs_nothing(tmp_path, monkeypatch, forced):
             assert "weights_only" not in message  # torch's own advice is to load it all the same
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_torchscript_program_is_refused(tmp_path):
     path = tmp_path / "ViT-B-32.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
@@ -186,7 +186,7 @@ def legacy():
     return stream.getvalue()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([whole(), legacy(), b""]),
     st.integers(0, 4000),

@@ -55,6 +55,10 @@ def compare(
     names = [run.name for run in runs]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     require(not twice, "clipmem compare", f"two runs named {twice}", "distinct names", "Rename a folder.")
+    hint = "Run it with protocol = 'four-way'; its utility is in evaluate/utility.json."
+    for run in runs:
+        got = f"protocol {run.recipe.protocol!r}, without scores"
+        require(not run.seed_scores.is_empty(), f"run folder {run.place}", got, "a run with scores", hint)
     baseline, others = runs[0], runs[1:]
     for run in others:
         check_fair(baseline, run, measure=measure)

@@ -10,8 +10,10 @@ from clipmem.base.recipes import Recipe, dump_recipe, flatten, load_recipe
 from clipmem.store.hashing import json_sha256
 
 REMOVAL, PRETRAINED = 'mitigate.remove.scores="{}"', 'model.pretrained="{}/models/f/seed-0"'
+UTILITY_ONLY = "protocol=f-only"
 # in the hash of a key, but not in its name
-_UNNAMED = ("split.independent=", "split.external=", "split.planted=0", "embed.", "train.seeds=", "data.emoji_artists")
+_ROLES = ("split.independent=", "split.external=", "split.planted=0")
+_UNNAMED = (UTILITY_ONLY, *_ROLES, "embed.", "train.seeds=", "data.emoji_artists")
 
 
 @dataclass(frozen=True)

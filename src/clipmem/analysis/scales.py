@@ -212,12 +212,14 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             recipe="coco-vit-b-32",
             seeds=3,
             fewer=3,
-            utility="linear_probe_acc1",
+            utility="retrieval_recall@5",
             lengths=(30, 100, 200),
+            settings=("evaluate.validation=0.25",),
             removed={0.0: (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64), 0.2: (0.1, 0.2, 0.4)},
+            flaws=("data.flaws.distorted=0.04", "split.planted_share=0.04"),
             epochs=(1, 10),
             sizes=(13_000, 21_000, 37_000, 70_000),
-            without=("encoders", "redundancy", "paradigms", "model-size"),
+            without=("encoders", "layers", "redundancy", "paradigms", "model-size"),  # no labels, one image a pair
         ),
     )
 }

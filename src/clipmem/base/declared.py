@@ -22,6 +22,7 @@ class Facts:
 
     trains: bool = True
     paired: bool = False
+    scored: bool = True
     needs: tuple[str, ...] = ()
     uses_text: bool = True
     class_head: bool = False
@@ -33,6 +34,7 @@ class Facts:
 BUILT_IN: dict[str, dict[str, Facts]] = {
     "protocols": {
         "four-way": Facts(paired=True),
+        "f-only": Facts(paired=True, scored=False),
         "subsample": Facts(),
         "leave-one-out": Facts(),
         "halves": Facts(),

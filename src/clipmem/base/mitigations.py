@@ -99,7 +99,9 @@ class ImageVariantsSection(MitigationSection):
 
     probability: Fraction = Field(0.0, description="Probability that a presentation shows a variant; 0 = never.")
     source: Literal["given", "augment", "generated"] = Field(
-        "given", description="given: the data's other images of a pair; augment: stronger crops and color jitter."
+        "given",
+        description="given: the data's other images of a pair; augment: stronger crops and color jitter; generated: "
+        "images by the provider.",
     )
     count: OptionalViews = Field(
         0, description="given: images used per pair, 0 = all; generated: images generated per pair."
@@ -153,7 +155,8 @@ class RemoveSection(MitigationSection):
     count: Size = Field(0, description="Number of f's training pairs to remove, worst first; 0 = none.")
     by: Literal["clipmem", "similarity", "random", "g-alignment", "planted", "file", "marks"] = Field(
         "clipmem",
-        description="Worst: highest CLIPMem, lowest similarity under f, lowest alignment under g, known wrong ones.",
+        description="Worst first: highest CLIPMem; lowest similarity under f; random order; lowest alignment under g; "
+        "planted: known wrong ones; file: highest column; marks: marked wrong in the explorer.",
     )
     role: Literal["trained", "candidate"] = Field(
         "trained", description="Remove from all of f's pairs, or from candidates only."

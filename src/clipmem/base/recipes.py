@@ -95,7 +95,7 @@ class Recipe(_Section):
         if self._protocol.trains:
             if target or reference:
                 raise ValueError(
-                    f"[given] names models, but protocol = {self.protocol!r} trains its own; set protocol = 'given'"
+                    f"protocol = {self.protocol!r} trains its own models; omit [given], or run protocol = 'given'"
                 )
             return self
         if not target:
@@ -177,7 +177,7 @@ def load_recipe(text: str, settings: Sequence[str] = (), *, origin: str = "recip
     """
     try:
         document = _parsed(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise InputError(
             origin,
             got=f"text that is not TOML ({shorten_text(str(error), 160)})",
@@ -190,14 +190,14 @@ def load_recipe(text: str, settings: Sequence[str] = (), *, origin: str = "recip
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """Parse TOML; huge numbers and deep nesting raise `TOMLDecodeError` as well."""
+    """Parse TOML; huge numbers and deep nesting raise a `ValueError`, as wrong TOML does."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         raise
     except (ValueError, RecursionError) as error:
         got = "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
-        raise tomllib.TOMLDecodeError(got) from error
+        raise ValueError(got) from error
 
 
 def recipe_from(document: Mapping[str, Any], *, origin: str = "recipe") -> Recipe:
@@ -338,6 +338,6 @@ def _value(text: str) -> object:
     """Parse a TOML value; a bare word is a string, in lists as well."""
     try:
         return _parsed(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         listed = text.startswith("[") and text.endswith("]") and "[" not in text[1:]
         return [_value(one.strip()) for one in text[1:-1].split(",")] if listed else text

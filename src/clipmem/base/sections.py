@@ -241,7 +241,7 @@ class LeaveOneOutSection(Section):
     """`[leave_one_out]`: the pairs to leave out, one per model and seed."""
 
     pairs: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        30, description="Number of candidates, up to a third of them planted; each costs one training per seed."
+        30, description="Number of candidates, up to a third planted if others suffice; each costs a training per seed."
     )
     uids: Annotated[tuple[str, ...], Field(max_length=10_000, strict=False)] = Field(
         (), description="Leave out exactly these pairs instead."

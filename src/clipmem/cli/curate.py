@@ -1,9 +1,12 @@
 """`clipmem curate`: find wrong captions, and write the data without them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+
+from clipmem.base.require import require
 
 
 def curate(
@@ -15,6 +18,8 @@ def curate(
     write: Path | None = None,
     correct: Annotated[bool, Parameter(negative="")] = False,
     captions: int | None = None,
+    budget: float | None = None,
+    yes: Annotated[bool, Parameter(negative="")] = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
     """Rank pairs by how likely their captions are wrong, say why, and write the cleaned data.
@@ -29,6 +34,9 @@ def curate(
         write: Also write the data without suspects into this new folder, in the format they came in.
         correct: With --write: give suspects the suggested caption, where there is one, instead of removing them.
         captions: Maximum number of captions per pair; by default all.
+        budget: Also train a model on the data, for this many times the epochs that `clipmem init` suggests, and use its
+            embeddings and the margins of its training. The run is the folder run in --out.
+        yes: With --budget: start even if it would take more than a day, or more memory or disk space than available.
         device: Device to compute on.
     """
     from rich.console import Console
@@ -42,6 +50,10 @@ def curate(
         early.check_data(data)
     if model:
         early.check_models([model])
+    early.check_budget(budget)
+    got = "a run folder, which is trained" if run else f"--model {model}"
+    hint = "Omit one of them."
+    require(budget is None or not (run or model), "--budget", got, "data alone", hint)
     early.check_device(device)
     from clipmem.cli.terminal import TerminalReporter
     from clipmem.report.terminal import print_screen
@@ -50,5 +62,6 @@ def curate(
     out = out or (Path(data) / "curate" if run else Path("curated"))
     with TerminalReporter(Console(stderr=True)) as reporter:
         how = Curating(model=model, captions=captions, out=out, write=write, correct=correct, device=device)
+        how = replace(how, budget=budget, allow_long=yes)
         found = curate_and_write(data, how, reporter)
     print_screen("curated", found, Console(), f"Suspects: {out / SUSPECTS}")

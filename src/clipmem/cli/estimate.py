@@ -38,9 +38,9 @@ def estimate(
             ones must be those that the model trained on, and the recipe trains the half-models.
         data: Its training pairs, without a recipe: a file or folder, or emoji.
         trajectory: What the model's training recorded: a file of AlignmentRecorder, by uid.
-        budget: Cost of the half-models, in trainings of f: chooses the estimator and as many half-models as fit, and
-            prints what more would buy. Below one pair of half-models, none are trained. By default halves.pairs of the
-            recipe.
+        budget: Cost of the half-models, in trainings of f: chooses the best estimator (from 1 on with f's own
+            architecture, because only its scores have a size) and as many half-models as fit, and prints what would
+            agree better. Below one pair of half-models, none are trained. By default halves.pairs of the recipe.
         proxy: Smaller architecture of the half-models: cheaper, and only the order of scores has a meaning. By default
             f's own, or with a budget below 1 a smaller one that clipmem knows.
         out: Run folder; by default runs/NAME-estimate. Without a recipe: table of scores (.parquet).

@@ -31,7 +31,7 @@ def reproduce(
         scale: tiny = a test that takes minutes; laptop = conclusive, takes hours; published = coco, needs a GPU. By
             default laptop if findings are named, else tiny; published for coco.
         out: Output folder; by default clipmem-reproduce-REGIME-SCALE.
-        set_: Change the base study: --set data.path=/data/coco. Can be repeated.
+        set_: Change the base study: --set data.path=captions_train2017.json. Can be repeated.
         device: Device to compute on.
         engine: Execution engine: local, ray, or ray://HEAD:PORT.
     """

@@ -1,5 +1,6 @@
 """Results of a study on a terminal."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ def run_and_show(recipe: str | Path, out: Path, **options: Any) -> None:
 
     if (out / "scores.parquet").is_file():
         print_run("report", out, Console())
+    elif not (out / "estimates.parquet").is_file():
+        measured = out / "evaluate" / "utility.json"
+        print_screen("evaluated", json.loads(measured.read_text(encoding="utf-8")), Console(), f"Utility: {measured}")
     else:  # without half-models
         from clipmem.study.estimating_one import estimates_of
 

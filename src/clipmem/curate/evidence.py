@@ -6,18 +6,23 @@ image by comparing it with what is predicted there, and nothing is computed agai
 When not to trust it: a pair that is one of a kind has no other pair that could testify.
 """
 
+import tempfile
+from collections.abc import Iterator
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int
+from jaxtyping import Float, Float32, Float64, Int
 
 from clipmem.embed.signals import Signals
-from clipmem.functional.agreement import directions, softmax_means
-from clipmem.functional.leave_one_out import leave_one_out
+from clipmem.functional.agreement import TEMPERATURE, directions, directions_into, softmax_means
+from clipmem.functional.cells import Cells
+from clipmem.functional.leave_one_out import Rows, leave_one_out
 
 NEAR = 5  # testifying neighbors
+EXACT = 30_000  # most pairs of which each is compared with all others, and that are kept in memory
+_BLOCK = 32_768
 
 
 class Fit(NamedTuple):
@@ -42,54 +47,106 @@ class Evidence:
     Attributes:
         image: x, shape (n, p).
         caption: t, shape (n, d).
-        near: The nearest other images of each, shape (n, NEAR).
+        near: The nearest other images of each, shape (n, NEAR); -1 where there are fewer.
         own: Fit of each pair.
         strength: Lengths of the four predictions: short where the other pairs contradict each other or tell nothing.
     """
 
     def __init__(self, signals: Signals) -> None:
         raw = signals.shapes_and_colors if signals.pixels is not None or signals.image is None else signals.image
-        images, words = np.asarray(raw, dtype=np.float64), np.asarray(signals.words[:], dtype=np.float64)
-        x, t = torch.from_numpy(images), torch.from_numpy(words)
-        self.image: Float32[np.ndarray, "n p"] = directions(x, "images").numpy().astype(np.float32)
-        self.caption: Float32[np.ndarray, "n d"] = directions(t, "captions").numpy().astype(np.float32)
-        k = min(NEAR, len(images) - 1)
-        self._captions, self.near = _means(x, t, k)
-        self._images, _ = _means(t, x, k)
-        predicted = (leave_one_out(a, b, kernel="rbf").prediction for a, b in ((images, words), (words, images)))
-        self._ridge, self._ridge_image = (one.astype(np.float32) for one in predicted)
-        parts = (self._captions, self._images, self._ridge, self._ridge_image)
+        n = len(signals.uids)
+        predict = _compare_all if n <= EXACT else _compare_near
+        self.image, self.caption, self.near, parts = predict(np.asarray(raw), signals.words, min(NEAR, n - 1))
+        self._captions, self._images, self._ridge, self._ridge_image = parts
         self.strength = np.stack([_unit(one) for one in parts], axis=1)  # lengths, and unit rows from here
-        rows = np.arange(len(images))
+        rows = np.arange(n)
         self.own = self.fit(rows, rows)
 
     def fit(self, image: Int[np.ndarray, "k"], caption: Int[np.ndarray, "k"]) -> Fit:
         """Compare image i with caption j of two pairs; the pair j itself is among those that predict for i."""
-        return Fit(
-            *(
-                np.einsum("kd,kd->k", a, b).astype(np.float64)
-                for a, b in (
-                    (self._captions[image], self.caption[caption]),
-                    (self._images[caption], self.image[image]),
-                    (self._ridge[image], self.caption[caption]),
-                    (self._ridge_image[caption], self.image[image]),
-                )
-            )
-        )
+        found = np.empty((4, len(image)))
+        for rows in _blocks(len(image)):
+            i, j = image[rows], caption[rows]
+            words, pixels = self.caption[j], self.image[i]
+            predicted = self._captions[i], self._images[j], self._ridge[i], self._ridge_image[j]
+            for row, a, b in zip(found, predicted, (words, pixels) * 2, strict=True):
+                row[rows] = np.einsum("kd,kd->k", a, b)
+        return Fit(*found)
 
     def known(self, image: Int[np.ndarray, "k"], caption: Int[np.ndarray, "k"]) -> Float64[np.ndarray, "k 4"]:
         """Return how much the other pairs know: lengths of the predictions from the image and from the caption."""
         one = self.strength
         return np.stack([one[image, 0], one[caption, 1], one[image, 2], one[caption, 3]], axis=1)
 
-    def all_fits(self, image: Int[np.ndarray, "k"]) -> Float64[np.ndarray, "k n"]:
-        """Return the mean fit of every caption to some images, without the ridge prediction of images."""
-        found = self._captions[image] @ self.caption.T + self.image[image] @ self._images.T
-        return (found + self._ridge[image] @ self.caption.T).astype(np.float64) / 3
+    def all_fits(
+        self, images: Int[np.ndarray, "k"], captions: Int[np.ndarray, "m"]
+    ) -> Iterator[Float64[np.ndarray, "b m"]]:
+        """Yield the mean fit of each of some captions to 512 of the images, without the ridge prediction of images."""
+        words, predicted = self.caption[captions], self._images[captions]
+        for start in range(0, len(images), 512):
+            rows = images[start : start + 512]
+            found = self._captions[rows] @ words.T + self.image[rows] @ predicted.T
+            yield (found + self._ridge[rows] @ words.T).astype(np.float64) / 3
 
-    def alike(self, caption: Int[np.ndarray, "k"]) -> Float32[np.ndarray, "k n"]:
+    def alike(self, caption: Int[np.ndarray, "k"], others: Int[np.ndarray, "m"]) -> Float32[np.ndarray, "k m"]:
         """Return the cosine of the images that captions predict: high for captions of the same sort of thing."""
-        return self._ridge_image[caption] @ self._ridge_image.T
+        return self._ridge_image[caption] @ self._ridge_image[others].T
+
+
+# captions by images, images by words, both by ridge regression
+_Parts = tuple[
+    Float32[np.ndarray, "n d"], Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Float32[np.ndarray, "n p"]
+]
+_Compared = tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"], _Parts]
+
+
+def _compare_all(raw: Float[np.ndarray, "n p"], words: Rows, k: int) -> _Compared:
+    """Predict from all other pairs, in memory."""
+    images, texts = raw.astype(np.float64), np.asarray(words[:], dtype=np.float64)
+    x, t = torch.from_numpy(images), torch.from_numpy(texts)
+    image, caption = directions(x, "images"), directions(t, "captions")
+    captions, near = _means(x, t, k)
+    predicted = [leave_one_out(a, b, kernel="rbf").prediction for a, b in ((images, texts), (texts, images))]
+    ridge, ridge_image = (one.astype(np.float32) for one in predicted)
+    parts = captions, _means(t, x, k)[0], ridge, ridge_image
+    return image.numpy().astype(np.float32), caption.numpy().astype(np.float32), near, parts
+
+
+def _compare_near(raw: Float[np.ndarray, "n p"], words: Rows, k: int) -> _Compared:
+    """Predict from the pairs in near cells, and by ridge regression, in memory maps."""
+    image, caption = (directions_into(_scratch(x.shape), x, name) for x, name in ((raw, "images"), (words, "captions")))
+    near, captions, images = np.empty((len(raw), k), dtype=np.int64), _scratch(caption.shape), _scratch(image.shape)
+    for found in Cells(image).means(caption, k, temperature=TEMPERATURE):
+        captions[found.rows], near[found.rows] = found.mean, found.near
+    for found in Cells(caption).means(image, 1, temperature=TEMPERATURE):
+        images[found.rows] = found.mean
+    ridge, ridge_image = _scratch(caption.shape), _scratch(image.shape)
+    leave_one_out(raw, words, kernel="rbf", out=ridge)
+    leave_one_out(words, raw, kernel="rbf", out=ridge_image)
+    return image, caption, near, (captions, images, ridge, ridge_image)
+
+
+def agreement_near(
+    query: Float[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"]
+) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
+    """Return softmax agreement in both directions, of unit values, from near cells."""
+    unit = directions_into(_scratch(query.shape), query, "embeddings")
+    found = np.zeros((2, len(query)))
+    for row, a, b in zip(found, (unit, value), (value, unit), strict=True):
+        for one in Cells(a).means(b, 1, temperature=TEMPERATURE):
+            length = np.linalg.norm(one.mean, axis=1)
+            row[one.rows] = np.einsum("bd,bd->b", one.mean, b[one.rows]) / np.where(length > 0, length, 1)
+    return found[0], found[1]
+
+
+def _scratch(shape: tuple[int, ...]) -> Float32[np.ndarray, "n d"]:
+    """Return a memory map of a file without a name, which vanishes with it."""
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    yield from (slice(start, start + _BLOCK) for start in range(0, n, _BLOCK))
 
 
 def _means(
@@ -102,9 +159,12 @@ def _means(
 
 def _unit(x: Float32[np.ndarray, "n d"]) -> Float64[np.ndarray, "n"]:
     """Divide rows by their lengths in place, and return these."""
-    length = np.linalg.norm(x, axis=1)
-    x /= np.where(length > 0, length, 1)[:, None]
-    return length.astype(np.float64)
+    found = np.empty(len(x))
+    for rows in _blocks(len(x)):
+        length = np.linalg.norm(x[rows], axis=1)
+        x[rows] /= np.where(length > 0, length, 1)[:, None]
+        found[rows] = length
+    return found
 
 
 _KNOWN: WeakKeyDictionary[Signals, Evidence] = WeakKeyDictionary()

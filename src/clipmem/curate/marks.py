@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float64
 from scipy.stats import norm, rankdata
 
 from clipmem.base.random import generator
-from clipmem.curate.ranking import Curation
+from clipmem.curate.ranking import Curation, counted
 
 ENOUGH, FOLDS = 20, 5
 _DRAWS, _SURE = 200, 0.95
@@ -113,4 +113,4 @@ def apply_marks(curation: Curation, marks: Mapping[str, str]) -> Curation:
     )
     found = {"wrong": int(wrong.sum()), "fine": int(fine.sum()), "used": used}
     found |= {"learned": learned and learned.own, "list": learned and learned.given}
-    return Curation(changed, {**curation.document, "marks": found})
+    return Curation(changed, {**curation.document, **counted(changed), "marks": found})

@@ -44,12 +44,12 @@ def plant(evidence: Evidence, texts: Int[np.ndarray, "n"], seed: int, plantings:
     image = np.tile(rows, plantings)
     anyone = stream.integers(n, size=len(image))
     alike = np.empty_like(image)
-    most = max(2, round(ALIKE * n))
+    most = max(2, round(ALIKE * len(rows)))
     for start in range(0, len(image), 512):
         part = slice(start, start + 512)
-        near = evidence.alike(image[part])
-        near[texts[image[part], None] == texts] = -np.inf
-        found = np.argpartition(-near, most - 1, axis=1)[:, :most]
+        near = evidence.alike(image[part], rows)
+        near[texts[image[part], None] == texts[rows]] = -np.inf
+        found = rows[np.argpartition(-near, most - 1, axis=1)[:, :most]]
         alike[part] = found[np.arange(len(found)), stream.integers(most, size=len(found))]
     anyone = np.where(texts[anyone] == texts[image], alike, anyone)
     x = [_describe(evidence, *pair) for pair in ((np.arange(n), np.arange(n)), (image, anyone), (image, alike))]

@@ -23,6 +23,7 @@ from clipmem.store.hashing import same_words
 SMALLEST = 100
 ODDS, STACKED = "planted-odds", 2.0  # name of the classifier's log odds, and their weight
 SUSPECT = 0.5  # smallest probability of a suspect
+MOST = 100_000  # evenly spaced pairs whose captions are suggested
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
@@ -33,7 +34,7 @@ class Curation(NamedTuple):
         table: One row per pair in the order of the signals: `uid`, `score` (higher = more suspect), `is_suspect`,
             `probability` (that the caption is wrong, calibrated), `kind` (exchanged, vague, duplicate, hygiene; null),
             `reason` and `second_reason` (ids of templates), `neighbors` (uids that testify), `suggested_caption` (or
-            null), and one column `NAME_score` per detector.
+            null; none where planted captions are not told from right ones), and one column `NAME_score` per detector.
         document: Numbers for readers: detectors used, expected number of wrong captions with its interval, precision
             at several lengths of the list, seconds.
     """
@@ -118,13 +119,13 @@ def curate(
             "reason": _where(suspect, reasons[0]),
             "second_reason": _where(suspect, reasons[1]),
             "neighbors": pl.Series(
-                [[signals.uids[k] for k in near] if own else [] for near, own in testimony],
+                [[signals.uids[k] for k in near if k >= 0] if own else [] for near, own in testimony],
                 dtype=pl.List(pl.String),
             ),
-            "suggested_caption": _suggest(evidence, signals, texts, rows, probability),
+            "suggested_caption": _suggest(evidence, signals, texts, rows if share.clear else rows[:0], probability),
             **{f"{name.replace('-', '_')}_score": values for name, values in scores.items()},
         },
-        schema_overrides={"kind": pl.String, "reason": pl.String, "second_reason": pl.String},
+        schema_overrides=dict.fromkeys(("kind", "reason", "second_reason", "suggested_caption"), pl.String),
     )
     document = {
         "pairs": n,
@@ -132,9 +133,7 @@ def curate(
         "detectors": chosen,
         "unavailable": {name: needs for name, needs in missing.items() if needs},
         "expected": share._asdict() | {"confidence": confidence, "pairs": [round(n * one) for one in share[:3]]},
-        "suspects": int(suspect.sum()),
-        "kinds": dict(table["kind"].drop_nulls().value_counts().sort("kind").iter_rows()),
-        "precision": _precision(score, probability),
+        **counted(table),
         "seconds": time.monotonic() - started,
     }
     return Curation(table, document)
@@ -189,21 +188,27 @@ def _suggest(
     """Suggest the caption that fits a suspect's image best, if it fits as well as the median of the other pairs."""
     found: list[str | None] = [None] * len(texts)
     right = np.flatnonzero(probability < SUSPECT)
-    if not len(rows) or not len(right):
+    others = np.setdiff1d(np.arange(len(texts)), rows)  # not the captions of other suspects
+    if not len(rows) or not len(right) or not len(others):
         return found
     usual = float(np.median(np.mean(evidence.own[:3], axis=0)[right]))
-    for start in range(0, len(rows), 512):
-        part = rows[start : start + 512]
-        fits = evidence.all_fits(part)
-        fits[:, rows] = -np.inf  # captions of other suspects
-        fits[texts[part, None] == texts] = -np.inf
-        best = fits.argmax(axis=1)
-        for row, j, fit in zip(part, best, fits.max(axis=1), strict=True):
+    others = others[:: -(-len(others) // MOST)]
+    start = 0
+    for fits in evidence.all_fits(rows, others):
+        part = rows[start : start + len(fits)]
+        start += len(fits)
+        fits[texts[part, None] == texts[others]] = -np.inf
+        for row, j, fit in zip(part, others[fits.argmax(axis=1)], fits.max(axis=1), strict=True):
             found[row] = signals.captions[j][0] if fit >= usual else None
     return found
 
 
-def _precision(score: Float64[np.ndarray, "n"], probability: Float64[np.ndarray, "n"]) -> list[dict[str, int | float]]:
-    """Expected share of wrong captions among the first of the list."""
-    mean = np.cumsum(probability[np.argsort(-score, kind="stable")]) / np.arange(1, len(score) + 1)
-    return [{"length": k, "precision": float(mean[k - 1])} for k in LENGTHS if k <= len(score)]
+def counted(table: pl.DataFrame) -> dict[str, Any]:
+    """Count the suspects, by kind too; and the expected share of wrong captions among the first of the list."""
+    suspects, ranked = table.filter("is_suspect"), table.sort("score", descending=True, maintain_order=True)
+    shares = ranked["probability"].cum_sum() / np.arange(1, len(table) + 1)
+    return {
+        "suspects": suspects.height,
+        "kinds": dict(suspects["kind"].drop_nulls().value_counts().sort("kind").iter_rows()),
+        "precision": [{"length": k, "precision": shares[k - 1]} for k in LENGTHS if k <= len(table)],
+    }

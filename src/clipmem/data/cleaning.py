@@ -9,14 +9,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clipmem.base.errors import RunError, shorten
+from clipmem.base.errors import InputError, RunError, shorten
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.data.export import export_pairs
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.records import Part, Record
-from clipmem.store.atomic import explain_write_errors, make_folder
+from clipmem.store.atomic import check_place, explain_write_errors, make_folder
 
 
 class Written(NamedTuple):
@@ -46,8 +46,13 @@ class Written(NamedTuple):
 def check_output(source: Source, out: Path) -> None:
     """Raise an `InputError` unless a new folder can be written at `out`, outside of the data."""
     free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    require(free, f"--write {out}", "an existing file or folder", "a new or empty folder", "Choose another folder.")
+    hint = "Choose another folder."
+    require(free, f"--write {out}", "an existing file or folder", "a new or empty folder", hint)
     check_outside(source, out, "--write")
+    try:
+        check_place(out.resolve().parent)
+    except InputError as error:
+        raise InputError(f"--write {out}", got=error.got, expected=error.expected, hint=hint) from error
 
 
 def check_outside(source: Source, out: Path, option: str) -> None:
@@ -95,7 +100,8 @@ def write_cleaned(
     require(not unknown, "pairs to remove", got, "uids of the data's pairs", "Use a list made from the same data.")
     expected |= uids - set(change)
     require(expected, "pairs to remove", f"all {len(uids):,} pairs", "pairs that stay", "Remove fewer.")
-    partial = out.with_name(f".{out.name}.clipmem-partial")
+    place = out.resolve()  # which has a name, unlike "."
+    partial = place.with_name(f".{place.name}.clipmem-partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
     try:
         name = source.write_kept(Cleaned(make_folder(partial), places))
@@ -108,7 +114,7 @@ def write_cleaned(
         found = set(opened.pairs()["uid"])
         _check(out, expected, found, (opened.ledger.read + gone if same else before, before), lost)
         with explain_write_errors(out):
-            partial.replace(out)
+            partial.replace(place)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

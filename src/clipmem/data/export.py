@@ -74,7 +74,7 @@ def _shards(items: Iterator[Item], shard: int) -> Iterator[tuple[int, Iterator[I
 def _described(row: dict[str, Any]) -> dict[str, Any]:
     own: dict[str, Any] = {"captions": row["captions"], "uid": row["uid"], "key": row["key"]}
     own |= {"group": row["group"]} if row["group"] != row["uid"] else {}
-    return own | {name: row[name] for name in ("label", "sublabel", "credit", "objects") if row[name]}
+    return own | {name: row[name] for name in ("label", "sublabel", "credit", "objects", "role") if row[name]}
 
 
 def _json(value: object) -> bytes:
@@ -109,7 +109,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 _LIST = pa.list_(pa.string())
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_COLUMNS = ("uid", "key", "image", "captions", "group", "label", "sublabel", "credit", "objects")
+_COLUMNS = ("uid", "key", "image", "captions", "group", "label", "sublabel", "credit", "objects", "role")
 _SCHEMA = pa.schema(
     [(name, {"image": _IMAGE, "captions": _LIST, "objects": _LIST}.get(name, pa.string())) for name in _COLUMNS]
 )

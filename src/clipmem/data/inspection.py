@@ -73,7 +73,7 @@ def inspect_source(
         "duplicates": _duplicates(digests, sample),
         "regime": regime_of(captions.list.first(), sample.near) if pairs.height else None,
         "problems": {
-            "left_out": len(problems),
+            "listed": len(problems),
             "decoded": sample.tried,
             "of": pairs.height,
             "undecodable": len(sample.broken),

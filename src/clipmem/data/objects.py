@@ -1,5 +1,6 @@
 """Objects in images, for Déjà Vu memorization: from a column, or from a file of the user."""
 
+import math
 from pathlib import Path
 
 import polars as pl
@@ -10,10 +11,15 @@ from clipmem.data.user_tables import known_uids, read_table
 COLUMNS = ("uid", "objects")
 
 
+def text_of(value: object) -> str:
+    """Return a value as text; none and NaN are empty."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
+
+
 def split_objects(value: object) -> list[str]:
     """Return the unique objects of a record, given as a list or as comma-separated text."""
     items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    return list(dict.fromkeys(text for item in items if (text := str("" if item is None else item).strip())))
+    return list(dict.fromkeys(text for item in items if (text := text_of(item).strip())))
 
 
 def object_lists(column: pl.Series) -> list[list[str]]:

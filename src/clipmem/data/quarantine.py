@@ -96,21 +96,21 @@ def quarantine_table(problems: Iterable[Problem]) -> pl.DataFrame:
 
 
 def summarize(table: pl.DataFrame, used: int) -> dict[str, Any]:
-    """Count used pairs, records left out, and reasons, for the summary of a study."""
+    """Count used pairs, listed problems, and reasons, for the summary of a study."""
     reasons = table["reason"].value_counts().sort(pl.col("count"), pl.col("reason"), descending=[True, False])
-    return {"used": used, "left_out": table.height, "reasons": dict(reasons.iter_rows())}
+    return {"used": used, "problems": table.height, "reasons": dict(reasons.iter_rows())}
 
 
 def left_out_sentence(counts: Mapping[str, Any]) -> str:
-    """Describe the counts of `summarize`; empty if no record was left out."""
-    if not counts["left_out"]:
-        return ""
+    """Describe the counts of `summarize`; empty if there are no problems."""
     reasons: Sequence[tuple[str, int]] = list(counts["reasons"].items())
+    if not reasons:
+        return ""
     named = [f"{count:,} {reason}" for reason, count in reasons[:_NAMED]]
     rest = sum(count for _, count in reasons[_NAMED:])
     named += [f"{rest:,} for other reasons"] if rest else []
-    left_out = f"{counts['left_out']:,} record{'s' * (counts['left_out'] > 1)} left out"
-    return f"{left_out}, {counts['used']:,} pairs used: {', '.join(named)}"
+    problems = _times(sum(counts["reasons"].values()), "problem")
+    return f"{problems}, {counts['used']:,} pairs used: {', '.join(named)}"
 
 
 def source_name(section: DataSection) -> str:

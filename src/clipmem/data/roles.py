@@ -65,16 +65,19 @@ def roles_of(pairs: pl.DataFrame) -> list[str | None]:
     return [role or None for role in roles]
 
 
-def read_wrong(path: str, uids: frozenset[str]) -> frozenset[str]:
-    """Read a list of pairs whose captions are known to be wrong: a uid per line of .txt, or the column `uid`."""
+def read_wrong(path: str, uids: frozenset[str], *, others: Literal["refuse", "leave out"] = "refuse") -> frozenset[str]:
+    """Read the pairs known to be wrong: a uid per line of .txt, or the column `uid`; `others` as in `read_roles`."""
     file, what = Path(path), "[split] wrong"
-    if file.suffix.lower() != ".txt":
-        return frozenset(known_uids(read_table(file, what, ("uid",)), uids, f"{what}, {file}"))
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if file.suffix.lower() == ".txt":
+            lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            table = pl.DataFrame({"uid": lines}, schema={"uid": pl.String})
+        else:
+            table = read_table(file, what, ("uid",))
     except (OSError, UnicodeDecodeError) as error:
         raise as_read_error(error, f"{what}, {file}", expected="a text file with a uid per line") from error
-    return frozenset(known_uids(pl.DataFrame({"uid": lines}, schema={"uid": pl.String}), uids, f"{what}, {file}"))
+    known = uids if others == "refuse" else uids.union(table["uid"].cast(pl.String))
+    return uids.intersection(known_uids(table, known, f"{what}, {file}"))
 
 
 def _optional(table: pl.DataFrame, name: str) -> list[object]:

@@ -223,14 +223,20 @@ def split_table(
     return pl.DataFrame(columns).filter(pl.col("role").is_not_null()).sort("uid")
 
 
+def check_given_sizes(sizes: Mapping[str, int], roles: Sequence[str | None], *, at_most: bool = False) -> None:
+    """Check that the sizes are those of the roles that the data give, or `at_most` those."""
+    there = {role: sum(own == role for own in roles) for role in ROLES}
+    right = all(sizes[role] <= there[role] for role in ROLES) if at_most else there == dict(sizes)
+    hint = "Use " + " ".join(f"--set split.{role}={size}" for role, size in there.items()) + ", with a new --out DIR."
+    require(right, "[split] sizes", _listed(sizes), f"{_listed(there)}, as in data.role_column", hint)
+
+
 def _given_roles(
     uids: Sequence[str], groups: Sequence[str], sizes: Mapping[str, int], roles: Sequence[str | None]
 ) -> list[str | None]:
     """Check roles that the data give: their sizes, and that no group of near-duplicates is divided."""
     _check_pairs(uids, groups)
-    there = {role: sum(own == role for own in roles) for role in ROLES}
-    hint = "Use " + " ".join(f"--set split.{role}={size}" for role, size in there.items()) + "."
-    require(there == dict(sizes), "[split] sizes", _listed(sizes), f"{_listed(there)}, as in data.role_column", hint)
+    check_given_sizes(sizes, roles)
     first: dict[str, int] = {}
     for i, (group, role) in enumerate(zip(groups, roles, strict=True)):
         if role is None:

@@ -90,7 +90,7 @@ class Layout:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._card = read_card(folder)
+        self.card = read_card(folder)
         self._parts = self._find()
         self._starts = np.cumsum([0, *(part.rows for part in self._parts)])
         self.width = _shape(self._parts[0].image)[1]
@@ -106,7 +106,7 @@ class Layout:
             got = "parts {} of img_emb, {} of text_emb and {} of metadata".format(*counts)
             expected = "the same numbered parts in all three"
             raise InputError(f"embeddings in {self.folder}", got=got, expected=expected, hint=_HINT)
-        stated = len(tables) if self._card is None else self._card.get("parts")
+        stated = len(tables) if self.card is None else self.card.get("parts")
         what, got = f"embeddings in {self.folder}", f"{len(tables)} of {stated} parts"
         hint = "Run the command that created the folder again: it resumes."
         require(len(tables) == stated, what, got, "all of them", hint)
@@ -130,6 +130,12 @@ class Layout:
         """The uid of each row's pair."""
         return pl.concat([_uids(part.metadata) for part in self._parts])
 
+    @property
+    def most_captions(self) -> int:
+        """The largest number of captions of a pair."""
+        tables = [_metadata(part.metadata, ("captions",)) for part in self._parts]
+        return max((one.select(pl.col("captions").list.len().max()).item() for one in tables if one.width), default=1)
+
     def captions(self, rows: Int[np.ndarray, " k"]) -> list[list[str]]:
         """Return the captions of some rows."""
         found: dict[int, list[str]] = {}
@@ -151,7 +157,7 @@ class Layout:
             for kind in _FOLDERS
         ]
         image, text = (torch.from_numpy(np.concatenate(arrays)[back]) for arrays in blocks)
-        if self._card is None:
+        if self.card is None:
             return unit_means(image[:, None], text, torch.arange(len(rows)))
         ok = torch.isfinite(image).all(dim=1) & torch.isfinite(text).all(dim=1)
         return Means(image.float(), text.float(), ok)

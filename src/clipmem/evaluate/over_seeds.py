@@ -12,6 +12,7 @@ from jaxtyping import Float64, Int
 from clipmem.evaluate.classification import TOP, classification_metrics
 from clipmem.functional import Interval, crossed_interval, crossed_mean
 from clipmem.functional.checks import as_finite, check_not_empty, check_same_length
+from clipmem.functional.ranking import beta_bounds
 
 
 class Statistics(NamedTuple):
@@ -56,7 +57,9 @@ def classification_entries(
             found[name] |= changed(hits, before, groups, confidence)
     name, hits = "mean_per_class_recall", hits_of(ranks, 1)
     interval = class_mean(hits, labels, groups, confidence=confidence)
-    found[name] = entry(_within(interval), [one[name] for one in by_seed])
+    sizes = np.unique(labels, return_counts=True)[1]
+    trials = min(len(np.unique(groups)), int(len(sizes) ** 2 / (1 / sizes).sum()))  # of equal weight: C² / Σ 1 / n_c
+    found[name] = entry(_within(interval, trials, confidence), [one[name] for one in by_seed])
     if base is not None:
         change = class_mean(hits - hits_of(base, 1), labels, groups, confidence=confidence)
         found[name]["change"] = change._asdict()
@@ -70,7 +73,7 @@ def hits_of(ranks: Float64[np.ndarray, "*seed n"], k: int) -> Float64[np.ndarray
 
 def rate(hits: Float64[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"], confidence: float) -> Interval:
     """Average hits, 0 or 1 each, over seeds and pairs; the interval of `crossed_mean`, cut to [0, 1]."""
-    return _within(crossed_mean(hits, groups, confidence=confidence))
+    return _within(crossed_mean(hits, groups, confidence=confidence), len(np.unique(groups)), confidence)
 
 
 def mean_of_means(
@@ -88,13 +91,18 @@ def mean_of_means(
     count = len(parts)
     influence = np.hstack([(one - one.mean()) / (count * one.shape[1]) for one in parts])
     mean = sum(float(one.mean()) for one in parts) / count
-    found = crossed_interval(mean, influence, np.concatenate([*groups]), confidence=confidence)
-    return _within(found) if share else found
+    owners = np.concatenate([*groups])
+    found = crossed_interval(mean, influence, owners, confidence=confidence)
+    return _within(found, len(np.unique(owners)), confidence) if share else found
 
 
-def _within(interval: Interval) -> Interval:
+def _within(interval: Interval, trials: int, confidence: float) -> Interval:
+    """Cut an interval to [0, 1]; at 0 or 1, where nothing varies, take Clopper & Pearson's for so many trials."""
     if interval.low is None or interval.high is None:
         return interval
+    if interval.mean in {0, 1}:
+        low, high = beta_bounds(interval.mean * trials, trials, confidence)
+        return interval._replace(low=low, high=high)
     return interval._replace(low=max(interval.low, 0.0), high=min(interval.high, 1.0))
 
 

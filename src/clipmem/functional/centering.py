@@ -10,7 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from clipmem.functional.intervals import Interval, checked_values, crossed_interval, crossed_variances
+from clipmem.functional.intervals import (
+    Interval,
+    checked_values,
+    crossed_interval,
+    crossed_variances,
+    two_sample_interval,
+)
 
 TRIM = 0.2  # share of the control left out at each end
 
@@ -95,7 +101,7 @@ def centered_mean(
         mean of x_ki - mean over seeds of T_k,      T_k the trimmed mean of the control under seed k
 
     What shifts all pairs of a seed cancels, so the interval, which has the error of the shift in it, is over pairs and
-    seeds from two seeds on, as that of `half_difference`. The control may be among the pairs.
+    seeds from two seeds on: that of `two_sample_interval`. The control may be the pairs themselves.
 
     Args:
         values: Scores of some pairs under each seed, shape (seed, n).
@@ -105,7 +111,7 @@ def centered_mean(
         confidence: Coverage of the interval, between 0 and 1.
 
     Returns:
-        The centered mean and its interval.
+        The centered mean and its interval; low and high are None with one group of pairs, or of control pairs.
 
     Raises:
         InputError: As for `control_shift`.
@@ -118,9 +124,5 @@ def centered_mean(
     values, control = checked_values(values, groups), checked_values(control, control_groups)
     means, within = trimmed_means(control)
     own = values.mean(axis=1, keepdims=True)
-    by_seed = own[:, 0] - means
-    influence = np.concatenate([(values - own) / values.shape[1], -within], axis=1)
-    # a seed's part is spread over all pairs: on each side alone, what cancels would count as the residual
-    influence += (by_seed - by_seed.mean())[:, None] / influence.shape[1]
-    every = np.concatenate([groups, control_groups])
-    return crossed_interval(float(by_seed.mean()), influence, every, confidence=confidence, min_seeds=2)
+    influences = [(values - own) / values.shape[1], -within]
+    return two_sample_interval(own[:, 0] - means, influences, [groups, control_groups], confidence=confidence)

@@ -59,6 +59,7 @@ def leave_one_out(
     group: Int[np.ndarray, "n"] | None = None,
     ridge: float = RIDGE,
     kernel: Kernel = "linear",
+    out: np.ndarray | None = None,
 ) -> LeftOut:
     """Predict the target of each row by ridge regression on all other rows.
 
@@ -75,6 +76,7 @@ def leave_one_out(
         group: Group of each row, such as near-duplicates, any integers; by default each row has its own.
         ridge: Ridge penalty as a share of the mean eigenvalue of B'B, positive.
         kernel: `rbf` regresses on the features of `RbfFeatures`, with λ = ridge · trace(B'B) / n.
+        out: Where predictions go, such as a memory map, shape (n, d); by default a new array.
 
     Returns:
         Predictions of the centered targets, and leverages.
@@ -89,7 +91,7 @@ def leave_one_out(
         [-0.667, 0.0, 0.667]
     """
     n, d = features.shape[0], targets.shape[1]
-    found = LeftOut(np.empty((n, d)), np.empty(n))
+    found = LeftOut(np.empty((n, d)) if out is None else out, np.empty(n))
     for block in _left_out(features, targets, group, ridge, kernel):
         found.prediction[block.rows], found.leverage[block.rows] = block.prediction, block.leverage
     return found
@@ -213,7 +215,7 @@ class RbfFeatures:
     landmarks l_j. These are 1,000 evenly spaced rows; with all rows as landmarks φ(x)·φ(x') = k(x, x').
 
     Raises:
-        InputError: Half of the landmarks are the same, or one is not finite.
+        InputError: Half of the distances between landmarks are 0 but for rounding, or a landmark is not finite.
     """
 
     def __init__(self, x: Rows, landmarks: int = LANDMARKS) -> None:
@@ -221,8 +223,9 @@ class RbfFeatures:
         self._x, self._landmarks = x, x[np.arange(min(n, landmarks)) * n // min(n, landmarks)].astype(np.float64)
         squares = _squares(self._landmarks, as_finite("features", self._landmarks))
         self._width2 = float(np.median(squares[np.triu_indices_from(squares, 1)]))
-        got = f"half of {len(squares)} rows the same"
-        require(self._width2 > 0, "features", got, "rows that differ", "Use the linear kernel.")
+        rounding = 1e-12 * float(np.square(self._landmarks).sum(axis=1).max())
+        got = f"half of the distances between {len(squares)} rows 0"
+        require(self._width2 > rounding, "features", got, "rows that differ", "Use the linear kernel.")
         kernel = np.exp(squares / (-2 * self._width2))
         self._factor = cholesky(kernel + _JITTER * np.eye(len(kernel)), lower=True)
 
@@ -233,7 +236,8 @@ class RbfFeatures:
 
     def __getitem__(self, rows: Any) -> Float64[np.ndarray, "k m"]:
         """Compute the features of some rows."""
-        kernel = np.exp(_squares(self._landmarks, self._x[rows]) / (-2 * self._width2))
+        own = np.asarray(self._x[rows], dtype=np.float64)
+        kernel = np.exp(_squares(self._landmarks, own) / (-2 * self._width2))
         return solve_triangular(self._factor, kernel, lower=True).T
 
 

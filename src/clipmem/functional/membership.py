@@ -164,7 +164,7 @@ def true_positive_rates(
 ) -> Float64[np.ndarray, "rate"]:
     """Return the true positive rate at false positive rates, on the lines between points of `roc_curve`.
 
-    For a rate of less than one negative, it is the share of positives above all negatives.
+    For a rate of less than one negative, it is the share of positives above all negatives, without ties at the highest.
 
     Example:
         >>> true_positive_rates(np.array([3, 2, 1.0]), np.array([True, False, True]), np.array([0.01, 1])).tolist()

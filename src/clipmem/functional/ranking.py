@@ -42,7 +42,7 @@ def _two_classes(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "oth
     return scores
 
 
-def _beta_bounds(successes: float, trials: int, confidence: float) -> tuple[float, float]:
+def beta_bounds(successes: float, trials: int, confidence: float) -> tuple[float, float]:
     """Clopper & Pearson (1934) bounds of a proportion; `successes` need not be whole."""
     tail = (1 - confidence) / 2
     failures = trials - successes
@@ -55,8 +55,11 @@ def auroc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], confi
     """Return the area under the ROC curve with DeLong's interval.
 
     AUROC = mean over couples (positive i, other j) of [s_i > s_j] + ½ [s_i = s_j]. With V_i the mean over j and V_j the
-    mean over i, its variance is var(V_i)/P + var(V_j)/Q (DeLong et al. 1988; by midranks, Sun & Xu 2014). The interval
-    is symmetric on the logit scale, so it stays within [0, 1].
+    mean over i, its variance is v = v_P + v_Q = var(V_i)/P + var(V_j)/Q (DeLong et al. 1988; by midranks, Sun & Xu
+    2014). The interval is symmetric on the logit scale, so it stays within [0, 1], with Student's t of the degrees of
+    freedom of Brunner & Munzel (2000), v² / (v_P² / (P - 1) + v_Q² / (Q - 1)).
+    Simulated coverage of 95 % intervals is 92 % for P = 3, Q = 50, 94 % for P = 5, Q = 200 (AUROC 0.76) and 91 % for
+    P = 20, Q = 480 (AUROC 0.92) (`pytest tests/science/test_interval_coverage.py -s -k few -m ""`).
 
     If DeLong's variance is 0 or undefined (perfect separation, all scores tied, a class of one), the interval is that
     of Clopper & Pearson for a proportion among min(P, Q) trials, which is wider than necessary.
@@ -85,12 +88,13 @@ def auroc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], confi
     of_other = 1 - (ranks[~positive] - stats.rankdata(low_class)) / p
     area = float(of_positive.mean())
     if p > 1 and q > 1 and 0 < area < 1:
-        variance = float(of_positive.var(ddof=1)) / p + float(of_other.var(ddof=1)) / q
-        if variance > 1e-20:
-            half = float(stats.norm.ppf((1 + confidence) / 2)) * variance**0.5 / (area * (1 - area))
+        own, other = float(of_positive.var(ddof=1)) / p, float(of_other.var(ddof=1)) / q
+        if (variance := own + other) > 1e-20:
+            df = variance**2 / (own**2 / (p - 1) + other**2 / (q - 1))
+            half = float(stats.t.ppf((1 + confidence) / 2, df)) * variance**0.5 / (area * (1 - area))
             low, high = special.expit(special.logit(area) + np.array([-half, half]))
             return Interval(area, float(low), float(high))
-    return Interval(area, *_beta_bounds(area * min(p, q), min(p, q), confidence))
+    return Interval(area, *beta_bounds(area * min(p, q), min(p, q), confidence))
 
 
 def roc_curve(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"]) -> RocCurve:

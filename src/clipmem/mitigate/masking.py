@@ -67,4 +67,9 @@ class TextMasking(Mitigation):
     summary = "Drop random tokens of captions in every presentation."
 
     def tokens(self, tokens: Int[Tensor, "n length"], moment: Moment) -> Int[Tensor, "n length"]:
+        # an odd caption may end like this, most do not
+        padded = 2 * ((tokens[:, -1] != 0) & (tokens[:, -1] == tokens[:, -2])).sum() > len(tokens)
+        plain = bool((tokens >= 0).all() and (tokens[:, 0] == tokens[0, 0]).all()) and not padded
+        got, expected = "a model with other tokens", "start token, words, end token, then padding with 0, as in CLIP"
+        require(plain, "[mitigate.text_masking]", got, expected, "Use text_noise or other_captions with this model.")
         return drop_tokens(tokens, moment.keys, probability=self.section.probability, seed=self.seed, step=moment.step)

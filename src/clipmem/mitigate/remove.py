@@ -30,8 +30,8 @@ def removal_list(scores: str | Path, count: int, *, by: By = "clipmem", column: 
     """Return the uids of the `count` highest-scoring training pairs of f, highest first, for your own training loop.
 
     Args:
-        scores: A run folder or its `scores.parquet`; with `by = "file"` a table with uid and the column of scores, such
-            as suspects.parquet; with `by = "marks"` a marks.jsonl.
+        scores: A run folder or its `scores.parquet` (without `role`, all its pairs count); with `by = "file"` a table
+            with uid and the column of scores, such as suspects.parquet; with `by = "marks"` a marks.jsonl.
         count: Number of pairs, 1 or more.
         by: The score (see `clipmem.mitigate.parent.read_parent`).
         column: Column of scores of `by = "file"`, for example one detector's.
@@ -43,7 +43,7 @@ def removal_list(scores: str | Path, count: int, *, by: By = "clipmem", column: 
         >>> removal_list("runs/demo", 50)  # doctest: +SKIP
     """
     pool = read_parent(str(scores), by, "removal_list", column).table
-    if by not in {"file", "marks"}:
+    if by not in {"file", "marks"} and "role" in pool.columns:
         pool = pool.filter(pl.col("role").is_in(["shared", "candidate"]))
     _check_count(count, pool.height, "removal_list count")
     return _worst(pool, count)["uid"].to_list()

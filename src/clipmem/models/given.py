@@ -102,9 +102,9 @@ def load(model: GivenModel) -> DualEncoder:
         encoder = _load_adapted(model)
     else:
         encoder = transformers.load(model.folder) if model.library == "transformers" else _load_open_clip(model)
-    broken = [name for name, weight in encoder.module.named_parameters() if bool(weight.isnan().any())]
+    broken = [name for name, weight in encoder.module.named_parameters() if not bool(weight.isfinite().all())]
     if broken:
-        got = f"NaN in {len(broken):,} of its weights, the first {broken[0]}"
+        got = f"NaN or infinity in {len(broken):,} of its weights, the first {broken[0]}"
         hint = "Use a checkpoint from before training diverged."
         raise InputError(f"model {shorten(model.name)}", got=got, expected="finite weights", hint=hint)
     return encoder

@@ -32,12 +32,13 @@ class SimpleTokenizer:
         if self._tokenizer.reduction_fn is not None or not 0 < len(texts) <= _KEPT:
             return self._tokenizer(list(texts))
         if len(self._ids) + len(texts) > _KEPT:
-            self._ids.clear()
-        new = [text for text in dict.fromkeys(texts) if text not in self._ids]
+            self._ids = {}  # not cleared: other threads may be reading it
+        ids = self._ids
+        new = [text for text in dict.fromkeys(texts) if text not in ids]
         if new:
             # token ids are below 2^16
-            self._ids |= zip(new, self._tokenizer(new).numpy().astype(np.int32), strict=True)
-        return torch.from_numpy(np.stack([self._ids[text] for text in texts]).astype(np.int64))
+            ids |= zip(new, self._tokenizer(new).numpy().astype(np.int32), strict=True)
+        return torch.from_numpy(np.stack([ids[text] for text in texts]).astype(np.int64))
 
 
 def simple_tokenizer(length: int, settings: Mapping[str, Any]) -> SimpleTokenizer:

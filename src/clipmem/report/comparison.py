@@ -11,7 +11,7 @@ from clipmem.analysis.comparison import compare
 from clipmem.base.require import require
 from clipmem.report.page import write_page
 from clipmem.report.read import read_audited, read_finished
-from clipmem.store.atomic import write_json
+from clipmem.store.atomic import is_free, write_json
 from clipmem.store.tables import write_parquet
 
 DOCUMENT, TABLE, PAGE = "compare.json", "compare.parquet", "index.html"
@@ -50,7 +50,7 @@ def compare_runs(
 
 def write_compared(folders: Sequence[Path], out: Path, **settings: Any) -> dict[str, Any]:
     """Compare runs with the `settings` of `compare_runs`, write document, table and page to `out`."""
-    foreign = out.is_dir() and any(out.iterdir()) and not (out / DOCUMENT).is_file()
+    foreign = not is_free(out) and not (out / DOCUMENT).is_file()
     expected, hint = "a new folder, or that of an earlier comparison", "Choose another --out DIR."
     require(not foreign, f"--out {out}", "a folder with other files", expected, hint)
     document = compare_runs(folders, **settings)

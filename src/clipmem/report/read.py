@@ -1,6 +1,7 @@
 """Read the tables and JSON of finished run folders, for reports and comparisons; nothing is computed here."""
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require, require_columns
 from clipmem.store import manifest
 from clipmem.store.folder import SIDES, RunFolder
-from clipmem.store.tables import read_table
+from clipmem.store.tables import SCHEMAS, read_table
 
 FORMAT = 1
 ROLES = ("candidate", "independent", "shared", "external")
@@ -216,15 +217,21 @@ def _number(entry: Mapping[str, Any], key: str, path: Path) -> float:
     return float(value)  # pyright: ignore[reportArgumentType]  checked above
 
 
+def is_finished(folder: RunFolder, protocol: str) -> bool:
+    """Return whether the last stage of a run whose models are paired by seed is done."""
+    return folder.is_done("report" if declared("protocols", protocol).scored else "evaluate")
+
+
 def read_finished(path: Path) -> FinishedRun:
     """Read a run folder for a comparison; measures that an older clipmem lacked are left out."""
     folder = RunFolder(path)
     recipe, what = folder.recipe(), f"run folder {path}"
     hint = "Compare runs of the protocol four-way, which trains one f and one g for each seed, or audited runs."
-    paired = declared("protocols", recipe.protocol).paired
-    require(paired, what, f"protocol {recipe.protocol!r}", "one whose models are paired by seed", hint)
+    protocol = declared("protocols", recipe.protocol)
+    require(protocol.paired, what, f"protocol {recipe.protocol!r}", "one whose models are paired by seed", hint)
+    ended = is_finished(folder, recipe.protocol)
     resume = f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
-    require(folder.is_done("report"), what, "a run that is not finished", "a run whose stages are done", resume)
+    require(ended, what, "a run that is not finished", "a run whose stages are done", resume)
     sides = sorted({file.parent.name for file in path.glob("models/*/seed-*")}) or SIDES
     models = [(side, seed) for side in sides for seed in recipe.train.seeds]
     seeds = sorted(recipe.train.seeds)
@@ -236,8 +243,8 @@ def read_finished(path: Path) -> FinishedRun:
         recipe=recipe,
         manifest=manifest.read(folder),
         splits=folder.read("splits"),
-        seed_scores=folder.read("seed_scores"),
-        normalizer=float(folder.read_json("summary.json")["normalizer"]),
+        seed_scores=folder.read("seed_scores") if protocol.scored else pl.DataFrame(schema=SCHEMAS["seed_scores"]),
+        normalizer=float(folder.read_json("summary.json").get("normalizer", math.nan)),
         records={(side, seed): folder.read_json(f"models/{side}/seed-{seed}/record.json") for side, seed in models},
         markers={(side, seed): folder.read_json(f"stages/train-{side}-seed-{seed}.json") for side, seed in models},
         utility=_by_seed(documents, "metrics", seeds),

@@ -95,7 +95,7 @@ def table(context: jinja2.runtime.Context, title: str, columns: str, caller: Cal
         drawn.add_column(
             Text(name.removeprefix(kind)),
             justify="right" if kind == ">" else "left",
-            no_wrap=bool(kind),
+            no_wrap=kind in {">", "="},
             overflow="ellipsis" if kind == "~" else "fold",
         )
     heading = f"{HEADING}{visible(html.unescape(str(title)))}"
@@ -113,7 +113,8 @@ def facts(context: jinja2.runtime.Context, caller: Callable[[], str]) -> Markup:
 
 def _drawn(empty: Table, rows: str, width: int) -> list[str]:
     for line in filter(None, html.unescape(str(rows)).split("\n")):
-        empty.add_row(*(Text(cell) for cell in line.split(CELL)))
+        cells = zip(line.split(CELL), empty.columns, strict=False)
+        empty.add_row(*(Text(cell, no_wrap=column.overflow == "ellipsis" or None) for cell, column in cells))
     stream = io.StringIO()
     Console(file=stream, width=width).print(empty)
     drawn = [line.rstrip() for line in stream.getvalue().split("\n")]

@@ -2,7 +2,7 @@
 
 The sign of a model is +1 for pairs it trained on, -1 for unseen pairs, and 0 for pairs it is not used for:
 clipmem(i) = mean of A over +1 - mean of A over -1. If the models of each seed are twins (one of each sign for every
-pair, with the same initialization and order), the error of a score is over seeds, otherwise over models.
+pair, with the same initialization and order), the error of a score is over seeds, otherwise over models, without 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ import polars as pl
 import torch
 
 from clipmem.base.errors import RunError
+from clipmem.base.require import require
 from clipmem.functional import AlignmentParts, alignment, clipmem, range_normalize, seed_interval
 from clipmem.functional.centering import trimmed_means
 from clipmem.functional.resampling import in_out_means, jackknife_models
@@ -142,6 +143,8 @@ def _compared(design: Design, parts: Sequence[AlignmentParts], weight: float) ->
     found = _Compared(seen, unseen, values, np.zeros(0))
     if found.twins:
         return found._replace(score=clipmem(torch.from_numpy(seen), torch.from_numpy(unseen)).numpy())
+    got, hint = "0 (not used) without twins", "Give each seed a seen and an unseen model of every scored pair."
+    require(design.sign[:, design.scored].all(), "design", got, "1 or -1 for every model and scored pair", hint)
     return found._replace(score=in_out_means(values, member).score)
 
 

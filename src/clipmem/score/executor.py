@@ -83,7 +83,9 @@ class Executor:
         self._what.bank.check_own(pairs, bool(inside.any()), "one usable pair, which is scored itself")
         self._each("score", data, "parquet", partial(self._score_block, bank=sums, inside=inside))
         table, more = self._joined()
-        problems = list(dict.fromkeys([*data.problems, *bank.problems, *problems, *more]))
+        own = bank.source is data.source and bank.layout is data.layout  # a part of the data: list its pairs once
+        found = [one._replace(source=data.name) if own else one for one in (*problems, *more)]
+        problems = list(dict.fromkeys([*data.problems, *bank.problems, *found]))
         reason = problems[0].reason if problems else "unknown reason"
         got = f"{len(data):,} pairs, none of them usable ({reason})"
         require(table.height, f"--data {data.name}", got, "at least one", "Check its images.")

@@ -257,7 +257,9 @@ def planted_in(
     if not wrong.any() or wrong.all():
         return None
     found = auroc(values, wrong, confidence)
-    fpr, tpr = roc_curve(values, wrong)
+    curve = np.stack(roc_curve(values, wrong))
+    corners = np.abs(np.diff(curve, 2)).max(axis=0) > 1e-12  # the line between them is the same without the others
+    fpr, tpr = curve[:, np.concatenate([[True], corners, [True]])]
     plain = auroc(-reference[where], wrong, confidence)
     return {
         "n": int(wrong.sum()),
@@ -284,6 +286,7 @@ def two_way_interval(
     models, pairs = generator(seed, "models"), generator(seed, "groups")
     count = int(groups.max()) + 1
     means: list[float] = []
+    seen, unseen = values * member, values * ~member
     for _ in range(draws):
         weight = models.multinomial(len(values), np.full(len(values), 1 / len(values))).astype(np.float64)
         inside, outside = weight @ member, weight @ ~member
@@ -291,8 +294,7 @@ def two_way_interval(
         times = pairs.multinomial(count, np.full(count, 1 / count))[groups] * usable
         if times.sum() == 0:
             continue
-        score = weight @ (values * member) / np.maximum(inside, 1)
-        score -= weight @ (values * ~member) / np.maximum(outside, 1)
+        score = weight @ seen / np.maximum(inside, 1) - weight @ unseen / np.maximum(outside, 1)
         means.append(float((score * times).sum() / times.sum()))
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     mean = float(in_out_means(values, member).score.mean())

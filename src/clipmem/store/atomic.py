@@ -48,7 +48,12 @@ def check_place(path: Path) -> None:
     with explain_write_errors(path):
         # tried, since permission bits are wrong for /proc and read-only file systems
         there = next((folder for folder in (path, *path.parents) if folder.exists()), Path())
-        Path(tempfile.mkdtemp(prefix=".clipmem-", dir=there)).rmdir()
+        Path(tempfile.mkdtemp(prefix=".clipmem-", suffix=".tmp", dir=there)).rmdir()
+
+
+def is_free(folder: Path) -> bool:
+    """Return whether a folder is new or empty, apart from what a killed command left."""
+    return not folder.is_dir() or all(one.name.startswith(".") and one.suffix == ".tmp" for one in folder.iterdir())
 
 
 @contextlib.contextmanager

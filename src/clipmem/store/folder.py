@@ -4,10 +4,11 @@ from pathlib import Path
 
 import polars as pl
 
+from clipmem.base.declared import declared
 from clipmem.base.paths import reading
 from clipmem.base.recipes import Recipe, flatten, load_recipe
 from clipmem.base.require import require
-from clipmem.store.atomic import atomic_write
+from clipmem.store.atomic import atomic_write, is_free
 from clipmem.store.job import Job, refuse_other
 from clipmem.store.tables import read_table, write_table
 
@@ -26,6 +27,11 @@ class RunFolder(Job):
 
     def read(self, name: str) -> pl.DataFrame:
         """Read a table (see `clipmem.store.tables.SCHEMAS`)."""
+        missing = not self.table_path(name).is_file()
+        if missing and name in {"scores", "seed_scores"} and (self.path / "recipe.toml").is_file():
+            protocol = self.recipe().protocol
+            got, hint = f"protocol {protocol!r}, which measures utility alone", "Run it with the protocol four-way."
+            require(declared("protocols", protocol).scored, f"run folder {self.path}", got, "a run with scores", hint)
         return read_table(self.table_path(name), name)
 
     def write(self, name: str, table: pl.DataFrame) -> Path:
@@ -53,7 +59,7 @@ class RunFolder(Job):
             hint = "Choose another --out DIR, or delete the folder to start over."
             refuse_other(what, flatten(self.recipe()), flatten(recipe), hint)
             return False
-        free = not (self.path.is_dir() and any(self.path.iterdir()))
+        free = is_free(self.path)
         got = "a folder with other files and no recipe.toml"
         expected = "a new folder, or one created by clipmem"
         require(free, f"run folder {self.path}", got, expected, "Choose another --out DIR.")

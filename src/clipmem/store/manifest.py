@@ -13,7 +13,7 @@ from clipmem.base.machine import cores
 from clipmem.base.recipes import Recipe, flatten
 from clipmem.base.require import require
 from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import json_sha256
+from clipmem.store.hashing import file_sha256, json_sha256
 
 FORMAT = 1
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scipy", "polars", "pillow", "safetensors")
@@ -35,6 +35,7 @@ def build(
         "command": command,
         "recipe_sha256": recipe_hash(recipe),
         "data_sha256": data_sha256,
+        "files": _files_of(recipe),
         "user_set": list(user_set),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "python": platform.python_version(),
@@ -62,6 +63,22 @@ def check_data(folder: RunFolder, data_sha256: str) -> None:
     what = f"run folder {folder.path} was made with other data"
     got = f"fingerprint {there[:16]} there, {data_sha256[:16]} now"
     require(there == data_sha256, what, got, "", "Choose another --out DIR, or restore the original data.")
+
+
+def check_files(folder: RunFolder, recipe: Recipe) -> None:
+    """Refuse a folder that was made when files that the recipe names had another content."""
+    now = _files_of(recipe)
+    there = read(folder).get("files", now)  # absent in folders of earlier versions
+    changed = [what for what in now if there.get(what) != now[what]]
+    what, got = f"run folder {folder.path}", f"another file in {', '.join(changed)}"
+    require(not changed, what, got, "the file it was made with", "Choose another --out DIR, or restore the file.")
+
+
+def _files_of(recipe: Recipe) -> dict[str, str]:
+    """Hash the single files that a recipe names."""
+    named = {"[split] wrong": recipe.split.wrong, "[evaluate] classnames": recipe.evaluate.classnames}
+    named["[dejavu] text_embeddings"] = recipe.dejavu.text_embeddings
+    return {what: file_sha256(Path(path)) for what, path in named.items() if path and Path(path).is_file()}
 
 
 def _processor() -> str:

@@ -57,7 +57,7 @@ def read_marks(file: Path) -> dict[str, Mark]:
     for number, line in enumerate(file.read_bytes().splitlines() if file.is_file() else [], 1):
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         entry = entry if isinstance(entry, dict) else {}
         uid, mark = entry.get("uid"), entry.get("mark", "")
@@ -67,5 +67,7 @@ def read_marks(file: Path) -> dict[str, Mark]:
         require(right, f"{file}, line {number}", shorten(line.decode(errors="replace")), expected, hint)
         found.pop(str(uid), None)
         if mark is not None:
-            found[str(uid)] = Mark(mark, str(entry.get("time", "")), entry.get("note"))
+            own = [entry.get(name) for name in ("time", "note")]  # UTF-8 has no lone surrogates, JSON does
+            time, note = (one if one is None else str(one).encode(errors="replace").decode() for one in own)
+            found[str(uid)] = Mark(mark, time or "", note)
     return found

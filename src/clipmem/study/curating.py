@@ -15,7 +15,9 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.require import require
+from clipmem.base.sections import shipped
 from clipmem.curate.marks import apply_marks
 from clipmem.curate.ranking import SMALLEST
 from clipmem.curate.ranking import curate as rank
@@ -31,14 +33,15 @@ from clipmem.store.atomic import make_folder, write_json
 from clipmem.store.folder import RunFolder
 from clipmem.store.marks import marks_file, read_marks
 from clipmem.store.tables import write_parquet
-from clipmem.study import early, estimating
+from clipmem.study import api, early, estimating, starting
 from clipmem.study.estimating_one import embedded
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Settings, open_data, read_pairs
 from clipmem.train.objectives import OBJECTIVES
 
-SUSPECTS, DOCUMENT, QUARANTINE = "suspects.parquet", "curate.json", "quarantine.parquet"
+SUSPECTS, DOCUMENT, QUARANTINE, RUN = "suspects.parquet", "curate.json", "quarantine.parquet", "run"
 SHOWN = 10
+BANK = 100
 KINDS = ("exchanged", "vague", "duplicate", "hygiene")
 
 
@@ -51,6 +54,9 @@ class Curating:
         captions: Maximum number of captions per pair; not with a run.
         out: Output folder; by default `curate` in the run folder, or `curated`.
         write: New folder for the data without suspects.
+        budget: Length of the training of f on the data, in those that `clipmem init` suggests; None = train nothing.
+            Not with a run or a model.
+        allow_long: Train even if it would take more than a day, or more memory or disk space than available.
         correct: Write the suggested captions of suspects that have one, instead of leaving those pairs out.
         device: `auto`, `cpu` or `cuda`.
     """
@@ -60,6 +66,8 @@ class Curating:
     out: Path | None = None
     write: Path | None = None
     correct: bool = False
+    budget: float | None = None
+    allow_long: bool = False
     device: str = "auto"
 
 
@@ -96,10 +104,11 @@ def curate(pairs: Data, model: str | None = None, *, captions: int | None = None
         >>> clipmem.curate("captions.csv").filter("is_label_issue")  # doctest: +SKIP
     """
     if isinstance(pairs, str | Path) and is_run(pairs):
-        signals, _ = run_signals(RunFolder(pairs))
+        _check_own(model or "", captions)
+        found = apply_marks(rank(run_signals(RunFolder(pairs))[0]), _marks(RunFolder(pairs)))
     else:
-        signals, _ = data_signals(pairs, model or "", captions, device, Quiet())
-    table = rank(signals).table
+        found = rank(data_signals(pairs, model or "", captions, device, Quiet())[0])
+    table = found.table
     own = [name for name in table.columns if name.endswith("_score")]
     suspect, good = pl.col("is_suspect"), 1 - pl.col("probability")
     columns = [suspect.alias("is_label_issue"), good.alias("label_score")]
@@ -110,6 +119,12 @@ def curate(pairs: Data, model: str | None = None, *, captions: int | None = None
     about = ["uid", "reason", "second_reason", "neighbors", "suggested_caption"]
     detectors = [pl.col(name).alias(f"{name.removesuffix('_score')}_detector") for name in own]
     return table.sort("score", "uid", descending=[True, False]).select(*columns, *about, *detectors)
+
+
+def _check_own(model: str, captions: int | None) -> None:
+    """Refuse a model and a number of captions with a run folder, which has its own."""
+    require(not model, "--model", f"{model} with a run folder", "its own f", "Omit it.")
+    require(captions is None, "--captions", f"{captions} with a run folder", "its own captions", "Omit it.")
 
 
 def is_run(path: str | Path) -> bool:
@@ -125,40 +140,52 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
             output folder is inside the data.
     """
     reporter, started, run = reporter or Quiet(), time.monotonic(), is_run(data)
-    require(not (run and how.model), "--model", f"{how.model} with a run folder", "its own f", "Omit --model.")
+    if run:
+        _check_own(how.model, how.captions)
     require(how.write or not how.correct, "--correct", "no --write", "a folder for the data", "Add --write DIR.")
     folder = RunFolder(data)
     source = open_source(folder.recipe().data) if run else open_data(data)
     out = how.out or (folder.path / "curate" if run else Path("curated"))
     if how.write is not None:
+        mixed, hint = out.resolve().is_relative_to(how.write.resolve()), "Choose another folder."
+        require(not mixed, f"--write {how.write}", f"the folder of --out {out}", "a folder for the data alone", hint)
         check_output(source, how.write)
     if not run:
         check_outside(source, out, "--out")
     make_folder(out)
+    if how.budget is not None:
+        folder, run = RunFolder(out / RUN), True
+        command, recipe = f"clipmem curate {data} --budget {how.budget:g}", recipe_of(data, how.budget)
+        options: dict[str, Any] = {"device": how.device, "reporter": reporter, "allow_long": how.allow_long}
+        api.run(recipe, folder.path, command=command, **options)
     if run:
         signals, problems = run_signals(folder)
     else:
         signals, problems = data_signals(source, how.model, how.captions, how.device, reporter)
     found = rank(signals, reporter=reporter)
-    marks = {uid: given.mark for uid, given in read_marks(marks_file(folder.path)).items()} if run else {}
+    marks = _marks(folder) if run else {}
     if marks:
         found = apply_marks(found, marks)
     table = found.table.sort("score", "uid", descending=[True, False])
+    write_parquet(out / SUSPECTS, table)
     planted = set(planted_uids(folder)) if run else set[str]()
-    written = _write(source, table, how.write, planted, correct=how.correct) if how.write else None
+    # marked wrong, of other roles than those that are judged
+    wrong = {uid for uid, mark in marks.items() if mark == "wrong"} - planted - set(table["uid"])
+    written = _write(source, table, how.write, planted, wrong, correct=how.correct) if how.write else None
+    kept = table.filter("is_suspect", pl.col("uid").is_in(list(planted))).height
     document = {
         **found.document,
         "format": 1,
         "data": data,
         "model": how.model or None,
         "run": run,
+        "trained": how.budget and {"budget": how.budget, "folder": str(folder.path)},
+        "not_judged": folder.read("pairs").height - table.height if run else 0,
         "pairs": table.height,
-        "suspects": int(table["is_suspect"].sum()),
         "left_out": len(problems),
         "seconds_in_all": round(time.monotonic() - started, 3),
-        "written": written and {**written._asdict(), "path": str(written.path)},
+        "written": written and {**written._asdict(), "path": str(written.path), "marked": len(wrong), "planted": kept},
     }
-    write_parquet(out / SUSPECTS, table)
     write_json(out / DOCUMENT, json.loads(json.dumps(document, default=float)))
     listed = out / QUARANTINE if problems else None
     if listed:
@@ -166,6 +193,26 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
     own = dict(zip(signals.uids, signals.captions, strict=True))
     first = [row | {"caption": next(iter(own[row["uid"]]), "")} for row in table.head(SHOWN).iter_rows(named=True)]
     return Curated(table, document, first, written, listed)
+
+
+def recipe_of(data: str, budget: float) -> Recipe:
+    """Return the recipe that trains f on as many pairs of a data set as possible and records it, without half-models.
+
+    A twentieth of the pairs stays external, the bank of A, or `BANK` pairs if that is more. `budget` is the length of
+    the training in those that `clipmem init` suggests.
+
+    Raises:
+        InputError: There are too few usable pairs.
+    """
+    own, settings = shipped(data), ["train.record=true", "halves.pairs=0", "halves.estimator=closed-form"]
+    found = starting.start("" if own else data, protocol="halves", source=own, settings=settings).recipe
+    split = found.split
+    total = split.shared + split.candidate + split.independent + split.external
+    external = min(split.external, max(BANK, total // 20))
+    sizes = {"external": external, "shared": split.shared + split.external - external, "planted": 0}
+    epochs = max(1, round(budget * found.train.epochs))
+    changed = [*(f"split.{key}={value}" for key, value in sizes.items()), f"train.epochs={epochs}"]
+    return load_recipe(dump_recipe(found), changed, origin="--budget")
 
 
 def data_signals(
@@ -199,12 +246,20 @@ def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
         aligned = aligned[own] - aligned[study.role == "external"].mean()
         signals = estimating.signals_under_first(study, own, aligned)
     require(len(signals.uids) >= SMALLEST, what, f"{len(signals.uids)} pairs", f"{SMALLEST} or more", "Use more pairs.")
+    if not study.protocol.compares:
+        return signals, []
     g = pl.col("g_positive") - weight * (pl.col("g_image_bank") + pl.col("g_text_bank"))
     scores = folder.read("scores").select("uid", "clipmem", g_alignment=g)
     joined = pl.DataFrame({"uid": signals.uids}).join(scores, on="uid", how="left", maintain_order="left")
     found = {name: joined[name].fill_null(float("nan")).to_numpy() for name in ("clipmem", "g_alignment")}
     known = {name: values for name, values in found.items() if np.isfinite(values).any()}
     return replace(signals, scores=known), []
+
+
+def _marks(folder: RunFolder) -> dict[str, str]:
+    """Return the marks of the pairs of a run."""
+    pairs = set(folder.read("pairs")["uid"])
+    return {uid: given.mark for uid, given in read_marks(marks_file(folder.path)).items() if uid in pairs}
 
 
 def _roles(study: PlannedStudy) -> list[tuple[str, str]]:
@@ -216,12 +271,14 @@ def planted_uids(folder: RunFolder) -> list[str]:
     return folder.read("splits").filter("planted")["uid"].to_list()
 
 
-def _write(source: Source, table: pl.DataFrame, write: Path, planted: set[str], *, correct: bool) -> Written:
-    """Write the data without suspects, or with suggested captions."""
+def _write(
+    source: Source, table: pl.DataFrame, write: Path, planted: set[str], wrong: set[str], *, correct: bool
+) -> Written:
+    """Write the data without suspects and other `wrong` pairs, or with suggested captions."""
     suspects = table.filter(pl.col("is_suspect") & ~pl.col("uid").is_in(list(planted)))
     suggested = pl.col("suggested_caption")
     corrected = suspects.filter(suggested.is_not_null()) if correct else suspects.clear()
-    removed = set(suspects["uid"]) - set(corrected["uid"])
+    removed = set(suspects["uid"]) - set(corrected["uid"]) | wrong
     captions = dict(corrected.select("uid", "suggested_caption").iter_rows())
     with early.opening(source.section):
         return write_cleaned(source, write, removed, captions)

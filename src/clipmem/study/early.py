@@ -33,6 +33,7 @@ def check_study(recipe: Recipe, out: Path, *, device: str) -> None:
         names.settings_of(recipe.model.name)
     files = {
         "[given] roles": recipe.given.roles,
+        "[split] wrong": recipe.split.wrong,
         "[halves] trajectory": recipe.halves.trajectory,
         "[dejavu] objects": recipe.dejavu.objects,
         "[dejavu] text_embeddings": recipe.dejavu.text_embeddings,
@@ -174,13 +175,17 @@ def check_estimate(
     hint = "Name the model that it is of."
     require(trajectory is None or model, "--trajectory", "no --model", "the model whose training it is of", hint)
     require(budget is None or recipe, "--budget", "no recipe", "a recipe to train half-models", "Give a recipe.")
-    if budget is not None:
-        usable = 0 < budget < float("inf")
-        require(usable, "--budget", f"{budget:g}", "a positive number of trainings of f", "Use 0.5.")
+    check_budget(budget)
     if trajectory is not None:
         check_file(trajectory, "--trajectory")
     if recipe is None and out is not None:
         check_scores(out)
+
+
+def check_budget(budget: float | None) -> None:
+    """Check that a budget, if there is one, is above 0 and finite."""
+    usable = budget is None or 0 < budget < float("inf")
+    require(usable, "--budget", f"{budget or 0:g}", "a positive number of trainings", "Use 0.5.")
 
 
 def read_alphas(text: str, *, runs: bool) -> list[float]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from scipy.stats import norm
+from threadpoolctl import threadpool_limits
 
 from clipmem.embed.signals import Halves, Signals
 from clipmem.functional import AlignmentParts, alignment
@@ -82,7 +83,9 @@ def estimate(study: PlannedStudy, signals: Signals, chosen: str) -> tuple[Estima
     """Apply every estimator that the signals allow; write their scores and expected agreements, return the chosen."""
     level, halves = study.recipe.score.confidence, signals.halves
     available = {name: ESTIMATORS[name]() for name in ESTIMATORS if lacks(ESTIMATORS[name], signals) == []}
-    found = {name: estimator.estimate(signals) for name, estimator in available.items()}
+    # sums of matrix products depend on the number of threads, which the environment may set otherwise
+    with threadpool_limits(study.execution.threads * study.execution.workers, user_api="blas"):
+        found = {name: estimator.estimate(signals) for name, estimator in available.items()}
     effect, agreements = halves.effect if halves else np.zeros((0, len(signals.uids))), dict[str, Any]()
     noise = noise_of(effect) if len(effect) > 1 else None
     for name, one in found.items():

@@ -8,7 +8,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
@@ -152,10 +152,11 @@ def evaluate_run(
                 models_of(study, study.models),
                 study.recipe.model_copy(update={"data": data}),
                 left_out=frozenset(study.splits.filter(pl.col("role") != "external")["uid"]),
-                resources=study.execution,
+                resources=replace(study.execution, precision=study.precision),
                 reporter=reporter,
                 untrained=utility.untrained_text(recipe),
             )
+        document = {**document, "protocol": recipe.protocol}
         return Evaluated(document, folder.write_json(f"evaluate/{name}.json", document))
 
 
@@ -175,7 +176,7 @@ def evaluate_given(
         raise InputError("--model", got="a duplicate", expected="each model once", hint="Name each model once.")
     settings = settings_with(EvaluateSection(), **changes)  # pyright: ignore[reportCallIssue]
     recipe = Recipe(data=data or DataSection(), evaluate=settings)  # pyright: ignore[reportCallIssue]
-    resources = execution.resolve(recipe, 1)
+    resources = replace(execution.resolve(recipe, 1), precision="fp32")  # as in `given` studies
     plain = [TestedModel(one.name, 0, partial(given.load, one)) for one in found]
     models = _between(found, alphas) if alphas else plain
     document = evaluate_source(models, recipe, left_out=frozenset(), resources=resources, reporter=reporter)
@@ -211,8 +212,14 @@ def models_of(study: PlannedStudy, models: Sequence[TrainingSet]) -> list[Tested
 
 def tested_source(recipe: Recipe, left_out: frozenset[str], what: str) -> tuple[Source, pl.DataFrame, int]:
     """Open the source `recipe.data`; return it, its pairs without `left_out`, and how many these are."""
-    source = open_source(recipe.data)
-    every = source.pairs()
+    try:
+        source = open_source(recipe.data)
+        every = source.pairs()
+    except InputError:
+        if recipe.data.label_column != "label":
+            raise
+        source = open_source(recipe.data.model_copy(update={"label_column": ""}))  # no column `label`
+        every = source.pairs()
     pairs = every.filter(~pl.col("uid").is_in(sorted(left_out)))
     got = f"{pairs.height} pairs that no model trained on, of {every.height}"
     require(pairs.height > 1, what, got, "at least 2", "Evaluate on other pairs.")
@@ -259,12 +266,13 @@ def evaluate_source(
         loading = Lock()  # libraries build models with global state
 
         def embedded(model: TestedModel) -> passes.Embeddings:
-            with loading:
+            with loading:  # `cache` does not lock
                 encoder = model.load()
-            with computing(resources.precision, resources.device, tokens=getattr(encoder, "tokens", LONG)):
+                images = pixels(geometry_of(encoder))
+            with computing(resources.precision, resources.device, tokens=LONG):
                 return passes.embed(
                     encoder,
-                    pixels(geometry_of(encoder)),
+                    images,
                     np.arange(pairs.height),
                     [list(place)],
                     pairs["uid"].to_list(),
@@ -275,10 +283,10 @@ def evaluate_source(
                 )
 
         utilities = Utility(test, recipe.evaluate, statistics, against)
-        # torch counts its threads by thread
-        with ThreadPoolExecutor(
-            resources.workers, initializer=partial(torch.set_num_threads, resources.threads)
-        ) as pool:
+        # torch counts its threads by thread, but has one choice of attention kernels
+        counted = partial(torch.set_num_threads, resources.threads)
+        attention = computing("fp32", resources.device, tokens=getattr(first, "tokens", LONG))
+        with attention, ThreadPoolExecutor(resources.workers, initializer=counted) as pool:
             for model, found in zip(models, pool.map(embedded, models), strict=True):
                 own = passes.Embeddings(found.image, found.text[[place[text] for text in captions]], text_pair)
                 asked = [place[text] for text in test.texts]
@@ -290,7 +298,7 @@ def evaluate_source(
         "pairs": name,
         "labels": recipe.evaluate.labels,
         "probe_pairs": f"{100 * _TRAIN_SHARE:.0f} % of these pairs, by groups",
-        "data": {**recipe.data.model_dump(), "fingerprint": data_fingerprint(pairs["uid"])},
+        "data": {**source.section.model_dump(), "fingerprint": data_fingerprint(pairs["uid"])},
         "left_out": count_left_out,
     }
 
@@ -342,12 +350,7 @@ def _recipe_of(recipe: Recipe, trained: frozenset[str]) -> Recipe:
     try:
         data = data_section(Path(name), "", label=None, caption=None, image=None)
         own = recipe.model_copy(update={"data": data, "evaluate": evaluate})
-        try:
-            pairs = tested_source(own, trained, what)[1]
-        except InputError:  # no column `label`
-            own = own.model_copy(update={"data": own.data.model_copy(update={"label_column": ""})})
-            pairs = tested_source(own, trained, what)[1]
-        utility.prompts_of(pairs, own)
+        utility.prompts_of(tested_source(own, trained, what)[1], own)
     except InputError as error:
         hint = "Check the data with `clipmem data inspect`."
         raise InputError(what, got=error.got, expected=error.expected, hint=hint) from error
@@ -367,7 +370,7 @@ def evaluate_retained(study: PlannedStudy, reporter: Reporter) -> list[Path]:
         models_of(study, [*study.embedded[-1:], *study.models]),  # the base model first
         _recipe_of(study.recipe, trained),
         left_out=trained,
-        resources=study.execution,
+        resources=replace(study.execution, precision=study.precision),
         reporter=reporter,
         untrained=utility.untrained_text(study.recipe),
         against=BASE,

@@ -47,8 +47,9 @@ def batches_ahead(resources: Execution, processes: int) -> int:
 
 def from_manifest(manifest: dict[str, Any]) -> Execution:
     """Read the resources that a study was started with."""
+    there = manifest["device"] != "cuda" or torch.cuda.is_available()
     return Execution(
-        manifest["device"],
+        manifest["device"] if there else "cpu",  # scores and reports need no GPU
         manifest["precision"],
         manifest["threads"],
         manifest["workers"],

@@ -14,6 +14,7 @@ from clipmem.base.images import Geometry
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
 from clipmem.data.cache import open_cache
+from clipmem.data.roles import read_wrong
 from clipmem.embed import passes
 from clipmem.embed.means import Means, unit_means
 from clipmem.embed.signals import Trajectory
@@ -246,11 +247,15 @@ class PlannedStudy:
                 progress=progress,
             )
 
+    @property
+    def precision(self) -> str:
+        """The precision of embeddings."""
+        trained = self.execution.precision if self.protocol.trains else "fp32"
+        return trained if self.recipe.embed.precision == "train" else self.recipe.embed.precision
+
     def computing(self, encoder: DualEncoder) -> AbstractContextManager[None]:
         """Return the context for computing embeddings in `embed.precision`."""
-        trained = self.execution.precision if self.protocol.trains else "fp32"
-        precision = trained if self.recipe.embed.precision == "train" else self.recipe.embed.precision
-        return computing(precision, self.execution.device, tokens=getattr(encoder, "tokens", LONG))
+        return computing(self.precision, self.execution.device, tokens=getattr(encoder, "tokens", LONG))
 
 
 def cache_file(folder: RunFolder, geometry: Geometry | None, *, first: Geometry) -> Path:
@@ -262,6 +267,8 @@ def check_needs(recipe: Recipe, protocol: Protocol, pairs: pl.DataFrame) -> None
     """Check that the pairs have what the recipe's objective, alignment and mitigations need."""
     if protocol.trains and OBJECTIVES[recipe.train.objective].needs_labels:
         _check_labels(recipe, pairs["label"])
+    if recipe.split.wrong:  # while pairs whose images do not decode are there
+        read_wrong(recipe.split.wrong, frozenset(pairs["uid"]))
     count, wordings = recipe.train.captions, recipe.evaluate.wordings
     most = max(map(len, pairs["captions"]), default=0)
     got, expected = f"{wordings}, with at most {most} captions per pair", f"more than train.captions = {count} captions"

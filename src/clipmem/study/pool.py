@@ -199,8 +199,8 @@ class LocalEngine:
     def embed(
         self, study: PlannedStudy, models: Sequence[TrainingSet], *, progress: Callable[[int], object]
     ) -> list[Path]:
-        """Embed with the models in the pool; in this process with one worker."""
-        if study.execution.workers == 1:
+        """Embed with the models in the pool, whose process holds the memory of a GPU; here with one worker on a CPU."""
+        if study.execution.workers == 1 and study.execution.device == "cpu":
             for model in models:
                 work.embed_one(study, model.side, model.seed, progress=progress)
         else:
@@ -217,3 +217,6 @@ def check_processes(study: PlannedStudy, models: Sequence[TrainingSet], now: int
     what, got = f"run folder {study.folder.path}", f"{now} processes per model, in a study started with {before}"
     hint = torchrun if before > 1 else "Run it without torchrun, or choose another --out DIR."
     require(not models or before == now, what, got, "the same number for all models", hint)
+    device, got = study.manifest["device"], "a study that started on a GPU, and none here"
+    same = not models or device == study.execution.device
+    require(same, what, got, "the same device for all models", "Resume it on that machine.")

@@ -25,11 +25,13 @@ from clipmem.embed import passes
 from clipmem.localize import towers
 from clipmem.report.formats import duration
 from clipmem.report.page import write_page
-from clipmem.report.read import read_finished
-from clipmem.store.atomic import atomic_write, make_folder, write_json
+from clipmem.report.read import is_finished, read_finished
+from clipmem.score.protocols import protocol_of
+from clipmem.store.atomic import atomic_write, is_free, make_folder, write_json
 from clipmem.store.folder import SIDES, RunFolder
 from clipmem.store.manifest import recipe_hash
 from clipmem.study import api, pool
+from clipmem.study.early import check_device, check_source
 from clipmem.study.plan import CACHE
 
 DOCUMENT, PAGE, RUNS, INDEX = "findings.json", "index.html", "runs", "runs.json"
@@ -78,7 +80,7 @@ def reproduce(
         scale: `tiny` or `laptop`; `published` for COCO.
         regime: `unique`, `redundant`, `long-tail` (set data.path) or `coco` (set data.path).
         seeds: Seeds per run; None = the scale's.
-        settings: Changes to the base study: `["data.path=/data/coco"]`.
+        settings: Changes to the base study: `["train.epochs=20"]`.
         device: `auto`, `cpu` or `cuda`.
         engine: Execution engine (see `clipmem.run`).
         reporter: Progress reporter of each run's stages.
@@ -92,20 +94,19 @@ def reproduce(
     base = base_recipe(scale, regime, seeds, settings)
     context = Context(chosen, base)
     tested = {name: FINDINGS[name]() for name in names}
-    needed = {name: finding.runs(context) for name, finding in tested.items()}
-    runs = unique(base, [(f"{name}: {run}", spec) for name in names for run, spec in needed[name].items()])
+    needed = {
+        name: unique(base, [(f"{name}: {run}", spec) for run, spec in finding.runs(context).items()])
+        for name, finding in tested.items()
+    }
+    runs = unique(base, [item for own in needed.values() for item in own.items()])
+    check_device(device)
+    check_source(base.data)
     _claim(out, {"regime": regime, "scale": scale, "recipe_sha256": recipe_hash(base)})
     maker = Maker(out, base, device=device, engine=engine, reporter=reporter)
     maker.write_index(runs)
-    with pool.reused():
-        log(maker.estimate_sentence(runs))
-        maker.make_all(runs, log)
     # one finding is judged as strictly as all of them, so that its row is that of the whole table
     results = Results(maker.open, base.score.confidence, len(known))
-    documents: list[dict[str, Any]] = []
-    for name, finding in tested.items():
-        took = sum(maker.seconds(spec) for spec in unique(base, needed[name].items()).values())
-        documents.append({**judge(finding, context, results), "seconds": round(took, 1)})
+    rows, documents = list[dict[str, Any]](), list[dict[str, Any]]()
     document = {
         "format": 3,
         "clipmem": __version__,
@@ -117,15 +118,21 @@ def reproduce(
         "primaries": len(known),
         "seeds": list(base.train.seeds),
         "runs": {name: spec.key(base) for name, spec in runs.items()},
-        "rows": [
-            {"finding": one["finding"], **{key: row[key] for key in _ROW}, "seconds": one["seconds"]}
-            for one in documents
-            for row in one["effects"]
-        ],
+        "rows": rows,
         "findings": documents,
     }
-    write_json(out / DOCUMENT, document)
-    write_page(out / PAGE, "findings", document)
+    with pool.reused():
+        log(maker.estimate_sentence(runs))
+        for name, finding in tested.items():
+            maker.make_all(needed[name], log)
+            took = round(sum(maker.seconds(spec) for spec in needed[name].values()), 1)
+            documents.append({**judge(finding, context, results), "seconds": took})
+            rows += [
+                {"finding": name, **{key: row[key] for key in _ROW}, "seconds": took}
+                for row in documents[-1]["effects"]
+            ]
+            write_json(out / DOCUMENT, document)
+            write_page(out / PAGE, "findings", document)
     return document
 
 
@@ -139,8 +146,7 @@ def _claim(out: Path, what: dict[str, str]) -> None:
         )
         require(there == what, f"folder {out}", got, expected, hint)
         return
-    used = out.is_dir() and any(out.iterdir())
-    require(not used, f"--out {out}", "a folder with other files", "a new folder, or an earlier reproduction", hint)
+    require(is_free(out), f"--out {out}", "a folder with other files", "a new folder, or an earlier reproduction", hint)
     atomic_write(make_folder(out) / "reproduce.json", (json.dumps(what) + "\n").encode())
 
 
@@ -171,12 +177,15 @@ class Maker:
     def is_made(self, spec: RunSpec) -> bool:
         """Return whether a run is finished, and localized if required."""
         folder = RunFolder(self.place(spec))
-        return folder.is_done("report") and (folder.is_done("localize") or not spec.localize)
+        return self._is_trained(spec) and (folder.is_done("localize") or not spec.localize)
+
+    def _is_trained(self, spec: RunSpec) -> bool:
+        return is_finished(RunFolder(self.place(spec)), spec.recipe(self._base).protocol)
 
     def make(self, spec: RunSpec) -> None:
         """Run or resume one run."""
         folder = self.place(spec)
-        if not RunFolder(folder).is_done("report"):
+        if not self._is_trained(spec):
             self._run(spec.recipe(self._base, self.place), folder, self._reporter)
         if spec.localize:
             from clipmem.study.localizing import localize_run
@@ -214,14 +223,16 @@ class Maker:
         return sum(took for stage, took in RunFolder(self.place(spec)).seconds().items() if "-seed-" not in stage)
 
     def write_index(self, runs: Mapping[str, RunSpec]) -> None:
-        """Write the names and settings of the run folders."""
-        index = {spec.key(self._base): {"name": name, "settings": list(spec.settings)} for name, spec in runs.items()}
-        write_json(self._out / INDEX, index)
+        """Write the names and settings of the run folders, beside those of earlier calls."""
+        file = self._out / INDEX
+        index = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        index |= {spec.key(self._base): {"name": name, "settings": list(spec.settings)} for name, spec in runs.items()}
+        write_json(file, index)
 
     def estimate(self, runs: Iterable[RunSpec]) -> Estimate:
         """Estimate the time of the missing runs from one short run, which is trained if necessary."""
         missing = [spec for spec in runs if not self.is_made(spec)]
-        counts = [2 * len(spec.recipe(self._base).train.seeds) for spec in missing]
+        counts = [protocol_of(spec.recipe(self._base)).count for spec in missing]
         if not missing:
             return Estimate(0, 0, 0.0, 0.0, 0.0)
         folder = self._out / "probe"

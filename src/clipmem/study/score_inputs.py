@@ -20,7 +20,7 @@ from clipmem.embed.layout import is_layout
 from clipmem.score.alignments import ALIGNMENTS
 from clipmem.score.executor import Comparison
 from clipmem.score.pairs import Bank, Pairs, bank_of_uids, draw, listed_uids, stored_pairs
-from clipmem.score.sides import ArraySide, Side, StoredSide, open_side
+from clipmem.score.sides import ArraySide, ModelSide, Side, StoredSide, open_side
 from clipmem.study import early, execution
 
 Data = str | Path | DataSection | Source
@@ -138,6 +138,7 @@ def compare(
     sides = {kind: [opened[address] for address in addresses[kind]] for kind in LISTS}
     check_lists({kind: len(models) for kind, models in sides.items()})
     pairs, chosen = _pairs_and_bank(list(opened.values()), data, bank, settings)
+    _check_made(list(opened.values()), pairs, settings)
     chosen.check(pairs)
     if folder is not None and keep is not None:
         sides = keep(folder, sides, pairs, chosen)
@@ -151,6 +152,24 @@ def check_lists(counts: Mapping[str, int]) -> None:
     hint = "Give one reference for each target, in the same order."
     got, expected = f"{target} and {reference}", "the same number, at least one"
     require(target and target == reference, "--target and --reference", got, expected, hint)
+
+
+def _check_made(sides: Sequence[Side], pairs: Pairs, settings: Settings) -> None:
+    """Check that all embeddings are made with the same settings, and stored ones with those that the call names."""
+    layouts = [layout for side in sides if isinstance(side, StoredSide) for layout in side.layouts]
+    live = any(isinstance(side, ModelSide) for side in sides)
+    for key, usual in {"views": 0, "caption_edits": 0, "captions": None, "precision": "fp32"}.items():
+        found: dict[str, Any] = {str(one.folder): one.card.get(key, usual) for one in layouts if one.card is not None}
+        found |= {"this call": getattr(settings, key)} if live else {}
+        if key == "captions" and len(set(found.values())) > 1:  # the same if each pair has one
+            found = {str(one.folder): one.most_captions for one in layouts if one.card is not None}
+            found |= {"this call": pairs.table["captions"].list.len().max()} if live else {}
+        hint = "Use the same for all models."
+        if not live and getattr(settings, key) != usual:
+            found = {"this call": getattr(settings, key), **(found or {"the embeddings": "unknown"})}
+            hint = "Omit it: stored embeddings stay as they are."
+        got = ", ".join(f"{value} in {name}" for name, value in found.items())
+        require(len(set(found.values())) < 2, f"--{key.replace('_', '-')}", got, "the same in all", hint)
 
 
 def _stored(folder: Path) -> dict[str, list[str]]:
@@ -184,6 +203,8 @@ def _pairs_and_bank(sides: Sequence[Side], data: Data | None, bank: Any, setting
         # pairs without embeddings under some model cannot be in the bank
         known = np.all([side.rows(pairs) >= 0 for side in stored], axis=0)
         there = pairs.table["uid"].filter(pl.Series(known)) if stored else pairs.table["uid"]
+        hint = "Embed the same records with every model; folders without a column uid match only each other."
+        require(len(there), "embeddings", f"no pair of {pairs.name} in all folders", "the same pairs in all", hint)
         return pairs, Bank(pairs.only(draw(there, settings.bank_size, settings.seed), "drawn"), drawn=True)
     if isinstance(bank, Sequence) and not isinstance(bank, str):
         return pairs, bank_of_uids([str(uid) for uid in bank], pairs, "of uids")
@@ -226,11 +247,13 @@ def compare_arrays(lists: Mapping[str, list[Any]], uids: Any, bank: Any, setting
     check_lists({kind: len(models) for kind, models in sides.items()})
     counts = sorted({len(side) for models in sides.values() for side in models if isinstance(side, ArraySide)})
     names = [str(row) for row in range(counts[0])] if names is None else names
-    right = counts == [len(names)] and len(set(names)) == len(names) and names
-    got = f"{len(names)} uids, {len(set(names))} of them unique, for arrays of {counts} pairs"
-    expected = "one unique uid per pair, and the same pairs in all arrays"
-    require(right, "pairs", got, expected, "Omit uids to number the pairs.")
+    got = f"arrays of {' and '.join(map(str, counts))} pairs"
+    require(counts[0] == counts[-1] > 0, "embeddings", got, "the same pairs in all", "Give every model the same rows.")
+    right = counts == [len(names)] and len(set(names)) == len(names)
+    got = f"{len(names)} uids, {len(set(names))} of them unique, for {got}"
+    require(right, "pairs", got, "one unique uid per pair", "Omit uids to number the pairs.")
     pairs = Pairs("arrays", pl.DataFrame({"uid": names}, schema={"uid": pl.String}))
+    _check_made([], pairs, settings)
     return settings.comparison(sides, pairs, _array_bank(bank, pairs, settings), STORED)
 
 
@@ -254,5 +277,5 @@ def _array_bank(bank: Any, pairs: Pairs, settings: Settings) -> Bank:
     wrong = given.ndim != 1 or rows.dtype.kind not in "iu" or (given.dtype == bool and len(given) != len(pairs))
     wrong = wrong or (len(rows) and not 0 <= rows.min() <= rows.max() < len(pairs))
     expected = f"uids, row numbers from 0 to {len(pairs) - 1}, or a mask of {len(pairs)}"
-    require(not wrong, "bank", shorten(bank), expected, "Give the pairs that no model trained on.")
+    require(rows.size and not wrong, "bank", shorten(bank), expected, "Give the pairs that no model trained on.")
     return Bank(pairs.only(pairs.table["uid"].gather(np.unique(rows)).to_list(), "of rows"), drawn=False)

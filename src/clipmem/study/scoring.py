@@ -3,6 +3,7 @@
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ import polars as pl
 import torch
 
 from clipmem._version import __version__
-from clipmem.base.errors import InputError, shorten
+from clipmem.base.errors import ClipmemWarning, InputError, shorten
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.require import require
 from clipmem.data.quarantine import Problem
@@ -28,7 +29,7 @@ from clipmem.score.pairs import QUARANTINE, Bank, Pairs, read_quarantine, write_
 from clipmem.score.protocols.four_way import twins
 from clipmem.score.sides import NOT_THERE, ModelSide, Side, StoredSide, read_block, usable
 from clipmem.score.summary import centered
-from clipmem.store.atomic import atomic_write
+from clipmem.store.atomic import atomic_write, is_free
 from clipmem.store.hashing import data_fingerprint, file_sha256
 from clipmem.store.job import Job, cut, refuse_other
 from clipmem.store.tables import read_table, write_table
@@ -97,7 +98,7 @@ def score(
         reporter: Progress reporter.
 
     Returns:
-        The columns of a study's `scores`, one row per pair, sorted by uid. `role` is external for pairs in the bank,
+        The columns of a study's `scores`, one row per usable pair, by uid. `role` is external for pairs in the bank,
         which are scored against the rest of it, and candidate for others. `planted` is false. `clipmem_norm` is null
         without two different candidates; stderr, low and high are null with one pair of models. `clipmem_centered` is
         clipmem minus the 20 % trimmed mean of the bank's pairs (of a bank that is not in the data, minus its mean).
@@ -140,9 +141,16 @@ def score(
             keep=partial(keep_embeddings, chosen, reporter),
         )
     if out is not None:
-        return finish(comparison, chosen, Path(out), reporter).scores
-    with tempfile.TemporaryDirectory() as folder:
-        return _tables(Executor(comparison, Job(folder), reporter).run(), chosen)[0]
+        done = finish(comparison, chosen, Path(out), reporter)
+        scores, problems = done.scores, read_quarantine(done.quarantine) if done.quarantine else []
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            found = Executor(comparison, Job(folder), reporter).run()
+        scores, problems = _tables(found, chosen)[0], _unexplained(found.problems, comparison)
+    if problems:
+        said = f"{len(problems):,} records left out, the first {shorten(problems[0].key)}: {problems[0].reason}"
+        warnings.warn(ClipmemWarning(said), stacklevel=2)
+    return scores
 
 
 def _tables(found: Executed, settings: Settings) -> tuple[pl.DataFrame, dict[str, Any] | None]:
@@ -247,13 +255,17 @@ def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Repo
 
 def _made_with(comparison: Comparison, settings: Settings) -> dict[str, Any]:
     contents = {id(side): side.content() for side in comparison.sides}
+    names, stored = settings.made_with(), [side for side in comparison.sides if isinstance(side, StoredSide)]
+    made = names if any(isinstance(side, ModelSide) for side in comparison.sides) else {}
+    for card in [layout.card or {} for side in stored for layout in side.layouts]:
+        made = {key: card[key] for key in names if key in card} | made
     return {
         "format": FORMAT,
         **{kind: [contents[id(side)] for side in comparison.models[k::2]] for k, kind in enumerate(LISTS)},
         "data": data_fingerprint(comparison.data.table["uid"]),
         "bank": data_fingerprint(comparison.bank.pairs.table["uid"]),
         "alignment": settings.alignment,
-        **settings.made_with(),
+        **made,
         "block": comparison.block,
         "weight": settings.weight,
         "confidence": settings.confidence,
@@ -394,7 +406,7 @@ def _metadata(pairs: Pairs, rows: np.ndarray) -> pl.DataFrame:
 
 def _claim(folder: Path, card: Mapping[str, Any]) -> None:
     there = read_card(folder)
-    free = there is not None or not (is_layout(folder) or (folder.is_dir() and any(folder.iterdir())))
+    free = there is not None or (is_free(folder) and not is_layout(folder))
     got, expected = f"a folder with other files and no {CARD}", "a new folder, or one created by clipmem"
     require(free, f"{folder}", got, expected, "Choose another folder.")
     if there is not None:

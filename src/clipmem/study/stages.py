@@ -40,6 +40,7 @@ from clipmem.train import checkpoint
 from clipmem.train.paired import TrainingSet
 
 Parents = Mapping[str, Parent]
+_FIXED = ("role", "group", "label", "sublabel", "objects")  # columns of the data that stages read
 _FILES = "cache/data-files.json"  # names, sizes and times of the data's files when the study ended
 
 
@@ -78,8 +79,12 @@ class Study:
                 speed.check_forecast(self.recipe, self._protocol, pairs, self._resolve(), start, self.folder.path)
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
-            for board in self.folder.path.glob(f"{BOARDS}*"):  # of a killed command
+            # what a killed command left
+            for board in self.folder.path.glob(f"{BOARDS}*"):
                 shutil.rmtree(board, ignore_errors=True)
+            for place in ("cache", "models", "embeddings"):
+                for file in (self.folder.path / place).rglob(".*.tmp"):
+                    file.unlink(missing_ok=True)
             self._begin(pairs, models, parents)
             self._stage("decode", lambda: self._decode(pairs, source, models.geometries))
             if self.strict:
@@ -92,7 +97,10 @@ class Study:
                     self._stage("train", self._train, complete=complete)
                 self._stage("embed", self._embed)
             if not self._protocol.compares:
-                self._stage("estimate", self._estimate)
+                if self._protocol.scored:
+                    self._stage("estimate", self._estimate)
+                else:
+                    self._stage("evaluate", self._evaluate_only)
                 return
             self._stage("score", self._score)
             self._stage("evaluate", self._evaluate)
@@ -112,6 +120,7 @@ class Study:
         find_parents(self.recipe, self.folder, self.folder.read("pairs")["uid"])
         self.folder.claim(self.recipe, dump_recipe(self.recipe))
         with self.folder.locked():
+            manifest.check_files(self.folder, self.recipe)
             models.check(manifest.read(self.folder))
             for stage in STAGES:
                 self.reporter.end(stage, self.folder.seconds()[stage], skipped=True)
@@ -138,7 +147,10 @@ class Study:
         fingerprint = data_fingerprint(pairs["uid"])
         if (self.folder.path / "manifest.json").is_file():
             manifest.check_data(self.folder, fingerprint)
+            manifest.check_files(self.folder, self.recipe)
             models.check(manifest.read(self.folder))
+            if self.folder.is_done("decode"):
+                self._check_columns(pairs)
             return
         described = manifest.build(
             self.recipe,
@@ -150,6 +162,14 @@ class Study:
         if parents:
             described["parents"] = {name: parent.described for name, parent in parents.items()}
         self.folder.write_json("manifest.json", described | models.describe())
+
+    def _check_columns(self, pairs: pl.DataFrame) -> None:
+        """Refuse data whose uids are the same, but whose other columns are not: decoded pairs keep what they had."""
+        there = self.folder.read("pairs").sort("uid")
+        now = pairs.join(there.select("uid"), on="uid", how="semi").sort("uid")
+        changed = [name for name in _FIXED if not there[name].equals(now[name])]
+        what, got = f"run folder {self.folder.path}", f"data with another {', '.join(changed)}"
+        require(not changed, what, got, "the data it was made with", "Choose another --out DIR, or restore the data.")
 
     def _resolve(self) -> execution.Execution:
         return self.engine.fit(execution.resolve(self.recipe, self._protocol.count, device=self.device))
@@ -244,6 +264,12 @@ class Study:
         self.reporter.begin("evaluate", 1, "model set")
         study = self._study
         return [*utility.evaluate(study), *dejavu.evaluate(study), *evaluating.evaluate_retained(study, self.reporter)]
+
+    def _evaluate_only(self) -> list[Path]:
+        files, summary = self._evaluate(), {"format": 1, "protocol": self.recipe.protocol, "roles": {}}
+        about = {"seeds": list(self.recipe.train.seeds), "confidence": self.recipe.score.confidence}
+        measured = utility.summary_of(self.folder) | utility.summary_of(self.folder, "retained")
+        return [*files, self.folder.write_json("summary.json", summary | about | measured)]
 
 
 def find_parents(recipe: Recipe, folder: RunFolder, uids: pl.Series) -> Parents:

@@ -8,6 +8,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe, recipe_from
 from clipmem.base.sections import SplitSection
 from clipmem.data.inspection import ImageSample, sample_images
+from clipmem.data.roles import roles_of
 from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES, assign_roles
 from clipmem.report.escape import visible
@@ -68,9 +69,13 @@ def start(
     pairs = opened.pairs()
     order = opened.storage_order(pairs["image"].to_list())
     sample = sample_images(opened, pairs, order, full=False, progress=progress)
-    usable, groups = _usable(pairs.height, sample), _groups(pairs["group"].to_list(), sample)
-    sizes = _fitting(pairs["uid"].to_list(), groups, usable)
-    ruled = batch, epochs = training_of(sizes["shared"] + sizes["candidate"])
+    if section.role_column:
+        given = Counter(role for row, role in enumerate(roles_of(pairs)) if row not in sample.broken)
+        sizes = {role: given[role] for role in ROLES}
+    else:
+        groups = _groups(pairs["group"].to_list(), sample)
+        sizes = _fitting(pairs["uid"].to_list(), groups, _usable(pairs.height, sample))
+    ruled = batch, epochs = training_of(max(1, sizes["shared"] + sizes["candidate"]))
     if preset:
         epochs = find_recipe(preset).train.epochs
     columns = opened.columns
@@ -88,17 +93,21 @@ def start(
     recipe = recipe_from(recipe.model_dump() | {"data": data})  # with the source's own table
     drawn = {role: int(getattr(recipe.split, role)) for role in ROLES}
     captions = pairs["captions"].list.len()
-    left_out = opened.ledger.left_out + len(sample.broken)
+    left_out, decodable = opened.ledger.left_out + len(sample.broken), pairs.height - len(sample.broken)
+    roles = f"roles     {', '.join(f'{role} {size:,}' for role, size in drawn.items())}"
+    reserve = [
+        f"{roles}; {decodable - sum(drawn.values()):,} pairs are in reserve for images",
+        "          that do not decode and for near-duplicates, which get the same role",
+    ]
     per_pair = " to ".join(f"{n}" for n in sorted({int(captions.min() or 1), int(captions.max() or 1)}))  # pyright: ignore[reportArgumentType]
     return Start(
         recipe,
         [
             f"data      {section.source} ({reason})",
-            f"pairs     {pairs.height:,}, {left_out:,} records left out; {sample.tried:,} images were decoded",
+            f"pairs     {decodable:,}, {left_out:,} record{'s' * (left_out != 1)} left out; "
+            f"{sample.tried:,} images were decoded",
             f"captions  {per_pair} per pair; train.captions = 1 uses the first one for training and scores",
-            f"roles     {', '.join(f'{role} {size:,}' for role, size in drawn.items())}; "
-            f"{pairs.height - sum(drawn.values()):,} pairs are in reserve for images",
-            "          that do not decode and for near-duplicates, which get the same role",
+            *([f"{roles}, as in data.role_column"] if section.role_column else reserve),
             *_training_notes(recipe, ruled),
         ],
     )

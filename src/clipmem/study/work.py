@@ -63,7 +63,8 @@ def embed_task(
 def _opened(board: Path, directory: str, folder: str) -> PlannedStudy:
     if child.stop_requested(board):
         raise TrainingStopped
-    os.chdir(directory)
+    with contextlib.suppress(FileNotFoundError):  # another node of a cluster may not have it
+        os.chdir(directory)
     keep_memory()
     made = (Path(folder) / "splits.parquet").stat().st_mtime_ns  # part of the cache key
     return _study(str(Path(folder).resolve()), made)

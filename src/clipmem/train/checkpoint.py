@@ -96,7 +96,8 @@ class StepLog:
             entries = []
         if len(entries) < steps:
             return False
-        self.entries, self._saved = entries, 0  # the next checkpoint rewrites the file
+        self.entries, self._saved = entries, steps
+        atomic_write(file, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
         return True
 
 
@@ -130,6 +131,8 @@ class State:
         for name, p in self.trained:
             tensors |= {f"optimizer/{name}/{key}": value for key, value in self.optimizer.state[p].items()}
         tensors["random"] = torch.get_rng_state()
+        if torch.cuda.is_initialized():  # dropout draws on the GPU
+            tensors["random-cuda"] = torch.cuda.get_rng_state()
         header = {"format": _FORMAT, "identity": self.identity, "step": self.step, "decay": self.decay}
         data = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         make_folder(file.parent)
@@ -163,6 +166,8 @@ class State:
             # fused AdamW keeps its step count on the device of the parameter
             self.optimizer.state[p] = {key: value.clone().to(p.device) for key, value in own.items()}
         torch.set_rng_state(random)
+        if "random-cuda" in tensors and torch.cuda.is_initialized():
+            torch.cuda.set_rng_state(tensors["random-cuda"])
         self.step, self.decay = header["step"], header["decay"]
         return True
 

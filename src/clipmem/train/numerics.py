@@ -47,6 +47,7 @@ def check_compiler(setting: Literal["off", "on"], device: str) -> None:
 def computing(precision: str, device: str, *, tokens: int) -> Generator[None]:
     """Run forward passes with autocast for `precision` and the fastest attention kernel for `tokens` tokens."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(multiplying(precision, device))
         if precision == "bf16":
             stack.enter_context(torch.autocast(device, torch.bfloat16))
         if device == "cpu" and tokens <= _SHORT:

@@ -59,8 +59,8 @@ class Encoders(Finding):
         return {
             "1 image, 1 caption": BASE,
             f"1 image, {most} captions": variants(False, most),
-            "5 images, 1 caption": variants(True, 1),
-            f"5 images, {most} captions": variants(True, most),
+            "several images, 1 caption": variants(True, 1),
+            f"several images, {most} captions": variants(True, most),
             "text noise": level(context, "post-scaled", BEST),
             "image noise": level(context, "post-scaled", BEST, tower="image"),
             "warm start": frozen(context, ""),
@@ -103,7 +103,7 @@ class Encoders(Finding):
     def panels(self, context: Context, results: Results) -> list[Panel]:
         runs = list(self.runs(context).values())
         order = [runs[0], runs[2], runs[1], runs[3]]
-        ticks, x = ["1+1", "5+1", "1+5", "5+5"], range(4)
+        ticks, x = ["1+1", "several+1", "1+5", "several+5"], range(4)
         how: dict[str, Any] = {"ticks": ticks, "joined": False}
         words = "images + captions"
         memory = results.series("", x, [results.memorization(run) for run in order])
@@ -114,5 +114,6 @@ class Encoders(Finding):
         for k, name in enumerate(("CLIPMem, normalized", "linear probe, ImageNet")):
             values = [own[k] for own in PUBLISHED.values()]
             curves = [Series("COCO", [float(at) for at in x], values)]
-            panels.append(Panel("published", words, name, curves, published=True, **how))
+            published: dict[str, Any] = {**how, "ticks": ["1+1", "5+1", "1+5", "5+5"]}
+            panels.append(Panel("published", words, name, curves, published=True, **published))
         return panels

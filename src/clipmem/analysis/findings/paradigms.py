@@ -34,7 +34,7 @@ class Paradigms(Finding):
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
         return {
-            f"{NAMES[objective]}{', 5 images' * mitigated}": trained(context, objective, mitigated=mitigated)
+            f"{NAMES[objective]}{', several images' * mitigated}": trained(context, objective, mitigated=mitigated)
             for objective in OBJECTIVES
             for mitigated in (False, True)
         }

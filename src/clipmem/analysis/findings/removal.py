@@ -17,7 +17,7 @@ from clipmem.analysis.effects import (
     weakest,
 )
 from clipmem.analysis.findings.captions import label
-from clipmem.analysis.run_specs import RunSpec
+from clipmem.analysis.run_specs import UTILITY_ONLY, RunSpec
 
 WAYS = {
     "random": "random",
@@ -45,15 +45,20 @@ PUBLISHED = {
 }
 
 
-def parent(context: Context, wrong: float) -> RunSpec:
-    """Return the study before removal, with a share of wrong captions among all pairs that a model trains on."""
+def parent(context: Context, wrong: float, share: float = 0.0) -> RunSpec:
+    """Return the study before removal, with a share of wrong captions among all pairs that a model trains on.
+
+    Runs on which the verdict rests have all seeds: those at no removal, at the peak and at the most.
+    """
     planted = (f"split.planted_share={wrong}",) if wrong else ()
-    return context.fewer(RunSpec((*context.scale.removal, *planted)))
+    spec = RunSpec((*context.scale.removal, *planted))
+    decisive = wrong == PRIMARY and share in {0, peak_of(context, wrong), context.scale.removed[wrong][-1]}
+    return spec if decisive else context.fewer(spec)
 
 
 def without(context: Context, wrong: float, share: float, way: str, *, steps: bool = False) -> RunSpec:
     """Return the study after removing a share of the candidates; with `steps`, trained for as many steps as before."""
-    whole = parent(context, wrong)
+    whole = parent(context, wrong, share)
     split, train = (getattr(RunSpec(context.scale.removal).recipe(context.base), name) for name in ("split", "train"))
     count = round(share * split.candidate)
     if count == 0:
@@ -62,7 +67,7 @@ def without(context: Context, wrong: float, share: float, way: str, *, steps: bo
     if steps:
         trained = split.shared + split.candidate
         settings.append(f"train.epochs={round(train.epochs * trained / (trained - count))}")
-    run = RunSpec((*whole.settings, *settings))
+    run = RunSpec((*whole.settings, *settings, UTILITY_ONLY))
     return run if way in UNSCORED else RunSpec(run.settings, parent=whole)
 
 

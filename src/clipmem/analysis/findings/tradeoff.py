@@ -13,6 +13,7 @@ from clipmem.analysis.joint import dominance, jointly, strongest
 from clipmem.analysis.run_specs import RunSpec
 
 _OVER_WORDINGS = "clipmem_wordings"
+_NEED = {"captions": "captions", "encoders": "several images"}  # finding → mitigations that need the same data
 
 
 def mitigations(context: Context) -> dict[str, RunSpec]:
@@ -20,16 +21,16 @@ def mitigations(context: Context) -> dict[str, RunSpec]:
     most = context.scale.captions[-1]
     found = {
         f"{most} captions": drawn(most),
-        "5 images": variants(True, 1),
-        f"5 images, {most} captions": variants(True, most),
+        "several images": variants(True, 1),
+        f"several images, {most} captions": variants(True, most),
         "text noise, post-scaled": noisy("post-scaled", BEST),
         "text masking": RunSpec(("mitigate.text_masking.probability=0.15",)),
         "image augmentation": RunSpec(
             ("mitigate.image_variants.probability=0.8", "mitigate.image_variants.source=augment")
         ),
     }
-    several = "captions" not in context.scale.without
-    return {name: run for name, run in found.items() if several or not ("captions" in name or "5 images" in name)}
+    lacking = [word for finding, word in _NEED.items() if finding in context.scale.without]
+    return {name: run for name, run in found.items() if not any(word in name for word in lacking)}
 
 
 def at_length(context: Context, run: RunSpec, epochs: int) -> RunSpec:

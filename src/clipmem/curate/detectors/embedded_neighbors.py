@@ -8,7 +8,7 @@ from jaxtyping import Float64
 from scipy.stats import rankdata
 
 from clipmem.curate.detectors.base import DETECTORS, Detector, Need, embeddings_of
-from clipmem.curate.evidence import evidence_of
+from clipmem.curate.evidence import EXACT, agreement_near, evidence_of
 from clipmem.embed.signals import Signals
 from clipmem.functional.agreement import softmax_agreement
 
@@ -23,6 +23,11 @@ class EmbeddedNeighbors(Detector):
 
     def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
         """Score every pair."""
-        u, words = embeddings_of(signals)[0], torch.from_numpy(evidence_of(signals).caption).double()
-        both = softmax_agreement(u, words), softmax_agreement(words, u)
-        return -np.mean([rankdata(one.numpy()) for one in both], axis=0) / len(u)
+        n, caption = len(signals.uids), evidence_of(signals).caption
+        if n > EXACT:
+            assert signals.image is not None  # noqa: S101  of `needs`
+            both = agreement_near(signals.image.numpy(), caption)
+        else:
+            u, words = embeddings_of(signals)[0], torch.from_numpy(caption).double()
+            both = softmax_agreement(u, words).numpy(), softmax_agreement(words, u).numpy()
+        return -np.mean([rankdata(one) for one in both], axis=0) / n

@@ -5,9 +5,11 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float64
 
-from clipmem.curate.detectors.base import DETECTORS, Detector, Need, embeddings_of
+from clipmem.curate.detectors.base import DETECTORS, Detector, Need
 from clipmem.embed.signals import Signals
 from clipmem.functional.similarity import normalize
+
+_BLOCK = 65_536
 
 
 @DETECTORS.register("similarity")
@@ -21,5 +23,10 @@ class Similarity(Detector):
 
     def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
         """Score every pair."""
-        u, v = (normalize(x, name="embeddings") for x in embeddings_of(signals))
-        return 1 - (u * v).sum(dim=1).cpu().numpy()
+        assert signals.image is not None and signals.text is not None  # noqa: PT018, S101  of `needs`
+        found = np.empty(len(signals.image))
+        for start in range(0, len(found), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            u, v = (normalize(x[rows].double(), name="embeddings") for x in (signals.image, signals.text))
+            found[rows] = 1 - (u * v).sum(dim=1).cpu().numpy()
+        return found

@@ -31,10 +31,13 @@ class Vague(Detector):
         image = evidence_of(signals).image
         texts = ["\n".join(map(same_words, own)) for own in signals.captions]
         _, caption, times = np.unique(texts, return_inverse=True, return_counts=True)
-        sums = np.zeros((len(times), image.shape[1]))
-        np.add.at(sums, caption, image)
-        m = np.maximum(times, 2)
-        cosine = ((sums * sums).sum(axis=1) - times) / (m * (m - 1))
         usual = max(2.0, float(np.quantile(times, USUAL)))
-        found = np.maximum(0, np.log(times / usual)) * np.clip(1 - cosine, 0, 1)
-        return found[caption]
+        number = np.where(times > usual, np.cumsum(times > usual) - 1, -1)[caption]  # of the captions used more often
+        rows = np.flatnonzero(number >= 0)
+        m = times[times > usual]
+        sums = np.zeros((len(m), image.shape[1]))
+        np.add.at(sums, number[rows], image[rows])
+        cosine = ((sums * sums).sum(axis=1) - m) / (m * (m - 1))
+        found = np.zeros(len(caption))
+        found[rows] = (np.log(m / usual) * np.clip(1 - cosine, 0, 1))[number[rows]]
+        return found

@@ -139,7 +139,7 @@ def open_named(section: DataSection) -> Source:
 
 def require_data(there: object, section: DataSection, content: str) -> None:
     """Raise an `InputError` unless the data exist."""
-    got = f"{section.path!r}, which is not that or does not exist"
+    got = f"{section.path!r}, which is not of this format or does not exist"
     require(section.path and there, "[data] path", got, content, "Set data.path.")
 
 

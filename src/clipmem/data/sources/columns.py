@@ -8,7 +8,7 @@ from clipmem.base.errors import InputError
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.base.suggest import did_you_mean
-from clipmem.data.objects import split_objects
+from clipmem.data.objects import split_objects, text_of
 
 # open_clip uses filepath and title, img2dataset jpg and caption, Hugging Face image and text
 IMAGES = (
@@ -118,7 +118,7 @@ class About(TypedDict):
 def about(row: Mapping[str, object], section: DataSection) -> About:
     """Return group, label and role of a record as strings, empty if missing, and its objects."""
     names = section.group_column, section.label_column, section.role_column
-    group, label, role = ("" if not name or row.get(name) is None else str(row[name]) for name in names)
+    group, label, role = (text_of(row.get(name) if name else None) for name in names)
     return {
         "group": group,
         "label": label,

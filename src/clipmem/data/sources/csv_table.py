@@ -7,7 +7,7 @@ from clipmem.data.sources.base import SOURCES
 from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.columns import KEYS, Columns, find_columns, recognized
 from clipmem.data.sources.files import TableSource
-from clipmem.data.sources.path_probe import PathProbe, parse_json
+from clipmem.data.sources.path_probe import PathProbe
 from clipmem.data.sources.records import Record
 from clipmem.data.sources.text_tables import SEPARATORS, header_columns, table_rows, write_rows
 
@@ -70,5 +70,5 @@ class JsonLinesSource(CsvSource):
 
 
 def _first_object(probe: PathProbe) -> dict[str, object]:
-    row = parse_json(probe.lines[0]) if probe.is_file and probe.lines else None
+    row = probe.first_row if probe.is_file else None
     return row if isinstance(row, dict) and "annotations" not in row and "images" not in row else {}

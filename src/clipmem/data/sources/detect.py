@@ -8,7 +8,7 @@ from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES
 from clipmem.data.sources.columns import named_columns, no_such_column
-from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe
+from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PACKED, PathProbe
 
 _TABLES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".token")
 _MOST_FILES = 40
@@ -68,4 +68,6 @@ def _expected(probe: PathProbe) -> str:
 def _hint(probe: PathProbe) -> str:
     if not probe.is_file and not probe.is_dir:
         return "Check the path; for a data set of the Hugging Face hub, use hf-hub:OWNER/NAME."
+    if probe.head.startswith(PACKED) or probe.with_suffix(".gz", ".bz2", ".xz", ".zst"):
+        return "Decompress it first, for example with gunzip."
     return "Set data.image_column and data.caption_column, or data.source; see docs/data.md for all formats."

@@ -52,11 +52,13 @@ class FileSource(Source):
             yield record
 
     def _unnamed(self, references: set[str]) -> int:
+        base = self.base.absolute()  # references may be absolute
+        references = {os.path.normpath(base / reference) for reference in references}
         folders = {posixpath.dirname(reference) for reference in references}
         if self.section.split or len(folders) > _FOLDERS:
             return 0
-        found = (posixpath.join(folder, name) for folder in folders for name in _images_in(self.base / folder))
-        return sum(posixpath.normpath(name) not in references for name in found)
+        found = (posixpath.join(folder, name) for folder in folders for name in _images_in(Path(folder)))
+        return sum(name not in references for name in found)
 
     def _root(self, paths: Sequence[str]) -> str:
         found = named_root(self.section) or find_root(paths, self.base)

@@ -54,7 +54,8 @@ class ParquetSource(RowSource):
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.parquet")) or sorted(folder.rglob("*.parquet"))
+    names = [name for name in PathProbe(str(folder)).all_files() if name.endswith(".parquet")]
+    return sorted(folder / name for name in [name for name in names if "/" not in name] or names)
 
 
 def _of_split(files: Sequence[Path], split: str) -> list[Path]:

@@ -17,7 +17,9 @@ from clipmem.data.decoding import image_format
 from clipmem.data.quarantine import Ledger
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 _HEAD = 1 << 16
+_LINE = 1 << 20
 _PARSED = 32 * 2**20  # COCO also has other JSON files of half a gigabyte
 _MANY = 20_000  # maximum number of names of a folder
 
@@ -56,11 +58,20 @@ class PathProbe:
     def lines(self) -> list[str]:
         """The first lines of a text file, at most 50; empty for other files."""
         text = self.head.decode(text_encoding(self.head), "replace")
-        lines = text.splitlines()
+        # as bytes: str.splitlines also ends lines at U+2028 and U+0085
+        lines = [line.decode() for line in text.lstrip("\r\n").encode().splitlines()]
         if len(self.head) == _HEAD and len(lines) > 1:  # the last one may be cut
             lines.pop()
         control = sum(character < " " and character not in "\t\r\n\x1b" for character in text)
         return lines[:50] if control <= len(text) // 100 else []
+
+    @cached_property
+    def first_row(self) -> object:
+        """The parsed first line; None if it is not JSON or has more than 1 MiB."""
+        if len(self.lines) != 1 or len(self.head) < _HEAD:
+            return parse_json(self.lines[0]) if self.lines else None
+        with self.path.open("rb") as stream:
+            return parse_json(stream.readline(_LINE))
 
     @cached_property
     def document(self) -> object:
@@ -97,7 +108,7 @@ class PathProbe:
         """The columns of a table: Parquet columns, keys of the first JSON line, or header; else empty."""
         if self.columns or not self.lines or self.document is not None:
             return self.columns
-        row = parse_json(self.lines[0]) or re.split(r"[,\t;|]", self.lines[0])
+        row = self.first_row or re.split(r"[,\t;|]", self.lines[0])
         names = row if isinstance(row, dict | list) and len(row) > 1 else ()
         return [str(name).strip() for name in names]
 
@@ -148,8 +159,8 @@ class PathProbe:
             return "an empty file"
         if image_format(self.head):
             return "one image"
-        if self.head.startswith(b"\x1f\x8b"):
-            return "a gzip file"
+        if self.head.startswith(PACKED):
+            return "a compressed file"
         if self.head.startswith(b"PAR1"):
             return f"Parquet with the columns {self.columns[:6]}" if self.columns else "unreadable Parquet"
         if self.large_json:

@@ -210,9 +210,8 @@ def _row(record: Record, seen: set[str], ledger: Ledger) -> tuple[object, ...] |
 
 
 def _leave_out(record: Record, reason: str, parts: int, ledger: Ledger) -> None:
-    """Leave out an image once; further records of it count as merged."""
-    ledger.leave_out(record.source, record.key, reason)
-    ledger.merged += parts - 1
+    """Leave out an image with its records, as one entry."""
+    ledger.leave_out(record.source, record.key, reason, records=parts)
 
 
 def _good_captions(part: Part, record: Record, ledger: Ledger) -> list[str]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
-from clipmem.data.objects import object_lists
+from clipmem.data.objects import object_lists, text_of
 from clipmem.data.sources.base import Source, image_gone
 from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.columns import Columns, find_columns
@@ -239,9 +239,9 @@ def _texts(batch: pa.RecordBatch, column: str, names: Sequence[str] = ()) -> lis
     if not column:
         return [""] * batch.num_rows
     values = values_of(batch.column(column))
+    named = [*names, ""] if names else []  # datasets writes -1 for no class
     return [
-        names[value] if isinstance(value, int) and 0 <= value < len(names) else "" if value is None else str(value)
-        for value in values
+        named[value] if isinstance(value, int) and -1 <= value < len(named) - 1 else text_of(value) for value in values
     ]
 
 

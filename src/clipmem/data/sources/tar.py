@@ -80,8 +80,7 @@ def members(stream: BufferedIOBase) -> Iterator[Member]:
         if kind != b"5" and not name.endswith("/"):
             yield Member(name, begin, size, problem, offset if first < 0 else first, after)
         offset, first = after, -1
-    if end:
-        raise TarError("the end of the tar is missing")
+    raise TarError("the end of the tar is missing")
 
 
 def copy_members(original: BufferedIOBase, stream: IO[bytes], changes: Iterable[tuple[Member, bytes | None]]) -> None:

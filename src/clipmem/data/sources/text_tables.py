@@ -205,7 +205,7 @@ def csv_row(cells: list[str], separator: str, end: str) -> str:
 def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> Iterator[Line]:
     """Yield the header and the rows of a CSV file; a caption in the last column may have unquoted separators."""
     with open_text(path) as stream, long_fields():
-        first = next(stream, "")
+        begin, first = next(((k, line) for k, line in enumerate(stream, 1) if line.strip("\r\n")), (1, ""))
         header = first.rstrip("\r\n")
         by_tab = "\t" if "\t" in header else ","
         separator, names = header_columns(header, section) or ("", split_line(header, by_tab))
@@ -219,7 +219,7 @@ def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> I
             cells = split_line(line, separator)
             return len(cells) > last and cells[image].strip().lower().endswith(IMAGE_ENDINGS)
 
-        for number, text, cells in csv_lines(stream, separator, is_row, first=2):
+        for number, text, cells in csv_lines(stream, separator, is_row, first=begin + 1):
             key, reason = f"line {number}", ""
             ledger.read += 1
             if cells is None:
@@ -240,9 +240,10 @@ def csv_rows(path: Path, source: str, section: DataSection, ledger: Ledger) -> I
                 return csv_row(new, separator, line_end(text))
 
             row = dict(zip(names, cells, strict=False))
+            known = {name: cell for name, cell in row.items() if cell not in _NAN}
             caption = row[columns.captions]
             captions = [float("nan") if caption in _NAN else caption]
-            record = row_record(source, row[columns.image], Part(key, captions), **about(row, section))
+            record = row_record(source, row[columns.image], Part(key, captions), **about(known, section))
             yield Line(text, record, corrected)
 
 

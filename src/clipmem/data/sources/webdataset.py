@@ -32,7 +32,7 @@ from clipmem.data.sources.imagefolder import (
     decode_text,
     json_captions,
 )
-from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json
+from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PACKED, PathProbe, parse_json
 from clipmem.data.sources.records import (
     MANY_BYTES,
     NO_CAPTION,
@@ -379,7 +379,7 @@ def _open(path: Path, reference: str) -> BufferedReader:
 def _check_is_tar(path: Path) -> None:
     with path.open("rb") as stream:
         head = stream.read(512)
-    packed = head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
+    packed = head.startswith(PACKED)
     got = "a compressed tar" if packed else "a file that is not a tar"
     expected = "an uncompressed tar"
     hint = "Decompress it, for example with gunzip." if packed else "Remove it from data.path."
@@ -421,7 +421,7 @@ def find_shards(section: DataSection) -> tuple[Path, list[str]]:
     """Return the tars of a path: their folder, and their names."""
     text, path = section.path, Path(section.path)
     if text and path.is_dir():
-        base, names = path, sorted(found.relative_to(path).as_posix() for found in path.rglob("*.tar"))
+        base, names = path, sorted(name for name in PathProbe(text).all_files() if name.endswith(".tar"))
     else:
         base, names = Path(), expand(text) if text else []
     require_data(names, section, "a tar, a folder of tars, a range such as data/{0000..0123}.tar, or a :: list")

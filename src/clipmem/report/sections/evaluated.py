@@ -5,6 +5,7 @@ from typing import Any
 
 from clipmem.report.sections import SECTIONS, Section
 from clipmem.report.sections.utility import measured
+from clipmem.report.templating import words_of
 
 _COLUMN = 22
 
@@ -17,5 +18,6 @@ class Evaluated(Section):
 
     def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
         # the end of a path identifies a model
-        sides = subject["metrics"]
-        return measured(subject, {side: side if len(side) <= _COLUMN else f"…{side[1 - _COLUMN :]}" for side in sides})
+        short = {side: side if len(side) <= _COLUMN else f"…{side[1 - _COLUMN :]}" for side in subject["metrics"]}
+        names = words_of(subject)["columns"] if "protocol" in subject else {}
+        return measured(subject, {side: names.get(side, name) for side, name in short.items()})

@@ -1,10 +1,11 @@
 """Protocols, one file each; importing this package registers them."""
 
 from clipmem.base.recipes import Recipe
-from clipmem.score.protocols import four_way, given, halves, leave_one_out, subsample
+from clipmem.score.protocols import f_only, four_way, given, halves, leave_one_out, subsample
 from clipmem.score.protocols.base import PROTOCOLS, Protocol
 
-__all__ = ["PROTOCOLS", "Protocol", "four_way", "given", "halves", "leave_one_out", "protocol_of", "subsample"]
+_SHIPPED = (f_only, four_way, given, halves, leave_one_out, subsample)
+__all__ = ["PROTOCOLS", "Protocol", "protocol_of"]
 
 
 def protocol_of(recipe: Recipe) -> Protocol:

@@ -12,7 +12,7 @@ from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
 from clipmem.base.section import Section
 from clipmem.data.roles import read_wrong, roles_of
-from clipmem.data.splits import ROLES, split_table
+from clipmem.data.splits import ROLES, check_given_sizes, split_table
 from clipmem.score.design import Design
 from clipmem.train.paired import check_alike
 
@@ -31,6 +31,7 @@ class Protocol(ABC):
         Settings: Its table in the recipe, if it has one.
         trains: Whether the study trains its models, or uses existing ones.
         paired: Whether the models of each seed score every pair, so that runs can be compared seed by seed.
+        scored: Whether a study gives scores; otherwise it ends with the utility of its models.
         random_members: Whether it is drawn at random which models train on a pair, so that a run can be audited.
         words: Words in reports that differ from those for four-way (see `report/templates/words.toml`).
     """
@@ -40,6 +41,7 @@ class Protocol(ABC):
     Settings: ClassVar[type[Section] | None] = None
     trains: ClassVar[bool] = True
     paired: ClassVar[bool] = False
+    scored: ClassVar[bool] = True
     random_members: ClassVar[bool] = False
     words: ClassVar[Mapping[str, Any]] = {}
 
@@ -58,8 +60,8 @@ class Protocol(ABC):
 
     @property
     def compares(self) -> bool:
-        """Whether its models give differences of alignments; otherwise a study ends with estimates."""
-        return True
+        """Whether its models give differences of alignments; else a study ends with estimates, if it is `scored`."""
+        return self.scored
 
     @property
     @abstractmethod
@@ -76,6 +78,8 @@ class Protocol(ABC):
 
     def check_pairs(self, pairs: pl.DataFrame) -> None:
         """Check, before anything is written, that the data have enough pairs."""
+        if self.recipe.data.role_column:
+            check_given_sizes(self._sizes, roles_of(pairs), at_most=True)
         split, available, needed = self.recipe.split, pairs.height, self.used_pairs(pairs)
         if needed > available:
             raise InputError(
@@ -93,7 +97,11 @@ class Protocol(ABC):
 
     def used_pairs(self, pairs: pl.DataFrame) -> int:  # noqa: ARG002
         """Return the number of pairs that the study uses: by default, the sum of the four roles."""
-        return sum(int(getattr(self.recipe.split, role)) for role in ROLES)
+        return sum(self._sizes.values())
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {role: int(getattr(self.recipe.split, role)) for role in ROLES}
 
     @property
     def trained_pairs(self) -> int:
@@ -106,12 +114,12 @@ class Protocol(ABC):
         table = split_table(
             pairs["uid"].to_list(),
             groups,
-            {role: getattr(split, role) for role in ROLES},
+            self._sizes,
             planted=split.planted_share or split.planted,
             seed=split.seed,
             captions={uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)},
             roles=roles_of(pairs) if self.recipe.data.role_column else None,
-            wrong=read_wrong(split.wrong, frozenset(pairs["uid"])) if split.wrong else (),
+            wrong=read_wrong(split.wrong, frozenset(pairs["uid"]), others="leave out") if split.wrong else (),
         )
         return self.roles(table)
 

@@ -62,7 +62,8 @@ class LeaveOneOut(Protocol):
         planted = splits.filter(pl.col("planted"))["uid"].sort().to_list()
         rest = [uid for uid in pool if uid not in set(planted)]
         stream = generator(self.recipe.split.seed, "leave one out")
-        first = [planted[k] for k in stream.permutation(len(planted))[: settings.pairs // 3]]
+        most = max(settings.pairs // 3, settings.pairs - len(rest))  # more where there are too few others
+        first = [planted[k] for k in stream.permutation(len(planted))[:most]]
         others = [rest[k] for k in stream.permutation(len(rest))[: settings.pairs - len(first)]]
         return sorted([*first, *others])
 

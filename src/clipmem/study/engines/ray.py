@@ -98,7 +98,7 @@ class RayEngine(pool.LocalEngine):
         }
         call = self.ray.remote(_call) if not remote else self.ray.remote(**remote)(_call)
         with tempfile.TemporaryDirectory(dir=folder, prefix=BOARDS) as board:
-            place = {"board": board, "directory": str(folder), "folder": str(folder)}
+            place = {"board": board, "directory": str(Path.cwd()), "folder": str(folder)}
             running = {
                 call.options(**options, name=f"{word} {model.side} seed {model.seed}").remote(
                     task, side=model.side, seed=model.seed, **place, **more

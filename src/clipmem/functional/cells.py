@@ -1,0 +1,106 @@
+"""Near rows among many: rows in cells, each compared with the rows of the nearest cells only.
+
+Time O(n^1.5 d) instead of O(n² d), memory O(block). Neighbors beyond the nearest cells are missed: `experiments/curate/
+scale.py` measures how many, and what it costs the list of suspects.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int
+
+from clipmem.base.random import derive_seed
+from clipmem.base.require import require_range
+
+PROBES = 16  # a row is compared with the nearest cells that have as many rows as so many cells of mean size
+WIDEST = 4  # times that number: of more rows, evenly spaced ones are compared
+_LEARNED, _BLOCK, _PRODUCTS = 64, 16_384, 2**25  # rows a cell to learn the cells from; rows assigned at once; a block
+
+
+class NearMeans(NamedTuple):
+    """Softmax-weighted means of the values of near rows, and the nearest rows, for some rows.
+
+    Attributes:
+        rows: The rows, shape (b,).
+        mean: Their means, not of length 1, shape (b, d).
+        near: Their nearest other rows, nearest first; -1 where there are fewer, shape (b, k).
+    """
+
+    rows: Int[np.ndarray, "b"]
+    mean: Float32[np.ndarray, "b d"]
+    near: Int[np.ndarray, "b k"]
+
+
+class Cells:
+    """A partition of unit rows into about √n cells by k-means, and the nearest cells of each.
+
+    Args:
+        unit: Rows of length 1, or 0; an array or a memory map, shape (n, p).
+        probes: Number of cells of mean size that a row is compared with.
+        seed: Of the rows that the cells are learned from.
+
+    Raises:
+        InputError: There are fewer than 2 rows, or `probes` is not positive.
+
+    Example:
+        >>> east, north = np.eye(2, dtype=np.float32)
+        >>> cells = Cells(np.stack([east, east, north, north]))
+        >>> found = list(cells.means(np.float32([[1], [2], [3], [4]]), 1, temperature=0.01))
+        >>> sorted((int(row), float(mean[0])) for one in found for row, mean in zip(one.rows, one.mean))
+        [(0, 2.0), (1, 1.0), (2, 4.0), (3, 3.0)]
+    """
+
+    def __init__(self, unit: Float32[np.ndarray, "n p"], *, probes: int = PROBES, seed: int = 0) -> None:
+        from sklearn.cluster import MiniBatchKMeans  # slow to import
+
+        n = len(unit)
+        require_range("rows", n, 2, hint="Give more rows.")
+        require_range("probes", probes, 1, hint="Use 16.")
+        count = max(1, round(n**0.5))
+        learned = np.unique(np.linspace(0, n - 1, min(n, _LEARNED * count)).astype(np.int64))
+        trained = MiniBatchKMeans(
+            count, batch_size=4096, n_init=cast("str", 1), random_state=derive_seed(seed, "cells") % 2**32
+        ).fit(unit[learned])
+        centers = np.asarray(trained.cluster_centers_, dtype=np.float32)
+        # the nearest center by distance: rows have the same length
+        offset = (centers * centers).sum(axis=1) / 2
+        cell = np.empty(n, dtype=np.int64)
+        for start in range(0, n, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            cell[part] = (np.asarray(unit[part]) @ centers.T - offset).argmax(axis=1)
+        order = np.argsort(cell, kind="stable")
+        self._rows = np.split(order, np.flatnonzero(np.diff(cell[order])) + 1)
+        used = centers[cell[[own[0] for own in self._rows]]]
+        self._nearest = np.argsort((used * used).sum(axis=1) / 2 - used @ used.T, axis=1)
+        self._unit, self._most = unit, probes * -(-n // len(self._rows))
+
+    def __iter__(self) -> Iterator[tuple[Int[np.ndarray, "b"], Int[np.ndarray, "c"]]]:
+        """Yield all rows in blocks, each with the rows that it is compared with."""
+        sizes = np.array([len(own) for own in self._rows])
+        for own, nearest in zip(self._rows, self._nearest, strict=True):
+            enough = 1 + int(np.searchsorted(np.cumsum(sizes[nearest]), self._most))
+            others = np.sort(np.concatenate([self._rows[cell] for cell in nearest[:enough]]))
+            others = others[:: -(-len(others) // (WIDEST * self._most))]
+            size = max(1, _PRODUCTS // len(others))
+            for start in range(0, len(own), size):
+                yield own[start : start + size], others
+
+    def means(self, value: Float32[np.ndarray, "n d"], k: int, *, temperature: float) -> Iterator[NearMeans]:
+        """Yield P_i = Σ_j softmax_j(q_i·q_j / τ) t_j over the compared rows j other than i, with t the rows of `value`.
+
+        A row that is compared with no other has the mean 0.
+        """
+        for rows, others in self:
+            compared, targets = (torch.from_numpy(np.asarray(x[others])) for x in (self._unit, value))
+            cosine = torch.from_numpy(np.asarray(self._unit[rows])) @ compared.T
+            place = np.searchsorted(others, rows).clip(max=len(others) - 1)
+            itself = np.flatnonzero(others[place] == rows)
+            cosine[itself, place[itself]] = -torch.inf
+            near, there = np.full((len(rows), k), -1), min(k, len(others) - 1)
+            if not there:
+                yield NearMeans(rows, np.zeros((len(rows), value.shape[1]), dtype=np.float32), near)
+                continue
+            near[:, :there] = others[cosine.topk(there, dim=1).indices.numpy()]
+            yield NearMeans(rows, (torch.softmax(cosine / temperature, dim=1) @ targets).numpy(), near)

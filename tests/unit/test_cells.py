@@ -1,0 +1,97 @@
+"""Near rows among many: means against a loop, exact where all cells are compared, and the list that comes of it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit.test_curate import drawings, with_model
+
+from clipmem.base.errors import InputError
+from clipmem.curate import evidence
+from clipmem.curate.ranking import curate
+from clipmem.functional import auroc
+from clipmem.functional.agreement import directions, directions_into
+from clipmem.functional.cells import Cells
+
+
+def unit(n, d, seed):
+    x = np.random.default_rng(seed).normal(size=(n, d))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def loop(query, value, others, i, temperature):
+    """P_i and the nearest rows, one product at a time."""
+    products = {int(j): float(np.dot(query[i], query[j])) for j in others if j != i}
+    largest = max(products.values())
+    weights = {j: np.exp((one - largest) / temperature) for j, one in products.items()}
+    mean = sum(weight * value[j] for j, weight in weights.items()) / sum(weights.values())
+    return mean, sorted(products, key=lambda j: -products[j])
+
+
+@settings(max_examples=25)
+@given(st.integers(4, 60), st.integers(2, 5), st.integers(1, 4), st.integers(0, 99))
+def test_means_against_a_loop(n, d, probes, seed):
+    query, value = unit(n, d, seed), unit(n, 3, seed + 1)
+    cells = Cells(query, probes=probes)
+    compared = {int(i): others for rows, others in cells for i in rows}
+    assert sorted(compared) == list(range(n))  # every row once
+    seen = set()
+    for found in cells.means(value, 2, temperature=0.07):
+        for row, mean, near in zip(found.rows, found.mean, found.near, strict=True):
+            others = compared[int(row)]
+            assert row in others
+            if len(others) == 1:
+                assert (mean == 0).all()
+                assert (near == -1).all()
+                continue
+            expected, order = loop(query, value, others, row, 0.07)
+            np.testing.assert_allclose(mean, expected, atol=2e-5)
+            assert near.tolist() == ([*order[:2], -1])[:2]
+            seen.add(int(row))
+    assert seen or n < 8
+
+
+def test_all_cells_are_all_rows():
+    query, value = unit(50, 4, 0), unit(50, 3, 1)
+    found = np.zeros((50, 3))
+    for one in Cells(query, probes=50).means(value, 1, temperature=0.07):
+        found[one.rows] = one.mean
+    every = [loop(query, value, range(50), i, 0.07)[0] for i in range(50)]
+    np.testing.assert_allclose(found, every, atol=2e-5)
+
+
+def test_directions_are_the_same_in_parts():
+    x = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
+    x[7] = x.mean(axis=0)
+    import torch
+
+    expected = directions(torch.from_numpy(x), "x").numpy()
+    found = directions_into(np.empty((100, 4), dtype=np.float32), x, "x", block=7)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    with pytest.raises(InputError):
+        directions_into(np.empty((5, 2), dtype=np.float32), np.ones((5, 2)), "x", block=2)
+    with pytest.raises(InputError):
+        directions_into(np.empty((5, 2), dtype=np.float32), np.full((5, 2), np.nan), "x", block=2)
+
+
+@pytest.mark.parametrize("model", [False, True])
+def test_a_list_of_many_pairs_is_nearly_that_of_all(monkeypatch, model):
+    signals, wrong = drawings(n=600, wrong=60)
+    signals = with_model(signals) if model else signals
+    exact = curate(signals)
+    evidence._KNOWN.clear()
+    monkeypatch.setattr("clipmem.curate.evidence.EXACT", 100)
+    monkeypatch.setattr("clipmem.curate.detectors.embedded_neighbors.EXACT", 100)
+    near = curate(signals)
+    areas = [auroc(one.table["score"].to_numpy(), wrong).mean for one in (exact, near)]
+    assert areas[1] == pytest.approx(areas[0], abs=0.02)
+    assert areas[1] > 0.9
+    # ridge regression does not depend on neighbors
+    for name in ("left_out_score", "vague_score"):
+        np.testing.assert_allclose(near.table[name].to_numpy(), exact.table[name].to_numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "probes"), [(1, 2), (5, 0)])
+def test_too_few(n, probes):
+    with pytest.raises(InputError):
+        Cells(unit(n, 2, 0), probes=probes)
