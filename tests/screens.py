@@ -159,7 +159,7 @@ def scored(folder: Path) -> Scored:
     compared = "similarity of image and captions, minus similarity to the bank"
     about = {"alignment": "clip", "compared": compared, "range": [-6.0, 6.0], "pairs": 104}
     centered = {"shift": 0.013, "low": 0.002, "high": 0.024, "over": "pairs", "margin": 0.001, "verdict": "better"}
-    about |= {"bank": bank, "left_out": 2, "control": 0.0123, "centered": {**centered, "roles": {}}}
+    about |= {"bank": bank, "problems": 2, "control": 0.0123, "centered": {**centered, "roles": {}}}
     return Scored(scores, about, {uid: [f"caption of {k}"] for k, uid in enumerate(first)}, Path("quarantine.parquet"))
 
 
@@ -173,7 +173,7 @@ def curated(*, found: bool) -> Any:
         "clear": True,
         "confidence": 0.95,
     }
-    about = {"pairs": 1000, "left_out": 2, "model": None, "run": found, "seconds_in_all": 4.21, "suspects": 90 * found}
+    about = {"pairs": 1000, "problems": 2, "model": None, "run": found, "seconds_in_all": 4.21, "suspects": 90 * found}
     about |= {"expected": {**share, "clear": True, "pairs": [120 * found, 80 * found, 160]}}
     about |= {"trained": {"budget": 1, "folder": "curated/run"}, "not_judged": 57} if found else {}
     about |= {"precision": [{"length": 10, "precision": 0.97}, {"length": 1000, "precision": 0.12}] if found else []}

@@ -175,7 +175,7 @@ def test_broken_images_are_listed_and_the_others_score_as_without_them(world, sc
         (str(tmp_path / "pairs.parquet"), "3"),
     ]
     about = json.loads((tmp_path / "scores.json").read_text())
-    assert (about["pairs"], about["left_out"], about["bank"]["pairs"]) == (26, 3, 8)
+    assert (about["pairs"], about["problems"], about["bank"]["pairs"]) == (26, 3, 8)
     # through folders of embeddings the list says the same
     stored = tmp_path / "stored.parquet"
     clipmem.score(
@@ -256,7 +256,7 @@ def test_what_the_terminal_says(world, tmp_path, capsys, monkeypatch):
     assert "Range -6 to 6" in text
     assert "Highest, 10 of 12 candidates" in text
     assert "12 pairs scored against a bank of 8 (from " in text
-    assert "1 left out, listed in " in text
+    assert "1 problem is listed in " in text
     assert "Control: the bank's own pairs score " in text
     assert "every other difference counts as memorization here." in text
     assert f"Scores: {out}" in shown.out

@@ -45,6 +45,7 @@ def embed(
     early.check_data(data)
     check_place(out)
     from clipmem.cli.terminal import TerminalReporter
+    from clipmem.report.formats import count
     from clipmem.study.score_inputs import Settings
     from clipmem.study.scoring import embed_pairs
 
@@ -53,5 +54,5 @@ def embed(
     ).checked()
     with TerminalReporter(Console(stderr=True)) as reporter:
         pairs, problems = embed_pairs(model, data, out, settings, reporter=reporter)
-    left_out = f"; {len(problems):,} records left out, listed in {out / 'quarantine.parquet'}" if problems else ""
-    sys.stdout.write(f"embedded {pairs:,} pairs into {out}{left_out}\n")
+    listed = f"; {count(len(problems), 'problem')} listed in {out / 'quarantine.parquet'}" if problems else ""
+    sys.stdout.write(f"embedded {pairs:,} pairs into {out}{listed}\n")

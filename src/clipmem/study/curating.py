@@ -182,7 +182,7 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
         "trained": how.budget and {"budget": how.budget, "folder": str(folder.path)},
         "not_judged": folder.read("pairs").height - table.height if run else 0,
         "pairs": table.height,
-        "left_out": len(problems),
+        "problems": len(problems),
         "seconds_in_all": round(time.monotonic() - started, 3),
         "written": written and {**written._asdict(), "path": str(written.path), "marked": len(wrong), "planted": kept},
     }

@@ -17,6 +17,7 @@ from clipmem.base.require import require
 from clipmem.data.quarantine import Problem
 from clipmem.embed.signals import Signals
 from clipmem.functional.ranking import spearman
+from clipmem.report.formats import count
 from clipmem.score.estimators import ESTIMATORS
 from clipmem.score.pairs import Pairs, write_quarantine
 from clipmem.score.protocols.halves import SMALLEST
@@ -83,7 +84,7 @@ def estimate_with(
         "model": model or None,
         "data": pairs.name,
         "pairs": len(signals.uids),
-        "left_out": len(problems),
+        "problems": len(problems),
         "estimator": CHOSEN,
         "estimators": usable_ones,
         "rank_correlations": {
@@ -106,7 +107,7 @@ def estimates_of(path: Path) -> Estimates:
     study = PlannedStudy(RunFolder(path))
     scores, made = study.folder.read(estimating.TABLE), study.folder.read_json(estimating.DOCUMENT)
     captions, listed = dict(zip(study.uids, study.captions, strict=True)), study.folder.path / "quarantine.parquet"
-    about = made | {"model": "f", "pairs": scores["uid"].n_unique(), "left_out": 0}
+    about = made | {"model": "f", "pairs": scores["uid"].n_unique(), "problems": 0}
     first = _first(scores, made["estimator"])
     return Estimates(scores, about, {uid: captions[uid] for uid in first}, listed)
 
@@ -140,7 +141,7 @@ def embedded(pairs: Pairs, side: Side | None, reporter: Reporter, *, least: int)
     reporter.end("embed", time.monotonic() - started)
     rows = np.concatenate(kept)
     hint = "Give more pairs."
-    require(len(rows) >= least, f"data {pairs.name}", f"{len(rows)} usable pairs", f"{least} or more", hint)
+    require(len(rows) >= least, f"data {pairs.name}", count(len(rows), "usable pair"), f"{least} or more", hint)
     table = pairs.table[rows]
     uids = table["uid"].to_list()
 

@@ -240,7 +240,7 @@ def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Repo
                 "range": list(ALIGNMENTS[settings.alignment].range),
                 "data": comparison.data.name,
                 "pairs": scores.height,
-                "left_out": len(problems),
+                "problems": len(problems),
                 "bank": {"name": comparison.bank.pairs.name, "pairs": found.bank, "drawn": comparison.bank.drawn},
                 "control": _control(found, settings),
                 "centered": shift,
@@ -250,7 +250,7 @@ def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Repo
             atomic_write(about_file, (json.dumps(about, indent=1, allow_nan=False) + "\n").encode())
     job.remove()
     scores = read_table(out, "scores")
-    return Scored(scores, about, _top_captions(scores, comparison.data), listed if about["left_out"] else None)
+    return Scored(scores, about, _top_captions(scores, comparison.data), listed if about["problems"] else None)
 
 
 def _made_with(comparison: Comparison, settings: Settings) -> dict[str, Any]:
@@ -291,7 +291,7 @@ def _read_sidecar(file: Path) -> dict[str, Any] | None:
         document: Any = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    ours = isinstance(document, dict) and {"clipmem", "job", "sha256", "left_out"} <= set(document)
+    ours = isinstance(document, dict) and {"clipmem", "job", "sha256", "problems"} <= set(document)
     return document if ours else None
 
 
