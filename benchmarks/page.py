@@ -29,6 +29,8 @@ def table(document: Mapping[str, Any]) -> str:
     """Format the rows of a suite as Markdown, with the machine below."""
     if "detector" in document["rows"][0]:
         return f"{detectors(document['rows'])}\n\n{_machine(document['machine'])}"
+    if "check" in document["rows"][0]:
+        return f"{explorer(document['rows'])}\n\n{_machine(document['machine'])}"
     lines = [
         "| case | against | ratio | range | clipmem | other | unit |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -40,6 +42,18 @@ def table(document: Mapping[str, Any]) -> str:
             f"{row['ours']:,.4g} | {row['theirs']:,.4g} | {row['unit']} |"
         )
     return "\n".join([*lines, "", _machine(document["machine"])])
+
+
+def explorer(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Format the rows of `view.py` as Markdown."""
+    lines = ["| check | median | largest | demanded | measured |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        median, largest = (
+            f"{row[name]:.{2 if row['unit'] == 's' else 0}f} {row['unit']}" for name in ("median", "largest")
+        )
+        demand = row["demand"] and f"at most {row['demand']}"
+        lines.append(f"| {row['check']} | {median} | {largest} | {demand} | {row['rounds']} times |")
+    return "\n".join(lines)
 
 
 def detectors(rows: Sequence[Mapping[str, Any]]) -> str:

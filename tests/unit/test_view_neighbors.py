@@ -61,12 +61,22 @@ def test_all_at_once_gives_the_same(study, space):
 
 def test_files_in_memory_and_in_blocks_agree(study):
     embedded, _ = study
-    vectors, query = embedded.vectors("image", "f"), np.ones(8, dtype=np.float32)
+    vectors, two = embedded.vectors("image", "f"), np.eye(8, 2, dtype=np.float32) + 1
     vectors._start = 0  # as a small file
-    whole = vectors.cosines(query)
+    whole = vectors.products(two)
     vectors._start, vectors._lengths = np.load(vectors.file, mmap_mode="r").offset, None
-    np.testing.assert_allclose(vectors.cosines(query), whole, atol=1e-6)
-    np.testing.assert_array_equal(vectors.cosines(query), vectors.cosines(query))
+    np.testing.assert_allclose(vectors.products(two), whole, atol=1e-6)
+    np.testing.assert_array_equal(vectors.products(two), vectors.products(two))
+
+
+@pytest.mark.parametrize("space", ["image", "text"])
+def test_products_are_those_of_the_mean_unit_embeddings(study, space):
+    embedded, means = study
+    directions = np.random.default_rng(3).normal(size=(8, 3)).astype(np.float32)
+    expected = [means[space][row] @ directions for row in range(embedded.rows)]
+    vectors = embedded.vectors(space, "f")
+    for _ in range(2):  # the second time with lengths that are known
+        np.testing.assert_allclose(vectors.products(directions), expected, atol=1e-5)
 
 
 def test_maps_have_the_largest_variance(study):

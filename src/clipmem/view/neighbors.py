@@ -57,29 +57,31 @@ class Vectors:
                 stream.readinto(block.data)
                 yield slice(start, start + len(block)), block
 
-    def cosines(self, query: Float32[np.ndarray, " d"]) -> Float32[np.ndarray, " m"]:
-        """Return the dot product of a vector with every row at unit length; rows of length 0 give 0."""
-        found, lengths = np.empty(len(self.owner), dtype=np.float32), self._lengths
-        new = np.empty_like(found) if lengths is None else lengths
+    def products(self, directions: Float32[np.ndarray, "d q"]) -> Float64[np.ndarray, "n q"]:
+        """Return the mean product of each pair's unit embeddings with each direction; NaN for pairs without any."""
+        found = np.empty((len(self.owner), directions.shape[1]), dtype=np.float32)
+        known, lengths = self._lengths is not None, self._lengths
+        lengths = np.empty((len(found), 1), dtype=np.float32) if lengths is None else lengths
 
         def part(first: int, end: int) -> None:
             for where, block in self._blocks(first, end):
-                np.dot(block, query, out=found[where])
-                if lengths is None:
-                    new[where] = np.linalg.norm(block, axis=1)
+                np.dot(block, directions, out=found[where])
+                if not known:
+                    lengths[where, 0] = np.sqrt(np.einsum("bd,bd->b", block, block))
 
         edges = np.linspace(0, len(found), _THREADS + 1).astype(int).tolist()
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(part, edges[:-1], edges[1:]))
-        self._lengths = new
-        return np.divide(found, new, out=np.zeros_like(found), where=new > 0)
+        self._lengths, own = lengths, self.owner >= 0
+        np.divide(found, lengths, out=found, where=lengths > 0)
+        found[~(lengths > 0)[:, 0]] = 0
+        count = np.bincount(self.owner[own], minlength=self.rows)
+        total = np.stack([np.bincount(self.owner[own], x[own], minlength=self.rows) for x in found.T], axis=1)
+        return np.divide(total, count[:, None], out=np.full(total.shape, np.nan), where=count[:, None] > 0)
 
     def similarities(self, row: int) -> Float64[np.ndarray, " n"]:
         """Return the similarity of every pair to that of a row; NaN for pairs without embeddings."""
-        cosines, own = self.cosines(self.means(np.array([row]))[0]), self.owner >= 0
-        total = np.bincount(self.owner[own], cosines[own], minlength=self.rows)
-        count = np.bincount(self.owner[own], minlength=self.rows)
-        return np.divide(total, count, out=np.full(self.rows, np.nan), where=count > 0)
+        return self.products(self.means(np.array([row])).T)[:, 0]
 
     def means(self, rows: Int[np.ndarray, " k"]) -> Float32[np.ndarray, "k d"]:
         """Return the mean unit embeddings of pairs; zeros for those without embeddings."""
@@ -142,19 +144,18 @@ class Embedded:
         """Return axes of the image embeddings of the first side: PCA; for few pairs UMAP, where it is installed."""
         if self.rows < _SMALLEST:
             return {}
-        vectors, every = self.vectors("image", next(iter(self.folders))), np.arange(self.rows)
+        vectors = self.vectors("image", next(iter(self.folders)))
         sample = vectors.means(generator(0, "view axes").permutation(self.rows)[:_SAMPLE]).astype(np.float64)
         center = sample.mean(axis=0)
         axes = np.linalg.eigh((sample - center).T @ (sample - center))[1][:, :-3:-1]
         axes = axes * np.where(axes.sum(axis=0) < 0, -1, 1)  # the same signs on every machine
-        parts = np.array_split(every, -(-self.rows // 65536))
-        flat = {"pca": np.concatenate([(vectors.means(part) - center) @ axes for part in parts])}
+        flat = {"pca": vectors.products(axes.astype(np.float32)) - center @ axes}
         if self.rows <= _SAMPLE and find_spec("umap"):
             import umap  # pyright: ignore[reportMissingImports]
 
             near = min(15, self.rows - 1)
             fitted = umap.UMAP(near, metric="cosine", random_state=0, n_jobs=1)
-            flat["umap"] = fitted.fit_transform(vectors.means(every))
+            flat["umap"] = fitted.fit_transform(vectors.means(np.arange(self.rows)))
         return {f"{name}_{axis}": one[:, k] for name, one in flat.items() for k, axis in enumerate("xy")}
 
 

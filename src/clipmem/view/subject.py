@@ -122,12 +122,14 @@ class Subject:
             splits = own.select("uid", captions_from="uid")
         else:
             return None
-        trained = own.select(captions_from="uid", captions="captions")
-        left: Any = {"how": "left", "maintain_order": "left"}
-        found = self.scores.select("uid").join(own.rename({"captions": "own_captions"}), on="uid", **left)
-        known, hint = found["image"].is_not_null().any(), "Give the data that were scored."
-        require(known, f"{self.path}", "no uid of the data", "pairs of --data", hint)
-        return found.join(splits, on="uid", **left).join(trained, on="captions_from", **left)
+        uids = self.scores["uid"]
+        rows, hint = _places(uids, own["uid"]), "Give the data that were scored."
+        require(rows.is_not_null().any(), f"{self.path}", "no uid of the data", "pairs of --data", hint)
+        origin = splits["captions_from"].gather(_places(uids, splits["uid"]))
+        found = own.drop("uid").rename({"captions": "own_captions"}).select(pl.all().gather(rows))
+        same = (origin.eq_missing(uids) | rows.is_null()).all()  # then captions are not copied
+        captions = found["own_captions"] if same else own["captions"].gather(_places(origin, own["uid"]))
+        return found.with_columns(uid=uids, captions_from=origin, captions=captions)
 
     @cached_property
     def trained_captions(self) -> int | None:
@@ -168,6 +170,12 @@ def open_subject(path: Path, data: str = "", compare_with: Path | None = None) -
     if section is not None:
         open_source(section)  # names what is wrong
     return found
+
+
+def _places(uids: pl.Series, among: pl.Series) -> pl.Series:
+    """Return the row of each uid among others; null for those that are not there."""
+    rows = pl.DataFrame({"uid": among}).with_row_index("row")
+    return pl.DataFrame({"uid": uids}).join(rows, on="uid", how="left", maintain_order="left")["row"]
 
 
 def _read(path: Path) -> pl.DataFrame:
