@@ -183,7 +183,7 @@ def test_a_process_that_is_asked_to_stop_ends_the_study_in_a_line(planned, fresh
 def test_a_checkpoint_interval_that_is_no_number(planned, tmp_path, monkeypatch):
     monkeypatch.setenv(work.EVERY_VARIABLE, "often")
     with pytest.raises(InputError, match="got 'often', expected a number of seconds"):
-        work.train_task(tmp_path, str(tmp_path), str(planned.folder.path), "f", 0)
+        work.train_task(tmp_path, ".", str(planned.folder.path), "f", 0)
 
 
 def test_a_study_is_not_finished_with_other_processes(finished):
