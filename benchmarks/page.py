@@ -46,13 +46,13 @@ def table(document: Mapping[str, Any]) -> str:
 
 def explorer(rows: Sequence[Mapping[str, Any]]) -> str:
     """Format the rows of `view.py` as Markdown."""
-    lines = ["| check | median | largest | demanded | measured |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| check | median | largest | demanded | rounds |", "| --- | --- | --- | --- | --- |"]
     for row in rows:
         median, largest = (
             f"{row[name]:.{2 if row['unit'] == 's' else 0}f} {row['unit']}" for name in ("median", "largest")
         )
         demand = row["demand"] and f"at most {row['demand']}"
-        lines.append(f"| {row['check']} | {median} | {largest} | {demand} | {row['rounds']} times |")
+        lines.append(f"| {row['check']} | {median} | {largest} | {demand} | {row['rounds']} |")
     return "\n".join(lines)
 
 

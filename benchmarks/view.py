@@ -138,6 +138,7 @@ def live(session: Session, run: Path, rows: int, rounds: int, folder: Path) -> d
             add(f"{rows:,} pairs: ready to serve{', the first time' * (k == 0)}", seconds)
             page, shown = usable(session, address)
             add(f"{rows:,} pairs: page usable", shown)
+            page.wait_for_timeout(2000)  # until the captions of the first pairs are read
             for number in range(3):
                 row = 1000 * (3 * k + number)
                 status, took = page.evaluate(NEAREST, f"neighbors/{row}.json?space=image&side=f&k=20")
