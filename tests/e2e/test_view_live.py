@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -228,3 +230,14 @@ def test_before_and_after_of_a_run(browser: Session, explorer: Explorer) -> None
             "Fell most\n\nnone",
         ]  # the run and itself
         assert clipmem.__version__ == page.evaluate("fetch('data/manifest.json').then(one => one.json())")["clipmem"]
+
+
+@pytest.mark.slow
+def test_the_benchmark_measures_every_demand(run: Path, tmp_path: Path) -> None:
+    script, file = Path(__file__).parents[2] / "benchmarks" / "view.py", tmp_path / "view.json"
+    command = [sys.executable, script, "--pairs", "3000", "--rounds", "1", "--run", run, "--json", file]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    assert {row["unit"] for row in rows if row["demand"]} == {"s", "ms", "MB"}
+    assert sum(bool(row["demand"]) for row in rows) == 15  # as many as there are demands but for a warm start
+    assert all(row["median"] > 0 for row in rows)
