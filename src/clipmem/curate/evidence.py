@@ -22,7 +22,7 @@ from clipmem.functional.leave_one_out import Rows, leave_one_out
 
 NEAR = 5  # testifying neighbors
 EXACT = 30_000  # most pairs of which each is compared with all others, and that are kept in memory
-_BLOCK = 32_768
+_BLOCK, _PRODUCTS = 32_768, 2**24  # rows, and fits, at once
 
 
 class Fit(NamedTuple):
@@ -81,10 +81,11 @@ class Evidence:
     def all_fits(
         self, images: Int[np.ndarray, "k"], captions: Int[np.ndarray, "m"]
     ) -> Iterator[Float64[np.ndarray, "b m"]]:
-        """Yield the mean fit of each of some captions to 512 of the images, without the ridge prediction of images."""
+        """Yield the mean fit of each of some captions to some of the images, without the ridge prediction of images."""
         words, predicted = self.caption[captions], self._images[captions]
-        for start in range(0, len(images), 512):
-            rows = images[start : start + 512]
+        size = max(1, min(512, _PRODUCTS // max(1, len(captions))))
+        for start in range(0, len(images), size):
+            rows = images[start : start + size]
             found = self._captions[rows] @ words.T + self.image[rows] @ predicted.T
             yield (found + self._ridge[rows] @ words.T).astype(np.float64) / 3
 

@@ -18,7 +18,7 @@ from clipmem.curate.evidence import Evidence, evidence_of
 from clipmem.curate.planting import PLANTINGS, plant
 from clipmem.curate.share import posterior, share_of
 from clipmem.embed.signals import Signals
-from clipmem.store.hashing import same_words
+from clipmem.store.hashing import numbered, same_words
 
 SMALLEST = 100
 ODDS, STACKED = "planted-odds", 2.0  # name of the classifier's log odds, and their weight
@@ -91,7 +91,7 @@ def curate(
         scores[name] = DETECTORS[name]().score(signals)
         reporter.advance(1, name)
     evidence = evidence_of(signals)
-    texts = np.unique([same_words(own[0]) for own in signals.captions], return_inverse=True)[1]
+    texts = numbered(same_words(own[0]) for own in signals.captions)
     planted = plant(evidence, texts, signals.seed, plantings)
     reporter.advance(1)
     reporter.end("detect", time.monotonic() - started)

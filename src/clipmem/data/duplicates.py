@@ -21,6 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from clipmem.base.errors import shorten
 from clipmem.base.require import require, require_range
+from clipmem.store.hashing import numbered
 
 DISTANCE = 6  # of 64 hash bits
 CORRELATION = 0.98
@@ -145,7 +146,7 @@ def duplicate_groups(
     names = np.array([hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in pixels], dtype="U32")
     unique, representative, group = np.unique(names, return_index=True, return_inverse=True)
     if keys is not None:
-        _, key = np.unique(np.asarray(keys, dtype=np.str_), return_inverse=True)
+        key = numbered(keys)
         nodes = len(unique) + int(key.max(initial=-1)) + 1
         group = _join(group, np.stack([group, key + len(unique)], axis=1), nodes)
     # distinct images only from here: a thousand blank images propose no pair

@@ -19,7 +19,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.random import derive_seed, generator
 from clipmem.base.require import require
-from clipmem.store.hashing import same_words
+from clipmem.store.hashing import numbered, same_words
 
 ROLES = ("shared", "candidate", "independent", "external")
 LARGE = 0.1  # groups above this fraction of a role are avoided there: one subject would fill it
@@ -148,7 +148,7 @@ def plant_captions(
     enough = sum(min(times, n // 2) for times in Counter(texts).values()) >= n
     require(enough, "[split] planted", got, expected, hint)
     rng = generator(seed, "plant")
-    kinds = np.unique(np.array(texts, dtype=np.str_), return_inverse=True)[1]
+    kinds = numbered(texts)
     for _ in range(_DRAWS):
         chosen = rng.permutation(len(pool))[:n]
         given = chosen[rng.permutation(n)]

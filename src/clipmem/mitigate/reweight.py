@@ -27,7 +27,7 @@ from clipmem.data.decoding import decode
 from clipmem.data.features import caption_features, image_features
 from clipmem.functional.agreement import softmax_agreement
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
-from clipmem.store.hashing import image_part
+from clipmem.store.hashing import image_part, numbered
 from clipmem.train.hooks import Moment, Record
 
 TABLE = "mitigate/reweight"
@@ -78,7 +78,7 @@ def neighbor_agreement(
         captions: Their captions.
         pixels: Decodes the images of some rows.
     """
-    group = np.unique([image_part(uid) for uid in uids], return_inverse=True)[1]
+    group = numbered(map(image_part, uids))
     seen = torch.from_numpy(image_features(pixels, len(uids)))
     read = torch.from_numpy(caption_features(captions)[:])
     both = (softmax_agreement(*two, group=group).numpy() for two in ((seen, read), (read, seen)))

@@ -5,6 +5,9 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int64
+
 _HALF = 8  # bytes of a uid for the image, and for the captions
 
 
@@ -59,6 +62,18 @@ def same_words(caption: str) -> str:
         'a red heart'
     """
     return " ".join(caption.casefold().split())
+
+
+def numbered(texts: Iterable[str]) -> Int64[np.ndarray, "n"]:
+    """Number texts in their sorted order, the same for equal ones; NumPy's `unique` would pad all to the longest.
+
+    Example:
+        >>> numbered(["b", "a", "b"]).tolist()
+        [1, 0, 1]
+    """
+    every = list(texts)
+    place = {text: number for number, text in enumerate(sorted(set(every)))}
+    return np.array([place[text] for text in every], dtype=np.int64)
 
 
 def data_fingerprint(uids: Iterable[str]) -> str:

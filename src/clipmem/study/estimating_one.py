@@ -25,7 +25,7 @@ from clipmem.score.recorded import read_trajectory
 from clipmem.score.sides import ModelSide, Side, read_block, usable
 from clipmem.store.atomic import atomic_write
 from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import image_part
+from clipmem.store.hashing import image_part, numbered
 from clipmem.store.tables import write_table
 from clipmem.study import early, estimating
 from clipmem.study.plan import PlannedStudy
@@ -151,7 +151,7 @@ def embedded(pairs: Pairs, side: Side | None, reporter: Reporter, *, least: int)
     signals = Signals(
         uids=uids,
         captions=table["captions"].to_list(),
-        group=np.unique([image_part(uid) for uid in uids], return_inverse=True)[1].astype(np.int64),
+        group=numbered(map(image_part, uids)),
         image=torch.cat(image) if image else None,
         text=torch.cat(text) if text else None,
         logit_scale=side.logit_scale if isinstance(side, ModelSide) else None,

@@ -8,7 +8,7 @@ from jaxtyping import Float64
 from clipmem.curate.detectors.base import DETECTORS, Detector, Kind, Need
 from clipmem.curate.evidence import evidence_of
 from clipmem.embed.signals import Signals
-from clipmem.store.hashing import same_words
+from clipmem.store.hashing import numbered, same_words
 
 USUAL = 0.98  # share of the captions that are used no more often than usual
 
@@ -29,8 +29,8 @@ class Vague(Detector):
     def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
         """Score every pair."""
         image = evidence_of(signals).image
-        texts = ["\n".join(map(same_words, own)) for own in signals.captions]
-        _, caption, times = np.unique(texts, return_inverse=True, return_counts=True)
+        caption = numbered("\n".join(map(same_words, own)) for own in signals.captions)
+        times = np.bincount(caption)
         usual = max(2.0, float(np.quantile(times, USUAL)))
         number = np.where(times > usual, np.cumsum(times > usual) - 1, -1)[caption]  # of the captions used more often
         rows = np.flatnonzero(number >= 0)
