@@ -92,6 +92,14 @@ def test_verdicts_are_those_of_the_primary_effects(document, regime):
         assert one["holds"] == primary["holds"] == verdict(primary["low"], primary["high"], claim)
 
 
+def test_the_readme_counts_the_verdicts_of_the_drawings():
+    found = json.loads((FOLDER / "redundant" / "findings.json").read_text(encoding="utf-8"))["findings"]
+    holds = [sum(one["holds"] == answer for one in found) for answer in ("yes", "no", "inconclusive")]
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    told = re.search(r"Of (\d+) \[findings\]\S+ tested .*?, (\d+) hold, (\d+) do not, (\d+) are open", text)
+    assert [len(found), *holds] == list(map(int, told.groups()))
+
+
 def test_effects_follow_from_the_kept_measurements_by_hand(document, runs):
     """CLIPMem of exchanged pairs minus that of the others in the same run, and the mean over C, written out."""
     [finding] = [one for one in document["findings"] if one["finding"] == "planted"]
