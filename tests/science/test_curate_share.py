@@ -21,7 +21,7 @@ from clipmem.embed.signals import Signals
 from clipmem.score.sides import read_block
 from clipmem.study.score_inputs import read_pairs
 
-PAIRS, SHARES, PLANTINGS = 4000, (0.0, 0.05, 0.15, 0.3), 2
+PAIRS, SHARES, PLANTINGS = 4000, (0.0, 0.05, 0.15, 0.3), 7
 SMALL = Geometry(64, "squash", "bicubic")
 
 pytestmark = pytest.mark.slow
@@ -51,8 +51,11 @@ def test_expected_numbers():
     own, labels = [texts[0] for texts in table["captions"]], table["label"].to_numpy()
     plain = Signals(table["uid"].to_list(), [[text] for text in own], np.arange(PAIRS), pixels=pixels.__getitem__)
     features, covered, errors = plain.shapes_and_colors, [], []
-    show("\n| wrong | expected | interval | found |\n| --- | --- | --- | --- |")
+    show(
+        "\n| wrong | expected | lower ends | upper ends | within 25% | covered |\n| --- | --- | --- | --- | --- | --- |"
+    )
     for share in SHARES:
+        rows = []
         for seed in range(PLANTINGS if share else 1):
             captions, wrong = exchanged(own, labels, share, generator(seed, "shares", round(100 * share)))
             signals = replace(plain, captions=[[text] for text in captions], seed=seed)
@@ -60,13 +63,17 @@ def test_expected_numbers():
             texts = np.unique(captions, return_inverse=True)[1]
             one = share_of(plant(evidence_of(signals), texts, seed), 0.95)
             count = int(wrong.sum())
-            low, high = round(PAIRS * one.low), round(PAIRS * one.high)
-            show(f"| {count} | {PAIRS * one.share:.0f} | {low} to {high} | {'yes' if one.found else 'no'} |")
-            covered.append(low <= count <= high)
+            ends = [round(PAIRS * end) for end in (one.share, one.low, one.high)]
+            error = ends[0] / count - 1 if count else 0.0
+            rows.append((count, *ends, abs(error) <= 0.25, ends[1] <= count <= ends[2]))
             assert one.clear
             assert one.found == (share > 0)
-            errors += [one.share * PAIRS / count - 1] if share else []
+            errors += [error] if share else []
+        wide = [f"{min(values)} to {max(values)}" for values in list(zip(*rows, strict=True))[:4]]
+        near, inside = (sum(row[k] for row in rows) for k in (4, 5))
+        covered += [row[5] for row in rows]
+        show(f"| {' | '.join(wide)} | {near} of {len(rows)} | {inside} of {len(rows)} |")
     assert np.mean(covered) >= 0.85
-    # the aim is .25 for each planting: missed at 5 %, see docs/curate.md; this guards what is reached
+    # the aim is .25 for each planting: two of 21 miss it, both at 5 %
     assert np.median(np.abs(errors)) <= 0.25
     assert np.max(np.abs(errors)) <= 0.5
