@@ -13,24 +13,21 @@ from clipmem.analysis.joint import dominance, jointly, strongest
 from clipmem.analysis.run_specs import RunSpec
 
 _OVER_WORDINGS = "clipmem_wordings"
-_NEED = {"captions": "captions", "encoders": "several images"}  # finding → mitigations that need the same data
 
 
 def mitigations(context: Context) -> dict[str, RunSpec]:
-    """Return the base study with each mitigation."""
+    """Return the base study with each mitigation that its data allow: those of the findings named with it."""
     most = context.scale.captions[-1]
-    found = {
-        f"{most} captions": drawn(most),
-        "several images": variants(True, 1),
-        f"several images, {most} captions": variants(True, most),
-        "text noise, post-scaled": noisy("post-scaled", BEST),
-        "text masking": RunSpec(("mitigate.text_masking.probability=0.15",)),
-        "image augmentation": RunSpec(
-            ("mitigate.image_variants.probability=0.8", "mitigate.image_variants.source=augment")
-        ),
-    }
-    lacking = [word for finding, word in _NEED.items() if finding in context.scale.without]
-    return {name: run for name, run in found.items() if not any(word in name for word in lacking)}
+    augmented = ("mitigate.image_variants.probability=0.8", "mitigate.image_variants.source=augment")
+    found: list[tuple[str, set[str], RunSpec]] = [
+        (f"{most} captions", {"captions"}, drawn(most)),
+        ("several images", {"encoders"}, variants(True, 1)),
+        (f"several images, {most} captions", {"captions", "encoders"}, variants(True, most)),
+        ("text noise, post-scaled", set(), noisy("post-scaled", BEST)),
+        ("text masking", set(), RunSpec(("mitigate.text_masking.probability=0.15",))),
+        ("image augmentation", set(), RunSpec(augmented)),
+    ]
+    return {name: run for name, tested, run in found if not tested & {*context.scale.without}}
 
 
 def at_length(context: Context, run: RunSpec, epochs: int) -> RunSpec:
