@@ -79,7 +79,11 @@ def reused() -> Generator[None]:
 def _executor(workers: int, threads: str) -> Generator[ProcessPoolExecutor]:
     """Open an executor, reusing one if possible; end its processes after a failure, or unless they are reused."""
     key = (workers, threads)
-    executor = _reusable.pop(key, None) or ProcessPoolExecutor(
+    executor = _reusable.pop(key, None)
+    if executor is not None and not _works(executor):
+        _shut(executor)
+        executor = None
+    executor = executor or ProcessPoolExecutor(
         workers,
         timeout=_IDLE,
         env={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **_NO_RESTARTS},
@@ -94,6 +98,15 @@ def _executor(workers: int, threads: str) -> Generator[ProcessPoolExecutor]:
     _reusable[key] = executor
     if not _reusing:
         _end()
+
+
+def _works(executor: ProcessPoolExecutor) -> bool:
+    """Return whether an idle executor has lost no process."""
+    try:
+        executor.submit(os.getpid).result()
+    except BrokenProcessPool:
+        return False
+    return True
 
 
 def _end() -> None:
