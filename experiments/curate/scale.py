@@ -6,7 +6,8 @@ above `clipmem.curate.evidence.EXACT` pairs. It prints AUROC and average precisi
 nearest images that near cells find, and seconds.
 
 `python experiments/curate/scale.py size N` curates N pairs of stored features, 512 numbers each: those of one of
-2,000 things, with noise. It prints seconds and memory.
+2,000 things, with noise. It prints seconds and memory. With `--closed-form` it scores them with that estimator of
+`clipmem estimate` instead.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from clipmem.curate import evidence
 from clipmem.curate.ranking import curate
 from clipmem.embed.signals import Signals
 from clipmem.functional import auroc
+from clipmem.score.estimators import ESTIMATORS
 from clipmem.score.sides import read_block
 from clipmem.study.score_inputs import read_pairs
 
@@ -70,8 +72,8 @@ def near(path: str, column: str, most: int) -> list[dict[str, Any]]:
     return found
 
 
-def size(n: int) -> dict[str, Any]:
-    """Curate n pairs of stored features."""
+def size(n: int, *, closed_form: bool = False) -> dict[str, Any]:
+    """Curate n pairs of stored features, or score them with the closed form."""
     stream = np.random.default_rng(0)
     things = stream.normal(size=(THINGS, WIDTH)).astype(np.float32)
     thing = stream.integers(THINGS, size=n)
@@ -94,9 +96,12 @@ def size(n: int) -> dict[str, Any]:
 
     watching = threading.Thread(target=watch)
     watching.start()
-    started = time.monotonic()
-    score = curate(signals).table["score"].to_numpy()
-    seconds = time.monotonic() - started
+    started, used = time.monotonic(), time.process_time()
+    if closed_form:
+        score = ESTIMATORS["closed-form"]().estimate(signals).score
+    else:
+        score = curate(signals).table["score"].to_numpy()
+    seconds, used = time.monotonic() - started, time.process_time() - used
     stop.set()
     watching.join()
     # pages of temporary files count as resident while they are cached, and are given back when memory is short
@@ -104,6 +109,7 @@ def size(n: int) -> dict[str, Any]:
     about = {
         "pairs": n,
         "seconds": round(seconds, 1),
+        "processor_seconds": round(used, 1),
         "anonymous_gib": round(most[0], 2),
         "resident_gib": round(peak, 2),
     }
@@ -118,9 +124,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first.add_argument("data")
     first.add_argument("--captions", default="captions")
     first.add_argument("--most", type=int, default=30_000)
-    commands.add_parser("size").add_argument("pairs", type=int)
+    second = commands.add_parser("size")
+    second.add_argument("pairs", type=int)
+    second.add_argument("--closed-form", action="store_true")
     chosen = parser.parse_args(arguments)
-    found = size(chosen.pairs) if chosen.what == "size" else near(chosen.data, chosen.captions, chosen.most)
+    found = (
+        size(chosen.pairs, closed_form=chosen.closed_form)
+        if chosen.what == "size"
+        else near(chosen.data, chosen.captions, chosen.most)
+    )
     print(json.dumps(found, indent=1))
 
 
