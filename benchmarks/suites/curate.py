@@ -3,7 +3,8 @@
 4,000 pairs, 15% of them with wrong captions: a third exchanged at random, a third exchanged within the category, and a
 third replaced by the category's name. clipmem-tiny trains on them for 15 epochs with `train.record`. A kind is scored
 against the pairs with right captions. Intervals are a bootstrap over pairs. `CLIPMEM_ICONS` names the icons of
-docs/reproduce.md as a second regime, `CLIPMEM_CURATE` a folder that keeps the trained models.
+docs/reproduce.md as a second regime, `CLIPMEM_CLIPART` the clip art of experiments/curate/clipart.py as a third, and
+`CLIPMEM_CURATE` a folder that keeps the trained models.
 """
 
 import os
@@ -77,9 +78,10 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Resu
     """Score every detector in every regime."""
     keep = Path(os.environ.get("CLIPMEM_CURATE", folder))
     regimes = {"emoji-artists": DataSection.model_validate({"source": "emoji-artists"})}
-    if icons := os.environ.get("CLIPMEM_ICONS"):
-        section = {"source": "parquet", "path": icons, "caption_column": "captions", "label_column": "category"}
-        regimes["icons"] = DataSection.model_validate(section)
+    for name, variable in (("icons", "CLIPMEM_ICONS"), ("clip art", "CLIPMEM_CLIPART")):
+        if path := os.environ.get(variable):
+            section = {"source": "parquet", "path": path, "caption_column": "captions", "label_column": "category"}
+            regimes[name] = DataSection.model_validate(section)
     return [row for name, section in regimes.items() for row in _regime(name, _data(section), keep / name, device)]
 
 

@@ -263,13 +263,40 @@ def test_file_names_and_vague_captions_are_named(data):
     vague = np.flatnonzero(~wrong)[10:60]
     for k in vague:
         captions[k] = ["stuff"]
-    table = curate(replace(signals, captions=captions)).table
-    assert table["is_suspect"].to_numpy()[names].all()
-    assert table["kind"].gather(names).to_list() == ["hygiene"] * 4
-    assert set(table["kind"].gather(vague).drop_nulls()) <= {"vague"}
+    found = curate(replace(signals, captions=captions))
+    table = found.table
+    assert found.document["by_rule"] == 54
+    for rows, kind in ((names, "hygiene"), (vague, "vague")):
+        named = table[rows.tolist()]
+        assert named["is_suspect"].all()
+        assert (named["probability"] == 1).all()
+        assert set(named["kind"]) == {kind}
+        assert set(named["reason"]) == {kind}
     assert np.isin(np.argsort(-table["score"].to_numpy())[:50], vague).mean() > 0.6
     scores = table["vague_score"].to_numpy()
     assert scores[vague].min() > np.delete(scores, vague).max()
+
+
+def test_the_rule_for_vague_captions_against_a_loop(data):
+    signals, _ = data
+    captions, thing = [[f"{own[0]} {k}"] for k, own in enumerate(signals.captions)], np.arange(N) % THINGS
+    often = {"pattern": np.flatnonzero(thing == 3).tolist(), "stuff": list(range(100, 130)), "few": list(range(9))}
+    for text, rows in often.items():
+        for k in rows:
+            captions[k] = [text]
+    signals = replace(signals, captions=captions)
+    score, rule = DETECTORS["vague"]().score(signals), DETECTORS["vague"]().certain(signals, np.zeros(N))
+    image, texts = evidence_of(signals).image.astype(np.float64), [one[0] for one in captions]
+    times = {text: texts.count(text) for text in texts}
+    usual = max(2.0, float(np.quantile(list(times.values()), 0.98)))
+    for k, text in enumerate(texts):
+        rows = [j for j in range(N) if texts[j] == text]
+        m = len(rows)
+        cosines = [image[i] @ image[j] for i in rows for j in rows if i != j]
+        alike = np.mean(cosines) if m > usual else 0.0
+        assert score[k] == pytest.approx(max(0.0, math.log(m / usual)) * min(1, max(0, 1 - alike)), abs=1e-5)
+        assert rule[k] == (m >= 10 and m >= 0.005 * N and m >= 3 * usual and alike < 0.2)
+    assert rule.sum() == 30  # neither a few pairs, nor many of the same thing
 
 
 def test_the_odd_one_of_near_duplicates_ranks_first(data):

@@ -32,9 +32,10 @@ class Curation(NamedTuple):
 
     Attributes:
         table: One row per pair in the order of the signals: `uid`, `score` (higher = more suspect), `is_suspect`,
-            `probability` (that the caption is wrong, calibrated), `kind` (exchanged, vague, duplicate, hygiene; null),
-            `reason` and `second_reason` (ids of templates), `neighbors` (uids that testify), `suggested_caption` (or
-            null; none where planted captions are not told from right ones), and one column `NAME_score` per detector.
+            `probability` (that the caption is wrong, calibrated; 1 by a detector's rule), `kind` (exchanged, vague,
+            duplicate, hygiene; null), `reason` and `second_reason` (ids of templates), `neighbors` (uids that testify),
+            `suggested_caption` (or null; none where planted captions are not told from right ones), and one column
+            `NAME_score` per detector.
         document: Numbers for readers: detectors used, expected number of wrong captions with its interval, precision
             at several lengths of the list, seconds.
     """
@@ -105,8 +106,11 @@ def curate(
     share = share_of(planted, confidence)
     other = np.any(list(special.values()), axis=0) if special else np.zeros(n, dtype=np.bool_)
     probability = posterior(planted, share.share if share.found or not share.clear else 0.0, score, ~other)
-    certain = [found for name, found in special.items() if DETECTORS[name].kind == "hygiene"]
-    suspect = (probability >= SUSPECT) | np.any(certain, axis=0)
+    rules = {name: rule for name in weights if (rule := DETECTORS[name]().certain(signals, scores[name])) is not None}
+    ruled = np.logical_or.reduce([np.zeros(n, dtype=np.bool_), *rules.values()])
+    probability[ruled] = 1.0
+    ranks |= {name: ranks[name] + rule for name, rule in rules.items()}  # the detector that decided comes first
+    suspect = probability >= SUSPECT
     rows = np.flatnonzero(suspect)
     reasons, testimony = _reasons(weights, ranks), zip(evidence.near, suspect, strict=True)
     table = pl.DataFrame(
@@ -134,6 +138,7 @@ def curate(
         "unavailable": {name: needs for name, needs in missing.items() if needs},
         "expected": share._asdict() | {"confidence": confidence, "pairs": [round(n * one) for one in share[:3]]},
         **counted(table),
+        "by_rule": int(ruled.sum()),
         "seconds": time.monotonic() - started,
     }
     return Curation(table, document)

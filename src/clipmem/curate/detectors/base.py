@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from clipmem.base.registry import Registry
@@ -39,6 +39,10 @@ class Detector(ABC):
     @abstractmethod
     def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
         """Score every pair, higher = more suspect, NaN = unknown; `needs` are there. Equal scores share a rank."""
+
+    def certain(self, signals: Signals, score: Float64[np.ndarray, "n"]) -> Bool[np.ndarray, "n"] | None:  # noqa: ARG002
+        """Return the pairs that are suspects by this detector's rule, whatever the odds; None: it has no rule."""
+        return None
 
 
 DETECTORS: Registry[Detector] = Registry("detector", Detector)  # pyright: ignore[reportAbstractUsage]

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from clipmem.curate.detectors.base import DETECTORS, Detector, Kind
 from clipmem.embed.signals import Signals
@@ -48,6 +48,10 @@ class Hygiene(Detector):
             for text, script in zip(texts, scripts, strict=True)
         ]
         return np.array(found, dtype=np.float64) + (length > long)
+
+    def certain(self, signals: Signals, score: Float64[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:  # noqa: ARG002
+        """Return the pairs with more findings than usual."""
+        return score > np.median(score)
 
 
 def _script(text: str) -> str:
