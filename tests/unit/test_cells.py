@@ -29,18 +29,19 @@ def loop(query, value, others, i, temperature):
 
 
 @settings(max_examples=25)
-@given(st.integers(4, 60), st.integers(2, 5), st.integers(1, 4), st.integers(0, 99))
-def test_means_against_a_loop(n, d, probes, seed):
+@given(st.integers(4, 60), st.integers(2, 5), st.integers(1, 4), st.integers(0, 99), st.booleans())
+def test_means_against_a_loop(n, d, probes, seed, grouped):
     query, value = unit(n, d, seed), unit(n, 3, seed + 1)
+    group = np.random.default_rng(seed).integers(max(2, n // 3), size=n) if grouped else np.arange(n)
     cells = Cells(query, probes=probes)
     compared = {int(i): others for rows, others in cells for i in rows}
     assert sorted(compared) == list(range(n))  # every row once
     seen = set()
-    for found in cells.means(value, 2, temperature=0.07):
+    for found in cells.means(value, 2, group if grouped else None, temperature=0.07):
         for row, mean, near in zip(found.rows, found.mean, found.near, strict=True):
-            others = compared[int(row)]
-            assert row in others
-            if len(others) == 1:
+            assert row in compared[int(row)]
+            others = [j for j in compared[int(row)] if group[j] != group[row]]
+            if not others:
                 assert (mean == 0).all()
                 assert (near == -1).all()
                 continue

@@ -84,25 +84,47 @@ def test_contrast_against_a_loop(n, d, seed):
 
 def test_own_fit_is_what_the_functional_scores_say(data):
     signals = data[0]
-    own = evidence_of(signals).own
+    own, fold = evidence_of(signals).own, evidence_of(signals).fold
     x, t = (torch.from_numpy(np.asarray(one, float)) for one in (signals.shapes_and_colors, signals.words[:]))
-    assert own.by_images == pytest.approx(softmax_agreement(x, t).numpy(), abs=1e-5)
-    assert own.by_words == pytest.approx(softmax_agreement(t, x).numpy(), abs=1e-5)
-    assert own.by_ridge == pytest.approx(-leave_one_out_scores(x.numpy(), t.numpy(), kernel="rbf"), abs=1e-5)
-    assert own.by_ridge_image == pytest.approx(-leave_one_out_scores(t.numpy(), x.numpy(), kernel="rbf"), abs=1e-5)
+    assert own.by_images == pytest.approx(softmax_agreement(x, t, group=fold).numpy(), abs=1e-5)
+    assert own.by_words == pytest.approx(softmax_agreement(t, x, group=fold).numpy(), abs=1e-5)
+    for fit, one, other in ((own.by_ridge, x.numpy(), t.numpy()), (own.by_ridge_image, t.numpy(), x.numpy())):
+        assert fit == pytest.approx(-leave_one_out_scores(one, other, group=fold, kernel="rbf"), abs=1e-5)
 
 
 def test_a_planted_caption_fits_like_an_exchanged_one(data):
-    """Planting without a new computation agrees with exchanging two captions and computing everything again."""
+    """Planting without a new computation is exactly what exchanging two captions gives, all computed again."""
     signals, wrong = data
-    i, j = np.flatnonzero(~wrong)[[3, 11]]
-    assert signals.captions[i] != signals.captions[j]
+    fold = evidence_of(signals).fold
+    i = int(np.flatnonzero(~wrong)[3])
+    j = next(k for k in np.flatnonzero(~wrong & (fold == fold[i])) if signals.captions[k] != signals.captions[i])
     captions = [list(one) for one in signals.captions]
     captions[i], captions[j] = captions[j], captions[i]
     again = Evidence(replace(signals, captions=captions)).own
     planted = evidence_of(signals).fit(np.array([i, j]), np.array([j, i]))
     for fast, slow in zip(planted, again, strict=True):
-        assert fast == pytest.approx(slow[[i, j]], abs=0.05)
+        assert fast == pytest.approx(slow[[i, j]], abs=1e-5)
+    together = np.array([i, j]), np.array([j, i])
+    again_known = Evidence(replace(signals, captions=captions)).known(together[0], together[0])
+    assert evidence_of(signals).known(*together) == pytest.approx(again_known, abs=1e-5)
+
+
+def test_planted_captions_look_like_exchanged_ones_where_half_are_like_no_other():
+    """What is left out may not tell which pair it was: if it is that alone, .2, .1, .0 come out for .7, .5, .3."""
+    stream, n = np.random.default_rng(0), 1000
+    thing = stream.integers(THINGS, size=n)
+    blocks = (stream.integers(0, 256, (THINGS, 8, 8, 3))[thing] + stream.integers(0, 256, (n, 8, 8, 3))) // 2
+    pixels = blocks.repeat(8, 1).repeat(8, 2).astype(np.uint8)
+    words = ["".join(stream.choice(list("abcdefghij"), 8)) for _ in range(n)]
+    own = np.array([NAMES[one] if k % 2 else words[k] for k, one in enumerate(thing)], dtype=object)
+    given, rows = own.copy(), stream.permutation(n)[:300]
+    given[rows] = own[np.roll(rows, 1)]
+    wrong = given != own
+    signals = Signals(list(map(str, range(n))), [[text] for text in given], np.arange(n), pixels=pixels.__getitem__)
+    planted = plant(evidence_of(signals), np.unique(given, return_inverse=True)[1], 0)
+    for share in (0.3, 0.5, 0.7):
+        above = (planted.observed[wrong] > np.quantile(planted.random, share)).mean()
+        assert above == pytest.approx(1 - share, abs=0.12)
 
 
 def test_scores_of_a_trajectory_and_a_model_against_loops(data):
@@ -156,7 +178,12 @@ def test_nothing_is_found_where_nothing_is_wrong_and_no_number_is_told_where_not
     assert (clean.clear, clean.found, clean.low) == (True, False, 0.0)
     stream = np.random.default_rng(0)
     blind = share_of(Planted(*stream.normal(size=(3, 4000))), 0.95)
-    assert (blind.clear, blind.found, blind.low) == (False, False, 0.0)
+    assert (blind.clear, blind.found, blind.low, blind.assumed) == (False, False, 0.0, 0.0)
+    assert clean.assumed == 0
+    hazy = Planted(stream.normal(-1.4, 1, 4000), *stream.normal(0, 1, (2, 8000)))
+    dim = share_of(hazy, 0.95)
+    assert not dim.clear
+    assert 0 < dim.assumed < dim.share / 3  # nothing is wrong
 
 
 def test_probabilities_are_calibrated_and_rise_with_the_score():
@@ -198,7 +225,7 @@ def test_wrong_captions_come_first_and_are_counted(data, found):
     assert auroc(table["score"].to_numpy(), wrong).mean > 0.97
     suspect = table["is_suspect"].to_numpy()
     assert wrong[suspect].mean() > 0.7
-    assert suspect[wrong].mean() > 0.4
+    assert suspect[wrong].mean() > 0.2
     low, high = found.document["expected"]["pairs"][1:]
     assert found.document["expected"]["found"]
     assert low < wrong.sum() < high
@@ -226,7 +253,7 @@ def test_table_has_a_row_per_pair_and_says_why(data, found):
 
 def test_suggested_captions_name_what_is_drawn(data, found):
     table = found.table.with_row_index("k").filter(pl.col("suggested_caption").is_not_null())
-    assert len(table) > 10
+    assert len(table) > 5
     right = [NAMES[k % THINGS] in text for k, text in zip(table["k"], table["suggested_caption"], strict=True)]
     assert np.mean(right) > 0.9
 

@@ -1,7 +1,9 @@
 """What the other pairs say of a pair, without a model: captions predicted from images, and images from captions.
 
-Every prediction leaves the pair itself out, so that it serves for any caption on that image: a caption is planted on an
-image by comparing it with what is predicted there, and nothing is computed again.
+Every prediction leaves out the pair itself and about a hundred others, drawn at random. So it serves for any caption of
+these on any of their images: a caption is planted on an image by comparing it with what is predicted there, nothing is
+computed again, and a planted pair looks exactly as if the captions had been exchanged. With only the pair itself left
+out, predictions would tell which one it was, most of all where the others say little.
 
 When not to trust it: a pair that is one of a kind has no other pair that could testify.
 """
@@ -15,12 +17,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int
 
+from clipmem.base.random import generator
 from clipmem.embed.signals import Signals
 from clipmem.functional.agreement import TEMPERATURE, directions, directions_into, softmax_means
 from clipmem.functional.cells import Cells
 from clipmem.functional.leave_one_out import Rows, leave_one_out
 
 NEAR = 5  # testifying neighbors
+TOGETHER, SMALLEST = 128, 10  # pairs that are left out together: at most a twentieth of all, or `SMALLEST`
 EXACT = 30_000  # most pairs of which each is compared with all others, and that are kept in memory
 _BLOCK, _PRODUCTS = 32_768, 2**24  # rows, and fits, at once
 
@@ -47,7 +51,8 @@ class Evidence:
     Attributes:
         image: x, shape (n, p).
         caption: t, shape (n, d).
-        near: The nearest other images of each, shape (n, NEAR); -1 where there are fewer.
+        fold: Number of the pairs left out together, shape (n,).
+        near: The nearest images of other folds of each, shape (n, NEAR); -1 where there are fewer.
         own: Fit of each pair.
         strength: Lengths of the four predictions: short where the other pairs contradict each other or tell nothing.
     """
@@ -55,15 +60,18 @@ class Evidence:
     def __init__(self, signals: Signals) -> None:
         raw = signals.shapes_and_colors if signals.pixels is not None or signals.image is None else signals.image
         n = len(signals.uids)
+        count = max(2, n // min(TOGETHER, max(SMALLEST, n // 20)))
+        self.fold = np.empty(n, dtype=np.int64)
+        self.fold[generator(signals.seed, "left out together").permutation(n)] = np.arange(n) % count
         predict = _compare_all if n <= EXACT else _compare_near
-        self.image, self.caption, self.near, parts = predict(np.asarray(raw), signals.words, min(NEAR, n - 1))
+        self.image, self.caption, self.near, parts = predict(np.asarray(raw), signals.words, self.fold)
         self._captions, self._images, self._ridge, self._ridge_image = parts
         self.strength = np.stack([_unit(one) for one in parts], axis=1)  # lengths, and unit rows from here
         rows = np.arange(n)
         self.own = self.fit(rows, rows)
 
     def fit(self, image: Int[np.ndarray, "k"], caption: Int[np.ndarray, "k"]) -> Fit:
-        """Compare image i with caption j of two pairs; the pair j itself is among those that predict for i."""
+        """Compare image i with caption j, of two pairs of the same fold or of one."""
         found = np.empty((4, len(image)))
         for rows in _blocks(len(image)):
             i, j = image[rows], caption[rows]
@@ -101,29 +109,29 @@ _Parts = tuple[
 _Compared = tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"], _Parts]
 
 
-def _compare_all(raw: Float[np.ndarray, "n p"], words: Rows, k: int) -> _Compared:
-    """Predict from all other pairs, in memory."""
+def _compare_all(raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> _Compared:
+    """Predict from all pairs of other folds, in memory."""
     images, texts = raw.astype(np.float64), np.asarray(words[:], dtype=np.float64)
     x, t = torch.from_numpy(images), torch.from_numpy(texts)
     image, caption = directions(x, "images"), directions(t, "captions")
-    captions, near = _means(x, t, k)
-    predicted = [leave_one_out(a, b, kernel="rbf").prediction for a, b in ((images, texts), (texts, images))]
-    ridge, ridge_image = (one.astype(np.float32) for one in predicted)
-    parts = captions, _means(t, x, k)[0], ridge, ridge_image
+    captions, near = _means(x, t, fold)
+    both = (images, texts), (texts, images)
+    ridge, ridge_image = (leave_one_out(a, b, group=fold, kernel="rbf").prediction.astype(np.float32) for a, b in both)
+    parts = captions, _means(t, x, fold)[0], ridge, ridge_image
     return image.numpy().astype(np.float32), caption.numpy().astype(np.float32), near, parts
 
 
-def _compare_near(raw: Float[np.ndarray, "n p"], words: Rows, k: int) -> _Compared:
+def _compare_near(raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> _Compared:
     """Predict from the pairs in near cells, and by ridge regression, in memory maps."""
     image, caption = (directions_into(_scratch(x.shape), x, name) for x, name in ((raw, "images"), (words, "captions")))
-    near, captions, images = np.empty((len(raw), k), dtype=np.int64), _scratch(caption.shape), _scratch(image.shape)
-    for found in Cells(image).means(caption, k, temperature=TEMPERATURE):
+    near, captions, images = np.empty((len(raw), NEAR), dtype=np.int64), _scratch(caption.shape), _scratch(image.shape)
+    for found in Cells(image).means(caption, NEAR, fold, temperature=TEMPERATURE):
         captions[found.rows], near[found.rows] = found.mean, found.near
-    for found in Cells(caption).means(image, 1, temperature=TEMPERATURE):
+    for found in Cells(caption).means(image, 1, fold, temperature=TEMPERATURE):
         images[found.rows] = found.mean
     ridge, ridge_image = _scratch(caption.shape), _scratch(image.shape)
-    leave_one_out(raw, words, kernel="rbf", out=ridge)
-    leave_one_out(words, raw, kernel="rbf", out=ridge_image)
+    leave_one_out(raw, words, group=fold, kernel="rbf", out=ridge)
+    leave_one_out(words, raw, group=fold, kernel="rbf", out=ridge_image)
     return image, caption, near, (captions, images, ridge, ridge_image)
 
 
@@ -151,9 +159,10 @@ def _blocks(n: int) -> Iterator[slice]:
 
 
 def _means(
-    query: torch.Tensor, value: torch.Tensor, k: int
+    query: torch.Tensor, value: torch.Tensor, fold: Int[np.ndarray, "n"]
 ) -> tuple[Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"]]:
-    blocks = [(mean.numpy().astype(np.float32), near.numpy()) for _, mean, near in softmax_means(query, value, k)]
+    found = softmax_means(query, value, min(NEAR, len(fold) - int(np.bincount(fold).max())), group=fold)
+    blocks = [(mean.numpy().astype(np.float32), near.numpy()) for _, mean, near in found]
     means, near = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return means, near
 

@@ -1,8 +1,9 @@
 """Calibration by planted errors: what scores would be if captions were exchanged, and how many observed ones look so.
 
-Captions are planted on images one at a time, all other pairs as they are: predictions leave both pairs out or hardly
-depend on them (`evidence`), so that thousands of plantings cost no new computation. Half of the planted captions are
-drawn at random, half among those of the same sort of thing, which are as hard to find as confusions in real data are.
+Captions are planted on images one at a time, all other pairs as they are. A planted caption is that of a pair that the
+predictions leave out together with the image's own (`evidence`), so that thousands of plantings cost no new
+computation. Half of the planted captions are drawn at random, half among those of the same sort of thing, which are as
+hard to find as confusions in real data are.
 
 When not to trust it: wrong captions of another kind than exchanged ones, such as vague ones, are not what is planted.
 """
@@ -40,20 +41,11 @@ def plant(evidence: Evidence, texts: Int[np.ndarray, "n"], seed: int, plantings:
     from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
 
     n, stream = len(texts), generator(seed, "plant captions")
-    rows = np.sort(stream.permutation(n)[:MOST])
-    image = np.tile(rows, plantings)
-    anyone = stream.integers(n, size=len(image))
-    alike = np.empty_like(image)
-    most = max(2, round(ALIKE * len(rows)))
-    for start in range(0, len(image), 512):
-        part = slice(start, start + 512)
-        near = evidence.alike(image[part], rows)
-        near[texts[image[part], None] == texts[rows]] = -np.inf
-        found = rows[np.argpartition(-near, most - 1, axis=1)[:, :most]]
-        alike[part] = found[np.arange(len(found)), stream.integers(most, size=len(found))]
-    anyone = np.where(texts[anyone] == texts[image], alike, anyone)
+    order, sizes = np.argsort(evidence.fold, kind="stable"), np.bincount(evidence.fold)
+    members = np.split(order, np.cumsum(sizes)[:-1])[: -(-MOST // int(sizes[0]))]
+    image, anyone, alike = np.hstack([_exchanges(evidence, texts, own, plantings, stream) for own in members])
     x = [_describe(evidence, *pair) for pair in ((np.arange(n), np.arange(n)), (image, anyone), (image, alike))]
-    fold = stream.integers(FOLDS, size=n)
+    fold = evidence.fold % FOLDS
     folds = (fold, fold[image], fold[image])
     found = [np.empty(len(one)) for one in x]
     for k in range(FOLDS):
@@ -78,3 +70,20 @@ def _describe(
     evidence: Evidence, image: Int[np.ndarray, "k"], caption: Int[np.ndarray, "k"]
 ) -> Float64[np.ndarray, "k 8"]:
     return np.hstack([np.stack(evidence.fit(image, caption), axis=1), evidence.known(image, caption)])
+
+
+def _exchanges(
+    evidence: Evidence,
+    texts: Int[np.ndarray, "n"],
+    own: Int[np.ndarray, "k"],
+    plantings: int,
+    stream: np.random.Generator,
+) -> Int[np.ndarray, "3 m"]:
+    """Return images of a fold, and for each the pair of a caption drawn at random, and of one of the same sort."""
+    different = texts[own, None] != texts[own]
+    near = np.where(different, evidence.alike(own, own), -np.inf)
+    most = min(len(own), max(2, round(ALIKE * len(own)))) - 1
+    close = different & (near >= -np.partition(-near, most, axis=1)[:, [most]])
+    rows = np.tile(np.flatnonzero(different.any(axis=1)), plantings)
+    keys = [np.where(allowed[rows], stream.random((len(rows), len(own))), -1) for allowed in (different, close)]
+    return own[np.stack([rows, *(key.argmax(axis=1) for key in keys)])]

@@ -105,7 +105,7 @@ def curate(
     special = {name: scores[name] > np.nanmedian(scores[name]) for name in weights if _is_special(name)}
     share = share_of(planted, confidence)
     other = np.any(list(special.values()), axis=0) if special else np.zeros(n, dtype=np.bool_)
-    probability = posterior(planted, share.share if share.found or not share.clear else 0.0, score, ~other)
+    probability = posterior(planted, share.assumed, score, ~other)
     rules = {name: rule for name in weights if (rule := DETECTORS[name]().certain(signals, scores[name])) is not None}
     ruled = np.logical_or.reduce([np.zeros(n, dtype=np.bool_), *rules.values()])
     probability[ruled] = 1.0

@@ -11,6 +11,8 @@ from clipmem.curate.planting import Planted
 TOP = 0.3  # share of the planted captions that the estimate looks at: those least like right ones
 RIGHT = 0.9  # of the pairs that look like these, a tenth are right ones (on drawings with 0 to 30% wrong captions)
 CLEAR = 0.875  # smallest AUROC of planted against right captions for which a number can be told
+BLIND = 0.75  # largest one at which no pair is called a suspect
+PARTS = (0.05, 0.1, 0.2, 0.3)  # shares of the planted captions that bound the share of wrong ones between these
 CHANCE = 0.015  # comes out on clean data (drawings: 0.012)
 
 
@@ -24,6 +26,7 @@ class Share(NamedTuple):
         found: Whether there are more than chance gives: more than a share of 1.5% explains with the given confidence.
         clear: Whether planted captions are told from right ones well enough for a number.
         separation: AUROC of planted against right captions, given `share`.
+        assumed: Share that the probabilities of pairs assume: 0 if none are found, less than `share` if not `clear`.
     """
 
     share: float
@@ -32,6 +35,7 @@ class Share(NamedTuple):
     found: bool
     clear: bool
     separation: float
+    assumed: float
 
 
 def share_of(planted: Planted, confidence: float) -> Share:
@@ -44,6 +48,10 @@ def share_of(planted: Planted, confidence: float) -> Share:
 
     The interval adds sampling error to the uncertainty about the kind of the errors: t from captions planted at random
     gives the lower end, t from those of the same sort of thing the upper one.
+
+    Where planted captions are not told from right ones, right ones lie above t as well, and π is too large. The
+    probabilities then assume the smallest (share of observed pairs above t) / p, t the 1 - p quantile, p = .05 to .3,
+    times (AUROC - .75) / (.875 - .75), at least 0.
     """
     both = np.concatenate([planted.random, planted.alike])
     share, low, high = (
@@ -61,7 +69,10 @@ def share_of(planted: Planted, confidence: float) -> Share:
     chance = float(poisson.ppf((1 + confidence) / 2, CHANCE * TOP * n / RIGHT))
     found = clear and share * TOP * n / RIGHT > chance
     low = max(0.0, min(low, share)) if found else 0.0
-    return Share(min(share, 1.0), low, min(1.0, max(high, share)), found, clear, separation)
+    least = min(float((planted.observed > np.quantile(both, 1 - part)).mean()) / part for part in PARTS)
+    told = float(np.clip((separation - BLIND) / (CLEAR - BLIND), 0, 1))
+    assumed = (share if found else 0.0) if clear else min(share, least * told)
+    return Share(min(share, 1.0), low, min(1.0, max(high, share)), found, clear, separation, min(assumed, 1.0))
 
 
 def posterior(

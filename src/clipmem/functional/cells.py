@@ -87,20 +87,25 @@ class Cells:
             for start in range(0, len(own), size):
                 yield own[start : start + size], others
 
-    def means(self, value: Float32[np.ndarray, "n d"], k: int, *, temperature: float) -> Iterator[NearMeans]:
-        """Yield P_i = Σ_j softmax_j(q_i·q_j / τ) t_j over the compared rows j other than i, with t the rows of `value`.
+    def means(
+        self,
+        value: Float32[np.ndarray, "n d"],
+        k: int,
+        group: Int[np.ndarray, "n"] | None = None,
+        *,
+        temperature: float,
+    ) -> Iterator[NearMeans]:
+        """Yield P_i = Σ_j softmax_j(q_i·q_j / τ) t_j over the compared rows j of other groups, with t those of `value`.
 
-        A row that is compared with no other has the mean 0.
+        By default each row is a group. A row that is compared with no other has the mean 0.
         """
+        group = np.arange(len(self._unit)) if group is None else group
         for rows, others in self:
             compared, targets = (torch.from_numpy(np.asarray(x[others])) for x in (self._unit, value))
             cosine = torch.from_numpy(np.asarray(self._unit[rows])) @ compared.T
-            place = np.searchsorted(others, rows).clip(max=len(others) - 1)
-            itself = np.flatnonzero(others[place] == rows)
-            cosine[itself, place[itself]] = -torch.inf
-            near, there = np.full((len(rows), k), -1), min(k, len(others) - 1)
-            if not there:
-                yield NearMeans(rows, np.zeros((len(rows), value.shape[1]), dtype=np.float32), near)
-                continue
-            near[:, :there] = others[cosine.topk(there, dim=1).indices.numpy()]
-            yield NearMeans(rows, (torch.softmax(cosine / temperature, dim=1) @ targets).numpy(), near)
+            cosine[torch.from_numpy(group[rows, None] == group[others])] = -torch.inf
+            there = cosine.topk(min(k, len(others)), dim=1)
+            near = np.full((len(rows), k), -1)
+            near[:, : there.indices.shape[1]] = np.where(there.values > -torch.inf, others[there.indices.numpy()], -1)
+            mean = torch.softmax(cosine / temperature, dim=1).nan_to_num() @ targets  # NaN: no other row
+            yield NearMeans(rows, mean.numpy(), near)

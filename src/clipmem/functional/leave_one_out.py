@@ -128,7 +128,7 @@ def leave_one_out_scores(
 def _left_out(
     features: Rows, targets: Rows, group: Int[np.ndarray, "n"] | None, ridge: float, kernel: Kernel
 ) -> Iterator[_Block]:
-    """Yield all rows in blocks, each left out alone; then those of larger groups again, left out together."""
+    """Yield the rows that are left out alone, in blocks, and those of each larger group, left out together."""
     n, d = features.shape[0], targets.shape[1]
     check_same_length("features", n, "targets", targets.shape[0])
     require(n >= 3, "features", f"{n} rows", "3 or more", "Give more pairs.")
@@ -165,11 +165,13 @@ def _left_out(
         b, y = (x - mean for x, mean in zip(read(rows), means, strict=True))
         return solve_triangular(factor, b.T, lower=True), y  # Z = L⁻¹ B': H = Z'Z
 
-    for rows in blocks:
+    alone = np.setdiff1d(np.arange(n), np.concatenate([*larger, np.empty(0, dtype=np.int64)]), assume_unique=True)
+    for first in range(0, len(alone), _BLOCK):
+        rows = alone[first : first + _BLOCK]
         z, y = whitened(rows)
         own = (z * z).sum(axis=0)
         prediction = (z.T @ start - own[:, None] * y) / (1 - own)[:, None]
-        yield _Block(np.arange(rows.start, rows.stop), y, prediction, own)
+        yield _Block(rows, y, prediction, own)
     for rows in larger:
         z, y = whitened(rows)
         if len(rows) <= p:
