@@ -1,4 +1,4 @@
-"""Store the results of reproductions, and write the tables and figures of docs/findings.md from them.
+"""Store the results of reproductions, and write from them what docs/findings.md and docs/mitigate.md show.
 
     clipmem reproduce --regime redundant --scale laptop --out reproduced     # and the other regimes
     python experiments/reproduce/record.py reproduced                        # stores it, then writes the page
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from scipy.stats import ttest_1samp
 
 from clipmem.analysis.findings import ORDER
 from clipmem.analysis.runs import FinishedRun
@@ -34,7 +35,13 @@ from clipmem.study.reproduce import INDEX, RUNS, base_recipe
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
-PAGE, IMAGES = DOCS / "findings.md", DOCS / "images"
+PAGE, CHOICE, IMAGES = DOCS / "findings.md", DOCS / "mitigate.md", DOCS / "images"
+_CHOSEN = {
+    "clipmem": "CLIPMem, first caption",
+    "clipmem_wordings": "CLIPMem, all wordings",
+    "retrieval_recall@5": "recall@5, first caption",
+    "retrieval_wordings_recall@5": "recall@5, all wordings",
+}
 _BLOCK = re.compile(r"(<!-- finding: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ROLES = ("candidate", "independent", "shared", "external")
 _PACKAGES = ("clipmem", "torch", "open_clip_torch", "numpy", "scipy", "scikit-learn")
@@ -171,8 +178,31 @@ def _row(effect: Document, macros: Any) -> str:
     return f"| {effect['measure']} | {found} | {claimed} | {effect['holds']}{primary} |"
 
 
+def choices(regime: str) -> str:
+    """Return the changes that each mitigation makes at the longest training of `tradeoff`, paired by seed."""
+    name = (
+        pl.col("name").str.strip_prefix("tradeoff: ").str.extract_groups(r"^(?<mitigation>.*), (?<epochs>\d+) epochs$")
+    )
+    runs = pl.read_parquet(HERE / regime / "runs.parquet").filter(pl.col("name").str.starts_with("tradeoff: "))
+    runs = runs.with_columns(name.struct.field("mitigation"), name.struct.field("epochs").cast(pl.Int64))
+    longest = runs.filter(pl.col("epochs") == runs["epochs"].max(), pl.col("measure").is_in(list(_CHOSEN)))
+    values = longest.pivot("measure", index=["mitigation", "seed"], values="value").sort("seed")
+    plain = values.filter(mitigation="none")
+    lines = [f"| {runs['epochs'].max()} epochs | {' | '.join(_CHOSEN.values())} |", f"|{' --- |' * (1 + len(_CHOSEN))}"]
+    lines += [f"| none | {' | '.join(f'{plain[measure].mean():.3f}' for measure in _CHOSEN)} |"]
+    for name in longest["mitigation"].unique(maintain_order=True):
+        own = values.filter(mitigation=name)
+        changes = [own[measure] - plain[measure] for measure in _CHOSEN]
+        ends = [ttest_1samp(one.to_numpy(), 0).confidence_interval() for one in changes]
+        cells = [
+            f"{signed(one.mean())} {interval(end._asdict(), sign=True)}" for one, end in zip(changes, ends, strict=True)
+        ]
+        lines += [f"| {name} | {' | '.join(cells)} |"] if name != "none" else []
+    return "\n".join(lines)
+
+
 def write_page() -> None:
-    """Insert verdicts and figures between the marks of docs/findings.md."""
+    """Insert verdicts, figures and tables between the marks of the pages."""
     documents = stored()
     names = {one["finding"] for document in documents.values() for one in document["findings"]}
     sections = {name: section(name, documents) for name in names} | {"summary": summary(documents)}
@@ -182,6 +212,8 @@ def write_page() -> None:
         sys.exit(f"{PAGE}: no place for {sorted(missing)}, expected a mark <!-- finding: NAME --> for each.")
     text = _BLOCK.sub(lambda found: f"{found[1]}{sections.get(found[2], 'Not run yet.')}\n{found[3]}", text)
     PAGE.write_text(text, encoding="utf-8")
+    text = CHOICE.read_text(encoding="utf-8")
+    CHOICE.write_text(_BLOCK.sub(lambda found: f"{found[1]}{choices(found[2])}\n{found[3]}", text), encoding="utf-8")
     for regime, document in documents.items():
         for one in document["findings"]:
             if drawable(one["panels"]):

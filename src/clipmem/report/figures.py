@@ -121,6 +121,9 @@ STYLES = (
     Style(EXTERNAL, (0, (1, 1.5)), "^"),
     Style(SHARED, (0, (3, 2, 1, 2)), "D"),
     Style(INK, (0, (1, 3)), "x"),
+    Style(CANDIDATE, (0, (1, 1.5)), "v"),
+    Style(INDEPENDENT, "-", "P"),
+    Style(EXTERNAL, (0, (5, 2.5)), "*"),
 )
 CONTROL, OTHER = Style(EXTERNAL, (0, (3, 2, 1, 2)), "v"), Style(INK, (0, (1, 2)), "x")
 
