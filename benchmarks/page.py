@@ -84,7 +84,8 @@ def bars(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     from matplotlib import pyplot as plt
 
     regimes, kinds = (list(dict.fromkeys(row[name] for row in rows)) for name in ("regime", "kind"))
-    figure, axes = plt.subplots(1, len(regimes), figsize=(4.5 * len(regimes), 3), layout="constrained", squeeze=False)
+    size = (2.4 + 2.2 * len(regimes), 3)
+    figure, axes = plt.subplots(1, len(regimes), figsize=size, layout="constrained", sharey=True, squeeze=False)
     for axis, regime in zip(axes[0], regimes, strict=True):
         for name, marker in (("best published", "o"), ("clipmem, no model", "s"), ("clipmem, all signals", "D")):
             x = [
@@ -93,9 +94,9 @@ def bars(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
             ]
             axis.plot(x, range(len(kinds)), marker, label=name)
         axis.set(title=regime, xlabel="AUROC", xlim=(0.5, 1), yticks=range(len(kinds)), yticklabels=kinds)
-        axis.invert_yaxis()
         axis.grid(axis="x", alpha=0.3)
-    axes[0][0].legend(frameon=False, loc="lower left")
+    axes[0][0].invert_yaxis()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
     file.parent.mkdir(exist_ok=True)
     figure.savefig(file, metadata={"Date": None, "Creator": None})
     plt.close(figure)

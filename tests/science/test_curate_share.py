@@ -1,10 +1,12 @@
-"""The number of wrong captions that curation expects, against planted ones: the table of docs/curate.md.
+"""The number of wrong captions that curation expects, against planted ones: the tables of docs/curate.md.
 
     pytest -m slow -s tests/science/test_curate_share.py
 
-4,000 drawings; of the planted captions half are exchanged at random and half within the category.
+4,000 drawings, and as many of the clip art that `CLIPMEM_CLIPART` names (experiments/curate/clipart.py); of the planted
+captions half are exchanged at random and half within the category.
 """
 
+import os
 import sys
 from dataclasses import replace
 
@@ -43,8 +45,14 @@ def exchanged(captions, labels, share, stream):
     return found.tolist(), found != captions
 
 
-def test_expected_numbers():
-    pairs = read_pairs(DataSection.model_validate({"source": "emoji-artists"}), 1, "--data")
+@pytest.mark.parametrize("name", ["drawings", "clip art"])
+def test_expected_numbers(name):
+    section, path = {"source": "emoji-artists"}, os.environ.get("CLIPMEM_CLIPART")
+    if name == "clip art":
+        if path is None:
+            pytest.skip("CLIPMEM_CLIPART is not set")
+        section = {"source": "parquet", "path": path, "caption_column": "captions", "label_column": "category"}
+    pairs = read_pairs(DataSection.model_validate(section), 1, "--data")
     rows = np.sort(generator(0, "curate shares").permutation(len(pairs))[:PAIRS])
     pixels = np.concatenate([read_block(pairs, part, [SMALL])[0].pixels[SMALL] for part in np.array_split(rows, 4)])
     table = pairs.table[rows]
@@ -66,14 +74,15 @@ def test_expected_numbers():
             ends = [round(PAIRS * end) for end in (one.share, one.low, one.high)]
             error = ends[0] / count - 1 if count else 0.0
             rows.append((count, *ends, abs(error) <= 0.25, ends[1] <= count <= ends[2]))
-            assert one.clear
-            assert one.found == (share > 0)
+            if name == "drawings":
+                assert one.clear
+                assert one.found == (share > 0)
             errors += [error] if share else []
         wide = [f"{min(values)} to {max(values)}" for values in list(zip(*rows, strict=True))[:4]]
         near, inside = (sum(row[k] for row in rows) for k in (4, 5))
         covered += [row[5] for row in rows]
         show(f"| {' | '.join(wide)} | {near} of {len(rows)} | {inside} of {len(rows)} |")
     assert np.mean(covered) >= 0.85
-    # the aim is .25 for each planting: two of 21 miss it, both at 5 %
+    # the aim is .25 for each planting: three of 21 miss it, all at 5 %; clip art has wrong captions of its own
     assert np.median(np.abs(errors)) <= 0.25
-    assert np.max(np.abs(errors)) <= 0.5
+    assert name != "drawings" or np.max(np.abs(errors)) <= 0.5
