@@ -2,7 +2,7 @@
 
     python experiments/curate/acting.py --scale tiny --out runs/acting-tiny     # under three minutes
     python experiments/curate/acting.py --scale full --out runs/acting          # emoji-artists, 8 seeds: resumes
-    python experiments/curate/acting.py --out runs/acting --record              # writes experiments/curate/acting.json
+    python experiments/curate/acting.py --out runs/acting --record              # adds to experiments/curate/acting.json
 
 Of the training pairs a share gets the caption of another one: at random, or of the same category. The model trains from
 scratch on
@@ -316,7 +316,9 @@ def main() -> None:
                     Cell(data, rate, kind, seed, args.out).run(args.methods)
     rows = summary(args.out)
     if args.record:
-        write_json(ROOT / "experiments" / "curate" / "acting.json", rows)
+        file, new = ROOT / "experiments" / "curate" / "acting.json", {(row["kind"], row["rate"]) for row in rows}
+        earlier = [row for row in json.loads(file.read_text()) if (row["kind"], row["rate"]) not in new]
+        write_json(file, [*earlier, *rows])
     for row in rows:
         print(json.dumps(row))
 
