@@ -224,7 +224,8 @@ def test_wrong_captions_come_first_and_are_counted(data, found):
     table = found.table
     assert auroc(table["score"].to_numpy(), wrong).mean > 0.97
     suspect = table["is_suspect"].to_numpy()
-    assert wrong[suspect].mean() > 0.7
+    assert wrong[np.argsort(-table["score"].to_numpy())[: wrong.sum()]].mean() > 0.95
+    assert wrong[suspect].mean() > 0.9
     assert suspect[wrong].mean() > 0.2
     low, high = found.document["expected"]["pairs"][1:]
     assert found.document["expected"]["found"]
