@@ -50,6 +50,24 @@ def test_shares_are_kept_and_the_other_pairs_are_untouched():
     assert again.pairs().equals(pairs)
 
 
+def test_pairs_of_several_records_stay_accounted_for(tmp_path):
+    plain, made = (
+        open_source(DataSection(source="emoji", flaws=FlawsSection(vague=share))).pairs() for share in (0, 0.3)
+    )
+    assert plain.height - made.height < 60  # one image twice, now with the same caption
+    some = source().pairs()["image"][:40]
+    rows = ["image,caption,label"]
+    for number, data in enumerate(source().read(some.to_list())):
+        (tmp_path / f"{number}.webp").write_bytes(data)
+        rows += [f"{number}.webp,{text},a-thing" for text in ("one", "two", "")]
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    section = {"path": str(tmp_path / "pairs.csv"), "label_column": "label"}
+    read = open_source(DataSection.model_validate({**section, "flaws": {"vague": 1.0}}))
+    pairs = read.pairs()
+    assert pairs["captions"].to_list() == [["a thing"]] * 40
+    assert (read.ledger.read, read.ledger.pairs, read.ledger.merged, read.ledger.left_out) == (120, 40, 40, 40)
+
+
 @pytest.mark.parametrize("kind", range(7))
 def test_distortions_against_index_arithmetic(kind):
     image = np.random.default_rng(kind).integers(0, 256, (8, 8, 3), dtype=np.uint8)

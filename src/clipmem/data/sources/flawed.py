@@ -16,7 +16,7 @@ from clipmem.base.sections import DataSection, FlawsSection
 from clipmem.data.decoding import DecodeError, decode, read_header
 from clipmem.data.sources.base import Source
 from clipmem.data.sources.columns import Columns
-from clipmem.data.sources.records import Part, Record
+from clipmem.data.sources.records import Part, Record, caption_problem
 from clipmem.store.hashing import ImageHash
 
 VAGUE, DISTORTED = " (vague)", " (distorted)"
@@ -82,7 +82,8 @@ class FlawedSource(Source):
         flaws: FlawsSection = self._flaws
         if number.place < flaws.vague and record.label:
             captions = [record.label.replace("-", " ").replace("_", " ")]
-            return replace(record, key=record.key + VAGUE, parts=[Part(record.key, captions)])
+            parts = [_captioned(part, captions) for part in record.parts]
+            return replace(record, key=record.key + VAGUE, parts=parts)
         if flaws.vague <= number.place < flaws.vague + flaws.distorted:
             with contextlib.suppress(DecodeError):  # unusable images are reported when they are decoded
                 image = ImageHash(distort(self._source.read([record.reference])[0], number.distortion))
@@ -105,6 +106,11 @@ class FlawedSource(Source):
     def credits(self) -> list[str]:
         """Return the source's attributions."""
         return self._source.credits()
+
+
+def _captioned(part: Part, captions: Sequence[object]) -> Part:
+    """Give a part other captions; one without a usable caption stays as it is, to be reported."""
+    return part if all(map(caption_problem, part.captions)) else part._replace(captions=captions)
 
 
 def planted(source: Source, section: DataSection) -> Source:
