@@ -186,6 +186,55 @@ def test_nothing_is_found_where_nothing_is_wrong_and_no_number_is_told_where_not
     assert 0 < dim.assumed < dim.share / 3  # nothing is wrong
 
 
+def test_the_interval_holds_wherever_the_wrong_ones_lie_among_the_planted():
+    n, stream = 4000, np.random.default_rng(0)
+    random, alike = stream.normal(1.5, 1, 2 * n), stream.normal(2.5, 1, 2 * n)  # told from observed pairs more easily
+    right, wrong = stream.normal(-3, 1, n - 400), stream.normal(1.7, 1, 400)
+    one = share_of(Planted(np.concatenate([right, wrong]), random, alike), 0.95)
+    assert one.share < 0.08
+    assert one.low < one.share < 0.1 < one.high
+
+
+def test_with_few_captions_what_the_odds_miss_is_looked_for_in_the_fits():
+    n, stream = 4000, np.random.default_rng(0)
+
+    def scores(wrong):
+        """Observed pairs, 400 of them wrong around a mean, and planted captions around 3."""
+        observed = [stream.normal(-3, 1, n - 400), stream.normal(wrong, 0.5, 400)]
+        return Planted(np.concatenate(observed), *stream.normal(3, 1, (2, 2 * n)))
+
+    seen, partly, missed = scores(3.4), scores(3), scores(1)
+    alone, none = (share_of(missed._replace(fits=own), 0.95) for own in ((), (seen,)))
+    assert (alone.found, alone.clear) == (False, True)
+    assert alone.high < 0.01
+    assert (none.found, none.clear, none.low) == (False, False, 0)
+    assert none.high > 0.1
+    one = share_of(partly._replace(fits=(seen,)), 0.95)
+    ends = [share_of(each, 0.95) for each in (partly, seen)]
+    assert (one.found, one.clear) == (True, True)
+    assert one.share == pytest.approx((ends[0].share + ends[1].share) / 2)
+    assert (one.low, one.high) == (pytest.approx(ends[0].low), pytest.approx(ends[1].high))
+    assert ends[0].high < 0.1 < one.high
+    right = Planted(stream.normal(-3, 1, n), *stream.normal(3, 1, (2, 2 * n)))
+    assert share_of(right._replace(fits=(right,)), 0.95).clear
+
+
+def test_data_most_of_whose_captions_are_equal_are_no_error():
+    signals = drawings(0, 0)[0]
+    equal = np.random.default_rng(0).random(N) < 0.8
+    captions = [["a thing"] if own else one for own, one in zip(equal, signals.captions, strict=True)]
+    found = curate(replace(signals, captions=captions))
+    assert found.table["is_suspect"].to_numpy()[equal].all()
+    assert found.document["by_rule"] == equal.sum()
+
+
+def test_few_different_captions_are_known_as_such(data):
+    signals = data[0]
+    evidence = evidence_of(signals)
+    for different, few in ((2, True), (N // 5 - 1, True), (N // 5, False), (N, False)):
+        assert bool(plant(evidence, np.arange(N) % different, 0, plantings=1).fits) is few
+
+
 def test_probabilities_are_calibrated_and_rise_with_the_score():
     planted, wrong = mixture(0.2)
     chance = posterior(planted, 0.2, planted.observed, np.ones(len(wrong), bool))

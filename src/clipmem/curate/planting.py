@@ -6,8 +6,8 @@ computation. Half of the planted captions are drawn at random, half among those 
 hard to find as confusions in real data are.
 
 When not to trust it: wrong captions of another kind than exchanged ones, such as vague ones, are not what is planted.
-With few different captions, such as names of classes, the trees learn which of them are wrong more often, and such
-captions look less wrong than planted ones.
+With few different captions, such as names of classes, the trees learn which of them are wrong more often, and these
+look less wrong than planted ones. The mean fit, from which nothing is learned, is then given as well.
 """
 
 from typing import Any, NamedTuple, cast
@@ -16,19 +16,24 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from clipmem.base.random import derive_seed, generator
-from clipmem.curate.evidence import Evidence
+from clipmem.curate.evidence import Evidence, Fit
 
 PLANTINGS, MOST = 2, 20_000
 ALIKE = 0.1  # share of the captions that are of the same sort of thing
 FOLDS = 3
+FEW, EACH = 1000, 5  # fewer different captions than this, of at least as many pairs each, are few
 
 
 class Planted(NamedTuple):
-    """Log odds of planted against observed, cross-fitted, higher = more like a planted error; shape (n,) and (k,)."""
+    """Scores of observed pairs and of planted captions, higher = more like a planted error; shape (n,) and (k,).
+
+    Log odds of planted against observed, cross-fitted. `fits`: minus the mean fit, if there are few different captions.
+    """
 
     observed: Float64[np.ndarray, "n"]
     random: Float64[np.ndarray, "k"]
     alike: Float64[np.ndarray, "k"]
+    fits: tuple["Planted", ...] = ()
 
 
 def plant(evidence: Evidence, texts: Int[np.ndarray, "n"], seed: int, plantings: int = PLANTINGS) -> Planted:
@@ -65,7 +70,8 @@ def plant(evidence: Evidence, texts: Int[np.ndarray, "n"], seed: int, plantings:
         for values, one, own in zip(found, x, folds, strict=True):
             if (own == k).any():
                 values[own == k] = trees.decision_function(one[own == k])
-    return Planted(*found)
+    few = len(np.unique(texts)) < min(FEW, n / EACH)
+    return Planted(*found, fits=(Planted(*(-one[:, : len(Fit._fields)].mean(axis=1) for one in x)),) if few else ())
 
 
 def _describe(

@@ -24,7 +24,8 @@ class Share(NamedTuple):
         low: Lower end of the interval: all are exchanged at random; 0 if not `found`.
         high: Upper end: all are exchanged with those of the same sort of thing.
         found: Whether there are more than chance gives: more than a share of 1.5% explains with the given confidence.
-        clear: Whether planted captions are told from right ones well enough for a number.
+        clear: Whether planted captions are told from right ones well enough for a number; with few different captions
+            "none" needs an upper end below 1.5%.
         separation: AUROC of planted against right captions, given `share`.
         assumed: Share that the probabilities of pairs assume: 0 if none are found, less than `share` if not `clear`.
     """
@@ -47,27 +48,31 @@ def share_of(planted: Planted, confidence: float) -> Share:
         π = .9 (share of observed pairs above t) / .3
 
     The interval adds sampling error to the uncertainty about the kind of the errors: t from captions planted at random
-    gives the lower end, t from those of the same sort of thing the upper one.
+    gives the lower end, t from those of the same sort of thing the upper one; or the other way round, if these are told
+    from observed pairs more easily. With few different captions π is too small by the odds and too large by the mean
+    fit: the share is the mean of both, and the interval contains those of both.
 
     Where planted captions are not told from right ones, right ones lie above t as well, and π is too large. The
     probabilities then assume the smallest (share of observed pairs above t) / p, t the 1 - p quantile, p = .05 to .3,
     times (AUROC - .75) / (.875 - .75), at least 0.
     """
     both = np.concatenate([planted.random, planted.alike])
-    share, low, high = (
-        RIGHT * float((planted.observed > np.quantile(one, 1 - TOP)).mean()) / TOP
-        for one in (both, planted.random, planted.alike)
-    )
     z, n = float(norm.ppf((1 + confidence) / 2)), len(planted.observed)
-    low, high = (
-        end + side * z * float(np.sqrt(max(end, 1 / n) * RIGHT / TOP / n)) for end, side in ((low, -1), (high, 1))
+    shares = np.array(
+        [
+            RIGHT / TOP * float((own.observed > np.quantile(one, 1 - TOP)).mean())
+            for own in (planted, *planted.fits)
+            for one in (np.concatenate([own.random, own.alike]), own.random, own.alike)
+        ]
     )
+    margins = z * np.sqrt(np.maximum(shares, 1 / n) * RIGHT / TOP / n)
+    share, low, high = float(shares[::3].mean()), float((shares - margins).min()), float((shares + margins).max())
     values = rankdata(np.concatenate([both, planted.observed]))[: len(both)]
     area = (float(values.mean()) - (len(both) + 1) / 2) / n
     separation = min(1.0, (area - share / 2) / max(1 - share, 0.1))
-    clear = separation >= CLEAR
     chance = float(poisson.ppf((1 + confidence) / 2, CHANCE * TOP * n / RIGHT))
-    found = clear and share * TOP * n / RIGHT > chance
+    found = separation >= CLEAR and float(shares[0]) * TOP * n / RIGHT > chance
+    clear = separation >= CLEAR and (found or not planted.fits or high <= CHANCE)
     low = max(0.0, min(low, share)) if found else 0.0
     least = min(float((planted.observed > np.quantile(both, 1 - part)).mean()) / part for part in PARTS)
     told = float(np.clip((separation - BLIND) / (CLEAR - BLIND), 0, 1))

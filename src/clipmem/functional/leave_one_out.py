@@ -214,20 +214,22 @@ class RbfFeatures:
     """Features whose products are an RBF kernel, by Nyström's method, computed where they are read.
 
     φ(x) = L⁻¹ [k(x, l_j)]_j with L L' = [k(l_i, l_j)], k(x, x') = exp(-‖x - x'‖² / 2w²), w the median distance between
-    landmarks l_j. These are 1,000 evenly spaced rows; with all rows as landmarks φ(x)·φ(x') = k(x, x').
+    landmarks l_j; where half are equal, of those that differ. The landmarks are 1,000 evenly spaced rows; with all rows
+    as landmarks φ(x)·φ(x') = k(x, x').
 
     Raises:
-        InputError: Half of the distances between landmarks are 0 but for rounding, or a landmark is not finite.
+        InputError: All landmarks are equal but for rounding, or one is not finite.
     """
 
     def __init__(self, x: Rows, landmarks: int = LANDMARKS) -> None:
         n = x.shape[0]
         self._x, self._landmarks = x, x[np.arange(min(n, landmarks)) * n // min(n, landmarks)].astype(np.float64)
         squares = _squares(self._landmarks, as_finite("features", self._landmarks))
-        self._width2 = float(np.median(squares[np.triu_indices_from(squares, 1)]))
-        rounding = 1e-12 * float(np.square(self._landmarks).sum(axis=1).max())
-        got = f"half of the distances between {len(squares)} rows 0"
-        require(self._width2 > rounding, "features", got, "rows that differ", "Use the linear kernel.")
+        between = squares[np.triu_indices_from(squares, 1)]
+        differ = between[between > 1e-12 * float(np.square(self._landmarks).sum(axis=1).max())]
+        hint = "Give rows that differ: equal ones say nothing of each other."
+        require(len(differ), "features", f"{len(squares)} equal rows", "rows that differ", hint)
+        self._width2 = float(np.median(between if len(differ) > len(between) / 2 else differ))
         kernel = np.exp(squares / (-2 * self._width2))
         self._factor = cholesky(kernel + _JITTER * np.eye(len(kernel)), lower=True)
 
