@@ -134,7 +134,7 @@ def summary(documents: dict[str, Document]) -> str:
     titles = {one["finding"]: one["title"] for document in documents.values() for one in document["findings"]}
     found = {(regime, one["finding"]): one for regime, document in documents.items() for one in document["findings"]}
     lines = [f"| finding | {' | '.join(documents)} |", f"| --- | {' | '.join('---' for _ in documents)} |"]
-    for name, title in titles.items():
+    for name, title in sorted(titles.items(), key=lambda one: ORDER.index(one[0])):
         cells = [_cell(found.get((regime, name))) for regime in documents]
         anchor = re.sub(r"[^a-z0-9-]", "", title.lower().replace(" ", "-"))
         lines.append(f"| [{title}](#{anchor}) | {' | '.join(cells)} |")
