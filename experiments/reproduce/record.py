@@ -36,6 +36,7 @@ from clipmem.study.reproduce import INDEX, RUNS, base_recipe
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 PAGE, CHOICE, IMAGES = DOCS / "findings.md", DOCS / "mitigate.md", DOCS / "images"
+_DATA = {"long-tail": " --set data.path=icons.parquet"}  # which icons.py makes
 _CHOSEN = {
     "clipmem": "CLIPMem, first caption",
     "clipmem_wordings": "CLIPMem, all wordings",
@@ -166,7 +167,7 @@ def section(name: str, documents: dict[str, Document]) -> str:
             lines += ["<details><summary>All effects</summary>", ""]
             lines += ["| effect | estimate | interval | claimed | holds |", "| --- | --- | --- | --- | --- |"]
             lines += [_row(effect, macros) for effect in one["effects"]]
-            command = f"clipmem reproduce --finding {name} --regime {regime}"
+            command = f"clipmem reproduce --finding {name} --regime {regime}{_DATA.get(regime, '')}"
             lines += ["", "</details>", "", f"`{command}`; its runs took {duration(one['seconds'])}."]
     return "\n".join(lines)
 
