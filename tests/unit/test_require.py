@@ -30,6 +30,9 @@ def test_a_choice_names_the_near_ones():
     error = refusal(require_one_of, "--device", "cudo", ("auto", "cpu", "cuda"))
     assert (error.got, error.expected) == ("'cudo'", "auto, cpu, cuda")
     assert "cuda" in error.hint
+    far = refusal(require_one_of, "--device", "horse", ("auto", "cpu", "cuda"))
+    assert far.hint
+    assert not any(name in far.hint for name in ("auto", "cpu", "cuda"))  # `expected` lists them
 
 
 @pytest.mark.parametrize(
