@@ -129,6 +129,11 @@ def test_with_a_model(planted, run, tmp_path):
     table = pl.read_parquet(tmp_path / "out" / "suspects.parquet")
     assert "similarity_score" in table.columns
     assert table.height == N
+    stored = tmp_path / "stored"
+    assert clip("embed", "--model", model, "--data", path, "--out", stored).returncode == 0
+    done = clip("curate", path, "--model", stored, "--out", tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    assert pl.read_parquet(tmp_path / "again" / "suspects.parquet").equals(table)
     assert clip("curate", run[0].path, "--model", model).returncode == 2
 
 

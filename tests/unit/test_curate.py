@@ -18,7 +18,7 @@ from clipmem.curate.detectors import DETECTORS, Detector
 from clipmem.curate.detectors.base import lacks
 from clipmem.curate.evidence import Evidence, evidence_of
 from clipmem.curate.planting import Planted, plant
-from clipmem.curate.ranking import Curation, curate
+from clipmem.curate.ranking import Curation, curate, ordered
 from clipmem.curate.share import posterior, share_of
 from clipmem.embed.signals import Signals, Trajectory
 from clipmem.functional import auroc
@@ -226,6 +226,14 @@ def test_data_most_of_whose_captions_are_equal_are_no_error():
     found = curate(replace(signals, captions=captions))
     assert found.table["is_suspect"].to_numpy()[equal].all()
     assert found.document["by_rule"] == equal.sum()
+
+
+def test_the_list_begins_with_all_suspects():
+    # e by a rule, with a low score
+    table = pl.DataFrame(
+        {"uid": list("abcde"), "score": [0.2, 0.9, 0.5, 0.5, 0.1], "is_suspect": [False, True, False, False, True]}
+    )
+    assert ordered(table)["uid"].to_list() == list("becda")
 
 
 def test_few_different_captions_are_known_as_such(data):

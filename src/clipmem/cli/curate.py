@@ -29,7 +29,7 @@ def curate(
 
     Args:
         data: A file, folder or shards, as in data.path of a recipe; emoji for the shipped pairs; or a run folder.
-        model: Address of a model that also looks at the pairs (docs/models.md).
+        model: Address of a model that also looks at the pairs (docs/models.md), or its embeddings by `clipmem embed`.
         out: Output folder; by default curate in the run folder, or curated.
         write: Also write the data without suspects into this new folder, in the format they came in.
         correct: With --write: give suspects the suggested caption, where there is one, instead of removing them.

@@ -208,9 +208,14 @@ def _suggest(
     return found
 
 
+def ordered(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the list as it is read: suspects first, also those by rule, whose scores may be low; then by score."""
+    return table.sort("is_suspect", "score", "uid", descending=[True, True, False])
+
+
 def counted(table: pl.DataFrame) -> dict[str, Any]:
     """Count the suspects, by kind too; and the expected share of wrong captions among the first of the list."""
-    suspects, ranked = table.filter("is_suspect"), table.sort("score", descending=True, maintain_order=True)
+    suspects, ranked = table.filter("is_suspect"), ordered(table)
     shares = ranked["probability"].cum_sum() / np.arange(1, len(table) + 1)
     return {
         "suspects": suspects.height,

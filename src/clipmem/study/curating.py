@@ -19,7 +19,7 @@ from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.require import require
 from clipmem.base.sections import shipped
 from clipmem.curate.marks import apply_marks
-from clipmem.curate.ranking import SMALLEST
+from clipmem.curate.ranking import SMALLEST, ordered
 from clipmem.curate.ranking import curate as rank
 from clipmem.data.cleaning import Written, check_output, check_outside, write_cleaned
 from clipmem.data.quarantine import Problem
@@ -118,7 +118,7 @@ def curate(pairs: Data, model: str | None = None, *, captions: int | None = None
         columns += [pl.when(of_kind).then(good).otherwise(1.0).alias(f"{kind}_score")]
     about = ["uid", "reason", "second_reason", "neighbors", "suggested_caption"]
     detectors = [pl.col(name).alias(f"{name.removesuffix('_score')}_detector") for name in own]
-    return table.sort("score", "uid", descending=[True, False]).select(*columns, *about, *detectors)
+    return ordered(table).select(*columns, *about, *detectors)
 
 
 def _check_own(model: str, captions: int | None) -> None:
@@ -166,7 +166,7 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
     marks = _marks(folder) if run else {}
     if marks:
         found = apply_marks(found, marks)
-    table = found.table.sort("score", "uid", descending=[True, False])
+    table = ordered(found.table)
     write_parquet(out / SUSPECTS, table)
     planted = set(planted_uids(folder)) if run else set[str]()
     # marked wrong, of other roles than those that are judged
