@@ -28,7 +28,6 @@ from clipmem.data.sources.base import Source
 from clipmem.embed.signals import Signals
 from clipmem.functional import alignment
 from clipmem.score.pairs import write_quarantine
-from clipmem.score.protocols.halves import HALVES
 from clipmem.store.atomic import make_folder, write_json
 from clipmem.store.folder import RunFolder
 from clipmem.store.marks import marks_file, read_marks
@@ -236,7 +235,7 @@ def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
     right = not trains or OBJECTIVES[objective].uses_text
     require(right, what, f"objective {objective!r}", "one that trains both towers", hint)
     f, weight = study.models[0], study.recipe.score.weight
-    if any(one.side in HALVES for one in study.models):
+    if study.protocol.estimator and study.protocol.compares:  # with half-models
         signals = estimating.signals_of(study, study.aligned(study.models))
     else:
         trained = set(f.uids)
