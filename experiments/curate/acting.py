@@ -2,7 +2,8 @@
 
     python experiments/curate/acting.py --scale tiny --out runs/acting-tiny     # under three minutes
     python experiments/curate/acting.py --scale full --out runs/acting          # emoji-artists, 8 seeds: resumes
-    python experiments/curate/acting.py --out runs/acting --record              # adds to experiments/curate/acting.json
+    python experiments/curate/acting.py --out runs/acting --record              # stores it in acting.json, then writes
+                                                                                # the tables of docs/mitigate.md
 
 Of the training pairs a share gets the caption of another one: at random, or of the same category. The model trains from
 scratch on
@@ -13,7 +14,7 @@ scratch on
                    trajectory of the model trained on everything: two trainings
     free:NAME      the same by a detector without any model: one training
     curate         the suspects of the whole list removed, however many; free:curate without any model
-    reweight       [mitigate.reweight] with share = twice the share of wrong captions: one training
+    reweight       [mitigate.reweight] with share = twice the share of wrong captions, .2 with none: one training
     oracle         exactly the wrong pairs removed
 
 The ruler is recall@5 on held-out pairs with right captions, mean of both directions, identical captions count as right.
@@ -26,6 +27,7 @@ with a bootstrap over seeds. Cost is processor time of training and detection, i
 
 import argparse
 import json
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -75,7 +77,18 @@ SCALES: dict[str, dict[str, Any]] = {
     },
 }
 SIMPLE = ("everything", "random", "oracle", "reweight")
-DRAWS, EVERY = 2000, 20.0
+DRAWS, EVERY, CLEAN = 2000, 20.0, 0.2
+RECORD, PAGE = ROOT / "experiments" / "curate" / "acting.json", ROOT / "docs" / "mitigate.md"
+KINDS = {"random": "at random", "category": "within the category"}
+NAMES = {
+    "random": "as many removed at random",
+    "similarity": "as many removed by `similarity`",
+    "lemon": "as many removed by `lemon`",
+    "curate": "suspects of `clipmem curate` removed, that model's embeddings and margins",
+    "free:curate": "suspects of `clipmem curate` removed, no model",
+    "reweight": "`mitigate.reweight`, `share` twice the share of wrong ones",
+    "oracle": "exactly the wrong ones removed (unknown in practice)",
+}
 
 
 @dataclass(frozen=True)
@@ -249,12 +262,12 @@ class Cell:
         for method, (removed, found) in lists.items():
             if (not methods or method in methods) and removed.any():
                 self.train(method, removed, found)
-        if self.count and (not methods or "reweight" in methods) and not self.file("reweight").is_file():
+        if (not methods or "reweight" in methods) and not self.file("reweight").is_file():
             started, train = time.process_time(), self.data.train
             rows, pixels = train["row"].to_numpy(), self.data.pixels
             texts = [[one] for one in self.captions]
             agreement = neighbor_agreement(train["uid"].to_list(), texts, lambda k: pixels[rows[k]])
-            hook = Reweight(ReweightSection(share=min(2 * self.count / n, 0.99)), self.seed, agreement)
+            hook = Reweight(ReweightSection(share=min(2 * self.count / n or CLEAN, 0.99)), self.seed, agreement)
             self.train("reweight", none, time.process_time() - started, Hooks((hook,)))
 
 
@@ -294,6 +307,55 @@ def _summary(own: pl.DataFrame) -> dict[str, Any]:
     return found
 
 
+def by_rate(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of gains by kind and share of wrong captions."""
+    shown = ("oracle", "reweight", "free:curate")
+    lines = [f"| wrong captions | recall@5, nothing done | {' | '.join(NAMES[one] for one in shown)} |"]
+    lines += [f"|{' --- |' * (2 + len(shown))}"]
+    found = {(row["kind"], row["rate"], row["method"]): row for row in rows}
+    for kind, named in KINDS.items():
+        for rate in sorted({row["rate"] for row in rows if row["kind"] == kind}):
+            cells = [_gain(found.get((kind, rate, method))) for method in shown]
+            wrong = f"{100 * rate:.0f}% {named}" if rate else "none"
+            lines += [f"| {wrong} | {100 * found[kind, rate, 'everything']['recall']:.1f}% | {' | '.join(cells)} |"]
+    return "\n".join(lines)
+
+
+def by_method(rows: Sequence[Mapping[str, Any]], kind: str = "random", rate: float = 0.2) -> str:
+    """Return the table of all methods for one kind and share of wrong captions."""
+    own = {row["method"]: row for row in rows if (row["kind"], row["rate"]) == (kind, rate)}
+    lines = ["| what is done | recall@5 | gain, points | share of the best gain | right removals | cost, trainings |"]
+    lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
+    lines += [f"| nothing | {100 * own['everything']['recall']:.1f}% | 0 | 0 | | 1.00 |"]
+    for method, named in NAMES.items():
+        row = own[method]
+        low, high = (100 * end for end in row["gain_interval"])
+        ends = "" if method == "oracle" else f" [{', '.join(f'{100 * end:.0f}' for end in row['share_interval'])}]"
+        cells = [f"{100 * row['recall']:.1f}%", f"{100 * row['gain']:.1f} [{low:.1f}, {high:.1f}]"]
+        cells += [f"{100 * row['share']:.0f}%{ends}", f"{100 * row['precision']:.0f}%" if row["precision"] else ""]
+        lines += [f"| {named} | {' | '.join(cells)} | {row['cost']:.2f} |"]
+    return "\n".join(lines)
+
+
+def _gain(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    low, high = (100 * end for end in row["gain_interval"])
+    # where the gain of the oracle is hardly known, so is the share of it
+    known = row["method"] != "oracle" and row["share_interval"] and np.ptp(row["share_interval"]) < 1
+    share = f", {100 * row['share']:.0f}%" if known else ""
+    return f"{100 * row['gain']:+.1f} [{low:.1f}, {high:.1f}]{share}"
+
+
+def write_page(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the tables between the marks of the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name, table in (("rates", by_rate(rows)), ("methods", by_method(rows))):
+        pattern = re.compile(rf"(<!-- acting: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        text = pattern.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+    PAGE.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     """Run the cells that are missing, then print the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -303,7 +365,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*")
     parser.add_argument("--seeds", type=int, nargs="*")
     parser.add_argument("--methods", nargs="*", default=[], help="by default all")
-    parser.add_argument("--record", action="store_true", help="write experiments/curate/acting.json of what is there")
+    parser.add_argument("--record", action="store_true", help="store what is there, and write the tables of the page")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if not args.record:
@@ -316,9 +378,10 @@ def main() -> None:
                     Cell(data, rate, kind, seed, args.out).run(args.methods)
     rows = summary(args.out)
     if args.record:
-        file, new = ROOT / "experiments" / "curate" / "acting.json", {(row["kind"], row["rate"]) for row in rows}
-        earlier = [row for row in json.loads(file.read_text()) if (row["kind"], row["rate"]) not in new]
-        write_json(file, [*earlier, *rows])
+        new = {(row["kind"], row["rate"]) for row in rows}
+        rows = [*(row for row in json.loads(RECORD.read_text()) if (row["kind"], row["rate"]) not in new), *rows]
+        write_json(RECORD, rows)
+        write_page(rows)
     for row in rows:
         print(json.dumps(row))
 
