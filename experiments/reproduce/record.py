@@ -3,6 +3,7 @@
     clipmem reproduce --regime redundant --scale laptop --out reproduced     # and the other regimes
     python experiments/reproduce/record.py reproduced                        # stores it, then writes the page
     python experiments/reproduce/record.py                                  # writes the page again, without any run
+    python experiments/reproduce/record.py --longer "none=longer/none"      # stores a longer run of redundant
 
 `unique/`, `redundant/` and `long-tail/` each hold `findings.json` of `clipmem reproduce`, `base.toml` (the recipe of
 the base study), `runs.parquet` (settings of each run, and its measurements by seed) and `machine.json`. To repeat a
@@ -24,7 +25,7 @@ from scipy.stats import ttest_1samp
 from clipmem.analysis.findings import ORDER
 from clipmem.analysis.runs import FinishedRun
 from clipmem.analysis.scales import REGIMES
-from clipmem.base.recipes import dump_recipe
+from clipmem.base.recipes import differences, dump_recipe, load_recipe
 from clipmem.report.figures import standalone
 from clipmem.report.formats import duration, interval, level, signed
 from clipmem.report.read import is_finished, read_finished
@@ -36,6 +37,7 @@ from clipmem.study.reproduce import INDEX, RUNS, base_recipe
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 PAGE, CHOICE, IMAGES = DOCS / "findings.md", DOCS / "mitigate.md", DOCS / "images"
+LONGER = "redundant"
 _DATA = {"long-tail": " --set data.path=icons.parquet"}  # which icons.py makes
 _CHOSEN = {
     "clipmem": "CLIPMem, first caption",
@@ -81,6 +83,17 @@ def keep(folder: Path) -> Path:
     }
     (place / "machine.json").write_text(json.dumps(machine, indent=1) + "\n", encoding="utf-8")
     return place
+
+
+def add(name: str, folder: Path) -> None:
+    """Store the measurements of a longer run of `redundant`, named as its mitigation in `tradeoff`."""
+    place, run = HERE / LONGER, RunFolder(folder)
+    base = load_recipe((place / "base.toml").read_text(encoding="utf-8"))
+    settings = [f"{key}={value}" for key, _, value in differences(base, run.recipe())]
+    entry = {"name": f"longer: {name}, {run.recipe().train.epochs} epochs", "settings": settings}
+    table, file = pl.DataFrame(measured(folder.name, entry, read_finished(folder))), place / "runs.parquet"
+    earlier = pl.read_parquet(file).filter(pl.col("name") != entry["name"])
+    pl.concat([earlier, table]).write_parquet(file)
 
 
 def merged(earlier: Document, document: Document) -> Document:
@@ -179,26 +192,60 @@ def _row(effect: Document, macros: Any) -> str:
     return f"| {effect['measure']} | {found} | {claimed} | {effect['holds']}{primary} |"
 
 
+def _by_length(regime: str, kind: str) -> pl.DataFrame:
+    """Return the chosen measures by mitigation, length of training and seed."""
+    name = (
+        pl.col("name").str.strip_prefix(f"{kind}: ").str.extract_groups(r"^(?<mitigation>.*), (?<epochs>\d+) epochs$")
+    )
+    runs = pl.read_parquet(HERE / regime / "runs.parquet").filter(pl.col("name").str.starts_with(f"{kind}: "))
+    runs = runs.with_columns(name.struct.field("mitigation"), name.struct.field("epochs").cast(pl.Int64))
+    chosen = runs.filter(pl.col("measure").is_in(list(_CHOSEN)))
+    return chosen.pivot("measure", index=["mitigation", "epochs", "seed"], values="value").sort("seed")
+
+
+def _change(name: str, own: pl.DataFrame, base: pl.DataFrame) -> str:
+    """Return the row of a table: the change of each measure, paired by seed."""
+    changes = [own[measure] - base[measure] for measure in _CHOSEN]
+    ends = [ttest_1samp(one.to_numpy(), 0).confidence_interval()._asdict() for one in changes]
+    cells = [f"{signed(one.mean())} {interval(end, sign=True)}" for one, end in zip(changes, ends, strict=True)]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _means(name: str, own: pl.DataFrame) -> str:
+    return f"| {name} | {' | '.join(f'{own[measure].mean():.3f}' for measure in _CHOSEN)} |"
+
+
+def _head(title: str) -> list[str]:
+    return [f"| {title} | {' | '.join(_CHOSEN.values())} |", f"|{' --- |' * (1 + len(_CHOSEN))}"]
+
+
 def choices(regime: str) -> str:
     """Return the changes that each mitigation makes at the longest training of `tradeoff`, paired by seed."""
-    name = (
-        pl.col("name").str.strip_prefix("tradeoff: ").str.extract_groups(r"^(?<mitigation>.*), (?<epochs>\d+) epochs$")
-    )
-    runs = pl.read_parquet(HERE / regime / "runs.parquet").filter(pl.col("name").str.starts_with("tradeoff: "))
-    runs = runs.with_columns(name.struct.field("mitigation"), name.struct.field("epochs").cast(pl.Int64))
-    longest = runs.filter(pl.col("epochs") == runs["epochs"].max(), pl.col("measure").is_in(list(_CHOSEN)))
-    values = longest.pivot("measure", index=["mitigation", "seed"], values="value").sort("seed")
-    plain = values.filter(mitigation="none")
-    lines = [f"| {runs['epochs'].max()} epochs | {' | '.join(_CHOSEN.values())} |", f"|{' --- |' * (1 + len(_CHOSEN))}"]
-    lines += [f"| none | {' | '.join(f'{plain[measure].mean():.3f}' for measure in _CHOSEN)} |"]
+    runs = _by_length(regime, "tradeoff")
+    longest = runs.filter(pl.col("epochs") == runs["epochs"].max())
+    plain = longest.filter(mitigation="none")
+    lines = [*_head(f"{runs['epochs'].max()} epochs"), _means("none", plain)]
     for name in longest["mitigation"].unique(maintain_order=True):
-        own = values.filter(mitigation=name)
-        changes = [own[measure] - plain[measure] for measure in _CHOSEN]
-        ends = [ttest_1samp(one.to_numpy(), 0).confidence_interval() for one in changes]
-        cells = [
-            f"{signed(one.mean())} {interval(end._asdict(), sign=True)}" for one, end in zip(changes, ends, strict=True)
-        ]
-        lines += [f"| {name} | {' | '.join(cells)} |"] if name != "none" else []
+        lines += [_change(name, longest.filter(mitigation=name), plain)] if name != "none" else []
+    return "\n".join(lines)
+
+
+def longer() -> str:
+    """Return means and changes of the longer runs: against the longest ones of `tradeoff`, and by mitigation."""
+    runs, before = _by_length(LONGER, "longer"), _by_length(LONGER, "tradeoff")
+    length, earlier = runs["epochs"].max(), before["epochs"].max()
+    before = before.filter(pl.col("epochs") == earlier, pl.col("seed").is_in(runs["seed"].unique().implode()))
+    lines, names = _head("mean, or change with its interval"), runs["mitigation"].unique(maintain_order=True)
+    for name in names:
+        own = runs.filter(mitigation=name)
+        lines += [_means(f"{name}, {length} epochs", own)]
+        lines += [_change(f"{name}, {length} minus {earlier} epochs", own, before.filter(mitigation=name))]
+    plain = runs.filter(mitigation="none")
+    lines += [
+        _change(f"{name} minus none, {length} epochs", runs.filter(mitigation=name), plain)
+        for name in names
+        if name != "none"
+    ]
     return "\n".join(lines)
 
 
@@ -206,7 +253,7 @@ def write_page() -> None:
     """Insert verdicts, figures and tables between the marks of the pages."""
     documents = stored()
     names = {one["finding"] for document in documents.values() for one in document["findings"]}
-    sections = {name: section(name, documents) for name in names} | {"summary": summary(documents)}
+    sections = {name: section(name, documents) for name in names} | {"summary": summary(documents), "longer": longer()}
     text = PAGE.read_text(encoding="utf-8")
     marks = {found[2] for found in _BLOCK.finditer(text)}
     if missing := set(sections) - marks:
@@ -223,6 +270,10 @@ def write_page() -> None:
 
 
 if __name__ == "__main__":
-    for reproduced in sys.argv[1:]:
-        keep(Path(reproduced))
+    if sys.argv[1:2] == ["--longer"]:
+        for pair in sys.argv[2:]:
+            add(pair.split("=")[0], Path(pair.split("=")[1]))
+    else:
+        for reproduced in sys.argv[1:]:
+            keep(Path(reproduced))
     write_page()
