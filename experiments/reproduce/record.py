@@ -89,7 +89,7 @@ def add(name: str, folder: Path) -> None:
     """Store the measurements of a longer run of `redundant`, named as its mitigation in `tradeoff`."""
     place, run = HERE / LONGER, RunFolder(folder)
     base = load_recipe((place / "base.toml").read_text(encoding="utf-8"))
-    settings = [f"{key}={value}" for key, _, value in differences(base, run.recipe())]
+    settings = [f"{key}={value}".replace(" ", "") for key, _, value in differences(base, run.recipe())]
     entry = {"name": f"longer: {name}, {run.recipe().train.epochs} epochs", "settings": settings}
     table, file = pl.DataFrame(measured(folder.name, entry, read_finished(folder))), place / "runs.parquet"
     earlier = pl.read_parquet(file).filter(pl.col("name") != entry["name"])

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from clipmem.base.errors import InputError, shorten, shorten_text
-from clipmem.base.suggest import did_you_mean, near_names
+from clipmem.base.suggest import did_you_mean
 
 Number = int | float  # the run-time type checks of the tests do not accept an int for a float
 
@@ -25,8 +25,8 @@ def require_one_of(what: str, value: object, choices: Iterable[str], hint: str =
     Example:
         >>> require_one_of("--device", "cpu", ("auto", "cpu", "cuda"))
     """
-    known, name = list(choices), str(value)
-    hint = hint or (did_you_mean(name, known) if near_names(name, known) else "Use one of these.")
+    known = list(choices)
+    hint = hint or did_you_mean(str(value), known, otherwise="Use one of these.")
     require(value in known, what, shorten(value), ", ".join(known), hint)
 
 

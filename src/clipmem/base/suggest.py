@@ -22,12 +22,14 @@ def near_names(name: str, known: Iterable[str]) -> list[str]:
     return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=2, cutoff=0.6)]
 
 
-def did_you_mean(name: str, known: Iterable[str], *, kind: str = "name") -> str:
-    """Suggest the most similar known names, or list all."""
+def did_you_mean(name: str, known: Iterable[str], *, kind: str = "name", otherwise: str = "") -> str:
+    """Suggest the most similar known names; if none is similar, say `otherwise`, by default a list of all."""
     names = sorted(known)
     near = near_names(name, names)
     if near:
         return f"Did you mean {' or '.join(map(repr, near))}?"
+    if otherwise:
+        return otherwise
     shown = [shorten_text(one) for one in names[:_SHOWN]]
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return f"Known {kind}s: {', '.join(shown)}{more}."

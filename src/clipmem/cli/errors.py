@@ -11,7 +11,7 @@ from typing import get_args
 from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, ValidationError
 
 from clipmem.base.errors import InputError, shorten, shorten_text
-from clipmem.base.suggest import did_you_mean, near_names
+from clipmem.base.suggest import did_you_mean
 
 TRACEBACK = "CLIPMEM_TRACEBACK"
 
@@ -28,7 +28,7 @@ def wrong_command_line(error: CycloptsError, app: App) -> InputError:
         case UnknownOptionError():
             option = error.token.keyword or error.token.value
             known = [one for argument in error.argument_collection for one in argument.names if one.startswith("--")]
-            what, hint = " ".join([*chain, shorten_text(option)]), _nearest(option, known, hint)
+            what, hint = " ".join([*chain, shorten_text(option)]), did_you_mean(option, known, otherwise=hint)
             return InputError(what, got="an unknown option", expected="an option of this command", hint=hint)
         case MissingArgumentError():
             what = " ".join([*chain, getattr(error, "keyword", None) or name])
@@ -36,7 +36,7 @@ def wrong_command_line(error: CycloptsError, app: App) -> InputError:
         case CoercionError() if argument and token:
             choices = [str(one) for one in get_args(error.target_type)]
             expected = ", ".join(choices) or _TYPES.get(error.target_type, "another value")
-            what, hint = " ".join([*chain, name]), _nearest(token.value, choices, hint)
+            what, hint = " ".join([*chain, name]), did_you_mean(token.value, choices, otherwise=hint)
             return InputError(what, got=shorten(token.value), expected=expected, hint=hint)
         case ValidationError() if argument:
             bounds = str(error.exception_message).removeprefix("Must be ").rstrip(".")
@@ -47,15 +47,11 @@ def wrong_command_line(error: CycloptsError, app: App) -> InputError:
                 app = app[one]
             known = [one for one in app if not one.startswith("-")]
             name, expected = error.unused_tokens[0], f"one of {', '.join(known)}"
-            what, hint = " ".join([*chain, shorten_text(name)]), did_you_mean(name, known, kind="command")
+            what, hint = " ".join([*chain, shorten_text(name)]), did_you_mean(name, known, otherwise=hint)
             return InputError(what, got="an unknown command", expected=expected, hint=hint)
         case _:
             got = shorten_text(str(error).rstrip("."), 200)
             return InputError(" ".join(["clipmem", *chain]), got=got, expected="a command line as in --help", hint=hint)
-
-
-def _nearest(name: str, known: list[str], hint: str) -> str:
-    return did_you_mean(name, known) if near_names(name, known) else hint
 
 
 _TYPES: dict[object, str] = {int: "a whole number", float: "a number", bool: "true or false"}
