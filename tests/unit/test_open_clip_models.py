@@ -59,6 +59,8 @@ def write_folder(folder, config, *, preprocess=None, seed=0, files=()):
         model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
     if isinstance(model.logit_bias, torch.nn.Parameter):
         torch.nn.init.constant_(model.logit_bias, -7.0)
+    if hasattr(model, "text_decoder"):  # open_clip leaves this matrix as it finds the memory
+        torch.nn.init.normal_(model.text_decoder.text_projection, generator=torch.Generator().manual_seed(seed))
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
     return model.eval()
 
@@ -108,6 +110,25 @@ def test_embeddings_equal_open_clip_s_own(tmp_path, kind):
         one = encoder.encode_text(encoder.tokenize(["cat"]))
         torch.testing.assert_close(one, model.encode_text(texts[1:2]), rtol=0, atol=1e-5)
     assert found.std() > 1e-3
+
+
+@pytest.fixture
+def unfilled_is_nan():
+    """Whatever is not initialized is NaN instead of what the memory held."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_all_weights_of_a_new_model_depend_on_the_seed(tmp_path, kind, unfilled_is_nan):
+    name = str(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text(json.dumps(TOWERS[kind]))
+    weights = [openclip.create(name, seed=seed).module.state_dict() for seed in (0, 0, 1)]
+    for key, weight in weights[0].items():
+        assert weight.isfinite().all(), key
+        assert torch.equal(weight, weights[1][key]), key
+    assert not all(torch.equal(weight, weights[2][key]) for key, weight in weights[0].items())
 
 
 @pytest.fixture

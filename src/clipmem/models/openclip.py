@@ -276,7 +276,11 @@ def _build(settings: Mapping[str, Any], config: Mapping[str, Any], *, seed: int,
         document = {"model_cfg": config, "preprocess_cfg": settings.get("preprocess_cfg") or {}}
         (Path(folder) / CONFIG_FILE).write_text(json.dumps(document), encoding="utf-8")
         torch.manual_seed(seed)
-        return open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False, device=device)
+        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False, device=device)
+        decoder: Any = getattr(model, "text_decoder", None)
+        if decoder is not None:  # CoCa's, of which open_clip leaves one matrix as it finds the memory
+            nn.init.normal_(decoder.text_projection, std=decoder.width**-0.5)
+        return model
 
 
 def _fill(model: Any, state: dict[str, Tensor], *, resize: bool) -> None:
