@@ -8,10 +8,12 @@ import pytest
 
 import clipmem
 from clipmem.base.sections import DataSection
+from clipmem.curate import evidence
 from clipmem.data.sources import open_source
 from clipmem.data.sources.emoji import emoji_table
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import pair_uid
+from clipmem.study.curating import Curating, curate_and_write
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import clip
 
@@ -54,6 +56,19 @@ def test_data_without_a_model(planted, tmp_path):
     assert (written["read"], written["kept"], written["removed"]) == (N, N - len(suspects), len(suspects))
     kept = clipmem.curate(tmp_path / "clean" / "pairs.parquet")["uid"]
     assert set(kept) == set(table["uid"]) - suspects
+
+
+def test_many_pairs_are_compared_in_the_output_folder_until_the_list_is_written(planted, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "EXACT", 100)
+    how = Curating(out=tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(evidence, "leave_one_out", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            curate_and_write(str(planted[0]), how)
+    begun = [file for file in (tmp_path / "out" / "comparing").rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in begun) > N * 1000
+    assert curate_and_write(str(planted[0]), how).document["pairs"] == N
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["curate.json", "suspects.parquet"]
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Near rows among many: means against a loop, exact where all cells are compared, and the list that comes of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,6 +92,55 @@ def test_a_list_of_many_pairs_is_nearly_that_of_all(monkeypatch, model):
     # ridge regression does not depend on neighbors
     for name in ("left_out_score", "vague_score"):
         np.testing.assert_allclose(near.table[name].to_numpy(), exact.table[name].to_numpy(), atol=1e-5)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Compare near cells from 100 pairs on, and return the ridge regressions that ran."""
+    found, real = [], evidence.leave_one_out
+    monkeypatch.setattr("clipmem.curate.evidence.EXACT", 100)
+    monkeypatch.setattr("clipmem.curate.detectors.embedded_neighbors.EXACT", 100)
+
+    def counted(features, targets, **settings):
+        found.append(targets.shape)
+        return real(features, targets, **settings)
+
+    monkeypatch.setattr("clipmem.curate.evidence.leave_one_out", counted)
+    return found
+
+
+def test_an_interrupted_comparison_of_many_pairs_goes_on(monkeypatch, tmp_path, calls):
+    """What was finished is not computed again, and the list is the same; other data share nothing."""
+    signals = with_model(drawings(n=600, wrong=60)[0])
+    whole = curate(signals).table
+    assert len(calls) == 2
+    place, ran = replace(signals, scratch=tmp_path / "comparing"), []
+    for name in ("Cells", "directions_into"):
+        real = getattr(evidence, name)
+        monkeypatch.setattr(evidence, name, lambda *own, real=real, name=name: ran.append(name) or real(*own))
+    calls.clear()
+    stopped = evidence.leave_one_out
+
+    def stop_at_the_second(features, targets, **settings):
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return stopped(features, targets, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evidence, "leave_one_out", stop_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            curate(place)
+    assert (len(calls), ran) == (1, ["directions_into"] * 2 + ["Cells"] * 2)
+    # as another process would: nothing in memory
+    again = curate(replace(place)).table
+    assert again.equals(whole)
+    assert (len(calls), ran[4:]) == (2, ["directions_into"] + ["Cells"] * 2)  # those of the model's embeddings
+    assert curate(replace(place)).table.equals(whole)
+    assert len(calls) == 2
+    other = [["another"], *signals.captions[1:]]
+    changed = curate(replace(place, captions=other)).table
+    assert len(calls) == 4
+    assert changed.equals(curate(replace(signals, captions=other)).table)
 
 
 @pytest.mark.parametrize(("n", "probes"), [(1, 2), (5, 0)])

@@ -10,12 +10,14 @@ When not to trust it: a pair that is one of a kind has no other pair that could 
 
 import tempfile
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int
+from joblib import Memory
 
 from clipmem.base.random import generator
 from clipmem.embed.signals import Signals
@@ -55,6 +57,7 @@ class Evidence:
         near: The nearest images of other folds of each, shape (n, NEAR); -1 where there are fewer.
         own: Fit of each pair.
         strength: Lengths of the four predictions: short where the other pairs contradict each other or tell nothing.
+        kept: Wraps a function of many pairs: if the signals have a folder, its results are kept and found again there.
     """
 
     def __init__(self, signals: Signals) -> None:
@@ -63,10 +66,11 @@ class Evidence:
         count = max(2, n // min(TOGETHER, max(SMALLEST, n // 20)))
         self.fold = np.empty(n, dtype=np.int64)
         self.fold[generator(signals.seed, "left out together").permutation(n)] = np.arange(n) % count
-        predict = _compare_all if n <= EXACT else _compare_near
+        self.kept: Any = Memory(signals.scratch if n > EXACT else None, mmap_mode="r", verbose=0).cache
+        predict = _compare_all if n <= EXACT else partial(_compare_near, self.kept)
         self.image, self.caption, self.near, parts = predict(np.asarray(raw), signals.words, self.fold)
-        self._captions, self._images, self._ridge, self._ridge_image = parts
-        self.strength = np.stack([_unit(one) for one in parts], axis=1)  # lengths, and unit rows from here
+        (self._captions, self._images, self._ridge, self._ridge_image), strength = zip(*parts, strict=True)
+        self.strength = np.stack(strength, axis=1).astype(np.float64)
         rows = np.arange(n)
         self.own = self.fit(rows, rows)
 
@@ -78,7 +82,7 @@ class Evidence:
             words, pixels = self.caption[j], self.image[i]
             predicted = self._captions[i], self._images[j], self._ridge[i], self._ridge_image[j]
             for row, a, b in zip(found, predicted, (words, pixels) * 2, strict=True):
-                row[rows] = np.einsum("kd,kd->k", a, b)
+                row[rows] = _rowwise(a, b)
         return Fit(*found)
 
     def known(self, image: Int[np.ndarray, "k"], caption: Int[np.ndarray, "k"]) -> Float64[np.ndarray, "k 4"]:
@@ -102,11 +106,11 @@ class Evidence:
         return self._ridge_image[caption] @ self._ridge_image[others].T
 
 
+_Unit = tuple[Float32[np.ndarray, "n _"], Float32[np.ndarray, "n"]]  # unit rows, and lengths
 # captions by images, images by words, both by ridge regression
-_Parts = tuple[
-    Float32[np.ndarray, "n d"], Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Float32[np.ndarray, "n p"]
+_Compared = tuple[
+    Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"], tuple[_Unit, _Unit, _Unit, _Unit]
 ]
-_Compared = tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"], _Parts]
 
 
 def _compare_all(raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> _Compared:
@@ -117,35 +121,44 @@ def _compare_all(raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarra
     captions, near = _means(x, t, fold)
     both = (images, texts), (texts, images)
     ridge, ridge_image = (leave_one_out(a, b, group=fold, kernel="rbf").prediction.astype(np.float32) for a, b in both)
-    parts = captions, _means(t, x, fold)[0], ridge, ridge_image
+    parts = _unit(captions), _unit(_means(t, x, fold)[0]), _unit(ridge), _unit(ridge_image)
     return image.numpy().astype(np.float32), caption.numpy().astype(np.float32), near, parts
 
 
-def _compare_near(raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> _Compared:
+def _compare_near(kept: Any, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> _Compared:
     """Predict from the pairs in near cells, and by ridge regression, in memory maps."""
-    image, caption = (directions_into(_scratch(x.shape), x, name) for x, name in ((raw, "images"), (words, "captions")))
-    near, captions, images = np.empty((len(raw), NEAR), dtype=np.int64), _scratch(caption.shape), _scratch(image.shape)
-    for found in Cells(image).means(caption, NEAR, fold, temperature=TEMPERATURE):
-        captions[found.rows], near[found.rows] = found.mean, found.near
-    for found in Cells(caption).means(image, 1, fold, temperature=TEMPERATURE):
-        images[found.rows] = found.mean
-    ridge, ridge_image = _scratch(caption.shape), _scratch(image.shape)
-    leave_one_out(raw, words, group=fold, kernel="rbf", out=ridge)
-    leave_one_out(words, raw, group=fold, kernel="rbf", out=ridge_image)
-    return image, caption, near, (captions, images, ridge, ridge_image)
+    direct, near, ridge = (kept(one) for one in (_directions, _near_means, _ridge))
+    image, caption = direct(raw, "images"), direct(words, "captions")
+    captions, nearest = near(image, caption, NEAR, fold)
+    parts = captions, near(caption, image, 1, fold)[0], ridge(raw, words, fold), ridge(words, raw, fold)
+    return image, caption, nearest, parts
+
+
+def _directions(x: Rows, name: str) -> Float32[np.ndarray, "n d"]:
+    return directions_into(_scratch(x.shape), x, name)
+
+
+def _near_means(
+    query: Float32[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], k: int, fold: Int[np.ndarray, "n"] | None
+) -> tuple[_Unit, Int[np.ndarray, "n k"]]:
+    mean, near = _scratch(value.shape), np.empty((len(query), k), dtype=np.int64)
+    for found in Cells(query).means(value, k, fold, temperature=TEMPERATURE):
+        mean[found.rows], near[found.rows] = found.mean, found.near
+    return _unit(mean), near
+
+
+def _ridge(features: Rows, targets: Rows, fold: Int[np.ndarray, "n"]) -> _Unit:
+    leave_one_out(features, targets, group=fold, kernel="rbf", out=(found := _scratch(targets.shape)))
+    return _unit(found)
 
 
 def agreement_near(
-    query: Float[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"]
-) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
+    query: Float[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], kept: Any
+) -> list[Float32[np.ndarray, "n"]]:
     """Return softmax agreement in both directions, of unit values, from near cells."""
-    unit = directions_into(_scratch(query.shape), query, "embeddings")
-    found = np.zeros((2, len(query)))
-    for row, a, b in zip(found, (unit, value), (value, unit), strict=True):
-        for one in Cells(a).means(b, 1, temperature=TEMPERATURE):
-            length = np.linalg.norm(one.mean, axis=1)
-            row[one.rows] = np.einsum("bd,bd->b", one.mean, b[one.rows]) / np.where(length > 0, length, 1)
-    return found[0], found[1]
+    unit, near = kept(_directions)(query, "embeddings"), kept(_near_means)
+    both = ((near(a, b, 1, None)[0][0], b) for a, b in ((unit, value), (value, unit)))
+    return [np.concatenate([_rowwise(a[rows], b[rows]) for rows in _blocks(len(a))]) for a, b in both]
 
 
 def _scratch(shape: tuple[int, ...]) -> Float32[np.ndarray, "n d"]:
@@ -167,14 +180,18 @@ def _means(
     return means, near
 
 
-def _unit(x: Float32[np.ndarray, "n d"]) -> Float64[np.ndarray, "n"]:
-    """Divide rows by their lengths in place, and return these."""
-    found = np.empty(len(x))
+def _rowwise(a: Float32[np.ndarray, "k d"], b: Float32[np.ndarray, "k d"]) -> Float32[np.ndarray, "k"]:
+    return np.einsum("kd,kd->k", a, b)
+
+
+def _unit(x: Float32[np.ndarray, "n d"]) -> _Unit:
+    """Divide rows by their lengths in place, and return both."""
+    found = np.empty(len(x), dtype=np.float32)
     for rows in _blocks(len(x)):
         length = np.linalg.norm(x[rows], axis=1)
         x[rows] /= np.where(length > 0, length, 1)[:, None]
         found[rows] = length
-    return found
+    return x, found
 
 
 _KNOWN: WeakKeyDictionary[Signals, Evidence] = WeakKeyDictionary()

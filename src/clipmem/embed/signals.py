@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, UInt8
@@ -78,6 +79,7 @@ class Signals:
         halves: Half-models, each row with its complement; None if there are none.
         scores: Columns of a finished study by name (`clipmem`, `g_alignment`, ...), NaN for pairs it does not score.
         seed: Of random numbers, such as folds.
+        scratch: Folder for what takes long with many pairs, so that an interrupted command resumes; None = no folder.
     """
 
     uids: Sequence[str]
@@ -92,6 +94,7 @@ class Signals:
     halves: Halves | None = None
     scores: Mapping[str, Float64[np.ndarray, "n"]] = field(default_factory=dict[str, Float64[np.ndarray, "n"]])
     seed: int = 0
+    scratch: Path | None = None
 
     @cached_property
     def words(self) -> Rows:

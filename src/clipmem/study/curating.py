@@ -5,6 +5,7 @@ on planted errors, and others may be easier or harder to find.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ from clipmem.study.score_inputs import Data, Settings, open_data, read_pairs
 from clipmem.train.objectives import OBJECTIVES
 
 SUSPECTS, DOCUMENT, QUARANTINE, RUN = "suspects.parquet", "curate.json", "quarantine.parquet", "run"
+SCRATCH = "comparing"  # finished parts of comparing many pairs, until the list is written
 SHOWN = 10
 BANK = 100
 KINDS = ("exchanged", "vague", "duplicate", "hygiene")
@@ -161,7 +163,8 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
         signals, problems = run_signals(folder)
     else:
         signals, problems = data_signals(source, how.model, how.captions, how.device, reporter)
-    found = rank(signals, reporter=reporter)
+    found = rank(replace(signals, scratch=out / SCRATCH), reporter=reporter)
+    shutil.rmtree(out / SCRATCH, ignore_errors=True)
     marks = _marks(folder) if run else {}
     if marks:
         found = apply_marks(found, marks)

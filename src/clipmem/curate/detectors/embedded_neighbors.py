@@ -23,11 +23,11 @@ class EmbeddedNeighbors(Detector):
 
     def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
         """Score every pair."""
-        n, caption = len(signals.uids), evidence_of(signals).caption
+        n, evidence = len(signals.uids), evidence_of(signals)
         if n > EXACT:
             assert signals.image is not None  # noqa: S101  of `needs`
-            both = agreement_near(signals.image.numpy(), caption)
+            both = agreement_near(signals.image.numpy(), evidence.caption, evidence.kept)
         else:
-            u, words = embeddings_of(signals)[0], torch.from_numpy(caption).double()
+            u, words = embeddings_of(signals)[0], torch.from_numpy(evidence.caption).double()
             both = softmax_agreement(u, words).numpy(), softmax_agreement(words, u).numpy()
         return -np.mean([rankdata(one) for one in both], axis=0) / n
