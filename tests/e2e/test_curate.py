@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 import clipmem
+from clipmem.base.errors import RunError
 from clipmem.base.sections import DataSection
 from clipmem.curate import evidence
 from clipmem.data.sources import open_source
@@ -69,6 +70,20 @@ def test_many_pairs_are_compared_in_the_output_folder_until_the_list_is_written(
     assert sum(file.stat().st_size for file in begun) > N * 1000
     assert curate_and_write(str(planted[0]), how).document["pairs"] == N
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["curate.json", "suspects.parquet"]
+
+
+def test_a_full_disk_while_many_pairs_are_compared(planted, tmp_path, disk, monkeypatch):
+    place, mount = disk
+    monkeypatch.setattr(evidence, "EXACT", 100)
+    how = Curating(out=place / "out")
+    with pytest.raises(RunError, match="No space left"):
+        curate_and_write(str(planted[0]), how)
+    mount("size=64m")
+    assert curate_and_write(str(planted[0]), how).document["pairs"] == N
+    mount("size=64k")  # of temporary files
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    with pytest.raises(RunError, match="No space left"):
+        curate_and_write(str(planted[0]), Curating(out=tmp_path / "out"))
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ When not to trust it: a pair that is one of a kind has no other pair that could 
 import tempfile
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -24,6 +25,7 @@ from clipmem.embed.signals import Signals
 from clipmem.functional.agreement import TEMPERATURE, directions, directions_into, softmax_means
 from clipmem.functional.cells import Cells
 from clipmem.functional.leave_one_out import Rows, leave_one_out
+from clipmem.store.atomic import explain_write_errors
 
 NEAR = 5  # testifying neighbors
 TOGETHER, SMALLEST = 128, 10  # pairs that are left out together: at most a twentieth of all, or `SMALLEST`
@@ -71,8 +73,7 @@ class Evidence:
         self.image, self.caption, self.near, parts = predict(np.asarray(raw), signals.words, self.fold)
         (self._captions, self._images, self._ridge, self._ridge_image), strength = zip(*parts, strict=True)
         self.strength = np.stack(strength, axis=1).astype(np.float64)
-        rows = np.arange(n)
-        self.own = self.fit(rows, rows)
+        self.own = self.fit(np.arange(n), np.arange(n))
 
     def fit(self, image: Int[np.ndarray, "k"], caption: Int[np.ndarray, "k"]) -> Fit:
         """Compare image i with caption j, of two pairs of the same fold or of one."""
@@ -82,7 +83,7 @@ class Evidence:
             words, pixels = self.caption[j], self.image[i]
             predicted = self._captions[i], self._images[j], self._ridge[i], self._ridge_image[j]
             for row, a, b in zip(found, predicted, (words, pixels) * 2, strict=True):
-                row[rows] = _rowwise(a, b)
+                row[rows] = np.einsum("kd,kd->k", a, b)
         return Fit(*found)
 
     def known(self, image: Int[np.ndarray, "k"], caption: Int[np.ndarray, "k"]) -> Float64[np.ndarray, "k 4"]:
@@ -108,9 +109,7 @@ class Evidence:
 
 _Unit = tuple[Float32[np.ndarray, "n _"], Float32[np.ndarray, "n"]]  # unit rows, and lengths
 # captions by images, images by words, both by ridge regression
-_Compared = tuple[
-    Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"], tuple[_Unit, _Unit, _Unit, _Unit]
-]
+_Compared = tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"], tuple[_Unit, ...]]
 
 
 def _compare_all(raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> _Compared:
@@ -158,13 +157,14 @@ def agreement_near(
     """Return softmax agreement in both directions, of unit values, from near cells."""
     unit, near = kept(_directions)(query, "embeddings"), kept(_near_means)
     both = ((near(a, b, 1, None)[0][0], b) for a, b in ((unit, value), (value, unit)))
-    return [np.concatenate([_rowwise(a[rows], b[rows]) for rows in _blocks(len(a))]) for a, b in both]
+    return [np.concatenate([np.einsum("kd,kd->k", a[part], b[part]) for part in _blocks(len(a))]) for a, b in both]
 
 
 def _scratch(shape: tuple[int, ...]) -> Float32[np.ndarray, "n d"]:
     """Return a memory map of a file without a name, which vanishes with it."""
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+    with explain_write_errors(Path(tempfile.gettempdir(), "scratch")), tempfile.TemporaryFile() as file:
+        file.writelines(bytes(4 * shape[1]) for _ in range(shape[0]))  # on a full disk, a map would end the process
+        return np.memmap(file, dtype=np.float32, mode="r+", shape=shape)
 
 
 def _blocks(n: int) -> Iterator[slice]:
@@ -178,10 +178,6 @@ def _means(
     blocks = [(mean.numpy().astype(np.float32), near.numpy()) for _, mean, near in found]
     means, near = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return means, near
-
-
-def _rowwise(a: Float32[np.ndarray, "k d"], b: Float32[np.ndarray, "k d"]) -> Float32[np.ndarray, "k"]:
-    return np.einsum("kd,kd->k", a, b)
 
 
 def _unit(x: Float32[np.ndarray, "n d"]) -> _Unit:

@@ -7,14 +7,17 @@ on planted errors, and others may be easier or harder to find.
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
+from joblib.memory import CacheWarning
 
+from clipmem.base.paths import as_write_error
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.require import require
@@ -163,11 +166,14 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
         signals, problems = run_signals(folder)
     else:
         signals, problems = data_signals(source, how.model, how.captions, how.device, reporter)
-    found = rank(replace(signals, scratch=out / SCRATCH), reporter=reporter)
+    try:
+        with warnings.catch_warnings(action="error", category=CacheWarning):  # of joblib, if it cannot write
+            found = rank(replace(signals, scratch=out / SCRATCH), reporter=reporter)
+    except CacheWarning as error:
+        raise as_write_error(cast(OSError, error.__context__), out / SCRATCH) from error
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
     marks = _marks(folder) if run else {}
-    if marks:
-        found = apply_marks(found, marks)
+    found = apply_marks(found, marks) if marks else found
     table = ordered(found.table)
     write_parquet(out / SUSPECTS, table)
     planted = set(planted_uids(folder)) if run else set[str]()
@@ -278,8 +284,7 @@ def _write(
 ) -> Written:
     """Write the data without suspects and other `wrong` pairs, or with suggested captions."""
     suspects = table.filter(pl.col("is_suspect") & ~pl.col("uid").is_in(list(planted)))
-    suggested = pl.col("suggested_caption")
-    corrected = suspects.filter(suggested.is_not_null()) if correct else suspects.clear()
+    corrected = suspects.filter(pl.col("suggested_caption").is_not_null()) if correct else suspects.clear()
     removed = set(suspects["uid"]) - set(corrected["uid"]) | wrong
     captions = dict(corrected.select("uid", "suggested_caption").iter_rows())
     with early.opening(source.section):
