@@ -4,6 +4,7 @@
     python experiments/reproduce/record.py reproduced                        # stores it, then writes the page
     python experiments/reproduce/record.py                                  # writes the page again, without any run
     python experiments/reproduce/record.py --longer "none=longer/none"      # stores a longer run of redundant
+    python experiments/reproduce/record.py --again "none=again/none"        # or one of its removals with other seeds
 
 `unique/`, `redundant/` and `long-tail/` each hold `findings.json` of `clipmem reproduce`, `base.toml` (the recipe of
 the base study), `runs.parquet` (settings of each run, and its measurements by seed) and `machine.json`. To repeat a
@@ -15,6 +16,7 @@ import json
 import platform
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,12 +87,12 @@ def keep(folder: Path) -> Path:
     return place
 
 
-def add(name: str, folder: Path) -> None:
-    """Store the measurements of a longer run of `redundant`, named as its mitigation in `tradeoff`."""
+def add(kind: str, name: str, folder: Path) -> None:
+    """Store the measurements of a run of `redundant` that no verdict uses; a longer one is named as in `tradeoff`."""
     place, run = HERE / LONGER, RunFolder(folder)
     base = load_recipe((place / "base.toml").read_text(encoding="utf-8"))
     settings = [f"{key}={value}".replace(" ", "") for key, _, value in differences(base, run.recipe())]
-    entry = {"name": f"longer: {name}, {run.recipe().train.epochs} epochs", "settings": settings}
+    entry = {"name": f"{kind}: {name}, {run.recipe().train.epochs} epochs", "settings": settings}
     table, file = pl.DataFrame(measured(folder.name, entry, read_finished(folder))), place / "runs.parquet"
     earlier = pl.read_parquet(file).filter(pl.col("name") != entry["name"])
     pl.concat([earlier, table]).write_parquet(file)
@@ -203,20 +205,21 @@ def _by_length(regime: str, kind: str) -> pl.DataFrame:
     return chosen.pivot("measure", index=["mitigation", "epochs", "seed"], values="value").sort("seed")
 
 
-def _change(name: str, own: pl.DataFrame, base: pl.DataFrame) -> str:
+def _change(name: str, own: pl.DataFrame, base: pl.DataFrame, measures: Iterable[str] = _CHOSEN) -> str:
     """Return the row of a table: the change of each measure, paired by seed."""
-    changes = [own[measure] - base[measure] for measure in _CHOSEN]
+    changes = [own[measure] - base[measure] for measure in measures]
     ends = [ttest_1samp(one.to_numpy(), 0).confidence_interval()._asdict() for one in changes]
     cells = [f"{signed(one.mean())} {interval(end, sign=True)}" for one, end in zip(changes, ends, strict=True)]
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def _means(name: str, own: pl.DataFrame) -> str:
-    return f"| {name} | {' | '.join(f'{own[measure].mean():.3f}' for measure in _CHOSEN)} |"
+def _means(name: str, own: pl.DataFrame, measures: Iterable[str] = _CHOSEN) -> str:
+    return f"| {name} | {' | '.join(f'{own[measure].mean():.3f}' for measure in measures)} |"
 
 
-def _head(title: str) -> list[str]:
-    return [f"| {title} | {' | '.join(_CHOSEN.values())} |", f"|{' --- |' * (1 + len(_CHOSEN))}"]
+def _head(title: str, measures: Sequence[str] = tuple(_CHOSEN)) -> list[str]:
+    names = [_CHOSEN[measure] for measure in measures]
+    return [f"| {title} | {' | '.join(names)} |", f"|{' --- |' * (1 + len(names))}"]
 
 
 def choices(regime: str) -> str:
@@ -249,11 +252,27 @@ def longer() -> str:
     return "\n".join(lines)
 
 
+def again() -> str:
+    """Return the changes by removal at 20 % wrong captions with the further seeds, paired."""
+    runs = _by_length(LONGER, "again")
+    equal, more = sorted(runs["epochs"].unique())  # passes, and steps
+    measures = [measure for measure in _CHOSEN if measure.startswith("retrieval")]
+    of = {(name, epochs): own for (name, epochs), own in runs.group_by("mitigation", "epochs", maintain_order=True)}
+    plain = of["none", equal]
+    lines = [*_head(f"{plain.height} further seeds", measures), _means("nothing removed", plain, measures)]
+    named = [name for name, epochs in of if epochs == equal and name != "none"]
+    lines += [_change(f"by {name} minus none", of[name, equal], plain, measures) for name in named]
+    for epochs, where in ((equal, "equal passes"), (more, "equal steps")):
+        lines += [_change(f"CLIPMem minus random, {where}", of["CLIPMem", epochs], of["random", epochs], measures)]
+    return "\n".join(lines)
+
+
 def write_page() -> None:
     """Insert verdicts, figures and tables between the marks of the pages."""
     documents = stored()
     names = {one["finding"] for document in documents.values() for one in document["findings"]}
-    sections = {name: section(name, documents) for name in names} | {"summary": summary(documents), "longer": longer()}
+    sections = {name: section(name, documents) for name in names}
+    sections |= {"summary": summary(documents), "longer": longer(), "again": again()}
     text = PAGE.read_text(encoding="utf-8")
     marks = {found[2] for found in _BLOCK.finditer(text)}
     if missing := set(sections) - marks:
@@ -270,9 +289,9 @@ def write_page() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--longer"]:
+    if sys.argv[1:2] in (["--longer"], ["--again"]):
         for pair in sys.argv[2:]:
-            add(pair.split("=")[0], Path(pair.split("=")[1]))
+            add(sys.argv[1].removeprefix("--"), pair.split("=")[0], Path(pair.split("=")[1]))
     else:
         for reproduced in sys.argv[1:]:
             keep(Path(reproduced))

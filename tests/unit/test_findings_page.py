@@ -75,7 +75,7 @@ def test_the_page_shows_what_is_kept(record, tmp_path, monkeypatch):
 
 def test_there_is_a_place_for_every_finding(record):
     marks = re.findall(r"<!-- finding: ([\w-]+) -->", record.PAGE.read_text(encoding="utf-8"))
-    assert sorted(marks) == sorted([*ORDER, "summary", "longer"])
+    assert sorted(marks) == sorted([*ORDER, "summary", "longer", "again"])
 
 
 def test_the_base_study_is_that_of_the_scale(document, regime):
