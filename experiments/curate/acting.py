@@ -52,7 +52,7 @@ from clipmem.curate.ranking import curate
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.sources import open_source
 from clipmem.embed import passes
-from clipmem.embed.means import unit_means
+from clipmem.embed.means import Means, unit_means
 from clipmem.embed.signals import Signals
 from clipmem.evaluate.identity import identity_of
 from clipmem.evaluate.retrieval import retrieve
@@ -177,18 +177,19 @@ def fit(data: Data, captions: Sequence[str], kept: np.ndarray, seed: int, hooks:
     return (time.process_time() - started) / timing.pairs * len(rows) * settings.epochs
 
 
-def embedded(data: Data, encoder: Any, rows: pl.DataFrame, captions: Sequence[str]) -> passes.Embeddings:
-    """Embed some pairs."""
+def embedded(data: Data, encoder: Any, rows: pl.DataFrame, captions: Sequence[str]) -> Means:
+    """Return the unit embeddings of some pairs."""
     place = rows["row"].to_numpy().astype(np.int64)
     texts, uids = [[one] for one in captions], rows["uid"].to_list()
-    return passes.embed(encoder, data.pixels, place, texts, uids, data.recipe.embed, data.recipe.train, device="cpu")
+    settings = data.recipe.embed, data.recipe.train
+    found = passes.embed(encoder, data.pixels, place, texts, uids, *settings, device="cpu")
+    return unit_means(found.image, found.text, found.text_pair)
 
 
 def recall(data: Data, encoder: Any) -> float:
     """Return recall@5 on the test pairs, mean of both directions."""
     captions = data.test["caption"].to_list()
-    found = embedded(data, encoder, data.test, captions)
-    means = unit_means(found.image, found.text, found.text_pair)
+    means = embedded(data, encoder, data.test, captions)
     same = identity_of(data.test["uid"].to_list(), [[one] for one in captions])
     result = retrieve(means.image, means.text, torch.arange(len(captions)), same, ks=(5,))
     return float(np.mean([(queries.rank <= 5).mean() for queries in (result.image, result.text)]))
@@ -205,8 +206,7 @@ def signals_of(data: Data, captions: Sequence[str], encoder: Any = None, folder:
     }
     if encoder is None or folder is None:
         return Signals(**base)
-    found = embedded(data, encoder, data.train, captions)
-    means = unit_means(found.image, found.text, found.text_pair)
+    means = embedded(data, encoder, data.train, captions)
     return Signals(**base, image=means.image, text=means.text, trajectory=read_trajectory(folder, uids))
 
 
@@ -276,13 +276,9 @@ class Cell:
         for number, kept in enumerate((member, ~member)):
             folder = self.model(f"half-{number}")
             before += fit(data, self.captions, kept, self.seed, NO_HOOKS, folder)
-            parts = [
-                (means.image, means.text)
-                for rows, captions in ((data.train, self.captions), (data.bank, right))
-                for found in [embedded(data, openclip.load(folder), rows, captions)]
-                for means in [unit_means(found.image, found.text, found.text_pair)]
-            ]
-            scores.append(alignment(alignment_parts(*parts[0], *parts[1])).numpy())
+            encoder = openclip.load(folder)
+            pairs, bank = embedded(data, encoder, data.train, self.captions), embedded(data, encoder, data.bank, right)
+            scores.append(alignment(alignment_parts(pairs.image, pairs.text, bank.image, bank.text)).numpy())
             shutil.rmtree(folder)
         seen, unseen = np.where(member, *scores), np.where(member, *scores[::-1])
         signals = Signals(

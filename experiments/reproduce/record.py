@@ -262,6 +262,8 @@ def again() -> str:
     lines = [*_head(f"{plain.height} further seeds", measures), _means("nothing removed", plain, measures)]
     named = [name for name, epochs in of if epochs == equal and name != "none"]
     lines += [_change(f"by {name} minus none", of[name, equal], plain, measures) for name in named]
+    equal_steps = [name for name, epochs in of if epochs == more]
+    lines += [_change(f"by {name} minus none, equal steps", of[name, more], plain, measures) for name in equal_steps]
     for epochs, where in ((equal, "equal passes"), (more, "equal steps")):
         lines += [_change(f"CLIPMem minus random, {where}", of["CLIPMem", epochs], of["random", epochs], measures)]
     return "\n".join(lines)

@@ -9,16 +9,17 @@ When not to trust it: a pair that is one of a kind has no other pair that could 
 """
 
 import tempfile
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int
-from joblib import Memory
+from joblib.memory import CacheWarning, Memory
 
 from clipmem.base.random import generator
 from clipmem.embed.signals import Signals
@@ -59,7 +60,7 @@ class Evidence:
         near: The nearest images of other folds of each, shape (n, NEAR); -1 where there are fewer.
         own: Fit of each pair.
         strength: Lengths of the four predictions: short where the other pairs contradict each other or tell nothing.
-        kept: Wraps a function of many pairs: if the signals have a folder, its results are kept and found again there.
+        kept: Calls a function of many pairs: if the signals have a folder, results are kept and found again there.
     """
 
     def __init__(self, signals: Signals) -> None:
@@ -68,7 +69,7 @@ class Evidence:
         count = max(2, n // min(TOGETHER, max(SMALLEST, n // 20)))
         self.fold = np.empty(n, dtype=np.int64)
         self.fold[generator(signals.seed, "left out together").permutation(n)] = np.arange(n) % count
-        self.kept: Any = Memory(signals.scratch if n > EXACT else None, mmap_mode="r", verbose=0).cache
+        self.kept: Any = partial(_kept, signals.scratch if n > EXACT else None)
         predict = _compare_all if n <= EXACT else partial(_compare_near, self.kept)
         self.image, self.caption, self.near, parts = predict(np.asarray(raw), signals.words, self.fold)
         (self._captions, self._images, self._ridge, self._ridge_image), strength = zip(*parts, strict=True)
@@ -126,11 +127,18 @@ def _compare_all(raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarra
 
 def _compare_near(kept: Any, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> _Compared:
     """Predict from the pairs in near cells, and by ridge regression, in memory maps."""
-    direct, near, ridge = (kept(one) for one in (_directions, _near_means, _ridge))
-    image, caption = direct(raw, "images"), direct(words, "captions")
-    captions, nearest = near(image, caption, NEAR, fold)
-    parts = captions, near(caption, image, 1, fold)[0], ridge(raw, words, fold), ridge(words, raw, fold)
-    return image, caption, nearest, parts
+    image, caption = kept(_directions, raw, "images"), kept(_directions, words, "captions")
+    captions, near = kept(_near_means, image, caption, NEAR, fold)
+    images = kept(_near_means, caption, image, 1, fold)[0]
+    return image, caption, near, (captions, images, kept(_ridge, raw, words, fold), kept(_ridge, words, raw, fold))
+
+
+def _kept(folder: Path | None, function: Any, *own: Any) -> Any:
+    with explain_write_errors(folder or Path()), warnings.catch_warnings(action="error", category=CacheWarning):
+        try:
+            return Memory(folder, mmap_mode="r", verbose=0).cache(function)(*own)
+        except CacheWarning as error:  # joblib could not write
+            raise cast(OSError, error.__context__) from None
 
 
 def _directions(x: Rows, name: str) -> Float32[np.ndarray, "n d"]:
@@ -155,8 +163,8 @@ def agreement_near(
     query: Float[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], kept: Any
 ) -> list[Float32[np.ndarray, "n"]]:
     """Return softmax agreement in both directions, of unit values, from near cells."""
-    unit, near = kept(_directions)(query, "embeddings"), kept(_near_means)
-    both = ((near(a, b, 1, None)[0][0], b) for a, b in ((unit, value), (value, unit)))
+    unit = kept(_directions, query, "embeddings")
+    both = ((kept(_near_means, a, b, 1, None)[0][0], b) for a, b in ((unit, value), (value, unit)))
     return [np.concatenate([np.einsum("kd,kd->k", a[part], b[part]) for part in _blocks(len(a))]) for a, b in both]
 
 
@@ -195,6 +203,4 @@ _KNOWN: WeakKeyDictionary[Signals, Evidence] = WeakKeyDictionary()
 
 def evidence_of(signals: Signals) -> Evidence:
     """Return the evidence of a data set, computed once for all detectors."""
-    if signals not in _KNOWN:
-        _KNOWN[signals] = Evidence(signals)
-    return _KNOWN[signals]
+    return _KNOWN.get(signals) or _KNOWN.setdefault(signals, Evidence(signals))

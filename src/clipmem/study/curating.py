@@ -7,17 +7,14 @@ on planted errors, and others may be easier or harder to find.
 import json
 import shutil
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import polars as pl
-from joblib.memory import CacheWarning
 
-from clipmem.base.paths import as_write_error
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.require import require
@@ -166,11 +163,7 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
         signals, problems = run_signals(folder)
     else:
         signals, problems = data_signals(source, how.model, how.captions, how.device, reporter)
-    try:
-        with warnings.catch_warnings(action="error", category=CacheWarning):  # of joblib, if it cannot write
-            found = rank(replace(signals, scratch=out / SCRATCH), reporter=reporter)
-    except CacheWarning as error:
-        raise as_write_error(cast(OSError, error.__context__), out / SCRATCH) from error
+    found = rank(replace(signals, scratch=out / SCRATCH), reporter=reporter)
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
     marks = _marks(folder) if run else {}
     found = apply_marks(found, marks) if marks else found
