@@ -3,7 +3,7 @@
     python examples/open_clip_trainer.py [--quick] [--std 0.15] [--captions 5] [--remove RUN --count 50]
         [--record FILE.npz]
 
-Runs `open_clip_train.main` of the installed release (`pip install 'clipmem[bench]'`) with three names replaced:
+Runs `open_clip_train.main` of the installed release (`pip install '.[bench]'`) with three names replaced:
 `create_loss` records each pair's similarity and margin and adds noise to text features, `CsvDataset` samples one of
 several captions per row, and `DataInfo` passes on the epoch and the order of the pairs. Text features are normalized
 already, so that the noise is `post` or `post-scaled`. Give each process its own seed.

@@ -2,7 +2,7 @@
 
     python examples/transformers_trainer.py [--quick] [--record trajectory.npz]
 
-Needs `pip install 'clipmem[hf]' accelerate`. Replace the small CLIP and the emoji with your own; the data set's items
+Needs `pip install '.[hf]' accelerate`. Replace the small CLIP and the emoji with your own; the data set's items
 need an "index", and the training arguments `remove_unused_columns=False`.
 """
 

@@ -44,7 +44,7 @@ def test_plain_loop(finished, monkeypatch):
 
 def test_open_clip_trainer(tmp_path):
     for package in ("pandas", "webdataset"):
-        pytest.importorskip(package, reason="open_clip's trainer needs the extra `bench`: pip install 'clipmem[bench]'")
+        pytest.importorskip(package, reason="open_clip's trainer needs the extra `bench`: pip install '.[bench]'")
     steps, first, _ = run("open_clip_trainer.py", "--std", LOUD, "--record", tmp_path / "record.npz")
     assert steps == 4
     assert first > 15

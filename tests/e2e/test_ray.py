@@ -12,7 +12,7 @@ from clipmem.store.folder import RunFolder
 from tests.e2e import running
 from tests.e2e.test_study import contents
 
-pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install 'clipmem[ray]'")
+pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install '.[ray]'")
 
 # 120 pairs in passes of 6: more than one Ray task a model
 STUDY = ("train.seeds=[0]", "train.epochs=30", "embed.batch_size=6", "embed.views=2", "evaluate.wordings=5")

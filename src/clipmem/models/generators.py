@@ -88,7 +88,7 @@ class DiffusionModel:
     """A text-to-image pipeline in a local folder, written by diffusers' `save_pretrained` with safetensors weights."""
 
     def __init__(self, folder: Path) -> None:
-        expected, install = "diffusers and the extra hf", "diffusers 'clipmem[hf]'"
+        expected, install = "diffusers and the extra hf", "diffusers '.[hf]'"
         diffusers = library("diffusers", "a diffusion pipeline", expected=expected, install=install)
         what = f"diffusion pipeline {str(folder)!r}"
         _check_folder(what, folder, "model_index.json", "diffusers")

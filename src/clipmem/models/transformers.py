@@ -202,7 +202,7 @@ def load(folder: Path, tokenizer: Tokenize | None = None) -> TransformersEncoder
                 tokenizer = _load_tokenizer(library, folder, kind, model.config.text_config.max_position_embeddings)
     except ImportError as error:
         got = f"a tokenizer that needs another package ({shorten(' '.join(str(error).split()))})"
-        hint = "Install it: pip install 'clipmem[hf]'."
+        hint = "Install it in the checkout: pip install '.[hf]'."
         raise InputError(what, got=got, expected="the extra hf", hint=hint) from error
     except _BROKEN as error:
         got = error.got if isinstance(error, InputError) else f"files that do not load ({reason(error)})"

@@ -78,7 +78,7 @@ def _open(section: DataSection) -> Source:
         found = detect(str(folder), section)
         return open_named(section.model_copy(update={"source": found.format, "path": found.path, "download": False}))
     got = f"no files in {cache_folder()} or {hub_folder()}"
-    hint = "Set data.download = true (needs `pip install 'clipmem[hf]'` and the internet), or copy it there."
+    hint = "Set data.download = true (needs `pip install '.[hf]'` and the internet), or copy it there."
     raise InputError(f"data set {name!r}", got=got, expected="a data set on this machine", hint=hint)
 
 
@@ -138,7 +138,7 @@ def arrow_files_of(info: Path, split: str) -> list[Path]:
 
 def _fetch(name: str, config: str) -> Path | None:
     what, found = f"data set {name!r}", importlib.util.find_spec("datasets")
-    require(found, what, "no package 'datasets'", "the extra hf", "Run `pip install 'clipmem[hf]'`.")
+    require(found, what, "no package 'datasets'", "the extra hf", "Run `pip install '.[hf]'`.")
     library = importlib.import_module("datasets")
     try:
         library.load_dataset_builder(name, config or None, cache_dir=str(cache_folder())).download_and_prepare()

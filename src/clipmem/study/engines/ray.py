@@ -167,7 +167,7 @@ def connect(name: str) -> Generator[RayEngine]:
 
 
 def _import_ray() -> Any:
-    there, hint = importlib.util.find_spec("ray") is not None, "Install it: pip install 'clipmem[ray]'."
+    there, hint = importlib.util.find_spec("ray") is not None, "Install it in the checkout: pip install '.[ray]'."
     require(there, "--engine ray", "no package ray", "the extra `ray`", hint)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # pyright: ignore[reportMissingImports]  an extra
