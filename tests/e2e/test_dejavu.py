@@ -24,7 +24,6 @@ def test_the_files_and_the_summary(finished, capsys):
     assert (document["neighbors"], document["public"], document["seeds"]) == (10, 20, [[0, 0], [1, 1]])
     assert set(document["two_model"]["roles"]) == {"candidate", "candidate, not planted", "independent", "shared"}
     assert document["two_model"]["planted"]["n"] == 4
-    assert document["one_model"]["reference"]["name"].startswith("TF-IDF")
     table = pl.read_parquet(finished.path / "evaluate" / "dejavu.parquet")
     assert table.columns == list(SCHEMAS["evaluate/dejavu"])
     assert table["uid"].is_sorted()
@@ -87,7 +86,7 @@ def test_a_protocol_without_f_and_g_says_why(tmp_path, capsys):
     assert "Déjà Vu memorization was not measured" in capsys.readouterr().out
 
 
-def test_objects_and_text_vectors_of_the_user(tmp_path):
+def test_objects_of_the_user(tmp_path):
     data = str(write_parquet(tmp_path / "pairs.parquet", 40))
     roles = ("split.shared=12", "split.candidate=8", "split.independent=8", "split.external=12", "split.planted=0")
     settings = ("data.source=parquet", f"data.path={data}", *roles, "train.seeds=[3]", "train.epochs=1")
@@ -95,17 +94,13 @@ def test_objects_and_text_vectors_of_the_user(tmp_path):
     assert "dejavu" not in without.summary  # no pair has an object: nothing to measure, nothing to say
     assert not (without.path / "evaluate" / "dejavu.json").exists()
     uids = without.pairs["uid"].to_list()
-    files = {name: str(tmp_path / f"{name}.parquet") for name in ("objects", "vectors", "wrong")}
+    files = {name: str(tmp_path / f"{name}.parquet") for name in ("objects", "wrong")}
     hostile = '<script>alert("cat")</script>'
     pl.DataFrame({"uid": uids, "objects": [f"{hostile},{i % 3}" for i in range(40)]}).write_parquet(files["objects"])
-    vectors = np.random.default_rng(0).normal(size=(40, 4)).tolist()
-    pl.DataFrame({"uid": uids, "embedding": vectors}).write_parquet(files["vectors"])
-    own = (*settings, f"dejavu.objects={files['objects']}", f"dejavu.text_embeddings={files['vectors']}")
+    own = (*settings, f"dejavu.objects={files['objects']}")
     run = clipmem.run(tiny_recipe(*own, "dejavu.neighbors=3"), tmp_path / "with")
     found = run.summary["dejavu"]
     assert (found["objects"]["names"], found["floor"]) == (4, None)
-    assert found["one_model"]["reference"]["file"] == "vectors.parquet"
-    assert len(found["one_model"]["reference"]["sha256"]) == 64
     assert "needs two seeds" in run.report.read_text(encoding="utf-8")
     assert hostile not in run.report.read_text(encoding="utf-8")
     # nothing else changed

@@ -1,4 +1,4 @@
-"""Slow references of a study's Déjà Vu memorization: captions, nearest images, objects, gaps, tops, text neighbors.
+"""Slow references of a study's Déjà Vu memorization: captions, nearest images, objects, gaps, tops.
 
 As `tests.reference.loops`: plain loops; no code in common with `clipmem.functional` or
 `clipmem.evaluate`.
@@ -6,7 +6,7 @@ As `tests.reference.loops`: plain loops; no code in common with `clipmem.functio
 
 from collections import Counter
 from collections.abc import Sequence
-from math import fsum, log, sqrt
+from math import fsum, sqrt
 
 from tests.reference.loops_measures import dejavu_gaps, nearest
 
@@ -73,47 +73,3 @@ def top_gaps(copies: Sequence[tuple[float, float, float, float]], fraction: floa
         return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
     return p_f - p_g, r_f - r_g, f_score(p_f, r_f) - f_score(p_g, r_g)
-
-
-def text_neighbors(query: Sequence[str], public: Sequence[Sequence[str]], k: int) -> list[int]:
-    """Rows of the public pairs whose captions share most runs of 2 to 4 characters with a pair's, by TF-IDF.
-
-    A run lies inside a word with a space on either side; idf = ln((1 + P) / (1 + P_r)) + 1; captions are unit vectors,
-    a pair the unit vector of their mean. Pairs without a common run are left out.
-    """
-
-    def runs(caption: str) -> Counter[str]:
-        found: Counter[str] = Counter()
-        for word in caption.lower().split():
-            padded = f" {word} "
-            for length in (2, 3, 4):
-                # a word shorter than a run is counted once, whole
-                for start in range(max(1, len(padded) - length + 1)):
-                    found[padded[start : start + length]] += 1
-                if len(padded) <= length:
-                    break
-        return found
-
-    captions = [caption for own in public for caption in own]
-    documents = Counter(run for caption in captions for run in runs(caption))
-    for run in documents:
-        documents[run] = sum(1 for caption in captions if run in runs(caption))
-
-    def vector(own: Sequence[str]) -> dict[str, float]:
-        mean: dict[str, float] = {}
-        for caption in own:
-            weights = {
-                run: times * (log((1 + len(captions)) / (1 + documents[run])) + 1)
-                for run, times in runs(caption).items()
-                if documents[run]
-            }
-            length = sqrt(fsum(weight**2 for weight in weights.values()))
-            for run, weight in weights.items():
-                mean[run] = mean.get(run, 0.0) + weight / length / len(own)
-        length = sqrt(fsum(weight**2 for weight in mean.values())) or 1.0
-        return {run: weight / length for run, weight in mean.items()}
-
-    asked = vector(query)
-    cosines = [fsum(asked.get(run, 0.0) * weight for run, weight in vector(own).items()) for own in public]
-    order = sorted(range(len(public)), key=lambda row: (-round(cosines[row], 12), row))[:k]
-    return [row for row in order if cosines[row] > 0]

@@ -11,7 +11,6 @@ from clipmem.base.random import generator
 from clipmem.base.sections import DejavuSection
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate import dejavu as stage
-from clipmem.evaluate.text_only import tfidf_neighbors, vector_neighbors
 from clipmem.functional import dejavu, dejavu_intervals
 
 ROLES = ["candidate"] * 11 + ["external"] * 9 + ["independent"] * 5 + ["shared"] * 4
@@ -53,40 +52,25 @@ def in_lists(model, where):
 def test_the_stage_equals_its_loops(k, top):
     labeled, models = labels(1), [(study(2), study(3)), (study(4), study(5))]
     settings = DejavuSection(neighbors=k, top=top, fractions=(0.1, 0.5))
-    others = int((labeled.role != "external").sum())
-    text = stage.TextNeighbors(np.random.default_rng(0).integers(0, 9, size=(others, k)), 0)
     found = stage.measure(
         [(lambda f=f: f, lambda g=g: g) for f, g in models],
         labeled,
-        text,
         settings,
         stage.Statistics(0.9, 200, 7),
     )
     public = labeled.role == "external"
     public_objects = [set(own) for own, is_public in zip(labeled.objects, public, strict=True) if is_public]
-    text_row = np.cumsum(~public) - 1
     for name in (*stage.MEASURED, stage.NOT_PLANTED):
         where = labeled.where(name)
         true = [set(labeled.objects[row]) for row in np.flatnonzero(where)]
-        gaps, text_gaps = [], []
+        gaps = []
         for f, g in models:
             sides = [(in_lists(model, where)[0], in_lists(model, public)[1]) for model in (f, g)]
             gaps.append(loops.dejavu_study(*sides, true, public_objects, k, top or None))
-            by_text = [
-                loops.predicted_objects(text.rows[text_row[row]].tolist(), public_objects, top or None)
-                for row in np.flatnonzero(where)
-            ]
-            images = [loops._mean_unit(own) for own in sides[0][1]]
-            by_f = [
-                loops.predicted_objects(loops.nearest(loops._mean_unit(own), images, k), public_objects, top or None)
-                for own in sides[0][0]
-            ]
-            text_gaps.append(loops.dejavu_gaps(true, by_f, by_text))
-        for test, expected in (("two_model", gaps), ("one_model", text_gaps)):
-            entry = found.document[test]["roles"][name]
-            ours = [entry[gap]["mean"] for gap in ("precision_gap", "recall_gap", "auc_gap")]
-            assert ours == pytest.approx(np.mean(expected, axis=0).tolist(), abs=1e-12)
-            assert entry["n"] + entry["without_objects"] == where.sum()
+        entry = found.document["two_model"]["roles"][name]
+        ours = [entry[gap]["mean"] for gap in ("precision_gap", "recall_gap", "auc_gap")]
+        assert ours == pytest.approx(np.mean(gaps, axis=0).tolist(), abs=1e-12)
+        assert entry["n"] + entry["without_objects"] == where.sum()
     rows = found.pairs
     assert rows["uid"].to_list() == sorted(np.array(labeled.uids)[~public])
     by_uid = dict(rows.select("uid", "extra").iter_rows())
@@ -136,24 +120,6 @@ def test_tops_do_not_depend_on_how_many_columns_are_looked_at(monkeypatch):
     # the function of that name hides the module
     monkeypatch.setattr(sys.modules["clipmem.functional.dejavu"], "_SPARE", -30)  # often too few: looks again
     assert dejavu_intervals(found, np.arange(400), seed=1, draws=300).top == before
-
-
-WORDS = ["red", "car", "cart", "a", "dogs", "dog", "sun", "moonlight", "Car,"]
-
-
-@pytest.mark.parametrize("cells", [12, 1 << 24])
-@pytest.mark.parametrize("k", [1, 3, 6])
-def test_text_neighbors(k, cells):
-    rng = np.random.default_rng(k)
-    captions = [[" ".join(rng.choice(WORDS, rng.integers(1, 4))) for _ in range(1 + i % 2)] for i in range(11)]
-    queries, public = [*captions[:5], ["xyz qq"]], captions[5:]
-    found = tfidf_neighbors(queries, public, k, cells=cells)
-    for query, rows in zip(queries, found.rows.tolist(), strict=True):
-        expected = loops.text_neighbors(query, public, k)
-        assert rows == expected + [len(public)] * (k - len(expected))
-    assert found.unmatched == 1
-    # a user's vectors go the way of `nearest`
-    assert vector_neighbors(np.eye(3), np.eye(3), 1).rows.tolist() == [[0], [1], [2]]
 
 
 def test_correct_ranks_by_what_f_gets_right_and_gap_by_what_it_gets_right_beyond_g():

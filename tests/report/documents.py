@@ -123,14 +123,6 @@ DEJAVU = {
         "planted": {"n": 8, "auroc": 0.756, "low": 0.6, "high": 0.85},
     },
     "floor": {"top": [{"fraction": 0.001, "pairs": 1, "recall": gap(0.333, 0.2, 0.4), "f_score": gap(0.1, 0.0, 0.2)}]},
-    "one_model": {
-        "roles": DEJAVU_ROLES,
-        "extra_mean": 0.3,
-        "clipmem": None,
-        "planted": None,
-        "without_neighbor": 3,
-        "reference": {"name": "<b>TF-IDF</b>"},
-    },
 }
 
 

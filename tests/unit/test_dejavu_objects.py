@@ -9,7 +9,6 @@ from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.data.objects import object_lists, with_objects
 from clipmem.data.sources import open_source
-from clipmem.evaluate.text_only import read_vectors, tfidf_neighbors
 from clipmem.store.tables import read_table, write_table
 from clipmem.study.dejavu import couples, why_not
 from clipmem.testing.tiny import encoded_image, write_parquet
@@ -113,50 +112,6 @@ def test_files_that_are_no_parquet_are_named(tmp_path):
         assert error.value.what == f"[dejavu] objects, {path}"
         assert error.value.got.startswith(got)
         path.write_text("no")
-
-
-# ---- a user's text embeddings
-
-
-def test_text_embeddings_follow_the_pairs(tmp_path):
-    uids = PAIRS["uid"].to_list()
-    table, array = tmp_path / "v.parquet", tmp_path / "v.npy"
-    for dtype in (pl.List(pl.Float32), pl.Array(pl.Float32, 2)):
-        vectors = pl.Series("embedding", [[0, 2], [1, 0]], dtype=dtype)
-        pl.DataFrame({"uid": uids[::-1], "embedding": vectors}).write_parquet(table)
-        assert read_vectors(str(table), uids).tolist() == [[1, 0], [0, 2]]
-    np.save(array, np.array([[1, 0], [0, 2]], dtype=np.float16))
-    assert read_vectors(str(array), uids).tolist() == [[1, 0], [0, 2]]
-
-
-@pytest.mark.parametrize(
-    ("vectors", "expected"),
-    [
-        ({"uid": ["a" * 32], "embedding": [[1.0]]}, f"no vector for 1 of 2 pairs, among them '{'b' * 32}'"),
-        ({"uid": ["a" * 32, "b" * 32], "embedding": [[1.0], [1.0, 2.0]]}, "vectors of several widths"),
-        ({"uid": ["a" * 32, "b" * 32], "embedding": ["x", "y"]}, "column 'embedding' of String"),
-        ({"uid": ["a" * 32, "b" * 32], "embedding": [[0.0], [None]]}, "2 vectors in PATH that are 0 or not finite"),
-        (np.ones((3, 2)), "an array of shape (3, 2) in PATH"),
-    ],
-)
-def test_wrong_text_embeddings_are_named(tmp_path, vectors, expected):
-    path = tmp_path / ("v.npy" if isinstance(vectors, np.ndarray) else "v.parquet")
-    if isinstance(vectors, np.ndarray):
-        np.save(path, vectors)
-    else:
-        pl.DataFrame(vectors).write_parquet(path)
-    with pytest.raises(InputError) as error:
-        read_vectors(str(path), PAIRS["uid"].to_list())
-    assert (error.value.what, error.value.got) == ("[dejavu] text_embeddings", expected.replace("PATH", str(path)))
-
-
-def test_a_broken_array_is_named(tmp_path):
-    (tmp_path / "v.npy").write_bytes(b"no")
-    assert "expected an array in .npy. Check the path." in message(lambda: read_vectors(str(tmp_path / "v.npy"), ["a"]))
-
-
-def test_more_neighbors_than_public_captions():
-    assert message(lambda: tfidf_neighbors([["a"]], [["a"], ["b"]], 3)).startswith("k: got 3, expected 1 to 2.")
 
 
 # ---- the recipe, and where it is not defined

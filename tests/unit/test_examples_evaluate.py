@@ -70,12 +70,6 @@ r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
     >>> chance(np.array([2, 2]), 4)["recall@5"], chance(np.array([1]), 2)["mAP"]
     (1.0, 0.75)
 
-`clipmem.evaluate.text_only`:
-
-    >>> from clipmem.evaluate.text_only import *
-    >>> tfidf_neighbors([["red car"], ["zzz"]], [["a dog"], ["a blue car"], ["red"]], 2).rows.tolist()
-    [[2, 1], [3, 3]]
-
 `clipmem.evaluate.utility`:
 
     >>> from clipmem.evaluate.utility import *

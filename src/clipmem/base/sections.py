@@ -325,9 +325,6 @@ class DejavuSection(Section):
     fractions: Annotated[
         tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, max_length=100, strict=False)
     ] = Field((0.001, 0.01, 0.1), description="Top fractions of the pairs whose gaps are shown.")
-    text_embeddings: str = Field(
-        "", description="Text-only vectors for the one-model test: Parquet (uid, embedding) or .npy; empty = TF-IDF."
-    )
 
 
 class EvaluateSection(Section):

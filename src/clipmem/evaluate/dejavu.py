@@ -1,11 +1,10 @@
-"""Déjà Vu memorization of a study: f against g (two-model test), and f against text alone (one-model test).
+"""Déjà Vu memorization of a study: f against g, the published two-model test.
 
 The top gaps have a further control, `floor`: g against g of another seed on the candidates. Neither saw them, so any
 gap above 0 is due to selecting the top.
 
 When not to trust it: predictions are limited to objects of the public images, and a few hundred are few (the paper has
-millions). The one-model test depends on the text-only reference as well as on f: compare its candidates with its
-independent pairs, which f did not see either.
+millions).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,6 @@ from clipmem.base.random import derive_seed
 from clipmem.base.sections import DejavuSection
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate.over_seeds import Statistics
-from clipmem.evaluate.text_only import TextNeighbors
 from clipmem.functional import DejaVu, auroc, dejavu, dejavu_intervals, nearest, normalize, predict_objects, spearman
 
 MEASURED = ("candidate", "independent", "shared")
@@ -104,19 +102,9 @@ def _by_model(
     return found
 
 
-def _by_text(
-    text: TextNeighbors, labeled: Labeled, public: Bool[Tensor, "p object"], settings: DejavuSection
-) -> dict[str, Bool[Tensor, "n object"]]:
-    """Predict from the nearest public captions; a missing one has no objects."""
-    padded = torch.cat([public, torch.zeros(1, public.shape[1], dtype=torch.bool)])
-    rows, role = torch.from_numpy(text.rows), labeled.role[labeled.role != "external"]
-    return {name: _predict(rows[torch.from_numpy(role == name)], padded, settings) for name in MEASURED}
-
-
 def measure(
     models: Sequence[tuple[Callable[[], Embeddings], Callable[[], Embeddings]]],
     labeled: Labeled,
-    text: TextNeighbors,
     settings: DejavuSection,
     statistics: Statistics,
 ) -> Measured:
@@ -128,9 +116,7 @@ def measure(
     for load_f, load_g in models:
         by_f.append(_by_model(load_f(), labeled, public, settings))
         by_g.append(_by_model(load_g(), labeled, public, settings))
-    by_text = _by_text(text, labeled, public, settings)
-    two: dict[str, list[DejaVu]] = {}
-    one: dict[str, list[DejaVu]] = {}
+    by_role: dict[str, list[DejaVu]] = {}
     for name in (*MEASURED, NOT_PLANTED):
         where = labeled.where(name)
         own = every[torch.from_numpy(where)]
@@ -141,17 +127,14 @@ def measure(
         kept = where[labeled.role == role]
         guesses = [of_f[role].of(kept) for of_f in by_f]
         others = [of_g[role].of(kept).objects for of_g in by_g]
-        text_objects = by_text[role][torch.from_numpy(kept)]
-        two[name] = [_compare(own, f, g, settings) for f, g in zip(guesses, others, strict=True)]
-        one[name] = [_compare(own, f, text_objects, settings) for f in guesses]
+        by_role[name] = [_compare(own, f, g, settings) for f, g in zip(guesses, others, strict=True)]
     document = {
         "public": len(public),
         "objects": _about_objects(every, public, labeled, names),
-        "two_model": _test(two, labeled, statistics),
+        "two_model": _test(by_role, labeled, statistics),
         "floor": _floor(every, by_g, labeled, settings, statistics),
-        "one_model": {**_test(one, labeled, statistics), "without_neighbor": text.unmatched},
     }
-    return Measured(document, _rows(labeled, every, two, one))
+    return Measured(document, _rows(labeled, every, by_role))
 
 
 def _compare(
@@ -234,29 +217,19 @@ def _floor(
     return {"top": _gaps(couples, labeled.group[where], statistics, "floor")["top"]}
 
 
-def _rows(
-    labeled: Labeled,
-    every: Bool[Tensor, "n object"],
-    two: Mapping[str, Sequence[DejaVu]],
-    one: Mapping[str, Sequence[DejaVu]],
-) -> pl.DataFrame:
+def _rows(labeled: Labeled, every: Bool[Tensor, "n object"], by_role: Mapping[str, Sequence[DejaVu]]) -> pl.DataFrame:
     """Return one row per measured pair, sorted by uid, with means over seeds; null for pairs without objects."""
     count = every.sum(dim=1).numpy()
     tables: list[pl.DataFrame] = []
-    for role in (name for name in two if name != NOT_PLANTED):
-        seeds = two[role]
+    for role in (name for name in by_role if name != NOT_PLANTED):
+        seeds = by_role[role]
         rows = np.flatnonzero(labeled.role == role)
-        columns: dict[str, np.ndarray] = {}
-        for name, found in (("", seeds), ("_text", one[role])):
-            values = {f"extra{name}": np.mean([each.extra for each in found], axis=0)}
-            for kind in ("precision", "recall"):
-                rates = np.mean([getattr(each, kind) for each in found], axis=0)
-                if not name:
-                    values[f"{kind}_f"] = rates[0]
-                values[f"{kind}{name or '_g'}"] = rates[1]
-            for column, kept_values in values.items():
-                columns[column] = np.full(len(rows), np.nan)
-                columns[column][seeds[0].kept] = kept_values
+        values = {"extra": np.mean([seed.extra for seed in seeds], axis=0)}
+        for kind in ("precision", "recall"):
+            values[f"{kind}_f"], values[f"{kind}_g"] = np.mean([getattr(seed, kind) for seed in seeds], axis=0)
+        columns = {name: np.full(len(rows), np.nan) for name in values}
+        for name, of_seeds in values.items():
+            columns[name][seeds[0].kept] = of_seeds
         uids = [labeled.uids[row] for row in rows.tolist()]
         table = pl.DataFrame({"uid": uids, "role": [role] * len(rows), "objects": count[rows]})
         tables.append(table.with_columns(pl.Series(name, own).fill_nan(None) for name, own in columns.items()))

@@ -12,9 +12,6 @@ what f adds is memorized.
 - top-x % gaps = mean precision, recall and F-score of f less those of g, over the x % of the pairs ranked as most
   memorized.
 
-One-model test: instead of g, a text-only model finds the public *captions* nearest to the caption; the objects of
-their images are the prediction. Nothing else changes (`nearest`, then the functions here).
-
 When not to trust it: it sees only objects that the label list knows, depends on how rich the public set is, and
 every x > 0 of "top" selects pairs by the same data that it then averages, so the top gaps are above 0 for two
 unrelated models as well: show those of g against another g beside them. All gaps are differences of two models: 0
@@ -174,7 +171,7 @@ def dejavu(
     Args:
         true: Objects in each pair's own image, shape (n, object).
         target: Objects predicted under f, from `predict_objects`, shape (n, object).
-        reference: Objects predicted under g, or under the text-only model of the one-model test, shape (n, object).
+        reference: Objects predicted under g, shape (n, object).
         fractions: Shares of the pairs to look at, each in (0, 1]; at least one pair is taken.
         ranking: What puts a pair at the top: "gap" correct objects under f minus g, "correct" those under f,
             "distance" the nearest neighbor under f. Equal pairs: the first one first.

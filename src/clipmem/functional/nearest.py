@@ -31,8 +31,7 @@ def _best(similarity: Float64[Tensor, "q c"], index: Int[Tensor, "q c"], k: int)
 def nearest(query: Float[Tensor, "q d"], public: Float[Tensor, "p d"], k: int, *, block: int = 1024) -> Neighbors:
     """Find the k public points with the largest cosine to each query.
 
-    For Déjà Vu the queries are captions and the public points are images under the same model; in its one-model test
-    both are captions under a text-only model (Jayaraman et al., NeurIPS 2024).
+    For Déjà Vu the queries are captions and the public points are images under the same model.
 
     Args:
         query: Embeddings, any length, shape (q, d).

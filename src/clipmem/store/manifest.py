@@ -77,7 +77,6 @@ def check_files(folder: RunFolder, recipe: Recipe) -> None:
 def _files_of(recipe: Recipe) -> dict[str, str]:
     """Hash the single files that a recipe names."""
     named = {"[split] wrong": recipe.split.wrong, "[evaluate] classnames": recipe.evaluate.classnames}
-    named["[dejavu] text_embeddings"] = recipe.dejavu.text_embeddings
     return {what: file_sha256(Path(path)) for what, path in named.items() if path and Path(path).is_file()}
 
 

@@ -67,7 +67,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
     "mitigate/caption_variants": {**_UID, "caption": pl.String, "kind": pl.String, "variant": pl.String},
     # row of each other image of a pair in `cache/variants.npy`; null if it does not decode
     "mitigate/image_variants": {**_UID, "row": pl.Int64, "reference": pl.String, "problem": pl.String},
-    # means over seeds, null for pairs without objects; `_text` is the reference of the one-model test
+    # means over seeds, null for pairs without objects
     "evaluate/dejavu": {
         **_UID,
         "role": pl.String,
@@ -77,9 +77,6 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
         "precision_g": pl.Float64,
         "recall_f": pl.Float64,
         "recall_g": pl.Float64,
-        "extra_text": pl.Float64,
-        "precision_text": pl.Float64,
-        "recall_text": pl.Float64,
     },
     "audit/pairs": {**_UID, "planted": pl.Boolean, **dict.fromkeys(("risk", "false_alarm", "percentile"), pl.Float64)},
 }

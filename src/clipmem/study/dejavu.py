@@ -1,32 +1,21 @@
-"""Déjà Vu in a study: checks before it starts, and its part of the stage `evaluate`."""
+"""Déjà Vu in a study: its part of the stage `evaluate`."""
 
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
-from clipmem.data.objects import with_objects
 from clipmem.embed import passes
 from clipmem.evaluate import dejavu
-from clipmem.evaluate.text_only import TFIDF, TextNeighbors, read_vectors, tfidf_neighbors, vector_neighbors
 from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import file_sha256
 from clipmem.store.tables import write_table
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.objectives import OBJECTIVES
 
 DOCUMENT, TABLE = "evaluate/dejavu.json", "evaluate/dejavu"
-
-
-def prepare(pairs: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
-    """Check the files of `[dejavu]` before models are trained; return the pairs with their objects."""
-    if recipe.dejavu.text_embeddings:
-        read_vectors(recipe.dejavu.text_embeddings, pairs["uid"].to_list())
-    return with_objects(pairs, recipe.dejavu.objects)
 
 
 def evaluate(study: PlannedStudy) -> list[Path]:
@@ -58,19 +47,15 @@ def measure_run(study: PlannedStudy, seeds: list[tuple[int, int]]) -> dejavu.Mea
     labeled = dejavu.Labeled(
         study.uids, study.role, study.group, _objects(study), study.splits["planted"].to_numpy(), _clipmem(study)
     )
-    neighbors, about = _text_neighbors(study)
-    found = dejavu.measure(
+    return dejavu.measure(
         [
             (partial(passes.load, folder.embedding_dir("f", f)), partial(passes.load, folder.embedding_dir("g", g)))
             for f, g in seeds
         ],
         labeled,
-        neighbors,
         recipe.dejavu,
         dejavu.Statistics(recipe.score.confidence, recipe.score.draws, derive_seed(recipe.split.seed, "dejavu")),
     )
-    found.document["one_model"]["reference"] = about
-    return found
 
 
 def _objects(study: PlannedStudy) -> list[list[str]]:
@@ -114,17 +99,3 @@ def couples(tasks: list[tuple[str, int]]) -> list[tuple[int, int]]:
 def _clipmem(study: PlannedStudy) -> np.ndarray:
     scores = dict(study.folder.read("scores").select("uid", "clipmem").iter_rows())
     return np.array([np.nan if scores.get(uid) is None else scores[uid] for uid in study.uids], dtype=np.float64)
-
-
-def _text_neighbors(study: PlannedStudy) -> tuple[TextNeighbors, dict[str, Any]]:
-    settings, public = study.recipe.dejavu, study.role == "external"
-    if settings.text_embeddings:
-        row = {uid: place for place, uid in enumerate(study.pairs["uid"])}
-        vectors = read_vectors(settings.text_embeddings, study.pairs["uid"].to_list())
-        vectors = vectors[[row[uid] for uid in study.splits["captions_from"]]]
-        file = Path(settings.text_embeddings)
-        about = {"name": "text embeddings", "file": file.name, "sha256": file_sha256(file)}
-        return vector_neighbors(vectors[~public], vectors[public], settings.neighbors), about
-    queries = [own for own, is_public in zip(study.captions, public, strict=True) if not is_public]
-    candidates = [own for own, is_public in zip(study.captions, public, strict=True) if is_public]
-    return tfidf_neighbors(queries, candidates, settings.neighbors), {"name": TFIDF}

@@ -36,7 +36,6 @@ def check_study(recipe: Recipe, out: Path, *, device: str) -> None:
         "[split] wrong": recipe.split.wrong,
         "[halves] trajectory": recipe.halves.trajectory,
         "[dejavu] objects": recipe.dejavu.objects,
-        "[dejavu] text_embeddings": recipe.dejavu.text_embeddings,
         "[evaluate] classnames": recipe.evaluate.classnames,
     }
     for what, path in files.items():

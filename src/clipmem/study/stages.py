@@ -16,6 +16,7 @@ from clipmem.base.recipes import Recipe, dump_recipe
 from clipmem.base.require import require
 from clipmem.data.cache import open_cache
 from clipmem.data.duplicates import duplicate_groups
+from clipmem.data.objects import with_objects
 from clipmem.data.regime import regime_of
 from clipmem.data.sources import files_state, open_source
 from clipmem.data.sources.base import Source
@@ -66,7 +67,7 @@ class Study:
             return
         source = open_source(self.recipe.data)
         with early.opening(self.recipe.data):
-            pairs = dejavu.prepare(source.pairs(), self.recipe)
+            pairs = with_objects(source.pairs(), self.recipe.dejavu.objects)
         utility.prompts_of(pairs, self.recipe)  # checks class names
         evaluating.check_retained(self.recipe, frozenset())
         decoding.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)

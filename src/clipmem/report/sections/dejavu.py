@@ -33,7 +33,7 @@ def gaps(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the templates show, from the entry `dejavu` of a summary."""
     if "skipped" in found:
         return {"found": found, "skipped": found["skipped"]}
-    two, one = found["two_model"], found["one_model"]
+    two = found["two_model"]
     own = two["roles"]["candidate"]
     floor = (found["floor"] or {}).get("top", [])
     return {
@@ -44,16 +44,13 @@ def gaps(found: Mapping[str, Any]) -> dict[str, Any]:
         "clear": [name for key, name in GAPS.items() if side_of(own[key]) == "above"],
         "rest": two["roles"].get("candidate, not planted"),
         "two": two["roles"],
-        "one": one["roles"],
-        "without_neighbor": one["without_neighbor"],
-        "reference": one["reference"]["name"],
         "few": [top for top in own["top"] if top["pairs"] < _FEW],
         "tops": [{**top, "floor": floor[k] if k < len(floor) else None} for k, top in enumerate(own["top"])],
     }
 
 
 def gaps_figure(summary: Mapping[str, Any], size: str) -> str:
-    """Draw the three gaps of every role with their intervals; the two-model test filled, the one-model test hollow."""
+    """Draw the three gaps of every role with their intervals."""
     from clipmem.report.figures import DASHED, INK, LINE, ROLE_COLORS, SIZES, SOFT, Sketch
 
     found, wide = summary["dejavu"], size == "wide"
@@ -69,9 +66,10 @@ def gaps_figure(summary: Mapping[str, Any], size: str) -> str:
         row = 0.0
         for key, name in reversed(GAPS.items()):
             for role in reversed(roles):
-                for test, shift in (("two_model", 0.16), ("one_model", -0.16)):
-                    entry = found[test]["roles"][role][key]
-                    _gap(axes, entry, row + shift, ROLE_COLORS[role], filled=test == "two_model")
+                entry, color = found["two_model"]["roles"][role][key], ROLE_COLORS[role]
+                if entry["low"] is not None and entry["high"] is not None:
+                    axes.plot([entry["low"], entry["high"]], [row, row], color=color, linewidth=2.4)
+                axes.plot([entry["mean"]], [row], "o", color=color, markersize=6)
                 ticks.append((row, role))
                 row += 1
             label = name if wide else name.removeprefix("population ")
@@ -79,15 +77,7 @@ def gaps_figure(summary: Mapping[str, Any], size: str) -> str:
             row += 0.5
         axes.set_ylim(-0.6, row - 0.1)
         axes.set_yticks([place for place, _ in ticks], [role for _, role in ticks])
-        axes.set_xlabel("f minus reference")
+        axes.set_xlabel("f minus g")
         own = found["two_model"]["roles"]["candidate"]
         values = ", ".join(f"{GAPS[key]} {signed(own[key]['mean'])} {interval(own[key], sign=True)}" for key in GAPS)
         return sketch.svg(f"Déjà Vu gaps by role, {level(summary['confidence'])} intervals. Candidates: {values}.")
-
-
-def _gap(axes: Any, entry: Mapping[str, Any], row: float, color: str, *, filled: bool) -> None:
-    from clipmem.report.figures import PAPER
-
-    if entry["low"] is not None and entry["high"] is not None:
-        axes.plot([entry["low"], entry["high"]], [row, row], color=color, linewidth=2.4 if filled else 1)
-    axes.plot([entry["mean"]], [row], "o", color=color, markersize=6, markerfacecolor=color if filled else PAPER)
