@@ -27,7 +27,7 @@ from clipmem.base.random import generator
 from clipmem.embed.signals import Signals
 from clipmem.functional.agreement import TEMPERATURE, directions, directions_into, softmax_means
 from clipmem.functional.cells import Cells
-from clipmem.functional.leave_one_out import Rows, leave_one_out
+from clipmem.functional.leave_one_out import Rows, leave_one_out, leave_one_out_scores
 from clipmem.store.atomic import atomic_file, explain_write_errors
 from clipmem.store.hashing import json_sha256
 from clipmem.store.job import Job
@@ -36,6 +36,7 @@ from clipmem.store.tables import open_array
 NEAR = 5  # testifying neighbors
 TOGETHER, SMALLEST = 128, 10  # pairs that are left out together: at most a twentieth of all, or `SMALLEST`
 EXACT = 30_000  # most pairs of which each is compared with all others, and that are kept in memory
+COMPARED = 4000  # pairs by which features are chosen
 _BLOCK, _PRODUCTS = 32_768, 2**24  # rows, and fits, at once
 
 
@@ -62,6 +63,7 @@ class Evidence:
         image: x, shape (n, p).
         caption: t, shape (n, d).
         fold: Number of the pairs left out together, shape (n,).
+        features: Name of the features x among `signals.evidence`: those that predict captions best.
         near: The nearest images of other folds of each, shape (n, NEAR); -1 where there are fewer.
         own: Fit of each pair.
         strength: Lengths of the four predictions: short where the other pairs contradict each other or tell nothing.
@@ -69,14 +71,16 @@ class Evidence:
     """
 
     def __init__(self, signals: Signals) -> None:
-        raw = signals.shapes_and_colors if signals.pixels is not None or signals.image is None else signals.image
         n = len(signals.uids)
         count = max(2, n // min(TOGETHER, max(SMALLEST, n // 20)))
         self.fold = np.empty(n, dtype=np.int64)
         self.fold[generator(signals.seed, "left out together").permutation(n)] = np.arange(n) % count
         self.kept: Any = partial(_kept, Job(signals.scratch) if n > EXACT and signals.scratch else None)
         predict = _compare_all if n <= EXACT else partial(_compare_near, self.kept)
-        self.image, self.caption, self.near, parts = predict(np.asarray(raw), signals.words, self.fold)
+        features = signals.evidence
+        told = {name: _told(x, signals.words, self.fold) if len(features) > 1 else 0.0 for name, x in features.items()}
+        self.features = max(told, key=told.__getitem__)
+        self.image, self.caption, self.near, parts = predict(features[self.features], signals.words, self.fold)
         (self._captions, self._images, self._ridge, self._ridge_image), strength = zip(*parts, strict=True)
         self.strength = np.stack(strength, axis=1).astype(np.float64)
         self.own = self.fit(np.arange(n), np.arange(n))
@@ -111,6 +115,12 @@ class Evidence:
     def alike(self, caption: Int[np.ndarray, "k"], others: Int[np.ndarray, "m"]) -> Float32[np.ndarray, "k m"]:
         """Return the cosine of the images that captions predict: high for captions of the same sort of thing."""
         return self._ridge_image[caption] @ self._ridge_image[others].T
+
+
+def _told(image: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> float:
+    """Return how well features of images predict captions without the pair: a mean cosine over evenly spaced pairs."""
+    rows = np.arange(len(fold))[:: -(-len(fold) // COMPARED)]
+    return -float(leave_one_out_scores(image[rows], words[rows], group=fold[rows], kernel="rbf").mean())
 
 
 _Unit = tuple[Float32[np.ndarray, "n _"], Float32[np.ndarray, "n"]]  # unit rows, and lengths

@@ -222,7 +222,8 @@ def data_signals(
     """Return the signals of a data set, by pixels and words and, with its address, a model."""
     settings = Settings(captions=captions, device=device).checked()
     pairs = read_pairs(data, captions, "data")
-    return embedded(pairs, settings.side(model) if model else None, reporter, least=SMALLEST)
+    signals, problems = embedded(pairs, settings.side(model) if model else None, reporter, least=SMALLEST)
+    return replace(signals, unseen=bool(model)), problems
 
 
 def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
