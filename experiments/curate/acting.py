@@ -93,7 +93,6 @@ NAMES = {
             "similarity",
             "s-cliploss",
             "lemon",
-            "class-probability",
             "embedded-neighbors",
             "loss",
             "margin",

@@ -1,22 +1,30 @@
 """`clipmem curate`: data without a model, with one, and a run; marks; cleaned data; what is refused."""
 
+import io
 import json
+import pickle
+import shutil
+from hashlib import sha256
+from itertools import cycle
 
 import numpy as np
 import polars as pl
 import pytest
 
 import clipmem
-from clipmem.base.errors import RunError
+from clipmem.base.errors import InputError, RunError
 from clipmem.base.sections import DataSection
 from clipmem.curate import evidence
 from clipmem.data.sources import open_source
 from clipmem.data.sources.emoji import emoji_table
 from clipmem.store.folder import RunFolder
 from clipmem.store.hashing import pair_uid
+from clipmem.study import curating
 from clipmem.study.curating import Curating, curate_and_write
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import clip
+from tests.hostile.case import TRAP
+from tests.hostile.prepared import Bomb, bomb
 
 N, WRONG = 240, 40
 
@@ -70,6 +78,51 @@ def test_many_pairs_are_compared_in_the_output_folder_until_the_list_is_written(
     assert sum(file.stat().st_size for file in begun) > N * 1000
     assert curate_and_write(str(planted[0]), how).document["pairs"] == N
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["curate.json", "suspects.parquet"]
+
+
+def test_parts_that_somebody_prepared_are_computed_again_and_run_no_code(planted, tmp_path, monkeypatch):
+    """Pickles, arrays of other lengths and empty files, each with a marker that fits; a broken marker is refused."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evidence, "EXACT", 100)
+    how, place = Curating(out=tmp_path / "out"), tmp_path / "out" / "comparing"
+
+    def begun():
+        with monkeypatch.context() as patch:
+            patch.setattr(curating, "write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                curate_and_write(str(planted[0]), how)
+        return sorted(place.glob("*.npy"))
+
+    files = begun()
+    assert len(files) == 12
+    whole = curate_and_write(str(planted[0]), how).table
+    forms = (bomb("x.npy"), pickle.dumps(Bomb()), npy(np.zeros((3, 2), dtype=np.float32)), b"")
+    assert begun() == files
+    for file, data in zip(files, cycle(forms), strict=False):
+        file.write_bytes(data)
+        for marker in place.glob("markers/*.json"):
+            document = json.loads(marker.read_text())
+            if file.name in document["outputs"]:
+                document["outputs"][file.name] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
+                marker.write_text(json.dumps(document))
+    assert begun() == files
+    assert curate_and_write(str(planted[0]), how).table.equals(whole)
+    for text in (b"[]", pickle.dumps(Bomb())):
+        begun()
+        for marker in place.glob("markers/*.json"):
+            marker.write_bytes(text)
+        with pytest.raises(InputError) as caught:
+            curate_and_write(str(planted[0]), how)
+        assert "comparing/markers" in caught.value.what
+        shutil.rmtree(place)
+    assert not (tmp_path / TRAP).exists()
+
+
+def npy(array):
+    """Return the bytes of an array in a file."""
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
 
 
 def test_a_full_disk_while_many_pairs_are_compared(planted, tmp_path, disk, monkeypatch):

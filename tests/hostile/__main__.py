@@ -11,7 +11,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.hostile import archives, command_lines, documents, images, models, paths, recipes, run_folders, tables  # noqa: F401
+from tests.hostile import (  # noqa: F401
+    archives,
+    command_lines,
+    documents,
+    images,
+    models,
+    paths,
+    prepared,
+    recipes,
+    run_folders,
+    tables,
+)
 from tests.hostile.case import Case, Outcome, generate, run_case
 
 PAGE = Path(__file__).parents[2] / "docs" / "hostile.md"

@@ -53,6 +53,18 @@ def test_a_detector_is_shown_by_regime_and_kind(page):
     ]
 
 
+def test_no_published_detector_is_another_one_in_the_stored_results(page):
+    """LEMoN once was plain similarity to 16 digits: what chose its settings chose to leave it out."""
+    tables = {}
+    for row in page.stored()["curate"]["rows"]:
+        if row["published"]:
+            tables.setdefault((row["regime"], row["kind"]), {})[row["detector"]] = row["auroc"]
+    assert len(tables) == 12
+    for areas in tables.values():
+        assert len(set(areas.values())) == len(areas)
+    assert all("lemon" in areas for (regime, _), areas in tables.items() if regime != "clip art")
+
+
 def test_the_plot_is_of_the_rows(page):
     def row(case, ours, theirs, unit):
         return {"case": case, "ours": ours, "theirs": theirs, "unit": unit}

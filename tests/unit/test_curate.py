@@ -408,6 +408,38 @@ def test_features_of_a_pretrained_model_stand_in_for_pixels(data):
     assert auroc(table["score"].to_numpy(), wrong).mean > 0.97
 
 
+def test_a_model_that_never_saw_the_pairs_is_evidence_and_one_that_trained_on_them_is_not():
+    """Pixels are noise. Embeddings know the thing, or, of a model that trained on the pairs, what the caption names."""
+    known, wrong = drawings()
+    stream = np.random.default_rng(2)
+    noise = stream.integers(0, 256, (N, 64, 64, 3), dtype=np.uint8)
+    thing, named = np.arange(N) % THINGS, np.array([NAMES.index(own[0].split()[-1]) for own in known.captions])
+    means = stream.normal(size=(2, THINGS, 16))
+
+    def embedded(image, pixels):
+        both = (means[0][image], means[1][named])
+        image, text = (torch.tensor(x + stream.normal(0, 0.3, x.shape), dtype=torch.float32) for x in both)
+        return replace(known, pixels=pixels, image=image, text=text)
+
+    def area(signals):
+        found = curate(signals)
+        return found.document["evidence"], auroc(found.table["score"].to_numpy(), wrong).mean
+
+    knows = embedded(thing, noise.__getitem__)
+    assert area(knows)[0] == "pixels"
+    name, seen = area(replace(knows, unseen=True))
+    assert name == "embeddings"
+    assert seen > 0.95
+    assert seen > area(knows)[1] + 0.1
+    memorized = embedded(named, known.pixels)
+    assert list(memorized.evidence) == ["pixels"]
+    assert area(memorized)[0] == "pixels"
+    assert area(memorized)[1] > area(replace(memorized, pixels=None))[1] + 0.1
+    # embeddings that know less than pixels do not replace them
+    weak = with_model(known)
+    assert area(replace(weak, unseen=True)) == area(weak)
+
+
 def test_a_detector_of_another_package_joins_the_combination(data, found, monkeypatch):
     class Odd(Detector):
         """Every second pair."""

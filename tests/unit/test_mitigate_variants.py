@@ -1,5 +1,6 @@
 """Variants of captions and images: what they are, how often they are shown, and that f, g and all batches agree."""
 
+import functools
 import json
 import math
 from collections import Counter
@@ -8,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tests.hostile.prepared import bomb
 from tests.unit.test_train import PIXELS, N, data_of, plan_of, section, uid
 
 from clipmem.base.errors import InputError
@@ -366,6 +368,16 @@ def test_without_diffusers_it_is_said_what_to_install(monkeypatch):
         "a diffusion pipeline: got no package diffusers, expected diffusers and the extra hf. "
         "Install both in the checkout: pip install diffusers '.[hf]'."
     )
+
+
+def test_a_text_that_somebody_put_into_the_cache_is_made_again(cache):
+    make = functools.partial(provider_cache.cached, "captions", ["a"], lambda: b'["b"]', json.loads)
+    assert make() == ["b"]
+    [file] = [one for one in cache.rglob("*") if one.is_file()]
+    for data in (bomb("captions"), b"[", b"\xff"):
+        file.write_bytes(data)
+        assert make() == ["b"]
+        assert file.read_bytes() == b'["b"]'
 
 
 def test_what_is_cached_is_found_again_and_places(cache, monkeypatch):

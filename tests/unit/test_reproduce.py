@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.compared import build
+from tests.hostile.prepared import bomb
 from tests.report.documents import findings as document
 
 from clipmem.analysis.effects import (
@@ -388,7 +389,10 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     known = {"regime": "unique", "scale": "tiny", "recipe_sha256": "f" * 64}
     (out / "reproduce.json").write_text(json.dumps(known))
     error = refused(out, scale="tiny")
-    assert (error.what, error.got) == (f"folder {out}", "regime unique, scale tiny, base recipe ffffffffffffffff")
+    assert error.what == f"folder {out}"
+    assert error.got.startswith(f"regime = 'unique' there, 'redundant' now; recipe_sha256 = '{'f' * 20}")
+    (out / "reproduce.json").write_bytes(bomb("reproduce.json"))
+    assert refused(out, scale="tiny").what == f"{out / 'reproduce.json'}"
 
 
 def test_data_are_checked_before_a_folder_is_claimed(tmp_path):

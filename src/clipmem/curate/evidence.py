@@ -8,29 +8,35 @@ out, predictions would tell which one it was, most of all where the others say l
 When not to trust it: a pair that is one of a kind has no other pair that could testify.
 """
 
+import contextlib
+import hashlib
 import tempfile
-import warnings
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int
-from joblib.memory import CacheWarning, Memory
 
+from clipmem._version import __version__
 from clipmem.base.random import generator
 from clipmem.embed.signals import Signals
 from clipmem.functional.agreement import TEMPERATURE, directions, directions_into, softmax_means
 from clipmem.functional.cells import Cells
-from clipmem.functional.leave_one_out import Rows, leave_one_out
-from clipmem.store.atomic import explain_write_errors
+from clipmem.functional.leave_one_out import Rows, leave_one_out, leave_one_out_scores
+from clipmem.store.atomic import atomic_file, explain_write_errors
+from clipmem.store.hashing import json_sha256
+from clipmem.store.job import Job
+from clipmem.store.tables import open_array
 
 NEAR = 5  # testifying neighbors
 TOGETHER, SMALLEST = 128, 10  # pairs that are left out together: at most a twentieth of all, or `SMALLEST`
 EXACT = 30_000  # most pairs of which each is compared with all others, and that are kept in memory
+COMPARED = 4000  # pairs by which features are chosen
 _BLOCK, _PRODUCTS = 32_768, 2**24  # rows, and fits, at once
 
 
@@ -57,21 +63,24 @@ class Evidence:
         image: x, shape (n, p).
         caption: t, shape (n, d).
         fold: Number of the pairs left out together, shape (n,).
+        features: Name of the features x among `signals.evidence`: those that predict captions best.
         near: The nearest images of other folds of each, shape (n, NEAR); -1 where there are fewer.
         own: Fit of each pair.
         strength: Lengths of the four predictions: short where the other pairs contradict each other or tell nothing.
-        kept: Calls a function of many pairs: if the signals have a folder, results are kept and found again there.
+        kept: Calls a function of many pairs: if the signals have a folder, results are parts of it and found again.
     """
 
     def __init__(self, signals: Signals) -> None:
-        raw = signals.shapes_and_colors if signals.pixels is not None or signals.image is None else signals.image
         n = len(signals.uids)
         count = max(2, n // min(TOGETHER, max(SMALLEST, n // 20)))
         self.fold = np.empty(n, dtype=np.int64)
         self.fold[generator(signals.seed, "left out together").permutation(n)] = np.arange(n) % count
-        self.kept: Any = partial(_kept, signals.scratch if n > EXACT else None)
+        self.kept: Any = partial(_kept, Job(signals.scratch) if n > EXACT and signals.scratch else None)
         predict = _compare_all if n <= EXACT else partial(_compare_near, self.kept)
-        self.image, self.caption, self.near, parts = predict(np.asarray(raw), signals.words, self.fold)
+        features = signals.evidence
+        told = {name: _told(x, signals.words, self.fold) if len(features) > 1 else 0.0 for name, x in features.items()}
+        self.features = max(told, key=told.__getitem__)
+        self.image, self.caption, self.near, parts = predict(features[self.features], signals.words, self.fold)
         (self._captions, self._images, self._ridge, self._ridge_image), strength = zip(*parts, strict=True)
         self.strength = np.stack(strength, axis=1).astype(np.float64)
         self.own = self.fit(np.arange(n), np.arange(n))
@@ -108,6 +117,12 @@ class Evidence:
         return self._ridge_image[caption] @ self._ridge_image[others].T
 
 
+def _told(image: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> float:
+    """Return how well features of images predict captions without the pair: a mean cosine over evenly spaced pairs."""
+    rows = np.arange(len(fold))[:: -(-len(fold) // COMPARED)]
+    return -float(leave_one_out_scores(image[rows], words[rows], group=fold[rows], kernel="rbf").mean())
+
+
 _Unit = tuple[Float32[np.ndarray, "n _"], Float32[np.ndarray, "n"]]  # unit rows, and lengths
 # captions by images, images by words, both by ridge regression
 _Compared = tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"], tuple[_Unit, ...]]
@@ -127,31 +142,56 @@ def _compare_all(raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarra
 
 def _compare_near(kept: Any, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> _Compared:
     """Predict from the pairs in near cells, and by ridge regression, in memory maps."""
-    image, caption = kept(_directions, raw, "images"), kept(_directions, words, "captions")
-    captions, near = kept(_near_means, image, caption, NEAR, fold)
-    images = kept(_near_means, caption, image, 1, fold)[0]
-    return image, caption, near, (captions, images, kept(_ridge, raw, words, fold), kept(_ridge, words, raw, fold))
+    [image], [caption] = kept(_directions, raw, "images"), kept(_directions, words, "captions")
+    *captions, near = kept(_near_means, image, caption, NEAR, fold)
+    *images, _ = kept(_near_means, caption, image, 1, fold)
+    ridge, ridge_image = kept(_ridge, raw, words, fold), kept(_ridge, words, raw, fold)
+    return image, caption, near, (tuple(captions), tuple(images), ridge, ridge_image)
 
 
-def _kept(folder: Path | None, function: Any, *own: Any) -> Any:
-    with explain_write_errors(folder or Path()), warnings.catch_warnings(action="error", category=CacheWarning):
-        try:
-            return Memory(folder, mmap_mode="r", verbose=0).cache(function)(*own)
-        except CacheWarning as error:  # joblib could not write
-            raise cast(OSError, error.__context__) from None
+def _kept(job: Job | None, function: Callable[..., tuple[np.ndarray, ...]], *inputs: Any) -> tuple[np.ndarray, ...]:
+    """Return the arrays of a function; in a folder they are a part, `.npy` files without pickles, memory-mapped.
+
+    Its marker says what it was computed from: other inputs make another part. An unreadable part is computed again.
+    """
+    if job is None:
+        return function(*inputs)
+    given = [_identity(x) if isinstance(x, Rows) else x for x in inputs]
+    key = {"clipmem": __version__, "function": function.__name__, "inputs": given}
+    name = f"{function.__name__.strip('_')}-{json_sha256(key)[:32]}"
+    if job.is_done(name):
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            arrays = tuple(open_array(file, "r") for file in job.outputs(name)[0])
+            if all(len(x) == inputs[0].shape[0] for x in arrays):
+                return arrays
+    started, files = time.monotonic(), list[Path]()
+    for place, array in enumerate(function(*inputs)):
+        files.append(job.path / f"{name}-{place}.npy")
+        with atomic_file(files[-1]) as stream:
+            np.save(stream, array, allow_pickle=False)
+    job.finish(name, files, time.monotonic() - started, {"computed_from": key})
+    return tuple(open_array(file, "r") for file in files)
 
 
-def _directions(x: Rows, name: str) -> Float32[np.ndarray, "n d"]:
-    return directions_into(_scratch(x.shape), x, name)
+def _identity(x: Rows) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for rows in _blocks(x.shape[0]):
+        block = np.ascontiguousarray(x[rows])
+        digest.update(block.dtype.str.encode() + block.data)
+    return {"shape": list(x.shape), "sha256": digest.hexdigest()}
+
+
+def _directions(x: Rows, name: str) -> tuple[Float32[np.ndarray, "n d"]]:
+    return (directions_into(_scratch(x.shape), x, name),)
 
 
 def _near_means(
     query: Float32[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], k: int, fold: Int[np.ndarray, "n"] | None
-) -> tuple[_Unit, Int[np.ndarray, "n k"]]:
+) -> tuple[np.ndarray, ...]:
     mean, near = _scratch(value.shape), np.empty((len(query), k), dtype=np.int64)
     for found in Cells(query).means(value, k, fold, temperature=TEMPERATURE):
         mean[found.rows], near[found.rows] = found.mean, found.near
-    return _unit(mean), near
+    return *_unit(mean), near
 
 
 def _ridge(features: Rows, targets: Rows, fold: Int[np.ndarray, "n"]) -> _Unit:
@@ -163,8 +203,8 @@ def agreement_near(
     query: Float[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], kept: Any
 ) -> list[Float32[np.ndarray, "n"]]:
     """Return softmax agreement in both directions, of unit values, from near cells."""
-    unit = kept(_directions, query, "embeddings")
-    both = ((kept(_near_means, a, b, 1, None)[0][0], b) for a, b in ((unit, value), (value, unit)))
+    [unit] = kept(_directions, query, "embeddings")
+    both = ((kept(_near_means, a, b, 1, None)[0], b) for a, b in ((unit, value), (value, unit)))
     return [np.concatenate([np.einsum("kd,kd->k", a[part], b[part]) for part in _blocks(len(a))]) for a, b in both]
 
 

@@ -135,6 +135,7 @@ def curate(
         "pairs": n,
         "combination": summed,
         "detectors": chosen,
+        "evidence": evidence.features,
         "unavailable": {name: needs for name, needs in missing.items() if needs},
         "expected": share._asdict() | {"confidence": confidence, "pairs": [round(n * one) for one in share[:3]]},
         **counted(table),

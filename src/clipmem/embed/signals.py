@@ -70,7 +70,7 @@ class Signals:
         uids: The pairs.
         captions: Their captions in training, at least one each.
         group: Group number of near-duplicates: pairs of one group are never on both sides of a fit.
-        image: Mean unit embedding of each image under f; None without f.
+        image: Mean unit embedding of each image under f, or under another model; None without one.
         text: The same of the captions.
         logit_scale: Factor of f's similarities in its softmax loss; None without f, or if its loss is another.
         alignment: A under f; None without held-out pairs.
@@ -79,6 +79,7 @@ class Signals:
         halves: Half-models, each row with its complement; None if there are none.
         scores: Columns of a finished study by name (`clipmem`, `g_alignment`, ...), NaN for pairs it does not score.
         seed: Of random numbers, such as folds.
+        unseen: Whether the model did not train on these pairs, so that its image embeddings are evidence of them.
         scratch: Folder for what takes long with many pairs, so that an interrupted command resumes; None = no folder.
     """
 
@@ -94,6 +95,7 @@ class Signals:
     halves: Halves | None = None
     scores: Mapping[str, Float64[np.ndarray, "n"]] = field(default_factory=dict[str, Float64[np.ndarray, "n"]])
     seed: int = 0
+    unseen: bool = False
     scratch: Path | None = None
 
     @cached_property
@@ -108,3 +110,13 @@ class Signals:
             hint = "Give a model, or the images."
             raise InputError("closed form", got="no embeddings and no images", expected="one of them", hint=hint)
         return image_features(self.pixels, len(self.uids))
+
+    @property
+    def evidence(self) -> dict[str, Float[np.ndarray, "n p"]]:
+        """Features of the images by which other pairs can testify, by name: `pixels`, and embeddings if `unseen`.
+
+        Those of a model that trained on the pairs memorized what they should testify: they serve without images only.
+        """
+        embedded = self.image is not None and (self.unseen or self.pixels is None)
+        found = {"embeddings": self.image.cpu().numpy()} if self.image is not None and embedded else {}
+        return found if self.pixels is None and found else {**found, "pixels": self.shapes_and_colors}

@@ -127,8 +127,8 @@ def lemon(
         s_n = 1/k Σ_j (1 - v_i·v_j) exp(-τ₁ (1 - u_i·u_j) - τ₂ D_j);      s_m the same with u and v swapped;
         score_i = D_i + beta s_n + gamma s_m
 
-    The authors tune beta, gamma, τ₁ and τ₂ on labels, and k. Without labels, as here, they use these defaults
-    (`hparam_dict` in notebooks/hparam_drop.ipynb of github.com/MLforHealth/LEMoN, commit 56da904). Their code takes
+    The authors tune beta, gamma, τ₁, τ₂ and k on labeled errors. Without any, as on CC3M, they use these defaults
+    (`hparam_dict` in train_clip_from_scratch.py of github.com/MLforHealth/LEMoN, k in experiments.py). Their code takes
     exp(τ₁ u_i·u_j) for exp(-τ₁ (1 - u_i·u_j)): its s_n and s_m are those above times e^.1, about 1.11.
 
     Args:

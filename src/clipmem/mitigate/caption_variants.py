@@ -50,7 +50,7 @@ def _rewritten(provider: CaptionProvider, content: str, caption: str, section: C
     def make() -> bytes:
         return json.dumps(list(provider.rewrite(caption, count=count, seed=seed)), ensure_ascii=False).encode()
 
-    return json.loads(cached("captions", [content, caption, count, seed], make))
+    return cached("captions", [content, caption, count, seed], make, json.loads)
 
 
 def _taken_from(texts: Sequence[str]) -> Callable[[str, int, int], str]:

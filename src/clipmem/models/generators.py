@@ -1,7 +1,8 @@
 """Local generators of captions (transformers) and images (diffusers)."""
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.random import derive_seed
 from clipmem.base.require import require
 from clipmem.models.extras import library
+from clipmem.models.tokenizers import refuse_code
 from clipmem.store.hashing import file_sha256, json_sha256
 
 PROMPT = "Caption: {}\nThe same caption in other words:"
 STEPS = 25
+_OFFLINE: Any = {"local_files_only": True, "trust_remote_code": False}
 _LONGEST = 40  # tokens of a variant
-_BROKEN = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 
 
 def _check_folder(what: str, folder: Path, marker: str, saved_by: str) -> None:
@@ -25,10 +27,18 @@ def _check_folder(what: str, folder: Path, marker: str, saved_by: str) -> None:
     expected = f"a folder written by save_pretrained of {saved_by}"
     hint = "Download the model first."
     require((folder / marker).is_file(), what, got, expected, hint)
+    code = next(folder.rglob("*.py"), None)  # a pipeline's own class, which diffusers would import
+    require(code is None, what, f"code in it ({code})", "configs and weights", "Remove it: custom code is never run.")
+    refuse_code(folder, what)
 
 
-def _does_not_load(what: str, error: Exception, expected: str, hint: str) -> InputError:
-    return InputError(what, got=f"files that do not load ({shorten(str(error))})", expected=expected, hint=hint)
+@contextlib.contextmanager
+def _loading(what: str, expected: str, hint: str) -> Generator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        got = f"files that do not load ({shorten(str(error))})"
+        raise InputError(what, got=got, expected=expected, hint=hint) from error
 
 
 def _hash(folder: Path, suffixes: set[str], *settings: object) -> str:
@@ -42,18 +52,15 @@ class LanguageModel:
     def __init__(self, folder: Path) -> None:
         transformers, what = library("transformers", "a language model"), f"language model {str(folder)!r}"
         _check_folder(what, folder, "config.json", "transformers")
-        try:
-            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        expected = "config, tokenizer and safetensors weights of a text generation model"
+        with _loading(what, expected, "Save the model and its tokenizer with save_pretrained(FOLDER)."):
+            config = transformers.AutoConfig.from_pretrained(folder, **_OFFLINE)
             kind = (
                 transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
             )
-            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **_OFFLINE)
             with torch.random.fork_rng(devices=[]):
-                self._model: Any = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
-        except _BROKEN as error:
-            expected = "config, tokenizer and safetensors weights of a text generation model"
-            hint = "Save the model and its tokenizer with save_pretrained(FOLDER)."
-            raise _does_not_load(what, error, expected, hint) from error
+                self._model: Any = kind.from_pretrained(folder, use_safetensors=True, **_OFFLINE).eval()
         self._folder, self._decoder_only = folder, not config.is_encoder_decoder
 
     def content(self) -> str:
@@ -92,14 +99,9 @@ class DiffusionModel:
         diffusers = library("diffusers", "a diffusion pipeline", expected=expected, install=install)
         what = f"diffusion pipeline {str(folder)!r}"
         _check_folder(what, folder, "model_index.json", "diffusers")
-        try:
-            self._pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True
-            )
-        except _BROKEN as error:
-            expected = "a text-to-image pipeline with safetensors weights"
-            hint = "Save it with save_pretrained(FOLDER, safe_serialization=True)."
-            raise _does_not_load(what, error, expected, hint) from error
+        hint = "Save it with save_pretrained(FOLDER, safe_serialization=True)."
+        with _loading(what, "a text-to-image pipeline with safetensors weights", hint):
+            self._pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **_OFFLINE)
         self._pipeline.set_progress_bar_config(disable=True)
         if torch.cuda.is_available():
             self._pipeline.to("cuda")

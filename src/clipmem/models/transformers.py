@@ -11,7 +11,6 @@ transformers crops an odd margin one pixel further to the left or top than torch
 import contextlib
 import json
 import math
-import pickle
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from clipmem.base.errors import InputError, shorten
 from clipmem.base.images import Geometry, Interpolation, ResizeMode
 from clipmem.models import extras, hub, openclip, tokenizers
 from clipmem.models.protocol import three
-from clipmem.models.weights import reason
+from clipmem.models.weights import BROKEN, reason
 from clipmem.store.atomic import atomic_write, make_folder
 
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
@@ -42,10 +41,7 @@ _IMAGES: dict[str, dict[str, Any]] = {
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")  # the first has precedence
 # Pillow's constants
 _INTERPOLATIONS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
-_BROKEN = (
-    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError, ImportError),
-    *(pickle.UnpicklingError, SafetensorError),
-)
+_BROKEN = (*BROKEN, ImportError, SafetensorError)
 
 
 class _Preprocessing(NamedTuple):

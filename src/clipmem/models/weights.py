@@ -28,8 +28,8 @@ _USUAL = (
 )
 _PLAIN = ("state_dict", "model_state_dict", "model")
 _AVERAGED = ("state_dict_ema", "ema_state_dict", "model_ema", "ema")
-# raised by torch.load on invalid files
-_BROKEN = (
+# raised by torch.load on invalid files; this module alone names pickle, for its error
+BROKEN = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, OSError, RuntimeError, ValueError),
     *(TypeError, AttributeError, LookupError, OverflowError, MemoryError, AssertionError, NotImplementedError),
 )
@@ -97,7 +97,7 @@ def _read_torch(path: Path) -> object:
         got = f"a pickle with more than weights ({reason(error)})"
         hint = "It was not loaded, since it can run code. Save the model's state_dict, preferably as safetensors."
         raise InputError(f"checkpoint {path}", got=got, expected="tensors, numbers and text", hint=hint) from error
-    except _BROKEN as error:
+    except BROKEN as error:
         got = f"a file that does not load ({reason(error)})"
         hint = "Check that the file is complete."
         raise InputError(f"checkpoint {path}", got=got, expected="a file written by torch.save", hint=hint) from error
@@ -117,7 +117,7 @@ def _archive(path: Path) -> list[str]:
             return []
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except _BROKEN:
+    except BROKEN:
         return []
 
 

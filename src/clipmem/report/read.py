@@ -18,6 +18,7 @@ from clipmem.analysis.audits import AuditedRun
 from clipmem.analysis.runs import FinishedRun, utility_by_seed
 from clipmem.base.declared import declared
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.paths import reading
 from clipmem.base.require import require, require_columns
 from clipmem.store import manifest
 from clipmem.store.folder import SIDES, RunFolder
@@ -93,8 +94,8 @@ class RunFiles:
         found: list[TrainingLog] = []
         for path in (self.folder / "models").glob("*/seed-*/log.jsonl"):
             seed = re.fullmatch(r"seed-(\d+)", path.parent.name)
-            lines = path.read_text(encoding="utf-8").splitlines()
-            steps = [_object(line, f"{path} line {number}") for number, line in enumerate(lines, start=1)]
+            lines = enumerate(_text(path).splitlines(), start=1)
+            steps = [_object(line, f"{path} line {number}") for number, line in lines]
             if seed and steps:
                 columns = (np.array([_number(one, key, path) for one in steps]) for key in ("step", "epoch", "loss"))
                 found.append(TrainingLog(path.parent.parent.name, int(seed[1]), *columns))
@@ -190,7 +191,8 @@ def _table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame | None:
 
 def _text(path: Path) -> str:
     require(path.is_file(), f"report of {path.parent}", f"no file {path.name}", "a finished run folder", _AGAIN)
-    return path.read_text(encoding="utf-8")
+    with reading(f"{path}", expected="a file written by clipmem", hint=_AGAIN):
+        return path.read_text(encoding="utf-8")
 
 
 def _object(text: str, where: str, hint: str = _AGAIN) -> dict[str, Any]:

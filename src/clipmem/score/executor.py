@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
+from clipmem.base.errors import InputError
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.require import require
 from clipmem.data.quarantine import Problem
@@ -133,13 +135,20 @@ class Executor:
         added = {k: add(of_side)._asdict() for k, of_side in enumerate(found) if of_side}
         return save_safetensors({f"{k}.{name}": v for k, sums in added.items() for name, v in sums.items()}), problems
 
+    def _read(self, name: str, read: Callable[[bytes], Any]) -> tuple[Any, list[Problem]]:
+        [file], facts = self._job.outputs(name)
+        try:
+            return read(file.read_bytes()), [Problem(*one) for one in facts["problems"]]
+        except (SafetensorError, pl.exceptions.PolarsError, ValueError, KeyError, TypeError) as error:
+            hint = f"Delete {self._job.path} and run the same command again."
+            raise InputError(f"{file}", got="a damaged file", expected="a block of this score", hint=hint) from error
+
     def _sums(self) -> tuple[list[BankSums], list[Problem]]:
         found: list[list[BankSums]] = [[] for _ in self._what.sides]
         problems: list[Problem] = []
         for name, _ in cut(len(self._what.bank.pairs), self._what.block, "bank"):
-            [file], facts = self._job.outputs(name)
-            problems += [Problem(*one) for one in facts["problems"]]
-            stored = load_safetensors(file.read_bytes())
+            stored, more = self._read(name, load_safetensors)
+            problems += more
             for k, of_side in enumerate(found):
                 if f"{k}.pairs" in stored:
                     of_side.append(BankSums(*(stored[f"{k}.{name}"] for name in BankSums._fields)))
@@ -167,9 +176,9 @@ class Executor:
         tables: list[pl.DataFrame] = []
         problems: list[Problem] = []
         for name, _ in cut(len(self._what.data), self._what.block, "score"):
-            [file], facts = self._job.outputs(name)
-            problems += [Problem(*one) for one in facts["problems"]]
-            tables.append(pl.read_parquet(file))
+            table, more = self._read(name, pl.read_parquet)
+            tables.append(table)
+            problems += more
         return pl.concat(tables).sort("uid"), problems
 
 

@@ -70,10 +70,12 @@ class Job:
         require(path.is_file(), what, f"no {name} in it", "the folder of a finished run", hint)
         try:
             with reading(f"{path}", expected="a file written by clipmem"):
-                return json.loads(path.read_text(encoding="utf-8"))
+                document = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, RecursionError) as error:
             hint = "Delete the file and run the command again."
             raise InputError(f"{path}", got=f"text that is not JSON ({error})", hint=hint) from error
+        require(isinstance(document, dict), f"{path}", shorten(document), "a JSON object", "Delete the file.")
+        return document
 
     def write_json(self, name: str, value: object) -> Path:
         """Write a JSON file of the folder atomically."""

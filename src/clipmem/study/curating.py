@@ -164,11 +164,11 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
     else:
         signals, problems = data_signals(source, how.model, how.captions, how.device, reporter)
     found = rank(replace(signals, scratch=out / SCRATCH), reporter=reporter)
-    shutil.rmtree(out / SCRATCH, ignore_errors=True)
     marks = _marks(folder) if run else {}
     found = apply_marks(found, marks) if marks else found
     table = ordered(found.table)
     write_parquet(out / SUSPECTS, table)
+    shutil.rmtree(out / SCRATCH, ignore_errors=True)
     planted = set(planted_uids(folder)) if run else set[str]()
     # marked wrong, of other roles than those that are judged
     wrong = {uid for uid, mark in marks.items() if mark == "wrong"} - planted - set(table["uid"])
@@ -222,7 +222,8 @@ def data_signals(
     """Return the signals of a data set, by pixels and words and, with its address, a model."""
     settings = Settings(captions=captions, device=device).checked()
     pairs = read_pairs(data, captions, "data")
-    return embedded(pairs, settings.side(model) if model else None, reporter, least=SMALLEST)
+    signals, problems = embedded(pairs, settings.side(model) if model else None, reporter, least=SMALLEST)
+    return replace(signals, unseen=bool(model)), problems
 
 
 def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:

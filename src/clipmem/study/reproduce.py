@@ -1,6 +1,5 @@
 """`clipmem reproduce`: train the runs of the published experiments, test the findings, write `findings.json`."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +26,9 @@ from clipmem.report.formats import duration
 from clipmem.report.page import write_page
 from clipmem.report.read import is_finished, read_finished
 from clipmem.score.protocols import protocol_of
-from clipmem.store.atomic import atomic_write, is_free, make_folder, write_json
+from clipmem.store.atomic import is_free, write_json
 from clipmem.store.folder import SIDES, RunFolder
+from clipmem.store.job import Job, refuse_other
 from clipmem.store.manifest import recipe_hash
 from clipmem.study import api, pool
 from clipmem.study.early import check_device, check_source
@@ -137,17 +137,12 @@ def reproduce(
 
 
 def _claim(out: Path, what: dict[str, str]) -> None:
-    file, hint = out / "reproduce.json", "Choose another --out DIR."
-    if file.is_file():
-        there = json.loads(file.read_text(encoding="utf-8"))
-        got, expected = (
-            f"regime {one.get('regime')}, scale {one['scale']}, base recipe {one['recipe_sha256'][:16]}"
-            for one in (there, what)
-        )
-        require(there == what, f"folder {out}", got, expected, hint)
+    job, hint = Job(out), "Choose another --out DIR."
+    if (out / "reproduce.json").is_file():
+        refuse_other(f"folder {out}", job.read_json("reproduce.json"), what, hint)
         return
     require(is_free(out), f"--out {out}", "a folder with other files", "a new folder, or an earlier reproduction", hint)
-    atomic_write(make_folder(out) / "reproduce.json", (json.dumps(what) + "\n").encode())
+    job.write_json("reproduce.json", what)
 
 
 class Estimate(NamedTuple):
@@ -225,7 +220,7 @@ class Maker:
     def write_index(self, runs: Mapping[str, RunSpec]) -> None:
         """Write the names and settings of the run folders, beside those of earlier calls."""
         file = self._out / INDEX
-        index = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        index = Job(self._out).read_json(INDEX) if file.is_file() else {}
         index |= {spec.key(self._base): {"name": name, "settings": list(spec.settings)} for name, spec in runs.items()}
         write_json(file, index)
 

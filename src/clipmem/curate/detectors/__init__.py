@@ -1,7 +1,6 @@
 """Detectors of wrong captions, one file each; importing this package registers them."""
 
 from clipmem.curate.detectors import (
-    class_probability,
     clipmem,
     duplicates,
     embedded_neighbors,
@@ -21,6 +20,6 @@ from clipmem.curate.detectors import (
 from clipmem.curate.detectors.base import DETECTORS, Detector, Need
 
 __all__ = ["DETECTORS", "Detector", "Need"]
-__all__ += ["class_probability", "clipmem", "duplicates", "embedded_neighbors", "hygiene", "image_neighbors"]
+__all__ += ["clipmem", "duplicates", "embedded_neighbors", "hygiene", "image_neighbors"]
 __all__ += ["left_out", "left_out_image", "lemon", "loss", "low_alignment", "margin", "s_cliploss", "similarity"]
 __all__ += ["vague", "word_neighbors"]
