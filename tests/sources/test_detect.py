@@ -170,6 +170,13 @@ def test_the_folder_of_images_can_be_named(tmp_path):
     assert (error.value.what, error.value.got) == ("[data] image_root", "'nowhere', which is not a folder")
 
 
+def test_loops_of_links_near_the_images_are_skipped(tmp_path):
+    table = coco(tmp_path / "data", some_pairs())
+    for folder in (table.parent, tmp_path / "data", tmp_path):
+        (folder / "loop").symlink_to("loop")
+    assert open_source(DataSection(path=str(table))).pairs().height == 6
+
+
 def test_large_json_is_told_by_its_ends(tmp_path, monkeypatch):
     monkeypatch.setattr("clipmem.data.sources.path_probe._PARSED", 300)
     for name in ("coco", "karpathy"):
