@@ -397,3 +397,21 @@ def test_embed_goes_on_part_by_part_and_refuses_other_things(world, tmp_path, ca
     assert shown.count("\n") == 1
     assert main_ends([*words[:-1], world]) == 2
     assert "a folder with other files and no clipmem.json" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_loaded_claims_no_folder_and_another_is_refused_by_name(world, tmp_path, capsys):
+    out, broken = tmp_path / "emb", tmp_path / "broken.pt"
+    torch.save({"no": "weights of this model"}, broken)
+
+    def embed(model):
+        return main_ends(["embed", "--model", model, "--data", world / "pairs.parquet", "--out", out])
+
+    assert embed(f"clipmem-micro@{broken}") == 2
+    assert not out.exists()
+    assert embed(world / "small") == 0
+    capsys.readouterr()
+    assert embed(world / "other") == 2
+    shown = capsys.readouterr().err
+    assert f"{world / 'small'} (files " in shown
+    assert f"{world / 'other'} (files " in shown
+    assert not re.search("[0-9a-f]{9}", shown.replace(str(tmp_path), ""))

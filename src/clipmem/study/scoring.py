@@ -30,7 +30,7 @@ from clipmem.score.protocols.four_way import twins
 from clipmem.score.sides import NOT_THERE, ModelSide, Side, StoredSide, read_block, usable
 from clipmem.score.summary import centered
 from clipmem.store.atomic import atomic_write, is_free
-from clipmem.store.hashing import data_fingerprint, file_sha256
+from clipmem.store.hashing import data_fingerprint, file_sha256, json_sha256
 from clipmem.store.job import Job, cut, refuse_other
 from clipmem.store.tables import read_table, write_table
 from clipmem.study import early
@@ -351,8 +351,10 @@ def embed_into(
     """Embed pairs with several models, each into its own folder; resumable."""
     reporter = reporter or Quiet()
     parts = -(-len(pairs) // part)
-    for side, folder in zip(sides, folders, strict=True):
-        _claim(folder, {"model": side.content(), **card, "pairs": len(pairs), "parts": parts, "part": part})
+    own = {**card, "pairs": len(pairs), "parts": parts, "part": part}
+    cards = [{"name": side.name, "model": side.content(), **own} for side in sides]
+    for folder, described in zip(folders, cards, strict=True):
+        _check_claim(folder, described)
     digits = len(str(parts))  # as in clip-retrieval
     waiting = [
         (k, rows)
@@ -375,6 +377,7 @@ def embed_into(
             reporter.advance(min(block, rows.stop - start))
         metadata = _metadata(pairs, np.concatenate(kept))
         for place, folder in enumerate(folders):
+            write_card(folder, cards[place])  # not before: a model that fails must not claim the folder
             if problems:
                 write_quarantine(folder / "quarantine" / f"quarantine_{k:0{digits}d}.parquet", problems)
             write_part(folder, k, digits, _joined([means[place] for means in found]), metadata)
@@ -404,13 +407,15 @@ def _metadata(pairs: Pairs, rows: np.ndarray) -> pl.DataFrame:
     )
 
 
-def _claim(folder: Path, card: Mapping[str, Any]) -> None:
-    there = read_card(folder)
+def _check_claim(folder: Path, card: Mapping[str, Any]) -> None:
+    there, hint = read_card(folder), "Choose another folder, or delete it."
     free = there is not None or (is_free(folder) and not is_layout(folder))
     got, expected = f"a folder with other files and no {CARD}", "a new folder, or one created by clipmem"
     require(free, f"{folder}", got, expected, "Choose another folder.")
     if there is not None:
-        known = {key: value for key, value in there.items() if key not in {"format", "rows"}}
-        refuse_other(f"{folder} was made with other settings", known, card, "Choose another folder, or delete it.")
-        return
-    write_card(folder, card)
+        models = [f"{one.get('name', 'a model')} (files {json_sha256(one.get('model'))[:8]})" for one in (there, card)]
+        same = there.get("model") == card["model"]
+        require(same, f"{folder}", f"embeddings by {models[0]}", f"embeddings by {models[1]}", hint)
+        known = {key: value for key, value in there.items() if key not in {"format", "rows", "name"}}
+        now = {key: value for key, value in card.items() if key != "name"}
+        refuse_other(f"{folder} was made with other settings", known, now, hint)
