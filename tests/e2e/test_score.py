@@ -22,6 +22,7 @@ from clipmem.cli import main
 from clipmem.models import openclip
 from clipmem.testing import reference
 from clipmem.testing.tiny import encoded_image, write_parquet
+from tests.e2e.running import clip
 from tests.e2e.test_given import recipe_of
 
 N = 36
@@ -415,3 +416,30 @@ def test_a_model_that_cannot_be_loaded_claims_no_folder_and_another_is_refused_b
     assert f"{world / 'small'} (files " in shown
     assert f"{world / 'other'} (files " in shown
     assert not re.search("[0-9a-f]{9}", shown.replace(str(tmp_path), ""))
+
+
+def test_no_command_writes_among_the_images(world, tmp_path):
+    table = pl.read_parquet(world / "pairs.parquet")
+    (tmp_path / "images" / "0").mkdir(parents=True)
+    names = [f"images/0/{k}.png" for k in range(table.height)]
+    for name, image in zip(names, table["image"], strict=True):
+        (tmp_path / name).write_bytes(image)
+    data = tmp_path / "pairs.csv"
+    pl.DataFrame({"image": names, "caption": [captions[0] for captions in table["captions"]]}).write_csv(data)
+    model, inside = str(world / "small"), tmp_path / "images" / "0" / "new"
+    models = ["--target", model, "--reference", world / "other", "--bank-size", "4"]
+    (tmp_path / "study.toml").write_text(f"[data]\npath = '{data}'\n")
+    files = sorted(tmp_path.rglob("*"))
+    for command in (
+        ["curate", data, "--out", inside],
+        ["curate", data, "--out", tmp_path / "out", "--write", inside],
+        ["data", "export", data, "--to", "parquet", "--out", inside],
+        ["embed", "--model", model, "--data", data, "--out", inside],
+        ["score", *models, "--data", data, "--out", inside / "scores.parquet"],
+        ["score", *models, "--data", data, "--out", tmp_path / "scores.parquet", "--embeddings", inside],
+        ["estimate", "--model", model, "--data", data, "--out", inside / "scores.parquet"],
+        ["run", tmp_path / "study.toml", "--out", inside],
+    ):
+        done = clip(*command)
+        assert (done.returncode, "got a folder inside the data" in done.stderr) == (2, True), (command, done.stderr)
+        assert sorted(tmp_path.rglob("*")) == files, command

@@ -48,19 +48,11 @@ def check_output(source: Source, out: Path) -> None:
     free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     hint = "Choose another folder."
     require(free, f"--write {out}", "an existing file or folder", "a new or empty folder", hint)
-    check_outside(source, out, "--write")
+    source.check_outside(out, "--write")
     try:
         check_place(out.resolve().parent)
     except InputError as error:
         raise InputError(f"--write {out}", got=error.got, expected=error.expected, hint=hint) from error
-
-
-def check_outside(source: Source, out: Path, option: str) -> None:
-    """Raise an `InputError` if a folder is inside the data."""
-    for name in filter(None, (source.section.path, source.section.image_root)):
-        inside = out.resolve().is_relative_to(Path(name).resolve())
-        hint = "Choose a folder elsewhere."
-        require(not inside, f"{option} {out}", "a folder inside the data", "a folder outside of them", hint)
 
 
 def write_cleaned(
@@ -94,6 +86,7 @@ def write_cleaned(
         gone += 0 if change[uid] else len(record.parts)
 
     uids = set(source.pairs(watch)["uid"])
+    source.check_outside(out, "--write")  # again: the folders of images are known
     before, unusable = source.ledger.read, source.ledger.left_out
     unknown = [uid for uid in change if uid not in uids]
     got = f"unknown uid {', '.join(map(shorten, unknown[:1]))} ({len(unknown):,} of {len(change):,})"

@@ -41,6 +41,7 @@ def export_pairs(
     free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     require(free, f"{out}", "an existing file or folder", "a new or empty folder", "Choose another --out DIR.")
     pairs = source.pairs()
+    source.check_outside(out, "--out")
     make_folder(out)
     problems = list(source.problems)
     items = _items(source, pairs, problems, progress)

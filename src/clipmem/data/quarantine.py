@@ -33,11 +33,13 @@ class Ledger:
     left_out: int = 0
     unnamed: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
+    folders: set[str] = field(default_factory=set)  # of image files, absolute
 
     def clear(self) -> None:
         """Reset the counts, and the list of problems in place."""
         self.problems.clear()
         self.ignored.clear()
+        self.folders.clear()
         self.read = self.pairs = self.merged = self.left_out = self.unnamed = 0
 
     def leave_out(self, source: str, key: str, reason: str, *, records: int = 1) -> None:

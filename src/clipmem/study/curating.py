@@ -22,14 +22,14 @@ from clipmem.base.sections import shipped
 from clipmem.curate.marks import apply_marks
 from clipmem.curate.ranking import SMALLEST, ordered
 from clipmem.curate.ranking import curate as rank
-from clipmem.data.cleaning import Written, check_output, check_outside, write_cleaned
+from clipmem.data.cleaning import Written, check_output, write_cleaned
 from clipmem.data.quarantine import Problem
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.embed.signals import Signals
 from clipmem.functional import alignment
 from clipmem.score.pairs import write_quarantine
-from clipmem.store.atomic import make_folder, write_json
+from clipmem.store.atomic import check_place, write_json
 from clipmem.store.folder import RunFolder
 from clipmem.store.marks import marks_file, read_marks
 from clipmem.store.tables import write_parquet
@@ -108,7 +108,7 @@ def curate(pairs: Data, model: str | None = None, *, captions: int | None = None
         _check_own(model or "", captions)
         found = apply_marks(rank(run_signals(RunFolder(pairs))[0]), _marks(RunFolder(pairs)))
     else:
-        found = rank(data_signals(pairs, model or "", captions, device, Quiet())[0])
+        found = rank(data_signals(pairs, Curating(model or "", captions, device=device), Quiet())[0])
     table = found.table
     own = [name for name in table.columns if name.endswith("_score")]
     suspect, good = pl.col("is_suspect"), 1 - pl.col("probability")
@@ -152,8 +152,8 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
         require(not mixed, f"--write {how.write}", f"the folder of --out {out}", "a folder for the data alone", hint)
         check_output(source, how.write)
     if not run:
-        check_outside(source, out, "--out")
-    make_folder(out)
+        source.check_outside(out, "--out")
+    check_place(out)
     if how.budget is not None:
         folder, run = RunFolder(out / RUN), True
         command, recipe = f"clipmem curate {data} --budget {how.budget:g}", recipe_of(data, how.budget)
@@ -162,7 +162,7 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
     if run:
         signals, problems = run_signals(folder)
     else:
-        signals, problems = data_signals(source, how.model, how.captions, how.device, reporter)
+        signals, problems = data_signals(source, replace(how, out=out), reporter)
     found = rank(replace(signals, scratch=out / SCRATCH), reporter=reporter)
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
     marks = _marks(folder) if run else {}
@@ -216,13 +216,11 @@ def recipe_of(data: str, budget: float) -> Recipe:
     return load_recipe(dump_recipe(found), changed, origin="--budget")
 
 
-def data_signals(
-    data: Data, model: str, captions: int | None, device: str, reporter: Reporter
-) -> tuple[Signals, list[Problem]]:
+def data_signals(data: Data, how: Curating, reporter: Reporter) -> tuple[Signals, list[Problem]]:
     """Return the signals of a data set, by pixels and words and, with its address, a model."""
-    settings = Settings(captions=captions, device=device).checked()
-    pairs = read_pairs(data, captions, "data")
-    return embedded(pairs, settings.side(model) if model else None, reporter, least=SMALLEST)
+    settings = Settings(captions=how.captions, device=how.device).checked()
+    pairs = read_pairs(data, how.captions, "data", [("--out", how.out), ("--write", how.write)])
+    return embedded(pairs, settings.side(how.model) if how.model else None, reporter, least=SMALLEST)
 
 
 def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:

@@ -105,11 +105,16 @@ def open_data(data: Data) -> Source:
     return early.check_source(data)
 
 
-def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
-    """Read the pairs of a data set, in storage order."""
+def read_pairs(
+    data: Data, captions: int | None, argument: str, outputs: Sequence[tuple[str, Path | None]] = ()
+) -> Pairs:
+    """Read the pairs of a data set, in storage order; `outputs`, by option, must not be inside the data."""
     source = open_data(data)
     with early.opening(source.section):
         table = source.pairs()
+    for option, out in outputs:
+        if out is not None:
+            source.check_outside(out, option)
     name = str(data) if isinstance(data, str | Path) else source_name(source.section)
     require(table.height, f"{argument} {name}", "no pair", "at least one pair", "Check the path.")
     table = table[source.storage_order(table["image"].to_list())].select(_COLUMNS)
@@ -140,6 +145,8 @@ def compare(
     pairs, chosen = _pairs_and_bank(list(opened.values()), data, bank, settings)
     _check_made(list(opened.values()), pairs, settings)
     chosen.check(pairs)
+    if folder is not None and pairs.source is not None:
+        pairs.source.check_outside(folder, "--embeddings")
     if folder is not None and keep is not None:
         sides = keep(folder, sides, pairs, chosen)
     decodes = any(side.geometry for kind in LISTS for side in sides[kind])

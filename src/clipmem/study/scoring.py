@@ -194,7 +194,7 @@ def embed_pairs(
     model: str, data: Data, out: str | Path, settings: Settings, *, reporter: Reporter | None = None
 ) -> tuple[int, list[Problem]]:
     """Embed pairs with one model into a folder in clip-retrieval's layout."""
-    pairs = read_pairs(data, settings.captions, "--data")
+    pairs = read_pairs(data, settings.captions, "--data", [("--out", Path(out))])
     side = settings.side(model)
     if not isinstance(side, ModelSide):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
@@ -218,6 +218,8 @@ class Scored:
 def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Reporter | None = None) -> Scored:
     """Run a comparison and write its files, unless it is finished."""
     early.check_scores(out)
+    if comparison.data.source is not None:
+        comparison.data.source.check_outside(out, "--out")
     about_file, listed = out.with_suffix(".json"), out.with_suffix(".quarantine.parquet")
     job = Job(out.with_suffix(".parts"))
     made_with = _made_with(comparison, settings)

@@ -54,7 +54,7 @@ class FileSource(Source):
     def _unnamed(self, references: set[str]) -> int:
         base = self.base.absolute()  # references may be absolute
         references = {os.path.normpath(base / reference) for reference in references}
-        folders = {posixpath.dirname(reference) for reference in references}
+        self.ledger.folders |= (folders := {posixpath.dirname(reference) for reference in references})
         if self.section.split or len(folders) > _FOLDERS:
             return 0
         found = (posixpath.join(folder, name) for folder in folders for name in _images_in(Path(folder)))
