@@ -293,4 +293,4 @@ def test_nothing_is_written_among_the_images_of_a_table(tmp_path, kind, to):
         assert (error.value.what, error.value.got) == (f"{option} {out}", "a folder inside the data")
     assert state(tmp_path) == before
     assert not out.exists()
-    assert export_pairs(opened(path), tmp_path / "set" / "new", "parquet")[0] == 6  # beside the table
+    assert export_pairs(opened(path), tmp_path / "set" / "new", "parquet") == 6  # beside the table

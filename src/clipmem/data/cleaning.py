@@ -101,8 +101,8 @@ def write_cleaned(
         same = name is not None
         lost = 0  # images that do not decode, which the export leaves out
         if not same:
-            changed = _Changed(source, change)
-            lost = len(export_pairs(changed, partial, "parquet")[1]) - len(changed.problems)
+            export_pairs(_Changed(source, change), partial, "parquet")
+            lost = source.ledger.undecodable
         opened = _opened(source, partial / (name or ""), same=same)
         found = set(opened.pairs()["uid"])
         _check(out, expected, found, (opened.ledger.read + gone if same else before, before), lost)

@@ -36,7 +36,7 @@ class ImageSample:
     headers: dict[int, Header] = field(default_factory=dict)
     sizes: list[int] = field(default_factory=list)
     decoded: list[int] = field(default_factory=list)
-    broken: dict[int, Problem] = field(default_factory=dict)
+    broken: set[int] = field(default_factory=set)
     seconds: float = 0.0
     tried: int = 0
     near: list[str] = field(default_factory=list)
@@ -55,29 +55,29 @@ def inspect_source(
     pairs = source.pairs(watch)
     order = source.storage_order(pairs["image"].to_list())
     sample = sample_images(source, pairs, order, full=full, progress=progress)
-    captions = pairs["captions"]
+    usable = pairs.filter(~pl.int_range(pl.len()).is_in(list(sample.broken)))
+    captions = usable["captions"]
     counted = pl.DataFrame({"captions": captions.list.len()}).group_by("captions").len().sort("captions")
-    problems = [*source.problems, *sample.broken.values()]
     facts = {
         "records": source.ledger.facts(),
-        "pairs": pairs.height,
+        "pairs": usable.height,
         "captions": {
             "total": int(captions.list.len().sum()),
             "per_pair": {str(k): n for k, n in counted.iter_rows()},
             "words": _quantiles(captions.explode().str.split(" ").list.len()),
             "characters": _quantiles(captions.explode().str.len_chars()),
         },
-        "labels": pairs["label"].filter(pairs["label"] != "").n_unique(),
+        "labels": usable["label"].filter(usable["label"] != "").n_unique(),
         "images": _images(sample, pairs.height),
         "samples": _samples(pairs, sample),
         "duplicates": _duplicates(digests, sample),
-        "regime": regime_of(captions.list.first(), sample.near) if pairs.height else None,
+        "regime": regime_of(captions.list.first(), sample.near) if usable.height else None,
         "problems": {
-            "listed": len(problems),
+            "listed": len(source.problems),
             "decoded": sample.tried,
             "of": pairs.height,
             "undecodable": len(sample.broken),
-            "reasons": _reasons(problems),
+            "reasons": _reasons(source.problems),
         },
     }
     return facts, sample
@@ -120,7 +120,8 @@ def sample_images(
                 if len(small) < MOST_COMPARED:
                     small.append(square)
             except DecodeError as error:
-                sample.broken[row] = Problem(source_name(source.section), keys[row], error.reason)
+                sample.broken.add(row)
+                source.ledger.drop(source_name(source.section), keys[row], error.reason)
             sample.tried += 1
         progress(min(start + _BLOCK, len(chosen)), len(chosen))
     if small:

@@ -93,7 +93,7 @@ def start(
     recipe = recipe_from(recipe.model_dump() | {"data": data})  # with the source's own table
     drawn = {role: int(getattr(recipe.split, role)) for role in ROLES}
     captions = pairs["captions"].list.len()
-    left_out, decodable = opened.ledger.left_out + len(sample.broken), pairs.height - len(sample.broken)
+    left_out, decodable = opened.ledger.left_out, opened.ledger.pairs
     roles = f"roles     {', '.join(f'{role} {size:,}' for role, size in drawn.items())}"
     reserve = [
         f"{roles}; {decodable - sum(drawn.values()):,} pairs are in reserve for images",
