@@ -270,6 +270,18 @@ def test_an_output_that_lacks_a_pair_is_an_error(tmp_path, monkeypatch):
     assert not (tmp_path / "clean").exists()
 
 
+def test_records_of_removed_pairs_are_counted_with_their_copies(tmp_path):
+    pairs = some_pairs(6, captions=1)
+    (tmp_path / "set").mkdir()
+    copies = [(f"copy-{name}", *more) for name, *more in pairs[:2]]
+    path = csv_file(tmp_path / "set", [*pairs, *copies])
+    uids = [pair_uid(data, captions) for _, data, captions in pairs]
+    found = write_cleaned(opened(path), tmp_path / "clean", [uids[0], uids[2]])
+    assert (found.read, found.kept, found.removed) == (6, 4, 2)
+    assert (found.records, found.removed_records) == (8, 3)
+    assert len(path.read_text().splitlines()) - len(found.path.read_text().splitlines()) == found.removed_records
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize("to", ["images/new", "images/0/new", "link/new", "far/new"])
 def test_nothing_is_written_among_the_images_of_a_table(tmp_path, kind, to):
@@ -286,7 +298,7 @@ def test_nothing_is_written_among_the_images_of_a_table(tmp_path, kind, to):
     for option, write in (
         ("--out", lambda: export_pairs(opened(path), out, "parquet")),
         ("--write", lambda: write_cleaned(opened(path), out, [])),
-        ("--data", lambda: read_pairs(str(path), None, "", [("--data", out)])),
+        ("--data", lambda: read_pairs(str(path), None, "", ("--data", out))),
     ):
         with pytest.raises(InputError) as error:
             write()

@@ -31,6 +31,8 @@ class Written(NamedTuple):
         corrected: Pairs with another caption.
         removed: Pairs that are left out.
         unusable: Unusable records, which are in the output as they were; not in another format.
+        records: Records of the input.
+        removed_records: Records of the removed pairs, copies included.
     """
 
     path: Path
@@ -41,6 +43,8 @@ class Written(NamedTuple):
     corrected: int
     removed: int
     unusable: int
+    records: int
+    removed_records: int
 
 
 def check_output(source: Source, out: Path) -> None:
@@ -113,7 +117,7 @@ def write_cleaned(
         raise
     corrected = sum(bool(caption) for caption in change.values())
     left = len(change) - corrected
-    counts = (len(uids) - lost, len(uids) - len(change) - lost, corrected, left, unusable + lost)
+    counts = (len(uids) - lost, len(uids) - len(change) - lost, corrected, left, unusable + lost, before, gone)
     return Written(out / (name or ""), opened.section.source, same, *counts)
 
 

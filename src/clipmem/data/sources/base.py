@@ -101,7 +101,7 @@ class Source(ABC):
         self.ledger.clear()
         return collect(self.records(), self.ledger, what=repr(self.section.path), watch=watch)
 
-    def check_outside(self, out: Path, option: str) -> None:
+    def check_outside(self, out: Path | None, option: str) -> None:
         """Raise an `InputError` if an output is inside the data or, once `pairs` has returned, among their images.
 
         Results may be beside a table of captions, even if images are there, too.
@@ -109,10 +109,10 @@ class Source(ABC):
         table, folders = Path(os.path.normpath(Path(self.section.path).absolute())), self.ledger.folders
         near = [folder for folder in folders if table.parent in Path(folder).parents]
         images = {Path(folder).resolve() for folder in folders | ({os.path.commonpath(near)} if near else set())}
-        within = {Path(name).resolve() for name in (self.section.path, self.section.image_root) if name}
-        within |= images - {table.resolve().parent, *table.resolve().parent.parents}
-        inside, hint = within & {out.resolve(), *out.resolve().parents}, "Choose a folder elsewhere."
-        require(not inside, f"{option} {out}", "a folder inside the data", "a folder outside of them", hint)
+        inside = images - {(beside := table.resolve().parent), *beside.parents}
+        inside |= {Path(name).resolve() for name in (self.section.path, self.section.image_root) if name}
+        right = out is None or not inside & {out.resolve(), *out.resolve().parents}
+        require(right, f"{option} {out}", "a folder inside the data", "one outside of them", "Choose another folder.")
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
         """Return the positions of references in the order of their images on disk."""
