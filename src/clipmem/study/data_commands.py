@@ -6,7 +6,7 @@ only. Other work on the machine makes it too large.
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def inspect(
     model: str = MODEL,
     preset: str = "",
     against: str = "",
-    progress: Callable[[int, int], object] = lambda _done, _of: None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Inspect the data at a path, with the cost of a study if requested or with a preset; return plain data."""
     # checked before the data are read
@@ -87,7 +87,7 @@ def inspect(
     opened = early.check_source(section)
     started = time.monotonic()
     with early.opening(section):
-        facts, sample = inspect_source(opened, full=full, progress=progress)
+        facts, sample = inspect_source(opened, full=full, reporter=reporter)
     seconds = time.monotonic() - started
     document: dict[str, Any] = {
         "format": FORMAT,
