@@ -83,11 +83,11 @@ class Curated:
     quarantine: Path | None = None
 
 
-def curate(pairs: Data, model: str | None = None, *, captions: int | None = None, device: str = "auto") -> pl.DataFrame:
+def curate(data: Data, model: str | None = None, *, captions: int | None = None, device: str = "auto") -> pl.DataFrame:
     """Rank the pairs of a data set by how likely their captions are wrong.
 
     Args:
-        pairs: A path, the name of a shipped source, a `[data]` section, or a source; or a finished run folder.
+        data: A path, the name of a shipped source, keys of `[data]`, or a source; or a finished run folder.
         model: Address of a model whose embeddings are used; by default pixels and words alone.
         captions: Maximum number of captions per pair; by default all.
         device: `auto`, `cpu` or `cuda`.
@@ -104,11 +104,11 @@ def curate(pairs: Data, model: str | None = None, *, captions: int | None = None
     Example:
         >>> clipmem.curate("captions.csv").filter("is_label_issue")  # doctest: +SKIP
     """
-    if isinstance(pairs, str | Path) and is_run(pairs):
+    if isinstance(data, str | Path) and is_run(data):
         _check_own(model or "", captions)
-        found = apply_marks(rank(run_signals(RunFolder(pairs))[0]), _marks(RunFolder(pairs)))
+        found = apply_marks(rank(run_signals(RunFolder(data))[0]), _marks(RunFolder(data)))
     else:
-        found = rank(data_signals(pairs, Curating(model or "", captions, device=device), Quiet())[0])
+        found = rank(data_signals(data, Curating(model or "", captions, device=device), Quiet())[0])
     table = found.table
     own = [name for name in table.columns if name.endswith("_score")]
     suspect, good = pl.col("is_suspect"), 1 - pl.col("probability")
@@ -219,7 +219,7 @@ def recipe_of(data: str, budget: float) -> Recipe:
 def data_signals(data: Data, how: Curating, reporter: Reporter) -> tuple[Signals, list[Problem]]:
     """Return the signals of a data set, by pixels and words and, with its address, a model."""
     settings = Settings(captions=how.captions, device=how.device).checked()
-    pairs = read_pairs(data, how.captions, "data", [("--out", how.out), ("--write", how.write)])
+    pairs = read_pairs(data, how.captions, "data", ("--out", how.out), ("--write", how.write))
     return embedded(pairs, settings.side(how.model) if how.model else None, reporter, least=SMALLEST)
 
 

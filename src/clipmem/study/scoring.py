@@ -46,7 +46,7 @@ PART = 8192  # pairs in a part
 def score(
     target: Model | Sequence[Model],
     reference: Model | Sequence[Model],
-    pairs: Data | Sequence[str] | None = None,
+    data: Data | Sequence[str] | None = None,
     bank: Data | Sequence[Any] | np.ndarray | None = None,
     *,
     out: str | Path | None = None,
@@ -75,7 +75,7 @@ def score(
             or embeddings as numpy or torch arrays: (image, text) of shapes (n, d) or (n, view, d), and (n, d); with
             several captions (image, text, pair), text (m, d) and the pair of each caption (m,). A list for several.
         reference: The model to compare with, or a list with one for each target.
-        pairs: The data: a path, `"emoji"`, a `[data]` section or a source. Optional with folders of embeddings; with
+        data: The pairs: a path, `"emoji"`, keys of `[data]`, or a source. Optional with folders of embeddings; with
             arrays, the uids of their rows, by default "0", "1", ...
         bank: Held-out pairs that no model trained on: a data set, or uids of pairs of the data (a list, or a file);
             with arrays also row numbers, or a mask. None: sample `bank_size` pairs of the data.
@@ -114,27 +114,17 @@ def score(
         ['external', 'external', 'candidate', 'candidate', 'candidate']
     """
     chosen = Settings(
-        alignment,
-        views,
-        caption_edits,
-        captions,
-        precision,
-        batch_size,
-        bank_size,
-        seed,
-        weight,
-        confidence,
-        block,
-        device,
+        *(alignment, views, caption_edits, captions, precision, batch_size),
+        *(bank_size, seed, weight, confidence, block, device),
     ).checked()
     lists = {"target": _several(target), "reference": _several(reference)}
     if any(isinstance(one, tuple) for models in lists.values() for one in models):
-        comparison = compare_arrays(lists, pairs, bank, chosen)
+        comparison = compare_arrays(lists, data, bank, chosen)
     else:
         addresses = {kind: [_address(kind, one) for one in models] for kind, models in lists.items()}
         comparison = compare(
             addresses,
-            pairs,  # pyright: ignore[reportArgumentType]
+            data,  # pyright: ignore[reportArgumentType]
             bank,  # pyright: ignore[reportArgumentType]
             chosen,
             embeddings=embeddings,
@@ -194,7 +184,7 @@ def embed_pairs(
     model: str, data: Data, out: str | Path, settings: Settings, *, reporter: Reporter | None = None
 ) -> tuple[int, list[Problem]]:
     """Embed pairs with one model into a folder in clip-retrieval's layout."""
-    pairs = read_pairs(data, settings.captions, "--data", [("--out", Path(out))])
+    pairs = read_pairs(data, settings.captions, "--data", ("--out", Path(out)))
     side = settings.side(model)
     if not isinstance(side, ModelSide):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
