@@ -185,7 +185,7 @@ def curated(*, found: bool) -> Any:
         suspect | {"suggested_caption": "a better caption"},
         suspect | {"suggested_caption": None, "reason": "new"},
     ]
-    written = Written(Path("clean/pairs.csv"), "csv", True, 1000, 910, 30, 60, 3)
+    written = Written(Path("clean/pairs.csv"), "csv", True, 1000, 910, 30, 60, 3, 1213, 70)
     if found:
         return Curated(pl.DataFrame(), about | {"marks": marks}, first, written, Path("quarantine.parquet"))
     parquet = written._replace(format="parquet", same_format=False, kept=1000, corrected=0, removed=0)

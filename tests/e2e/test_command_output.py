@@ -52,7 +52,7 @@ def test_the_screens_of_a_run_are_its_documents(finished, tmp_path):
 
 
 def test_documents_of_data_and_declarations():
-    inspected = as_json("data", "inspect", "emoji", "--no-cost")
+    inspected = as_json("data", "inspect", "emoji")
     assert inspected["usable"]
     declared = as_json("doctor", "--declared")
     assert declared["protocol"].keys() >= {"four-way", "subsample", "given"}

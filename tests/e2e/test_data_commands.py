@@ -14,6 +14,7 @@ from clipmem.base.sections import DataSection
 from clipmem.data import inspection
 from clipmem.data.sources import detect, open_source
 from clipmem.study.data_commands import export, inspect
+from clipmem.study.starting import start
 from clipmem.testing.tiny import encoded_image, tiny_recipe
 from tests.e2e.running import clip
 
@@ -55,20 +56,20 @@ def harmless(text):
 
 
 def test_inspect_says_what_lies_there(hostile):
-    done = clip("data", "inspect", hostile)
+    done = clip("data", "inspect", hostile, "--time")
     assert done.returncode == 0, done.stderr
     assert harmless(done.stdout)
     assert max(map(len, done.stdout.splitlines())) <= 100
     shown = " ".join(done.stdout.split())
     for text in (
         "format parquet (Parquet with 'image' and 'captions')",
-        "records 14 records read: 14 pairs, 0 left out",
-        "pairs 14",
-        "captions 15; pairs by number of captions: 1: 13, 2: 1",
+        "records 14 records read: 13 pairs, 1 left out",
+        "pairs 13",
+        "captions 14; pairs by number of captions: 1: 12, 2: 1",
         "images PNG 14 (all 14 headers)",
         "width 32 to 32, median 32, 95% at most 32 pixels",
         "duplicates exact: 2 of 14 images in 1 group",
-        "problems 1 listed (all 14 images decoded)",
+        "problems 1 listed; 1 of 14 images do not decode",
         "1 truncated image",
         "Cost of a study: ",
         "a pixel cache of",
@@ -78,7 +79,7 @@ def test_inspect_says_what_lies_there(hostile):
 
 
 def test_inspect_as_json_is_the_same_document(hostile):
-    done = clip("data", "inspect", hostile, "--json", "--no-cost")
+    done = clip("data", "inspect", hostile, "--json")
     assert done.returncode == 0, done.stderr
     assert harmless(done.stdout)
     found = json.loads(done.stdout)
@@ -91,6 +92,23 @@ def test_inspect_as_json_is_the_same_document(hostile):
     assert problem["examples"] == [{"source": str(hostile), "key": "13"}]
     assert found["duplicates"]["exact"] == {"groups": 1, "images": 2, "of": 14}
     assert found["usable"] is True
+    assert "cost" not in found
+
+
+def test_inspect_export_and_init_count_alike(tmp_path):
+    images = [encoded_image(k, size=16)[: 60 if k in {3, 5} else None] for k in range(70)]
+    captions = [[f"thing {k}"] if k else [] for k in range(70)]
+    images[69], captions[69] = images[1], captions[1]  # a pair that is there twice
+    pl.DataFrame({"image": images, "captions": captions}).write_parquet(tmp_path / "a.parquet")
+    found = inspect(str(tmp_path / "a.parquet"))
+    records = found["records"]
+    assert (records["read"], records["pairs"], records["merged"], records["left_out"]) == (70, 66, 0, 4)
+    assert found["pairs"] == found["captions"]["total"] == 66
+    assert found["problems"]["listed"] == sum(one["count"] for one in found["problems"]["reasons"]) == 4
+    assert "70 records read: 66 pairs, 4 left out" in export(str(tmp_path / "a.parquet"), tmp_path / "out", "parquet")
+    assert pl.read_parquet(tmp_path / "out" / "00000.parquet").height == 66
+    assert pl.read_parquet(tmp_path / "out-quarantine.parquet").height == 4
+    assert "66, 4 records left out" in " ".join(start(str(tmp_path / "a.parquet")).notes)
 
 
 def test_inspect_of_the_shipped_pairs(tmp_path, monkeypatch):
@@ -184,7 +202,8 @@ def test_exported_pairs_have_the_same_uids_images_and_captions(hostile, tmp_path
     sentence = export(str(hostile), tmp_path / "out", to, shard=5)
     beside = tmp_path / "out-quarantine.parquet"
     assert sentence == (
-        f"wrote 13 pairs to {tmp_path / 'out'}; 1 problem, 13 pairs used: 1 truncated image (see {beside})"
+        f"wrote 13 pairs to {tmp_path / 'out'}; 14 records read: 13 pairs, 1 left out; "
+        f"1 problem, 13 pairs used: 1 truncated image (see {beside})"
     )
     assert pl.read_parquet(beside)["key"].to_list() == ["13"]
     assert detect(str(tmp_path / "out")).format == to
@@ -236,7 +255,7 @@ def test_export_refuses_a_folder_with_something_in_it(hostile, tmp_path):
     )
     fresh = clip("data", "export", hostile, "--to", "parquet", "--out", tmp_path / "new")
     assert fresh.returncode == 0, fresh.stderr
-    assert fresh.stdout.startswith(f"wrote 13 pairs to {tmp_path / 'new'}; 1 problem")
+    assert fresh.stdout.startswith(f"wrote 13 pairs to {tmp_path / 'new'}; 14 records read: 13 pairs")
 
 
 # ---- ids

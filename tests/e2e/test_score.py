@@ -22,6 +22,7 @@ from clipmem.cli import main
 from clipmem.models import openclip
 from clipmem.testing import reference
 from clipmem.testing.tiny import encoded_image, write_parquet
+from tests.e2e.running import clip
 from tests.e2e.test_given import recipe_of
 
 N = 36
@@ -397,3 +398,48 @@ def test_embed_goes_on_part_by_part_and_refuses_other_things(world, tmp_path, ca
     assert shown.count("\n") == 1
     assert main_ends([*words[:-1], world]) == 2
     assert "a folder with other files and no clipmem.json" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_loaded_claims_no_folder_and_another_is_refused_by_name(world, tmp_path, capsys):
+    out, broken = tmp_path / "emb", tmp_path / "broken.pt"
+    torch.save({"no": "weights of this model"}, broken)
+
+    def embed(model):
+        return main_ends(["embed", "--model", model, "--data", world / "pairs.parquet", "--out", out])
+
+    assert embed(f"clipmem-micro@{broken}") == 2
+    assert not out.exists()
+    assert embed(world / "small") == 0
+    capsys.readouterr()
+    assert embed(world / "other") == 2
+    shown = capsys.readouterr().err
+    assert f"{world / 'small'} (files " in shown
+    assert f"{world / 'other'} (files " in shown
+    assert not re.search("[0-9a-f]{9}", shown.replace(str(tmp_path), ""))
+
+
+def test_no_command_writes_among_the_images(world, tmp_path):
+    table = pl.read_parquet(world / "pairs.parquet")
+    (tmp_path / "images" / "0").mkdir(parents=True)
+    names = [f"images/0/{k}.png" for k in range(table.height)]
+    for name, image in zip(names, table["image"], strict=True):
+        (tmp_path / name).write_bytes(image)
+    data = tmp_path / "pairs.csv"
+    pl.DataFrame({"image": names, "caption": [captions[0] for captions in table["captions"]]}).write_csv(data)
+    model, inside = str(world / "small"), tmp_path / "images" / "0" / "new"
+    models = ["--target", model, "--reference", world / "other", "--bank-size", "4"]
+    (tmp_path / "study.toml").write_text(f"[data]\npath = '{data}'\n")
+    files = sorted(tmp_path.rglob("*"))
+    for command in (
+        ["curate", data, "--out", inside],
+        ["curate", data, "--out", tmp_path / "out", "--write", inside],
+        ["data", "export", data, "--to", "parquet", "--out", inside],
+        ["embed", "--model", model, "--data", data, "--out", inside],
+        ["score", *models, "--data", data, "--out", inside / "scores.parquet"],
+        ["score", *models, "--data", data, "--out", tmp_path / "scores.parquet", "--embeddings", inside],
+        ["estimate", "--model", model, "--data", data, "--out", inside / "scores.parquet"],
+        ["run", tmp_path / "study.toml", "--out", inside],
+    ):
+        done = clip(*command)
+        assert (done.returncode, "got a folder inside the data" in done.stderr) == (2, True), (command, done.stderr)
+        assert sorted(tmp_path.rglob("*")) == files, command

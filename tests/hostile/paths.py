@@ -35,7 +35,7 @@ _PLACES = [
 
 _AUTO = ["run", "quick", "--set", "data.source=auto"]
 _READ: dict[str, Callable[[str], list[str]]] = {
-    "data inspect": lambda path: ["data", "inspect", path, "--no-cost"],
+    "data inspect": lambda path: ["data", "inspect", path],
     "run, the data": lambda path: [*_AUTO, "--set", f"data.path={path}", "--out", "new"],
     "run, the recipe": lambda path: ["run", path, "--out", "new"],
     "report": lambda path: ["report", path],
@@ -74,7 +74,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
         )
     yield Case(
         "data inspect: a folder that is not ours to read",
-        ["data", "inspect", "/root/../proc/1/fd", "--no-cost"],
+        ["data", "inspect", "/root/../proc/1/fd"],
         ends=EITHER - {0},
     )
 

@@ -239,7 +239,7 @@ def inspection(text: str = "why") -> dict[str, Any]:
         "labels": 2,
         "records": {"read": 2, "pairs": 1, "merged": 0, "left_out": 1, "unnamed": 1, "ignored": {text: 1}},
         "captions": {"total": 1, "per_pair": {"1": 1}, "words": spread},
-        "images": {"read": 1, "of": 1, "formats": {"PNG": 1}, "width": spread, "height": spread, "bytes": spread},
+        "images": {"read": 1, "of": 2, "formats": {"PNG": 1}, "width": spread, "height": spread, "bytes": spread},
         "samples": [{**sample, "width": 1, "height": 1}],
         "duplicates": {"exact": {"images": 0, "of": 1}, "near": {"images": 2, "of": 2, "groups": 1}},
         "regime": {
@@ -256,7 +256,7 @@ def inspection(text: str = "why") -> dict[str, Any]:
             "verdict": "redundant",
             "words": {"distinct": 1234, "once": 0.25, "rare_pairs": 0.125, "pairs": 100},
         },
-        "problems": {"listed": 1, "decoded": 1, "of": 1, "reasons": [reason]},
+        "problems": {"listed": 1, "decoded": 1, "of": 2, "undecodable": 1, "reasons": [reason]},
         "cost": {
             "decode_seconds": 3.0,
             "cache_bytes": 2e6,

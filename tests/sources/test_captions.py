@@ -98,7 +98,7 @@ def test_any_captions_of_one_line(name, captions):
         (b"bytes", "caption is not text"),
         ({"a": 1}, "caption is not text"),
         ("x" * (MAX_CAPTION + 1), "caption of more than 100,000 characters"),
-        ("\ud800", "caption is not valid Unicode"),
+        ("\ud800", "caption is not valid Unicode (save the file as UTF-8)"),
         ("x" * MAX_CAPTION, ""),
     ],
 )

@@ -12,8 +12,10 @@ from clipmem.base.errors import InputError, RunError
 from clipmem.base.sections import DataSection
 from clipmem.data import cleaning
 from clipmem.data.cleaning import check_output, write_cleaned
+from clipmem.data.export import export_pairs
 from clipmem.data.sources import emoji, open_source
 from clipmem.store.hashing import file_sha256, pair_uid
+from clipmem.study.score_inputs import read_pairs
 from clipmem.testing.tiny import encoded_image
 from tests.sources.formats import FORMATS, add_member, csv_file, some_pairs, write_csv, write_images
 
@@ -266,3 +268,41 @@ def test_an_output_that_lacks_a_pair_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(RunError, match="1 pairs are missing"):
         write_cleaned(source, tmp_path / "clean", uids[:1])
     assert not (tmp_path / "clean").exists()
+
+
+def test_records_of_removed_pairs_are_counted_with_their_copies(tmp_path):
+    pairs = some_pairs(6, captions=1)
+    (tmp_path / "set").mkdir()
+    copies = [(f"copy-{name}", *more) for name, *more in pairs[:2]]
+    path = csv_file(tmp_path / "set", [*pairs, *copies])
+    uids = [pair_uid(data, captions) for _, data, captions in pairs]
+    found = write_cleaned(opened(path), tmp_path / "clean", [uids[0], uids[2]])
+    assert (found.read, found.kept, found.removed) == (6, 4, 2)
+    assert (found.records, found.removed_records) == (8, 3)
+    assert len(path.read_text().splitlines()) - len(found.path.read_text().splitlines()) == found.removed_records
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("to", ["images/new", "images/0/new", "link/new", "far/new"])
+def test_nothing_is_written_among_the_images_of_a_table(tmp_path, kind, to):
+    (tmp_path / "set").mkdir()
+    pairs = [(f"images/{k % 2}/{name}" if k else f"{tmp_path}/far/{name}", *more)
+             for k, (name, *more) in enumerate(some_pairs())]  # fmt: skip
+    write_images(tmp_path / "set", pairs)
+    table = pl.DataFrame({"image": [pair[0] for pair in pairs], "caption": [pair[2][0] for pair in pairs]})
+    path = tmp_path / "set" / f"table.{kind}"
+    (table.write_csv if kind == "csv" else table.write_parquet)(path)
+    (tmp_path / "set" / "link").symlink_to("images")
+    (tmp_path / "set" / "far").symlink_to(tmp_path / "far")
+    before, out = state(tmp_path), tmp_path / "set" / to
+    for option, write in (
+        ("--out", lambda: export_pairs(opened(path), out, "parquet")),
+        ("--write", lambda: write_cleaned(opened(path), out, [])),
+        ("--data", lambda: read_pairs(str(path), None, "", ("--data", out))),
+    ):
+        with pytest.raises(InputError) as error:
+            write()
+        assert (error.value.what, error.value.got) == (f"{option} {out}", "a folder inside the data")
+    assert state(tmp_path) == before
+    assert not out.exists()
+    assert export_pairs(opened(path), tmp_path / "set" / "new", "parquet") == 6  # beside the table

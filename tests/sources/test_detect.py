@@ -42,7 +42,7 @@ def message(path, **settings):
         ),
         ("b.json", b"[1, 2]", f"a JSON list, {FORMATS}{SET}"),
         ("c.json", b"[" * 100_000, f"text that begins '{'[' * 60}', {FORMATS}{SET}"),
-        ("a.csv", b"url,caption\nhttp://x/a.jpg,b\n", f"text that begins 'url,caption', {COLUMNS}{SET}"),
+        ("a.csv", b"url,caption\nhttp://x/a.jpg,b\n", f"a table with the columns ['url', 'caption'], {COLUMNS}{SET}"),
         ("a.bin", bytes(range(256)) * 4, f"a file of an unknown kind, {FORMATS}{SET}"),
     ],
 )
@@ -50,6 +50,30 @@ def test_files_that_are_no_data_set(tmp_path, name, content, text):
     path = tmp_path / name
     path.write_bytes(content)
     assert message(path) == f"[data] path: got {str(path)!r}, {text}"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_misspelled_columns_are_shown_with_the_nearest_names(tmp_path, suffix):
+    path = tmp_path / f"captions.{suffix}"
+    table = pl.DataFrame({"imge": ["0.png", "1.png"], "captoin": ["a", "b"]})
+    writers = {"csv": table.write_csv, "jsonl": table.write_ndjson, "parquet": table.write_parquet}
+    writers.get(suffix, lambda file: table.write_csv(file, separator="\t"))(path)
+    (tmp_path / "0.png").write_bytes(encoded_image(0))
+    for named in (path, tmp_path):
+        with pytest.raises(InputError) as error:
+            detect(str(named))
+        assert f"{str(path)!r}, " in error.value.got
+        assert "with the columns ['imge', 'captoin']" in error.value.got
+        assert error.value.expected.startswith("an image column")
+        assert error.value.hint.startswith("Did you mean 'image' for 'imge' and 'caption' for 'captoin'?")
+
+
+def test_an_empty_table_in_a_folder_is_named(tmp_path):
+    (tmp_path / "0.png").write_bytes(encoded_image(0))
+    (tmp_path / "captions.csv").touch()
+    with pytest.raises(InputError) as error:
+        detect(str(tmp_path))
+    assert error.value.got.endswith(f"; {str(tmp_path / 'captions.csv')!r}, an empty file")
 
 
 def test_paths_where_nothing_is(tmp_path):
@@ -168,6 +192,13 @@ def test_the_folder_of_images_can_be_named(tmp_path):
     with pytest.raises(InputError) as error:
         open_source(DataSection(path=str(table), image_root="nowhere")).pairs()
     assert (error.value.what, error.value.got) == ("[data] image_root", "'nowhere', which is not a folder")
+
+
+def test_loops_of_links_near_the_images_are_skipped(tmp_path):
+    table = coco(tmp_path / "data", some_pairs())
+    for folder in (table.parent, tmp_path / "data", tmp_path):
+        (folder / "loop").symlink_to("loop")
+    assert open_source(DataSection(path=str(table))).pairs().height == 6
 
 
 def test_large_json_is_told_by_its_ends(tmp_path, monkeypatch):

@@ -95,7 +95,7 @@ def test_bytes_that_are_no_text_are_listed(folder):
     assert found == {"1.jpg": ["café"]}
     assert problems == [
         ("pairs.csv", "\\udcff.jpg", "no such image file"),
-        ("pairs.csv", "line 2", "caption is not valid Unicode"),
+        ("pairs.csv", "line 2", "caption is not valid Unicode (save the file as UTF-8)"),
     ]
 
 
@@ -139,7 +139,7 @@ def test_json_lines(folder):
             ("pairs.json", "line 2", "line that is not JSON"),
             ("pairs.json", "line 3", "line that is not JSON"),
             ("pairs.json", "line 5", "no image path"),
-            ("pairs.json", "line 6", "caption is not valid Unicode"),
+            ("pairs.json", "line 6", "caption is not valid Unicode (save the file as UTF-8)"),
             ("pairs.json", "3.jpg", "no caption"),
         ]
     )

@@ -116,7 +116,7 @@ def test_the_decode_stage_says_what_became_of_every_record(tmp_path):
     pairs = source.pairs()
     decode_pairs(RunFolder(tmp_path), pairs, source, geometries, reporter=reporter, check=lambda _: None)
     assert reporter.said == [
-        "decode    6 records read: 3 pairs, 1 merged into the pair of their image, 2 left out; "
+        "decode    6 records read: 2 pairs, 1 merged into the pair of their image, 3 left out; "
         "1 image that no record names",
         "decode    2 problems, 2 pairs used: 1 no such image file, 1 truncated image (see quarantine.parquet)",
     ]

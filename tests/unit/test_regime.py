@@ -83,7 +83,7 @@ def test_the_shipped_data(source, verdict):
 @pytest.mark.parametrize("source", ["emoji", "emoji-artists"])
 def test_the_page_shows_what_the_command_prints(source):
     page = (Path(__file__).parents[2] / "docs" / "inspect.md").read_text(encoding="utf-8")
-    [shown] = re.findall(rf"inspect {source} --no-cost\n```\n\n```text\n(.*?)```", page, flags=re.DOTALL)
+    [shown] = re.findall(rf"inspect {source}\n```\n\n```text\n(.*?)```", page, flags=re.DOTALL)
     lines = [line.lstrip(VERBATIM) for line in screen_lines("inspected", inspect(source, cost=False), 80)]
     first = next(k for k, line in enumerate(lines) if line.startswith("regime"))
     printed = " ".join(" ".join(lines[first:]).split())

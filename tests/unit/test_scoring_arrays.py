@@ -97,10 +97,10 @@ def test_numpy_torch_and_the_same_values_on_disk_score_alike(tmp_path):
     from clipmem.embed.layout import Layout
 
     all_uids = Layout(tmp_path / "f").uids.to_list()
-    ours = clipmem.score(*halves, pairs=all_uids, bank=names)
+    ours = clipmem.score(*halves, data=all_uids, bank=names)
     assert ours.equals(stored)
     tensors = [tuple(torch.from_numpy(values) for values in pair) for pair in halves]
-    assert clipmem.score(*tensors, pairs=all_uids, bank=names).equals(stored)
+    assert clipmem.score(*tensors, data=all_uids, bank=names).equals(stored)
 
 
 @pytest.mark.filterwarnings("ignore:.*left out:clipmem.base.errors.ClipmemWarning")
@@ -281,7 +281,7 @@ def test_a_finished_table_is_not_made_again_and_other_settings_are_refused(tmp_p
         (
             (arrays(1), arrays(2), ["a"] * N),
             {},
-            "pairs: got 23 uids, 1 of them unique, for arrays of 23 pairs, expected one unique uid per pair. Omit uids "
+            "data: got 23 uids, 1 of them unique, for arrays of 23 pairs, expected one unique uid per pair. Omit uids "
             "to number the pairs.",
         ),
         (

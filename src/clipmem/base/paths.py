@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Generator
 from pathlib import Path
 
@@ -17,6 +18,10 @@ _NAME, _PATH = 255, 4095  # bytes: the limits of Linux, and of nearly all of its
 
 def checked_path(path: str | Path, what: str) -> Path:
     """Check that a path is valid on common file systems."""
+    text = isinstance(path, str | os.PathLike)  # pyright: ignore[reportUnnecessaryIsInstance]
+    require(text, what, shorten(path), "a path", "Give a text or a pathlib.Path.")
+    url = re.fullmatch(r"(\w\w+):/(.+)", str(path)) if isinstance(path, Path) else None  # which merges slashes
+    require(not url, what, url.expand(r"\1://\2") if url else "", "a path on this machine", "Download it first.")
     got = ""
     try:
         encoded = os.fsencode(path)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from numbers import Real
 
 from clipmem.base.errors import InputError, shorten, shorten_text
 from clipmem.base.suggest import did_you_mean
@@ -33,13 +34,13 @@ def require_one_of(what: str, value: object, choices: Iterable[str], hint: str =
 def require_range(
     what: str, value: Number, low: Number | None = None, high: Number | None = None, hint: str = ""
 ) -> None:
-    """Raise an `InputError` unless low <= value <= high; None is no bound, and NaN is out of range.
+    """Raise an `InputError` unless low <= value <= high; None is no bound. Only finite numbers are in range.
 
     Example:
         >>> require_range("confidence", 0.95, 0, 1)
     """
-    above, below = low is None or value >= low, high is None or value <= high
-    if not (above and below) or math.isnan(value):
+    number = isinstance(value, Real) and math.isfinite(value)
+    if not number or (low is not None and value < low) or (high is not None and value > high):
         expected = (
             f"{low} to {high}" if None not in (low, high) else f"{low} or more" if high is None else f"at most {high}"
         )

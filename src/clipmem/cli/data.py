@@ -23,12 +23,12 @@ def inspect(
     source: str = "",
     set_: _Settings = (),
     full: Annotated[bool, _Flag] = False,
-    cost: bool = True,
+    time: Annotated[bool, _Flag] = False,
     model: str = "clipmem-tiny",
     preset: Literal["", "finetune-vit-b-32", "finetune-lit", "finetune-lora", "finetune-siglip"] = "",
     against: str = "",
 ) -> None:
-    """Inspect a data set: format, counts, captions, sizes, samples, duplicates, problems, cost of a study.
+    """Inspect a data set: format, counts, captions, sizes, samples, duplicates, problems.
 
     Every record is read once; sizes, decoding and near-duplicates are checked on a sample. Exits with 2 if the data
     cannot be used.
@@ -38,9 +38,9 @@ def inspect(
         source: Data source; by default detected.
         set_: Change a data setting: --set data.image_column=png. Can be repeated.
         full: Decode every image instead of a sample.
-        cost: Benchmark this machine for some seconds and estimate the cost of a study.
-        model: Architecture of that study.
-        preset: Estimate a fine-tuning with this shipped recipe instead.
+        time: Also train some batches on this machine and estimate the cost of a study.
+        model: With --time: architecture of that study.
+        preset: Estimate the cost of a fine-tuning with this shipped recipe.
         against: Address of a model (docs/models.md): also find the pairs that it already aligns like members.
     """
     from rich.console import Console
@@ -53,26 +53,17 @@ def inspect(
     from clipmem.report.terminal import print_screen
     from clipmem.study.data_commands import inspect as inspect_data
 
-    done = 0
     with TerminalReporter(Console(stderr=True)) as reporter:
-
-        def progress(now: int, of: int) -> None:
-            nonlocal done
-            if not done:
-                reporter.begin("inspect", of, "images")
-            reporter.advance(now - done)
-            done = now
-
         found = inspect_data(
             path,
             source=source,
             settings=set_,
             full=full,
-            cost=cost,
+            cost=time,
             model=model,
             preset=preset,
             against=against,
-            progress=progress,
+            reporter=reporter,
         )
     print_screen("inspected", found, Console())
     if not found["usable"]:

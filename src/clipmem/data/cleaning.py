@@ -31,6 +31,8 @@ class Written(NamedTuple):
         corrected: Pairs with another caption.
         removed: Pairs that are left out.
         unusable: Unusable records, which are in the output as they were; not in another format.
+        records: Records of the input.
+        removed_records: Records of the removed pairs, copies included.
     """
 
     path: Path
@@ -41,6 +43,8 @@ class Written(NamedTuple):
     corrected: int
     removed: int
     unusable: int
+    records: int
+    removed_records: int
 
 
 def check_output(source: Source, out: Path) -> None:
@@ -48,19 +52,11 @@ def check_output(source: Source, out: Path) -> None:
     free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     hint = "Choose another folder."
     require(free, f"--write {out}", "an existing file or folder", "a new or empty folder", hint)
-    check_outside(source, out, "--write")
+    source.check_outside(out, "--write")
     try:
         check_place(out.resolve().parent)
     except InputError as error:
         raise InputError(f"--write {out}", got=error.got, expected=error.expected, hint=hint) from error
-
-
-def check_outside(source: Source, out: Path, option: str) -> None:
-    """Raise an `InputError` if a folder is inside the data."""
-    for name in filter(None, (source.section.path, source.section.image_root)):
-        inside = out.resolve().is_relative_to(Path(name).resolve())
-        hint = "Choose a folder elsewhere."
-        require(not inside, f"{option} {out}", "a folder inside the data", "a folder outside of them", hint)
 
 
 def write_cleaned(
@@ -94,6 +90,7 @@ def write_cleaned(
         gone += 0 if change[uid] else len(record.parts)
 
     uids = set(source.pairs(watch)["uid"])
+    source.check_outside(out, "--write")  # again: the folders of images are known
     before, unusable = source.ledger.read, source.ledger.left_out
     unknown = [uid for uid in change if uid not in uids]
     got = f"unknown uid {', '.join(map(shorten, unknown[:1]))} ({len(unknown):,} of {len(change):,})"
@@ -108,8 +105,8 @@ def write_cleaned(
         same = name is not None
         lost = 0  # images that do not decode, which the export leaves out
         if not same:
-            changed = _Changed(source, change)
-            lost = len(export_pairs(changed, partial, "parquet")[1]) - len(changed.problems)
+            export_pairs(_Changed(source, change), partial, "parquet")
+            lost = source.ledger.undecodable
         opened = _opened(source, partial / (name or ""), same=same)
         found = set(opened.pairs()["uid"])
         _check(out, expected, found, (opened.ledger.read + gone if same else before, before), lost)
@@ -120,7 +117,7 @@ def write_cleaned(
         raise
     corrected = sum(bool(caption) for caption in change.values())
     left = len(change) - corrected
-    counts = (len(uids) - lost, len(uids) - len(change) - lost, corrected, left, unusable + lost)
+    counts = (len(uids) - lost, len(uids) - len(change) - lost, corrected, left, unusable + lost, before, gone)
     return Written(out / (name or ""), opened.section.source, same, *counts)
 
 

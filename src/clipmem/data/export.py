@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from clipmem.base.require import require, require_one_of
 from clipmem.data.decoding import DecodeError, decode, read_header
-from clipmem.data.quarantine import Problem, source_name
+from clipmem.data.quarantine import source_name
 from clipmem.data.sources.base import Source
 from clipmem.store.atomic import atomic_file, make_folder
 
@@ -35,21 +35,18 @@ class Item(NamedTuple):
 
 def export_pairs(
     source: Source, out: Path, to: str, *, shard: int = SHARD, progress: Callable[[int], object] = lambda _: None
-) -> tuple[int, list[Problem]]:
-    """Write the usable pairs of a source into a new folder."""
+) -> int:
+    """Write the usable pairs of a source into a new folder; return their number (the others: `source.ledger`)."""
     require_one_of("--to", to, FORMATS)
     free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     require(free, f"{out}", "an existing file or folder", "a new or empty folder", "Choose another --out DIR.")
     pairs = source.pairs()
+    source.check_outside(out, "--out")
     make_folder(out)
-    problems = list(source.problems)
-    items = _items(source, pairs, problems, progress)
-    return _WRITERS[to](out, items, shard), problems
+    return _WRITERS[to](out, _items(source, pairs, progress), shard)
 
 
-def _items(
-    source: Source, pairs: pl.DataFrame, problems: list[Problem], progress: Callable[[int], object]
-) -> Iterator[Item]:
+def _items(source: Source, pairs: pl.DataFrame, progress: Callable[[int], object]) -> Iterator[Item]:
     references = pairs["image"].to_list()
     order, number = source.storage_order(references), 0
     for start in range(0, len(order), _BLOCK):
@@ -59,7 +56,7 @@ def _items(
             try:
                 decode(data, 32)
             except DecodeError as error:
-                problems.append(Problem(source_name(source.section), row["key"], error.reason))
+                source.ledger.drop(source_name(source.section), row["key"], error.reason)
                 continue
             yield Item(number, row, data, _ENDINGS[read_header(data).format])
             number += 1

@@ -7,13 +7,14 @@ reads. When not to trust it: samples miss rare problems and most near-duplicates
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from clipmem.base.progress import Quiet, Reporter
 from clipmem.data.decoding import DecodeError, Header, decode, read_header
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.quarantine import Problem, source_name
@@ -36,14 +37,14 @@ class ImageSample:
     headers: dict[int, Header] = field(default_factory=dict)
     sizes: list[int] = field(default_factory=list)
     decoded: list[int] = field(default_factory=list)
-    broken: dict[int, Problem] = field(default_factory=dict)
+    broken: set[int] = field(default_factory=set)
     seconds: float = 0.0
     tried: int = 0
     near: list[str] = field(default_factory=list)
 
 
 def inspect_source(
-    source: Source, *, full: bool = False, progress: Callable[[int, int], object] = lambda _done, _of: None
+    source: Source, *, full: bool = False, reporter: Reporter | None = None
 ) -> tuple[dict[str, Any], ImageSample]:
     """Inspect a source; return the facts and the measured sample."""
     digests: Counter[bytes] = Counter()
@@ -54,30 +55,30 @@ def inspect_source(
 
     pairs = source.pairs(watch)
     order = source.storage_order(pairs["image"].to_list())
-    sample = sample_images(source, pairs, order, full=full, progress=progress)
-    captions = pairs["captions"]
+    sample = sample_images(source, pairs, order, full=full, reporter=reporter)
+    usable = pairs.filter(~pl.int_range(pl.len()).is_in(list(sample.broken)))
+    captions = usable["captions"]
     counted = pl.DataFrame({"captions": captions.list.len()}).group_by("captions").len().sort("captions")
-    problems = [*source.problems, *sample.broken.values()]
     facts = {
         "records": source.ledger.facts(),
-        "pairs": pairs.height,
+        "pairs": usable.height,
         "captions": {
             "total": int(captions.list.len().sum()),
             "per_pair": {str(k): n for k, n in counted.iter_rows()},
             "words": _quantiles(captions.explode().str.split(" ").list.len()),
             "characters": _quantiles(captions.explode().str.len_chars()),
         },
-        "labels": pairs["label"].filter(pairs["label"] != "").n_unique(),
+        "labels": usable["label"].filter(usable["label"] != "").n_unique(),
         "images": _images(sample, pairs.height),
         "samples": _samples(pairs, sample),
         "duplicates": _duplicates(digests, sample),
-        "regime": regime_of(captions.list.first(), sample.near) if pairs.height else None,
+        "regime": regime_of(captions.list.first(), sample.near) if usable.height else None,
         "problems": {
-            "listed": len(problems),
+            "listed": len(source.problems),
             "decoded": sample.tried,
             "of": pairs.height,
             "undecodable": len(sample.broken),
-            "reasons": _reasons(problems),
+            "reasons": _reasons(source.problems),
         },
     }
     return facts, sample
@@ -93,7 +94,7 @@ def runs(n: int, most: int, *, run: int) -> list[int]:
 
 
 def sample_images(
-    source: Source, pairs: pl.DataFrame, order: Sequence[int], *, full: bool, progress: Callable[[int, int], object]
+    source: Source, pairs: pl.DataFrame, order: Sequence[int], *, full: bool, reporter: Reporter | None = None
 ) -> ImageSample:
     """Read the headers of a sample of the images; decode and compare some of them."""
     sample, n = ImageSample(), pairs.height
@@ -103,7 +104,8 @@ def sample_images(
     chosen = list(dict.fromkeys([*chosen, *(place for place in order if place in decode_these)]))
     references, keys = pairs["image"].to_list(), pairs["key"].to_list()
     small: list[np.ndarray] = []
-    pixels = 0
+    pixels, reporter = 0, reporter or Quiet()
+    reporter.begin("inspect", len(chosen), "images")
     for start in range(0, len(chosen), _BLOCK):
         block = chosen[start : start + _BLOCK]
         for row, data in zip(block, source.read([references[row] for row in block]), strict=True):
@@ -120,9 +122,10 @@ def sample_images(
                 if len(small) < MOST_COMPARED:
                     small.append(square)
             except DecodeError as error:
-                sample.broken[row] = Problem(source_name(source.section), keys[row], error.reason)
+                sample.broken.add(row)
+                source.ledger.drop(source_name(source.section), keys[row], error.reason)
             sample.tried += 1
-        progress(min(start + _BLOCK, len(chosen)), len(chosen))
+        reporter.advance(len(block))
     if small:
         sample.near = duplicate_groups(np.stack(small))
     return sample

@@ -32,18 +32,27 @@ class Ledger:
     merged: int = 0
     left_out: int = 0
     unnamed: int = 0
+    undecodable: int = 0  # of `left_out`
     ignored: Counter[str] = field(default_factory=Counter)
+    folders: set[str] = field(default_factory=set)  # of image files, absolute
 
     def clear(self) -> None:
         """Reset the counts, and the list of problems in place."""
         self.problems.clear()
         self.ignored.clear()
-        self.read = self.pairs = self.merged = self.left_out = self.unnamed = 0
+        self.folders.clear()
+        self.read = self.pairs = self.merged = self.left_out = self.unnamed = self.undecodable = 0
 
     def leave_out(self, source: str, key: str, reason: str, *, records: int = 1) -> None:
         """Add an unusable record, or `records` of them as one entry."""
         self.left_out += records
         self.note(source, key, reason)
+
+    def drop(self, source: str, key: str, reason: str) -> None:
+        """Leave out a pair whose image turns out not to decode."""
+        self.pairs -= 1
+        self.undecodable += 1
+        self.leave_out(source, key, reason)
 
     def note(self, source: str, key: str, reason: str) -> None:
         """Add a problem with something other than a record: a caption, a value, a file."""

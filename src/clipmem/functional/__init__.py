@@ -1,12 +1,16 @@
 """Scores and their statistics as pure functions.
 
-Scores take torch tensors on any device with float64; statistics take numpy arrays of scores. Any floating dtype is
-accepted; arithmetic and results are float64, except that `normalize` keeps the dtype of its input. An undefined number
-is None, or NaN in an array; the docstrings say when. Invalid input raises `InputError`.
+Scores take torch tensors on any device with float64; statistics take numpy arrays of scores. Lists and arrays of the
+other library are converted. Any floating dtype is accepted; arithmetic and results are float64, except that `normalize`
+keeps the dtype of its input. An undefined number is None, or NaN in an array; the docstrings say when. Invalid input
+raises `InputError`.
 """
+
+import inspect
 
 from clipmem.functional.alignment import AlignmentParts, BankMeans, alignment, alignment_parts, alignment_parts_against
 from clipmem.functional.centering import Shift, centered_mean, control_shift
+from clipmem.functional.checks import takes_sequences
 from clipmem.functional.comparisons import (
     GroupComparison,
     PairedTest,
@@ -108,3 +112,7 @@ __all__ = [
     "view_distance",
     "welch",
 ]
+
+for _name in __all__:
+    if inspect.isfunction(globals()[_name]):
+        globals()[_name] = takes_sequences(globals()[_name])

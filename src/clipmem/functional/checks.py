@@ -1,16 +1,49 @@
 """Checks of the arguments of formulas."""
 
-from typing import Any
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from clipmem.base.errors import InputError
+from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require
 
 _LONGEST = 1.01  # a mean of unit vectors has length <= 1; the margin is for half precision
+
+
+def takes_sequences(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a formula that takes lists, and arrays of any library, for its arrays, and refuses anything else."""
+    signature = inspect.signature(formula)
+
+    @functools.wraps(formula)
+    def call(*args: Any, **options: Any) -> Any:
+        given = signature.bind(*args, **options)
+        for name, value in given.arguments.items():
+            kind, default = signature.parameters[name].annotation, signature.parameters[name].default
+            for array in [one for one in (kind, *get_args(kind)) if hasattr(one, "dim_str") and value is not default]:
+                given.arguments[name] = _as_array(name, value, array)
+        return formula(*given.args, **given.kwargs)
+
+    return call
+
+
+def _as_array(name: str, values: Any, kind: Any) -> Any:
+    if isinstance(values, Tensor) and kind.array_type is Tensor:
+        return values
+    array, dims = None, kind.dim_str.split()
+    with contextlib.suppress(TypeError, ValueError, RuntimeError):  # not numbers, ragged, or on another device
+        read = np.asarray(values)
+        array = read if str(read.dtype) in kind.dtypes else read.astype(kind.dtypes[-1], casting="same_kind")
+    right = array is not None and (array.ndim == len(dims) or bool(set("*.") & set(kind.dim_str)))
+    expected = f"{kind.__name__.partition('[')[0].lower()} values of shape ({', '.join(dims)})"
+    require(right, name, shorten(values), expected, "Give an array or a list.")
+    return torch.tensor(array) if kind.array_type is Tensor else array
 
 
 def as_finite(name: str, values: Any) -> Float64[np.ndarray, "..."]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from clipmem.base.mitigations import NoiseSection
 from clipmem.base.random import derive_seed, uniform
-from clipmem.base.require import require, require_one_of
+from clipmem.base.require import require_one_of, require_range
 from clipmem.mitigate.base import MITIGATIONS, Mitigation
 from clipmem.train.hooks import Kind, Moment
 
@@ -63,8 +63,7 @@ class EmbeddingNoise(nn.Module):
 
     def __init__(self, std: float, place: str = "post", seed: int = 0) -> None:
         super().__init__()
-        usable = math.isfinite(std) and std >= 0
-        require(usable, f"{type(self).__name__} std", f"{std}", "0 or more", "Set std to 0 for no noise.")
+        require_range(f"{type(self).__name__} std", std, 0, hint="Set std to 0 for no noise.")
         require_one_of(f"{type(self).__name__} place", place, PLACES)
         self.std, self.place, self.seed = float(std), place, seed
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))

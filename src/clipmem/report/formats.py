@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, TypeGuard
 
 MISSING = "n/a"
+_NOISE = 1e-7  # of float32
 Number = float | int  # of a JSON file: 1.0 may have been written as 1
 
 
@@ -14,11 +15,13 @@ def _known(value: Number | None) -> TypeGuard[Number]:
 
 
 def plain(value: Number | None, digits: int = 3) -> str:
-    """Format a number with a fixed number of decimals."""
+    """Format a number with a fixed number of decimals; if two or more show only zeros, with two significant digits."""
     if not _known(value):
         return MISSING
     text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
+    if float(text) == 0:
+        return f"{value:.2g}" if digits > 1 and abs(value) > _NOISE else text.removeprefix("-")
+    return text
 
 
 def signed(value: Number | None, digits: int = 3) -> str:

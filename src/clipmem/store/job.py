@@ -6,6 +6,7 @@ sizes. One process at a time works on a folder.
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from clipmem.store.atomic import explain_write_errors, make_folder, write_json
 from clipmem.store.hashing import file_sha256
 
 _SHOWN = 6
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -44,11 +46,13 @@ def refuse_other(what: str, there: Mapping[str, Any], now: Mapping[str, Any], hi
     """Refuse to mix work with other settings, models or data."""
     before, after = (flat(json.loads(json.dumps(one))) for one in (there, now))
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
-    shown = "; ".join(
-        f"{key} = {shorten(before.get(key), 48)} there, {shorten(after.get(key), 48)} now" for key in keys[:_SHOWN]
-    )
+    shown = "; ".join(f"{key} = {_shown(before.get(key))} there, {_shown(after.get(key))} now" for key in keys[:_SHOWN])
     more = f" (and {len(keys) - _SHOWN} more)" if len(keys) > _SHOWN else ""
     require(not keys, what, f"{shown}{more}", "the same on both sides", hint)
+
+
+def _shown(value: object) -> str:
+    return f"{value[:8]}…" if isinstance(value, str) and _HASH.fullmatch(value) else shorten(value, 48)
 
 
 class Job:

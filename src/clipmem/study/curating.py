@@ -22,14 +22,14 @@ from clipmem.base.sections import shipped
 from clipmem.curate.marks import apply_marks
 from clipmem.curate.ranking import SMALLEST, ordered
 from clipmem.curate.ranking import curate as rank
-from clipmem.data.cleaning import Written, check_output, check_outside, write_cleaned
+from clipmem.data.cleaning import Written, check_output, write_cleaned
 from clipmem.data.quarantine import Problem
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.embed.signals import Signals
 from clipmem.functional import alignment
 from clipmem.score.pairs import write_quarantine
-from clipmem.store.atomic import make_folder, write_json
+from clipmem.store.atomic import check_place, write_json
 from clipmem.store.folder import RunFolder
 from clipmem.store.marks import marks_file, read_marks
 from clipmem.store.tables import write_parquet
@@ -83,11 +83,11 @@ class Curated:
     quarantine: Path | None = None
 
 
-def curate(pairs: Data, model: str | None = None, *, captions: int | None = None, device: str = "auto") -> pl.DataFrame:
+def curate(data: Data, model: str | None = None, *, captions: int | None = None, device: str = "auto") -> pl.DataFrame:
     """Rank the pairs of a data set by how likely their captions are wrong.
 
     Args:
-        pairs: A path, the name of a shipped source, a `[data]` section, or a source; or a finished run folder.
+        data: A path, the name of a shipped source, keys of `[data]`, or a source; or a finished run folder.
         model: Address of a model whose embeddings are used; by default pixels and words alone.
         captions: Maximum number of captions per pair; by default all.
         device: `auto`, `cpu` or `cuda`.
@@ -104,11 +104,11 @@ def curate(pairs: Data, model: str | None = None, *, captions: int | None = None
     Example:
         >>> clipmem.curate("captions.csv").filter("is_label_issue")  # doctest: +SKIP
     """
-    if isinstance(pairs, str | Path) and is_run(pairs):
+    if isinstance(data, str | Path) and is_run(data):
         _check_own(model or "", captions)
-        found = apply_marks(rank(run_signals(RunFolder(pairs))[0]), _marks(RunFolder(pairs)))
+        found = apply_marks(rank(run_signals(RunFolder(data))[0]), _marks(RunFolder(data)))
     else:
-        found = rank(data_signals(pairs, model or "", captions, device, Quiet())[0])
+        found = rank(data_signals(data, Curating(model or "", captions, device=device), Quiet())[0])
     table = found.table
     own = [name for name in table.columns if name.endswith("_score")]
     suspect, good = pl.col("is_suspect"), 1 - pl.col("probability")
@@ -152,8 +152,8 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
         require(not mixed, f"--write {how.write}", f"the folder of --out {out}", "a folder for the data alone", hint)
         check_output(source, how.write)
     if not run:
-        check_outside(source, out, "--out")
-    make_folder(out)
+        source.check_outside(out, "--out")
+    check_place(out)
     if how.budget is not None:
         folder, run = RunFolder(out / RUN), True
         command, recipe = f"clipmem curate {data} --budget {how.budget:g}", recipe_of(data, how.budget)
@@ -162,7 +162,7 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
     if run:
         signals, problems = run_signals(folder)
     else:
-        signals, problems = data_signals(source, how.model, how.captions, how.device, reporter)
+        signals, problems = data_signals(source, replace(how, out=out), reporter)
     found = rank(replace(signals, scratch=out / SCRATCH), reporter=reporter)
     marks = _marks(folder) if run else {}
     found = apply_marks(found, marks) if marks else found
@@ -216,14 +216,13 @@ def recipe_of(data: str, budget: float) -> Recipe:
     return load_recipe(dump_recipe(found), changed, origin="--budget")
 
 
-def data_signals(
-    data: Data, model: str, captions: int | None, device: str, reporter: Reporter
-) -> tuple[Signals, list[Problem]]:
+def data_signals(data: Data, how: Curating, reporter: Reporter) -> tuple[Signals, list[Problem]]:
     """Return the signals of a data set, by pixels and words and, with its address, a model."""
-    settings = Settings(captions=captions, device=device).checked()
-    pairs = read_pairs(data, captions, "data")
-    signals, problems = embedded(pairs, settings.side(model) if model else None, reporter, least=SMALLEST)
-    return replace(signals, unseen=bool(model)), problems
+    settings = Settings(captions=how.captions, device=how.device).checked()
+    pairs = read_pairs(data, how.captions, "data", ("--out", how.out), ("--write", how.write))
+    side = settings.side(how.model) if how.model else None
+    signals, problems = embedded(pairs, side, reporter, least=SMALLEST)
+    return replace(signals, unseen=bool(how.model)), problems
 
 
 def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:

@@ -6,7 +6,7 @@ only. Other work on the machine makes it too large.
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.id_lists import write_ids
 from clipmem.data.inspection import ImageSample, inspect_source
-from clipmem.data.quarantine import left_out_sentence, quarantine_table, summarize
+from clipmem.data.quarantine import left_out_sentence, quarantine_table, records_sentence, summarize
 from clipmem.data.sources import detect
 from clipmem.data.sources.base import Source
 from clipmem.models import address
@@ -71,23 +71,23 @@ def inspect(
     source: str = "",
     settings: Sequence[str] = (),
     full: bool = False,
-    cost: bool = True,
+    cost: bool = False,
     model: str = MODEL,
     preset: str = "",
     against: str = "",
-    progress: Callable[[int, int], object] = lambda _done, _of: None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Inspect the data at a path; return plain data."""
+    """Inspect the data at a path, with the cost of a study if requested or with a preset; return plain data."""
     # checked before the data are read
     recipe = find_recipe(preset) if preset else load_recipe("", [f"model.name={model}"])
-    if cost and not preset:
+    if not preset:
         model_config(model)
     early.check_models([against] if against else [])
     section, reason = find_data(path, source=source, settings=settings)
     opened = early.check_source(section)
     started = time.monotonic()
     with early.opening(section):
-        facts, sample = inspect_source(opened, full=full, progress=progress)
+        facts, sample = inspect_source(opened, full=full, reporter=reporter)
     seconds = time.monotonic() - started
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -99,7 +99,7 @@ def inspect(
         **facts,
         "seconds": round(seconds, 3),
     }
-    if cost and document["usable"]:
+    if (cost or preset) and document["usable"]:
         document["cost"] = estimate(facts, sample, recipe, preset)
     if against and document["usable"]:
         document["against"] = aligned(opened, against)
@@ -116,7 +116,7 @@ def estimate(facts: dict[str, Any], sample: ImageSample, recipe: Recipe, preset:
     named = recipe.model if tag is None or tag.kind != "tag" else ModelSection(name=tag.name)  # pyright: ignore[reportCallIssue]
     start = Start(named, recipe.train)
     side, resources = start.geometry.size, execution.resolve(recipe, 1)
-    pairs = round(facts["pairs"] * (1 - facts["problems"]["undecodable"] / facts["problems"]["decoded"]))
+    pairs = round(facts["images"]["of"] * (1 - facts["problems"]["undecodable"] / facts["problems"]["decoded"]))
     sizes = starting.sizes_of(pairs)
     each = sizes["shared"] + sizes["candidate"]
     epochs = recipe.train.epochs if preset else starting.training_of(each)[1]
@@ -197,17 +197,18 @@ def export(
     reporter: Reporter | None = None,
 ) -> str:
     """Write the usable pairs of a data set in another format."""
-    section = data_section(path, source=source, settings=settings)
+    opened = early.check_source(data_section(path, source=source, settings=settings))
     reporter = reporter or Quiet()
     reporter.begin("export", 0, "pairs")
-    written, problems = export_pairs(early.check_source(section), out, to, shard=shard, progress=reporter.advance)
+    written = export_pairs(opened, out, to, shard=shard, progress=reporter.advance)
     sentence = f"wrote {written:,} pairs to {out}"
-    if not problems:
+    if not opened.problems:
         return sentence
-    table = quarantine_table(problems)
+    table = quarantine_table(opened.problems)
     quarantine = out.with_name(f"{out.name}-quarantine.parquet")
     write_table(quarantine, "quarantine", table)
-    return f"{sentence}; {left_out_sentence(summarize(table, written))} (see {quarantine})"
+    counted = records_sentence(opened.ledger.facts())
+    return f"{sentence}; {counted}; {left_out_sentence(summarize(table, written))} (see {quarantine})"
 
 
 def select_ids(

@@ -40,13 +40,14 @@ def decode_pairs(
 ) -> list[Path]:
     """Decode the images of all pairs in every geometry; write the tables `pairs` and `quarantine`."""
     reporter.begin("decode", pairs.height * len(geometries), "images")
-    broken: dict[int, Problem] = {}
+    broken = set[int]()
     where, keys = source_name(source.section), pairs["key"].to_list()
 
     def leave_out(place: int, error: DecodeError) -> None:
-        broken[place] = Problem(where, keys[place], error.reason)
+        broken.add(place)
+        source.ledger.drop(where, keys[place], error.reason)
         if strict:
-            raise stop_at(broken[place]) from error
+            raise stop_at(source.problems[-1]) from error
 
     caches: list[Path] = []
     for geometry in geometries:
@@ -70,7 +71,7 @@ def decode_pairs(
     if ignored:
         reporter.note(f"decode    {ignored}")
     usable = pairs.filter(~pl.int_range(pl.len()).is_in(list(broken))) if broken else pairs
-    table = quarantine_table([*source.problems, *broken.values()])
+    table = quarantine_table(source.problems)
     sentence = left_out_sentence(summarize(table, usable.height))
     check_usable(usable, check, sentence)
     if sentence:

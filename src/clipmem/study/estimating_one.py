@@ -71,7 +71,7 @@ def estimate_with(
     """
     early.check_scores(out)
     settings = Settings(captions=captions, device=device).checked()
-    pairs, reporter = read_pairs(data, captions, "--data"), reporter or Quiet()
+    pairs, reporter = read_pairs(data, captions, "--data", ("--out", out)), reporter or Quiet()
     side = settings.side(model) if model else None
     signals, problems = embedded(pairs, side, reporter, least=SMALLEST)
     if trajectory is not None:

@@ -23,7 +23,7 @@ from clipmem.score.pairs import Bank, Pairs, bank_of_uids, draw, listed_uids, st
 from clipmem.score.sides import ArraySide, ModelSide, Side, StoredSide, open_side
 from clipmem.study import early, execution
 
-Data = str | Path | DataSection | Source
+Data = str | Path | DataSection | Mapping[str, Any] | Source
 LISTS = ("target", "reference")
 DECODED, STORED = 1024, 8192  # pairs in a block with decoded images, and without
 _COLUMNS = ("uid", "key", "image", "captions", "label")
@@ -93,23 +93,26 @@ class Settings:
 
 
 def open_data(data: Data) -> Source:
-    """Open a source from a path, the name of a shipped source, a `[data]` section, or a source."""
+    """Open a source from a path, the name of a shipped source, keys of `[data]`, or a source."""
     if isinstance(data, Source):
         return data
+    if isinstance(data, str | Path):
+        data = {"source": own} if (own := shipped(str(data))) else {"path": str(data)}
     if not isinstance(data, DataSection):
-        path = isinstance(data, str | Path)  # pyright: ignore[reportUnnecessaryIsInstance]
-        expected, hint = "a path, a shipped source, a [data] section or a source", "Give the data to embed."
-        require(path, "data", shorten(data), expected, hint)
-        own = shipped(str(data))
-        data = DataSection.model_validate({"source": own} if own else {"path": str(data)})
+        keys = isinstance(data, Mapping)  # pyright: ignore[reportUnnecessaryIsInstance]
+        expected, hint = "a path, a shipped source, keys of [data] or a source", 'For example {"path": "pairs.csv"}.'
+        require(keys, "data", shorten(data), expected, hint)
+        data = recipe_from({"data": data}, origin="data").data
     return early.check_source(data)
 
 
-def read_pairs(data: Data, captions: int | None, argument: str) -> Pairs:
-    """Read the pairs of a data set, in storage order."""
+def read_pairs(data: Data, captions: int | None, argument: str, *outputs: tuple[str, Path | None]) -> Pairs:
+    """Read the pairs of a data set, in storage order; `outputs`, by option, must not be inside the data."""
     source = open_data(data)
     with early.opening(source.section):
         table = source.pairs()
+    for option, out in outputs:
+        source.check_outside(out, option)
     name = str(data) if isinstance(data, str | Path) else source_name(source.section)
     require(table.height, f"{argument} {name}", "no pair", "at least one pair", "Check the path.")
     table = table[source.storage_order(table["image"].to_list())].select(_COLUMNS)
@@ -140,6 +143,8 @@ def compare(
     pairs, chosen = _pairs_and_bank(list(opened.values()), data, bank, settings)
     _check_made(list(opened.values()), pairs, settings)
     chosen.check(pairs)
+    if pairs.source is not None:
+        pairs.source.check_outside(folder, "--embeddings")
     if folder is not None and keep is not None:
         sides = keep(folder, sides, pairs, chosen)
     decodes = any(side.geometry for kind in LISTS for side in sides[kind])
@@ -251,7 +256,7 @@ def compare_arrays(lists: Mapping[str, list[Any]], uids: Any, bank: Any, setting
     require(counts[0] == counts[-1] > 0, "embeddings", got, "the same pairs in all", "Give every model the same rows.")
     right = counts == [len(names)] and len(set(names)) == len(names)
     got = f"{len(names)} uids, {len(set(names))} of them unique, for {got}"
-    require(right, "pairs", got, "one unique uid per pair", "Omit uids to number the pairs.")
+    require(right, "data", got, "one unique uid per pair", "Omit uids to number the pairs.")
     pairs = Pairs("arrays", pl.DataFrame({"uid": names}, schema={"uid": pl.String}))
     _check_made([], pairs, settings)
     return settings.comparison(sides, pairs, _array_bank(bank, pairs, settings), STORED)

@@ -30,7 +30,7 @@ from clipmem.score.protocols.four_way import twins
 from clipmem.score.sides import NOT_THERE, ModelSide, Side, StoredSide, read_block, usable
 from clipmem.score.summary import centered
 from clipmem.store.atomic import atomic_write, is_free
-from clipmem.store.hashing import data_fingerprint, file_sha256
+from clipmem.store.hashing import data_fingerprint, file_sha256, json_sha256
 from clipmem.store.job import Job, cut, refuse_other
 from clipmem.store.tables import read_table, write_table
 from clipmem.study import early
@@ -46,7 +46,7 @@ PART = 8192  # pairs in a part
 def score(
     target: Model | Sequence[Model],
     reference: Model | Sequence[Model],
-    pairs: Data | Sequence[str] | None = None,
+    data: Data | Sequence[str] | None = None,
     bank: Data | Sequence[Any] | np.ndarray | None = None,
     *,
     out: str | Path | None = None,
@@ -75,7 +75,7 @@ def score(
             or embeddings as numpy or torch arrays: (image, text) of shapes (n, d) or (n, view, d), and (n, d); with
             several captions (image, text, pair), text (m, d) and the pair of each caption (m,). A list for several.
         reference: The model to compare with, or a list with one for each target.
-        pairs: The data: a path, `"emoji"`, a `[data]` section or a source. Optional with folders of embeddings; with
+        data: The pairs: a path, `"emoji"`, keys of `[data]`, or a source. Optional with folders of embeddings; with
             arrays, the uids of their rows, by default "0", "1", ...
         bank: Held-out pairs that no model trained on: a data set, or uids of pairs of the data (a list, or a file);
             with arrays also row numbers, or a mask. None: sample `bank_size` pairs of the data.
@@ -114,27 +114,17 @@ def score(
         ['external', 'external', 'candidate', 'candidate', 'candidate']
     """
     chosen = Settings(
-        alignment,
-        views,
-        caption_edits,
-        captions,
-        precision,
-        batch_size,
-        bank_size,
-        seed,
-        weight,
-        confidence,
-        block,
-        device,
+        *(alignment, views, caption_edits, captions, precision, batch_size),
+        *(bank_size, seed, weight, confidence, block, device),
     ).checked()
     lists = {"target": _several(target), "reference": _several(reference)}
     if any(isinstance(one, tuple) for models in lists.values() for one in models):
-        comparison = compare_arrays(lists, pairs, bank, chosen)
+        comparison = compare_arrays(lists, data, bank, chosen)
     else:
         addresses = {kind: [_address(kind, one) for one in models] for kind, models in lists.items()}
         comparison = compare(
             addresses,
-            pairs,  # pyright: ignore[reportArgumentType]
+            data,  # pyright: ignore[reportArgumentType]
             bank,  # pyright: ignore[reportArgumentType]
             chosen,
             embeddings=embeddings,
@@ -194,7 +184,7 @@ def embed_pairs(
     model: str, data: Data, out: str | Path, settings: Settings, *, reporter: Reporter | None = None
 ) -> tuple[int, list[Problem]]:
     """Embed pairs with one model into a folder in clip-retrieval's layout."""
-    pairs = read_pairs(data, settings.captions, "--data")
+    pairs = read_pairs(data, settings.captions, "--data", ("--out", Path(out)))
     side = settings.side(model)
     if not isinstance(side, ModelSide):
         raise InputError(f"--model {model}", got="a folder of embeddings", expected="a model", hint="Give a model.")
@@ -218,6 +208,8 @@ class Scored:
 def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Reporter | None = None) -> Scored:
     """Run a comparison and write its files, unless it is finished."""
     early.check_scores(out)
+    if comparison.data.source is not None:
+        comparison.data.source.check_outside(out, "--out")
     about_file, listed = out.with_suffix(".json"), out.with_suffix(".quarantine.parquet")
     job = Job(out.with_suffix(".parts"))
     made_with = _made_with(comparison, settings)
@@ -351,8 +343,10 @@ def embed_into(
     """Embed pairs with several models, each into its own folder; resumable."""
     reporter = reporter or Quiet()
     parts = -(-len(pairs) // part)
-    for side, folder in zip(sides, folders, strict=True):
-        _claim(folder, {"model": side.content(), **card, "pairs": len(pairs), "parts": parts, "part": part})
+    own = {**card, "pairs": len(pairs), "parts": parts, "part": part}
+    cards = [{"name": side.name, "model": side.content(), **own} for side in sides]
+    for folder, described in zip(folders, cards, strict=True):
+        _check_claim(folder, described)
     digits = len(str(parts))  # as in clip-retrieval
     waiting = [
         (k, rows)
@@ -375,6 +369,7 @@ def embed_into(
             reporter.advance(min(block, rows.stop - start))
         metadata = _metadata(pairs, np.concatenate(kept))
         for place, folder in enumerate(folders):
+            write_card(folder, cards[place])  # not before: a model that fails must not claim the folder
             if problems:
                 write_quarantine(folder / "quarantine" / f"quarantine_{k:0{digits}d}.parquet", problems)
             write_part(folder, k, digits, _joined([means[place] for means in found]), metadata)
@@ -404,13 +399,15 @@ def _metadata(pairs: Pairs, rows: np.ndarray) -> pl.DataFrame:
     )
 
 
-def _claim(folder: Path, card: Mapping[str, Any]) -> None:
-    there = read_card(folder)
+def _check_claim(folder: Path, card: Mapping[str, Any]) -> None:
+    there, hint = read_card(folder), "Choose another folder, or delete it."
     free = there is not None or (is_free(folder) and not is_layout(folder))
     got, expected = f"a folder with other files and no {CARD}", "a new folder, or one created by clipmem"
     require(free, f"{folder}", got, expected, "Choose another folder.")
     if there is not None:
-        known = {key: value for key, value in there.items() if key not in {"format", "rows"}}
-        refuse_other(f"{folder} was made with other settings", known, card, "Choose another folder, or delete it.")
-        return
-    write_card(folder, card)
+        models = [f"{one.get('name', 'a model')} (files {json_sha256(one.get('model'))[:8]})" for one in (there, card)]
+        same = there.get("model") == card["model"]
+        require(same, f"{folder}", f"embeddings by {models[0]}", f"embeddings by {models[1]}", hint)
+        known = {key: value for key, value in there.items() if key not in {"format", "rows", "name"}}
+        now = {key: value for key, value in card.items() if key != "name"}
+        refuse_other(f"{folder} was made with other settings", known, now, hint)

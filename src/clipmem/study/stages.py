@@ -68,6 +68,7 @@ class Study:
         source = open_source(self.recipe.data)
         with early.opening(self.recipe.data):
             pairs = with_objects(source.pairs(), self.recipe.dejavu.objects)
+        source.check_outside(self.folder.path, "run folder")
         utility.prompts_of(pairs, self.recipe)  # checks class names
         evaluating.check_retained(self.recipe, frozenset())
         decoding.check_source(source, pairs, self._protocol.check_pairs, strict=self.strict)

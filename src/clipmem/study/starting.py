@@ -1,7 +1,7 @@
 """`clipmem init --data`: a recipe for the user's data, with role sizes and training for their number."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipmem.base.errors import InputError
@@ -60,7 +60,6 @@ def start(
     source: str = "",
     settings: Sequence[str] = (),
     preset: str = "",
-    progress: Callable[[int, int], object] = lambda _done, _of: None,
 ) -> Start:
     """Inspect data and return a recipe for them: the shipped recipe `preset`, or the default one."""
     own = [setting for setting in settings if setting.startswith("data.")]
@@ -68,7 +67,7 @@ def start(
     opened = open_source(section)
     pairs = opened.pairs()
     order = opened.storage_order(pairs["image"].to_list())
-    sample = sample_images(opened, pairs, order, full=False, progress=progress)
+    sample = sample_images(opened, pairs, order, full=False)
     if section.role_column:
         given = Counter(role for row, role in enumerate(roles_of(pairs)) if row not in sample.broken)
         sizes = {role: given[role] for role in ROLES}
@@ -93,7 +92,7 @@ def start(
     recipe = recipe_from(recipe.model_dump() | {"data": data})  # with the source's own table
     drawn = {role: int(getattr(recipe.split, role)) for role in ROLES}
     captions = pairs["captions"].list.len()
-    left_out, decodable = opened.ledger.left_out + len(sample.broken), pairs.height - len(sample.broken)
+    left_out, decodable = opened.ledger.left_out, opened.ledger.pairs
     roles = f"roles     {', '.join(f'{role} {size:,}' for role, size in drawn.items())}"
     reserve = [
         f"{roles}; {decodable - sum(drawn.values()):,} pairs are in reserve for images",

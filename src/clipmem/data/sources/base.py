@@ -3,8 +3,10 @@
 A new format is one class in one file, registered in `SOURCES` or under the entry-point group `clipmem.sources`.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
@@ -98,6 +100,19 @@ class Source(ABC):
         """
         self.ledger.clear()
         return collect(self.records(), self.ledger, what=repr(self.section.path), watch=watch)
+
+    def check_outside(self, out: Path | None, option: str) -> None:
+        """Raise an `InputError` if an output is inside the data or, once `pairs` has returned, among their images.
+
+        Results may be beside a table of captions, even if images are there, too.
+        """
+        table, folders = Path(os.path.normpath(Path(self.section.path).absolute())), self.ledger.folders
+        near = [folder for folder in folders if table.parent in Path(folder).parents]
+        images = {Path(folder).resolve() for folder in folders | ({os.path.commonpath(near)} if near else set())}
+        inside = images - {(beside := table.resolve().parent), *beside.parents}
+        inside |= {Path(name).resolve() for name in (self.section.path, self.section.image_root) if name}
+        right = out is None or not inside & {out.resolve(), *out.resolve().parents}
+        require(right, f"{option} {out}", "a folder inside the data", "one outside of them", "Choose another folder.")
 
     def storage_order(self, references: Sequence[str]) -> list[int]:
         """Return the positions of references in the order of their images on disk."""

@@ -1,16 +1,18 @@
 """Detection of a data set's format by its content."""
 
-from pathlib import PurePosixPath
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from clipmem.base.errors import InputError
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
+from clipmem.base.suggest import near_names
 from clipmem.data.sources.base import SOURCES
-from clipmem.data.sources.columns import named_columns, no_such_column
+from clipmem.data.sources.columns import CAPTIONS, IMAGES, named_columns, no_such_column
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PACKED, PathProbe
 
-_TABLES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".token")
+_WITH_COLUMNS = (".jsonl", ".csv", ".tsv", ".parquet")
+_TABLES = (*_WITH_COLUMNS, ".json", ".txt", ".token")
 _MOST_FILES = 40
 
 
@@ -28,7 +30,8 @@ def detect(path: str, section: DataSection | None = None) -> Detection:
     found = _recognized(probe)
     if found:
         return found
-    inside = _inside(probe) if probe.is_dir else []
+    tables = _tables(probe)
+    inside = [found for table in tables if (found := _recognized(table))]
     got = f"{path!r}, a folder with {len(inside)} data sets: {', '.join(one.path for one in inside[:4])}"
     require(len(inside) < 2, "[data] path", got, "one data set", "Set data.path to one of these files.")
     if inside:
@@ -36,7 +39,9 @@ def detect(path: str, section: DataSection | None = None) -> Detection:
     for key, name in named_columns(probe.section).items():
         if probe.names and name not in probe.names:
             raise no_such_column(key, name, probe.names, what=path)
-    raise InputError("[data] path", got=f"{path!r}, {probe.describe()}", expected=_expected(probe), hint=_hint(probe))
+    tables = [one for one in tables or [probe] if one.is_file and one.path.suffix.lower() in _WITH_COLUMNS][:2]
+    got = "; ".join(f"{one.text!r}, {one.describe()}" for one in dict.fromkeys([probe, *tables]))
+    raise InputError("[data] path", got=got, expected=_expected(probe, tables), hint=_hint(probe, tables))
 
 
 def _recognized(probe: PathProbe) -> Detection | None:
@@ -47,27 +52,30 @@ def _recognized(probe: PathProbe) -> Detection | None:
     return None
 
 
-def _inside(probe: PathProbe) -> list[Detection]:
-    tables = [name for name in probe.files if name.lower().endswith(_TABLES) and name.count("/") < 2]
-    found = [_recognized(PathProbe(str(probe.path / name), probe.section)) for name in tables[:_MOST_FILES]]
-    return [one for one in found if one]
+def _tables(probe: PathProbe) -> list[PathProbe]:
+    """Return the files in a folder that may have captions."""
+    names = [name for name in probe.with_suffix(*_TABLES) if name.count("/") < 2]
+    return [PathProbe(str(probe.path / name), probe.section) for name in names[:_MOST_FILES]]
 
 
-def _expected(probe: PathProbe) -> str:
+def _expected(probe: PathProbe, tables: Sequence[PathProbe]) -> str:
+    if tables or probe.columns:
+        return "an image column (such as image or filepath) and a caption column (such as caption or title)"
     if probe.is_dir and probe.with_suffix(*IMAGE_ENDINGS):
         return "captions: metadata.csv (file_name, caption), or a .txt or .json file next to each image"
-    suffix = PurePosixPath(probe.text).suffix
-    if probe.is_file and (probe.head.startswith(b"PAR1") or suffix in {".csv", ".tsv", ".jsonl"}):
-        return "an image column (such as image or filepath) and a caption column (such as caption or title)"
     return (
         "an image folder, CSV, JSON lines, COCO or Karpathy JSON, Flickr's text, tars, Parquet, or a folder saved by "
         "datasets"
     )
 
 
-def _hint(probe: PathProbe) -> str:
+def _hint(probe: PathProbe, tables: Sequence[PathProbe]) -> str:
     if not probe.is_file and not probe.is_dir:
         return "Check the path; for a data set of the Hugging Face hub, use hf-hub:OWNER/NAME."
     if probe.head.startswith(PACKED) or probe.with_suffix(".gz", ".bz2", ".xz", ".zst"):
         return "Decompress it first, for example with gunzip."
-    return "Set data.image_column and data.caption_column, or data.source; see docs/data.md for all formats."
+    usual = (*IMAGES, *CAPTIONS)
+    names = [name for table in tables for name in table.names if name.lower() not in usual]
+    near = [f"{match!r} for {name!r}" for name in names for match in near_names(name, usual)[:1]]
+    hint = "Set data.image_column and data.caption_column, or data.source; see docs/data.md for all formats."
+    return f"Did you mean {' and '.join(near[:2])}? {hint}" if near else hint

@@ -54,7 +54,7 @@ class FileSource(Source):
     def _unnamed(self, references: set[str]) -> int:
         base = self.base.absolute()  # references may be absolute
         references = {os.path.normpath(base / reference) for reference in references}
-        folders = {posixpath.dirname(reference) for reference in references}
+        self.ledger.folders |= (folders := {posixpath.dirname(reference) for reference in references})
         if self.section.split or len(folders) > _FOLDERS:
             return 0
         found = (posixpath.join(folder, name) for folder in folders for name in _images_in(Path(folder)))
@@ -166,17 +166,17 @@ def _folders_around(base: Path) -> Iterator[Path]:
         left -= len(level)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if entry.name[0] != "."]
-    except (OSError, ValueError):
-        return []
+def _names_in(folder: Path) -> list[list[str]]:
+    """Return the names of the folders, and of all other entries, in a folder."""
+    try:  # os.walk takes an entry that cannot be followed, such as a loop of links, for a file
+        return [*next(os.walk(folder), ("", [], []))[1:]]
+    except ValueError:  # a NUL in the path
+        return [[], []]
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return sorted(folder / entry.name for entry in _entries(folder) if entry.is_dir())
+    return sorted(folder / name for name in _names_in(folder)[0] if name[0] != ".")
 
 
 def _images_in(folder: Path) -> list[str]:
-    return [entry.name for entry in _entries(folder) if entry.name.lower().endswith(IMAGE_ENDINGS)]
+    return [name for name in _names_in(folder)[1] if name[0] != "." and name.lower().endswith(IMAGE_ENDINGS)]

@@ -161,8 +161,10 @@ class PathProbe:
             return "one image"
         if self.head.startswith(PACKED):
             return "a compressed file"
-        if self.head.startswith(b"PAR1"):
-            return f"Parquet with the columns {self.columns[:6]}" if self.columns else "unreadable Parquet"
+        if self.head.startswith(b"PAR1") and not self.columns:
+            return "unreadable Parquet"
+        if self.columns or (self.names and self.path.suffix.lower() in {".csv", ".tsv", ".jsonl"}):
+            return f"{'Parquet' if self.columns else 'a table'} with the columns {self.names[:6]}"
         if self.large_json:
             return f"JSON of {self.path.stat().st_size // 2**20:,} MiB that begins {self.large_json[:60]!r}"
         if isinstance(self.document, dict):

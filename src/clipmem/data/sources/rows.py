@@ -4,6 +4,7 @@
 # pyright: reportUnknownParameterType=false
 
 import contextlib
+import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -144,7 +145,9 @@ class RowSource(Source):
             data, path = (value, None) if isinstance(value, bytes) else (None, value)
         path = path if isinstance(path, str) else ""
         if data is None and path:
-            return read_file(Path(posixpath.join(self._root, path))), path
+            file = Path(posixpath.join(self._root, path)).absolute()
+            self.ledger.folders.add(os.path.normpath(file.parent))
+            return read_file(file), path
         return data, path
 
     @cached_property
