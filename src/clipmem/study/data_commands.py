@@ -6,7 +6,7 @@ only. Other work on the machine makes it too large.
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import polars as pl
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import generator
-from clipmem.base.recipes import Recipe, load_recipe
+from clipmem.base.recipes import Overrides, Recipe, as_settings, load_recipe
 from clipmem.base.require import require
 from clipmem.base.sections import SHIPPED, DataSection, ModelSection, shipped
 from clipmem.base.suggest import did_you_mean
@@ -40,9 +40,9 @@ MODEL = "clipmem-tiny"
 _TIMED, _SEARCHED = 64, 10_000  # pairs in a timed batch; pairs to compare with a model
 
 
-def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -> DataSection:
+def data_section(path: str, *, source: str = "", settings: Overrides = ()) -> DataSection:
     """Return the `[data]` section of a path, a source, and settings such as `data.image_column=png`."""
-    for setting in settings:
+    for setting in as_settings(settings):
         hint = "See the keys of [data] with `clipmem init -`."
         require(setting.startswith("data."), f"--set {setting}", "a setting of another section", "data.KEY=VALUE", hint)
     section = load_recipe("", settings, origin="--set").data
@@ -55,7 +55,7 @@ def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -
     return section.model_copy(update={"path": path, "source": source or "auto"})
 
 
-def find_data(path: str, *, source: str = "", settings: Sequence[str] = ()) -> tuple[DataSection, str]:
+def find_data(path: str, *, source: str = "", settings: Overrides = ()) -> tuple[DataSection, str]:
     """Return the `[data]` section with the detected source, and the reason for it."""
     section = data_section(path, source=source, settings=settings)
     if section.source != "auto":
@@ -69,7 +69,7 @@ def inspect(
     path: str,
     *,
     source: str = "",
-    settings: Sequence[str] = (),
+    settings: Overrides = (),
     full: bool = False,
     cost: bool = True,
     model: str = MODEL,
@@ -192,7 +192,7 @@ def export(
     to: str,
     *,
     source: str = "",
-    settings: Sequence[str] = (),
+    settings: Overrides = (),
     shard: int = SHARD,
     reporter: Reporter | None = None,
 ) -> str:
