@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.require import require, require_one_of
 from clipmem.data.decoding import DecodeError, decode, read_header
 from clipmem.data.quarantine import Problem, source_name
 from clipmem.data.sources.base import Source
-from clipmem.store.atomic import atomic_file, make_folder
+from clipmem.store.atomic import atomic_file, atomic_folder, is_free
 
 FORMATS = ("webdataset", "parquet", "imagefolder")
 SHARD = 10_000
@@ -34,17 +36,19 @@ class Item(NamedTuple):
 
 
 def export_pairs(
-    source: Source, out: Path, to: str, *, shard: int = SHARD, progress: Callable[[int], object] = lambda _: None
+    source: Source, out: Path, to: str, *, shard: int = SHARD, reporter: Reporter | None = None
 ) -> tuple[int, list[Problem]]:
-    """Write the usable pairs of a source into a new folder."""
+    """Write the usable pairs of a source into a new folder; after an error nothing is left of it."""
     require_one_of("--to", to, FORMATS)
-    free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    free = not out.exists() or (out.is_dir() and is_free(out))
     require(free, f"{out}", "an existing file or folder", "a new or empty folder", "Choose another --out DIR.")
-    pairs = source.pairs()
-    make_folder(out)
-    problems = list(source.problems)
-    items = _items(source, pairs, problems, progress)
-    return _WRITERS[to](out, items, shard), problems
+    pairs, reporter = source.pairs(), reporter or Quiet()
+    problems, started = list(source.problems), time.monotonic()
+    reporter.begin("export", pairs.height, "pairs")
+    with atomic_folder(out) as partial:
+        written = _WRITERS[to](partial, _items(source, pairs, problems, reporter.advance), shard)
+    reporter.end("export", time.monotonic() - started)
+    return written, problems
 
 
 def _items(

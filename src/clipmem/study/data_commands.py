@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.progress import Reporter
 from clipmem.base.random import generator
 from clipmem.base.recipes import Overrides, Recipe, as_settings, load_recipe
 from clipmem.base.require import require
@@ -198,9 +198,7 @@ def export(
 ) -> str:
     """Write the usable pairs of a data set in another format."""
     section = data_section(path, source=source, settings=settings)
-    reporter = reporter or Quiet()
-    reporter.begin("export", 0, "pairs")
-    written, problems = export_pairs(early.check_source(section), out, to, shard=shard, progress=reporter.advance)
+    written, problems = export_pairs(early.check_source(section), out, to, shard=shard, reporter=reporter)
     sentence = f"wrote {written:,} pairs to {out}"
     if not problems:
         return sentence
