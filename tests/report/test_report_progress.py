@@ -7,6 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
+from clipmem.base.progress import Quiet, by_work
 from clipmem.report.progress import TerminalReporter
 
 LINE = re.compile(r"^step +(\d+) % (\S+) (\S+) (\S+) left  (\S*)$")
@@ -75,6 +76,27 @@ def test_first_line_after_two_seconds_then_at_most_every_fifteen():
 def test_no_rate_and_no_time_left_before_there_are_two_reports():
     assert [line[:4] for line in lines_of(10, [(5, 1)])] == [(10, "-", "pairs/s", None)]
     assert [line[:4] for line in lines_of(10, [(5, 1), (5, 1)])][-1] == (20, "12", "pairs/min", 40)
+
+
+def test_steps_of_different_cost_finish_units_as_their_work_is():
+    class Counts(Quiet):
+        total, done = 0, ()
+
+        def begin(self, stage, total, unit):
+            self.total = total
+
+        def advance(self, amount, note=""):
+            self.done += ((amount, note),)
+
+    counts = Counts()
+    advance = by_work(counts, "detect", 600, "pairs", {"cheap": 1.0, "costly": 8.5, "last": 0.5})
+    advance("cheap", 1.0)
+    for _ in range(3):
+        advance("costly", 1 / 3)
+    advance("costly", 0.5)  # more than there was to do
+    assert counts.done == ((60, "cheap"), (170, "costly"), (170, "costly"), (170, "costly"), (0, "costly"))
+    advance("last", 1.0)
+    assert sum(amount for amount, _ in counts.done) == counts.total == 600
 
 
 def test_a_step_of_nothing_and_more_than_announced_are_no_error():

@@ -16,6 +16,7 @@ from clipmem.base.declared import declared, key_of, known, load, plugins
 from clipmem.base.errors import InputError, shorten, shorten_text
 from clipmem.base.explain import explain
 from clipmem.base.mitigations import MitigateSection
+from clipmem.base.require import require
 from clipmem.base.section import Section as _Section
 from clipmem.base.sections import (
     DataSection,
@@ -332,23 +333,14 @@ def _toml_text(value: str) -> str:
 def _apply(document: dict[str, Any], setting: str) -> None:
     path, separator, value = setting.partition("=")
     keys = path.strip().split(".")
-    if not separator or not all(keys):
-        raise InputError(
-            f"--set {shorten(setting)}",
-            got="no section.key before an =" if separator else "no =",
-            expected="section.key=value",
-            hint="For example: --set train.lr=1e-4.",
-        )
+    what, expected = f"--set {shorten(setting)}", "section.key=value"
+    got = "no section.key before an =" if separator else "no ="
+    require(separator and all(keys), what, got, expected, "For example: --set train.lr=1e-4.")
     place = document
     for key in keys[:-1]:
         place = place.setdefault(key, {})
-        if not isinstance(place, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(
-                f"--set {shorten(setting)}",
-                got=f"{shorten(key)} is not a section",
-                expected="section.key=value",
-                hint="Use section.key=value.",
-            )
+        right = isinstance(place, dict)  # pyright: ignore[reportUnnecessaryIsInstance]
+        require(right, what, f"{shorten(key)} is not a section", expected, "Use section.key=value.")
     place[keys[-1]] = _value(value.strip())
 
 

@@ -53,16 +53,7 @@ def inspect(
     from clipmem.report.terminal import print_screen
     from clipmem.study.data_commands import inspect as inspect_data
 
-    done = 0
     with TerminalReporter(Console(stderr=True)) as reporter:
-
-        def progress(now: int, of: int) -> None:
-            nonlocal done
-            if not done:
-                reporter.begin("inspect", of, "images")
-            reporter.advance(now - done)
-            done = now
-
         found = inspect_data(
             path,
             source=source,
@@ -72,7 +63,7 @@ def inspect(
             model=model,
             preset=preset,
             against=against,
-            progress=progress,
+            reporter=reporter,
         )
     print_screen("inspected", found, Console())
     if not found["usable"]:

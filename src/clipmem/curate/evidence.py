@@ -10,7 +10,7 @@ When not to trust it: a pair that is one of a kind has no other pair that could 
 
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -32,6 +32,13 @@ NEAR = 5  # testifying neighbors
 TOGETHER, SMALLEST = 128, 10  # pairs that are left out together: at most a twentieth of all, or `SMALLEST`
 EXACT = 30_000  # most pairs of which each is compared with all others, and that are kept in memory
 _BLOCK, _PRODUCTS = 32_768, 2**24  # rows, and fits, at once
+
+
+Progress = Callable[[float], object]
+
+
+def ignore(_: float) -> None:
+    """Report nothing."""
 
 
 class Fit(NamedTuple):
@@ -63,7 +70,7 @@ class Evidence:
         kept: Calls a function of many pairs: if the signals have a folder, results are kept and found again there.
     """
 
-    def __init__(self, signals: Signals) -> None:
+    def __init__(self, signals: Signals, progress: Progress = ignore) -> None:
         raw = signals.shapes_and_colors if signals.pixels is not None or signals.image is None else signals.image
         n = len(signals.uids)
         count = max(2, n // min(TOGETHER, max(SMALLEST, n // 20)))
@@ -71,7 +78,7 @@ class Evidence:
         self.fold[generator(signals.seed, "left out together").permutation(n)] = np.arange(n) % count
         self.kept: Any = partial(_kept, signals.scratch if n > EXACT else None)
         predict = _compare_all if n <= EXACT else partial(_compare_near, self.kept)
-        self.image, self.caption, self.near, parts = predict(np.asarray(raw), signals.words, self.fold)
+        self.image, self.caption, self.near, parts = predict(np.asarray(raw), signals.words, self.fold, progress)
         (self._captions, self._images, self._ridge, self._ridge_image), strength = zip(*parts, strict=True)
         self.strength = np.stack(strength, axis=1).astype(np.float64)
         self.own = self.fit(np.arange(n), np.arange(n))
@@ -113,24 +120,34 @@ _Unit = tuple[Float32[np.ndarray, "n _"], Float32[np.ndarray, "n"]]  # unit rows
 _Compared = tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"], tuple[_Unit, ...]]
 
 
-def _compare_all(raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> _Compared:
+def _compare_all(
+    raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"], progress: Progress
+) -> _Compared:
     """Predict from all pairs of other folds, in memory."""
     images, texts = raw.astype(np.float64), np.asarray(words[:], dtype=np.float64)
     x, t = torch.from_numpy(images), torch.from_numpy(texts)
     image, caption = directions(x, "images"), directions(t, "captions")
-    captions, near = _means(x, t, fold)
-    both = (images, texts), (texts, images)
-    ridge, ridge_image = (leave_one_out(a, b, group=fold, kernel="rbf").prediction.astype(np.float32) for a, b in both)
-    parts = _unit(captions), _unit(_means(t, x, fold)[0]), _unit(ridge), _unit(ridge_image)
+    captions, near = _means(x, t, fold, progress)
+    both, ridge = ((images, texts), (texts, images)), list[_Unit]()
+    predicted = _means(t, x, fold, progress)[0]
+    for a, b in both:
+        ridge.append(_unit(leave_one_out(a, b, group=fold, kernel="rbf").prediction.astype(np.float32)))
+        progress(1 / 4)
+    parts = _unit(captions), _unit(predicted), *ridge
     return image.numpy().astype(np.float32), caption.numpy().astype(np.float32), near, parts
 
 
-def _compare_near(kept: Any, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> _Compared:
+def _compare_near(
+    kept: Any, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"], progress: Progress
+) -> _Compared:
     """Predict from the pairs in near cells, and by ridge regression, in memory maps."""
     image, caption = kept(_directions, raw, "images"), kept(_directions, words, "captions")
-    captions, near = kept(_near_means, image, caption, NEAR, fold)
-    images = kept(_near_means, caption, image, 1, fold)[0]
-    return image, caption, near, (captions, images, kept(_ridge, raw, words, fold), kept(_ridge, words, raw, fold))
+    parts = list[Any]()
+    ridge = (_ridge, raw, words, fold), (_ridge, words, raw, fold)
+    for call in ((_near_means, image, caption, NEAR, fold), (_near_means, caption, image, 1, fold), *ridge):
+        parts.append(kept(*call))
+        progress(1 / 4)
+    return image, caption, parts[0][1], (parts[0][0], parts[1][0], *parts[2:])
 
 
 def _kept(folder: Path | None, function: Any, *own: Any) -> Any:
@@ -180,10 +197,13 @@ def _blocks(n: int) -> Iterator[slice]:
 
 
 def _means(
-    query: torch.Tensor, value: torch.Tensor, fold: Int[np.ndarray, "n"]
+    query: torch.Tensor, value: torch.Tensor, fold: Int[np.ndarray, "n"], progress: Progress
 ) -> tuple[Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"]]:
     found = softmax_means(query, value, min(NEAR, len(fold) - int(np.bincount(fold).max())), group=fold)
-    blocks = [(mean.numpy().astype(np.float32), near.numpy()) for _, mean, near in found]
+    blocks = list[tuple[np.ndarray, np.ndarray]]()
+    for _, mean, near in found:
+        blocks.append((mean.numpy().astype(np.float32), near.numpy()))
+        progress(len(mean) / len(fold) / 4)
     means, near = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return means, near
 
@@ -201,6 +221,6 @@ def _unit(x: Float32[np.ndarray, "n d"]) -> _Unit:
 _KNOWN: WeakKeyDictionary[Signals, Evidence] = WeakKeyDictionary()
 
 
-def evidence_of(signals: Signals) -> Evidence:
-    """Return the evidence of a data set, computed once for all detectors."""
-    return _KNOWN.get(signals) or _KNOWN.setdefault(signals, Evidence(signals))
+def evidence_of(signals: Signals, progress: Progress = ignore) -> Evidence:
+    """Return the evidence of a data set, computed once for all detectors; `progress` gets each share of its work."""
+    return _KNOWN.get(signals) or _KNOWN.setdefault(signals, Evidence(signals, progress))

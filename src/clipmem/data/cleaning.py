@@ -44,9 +44,8 @@ class Written(NamedTuple):
 
 def check_output(source: Source, out: Path) -> None:
     """Raise an `InputError` unless a new folder can be written at `out`, outside of the data."""
-    free = not out.exists() or (out.is_dir() and is_free(out))
     hint = "Choose another folder."
-    require(free, f"--write {out}", "an existing file or folder", "a new or empty folder", hint)
+    require(is_free(out), f"--write {out}", "an existing file or folder", "a new or empty folder", hint)
     check_outside(source, out, "--write")
     try:
         check_place(out.resolve().parent)

@@ -40,8 +40,7 @@ def export_pairs(
 ) -> tuple[int, list[Problem]]:
     """Write the usable pairs of a source into a new folder; after an error nothing is left of it."""
     require_one_of("--to", to, FORMATS)
-    free = not out.exists() or (out.is_dir() and is_free(out))
-    require(free, f"{out}", "an existing file or folder", "a new or empty folder", "Choose another --out DIR.")
+    require(is_free(out), f"{out}", "an existing file or folder", "a new or empty folder", "Choose another --out DIR.")
     pairs, reporter = source.pairs(), reporter or Quiet()
     problems, started = list(source.problems), time.monotonic()
     reporter.begin("export", pairs.height, "pairs")

@@ -7,13 +7,14 @@ reads. When not to trust it: samples miss rare problems and most near-duplicates
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from clipmem.base.progress import Quiet, Reporter
 from clipmem.data.decoding import DecodeError, Header, decode, read_header
 from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.quarantine import Problem, source_name
@@ -43,7 +44,7 @@ class ImageSample:
 
 
 def inspect_source(
-    source: Source, *, full: bool = False, progress: Callable[[int, int], object] = lambda _done, _of: None
+    source: Source, *, full: bool = False, reporter: Reporter | None = None
 ) -> tuple[dict[str, Any], ImageSample]:
     """Inspect a source; return the facts and the measured sample."""
     digests: Counter[bytes] = Counter()
@@ -54,7 +55,7 @@ def inspect_source(
 
     pairs = source.pairs(watch)
     order = source.storage_order(pairs["image"].to_list())
-    sample = sample_images(source, pairs, order, full=full, progress=progress)
+    sample = sample_images(source, pairs, order, full=full, reporter=reporter)
     captions = pairs["captions"]
     counted = pl.DataFrame({"captions": captions.list.len()}).group_by("captions").len().sort("captions")
     problems = [*source.problems, *sample.broken.values()]
@@ -93,7 +94,7 @@ def runs(n: int, most: int, *, run: int) -> list[int]:
 
 
 def sample_images(
-    source: Source, pairs: pl.DataFrame, order: Sequence[int], *, full: bool, progress: Callable[[int, int], object]
+    source: Source, pairs: pl.DataFrame, order: Sequence[int], *, full: bool, reporter: Reporter | None = None
 ) -> ImageSample:
     """Read the headers of a sample of the images; decode and compare some of them."""
     sample, n = ImageSample(), pairs.height
@@ -104,6 +105,8 @@ def sample_images(
     references, keys = pairs["image"].to_list(), pairs["key"].to_list()
     small: list[np.ndarray] = []
     pixels = 0
+    reporter = reporter or Quiet()
+    reporter.begin("inspect", len(chosen), "images")
     for start in range(0, len(chosen), _BLOCK):
         block = chosen[start : start + _BLOCK]
         for row, data in zip(block, source.read([references[row] for row in block]), strict=True):
@@ -122,7 +125,7 @@ def sample_images(
             except DecodeError as error:
                 sample.broken[row] = Problem(source_name(source.section), keys[row], error.reason)
             sample.tried += 1
-        progress(min(start + _BLOCK, len(chosen)), len(chosen))
+        reporter.advance(len(block))
     if small:
         sample.near = duplicate_groups(np.stack(small))
     return sample

@@ -10,6 +10,7 @@ from clipmem.base.progress import Quiet, Reporter
 from clipmem.report.escape import visible
 
 _FIRST, _EVERY = 2.0, 15.0  # seconds to the first line, and the most between two lines
+_RECENT = 0.75  # share of the time so far that the rate is of
 
 
 class _Rate(ProgressColumn):
@@ -22,7 +23,7 @@ class _Rate(ProgressColumn):
 class TerminalReporter:
     """Progress reporter: a bar with rate and time left on a terminal or in a notebook, lines with both elsewhere.
 
-    The rate is that of the last half of the time so far, and begins with the first report, so that it forgets what a
+    The rate is that of the last three quarters of the time so far, from the first report on, so that it forgets what a
     step does once, such as reading a model. There is no time left before there are two reports.
     """
 
@@ -56,25 +57,22 @@ class TerminalReporter:
             return
         task, now = self._progress.tasks[0], self._console.get_time()
         since = task.start_time or 0.0
-        self._progress.speed_estimate_period = max(_FIRST, (now - since) / 2)
+        self._progress.speed_estimate_period = max(_FIRST, _RECENT * (now - since))
         self._progress.update(task.id, advance=amount, note=note)
         if self._progress.disable and now - self._shown >= min(_EVERY, max(_FIRST, self._shown - since)):
             columns = (column for column in self._progress.columns if isinstance(column, ProgressColumn))
-            self._line(" ".join(str(column(task)) for column in columns if not isinstance(column, BarColumn)))
+            self.note(" ".join(str(column(task)) for column in columns if not isinstance(column, BarColumn)))
             self._shown = now
 
     def note(self, text: str) -> None:
         """Print a line."""
-        self._line(text)
+        # notes may quote the data; a line stays one line in a log file
+        self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def end(self, stage: str, seconds: float, *, skipped: bool = False) -> None:
         """Print the duration of the stage."""
         self._close()
-        self._line(f"{stage:<9} {'done before' if skipped else f'{seconds:.1f} s'}")
-
-    def _line(self, text: str) -> None:
-        # notes may quote the data; a line stays one line in a log file
-        self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+        self.note(f"{stage:<9} {'done before' if skipped else f'{seconds:.1f} s'}")
 
     def _close(self) -> None:
         if self._progress is not None:

@@ -6,7 +6,6 @@ only. Other work on the machine makes it too large.
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def data_section(path: str, *, source: str = "", settings: Overrides = ()) -> Da
         got, hint = f"{own!r} in addition to {given!r}", f"Remove --set data.{key}."
         require(own in {"", "auto", given}, f"--set data.{key}", got, "one of them", hint)
     source = source or section.source
-    if shipped(path) and source in {"", "auto", path}:
+    if source in {"", "auto", path} and shipped(path):
         path, source = "", path
     return section.model_copy(update={"path": path, "source": source or "auto"})
 
@@ -75,7 +74,7 @@ def inspect(
     model: str = MODEL,
     preset: str = "",
     against: str = "",
-    progress: Callable[[int, int], object] = lambda _done, _of: None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Inspect the data at a path; return plain data."""
     # checked before the data are read
@@ -87,7 +86,7 @@ def inspect(
     opened = early.check_source(section)
     started = time.monotonic()
     with early.opening(section):
-        facts, sample = inspect_source(opened, full=full, progress=progress)
+        facts, sample = inspect_source(opened, full=full, reporter=reporter)
     seconds = time.monotonic() - started
     document: dict[str, Any] = {
         "format": FORMAT,

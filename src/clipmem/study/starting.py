@@ -1,7 +1,6 @@
 """`clipmem init --data`: a recipe for the user's data, with role sizes and training for their number."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from clipmem.base.errors import InputError
@@ -60,7 +59,6 @@ def start(
     source: str = "",
     settings: Overrides = (),
     preset: str = "",
-    progress: Callable[[int, int], object] = lambda _done, _of: None,
 ) -> Start:
     """Inspect data and return a recipe for them: the shipped recipe `preset`, or the default one."""
     settings = as_settings(settings)
@@ -69,7 +67,7 @@ def start(
     opened = open_source(section)
     pairs = opened.pairs()
     order = opened.storage_order(pairs["image"].to_list())
-    sample = sample_images(opened, pairs, order, full=False, progress=progress)
+    sample = sample_images(opened, pairs, order, full=False)
     if section.role_column:
         given = Counter(role for row, role in enumerate(roles_of(pairs)) if row not in sample.broken)
         sizes = {role: given[role] for role in ROLES}
