@@ -36,9 +36,8 @@ def clip(*arguments):
 
 def clip_alone(*arguments, **options):
     """Run a command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "clipmem", *map(str, arguments)], capture_output=True, text=True, check=False, **options
-    )
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "check": False} | options
+    return subprocess.run([sys.executable, "-m", "clipmem", *map(str, arguments)], **options)
 
 
 def start(recipe, out, *more, every=60, python=(), environment=None):

@@ -3,12 +3,15 @@
 import csv
 import io
 import json
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from clipmem.base.progress import Quiet
 from clipmem.base.recipes import dump_recipe
 from clipmem.base.sections import DataSection
 from clipmem.data import inspection
@@ -16,7 +19,7 @@ from clipmem.data.sources import detect, open_source
 from clipmem.study.data_commands import export, inspect
 from clipmem.study.starting import start
 from clipmem.testing.tiny import encoded_image, tiny_recipe
-from tests.e2e.running import clip
+from tests.e2e.running import clip, clip_alone
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -256,6 +259,62 @@ def test_export_refuses_a_folder_with_something_in_it(hostile, tmp_path):
     fresh = clip("data", "export", hostile, "--to", "parquet", "--out", tmp_path / "new")
     assert fresh.returncode == 0, fresh.stderr
     assert fresh.stdout.startswith(f"wrote 13 pairs to {tmp_path / 'new'}; 14 records read: 13 pairs")
+
+
+@pytest.mark.parametrize("to", ["webdataset", "parquet", "imagefolder"])
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_an_interrupted_export_leaves_nothing(hostile, tmp_path, to, error):
+    (tmp_path / "empty").mkdir()
+
+    class Stops(Quiet):
+        def advance(self, amount, note=""):
+            raise error
+
+    for out in (tmp_path / "new", tmp_path / "empty"):
+        with pytest.raises(error):
+            export(str(hostile), out, to, shard=5, reporter=Stops())
+    assert [file.name for file in tmp_path.iterdir()] == ["empty"]
+    assert list((tmp_path / "empty").iterdir()) == []
+    for out in (tmp_path / "new", tmp_path / "empty"):
+        (tmp_path / "empty" / ".clipmem-partial.tmp").mkdir(exist_ok=True)  # of a killed process
+        export(str(hostile), out, to, shard=5)
+    assert contents(tmp_path / "new") == contents(tmp_path / "empty")
+
+
+def test_export_knows_how_many_pairs_there_are(hostile, tmp_path):
+    class Counts(Quiet):
+        total = done = 0
+
+        def begin(self, stage, total, unit):
+            assert (stage, unit) == ("export", "pairs")
+            self.total = total
+
+        def advance(self, amount, note=""):
+            self.done += amount
+
+    reporter = Counts()
+    export(str(hostile), tmp_path / "out", "parquet", reporter=reporter)
+    assert reporter.done == reporter.total == 14
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("exported", [False, True])
+def test_output_that_cannot_be_written_is_one_line(hostile, tmp_path, exported):
+    arguments = ["data", "export", hostile, "--to", "parquet", "--out", tmp_path / "out"] if exported else ["--help"]
+    with Path("/dev/full").open("w") as full:
+        done = clip_alone(*arguments, stdout=full)
+    assert done.returncode == 1
+    last = "clipmem: could not write to standard output: No space left on device."
+    assert [line for line in done.stderr.splitlines() if not line.startswith("export ")] == [last]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
+def test_a_reader_that_went_away_is_no_error_message(arguments):
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = clip_alone(*arguments, stdout=writes)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 # ---- ids

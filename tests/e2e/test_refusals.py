@@ -34,6 +34,18 @@ CASES = {
     "model": ([*PAIR, "--target", "ViT-B-33"], "'ViT-B-32'"),
     "model of data inspect": (["data", "inspect", "emoji", "--model", "clipmem-tny"], "'clipmem-tiny'"),
     "source of evaluate": (["evaluate", "--model", ".", "--source", "emojy"], "'emoji'"),
+    # empty paths, such as shell variables that are not set
+    "empty data to curate": (["curate", ""], "data: got an empty path"),
+    "empty data to inspect": (["data", "inspect", ""], "data: got an empty path"),
+    "empty data to export": (["data", "export", "", "--to", "parquet", "--out", "new"], "data: got an empty path"),
+    "empty data to score": (["score", "--out", "s.parquet", "--data", ""], "data: got an empty path"),
+    "empty bank": (["score", "--out", "s.parquet", "--data", "emoji", "--bank", ""], "data: got an empty path"),
+    "empty data to embed": (["embed", "--model", ".", "--data", "", "--out", "new"], "data: got an empty path"),
+    "empty data to estimate": (["estimate", "--data", ""], "data: got an empty path"),
+    "empty data to evaluate": (["evaluate", "--model", ".", "--data", ""], "data: got an empty path"),
+    "empty data to compare": (["compare", ".", ".", "--interpolate", "0", "--data", ""], "data: got an empty path"),
+    "empty data to start from": (["init", "new.toml", "--data", ""], "data: got an empty path"),
+    "empty members": (["audit", "--model", ".", "--members", "", "--nonmembers", "x"], "--members: got no data"),
     # paths that are not there
     "no recipe": (["run", "none.toml"], "No such file"),
     "no data": ([*SET, "data.source=auto", "--set", "data.path=none"], "no such file or folder"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -243,10 +244,10 @@ def test_a_killed_output_is_written_anew(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(cleaning, "_check", kill)
-        patch.setattr(cleaning.shutil, "rmtree", lambda *_, **__: None)  # a killed process cleans nothing up
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a killed process cleans nothing up
         with pytest.raises(Killed):
             write_cleaned(source, tmp_path / "clean", uids[:1])
-    partial = tmp_path / ".clean.clipmem-partial"
+    partial = tmp_path / ".clean.clipmem-partial.tmp"
     assert partial.is_dir()
     assert not (tmp_path / "clean").exists()
     (partial / "stray.png").write_bytes(b"of the killed call")

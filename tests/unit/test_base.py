@@ -3,6 +3,7 @@
 import errno
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from clipmem.base.errors import ClipmemError, InputError, RunError, shorten
 from clipmem.base.paths import as_os_error, as_write_error, checked_path
 from clipmem.base.random import derive_seed, generator, uniform
-from clipmem.base.recipes import Recipe, differences, dump_recipe, flatten, load_recipe, recipe_from
+from clipmem.base.recipes import Recipe, as_settings, differences, dump_recipe, flatten, load_recipe, recipe_from
 from clipmem.base.registry import Registry
 from clipmem.base.section import Section
 from clipmem.base.suggest import did_you_mean
+from clipmem.study.api import find_recipe
 
 
 def test_errors_have_standard_parents_and_exit_codes():
@@ -104,6 +106,48 @@ def test_recipe_survives_toml_whatever_it_holds(text, lr, epochs, near):
 def test_settings_are_applied_in_order():
     recipe = load_recipe("[train]\nlr = 1.0", ["train.lr=1e-4", "train.seeds=[7]", "data.path=a/b c", "train.lr=2e-4"])
     assert (recipe.train.lr, recipe.train.seeds, recipe.data.path) == (2e-4, (7,), "a/b c")
+
+
+def test_settings_are_a_list_or_a_mapping():
+    values = {
+        "train.lr": np.float64(1e-4),
+        "train.seeds": (7, 8),
+        "data.path": Path("a/b c"),
+        "train.record": True,
+    }
+    as_list = ["train.lr=1e-4", "train.seeds=[7, 8]", "data.path=a/b c", "train.record=true"]
+    expected = load_recipe("", as_list)
+    assert load_recipe("", values) == recipe_from({}, values) == recipe_from({}, tuple(as_list)) == expected
+    assert (expected.train.lr, expected.train.seeds, expected.data.path) == (1e-4, (7, 8), "a/b c")
+    assert load_recipe("", {"data.path": "7", "data.caption_column": 'true\n"x"'}).data.caption_column == 'true\n"x"'
+
+
+@pytest.mark.parametrize(
+    "recipe", [{"train": {"epochs": 3, "lr": 0.5}}, load_recipe("train.epochs = 3\ntrain.lr = 0.5")]
+)
+@pytest.mark.parametrize("changed", [["train.epochs=7"], {"train.epochs": 7}])
+def test_settings_apply_to_mappings_and_recipes_too(recipe, changed):
+    found = find_recipe(recipe, changed)
+    assert (found.train.epochs, found.train.lr) == (7, 0.5)
+    assert find_recipe(recipe).train.epochs == 3  # what the user gave stays
+
+
+@pytest.mark.parametrize(
+    ("settings", "got"),
+    [
+        ("train.lr=1e-4", "'train.lr=1e-4'"),
+        (5, "5"),
+        ([("train.lr", 1)], "[('train.lr', 1)]"),
+        ({"train.lr": None}, "a value of type NoneType"),
+        ({"train": {"lr": 1e-4}}, "a value of type dict"),
+        ({"data.path=x": "y"}, "{'data.path=x': 'y'}"),
+        ({5: 1}, "{5: 1}"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(settings, got):
+    with pytest.raises(InputError) as caught:
+        as_settings(settings)
+    assert (caught.value.what, caught.value.got) == ("settings", got)
 
 
 def test_differences_name_both_sides():

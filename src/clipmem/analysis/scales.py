@@ -4,10 +4,10 @@ A regime is a kind of data. In `unique` every pair is one of a kind, in `redunda
 `long-tail` a few things occur often and most once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
+from clipmem.base.recipes import Overrides, Recipe, as_settings, dump_recipe, load_recipe
 
 NOISE_LEVELS = (0.0, 0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
 REGIMES = ("unique", "redundant", "long-tail", "coco")
@@ -55,9 +55,9 @@ class Scale:
     views: int = 5
     without: tuple[str, ...] = ()
 
-    def base(self, shipped: Recipe, seeds: int | None = None, settings: Sequence[str] = ()) -> Recipe:
+    def base(self, shipped: Recipe, seeds: int | None = None, settings: Overrides = ()) -> Recipe:
         """Return the recipe of the base study, with the user's seeds and settings."""
-        own = [*_LOCALIZED, *self.settings, f"train.seeds={list(range(seeds or self.seeds))}", *settings]
+        own = [*_LOCALIZED, *self.settings, f"train.seeds={list(range(seeds or self.seeds))}", *as_settings(settings)]
         return load_recipe(dump_recipe(shipped), own, origin=f"scale {self.name!r}")
 
 

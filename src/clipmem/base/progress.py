@@ -1,5 +1,6 @@
 """Progress reporting of long work."""
 
+from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 
@@ -18,6 +19,27 @@ class Reporter(Protocol):
 
     def end(self, stage: str, seconds: float, *, skipped: bool = False) -> None:
         """End the stage; `skipped`: an earlier run finished it."""
+
+
+def by_work(
+    reporter: Reporter, stage: str, total: int, unit: str, work: Mapping[str, float]
+) -> Callable[[str, float], None]:
+    """Begin a stage of steps that take different time; return what reports a finished share of a step, in (0, 1].
+
+    The units of the stage are finished as the work is: `work` has the relative time of each step.
+    """
+    shares = dict.fromkeys(work, 0.0)
+    reporter.begin(stage, total, unit)
+
+    def finished() -> int:
+        return round(total * sum(work[step] * share for step, share in shares.items()) / sum(work.values()))
+
+    def advance(step: str, share: float) -> None:
+        before = finished()
+        shares[step] = min(1.0, shares[step] + share)
+        reporter.advance(finished() - before, step)
+
+    return advance
 
 
 class Quiet(Reporter):

@@ -5,7 +5,9 @@ Options that do not change the result, such as the number of processes, are not 
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import cache, partial
+from pathlib import PurePath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
@@ -14,6 +16,7 @@ from clipmem.base.declared import declared, key_of, known, load, plugins
 from clipmem.base.errors import InputError, shorten, shorten_text
 from clipmem.base.explain import explain
 from clipmem.base.mitigations import MitigateSection
+from clipmem.base.require import require
 from clipmem.base.section import Section as _Section
 from clipmem.base.sections import (
     DataSection,
@@ -30,6 +33,9 @@ from clipmem.base.sections import (
     SubsampleSection,
     TrainSection,
 )
+
+_EXAMPLE = "For example: settings={'train.lr': 1e-4}."
+Overrides = Sequence[str] | Mapping[str, Any]  # settings: ["section.key=value"], or {"section.key": value}
 
 
 class Recipe(_Section):
@@ -164,12 +170,13 @@ class Recipe(_Section):
         return self
 
 
-def load_recipe(text: str, settings: Sequence[str] = (), *, origin: str = "recipe") -> Recipe:
+def load_recipe(text: str, settings: Overrides = (), *, origin: str = "recipe") -> Recipe:
     """Read a recipe from TOML text, then apply settings such as `train.lr=1e-4`.
 
     Args:
         text: The TOML document; missing keys have their defaults.
-        settings: `section.key=value`, value in TOML (bare words are strings).
+        settings: A list of `section.key=value`, value in TOML (bare words are strings), or a mapping of `section.key`
+            to value.
         origin: Name of the text in error messages.
 
     Raises:
@@ -184,9 +191,7 @@ def load_recipe(text: str, settings: Sequence[str] = (), *, origin: str = "recip
             expected="a TOML document",
             hint="Fix that line; `clipmem init` writes a correct file.",
         ) from error
-    for setting in settings:
-        _apply(document, setting)
-    return recipe_from(document, origin=origin)
+    return recipe_from(document, settings, origin=origin)
 
 
 def _parsed(text: str) -> dict[str, Any]:
@@ -200,8 +205,21 @@ def _parsed(text: str) -> dict[str, Any]:
         raise ValueError(got) from error
 
 
-def recipe_from(document: Mapping[str, Any], *, origin: str = "recipe") -> Recipe:
-    """Validate plain data (parsed TOML) as a recipe; see `load_recipe` for the errors."""
+def as_settings(settings: object) -> list[str]:
+    """Return a list of `section.key=value`, from such a list or from a mapping of `section.key` to value."""
+    if isinstance(settings, Mapping) and all(isinstance(name, str) and "=" not in name for name in settings):
+        return [f"{name}={_toml(value)}" for name, value in settings.items()]
+    if isinstance(settings, list | tuple) and all(isinstance(setting, str) for setting in settings):
+        return list(settings)
+    expected = "['section.key=value', ...] or {'section.key': value, ...}"
+    raise InputError("settings", got=shorten(settings), expected=expected, hint=_EXAMPLE)
+
+
+def recipe_from(document: Mapping[str, Any], settings: Overrides = (), *, origin: str = "recipe") -> Recipe:
+    """Validate plain data (parsed TOML) as a recipe, with settings applied; see `load_recipe` for the errors."""
+    document = deepcopy(dict(document))
+    for setting in as_settings(settings):
+        _apply(document, setting)
     kind = _assembled(tuple(_brought(document)))
     try:
         return kind.model_validate(document)
@@ -296,13 +314,14 @@ def _toml(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case int() | float():
-            return repr(value)
-        case str():
-            return _toml_text(value)
+            return str(value)
+        case str() | PurePath():
+            return _toml_text(str(value))
         case tuple() | list():
             return f"[{', '.join(_toml(item) for item in value)}]"  # pyright: ignore[reportUnknownVariableType]
         case _:
-            raise TypeError(f"no TOML form for {type(value).__name__}")
+            got = f"a value of type {type(value).__name__}"
+            raise InputError("settings", got=got, expected="text, numbers, true, false, or lists", hint=_EXAMPLE)
 
 
 def _toml_text(value: str) -> str:
@@ -314,23 +333,14 @@ def _toml_text(value: str) -> str:
 def _apply(document: dict[str, Any], setting: str) -> None:
     path, separator, value = setting.partition("=")
     keys = path.strip().split(".")
-    if not separator or not all(keys):
-        raise InputError(
-            f"--set {shorten(setting)}",
-            got="no section.key before an =" if separator else "no =",
-            expected="section.key=value",
-            hint="For example: --set train.lr=1e-4.",
-        )
+    what, expected = f"--set {shorten(setting)}", "section.key=value"
+    got = "no section.key before an =" if separator else "no ="
+    require(separator and all(keys), what, got, expected, "For example: --set train.lr=1e-4.")
     place = document
     for key in keys[:-1]:
         place = place.setdefault(key, {})
-        if not isinstance(place, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(
-                f"--set {shorten(setting)}",
-                got=f"{shorten(key)} is not a section",
-                expected="section.key=value",
-                hint="Use section.key=value.",
-            )
+        right = isinstance(place, dict)  # pyright: ignore[reportUnnecessaryIsInstance]
+        require(right, what, f"{shorten(key)} is not a section", expected, "Use section.key=value.")
     place[keys[-1]] = _value(value.strip())
 
 

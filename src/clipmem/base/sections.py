@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from clipmem.base.declared import known
+from clipmem.base.require import require
 from clipmem.base.section import (
     MOST_PAIRS,
     Count,
@@ -27,7 +28,9 @@ SHIPPED = ("emoji", "emoji-artists")
 
 
 def shipped(path: str) -> str:
-    """Return the shipped source that a path names, unless a file has that name; else ""."""
+    """Return the shipped source that a path names, unless a file has that name; else "". Refuse an empty path."""
+    hint = "Check the path: a shell variable that is not set is empty."
+    require(path, "data", "an empty path", "a file, a folder, or emoji for the shipped pairs", hint)
     return path if path in SHIPPED and not os.path.exists(path) else ""  # noqa: PTH110  Path is slow and may raise
 
 

@@ -57,10 +57,9 @@ def _main(arguments: Sequence[str] | None) -> None:
         _end(wrong_command_line(error, app))
     except ClipmemError as error:
         _end(error)
-    except BrokenPipeError:  # `clipmem … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except OSError as error:
+        if error.filename is None:
+            _check_output()
         # with a file name: a wrong path or a failing machine; otherwise a bug
         if error.filename is None or os.environ.get(TRACEBACK):
             raise
@@ -82,6 +81,21 @@ def _run(app: "App", arguments: list[str]) -> None:
             if isinstance(one, Path) or (isinstance(one, str) and "\0" in one):
                 checked_path(one, what)
     command(*bound.args, **bound.kwargs)
+    if sys.stdout:  # None if it is closed
+        sys.stdout.flush()
+
+
+def _check_output() -> None:
+    """End the command if standard output cannot be written: silently if nobody reads it (`clipmem … | head`)."""
+    from clipmem.base.errors import RunError
+
+    try:
+        print(flush=True)  # noqa: T201
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        _end(RunError(f"could not write to standard output: {error.strerror}."))
 
 
 def _end(error: "ClipmemError") -> NoReturn:

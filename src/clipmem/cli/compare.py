@@ -18,7 +18,7 @@ def compare(
     utility: str = "",
     along: str = "",
     interpolate: str = "",
-    data: Path | None = None,
+    data: str | None = None,
 ) -> None:
     """Compare finished runs with a baseline: memorization, utility and cost over paired seeds.
 
@@ -53,9 +53,9 @@ def compare(
     require(usable, "--interpolate", got, "one run, or two models with --data", hint)
     alone, hint = not (along and alphas), "Omit one of them: --interpolate compares along mitigate.interpolate.alpha."
     require(alone, "--along", f"--along {along} and --interpolate {interpolate}", "one of them", hint)
-    if between:
+    if data is not None:
         early.check_models((baseline, *others))
-        early.check_there(str(data))
+        early.check_there(data)
     else:
         for folder in (baseline, *others):
             early.check_run(folder)

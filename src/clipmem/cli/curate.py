@@ -43,7 +43,7 @@ def curate(
 
     from clipmem.study import early
 
-    run = (Path(data) / "recipe.toml").is_file()
+    run = data != "" and (Path(data) / "recipe.toml").is_file()
     if run:
         early.check_run(data)
     else:

@@ -11,7 +11,7 @@ def evaluate(
     /,
     *,
     model: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
-    data: Path | None = None,
+    data: str | None = None,
     source: str = "",
     label_column: str | None = None,
     caption_column: str | None = None,
@@ -47,11 +47,12 @@ def evaluate(
 
     from clipmem.study import early
 
-    early.check_choice(folder, model, data=bool(data or source))
+    early.check_choice(folder, model, data=bool(data is not None or source))
     if folder is not None:
         early.check_run(folder)
     early.check_models(model)
-    early.check_there(str(data or ""), source)
+    if data is not None or source:
+        early.check_there(data or "", source)
     for what, path in (("--classnames", classnames), ("--templates", templates)):
         if path is not None:
             early.check_file(path, what)

@@ -14,7 +14,7 @@ def init(
     path: Annotated[Path, Parameter(allow_leading_hyphen=True)] = Path("recipe.toml"),
     /,
     *,
-    data: str = "",
+    data: str | None = None,
     protocol: str = "four-way",
     source: str = "",
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
@@ -45,10 +45,10 @@ def init(
         raise InputError(
             f"{path}", got="an existing file", expected="a new file", hint="Choose another name, or add --force."
         )
-    if preset in {"demo", "quick"} and (data or source or protocol != "four-way"):
+    if preset in {"demo", "quick"} and (data is not None or source or protocol != "four-way"):
         got, hint = "--data, --source or --protocol with it", "Omit --preset to start from your data."
         raise InputError(f"--preset {preset}", got=got, expected="--preset alone", hint=hint)
-    if data:
+    if data is not None:
         start = starting.start(data, protocol=protocol, source=source, settings=set_, preset=preset)
     else:
         start = starting.preset(preset, set_) if preset else starting.bare(protocol, source=source, settings=set_)

@@ -15,7 +15,7 @@ def view(
     scores: Path,
     /,
     *,
-    data: str = "",
+    data: str | None = None,
     compare_with: Path | None = None,
     port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 0,
     no_browser: Annotated[bool, Parameter(negative="")] = False,

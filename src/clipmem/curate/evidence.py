@@ -40,6 +40,13 @@ COMPARED = 4000  # pairs by which features are chosen
 _BLOCK, _PRODUCTS = 32_768, 2**24  # rows, and fits, at once
 
 
+Progress = Callable[[float], object]
+
+
+def ignore(_: float) -> None:
+    """Report nothing."""
+
+
 class Fit(NamedTuple):
     """How well a caption fits an image, cosines in [-1, 1], shape (k,) each; higher = better.
 
@@ -70,7 +77,7 @@ class Evidence:
         kept: Calls a function of many pairs: if the signals have a folder, results are parts of it and found again.
     """
 
-    def __init__(self, signals: Signals) -> None:
+    def __init__(self, signals: Signals, progress: Progress = ignore) -> None:
         n = len(signals.uids)
         count = max(2, n // min(TOGETHER, max(SMALLEST, n // 20)))
         self.fold = np.empty(n, dtype=np.int64)
@@ -80,7 +87,8 @@ class Evidence:
         features = signals.evidence
         told = {name: _told(x, signals.words, self.fold) if len(features) > 1 else 0.0 for name, x in features.items()}
         self.features = max(told, key=told.__getitem__)
-        self.image, self.caption, self.near, parts = predict(features[self.features], signals.words, self.fold)
+        compared = predict(features[self.features], signals.words, self.fold, progress)
+        self.image, self.caption, self.near, parts = compared
         (self._captions, self._images, self._ridge, self._ridge_image), strength = zip(*parts, strict=True)
         self.strength = np.stack(strength, axis=1).astype(np.float64)
         self.own = self.fit(np.arange(n), np.arange(n))
@@ -128,25 +136,34 @@ _Unit = tuple[Float32[np.ndarray, "n _"], Float32[np.ndarray, "n"]]  # unit rows
 _Compared = tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"], tuple[_Unit, ...]]
 
 
-def _compare_all(raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> _Compared:
+def _compare_all(
+    raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"], progress: Progress
+) -> _Compared:
     """Predict from all pairs of other folds, in memory."""
     images, texts = raw.astype(np.float64), np.asarray(words[:], dtype=np.float64)
     x, t = torch.from_numpy(images), torch.from_numpy(texts)
     image, caption = directions(x, "images"), directions(t, "captions")
-    captions, near = _means(x, t, fold)
-    both = (images, texts), (texts, images)
-    ridge, ridge_image = (leave_one_out(a, b, group=fold, kernel="rbf").prediction.astype(np.float32) for a, b in both)
-    parts = _unit(captions), _unit(_means(t, x, fold)[0]), _unit(ridge), _unit(ridge_image)
+    captions, near = _means(x, t, fold, progress)
+    both, ridge = ((images, texts), (texts, images)), list[_Unit]()
+    predicted = _means(t, x, fold, progress)[0]
+    for a, b in both:
+        ridge.append(_unit(leave_one_out(a, b, group=fold, kernel="rbf").prediction.astype(np.float32)))
+        progress(1 / 4)
+    parts = _unit(captions), _unit(predicted), *ridge
     return image.numpy().astype(np.float32), caption.numpy().astype(np.float32), near, parts
 
 
-def _compare_near(kept: Any, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> _Compared:
+def _compare_near(
+    kept: Any, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"], progress: Progress
+) -> _Compared:
     """Predict from the pairs in near cells, and by ridge regression, in memory maps."""
     [image], [caption] = kept(_directions, raw, "images"), kept(_directions, words, "captions")
-    *captions, near = kept(_near_means, image, caption, NEAR, fold)
-    *images, _ = kept(_near_means, caption, image, 1, fold)
-    ridge, ridge_image = kept(_ridge, raw, words, fold), kept(_ridge, words, raw, fold)
-    return image, caption, near, (tuple(captions), tuple(images), ridge, ridge_image)
+    near_means = (_near_means, image, caption, NEAR, fold), (_near_means, caption, image, 1, fold)
+    parts = list[Any]()
+    for call in (*near_means, (_ridge, raw, words, fold), (_ridge, words, raw, fold)):
+        parts.append(kept(*call))
+        progress(1 / 4)
+    return image, caption, parts[0][2], tuple(part[:2] for part in parts)
 
 
 def _kept(job: Job | None, function: Callable[..., tuple[np.ndarray, ...]], *inputs: Any) -> tuple[np.ndarray, ...]:
@@ -220,10 +237,13 @@ def _blocks(n: int) -> Iterator[slice]:
 
 
 def _means(
-    query: torch.Tensor, value: torch.Tensor, fold: Int[np.ndarray, "n"]
+    query: torch.Tensor, value: torch.Tensor, fold: Int[np.ndarray, "n"], progress: Progress
 ) -> tuple[Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"]]:
     found = softmax_means(query, value, min(NEAR, len(fold) - int(np.bincount(fold).max())), group=fold)
-    blocks = [(mean.numpy().astype(np.float32), near.numpy()) for _, mean, near in found]
+    blocks = list[tuple[np.ndarray, np.ndarray]]()
+    for _, mean, near in found:
+        blocks.append((mean.numpy().astype(np.float32), near.numpy()))
+        progress(len(mean) / len(fold) / 4)
     means, near = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return means, near
 
@@ -241,6 +261,6 @@ def _unit(x: Float32[np.ndarray, "n d"]) -> _Unit:
 _KNOWN: WeakKeyDictionary[Signals, Evidence] = WeakKeyDictionary()
 
 
-def evidence_of(signals: Signals) -> Evidence:
-    """Return the evidence of a data set, computed once for all detectors."""
-    return _KNOWN.get(signals) or _KNOWN.setdefault(signals, Evidence(signals))
+def evidence_of(signals: Signals, progress: Progress = ignore) -> Evidence:
+    """Return the evidence of a data set, computed once for all detectors; `progress` gets each share of its work."""
+    return _KNOWN.get(signals) or _KNOWN.setdefault(signals, Evidence(signals, progress))

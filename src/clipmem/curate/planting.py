@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from clipmem.base.random import derive_seed, generator
-from clipmem.curate.evidence import Evidence, Fit
+from clipmem.curate.evidence import Evidence, Fit, Progress, ignore
 
 PLANTINGS, MOST = 2, 20_000
 ALIKE = 0.1  # share of the captions that are of the same sort of thing
@@ -36,7 +36,9 @@ class Planted(NamedTuple):
     fits: tuple["Planted", ...] = ()
 
 
-def plant(evidence: Evidence, texts: Int[np.ndarray, "n"], seed: int, plantings: int = PLANTINGS) -> Planted:
+def plant(
+    evidence: Evidence, texts: Int[np.ndarray, "n"], seed: int, plantings: int = PLANTINGS, progress: Progress = ignore
+) -> Planted:
     """Plant captions on images, and learn to tell these from the observed pairs.
 
     Args:
@@ -44,6 +46,7 @@ def plant(evidence: Evidence, texts: Int[np.ndarray, "n"], seed: int, plantings:
         texts: Number of the caption of each pair, the same for equal captions: these are never planted on each other.
         seed: Of what is planted and of the folds.
         plantings: Planted captions of each kind per image.
+        progress: Called with each finished share of the work.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
 
@@ -70,6 +73,7 @@ def plant(evidence: Evidence, texts: Int[np.ndarray, "n"], seed: int, plantings:
         for values, one, own in zip(found, x, folds, strict=True):
             if (own == k).any():
                 values[own == k] = trees.decision_function(one[own == k])
+        progress(1 / FOLDS)
     few = len(np.unique(texts)) < min(FEW, n / EACH)
     return Planted(*found, fits=(Planted(*(-one[:, : len(Fit._fields)].mean(axis=1) for one in x)),) if few else ())
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float64
 from scipy.stats import rankdata
 
 from clipmem.base.errors import InputError
-from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.progress import Quiet, Reporter, by_work
 from clipmem.base.require import require, require_range
 from clipmem.curate.detectors import DETECTORS
 from clipmem.curate.detectors.base import lacks
@@ -24,6 +25,8 @@ SMALLEST = 100
 ODDS, STACKED = "planted-odds", 2.0  # name of the classifier's log odds, and their weight
 SUSPECT = 0.5  # smallest probability of a suspect
 MOST = 100_000  # evenly spaced pairs whose captions are suggested
+# time per pair of the steps, measured (1 = 1 µs): features of images, four predictions, plantings
+_IMAGES, _COMPARE, _PLANT = 1200.0, 1000.0, 600.0
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
@@ -87,14 +90,23 @@ def curate(
         require(not missing[name], f"detector {name}", got, "the signals that it needs", hint)
     chosen = [name for name in DETECTORS if not missing[name] and (DETECTORS[name].weight or name in detectors)]
     scores = dict[str, Float64[np.ndarray, "n"]]()
-    reporter.begin("detect", len(chosen) + 1, "detectors")
+    with_model = {name: n / 30 for name in chosen if "embeddings" in DETECTORS[name].needs}
+    work = {"images": _IMAGES if signals.pixels else 0.0, "compare": _COMPARE + n / 30, "plant": _PLANT, **with_model}
+    advance = by_work(reporter, "detect", n, "pairs", work)
+    if (decode := signals.pixels) is not None:
+
+        def watched(rows: np.ndarray) -> np.ndarray:
+            advance("images", len(rows) / n)
+            return decode(rows)
+
+        signals = replace(signals, pixels=watched)
+    evidence = evidence_of(signals, lambda share: advance("compare", share))
     for name in chosen:
         scores[name] = DETECTORS[name]().score(signals)
-        reporter.advance(1, name)
-    evidence = evidence_of(signals)
+        if name in with_model:
+            advance(name, 1.0)
     texts = numbered(same_words(own[0]) for own in signals.captions)
-    planted = plant(evidence, texts, signals.seed, plantings)
-    reporter.advance(1)
+    planted = plant(evidence, texts, signals.seed, plantings, lambda share: advance("plant", share))
     reporter.end("detect", time.monotonic() - started)
     weights = {name: DETECTORS[name].weight for name in chosen if DETECTORS[name].weight}
     ranks = {name: _ranks(scores[name]) for name in weights}

@@ -4,7 +4,6 @@ The output is read again before it gets its name: a pair or record too many or t
 written. The input is only read.
 """
 
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from clipmem.data.export import export_pairs
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.records import Part, Record
-from clipmem.store.atomic import check_place, explain_write_errors, make_folder
+from clipmem.store.atomic import atomic_folder, check_place, is_free
 
 
 class Written(NamedTuple):
@@ -49,9 +48,8 @@ class Written(NamedTuple):
 
 def check_output(source: Source, out: Path) -> None:
     """Raise an `InputError` unless a new folder can be written at `out`, outside of the data."""
-    free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     hint = "Choose another folder."
-    require(free, f"--write {out}", "an existing file or folder", "a new or empty folder", hint)
+    require(is_free(out), f"--write {out}", "an existing file or folder", "a new or empty folder", hint)
     source.check_outside(out, "--write")
     try:
         check_place(out.resolve().parent)
@@ -97,11 +95,8 @@ def write_cleaned(
     require(not unknown, "pairs to remove", got, "uids of the data's pairs", "Use a list made from the same data.")
     expected |= uids - set(change)
     require(expected, "pairs to remove", f"all {len(uids):,} pairs", "pairs that stay", "Remove fewer.")
-    place = out.resolve()  # which has a name, unlike "."
-    partial = place.with_name(f".{place.name}.clipmem-partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
-    try:
-        name = source.write_kept(Cleaned(make_folder(partial), places))
+    with atomic_folder(out) as partial:
+        name = source.write_kept(Cleaned(partial, places))
         same = name is not None
         lost = 0  # images that do not decode, which the export leaves out
         if not same:
@@ -110,11 +105,6 @@ def write_cleaned(
         opened = _opened(source, partial / (name or ""), same=same)
         found = set(opened.pairs()["uid"])
         _check(out, expected, found, (opened.ledger.read + gone if same else before, before), lost)
-        with explain_write_errors(out):
-            partial.replace(place)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     corrected = sum(bool(caption) for caption in change.values())
     left = len(change) - corrected
     counts = (len(uids) - lost, len(uids) - len(change) - lost, corrected, left, unusable + lost, before, gone)

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.require import require, require_one_of
 from clipmem.data.decoding import DecodeError, decode, read_header
 from clipmem.data.quarantine import source_name
 from clipmem.data.sources.base import Source
-from clipmem.store.atomic import atomic_file, make_folder
+from clipmem.store.atomic import atomic_file, atomic_folder, is_free
 
 FORMATS = ("webdataset", "parquet", "imagefolder")
 SHARD = 10_000
@@ -33,17 +35,20 @@ class Item(NamedTuple):
     ending: str
 
 
-def export_pairs(
-    source: Source, out: Path, to: str, *, shard: int = SHARD, progress: Callable[[int], object] = lambda _: None
-) -> int:
-    """Write the usable pairs of a source into a new folder; return their number (the others: `source.ledger`)."""
+def export_pairs(source: Source, out: Path, to: str, *, shard: int = SHARD, reporter: Reporter | None = None) -> int:
+    """Write the usable pairs of a source into a new folder, of which an error leaves nothing; return their number.
+
+    The others are in `source.ledger`.
+    """
     require_one_of("--to", to, FORMATS)
-    free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    require(free, f"{out}", "an existing file or folder", "a new or empty folder", "Choose another --out DIR.")
-    pairs = source.pairs()
+    require(is_free(out), f"{out}", "an existing file or folder", "a new or empty folder", "Choose another --out DIR.")
+    pairs, reporter, started = source.pairs(), reporter or Quiet(), time.monotonic()
     source.check_outside(out, "--out")
-    make_folder(out)
-    return _WRITERS[to](out, _items(source, pairs, progress), shard)
+    reporter.begin("export", pairs.height, "pairs")
+    with atomic_folder(out) as partial:
+        written = _WRITERS[to](partial, _items(source, pairs, reporter.advance), shard)
+    reporter.end("export", time.monotonic() - started)
+    return written
 
 
 def _items(source: Source, pairs: pl.DataFrame, progress: Callable[[int], object]) -> Iterator[Item]:

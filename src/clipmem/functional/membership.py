@@ -11,6 +11,7 @@ for targets of the other side. So a pair has k - 1 and R - k - 1 references, whe
 When not to trust it: the references know recipe and data, as few attackers do. A weak attack does not prove privacy.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,7 +133,9 @@ def _features(pairs: InOut) -> Float64[np.ndarray, "model n feature"]:
     return np.stack([ratio, signal, within, out, in_sd, out_sd, near, far, gain, signal - out], axis=-1)
 
 
-def learned_attack(pairs: InOut, groups: Int[np.ndarray, "n"], *, seed: int = 0) -> Float64[np.ndarray, "model n"]:
+def learned_attack(
+    pairs: InOut, groups: Int[np.ndarray, "n"], *, seed: int = 0, progress: Callable[[int], object] = lambda _: None
+) -> Float64[np.ndarray, "model n"]:
     """Score by a classifier that learned from other models and other pairs what members look like: log odds.
 
     Features of a pair under a model are its signal, mean and standard deviation of its references on both sides, the
@@ -140,7 +143,7 @@ def learned_attack(pairs: InOut, groups: Int[np.ndarray, "n"], *, seed: int = 0)
     gradient-boosted trees (scikit-learn) learn from the other half under the other models, among which the target is no
     reference either; from at most 60,000 rows, sampled with `seed`. They must not know the pair: in how many other
     models it is, and which references its other rows lack, would give away the target's membership. Needs three models
-    on each side.
+    on each side. `progress` is called with 1 after each target.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
 
@@ -156,6 +159,7 @@ def learned_attack(pairs: InOut, groups: Int[np.ndarray, "n"], *, seed: int = 0)
             rows = generator(seed, "learned attack", target).permutation(len(known))[:_ROWS]
             classifier = HistGradientBoostingClassifier(**_TREES).fit(known[rows], answer[rows])
             scores[target, half] = classifier.decision_function(every[target, half])
+        progress(1)
     return scores
 
 

@@ -1,6 +1,5 @@
 """Progress on a terminal, in a notebook, or as plain lines in a log."""
 
-import time
 from importlib.util import find_spec
 
 from rich.console import Console
@@ -10,77 +9,70 @@ from rich.text import Text
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.report.escape import visible
 
-_LINE_EVERY = 15.0
+_FIRST, _EVERY = 2.0, 15.0  # seconds to the first line, and the most between two lines
+_RECENT = 0.75  # share of the time so far that the rate is of
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        unit = task.fields.get("unit", "")
-        return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else f"- {unit}/s", style="progress.data.speed")
+        speed, unit = task.speed or 0, task.fields["unit"]
+        text = f"{speed:,.0f} {unit}/s" if speed >= 1 else f"{60 * speed:,.0f} {unit}/min" if speed else f"- {unit}/s"
+        return Text(text, style="progress.data.speed")
 
 
 class TerminalReporter:
-    """Progress reporter: a bar with rate and time left on a terminal or in a notebook, a line every 15 s elsewhere."""
+    """Progress reporter: a bar with rate and time left on a terminal or in a notebook, lines with both elsewhere.
+
+    The rate is that of the last three quarters of the time so far, from the first report on, so that it forgets what a
+    step does once, such as reading a model. There is no time left before there are two reports.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress: Progress | None = None
-        self._stage, self._unit = "", ""
-        self._total, self._done = 0, 0
-        self._since = self._shown = 0.0
+        self._shown = 0.0
 
     def begin(self, stage: str, total: int, unit: str) -> None:
         """Start a bar."""
         self._close()
-        self._stage, self._unit, self._total, self._done = stage, unit, total, 0
-        self._since = self._shown = time.monotonic()
-        # rich draws bars in notebooks with ipywidgets
-        if self._console.is_terminal or (self._console.is_jupyter and find_spec("ipywidgets")):
-            self._progress = Progress(
-                TextColumn("{task.description:<9}"),
-                BarColumn(bar_width=30),
-                TextColumn("{task.percentage:>3.0f} %"),
-                _Rate(),
-                TimeRemainingColumn(compact=True),
-                TextColumn("left  {task.fields[note]}"),
-                console=self._console,
-                transient=True,
-                # rates over half a minute: several models report in bursts
-                speed_estimate_period=30,
-            )
-            self._progress.add_task(stage, total=total, unit=unit, note="")
-            self._progress.start()
+        self._shown = self._console.get_time()
+        self._progress = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f} %"),
+            _Rate(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left  {task.fields[note]}", markup=False),
+            console=self._console,
+            transient=True,
+            # rich draws bars in notebooks with ipywidgets
+            disable=not (self._console.is_terminal or (self._console.is_jupyter and find_spec("ipywidgets"))),
+        )
+        self._progress.add_task(stage, total=total, unit=unit, note="")
+        self._progress.start()
 
     def advance(self, amount: int, note: str = "") -> None:
         """Move the bar, or print a line if the last one is old."""
-        self._done += amount
-        if self._progress is not None:
-            task = self._progress.task_ids[0]
-            self._progress.update(task, advance=amount, note=note)
+        if self._progress is None:
             return
-        now = time.monotonic()
-        if now - self._shown >= _LINE_EVERY and self._done:
-            rate = self._done / (now - self._since)
-            left = max(0, self._total - self._done) / rate
-            self._line(
-                f"{self._stage:<9} {100 * self._done / self._total:3.0f} %  {rate:,.0f} {self._unit}/s  "
-                f"{left:.0f} s left  {note}"
-            )
+        task, now = self._progress.tasks[0], self._console.get_time()
+        since = task.start_time or 0.0
+        self._progress.speed_estimate_period = max(_FIRST, _RECENT * (now - since))
+        self._progress.update(task.id, advance=amount, note=note)
+        if self._progress.disable and now - self._shown >= min(_EVERY, max(_FIRST, self._shown - since)):
+            columns = (column for column in self._progress.columns if isinstance(column, ProgressColumn))
+            self.note(" ".join(str(column(task)) for column in columns if not isinstance(column, BarColumn)))
             self._shown = now
 
     def note(self, text: str) -> None:
         """Print a line."""
-        self._close()
-        self._line(text)
+        # notes may quote the data; a line stays one line in a log file
+        self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def end(self, stage: str, seconds: float, *, skipped: bool = False) -> None:
         """Print the duration of the stage."""
         self._close()
-        self._line(f"{stage:<9} {'done before' if skipped else f'{seconds:.1f} s'}")
-
-    def _line(self, text: str) -> None:
-        # notes may quote the data; a line stays one line in a log file
-        self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+        self.note(f"{stage:<9} {'done before' if skipped else f'{seconds:.1f} s'}")
 
     def _close(self) -> None:
         if self._progress is not None:

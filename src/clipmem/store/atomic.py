@@ -16,6 +16,7 @@ from typing import IO
 from clipmem.base.paths import as_write_error
 
 _PROBE = 1 << 16
+_PARTIAL = ".clipmem-partial.tmp"
 
 
 @contextlib.contextmanager
@@ -53,7 +54,9 @@ def check_place(path: Path) -> None:
 
 def is_free(folder: Path) -> bool:
     """Return whether a folder is new or empty, apart from what a killed command left."""
-    return not folder.is_dir() or all(one.name.startswith(".") and one.suffix == ".tmp" for one in folder.iterdir())
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(file.name.startswith(".") and file.suffix == ".tmp" for file in folder.iterdir())
 
 
 @contextlib.contextmanager
@@ -75,6 +78,27 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
         except BaseException:
             temporary.unlink(missing_ok=True)  # also on Ctrl-C
             raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Generator[Path]:
+    """Yield a folder whose files get into `path`, a new or empty folder, only if the block ends without an error."""
+    place = path.resolve()  # which has a name, unlike "."
+    # into an empty folder files are moved: it may be another file system, or where the user is
+    partial = place / _PARTIAL if place.is_dir() else place.with_name(f".{place.name}{_PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
+    try:
+        yield make_folder(partial)
+        with explain_write_errors(path):
+            if partial.parent == place:
+                for file in partial.iterdir():
+                    file.replace(place / file.name)
+                partial.rmdir()
+            else:
+                partial.replace(place)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _raise_write_error(stream: IO[bytes]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clipmem.base.errors import InputError
 from clipmem.base.paths import as_read_error, checked_path
 from clipmem.base.progress import Reporter
-from clipmem.base.recipes import Recipe, load_recipe, recipe_from
+from clipmem.base.recipes import Overrides, Recipe, as_settings, load_recipe, recipe_from
 from clipmem.base.require import require
 from clipmem.base.suggest import near_names
 from clipmem.study import early
@@ -23,12 +23,10 @@ SHIPPED_RECIPES = ("demo", "quick", *FINETUNE_RECIPES, *PUBLISHED_RECIPES)
 _MOST = 2**20  # maximum bytes of a recipe
 
 
-def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Sequence[str] = ()) -> Recipe:
-    """Load a recipe from a name, a path or a mapping."""
-    if isinstance(recipe, Recipe):
-        return recipe
-    if isinstance(recipe, Mapping):
-        return recipe_from(recipe)
+def find_recipe(recipe: Recipe | Mapping[str, Any] | str | Path, settings: Overrides = ()) -> Recipe:
+    """Load a recipe from a name, a path or a mapping, and apply settings."""
+    if isinstance(recipe, Recipe | Mapping):
+        return recipe_from(recipe.model_dump() if isinstance(recipe, Recipe) else recipe, settings)
     if recipe in SHIPPED_RECIPES:
         text = (files("clipmem") / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
         return load_recipe(text, settings, origin=f"recipe {recipe!r}")
@@ -65,7 +63,7 @@ def run(
     recipe: Recipe | Mapping[str, Any] | str | Path,
     out: str | Path,
     *,
-    settings: Sequence[str] = (),
+    settings: Overrides = (),
     device: str = "auto",
     engine: str = "local",
     reporter: Reporter | None = None,
@@ -78,7 +76,7 @@ def run(
     Args:
         recipe: A recipe, a mapping, a TOML file, or a shipped recipe: `"demo"`, `"quick"`.
         out: Run folder. A folder with the same study, unfinished, is resumed.
-        settings: Changes to a recipe from a file or name: `["train.lr=1e-4"]`.
+        settings: Changes to the recipe: `["train.lr=1e-4"]` or `{"train.lr": 1e-4}`.
         device: `auto`, `cpu` or `cuda`.
         engine: Execution engine: `local`, `ray` or `ray://HEAD:PORT` (see `clipmem.study.engines`).
         reporter: Progress reporter; by default a bar or lines in a notebook, nothing elsewhere.
@@ -114,7 +112,7 @@ def run(
             RunFolder(place),
             reporter=reporter or reporter_here(),
             command=command or f"clipmem.run({str(shown)!r}, {str(out)!r})",
-            user_set=settings,
+            user_set=as_settings(settings),
             device=device,
             engine=chosen,
             strict=strict,

@@ -5,7 +5,8 @@ anything but membership, an attack need not use memorization. Such data are refu
 tells the two apart.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from clipmem.store.atomic import check_place, write_json
 from clipmem.store.folder import RunFolder
 from clipmem.store.job import cut
 from clipmem.study.plan import PlannedStudy
-from clipmem.study.score_inputs import DECODED, Data, Settings, read_pairs
+from clipmem.study.score_inputs import Data, Settings, read_pairs
 from clipmem.study.stages import write_summary_and_report
 from clipmem.train.numerics import LONG, computing
 from clipmem.train.objectives import OBJECTIVES
@@ -42,8 +43,10 @@ from clipmem.train.objectives import OBJECTIVES
 DOCUMENT, TABLE = "audit/audit.json", "audit/pairs"
 FEWEST = 200  # pairs
 RATES = np.array([0.001, 0.01])
+_FOLDS = 5
 MARGIN = 0.02  # above .5, of the AUC without the model
 VIEWS, EDITS = 8, 4  # of the augmentation attack
+_BLOCK = 64  # pairs between two reports of progress
 _CURVE = np.append(0.0, np.logspace(-4, 0, 81))  # false positive rates of the figure
 _BOTH = "--members and --nonmembers"
 Trials = Float64[np.ndarray, "model n"]
@@ -67,9 +70,7 @@ def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str
     pool = np.flatnonzero(study.role == "candidate")
     _check_pairs(what, [study.captions[row] for row in pool])
     with folder.locked():
-        reporter.begin("audit", len(study.models), "models")
-        document, table = _audit(study, pool)
-        reporter.advance(len(study.models))
+        document, table = _audit(study, pool, reporter)
         folder.write(TABLE, table)
         folder.write_json(DOCUMENT, document)
         outputs = write_summary_and_report(folder, open_source(study.recipe.data))
@@ -84,7 +85,7 @@ def _check_pairs(what: str, captions: Sequence[Sequence[str]]) -> None:
     require(len(set(map(tuple, captions))) > 1, what, got, "captions that differ", hint)
 
 
-def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"]) -> tuple[dict[str, Any], pl.DataFrame]:
+def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"], reporter: Reporter) -> tuple[dict[str, Any], pl.DataFrame]:
     """Attack every model of a study; return the document and the risk of each pair, highest advantage first."""
     audited = study.design.sign.any(axis=1)  # not f of `halves`, which trained on all pairs
     member, seed = study.design.sign[audited][:, pool] > 0, study.recipe.split.seed
@@ -97,12 +98,15 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"]) -> tuple[dict[str, A
     require(sd.min() > 0, "similarity", "one value for all external pairs", "values that differ", hint)
     signal = (similarity[:, pool] - known.mean(axis=1, keepdims=True)) / sd
     pairs = membership.InOut(signal, member, generator(seed, "audit").random(member.shape))
+    started = time.monotonic()
+    reporter.begin("audit", len(models), "models")
     scores = {
         "cosine": signal,
         "lira": membership.lira(pairs),
         "rmia": membership.rmia(pairs),
-        "learned": membership.learned_attack(pairs, study.group[pool], seed=seed),
+        "learned": membership.learned_attack(pairs, study.group[pool], seed=seed, progress=reporter.advance),
     }
+    reporter.end("audit", time.monotonic() - started)
     seen, confidence = member.sum(axis=0), study.recipe.score.confidence
     risk = membership.pair_risk(scores["lira"], member)
     curves = {name: _rates(values, member, _CURVE).mean(axis=0).tolist() for name, values in scores.items()}
@@ -169,7 +173,8 @@ def audit_model(
         member += [k == 0] * len(sets[k])
     _check_pairs(_BOTH, captions)
     inside = np.array(member)
-    free = check_alike(model_free_features(np.concatenate(thumbs), captions), inside)
+    reporter.begin("classify", _FOLDS, "folds")
+    free = check_alike(model_free_features(np.concatenate(thumbs), captions), inside, reporter.advance)
     reporter.begin("audit", len(inside), "pairs")
     encoder = given.load(found)
     with computing("fp32", settings.device, tokens=getattr(encoder, "tokens", LONG)):
@@ -190,7 +195,7 @@ def audit_model(
 
 
 def _blocks(pairs: Pairs, geometry: Geometry, reporter: Reporter) -> Iterator[Block]:
-    for _, rows in cut(len(pairs), DECODED, "audit"):
+    for _, rows in cut(len(pairs), _BLOCK, "audit"):
         yield read_block(pairs, np.array(rows), [geometry])[0]
         reporter.advance(len(rows))
 
@@ -209,7 +214,9 @@ def model_free_features(pixels: np.ndarray, captions: Sequence[Sequence[str]]) -
     return hstack([csr_matrix((flat - flat.mean(axis=0)) / 4), texts]).tocsr()
 
 
-def check_alike(features: Any, member: Bool[np.ndarray, "n"]) -> Interval:
+def check_alike(
+    features: Any, member: Bool[np.ndarray, "n"], progress: Callable[[int], object] = lambda _: None
+) -> Interval:
     """Return the AUC with which a classifier tells members from non-members by features that no model computes.
 
     Logistic regression, cross-validated in five folds of pairs; scores are ranks in a fold. The interval is DeLong's,
@@ -219,10 +226,11 @@ def check_alike(features: Any, member: Bool[np.ndarray, "n"]) -> Interval:
     from sklearn.model_selection import StratifiedKFold
 
     scores = np.zeros(len(member))
-    for fitted, tested in StratifiedKFold(5, shuffle=True, random_state=0).split(features, member):
+    for fitted, tested in StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(features, member):
         classifier = LogisticRegression(max_iter=2000, class_weight="balanced").fit(features[fitted], member[fitted])
         found = classifier.decision_function(features[tested])
         scores[tested] = np.searchsorted(np.sort(found), found) / len(tested)
+        progress(1)
     free = auroc(scores, member)
     got = f"sets that a classifier without the model tells apart, AUC {free.mean:.3f} [{free.low:.3f}, {free.high:.3f}]"
     expected = f"a lower bound of {0.5 + MARGIN:g} or less: an attack must need the model"

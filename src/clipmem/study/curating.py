@@ -130,7 +130,7 @@ def _check_own(model: str, captions: int | None) -> None:
 
 def is_run(path: str | Path) -> bool:
     """Return whether a path is a run folder."""
-    return (Path(path) / "recipe.toml").is_file()
+    return path != "" and (Path(path) / "recipe.toml").is_file()
 
 
 def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None) -> Curated:

@@ -6,7 +6,6 @@ only. Other work on the machine makes it too large.
 
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.errors import InputError, shorten
-from clipmem.base.progress import Quiet, Reporter
+from clipmem.base.progress import Reporter
 from clipmem.base.random import generator
-from clipmem.base.recipes import Recipe, load_recipe
+from clipmem.base.recipes import Overrides, Recipe, as_settings, load_recipe
 from clipmem.base.require import require
 from clipmem.base.sections import SHIPPED, DataSection, ModelSection, shipped
 from clipmem.base.suggest import did_you_mean
@@ -40,9 +39,9 @@ MODEL = "clipmem-tiny"
 _TIMED, _SEARCHED = 64, 10_000  # pairs in a timed batch; pairs to compare with a model
 
 
-def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -> DataSection:
+def data_section(path: str, *, source: str = "", settings: Overrides = ()) -> DataSection:
     """Return the `[data]` section of a path, a source, and settings such as `data.image_column=png`."""
-    for setting in settings:
+    for setting in as_settings(settings):
         hint = "See the keys of [data] with `clipmem init -`."
         require(setting.startswith("data."), f"--set {setting}", "a setting of another section", "data.KEY=VALUE", hint)
     section = load_recipe("", settings, origin="--set").data
@@ -50,12 +49,12 @@ def data_section(path: str, *, source: str = "", settings: Sequence[str] = ()) -
         got, hint = f"{own!r} in addition to {given!r}", f"Remove --set data.{key}."
         require(own in {"", "auto", given}, f"--set data.{key}", got, "one of them", hint)
     source = source or section.source
-    if shipped(path) and source in {"", "auto", path}:
+    if source in {"", "auto", path} and shipped(path):
         path, source = "", path
     return section.model_copy(update={"path": path, "source": source or "auto"})
 
 
-def find_data(path: str, *, source: str = "", settings: Sequence[str] = ()) -> tuple[DataSection, str]:
+def find_data(path: str, *, source: str = "", settings: Overrides = ()) -> tuple[DataSection, str]:
     """Return the `[data]` section with the detected source, and the reason for it."""
     section = data_section(path, source=source, settings=settings)
     if section.source != "auto":
@@ -69,7 +68,7 @@ def inspect(
     path: str,
     *,
     source: str = "",
-    settings: Sequence[str] = (),
+    settings: Overrides = (),
     full: bool = False,
     cost: bool = False,
     model: str = MODEL,
@@ -192,15 +191,13 @@ def export(
     to: str,
     *,
     source: str = "",
-    settings: Sequence[str] = (),
+    settings: Overrides = (),
     shard: int = SHARD,
     reporter: Reporter | None = None,
 ) -> str:
     """Write the usable pairs of a data set in another format."""
     opened = early.check_source(data_section(path, source=source, settings=settings))
-    reporter = reporter or Quiet()
-    reporter.begin("export", 0, "pairs")
-    written = export_pairs(opened, out, to, shard=shard, progress=reporter.advance)
+    written = export_pairs(opened, out, to, shard=shard, reporter=reporter)
     sentence = f"wrote {written:,} pairs to {out}"
     if not opened.problems:
         return sentence

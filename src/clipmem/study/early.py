@@ -135,7 +135,7 @@ def check_there(path: str, source: str = "") -> None:
 
         _ = SOURCES[source]
     section = DataSection.model_validate({"path": path, "source": source or "auto"})
-    if path and not shipped(path) and not os.path.exists(path):  # noqa: PTH110  see _check_exists
+    if (path or not source) and not shipped(path) and not os.path.exists(path):  # noqa: PTH110  see _check_exists
         check_source(section)
 
 

@@ -75,7 +75,7 @@ class TestedModel:
 
 
 def data_section(
-    path: Path | None, source: str, *, label: str | None, caption: str | None, image: str | None
+    path: str | Path | None, source: str, *, label: str | None, caption: str | None, image: str | None
 ) -> DataSection | None:
     """Return the `[data]` section of a command's options; None without path and source."""
     if path is not None and not source and shipped(str(path)):
@@ -146,7 +146,7 @@ def evaluate_run(
     study = PlannedStudy(folder, recipe.model_copy(update={"evaluate": settings}))
     with folder.locked():
         if data is None:
-            document, _ = utility.measure(study)
+            document, _ = utility.measure(study, reporter or Quiet())
         else:
             document = evaluate_source(
                 models_of(study, study.models),

@@ -17,7 +17,7 @@ from clipmem.analysis.scales import REGIMES, SCALES, Scale
 from clipmem.base.errors import InputError
 from clipmem.base.machine import cores
 from clipmem.base.progress import Quiet, Reporter
-from clipmem.base.recipes import Recipe
+from clipmem.base.recipes import Overrides, Recipe
 from clipmem.base.require import require, require_one_of
 from clipmem.data.cache import open_cache
 from clipmem.embed import passes
@@ -48,7 +48,7 @@ def find_scale(scale: str, regime: str) -> Scale:
     return SCALES[regime, scale]
 
 
-def base_recipe(scale: str, regime: str, seeds: int | None = None, settings: Sequence[str] = ()) -> Recipe:
+def base_recipe(scale: str, regime: str, seeds: int | None = None, settings: Overrides = ()) -> Recipe:
     """Return the base recipe of a scale, with the user's seeds and settings."""
     chosen = find_scale(scale, regime)
     return chosen.base(api.find_recipe(chosen.recipe), seeds, settings)
@@ -66,7 +66,7 @@ def reproduce(
     scale: str = "tiny",
     regime: str = "redundant",
     seeds: int | None = None,
-    settings: Sequence[str] = (),
+    settings: Overrides = (),
     device: str = "auto",
     engine: str = "local",
     reporter: Reporter | None = None,
@@ -80,7 +80,7 @@ def reproduce(
         scale: `tiny` or `laptop`; `published` for COCO.
         regime: `unique`, `redundant`, `long-tail` (set data.path) or `coco` (set data.path).
         seeds: Seeds per run; None = the scale's.
-        settings: Changes to the base study: `["train.epochs=20"]`.
+        settings: Changes to the base study: `["train.epochs=20"]` or `{"train.epochs": 20}`.
         device: `auto`, `cpu` or `cuda`.
         engine: Execution engine (see `clipmem.run`).
         reporter: Progress reporter of each run's stages.

@@ -263,9 +263,9 @@ class Study:
         return [*files, self.folder.write_json("summary.json", summary | estimating.summary_of(self.folder))]
 
     def _evaluate(self) -> list[Path]:
-        self.reporter.begin("evaluate", 1, "model set")
-        study = self._study
-        return [*utility.evaluate(study), *dejavu.evaluate(study), *evaluating.evaluate_retained(study, self.reporter)]
+        study, reporter = self._study, self.reporter
+        measured = *utility.evaluate(study, reporter), *dejavu.evaluate(study)
+        return [*measured, *evaluating.evaluate_retained(study, reporter)]
 
     def _evaluate_only(self) -> list[Path]:
         files, summary = self._evaluate(), {"format": 1, "protocol": self.recipe.protocol, "roles": {}}

@@ -1,11 +1,10 @@
 """`clipmem init --data`: a recipe for the user's data, with role sizes and training for their number."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipmem.base.errors import InputError
-from clipmem.base.recipes import Recipe, dump_recipe, load_recipe, recipe_from
+from clipmem.base.recipes import Overrides, Recipe, as_settings, dump_recipe, load_recipe, recipe_from
 from clipmem.base.sections import SplitSection
 from clipmem.data.inspection import ImageSample, sample_images
 from clipmem.data.roles import roles_of
@@ -36,11 +35,11 @@ class Start:
         return "\n".join(head) + "\n\n" + dump_recipe(self.recipe, comments=True)
 
 
-def bare(protocol: str = "four-way", *, source: str = "", settings: Sequence[str] = ()) -> Start:
+def bare(protocol: str = "four-way", *, source: str = "", settings: Overrides = ()) -> Start:
     """Return the default recipe, which uses the shipped emoji."""
     own = [f"protocol={protocol}", *([f"data.source={source}"] if source else [])]
     return Start(
-        load_recipe("", [*own, *settings], origin="--set"),
+        load_recipe("", [*own, *as_settings(settings)], origin="--set"),
         [
             "Set data.path to your data and the sizes in [split] to fit them, or write this file with",
             "clipmem init FILE --data PATH. Without a path, the study uses the shipped emoji.",
@@ -48,7 +47,7 @@ def bare(protocol: str = "four-way", *, source: str = "", settings: Sequence[str
     )
 
 
-def preset(name: str, settings: Sequence[str] = ()) -> Start:
+def preset(name: str, settings: Overrides = ()) -> Start:
     """Return a shipped recipe with settings applied."""
     return Start(find_recipe(name, settings), [])
 
@@ -58,10 +57,11 @@ def start(
     *,
     protocol: str = "four-way",
     source: str = "",
-    settings: Sequence[str] = (),
+    settings: Overrides = (),
     preset: str = "",
 ) -> Start:
     """Inspect data and return a recipe for them: the shipped recipe `preset`, or the default one."""
+    settings = as_settings(settings)
     own = [setting for setting in settings if setting.startswith("data.")]
     section, reason = find_data(path, source=source, settings=own)
     opened = open_source(section)

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Int
 
+from clipmem.base.progress import Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
 from clipmem.data.sources import class_prompts
@@ -49,13 +50,13 @@ def _shipped(recipe: Recipe) -> tuple[Mapping[str, Sequence[str]] | None, Sequen
     return class_prompts(recipe.data, label_column(recipe)) or (None, TEMPLATES)
 
 
-def evaluate(study: PlannedStudy) -> list[Path]:
+def evaluate(study: PlannedStudy, reporter: Reporter) -> list[Path]:
     """Measure the utility of a study; return the files written."""
-    document, retrieval = measure(study)
+    document, retrieval = measure(study, reporter)
     return [study.folder.write_json(RETRIEVAL, retrieval), study.folder.write_json(DOCUMENT, document)]
 
 
-def measure(study: PlannedStudy) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(study: PlannedStudy, reporter: Reporter) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure the models of a study on its external pairs, without writing files."""
     recipe, resources = study.recipe, study.execution
     external, held = study.role == "external", _held_out(study)
@@ -66,7 +67,9 @@ def measure(study: PlannedStudy) -> tuple[dict[str, Any], dict[str, Any]]:
     utility = Utility(test, recipe.evaluate, statistics)
     validation = Utility(_retrieved(_pairs(study, held)), recipe.evaluate, statistics) if held.any() else None
     with threads(resources.threads * resources.workers):
-        for model in chosen(study.models):
+        models = chosen(study.models)
+        reporter.begin("evaluate", len(models), "models")
+        for model in models:
             prompts = None
             if test.texts:
                 encoder = study.load(model)
@@ -79,6 +82,7 @@ def measure(study: PlannedStudy) -> tuple[dict[str, Any], dict[str, Any]]:
             utility.add(kind_of(model), model.seed, embeddings, prompts, presentations=shown)
             if validation:
                 validation.add(kind_of(model), model.seed, embeddings, None)
+            reporter.advance(1)
         retrieval = utility.retrieval()
         document = {
             **utility.document(None if "retrieval" in test.why else retrieval),

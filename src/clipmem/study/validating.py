@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from clipmem.base.progress import Reporter
 from clipmem.base.random import generator
-from clipmem.base.recipes import Recipe
+from clipmem.base.recipes import Overrides, Recipe, as_settings
 from clipmem.base.require import require
 from clipmem.embed.signals import Signals
 from clipmem.functional.reliability import DRAWS, correlation, reliability
@@ -48,7 +48,7 @@ def validate(
     *,
     proxy: str = "",
     truth: int = 16,
-    settings: Sequence[str] = (),
+    settings: Overrides = (),
     reporter: Reporter | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def validate(
         out: Folder of the runs and of `validated.json`; resumed if it exists.
         proxy: Smaller architecture; empty: full-size half-models only.
         truth: Number of pairs of full-size half-models, 6 or more.
-        settings: Changes to the recipe.
+        settings: Changes to the recipe (see `clipmem.run`).
         reporter: Progress reporter.
         options: `device`, `engine` and `allow_long` of `clipmem.run`.
 
@@ -72,7 +72,7 @@ def validate(
         The content of `validated.json`.
     """
     require(truth >= 6, "--truth", f"{truth}", "6 or more pairs of half-models", "Use 16.")
-    common = ["protocol=halves", "halves.estimator=raw", "train.record=true", *settings]
+    common = ["protocol=halves", "halves.estimator=raw", "train.record=true", *as_settings(settings)]
     wanted = {"full": [*common, f"halves.pairs={truth}", "halves.proxy="]}
     if proxy:
         wanted["proxy"] = [*common, f"halves.pairs={PROXY_PAIRS}", f"halves.proxy={proxy}"]

@@ -145,7 +145,7 @@ class Subject:
         return open_cache(caches[0]), {uid: row for row, uid in enumerate(self.run.read("pairs")["uid"])}
 
 
-def open_subject(path: Path, data: str = "", compare_with: Path | None = None) -> Subject:
+def open_subject(path: Path, data: str | None = None, compare_with: Path | None = None) -> Subject:
     """Open a run folder or a table.
 
     Raises:
@@ -156,12 +156,12 @@ def open_subject(path: Path, data: str = "", compare_with: Path | None = None) -
         run, hint = RunFolder(path), f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
         run.recipe()
         manifest.read(run)
-        require(not data, "--data", data, "no data: a run folder knows its own", "Omit --data.")
+        require(data is None, "--data", f"{data}", "no data: a run folder knows its own", "Omit --data.")
         scored = (path / "scores.parquet").is_file() and (path / "seed_scores.parquet").is_file()
         require(scored, f"run folder {path}", "a run that is not scored yet", "a scored run", hint)
         return Subject(path, run, other=other)
     require(path.is_file(), f"{path}", "no such file", "a table of scores, or a run folder", _HINT)
-    section = DataSection.model_validate({"source" if shipped(data) else "path": data}) if data else None
+    section = DataSection.model_validate({"source" if shipped(data) else "path": data}) if data is not None else None
     found = Subject(path, data=section, other=other)
     version = found.about.get("format", FORMAT)
     known = isinstance(version, int) and version <= FORMAT
