@@ -1,12 +1,13 @@
-"""open_clip's trainer with clipmem's mitigations (text noise, several captions, removed pairs) and recorder.
+"""open_clip's trainer with clipmem's mitigations (several captions, text noise, removed pairs) and recorder.
 
-    python examples/open_clip_trainer.py [--quick] [--std 0.15] [--captions 5] [--remove RUN --count 50]
+    python examples/open_clip_trainer.py [--quick] [--captions 5] [--std 0.15] [--remove RUN --count 50]
         [--record FILE.npz]
 
 Runs `open_clip_train.main` of the installed release (`pip install '.[bench]'`) with three names replaced:
 `create_loss` records each pair's similarity and margin and adds noise to text features, `CsvDataset` samples one of
 several captions per row, and `DataInfo` passes on the epoch and the order of the pairs. Text features are normalized
-already, so that the noise is `post` or `post-scaled`. Give each process its own seed.
+already, so that the noise is `post` or `post-scaled`; it starts after a third of the steps. Give each process its own
+seed.
 """
 
 import argparse
@@ -88,11 +89,11 @@ class EpochInfo(DataInfo):
             batches.sampler = Noted(batches.sampler)
 
 
-def patch(recorder, std, place="post", seed=0):
+def patch(recorder, std, steps, place="post", seed=0):
     """Replace the three names; call before `open_clip_train.main.main`."""
     create_loss = open_clip.create_loss
     open_clip_train.main.create_loss = lambda args: NoisyLoss(
-        create_loss(args), TextEmbeddingNoise(std, place, seed), recorder
+        create_loss(args), TextEmbeddingNoise(std, place, seed, steps=steps), recorder
     )
     open_clip_train.data.CsvDataset = SeveralCaptions
     open_clip_train.data.DataInfo = EpochInfo
@@ -111,7 +112,7 @@ def write_data(folder, pairs, captions):
     return table
 
 
-def train(*, pairs=512, epochs=10, batch=64, std=0.15, captions=5, leave_out=frozenset(), record=""):
+def train(*, pairs=512, epochs=10, batch=64, std=0.0, captions=5, leave_out=frozenset(), record=""):
     """Train, write the record, and return the losses in the trainer's log."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -120,7 +121,7 @@ def train(*, pairs=512, epochs=10, batch=64, std=0.15, captions=5, leave_out=fro
         config = (files("clipmem.models") / "configs" / "clipmem-micro.json").read_text(encoding="utf-8")
         (folder / "clipmem-micro.json").write_text(json.dumps(json.loads(config)))
         open_clip.add_model_config(folder / "clipmem-micro.json")
-        patch(recorder, std)
+        patch(recorder, std, steps=epochs * (len(chosen) // batch))
         open_clip_train.main.main([
             "--train-data", str(table), "--dataset-type", "csv", "--csv-img-key", "filepath",
             "--csv-caption-key", "title", "--model", "clipmem-micro", "--batch-size", str(batch),
@@ -137,7 +138,7 @@ def main(arguments=None):
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="use 128 pairs and two epochs (seconds)")
-    parser.add_argument("--std", type=float, default=0.15, help="noise on the text embeddings; 0 = none")
+    parser.add_argument("--std", type=float, default=0.0, help="noise on the text embeddings; 0 = none")
     parser.add_argument("--captions", type=int, default=5, help="captions per pair")
     parser.add_argument("--remove", default="", help="remove the most memorized pairs of this finished clipmem run")
     parser.add_argument("--count", type=int, default=50, help="number of pairs to remove")

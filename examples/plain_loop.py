@@ -1,6 +1,6 @@
 """A plain PyTorch loop with three mitigations: several captions, noise on text embeddings, removed pairs.
 
-    python examples/plain_loop.py [--quick] [--std 0.15] [--captions 5] [--remove RUN --count 50]
+    python examples/plain_loop.py [--quick] [--captions 5] [--std 0.15] [--remove RUN --count 50]
 
 Replace the small open_clip model and the emoji with your own. The parts that use clipmem are marked.
 """
@@ -40,7 +40,7 @@ class Pairs(Dataset):
         return self._items[index]
 
 
-def train(*, pairs=512, epochs=10, batch=64, std=0.15, captions=5, leave_out=frozenset(), seed=0):
+def train(*, pairs=512, epochs=10, batch=64, std=0.0, captions=5, leave_out=frozenset(), seed=0):
     """Train, and return the losses of all steps."""
     torch.manual_seed(seed)
     config = json.loads((files("clipmem.models") / "configs" / "clipmem-micro.json").read_text(encoding="utf-8"))
@@ -52,12 +52,14 @@ def train(*, pairs=512, epochs=10, batch=64, std=0.15, captions=5, leave_out=fro
         seed=seed,
         keys=pair_keys([pair.uid for pair in chosen]),
     )
-    noise = TextEmbeddingNoise(std, place="post", seed=seed)  # clipmem: a module, inactive in eval mode
+    loader = DataLoader(data, batch_size=batch, shuffle=True, drop_last=True)
+    # clipmem: a module, inactive in eval mode and in the first third of the steps
+    noise = TextEmbeddingNoise(std, place="post", seed=seed, steps=epochs * len(loader))
     loss_of, optimizer = ClipLoss(), torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.2)
     losses = []
     for epoch in range(epochs):
         data.set_epoch(epoch)
-        for images, tokens in DataLoader(data, batch_size=batch, shuffle=True, drop_last=True):
+        for images, tokens in loader:
             u = F.normalize(model.encode_image(images), dim=-1)
             v = F.normalize(model.encode_text(tokens), dim=-1)
             loss = loss_of(u, noise(v), model.logit_scale.exp())
@@ -72,7 +74,7 @@ def main(arguments=None):
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="use 128 pairs and two epochs (seconds)")
-    parser.add_argument("--std", type=float, default=0.15, help="noise on the text embeddings; 0 = none")
+    parser.add_argument("--std", type=float, default=0.0, help="noise on the text embeddings; 0 = none")
     parser.add_argument("--captions", type=int, default=5, help="captions per pair")
     parser.add_argument("--remove", default="", help="remove the most memorized pairs of this finished clipmem run")
     parser.add_argument("--count", type=int, default=50, help="number of pairs to remove")

@@ -3,6 +3,7 @@
     clipmem reproduce --regime redundant --scale laptop --out reproduced     # and the other regimes
     python experiments/reproduce/record.py reproduced                        # stores it, then writes the page
     python experiments/reproduce/record.py                                  # writes the page again, without any run
+    python experiments/reproduce/record.py --judge                          # judges it again by the present rules
     python experiments/reproduce/record.py --longer "none=longer/none"      # stores a longer run of redundant
     python experiments/reproduce/record.py --again "none=again/none"        # or one of its removals with other seeds
 
@@ -17,17 +18,21 @@ import platform
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
-from scipy.stats import ttest_1samp
+from scipy.stats import t, ttest_1samp
 
+from clipmem.analysis.effects import FINDINGS, Claim, Context, Effect, Results, holds
 from clipmem.analysis.findings import ORDER
+from clipmem.analysis.run_specs import RunSpec
 from clipmem.analysis.runs import FinishedRun
-from clipmem.analysis.scales import REGIMES
-from clipmem.base.recipes import differences, dump_recipe, load_recipe
+from clipmem.analysis.scales import REGIMES, SCALES
+from clipmem.base.recipes import Recipe, differences, dump_recipe, load_recipe
 from clipmem.report.figures import standalone
 from clipmem.report.formats import duration, interval, level, signed
 from clipmem.report.read import is_finished, read_finished
@@ -139,6 +144,90 @@ def measured(key: str, entry: dict[str, Any], run: FinishedRun) -> list[dict[str
     ]
 
 
+class StoredResults(Results):
+    """The results of a regime from `runs.parquet`."""
+
+    def __init__(self, regime: str, base: Recipe, confidence: float, primaries: int) -> None:
+        runs = pl.read_parquet(HERE / regime / "runs.parquet").sort("seed")
+        runs = runs.filter(~pl.col("name").str.contains("^(longer|again): "))
+        rows = runs.group_by("settings", "measure", maintain_order=True).agg("value").rows()
+        values = {(settings, measure): own for settings, measure, own in rows}
+
+        @cache
+        def measures(spec: RunSpec) -> FinishedRun:
+            settings = " ".join(spec.settings)
+            own = {measure: value for (one, measure), value in values.items() if one == settings}
+            # values on validation pairs are not stored: here they choose the lengths that those on test pairs choose
+            none = pl.DataFrame()
+            return FinishedRun(spec.slug, "", base, {}, none, none, 1.0, {}, {}, own, 0.0, validation=own)
+
+        super().__init__(measures, confidence, primaries)
+
+    def memorization(self, spec: RunSpec, among: RunSpec | None = None, measure: str = "clipmem") -> list[float]:  # noqa: ARG002
+        """Return the mean by seed; the compared runs have the same pairs."""
+        return self.utility(spec, measure)
+
+
+# findings whose effects follow from the stored measurements, or whose primary effect follows from effects shown
+_MEASURED = ("captions", "text-noise", "removal", "tradeoff", "model-size", "one-pass")
+_SHOWN_DIGITS = 5e-4
+_SHOWN = {"memorized": slice(1, 4), "layers": slice(1, 3)}
+
+
+def judged_again(document: Document) -> Document:
+    """Return a stored document with the intervals and verdicts that the present rules give."""
+    regime, place = document["regime"], HERE / document["regime"] / "base.toml"
+    context = Context(SCALES[regime, document["scale"]], load_recipe(place.read_text(encoding="utf-8")))
+    findings = [_judged_again(one, context, document) for one in document["findings"]]
+    effects = {(one["finding"], effect["measure"]): effect for one in findings for effect in one["effects"]}
+    rows = [
+        {
+            **row,
+            **{
+                key: effects[row["finding"], row["measure"]][key]
+                for key in row.keys() & Effect.__annotations__.keys() | {"holds"}
+            },
+        }
+        for row in document["rows"]
+    ]
+    return {**document, "findings": findings, "rows": rows}
+
+
+def _judged_again(one: Document, context: Context, document: Document) -> Document:
+    name, finding = one["finding"], FINDINGS[one["finding"]]()
+    looks, effects = context.scale.looks.get(name, 1), [_read(effect) for effect in one["effects"]]
+    results = StoredResults(document["regime"], context.base, document["confidence"], document["primaries"] * looks)
+    if name in _SHOWN:
+        pairs, first = [_sample(effect) for effect in effects[_SHOWN[name]]], effects[0]
+        effects[0] = results.weakest(first.measure, pairs, first.claim, primary=True)
+    if name in _MEASURED:
+        effects = finding.effects(context, results)
+    for before, effect in zip(one["effects"], effects, strict=True):
+        same = (effect.measure, effect.seeds) == (before["measure"], before["seeds"])
+        if not same or abs(effect.estimate - before["estimate"]) > _SHOWN_DIGITS:
+            sys.exit(f"{document['regime']}, {name}, {effect.measure}: {effect.estimate}, stored {before['estimate']}.")
+    words = {key: getattr(finding, key) for key in ("title", "claim", "published", "limits")}
+    return {
+        **one,
+        **words,
+        "looks": looks,
+        "holds": holds(effects),
+        "effects": [effect.as_dict() for effect in effects],
+    }
+
+
+def _read(effect: Document) -> Effect:
+    own = {key: value for key, value in effect.items() if key != "holds"}
+    return Effect(**{**own, "claim": Claim(**effect["claim"])})
+
+
+def _sample(effect: Effect) -> tuple[list[float], list[float]]:
+    """Return values and a base with the mean and the t intervals of an effect, which its sample has at every level."""
+    z = np.arange(effect.seeds) - (effect.seeds - 1) / 2
+    half = (effect.high - effect.low) / 2 / t.ppf((1 + effect.confidence) / 2, effect.seeds - 1)
+    return (effect.estimate + z / z.std(ddof=1) * half * effect.seeds**0.5).tolist(), [0.0] * effect.seeds
+
+
 def stored() -> dict[str, Document]:
     """Return the stored documents by regime."""
     files = {regime: HERE / regime / "findings.json" for regime in REGIMES}
@@ -174,9 +263,10 @@ def section(name: str, documents: dict[str, Document]) -> str:
         for one in document["findings"]:
             if one["finding"] != name:
                 continue
-            lines += [*([] if lines else [f"Claim: {one['claim']}"]), ""]
+            lines += [*([] if lines else [f"Claim: {one['claim']}", "", f"Limits: {one['limits']}"]), ""]
             verdict = macros.VERDICTS[one["holds"]]
-            lines += [f"**{regime}: {verdict}.** Primary effect: {one['effects'][0]['measure']}.", ""]
+            looked = str(macros.looked(one)).rstrip()
+            lines += [f"**{regime}: {verdict}.** Primary effect: {one['effects'][0]['measure']}.{looked}", ""]
             if drawable(one["panels"]):
                 lines += [f"![{one['title']}, {regime}](images/finding-{regime}-{name}.svg)", ""]
             lines += ["<details><summary>All effects</summary>", ""]
@@ -291,7 +381,11 @@ def write_page() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["--longer"], ["--again"]):
+    if sys.argv[1:] == ["--judge"]:
+        for kept, judged in stored().items():
+            text = json.dumps(judged_again(judged), ensure_ascii=False)
+            (HERE / kept / "findings.json").write_text(f"{text}\n", encoding="utf-8")
+    elif sys.argv[1:2] in (["--longer"], ["--again"]):
         for pair in sys.argv[2:]:
             add(sys.argv[1].removeprefix("--"), pair.split("=")[0], Path(pair.split("=")[1]))
     else:

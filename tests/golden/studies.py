@@ -18,6 +18,7 @@ from tests.golden.digest import Digest, of_folder, of_table
 from tests.sources.formats import FORMATS, some_pairs
 
 _ALWAYS = ("train.precision=fp32",)
+_TEXT_NOISE = ("mitigate.text_noise.std=0.1", "mitigate.text_noise.start=0.0")
 _ONE = ("train.seeds=[0]",)
 _SUPERVISED = "train.objective=supervised"
 _PRETRAINED = "model.pretrained={}/models/f/seed-0"
@@ -37,10 +38,10 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "subsample, confidence": ("protocol=subsample", "subsample.models=6", _SUPERVISED, "score.alignment=confidence"),
     "augmented": ("train.flip=0.5", "train.color=0.5", "train.grayscale=0.2", "train.crop_scale=[0.5,1.0]", *_ONE),
     "several captions, views": ("train.captions=3", "embed.views=2", *_ONE),
-    "text noise, post": ("mitigate.text_noise.std=0.1", *_ONE),
-    "text noise, pre": ("mitigate.text_noise.std=0.1", "mitigate.text_noise.place=pre", *_ONE),
-    "text noise, post-scaled": ("mitigate.text_noise.std=0.1", "mitigate.text_noise.place=post-scaled", *_ONE),
-    "image noise": ("mitigate.image_noise.std=0.1", *_ONE),
+    "text noise, post": (*_TEXT_NOISE, *_ONE),
+    "text noise, pre": (*_TEXT_NOISE, "mitigate.text_noise.place=pre", *_ONE),
+    "text noise, post-scaled": (*_TEXT_NOISE, "mitigate.text_noise.place=post-scaled", *_ONE),
+    "image noise": ("mitigate.image_noise.std=0.1", "mitigate.image_noise.start=0.0", *_ONE),
     "captions": ("mitigate.captions.count=3",),
     "caption variants": ('mitigate.caption_variants.kinds=["dropout", "reorder", "templates"]', *_ONE),
     "image variants": ("mitigate.image_variants.probability=0.5", *_ONE),

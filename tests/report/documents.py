@@ -175,9 +175,19 @@ def side_by_side(answers: dict[str, list[str]], **changes: Any) -> dict[str, Any
     }
 
 
-def finding(name: str, title: str, holds: str, effects: list[dict[str, Any]], panels: list[Any]) -> dict[str, Any]:
+def finding(
+    name: str, title: str, holds: str, effects: list[dict[str, Any]], panels: list[Any], looks: int = 1
+) -> dict[str, Any]:
     words = {"title": title, "claim": "Less is memorized.", "published": "", "limits": "Few seeds & <few> pairs."}
-    return {"finding": name, **words, "holds": holds, "seconds": 61.0, "effects": effects, "panels": panels}
+    return {
+        "finding": name,
+        **words,
+        "looks": looks,
+        "holds": holds,
+        "seconds": 61.0,
+        "effects": effects,
+        "panels": panels,
+    }
 
 
 def effect(holds: str = "yes", *, primary: bool = False, side: str = "below", size: float = 0.0) -> dict[str, Any]:
@@ -221,7 +231,7 @@ def findings(holds: str = "yes") -> dict[str, Any]:
         "recipe_sha256": "a" * 64,
         "runs": {"base": "base-0"},
         "findings": [
-            finding("captions", "Number of captions", holds, some, [panel, there]),
+            finding("captions", "Number of captions", holds, some, [panel, there], looks=2),
             finding("model-size", "Model size", "inconclusive", [], []),
         ],
     }

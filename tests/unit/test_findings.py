@@ -128,9 +128,25 @@ def test_one_of_several_must_hold_and_both_of_a_pair():
         results, (memory, utility), ([0.1, 0.11, 0.1, 0.1], [0.499, 0.508, 0.489, 0.498]), "c", margin=0.02
     )
     assert spared.holds == "yes"
-    change = relative(results, [0.1, 0.1], [0.2, 0.2, 0.9], -1)
-    assert (change.estimate, change.seeds) == (0.5, 2)  # the seeds that both have
+    after, before = relative([0.1, 0.1], [0.2, 0.2, 0.9], -1)
+    assert np.allclose(np.subtract(after, before), 0.5)  # over the seeds that both have
+    assert len(after) == len(before) == 2
     assert results.divided(4).level(primary=True) == pytest.approx(1 - 0.05 / 4)
+
+
+def test_each_look_has_its_share_of_the_error(made, where):
+    """Judged twice, the primary effect alone has the level of two."""
+    finding = FINDINGS["model-size"]()
+    first, twice = (
+        judge(finding, Context(replace(where.scale, looks={"model-size": looks}), where.base), made) for looks in (1, 2)
+    )
+    assert (first["looks"], twice["looks"]) == (1, 2)
+    assert [one["confidence"] for one in twice["effects"]] == [
+        pytest.approx(0.975),
+        *[0.95] * (len(first["effects"]) - 1),
+    ]
+    assert twice["effects"][0]["low"] < first["effects"][0]["low"]
+    assert twice["effects"][1:] == first["effects"][1:]
 
 
 def test_pairs_are_counted_by_others_of_the_same_name(made, where):

@@ -92,6 +92,29 @@ def test_verdicts_are_those_of_the_primary_effects(document, regime):
         assert one["holds"] == primary["holds"] == verdict(primary["low"], primary["high"], claim)
 
 
+def test_judged_again_the_stored_measurements_give_the_stored_verdicts(record, document):
+    assert alike(record.judged_again(document), document)
+
+
+def test_another_estimate_than_that_of_the_stored_measurements_is_refused(record, document):
+    [shown] = [one for one in document["findings"] if one["finding"] == "memorized"]
+    shown["effects"][0]["estimate"] += 0.01
+    with pytest.raises(SystemExit, match="memorized"):
+        record.judged_again(document)
+
+
+def test_second_looks_are_said_beside_the_verdict(record, document, regime):
+    """The level of each look, and the words beside the verdict."""
+    for one in document["findings"]:
+        looks = SCALES[regime, "laptop"].looks.get(one["finding"], 1)
+        assert one["looks"] == looks
+        level = 1 - (1 - document["confidence"]) / document["primaries"] / looks
+        if one["finding"] != "tradeoff":  # one of several suffices
+            assert one["effects"][0]["confidence"] == pytest.approx(level)
+        said = record.section(one["finding"], {regime: document}).count("Judged 2 times")
+        assert said == (looks == 2)
+
+
 def test_the_readme_counts_the_verdicts_of_the_drawings():
     found = json.loads((FOLDER / "redundant" / "findings.json").read_text(encoding="utf-8"))["findings"]
     holds = [sum(one["holds"] == answer for one in found) for answer in ("yes", "no", "inconclusive")]

@@ -394,6 +394,7 @@ def test_nested_sections_survive_toml_and_are_told_apart():
     settings = [
         "mitigate.text_noise.std=0.15",
         "mitigate.text_noise.place=post-scaled",
+        "mitigate.text_noise.start=0.5",
         "mitigate.caption_variants.kinds=['dropout', 'templates']",
         "mitigate.caption_variants.templates=['a {} \"b\"']",
         "mitigate.image_variants.crop_scale=[0.2, 0.9]",
@@ -408,6 +409,7 @@ def test_nested_sections_survive_toml_and_are_told_apart():
     assert changed == {
         "mitigate.text_noise.std": 0.15,
         "mitigate.text_noise.place": "post-scaled",
+        "mitigate.text_noise.start": 0.5,
         "mitigate.caption_variants.kinds": ["dropout", "templates"],
         "mitigate.caption_variants.templates": ['a {} "b"'],
         "mitigate.image_variants.crop_scale": [0.2, 0.9],

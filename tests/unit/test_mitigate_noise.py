@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from open_clip.loss import ClipLoss
 from scipy import stats
 from tests.unit.test_train import N, data_of, plan_of, section, uid
@@ -28,8 +30,11 @@ KEYS = pair_keys([uid(k) for k in range(400)])
 PLACES = ("post", "pre", "post-scaled")
 
 
-def hooked(hook, std, place="post", seed=0):
-    return hook(NoiseSection(std=std, place=place), seed)
+def hooked(hook, std, place="post", seed=0, *, start=0.0, steps=10):
+    """A hook as the training loop has it at its first step."""
+    made = hook(NoiseSection(std=std, place=place, start=start), seed)
+    assert made.last_step(steps) == steps
+    return made
 
 
 def moment(keys, step=0, seed=0):
@@ -70,7 +75,7 @@ def test_gaussian_is_finite_where_the_uniform_number_is_zero(monkeypatch):
 @pytest.mark.parametrize("width", [4, 64, 512])
 @pytest.mark.parametrize("place", PLACES)
 def test_level_of_the_noise(place, width):
-    noise, std = TextEmbeddingNoise(0.15, place, seed=5), 0.15
+    noise, std = TextEmbeddingNoise(0.15, place, seed=5, start=0), 0.15
     v = F.normalize(torch.randn(400, width, generator=torch.Generator().manual_seed(0)), dim=-1)
     added = (noise(v, KEYS, 3) - v).double()
     scale = std / math.sqrt(width) if place == "post-scaled" else std
@@ -86,7 +91,7 @@ def test_level_of_the_noise(place, width):
 @pytest.mark.parametrize(("place", "length"), [("post", 0.15 * math.sqrt(512)), ("post-scaled", 0.15)])
 def test_published_noise_is_longer_than_the_vector_and_scaled_noise_shorter(place, length):
     v = F.normalize(torch.randn(400, 512, generator=torch.Generator().manual_seed(1)), dim=-1)
-    added = TextEmbeddingNoise(0.15, place, seed=6)(v, KEYS, 0) - v
+    added = TextEmbeddingNoise(0.15, place, seed=6, start=0)(v, KEYS, 0) - v
     # |noise|^2 / s^2 is chi-squared with 512 degrees of freedom
     assert float(added.norm(dim=1).mean()) == pytest.approx(length, rel=5 / math.sqrt(2 * 512 * 400) + 1 / (4 * 512))
 
@@ -95,40 +100,63 @@ def test_published_noise_is_longer_than_the_vector_and_scaled_noise_shorter(plac
 
 
 def test_noise_depends_on_seed_step_pair_view_and_tower_only():
-    noise, v = TextEmbeddingNoise(0.1, seed=1), torch.zeros(400, 16)
+    noise, v = TextEmbeddingNoise(0.1, seed=1, start=0), torch.zeros(400, 16)
     whole = noise(v, KEYS, 7)
     order = np.random.default_rng(0).permutation(400)[:31]
     assert torch.equal(noise(v[:31], KEYS[order], 7), whole[order])
-    assert torch.equal(TextEmbeddingNoise(0.1, seed=1)(v, KEYS, 7), whole)
+    assert torch.equal(TextEmbeddingNoise(0.1, seed=1, start=0)(v, KEYS, 7), whole)
     for other in (
         noise(v, KEYS, 8),
         noise(v, KEYS, 7, view=1),
-        TextEmbeddingNoise(0.1, seed=2)(v, KEYS, 7),
-        ImageEmbeddingNoise(0.1, seed=1)(v, KEYS, 7),
+        TextEmbeddingNoise(0.1, seed=2, start=0)(v, KEYS, 7),
+        ImageEmbeddingNoise(0.1, seed=1, start=0)(v, KEYS, 7),
     ):
         assert abs(float(torch.corrcoef(torch.stack([other.ravel(), whole.ravel()]))[0, 1])) < 0.06
 
 
 def test_calls_are_counted_where_no_step_is_given_and_the_count_is_state():
-    noise, v = TextEmbeddingNoise(0.1), torch.zeros(3, 4)
+    noise, v = TextEmbeddingNoise(0.1, start=0), torch.zeros(3, 4)
     first, second = noise(v), noise(v)
     assert not torch.equal(first, second)
-    again = TextEmbeddingNoise(0.1)
+    again = TextEmbeddingNoise(0.1, start=0)
     again.load_state_dict({"step": torch.tensor(1)})
     assert torch.equal(again(v), second)
     rows = np.arange(3, dtype=np.uint64)
     assert torch.equal(first, noise(v, rows, 0))
 
 
+@given(
+    start=st.floats(0, 1, exclude_max=True),
+    steps=st.integers(1, 40),
+    place=st.sampled_from(PLACES),
+    keyed=st.booleans(),
+)
+def test_no_noise_before_the_start_and_the_same_stream_after_it(start, steps, place, keyed):
+    v, late = torch.zeros(3, 4), TextEmbeddingNoise(0.1, place, seed=4, start=start, steps=steps)
+    early = TextEmbeddingNoise(0.1, place, seed=4, start=0)
+    for step in range(steps):
+        where = (KEYS[:3], step) if keyed else ()
+        found, always = late(v, *where), early(v, *where)
+        assert torch.equal(found, v if step < round(start * steps) else always), step
+    assert int(late.step) == int(early.step) == (0 if keyed else steps)
+
+
+def test_evaluation_does_not_count_as_training():
+    noise, v = TextEmbeddingNoise(0.1, start=0.5, steps=4), torch.zeros(3, 4)
+    for _ in range(5):
+        assert noise.eval()(v) is v
+    assert [torch.equal(noise.train()(v), v) for _ in range(4)] == [True, True, False, False]
+
+
 def test_nothing_in_evaluation_or_with_zero():
     v = torch.randn(3, 4)
     assert TextEmbeddingNoise(0.0)(v) is v
-    assert TextEmbeddingNoise(0.3).eval()(v) is v
+    assert TextEmbeddingNoise(0.3, start=0).eval()(v) is v
 
 
 def test_gradient_passes_unchanged():
     v = torch.randn(3, 4, requires_grad=True)
-    (TextEmbeddingNoise(0.2)(v) * torch.arange(12.0).view(3, 4)).sum().backward()
+    (TextEmbeddingNoise(0.2, start=0)(v) * torch.arange(12.0).view(3, 4)).sum().backward()
     assert torch.equal(v.grad, torch.arange(12.0).view(3, 4))
 
 
@@ -138,6 +166,11 @@ def test_gradient_passes_unchanged():
         ({"std": -0.1}, "std", "-0.1"),
         ({"std": math.nan}, "std", "nan"),
         ({"std": 0.1, "place": "before"}, "place", "'before'"),
+        ({"std": 0.1, "start": 1.0, "steps": 9}, "start", "1.0"),
+        ({"std": 0.1, "start": -0.1, "steps": 9}, "start", "-0.1"),
+        ({"std": 0.1, "start": math.nan, "steps": 9}, "start", "nan"),
+        ({"std": 0.1}, "steps", "None"),  # a third of an unknown length is no step
+        ({"std": 0.1, "start": 0.5, "steps": 0}, "steps", "0"),
     ],
 )
 def test_wrong_arguments_are_explained(arguments, what, got):
@@ -189,7 +222,7 @@ def test_open_clips_loss_with_our_noise_is_our_loss(encoder, place):
     model = encoder.module.train()
     keys, tokens = KEYS[:9], encoder.tokenize([f"thing number {k}" for k in range(9)])
     pixels = torch.randn(9, 3, encoder.image_size, encoder.image_size, generator=torch.Generator().manual_seed(3))
-    noise, theirs, loss = TextEmbeddingNoise(0.15, place, seed=2), ClipLoss(), Clip()
+    noise, theirs, loss = TextEmbeddingNoise(0.15, place, seed=2, start=0), ClipLoss(), Clip()
     padded = F.pad(tokens, (0, model.context_length - tokens.shape[1]))
     for step in range(3):
         hooks = Hooks((hooked(TextNoise, 0.15, place, seed=2),))
@@ -211,7 +244,7 @@ def test_two_views_have_noise_of_their_own(encoder):
     hooks = Hooks((hooked(ImageNoise, 0.3),))
     towers = Towers(encoder, "fp32", "cpu", hooks=hooks, moment=moment(KEYS[:4]))
     first, second = towers.encode_image(torch.cat(views)).chunk(2)
-    noise = ImageEmbeddingNoise(0.3)
+    noise = ImageEmbeddingNoise(0.3, start=0)
     u = noise(F.normalize(first, dim=-1), KEYS[:4], 0)
     v = noise(F.normalize(second, dim=-1), KEYS[:4], 0, view=1)
     loss = SimClr(0.1)
@@ -234,9 +267,32 @@ def test_zero_is_bitwise_no_mitigation_and_more_is_not(tmp_path):
     assert (zero["final_sha256"], log_of_zero) == (plain["final_sha256"], log)
     assert some["final_sha256"] == again["final_sha256"] != plain["final_sha256"]
     assert "mitigate" not in plain
-    assert some["mitigate"] == {"text_noise": {"std": 0.1, "place": "post"}}
+    assert some["mitigate"] == {"text_noise": {"std": 0.1, "place": "post", "start": 0.0}}
     assert some["settings_sha256"] != plain["settings_sha256"]
     assert some["presentations"] == plain["presentations"] == 2 * N
+
+
+def test_a_training_has_no_noise_before_the_start_and_a_plain_loop_agrees(tmp_path, monkeypatch):
+    """Bitwise the run without noise up to the start; at each step the hook adds what a loop by hand adds."""
+    added, inside = {}, TextNoise._added
+
+    def watched(self, kind, embeddings, moment, view):
+        found = inside(self, kind, embeddings, moment, view)
+        if kind == "text":
+            by_hand = TextEmbeddingNoise(0.2, seed=0, start=0)(embeddings, moment.keys, moment.step)
+            assert torch.equal(found, embeddings if moment.step < 3 else by_hand)
+            added[moment.step] = not torch.equal(found, embeddings)
+        return found
+
+    monkeypatch.setattr(TextNoise, "_added", watched)
+    hook = TextNoise(NoiseSection(std=0.2, start=0.5), 0)
+    _, late = fit(tmp_path / "late", (hook,))
+    _, plain = fit(tmp_path / "plain", ())
+    steps = len(added)
+    assert [step for step in range(steps) if added[step]] == [3, 4, 5]
+    losses = [[json.loads(line)["loss"] for line in log.splitlines()] for log in (late, plain)]
+    assert losses[0][:3] == losses[1][:3]
+    assert losses[0][3] != losses[1][3]
 
 
 def test_a_checkpoint_of_another_noise_is_not_taken_up(tmp_path):
@@ -257,7 +313,7 @@ def test_a_checkpoint_of_another_noise_is_not_taken_up(tmp_path):
             precision="fp32",
             checkpoints=Checkpoints(tmp_path / "checkpoint", 1e9, stop),
             timing=timing,
-            hooks=Hooks((hooked(TextNoise, std),)),
+            hooks=Hooks((hooked(TextNoise, std, start=0.5),)),  # the stop is before the start
         )
         return timing.pairs, (tmp_path / "model" / "record.json").read_text()
 

@@ -411,6 +411,8 @@ def test_what_is_cached_is_found_again_and_places(cache, monkeypatch):
          "[mitigate.text_noise]. Did you mean 'std'?"),
         ("text_noize]\nstd = 0.3", "recipe: [mitigate] text_noize: got an unknown key, expected a key of "
          "[mitigate]. Did you mean 'text_noise'?"),
+        ("text_noise]\nstart = 1.0", "recipe: [mitigate.text_noise] start: got 1.0, expected less than 1. "
+         "`clipmem init` prints every key with its meaning."),
         ("early_stopping]\nshare = 0.0", "recipe: [mitigate.early_stopping] share: got 0.0, expected more than 0. "
          "`clipmem init` prints every key with its meaning."),
         ("text_noise]\nstd = 0.1\n[train]\nobjective = 'simclr'\n[score]\nalignment = 'sslmem-image'",

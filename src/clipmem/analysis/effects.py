@@ -1,8 +1,10 @@
 """Findings: effects over paired seeds, their verdicts, and the curves of their figures.
 
-Each finding is judged by its **primary** effect. With m primary effects in a reproduction, each has an interval of
-level 1 - (1 - confidence) / m (Bonferroni), so that the probability of any wrong "yes" or "no" is at most
-1 - confidence. All other effects are shown at the uncorrected level.
+Each finding is judged by its **primary** effect. With m primary effects in a regime and a finding that is looked at L
+times, the interval has level 1 - (1 - confidence) / (m L) (Bonferroni). Over new seeds, the probability of any wrong
+"yes" is at most (1 - confidence) / 2, and so is that of any wrong "no". This holds for one split, one set of planted
+captions and one regime; other splits would differ by more than the seeds do. All other effects are shown at the
+uncorrected level.
 """
 
 from abc import ABC, abstractmethod
@@ -22,6 +24,7 @@ from clipmem.functional.comparisons import paired_test
 from clipmem.functional.verdict import Answer, Claim, verdict
 
 ABOVE, BELOW = Claim("above"), Claim("below")
+Pair = tuple[Sequence[float], Sequence[float]]  # values by seed, and those of the base
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,12 @@ class Results:
         return 1 - (1 - self._confidence) / self._primaries if primary else self._confidence
 
     def divided(self, parts: int) -> "Results":
-        """Return the results with primary effects of a higher level, for `parts` of which one decides."""
-        return Results(self._opened, self._confidence, self._primaries * parts)
+        """Return the results with effects of a higher level, for `parts` of which one decides."""
+        return Results(self._opened, 1 - (1 - self._confidence) / parts, self._primaries)
+
+    def again(self, looks: int) -> "Results":
+        """Return the results with primary effects of a higher level, for a finding that is judged `looks` times."""
+        return Results(self._opened, self._confidence, self._primaries * looks)
 
     def memorization(self, spec: RunSpec, among: RunSpec | None = None, measure: str = "clipmem") -> list[float]:
         """Return the mean CLIPMem by seed (`FinishedRun.halved`), over the pairs in common with the run `among`."""
@@ -118,6 +125,21 @@ class Results:
         # equal differences have no interval: a few coarse values that coincide are not certainty
         return Effect(measure, found.difference, found.low, found.high, claim, len(own), level, primary)
 
+    def weakest(self, measure: str, pairs: Sequence[Pair], claim: Claim, *, primary: bool) -> Effect:
+        """Measure the weakest of effects that must all hold: of k pairs of values and base, the weakest of each end.
+
+        Each must be beyond 0 for a "yes", so the end next to 0 needs no correction (an intersection-union test). One of
+        them suffices for a "no", so the other end has intervals of level 1 - (1 - confidence) / k.
+        """
+        levels, above = (self, self.divided(len(pairs))), claim.side == "above"
+        near, far = ([at.effect(measure, *pair, claim, primary=primary) for pair in pairs] for at in levels)
+        pick = min if above else max
+        found = replace(near[0], estimate=pick(one.estimate for one in near))
+        if any(one.low is None or one.high is None for one in near):
+            return replace(found, low=None, high=None)
+        ends = {"low": near if above else far, "high": far if above else near}
+        return replace(found, **{end: pick(getattr(one, end) for one in own) for end, own in ends.items()})
+
     def series(self, name: str, x: Sequence[float | int], values: Sequence[Sequence[float]]) -> Series:
         """Return a curve of means over seeds with t intervals; levels without values are left out."""
         known = [(at, self.effect("", own, None, ABOVE)) for at, own in zip(x, values, strict=True) if len(own)]
@@ -137,17 +159,6 @@ def widened(effect: Effect, low: float | None, high: float | None) -> Effect:
     if len(known) < len(ends):
         return replace(effect, low=None, high=None)
     return replace(effect, low=min(known), high=max(known))
-
-
-def weakest(measure: str, effects: Sequence[Effect]) -> Effect:
-    """Combine effects that must all hold on the same side: the weakest of each end (an intersection-union test)."""
-    first = effects[0]
-    pick = min if first.claim.side == "above" else max
-    estimate = pick(one.estimate for one in effects)
-    if any(one.low is None or one.high is None for one in effects):
-        return replace(first, measure=measure, estimate=estimate, low=None, high=None)
-    low, high = (pick(getattr(one, end) for one in effects) for end in ("low", "high"))
-    return replace(first, measure=measure, estimate=estimate, low=low, high=high)
 
 
 def optimum(
@@ -170,8 +181,8 @@ def optimum(
         return []
     chosen = [at if at is not None else _best(table, seed, claim) for seed in range(seeds)]
     inner = table[chosen, np.arange(seeds)]
-    both = [results.effect("", inner.tolist(), table[end].tolist(), claim, primary=primary) for end in (0, -1)]
-    return [weakest(measure, both)]
+    ends = [(inner.tolist(), table[end].tolist()) for end in (0, -1)]
+    return [results.weakest(measure, ends, claim, primary=primary)]
 
 
 def _best(table: np.ndarray, seed: int, claim: Claim) -> int:
@@ -247,11 +258,13 @@ def holds(effects: Sequence[Effect]) -> Answer:
 
 
 def judge(finding: Finding, context: Context, results: Results) -> dict[str, Any]:
-    """Return a finding as `findings.json` holds it: claim, verdict, effects, curves."""
-    effects = finding.effects(context, results)
+    """Return a finding as `findings.json` holds it: claim, verdict, effects, curves, and how often it was judged."""
+    looks = context.scale.looks.get(finding.name, 1)
+    effects = finding.effects(context, results.again(looks))
     return {
         "finding": finding.name,
         **{key: getattr(finding, key) for key in ("title", "claim", "published", "limits")},
+        "looks": looks,
         "holds": holds(effects),
         "effects": [one.as_dict() for one in effects],
         "panels": [asdict(panel) for panel in finding.panels(context, results)],

@@ -5,24 +5,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from clipmem.analysis.effects import ABOVE, Context, Effect, Results, weakest
+from clipmem.analysis.effects import ABOVE, Context, Effect, Pair, Results
 from clipmem.analysis.run_specs import RunSpec
 
 MARGIN = 0.02  # "not lower": by at most this share of the utility without mitigation; ours, set before any run
 
 
-def relative(results: Results, values: Sequence[float], base: Sequence[float], sign: int, **named: object) -> Effect:
-    """Return the change of a measure by seed in units of its mean in the base run, times `sign`, claimed above 0."""
+def relative(values: Sequence[float], base: Sequence[float], sign: int) -> tuple[list[float], list[float]]:
+    """Return both measures by seed in units of the mean in the base run, times `sign`."""
     n = min(len(values), len(base))
     before, after = np.asarray(base[:n], dtype=np.float64), np.asarray(values[:n], dtype=np.float64)
     scale = sign / (abs(float(before.mean())) or 1.0)
-    return results.effect("", (after * scale).tolist(), (before * scale).tolist(), ABOVE, **named)  # pyright: ignore[reportArgumentType]
+    return (after * scale).tolist(), (before * scale).tolist()
 
 
 def dominance(
     results: Results,
-    base: tuple[Sequence[float], Sequence[float]],
-    other: tuple[Sequence[float], Sequence[float]],
+    base: Pair,
+    other: Pair,
     measure: str,
     *,
     margin: float = 0.0,
@@ -30,8 +30,7 @@ def dominance(
 ) -> Effect:
     """Measure whether memorization falls and utility rises: the smaller of both relative changes, claimed above 0.
 
-    Both must hold (an intersection-union test), so the interval needs no correction for there being two. With a margin,
-    utility only must not fall by more than this share.
+    Both must hold (`Results.weakest`). With a margin, utility only must not fall by more than this share.
 
     Args:
         results: Gives the level of the interval.
@@ -41,10 +40,9 @@ def dominance(
         margin: Share of the utility, 0 or more.
         primary: Whether it decides the finding.
     """
-    fall = relative(results, other[0], base[0], -1, primary=primary)
-    rise = relative(results, other[1], base[1], 1, primary=primary)
-    ends = {end: None if getattr(rise, end) is None else getattr(rise, end) + margin for end in ("low", "high")}
-    return weakest(measure, [fall, replace(rise, estimate=rise.estimate + margin, **ends)])
+    after, before = relative(other[1], base[1], 1)
+    changes = [relative(other[0], base[0], -1), ([value + margin for value in after], before)]
+    return results.weakest(measure, changes, ABOVE, primary=primary)
 
 
 def jointly(

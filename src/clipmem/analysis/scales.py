@@ -21,7 +21,8 @@ class Scale:
 
     `settings` turn the shipped recipe `recipe` into the base study, and `utility` is the primary measure of utility,
     named before any run. `seeds` is the number of seeds; runs whose effects are large use `fewer`. `without` are the
-    findings that the data cannot test. Sweeps: `captions` (1 first), `noise` (standard deviations, 0 first), `images`
+    findings that the data cannot test, and `looks` counts how often others were judged, each time with more seeds.
+    Sweeps: `captions` (1 first), `noise` (standard deviations, 0 first), `images`
     (image noise, the control), `lengths` (epochs, shortest first), `removed` (share of wrong captions → shares of the
     candidates removed), `widths` of the towers (including 128; empty for no grid), `epochs` of the study of one pass
     (1 first), `sizes` (numbers of f's pairs, smallest first). Settings that change the base study: `removal` for
@@ -54,6 +55,7 @@ class Scale:
     converged: int = 40
     views: int = 5
     without: tuple[str, ...] = ()
+    looks: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def base(self, shipped: Recipe, seeds: int | None = None, settings: Overrides = ()) -> Recipe:
         """Return the recipe of the base study, with the user's seeds and settings."""
@@ -170,7 +172,7 @@ SCALES: Mapping[tuple[str, str], Scale] = {
             redundancy=_sizes(300, 60, 100),
             without=_ONE_CAPTION,
         ),
-        _LAPTOP,
+        replace(_LAPTOP, looks={"removal": 2, "model-size": 2, "one-pass": 2}),  # with four seeds, then with eight
         replace(
             _LAPTOP,
             regime="unique",

@@ -39,6 +39,9 @@ class NoiseSection(MitigationSection):
     place: Place = Field(
         "post", description="post: added to the unit vector; pre: before it is normalized; post-scaled: std / sqrt(d)."
     )
+    start: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.33, description="Fraction of the training before which there is no noise; 0 = noise from the first step."
+    )
 
 
 class TextNoiseSection(NoiseSection):

@@ -8,6 +8,8 @@ The published work does not specify where the noise is added (Wang et al. 2025, 
 
 with ε standard normal in each of the d dimensions. The noise of `post` has length std √d: 3.4 for std = 0.15 and
 d = 512, on a unit vector. Do not compare values between places or widths.
+
+The first part of the training, `start`, has no noise: at first similarities differ by less than it (docs/mitigate.md).
 """
 
 import math
@@ -19,9 +21,8 @@ from jaxtyping import Float, Float64, UInt64
 from scipy.special import ndtri
 from torch import Tensor, nn
 
-from clipmem.base.mitigations import NoiseSection
 from clipmem.base.random import derive_seed, uniform
-from clipmem.base.require import require_one_of, require_range
+from clipmem.base.require import Number, require, require_one_of, require_range
 from clipmem.mitigate.base import MITIGATIONS, Mitigation
 from clipmem.train.hooks import Kind, Moment
 
@@ -40,37 +41,48 @@ class EmbeddingNoise(nn.Module):
     x + s ε, s = std, or std / √d with `post-scaled`. With `pre`, call the module on the tower's output and normalize
     afterwards; otherwise call it on normalized embeddings, and do not normalize again.
 
-    The noise is a function of `seed`, `keys` and `step`. With a key per pair, a pair has the same noise in any batch or
-    process. Without keys, the keys are row numbers and `step` (a buffer in the state dict) counts the calls: then each
-    process needs its own seed.
+    The noise is a function of `seed`, `keys` and `step`, whatever `start` is. With a key per pair, a pair has the same
+    noise in any batch or process. Without keys, the keys are row numbers and `step` (a buffer in the state dict) counts
+    the calls: then each process needs its own seed.
 
     Args:
         std: Standard deviation, 0 or more.
         place: `post`, `pre` or `post-scaled`.
         seed: Seed of the noise.
+        start: Share of the training in [0, 1) before which there is no noise: the first round(start · steps) steps.
+        steps: Number of steps of the training, 1 or more; required unless std or start is 0.
 
     Raises:
-        InputError: std is negative or not finite, or the place is unknown.
+        InputError: std is negative or not finite, the place is unknown, start is not in [0, 1), or steps is missing.
 
     Example:
-        >>> noise = TextEmbeddingNoise(0.15, seed=3)
+        >>> noise = TextEmbeddingNoise(0.15, seed=3, steps=3)
         >>> v = nn.functional.normalize(torch.ones(2, 8), dim=-1)
+        >>> bool((noise(v) == v).all())  # the first of three steps
+        True
         >>> bool((noise(v) != v).any()), bool((noise.eval()(v) == v).all())
         (True, True)
     """
 
     kind: ClassVar[Kind] = "text"
 
-    def __init__(self, std: float, place: str = "post", seed: int = 0) -> None:
+    def __init__(
+        self, std: float, place: str = "post", seed: int = 0, *, start: Number = 0.33, steps: int | None = None
+    ) -> None:
         super().__init__()
-        require_range(f"{type(self).__name__} std", std, 0, hint="Set std to 0 for no noise.")
-        require_one_of(f"{type(self).__name__} place", place, PLACES)
-        self.std, self.place, self.seed = float(std), place, seed
+        name = type(self).__name__
+        require_range(f"{name} std", std, 0, hint="Set std to 0 for no noise.")
+        require_one_of(f"{name} place", place, PLACES)
+        require(0 <= start < 1, f"{name} start", f"{start}", "0 or more, below 1", "Use 0.33, a third.")
+        counted = not (std and start) or (steps is not None and steps >= 1)
+        hint = "Pass steps=EPOCHS * len(LOADER), or start=0 for noise from the first step."
+        require(counted, f"{name} steps", f"{steps}", f"the training's number of steps, with start = {start}", hint)
+        self.std, self.place, self.seed, self.first = float(std), place, seed, round(start * (steps or 0))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def extra_repr(self) -> str:
         """Return the settings, for `repr`."""
-        return f"std={self.std}, place={self.place!r}, seed={self.seed}"
+        return f"std={self.std}, place={self.place!r}, seed={self.seed}, first={self.first}"
 
     def scale(self, width: int) -> float:
         """Return s, the standard deviation in each of `width` dimensions."""
@@ -83,7 +95,7 @@ class EmbeddingNoise(nn.Module):
         step: int | None = None,
         view: int = 0,
     ) -> Float[Tensor, "n d"]:
-        """Return the embeddings with noise; unchanged in evaluation mode or with std 0.
+        """Return the embeddings with noise; unchanged in evaluation mode, with std 0, or in the first steps.
 
         Args:
             embeddings: Shape (n, d).
@@ -97,6 +109,8 @@ class EmbeddingNoise(nn.Module):
             counter: Tensor = self.step  # pyright: ignore[reportAssignmentType]
             step = int(counter)
             counter += 1
+        if step < self.first:
+            return embeddings
         n, width = embeddings.shape
         rows = np.arange(n, dtype=np.uint64) if keys is None else keys
         drawn = gaussian(rows, derive_seed(self.seed, f"{self.kind} noise", step, *([view] if view else [])), width)
@@ -108,11 +122,9 @@ class TextEmbeddingNoise(EmbeddingNoise):
     """Gaussian noise on text embeddings (see `EmbeddingNoise`).
 
     Example:
-        >>> TextEmbeddingNoise(0.15, "post-scaled").scale(100)
+        >>> TextEmbeddingNoise(0.15, "post-scaled", start=0).scale(100)
         0.015
     """
-
-    kind = "text"
 
 
 class ImageEmbeddingNoise(EmbeddingNoise):
@@ -126,9 +138,10 @@ class _Noise(Mitigation):
 
     module: ClassVar[type[EmbeddingNoise]]
 
-    def __init__(self, section: NoiseSection, seed: int = 0) -> None:
-        super().__init__(section, seed)
-        self._noise = self.module(section.std, section.place, seed)
+    def last_step(self, steps: int) -> int:
+        own = self.section
+        self._noise = self.module(own.std, own.place, self.seed, start=own.start, steps=steps)
+        return steps
 
     def embedding(self, kind: Kind, raw: Tensor, moment: Moment, view: int) -> Tensor:
         return self._added(kind, raw, moment, view) if self.section.place == "pre" else raw

@@ -49,8 +49,8 @@ class Captions(Finding):
     claim = "With more captions of each pair, at equal presentations, less is memorized and utility rises."
     published = "Captions 1 to 5: CLIPMem .4380 .4350 .4280 .4240 .4220, probe .6311 .6317 .6431 .6477 .6488 (±0.0005)."
     limits = (
-        "The verdict is based on CLIPMem on the first caption, with the most captions against one, not on utility. "
-        "Over all wordings CLIPMem can change in the other direction: memorization spreads over the captions."
+        "The verdict depends on the caption that is scored. It is based on CLIPMem on the first caption, which several "
+        "captions show less often, not on utility. Over all captions CLIPMem can change in the other direction."
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:

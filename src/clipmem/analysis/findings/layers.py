@@ -6,7 +6,7 @@ from functools import cache
 import polars as pl
 
 from clipmem.analysis.curves import NAMES, curves_of
-from clipmem.analysis.effects import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results, Series, weakest
+from clipmem.analysis.effects import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results, Series
 from clipmem.analysis.published import ERROR, UNITMEM
 from clipmem.analysis.run_specs import RunSpec
 from clipmem.analysis.runs import FinishedRun
@@ -66,20 +66,15 @@ class Layers(Finding):
         runs = {name: results[spec] for name, spec in paradigms(context).items()}
         last = int(_curve(runs["clip"])["layer"].max())  # pyright: ignore[reportArgumentType]
 
-        def differences(layer: int, primary: bool = False) -> list[Effect]:
-            return [
-                results.effect(
-                    f"UnitMem in layer {layer} of {last}: {NAMES[a]} minus {NAMES[b]}",
-                    _at(runs[a], layer),
-                    _at(runs[b], layer),
-                    ABOVE,
-                    primary=primary,
-                )
-                for a, b in (("supervised", "clip"), ("clip", "simclr"))
-            ]
-
+        both = (("supervised", "clip"), ("clip", "simclr"))
+        pairs = {layer: [(_at(runs[a], layer), _at(runs[b], layer)) for a, b in both] for layer in (last, 1)}
         measure = f"UnitMem in layer {last} of {last}: the smaller of the two differences below"
-        return [weakest(measure, differences(last, primary=True)), *differences(last), *differences(1)]
+        each = [
+            results.effect(f"UnitMem in layer {layer} of {last}: {NAMES[a]} minus {NAMES[b]}", *pair, ABOVE)
+            for layer, own in pairs.items()
+            for (a, b), pair in zip(both, own, strict=True)
+        ]
+        return [results.weakest(measure, pairs[last], ABOVE, primary=True), *each]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
         runs = {name: results[spec] for name, spec in paradigms(context).items()}

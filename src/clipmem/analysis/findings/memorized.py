@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float64
 
-from clipmem.analysis.effects import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results, weakest, widened
+from clipmem.analysis.effects import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results, widened
 from clipmem.analysis.run_specs import RunSpec
 from clipmem.analysis.runs import FinishedRun
 from clipmem.functional.ranking import spearman
@@ -101,9 +101,9 @@ class Memorized(Finding):
             results.effect(f"CLIPMem of {kind} minus that of ordinary pairs", own, plain, ABOVE)
             for kind, own in means.items()
         ]
-        strict = [results.effect("", own, plain, ABOVE, primary=True) for own in means.values()]
-        name = "CLIPMem of flawed pairs minus that of ordinary pairs: the smallest difference"
-        return [*([weakest(name, strict)] if strict else []), *single, *self._correlations(run, results)]
+        pairs, name = [(own, plain) for own in means.values()], "CLIPMem of flawed pairs minus that of ordinary pairs"
+        smallest = [results.weakest(f"{name}: the smallest difference", pairs, ABOVE, primary=True)] if pairs else []
+        return [*smallest, *single, *self._correlations(run, results)]
 
     def _correlations(self, run: FinishedRun, results: Results) -> list[Effect]:
         right = sorted(run.uids("candidate") & kinds(run)[ORDINARY])

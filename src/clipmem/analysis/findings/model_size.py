@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from clipmem.analysis.effects import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results, weakest
+from clipmem.analysis.effects import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results
 from clipmem.analysis.findings.captions import label
 from clipmem.analysis.run_specs import RunSpec
 
@@ -53,16 +53,17 @@ class ModelSize(Finding):
         widths, of = context.scale.widths, results.memorization
         if not widths:
             return []
-        wide, metric, each, strict = f"{widths[-1]} wide minus {widths[0]} wide", context.scale.utility, [], []
+        wide, metric, each, alone = f"{widths[-1]} wide minus {widths[0]} wide", context.scale.utility, [], []
         for name, runs in towers(context).items():
             values = of(runs[-1]), of(runs[0])
             each.append(results.effect(f"{name} {wide}: CLIPMem", *values, ABOVE))
             if name != "both towers":
-                strict.append(results.effect("", *values, ABOVE, primary=True))
+                alone.append(values)
             a, b = results.utility(runs[-1], metric), results.utility(runs[0], metric)
             if a and b:
                 each.append(results.effect(f"{name} {wide}: {label(metric)}", a, b, ABOVE))
-        return [weakest(f"{wide}, CLIPMem: the smaller of both towers", strict), *each]
+        name = f"{wide}, CLIPMem: the smaller of both towers"
+        return [results.weakest(name, alone, ABOVE, primary=True), *each]
 
     def panels(self, context: Context, results: Results) -> list[Panel]:
         widths = context.scale.widths

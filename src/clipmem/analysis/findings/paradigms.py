@@ -1,7 +1,6 @@
 """The last half of finding 9: in supervised and self-supervised training, less memorization costs utility."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from clipmem.analysis.curves import NAMES
 from clipmem.analysis.effects import ABOVE, BELOW, FINDINGS, Context, Effect, Finding, Panel, Results, Series
@@ -54,8 +53,7 @@ class Paradigms(Finding):
             name = f"{NAMES[objective]}, several images: relative change of"
             each.append(results.effect(f"{name} the probe by subgroup", changes[objective], None, claim))
             memory = [results.memorization(run) for run in runs]
-            fall = relative(results, memory[1], memory[0], 1)
-            each.append(replace(fall, measure=f"{name} SSLMem", claim=BELOW))
+            each.append(results.effect(f"{name} SSLMem", *relative(memory[1], memory[0], 1), BELOW))
         others = [(a + b) / 2 for a, b in zip(changes["supervised"], changes["simclr"], strict=True)]
         measure = "relative change of the probe by subgroup: CLIP minus the mean of the other two"
         return [results.effect(measure, changes["clip"], others, ABOVE, primary=True), *each]

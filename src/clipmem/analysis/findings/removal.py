@@ -4,18 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from clipmem.analysis.effects import (
-    ABOVE,
-    BELOW,
-    FINDINGS,
-    Context,
-    Effect,
-    Finding,
-    Panel,
-    Results,
-    Series,
-    weakest,
-)
+from clipmem.analysis.effects import ABOVE, BELOW, FINDINGS, Context, Effect, Finding, Panel, Results, Series
 from clipmem.analysis.findings.captions import label
 from clipmem.analysis.run_specs import UTILITY_ONLY, RunSpec
 
@@ -150,9 +139,9 @@ class Removal(Finding):
         others = [results.utility(run, metric) for run in ends.values()]
         if not chosen or not all(others):
             return []
-        strict = [results.effect("", chosen, values, ABOVE, primary=True) for values in others]
         name = f"{PRIMARY:.0%} wrong captions, {peak:.0%} removed by CLIPMem minus the best of {', '.join(ends)}"
-        return [weakest(f"{name}: {label(metric)}", strict)]
+        pairs = [(chosen, values) for values in others]
+        return [results.weakest(f"{name}: {label(metric)}", pairs, ABOVE, primary=True)]
 
     def _shares(
         self, context: Context, results: Results, at: Mapping[str, RunSpec], whole: RunSpec, where: str
