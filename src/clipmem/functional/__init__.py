@@ -6,7 +6,7 @@ is None, or NaN in an array; the docstrings say when. Invalid input raises `Inpu
 """
 
 from clipmem.functional.alignment import AlignmentParts, BankMeans, alignment, alignment_parts, alignment_parts_against
-from clipmem.functional.centering import Shift, centered_mean, control_shift
+from clipmem.functional.centering import NoiseFloor, Shift, centered_mean, control_shift, noise_floor
 from clipmem.functional.comparisons import (
     GroupComparison,
     PairedTest,
@@ -29,12 +29,10 @@ from clipmem.functional.dejavu import (
 )
 from clipmem.functional.intervals import (
     Interval,
-    NoiseFloor,
     SeedInterval,
     crossed_interval,
     crossed_mean,
     half_difference,
-    noise_floor,
     seed_interval,
 )
 from clipmem.functional.memorization import clipmem, range_normalize
