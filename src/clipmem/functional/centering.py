@@ -122,7 +122,7 @@ def noise_floor(control: Float[np.ndarray, "seed n"], *, confidence: float = 0.9
 
     Example:
         >>> noise_floor(np.array([[-0.25, 0.0, 0.125, 0.125, 0.5]]), confidence=0.8)
-        NoiseFloor(pairs=5, center=0.08333333333333333, half_width=0.41666666666666663, confidence=0.8)
+        NoiseFloor(pairs=5, center=0.08333333333333333, half_width=0.4166666666666667, confidence=0.8)
     """
     control = as_finite("control", control)
     check_not_empty("control", control)
