@@ -71,8 +71,8 @@ def columns_of(rows: int, seed: int = 0) -> dict[str, tuple[dict[str, Any], np.n
     for name, drawn in numbers.items():
         values = drawn.astype("<f4")
         ends = {"min": float(np.nanmin(values)), "max": float(np.nanmax(values))}
-        error = "stderr" if name == "clipmem" else None
-        entry = about(name, "f32", groups.get(name, "score"), labels.get(name), **ends) | {"error": error}
+        errors = {"error": "stderr", "floor": True} if name == "clipmem" else {}
+        entry = about(name, "f32", groups.get(name, "score"), labels.get(name), **ends) | errors
         found[name] = entry, values
     found["role"] = about("role", "category", "pair", "Role", categories=ROLES, codes="u8"), role
     found["planted"] = about("planted", "bool", "pair", "Planted"), planted
@@ -96,7 +96,7 @@ def detail(row: int, captions: str, columns: dict[str, tuple[dict[str, Any], np.
         "row": row, "uid": f"{row:032x}",
         "captions": [{"text": captions, "trained": True}, {"text": "another", "trained": False}],
         "role": ROLES[columns["role"][1][row]], "planted": bool(columns["planted"][1][row]), "caption_from": None,
-        "seeds": [{"seed": seed, "f": f + 0.02 * seed, "g": g - 0.01 * seed} for seed in (0, 1)], "noise_floor": 0.04,
+        "seeds": [{"seed": seed, "f": f + 0.02 * seed, "g": g - 0.01 * seed} for seed in (0, 1)],
         "parts": {side: {"positive": value + 0.2, "image_bank": 0.1} for side, value in (("f", f), ("g", g))},
         "detectors": [{"name": "words", "label": "Words", "score": 0.4, "rank": row + 1, "reason": reason}],
         "credit": "Drawn for a test", "source": f"pair-{row}.webp",
@@ -118,6 +118,7 @@ def write_view(
     diagonal = {"label": "A(g) against A(f)", "x": "g_alignment", "y": "f_alignment", "diagonal": True}
     manifest = {
         "format": 1, "clipmem": "0", "title": "synthetic", "rows": rows, "source": "run", "hash": f"synthetic-{rows}",
+        "noise_floor": 0.04,
         "columns": [entry for entry, _ in columns.values()], "sort": {"column": "clipmem", "descending": True},
         "maps": [diagonal, {"label": "PCA of image embeddings", "x": "pca_x", "y": "pca_y"}], "sides": ["f", "g"],
         "neighbors": True, "thumbnails": images > 0, "details": True, "credits": ["Drawn for a test"],

@@ -16,7 +16,7 @@ from timing import Row, output, script
 SIZES = (1_000, 10_000, 100_000)
 _SETTINGS = (
     "model.name=clipmem-micro", "train.epochs=1", "train.seeds=[0]", "train.batch_size=256", "data.source=parquet",
-    "split.planted=0", "score.draws=200",
+    "split.planted_share=0", "score.draws=200",
 )  # fmt: skip
 
 

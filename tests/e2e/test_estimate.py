@@ -47,6 +47,8 @@ def test_half_models_and_every_estimator(estimated):
     own = run.scores.filter(role="candidate").join(table.filter(estimator="distilled"), on="uid")
     assert own["clipmem"].to_list() == own["score"].to_list()
     assert run.scores.filter(role="external").height == run.recipe.split.external
+    assert run.summary["noise_floor"] is None  # held-out pairs are not estimated
+    assert run.top(2)["noise_floor"].null_count() == 2
 
 
 def test_a_lost_score_is_made_again_with_the_same_bytes(estimated, recipe):

@@ -111,7 +111,9 @@ def test_the_detail_of_a_planted_pair(live, run):
     assert [one["text"] for one in found["captions"] if not one["trained"]] == pairs[uid]
     by_seed = pl.read_parquet(run / "seed_scores.parquet").filter(uid=uid)
     assert [one["f"] for one in found["seeds"]] == by_seed.sort("seed")["f"].to_list()
-    assert found["noise_floor"] == json.loads((run / "summary.json").read_text())["noise_floor"]["mean_abs"]
+    manifest = live("data/manifest.json").content
+    assert manifest["noise_floor"] == json.loads((run / "summary.json").read_text())["noise_floor"]["half_width"]
+    assert [one["name"] for one in manifest["columns"] if one.get("floor")] == ["clipmem"]
     assert found["parts"]["g"]["positive"] == scores["g_positive"][row]
 
 

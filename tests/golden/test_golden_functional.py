@@ -61,7 +61,7 @@ def compute():
         "seed_low": spread.low.tolist(),
         "seed_high": spread.high.tolist(),
         "crossed_mean": list(crossed_mean(f - g, groups)[:3]),
-        "noise_floor": list(noise_floor(f, groups) or ()),
+        "noise_floor": list(noise_floor(f - g, confidence=0.5) or ()),
         "compare_groups": list(compare_groups(values[:3], values[3:])),
         "auroc": list(auroc(values, np.array([True, False, True, False, False, True]))[:3]),
         "spearman": list(spearman(f[0], g[0])),

@@ -29,10 +29,9 @@ def ids(page):
     return [attrs.get("id") for tag, attrs in page.tags if tag == "section"]
 
 
-def test_from_scratch_there_is_no_section_and_the_floor_speaks_of_weights(two_seeds):
+def test_from_scratch_there_is_no_section(two_seeds):
     page = page_of(two_seeds)
     assert "learned" not in ids(page)
-    assert "initial weights" in page.words()
     assert "other pre-trainings" not in page.words()
     assert "--against" not in screen_text("report", read_run(two_seeds.folder))
 
@@ -44,7 +43,6 @@ def test_the_page_says_what_the_base_model_may_have_seen(finetuned):
     assert "clipmem data inspect PATH --against ADDRESS" in words
     assert "runs/first/models/f/seed-0" in words
     assert "other pre-trainings" in words
-    assert "changes the initial weights" not in words
     entry = finetuned.summary["learned"]["roles"]["candidate"]
     for name in ("a_base", "learned", "clipmem"):
         assert f"{entry[name]['mean']:+.3f}" in words

@@ -43,7 +43,9 @@ def built(tmp_path_factory) -> Built:
 def test_a_run_is_a_table_and_images(built: Built) -> None:
     run = read_run(built.folder)
     first = ranked_candidates(run.scores).head(4)
-    text = run_html(run, pairs_html(first, built.images, {uid: run.trained_captions(uid) for uid in first["uid"]}))
+    captions = {uid: run.trained_captions(uid) for uid in first["uid"]}
+    text = run_html(run, pairs_html(first, built.images, captions, run.summary["noise_floor"]))
+    assert "noise floor ±0.162 (95% of held-out pairs)" in text
     tags = Tags(text).tags
     assert [dict(attrs)["src"][:10] for tag, attrs in tags if tag == "img"] == ["data:image"] * 4
     allowed = "div p b code table thead tbody tr th td figure img figcaption i br bdi"
@@ -66,8 +68,10 @@ def test_figures_are_axes_with_the_numbers_of_the_tables(built: Built) -> None:
     plots = Plots(lambda: run)
     axes = plots.top(3)
     first = ranked_candidates(run.scores).head(3)
-    assert [bar.get_width() for bar in axes.patches] == first["clipmem"].to_list()
-    assert mpl.colors.to_hex(axes.patches[0].get_facecolor()) == light_colors()["--candidate"]
+    floor, *bars = axes.patches
+    assert [bar.get_width() for bar in bars] == first["clipmem"].to_list()
+    assert (floor.get_x(), floor.get_width()) == pytest.approx((-0.004 - 0.162, 2 * 0.162))
+    assert mpl.colors.to_hex(bars[0].get_facecolor()) == light_colors()["--candidate"]
     mine = mpl.figure.Figure().add_subplot()
     assert plots.roles(mine) is mine
     assert [tick.get_text() for tick in mine.get_xticklabels()] == run.roles

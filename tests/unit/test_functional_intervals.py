@@ -210,28 +210,36 @@ def test_one_group_of_control_pairs_gives_a_shift_without_error():
 
 
 def test_noise_floor_by_hand():
-    floor = noise_floor(np.array([[0.5, 0.2], [0.4, 0.4], [0.1, 0.1]]), np.array([0, 1]))
-    differences = np.array([[0.1, -0.2], [0.4, 0.1], [0.3, 0.3]])
+    control = np.array([[0.0, 0.1, 0.2, 0.3, 2.0], [0.0, -0.1, 0.0, 0.1, -1.0]])
+    floor = noise_floor(control, confidence=2 / 3)  # the 4th of 5
+    center = (0.2 - 0.1 / 3) / 2  # the mean of the middle three of each seed
+    scores = control.mean(axis=0)
     assert floor is not None
-    assert floor.seed_pairs == 3
-    assert floor.mean == pytest.approx(differences.mean(), abs=1e-15)
-    assert floor.mean_abs == pytest.approx(np.abs(differences).mean(), abs=1e-15)
-    assert floor.sd == pytest.approx(np.sqrt(differences.var(axis=1).mean()), abs=1e-15)
-    assert floor.low <= floor.mean <= floor.high
+    assert (floor.pairs, floor.confidence) == (5, 2 / 3)
+    assert floor.center == pytest.approx(center, abs=1e-15)
+    assert floor.half_width == pytest.approx(np.sort(np.abs(scores - center))[3], abs=1e-15)
 
 
-def test_noise_floor_signs_follow_the_order_of_the_seeds():
-    target, groups = np.random.default_rng(0).normal(size=(3, 30)), np.arange(30)
-    forward, backward = noise_floor(target, groups), noise_floor(target[::-1], groups)
-    assert forward is not None
-    assert backward is not None
-    assert backward.mean == pytest.approx(-forward.mean, abs=1e-14)
-    assert backward.sd == pytest.approx(forward.sd, rel=1e-12)
-    assert backward.mean_abs == pytest.approx(forward.mean_abs, rel=1e-12)
+@pytest.mark.parametrize(("confidence", "least"), [(0.5, 1), (0.9, 9), (0.95, 19), (0.99, 99)])
+def test_few_held_out_pairs_have_no_noise_floor(confidence, least):
+    values = np.random.default_rng(0).normal(size=(1, least))
+    floor = noise_floor(values, confidence=confidence)
+    assert floor is not None
+    assert floor.half_width == np.abs(values - floor.center).max()
+    if least > 1:
+        assert noise_floor(values[:, 1:], confidence=confidence) is None
 
 
-def test_one_seed_has_no_noise_floor():
-    assert noise_floor(np.array([[0.5, 0.2]]), np.array([0, 1])) is None
+@pytest.mark.parametrize("pairs", [19, 60, 400])
+@pytest.mark.parametrize("shift", [0.0, -0.7])
+def test_a_further_held_out_pair_is_within_the_noise_floor(pairs, shift):
+    rng = np.random.default_rng(pairs)
+    inside = []
+    for _ in range(2000):
+        *control, further = rng.standard_t(3, size=pairs + 1) + shift
+        floor = noise_floor(np.array([control]))
+        inside.append(abs(further - floor.center) <= floor.half_width)
+    assert abs(np.mean(inside) - 0.95) < 0.015  # three standard errors, and the error of the center
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from clipmem.data.splits import ROLES, assign_roles, split_table
 from clipmem.score.protocols import protocol_of
 from clipmem.store.hashing import pair_uid
 from clipmem.study import early
+from clipmem.study.api import find_recipe
 from clipmem.study.plan import check_needs
 
 SIZES = {"shared": 40, "candidate": 20, "independent": 20, "external": 10}
@@ -48,6 +49,22 @@ def test_a_share_of_every_trained_role_swaps_captions_within_its_role(share):
     assert (planted["uid"] != planted["captions_from"]).all()
     role = dict(table.select("uid", "role").iter_rows())
     assert all(role[uid] == role[other] for uid, other in planted.select("uid", "captions_from").iter_rows())
+
+
+def test_a_share_of_candidates_and_independent_pairs_leaves_them_exchangeable():
+    both = split_table(
+        UIDS, UIDS, SIZES, planted=0.2, planted_roles=("candidate", "independent"), seed=1, captions=CAPTIONS
+    )
+    every = split_table(UIDS, UIDS, SIZES, planted=0.2, seed=1, captions=CAPTIONS)
+    assert both.filter(pl.col("role") != "shared").equals(every.filter(pl.col("role") != "shared"))
+    assert not both.filter(role="shared")["planted"].any()
+
+
+@pytest.mark.parametrize("name", ["quick"])
+def test_the_shipped_demos_swap_captions_alike_in_both_exchangeable_roles(name):
+    split = find_recipe(name).split
+    assert (split.planted, sorted(split.planted_roles)) == (0, ["candidate", "independent"])
+    assert split.planted_share * split.candidate == split.planted_share * split.independent >= 50
 
 
 def test_a_share_of_one_pair_plants_two_and_of_none_plants_none():

@@ -11,6 +11,7 @@ from scipy import stats
 from tests.reference import loops as reference
 from tests.scoring import score
 
+from clipmem.base.sections import ScoreSection
 from clipmem.embed.passes import Embeddings
 from clipmem.evaluate import retrieval as external_retrieval
 from clipmem.evaluate.identity import Identity
@@ -356,16 +357,18 @@ def test_paired():
 
 
 def test_floor():
-    one, splits, f, _ = tables((0, 1, 2))
-    found = summary.floor(one, confidence=0.9)
-    own = f[:, (splits["role"] == "candidate").to_numpy()]
-    couples = [own[a] - own[b] for a, b in ((0, 1), (0, 2), (1, 2))]
-    assert found["seed_pairs"] == 3
-    assert found["mean"] == pytest.approx(np.mean(couples))
-    assert found["mean_abs"] == pytest.approx(np.mean(np.abs(couples)))
-    assert found["sd"] == pytest.approx(math.sqrt(np.mean([np.var(one) for one in couples])))
-    assert found["low"] < found["mean"] < found["high"]
-    assert summary.floor(tables((0,))[0], confidence=0.9) is None
+    for seeds in ((0, 1, 2), (0,)):
+        one, splits, f, g = tables(seeds)
+        found = summary.floor(one, confidence=0.8)
+        control = (f - g)[:, (splits["role"] == "external").to_numpy()]
+        center = np.sort(control, axis=1)[:, 1:-1].mean()
+        distances = np.abs(control.mean(axis=0) - center)
+        expected = {"center": pytest.approx(center), "half_width": pytest.approx(distances.max())}
+        assert found == {"pairs": 5, "confidence": 0.8, **expected}
+        assert summary.floor(one, confidence=0.9) is None  # needs nine pairs
+    settings = ScoreSection(confidence=0.8, draws=100)
+    assert summary.summarize(one, settings, seed=0)["noise_floor"] == found
+    assert summary.summarize(one, settings, seed=0, estimated=True)["noise_floor"] is None
 
 
 def test_stability():

@@ -121,7 +121,7 @@ def test_without_data_the_defaults_run_on_the_shipped_pairs():
     recipe = load_recipe(bare("leave-one-out", settings=["train.epochs=2"]).text("x"))
     assert (recipe.protocol, recipe.train.epochs, recipe.data.source) == ("leave-one-out", 2, "auto")
     assert open_source(recipe.data).pairs().height == 1914
-    assert preset("quick").recipe.split.planted == 50
+    assert preset("quick").recipe.split.planted_share == 0.125
 
 
 def test_the_notes_tell_what_the_recipe_holds(tmp_path):

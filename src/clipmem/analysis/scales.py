@@ -12,7 +12,7 @@ from clipmem.base.recipes import Overrides, Recipe, as_settings, dump_recipe, lo
 NOISE_LEVELS = (0.0, 0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
 REGIMES = ("unique", "redundant", "long-tail", "coco")
 # layers are compared with those of other objectives, over views that do not depend on the objective
-_LOCALIZED = ("localize.crop=own",)
+_ALWAYS = ("localize.crop=own", "split.planted_share=0", "split.planted_roles=[shared,candidate,independent]")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Scale:
 
     def base(self, shipped: Recipe, seeds: int | None = None, settings: Overrides = ()) -> Recipe:
         """Return the recipe of the base study, with the user's seeds and settings."""
-        own = [*_LOCALIZED, *self.settings, f"train.seeds={list(range(seeds or self.seeds))}", *as_settings(settings)]
+        own = [*_ALWAYS, *self.settings, f"train.seeds={list(range(seeds or self.seeds))}", *as_settings(settings)]
         return load_recipe(dump_recipe(shipped), own, origin=f"scale {self.name!r}")
 
 

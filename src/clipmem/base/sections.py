@@ -89,7 +89,10 @@ class SplitSection(Section):
         0, description="Candidates whose captions are swapped: known wrong captions."
     )
     planted_share: Fraction = Field(
-        0.0, description="Share of shared, of candidate and of independent pairs whose captions are swapped instead."
+        0.0, description="Share of each of planted_roles whose captions are swapped instead, each within its role."
+    )
+    planted_roles: Annotated[tuple[Literal["shared", "candidate", "independent"], ...], Field(strict=False)] = Field(
+        ("shared", "candidate", "independent"), description="Roles of planted_share."
     )
     wrong: str = Field("", description="File of uids whose captions are known to be wrong: .txt, .csv or .parquet.")
     near_duplicates: bool = Field(True, description="Keep near-duplicate images in the same role.")

@@ -19,7 +19,6 @@ _PACKAGES = (
 )  # fmt: skip
 _TINY = [
     "model.name=clipmem-micro", "split.shared=60", "split.candidate=20", "split.independent=20", "split.external=20",
-    "split.planted=4",
     "train.epochs=2", "train.seeds=[0]", "train.batch_size=40", "score.draws=200",
 ]  # fmt: skip
 

@@ -187,6 +187,7 @@ def split_table(
     sizes: Mapping[str, int],
     *,
     planted: int | float,
+    planted_roles: Sequence[str] = ROLES[:3],
     seed: int,
     captions: Mapping[str, Sequence[str]] | None = None,
     roles: Sequence[str | None] | None = None,
@@ -198,8 +199,9 @@ def split_table(
         uids: The pairs of the data.
         groups: Their groups, which are not divided.
         sizes: The size of each role.
-        planted: Number of candidates whose captions are swapped, or the share of each trained role as a float; pairs
-            swap within their role, so that no caption of an external pair is trained on.
+        planted: Number of candidates whose captions are swapped, or the share of each of `planted_roles` as a float;
+            pairs swap within their role, so that no caption of an external pair is trained on.
+        planted_roles: The roles of a share.
         seed: Seed of roles and planting.
         captions: The captions, to give no planted pair its own.
         roles: The roles, None for unused pairs, if they are not to be drawn.
@@ -207,7 +209,7 @@ def split_table(
     """
     roles = assign_roles(uids, groups, sizes, seed=seed) if roles is None else _given_roles(uids, groups, sizes, roles)
     swapped: dict[str, str] = {}
-    for role in ROLES[:3] if isinstance(planted, float) else ("candidate",):
+    for role in planted_roles if isinstance(planted, float) else ("candidate",):
         pool = [uid for uid, own in zip(uids, roles, strict=True) if own == role]
         n = round(planted * len(pool)) if isinstance(planted, float) else planted
         n += n == 1 and isinstance(planted, float)  # a single pair cannot be swapped

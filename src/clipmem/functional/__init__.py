@@ -9,7 +9,7 @@ raises `InputError`.
 import inspect
 
 from clipmem.functional.alignment import AlignmentParts, BankMeans, alignment, alignment_parts, alignment_parts_against
-from clipmem.functional.centering import Shift, centered_mean, control_shift
+from clipmem.functional.centering import NoiseFloor, Shift, centered_mean, control_shift, noise_floor
 from clipmem.functional.checks import takes_sequences
 from clipmem.functional.comparisons import (
     GroupComparison,
@@ -33,12 +33,10 @@ from clipmem.functional.dejavu import (
 )
 from clipmem.functional.intervals import (
     Interval,
-    NoiseFloor,
     SeedInterval,
     crossed_interval,
     crossed_mean,
     half_difference,
-    noise_floor,
     seed_interval,
 )
 from clipmem.functional.memorization import clipmem, range_normalize

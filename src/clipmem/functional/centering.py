@@ -1,4 +1,4 @@
-"""What the scores of pairs that no model trained on say of the others: how much better f is than g throughout.
+"""What the scores of held-out pairs say of the others: how much better f is than g, and the error of a single score.
 
 When not to trust it: a control of other pairs than the candidates (easier ones, another source) is shifted by another
 amount. A skewed control has a trimmed mean other than its mean; what is left of the control's own mean after
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
+from clipmem.functional.checks import as_finite, check_confidence, check_not_empty
 from clipmem.functional.intervals import (
     Interval,
     checked_values,
@@ -32,6 +33,15 @@ class Shift(NamedTuple):
     high: float | None
     over: str
     stderr: float | None
+
+
+class NoiseFloor(NamedTuple):
+    """The share `confidence` of held-out `pairs` scores within `half_width` of `center`; see `noise_floor`."""
+
+    pairs: int
+    center: float
+    half_width: float
+    confidence: float
 
 
 def trimmed_means(
@@ -86,6 +96,42 @@ def control_shift(
     found = crossed_interval(mean, influence, groups, confidence=confidence)
     error = None if found.low is None else float(np.sqrt(sum(crossed_variances(influence, groups))))
     return Shift(*found, error)
+
+
+def noise_floor(control: Float[np.ndarray, "seed n"], *, confidence: float = 0.95) -> NoiseFloor | None:
+    """Measure how far from 0 a pair can score by chance: the spread of held-out pairs, whose true score is 0.
+
+    With the scores x_i = mean over seeds of x_ki of n held-out pairs and the center T of `control_shift`,
+
+        h = the ceil(confidence (n + 1))-th smallest |x_i - T|
+
+    is the quantile of split conformal prediction (Papadopoulos et al. 2002): a further held-out pair lies within h of T
+    with at least this probability, but for the error of T. It includes what a standard error over seeds does not: which
+    other pairs, perhaps alike, f and g happened to train on. A pair of another kind than the held-out ones has another
+    floor.
+
+    Args:
+        control: Scores of pairs that no model trained on, shape (seed, n); one row if models are not paired by seed.
+        confidence: Share of held-out pairs within the floor, between 0 and 1.
+
+    Returns:
+        The floor, or None where n < confidence / (1 - confidence): 19 pairs for 0.95.
+
+    Raises:
+        InputError: There is no value, one is not finite, or `confidence` is out of range.
+
+    Example:
+        >>> noise_floor(np.array([[-0.25, 0.0, 0.125, 0.125, 0.5]]), confidence=0.8)
+        NoiseFloor(pairs=5, center=0.08333333333333333, half_width=0.4166666666666667, confidence=0.8)
+    """
+    control = as_finite("control", control)
+    check_not_empty("control", control)
+    check_confidence(confidence)
+    center, pairs = float(trimmed_means(control)[0].mean()), control.shape[1]
+    rank = int(np.ceil(confidence * (pairs + 1) - 1e-9))  # 0.95 * 20 is 19
+    if rank > pairs:
+        return None
+    return NoiseFloor(pairs, center, float(np.sort(np.abs(control.mean(axis=0) - center))[rank - 1]), confidence)
 
 
 def centered_mean(

@@ -34,8 +34,13 @@ class Html:
         return self._text
 
 
-def pairs_html(table: pl.DataFrame, images: Mapping[str, bytes], captions: Mapping[str, Sequence[str]]) -> str:
-    """Return the pairs of a table with `uid` and `clipmem` as a row of small images with scores and captions."""
+def pairs_html(
+    table: pl.DataFrame,
+    images: Mapping[str, bytes],
+    captions: Mapping[str, Sequence[str]],
+    floor: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the pairs of a table with `uid` and `clipmem` as small images with scores and captions; `floor` once."""
     require_columns("table", table.columns, _TABLE, "Use run.scores, run.top(), or a selection of them.")
     cards = [
         {
@@ -47,7 +52,7 @@ def pairs_html(table: pl.DataFrame, images: Mapping[str, bytes], captions: Mappi
         }
         for row in table.iter_rows(named=True)
     ]
-    return _rendered("pairs", cards=cards)
+    return _rendered("pairs", cards=cards, floor=floor)
 
 
 def run_html(run: RunFiles, pairs: str) -> str:
@@ -137,7 +142,7 @@ class Plots:
         return draw(panel, axes)
 
     def top(self, k: int = 10, axes: Any = None) -> Any:
-        """Draw the scores of the `k` most memorized candidates, with standard errors and captions."""
+        """Draw the scores of the `k` most memorized candidates with standard errors, on the noise floor."""
         from clipmem.report.figures import CANDIDATE, INK, Panel, draw
 
         require(k >= 1, "k", str(k), "a whole number, 1 or more", "Use 10, for example.")
@@ -147,6 +152,8 @@ class Plots:
 
         def bars(axes: Any) -> None:
             errors = [row["stderr"] or 0.0 for row in rows]
+            if floor := run.summary["noise_floor"]:
+                axes.axvspan(*(floor["center"] + k * floor["half_width"] for k in (-1, 1)), color=INK, alpha=0.1)
             axes.barh(range(len(rows)), [row["clipmem"] for row in rows], xerr=errors, color=CANDIDATE, ecolor=INK)
             axes.set_yticks(range(len(rows)), names, parse_math=False)
             axes.invert_yaxis()

@@ -77,8 +77,11 @@ class Scored:
         return np.nanmean(self.g, axis=0)
 
 
-def summarize(scored: Scored, settings: ScoreSection, *, seed: int) -> dict[str, Any]:
-    """Say what the tables show: the part of `summary.json` that comes from scores alone."""
+def summarize(scored: Scored, settings: ScoreSection, *, seed: int, estimated: bool = False) -> dict[str, Any]:
+    """Say what the tables show: the part of `summary.json` that comes from scores alone.
+
+    Where scores are `estimated`, those of held-out pairs are not: such scores have no noise floor.
+    """
     level = settings.confidence
     half = halved(scored, confidence=level)
     return {
@@ -90,7 +93,7 @@ def summarize(scored: Scored, settings: ScoreSection, *, seed: int) -> dict[str,
         "roles": roles(scored, seed=seed, draws=settings.draws, confidence=level),
         "tests": tests(scored, confidence=level),
         "paired": paired(scored, confidence=level),
-        "noise_floor": floor(scored, confidence=level),
+        "noise_floor": None if estimated else floor(scored, confidence=level),
         "stability": stability(scored, seed=seed, confidence=level),
         "planted": planted(scored, confidence=level),
     }
@@ -211,12 +214,11 @@ def paired(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
 
 
 def floor(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
-    """Compare f with f of another seed on the candidates: what a score is worth by chance; None without twins."""
-    if not scored.twins:
-        return None
-    where = scored.of("candidate")
-    result = noise_floor(scored.f[:, where], scored.group[where], confidence=confidence)
-    return None if result is None else result._asdict()
+    """Measure how far from 0 a score can be by chance, on the external pairs; None with too few of them."""
+    where = scored.of("external")
+    control = scored.differences if scored.twins else scored.clipmem[None]
+    found = noise_floor(control[:, where], confidence=confidence) if where.any() else None
+    return found and found._asdict()
 
 
 def stability(scored: Scored, *, seed: int, confidence: float) -> dict[str, Any] | None:

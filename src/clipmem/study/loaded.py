@@ -79,7 +79,8 @@ class Run:
             images = self.images(uids) if uids else {}
         except (ClipmemError, OSError):
             images = {}
-        return Html(pairs_html(table, images, {uid: self._files.trained_captions(uid) for uid in uids}))
+        captions = {uid: self._files.trained_captions(uid) for uid in uids}
+        return Html(pairs_html(table, images, captions, self.summary.get("noise_floor")))
 
     @property
     def report(self) -> Path:
@@ -107,7 +108,10 @@ class Run:
         return self._folder.read("seed_scores")
 
     def top(self, k: int = 10, *, role: str = "candidate") -> pl.DataFrame:
-        """Return the `k` most memorized pairs of a role, with the captions they were trained with."""
+        """Return the `k` most memorized pairs of a role, with the captions they were trained with.
+
+        `stderr`, `low` and `high` cover seeds only; `noise_floor` is the half-width h of `functional.noise_floor`.
+        """
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError("k", got=shorten(k), expected="a whole number, 1 or more", hint="Use 10, for example.")
         check_role(role, self.scores["role"], "role")
@@ -120,7 +124,8 @@ class Run:
             .join(captions, on="captions_from")
             .sort("clipmem", "uid", descending=[True, False])
             .head(k)
-            .select("uid", "clipmem", "stderr", "low", "high", "planted", "captions")
+            .with_columns(noise_floor=pl.lit((self.summary.get("noise_floor") or {}).get("half_width"), pl.Float64))
+            .select("uid", "clipmem", "stderr", "low", "high", "noise_floor", "planted", "captions")
         )
 
     def images(self, uids: list[str]) -> dict[str, bytes]:

@@ -22,13 +22,13 @@ from clipmem.data.quarantine import Problem
 from clipmem.embed.layout import CARD, is_layout, part_files, read_card, write_card, write_part
 from clipmem.embed.means import Means
 from clipmem.functional import alignment
+from clipmem.score import summary
 from clipmem.score.alignments import ALIGNMENTS, Embedded
-from clipmem.score.design import combine
+from clipmem.score.design import ScoreTables, combine
 from clipmem.score.executor import Comparison, Executed, Executor
 from clipmem.score.pairs import QUARANTINE, Bank, Pairs, read_quarantine, write_quarantine
 from clipmem.score.protocols.four_way import twins
 from clipmem.score.sides import NOT_THERE, ModelSide, Side, StoredSide, read_block, usable
-from clipmem.score.summary import centered
 from clipmem.store.atomic import atomic_write, is_free
 from clipmem.store.hashing import data_fingerprint, file_sha256, json_sha256
 from clipmem.store.job import Job, cut, refuse_other
@@ -143,8 +143,8 @@ def score(
     return scores
 
 
-def _tables(found: Executed, settings: Settings) -> tuple[pl.DataFrame, dict[str, Any] | None]:
-    """Return the scores, and the means centered on the bank's pairs (see `summary.centered`).
+def _tables(found: Executed, settings: Settings) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Return the scores, and what the bank's pairs say of them: `centered` (see `summary.centered`) and `noise_floor`.
 
     A bank that is not in the data has no scores by pair: clipmem_centered is clipmem minus its mean, without an error.
     """
@@ -154,12 +154,10 @@ def _tables(found: Executed, settings: Settings) -> tuple[pl.DataFrame, dict[str
     design = twins(models, splits.height)
     scores, by_seed = combine(design, splits, found.parts, weight=settings.weight, confidence=settings.confidence)
     if "external" not in splits["role"]:
-        return scores.with_columns(
-            clipmem_centered=pl.col("clipmem") - pl.lit(_control(found, settings), pl.Float64)
-        ), None
-    differences = (by_seed["f"] - by_seed["g"]).to_numpy().reshape(-1, scores.height)
-    role, own = scores["role"].to_numpy(), np.arange(scores.height)
-    return scores, centered(differences, role, own, None, confidence=settings.confidence)
+        scores = scores.with_columns(clipmem_centered=pl.col("clipmem") - pl.lit(_control(found, settings), pl.Float64))
+    scored, level = summary.Scored(splits.with_row_index("group"), ScoreTables(scores, by_seed)), settings.confidence
+    shift = summary.centered(scored.differences, scored.role, scored.group, None, confidence=level)
+    return scores, {"centered": shift, "noise_floor": summary.floor(scored, confidence=level)}
 
 
 def _control(found: Executed, settings: Settings) -> float | None:
@@ -218,7 +216,7 @@ def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Repo
         if about is None:
             job.resume(made_with)
             found = Executor(comparison, job, reporter).run()
-            scores, shift = _tables(found, settings)
+            scores, by_bank = _tables(found, settings)
             problems = _unexplained(found.problems, comparison)
             write_table(out, "scores", scores)
             if problems:
@@ -235,7 +233,7 @@ def finish(comparison: Comparison, settings: Settings, out: Path, reporter: Repo
                 "problems": len(problems),
                 "bank": {"name": comparison.bank.pairs.name, "pairs": found.bank, "drawn": comparison.bank.drawn},
                 "control": _control(found, settings),
-                "centered": shift,
+                **by_bank,
                 "job": made_with,
                 "sha256": file_sha256(out),
             }

@@ -300,7 +300,8 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
     seconds = {stage: took for stage, took in seconds_of(folder).items() if stage != "report"}
     measure = alignment_of(recipe).words
     candidates = scored.clipmem[scored.of("candidate")]
-    summary = summarize(scored, recipe.score, seed=recipe.split.seed)
+    protocol = protocol_of(recipe)
+    summary = summarize(scored, recipe.score, seed=recipe.split.seed, estimated=bool(protocol.estimator))
     document = {
         "format": 1,
         "protocol": recipe.protocol,
@@ -319,7 +320,7 @@ def write_summary_and_report(folder: RunFolder, source: Source) -> list[Path]:
         **utility.summary_of(folder),
         **utility.summary_of(folder, "retained"),
         **dejavu.summary_of(folder),
-        **{key: words for key, words in {"words": protocol_of(recipe).words, "measure": measure}.items() if words},
+        **{key: words for key, words in {"words": protocol.words, "measure": measure}.items() if words},
         **decoding.records_of(folder),
         "seconds": seconds,
     }

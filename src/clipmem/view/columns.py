@@ -220,6 +220,7 @@ def _describe(subject: Subject, columns: list[dict[str, Any]], state: str) -> di
             "column": next(name for name in ("clipmem", "score", "risk", *numbers, *names) if name in names),
             "descending": True,
         },
+        "noise_floor": (subject.about.get("noise_floor") or {}).get("half_width"),
         "maps": [
             {"label": label, "x": x, "y": y, "diagonal": x in ALIGNMENTS} for label, x, y in _MAPS if {x, y} <= {*names}
         ],

@@ -37,7 +37,6 @@ class Details:
             "planted": value.get("planted"),
             "caption_from": source if moved else None,
             "seeds": [one for seed in self._seeds for one in seed.filter(uid=uid).drop("uid").to_dicts()],
-            "noise_floor": (self._subject.about.get("noise_floor") or {}).get("mean_abs"),
             "parts": None if parts["f"]["positive"] is None else parts,
             "detectors": self._detectors(value),
             "credit": visible(pair["credit"]) if pair.get("credit") else None,

@@ -1,4 +1,4 @@
-"""The score in each role, tests between roles, the noise floor, stability over seeds."""
+"""The score in each role, tests between roles, stability over seeds."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from clipmem.report.sections import SECTIONS, Section
 
 @SECTIONS.register("roles")
 class Roles(Section):
-    """Mean of the score in each role, tests between roles, noise floor, stability."""
+    """Mean of the score in each role, tests between roles, stability."""
 
     nav, order, screen = "Roles and tests", 40, "report"
 

@@ -116,6 +116,7 @@ class Protocol(ABC):
             groups,
             self._sizes,
             planted=split.planted_share or split.planted,
+            planted_roles=split.planted_roles,
             seed=split.seed,
             captions={uid: texts[:k] for uid, texts in zip(pairs["uid"], pairs["captions"].to_list(), strict=True)},
             roles=roles_of(pairs) if self.recipe.data.role_column else None,

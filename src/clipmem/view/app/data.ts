@@ -10,6 +10,7 @@ export interface ColumnInfo {
   group: "score" | "detector" | "part" | "pair" | "compare" | "map";
   type: "f32" | "i32" | "bool" | "category" | "text" | "uid";
   error?: string | null;
+  floor?: boolean;
   categories?: string[] | null;
   codes?: "u8" | "u16";
   min?: number | null;
@@ -32,6 +33,7 @@ export interface Manifest {
   hash: string;
   columns: ColumnInfo[];
   sort: { column: string; descending: boolean };
+  noise_floor?: number | null;
   maps: MapInfo[];
   sides: string[];
   neighbors: boolean;
@@ -57,7 +59,6 @@ export interface Detail {
   planted: boolean | null;
   caption_from: string | null;
   seeds: { seed: number; f: number; g: number }[];
-  noise_floor: number | null;
   parts: Sides<Record<string, number>> | null;
   detectors: { name: string; label: string; score: number; rank: number; reason: string }[];
   credit: string | null;

@@ -3,7 +3,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import { byName, captionColumn, captionsOf, column, type Detail, detail, IMAGE_GROUP, manifest, numbers, thumbnail, uidOf } from "./data";
 import { MISSING } from "./engine";
-import { categoryOf, GLYPHS, Mark, moveTo, position } from "./gallery";
+import { categoryOf, ErrorOf, GLYPHS, Mark, moveTo, position } from "./gallery";
 import { marking } from "./keys";
 import { markOf, setMark } from "./marks";
 import { Neighbors } from "./neighbors";
@@ -13,7 +13,8 @@ import { number, visible } from "./text";
 const SIDES = ["f", "g"];
 
 /** Alignment under f and g for each seed, with the noise floor around the mean of g. */
-function Seeds({ seeds, floor }: { seeds: Detail["seeds"]; floor: number | null }) {
+function Seeds({ seeds }: { seeds: Detail["seeds"] }) {
+  const info = byName.get("clipmem"), floor = manifest.noise_floor ?? null;
   const all = seeds.flatMap((one) => [one.f, one.g]);
   const mean = seeds.reduce((sum, one) => sum + one.g, 0) / seeds.length;
   if (floor !== null) all.push(mean - floor, mean + floor);
@@ -37,7 +38,7 @@ function Seeds({ seeds, floor }: { seeds: Detail["seeds"]; floor: number | null 
       </svg>
       <figcaption>
         <span class="side-f">●</span> f trained on the pair, <span class="side-g">■</span> g did not.
-        {floor !== null && ` Band: noise floor, ±${number(floor, { ...byName.get(manifest.sort.column)!, min: 0 })} around the mean of g.`}
+        {floor !== null && ` Band: noise floor, ±${number(floor, { ...info!, min: 0 })} around the mean of g.`}
       </figcaption>
       <table class="numbers">
         <thead><tr><th scope="col">Seed</th><th scope="col">A(f)</th><th scope="col">A(g)</th><th scope="col">difference</th></tr></thead>
@@ -79,14 +80,11 @@ function Scores({ row }: { row: number }) {
         {pairs.length > 0 && <thead><tr><td /><th scope="col">this run</th><th scope="col">{manifest.compare!.title}</th></tr></thead>}
         <tbody>
           {shown.filter((info) => !others.has(info.name)).map((info) => {
-            const error = numbers(info.error)?.[row], other = pairs.find(([one]) => one === info.name)?.[1];
+            const other = pairs.find(([one]) => one === info.name)?.[1];
             return (
               <tr key={info.name}>
                 <th scope="row" title={info.about}>{info.label}</th>
-                <td>
-                  <b>{number(numbers(info.name)?.[row], info)}</b>
-                  {error !== undefined && error === error && <span class="error"> ± {number(error, { ...info, min: 0 })}</span>}
-                </td>
+                <td><b>{number(numbers(info.name)?.[row], info)}</b><ErrorOf row={row} info={info} /></td>
                 {pairs.length > 0 && <td>{other && number(numbers(other)?.[row], byName.get(other))}</td>}
               </tr>
             );
@@ -209,7 +207,7 @@ export function DetailPanel({ row }: { row: number }) {
       </div>
       <Marking row={row} found={found} />
       <Scores row={row} />
-      {seeds.length > 0 && <section><h3>Alignment A by seed</h3><Seeds seeds={seeds} floor={found!.noise_floor} /></section>}
+      {seeds.length > 0 && <section><h3>Alignment A by seed</h3><Seeds seeds={seeds} /></section>}
       {found?.parts && <Parts parts={found.parts} />}
       {found && found.detectors.length > 0 && <Detectors detectors={found.detectors} />}
       {manifest.neighbors && <Neighbors row={row} open={openPair} />}

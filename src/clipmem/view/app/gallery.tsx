@@ -2,7 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
-import { byName, captionsOf, categoriesOf, column, manifest, numbers, strings, captionColumn, thumbnail } from "./data";
+import { byName, captionsOf, categoriesOf, column, type ColumnInfo, manifest, numbers, strings, captionColumn, thumbnail } from "./data";
 import { shown } from "./filters";
 import { markOf } from "./marks";
 import { openPair, pair, sort, clearFilters } from "./state";
@@ -48,12 +48,18 @@ export function categoryOf(name: string, row: number): { code: number; value: st
   return { code: codes[row], value: categoriesOf(info)[codes[row]] };
 }
 
+/** The standard error of a value, and its noise floor. */
+export function ErrorOf({ row, info }: { row: number; info: ColumnInfo }) {
+  const write = (value: number) => `±${number(value, { ...info, min: 0 })}`, error = numbers(info.error)?.[row] ?? NaN;
+  const said = [error === error && write(error), info.floor && manifest.noise_floor != null && `noise floor ${write(manifest.noise_floor)}`].filter(Boolean);
+  return <span class="error"> {said.join(", ")}</span>;
+}
+
 export function Score({ row, name }: { row: number; name: string }) {
-  const info = byName.get(name), values = numbers(name), errors = numbers(info?.error);
+  const info = byName.get(name), values = numbers(name);
   return (
     <span class="score">
-      <strong>{values ? number(values[row], info) : " "}</strong>
-      {errors && errors[row] === errors[row] && <span class="error"> ± {number(errors[row], { ...info!, min: 0 })}</span>}
+      <strong>{values ? number(values[row], info) : " "}</strong>{info && <ErrorOf row={row} info={info} />}
     </span>
   );
 }
