@@ -11,6 +11,7 @@ from timing import Row, in_turn, seconds
 from torch import Tensor
 from workload import Workload, emoji
 
+from clipmem.base.machine import cores
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.views import Crops, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.embed import passes
@@ -37,7 +38,7 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]
                 "scoring", f"{case}: embed and score", "loop",
                 lambda work=work, pairs=pairs: pairs / seconds(work.first),
                 lambda work=work, looped=looped: max(
-                    looped / seconds(lambda count=count: work.loop(looped, count)) for count in {1, machine.cores()}
+                    looped / seconds(lambda count=count: work.loop(looped, count)) for count in {1, cores()}
                 ),
                 unit="pairs/s", rounds=rounds, more_is_better=True,
             ),

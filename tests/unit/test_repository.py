@@ -1,6 +1,9 @@
 """The files around the code: workflows name what exists, actions are pinned by hash, versions agree."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +53,24 @@ def test_the_image_of_the_container_satisfies_the_lowest_versions():
     assert [int(one) for one in tag.split(".")] >= [int(one) for one in lowest.split(".")]
     copied = re.findall(r"^COPY (.+) (?:\S+)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert all((ROOT / name).exists() for line in copied for name in line.split())
+
+
+def lint(*arguments, text=None):
+    words = [sys.executable, "-m", "ruff", "check", *arguments]
+    return subprocess.run(words, cwd=ROOT, input=text, capture_output=True, text=True, check=False).stdout
+
+
+# src is left to basedpyright, which is not confused by the shapes of tensors
+@pytest.mark.parametrize("folder", ["benchmarks/suites", "examples", "experiments/curate", "scripts", "tests/unit"])
+def test_an_undefined_name_fails_the_lint(folder):
+    name = f"{folder}/probe.py"
+    errors = lint("--output-format", "json", "--stdin-filename", name, "-", text="x = machine.cores()\n")
+    assert "F821" in {error["code"] for error in json.loads(errors)}
+
+
+def test_scripts_without_a_suffix_are_linted():
+    files = [file for file in (ROOT / "scripts").iterdir() if file.is_file()]
+    scripts = {file for file in files if "python" in file.read_text(encoding="utf-8").partition("\n")[0]}
+    linted = {Path(line) for line in lint("--show-files", "scripts").splitlines()}
+    assert len(scripts) > 3
+    assert scripts <= linted
