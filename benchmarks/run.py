@@ -46,6 +46,9 @@ def main() -> None:
     parser.add_argument("--suite", choices=[*SUITES, "all"], default="all", help="suite to run (all)")
     parser.add_argument("--json", type=Path, help="write the rows to this file, with hardware and versions")
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds (3)")
+    parser.add_argument(
+        "--smallest", action="store_true", help="one round on a few pairs: runs a suite, measures nothing"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device to train and embed on (cpu)")
     parser.add_argument("--before", default="", help="suite study: an earlier commit to compare with")
     chosen = parser.parse_args()
@@ -56,7 +59,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             module = importlib.import_module(f"suites.{name}")
             found: list[Row] = module.measure(
-                Path(folder), rounds=chosen.rounds, before=chosen.before, device=chosen.device
+                Path(folder),
+                rounds=1 if chosen.smallest else chosen.rounds,
+                before=chosen.before,
+                device=chosen.device,
+                smallest=chosen.smallest,
             )
         print(getattr(module, "table", table)(found), flush=True)
         rows += found

@@ -1,1 +1,1 @@
-"""The suites, one file each: `measure(folder, rounds, before, device)` returns rows."""
+"""The suites, one file each: `measure(folder, rounds, before, device, smallest)` returns rows."""

@@ -38,7 +38,7 @@ from clipmem.train.loop import TrainingData, train
 from clipmem.train.numerics import keep_memory, resolve_precision
 from clipmem.train.paired import TrainingSet
 
-PAIRS, WRONG, EPOCHS, DRAWS = 4000, 0.15, 15, 500
+WRONG = 0.15
 KINDS = ("exchanged at random", "exchanged within the category", "vague: the category's name", "all three")
 OURS = "clipmem, all signals", "clipmem, no model", "clipmem, no model, ranks alone"
 _GEOMETRY = Geometry(64, "squash", "bicubic")
@@ -51,6 +51,14 @@ class Data(NamedTuple):
     pixels: np.ndarray
     captions: list[str]
     kind: np.ndarray
+
+
+class Size(NamedTuple):
+    """How much is measured: pairs, epochs of the model, draws of the bootstrap."""
+
+    pairs: int = 4000
+    epochs: int = 15
+    draws: int = 500
 
 
 class Result(NamedTuple):
@@ -74,21 +82,22 @@ class Result(NamedTuple):
         return self._asdict()
 
 
-def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Result]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bool) -> list[Result]:  # noqa: ARG001
     """Score every detector in every regime."""
-    keep = Path(os.environ.get("CLIPMEM_CURATE", folder))
+    keep = folder if smallest else Path(os.environ.get("CLIPMEM_CURATE", folder))
+    size = Size(200, 1, 20) if smallest else Size()
     regimes = {"emoji-artists": DataSection.model_validate({"source": "emoji-artists"})}
     for name, variable in (("icons", "CLIPMEM_ICONS"), ("clip art", "CLIPMEM_CLIPART")):
         if path := os.environ.get(variable):
             section = {"source": "parquet", "path": path, "caption_column": "captions", "label_column": "category"}
             regimes[name] = DataSection.model_validate(section)
-    return [row for name, section in regimes.items() for row in _regime(name, _data(section), keep / name, device)]
+    return [row for name, section in regimes.items() for row in _regime(name, section, size, keep / name, device)]
 
 
-def _data(section: DataSection) -> Data:
+def _data(section: DataSection, count: int) -> Data:
     pairs = read_pairs(section, 1, "--data")
     stream = generator(0, "curate benchmark")
-    rows = np.sort(stream.permutation(len(pairs))[:PAIRS])
+    rows = np.sort(stream.permutation(len(pairs))[:count])
     blocks = (read_block(pairs, rows[start : start + 1024], [_GEOMETRY])[0] for start in range(0, len(rows), 1024))
     table = pairs.table[rows]
     own, labels = [texts[0] for texts in table["captions"]], table["label"].to_numpy()
@@ -107,14 +116,14 @@ def _data(section: DataSection) -> Data:
     return Data(table["uid"].to_list(), pixels, captions, kind)
 
 
-def signals_of(data: Data, folder: Path, device: str) -> Signals:
+def signals_of(data: Data, folder: Path, device: str, *, epochs: int) -> Signals:
     """Train on the pairs, or read the model that did, and collect its signals."""
     if not (folder / "log.jsonl").is_file():
         torch.set_num_threads(1)  # as a training process of a study
         torch.set_flush_denormal(True)
         keep_memory()
         checkpoints = Checkpoints(folder / CHECKPOINT_FILE, 30.0)
-        settings = TrainSection.model_validate({"batch_size": 128, "epochs": EPOCHS, "lr": 1e-3, "record": True})
+        settings = TrainSection.model_validate({"batch_size": 128, "epochs": epochs, "lr": 1e-3, "record": True})
         train(
             create("clipmem-tiny", seed=0),
             TrainingData(data.pixels, np.arange(len(data.uids)), [[text] for text in data.captions]),
@@ -140,7 +149,8 @@ def plain(data: Data) -> Signals:
     return Signals(data.uids, [[text] for text in data.captions], rows, pixels=data.pixels.__getitem__)
 
 
-def _regime(name: str, data: Data, folder: Path, device: str) -> list[Result]:
+def _regime(name: str, section: DataSection, size: Size, folder: Path, device: str) -> list[Result]:
+    data = _data(section, size.pairs)
     torch.set_num_threads(1)
     scores, seconds = dict[str, np.ndarray](), dict[str, float]()
 
@@ -154,7 +164,7 @@ def _regime(name: str, data: Data, folder: Path, device: str) -> list[Result]:
 
     timed(OURS[1], ours(plain(data)))
     timed(OURS[2], ours(plain(data), combine="ranks"))
-    signals = signals_of(data, folder, device)
+    signals = signals_of(data, folder, device, epochs=size.epochs)
     timed(OURS[0], ours(signals))
     for one in DETECTORS:
         if not lacks(DETECTORS[one], signals):
@@ -163,21 +173,28 @@ def _regime(name: str, data: Data, folder: Path, device: str) -> list[Result]:
     for number, kind in enumerate(KINDS):
         wrong = data.kind >= 0 if number == 3 else data.kind == number
         chosen = wrong | (data.kind < 0)
-        results += _compared(name, kind, {key: x[chosen] for key, x in scores.items()}, wrong[chosen], seconds)
+        results += _compared(
+            name, kind, {key: x[chosen] for key, x in scores.items()}, wrong[chosen], seconds, size.draws
+        )
     return results
 
 
 def _compared(
-    regime: str, kind: str, scores: Mapping[str, np.ndarray], wrong: np.ndarray, seconds: Mapping[str, float]
+    regime: str,
+    kind: str,
+    scores: Mapping[str, np.ndarray],
+    wrong: np.ndarray,
+    seconds: Mapping[str, float],
+    draws: int,
 ) -> list[Result]:
     area = {key: float(roc_auc_score(wrong, x)) for key, x in scores.items()}
     published = {key for key in scores if key not in OURS and DETECTORS[key].published}
     best = max(published, key=area.__getitem__)
-    counts = bootstrap_counts(generator(0, "curate bootstrap"), DRAWS, len(wrong))
-    draws = {key: _areas(x, wrong, counts) for key, x in scores.items()}
+    counts = bootstrap_counts(generator(0, "curate bootstrap"), draws, len(wrong))
+    areas = {key: _areas(x, wrong, counts) for key, x in scores.items()}
     rows = list[Result]()
     for key, x in scores.items():
-        low, high = np.quantile(draws[key] - draws[best], (0.025, 0.975))
+        low, high = np.quantile(areas[key] - areas[best], (0.025, 0.975))
         precision = float(average_precision_score(wrong, x))
         rows.append(Result(regime, kind, key, key in published, area[key], precision, low, high, seconds[key]))
     return sorted(rows, key=lambda row: -row.auroc)

@@ -21,12 +21,13 @@ from clipmem.train.numerics import keep_memory
 BATCH = 128
 
 
-def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bool) -> list[Row]:  # noqa: ARG001
     """Compare the batches of one epoch, with one thread each, and decoding."""
     torch.set_num_threads(1)
     keep_memory()  # as in the training processes of a study
     rows: list[Row] = []
-    for size, pairs in ((64, 1500), (224, 400)):
+    sizes = ((64, 16), (224, 8)) if smallest else ((64, 1500), (224, 400))
+    for size, pairs in sizes:
         data = emoji(folder / f"data-{size}", size=size, pairs=pairs, coco=size == 224)
         encoder = create("clipmem-tiny" if size == 64 else "ViT-B-32", seed=0)
         rows.append(
@@ -41,14 +42,15 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]
                 more_is_better=True,
             )
         )
-    data = emoji(folder / "data-64", size=64, pairs=1500)
+    count = sizes[0][1]
+    data = emoji(folder / "data-64", size=64, pairs=count)
     rows.append(
         in_turn(
             "data",
             "decoding once into the cache, against Pillow alone",
             "bare",
-            lambda: 1500 / seconds(lambda: _decode(data, folder)),
-            lambda: 1500 / seconds(lambda: _pillow(data)),
+            lambda: count / seconds(lambda: _decode(data, folder)),
+            lambda: count / seconds(lambda: _pillow(data)),
             unit="images/s",
             rounds=rounds,
             more_is_better=True,

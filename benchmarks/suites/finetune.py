@@ -17,20 +17,19 @@ from clipmem.testing.tiny import encoded_image
 from clipmem.train.loop import Timing, TrainingData, train
 from clipmem.train.paired import TrainingSet
 
-_NAME, _PAIRS, _BATCH = "ViT-B-32", 32, 16
-_UIDS = tuple(f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(_PAIRS))
 
-
-def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bool) -> list[Row]:  # noqa: ARG001
     """Compare steps with one tower frozen with steps of the whole model."""
-    pixels = np.stack([decode(encoded_image(k, size=64), size=224, name=str(k)) for k in range(_PAIRS)])
-    captions = [[f"a drawing of thing number {k} in four colors"] for k in range(_PAIRS)]
-    data = TrainingData(pixels, np.arange(_PAIRS), captions)
+    name, side, pairs, batch = ("clipmem-micro", 32, 8, 4) if smallest else ("ViT-B-32", 224, 32, 16)
+    uids = tuple(f"{(k + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}{k:016x}" for k in range(pairs))
+    pixels = np.stack([decode(encoded_image(k, size=64), size=side, name=str(k)) for k in range(pairs)])
+    captions = [[f"a drawing of thing number {k} in four colors"] for k in range(pairs)]
+    data = TrainingData(pixels, np.arange(pairs), captions)
 
     def rate(*frozen: str) -> Callable[[], float]:
         def run() -> float:
-            settings, timing = TrainSection(epochs=2, batch_size=_BATCH, lr=1e-5, freeze=frozen), Timing()
-            encoder, plan = openclip.create(_NAME, seed=0), TrainingSet("f", 0, _UIDS, _PAIRS)
+            settings, timing = TrainSection(epochs=2, batch_size=batch, lr=1e-5, freeze=frozen), Timing()
+            encoder, plan = openclip.create(name, seed=0), TrainingSet("f", 0, uids, pairs)
             precision = "bf16"
             train(encoder, data, plan, settings, folder=folder, precision=precision, device=device, timing=timing)
             return timing.rate
@@ -40,7 +39,7 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]
     return [
         in_turn(
             "finetune",
-            f"{_NAME}, batches of {_BATCH}, bf16: {tower} tower frozen",
+            f"{name}, batches of {batch}, bf16: {tower} tower frozen",
             "full",
             rate(tower),
             rate(),

@@ -1,6 +1,7 @@
 """Time and memory of a whole study against the number of pairs."""
 
 import io
+import itertools
 import json
 import os
 import tempfile
@@ -13,19 +14,18 @@ import polars as pl
 from PIL import Image
 from timing import Row, output, script
 
-SIZES = (1_000, 10_000, 100_000)
+SIZES, SMALLEST = (1_000, 10_000, 100_000), (200, 400)
 _SETTINGS = (
     "model.name=clipmem-micro", "train.epochs=1", "train.seeds=[0]", "train.batch_size=256", "data.source=parquet",
     "split.planted_share=0", "score.draws=200",
 )  # fmt: skip
 
 
-def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
-    """Run `clipmem run` on 1,000, 10,000 and 100,000 synthetic pairs, with one seed and one epoch each."""
-    found = [_study(folder, n) for n in SIZES]
+def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bool) -> list[Row]:  # noqa: ARG001
+    """Run `clipmem run` on synthetic pairs of several numbers, with one seed and one epoch each."""
+    found = [_study(folder, n) for n in (SMALLEST if smallest else SIZES)]
     rows: list[Row] = []
-    for small, large in ((0, 1), (1, 2)):
-        few, many = found[small], found[large]
+    for few, many in itertools.pairwise(found):
         sizes = f"{few['pairs']:,} against {many['pairs']:,} pairs"
         rows += [
             _row(f"time a pair, {sizes} (1 = linear)", few["seconds"] / few["pairs"],

@@ -20,15 +20,12 @@ from clipmem.train.numerics import computing
 _WORDS = ("a red square", "two dogs on a beach in the sun", "grinning cat face with smiling eyes", "a train")
 
 
-def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bool) -> list[Row]:  # noqa: ARG001
     """Compare on the demo's model, in both precisions and in small batches."""
     torch.set_num_threads(1)
     rows: list[Row] = []
-    for name, batch, precision, steps in (
-        ("clipmem-tiny", 128, "fp32", 6),
-        ("clipmem-tiny", 128, "bf16", 6),
-        ("clipmem-tiny", 16, "bf16", 24),
-    ):
+    cases = [("clipmem-tiny", 128, "fp32", 6), ("clipmem-tiny", 128, "bf16", 6), ("clipmem-tiny", 16, "bf16", 24)]
+    for name, batch, precision, steps in [("clipmem-micro", 4, "bf16", 1)] if smallest else cases:
         for case, off in (("own blocks", "blocks"), ("compact vocabulary", "vocabulary")):
             rows.append(
                 in_turn(

@@ -11,6 +11,7 @@ from timing import Row, in_turn, seconds
 from torch import Tensor
 from workload import Workload, emoji
 
+from clipmem.base.machine import cores
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.views import Crops, draw_crops, normalize_pixels, pair_keys, render
 from clipmem.embed import passes
@@ -22,11 +23,12 @@ from clipmem.train.numerics import threads
 VIEWS = 5
 
 
-def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bool) -> list[Row]:  # noqa: ARG001
     """Score with f and g of two sizes; the loop runs on a few pairs."""
     torch.set_flush_denormal(True)
     rows: list[Row] = []
-    for model, size, pairs, looped in (("clipmem-tiny", 64, 1900, 60), ("ViT-B-32", 224, 48, 4)):
+    cases = [("clipmem-tiny", 64, 1900, 60), ("ViT-B-32", 224, 48, 4)]
+    for model, size, pairs, looped in [("clipmem-micro", 32, 20, 2)] if smallest else cases:
         data = emoji(folder / f"score-{size}", size=size, pairs=pairs)
         models = [create(model, seed=seed) for seed in (0, 1)]
         external = np.arange(pairs) >= pairs - pairs // 10
@@ -37,7 +39,7 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]
                 "scoring", f"{case}: embed and score", "loop",
                 lambda work=work, pairs=pairs: pairs / seconds(work.first),
                 lambda work=work, looped=looped: max(
-                    looped / seconds(lambda count=count: work.loop(looped, count)) for count in {1, machine.cores()}
+                    looped / seconds(lambda count=count: work.loop(looped, count)) for count in {1, cores()}
                 ),
                 unit="pairs/s", rounds=rounds, more_is_better=True,
             ),

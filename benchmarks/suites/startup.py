@@ -11,7 +11,7 @@ def _run(*arguments: str) -> float:
     return seconds(lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True))  # noqa: S603
 
 
-def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
+def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bool) -> list[Row]:  # noqa: ARG001
     """Compare the times of whole processes."""
     return [
         in_turn(
@@ -21,7 +21,7 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]
             lambda words=words: _run(*words),
             lambda other=other: _run("-c", other),
             unit="s",
-            rounds=max(rounds, 5),
+            rounds=1 if smallest else max(rounds, 5),
             more_is_better=False,
         )
         for case, words in (

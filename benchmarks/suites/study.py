@@ -9,15 +9,21 @@ from pathlib import Path
 
 from timing import Row, in_turn, seconds
 
+from clipmem.testing.tiny import TINY_STUDY
+
 ROOT = Path(__file__).parents[2]
 
 
-def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:
+def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bool) -> list[Row]:
     """Run `clipmem demo` from two source trees in turn, and print the mean score of both."""
+    before = before or "HEAD" * smallest
     if not before:
         print("study: skipped; set --before REV to a commit of this repository")
         return []
-    tree = folder / "before"
+    tree, study = folder / "before", "demo"
+    if smallest:
+        study = str(folder / "tiny.toml")
+        Path(study).write_text(TINY_STUDY, encoding="utf-8")
     subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--detach", str(tree), before], check=True)  # noqa: S603, S607
     try:
         return [
@@ -25,8 +31,8 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]
                 "study",
                 f"clipmem demo, against {before}",
                 "before",
-                lambda: seconds(lambda: _demo(ROOT / "src", device)),
-                lambda: seconds(lambda: _demo(tree / "src", device)),
+                lambda: seconds(lambda: _demo(ROOT / "src", study, device)),
+                lambda: seconds(lambda: _demo(tree / "src", study, device)),
                 unit="s",
                 rounds=rounds,
                 more_is_better=False,
@@ -36,11 +42,10 @@ def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]
         subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], check=True)  # noqa: S603, S607
 
 
-def _demo(source: Path, device: str) -> None:
+def _demo(source: Path, study: str, device: str) -> None:
     with tempfile.TemporaryDirectory() as out:
         environment = {**os.environ, "PYTHONPATH": str(source)}
-        study = ["demo"] if device == "cpu" else ["run", "demo", "--device", device]
-        words = [sys.executable, "-m", "clipmem", *study, "--out", f"{out}/run"]
+        words = [sys.executable, "-m", "clipmem", "run", study, "--device", device, "--out", f"{out}/run"]
         subprocess.run(words, check=True, capture_output=True, env=environment)  # noqa: S603
         summary = json.loads(Path(out, "run", "summary.json").read_text())
     candidate, planted = summary["roles"]["candidate"], summary["planted"]

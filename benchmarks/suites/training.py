@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from timing import Row, in_turn, output, script
@@ -22,38 +23,38 @@ _TRIED = 4  # batches of a trial run; the first two do not count
 _RATE = re.compile(r"^RATE ([0-9.e+]+)$", re.MULTILINE)
 
 
-def measure(folder: Path, *, rounds: int, before: str, device: str) -> list[Row]:  # noqa: ARG001
+class Case(NamedTuple):
+    """A model and its data; `config`: open_clip's name of the model, or its file; `epochs`: ours and open_clip's."""
+
+    name: str
+    model: str
+    config: str
+    size: int
+    pairs: int
+    batch: int
+    epochs: tuple[int, int]
+    coco: bool = False
+
+
+def _shipped(model: str) -> str:
+    return str(files("clipmem.models") / "configs" / f"{model}.json")
+
+
+DEMO = Case("demo recipe", "clipmem-tiny", _shipped("clipmem-tiny"), 64, 1500, 128, (10, 2))
+LARGE = Case("ViT-B-32, 224 px", "ViT-B-32", "ViT-B-32", 224, 96, 32, (2, 2), coco=True)
+SMALLEST = Case("smallest", "clipmem-micro", _shipped("clipmem-micro"), 32, 32, 8, (2, 1))
+
+
+def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bool) -> list[Row]:  # noqa: ARG001
     """Compare with the demo's model, and with ViT-B-32 and captions of COCO's length."""
-    config = str(files("clipmem.models") / "configs" / "clipmem-tiny.json")
-    tiny = emoji(folder / "tiny", size=64, pairs=1500)
-    large = emoji(folder / "large", size=224, pairs=96, coco=True)
-    return [
-        _against(
-            folder / "tiny",
-            tiny,
-            "demo recipe",
-            "clipmem-tiny",
-            config,
-            128,
-            (10, 2),
-            rounds,
-            coco=False,
-            device=device,
-        ),
-        _bare(tiny, "demo recipe", "clipmem-tiny", 128, rounds, device),
-        _against(
-            folder / "large",
-            large,
-            "ViT-B-32, 224 px",
-            "ViT-B-32",
-            "ViT-B-32",
-            32,
-            (2, 2),
-            rounds,
-            coco=True,
-            device=device,
-        ),
-    ]
+    small = SMALLEST if smallest else DEMO
+    rows: list[Row] = []
+    for case in (small,) if smallest else (small, LARGE):
+        data = emoji(folder / str(case.size), size=case.size, pairs=case.pairs, coco=case.coco)
+        rows.append(_against(case, data, rounds, device))
+        if case is small:
+            rows.append(_bare(case, data, rounds, device, seconds=1.0 if smallest else 12.0))
+    return rows
 
 
 def rates(processes: list[str]) -> float:
@@ -61,32 +62,37 @@ def rates(processes: list[str]) -> float:
     return sum(float(_RATE.findall(text)[-1]) for text in processes)
 
 
-def _ours(
-    folder: Path, data: Workload, model: str, batch: int, epochs: int, coco: str, device: str
-) -> Callable[[], float]:
+def _words(case: Case, data: Workload) -> list[str]:
+    """Return the first arguments of `ours.py`."""
+    captions = "coco" if case.coco else "short"
+    place = str(data.cache.parent)
+    return [str(HERE / "ours.py"), place, str(case.size), str(case.pairs), captions, case.model, str(case.batch)]
+
+
+def _ours(case: Case, data: Workload, device: str) -> Callable[[], float]:
     """Train like a study: one model per core with one thread each, or one on a GPU."""
     cores = len(os.sched_getaffinity(0)) if device == "cpu" else 1
     threads = 1 if device == "cpu" else len(os.sched_getaffinity(0))
     precision = resolve_precision("auto", device)
+    words = [*_words(case, data), str(case.epochs[0]), precision, device]
 
     def run() -> float:
-        words = [str(HERE / "ours.py"), str(folder), str(data.size), str(len(data.uids)), coco, model, str(batch)]
-        running = [script(*words, str(epochs), precision, device, threads=threads) for _ in range(cores)]
+        running = [script(*words, threads=threads) for _ in range(cores)]
         return rates([output(p) for p in running])
 
     return run
 
 
-def _theirs(data: Workload, config: str, batch: int, epochs: int, device: str) -> list[Callable[[], float]]:
+def _theirs(case: Case, data: Workload, device: str) -> list[Callable[[], float]]:
     """Train by open_clip in each precision, as one process with all threads and a loader per core, or one per core.
 
     Configurations clearly slower than the best in a short trial are dropped. bf16 is included only if the processor
     supports it; elsewhere it is emulated, and much slower than fp32.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores, batch = len(os.sched_getaffinity(0)), str(case.batch)
 
     def run(table: Path, epochs: int, precision: str, processes: int, workers: int) -> float:
-        words = [str(HERE / "peer.py"), str(table), config, str(batch), str(epochs), precision, str(workers), device]
+        words = [str(HERE / "peer.py"), str(table), case.config, batch, str(epochs), precision, str(workers), device]
         threads = max(1, cores // processes)
         return rates([output(p) for p in [script(*words, threads=threads) for _ in range(processes)]])
 
@@ -96,13 +102,13 @@ def _theirs(data: Workload, config: str, batch: int, epochs: int, device: str) -
         for precision in precisions
         for processes, workers in (((1, cores), (cores, 0)) if device == "cpu" else ((1, cores), (1, 0)))
     ]
-    short = _head(data.csv, rows=_TRIED * batch)
+    short = _head(data.csv, rows=_TRIED * case.batch)
     tried = [run(short, 1, *way) for way in ways]
     for (precision, processes, workers), rate in zip(ways, tried, strict=True):
         threads = max(1, cores // processes)
         print(f"open_clip {precision}, {processes} x {threads} threads, {workers} loaders: {rate:.1f} pairs/s")
     best = [way for way, rate in zip(ways, tried, strict=True) if rate > 0.95 * max(tried)]
-    return [lambda way=way: run(data.csv, epochs, *way) for way in best]
+    return [lambda way=way: run(data.csv, case.epochs[1], *way) for way in best]
 
 
 def _head(table: Path, *, rows: int) -> Path:
@@ -113,50 +119,30 @@ def _head(table: Path, *, rows: int) -> Path:
     return short
 
 
-def _against(
-    folder: Path,
-    data: Workload,
-    case: str,
-    model: str,
-    config: str,
-    batch: int,
-    epochs: tuple[int, int],
-    rounds: int,
-    *,
-    coco: bool,
-    device: str,
-) -> Row:
-    ways = _theirs(data, config, batch, epochs[1], device)
+def _against(case: Case, data: Workload, rounds: int, device: str) -> Row:
     return in_turn(
         "training",
-        f"{case}: a study's models, open_clip at its best",
+        f"{case.name}: a study's models, open_clip at its best",
         "open_clip",
-        _ours(folder, data, model, batch, epochs[0], "coco" if coco else "short", device),
-        ways,
+        _ours(case, data, device),
+        _theirs(case, data, device),
         unit="pairs/s",
         rounds=rounds,
         more_is_better=True,
     )
 
 
-def _bare(data: Workload, case: str, model: str, batch: int, rounds: int, device: str) -> Row:
+def _bare(case: Case, data: Workload, rounds: int, device: str, *, seconds: float) -> Row:
     """Compare the training loop in one process and thread with forward and backward passes on batches in memory."""
     precision = resolve_precision("auto", device)
-    words = [
-        str(HERE / "suites" / "bare.py"),
-        str(data.cache.parent),
-        str(len(data.uids)),
-        model,
-        str(batch),
-        precision,
-        device,
-    ]
-    ours = [str(HERE / "ours.py"), str(data.cache.parent), str(data.size), str(len(data.uids)), "short", model]
+    file, place = str(HERE / "suites" / "bare.py"), str(data.cache.parent)
+    words = [file, place, str(case.pairs), case.model, str(case.batch), precision, device, str(seconds)]
+    ours = [*_words(case, data), "8", precision, device]
     return in_turn(
         "training",
-        f"{case}: the loop, one process",
+        f"{case.name}: the loop, one process",
         "bare",
-        lambda: rates([output(script(*ours, str(batch), "8", precision, device, threads=1))]),
+        lambda: rates([output(script(*ours, threads=1))]),
         lambda: rates([output(script(*words, threads=1))]),
         unit="pairs/s",
         rounds=rounds,

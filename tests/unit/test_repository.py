@@ -1,6 +1,11 @@
 """The files around the code: workflows name what exists, actions are pinned by hash, versions agree."""
 
+import json
 import re
+import shlex
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -50,3 +55,61 @@ def test_the_image_of_the_container_satisfies_the_lowest_versions():
     assert [int(one) for one in tag.split(".")] >= [int(one) for one in lowest.split(".")]
     copied = re.findall(r"^COPY (.+) (?:\S+)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert all((ROOT / name).exists() for line in copied for name in line.split())
+
+
+def test_the_nightly_job_runs_every_slow_test_with_every_extra():
+    text = (ROOT / ".github" / "workflows" / "nightly.yml").read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    assert workflow[True].keys() == {"schedule", "workflow_dispatch"}  # YAML reads `on` as true
+    steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    # by its marker and nothing else: a file, a folder or `-k` would leave tests in no job
+    arguments = [words[words.index("pytest") + 1 :] for words in map(shlex.split, steps) if "pytest" in words]
+    assert arguments == [["-m", "slow", "--durations=0"]]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    installed = re.search(r'pip install -q -e "\.\[([\w,]+)\]"', text)[1].split(",")
+    assert set(installed) == extras.keys() - {"all", "docs"}
+
+
+def selections():
+    """The arguments of pytest in each line of `.ci/run`, with braces expanded."""
+    text = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^.*\.venv/bin/pytest (.+)$", text, flags=re.MULTILINE):
+        expanded = subprocess.run(["bash", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True)
+        yield expanded.stdout.splitlines()
+
+
+def test_the_fast_job_names_tests_that_exist():
+    slow = 0
+    for words in selections():
+        files = [ROOT / word for word in words if word.startswith("tests/")]
+        assert all(file.is_file() for file in files), words
+        texts = {file: file.read_text(encoding="utf-8") for file in files}
+        if "slow" in words:
+            slow += 1
+            assert all("mark.slow" in text for text in texts.values()), words
+        if "-k" in words:
+            asked = set(re.findall(r"\w+", words[words.index("-k") + 1])) - {"not", "or", "and"}
+            names = {file.stem for file in files}.union(*(re.findall(r"def (test_\w+)", x) for x in texts.values()))
+            assert {word for word in asked if not any(word in name for name in names)} == set()
+    assert slow > 3
+
+
+def lint(*arguments, text=None):
+    words = [sys.executable, "-m", "ruff", "check", *arguments]
+    return subprocess.run(words, cwd=ROOT, input=text, capture_output=True, text=True, check=False).stdout
+
+
+# src is left to basedpyright, which is not confused by the shapes of tensors
+@pytest.mark.parametrize("folder", ["benchmarks/suites", "examples", "experiments/curate", "scripts", "tests/unit"])
+def test_an_undefined_name_fails_the_lint(folder):
+    name = f"{folder}/probe.py"
+    errors = lint("--output-format", "json", "--stdin-filename", name, "-", text="x = machine.cores()\n")
+    assert "F821" in {error["code"] for error in json.loads(errors)}
+
+
+def test_scripts_without_a_suffix_are_linted():
+    files = [file for file in (ROOT / "scripts").iterdir() if file.is_file()]
+    scripts = {file for file in files if "python" in file.read_text(encoding="utf-8").partition("\n")[0]}
+    linted = {Path(line) for line in lint("--show-files", "scripts").splitlines()}
+    assert len(scripts) > 3
+    assert scripts <= linted
