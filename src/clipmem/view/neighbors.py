@@ -18,6 +18,7 @@ import polars as pl
 from jaxtyping import Float32, Float64, Int, Int64
 from threadpoolctl import threadpool_limits
 
+from clipmem.base.errors import InputError, shorten
 from clipmem.base.random import generator
 from clipmem.base.require import require, require_one_of
 from clipmem.store.folder import SIDES
@@ -119,8 +120,12 @@ class Embedded:
         file = self.folders[side] / f"{space}.npy"
         with self._lock:
             if (space, side) not in self._open:
-                pair = open_array(self.folders[side] / "text_pair.npy", None) if space == "text" else None
-                owner = np.repeat(self.owner, open_array(file, "r").shape[1]) if pair is None else self.owner[pair]
+                try:
+                    pair = open_array(self.folders[side] / "text_pair.npy", None) if space == "text" else None
+                    owner = np.repeat(self.owner, open_array(file, "r").shape[1]) if pair is None else self.owner[pair]
+                except (OSError, ValueError, EOFError, IndexError) as error:
+                    hint = "Delete the folder of embeddings and run the study again."
+                    raise InputError(f"embeddings in {file}", got=shorten(str(error)), hint=hint) from error
                 self._open[space, side] = Vectors(file, owner, self.rows)
             return self._open[space, side]
 
