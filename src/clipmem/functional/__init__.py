@@ -34,10 +34,12 @@ from clipmem.functional.dejavu import (
 from clipmem.functional.intervals import (
     Interval,
     SeedInterval,
+    SeedNoise,
     crossed_interval,
     crossed_mean,
     half_difference,
     seed_interval,
+    seed_noise,
 )
 from clipmem.functional.memorization import clipmem, range_normalize
 from clipmem.functional.nearest import Neighbors, nearest
@@ -67,6 +69,7 @@ __all__ = [
     "PairedTest",
     "RocCurve",
     "SeedInterval",
+    "SeedNoise",
     "Shift",
     "TopGaps",
     "TopIntervals",
@@ -101,6 +104,7 @@ __all__ = [
     "range_normalize",
     "roc_curve",
     "seed_interval",
+    "seed_noise",
     "spearman",
     "superiority",
     "text_view_distance",

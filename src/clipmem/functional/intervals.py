@@ -1,4 +1,4 @@
-"""How sure a score is: intervals over seeds and over pairs.
+"""How sure a score is: intervals over seeds and over pairs, and the noise that seeds alone make.
 
 `seed_interval` is about one pair, over training runs. `crossed_mean` is about a mean over pairs, over other
 pairs and other runs. Neither knows of a bias that all runs share (a near-duplicate of the pair in g's data,
@@ -7,6 +7,7 @@ another pipeline for g). Intervals of many pairs are not simultaneous: of 1,000 
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,17 @@ class VariancePrior(NamedTuple):
 
     df: float
     variance: float
+
+
+class SeedNoise(NamedTuple):
+    """Differences between target models of two seeds, over all pairs of seeds; see `seed_noise`."""
+
+    seed_pairs: int
+    mean: float
+    low: float | None
+    high: float | None
+    sd: float
+    mean_abs: float
 
 
 def _inverse_trigamma(x: float) -> float:
@@ -316,3 +328,41 @@ def checked_values(
     check_not_empty("values", values)
     check_same_length("values", values.shape[1], "groups", len(groups))
     return values
+
+
+def seed_noise(
+    target: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"], *, confidence: float = 0.95
+) -> SeedNoise | None:
+    """Compare target models of different seeds: what a score would be if f and g differed in the seed alone.
+
+    D_kl = A(f_k) - A(f_l) over all pairs of seeds k < l (design, section 2). `mean` is that of D over pairs and pairs
+    of seeds; its sign hangs on the order of the seeds, so read only its size and whether the interval contains 0. `low`
+    and `high` are for it, over groups of pairs; the seeds stay as they are. `sd` is the spread of D over the pairs
+    about each seed pair's own mean (pooled), `mean_abs` the mean of |D|; neither depends on the order. All are for one
+    model against one other; a mean over K seeds is about sqrt(K) times steadier.
+
+    `target` is the alignment of each pair under the model f of each seed, shape (seed, n); the other arguments and the
+    errors are those of `crossed_mean`.
+
+    Returns:
+        The noise, or None with one seed. low and high are None with one group.
+
+    Example:
+        >>> noise = seed_noise(np.array([[0.5, 0.2], [0.4, 0.4]]), np.array([0, 1]))
+        >>> round(noise.mean, 6), round(noise.mean_abs, 6)
+        (-0.05, 0.15)
+    """
+    target = as_finite("target", target)
+    check_not_empty("target", target)
+    if len(target) == 1:
+        return None
+    couples = list(combinations(range(len(target)), 2))
+    total = np.zeros(target.shape[1])
+    variance = absolute = 0.0
+    for k, other in couples:
+        difference = target[k] - target[other]
+        total += difference
+        variance += float(difference.var()) / len(couples)
+        absolute += float(np.abs(difference).mean()) / len(couples)
+    mean = crossed_mean(total[None] / len(couples), groups, confidence=confidence)
+    return SeedNoise(len(couples), mean.mean, mean.low, mean.high, float(np.sqrt(variance)), absolute)

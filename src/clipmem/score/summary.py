@@ -1,4 +1,4 @@
-"""What the score tables say, as numbers with intervals: roles, tests, noise floor, stability, planted pairs."""
+"""What the score tables say, as numbers with intervals: roles, tests, noise, stability, planted pairs."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -22,6 +22,7 @@ from clipmem.functional import (
     paired_test,
     precision_at_n,
     roc_curve,
+    seed_noise,
     spearman,
     top_overlap,
     verdict,
@@ -94,6 +95,7 @@ def summarize(scored: Scored, settings: ScoreSection, *, seed: int, estimated: b
         "tests": tests(scored, confidence=level),
         "paired": paired(scored, confidence=level),
         "noise_floor": None if estimated else floor(scored, confidence=level),
+        "seed_noise": between_seeds(scored, confidence=level),
         "stability": stability(scored, seed=seed, confidence=level),
         "planted": planted(scored, confidence=level),
     }
@@ -219,6 +221,13 @@ def floor(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
     control = scored.differences if scored.twins else scored.clipmem[None]
     found = noise_floor(control[:, where], confidence=confidence) if where.any() else None
     return found and found._asdict()
+
+
+def between_seeds(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+    """Compare f with f of another seed on the candidates; None without twins or with one seed."""
+    where = scored.of("candidate")
+    noise = seed_noise(scored.f[:, where], scored.group[where], confidence=confidence) if scored.twins else None
+    return noise and noise._asdict()
 
 
 def stability(scored: Scored, *, seed: int, confidence: float) -> dict[str, Any] | None:
