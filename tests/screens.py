@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from clipmem.analysis.audits import compare_audits
 from clipmem.base.recipes import load_recipe
 from clipmem.data.cleaning import Written
@@ -175,7 +173,11 @@ def curated(*, found: bool) -> Any:
     }
     about = {"pairs": 1000, "problems": 2, "model": None, "run": found, "seconds_in_all": 4.21, "suspects": 90 * found}
     about |= {"expected": {**share, "clear": True, "pairs": [120 * found, 80 * found, 160]}, "by_rule": 15 * found}
-    about |= {"trained": {"budget": 1, "folder": "curated/run"}, "not_judged": 57} if found else {}
+    about |= (
+        {"trained": {"budget": 1, "folder": "curated/run"}, "not_judged": 57, "reused": True, "marks_of_others": 4}
+        if found
+        else {}
+    )
     about |= {"precision": [{"length": 10, "precision": 0.97}, {"length": 1000, "precision": 0.12}] if found else []}
     about |= {"written": {"marked": 2, "planted": 3} if found else {"marked": 0, "planted": 0}}
     marks = {"wrong": 12, "fine": 10, "used": True, "learned": 0.93, "list": 0.81}
@@ -187,9 +189,9 @@ def curated(*, found: bool) -> Any:
     ]
     written = Written(Path("clean/pairs.csv"), "csv", True, 1000, 910, 30, 60, 3, 1213, 70)
     if found:
-        return Curated(pl.DataFrame(), about | {"marks": marks}, first, written, Path("quarantine.parquet"))
+        return Curated(Path("suspects"), about | {"marks": marks}, first, written)
     parquet = written._replace(format="parquet", same_format=False, kept=1000, corrected=0, removed=0)
-    return Curated(pl.DataFrame(), about, [], parquet, Path("quarantine.parquet"))
+    return Curated(Path("suspects"), about, [], parquet)
 
 
 def audits(folder: Path) -> dict[str, Any]:

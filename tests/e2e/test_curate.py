@@ -22,6 +22,8 @@ from clipmem.store.hashing import pair_uid
 from clipmem.study import curating
 from clipmem.study.curating import Curating, curate_and_write
 from clipmem.testing.tiny import tiny_recipe, write_parquet
+from clipmem.view.server import Explorer
+from clipmem.view.subject import open_subject
 from tests.e2e.running import clip
 from tests.hostile.case import TRAP
 from tests.hostile.prepared import Bomb, bomb
@@ -77,7 +79,9 @@ def test_many_pairs_are_compared_in_the_output_folder_until_the_list_is_written(
     begun = [file for file in (tmp_path / "out" / "comparing").rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in begun) > N * 1000
     assert curate_and_write(str(planted[0]), how).document["pairs"] == N
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["curate.json", "suspects.parquet"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        *("curate.json", "ranking.parquet", "suspects.parquet")
+    ]
 
 
 def test_parts_that_somebody_prepared_are_computed_again_and_run_no_code(planted, tmp_path, monkeypatch):
@@ -86,7 +90,12 @@ def test_parts_that_somebody_prepared_are_computed_again_and_run_no_code(planted
     monkeypatch.setattr(evidence, "EXACT", 100)
     how, place = Curating(out=tmp_path / "out"), tmp_path / "out" / "comparing"
 
+    def listed():
+        curate_and_write(str(planted[0]), how)
+        return pl.read_parquet(how.out / "suspects.parquet")
+
     def begun():
+        (how.out / "ranking.parquet").unlink(missing_ok=True)  # else it is used again
         with monkeypatch.context() as patch:
             patch.setattr(curating, "write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
@@ -95,7 +104,7 @@ def test_parts_that_somebody_prepared_are_computed_again_and_run_no_code(planted
 
     files = begun()
     assert len(files) == 12
-    whole = curate_and_write(str(planted[0]), how).table
+    whole = listed()
     forms = (bomb("x.npy"), pickle.dumps(Bomb()), npy(np.zeros((3, 2), dtype=np.float32)), b"")
     assert begun() == files
     for file, data in zip(files, cycle(forms), strict=False):
@@ -106,7 +115,7 @@ def test_parts_that_somebody_prepared_are_computed_again_and_run_no_code(planted
                 document["outputs"][file.name] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
                 marker.write_text(json.dumps(document))
     assert begun() == files
-    assert curate_and_write(str(planted[0]), how).table.equals(whole)
+    assert listed().equals(whole)
     for text in (b"[]", pickle.dumps(Bomb())):
         begun()
         for marker in place.glob("markers/*.json"):
@@ -183,6 +192,10 @@ def test_a_run_with_marks(run, tmp_path):
     f = set(made.splits.filter(pl.col("role").is_in(["shared", "candidate"]))["uid"])
     assert set(table["uid"]) == f
     assert {"margin_score", "similarity_score"} <= set(table.columns)
+    explorer = Explorer(open_subject(made.path / "curate"))
+    assert explorer.columns.uids == table["uid"].to_list()
+    assert explorer.columns.manifest["thumbnails"]
+    assert explorer.marks_file == made.path / "marks.jsonl"
     first, last = table["uid"][0], table["uid"][-1]
     lines = [{"uid": last, "mark": "fine"}, {"uid": last, "mark": "wrong"}, {"uid": first, "mark": "fine"}]
     other = made.splits.filter(role="external")["uid"].sort()[0]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -94,7 +95,7 @@ def test_a_long_caption_leaves_room_for_other_columns(width: int, clear: bool) -
     expected = {"found": False, "clear": clear, "pairs": [3, 0, 9], "confidence": 0.95, "share": 0.1}
     about: dict[str, Any] = {"pairs": 400, "problems": 0, "model": None, "run": False, "seconds_in_all": 1.0}
     about |= {"expected": expected, "suspects": 3, "by_rule": 0, "precision": []}
-    lines = screen_lines("curated", Curated(pl.DataFrame(), about, [row]), width)
+    lines = screen_lines("curated", Curated(Path("suspects"), about, [row]), width)
     cells = next(line for line in lines if "0123456789ab" in line).split()
     assert cells[-1].endswith("…")
     assert {"1", "0.50"} <= set(cells)

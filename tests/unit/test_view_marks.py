@@ -2,11 +2,12 @@
 
 import json
 import multiprocessing
+from pathlib import Path
 
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.store.marks import append_marks, marks_file, read_marks
+from clipmem.store.marks import append_marks, latest_marks, marks_file, read_marks
 
 
 def test_the_last_line_counts(tmp_path):
@@ -18,6 +19,35 @@ def test_the_last_line_counts(tmp_path):
     assert len(file.read_text().splitlines()) == 5
     assert marks_file(tmp_path) == file
     assert marks_file(tmp_path / "scores.parquet").name == "scores.marks.jsonl"
+
+
+def test_suspects_of_a_run_have_its_marks(tmp_path, monkeypatch):
+    (tmp_path / "run" / "curate").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run" / "curate")
+    assert marks_file(Path("suspects.parquet")) == Path("suspects.marks.jsonl")
+    (tmp_path / "run" / "recipe.toml").write_text("")
+    assert marks_file(Path("suspects.parquet")) == tmp_path / "run" / "marks.jsonl"
+    assert marks_file(tmp_path / "run" / "other" / "suspects.parquet").name == "suspects.marks.jsonl"
+
+
+def test_the_latest_mark_of_several_files_counts(tmp_path):
+    lines = {"marks": [("a", "fine", 3), ("b", "wrong", 1)], "t.marks": [("a", "wrong", 2), ("b", "fine", 4)]}
+    for name, given in lines.items():
+        text = "".join(
+            json.dumps({"uid": uid, "mark": mark, "time": f"2026-01-0{day}"}) + "\n" for uid, mark, day in given
+        )
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    for places in ([tmp_path, tmp_path / "t.parquet"], [tmp_path / "t.parquet", tmp_path]):
+        assert latest_marks(*places) == {"a": "fine", "b": "fine"}
+
+
+def test_marks_are_not_written_through_a_link(tmp_path):
+    target, file = tmp_path / "profile", tmp_path / "marks.jsonl"
+    target.write_text("of the user")
+    file.symlink_to(target)
+    with pytest.raises(InputError):
+        append_marks(file, [("$(code)", "wrong", None)])
+    assert target.read_text() == "of the user"
 
 
 def test_a_line_cut_short_loses_itself_only(tmp_path):

@@ -1,5 +1,6 @@
 """`clipmem curate`: find wrong captions, and write the data without them."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,7 +26,8 @@ def curate(
     """Rank pairs by how likely their captions are wrong, say why, and write the cleaned data.
 
     Without a model, compares pixels and words of the pairs: seconds for thousands of pairs, 4 minutes for 200,000.
-    Writes suspects.parquet and curate.json into --out. With a run folder, uses its models, scores and marks.
+    Writes suspects.parquet and curate.json into --out. `clipmem view` opens that folder, and marks made there are read
+    the next time: wrong pairs go, fine ones stay. With a run folder, uses its models, scores and marks.
 
     Args:
         data: A file, folder or shards, as in data.path of a recipe; emoji for the shipped pairs; or a run folder.
@@ -59,9 +61,9 @@ def curate(
     from clipmem.report.terminal import print_screen
     from clipmem.study.curating import SUSPECTS, Curating, curate_and_write
 
-    out = out or (Path(data) / "curate" if run else Path("curated"))
     with TerminalReporter(Console(stderr=True)) as reporter:
         how = Curating(model=model, captions=captions, out=out, write=write, correct=correct, device=device)
         how = replace(how, budget=budget, allow_long=yes)
         found = curate_and_write(data, how, reporter)
-    print_screen("curated", found, Console(), f"Suspects: {out / SUSPECTS}")
+    command = shlex.join(["clipmem", "view", f"{found.folder}"])
+    print_screen("curated", found, Console(), f"Suspects: {found.folder / SUSPECTS}\nLook at them: {command}")

@@ -27,16 +27,16 @@ def view(
     """Look at pairs in the browser: sort, filter, search, compare and mark them.
 
     Serves a page that only this machine can open and that works offline, until Ctrl-C. Marks are appended to
-    marks.jsonl in the run folder, or next to the table. With --export, writes the page as a folder of files.
+    marks.jsonl in the run folder, or next to the table: curate reads them. With --export, writes a folder of files.
 
     Args:
-        scores: A run folder, or a table (.parquet) written by score, estimate, curate or audit.
-        data: With a table: its pairs, a file or folder, or emoji for the shipped ones.
+        scores: A run folder, the folder that curate wrote, or a table (.parquet) of score, estimate, curate or audit.
+        data: With a table: its pairs, a file or folder, or emoji for the shipped ones. curate names its own.
         compare_with: Another run folder, or table, with the same pairs: shows what changed.
         port: Port on 127.0.0.1; 0 = a free one.
         no_browser: Only print the address.
         export: Write a folder that opens by double click and on any web server.
-        rows: With --export: only the N highest-scoring pairs.
+        rows: With --export: only the N highest-scoring, or most suspect, pairs.
         uids: With --export: only the pairs listed in this file (.txt, or .csv or .parquet with the column uid).
         all_: With --export: all pairs, even if there are more than 20,000.
     """

@@ -28,7 +28,10 @@ class Mark(NamedTuple):
 
 
 def marks_file(path: Path) -> Path:
-    """Return the file of marks: in a run folder, or next to a table."""
+    """Return the file of marks: in a run folder, also for its `curate/suspects.parquet`; or next to a table."""
+    run = path.absolute().parent.parent
+    if path.absolute() == run / "curate" / "suspects.parquet" and (run / "recipe.toml").is_file():
+        path = run
     return path / "marks.jsonl" if path.is_dir() else path.with_suffix(".marks.jsonl")
 
 
@@ -39,7 +42,9 @@ def append_marks(file: Path, marks: Iterable[tuple[str, str | None, str | None]]
         if mark is not None:
             require_one_of("mark", mark, MARKS)
         lines += json.dumps({"uid": uid, "mark": mark, "time": time, "note": note and shorten_text(note, _NOTE)}) + "\n"
-    with explain_write_errors(file), file.open("a+b", buffering=0) as stream:
+    # not through a link: in a folder that somebody sent it could name any file of this user
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    with explain_write_errors(file), os.fdopen(os.open(file, flags, 0o666), "a+b", buffering=0) as stream:
         size = stream.seek(0, os.SEEK_END)
         # a line that a kill cut short must not swallow the next one
         cut = size > 0 and os.pread(stream.fileno(), 1, size - 1) != b"\n"
@@ -71,3 +76,9 @@ def read_marks(file: Path) -> dict[str, Mark]:
             time, note = (one if one is None else str(one).encode(errors="replace").decode() for one in own)
             found[str(uid)] = Mark(mark, time or "", note)
     return found
+
+
+def latest_marks(*paths: Path) -> dict[str, str]:
+    """Read the marks of run folders and tables, by uid; of a pair with several the latest."""
+    found = [one for path in paths for one in read_marks(marks_file(path)).items()]
+    return {uid: given.mark for uid, given in sorted(found, key=lambda one: one[1].time)}

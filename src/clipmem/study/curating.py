@@ -4,10 +4,11 @@ When not to trust it: what is rare in the data looks suspect, too. The expected 
 on planted errors, and others may be easier or harder to find.
 """
 
+import contextlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,26 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from clipmem._version import __version__
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.require import require
 from clipmem.base.sections import shipped
 from clipmem.curate.marks import apply_marks
-from clipmem.curate.ranking import SMALLEST, ordered
+from clipmem.curate.ranking import SMALLEST, Curation, counted, ordered
 from clipmem.curate.ranking import curate as rank
 from clipmem.data.cleaning import Written, check_output, write_cleaned
 from clipmem.data.quarantine import Problem
-from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.embed.signals import Signals
 from clipmem.functional import alignment
-from clipmem.score.pairs import write_quarantine
+from clipmem.score.pairs import Pairs, write_quarantine
+from clipmem.score.sides import Side
+from clipmem.store import manifest
 from clipmem.store.atomic import check_place, write_json
 from clipmem.store.folder import RunFolder
-from clipmem.store.marks import marks_file, read_marks
+from clipmem.store.hashing import data_fingerprint, file_sha256, json_sha256
+from clipmem.store.marks import latest_marks
 from clipmem.store.tables import write_parquet
 from clipmem.study import api, early, estimating, starting
 from clipmem.study.estimating_one import embedded
@@ -74,13 +78,12 @@ class Curating:
 
 @dataclass(frozen=True)
 class Curated:
-    """Suspects, the document with what is known of the list, and what was written."""
+    """The output folder, the document with what is known of the list, its first pairs, and what was written."""
 
-    table: pl.DataFrame
+    folder: Path
     document: Mapping[str, Any]
     first: list[dict[str, Any]]
     written: Written | None = None
-    quarantine: Path | None = None
 
 
 def curate(data: Data, model: str | None = None, *, captions: int | None = None, device: str = "auto") -> pl.DataFrame:
@@ -106,9 +109,10 @@ def curate(data: Data, model: str | None = None, *, captions: int | None = None,
     """
     if isinstance(data, str | Path) and is_run(data):
         _check_own(model or "", captions)
-        found = apply_marks(rank(run_signals(RunFolder(data))[0]), _marks(RunFolder(data)))
+        found = apply_marks(rank(run_signals(RunFolder(data))[0]), latest_marks(Path(data)))
     else:
-        found = rank(data_signals(data, Curating(model or "", captions, device=device), Quiet())[0])
+        pairs, side = _opened(data, Curating(model or "", captions, device=device))
+        found = rank(data_signals(pairs, side, Quiet())[0])
     table = found.table
     own = [name for name in table.columns if name.endswith("_score")]
     suspect, good = pl.col("is_suspect"), 1 - pl.col("probability")
@@ -136,6 +140,8 @@ def is_run(path: str | Path) -> bool:
 def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None) -> Curated:
     """Rank the pairs of a data set or a finished run, and write `suspects.parquet`, `curate.json` and the cleaned data.
 
+    A ranking that the output folder has of the same data and settings is used again. Marks are applied to it each time.
+
     Raises:
         InputError: There are fewer than 100 usable pairs, no captions or one caption for all, no such model, or an
             output folder is inside the data.
@@ -145,7 +151,7 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
         _check_own(how.model, how.captions)
     require(how.write or not how.correct, "--correct", "no --write", "a folder for the data", "Add --write DIR.")
     folder = RunFolder(data)
-    source = open_source(folder.recipe().data) if run else open_data(data)
+    source = open_data(folder.recipe().data if run else data)
     out = how.out or (folder.path / "curate" if run else Path("curated"))
     if how.write is not None:
         mixed, hint = out.resolve().is_relative_to(how.write.resolve()), "Choose another folder."
@@ -159,41 +165,65 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
         command, recipe = f"clipmem curate {data} --budget {how.budget:g}", recipe_of(data, how.budget)
         options: dict[str, Any] = {"device": how.device, "reporter": reporter, "allow_long": how.allow_long}
         api.run(recipe, folder.path, command=command, **options)
+    signals, made_with = lambda: run_signals(folder), [__version__, how.captions, how.device]
     if run:
-        signals, problems = run_signals(folder)
+        uids, marks = folder.read("pairs")["uid"], latest_marks(folder.path, out / SUSPECTS)
+        made_with += [manifest.read(folder)]
     else:
-        signals, problems = data_signals(source, replace(how, out=out), reporter)
-    found = rank(replace(signals, scratch=out / SCRATCH), reporter=reporter)
-    marks = _marks(folder) if run else {}
+        pairs, side = _opened(source, replace(how, out=out))
+        uids, marks = pairs.table["uid"], latest_marks(out / SUSPECTS)
+        signals = lambda: data_signals(pairs, side, reporter)  # noqa: E731
+        made_with += [data_fingerprint(uids), len(pairs.problems), side and side.content()]
+    found = _ranked(out, json_sha256(made_with), signals, reporter)
     found = apply_marks(found, marks) if marks else found
     table = ordered(found.table)
-    write_parquet(out / SUSPECTS, table)
-    shutil.rmtree(out / SCRATCH, ignore_errors=True)
-    planted = set(planted_uids(folder)) if run else set[str]()
-    # marked wrong, of other roles than those that are judged
-    wrong = {uid for uid, mark in marks.items() if mark == "wrong"} - planted - set(table["uid"])
-    written = _write(source, table, how.write, planted, wrong, correct=how.correct) if how.write else None
+    write_parquet(out / SUSPECTS, table.drop("caption"))
+    # the study gave these wrong captions; those of the data are right
+    planted = set(folder.read("splits").filter("planted")["uid"]) if run else set[str]()
+    others = {uid for uid, mark in marks.items() if mark in {"wrong", "fine"}} - set(table["uid"])
+    wrong = {uid for uid in others & set(uids) if marks[uid] == "wrong"} - planted
     kept = table.filter("is_suspect", pl.col("uid").is_in(list(planted))).height
     document = {
         **found.document,
         "format": 1,
         "data": data,
+        "section": source.section.model_dump(mode="json", exclude_defaults=True),
         "model": how.model or None,
         "run": run,
         "trained": how.budget and {"budget": how.budget, "folder": str(folder.path)},
-        "not_judged": folder.read("pairs").height - table.height if run else 0,
+        "not_judged": len(uids) - table.height if run else 0,
         "pairs": table.height,
-        "problems": len(problems),
-        "seconds_in_all": round(time.monotonic() - started, 3),
-        "written": written and {**written._asdict(), "path": str(written.path), "marked": len(wrong), "planted": kept},
+        "marks_of_others": len(others),
+        "written": None,
     }
-    write_json(out / DOCUMENT, json.loads(json.dumps(document, default=float)))
-    listed = out / QUARANTINE if problems else None
-    if listed:
-        write_quarantine(listed, problems)
-    own = dict(zip(signals.uids, signals.captions, strict=True))
-    first = [row | {"caption": next(iter(own[row["uid"]]), "")} for row in table.head(SHOWN).iter_rows(named=True)]
-    return Curated(table, document, first, written, listed)
+    write_json(out / DOCUMENT, document)  # so that the ranking is used again if the data cannot be written
+    written = _write(source, table, how.write, planted, wrong, correct=how.correct) if how.write else None
+    counts = written and {**written._asdict(), "path": str(written.path), "marked": len(wrong), "planted": kept}
+    document |= {"seconds_in_all": round(time.monotonic() - started, 3), "written": counts}
+    write_json(out / DOCUMENT, document)
+    return Curated(out, document, table.head(SHOWN).to_dicts(), written)
+
+
+def _ranked(
+    out: Path, made_with: str, signals: Callable[[], tuple[Signals, list[Problem]]], reporter: Reporter
+) -> Curation:
+    """Read the ranking before marks that a folder has of the same data and settings; else rank, and keep it there."""
+    file = out / "ranking.parquet"  # with each pair's first caption
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError, pl.exceptions.PolarsError):
+        document = json.loads((out / DOCUMENT).read_text(encoding="utf-8"))
+        if document["made_with"] == [made_with, file_sha256(file)]:
+            table = pl.read_parquet(file)
+            return Curation(table, {**document, **counted(table), "marks": None, "reused": True})
+    known, problems = signals()
+    found = rank(replace(known, scratch=out / SCRATCH), reporter=reporter)
+    captions = pl.Series([next(iter(own), "") for own in known.captions], dtype=pl.String)
+    table = found.table.with_columns(caption=captions)
+    write_parquet(file, table)
+    shutil.rmtree(out / SCRATCH, ignore_errors=True)
+    if problems:
+        write_quarantine(out / QUARANTINE, problems)
+    more = {"problems": len(problems), "made_with": [made_with, file_sha256(file)], "reused": False}
+    return Curation(table, json.loads(json.dumps({**found.document, **more}, default=float)))
 
 
 def recipe_of(data: str, budget: float) -> Recipe:
@@ -216,13 +246,17 @@ def recipe_of(data: str, budget: float) -> Recipe:
     return load_recipe(dump_recipe(found), changed, origin="--budget")
 
 
-def data_signals(data: Data, how: Curating, reporter: Reporter) -> tuple[Signals, list[Problem]]:
-    """Return the signals of a data set, by pixels and words and, with its address, a model."""
+def _opened(data: Data, how: Curating) -> tuple[Pairs, Side | None]:
+    """Open the pairs of a data set and, with its address, a model."""
     settings = Settings(captions=how.captions, device=how.device).checked()
     pairs = read_pairs(data, how.captions, "data", ("--out", how.out), ("--write", how.write))
-    side = settings.side(how.model) if how.model else None
+    return pairs, settings.side(how.model) if how.model else None
+
+
+def data_signals(pairs: Pairs, side: Side | None, reporter: Reporter) -> tuple[Signals, list[Problem]]:
+    """Return the signals of a data set, by pixels and words and by a model, if there is one."""
     signals, problems = embedded(pairs, side, reporter, least=SMALLEST)
-    return replace(signals, unseen=bool(how.model)), problems
+    return replace(signals, unseen=side is not None), problems
 
 
 def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
@@ -241,7 +275,8 @@ def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
         signals = estimating.signals_of(study, study.aligned(study.models))
     else:
         trained = set(f.uids)
-        own = np.array([uid in trained if trained else role != "external" for uid, role in _roles(study)])
+        roles = study.splits.select("uid", "role").iter_rows()
+        own = np.array([uid in trained if trained else role != "external" for uid, role in roles])
         aligned = alignment(study.aligned([f])[0], weight=weight).numpy()
         # as in `estimating.signals_of`, relative to pairs that no model trained on
         aligned = aligned[own] - aligned[study.role == "external"].mean()
@@ -255,21 +290,6 @@ def run_signals(folder: RunFolder) -> tuple[Signals, list[Problem]]:
     found = {name: joined[name].fill_null(float("nan")).to_numpy() for name in ("clipmem", "g_alignment")}
     known = {name: values for name, values in found.items() if np.isfinite(values).any()}
     return replace(signals, scores=known), []
-
-
-def _marks(folder: RunFolder) -> dict[str, str]:
-    """Return the marks of the pairs of a run."""
-    pairs = set(folder.read("pairs")["uid"])
-    return {uid: given.mark for uid, given in read_marks(marks_file(folder.path)).items() if uid in pairs}
-
-
-def _roles(study: PlannedStudy) -> list[tuple[str, str]]:
-    return list(study.splits.select("uid", "role").iter_rows())
-
-
-def planted_uids(folder: RunFolder) -> list[str]:
-    """Return the pairs that the study gave wrong captions; those of the data are right."""
-    return folder.read("splits").filter("planted")["uid"].to_list()
 
 
 def _write(

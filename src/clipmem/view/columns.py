@@ -208,6 +208,7 @@ def _describe(subject: Subject, columns: list[dict[str, Any]], state: str) -> di
         "pairs": compared,
     }
     vectors = embedded(subject)
+    first = next(name for name in ("clipmem", "suspect_rank", "score", "risk", *numbers, *names) if name in names)
     return {
         "format": FORMAT,
         "clipmem": __version__,
@@ -216,10 +217,7 @@ def _describe(subject: Subject, columns: list[dict[str, Any]], state: str) -> di
         "source": "run" if subject.run else "scores",
         "hash": state,
         "columns": columns,
-        "sort": {
-            "column": next(name for name in ("clipmem", "score", "risk", *numbers, *names) if name in names),
-            "descending": True,
-        },
+        "sort": {"column": first, "descending": first != "suspect_rank"},
         "noise_floor": (subject.about.get("noise_floor") or {}).get("half_width"),
         "maps": [
             {"label": label, "x": x, "y": y, "diagonal": x in ALIGNMENTS} for label, x, y in _MAPS if {x, y} <= {*names}

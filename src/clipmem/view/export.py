@@ -30,8 +30,8 @@ BLOCK = 256  # pairs in a file of details
 
 
 def choose(columns: Columns, rows: int | None, uids: Path | None, *, every: bool) -> list[int]:
-    """Return the rows to export: those with the highest values of the first sort column, listed ones, or all."""
-    n, first = len(columns), columns.manifest["sort"]["column"]
+    """Return the rows to export: the first ones in the order in which the page opens, listed ones, or all."""
+    n, first, descending = len(columns), *columns.manifest["sort"].values()
     hint = f"Choose with --rows {MOST}, --uids FILE or --all."
     require((rows is not None) + (uids is not None) + every < 2, "--export", "several choices", "one", hint)
     if uids is not None:
@@ -44,7 +44,8 @@ def choose(columns: Columns, rows: int | None, uids: Path | None, *, every: bool
     require(rows or every or n <= MOST, "--export", f"{n:,} pairs", f"at most {MOST:,} without a choice", hint)
     if rows is None or first == "uid":
         return list(range(n))[:rows]
-    return sorted(np.argsort(-columns.values(first).astype(np.float64), kind="stable")[:rows].tolist())  # NaN last
+    values = columns.values(first).astype(np.float64)
+    return sorted(np.argsort(-values if descending else values, kind="stable")[:rows].tolist())  # NaN last
 
 
 def _listed(file: Path) -> list[str]:

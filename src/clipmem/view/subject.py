@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ _JOINED: Mapping[str, Sequence[str] | None] = {
 _PAIRS = ("uid", "key", "image", "captions", "label", "credit")
 _REDUNDANT = ("clipmem_norm", "clipmem_centered", "low", "high")  # linear in others: exports must stay small
 _NO_FILE = re.compile(r"[/\\\0]|\.strings$")  # names that no column file can have
-_HINT = "Give a run folder, or a table written by score, estimate, curate or audit."
+_HINT = "Give a run folder, the folder that curate wrote, or a table written by score, estimate, curate or audit."
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,12 @@ class Subject:
 
     @cached_property
     def about(self) -> Mapping[str, Any]:
-        """The summary of a run, or the sidecar of a table; {} without one."""
+        """The summary of a run, the document beside suspects, or the sidecar of a table; {} without one."""
+        name = "curate.json" if self.path.name == "suspects.parquet" else f"{self.path.stem}.json"
         try:
-            file = self.path / "summary.json" if self.run else self.path.with_suffix(".json")
+            file = self.path / "summary.json" if self.run else self.path.with_name(name)
             found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -83,6 +84,8 @@ class Subject:
     def scores(self) -> pl.DataFrame:
         """One row a pair: uid, and everything that is known of it as numbers and names."""
         table = self._joined() if self.run else _read(self.path)
+        if not self.run and {"is_suspect", "probability", "score"} <= set(table.columns):  # in the order of curate
+            table = table.drop("suspect_rank", strict=False).with_row_index("suspect_rank", offset=1)
         if {f"{side}_text_bank" for side in SIDES} <= set(table.columns) and "f_alignment" not in table.columns:
             weight = float(self.about.get("job", {}).get("weight", 1.0))
             banks = {side: pl.col(f"{side}_image_bank") + pl.col(f"{side}_text_bank") for side in SIDES}
@@ -146,13 +149,14 @@ class Subject:
 
 
 def open_subject(path: Path, data: str | None = None, compare_with: Path | None = None) -> Subject:
-    """Open a run folder or a table.
+    """Open a run folder, a table, or a folder of `clipmem curate`, whose table has the data that `curate.json` names.
 
     Raises:
-        InputError: It is neither, is not scored yet, or has a newer format.
+        InputError: It is none of them, is not scored yet, has a newer format, or its data are not there.
     """
     other = None if compare_with is None else open_subject(compare_with)
-    if path.is_dir() or path.suffix != ".parquet":
+    curated = (path / "curate.json").is_file() and not (path / "recipe.toml").is_file()
+    if not curated and (path.is_dir() or path.suffix != ".parquet"):
         run, hint = RunFolder(path), f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
         run.recipe()
         manifest.read(run)
@@ -160,15 +164,27 @@ def open_subject(path: Path, data: str | None = None, compare_with: Path | None 
         scored = (path / "scores.parquet").is_file() and (path / "seed_scores.parquet").is_file()
         require(scored, f"run folder {path}", "a run that is not scored yet", "a scored run", hint)
         return Subject(path, run, other=other)
+    path = path / "suspects.parquet" if curated else path
     require(path.is_file(), f"{path}", "no such file", "a table of scores, or a run folder", _HINT)
     section = DataSection.model_validate({"source" if shipped(data) else "path": data}) if data is not None else None
     found = Subject(path, data=section, other=other)
     version = found.about.get("format", FORMAT)
     known = isinstance(version, int) and version <= FORMAT
-    what, got = f"{path.with_suffix('.json')}", f"format {shorten(version)}"
+    what, got = f"document of {path}", f"format {shorten(version)}"
     require(known, what, got, f"format {FORMAT} or older", "Update clipmem.")
     if section is not None:
         open_source(section)  # names what is wrong
+    if data is not None or not curated or "section" not in found.about:
+        return found
+    named, _ = found.about["section"], found.scores
+    try:
+        section = DataSection.model_validate(named).model_copy(update={"download": False})
+        found = replace(found, data=section)
+        _ = open_source(section), found.pairs
+    except (OSError, ValueError) as error:
+        got = f"{shorten(named)}: {error.got if isinstance(error, InputError) else shorten(str(error))}"
+        hint = "Run this in the folder where curate ran, or name the data with --data PATH."
+        raise InputError(f"data of {path}", got=got, expected="the data of its list", hint=hint) from error
     return found
 
 

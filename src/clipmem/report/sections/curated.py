@@ -19,5 +19,5 @@ class CuratedPairs(Section):
             "reasons": reasons(),
             "written": subject.written,
             "same_format": subject.written is not None and subject.written.same_format,
-            "quarantine": str(subject.quarantine),
+            "quarantine": str(subject.folder / "quarantine.parquet"),
         }

@@ -12,7 +12,7 @@ import { Gallery, placeText } from "./gallery";
 import { startKeys } from "./keys";
 import { markedRows, marksChanged, refusal, startMarks, unsaved } from "./marks";
 import { CompareView, MapView, ScoresView } from "./plots";
-import { clearFilters, filtering, help, keepAddress, numeric, opened, pair, query, same, sort, view, type View } from "./state";
+import { clearFilters, filtering, help, keepAddress, numeric, opened, pair, query, same, sort, sortBy, view, type View } from "./state";
 import { count, visible } from "./text";
 
 const VIEWS: [View, string][] = [["gallery", "Gallery"], ["map", "Map"], ["scores", "Two scores"], ["compare", "Before and after"]];
@@ -41,7 +41,7 @@ function Order() {
   return (
     <span class="order">
       <label for="sort">Sort</label>
-      <select id="sort" value={column} onChange={(event) => (sort.value = { column: event.currentTarget.value, descending })}>
+      <select id="sort" value={column} onChange={(event) => sortBy(event.currentTarget.value)}>
         {numeric().map((info) => <option key={info.name} value={info.name}>{info.label}</option>)}
       </select>
       <button

@@ -68,8 +68,9 @@ export function clearFilters(): void {
 export const filtering = () =>
   Boolean(query.value || same.value || lasso.value || Object.keys(ranges.value).length || Object.keys(picks.value).length);
 
+/** Sort by another column, in the direction in which it is read. */
 export function sortBy(name: string): void {
-  sort.value = sort.value.column === name ? { column: name, descending: !sort.value.descending } : { column: name, descending: true };
+  sort.value = { column: name, descending: name !== manifest.sort.column || manifest.sort.descending }; // as the page opens, or high first
 }
 
 /** Show all pairs with the caption or the image of a row. */
