@@ -12,7 +12,7 @@ from suites.training import HERE, rates
 def measure(folder: Path, *, rounds: int, before: str, device: str, smallest: bool) -> list[Row]:  # noqa: ARG001
     """Train the demo's model in one process with one thread, with and without compilation, excluding compile time."""
     model, size, pairs, batch, epochs = (
-        ("clipmem-micro", 32, 16, 8, 3) if smallest else ("clipmem-tiny", 64, 1500, 128, 6)
+        ("clipmem-micro", 32, 16, 8, 24) if smallest else ("clipmem-tiny", 64, 1500, 128, 6)
     )
     emoji(folder, size=size, pairs=pairs)
     words = [str(HERE / "ours.py"), str(folder), str(size), str(pairs), "short", model, str(batch), str(epochs)]
