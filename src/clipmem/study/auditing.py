@@ -88,6 +88,8 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"]) -> tuple[dict[str, A
     """Attack every model of a study; return the document and the risk of each pair, highest advantage first."""
     audited = study.design.sign.any(axis=1)  # not f of `halves`, which trained on all pairs
     member, seed = study.design.sign[audited][:, pool] > 0, study.recipe.split.seed
+    couple, (first, second) = np.arange(len(study.models)), study.design.couples.T
+    couple[second] = first
     models = [study.models[k] for k in np.flatnonzero(audited).tolist()]
     external = study.role == "external"
     similarity = np.stack([parts_of(study.embeddings(one), external).positive.numpy() for one in models])
@@ -96,7 +98,7 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"]) -> tuple[dict[str, A
     sd, hint = known.std(axis=1, keepdims=True), "Check the embeddings."
     require(sd.min() > 0, "similarity", "one value for all external pairs", "values that differ", hint)
     signal = (similarity[:, pool] - known.mean(axis=1, keepdims=True)) / sd
-    pairs = membership.InOut(signal, member, generator(seed, "audit").random(member.shape))
+    pairs = membership.InOut(signal, member, generator(seed, "audit").random(member.shape), couple[audited])
     scores = {
         "cosine": signal,
         "lira": membership.lira(pairs),
