@@ -112,8 +112,8 @@ def expected_agreement(signals: Signals, found: Estimated, confidence: float = 0
     if halves is None or len(halves.effect) < 2:
         return None
     predicted = found.score if found.predicted is None else found.predicted
-    noise, group = noise_of(halves.effect), signals.group
-    return agreement(halves.effect, predicted, noise, group, own=found.own, seed=signals.seed, confidence=confidence)
+    how: dict[str, Any] = {"own": found.own, "left_out": found.left_out, "seed": signals.seed}
+    return agreement(halves.effect, predicted, signals.group, **how, confidence=confidence)
 
 
 def lacks(estimator: type[Estimator], signals: Signals) -> list[str]:
