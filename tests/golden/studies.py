@@ -1,6 +1,6 @@
 """Small seeded studies of every protocol, alignment, objective and mitigation, and of every data format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -28,6 +28,7 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "four-way": (),
     "subsample": ("protocol=subsample", "subsample.models=6"),
     "leave-one-out": ("protocol=leave-one-out", "leave_one_out.pairs=3"),
+    "f-only": ("protocol=f-only", *_ONE),
     "alignment cmc": ("score.alignment=cmc", *_ONE),
     "alignment sslmem-image": ("score.alignment=sslmem-image", "embed.views=3", *_ONE),
     "alignment sslmem-text": ("score.alignment=sslmem-text", "train.captions=3", *_ONE),
@@ -70,6 +71,30 @@ CHILDREN: dict[str, tuple[str, ...]] = {
         "given.roles={}/splits.parquet",
     ),
 }
+# the base model stands for {}; every pair of the pool is scored, which takes 200 of them
+_BASE, _POOL = "model.pretrained={}", ("split.shared=160", "split.candidate=40", "split.independent=40")
+FINE_TUNED: dict[str, tuple[str, ...]] = {
+    "four-way": (_BASE, *_ONE),
+    "f-only": (_BASE, "protocol=f-only", *_ONE),
+    "subsample": (_BASE, "protocol=subsample", "subsample.models=4", "subsample.fraction=0.5"),
+    "leave-one-out": (_BASE, "protocol=leave-one-out", "leave_one_out.pairs=2", *_ONE),
+    "halves": (_BASE, "protocol=halves", "train.epochs=1", *_POOL),
+    "halves, none": (
+        *(_BASE, "protocol=halves", "train.epochs=1", *_POOL),
+        *("halves.pairs=0", "halves.estimator=closed-form"),
+    ),
+}
+
+
+def fine_tuned(folder: Path, names: Sequence[str] = tuple(FINE_TUNED)) -> dict[str, Digest]:
+    """Fine-tune the same base model under protocols; return the digest of each study."""
+    base = folder / "base"
+    openclip.create("clipmem-micro", seed=1).save(base)
+    found: dict[str, Digest] = {}
+    for name in names:
+        settings = [one.replace("{}", str(base)) for one in (*_ALWAYS, *FINE_TUNED[name])]
+        found[f"fine-tuned, {name}"] = of_folder(clipmem.run(tiny_recipe(*settings), folder / name).path)
+    return found
 
 
 def compute(folder: Path, told: Callable[[str], object] = lambda _: None) -> dict[str, Digest]:
@@ -82,6 +107,8 @@ def compute(folder: Path, told: Callable[[str], object] = lambda _: None) -> dic
             told(name)
             run = clipmem.run(tiny_recipe(*_ALWAYS, *settings), folder / name)
             found[name] = of_folder(run.path)
+        told("fine-tuned")
+        found |= fine_tuned(folder / "fine-tuning")
         told("localized")
         localize_run(parent, views=3, pairs=12)
         found["localized"] = of_folder(parent)

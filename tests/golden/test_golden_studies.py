@@ -7,7 +7,7 @@ import pytest
 
 from tests.golden.__main__ import GOLDEN, compared
 from tests.golden.digest import differences
-from tests.golden.studies import compute, formats, scored
+from tests.golden.studies import compute, fine_tuned, formats, scored
 
 RECORD = json.loads(GOLDEN.read_text(encoding="utf-8"))["studies"]
 
@@ -15,6 +15,10 @@ RECORD = json.loads(GOLDEN.read_text(encoding="utf-8"))["studies"]
 def test_formats_and_scores_are_those_on_record(tmp_path):
     made = RECORD | {"formats": formats(tmp_path / "formats"), "scored": scored(tmp_path)}
     assert compared(made) == []
+
+
+def test_half_models_of_a_fine_tuning_are_those_on_record(tmp_path):
+    assert compared(RECORD | fine_tuned(tmp_path, ["halves"])) == []
 
 
 @pytest.mark.slow

@@ -8,11 +8,17 @@ Rows = Sequence[Sequence[float]]
 Members = Sequence[Sequence[bool]]
 
 
-def reference_models(member: Members, keys: Rows, target: int, pair: int, *, seen: bool) -> list[int]:
-    """The references of a target for a pair: all models of a side but the target, and but the spare on the other."""
+def reference_models(
+    member: Members, keys: Rows, couple: Sequence[int], target: int, pair: int, *, seen: bool
+) -> list[int]:
+    """The references of a target for a pair: all models of a side without the target and its complement.
+
+    A target without a complement has no references among the spare models of the other side.
+    """
     side = [r for r in range(len(member)) if member[r][pair] == seen]
-    if target in side:
-        return [r for r in side if r != target]
+    others = [r for r in side if couple[r] != couple[target]]
+    if len(others) < len(side):
+        return others
     spare = min(side, key=lambda r: keys[r][pair])
     return [r for r in side if r != spare]
 
@@ -25,13 +31,13 @@ def _squares(values: Sequence[float]) -> float:
     return fsum((value - _mean(values)) ** 2 for value in values)
 
 
-def lira(signal: Rows, member: Members, keys: Rows) -> list[list[float]]:
+def lira(signal: Rows, member: Members, keys: Rows, couple: Sequence[int]) -> list[list[float]]:
     """log N(x; in) - log N(x; out), with variances (SS + 4 pooled) / (c + 3)."""
     scores: list[list[float]] = []
     for target in range(len(signal)):
         pairs = range(len(signal[target]))
         own = {
-            seen: [[signal[r][i] for r in reference_models(member, keys, target, i, seen=seen)] for i in pairs]
+            seen: [[signal[r][i] for r in reference_models(member, keys, couple, target, i, seen=seen)] for i in pairs]
             for seen in (False, True)
         }
         pooled = {
@@ -50,13 +56,13 @@ def lira(signal: Rows, member: Members, keys: Rows) -> list[list[float]]:
     return scores
 
 
-def rmia(signal: Rows, member: Members, keys: Rows, scale: float) -> list[list[float]]:
+def rmia(signal: Rows, member: Members, keys: Rows, couple: Sequence[int], scale: float) -> list[list[float]]:
     """log of exp(scale x) / half the sum of its means over both sides."""
     scores: list[list[float]] = []
     for target, own in enumerate(signal):
         row: list[float] = []
         for i, value in enumerate(own):
-            sides = [reference_models(member, keys, target, i, seen=seen) for seen in (False, True)]
+            sides = [reference_models(member, keys, couple, target, i, seen=seen) for seen in (False, True)]
             means = [_mean([math.exp(scale * signal[r][i]) for r in side]) for side in sides]
             row.append(math.log(math.exp(scale * value) / _mean(means)))
         scores.append(row)

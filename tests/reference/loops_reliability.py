@@ -24,8 +24,25 @@ def noise(effect: np.ndarray) -> tuple[float, float]:
     """Return the variance of the mean effect over pairs, and that of its noise."""
     k, n = effect.shape
     means = [sum(effect[j, i] for j in range(k)) / k for i in range(n)]
-    own = [variance([effect[j, i] for j in range(k)]) for i in range(n)]
-    return variance(means), sum(own) / n / k
+    shift = [sum(effect[j]) / n for j in range(k)]
+    own = [variance([effect[j, i] - shift[j] for j in range(k)]) for i in range(n)]
+    return variance(means), sum(own) / (n - 1) / k
+
+
+def covariance(a: list[float], b: list[float]) -> float:
+    """Return the covariance with n - 1."""
+    mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
+    return sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True)) / (len(a) - 1)
+
+
+def share_of_truth(effect: np.ndarray, left_out: np.ndarray) -> float:
+    """Return K r / (K - 1 + r), r the covariance with the effect left out over that with the mean of the others."""
+    k, n = effect.shape
+    without = [[sum(effect[j, i] for j in range(k) if j != left) / (k - 1) for i in range(n)] for left in range(k)]
+    apart = sum(covariance(list(left_out[j]), list(effect[j])) for j in range(k))
+    fitted = sum(covariance(list(left_out[j]), without[j]) for j in range(k))
+    r = max(0.0, apart / fitted) if fitted > 0 else 1.0
+    return k * r / (k - 1 + r)
 
 
 def midranks(values: np.ndarray) -> list[float]:
@@ -35,7 +52,7 @@ def midranks(values: np.ndarray) -> list[float]:
     ]
 
 
-def agreement(effect: np.ndarray, predicted: np.ndarray, own: float) -> float:
+def agreement(effect: np.ndarray, predicted: np.ndarray, own: float, left_out: np.ndarray | None = None) -> float:
     """Return the expected rank correlation of p + w (D - p) with the truth."""
     k, n = effect.shape
     ones = [1.0] * n
@@ -49,11 +66,9 @@ def agreement(effect: np.ndarray, predicted: np.ndarray, own: float) -> float:
     rank = correlation(midranks(predicted), midranks(mean), ones) / math.sqrt(reliability)
     total, rest = noise(effect)
     real, score = total - rest, [p + own * (d - p) for p, d in zip(predicted, mean, strict=True)]
-    shared = correlation(list(predicted), list(mean), ones) * math.sqrt(
-        variance(list(predicted)) * variance(list(mean))
-    )
-
-    def pearson(weight: float, values: list[float]) -> float:
-        return (shared * (1 - weight) + weight * real) / math.sqrt(variance(values) * real)
-
-    return rank * pearson(own, score) / pearson(0.0, list(predicted))
+    shared = covariance(list(predicted), list(mean))
+    true = 1.0 if left_out is None else share_of_truth(effect, left_out)
+    if own == 0 or real <= 0 or shared <= 0:
+        return rank * true
+    of_score = (true * shared * (1 - own) + own * real) / math.sqrt(variance(score) * real)
+    return rank * of_score / (shared / math.sqrt(variance(list(predicted)) * real))

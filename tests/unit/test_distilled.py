@@ -13,7 +13,7 @@ from clipmem.data.decoding import decode
 from clipmem.data.sources import open_source
 from clipmem.embed.signals import Halves, Signals, Trajectory
 from clipmem.functional.leave_one_out import leave_one_out_scores
-from clipmem.functional.reliability import agreement, noise_of
+from clipmem.functional.reliability import agreement
 from clipmem.score.estimators import ESTIMATORS
 from clipmem.score.estimators.distilled import features
 
@@ -68,7 +68,8 @@ def test_it_agrees_more_than_the_raw_difference(known: Signals, truth: np.ndarra
     assert found.calibrated
     assert found.predicted is not None
     effect = signals.halves.effect  # pyright: ignore[reportOptionalMemberAccess]
-    printed = agreement(effect, found.predicted, noise_of(effect), signals.group, own=found.own)
+    how = {"own": found.own, "left_out": found.left_out}
+    printed = agreement(effect, found.predicted, signals.group, **how)
     assert printed is not None
     assert printed.low - 0.05 < spearmanr(found.score, truth)[0] < printed.high + 0.05
 
@@ -84,6 +85,19 @@ def test_no_pair_enters_its_own_prediction(known: Signals, truth: np.ndarray) ->
     before, after = (ESTIMATORS["distilled"]().estimate(one).predicted for one in (signals, other))
     assert np.array_equal(before[:5], after[:5])  # pyright: ignore[reportOptionalSubscript]
     assert not np.array_equal(before[5:], after[5:])  # pyright: ignore[reportOptionalSubscript]
+
+
+def test_the_fit_without_a_pair_of_half_models_knows_nothing_of_it(known: Signals, truth: np.ndarray) -> None:
+    """Other differences of one pair of half-models leave the fit without it as it is, and change the others."""
+    signals = with_halves(known, truth, 3, noise=1.0)
+    assert signals.halves is not None
+    moved = signals.halves.alignment.copy()
+    moved[2:4] += np.random.default_rng(5).normal(size=(2, N))
+    other = replace(signals, halves=replace(signals.halves, alignment=moved))
+    before, after = (ESTIMATORS["distilled"]().estimate(one).left_out for one in (signals, other))
+    assert before is not None
+    assert after is not None
+    assert [np.array_equal(a, b) for a, b in zip(before, after, strict=True)] == [False, True, False]
 
 
 def test_the_own_difference_counts_where_it_is_reliable(known: Signals, truth: np.ndarray) -> None:

@@ -1,6 +1,8 @@
 """Protocols: who trains on what, and scores against loops written from the equations."""
 
 import math
+import re
+from collections import Counter
 
 import numpy as np
 import polars as pl
@@ -14,6 +16,9 @@ from clipmem.score.design import Design, combine
 from clipmem.score.protocols import PROTOCOLS, protocol_of
 from clipmem.score.protocols.subsample import balanced_draw
 from clipmem.score.summary import Scored, halves, summarize, two_way_interval
+from clipmem.store.folder import RunFolder
+from clipmem.study.plan import PlannedStudy
+from clipmem.study.utility import evaluated
 from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.paired import TrainingSet, check_alike
 from clipmem.train.schedule import epoch_batches
@@ -60,6 +65,37 @@ def test_all_protocols_are_registered():
         assert len({(model.side, model.seed) for model in models}) == len(models)
         for model in models:
             assert not set(model.uids) & set(UIDS[32:])  # nobody trains on the bank
+
+
+SIDES = {
+    "f-only": {"f": "f"},
+    "four-way": {"f": "f", "g": "g"},
+    "given": {"f": "f", "g": "g"},
+    "halves": {"f": "f", "half-a": "g", "half-b": "g"},
+    "leave-one-out": {"f": "f", "without": "g"},
+    "subsample": {"r": "f"},
+}
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_sides_and_complements_follow_from_the_design(name, tmp_path):
+    models = ["given.target=['a', 'b']", "given.reference=['c', 'd']"] if name == "given" else []
+    recipe = tiny_recipe(f"protocol={name}", "leave_one_out.pairs=3", "subsample.models=20", "halves.pairs=6", *models)
+    protocol = protocol_of(recipe)
+    design = protocol.design(protocol.roles(splits()))
+    names = (re.sub("-[0-9a-f]{32}$", "", model.side) for model in design.models)
+    assert dict(zip(names, design.sides, strict=True)) == SIDES[name]
+    if name == "halves":
+        assert design.couples.tolist() == [[1 + 2 * k, 2 + 2 * k] for k in range(6)]
+    if name == "subsample":
+        assert design.couples.tolist() == []
+    # twins are all evaluated; of other models eight of a side
+    study = PlannedStudy(RunFolder(tmp_path), recipe)
+    study.__dict__["design"] = design
+    counts = Counter(study.side(model) for model in evaluated(study))
+    assert counts == {"subsample": {"f": 8}, "halves": {"f": 1, "g": 8}, "leave-one-out": {"f": 2, "g": 6}}.get(
+        name, Counter(design.sides)
+    )
 
 
 # ---- subsample

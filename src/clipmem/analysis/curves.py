@@ -14,6 +14,7 @@ import polars as pl
 from jaxtyping import Float64
 
 from clipmem.analysis.pareto import adjust
+from clipmem.base.declared import declared
 from clipmem.functional import paired_test
 
 CURVES_SCHEMA: dict[str, type[pl.DataType]] = {
@@ -23,8 +24,12 @@ CURVES_SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("layer", "layers", "n_units"), pl.Int64),
     **dict.fromkeys(("unitmem", "unitmem_median"), pl.Float64),
 }
-NAMES = {"clip": "CLIP", "siglip": "SigLIP", "supervised": "supervised", "simclr": "SimCLR"}
 BETWEEN = ("clip", ("supervised", "simclr"))
+
+
+def title_of(objective: str) -> str:
+    """Return the name of an objective in texts."""
+    return declared("objectives", objective).title or objective
 
 
 def curves_of(units: pl.DataFrame, *, run: str, objective: str) -> pl.DataFrame:

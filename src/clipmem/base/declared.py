@@ -28,6 +28,7 @@ class Facts:
     class_head: bool = False
     normalizes: bool = True
     weighs: bool = False
+    title: str = ""
 
 
 # kind → name → facts; mitigations and sources have tables only
@@ -48,10 +49,10 @@ BUILT_IN: dict[str, dict[str, Facts]] = {
         "confidence": Facts(needs=("labels", "class head")),
     },
     "objectives": {
-        "clip": Facts(weighs=True),
-        "siglip": Facts(),
+        "clip": Facts(weighs=True, title="CLIP"),
+        "siglip": Facts(title="SigLIP"),
         "supervised": Facts(uses_text=False, class_head=True, normalizes=False),
-        "simclr": Facts(uses_text=False),
+        "simclr": Facts(uses_text=False, title="SimCLR"),
     },
 }
 

@@ -7,6 +7,8 @@ too few models on a side of a pair.
 With each pair in the same number k of models, k - 1 members among the references would give away that the target is one
 as well. Therefore each pair has a spare model on each side (that of the smallest of its keys), which is no reference
 for targets of the other side. So a pair has k - 1 and R - k - 1 references, whether the target trained on it or not.
+For a target with a complement, which shares its initial weights and trained on exactly the other pairs, the spare is
+the complement: the side that it is on is the membership itself.
 
 When not to trust it: the references know recipe and data, as few attackers do. A weak attack does not prove privacy.
 """
@@ -34,11 +36,13 @@ class InOut(NamedTuple):
         signal: A measure of each pair under each model, larger for pairs that the model trained on.
         member: Whether the model trained on the pair.
         keys: Random numbers, which choose the spare models.
+        couple: Number of its couple, which a model shares with its complement only.
     """
 
     signal: Float[np.ndarray, "model n"]
     member: Bool[np.ndarray, "model n"]
     keys: Float[np.ndarray, "model n"]
+    couple: Int[np.ndarray, "model"]
 
 
 class References(NamedTuple):
@@ -82,12 +86,17 @@ def references(pairs: InOut) -> References:
     target, variance = (SS + 4 s²) / (c + 3).
     """
     member, keys, signal = pairs.member, pairs.keys, _checked(*pairs[:2], fewest=2)
-    center, columns = signal.mean(axis=0), np.arange(signal.shape[1])
+    other = (pairs.couple[:, None] == pairs.couple) & ~np.eye(len(signal), dtype=np.bool_)
+    alone, complement = ~other.any(axis=1, keepdims=True), other.argmax(axis=1)
+    right = other.sum() <= (~alone).sum() and (alone | (member[complement] != member)).all()
+    got, hint = "models that share a number", "Give other models other numbers."
+    require(right, "couple", got, "two that trained on complementary pairs", hint)
+    center = signal.mean(axis=0)
     values = signal - center
     means, variances = np.empty((2, *values.shape)), np.empty((2, *values.shape))
     for k, side in enumerate((~member, member)):
-        spare = np.where(side, keys, np.inf).argmin(axis=0)
-        removed = np.where(side, values, values[spare, columns])
+        spare = np.where(alone, np.where(side, keys, np.inf).argmin(axis=0), complement[:, None])
+        removed = np.where(side, values, np.take_along_axis(values, spare, axis=0))
         count = side.sum(axis=0)
         mean = np.where(side, values, 0.0).sum(axis=0) / count
         squares = (np.where(side, values - mean, 0.0) ** 2).sum(axis=0)
@@ -140,10 +149,10 @@ def learned_attack(
 
     Features of a pair under a model are its signal, mean and standard deviation of its references on both sides, the
     distances from both, and the score of `lira`. For each target and half of the pairs (`groups` are not divided),
-    gradient-boosted trees (scikit-learn) learn from the other half under the other models, among which the target is no
-    reference either; from at most 60,000 rows, sampled with `seed`. They must not know the pair: in how many other
-    models it is, and which references its other rows lack, would give away the target's membership. Needs three models
-    on each side. `progress` is called with 1 after each target.
+    gradient-boosted trees (scikit-learn) learn from the other half under the other models, among which the target and
+    its complement are no references either; from at most 60,000 rows, sampled with `seed`. They must not know the pair:
+    in how many other models it is, and which references its other rows lack, would give away the target's membership.
+    Needs three models on each side. `progress` is called with 1 after each target.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
 
@@ -152,7 +161,7 @@ def learned_attack(
     codes = np.unique(groups, return_inverse=True)[1]
     first = generator(seed, "learned attack").permutation(codes.max() + 1)[codes] % 2 == 0
     for target in range(len(signal)):
-        rest = InOut(*(np.delete(values, target, axis=0) for values in pairs))
+        rest = InOut(*(values[pairs.couple != pairs.couple[target]] for values in pairs))
         features = _features(rest)
         for half in (first, ~first):
             known, answer = features[:, ~half].reshape(-1, every.shape[2]), rest.member[:, ~half].ravel()

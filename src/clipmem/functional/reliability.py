@@ -47,20 +47,21 @@ class Agreement(NamedTuple):
 def noise_of(effect: Float64[np.ndarray, "pair n"]) -> Noise:
     """Estimate the noise of the mean effect D over K >= 2 pairs of half-models: mean over i of var_k D_k(i) / K.
 
-    Variances over k have K - 1, the total variance of the mean over pairs n - 1.
+    D_k less its mean over pairs, which moves all pairs alike. Variances over k have K - 1, those over pairs n - 1.
 
     Raises:
         InputError: A value is not finite, or there are fewer than two pairs, or pairs of half-models.
 
     Example:
         >>> noise_of(np.array([[1.0, 2.0, 3.0, 5.0], [0.0, 2.0, 4.0, 4.0]]))
-        Noise(total=3.0625, noise=0.1875)
+        Noise(total=3.0625, noise=0.22916666666666666)
     """
     effect = as_finite("effects", effect)
     got = f"{len(effect)} of {effect.shape[1]} pairs"
     hint = "Train another pair of half-models."
     require(min(effect.shape) > 1, "effects", got, "two or more of two or more pairs", hint)
-    noise = float(effect.var(axis=0, ddof=1).mean()) / len(effect)
+    centered = effect - effect.mean(axis=1, keepdims=True)
+    noise = float(centered.var(axis=0, ddof=1).sum()) / (effect.shape[1] - 1) / len(effect)
     return Noise(float(effect.mean(axis=0).var(ddof=1)), noise)
 
 
@@ -73,13 +74,29 @@ def own_weight(effect: Float64[np.ndarray, "n"], predicted: Float64[np.ndarray, 
     return max(0.0, 1 - noise / rest) if rest > 0 else 0.0
 
 
+def share_of_truth(effect: Float64[np.ndarray, "pair n"], left_out: Float64[np.ndarray, "pair n"]) -> float:
+    """Estimate cov(p, T) / cov(p, D) of a p that was fitted on D, for K >= 2 pairs of half-models: 0 or more.
+
+    Noise that pairs with like features share within a pair of half-models (one of them learns rare words better) enters
+    p, so that p agrees with D more than with the truth. p_-k, fitted on the mean D_-k of all D but D_k, knows no noise
+    of D_k: r = sum cov(p_-k, D_k) / sum cov(p_-k, D_-k) is the share at K - 1. As the noise of a mean is 1 / K of that
+    of each, the share at K is K r / (K - 1 + r). `effect` has D_k, `left_out` p_-k, shape (K, n).
+    """
+    k = len(effect)
+    others = (effect.sum(axis=0) - effect) / (k - 1)
+    centered = left_out - left_out.mean(axis=1, keepdims=True)
+    fitted = float((centered * others).sum())
+    r = max(0.0, float((centered * effect).sum()) / fitted) if fitted > 0 else 1.0
+    return k * r / (k - 1 + r)
+
+
 def agreement(
     effect: Float64[np.ndarray, "pair n"],
     predicted: Float64[np.ndarray, "n"],
-    noise: Noise,
     groups: Int[np.ndarray, "n"],
     *,
     own: float = 0.0,
+    left_out: Float64[np.ndarray, "pair n"] | None = None,
     seed: int = 0,
     draws: int = DRAWS,
     confidence: float = 0.95,
@@ -89,17 +106,18 @@ def agreement(
     For p alone, R = corr(rank p, rank D) / sqrt(r), with r the reliability of ranks: K c / (1 + (K - 1) c) for the mean
     correlation c of ranks of D_k and D_l. With own weight w > 0 the score depends on the noise of D; then
 
-        R · P(score) / P(p),  P(score) = (cov(p, D) (1 - w) + w (total - noise)) / (sd(score) sqrt(total - noise))
+        R · P(score) / P(p),  P(score) = (cov(p, T) (1 - w) + w (total - noise)) / (sd(score) sqrt(total - noise))
 
-    and P(p) the same with w = 0. With w = 1 it is sqrt(r). The interval is a bootstrap over groups of pairs, for these
+    and P(p) = cov(p, D) / (sd(p) sqrt(total - noise)), with cov(p, T) = cov(p, D) unless p was fitted on D, when
+    `share_of_truth` of it is. With w = 1 it is sqrt(r). The interval is a bootstrap over groups of pairs, for these
     models.
 
     Args:
         effect: D_k of each pair, shape (K, n), K >= 2.
-        predicted: p, from everything but the pair's own half-models, shape (n,).
-        noise: From `noise_of`.
+        predicted: p, which the pair's own D does not enter, shape (n,).
         groups: Group of each pair, shape (n,).
         own: w, in [0, 1].
+        left_out: p fitted on all D but D_k, shape (K, n), if p was fitted on D.
         seed: Of the bootstrap.
         draws: Number of its draws.
         confidence: Level of the interval.
@@ -119,7 +137,8 @@ def agreement(
         return None
     if own < 1:
         found = correlation(rankdata(predicted), rankdata(mean), weights) / np.sqrt(np.maximum(r, _SMALLEST))
-        found *= _gain(mean, predicted, noise, own)
+        true = 1.0 if left_out is None else share_of_truth(effect, left_out)
+        found *= _gain(mean, predicted, noise_of(effect), own, true)
     else:
         found = np.sqrt(np.maximum(r, 0))
     found = np.clip(found, -1, 1)
@@ -127,13 +146,13 @@ def agreement(
     return Agreement(float(found[0]), float(low), float(high))
 
 
-def _gain(mean: np.ndarray, predicted: np.ndarray, noise: Noise, own: float) -> float:
-    """P(score) / P(p), see `agreement`; 1 without own weight."""
+def _gain(mean: np.ndarray, predicted: np.ndarray, noise: Noise, own: float, true: float) -> float:
+    """P(score) / P(p), see `agreement`, where cov(p, T) is the share `true` of cov(p, D): that share without w."""
     real, shared = noise.total - noise.noise, float(np.cov(predicted, mean)[0, 1])
     if own == 0 or real <= 0 or shared <= 0:
-        return 1.0
+        return true
     score = predicted + own * (mean - predicted)
-    return float((shared * (1 - own) + own * real) / score.std(ddof=1) / (shared / predicted.std(ddof=1)))
+    return float((true * shared * (1 - own) + own * real) / score.std(ddof=1) / (shared / predicted.std(ddof=1)))
 
 
 def correlation(a: np.ndarray, b: np.ndarray, weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, "w"]:

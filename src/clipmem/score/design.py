@@ -8,6 +8,7 @@ pair, with the same initialization and order), the error of a score is over seed
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +54,19 @@ class Design:
     def scored(self) -> np.ndarray:
         """Mask of the pairs that have models of both signs, shape (n,)."""
         return np.asarray((self.sign > 0).any(axis=0) & (self.sign < 0).any(axis=0))
+
+    @cached_property
+    def couples(self) -> np.ndarray:
+        """Rows of complements, shape (couple, 2): two models of a seed, one +1 wherever the other is -1."""
+        sign, seeds = self.sign, [model.seed for model in self.models]
+        alike = [(a, b) for a, b in combinations(range(len(seeds)), 2) if seeds[a] == seeds[b] and sign[a].any()]
+        return np.array([(a, b) for a, b in alike if (sign[a] == -sign[b]).all()], dtype=np.int64).reshape(-1, 2)
+
+    @cached_property
+    def sides(self) -> list[str]:
+        """Side of each model: `g` if it is used as one that did not see a pair; `f` for all where every model is."""
+        unseen: list[bool] = (self.sign < 0).any(axis=1).tolist()
+        return ["g" if less and not all(unseen) else "f" for less in unseen]
 
     def by_seed(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Average seen and unseen models by seed, each of shape (seed, n); NaN if a seed has none."""

@@ -89,6 +89,8 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"], reporter: Reporter) 
     """Attack every model of a study; return the document and the risk of each pair, highest advantage first."""
     audited = study.design.sign.any(axis=1)  # not f of `halves`, which trained on all pairs
     member, seed = study.design.sign[audited][:, pool] > 0, study.recipe.split.seed
+    couple, (first, second) = np.arange(len(study.models)), study.design.couples.T
+    couple[second] = first
     models = [study.models[k] for k in np.flatnonzero(audited).tolist()]
     external = study.role == "external"
     similarity = np.stack([parts_of(study.embeddings(one), external).positive.numpy() for one in models])
@@ -97,7 +99,7 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"], reporter: Reporter) 
     sd, hint = known.std(axis=1, keepdims=True), "Check the embeddings."
     require(sd.min() > 0, "similarity", "one value for all external pairs", "values that differ", hint)
     signal = (similarity[:, pool] - known.mean(axis=1, keepdims=True)) / sd
-    pairs = membership.InOut(signal, member, generator(seed, "audit").random(member.shape))
+    pairs = membership.InOut(signal, member, generator(seed, "audit").random(member.shape), couple[audited])
     started = time.monotonic()
     reporter.begin("audit", len(models), "models")
     scores = {

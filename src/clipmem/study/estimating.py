@@ -17,25 +17,24 @@ from clipmem.models.outline import outline_of
 from clipmem.models.protocol import softmax_scale
 from clipmem.score.design import ScoreTables
 from clipmem.score.estimators import ESTIMATORS, Estimated, Estimator
-from clipmem.score.protocols.halves import HALVES
 from clipmem.store.folder import RunFolder
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.objectives import OBJECTIVES
-from clipmem.train.paired import TrainingSet
 
 DOCUMENT, TABLE = "estimate.json", "estimates"
 
 
 def signals_of(study: PlannedStudy, parts: Sequence[AlignmentParts]) -> Signals:
-    """Collect the signals of a study whose first model is f and whose others are complementary half-models."""
-    pool, f = study.role != "external", study.models[0]
+    """Collect the signals of a study whose first model is f, with its complementary half-models if it has any."""
+    pool, f, rows = study.role != "external", study.models[0], study.design.couples.ravel()
     values = np.stack([alignment(one, weight=study.recipe.score.weight).numpy() for one in parts])
     # one half-model may be better than another throughout
     values -= values[:, ~pool].mean(axis=1, keepdims=True)
-    halves = Halves(values[1:, pool], study.design.sign[1:, pool] > 0, proxy=bool(study.recipe.halves.proxy))
+    member = study.design.sign[rows][:, pool] > 0
+    halves = Halves(values[rows][:, pool], member, proxy=bool(study.recipe.halves.proxy))
     scale = softmax_scale(study.load(f)) if OBJECTIVES[study.recipe.train.objective].softmax else None
     found = signals_under_first(study, pool, values[0, pool])
-    return replace(found, logit_scale=scale, halves=halves if study.protocol.compares else None)
+    return replace(found, logit_scale=scale, halves=halves if len(rows) else None)
 
 
 def signals_under_first(study: PlannedStudy, own: np.ndarray, aligned: np.ndarray) -> Signals:
@@ -113,8 +112,8 @@ def expected_agreement(signals: Signals, found: Estimated, confidence: float = 0
     if halves is None or len(halves.effect) < 2:
         return None
     predicted = found.score if found.predicted is None else found.predicted
-    noise, group = noise_of(halves.effect), signals.group
-    return agreement(halves.effect, predicted, noise, group, own=found.own, seed=signals.seed, confidence=confidence)
+    how: dict[str, Any] = {"own": found.own, "left_out": found.left_out, "seed": signals.seed}
+    return agreement(halves.effect, predicted, signals.group, **how, confidence=confidence)
 
 
 def lacks(estimator: type[Estimator], signals: Signals) -> list[str]:
@@ -140,17 +139,14 @@ def rows_of(signals: Signals, name: str, found: Estimated) -> pl.DataFrame:
 def cost_of(study: PlannedStudy) -> float:
     """Cost of the half-models in trainings of f: presentations, each weighted by a pair's counted operations."""
     spent: dict[bool, float] = {True: 0.0, False: 0.0}
-    operations = {name: outline_of(study.start_of(model)).operations for name, model in _by_architecture(study).items()}
-    for model in study.models:
+    first = {model.model: model for model in study.models}
+    operations = {name: outline_of(study.start_of(model)).operations for name, model in first.items()}
+    for model, sign in zip(study.models, study.design.sign, strict=True):
         shown = len(model.uids) * study.recipe.train.epochs
         if not model.exists:
             shown = study.folder.read_json(f"models/{model.side}/seed-{model.seed}/record.json")["presentations"]
-        spent[model.side in HALVES] += shown * operations[model.model]
+        spent[bool(sign.any())] += shown * operations[model.model]
     return spent[True] / spent[False]
-
-
-def _by_architecture(study: PlannedStudy) -> dict[str, TrainingSet]:
-    return {model.model: model for model in study.models}
 
 
 def summary_of(folder: RunFolder) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def evaluate_run(
             document, _ = utility.measure(study, reporter or Quiet())
         else:
             document = evaluate_source(
-                models_of(study, study.models),
+                models_of(study, utility.evaluated(study)),
                 study.recipe.model_copy(update={"data": data}),
                 left_out=frozenset(study.splits.filter(pl.col("role") != "external")["uid"]),
                 resources=replace(study.execution, precision=study.precision),
@@ -197,16 +197,11 @@ def _between(ends: Sequence[given.GivenModel], alphas: Sequence[float]) -> list[
 
 
 def models_of(study: PlannedStudy, models: Sequence[TrainingSet]) -> list[TestedModel]:
-    """Return those of a study's models that are evaluated."""
+    """Return some of a study's models with what their evaluation needs."""
     opened = open_models(study.recipe, study.folder, study.manifest)  # checks given models
+    shown = partial(utility.presentations, study.folder)
     return [
-        TestedModel(
-            utility.kind_of(model),
-            model.seed,
-            partial(opened.load, model.side, model.seed),
-            utility.presentations(study.folder, model),
-        )
-        for model in utility.chosen(models)
+        TestedModel(study.side(one), one.seed, partial(opened.load, one.side, one.seed), shown(one)) for one in models
     ]
 
 
@@ -367,7 +362,7 @@ def evaluate_retained(study: PlannedStudy, reporter: Reporter) -> list[Path]:
         return []
     trained = frozenset[str]().union(*(model.uids for model in study.models))
     document = evaluate_source(
-        models_of(study, [*study.embedded[-1:], *study.models]),  # the base model first
+        models_of(study, [*study.embedded[-1:], *utility.evaluated(study)]),  # the base model first
         _recipe_of(study.recipe, trained),
         left_out=trained,
         resources=replace(study.execution, precision=study.precision),

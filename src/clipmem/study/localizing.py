@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from clipmem.analysis.curves import NAMES, compare_curves, curves_of
+from clipmem.analysis.curves import compare_curves, curves_of, title_of
 from clipmem.analysis.fairness import differing, differing_entries
 from clipmem.base.declared import declared
 from clipmem.base.progress import Quiet, Reporter
@@ -182,7 +182,7 @@ def _required_equal(folder: RunFolder) -> Mapping[str, Any]:
 
 
 def _names(folders: Sequence[RunFolder]) -> list[str]:
-    names = [NAMES[folder.recipe().train.objective] for folder in folders]
+    names = [title_of(folder.recipe().train.objective) for folder in folders]
     full = [f"{name} ({folder.path.name})" for name, folder in zip(names, folders, strict=True)]
     chosen = [long if names.count(name) > 1 else name for name, long in zip(names, full, strict=True)]
     got = f"runs of one objective in folders of the same name: {sorted(chosen)}"

@@ -90,6 +90,10 @@ class PlannedStudy:
         """The models that embed the pairs: those of the design, then the base model."""
         return [*self.models, *([self.base] if self.base else [])]
 
+    def side(self, model: TrainingSet) -> str:
+        """Return whether a model is `f` or `g` (see `Design.sides`) or `base`."""
+        return BASE if model == self.base else self.design.sides[self.models.index(model)]
+
     def model(self, side: str, seed: int) -> TrainingSet:
         """Return the training set of one model."""
         return next(one for one in self.embedded if (one.side, one.seed) == (side, seed))

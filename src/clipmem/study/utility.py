@@ -1,5 +1,6 @@
 """Utility in a study: its part of the stage `evaluate`, on the external pairs."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,6 @@ from clipmem.evaluate.prompts import TEMPLATES, Prompts, make_prompts, read_clas
 from clipmem.evaluate.utility import PROBES, ZERO_SHOT, Classes, TestPairs, Utility, class_numbers, why_not
 from clipmem.score.protocols import protocol_of
 from clipmem.store.folder import RunFolder
-from clipmem.study.models import BASE
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.numerics import threads
 from clipmem.train.objectives import OBJECTIVES
@@ -60,28 +60,26 @@ def measure(study: PlannedStudy, reporter: Reporter) -> tuple[dict[str, Any], di
     """Measure the models of a study on its external pairs, without writing files."""
     recipe, resources = study.recipe, study.execution
     external, held = study.role == "external", _held_out(study)
-    test, statistics = (
-        _pairs(study, external & ~held),
-        Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed),
-    )
+    statistics = Statistics(recipe.score.confidence, recipe.score.draws, recipe.split.seed)
+    test = _pairs(study, external & ~held)
     utility = Utility(test, recipe.evaluate, statistics)
-    validation = Utility(_retrieved(_pairs(study, held)), recipe.evaluate, statistics) if held.any() else None
+    why = dict.fromkeys((*ZERO_SHOT, *PROBES), "validation pairs choose by retrieval")
+    kept = replace(_pairs(study, held), why=why) if held.any() else None
+    validation = Utility(kept, recipe.evaluate, statistics) if kept else None
     with threads(resources.threads * resources.workers):
-        models = chosen(study.models)
+        models = evaluated(study)
         reporter.begin("evaluate", len(models), "models")
         for model in models:
             prompts = None
             if test.texts:
                 encoder = study.load(model)
                 with study.computing(encoder):
-                    prompts = passes.embed_texts(
-                        encoder, test.texts, batch_size=recipe.embed.batch_size, device=resources.device
-                    )
-            shown = presentations(study.folder, model)
-            embeddings = study.embeddings(model)
-            utility.add(kind_of(model), model.seed, embeddings, prompts, presentations=shown)
+                    how: dict[str, Any] = {"batch_size": recipe.embed.batch_size, "device": resources.device}
+                    prompts = passes.embed_texts(encoder, test.texts, **how)
+            shown, side, embeddings = presentations(study.folder, model), study.side(model), study.embeddings(model)
+            utility.add(side, model.seed, embeddings, prompts, presentations=shown)
             if validation:
-                validation.add(kind_of(model), model.seed, embeddings, None)
+                validation.add(side, model.seed, embeddings, None)
             reporter.advance(1)
         retrieval = utility.retrieval()
         document = {
@@ -96,19 +94,13 @@ def measure(study: PlannedStudy, reporter: Reporter) -> tuple[dict[str, Any], di
     return document, retrieval
 
 
-def chosen(models: Sequence[TrainingSet]) -> list[TrainingSet]:
-    """Return the models to evaluate: all f and g, or at most eight per side in protocols without twins.
-
-    Example:
-        >>> [model.seed for model in chosen([TrainingSet("r", k, (), 0) for k in range(20)])]
-        [0, 1, 2, 3, 4, 5, 6, 7]
-    """
-    counts: dict[str, int] = {}
-    found: list[TrainingSet] = []
-    for model in models:
-        kind = kind_of(model)
-        counts[kind] = counts.get(kind, 0) + 1
-        if kind == model.side or counts[kind] <= _EVALUATED:
+def evaluated(study: PlannedStudy) -> list[TrainingSet]:
+    """Return the models to evaluate: all that are f or g for every scored pair, or at most eight of a side."""
+    signs = study.design.sign[:, study.design.scored]
+    twins, counts, found = (signs == signs[:, :1]).all(axis=1).tolist(), Counter[str](), list[TrainingSet]()
+    for model, side, twin in zip(study.models, study.design.sides, twins, strict=True):
+        counts[side] += 1
+        if twin or counts[side] <= _EVALUATED:
             found.append(model)
     return found
 
@@ -121,35 +113,15 @@ def presentations(folder: RunFolder, model: TrainingSet) -> int | None:
     return int(folder.read_json(str(record.relative_to(folder.path)))["presentations"])
 
 
-def kind_of(model: TrainingSet) -> str:
-    """Return the side of a model: `f`, which saw the candidates, `g`, or `base`.
-
-    Example:
-        >>> [kind_of(TrainingSet(side, 0, (), 0)) for side in ("g", "r", "without-ab12", "half-a", "base")]
-        ['g', 'f', 'g', 'g', 'base']
-    """
-    if model.side == BASE:
-        return BASE
-    return "g" if model.side == "g" or model.side.startswith(("without-", "half-")) else "f"
-
-
 def _held_out(study: PlannedStudy) -> Bool[np.ndarray, "n"]:
     """Return the external pairs of `evaluate.validation`, drawn by groups."""
-    held, share, external = (
-        np.zeros(len(study.role), dtype=np.bool_),
-        study.recipe.evaluate.validation,
-        study.role == "external",
-    )
+    held, external = np.zeros(len(study.role), dtype=np.bool_), study.role == "external"
+    share = study.recipe.evaluate.validation
     if share:
         held[external] = validation_part(
             study.group[external], share, seed=derive_seed(study.recipe.split.seed, "held out")
         )
     return held
-
-
-def _retrieved(pairs: TestPairs) -> TestPairs:
-    """Return test pairs of retrieval only."""
-    return replace(pairs, why=dict.fromkeys((*ZERO_SHOT, *PROBES), "validation pairs choose by retrieval"))
 
 
 def _pairs(study: PlannedStudy, test: Bool[np.ndarray, "n"]) -> TestPairs:

@@ -5,7 +5,7 @@ from functools import cache
 
 import polars as pl
 
-from clipmem.analysis.curves import NAMES, curves_of
+from clipmem.analysis.curves import curves_of, title_of
 from clipmem.analysis.effects import ABOVE, FINDINGS, Context, Effect, Finding, Panel, Results, Series
 from clipmem.analysis.published import ERROR, UNITMEM
 from clipmem.analysis.run_specs import RunSpec
@@ -70,7 +70,7 @@ class Layers(Finding):
         pairs = {layer: [(_at(runs[a], layer), _at(runs[b], layer)) for a, b in both] for layer in (last, 1)}
         measure = f"UnitMem in layer {last} of {last}: the smaller of the two differences below"
         each = [
-            results.effect(f"UnitMem in layer {layer} of {last}: {NAMES[a]} minus {NAMES[b]}", *pair, ABOVE)
+            results.effect(f"UnitMem in layer {layer} of {last}: {title_of(a)} minus {title_of(b)}", *pair, ABOVE)
             for layer, own in pairs.items()
             for (a, b), pair in zip(both, own, strict=True)
         ]
@@ -82,9 +82,9 @@ class Layers(Finding):
         for name, run in runs.items():
             layers = _curve(run)["layer"].unique().sort().to_list()
             x = [layer / layers[-1] for layer in layers]
-            ours.append(results.series(NAMES[name], x, [_at(run, layer) for layer in layers]))
+            ours.append(results.series(title_of(name), x, [_at(run, layer) for layer in layers]))
         published = [
-            Series(NAMES[name], [k / len(values) for k in range(1, len(values) + 1)], list(values))
+            Series(title_of(name), [k / len(values) for k in range(1, len(values) + 1)], list(values))
             for name, values in UNITMEM.items()
         ]
         return [

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from clipmem.analysis.curves import NAMES
+from clipmem.analysis.curves import title_of
 from clipmem.analysis.effects import ABOVE, BELOW, FINDINGS, Context, Effect, Finding, Panel, Results, Series
 from clipmem.analysis.findings.encoders import variants
 from clipmem.analysis.findings.layers import ONE_TOWER, settings_of
@@ -33,7 +33,7 @@ class Paradigms(Finding):
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
         return {
-            f"{NAMES[objective]}{', several images' * mitigated}": trained(context, objective, mitigated=mitigated)
+            f"{title_of(objective)}{', several images' * mitigated}": trained(context, objective, mitigated=mitigated)
             for objective in OBJECTIVES
             for mitigated in (False, True)
         }
@@ -50,7 +50,7 @@ class Paradigms(Finding):
             scale = sum(before) / len(before)
             changes[objective] = [(a - b) / scale for a, b in zip(after, before, strict=True)]
             claim = ABOVE if objective == "clip" else BELOW
-            name = f"{NAMES[objective]}, several images: relative change of"
+            name = f"{title_of(objective)}, several images: relative change of"
             each.append(results.effect(f"{name} the probe by subgroup", changes[objective], None, claim))
             memory = [results.memorization(run) for run in runs]
             each.append(results.effect(f"{name} SSLMem", *relative(memory[1], memory[0], 1), BELOW))
@@ -66,5 +66,5 @@ class Paradigms(Finding):
             if all(utility):
                 memory = [results.memorization(run) for run in runs]
                 x = [sum(one) / len(one) for one in memory]
-                series.append(results.series(NAMES[objective], x, utility))
+                series.append(results.series(title_of(objective), x, utility))
         return [Panel("without and with several images", "SSLMem", "probe by subgroup", series)] if series else []

@@ -20,7 +20,8 @@ class Estimated(NamedTuple):
         stderr: Standard error of each score on that scale; None if the estimator gives none.
         calibrated: Whether differences of scores have the size of differences of CLIPMem.
         own: Weight of the pair's own half-models, from 0 to 1, if the score is p + own (D - p).
-        predicted: p, the part that they do not enter; None: the score itself.
+        predicted: p, which the pair's own D does not enter; None: the score itself.
+        left_out: p fitted on all pairs of half-models but one; None: p is not fitted on them.
     """
 
     score: Float64[np.ndarray, "n"]
@@ -28,6 +29,7 @@ class Estimated(NamedTuple):
     calibrated: bool = False
     own: float = 0.0
     predicted: Float64[np.ndarray, "n"] | None = None
+    left_out: Float64[np.ndarray, "pair n"] | None = None
 
 
 class Estimator(ABC):

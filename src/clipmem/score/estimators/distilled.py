@@ -55,7 +55,9 @@ class Distilled(Estimator):
         own = own_weight(mean, predicted, noise)
         missed = max(0.0, float((mean - predicted).var(ddof=1)) - noise)
         error = np.full(len(mean), np.sqrt((1 - own) * missed))
-        return Estimated(predicted + own * (mean - predicted), error, not halves.proxy, own, predicted)
+        without = [np.delete(effect, k, axis=0).mean(axis=0) for k in range(len(effect))]
+        left_out = np.stack([_cross_fitted(x, others, signals.group, signals.seed) for others in without])
+        return Estimated(predicted + own * (mean - predicted), error, not halves.proxy, own, predicted, left_out)
 
 
 def features(signals: Signals) -> Mapping[str, Float64[np.ndarray, "n"]]:

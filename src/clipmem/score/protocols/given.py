@@ -65,13 +65,10 @@ class Given(FourWay):
         if self.recipe.given.roles:
             self._roles(pairs["uid"], others)
         else:
-            require(
-                external < pairs.height,
-                "[split] external",
-                f"{external:,} of {pairs.height:,} pairs in the data",
-                f"at most {pairs.height - 1:,}: the others are the candidates",
-                "Reduce the bank, for example with --set split.external=N.",
-            )
+            got = f"{external:,} of {pairs.height:,} pairs in the data"
+            expected = f"at most {pairs.height - 1:,}: the others are the candidates"
+            hint = "Reduce the bank, for example with --set split.external=N."
+            require(external < pairs.height, "[split] external", got, expected, hint)
 
     def split(self, pairs: pl.DataFrame, groups: Sequence[str]) -> pl.DataFrame:
         """Read the roles file; without one, sample groups for the bank, and measure all other pairs."""

@@ -46,12 +46,6 @@ class Halves(Subsample):
         return self.recipe.halves.pairs > 0
 
     @property
-    def pool(self) -> int:
-        """Number of pairs that f trains on."""
-        split = self.recipe.split
-        return split.shared + split.candidate + split.independent
-
-    @property
     def count(self) -> int:
         """One for f, and two models a pair of halves."""
         return 1 + 2 * self.recipe.halves.pairs
@@ -65,24 +59,17 @@ class Halves(Subsample):
         """Also check that there are enough pairs, and that the half-models see f's images and are not larger."""
         section, chosen = self.recipe.halves, ESTIMATORS[self.estimator]
         needed, there = chosen.models, 2 * section.pairs
-        got, hint = (
-            f"{self.estimator!r}, with {there} half-models",
-            "Set halves.pairs to 1 or more, or a larger --budget.",
-        )
+        got = f"{self.estimator!r}, with {there} half-models"
+        hint = "Set halves.pairs to 1 or more, or a larger --budget."
         require(there >= needed, "[halves] estimator", got, f"{needed} half-models or more", hint)
         recorded = section.trajectory if section.model else self.recipe.train.record
         got, hint = f"{self.estimator!r}, without a record of f's training", "Set train.record or halves.trajectory."
         require("trajectory" not in chosen.needs or recorded, "[halves] estimator", got, "a record", hint)
-        hint = "Omit it, or name that model in halves.model."
-        require(
-            section.model or not section.trajectory, "[halves] trajectory", "no halves.model", "an existing f", hint
-        )
-        split = self.recipe.split
-        got, hint = (
-            f"{split.planted or split.planted_share:g} of pairs that an existing f saw unchanged",
-            "Set it to 0.",
-        )
-        require(not (section.model and (split.planted or split.planted_share)), "[split] planted", got, "0", hint)
+        what, hint = "[halves] trajectory", "Omit it, or name that model in halves.model."
+        require(section.model or not section.trajectory, what, "no halves.model", "an existing f", hint)
+        planted = self.recipe.split.planted or self.recipe.split.planted_share
+        got = f"{planted:g} of pairs that an existing f saw unchanged"
+        require(not (section.model and planted), "[split] planted", got, "0", "Set it to 0.")
         hint = "Use more pairs: set split.candidate."
         require(self.pool >= SMALLEST, "[split]", f"{self.pool:,} pairs to score", f"at least {SMALLEST}", hint)
         model, proxy = self.recipe.model, self.recipe.halves.proxy
@@ -101,32 +88,25 @@ class Halves(Subsample):
             record = Path(file)
             read_trajectory(record, splits.filter(pl.col("role") != "external")["uid"].to_list())
             seen = recorded_uids(record) & set(splits.filter(role="external")["uid"])
-            got, expected = (
-                f"a record of {len(seen):,} external pairs, which f must not have seen",
-                "of no external pair",
-            )
+            got = f"a record of {len(seen):,} external pairs, which f must not have seen"
             hint = "Add pairs that f did not train on, with the role external (data.role_column)."
-            require(not seen, f"{file}", got, expected, hint)
+            require(not seen, f"{file}", got, "of no external pair", hint)
         return splits
 
     def design(self, splits: pl.DataFrame) -> Design:
         """F, whose scores are not compared, then both half-models of each pair; external pairs have placebo halves."""
         role, everyone = splits["role"].to_numpy(), splits["uid"].to_numpy()
-        f = TrainingSet(
-            *("f", 0, tuple(sorted(everyone[role != "external"].tolist())), 0), exists=bool(self.recipe.halves.model)
-        )
+        pool = tuple(sorted(everyone[role != "external"].tolist()))
+        f = TrainingSet("f", 0, pool, 0, exists=bool(self.recipe.halves.model))
         models, signs = [f], [np.zeros(splits.height, dtype=np.int8)]
         for k in range(self.recipe.halves.pairs):
             sign = np.zeros(splits.height, dtype=np.int8)
             for name in ("candidate", "external"):
                 sign[role == name] = np.where(self._half(splits.filter(pl.col("role") == name), name, k), 1, -1)
             halves = [tuple(sorted(everyone[(sign == s) & (role != "external")].tolist())) for s in (1, -1)]
-            largest = max(map(len, halves))
-            proxy = self.recipe.halves.proxy
-            models += [
-                TrainingSet(side, k, own, 0, largest=largest, model=proxy)
-                for side, own in zip(HALVES, halves, strict=True)
-            ]
+            largest, proxy = max(map(len, halves)), self.recipe.halves.proxy
+            for side, own in zip(HALVES, halves, strict=True):
+                models.append(TrainingSet(side, k, own, 0, largest=largest, model=proxy))
             signs += [sign, -sign]
         return Design(models, np.stack(signs))
 

@@ -40,14 +40,10 @@ class LeaveOneOut(Protocol):
         require(not unknown, "[leave_one_out] uids", "".join(unknown[:1]), "uids of the data", hint)
 
     def _check_count(self, candidates: int) -> None:
-        settings = self.recipe.leave_one_out
-        require(
-            settings.uids or settings.pairs <= candidates,
-            "[leave_one_out] pairs",
-            f"{settings.pairs:,} of {candidates:,} candidates",
-            f"at most {candidates:,}",
-            "Reduce leave_one_out.pairs, or increase split.candidate and split.independent.",
-        )
+        settings, what = self.recipe.leave_one_out, "[leave_one_out] pairs"
+        got, expected = f"{settings.pairs:,} of {candidates:,} candidates", f"at most {candidates:,}"
+        hint = "Reduce leave_one_out.pairs, or increase split.candidate and split.independent."
+        require(settings.uids or settings.pairs <= candidates, what, got, expected, hint)
 
     def left_out(self, splits: pl.DataFrame) -> list[str]:
         """Return the pairs to leave out: those listed in the recipe, or random candidates."""

@@ -37,24 +37,25 @@ class Subsample(Protocol):
         return self.recipe.subsample.models
 
     @property
+    def pool(self) -> int:
+        """Number of pairs that are not external."""
+        split = self.recipe.split
+        return split.shared + split.candidate + split.independent
+
+    @property
     def trained_pairs(self) -> int:
         """A fraction of the pool."""
-        split = self.recipe.split
-        pool = split.shared + split.candidate + split.independent
-        return round(pool * self.times / self.count)
+        return round(self.pool * self.times / self.count)
 
     @property
     def times(self) -> int:
         """k, the number of models that train on each pair: `subsample.fraction` of them, rounded."""
         settings = self.recipe.subsample
         times = round(settings.fraction * settings.models)
-        require(
-            0 < times < settings.models,
-            "[subsample] fraction",
-            f"{settings.fraction:g} of {settings.models} models, or {times} per pair",
-            f"1 to {settings.models - 1} of {settings.models} models per pair",
-            "Set subsample.fraction closer to 0.5, or increase subsample.models.",
-        )
+        got = f"{settings.fraction:g} of {settings.models} models, or {times} per pair"
+        expected = f"1 to {settings.models - 1} of {settings.models} models per pair"
+        hint = "Set subsample.fraction closer to 0.5, or increase subsample.models."
+        require(0 < times < settings.models, "[subsample] fraction", got, expected, hint)
         return times
 
     def check_pairs(self, pairs: pl.DataFrame) -> None:
