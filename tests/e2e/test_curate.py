@@ -308,3 +308,10 @@ def test_a_run_has_its_own_model_and_captions(run, tmp_path):
         with pytest.raises(clipmem.InputError) as caught:
             clipmem.curate(folder, **how)
         assert "with a run folder" in caught.value.got
+
+
+def test_a_number_of_captions_below_one_is_refused_by_its_own_name(planted, tmp_path):
+    done = clip("curate", planted[0], "--captions", "-1", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "captions: got -1, expected a whole number, 1 or more." in done.stderr
+    assert not (tmp_path / "out").exists()

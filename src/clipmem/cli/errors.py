@@ -31,10 +31,11 @@ def wrong_command_line(error: CycloptsError, app: App) -> InputError:
             what, hint = " ".join([*chain, shorten_text(option)]), did_you_mean(option, known, otherwise=hint)
             return InputError(what, got="an unknown option", expected="an option of this command", hint=hint)
         case MissingArgumentError():
-            what = " ".join([*chain, getattr(error, "keyword", None) or name])
-            return InputError(what, got="no value", expected="a value", hint=hint)
+            typed = getattr(error, "keyword", None)
+            expected = "a value" if typed else "a value: it is required"
+            return InputError(" ".join([*chain, typed or name]), got="no value", expected=expected, hint=hint)
         case CoercionError() if argument and token:
-            choices = [str(one) for one in get_args(error.target_type)]
+            choices = [str(choice) for choice in get_args(error.target_type) if choice != ""]
             expected = ", ".join(choices) or _TYPES.get(error.target_type, "another value")
             what, hint = " ".join([*chain, name]), did_you_mean(token.value, choices, otherwise=hint)
             return InputError(what, got=shorten(token.value), expected=expected, hint=hint)

@@ -49,6 +49,12 @@ class Settings:
     def checked(self) -> "Settings":
         """Check the values, and resolve the device."""
         _ = ALIGNMENTS[self.alignment]
+        whole = {"bank_size": (self.bank_size, 0), "seed": (self.seed, None)}
+        whole |= {"block": (self.block, 1), "captions": (self.captions, 1)}
+        for name, (value, least) in whole.items():
+            right = value is None or (isinstance(value, Integral) and (least is None or value >= least))
+            expected = "a whole number" if least is None else f"a whole number, {least} or more"
+            require(right, name, shorten(value), expected, "Omit it for the default.")
         numbers: dict[str, object] = {"weight": self.weight, "confidence": self.confidence}
         recipe = recipe_from(
             {
@@ -58,11 +64,6 @@ class Settings:
             },
             origin="score",
         )
-        whole = {"bank_size": (self.bank_size, 0), "seed": (self.seed, None), "block": (self.block, 1)}
-        for name, (value, least) in whole.items():
-            right = value is None or (isinstance(value, Integral) and (least is None or value >= least))
-            expected = "a whole number" if least is None else f"a whole number, {least} or more"
-            require(right, name, shorten(value), expected, "Omit it for the default.")
         return replace(self, device=execution.resolve(recipe, 1, device=self.device).device)
 
     @property

@@ -154,7 +154,7 @@ class PathProbe:
             kinds = ", ".join(f"{count:,} {suffix or 'without extension'}" for suffix, count in self._common())
             return f"a folder with {kinds}" if kinds else "an empty folder"
         if not self.is_file:
-            return "no such file or folder"
+            return "neither a file nor a folder" if self.path.exists() else "no such file or folder"
         if not self.head:
             return "an empty file"
         if image_format(self.head):
