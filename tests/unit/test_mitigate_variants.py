@@ -1,15 +1,15 @@
 """Variants of captions and images: what they are, how often they are shown, and that f, g and all batches agree."""
 
-import functools
 import json
 import math
+import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests.hostile.prepared import bomb
 from tests.unit.test_train import PIXELS, N, data_of, plan_of, section, uid
 
 from clipmem.base.errors import InputError
@@ -17,10 +17,12 @@ from clipmem.base.images import Geometry
 from clipmem.base.mitigations import CaptionVariantsSection, ImageVariantsSection
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.recipes import load_recipe
+from clipmem.base.sections import DataSection
 from clipmem.data.color import distort
 from clipmem.data.decoding import decode
+from clipmem.data.sources import open_source
 from clipmem.data.views import draw_crops, pair_keys, render
-from clipmem.mitigate import Preparation, Training, provider_cache, providers, wordings
+from clipmem.mitigate import Preparation, Training, wordings
 from clipmem.mitigate.caption_variants import CaptionVariants, choose_variant, variants_of
 from clipmem.mitigate.image_variants import ImageVariants
 from clipmem.mitigate.wordings import WORDINGS, make_variants
@@ -31,6 +33,7 @@ from clipmem.train.hooks import Hooks, Moment
 from clipmem.train.loop import train
 
 KEYS = pair_keys([uid(k) for k in range(400)])
+PAGE = Path(__file__).parents[2] / "docs" / "mitigate.md"
 TAGS = "red, round, fruit, food"
 
 
@@ -296,7 +299,7 @@ def test_never_is_bitwise_no_mitigation(tmp_path):
     assert final("some", some) != plain
 
 
-# ---- providers
+# ---- variants made beforehand
 
 
 def tiny_language_model(folder):
@@ -317,80 +320,6 @@ def tiny_language_model(folder):
     return folder
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CLIPMEM_CACHE", str(tmp_path / "cached"))
-    return tmp_path / "cached"
-
-
-def test_a_local_language_model_rewrites_captions_once(tmp_path, cache, monkeypatch):
-    model = tiny_language_model(tmp_path / "model")
-    settings = CaptionVariantsSection(provider=f"transformers:{model}", count=3)
-    state = torch.get_rng_state()
-    made = variants_of(["a red cat", "a dog"], settings)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(own and {kind for kind, _ in own} == {"provider"} for own in made.values())
-    assert made["a red cat"] != made["a dog"]
-    assert len([file for file in cache.rglob("*") if file.is_file()]) == 2
-    asked = []
-    monkeypatch.setattr(providers.TransformersProvider, "rewrite", lambda *_, **__: asked.append(1) or [])
-    assert variants_of(["a dog", "a red cat"], settings) == made
-    assert not asked  # both are cached
-    variants_of(["a dog"], settings.model_copy(update={"seed": 1}))
-    assert asked
-
-
-@pytest.mark.parametrize(
-    ("provider", "message"),
-    [
-        ("transformers", "[mitigate.caption_variants] provider: got 'transformers', expected KIND:ADDRESS. "
-         "For example: transformers:models/my-model."),
-        ("transformer:x", "caption provider 'transformer': got an unknown name, expected the name of an existing "
-         "caption provider. Did you mean 'transformers'?"),
-        ("transformers:none", "language model 'none': got no such folder, expected a folder written by save_pretrained "
-         "of transformers. Download the model first."),
-    ],
-)  # fmt: skip
-def test_unusable_providers_are_explained(provider, message):
-    pytest.importorskip("transformers", reason="needs the extra hf")
-    with pytest.raises(InputError) as caught:
-        variants_of(["a"], CaptionVariantsSection(provider=provider))
-    assert str(caught.value) == message
-
-
-def test_without_diffusers_it_is_said_what_to_install(monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(InputError) as caught:
-        providers.open_provider(providers.IMAGE_PROVIDERS, "diffusers:somewhere", "provider", "")
-    assert str(caught.value) == (
-        "a diffusion pipeline: got no package diffusers, expected diffusers and the extra hf. "
-        "Install both in the checkout: pip install diffusers '.[hf]'."
-    )
-
-
-def test_a_text_that_somebody_put_into_the_cache_is_made_again(cache):
-    make = functools.partial(provider_cache.cached, "captions", ["a"], lambda: b'["b"]', json.loads)
-    assert make() == ["b"]
-    [file] = [one for one in cache.rglob("*") if one.is_file()]
-    for data in (bomb("captions"), b"[", b"\xff"):
-        file.write_bytes(data)
-        assert make() == ["b"]
-        assert file.read_bytes() == b'["b"]'
-
-
-def test_what_is_cached_is_found_again_and_places(cache, monkeypatch):
-    made = []
-    for _ in range(2):
-        assert provider_cache.cached("things", ["a", 1], lambda: made.append(1) or b"x") == b"x"
-    assert len(made) == 1
-    assert provider_cache.cached("things", ["a", 2], lambda: b"y") == b"y"
-    monkeypatch.delenv("CLIPMEM_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert str(provider_cache.cache_folder()) == "/somewhere/clipmem"
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -399,10 +328,6 @@ def test_what_is_cached_is_found_again_and_places(cache, monkeypatch):
          "have {} exactly once, in place of the caption."),
         ("caption_variants]\nkinds = ['dropout', 'dropout']", "recipe: [mitigate.caption_variants] kinds = ['dropout', "
          "'dropout'] has duplicates; name each kind once."),
-        ("image_variants]\nsource = 'generated'\nprobability = 0.5", "recipe: [mitigate.image_variants] source = "
-         "'generated' needs provider = 'diffusers:FOLDER' and a count of 1 or more."),
-        ("image_variants]\nprovider = 'diffusers:x'", "recipe: [mitigate.image_variants] provider is set and source = "
-         "'given' does not use it; set source = 'generated'."),
         ("remove]\ncount = 3", "recipe: [mitigate.remove] by = 'clipmem' needs scores; set it to the run folder that "
          "measured them."),
         ("regroup]\nshare = 0.3", "recipe: [mitigate.regroup] share needs scores; set scores to the run folder that "
@@ -427,6 +352,25 @@ def test_wrong_sections_are_explained(text, message):
     with pytest.raises(InputError) as caught:
         load_recipe(f"[mitigate.{text}")
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "instead"),
+    [
+        ("caption_variants.provider", "transformers:models/my-model", "mitigate.captions.count"),
+        ("image_variants.provider", "diffusers:models/my-pipeline", "source = 'given'"),
+        ("image_variants.source", "generated", "source = 'given'"),
+        ("image_variants.seed", "1", "Remove it"),
+    ],
+)
+def test_what_made_variants_inside_a_study_is_refused_with_what_replaces_it(key, value, instead):
+    with pytest.raises(InputError) as caught:
+        load_recipe("", [f"mitigate.{key}={value}"])
+    section, _, name = key.partition(".")
+    assert caught.value.what == f"recipe: [mitigate.{section}] {name}"
+    assert caught.value.got
+    assert caught.value.expected
+    assert instead in caught.value.hint
 
 
 def tiny_pipeline(folder):
@@ -464,20 +408,72 @@ def tiny_pipeline(folder):
     return folder / "pipeline"
 
 
+def run_block(number, folder, monkeypatch):
+    """Run a Python block of docs/mitigate.md in a folder; return what it defines."""
+    blocks = re.findall(r"^```python[^\n]*\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(folder)
+    names = {"__name__": "block"}
+    exec(compile(blocks[number], "mitigate.md", "exec"), names)
+    return names
+
+
+@pytest.fixture
+def captioned(tmp_path):
+    """A CSV of three images, the first of which has two captions."""
+    rows = ["0.png,a red cat", "0.png,the cat", "1.png,a dog", "2.png,a cup"]
+    (tmp_path / "captions.csv").write_text("\n".join(["image,caption", *rows]))
+    for k in range(3):
+        (tmp_path / f"{k}.png").write_bytes(encoded_image(k))
+    return tmp_path
+
+
+def pairs_of(file):
+    return open_source(DataSection(path=str(file))).pairs()
+
+
+@pytest.mark.filterwarnings("ignore")  # what transformers says
+def test_paraphrases_written_as_the_page_says_are_captions_of_the_same_pairs(captioned, monkeypatch):
+    tiny_language_model(captioned / "models/my-model")
+    run_block(0, captioned, monkeypatch)
+    before, after = (dict(pairs_of(captioned / name).select("key", "captions").iter_rows())
+                     for name in ("captions.csv", "paraphrased.csv"))  # fmt: skip
+    assert after.keys() == before.keys()
+    for image, texts in after.items():
+        assert texts[0] == before[image][0]
+        assert set(before[image]) < set(texts)
+
+
 @pytest.mark.filterwarnings("ignore")  # what diffusers and transformers say to each other
-def test_a_local_pipeline_draws_images_of_captions(tmp_path):
-    found = providers.open_provider(
-        providers.IMAGE_PROVIDERS, f"diffusers:{tiny_pipeline(tmp_path / 'tiny')}", "provider", ""
-    )
-    state = torch.get_rng_state()
-    one = found.draw("a cat", 0, seed=3)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert decode(one, 16).shape == (16, 16, 3)
-    assert found.draw("a cat", 0, seed=3) == one
-    assert (
-        len({one, found.draw("a cat", 1, seed=3), found.draw("a dog", 0, seed=3), found.draw("a cat", 0, seed=4)}) == 4
-    )
-    assert len(found.content()) == 64
+def test_images_are_generated_as_the_page_says(captioned, monkeypatch):
+    (captioned / "models").mkdir()
+    tiny_pipeline(captioned / "tiny").rename(captioned / "models/my-pipeline")
+    run_block(1, captioned, monkeypatch)
+    files = sorted((captioned / "generated").iterdir())
+    assert [file.name for file in files] == [f"{image}-{number}.png" for image in range(3) for number in range(4)]
+    assert len({file.read_bytes() for file in files}) == 12
+    assert all(decode(file.read_bytes(), 16).shape == (16, 16, 3) for file in files)
+
+
+def test_generated_images_are_shown_by_the_source_of_the_page(captioned, monkeypatch):
+    (captioned / "generated").mkdir()
+    others = {f"generated/{image}-{number}.png": encoded_image(10 + 4 * image + number)
+              for image in (0, 2) for number in range(4)}  # fmt: skip
+    for name, data in others.items():
+        (captioned / name).write_bytes(data)
+    kind = run_block(2, captioned, monkeypatch)["WithGenerated"]
+    source = kind(DataSection(path="captions.csv", source="csv"))
+    pairs = source.pairs()
+    assert pairs.drop("variants").equals(pairs_of("captions.csv").drop("variants"))
+    splits = pairs.select("uid", role=pl.lit("shared"), captions_from="uid")
+    recipe = load_recipe("[mitigate.image_variants]\nprobability = 1.0")
+    ImageVariants.check(recipe, pairs)
+    ImageVariants.prepare(Preparation(recipe, RunFolder(captioned), pairs, splits, Geometry(32), source.read))
+    table = RunFolder(captioned).read("mitigate/image_variants").join(pairs.select("uid", "key"), on="uid")
+    assert table.height == table["row"].n_unique() == 8
+    assert all(reference.startswith(f"generated/{key[0]}-") for reference, key in table[["reference", "key"]].rows())
+    cache = np.load(captioned / "cache/variants.npy")
+    for row, reference in table[["row", "reference"]].iter_rows():
+        assert np.array_equal(cache[row], decode(others[reference], 32))
 
 
 def test_images_that_do_not_decode_are_listed_and_never_shown(tmp_path):

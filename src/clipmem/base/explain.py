@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ValidationError
 
 from clipmem.base.errors import InputError, shorten, shorten_text
+from clipmem.base.section import Section
 from clipmem.base.suggest import did_you_mean, near_names
 
 
@@ -55,8 +56,9 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Input
     key = ".".join(shorten_text(part) for part in location[depth:])
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     what, context = f"{origin}: {section}{key}{more}", problem.get("ctx", {})
+    removed = table.removed if issubclass(table, Section) else {}
     if problem["type"] == "extra_forbidden":
-        hint = did_you_mean(location[-1], table.model_fields, kind="key")
+        hint = removed.get(location[-1]) or did_you_mean(location[-1], table.model_fields, kind="key")
         return InputError(what, got="an unknown key", expected=f"a key of {section.strip() or 'the recipe'}", hint=hint)
     if problem["type"] == "value_error":  # raised by the recipe's own validators
         where = f"[{'.'.join(location)}] " if location else ""
@@ -67,6 +69,6 @@ def explain(error: ValidationError, origin: str, root: type[BaseModel]) -> Input
     value, hint = problem["input"], "`clipmem init` prints every key with its meaning."
     if problem["type"] == "literal_error" and isinstance(value, str):
         near = near_names(value, re.findall("'([^']*)'", str(context["expected"])))
-        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else hint
+        hint = removed.get(value) or (f"Did you mean {' or '.join(map(repr, near))}?" if near else hint)
     expected = _EXPECTED.get(problem["type"], "another value").format_map(context)
     return InputError(what, got=shorten(value), expected=expected, hint=hint)

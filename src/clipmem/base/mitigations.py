@@ -11,6 +11,8 @@ from pydantic import Field, model_validator
 from clipmem.base.section import Count, Fraction, NonNegative, OptionalViews, Section, Seed, Size, Views
 
 Place = Literal["post", "pre", "post-scaled"]
+_MORE_CAPTIONS = "Remove it: add paraphrases to the data, and set mitigate.captions.count (docs/mitigate.md)."
+_MORE_IMAGES = "Remove it: generate images beforehand, and use source = 'given' (docs/mitigate.md)."
 
 
 class MitigationSection(Section):
@@ -64,12 +66,10 @@ class CaptionVariantsSection(MitigationSection):
     """`[mitigate.caption_variants]`: rewrites of a caption that replace it at random."""
 
     needs = ("text tower",)
+    removed: ClassVar = {"provider": _MORE_CAPTIONS}
 
     kinds: Annotated[tuple[Literal["dropout", "reorder", "synonyms", "templates"], ...], Field(strict=False)] = Field(
         (), description="Any of dropout, reorder, synonyms (extra `wordnet`), templates, used in turn; [] = none."
-    )
-    provider: str = Field(
-        "", description="Caption rewriter: transformers:FOLDER, a local language model (extra `hf`); empty = none."
     )
     count: Views = Field(4, description="Maximum number of variants per caption.")
     probability: Fraction = Field(0.5, description="Probability that a presentation shows a variant.")
@@ -83,7 +83,7 @@ class CaptionVariantsSection(MitigationSection):
     @property
     def active(self) -> bool:
         """Whether it changes anything."""
-        return bool(self.kinds or self.provider) and self.probability > 0
+        return bool(self.kinds) and self.probability > 0
 
     @model_validator(mode="after")
     def _usable(self) -> "CaptionVariantsSection":
@@ -99,32 +99,25 @@ class ImageVariantsSection(MitigationSection):
     """`[mitigate.image_variants]`: other images of a pair that replace its image at random."""
 
     needs = ("changing image",)
+    removed: ClassVar = {
+        "provider": _MORE_IMAGES, "generated": _MORE_IMAGES, "seed": "Remove it: only generated images used it.",
+    }  # fmt: skip
 
     probability: Fraction = Field(0.0, description="Probability that a presentation shows a variant; 0 = never.")
-    source: Literal["given", "augment", "generated"] = Field(
-        "given",
-        description="given: the data's other images of a pair; augment: stronger crops and color jitter; generated: "
-        "images by the provider.",
+    source: Literal["given", "augment"] = Field(
+        "given", description="given: the data's other images of a pair; augment: stronger crops and color jitter."
     )
-    count: OptionalViews = Field(
-        0, description="given: images used per pair, 0 = all; generated: images generated per pair."
-    )
-    provider: str = Field("", description="generated: image generator: diffusers:FOLDER, a local pipeline.")
+    count: OptionalViews = Field(0, description="given: images used per pair; 0 = all.")
     crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
         (0.3, 1.0), description="augment: area fraction of the crop."
     )
     color: Annotated[float, Field(ge=0, le=2)] = Field(0.5, description="augment: strength of the color jitter.")
-    seed: Seed = Field(0, description="generated: seed of the images.")
 
     @model_validator(mode="after")
     def _usable(self) -> "ImageVariantsSection":
         low, high = self.crop_scale
         if not 0 < low <= high:
             raise ValueError(f"crop_scale = {[low, high]} is not a range; use [low, high] with 0 < low <= high")
-        if self.source == "generated" and self.active and not (self.provider and self.count):
-            raise ValueError("source = 'generated' needs provider = 'diffusers:FOLDER' and a count of 1 or more")
-        if self.provider and self.source != "generated":
-            raise ValueError(f"provider is set and source = {self.source!r} does not use it; set source = 'generated'")
         return self
 
 

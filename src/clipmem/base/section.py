@@ -3,7 +3,8 @@
 Every number has an upper bound far above any use, so that a slip such as `epochs = 1e26` is refused at once.
 """
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -24,7 +25,13 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class Section(BaseModel):
-    """A table of a recipe."""
+    """A table of a recipe.
+
+    Attributes:
+        removed: A hint for each key or value of an earlier version that is gone.
+    """
+
+    removed: ClassVar[Mapping[str, str]] = {}
 
     # strict: `epochs = "40"` and `epochs = 40.5` are errors
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -5,8 +5,7 @@ caption without variants is kept. Variants are made once, before training, and w
 `mitigate/caption_variants.parquet`, so f, g and all seeds share them. The number of presentations does not change.
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,45 +15,19 @@ from jaxtyping import Float64, Int
 from clipmem.base.mitigations import CaptionVariantsSection
 from clipmem.base.random import derive_seed, uniform
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
-from clipmem.mitigate.provider_cache import cached
-from clipmem.mitigate.providers import CAPTION_PROVIDERS, CaptionProvider, open_provider
 from clipmem.mitigate.wordings import WORDINGS, make_variants
 from clipmem.train.hooks import Moment
 
 TABLE = "mitigate/caption_variants"
-_SETTING = "[mitigate.caption_variants] provider"
 
 
 def variants_of(captions: Sequence[str], section: CaptionVariantsSection) -> dict[str, list[tuple[str, str]]]:
     """Return the (kind, variant) list of each caption."""
-    makers: dict[str, Callable[[str, int, int], str]] = {
-        name: WORDINGS[name](section).variant for name in section.kinds
+    kinds = {name: WORDINGS[name](section).variant for name in section.kinds}
+    return {
+        caption: make_variants(caption, kinds, count=section.count, seed=section.seed)
+        for caption in dict.fromkeys(captions)
     }
-    example, provider = "transformers:models/my-model", None
-    if section.provider:
-        provider = open_provider(CAPTION_PROVIDERS, section.provider, _SETTING, example)
-    content = provider.content() if provider else ""
-    made: dict[str, list[tuple[str, str]]] = {}
-    for caption in dict.fromkeys(captions):
-        kinds = dict(makers)
-        if provider:
-            kinds["provider"] = _taken_from(_rewritten(provider, content, caption, section))
-        made[caption] = make_variants(caption, kinds, count=section.count, seed=section.seed)
-    return made
-
-
-def _rewritten(provider: CaptionProvider, content: str, caption: str, section: CaptionVariantsSection) -> list[str]:
-    # some may be equal or empty, so twice as many are requested
-    count, seed = 2 * section.count, derive_seed(section.seed, "provider")
-
-    def make() -> bytes:
-        return json.dumps(list(provider.rewrite(caption, count=count, seed=seed)), ensure_ascii=False).encode()
-
-    return cached("captions", [content, caption, count, seed], make, json.loads)
-
-
-def _taken_from(texts: Sequence[str]) -> Callable[[str, int, int], str]:
-    return lambda caption, number, seed: texts[number] if number < len(texts) else ""  # noqa: ARG005
 
 
 def choose_variant(

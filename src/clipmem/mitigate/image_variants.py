@@ -2,12 +2,11 @@
 
 With probability p, drawn by (seed, epoch, pair), the pair's image is replaced, depending on the source:
 
-    given      by another image of the pair in the data (`variants` of the pair table), drawn uniformly
-    generated  by one of `count` images that a provider generates from the pair's first caption, drawn uniformly
-    augment    by a stronger crop of its own image with color jitter
+    given    by another image of the pair in the data (`variants` of the pair table), drawn uniformly
+    augment  by a stronger crop of its own image with color jitter
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +26,10 @@ from clipmem.data.decoding import DecodeError
 from clipmem.data.views import Crops, draw_crops, render
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
 from clipmem.mitigate.caption_variants import choose_variant
-from clipmem.mitigate.provider_cache import cached
-from clipmem.mitigate.providers import IMAGE_PROVIDERS, open_provider
 from clipmem.train.hooks import Moment
 
 TABLE = "mitigate/image_variants"
 CACHE = "cache/variants.npy"
-_SETTING = "[mitigate.image_variants] provider"
 
 
 @MITIGATIONS.register("image_variants")
@@ -69,12 +65,8 @@ class ImageVariants(Mitigation):
         if section.source == "augment":
             return []
         trained = set(given.splits.filter(pl.col("role") != "external")["uid"])
-        if section.source == "given":
-            known = zip(given.pairs["uid"], given.pairs["variants"].to_list(), strict=True)
-            owners = [(uid, one) for uid, own in known if uid in trained for one in own[: section.count or None]]
-            read = given.read
-        else:
-            owners, read = _generated({uid: own for uid, own in given.captions().items() if uid in trained}, section)
+        images = zip(given.pairs["uid"], given.pairs["variants"].to_list(), strict=True)
+        owners = [(uid, image) for uid, others in images if uid in trained for image in others[: section.count or None]]
         table = pl.DataFrame(owners, schema=["uid", "reference"], orient="row")
         cache, problems = given.folder.path / CACHE, [""] * table.height
 
@@ -82,7 +74,7 @@ class ImageVariants(Mitigation):
             problems[place] = str(error)
 
         references = table["reference"].to_list()
-        build_cache(cache, references, read, left_out=leave_out, **given.geometry._asdict())
+        build_cache(cache, references, given.read, left_out=leave_out, **given.geometry._asdict())
         usable = pl.col("problem") == ""
         table = table.with_columns(problem=pl.Series(problems, dtype=pl.String)).with_columns(
             row=pl.when(usable).then(usable.cast(pl.Int64).cum_sum() - 1)
@@ -145,22 +137,3 @@ def _put(values: Tensor, places: Int[np.ndarray, " some"], others: Tensor) -> Te
     changed = values.clone()
     changed[torch.from_numpy(places).to(values.device)] = others
     return changed
-
-
-def _generated(
-    captions: dict[str, list[str]], section: ImageVariantsSection
-) -> tuple[list[tuple[str, str]], Callable[[Sequence[str]], list[bytes]]]:
-    """Return (uid, reference) of each generated image, with references NUMBER:UID, and a function that reads them."""
-    provider = open_provider(IMAGE_PROVIDERS, section.provider, _SETTING, "diffusers:models/my-pipeline")
-    content, seed = provider.content(), section.seed
-
-    def draw(reference: str) -> bytes:
-        number, _, uid = reference.partition(":")
-        caption, number = captions[uid][0], int(number)
-        key = [content, caption, number, seed]
-        return cached("images", key, lambda: provider.draw(caption, number, seed=seed))
-
-    def read(references: Sequence[str]) -> list[bytes]:
-        return [draw(reference) for reference in references]
-
-    return [(uid, f"{number}:{uid}") for uid in captions for number in range(section.count)], read
