@@ -99,8 +99,9 @@ def lint(*arguments, text=None):
     return subprocess.run(words, cwd=ROOT, input=text, capture_output=True, text=True, check=False).stdout
 
 
-# src is left to basedpyright, which is not confused by the shapes of tensors
-@pytest.mark.parametrize("folder", ["benchmarks/suites", "examples", "experiments/curate", "scripts", "tests/unit"])
+@pytest.mark.parametrize(
+    "folder", ["benchmarks/suites", "examples", "experiments/curate", "scripts", "src/clipmem", "tests"]
+)
 def test_an_undefined_name_fails_the_lint(folder):
     name = f"{folder}/probe.py"
     errors = lint("--output-format", "json", "--stdin-filename", name, "-", text="x = machine.cores()\n")

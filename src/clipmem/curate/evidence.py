@@ -57,10 +57,10 @@ class Fit(NamedTuple):
         by_ridge_image: Image against the one predicted from the caption.
     """
 
-    by_images: Float64[np.ndarray, "k"]
-    by_words: Float64[np.ndarray, "k"]
-    by_ridge: Float64[np.ndarray, "k"]
-    by_ridge_image: Float64[np.ndarray, "k"]
+    by_images: Float64[np.ndarray, " k"]
+    by_words: Float64[np.ndarray, " k"]
+    by_ridge: Float64[np.ndarray, " k"]
+    by_ridge_image: Float64[np.ndarray, " k"]
 
 
 class Evidence:
@@ -93,7 +93,7 @@ class Evidence:
         self.strength = np.stack(strength, axis=1).astype(np.float64)
         self.own = self.fit(np.arange(n), np.arange(n))
 
-    def fit(self, image: Int[np.ndarray, "k"], caption: Int[np.ndarray, "k"]) -> Fit:
+    def fit(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Fit:
         """Compare image i with caption j, of two pairs of the same fold or of one."""
         found = np.empty((4, len(image)))
         for rows in _blocks(len(image)):
@@ -104,13 +104,13 @@ class Evidence:
                 row[rows] = np.einsum("kd,kd->k", a, b)
         return Fit(*found)
 
-    def known(self, image: Int[np.ndarray, "k"], caption: Int[np.ndarray, "k"]) -> Float64[np.ndarray, "k 4"]:
+    def known(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Float64[np.ndarray, "k 4"]:
         """Return how much the other pairs know: lengths of the predictions from the image and from the caption."""
         one = self.strength
         return np.stack([one[image, 0], one[caption, 1], one[image, 2], one[caption, 3]], axis=1)
 
     def all_fits(
-        self, images: Int[np.ndarray, "k"], captions: Int[np.ndarray, "m"]
+        self, images: Int[np.ndarray, " k"], captions: Int[np.ndarray, " m"]
     ) -> Iterator[Float64[np.ndarray, "b m"]]:
         """Yield the mean fit of each of some captions to some of the images, without the ridge prediction of images."""
         words, predicted = self.caption[captions], self._images[captions]
@@ -120,24 +120,24 @@ class Evidence:
             found = self._captions[rows] @ words.T + self.image[rows] @ predicted.T
             yield (found + self._ridge[rows] @ words.T).astype(np.float64) / 3
 
-    def alike(self, caption: Int[np.ndarray, "k"], others: Int[np.ndarray, "m"]) -> Float32[np.ndarray, "k m"]:
+    def alike(self, caption: Int[np.ndarray, " k"], others: Int[np.ndarray, " m"]) -> Float32[np.ndarray, "k m"]:
         """Return the cosine of the images that captions predict: high for captions of the same sort of thing."""
         return self._ridge_image[caption] @ self._ridge_image[others].T
 
 
-def _told(image: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"]) -> float:
+def _told(image: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"]) -> float:
     """Return how well features of images predict captions without the pair: a mean cosine over evenly spaced pairs."""
     rows = np.arange(len(fold))[:: -(-len(fold) // COMPARED)]
     return -float(leave_one_out_scores(image[rows], words[rows], group=fold[rows], kernel="rbf").mean())
 
 
-_Unit = tuple[Float32[np.ndarray, "n _"], Float32[np.ndarray, "n"]]  # unit rows, and lengths
+_Unit = tuple[Float32[np.ndarray, "n _"], Float32[np.ndarray, " n"]]  # unit rows, and lengths
 # captions by images, images by words, both by ridge regression
 _Compared = tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"], tuple[_Unit, ...]]
 
 
 def _compare_all(
-    raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"], progress: Progress
+    raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"], progress: Progress
 ) -> _Compared:
     """Predict from all pairs of other folds, in memory."""
     images, texts = raw.astype(np.float64), np.asarray(words[:], dtype=np.float64)
@@ -154,7 +154,7 @@ def _compare_all(
 
 
 def _compare_near(
-    kept: Any, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, "n"], progress: Progress
+    kept: Any, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"], progress: Progress
 ) -> _Compared:
     """Predict from the pairs in near cells, and by ridge regression, in memory maps."""
     [image], [caption] = kept(_directions, raw, "images"), kept(_directions, words, "captions")
@@ -203,7 +203,7 @@ def _directions(x: Rows, name: str) -> tuple[Float32[np.ndarray, "n d"]]:
 
 
 def _near_means(
-    query: Float32[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], k: int, fold: Int[np.ndarray, "n"] | None
+    query: Float32[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], k: int, fold: Int[np.ndarray, " n"] | None
 ) -> tuple[np.ndarray, ...]:
     mean, near = _scratch(value.shape), np.empty((len(query), k), dtype=np.int64)
     for found in Cells(query).means(value, k, fold, temperature=TEMPERATURE):
@@ -211,14 +211,14 @@ def _near_means(
     return *_unit(mean), near
 
 
-def _ridge(features: Rows, targets: Rows, fold: Int[np.ndarray, "n"]) -> _Unit:
+def _ridge(features: Rows, targets: Rows, fold: Int[np.ndarray, " n"]) -> _Unit:
     leave_one_out(features, targets, group=fold, kernel="rbf", out=(found := _scratch(targets.shape)))
     return _unit(found)
 
 
 def agreement_near(
     query: Float[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], kept: Any
-) -> list[Float32[np.ndarray, "n"]]:
+) -> list[Float32[np.ndarray, " n"]]:
     """Return softmax agreement in both directions, of unit values, from near cells."""
     [unit] = kept(_directions, query, "embeddings")
     both = ((kept(_near_means, a, b, 1, None)[0], b) for a, b in ((unit, value), (value, unit)))
@@ -237,7 +237,7 @@ def _blocks(n: int) -> Iterator[slice]:
 
 
 def _means(
-    query: torch.Tensor, value: torch.Tensor, fold: Int[np.ndarray, "n"], progress: Progress
+    query: torch.Tensor, value: torch.Tensor, fold: Int[np.ndarray, " n"], progress: Progress
 ) -> tuple[Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"]]:
     found = softmax_means(query, value, min(NEAR, len(fold) - int(np.bincount(fold).max())), group=fold)
     blocks = list[tuple[np.ndarray, np.ndarray]]()

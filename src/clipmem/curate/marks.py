@@ -29,7 +29,7 @@ class Learned(NamedTuple):
         better: Whether `own` is larger in 95% of bootstrap samples of the marked pairs.
     """
 
-    score: Float64[np.ndarray, "n"]
+    score: Float64[np.ndarray, " n"]
     own: float
     given: float
     better: bool
@@ -37,9 +37,9 @@ class Learned(NamedTuple):
 
 def learn(
     scores: Float64[np.ndarray, "n detector"],
-    given: Float64[np.ndarray, "n"],
-    marked: Bool[np.ndarray, "n"],
-    wrong: Bool[np.ndarray, "n"],
+    given: Float64[np.ndarray, " n"],
+    marked: Bool[np.ndarray, " n"],
+    wrong: Bool[np.ndarray, " n"],
 ) -> Learned | None:
     """Fit a ranking to marks.
 
@@ -78,7 +78,7 @@ def learn(
     return Learned(model.decision_function(x), own, before, bool((more[0] > more[1]).mean() >= _SURE))
 
 
-def _ahead(score: Float64[np.ndarray, "n"], wrong: Bool[np.ndarray, "n"]) -> Float64[np.ndarray, "w f"]:
+def _ahead(score: Float64[np.ndarray, " n"], wrong: Bool[np.ndarray, " n"]) -> Float64[np.ndarray, "w f"]:
     """Compare every wrong pair with every other: 1 if its score is larger, 1/2 if equal; the mean is the AUROC."""
     a, b = score[wrong, None], score[~wrong]
     return (a > b) + 0.5 * (a == b)

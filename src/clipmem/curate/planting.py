@@ -30,14 +30,14 @@ class Planted(NamedTuple):
     Log odds of planted against observed, cross-fitted. `fits`: minus the mean fit, if there are few different captions.
     """
 
-    observed: Float64[np.ndarray, "n"]
-    random: Float64[np.ndarray, "k"]
-    alike: Float64[np.ndarray, "k"]
+    observed: Float64[np.ndarray, " n"]
+    random: Float64[np.ndarray, " k"]
+    alike: Float64[np.ndarray, " k"]
     fits: tuple["Planted", ...] = ()
 
 
 def plant(
-    evidence: Evidence, texts: Int[np.ndarray, "n"], seed: int, plantings: int = PLANTINGS, progress: Progress = ignore
+    evidence: Evidence, texts: Int[np.ndarray, " n"], seed: int, plantings: int = PLANTINGS, progress: Progress = ignore
 ) -> Planted:
     """Plant captions on images, and learn to tell these from the observed pairs.
 
@@ -79,15 +79,15 @@ def plant(
 
 
 def _describe(
-    evidence: Evidence, image: Int[np.ndarray, "k"], caption: Int[np.ndarray, "k"]
+    evidence: Evidence, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]
 ) -> Float64[np.ndarray, "k 8"]:
     return np.hstack([np.stack(evidence.fit(image, caption), axis=1), evidence.known(image, caption)])
 
 
 def _exchanges(
     evidence: Evidence,
-    texts: Int[np.ndarray, "n"],
-    own: Int[np.ndarray, "k"],
+    texts: Int[np.ndarray, " n"],
+    own: Int[np.ndarray, " k"],
     plantings: int,
     stream: np.random.Generator,
 ) -> Int[np.ndarray, "3 m"]:

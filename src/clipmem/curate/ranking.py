@@ -161,7 +161,7 @@ def _is_special(name: str) -> bool:
     return DETECTORS[name].kind != "exchanged"
 
 
-def _ranks(x: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
+def _ranks(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """Return ranks in (0, 1), ties shared; unknown ones are in the middle."""
     found = np.full(len(x), 0.5)
     known = ~np.isnan(x)
@@ -169,7 +169,7 @@ def _ranks(x: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
     return found
 
 
-def _reasons(weights: Mapping[str, float], ranks: Mapping[str, Float64[np.ndarray, "n"]]) -> list[list[str]]:
+def _reasons(weights: Mapping[str, float], ranks: Mapping[str, Float64[np.ndarray, " n"]]) -> list[list[str]]:
     """Name the two detectors in the combination that rank each pair highest."""
     names = np.array(list(weights))
     order = np.argsort(-np.stack([ranks[name] for name in weights]), axis=0, kind="stable")[:2]
@@ -177,9 +177,9 @@ def _reasons(weights: Mapping[str, float], ranks: Mapping[str, Float64[np.ndarra
 
 
 def _kinds(
-    special: Mapping[str, Bool[np.ndarray, "n"]],
+    special: Mapping[str, Bool[np.ndarray, " n"]],
     weights: Mapping[str, float],
-    ranks: Mapping[str, Float64[np.ndarray, "n"]],
+    ranks: Mapping[str, Float64[np.ndarray, " n"]],
     n: int,
 ) -> list[str]:
     """Name what is wrong: the kind of the special detector that adds most to the score, else exchanged."""
@@ -192,7 +192,7 @@ def _kinds(
     return found
 
 
-def _where(chosen: Bool[np.ndarray, "n"], values: Sequence[str]) -> list[str | None]:
+def _where(chosen: Bool[np.ndarray, " n"], values: Sequence[str]) -> list[str | None]:
     return [value if own else None for value, own in zip(values, chosen, strict=True)]
 
 
@@ -201,7 +201,7 @@ def _suggest(
     signals: Signals,
     texts: np.ndarray,
     rows: np.ndarray,
-    probability: Float64[np.ndarray, "n"],
+    probability: Float64[np.ndarray, " n"],
 ) -> list[str | None]:
     """Suggest the caption that fits a suspect's image best, if it fits as well as the median of the other pairs."""
     found: list[str | None] = [None] * len(texts)

@@ -81,8 +81,8 @@ def share_of(planted: Planted, confidence: float) -> Share:
 
 
 def posterior(
-    planted: Planted, share: float, score: Float64[np.ndarray, "n"], exchanged: Bool[np.ndarray, "n"]
-) -> Float64[np.ndarray, "n"]:
+    planted: Planted, share: float, score: Float64[np.ndarray, " n"], exchanged: Bool[np.ndarray, " n"]
+) -> Float64[np.ndarray, " n"]:
     """Return the probability that each caption is wrong, which never falls as the score rises."""
     from sklearn.isotonic import IsotonicRegression  # slow to import
 
@@ -92,7 +92,7 @@ def posterior(
     return np.asarray(fitted.predict(score), dtype=np.float64)
 
 
-def _ratio(planted: Planted) -> Float64[np.ndarray, "n"]:
+def _ratio(planted: Planted) -> Float64[np.ndarray, " n"]:
     """Density of planted over that of observed pairs at each observed one, rising with the log odds, mean 1."""
     from sklearn.isotonic import IsotonicRegression  # slow to import
 

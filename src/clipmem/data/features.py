@@ -28,7 +28,7 @@ _FLAT = 1e-9  # share of the total variance below which a component is rounding
 Pixels = UInt8[np.ndarray, "k size size 3"]
 
 
-def image_features(read: Callable[[Int[np.ndarray, "k"]], Pixels], n: int) -> Float32[np.ndarray, "n p"]:
+def image_features(read: Callable[[Int[np.ndarray, " k"]], Pixels], n: int) -> Float32[np.ndarray, "n p"]:
     """Describe images by 16 x 16 pixels, edge directions and colors.
 
     Principal components of three blocks, side by side, each scaled to total variance weight²:
@@ -66,7 +66,7 @@ def image_features(read: Callable[[Int[np.ndarray, "k"]], Pixels], n: int) -> Fl
     return found
 
 
-def _parts(rows: Int[np.ndarray, "n"]) -> Iterator[Int[np.ndarray, "k"]]:
+def _parts(rows: Int[np.ndarray, " n"]) -> Iterator[Int[np.ndarray, " k"]]:
     yield from (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
 
 

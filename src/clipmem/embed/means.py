@@ -14,10 +14,10 @@ class Means(NamedTuple):
 
     image: Float[Tensor, "n d"]
     text: Float[Tensor, "n d"]
-    ok: Bool[Tensor, "n"]
+    ok: Bool[Tensor, " n"]
 
 
-def unit_means(image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, "m"]) -> Means:
+def unit_means(image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, " m"]) -> Means:
     """Average each pair's unit embeddings over its views and over its captions.
 
     ū = mean_a image_a / ||image_a||, v̄ = mean_k text_k / ||text_k||, as in `pair_means`.

@@ -28,7 +28,7 @@ class Trajectory:
     margin: Float32[np.ndarray, "epoch n"]
 
     @property
-    def mean_margin(self) -> Float64[np.ndarray, "n"]:
+    def mean_margin(self) -> Float64[np.ndarray, " n"]:
         """Each pair's mean margin over the epochs that have one; NaN without any.
 
         Raises:
@@ -85,15 +85,15 @@ class Signals:
 
     uids: Sequence[str]
     captions: Sequence[Sequence[str]]
-    group: Int[np.ndarray, "n"]
+    group: Int[np.ndarray, " n"]
     image: Float[Tensor, "n d"] | None = None
     text: Float[Tensor, "n d"] | None = None
     logit_scale: float | None = None
-    alignment: Float64[np.ndarray, "n"] | None = None
-    pixels: Callable[[Int[np.ndarray, "k"]], UInt8[np.ndarray, "k size size 3"]] | None = None
+    alignment: Float64[np.ndarray, " n"] | None = None
+    pixels: Callable[[Int[np.ndarray, " k"]], UInt8[np.ndarray, "k size size 3"]] | None = None
     trajectory: Trajectory | None = None
     halves: Halves | None = None
-    scores: Mapping[str, Float64[np.ndarray, "n"]] = field(default_factory=dict[str, Float64[np.ndarray, "n"]])
+    scores: Mapping[str, Float64[np.ndarray, " n"]] = field(default_factory=dict[str, Float64[np.ndarray, " n"]])
     seed: int = 0
     unseen: bool = False
     scratch: Path | None = None

@@ -16,7 +16,7 @@ TOP = (1, 5)
 _TIE = 1e-12
 
 
-def class_ranks(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
+def class_ranks(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """Rank the true class of each image by its score.
 
     rank = 1 + #{classes that score higher} + ½ #{other classes that score the same}.
@@ -30,7 +30,7 @@ def class_ranks(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, "n"]) 
     return np.where(labels < 0, np.inf, 1 + better + (level - 1) / 2)
 
 
-def check_labels(labels: Int[np.ndarray, "n"], classes: int, *, lowest: int = 0) -> None:
+def check_labels(labels: Int[np.ndarray, " n"], classes: int, *, lowest: int = 0) -> None:
     """Raise an `InputError` unless every label is in [lowest, classes)."""
     outside = np.flatnonzero((labels < lowest) | (labels >= classes))
     got = f"{labels[outside[:1]].tolist()} in row {outside[:1].tolist()}"
@@ -39,7 +39,7 @@ def check_labels(labels: Int[np.ndarray, "n"], classes: int, *, lowest: int = 0)
 
 
 def classification_metrics(
-    ranks: Float[np.ndarray, "n"], labels: Int[np.ndarray, "n"], classes: int
+    ranks: Float[np.ndarray, " n"], labels: Int[np.ndarray, " n"], classes: int
 ) -> dict[str, float]:
     """Compute the metrics of CLIP_benchmark from ranks.
 

@@ -25,8 +25,8 @@ _CELLS = 1 << 24  # similarities held at a time: 128 MB
 
 
 def alignment_distances(
-    image: Float[Tensor, "n 1 d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, "m"]
-) -> Float64[np.ndarray, "n"]:
+    image: Float[Tensor, "n 1 d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, " m"]
+) -> Float64[np.ndarray, " n"]:
     """Return the mean over a pair's captions of ||u - v||² on unit embeddings, 0 to 4; its mean is the alignment loss.
 
     It is 2 - 2 u·v̄ with v̄ the mean of the unit captions (Wang & Isola 2020, section 4.1, exponent 2).
@@ -35,7 +35,7 @@ def alignment_distances(
     return (2 - 2 * (u * v).sum(dim=1)).cpu().numpy()
 
 
-def potentials(x: Float[Tensor, "n d"], *, cells: int = _CELLS) -> Float64[np.ndarray, "n"]:
+def potentials(x: Float[Tensor, "n d"], *, cells: int = _CELLS) -> Float64[np.ndarray, " n"]:
     """Return each row's mean over the other rows of exp(-2 ||x_i - x_j||²) on unit embeddings; two rows or more.
 
     The log of their mean is the uniformity loss, -8 to 0 (Wang & Isola 2020, section 4.1, with t = 2). About `cells`
@@ -55,7 +55,7 @@ def potentials(x: Float[Tensor, "n d"], *, cells: int = _CELLS) -> Float64[np.nd
 def measure(
     models: Mapping[str, Sequence[Embeddings]],
     same: Identity,
-    groups: Int[np.ndarray, "n"],
+    groups: Int[np.ndarray, " n"],
     confidence: float,
     *,
     against: str = "",
@@ -92,7 +92,7 @@ def measure(
 def _uniformity(
     values: Float64[np.ndarray, "seed n"],
     base: Float64[np.ndarray, "1 n"] | None,
-    groups: Int[np.ndarray, "n"],
+    groups: Int[np.ndarray, " n"],
     confidence: float,
 ) -> dict[str, Any]:
     loss, n = np.log(values.mean(axis=1)), values.shape[1]

@@ -20,8 +20,8 @@ from clipmem.store.hashing import image_part, same_words
 class Identity(NamedTuple):
     """Class numbers, 0 or larger: the same for the same image, and for the same caption, in the order of embeddings."""
 
-    image: Int[np.ndarray, "n"]
-    text: Int[np.ndarray, "m"]
+    image: Int[np.ndarray, " n"]
+    text: Int[np.ndarray, " m"]
 
 
 def identity_of(uids: Sequence[str], captions: Sequence[Sequence[str]]) -> Identity:
@@ -32,7 +32,7 @@ def identity_of(uids: Sequence[str], captions: Sequence[Sequence[str]]) -> Ident
     )
 
 
-def _numbers(names: Sequence[str]) -> Int[np.ndarray, "n"]:
+def _numbers(names: Sequence[str]) -> Int[np.ndarray, " n"]:
     place = {name: k for k, name in enumerate(dict.fromkeys(names))}
     return np.array([place[name] for name in names], dtype=np.int64)
 
@@ -41,11 +41,11 @@ class Links(NamedTuple):
     """Which image classes (rows) and caption classes (columns) belong together, and the class of each item."""
 
     table: csr_array
-    image: Int[np.ndarray, "n"]
-    text: Int[np.ndarray, "m"]
+    image: Int[np.ndarray, " n"]
+    text: Int[np.ndarray, " m"]
 
 
-def links_of(same: Identity, text_pair: Int[np.ndarray, "m"]) -> Links:
+def links_of(same: Identity, text_pair: Int[np.ndarray, " m"]) -> Links:
     """Link an image and a caption if some pair has the same image and, among its captions, the same caption.
 
     So the right images of a caption are those of all pairs with this caption, and the right captions of an image are
@@ -61,7 +61,7 @@ def links_of(same: Identity, text_pair: Int[np.ndarray, "m"]) -> Links:
 
 
 def concepts_of(
-    first: Sequence[str], tested: Bool[np.ndarray, "n"], data: Sequence[str]
+    first: Sequence[str], tested: Bool[np.ndarray, " n"], data: Sequence[str]
 ) -> tuple[list[str], dict[str, list[str]]]:
     """Return the concept of each tested pair, "" for none, and the name of each concept.
 
@@ -75,8 +75,8 @@ def concepts_of(
 
 
 def dependent_groups(
-    groups: Int[np.ndarray, "n"], same: Identity, text_pair: Int[np.ndarray, "m"]
-) -> Int[np.ndarray, "n"]:
+    groups: Int[np.ndarray, " n"], same: Identity, text_pair: Int[np.ndarray, " m"]
+) -> Int[np.ndarray, " n"]:
     """Join groups of near-duplicates that have an image or a first caption in common: their queries are the same."""
     n, first = len(groups), np.unique(text_pair, return_index=True)[1]
     codes = [np.unique(one, return_inverse=True)[1] for one in (groups, same.image, same.text[first])]

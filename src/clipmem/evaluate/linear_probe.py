@@ -35,7 +35,7 @@ _WORTH_THREADS = 1e9
 class Probe(NamedTuple):
     """Results of a probe: ranks of the test pairs, C, validation accuracy by C, whether all fits converged."""
 
-    ranks: Float64[np.ndarray, "m"]
+    ranks: Float64[np.ndarray, " m"]
     c: float
     validation: list[float]
     converged: bool
@@ -45,13 +45,13 @@ class Fitted(NamedTuple):
     """A fitted classifier: its score function, the labels of its classes, and whether the fit converged."""
 
     scores: Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, "n c"]]
-    classes: Int[np.ndarray, "c"]
+    classes: Int[np.ndarray, " c"]
     converged: bool
 
 
 def fit(
     features: Float[np.ndarray, "n d"],
-    labels: Int[np.ndarray, "n"],
+    labels: Int[np.ndarray, " n"],
     c: float,
     warm: Any = None,
     *,
@@ -103,7 +103,7 @@ def _scaling(features: Float64[np.ndarray, "n d"]) -> Callable[[Float64[np.ndarr
     return lambda x: ((x - mean) / sd).astype(np.float32)
 
 
-def validation_part(groups: Int[np.ndarray, "n"], share: float, *, seed: int) -> Bool[np.ndarray, "n"]:
+def validation_part(groups: Int[np.ndarray, " n"], share: float, *, seed: int) -> Bool[np.ndarray, " n"]:
     """Draw random groups until they have at least `share` of the pairs, leaving at least one group."""
     names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     expected = "at least 2, to fit on one part and choose C on the other"
@@ -119,10 +119,10 @@ def validation_part(groups: Int[np.ndarray, "n"], share: float, *, seed: int) ->
 
 def linear_probe(
     train: Float[np.ndarray, "n d"],
-    labels: Int[np.ndarray, "n"],
-    groups: Int[np.ndarray, "n"],
+    labels: Int[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"],
     test: Float[np.ndarray, "m d"],
-    test_labels: Int[np.ndarray, "m"],
+    test_labels: Int[np.ndarray, " m"],
     *,
     grid: Sequence[float] = (0.001, 0.01, 0.1, 1.0),
     share: float = 0.2,
@@ -148,7 +148,7 @@ def linear_probe(
     return Probe(ranks, grid[chosen], validation, converged and final.converged)
 
 
-def _columns(classes: Int[np.ndarray, "c"], labels: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+def _columns(classes: Int[np.ndarray, " c"], labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     place = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
     return np.where(classes[place] == labels, place, -1)
 

@@ -31,7 +31,7 @@ def entry(interval: Interval, by_seed: Sequence[float]) -> dict[str, Any]:
 def changed(
     values: Float64[np.ndarray, "seed n"],
     base: Float64[np.ndarray, "1 n"] | None,
-    groups: Int[np.ndarray, "n"],
+    groups: Int[np.ndarray, " n"],
     confidence: float,
 ) -> dict[str, Any]:
     """Describe the `change` of a mean from a base model, x_ki - x_0i by pair, as in `crossed_mean`; {} without one."""
@@ -40,8 +40,8 @@ def changed(
 
 def classification_entries(
     ranks: Float64[np.ndarray, "seed n"],
-    labels: Int[np.ndarray, "n"],
-    groups: Int[np.ndarray, "n"],
+    labels: Int[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"],
     classes: int,
     confidence: float,
     base: Float64[np.ndarray, "1 n"] | None = None,
@@ -71,14 +71,14 @@ def hits_of(ranks: Float64[np.ndarray, "*seed n"], k: int) -> Float64[np.ndarray
     return (ranks <= k).astype(np.float64)
 
 
-def rate(hits: Float64[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"], confidence: float) -> Interval:
+def rate(hits: Float64[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"], confidence: float) -> Interval:
     """Average hits, 0 or 1 each, over seeds and pairs; the interval of `crossed_mean`, cut to [0, 1]."""
     return _within(crossed_mean(hits, groups, confidence=confidence), len(np.unique(groups)), confidence)
 
 
 def mean_of_means(
     parts: Sequence[Float64[np.ndarray, "seed _"]],
-    groups: Sequence[Int[np.ndarray, "_"]],
+    groups: Sequence[Int[np.ndarray, " _"]],
     confidence: float,
     *,
     share: bool = False,
@@ -108,8 +108,8 @@ def _within(interval: Interval, trials: int, confidence: float) -> Interval:
 
 def class_mean(
     values: Float64[np.ndarray, "seed n"],
-    labels: Int[np.ndarray, "n"],
-    groups: Int[np.ndarray, "n"],
+    labels: Int[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"],
     *,
     confidence: float = 0.95,
 ) -> Interval:

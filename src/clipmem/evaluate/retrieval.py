@@ -40,7 +40,7 @@ class Queries(NamedTuple):
 
     rank: Float64[np.ndarray, "*model q"]
     precision: Float64[np.ndarray, "*model q"]
-    right: Int[np.ndarray, "q"]
+    right: Int[np.ndarray, " q"]
     items: int
 
 
@@ -64,7 +64,7 @@ def _check(image: Tensor, text: Tensor, text_pair: Tensor, ks: Sequence[int], bl
 def retrieve(
     image: Float[Tensor, "n d"],
     text: Float[Tensor, "m d"],
-    text_pair: Int[Tensor, "m"],
+    text_pair: Int[Tensor, " m"],
     same: Identity | None = None,
     *,
     ks: Sequence[int] = KS,
@@ -110,7 +110,7 @@ def _search(
     queries: Float[Tensor, "q d"],
     items: Float[Tensor, "i d"],
     right_items: Any,
-    item_class: Int[np.ndarray, "i"],
+    item_class: Int[np.ndarray, " i"],
     block: int,
 ) -> Queries:
     """Search items by each query; row q of the sparse matrix `right_items` has the classes that are right for q."""
@@ -129,7 +129,7 @@ def _search(
 
 def _ranks_and_precisions(
     similarity: Float64[np.ndarray, "q i"], right_items: Any
-) -> tuple[Float64[np.ndarray, "q"], Float64[np.ndarray, "q"], Int[np.ndarray, "q"]]:
+) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"], Int[np.ndarray, " q"]]:
     """Return the rank of each query's best right item, its average precision, and its number of right items."""
     sizes = np.diff(right_items.indptr)
     query = np.repeat(np.arange(len(sizes)), sizes)
@@ -165,7 +165,7 @@ def _below(ascending: Float64[np.ndarray, "q i"], values: Float64[np.ndarray, "q
 def measure(
     embeddings: Mapping[str, Mapping[int, Embeddings]],
     same: Identity,
-    groups: Int[np.ndarray, "n"],
+    groups: Int[np.ndarray, " n"],
     statistics: Statistics,
     *,
     against: str = "",
@@ -208,7 +208,7 @@ def _stacked(found: Sequence[Queries]) -> Queries:
 def _entries(
     found: Sequence[Queries],
     base: Sequence[Queries] | None,
-    ways: Mapping[str, Int[np.ndarray, "q"]],
+    ways: Mapping[str, Int[np.ndarray, " q"]],
     statistics: Statistics,
 ) -> dict[str, Any]:
     """Describe each direction's metrics, and the means of both."""
@@ -234,7 +234,7 @@ def _entries(
     return metrics
 
 
-def chance(right: Int[np.ndarray, "q"], items: int) -> dict[str, float]:
+def chance(right: Int[np.ndarray, " q"], items: int) -> dict[str, float]:
     """Return what a random order of N items is expected to reach, for queries with R right ones each.
 
     The best right item is among the first k with the probability 1 - Π_{j<k} (N - R - j) / (N - j), averaged over

@@ -35,7 +35,7 @@ class Classes(NamedTuple):
     """Classes of pairs: their names, the class number of each pair (-1 for none), and prompts for zero-shot."""
 
     names: list[str]
-    labels: Int[np.ndarray, "n"]
+    labels: Int[np.ndarray, " n"]
     prompts: Prompts | None = None
 
 
@@ -50,9 +50,9 @@ class TestPairs:
 
     __test__ = False  # not a test for pytest
 
-    groups: Int[np.ndarray, "n"]
-    test: Bool[np.ndarray, "n"]
-    train: Bool[np.ndarray, "n"]
+    groups: Int[np.ndarray, " n"]
+    test: Bool[np.ndarray, " n"]
+    train: Bool[np.ndarray, " n"]
     classes: Mapping[str, Classes]
     same: Identity
     why: dict[str, str]
@@ -62,15 +62,15 @@ class TestPairs:
         """Return the classes of each of these tasks that is measured."""
         return {task: self.classes[kind] for task, kind in of.items() if kind in self.classes and task not in self.why}
 
-    def tested(self, classes: Classes) -> Bool[np.ndarray, "n"]:
+    def tested(self, classes: Classes) -> Bool[np.ndarray, " n"]:
         """Return the test pairs with a class."""
         return self.test & (classes.labels >= 0)
 
-    def probed(self, classes: Classes) -> Bool[np.ndarray, "n"]:
+    def probed(self, classes: Classes) -> Bool[np.ndarray, " n"]:
         """Return the test pairs of a probe."""
         return self.tested(classes) & ~self.train
 
-    def trained(self, classes: Classes) -> Bool[np.ndarray, "n"]:
+    def trained(self, classes: Classes) -> Bool[np.ndarray, " n"]:
         """Return the training pairs of a probe."""
         return self.train & (classes.labels >= 0)
 
@@ -87,7 +87,7 @@ class Measured:
     seed: int
     presentations: int | None
     test: Embeddings
-    zero_shot: dict[str, Float[np.ndarray, "n"]] = field(default_factory=dict[str, Any])
+    zero_shot: dict[str, Float[np.ndarray, " n"]] = field(default_factory=dict[str, Any])
     probes: dict[str, Probe] = field(default_factory=dict[str, Probe])
 
 
@@ -223,8 +223,8 @@ class Utility:
         task: str,
         ranks: Sequence[Any],
         classes: Classes,
-        where: Bool[np.ndarray, "n"],
-        base: Float[np.ndarray, "n"] | None = None,
+        where: Bool[np.ndarray, " n"],
+        base: Float[np.ndarray, " n"] | None = None,
     ) -> dict[str, Any]:
         found = classification_entries(
             np.stack(ranks),
@@ -254,7 +254,7 @@ class Utility:
         }
 
 
-def only(embeddings: Embeddings, kept: Bool[np.ndarray, "n"]) -> Embeddings:
+def only(embeddings: Embeddings, kept: Bool[np.ndarray, " n"]) -> Embeddings:
     """Return copies of the embeddings of some pairs, with the first view of each image and without caption edits."""
     found = chosen(embeddings, torch.from_numpy(np.flatnonzero(kept)))
     return found._replace(image=found.image[:, :1].clone(), text_edits=None, text_edits_pair=None)
@@ -262,9 +262,9 @@ def only(embeddings: Embeddings, kept: Bool[np.ndarray, "n"]) -> Embeddings:
 
 def why_not(
     classes: Mapping[str, Classes],
-    groups: Int[np.ndarray, "n"],
-    test: Bool[np.ndarray, "n"],
-    train: Bool[np.ndarray, "n"],
+    groups: Int[np.ndarray, " n"],
+    test: Bool[np.ndarray, " n"],
+    train: Bool[np.ndarray, " n"],
     *,
     unlabeled: str,
     text: str = "",
@@ -299,7 +299,7 @@ def _why_no_probe(labels: Any, groups: Any, test: Any, train: Any) -> str:
     return next((reason for applies, reason in reasons if applies), "")
 
 
-def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> Int[np.ndarray, "n"]:
+def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> Int[np.ndarray, " n"]:
     """Return the index of each label in `classes`; -1 for empty labels."""
     place = {name: k for k, name in enumerate(classes)}
     for label in set(labels) - {"", *place}:

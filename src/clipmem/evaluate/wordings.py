@@ -22,7 +22,7 @@ RECALL = Measure("retrieval_wordings", "Share of queries that find a right item 
 def measure(
     models: Mapping[str, Sequence[Embeddings]],
     same: Identity,
-    groups: Int[np.ndarray, "n"],
+    groups: Int[np.ndarray, " n"],
     count: int,
     confidence: float,
     *,

@@ -21,7 +21,7 @@ MEASURE = Measure("zero_shot", "Zero-shot classification by the names of the cla
 
 
 def class_embeddings(
-    text: Float[Tensor, "m d"], prompt_class: Int[Tensor, "m"], classes: int
+    text: Float[Tensor, "m d"], prompt_class: Int[Tensor, " m"], classes: int
 ) -> Float64[Tensor, "c d"]:
     """Return the normalized mean of each class's prompts.
 
@@ -39,8 +39,8 @@ def class_embeddings(
 
 
 def zero_shot_ranks(
-    image: Float[Tensor, "n d"], classes: Float[Tensor, "c d"], labels: Int[np.ndarray, "n"], *, block: int = 1024
-) -> Float64[np.ndarray, "n"]:
+    image: Float[Tensor, "n d"], classes: Float[Tensor, "c d"], labels: Int[np.ndarray, " n"], *, block: int = 1024
+) -> Float64[np.ndarray, " n"]:
     """Rank the true class of each image among all classes by cosine, `block` images at a time (see `class_ranks`)."""
     got = f"images {tuple(image.shape)}, classes {tuple(classes.shape)}, {len(labels)} labels"
     fits = image.shape[1] == classes.shape[1] and len(image) == len(labels)

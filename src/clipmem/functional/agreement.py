@@ -29,9 +29,9 @@ def softmax_agreement(
     query: Float[Tensor, "n p"],
     value: Float[Tensor, "m d"],
     *,
-    group: Int[np.ndarray, "n"] | None = None,
+    group: Int[np.ndarray, " n"] | None = None,
     temperature: float = TEMPERATURE,
-) -> Float64[Tensor, "n"]:
+) -> Float64[Tensor, " n"]:
     """Compare each pair's value with the mean value of pairs with similar queries.
 
     With q and t the centered rows of query and value at length 1,
@@ -68,7 +68,7 @@ def softmax_means(
     value: Float[Tensor, "m d"],
     k: int = NEIGHBORS,
     *,
-    group: Int[np.ndarray, "n"] | None = None,
+    group: Int[np.ndarray, " n"] | None = None,
     temperature: float = TEMPERATURE,
 ) -> Iterator[tuple[slice, Float64[Tensor, "b d"], Int[Tensor, "b k"]]]:
     """Yield P of `softmax_agreement` and the k nearest pairs by query, in blocks of rows; same arguments and errors."""
@@ -84,8 +84,8 @@ def neighbor_votes(
     value: Float[Tensor, "m d"],
     k: int = NEIGHBORS,
     *,
-    group: Int[np.ndarray, "n"] | None = None,
-) -> Float64[Tensor, "n"]:
+    group: Int[np.ndarray, " n"] | None = None,
+) -> Float64[Tensor, " n"]:
     """Compute the share of the k pairs nearest by query that are among the nearest 5% by value (at least k pairs).
 
     Nearness is the cosine of centered rows; pairs of the same group do not vote. Arguments and errors are those of
@@ -115,11 +115,11 @@ def lemon(
     text: Float[Tensor, "m e"],
     k: int = 30,
     *,
-    group: Int[np.ndarray, "n"] | None = None,
+    group: Int[np.ndarray, " n"] | None = None,
     beta: float = 5.0,
     gamma: float = 5.0,
     tau: tuple[float, float] = (0.1, 5.0),
-) -> Float64[Tensor, "n"]:
+) -> Float64[Tensor, " n"]:
     """Compute LEMoN's score (Zhang et al., ICML 2025): distance of image and text, and of their neighbors.
 
     With u, v at length 1, D_i = 1 - u_i·v_i, and sums over the k pairs nearest to i by u (of other groups),
@@ -205,7 +205,7 @@ def directions_into(
 
 
 def _cosines(
-    unit: Float64[Tensor, "n d"], group: Int[np.ndarray, "n"] | None, k: int
+    unit: Float64[Tensor, "n d"], group: Int[np.ndarray, " n"] | None, k: int
 ) -> Iterator[tuple[slice, Float64[Tensor, "b n"]]]:
     """Yield blocks of cosines with all rows, -inf within a group; each row has `k` others at least."""
     n = len(unit)

@@ -25,12 +25,12 @@ _ENLARGE = "Enlarge the bank: a pair is never in its own bank."
 class AlignmentParts(NamedTuple):
     """The three means of the alignment score, ū·v̄, ū·t̄ and ī·v̄, float64, each in [-1, 1], shape (n,)."""
 
-    positive: Float[Tensor, "n"]
-    image_bank: Float[Tensor, "n"]
-    text_bank: Float[Tensor, "n"]
+    positive: Float[Tensor, " n"]
+    image_bank: Float[Tensor, " n"]
+    text_bank: Float[Tensor, " n"]
 
 
-def _check_member(member: Int[Tensor, "rows"], n: int, bank: int) -> None:
+def _check_member(member: Int[Tensor, " rows"], n: int, bank: int) -> None:
     """Check each pair's row in the bank (-1: none), and that no pair is the whole bank."""
     hint = "Give each pair its row in the bank, or -1."
     require(len(member) == n, "member", f"{len(member)} values for {n} pairs", "one value a pair", hint)
@@ -45,7 +45,7 @@ def alignment_parts(
     bank_image: Float[Tensor, "N d"],
     bank_text: Float[Tensor, "N d"],
     *,
-    member: Int[Tensor, "n"] | None = None,
+    member: Int[Tensor, " n"] | None = None,
 ) -> AlignmentParts:
     """Compute the parts of the alignment score from pair means, in O((n + N) d).
 
@@ -97,13 +97,17 @@ def alignment_parts(
 class BankMeans(NamedTuple):
     """A bank's means ī and t̄ of ū and v̄ over its pairs, and its number of pairs."""
 
-    image: Float[Tensor, "d"]
-    text: Float[Tensor, "d"]
+    image: Float[Tensor, " d"]
+    text: Float[Tensor, " d"]
     pairs: int
 
 
 def alignment_parts_against(
-    image: Float[Tensor, "n d"], text: Float[Tensor, "n d"], bank: BankMeans, *, inside: Bool[Tensor, "n"] | None = None
+    image: Float[Tensor, "n d"],
+    text: Float[Tensor, "n d"],
+    bank: BankMeans,
+    *,
+    inside: Bool[Tensor, " n"] | None = None,
 ) -> AlignmentParts:
     """Compute the parts of the alignment score from the means of a bank, in O(n d).
 
@@ -136,7 +140,7 @@ def alignment_parts_against(
     return AlignmentParts(positive, image_bank, text_bank)
 
 
-def alignment(parts: AlignmentParts, *, weight: float = 1.0) -> Float[Tensor, "n"]:
+def alignment(parts: AlignmentParts, *, weight: float = 1.0) -> Float[Tensor, " n"]:
     """Combine the parts into the alignment score.
 
     A = positive - w (image_bank + text_bank) (design, section 2), in [-1 - 2w, 1 + 2w]. Higher is better aligned.

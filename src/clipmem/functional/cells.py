@@ -28,7 +28,7 @@ class NearMeans(NamedTuple):
         near: Their nearest other rows, nearest first; -1 where there are fewer, shape (b, k).
     """
 
-    rows: Int[np.ndarray, "b"]
+    rows: Int[np.ndarray, " b"]
     mean: Float32[np.ndarray, "b d"]
     near: Int[np.ndarray, "b k"]
 
@@ -76,7 +76,7 @@ class Cells:
         self._nearest = np.argsort((used * used).sum(axis=1) / 2 - used @ used.T, axis=1)
         self._unit, self._most = unit, probes * -(-n // len(self._rows))
 
-    def __iter__(self) -> Iterator[tuple[Int[np.ndarray, "b"], Int[np.ndarray, "c"]]]:
+    def __iter__(self) -> Iterator[tuple[Int[np.ndarray, " b"], Int[np.ndarray, " c"]]]:
         """Yield all rows in blocks, each with the rows that it is compared with."""
         sizes = np.array([len(own) for own in self._rows])
         for own, nearest in zip(self._rows, self._nearest, strict=True):
@@ -91,7 +91,7 @@ class Cells:
         self,
         value: Float32[np.ndarray, "n d"],
         k: int,
-        group: Int[np.ndarray, "n"] | None = None,
+        group: Int[np.ndarray, " n"] | None = None,
         *,
         temperature: float,
     ) -> Iterator[NearMeans]:

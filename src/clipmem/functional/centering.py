@@ -46,7 +46,7 @@ class NoiseFloor(NamedTuple):
 
 def trimmed_means(
     values: Float[np.ndarray, "seed n"],
-) -> tuple[Float64[np.ndarray, "seed"], Float64[np.ndarray, "seed n"]]:
+) -> tuple[Float64[np.ndarray, " seed"], Float64[np.ndarray, "seed n"]]:
     """Return each seed's 20 % trimmed mean and the influence of its pairs on it.
 
     With the values x_(1) ≤ ... ≤ x_(n) of a seed and h = floor(0.2 n),
@@ -67,7 +67,7 @@ def trimmed_means(
 
 
 def control_shift(
-    control: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"], *, confidence: float = 0.95
+    control: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"], *, confidence: float = 0.95
 ) -> Shift:
     """Estimate how much better f is than g throughout: mean over seeds of the trimmed mean of the control's scores.
 
@@ -137,8 +137,8 @@ def noise_floor(control: Float[np.ndarray, "seed n"], *, confidence: float = 0.9
 def centered_mean(
     values: Float[np.ndarray, "seed n"],
     control: Float[np.ndarray, "seed m"],
-    groups: Int[np.ndarray, "n"],
-    control_groups: Int[np.ndarray, "m"],
+    groups: Int[np.ndarray, " n"],
+    control_groups: Int[np.ndarray, " m"],
     *,
     confidence: float = 0.95,
 ) -> Interval:

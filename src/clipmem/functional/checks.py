@@ -80,14 +80,14 @@ def check_not_empty(name: str, values: Float64[np.ndarray, "..."]) -> None:
     require(values.size > 0, name, "no value", "at least one", "Check which pairs were selected.")
 
 
-def check_rows(name: str, wrong: Bool[Tensor, "n"], kind: str, expected: str, hint: str) -> None:
+def check_rows(name: str, wrong: Bool[Tensor, " n"], kind: str, expected: str, hint: str) -> None:
     """Raise an `InputError` with the number of wrong rows and the first of them, if there are any."""
     if bool(wrong.any()):
         got = f"{int(wrong.sum())} of {wrong.numel()} rows {kind}, the first in row {int(torch.nonzero(wrong)[0])}"
         raise InputError(name, got=got, expected=expected, hint=hint)
 
 
-def check_index(name: str, index: Int[Tensor, "n"], low: int, stop: int, hint: str) -> None:
+def check_index(name: str, index: Int[Tensor, " n"], low: int, stop: int, hint: str) -> None:
     """Raise an `InputError` unless low <= index < stop everywhere."""
     outside = (index < low) | (index >= stop)
     if bool(outside.any()):

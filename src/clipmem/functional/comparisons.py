@@ -62,20 +62,20 @@ class PairedTest(NamedTuple):
 
 
 def _two_groups(
-    a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]
-) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "m"]]:
+    a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]
+) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " m"]]:
     a, b = as_finite("a", a), as_finite("b", b)
     check_not_empty("a", a)
     check_not_empty("b", b)
     return a, b
 
 
-def _variance(values: Float64[np.ndarray, "n"]) -> float:
+def _variance(values: Float64[np.ndarray, " n"]) -> float:
     """Sample variance, exactly 0 for equal values despite rounding in the mean."""
     return 0.0 if values.min() == values.max() else float(values.var(ddof=1))
 
 
-def welch(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"], confidence: float = 0.95) -> Welch:
+def welch(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"], confidence: float = 0.95) -> Welch:
     """Test whether two means differ, without assuming equal variances.
 
     t = (ā - b̄) / sqrt(s_a²/n + s_b²/m), with the degrees of freedom of Welch (1947) and Satterthwaite (1946): (s_a²/n
@@ -124,13 +124,13 @@ def _hedges(df: int) -> float:
     return float(np.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / np.sqrt(df / 2))
 
 
-def _u(a: Float64[np.ndarray, "n"], b: Float64[np.ndarray, "m"]) -> float:
+def _u(a: Float64[np.ndarray, " n"], b: Float64[np.ndarray, " m"]) -> float:
     """Return the Mann-Whitney U of `a`: the number of couples with a above b, ties counted as a half."""
     ranks = stats.rankdata(np.concatenate([a, b]))
     return float(ranks[: len(a)].sum() - len(a) * (len(a) + 1) / 2)
 
 
-def hedges_g(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> float | None:
+def hedges_g(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> float | None:
     """Return the difference of means in pooled standard deviations, corrected for small groups.
 
     g = J(v) (ā - b̄) / s, s² = [(n-1) s_a² + (m-1) s_b²] / v, v = n + m - 2, J(v) = Γ(v/2) / (sqrt(v/2) Γ((v-1)/2))
@@ -146,7 +146,7 @@ def hedges_g(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> float | No
     return _hedges(df) * float(a.mean() - b.mean()) / pooled**0.5
 
 
-def superiority(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> float:
+def superiority(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> float:
     """Return the probability that a score of `a` is higher than one of `b`, ties counted as a half.
 
     P(a > b) + ½ P(a = b) = U / (n m) (Vargha & Delaney 2000). It is the AUROC of the score as a detector of `a`.
@@ -169,7 +169,7 @@ def superiority(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> float:
     return _u(a, b) / (len(a) * len(b))
 
 
-def compare_groups(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"], confidence: float = 0.95) -> GroupComparison:
+def compare_groups(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"], confidence: float = 0.95) -> GroupComparison:
     """Compare two groups of pairs by `welch`, the Mann-Whitney test, `hedges_g` and `superiority`.
 
     U = #{a > b} + ½ #{a = b} over all couples (Mann & Whitney 1947); exact p for small groups without ties, else normal
@@ -195,7 +195,7 @@ def compare_groups(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"], confide
     return GroupComparison(*means, _u(a, b), p, hedges_g(a, b), superiority(a, b))
 
 
-def paired_test(a: Float[np.ndarray, "seed"], b: Float[np.ndarray, "seed"], confidence: float = 0.95) -> PairedTest:
+def paired_test(a: Float[np.ndarray, " seed"], b: Float[np.ndarray, " seed"], confidence: float = 0.95) -> PairedTest:
     """Compare two conditions seed by seed.
 
     With d_k = a_k - b_k over K seeds: t = d̄ / (s_d / sqrt(K)), df = K - 1, interval d̄ ± t_df s_d / sqrt(K);
@@ -236,7 +236,7 @@ def paired_test(a: Float[np.ndarray, "seed"], b: Float[np.ndarray, "seed"], conf
     return PairedTest(mean, low, high, t, df, p, wilcoxon_p, _hedges(df) * mean / sd if df > 1 else None)
 
 
-def holm(p: Float[np.ndarray, "test"]) -> Float64[np.ndarray, "test"]:
+def holm(p: Float[np.ndarray, " test"]) -> Float64[np.ndarray, " test"]:
     """Adjust p-values to control the family-wise error rate.
 
     With p_(1) <= ... <= p_(m): adjusted p_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)) (Holm 1979; scipy has none).

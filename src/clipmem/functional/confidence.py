@@ -16,7 +16,7 @@ from torch import Tensor
 from clipmem.functional.checks import check_index, check_rows, check_same_length
 
 
-def class_probability(logits: Float[Tensor, "n class"], label: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+def class_probability(logits: Float[Tensor, "n class"], label: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Return the softmax probability of the true class.
 
     p_i = exp(z_i,y) / Σ_c exp(z_i,c). Higher is more confident.

@@ -15,9 +15,9 @@ _TAU, _BLOCK = 0.05, 1024
 class Contrast(NamedTuple):
     """Of each pair, shape (n,): similarity s_ii, margin, and s-CLIPLoss; all higher = a better fit."""
 
-    similarity: Float64[Tensor, "n"]
-    margin: Float64[Tensor, "n"]
-    scaled: Float64[Tensor, "n"]
+    similarity: Float64[Tensor, " n"]
+    margin: Float64[Tensor, " n"]
+    scaled: Float64[Tensor, " n"]
 
 
 def contrast(image: Float[Tensor, "n d"], text: Float[Tensor, "m d"]) -> Contrast:

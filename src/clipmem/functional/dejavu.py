@@ -74,14 +74,14 @@ class DejaVu(NamedTuple):
     recall_gap: float
     auc_gap: float
     top: tuple[TopGaps, ...]
-    kept: Int[np.ndarray, "kept"]
-    precision_sign: Float64[np.ndarray, "kept"]
-    recall_sign: Float64[np.ndarray, "kept"]
-    recall_difference: Float64[np.ndarray, "kept"]
-    extra: Int[np.ndarray, "kept"]
+    kept: Int[np.ndarray, " kept"]
+    precision_sign: Float64[np.ndarray, " kept"]
+    recall_sign: Float64[np.ndarray, " kept"]
+    recall_difference: Float64[np.ndarray, " kept"]
+    extra: Int[np.ndarray, " kept"]
     precision: Float64[np.ndarray, "side kept"]
     recall: Float64[np.ndarray, "side kept"]
-    order: Int[np.ndarray, "kept"]
+    order: Int[np.ndarray, " kept"]
 
 
 def predict_objects(
@@ -127,7 +127,7 @@ def predict_objects(
 
 def _rates(
     true: Bool[np.ndarray, "kept object"], predicted: Bool[np.ndarray, "kept object"]
-) -> tuple[Float64[np.ndarray, "kept"], Float64[np.ndarray, "kept"], Int[np.ndarray, "kept"]]:
+) -> tuple[Float64[np.ndarray, " kept"], Float64[np.ndarray, " kept"], Int[np.ndarray, " kept"]]:
     """Return precision (0 where nothing is predicted), recall and the number of objects that are right."""
     right = (true & predicted).sum(axis=1)
     return right / np.maximum(predicted.sum(axis=1), 1), right / true.sum(axis=1), right
@@ -135,10 +135,10 @@ def _rates(
 
 def _ranked(
     by: Ranking,
-    right: Int[np.ndarray, "kept"],
-    extra: Int[np.ndarray, "kept"],
-    distance: Float64[np.ndarray, "kept"] | None,
-) -> Int[np.ndarray, "kept"]:
+    right: Int[np.ndarray, " kept"],
+    extra: Int[np.ndarray, " kept"],
+    distance: Float64[np.ndarray, " kept"] | None,
+) -> Int[np.ndarray, " kept"]:
     if by == "distance":
         if distance is None:
             raise InputError("distance", got="none", expected="the distance of each caption's nearest image")
@@ -161,7 +161,7 @@ def dejavu(
     *,
     fractions: tuple[float, ...] = FRACTIONS,
     ranking: Ranking = "gap",
-    distance: Float[np.ndarray, "n"] | None = None,
+    distance: Float[np.ndarray, " n"] | None = None,
 ) -> DejaVu:
     """Compare the objects predicted under f with those predicted under g.
 
@@ -238,7 +238,7 @@ class DejaVuIntervals(NamedTuple):
     top: tuple[TopIntervals, ...]
 
 
-def _checked(found: Sequence[DejaVu], groups: Int[np.ndarray, "n"]) -> Int[np.ndarray, "kept"]:
+def _checked(found: Sequence[DejaVu], groups: Int[np.ndarray, " n"]) -> Int[np.ndarray, " kept"]:
     """Return the group of each pair that counts."""
     require(len(found) > 0, "seeds", "none", "one result a seed", "Compare at least one pair of models.")
     kept = found[0].kept
@@ -251,7 +251,7 @@ def _checked(found: Sequence[DejaVu], groups: Int[np.ndarray, "n"]) -> Int[np.nd
 
 
 def _top_rates(
-    times: Int[np.ndarray, "draw kept"], size: Int[np.ndarray, "draw"], one: DejaVu, columns: int
+    times: Int[np.ndarray, "draw kept"], size: Int[np.ndarray, " draw"], one: DejaVu, columns: int
 ) -> Float64[np.ndarray, "draw rate side"]:
     """Mean precision and recall of f and of g over the first `size` copies of each draw."""
     order = one.order[:columns]
@@ -265,7 +265,7 @@ def _top_rates(
 
 
 def _drawn_tops(
-    found: Sequence[DejaVu], codes: Int[np.ndarray, "kept"], seed: int, draws: int
+    found: Sequence[DejaVu], codes: Int[np.ndarray, " kept"], seed: int, draws: int
 ) -> Float64[np.ndarray, "fraction draw kind"]:
     """Gaps at the top of every draw, averaged over the seeds."""
     fractions = [top.fraction for top in found[0].top]
@@ -283,7 +283,7 @@ def _drawn_tops(
 
 
 def _tops(
-    found: Sequence[DejaVu], codes: Int[np.ndarray, "kept"], seed: int, draws: int, confidence: float
+    found: Sequence[DejaVu], codes: Int[np.ndarray, " kept"], seed: int, draws: int, confidence: float
 ) -> Iterator[TopIntervals]:
     several = bool(codes.max() > 0) and bool(found[0].top)  # one group has no spread
     ends = [(1 - confidence) / 2, (1 + confidence) / 2]
@@ -298,7 +298,7 @@ def _tops(
 
 
 def dejavu_intervals(
-    found: Sequence[DejaVu], groups: Int[np.ndarray, "n"], *, seed: int, draws: int = 2000, confidence: float = 0.95
+    found: Sequence[DejaVu], groups: Int[np.ndarray, " n"], *, seed: int, draws: int = 2000, confidence: float = 0.95
 ) -> DejaVuIntervals:
     """Average the gaps over seeds, with their intervals.
 
@@ -324,7 +324,7 @@ def dejavu_intervals(
     check_draws(draws)
     codes = _checked(found, groups)
 
-    def mean_of(rows: list[Float64[np.ndarray, "kept"]]) -> Interval:
+    def mean_of(rows: list[Float64[np.ndarray, " kept"]]) -> Interval:
         return crossed_mean(np.stack(rows), codes, confidence=confidence)
 
     return DejaVuIntervals(

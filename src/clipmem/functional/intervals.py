@@ -33,9 +33,9 @@ class Interval(NamedTuple):
 class SeedInterval(NamedTuple):
     """Standard error and interval of each pair's score over seeds, shape (n,); NaN with one seed."""
 
-    stderr: Float64[np.ndarray, "n"]
-    low: Float64[np.ndarray, "n"]
-    high: Float64[np.ndarray, "n"]
+    stderr: Float64[np.ndarray, " n"]
+    low: Float64[np.ndarray, " n"]
+    high: Float64[np.ndarray, " n"]
 
 
 class VariancePrior(NamedTuple):
@@ -70,7 +70,7 @@ def _inverse_trigamma(x: float) -> float:
     return y
 
 
-def variance_prior(variances: Float[np.ndarray, "n"], df: Float[np.ndarray, "n"]) -> VariancePrior:
+def variance_prior(variances: Float[np.ndarray, " n"], df: Float[np.ndarray, " n"]) -> VariancePrior:
     """Fit the prior of the variances, with df d_i >= 1 each, to all pairs' variances by the moments of log s².
 
     With e_i = log s_i² - digamma(d_i/2) + log(d_i/2): var(e) = mean trigamma(d_i/2) + trigamma(d0/2) and
@@ -96,8 +96,8 @@ def variance_prior(variances: Float[np.ndarray, "n"], df: Float[np.ndarray, "n"]
 
 
 def moderated(
-    prior: VariancePrior, variances: Float64[np.ndarray, "n"], df: Float64[np.ndarray, "n"]
-) -> Float64[np.ndarray, "n"]:
+    prior: VariancePrior, variances: Float64[np.ndarray, " n"], df: Float64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " n"]:
     """Shrink variances towards their prior: (d0 s0² + d s²) / (d0 + d) (limma's squeezeVar)."""
     if np.isinf(prior.df):
         return np.full(len(variances), prior.variance)
@@ -152,7 +152,7 @@ def seed_interval(differences: Float[np.ndarray, "seed n"], confidence: float = 
 def crossed_interval(
     mean: float,
     influence: Float[np.ndarray, "seed n"],
-    groups: Int[np.ndarray, "n"],
+    groups: Int[np.ndarray, " n"],
     *,
     confidence: float = 0.95,
     min_seeds: int = 3,
@@ -198,9 +198,9 @@ def crossed_interval(
 
 
 def two_sample_interval(
-    by_seed: Float[np.ndarray, "seed"],
+    by_seed: Float[np.ndarray, " seed"],
     influences: Sequence[Float[np.ndarray, "seed _"]],
-    groups: Sequence[Int[np.ndarray, "_"]],
+    groups: Sequence[Int[np.ndarray, " _"]],
     *,
     confidence: float,
 ) -> Interval:
@@ -235,7 +235,7 @@ def two_sample_interval(
     return crossed_interval(mean, influence, every, confidence=confidence, min_seeds=2, df=float(df))
 
 
-def crossed_variances(influence: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"]) -> tuple[float, float]:
+def crossed_variances(influence: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"]) -> tuple[float, float]:
     """Return B and max(A - C, 0) of `crossed_interval`: the variance from pairs, and that from seeds (0 with one).
 
     There must be two groups or more.
@@ -253,7 +253,7 @@ def crossed_variances(influence: Float[np.ndarray, "seed n"], groups: Int[np.nda
 
 
 def crossed_mean(
-    values: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"], *, confidence: float = 0.95
+    values: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"], *, confidence: float = 0.95
 ) -> Interval:
     """Average over seeds and pairs, with the interval of `crossed_interval`.
 
@@ -282,8 +282,8 @@ def crossed_mean(
 def half_difference(
     candidate: Float[np.ndarray, "seed n"],
     independent: Float[np.ndarray, "seed m"],
-    candidate_groups: Int[np.ndarray, "n"],
-    independent_groups: Int[np.ndarray, "m"],
+    candidate_groups: Int[np.ndarray, " n"],
+    independent_groups: Int[np.ndarray, " m"],
     *,
     confidence: float = 0.95,
 ) -> Interval:
@@ -321,7 +321,7 @@ def half_difference(
 
 
 def checked_values(
-    values: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, "other"]
+    values: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, " other"]
 ) -> Float64[np.ndarray, "seed n"]:
     """Return `values` as float64; raise an `InputError` unless they are finite, with a group for each pair."""
     values = as_finite("values", values)
@@ -331,7 +331,7 @@ def checked_values(
 
 
 def seed_noise(
-    target: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, "n"], *, confidence: float = 0.95
+    target: Float[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"], *, confidence: float = 0.95
 ) -> SeedNoise | None:
     """Compare target models of different seeds: what a score would be if f and g differed in the seed alone.
 

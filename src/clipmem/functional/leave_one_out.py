@@ -42,21 +42,21 @@ class LeftOut(NamedTuple):
     """Predictions of centered targets, shape (n, d), and the leverage H_ii of each row in [0, 1), shape (n,)."""
 
     prediction: Float64[np.ndarray, "n d"]
-    leverage: Float64[np.ndarray, "n"]
+    leverage: Float64[np.ndarray, " n"]
 
 
 class _Block(NamedTuple):
-    rows: Int[np.ndarray, "k"]
+    rows: Int[np.ndarray, " k"]
     target: Float64[np.ndarray, "k d"]
     prediction: Float64[np.ndarray, "k d"]
-    leverage: Float64[np.ndarray, "k"]
+    leverage: Float64[np.ndarray, " k"]
 
 
 def leave_one_out(
     features: Rows,
     targets: Rows,
     *,
-    group: Int[np.ndarray, "n"] | None = None,
+    group: Int[np.ndarray, " n"] | None = None,
     ridge: float = RIDGE,
     kernel: Kernel = "linear",
     out: np.ndarray | None = None,
@@ -101,10 +101,10 @@ def leave_one_out_scores(
     features: Rows,
     targets: Rows,
     *,
-    group: Int[np.ndarray, "n"] | None = None,
+    group: Int[np.ndarray, " n"] | None = None,
     ridge: float = RIDGE,
     kernel: Kernel = "linear",
-) -> Float64[np.ndarray, "n"]:
+) -> Float64[np.ndarray, " n"]:
     """Compute how badly the other rows predict each row: -cos(P_i, y_i), with `leave_one_out`'s P and centered y.
 
     Predictions are not kept. Arguments and errors are those of `leave_one_out`.
@@ -126,7 +126,7 @@ def leave_one_out_scores(
 
 
 def _left_out(
-    features: Rows, targets: Rows, group: Int[np.ndarray, "n"] | None, ridge: float, kernel: Kernel
+    features: Rows, targets: Rows, group: Int[np.ndarray, " n"] | None, ridge: float, kernel: Kernel
 ) -> Iterator[_Block]:
     """Yield the rows that are left out alone, in blocks, and those of each larger group, left out together."""
     n, d = features.shape[0], targets.shape[1]
@@ -182,7 +182,7 @@ def _left_out(
         yield _Block(rows, y, prediction, (z * z).sum(axis=0))
 
 
-def _larger_groups(group: Int[np.ndarray, "n"] | None, n: int) -> list[Int[np.ndarray, "k"]]:
+def _larger_groups(group: Int[np.ndarray, " n"] | None, n: int) -> list[Int[np.ndarray, " k"]]:
     """Return the rows of each group of two or more."""
     if group is None:
         return []

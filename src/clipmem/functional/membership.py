@@ -42,7 +42,7 @@ class InOut(NamedTuple):
     signal: Float[np.ndarray, "model n"]
     member: Bool[np.ndarray, "model n"]
     keys: Float[np.ndarray, "model n"]
-    couple: Int[np.ndarray, "model"]
+    couple: Int[np.ndarray, " model"]
 
 
 class References(NamedTuple):
@@ -62,9 +62,9 @@ class PairRisk(NamedTuple):
         top_share: Share of all advantage that the pairs of the highest carry, cut to [0, 1]; NaN without advantage.
     """
 
-    risk: Float64[np.ndarray, "n"]
-    false_alarm: Float64[np.ndarray, "n"]
-    percentile: Float64[np.ndarray, "n"]
+    risk: Float64[np.ndarray, " n"]
+    false_alarm: Float64[np.ndarray, " n"]
+    percentile: Float64[np.ndarray, " n"]
     top_share: float
 
 
@@ -143,7 +143,7 @@ def _features(pairs: InOut) -> Float64[np.ndarray, "model n feature"]:
 
 
 def learned_attack(
-    pairs: InOut, groups: Int[np.ndarray, "n"], *, seed: int = 0, progress: Callable[[int], object] = lambda _: None
+    pairs: InOut, groups: Int[np.ndarray, " n"], *, seed: int = 0, progress: Callable[[int], object] = lambda _: None
 ) -> Float64[np.ndarray, "model n"]:
     """Score by a classifier that learned from other models and other pairs what members look like: log odds.
 
@@ -173,8 +173,8 @@ def learned_attack(
 
 
 def true_positive_rates(
-    scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], rates: Float[np.ndarray, "rate"]
-) -> Float64[np.ndarray, "rate"]:
+    scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], rates: Float[np.ndarray, " rate"]
+) -> Float64[np.ndarray, " rate"]:
     """Return the true positive rate at false positive rates, on the lines between points of `roc_curve`.
 
     For a rate of less than one negative, it is the share of positives above all negatives, without ties at the highest.
@@ -188,9 +188,9 @@ def true_positive_rates(
 
 
 def bootstrap_rates(
-    scores: Float[np.ndarray, "n"],
-    positive: Bool[np.ndarray, "n"],
-    rates: Float[np.ndarray, "rate"],
+    scores: Float[np.ndarray, " n"],
+    positive: Bool[np.ndarray, " n"],
+    rates: Float[np.ndarray, " rate"],
     *,
     confidence: float = 0.95,
     draws: int = 1000,
@@ -239,7 +239,7 @@ def pair_risk(
 
 def _mean(
     values: Float[np.ndarray, "model n"] | Bool[np.ndarray, "model n"], where: Bool[np.ndarray, "model n"]
-) -> Float64[np.ndarray, "n"]:
+) -> Float64[np.ndarray, " n"]:
     """Average over the models where each pair is; NaN without any."""
     count, total = where.sum(axis=0), np.where(where, values, 0.0).sum(axis=0)
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)

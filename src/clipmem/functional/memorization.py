@@ -22,7 +22,7 @@ def _check_alignments(name: str, values: Float[Tensor, "seed n"]) -> None:
     check_rows(name, wrong, "not finite", "finite scores", "Look at the embeddings of that pair.")
 
 
-def clipmem(target: Float[Tensor, "seed n"], reference: Float[Tensor, "other_seed n"]) -> Float[Tensor, "n"]:
+def clipmem(target: Float[Tensor, "seed n"], reference: Float[Tensor, "other_seed n"]) -> Float[Tensor, " n"]:
     """Return the mean alignment under the target models minus that under the reference models.
 
     CLIPMem = mean_k A(f_k) - mean_k A(g_k). Higher is more memorized. Range: ±2 (1 + 2w) for the weight w of the
@@ -49,7 +49,7 @@ def clipmem(target: Float[Tensor, "seed n"], reference: Float[Tensor, "other_see
     return target.double().mean(dim=0) - reference.double().mean(dim=0)
 
 
-def range_normalize(values: Float[Tensor, "n"], candidates: Bool[Tensor, "n"]) -> tuple[Float[Tensor, "n"], float]:
+def range_normalize(values: Float[Tensor, " n"], candidates: Bool[Tensor, " n"]) -> tuple[Float[Tensor, " n"], float]:
     """Divide scores by their range over the candidates, as published.
 
     clipmem_norm = clipmem / (max_C clipmem - min_C clipmem) (design, section 2), without a shift: 0 stays 0. The result

@@ -43,7 +43,7 @@ class LogHistogram:
         index = torch.where(values < SMALLEST, 0, index.clamp(1, self._counts.shape[1] - 1))
         self._counts.scatter_add_(1, index.T, torch.ones((), dtype=torch.int32).expand(index.T.shape))
 
-    def order_statistic(self, rank: int) -> Float64[Tensor, "unit"]:
+    def order_statistic(self, rank: int) -> Float64[Tensor, " unit"]:
         """Return the value of the given rank (0 is the smallest) of each unit, within the relative error."""
         total = int(self._counts[0].sum()) if len(self._counts) else rank + 1
         require_range("rank", rank, 0, total - 1, "Add values first.")

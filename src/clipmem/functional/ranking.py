@@ -19,8 +19,8 @@ from clipmem.functional.intervals import Interval
 class RocCurve(NamedTuple):
     """False and true positive rates from (0, 0) to (1, 1), one point per distinct score."""
 
-    fpr: Float64[np.ndarray, "points"]
-    tpr: Float64[np.ndarray, "points"]
+    fpr: Float64[np.ndarray, " points"]
+    tpr: Float64[np.ndarray, " points"]
 
 
 class Correlation(NamedTuple):
@@ -31,7 +31,7 @@ class Correlation(NamedTuple):
     high: float | None
 
 
-def _two_classes(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "other"]) -> Float64[np.ndarray, "n"]:
+def _two_classes(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " other"]) -> Float64[np.ndarray, " n"]:
     # two axis words, because the lengths are compared here
     scores = as_finite("scores", scores)
     check_same_length("scores", len(scores), "positive", len(positive))
@@ -51,7 +51,7 @@ def beta_bounds(successes: float, trials: int, confidence: float) -> tuple[float
     return low, high
 
 
-def auroc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], confidence: float = 0.95) -> Interval:
+def auroc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], confidence: float = 0.95) -> Interval:
     """Return the area under the ROC curve with DeLong's interval.
 
     AUROC = mean over couples (positive i, other j) of [s_i > s_j] + ½ [s_i = s_j]. With V_i the mean over j and V_j the
@@ -97,7 +97,7 @@ def auroc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], confi
     return Interval(area, *beta_bounds(area * min(p, q), min(p, q), confidence))
 
 
-def roc_curve(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"]) -> RocCurve:
+def roc_curve(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> RocCurve:
     """Compute the ROC curve, with one point per distinct score.
 
     Args:
@@ -126,14 +126,16 @@ def roc_curve(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"]) -
     )
 
 
-def _top_share(scores: Float64[np.ndarray, "n"], count: int) -> Float64[np.ndarray, "n"]:
+def _top_share(scores: Float64[np.ndarray, " n"], count: int) -> Float64[np.ndarray, " n"]:
     """Return the share of each pair in the top `count`: 1, 0, or an even share at a tied cut."""
     cut = np.sort(scores)[len(scores) - count]
     above, tied = scores > cut, scores == cut
     return above + tied * ((count - np.count_nonzero(above)) / np.count_nonzero(tied))
 
 
-def precision_at_n(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"], count: int | None = None) -> float:
+def precision_at_n(
+    scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], count: int | None = None
+) -> float:
     """Return the share of positive pairs among the `count` highest scores (its expectation at a tied cut).
 
     Args:
@@ -157,7 +159,7 @@ def precision_at_n(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n
     return float(_top_share(scores, count)[positive].sum() / count)
 
 
-def spearman(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], confidence: float = 0.95) -> Correlation:
+def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"], confidence: float = 0.95) -> Correlation:
     """Return the rank correlation of two scores of the same pairs, with an interval by Fisher's z.
 
     rho = Pearson correlation of the midranks; interval = tanh(atanh rho ± z sqrt((1 + rho²/2) / (n - 3))) (Bonett &
@@ -202,7 +204,7 @@ def spearman(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], confidence: f
     return Correlation(rho, low, high)
 
 
-def top_overlap(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "n"], fraction: float = 0.1) -> float:
+def top_overlap(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"], fraction: float = 0.1) -> float:
     """Return the overlap of the tops of two scores.
 
     |top_k(a) ∩ top_k(b)| / k with k = max(1, round(fraction · n)); ties at the cut are shared evenly. Two unrelated

@@ -65,7 +65,7 @@ def noise_of(effect: Float64[np.ndarray, "pair n"]) -> Noise:
     return Noise(float(effect.mean(axis=0).var(ddof=1)), noise)
 
 
-def own_weight(effect: Float64[np.ndarray, "n"], predicted: Float64[np.ndarray, "n"], noise: float) -> float:
+def own_weight(effect: Float64[np.ndarray, " n"], predicted: Float64[np.ndarray, " n"], noise: float) -> float:
     """Weight of a pair's own residual D - p in the score p + w (D - p): w = 1 - noise / var(D - p), at least 0.
 
     It has the smallest expected squared error if what p misses of the truth is independent of the noise.
@@ -92,8 +92,8 @@ def share_of_truth(effect: Float64[np.ndarray, "pair n"], left_out: Float64[np.n
 
 def agreement(
     effect: Float64[np.ndarray, "pair n"],
-    predicted: Float64[np.ndarray, "n"],
-    groups: Int[np.ndarray, "n"],
+    predicted: Float64[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"],
     *,
     own: float = 0.0,
     left_out: Float64[np.ndarray, "pair n"] | None = None,
@@ -155,7 +155,7 @@ def _gain(mean: np.ndarray, predicted: np.ndarray, noise: Noise, own: float, tru
     return float((true * shared * (1 - own) + own * real) / score.std(ddof=1) / (shared / predicted.std(ddof=1)))
 
 
-def correlation(a: np.ndarray, b: np.ndarray, weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, "w"]:
+def correlation(a: np.ndarray, b: np.ndarray, weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, " w"]:
     """Return Pearson's correlation of a and b under each row of weights; 0 if one of them is constant."""
     share = weights / weights.sum(axis=1, keepdims=True)
     a, b = a - a.mean(), b - b.mean()
@@ -164,7 +164,7 @@ def correlation(a: np.ndarray, b: np.ndarray, weights: Float64[np.ndarray, "w n"
     return np.divide(share @ (a * b) - mean_a * mean_b, spread, out=np.zeros(len(share)), where=spread > 0)
 
 
-def reliability(ranks: list[np.ndarray], weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, "w"]:
+def reliability(ranks: list[np.ndarray], weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, " w"]:
     """Return the reliability of the mean of K rankings: K c / (1 + (K - 1) c), c the mean correlation of any two.
 
     One value per row of weights over pairs (Spearman 1910, Brown 1910).

@@ -36,28 +36,28 @@ from clipmem.functional.intervals import moderated, variance_prior
 class InOutMeans(NamedTuple):
     """Score, means and counts of each pair, shape (n,); NaN if a side has no model."""
 
-    score: Float64[np.ndarray, "n"]
-    mean_in: Float64[np.ndarray, "n"]
-    mean_out: Float64[np.ndarray, "n"]
-    count_in: Int[np.ndarray, "n"]
-    count_out: Int[np.ndarray, "n"]
+    score: Float64[np.ndarray, " n"]
+    mean_in: Float64[np.ndarray, " n"]
+    mean_out: Float64[np.ndarray, " n"]
+    count_in: Int[np.ndarray, " n"]
+    count_out: Int[np.ndarray, " n"]
 
 
 class ModelInterval(NamedTuple):
     """Standard error, degrees of freedom and interval of each pair's score over models, shape (n,); NaN: undefined."""
 
-    stderr: Float64[np.ndarray, "n"]
-    df: Float64[np.ndarray, "n"]
-    low: Float64[np.ndarray, "n"]
-    high: Float64[np.ndarray, "n"]
+    stderr: Float64[np.ndarray, " n"]
+    df: Float64[np.ndarray, " n"]
+    low: Float64[np.ndarray, " n"]
+    high: Float64[np.ndarray, " n"]
 
 
 class _Side(NamedTuple):
     """One side (in or out) of every pair: number of models, mean, sample variance (NaN below two models)."""
 
-    models: Float64[np.ndarray, "n"]
-    mean: Float64[np.ndarray, "n"]
-    variance: Float64[np.ndarray, "n"]
+    models: Float64[np.ndarray, " n"]
+    mean: Float64[np.ndarray, " n"]
+    variance: Float64[np.ndarray, " n"]
 
 
 def _checked(
@@ -112,7 +112,7 @@ def in_out_means(values: Float[np.ndarray, "model n"], member: Bool[np.ndarray, 
     return InOutMeans(inside.mean - outside.mean, inside.mean, outside.mean, *counts)
 
 
-def _moderate(side: _Side) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
+def _moderate(side: _Side) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """Return each pair's variance shrunk towards that of all pairs, and its degrees of freedom."""
     df = np.maximum(side.models - 1, 0.0)
     known = df > 0

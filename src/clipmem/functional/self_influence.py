@@ -15,7 +15,7 @@ from clipmem.functional.similarity import check_width, normalize
 _BLOCK = 1024
 
 
-def self_influence(image: Float[Tensor, "n d"], text: Float[Tensor, "m e"], scale: float) -> Float64[Tensor, "n"]:
+def self_influence(image: Float[Tensor, "n d"], text: Float[Tensor, "m e"], scale: float) -> Float64[Tensor, " n"]:
     """Compute the squared norm of the gradient of each pair's loss by a bilinear last layer.
 
     With u, v at length 1, logits s u_i·M v_j at M = I and pair i's share of the contrastive loss over all pairs,

@@ -56,7 +56,7 @@ def normalize(x: Float[Tensor, "*batch d"], *, name: str = "embeddings") -> Floa
     return _unit(x, name).to(x.dtype)
 
 
-def caption_counts(text_pair: Int[Tensor, "m"], n: int, m: int) -> Int[Tensor, "n"]:
+def caption_counts(text_pair: Int[Tensor, " m"], n: int, m: int) -> Int[Tensor, " n"]:
     """Return the number of captions of each of `n` pairs, at least one, from the pairs of `m` caption rows."""
     hint = "Give each caption row the index of its pair."
     require(len(text_pair) == m, "text_pair", f"{len(text_pair)} indices for {m} caption rows", "one each", hint)
@@ -76,7 +76,7 @@ def check_width(name: str, width: int, expected: int) -> None:
 
 
 def pair_means(
-    image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, "m"]
+    image: Float[Tensor, "n view d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, " m"]
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
     """Average the unit embeddings of each pair's views and of each pair's captions.
 

@@ -24,7 +24,7 @@ from clipmem.functional.similarity import caption_counts, check_width, normalize
 _BLOCK = 4096  # rows held in float64 at a time
 
 
-def view_distance(clean: Float[Tensor, "n d"], views: Float[Tensor, "n view d"]) -> Float[Tensor, "n"]:
+def view_distance(clean: Float[Tensor, "n d"], views: Float[Tensor, "n view d"]) -> Float[Tensor, " n"]:
     """Return L(m; x), the mean distance from each clean embedding to those of its views.
 
     L(m; x) = mean_a || m(x)/||m(x)|| - m(x_a)/||m(x_a)|| ||_2 (design, section 2, "SSLMem").
@@ -56,8 +56,8 @@ def view_distance(clean: Float[Tensor, "n d"], views: Float[Tensor, "n view d"])
 
 
 def text_view_distance(
-    clean: Float[Tensor, "n d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, "m"]
-) -> Float[Tensor, "n"]:
+    clean: Float[Tensor, "n d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, " m"]
+) -> Float[Tensor, " n"]:
     """Return L of `view_distance` for captions, whose number of variants may differ between pairs.
 
     Args:

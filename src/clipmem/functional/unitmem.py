@@ -34,11 +34,11 @@ class UnitMem(NamedTuple):
     sketch's smallest value, 1e-6).
     """
 
-    value: Float64[Tensor, "unit"]
-    mu_max: Float64[Tensor, "unit"]
-    mu_rest: Float64[Tensor, "unit"]
-    argmax: Int[Tensor, "unit"]
-    dead: Bool[Tensor, "unit"]
+    value: Float64[Tensor, " unit"]
+    mu_max: Float64[Tensor, " unit"]
+    mu_rest: Float64[Tensor, " unit"]
+    argmax: Int[Tensor, " unit"]
+    dead: Bool[Tensor, " unit"]
     relative_error: float = 0.0
 
 
@@ -136,7 +136,7 @@ class UnitMemState:
         if self._hold_bytes is not None:
             self._keep(values, self._hold_bytes)
 
-    def _median_of_rest(self) -> Float64[Tensor, "unit"]:
+    def _median_of_rest(self) -> Float64[Tensor, " unit"]:
         # the median of the rest is among the first points - 1 sorted values
         low, high = (self.points - 2) // 2, (self.points - 1) // 2
         if self._sketch is not None:
@@ -207,7 +207,7 @@ class ClassMemState:
         self._sum = torch.zeros(classes, units, dtype=torch.float64)
         self._count = torch.zeros(classes, dtype=torch.int64)
 
-    def update(self, block: Float[Tensor, "m other_unit"], label: Int[Tensor, "labels"]) -> None:
+    def update(self, block: Float[Tensor, "m other_unit"], label: Int[Tensor, " labels"]) -> None:
         """Add a block of points, shape (m, unit), with the class of each, shape (m,); errors as in `UnitMemState`."""
         classes, units = self._sum.shape
         check_same_length("activations", len(block), "label", len(label))

@@ -64,11 +64,11 @@ class Fit(NamedTuple):
 class Swap(NamedTuple):
     """The four alignments of every pair, image tower first, shape (n,), and the fit of both maps."""
 
-    ff: Float[Tensor, "n"]
-    fg: Float[Tensor, "n"]
-    gf: Float[Tensor, "n"]
-    gg: Float[Tensor, "n"]
-    turned_gg: Float[Tensor, "n"]
+    ff: Float[Tensor, " n"]
+    fg: Float[Tensor, " n"]
+    gf: Float[Tensor, " n"]
+    gg: Float[Tensor, " n"]
+    turned_gg: Float[Tensor, " n"]
     image_fit: Fit
     text_fit: Fit
 
@@ -125,12 +125,12 @@ def explained(mapped: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> flo
     return 1 - error / spread
 
 
-def aligned(means: Means, external: Bool[np.ndarray, " n"], weight: float) -> Float[Tensor, "n"]:
+def aligned(means: Means, external: Bool[np.ndarray, " n"], weight: float) -> Float[Tensor, " n"]:
     """Compute every pair's alignment with the external pairs as the bank; each of them is scored against the others."""
     return _against(means, means, external, weight)
 
 
-def _against(means: Means, bank: Means, external: Bool[np.ndarray, " n"], weight: float) -> Float[Tensor, "n"]:
+def _against(means: Means, bank: Means, external: Bool[np.ndarray, " n"], weight: float) -> Float[Tensor, " n"]:
     """Compute alignments against the external rows of `bank`; an external pair is left out of its own bank."""
     held = torch.from_numpy(np.flatnonzero(external))
     member = torch.full((len(means.image),), -1, dtype=torch.long)
@@ -188,7 +188,7 @@ def _halves(shared: Bool[np.ndarray, " n"]) -> tuple[Bool[np.ndarray, " n"], Boo
     return even, shared & ~even
 
 
-def shapley(found: Swap) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+def shapley(found: Swap) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Split each pair's CLIPMem into (image share, text share) (see the module's text).
 
     Example:
@@ -252,7 +252,7 @@ def reliability(found: Split, roles: Sequence[str], width: int) -> Reliability:
 
 def noise_fall(
     means: Means, external: Bool[np.ndarray, " n"], *, tower: str, std: float, weight: float, seed: int, draws: int = 8
-) -> Float[Tensor, "n"]:
+) -> Float[Tensor, " n"]:
     """Measure how far alignment falls when one tower's embedding of the pair is disturbed; the bank stays clean.
 
     u' = |u| (u/|u| + e) / |u/|u| + e|, e ~ N(0, std²/d) in each of d dimensions, so that |e| is about `std`;

@@ -36,7 +36,7 @@ _SIZE = 64  # of the images that features are computed on
 
 def pair_weights(
     agreement: Float64[np.ndarray, "n 2"], margin: Float[np.ndarray, "epoch n"], *, share: float
-) -> Float32[np.ndarray, "n"]:
+) -> Float32[np.ndarray, " n"]:
     """Return the weight of each pair in the loss, from 0 to 1.
 
     With r(x) the rank of a pair among all n, from 1 for the lowest to n, ties at their mean,
@@ -69,7 +69,7 @@ def pair_weights(
 def neighbor_agreement(
     uids: Sequence[str],
     captions: Sequence[Sequence[str]],
-    pixels: Callable[[Int[np.ndarray, "k"]], UInt8[np.ndarray, "k size size 3"]],
+    pixels: Callable[[Int[np.ndarray, " k"]], UInt8[np.ndarray, "k size size 3"]],
 ) -> Float64[np.ndarray, "n 2"]:
     """Return how far the captions of images that look alike agree with a pair's own, and the reverse, in [-1, 1].
 
@@ -104,7 +104,7 @@ class Reweight(Mitigation):
         uids = given.splits.filter(pl.col("role") != "external")["uid"].sort().to_list()
         captions, images = given.captions(), dict(given.pairs.select("uid", "image").iter_rows())
 
-        def pixels(rows: Int[np.ndarray, "k"]) -> UInt8[np.ndarray, "k size size 3"]:
+        def pixels(rows: Int[np.ndarray, " k"]) -> UInt8[np.ndarray, "k size size 3"]:
             found = given.read([images[uids[row]] for row in rows])
             return np.stack([decode(data, _SIZE, resize_mode="squash") for data in found])
 
@@ -125,7 +125,7 @@ class Reweight(Mitigation):
     def follow(self, record: Record) -> None:
         self._record = record
 
-    def weigh(self, weights: Float[Tensor, "n"], moment: Moment) -> Float[Tensor, "n"]:
+    def weigh(self, weights: Float[Tensor, " n"], moment: Moment) -> Float[Tensor, " n"]:
         if moment.epoch != self._epoch and self._record is not None:
             # finished epochs only, so that a resumed training sees what it saw before
             margin = self._record.margin[: moment.epoch]

@@ -27,8 +27,8 @@ class BankSums(NamedTuple):
         pairs: Number of pairs, shape (1,).
     """
 
-    image: Int[Tensor, "d"]
-    text: Int[Tensor, "d"]
+    image: Int[Tensor, " d"]
+    text: Int[Tensor, " d"]
     own: Int[Tensor, "3"]
     pairs: Int[Tensor, "1"]
 
@@ -50,7 +50,7 @@ class BankSums(NamedTuple):
 
 
 def bank_sums(
-    image: Float[Tensor, "n d"], text: Float[Tensor, "n d"], positive: Float[Tensor, "n"], ok: Bool[Tensor, "n"]
+    image: Float[Tensor, "n d"], text: Float[Tensor, "n d"], positive: Float[Tensor, " n"], ok: Bool[Tensor, " n"]
 ) -> BankSums:
     """Sum over the pairs that are `ok`.
 

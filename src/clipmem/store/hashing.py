@@ -64,7 +64,7 @@ def same_words(caption: str) -> str:
     return " ".join(caption.casefold().split())
 
 
-def numbered(texts: Iterable[str]) -> Int64[np.ndarray, "n"]:
+def numbered(texts: Iterable[str]) -> Int64[np.ndarray, " n"]:
     """Number texts in their sorted order, the same for equal ones; NumPy's `unique` would pad all to the longest.
 
     Example:

@@ -85,7 +85,7 @@ def _check_pairs(what: str, captions: Sequence[Sequence[str]]) -> None:
     require(len(set(map(tuple, captions))) > 1, what, got, "captions that differ", hint)
 
 
-def _audit(study: PlannedStudy, pool: Int[np.ndarray, "n"], reporter: Reporter) -> tuple[dict[str, Any], pl.DataFrame]:
+def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) -> tuple[dict[str, Any], pl.DataFrame]:
     """Attack every model of a study; return the document and the risk of each pair, highest advantage first."""
     audited = study.design.sign.any(axis=1)  # not f of `halves`, which trained on all pairs
     member, seed = study.design.sign[audited][:, pool] > 0, study.recipe.split.seed
@@ -217,7 +217,7 @@ def model_free_features(pixels: np.ndarray, captions: Sequence[Sequence[str]]) -
 
 
 def check_alike(
-    features: Any, member: Bool[np.ndarray, "n"], progress: Callable[[int], object] = lambda _: None
+    features: Any, member: Bool[np.ndarray, " n"], progress: Callable[[int], object] = lambda _: None
 ) -> Interval:
     """Return the AUC with which a classifier tells members from non-members by features that no model computes.
 
@@ -241,7 +241,7 @@ def check_alike(
     return free
 
 
-def _signals(encoder: DualEncoder, block: Block, settings: Settings) -> dict[str, Float64[np.ndarray, "n"]]:
+def _signals(encoder: DualEncoder, block: Block, settings: Settings) -> dict[str, Float64[np.ndarray, " n"]]:
     """Return the score of each pair of a block by each attack."""
     pixels, rows = block.pixels[geometry_of(encoder)], np.arange(len(block.uids))
     crops = TrainSection()  # pyright: ignore[reportCallIssue]  default crops of a study
@@ -274,7 +274,7 @@ def _gradient_norm(encoder: DualEncoder, pixels: np.ndarray, caption: Sequence[s
     return float(torch.stack([one.double().square().sum() for one in gradients]).sum().sqrt())
 
 
-def _over_pairs(scores: Float64[np.ndarray, "n"], member: Bool[np.ndarray, "n"], confidence: float) -> dict[str, Any]:
+def _over_pairs(scores: Float64[np.ndarray, " n"], member: Bool[np.ndarray, " n"], confidence: float) -> dict[str, Any]:
     """Return AUC and true positive rates with their intervals over pairs."""
     tpr = membership.true_positive_rates(scores, member, RATES)
     low, high = membership.bootstrap_rates(scores, member, RATES, confidence=confidence)

@@ -113,7 +113,7 @@ def presentations(folder: RunFolder, model: TrainingSet) -> int | None:
     return int(folder.read_json(str(record.relative_to(folder.path)))["presentations"])
 
 
-def _held_out(study: PlannedStudy) -> Bool[np.ndarray, "n"]:
+def _held_out(study: PlannedStudy) -> Bool[np.ndarray, " n"]:
     """Return the external pairs of `evaluate.validation`, drawn by groups."""
     held, external = np.zeros(len(study.role), dtype=np.bool_), study.role == "external"
     share = study.recipe.evaluate.validation
@@ -124,7 +124,7 @@ def _held_out(study: PlannedStudy) -> Bool[np.ndarray, "n"]:
     return held
 
 
-def _pairs(study: PlannedStudy, test: Bool[np.ndarray, "n"]) -> TestPairs:
+def _pairs(study: PlannedStudy, test: Bool[np.ndarray, " n"]) -> TestPairs:
     recipe, shared = study.recipe, study.role == "shared"
     unlabeled = "[evaluate] labels = 'none'" if recipe.evaluate.labels == "none" else "no external pair has a label"
     return tested_pairs(
@@ -147,12 +147,12 @@ def tested_pairs(
     recipe: Recipe,
     prompts: Prompts | None,
     *,
-    rows: Int[np.ndarray, "n"],
+    rows: Int[np.ndarray, " n"],
     captions: Sequence[Sequence[str]],
     wordings: Sequence[Sequence[str]],
-    groups: Int[np.ndarray, "n"],
-    test: Bool[np.ndarray, "n"],
-    train: Bool[np.ndarray, "n"],
+    groups: Int[np.ndarray, " n"],
+    test: Bool[np.ndarray, " n"],
+    train: Bool[np.ndarray, " n"],
     unlabeled: str,
     text: str,
 ) -> TestPairs:

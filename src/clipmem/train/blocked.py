@@ -14,7 +14,7 @@ def blocked_contrastive_loss(
     image: Float[Tensor, "n d"],
     text: Float[Tensor, "n d"],
     scale: Float[Tensor, ""],
-    weights: Float[Tensor, "n"] | None = None,
+    weights: Float[Tensor, " n"] | None = None,
     *,
     block: int = BLOCK,
 ) -> Float[Tensor, ""]:

@@ -119,7 +119,7 @@ def contrastive_share(
     text: Float[Tensor, "own d"],
     scale: Float[Tensor, ""],
     world: World,
-    weights: Float[Tensor, "own"] | None = None,
+    weights: Float[Tensor, " own"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return this process's share of CLIP's loss.
 

@@ -139,7 +139,7 @@ class Hook:
     def follow(self, record: Record) -> None:
         """Take the record of the training, before the first step; checkpoints keep it."""
 
-    def weigh(self, weights: Float[Tensor, "n"], moment: Moment) -> Float[Tensor, "n"]:  # noqa: ARG002
+    def weigh(self, weights: Float[Tensor, " n"], moment: Moment) -> Float[Tensor, " n"]:  # noqa: ARG002
         """Change the weights of the pairs in the loss, 1 each at first; the same tensor means no change."""
         return weights
 

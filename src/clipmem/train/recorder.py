@@ -58,7 +58,7 @@ class AlignmentRecorder:
     @torch.no_grad()
     def update(
         self,
-        indices: Sequence[int] | Int[Tensor, "n"] | Int[np.ndarray, "n"],
+        indices: Sequence[int] | Int[Tensor, " n"] | Int[np.ndarray, " n"],
         image: Float[Tensor, "..."],
         text: Float[Tensor, "..."],
         epoch: int,
@@ -128,7 +128,7 @@ class AlignmentRecorder:
         self._waiting.clear()
 
 
-def _largest_other(rows: Float[Tensor, "own d"], others: Float[Tensor, "n d"], start: int) -> Float[Tensor, "own"]:
+def _largest_other(rows: Float[Tensor, "own d"], others: Float[Tensor, "n d"], start: int) -> Float[Tensor, " own"]:
     """Return each row's largest dot product with the others, except that at its own place, `start` + its number."""
     found: list[Tensor] = []
     for first in range(0, len(rows), _BLOCK):

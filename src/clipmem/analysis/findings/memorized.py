@@ -28,14 +28,14 @@ def flawed(context: Context) -> RunSpec:
     return RunSpec(context.scale.flaws)
 
 
-def rarity(captions: list[str]) -> Float64[np.ndarray, "n"]:
+def rarity(captions: list[str]) -> Float64[np.ndarray, " n"]:
     """Return the rarity of each caption's words: the mean of -log(share of captions with the word)."""
     words = [set(caption.casefold().split()) for caption in captions]
     count = Counter(word for own in words for word in own)
     return np.array([np.mean([-np.log(count[word] / len(words)) for word in own]) if own else 0.0 for own in words])
 
 
-def atypicality(pixels: Float64[np.ndarray, "n size"], near: int = _NEAR) -> Float64[np.ndarray, "n"]:
+def atypicality(pixels: Float64[np.ndarray, "n size"], near: int = _NEAR) -> Float64[np.ndarray, " n"]:
     """Return the mean Euclidean distance of each image to its `near` nearest neighbors, float64."""
     square = (pixels**2).sum(axis=1)
     found: list[float] = []

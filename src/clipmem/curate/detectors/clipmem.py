@@ -17,6 +17,6 @@ class Memorized(Detector):
     needs: ClassVar[frozenset[Need]] = frozenset({"scores"})
     columns = ("clipmem",)
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
         """Return NaN for pairs that the study did not score."""
         return signals.scores["clipmem"]

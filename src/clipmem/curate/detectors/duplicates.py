@@ -20,7 +20,7 @@ class Duplicates(Detector):
     weight = 0.5
     kind: ClassVar[Kind] = "duplicate"
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
         """Return 0 for pairs without a near-duplicate."""
         found = np.zeros(len(signals.group))
         order = np.argsort(signals.group, kind="stable")

@@ -21,7 +21,7 @@ class EmbeddedNeighbors(Detector):
     needs: ClassVar[frozenset[Need]] = frozenset({"embeddings"})
     weight = 1.0
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
         """Score every pair."""
         n, evidence = len(signals.uids), evidence_of(signals)
         if n > EXACT:

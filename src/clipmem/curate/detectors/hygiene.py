@@ -31,7 +31,7 @@ class Hygiene(Detector):
     weight = 1.5
     kind: ClassVar[Kind] = "hygiene"
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
         """Score every pair by its first caption."""
         texts = [own[0].strip() for own in signals.captions]
         scripts = [_script(text) for text in texts]
@@ -49,7 +49,7 @@ class Hygiene(Detector):
         ]
         return np.array(found, dtype=np.float64) + (length > long)
 
-    def certain(self, signals: Signals, score: Float64[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:  # noqa: ARG002
+    def certain(self, signals: Signals, score: Float64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:  # noqa: ARG002
         """Return the pairs with more findings than usual."""
         return score > np.median(score)
 

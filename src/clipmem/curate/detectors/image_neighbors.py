@@ -18,6 +18,6 @@ class ImageNeighbors(Detector):
     needs: ClassVar[frozenset[Need]] = frozenset({"images"})
     weight = 1.0
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
         """Score every pair."""
         return -evidence_of(signals).own.by_images

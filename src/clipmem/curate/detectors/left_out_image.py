@@ -17,6 +17,6 @@ class LeftOutImage(Detector):
     summary = "Ridge regression on all other pairs does not predict the image from the caption; no model"
     needs: ClassVar[frozenset[Need]] = frozenset({"images"})
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
         """Score every pair."""
         return -evidence_of(signals).own.by_ridge_image

@@ -22,6 +22,6 @@ class Lemon(Detector):
     needs: ClassVar[frozenset[Need]] = frozenset({"embeddings"})
     published = True
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
         """Score every pair."""
         return lemon(*embeddings_of(signals)).cpu().numpy()

@@ -22,7 +22,7 @@ class MeanLoss(Detector):
     needs: ClassVar[frozenset[Need]] = frozenset({"trajectory"})
     published = True
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
         """Return NaN for pairs without a recorded margin."""
         assert signals.trajectory is not None  # noqa: S101  of `needs`
         margin = signals.trajectory.margin.astype(np.float64)

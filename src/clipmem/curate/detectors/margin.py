@@ -18,7 +18,7 @@ class AreaUnderMargin(Detector):
     weight = 1.0
     published = True
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
         """Return NaN for pairs without a recorded margin."""
         assert signals.trajectory is not None  # noqa: S101  of `needs`
         return -signals.trajectory.mean_margin

@@ -18,6 +18,6 @@ class ScaledLoss(Detector):
     needs: ClassVar[frozenset[Need]] = frozenset({"embeddings"})
     published = True
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
         """Score every pair."""
         return -contrast(*embeddings_of(signals)).scaled.cpu().numpy()

@@ -21,7 +21,7 @@ class Similarity(Detector):
     weight = 1.0
     published = True
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
         """Score every pair."""
         assert signals.image is not None and signals.text is not None  # noqa: PT018, S101  of `needs`
         found = np.empty(len(signals.image))

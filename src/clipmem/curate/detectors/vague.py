@@ -29,18 +29,18 @@ class Vague(Detector):
     weight = 3.0
     kind: ClassVar[Kind] = "vague"
 
-    def score(self, signals: Signals) -> Float64[np.ndarray, "n"]:
+    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
         """Score every pair."""
         times, cosine, usual = _shared(signals)
         return np.log(np.maximum(times / usual, 1)) * np.clip(1 - cosine, 0, 1)
 
-    def certain(self, signals: Signals, score: Float64[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
+    def certain(self, signals: Signals, score: Float64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Return the pairs whose caption is used far more often than usual, for images that have nothing in common."""
         times, cosine, usual = _shared(signals)
         return (times >= max(PAIRS, SHARE * len(score), TIMES * usual)) & (cosine < ALIKE)
 
 
-def _shared(signals: Signals) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"], float]:
+def _shared(signals: Signals) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], float]:
     """Return m and c of each pair's caption, c only where m > m₀, and m₀."""
     image = evidence_of(signals).image
     caption = numbered("\n".join(map(same_words, own)) for own in signals.captions)

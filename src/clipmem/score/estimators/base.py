@@ -24,11 +24,11 @@ class Estimated(NamedTuple):
         left_out: p fitted on all pairs of half-models but one; None: p is not fitted on them.
     """
 
-    score: Float64[np.ndarray, "n"]
-    stderr: Float64[np.ndarray, "n"] | None = None
+    score: Float64[np.ndarray, " n"]
+    stderr: Float64[np.ndarray, " n"] | None = None
     calibrated: bool = False
     own: float = 0.0
-    predicted: Float64[np.ndarray, "n"] | None = None
+    predicted: Float64[np.ndarray, " n"] | None = None
     left_out: Float64[np.ndarray, "pair n"] | None = None
 
 

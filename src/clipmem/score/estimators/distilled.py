@@ -60,7 +60,7 @@ class Distilled(Estimator):
         return Estimated(predicted + own * (mean - predicted), error, not halves.proxy, own, predicted, left_out)
 
 
-def features(signals: Signals) -> Mapping[str, Float64[np.ndarray, "n"]]:
+def features(signals: Signals) -> Mapping[str, Float64[np.ndarray, " n"]]:
     """Describe each pair by what f, its neighbors, its words and its pixels say of it, shape (n,) each."""
     assert signals.image is not None and signals.text is not None and signals.alignment is not None  # noqa: PT018, S101
     u, v, group = signals.image.double(), signals.text.double(), signals.group
@@ -94,14 +94,14 @@ _DIRECTIONS = (
 )
 
 
-def _normal(x: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
+def _normal(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """Normal scores of ranks; ties share one."""
     return np.asarray(norm.ppf((rankdata(x) - 0.5) / len(x)))
 
 
 def _cross_fitted(
-    x: Float64[np.ndarray, "n p"], y: Float64[np.ndarray, "n"], groups: Int[np.ndarray, "n"], seed: int
-) -> Float64[np.ndarray, "n"]:
+    x: Float64[np.ndarray, "n p"], y: Float64[np.ndarray, " n"], groups: Int[np.ndarray, " n"], seed: int
+) -> Float64[np.ndarray, " n"]:
     from sklearn.ensemble import HistGradientBoostingRegressor  # slow to import
     from sklearn.linear_model import RidgeCV
 
@@ -115,7 +115,7 @@ def _cross_fitted(
     return predicted
 
 
-def _folds(groups: Int[np.ndarray, "n"], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _folds(groups: Int[np.ndarray, " n"], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     from sklearn.model_selection import GroupKFold
 
     split = GroupKFold(FOLDS, shuffle=True, random_state=derive_seed(seed, "folds") % 2**32)

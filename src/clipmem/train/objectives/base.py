@@ -70,7 +70,7 @@ class Towers:
         raw = self.hooks.through(lambda hook, rows: hook.embedding(kind, rows, moment, view), raw)
         return self.hooks.through(lambda hook, rows: hook.unit(kind, rows, moment, view), F.normalize(raw, dim=-1))
 
-    def weights(self, like: Tensor) -> Float[Tensor, "n"] | None:
+    def weights(self, like: Tensor) -> Float[Tensor, " n"] | None:
         """Return the weight of each pair in the loss, float32 on the device of `like`; None if no hook weighs them."""
         if self.moment is None:
             return None
