@@ -17,7 +17,10 @@ def test_numbers_that_do_not_exist_are_not_zero() -> None:
     assert formats.signed(-0.0) == formats.signed(1e-9) == formats.signed(-1e-9) == "0.000"
     assert [formats.signed(value) for value in (0.00031, -0.000312, 0.0000312)] == ["+0.00031", "-0.00031", "+3.1e-05"]
     assert [formats.plain(0.0006), formats.plain(0.0004, 1), formats.percent(0.0002)] == ["0.001", "0.0", "0.0"]
-    assert formats.interval({"low": -0.0001, "high": 0.2}, sign=True) == "[-0.0001, +0.200]"
+    wide, narrow = {"low": -0.0001, "high": 0.2}, {"low": -0.0001, "high": 0.00021}
+    assert formats.interval(wide, sign=True) == "[0.000, +0.200]"
+    assert formats.interval(narrow, sign=True) == "[-0.0001, +0.00021]"
+    assert [formats.signed(0.00031, entry=entry) for entry in (wide, narrow)] == ["0.000", "+0.00031"]
     assert formats.duration(3599.6) == "1 h 0 min"
 
 

@@ -14,19 +14,24 @@ def _known(value: Number | None) -> TypeGuard[Number]:
     return value is not None and math.isfinite(value)
 
 
-def plain(value: Number | None, digits: int = 3) -> str:
-    """Format a number with a fixed number of decimals; if two or more show only zeros, with two significant digits."""
+def plain(value: Number | None, digits: int = 3, entry: Mapping[str, Any] | None = None) -> str:
+    """Format a number with a fixed number of decimals; if two or more show only zeros, with two significant digits.
+
+    Not beside an `entry` whose interval shows more than zeros: there a zero says enough.
+    """
     if not _known(value):
         return MISSING
     text = f"{value:.{digits}f}"
     if float(text) == 0:
-        return f"{value:.2g}" if digits > 1 and abs(value) > _NOISE else text.removeprefix("-")
+        ends = [(entry or {}).get(key) for key in ("low", "high")]
+        wide = any(_known(end) and float(f"{end:.{digits}f}") for end in ends)
+        return f"{value:.2g}" if digits > 1 and abs(value) > _NOISE and not wide else text.removeprefix("-")
     return text
 
 
-def signed(value: Number | None, digits: int = 3) -> str:
+def signed(value: Number | None, digits: int = 3, entry: Mapping[str, Any] | None = None) -> str:
     """Format a score with its sign, unless it rounds to zero."""
-    text = plain(value, digits)
+    text = plain(value, digits, entry)
     return text if text == MISSING or text.startswith("-") or float(text) == 0 else f"+{text}"
 
 
@@ -36,7 +41,7 @@ def interval(entry: Mapping[str, Any], sign: bool = False, digits: int = 3) -> s
     if not (_known(low) and _known(high)):
         return "no interval"
     write = signed if sign else plain
-    return f"[{write(low, digits)}, {write(high, digits)}]"
+    return f"[{write(low, digits, entry)}, {write(high, digits, entry)}]"
 
 
 def percent(value: Number | None, digits: int = 1) -> str:
