@@ -88,15 +88,16 @@ def test_sorts_with_errors_and_reverses(browser: Session, address: str, values: 
     card = page.locator(".card").first.inner_text()
     assert f"+{values['clipmem'][expected[0]]:.3f}" in card
     assert f"± {values['stderr'][expected[0]]:.3f}" in card
+    assert "noise floor ± 0.040" in page.inner_text(".status")
     page.keyboard.press("r")
     page.wait_for_selector(f"#pair-{expected[-1]}")
     becomes(lambda: cards(page) == expected[::-1][: len(cards(page))].tolist(), True)
     page.keyboard.press("s")
     page.keyboard.type("Words")  # chooses in the list that has the focus
     page.keyboard.press("Escape")
-    words = np.where(np.isnan(values["words_score"]), np.inf, values["words_score"])
-    page.wait_for_selector(f"#pair-{np.argmin(words)}")
-    becomes(lambda: cards(page)[0], np.argmin(words))
+    highest = np.nanargmax(values["words_score"])  # another column begins with its highest
+    page.wait_for_selector(f"#pair-{highest}")
+    becomes(lambda: cards(page)[0], highest)
 
 
 def test_brushes_histograms_and_counts_under_the_other_filters(

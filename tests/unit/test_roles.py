@@ -60,7 +60,7 @@ def test_a_share_of_candidates_and_independent_pairs_leaves_them_exchangeable():
     assert not both.filter(role="shared")["planted"].any()
 
 
-@pytest.mark.parametrize("name", ["quick"])
+@pytest.mark.parametrize("name", ["demo", "quick"])
 def test_the_shipped_demos_swap_captions_alike_in_both_exchangeable_roles(name):
     split = find_recipe(name).split
     assert (split.planted, sorted(split.planted_roles)) == (0, ["candidate", "independent"])

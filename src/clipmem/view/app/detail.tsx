@@ -3,7 +3,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import { byName, captionColumn, captionsOf, column, type Detail, detail, IMAGE_GROUP, manifest, numbers, thumbnail, uidOf } from "./data";
 import { MISSING } from "./engine";
-import { categoryOf, ErrorOf, GLYPHS, Mark, moveTo, position } from "./gallery";
+import { categoryOf, errorOf, floorOf, GLYPHS, Mark, moveTo, position } from "./gallery";
 import { marking } from "./keys";
 import { markOf, setMark } from "./marks";
 import { Neighbors } from "./neighbors";
@@ -84,7 +84,7 @@ function Scores({ row }: { row: number }) {
             return (
               <tr key={info.name}>
                 <th scope="row" title={info.about}>{info.label}</th>
-                <td><b>{number(numbers(info.name)?.[row], info)}</b><ErrorOf row={row} info={info} /></td>
+                <td><b>{number(numbers(info.name)?.[row], info)}</b><span class="error"> {[errorOf(row, info), floorOf(info)].filter(Boolean).join(", ")}</span></td>
                 {pairs.length > 0 && <td>{other && number(numbers(other)?.[row], byName.get(other))}</td>}
               </tr>
             );

@@ -48,18 +48,16 @@ export function categoryOf(name: string, row: number): { code: number; value: st
   return { code: codes[row], value: categoriesOf(info)[codes[row]] };
 }
 
-/** The standard error of a value, and its noise floor. */
-export function ErrorOf({ row, info }: { row: number; info: ColumnInfo }) {
-  const write = (value: number) => `±${number(value, { ...info, min: 0 })}`, error = numbers(info.error)?.[row] ?? NaN;
-  const said = [error === error && write(error), info.floor && manifest.noise_floor != null && `noise floor ${write(manifest.noise_floor)}`].filter(Boolean);
-  return <span class="error"> {said.join(", ")}</span>;
-}
+const within = (value: number | null | undefined, info?: ColumnInfo) => (value == null || value !== value ? "" : `± ${number(value, { ...info!, min: 0 })}`);
+/** The noise floor of a column's values, and the standard error of one of them; empty without. */
+export const floorOf = (info?: ColumnInfo) => (info?.floor && manifest.noise_floor != null ? `noise floor ${within(manifest.noise_floor, info)}` : "");
+export const errorOf = (row: number, info?: ColumnInfo) => within(numbers(info?.error)?.[row], info);
 
 export function Score({ row, name }: { row: number; name: string }) {
   const info = byName.get(name), values = numbers(name);
   return (
     <span class="score">
-      <strong>{values ? number(values[row], info) : " "}</strong>{info && <ErrorOf row={row} info={info} />}
+      <strong>{values ? number(values[row], info) : " "}</strong><span class="error"> {errorOf(row, info)}</span>
     </span>
   );
 }

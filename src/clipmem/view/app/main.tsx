@@ -2,13 +2,13 @@
 
 import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { live, loadManifest, manifest, problem } from "./data";
+import { byName, live, loadManifest, manifest, problem } from "./data";
 import { Dialogs, exporting } from "./dialogs";
 import { DetailPanel } from "./detail";
 import * as engine from "./engine";
 import { Facets } from "./facets";
 import { shown, startFilters } from "./filters";
-import { Gallery, placeText } from "./gallery";
+import { floorOf, Gallery, placeText } from "./gallery";
 import { startKeys } from "./keys";
 import { markedRows, marksChanged, refusal, startMarks, unsaved } from "./marks";
 import { CompareView, MapView, ScoresView } from "./plots";
@@ -78,12 +78,12 @@ function Tabs() {
 
 function Status() {
   void marksChanged.value;
-  const total = shown.value?.length, marked = markedRows().length;
+  const total = shown.value?.length, marked = markedRows().length, floor = floorOf(byName.get(sort.value.column));
   return (
     <div class="status">
       <span role="status">
         {placeText()}<b>{total === undefined ? "…" : count(total)}</b> of {count(manifest.rows)} shown
-        {marked > 0 && <>, <b>{count(marked)}</b> marked</>}
+        {marked > 0 && <>, <b>{count(marked)}</b> marked</>}{floor && `; ${floor}`}
       </span>
       {same.value && <span class="chip">same {same.value.by} as one pair <button type="button" aria-label="Clear" onClick={() => (same.value = null)}>×</button></span>}
       {filtering() && <button type="button" class="quiet" onClick={clearFilters}>Clear filters <kbd>x</kbd></button>}
