@@ -252,7 +252,7 @@ def _cell(finding: Document | None) -> str:
     primary = finding["effects"][0] if finding["effects"] and finding["effects"][0]["primary"] else None
     if primary is None:
         return "not measured"
-    return f"**{finding['holds']}** {signed(primary['estimate'])} {interval(primary, sign=True)}"
+    return f"**{finding['holds']}** {signed(primary['estimate'], entry=primary)} {interval(primary, sign=True)}"
 
 
 def section(name: str, documents: dict[str, Document]) -> str:
@@ -279,7 +279,7 @@ def section(name: str, documents: dict[str, Document]) -> str:
 
 def _row(effect: Document, macros: Any) -> str:
     primary = f" (primary, {level(effect['confidence'])})" if effect["primary"] else ""
-    found = f"{signed(effect['estimate'])} | {interval(effect, sign=True)}"
+    found = f"{signed(effect['estimate'], entry=effect)} | {interval(effect, sign=True)}"
     claimed = html.unescape(str(macros.claimed(effect["claim"]))).strip()
     return f"| {effect['measure']} | {found} | {claimed} | {effect['holds']}{primary} |"
 
