@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from clipmem.analysis.curves import NAMES, compare_curves, curves_of
+from clipmem.analysis.curves import compare_curves, curves_of, title_of
 from clipmem.base.random import derive_seed
 from clipmem.data.cache import open_cache
 from clipmem.data.views import as_float, normalize_pixels
@@ -55,7 +55,7 @@ WHAT = {
 def collect(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Collect the curves and accuracies of all runs, and of untrained towers."""
     curves = [
-        curves_of(pl.read_parquet(folder / name / "localize" / "units.parquet"), run=NAMES[name], objective=name)
+        curves_of(pl.read_parquet(folder / name / "localize" / "units.parquet"), run=title_of(name), objective=name)
         for name in RUNS
     ]
     first = RunFolder(folder / RUNS[0])
@@ -70,7 +70,7 @@ def collect(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
             head = class_head(place)
             learned.append(
                 {
-                    "run": NAMES[name],
+                    "run": title_of(name),
                     "seed": seed,
                     **accuracy(study, openclip.load(place), head),
                     **losses(place),
@@ -144,9 +144,9 @@ def mean_rows(table: pl.DataFrame, name: str) -> list[dict[str, object]]:
 def gained(table: pl.DataFrame) -> list[dict[str, object]]:
     """Return each run's accuracy by neighbors minus that of its initial tower, paired by seed."""
     by_run = {run: table.filter(pl.col("run") == run).sort("seed")["neighbors"].to_numpy() for run in set(table["run"])}
-    tests = {name: paired_test(by_run[NAMES[name]], by_run["untrained"]) for name in RUNS}
+    tests = {name: paired_test(by_run[title_of(name)], by_run["untrained"]) for name in RUNS}
     return [
-        {"run": NAMES[name], "difference": test.difference, "low": test.low, "high": test.high, "p": test.p}
+        {"run": title_of(name), "difference": test.difference, "low": test.low, "high": test.high, "p": test.p}
         for name, test in tests.items()
     ]
 
@@ -166,7 +166,7 @@ def main() -> None:
         "between_by_median": compare_curves(trained, value="unitmem_median")["between"],
         "learned": [row for name in learned.columns[2:] for row in mean_rows(learned, name)],
         "gained": gained(learned),
-        "runs": [{"run": NAMES[name], "objective": name} for name in RUNS],
+        "runs": [{"run": title_of(name), "objective": name} for name in RUNS],
     }
     (HERE / "paradigms.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print_tables(result)
@@ -183,7 +183,7 @@ def print_tables(result: dict[str, object]) -> None:
 
 def markdown(result: dict[str, object]) -> list[str]:
     """Return the lines of the tables of docs/paradigms.md."""
-    runs, shown = [NAMES[name] for name in RUNS], compared(result)
+    runs, shown = [title_of(name) for name in RUNS], compared(result)
     mean = {(row["run"], row["side"], row["kind"], row["layer"]): row for row in result["curves"]}
     start = {(row["kind"], row["layer"]): row["unitmem"] for row in result["untrained"]}
     answer = {(row["kind"], row["layer"]): " ".join([row["answer"], row["side"]]).strip() for row in result["between"]}

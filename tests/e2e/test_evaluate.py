@@ -115,7 +115,7 @@ def test_a_labeled_source_and_the_models_of_a_run(finished, tmp_path, capsys):
     names.write_text('{"n0": ["heart"], "n1": "flag", "n2": ["dog", "cat"], "n3": "car"}')
     templates.write_text("a {}\nthe {c}\n")
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
-    evaluate(run, data=data, classnames=names, templates=templates)
+    evaluate(run, data=str(data), classnames=names, templates=templates)
     found = read(run, "images")
     assert (found["classes"], found["templates"], found["prompts"]) == (
         ["n0", "n1", "n2", "n3"],
@@ -138,7 +138,7 @@ def test_a_labeled_source_and_the_models_of_a_run(finished, tmp_path, capsys):
     assert "Utility on 40 pairs" in shown
     assert "Retrieval was not measured: captions are labels, shared by several images." in shown
     assert f"Written: {run / 'evaluate' / 'images.json'}" in shown
-    evaluate(run, data=data, classnames=names, templates=templates, name="again")
+    evaluate(run, data=str(data), classnames=names, templates=templates, name="again")
     assert read(run, "again") == found
 
 
@@ -148,7 +148,7 @@ def test_a_folder_of_classes(finished, tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encoded_image(2000 + k))
     model = str(finished.path / "models" / "g" / "seed-0")
-    evaluate(model=(model,), data=tmp_path / "images", out=tmp_path / "u.json")
+    evaluate(model=(model,), data=str(tmp_path / "images"), out=tmp_path / "u.json")
     found = json.loads((tmp_path / "u.json").read_text())
     assert (found["classes"], found["n"]["labeled"]) == (["cat", "cow", "dog"], 24)
     assert found["skipped"] == dict.fromkeys(
@@ -159,7 +159,7 @@ def test_a_folder_of_classes(finished, tmp_path):
 def test_models_by_address_and_captions(finished, tmp_path, capsys):
     data = labeled(tmp_path / "p.parquet", columns=("label", "captions"))
     model = str(finished.path / "models" / "f" / "seed-0")
-    evaluate(model=(model,), data=data, caption_column="captions", out=tmp_path / "u.json")
+    evaluate(model=(model,), data=str(data), caption_column="captions", out=tmp_path / "u.json")
     found = json.loads((tmp_path / "u.json").read_text())
     assert (list(found["skipped"]), found["presentations"]) == (["zero_shot_concept"], {model: [None]})
     assert found["n"]["captions"] == 80
@@ -185,7 +185,7 @@ def test_pairs_that_a_model_trained_on_are_left_out(finished, tmp_path):
         "kind": [label[uid] for uid in uids],
     }
     pl.DataFrame(table).write_parquet(tmp_path / "mixed.parquet")
-    evaluate(run, data=tmp_path / "mixed.parquet", label_column="kind", caption_column="words", name="rest")
+    evaluate(run, data=str(tmp_path / "mixed.parquet"), label_column="kind", caption_column="words", name="rest")
     found, own = read(run, "rest"), read(run)
     assert found["left_out"] == 3
     assert found["n"]["test"] == 20
@@ -217,7 +217,7 @@ def test_shared_captions_are_concepts_and_right_for_each_other(finished, tmp_pat
     pl.DataFrame({"image": rows, "captions": [*captions, ["alone"], ["single"]], "label": ["x"] * 40}).write_parquet(
         data
     )
-    evaluate(run, data=data, caption_column="captions")
+    evaluate(run, data=str(data), caption_column="captions")
     found = read(run, "p")
     assert (found["n"]["concepts"], found["n"]["with_concept"], found["n"]["captions"]) == (8, 38, 78)
     assert found["prompts"] == 8 * len(found["templates"])
@@ -233,9 +233,9 @@ def test_shared_captions_are_concepts_and_right_for_each_other(finished, tmp_pat
 def test_models_embedded_side_by_side_are_as_those_alone(finished, tmp_path):
     run, data = tmp_path / "run", labeled(tmp_path / "p.parquet", columns=("label", "captions"))
     shutil.copytree(finished.path, run)
-    evaluate(run, data=data, caption_column="captions")
+    evaluate(run, data=str(data), caption_column="captions")
     models = tuple(str(run / "models" / side / f"seed-{seed}") for side in "fg" for seed in (0, 1))
-    evaluate(model=models, data=data, caption_column="captions", out=tmp_path / "u.json")
+    evaluate(model=models, data=str(data), caption_column="captions", out=tmp_path / "u.json")
     both, alone = read(run, "p"), json.loads((tmp_path / "u.json").read_text())
     for name in ("alignment_loss", "text_uniformity_loss"):
         together = [value for side in "fg" for value in both["metrics"][side][name]["by_seed"]]
@@ -250,7 +250,7 @@ def test_models_embed_other_data_in_the_precision_of_the_study(finished, tmp_pat
     monkeypatch.setattr(PlannedStudy, "precision", "bf16")
     computing = evaluating.computing
     monkeypatch.setattr(evaluating, "computing", lambda *a, **k: asked.append(a[0]) or computing(*a, **k))
-    evaluate(run, data=data)
+    evaluate(run, data=str(data))
     assert asked.count("bf16") == 4  # f and g of two seeds
     assert read(run, "p")["skipped"]["zero_shot"] == "the source has no labels: set a label column"
 

@@ -19,7 +19,7 @@ def demo(
 
     Args:
         out: Run folder; with --quick, by default clipmem-demo-quick.
-        quick: Use one seed and half the length: under a minute, noisier, without intervals of single pairs.
+        quick: Use one seed and half the length: about a minute, noisier, without intervals of single pairs.
         seeds: Number of seeds; one f and one g are trained per seed.
     """
     from rich.console import Console
