@@ -49,7 +49,8 @@ class Written(NamedTuple):
 def check_output(source: Source, out: Path) -> None:
     """Raise an `InputError` unless a new folder can be written at `out`, outside of the data."""
     hint = "Choose another folder."
-    require(is_free(out), f"--write {out}", "an existing file or folder", "a new or empty folder", hint)
+    free = is_free(out) and not out.is_file()
+    require(free, f"--write {out}", "an existing file or folder", "a new or empty folder", hint)
     source.check_outside(out, "--write")
     try:
         check_place(out.resolve().parent)

@@ -41,7 +41,8 @@ def export_pairs(source: Source, out: Path, to: str, *, shard: int = SHARD, repo
     The others are in `source.ledger`.
     """
     require_one_of("--to", to, FORMATS)
-    require(is_free(out), f"{out}", "an existing file or folder", "a new or empty folder", "Choose another --out DIR.")
+    free, hint = is_free(out) and not out.is_file(), "Choose another --out DIR."
+    require(free, f"{out}", "an existing file or folder", "a new or empty folder", hint)
     pairs, reporter, started = source.pairs(), reporter or Quiet(), time.monotonic()
     source.check_outside(out, "--out")
     reporter.begin("export", pairs.height, "pairs")

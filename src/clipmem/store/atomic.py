@@ -54,9 +54,7 @@ def check_place(path: Path) -> None:
 
 def is_free(folder: Path) -> bool:
     """Return whether a folder is new or empty, apart from what a killed command left."""
-    if not folder.is_dir():
-        return not folder.exists()
-    return all(file.name.startswith(".") and file.suffix == ".tmp" for file in folder.iterdir())
+    return not folder.is_dir() or all(file.name.startswith(".") and file.suffix == ".tmp" for file in folder.iterdir())
 
 
 @contextlib.contextmanager
