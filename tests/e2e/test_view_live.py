@@ -61,7 +61,7 @@ def serving(explorer: Explorer, port: int = 0) -> Generator[Server]:
 @pytest.fixture
 def explorer(run: Path) -> Explorer:
     (run / "marks.jsonl").unlink(missing_ok=True)
-    return Explorer(open_subject(run, "", run))
+    return Explorer(open_subject(run, None, run))
 
 
 def marks(run: Path) -> dict[str, str]:

@@ -64,7 +64,7 @@ def card_page(caption: str) -> Page:
         "strip": {"zero": 0.0, "dot": 1.0, "left": 0.5, "width": 1.0},
     }
     page = Page()
-    page.feed(environment().get_template("study/card.html").module.show(card, caption))  # pyright: ignore
+    page.feed(environment().get_template("study/card.html").module.show(card, caption, None))  # pyright: ignore
     page.close()
     return page
 
