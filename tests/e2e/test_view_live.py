@@ -109,9 +109,9 @@ def test_marks_reach_the_run_folder_and_other_windows(browser: Session, explorer
         for key in ("ArrowRight", "w", "m", "f", "u", "w", "z"):
             page.keyboard.press(key)
         expected = dict(zip(order, ["wrong", "memorized", "fine", "unsure"], strict=False))
-        page.wait_for_function("() => document.querySelector('[role=status]').textContent.endsWith('4 marked')")
+        page.wait_for_function("() => document.querySelector('[role=status]').textContent.includes('4 marked')")
         other.bring_to_front()
-        other.wait_for_function("() => document.querySelector('[role=status]').textContent.endsWith('4 marked')")
+        other.wait_for_function("() => document.querySelector('[role=status]').textContent.includes('4 marked')")
         assert marks(run) == expected
         other.goto(f"{server.address}#pair={cards(page)[0]}&open=1")
         other.get_by_label("Reason of the mark").fill("a folder, not a flag")
@@ -191,7 +191,7 @@ def test_an_old_answer_takes_no_mark_back(browser: Session, explorer: Explorer) 
         assert late
         late[0].fulfill(status=200, content_type="application/json", body="{}")  # asked before the mark
         page.wait_for_timeout(300)
-        assert page.locator("[role=status]").first.inner_text().endswith("1 marked")
+        assert "1 marked" in page.locator("[role=status]").first.inner_text()
         page.unroute("**/marks.json")
 
 
