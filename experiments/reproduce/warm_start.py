@@ -8,6 +8,8 @@ weights that are its token table.
 import tempfile
 from pathlib import Path
 
+import polars as pl
+
 import clipmem
 from clipmem.analysis.scales import SCALES
 from clipmem.models import openclip
@@ -19,8 +21,8 @@ _QUICK = ("model.name=clipmem-micro", "train.epochs=1", "train.seeds=[0]", "eval
 def captions(place: str, base: Path, *settings: str, roles: tuple[str, ...]) -> list[str]:
     """Return the first captions of the pairs of some roles."""
     folder = RunFolder(clipmem.run(base, place, settings=[*settings, *_QUICK]).path)
-    pairs = folder.read("pairs").join(folder.read("splits").select("uid", "role"), on="uid")
-    return [own[0] for own in pairs.filter(pairs["role"].is_in(roles))["captions"].to_list()]
+    drawn = folder.read("splits").filter(pl.col("role").is_in(roles)).select("uid")
+    return [own[0] for own in folder.read("pairs").join(drawn, on="uid", how="semi")["captions"].to_list()]
 
 
 def main() -> None:
