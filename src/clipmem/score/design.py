@@ -65,7 +65,7 @@ class Design:
     @cached_property
     def sides(self) -> list[str]:
         """Side of each model: `g` if it is used as one that did not see a pair; `f` for all where every model is."""
-        unseen: list[bool] = (self.sign < 0).any(axis=1).tolist()
+        unseen = [bool(row.any()) for row in self.sign < 0]
         return ["g" if less and not all(unseen) else "f" for less in unseen]
 
     def by_seed(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
