@@ -72,6 +72,6 @@ class Saboteur(Quiet):
     def __init__(self, stage, act):
         self.stage, self.act = stage, act
 
-    def begin(self, stage, total, unit):
+    def begin(self, stage, total=None, unit=""):
         if stage == self.stage:
             self.act()

@@ -27,13 +27,8 @@ class Filler(Quiet):
     def __init__(self, place, stage, room):
         self.place, self.stage, self.room = place, stage, room
 
-    def begin(self, stage, total, unit):
-        if stage == self.stage == STAGES[0]:
-            fill(self.place, self.room)
-
-    def end(self, stage, seconds, *, skipped=False):
-        # not when `stage` begins: that of the report says nothing
-        if STAGES.index(stage) + 1 == STAGES.index(self.stage):
+    def begin(self, stage, total=None, unit=""):
+        if stage == self.stage and not (self.place / "ballast").exists():
             fill(self.place, self.room)
 
 

@@ -85,7 +85,7 @@ def _stopping(stage: str) -> Any:
     from clipmem.base.progress import Quiet
 
     class Stop(Quiet):
-        def begin(self, name: str, total: int, unit: str) -> None:
+        def begin(self, name: str, total: int | None = None, unit: str = "") -> None:
             if name == stage:
                 raise _Stopped
 

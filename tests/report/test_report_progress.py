@@ -3,11 +3,13 @@
 import io
 import itertools
 import re
+import time
 
 import pytest
 from rich.console import Console
 
 from clipmem.base.progress import Quiet, by_work
+from clipmem.report import progress
 from clipmem.report.progress import TerminalReporter
 
 LINE = re.compile(r"^step +(\d+) % (\S+) (\S+) (\S+) left  (\S*)$")
@@ -82,7 +84,7 @@ def test_steps_of_different_cost_finish_units_as_their_work_is():
     class Counts(Quiet):
         total, done = 0, ()
 
-        def begin(self, stage, total, unit):
+        def begin(self, stage, total=None, unit=""):
             self.total = total
 
         def advance(self, amount, note=""):
@@ -102,3 +104,21 @@ def test_steps_of_different_cost_finish_units_as_their_work_is():
 def test_a_step_of_nothing_and_more_than_announced_are_no_error():
     assert [line[0] for line in lines_of(0, [(5, 1), (5, 1)])] == [0, 0]
     assert [line[0] for line in lines_of(1, [(5, 1), (5, 1)])] == [100, 100]
+
+
+def test_a_step_that_reports_nothing_is_not_silent(monkeypatch):
+    monkeypatch.setattr(progress, "_FIRST", 0.05)
+    text = io.StringIO()
+    with TerminalReporter(Console(file=text)) as reporter:
+        for arguments in (("report",), ("train", 8, "pairs")):
+            reporter.begin(*arguments)
+            started = time.monotonic()
+            while not (said := text.getvalue().splitlines()) or not said[-1].startswith(arguments[0]):
+                assert time.monotonic() < started + 20
+                time.sleep(0.01)
+        reporter.end("train", 1.0)
+        ended = len(text.getvalue())
+        time.sleep(0.2)
+    assert re.fullmatch(r"report +0:00:00", text.getvalue().splitlines()[0])
+    assert LINE.match(next(line for line in said if line.startswith("train")).replace("train", "step"))
+    assert len(text.getvalue()) == ended

@@ -160,7 +160,7 @@ class Stopper:
     def __init__(self, after):
         self.left, self.begun = after, []
 
-    def begin(self, stage, total, unit):
+    def begin(self, stage, total=None, unit=""):
         self.begun.append((stage, total, unit))
 
     def advance(self, amount, note=""):

@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 class Reporter(Protocol):
     """Progress reporter of a study."""
 
-    def begin(self, stage: str, total: int, unit: str) -> None:
-        """Start a stage of `total` units of work (`unit` names them, such as `pairs`)."""
+    def begin(self, stage: str, total: int | None = None, unit: str = "") -> None:
+        """Start a stage of `total` units of work (`unit` names them, such as `pairs`); None: there is nothing to count."""
 
     def advance(self, amount: int, note: str = "") -> None:
         """Add finished units; `note` is a short extra, such as the loss."""

@@ -107,7 +107,6 @@ def curate(
             advance(name, 1.0)
     texts = numbered(same_words(own[0]) for own in signals.captions)
     planted = plant(evidence, texts, signals.seed, plantings, lambda share: advance("plant", share))
-    reporter.end("detect", time.monotonic() - started)
     weights = {name: DETECTORS[name].weight for name in chosen if DETECTORS[name].weight}
     ranks = {name: _ranks(scores[name]) for name in weights}
     summed = {**weights, ODDS: STACKED} if combine == "stacked" else weights
@@ -143,6 +142,7 @@ def curate(
         },
         schema_overrides=dict.fromkeys(("kind", "reason", "second_reason", "suggested_caption"), pl.String),
     )
+    reporter.end("detect", time.monotonic() - started)
     document = {
         "pairs": n,
         "combination": summed,

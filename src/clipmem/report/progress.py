@@ -1,9 +1,10 @@
 """Progress on a terminal, in a notebook, or as plain lines in a log."""
 
 from importlib.util import find_spec
+from threading import Event, Lock, Thread
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from clipmem.base.progress import Quiet, Reporter
@@ -24,25 +25,25 @@ class TerminalReporter:
     """Progress reporter: a bar with rate and time left on a terminal or in a notebook, lines with both elsewhere.
 
     The rate is that of the last three quarters of the time so far, from the first report on, so that it forgets what a
-    step does once, such as reading a model. There is no time left before there are two reports.
+    step does once, such as reading a model. There is no time left before there are two reports. A step without units
+    shows the time so far. No step is silent: a line comes after 2 s even if nothing was reported.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress: Progress | None = None
         self._shown = 0.0
+        self._closed, self._lock = Event(), Lock()
 
-    def begin(self, stage: str, total: int, unit: str) -> None:
+    def begin(self, stage: str, total: int | None = None, unit: str = "") -> None:
         """Start a bar."""
         self._close()
         self._shown = self._console.get_time()
+        left = (_Rate(), TimeRemainingColumn(compact=True), TextColumn("left  {task.fields[note]}", markup=False))
         self._progress = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=30),
-            TextColumn("{task.percentage:>3.0f} %"),
-            _Rate(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left  {task.fields[note]}", markup=False),
+            *((TimeElapsedColumn(),) if total is None else (TextColumn("{task.percentage:>3.0f} %"), *left)),
             console=self._console,
             transient=True,
             # rich draws bars in notebooks with ipywidgets
@@ -50,19 +51,34 @@ class TerminalReporter:
         )
         self._progress.add_task(stage, total=total, unit=unit, note="")
         self._progress.start()
+        if self._progress.disable:
+            self._closed = Event()
+            Thread(target=self._watch, args=(self._closed,), daemon=True).start()
 
     def advance(self, amount: int, note: str = "") -> None:
         """Move the bar, or print a line if the last one is old."""
         if self._progress is None:
             return
-        task, now = self._progress.tasks[0], self._console.get_time()
-        since = task.start_time or 0.0
-        self._progress.speed_estimate_period = max(_FIRST, _RECENT * (now - since))
+        task = self._progress.tasks[0]
+        self._progress.speed_estimate_period = max(_FIRST, _RECENT * (task.elapsed or 0.0))
         self._progress.update(task.id, advance=amount, note=note)
-        if self._progress.disable and now - self._shown >= min(_EVERY, max(_FIRST, self._shown - since)):
-            columns = (column for column in self._progress.columns if isinstance(column, ProgressColumn))
-            self.note(" ".join(str(column(task)) for column in columns if not isinstance(column, BarColumn)))
-            self._shown = now
+        self._tell(self._progress)
+
+    def _tell(self, progress: Progress) -> None:
+        """Print a line where there is no bar, if the last one is old."""
+        with self._lock:
+            task, now = progress.tasks[0], self._console.get_time()
+            since = task.start_time or 0.0
+            if progress.disable and now - self._shown >= min(_EVERY, max(_FIRST, self._shown - since)):
+                columns = (column for column in progress.columns if isinstance(column, ProgressColumn))
+                self.note(" ".join(str(column(task)) for column in columns if not isinstance(column, BarColumn)))
+                self._shown = now
+
+    def _watch(self, closed: Event) -> None:
+        """Print lines of a step that reports nothing."""
+        while not closed.wait(_FIRST):
+            if (progress := self._progress) is not None:
+                self._tell(progress)
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -75,11 +91,13 @@ class TerminalReporter:
         self.note(f"{stage:<9} {'done before' if skipped else f'{seconds:.1f} s'}")
 
     def _close(self) -> None:
+        self._closed.set()
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
     def __enter__(self) -> "TerminalReporter":
+        self.begin("read")  # what every command does first
         return self
 
     def __exit__(self, *_: object) -> None:

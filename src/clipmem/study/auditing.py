@@ -73,6 +73,7 @@ def audit_run(path: Path | str, *, reporter: Reporter | None = None) -> dict[str
         document, table = _audit(study, pool, reporter)
         folder.write(TABLE, table)
         folder.write_json(DOCUMENT, document)
+        reporter.begin("report")
         outputs = write_summary_and_report(folder, open_source(study.recipe.data))
         folder.finish("report", outputs, folder.read_json("summary.json")["seconds"]["report"])
     return document
@@ -87,6 +88,8 @@ def _check_pairs(what: str, captions: Sequence[Sequence[str]]) -> None:
 
 def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter) -> tuple[dict[str, Any], pl.DataFrame]:
     """Attack every model of a study; return the document and the risk of each pair, highest advantage first."""
+    started = time.monotonic()
+    reporter.begin("audit")
     audited = study.design.sign.any(axis=1)  # not f of `halves`, which trained on all pairs
     member, seed = study.design.sign[audited][:, pool] > 0, study.recipe.split.seed
     couple, (first, second) = np.arange(len(study.models)), study.design.couples.T
@@ -100,15 +103,10 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter)
     require(sd.min() > 0, "similarity", "one value for all external pairs", "values that differ", hint)
     signal = (similarity[:, pool] - known.mean(axis=1, keepdims=True)) / sd
     pairs = membership.InOut(signal, member, generator(seed, "audit").random(member.shape), couple[audited])
-    started = time.monotonic()
+    scores = {"cosine": signal, "lira": membership.lira(pairs), "rmia": membership.rmia(pairs)}
     reporter.begin("audit", len(models), "models")
-    scores = {
-        "cosine": signal,
-        "lira": membership.lira(pairs),
-        "rmia": membership.rmia(pairs),
-        "learned": membership.learned_attack(pairs, study.group[pool], seed=seed, progress=reporter.advance),
-    }
-    reporter.end("audit", time.monotonic() - started)
+    progress = reporter.advance
+    scores["learned"] = membership.learned_attack(pairs, study.group[pool], seed=seed, progress=progress)
     seen, confidence = member.sum(axis=0), study.recipe.score.confidence
     risk = membership.pair_risk(scores["lira"], member)
     curves = {name: _rates(values, member, _CURVE).mean(axis=0).tolist() for name, values in scores.items()}

@@ -197,6 +197,7 @@ def curate_and_write(data: str, how: Curating, reporter: Reporter | None = None)
         "written": None,
     }
     write_json(out / DOCUMENT, document)  # so that the ranking is used again if the data cannot be written
+    reporter.begin("write")
     written = _write(source, table, how.write, planted, wrong, correct=how.correct) if how.write else None
     counts = written and {**written._asdict(), "path": str(written.path), "marked": len(wrong), "planted": kept}
     document |= {"seconds_in_all": round(time.monotonic() - started, 3), "written": counts}

@@ -76,6 +76,7 @@ def estimate_with(
     signals, problems = embedded(pairs, side, reporter, least=SMALLEST)
     if trajectory is not None:
         signals = replace(signals, trajectory=read_trajectory(trajectory, signals.uids))
+    reporter.begin("estimate")
     usable_ones = [name for name in ESTIMATORS if not estimating.lacks(ESTIMATORS[name], signals)]
     found = {name: ESTIMATORS[name]().estimate(signals) for name in usable_ones}
     scores = pl.concat(estimating.rows_of(signals, name, one) for name, one in found.items())

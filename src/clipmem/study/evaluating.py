@@ -287,6 +287,7 @@ def evaluate_source(
                 asked = [place[text] for text in test.texts]
                 prompted = found.text[asked] if asked else None
                 utilities.add(model.side, model.seed, own, prompted, presentations=model.presentations)
+    reporter.begin("evaluate")
     retrieval = None if "retrieval" in utilities.pairs.why else utilities.retrieval()
     return {
         **utilities.document(retrieval),

@@ -56,6 +56,7 @@ def localize_run(
         files = _measure(folder, recipe, settings, reporter)
         if compare_with:
             files += write_side_by_side(folder, [RunFolder(other) for other in compare_with])
+        reporter.begin("report")
         outputs = write_summary_and_report(folder, open_source(recipe.data))
         folder.finish("report", outputs, folder.read_json("summary.json")["seconds"]["report"])
     return [*files, *outputs]

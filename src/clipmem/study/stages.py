@@ -140,6 +140,7 @@ class Study:
             self.reporter.end(name, self.folder.seconds()[name], skipped=True)
             return
         started = time.monotonic()
+        self.reporter.begin(name)
         outputs = work()
         seconds = time.monotonic() - started
         self.folder.finish(name, outputs, seconds)
@@ -188,7 +189,6 @@ class Study:
         )
 
     def _plan(self, source: Source, geometry: Geometry, parents: Parents) -> list[Path]:
-        self.reporter.begin("plan", 1, "split")
         pairs = self.folder.read("pairs")
         groups = pairs["group"].to_list()
         if self.recipe.split.near_duplicates:

@@ -81,6 +81,7 @@ def measure(study: PlannedStudy, reporter: Reporter) -> tuple[dict[str, Any], di
             if validation:
                 validation.add(side, model.seed, embeddings, None)
             reporter.advance(1)
+        reporter.begin("evaluate")
         retrieval = utility.retrieval()
         document = {
             **utility.document(None if "retrieval" in test.why else retrieval),
