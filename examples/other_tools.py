@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 
 import clipmem
+from clipmem.base.hashing import image_part, pair_uid
 from clipmem.mitigate import removal_list
-from clipmem.store.hashing import image_part, pair_uid
 
 
 class Uids:

@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import torch
 
+from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe, load_recipe
-from clipmem.embed import passes
-from clipmem.embed.passes import Embeddings
-from clipmem.store.folder import RunFolder
+from clipmem.models import passes
+from clipmem.models.passes import Embeddings
 
 SIZES = {"shared": 6, "candidate": 8, "independent": 8, "external": 6}
 PAIRS = SIZES["shared"] + SIZES["candidate"]

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from clipmem.score.design import combine
-from clipmem.score.protocols.four_way import twins
+from clipmem.scoring.design import combine
+from clipmem.scoring.protocols.four_way import twins
 from clipmem.train.paired import TrainingSet
 
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clipmem.analysis.audits import compare_audits
 from clipmem.base.recipes import load_recipe
 from clipmem.data.cleaning import Written
-from clipmem.report.comparison import compare_runs
+from clipmem.report.audits import compare_audits
+from clipmem.report.comparison_page import compare_runs
 from clipmem.report.page import render
 from clipmem.report.read import read_audited, read_run
 from clipmem.report.sections.scored import Scored

@@ -22,16 +22,15 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from clipmem.base.images import Geometry
 from clipmem.base.random import bootstrap_counts, generator
 from clipmem.base.sections import DataSection, EmbedSection, TrainSection
-from clipmem.curate.detectors import DETECTORS
-from clipmem.curate.detectors.base import lacks
-from clipmem.curate.ranking import curate
-from clipmem.embed import passes
-from clipmem.embed.means import unit_means
-from clipmem.embed.signals import Signals
-from clipmem.models import given
+from clipmem.curation.detectors import DETECTORS
+from clipmem.curation.detectors.base import lacks
+from clipmem.curation.ranking import curate
+from clipmem.models import given, passes
+from clipmem.models.means import unit_means
 from clipmem.models.openclip import create
-from clipmem.score.recorded import read_trajectory
-from clipmem.score.sides import read_block
+from clipmem.models.signals import Signals
+from clipmem.scoring.recorded import read_trajectory
+from clipmem.scoring.sides import read_block
 from clipmem.study.score_inputs import read_pairs
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints
 from clipmem.train.loop import TrainingData, train

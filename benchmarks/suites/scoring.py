@@ -14,10 +14,10 @@ from workload import Workload, emoji
 from clipmem.base.machine import cores
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.views import Crops, draw_crops, normalize_pixels, pair_keys, render
-from clipmem.embed import passes
 from clipmem.functional import alignment
+from clipmem.models import passes
 from clipmem.models.openclip import OpenClipEncoder, create
-from clipmem.score.executor import parts_of
+from clipmem.scoring.executor import parts_of
 from clipmem.train.numerics import threads
 
 VIEWS = 5

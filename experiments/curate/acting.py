@@ -42,26 +42,25 @@ import polars as pl
 import torch
 from threadpoolctl import threadpool_limits
 
+from clipmem.base.atomic import write_json
+from clipmem.base.hashing import image_part
 from clipmem.base.mitigations import ReweightSection
 from clipmem.base.random import generator
 from clipmem.base.recipes import Recipe, load_recipe
 from clipmem.base.sections import DataSection
-from clipmem.curate.detectors import DETECTORS
-from clipmem.curate.detectors.base import lacks
-from clipmem.curate.ranking import curate
+from clipmem.curation.detectors import DETECTORS
+from clipmem.curation.detectors.base import lacks
+from clipmem.curation.ranking import curate
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.sources import open_source
-from clipmem.embed import passes
-from clipmem.embed.means import Means, unit_means
-from clipmem.embed.signals import Signals
-from clipmem.evaluate.identity import identity_of
-from clipmem.evaluate.retrieval import retrieve
 from clipmem.functional import alignment, alignment_parts
+from clipmem.measure.identity import identity_of
+from clipmem.measure.retrieval import retrieve
 from clipmem.mitigate.reweight import Reweight, neighbor_agreement
-from clipmem.models import openclip
-from clipmem.score.recorded import read_trajectory
-from clipmem.store.atomic import write_json
-from clipmem.store.hashing import image_part
+from clipmem.models import openclip, passes
+from clipmem.models.means import Means, unit_means
+from clipmem.models.signals import Signals
+from clipmem.scoring.recorded import read_trajectory
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, sweep
 from clipmem.train.hooks import NO_HOOKS, Hooks
 from clipmem.train.loop import Timing, TrainingData, train

@@ -2,7 +2,7 @@
 
 `python experiments/curate/scale.py near DATA [--captions COLUMN] [--most N]` curates the first N images of DATA twice,
 with a tenth of the captions exchanged: comparing every pair with all others, and with those in near cells, as is done
-above `clipmem.curate.evidence.EXACT` pairs. It prints AUROC and average precision of both lists, the share of the
+above `clipmem.curation.evidence.EXACT` pairs. It prints AUROC and average precision of both lists, the share of the
 nearest images that near cells find, and seconds.
 
 `python experiments/curate/scale.py size N` curates N pairs of stored features, 512 numbers each: those of one of
@@ -24,12 +24,12 @@ import torch
 
 from clipmem.base.images import Geometry
 from clipmem.base.sections import DataSection
-from clipmem.curate import evidence
-from clipmem.curate.ranking import curate
-from clipmem.embed.signals import Signals
+from clipmem.curation import evidence
+from clipmem.curation.ranking import curate
 from clipmem.functional import auroc
-from clipmem.score.estimators import ESTIMATORS
-from clipmem.score.sides import read_block
+from clipmem.models.signals import Signals
+from clipmem.scoring.estimators import ESTIMATORS
+from clipmem.scoring.sides import read_block
 from clipmem.study.score_inputs import read_pairs
 
 _GEOMETRY, WIDTH, THINGS, WRONG = Geometry(64, "squash", "bicubic"), 512, 2000, 0.1

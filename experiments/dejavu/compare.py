@@ -7,7 +7,7 @@ Reads the embeddings of the run folder and prints one line per setting.
 
 import sys
 
-from clipmem.store.folder import RunFolder
+from clipmem.base.folder import RunFolder
 from clipmem.study.dejavu import couples, measure_run
 from clipmem.study.plan import PlannedStudy
 

@@ -23,13 +23,12 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
+from clipmem.base.folder import RunFolder
 from clipmem.base.random import generator
-from clipmem.embed import passes
-from clipmem.embed.means import unit_means
 from clipmem.functional import alignment, alignment_parts
-from clipmem.functional.reliability import correlation, reliability
-from clipmem.models import given
-from clipmem.store.folder import RunFolder
+from clipmem.models import given, passes
+from clipmem.models.means import unit_means
+from clipmem.stats.reliability import correlation, reliability
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.work import reproducible
 from clipmem.train.hooks import Batches, Hook, Hooks

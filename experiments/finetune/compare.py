@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 
 import clipmem
+from clipmem.base.folder import RunFolder
 from clipmem.functional import PairedTest, paired_test
 from clipmem.report.figures import SIZES, Sketch, standalone
 from clipmem.report.read import read_finished
-from clipmem.store.folder import RunFolder
 
 HERE = Path(__file__).parent
 RESULTS, IMAGES = HERE / "results.parquet", HERE.parents[1] / "docs" / "images"

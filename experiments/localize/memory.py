@@ -23,8 +23,8 @@ from clipmem.base.machine import peak_memory
 from clipmem.base.sections import DataSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.sources import open_source
-from clipmem.localize.sweep import Points, ViewSettings
-from clipmem.localize.units import sweep_model
+from clipmem.measure.sweep import Points, ViewSettings
+from clipmem.measure.units import sweep_model
 from clipmem.models import openclip
 
 HERE = Path(__file__).parent

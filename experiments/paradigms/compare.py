@@ -21,20 +21,20 @@ import numpy as np
 import polars as pl
 import torch
 
-from clipmem.analysis.curves import compare_curves, curves_of, title_of
+from clipmem.base.folder import RunFolder
 from clipmem.base.random import derive_seed
 from clipmem.data.cache import open_cache
 from clipmem.data.views import as_float, normalize_pixels
 from clipmem.functional import paired_test
-from clipmem.localize.run import sample_points
-from clipmem.localize.sweep import members
-from clipmem.localize.units import sweep_model
+from clipmem.measure.localize import sample_points
+from clipmem.measure.sweep import members
+from clipmem.measure.units import sweep_model
 from clipmem.models import openclip
+from clipmem.report.curves import compare_curves, curves_of, title_of
 from clipmem.report.figures import standalone
 from clipmem.report.formats import interval, p_value, signed
 from clipmem.report.sections.side_by_side import compared, side_by_side_figure
 from clipmem.report.templating import environment
-from clipmem.store.folder import RunFolder
 from clipmem.study.localizing import points_of, settings_of
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.objectives import class_head

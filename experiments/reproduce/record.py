@@ -27,18 +27,18 @@ import numpy as np
 import polars as pl
 from scipy.stats import t, ttest_1samp
 
-from clipmem.analysis.effects import FINDINGS, Claim, Context, Effect, Results, holds
-from clipmem.analysis.findings import ORDER
-from clipmem.analysis.run_specs import RunSpec
-from clipmem.analysis.runs import FinishedRun
-from clipmem.analysis.scales import REGIMES, SCALES
+from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import Recipe, differences, dump_recipe, load_recipe
+from clipmem.report.effects import FINDINGS, Claim, Context, Effect, Results, holds
 from clipmem.report.figures import standalone
+from clipmem.report.findings import ORDER
 from clipmem.report.formats import duration, interval, level, signed
 from clipmem.report.read import is_finished, read_finished
+from clipmem.report.run_specs import RunSpec
+from clipmem.report.runs import FinishedRun
+from clipmem.report.scales import REGIMES, SCALES
 from clipmem.report.sections.findings import drawable, finding_figure
 from clipmem.report.templating import environment
-from clipmem.store.folder import RunFolder
 from clipmem.study.reproduce import INDEX, RUNS, base_recipe
 
 HERE = Path(__file__).parent

@@ -11,9 +11,9 @@ from pathlib import Path
 import polars as pl
 
 import clipmem
-from clipmem.analysis.scales import SCALES
+from clipmem.base.folder import RunFolder
 from clipmem.models import openclip
-from clipmem.store.folder import RunFolder
+from clipmem.report.scales import SCALES
 
 _QUICK = ("model.name=clipmem-micro", "train.epochs=1", "train.seeds=[0]", "evaluate.probe_c=[0.1]")
 

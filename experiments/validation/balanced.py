@@ -25,9 +25,9 @@ from scipy import stats
 import clipmem
 from clipmem.base.random import generator
 from clipmem.functional import in_out_means, jackknife_models
-from clipmem.score.design import ScoreTables
-from clipmem.score.protocols.subsample import balanced_draw
-from clipmem.score.summary import Scored
+from clipmem.scoring.design import ScoreTables
+from clipmem.scoring.protocols.subsample import balanced_draw
+from clipmem.scoring.summary import Scored
 
 HERE = Path(__file__).parent
 RUNS = ("independent", "balanced")

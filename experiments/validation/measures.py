@@ -18,10 +18,10 @@ import numpy as np
 import polars as pl
 import torch
 
+from clipmem.base.folder import RunFolder
 from clipmem.functional import alignment, auroc
-from clipmem.score.alignments import ALIGNMENTS
-from clipmem.score.executor import parts_of
-from clipmem.store.folder import RunFolder
+from clipmem.scoring.alignments import ALIGNMENTS
+from clipmem.scoring.executor import parts_of
 from clipmem.study.plan import PlannedStudy
 
 HERE = Path(__file__).parent

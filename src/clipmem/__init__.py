@@ -23,11 +23,13 @@ _HOMES = {
     "RunError": "clipmem.base.errors",
     "Recipe": "clipmem.base.recipes",
     "compare": "clipmem.report.notebook",
+    "curate": "clipmem.study.curating",
     "dump_recipe": "clipmem.base.recipes",
     "load_recipe": "clipmem.base.recipes",
     "Run": "clipmem.study.loaded",
     "load_run": "clipmem.study.api",
     "run": "clipmem.study.api",
+    "score": "clipmem.study.scoring",
 }
 
 __all__ = [
@@ -51,7 +53,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"curate", "functional", "mitigate", "score"}:
+    if name in {"functional", "mitigate"}:
         return importlib.import_module(f"clipmem.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)

@@ -13,7 +13,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--no-proxy-server")
 LOCAL = ("file:", "data:", "blob:", "http://127.0.0.1:")
-AXE = Path(__file__).parents[2] / "src/clipmem/view/app/node_modules/axe-core/axe.min.js"
+AXE = Path(__file__).parents[2] / "src/clipmem/report/explorer/app/node_modules/axe-core/axe.min.js"
 
 
 class Session:

@@ -11,8 +11,8 @@ import pytest
 import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.sections import DataSection, EmojiArtistsSection
+from clipmem.base.tables import read_table
 from clipmem.functional import auroc
-from clipmem.store.tables import read_table
 from clipmem.study.auditing import RATES, audit_model, audit_run, check_alike, model_free_features
 from clipmem.study.score_inputs import open_data
 from clipmem.testing.tiny import tiny_recipe, write_parquet

@@ -13,17 +13,17 @@ import pytest
 
 import clipmem
 from clipmem.base.errors import InputError, RunError
+from clipmem.base.folder import RunFolder
+from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
-from clipmem.curate import evidence
+from clipmem.curation import evidence
 from clipmem.data.sources import open_source
 from clipmem.data.sources.emoji import emoji_table
-from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import pair_uid
+from clipmem.report.explorer.server import Explorer
+from clipmem.report.explorer.subject import open_subject
 from clipmem.study import curating
 from clipmem.study.curating import Curating, curate_and_write
 from clipmem.testing.tiny import tiny_recipe, write_parquet
-from clipmem.view.server import Explorer
-from clipmem.view.subject import open_subject
 from tests.e2e.running import clip
 from tests.hostile.case import TRAP
 from tests.hostile.prepared import Bomb, bomb

@@ -10,10 +10,10 @@ from rich.console import Console
 
 import clipmem
 from clipmem.base.errors import InputError
+from clipmem.base.tables import SCHEMAS
 from clipmem.cli.report import report
-from clipmem.embed import passes
+from clipmem.models import passes
 from clipmem.report.terminal import print_run
-from clipmem.store.tables import SCHEMAS
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.reference import loops_dejavu as loops
 

@@ -10,7 +10,7 @@ import pytest
 
 import clipmem
 from clipmem.base.recipes import dump_recipe
-from clipmem.store.tables import read_table
+from clipmem.base.tables import read_table
 from clipmem.study import validating
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import clip

@@ -14,14 +14,14 @@ from rich.console import Console
 
 import clipmem
 from clipmem.base.errors import InputError
+from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.cli.evaluate import evaluate
 from clipmem.data.sources import class_prompts
-from clipmem.embed import passes
-from clipmem.evaluate.classification import classification_metrics
+from clipmem.measure.classification import classification_metrics
+from clipmem.models import passes
 from clipmem.report.terminal import print_run
-from clipmem.store.folder import RunFolder
 from clipmem.study import evaluating
 from clipmem.study.execution import Execution
 from clipmem.study.plan import PlannedStudy

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from clipmem.base.hashing import image_part
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
-from clipmem.store.hashing import image_part
 from tests.sources import formats
 
 

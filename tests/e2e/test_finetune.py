@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 import clipmem
 from clipmem.base.errors import InputError
+from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
 from clipmem.models import given, openclip
 from clipmem.models.names import SHIPPED
-from clipmem.store.folder import RunFolder
 from clipmem.study.api import FINETUNE_RECIPES, find_recipe
 from clipmem.study.data_commands import inspect
 from clipmem.study.plan import PlannedStudy

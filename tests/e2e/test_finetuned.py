@@ -8,10 +8,10 @@ import pytest
 
 import clipmem
 from clipmem.base.errors import InputError
-from clipmem.embed import passes
+from clipmem.base.hashing import file_sha256
+from clipmem.models import passes
 from clipmem.models.start import Start
 from clipmem.report.read import read_finished
-from clipmem.store.hashing import file_sha256
 from clipmem.study.plan import PlannedStudy
 from clipmem.testing import reference
 from clipmem.testing.tiny import encoded_image, tiny_recipe

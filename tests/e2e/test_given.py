@@ -17,11 +17,10 @@ from PIL import Image
 
 import clipmem
 from clipmem.base.errors import ClipmemWarning, InputError
+from clipmem.base.folder import RunFolder
 from clipmem.data.cache import open_cache
 from clipmem.data.views import as_float, normalize_pixels
-from clipmem.embed import passes
-from clipmem.models import openclip
-from clipmem.store.folder import RunFolder
+from clipmem.models import openclip, passes
 from clipmem.study.localizing import localize_run
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe, write_parquet

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import clipmem
+from clipmem.base.folder import RunFolder
 from clipmem.mitigate import interpolate_weights
 from clipmem.models import given, openclip
-from clipmem.store.folder import RunFolder
 from clipmem.testing.tiny import tiny_recipe, write_parquet
 from tests.e2e.running import Saboteur, clip
 from tests.e2e.test_study import contents

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 import clipmem
+from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
 from clipmem.data.sources import open_source
-from clipmem.store.folder import RunFolder
 from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.paired import check_paired
 from tests.e2e import test_torchrun

@@ -13,8 +13,8 @@ import pytest
 
 import clipmem
 from clipmem.base.errors import InputError, RunError
+from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
-from clipmem.store.folder import RunFolder
 from clipmem.study import child, pool, work
 from clipmem.study import pool as local
 from clipmem.study.plan import PlannedStudy

@@ -6,11 +6,11 @@ import polars as pl
 import pytest
 
 import clipmem
-from clipmem.analysis.comparison import compare
 from clipmem.base.errors import InputError, RunError
+from clipmem.base.folder import RunFolder
 from clipmem.cli.terminal import run_and_show
+from clipmem.report.comparison import compare
 from clipmem.report.read import read_finished
-from clipmem.store.folder import RunFolder
 from clipmem.study import api
 from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.test_study import contents

@@ -10,8 +10,8 @@ from PIL import Image
 
 import clipmem
 from clipmem.base.errors import InputError
+from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
-from clipmem.store.folder import RunFolder
 from clipmem.study.loaded import STAGES
 from clipmem.testing.tiny import encoded_image, tiny_recipe
 from tests.e2e.running import Saboteur, clip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clipmem.store.folder import RunFolder
+from clipmem.base.folder import RunFolder
 from tests.e2e import running
 from tests.e2e.test_study import contents
 

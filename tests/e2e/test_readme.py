@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import clipmem
+from clipmem.base.manifest import recipe_hash
 from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.data.sources.emoji import emoji_table
-from clipmem.store.manifest import recipe_hash
 from clipmem.study.api import find_recipe
 from clipmem.testing.tiny import tiny_recipe
 

@@ -6,7 +6,7 @@ import re
 import polars as pl
 import pytest
 
-from clipmem.analysis.findings import ORDER
+from clipmem.report.findings import ORDER
 from tests.e2e.running import clip
 
 SHORT = ("--set", "train.epochs=2", "--set", "split.shared=60", "--set", "split.candidate=20")

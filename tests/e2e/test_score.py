@@ -91,7 +91,7 @@ def test_it_agrees_with_a_loop_over_open_clips_public_calls(world, scored):
         aligned.append([reference.alignment(image[k], text[k], views, captions, weight=1.0) for k in range(28)])
     expected = np.array(aligned[0]) - np.array(aligned[1])
     assert np.abs(expected).max() > 0.05
-    uids = [clipmem.store.hashing.pair_uid(photograph(k), CAPTIONS[k]) for k in range(28)]
+    uids = [clipmem.base.hashing.pair_uid(photograph(k), CAPTIONS[k]) for k in range(28)]
     found = dict(scored.select("uid", "clipmem").iter_rows())
     np.testing.assert_allclose([found[uid] for uid in uids], expected, rtol=0, atol=1e-4)
     assert scored["role"].unique().to_list() == ["candidate"]
@@ -163,7 +163,7 @@ def test_broken_images_are_listed_and_the_others_score_as_without_them(world, sc
     ours = clipmem.score(
         str(world / "small"), str(world / "large"), tmp_path / "pairs.parquet", tmp_path / "bank.parquet", out=out
     )
-    gone = {clipmem.store.hashing.pair_uid(photograph(k), CAPTIONS[k]) for k in (3, 17)}
+    gone = {clipmem.base.hashing.pair_uid(photograph(k), CAPTIONS[k]) for k in (3, 17)}
     both = ours.join(scored, on="uid", suffix="_whole")
     assert set(scored["uid"]) - set(ours["uid"]) == gone
     assert ours.height == both.height == 26

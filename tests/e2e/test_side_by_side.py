@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 
 import clipmem
-from clipmem.analysis.curves import CURVES_SCHEMA
 from clipmem.base.errors import InputError
-from clipmem.store.folder import RunFolder
+from clipmem.base.folder import RunFolder
+from clipmem.report.curves import CURVES_SCHEMA
 from clipmem.study.localizing import localize_run
 from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.running import clip

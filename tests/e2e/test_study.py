@@ -14,9 +14,9 @@ import torch
 import clipmem
 from clipmem.base.errors import InputError
 from clipmem.base.machine import cores
+from clipmem.base.tables import SCHEMAS
 from clipmem.data.sources import open_source
-from clipmem.embed import passes
-from clipmem.store.tables import SCHEMAS
+from clipmem.models import passes
 from clipmem.study import execution, speed
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe, write_parquet

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from clipmem.store.folder import RunFolder
+from clipmem.base.folder import RunFolder
 from clipmem.study.loaded import STAGES
 from tests.e2e.running import clip, start, undisturbed_study
 from tests.e2e.test_study import contents

@@ -11,10 +11,10 @@ import pytest
 
 import clipmem
 from clipmem.base.errors import RunError
+from clipmem.base.folder import RunFolder
+from clipmem.base.hashing import file_sha256
 from clipmem.base.progress import Quiet
 from clipmem.base.recipes import dump_recipe
-from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import file_sha256
 from clipmem.study.loaded import STAGES
 from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.running import clip

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
+from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
-from clipmem.store.folder import RunFolder
 from clipmem.testing.tiny import tiny_recipe
 from tests.e2e.running import ends_well, start
 from tests.e2e.test_study import contents

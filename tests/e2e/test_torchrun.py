@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import clipmem
+from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe
-from clipmem.score.recorded import read_trajectory
-from clipmem.store.folder import RunFolder
+from clipmem.scoring.recorded import read_trajectory
 from clipmem.testing.tiny import tiny_recipe
 from tests.torchrun_train import UIDS
 

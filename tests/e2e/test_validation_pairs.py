@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import clipmem
+from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import load_recipe
-from clipmem.store.folder import RunFolder
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.utility import _held_out
 

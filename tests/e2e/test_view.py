@@ -18,10 +18,10 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from clipmem.store.marks import read_marks
+from clipmem.base.marks import read_marks
+from clipmem.report.explorer.server import Explorer, Server
+from clipmem.report.explorer.subject import open_subject
 from clipmem.testing.tiny import write_parquet
-from clipmem.view.server import Explorer, Server
-from clipmem.view.subject import open_subject
 from tests.e2e.running import clip
 
 HOSTILE = [
@@ -322,7 +322,7 @@ def test_half_done_newer_and_missing(run, tmp_path):
 
 def test_images_from_the_cache_where_the_data_are_gone(tmp_path, run, monkeypatch):
     from clipmem.base.errors import InputError
-    from clipmem.view import subject
+    from clipmem.report.explorer import subject
 
     def gone(_):
         raise InputError("data", got="nothing")

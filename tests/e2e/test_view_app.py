@@ -440,7 +440,7 @@ def test_hostile_captions_do_nothing(browser: Session, tmp_path: Path) -> None:
     assert "'=HYPERLINK" in csv
 
 
-@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm ci in src/clipmem/view/app")
+@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm ci in src/clipmem/report/explorer/app")
 @pytest.mark.parametrize(
     ("scheme", "rules"), [("light", "{resultTypes: ['violations']}"), ("dark", "{runOnly: ['color-contrast']}")]
 )

@@ -15,9 +15,9 @@ import pytest
 
 import clipmem
 from clipmem.base.progress import Quiet
-from clipmem.view.export import export_to
-from clipmem.view.server import Explorer, Server
-from clipmem.view.subject import open_subject
+from clipmem.report.explorer.export import export_to
+from clipmem.report.explorer.server import Explorer, Server
+from clipmem.report.explorer.subject import open_subject
 from tests.e2e.browser import Session, needs_browser, started
 from tests.e2e.test_view_app import cards, downloaded
 

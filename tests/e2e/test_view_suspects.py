@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 
 from clipmem.base.errors import InputError
+from clipmem.base.marks import append_marks
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import shrink
 from clipmem.data.sources import open_source
 from clipmem.data.sources.emoji import emoji_table
-from clipmem.store.marks import append_marks
+from clipmem.report.explorer.columns import Columns
+from clipmem.report.explorer.server import Explorer, Server
+from clipmem.report.explorer.subject import open_subject
 from clipmem.study import curating
-from clipmem.view.columns import Columns
-from clipmem.view.server import Explorer, Server
-from clipmem.view.subject import open_subject
 from tests.e2e.browser import needs_browser, started
 from tests.e2e.running import clip
 from tests.e2e.test_view import serve

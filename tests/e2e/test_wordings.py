@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 import clipmem
-from clipmem.store.folder import RunFolder
+from clipmem.base.folder import RunFolder
 from clipmem.study import pool
 from clipmem.study.plan import PlannedStudy
 from clipmem.testing.tiny import tiny_recipe, write_parquet

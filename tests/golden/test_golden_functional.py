@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from clipmem.evaluate.retrieval import retrieve
 from clipmem.functional import (
     alignment,
     alignment_parts,
@@ -29,6 +28,7 @@ from clipmem.functional import (
     seed_noise,
     spearman,
 )
+from clipmem.measure.retrieval import retrieve
 
 GOLDEN = Path(__file__).with_name("functional.json")
 

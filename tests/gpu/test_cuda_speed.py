@@ -11,8 +11,7 @@ from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import decode
 from clipmem.data.transfer import send
 from clipmem.data.views import draw_crops, render
-from clipmem.embed import passes
-from clipmem.models import openclip
+from clipmem.models import openclip, passes
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.testing.tiny import encoded_image
 from clipmem.train.loop import TrainingData, train

@@ -27,7 +27,7 @@ from tests.hostile.case import EITHER, TRAP, Case, group
 
 PAIRS = 240
 # more than these are compared in files: 30,000 would take minutes
-FEW = "import clipmem.curate.evidence as evidence\nevidence.EXACT = 100\n"
+FEW = "import clipmem.curation.evidence as evidence\nevidence.EXACT = 100\n"
 
 
 class Bomb:
@@ -187,7 +187,7 @@ def _score(folder: Path = Path()) -> list[str]:
 @cache
 def _compared() -> Path:
     """Stop `curate` of many pairs before its list is written."""
-    from clipmem.curate import evidence
+    from clipmem.curation import evidence
     from clipmem.study import curating
 
     folder = _new("compared")

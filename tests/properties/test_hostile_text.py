@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tests.report.documents import inspection
 
+from clipmem.base.tables import write_table
 from clipmem.data.id_lists import csv_cell, datacomp_array, write_ids
 from clipmem.data.quarantine import Problem, left_out_sentence, quarantine_table, summarize
 from clipmem.report.terminal import print_screen
-from clipmem.store.tables import write_table
 
 ANY = st.one_of(
     st.text(st.characters(exclude_categories=())),  # lone surrogates and controls too

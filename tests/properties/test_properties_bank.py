@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from clipmem.base.errors import InputError
 from clipmem.functional import BankMeans, alignment_parts, alignment_parts_against, pair_means
-from clipmem.score import bank
-from clipmem.score.alignments import ALIGNMENTS, Embedded
+from clipmem.scoring import bank
+from clipmem.scoring.alignments import ALIGNMENTS, Embedded
 from clipmem.testing import reference
 
 SIZES = st.tuples(st.integers(1, 7), st.integers(2, 6), st.integers(1, 5), st.integers(0, 2**32 - 1))

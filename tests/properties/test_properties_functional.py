@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipmem.evaluate.retrieval import retrieve
 from clipmem.functional import (
     alignment,
     alignment_parts,
@@ -24,7 +23,8 @@ from clipmem.functional import (
     superiority,
     top_overlap,
 )
-from clipmem.functional.comparisons import hedges_g
+from clipmem.measure.retrieval import retrieve
+from clipmem.stats.comparisons import hedges_g
 
 PROFILE = settings(max_examples=40, derandomize=True)
 

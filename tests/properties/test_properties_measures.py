@@ -24,7 +24,7 @@ from clipmem.functional import (
     unitmem,
     view_distance,
 )
-from clipmem.score.alignments import ALIGNMENTS
+from clipmem.scoring.alignments import ALIGNMENTS
 
 PROFILE = settings(max_examples=40, derandomize=True)
 seeds = st.integers(0, 2**31)

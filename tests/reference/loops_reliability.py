@@ -1,4 +1,4 @@
-"""Slow references of `clipmem.functional.reliability`, written from its equations."""
+"""Slow references of `clipmem.stats.reliability`, written from its equations."""
 
 import math
 

@@ -9,9 +9,9 @@ from tests.reference import loops_dejavu as loops
 
 from clipmem.base.random import generator
 from clipmem.base.sections import DejavuSection
-from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import dejavu as stage
 from clipmem.functional import dejavu, dejavu_intervals
+from clipmem.measure import dejavu as stage
+from clipmem.models.passes import Embeddings
 
 ROLES = ["candidate"] * 11 + ["external"] * 9 + ["independent"] * 5 + ["shared"] * 4
 

@@ -8,7 +8,6 @@ import torch
 from scipy import special, stats
 from tests.reference import loops as reference
 
-from clipmem.evaluate.retrieval import retrieve
 from clipmem.functional import (
     BankMeans,
     alignment,
@@ -23,6 +22,7 @@ from clipmem.functional import (
     pair_means,
     superiority,
 )
+from clipmem.measure.retrieval import retrieve
 
 
 @dataclass

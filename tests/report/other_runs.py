@@ -12,8 +12,8 @@ import polars as pl
 from tests.report.run_folder import Built, build_run, entry, write_log
 
 from clipmem.base.random import generator
-from clipmem.score.protocols.subsample import balanced_draw
-from clipmem.store.tables import write_table
+from clipmem.base.tables import write_table
+from clipmem.scoring.protocols.subsample import balanced_draw
 
 SIZES = {"candidate": 60, "external": 20}
 

@@ -12,8 +12,8 @@ import polars as pl
 from PIL import Image, ImageDraw
 
 from clipmem.base.random import generator
+from clipmem.base.tables import write_table
 from clipmem.data.regime import regime_of
-from clipmem.store.tables import write_table
 
 # f and g of a role: mean and sd of the alignment
 ALIGNED = {

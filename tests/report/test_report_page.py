@@ -19,13 +19,13 @@ from tests.report.outline import Outline, outline
 from tests.report.run_folder import Built
 
 from clipmem.base.errors import InputError
+from clipmem.base.tables import write_table
 from clipmem.report.gallery import gallery_uids
 from clipmem.report.page import write_report
 from clipmem.report.read import RunFiles
 from clipmem.report.sections import SECTIONS, Section
 from clipmem.report.templating import template_text, typeset, words_of
 from clipmem.report.terminal import print_run
-from clipmem.store.tables import write_table
 
 Build = Callable[..., Built]
 LOADING = {

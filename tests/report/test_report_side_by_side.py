@@ -9,9 +9,9 @@ from tests.report.other_runs import add_localize
 from tests.report.outline import outline
 from tests.report.run_folder import Built
 
-from clipmem.analysis.published import UNITMEM, layers_between
 from clipmem.base.errors import InputError
 from clipmem.report.page import write_report
+from clipmem.report.published import UNITMEM, layers_between
 from clipmem.report.sections.side_by_side import compared, side_by_side_figure, styles_of
 
 Build = Callable[..., Built]

@@ -18,11 +18,11 @@ from sklearn.datasets import load_digits
 from clipmem.base.images import Geometry
 from clipmem.base.random import generator
 from clipmem.base.sections import DataSection
-from clipmem.curate.evidence import evidence_of
-from clipmem.curate.planting import plant
-from clipmem.curate.share import share_of
-from clipmem.embed.signals import Signals
-from clipmem.score.sides import read_block
+from clipmem.curation.evidence import evidence_of
+from clipmem.curation.planting import plant
+from clipmem.curation.share import share_of
+from clipmem.models.signals import Signals
+from clipmem.scoring.sides import read_block
 from clipmem.study.score_inputs import read_pairs
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from clipmem.base.sections import DejavuSection
-from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import dejavu
+from clipmem.measure import dejavu
+from clipmem.models.passes import Embeddings
 
 CLASSES, D, K = 12, 24, 5
 SIZES = {"shared": 60, "candidate": 120, "independent": 120, "external": 96}

@@ -1,4 +1,4 @@
-"""How often intervals hold the truth: over models (the table in `clipmem.functional.resampling`), and of means.
+"""How often intervals hold the truth: over models (the table in `clipmem.stats.resampling`), and of means.
 
 Planted truth: x_ri = base_i + truth_i [i in D_r] + noise. A model's shift, shared by all its pairs, is half of the
 noise's variance. In-noise has sd 0.05, out-noise an sd of 0.3 on average, scattered by pair (log-normal). The draw is
@@ -17,11 +17,11 @@ import pytest
 from scipy import stats
 from tests.compared import build, split_of
 
-from clipmem.analysis.comparison import compare
 from clipmem.base.random import generator
 from clipmem.functional import auroc, centered_mean, crossed_mean, half_difference, jackknife_models
+from clipmem.report.comparison import compare
 from clipmem.report.read import read_finished
-from clipmem.score.protocols.subsample import balanced_draw
+from clipmem.scoring.protocols.subsample import balanced_draw
 
 
 def study(seed, models, n):

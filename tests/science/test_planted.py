@@ -13,12 +13,12 @@ import pytest
 import torch
 from tests.scoring import score
 
-from clipmem.embed.passes import Embeddings
 from clipmem.functional import crossed_mean
-from clipmem.score import summary
-from clipmem.score.design import ScoreTables
-from clipmem.score.executor import parts_of
-from clipmem.score.summary import Scored
+from clipmem.models.passes import Embeddings
+from clipmem.scoring import summary
+from clipmem.scoring.design import ScoreTables
+from clipmem.scoring.executor import parts_of
+from clipmem.scoring.summary import Scored
 
 D = 64
 SIZES = {"shared": 60, "candidate": 160, "independent": 160, "external": 80}

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.data.sources.records import MAX_CAPTION, caption_problem
-from clipmem.store.hashing import pair_uid
 from clipmem.testing.tiny import encoded_image
 from tests.sources import formats
 

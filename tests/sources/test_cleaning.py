@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError, RunError
+from clipmem.base.hashing import file_sha256, pair_uid
 from clipmem.base.sections import DataSection
 from clipmem.data import cleaning
 from clipmem.data.cleaning import check_output, write_cleaned
 from clipmem.data.export import export_pairs
 from clipmem.data.sources import emoji, open_source
-from clipmem.store.hashing import file_sha256, pair_uid
 from clipmem.study.score_inputs import read_pairs
 from clipmem.testing.tiny import encoded_image
 from tests.sources.formats import FORMATS, add_member, csv_file, some_pairs, write_csv, write_images

@@ -2,9 +2,9 @@
 
 import pytest
 
+from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import detect, open_source
-from clipmem.store.hashing import pair_uid
 from tests.sources.formats import FORMATS, some_pairs
 
 

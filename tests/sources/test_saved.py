@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from clipmem.base.errors import InputError
+from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import detect, open_source
-from clipmem.store.hashing import pair_uid
 from tests.sources.formats import some_pairs
 
 PAIRS = some_pairs(6)

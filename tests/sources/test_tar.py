@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipmem.base.errors import InputError
+from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
 from clipmem.data.sources import open_source
 from clipmem.data.sources.tar import Member, TarError, is_tar, members
 from clipmem.data.sources.webdataset import expand
-from clipmem.store.hashing import pair_uid
 from clipmem.testing.tiny import encoded_image
 from tests.sources.formats import add_member
 

@@ -14,11 +14,11 @@ from tests.unit.test_models import variant
 from tests.unit.test_open_clip_models import RESNET, TIMM_VIT, TOWERS, write_folder
 
 from clipmem.base.errors import InputError
+from clipmem.base.hashing import file_sha256
 from clipmem.base.sections import ModelSection, TrainSection
 from clipmem.models import adapters, given, openclip
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.models.start import Start, freeze, parts_of
-from clipmem.store.hashing import file_sha256
 from clipmem.train.checkpoint import CHECKPOINT_FILE, TrainingStopped
 
 CAPTIONS = ["a red square", "two cats and (perhaps) a dog", "!"]

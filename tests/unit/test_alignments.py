@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from clipmem.base.errors import InputError
-from clipmem.embed.passes import Embeddings
 from clipmem.functional import alignment
-from clipmem.score.alignments import ALIGNMENTS
-from clipmem.score.executor import parts_of
+from clipmem.models.passes import Embeddings
+from clipmem.scoring.alignments import ALIGNMENTS
+from clipmem.scoring.executor import parts_of
 from clipmem.testing import reference
 from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.objectives.supervised import Supervised

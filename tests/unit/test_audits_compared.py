@@ -5,8 +5,8 @@ from math import sqrt
 import polars as pl
 import pytest
 
-from clipmem.analysis.audits import AuditedRun, compare_audits
 from clipmem.base.errors import InputError
+from clipmem.report.audits import AuditedRun, compare_audits
 
 
 def audited(name: str, auc: float, share: float | None = 0.5, confidence: float = 0.95, n: int = 200) -> AuditedRun:

@@ -3,10 +3,10 @@
 import pytest
 
 from clipmem.base.errors import InputError
+from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
+from clipmem.base.tables import SCHEMAS
 from clipmem.data.sources import open_source
-from clipmem.store.hashing import pair_uid
-from clipmem.store.tables import SCHEMAS
 from clipmem.testing.tiny import encoded_image
 
 

@@ -12,16 +12,16 @@ import scipy.stats
 from rich.console import Console
 from tests.compared import METRICS, SIZES, build
 
-from clipmem.analysis.comparison import compare
-from clipmem.analysis.pareto import dominance, is_useful
-from clipmem.analysis.verdicts import side_of
 from clipmem.base.errors import InputError
 from clipmem.functional import holm
-from clipmem.report.comparison import compare_runs, write_compared
+from clipmem.report.comparison import compare
+from clipmem.report.comparison_page import compare_runs, write_compared
 from clipmem.report.page import render
+from clipmem.report.pareto import dominance, is_useful
 from clipmem.report.read import read_finished
 from clipmem.report.sections.comparison import answer
 from clipmem.report.terminal import print_screen
+from clipmem.report.verdicts import side_of
 
 SEEDS = (0, 1, 2)
 T_975 = {2: 4.302652729911275}  # t quantile of two degrees of freedom

@@ -15,12 +15,12 @@ from torchvision.transforms import functional as tv
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from clipmem.base.errors import InputError
+from clipmem.base.hashing import pair_uid
 from clipmem.base.sections import DataSection
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.decoding import decode
 from clipmem.data.sources import open_source
 from clipmem.data.views import Crops, as_float, draw_crops, pair_keys, render
-from clipmem.store.hashing import pair_uid
 from clipmem.testing.tiny import encoded_image, write_parquet
 
 

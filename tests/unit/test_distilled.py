@@ -11,11 +11,11 @@ from scipy.stats import spearmanr
 from clipmem.base.sections import DataSection
 from clipmem.data.decoding import decode
 from clipmem.data.sources import open_source
-from clipmem.embed.signals import Halves, Signals, Trajectory
-from clipmem.functional.leave_one_out import leave_one_out_scores
-from clipmem.functional.reliability import agreement
-from clipmem.score.estimators import ESTIMATORS
-from clipmem.score.estimators.distilled import features
+from clipmem.models.signals import Halves, Signals, Trajectory
+from clipmem.scoring.estimators import ESTIMATORS
+from clipmem.scoring.estimators.distilled import features
+from clipmem.stats.leave_one_out import leave_one_out_scores
+from clipmem.stats.reliability import agreement
 
 N = 400
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from clipmem.analysis.effects import ABOVE, BELOW, Results, holds
-from clipmem.analysis.scales import SCALES
 from clipmem.functional import Claim, paired_test
+from clipmem.report.effects import ABOVE, BELOW, Results, holds
+from clipmem.report.scales import SCALES
 
 
 def test_the_weakest_of_several_effects_is_shown_only_where_all_are():

@@ -13,8 +13,7 @@ from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.decoding import decode
 from clipmem.data.edits import caption_edits
 from clipmem.data.views import as_float, draw_crops, normalize_pixels, pair_keys, render
-from clipmem.embed import passes
-from clipmem.models import openclip
+from clipmem.models import openclip, passes
 from clipmem.models.openclip import OpenClipEncoder
 from clipmem.testing.tiny import encoded_image
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.data.decoding import decode
-from clipmem.embed import passes
-from clipmem.models import openclip
+from clipmem.models import openclip, passes
 from clipmem.study import engines
 from clipmem.study.engines import ray
 from clipmem.study.execution import Execution, from_manifest

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tests.reference.loops_trajectory import in_minus_out, mean_margins
 
 from clipmem.base.errors import InputError
-from clipmem.embed.signals import Halves, Signals, Trajectory
-from clipmem.score.estimators import ESTIMATORS
+from clipmem.models.signals import Halves, Signals, Trajectory
+from clipmem.scoring.estimators import ESTIMATORS
 
 
 def signals(n, **known):

@@ -6,11 +6,11 @@ import torch
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
-from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import hypersphere, retrieval
-from clipmem.evaluate.identity import Identity
-from clipmem.evaluate.over_seeds import Statistics, changed, classification_entries
 from clipmem.functional import crossed_mean
+from clipmem.measure import hypersphere, retrieval
+from clipmem.measure.identity import Identity
+from clipmem.measure.over_seeds import Statistics, changed, classification_entries
+from clipmem.models.passes import Embeddings
 
 SEEDS, N, CLASSES = 3, 24, 4
 RNG = np.random.default_rng(0)

@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from clipmem.base.errors import InputError
-from clipmem.evaluate.classification import classification_metrics
-from clipmem.evaluate.over_seeds import class_mean, classification_entries, mean_of_means, rate
 from clipmem.functional import crossed_mean
+from clipmem.measure.classification import classification_metrics
+from clipmem.measure.over_seeds import class_mean, classification_entries, mean_of_means, rate
 
 raw = inspect.unwrap(class_mean)
 

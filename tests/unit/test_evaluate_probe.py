@@ -12,7 +12,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from tests.reference import loops_utility as reference
 
 from clipmem.base.errors import InputError
-from clipmem.evaluate.linear_probe import fit, linear_probe, validation_part
+from clipmem.measure.linear_probe import fit, linear_probe, validation_part
 
 raw_probe, raw_part = inspect.unwrap(linear_probe), inspect.unwrap(validation_part)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from clipmem.base.errors import InputError
-from clipmem.evaluate import retrieval
-from clipmem.evaluate.retrieval import MEDIAN_RANK, RECALL, retrieve
+from clipmem.measure import retrieval
+from clipmem.measure.retrieval import MEDIAN_RANK, RECALL, retrieve
 
 raw_retrieve = inspect.unwrap(retrieve)
 

@@ -11,13 +11,13 @@ from tests.reference import loops_utility as reference
 from tests.reference.loops import retrieval_ranks
 
 from clipmem.base.errors import InputError
-from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import hypersphere, retrieval
-from clipmem.evaluate.hypersphere import alignment_distances, potentials
-from clipmem.evaluate.identity import Identity, concepts_of, dependent_groups, identity_of, links_of
-from clipmem.evaluate.over_seeds import Statistics
-from clipmem.evaluate.retrieval import chance, retrieve
-from clipmem.store.hashing import same_words
+from clipmem.base.hashing import same_words
+from clipmem.measure import hypersphere, retrieval
+from clipmem.measure.hypersphere import alignment_distances, potentials
+from clipmem.measure.identity import Identity, concepts_of, dependent_groups, identity_of, links_of
+from clipmem.measure.over_seeds import Statistics
+from clipmem.measure.retrieval import chance, retrieve
+from clipmem.models.passes import Embeddings
 
 WORDS = ("red heart", "Red  heart", "cat", "dog", "a dog", "sun")
 

@@ -7,15 +7,15 @@ import torch
 from clipmem.base.errors import InputError
 from clipmem.base.random import derive_seed
 from clipmem.base.sections import EvaluateSection
-from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import hypersphere, retrieval
-from clipmem.evaluate.classification import classification_metrics
-from clipmem.evaluate.identity import Identity
-from clipmem.evaluate.linear_probe import linear_probe
-from clipmem.evaluate.over_seeds import Statistics
-from clipmem.evaluate.prompts import make_prompts
-from clipmem.evaluate.utility import PROBES, Classes, TestPairs, Utility, class_numbers, only, why_not
-from clipmem.evaluate.zero_shot import class_embeddings, zero_shot_ranks
+from clipmem.measure import hypersphere, retrieval
+from clipmem.measure.classification import classification_metrics
+from clipmem.measure.identity import Identity
+from clipmem.measure.linear_probe import linear_probe
+from clipmem.measure.over_seeds import Statistics
+from clipmem.measure.prompts import make_prompts
+from clipmem.measure.utility import PROBES, Classes, TestPairs, Utility, class_numbers, only, why_not
+from clipmem.measure.zero_shot import class_embeddings, zero_shot_ranks
+from clipmem.models.passes import Embeddings
 
 N, C, D = 60, 6, 5
 PROMPTS = make_prompts([f"c{k}" for k in range(C)], None, ["{}", "a {}"])

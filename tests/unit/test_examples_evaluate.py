@@ -1,8 +1,8 @@
 r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
 
-`clipmem.evaluate.classification`:
+`clipmem.measure.classification`:
 
-    >>> from clipmem.evaluate.classification import *
+    >>> from clipmem.measure.classification import *
     >>> class_ranks(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, 1])).tolist()
     [1.0, 1.5]
     >>> classification_metrics(np.array([1.0, 2.0, 1.0]), np.array([0, 0, 1]), 2)
@@ -10,23 +10,23 @@ r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
     >>> chance(4)
     {'acc1': 0.25, 'mean_per_class_recall': 0.25}
 
-`clipmem.evaluate.dejavu`:
+`clipmem.measure.dejavu`:
 
-    >>> from clipmem.evaluate.dejavu import *
+    >>> from clipmem.measure.dejavu import *
     >>> object_matrix([["cat"], ["sofa", "cat"]])[0].tolist()
     [[True, False], [True, True]]
 
-`clipmem.evaluate.hypersphere`:
+`clipmem.measure.hypersphere`:
 
-    >>> from clipmem.evaluate.hypersphere import *
+    >>> from clipmem.measure.hypersphere import *
     >>> alignment_distances(torch.eye(2)[:, None], torch.tensor([[1.0, 0.0], [0.0, -9.0]]), torch.arange(2)).tolist()
     [0.0, 4.0]
     >>> float(np.log(potentials(torch.tensor([[1.0, 0.0], [-3.0, 0.0]])).mean()))
     -8.0
 
-`clipmem.evaluate.identity`:
+`clipmem.measure.identity`:
 
-    >>> from clipmem.evaluate.identity import *
+    >>> from clipmem.measure.identity import *
     >>> identity_of(["a" * 32, "a" * 16 + "b" * 16], [["A  cat"], ["a cat", "dog"]])
     Identity(image=array([0, 0]), text=array([0, 0, 1]))
     >>> concepts_of(["Cat", "dog"], np.array([True, True]), ["cat", "Cat", "dog"])
@@ -34,9 +34,9 @@ r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
     >>> dependent_groups(np.array([5, 5, 7, 8]), Identity(np.arange(4), np.array([0, 1, 1, 2])), np.arange(4)).tolist()
     [0, 0, 0, 1]
 
-`clipmem.evaluate.linear_probe`:
+`clipmem.measure.linear_probe`:
 
-    >>> from clipmem.evaluate.linear_probe import *
+    >>> from clipmem.measure.linear_probe import *
     >>> fitted = fit(np.array([[-1.0], [1.0]]), np.array([3, 7]), 1.0)
     >>> fitted.scores(np.array([[2.0]])).argmax(axis=1).tolist()
     [1]
@@ -47,21 +47,21 @@ r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
     >>> linear_probe(x, y, np.arange(4), x, y, seed=0).ranks.tolist()
     [1.0, 1.0, 1.0, 1.0]
 
-`clipmem.evaluate.over_seeds`:
+`clipmem.measure.over_seeds`:
 
-    >>> from clipmem.evaluate.over_seeds import *
+    >>> from clipmem.measure.over_seeds import *
     >>> class_mean(np.array([[1.0, 1.0, 0.0]]), np.array([0, 0, 1]), np.array([7, 7, 7]))
     Interval(mean=0.5, low=None, high=None, over='pairs')
 
-`clipmem.evaluate.prompts`:
+`clipmem.measure.prompts`:
 
-    >>> from clipmem.evaluate.prompts import *
+    >>> from clipmem.measure.prompts import *
     >>> make_prompts(["hot-dog", "cat"], None, ["a {}"]).texts
     ['a cat', 'a hot dog']
 
-`clipmem.evaluate.retrieval`:
+`clipmem.measure.retrieval`:
 
-    >>> from clipmem.evaluate.retrieval import *
+    >>> from clipmem.measure.retrieval import *
     >>> found = retrieve(torch.eye(3), torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2]), ks=(1,))
     >>> found.metrics["text_retrieval_median_rank"], found.image.rank.tolist()
     (1.5, [1.0, 1.0, 2.5])
@@ -70,15 +70,15 @@ r"""Small examples of what `clipmem.evaluate` has inside; pytest runs them.
     >>> chance(np.array([2, 2]), 4)["recall@5"], chance(np.array([1]), 2)["mAP"]
     (1.0, 0.75)
 
-`clipmem.evaluate.utility`:
+`clipmem.measure.utility`:
 
-    >>> from clipmem.evaluate.utility import *
+    >>> from clipmem.measure.utility import *
     >>> class_numbers(["b", "", "a"], ["a", "b"]).tolist()
     [1, -1, 0]
 
-`clipmem.evaluate.zero_shot`:
+`clipmem.measure.zero_shot`:
 
-    >>> from clipmem.evaluate.zero_shot import *
+    >>> from clipmem.measure.zero_shot import *
     >>> class_embeddings(torch.tensor([[2.0, 0.0], [0.0, 5.0], [0.0, 1.0]]), torch.tensor([0, 1, 1]), 2).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     >>> zero_shot_ranks(torch.eye(2), torch.tensor([[1.0, 0.1], [0.0, 1.0]]), np.array([0, 0])).tolist()

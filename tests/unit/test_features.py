@@ -12,11 +12,11 @@ from clipmem.data import features
 from clipmem.data.decoding import decode
 from clipmem.data.features import caption_features, image_features
 from clipmem.data.sources import open_source
-from clipmem.embed.signals import Signals
 from clipmem.functional import auroc
-from clipmem.functional.agreement import lemon, softmax_agreement
-from clipmem.functional.leave_one_out import leave_one_out_scores
-from clipmem.score.estimators import ESTIMATORS
+from clipmem.models.signals import Signals
+from clipmem.scoring.estimators import ESTIMATORS
+from clipmem.stats.agreement import lemon, softmax_agreement
+from clipmem.stats.leave_one_out import leave_one_out_scores
 
 N, SHARE = 1500, 0.15
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tests.compared import add_contents, build
 
-from clipmem.analysis.effects import FINDINGS, Context, Results, judge
-from clipmem.analysis.findings import ORDER, redundancy, tradeoff
-from clipmem.analysis.joint import dominance, relative, strongest
-from clipmem.analysis.run_specs import REMOVAL, RunSpec
-from clipmem.analysis.scales import SCALES
+from clipmem.report.effects import FINDINGS, Context, Results, judge
+from clipmem.report.findings import ORDER, redundancy, tradeoff
+from clipmem.report.joint import dominance, relative, strongest
+from clipmem.report.run_specs import REMOVAL, RunSpec
+from clipmem.report.scales import SCALES
 from clipmem.report.sections.findings import finding_figure
 from clipmem.study.reproduce import base_recipe, open_finished
 

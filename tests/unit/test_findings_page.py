@@ -11,10 +11,10 @@ import pytest
 from scipy import stats
 from tests.close import alike
 
-from clipmem.analysis.findings import ORDER
-from clipmem.analysis.scales import REGIMES, SCALES
 from clipmem.base.recipes import load_recipe
 from clipmem.functional import Claim, verdict
+from clipmem.report.findings import ORDER
+from clipmem.report.scales import REGIMES, SCALES
 from clipmem.study.reproduce import base_recipe, findings_of
 
 ROOT = Path(__file__).parents[2]

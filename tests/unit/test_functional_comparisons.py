@@ -22,7 +22,7 @@ from clipmem.functional import (
     top_overlap,
     welch,
 )
-from clipmem.functional.comparisons import hedges_g
+from clipmem.stats.comparisons import hedges_g
 
 RNG = np.random.default_rng(7)
 A, B = RNG.normal(0.4, 1.0, size=23), RNG.normal(0.0, 2.0, size=31)

@@ -17,7 +17,7 @@ from clipmem.functional import (
     seed_interval,
     seed_noise,
 )
-from clipmem.functional.intervals import VariancePrior, variance_prior
+from clipmem.stats.intervals import VariancePrior, variance_prior
 
 
 def draw_differences(rng, *, seeds, n, prior_df):

@@ -123,7 +123,7 @@ def test_blocks_do_not_change_the_means(monkeypatch):
     torch.manual_seed(0)
     image, text, index = torch.randn(7, 2, 3), torch.randn(11, 3), torch.arange(11) % 7
     whole = pair_means(image, text, index)
-    monkeypatch.setattr("clipmem.functional.similarity._BLOCK", 3)
+    monkeypatch.setattr("clipmem.stats.similarity._BLOCK", 3)
     for one, other in zip(whole, pair_means(image, text, index), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-15)
 

@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.hashing import file_sha256
 from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.roles import read_roles
-from clipmem.embed import passes
-from clipmem.models import given, openclip
+from clipmem.models import given, openclip, passes
 from clipmem.models.address import parse
 from clipmem.models.protocol import DualEncoder
-from clipmem.score.protocols import protocol_of
-from clipmem.store.hashing import file_sha256
+from clipmem.scoring.protocols import protocol_of
 from clipmem.testing.tiny import tiny_recipe
 
 UIDS = [f"{k:032x}" for k in range(10)]

@@ -8,8 +8,8 @@ import pytest
 
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
-from clipmem.score.protocols import protocol_of
-from clipmem.score.protocols.halves import HALVES
+from clipmem.scoring.protocols import protocol_of
+from clipmem.scoring.protocols.halves import HALVES
 from clipmem.train.recorder import AlignmentRecorder
 
 RECIPE = 'protocol = "halves"\n[split]\nshared = 160\ncandidate = 30\nindependent = 30\nexternal = 40'

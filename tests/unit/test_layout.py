@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from clipmem.base.errors import InputError
-from clipmem.embed import layout
-from clipmem.embed.means import Means, unit_means
-from clipmem.store.hashing import pair_uid
+from clipmem.base.hashing import pair_uid
+from clipmem.models import layout
+from clipmem.models.means import Means, unit_means
 
 TODO = "Create the folder with `clipmem embed`, or with clip-retrieval's inference of images and texts."
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from tests.reference import loops
 
-from clipmem.embed.passes import Embeddings
+from clipmem.base.tables import SCHEMAS, read_table
 from clipmem.functional import crossed_mean
-from clipmem.score.design import Design, combine
-from clipmem.score.executor import parts_of
-from clipmem.score.learned import learned
-from clipmem.score.protocols.four_way import twins
-from clipmem.score.summary import Scored, roles
-from clipmem.store.tables import SCHEMAS, read_table
+from clipmem.models.passes import Embeddings
+from clipmem.scoring.design import Design, combine
+from clipmem.scoring.executor import parts_of
+from clipmem.scoring.learned import learned
+from clipmem.scoring.protocols.four_way import twins
+from clipmem.scoring.summary import Scored, roles
 from clipmem.train.paired import TrainingSet
 
 ROLES = ["shared"] * 3 + ["candidate"] * 8 + ["independent"] * 3 + ["external"] * 4

@@ -10,7 +10,7 @@ from torch import nn
 
 from clipmem.base.errors import InputError
 from clipmem.data.edits import caption_edits, text_views
-from clipmem.localize.hooks import Capture, find_sites, pool, token_mask
+from clipmem.measure.hooks import Capture, find_sites, pool, token_mask
 from clipmem.models import openclip
 
 CAPTIONS = ["cat", "!", "a red square on a blue ! field", "two dogs"]

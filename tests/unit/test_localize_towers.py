@@ -9,15 +9,14 @@ import torch
 from tests.unit.test_localize_units import points
 
 from clipmem.base.errors import InputError
+from clipmem.base.folder import RunFolder
 from clipmem.base.sections import EmbedSection, TrainSection
 from clipmem.data.views import as_float, normalize_pixels
-from clipmem.embed import passes
-from clipmem.embed.passes import Embeddings
-from clipmem.localize import towers
-from clipmem.localize.run import TOWERS_SCHEMA, LocalizeSettings, localize, sample_points, work
-from clipmem.localize.sweep import Points, ViewSettings
-from clipmem.models import openclip
-from clipmem.store.folder import RunFolder
+from clipmem.measure import towers
+from clipmem.measure.localize import TOWERS_SCHEMA, LocalizeSettings, localize, sample_points, work
+from clipmem.measure.sweep import Points, ViewSettings
+from clipmem.models import openclip, passes
+from clipmem.models.passes import Embeddings
 
 D = 12
 SIZES = {"shared": 80, "candidate": 30, "independent": 30, "external": 40}

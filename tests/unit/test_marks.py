@@ -7,13 +7,13 @@ import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError
+from clipmem.base.marks import read_marks
 from clipmem.base.mitigations import RemoveSection
-from clipmem.curate.marks import apply_marks, learn
-from clipmem.curate.ranking import Curation
+from clipmem.curation.marks import apply_marks, learn
+from clipmem.curation.ranking import Curation
 from clipmem.functional import auroc
 from clipmem.mitigate.parent import read_parent
 from clipmem.mitigate.remove import removal_list
-from clipmem.store.marks import read_marks
 
 
 def listed(n=200, good=0.0, seed=0):

@@ -9,7 +9,8 @@ from tests.reference import loops_membership as loops
 
 from clipmem.base.errors import InputError
 from clipmem.functional import auroc
-from clipmem.functional.membership import (
+from clipmem.scoring.protocols.subsample import balanced_draw
+from clipmem.stats.membership import (
     InOut,
     bootstrap_rates,
     learned_attack,
@@ -19,7 +20,6 @@ from clipmem.functional.membership import (
     rmia,
     true_positive_rates,
 )
-from clipmem.score.protocols.subsample import balanced_draw
 
 PROFILE = settings(max_examples=20, derandomize=True)
 seeds = st.integers(0, 2**31)

@@ -11,6 +11,7 @@ import torch
 from tests.unit.test_train import N, data_of, plan_of, section, uid
 
 from clipmem.base.errors import InputError
+from clipmem.base.folder import RunFolder
 from clipmem.base.mitigations import (
     EarlyStoppingSection,
     RegroupSection,
@@ -29,7 +30,6 @@ from clipmem.mitigate.parent import Parent
 from clipmem.mitigate.regroup import Regroup, regroup
 from clipmem.mitigate.remove import take_out
 from clipmem.models import openclip
-from clipmem.store.folder import RunFolder
 from clipmem.train.hooks import Hooks, Moment
 from clipmem.train.loop import train
 from clipmem.train.paired import training_set

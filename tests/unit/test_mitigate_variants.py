@@ -13,6 +13,7 @@ import torch
 from tests.unit.test_train import PIXELS, N, data_of, plan_of, section, uid
 
 from clipmem.base.errors import InputError
+from clipmem.base.folder import RunFolder
 from clipmem.base.images import Geometry
 from clipmem.base.mitigations import CaptionVariantsSection, ImageVariantsSection
 from clipmem.base.random import derive_seed, uniform
@@ -27,7 +28,6 @@ from clipmem.mitigate.caption_variants import CaptionVariants, choose_variant, v
 from clipmem.mitigate.image_variants import ImageVariants
 from clipmem.mitigate.wordings import WORDINGS, make_variants
 from clipmem.models import openclip
-from clipmem.store.folder import RunFolder
 from clipmem.testing.tiny import encoded_image
 from clipmem.train.hooks import Hooks, Moment
 from clipmem.train.loop import train

@@ -7,10 +7,10 @@ import pytest
 
 import clipmem
 from clipmem.base.errors import InputError
+from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import load_recipe
 from clipmem.models.start import Start
-from clipmem.score.protocols import protocol_of
-from clipmem.store.folder import RunFolder
+from clipmem.scoring.protocols import protocol_of
 from clipmem.study import speed
 from clipmem.study.execution import Execution
 from clipmem.study.plan import check_needs

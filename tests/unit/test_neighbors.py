@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from tests.reference import loops_neighbors as loops
 
 from clipmem.base.errors import InputError
-from clipmem.functional import agreement
-from clipmem.functional import leave_one_out as module
-from clipmem.functional.agreement import lemon, neighbor_votes, softmax_agreement
-from clipmem.functional.leave_one_out import Computed, RbfFeatures, leave_one_out, leave_one_out_scores
+from clipmem.stats import agreement
+from clipmem.stats import leave_one_out as module
+from clipmem.stats.agreement import lemon, neighbor_votes, softmax_agreement
+from clipmem.stats.leave_one_out import Computed, RbfFeatures, leave_one_out, leave_one_out_scores
 
 PROFILE = settings(max_examples=25, derandomize=True)
 seeds = st.integers(0, 2**31)

@@ -90,7 +90,7 @@ eval(text)  # S307
 exec(text)  # S102
 """
     command = [sys.executable, "-m", "ruff", "check", "--output-format", "concise", "--select", "TID,S"]
-    command += ["--stdin-filename", "src/clipmem/store/new.py", "-"]
+    command += ["--stdin-filename", "src/clipmem/base/new.py", "-"]
     done = subprocess.run(command, cwd=ROOT, input=source, capture_output=True, text=True, check=False)
     refused = {tuple(line.split(":", 3)[1:4:2]) for line in done.stdout.splitlines() if line.startswith("src")}
     refused = {(number, text.split()[0]) for number, text in refused}

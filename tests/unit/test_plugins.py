@@ -9,15 +9,15 @@ from tests.unit.test_train import uid
 
 from clipmem.base.declared import BUILT_IN, Facts, declared
 from clipmem.base.errors import InputError
+from clipmem.base.folder import RunFolder
 from clipmem.base.mitigations import MitigateSection, MitigationSection
 from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.data.inspection import inspect_source
 from clipmem.data.sources import SOURCES, detect, open_source
 from clipmem.mitigate import MITIGATIONS, base
-from clipmem.score.alignments import ALIGNMENTS
-from clipmem.score.protocols import PROTOCOLS
-from clipmem.store.folder import RunFolder
+from clipmem.scoring.alignments import ALIGNMENTS
+from clipmem.scoring.protocols import PROTOCOLS
 from clipmem.testing.tiny import encoded_image
 from clipmem.train.objectives import OBJECTIVES
 from clipmem.train.paired import training_set

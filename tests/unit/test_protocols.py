@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from clipmem.base.errors import InputError, RunError
+from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import dump_recipe, load_recipe
 from clipmem.functional import AlignmentParts
-from clipmem.score.design import Design, combine
-from clipmem.score.protocols import PROTOCOLS, protocol_of
-from clipmem.score.protocols.subsample import balanced_draw
-from clipmem.score.summary import Scored, halves, summarize, two_way_interval
-from clipmem.store.folder import RunFolder
+from clipmem.scoring.design import Design, combine
+from clipmem.scoring.protocols import PROTOCOLS, protocol_of
+from clipmem.scoring.protocols.subsample import balanced_draw
+from clipmem.scoring.summary import Scored, halves, summarize, two_way_interval
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.utility import evaluated
 from clipmem.testing.tiny import tiny_recipe

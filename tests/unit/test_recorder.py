@@ -15,7 +15,7 @@ from tests.unit.test_train import N, data_of, plan_of, section, uid
 from clipmem.base.errors import InputError
 from clipmem.base.recipes import load_recipe
 from clipmem.models import openclip
-from clipmem.score.recorded import read_trajectory
+from clipmem.scoring.recorded import read_trajectory
 from clipmem.train import loop, recorder
 from clipmem.train.checkpoint import CHECKPOINT_FILE, Checkpoints, TrainingStopped
 from clipmem.train.hooks import Hook, Hooks

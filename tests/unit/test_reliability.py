@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from tests.reference import loops_reliability as loops
 
 from clipmem.base.errors import InputError
-from clipmem.functional.reliability import (
+from clipmem.stats.reliability import (
     agreement,
     correlation,
     noise_of,

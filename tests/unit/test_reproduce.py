@@ -9,7 +9,13 @@ from tests.compared import build
 from tests.hostile.prepared import bomb
 from tests.report.documents import findings as document
 
-from clipmem.analysis.effects import (
+from clipmem.base.errors import InputError
+from clipmem.base.folder import RunFolder
+from clipmem.base.manifest import recipe_hash
+from clipmem.base.recipes import differences, dump_recipe, flatten, load_recipe
+from clipmem.functional import paired_test
+from clipmem.models.names import GRID, model_config
+from clipmem.report.effects import (
     ABOVE,
     BELOW,
     FINDINGS,
@@ -19,22 +25,16 @@ from clipmem.analysis.effects import (
     optimum,
     widened,
 )
-from clipmem.analysis.findings import ORDER, captions, encoders, removal, text_noise
-from clipmem.analysis.findings.distributions import separation
-from clipmem.analysis.findings.memorized import atypicality, rarity
-from clipmem.analysis.published import UNITMEM
-from clipmem.analysis.run_specs import RunSpec
-from clipmem.analysis.scales import NOISE_LEVELS, REGIMES, SCALES
-from clipmem.base.errors import InputError
-from clipmem.base.recipes import differences, dump_recipe, flatten, load_recipe
-from clipmem.functional import paired_test
-from clipmem.models.names import GRID, model_config
+from clipmem.report.findings import ORDER, captions, encoders, removal, text_noise
+from clipmem.report.findings.distributions import separation
+from clipmem.report.findings.memorized import atypicality, rarity
 from clipmem.report.page import render
+from clipmem.report.published import UNITMEM
 from clipmem.report.read import read_finished
+from clipmem.report.run_specs import RunSpec
+from clipmem.report.scales import NOISE_LEVELS, REGIMES, SCALES
 from clipmem.report.sections.findings import finding_figure, tally
-from clipmem.score.protocols import protocol_of
-from clipmem.store.folder import RunFolder
-from clipmem.store.manifest import recipe_hash
+from clipmem.scoring.protocols import protocol_of
 from clipmem.study.api import PUBLISHED_RECIPES, find_recipe
 from clipmem.study.reproduce import Maker, base_recipe, findings_of, reproduce, unique
 

@@ -14,12 +14,12 @@ from tests.unit.test_train import N, data_of, plan_of, section
 
 import clipmem
 from clipmem.base.errors import InputError
+from clipmem.base.folder import RunFolder
 from clipmem.base.mitigations import ReweightSection
 from clipmem.mitigate.base import Training
 from clipmem.mitigate.reweight import TABLE, Reweight, pair_weights
 from clipmem.models import openclip
 from clipmem.models.openclip import contrastive_loss
-from clipmem.store.folder import RunFolder
 from clipmem.study.plan import PlannedStudy
 from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.blocked import blocked_contrastive_loss

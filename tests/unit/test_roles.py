@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from clipmem.base.errors import InputError
+from clipmem.base.hashing import pair_uid
 from clipmem.base.recipes import load_recipe
 from clipmem.base.sections import DataSection, EmojiArtistsSection
 from clipmem.data.roles import read_wrong, roles_of
 from clipmem.data.sources import open_source
 from clipmem.data.splits import ROLES, assign_roles, split_table
-from clipmem.score.protocols import protocol_of
-from clipmem.store.hashing import pair_uid
+from clipmem.scoring.protocols import protocol_of
 from clipmem.study import early
 from clipmem.study.api import find_recipe
 from clipmem.study.plan import check_needs

@@ -12,15 +12,15 @@ from tests.reference import loops as reference
 from tests.scoring import score
 
 from clipmem.base.sections import ScoreSection
-from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import retrieval as external_retrieval
-from clipmem.evaluate.identity import Identity
-from clipmem.evaluate.over_seeds import Statistics
-from clipmem.evaluate.utility import only
 from clipmem.functional import AlignmentParts, roc_curve
-from clipmem.score import executor, summary
-from clipmem.score.design import PARTS, ScoreTables
-from clipmem.score.summary import Scored
+from clipmem.measure import retrieval as external_retrieval
+from clipmem.measure.identity import Identity
+from clipmem.measure.over_seeds import Statistics
+from clipmem.measure.utility import only
+from clipmem.models.passes import Embeddings
+from clipmem.scoring import executor, summary
+from clipmem.scoring.design import PARTS, ScoreTables
+from clipmem.scoring.summary import Scored
 
 ROLES = ["shared"] * 5 + ["candidate"] * 7 + ["independent"] * 6 + ["external"] * 5
 N, D = len(ROLES), 5

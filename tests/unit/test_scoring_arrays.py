@@ -10,10 +10,10 @@ from tests.unit.test_layout import write
 
 import clipmem
 from clipmem.base.errors import ClipmemWarning, InputError
-from clipmem.embed.layout import write_card, write_part
-from clipmem.embed.means import Means
-from clipmem.score import executor
-from clipmem.store.tables import SCHEMAS
+from clipmem.base.tables import SCHEMAS
+from clipmem.models.layout import write_card, write_part
+from clipmem.models.means import Means
+from clipmem.scoring import executor
 from clipmem.testing import reference
 
 N = 23
@@ -94,7 +94,7 @@ def test_numpy_torch_and_the_same_values_on_disk_score_alike(tmp_path):
     uids = clipmem.score(*folders, bank_size=5, block=3)["uid"]
     assert uids.equals(stored["uid"])
     names = pl.concat([stored.filter(role="external")["uid"]]).to_list()
-    from clipmem.embed.layout import Layout
+    from clipmem.models.layout import Layout
 
     all_uids = Layout(tmp_path / "f").uids.to_list()
     ours = clipmem.score(*halves, data=all_uids, bank=names)
@@ -397,17 +397,3 @@ def test_a_pair_of_the_bank_is_left_out_once_under_the_name_of_the_data(tmp_path
         clipmem.score(f, g, bank=[0, 4, 5], out=tmp_path / "scores.parquet")
     listed = pl.read_parquet(tmp_path / "scores.quarantine.parquet")
     assert listed.rows() == [("arrays", "4", "zero or non-finite embedding")]
-
-
-def test_the_room_is_a_module_and_can_be_called():
-    import inspect
-
-    import clipmem.score
-    from clipmem.score import bank
-    from clipmem.study import scoring
-
-    assert bank.__name__ == "clipmem.score.bank"
-    assert clipmem.score.__name__ == "clipmem.score"
-    assert clipmem.score.bank is bank
-    assert inspect.signature(clipmem.score) == inspect.signature(scoring.score)
-    assert "score" in clipmem.__all__

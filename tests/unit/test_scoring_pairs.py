@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.score import pairs
+from clipmem.scoring import pairs
 
 
 def test_lists_of_uids(tmp_path):

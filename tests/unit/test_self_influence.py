@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from tests.reference import loops_neighbors as loops
 
 from clipmem.base.errors import InputError
-from clipmem.embed.signals import Signals
-from clipmem.functional import self_influence as module
-from clipmem.functional.self_influence import self_influence
 from clipmem.models.openclip import contrastive_loss
-from clipmem.score.estimators import ESTIMATORS
+from clipmem.models.signals import Signals
+from clipmem.scoring.estimators import ESTIMATORS
+from clipmem.stats import self_influence as module
+from clipmem.stats.self_influence import self_influence
 
 
 def vectors(seed: int, n: int = 9, d: int = 4) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipmem.analysis.curves import CURVES_SCHEMA, between, compare_curves, curves_of
 from clipmem.functional import holm, paired_test
+from clipmem.report.curves import CURVES_SCHEMA, between, compare_curves, curves_of
 
 SEEDS, LAYERS, UNITS = range(5), range(1, 4), 6
 

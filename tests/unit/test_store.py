@@ -11,13 +11,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from clipmem.base import manifest
+from clipmem.base.atomic import atomic_file, atomic_write, make_folder
 from clipmem.base.errors import InputError, RunError
+from clipmem.base.folder import RunFolder
+from clipmem.base.hashing import data_fingerprint, file_sha256, json_sha256, pair_uid
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
-from clipmem.store import manifest
-from clipmem.store.atomic import atomic_file, atomic_write, make_folder
-from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import data_fingerprint, file_sha256, json_sha256, pair_uid
-from clipmem.store.tables import SCHEMAS, read_table, write_table
+from clipmem.base.tables import SCHEMAS, read_table, write_table
 
 SPLITS = pl.DataFrame({"uid": ["a"], "role": ["shared"], "group": ["g"], "planted": [False], "captions_from": ["a"]})
 
@@ -147,7 +147,7 @@ def test_a_stage_is_done_when_marker_and_outputs_are_there(tmp_path):
 
 def test_two_processes_exclude_each_other(tmp_path):
     folder = RunFolder(tmp_path)
-    code = f"from clipmem.store.folder import RunFolder\nwith RunFolder({str(tmp_path)!r}).locked(): print('in')"
+    code = f"from clipmem.base.folder import RunFolder\nwith RunFolder({str(tmp_path)!r}).locked(): print('in')"
     with folder.locked():
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert f"another clipmem process uses {tmp_path}. Wait for it to end" in other.stderr

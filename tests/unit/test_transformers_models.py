@@ -14,13 +14,13 @@ from tests import tokens
 from tests.unit.test_weights import Evil
 
 from clipmem.base.errors import InputError
+from clipmem.base.hashing import file_sha256, pair_uid
 from clipmem.base.images import Geometry
 from clipmem.cli import main
 from clipmem.data.decoding import decode
 from clipmem.data.views import as_float, normalize_pixels
 from clipmem.models import given
 from clipmem.models.protocol import DualEncoder, geometry_of
-from clipmem.store.hashing import file_sha256, pair_uid
 
 CAPTIONS = [
     "a photo of the red cat",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.close import alike
 
-from clipmem.score.alignments import ALIGNMENTS
+from clipmem.scoring.alignments import ALIGNMENTS
 
 pytestmark = pytest.mark.slow
 GROUPED = ("grouped_low", "grouped_high")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.store.marks import append_marks, latest_marks, marks_file, read_marks
+from clipmem.base.marks import append_marks, latest_marks, marks_file, read_marks
 
 
 def test_the_last_line_counts(tmp_path):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from clipmem.base.errors import InputError
-from clipmem.view import neighbors
-from clipmem.view.neighbors import Embedded, Vectors
+from clipmem.report.explorer import neighbors
+from clipmem.report.explorer.neighbors import Embedded, Vectors
 
 # where umap-learn is installed, for whoever works on the map
 pytestmark = pytest.mark.filterwarnings("ignore:Tensorflow not installed")

@@ -12,24 +12,23 @@ from hypothesis.extra import numpy as arrays
 from tests.reference import loops
 
 from clipmem.base.errors import InputError
+from clipmem.base.job import Job
 from clipmem.base.sections import EmbedSection, EvaluateSection, TrainSection
+from clipmem.base.tables import read_table, write_parquet, write_table
 from clipmem.data.decoding import decode
-from clipmem.embed import passes
-from clipmem.embed.passes import Embeddings
-from clipmem.evaluate import wordings
-from clipmem.evaluate.identity import Identity
-from clipmem.evaluate.over_seeds import Statistics
-from clipmem.evaluate.utility import TestPairs, Utility
 from clipmem.functional import alignment
-from clipmem.models import openclip
-from clipmem.score.design import combine
-from clipmem.score.executor import Comparison, Executor, parts_of
-from clipmem.score.pairs import Bank, Pairs
-from clipmem.score.protocols.four_way import twins
-from clipmem.score.sides import StudySide
-from clipmem.score.summary import Scored, over_wordings, roles
-from clipmem.store.job import Job
-from clipmem.store.tables import read_table, write_parquet, write_table
+from clipmem.measure import wordings
+from clipmem.measure.identity import Identity
+from clipmem.measure.over_seeds import Statistics
+from clipmem.measure.utility import TestPairs, Utility
+from clipmem.models import openclip, passes
+from clipmem.models.passes import Embeddings
+from clipmem.scoring.design import combine
+from clipmem.scoring.executor import Comparison, Executor, parts_of
+from clipmem.scoring.pairs import Bank, Pairs
+from clipmem.scoring.protocols.four_way import twins
+from clipmem.scoring.sides import StudySide
+from clipmem.scoring.summary import Scored, over_wordings, roles
 from clipmem.testing.tiny import encoded_image, tiny_recipe
 from clipmem.train.paired import TrainingSet
 

@@ -9,7 +9,7 @@ class Reporter(Protocol):
     """Progress reporter of a study."""
 
     def begin(self, stage: str, total: int | None = None, unit: str = "") -> None:
-        """Start a stage of `total` units of work (`unit` names them, such as `pairs`); None: there is nothing to count."""
+        """Start a stage of `total` units of work (`unit` names them, such as `pairs`); None: uncounted."""
 
     def advance(self, amount: int, note: str = "") -> None:
         """Add finished units; `note` is a short extra, such as the loss."""

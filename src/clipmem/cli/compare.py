@@ -71,7 +71,7 @@ def compare(
             found = evaluate_given((baseline, *others), section, place, alphas=alphas, reporter=reporter)
             screen, document = "evaluated", found.document
         else:
-            from clipmem.report.comparison import DOCUMENT, PAGE, write_compared
+            from clipmem.report.comparison_page import DOCUMENT, PAGE, write_compared
             from clipmem.study.api import interpolate_run
 
             folders = [Path(baseline), *map(Path, others), *interpolate_run(baseline, alphas, reporter=reporter)]

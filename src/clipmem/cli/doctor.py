@@ -89,15 +89,15 @@ def _show_declared(console: "Console") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from clipmem.curate.detectors import DETECTORS
+    from clipmem.curation.detectors import DETECTORS
     from clipmem.data.sources import SOURCES
     from clipmem.mitigate import MITIGATIONS
     from clipmem.report.escape import visible
     from clipmem.report.sections import all_sections
     from clipmem.report.terminal import AS_JSON, print_json
-    from clipmem.score.alignments import ALIGNMENTS
-    from clipmem.score.estimators import ESTIMATORS
-    from clipmem.score.protocols import PROTOCOLS
+    from clipmem.scoring.alignments import ALIGNMENTS
+    from clipmem.scoring.estimators import ESTIMATORS
+    from clipmem.scoring.protocols import PROTOCOLS
     from clipmem.train.objectives import OBJECTIVES
 
     kinds = (PROTOCOLS, ALIGNMENTS, OBJECTIVES, MITIGATIONS, ESTIMATORS, DETECTORS, SOURCES, all_sections())

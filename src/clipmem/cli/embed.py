@@ -37,7 +37,7 @@ def embed(
     """
     from rich.console import Console
 
-    from clipmem.store.atomic import check_place
+    from clipmem.base.atomic import check_place
     from clipmem.study import early
 
     early.check_device(device)

@@ -36,8 +36,8 @@ def init(
         preset: Start from a shipped recipe instead: demo or quick, or one that fine-tunes a pretrained model on --data.
         force: Overwrite an existing file.
     """
+    from clipmem.base.atomic import atomic_write
     from clipmem.report.escape import visible
-    from clipmem.store.atomic import atomic_write
     from clipmem.study import starting
 
     shown = str(path) == "-"

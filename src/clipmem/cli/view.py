@@ -42,8 +42,8 @@ def view(
     """
     chosen = ", ".join(name for name, given in (("--rows", rows), ("--uids", uids), ("--all", all_)) if given)
     require(export or not chosen, chosen, "no --export", "a folder to export to", "Add --export DIR.")
-    from clipmem.view.server import Explorer, Server
-    from clipmem.view.subject import open_subject
+    from clipmem.report.explorer.server import Explorer, Server
+    from clipmem.report.explorer.subject import open_subject
 
     explorer = Explorer(open_subject(scores, data, compare_with))
     if not explorer.columns.manifest["thumbnails"]:
@@ -52,7 +52,7 @@ def view(
         from rich.console import Console
 
         from clipmem.cli.terminal import TerminalReporter
-        from clipmem.view.export import choose, export_to
+        from clipmem.report.explorer.export import choose, export_to
 
         with TerminalReporter(Console(stderr=True)) as reporter:
             picked = choose(explorer.columns, rows, uids, every=all_)

@@ -8,10 +8,10 @@ from typing import IO
 import numpy as np
 from jaxtyping import UInt8
 
+from clipmem.base.atomic import atomic_file
 from clipmem.base.errors import InputError
 from clipmem.base.images import Interpolation, ResizeMode
 from clipmem.data.decoding import DecodeError, decode
-from clipmem.store.atomic import atomic_file
 
 _BLOCK = 512
 

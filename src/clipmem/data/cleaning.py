@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from clipmem.base.atomic import atomic_folder, check_place, is_free
 from clipmem.base.errors import InputError, RunError, shorten
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
@@ -15,7 +16,6 @@ from clipmem.data.export import export_pairs
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.records import Part, Record
-from clipmem.store.atomic import atomic_folder, check_place, is_free
 
 
 class Written(NamedTuple):

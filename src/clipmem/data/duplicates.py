@@ -20,8 +20,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from clipmem.base.errors import shorten
+from clipmem.base.hashing import numbered
 from clipmem.base.require import require, require_range
-from clipmem.store.hashing import numbered
 
 DISTANCE = 6  # of 64 hash bits
 CORRELATION = 0.98

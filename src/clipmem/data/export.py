@@ -13,12 +13,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipmem.base.atomic import atomic_file, atomic_folder, is_free
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.require import require, require_one_of
 from clipmem.data.decoding import DecodeError, decode, read_header
 from clipmem.data.quarantine import source_name
 from clipmem.data.sources.base import Source
-from clipmem.store.atomic import atomic_file, atomic_folder, is_free
 
 FORMATS = ("webdataset", "parquet", "imagefolder")
 SHARD = 10_000

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Float64, Int, UInt8
 from clipmem.base.errors import InputError
 from clipmem.base.require import require
 from clipmem.data.duplicates import cell_sums
-from clipmem.functional.leave_one_out import Computed
+from clipmem.stats.leave_one_out import Computed
 
 PIXELS, HOG, COLORS, WORDS = 100, 200, 40, 400  # largest numbers of components
 TERMS = 8192  # most frequent words and bigrams: with three times as many the components take twice as long

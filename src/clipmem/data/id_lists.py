@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 from jaxtyping import Shaped
 
+from clipmem.base.atomic import atomic_write
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require
-from clipmem.store.atomic import atomic_write
 
 ENDINGS = (".txt", ".parquet", ".npy", ".csv")
 DATACOMP = np.dtype("u8,u8")

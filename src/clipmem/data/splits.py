@@ -17,9 +17,9 @@ from jaxtyping import Int64
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.hashing import numbered, same_words
 from clipmem.base.random import derive_seed, generator
 from clipmem.base.require import require
-from clipmem.store.hashing import numbered, same_words
 
 ROLES = ("shared", "candidate", "independent", "external")
 LARGE = 0.1  # groups above this fraction of a role are avoided there: one subject would fill it

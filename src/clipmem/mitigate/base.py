@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import polars as pl
 
 from clipmem.base.declared import own_settings
+from clipmem.base.folder import RunFolder
 from clipmem.base.images import Geometry
 from clipmem.base.mitigations import MitigationSection
 from clipmem.base.recipes import Recipe
 from clipmem.base.registry import Registry
 from clipmem.mitigate.parent import Parent
-from clipmem.store.folder import RunFolder
 from clipmem.train.hooks import Hook, Hooks
 from clipmem.train.paired import TrainingSet
 

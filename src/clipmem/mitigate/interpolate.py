@@ -12,16 +12,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from clipmem.base import manifest
+from clipmem.base.folder import RunFolder
+from clipmem.base.hashing import file_sha256, json_sha256
+from clipmem.base.job import refuse_other
 from clipmem.base.mitigations import InterpolateSection
 from clipmem.base.recipes import Recipe, flatten
 from clipmem.base.require import require
 from clipmem.mitigate.base import MITIGATIONS, Mitigation
 from clipmem.mitigate.parent import Parent
 from clipmem.models.start import Start
-from clipmem.store import manifest
-from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import file_sha256, json_sha256
-from clipmem.store.job import refuse_other
 
 # sections that determine the models of a run
 _SAME = ("protocol", "data.", "split.", "model.", "train.", "subsample.", "leave_one_out.", "mitigate.")

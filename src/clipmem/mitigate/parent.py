@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import polars as pl
 
+from clipmem.base import manifest
 from clipmem.base.errors import shorten
+from clipmem.base.folder import RunFolder
+from clipmem.base.hashing import file_sha256
+from clipmem.base.marks import marks_file, read_marks
 from clipmem.base.require import require
 from clipmem.data.user_tables import read_table
-from clipmem.store import manifest
-from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import file_sha256
-from clipmem.store.marks import marks_file, read_marks
 
 By = Literal["clipmem", "similarity", "g-alignment", "file", "marks"]
 COLUMNS: dict[str, list[str]] = {
@@ -43,7 +43,7 @@ class Parent:
 def read_parent(path: str, by: By, setting: str, column: str = "score") -> Parent:
     """Read the scores of a parent run.
 
-    `removal_score` is, in terms of the columns of `scores.parquet` (means over seeds; see `clipmem.store.tables`):
+    `removal_score` is, in terms of the columns of `scores.parquet` (means over seeds; see `clipmem.base.tables`):
 
         clipmem      clipmem
         similarity   - f_positive: low similarity under the models that trained on the pair

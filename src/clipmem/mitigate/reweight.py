@@ -1,7 +1,7 @@
 """Reweighting: pairs whose captions are suspect count less in the loss, judged during one training, without twins.
 
 What is known of a pair before training is how far its neighbors testify for it: images that look alike, by pixels, and
-captions that read alike, by words (`clipmem.functional.agreement.softmax_agreement`). In training its own trajectory is
+captions that read alike, by words (`clipmem.stats.agreement.softmax_agreement`). In training its own trajectory is
 added: its mean margin over the epochs so far. A pair with low values of all three gets a low weight.
 
 f and g use the same rule and the same testimony, and draw nothing; margins are those of each model, so the weight of a
@@ -22,12 +22,12 @@ from jaxtyping import Float, Float32, Float64, Int, UInt8
 from scipy.stats import rankdata
 from torch import Tensor
 
+from clipmem.base.hashing import image_part, numbered
 from clipmem.base.mitigations import ReweightSection
 from clipmem.data.decoding import decode
 from clipmem.data.features import caption_features, image_features
-from clipmem.functional.agreement import softmax_agreement
 from clipmem.mitigate.base import MITIGATIONS, Mitigation, Preparation, Training
-from clipmem.store.hashing import image_part, numbered
+from clipmem.stats.agreement import softmax_agreement
 from clipmem.train.hooks import Moment, Record
 
 TABLE = "mitigate/reweight"

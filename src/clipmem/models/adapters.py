@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from clipmem.base.atomic import atomic_write, make_folder
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require
 from clipmem.base.sections import LoraSection
@@ -26,7 +27,6 @@ from clipmem.base.suggest import did_you_mean
 from clipmem.models import extras, parts
 from clipmem.models.protocol import DualEncoder, TrainableEncoder
 from clipmem.models.weights import read_checkpoint
-from clipmem.store.atomic import atomic_write, make_folder
 
 CONFIG_FILE, WEIGHTS_FILE, BASE_FILE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 FILES = (CONFIG_FILE, WEIGHTS_FILE, BASE_FILE)

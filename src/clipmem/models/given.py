@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipmem.base.errors import ClipmemWarning, InputError, shorten
+from clipmem.base.hashing import file_sha256, json_sha256
 from clipmem.base.paths import reading
 from clipmem.base.require import require
 from clipmem.models import adapters, address, hub, names, openclip, tokenizers, transformers
 from clipmem.models.address import Address
 from clipmem.models.protocol import DualEncoder
 from clipmem.models.weights import Checkpoint, find_weights, read_checkpoint, reason
-from clipmem.store.hashing import file_sha256, json_sha256
 
 _QUICK_GELU = re.compile(r"quick[-_]?gelu", re.IGNORECASE)
 

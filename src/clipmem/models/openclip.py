@@ -26,6 +26,7 @@ from open_clip.transformer import text_global_pool
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from clipmem.base.atomic import atomic_write, make_folder
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.images import Geometry, Interpolation, ResizeMode
 from clipmem.base.require import require
@@ -36,7 +37,6 @@ from clipmem.models.shortcut import image_pass, text_pass
 from clipmem.models.simple_tokenizer import simple_tokenizer
 from clipmem.models.vocabulary import Vocabulary
 from clipmem.models.weights import read_checkpoint
-from clipmem.store.atomic import atomic_write, make_folder
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 # raised by open_clip and the libraries below it on invalid files

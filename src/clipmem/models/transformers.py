@@ -21,12 +21,12 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from clipmem.base.atomic import atomic_write, make_folder
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.images import Geometry, Interpolation, ResizeMode
 from clipmem.models import extras, hub, openclip, tokenizers
 from clipmem.models.protocol import three
 from clipmem.models.weights import BROKEN, reason
-from clipmem.store.atomic import atomic_write, make_folder
 
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 # by `model_type`: the class, and its default preprocessing

@@ -1,65 +1,263 @@
-"""Compare run folders and write `compare.json`, `compare.parquet` and `index.html`."""
+"""Compare runs with a baseline, seed by seed, and find the Pareto front of memorization and utility.
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+With m_k the measure of a run and b_k that of the baseline under seed k, the difference is the mean of m_k - b_k with
+its t interval over seeds (`functional.paired_test`): a seed has the same initial weights and order of pairs in both
+runs, so its effect cancels. Cost is a ratio: exp of the mean of log m_r - log b_r over models r.
 
-import polars as pl
+Memorization is the half-difference (`FinishedRun.halved`), on the captions that were scored and, where all runs have
+it, over all wordings; verdicts rest on the latter and on one utility (`primary_utility`). Intervals are not corrected
+for multiplicity; `p_holm` is, over all differences in memorization and utility, and over runs for `dominates`.
+Intervals of cost cover only the variation on this machine at that time: other work slows down every method.
+"""
 
-from clipmem.analysis.audits import compare_audits
-from clipmem.analysis.comparison import compare
-from clipmem.base.require import require
-from clipmem.report.page import write_page
-from clipmem.report.read import read_audited, read_finished
-from clipmem.store.atomic import is_free, write_json
-from clipmem.store.tables import write_parquet
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-DOCUMENT, TABLE, PAGE = "compare.json", "compare.parquet", "index.html"
-_TEXT = ("run", "measure", "kind")
-_NUMBERS = ("baseline", "mean", "difference", "ratio", "low", "high", "p", "p_holm", "wilcoxon_p", "effect")
-_SCHEMA: dict[str, type[pl.DataType]] = {
-    **dict.fromkeys(_TEXT, pl.String),
-    **dict.fromkeys(("n", "seeds"), pl.Int64),
-    **dict.fromkeys(_NUMBERS, pl.Float64),
-}
+import numpy as np
+
+from clipmem.base.require import require, require_one_of
+from clipmem.report.fairness import check_fair, common, differing, notes
+from clipmem.report.frontier import check_along, configurations, frontier, setting_of
+from clipmem.report.pareto import Point, adjust, difference, dominance, front, is_useful, mean_over_seeds
+from clipmem.report.runs import LOWER_IS_BETTER, FinishedRun, common_utilities, primary_utility
+from clipmem.stats.comparisons import paired_test
+
+MEASURES = ("clipmem", "clipmem_norm")
+WORDINGS = "clipmem_wordings"
+_MACHINE = ("processor", "cores", "device", "precision", "threads", "workers", "processes")
 
 
-def compare_runs(
-    folders: Sequence[Path],
+def compare(
+    runs: Sequence[FinishedRun],
     *,
     measure: str = "clipmem",
     confidence: float | None = None,
     along: str = "",
     utility: str = "",
 ) -> dict[str, Any]:
-    """Compare finished runs with the first of them.
+    """Compare runs with the first of them, and by a setting `along`; return the content of `compare.json`.
 
-    See `clipmem.analysis.comparison.compare`, and `clipmem.analysis.audits.compare_audits` if all have an audit, which
-    runs with models paired by seed never have.
+    Args:
+        runs: Finished four-way runs, the baseline first.
+        measure: `clipmem` or `clipmem_norm`.
+        confidence: Level of the intervals; by default the baseline's.
+        along: A setting with numbers, `section.key`: adds `curve`, or `frontier` if the runs differ in others too.
+        utility: The metric of verdicts (see `primary_utility`).
+
+    Raises:
+        InputError: Fewer than two runs, equal names, an unfair comparison (`check_fair`), or an unknown measure,
+            setting or metric.
     """
-    audited = [read_audited(folder) for folder in folders]
-    resolved = [folder.resolve() for folder in folders]
-    twice = [str(folder) for k, folder in enumerate(folders) if folder.resolve() in resolved[:k]]
-    require(not twice, "clipmem compare", f"{twice} twice", "each run once", "Omit one of them.")
-    found = [one for one in audited if one is not None]
-    if len(found) == len(folders) > 1:
-        return compare_audits(found)
-    runs = [read_finished(folder) for folder in folders]
-    return compare(runs, measure=measure, confidence=confidence, along=along, utility=utility)
+    require_one_of("measure", measure, MEASURES)
+    got = f"{len(runs)} run{'s' * (len(runs) != 1)}"
+    expected = "two or more, the baseline first"
+    require(len(runs) > 1, "clipmem compare", got, expected, "Name the run without mitigation.")
+    names = [run.name for run in runs]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    require(not twice, "clipmem compare", f"two runs named {twice}", "distinct names", "Rename a folder.")
+    hint = "Run it with protocol = 'four-way'; its utility is in evaluate/utility.json."
+    for run in runs:
+        got = f"protocol {run.recipe.protocol!r}, without scores"
+        require(not run.seed_scores.is_empty(), f"run folder {run.place}", got, "a run with scores", hint)
+    baseline, others = runs[0], runs[1:]
+    for run in others:
+        check_fair(baseline, run, measure=measure)
+    confidence, utility = confidence or baseline.recipe.score.confidence, primary_utility(runs, utility)
+    rows = [row for run in others for row in _differences(baseline, run, measure, confidence)]
+    adjust(rows)
+    machines = {_machine(run) for run in runs}
+    metrics = common_utilities(runs)
+    unworded = [run.name for run in runs if WORDINGS not in _halved(run, measure)]
+    shown = WORDINGS if measure == "clipmem" and not unworded else measure
+    return {
+        "format": 3,
+        "baseline": baseline.name,
+        "measure": measure,
+        "primary": {"memorization": shown, "utility": utility},
+        "confidence": confidence,
+        "seeds": baseline.seeds,
+        "runs": [_describe(baseline, run, measure, metrics) for run in runs],
+        "differences": rows,
+        "dominates": _dominates(others, rows, shown, utility) if utility else [],
+        "cost": [row for run in others for row in _cost(baseline, run, confidence)] if len(machines) == 1 else [],
+        "pareto": {name: _front_of(runs, rows, shown, name) for name in metrics if not name.endswith(LOWER_IS_BETTER)},
+        "notes": [
+            *notes(baseline, others),
+            *_missing(runs, machines),
+            *([{"kind": "no_wordings", "runs": unworded}] if 0 < len(unworded) < len(runs) else []),
+        ],
+        **(_along(runs, along, measure, shown, utility, confidence) if along else {}),
+    }
 
 
-def write_compared(folders: Sequence[Path], out: Path, **settings: Any) -> dict[str, Any]:
-    """Compare runs with the `settings` of `compare_runs`, write document, table and page to `out`."""
-    foreign = not is_free(out) and not (out / DOCUMENT).is_file()
-    expected, hint = "a new folder, or that of an earlier comparison", "Choose another --out DIR."
-    require(not foreign, f"--out {out}", "a folder with other files", expected, hint)
-    document = compare_runs(folders, **settings)
-    write_json(out / DOCUMENT, document)
-    if "audits" in document:
-        return document
-    rows = [*document["differences"], *({**row, "kind": "cost"} for row in document["cost"])]
-    write_parquet(
-        out / TABLE, pl.DataFrame([{name: row.get(name) for name in _SCHEMA} for row in rows], schema=_SCHEMA)
+def _along(
+    runs: Sequence[FinishedRun], along: str, measure: str, shown: str, utility: str, confidence: float
+) -> dict[str, Any]:
+    """Return `curve`, the means by the value of a setting, or `frontier` if runs differ in other settings too."""
+    check_along(runs, along)
+    groups = configurations(runs, along)
+    if len(groups) > 1:
+        return {"frontier": frontier(groups, along, measure=shown, utility=utility, confidence=confidence)}
+    rows: list[dict[str, Any]] = []
+    for run in groups[0]:
+        own = _halved(run, measure) | {name: run.utility[name] for name in common_utilities(runs)}
+        for name, values in own.items():
+            about = {"run": run.name, "value": setting_of(run, along), "measure": name}
+            rows.append(about | mean_over_seeds(values, confidence))
+    return {"curve": {"setting": along, "rows": rows}}
+
+
+def _machine(run: FinishedRun) -> tuple[str, ...]:
+    """Return what a run was computed on; times are comparable only if it is the same."""
+    return tuple(f"{name} {run.manifest.get(name)}" for name in _MACHINE)
+
+
+class _Mean(NamedTuple):
+    """A mean over pairs by seed, and their number."""
+
+    values: list[float]
+    n: int
+
+
+def _means(run: FinishedRun, other: FinishedRun, measure: str) -> dict[str, _Mean]:
+    """Return a run's means of memorization over the pairs in common with another; those that were measured."""
+    own, mirror, external = (common(run, other, role) for role in ("candidate", "independent", "external"))
+    scale = run.normalizer if measure == "clipmem_norm" else 1.0
+    halved = (measure, WORDINGS) if measure == "clipmem" else (measure,)
+    found = {name: _Mean(run.halved(own, mirror, name), len(own) + len(mirror)) for name in halved}
+    for name, uids in (("candidates", own), ("planted", own & run.planted), ("control", external)):
+        found[f"{measure} {name}"] = _Mean([value / scale for value in run.memorization(uids)], len(uids))
+    return {name: mean for name, mean in found.items() if mean.values}
+
+
+def _halved(run: FinishedRun, measure: str) -> dict[str, list[float]]:
+    """Return the half-differences of a run alone: `measure`, and that over all wordings if measured."""
+    return {name: one.values for name, one in _means(run, run, measure).items() if name in (measure, WORDINGS)}
+
+
+def _differences(baseline: FinishedRun, run: FinishedRun, measure: str, confidence: float) -> list[dict[str, Any]]:
+    means, base_means = _means(run, baseline, measure), _means(baseline, run, measure)
+    rows = [
+        ("memorization", name, means[name].n, means[name].values, base.values)
+        for name, base in base_means.items()
+        if name in means
+    ]
+    rows += [
+        ("utility", name, None, run.utility[name], base)
+        for name, base in baseline.utility.items()
+        if name in run.utility
+    ]
+    return [
+        {"run": run.name, "measure": name, "kind": kind, "n": n, "seeds": len(values), "values": values}
+        | {"baseline_values": base, **difference(values, base, confidence)}
+        for kind, name, n, values, base in rows
+    ]
+
+
+def _dominates(
+    runs: Sequence[FinishedRun], rows: Sequence[Mapping[str, Any]], measure: str, utility: str
+) -> list[dict[str, Any]]:
+    """Decide for each run whether it dominates the baseline (`dominance`), Holm-adjusted over runs."""
+    by_name = {(row["run"], row["measure"]): row for row in rows}
+    found = [{"run": run.name, **dominance(by_name[run.name, measure], by_name[run.name, utility])} for run in runs]
+    adjust(found)
+    return found
+
+
+def _cost(baseline: FinishedRun, run: FinishedRun, confidence: float) -> list[dict[str, Any]]:
+    if not (baseline.trained and run.trained):
+        return []
+    keys = sorted(baseline.markers)
+    rows: list[dict[str, Any]] = []
+    for name, of in _COSTS.items():
+        here, there = ([of(one, key) for key in keys] for one in (baseline, run))
+        known = [(a, b) for a, b in zip(there, here, strict=True) if a and b]
+        if len(known) < len(keys):
+            continue
+        values, base = (np.array(side, dtype=np.float64) for side in zip(*known, strict=True))
+        found = paired_test(np.log(values), np.log(base), confidence)
+        ends = [None if end is None else float(np.exp(end)) for end in (found.low, found.high)]
+        means = float(values.mean()), float(base.mean())
+        rows.append({"measure": name, **_ratio(*means, float(np.exp(found.difference)), *ends)})
+    whole = _ratio(run.seconds, baseline.seconds, run.seconds / baseline.seconds)
+    rows.append({"measure": "seconds of all stages", **whole})
+    return [{"run": run.name, "models": len(keys), **row} for row in rows]
+
+
+def _ratio(
+    mean: float, baseline: float, ratio: float, low: float | None = None, high: float | None = None
+) -> dict[str, float | None]:
+    return {"mean": mean, "baseline": baseline, "ratio": ratio, "low": low, "high": high}
+
+
+def _rate(run: FinishedRun, key: tuple[str, int]) -> float | None:
+    return run.markers[key].get("pairs_per_second")
+
+
+def _seconds(run: FinishedRun, key: tuple[str, int]) -> float | None:
+    """Return the time of the whole training at its rate, which is right for resumed trainings too."""
+    rate = _rate(run, key)
+    return run.records[key]["presentations"] / rate if rate else None
+
+
+def _memory(run: FinishedRun, key: tuple[str, int]) -> float | None:
+    peak = run.markers[key].get("peak_memory_bytes")
+    return None if peak is None else peak / 2**20
+
+
+_COSTS = {"training seconds a model": _seconds, "pairs/s a model": _rate, "peak memory, MiB": _memory}
+
+
+def _describe(baseline: FinishedRun, run: FinishedRun, measure: str, utilities: Sequence[str]) -> dict[str, Any]:
+    candidates = run.uids("candidate")
+    return {
+        "run": run.name,
+        "folder": run.place,
+        "recipe_sha256": run.manifest["recipe_sha256"],
+        "differs": differing(baseline, run),
+        "presentations": run.presentations,
+        "pairs": run.pairs,
+        "candidates": len(candidates),
+        **_halved(run, measure),
+        "utility": {name: run.utility[name] for name in utilities},
+    }
+
+
+def _front_of(
+    runs: Sequence[FinishedRun], rows: Sequence[Mapping[str, Any]], measure: str, utility: str
+) -> dict[str, Any]:
+    """Return each run's differences from the baseline, which is at (0, 0), and the front of the useful runs."""
+    means = {run.name: float(np.mean(run.utility[utility])) for run in runs}
+    chance = runs[0].chance.get(utility)
+    places: list[dict[str, Any]] = [{"run": runs[0].name, "memorization": _place(None), "utility": _place(None)}]
+    for run in runs[1:]:
+        by_name = {row["measure"]: row for row in rows if row["run"] == run.name}
+        places.append({"run": run.name, "memorization": _place(by_name[measure]), "utility": _place(by_name[utility])})
+    near = [name for name, mean in means.items() if not is_useful(mean, means[runs[0].name], chance)]
+    best = front(
+        [
+            Point(one["run"], one["memorization"]["difference"], one["utility"]["difference"])
+            for one in places
+            if one["run"] not in near
+        ]
     )
-    write_page(out / PAGE, "comparison", document)
-    return document
+    return {
+        "points": [one | {"front": one["run"] in best} for one in places],
+        "front": best,
+        "chance": chance,
+        "left_off": [{"run": name, "reason": "near_chance", "utility": means[name]} for name in near],
+    }
+
+
+def _place(row: Mapping[str, Any] | None) -> dict[str, float | None]:
+    if row is None:
+        return {"difference": 0.0, "low": None, "high": None}
+    return {name: row[name] for name in ("difference", "low", "high")}
+
+
+def _missing(runs: Sequence[FinishedRun], machines: set[tuple[str, ...]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [{"kind": "no_utility", "run": run.name} for run in runs if not run.utility]
+    ready = [run.name for run in runs if not run.trained]
+    found += [{"kind": "not_trained", "runs": ready}] if ready else []
+    found += [{"kind": "other_machine"}] if len(machines) > 1 else []
+    return found + ([{"kind": "one_seed"}] if len(runs[0].seeds) == 1 else [])

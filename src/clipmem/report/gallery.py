@@ -10,8 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from clipmem.base.tables import read_table
 from clipmem.report.read import RunFiles, read_localized
-from clipmem.store.tables import read_table
 
 SHOWN = 24
 UNITS_SHOWN = 6

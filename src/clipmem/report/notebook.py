@@ -9,7 +9,7 @@ import polars as pl
 from markupsafe import Markup
 
 from clipmem.base.require import require, require_columns
-from clipmem.report.comparison import compare_runs
+from clipmem.report.comparison_page import compare_runs
 from clipmem.report.gallery import image_uri, ranked_candidates
 from clipmem.report.read import RunFiles
 from clipmem.report.sections.comparison import Comparison as Section

@@ -14,15 +14,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipmem.analysis.audits import AuditedRun
-from clipmem.analysis.runs import FinishedRun, utility_by_seed
+from clipmem.base import manifest
 from clipmem.base.declared import declared
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.folder import SIDES, RunFolder
 from clipmem.base.paths import reading
 from clipmem.base.require import require, require_columns
-from clipmem.store import manifest
-from clipmem.store.folder import SIDES, RunFolder
-from clipmem.store.tables import SCHEMAS, read_table
+from clipmem.base.tables import SCHEMAS, read_table
+from clipmem.report.audits import AuditedRun
+from clipmem.report.runs import FinishedRun, utility_by_seed
 
 FORMAT = 1
 ROLES = ("candidate", "independent", "shared", "external")

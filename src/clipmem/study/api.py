@@ -101,8 +101,8 @@ def run(
     resolved, place = find_recipe(recipe, settings), checked_path(out, "--out")
     early.check_study(resolved, place, device=device)
     # imports torch, which takes seconds: only after the recipe is validated
+    from clipmem.base.folder import RunFolder
     from clipmem.report.progress import reporter_here
-    from clipmem.store.folder import RunFolder
     from clipmem.study.stages import Study
 
     shown = recipe if isinstance(recipe, str | Path) else "recipe"
@@ -125,8 +125,8 @@ def interpolate_run(path: str | Path, alphas: Sequence[float], *, reporter: Repo
     """Make the runs `interpolate/alpha-A` in a finished fine-tuned run, without training; return their folders."""
     if not alphas:
         return []
-    from clipmem.store import manifest
-    from clipmem.store.folder import RunFolder
+    from clipmem.base import manifest
+    from clipmem.base.folder import RunFolder
 
     folder = RunFolder(checked_path(path, "run folder").resolve())
     recipe, what = folder.recipe(), f"run folder {path}"
@@ -157,7 +157,7 @@ def load_run(path: str | Path) -> "Run":
 
 def report(path: str | Path) -> Path:
     """Rebuild the summary and the report of a scored run folder; return the path of the report."""
-    from clipmem.store.folder import RunFolder
+    from clipmem.base.folder import RunFolder
 
     folder = RunFolder(path)
     source = early.check_source(folder.recipe().data)

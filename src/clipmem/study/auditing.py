@@ -15,8 +15,10 @@ import polars as pl
 import torch
 from jaxtyping import Bool, Float64, Int
 
-from clipmem.analysis.pareto import mean_over_seeds
+from clipmem.base.atomic import check_place, write_json
+from clipmem.base.folder import RunFolder
 from clipmem.base.images import Geometry
+from clipmem.base.job import cut
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import generator
 from clipmem.base.require import require
@@ -24,16 +26,16 @@ from clipmem.base.sections import TrainSection
 from clipmem.data.edits import caption_edits
 from clipmem.data.sources import open_source
 from clipmem.data.views import as_float, normalize_pixels
-from clipmem.embed import passes
-from clipmem.functional import Interval, auroc, membership, normalize, pair_means
-from clipmem.models import given
+from clipmem.models import given, passes
 from clipmem.models.protocol import DualEncoder, geometry_of
-from clipmem.score.executor import parts_of
-from clipmem.score.pairs import Pairs
-from clipmem.score.sides import Block, read_block
-from clipmem.store.atomic import check_place, write_json
-from clipmem.store.folder import RunFolder
-from clipmem.store.job import cut
+from clipmem.report.pareto import mean_over_seeds
+from clipmem.scoring.executor import parts_of
+from clipmem.scoring.pairs import Pairs
+from clipmem.scoring.sides import Block, read_block
+from clipmem.stats import membership
+from clipmem.stats.intervals import Interval
+from clipmem.stats.ranking import auroc
+from clipmem.stats.similarity import normalize, pair_means
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import Data, Settings, read_pairs
 from clipmem.study.stages import write_summary_and_report
@@ -107,6 +109,7 @@ def _audit(study: PlannedStudy, pool: Int[np.ndarray, " n"], reporter: Reporter)
     reporter.begin("audit", len(models), "models")
     progress = reporter.advance
     scores["learned"] = membership.learned_attack(pairs, study.group[pool], seed=seed, progress=progress)
+    reporter.end("audit", time.monotonic() - started)
     seen, confidence = member.sum(axis=0), study.recipe.score.confidence
     risk = membership.pair_risk(scores["lira"], member)
     curves = {name: _rates(values, member, _CURVE).mean(axis=0).tolist() for name, values in scores.items()}

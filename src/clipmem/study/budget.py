@@ -77,7 +77,7 @@ def plan(recipe: Recipe, budget: float) -> Plan:
         own, full = (outline_of(start).operations for start in starts)
         share = own / full
         require(share <= 1, f"--proxy {proxy}", f"{share:.2f} times f's operations", "a smaller model than f")
-    known = json.loads((files("clipmem.score.estimators") / "frontier.json").read_text(encoding="utf-8"))
+    known = json.loads((files("clipmem.scoring.estimators") / "frontier.json").read_text(encoding="utf-8"))
     options: list[Option] = []
     for row in known:
         if proxy or not row["proxy"]:

@@ -17,26 +17,26 @@ import numpy as np
 import polars as pl
 
 from clipmem._version import __version__
+from clipmem.base import manifest
+from clipmem.base.atomic import check_place, write_json
+from clipmem.base.folder import RunFolder
+from clipmem.base.hashing import data_fingerprint, file_sha256, json_sha256
+from clipmem.base.marks import latest_marks
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.require import require
 from clipmem.base.sections import shipped
-from clipmem.curate.marks import apply_marks
-from clipmem.curate.ranking import SMALLEST, Curation, counted, ordered
-from clipmem.curate.ranking import curate as rank
+from clipmem.base.tables import write_parquet
+from clipmem.curation.marks import apply_marks
+from clipmem.curation.ranking import SMALLEST, Curation, counted, ordered
+from clipmem.curation.ranking import curate as rank
 from clipmem.data.cleaning import Written, check_output, write_cleaned
 from clipmem.data.quarantine import Problem
 from clipmem.data.sources.base import Source
-from clipmem.embed.signals import Signals
-from clipmem.functional import alignment
-from clipmem.score.pairs import Pairs, write_quarantine
-from clipmem.score.sides import Side
-from clipmem.store import manifest
-from clipmem.store.atomic import check_place, write_json
-from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import data_fingerprint, file_sha256, json_sha256
-from clipmem.store.marks import latest_marks
-from clipmem.store.tables import write_parquet
+from clipmem.models.signals import Signals
+from clipmem.scoring.pairs import Pairs, write_quarantine
+from clipmem.scoring.sides import Side
+from clipmem.stats.alignment import alignment
 from clipmem.study import api, early, estimating, starting
 from clipmem.study.estimating_one import embedded
 from clipmem.study.plan import PlannedStudy

@@ -13,12 +13,14 @@ import numpy as np
 import polars as pl
 
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Reporter
 from clipmem.base.random import generator
 from clipmem.base.recipes import Overrides, Recipe, as_settings, load_recipe
 from clipmem.base.require import require
 from clipmem.base.sections import SHIPPED, DataSection, ModelSection, shipped
 from clipmem.base.suggest import did_you_mean
+from clipmem.base.tables import write_table
 from clipmem.data.cache import build_cache, open_cache
 from clipmem.data.export import SHARD, export_pairs
 from clipmem.data.id_lists import write_ids
@@ -28,8 +30,6 @@ from clipmem.data.sources import detect
 from clipmem.data.sources.base import Source
 from clipmem.models import address
 from clipmem.models.names import model_config
-from clipmem.store.folder import RunFolder
-from clipmem.store.tables import write_table
 from clipmem.study import early
 from clipmem.study.api import find_recipe
 from clipmem.study.loaded import check_role
@@ -148,9 +148,11 @@ def aligned(source: Source, name: str) -> dict[str, Any]:
     images to that caption, among the decodable pairs of a random sample of at most 10,000. The contrastive loss makes
     members so; the model may have seen such a pair, or find it easy.
     """
-    from clipmem.embed import passes  # imports torch
-    from clipmem.evaluate.retrieval import retrieve
-    from clipmem.models import given
+    from clipmem.measure.retrieval import retrieve
+    from clipmem.models import (
+        given,
+        passes,  # imports torch
+    )
     from clipmem.models.protocol import geometry_of
     from clipmem.study import execution
 

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from clipmem.base.errors import InputError
+from clipmem.base.folder import RunFolder
 from clipmem.base.images import Geometry
 from clipmem.base.progress import Reporter
 from clipmem.data.cache import build_cache
@@ -22,7 +23,6 @@ from clipmem.data.quarantine import (
     summarize,
 )
 from clipmem.data.sources.base import Source
-from clipmem.store.folder import RunFolder
 from clipmem.study.plan import cache_file
 
 TABLE = "quarantine"

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from clipmem.base.folder import RunFolder
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
-from clipmem.embed import passes
-from clipmem.evaluate import dejavu
-from clipmem.store.folder import RunFolder
-from clipmem.store.tables import write_table
+from clipmem.base.tables import write_table
+from clipmem.measure import dejavu
+from clipmem.models import passes
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.objectives import OBJECTIVES
 

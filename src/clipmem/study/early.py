@@ -9,13 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipmem.base.atomic import check_place
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.paths import checked_path, reading
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require, require_one_of
 from clipmem.base.sections import DataSection, shipped
 from clipmem.models import address, names
-from clipmem.store.atomic import check_place
 
 if TYPE_CHECKING:
     from clipmem.data.sources.base import Source
@@ -45,7 +45,7 @@ def check_study(recipe: Recipe, out: Path, *, device: str) -> None:
     if recipe.evaluate.retained and not shipped(recipe.evaluate.retained):
         with opening(DataSection.model_validate({"path": recipe.evaluate.retained}), "[evaluate] retained"):
             pass
-    from clipmem.store.folder import RunFolder  # imports polars
+    from clipmem.base.folder import RunFolder  # imports polars
 
     RunFolder(out).check_claim(recipe)
     check_place(out)
@@ -202,6 +202,6 @@ def read_alphas(text: str, *, runs: bool) -> list[float]:
 
 def check_run(path: str | Path) -> None:
     """Check that a folder is a run folder."""
-    from clipmem.store.folder import RunFolder  # imports polars
+    from clipmem.base.folder import RunFolder  # imports polars
 
     RunFolder(path).recipe()

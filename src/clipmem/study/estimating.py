@@ -10,14 +10,14 @@ import polars as pl
 from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
-from clipmem.embed.signals import Halves, Signals
-from clipmem.functional import AlignmentParts, alignment
-from clipmem.functional.reliability import Agreement, agreement, noise_of
+from clipmem.base.folder import RunFolder
 from clipmem.models.outline import outline_of
 from clipmem.models.protocol import softmax_scale
-from clipmem.score.design import ScoreTables
-from clipmem.score.estimators import ESTIMATORS, Estimated, Estimator
-from clipmem.store.folder import RunFolder
+from clipmem.models.signals import Halves, Signals
+from clipmem.scoring.design import ScoreTables
+from clipmem.scoring.estimators import ESTIMATORS, Estimated, Estimator
+from clipmem.stats.alignment import AlignmentParts, alignment
+from clipmem.stats.reliability import Agreement, agreement, noise_of
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.objectives import OBJECTIVES
 

@@ -11,22 +11,22 @@ import numpy as np
 import polars as pl
 import torch
 
+from clipmem.base.atomic import atomic_write
+from clipmem.base.folder import RunFolder
+from clipmem.base.hashing import image_part, numbered
 from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.require import require
+from clipmem.base.tables import write_table
 from clipmem.data.quarantine import Problem
-from clipmem.embed.signals import Signals
-from clipmem.functional.ranking import spearman
+from clipmem.models.signals import Signals
 from clipmem.report.formats import count
-from clipmem.score.estimators import ESTIMATORS
-from clipmem.score.pairs import Pairs, write_quarantine
-from clipmem.score.protocols.halves import SMALLEST
-from clipmem.score.recorded import read_trajectory
-from clipmem.score.sides import ModelSide, Side, read_block, usable
-from clipmem.store.atomic import atomic_write
-from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import image_part, numbered
-from clipmem.store.tables import write_table
+from clipmem.scoring.estimators import ESTIMATORS
+from clipmem.scoring.pairs import Pairs, write_quarantine
+from clipmem.scoring.protocols.halves import SMALLEST
+from clipmem.scoring.recorded import read_trajectory
+from clipmem.scoring.sides import ModelSide, Side, read_block, usable
+from clipmem.stats.ranking import spearman
 from clipmem.study import early, estimating
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.score_inputs import DECODED, Data, Settings, read_pairs

@@ -18,7 +18,10 @@ import numpy as np
 import polars as pl
 import torch
 
+from clipmem.base.atomic import write_json
 from clipmem.base.errors import InputError
+from clipmem.base.folder import RunFolder
+from clipmem.base.hashing import data_fingerprint
 from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.random import derive_seed
@@ -30,17 +33,13 @@ from clipmem.data.duplicates import duplicate_groups
 from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.data.sources.detect import detect
-from clipmem.embed import passes
-from clipmem.evaluate.linear_probe import validation_part
-from clipmem.evaluate.over_seeds import Statistics
-from clipmem.evaluate.prompts import Prompts, read_templates
-from clipmem.evaluate.utility import PROBES, TestPairs, Utility
+from clipmem.measure.linear_probe import validation_part
+from clipmem.measure.over_seeds import Statistics
+from clipmem.measure.prompts import Prompts, read_templates
+from clipmem.measure.utility import PROBES, TestPairs, Utility
 from clipmem.mitigate import interpolate_weights
-from clipmem.models import given
+from clipmem.models import given, passes
 from clipmem.models.protocol import DualEncoder, geometry_of
-from clipmem.store.atomic import write_json
-from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import data_fingerprint
 from clipmem.study import early, execution, utility
 from clipmem.study.models import BASE, open_models
 from clipmem.study.plan import PlannedStudy

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from clipmem.base import manifest
 from clipmem.base.errors import ClipmemError, InputError, shorten
+from clipmem.base.folder import RunFolder
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
 from clipmem.base.suggest import did_you_mean
@@ -14,8 +16,6 @@ from clipmem.data.sources import open_source
 from clipmem.data.sources.base import Source
 from clipmem.report.gallery import gallery_uids, ranked_candidates
 from clipmem.report.read import RunFiles, read_run
-from clipmem.store import manifest
-from clipmem.store.folder import RunFolder
 
 if TYPE_CHECKING:  # imports torch
     from clipmem.report.notebook import Html, Plots

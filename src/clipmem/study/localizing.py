@@ -7,20 +7,20 @@ from typing import Any
 
 import polars as pl
 
-from clipmem.analysis.curves import compare_curves, curves_of, title_of
-from clipmem.analysis.fairness import differing, differing_entries
+from clipmem.base import manifest
 from clipmem.base.declared import declared
+from clipmem.base.folder import SIDES, RunFolder
+from clipmem.base.hashing import json_sha256
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
+from clipmem.base.tables import write_parquet
 from clipmem.data.sources import open_source
-from clipmem.localize.run import SETTINGS_FILE, LocalizeSettings, describe, localize, work
-from clipmem.localize.sweep import Points, ViewSettings
+from clipmem.measure.localize import SETTINGS_FILE, LocalizeSettings, describe, localize, work
+from clipmem.measure.sweep import Points, ViewSettings
+from clipmem.report.curves import compare_curves, curves_of, title_of
+from clipmem.report.fairness import differing, differing_entries
 from clipmem.report.read import read_finished
-from clipmem.store import manifest
-from clipmem.store.folder import SIDES, RunFolder
-from clipmem.store.hashing import json_sha256
-from clipmem.store.tables import write_parquet
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.stages import write_summary_and_report
 from clipmem.train.numerics import threads

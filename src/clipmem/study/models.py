@@ -8,6 +8,8 @@ from typing import Any
 
 from clipmem.base.declared import declared
 from clipmem.base.errors import InputError, shorten, shorten_text
+from clipmem.base.folder import RunFolder
+from clipmem.base.hashing import file_sha256
 from clipmem.base.images import Geometry
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
@@ -15,8 +17,6 @@ from clipmem.models import given
 from clipmem.models.names import model_config
 from clipmem.models.protocol import DualEncoder, geometry_of
 from clipmem.models.start import Start
-from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import file_sha256
 
 LISTS = {"f": "target", "g": "reference"}
 BASE = "base"  # side of the pretrained model that f and g start from

@@ -10,29 +10,29 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 
+from clipmem.base import manifest
+from clipmem.base.folder import RunFolder
 from clipmem.base.images import Geometry
+from clipmem.base.job import Job
 from clipmem.base.recipes import Recipe
 from clipmem.base.require import require
 from clipmem.data.cache import open_cache
 from clipmem.data.roles import read_wrong
-from clipmem.embed import passes
-from clipmem.embed.means import Means, unit_means
-from clipmem.embed.signals import Trajectory
-from clipmem.functional import AlignmentParts
 from clipmem.mitigate.base import captions_in_training
 from clipmem.mitigate.base import check as check_mitigations
+from clipmem.models import passes
+from clipmem.models.means import Means, unit_means
 from clipmem.models.protocol import DualEncoder, geometry_of
+from clipmem.models.signals import Trajectory
 from clipmem.models.start import Start
-from clipmem.score.alignments import Head, alignment_of
-from clipmem.score.design import Design
-from clipmem.score.executor import Comparison, Executor
-from clipmem.score.pairs import Bank, Pairs
-from clipmem.score.protocols import Protocol, protocol_of
-from clipmem.score.recorded import read_trajectory
-from clipmem.score.sides import StudySide
-from clipmem.store import manifest
-from clipmem.store.folder import RunFolder
-from clipmem.store.job import Job
+from clipmem.scoring.alignments import Head, alignment_of
+from clipmem.scoring.design import Design
+from clipmem.scoring.executor import Comparison, Executor
+from clipmem.scoring.pairs import Bank, Pairs
+from clipmem.scoring.protocols import Protocol, protocol_of
+from clipmem.scoring.recorded import read_trajectory
+from clipmem.scoring.sides import StudySide
+from clipmem.stats.alignment import AlignmentParts
 from clipmem.study import execution
 from clipmem.study.models import BASE, StudyModels, TrainedModels, open_models
 from clipmem.train.loop import TrainingData

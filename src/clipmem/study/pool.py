@@ -21,7 +21,7 @@ from loky.process_executor import BrokenProcessPool
 
 from clipmem.base.errors import RunError
 from clipmem.base.require import require
-from clipmem.embed import passes
+from clipmem.models import passes
 from clipmem.study import child, work
 from clipmem.study.child import Board
 from clipmem.study.execution import Execution, batches_ahead

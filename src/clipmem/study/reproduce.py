@@ -9,27 +9,27 @@ import numpy as np
 import polars as pl
 
 from clipmem._version import __version__
-from clipmem.analysis.effects import FINDINGS, Context, Results, judge
-from clipmem.analysis.findings import ORDER
-from clipmem.analysis.run_specs import RunSpec
-from clipmem.analysis.runs import FinishedRun
-from clipmem.analysis.scales import REGIMES, SCALES, Scale
+from clipmem.base.atomic import is_free, write_json
 from clipmem.base.errors import InputError
+from clipmem.base.folder import SIDES, RunFolder
+from clipmem.base.job import Job, refuse_other
 from clipmem.base.machine import cores
+from clipmem.base.manifest import recipe_hash
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Overrides, Recipe
 from clipmem.base.require import require, require_one_of
 from clipmem.data.cache import open_cache
-from clipmem.embed import passes
-from clipmem.localize import towers
+from clipmem.measure import towers
+from clipmem.models import passes
+from clipmem.report.effects import FINDINGS, Context, Results, judge
+from clipmem.report.findings import ORDER
 from clipmem.report.formats import duration
 from clipmem.report.page import write_page
 from clipmem.report.read import is_finished, read_finished
-from clipmem.score.protocols import protocol_of
-from clipmem.store.atomic import is_free, write_json
-from clipmem.store.folder import SIDES, RunFolder
-from clipmem.store.job import Job, refuse_other
-from clipmem.store.manifest import recipe_hash
+from clipmem.report.run_specs import RunSpec
+from clipmem.report.runs import FinishedRun
+from clipmem.report.scales import REGIMES, SCALES, Scale
+from clipmem.scoring.protocols import protocol_of
 from clipmem.study import api, pool
 from clipmem.study.early import check_device, check_source
 from clipmem.study.plan import CACHE

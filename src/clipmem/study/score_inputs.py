@@ -16,11 +16,11 @@ from clipmem.base.require import require
 from clipmem.base.sections import DataSection, EmbedSection, shipped
 from clipmem.data.quarantine import source_name
 from clipmem.data.sources.base import Source
-from clipmem.embed.layout import is_layout
-from clipmem.score.alignments import ALIGNMENTS
-from clipmem.score.executor import Comparison
-from clipmem.score.pairs import Bank, Pairs, bank_of_uids, draw, listed_uids, stored_pairs
-from clipmem.score.sides import ArraySide, ModelSide, Side, StoredSide, open_side
+from clipmem.models.layout import is_layout
+from clipmem.scoring.alignments import ALIGNMENTS
+from clipmem.scoring.executor import Comparison
+from clipmem.scoring.pairs import Bank, Pairs, bank_of_uids, draw, listed_uids, stored_pairs
+from clipmem.scoring.sides import ArraySide, ModelSide, Side, StoredSide, open_side
 from clipmem.study import early, execution
 
 Data = str | Path | DataSection | Mapping[str, Any] | Source

@@ -15,24 +15,24 @@ import polars as pl
 import torch
 
 from clipmem._version import __version__
+from clipmem.base.atomic import atomic_write, is_free
 from clipmem.base.errors import ClipmemWarning, InputError, shorten
+from clipmem.base.hashing import data_fingerprint, file_sha256, json_sha256
+from clipmem.base.job import Job, cut, refuse_other
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.require import require
+from clipmem.base.tables import read_table, write_table
 from clipmem.data.quarantine import Problem
-from clipmem.embed.layout import CARD, is_layout, part_files, read_card, write_card, write_part
-from clipmem.embed.means import Means
-from clipmem.functional import alignment
-from clipmem.score import summary
-from clipmem.score.alignments import ALIGNMENTS, Embedded
-from clipmem.score.design import ScoreTables, combine
-from clipmem.score.executor import Comparison, Executed, Executor
-from clipmem.score.pairs import QUARANTINE, Bank, Pairs, read_quarantine, write_quarantine
-from clipmem.score.protocols.four_way import twins
-from clipmem.score.sides import NOT_THERE, ModelSide, Side, StoredSide, read_block, usable
-from clipmem.store.atomic import atomic_write, is_free
-from clipmem.store.hashing import data_fingerprint, file_sha256, json_sha256
-from clipmem.store.job import Job, cut, refuse_other
-from clipmem.store.tables import read_table, write_table
+from clipmem.models.layout import CARD, is_layout, part_files, read_card, write_card, write_part
+from clipmem.models.means import Means
+from clipmem.scoring import summary
+from clipmem.scoring.alignments import ALIGNMENTS, Embedded
+from clipmem.scoring.design import ScoreTables, combine
+from clipmem.scoring.executor import Comparison, Executed, Executor
+from clipmem.scoring.pairs import QUARANTINE, Bank, Pairs, read_quarantine, write_quarantine
+from clipmem.scoring.protocols.four_way import twins
+from clipmem.scoring.sides import NOT_THERE, ModelSide, Side, StoredSide, read_block, usable
+from clipmem.stats.alignment import alignment
 from clipmem.study import early
 from clipmem.study.score_inputs import DECODED, LISTS, Data, Settings, compare, compare_arrays, read_pairs
 from clipmem.train.paired import TrainingSet

@@ -21,21 +21,20 @@ import numpy as np
 import polars as pl
 import torch
 
+from clipmem.base import manifest
 from clipmem.base.errors import InputError
+from clipmem.base.folder import RunFolder
 from clipmem.base.machine import cores, memory, peak_memory, reset_peak_memory
 from clipmem.base.recipes import Recipe, dump_recipe, load_recipe
 from clipmem.base.require import require
 from clipmem.data.cache import build_cache
 from clipmem.data.sources import open_source
-from clipmem.embed import passes
 from clipmem.mitigate.base import ready_model
-from clipmem.models import openclip
+from clipmem.models import openclip, passes
 from clipmem.models.names import model_config
 from clipmem.models.outline import Outline, outline_of
 from clipmem.models.start import Start, freeze
-from clipmem.score.protocols import Protocol, protocol_of
-from clipmem.store import manifest
-from clipmem.store.folder import RunFolder
+from clipmem.scoring.protocols import Protocol, protocol_of
 from clipmem.study import api, execution, pool, work
 from clipmem.study.execution import Execution
 from clipmem.study.plan import CACHE, PlannedStudy

@@ -10,6 +10,9 @@ from typing import cast
 
 import polars as pl
 
+from clipmem.base import manifest
+from clipmem.base.folder import RunFolder
+from clipmem.base.hashing import data_fingerprint
 from clipmem.base.images import Geometry
 from clipmem.base.progress import Quiet, Reporter
 from clipmem.base.recipes import Recipe, dump_recipe
@@ -23,14 +26,11 @@ from clipmem.data.sources.base import Source
 from clipmem.mitigate.base import Preparation, captions_in_training, edit, parents_of, prepare
 from clipmem.mitigate.parent import Parent, check_known
 from clipmem.report.page import write_report
-from clipmem.score.alignments import alignment_of
-from clipmem.score.design import ScoreTables, combine
-from clipmem.score.learned import learned
-from clipmem.score.protocols import Protocol, protocol_of
-from clipmem.score.summary import Scored, over_wordings, summarize
-from clipmem.store import manifest
-from clipmem.store.folder import RunFolder
-from clipmem.store.hashing import data_fingerprint
+from clipmem.scoring.alignments import alignment_of
+from clipmem.scoring.design import ScoreTables, combine
+from clipmem.scoring.learned import learned
+from clipmem.scoring.protocols import Protocol, protocol_of
+from clipmem.scoring.summary import Scored, over_wordings, summarize
 from clipmem.study import decoding, dejavu, early, estimating, evaluating, execution, pool, speed, utility
 from clipmem.study.child import BOARDS
 from clipmem.study.loaded import STAGES, gallery_images, seconds_of

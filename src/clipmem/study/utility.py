@@ -10,18 +10,18 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Int
 
+from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Reporter
 from clipmem.base.random import derive_seed
 from clipmem.base.recipes import Recipe
 from clipmem.data.sources import class_prompts
-from clipmem.embed import passes
-from clipmem.evaluate.identity import concepts_of, identity_of
-from clipmem.evaluate.linear_probe import validation_part
-from clipmem.evaluate.over_seeds import Statistics
-from clipmem.evaluate.prompts import TEMPLATES, Prompts, make_prompts, read_classnames
-from clipmem.evaluate.utility import PROBES, ZERO_SHOT, Classes, TestPairs, Utility, class_numbers, why_not
-from clipmem.score.protocols import protocol_of
-from clipmem.store.folder import RunFolder
+from clipmem.measure.identity import concepts_of, identity_of
+from clipmem.measure.linear_probe import validation_part
+from clipmem.measure.over_seeds import Statistics
+from clipmem.measure.prompts import TEMPLATES, Prompts, make_prompts, read_classnames
+from clipmem.measure.utility import PROBES, ZERO_SHOT, Classes, TestPairs, Utility, class_numbers, why_not
+from clipmem.models import passes
+from clipmem.scoring.protocols import protocol_of
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.numerics import threads
 from clipmem.train.objectives import OBJECTIVES

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
+from clipmem.base.folder import RunFolder
 from clipmem.base.progress import Reporter
 from clipmem.base.random import generator
 from clipmem.base.recipes import Overrides, Recipe, as_settings
 from clipmem.base.require import require
-from clipmem.embed.signals import Signals
-from clipmem.functional.reliability import DRAWS, correlation, reliability
-from clipmem.score.estimators import ESTIMATORS
-from clipmem.store.folder import RunFolder
+from clipmem.models.signals import Signals
+from clipmem.scoring.estimators import ESTIMATORS
+from clipmem.stats.reliability import DRAWS, correlation, reliability
 from clipmem.study import api, estimating
 from clipmem.study.plan import PlannedStudy
 

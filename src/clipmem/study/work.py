@@ -13,10 +13,10 @@ from torch.utils import deterministic
 
 from clipmem.base import machine
 from clipmem.base.errors import InputError
-from clipmem.embed import passes
+from clipmem.base.folder import RunFolder
+from clipmem.base.job import refuse_other
 from clipmem.mitigate.base import Training, hooks_of, ready_model
-from clipmem.store.folder import RunFolder
-from clipmem.store.job import refuse_other
+from clipmem.models import passes
 from clipmem.study import child, execution
 from clipmem.study.plan import PlannedStudy
 from clipmem.train.checkpoint import CHECKPOINT_FILE, EVERY, Checkpoints, TrainingStopped

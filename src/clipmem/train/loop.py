@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from clipmem import _version
 from clipmem.base.errors import RunError
+from clipmem.base.hashing import json_sha256
 from clipmem.base.random import derive_seed, uniform
 from clipmem.base.require import require
 from clipmem.base.sections import TrainSection
@@ -26,7 +27,6 @@ from clipmem.data.views import Crops, draw_crops, normalize_pixels, pair_keys, r
 from clipmem.models.parts import rate_factors
 from clipmem.models.protocol import TrainableEncoder
 from clipmem.models.start import freeze, parts_of
-from clipmem.store.hashing import json_sha256
 from clipmem.train.ahead import made_ahead
 from clipmem.train.checkpoint import Checkpoints, State, TrainingStopped
 from clipmem.train.distributed import ALONE, World, check_world

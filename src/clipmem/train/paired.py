@@ -15,8 +15,8 @@ import polars as pl
 from jaxtyping import Int
 
 from clipmem.base.errors import RunError
+from clipmem.base.hashing import json_sha256
 from clipmem.base.random import derive_seed
-from clipmem.store.hashing import json_sha256
 from clipmem.train.schedule import epoch_batches
 
 OWN_ROLE = {"f": "candidate", "g": "independent"}

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
+from clipmem.base.atomic import atomic_write, write_json
+from clipmem.base.hashing import json_sha256
 from clipmem.base.sections import TrainSection
 from clipmem.models.protocol import TrainableEncoder
-from clipmem.store.atomic import atomic_write, write_json
-from clipmem.store.hashing import json_sha256
 from clipmem.train.objectives import Objective, Towers
 from clipmem.train.objectives.base import OBJECTIVE_FILE
 from clipmem.train.paired import TrainingSet

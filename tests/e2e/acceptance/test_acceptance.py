@@ -18,12 +18,12 @@ from clipmem.base.errors import InputError
 from clipmem.base.recipes import differences, dump_recipe, flatten, load_recipe
 from clipmem.base.sections import DataSection
 from clipmem.cli import main
-from clipmem.curate.detectors import DETECTORS
+from clipmem.curation.detectors import DETECTORS
 from clipmem.data.sources import SOURCES
 from clipmem.mitigate import MITIGATIONS
 from clipmem.report.sections import SECTIONS
-from clipmem.score.alignments import ALIGNMENTS
-from clipmem.score.protocols import PROTOCOLS
+from clipmem.scoring.alignments import ALIGNMENTS
+from clipmem.scoring.protocols import PROTOCOLS
 from clipmem.study import pool
 from clipmem.testing.tiny import encoded_image
 

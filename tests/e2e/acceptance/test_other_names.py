@@ -6,9 +6,9 @@ import sys
 import pytest
 
 import clipmem
+from clipmem.base.folder import RunFolder
 from clipmem.cli import main
-from clipmem.score.protocols import PROTOCOLS
-from clipmem.store.folder import RunFolder
+from clipmem.scoring.protocols import PROTOCOLS
 from clipmem.study.localizing import localize_run
 from clipmem.testing.tiny import tiny_recipe
 from clipmem.train.objectives import OBJECTIVES
@@ -18,8 +18,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from clipmem.score.design import Design
-from clipmem.score.protocols.base import Protocol
+from clipmem.scoring.design import Design
+from clipmem.scoring.protocols.base import Protocol
 from clipmem.train.objectives.clip import Clip
 from clipmem.train.paired import training_set
 

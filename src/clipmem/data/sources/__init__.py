@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clipmem import _version
+from clipmem.base.hashing import json_sha256
 from clipmem.base.sections import SHIPPED, DataSection
 from clipmem.data.sources import (
     classfolder,
@@ -22,7 +23,6 @@ from clipmem.data.sources import (
 from clipmem.data.sources.base import SOURCES, Source, open_named
 from clipmem.data.sources.detect import Detection, detect
 from clipmem.data.sources.flawed import planted
-from clipmem.store.hashing import json_sha256
 
 __all__ = [
     "SOURCES",

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from clipmem.base.atomic import explain_write_errors, make_folder
 from clipmem.base.errors import InputError, shorten
-from clipmem.store.atomic import explain_write_errors, make_folder
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ import posixpath
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from clipmem.base.atomic import atomic_write
 from clipmem.data.sources.base import SOURCES
 from clipmem.data.sources.cleaned import Cleaned
 from clipmem.data.sources.files import TableSource, row_record
 from clipmem.data.sources.path_probe import PathProbe
 from clipmem.data.sources.records import Part, Record
-from clipmem.store.atomic import atomic_write
 
 NO_IMAGE = "annotation of an unlisted image"
 SAME_ID = "duplicate image id"

@@ -8,11 +8,11 @@ from importlib.resources import as_file, files
 
 import polars as pl
 
+from clipmem.base.hashing import ImageHash
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, Source
 from clipmem.data.sources.records import Part, Record
-from clipmem.store.hashing import ImageHash
 
 COMMON = 3  # minimum number of emoji with a keyword that counts as an object
 SOURCE = "emoji.parquet"

@@ -5,6 +5,7 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from clipmem.base.atomic import atomic_write
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, require_data, require_split
 from clipmem.data.sources.cleaned import Cleaned, replaced
@@ -13,7 +14,6 @@ from clipmem.data.sources.files import FileSource, row_record
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, PathProbe, parse_json, text_encoding
 from clipmem.data.sources.records import Part, Record, listed_captions, read_file
 from clipmem.data.sources.text_tables import table_rows, write_rows
-from clipmem.store.atomic import atomic_write
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 NOT_LISTED = "image missing from the metadata"

@@ -8,13 +8,13 @@ import posixpath
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from clipmem.base.atomic import atomic_write
 from clipmem.data.sources.base import SOURCES, require_split
 from clipmem.data.sources.cleaned import Cleaned, replaced
 from clipmem.data.sources.coco import normalized
 from clipmem.data.sources.files import TableSource, row_record
 from clipmem.data.sources.path_probe import PathProbe
 from clipmem.data.sources.records import Part, Record, listed_captions
-from clipmem.store.atomic import atomic_write
 
 
 @SOURCES.register("karpathy")

@@ -11,11 +11,11 @@ import polars as pl
 import pyarrow as pa
 
 from clipmem.base.errors import shorten
+from clipmem.base.hashing import ImageHash
 from clipmem.base.require import require
+from clipmem.base.tables import SCHEMAS
 from clipmem.data.decoding import EMPTY, MANY_BYTES, MAX_BYTES, UNKNOWN, image_format
 from clipmem.data.quarantine import Ledger, Problem
-from clipmem.store.hashing import ImageHash
-from clipmem.store.tables import SCHEMAS
 
 MAX_CAPTION = 100_000
 _CHUNK = 8192  # pairs held as Python objects before they become columns

@@ -15,7 +15,9 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
+from clipmem.base.atomic import atomic_file
 from clipmem.base.errors import InputError, shorten
+from clipmem.base.hashing import ImageHash
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.data.objects import object_lists, text_of
@@ -26,8 +28,6 @@ from clipmem.data.sources.files import find_root, named_root
 from clipmem.data.sources.path_probe import parse_json
 from clipmem.data.sources.records import Part, Record, examine, listed_captions, read_file
 from clipmem.data.sources.row_files import RowFile, edited, value_of, values_of
-from clipmem.store.atomic import atomic_file
-from clipmem.store.hashing import ImageHash
 
 BROKEN = "unreadable from this row on"
 _STATUS = "status"  # img2dataset's reason for a missing image

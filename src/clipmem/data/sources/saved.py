@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from clipmem.base.atomic import atomic_write
+from clipmem.base.hashing import json_sha256
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
 from clipmem.data.sources.base import SOURCES, require_split
@@ -13,8 +15,6 @@ from clipmem.data.sources.path_probe import PathProbe, parse_json
 from clipmem.data.sources.records import read_file
 from clipmem.data.sources.row_files import ArrowRows
 from clipmem.data.sources.rows import RowSource
-from clipmem.store.atomic import atomic_write
-from clipmem.store.hashing import json_sha256
 
 _AGAIN = "Save the data set again."
 _COUNTS = {"splits", "dataset_size", "download_size", "size_in_bytes", "download_checksums"}  # of dataset_info.json

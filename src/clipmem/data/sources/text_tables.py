@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipmem.base.atomic import atomic_file
 from clipmem.base.errors import InputError, shorten
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
@@ -25,7 +26,6 @@ from clipmem.data.sources.files import row_record
 from clipmem.data.sources.path_probe import IMAGE_ENDINGS, parse_json, text_encoding
 from clipmem.data.sources.records import Part, Record, listed_captions
 from clipmem.data.sources.row_files import ParquetRows, edited, values_of
-from clipmem.store.atomic import atomic_file
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 BROKEN_LINE = "line that is not JSON"

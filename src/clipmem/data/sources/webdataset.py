@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from clipmem.base.atomic import atomic_file, write_json
 from clipmem.base.errors import InputError
 from clipmem.base.require import require
 from clipmem.base.sections import DataSection
@@ -44,7 +45,6 @@ from clipmem.data.sources.records import (
     read_file,
 )
 from clipmem.data.sources.tar import Member, TarError, copy_members, is_tar, members
-from clipmem.store.atomic import atomic_file, write_json
 
 BROKEN_TAR = "broken or truncated tar"
 FEWER = "fewer images than in its _stats.json"

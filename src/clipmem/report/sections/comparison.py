@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clipmem.analysis.runs import UTILITIES
+from clipmem.report.runs import UTILITIES
 from clipmem.report.sections import SECTIONS, Section
 
 SHORT = UTILITIES | {f"retained_{name}": f"retained {words}" for name, words in UTILITIES.items()}

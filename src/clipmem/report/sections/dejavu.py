@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from clipmem.analysis.verdicts import side_of
 from clipmem.report.formats import interval, level, signed
 from clipmem.report.read import RunFiles
 from clipmem.report.sections import SECTIONS, Section
+from clipmem.report.verdicts import side_of
 
 GAPS = {"precision_gap": "population precision gap", "recall_gap": "population recall gap", "auc_gap": "AUC gap"}
 _FEW = 10

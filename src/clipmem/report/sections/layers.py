@@ -5,12 +5,12 @@ from typing import Any
 
 import polars as pl
 
-from clipmem.analysis.verdicts import higher_of
 from clipmem.report.formats import signed
 from clipmem.report.gallery import TOWERS
 from clipmem.report.read import RunFiles
 from clipmem.report.sections import SECTIONS, Section
 from clipmem.report.sections.units import KIND_NAMES, kinds_of, last_layer, layer_line
+from clipmem.report.verdicts import higher_of
 
 _CLEAREST = 4
 _BELOW = 0.05  # significance level of the adjusted p-values

@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from clipmem.analysis.verdicts import higher_of
 from clipmem.report.formats import interval, plain
 from clipmem.report.read import RunFiles
 from clipmem.report.sections import SECTIONS, Section
 from clipmem.report.templating import measure_of, words_of
+from clipmem.report.verdicts import higher_of
 
 Numbers = NDArray[np.float64]
 

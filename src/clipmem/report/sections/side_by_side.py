@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from clipmem.analysis.published import SOURCE, UNITMEM, layers_between
+from clipmem.report.published import SOURCE, UNITMEM, layers_between
 from clipmem.report.read import RunFiles
 from clipmem.report.sections import SECTIONS, Section
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipmem.base.folder import SIDES
 from clipmem.report.read import RunFiles, TrainingLog
 from clipmem.report.sections import SECTIONS, Section
-from clipmem.store.folder import SIDES
 
 Numbers = NDArray[np.float64]
 MODELS = {

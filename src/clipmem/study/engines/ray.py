@@ -19,7 +19,7 @@ from typing import Any
 from clipmem.base.errors import ClipmemError, InputError, RunError
 from clipmem.base.machine import cores
 from clipmem.base.require import require
-from clipmem.embed import passes
+from clipmem.models import passes
 from clipmem.study import pool, work
 from clipmem.study.child import BOARDS, Board
 from clipmem.study.plan import PlannedStudy

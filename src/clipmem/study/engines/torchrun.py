@@ -11,8 +11,8 @@ from pathlib import Path
 import torch.distributed as dist
 
 from clipmem.base.errors import ClipmemError, RunError
+from clipmem.base.folder import RunFolder
 from clipmem.base.machine import cores
-from clipmem.store.folder import RunFolder
 from clipmem.study import execution
 from clipmem.study.plan import PlannedStudy
 from clipmem.study.pool import LocalEngine, TimeBreakdown, check_processes

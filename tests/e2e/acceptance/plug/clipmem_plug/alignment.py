@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from clipmem.base.section import Positive, Section
-from clipmem.score.alignments.base import Alignment
+from clipmem.scoring.alignments.base import Alignment
 
 
 class Plain(Alignment):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from clipmem.curate.detectors.base import Detector
+from clipmem.curation.detectors.base import Detector
 
 
 class Wordy(Detector):

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from clipmem.base.random import generator
 from clipmem.base.section import Section, Seed
-from clipmem.score.design import Design
-from clipmem.score.protocols.base import Protocol
+from clipmem.scoring.design import Design
+from clipmem.scoring.protocols.base import Protocol
 from clipmem.train.paired import TrainingSet
 
 

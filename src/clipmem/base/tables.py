@@ -1,0 +1,132 @@
+"""Schemas of a run folder's tables, checked on reading and writing."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.atomic import atomic_file
+from clipmem.base.errors import InputError, shorten
+from clipmem.base.require import require
+
+_UID = {"uid": pl.String}
+SCHEMAS: Mapping[str, Mapping[str, pl.DataType | type[pl.DataType]]] = {
+    "pairs": {
+        **_UID,
+        "key": pl.String,
+        "image": pl.String,
+        "captions": pl.List(pl.String),
+        "variants": pl.List(pl.String),
+        "group": pl.String,
+        "label": pl.String,
+        "sublabel": pl.String,
+        "credit": pl.String,
+        "objects": pl.List(pl.String),
+        "role": pl.String,
+    },
+    # unusable records, which may have no uid
+    "quarantine": {"source": pl.String, "key": pl.String, "reason": pl.String},
+    "splits": {**_UID, "role": pl.String, "group": pl.String, "planted": pl.Boolean, "captions_from": pl.String},
+    "scores": {
+        **_UID,
+        "role": pl.String,
+        "planted": pl.Boolean,
+        "clipmem": pl.Float64,
+        "clipmem_norm": pl.Float64,
+        # minus the trimmed mean of the external pairs; null for protocols whose models have no twins
+        "clipmem_centered": pl.Float64,
+        "stderr": pl.Float64,
+        "low": pl.Float64,
+        "high": pl.Float64,
+        "f_positive": pl.Float64,
+        "f_image_bank": pl.Float64,
+        "f_text_bank": pl.Float64,
+        "g_positive": pl.Float64,
+        "g_image_bank": pl.Float64,
+        "g_text_bank": pl.Float64,
+        # alignment under the pretrained model, and what training on other pairs added; null from scratch
+        "a_base": pl.Float64,
+        "learned": pl.Float64,
+        # over all captions up to `evaluate.wordings`; null if they are those of `train.captions`
+        "clipmem_wordings": pl.Float64,
+    },
+    # of every estimator that the signals allow; stderr is null if it gives none
+    "estimates": {**_UID, "estimator": pl.String, "score": pl.Float64, "stderr": pl.Float64},
+    "seed_scores": {
+        **_UID,
+        "seed": pl.Int64,
+        **dict.fromkeys(("f", "g", "f_wordings", "g_wordings"), pl.Float64),
+    },
+    # pairs removed before training; rank is null for one removed along with another
+    "removed": {**_UID, "role": pl.String, "rank": pl.Int64, "removal_score": pl.Float64, "went_with": pl.String},
+    "mitigate/regroup": {**_UID, "removal_score": pl.Float64},
+    # how far captions of images that look alike agree with the pair's own, and the reverse
+    "mitigate/reweight": {**_UID, "by_image": pl.Float64, "by_caption": pl.Float64},
+    "mitigate/caption_variants": {**_UID, "caption": pl.String, "kind": pl.String, "variant": pl.String},
+    # row of each other image of a pair in `cache/variants.npy`; null if it does not decode
+    "mitigate/image_variants": {**_UID, "row": pl.Int64, "reference": pl.String, "problem": pl.String},
+    # means over seeds, null for pairs without objects
+    "evaluate/dejavu": {
+        **_UID,
+        "role": pl.String,
+        "objects": pl.Int64,
+        "extra": pl.Float64,
+        "precision_f": pl.Float64,
+        "precision_g": pl.Float64,
+        "recall_f": pl.Float64,
+        "recall_g": pl.Float64,
+    },
+    "audit/pairs": {**_UID, "planted": pl.Boolean, **dict.fromkeys(("risk", "false_alarm", "percentile"), pl.Float64)},
+}
+
+# optional columns, filled with this value
+_IF_MISSING: Mapping[str, Mapping[str, Any]] = {
+    "pairs": {"objects": [], "role": ""},
+    "scores": {"a_base": None, "learned": None, "clipmem_centered": None, "clipmem_wordings": None},
+    "seed_scores": {"f_wordings": None, "g_wordings": None},
+}
+
+
+def _completed(name: str, table: pl.DataFrame) -> pl.DataFrame:
+    missing = {column: value for column, value in _IF_MISSING.get(name, {}).items() if column not in table.columns}
+    filled = [pl.Series(c, [value] * table.height, dtype=SCHEMAS[name][c]) for c, value in missing.items()]
+    return table.with_columns(filled) if filled else table
+
+
+def write_parquet(path: Path, table: pl.DataFrame) -> None:
+    """Write a table atomically."""
+    with atomic_file(path) as stream:
+        table.write_parquet(stream, compression="zstd", statistics=False)
+
+
+def open_array(path: Path, mode: Literal["r"] | None) -> np.ndarray:
+    """Load a `.npy` file, memory-mapped with mode "r" unless it is empty."""
+    return np.load(path, mmap_mode=mode if path.stat().st_size > 1024 else None, allow_pickle=False)
+
+
+def write_table(path: Path, name: str, table: pl.DataFrame) -> None:
+    """Write a table of the run folder with exactly the columns of `SCHEMAS[name]`."""
+    schema, table = SCHEMAS[name], _completed(name, table)
+    missing, extra = sorted(set(schema) - set(table.columns)), sorted(set(table.columns) - set(schema))
+    got, hint = f"columns missing {missing}, unknown {extra}", "Give exactly these columns."
+    require(not missing + extra, f"table {name!r}", got, f"the columns {list(schema)}", hint)
+    write_parquet(path, table.select([pl.col(column).cast(dtype) for column, dtype in schema.items()]))
+
+
+def read_table(path: Path, name: str) -> pl.DataFrame:
+    """Read a table of the run folder and check its columns."""
+    hint = "Run `clipmem run RECIPE.toml --out DIR` on it first: finished stages are not repeated."
+    require(path.is_file(), f"table {name!r}", f"no file {path}", "a run folder with that stage finished", hint)
+    try:
+        table = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        got = f"{path} is not readable as Parquet ({shorten(str(error))})"
+        hint = "Delete it and run the study again: only that stage is repeated."
+        raise InputError(f"table {name!r}", got=got, expected="a file written by clipmem", hint=hint) from error
+    table = _completed(name, table)
+    missing = [column for column in SCHEMAS[name] if column not in table.columns]
+    got, hint = f"columns {table.columns}", "Create the folder again with this version of clipmem."
+    require(not missing, f"table {name!r} in {path}", got, f"also {missing}", hint)
+    return table

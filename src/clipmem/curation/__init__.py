@@ -1,0 +1,1 @@
+"""Ranks of pairs by how likely their captions are mismatched."""

@@ -1,0 +1,22 @@
+"""`left-out-image`: ridge regression on all other pairs does not predict the image from the caption; no model."""
+
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float64
+
+from clipmem.curation.detectors.base import DETECTORS, Detector, Need
+from clipmem.curation.evidence import evidence_of
+from clipmem.models.signals import Signals
+
+
+@DETECTORS.register("left-out-image")
+class LeftOutImage(Detector):
+    """-cos(P_i, x_i): P predicts the image from the caption by kernel ridge regression (RBF) without i."""
+
+    summary = "Ridge regression on all other pairs does not predict the image from the caption; no model"
+    needs: ClassVar[frozenset[Need]] = frozenset({"images"})
+
+    def score(self, signals: Signals) -> Float64[np.ndarray, " n"]:
+        """Score every pair."""
+        return -evidence_of(signals).own.by_ridge_image

@@ -1,0 +1,266 @@
+"""What the other pairs say of a pair, without a model: captions predicted from images, and images from captions.
+
+Every prediction leaves out the pair itself and about a hundred others, drawn at random. So it serves for any caption of
+these on any of their images: a caption is planted on an image by comparing it with what is predicted there, nothing is
+computed again, and a planted pair looks exactly as if the captions had been exchanged. With only the pair itself left
+out, predictions would tell which one it was, most of all where the others say little.
+
+When not to trust it: a pair that is one of a kind has no other pair that could testify.
+"""
+
+import contextlib
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Int
+
+from clipmem._version import __version__
+from clipmem.base.atomic import atomic_file, explain_write_errors
+from clipmem.base.hashing import json_sha256
+from clipmem.base.job import Job
+from clipmem.base.random import generator
+from clipmem.base.tables import open_array
+from clipmem.models.signals import Signals
+from clipmem.stats.agreement import TEMPERATURE, directions, directions_into, softmax_means
+from clipmem.stats.cells import Cells
+from clipmem.stats.leave_one_out import Rows, leave_one_out, leave_one_out_scores
+
+NEAR = 5  # testifying neighbors
+TOGETHER, SMALLEST = 128, 10  # pairs that are left out together: at most a twentieth of all, or `SMALLEST`
+EXACT = 30_000  # most pairs of which each is compared with all others, and that are kept in memory
+COMPARED = 4000  # pairs by which features are chosen
+_BLOCK, _PRODUCTS = 32_768, 2**24  # rows, and fits, at once
+
+
+Progress = Callable[[float], object]
+
+
+def ignore(_: float) -> None:
+    """Report nothing."""
+
+
+class Fit(NamedTuple):
+    """How well a caption fits an image, cosines in [-1, 1], shape (k,) each; higher = better.
+
+    Attributes:
+        by_images: Caption against the mean caption of similar images.
+        by_words: Image against the mean image of similar captions.
+        by_ridge: Caption against the one predicted from the image.
+        by_ridge_image: Image against the one predicted from the caption.
+    """
+
+    by_images: Float64[np.ndarray, " k"]
+    by_words: Float64[np.ndarray, " k"]
+    by_ridge: Float64[np.ndarray, " k"]
+    by_ridge_image: Float64[np.ndarray, " k"]
+
+
+class Evidence:
+    """Unit features of images x and captions t, and their predictions from the other pairs, centered.
+
+    Attributes:
+        image: x, shape (n, p).
+        caption: t, shape (n, d).
+        fold: Number of the pairs left out together, shape (n,).
+        features: Name of the features x among `signals.evidence`: those that predict captions best.
+        near: The nearest images of other folds of each, shape (n, NEAR); -1 where there are fewer.
+        own: Fit of each pair.
+        strength: Lengths of the four predictions: short where the other pairs contradict each other or tell nothing.
+        kept: Calls a function of many pairs: if the signals have a folder, results are parts of it and found again.
+    """
+
+    def __init__(self, signals: Signals, progress: Progress = ignore) -> None:
+        n = len(signals.uids)
+        count = max(2, n // min(TOGETHER, max(SMALLEST, n // 20)))
+        self.fold = np.empty(n, dtype=np.int64)
+        self.fold[generator(signals.seed, "left out together").permutation(n)] = np.arange(n) % count
+        self.kept: Any = partial(_kept, Job(signals.scratch) if n > EXACT and signals.scratch else None)
+        predict = _compare_all if n <= EXACT else partial(_compare_near, self.kept)
+        features = signals.evidence
+        told = {name: _told(x, signals.words, self.fold) if len(features) > 1 else 0.0 for name, x in features.items()}
+        self.features = max(told, key=told.__getitem__)
+        compared = predict(features[self.features], signals.words, self.fold, progress)
+        self.image, self.caption, self.near, parts = compared
+        (self._captions, self._images, self._ridge, self._ridge_image), strength = zip(*parts, strict=True)
+        self.strength = np.stack(strength, axis=1).astype(np.float64)
+        self.own = self.fit(np.arange(n), np.arange(n))
+
+    def fit(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Fit:
+        """Compare image i with caption j, of two pairs of the same fold or of one."""
+        found = np.empty((4, len(image)))
+        for rows in _blocks(len(image)):
+            i, j = image[rows], caption[rows]
+            words, pixels = self.caption[j], self.image[i]
+            predicted = self._captions[i], self._images[j], self._ridge[i], self._ridge_image[j]
+            for row, a, b in zip(found, predicted, (words, pixels) * 2, strict=True):
+                row[rows] = np.einsum("kd,kd->k", a, b)
+        return Fit(*found)
+
+    def known(self, image: Int[np.ndarray, " k"], caption: Int[np.ndarray, " k"]) -> Float64[np.ndarray, "k 4"]:
+        """Return how much the other pairs know: lengths of the predictions from the image and from the caption."""
+        one = self.strength
+        return np.stack([one[image, 0], one[caption, 1], one[image, 2], one[caption, 3]], axis=1)
+
+    def all_fits(
+        self, images: Int[np.ndarray, " k"], captions: Int[np.ndarray, " m"]
+    ) -> Iterator[Float64[np.ndarray, "b m"]]:
+        """Yield the mean fit of each of some captions to some of the images, without the ridge prediction of images."""
+        words, predicted = self.caption[captions], self._images[captions]
+        size = max(1, min(512, _PRODUCTS // max(1, len(captions))))
+        for start in range(0, len(images), size):
+            rows = images[start : start + size]
+            found = self._captions[rows] @ words.T + self.image[rows] @ predicted.T
+            yield (found + self._ridge[rows] @ words.T).astype(np.float64) / 3
+
+    def alike(self, caption: Int[np.ndarray, " k"], others: Int[np.ndarray, " m"]) -> Float32[np.ndarray, "k m"]:
+        """Return the cosine of the images that captions predict: high for captions of the same sort of thing."""
+        return self._ridge_image[caption] @ self._ridge_image[others].T
+
+
+def _told(image: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"]) -> float:
+    """Return how well features of images predict captions without the pair: a mean cosine over evenly spaced pairs."""
+    rows = np.arange(len(fold))[:: -(-len(fold) // COMPARED)]
+    return -float(leave_one_out_scores(image[rows], words[rows], group=fold[rows], kernel="rbf").mean())
+
+
+_Unit = tuple[Float32[np.ndarray, "n _"], Float32[np.ndarray, " n"]]  # unit rows, and lengths
+# captions by images, images by words, both by ridge regression
+_Compared = tuple[Float32[np.ndarray, "n p"], Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"], tuple[_Unit, ...]]
+
+
+def _compare_all(
+    raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"], progress: Progress
+) -> _Compared:
+    """Predict from all pairs of other folds, in memory."""
+    images, texts = raw.astype(np.float64), np.asarray(words[:], dtype=np.float64)
+    x, t = torch.from_numpy(images), torch.from_numpy(texts)
+    image, caption = directions(x, "images"), directions(t, "captions")
+    captions, near = _means(x, t, fold, progress)
+    both, ridge = ((images, texts), (texts, images)), list[_Unit]()
+    predicted = _means(t, x, fold, progress)[0]
+    for a, b in both:
+        ridge.append(_unit(leave_one_out(a, b, group=fold, kernel="rbf").prediction.astype(np.float32)))
+        progress(1 / 4)
+    parts = _unit(captions), _unit(predicted), *ridge
+    return image.numpy().astype(np.float32), caption.numpy().astype(np.float32), near, parts
+
+
+def _compare_near(
+    kept: Any, raw: Float[np.ndarray, "n p"], words: Rows, fold: Int[np.ndarray, " n"], progress: Progress
+) -> _Compared:
+    """Predict from the pairs in near cells, and by ridge regression, in memory maps."""
+    [image], [caption] = kept(_directions, raw, "images"), kept(_directions, words, "captions")
+    near_means = (_near_means, image, caption, NEAR, fold), (_near_means, caption, image, 1, fold)
+    parts = list[Any]()
+    for call in (*near_means, (_ridge, raw, words, fold), (_ridge, words, raw, fold)):
+        parts.append(kept(*call))
+        progress(1 / 4)
+    return image, caption, parts[0][2], tuple(part[:2] for part in parts)
+
+
+def _kept(job: Job | None, function: Callable[..., tuple[np.ndarray, ...]], *inputs: Any) -> tuple[np.ndarray, ...]:
+    """Return the arrays of a function; in a folder they are a part, `.npy` files without pickles, memory-mapped.
+
+    Its marker says what it was computed from: other inputs make another part. An unreadable part is computed again.
+    """
+    if job is None:
+        return function(*inputs)
+    given = [_identity(x) if isinstance(x, Rows) else x for x in inputs]
+    key = {"clipmem": __version__, "function": function.__name__, "inputs": given}
+    name = f"{function.__name__.strip('_')}-{json_sha256(key)[:32]}"
+    if job.is_done(name):
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            arrays = tuple(open_array(file, "r") for file in job.outputs(name)[0])
+            if all(len(x) == inputs[0].shape[0] for x in arrays):
+                return arrays
+    started, files = time.monotonic(), list[Path]()
+    for place, array in enumerate(function(*inputs)):
+        files.append(job.path / f"{name}-{place}.npy")
+        with atomic_file(files[-1]) as stream:
+            np.save(stream, array, allow_pickle=False)
+    job.finish(name, files, time.monotonic() - started, {"computed_from": key})
+    return tuple(open_array(file, "r") for file in files)
+
+
+def _identity(x: Rows) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for rows in _blocks(x.shape[0]):
+        block = np.ascontiguousarray(x[rows])
+        digest.update(block.dtype.str.encode() + block.data)
+    return {"shape": list(x.shape), "sha256": digest.hexdigest()}
+
+
+def _directions(x: Rows, name: str) -> tuple[Float32[np.ndarray, "n d"]]:
+    return (directions_into(_scratch(x.shape), x, name),)
+
+
+def _near_means(
+    query: Float32[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], k: int, fold: Int[np.ndarray, " n"] | None
+) -> tuple[np.ndarray, ...]:
+    mean, near = _scratch(value.shape), np.empty((len(query), k), dtype=np.int64)
+    for found in Cells(query).means(value, k, fold, temperature=TEMPERATURE):
+        mean[found.rows], near[found.rows] = found.mean, found.near
+    return *_unit(mean), near
+
+
+def _ridge(features: Rows, targets: Rows, fold: Int[np.ndarray, " n"]) -> _Unit:
+    leave_one_out(features, targets, group=fold, kernel="rbf", out=(found := _scratch(targets.shape)))
+    return _unit(found)
+
+
+def agreement_near(
+    query: Float[np.ndarray, "n p"], value: Float32[np.ndarray, "n d"], kept: Any
+) -> list[Float32[np.ndarray, " n"]]:
+    """Return softmax agreement in both directions, of unit values, from near cells."""
+    [unit] = kept(_directions, query, "embeddings")
+    both = ((kept(_near_means, a, b, 1, None)[0], b) for a, b in ((unit, value), (value, unit)))
+    return [np.concatenate([np.einsum("kd,kd->k", a[part], b[part]) for part in _blocks(len(a))]) for a, b in both]
+
+
+def _scratch(shape: tuple[int, ...]) -> Float32[np.ndarray, "n d"]:
+    """Return a memory map of a file without a name, which vanishes with it."""
+    with explain_write_errors(Path(tempfile.gettempdir(), "scratch")), tempfile.TemporaryFile() as file:
+        file.writelines(bytes(4 * shape[1]) for _ in range(shape[0]))  # on a full disk, a map would end the process
+        return np.memmap(file, dtype=np.float32, mode="r+", shape=shape)
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    yield from (slice(start, start + _BLOCK) for start in range(0, n, _BLOCK))
+
+
+def _means(
+    query: torch.Tensor, value: torch.Tensor, fold: Int[np.ndarray, " n"], progress: Progress
+) -> tuple[Float32[np.ndarray, "n d"], Int[np.ndarray, "n k"]]:
+    found = softmax_means(query, value, min(NEAR, len(fold) - int(np.bincount(fold).max())), group=fold)
+    blocks = list[tuple[np.ndarray, np.ndarray]]()
+    for _, mean, near in found:
+        blocks.append((mean.numpy().astype(np.float32), near.numpy()))
+        progress(len(mean) / len(fold) / 4)
+    means, near = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    return means, near
+
+
+def _unit(x: Float32[np.ndarray, "n d"]) -> _Unit:
+    """Divide rows by their lengths in place, and return both."""
+    found = np.empty(len(x), dtype=np.float32)
+    for rows in _blocks(len(x)):
+        length = np.linalg.norm(x[rows], axis=1)
+        x[rows] /= np.where(length > 0, length, 1)[:, None]
+        found[rows] = length
+    return x, found
+
+
+_KNOWN: WeakKeyDictionary[Signals, Evidence] = WeakKeyDictionary()
+
+
+def evidence_of(signals: Signals, progress: Progress = ignore) -> Evidence:
+    """Return the evidence of a data set, computed once for all detectors; `progress` gets each share of its work."""
+    return _KNOWN.get(signals) or _KNOWN.setdefault(signals, Evidence(signals, progress))

@@ -1,1 +1,0 @@
-"""Encoder passes: images and captions to arrays on disk, once for each model."""

@@ -1,1 +1,0 @@
-"""Localize memorization in towers, layers and units, by hooks on unmodified models."""

@@ -1,0 +1,115 @@
+"""Alignment and uniformity of embeddings on the unit sphere (Wang & Isola 2020): what the contrastive loss asks for.
+
+When not to trust it: neither says whether a model is useful. All embeddings in one point have alignment 0, and random
+ones are nearly uniform: look at both, beside a task. Wider embeddings can be more uniform.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from clipmem.base.require import require
+from clipmem.measure.base import Measure
+from clipmem.measure.identity import Identity
+from clipmem.measure.over_seeds import changed, entry
+from clipmem.models.passes import Embeddings
+from clipmem.stats.intervals import crossed_interval, crossed_mean
+from clipmem.stats.similarity import normalize, pair_means
+
+ALIGNMENT = Measure("alignment_loss", "Squared distance of image and caption.", 0.0, 4.0, higher_is_better=False)
+UNIFORMITY = Measure("uniformity_loss", "How unevenly embeddings are spread.", -8.0, 0.0, higher_is_better=False)
+_CELLS = 1 << 24  # similarities held at a time: 128 MB
+
+
+def alignment_distances(
+    image: Float[Tensor, "n 1 d"], text: Float[Tensor, "m d"], text_pair: Int[Tensor, " m"]
+) -> Float64[np.ndarray, " n"]:
+    """Return the mean over a pair's captions of ||u - v||² on unit embeddings, 0 to 4; its mean is the alignment loss.
+
+    It is 2 - 2 u·v̄ with v̄ the mean of the unit captions (Wang & Isola 2020, section 4.1, exponent 2).
+    """
+    u, v = pair_means(image, text, text_pair)
+    return (2 - 2 * (u * v).sum(dim=1)).cpu().numpy()
+
+
+def potentials(x: Float[Tensor, "n d"], *, cells: int = _CELLS) -> Float64[np.ndarray, " n"]:
+    """Return each row's mean over the other rows of exp(-2 ||x_i - x_j||²) on unit embeddings; two rows or more.
+
+    The log of their mean is the uniformity loss, -8 to 0 (Wang & Isola 2020, section 4.1, with t = 2). About `cells`
+    similarities are held at a time.
+    """
+    n = len(x)
+    require(n > 1, "embeddings", f"{n} row{'s' * (n != 1)}", "at least 2", "Choose more pairs.")
+    unit, block = normalize(x.double()), max(1, cells // n)
+    found = np.empty(n)
+    for start in range(0, n, block):
+        kernel = torch.exp(4 * (unit[start : start + block] @ unit.T) - 4)
+        kernel[torch.arange(len(kernel)), torch.arange(start, start + len(kernel))] = 0
+        found[start : start + block] = kernel.sum(dim=1).cpu().numpy()
+    return found / (n - 1)
+
+
+def measure(
+    models: Mapping[str, Sequence[Embeddings]],
+    same: Identity,
+    groups: Int[np.ndarray, " n"],
+    confidence: float,
+    *,
+    against: str = "",
+) -> dict[str, dict[str, Any]]:
+    """Measure alignment over pairs, and uniformity over distinct images and over distinct captions, under each side.
+
+    An image or caption that several pairs have counts once for uniformity: two copies are in one point under every
+    model. Without two distinct ones there is no uniformity. Intervals are over groups of pairs, and over seeds.
+    """
+    found: dict[str, dict[str, Any]] = {side: {} for side in models}
+    distances = {
+        side: np.stack([alignment_distances(one.image[:, :1], one.text, one.text_pair) for one in own])
+        for side, own in models.items()
+    }
+    for side, values in distances.items():
+        base = None if against in ("", side) else distances[against]
+        one = entry(crossed_mean(values, groups, confidence=confidence), values.mean(axis=1).tolist())
+        found[side][ALIGNMENT.name] = one | changed(values, base, groups, confidence)
+    text_pair = next(iter(models.values()))[0].text_pair.numpy()
+    for name, classes, of in (("image", same.image, groups), ("text", same.text, groups[text_pair])):
+        rows = np.unique(classes, return_index=True)[1]
+        if len(rows) < 2:
+            continue
+        spread = {
+            side: np.stack([potentials((one.image[:, 0] if name == "image" else one.text)[rows]) for one in own])
+            for side, own in models.items()
+        }
+        for side, values in spread.items():
+            base = None if against in ("", side) else spread[against]
+            found[side][f"{name}_{UNIFORMITY.name}"] = _uniformity(values, base, of[rows], confidence)
+    return found
+
+
+def _uniformity(
+    values: Float64[np.ndarray, "seed n"],
+    base: Float64[np.ndarray, "1 n"] | None,
+    groups: Int[np.ndarray, " n"],
+    confidence: float,
+) -> dict[str, Any]:
+    loss, n = np.log(values.mean(axis=1)), values.shape[1]
+    influence = _influence(values) + (loss - loss.mean())[:, None] / n
+    found = entry(crossed_interval(float(loss.mean()), influence, groups, confidence=confidence), loss.tolist())
+    if base is not None:
+        difference = float(loss.mean() - np.log(base.mean()))
+        change = crossed_interval(difference, influence - _influence(base), groups, confidence=confidence)
+        found["change"] = change._asdict()
+    return found
+
+
+def _influence(values: Float64[np.ndarray, "seed n"]) -> Float64[np.ndarray, "seed n"]:
+    """Return the influence of each row on the log of the mean potential K of its model: 2 (k_i - K) / (n K).
+
+    A potential is a mean over other rows, so a row counts in its own and in theirs: hence 2.
+    """
+    mean = values.mean(axis=1, keepdims=True)
+    return 2 * (values / mean - 1) / values.shape[1]

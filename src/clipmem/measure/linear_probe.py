@@ -1,0 +1,177 @@
+"""The linear probe: accuracy of a linear classifier on frozen image embeddings.
+
+L2 logistic regression by scikit-learn (`LogisticRegression`, lbfgs), as in CLIP (Radford et al. 2021, section 3.2 and
+appendix A.3): C is chosen on a validation part of the training pairs, and the classifier is then fitted to all of them.
+Embeddings are normalized to length 1, and each coordinate to mean 0 and standard deviation 1 over the fitted pairs.
+Validation is drawn by group, so near-duplicates are never on both sides.
+
+When not to trust it: with few training images per class it depends more on their number than on the embedding. It does
+not involve the text tower. If C is at an end of its grid, extend the grid.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+
+from clipmem.base.random import generator
+from clipmem.base.require import require
+from clipmem.measure.base import Measure
+from clipmem.measure.classification import class_ranks
+from clipmem.stats.checks import check_same_length
+from clipmem.stats.similarity import normalize
+
+MEASURE = Measure("linear_probe", "A linear classifier on the frozen image embeddings.")
+
+_ITERATIONS = 1000
+_TOLERANCE, _CHOOSING = 1e-4, 1e-3  # of the final fit, and of those that choose C, which take a third of the time
+# multiplications per step above which threads may help: at 6e7, two threads take five times as long as one
+_WORTH_THREADS = 1e9
+
+
+class Probe(NamedTuple):
+    """Results of a probe: ranks of the test pairs, C, validation accuracy by C, whether all fits converged."""
+
+    ranks: Float64[np.ndarray, " m"]
+    c: float
+    validation: list[float]
+    converged: bool
+
+
+class Fitted(NamedTuple):
+    """A fitted classifier: its score function, the labels of its classes, and whether the fit converged."""
+
+    scores: Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, "n c"]]
+    classes: Int[np.ndarray, " c"]
+    converged: bool
+
+
+def fit(
+    features: Float[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    c: float,
+    warm: Any = None,
+    *,
+    tolerance: float = _TOLERANCE,
+) -> Fitted:
+    """Fit an L2 logistic regression, whose scores have one column per class in the order of labels.
+
+    It minimizes C Σ_i -log softmax(W x_i + b)_{y_i} + ½ ||W||² over W and b, b unpenalized; for two classes the binary
+    form, C Σ_i log(1 + exp(-y_i (w·x_i + b))) + ½ ||w||². Scores are W x + b, up to a constant per image. The estimator
+    `warm` starts from its last fit; the fit stops when the gradient of the mean loss is below `tolerance`.
+    """
+    from sklearn.exceptions import ConvergenceWarning  # slow to import
+    from threadpoolctl import threadpool_limits  # after the libraries that it limits
+
+    classes = np.unique(labels)
+    if len(classes) == 1:  # refused by scikit-learn
+        return Fitted(_same_score, classes, True)
+    model = (_estimator() if warm is None else warm).set_params(C=c, tol=tolerance)
+    small = features.size * len(classes) < _WORTH_THREADS
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits(1 if small else None, user_api="blas"):
+        warnings.simplefilter("always", ConvergenceWarning)
+        # many classes for the number of images are no sign of a regression problem
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        model.fit(features, labels)
+    coefficients, intercept = model.coef_.copy(), model.intercept_.copy()
+
+    def scores(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n c"]:
+        values = x @ coefficients.T + intercept
+        return np.hstack([-values, values]) if len(classes) == 2 else values
+
+    return Fitted(scores, classes, not any(issubclass(one.category, ConvergenceWarning) for one in caught))
+
+
+def _same_score(x: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, "n 1"]:
+    return np.zeros((len(x), 1))
+
+
+def _estimator() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=_ITERATIONS, warm_start=True)
+
+
+def _scaling(features: Float64[np.ndarray, "n d"]) -> Callable[[Float64[np.ndarray, "n d"]], Any]:
+    # not StandardScaler: it would amplify the rounding errors of constant coordinates
+    mean, sd = features.mean(axis=0), features.std(axis=0)
+    sd = np.where(sd > 1e-9, sd, 1.0)
+    # single precision: the fits take 0.6 of the time, and stop long before its rounding matters
+    return lambda x: ((x - mean) / sd).astype(np.float32)
+
+
+def validation_part(groups: Int[np.ndarray, " n"], share: float, *, seed: int) -> Bool[np.ndarray, " n"]:
+    """Draw random groups until they have at least `share` of the pairs, leaving at least one group."""
+    names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    expected = "at least 2, to fit on one part and choose C on the other"
+    require(len(names) >= 2, "groups", f"{len(names)} group of pairs", expected, "Use more pairs.")
+    order = generator(seed, "validation").permutation(len(names))
+    before = np.cumsum(sizes[order]) - sizes[order]
+    taken = before < share * len(groups)
+    taken[-1] = False
+    chosen = np.zeros(len(names), dtype=np.bool_)
+    chosen[order[taken]] = True
+    return chosen[codes]
+
+
+def linear_probe(
+    train: Float[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"],
+    test: Float[np.ndarray, "m d"],
+    test_labels: Int[np.ndarray, " m"],
+    *,
+    grid: Sequence[float] = (0.001, 0.01, 0.1, 1.0),
+    share: float = 0.2,
+    seed: int,
+) -> Probe:
+    """Fit a probe to some pairs and rank the classes of others."""
+    check_same_length("embeddings", len(train), "labels", len(labels))
+    check_same_length("embeddings", len(train), "groups", len(groups))
+    check_same_length("embeddings", len(test), "labels", len(test_labels))
+    got = f"{len(np.unique(labels))} class among {len(labels)} training pairs"
+    require(len(np.unique(labels)) >= 2, "labels", got, "at least 2", "Choose pairs of several classes.")
+    train, test = (
+        normalize(torch.from_numpy(np.asarray(one, dtype=np.float64)), name=f"{name} embeddings").numpy()
+        for one, name in ((train, "training"), (test, "test"))
+    )
+    held = validation_part(groups, share, seed=seed)
+    start = _estimator()
+    validation, chosen, converged = _choose(start, train[~held], labels[~held], train[held], labels[held], grid)
+    scaling = _scaling(train)
+    same = np.array_equal(np.unique(labels[~held]), np.unique(labels))
+    final = fit(scaling(train), labels, grid[chosen], warm=start if same else None)
+    ranks = class_ranks(final.scores(scaling(test)), _columns(final.classes, test_labels))
+    return Probe(ranks, grid[chosen], validation, converged and final.converged)
+
+
+def _columns(classes: Int[np.ndarray, " c"], labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    place = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    return np.where(classes[place] == labels, place, -1)
+
+
+def _choose(
+    model: Any, fitted: Any, labels: Any, validation: Any, truth: Any, grid: Sequence[float]
+) -> tuple[list[float], int, bool]:
+    """Return the validation acc1 for each C, the index of the best, and whether all fits converged.
+
+    Each fit starts from that with the next smaller C; `model` is left at the best.
+    """
+    scaling = _scaling(fitted)
+    x, held = scaling(fitted), scaling(validation)
+    accuracies: list[float] = []
+    best: Any = None
+    converged = True
+    for c in grid:
+        found = fit(x, labels, c, warm=model, tolerance=_CHOOSING)
+        ranks = class_ranks(found.scores(held), _columns(found.classes, truth))
+        accuracies.append(float((ranks <= 1).mean()))
+        if accuracies[-1] > max(accuracies[:-1], default=-1.0) and len(found.classes) > 1:
+            best = model.coef_.copy(), model.intercept_.copy()
+        converged = converged and found.converged
+    if best:
+        model.coef_, model.intercept_ = best
+    return accuracies, int(np.argmax(accuracies)), converged

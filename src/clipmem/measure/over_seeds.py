@@ -1,0 +1,131 @@
+"""A metric of several models: its mean over them with an interval, and its value under each.
+
+When not to trust an interval: below about 10 groups of pairs it is too narrow.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int
+
+from clipmem.measure.classification import TOP, classification_metrics
+from clipmem.stats.checks import as_finite, check_not_empty, check_same_length
+from clipmem.stats.intervals import Interval, crossed_interval, crossed_mean
+from clipmem.stats.ranking import beta_bounds
+
+
+class Statistics(NamedTuple):
+    """How intervals are made: level, bootstrap draws, seed of the draws."""
+
+    confidence: float
+    draws: int
+    seed: int
+
+
+def entry(interval: Interval, by_seed: Sequence[float]) -> dict[str, Any]:
+    """Describe a metric: `mean`, `low`, `high` (None where undefined) and `by_seed`, a value a model, in order."""
+    return {**interval._asdict(), "by_seed": [float(value) for value in by_seed]}
+
+
+def changed(
+    values: Float64[np.ndarray, "seed n"],
+    base: Float64[np.ndarray, "1 n"] | None,
+    groups: Int[np.ndarray, " n"],
+    confidence: float,
+) -> dict[str, Any]:
+    """Describe the `change` of a mean from a base model, x_ki - x_0i by pair, as in `crossed_mean`; {} without one."""
+    return {} if base is None else {"change": crossed_mean(values - base, groups, confidence=confidence)._asdict()}
+
+
+def classification_entries(
+    ranks: Float64[np.ndarray, "seed n"],
+    labels: Int[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"],
+    classes: int,
+    confidence: float,
+    base: Float64[np.ndarray, "1 n"] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Make the metrics of a classifier under several models, each with its interval, and its change from `base`."""
+    by_seed = [classification_metrics(row, labels, classes) for row in ranks]
+    found: dict[str, dict[str, Any]] = {}
+    for k in TOP:
+        name = f"acc{k}"
+        if name in by_seed[0]:
+            hits, before = hits_of(ranks, k), None if base is None else hits_of(base, k)
+            found[name] = entry(rate(hits, groups, confidence), [one[name] for one in by_seed])
+            found[name] |= changed(hits, before, groups, confidence)
+    name, hits = "mean_per_class_recall", hits_of(ranks, 1)
+    interval = class_mean(hits, labels, groups, confidence=confidence)
+    sizes = np.unique(labels, return_counts=True)[1]
+    trials = min(len(np.unique(groups)), int(len(sizes) ** 2 / (1 / sizes).sum()))  # of equal weight: C² / Σ 1 / n_c
+    found[name] = entry(_within(interval, trials, confidence), [one[name] for one in by_seed])
+    if base is not None:
+        change = class_mean(hits - hits_of(base, 1), labels, groups, confidence=confidence)
+        found[name]["change"] = change._asdict()
+    return found
+
+
+def hits_of(ranks: Float64[np.ndarray, "*seed n"], k: int) -> Float64[np.ndarray, "*seed n"]:
+    """Return 1 for ranks of at most k, else 0."""
+    return (ranks <= k).astype(np.float64)
+
+
+def rate(hits: Float64[np.ndarray, "seed n"], groups: Int[np.ndarray, " n"], confidence: float) -> Interval:
+    """Average hits, 0 or 1 each, over seeds and pairs; the interval of `crossed_mean`, cut to [0, 1]."""
+    return _within(crossed_mean(hits, groups, confidence=confidence), len(np.unique(groups)), confidence)
+
+
+def mean_of_means(
+    parts: Sequence[Float64[np.ndarray, "seed _"]],
+    groups: Sequence[Int[np.ndarray, " _"]],
+    confidence: float,
+    *,
+    share: bool = False,
+) -> Interval:
+    """Average the means of P sets of values, such as both directions of retrieval, with their common interval.
+
+    mean over sets p of mean over the n_p values of x_pki. The influence of a value is (x_pki - mean of its set) / (P
+    n_p); groups are the same in all sets. The interval of a `share` is cut to [0, 1].
+    """
+    count = len(parts)
+    influence = np.hstack([(one - one.mean()) / (count * one.shape[1]) for one in parts])
+    mean = sum(float(one.mean()) for one in parts) / count
+    owners = np.concatenate([*groups])
+    found = crossed_interval(mean, influence, owners, confidence=confidence)
+    return _within(found, len(np.unique(owners)), confidence) if share else found
+
+
+def _within(interval: Interval, trials: int, confidence: float) -> Interval:
+    """Cut an interval to [0, 1]; at 0 or 1, where nothing varies, take Clopper & Pearson's for so many trials."""
+    if interval.low is None or interval.high is None:
+        return interval
+    if interval.mean in {0, 1}:
+        low, high = beta_bounds(interval.mean * trials, trials, confidence)
+        return interval._replace(low=low, high=high)
+    return interval._replace(low=max(interval.low, 0.0), high=min(interval.high, 1.0))
+
+
+def class_mean(
+    values: Float64[np.ndarray, "seed n"],
+    labels: Int[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"],
+    *,
+    confidence: float = 0.95,
+) -> Interval:
+    """Average within each class, then over classes and seeds, with the interval of `crossed_interval`.
+
+    mean over seeds k of mean over classes c of mean over the n_c pairs i of c of x_ki. The C classes are fixed. With
+    m_c their means over seeds, the influence of a pair is (x_ki - m_c) / (C n_c), times sqrt(n_c / (n_c - 1)) since m_c
+    is estimated. A class with one pair has no spread of its own; its influence is taken about the mean of all classes.
+    """
+    values = as_finite("values", values)
+    check_not_empty("values", values)
+    check_same_length("values", values.shape[1], "labels", len(labels))
+    check_same_length("values", values.shape[1], "groups", len(groups))
+    of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)[1:]
+    means = np.bincount(of_class, weights=values.mean(axis=0)) / sizes
+    n = sizes[of_class]
+    center = np.where(n > 1, means[of_class], means.mean())
+    influence = (values - center) / (len(sizes) * n) * np.sqrt(n / np.maximum(n - 1, 1))
+    return crossed_interval(float(means.mean()), influence, groups, confidence=confidence)

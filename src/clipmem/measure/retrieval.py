@@ -1,0 +1,276 @@
+"""Retrieval: does a caption find a right image among all images, and an image a right caption among all captions.
+
+The items are the distinct images and the distinct captions. Right is every image of a pair with the same caption, and
+every caption of a pair with the same image (`identity.links_of`): the query says nothing that tells them apart.
+
+When not to trust it: recall depends on how many pairs there are to search; among 200 it is far higher than among the
+5,000 of COCO. Only compare numbers from the same pairs, and put chance beside them. Paraphrases and near-duplicates
+still count as wrong.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from clipmem.base.random import generator
+from clipmem.base.require import require, require_range
+from clipmem.measure.base import Measure
+from clipmem.measure.identity import Identity, dependent_groups, links_of
+from clipmem.measure.over_seeds import Statistics, entry, hits_of, mean_of_means
+from clipmem.models.passes import Embeddings
+from clipmem.stats.intervals import Interval
+from clipmem.stats.similarity import caption_counts, normalize
+
+RECALL = Measure("retrieval", "Share of queries that find a right item among the first k; mean average precision.")
+MEDIAN_RANK = Measure("retrieval", "Median rank of a query's best right item.", 1.0, None, higher_is_better=False)
+KS = (1, 5, 10)
+_ROUNDING = 1e-12
+_CELLS = 1 << 24  # similarities held at a time: 128 MB
+
+# Equal embeddings may differ in the last bits of their products, which depend on where in a block they stand.
+_TIE = 1e-12
+
+
+class Queries(NamedTuple):
+    """Results of queries: rank of the best right item, average precision, number of right items, and of all items."""
+
+    rank: Float64[np.ndarray, "*model q"]
+    precision: Float64[np.ndarray, "*model q"]
+    right: Int[np.ndarray, " q"]
+    items: int
+
+
+class Retrieval(NamedTuple):
+    """Metrics, and the results of each caption (which searches images) and of each image (which searches captions)."""
+
+    metrics: dict[str, float]
+    image: Queries
+    text: Queries
+
+
+def _check(image: Tensor, text: Tensor, text_pair: Tensor, ks: Sequence[int], block: int) -> None:
+    got = f"images {tuple(image.shape)}, captions {tuple(text.shape)}, {len(text_pair)} pair indices"
+    fits = image.shape[-1] == text.shape[-1] and len(text) == len(text_pair)
+    require(fits, "embeddings", got, "one width, and one pair index a caption", "Take both from the same model.")
+    require(len(image), "embeddings", "no image", "at least one", "Choose some pairs to search.")
+    require_range("ks", min(ks, default=1), 1, hint="Use (1, 5, 10).")
+    require_range("block", block, 1, hint="Use 1024.")
+
+
+def retrieve(
+    image: Float[Tensor, "n d"],
+    text: Float[Tensor, "m d"],
+    text_pair: Int[Tensor, " m"],
+    same: Identity | None = None,
+    *,
+    ks: Sequence[int] = KS,
+    block: int = 1024,
+) -> Retrieval:
+    """Let each caption search the distinct images, and each image the distinct captions.
+
+    Copies are one item, the most similar of them: otherwise five copies of one wrong caption would fill five places.
+    With s the similarity of an item to the query, over its R right items r and its wrong items w:
+
+        rank = 1 + #{w: s_w > max_r s_r} + ½ #{w: s_w = max_r s_r}
+        average precision = 1/R Σ_r p_r / P_r, with p_r the place of r among the right items and P_r that among all
+
+    Items as similar share the mean of their places, so results depend on no order, and a model that finds everything
+    equally similar gets the middle rank, not the first. `image_retrieval_recall@k` is the share of captions with a rank
+    of at most k, `image_retrieval_mAP` their mean average precision; `text_retrieval_` the same for images.
+
+    Embeddings are normalized here; `text_pair` is the image of each caption, and every image has one. Without `same`,
+    no two images and no two captions are the same. At most `block` queries, and 2^24 similarities, are held at a time;
+    it never changes the result.
+    """
+    _check(image, text, text_pair, ks, block)
+    n, m = len(image), len(text)
+    caption_counts(text_pair, n, m)
+    links = links_of(same or Identity(np.arange(n), np.arange(m)), text_pair.cpu().numpy())
+    image = normalize(image.double(), name="image embeddings")
+    text = normalize(text.double(), name="caption embeddings")
+    of_captions = _search(text, image, links.table.T.tocsr()[links.text], links.image, block)
+    of_images = _search(image, text, links.table[links.image], links.text, block)
+    metrics: dict[str, float] = {}
+    for name, found in (("image_retrieval", of_captions), ("text_retrieval", of_images)):
+        metrics |= {f"{name}_{metric}": float(values.mean()) for metric, values in _values(found, ks).items()}
+        metrics[f"{name}_median_rank"] = float(np.median(found.rank))
+    return Retrieval(metrics, of_captions, of_images)
+
+
+def _values(found: Queries, ks: Sequence[int] = KS) -> dict[str, Float64[np.ndarray, "*model q"]]:
+    """Return the value of each query whose mean is a metric."""
+    return {**{f"recall@{k}": hits_of(found.rank, k) for k in ks}, "mAP": found.precision}
+
+
+def _search(
+    queries: Float[Tensor, "q d"],
+    items: Float[Tensor, "i d"],
+    right_items: Any,
+    item_class: Int[np.ndarray, " i"],
+    block: int,
+) -> Queries:
+    """Search items by each query; row q of the sparse matrix `right_items` has the classes that are right for q."""
+    order = np.argsort(item_class, kind="stable")
+    items, first = items[torch.from_numpy(order)], np.unique(item_class[order], return_index=True)[1]
+    block = max(1, min(block, _CELLS // len(items)))
+    ranks, precisions, right = np.empty(len(queries)), np.empty(len(queries)), np.empty(len(queries), dtype=np.int64)
+    for start in range(0, len(queries), block):
+        similarity = (queries[start : start + block] @ items.T).cpu().numpy()
+        if len(first) < len(items):
+            similarity = np.maximum.reduceat(similarity, first, axis=1)
+        rows = slice(start, start + len(similarity))
+        ranks[rows], precisions[rows], right[rows] = _ranks_and_precisions(similarity, right_items[rows])
+    return Queries(ranks, precisions, right, len(first))
+
+
+def _ranks_and_precisions(
+    similarity: Float64[np.ndarray, "q i"], right_items: Any
+) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"], Int[np.ndarray, " q"]]:
+    """Return the rank of each query's best right item, its average precision, and its number of right items."""
+    sizes = np.diff(right_items.indptr)
+    query = np.repeat(np.arange(len(sizes)), sizes)
+    place = np.arange(len(query)) - np.repeat(right_items.indptr[:-1], sizes)
+    # the right items of a query stand first, ascending; the places after them are not used
+    own = np.full((len(sizes), sizes.max()), np.inf)
+    own[query, place] = similarity[query, right_items.indices]
+    own.sort()
+    similarity.sort()
+    ahead, level = _ahead_and_level(similarity, own, similarity.shape[1])
+    own_ahead, own_level = _ahead_and_level(own, own, sizes[:, None])
+    best = (np.arange(len(sizes)), sizes - 1)
+    rank = 1 + (ahead - own_ahead)[best] + (level - own_level)[best] / 2
+    # a level item includes itself
+    precision = (2 * own_ahead + own_level + 1) / (2 * ahead + level + 1)
+    precision[np.arange(own.shape[1]) >= sizes[:, None]] = np.inf
+    precision.sort()
+    precision[np.isinf(precision)] = 0
+    return rank, precision.sum(axis=1) / sizes, sizes
+
+
+def _ahead_and_level(every: Any, own: Any, count: Any) -> tuple[Any, Any]:
+    """Count the items that are more similar than each of `own`, and as similar, among the first `count` of a row."""
+    at_least = count - _below(every, own - _TIE, right=False)
+    ahead = count - _below(every, own + _TIE, right=True)
+    return ahead, at_least - ahead
+
+
+def _below(ascending: Float64[np.ndarray, "q i"], values: Float64[np.ndarray, "q r"], *, right: bool) -> Any:
+    return torch.searchsorted(torch.from_numpy(ascending), torch.from_numpy(values), right=right).numpy()
+
+
+def measure(
+    embeddings: Mapping[str, Mapping[int, Embeddings]],
+    same: Identity,
+    groups: Int[np.ndarray, " n"],
+    statistics: Statistics,
+    *,
+    against: str = "",
+) -> dict[str, Any]:
+    """Measure retrieval among pairs under each side, and its change from the one model of `against`.
+
+    `retrieval_recall@k` and `retrieval_mAP` are the means of both directions. Intervals are over groups of pairs;
+    pairs with the same image or first caption are one group, since they make the same query (`dependent_groups`).
+    """
+    found = {
+        side: [retrieve(one.image[:, 0], one.text, one.text_pair, same) for one in by_seed.values()]
+        for side, by_seed in embeddings.items()
+    }
+    text_pair = next(iter(next(iter(embeddings.values())).values())).text_pair.numpy()
+    of_image = dependent_groups(groups, same, text_pair)
+    ways = {"image_retrieval": of_image[text_pair], "text_retrieval": of_image}
+    first = next(iter(found.values()))[0]
+    by_way = [chance(first.image.right, first.image.items), chance(first.text.right, first.text.items)]
+    summary: dict[str, Any] = {
+        "n": len(of_image),
+        "captions": len(text_pair),
+        "chance": {f"{way}_{name}": one for way, own in zip(ways, by_way, strict=True) for name, one in own.items()}
+        | {f"retrieval_{name}": (one + by_way[1][name]) / 2 for name, one in by_way[0].items() if "median" not in name},
+    }
+    ranks = {
+        side: [_stacked([one.image for one in own]), _stacked([one.text for one in own])] for side, own in found.items()
+    }
+    for side, own in ranks.items():
+        base = ranks[against] if against not in ("", side) else None
+        summary[side] = _entries(own, base, ways, statistics)
+    return summary
+
+
+def _stacked(found: Sequence[Queries]) -> Queries:
+    """Stack the results of models: arrays of shape (model, query)."""
+    rank, precision = np.stack([one.rank for one in found]), np.stack([one.precision for one in found])
+    return Queries(rank, precision, found[0].right, found[0].items)
+
+
+def _entries(
+    found: Sequence[Queries],
+    base: Sequence[Queries] | None,
+    ways: Mapping[str, Int[np.ndarray, " q"]],
+    statistics: Statistics,
+) -> dict[str, Any]:
+    """Describe each direction's metrics, and the means of both."""
+    metrics: dict[str, Any] = {}
+    values = [_values(one) for one in found]
+    before = [_values(one) for one in base] if base else None
+    for names, which in (*((name, [k]) for k, name in enumerate(ways)), ("retrieval", [0, 1])):
+        groups = [[*ways.values()][k] for k in which]
+        for name in values[0]:
+            own = [values[k][name] for k in which]
+            by_seed = np.mean([one.mean(axis=1) for one in own], axis=0).tolist()
+            one = entry(mean_of_means(own, groups, statistics.confidence, share=True), by_seed)
+            if before:
+                change = [new - before[k][name] for new, k in zip(own, which, strict=True)]
+                one["change"] = mean_of_means(change, groups, statistics.confidence)._asdict()
+            metrics[f"{names}_{name}"] = one
+    for k, (way, groups) in enumerate(ways.items()):
+        median = _median_interval(found[k].rank, groups, statistics)
+        metrics[f"{way}_median_rank"] = entry(median, np.median(found[k].rank, axis=1).tolist())
+        if base:
+            change = Interval(median.mean - float(np.median(base[k].rank)), None, None)
+            metrics[f"{way}_median_rank"]["change"] = change._asdict()
+    return metrics
+
+
+def chance(right: Int[np.ndarray, " q"], items: int) -> dict[str, float]:
+    """Return what a random order of N items is expected to reach, for queries with R right ones each.
+
+    The best right item is among the first k with the probability 1 - Π_{j<k} (N - R - j) / (N - j), averaged over
+    queries: recall@k, and the median of that distribution. Before a right item in place i are (i - 1) q other right
+    ones on average, q = (R - 1) / (N - 1), so the expected average precision is q + (1 - q) H_N / N with H_N = Σ_i 1/i.
+    """
+    sizes, times = np.unique(right, return_counts=True)
+    others = (sizes - 1) / max(items - 1, 1)
+    harmonic = float((1 / np.arange(1, items + 1)).mean())
+    precision = (others + (1 - others) * harmonic) @ times / len(right)
+    missed, found = np.ones(len(sizes)), [0.0]  # after k places
+    while len(found) <= max(KS) or found[-1] <= 0.5:
+        place = len(found) - 1
+        missed = missed * np.maximum(items - sizes - place, 0) / max(items - place, 1)
+        found.append(round(float(1 - missed @ times / len(right)), 12))
+    within = np.array(found)
+    median = (int((within >= 0.5 - _ROUNDING).argmax()) + int((within > 0.5 + _ROUNDING).argmax())) / 2
+    return {**{f"recall@{k}": found[k] for k in KS}, "mAP": float(precision), "median_rank": median}
+
+
+def _median_interval(ranks: np.ndarray, groups: np.ndarray, statistics: Statistics) -> Interval:
+    """Median rank, averaged over seeds, with a percentile interval over groups of pairs."""
+    _, codes = np.unique(groups, return_inverse=True)
+    count = int(codes.max()) + 1
+    mean = float(np.median(ranks, axis=1).mean())
+    if count == 1:
+        return Interval(mean, None, None)
+    stream = generator(statistics.seed, "median rank")
+    times = stream.multinomial(count, np.full(count, 1 / count), size=statistics.draws)[:, codes]
+    total = times.sum(axis=1, keepdims=True)
+    medians = np.zeros(statistics.draws)
+    for row in ranks:
+        order = np.argsort(row, kind="stable")
+        half = np.cumsum(times[:, order], axis=1) * 2
+        # the mean of lower and upper median, as np.median takes it
+        lower, upper = (half >= total).argmax(axis=1), (half > total).argmax(axis=1)
+        medians += (row[order][lower] + row[order][upper]) / 2 / len(ranks)
+    low, high = np.quantile(medians, [(1 - statistics.confidence) / 2, (1 + statistics.confidence) / 2])
+    return Interval(mean, float(low), float(high))

@@ -1,0 +1,341 @@
+"""Which tower memorizes: a 2x2 swap of the towers of f and g, noise on one tower's embedding, and SSLMem per tower.
+
+**Swap.** With the image tower of one model and the text tower of the other there are four alignments of a pair,
+A(f_img, f_txt), A(f_img, g_txt), A(g_img, f_txt), A(g_img, g_txt). The embeddings of g are first turned into f's space
+by an orthogonal map, one a tower, fitted on the shared pairs, which both models saw (Schönemann 1966):
+R = argmin || G R - F ||, R = U Vᵀ with U S Vᵀ = Gᵀ F. A(g, g) is taken in g's own space. The Shapley split of this
+game gives each tower its share,
+
+    image = ½ [A(f_img, f_txt) - A(g_img, f_txt) + A(f_img, g_txt) - A(g_img, g_txt)]
+    text  = ½ [A(f_img, f_txt) - A(f_img, g_txt) + A(g_img, f_txt) - A(g_img, g_txt)]
+
+which sum to A(f, f) - A(g, g), the pair's CLIPMem, exactly.
+
+Do not trust the split where the map is poor: what it misses lowers both mixed alignments, and only the part that is the
+same in both cancels (image - text = A(f_img, g_txt) - A(g_img, f_txt)). `reliability` says so, by pairs that were not
+used in the fit: shared pairs, each mapped by the half of the shared pairs that it is not in (both models saw them, so
+that their split is 0 but for the map), and external pairs (neither model saw them). The R² of external pairs is
+reported too, but does not decide: f and g differ on unseen pairs for reasons that are no fault of the map. The split
+also calls "text" what a text tower learned in order to fit an image tower: towers that train together adapt to each
+other, and their shares are no causes. And a tower of g that is turned against g's other tower (as in models that never
+trained together) breaks A(g, g), while the maps undo the turn in the mixed alignments: the split then blames both
+towers. That shows as a gap between A(g, g) and the alignment of both towers of g in f's space, and is judged too.
+
+**Noise.** Isotropic noise on a unit embedding shortens its part along every direction alike; how far alignment falls
+says how much of it rests on that embedding's direction against the bank's. It is a weak instrument: without a bank
+(w = 0) both towers give the same curve by construction.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from clipmem.base.random import generator
+from clipmem.base.require import require
+from clipmem.measure.localized import Measure
+from clipmem.models.passes import Embeddings
+from clipmem.stats.alignment import alignment, alignment_parts
+from clipmem.stats.intervals import crossed_mean
+from clipmem.stats.similarity import pair_means
+
+SHARE = Measure(
+    "image_share, text_share", "share of a tower", -6.0, 6.0, "the tower carries more of the pair's CLIPMem"
+)
+LEVELS = (0.1, 0.2, 0.4, 0.8)
+R2_LEAST, BIAS_MOST = 0.5, 0.25
+
+
+class Means(NamedTuple):
+    """Mean unit embeddings of every pair under one model, float64, each of shape (n, d)."""
+
+    image: Float[Tensor, "n d"]
+    text: Float[Tensor, "n d"]
+
+
+class Fit(NamedTuple):
+    """R² of a tower's map on pairs that it was not fitted on: shared pairs (by halves), and external pairs."""
+
+    shared: float
+    external: float
+
+
+class Swap(NamedTuple):
+    """The four alignments of every pair, image tower first, shape (n,), and the fit of both maps."""
+
+    ff: Float[Tensor, " n"]
+    fg: Float[Tensor, " n"]
+    gf: Float[Tensor, " n"]
+    gg: Float[Tensor, " n"]
+    turned_gg: Float[Tensor, " n"]
+    image_fit: Fit
+    text_fit: Fit
+
+
+class Split(NamedTuple):
+    """Shares of the towers in the score of every pair, one row a seed, shape (seed, n); they sum to `clipmem`."""
+
+    clipmem: Float64[np.ndarray, "seed n"]
+    image: Float64[np.ndarray, "seed n"]
+    text: Float64[np.ndarray, "seed n"]
+    gap: Float64[np.ndarray, "seed n"]
+    image_fit: list[Fit]
+    text_fit: list[Fit]
+
+
+class Reliability(NamedTuple):
+    """Whether the swap can be read, and the numbers it was judged by.
+
+    `failures` are the checks that failed: {"check": "pairs" | "fit" | "bias" | "gap", "of": tower or role, "value",
+    "limit"}.
+    """
+
+    reliable: bool
+    failures: tuple[dict[str, Any], ...]
+    image_r2: float
+    text_r2: float
+    shared_bias: float
+    external_bias: float
+    gap: float
+
+
+def means_of(embeddings: Embeddings) -> Means:
+    """Average the unit embeddings of each pair's views and captions (see `pair_means`)."""
+    return Means(*pair_means(embeddings.image.double(), embeddings.text.double(), embeddings.text_pair))
+
+
+def orthogonal_map(source: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> Float[Tensor, "d d"]:
+    """Fit the orthogonal R that brings `source` nearest to `target` (Schönemann 1966).
+
+    R = argmin_{RᵀR = 1} || source R - target ||_F = U Vᵀ with U S Vᵀ = sourceᵀ target.
+    """
+    # not scipy's `orthogonal_procrustes`: fits of fewer pairs than dimensions would come out otherwise
+    left, _, right = torch.linalg.svd(source.double().T @ target.double())
+    return left @ right
+
+
+def explained(mapped: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> float:
+    """Return R² = 1 - || mapped - target ||² / || target - mean(target) ||²: 1 is exact, 0 no better than the mean."""
+    target = target.double()
+    spread = float(((target - target.mean(dim=0)) ** 2).sum())
+    error = float(((mapped.double() - target) ** 2).sum())
+    if spread == 0:
+        return 1.0 if error == 0 else float("-inf")
+    return 1 - error / spread
+
+
+def aligned(means: Means, external: Bool[np.ndarray, " n"], weight: float) -> Float[Tensor, " n"]:
+    """Compute every pair's alignment with the external pairs as the bank; each of them is scored against the others."""
+    return _against(means, means, external, weight)
+
+
+def _against(means: Means, bank: Means, external: Bool[np.ndarray, " n"], weight: float) -> Float[Tensor, " n"]:
+    """Compute alignments against the external rows of `bank`; an external pair is left out of its own bank."""
+    held = torch.from_numpy(np.flatnonzero(external))
+    member = torch.full((len(means.image),), -1, dtype=torch.long)
+    member[held] = torch.arange(len(held))
+    parts = alignment_parts(means.image, means.text, bank.image[held], bank.text[held], member=member)
+    return alignment(parts, weight=weight)
+
+
+def swap(f: Means, g: Means, *, shared: np.ndarray, external: np.ndarray, weight: float) -> Swap:
+    """Compute the four alignments of the tower swap from the mean embeddings under f and g."""
+    got = f"{int(shared.sum())} shared and {int(external.sum())} external pairs"
+    enough = shared.sum() >= 2 and external.sum() >= 2
+    require(enough, "tower swap", got, "two or more of both: to fit the map, and to judge it", "Use a four-way run.")
+    turned = _turned(f, g, shared)
+    fg, gf = _mixed(f, turned, external, weight)
+    held = torch.from_numpy(external)
+    fits: dict[str, list[float]] = {"image": [], "text": []}
+    for half in _halves(shared):
+        rows = torch.from_numpy(half)
+        other = _turned(f, g, shared & ~half)
+        half_fg, half_gf = _mixed(f, other, external, weight)
+        fg[rows], gf[rows] = half_fg[rows], half_gf[rows]
+        fits["image"].append(explained(other.image[rows], f.image[rows]))
+        fits["text"].append(explained(other.text[rows], f.text[rows]))
+    return Swap(
+        ff=aligned(f, external, weight),
+        fg=fg,
+        gf=gf,
+        gg=aligned(g, external, weight),
+        turned_gg=aligned(turned, external, weight),
+        image_fit=Fit(sum(fits["image"]) / 2, explained(turned.image[held], f.image[held])),
+        text_fit=Fit(sum(fits["text"]) / 2, explained(turned.text[held], f.text[held])),
+    )
+
+
+def _turned(f: Means, g: Means, fit: Bool[np.ndarray, " n"]) -> Means:
+    """Turn all embeddings of g into f's space by the maps fitted on some pairs."""
+    rows = torch.from_numpy(fit)
+    return Means(
+        g.image @ orthogonal_map(g.image[rows], f.image[rows]), g.text @ orthogonal_map(g.text[rows], f.text[rows])
+    )
+
+
+def _mixed(f: Means, turned: Means, external: Bool[np.ndarray, " n"], weight: float) -> tuple[Tensor, Tensor]:
+    """Align f's images with g's captions, and g's images with f's captions."""
+    return (
+        aligned(Means(f.image, turned.text), external, weight),
+        aligned(Means(turned.image, f.text), external, weight),
+    )
+
+
+def _halves(shared: Bool[np.ndarray, " n"]) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Cut the shared pairs in two, every other one; the split table's order is that of content hashes."""
+    even = shared & (np.cumsum(shared) % 2 == 0)
+    return even, shared & ~even
+
+
+def shapley(found: Swap) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Split each pair's CLIPMem into (image share, text share) (see the module's text).
+
+    Example:
+        >>> one, fit = torch.ones(1), Fit(1.0, 1.0)
+        >>> text_alone = Swap(ff=one, fg=0 * one, gf=one, gg=0 * one, turned_gg=0 * one, image_fit=fit, text_fit=fit)
+        >>> [share.item() for share in shapley(text_alone)]
+        [0.0, 1.0]
+    """
+    image = (found.ff - found.gf + found.fg - found.gg) / 2
+    text = (found.ff - found.fg + found.gf - found.gg) / 2
+    return image, text
+
+
+def split(f: Mapping[int, Means], g: Mapping[int, Means], roles: Sequence[str], *, weight: float) -> Split:
+    """Swap the towers of f and g of each seed: seed → mean embeddings, whose rows follow `roles`."""
+    names = np.array(roles)
+    shared, external = names == "shared", names == "external"
+    swaps = [swap(f[seed], g[seed], shared=shared, external=external, weight=weight) for seed in sorted(f)]
+    shares = [shapley(found) for found in swaps]
+    return Split(
+        np.stack([(found.ff - found.gg).numpy() for found in swaps]),
+        np.stack([image.numpy() for image, _ in shares]),
+        np.stack([text.numpy() for _, text in shares]),
+        np.stack([(found.gg - found.turned_gg).numpy() for found in swaps]),
+        [found.image_fit for found in swaps],
+        [found.text_fit for found in swaps],
+    )
+
+
+def reliability(found: Split, roles: Sequence[str], width: int) -> Reliability:
+    """Judge whether the swap can be read.
+
+    It can when (1) half of the shared pairs are at least as many as the dimensions, else the map is not determined;
+    (2) R² of both maps on shared pairs held out is at least 0.5 under every seed; (3) pairs that have no share to split
+    show none: |mean (image - text)| over the shared pairs, and over the external pairs, is at most a quarter of the
+    candidates' |mean CLIPMem|; (4) nor is the candidates' mean gap between A(g, g) in g's space and in f's. The limits
+    are conventions, not results.
+    """
+    names = np.array(roles)
+    image_r2, text_r2 = min(fit.shared for fit in found.image_fit), min(fit.shared for fit in found.text_fit)
+    measured = float(np.abs(found.clipmem[:, names == "candidate"].mean())) if "candidate" in roles else 0.0
+    bias = {
+        role: abs(float((found.image - found.text)[:, names == role].mean())) / measured if measured > 0 else np.inf
+        for role in ("shared", "external")
+    }
+    gap = abs(float(found.gap[:, names == "candidate"].mean())) / measured if measured > 0 else np.inf
+    half = int((names == "shared").sum()) // 2
+    checks = [
+        ("pairs", "shared", half, width, half < width),
+        *(("fit", tower, r2, R2_LEAST, r2 < R2_LEAST) for tower, r2 in (("image", image_r2), ("text", text_r2))),
+        *(("bias", role, size, BIAS_MOST, size > BIAS_MOST) for role, size in bias.items()),
+        ("gap", "candidate", gap, BIAS_MOST, gap > BIAS_MOST),
+    ]
+    failures = tuple(
+        {"check": check, "of": of, "value": value if np.isfinite(value) else None, "limit": limit}
+        for check, of, value, limit, failed in checks
+        if failed
+    )
+    return Reliability(not failures, failures, image_r2, text_r2, bias["shared"], bias["external"], gap)
+
+
+def noise_fall(
+    means: Means, external: Bool[np.ndarray, " n"], *, tower: str, std: float, weight: float, seed: int, draws: int = 8
+) -> Float[Tensor, " n"]:
+    """Measure how far alignment falls when one tower's embedding of the pair is disturbed; the bank stays clean.
+
+    u' = |u| (u/|u| + e) / |u/|u| + e|, e ~ N(0, std²/d) in each of d dimensions, so that |e| is about `std`;
+    fall = A(u, v) - mean over draws of A(u', v). An embedding of length 0 has no direction, and stays as it is: its
+    fall is 0. The seed is the same for every model, so that models are compared under the same noise.
+    """
+    clean: Tensor = getattr(means, tower)
+    length = torch.linalg.vector_norm(clean, dim=1, keepdim=True)
+    direction = clean / torch.where(length > 0, length, 1.0)
+    total = torch.zeros(len(clean), dtype=torch.float64)
+    stream = generator(seed, "tower noise", tower, repr(std))
+    for _ in range(draws):
+        moved = direction + torch.from_numpy(stream.standard_normal(clean.shape)) * (std / clean.shape[1] ** 0.5)
+        reached = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
+        moved = moved / torch.where(reached > 0, reached, 1.0) * length
+        total += _against(means._replace(**{tower: moved}), means, external, weight)
+    return aligned(means, external, weight) - total / draws
+
+
+def summarize(
+    found: Split,
+    judged: Reliability,
+    roles: Sequence[str],
+    groups: Sequence[str],
+    *,
+    confidence: float,
+) -> dict[str, Any]:
+    """Average the shares over the pairs of each role, with intervals over seeds and groups of pairs, as JSON."""
+    names, codes = np.array(roles), np.unique(np.array(groups), return_inverse=True)[1]
+    sizes = {name: getattr(judged, name) for name in ("shared_bias", "external_bias", "gap")}
+    document: dict[str, Any] = {
+        "reliable": judged.reliable,
+        "failures": list(judged.failures),
+        "image_r2": [fit._asdict() for fit in found.image_fit],
+        "text_r2": [fit._asdict() for fit in found.text_fit],
+        **{name: size if np.isfinite(size) else None for name, size in sizes.items()},
+        "roles": {},
+    }
+    values = {
+        "clipmem": found.clipmem,
+        "image_share": found.image,
+        "text_share": found.text,
+        "text_minus_image": found.text - found.image,
+    }
+    for role in dict.fromkeys(roles):
+        own = names == role
+        row: dict[str, Any] = {"n": int(own.sum())}
+        for name, table in values.items():
+            row[name] = crossed_mean(table[:, own], codes[own], confidence=confidence)._asdict()
+        low, high = row["clipmem"]["low"], row["clipmem"]["high"]
+        clear = low is not None and (low > 0 or high < 0)
+        row["text_fraction"] = row["text_share"]["mean"] / row["clipmem"]["mean"] if clear else None
+        document["roles"][role] = row
+    return document
+
+
+def noise_table(
+    f: Mapping[int, Means],
+    g: Mapping[int, Means],
+    roles: Sequence[str],
+    groups: Sequence[str],
+    *,
+    weight: float,
+    seed: int,
+    confidence: float,
+) -> list[dict[str, Any]]:
+    """Average the fall under noise over the pairs of each role, under f and g: one row a tower, level and role."""
+    names, codes = np.array(roles), np.unique(np.array(groups), return_inverse=True)[1]
+    external = names == "external"
+    rows: list[dict[str, Any]] = []
+    for tower in ("image", "text"):
+        for std in LEVELS:
+            how: dict[str, Any] = {"tower": tower, "std": std, "weight": weight, "seed": seed}
+            falls = {
+                side: np.stack([noise_fall(models[k], external, **how).numpy() for k in sorted(models)])
+                for side, models in (("f", f), ("g", g))
+            }
+            for role in dict.fromkeys(roles):
+                own = names == role
+                row: dict[str, Any] = {"tower": tower, "std": std, "role": role}
+                for side, values in falls.items():
+                    row[side] = crossed_mean(values[:, own], codes[own], confidence=confidence)._asdict()
+                rows.append(row)
+    return rows

@@ -1,0 +1,255 @@
+"""Embeddings of a study's pairs under one model, in float32, as `.npy` arrays.
+
+`image.npy` has shape (n, view, d), `text.npy` (m, d), and `text_pair.npy` (m,) has the pair of each caption. With
+caption edits, `text_edits.npy` and `text_edits_pair.npy` have those of pairs with one caption; with
+`evaluate.wordings`, `wordings.npy` and `wordings_pair.npy` have each pair's captions after the first `train.captions`.
+Pairs are in the order of the split table.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from clipmem.base.atomic import atomic_file
+from clipmem.base.errors import InputError
+from clipmem.base.random import derive_seed
+from clipmem.base.require import require
+from clipmem.base.sections import EmbedSection, TrainSection
+from clipmem.base.tables import open_array
+from clipmem.data.edits import edits_of_single
+from clipmem.data.transfer import send
+from clipmem.data.views import Crops, as_float, draw_crops, normalize_pixels, pair_keys, render
+from clipmem.models.protocol import DualEncoder
+
+_TEXTS = ("text", "text_edits", "wordings")  # each with the pair of every row in NAME_pair; all but the first optional
+_WINDOW = 8  # batches of captions sorted by length together, which makes passes over the emoji's captions 1.3x faster
+
+
+class Embeddings(NamedTuple):
+    """Embeddings of a study's pairs under one model, not normalized; edits and wordings are None unless requested."""
+
+    image: Float[Tensor, "n view d"]
+    text: Float[Tensor, "m d"]
+    text_pair: Int[Tensor, " m"]
+    text_edits: Float[Tensor, "k d"] | None = None
+    text_edits_pair: Int[Tensor, " k"] | None = None
+    wordings: Float[Tensor, "w d"] | None = None
+    wordings_pair: Int[Tensor, " w"] | None = None
+
+    def all_wordings(self) -> "Embeddings":
+        """Return these embeddings with the further wordings of each pair after its captions in `text`."""
+        text, pair = self.text, self.text_pair.long()
+        if self.wordings is not None and self.wordings_pair is not None:
+            text, pair = torch.cat([text, self.wordings]), torch.cat([pair, self.wordings_pair])
+        order = torch.argsort(pair, stable=True)
+        return self._replace(text=text[order], text_pair=pair[order], wordings=None, wordings_pair=None)
+
+    def wording(self, k: int) -> tuple[Int[Tensor, " q"], "Embeddings"]:
+        """Return the pairs that have wording `k`, counted from 0, and their embeddings with that caption alone."""
+        every = self.all_wordings()
+        counts = torch.bincount(every.text_pair, minlength=len(self.image))
+        rows = torch.nonzero(counts > k)[:, 0]
+        text = every.text[(torch.cumsum(counts, 0) - counts)[rows] + k]
+        return rows, Embeddings(self.image[rows], text, torch.arange(len(rows)))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `count` parts of an embedding, cut between batches, so that parts give the same bytes as the whole."""
+
+    index: int
+    count: int
+
+    def rows(self, total: int, batch_size: int) -> tuple[int, int]:
+        """Return the half-open range of rows of this part.
+
+        Example:
+            >>> [Part(index, 2).rows(9, 2) for index in range(2)]
+            [(0, 4), (4, 9)]
+        """
+        count = -(-total // batch_size)
+        start, end = (count * k // self.count * batch_size for k in (self.index, self.index + 1))
+        return min(start, total), min(end, total)
+
+
+WHOLE = Part(0, 1)
+
+
+def join(parts: Sequence[Embeddings]) -> Embeddings:
+    """Concatenate the parts of an embedding."""
+    joined: dict[str, Tensor] = {}
+    for name in Embeddings._fields:
+        there: list[Tensor] = [array for part in parts if (array := getattr(part, name)) is not None]
+        if there:
+            # a part without captions has no width
+            widest = max(there, key=lambda array: array.shape[-1])
+            joined[name] = torch.cat([array for array in there if len(array)] or [widest])
+    return Embeddings(**joined)
+
+
+def embed(
+    encoder: DualEncoder,
+    pixels: UInt8[np.ndarray, "rows size size 3"],
+    rows: Int[np.ndarray, " n"],
+    captions: Sequence[Sequence[str]],
+    uids: Sequence[str],
+    settings: EmbedSection,
+    crops: TrainSection,
+    *,
+    wordings: Sequence[Sequence[str]] | None = None,
+    device: str = "cpu",
+    part: Part = WHOLE,
+    progress: Callable[[int], object] = lambda _: None,
+) -> Embeddings:
+    """Embed images and captions with one model; `wordings` are further captions of each pair, kept apart.
+
+    With `views = 0` a pair has one view, the unchanged image. With `views = A` it has A random crops that depend on
+    (pair, view) only: the same for f and g, every seed and any batch size. With `caption_edits = K` a pair with one
+    caption also has up to K edits of it, which depend on (pair, edit) only.
+    """
+    encoder.module.to(device).eval()
+    keys = pair_keys(uids)
+    texts = {"text": _listed(captions)}
+    if settings.caption_edits:
+        texts["text_edits"] = edits_of_single(captions, uids, count=settings.caption_edits)
+    if wordings is not None:
+        texts["wordings"] = _listed(wordings)
+    views: list[Crops | None] = [None]
+    if settings.views:
+        views = [
+            draw_crops(
+                keys,
+                seed=derive_seed(0, "embed view", view),
+                size=pixels.shape[1],
+                scale=crops.crop_scale,
+                ratio=crops.crop_ratio,
+                flip=crops.flip,
+            )
+            for view in range(settings.views)
+        ]
+    with torch.inference_mode():
+        image: list[Tensor] = []
+        for start in range(*part.rows(len(rows), settings.batch_size), settings.batch_size):
+            block = np.arange(start, min(start + settings.batch_size, len(rows)))
+            batch = send(torch.from_numpy(pixels[rows[block]]), device)
+            image.append(torch.stack([_image_pass(encoder, batch, view, block) for view in views], dim=1))
+            progress(len(block))
+        found = {"image": torch.cat(image)}
+        for name, (listed, owner) in texts.items():
+            passed = _text_passes(encoder, listed, settings.batch_size, device, part)
+            found[name] = passed if len(passed) or name == "text" else found["text"][:0]
+            own = slice(*_text_rows(part, len(listed), settings.batch_size))
+            found[f"{name}_pair"] = torch.tensor(owner[own], dtype=torch.long)
+    return Embeddings(**found)
+
+
+def _listed(captions: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
+    """Return the captions of all pairs, and the pair of each."""
+    return [text for own in captions for text in own], [pair for pair, own in enumerate(captions) for _ in own]
+
+
+def embed_texts(
+    encoder: DualEncoder, texts: Sequence[str], *, batch_size: int, device: str = "cpu"
+) -> Float[Tensor, "m d"]:
+    """Embed texts without images, such as class prompts; float32, not normalized."""
+    encoder.module.to(device).eval()
+    with torch.inference_mode():
+        return _text_passes(encoder, texts, batch_size, device, WHOLE)
+
+
+def _text_passes(
+    encoder: DualEncoder, texts: Sequence[str], batch_size: int, device: str, part: Part
+) -> Float[Tensor, "m d"]:
+    """Embed this part's texts, batched by length, and return them in the given order."""
+    found: list[Tensor] = []
+    first, end = _text_rows(part, len(texts), batch_size)
+    for window in range(first, end, batch_size * _WINDOW):
+        rows = sorted(range(window, min(window + batch_size * _WINDOW, end)), key=lambda row: len(texts[row]))
+        passed: list[Tensor] = []
+        for start in range(0, len(rows), batch_size):
+            tokens = send(encoder.tokenize([texts[row] for row in rows[start : start + batch_size]]), device)
+            passed.append(encoder.encode_text(tokens).float().cpu())
+        found.append(torch.cat(passed)[torch.from_numpy(np.argsort(rows))])
+    return torch.cat(found) if found else torch.empty(0, 0)
+
+
+def _text_rows(part: Part, total: int, batch_size: int) -> tuple[int, int]:
+    return part.rows(total, batch_size * _WINDOW)
+
+
+def _image_pass(
+    encoder: DualEncoder, batch: UInt8[Tensor, "n size size 3"], view: Crops | None, block: np.ndarray
+) -> Float[Tensor, "n d"]:
+    if view is None:
+        values = as_float(batch)
+    else:
+        values = render(batch, Crops(*(drawn[block] for drawn in view)), size=encoder.image_size)
+    return encoder.encode_image(normalize_pixels(values, encoder.mean, encoder.std, in_place=True)).float().cpu()
+
+
+def save(embeddings: Embeddings, folder: Path) -> list[Path]:
+    """Write the arrays into `folder`, each atomically; return the files."""
+    files: list[Path] = []
+    for name, values in embeddings._asdict().items():
+        if values is None:
+            continue
+        files.append(folder / f"{name}.npy")
+        with atomic_file(files[-1]) as stream:
+            np.save(stream, values.numpy(), allow_pickle=False)
+    return files
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files written by `save`."""
+    return [file for name in Embeddings._fields if (file := folder / f"{name}.npy").is_file()]
+
+
+def load(folder: Path, rows: Int[np.ndarray, " k"] | None = None) -> Embeddings:
+    """Read embeddings written by `save`, of all pairs or of some rows."""
+    try:
+        there = {file.stem.removesuffix("_pair") for file in files_of(folder)} | {"text"}
+        texts = [name for name in _TEXTS if name in there]
+        names = ("image", *(array for name in texts for array in (name, f"{name}_pair")))
+        mode = None if rows is None else "r"
+        arrays = {name: open_array(folder / f"{name}.npy", mode) for name in names}
+    except (OSError, ValueError, EOFError) as error:
+        hint = "Delete the folder and run the study again."
+        raise InputError(f"embeddings in {folder}", got=str(error), hint=hint) from error
+    paired = all(len(arrays[name]) == len(arrays[f"{name}_pair"]) for name in texts)
+    got = f"shapes {[array.shape for array in arrays.values()]}"
+    expected = "(n, view, d), (m, d) and (m,); for edits and wordings (k, d) and (k,)"
+    right, hint = arrays["image"].ndim == 3 and paired, "Delete the folder and run the study again."
+    require(right, f"embeddings in {folder}", got, expected, hint)
+    if rows is not None:
+        return _selected(arrays, rows)
+    return Embeddings(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+
+
+def chosen(embeddings: Embeddings, rows: Int[Tensor, " k"]) -> Embeddings:
+    """Return copies of the embeddings of some pairs, in the order of `rows`."""
+    arrays = {name: array.numpy() for name, array in embeddings._asdict().items() if array is not None}
+    return _selected(arrays, rows.numpy())
+
+
+def _selected(arrays: Mapping[str, np.ndarray], rows: Int[np.ndarray, " k"]) -> Embeddings:
+    kept = {"image": np.array(arrays["image"][rows])}
+    for name in _TEXTS:
+        if name in arrays:
+            where, kept[f"{name}_pair"] = _rows_of(arrays[f"{name}_pair"], rows, len(arrays["image"]))
+            kept[name] = np.array(arrays[name][where])
+    return Embeddings(**{name: torch.from_numpy(array) for name, array in kept.items()})
+
+
+def _rows_of(owner: np.ndarray, rows: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    place = np.full(n, -1)
+    place[rows] = np.arange(len(rows))
+    own = place[owner]
+    where = np.flatnonzero(own >= 0)
+    where = where[np.argsort(own[where], kind="stable")]
+    return where, own[where]

@@ -1,0 +1,232 @@
+"""Column files: what the page filters, sorts and draws, as little-endian arrays, cached until their sources change.
+
+f32: NaN = missing. i32: -2^31 = missing. bool: u8, 255 = missing. category: codes u8 or u16, the largest = missing.
+text: i32 codes, -2^31 = missing, and the unique texts joined by U+0000, captions of a pair by U+001F. uid: 16 bytes.
+"""
+
+import json
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache, cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from clipmem._version import __version__
+from clipmem.base.atomic import write_json
+from clipmem.base.hashing import json_sha256
+from clipmem.base.marks import MARKS
+from clipmem.report.escape import visible
+from clipmem.report.explorer.neighbors import embedded
+from clipmem.report.explorer.subject import ALIGNMENTS, FORMAT, Subject
+
+MISSING = -(2**31)
+TEXT_LIMIT = 1000  # characters of the captions of a pair; the detail has all
+_CATEGORIES = 1000
+_DTYPES = {"f32": "<f4", "i32": "<i4", "bool": "u1", "text": "<i4", "uid": "V16", "u8": "u1", "u16": "<u2"}
+_FILES = ("columns.toml", "columns.py", "subject.py", "neighbors.py")
+# what `visible` changes
+_INVISIBLE = r"[\x00-\x1f\x7f-\x9f\x{61c}\x{200e}\x{200f}\x{2028}-\x{202e}\x{2066}-\x{206f}\x{feff}\x{fff9}-\x{ffff}]"
+_MAPS = (
+    ("A(g) against A(f)", "g_alignment", "f_alignment"),
+    ("PCA of image embeddings", "pca_x", "pca_y"),
+    ("UMAP of image embeddings", "umap_x", "umap_y"),
+)
+
+
+class Column(NamedTuple):
+    """A column: its entry in the manifest, its values, and the unique texts of a text column."""
+
+    about: dict[str, Any]
+    values: np.ndarray
+    strings: bytes | None = None
+
+
+class Columns:
+    """The column files and the manifest of a subject, made unless they are there and fresh.
+
+    Where the folder cannot be written, they are in a temporary folder.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        code = [(resources.files("clipmem.report.explorer") / name).read_bytes().hex() for name in _FILES]
+        state = json_sha256([__version__, code, subject.state])
+        kind = "" if subject.other is None else f"-{json_sha256(str(subject.other.path.resolve()))[:8]}"
+        self.folder = subject.cache / f"columns{kind}"
+        try:
+            self.manifest = _manifest(self.folder)
+            stale = self.manifest["hash"] != state
+        except (OSError, ValueError, KeyError, TypeError):
+            stale = True
+        if stale:
+            self._make(state)
+            self.manifest = _manifest(self.folder)
+        self.by_name: dict[str, dict[str, Any]] = {one["name"]: one for one in self.manifest["columns"]}
+
+    def _make(self, state: str) -> None:
+        columns = list(_columns(self.subject))
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            made = Path(tempfile.mkdtemp(prefix=".columns-", dir=self.folder.parent))
+        except OSError:  # a folder that cannot be written can still be viewed
+            made = self.folder = Path(tempfile.mkdtemp(prefix="clipmem-view-"))
+        try:
+            for about, values, strings in columns:
+                values.tofile(made / f"{about['name']}.bin")
+                if strings is not None:
+                    (made / f"{about['name']}.strings.bin").write_bytes(strings)
+            write_json(made / "manifest.json", _describe(self.subject, [one.about for one in columns], state))
+            if made != self.folder:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                made.rename(self.folder)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+
+    def __len__(self) -> int:
+        return int(self.manifest["rows"])
+
+    def values(self, name: str) -> np.ndarray:
+        """Open the values of a column, memory-mapped."""
+        about = self.by_name[name]
+        return np.memmap(self.folder / f"{name}.bin", _DTYPES[about.get("codes") or about["type"]], "r")
+
+    @cached_property
+    def uids(self) -> list[str]:
+        """The uid of each row."""
+        if self.by_name["uid"]["type"] != "uid":
+            return self.subject.scores["uid"].to_list()
+        digits = (self.folder / "uid.bin").read_bytes().hex()
+        return [digits[start : start + 32] for start in range(0, len(digits), 32)]
+
+    @cached_property
+    def row_of(self) -> Mapping[str, int]:
+        """The row of each uid."""
+        return {uid: row for row, uid in enumerate(self.uids)}
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+@cache
+def _known() -> Mapping[str, Mapping[str, Any]]:
+    return tomllib.loads((resources.files("clipmem.report.explorer") / "columns.toml").read_text(encoding="utf-8"))
+
+
+def _about(name: str, kind: str, missing: int, **more: Any) -> dict[str, Any]:
+    """Return a column's entry in the manifest; unknown columns are shown by their names."""
+    group, label = "detector" if name.endswith("_score") else "score", name.removesuffix("_score").replace("_", " ")
+    default = {"label": label, "about": "", "group": group, "error": f"{name}_stderr", "categories": None}
+    return {"name": name, "type": kind, **default, **_known().get(name, {}), "missing": missing, **more}
+
+
+def _columns(subject: Subject) -> Iterator[Column]:
+    uids = subject.scores["uid"]
+    hashed = bool(uids.str.contains("^[0-9a-f]{32}$").all())
+    data = np.frombuffer(bytes.fromhex(uids.str.join("").item()) if hashed else b"", dtype="V16")
+    yield Column(_about("uid", "uid", 0), data) if hashed else _text(uids)
+    found = [pl.Series("image_group", _image_group(data), dtype=pl.Int32)] if hashed else list[pl.Series]()
+    if subject.pairs is not None:
+        yield _text(subject.pairs["captions"].list.head(subject.trained_captions or 1_000_000))
+        moved = subject.pairs.select(pl.when(pl.col("captions_from") != pl.col("uid")).then("own_captions"))
+        if moved["own_captions"].is_not_null().any():
+            yield _text(moved["own_captions"])
+        found.append(subject.pairs["label"])
+    vectors = embedded(subject)
+    maps = vectors.maps() if vectors else {}
+    for series in (*found, *subject.scores.drop("uid"), *(pl.Series(name, one) for name, one in maps.items())):
+        if (column := _column(series)) is not None:
+            yield column
+
+
+def _image_group(uids: np.ndarray) -> list[int | None]:
+    """Number the images that several pairs have, which is the first half of a uid; None for other pairs."""
+    _, number, count = np.unique(uids.view(">u8")[::2], return_inverse=True, return_counts=True)
+    several = np.cumsum(count > 1)
+    return pl.select(pl.when(pl.Series(count > 1)).then(pl.Series(several)))[:, 0].gather(number).to_list()
+
+
+def _column(series: pl.Series) -> Column | None:
+    """Return the column of a series; None if nothing is in it that the page can show."""
+    name = series.name
+    if isinstance(series.dtype, pl.Categorical | pl.Enum | pl.String):
+        series = series.cast(pl.String).replace("", None)
+        names = series.drop_nulls().unique().sort()
+        if len(names) > _CATEGORIES:
+            return _text(series)
+        kind = "u8" if len(names) < 255 else "u16"
+        none = np.iinfo(_DTYPES[kind]).max
+        values = series.replace_strict(names, np.arange(len(names)), default=none, return_dtype=pl.Int64).to_numpy()
+        more: dict[str, Any] = {"categories": [visible(one, 100) for one in names], "codes": kind}
+        column = Column(_about(name, "category", series.null_count(), **more), values.astype(_DTYPES[kind]))
+    elif series.dtype == pl.Boolean:
+        values = series.cast(pl.UInt8).fill_null(255).to_numpy()
+        column = Column(_about(name, "bool", series.null_count()), values)
+    elif series.dtype.is_numeric():
+        kind, fill = ("i32", MISSING) if series.dtype.is_integer() else ("f32", np.nan)
+        series = series.cast(pl.Int32 if kind == "i32" else pl.Float32, strict=False)
+        ends = {"min": series.min(), "max": series.max()}
+        column = Column(_about(name, kind, series.null_count(), **ends), series.fill_null(fill).to_numpy())
+    else:  # lists, dates, bytes: neither a number nor a name
+        return None
+    return column if column.about["missing"] < len(series) else None
+
+
+def _text(series: pl.Series) -> Column:
+    """Return a text column: equal texts have equal codes."""
+    lists = isinstance(series.dtype, pl.List)
+    texts = (series.explode() if lists else series).unique()
+    if texts.str.contains(_INVISIBLE).any():  # rare: such characters would break pages, and the separators
+        own = [series.to_list()] if not lists else series.to_list()
+        shown = [[one and visible(one) for one in many] if many is not None else None for many in own]
+        series = pl.Series(series.name, shown if lists else shown[0])
+    joined = series.list.join("\x1f") if lists else series
+    cut = pl.when(joined.str.len_chars() > TEXT_LIMIT).then(joined.str.head(TEXT_LIMIT) + "…").otherwise(joined)
+    joined = pl.select(cut).to_series()
+    unique = joined.drop_nulls().unique(maintain_order=True)
+    numbers = pl.int_range(len(unique), dtype=pl.Int32, eager=True)
+    codes = joined.replace_strict(unique, numbers, default=MISSING, return_dtype=pl.Int32)
+    about = _about(series.name, "text", joined.null_count())
+    return Column(about, codes.to_numpy(), "\0".join(unique.to_list()).encode())
+
+
+def _describe(subject: Subject, columns: list[dict[str, Any]], state: str) -> dict[str, Any]:
+    names = [about["name"] for about in columns]
+    columns = [about | {"error": about["error"] if about["error"] in names else None} for about in columns]
+    numbers = [about["name"] for about in columns if about["type"] == "f32"]
+    compared = [[name, f"{name}_other"] for name in ("clipmem", *ALIGNMENTS) if f"{name}_other" in names]
+    compare = subject.other and {
+        "title": subject.other.path.resolve().name,
+        "change": "clipmem_change",
+        "pairs": compared,
+    }
+    vectors = embedded(subject)
+    first = next(name for name in ("clipmem", "suspect_rank", "score", "risk", *numbers, *names) if name in names)
+    return {
+        "format": FORMAT,
+        "clipmem": __version__,
+        "title": visible(subject.path.resolve().name, 100),
+        "rows": subject.scores.height,
+        "source": "run" if subject.run else "scores",
+        "hash": state,
+        "columns": columns,
+        "sort": {"column": first, "descending": first != "suspect_rank"},
+        "noise_floor": (subject.about.get("noise_floor") or {}).get("half_width"),
+        "maps": [
+            {"label": label, "x": x, "y": y, "diagonal": x in ALIGNMENTS} for label, x, y in _MAPS if {x, y} <= {*names}
+        ],
+        "sides": list(vectors.folders) if vectors else [],
+        "neighbors": vectors is not None,
+        "thumbnails": subject.pairs is not None,
+        "details": True,
+        "compare": compare,
+        "credits": [visible(line) for line in (subject.source.credits() if subject.source else [])],
+        "marks": list(MARKS),
+    }

@@ -1,0 +1,256 @@
+"""The server of the explorer: on this machine alone, for whoever has the address.
+
+Only 127.0.0.1 is bound. The address holds a random token, and the Host header must be this server's: a web page that
+points its own name at 127.0.0.1 reaches nothing. What writes also needs the token in a header, which no form can send.
+The standard library is enough: starlette and uvicorn would add seven packages and three times its import time.
+"""
+
+import io
+import json
+import re
+import secrets
+import sys
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import jinja2
+import polars as pl
+
+from clipmem.base.errors import ClipmemError, InputError, shorten
+from clipmem.base.marks import append_marks, marks_file, read_marks
+from clipmem.base.require import require, require_range
+from clipmem.report.explorer.columns import Columns
+from clipmem.report.explorer.details import Details
+from clipmem.report.explorer.neighbors import embedded
+from clipmem.report.explorer.subject import Subject
+from clipmem.report.explorer.thumbnails import Thumbnails
+
+SIZES = (96, 256)  # longest side of thumbnails, in pixels
+STATIC = {"app.js": "text/javascript; charset=utf-8", "app.css": "text/css; charset=utf-8"}
+_JSON, _BYTES = "application/json", "application/octet-stream"
+_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:"
+_LIVE = f"{_POLICY}; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": _LIVE,
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_MOST = 64 * 2**20  # bytes of a request
+Content = tuple[bytes | Path, str, str]  # what is sent, its type, and the name of a download
+
+
+def page(title: str, token: str = "") -> bytes:
+    """Return index.html: live with a token, of an export without."""
+    text = (resources.files("clipmem.report.explorer") / "page.html").read_text(encoding="utf-8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
+    return template.render(title=title, token=token, policy=_POLICY.replace("'self'", "'self' file:")).encode()
+
+
+def static(name: str) -> bytes:
+    """Read a file of the app."""
+    return (resources.files("clipmem.report.explorer") / "static" / name).read_bytes()
+
+
+class RefusedError(Exception):
+    """A request that is not answered."""
+
+    def __init__(self, status: HTTPStatus, text: str = "") -> None:
+        super().__init__(text or status.phrase)
+        self.status = status
+
+
+class Explorer:
+    """What the server answers, for one subject."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject, self.columns = subject, Columns(subject)
+        self.details, self.thumbnails, self.embedded = Details(self.columns), Thumbnails(subject), embedded(subject)
+        self.marks_file, self.token = marks_file(subject.path), secrets.token_urlsafe(24)
+
+    def get(self, path: str, query: Mapping[str, str]) -> Content:
+        """Answer a path below the token."""
+        if path == "":
+            return page(self.columns.manifest["title"], self.token), "text/html; charset=utf-8", ""
+        if path in STATIC:
+            return static(path), STATIC[path], ""
+        if path == "data/manifest.json":
+            return _json(self.columns.manifest | {"marks_file": str(self.marks_file)})
+        if path == "marks.json":
+            return _json(self.marks())
+        if found := re.fullmatch(r"data/columns/([^/]+?)(\.strings)?\.bin", path):
+            kind = self.columns.by_name.get(found[1], {}).get("type")
+            if kind is not None and (kind == "text" or not found[2]):
+                return self.columns.folder / f"{found[1]}{found[2] or ''}.bin", _BYTES, ""
+        if found := re.fullmatch(r"(thumbs|pairs|neighbors)/([0-9]{1,12})\.(?:webp|json)", path):
+            require_range("row", int(found[2]), 0, len(self.columns) - 1)
+            return {"thumbs": self._thumb, "pairs": self._pair, "neighbors": self._near}[found[1]](int(found[2]), query)
+        raise RefusedError(HTTPStatus.NOT_FOUND)
+
+    def _thumb(self, row: int, query: Mapping[str, str]) -> Content:
+        size = _number(query, "size", SIZES[0])
+        require(size in SIZES, "size", f"{size}", "96 or 256")
+        image = self.thumbnails.get(row, size)
+        if image is None:
+            raise RefusedError(HTTPStatus.NOT_FOUND, "no image")
+        return image, "image/webp", ""
+
+    def _pair(self, row: int, _: Mapping[str, str]) -> Content:
+        mark = read_marks(self.marks_file).get(self.columns.uids[row])
+        return _json(self.details.get(row) | {"mark": mark and mark.mark, "note": mark and mark.note})
+
+    def _near(self, row: int, query: Mapping[str, str]) -> Content:
+        k = _number(query, "k", 20)
+        require_range("k", k, 1, 200)
+        near = self.embedded and self.embedded.nearest(row, query.get("space", ""), query.get("side", ""), k)
+        return _json(near or [])
+
+    def marks(self) -> dict[int, str]:
+        """Return the marks of the viewed pairs by row."""
+        marks = read_marks(self.marks_file)
+        return {self.columns.row_of[uid]: one.mark for uid, one in marks.items() if uid in self.columns.row_of}
+
+    def post(self, path: str, body: Any) -> Content:
+        """Mark pairs, or return some as a Parquet file."""
+        if path == "marks":
+            read_marks(self.marks_file)  # refused before a line is added: the page sends again what is not answered
+            append_marks(self.marks_file, [self._mark(one) for one in (body if isinstance(body, list) else [body])])
+            return _json(self.marks())
+        if path != "export":
+            raise RefusedError(HTTPStatus.NOT_FOUND)
+        require(isinstance(body, dict) and isinstance(body.get("rows"), list), "export", shorten(body), "rows")
+        stream = io.BytesIO()
+        self._listed([self._row(row) for row in body["rows"]]).write_parquet(stream)
+        return stream.getvalue(), _BYTES, "pairs.parquet"
+
+    def _mark(self, one: Any) -> tuple[str, str | None, str | None]:
+        right = isinstance(one, dict) and all(isinstance(one.get(name), str | None) for name in ("mark", "note"))
+        require(right, "mark", shorten(one), "row, mark and note")
+        return self.columns.uids[self._row(one.get("row"))], one.get("mark"), one.get("note")
+
+    def _row(self, row: Any) -> int:
+        there = type(row) is int and 0 <= row < len(self.columns)
+        require(there, "row", shorten(row), f"0 to {len(self.columns) - 1:,}")
+        return row
+
+    def _listed(self, rows: list[int]) -> pl.DataFrame:
+        """Return uid, mark, time, note, captions and scores of some rows."""
+        scores, marks = self.subject.scores[rows], read_marks(self.marks_file)
+        own = [marks.get(uid) for uid in scores["uid"]]
+        names = ("mark", "time", "note")
+        columns = [pl.Series(name, [one and getattr(one, name) for one in own], dtype=pl.String) for name in names]
+        captions = [] if self.subject.pairs is None else [self.subject.pairs["captions"][rows]]
+        return scores.select("uid").hstack([*columns, *captions, *scores.drop("uid").get_columns()])
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "clipmem", ""
+    timeout = 60
+
+    def do_GET(self) -> None:
+        self._answer(lambda explorer, path, query: explorer.get(path, query))
+
+    def do_POST(self) -> None:
+        self._answer(self._post)
+
+    def _post(self, explorer: Explorer, path: str, _: Mapping[str, str]) -> Content:
+        self._check_token(explorer, self.headers.get("X-Clipmem-Token", ""))
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > _MOST:
+            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        try:
+            body = json.loads(self.rfile.read(int(length)))
+        except (ValueError, RecursionError):
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "not JSON") from None
+        return explorer.post(path, body)
+
+    def _check_token(self, explorer: Explorer, token: str) -> None:
+        same = secrets.compare_digest(token.encode(), explorer.token.encode())
+        self._check(same, "Open the address that `clipmem view` printed.")
+
+    def _check(self, allowed: bool, text: str) -> None:
+        if not allowed:
+            raise RefusedError(HTTPStatus.FORBIDDEN, text)
+
+    def _answer(self, make: Callable[[Explorer, str, Mapping[str, str]], Content]) -> None:
+        assert isinstance(self.server, Server)  # noqa: S101
+        status, (target, _, query) = HTTPStatus.OK, self.path.partition("?")
+        token, _, path = target.removeprefix("/").partition("/")
+        try:
+            self._check(self.headers.get("Host", "") in self.server.hosts, "This host name is not served.")
+            self._check_token(self.server.explorer, token)
+            content, kind, name = make(self.server.explorer, unquote(path), dict(parse_qsl(query)))
+        except (RefusedError, ClipmemError, OSError) as error:
+            wrong = HTTPStatus.BAD_REQUEST if isinstance(error, InputError) else HTTPStatus.INTERNAL_SERVER_ERROR
+            status = error.status if isinstance(error, RefusedError) else wrong
+            content, kind, name = _json({"error": str(error)})
+            self.close_connection = True  # the body of a request may be unread
+        try:
+            self._send(status, content, kind, name)
+        except (ConnectionError, TimeoutError):  # a closed browser
+            self.close_connection = True
+
+    def _send(self, status: HTTPStatus, content: bytes | Path, kind: str, name: str) -> None:
+        self.send_response(status)
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        kept = "private, max-age=86400" if kind == "image/webp" else "no-store"
+        own = {"Content-Type": kind, "Content-Length": str(size), "Cache-Control": kept}
+        download = {"Content-Disposition": f'attachment; filename="{name}"'} if name else {}
+        for header in (_HEADERS | own | download).items():
+            self.send_header(*header)
+        self.end_headers()
+        if isinstance(content, bytes):
+            self.wfile.write(content)
+        else:
+            with content.open("rb") as stream:
+                self.connection.sendfile(stream)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Print nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """The server, bound to a port of 127.0.0.1; 0 = a free one.
+
+    Raises:
+        InputError: The port is in use, or not allowed.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, explorer: Explorer, port: int = 0) -> None:
+        self.explorer, hint = explorer, "Choose another port, or omit --port for a free one."
+        try:
+            super().__init__(("127.0.0.1", port), _Handler)
+        except OSError as error:
+            got = error.strerror or str(error)
+            raise InputError(f"--port {port}", got=got, expected="a free port", hint=hint) from error
+        self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
+
+    @property
+    def address(self) -> str:
+        """The address to open."""
+        return f"http://127.0.0.1:{self.server_port}/{self.explorer.token}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print unexpected errors; a closed browser is none."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
+
+def _json(value: Any) -> tuple[bytes, str, str]:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass"), _JSON, ""
+
+
+def _number(query: Mapping[str, str], name: str, default: int) -> int:
+    text = query.get(name, str(default))
+    require(re.fullmatch("[0-9]{1,6}", text), name, shorten(text), "a whole number")
+    return int(text)

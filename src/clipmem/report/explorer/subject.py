@@ -1,0 +1,221 @@
+"""What is viewed: the pairs of a run folder, or of a table with uids, one row a pair, read on first use."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import polars.selectors as cs
+
+from clipmem.base import manifest
+from clipmem.base.errors import InputError, shorten
+from clipmem.base.folder import SIDES, RunFolder
+from clipmem.base.hashing import json_sha256
+from clipmem.base.require import require, require_columns
+from clipmem.base.sections import DataSection, shipped
+from clipmem.base.tables import SCHEMAS
+from clipmem.data.cache import open_cache
+from clipmem.data.sources import files_state, open_source
+from clipmem.data.sources.base import Source
+
+FORMAT = 1
+ALIGNMENTS = ("f_alignment", "g_alignment")
+# further tables of a run folder, and their columns; None: all
+_JOINED: Mapping[str, Sequence[str] | None] = {
+    "estimates.parquet": None,
+    "localize/towers.parquet": ("image_share", "text_share"),
+    "evaluate/dejavu.parquet": ("extra",),
+    "audit/pairs.parquet": ("risk", "false_alarm", "percentile"),
+    "curate/suspects.parquet": None,
+}
+_PAIRS = ("uid", "key", "image", "captions", "label", "credit")
+_REDUNDANT = ("clipmem_norm", "clipmem_centered", "low", "high")  # linear in others: exports must stay small
+_NO_FILE = re.compile(r"[/\\\0]|\.strings$")  # names that no column file can have
+_HINT = "Give a run folder, the folder that curate wrote, or a table written by score, estimate, curate or audit."
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Pairs to look at: a run folder or a table `path`, the `data` of a table, and another run to compare with."""
+
+    path: Path
+    run: RunFolder | None = None
+    data: DataSection | None = None
+    other: "Subject | None" = None
+
+    @property
+    def cache(self) -> Path:
+        """Where column files are cached: in the run folder, or next to the table."""
+        return self.path / "view" if self.run else self.path.with_suffix(".view")
+
+    @cached_property
+    def about(self) -> Mapping[str, Any]:
+        """The summary of a run, the document beside suspects, or the sidecar of a table; {} without one."""
+        name = "curate.json" if self.path.name == "suspects.parquet" else f"{self.path.stem}.json"
+        try:
+            file = self.path / "summary.json" if self.run else self.path.with_name(name)
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def state(self) -> str:
+        """Hash of names, sizes and times of all files that are shown."""
+        tables = [*self.path.glob("*.parquet"), *self.path.glob("*/*.parquet")] if self.run else [self.path]
+        facts = sorted((ascii(str(file)), file.stat().st_size, file.stat().st_mtime_ns) for file in tables)
+        return json_sha256([facts, self.data and files_state(self.data), self.other and self.other.state])
+
+    @cached_property
+    def source(self) -> Source | None:
+        """The data source of the images; None if it is not known, or gone."""
+        section = self.run.recipe().data if self.run else self.data
+        try:
+            return section and open_source(section)
+        except (InputError, OSError):
+            return None
+
+    @cached_property
+    def scores(self) -> pl.DataFrame:
+        """One row a pair: uid, and everything that is known of it as numbers and names."""
+        table = self._joined() if self.run else _read(self.path)
+        if not self.run and {"is_suspect", "probability", "score"} <= set(table.columns):  # in the order of curate
+            table = table.drop("suspect_rank", strict=False).with_row_index("suspect_rank", offset=1)
+        if {f"{side}_text_bank" for side in SIDES} <= set(table.columns) and "f_alignment" not in table.columns:
+            weight = float(self.about.get("job", {}).get("weight", 1.0))
+            banks = {side: pl.col(f"{side}_image_bank") + pl.col(f"{side}_text_bank") for side in SIDES}
+            aligned = {f"{side}_alignment": pl.col(f"{side}_positive") - weight * banks[side] for side in SIDES}
+            table = table.with_columns(**aligned)
+        wrong = [name for name in table.columns if _NO_FILE.search(name)]
+        got, expected = f"a column {', '.join(map(shorten, wrong[:1]))}", "names that files can have"
+        require(not wrong, f"{self.path}", got, expected, "Rename the column: the page keeps each in a file.")
+        finite = pl.when(cs.float().cast(pl.Float32).is_finite()).then(cs.float())
+        table = table.drop(_REDUNDANT, strict=False).with_columns(cs.decimal().cast(pl.Float64)).with_columns(finite)
+        return table if self.other is None else _compared(table, self.other)
+
+    def _joined(self) -> pl.DataFrame:
+        table = _read(self.path / "scores.parquet")
+        more = [self.seed_scores.group_by("uid").agg(pl.col(SIDES).mean().name.suffix("_alignment"))]
+        for name, columns in _JOINED.items():
+            if (self.path / name).is_file():
+                found = _read(self.path / name)
+                more.append(found.select("uid", *(columns or found.drop("uid").columns)))
+        for found in more:
+            new = found.select("uid", *(name for name in found.columns if name not in table.columns))
+            table = table.join(new, on="uid", how="left", maintain_order="left")
+        return table
+
+    @cached_property
+    def seed_scores(self) -> pl.DataFrame:
+        """Alignment by seed; empty for a table."""
+        return self.run.read("seed_scores") if self.run else pl.DataFrame(schema=SCHEMAS["seed_scores"])
+
+    @cached_property
+    def pairs(self) -> pl.DataFrame | None:
+        """Image, captions in training, `own_captions` and where captions are from; None for a table without data."""
+        if self.run:
+            own, splits = self.run.read("pairs").select(_PAIRS), self.run.read("splits").select("uid", "captions_from")
+        elif self.data and self.source:
+            own = self.source.pairs().select(_PAIRS)
+            splits = own.select("uid", captions_from="uid")
+        else:
+            return None
+        uids = self.scores["uid"]
+        rows, hint = _places(uids, own["uid"]), "Give the data that were scored."
+        require(rows.is_not_null().any(), f"{self.path}", "no uid of the data", "pairs of --data", hint)
+        origin = splits["captions_from"].gather(_places(uids, splits["uid"]))
+        found = own.drop("uid").rename({"captions": "own_captions"}).select(pl.all().gather(rows))
+        same = (origin.eq_missing(uids) | rows.is_null()).all()  # then captions are not copied
+        captions = found["own_captions"] if same else own["captions"].gather(_places(origin, own["uid"]))
+        return found.with_columns(uid=uids, captions_from=origin, captions=captions)
+
+    @cached_property
+    def trained_captions(self) -> int | None:
+        """How many of a pair's captions were trained with; None = all."""
+        return self.run.recipe().train.captions if self.run else None
+
+    @cached_property
+    def pixels(self) -> tuple[np.ndarray, Mapping[str, int]] | None:
+        """A run's decoded images, and the row of each uid in them; None without."""
+        caches = sorted(self.path.glob("cache/pixels*.npy"))
+        if self.run is None or not caches:
+            return None
+        return open_cache(caches[0]), {uid: row for row, uid in enumerate(self.run.read("pairs")["uid"])}
+
+
+def open_subject(path: Path, data: str | None = None, compare_with: Path | None = None) -> Subject:
+    """Open a run folder, a table, or a folder of `clipmem curate`, whose table has the data that `curate.json` names.
+
+    Raises:
+        InputError: It is none of them, is not scored yet, has a newer format, or its data are not there.
+    """
+    other = None if compare_with is None else open_subject(compare_with)
+    curated = (path / "curate.json").is_file() and not (path / "recipe.toml").is_file()
+    if not curated and (path.is_dir() or path.suffix != ".parquet"):
+        run, hint = RunFolder(path), f"Run `clipmem run RECIPE.toml --out {path}` again: it resumes where it stopped."
+        run.recipe()
+        manifest.read(run)
+        require(data is None, "--data", f"{data}", "no data: a run folder knows its own", "Omit --data.")
+        scored = (path / "scores.parquet").is_file() and (path / "seed_scores.parquet").is_file()
+        require(scored, f"run folder {path}", "a run that is not scored yet", "a scored run", hint)
+        return Subject(path, run, other=other)
+    path = path / "suspects.parquet" if curated else path
+    require(path.is_file(), f"{path}", "no such file", "a table of scores, or a run folder", _HINT)
+    section = DataSection.model_validate({"source" if shipped(data) else "path": data}) if data is not None else None
+    found = Subject(path, data=section, other=other)
+    version = found.about.get("format", FORMAT)
+    known = isinstance(version, int) and version <= FORMAT
+    what, got = f"document of {path}", f"format {shorten(version)}"
+    require(known, what, got, f"format {FORMAT} or older", "Update clipmem.")
+    if section is not None:
+        open_source(section)  # names what is wrong
+    if data is not None or not curated or "section" not in found.about:
+        return found
+    named, _ = found.about["section"], found.scores
+    try:
+        section = DataSection.model_validate(named).model_copy(update={"download": False})
+        found = replace(found, data=section)
+        _ = open_source(section), found.pairs
+    except (OSError, ValueError) as error:
+        got = f"{shorten(named)}: {error.got if isinstance(error, InputError) else shorten(str(error))}"
+        hint = "Run this in the folder where curate ran, or name the data with --data PATH."
+        raise InputError(f"data of {path}", got=got, expected="the data of its list", hint=hint) from error
+    return found
+
+
+def _places(uids: pl.Series, among: pl.Series) -> pl.Series:
+    """Return the row of each uid among others; null for those that are not there."""
+    rows = pl.DataFrame({"uid": among}).with_row_index("row")
+    return pl.DataFrame({"uid": uids}).join(rows, on="uid", how="left", maintain_order="left")["row"]
+
+
+def _read(path: Path) -> pl.DataFrame:
+    """Read a table, one row a uid; estimators in rows become columns, their errors NAME_stderr."""
+    try:
+        table = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path}", got=shorten(str(error)), expected="Parquet", hint=_HINT) from error
+    require_columns(f"{path}", table.columns, ["uid"], _HINT)
+    require(table.height, f"{path}", "no row", "at least one pair", _HINT)
+    table = table.with_columns(pl.col("uid").cast(pl.String))
+    if "estimator" in table.columns:
+        parts = [table.pivot("estimator", index="uid", values=value) for value in ("score", "stderr")]
+        errors = parts[1].rename({name: f"{name}_stderr" for name in parts[1].columns if name != "uid"})
+        return parts[0].join(errors, on="uid", how="left", maintain_order="left")
+    distinct = table["uid"].n_unique() == table.height
+    return table if distinct else table.unique("uid", keep="first", maintain_order=True)
+
+
+def _compared(table: pl.DataFrame, other: Subject) -> pl.DataFrame:
+    what, hint = f"--compare-with {other.path}", "Compare runs on the same data."
+    scored = "clipmem" in table.columns and "clipmem" in other.scores.columns
+    require(scored, what, "no column clipmem", "CLIPMem in both", hint)
+    there = other.scores.select("uid", *(name for name in ("clipmem", *ALIGNMENTS) if name in other.scores.columns))
+    found = table.join(there, on="uid", how="left", suffix="_other", maintain_order="left")
+    require(found["clipmem_other"].is_not_null().any(), what, "no pair of this run", "pairs in common", hint)
+    return found.with_columns(clipmem_change=pl.col("clipmem") - pl.col("clipmem_other"))

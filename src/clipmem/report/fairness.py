@@ -1,0 +1,157 @@
+"""Refuse unfair comparisons, naming both sides, and list the differences of fair ones.
+
+Data, split, alignment (with weight and views), evaluation and seeds must be those of the baseline. Lengths of training
+and numbers of captions or wordings may differ, with a note: training longer raises both memorization and utility, and
+must not pass for the effect of a method. If a run *removed* pairs, memorization is compared over the pairs that both
+have.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import polars as pl
+
+from clipmem.base.errors import InputError
+from clipmem.base.hashing import json_sha256
+from clipmem.base.recipes import flatten
+from clipmem.report.runs import FinishedRun
+
+# settings of presentation
+IRRELEVANT = ("score.confidence", "score.draws", "localize.", "dejavu.", "train.seeds", "mitigate.interpolate.run")
+_SHARED = ("uid", "role", "group", "planted", "captions_from")
+_WORDINGS = "evaluate.wordings"
+
+
+def _evaluation(run: FinishedRun) -> dict[str, Any]:
+    return {key: value for key, value in flatten(run.recipe).items() if key.startswith("evaluate.")}
+
+
+# what must be the same: name, value, hint
+_RULES: tuple[tuple[str, Callable[[FinishedRun], object], str], ...] = (
+    ("data", lambda run: str(run.manifest["data_sha256"])[:16], "Run both recipes on the same data."),
+    (
+        "alignment",
+        lambda run: f"{run.recipe.score.alignment} with weight {run.recipe.score.weight:g}",
+        "Use the same [score] alignment and weight in both.",
+    ),
+    (
+        "views of the alignment",
+        lambda run: f"{run.recipe.embed.views} views, {run.recipe.embed.caption_edits} caption edits",
+        "Use the same [embed] in both: the number of views changes the measure.",
+    ),
+    (
+        "evaluation",
+        lambda run: {key: value for key, value in _evaluation(run).items() if key != _WORDINGS},
+        "Use the same [evaluate] in both.",
+    ),
+    ("seeds", lambda run: run.seeds, "Train both with the same train.seeds: runs are compared seed by seed."),
+)
+
+
+def check_fair(baseline: FinishedRun, other: FinishedRun, *, measure: str = "clipmem") -> None:
+    """Refuse a run that is not comparable with the baseline; `clipmem_norm` needs the same normalizer in both."""
+    for name, value, hint in _RULES:
+        there, here = differing_entries(value(other), value(baseline))
+        if there != here:
+            raise _refusal(baseline, other, name, there, here, hint)
+    _check_split(baseline, other)
+    if measure == "clipmem_norm" and other.normalizer != baseline.normalizer:
+        there, here = f"{other.normalizer:.6g}", f"{baseline.normalizer:.6g}"
+        hint = "Compare clipmem, which has no normalizer."
+        raise _refusal(baseline, other, "normalizer of clipmem_norm", there, here, hint)
+
+
+def _refusal(
+    baseline: FinishedRun, other: FinishedRun, name: str, there: object, here: object, hint: str
+) -> InputError:
+    what = f"run folder {other.place}: different {name}"
+    return InputError(what, got=str(there), expected=f"{here}, as in {baseline.place}", hint=hint)
+
+
+def differing_entries(there: object, here: object) -> tuple[object, object]:
+    """Reduce two mappings to the entries that differ; return anything else unchanged."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = [key for key in {**here, **there} if here.get(key) != there.get(key)]
+        return {key: there.get(key) for key in keys}, {key: here.get(key) for key in keys}
+    return there, here
+
+
+def removed(baseline: FinishedRun, other: FinishedRun) -> set[str]:
+    """Return the pairs that are in the baseline's split only."""
+    return set(baseline.splits["uid"]) - set(other.splits["uid"])
+
+
+def common(baseline: FinishedRun, other: FinishedRun, role: str = "candidate") -> set[str]:
+    """Return the pairs that have a role in both runs."""
+    return baseline.uids(role) & other.uids(role)
+
+
+def _split_name(splits: pl.DataFrame) -> str:
+    rows = splits.select(_SHARED).sort("uid").rows()
+    return f"{splits.height} pairs, {json_sha256(rows)[:16]}"
+
+
+def _check_split(baseline: FinishedRun, other: FinishedRun) -> None:
+    """Refuse another split; pairs may have been removed from training, but the rest must be the same."""
+    here = baseline.splits
+    if removed(baseline, other):
+        there = pl.col("uid").is_in(other.splits["uid"].to_list())
+        if set(here.filter(~there)["role"]) <= {"shared", "candidate", "independent"}:
+            here = here.filter(there)
+    if _split_name(here) != _split_name(other.splits):
+        names = _split_name(other.splits), _split_name(baseline.splits)
+        raise _refusal(baseline, other, "split", *names, "Use the same [split] in both.")
+    for role, trained in (("candidate", "candidates"), ("independent", "independent pairs")):
+        if baseline.uids(role) and not common(baseline, other, role):
+            found = f"none of the {len(baseline.uids(role)):,} {trained}", f"{trained} that both trained on"
+            raise _refusal(baseline, other, trained, *found, "Remove fewer pairs.")
+
+
+def _same_length(baseline: FinishedRun, other: FinishedRun) -> bool:
+    """Return whether both show as many pairs in total, or, after a removal, each pair as often."""
+    fewer = other.pairs < baseline.pairs and other.passes == baseline.passes
+    return fewer or other.presentations == baseline.presentations
+
+
+def differing(
+    baseline: FinishedRun, other: FinishedRun, irrelevant: Sequence[str] = IRRELEVANT
+) -> dict[str, list[Any]]:
+    """Return the relevant settings that differ, with their values in the baseline and in the other run."""
+    here, there = flatten(baseline.recipe), flatten(other.recipe)
+    found = {
+        key: [here.get(key), there.get(key)]
+        for key in {**here, **there}
+        if here.get(key) != there.get(key) and not key.startswith(tuple(irrelevant))
+    }
+    return json.loads(json.dumps(found))
+
+
+def notes(baseline: FinishedRun, runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
+    """Return caveats of a fair comparison (removals, length, weights, captions), each a `kind` and its numbers."""
+    found: list[dict[str, Any]] = []
+    for run in runs:
+        if run.pairs < baseline.pairs:
+            found.append(
+                {
+                    "kind": "fewer_pairs",
+                    "run": run.name,
+                    "pairs": baseline.pairs - run.pairs,
+                    "presentations": baseline.presentations - run.presentations,
+                    "passes": run.passes / baseline.passes,
+                }
+            )
+        if not _same_length(baseline, run):
+            shown = {"presentations": run.presentations, "baseline": baseline.presentations}
+            found.append({"kind": "other_length", "run": run.name, **shown, "passes": run.passes / baseline.passes})
+        if removed(baseline, run) & baseline.uids("candidate"):
+            found.append({"kind": "common_candidates", "run": run.name, "n": len(common(baseline, run))})
+        if any(run.records[key]["init_sha256"] != record["init_sha256"] for key, record in baseline.records.items()):
+            found.append({"kind": "other_start", "run": run.name})
+        captions, plain = run.recipe.train.captions, baseline.recipe.train.captions
+        if captions != plain:
+            found.append({"kind": "other_captions", "run": run.name, "captions": captions, "baseline": plain})
+        own, plain = (_evaluation(one).get(_WORDINGS) for one in (run, baseline))
+        if own != plain:
+            found.append({"kind": "other_wordings", "run": run.name, "wordings": own, "baseline": plain})
+    return found

@@ -1,0 +1,178 @@
+"""Compare configurations over a setting such as the length of training: memorization against utility, a curve each.
+
+Runs that agree in everything but that setting are one configuration. Configurations are compared with the baseline's at
+equal values, and each at its own best value, by utility: chosen on validation pairs if all runs measured it there
+(`evaluate/utility.json`, `validation`), else for each seed by the other seeds. In the second case, utility at the best
+value is unbiased but its values by seed are not quite independent: intervals are approximate.
+
+Everything here is over the pairs that all runs have in common, so that curves and differences agree. With a run that
+removed the most memorized pairs, that lowers all curves alike.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from clipmem.base.errors import shorten
+from clipmem.base.recipes import flatten
+from clipmem.base.require import require
+from clipmem.base.suggest import did_you_mean
+from clipmem.report.fairness import IRRELEVANT, differing
+from clipmem.report.pareto import Point, adjust, difference, dominance, front, is_useful, mean_over_seeds
+from clipmem.report.runs import FinishedRun
+
+# a parent's scores belong to a configuration at each length
+_PARENTS = ("mitigate.remove.scores", "mitigate.regroup.scores")
+
+
+class Curve(NamedTuple):
+    """A configuration: its runs in order of the setting, with memorization and utility by run and seed."""
+
+    runs: Sequence[FinishedRun]
+    values: Sequence[float]
+    memorization: Float64[np.ndarray, "level seed"]
+    utility: Float64[np.ndarray, "level seed"]
+    validation: Float64[np.ndarray, "level seed"] | None  # None if not all runs measured it
+
+
+def setting_of(run: FinishedRun, along: str) -> Any:
+    """Return a run's value of a setting `section.key`."""
+    return flatten(run.recipe)[along]
+
+
+def check_along(runs: Sequence[FinishedRun], along: str) -> None:
+    """Refuse a setting that does not exist, is no number, or is the same in all runs."""
+    known = flatten(runs[0].recipe)
+    expected, hint = "a setting of the recipe, as SECTION.KEY", did_you_mean(along, known)
+    require(along in known, "--along", shorten(along), expected, hint)
+    values = [setting_of(run, along) for run in runs]
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    got = ", ".join(dict.fromkeys(map(str, values)))
+    usable = numbers and len(set(values)) > 1
+    require(usable, f"--along {along}", got, "numbers, not all equal", "Name a setting such as train.epochs.")
+
+
+def configurations(runs: Sequence[FinishedRun], along: str) -> list[list[FinishedRun]]:
+    """Group runs by all their other settings, the first run's group first, each sorted by the setting."""
+    groups: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        key = json.dumps(differing(runs[0], run, (*IRRELEVANT, *_PARENTS, along)), sort_keys=True)
+        groups.setdefault(key, []).append(run)
+    for group in groups.values():
+        values = [setting_of(run, along) for run in group]
+        twice = [run.name for run, value in zip(group, values, strict=True) if values.count(value) > 1]
+        hint = "Omit one of them, or check which other setting should differ."
+        require(not twice, f"--along {along}", f"equal settings in {', '.join(twice)}", "one run for each value", hint)
+    return [sorted(group, key=lambda run: setting_of(run, along)) for group in groups.values()]
+
+
+def best_levels(curve: Curve, *, validated: bool) -> Int64[np.ndarray, " seed"]:
+    """Return for each seed the level at which utility is best: on validation pairs, or by the other seeds."""
+    seeds = curve.utility.shape[1]
+    if validated and curve.validation is not None:
+        return np.full(seeds, curve.validation.mean(axis=1).argmax())
+    return np.array([np.delete(curve.utility, k, axis=1).mean(axis=1).argmax() for k in range(seeds)])
+
+
+def frontier(
+    groups: Sequence[Sequence[FinishedRun]], along: str, *, measure: str, utility: str, confidence: float
+) -> dict[str, Any]:
+    """Return the curve of each configuration and their comparisons with the first, as `compare.json` holds them."""
+    runs = [run for group in groups for run in group]
+    candidates, independent = (set.intersection(*(run.uids(role) for run in runs)) for role in _ROLES)
+    hint = "Compare fewer runs, or runs that removed fewer pairs."
+    require(candidates, f"--along {along}", "no candidate in common", "candidates that all trained on", hint)
+    hint = "Run `clipmem run` again in their folders: it measures what is missing."
+    require(utility, f"--along {along}", "no metric of utility in common", "runs whose utility was measured", hint)
+    curves = [_curve(group, along, measure, utility, candidates, independent) for group in groups]
+    validated = all(curve.validation is not None for curve in curves)
+    seeds, base = len(runs[0].seeds), curves[0]
+    equal = [
+        _compared(k, curve, [level] * seeds, base, [base.values.index(value)] * seeds, confidence)
+        for k, curve in enumerate(curves[1:], start=1)
+        for level, value in enumerate(curve.values)
+        if value in base.values
+    ]
+    best: list[dict[str, Any]] = []
+    if validated or seeds > 1:
+        levels = [best_levels(curve, validated=validated) for curve in curves]
+        best = [_compared(k, curves[k], levels[k], base, levels[0], confidence) for k in range(1, len(curves))]
+    adjust(equal)
+    adjust(best)
+    return {
+        "setting": along,
+        "measure": measure,
+        "utility": utility,
+        "chosen_by": "validation" if validated else "other_seeds",
+        "candidates": len(candidates),
+        "independent": len(independent),
+        "groups": _described(curves, along, utility, confidence),
+        "equal": equal,
+        "best": best,
+    }
+
+
+_ROLES = ("candidate", "independent")
+
+
+def _curve(
+    group: Sequence[FinishedRun], along: str, measure: str, utility: str, candidates: set[str], independent: set[str]
+) -> Curve:
+    held_out = [run.validation.get(utility) for run in group]
+    return Curve(
+        group,
+        [setting_of(run, along) for run in group],
+        np.array([run.halved(candidates, independent, measure) for run in group]),
+        np.array([run.utility[utility] for run in group]),
+        None if None in held_out else np.array(held_out, dtype=np.float64),
+    )
+
+
+def _compared(
+    group: int, curve: Curve, levels: Sequence[int] | np.ndarray, base: Curve, base_levels: Sequence[int] | np.ndarray,
+    confidence: float,
+) -> dict[str, Any]:  # fmt: skip
+    """Compare two curves seed by seed, each at the given level of each seed."""
+    seeds = range(len(levels))
+    found = {
+        name: difference(
+            getattr(curve, name)[levels, seeds].tolist(), getattr(base, name)[base_levels, seeds].tolist(), confidence
+        )
+        for name in ("memorization", "utility")
+    }
+    values = {"values": [curve.values[k] for k in levels], "base_values": [base.values[k] for k in base_levels]}
+    return {"group": group, **values, **found, **dominance(**found)}
+
+
+def _described(curves: Sequence[Curve], along: str, utility: str, confidence: float) -> list[dict[str, Any]]:
+    """Describe each curve; points near chance (`is_useful`, against the baseline's best) are not on the front."""
+    first = curves[0].runs[0]
+    chance, best = first.chance.get(utility), float(curves[0].utility.mean(axis=1).max())
+    means = {
+        run.name: (float(curve.memorization[k].mean()), float(curve.utility[k].mean()))
+        for curve in curves
+        for k, run in enumerate(curve.runs)
+    }
+    useful = {name for name, (_, gain) in means.items() if is_useful(gain, best, chance)}
+    shown = front([Point(name, *place) for name, place in means.items() if name in useful])
+    return [
+        {
+            "differs": differing(first, curve.runs[0], (*IRRELEVANT, *_PARENTS, along)),
+            "peak": curve.values[int(curve.utility.mean(axis=1).argmax())],
+            "points": [
+                {
+                    "run": run.name,
+                    "value": curve.values[k],
+                    "memorization": mean_over_seeds(curve.memorization[k].tolist(), confidence),
+                    "utility": mean_over_seeds(curve.utility[k].tolist(), confidence),
+                    "near_chance": run.name not in useful,
+                    "front": run.name in shown,
+                }
+                for k, run in enumerate(curve.runs)
+            ],
+        }
+        for curve in curves
+    ]

@@ -1,0 +1,1 @@
+"""Designs, alignment scores, estimators, and scores of models that exist already."""

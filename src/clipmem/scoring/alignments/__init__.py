@@ -1,0 +1,15 @@
+"""Alignments (`score.alignment`), one file each; importing this package registers them."""
+
+from clipmem.base.recipes import Recipe
+from clipmem.scoring.alignments import clip, cmc, confidence, sslmem_image, sslmem_text
+from clipmem.scoring.alignments.base import ALIGNMENTS, Alignment, Embedded, Head
+
+__all__ = [
+    "ALIGNMENTS", "Alignment", "Embedded", "Head", "alignment_of", "clip", "cmc", "confidence", "sslmem_image",
+    "sslmem_text",
+]  # fmt: skip
+
+
+def alignment_of(recipe: Recipe) -> Alignment:
+    """Return the alignment of a recipe."""
+    return ALIGNMENTS[recipe.score.alignment](recipe.score)

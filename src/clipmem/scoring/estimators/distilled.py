@@ -1,0 +1,122 @@
+"""Distilled: what the half-models say of all pairs, as a function of what is known of each.
+
+A member of a half-model is drawn at random, so that D, the alignment of a pair under the half-model that trained on it
+minus that under its complement, is an unbiased and very noisy measurement of the effect of training on the pair. A
+regression of D on features of the pair averages the noise of pairs that are alike.
+
+When not to trust it: it knows of a pair what its features say. Two pairs with equal features get equal scores.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int
+from scipy.stats import norm, rankdata
+
+from clipmem.base.hashing import same_words
+from clipmem.base.random import derive_seed
+from clipmem.models.signals import Signals
+from clipmem.scoring.estimators.base import ESTIMATORS, Estimated, Estimator, Need
+from clipmem.stats.agreement import lemon, neighbor_votes, softmax_agreement
+from clipmem.stats.contrast import contrast
+from clipmem.stats.leave_one_out import leave_one_out, leave_one_out_scores
+from clipmem.stats.reliability import noise_of, own_weight
+
+FOLDS = 5
+_THIRD = 1 / 3  # of the training, where alignments of easy and hard pairs differ most
+
+
+@ESTIMATORS.register("distilled")
+class Distilled(Estimator):
+    """Score = p + w (D - p): p the cross-fitted regression of D on the pair's features, w the weight of its own D.
+
+    p is the mean of two regressions, ridge (penalty by leave-one-out) and gradient-boosted trees, on `features` as
+    normal scores of ranks. Both are fitted on four fifths of the groups of near-duplicates at a time and predict the
+    rest, so that no pair's D enters its own p. w is estimated from the noise of D (`functional.reliability`), and so
+    is the error, sqrt((1 - w) var of the truth about p); with one pair of half-models w = 0, and there is no error.
+    """
+
+    summary = "Regression of the half-models' differences on what is known of each pair, cross-fitted"
+    needs: ClassVar[frozenset[Need]] = frozenset({"embeddings", "alignment", "images", "half-models"})
+    models = 2
+
+    def estimate(self, signals: Signals) -> Estimated:
+        """Estimate the score of every pair; the error is that of the truth given p and D."""
+        halves = signals.halves
+        assert halves is not None  # noqa: S101  of `needs`
+        x = np.stack([_normal(one) for one in features(signals).values()], axis=1)
+        effect, mean = halves.effect, halves.effect.mean(axis=0)
+        predicted = _cross_fitted(x, mean, signals.group, signals.seed)
+        if len(effect) == 1:  # what is noise shows in the difference of two
+            return Estimated(predicted, None, not halves.proxy, 0.0, predicted)
+        noise = noise_of(effect).noise
+        own = own_weight(mean, predicted, noise)
+        missed = max(0.0, float((mean - predicted).var(ddof=1)) - noise)
+        error = np.full(len(mean), np.sqrt((1 - own) * missed))
+        without = [np.delete(effect, k, axis=0).mean(axis=0) for k in range(len(effect))]
+        left_out = np.stack([_cross_fitted(x, others, signals.group, signals.seed) for others in without])
+        return Estimated(predicted + own * (mean - predicted), error, not halves.proxy, own, predicted, left_out)
+
+
+def features(signals: Signals) -> Mapping[str, Float64[np.ndarray, " n"]]:
+    """Describe each pair by what f, its neighbors, its words and its pixels say of it, shape (n,) each."""
+    assert signals.image is not None and signals.text is not None and signals.alignment is not None  # noqa: PT018, S101
+    u, v, group = signals.image.double(), signals.text.double(), signals.group
+    words = torch.from_numpy(np.asarray(signals.words[:], dtype=np.float64))
+    pixels = torch.from_numpy(signals.shapes_and_colors.astype(np.float64))
+    found: dict[str, np.ndarray] = {"alignment": signals.alignment}
+    found |= {name: x.numpy() for name, x in zip(("similarity", "margin", "s-CLIPLoss"), contrast(u, v), strict=True)}
+    found["lemon"] = lemon(u, v, min(30, len(u) - 1), group=group).numpy()
+    found["votes"] = neighbor_votes(u, words, group=group).numpy()
+    sides = {"image": u, "text": v, "words": words, "pixels": pixels}
+    for query, value in _DIRECTIONS:
+        name = f"{query} to {value}"
+        found[f"agreement, {name}"] = softmax_agreement(sides[query], sides[value], group=group).numpy()
+        found[f"left out, {name}"] = leave_one_out_scores(sides[query].numpy(), sides[value].numpy(), group=group)
+    for name in ("words", "pixels"):
+        found[f"leverage, {name}"] = leave_one_out(sides[name].numpy(), u.numpy()).leverage
+    captions = [same_words(own[0]) for own in signals.captions]
+    times = dict(zip(*np.unique(captions, return_counts=True), strict=True))
+    found["equal captions"] = np.array([times[one] for one in captions], dtype=np.float64)
+    found["words of the caption"] = np.array([len(one.split()) for one in captions], dtype=np.float64)
+    if signals.trajectory is not None:
+        margin, similarity = signals.trajectory.margin, signals.trajectory.similarity
+        found["mean margin"] = np.nan_to_num(signals.trajectory.mean_margin)
+        found["early similarity"] = np.nan_to_num(similarity[round(len(margin) * _THIRD)].astype(np.float64))
+    return found
+
+
+_DIRECTIONS = (
+    *(("words", "image"), ("image", "words"), ("words", "pixels"), ("pixels", "words")),
+    *(("image", "text"), ("text", "image"), ("pixels", "text"), ("text", "pixels")),
+)
+
+
+def _normal(x: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Normal scores of ranks; ties share one."""
+    return np.asarray(norm.ppf((rankdata(x) - 0.5) / len(x)))
+
+
+def _cross_fitted(
+    x: Float64[np.ndarray, "n p"], y: Float64[np.ndarray, " n"], groups: Int[np.ndarray, " n"], seed: int
+) -> Float64[np.ndarray, " n"]:
+    from sklearn.ensemble import HistGradientBoostingRegressor  # slow to import
+    from sklearn.linear_model import RidgeCV
+
+    predicted = np.empty(len(y))
+    for train, test in _folds(groups, seed):
+        ridge = RidgeCV(np.logspace(-1, 4, 12)).fit(x[train], y[train])
+        trees = HistGradientBoostingRegressor(
+            max_iter=150, learning_rate=0.05, max_leaf_nodes=15, l2_regularization=1.0, random_state=0
+        ).fit(x[train], y[train])
+        predicted[test] = (ridge.predict(x[test]) + trees.predict(x[test])) / 2
+    return predicted
+
+
+def _folds(groups: Int[np.ndarray, " n"], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    from sklearn.model_selection import GroupKFold
+
+    split = GroupKFold(FOLDS, shuffle=True, random_state=derive_seed(seed, "folds") % 2**32)
+    yield from split.split(groups, groups=groups)

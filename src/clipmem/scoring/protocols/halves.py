@@ -1,0 +1,123 @@
+"""The halves protocol: f trains on all pairs of the pool, and pairs of half-models on complementary random halves.
+
+Of the two half-models a and b of a pair, which start from the same weights, exactly one trained on each pair i of the
+pool: D(i) = A(i) under that one - A(i) under the other, the effect of training on the pair in a random experiment. Its
+mean is that of CLIPMem. D of one pair is noisy; an estimator (`clipmem.scoring.estimators`) makes scores of single
+pairs from it and from what f knows of them. The external pairs are the bank, with a placebo membership as control.
+
+Near-duplicates (groups of the split table) are in the same half.
+
+When not to trust it: half-models train on half of the pairs, so memorization is that of a data set half as large.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.random import generator
+from clipmem.base.require import require
+from clipmem.models import openclip
+from clipmem.scoring.design import Design
+from clipmem.scoring.estimators import ESTIMATORS
+from clipmem.scoring.protocols.base import PROTOCOLS, Records
+from clipmem.scoring.protocols.subsample import Subsample, balanced_draw
+from clipmem.scoring.recorded import read_trajectory, recorded_uids
+from clipmem.train.paired import TrainingSet, check_alike
+
+HALVES = ("half-a", "half-b")
+SMALLEST = 200
+
+
+@PROTOCOLS.register("halves")
+class Halves(Subsample):
+    """f on the pool, and pairs of half-models on complementary halves of it; scores by an estimator."""
+
+    summary = "f and a few models on random halves of the pairs: estimates every pair."
+
+    @property
+    def estimator(self) -> str:
+        """`halves.estimator`."""
+        return self.recipe.halves.estimator
+
+    @property
+    def compares(self) -> bool:
+        """Whether there are half-models."""
+        return self.recipe.halves.pairs > 0
+
+    @property
+    def count(self) -> int:
+        """One for f, and two models a pair of halves."""
+        return 1 + 2 * self.recipe.halves.pairs
+
+    @property
+    def trained_pairs(self) -> int:
+        """The mean over f and the half-models."""
+        return round(self.pool * (1 + self.recipe.halves.pairs) / self.count)
+
+    def check_pairs(self, pairs: pl.DataFrame) -> None:
+        """Also check that there are enough pairs, and that the half-models see f's images and are not larger."""
+        section, chosen = self.recipe.halves, ESTIMATORS[self.estimator]
+        needed, there = chosen.models, 2 * section.pairs
+        got = f"{self.estimator!r}, with {there} half-models"
+        hint = "Set halves.pairs to 1 or more, or a larger --budget."
+        require(there >= needed, "[halves] estimator", got, f"{needed} half-models or more", hint)
+        recorded = section.trajectory if section.model else self.recipe.train.record
+        got, hint = f"{self.estimator!r}, without a record of f's training", "Set train.record or halves.trajectory."
+        require("trajectory" not in chosen.needs or recorded, "[halves] estimator", got, "a record", hint)
+        what, hint = "[halves] trajectory", "Omit it, or name that model in halves.model."
+        require(section.model or not section.trajectory, what, "no halves.model", "an existing f", hint)
+        planted = self.recipe.split.planted or self.recipe.split.planted_share
+        got = f"{planted:g} of pairs that an existing f saw unchanged"
+        require(not (section.model and planted), "[split] planted", got, "0", "Set it to 0.")
+        hint = "Use more pairs: set split.candidate."
+        require(self.pool >= SMALLEST, "[split]", f"{self.pool:,} pairs to score", f"at least {SMALLEST}", hint)
+        model, proxy = self.recipe.model, self.recipe.halves.proxy
+        if proxy:
+            what = f"[halves] proxy = {proxy!r}"
+            require(not model.pretrained, what, "a pretrained f", "an f from scratch", "Set halves.proxy to ''.")
+            openclip.check(proxy)
+            own, theirs = openclip.geometry_of_config(model.name), openclip.geometry_of_config(proxy)
+            require(own == theirs, what, f"images of {theirs}", f"those of {model.name}: {own}", "Choose another.")
+        super(Subsample, self).check_pairs(pairs)
+
+    def roles(self, splits: pl.DataFrame) -> pl.DataFrame:
+        """Also check that the record of an existing f is of the pool and not of the external pairs."""
+        splits, file = super().roles(splits), self.recipe.halves.trajectory
+        if file:
+            record = Path(file)
+            read_trajectory(record, splits.filter(pl.col("role") != "external")["uid"].to_list())
+            seen = recorded_uids(record) & set(splits.filter(role="external")["uid"])
+            got = f"a record of {len(seen):,} external pairs, which f must not have seen"
+            hint = "Add pairs that f did not train on, with the role external (data.role_column)."
+            require(not seen, f"{file}", got, "of no external pair", hint)
+        return splits
+
+    def design(self, splits: pl.DataFrame) -> Design:
+        """F, whose scores are not compared, then both half-models of each pair; external pairs have placebo halves."""
+        role, everyone = splits["role"].to_numpy(), splits["uid"].to_numpy()
+        pool = tuple(sorted(everyone[role != "external"].tolist()))
+        f = TrainingSet("f", 0, pool, 0, exists=bool(self.recipe.halves.model))
+        models, signs = [f], [np.zeros(splits.height, dtype=np.int8)]
+        for k in range(self.recipe.halves.pairs):
+            sign = np.zeros(splits.height, dtype=np.int8)
+            for name in ("candidate", "external"):
+                sign[role == name] = np.where(self._half(splits.filter(pl.col("role") == name), name, k), 1, -1)
+            halves = [tuple(sorted(everyone[(sign == s) & (role != "external")].tolist())) for s in (1, -1)]
+            largest, proxy = max(map(len, halves)), self.recipe.halves.proxy
+            for side, own in zip(HALVES, halves, strict=True):
+                models.append(TrainingSet(side, k, own, 0, largest=largest, model=proxy))
+            signs += [sign, -sign]
+        return Design(models, np.stack(signs))
+
+    def _half(self, rows: pl.DataFrame, role: str, k: int) -> np.ndarray:
+        # groups are numbered by their smallest uid, so that row order and group names do not matter
+        group = rows.select(pl.col("uid").min().over("group").rank("dense") - 1).to_series().to_numpy()
+        drawn = balanced_draw(np.bincount(group), 2, 1, generator(self.recipe.split.seed, "halves", role, k))
+        return drawn[0][group]
+
+    def check(self, design: Design, records: Records) -> None:  # noqa: ARG002
+        """Check that the half-models differ only in their pairs and seeds."""
+        halves = {key: record for key, record in records.items() if key[0] in HALVES}
+        if halves:
+            check_alike(halves)

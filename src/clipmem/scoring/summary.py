@@ -1,0 +1,321 @@
+"""What the score tables say, as numbers with intervals: roles, tests, noise, stability, planted pairs."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from clipmem.base.random import derive_seed, generator
+from clipmem.base.sections import ScoreSection
+from clipmem.scoring.design import ScoreTables
+from clipmem.stats.centering import centered_mean, control_shift, noise_floor
+from clipmem.stats.comparisons import compare_groups, holm, paired_test
+from clipmem.stats.intervals import crossed_mean, half_difference, seed_noise
+from clipmem.stats.ranking import auroc, precision_at_n, roc_curve, spearman, top_overlap
+from clipmem.stats.resampling import in_out_means
+from clipmem.stats.verdict import Claim, verdict
+
+ROLES = ("shared", "candidate", "independent", "external")
+TOPS = {"top1_overlap": 0.01, "top10_overlap": 0.1}
+NEGLIGIBLE = 0.1  # a shift within this share of the mean CLIPMem is no matter
+_SHIFTED = {"yes": "negligible", "inconclusive": "inconclusive"}
+_COMPARED = (("candidate", "external"), ("candidate", "shared"), ("independent", "external"))
+
+
+class Scored:
+    """The score tables as arrays, rows in the order of the table `scores`."""
+
+    def __init__(self, splits: pl.DataFrame, tables: ScoreTables) -> None:
+        splits = splits.filter(pl.col("uid").is_in(tables.scores["uid"].implode()))
+        self.role = splits["role"].to_numpy()
+        self.planted = splits["planted"].to_numpy()
+        self.group = np.unique(splits["group"].to_numpy(), return_inverse=True)[1].astype(np.int64)
+        self.clipmem = tables.scores["clipmem"].to_numpy()
+        self.seeds: list[int] = sorted(tables.seed_scores["seed"].unique().to_list())
+        by_seed = tables.seed_scores.partition_by("seed", as_dict=True)
+        self.f, self.g = (
+            np.stack([by_seed[(seed,)][side].cast(pl.Float64).to_numpy() for seed in self.seeds]) for side in "fg"
+        )
+        self.twins = bool(np.isfinite(self.f).all() and np.isfinite(self.g).all())
+
+    def of(self, role: str) -> np.ndarray:
+        """Tell which pairs have the role."""
+        return self.role == role
+
+    @property
+    def differences(self) -> np.ndarray:
+        """CLIPMem of every pair by each seed alone, shape (seed, n), where models have twins."""
+        return self.f - self.g
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Which model saw which pair, shape (seed, n), where models have no twins."""
+        return np.isfinite(self.f)
+
+    @property
+    def values(self) -> np.ndarray:
+        """Alignment of every pair under every model, shape (seed, n), where models have no twins."""
+        return np.where(self.seen, self.f, self.g)
+
+    @property
+    def unseen_mean(self) -> np.ndarray:
+        """Mean alignment under the models that did not see the pair, shape (n,)."""
+        return np.nanmean(self.g, axis=0)
+
+
+def summarize(scored: Scored, settings: ScoreSection, *, seed: int, estimated: bool = False) -> dict[str, Any]:
+    """Say what the tables show: the part of `summary.json` that comes from scores alone.
+
+    Where scores are `estimated`, those of held-out pairs are not: such scores have no noise floor.
+    """
+    level = settings.confidence
+    half = halved(scored, confidence=level)
+    return {
+        "seeds": scored.seeds,
+        "half_difference": half,
+        "centered": centered(scored.differences, scored.role, scored.group, half, confidence=level)
+        if scored.twins
+        else None,
+        "roles": roles(scored, seed=seed, draws=settings.draws, confidence=level),
+        "tests": tests(scored, confidence=level),
+        "paired": paired(scored, confidence=level),
+        "noise_floor": None if estimated else floor(scored, confidence=level),
+        "seed_noise": between_seeds(scored, confidence=level),
+        "stability": stability(scored, seed=seed, confidence=level),
+        "planted": planted(scored, confidence=level),
+    }
+
+
+def roles(scored: Scored, *, seed: int, draws: int, confidence: float) -> dict[str, Any]:
+    """Mean, interval (over groups of pairs, and seeds or models), sd and median of the scores of each role."""
+    found: dict[str, Any] = {}
+    for role in ROLES:
+        where = scored.of(role)
+        if not where.any():  # for given models the shared pairs may be unknown
+            continue
+        if scored.twins:
+            interval = crossed_mean(scored.differences[:, where], scored.group[where], confidence=confidence)._asdict()
+        else:
+            groups = np.unique(scored.group[where], return_inverse=True)[1]
+            interval = two_way_interval(
+                scored.values[:, where], scored.seen[:, where], groups, seed=seed, draws=draws, confidence=confidence
+            )
+        values = scored.clipmem[where]
+        found[role] = {
+            "n": int(where.sum()),
+            **interval,
+            "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
+            "median": float(np.median(values)),
+        }
+    return found
+
+
+def halved(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+    """Estimate the mean CLIPMem from candidate and independent pairs together; None without both, or without twins."""
+    own, others = scored.of("candidate"), scored.of("independent")
+    if not (scored.twins and own.any() and others.any()):
+        return None
+    values, group = scored.differences, scored.group
+    found = half_difference(values[:, own], values[:, others], group[own], group[others], confidence=confidence)
+    return found._asdict()
+
+
+def over_wordings(
+    splits: pl.DataFrame, tables: ScoreTables, count: int, settings: ScoreSection, *, seed: int
+) -> dict[str, Any]:
+    """Repeat the means over all `count` wordings: the entry `wordings`; {} if only the first captions were scored."""
+    if tables.scores["clipmem_wordings"].is_null().all():
+        return {}
+    scores = tables.scores.with_columns(clipmem="clipmem_wordings")
+    scored = Scored(splits, ScoreTables(scores, tables.seed_scores.with_columns(f="f_wordings", g="g_wordings")))
+    level = settings.confidence
+    means = {
+        "roles": roles(scored, seed=seed, draws=settings.draws, confidence=level),
+        "half_difference": halved(scored, confidence=level),
+    }
+    return {"wordings": {"count": count, **means}}
+
+
+def centered(
+    differences: np.ndarray, role: np.ndarray, group: np.ndarray, half: dict[str, Any] | None, *, confidence: float
+) -> dict[str, Any] | None:
+    """Say how much better f is than g throughout, by the external pairs, and center the roles' means on it.
+
+    `verdict`: "worse" or "better" if the whole interval of the shift is farther from 0 than `margin`, "negligible" if
+    it is nearer, else "inconclusive". The margin is a tenth of the half-difference, or, without one, of the candidates'
+    centered mean. None without external pairs.
+    """
+    external = role == "external"
+    if not external.any():
+        return None
+    control = differences[:, external], group[external]
+    shift = control_shift(*control, confidence=confidence)
+    roles = {
+        name: centered_mean(
+            differences[:, role == name], control[0], group[role == name], control[1], confidence=confidence
+        )._asdict()
+        for name in ROLES
+        if (role == name).any()
+    }
+    margin = NEGLIGIBLE * abs((half or roles.get("candidate") or {"mean": 0.0})["mean"])
+    answer = verdict(shift.low, shift.high, Claim("zero", max(margin, float(np.finfo(float).tiny))))
+    return {
+        **{"shift" if name == "mean" else name: value for name, value in shift._asdict().items()},
+        "margin": margin,
+        "verdict": _SHIFTED.get(answer, "better" if shift.mean > 0 else "worse"),
+        "roles": roles,
+    }
+
+
+def tests(scored: Scored, *, confidence: float) -> list[dict[str, Any]]:
+    """Compare the roles of the four-way protocol, those that there are (see `compare`)."""
+    couples = [couple for couple in _COMPARED if all(scored.of(role).any() for role in couple)]
+    return compare(scored.clipmem, scored.role, couples, confidence=confidence)
+
+
+def compare(
+    scores: np.ndarray, role: np.ndarray, couples: Sequence[tuple[str, str]], *, confidence: float
+) -> list[dict[str, Any]]:
+    """Compare couples of roles by Welch's and Mann and Whitney's tests, with effect sizes."""
+    rows: list[dict[str, Any]] = [
+        {"a": a, "b": b, **compare_groups(scores[role == a], scores[role == b], confidence)._asdict()}
+        for a, b in couples
+    ]
+    for name in ("welch_p", "mannwhitney_p"):
+        adjusted = holm(np.array([np.nan if row[name] is None else row[name] for row in rows]))
+        for row, p in zip(rows, adjusted.tolist(), strict=True):
+            row[f"{name}_holm"] = None if np.isnan(p) else p
+    return rows
+
+
+def paired(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+    """Test the candidates' mean under f against that under g, one number a seed: None with one seed or without twins.
+
+    f and g of a seed share their start and the order of what both saw, so the seed's part cancels in the difference.
+    """
+    where = scored.of("candidate")
+    if len(scored.seeds) < 2 or not scored.twins:
+        return None
+    found = paired_test(scored.f[:, where].mean(axis=1), scored.g[:, where].mean(axis=1), confidence)
+    return {"role": "candidate", "seeds": len(scored.seeds), **found._asdict()}
+
+
+def floor(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+    """Measure how far from 0 a score can be by chance, on the external pairs; None with too few of them."""
+    where = scored.of("external")
+    control = scored.differences if scored.twins else scored.clipmem[None]
+    found = noise_floor(control[:, where], confidence=confidence) if where.any() else None
+    return found and found._asdict()
+
+
+def between_seeds(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+    """Compare f with f of another seed on the candidates; None without twins or with one seed."""
+    where = scored.of("candidate")
+    noise = seed_noise(scored.f[:, where], scored.group[where], confidence=confidence) if scored.twins else None
+    return noise and noise._asdict()
+
+
+def stability(scored: Scored, *, seed: int, confidence: float) -> dict[str, Any] | None:
+    """Compare the candidates' order between single seeds, or, without twins, between two halves of the models."""
+    where = scored.of("candidate")
+    if not scored.twins:
+        return halves(scored.values, scored.seen, where, seed=seed, confidence=confidence)
+    single = scored.differences[:, where]
+    couples = list(combinations(range(len(single)), 2))
+    if not couples:
+        return None
+    ranks = [spearman(single[a], single[b], confidence) for a, b in couples]
+    return {
+        **{end: _mean([getattr(rank, end) for rank in ranks]) for end in ("spearman", "low", "high")},
+        **{
+            name: float(np.mean([top_overlap(single[a], single[b], share) for a, b in couples]))
+            for name, share in TOPS.items()
+        },
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Average what is defined; None when nothing is (fewer than four candidates, or all scores equal)."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def planted(scored: Scored, *, confidence: float) -> dict[str, Any] | None:
+    """Say how well the score finds the candidates that were given wrong captions (see `planted_in`)."""
+    return planted_in(scored.clipmem, scored.planted, scored.unseen_mean, scored.of("candidate"), confidence=confidence)
+
+
+def planted_in(
+    scores: np.ndarray, planted: np.ndarray, reference: np.ndarray, where: np.ndarray, *, confidence: float
+) -> dict[str, Any] | None:
+    """Say how well a score finds planted pairs, and beside it how well low alignment alone does."""
+    wrong, values = planted[where], scores[where]
+    if not wrong.any() or wrong.all():
+        return None
+    found = auroc(values, wrong, confidence)
+    curve = np.stack(roc_curve(values, wrong))
+    corners = np.abs(np.diff(curve, 2)).max(axis=0) > 1e-12  # the line between them is the same without the others
+    fpr, tpr = curve[:, np.concatenate([[True], corners, [True]])]
+    plain = auroc(-reference[where], wrong, confidence)
+    return {
+        "n": int(wrong.sum()),
+        "rest": int((~wrong).sum()),
+        "auroc": found.mean,
+        "low": found.low,
+        "high": found.high,
+        "mean_planted": float(values[wrong].mean()),
+        "mean_rest": float(values[~wrong].mean()),
+        "precision_at_n": precision_at_n(values, wrong, int(wrong.sum())),
+        "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
+        "reference_alignment_auroc": {"auroc": plain.mean, "low": plain.low, "high": plain.high},
+    }
+
+
+def two_way_interval(
+    values: np.ndarray, member: np.ndarray, groups: np.ndarray, *, seed: int, draws: int, confidence: float
+) -> dict[str, Any]:
+    """Mean score of some pairs with a percentile interval that resamples models and groups of pairs.
+
+    Every pair has models on both sides, but a resample of the models may have none on one side of a pair: that resample
+    leaves the pair out.
+    """
+    models, pairs = generator(seed, "models"), generator(seed, "groups")
+    count = int(groups.max()) + 1
+    means: list[float] = []
+    seen, unseen = values * member, values * ~member
+    for _ in range(draws):
+        weight = models.multinomial(len(values), np.full(len(values), 1 / len(values))).astype(np.float64)
+        inside, outside = weight @ member, weight @ ~member
+        usable = (inside > 0) & (outside > 0)
+        times = pairs.multinomial(count, np.full(count, 1 / count))[groups] * usable
+        if times.sum() == 0:
+            continue
+        score = weight @ seen / np.maximum(inside, 1) - weight @ unseen / np.maximum(outside, 1)
+        means.append(float((score * times).sum() / times.sum()))
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    mean = float(in_out_means(values, member).score.mean())
+    return {"mean": mean, "low": float(low), "high": float(high), "over": "pairs and models"}
+
+
+def halves(
+    values: np.ndarray, member: np.ndarray, where: np.ndarray, *, seed: int, confidence: float
+) -> dict[str, Any] | None:
+    """Compare the order that two random halves of the models give.
+
+    The draw is balanced over all models, not over half of them: a pair with few models on a side may have none there in
+    a half. Such pairs are left out and counted in `unscored`.
+    """
+    order = generator(derive_seed(seed, "halves"), "order").permutation(len(values))
+    a, b = (in_out_means(values[part], member[part]).score for part in np.array_split(order, 2))
+    both = where & np.isfinite(a) & np.isfinite(b)
+    if both.sum() < 10:
+        return None
+    rank = spearman(a[both], b[both], confidence)
+    return {
+        **rank._asdict(),
+        **{name: top_overlap(a[both], b[both], share) for name, share in TOPS.items()},
+        "halves": [len(part) for part in np.array_split(order, 2)],
+        "unscored": int((where & ~both).sum()),
+    }

@@ -1,0 +1,1 @@
+"""Formulas of scores, and their statistics."""

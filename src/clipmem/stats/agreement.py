@@ -1,0 +1,218 @@
+"""Whether the captions of images that look alike say what a pair's own caption says, and the reverse.
+
+Vectors may come from a model or from pixels and words alone (`clipmem.data.features`). Time O(n² d), memory O(block n).
+
+When not to trust it: a pair that is one of a kind has no neighbor that could testify, however right its caption is.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Int
+from torch import Tensor
+
+from clipmem.base.require import require, require_range
+from clipmem.stats.checks import as_finite, check_same_length
+from clipmem.stats.leave_one_out import Rows
+from clipmem.stats.similarity import check_width, normalize
+
+TEMPERATURE = 0.07  # on drawings .05 to .1 differ by less than .01 AUROC
+NEIGHBORS, NEAR = 10, 0.05
+_BLOCK = 1024
+
+
+# lengths are compared in the functions, so the axes of their arguments have two words
+
+
+def softmax_agreement(
+    query: Float[Tensor, "n p"],
+    value: Float[Tensor, "m d"],
+    *,
+    group: Int[np.ndarray, " n"] | None = None,
+    temperature: float = TEMPERATURE,
+) -> Float64[Tensor, " n"]:
+    """Compare each pair's value with the mean value of pairs with similar queries.
+
+    With q and t the centered rows of query and value at length 1,
+
+        P_i = Σ_j softmax_j(q_i·q_j / τ) t_j over pairs j of other groups,      agreement_i = cos(P_i, t_i)
+
+    Args:
+        query: What similarity is judged by, such as features of images, shape (n, p).
+        value: What should agree, such as features of captions, shape (n, d). Swap both for the other direction.
+        group: Group of each pair, such as near-duplicates, any integers; by default each pair has its own.
+        temperature: τ, positive; small values ask the nearest pair alone.
+
+    Returns:
+        Agreement in [-1, 1]: low for a caption unlike those of similar images. 0 for a row that equals the mean.
+
+    Raises:
+        InputError: Rows are all the same or not finite, lengths differ, there are fewer than 2 groups, or `temperature`
+            is not positive.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+        >>> softmax_agreement(x, x[[0, 0, 2, 0]]).round(decimals=3).tolist()
+        [1.0, 1.0, -1.0, -1.0]
+    """
+    t = directions(value, "value")
+    found = torch.empty(len(query), dtype=torch.float64, device=query.device)
+    for rows, mean, _ in softmax_means(query, value, 1, group=group, temperature=temperature):
+        found[rows] = torch.nn.functional.cosine_similarity(mean, t[rows])
+    return found.clamp(-1, 1)
+
+
+def softmax_means(
+    query: Float[Tensor, "n p"],
+    value: Float[Tensor, "m d"],
+    k: int = NEIGHBORS,
+    *,
+    group: Int[np.ndarray, " n"] | None = None,
+    temperature: float = TEMPERATURE,
+) -> Iterator[tuple[slice, Float64[Tensor, "b d"], Int[Tensor, "b k"]]]:
+    """Yield P of `softmax_agreement` and the k nearest pairs by query, in blocks of rows; same arguments and errors."""
+    require(temperature > 0, "temperature", f"{temperature}", "a positive number", "Use 0.07.")
+    check_same_length("query", len(query), "value", len(value))
+    t = directions(value, "value")
+    for rows, cosine in _cosines(directions(query, "query"), group, k):
+        yield rows, torch.softmax(cosine / temperature, dim=1) @ t, cosine.topk(k, dim=1).indices
+
+
+def neighbor_votes(
+    query: Float[Tensor, "n p"],
+    value: Float[Tensor, "m d"],
+    k: int = NEIGHBORS,
+    *,
+    group: Int[np.ndarray, " n"] | None = None,
+) -> Float64[Tensor, " n"]:
+    """Compute the share of the k pairs nearest by query that are among the nearest 5% by value (at least k pairs).
+
+    Nearness is the cosine of centered rows; pairs of the same group do not vote. Arguments and errors are those of
+    `softmax_agreement`; k is at most the number of pairs of other groups.
+
+    Returns:
+        Shares in [0, 1]; 0.05 is chance.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+        >>> neighbor_votes(x, x, 1).tolist()
+        [1.0, 1.0, 1.0, 1.0]
+    """
+    check_same_length("query", len(query), "value", len(value))
+    near = max(k, round(NEAR * len(value)))
+    found = torch.empty(len(query), dtype=torch.float64, device=query.device)
+    both = (_cosines(directions(x, name), group, k) for x, name in ((query, "query"), (value, "value")))
+    for (rows, by_query), (_, by_value) in zip(*both, strict=True):
+        last = by_value.topk(near, dim=1).values[:, -1:]
+        votes = by_value.gather(1, by_query.topk(k, dim=1).indices) >= last
+        found[rows] = votes.double().mean(dim=1)
+    return found
+
+
+def lemon(
+    image: Float[Tensor, "n d"],
+    text: Float[Tensor, "m e"],
+    k: int = 30,
+    *,
+    group: Int[np.ndarray, " n"] | None = None,
+    beta: float = 5.0,
+    gamma: float = 5.0,
+    tau: tuple[float, float] = (0.1, 5.0),
+) -> Float64[Tensor, " n"]:
+    """Compute LEMoN's score (Zhang et al., ICML 2025): distance of image and text, and of their neighbors.
+
+    With u, v at length 1, D_i = 1 - u_i·v_i, and sums over the k pairs nearest to i by u (of other groups),
+
+        s_n = 1/k Σ_j (1 - v_i·v_j) exp(-τ₁ (1 - u_i·u_j) - τ₂ D_j);      s_m the same with u and v swapped;
+        score_i = D_i + beta s_n + gamma s_m
+
+    The authors tune beta, gamma, τ₁, τ₂ and k on labeled errors. Without any, as on CC3M, they use these defaults
+    (`hparam_dict` in train_clip_from_scratch.py of github.com/MLforHealth/LEMoN, k in experiments.py). Their code takes
+    exp(τ₁ u_i·u_j) for exp(-τ₁ (1 - u_i·u_j)): its s_n and s_m are those above times e^.1, about 1.11.
+
+    Args:
+        image: Image embeddings, any length, shape (n, d).
+        text: Text embeddings of the same model, shape (n, d).
+        k: Number of neighbors, at most that of the pairs of other groups.
+        group: As in `softmax_agreement`.
+        beta: Weight of s_n.
+        gamma: Weight of s_m.
+        tau: (τ₁, τ₂): how fast far neighbors, and those that are themselves suspect, lose weight.
+
+    Returns:
+        Scores in [0, 2 + 2 beta + 2 gamma], higher = more likely a wrong caption.
+
+    Raises:
+        InputError: Widths or lengths differ, a row is zero or not finite, or `k` is out of range.
+
+    Example:
+        >>> x = torch.eye(3)
+        >>> lemon(x, x[[0, 1, 1]], 1, tau=(0.0, 0.0)).tolist()
+        [10.0, 10.0, 11.0]
+    """
+    check_width("text embeddings", text.shape[1], image.shape[1])
+    check_same_length("image embeddings", len(image), "text embeddings", len(text))
+    u, v = normalize(image.double(), name="image embeddings"), normalize(text.double(), name="text embeddings")
+    apart = 1 - (u * v).sum(dim=1)
+    found = apart.clone()
+    for weight, by, other in ((beta, u, v), (gamma, v, u)):
+        for rows, cosine in _cosines(by, group, k):
+            near, j = cosine.topk(k, dim=1)
+            trust = torch.exp(-tau[0] * (1 - near) - tau[1] * apart[j])
+            found[rows] += weight * ((1 - torch.einsum("id,ikd->ik", other[rows], other[j])) * trust).mean(dim=1)
+    return found
+
+
+def directions(x: Float[Tensor, "n d"], name: str) -> Float64[Tensor, "n d"]:
+    """Return the centered rows at length 1; a row that equals the mean stays 0.
+
+    Raises:
+        InputError: Rows are all the same or not finite.
+    """
+    as_finite(name, x.double().sum(dim=1).cpu())
+    centered = x.double() - x.double().mean(dim=0)
+    length, largest = torch.linalg.vector_norm(centered, dim=1, keepdim=True), x.double().abs().max()
+    varied = length > 1e-9 * largest
+    require(bool(varied.any()), name, f"the same in all {len(x)} rows", "rows that differ", "They tell nothing.")
+    return torch.where(varied, centered / torch.where(varied, length, 1.0), 0.0)
+
+
+def directions_into(
+    out: Float32[np.ndarray, "n d"], x: Rows, name: str, *, block: int = 16_384
+) -> Float32[np.ndarray, "n d"]:
+    """Write `directions` of rows that are read some at a time into an array or memory map, and return it.
+
+    Raises:
+        InputError: Rows are all the same or not finite.
+    """
+    n, mean, largest = len(out), np.zeros(out.shape[1]), 0.0
+    blocks = [slice(start, min(start + block, n)) for start in range(0, n, block)]
+    for rows in blocks:
+        own = np.asarray(x[rows], dtype=np.float64)
+        as_finite(name, own.sum(axis=1))
+        mean += own.sum(axis=0) / n
+        largest = max(largest, float(np.abs(own).max()))
+    any_varied = False
+    for rows in blocks:
+        centered = np.asarray(x[rows], dtype=np.float64) - mean
+        length = np.linalg.norm(centered, axis=1, keepdims=True)
+        varied = length > 1e-9 * largest
+        out[rows] = np.where(varied, centered / np.where(varied, length, 1.0), 0.0)
+        any_varied |= bool(varied.any())
+    require(any_varied, name, f"the same in all {n} rows", "rows that differ", "They tell nothing.")
+    return out
+
+
+def _cosines(
+    unit: Float64[Tensor, "n d"], group: Int[np.ndarray, " n"] | None, k: int
+) -> Iterator[tuple[slice, Float64[Tensor, "b n"]]]:
+    """Yield blocks of cosines with all rows, -inf within a group; each row has `k` others at least."""
+    n = len(unit)
+    check_same_length("group", n if group is None else len(group), "query", n)
+    _, own, size = np.unique(np.arange(n) if group is None else group, return_inverse=True, return_counts=True)
+    require_range("k", k, 1, int(n - size.max(initial=0)), "Use fewer neighbors, or more groups of pairs.")
+    groups = torch.from_numpy(own).to(unit.device)
+    for start in range(0, n, _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        yield rows, (unit[rows] @ unit.T).masked_fill(groups[rows, None] == groups, -torch.inf)

@@ -1,0 +1,43 @@
+"""Checks of the arguments of formulas on arrays."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from clipmem.base.errors import InputError
+from clipmem.base.require import require
+
+
+def as_finite(name: str, values: Any) -> Float64[np.ndarray, "..."]:
+    """Return `values` as a float64 array; raise an `InputError` if one is not finite."""
+    array = np.asarray(values, dtype=np.float64)
+    wrong = ~np.isfinite(array)
+    if wrong.any():
+        got = (
+            f"{int(wrong.sum())} of {array.size} values not finite, the first at index {np.argwhere(wrong)[0].tolist()}"
+        )
+        hint = "Leave out those pairs, or find out why they have no score."
+        raise InputError(name, got=got, expected="finite numbers", hint=hint)
+    return array
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise an `InputError` unless 0 < `confidence` < 1."""
+    require(0 < confidence < 1, "confidence", f"{confidence}", "a number between 0 and 1", "Use 0.95.")
+
+
+def check_draws(draws: int) -> None:
+    """Raise an `InputError` unless there is at least one bootstrap draw."""
+    require(draws >= 1, "draws", f"{draws}", "a whole number >= 1", "Use 2000.")
+
+
+def check_same_length(name: str, length: int, other_name: str, other_length: int) -> None:
+    """Raise an `InputError` unless the lengths are equal."""
+    got, hint = f"{length} and {other_length} values", "Join both on the pairs' uid first."
+    require(length == other_length, f"{name} and {other_name}", got, "one value a pair in both", hint)
+
+
+def check_not_empty(name: str, values: Float64[np.ndarray, "..."]) -> None:
+    """Raise an `InputError` unless there is at least one value."""
+    require(values.size > 0, name, "no value", "at least one", "Check which pairs were selected.")

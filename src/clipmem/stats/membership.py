@@ -1,0 +1,245 @@
+"""Membership inference with reference models: does a pair's similarity tell that a model trained on it?
+
+Each of R models in turn is the target, and the others are its references. An attack gives every pair a score under
+every target. Arguments that do not fit raise `InputError`: other shapes, signals that are not finite or do not vary,
+too few models on a side of a pair.
+
+With each pair in the same number k of models, k - 1 members among the references would give away that the target is one
+as well. Therefore each pair has a spare model on each side (that of the smallest of its keys), which is no reference
+for targets of the other side. So a pair has k - 1 and R - k - 1 references, whether the target trained on it or not.
+For a target with a complement, which shares its initial weights and trained on exactly the other pairs, the spare is
+the complement: the side that it is on is the membership itself.
+
+When not to trust it: the references know recipe and data, as few attackers do. A weak attack does not prove privacy.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int
+
+from clipmem.base.random import generator
+from clipmem.base.require import require
+from clipmem.stats.checks import as_finite, check_confidence, check_draws
+from clipmem.stats.ranking import roc_curve
+
+_SHRINKAGE = 4.0  # weight of the pooled variance, in models
+_ROWS = 60_000  # that a classifier learns from, at most
+_TREES: dict[str, Any] = {"learning_rate": 0.05, "max_leaf_nodes": 15, "min_samples_leaf": 40, "early_stopping": False}
+
+
+class InOut(NamedTuple):
+    """Pairs under models that trained on some of them.
+
+    Attributes:
+        signal: A measure of each pair under each model, larger for pairs that the model trained on.
+        member: Whether the model trained on the pair.
+        keys: Random numbers, which choose the spare models.
+        couple: Number of its couple, which a model shares with its complement only.
+    """
+
+    signal: Float[np.ndarray, "model n"]
+    member: Bool[np.ndarray, "model n"]
+    keys: Float[np.ndarray, "model n"]
+    couple: Int[np.ndarray, " model"]
+
+
+class References(NamedTuple):
+    """Mean and shrunken variance of a pair over the references of a target: `[0]` unseen, `[1]` seen."""
+
+    mean: Float64[np.ndarray, "2 model n"]
+    variance: Float64[np.ndarray, "2 model n"]
+
+
+class PairRisk(NamedTuple):
+    """Risk of each pair, all in [0, 1] (see `pair_risk`).
+
+    Attributes:
+        risk: Share of the models that trained on the pair whose attack flags it.
+        false_alarm: The same share of the models that did not.
+        percentile: Mean over the models that trained on it of the share of their non-members with lower scores.
+        top_share: Share of all advantage that the pairs of the highest carry, cut to [0, 1]; NaN without advantage.
+    """
+
+    risk: Float64[np.ndarray, " n"]
+    false_alarm: Float64[np.ndarray, " n"]
+    percentile: Float64[np.ndarray, " n"]
+    top_share: float
+
+
+def _checked(
+    signal: Float[np.ndarray, "model n"], member: Bool[np.ndarray, "other_model other_n"], fewest: int
+) -> Float64[np.ndarray, "model n"]:
+    signal, hint = as_finite("signal", signal), "Train more models, each on about half of the pairs."
+    require(signal.shape == member.shape, "member", f"shape {member.shape}", f"shape {signal.shape}", hint)
+    least = int(min(side.sum(axis=0).min() for side in (member, ~member))) if member.size else 0
+    expected = f"{fewest} or more that trained on each pair, and that did not"
+    require(least >= fewest, "member", f"{least} models on one side of a pair", expected, hint)
+    return signal
+
+
+def references(pairs: InOut) -> References:
+    """Return mean and variance of each pair over the references of each target; needs two models on each side.
+
+    With SS the sum of squared deviations of the c references of a side, and s² = Σ SS / Σ (c - 1) over all pairs of the
+    target, variance = (SS + 4 s²) / (c + 3).
+    """
+    member, keys, signal = pairs.member, pairs.keys, _checked(*pairs[:2], fewest=2)
+    other = (pairs.couple[:, None] == pairs.couple) & ~np.eye(len(signal), dtype=np.bool_)
+    alone, complement = ~other.any(axis=1, keepdims=True), other.argmax(axis=1)
+    right = other.sum() <= (~alone).sum() and (alone | (member[complement] != member)).all()
+    got, hint = "models that share a number", "Give other models other numbers."
+    require(right, "couple", got, "two that trained on complementary pairs", hint)
+    center = signal.mean(axis=0)
+    values = signal - center
+    means, variances = np.empty((2, *values.shape)), np.empty((2, *values.shape))
+    for k, side in enumerate((~member, member)):
+        spare = np.where(alone, np.where(side, keys, np.inf).argmin(axis=0), complement[:, None])
+        removed = np.where(side, values, np.take_along_axis(values, spare, axis=0))
+        count = side.sum(axis=0)
+        mean = np.where(side, values, 0.0).sum(axis=0) / count
+        squares = (np.where(side, values - mean, 0.0) ** 2).sum(axis=0)
+        means[k] = (count * mean - removed) / (count - 1)
+        # removing one of c values takes (x - mean)² c / (c - 1) from the sum; rounding must not leave less than 0
+        left = np.maximum(squares - (removed - mean) ** 2 * count / (count - 1), 0.0)
+        pooled = left.sum(axis=1, keepdims=True) / max(int((count - 2).sum()), 1)
+        variances[k] = (left + _SHRINKAGE * pooled) / (count + 2)
+    hint = "Check the embeddings: models of different seeds must differ."
+    require(variances.min(initial=1) > 0, "signal", "equal values under all models", "values that vary", hint)
+    return References(means + center, variances)
+
+
+def lira(pairs: InOut) -> Float64[np.ndarray, "model n"]:
+    """Score by the likelihood-ratio attack (LiRA, Carlini et al. 2022) on a signal, with shrunken variances.
+
+    log N(x; mean, variance of `references` that saw the pair) - log N(x; those of the others).
+    """
+    mean, variance = references(pairs)
+    density = -0.5 * ((pairs.signal - mean) ** 2 / variance + np.log(variance))
+    return density[1] - density[0]
+
+
+def rmia(pairs: InOut, *, scale: float = 1.0) -> Float64[np.ndarray, "model n"]:
+    """Score by the relative attack (RMIA, Zarifzadeh et al. 2024), with p(x | model) = exp(scale signal).
+
+    log p(x | target) - log p(x), where p(x) is half the mean over the references that saw the pair plus half that over
+    the others. The published score, the share of other pairs with a lower ratio, orders a target's pairs in the same
+    way. For signals in standard deviations, scales from .25 to 2 make little difference.
+    """
+    # the largest value divides both, so that nothing overflows
+    exponent = scale * (_checked(*pairs[:2], fewest=2) - pairs.signal.max(axis=0))
+    prior = references(pairs._replace(signal=np.exp(exponent))).mean.mean(axis=0)
+    return exponent - np.log(np.maximum(prior, np.finfo(np.float64).tiny))  # rounding may leave 0
+
+
+def _features(pairs: InOut) -> Float64[np.ndarray, "model n feature"]:
+    found, signal = references(pairs), pairs.signal
+    (out, within), (out_sd, in_sd) = found.mean, np.sqrt(found.variance)
+    far, near = (signal - out) / out_sd, (signal - within) / in_sd
+    ratio = (far**2 - near**2) / 2 + np.log(out_sd / in_sd)
+    gain = (within - out) / np.sqrt(found.variance.mean(axis=0))
+    return np.stack([ratio, signal, within, out, in_sd, out_sd, near, far, gain, signal - out], axis=-1)
+
+
+def learned_attack(
+    pairs: InOut, groups: Int[np.ndarray, " n"], *, seed: int = 0, progress: Callable[[int], object] = lambda _: None
+) -> Float64[np.ndarray, "model n"]:
+    """Score by a classifier that learned from other models and other pairs what members look like: log odds.
+
+    Features of a pair under a model are its signal, mean and standard deviation of its references on both sides, the
+    distances from both, and the score of `lira`. For each target and half of the pairs (`groups` are not divided),
+    gradient-boosted trees (scikit-learn) learn from the other half under the other models, among which the target and
+    its complement are no references either; from at most 60,000 rows, sampled with `seed`. They must not know the pair:
+    in how many other models it is, and which references its other rows lack, would give away the target's membership.
+    Needs three models on each side. `progress` is called with 1 after each target.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
+
+    signal = _checked(*pairs[:2], fewest=3)
+    every, scores = _features(pairs), np.empty_like(signal)
+    codes = np.unique(groups, return_inverse=True)[1]
+    first = generator(seed, "learned attack").permutation(codes.max() + 1)[codes] % 2 == 0
+    for target in range(len(signal)):
+        rest = InOut(*(values[pairs.couple != pairs.couple[target]] for values in pairs))
+        features = _features(rest)
+        for half in (first, ~first):
+            known, answer = features[:, ~half].reshape(-1, every.shape[2]), rest.member[:, ~half].ravel()
+            rows = generator(seed, "learned attack", target).permutation(len(known))[:_ROWS]
+            classifier = HistGradientBoostingClassifier(**_TREES).fit(known[rows], answer[rows])
+            scores[target, half] = classifier.decision_function(every[target, half])
+        progress(1)
+    return scores
+
+
+def true_positive_rates(
+    scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], rates: Float[np.ndarray, " rate"]
+) -> Float64[np.ndarray, " rate"]:
+    """Return the true positive rate at false positive rates, on the lines between points of `roc_curve`.
+
+    For a rate of less than one negative, it is the share of positives above all negatives, without ties at the highest.
+
+    Example:
+        >>> true_positive_rates(np.array([3, 2, 1.0]), np.array([True, False, True]), np.array([0.01, 1])).tolist()
+        [0.5, 1.0]
+    """
+    curve = roc_curve(scores, positive)
+    return np.interp(rates, curve.fpr, curve.tpr)
+
+
+def bootstrap_rates(
+    scores: Float[np.ndarray, " n"],
+    positive: Bool[np.ndarray, " n"],
+    rates: Float[np.ndarray, " rate"],
+    *,
+    confidence: float = 0.95,
+    draws: int = 1000,
+) -> Float64[np.ndarray, "2 rate"]:
+    """Return the percentile bootstrap interval of each of `true_positive_rates`, over the pairs of each class."""
+    check_confidence(confidence)
+    check_draws(draws)
+    stream, classes = generator(0, "attack rates"), (np.flatnonzero(positive), np.flatnonzero(~positive))
+    found = np.empty((draws, len(rates)))
+    for k in range(draws):
+        rows = np.concatenate([own[stream.integers(len(own), size=len(own))] for own in classes])
+        found[k] = true_positive_rates(scores[rows], positive[rows], rates)
+    return np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+
+
+def pair_risk(
+    scores: Float[np.ndarray, "model n"], member: Bool[np.ndarray, "model n"], *, fpr: float = 0.01, top: float = 0.01
+) -> PairRisk:
+    """Return the risk of each pair: the probability that the attack at `fpr` flags it where it is a member.
+
+    A target flags the pairs above the lowest threshold that at most a share `fpr` of its non-members exceeds. Some
+    pairs are flagged often whether or not the target trained on them, so what an attacker gains is risk - false_alarm,
+    the advantage. Both are shares of few models, and the highest of them are too high, by selection. `top_share`
+    therefore takes the `top` share of pairs by advantage (then percentile) over every second model, and measures their
+    part of the sum of all advantages over the other models, in both directions. It is about `top` where all leak alike.
+    """
+    scores = _checked(scores, member, 1)
+    flags, percentile = np.empty_like(member), np.empty_like(scores)
+    for k, (row, own) in enumerate(zip(scores, member, strict=True)):
+        hint = "Train each model on a part of the pairs."
+        require(not own.all(), "member", f"all {len(own)} pairs in model {k}", "non-members", hint)
+        others = np.sort(row[~own])
+        flags[k] = row > others[len(others) - 1 - int(fpr * len(others))]
+        percentile[k] = (np.searchsorted(others, row) + np.searchsorted(others, row, side="right")) / 2 / len(others)
+    half, of_top, of_all = np.arange(len(member)) % 2 == 0, 0.0, 0.0
+    for chosen, rest in ((half, ~half), (~half, half)):
+        advantages = [_mean(flags[k], member[k]) - _mean(flags[k], ~member[k]) for k in (chosen, rest)]
+        order = (_mean(percentile[chosen], member[chosen]), advantages[0])
+        first = np.lexsort([np.nan_to_num(values, nan=-1) for values in order])[::-1]
+        found = np.nan_to_num(advantages[1])
+        of_top += found[first[: int(np.ceil(top * len(found)))]].sum()
+        of_all += found.sum()
+    share = float(np.clip(of_top / of_all, 0, 1)) if of_all > 0 else np.nan
+    return PairRisk(_mean(flags, member), _mean(flags, ~member), _mean(percentile, member), share)
+
+
+def _mean(
+    values: Float[np.ndarray, "model n"] | Bool[np.ndarray, "model n"], where: Bool[np.ndarray, "model n"]
+) -> Float64[np.ndarray, " n"]:
+    """Average over the models where each pair is; NaN without any."""
+    count, total = where.sum(axis=0), np.where(where, values, 0.0).sum(axis=0)
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)

@@ -1,0 +1,175 @@
+"""How well scores agree with the true effect of training on a pair, which is only seen through noise.
+
+With D_k(i), k = 1..K, the difference that pair i makes in the k-th of K pairs of half-models, independent given the
+pair, D_k(i) = T(i) + noise. The truth T is the mean over infinitely many of them; its variance over pairs is that of
+their mean D, less the noise. A score s whose errors do not depend on the noise has cov(s, D) = cov(s, T), so that
+
+    corr(s, T) = corr(s, D) / sqrt(reliability of D)                                      (Spearman 1904)
+
+When not to trust it: half-models that share more than the truth, such as a bias towards long captions, agree more with
+each other than with the effect of training on a pair.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int
+from scipy.stats import rankdata
+
+from clipmem.base.random import generator
+from clipmem.base.require import require
+from clipmem.stats.checks import as_finite, check_same_length
+
+DRAWS = 400
+_SMALLEST = 0.01  # of a reliability: below it, nothing can be said
+
+
+class Noise(NamedTuple):
+    """Variance over pairs of the mean effect D, of its noise, and the reliability 1 - noise / total, cut to [0, 1]."""
+
+    total: float
+    noise: float
+
+    @property
+    def reliability(self) -> float:
+        """Squared correlation of D with the truth."""
+        return max(0.0, 1 - self.noise / self.total) if self.total > 0 else 0.0
+
+
+class Agreement(NamedTuple):
+    """Expected rank correlation with the truth, in [-1, 1], and its interval over groups of pairs."""
+
+    value: float
+    low: float
+    high: float
+
+
+def noise_of(effect: Float64[np.ndarray, "pair n"]) -> Noise:
+    """Estimate the noise of the mean effect D over K >= 2 pairs of half-models: mean over i of var_k D_k(i) / K.
+
+    D_k less its mean over pairs, which moves all pairs alike. Variances over k have K - 1, those over pairs n - 1.
+
+    Raises:
+        InputError: A value is not finite, or there are fewer than two pairs, or pairs of half-models.
+
+    Example:
+        >>> noise_of(np.array([[1.0, 2.0, 3.0, 5.0], [0.0, 2.0, 4.0, 4.0]]))
+        Noise(total=3.0625, noise=0.22916666666666666)
+    """
+    effect = as_finite("effects", effect)
+    got = f"{len(effect)} of {effect.shape[1]} pairs"
+    hint = "Train another pair of half-models."
+    require(min(effect.shape) > 1, "effects", got, "two or more of two or more pairs", hint)
+    centered = effect - effect.mean(axis=1, keepdims=True)
+    noise = float(centered.var(axis=0, ddof=1).sum()) / (effect.shape[1] - 1) / len(effect)
+    return Noise(float(effect.mean(axis=0).var(ddof=1)), noise)
+
+
+def own_weight(effect: Float64[np.ndarray, " n"], predicted: Float64[np.ndarray, " n"], noise: float) -> float:
+    """Weight of a pair's own residual D - p in the score p + w (D - p): w = 1 - noise / var(D - p), at least 0.
+
+    It has the smallest expected squared error if what p misses of the truth is independent of the noise.
+    """
+    rest = float((effect - predicted).var(ddof=1))
+    return max(0.0, 1 - noise / rest) if rest > 0 else 0.0
+
+
+def share_of_truth(effect: Float64[np.ndarray, "pair n"], left_out: Float64[np.ndarray, "pair n"]) -> float:
+    """Estimate cov(p, T) / cov(p, D) of a p that was fitted on D, for K >= 2 pairs of half-models: 0 or more.
+
+    Noise that pairs with like features share within a pair of half-models (one of them learns rare words better) enters
+    p, so that p agrees with D more than with the truth. p_-k, fitted on the mean D_-k of all D but D_k, knows no noise
+    of D_k: r = sum cov(p_-k, D_k) / sum cov(p_-k, D_-k) is the share at K - 1. As the noise of a mean is 1 / K of that
+    of each, the share at K is K r / (K - 1 + r). `effect` has D_k, `left_out` p_-k, shape (K, n).
+    """
+    k = len(effect)
+    others = (effect.sum(axis=0) - effect) / (k - 1)
+    centered = left_out - left_out.mean(axis=1, keepdims=True)
+    fitted = float((centered * others).sum())
+    r = max(0.0, float((centered * effect).sum()) / fitted) if fitted > 0 else 1.0
+    return k * r / (k - 1 + r)
+
+
+def agreement(
+    effect: Float64[np.ndarray, "pair n"],
+    predicted: Float64[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"],
+    *,
+    own: float = 0.0,
+    left_out: Float64[np.ndarray, "pair n"] | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
+    confidence: float = 0.95,
+) -> Agreement | None:
+    """Estimate the rank correlation of the score p + w (D - p) with the truth, without knowing the truth.
+
+    For p alone, R = corr(rank p, rank D) / sqrt(r), with r the reliability of ranks: K c / (1 + (K - 1) c) for the mean
+    correlation c of ranks of D_k and D_l. With own weight w > 0 the score depends on the noise of D; then
+
+        R · P(score) / P(p),  P(score) = (cov(p, T) (1 - w) + w (total - noise)) / (sd(score) sqrt(total - noise))
+
+    and P(p) = cov(p, D) / (sd(p) sqrt(total - noise)), with cov(p, T) = cov(p, D) unless p was fitted on D, when
+    `share_of_truth` of it is. With w = 1 it is sqrt(r). The interval is a bootstrap over groups of pairs, for these
+    models.
+
+    Args:
+        effect: D_k of each pair, shape (K, n), K >= 2.
+        predicted: p, which the pair's own D does not enter, shape (n,).
+        groups: Group of each pair, shape (n,).
+        own: w, in [0, 1].
+        left_out: p fitted on all D but D_k, shape (K, n), if p was fitted on D.
+        seed: Of the bootstrap.
+        draws: Number of its draws.
+        confidence: Level of the interval.
+
+    Returns:
+        The agreement, cut to [-1, 1]; None if the effects have no reliability (r < 0.01): they say nothing then.
+    """
+    check_same_length("effects", effect.shape[1], "predictions", len(predicted))
+    check_same_length("effects", effect.shape[1], "groups", len(groups))
+    codes = np.unique(groups, return_inverse=True)[1]
+    stream, count = generator(seed, "agreement"), int(codes.max()) + 1
+    times = stream.multinomial(count, np.full(count, 1 / count), size=draws)[:, codes].astype(np.float64)
+    weights = np.vstack([np.ones((1, len(codes))), times])
+    ranks, mean = [rankdata(one) for one in effect], effect.mean(axis=0)
+    r = reliability(ranks, weights)
+    if r[0] < _SMALLEST:
+        return None
+    if own < 1:
+        found = correlation(rankdata(predicted), rankdata(mean), weights) / np.sqrt(np.maximum(r, _SMALLEST))
+        true = 1.0 if left_out is None else share_of_truth(effect, left_out)
+        found *= _gain(mean, predicted, noise_of(effect), own, true)
+    else:
+        found = np.sqrt(np.maximum(r, 0))
+    found = np.clip(found, -1, 1)
+    low, high = np.quantile(found[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Agreement(float(found[0]), float(low), float(high))
+
+
+def _gain(mean: np.ndarray, predicted: np.ndarray, noise: Noise, own: float, true: float) -> float:
+    """P(score) / P(p), see `agreement`, where cov(p, T) is the share `true` of cov(p, D): that share without w."""
+    real, shared = noise.total - noise.noise, float(np.cov(predicted, mean)[0, 1])
+    if own == 0 or real <= 0 or shared <= 0:
+        return true
+    score = predicted + own * (mean - predicted)
+    return float((true * shared * (1 - own) + own * real) / score.std(ddof=1) / (shared / predicted.std(ddof=1)))
+
+
+def correlation(a: np.ndarray, b: np.ndarray, weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, " w"]:
+    """Return Pearson's correlation of a and b under each row of weights; 0 if one of them is constant."""
+    share = weights / weights.sum(axis=1, keepdims=True)
+    a, b = a - a.mean(), b - b.mean()
+    mean_a, mean_b = share @ a, share @ b
+    spread = np.sqrt((share @ (a * a) - mean_a**2) * (share @ (b * b) - mean_b**2))
+    return np.divide(share @ (a * b) - mean_a * mean_b, spread, out=np.zeros(len(share)), where=spread > 0)
+
+
+def reliability(ranks: list[np.ndarray], weights: Float64[np.ndarray, "w n"]) -> Float64[np.ndarray, " w"]:
+    """Return the reliability of the mean of K rankings: K c / (1 + (K - 1) c), c the mean correlation of any two.
+
+    One value per row of weights over pairs (Spearman 1910, Brown 1910).
+    """
+    k = len(ranks)
+    pairs = [(a, b) for a in range(k) for b in range(a)]
+    c = np.mean([correlation(ranks[a], ranks[b], weights) for a, b in pairs], axis=0)
+    return k * c / (1 + (k - 1) * np.maximum(c, 0))

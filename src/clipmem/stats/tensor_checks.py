@@ -1,0 +1,35 @@
+"""Checks of the arguments of formulas on tensors."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clipmem.base.errors import InputError
+from clipmem.base.require import require
+
+_LONGEST = 1.01  # a mean of unit vectors has length <= 1; the margin is for half precision
+
+
+def check_rows(name: str, wrong: Bool[Tensor, " n"], kind: str, expected: str, hint: str) -> None:
+    """Raise an `InputError` with the number of wrong rows and the first of them, if there are any."""
+    if bool(wrong.any()):
+        got = f"{int(wrong.sum())} of {wrong.numel()} rows {kind}, the first in row {int(torch.nonzero(wrong)[0])}"
+        raise InputError(name, got=got, expected=expected, hint=hint)
+
+
+def check_index(name: str, index: Int[Tensor, " n"], low: int, stop: int, hint: str) -> None:
+    """Raise an `InputError` unless low <= index < stop everywhere."""
+    outside = (index < low) | (index >= stop)
+    if bool(outside.any()):
+        row = int(torch.nonzero(outside)[0])
+        raise InputError(name, got=f"{int(index[row])} in row {row}", expected=f"{low} to {stop - 1}", hint=hint)
+
+
+def check_means(name: str, means: Float[Tensor, "..."], shape: tuple[int, ...]) -> None:
+    """Raise an `InputError` unless these are means of unit vectors of the given shape."""
+    got = f"shape {tuple(means.shape)}"
+    require(means.shape == shape, name, got, f"shape {shape}", "Take images, captions, and bank from the same model.")
+    # negated, so that NaN is caught too
+    wrong = ~(torch.linalg.vector_norm(means.double(), dim=-1) <= _LONGEST)
+    hint = "Compute them with clipmem.functional.pair_means."
+    check_rows(name, wrong, "not finite or longer than 1", "means of unit vectors", hint)
