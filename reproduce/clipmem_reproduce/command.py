@@ -44,11 +44,11 @@ def reproduce(
     from clipmem_reproduce.reproduction import reproduce as run
 
     scale = scale or ("published" if regime == "coco" else "laptop" if finding else "tiny")
-    place = out or Path(f"clipmem-reproduce-{regime}-{scale}")
+    folder = out or Path(f"clipmem-reproduce-{regime}-{scale}")
     progress = Console(stderr=True)
     with TerminalReporter(progress) as reporter:
         document = run(
-            place,
+            folder,
             findings=finding,
             scale=scale,
             regime=regime,
@@ -59,4 +59,4 @@ def reproduce(
             reporter=reporter,
             log=reporter.note,
         )
-    print_screen(KIND, document, Console(), f"Page: {place / PAGE}")
+    print_screen(KIND, document, Console(), f"Page: {folder / PAGE}")

@@ -25,24 +25,27 @@ class Findings(Section):
 
     def data(self, subject: Mapping[str, Any]) -> dict[str, Any]:
         """Return the findings, each with its primary effect and the number of other effects by verdict."""
-        return {"tally": tally(subject), "findings": [_finding(one) for one in subject["findings"]]}
+        return {"tally": tally(subject), "findings": [_finding(finding) for finding in subject["findings"]]}
 
     def figures(self, subject: Mapping[str, Any]) -> Mapping[str, Callable[[str], str]]:
-        return {one["finding"]: _drawer(one) for one in subject["findings"] if drawable(one["panels"])}
+        findings = [finding for finding in subject["findings"] if drawable(finding["panels"])]
+        return {finding["finding"]: _drawer(finding) for finding in findings}
 
 
 def tally(document: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     """Return the titles of the findings by verdict."""
-    found = [(answer, [one["title"] for one in document["findings"] if one["holds"] == answer]) for answer in ANSWERS]
-    return [(answer, titles) for answer, titles in found if titles]
+    titles: dict[str, list[str]] = {answer: [] for answer in ANSWERS}
+    for finding in document["findings"]:
+        titles[finding["holds"]].append(finding["title"])
+    return [(answer, names) for answer, names in titles.items() if names]
 
 
 def _finding(document: Mapping[str, Any]) -> dict[str, Any]:
     effects = document["effects"]
-    count = Counter(one["holds"] for one in effects if not one["primary"])
+    count = Counter(effect["holds"] for effect in effects if not effect["primary"])
     return {
         **document,
-        "primary": next((one for one in effects if one["primary"]), None),
+        "primary": next((effect for effect in effects if effect["primary"]), None),
         "others": [(answer, count[answer]) for answer in ANSWERS if count[answer]],
     }
 
@@ -64,8 +67,8 @@ def finding_figure(document: Mapping[str, Any], size: str) -> str:
     title = f"{document['title']}. {document['claim']} Holds: {document['holds']}."
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     name = f"finding-{document['finding']}"
-    drawn = [_panel(panel, styles) for panel in panels]
-    return small_multiples(name, size, drawn, title, columns=columns, height=250, legend=legend)
+    figure = [_panel(panel, styles) for panel in panels]
+    return small_multiples(name, size, figure, title, columns=columns, height=250, legend=legend)
 
 
 def styles_of(panels: Sequence[Mapping[str, Any]]) -> dict[str, Style]:
@@ -82,12 +85,12 @@ def styles_of(panels: Sequence[Mapping[str, Any]]) -> dict[str, Style]:
 
 def _panel(panel: Mapping[str, Any], styles: Mapping[str, Style]) -> Panel:
     series, below_zero = panel["series"], any(value < 0 for line in panel["series"] for value in line["mean"])
-    drawn = Panel(panel["title"], panel["xlabel"], panel["ylabel"], ticks=panel["ticks"])
-    drawn.zero = below_zero and not panel["published"]
-    places = [x for line in series for x in line["x"]]
-    offset = _OFFSET * (max(places) - min(places)) if places and not panel["published"] else 0.0
+    figure = Panel(panel["title"], panel["xlabel"], panel["ylabel"], ticks=panel["ticks"])
+    figure.zero = below_zero and not panel["published"]
+    positions = [x for line in series for x in line["x"]]
+    offset = _OFFSET * (max(positions) - min(positions)) if positions and not panel["published"] else 0.0
     for k, line in enumerate(series):
         shift = (k - (len(series) - 1) / 2) * offset
-        own = Line([x + shift for x in line["x"]], line["mean"], styles[line["name"]], line["low"], line["high"])
-        drawn.lines.append(replace(own, joined=panel["joined"], ring=panel["optimum"]))
-    return drawn
+        curve = Line([x + shift for x in line["x"]], line["mean"], styles[line["name"]], line["low"], line["high"])
+        figure.lines.append(replace(curve, joined=panel["joined"], ring=panel["optimum"]))
+    return figure

@@ -164,9 +164,9 @@ class Maker:
     def make_all(self, runs: Mapping[str, RunSpec], log: Callable[[str], object]) -> None:
         """Run or resume all missing runs."""
         for number, (name, spec) in enumerate(runs.items(), start=1):
-            made = self.is_made(spec)
-            log(f"run {number} of {len(runs)}: {name}{': already done' if made else ''}")
-            if made:
+            done = self.is_made(spec)
+            log(f"run {number} of {len(runs)}: {name}{': already done' if done else ''}")
+            if done:
                 continue
             if not self._is_trained(spec):
                 self._run(spec, self.folder(spec), self._reporter)
@@ -219,10 +219,10 @@ class Maker:
         counts = [protocol_of(spec.recipe(self._base)).count for spec in missing]
         overhead = sum(spent[stage] for stage in ("decode", "plan", "score", "report"))
         overhead += per_model * sum(counts) / len(missing)
-        shown = sum(self._presentations(spec) * spec.cost * n for spec, n in zip(missing, counts, strict=True))
+        presentations = sum(self._presentations(spec) * spec.cost * n for spec, n in zip(missing, counts, strict=True))
         return (
             f"{len(missing)} of {len(runs)} runs to train, {sum(counts)} models: "
-            f"about {duration(overhead * len(missing) + shown / rate / cores())}, estimated from a short run "
+            f"about {duration(overhead * len(missing) + presentations / rate / cores())}, estimated from a short run "
             f"({rate:,.0f} pairs/s per model, {overhead:.0f} s overhead per run)"
         )
 

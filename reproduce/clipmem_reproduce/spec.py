@@ -46,18 +46,18 @@ class RunSpec:
         """Return the run with its own number of seeds; its parent stays."""
         return self.with_settings({}, {"train.seeds": list(range(seeds))})
 
-    def changes(self, base: Recipe, place: Callable[["RunSpec"], Path] | None = None) -> dict[str, Any]:
-        """Return all its changes to the base; `place` maps the parent to its folder (default: its key)."""
+    def changes(self, base: Recipe, folder_of: Callable[["RunSpec"], Path] | None = None) -> dict[str, Any]:
+        """Return all its changes to the base; `folder_of` maps the parent to its folder (default: its key)."""
         changes = {**self.study, **self.settings}
         if self.parent is not None:
             key, file = self.reads
-            folder = place(self.parent) if place else Path(self.parent.key(base))
+            folder = folder_of(self.parent) if folder_of else Path(self.parent.key(base))
             changes[key] = (folder / file).as_posix()
         return changes
 
-    def recipe(self, base: Recipe, place: Callable[["RunSpec"], Path] | None = None) -> Recipe:
+    def recipe(self, base: Recipe, folder_of: Callable[["RunSpec"], Path] | None = None) -> Recipe:
         """Return its whole recipe (see `changes`)."""
-        return load_recipe(dump_recipe(base), self.changes(base, place), origin=f"run {self.slug}")
+        return load_recipe(dump_recipe(base), self.changes(base, folder_of), origin=f"run {self.slug}")
 
     def key(self, base: Recipe) -> str:
         """Return the name of its folder: its slug and the start of the hash of its recipe."""
@@ -74,6 +74,6 @@ class RunSpec:
 def _key(spec: RunSpec, base: str) -> str:
     """Return a run's key; cached, because checking a recipe takes milliseconds and findings ask many times."""
     plain = load_recipe(base)
-    own = recipe_hash(spec.recipe(plain))
+    digest = recipe_hash(spec.recipe(plain))
     # settings without effect are the base study itself
-    return f"{'base' if own == recipe_hash(plain) else spec.slug}-{own[:10]}"
+    return f"{'base' if digest == recipe_hash(plain) else spec.slug}-{digest[:10]}"

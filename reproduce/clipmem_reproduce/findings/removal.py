@@ -34,19 +34,19 @@ PUBLISHED = {
 }
 
 
-def parent(context: Context, wrong: float, share: float = 0.0) -> RunSpec:
+def parent(context: Context, noise: float, share: float = 0.0) -> RunSpec:
     """Return the study before removal, with a share of mismatched captions among all pairs that a model trains on.
 
     Runs on which the verdict rests have all seeds: those at no removal, at the peak and at the most.
     """
-    spec = RunSpec({"split.planted_share": wrong} if wrong else {}, context.scale.removal)
-    decisive = wrong == PRIMARY and share in {0, peak_of(context, wrong), context.scale.removed[wrong][-1]}
+    spec = RunSpec({"split.planted_share": noise} if noise else {}, context.scale.removal)
+    decisive = noise == PRIMARY and share in {0, peak_of(context, noise), context.scale.removed[noise][-1]}
     return spec if decisive else context.fewer(spec)
 
 
-def without(context: Context, wrong: float, share: float, way: str, *, steps: bool = False) -> RunSpec:
+def without(context: Context, noise: float, share: float, way: str, *, steps: bool = False) -> RunSpec:
     """Return the study after removing a share of the candidates; with `steps`, trained for as many steps as before."""
-    whole = parent(context, wrong, share)
+    whole = parent(context, noise, share)
     base = RunSpec(study=context.scale.removal).recipe(context.base)
     count = round(share * base.split.candidate)
     if count == 0:
@@ -59,14 +59,14 @@ def without(context: Context, wrong: float, share: float, way: str, *, steps: bo
     return run if way in UNSCORED else RunSpec(run.settings, run.study, parent=whole)
 
 
-def ways_of(wrong: float) -> list[str]:
+def ways_of(noise: float) -> list[str]:
     """Return the ways of choosing pairs; without mismatched captions there are no known ones."""
-    return [way for way in WAYS if wrong or way != "planted"]
+    return [way for way in WAYS if noise or way != "planted"]
 
 
-def peak_of(context: Context, wrong: float) -> float:
+def peak_of(context: Context, noise: float) -> float:
     """Return the share at which as many pairs go as are mismatched: the place of the claimed peak."""
-    return min(context.scale.removed[wrong], key=lambda share: (abs(share - (wrong or 0.02)), share))
+    return min(context.scale.removed[noise], key=lambda share: (abs(share - (noise or 0.02)), share))
 
 
 class Removal(Finding):
@@ -87,39 +87,39 @@ class Removal(Finding):
     )
 
     def runs(self, context: Context) -> Mapping[str, RunSpec]:
-        specs = {f"{wrong:.0%} wrong": parent(context, wrong) for wrong in context.scale.removed}
-        for wrong, shares in context.scale.removed.items():
-            for way in ways_of(wrong):
+        specs = {f"{noise:.0%} wrong": parent(context, noise) for noise in context.scale.removed}
+        for noise, shares in context.scale.removed.items():
+            for way in ways_of(noise):
                 for share in shares:
-                    name = f"{wrong:.0%} wrong, {share:.0%} removed by {WAYS[way]}"
-                    specs[name] = without(context, wrong, share, way)
-                if wrong == PRIMARY:
-                    share = peak_of(context, wrong)
-                    name = f"{wrong:.0%} wrong, {share:.0%} removed by {WAYS[way]}, equal steps"
-                    specs[name] = without(context, wrong, share, way, steps=True)
+                    name = f"{noise:.0%} wrong, {share:.0%} removed by {WAYS[way]}"
+                    specs[name] = without(context, noise, share, way)
+                if noise == PRIMARY:
+                    share = peak_of(context, noise)
+                    name = f"{noise:.0%} wrong, {share:.0%} removed by {WAYS[way]}, equal steps"
+                    specs[name] = without(context, noise, share, way, steps=True)
         return specs
 
     def effects(self, context: Context, results: Results) -> list[Effect]:
         """At 20 % mismatched captions the peak against both ends and chance; then each difference at each peak."""
         effects, metric = list[Effect](), context.scale.utility
-        for wrong, shares in context.scale.removed.items():
-            peak, whole, last = peak_of(context, wrong), parent(context, wrong), shares[-1]
-            at = {way: without(context, wrong, peak, way) for way in ways_of(wrong)}
-            where, best = f"{wrong:.0%} wrong captions, {peak:.0%} removed", at["clipmem"]
+        for noise, shares in context.scale.removed.items():
+            peak, whole, last = peak_of(context, noise), parent(context, noise), shares[-1]
+            at = {way: without(context, noise, peak, way) for way in ways_of(noise)}
+            where, best = f"{noise:.0%} wrong captions, {peak:.0%} removed", at["clipmem"]
             contrasts = [(f"{where} by {WAYS[way]} minus none", run, whole, ABOVE) for way, run in at.items()]
             contrasts += [(f"{where}: CLIPMem minus {WAYS[way]}", best, at[way], ABOVE) for way in _RIVALS]
             if last != peak:
-                name = f"{wrong:.0%} wrong captions, by CLIPMem: {last:.0%} removed minus {peak:.0%}"
-                contrasts.append((name, without(context, wrong, last, "clipmem"), best, BELOW))
-            if wrong == PRIMARY:
-                steps = {way: without(context, wrong, peak, way, steps=True) for way in at}
+                name = f"{noise:.0%} wrong captions, by CLIPMem: {last:.0%} removed minus {peak:.0%}"
+                contrasts.append((name, without(context, noise, last, "clipmem"), best, BELOW))
+            if noise == PRIMARY:
+                steps = {way: without(context, noise, peak, way, steps=True) for way in at}
                 contrasts += [
                     (f"{where}, equal steps: CLIPMem minus {WAYS[way]}", steps["clipmem"], steps[way], ABOVE)
                     for way in _RIVALS
                 ]
                 ends = {
                     "none": whole,
-                    "most": without(context, wrong, last, "clipmem"),
+                    "most": without(context, noise, last, "clipmem"),
                     "random": at["random"],
                 }
                 effects += _against(results, metric, best, ends, where)
@@ -131,13 +131,13 @@ class Removal(Finding):
     def panels(self, context: Context, results: Results) -> list[Panel]:
         panels: list[Panel] = []
         metric = context.scale.utility
-        for wrong, shares in context.scale.removed.items():
+        for noise, shares in context.scale.removed.items():
             x = (0.0, *shares)
             series: list[Series] = []
-            for way in ways_of(wrong):
-                runs = [without(context, wrong, share, way) for share in x]
+            for way in ways_of(noise):
+                runs = [without(context, noise, share, way) for share in x]
                 series.append(results.series(WAYS[way], x, [results.values(run, metric) for run in runs]))
-            panels.append(Panel(f"{wrong:.0%} wrong captions", "share removed", label(metric), series))
+            panels.append(Panel(f"{noise:.0%} wrong captions", "share removed", label(metric), series))
         x = [n / 5000 for n in PUBLISHED_N]
         axes = ("removed / candidates", "linear probe, ImageNet")
         for name, curves in PUBLISHED.items():

@@ -23,17 +23,17 @@ PUBLISHED = {
 }
 
 
-def noisy(place: str, std: float, *, tower: str = "text") -> RunSpec:
+def noisy(where: str, std: float, *, tower: str = "text") -> RunSpec:
     """Return the base study with noise from the first step on one tower's embeddings; without, with std = 0."""
     if std == 0:
         return BASE
     section = f"mitigate.{tower}_noise"
-    return RunSpec({f"{section}.std": std, f"{section}.place": place, f"{section}.start": 0.0})
+    return RunSpec({f"{section}.std": std, f"{section}.place": where, f"{section}.start": 0.0})
 
 
-def at_level(context: Context, place: str, std: float, *, tower: str = "text") -> RunSpec:
+def at_level(context: Context, where: str, std: float, *, tower: str = "text") -> RunSpec:
     """Return a run of the sweep, with fewer seeds than the base study."""
-    return BASE if std == 0 else context.fewer(noisy(place, std, tower=tower))
+    return BASE if std == 0 else context.fewer(noisy(where, std, tower=tower))
 
 
 class TextNoise(Sweep):
@@ -65,14 +65,14 @@ class TextNoise(Sweep):
         """Less CLIPMem and no less utility at the claimed level; then each change, both ends, and the control."""
         effects: list[Effect] = []
         metric, at = context.scale.utility, context.scale.noise.index(BEST)
-        for place, runs in sorted(self.curves(context).items(), key=lambda curve: curve[0] != PRIMARY):
-            name = f"{place} {BEST}: the smaller of the relative fall of CLIPMem and change of utility plus a margin"
-            effects += jointly(context, results, BASE, runs[at], name, margin=MARGIN, primary=place == PRIMARY)
-            effects += mitigated(results, BASE, runs[at], f"{place} {BEST}")
-            name = f"{place}: CLIPMem at {BEST} minus the lower end of the sweep"
+        for where, runs in sorted(self.curves(context).items(), key=lambda curve: curve[0] != PRIMARY):
+            name = f"{where} {BEST}: the smaller of the relative fall of CLIPMem and change of utility plus a margin"
+            effects += jointly(context, results, BASE, runs[at], name, margin=MARGIN, primary=where == PRIMARY)
+            effects += mitigated(results, BASE, runs[at], f"{where} {BEST}")
+            name = f"{where}: CLIPMem at {BEST} minus the lower end of the sweep"
             effects += optimum(results, name, [results.values(run) for run in runs], BELOW, at=at)
             utility = [results.values(run, metric) for run in runs]
-            name = f"{place}: {label(metric)} at the best level inside the sweep minus the better end"
+            name = f"{where}: {label(metric)} at the best level inside the sweep minus the better end"
             effects += optimum(results, name, utility, ABOVE) if all(utility) else []
         for name, control in self._controls(context).items():
             effects += mitigated(results, BASE, control, name)[:2]
