@@ -33,7 +33,6 @@ from tests.report.documents import (
     RETAINED,
     UTILITY,
     WORDINGS,
-    findings,
     inspection,
     model_parts,
     side_by_side,
@@ -227,8 +226,6 @@ def make(folder: Path) -> dict[str, str]:
     found["curve"], found["curve-terminal"] = page_text("comparison", between), screen_text("comparison", between)
     along = lengths(folder / "lengths")
     found["frontier"], found["frontier-terminal"] = page_text("comparison", along), screen_text("comparison", along)
-    found["findings"] = page_text("findings", findings())
-    found["findings-terminal"] = screen_text("findings", findings("inconclusive"))
     found["scored"] = screen_text("scored", scored(folder / "scored" / "study"))
     found["budget"] = screen_text("budget", plan(load_recipe("", ["model.name=clipmem-tiny"]), 0.3))
     found["inspected"] = screen_text("inspected", inspection())

@@ -18,7 +18,6 @@ import platform
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,19 +26,22 @@ import numpy as np
 import polars as pl
 from scipy.stats import t, ttest_1samp
 
+from clipmem import dump_recipe, load_recipe
 from clipmem.base.folder import RunFolder
-from clipmem.base.recipes import Recipe, differences, dump_recipe, load_recipe
-from clipmem.report.effects import FINDINGS, Claim, Context, Effect, Results, holds
+from clipmem.base.recipes import as_settings, differences
+from clipmem.functional import Claim
 from clipmem.report.figures import standalone
-from clipmem.report.findings import ORDER
 from clipmem.report.formats import duration, interval, level, signed
-from clipmem.report.read import is_finished, read_finished
-from clipmem.report.run_specs import RunSpec
-from clipmem.report.runs import FinishedRun
-from clipmem.report.scales import REGIMES, SCALES
-from clipmem.report.sections.findings import drawable, finding_figure
+from clipmem.report.read import is_finished
 from clipmem.report.templating import environment
-from clipmem.study.reproduce import INDEX, RUNS, base_recipe
+from clipmem_reproduce.effects import MEASURES, Effect, Results
+from clipmem_reproduce.finding import Context, holds
+from clipmem_reproduce.findings import FINDINGS
+from clipmem_reproduce.measured import Measured
+from clipmem_reproduce.page import drawable, finding_figure
+from clipmem_reproduce.reproduction import INDEX, RUNS, base_recipe
+from clipmem_reproduce.scales import REGIMES, SCALES
+from clipmem_reproduce.spec import RunSpec
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
@@ -69,7 +71,7 @@ def keep(folder: Path) -> Path:
     folders = {key: RunFolder(folder / RUNS / key) for key in index}
     folders = {key: one for key, one in folders.items() if (one.path / "recipe.toml").is_file()}
     made = [key for key, one in folders.items() if is_finished(one, one.recipe().protocol)]
-    rows = [row for key in made for row in measured(key, index[key], read_finished(folder / RUNS / key))]
+    rows = [row for key in made for row in measured(key, index[key], Measured(folder / RUNS / key))]
     table, file = pl.DataFrame(rows), place / "findings.json"
     if file.is_file():
         document = merged(json.loads(file.read_text(encoding="utf-8")), document)
@@ -96,9 +98,9 @@ def add(kind: str, name: str, folder: Path) -> None:
     """Store the measurements of a run of `redundant` that no verdict uses; a longer one is named as in `tradeoff`."""
     place, run = HERE / LONGER, RunFolder(folder)
     base = load_recipe((place / "base.toml").read_text(encoding="utf-8"))
-    settings = [f"{key}={value}".replace(" ", "") for key, _, value in differences(base, run.recipe())]
+    settings = {key: value for key, _, value in differences(base, run.recipe())}
     entry = {"name": f"{kind}: {name}, {run.recipe().train.epochs} epochs", "settings": settings}
-    table, file = pl.DataFrame(measured(folder.name, entry, read_finished(folder))), place / "runs.parquet"
+    table, file = pl.DataFrame(measured(folder.name, entry, Measured(folder))), place / "runs.parquet"
     earlier = pl.read_parquet(file).filter(pl.col("name") != entry["name"])
     pl.concat([earlier, table]).write_parquet(file)
 
@@ -119,7 +121,7 @@ def merged(earlier: Document, document: Document) -> Document:
 
 
 def _place(entry: Document) -> int:
-    return ORDER.index(entry["finding"])
+    return list(FINDINGS).index(entry["finding"])
 
 
 def _processor() -> str:
@@ -127,16 +129,18 @@ def _processor() -> str:
     return found[1] if found else platform.processor()
 
 
-def measured(key: str, entry: dict[str, Any], run: FinishedRun) -> list[dict[str, object]]:
+def measured(key: str, entry: dict[str, Any], run: Measured) -> list[dict[str, object]]:
     """Return the measurements of a run, one row per measure and seed."""
     values = {f"clipmem {role}": run.memorization(run.uids(role)) for role in _ROLES}
-    halves = ("clipmem", "clipmem_wordings")
-    values |= {measure: run.halved(run.uids("candidate"), run.uids("independent"), measure) for measure in halves}
+    roles = run.uids("candidate"), run.uids("independent")
+    values |= {measure: run.half_difference(*roles, measure) for measure in MEASURES}
     values["clipmem planted"] = run.memorization(run.planted & run.uids("candidate"))
     values |= {name: own for name, own in run.utility.items() if not name.endswith(_NOT_KEPT)}
-    for side in dict.fromkeys(side for side, _ in run.markers):
-        values[f"pairs/s of {side}"] = [float(run.markers[side, seed]["pairs_per_second"]) for seed in run.seeds]
-    settings = " ".join(entry["settings"])
+    folder = RunFolder(run.run.path)
+    for side in sorted({model.parent.name for model in folder.path.glob("models/*/seed-*")}):
+        markers = [folder.read_json(f"stages/train-{side}-seed-{seed}.json") for seed in run.seeds]
+        values[f"pairs/s of {side}"] = [float(marker["pairs_per_second"]) for marker in markers]
+    settings = " ".join(as_settings(entry["settings"]))
     return [
         {"run": key, "name": entry["name"], "settings": settings, "measure": measure, "seed": seed, "value": value}
         for measure, own in values.items()
@@ -147,25 +151,28 @@ def measured(key: str, entry: dict[str, Any], run: FinishedRun) -> list[dict[str
 class StoredResults(Results):
     """The results of a regime from `runs.parquet`."""
 
-    def __init__(self, regime: str, base: Recipe, confidence: float, primaries: int) -> None:
+    def __init__(self, regime: str, confidence: float, primaries: int) -> None:
         runs = pl.read_parquet(HERE / regime / "runs.parquet").sort("seed")
         runs = runs.filter(~pl.col("name").str.contains("^(longer|again): "))
         rows = runs.group_by("settings", "measure", maintain_order=True).agg("value").rows()
-        values = {(settings, measure): own for settings, measure, own in rows}
+        self._values = {(_key(settings), metric): values for settings, metric, values in rows}
+        super().__init__(Measured, confidence, primaries)
 
-        @cache
-        def measures(spec: RunSpec) -> FinishedRun:
-            settings = " ".join(spec.settings)
-            own = {measure: value for (one, measure), value in values.items() if one == settings}
-            # values on validation pairs are not stored: here they choose the lengths that those on test pairs choose
-            none = pl.DataFrame()
-            return FinishedRun(spec.slug, "", base, {}, none, none, 1.0, {}, {}, own, 0.0, validation=own)
+    def values(self, spec: RunSpec, metric: str = "clipmem", among: RunSpec | None = None) -> list[float]:  # noqa: ARG002
+        """Return a measure by seed; the compared runs have the same pairs."""
+        settings = " ".join(as_settings({**spec.study, **spec.settings}))
+        return self._values.get((_key(settings), metric), [])
 
-        super().__init__(measures, confidence, primaries)
+    def validation(self, spec: RunSpec, metric: str) -> list[float]:
+        """Return the values on test pairs: those on validation pairs, which choose the same lengths, are not stored."""
+        return self.values(spec, metric)
 
-    def memorization(self, spec: RunSpec, among: RunSpec | None = None, measure: str = "clipmem") -> list[float]:  # noqa: ARG002
-        """Return the mean by seed; the compared runs have the same pairs."""
-        return self.utility(spec, measure)
+
+def _key(settings: str) -> frozenset[tuple[str, str]]:
+    """Return settings as they are compared: without order and quotes; of a key that is set twice the last one."""
+    parts = re.split(r" (?=[a-z_.]+=)", settings) if settings else []
+    pairs = (re.sub(r"[ '\"]", "", part).partition("=") for part in parts)
+    return frozenset({key: value for key, _, value in pairs}.items())
 
 
 # findings whose effects follow from the stored measurements, or whose primary effect follows from effects shown
@@ -196,7 +203,7 @@ def judged_again(document: Document) -> Document:
 def _judged_again(one: Document, context: Context, document: Document) -> Document:
     name, finding = one["finding"], FINDINGS[one["finding"]]()
     looks, effects = context.scale.looks.get(name, 1), [_read(effect) for effect in one["effects"]]
-    results = StoredResults(document["regime"], context.base, document["confidence"], document["primaries"] * looks)
+    results = StoredResults(document["regime"], document["confidence"], document["primaries"] * looks)
     if name in _SHOWN:
         pairs, first = [_sample(effect) for effect in effects[_SHOWN[name]]], effects[0]
         effects[0] = results.weakest(first.measure, pairs, first.claim, primary=True)
@@ -239,7 +246,7 @@ def summary(documents: dict[str, Document]) -> str:
     titles = {one["finding"]: one["title"] for document in documents.values() for one in document["findings"]}
     found = {(regime, one["finding"]): one for regime, document in documents.items() for one in document["findings"]}
     lines = [f"| finding | {' | '.join(documents)} |", f"| --- | {' | '.join('---' for _ in documents)} |"]
-    for name, title in sorted(titles.items(), key=lambda one: ORDER.index(one[0])):
+    for name, title in sorted(titles.items(), key=lambda one: list(FINDINGS).index(one[0])):
         cells = [_cell(found.get((regime, name))) for regime in documents]
         anchor = re.sub(r"[^a-z0-9-]", "", title.lower().replace(" ", "-"))
         lines.append(f"| [{title}](#{anchor}) | {' | '.join(cells)} |")
@@ -257,7 +264,7 @@ def _cell(finding: Document | None) -> str:
 
 def section(name: str, documents: dict[str, Document]) -> str:
     """Return the section of a finding: claim, and by regime verdict, figure, effects, command."""
-    macros = environment(screen=True).get_template("sentences.jinja").module
+    macros = environment(screen=True).get_template("clipmem_reproduce:sentences.jinja").module
     lines: list[str] = []
     for regime, document in documents.items():
         for one in document["findings"]:

@@ -12,8 +12,9 @@ import polars as pl
 
 import clipmem
 from clipmem.base.folder import RunFolder
+from clipmem.base.recipes import as_settings
 from clipmem.models import openclip
-from clipmem.report.scales import SCALES
+from clipmem_reproduce.scales import SCALES
 
 _QUICK = ("model.name=clipmem-micro", "train.epochs=1", "train.seeds=[0]", "evaluate.probe_c=[0.1]")
 
@@ -30,7 +31,7 @@ def main() -> None:
     for regime in ("unique", "redundant"):
         base = Path(__file__).parent / regime / "base.toml"
         with tempfile.TemporaryDirectory() as folder:
-            warmed = SCALES[regime, "laptop"].warmed
+            warmed = as_settings(SCALES[regime, "laptop"].warmed)
             read = set(captions(f"{folder}/warm", base, *warmed, roles=("shared", "candidate")))
             study = captions(f"{folder}/study", base, roles=("candidate", "independent"))
         print(f"{regime}: {sum(one in read for one in study) / len(study):.0%} of {len(study):,} captions")

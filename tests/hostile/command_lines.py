@@ -16,7 +16,6 @@ _COMMANDS = {
     "audit": ["nowhere"],
     "compare": ["nowhere", "nowhere-else"],
     "report": ["nowhere"],
-    "reproduce": [],
     "doctor": [],
     "data inspect": ["nowhere"],
     "data export": ["nowhere", "--to", "parquet", "--out", "x"],
@@ -48,7 +47,6 @@ def cases(rng: random.Random) -> Iterator[Case]:
             yield Case(f"{command} with an argument too many", [*words, *arguments, "one", "two", "three"])
     choices = {
         "run": ("quick", "--device", ["tpu", "cuda:99", "", "CPU "]),
-        "reproduce": ("", "--scale", ["huge", "", "1"]),
         "compare": ("a", "--measure", ["clip", "norm"]),
         "data export": ("emoji", "--to", ["zip", "PARQUET ", "../x"]),
     }

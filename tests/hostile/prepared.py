@@ -141,7 +141,6 @@ def _begun(command: str) -> Path:
     """Stop a command that makes run folders once images are decoded."""
     from clipmem.base.recipes import dump_recipe, load_recipe
     from clipmem.study.curating import Curating, curate_and_write
-    from clipmem.study.reproduce import reproduce
     from clipmem.study.validating import validate
     from clipmem.testing.tiny import TINY_STUDY
 
@@ -149,7 +148,6 @@ def _begun(command: str) -> Path:
     (folder / "study.toml").write_text(dump_recipe(load_recipe(TINY_STUDY, ["split.shared=200", "split.planted=0"])))
     made: dict[str, Callable[[], object]] = {
         "validate-estimators": lambda: validate(folder / "study.toml", folder / "out", truth=6, reporter=stop),
-        "reproduce": lambda: reproduce(folder / "out", findings=["planted"], scale="tiny", reporter=stop),
         "curate": lambda: curate_and_write("pairs.parquet", Curating(budget=1.0), stop),
     }
     _data(folder)
@@ -265,7 +263,6 @@ def cases(rng: random.Random) -> Iterator[Case]:
     curate, budget = ["curate", "pairs.parquet"], ["curate", "pairs.parquet", "--budget", "1"]
     embed = ["embed", "--model", "run/models/f/seed-0", "--data", "pairs.parquet", "--out", "new"]
     validate = ["validate-estimators", "study.toml", "--out", "out", "--truth", "6"]
-    reproduce = ["reproduce", "--finding", "planted", "--scale", "tiny", "--out", "out"]
     estimate = ["estimate", "run/recipe.toml", "--out", "run"]
     decoded, stopped = ("pixels.npy",), ("evaluate", "score", "report")
     resumed: dict[str, tuple[Sequence[str], Callable[[Path], object]]] = {
@@ -277,8 +274,6 @@ def cases(rng: random.Random) -> Iterator[Case]:
         "tables of a run": (RUN, _made(_study, _armed("*.parquet"), _again("report"))),
         "markers of a run": (RUN, _made(_study, _armed("stages/*.json"))),
         "runs of validate-estimators": (validate, _made(lambda: _begun("validate-estimators"), _armed(*decoded))),
-        "runs of reproduce": (reproduce, _made(lambda: _begun("reproduce"), _armed(*decoded))),
-        "documents of reproduce": (reproduce, _made(lambda: _begun("reproduce"), _armed("*.json"))),
         "parts of embed": (embed, _made(_embedded, _armed("img_emb*.npy", "metadata*.parquet"))),
         "embeddings under curate": ([*curate, "--model", "new"], _made(_embedded, _armed("???*_emb*.npy"))),
         "parts of score": (_score(), _made(_scored, _armed("scores.parts/*.safetensors", "scores.parts/*.parquet"))),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "src").rglob("*.py"))
+SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "reproduce" / "clipmem_reproduce").rglob("*.py")])
 # each with the arguments that make it safe: ruff refuses names (pyproject.toml), not missing arguments
 SAFE = {
     "np.load": [{"allow_pickle": False}],

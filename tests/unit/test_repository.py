@@ -62,9 +62,9 @@ def test_the_nightly_job_runs_every_slow_test_with_every_extra():
     workflow = yaml.safe_load(text)
     assert workflow[True].keys() == {"schedule", "workflow_dispatch"}  # YAML reads `on` as true
     steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
-    # by its marker and nothing else: a file, a folder or `-k` would leave tests in no job
+    # by its marker and nothing else, and those of the other package: a file or `-k` would leave tests in no job
     arguments = [words[words.index("pytest") + 1 :] for words in map(shlex.split, steps) if "pytest" in words]
-    assert arguments == [["-m", "slow", "--durations=0"]]
+    assert arguments == [["-m", "slow", "--durations=0"], ["-m", "slow", "--durations=0", "reproduce/tests"]]
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     installed = re.search(r'pip install -q -e "\.\[([\w,]+)\]"', text)[1].split(",")
     assert set(installed) == extras.keys() - {"all", "docs"}
@@ -81,7 +81,7 @@ def selections():
 def test_the_fast_job_names_tests_that_exist():
     slow = 0
     for words in selections():
-        files = [ROOT / word for word in words if word.startswith("tests/")]
+        files = [ROOT / word for word in words if word.startswith(("tests/", "reproduce/tests/"))]
         assert all(file.is_file() for file in files), words
         texts = {file: file.read_text(encoding="utf-8") for file in files}
         if "slow" in words:

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from cyclopts import App
 
 from clipmem._version import __version__
+from clipmem.base.declared import load, plugins
 from clipmem.cli.audit import audit
 from clipmem.cli.compare import compare
 from clipmem.cli.curate import curate
@@ -19,7 +20,6 @@ from clipmem.cli.init import init
 from clipmem.cli.localize import localize
 from clipmem.cli.models import models
 from clipmem.cli.report import report
-from clipmem.cli.reproduce import reproduce
 from clipmem.cli.run import run
 from clipmem.cli.score import score
 from clipmem.cli.tables import prints_tables
@@ -51,8 +51,9 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 for command in (
-    *(demo, run, score, estimate, evaluate, localize, curate, audit, compare, reproduce, report, doctor),
+    *(demo, run, score, estimate, evaluate, localize, curate, audit, compare, report, doctor),
     validate_estimators,
+    *(load(point) for point in plugins("commands").values()),
 ):
     app.command(prints_tables(command))
 for command in (init, embed, data, models, view):

@@ -30,7 +30,7 @@ def write_page(path: Path, kind: str, subject: Any) -> Path:
 
 
 def render(kind: str, subject: Any) -> str:
-    """Render the page `study` (from a run's files), `comparison` or `findings` (from a document) as HTML."""
+    """Render the page `study` (from a run's files), `comparison`, or `PACKAGE:PAGE` (from a document) as HTML."""
     engine, context = environment(), Section.context_of(subject)
     blocks: list[str] = []
     links: list[tuple[str, str]] = []
@@ -41,7 +41,7 @@ def render(kind: str, subject: Any) -> str:
         template = engine.from_string(source) if "\n" in source else engine.get_template(source)
         blocks.append(_safe(template.render(context | data | {"figures": figures, "section_id": section.name})))
         links += section.links(subject)
-        if section.name == kind:  # the page's own section
+        if section.name == kind.rpartition(":")[2]:  # the page's own section
             context |= data
     style = _safe(template_text("page.css"))
     return engine.get_template(f"{kind}/page.html").render(context | {"style": style, "links": links, "blocks": blocks})

@@ -13,7 +13,6 @@ UNITMEM: dict[str, tuple[float, ...]] = {
     "simclr": (0.339, 0.346, 0.345, 0.349, 0.351, 0.355, 0.356, 0.355, 0.358, 0.362, 0.367, 0.376),
 }
 SOURCE = "Wang et al., ICLR 2025"
-ERROR = 0.003
 
 
 def layers_between() -> list[int]:

@@ -1,6 +1,6 @@
 """A finished four-way run for comparisons: the value of each measure by seed, and the cost of each model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -30,7 +30,7 @@ class FinishedRun:
 
     `place` is its folder, for errors. `records` (`record.json`) and `markers` (time and memory of training) are by side
     and seed; `utility` maps metrics of f to values by seed, `chance` to what a random order or guess reaches, and
-    `validation` to their values on other held-out pairs. `more` holds functions that read rarely used tables.
+    `validation` to their values on other held-out pairs.
     """
 
     name: str
@@ -46,7 +46,6 @@ class FinishedRun:
     seconds: float
     chance: Mapping[str, float] = field(default_factory=dict[str, float])
     validation: Mapping[str, list[float]] = field(default_factory=dict[str, list[float]])
-    more: Mapping[str, Callable[[], pl.DataFrame]] = field(default_factory=dict[str, Callable[[], pl.DataFrame]])
 
     @property
     def seeds(self) -> list[int]:
@@ -72,10 +71,6 @@ class FinishedRun:
     def passes(self) -> float:
         """Average number of times a model saw each pair."""
         return self.presentations / self.pairs
-
-    def table(self, name: str) -> pl.DataFrame:
-        """Read one of the tables in `more`."""
-        return self.more[name]()
 
     def uids(self, role: str) -> set[str]:
         """Return the pairs of a role."""
@@ -116,11 +111,6 @@ class FinishedRun:
             return [value / scale for value in own]
         mirror = self.memorization(independent, wordings=wordings)
         return [(a - b) / 2 / scale for a, b in zip(own, mirror, strict=True)] if own and mirror else []
-
-    def scores(self, seed: int) -> dict[str, float]:
-        """Return A(f) - A(g) of every pair under a seed, by uid."""
-        rows = self.seed_scores.filter(pl.col("seed") == seed)
-        return dict(rows.select("uid", pl.col("f") - pl.col("g")).iter_rows())
 
 
 def utility_by_seed(

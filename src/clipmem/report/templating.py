@@ -24,8 +24,10 @@ Words = Mapping[str, Any]
 
 
 def template_text(name: str) -> str:
-    """Read a file of `report/templates`."""
-    text = (resources.files("clipmem.report") / "templates").joinpath(*name.split("/")).read_text(encoding="utf-8")
+    """Read a file of `report/templates`, or `PACKAGE:FILE` of the folder `templates` of another package."""
+    package, _, file = name.rpartition(":")
+    folder = resources.files(package or "clipmem.report") / "templates"
+    text = folder.joinpath(*file.split("/")).read_text(encoding="utf-8")
     return marked(text) if name.endswith(".txt") else text
 
 

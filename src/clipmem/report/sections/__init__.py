@@ -24,7 +24,7 @@ from clipmem.report.templating import measure_of, words_of
 _MODULES = (
     *("audit", "audits", "budget", "comparison", "credits", "curated", "curve", "dejavu", "distributions"),
     *("estimate", "estimated", "evaluated"),
-    *("findings", "gallery", "in_and_out", "inspected", "layers", "learned", "meaning", "model"),
+    *("gallery", "in_and_out", "inspected", "layers", "learned", "meaning", "model"),
     *("next_steps", "planted", "provenance", "regime", "retained", "retrieval", "roles", "run"),
     *("scored", "side_by_side", "towers", "training", "units", "utility", "validated"),
 )
@@ -35,7 +35,8 @@ class Section:
 
     Attributes:
         name: Its id on the page: the name it is registered under.
-        page: `study`, `comparison` or `findings`; "" for none.
+        page: `study` or `comparison`, or `PACKAGE:PAGE` of another package, whose folder `templates` has its
+            templates; "" for none.
         screen: Its terminal screen (see `report.terminal.print_screen`); "" for none.
         nav: Its name in the page's navigation; "" for none.
         order: Its position; the package's own sections have 10 to 900.

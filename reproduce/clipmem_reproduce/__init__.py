@@ -1,0 +1,1 @@
+"""Reproduce the published experiments on memorization in CLIP with clipmem, and test their findings."""

@@ -1,0 +1,62 @@
+"""`clipmem reproduce`: replicate the published experiments."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter, validators
+
+
+def reproduce(
+    *,
+    finding: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
+    seeds: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=100))] = None,
+    regime: str = "redundant",
+    scale: str = "",
+    out: Path | None = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", show_default=False)] = (),
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    engine: str = "local",
+) -> None:
+    """Replicate the published experiments and test their findings.
+
+    Estimates the time, trains all missing runs, and writes findings.json and a page with each finding next to the
+    published curve. Run it again to resume after a stop.
+
+    Args:
+        finding: Findings to reproduce, all by default: distributions, memorized, planted, redundancy, layers,
+            encoders, captions, text-noise, removal, tradeoff, paradigms, model-size, one-pass, data-size.
+        seeds: Seeds of the base study; by default 2 for tiny, 8 for laptop, 3 for published.
+        regime: Kind of data: redundant = the emoji as drawn by several artists; unique = one pair of each emoji;
+            long-tail = icons (set data.path, see docs/reproduce.md); coco = COCO (set data.path).
+        scale: tiny = a test that takes minutes; laptop = conclusive, takes hours; published = coco, needs a GPU. By
+            default laptop if findings are named, else tiny; published for coco.
+        out: Output folder; by default clipmem-reproduce-REGIME-SCALE.
+        set_: Change the base study: --set data.path=captions_train2017.json. Can be repeated.
+        device: Device to compute on.
+        engine: Execution engine: local, ray, or ray://HEAD:PORT.
+    """
+    from rich.console import Console
+
+    from clipmem.cli.terminal import TerminalReporter
+    from clipmem.report.terminal import print_screen
+    from clipmem_reproduce.page import KIND
+    from clipmem_reproduce.reproduction import PAGE
+    from clipmem_reproduce.reproduction import reproduce as run
+
+    scale = scale or ("published" if regime == "coco" else "laptop" if finding else "tiny")
+    folder = out or Path(f"clipmem-reproduce-{regime}-{scale}")
+    progress = Console(stderr=True)
+    with TerminalReporter(progress) as reporter:
+        document = run(
+            folder,
+            findings=finding,
+            scale=scale,
+            regime=regime,
+            seeds=seeds,
+            settings=set_,
+            device=device,
+            engine=engine,
+            reporter=reporter,
+            log=reporter.note,
+        )
+    print_screen(KIND, document, Console(), f"Page: {folder / PAGE}")

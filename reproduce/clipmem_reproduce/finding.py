@@ -1,0 +1,167 @@
+"""What a finding is: the runs that it needs, a contrast between them, and a figure."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from clipmem import Recipe
+from clipmem.functional import Claim
+from clipmem.report.runs import UTILITIES
+from clipmem_reproduce.effects import ABOVE, MEASURES, Effect, Panel, Results, Series, dominance
+from clipmem_reproduce.scales import Scale
+from clipmem_reproduce.spec import RunSpec
+
+BASE = RunSpec()
+PROBE = "linear_probe_acc1"
+
+
+@dataclass(frozen=True)
+class Context:
+    """The scale and the recipe of the base study."""
+
+    scale: Scale
+    base: Recipe
+
+    def fewer(self, spec: RunSpec) -> RunSpec:
+        """Return a run with the fewer seeds of the scale, which suffice for large effects."""
+        return spec.seeded(self.scale.fewer) if self.scale.fewer < len(self.base.train.seeds) else spec
+
+
+class Finding(ABC):
+    """A published finding, or a question of reviewers, evaluated on finished runs."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    claim: ClassVar[str]
+    published: ClassVar[str] = ""  # the published numbers and their reading error; "" if nothing was published
+    limits: ClassVar[str] = ""
+
+    @abstractmethod
+    def runs(self, context: Context) -> Mapping[str, RunSpec]:
+        """Return the runs it needs, by name."""
+
+    @abstractmethod
+    def effects(self, context: Context, results: Results) -> list[Effect]:
+        """Return the effects, the primary one first."""
+
+    @abstractmethod
+    def panels(self, context: Context, results: Results) -> list[Panel]:
+        """Return the panels of its figure, the published ones last."""
+
+
+class Sweep(Finding):
+    """A finding over the levels of a setting, with one run per level of each curve.
+
+    The figure has a panel for each measure of memorization, for each of utility, and for each of `curves_published`,
+    which are over `levels_published`.
+
+    Attributes:
+        levels: The field of `Scale` that has the levels, in order.
+        names: Names of the curves.
+        xlabel: What the levels are.
+    """
+
+    levels: ClassVar[str]
+    names: ClassVar[Sequence[str]] = ("",)
+    xlabel: ClassVar[str]
+    curves_published: ClassVar[Mapping[str, Sequence[float]]] = {}
+    levels_published: ClassVar[Sequence[float | int]] = ()
+
+    @abstractmethod
+    def run(self, context: Context, curve: str, level: Any) -> tuple[str, RunSpec]:
+        """Return the name of a run, and the run."""
+
+    def runs(self, context: Context) -> Mapping[str, RunSpec]:
+        levels = getattr(context.scale, self.levels)
+        return dict(self.run(context, curve, level) for curve in self.names for level in levels)
+
+    def curves(self, context: Context) -> Mapping[str, list[RunSpec]]:
+        """Return the runs of each curve, one per level."""
+        levels = getattr(context.scale, self.levels)
+        return {curve: [self.run(context, curve, level)[1] for level in levels] for curve in self.names}
+
+    def panels(self, context: Context, results: Results) -> list[Panel]:
+        panels: list[Panel] = []
+        levels, curves = getattr(context.scale, self.levels), self.curves(context)
+        utilities = dict.fromkeys((context.scale.utility, PROBE))
+        for metric in (*MEASURES, *utilities):
+            series = [
+                results.series(name, levels, [results.values(run, metric) for run in runs])
+                for name, runs in curves.items()
+            ]
+            if any(curve.x for curve in series):
+                title = "memorization" if metric in MEASURES else "utility"
+                panels.append(Panel(title, self.xlabel, label(metric), series))
+        x = [float(level) for level in self.levels_published]
+        return panels + [
+            Panel("published", self.xlabel, name, [Series("COCO", x, list(values))], published=True)
+            for name, values in self.curves_published.items()
+        ]
+
+
+def label(metric: str) -> str:
+    """Return the words for a measure of memorization or utility."""
+    return f"CLIPMem{MEASURES[metric]}" if metric in MEASURES else UTILITIES.get(metric, metric)
+
+
+def mitigated(
+    results: Results, base: RunSpec, run: RunSpec, name: str, *, size: float = 0.0, primary: bool = False
+) -> list[Effect]:
+    """Measure a mitigation: the relative change of CLIPMem, claimed below 0, and of each utility, claimed above 0.
+
+    Where both runs were scored on all wordings, the change over these is there too, after that on the first caption.
+    """
+    effects: list[Effect] = []
+    for measure, where in MEASURES.items():
+        after, before = (np.array(results.values(*specs)) for specs in ((run, measure, base), (base, measure, run)))
+        if after.size and before.size:
+            scale = abs(float(before.mean())) or 1.0
+            values, plain = (after / scale).tolist(), (before / scale).tolist()
+            title, first = f"{name}: relative change of CLIPMem{where}", primary and not where
+            effects.append(results.effect(title, values, plain, Claim("below", size), primary=first))
+    for metric, words in UTILITIES.items():
+        effects += results.contrast(f"{name}: change of {words}", run, base, ABOVE, metric)
+    return effects
+
+
+def jointly(
+    context: Context,
+    results: Results,
+    base: RunSpec,
+    run: RunSpec,
+    name: str,
+    *,
+    measure: str = "clipmem",
+    margin: float = 0.0,
+    primary: bool = False,
+) -> list[Effect]:
+    """Return the `dominance` of a run over the base run; empty if one of them was not measured."""
+    before, after = (
+        (results.values(spec, measure, among), results.values(spec, context.scale.utility))
+        for spec, among in ((base, run), (run, base))
+    )
+    if not all((*before, *after)):
+        return []
+    return [dominance(results, before, after, name, margin=margin, primary=primary)]
+
+
+def holds(effects: Sequence[Effect]) -> str:
+    """Return the verdict of the primary effect; inconclusive if it was not measured."""
+    return next((effect.holds for effect in effects if effect.primary), "inconclusive")
+
+
+def judge(finding: Finding, context: Context, results: Results) -> dict[str, Any]:
+    """Return a finding as `findings.json` holds it: claim, verdict, effects, curves, and how often it was judged."""
+    looks = context.scale.looks.get(finding.name, 1)
+    effects = finding.effects(context, results.again(looks))
+    return {
+        "finding": finding.name,
+        **{key: getattr(finding, key) for key in ("title", "claim", "published", "limits")},
+        "looks": looks,
+        "holds": holds(effects),
+        "effects": [effect.as_dict() for effect in effects],
+        "panels": [asdict(panel) for panel in finding.panels(context, results)],
+    }

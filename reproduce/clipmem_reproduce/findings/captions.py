@@ -1,0 +1,51 @@
+"""Finding 6: drawing from more captions per pair in training lowers memorization and improves the probe."""
+
+import numpy as np
+
+from clipmem_reproduce.effects import ABOVE, BELOW, MEASURES, Effect, Results, optimum
+from clipmem_reproduce.finding import BASE, Context, Sweep, label, mitigated
+from clipmem_reproduce.spec import RunSpec
+
+# COCO, read off a figure: ±0.0005
+PUBLISHED = {
+    "CLIPMem, normalized": (0.4380, 0.4350, 0.4280, 0.4240, 0.4220),
+    "linear probe, ImageNet": (0.6311, 0.6317, 0.6431, 0.6477, 0.6488),
+}
+
+
+def several(count: int) -> RunSpec:
+    """Return the base study, drawing from `count` captions per pair in training; scores still use the first one."""
+    return BASE if count == 1 else RunSpec({"mitigate.captions.count": count})
+
+
+class Captions(Sweep):
+    name = "captions"
+    title = "Number of captions"
+    claim = "With more captions of each pair, at equal presentations, less is memorized and utility rises."
+    published = "Captions 1 to 5: CLIPMem .4380 .4350 .4280 .4240 .4220, probe .6311 .6317 .6431 .6477 .6488 (±0.0005)."
+    limits = (
+        "The verdict depends on the caption that is scored. It is based on CLIPMem on the first caption, which several "
+        "captions show less often, not on utility. Over all captions CLIPMem can change in the other direction."
+    )
+    levels = xlabel = "captions"
+    curves_published, levels_published = PUBLISHED, (1, 2, 3, 4, 5)
+
+    def run(self, context: Context, curve: str, level: int) -> tuple[str, RunSpec]:
+        return f"{level} captions", several(level)
+
+    def effects(self, context: Context, results: Results) -> list[Effect]:
+        """The most captions against one; also the slopes, and whether utility has an inner optimum."""
+        counts, runs = context.scale.captions, self.curves(context)[""]
+        size = 1 - PUBLISHED["CLIPMem, normalized"][-1] / PUBLISHED["CLIPMem, normalized"][0]
+        effects = mitigated(results, BASE, runs[-1], f"{counts[-1]} captions", size=size, primary=True)
+        if len(counts) > 2:
+            x = np.array(counts) - np.mean(counts)
+            for measure, where in MEASURES.items():
+                values = np.array([results.values(run, measure) for run in runs])
+                if values.size:
+                    name = f"slope of CLIPMem{where} over the number of captions"
+                    effects.append(results.effect(name, (x @ values / (x @ x)).tolist(), None, BELOW))
+            metric = context.scale.utility
+            name = f"{label(metric)}: best number of captions inside the range minus the better end"
+            effects += optimum(results, name, [results.values(run, metric) for run in runs], ABOVE)
+        return effects

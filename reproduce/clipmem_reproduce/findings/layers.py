@@ -1,0 +1,90 @@
+"""Finding 4: UnitMem of the image tower under CLIP is between supervised and self-supervised training."""
+
+from collections.abc import Mapping
+from functools import cache
+
+import polars as pl
+
+from clipmem.report.curves import curves_of, title_of
+from clipmem.report.published import UNITMEM
+from clipmem_reproduce.effects import ABOVE, Effect, Panel, Results, Series
+from clipmem_reproduce.finding import Context, Finding
+from clipmem_reproduce.measured import Measured
+from clipmem_reproduce.spec import RunSpec, Settings
+
+KIND = "mlp"
+ERROR = 0.003  # with which the published values were read off a figure
+ONE_TOWER: Settings = {"score.alignment": "sslmem-image", "embed.views": 2, "evaluate.wordings": 1}
+_SIMCLR = {"train.crop_scale": [0.2, 1.0], "train.flip": 0.5, "train.color": 0.5, "train.grayscale": 0.2}
+_COST = {"clip": 1.0, "supervised": 0.7, "simclr": 1.5}
+
+
+def under(context: Context, objective: str, study: Settings) -> RunSpec:
+    """Return the base study under an objective; the classes of the supervised one are those of the scale."""
+    more: dict[str, Settings] = {"supervised": context.scale.classes, "simclr": _SIMCLR}
+    return RunSpec({"train.objective": objective}, {**more.get(objective, {}), **study})
+
+
+def paradigms(context: Context) -> dict[str, RunSpec]:
+    """Return runs of the three objectives, trained to convergence, localized over the same pairs and views."""
+    specs: dict[str, RunSpec] = {}
+    for objective, cost in _COST.items():
+        study = under(context, objective, ONE_TOWER if objective != "clip" else {})
+        settings = {**study.settings, "train.epochs": context.scale.converged}
+        specs[objective] = RunSpec(settings, study.study, localize=True, cost=cost)
+    return specs
+
+
+@cache
+def _curve(run: Measured) -> pl.DataFrame:
+    curves = curves_of(run.units, run=run.run.path.name, objective=run.run.recipe.train.objective)
+    return curves.filter((pl.col("side") == "f") & (pl.col("kind") == KIND)).sort("layer", "seed")
+
+
+def _at(run: Measured, layer: int) -> list[float]:
+    return _curve(run).filter(pl.col("layer") == layer)["unitmem"].to_list()
+
+
+class Layers(Finding):
+    name = "layers"
+    title = "UnitMem by layer"
+    claim = "In the last layer CLIP lies between supervised (above it) and self-supervised training (below it)."
+    published = (
+        f"Last of 12 layers: supervised {UNITMEM['supervised'][-1]}, CLIP {UNITMEM['clip'][-1]}, "
+        f"self-supervised {UNITMEM['simclr'][-1]} (±{ERROR}). In layers 2 to 8 CLIP lies below both."
+    )
+    limits = (
+        "SimCLR replaces the published DINO-like model, and one class per image the several labels. UnitMem depends on "
+        "the number of pairs, so heights are not comparable. See docs/paradigms.md."
+    )
+
+    def runs(self, context: Context) -> Mapping[str, RunSpec]:
+        return paradigms(context)
+
+    def effects(self, context: Context, results: Results) -> list[Effect]:
+        """The smaller of both differences in the last layer; also each of them, and those in the first layer."""
+        runs = {name: results[spec] for name, spec in paradigms(context).items()}
+        last = int(_curve(runs["clip"])["layer"].max())  # pyright: ignore[reportArgumentType]
+        both = (("supervised", "clip"), ("clip", "simclr"))
+        pairs = {layer: [(_at(runs[a], layer), _at(runs[b], layer)) for a, b in both] for layer in (last, 1)}
+        each = [
+            results.effect(f"UnitMem in layer {layer} of {last}: {title_of(a)} minus {title_of(b)}", *pair, ABOVE)
+            for layer, of_layer in pairs.items()
+            for (a, b), pair in zip(both, of_layer, strict=True)
+        ]
+        measure = f"UnitMem in layer {last} of {last}: the smaller of the two differences below"
+        return [results.weakest(measure, pairs[last], ABOVE, primary=True), *each]
+
+    def panels(self, context: Context, results: Results) -> list[Panel]:
+        ours: list[Series] = []
+        for name, spec in paradigms(context).items():
+            run = results[spec]
+            layers = _curve(run)["layer"].unique().sort().to_list()
+            x = [layer / layers[-1] for layer in layers]
+            ours.append(results.series(title_of(name), x, [_at(run, layer) for layer in layers]))
+        theirs = [
+            Series(title_of(name), [k / len(values) for k in range(1, len(values) + 1)], list(values))
+            for name, values in UNITMEM.items()
+        ]
+        xlabel, ylabel = "layer / layers", "mean UnitMem"
+        return [Panel("here", xlabel, ylabel, ours), Panel("published", xlabel, ylabel, theirs, published=True)]

@@ -1,0 +1,134 @@
+"""Finding 2: mismatched or vague captions and distorted images are memorized most, clear and precise pairs least.
+
+Flaws are planted: exchanged captions, captions that name a pair's class only, and images turned or cropped to a corner.
+Among the other pairs, two proxies are correlated with CLIPMem: the rarity of a caption's words, and the distance of an
+image's pixels from those of its nearest images. The first is poor where rare words are precise.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+
+import numpy as np
+from jaxtyping import Float64
+
+from clipmem.functional import spearman
+from clipmem_reproduce.effects import ABOVE, Effect, Panel, Results, widened
+from clipmem_reproduce.finding import Context, Finding
+from clipmem_reproduce.measured import Measured
+from clipmem_reproduce.spec import RunSpec
+
+FLAWS = {"vague": "vague captions", "distorted": "distorted images"}
+EXCHANGED, ORDINARY = "exchanged captions", "ordinary pairs"
+_NEAR = 10  # neighbors over which the distance is averaged
+_LEAST = 2  # pairs of a kind in each role
+
+
+def flawed(context: Context) -> RunSpec:
+    """Return the base study with planted flaws."""
+    return RunSpec(context.scale.flaws)
+
+
+def rarity(captions: list[str]) -> Float64[np.ndarray, " n"]:
+    """Return the rarity of each caption's words: the mean of -log(share of captions with the word)."""
+    words = [set(caption.casefold().split()) for caption in captions]
+    count = Counter(word for each in words for word in each)
+    return np.array([np.mean([-np.log(count[word] / len(words)) for word in each]) if each else 0.0 for each in words])
+
+
+def atypicality(pixels: Float64[np.ndarray, "n size"], near: int = _NEAR) -> Float64[np.ndarray, " n"]:
+    """Return the mean Euclidean distance of each image to its `near` nearest neighbors, float64."""
+    square = (pixels**2).sum(axis=1)
+    means: list[float] = []
+    for row, length in zip(pixels, square, strict=True):
+        distance = np.sqrt(np.maximum(square + length - 2 * pixels @ row, 0))
+        means.append(float(np.sort(distance)[1 : near + 1].mean()))  # the first is the image itself
+    return np.array(means)
+
+
+@cache
+def _proxies(run: Measured) -> dict[str, dict[str, float]]:
+    values = {
+        "rare words": rarity([captions[0] for captions in run.captions.values()]),
+        "atypical image": atypicality(run.small_images()),
+    }
+    return {name: dict(zip(run.captions, proxy.tolist(), strict=True)) for name, proxy in values.items()}
+
+
+@cache
+def kinds(run: Measured) -> dict[str, set[str]]:
+    """Return the pairs of each kind; an exchanged caption counts before another flaw."""
+    flaw = {
+        uid: next((words for name, words in FLAWS.items() if key.endswith(f"({name})")), ORDINARY)
+        for uid, key in run.run.pairs.select("uid", "key").iter_rows()
+    }
+    by_kind: dict[str, set[str]] = {kind: set() for kind in (EXCHANGED, *FLAWS.values(), ORDINARY)}
+    for uid in run.run.splits["uid"]:
+        by_kind[EXCHANGED if uid in run.planted else flaw[uid]].add(uid)
+    return by_kind
+
+
+def by_kind(run: Measured) -> dict[str, list[float]]:
+    """Return the mean CLIPMem of each kind by seed (half-difference), for kinds with pairs in both roles."""
+    candidates, independent = run.uids("candidate"), run.uids("independent")
+    sets = {kind: (uids & candidates, uids & independent) for kind, uids in kinds(run).items()}
+    return {kind: run.half_difference(*pair) for kind, pair in sets.items() if min(map(len, pair)) >= _LEAST}
+
+
+class Memorized(Finding):
+    name = "memorized"
+    title = "Which pairs are memorized"
+    claim = "Wrong and vague captions and distorted images are memorized more than ordinary pairs."
+    published = "Shown as images; no number was published."
+    limits = (
+        "The flaws are planted. Vague captions name the class of a pair, so many pairs share them. Rare words and "
+        "pixel distance are proxies for what people would call imprecise and atypical."
+    )
+
+    def runs(self, context: Context) -> Mapping[str, RunSpec]:
+        return {"flaws": flawed(context)}
+
+    def effects(self, context: Context, results: Results) -> list[Effect]:
+        """Each kind of flaw minus ordinary pairs; the primary effect is the smallest of these."""
+        run = results[flawed(context)]
+        means = by_kind(run)
+        plain, name = (
+            means.pop(ORDINARY),
+            "CLIPMem of flawed pairs minus that of ordinary pairs: the smallest difference",
+        )
+        single = [
+            results.effect(f"CLIPMem of {kind} minus that of ordinary pairs", values, plain, ABOVE)
+            for kind, values in means.items()
+        ]
+        pairs = [(values, plain) for values in means.values()]
+        smallest = [results.weakest(name, pairs, ABOVE, primary=True)] if pairs else []
+        return [*smallest, *single, *self._correlations(run, results)]
+
+    def _correlations(self, run: Measured, results: Results) -> list[Effect]:
+        ordinary = sorted(run.uids("candidate") & kinds(run)[ORDINARY])
+        by_seed = np.array([[scores[uid] for uid in ordinary] for scores in map(run.scores, run.seeds)])
+        effects: list[Effect] = []
+        for name, proxy in _proxies(run).items():
+            values = np.array([proxy[uid] for uid in ordinary])
+            correlations = [spearman(scores, values).spearman or 0.0 for scores in by_seed]
+            measure = f"rank correlation of CLIPMem with {name}, among ordinary pairs"
+            over_pairs = spearman(by_seed.mean(axis=0), values, results.level())
+            effect = results.effect(measure, correlations, None, ABOVE)
+            effects.append(widened(effect, over_pairs.low, over_pairs.high))
+        return effects
+
+    def panels(self, context: Context, results: Results) -> list[Panel]:
+        run = results[flawed(context)]
+        means = by_kind(run)
+        flaws = results.series("", range(len(means)), list(means.values()))
+        ordinary = run.uids("candidate") & kinds(run)[ORDINARY]
+        curves = []
+        for name, proxy in _proxies(run).items():
+            order = np.array(sorted(ordinary, key=lambda uid, proxy=proxy: (proxy[uid], uid)))
+            quarters = [run.memorization(part.tolist()) for part in np.array_split(order, 4)]
+            curves.append(results.series(name, range(4), quarters))
+        ticks = ["lowest", "2nd", "3rd", "highest"]
+        return [
+            Panel("planted flaws", "", "CLIPMem", [flaws], ticks=list(means), joined=False),
+            Panel("ordinary pairs", "quarter of the candidates", "CLIPMem", curves, ticks=ticks),
+        ]

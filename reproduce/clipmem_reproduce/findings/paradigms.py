@@ -1,0 +1,66 @@
+"""The last half of finding 9: in supervised and self-supervised training, less memorization costs utility."""
+
+from collections.abc import Mapping
+
+from clipmem.report.curves import title_of
+from clipmem_reproduce.effects import ABOVE, BELOW, Effect, Panel, Results, Series, relative
+from clipmem_reproduce.finding import PROBE, Context, Finding
+from clipmem_reproduce.findings.encoders import SEVERAL_IMAGES
+from clipmem_reproduce.findings.layers import ONE_TOWER, under
+from clipmem_reproduce.spec import RunSpec
+
+OBJECTIVES = ("clip", "supervised", "simclr")
+
+
+def pair(context: Context, objective: str) -> list[RunSpec]:
+    """Return a study of the image tower under an objective, without and with several images per pair."""
+    plain = under(context, objective, {**ONE_TOWER, "evaluate.labels": "sublabel"})
+    return [plain, plain.with_settings(SEVERAL_IMAGES)]
+
+
+class Paradigms(Finding):
+    name = "paradigms"
+    title = "Mitigation in other paradigms"
+    claim = "Less memorization costs utility in supervised and self-supervised training, and not in CLIP."
+    published = "Stated, with earlier work on the other two; no number was published."
+    limits = (
+        "Memorization is SSLMem of the image tower in all three, utility the linear probe by subgroup, mitigation "
+        "several images per pair. One class per image, and SimCLR for self-supervised training."
+    )
+
+    def runs(self, context: Context) -> Mapping[str, RunSpec]:
+        return {
+            f"{title_of(objective)}{suffix}": run
+            for objective in OBJECTIVES
+            for suffix, run in zip(("", ", several images"), pair(context, objective), strict=True)
+        }
+
+    def effects(self, context: Context, results: Results) -> list[Effect]:
+        """The relative change of utility in CLIP minus its mean in the other two; then each change."""
+        changes: dict[str, list[float]] = {}
+        each: list[Effect] = []
+        for objective in OBJECTIVES:
+            runs = pair(context, objective)
+            before, after = (results.values(run, PROBE) for run in runs)
+            if not (before and after):
+                return []
+            scale = sum(before) / len(before)
+            changes[objective] = [(a - b) / scale for a, b in zip(after, before, strict=True)]
+            claim = ABOVE if objective == "clip" else BELOW
+            name = f"{title_of(objective)}, several images: relative change of"
+            each.append(results.effect(f"{name} the probe by subgroup", changes[objective], None, claim))
+            plain, mitigated = (results.values(run) for run in runs)
+            each.append(results.effect(f"{name} SSLMem", *relative(mitigated, plain, 1), BELOW))
+        others = [(a + b) / 2 for a, b in zip(changes["supervised"], changes["simclr"], strict=True)]
+        measure = "relative change of the probe by subgroup: CLIP minus the mean of the other two"
+        return [results.effect(measure, changes["clip"], others, ABOVE, primary=True), *each]
+
+    def panels(self, context: Context, results: Results) -> list[Panel]:
+        series: list[Series] = []
+        for objective in OBJECTIVES:
+            runs = pair(context, objective)
+            utility = [results.values(run, PROBE) for run in runs]
+            if all(utility):
+                x = [sum(values) / len(values) for values in map(results.values, runs)]
+                series.append(results.series(title_of(objective), x, utility))
+        return [Panel("without and with several images", "SSLMem", "probe by subgroup", series)] if series else []

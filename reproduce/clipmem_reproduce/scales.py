@@ -1,0 +1,242 @@
+"""The regimes of data and the scales of a reproduction: base study, seeds, levels of each sweep, primary utility.
+
+A regime is a kind of data. In `unique` every pair is one of a kind, in `redundant` others show the same thing, and in
+`long-tail` a few things occur often and most once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from clipmem import Recipe, dump_recipe, load_recipe
+from clipmem.base.recipes import Overrides, as_settings
+from clipmem_reproduce.spec import Settings
+
+NOISE_LEVELS = (0.0, 0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
+REGIMES = ("unique", "redundant", "long-tail", "coco")
+_NONE: Settings = {}
+# layers are compared with those of other objectives, over views that do not depend on the objective
+_ALWAYS: Settings = {
+    "localize.crop": "own",
+    "split.planted_share": 0,
+    "split.planted_roles": ["shared", "candidate", "independent"],
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A scale of the reproduction in one regime.
+
+    `settings` turn the shipped recipe `recipe` into the base study, and `utility` is the primary measure of utility,
+    named before any run. `seeds` is the number of seeds; runs whose effects are large use `fewer`. `without` are the
+    findings that the data cannot test, and `looks` counts how often others were judged, each time with more seeds.
+    Sweeps: `captions` (1 first), `noise` (standard deviations, 0 first), `images`
+    (image noise, the control), `lengths` (epochs, shortest first), `removed` (share of wrong captions → shares of the
+    candidates removed), `widths` of the towers (including 128; empty for no grid), `epochs` of the study of one pass
+    (1 first), `sizes` (numbers of f's pairs, smallest first). Settings that change the base study: `removal` for
+    removals, `redundancy` for counting a pair's likes, `flaws` for what is memorized, `sized` for data size, `warmed`
+    for the warm start of frozen towers, `classes` for supervised training. `converged` are the epochs of the study of
+    layers, and `views` the image views of the run scored by SSLMem.
+    """
+
+    regime: str
+    name: str
+    recipe: str
+    seeds: int
+    utility: str
+    lengths: tuple[int, ...]
+    settings: Settings
+    fewer: int = 4
+    captions: tuple[int, ...] = (1, 2, 3, 4, 5)
+    noise: tuple[float, ...] = NOISE_LEVELS
+    images: tuple[float, ...] = (0.05, 0.15, 0.30)
+    removal: Settings = field(default_factory=dict[str, Any])
+    removed: Mapping[float, tuple[float, ...]] = field(default_factory=dict[float, tuple[float, ...]])
+    redundancy: Settings = field(default_factory=dict[str, Any])
+    flaws: Settings = field(default_factory=dict[str, Any])
+    widths: tuple[int, ...] = ()
+    epochs: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
+    sized: Settings = field(default_factory=dict[str, Any])
+    warmed: Settings = field(default_factory=dict[str, Any])
+    classes: Settings = field(default_factory=dict[str, Any])
+    converged: int = 40
+    views: int = 5
+    without: tuple[str, ...] = ()
+    looks: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def base(self, shipped: Recipe, seeds: int | None = None, settings: Overrides = ()) -> Recipe:
+        """Return the recipe of the base study, with the user's seeds and settings."""
+        study = {**_ALWAYS, **self.settings, "train.seeds": list(range(seeds or self.seeds))}
+        changes = [*as_settings(study), *as_settings(settings)]
+        return load_recipe(dump_recipe(shipped), changes, origin=f"scale {self.name!r}")
+
+
+def _sizes(shared: int, candidate: int, external: int) -> Settings:
+    return {
+        "split.shared": shared,
+        "split.candidate": candidate,
+        "split.independent": candidate,
+        "split.external": external,
+        "split.planted": 0,
+    }
+
+
+def _drawings(*artists: str) -> Settings:
+    """Return the settings of emoji as some artists drew them; the drawings of the others are image variants."""
+    return {"data.source": "emoji-artists", "data.emoji_artists.artists": list(artists)}
+
+
+def _flaws(share: float) -> Settings:
+    return {"data.flaws.vague": share, "data.flaws.distorted": share, "split.planted_share": share}
+
+
+# a quarter of the external pairs chooses the length of training; one C fits a probe in a fifth of the time
+_HELD_OUT: Settings = {"evaluate.validation": 0.25, "evaluate.probe_c": [0.1]}
+_LONG: Settings = {"localize.pairs": 200, **_HELD_OUT}
+_BRIEF: Settings = {
+    **_sizes(160, 60, 120),
+    **_HELD_OUT,
+    "model.name": "clipmem-micro",
+    "train.batch_size": 32,
+    "train.lr": 2e-3,
+    "train.epochs": 10,
+    "score.draws": 400,
+    "localize.views": 3,
+    "localize.pairs": 30,
+}
+_ALL: Settings = {"data.emoji_artists.artists": []}
+_TWO = _drawings("emojione", "fxemoji")
+_FOUR = _drawings("twemoji", "fluent-flat", "emojione", "fxemoji")
+_OTHERS = _drawings("noto", "noto-v1")
+_CONCEPTS = {"data.emoji_artists.label": "emoji"}
+_UNIQUE = {"data.source": "emoji"}
+_ICONS = {
+    "data.source": "parquet",
+    "data.caption_column": "captions",
+    "data.label_column": "category",
+    "evaluate.labels": "none",
+}
+_ONE_CAPTION = ("captions", "encoders", "layers", "paradigms", "model-size")
+_LAPTOP = Scale(
+    regime="redundant",
+    name="laptop",
+    recipe="demo",
+    seeds=8,
+    utility="retrieval_wordings_recall@5",
+    settings={**_FOUR, **_sizes(1500, 1000, 1100), "train.epochs": 16, "evaluate.wordings": 5, **_LONG},
+    lengths=(5, 16, 45),
+    removal={**_ALL, **_sizes(500, 2500, 900), "train.epochs": 12},
+    # most wrong captions go when as many pairs are removed as are wrong
+    removed={
+        0.0: (0.02, 0.05, 0.1, 0.2, 0.4),
+        0.1: (0.05, 0.1, 0.2),
+        0.2: (0.05, 0.1, 0.2, 0.3, 0.4),
+        0.4: (0.2, 0.4, 0.6),
+    },
+    redundancy={**_ALL, **_sizes(3000, 1500, 900)},
+    flaws=_flaws(0.04),
+    widths=(64, 128, 192),
+    epochs=(1, 2, 5, 12),
+    sizes=(600, 1250, 2500),
+    sized=_sizes(300, 300, 900),
+    warmed={**_OTHERS, **_sizes(2000, 50, 50), "train.epochs": 10},
+    classes=_CONCEPTS,
+)
+_TINY = Scale(
+    regime="redundant",
+    name="tiny",
+    recipe="demo",
+    seeds=2,
+    utility="retrieval_wordings_recall@5",
+    settings={**_TWO, **_BRIEF, "evaluate.wordings": 2},
+    fewer=2,
+    lengths=(5, 10),
+    captions=(1, 5),
+    noise=(0.0, 0.15, 0.30),
+    images=(0.15,),
+    removal=_sizes(60, 160, 100),
+    removed={0.2: (0.2, 0.6)},
+    redundancy={**_ALL, **_sizes(300, 60, 100)},
+    flaws=_flaws(0.1),
+    widths=(64, 128),
+    epochs=(1, 5),
+    sizes=(100, 220),
+    warmed={**_OTHERS, **_sizes(200, 20, 20), "train.epochs": 3},
+    classes=_CONCEPTS,
+    converged=10,
+    views=2,
+)
+SCALES: Mapping[tuple[str, str], Scale] = {
+    (scale.regime, scale.name): scale
+    for scale in (
+        _TINY,
+        replace(
+            _TINY,
+            regime="unique",
+            settings={**_UNIQUE, **_BRIEF, "evaluate.wordings": 2},
+            redundancy=_NONE,
+            classes=_NONE,
+            without=("redundancy",),
+        ),
+        replace(
+            _TINY,
+            regime="long-tail",
+            utility="retrieval_recall@5",
+            settings={**_ICONS, **_BRIEF},
+            redundancy=_sizes(300, 60, 100),
+            without=_ONE_CAPTION,
+        ),
+        replace(_LAPTOP, looks={"removal": 2, "model-size": 2, "one-pass": 2}),  # with four seeds, then with eight
+        replace(
+            _LAPTOP,
+            regime="unique",
+            settings={**_UNIQUE, **_sizes(500, 280, 450), "train.epochs": 30, "evaluate.wordings": 5, **_LONG},
+            lengths=(10, 30, 80),
+            noise=(0.0, 0.05, 0.15, 0.30),
+            removal={**_sizes(100, 600, 400), "train.epochs": 30},
+            removed={0.0: (0.05, 0.1, 0.2), 0.2: (0.1, 0.2, 0.4)},
+            redundancy=_NONE,
+            classes=_NONE,
+            warmed={**_TWO, **_sizes(1500, 50, 50), "train.epochs": 10},
+            sizes=(200, 400, 800),
+            sized=_sizes(100, 100, 400),
+            without=("redundancy", "model-size", "one-pass"),
+        ),
+        replace(
+            _LAPTOP,
+            regime="long-tail",
+            utility="retrieval_recall@5",
+            settings={
+                **_ICONS,
+                **_sizes(3000, 1000, 1500),
+                "train.epochs": 15,
+                "localize.pairs": 200,
+                "evaluate.validation": 0.25,
+            },
+            lengths=(5, 15, 40),
+            noise=(0.0, 0.05, 0.15, 0.30),
+            removal={**_sizes(500, 2500, 1500), "train.epochs": 12},
+            removed={0.2: (0.1, 0.2, 0.4)},
+            redundancy=_sizes(15000, 3000, 1500),
+            sizes=(1000, 3000, 10000, 30000, 50000),
+            sized={**_sizes(500, 500, 1500), "train.epochs": 10},
+            without=_ONE_CAPTION,
+        ),
+        Scale(
+            regime="coco",
+            name="published",
+            recipe="coco-vit-b-32",
+            seeds=3,
+            fewer=3,
+            utility="retrieval_recall@5",
+            lengths=(30, 100, 200),
+            settings={"evaluate.validation": 0.25},
+            removed={0.0: (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64), 0.2: (0.1, 0.2, 0.4)},
+            flaws={"data.flaws.distorted": 0.04, "split.planted_share": 0.04},
+            epochs=(1, 10),
+            sizes=(13_000, 21_000, 37_000, 70_000),
+            without=("encoders", "layers", "redundancy", "paradigms", "model-size"),  # no labels, one image a pair
+        ),
+    )
+}

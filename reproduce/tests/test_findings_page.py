@@ -1,0 +1,194 @@
+"""docs/findings.md shows the kept verdicts and nothing else, and these are what the kept measurements give."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+from tests.close import alike
+
+from clipmem.base.recipes import load_recipe
+from clipmem.functional import Claim, verdict
+from clipmem_reproduce.findings import FINDINGS
+from clipmem_reproduce.reproduction import base_recipe, findings_of
+from clipmem_reproduce.scales import REGIMES, SCALES
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "experiments" / "reproduce"
+KEPT = sorted(file.parent.name for file in FOLDER.glob("*/findings.json"))
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def record():
+    return load("record")
+
+
+@pytest.fixture(scope="module", params=KEPT)
+def regime(request):
+    return request.param
+
+
+@pytest.fixture
+def document(regime):
+    return json.loads((FOLDER / regime / "findings.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def runs(regime):
+    return pl.read_parquet(FOLDER / regime / "runs.parquet")
+
+
+def test_there_is_evidence():
+    assert KEPT
+    assert set(KEPT) <= set(REGIMES)
+    stored = [file for file in FOLDER.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    assert sum(file.stat().st_size for file in stored) < 5_000_000
+
+
+def test_the_page_shows_what_is_kept(record, tmp_path, monkeypatch):
+    page = tmp_path / "findings.md"
+    page.write_text(record.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    before = page.read_text(encoding="utf-8")
+    monkeypatch.setattr(record, "PAGE", page)
+    monkeypatch.setattr(record, "IMAGES", tmp_path)
+    record.write_page()
+    assert page.read_text(encoding="utf-8") == before
+    names = {
+        f"finding-{regime}-{one['finding']}.svg"
+        for regime, document in record.stored().items()
+        for one in document["findings"]
+    }
+    assert {file.name for file in tmp_path.glob("finding-*.svg")} == names
+    assert all((record.DOCS / "images" / name).is_file() for name in names)
+
+
+def test_there_is_a_place_for_every_finding(record):
+    marks = re.findall(r"<!-- finding: ([\w-]+) -->", record.PAGE.read_text(encoding="utf-8"))
+    assert sorted(marks) == sorted([*FINDINGS, "summary", "longer", "again"])
+
+
+def test_the_base_study_is_that_of_the_scale(document, regime):
+    recipe = load_recipe((FOLDER / regime / "base.toml").read_text(encoding="utf-8"))
+    assert recipe == base_recipe("laptop", regime, len(document["seeds"]), [f"data.path={recipe.data.path}"])
+
+
+def test_verdicts_are_those_of_the_primary_effects(document, regime):
+    assert document["primaries"] == len(findings_of(SCALES[regime, "laptop"]))
+    for one in document["findings"]:
+        primary, *others = one["effects"]
+        assert (primary["primary"], {other["primary"] for other in others}) in ((True, {False}), (True, set()))
+        claim = Claim(**primary["claim"])
+        assert one["holds"] == primary["holds"] == verdict(primary["low"], primary["high"], claim)
+
+
+def test_judged_again_the_stored_measurements_give_the_stored_verdicts(record, document):
+    assert alike(record.judged_again(document), document)
+
+
+def test_another_estimate_than_that_of_the_stored_measurements_is_refused(record, document):
+    [shown] = [one for one in document["findings"] if one["finding"] == "memorized"]
+    shown["effects"][0]["estimate"] += 0.01
+    with pytest.raises(SystemExit, match="memorized"):
+        record.judged_again(document)
+
+
+def test_second_looks_are_said_beside_the_verdict(record, document, regime):
+    """The level of each look, and the words beside the verdict."""
+    for one in document["findings"]:
+        looks = SCALES[regime, "laptop"].looks.get(one["finding"], 1)
+        assert one["looks"] == looks
+        level = 1 - (1 - document["confidence"]) / document["primaries"] / looks
+        if one["finding"] != "tradeoff":  # one of several suffices
+            assert one["effects"][0]["confidence"] == pytest.approx(level)
+        said = record.section(one["finding"], {regime: document}).count("Judged 2 times")
+        assert said == (looks == 2)
+
+
+def test_the_readme_counts_the_verdicts_of_published_findings():
+    rows = re.findall(
+        r"^\| `([\w-]+)` \|.*\| ([^|]+) \|$", (ROOT / "docs/reproduce.md").read_text("utf-8"), re.MULTILINE
+    )
+    published = {name for name, source in rows if source != "not published"}
+    assert published | {name for name, source in rows if source == "not published"} >= set(FINDINGS)
+    counts = []
+    for regime in ("redundant", "unique", "long-tail"):
+        findings = json.loads((FOLDER / regime / "findings.json").read_text(encoding="utf-8"))["findings"]
+        verdicts = [finding["holds"] for finding in findings if finding["finding"] in published]
+        counts.append(tuple(str(verdicts.count(answer)) for answer in ("yes", "no", "inconclusive")))
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    three = r"(\d+), (\d+), (\d+)"
+    pattern = (
+        rf"redundant data (\d+) hold, (\d+) do not, (\d+) are open; in unique data {three}; in the long tail {three}"
+    )
+    assert re.search(pattern, text).groups() == sum(counts, ())
+
+
+def test_effects_follow_from_the_kept_measurements_by_hand(document, runs):
+    """CLIPMem of exchanged pairs minus that of the others in the same run, and the mean over C, written out."""
+    [finding] = [one for one in document["findings"] if one["finding"] == "planted"]
+    effects = {one["measure"]: one for one in finding["effects"]}
+    of = {
+        measure: runs.filter((pl.col("measure") == measure) & pl.col("settings").str.starts_with("split.planted="))
+        for measure in ("clipmem planted", "clipmem candidate")
+    }
+    wrong, every = (of[name].sort("seed")["value"].to_numpy() for name in ("clipmem planted", "clipmem candidate"))
+    share = 0.1
+    d = wrong - (every - share * wrong) / (1 - share)
+    half = stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5
+    found = effects["exchanged pairs minus the other candidates of the same run"]
+    expected = [d.mean(), d.mean() - half, d.mean() + half]
+    assert np.allclose([found["estimate"], found["low"], found["high"]], expected, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_recorded_run_gives_the_same_numbers_again(tmp_path):
+    """One seed of the base study from its recipe; another processor rounds otherwise."""
+    import clipmem
+    from clipmem_reproduce.measured import Measured
+
+    place = FOLDER / "redundant"
+    path = clipmem.run(place / "base.toml", tmp_path / "run", settings=["train.seeds=[0]"]).path
+    again = Measured(path).memorization(Measured(path).uids("candidate"))
+    runs = pl.read_parquet(place / "runs.parquet")
+    row = runs.filter((pl.col("settings") == "") & (pl.col("measure") == "clipmem candidate") & (pl.col("seed") == 0))
+    assert alike(again, row["value"].to_list())
+
+
+def test_captions_of_icons_are_their_names_without_styles():
+    icons = load("icons")
+    for name, caption in {
+        "arrow-circle-right-outline": "arrow circle right",
+        "bxs-calendarPlus": "calendar plus",
+        "outline": "outline",
+        "24": "",
+        "a-1": "",
+    }.items():
+        assert icons.caption_of(name) == caption
+
+
+def test_findings_of_an_earlier_reproduction_stay(record, document):
+    *others, last = document["findings"]
+    again = {**last, "seconds": -1.0}
+    only = {
+        **document,
+        "findings": [again],
+        "rows": [row for row in document["rows"] if row["finding"] == last["finding"]],
+    }
+    found = record.merged(document, only)
+    assert [one["finding"] for one in found["findings"]] == [one["finding"] for one in document["findings"]]
+    assert {**found, "findings": []} == {**document, "findings": []}
+    assert [one for one in found["findings"] if one["finding"] != last["finding"]] == others
+    assert again in found["findings"]
+    with pytest.raises(SystemExit, match="utility"):
+        record.merged(document, {**only, "utility": "another"})
